@@ -1,0 +1,335 @@
+/**
+ * A run and the assets in it.
+ *
+ *   run        fact                    → run                                                     caused by
+ *   (none)     run.requested           → requested; running at once if the plan needs no look-up   client, or engine for a trigger
+ *   requested  run.planned             → running, or finished with the plan's error                engine
+ *   running    run.cancel_requested    → every asset not ended is cancelled, its scatter closed    client
+ *   running    (last asset ends)       → run.finished is decided                                   engine
+ *   any        run.finished            → succeeded | failed | cancelled                            engine, once
+ *
+ *   asset      fact                    → asset
+ *   waiting    (dependencies there)    → queued: a task `execute`, or `scatter`
+ *   queued     asset.started           → running (written when an attempt lasts)
+ *   queued,
+ *   running    asset.errored           → queued again after the backoff, or asset.failed is decided
+ *   queued,
+ *   running    scatter.started         → scattering
+ *   scattering scatter.closed          → completed: queued, a task `gather`; failed: asset.failed is decided
+ *   open       asset.materialized      → materialized; what waited for it starts
+ *   open       asset.failed            → failed; what depends on it is skipped
+ *   open       asset.skipped|cancelled → skipped | cancelled
+ *
+ * `asset.errored` of another attempt than the current one is ignored: that attempt was given up. An end of any kind is final, and the server lets only
+ * one in (facts.ts).
+ */
+import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
+import type { AssetName } from '../streams/ids.ts'
+import type { AssetSpec, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
+import type { AttemptTask } from '../streams/tasks.ts'
+import { backoffMs } from './backoff.ts'
+import { closeCommand, depsOf } from './barrier.ts'
+import type { Command } from './commands.ts'
+import { type Plan, planIsPure, planRun } from './plan.ts'
+import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from './state.ts'
+
+export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[] {
+  const { data } = fact
+  const id = fact.ids.run
+  if (view.get(stateKey.run(id))) return []
+  const run: RunState = {
+    seq: fact.seq,
+    id,
+    pipeline: data.pipeline,
+    version: data.version,
+    target: data.target,
+    upstream: data.upstream,
+    ...(data.partition === undefined ? {} : { partition: data.partition }),
+    ...(data.key === undefined ? {} : { key: data.key }),
+    status: 'requested',
+    requestedMs: fact.timeMs,
+    assets: {},
+  }
+  view.put(stateKey.run(id), run)
+  view.put(stateKey.open(id), { since: fact.timeMs })
+  const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
+  if (!pipeline) {
+    const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
+    return finish(run, fact, { code: 'unknown_pipeline', message })
+  }
+  if (!planIsPure(pipeline, data.target, data.upstream)) return [{ do: 'plan', run: id }]
+  return applyPlan(
+    run,
+    pipeline,
+    planRun(pipeline, data.target, data.upstream, () => undefined),
+    fact,
+  )
+}
+
+export function planned(view: View, run: RunState, fact: FactOf<'run.planned'>): Command[] {
+  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  if (run.status !== 'requested' || !pipeline || run.finishing) return []
+  const { assets, error } = fact.data
+  const plan: Plan = {
+    assets: assets.map(({ name, reuse }) => (reuse ? { name, reuse } : { name })),
+    ...(error ? { error } : {}),
+  }
+  return applyPlan(run, pipeline, plan, fact)
+}
+
+function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Command[] {
+  if (plan.error) return finish(run, fact, plan.error)
+  run.status = 'running'
+  for (const { name, reuse } of plan.assets) {
+    const phase = specOf(pipeline, name)?.scatter ? 'scatter' : 'execute'
+    run.assets[name] = {
+      status: reuse ? 'reused' : 'waiting',
+      phase,
+      attempt: 0,
+      failures: 0,
+      ...(reuse ? { value: reuse } : {}),
+    }
+  }
+  return startReady(run, pipeline, fact.timeMs)
+}
+
+/** Starts every waiting asset whose dependencies have their values. */
+function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Command[] {
+  const commands: Command[] = []
+  for (const [name, asset] of Object.entries(run.assets)) {
+    if (asset.status !== 'waiting' || asset.ending) continue
+    const spec = specOf(pipeline, name)
+    if (spec?.dependsOn.every((dependency) => run.assets[dependency]?.value)) commands.push(nextAttempt(run, spec, asset, nowMs))
+  }
+  return commands
+}
+
+function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
+  asset.status = 'queued'
+  asset.queuedMs = nowMs
+  asset.attempt += 1
+  delete asset.worker
+  if (dueMs === undefined) delete asset.dueMs
+  else asset.dueMs = dueMs
+  return attemptCommand(run, spec, asset)
+}
+
+/** The task of an asset's current attempt. Also used to enqueue it again when it got lost. */
+export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun): Command {
+  const task: AttemptTask = {
+    kind: asset.phase,
+    id: `${run.id}.${spec.name}.${asset.attempt}`,
+    run: run.id,
+    asset: spec.name,
+    pipeline: run.pipeline,
+    version: run.version,
+    ...(run.partition === undefined ? {} : { partition: run.partition }),
+    deps: depsOf(run, spec),
+    // A scatter's timeout is that of an instance; its scatter and gather functions take the time they take.
+    ...(spec.timeoutMs === undefined || asset.phase !== 'execute' ? {} : { timeoutMs: spec.timeoutMs }),
+    attempt: asset.attempt,
+    attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
+  }
+  return { do: 'task', task, queue: spec.queue, priority: spec.priority, ...(asset.dueMs === undefined ? {} : { dueMs: asset.dueMs }) }
+}
+
+export function isEnded(asset: AssetInRun): boolean {
+  return ['materialized', 'reused', 'failed', 'skipped', 'cancelled'].includes(asset.status)
+}
+
+/** Facts about one asset of a run. `barrier` is the asset's own, where it has one. */
+export function stepAsset(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  fact: FactOf<
+    | 'asset.started'
+    | 'asset.errored'
+    | 'asset.materialized'
+    | 'asset.failed'
+    | 'asset.skipped'
+    | 'asset.cancelled'
+  >,
+): Command[] {
+  const asset = run.assets[fact.ids.asset]
+  const spec = specOf(pipeline, fact.ids.asset)
+  if (!asset || !spec || isEnded(asset)) return []
+  run.seq = fact.seq
+  view.put(stateKey.run(run.id), run)
+  switch (fact.name) {
+    case 'asset.started':
+      if (Number(fact.ids.attempt) === asset.attempt) {
+        asset.worker = fact.data.worker
+        if (asset.status === 'queued') asset.status = 'running'
+      }
+      return []
+    case 'asset.errored':
+      return Number(fact.ids.attempt) === asset.attempt ? errored(run, spec, asset, fact) : []
+    case 'asset.materialized': {
+      const value: ValueAt = { p: fact.p, seq: fact.seq }
+      asset.status = 'materialized'
+      asset.value = value
+      delete asset.error
+      view.put(stateKey.asset(spec.name, run.partition), { seq: fact.seq, run: run.id, value, timeMs: fact.timeMs })
+      return [...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
+    }
+    case 'asset.failed': {
+      asset.status = 'failed'
+      asset.error = fact.data.error
+      const barrier = view.get(stateKey.barrier(run.id, spec.name))
+      return [...closeIfOpen(barrier, 'failed', fact.data.error), ...skipDependents(run, pipeline, spec.name), ...finishIfDone(run, fact)]
+    }
+    case 'asset.skipped':
+      asset.status = 'skipped'
+      return finishIfDone(run, fact)
+    case 'asset.cancelled':
+      asset.status = 'cancelled'
+      return finishIfDone(run, fact)
+    default:
+      return fact satisfies never
+  }
+}
+
+function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'asset.errored'>): Command[] {
+  // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
+  if (asset.ending || asset.status === 'scattering') return []
+  const { outcome, error, retryAfterMs } = fact.data
+  if (outcome !== 'handed_back') asset.failures += 1
+  asset.error = error
+  if (outcome === 'terminal' || asset.failures >= spec.retry.maxAttempts) {
+    asset.ending = true
+    return [failCommand(run, spec.name, error, asset.attempt)]
+  }
+  if (outcome === 'handed_back') return [nextAttempt(run, spec, asset, fact.timeMs)]
+  const waitMs = retryAfterMs ?? backoffMs(spec.retry, asset.failures, `${run.id}.${spec.name}`)
+  return [nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
+}
+
+/** The scatter function handed in all keys, or their stream began: from here the barrier has the say. */
+export function scatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
+  const asset = run.assets[fact.ids.asset]
+  if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
+  run.seq = fact.seq
+  if (asset.status === 'queued') asset.status = 'running'
+  view.put(stateKey.run(run.id), run)
+}
+
+/** The total is fixed: the scatter function's part is over. */
+export function scatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
+  const asset = run.assets[fact.ids.asset]
+  if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
+  run.seq = fact.seq
+  asset.status = 'scattering'
+  view.put(stateKey.run(run.id), run)
+}
+
+export function scatterClosed(view: View, run: RunState, pipeline: PipelineSpec, fact: FactOf<'scatter.closed'>): Command[] {
+  const asset = run.assets[fact.ids.asset]
+  const spec = specOf(pipeline, fact.ids.asset)
+  if (!asset || !spec || isEnded(asset) || asset.ending) return []
+  run.seq = fact.seq
+  view.put(stateKey.run(run.id), run)
+  switch (fact.data.status) {
+    case 'completed':
+    case 'partial_failure':
+      asset.phase = 'gather'
+      asset.failures = 0
+      delete asset.error
+      return [nextAttempt(run, spec, asset, fact.timeMs)]
+    case 'failed': {
+      asset.ending = true
+      const error = fact.data.error ?? { code: 'scatter_failed', message: 'the scatter failed' }
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+    }
+    case 'cancelled':
+      return [{ do: 'abort', run: run.id, asset: spec.name }]
+    default:
+      return fact.data.status satisfies never
+  }
+}
+
+export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Command[] {
+  if (run.finishedMs !== undefined || run.cancelRequested) return []
+  run.seq = fact.seq
+  run.cancelRequested = true
+  view.put(stateKey.run(run.id), run)
+  const commands: Command[] = [{ do: 'abort', run: run.id }]
+  for (const [name, asset] of Object.entries(run.assets)) {
+    if (isEnded(asset)) continue
+    commands.push(...closeIfOpen(view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
+    asset.ending = true
+    const data = { run: run.id, asset: name, ...partitionOfRun(run), ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }) }
+    commands.push({ do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data } })
+  }
+  return [...commands, ...finishIfDone(run, fact)]
+}
+
+export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {
+  if (run.finishedMs !== undefined) return []
+  run.seq = fact.seq
+  run.status = fact.data.status
+  run.finishedMs = fact.timeMs
+  if (fact.data.error) run.error = fact.data.error
+  view.put(stateKey.run(run.id), run)
+  view.delete(stateKey.open(run.id))
+  return [{ do: 'note', run: run.id }]
+}
+
+function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Command[] {
+  const lost = new Set([failed])
+  const commands: Command[] = []
+  // The plan's order has dependencies first, so one pass finds all that hang on it.
+  for (const [name, asset] of Object.entries(run.assets)) {
+    const because = specOf(pipeline, name)?.dependsOn.find((dependency) => lost.has(dependency))
+    if (because === undefined || asset.status !== 'waiting') continue
+    lost.add(name)
+    if (asset.ending) continue
+    asset.ending = true
+    const data = { run: run.id, asset: name, ...partitionOfRun(run), because }
+    commands.push({ do: 'fact', fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data } })
+  }
+  return commands
+}
+
+function closeIfOpen(barrier: BarrierState | undefined, status: 'failed' | 'cancelled', error: ErrorInfo | undefined): Command[] {
+  if (!barrier || barrier.status !== 'open' || barrier.closing) return []
+  barrier.closing = true
+  return [closeCommand(barrier, { status, ...(error ? { error } : {}) })]
+}
+
+function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
+  const data = { run: run.id, asset, ...partitionOfRun(run), error, attempts }
+  return { do: 'fact', fact: { name: 'asset.failed', ids: { run: run.id, asset: asset as AssetName }, data } }
+}
+
+function finishIfDone(run: RunState, fact: Fact): Command[] {
+  const assets = Object.values(run.assets)
+  if (!run.cancelRequested && assets.length === 0) return []
+  return assets.every(isEnded) ? finish(run, fact) : []
+}
+
+function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
+  if (run.finishing) return []
+  run.finishing = true
+  const target = run.assets[run.target]
+  const failed = Object.entries(run.assets).find(([, asset]) => asset.status === 'failed')
+  const cause = error ?? failed?.[1].error
+  const succeeded = target?.value !== undefined
+  const status = succeeded ? 'succeeded' : run.cancelRequested && !error ? 'cancelled' : 'failed'
+  const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
+    run: run.id,
+    pipeline: run.pipeline,
+    target: run.target,
+    ...partitionOfRun(run),
+    status,
+    ...(target?.value ? { value: target.value } : {}),
+    ...(status === 'failed' && failed ? { asset: failed[0] } : {}),
+    ...(status === 'failed' && cause ? { error: cause } : {}),
+    durationMs: Math.max(0, fact.timeMs - run.requestedMs),
+  }
+  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data } }]
+}
+
+function partitionOfRun(run: RunState): { partition?: string } {
+  return run.partition === undefined ? {} : { partition: run.partition }
+}

@@ -1,0 +1,161 @@
+/**
+ * What the state bucket holds: a document a key, each the fold of the facts that touched it. Folds work on a `View`: they read documents that the
+ * engine has loaded before (see `needs` in step.ts), change them in place, and `put` what they changed. The view owns the documents; a fold never keeps one.
+ */
+import { encodeToken, type RunId } from '../streams/ids.ts'
+import type { AssetSpec, ErrorInfo, Phase, PipelineSpec, ScatterStatus, UpstreamMode, ValueAt } from '../streams/schemas.ts'
+
+export type AssetStatus =
+  | 'waiting'
+  | 'queued'
+  | 'running'
+  | 'scattering'
+  | 'materialized'
+  | 'reused'
+  | 'failed'
+  | 'skipped'
+  | 'cancelled'
+
+export interface AssetInRun {
+  status: AssetStatus
+  /** Which piece of the asset's code is due or at work. */
+  phase: Phase
+  /** Ordinal of the latest execution, 0 before the first. */
+  attempt: number
+  /** Failures in this phase that count against `retry.maxAttempts`. */
+  failures: number
+  /** Server time of the fact that queued the latest execution. */
+  queuedMs?: number
+  /** Server time from which the latest execution may start, in milliseconds. */
+  dueMs?: number
+  worker?: string
+  value?: ValueAt
+  error?: ErrorInfo
+  /** An end was decided and is on its way to the log. */
+  ending?: true
+}
+
+export interface RunState {
+  seq: number
+  id: RunId
+  pipeline: string
+  version: string
+  target: string
+  upstream: UpstreamMode
+  partition?: string
+  key?: string
+  status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
+  requestedMs: number
+  finishedMs?: number
+  cancelRequested?: true
+  finishing?: true
+  error?: ErrorInfo
+  assets: Record<string, AssetInRun>
+}
+
+/** The newest materialization of an asset in a partition, within this log partition. */
+export interface CatalogEntry {
+  seq: number
+  run: string
+  value: ValueAt
+  timeMs: number
+}
+
+/** Which pipelines own an asset of this name, with the newest version of each. */
+export interface OwnerState {
+  seq: number
+  pipelines: Record<string, string>
+}
+
+export interface Lease {
+  /** Instances whose outcome is still due from this lease. */
+  left: number
+  slab: number
+  fedMs: number
+  /** Failures that its instances have behind them. */
+  failures: number
+  /** Server time before which it must not start: a delayed retry. */
+  dueMs?: number
+}
+
+/** Instances to be leased again one by one, after their lease was lost or handed back. */
+export interface Refeed {
+  from: number
+  to: number
+  slab: number
+  ordinal: number
+  failures: number
+}
+
+export interface BarrierState {
+  seq: number
+  run: RunId
+  asset: string
+  status: 'open' | ScatterStatus
+  closing?: true
+  /** Fixed by scatter.sized. */
+  total?: number
+  /** Instances whose keys are stored: [0, stored). */
+  stored: number
+  slabs: number
+  /** Instances [0, fedTo) have been leased at least once. */
+  fedTo: number
+  /** The slab that `fedTo` lies in, by ordinal. */
+  fedSlab: number
+  succeeded: number
+  failed: number
+  leases: Record<string, Lease>
+  delayed: number
+  refeed: Refeed[]
+  /** Instances with an execution behind them that did not count as their end: [ordinal of the current lease, failures so far, slab]. */
+  again: Record<string, [number, number, number]>
+  leaseSize: number
+  window: number
+  /** Milliseconds of a worker's wall time for an instance, smoothed. */
+  perInstanceMs?: number
+  workers: Record<string, number>
+  startedMs: number
+  closedMs?: number
+  error?: ErrorInfo
+}
+
+/** Finished bits of 65,536 instances, then (only if one failed) as many failed bits. */
+export type Segment = Uint8Array
+
+/** Slabs [offset, count] in order, SLABS_PER_CHUNK to a document. */
+export interface SlabChunk {
+  seq: number
+  slabs: [number, number][]
+}
+
+/** A key of the state bucket, and the type of document behind it. */
+export type Key<D> = string & { readonly __doc?: D }
+
+export interface OpenMark {
+  since: number
+}
+
+export const stateKey = {
+  run: (run: string): Key<RunState> => `run.${run}`,
+  /** There while the run is open, so that open runs are found without reading closed ones. */
+  open: (run: string): Key<OpenMark> => `open.${run}`,
+  pipeline: (name: string, version: string): Key<PipelineSpec> => `pipeline.${name}.${version}`,
+  owner: (asset: string): Key<OwnerState> => `owner.${encodeToken(asset)}`,
+  asset: (asset: string, partition: string | undefined): Key<CatalogEntry> => `asset.${asset}.${encodeToken(partition ?? '')}`,
+  barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
+  segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
+  slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
+} as const
+
+/** The log sequence up to which the whole bucket is folded. Written with every checkpoint, under the revision this engine wrote last. */
+export const ENGINE_KEY = 'engine'
+
+export interface View {
+  get<D>(key: Key<D>): D | undefined
+  put<D>(key: Key<D>, doc: D): void
+  delete<D>(key: Key<D>): void
+}
+
+export function specOf(pipeline: PipelineSpec, asset: string): AssetSpec | undefined {
+  return pipeline.assets.find((spec) => spec.name === asset)
+}

@@ -1,0 +1,160 @@
+/**
+ * One fact: fold it into the documents it touches, and decide what follows. Pure: the same documents and the same fact give the same documents and
+ * the same commands, whoever runs it and whenever.
+ */
+import type { Fact, FactOf } from '../streams/facts.ts'
+import { closeBarrier, parseLeaseId, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
+import { segmentOf } from './bits.ts'
+import type { Command } from './commands.ts'
+import { cancelRun, finishRun, planned, requestRun, scatterClosed, scatterSized, scatterStarted, stepAsset } from './run.ts'
+import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
+
+/**
+ * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is known to be absent). Some keys follow from documents,
+ * so call it until it names nothing new.
+ */
+export function needs(view: View, has: (key: string) => boolean, fact: Fact): Key<unknown>[] {
+  const keys: Key<unknown>[] = []
+  switch (fact.name) {
+    case 'pipeline.registered':
+      keys.push(stateKey.pipeline(fact.ids.pipeline, fact.ids.version), ...fact.data.assets.map((asset) => stateKey.owner(asset.name)))
+      break
+    case 'trigger.refused':
+      break
+    case 'run.requested':
+      keys.push(stateKey.run(fact.ids.run), stateKey.open(fact.ids.run), stateKey.pipeline(fact.data.pipeline, fact.data.version))
+      break
+    default: {
+      const runKey = stateKey.run(fact.ids.run)
+      keys.push(runKey)
+      const run = view.get(runKey)
+      if (run) keys.push(...needsInRun(view, run, fact))
+    }
+  }
+  return keys.filter((key) => !has(key))
+}
+
+function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>): Key<unknown>[] {
+  const keys: Key<unknown>[] = [stateKey.pipeline(run.pipeline, run.version)]
+  switch (fact.name) {
+    case 'run.planned':
+    case 'asset.started':
+    case 'asset.errored':
+    case 'asset.skipped':
+    case 'asset.cancelled':
+      return keys
+    case 'run.finished':
+      return [...keys, stateKey.open(run.id)]
+    case 'run.cancel_requested':
+      return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
+    case 'asset.materialized':
+      return [...keys, stateKey.asset(fact.ids.asset, run.partition)]
+    case 'asset.failed':
+    case 'scatter.started':
+    case 'scatter.closed':
+      return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
+    case 'scatter.items':
+    case 'scatter.sized':
+    case 'scatter.outcomes':
+    case 'scatter.split': {
+      const asset = fact.ids.asset
+      const barrierKey = stateKey.barrier(run.id, asset)
+      keys.push(barrierKey)
+      const barrier = view.get(barrierKey)
+      if (!barrier || barrier.status !== 'open') return keys
+      const chunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)
+      const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
+      for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
+      for (const n of segmentsOf(fact)) keys.push(stateKey.segment(run.id, asset, n))
+      return keys
+    }
+    default:
+      return fact satisfies never
+  }
+}
+
+function segmentsOf(fact: FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>): Set<number> {
+  const segments = new Set<number>()
+  if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return segments
+  const range = parseLeaseId(fact.data.lease)
+  // A lease is at most a slab, and a slab 256 KiB of keys, so this names few segments; what lies outside of its lease is ignored by the fold.
+  if (range) for (let n = segmentOf(range.from); n <= segmentOf(range.to - 1) && segments.size < 8; n++) segments.add(n)
+  return segments
+}
+
+export function step(view: View, fact: Fact): Command[] {
+  switch (fact.name) {
+    case 'trigger.refused':
+      return []
+    case 'pipeline.registered':
+      return registerPipeline(view, fact)
+    case 'run.requested':
+      return requestRun(view, fact)
+    default: {
+      const run = view.get(stateKey.run(fact.ids.run))
+      return run ? stepRun(view, run, fact) : []
+    }
+  }
+}
+
+function stepRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>): Command[] {
+  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  switch (fact.name) {
+    case 'run.planned':
+      run.seq = fact.seq
+      view.put(stateKey.run(run.id), run)
+      return planned(view, run, fact)
+    case 'run.cancel_requested':
+      return cancelRun(view, run, fact)
+    case 'run.finished':
+      return finishRun(view, run, fact)
+    default:
+  }
+  if (!pipeline) return []
+  switch (fact.name) {
+    case 'asset.started':
+    case 'asset.errored':
+    case 'asset.materialized':
+    case 'asset.failed':
+    case 'asset.skipped':
+    case 'asset.cancelled':
+      return stepAsset(view, run, pipeline, fact)
+    default:
+  }
+  const spec = specOf(pipeline, fact.ids.asset)
+  const asset = run.assets[fact.ids.asset]
+  if (!spec || !asset) return []
+  switch (fact.name) {
+    case 'scatter.started':
+      // A run that ended meanwhile opens nothing any more.
+      if (asset.ending || run.finishedMs !== undefined) return []
+      scatterStarted(view, run, fact)
+      startBarrier({ view, run, spec }, fact)
+      return []
+    case 'scatter.sized':
+      scatterSized(view, run, fact)
+      return stepBarrier({ view, run, spec }, fact)
+    case 'scatter.items':
+    case 'scatter.outcomes':
+    case 'scatter.split':
+      return stepBarrier({ view, run, spec }, fact)
+    case 'scatter.closed':
+      closeBarrier(view, fact)
+      return scatterClosed(view, run, pipeline, fact)
+    default:
+      return fact satisfies never
+  }
+}
+
+function registerPipeline(view: View, fact: FactOf<'pipeline.registered'>): Command[] {
+  const { name, version, assets } = fact.data
+  view.put(stateKey.pipeline(name, version), fact.data)
+  for (const { name: asset } of assets) {
+    const key = stateKey.owner(asset)
+    const owner = view.get(key) ?? { seq: fact.seq, pipelines: {} }
+    owner.seq = fact.seq
+    owner.pipelines[name] = version
+    view.put(key, owner)
+  }
+  return []
+}

@@ -1,0 +1,270 @@
+/** `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run workers. */
+import { randomBytes } from 'node:crypto'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { newRunId, parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
+import { nearest } from '../../streams/nearest.ts'
+import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
+import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
+import { factPath } from '../../streams/facts.ts'
+import type { RunState } from '../../projections/state.ts'
+import { type AnyAsset, isAsset, type Asset } from '../define/asset.ts'
+import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
+import { rebuild, type RebuildReport } from '../engine/rebuild.ts'
+import { readDoc } from '../engine/store.ts'
+import { Io, type IoManager } from '../io/manager.ts'
+import { natsIo } from '../io/nats.ts'
+import { Appender } from '../log/appender.ts'
+import { Connection, type ConnectionSettings } from '../log/connection.ts'
+import { directGet, leaderGet } from '../log/nats.ts'
+import { type Logger, quietLogger } from '../telemetry.ts'
+import { factOf } from '../worker/values.ts'
+import { Worker, type WorkerOptions } from '../worker/worker.ts'
+import { type HistoryEntry, history } from './history.ts'
+import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
+
+export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
+  /** I/O managers by name, besides `nats` (the default one of every asset). */
+  readonly io?: Readonly<Record<string, IoManager>>
+  /** Default: warnings and errors to standard error. */
+  readonly logger?: Logger
+}
+
+export interface MaterializeOptions {
+  /** The data partition to make, any text: a date, a customer. Default none. */
+  readonly partition?: string
+  /**
+   * What to do with what the asset depends on: `all` makes it again, `missing` (default) makes what has no value in this partition, `none` makes nothing, and
+   * fails if something is missing.
+   */
+  readonly upstream?: UpstreamMode
+  /** Idempotency key: the same key gives the same run, however often and from wherever it is asked for. */
+  readonly key?: string
+  /** The pipeline, for an asset that was declared in several. */
+  readonly pipeline?: Pipeline
+}
+
+/** Connects, checks the server, and creates or checks the namespace's streams and buckets. Errors: `unreachable`, `server_too_old`, `no_jetstream`, `invalid`. */
+export async function connect(options: ConnectOptions = {}): Promise<Flow> {
+  const connection = await Connection.open(options)
+  try {
+    const topology = await ensureTopology(connection.nc, options)
+    return new Flow(connection, topology, options)
+  } catch (error) {
+    await connection.close()
+    throw error
+  }
+}
+
+export class Flow {
+  readonly #connection: Connection
+  readonly #topology: Topology
+  readonly #io: Io
+  readonly #logger: Logger
+  readonly #appenders = new Map<string, Appender>()
+  readonly #registered = new Map<string, Promise<void>>()
+  readonly #parts: { stop(): Promise<void> }[] = []
+  #closing: Promise<void> | undefined
+
+  constructor(connection: Connection, topology: Topology, options: ConnectOptions) {
+    this.#connection = connection
+    this.#topology = topology
+    this.#logger = options.logger ?? quietLogger
+    this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
+  }
+
+  get namespace(): string {
+    return this.#topology.names.ns
+  }
+
+  get partitions(): number {
+    return this.#topology.partitions
+  }
+
+  /**
+   * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on whatever happens to this process. Throws InvalidError for bad
+   * options, ConflictError when `key` was used for another request.
+   */
+  async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
+    const owner = this.#ownerOf(asset, options.pipeline)
+    const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
+    if (!upstream.success) throw new InvalidError(`materialize: upstream must be all, missing or none, got ${JSON.stringify(options.upstream)}`)
+    for (const field of ['partition', 'key'] as const) {
+      const value: unknown = options[field]
+      if (value !== undefined && (typeof value !== 'string' || value.length > 512)) throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
+    }
+    if (options.key === '') throw new InvalidError('materialize: key must not be empty')
+    await this.register(owner)
+    const { names, partitions } = this.#topology
+    const id: RunId =
+      options.key === undefined ? newRunId(Date.now(), randomBytes(8).toString('hex'), partitions) : runIdForKey(options.key, partitions)
+    const { partition: p } = parseRunId(id)
+    const data = {
+      pipeline: owner.name,
+      version: owner.spec.version,
+      target: asset.name,
+      upstream: upstream.data,
+      ...(options.partition === undefined ? {} : { partition: options.partition }),
+      ...(options.key === undefined ? {} : { key: options.key }),
+    }
+    try {
+      await this.#logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: id }, data }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      await this.#checkSameRequest(id, p, data)
+    }
+    return new Run<V>(this.#runDeps(), id)
+  }
+
+  /** A handle on a run that was started before, here or elsewhere. */
+  run<V = unknown>(id: string): Run<V> {
+    return new Run<V>(this.#runDeps(), id)
+  }
+
+  /** Runs, newest first, from the state buckets. `open`: only those that have not ended. At most `limit` (default 100). */
+  async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
+    const { names, partitions } = this.#topology
+    const jsm = await jetstreamManager(this.#connection.nc)
+    const limit = options.limit ?? 100
+    const kind = options.open ? 'open' : 'run'
+    const found: RunView[] = []
+    for (let p = 0; p < partitions; p++) {
+      const bucket = names.stateBucket(p)
+      const prefix = names.kvSubject(bucket, `${kind}.`)
+      const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
+      const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+      for (const id of ids) {
+        const doc = (await readDoc(this.#connection, names, bucket, `run.${id}`)) as RunState | undefined
+        if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
+      }
+    }
+    return found.toSorted((a, b) => b.requestedAt.getTime() - a.requestedAt.getTime()).slice(0, limit)
+  }
+
+  /** A run's facts, in order, decoded: what happened, when, by whom. */
+  history(runId: string): AsyncGenerator<HistoryEntry> {
+    return history(this.#connection, this.#topology.names, parseRunId(runId).id)
+  }
+
+  /** Makes a pipeline known to the engines: its graph and options, as a fact. Workers and `materialize` do it by themselves. */
+  register(pipeline: Pipeline): Promise<void> {
+    const key = `${pipeline.name} ${pipeline.spec.version}`
+    let registering = this.#registered.get(key)
+    if (!registering) {
+      registering = this.#register(pipeline)
+      this.#registered.set(key, registering)
+      registering.catch(() => this.#registered.delete(key))
+    }
+    return registering
+  }
+
+  /** Starts a worker in this process. It serves the queues that the pipelines' assets name. */
+  async worker(pipelines: Pipeline | readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
+    const list = Array.isArray(pipelines) ? pipelines : [pipelines]
+    for (const pipeline of list) await this.register(pipeline)
+    const worker = await Worker.start({ ...this.#shared(), random: randomBytes(8).toString('hex') }, list, options)
+    this.#parts.push(worker)
+    return worker
+  }
+
+  /** Starts an engine in this process. It resolves at once; `engine.active` when it is at work. Run two or more for failover. */
+  async engine(options: EngineOptions = {}): Promise<Engine> {
+    const engine = startEngine({ ...this.#shared(), random: () => randomBytes(8).toString('hex') }, options)
+    this.#parts.push(engine)
+    return engine
+  }
+
+  /**
+   * Deletes the state buckets and folds them again from the log. Engines of the namespace must be stopped: throws ConflictError when one is at work. The log is
+   * not touched.
+   */
+  rebuild(): Promise<RebuildReport> {
+    return rebuild(this.#connection, this.#topology)
+  }
+
+  /** Stops workers (they finish or hand back), then engines, then the connection. Safe to call twice. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    const isWorker = (part: { stop(): Promise<void> }): boolean => part instanceof Worker
+    await Promise.all(this.#parts.filter(isWorker).map((part) => part.stop()))
+    await Promise.all(this.#parts.filter((part) => !isWorker(part)).map((part) => part.stop()))
+    await Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
+    await this.#connection.close()
+  }
+
+  #ownerOf(asset: AnyAsset, named: Pipeline | undefined): Pipeline {
+    if (!isAsset(asset)) {
+      throw new InvalidError(`materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`)
+    }
+    if (named) {
+      if (named.assets.includes(asset)) return named
+      const names = named.assets.map((member) => member.name)
+      throw new InvalidError(`pipeline ${named.name} has no asset ${asset.name}${nearest(asset.name, names)}`)
+    }
+    const owners = pipelinesOf(asset)
+    const [owner] = owners
+    if (!owner) throw new InvalidError(`asset ${asset.name} is in no pipeline; put it in one: pipeline('name', [${asset.name}, …])`)
+    const names = new Set(owners.map((other) => other.name))
+    if (names.size > 1) throw new InvalidError(`asset ${asset.name} is in several pipelines (${[...names].join(', ')}); name one with the option pipeline`)
+    return owners.at(-1) ?? owner
+  }
+
+  async #register(pipeline: Pipeline): Promise<void> {
+    const { names, partitions } = this.#topology
+    const { name, version } = pipeline.spec
+    const ids = { pipeline: name, version }
+    await Promise.all(
+      Array.from({ length: partitions }, async (_, p) => {
+        const subject = names.fact(p, factPath('pipeline.registered', ids))
+        if (await leaderGet(this.#connection.nc, names.log(p), { last_by_subj: subject })) return
+        await this.#logOf(p)
+          .append(factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }))
+          .catch((error: unknown) => {
+            if (!(error instanceof ConflictError)) throw error
+          })
+      }),
+    )
+  }
+
+  async #checkSameRequest(id: RunId, p: number, wanted: { target: string; pipeline: string; partition?: string; key?: string }): Promise<void> {
+    const { names } = this.#topology
+    const message = await directGet(this.#connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('run.requested', { run: id })) })
+    const fact = message && factOf(names, p, message)
+    if (fact?.name !== 'run.requested') throw new FlowStoneError('unreadable', `run ${id} cannot be read back`)
+    for (const field of ['pipeline', 'target', 'partition'] as const) {
+      if (fact.data[field] !== wanted[field]) {
+        throw new ConflictError(`key ${wanted.key} was used for a run of ${fact.data.target} with ${field} ${fact.data[field]}, not ${wanted[field]}; use another key`)
+      }
+    }
+  }
+
+  #shared(): { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender } {
+    return { connection: this.#connection, topology: this.#topology, io: this.#io, logger: this.#logger, logOf: this.#logOf, workOf: this.#workOf }
+  }
+
+  #runDeps(): RunDeps {
+    return { connection: this.#connection, names: this.#topology.names, io: this.#io, logOf: this.#logOf }
+  }
+
+  readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p))
+  readonly #workOf = (p: number): Appender => this.#appender(this.#topology.names.work(p))
+
+  #appender(stream: string): Appender {
+    let appender = this.#appenders.get(stream)
+    if (!appender) {
+      appender = new Appender(this.#connection, stream)
+      this.#appenders.set(stream, appender)
+    }
+    return appender
+  }
+}

@@ -1,0 +1,46 @@
+/** A run's facts, read back from the log in order, for audit and for explaining what happened. */
+import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import type { Fact } from '../../streams/facts.ts'
+import { parseRunId } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { Connection } from '../log/connection.ts'
+import { headerMap, leaderGet } from '../log/nats.ts'
+import { factOf } from '../worker/values.ts'
+
+export interface HistoryEntry {
+  /** Sequence on the log of the run's partition. */
+  readonly seq: number
+  /** The server's clock when the fact was stored. */
+  readonly time: Date
+  /** What happened, such as `scatter.closed`. */
+  readonly kind: Fact['name']
+  readonly ids: Readonly<Record<string, string>>
+  /** The fact's data, decoded and raised to today's version. */
+  readonly data: Fact['data']
+}
+
+export async function* history(connection: Connection, names: Names, run: string): AsyncGenerator<HistoryEntry> {
+  const { id, partition: p } = parseRunId(run)
+  const stream = names.log(p)
+  const filters = [names.fact(p, `run.${id}.>`), names.fact(p, `asset.*.${id}.>`), names.fact(p, `scatter.${id}.>`)]
+  const first = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, `run.${id}.requested`) })
+  if (!first) return
+  const lasts = await Promise.all(filters.map((filter) => leaderGet(connection.nc, stream, { last_by_subj: filter })))
+  const end = Math.max(...lasts.map((last) => last?.seq ?? 0))
+  const consumer = await jetstream(connection.nc).consumers.get(stream, {
+    filter_subjects: filters,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: first.seq,
+  })
+  const messages = await consumer.consume({ max_messages: 500 })
+  try {
+    for await (const message of messages) {
+      const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
+      const fact = factOf(names, p, { subject: message.subject, seq: message.seq, timeMs, payload: message.data, headers: headerMap(message.headers) })
+      yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: fact.data }
+      if (message.seq >= end) return
+    }
+  } finally {
+    await messages.close()
+  }
+}

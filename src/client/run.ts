@@ -1,0 +1,224 @@
+/** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
+import { Kvm } from '@nats-io/kv'
+import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
+import { parseRunId, type RunId } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { readDoc } from '../engine/store.ts'
+import type { Io } from '../io/manager.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import { directGet } from '../log/nats.ts'
+import { factOf, loadValueAt } from '../worker/values.ts'
+
+export interface RunView {
+  readonly id: string
+  readonly pipeline: string
+  readonly target: string
+  readonly partition: string | undefined
+  readonly status: RunState['status']
+  readonly requestedAt: Date
+  readonly finishedAt: Date | undefined
+  readonly assets: Readonly<Record<string, { readonly status: AssetStatus; readonly attempt: number; readonly error?: { code: string; message: string } }>>
+}
+
+export interface ScatterView {
+  readonly run: string
+  readonly asset: string
+  readonly status: BarrierState['status']
+  /** Unknown until the scatter function has given all its keys. */
+  readonly total: number | undefined
+  /** Keys stored so far. */
+  readonly stored: number
+  readonly succeeded: number
+  readonly failed: number
+  /** Stored and not done: waiting, leased or to be retried. */
+  readonly pending: number
+}
+
+export interface RunUpdate {
+  readonly run: RunView
+  readonly scatters: readonly ScatterView[]
+}
+
+export interface RunDeps {
+  readonly connection: Connection
+  readonly names: Names
+  readonly io: Io
+  readonly logOf: (p: number) => Appender
+}
+
+/** How often a waiting caller looks by itself, should the note that wakes it get lost. */
+const LOOK_MS = 2000
+
+export class Run<V = unknown> {
+  readonly id: RunId
+  readonly #p: number
+  readonly #deps: RunDeps
+
+  constructor(deps: RunDeps, id: string) {
+    const parsed = parseRunId(id)
+    this.id = parsed.id
+    this.#p = parsed.partition
+    this.#deps = deps
+  }
+
+  /**
+   * The target's value, when the run has ended. Rejects with RunFailedError: its code and message are those of the asset at fault, or `cancelled`. Read from the
+   * log, so it is exact. `signal` ends the wait, not the run.
+   */
+  async result(options: { signal?: AbortSignal } = {}): Promise<V> {
+    const finished = await this.#finished(options.signal)
+    const { status, value, asset, error } = finished
+    if (status === 'succeeded' && value) {
+      // What the target's function returned, by its declared type.
+      return (await loadValueAt(this.#deps.connection, this.#deps.names, this.#deps.io, value)) as V
+    }
+    const code = status === 'cancelled' ? 'cancelled' : (error?.code ?? 'run_failed')
+    const message = status === 'cancelled' ? `run ${this.id} was cancelled` : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error?.message ?? 'unknown error'}`
+    throw new RunFailedError(code, message, { runId: this.id, ...(asset === undefined ? {} : { asset }) })
+  }
+
+  /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */
+  async status(): Promise<RunView | undefined> {
+    const doc = await this.#doc(stateKey.run(this.id))
+    return doc ? viewOfRun(doc) : undefined
+  }
+
+  /** Progress, as it comes, until the run has ended. The last update is the ended run. */
+  async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
+    const { connection, names } = this.#deps
+    const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
+    const keys = [stateKey.run(this.id), `barrier.${this.id}.*`]
+    const changes = await kv.watch({ key: keys, ignoreDeletes: true })
+    let wake: (() => void) | undefined
+    let changed = true
+    let ended = false
+    const follow = (async () => {
+      for await (const _ of changes) {
+        changed = true
+        wake?.()
+      }
+      ended = true
+      wake?.()
+    })()
+    const onAbort = (): void => wake?.()
+    options.signal?.addEventListener('abort', onAbort)
+    let last = ''
+    try {
+      while (!options.signal?.aborted) {
+        if (!changed) {
+          await new Promise<void>((resolve) => {
+            const timer = setTimeout(resolve, LOOK_MS)
+            wake = () => {
+              clearTimeout(timer)
+              resolve()
+            }
+          })
+        }
+        changed = false
+        const update = await this.#update()
+        const text = JSON.stringify(update)
+        if (update && text !== last) {
+          last = text
+          yield update
+        }
+        if (update?.run.finishedAt || (ended && connection.isClosed)) return
+      }
+    } finally {
+      options.signal?.removeEventListener('abort', onAbort)
+      changes.stop()
+      await follow
+    }
+  }
+
+  /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
+  async cancel(reason?: string): Promise<void> {
+    const { names, logOf } = this.#deps
+    const data = reason === undefined ? {} : { reason }
+    try {
+      await logOf(this.#p).append(factEntry(names, this.#p, { name: 'run.cancel_requested', ids: { run: this.id }, data }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+    }
+  }
+
+  async #update(): Promise<RunUpdate | undefined> {
+    const doc = await this.#doc(stateKey.run(this.id))
+    if (!doc) return undefined
+    const barriers = await Promise.all(Object.keys(doc.assets).map((asset) => this.#barrier(asset)))
+    return { run: viewOfRun(doc), scatters: barriers.flatMap((barrier) => (barrier ? [viewOfBarrier(barrier)] : [])) }
+  }
+
+  async #doc(key: string): Promise<RunState | undefined> {
+    const { connection, names } = this.#deps
+    return (await readDoc(connection, names, names.stateBucket(this.#p), key)) as RunState | undefined
+  }
+
+  async #barrier(asset: string): Promise<BarrierState | undefined> {
+    const { connection, names } = this.#deps
+    return (await readDoc(connection, names, names.stateBucket(this.#p), stateKey.barrier(this.id, asset))) as BarrierState | undefined
+  }
+
+  async #finished(signal: AbortSignal | undefined): Promise<FinishedData> {
+    const { connection, names } = this.#deps
+    const subject = names.fact(this.#p, factPath('run.finished', { run: this.id }))
+    let wake: (() => void) | undefined
+    let noted = false
+    const subscription = connection.nc.subscribe(names.note('run', this.id), {
+      callback: () => {
+        noted = true
+        wake?.()
+      },
+    })
+    const onAbort = (): void => wake?.()
+    signal?.addEventListener('abort', onAbort)
+    try {
+      for (;;) {
+        signal?.throwIfAborted()
+        if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
+        noted = false
+        const message = await directGet(connection.nc, names.log(this.#p), { last_by_subj: subject }).catch(() => undefined)
+        const fact = message && factOf(names, this.#p, message)
+        if (fact?.name === 'run.finished') return fact.data
+        if (noted) continue
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, LOOK_MS)
+          wake = () => {
+            clearTimeout(timer)
+            resolve()
+          }
+        })
+      }
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+      if (!connection.isClosed) subscription.unsubscribe()
+    }
+  }
+}
+
+type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
+
+export function viewOfRun(doc: RunState): RunView {
+  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error }]) => {
+    const shown = error ? { error: { code: error.code, message: error.message } } : {}
+    return [name, { status, attempt, ...shown }] as const
+  })
+  return {
+    id: doc.id,
+    pipeline: doc.pipeline,
+    target: doc.target,
+    partition: doc.partition,
+    status: doc.status,
+    requestedAt: new Date(doc.requestedMs),
+    finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),
+    assets: Object.fromEntries(assets),
+  }
+}
+
+export function viewOfBarrier(barrier: BarrierState): ScatterView {
+  const { run, asset, status, total, stored, succeeded, failed } = barrier
+  return { run, asset, status, total, stored, succeeded, failed, pending: stored - succeeded - failed }
+}

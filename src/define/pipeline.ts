@@ -1,0 +1,64 @@
+/** `pipeline`: assets that belong together, checked as a graph when it is declared. */
+import { InvalidError } from '../../streams/errors.ts'
+import { checkName, hash64 } from '../../streams/ids.ts'
+import { nearest } from '../../streams/nearest.ts'
+import type { PipelineSpec } from '../../streams/schemas.ts'
+import { type AnyAsset, isAsset } from './asset.ts'
+
+export interface Pipeline {
+  readonly name: string
+  readonly assets: readonly AnyAsset[]
+  /** What is registered on the log: the graph and its options, no code. `version` is a hash of it. */
+  readonly spec: PipelineSpec
+}
+
+const owners = new WeakMap<AnyAsset, Set<Pipeline>>()
+
+/** Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the list, and for cycles. */
+export function pipeline(name: string, assets: readonly AnyAsset[]): Pipeline {
+  checkName('pipeline name', name)
+  const at = `pipeline ${name}`
+  if (!Array.isArray(assets) || assets.length === 0) throw new InvalidError(`${at}: give it at least one asset`)
+  const byName = new Map<string, AnyAsset>()
+  for (const [i, member] of assets.entries()) {
+    if (!isAsset(member)) throw new InvalidError(`${at}: assets[${i}] is no asset; declare it with asset(name, options)`)
+    if (byName.has(member.name)) throw new InvalidError(`${at}: there are two assets named ${member.name}`)
+    byName.set(member.name, member)
+  }
+  for (const member of assets) {
+    for (const dependency of member.definition.dependsOn) {
+      const found = byName.get(dependency.name)
+      if (!found) {
+        const hint = nearest(dependency.name, [...byName.keys()])
+        throw new InvalidError(`${at}: ${member.name} depends on ${dependency.name}, which is not in the pipeline; add it to the list${hint}`)
+      }
+      if (found !== dependency) throw new InvalidError(`${at}: ${member.name} depends on another asset that is also named ${dependency.name}`)
+    }
+  }
+  refuseCycles(at, assets)
+  const specs = assets.map((member) => member.definition.spec)
+  const version = hash64(JSON.stringify(specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))))
+  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs } }
+  for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
+  return result
+}
+
+/** The pipelines that were declared with this asset. */
+export function pipelinesOf(asset: AnyAsset): Pipeline[] {
+  return [...(owners.get(asset) ?? [])]
+}
+
+function refuseCycles(at: string, assets: readonly AnyAsset[]): void {
+  const state = new Map<string, 'open' | 'done'>()
+  const visit = (member: AnyAsset, path: readonly string[]): void => {
+    if (state.get(member.name) === 'done') return
+    if (state.get(member.name) === 'open') {
+      const cycle = [...path.slice(path.indexOf(member.name)), member.name]
+      throw new InvalidError(`${at}: its assets depend on each other in a circle: ${cycle.join(' → ')}`)
+    }
+    state.set(member.name, 'open')
+    for (const dependency of member.definition.dependsOn) visit(dependency, [...path, member.name])
+    state.set(member.name, 'done')
+  }
+  for (const member of assets) visit(member, [])
+}

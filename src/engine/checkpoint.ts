@@ -1,0 +1,107 @@
+/**
+ * Checkpoints: the touched documents and the log position, in one atomic batch, under the revision that this engine wrote last. That expectation is the
+ * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored.
+ */
+import { randomBytes } from 'node:crypto'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import type { Names } from '../../streams/subjects.ts'
+import { ENGINE_KEY } from '../../projections/state.ts'
+import type { Connection } from '../log/connection.ts'
+import { type Entry, ERR, leaderGet, publish, publishBatch, UNIT_HEADER } from '../log/nats.ts'
+
+/** The engine key and what else stands in one batch: 1,000 messages. */
+export const CHECKPOINT_KEYS_MAX = 999
+const ENGINE_VERSION = 1
+
+/** Another engine has taken over. What this one holds in memory is worthless. */
+export class FencedError extends FlowStoneError {
+  constructor(bucket: string) {
+    super('fenced', `another engine took over ${bucket}`)
+  }
+}
+
+export class Checkpointer {
+  readonly #connection: Connection
+  readonly #stream: string
+  readonly #subject: string
+  readonly #bucket: string
+  readonly #engine: string
+  #revision = 0
+  #seq = 0
+
+  constructor(connection: Connection, names: Names, p: number, engine: string) {
+    this.#connection = connection
+    this.#bucket = names.stateBucket(p)
+    this.#stream = names.kvStream(this.#bucket)
+    this.#subject = names.kvSubject(this.#bucket, ENGINE_KEY)
+    this.#engine = engine
+  }
+
+  /** The log sequence that the bucket stands for. */
+  get seq(): number {
+    return this.#seq
+  }
+
+  /** Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. */
+  async takeOver(): Promise<number> {
+    const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
+    this.#revision = found?.seq ?? 0
+    const stored = found && found.payload.length > 0 ? decode(found.payload, 'application/json') : undefined
+    if (stored !== undefined) {
+      const version = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'v')) : Number.NaN
+      if (version > ENGINE_VERSION) {
+        throw new FlowStoneError('newer_version', `${this.#bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`)
+      }
+      this.#seq = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'seq')) : 0
+    }
+    await this.write([], this.#seq)
+    return this.#seq
+  }
+
+  /** Throws FencedError when another engine wrote since. Survives reconnects: a lost answer is resolved by looking at the engine key. */
+  async write(documents: readonly Entry[], seq: number): Promise<void> {
+    const unit = randomBytes(12).toString('base64url')
+    for (;;) {
+      const entries = [
+        ...documents.map((entry) => ({ entry, unit: undefined })),
+        {
+          entry: {
+            subject: this.#subject,
+            payload: encodeJson({ v: ENGINE_VERSION, seq }),
+            contentType: 'application/json',
+            expect: { seq: this.#revision },
+            headers: { 'Fs-Engine': this.#engine },
+          },
+          unit,
+        },
+      ]
+      try {
+        const ack = await this.#connection.untilDisconnect(async (nc) => {
+          const [only] = entries
+          if (entries.length === 1 && only) return publish(nc, only.entry, only.unit, 5000)
+          return publishBatch(nc, entries, unit, 5000)
+        })
+        if (ack && !ack.error) {
+          this.#revision = ack.seq
+          this.#seq = seq
+          return
+        }
+        if (ack?.error && ack.error.errCode !== ERR.wrongLastSequence && ack.error.code < 500 && ack.error.code !== 429) {
+          throw new FlowStoneError('checkpoint', `checkpoint of ${this.#bucket} refused: ${ack.error.description}`)
+        }
+        // Refused, or no answer: whose word stands there?
+        const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
+        if (found?.headers.get(UNIT_HEADER) === unit) {
+          this.#revision = found.seq
+          this.#seq = seq
+          return
+        }
+        if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)
+      } catch (error) {
+        if (error instanceof FlowStoneError || this.#connection.isClosed) throw error
+      }
+      await this.#connection.ready(100)
+    }
+  }
+}

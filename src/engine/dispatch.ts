@@ -1,0 +1,121 @@
+/** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
+import { ConflictError } from '../../streams/errors.ts'
+import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable } from '../../streams/facts.ts'
+import { runIdForKey } from '../../streams/ids.ts'
+import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
+import type { Names } from '../../streams/subjects.ts'
+import { encodeTask } from '../../streams/tasks.ts'
+import type { Command } from '../../projections/commands.ts'
+import { planRun, upstreamOf } from '../../projections/plan.ts'
+import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Entry } from '../log/nats.ts'
+import { readDoc, type Store } from './store.ts'
+
+/** A fact as a message for partition p. Every fact that can occur once is stored only if its place is free. */
+export function factEntry(names: Names, p: number, fact: FactDraft): Entry {
+  const path = factPath(fact.name, fact.ids)
+  const { payload, contentType } = encodeFact(fact)
+  const subject = names.fact(p, path)
+  if (isRepeatable(fact.name)) return { subject, payload, contentType }
+  const filter = names.fact(p, expectationPath(path))
+  return { subject, payload, contentType, expect: { seq: 0, ...(filter === subject ? {} : { subject: filter }) } }
+}
+
+/** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
+export function taskEntry(names: Names, p: number, command: Extract<Command, { do: 'task' }>, nowMs: number, repair = ''): Entry {
+  const { task, queue, priority, dueMs } = command
+  const { payload, contentType } = encodeTask(task)
+  const target = names.task(p, task.pipeline, queue, priority)
+  const msgId = `${task.id}${repair}`
+  const headers = { 'Fs-Task': task.id }
+  if (dueMs === undefined || dueMs <= nowMs) return { subject: target, payload, contentType, msgId, headers }
+  return {
+    subject: names.taskSchedule(p, task.id),
+    payload,
+    contentType,
+    msgId,
+    headers: { ...headers, 'Nats-Schedule': `@at ${new Date(dueMs).toISOString()}`, 'Nats-Schedule-Target': target },
+  }
+}
+
+export interface DispatchContext {
+  readonly connection: Connection
+  readonly names: Names
+  readonly p: number
+  readonly partitions: number
+  readonly store: Store
+  readonly log: Appender
+  readonly work: Appender
+  /** The appender of another partition's log. */
+  readonly logOf: (p: number) => Appender
+}
+
+export async function dispatch(context: DispatchContext, command: Command, nowMs: number): Promise<void> {
+  const { names, p } = context
+  switch (command.do) {
+    case 'fact':
+      await unlessThere(context.log.append(factEntry(names, p, command.fact)))
+      return
+    case 'task':
+      await context.work.append(taskEntry(names, p, command, nowMs))
+      return
+    case 'plan':
+      await plan(context, command.run)
+      return
+    case 'request': {
+      const run = runIdForKey(command.trigger.key, context.partitions)
+      const target = Number(run.split('-')[0])
+      const fact: FactDraft = { name: 'run.requested', ids: { run }, data: command.trigger.request }
+      await unlessThere(context.logOf(target).append(factEntry(names, target, fact)))
+      return
+    }
+    case 'abort':
+      context.connection.nc.publish(names.note('abort', command.run), command.asset ?? '')
+      return
+    case 'note':
+      context.connection.nc.publish(names.note('run', command.run))
+      return
+    default:
+      command satisfies never
+  }
+}
+
+async function unlessThere(appending: Promise<unknown>): Promise<void> {
+  try {
+    await appending
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+}
+
+/** Looks up what is materialized, in all partitions, and records the answer as a fact: a replay finds the plan on the log and looks nothing up. */
+async function plan(context: DispatchContext, runId: string): Promise<void> {
+  const { store, names, p } = context
+  const run: RunState | undefined = store.get(stateKey.run(runId))
+  const pipeline: PipelineSpec | undefined = run && store.get(stateKey.pipeline(run.pipeline, run.version))
+  if (!run || !pipeline || run.status !== 'requested') return
+  const { target, upstream, partition, id } = run
+  const found = new Map<string, ValueAt>()
+  await Promise.all(
+    upstreamOf(pipeline, target).map(async (asset) => {
+      const entries = await Promise.all(
+        Array.from({ length: context.partitions }, (_, q) => catalogEntry(context, q, asset, partition)),
+      )
+      const newest = entries.flatMap((entry) => entry ?? []).sort((a, b) => b.timeMs - a.timeMs)[0]
+      if (newest) found.set(asset, newest.value)
+    }),
+  )
+  const { assets, error } = planRun(pipeline, target, upstream, (asset) => found.get(asset))
+  const data = { assets: [...assets], ...(error ? { error } : {}) }
+  await unlessThere(context.log.append(factEntry(names, p, { name: 'run.planned', ids: { run: id }, data })))
+}
+
+async function catalogEntry(context: DispatchContext, q: number, asset: string, partition: string | undefined): Promise<CatalogEntry | undefined> {
+  const key = stateKey.asset(asset, partition)
+  if (q === context.p && context.store.has(key)) return context.store.get(key)
+  // The bucket's type of document follows from its key; a catalog entry that is not there reads as undefined.
+  return (await readDoc(context.connection, context.names, context.names.stateBucket(q), key)) as CatalogEntry | undefined
+}
+

@@ -1,0 +1,46 @@
+/** The engine as users start it: one for all log partitions, at work on those that no other engine holds, standing by for the rest. */
+import { hash64 } from '../../streams/ids.ts'
+import type { Topology } from '../../streams/topology.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Logger } from '../telemetry.ts'
+import { EnginePartition } from './partition.ts'
+
+export interface EngineOptions {
+  /** How often the reconciler looks for tasks that got lost, in milliseconds. Default 30,000; also once after each start. */
+  readonly reconcileMs?: number
+}
+
+export interface Engine {
+  readonly id: string
+  /** Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. */
+  readonly active: Promise<void>
+  /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
+  stop(): Promise<void>
+}
+
+export function startEngine(
+  shared: {
+    connection: Connection
+    topology: Topology
+    logger: Logger
+    logOf: (p: number) => Appender
+    workOf: (p: number) => Appender
+    random: () => string
+  },
+  options: EngineOptions = {},
+): Engine {
+  const id = `engine-${hash64(shared.random()).slice(0, 10)}`
+  const partitions = Array.from(
+    { length: shared.topology.partitions },
+    (_, p) => new EnginePartition({ ...shared, engine: id, p, reconcileMs: options.reconcileMs ?? 30_000 }),
+  )
+  for (const partition of partitions) partition.start()
+  return {
+    id,
+    active: Promise.all(partitions.map((partition) => partition.active)).then(() => undefined),
+    stop: async () => {
+      await Promise.all(partitions.map((partition) => partition.stop()))
+    },
+  }
+}

@@ -1,0 +1,240 @@
+/**
+ * The engine of one log partition.
+ *
+ *   stand by ──claim free──▶ take over ──▶ work ──stopped──▶ release the claim
+ *      ▲                        (fence: write the engine key)   │
+ *      └──────── fenced, claim lost, or an error: drop all that is in memory
+ *
+ * At work: take facts that are there, fold each and decide (projections/step.ts), carry out the decisions, checkpoint. Append first, then checkpoint: if this process
+ * dies in between, the successor folds the same facts from the older documents, decides the same, and its appends meet what is already there.
+ * The checkpoint may lag (50 ms or 1,000 facts); it never holds up the folding of what comes next.
+ */
+import { DrainGate } from './gate.ts'
+import { decodeFact, type Fact } from '../../streams/facts.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import type { Topology } from '../../streams/topology.ts'
+import type { Command } from '../../projections/commands.ts'
+import { needs, step } from '../../projections/step.ts'
+import { stateKey } from '../../projections/state.ts'
+import { takeTrigger, type Trigger } from '../../projections/trigger.ts'
+import { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import type { StoredMessage } from '../log/nats.ts'
+import { Reader } from '../log/reader.ts'
+import { emit, type Logger } from '../telemetry.ts'
+import { Checkpointer } from './checkpoint.ts'
+import { Claim, CLAIM_TTL_MS } from './claim.ts'
+import { dispatch, type DispatchContext } from './dispatch.ts'
+import { Reconciler } from './reconciler.ts'
+import { Store } from './store.ts'
+
+const BATCH_FACTS = 1000
+const CHECKPOINT_LAG_MS = 50
+/** A checkpoint is one batch of 1,000 messages; folding waits for it before it would have touched more. */
+const TOUCHED_SOFT = 400
+const TOUCHED_HARD = 900
+
+export interface EnginePartitionOptions {
+  readonly engine: string
+  readonly p: number
+  readonly topology: Topology
+  readonly connection: Connection
+  readonly logger: Logger
+  readonly logOf: (p: number) => Appender
+  readonly workOf: (p: number) => Appender
+  readonly reconcileMs: number
+}
+
+export class EnginePartition {
+  readonly #options: EnginePartitionOptions
+  #stopping = false
+  #reader: Reader | undefined
+  #wake: (() => void) | undefined
+  #done: Promise<void> | undefined
+  #active = Promise.withResolvers<void>()
+
+  constructor(options: EnginePartitionOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    this.#done = this.#live()
+  }
+
+  /** Resolves when this engine is at work here: at once, or when the one before has gone. */
+  get active(): Promise<void> {
+    return this.#active.promise
+  }
+
+  /** Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at once. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    this.#reader?.stop()
+    this.#wake?.()
+    await this.#done
+  }
+
+  async #live(): Promise<void> {
+    const { connection, topology, p, engine, logger } = this.#options
+    while (!this.#stopping && !connection.isClosed) {
+      const claim = new Claim(connection, topology.names, p, engine)
+      try {
+        if (!(await claim.tryTake())) {
+          await this.#pause(CLAIM_TTL_MS / 4)
+          continue
+        }
+      } catch {
+        await connection.ready(200)
+        continue
+      }
+      claim.keep()
+      let reason = 'stopped'
+      try {
+        await this.#work(claim)
+      } catch (error) {
+        reason = error instanceof FlowStoneError ? error.code : 'error'
+        if (reason !== 'fenced' && reason !== 'claim_lost' && !connection.isClosed) {
+          logger.error(`engine of partition ${p} starts again: ${messageOf(error)}`, { engine })
+          await this.#pause(500)
+        }
+      } finally {
+        this.#reader?.stop()
+        await claim.release()
+        emit('flowstone:engine.standby', { engine, partition: p, reason })
+      }
+    }
+  }
+
+  async #work(claim: Claim): Promise<void> {
+    const { connection, topology, p, engine, logger } = this.#options
+    const { names, partitions } = topology
+    const checkpointer = new Checkpointer(connection, names, p, engine)
+    const from = await checkpointer.takeOver()
+    const store = new Store(connection, names, p)
+    const log = this.#options.logOf(p)
+    const work = this.#options.workOf(p)
+    const context: DispatchContext = { connection, names, p, partitions, store, log, work, logOf: this.#options.logOf }
+
+    const failure = Promise.withResolvers<never>()
+    failure.promise.catch(() => undefined)
+    let failed = false
+    const fail = (error: unknown): void => {
+      failed = true
+      failure.reject(error)
+      this.#reader?.stop()
+    }
+    claim.onLost = () => fail(new FlowStoneError('claim_lost', `another engine claimed partition ${p}`))
+
+    const reader = new Reader(connection, names.log(p), from + 1)
+    this.#reader = reader
+    const reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger })
+    emit('flowstone:engine.active', { engine, partition: p, seq: from })
+    this.#active.resolve()
+
+    /** Decisions being carried out, by checkpoint: one may be written only when all decisions of its facts are on their streams. */
+    const gate = new DrainGate()
+    let folded = from
+    let factsSince = 0
+    let writing: Promise<void> | undefined
+    let timer: NodeJS.Timeout | undefined
+
+    const checkpoint = async (): Promise<void> => {
+      clearTimeout(timer)
+      timer = undefined
+      const startedMs = performance.now()
+      const seq = folded
+      const entries = store.takeTouched()
+      factsSince = 0
+      await gate.drain()
+      if (seq === checkpointer.seq && entries.length === 0) return
+      await checkpointer.write(entries, seq)
+      emit('flowstone:engine.checkpoint', { engine, partition: p, seq, keys: entries.length, durationMs: performance.now() - startedMs })
+    }
+    const checkpointSoon = (): void => {
+      if (writing || failed) return
+      writing = checkpoint()
+        .catch(fail)
+        .finally(() => {
+          writing = undefined
+          if (factsSince > 0 && !this.#stopping && !failed) timer ??= setTimeout(checkpointSoon, CHECKPOINT_LAG_MS)
+        })
+    }
+
+    try {
+      while (!this.#stopping && !failed) {
+        const messages = await reader.take(BATCH_FACTS)
+        for (const message of messages) {
+          if (failed || this.#stopping) break
+          const commands = await this.#fold(store, message)
+          folded = message.seq
+          factsSince += 1
+          reconciler.folded(message.seq, message.timeMs)
+          for (const command of commands) gate.add(dispatch(context, command, message.timeMs).catch(fail))
+          if (store.touched >= TOUCHED_SOFT) checkpointSoon()
+          if (store.touched >= TOUCHED_HARD) {
+            await writing
+            checkpointSoon()
+            await writing
+          }
+          // A slow stream of tasks holds up the reading, not the memory.
+          if (gate.size > 5000) await gate.drain()
+        }
+        if (factsSince >= BATCH_FACTS) checkpointSoon()
+        else if (factsSince > 0 && !writing) timer ??= setTimeout(checkpointSoon, CHECKPOINT_LAG_MS)
+        if (reader.isEmpty) reconciler.caughtUp()
+      }
+      if (failed) await failure.promise
+      await writing
+      await checkpoint()
+    } finally {
+      clearTimeout(timer)
+      reconciler.stop()
+      reader.stop()
+    }
+  }
+
+  /** Folds one message of the log. What is no fact of ours is stepped over, and told. */
+  async #fold(store: Store, message: StoredMessage): Promise<Command[]> {
+    const { topology, p } = this.#options
+    const { names } = topology
+    const asset = names.triggerAsset(message.subject)
+    if (asset !== undefined) {
+      const key = stateKey.owner(asset)
+      if (!store.has(key)) await store.load([key])
+      const trigger: Trigger = {
+        seq: message.seq,
+        timeMs: message.timeMs,
+        asset,
+        payload: message.payload,
+        contentType: message.headers.get('Content-Type'),
+        msgId: message.headers.get('Nats-Msg-Id'),
+      }
+      return takeTrigger(store, trigger)
+    }
+    let fact: Fact
+    try {
+      const path = names.factPath(message.subject) ?? ''
+      fact = decodeFact({ path, payload: message.payload, contentType: message.headers.get('Content-Type'), p, seq: message.seq, timeMs: message.timeMs })
+    } catch (error) {
+      // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let a newer engine take over.
+      if (error instanceof FlowStoneError && error.code === 'newer_version') throw error
+      emit('flowstone:engine.bad_fact', { partition: p, seq: message.seq, reason: messageOf(error) })
+      this.#options.logger.warn(`message ${message.seq} of the log of partition ${p} is stepped over: ${messageOf(error)}`)
+      return []
+    }
+    for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) {
+      await store.load(missing)
+    }
+    return step(store, fact)
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+}

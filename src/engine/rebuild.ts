@@ -1,0 +1,80 @@
+/** Rebuild: the state buckets are thrown away and folded again from the log. Nothing is decided and nothing is sent: decisions are on the log already. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { decodeFact } from '../../streams/facts.ts'
+import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
+import { needs, step } from '../../projections/step.ts'
+import type { Connection } from '../log/connection.ts'
+import { streamBounds } from '../log/nats.ts'
+import { Reader } from '../log/reader.ts'
+import { CHECKPOINT_KEYS_MAX, Checkpointer } from './checkpoint.ts'
+import { Claim } from './claim.ts'
+import { Store } from './store.ts'
+
+export interface RebuildReport {
+  /** Facts folded, over all partitions. */
+  readonly facts: number
+  readonly durationMs: number
+}
+
+const NAME = 'rebuild'
+
+export async function rebuild(connection: Connection, topology: Topology): Promise<RebuildReport> {
+  const startedMs = performance.now()
+  const jsm = await jetstreamManager(connection.nc)
+  let facts = 0
+  for (let p = 0; p < topology.partitions; p++) {
+    const claim = new Claim(connection, topology.names, p, NAME)
+    if (!(await claim.tryTake())) throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
+    claim.keep()
+    try {
+      const bucket = topology.names.kvStream(topology.names.stateBucket(p))
+      await jsm.streams.delete(bucket).catch(() => false)
+      await ensureStateBucket(connection.nc, topology, p)
+      facts += await rebuildPartition(connection, topology, p)
+    } finally {
+      await claim.release()
+    }
+  }
+  return { facts, durationMs: performance.now() - startedMs }
+}
+
+async function rebuildPartition(connection: Connection, topology: Topology, p: number): Promise<number> {
+  const { names } = topology
+  const { last } = await streamBounds(connection.nc, names.log(p))
+  const checkpointer = new Checkpointer(connection, names, p, NAME)
+  const from = await checkpointer.takeOver()
+  if (last <= from) return 0
+  const store = new Store(connection, names, p)
+  const reader = new Reader(connection, names.log(p), from + 1)
+  let count = 0
+  let folded = from
+  try {
+    while (folded < last) {
+      const messages = await reader.take(1000)
+      if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a rebuild')
+      for (const message of messages) {
+        if (message.seq > last) break
+        folded = message.seq
+        const trigger = names.triggerAsset(message.subject)
+        if (trigger !== undefined) continue
+        try {
+          const path = names.factPath(message.subject) ?? ''
+          const contentType = message.headers.get('Content-Type')
+          const fact = decodeFact({ path, payload: message.payload, contentType, p, seq: message.seq, timeMs: message.timeMs })
+          for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) await store.load(missing)
+          step(store, fact)
+          count += 1
+        } catch (error) {
+          // As the engine does: what is no fact of ours is stepped over.
+          if (!(error instanceof FlowStoneError) || error.code === 'newer_version') throw error
+        }
+        if (store.touched >= CHECKPOINT_KEYS_MAX - 100) await checkpointer.write(store.takeTouched(), folded)
+      }
+    }
+    await checkpointer.write(store.takeTouched(), folded)
+  } finally {
+    reader.stop()
+  }
+  return count
+}

@@ -1,0 +1,158 @@
+/**
+ * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and barriers expect with those that are on WORK, and enqueues
+ * again what is missing.
+ *
+ * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on WORK, whose outcome is not among the facts up to the log's end as of
+ * after the look at WORK, is lost.
+ */
+import { jetstreamManager } from '@nats-io/jetstream'
+import type { Command } from '../../projections/commands.ts'
+import { leaseCommand } from '../../projections/barrier.ts'
+import { attemptCommand, isEnded } from '../../projections/run.ts'
+import { specOf, stateKey } from '../../projections/state.ts'
+import { messageOf } from '../../streams/errors.ts'
+import { fromDirect, streamBounds } from '../log/nats.ts'
+import { emit, type Logger } from '../telemetry.ts'
+import { type DispatchContext, taskEntry } from './dispatch.ts'
+
+/** What was enqueued less than this ago may still be on its way. */
+const GRACE_MS = 5000
+
+type TaskCommand = Extract<Command, { do: 'task' }>
+
+export class Reconciler {
+  readonly #context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }
+  #folded = 0
+  #timer: NodeJS.Timeout | undefined
+  #first = true
+  #busy = false
+  #stopped = false
+  #waiters: { seq: number; wake: () => void }[] = []
+  #repairs = 0
+
+  constructor(context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }) {
+    this.#context = context
+    this.#timer = setInterval(() => void this.#run(), context.everyMs)
+    this.#timer.unref()
+  }
+
+  folded(seq: number, _timeMs: number): void {
+    this.#folded = seq
+    if (this.#waiters.length === 0) return
+    const ready = this.#waiters.filter((waiter) => waiter.seq <= seq)
+    this.#waiters = this.#waiters.filter((waiter) => waiter.seq > seq)
+    for (const { wake } of ready) wake()
+  }
+
+  /** The engine has folded all there is: time for the look at start. */
+  caughtUp(): void {
+    if (!this.#first) return
+    this.#first = false
+    setTimeout(() => void this.#run(), GRACE_MS).unref()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    for (const { wake } of this.#waiters.splice(0)) wake()
+  }
+
+  async #run(): Promise<void> {
+    if (this.#busy || this.#stopped) return
+    this.#busy = true
+    try {
+      await this.#reconcile()
+    } catch (error) {
+      if (!this.#context.connection.isClosed) this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async #reconcile(): Promise<void> {
+    const { connection, names, p, work } = this.#context
+    const before = await this.#expected(Date.now() - GRACE_MS)
+    if (before.size === 0) return
+    const present = await this.#present()
+    const { last } = await streamBounds(connection.nc, names.log(p))
+    if (this.#folded < last) {
+      await new Promise<void>((wake) => {
+        this.#waiters.push({ seq: last, wake })
+        setTimeout(wake, 10_000).unref()
+      })
+    }
+    if (this.#folded < last || this.#stopped) return
+    const still = await this.#expected(Number.POSITIVE_INFINITY)
+    const lost = [...before.keys()].flatMap((id) => (present.has(id) ? [] : (still.get(id) ?? [])))
+    if (lost.length === 0) return
+    this.#repairs += 1
+    const suffix = `#${p}.${this.#folded}.${this.#repairs}`
+    await Promise.all(lost.map((command) => work.append(taskEntry(names, p, command, 0, suffix))))
+    const tasks = lost.map((command) => command.task.id)
+    emit('flowstone:engine.repaired', { partition: p, tasks })
+    this.#context.logger.warn(`${tasks.length} task(s) were missing and are enqueued again`, { partition: p, tasks: tasks.slice(0, 5) })
+  }
+
+  /** Tasks that open runs wait for. `until`: only of what was enqueued before. */
+  async #expected(until: number): Promise<Map<string, TaskCommand>> {
+    const { store } = this.#context
+    const expected = new Map<string, TaskCommand>()
+    const add = (command: Command): void => {
+      if (command.do === 'task') expected.set(command.task.id, command)
+    }
+    for (const runId of await this.#openRuns()) {
+      const runKey = stateKey.run(runId)
+      if (!store.has(runKey)) await store.load([runKey])
+      const run = store.get(runKey)
+      if (!run || run.finishedMs !== undefined) continue
+      const pipelineKey = stateKey.pipeline(run.pipeline, run.version)
+      if (!store.has(pipelineKey)) await store.load([pipelineKey])
+      const pipeline = store.get(pipelineKey)
+      if (!pipeline) continue
+      for (const [name, asset] of Object.entries(run.assets)) {
+        const spec = specOf(pipeline, name)
+        if (!spec || isEnded(asset) || asset.ending) continue
+        if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until) add(attemptCommand(run, spec, asset))
+        const key = stateKey.barrier(runId, name)
+        if (!spec.scatter) continue
+        if (!store.has(key)) await store.load([key])
+        const barrier = store.get(key)
+        if (barrier?.status !== 'open' || barrier.closing) continue
+        for (const [id, lease] of Object.entries(barrier.leases)) if (lease.fedMs < until) add(leaseCommand({ run, spec }, barrier, id))
+      }
+    }
+    return expected
+  }
+
+  async #openRuns(): Promise<string[]> {
+    const { connection, names, p } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const bucket = names.stateBucket(p)
+    const prefix = names.kvSubject(bucket, 'open.')
+    const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
+    return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+  }
+
+  /** Ids of all tasks on WORK, held by a worker or not, due or scheduled. */
+  async #present(): Promise<Set<string>> {
+    const { connection, names, p } = this.#context
+    const stream = names.work(p)
+    const present = new Set<string>()
+    const { first, last, messages } = await streamBounds(connection.nc, stream)
+    if (messages === 0) return present
+    const jsm = await jetstreamManager(connection.nc)
+    for (let seq = first; seq <= last; ) {
+      let next = seq
+      const batch = await jsm.direct.getBatch(stream, { seq, batch: 1000 })
+      for await (const message of batch) {
+        const stored = fromDirect(message.header, message.data)
+        const id = message.header.get('Fs-Task')
+        if (id) present.add(id)
+        next = Math.max(next, message.seq + 1, stored.seq + 1 || 0)
+      }
+      if (next === seq) break
+      seq = next
+    }
+    return present
+  }
+}

@@ -1,0 +1,32 @@
+/** FlowStone: asset-first data orchestration, event-sourced on NATS JetStream. */
+export {
+  asset,
+  type AnyAsset,
+  type Asset,
+  type AssetContext,
+  type InstanceContext,
+  type Resources,
+  type RetryOptions,
+  type ScatterResult,
+  type ValueOf,
+} from './define/asset.ts'
+export type { Duration } from './define/duration.ts'
+export { type Pipeline, pipeline } from './define/pipeline.ts'
+export { connect, type ConnectOptions, type Flow, type MaterializeOptions } from './client/flow.ts'
+export type { HistoryEntry } from './client/history.ts'
+export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
+export type { Engine, EngineOptions } from './engine/engine.ts'
+export type { RebuildReport } from './engine/rebuild.ts'
+export type { Worker, WorkerOptions } from './worker/worker.ts'
+export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
+export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
+export {
+  CancelledError,
+  ConflictError,
+  FlowStoneError,
+  InvalidError,
+  RetryableError,
+  RunFailedError,
+  TerminalError,
+  TimeoutError,
+} from '../streams/errors.ts'

@@ -1,0 +1,48 @@
+/** The default I/O manager: MessagePack in the namespace's object store, named by content hash, so equal values are stored once. */
+import { createHash } from 'node:crypto'
+import { type ObjectStore, Objm } from '@nats-io/obj'
+import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { Connection } from '../log/connection.ts'
+import type { IoManager } from './manager.ts'
+
+const CHUNK_BYTES = 128 * 1024
+
+export function natsIo(connection: Connection, names: Names): IoManager {
+  let opened: Promise<ObjectStore> | undefined
+  const store = (): Promise<ObjectStore> => {
+    opened ??= new Objm(connection.nc).open(names.blobBucket)
+    return opened
+  }
+  return {
+    store: async (value) => {
+      const bytes = encodeMsgpack(value)
+      const hash = createHash('sha256').update(bytes).digest('hex')
+      const blobs = await store()
+      const there = await blobs.info(hash)
+      if (!there || there.deleted || there.size !== bytes.length) await blobs.put({ name: hash, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
+      return { hash, bytes: bytes.length }
+    },
+    load: async ({ hash }) => {
+      const blobs = await store()
+      const found = await blobs.get(String(hash))
+      if (!found) throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
+      const parts: Uint8Array[] = []
+      for await (const part of found.data) parts.push(part)
+      const failure = await found.error
+      if (failure) throw new FlowStoneError('damaged_value', `value ${String(hash)} in object store ${names.blobBucket}: ${failure.message}`, { cause: failure })
+      return decodeMsgpack(Buffer.concat(parts))
+    },
+  }
+}
+
+function chunks(bytes: Uint8Array): ReadableStream<Uint8Array> {
+  let at = 0
+  return new ReadableStream({
+    pull: (controller) => {
+      if (at >= bytes.length) controller.close()
+      else controller.enqueue(bytes.subarray(at, (at += CHUNK_BYTES)))
+    },
+  })
+}

@@ -1,0 +1,264 @@
+/**
+ * The appender: all appends of a process to one stream go through it, and it commits in groups.
+ *
+ * While one group is in flight, further appends wait and leave together in the next. Nobody waits for a timer: a lone append leaves at once. A small
+ * group goes as plain publishes side by side (with fsync on every write an atomic batch costs about seven publishes, tried), a larger one as one atomic
+ * batch. If a batch is refused because of one member, nothing of it is stored; its members are then sent one by one, and only the one at fault hears of it.
+ *
+ * A lost answer (connection gone, server killed) leaves a unit *uncertain*. It is sent again. If it was stored the first time, the server refuses it
+ * (expected sequence) and the message that stands there carries this unit's id, or says "duplicate" (message id). Either way the caller hears "stored",
+ * once, and the log holds it once.
+ */
+import { randomBytes } from 'node:crypto'
+import type { NatsConnection } from '@nats-io/nats-core'
+import { ConflictError, FlowStoneError, InvalidError, messageOf, TimeoutError } from '../../streams/errors.ts'
+import type { Connection } from './connection.ts'
+import { type Entry, ERR, leaderGet, type PubAck, publish, publishBatch, UNIT_HEADER } from './nats.ts'
+
+export interface Appended {
+  /** Sequence of the unit's last message; 0 where a repeat was recognized by its message id in a batch. */
+  readonly seq: number
+}
+
+export interface AppenderOptions {
+  /** Longest wait for one answer before the unit counts as uncertain, in milliseconds. Default 5,000. */
+  readonly answerTimeoutMs?: number
+  /** How long an append is tried again while the server is away, in milliseconds. Default 120,000. Then TimeoutError: perhaps stored, perhaps not. */
+  readonly giveUpMs?: number
+  /** Most bytes that wait; more appends wait for room. Default 64 MiB. */
+  readonly maxQueuedBytes?: number
+}
+
+interface Unit {
+  readonly id: string
+  readonly entries: readonly Entry[]
+  readonly bytes: number
+  readonly expectations: readonly string[]
+  readonly deadlineMs: number
+  uncertain: boolean
+  readonly settle: (result: Appended | Error) => void
+}
+
+type Verdict = { readonly stored: number } | { readonly refused: Error } | 'conflict' | 'uncertain' | 'duplicate'
+
+const BATCH_MESSAGES_MAX = 1000
+const GROUP_BYTES_MAX = 8 * 1024 * 1024
+/** Groups of up to this many single messages go as plain publishes side by side. */
+const SIDE_BY_SIDE_MAX = 10
+const RETRY_PAUSE_MS = 100
+
+export class Appender {
+  readonly #connection: Connection
+  readonly #stream: string
+  readonly #answerTimeoutMs: number
+  readonly #giveUpMs: number
+  readonly #maxQueuedBytes: number
+  readonly #process = randomBytes(9).toString('base64url')
+  #queue: Unit[] = []
+  #queuedBytes = 0
+  #room: (() => void)[] = []
+  #busy = false
+  #counter = 0
+  #idle: (() => void)[] = []
+
+  constructor(connection: Connection, stream: string, options: AppenderOptions = {}) {
+    this.#connection = connection
+    this.#stream = stream
+    this.#answerTimeoutMs = options.answerTimeoutMs ?? 5000
+    this.#giveUpMs = options.giveUpMs ?? 120_000
+    this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024
+  }
+
+  /**
+   * Stores the entries: all or none. Resolves when they are on the stream. Rejects with ConflictError when an expectation does not hold, InvalidError
+   * when a message or batch is too large, TimeoutError when the server did not answer for `giveUpMs`.
+   */
+  async append(...entries: Entry[]): Promise<Appended> {
+    const id = `${this.#process}.${(this.#counter++).toString(36)}`
+    const unit = this.#prepare(id, entries)
+    while (this.#queuedBytes > 0 && this.#queuedBytes + unit.bytes > this.#maxQueuedBytes) {
+      await new Promise<void>((resolve) => this.#room.push(resolve))
+    }
+    return await new Promise<Appended>((resolve, reject) => {
+      const settle = (result: Appended | Error): void => {
+        if (result instanceof Error) reject(result)
+        else resolve(result)
+      }
+      this.#queuedBytes += unit.bytes
+      this.#queue.push({ ...unit, settle })
+      if (!this.#busy) void this.#run()
+    })
+  }
+
+  /** Resolves when nothing waits and nothing is in flight. */
+  async flush(): Promise<void> {
+    if (this.#busy) await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes
+  }
+
+  #prepare(id: string, entries: Entry[]): Omit<Unit, 'settle'> {
+    const limit = this.#connection.maxPayload
+    let bytes = 0
+    for (const entry of entries) {
+      const size = entry.payload.length + 512 + entry.subject.length
+      if (size > limit) {
+        throw new InvalidError(
+          `a message of ${entry.payload.length} bytes for ${entry.subject} is over the server's max_payload of ${limit}; store large values through an I/O manager, or raise max_payload`,
+        )
+      }
+      bytes += size
+    }
+    if (entries.length === 0 || entries.length > BATCH_MESSAGES_MAX) throw new InvalidError(`an append takes 1 to ${BATCH_MESSAGES_MAX} messages, got ${entries.length}`)
+    // What has no expectation is made recognizable by a message id, for the case of a lost answer.
+    const marked = entries.map((entry, i) => (entry.expect || entry.msgId ? entry : { ...entry, msgId: `${id}.${i}` }))
+    const expectations = marked.flatMap((entry) => (entry.expect ? [entry.expect.subject ?? entry.subject] : []))
+    return { id, entries: marked, bytes, expectations, deadlineMs: Date.now() + this.#giveUpMs, uncertain: false }
+  }
+
+  async #run(): Promise<void> {
+    this.#busy = true
+    try {
+      // The first caller's siblings of this very turn of the event loop join its group.
+      await Promise.resolve()
+      while (this.#queue.length > 0) await this.#sendGroup(this.#takeGroup())
+    } finally {
+      this.#busy = false
+      for (const wake of this.#idle.splice(0)) wake()
+    }
+  }
+
+  /** Units that may share a batch: no two with the same expectation, because the server checks a batch against the stream, not against itself (tried). */
+  #takeGroup(): Unit[] {
+    const group: Unit[] = []
+    const expected = new Set<string>()
+    let messages = 0
+    let bytes = 0
+    let taken = 0
+    for (const unit of this.#queue) {
+      if (group.length > 0 && (messages + unit.entries.length > BATCH_MESSAGES_MAX || bytes + unit.bytes > GROUP_BYTES_MAX)) break
+      if (unit.expectations.some((subject) => expected.has(subject))) break
+      for (const subject of unit.expectations) expected.add(subject)
+      messages += unit.entries.length
+      bytes += unit.bytes
+      group.push(unit)
+      taken += 1
+    }
+    this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken)
+    return group
+  }
+
+  async #sendGroup(group: Unit[]): Promise<void> {
+    let open = group
+    let together = true
+    while (open.length > 0) {
+      const verdicts = together ? await this.#sendTogether(open) : await this.#sendApart(open)
+      const again: Unit[] = []
+      let pause = false
+      for (const [i, unit] of open.entries()) {
+        const verdict = verdicts === 'apart' ? 'again' : (verdicts[i] ?? 'uncertain')
+        if (verdict === 'again') again.push(unit)
+        else if (verdict === 'uncertain') {
+          unit.uncertain = true
+          pause = true
+          if (Date.now() > unit.deadlineMs) {
+            const message = `${this.#stream} did not answer for ${this.#giveUpMs} ms; whether the append was stored is not known. Is nats-server up?`
+            this.#done(unit, new TimeoutError(message))
+          } else again.push(unit)
+        } else if (verdict === 'conflict') {
+          const resolved = unit.uncertain ? await this.#findOwn(unit) : new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
+          if (resolved === 'unknown') again.push(unit)
+          else this.#done(unit, resolved)
+        } else if (verdict === 'duplicate') this.#done(unit, { seq: 0 })
+        else if ('stored' in verdict) this.#done(unit, { seq: verdict.stored })
+        else this.#done(unit, verdict.refused)
+      }
+      if (verdicts === 'apart') together = false
+      open = again
+      if (pause && open.length > 0) await this.#connection.ready(RETRY_PAUSE_MS)
+    }
+  }
+
+  #done(unit: Unit, result: Appended | Error): void {
+    this.#queuedBytes -= unit.bytes
+    unit.settle(result)
+    for (const wake of this.#room.splice(0)) wake()
+  }
+
+  /** `apart`: the batch was refused as a whole, because of some member. */
+  async #sendTogether(units: Unit[]): Promise<Verdict[] | 'apart'> {
+    const single = units.every((unit) => unit.entries.length === 1)
+    if (single && units.length <= SIDE_BY_SIDE_MAX) return this.#sendApart(units)
+    if (units.length === 1) return this.#sendApart(units)
+    const verdict = await this.#sendBatch(units)
+    if (verdict === 'conflict' || verdict === 'duplicate') return 'apart'
+    if (typeof verdict === 'object' && 'refused' in verdict) return 'apart'
+    if (verdict === 'uncertain') return units.map(() => 'uncertain')
+    let seq = verdict.stored - units.reduce((n, unit) => n + unit.entries.length, 0)
+    return units.map((unit) => {
+      seq += unit.entries.length
+      return { stored: seq }
+    })
+  }
+
+  /** Each unit by itself: single messages side by side, batches one after the other. */
+  async #sendApart(units: Unit[]): Promise<Verdict[]> {
+    const verdicts = new Map<Unit, Verdict>()
+    const singles = units.filter((unit) => unit.entries.length === 1)
+    for (let i = 0; i < singles.length; i += 100) {
+      const some = singles.slice(i, i + 100)
+      const results = await Promise.all(some.map((unit) => this.#sendOne(unit)))
+      for (const [k, unit] of some.entries()) verdicts.set(unit, results[k] ?? 'uncertain')
+    }
+    for (const unit of units) if (unit.entries.length > 1) verdicts.set(unit, await this.#sendBatch([unit]))
+    return units.map((unit) => verdicts.get(unit) ?? 'uncertain')
+  }
+
+  async #sendOne(unit: Unit): Promise<Verdict> {
+    const [entry] = unit.entries
+    if (!entry) return 'uncertain'
+    return this.#ask((nc) => publish(nc, entry, unit.id, this.#answerTimeoutMs))
+  }
+
+  async #sendBatch(units: Unit[]): Promise<Verdict> {
+    const entries = units.flatMap((unit) => unit.entries.map((entry) => ({ entry, unit: unit.id })))
+    const batchId = randomBytes(12).toString('base64url')
+    return this.#ask((nc) => publishBatch(nc, entries, batchId, this.#answerTimeoutMs))
+  }
+
+  async #ask(send: (nc: NatsConnection) => Promise<PubAck>): Promise<Verdict> {
+    let ack: PubAck | undefined
+    try {
+      ack = await this.#connection.untilDisconnect(send)
+    } catch (error) {
+      // No answer, or nobody there to answer: only looking tells. A closed connection never comes back.
+      if (this.#connection.isClosed) return { refused: new FlowStoneError('closed', `the connection is closed: ${messageOf(error)}`, { cause: error }) }
+      return 'uncertain'
+    }
+    if (ack === undefined) return 'uncertain'
+    if (!ack.error) return { stored: ack.seq }
+    const { errCode, code, description } = ack.error
+    if (errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant) return 'conflict'
+    if (errCode === ERR.duplicateInBatch) return 'duplicate'
+    // 5xx and 429: the server is in trouble or has too many batches open; it passes.
+    if (code >= 500 || code === 429) return 'uncertain'
+    return { refused: new FlowStoneError('refused', `${this.#stream} refused the append: ${description} (${errCode})`) }
+  }
+
+  /** After an uncertain send met a conflict: is what stands there ours? */
+  async #findOwn(unit: Unit): Promise<Appended | Error | 'unknown'> {
+    for (const [i, entry] of unit.entries.entries()) {
+      if (!entry.expect) continue
+      const subject = entry.expect.subject ?? entry.subject
+      try {
+        const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: subject }, this.#answerTimeoutMs)
+        if (found?.headers.get(UNIT_HEADER) === unit.id) return { seq: found.seq + unit.entries.length - 1 - i }
+      } catch {
+        return 'unknown'
+      }
+    }
+    return new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
+  }
+}

@@ -1,0 +1,173 @@
+/** Small pieces of the JetStream protocol that the client library has no call for, or hides the answer of. */
+import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+
+/** A message to be stored. */
+export interface Entry {
+  readonly subject: string
+  readonly payload: Uint8Array
+  readonly contentType?: string
+  /** Stored only if the last message under `subject` (a filter; default this entry's subject) has this sequence; 0: there is none. */
+  readonly expect?: { readonly seq: number; readonly subject?: string }
+  /** The server drops a second message with this id within its window. A saving, not safety. */
+  readonly msgId?: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+export interface StoredMessage {
+  readonly subject: string
+  readonly seq: number
+  readonly timeMs: number
+  readonly payload: Uint8Array
+  readonly headers: ReadonlyMap<string, string>
+}
+
+/** Marks what one call to append wrote, so that a lost answer can be resolved by looking. */
+export const UNIT_HEADER = 'Fs-Unit'
+
+export const ERR = { wrongLastSequence: 10071, wrongLastSequenceConstant: 10164, duplicateInBatch: 10201, notFound: 10037 } as const
+
+export interface PubAck {
+  readonly seq: number
+  readonly duplicate: boolean
+  readonly error?: { readonly errCode: number; readonly code: number; readonly description: string }
+}
+
+export function headersOf(entry: Entry, unit: string | undefined): MsgHdrs {
+  const h = headers()
+  if (entry.contentType) h.set('Content-Type', entry.contentType)
+  if (unit) h.set(UNIT_HEADER, unit)
+  if (entry.expect) {
+    h.set('Nats-Expected-Last-Subject-Sequence', String(entry.expect.seq))
+    if (entry.expect.subject) h.set('Nats-Expected-Last-Subject-Sequence-Subject', entry.expect.subject)
+  }
+  if (entry.msgId) h.set('Nats-Msg-Id', entry.msgId)
+  for (const [key, value] of Object.entries(entry.headers ?? {})) h.set(key, value)
+  return h
+}
+
+export async function publish(nc: NatsConnection, entry: Entry, unit: string | undefined, timeoutMs: number): Promise<PubAck> {
+  const reply = await nc.request(entry.subject, entry.payload, { headers: headersOf(entry, unit), timeout: timeoutMs })
+  return parseAck(reply.data)
+}
+
+/**
+ * An atomic batch (ADR-50): all of it is stored or none. The ack's `seq` is that of the last entry, and sequences in a batch follow each other. At most
+ * 1,000 entries. Its own implementation because the library's drops expectations and hides the server's error.
+ */
+export async function publishBatch(
+  nc: NatsConnection,
+  entries: readonly { entry: Entry; unit: string | undefined }[],
+  batchId: string,
+  timeoutMs: number,
+): Promise<PubAck> {
+  for (const [i, { entry, unit }] of entries.entries()) {
+    const h = headersOf(entry, unit)
+    h.set('Nats-Batch-Id', batchId)
+    h.set('Nats-Batch-Sequence', String(i + 1))
+    if (i < entries.length - 1) {
+      nc.publish(entry.subject, entry.payload, { headers: h })
+      continue
+    }
+    h.set('Nats-Batch-Commit', '1')
+    const reply = await nc.request(entry.subject, entry.payload, { headers: h, timeout: timeoutMs })
+    return parseAck(reply.data)
+  }
+  throw new FlowStoneError('internal', 'an empty batch')
+}
+
+function parseAck(data: Uint8Array): PubAck {
+  const body = decode(data, undefined)
+  if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an acknowledgement that is no object')
+  const error: unknown = Reflect.get(body, 'error')
+  const seq = Number(Reflect.get(body, 'seq') ?? 0)
+  const duplicate = Reflect.get(body, 'duplicate') === true
+  if (typeof error !== 'object' || error === null) return { seq, duplicate }
+  return {
+    seq,
+    duplicate,
+    error: {
+      errCode: Number(Reflect.get(error, 'err_code') ?? 0),
+      code: Number(Reflect.get(error, 'code') ?? 0),
+      description: String(Reflect.get(error, 'description') ?? ''),
+    },
+  }
+}
+
+/** A message by sequence, or the last one under a subject filter, from the stream's leader: never stale. */
+export async function leaderGet(
+  nc: NatsConnection,
+  stream: string,
+  query: { seq: number } | { last_by_subj: string },
+  timeoutMs = 5000,
+): Promise<StoredMessage | undefined> {
+  const reply = await nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeout: timeoutMs })
+  const body = decode(reply.data, undefined)
+  if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an answer that is no object')
+  const error: unknown = Reflect.get(body, 'error')
+  if (typeof error === 'object' && error !== null) {
+    if (Number(Reflect.get(error, 'err_code')) === ERR.notFound) return undefined
+    throw new FlowStoneError('jetstream', `reading ${stream}: ${String(Reflect.get(error, 'description'))}`)
+  }
+  const message: unknown = Reflect.get(body, 'message')
+  if (typeof message !== 'object' || message === null) throw new FlowStoneError('protocol', 'an answer without a message')
+  const text = (field: string): string => String(Reflect.get(message, field) ?? '')
+  return {
+    subject: text('subject'),
+    seq: Number(Reflect.get(message, 'seq')),
+    timeMs: Date.parse(text('time')),
+    payload: new Uint8Array(Buffer.from(text('data'), 'base64')),
+    headers: parseHeaderBlock(Buffer.from(text('hdrs'), 'base64').toString('utf8')),
+  }
+}
+
+function parseHeaderBlock(block: string): ReadonlyMap<string, string> {
+  const result = new Map<string, string>()
+  for (const line of block.split('\r\n').slice(1)) {
+    const colon = line.indexOf(':')
+    if (colon > 0) result.set(line.slice(0, colon), line.slice(colon + 1).trim())
+  }
+  return result
+}
+
+export function headerMap(h: MsgHdrs | undefined): ReadonlyMap<string, string> {
+  const result = new Map<string, string>()
+  if (h) for (const [key, values] of h) if (values[0] !== undefined) result.set(key, values[0])
+  return result
+}
+
+/**
+ * Direct get: from any replica, in binary, so quicker than the leader, but perhaps stale. What is not found here is asked of the leader, so a lagging
+ * replica costs time, not truth: messages of the log never change.
+ */
+export async function directGet(
+  nc: NatsConnection,
+  stream: string,
+  query: { seq: number } | { last_by_subj: string },
+  timeoutMs = 5000,
+): Promise<StoredMessage | undefined> {
+  const reply = await nc.request(`$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeout: timeoutMs })
+  if (reply.headers && reply.headers.code >= 400) return leaderGet(nc, stream, query, timeoutMs)
+  return fromDirect(reply.headers, reply.data)
+}
+
+export function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
+  const map = headerMap(h)
+  return {
+    subject: map.get('Nats-Subject') ?? '',
+    seq: Number(map.get('Nats-Sequence')),
+    timeMs: Date.parse(map.get('Nats-Time-Stamp') ?? ''),
+    payload: data,
+    headers: map,
+  }
+}
+
+/** The stream's first and last sequence, from its leader. */
+export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs = 5000): Promise<{ first: number; last: number; messages: number }> {
+  const reply = await nc.request(`$JS.API.STREAM.INFO.${stream}`, '', { timeout: timeoutMs })
+  const body = decode(reply.data, undefined)
+  const state: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'state') : undefined
+  if (typeof state !== 'object' || state === null) throw new FlowStoneError('jetstream', `no information on stream ${stream}`)
+  return { first: Number(Reflect.get(state, 'first_seq')), last: Number(Reflect.get(state, 'last_seq')), messages: Number(Reflect.get(state, 'messages')) }
+}

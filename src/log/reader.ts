@@ -1,0 +1,111 @@
+/**
+ * Reads a stream in order from a sequence, and goes on as messages come. An ordered consumer of the library does the work; this adds what it cannot know: that a
+ * consumer which looks alive may deliver nothing, so now and then the stream is asked how far it is.
+ */
+import { type ConsumerMessages, DeliverPolicy, type JsMsg, jetstream } from '@nats-io/jetstream'
+import type { Connection } from './connection.ts'
+import { headerMap, type StoredMessage, streamBounds } from './nats.ts'
+
+const LOOK_MS = 5000
+/** Messages held here before the reader stops pulling. */
+const HELD_MAX = 4000
+
+export class Reader {
+  readonly #connection: Connection
+  readonly #stream: string
+  #next: number
+  #held: StoredMessage[] = []
+  #wake: (() => void) | undefined
+  #messages: ConsumerMessages | undefined
+  #stopped = false
+  #resume: (() => void) | undefined
+  #timer: NodeJS.Timeout | undefined
+  #seenAtLook = -1
+
+  /** Starts with the message at `from`, or the first one after it. */
+  constructor(connection: Connection, stream: string, from: number) {
+    this.#connection = connection
+    this.#stream = stream
+    this.#next = from
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS)
+    this.#timer.unref()
+    void this.#pump()
+  }
+
+  /** Waits for messages, and takes what is there, `max` at most. Empty only when stopped. */
+  async take(max: number): Promise<StoredMessage[]> {
+    while (this.#held.length === 0 && !this.#stopped) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
+    this.#held = this.#held.length <= max ? [] : this.#held.slice(max)
+    if (this.#held.length < HELD_MAX / 2) this.#resume?.()
+    return taken
+  }
+
+  get isEmpty(): boolean {
+    return this.#held.length === 0
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    this.#messages?.stop()
+    this.#wake?.()
+    this.#resume?.()
+  }
+
+  async #pump(): Promise<void> {
+    while (!this.#stopped) {
+      try {
+        const consumer = await jetstream(this.#connection.nc).consumers.get(this.#stream, {
+          deliver_policy: DeliverPolicy.StartSequence,
+          opt_start_seq: this.#next,
+        })
+        const messages = await consumer.consume({ max_messages: 2000, idle_heartbeat: 2000 })
+        this.#messages = messages
+        for await (const message of messages) {
+          if (this.#stopped) return
+          // A consumer made anew starts where the old one should have been; what came twice is dropped.
+          if (message.seq < this.#next) continue
+          this.#next = message.seq + 1
+          this.#held.push(toStored(message))
+          this.#wake?.()
+          if (this.#held.length >= HELD_MAX) {
+            await new Promise<void>((resolve) => {
+              this.#resume = resolve
+            })
+          }
+        }
+      } catch {
+        // The server is away or forgot the consumer; a new one starts at #next.
+      }
+      if (!this.#stopped) await this.#connection.ready(100)
+    }
+  }
+
+  async #look(): Promise<void> {
+    if (this.#connection.isClosed) return
+    try {
+      const { last } = await streamBounds(this.#connection.nc, this.#stream, 2000)
+      const behind = last >= this.#next && this.#held.length === 0
+      // Behind, and not a step further since the last look: this consumer is dead, whatever it says.
+      if (behind && this.#seenAtLook === this.#next) this.#messages?.stop()
+      this.#seenAtLook = behind ? this.#next : -1
+    } catch {
+      // Asked again at the next look.
+    }
+  }
+}
+
+function toStored(message: JsMsg): StoredMessage {
+  return {
+    subject: message.subject,
+    seq: message.seq,
+    timeMs: Math.floor(Number(message.info.timestampNanos) / 1_000_000),
+    payload: message.data,
+    headers: headerMap(message.headers),
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * Telemetry: every event goes to a channel of Node's diagnostics_channel, and costs nothing while nobody listens. The table in docs/telemetry.md is made from
+ * what stands here; later capabilities extend it.
+ */
+import { channel } from 'node:diagnostics_channel'
+
+export interface TelemetryEvents {
+  /** A worker begins to run a piece of user code of an asset. */
+  'flowstone:materialization.start': MaterializationEvent
+  /** It ended with a value. */
+  'flowstone:materialization.stop': MaterializationEvent & { readonly durationMs: number }
+  /** It threw, timed out, or was aborted. */
+  'flowstone:materialization.exception': MaterializationEvent & { readonly durationMs: number; readonly error: unknown; readonly outcome: string }
+  /** A worker took a task from its queue. */
+  'flowstone:task.received': { readonly worker: string; readonly task: string; readonly kind: string; readonly delivery: number }
+  /** A worker put a task back, unfinished. */
+  'flowstone:task.handed_back': { readonly worker: string; readonly task: string; readonly reason: string }
+  /** A lease of instances was run to its end. */
+  'flowstone:lease.stop': { readonly worker: string; readonly run: string; readonly asset: string; readonly instances: number; readonly durationMs: number }
+  /** An engine took over a log partition, at this sequence. */
+  'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
+  /** An engine stopped working on a partition, and stands by or ends. */
+  'flowstone:engine.standby': { readonly engine: string; readonly partition: number; readonly reason: string }
+  /** A checkpoint was stored. */
+  'flowstone:engine.checkpoint': { readonly engine: string; readonly partition: number; readonly seq: number; readonly keys: number; readonly durationMs: number }
+  /** A message on the log that is no fact FlowStone knows; it is stepped over. */
+  'flowstone:engine.bad_fact': { readonly partition: number; readonly seq: number; readonly reason: string }
+  /** The reconciler enqueued tasks that were missing. */
+  'flowstone:engine.repaired': { readonly partition: number; readonly tasks: readonly string[] }
+}
+
+export interface MaterializationEvent {
+  readonly worker: string
+  readonly run: string
+  readonly asset: string
+  readonly phase: 'execute' | 'scatter' | 'gather'
+  readonly attempt: number
+  readonly partition?: string
+}
+
+/** Names of all channels, for subscribers that want everything. */
+export const TELEMETRY_CHANNELS = [
+  'flowstone:materialization.start',
+  'flowstone:materialization.stop',
+  'flowstone:materialization.exception',
+  'flowstone:task.received',
+  'flowstone:task.handed_back',
+  'flowstone:lease.stop',
+  'flowstone:engine.active',
+  'flowstone:engine.standby',
+  'flowstone:engine.checkpoint',
+  'flowstone:engine.bad_fact',
+  'flowstone:engine.repaired',
+] as const satisfies readonly (keyof TelemetryEvents)[]
+
+const channels = new Map(TELEMETRY_CHANNELS.map((name) => [name, channel(name)]))
+
+export function emit<N extends keyof TelemetryEvents>(name: N, event: TelemetryEvents[N]): void {
+  const target = channels.get(name)
+  if (target?.hasSubscribers) target.publish(event)
+}
+
+/** What FlowStone writes its own words to. pino, winston and console fit. */
+export interface Logger {
+  debug(message: string, fields?: Readonly<Record<string, unknown>>): void
+  info(message: string, fields?: Readonly<Record<string, unknown>>): void
+  warn(message: string, fields?: Readonly<Record<string, unknown>>): void
+  error(message: string, fields?: Readonly<Record<string, unknown>>): void
+}
+
+/** The default: warnings and errors to standard error, one line each. */
+export const quietLogger: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: (message, fields) => console.error(line('warn', message, fields)),
+  error: (message, fields) => console.error(line('error', message, fields)),
+}
+
+function line(level: string, message: string, fields: Readonly<Record<string, unknown>> | undefined): string {
+  return `flowstone ${level}: ${message}${fields ? ` ${JSON.stringify(fields)}` : ''}`
+}

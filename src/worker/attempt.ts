@@ -1,0 +1,141 @@
+/** One execution of an asset's own code: `execute` of a plain asset, the scatter function, or the gather. */
+import { ConflictError } from '../../streams/errors.ts'
+import type { FactDraft } from '../../streams/facts.ts'
+import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import type { AttemptTask } from '../../streams/tasks.ts'
+import type { AnyAsset, InstanceContext, ScatterResult } from '../define/asset.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { emit } from '../telemetry.ts'
+import { readResults } from './gather.ts'
+import type { Held } from './held.ts'
+import { type Failure, failureOf, runCode } from './run-code.ts'
+import { storeKeys } from './scatter.ts'
+import { contextOf, type WorkerShared } from './shared.ts'
+
+/** An attempt that lasts longer than this is announced on the log, so that it can be seen who works on it. */
+const ANNOUNCE_MS = 25
+
+/** Runs the task and puts its outcome on the log. Returns when that is stored. */
+export async function runAttempt(shared: WorkerShared, held: Held, task: AttemptTask, asset: AnyAsset): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  const { p } = held
+  const log = shared.logOf(p)
+  const append = (fact: FactDraft): Promise<unknown> => log.append(factEntry(shared.names, p, fact))
+
+  const event = {
+    worker: shared.id,
+    run: task.run,
+    asset: asset.name,
+    phase: task.kind,
+    attempt: task.attempt,
+    ...(task.partition === undefined ? {} : { partition: task.partition }),
+  } as const
+  const startedMs = performance.now()
+  const ids = { asset: name, run, attempt: String(task.attempt) }
+  const announce = setTimeout(() => {
+    append({ name: 'asset.started', ids, data: { phase: task.kind, worker: shared.id, delivery: held.count } }).catch(() => undefined)
+  }, ANNOUNCE_MS)
+  emit('flowstone:materialization.start', event)
+  let failure: Failure | undefined
+  try {
+    const value = await runPhase(shared, held, task, asset, run, name)
+    clearTimeout(announce)
+    if (task.kind !== 'scatter') {
+      const stored = await shared.io.store(asset.definition.io, value, { run: task.run, asset: asset.name, partition: task.partition })
+      await append({
+        name: 'asset.materialized',
+        ids: { asset: name, run },
+        data: {
+          run: task.run,
+          asset: asset.name,
+          pipeline: task.pipeline,
+          ...(task.partition === undefined ? {} : { partition: task.partition }),
+          attempt: task.attempt,
+          worker: shared.id,
+          value: stored,
+          durationMs: Math.round(performance.now() - startedMs),
+        },
+      })
+    }
+    emit('flowstone:materialization.stop', { ...event, durationMs: performance.now() - startedMs })
+  } catch (thrown) {
+    // The asset has ended already: by another attempt, or cancelled. What this one did does not count.
+    if (thrown instanceof ConflictError) return
+    failure = failureOf(thrown)
+  } finally {
+    clearTimeout(announce)
+  }
+  if (failure) {
+    const durationMs = performance.now() - startedMs
+    emit('flowstone:materialization.exception', { ...event, durationMs, error: failure.thrown, outcome: failure.outcome })
+    await report(append, ids, task, shared.id, failure, durationMs)
+  }
+}
+
+/** A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The engine decides what follows. */
+export async function reportLost(shared: WorkerShared, held: Held, task: AttemptTask): Promise<void> {
+  const run = parseRunId(task.run).id
+  const ids = { asset: assetName(task.asset), run, attempt: String(task.attempt) }
+  const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
+  const append = (fact: FactDraft): Promise<unknown> => shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
+  await report(append, ids, task, shared.id, { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined }, 0)
+}
+
+async function report(
+  append: (fact: FactDraft) => Promise<unknown>,
+  ids: { asset: AssetName; run: RunId; attempt: string },
+  task: AttemptTask,
+  worker: string,
+  failure: Failure,
+  durationMs: number,
+): Promise<void> {
+  const data = {
+    phase: task.kind,
+    worker,
+    outcome: failure.outcome,
+    error: failure.error,
+    ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
+    durationMs: Math.round(durationMs),
+  }
+  try {
+    await append({ name: 'asset.errored', ids, data })
+  } catch (error) {
+    // Reported before, by us or by who took over.
+    if (!(error instanceof ConflictError)) throw error
+  }
+}
+
+async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, asset: AnyAsset, run: RunId, name: AssetName): Promise<unknown> {
+  const { definition } = asset
+  const deps = await shared.values.deps(task.deps)
+  return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+    const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`)
+    switch (task.kind) {
+      case 'execute': {
+        // Plain code never looks at the two; its type does not know them.
+        const plain: InstanceContext<unknown> = { ...ctx, scatterKey: undefined, index: 0 }
+        return definition.execute(plain, deps)
+      }
+      case 'scatter': {
+        const { connection, names, id: worker } = shared
+        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal }
+        return await storeKeys(target, await definition.scatter?.(deps, ctx))
+      }
+      case 'gather': {
+        const { connection, names, io, values } = shared
+        const results = readResults({ connection, names, io, values, p: held.p, run, asset: name })
+        if (definition.gather) return await definition.gather(results, ctx, deps)
+        return await listOf(results)
+      }
+      default:
+        return task.kind satisfies never
+    }
+  })
+}
+
+async function listOf(results: AsyncIterable<ScatterResult<unknown, unknown>>): Promise<{ key: unknown; value: unknown }[]> {
+  const list: { key: unknown; value: unknown }[] = []
+  for await (const { key, value } of results) list.push({ key, value })
+  return list
+}

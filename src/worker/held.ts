@@ -1,0 +1,61 @@
+/** A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with exactly one answer. */
+import type { NatsConnection } from '@nats-io/nats-core'
+import type { Task } from '../../streams/tasks.ts'
+import type { Delivery } from './puller.ts'
+
+export class Held {
+  readonly task: Task
+  readonly p: number
+  readonly streamSeq: number
+  readonly count: number
+  readonly ageMs: number
+  readonly delivery: Delivery
+  /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
+  readonly abort = new AbortController()
+  #reply: string
+  readonly #nc: NatsConnection
+  #answered = false
+
+  constructor(nc: NatsConnection, task: Task, delivery: Delivery) {
+    this.#nc = nc
+    this.task = task
+    this.p = delivery.p
+    this.delivery = delivery
+    this.streamSeq = delivery.streamSeq
+    this.count = delivery.count
+    this.ageMs = Date.now() - delivery.timeMs
+    this.#reply = delivery.reply
+  }
+
+  /** The same message came again (the server restarted, or heard nothing of us): the newest delivery is the one to answer. */
+  renew(delivery: Delivery): void {
+    this.#reply = delivery.reply
+  }
+
+  ack(): void {
+    this.#answer('+ACK')
+  }
+
+  /** Has the server deliver the task again, after a pause. Whoever gets it takes this execution for lost. */
+  nak(delayMs: number): void {
+    this.#answer(`-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+  }
+
+  heartbeat(): void {
+    if (!this.#answered && !this.#nc.isClosed()) this.#nc.publish(this.#reply, '+WPI')
+  }
+
+  #answer(word: string): void {
+    if (this.#answered) return
+    this.#answered = true
+    if (!this.#nc.isClosed()) this.#nc.publish(this.#reply, word)
+  }
+}
+
+/** Why a signal was aborted when the worker drains: not a failure. */
+export class HandBack extends Error {
+  constructor() {
+    super('the worker stops; the work goes to another one')
+    this.name = 'HandBack'
+  }
+}

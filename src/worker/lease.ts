@@ -1,0 +1,187 @@
+/**
+ * Runs the instances of a lease, with the worker's own concurrency, and reports them in groups: when the lease ends, and every 50 ms while it lasts.
+ * The lease is acknowledged only after the last report is stored.
+ */
+import { ConflictError } from '../../streams/errors.ts'
+import type { FactDraft } from '../../streams/facts.ts'
+import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import { measure } from '../../streams/codec.ts'
+import type { ScatterOutcomes } from '../../streams/schemas.ts'
+import type { LeaseTask } from '../../streams/tasks.ts'
+import type { AnyAsset, InstanceContext } from '../define/asset.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { emit } from '../telemetry.ts'
+import { HandBack, type Held } from './held.ts'
+import { failureOf, runCode } from './run-code.ts'
+import { contextOf, type WorkerShared } from './shared.ts'
+
+const REPORT_MS = 50
+const REPORT_BYTES = 256 * 1024
+/** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
+const INLINE_MAX_BYTES = 16 * 1024
+
+export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask, asset: AnyAsset): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  const startedMs = performance.now()
+  const [slab, deps] = await Promise.all([shared.values.slab(held.p, run, name, task.slab), shared.values.deps(task.deps)])
+  const report = new Report(shared, held.p, run, name, task)
+  const { signal } = held.abort
+  const { slots } = shared
+  let cut = false
+
+  const runOne = async (index: number): Promise<void> => {
+    const begunMs = performance.now()
+    try {
+      const value = await runCode(signal, task.timeoutMs, (inner) => {
+        const base = contextOf(shared, task, asset, inner, `${task.run}.${asset.name}.${index}`)
+        const ctx: InstanceContext<unknown> = { ...base, scatterKey: slab.keys[index - slab.offset], index }
+        return asset.definition.execute(ctx, deps)
+      })
+      const bytes = measure(value)
+      const ms = performance.now() - begunMs
+      if (bytes <= INLINE_MAX_BYTES) report.value(index, ms, value, bytes)
+      else report.ref(index, ms, await shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition }))
+    } catch (thrown) {
+      // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
+      if (signal.aborted) cut = true
+      else report.failure(index, performance.now() - begunMs, failureOf(thrown))
+    }
+  }
+
+  const running = new Set<Promise<void>>()
+  for (let index = task.from; index < task.to; index++) {
+    if (!slots.tryTake()) await slots.turn()
+    if (signal.aborted) {
+      slots.give()
+      cut = true
+      break
+    }
+    const one = runOne(index).finally(() => {
+      slots.give()
+      running.delete(one)
+    })
+    running.add(one)
+    await report.flushIfDue()
+  }
+  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
+  try {
+    await Promise.all(running)
+  } finally {
+    clearInterval(ticker)
+  }
+  const heldMs = performance.now() - startedMs
+  await report.end(cut ? undefined : heldMs)
+  emit('flowstone:lease.stop', { worker: shared.id, run: task.run, asset: asset.name, instances: task.to - task.from, durationMs: heldMs })
+  if (cut && signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
+}
+
+/** Tells the engine that what is not done of this lease must be leased again, one by one. */
+export async function splitLease(shared: WorkerShared, held: Held, task: LeaseTask, reason: 'lost' | 'handed_back'): Promise<void> {
+  const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset), lease: task.lease }
+  const fact: FactDraft = { name: 'scatter.split', ids, data: { lease: task.lease, reason, worker: shared.id } }
+  try {
+    await shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+}
+
+type Columns = { -readonly [C in 'at' | 'ms' | 'values']: ScatterOutcomes[C] } & {
+  refs: NonNullable<ScatterOutcomes['refs']>
+  errors: NonNullable<ScatterOutcomes['errors']>
+}
+
+class Report {
+  readonly #shared: WorkerShared
+  readonly #p: number
+  readonly #run: RunId
+  readonly #asset: AssetName
+  readonly #task: LeaseTask
+  #columns = emptyColumns()
+  #bytes = 0
+  #sinceMs = performance.now()
+  #sending: Promise<unknown>[] = []
+  #failed: unknown
+
+  constructor(shared: WorkerShared, p: number, run: RunId, asset: AssetName, task: LeaseTask) {
+    this.#shared = shared
+    this.#p = p
+    this.#run = run
+    this.#asset = asset
+    this.#task = task
+  }
+
+  value(index: number, ms: number, value: unknown, bytes: number): void {
+    this.#add(index, ms, value)
+    this.#bytes += bytes
+  }
+
+  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
+    this.#columns.refs.push([this.#columns.at.length, stored])
+    this.#add(index, ms, null)
+    this.#bytes += 200
+  }
+
+  failure(index: number, ms: number, failure: ReturnType<typeof failureOf>): void {
+    const { outcome, error, retryAfterMs } = failure
+    this.#columns.errors.push([this.#columns.at.length, { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }])
+    this.#add(index, ms, null)
+    this.#bytes += 300 + error.message.length + (error.stack?.length ?? 0)
+  }
+
+  /** Sends what there is when it is old or large enough; waits only when much is under way. */
+  async flushIfDue(): Promise<void> {
+    if (this.#columns.at.length === 0) return
+    if (this.#bytes < REPORT_BYTES && performance.now() - this.#sinceMs < REPORT_MS) return
+    this.#send(undefined)
+    if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
+  }
+
+  /** Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the lease then comes again. */
+  async end(heldMs: number | undefined): Promise<void> {
+    if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
+    await Promise.allSettled(this.#sending)
+    if (this.#failed !== undefined) throw this.#failed
+  }
+
+  #send(heldMs: number | undefined): void {
+    const { at, ms, values, refs, errors } = this.#columns
+    const data: ScatterOutcomes = {
+      lease: this.#task.lease,
+      ordinal: this.#task.ordinal,
+      worker: this.#shared.id,
+      at,
+      ms,
+      values,
+      ...(refs.length > 0 ? { refs } : {}),
+      ...(errors.length > 0 ? { errors } : {}),
+      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),
+    }
+    this.#columns = emptyColumns()
+    this.#bytes = 0
+    this.#sinceMs = performance.now()
+    const fact: FactDraft = { name: 'scatter.outcomes', ids: { run: this.#run, asset: this.#asset }, data }
+    const sending = this.#shared
+      .logOf(this.#p)
+      .append(factEntry(this.#shared.names, this.#p, fact))
+      .catch((error: unknown) => {
+        this.#failed = error
+      })
+      .finally(() => {
+        this.#sending = this.#sending.filter((other) => other !== sending)
+      })
+    this.#sending.push(sending)
+  }
+
+  #add(index: number, ms: number, value: unknown): void {
+    if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
+    this.#columns.at.push(index)
+    this.#columns.ms.push(Math.round(ms * 100) / 100)
+    this.#columns.values.push(value)
+  }
+}
+
+function emptyColumns(): Columns {
+  return { at: [], ms: [], values: [], refs: [], errors: [] }
+}

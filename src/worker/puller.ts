@@ -1,0 +1,136 @@
+/**
+ * Pulls tasks from one consumer, by request: as many as asked for at once, or the next one when it comes. A subscription for each of the two, because a delivery
+ * carries the subject of its stream and does not say which request it answers.
+ */
+import { createInbox, type Msg, type Subscription } from '@nats-io/nats-core'
+import { encodeJson } from '../../streams/codec.ts'
+import type { Connection } from '../log/connection.ts'
+import { headerMap } from '../log/nats.ts'
+
+export interface Delivery {
+  readonly subject: string
+  readonly payload: Uint8Array
+  readonly headers: ReadonlyMap<string, string>
+  /** Where to acknowledge. */
+  readonly reply: string
+  /** How often this message was delivered, this time included. */
+  readonly count: number
+  readonly streamSeq: number
+  /** Server time of the message. */
+  readonly timeMs: number
+  readonly p: number
+}
+
+const BLOCK_MS = 30_000
+const NANOS_PER_MS = 1_000_000
+
+export class Puller {
+  readonly #connection: Connection
+  readonly #subject: string
+  readonly #p: number
+  readonly #inbox = createInbox()
+  readonly #subscriptions: readonly Subscription[]
+  readonly #onDelivery: (delivery: Delivery) => void
+  #quick: { want: number; got: number; done: (got: number) => void } | undefined
+  #blockingUntilMs = 0
+  readonly #offReconnect: () => void
+
+  constructor(connection: Connection, stream: string, consumer: string, p: number, onDelivery: (delivery: Delivery) => void) {
+    this.#connection = connection
+    this.#subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`
+    this.#p = p
+    this.#onDelivery = onDelivery
+    const { nc } = connection
+    this.#subscriptions = [
+      nc.subscribe(`${this.#inbox}.quick`, { callback: (error, message) => (error ? undefined : this.#receiveQuick(message)) }),
+      nc.subscribe(`${this.#inbox}.block`, { callback: (error, message) => (error ? undefined : this.#receiveBlocked(message)) }),
+    ]
+    // Requests do not outlive a connection.
+    this.#offReconnect = connection.onReconnect(() => {
+      this.#blockingUntilMs = 0
+      this.#endQuick()
+    })
+  }
+
+  /** Takes what is there now, `want` at most; resolves with how many came. */
+  async pull(want: number): Promise<number> {
+    return await new Promise<number>((resolve) => {
+      const timer = setTimeout(() => this.#endQuick(), 2000)
+      this.#quick = {
+        want,
+        got: 0,
+        done: (got) => {
+          clearTimeout(timer)
+          resolve(got)
+        },
+      }
+      this.#connection.nc.publish(this.#subject, encodeJson({ batch: want, no_wait: true }), { reply: `${this.#inbox}.quick` })
+    })
+  }
+
+  /** Has the next task sent when there is one. At most one such request is out. */
+  block(): void {
+    const now = Date.now()
+    if (now < this.#blockingUntilMs) return
+    this.#blockingUntilMs = now + BLOCK_MS
+    this.#connection.nc.publish(this.#subject, encodeJson({ batch: 1, expires: BLOCK_MS * NANOS_PER_MS }), { reply: `${this.#inbox}.block` })
+  }
+
+  /** Asks for no more. What was sent already still arrives, until `close`. */
+  stop(): void {
+    this.#offReconnect()
+    this.#endQuick()
+  }
+
+  close(): void {
+    if (!this.#connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
+  }
+
+  /** A message without a reply is a status of the server: nothing there (404), expired (408), or trouble. */
+  #receiveQuick(message: Msg): void {
+    const quick = this.#quick
+    if (!message.reply) {
+      this.#endQuick()
+      return
+    }
+    if (quick) {
+      quick.got += 1
+      if (quick.got >= quick.want) this.#endQuick()
+    }
+    this.#deliver(message)
+  }
+
+  #receiveBlocked(message: Msg): void {
+    this.#blockingUntilMs = 0
+    if (message.reply) this.#deliver(message)
+  }
+
+  #deliver(message: Msg): void {
+    const delivery = parseDelivery(message, this.#p)
+    if (delivery) this.#onDelivery(delivery)
+  }
+
+  #endQuick(): void {
+    const quick = this.#quick
+    this.#quick = undefined
+    quick?.done(quick.got)
+  }
+}
+
+/** `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or with domain and account hash in front. */
+function parseDelivery(message: Msg, p: number): Delivery | undefined {
+  const tokens = (message.reply ?? '').split('.')
+  const at = tokens.length === 9 ? 4 : 6
+  const [count, streamSeq, , nanos] = tokens.slice(at).map(Number)
+  if (count === undefined || streamSeq === undefined || nanos === undefined) return undefined
+  return {
+    subject: message.subject,
+    payload: message.data,
+    headers: headerMap(message.headers),
+    reply: message.reply ?? '',
+    count,
+    streamSeq,
+    timeMs: Math.floor(nanos / NANOS_PER_MS),
+    p,
+  }
+}

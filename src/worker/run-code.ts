@@ -1,0 +1,69 @@
+/** Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms the engine decides on. */
+import { CancelledError, FlowStoneError, InvalidError, messageOf, RetryableError, TerminalError, TimeoutError } from '../../streams/errors.ts'
+import type { AttemptOutcome, ErrorInfo } from '../../streams/schemas.ts'
+import { HandBack } from './held.ts'
+
+export interface Failure {
+  readonly outcome: AttemptOutcome
+  readonly error: ErrorInfo
+  readonly retryAfterMs?: number
+  /** What was thrown, for telemetry. */
+  readonly thrown: unknown
+}
+
+const MESSAGE_MAX = 4000
+const STACK_MAX = 4000
+
+/**
+ * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped.
+ */
+export async function runCode<T>(parent: AbortSignal, timeoutMs: number | undefined, code: (signal: AbortSignal) => T | Promise<T>): Promise<T> {
+  parent.throwIfAborted()
+  if (timeoutMs === undefined && parent.aborted === false) {
+    const result = code(parent)
+    if (!(result instanceof Promise)) return result
+    return await raceAbort(parent, result)
+  }
+  const limit = new AbortController()
+  const onAbort = (): void => limit.abort(parent.reason)
+  parent.addEventListener('abort', onAbort, { once: true })
+  const timer = setTimeout(() => limit.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)), timeoutMs)
+  try {
+    const result = code(limit.signal)
+    return result instanceof Promise ? await raceAbort(limit.signal, result) : result
+  } finally {
+    clearTimeout(timer)
+    parent.removeEventListener('abort', onAbort)
+  }
+}
+
+async function raceAbort<T>(signal: AbortSignal, result: Promise<T>): Promise<T> {
+  return await new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    result.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
+
+export function failureOf(thrown: unknown): Failure {
+  if (thrown instanceof HandBack) return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
+  const error = infoOf(thrown)
+  if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer')) return { outcome: 'timeout', error, thrown }
+  if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError) return { outcome: 'terminal', error, thrown }
+  const after = thrown instanceof RetryableError ? thrown.retryAfterMs : undefined
+  return { outcome: 'error', error, ...(after === undefined ? {} : { retryAfterMs: Math.max(0, Math.round(after)) }), thrown }
+}
+
+/** What is kept of anything thrown, bounded, also of what is no Error. */
+function infoOf(thrown: unknown): ErrorInfo {
+  const code = thrown instanceof FlowStoneError ? thrown.code : codeOf(thrown)
+  const message = messageOf(thrown).slice(0, MESSAGE_MAX)
+  const stack = thrown instanceof Error && typeof thrown.stack === 'string' ? thrown.stack.slice(0, STACK_MAX) : undefined
+  return { code, message, ...(stack === undefined ? {} : { stack }) }
+}
+
+function codeOf(thrown: unknown): string {
+  if (!(thrown instanceof Error)) return 'thrown_non_error'
+  const code: unknown = 'code' in thrown ? thrown.code : undefined
+  return typeof code === 'string' && code.length > 0 && code.length < 100 ? code : 'error'
+}

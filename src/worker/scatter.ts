@@ -1,0 +1,220 @@
+/**
+ * Runs a scatter function and stores its keys: scatter.started, slabs of keys, scatter.sized.
+ *
+ * A list that fits goes as one atomic batch. Anything longer goes slab by slab, and instances start while later keys still come. When an earlier attempt stored
+ * slabs already (its worker died), the keys must be the same again: they are compared by hash, slab by slab, and skipped; where they differ the scatter fails
+ * rather than mix two lists.
+ */
+import { encodeMsgpack, measure } from '../../streams/codec.ts'
+import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import type { FactDraft } from '../../streams/facts.ts'
+import { factPath } from '../../streams/facts.ts'
+import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import { leaderGet } from '../log/nats.ts'
+import { factOf } from './values.ts'
+
+/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it for this long. */
+const SLAB_BYTES = 200 * 1024
+const SLAB_KEYS = 20_000
+const SLAB_WAIT_MS = 100
+const LIST_BATCH_BYTES = 6 * 1024 * 1024
+
+export interface ScatterTarget {
+  readonly connection: Connection
+  readonly names: Names
+  readonly log: Appender
+  readonly p: number
+  readonly run: RunId
+  readonly asset: AssetName
+  readonly attempt: number
+  readonly worker: string
+  readonly signal: AbortSignal
+}
+
+export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
+  if (isList(source)) {
+    const total = await storeList(target, source)
+    if (total !== undefined) return total
+  }
+  if (!isIterable(source)) {
+    throw new TerminalError(`scatter must return a list, an iterable or an async iterable of keys, got ${source === null ? 'null' : typeof source}`)
+  }
+  return await storeStream(target, source)
+}
+
+interface Draft {
+  readonly keys: unknown[]
+  readonly bytes: number
+}
+
+function isList(source: unknown): source is readonly unknown[] {
+  return Array.isArray(source)
+}
+
+function isIterable(source: unknown): source is Iterable<unknown> | AsyncIterable<unknown> {
+  return typeof source === 'object' && source !== null && (Symbol.iterator in source || Symbol.asyncIterator in source)
+}
+
+/** All of a list in one batch: all of it or none. Undefined when it is too long for that, or when something is stored already. */
+async function storeList(target: ScatterTarget, list: readonly unknown[]): Promise<number | undefined> {
+  const slabs: Draft[] = []
+  let keys: unknown[] = []
+  let bytes = 0
+  let all = 0
+  for (const [i, key] of list.entries()) {
+    const size = sizeOfKey(key, i)
+    if (keys.length > 0 && (bytes + size > SLAB_BYTES || keys.length >= SLAB_KEYS)) {
+      slabs.push({ keys, bytes })
+      keys = []
+      bytes = 0
+    }
+    keys.push(key)
+    bytes += size
+    all += size
+  }
+  if (keys.length > 0) slabs.push({ keys, bytes })
+  if (slabs.length > 900 || all > LIST_BATCH_BYTES) return undefined
+  const facts: FactDraft[] = [startedFact(target)]
+  let offset = 0
+  for (const slab of slabs) {
+    facts.push(itemsFact(target, offset, slab.keys))
+    offset += slab.keys.length
+  }
+  facts.push(sizedFact(target, list.length))
+  try {
+    await target.log.append(...facts.map((fact) => factEntry(target.names, target.p, fact)))
+    return list.length
+  } catch (error) {
+    if (error instanceof ConflictError) return undefined
+    throw error
+  }
+}
+
+async function storeStream(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>): Promise<number> {
+  await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
+  const iterator: AsyncIterator<unknown> | Iterator<unknown> = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
+  const buffer: { key: unknown; size: number }[] = []
+  let bufferBytes = 0
+  let offset = 0
+  let read = 0
+  let ended = false
+  let pending: Promise<IteratorResult<unknown>> | undefined
+
+  /** Reads one key into the buffer; false if none came within `waitMs`, or at the end. */
+  const readOne = async (waitMs?: number): Promise<boolean> => {
+    target.signal.throwIfAborted()
+    if (pending === undefined) {
+      const next = iterator.next()
+      if (!(next instanceof Promise)) return take(next)
+      pending = next
+    }
+    const result = waitMs === undefined ? await pending : await Promise.race([pending, wait(waitMs)])
+    if (result === undefined) return false
+    pending = undefined
+    return take(result)
+  }
+  const take = (result: IteratorResult<unknown>): boolean => {
+    if (result.done) {
+      ended = true
+      return false
+    }
+    const size = sizeOfKey(result.value, read++)
+    buffer.push({ key: result.value, size })
+    bufferBytes += size
+    return true
+  }
+  /** Stores the first `count` keys of the buffer, or finds them stored. */
+  const store = async (count: number): Promise<void> => {
+    const stored = await storeSlab(target, offset, buffer.slice(0, count).map(({ key }) => key))
+    if (stored !== undefined) {
+      // Stored by an earlier attempt, perhaps cut elsewhere: compare just as many keys as it has.
+      while (buffer.length < stored.count && !ended) await readOne()
+      const same = buffer.length >= stored.count && hashKeys(buffer.slice(0, stored.count).map(({ key }) => key)) === stored.hash
+      if (!same) {
+        const range = `${offset} to ${offset + stored.count - 1}`
+        throw new TerminalError(`the scatter function gave other keys than its earlier attempt at positions ${range}; it must give the same keys each time it is called`)
+      }
+    }
+    const done = buffer.splice(0, stored?.count ?? count)
+    for (const { size } of done) bufferBytes -= size
+    offset += done.length
+  }
+  try {
+    while (!ended) {
+      const timely = await readOne(buffer.length > 0 ? SLAB_WAIT_MS : undefined)
+      const late = !timely && !ended && buffer.length > 0
+      if (late || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
+    }
+    while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
+  } finally {
+    if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined)
+  }
+  await storeTotal(target, offset)
+  return offset
+}
+
+async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[]): Promise<{ count: number; hash: string } | undefined> {
+  const entry = factEntry(target.names, target.p, itemsFact(target, offset, keys))
+  try {
+    await target.log.append(entry)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+  const message = await leaderGet(target.connection.nc, target.names.log(target.p), { last_by_subj: entry.subject })
+  const fact = message && factOf(target.names, target.p, message)
+  if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`)
+  return { count: fact.data.count, hash: fact.data.hash }
+}
+
+async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
+  const { names, p, run, asset } = target
+  if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
+  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
+  const message = await leaderGet(target.connection.nc, names.log(p), { last_by_subj: subject })
+  const fact = message && factOf(names, p, message)
+  if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
+    throw new TerminalError(`the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`)
+  }
+}
+
+/** Whether somebody was first. */
+async function ignoreConflict(appending: Promise<unknown>): Promise<boolean> {
+  try {
+    await appending
+    return false
+  } catch (error) {
+    if (error instanceof ConflictError) return true
+    throw error
+  }
+}
+
+function sizeOfKey(key: unknown, position: number): number {
+  const size = measure(key, `key[${position}]`)
+  if (size > SLAB_BYTES) throw new InvalidError(`key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`)
+  return size
+}
+
+function hashKeys(keys: unknown[]): string {
+  return hashBytes64(encodeMsgpack(keys))
+}
+
+function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft {
+  return { name: 'scatter.started', ids: { run, asset }, data: { attempt, worker } }
+}
+
+function itemsFact({ run, asset }: ScatterTarget, offset: number, keys: unknown[]): FactDraft {
+  return { name: 'scatter.items', ids: { run, asset, offset: String(offset) }, data: { count: keys.length, keys, hash: hashKeys(keys) } }
+}
+
+function sizedFact({ run, asset }: ScatterTarget, total: number): FactDraft {
+  return { name: 'scatter.sized', ids: { run, asset }, data: { total } }
+}
+
+function wait(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(resolve, ms, undefined))
+}

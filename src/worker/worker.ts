@@ -1,0 +1,354 @@
+/**
+ * A worker: pulls tasks of its pipelines' queues, runs the user's code, puts outcomes on the log, acknowledges. It knows no scheduling rule.
+ *
+ * A task is acknowledged only after its outcome is stored. A worker that dies leaves its tasks to be delivered again; whoever gets one a second time
+ * does not run it blindly, but reports the attempt as lost, or splits the lease, and the engine decides.
+ */
+import { jetstreamManager } from '@nats-io/jetstream'
+import type { Subscription } from '@nats-io/nats-core'
+import { CancelledError, FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
+import { assetName, hash64, parseRunId } from '../../streams/ids.ts'
+import { decodeTask, type Task } from '../../streams/tasks.ts'
+import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
+import type { AnyAsset, Resources } from '../define/asset.ts'
+import { type Duration, parseDuration } from '../define/duration.ts'
+import type { Pipeline } from '../define/pipeline.ts'
+import type { Io } from '../io/manager.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import { directGet, type Entry } from '../log/nats.ts'
+import { emit, type Logger } from '../telemetry.ts'
+import { reportLost, runAttempt } from './attempt.ts'
+import { HandBack, Held } from './held.ts'
+import { runLease, splitLease } from './lease.ts'
+import { type Delivery, Puller } from './puller.ts'
+import type { WorkerShared } from './shared.ts'
+import { Slots } from './slots.ts'
+import { Values } from './values.ts'
+
+export interface WorkerOptions {
+  /** How many pieces of user code run at a time in this process: executions, or instances of scatters. Default 10. */
+  readonly concurrency?: number
+  /** Only these queues. Default: all that the pipelines' assets name. */
+  readonly queues?: readonly string[]
+  readonly resources?: Resources
+  /** A worker that gives no sign for this long is taken for dead, and its tasks go to others. Default `'30s'`. The same for all workers of a queue. */
+  readonly ackWait?: Duration
+  /** How long a stop waits for running code before that is aborted and handed back. Default `'30s'`. */
+  readonly drainTimeout?: Duration
+  /** Stop cleanly on SIGTERM and SIGINT. Default false. */
+  readonly handleSignals?: boolean
+}
+
+/** Work that has waited this long may have been cancelled meanwhile: worth a look before it is run. */
+const STALE_MS = 500
+const OTHER_VERSION_PAUSE_MS = 1000
+
+interface Source {
+  readonly priority: number
+  readonly pullers: readonly Puller[]
+}
+
+export class Worker {
+  readonly id: string
+  readonly #shared: WorkerShared
+  readonly #assets = new Map<string, AnyAsset>()
+  readonly #held = new Map<string, Held>()
+  readonly #sources: Source[] = []
+  readonly #topology: Topology
+  readonly #drainMs: number
+  readonly #ackWaitMs: number
+  readonly #logger: Logger
+  #timers: NodeJS.Timeout[] = []
+  #aborts: Subscription | undefined
+  #stopping: Promise<void> | undefined
+  #draining = false
+  #wake: (() => void) | undefined
+  /** Instances a task stands for, smoothed: how many tasks to ask for. */
+  #tasksSize = 8
+  #lastTaskMs = 1000
+  readonly #openBarriers = new Set<string>()
+
+  private constructor(
+    parts: { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender; random: string },
+    pipelines: readonly Pipeline[],
+    options: WorkerOptions,
+  ) {
+    const { connection, topology, io, logger, logOf, workOf } = parts
+    const concurrency = options.concurrency ?? 10
+    if (!Number.isInteger(concurrency) || concurrency < 1) throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
+    this.id = `worker-${hash64(parts.random).slice(0, 10)}`
+    this.#topology = topology
+    this.#logger = logger
+    this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? '30s')
+    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? '30s')
+    if (this.#ackWaitMs < 500) throw new InvalidError('worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work')
+    const slots = new Slots(concurrency)
+    slots.onFree(() => this.#wake?.())
+    const values = new Values(connection, topology.names, io)
+    this.#shared = { id: this.id, connection, names: topology.names, io, values, logger, resources: options.resources ?? {}, slots, logOf, workOf }
+    for (const { name, assets } of pipelines) for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
+  }
+
+  static async start(
+    parts: { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender; random: string },
+    pipelines: readonly Pipeline[],
+    options: WorkerOptions = {},
+  ): Promise<Worker> {
+    const worker = new Worker(parts, pipelines, options)
+    await worker.#begin(pipelines, options)
+    return worker
+  }
+
+  async #begin(pipelines: readonly Pipeline[], options: WorkerOptions): Promise<void> {
+    const { connection, names } = this.#shared
+    const jsm = await jetstreamManager(connection.nc)
+    const wanted = new Map<string, { pipeline: string; queue: string; priority: number }>()
+    for (const { name, assets } of pipelines) {
+      for (const { definition } of assets) {
+        const { queue, priority } = definition.spec
+        if (options.queues && !options.queues.includes(queue)) continue
+        wanted.set(`${name} ${queue} ${priority}`, { pipeline: name, queue, priority })
+      }
+    }
+    if (wanted.size === 0) throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
+    for (const { pipeline, queue, priority } of [...wanted.values()].toSorted((a, b) => a.priority - b.priority)) {
+      const pullers: Puller[] = []
+      for (let p = 0; p < this.#topology.partitions; p++) {
+        const consumer = await ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
+        pullers.push(new Puller(connection, names.work(p), consumer, p, (delivery) => this.#receive(delivery)))
+      }
+      this.#sources.push({ priority, pullers })
+    }
+    this.#aborts = connection.nc.subscribe(names.note('abort', '*'), {
+      callback: (error, message) => {
+        if (!error) this.#abort(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string())
+      },
+    })
+    this.#timers = [
+      setInterval(() => {
+        for (const held of this.#held.values()) held.heartbeat()
+      }, this.#ackWaitMs / 3),
+      setInterval(() => void this.#lookForAborts(), Math.max(1000, this.#ackWaitMs / 3)),
+    ]
+    if (options.handleSignals) for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
+    void this.#pullLoop()
+  }
+
+  /** How many tasks are in this worker's hands. */
+  get busy(): number {
+    return this.#held.size
+  }
+
+  /** Takes no more work, waits for what runs (`drainTimeout`), hands back the rest. Safe to call twice. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#drain()
+    return this.#stopping
+  }
+
+  async #drain(): Promise<void> {
+    this.#draining = true
+    this.#wake?.()
+    for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
+    const deadline = Date.now() + this.#drainMs
+    while (this.#held.size > 0 && Date.now() < deadline) await this.#settled(deadline - Date.now())
+    for (const held of this.#held.values()) held.abort.abort(new HandBack())
+    while (this.#held.size > 0 && Date.now() < deadline + 10_000) await this.#settled(1000)
+    for (const { pullers } of this.#sources) for (const puller of pullers) puller.close()
+    for (const timer of this.#timers) clearInterval(timer)
+    if (!this.#shared.connection.isClosed) this.#aborts?.unsubscribe()
+  }
+
+  #settled(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  async #pullLoop(): Promise<void> {
+    while (!this.#draining && !this.#shared.connection.isClosed) {
+      const want = this.#room()
+      if (want === 0) {
+        await this.#settled(1000)
+        continue
+      }
+      let got = 0
+      for (const { pullers } of this.#sources) {
+        const counts = await Promise.all(pullers.map((puller) => puller.pull(Math.max(1, Math.ceil((want - got) / pullers.length)))))
+        for (const count of counts) got += count
+        if (got >= want || this.#draining) break
+      }
+      if (got > 0 || this.#draining) continue
+      for (const { pullers } of this.#sources) for (const puller of pullers) puller.block()
+      await this.#settled(5000)
+    }
+  }
+
+  /** How many tasks to ask for now: enough to fill the free slots, and one ahead while tasks are short, so that no slot waits for the network. */
+  #room(): number {
+    const { slots } = this.#shared
+    const short = this.#lastTaskMs < 100
+    if (slots.waiting > 0 || slots.free === 0) return short && this.#held.size < 4 ? 1 : 0
+    return Math.max(1, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
+  }
+
+  #receive(delivery: Delivery): void {
+    const { connection } = this.#shared
+    let task: Task
+    try {
+      task = decodeTask(delivery.payload, delivery.headers.get('Content-Type'))
+    } catch (error) {
+      this.#refuse(delivery, error)
+      return
+    }
+    const known = this.#held.get(task.id)
+    if (known) {
+      // The same message again: answer this delivery instead. Another message of the same task is a repeat; the first one is being worked on.
+      if (known.streamSeq === delivery.streamSeq && known.p === delivery.p) known.renew(delivery)
+      else new Held(connection.nc, task, delivery).ack()
+      return
+    }
+    const held = new Held(connection.nc, task, delivery)
+    if (this.#draining) {
+      void this.#putBack(delivery, 0)
+      return
+    }
+    this.#held.set(task.id, held)
+    emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
+    const size = task.kind === 'lease' ? task.to - task.from : 1
+    this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
+    const startedMs = performance.now()
+    this.#run(held, task)
+      .then(
+        () => held.ack(),
+        (error: unknown) => this.#giveBack(held, error),
+      )
+      .finally(() => {
+        this.#lastTaskMs = performance.now() - startedMs
+        this.#held.delete(task.id)
+        this.#wake?.()
+      })
+    this.#wake?.()
+  }
+
+  async #run(held: Held, task: Task): Promise<void> {
+    const asset = this.#assets.get(`${task.pipeline}/${task.asset}`)
+    const scatters = asset?.definition.scatter !== undefined
+    if (!asset || scatters !== (task.kind === 'lease' || task.kind === 'scatter' || task.kind === 'gather')) {
+      throw new OtherVersion(`this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`)
+    }
+    if (await this.#isOver(held, task)) return
+    if (held.count > 1) {
+      if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
+      else await reportLost(this.#shared, held, task)
+      return
+    }
+    if (task.kind === 'lease') {
+      await runLease(this.#shared, held, task, asset)
+      return
+    }
+    const { slots } = this.#shared
+    if (!slots.tryTake()) await slots.turn()
+    try {
+      await runAttempt(this.#shared, held, task, asset)
+    } finally {
+      slots.give()
+    }
+  }
+
+  /** Whether the work has ended meanwhile. Looked up for what waited or came again, and once for each scatter. */
+  async #isOver(held: Held, task: Task): Promise<boolean> {
+    const barrier = `${task.run}.${task.asset}`
+    const fresh = held.count === 1 && held.ageMs < STALE_MS && (task.kind !== 'lease' || this.#openBarriers.has(barrier))
+    if (fresh) return false
+    const over = await this.#endOnLog(held.p, task)
+    if (!over && task.kind === 'lease') {
+      if (this.#openBarriers.size > 1000) this.#openBarriers.clear()
+      this.#openBarriers.add(barrier)
+    }
+    return over
+  }
+
+  async #endOnLog(p: number, task: Task): Promise<boolean> {
+    const { connection, names } = this.#shared
+    const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
+    const path = task.kind === 'lease' ? factPath('scatter.closed', ids) : `asset.${ids.asset}.${ids.run}.end.*`
+    return (await directGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, path) })) !== undefined
+  }
+
+  /**
+   * Puts a task that was not begun back on its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a
+   * crash, and would cost an attempt.
+   */
+  async #putBack(delivery: Delivery, delayMs: number): Promise<void> {
+    const { connection, names } = this.#shared
+    const { p, subject, payload, headers, reply } = delivery
+    const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
+    const contentType = headers.get('Content-Type')
+    const entry: Entry = {
+      subject: names.taskSchedule(p, `${id}~back`),
+      payload,
+      ...(contentType === undefined ? {} : { contentType }),
+      headers: { 'Fs-Task': id, 'Nats-Schedule': `@at ${new Date(Date.now() + delayMs).toISOString()}`, 'Nats-Schedule-Target': subject },
+    }
+    try {
+      await this.#shared.workOf(p).append(entry)
+      if (!connection.isClosed) connection.nc.publish(reply, '+ACK')
+    } catch (error) {
+      // It stays with this consumer, and is delivered again when ackWait is over.
+      this.#logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
+    }
+  }
+
+  #refuse(delivery: Delivery, error: unknown): void {
+    // Not ours, or of a newer FlowStone: left for a worker that can read it.
+    this.#logger.warn(`a task is put back: ${messageOf(error)}`, { seq: delivery.streamSeq })
+    void this.#putBack(delivery, 5000)
+  }
+
+  async #giveBack(held: Held, error: unknown): Promise<void> {
+    const reason = messageOf(error)
+    emit('flowstone:task.handed_back', { worker: this.id, task: held.task.id, reason })
+    if (error instanceof OtherVersion) {
+      await this.#putBack(held.delivery, OTHER_VERSION_PAUSE_MS)
+      return
+    }
+    // The outcome could not be stored. The delivery that follows finds out what is missing.
+    if (!this.#shared.connection.isClosed) this.#logger.warn(`task ${held.task.id} is handed back: ${reason}`)
+    held.nak(1000)
+  }
+
+  #abort(run: string, asset: string): void {
+    for (const held of this.#held.values()) {
+      if (held.task.run !== run || (asset !== '' && held.task.asset !== asset)) continue
+      this.#openBarriers.delete(`${run}.${held.task.asset}`)
+      held.abort.abort(new CancelledError(`the work was ended: ${asset === '' ? 'its run' : asset} is cancelled or has failed`))
+    }
+  }
+
+  /** Notes are hints and may be lost: now and then a look at what is worked on, one for each asset of each run. */
+  async #lookForAborts(): Promise<void> {
+    const seen = new Set<string>()
+    for (const held of [...this.#held.values()]) {
+      const key = `${held.task.run}.${held.task.asset}`
+      if (seen.has(key) || held.abort.signal.aborted) continue
+      seen.add(key)
+      try {
+        if (await this.#endOnLog(held.p, held.task)) this.#abort(held.task.run, held.task.asset)
+      } catch {
+        // Asked again at the next look.
+      }
+    }
+  }
+}
+
+class OtherVersion extends FlowStoneError {
+  constructor(message: string) {
+    super('other_version', message)
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * Bytes on the wire. Facts that outsiders read are JSON; bulk facts and tasks are MessagePack (plain maps, no msgpackr records, so any language
+ * reads them). The `Content-Type` header says which; a reader takes both.
+ */
+import { Packr } from 'msgpackr'
+import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
+
+export type Format = 'json' | 'msgpack'
+export const CONTENT_TYPE = { json: 'application/json', msgpack: 'application/msgpack' } as const
+
+const packr = new Packr({ useRecords: false, encodeUndefinedAsNil: false, copyBuffers: true })
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+const utf8Encoder = new TextEncoder()
+
+export function encode(value: unknown, format: Format): Uint8Array {
+  return format === 'json' ? encodeJson(value) : encodeMsgpack(value)
+}
+
+export function encodeJson(value: unknown): Uint8Array {
+  return utf8Encoder.encode(JSON.stringify(value))
+}
+
+/** MessagePack. Throws InvalidError for what no other process could read: functions, symbols, cycles, class instances that hide their state. */
+export function encodeMsgpack(value: unknown): Uint8Array {
+  try {
+    // A copy: msgpackr hands out views of a pool that it writes on.
+    return new Uint8Array(packr.pack(value))
+  } catch (cause) {
+    const why = cause instanceof RangeError ? 'it refers to itself, or is nested too deeply' : messageOf(cause)
+    throw new InvalidError(`value cannot be encoded: ${why}`, { cause })
+  }
+}
+
+export function decode(bytes: Uint8Array, contentType: string | undefined): unknown {
+  try {
+    if (contentType?.startsWith(CONTENT_TYPE.msgpack)) return packr.unpack(bytes)
+    return JSON.parse(utf8.decode(bytes))
+  } catch (cause) {
+    throw new FlowStoneError('undecodable', `payload is not ${contentType ?? 'JSON'}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+export function decodeMsgpack(bytes: Uint8Array): unknown {
+  return decode(bytes, CONTENT_TYPE.msgpack)
+}
+
+/**
+ * Whether JSON gives the value back as it was. Dates, bytes, maps, undefined, NaN and big integers do not survive JSON; those travel as
+ * MessagePack.
+ */
+export function isJsonSafe(value: unknown, depth = 0): boolean {
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+      return true
+    case 'number':
+      return Number.isFinite(value) && !Object.is(value, -0)
+    case 'object':
+      break
+    default:
+      return false
+  }
+  if (value === null) return true
+  if (depth > 64) return false
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) if (!isJsonSafe(value[i], depth + 1)) return false
+    return true
+  }
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return false
+  for (const [key, inner] of Object.entries(value)) if (key === '__proto__' || !isJsonSafe(inner, depth + 1)) return false
+  return true
+}
+
+/**
+ * Checks a user's value before it is encoded, and names the place of what cannot be: `value.items[3].callback is a function`. msgpackr would turn some of
+ * these silently into null or {}. Returns about how many bytes the value takes when encoded.
+ */
+export function measure(value: unknown, at = 'value', seen: object[] = []): number {
+  switch (typeof value) {
+    case 'string':
+      return value.length + 3
+    case 'number':
+      return 9
+    case 'boolean':
+    case 'undefined':
+      return 3
+    case 'bigint':
+      throw new InvalidError(`${at} is a bigint, which cannot be stored; use a number or a string`)
+    case 'function':
+    case 'symbol':
+      throw new InvalidError(`${at} is a ${typeof value}, which cannot be stored`)
+    default:
+  }
+  if (typeof value !== 'object' || value === null) return 1
+  if (value instanceof Date) return 12
+  if (value instanceof Uint8Array) return value.length + 5
+  if (value instanceof Promise) throw new InvalidError(`${at} is a Promise; await it before you return it`)
+  if (value instanceof Map || value instanceof Set) {
+    throw new InvalidError(`${at} is a ${value.constructor.name}; turn it into an object or an array first (Object.fromEntries, [...set])`)
+  }
+  if (value instanceof Error || ArrayBuffer.isView(value) || value instanceof ArrayBuffer) {
+    throw new InvalidError(`${at} is ${value.constructor.name}; store a plain object, or bytes as Uint8Array`)
+  }
+  if (seen.includes(value)) throw new InvalidError(`${at} refers back to a value that contains it; only trees can be stored`)
+  seen.push(value)
+  let size = 5
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const inner: unknown = value[i]
+      size += typeof inner === 'string' ? inner.length + 3 : typeof inner === 'number' ? 9 : measure(inner, `${at}[${i}]`, seen)
+    }
+  } else {
+    for (const [key, inner] of Object.entries(value)) {
+      size += key.length + 2 + (typeof inner === 'string' ? inner.length + 3 : typeof inner === 'number' ? 9 : measure(inner, `${at}.${key}`, seen))
+    }
+  }
+  seen.pop()
+  return size
+}

@@ -1,0 +1,83 @@
+/**
+ * Errors of FlowStone. One base class with a stable `code`; few subclasses, one for each thing that a caller does differently.
+ * Every message says what to do next.
+ */
+
+export class FlowStoneError extends Error {
+  /** Stable, machine readable, snake_case. Messages may change between releases, codes do not. */
+  readonly code: string
+
+  constructor(code: string, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = new.target.name
+    this.code = code
+  }
+}
+
+/** The caller's input is wrong; the same call fails again. The message names the field and what is allowed. */
+export class InvalidError extends FlowStoneError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('invalid', message, options)
+  }
+}
+
+/** Somebody else was first, or the thing is in another state than the caller thought. */
+export class ConflictError extends FlowStoneError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('conflict', message, options)
+  }
+}
+
+/** Thrown by user code: trying again may help. `retryAfterMs` overrides the backoff. */
+export class RetryableError extends FlowStoneError {
+  readonly retryAfterMs: number | undefined
+
+  constructor(message: string, options?: { retryAfterMs?: number; cause?: unknown }) {
+    super('retryable', message, options)
+    this.retryAfterMs = options?.retryAfterMs
+  }
+}
+
+/** Thrown by user code: trying again cannot help, so no attempt is left. */
+export class TerminalError extends FlowStoneError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('terminal', message, options)
+  }
+}
+
+/** The run, or the piece of work, was cancelled. */
+export class CancelledError extends FlowStoneError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('cancelled', message, options)
+  }
+}
+
+/** A bound on time was passed. */
+export class TimeoutError extends FlowStoneError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('timeout', message, options)
+  }
+}
+
+/** What an awaited run ended with when it did not succeed. `asset` is the one at fault. */
+export class RunFailedError extends FlowStoneError {
+  readonly runId: string
+  readonly asset: string | undefined
+
+  constructor(code: string, message: string, details: { runId: string; asset?: string; cause?: unknown }) {
+    super(code, message, { cause: details.cause })
+    this.runId = details.runId
+    this.asset = details.asset
+  }
+}
+
+/** The message of anything thrown, also of what is no Error. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof Error) return thrown.message || thrown.name
+  if (typeof thrown === 'string') return thrown
+  try {
+    return JSON.stringify(thrown) ?? String(thrown)
+  } catch {
+    return String(thrown)
+  }
+}

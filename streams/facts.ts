@@ -1,0 +1,165 @@
+/**
+ * Facts: what happened, past tense, immutable. This table is the whole vocabulary of the log: name, subject, format, version, schema.
+ *
+ * Subject of a fact: `<ns>.log.<p>.` and its path with the ids put in. A path with `end` in it ends an entity: such a fact is appended only if no
+ * message stands under `<…>.end.*` yet (see `endExpectation`), so an entity ends once, and the server decides how.
+ */
+import type { z } from 'zod'
+import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
+import { FlowStoneError } from './errors.ts'
+import type { AssetName, RunId } from './ids.ts'
+import * as s from './schemas.ts'
+
+/** Raises the body of one version by one. */
+export type Upcaster = (body: Record<string, unknown>) => Record<string, unknown>
+
+interface FactDefinition {
+  readonly path: string
+  readonly format: Format
+  readonly version: number
+  readonly schema: z.ZodType
+  /** `upcasters[v]` turns a body of version v into one of version v + 1. */
+  readonly upcasters?: Readonly<Record<number, Upcaster>>
+}
+
+export const FACTS = {
+  'pipeline.registered': { path: 'pipeline.:pipeline.:version.registered', format: 'json', version: 1, schema: s.pipelineRegistered },
+  'run.requested': { path: 'run.:run.requested', format: 'json', version: 1, schema: s.runRequested },
+  'run.planned': { path: 'run.:run.planned', format: 'json', version: 1, schema: s.runPlanned },
+  'run.cancel_requested': { path: 'run.:run.cancel_requested', format: 'json', version: 1, schema: s.runCancelRequested },
+  'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
+  'asset.started': { path: 'asset.:asset.:run.started.:attempt', format: 'json', version: 1, schema: s.assetStarted },
+  'asset.errored': { path: 'asset.:asset.:run.errored.:attempt', format: 'json', version: 1, schema: s.assetErrored },
+  'asset.materialized': { path: 'asset.:asset.:run.end.materialized', format: 'json', version: 1, schema: s.assetMaterialized },
+  'asset.failed': { path: 'asset.:asset.:run.end.failed', format: 'json', version: 1, schema: s.assetFailed },
+  'asset.skipped': { path: 'asset.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
+  'asset.cancelled': { path: 'asset.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
+  'scatter.started': { path: 'scatter.:run.:asset.started', format: 'json', version: 1, schema: s.scatterStarted },
+  'scatter.items': { path: 'scatter.:run.:asset.items.:offset', format: 'msgpack', version: 1, schema: s.scatterItems },
+  'scatter.sized': { path: 'scatter.:run.:asset.sized', format: 'json', version: 1, schema: s.scatterSized },
+  'scatter.outcomes': { path: 'scatter.:run.:asset.outcomes', format: 'msgpack', version: 1, schema: s.scatterOutcomes },
+  'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
+  'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
+  'trigger.refused': { path: 'trigger.:seq.refused', format: 'json', version: 1, schema: s.triggerRefused },
+} as const satisfies Record<string, FactDefinition>
+
+export type FactName = keyof typeof FACTS
+export type FactData<N extends FactName> = z.infer<(typeof FACTS)[N]['schema']>
+
+interface IdTypes {
+  run: RunId
+  asset: AssetName
+}
+type IdNames<P extends string> = P extends `${infer Head}.${infer Tail}` ? IdNames<Head> | IdNames<Tail> : P extends `:${infer Id}` ? Id : never
+export type FactIds<N extends FactName> = {
+  readonly [I in IdNames<(typeof FACTS)[N]['path']>]: I extends keyof IdTypes ? IdTypes[I] : string
+}
+
+/** What is to be appended. */
+export type FactDraft = { [N in FactName]: { readonly name: N; readonly ids: FactIds<N>; readonly data: FactData<N> } }[FactName]
+
+/** What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock that folds and decisions know. */
+export type Fact = FactDraft & { readonly p: number; readonly seq: number; readonly timeMs: number }
+
+export type FactOf<N extends FactName> = Extract<Fact, { name: N }>
+
+const paths = new Map<FactName, readonly string[]>()
+const byHead = new Map<string, { name: FactName; tokens: readonly string[] }[]>()
+for (const name of factNames()) {
+  const tokens = FACTS[name].path.split('.')
+  paths.set(name, tokens)
+  const head = `${tokens[0]}/${tokens.length}`
+  byHead.set(head, [...(byHead.get(head) ?? []), { name, tokens }])
+}
+
+export function factNames(): FactName[] {
+  return Object.keys(FACTS) as FactName[]
+}
+
+/** The part of a fact's subject behind `<ns>.log.<p>.`. */
+export function factPath(name: FactName, ids: Readonly<Record<string, string>>): string {
+  return (paths.get(name) ?? [])
+    .map((token) => {
+      if (!token.startsWith(':')) return token
+      const id = ids[token.slice(1)]
+      if (id === undefined) throw new FlowStoneError('internal', `fact ${name} lacks id ${token}`)
+      return id
+    })
+    .join('.')
+}
+
+/** For an entity's last fact: the filter under which nothing may stand yet. Every fact but outcomes may stand once; those have their own subject. */
+export function expectationPath(path: string): string {
+  return path.replace(/\.end\.[a-z]+$/, '.end.*')
+}
+
+/** Facts of which many may stand on one subject. */
+export function isRepeatable(name: FactName): boolean {
+  return name === 'scatter.outcomes'
+}
+
+/** Which fact a path is, with its ids; undefined for what is no fact of ours. */
+export function parsePath(path: string): { name: FactName; ids: Record<string, string> } | undefined {
+  const tokens = path.split('.')
+  for (const candidate of byHead.get(`${tokens[0]}/${tokens.length}`) ?? []) {
+    const ids: Record<string, string> = {}
+    const matches = candidate.tokens.every((token, i) => {
+      const actual = tokens[i] ?? ''
+      if (token.startsWith(':')) ids[token.slice(1)] = actual
+      else return token === actual
+      return true
+    })
+    if (matches) return { name: candidate.name, ids }
+  }
+  return undefined
+}
+
+export function encodeFact(draft: FactDraft): { payload: Uint8Array; contentType: string } {
+  const { format, version } = FACTS[draft.name]
+  return { payload: encode({ v: version, ...draft.data }, format), contentType: CONTENT_TYPE[format] }
+}
+
+export interface RawFact {
+  readonly path: string
+  readonly payload: Uint8Array
+  readonly contentType: string | undefined
+  readonly p: number
+  readonly seq: number
+  readonly timeMs: number
+}
+
+/**
+ * Reads a fact, raising old versions to today's. Throws FlowStoneError `unknown_fact` (nothing of ours), `newer_version` (written by a newer
+ * FlowStone: upgrade this process), `undecodable` or `bad_fact` (somebody else wrote here).
+ */
+export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefinition>> = FACTS): Fact {
+  const parsed = parsePath(raw.path)
+  if (!parsed) throw new FlowStoneError('unknown_fact', `${raw.path} is no fact of FlowStone`)
+  const definition = table[parsed.name]
+  if (!definition) throw new FlowStoneError('unknown_fact', `${parsed.name} is not in this table of facts`)
+  let body = asRecord(decode(raw.payload, raw.contentType), parsed.name)
+  let version = typeof body.v === 'number' ? body.v : 1
+  if (version > definition.version) {
+    throw new FlowStoneError(
+      'newer_version',
+      `${parsed.name} at ${raw.seq} has version ${version}, this process knows ${definition.version}; upgrade it before it reads this log`,
+    )
+  }
+  for (; version < definition.version; version++) {
+    const upcast = definition.upcasters?.[version]
+    if (!upcast) throw new FlowStoneError('internal', `${parsed.name} has no upcaster from version ${version}`)
+    body = upcast(body)
+  }
+  const checked = definition.schema.safeParse(body)
+  if (!checked.success) {
+    const issue = checked.error.issues[0]
+    throw new FlowStoneError('bad_fact', `${parsed.name} at ${raw.seq}: ${issue?.path.join('.') ?? ''} ${issue?.message ?? ''}`)
+  }
+  // The one place where the wire's untyped parts become the typed union; schema and path were checked above.
+  return { name: parsed.name, ids: parsed.ids, data: checked.data, p: raw.p, seq: raw.seq, timeMs: raw.timeMs } as Fact
+}
+
+function asRecord(value: unknown, name: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+  throw new FlowStoneError('bad_fact', `${name} must hold an object`)
+}

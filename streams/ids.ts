@@ -1,0 +1,94 @@
+/**
+ * Identifiers and how they appear in subjects and keys.
+ *
+ * A run's id starts with its log partition (`0-…`), so whoever holds an id knows which log and which bucket to read, also after P was raised.
+ * Names are `[A-Za-z0-9_-]+`; anything freer (partition keys) is encoded by `encodeToken`, never interpolated.
+ */
+import xxhash from 'xxhash-wasm'
+import { InvalidError } from './errors.ts'
+
+declare const brand: unique symbol
+type Branded<B extends string> = string & { readonly [brand]: B }
+
+export type RunId = Branded<'RunId'>
+export type AssetName = Branded<'AssetName'>
+/** `<runId>.<asset>`: the two tokens as they stand in subjects and keys. */
+export type BarrierId = Branded<'BarrierId'>
+
+const { h64, h64Raw } = await xxhash()
+
+const NAME = /^[A-Za-z0-9_-]{1,128}$/
+const RUN_ID = /^(\d{1,4})-[A-Za-z0-9-]{1,80}$/
+
+/** xxh64 with seed 0 of the UTF-8 bytes, as 16 hex digits. */
+export function hash64(text: string): string {
+  return h64(text).toString(16).padStart(16, '0')
+}
+
+/** xxh64 with seed 0 of bytes, as 16 hex digits. */
+export function hashBytes64(bytes: Uint8Array): string {
+  return h64Raw(bytes).toString(16).padStart(16, '0')
+}
+
+/** Checks a name that users choose (asset, pipeline, queue, namespace). `what` names the field in the error. */
+export function checkName(what: string, name: unknown): string {
+  if (typeof name === 'string' && NAME.test(name)) return name
+  throw new InvalidError(
+    `${what} must be 1 to 128 characters of A-Z a-z 0-9 _ -, got ${typeof name === 'string' ? JSON.stringify(name.slice(0, 140)) : typeof name}`,
+  )
+}
+
+export function assetName(name: string): AssetName {
+  return checkName('asset name', name) as AssetName
+}
+
+/** The id of a run in log partition `partition`. `unique` is made of `[A-Za-z0-9-]`. */
+export function runId(partition: number, unique: string): RunId {
+  return parseRunId(`${partition}-${unique}`).id
+}
+
+export function parseRunId(text: string): { id: RunId; partition: number } {
+  const match = RUN_ID.exec(text)
+  if (!match?.[1]) throw new InvalidError(`${JSON.stringify(text)} is no run id; one looks like 0-mgx3k2c1-9f2e…`)
+  return { id: text as RunId, partition: Number(match[1]) }
+}
+
+/** Which of `partitions` log partitions a text falls into. */
+export function partitionOf(text: string, partitions: number): number {
+  return Number(h64(text) % BigInt(partitions))
+}
+
+/** The id of the run for an idempotency key: the same key leads to the same run, from any process in any language. */
+export function runIdForKey(key: string, partitions: number): RunId {
+  return runId(partitionOf(key, partitions), `k${hash64(key)}${hash64(`${key}#`)}`)
+}
+
+/** A fresh run id: sorts by time within a partition. */
+export function newRunId(nowMs: number, random: string, partitions: number): RunId {
+  const unique = `${nowMs.toString(36)}-${random}`
+  return runId(partitionOf(unique, partitions), unique)
+}
+
+export function barrierId(run: RunId, asset: AssetName): BarrierId {
+  return `${run}.${asset}` as BarrierId
+}
+
+export function parseBarrierId(text: string): { run: RunId; asset: AssetName; partition: number } {
+  const dot = text.indexOf('.')
+  if (dot < 0) throw new InvalidError(`${JSON.stringify(text)} is no scatter id; one looks like <run id>.<asset>`)
+  const { id, partition } = parseRunId(text.slice(0, dot))
+  return { run: id, asset: assetName(text.slice(dot + 1)), partition }
+}
+
+/**
+ * Any text as one token of a subject or key. Plain names that do not start with `_` stand for themselves; all else is `_` and base64url of its UTF-8
+ * bytes, so no two texts meet.
+ */
+export function encodeToken(text: string): string {
+  if (NAME.test(text) && !text.startsWith('_')) return text
+  return `_${Buffer.from(text, 'utf8').toString('base64url')}`
+}
+
+export function decodeToken(token: string): string {
+  return token.startsWith('_') ? Buffer.from(token.slice(1), 'base64url').toString('utf8') : token
+}

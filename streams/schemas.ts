@@ -1,0 +1,178 @@
+/**
+ * What stands in facts: one zod schema each. Everything here is on disk in users' logs. To change one, raise its version in `facts.ts`, add an
+ * upcaster there, and keep the old log readable.
+ */
+import { z } from 'zod'
+
+const count = z.int().min(0)
+const token = z.string().min(1).max(256)
+
+export const errorInfo = z.object({
+  code: z.string(),
+  message: z.string(),
+  stack: z.string().optional(),
+})
+/** What is kept of a thrown error. */
+export type ErrorInfo = z.infer<typeof errorInfo>
+
+/** Where a value stands: the log partition and sequence of the fact that carries or names it. */
+export const valueAt = z.object({ p: count, seq: count })
+export type ValueAt = z.infer<typeof valueAt>
+
+/** A value as an I/O manager left it: inline in the fact, or a reference that only the manager named understands. */
+export const storedValue = z.union([
+  z.object({ json: z.unknown() }),
+  z.object({ msgpack: z.string() }),
+  z.object({ manager: z.string(), ref: z.record(z.string(), z.unknown()) }),
+])
+export type StoredValue = z.infer<typeof storedValue>
+
+export const retryOptions = z.object({
+  maxAttempts: z.int().min(1),
+  backoffMinMs: count,
+  backoffMaxMs: count,
+})
+export type RetrySpec = z.infer<typeof retryOptions>
+
+/** There when the asset scatters. What its options will be stands here. */
+export const scatterSpec = z.object({})
+
+export const assetSpec = z.object({
+  name: token,
+  dependsOn: z.array(token),
+  scatter: scatterSpec.optional(),
+  queue: token,
+  priority: z.int().min(0).max(3),
+  timeoutMs: z.number().positive().optional(),
+  retry: retryOptions,
+})
+/** An asset as the engine knows it: graph and options, no code. */
+export type AssetSpec = z.infer<typeof assetSpec>
+
+export const pipelineRegistered = z.object({ name: token, version: token, assets: z.array(assetSpec) })
+export type PipelineSpec = z.infer<typeof pipelineRegistered>
+
+export const upstreamMode = z.enum(['all', 'missing', 'none'])
+export type UpstreamMode = z.infer<typeof upstreamMode>
+
+export const runRequested = z.object({
+  pipeline: token,
+  version: token,
+  target: token,
+  upstream: upstreamMode,
+  partition: z.string().max(512).optional(),
+  key: z.string().optional(),
+  trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
+})
+
+export const runPlanned = z.object({
+  assets: z.array(z.object({ name: token, reuse: valueAt.optional() })),
+  error: errorInfo.optional(),
+})
+
+export const runCancelRequested = z.object({ reason: z.string().optional() })
+
+export const runStatus = z.enum(['succeeded', 'failed', 'cancelled'])
+
+export const runFinished = z.object({
+  run: token,
+  pipeline: token,
+  target: token,
+  partition: z.string().optional(),
+  status: runStatus,
+  /** The target's value, when it succeeded. */
+  value: valueAt.optional(),
+  /** The asset whose failure is the run's, and its error. */
+  asset: token.optional(),
+  error: errorInfo.optional(),
+  durationMs: count,
+})
+
+export const phase = z.enum(['execute', 'scatter', 'gather'])
+export type Phase = z.infer<typeof phase>
+
+export const assetStarted = z.object({ phase, worker: token, delivery: z.int().min(1) })
+
+export const attemptOutcome = z.enum(['error', 'terminal', 'timeout', 'lost', 'handed_back'])
+/** How an attempt ended that brought no value. `lost`: its worker died. `handed_back`: its worker was asked to stop; costs no attempt. */
+export type AttemptOutcome = z.infer<typeof attemptOutcome>
+
+export const assetErrored = z.object({
+  phase,
+  worker: token,
+  outcome: attemptOutcome,
+  error: errorInfo,
+  retryAfterMs: count.optional(),
+  durationMs: count,
+})
+
+export const assetMaterialized = z.object({
+  run: token,
+  asset: token,
+  pipeline: token,
+  partition: z.string().optional(),
+  attempt: z.int().min(1),
+  worker: token,
+  value: storedValue,
+  durationMs: count,
+})
+
+const assetEnd = z.object({ run: token, asset: token, partition: z.string().optional() })
+export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })
+export const assetSkipped = assetEnd.extend({ because: token })
+export const assetCancelled = assetEnd.extend({ reason: z.string().optional() })
+
+export const scatterStarted = z.object({
+  attempt: z.int().min(1),
+  worker: token,
+})
+
+/** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. */
+export const scatterItems = z.object({ count: z.int().min(1), keys: z.array(z.unknown()), hash: z.string() })
+
+export const scatterSized = z.object({ total: count })
+
+/**
+ * Outcomes of instances of one lease, in columns. `at[k]` is an instance's index, `ms[k]` its duration. Entries of `errors` and `refs` are
+ * `[k, …]`: position in `at`. `values[k]` is null where k is in `errors` or `refs`.
+ */
+export const scatterOutcomes = z.object({
+  lease: token,
+  ordinal: z.int().min(1),
+  worker: token,
+  at: z.array(count),
+  ms: z.array(z.number().min(0)),
+  values: z.array(z.unknown()),
+  refs: z.array(z.tuple([count, storedValue])).optional(),
+  errors: z
+    .array(z.tuple([count, z.object({ error: errorInfo, outcome: attemptOutcome, retryAfterMs: count.optional() })]))
+    .optional(),
+  /** Set on the fact that ends the lease: how long the worker held it, in milliseconds. */
+  heldMs: z.number().min(0).optional(),
+})
+export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
+
+export const scatterSplit = z.object({ lease: token, reason: z.enum(['lost', 'handed_back']), worker: token })
+
+export const scatterStatus = z.enum(['completed', 'partial_failure', 'failed', 'cancelled'])
+export type ScatterStatus = z.infer<typeof scatterStatus>
+
+export const scatterClosed = z.object({
+  run: token,
+  asset: token,
+  status: scatterStatus,
+  total: count.optional(),
+  succeeded: count,
+  failed: count,
+  error: errorInfo.optional(),
+})
+
+export const triggerRefused = z.object({ asset: z.string(), reason: z.string(), msgId: z.string().optional() })
+
+/** What an outsider may send to `<ns>.trigger.<asset>`. */
+export const triggerBody = z.strictObject({
+  pipeline: z.string().optional(),
+  partition: z.string().max(512).optional(),
+  upstream: upstreamMode.optional(),
+  key: z.string().min(1).max(512).optional(),
+})

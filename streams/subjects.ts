@@ -1,0 +1,56 @@
+/** Subjects, streams, buckets and consumers: built and parsed here and nowhere else. */
+import { checkName, encodeToken } from './ids.ts'
+
+export interface Names {
+  readonly ns: string
+  readonly log: (p: number) => string
+  readonly work: (p: number) => string
+  readonly feed: string
+  readonly stateBucket: (p: number) => string
+  readonly controlBucket: string
+  readonly blobBucket: string
+  /** The stream behind a KV bucket, and the subject of one of its keys. */
+  readonly kvStream: (bucket: string) => string
+  readonly kvSubject: (bucket: string, key: string) => string
+  readonly fact: (p: number, path: string) => string
+  /** The path of a fact behind `<ns>.log.<p>.`; undefined for another subject. */
+  readonly factPath: (subject: string) => string | undefined
+  readonly trigger: (asset: string) => string
+  readonly triggerAsset: (subject: string) => string | undefined
+  readonly task: (p: number, pipeline: string, queue: string, priority: number) => string
+  readonly taskSchedule: (p: number, taskId: string) => string
+  readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
+  /** Core messages that say "look again": hints, never truth. */
+  readonly note: (kind: NoteKind, id: string) => string
+}
+
+export type NoteKind = 'run' | 'abort' | 'presence'
+
+export function namesOf(namespace: string): Names {
+  const ns = checkName('namespace', namespace)
+  const logPrefix = `${ns}.log.`
+  const triggerPrefix = `${ns}.trigger.`
+  return {
+    ns,
+    log: (p) => `${ns}_LOG_${p}`,
+    work: (p) => `${ns}_WORK_${p}`,
+    feed: `${ns}_FEED`,
+    stateBucket: (p) => `${ns}_state_${p}`,
+    controlBucket: `${ns}_control`,
+    blobBucket: `${ns}_blobs`,
+    kvStream: (bucket) => `KV_${bucket}`,
+    kvSubject: (bucket, key) => `$KV.${bucket}.${key}`,
+    fact: (p, path) => `${logPrefix}${p}.${path}`,
+    factPath: (subject) => {
+      if (!subject.startsWith(logPrefix)) return undefined
+      const dot = subject.indexOf('.', logPrefix.length)
+      return dot < 0 ? undefined : subject.slice(dot + 1)
+    },
+    trigger: (asset) => `${triggerPrefix}${asset}`,
+    triggerAsset: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
+    task: (p, pipeline, queue, priority) => `${ns}.work.${p}.${pipeline}.${queue}.${priority}.shared`,
+    taskSchedule: (p, taskId) => `${ns}.work.${p}.later.${encodeToken(taskId)}`,
+    taskConsumer: (pipeline, queue, priority) => `${pipeline}__${queue}__${priority}`,
+    note: (kind, id) => `${ns}.note.${kind}.${id}`,
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * Tasks: pieces of work on WORK, MessagePack. Always derived from facts, and always derivable again. `id` follows from the fact that caused the
+ * task, so the same task enqueued twice is the same piece of work.
+ */
+import { z } from 'zod'
+import { CONTENT_TYPE, decode, encodeMsgpack } from './codec.ts'
+import { FlowStoneError } from './errors.ts'
+import { valueAt } from './schemas.ts'
+
+const common = {
+  id: z.string(),
+  run: z.string(),
+  asset: z.string(),
+  pipeline: z.string(),
+  version: z.string(),
+  partition: z.string().optional(),
+  /** Where each dependency's value stands. */
+  deps: z.record(z.string(), valueAt),
+  timeoutMs: z.number().optional(),
+}
+
+const attemptTask = z.object({
+  ...common,
+  kind: z.enum(['execute', 'scatter', 'gather']),
+  /** Ordinal of this execution of the asset, from 1, unique in its run. */
+  attempt: z.int().min(1),
+  /** How many more failures the asset may have: 0 means this is its last attempt. */
+  attemptsLeft: z.int().min(0),
+})
+
+const leaseTask = z.object({
+  ...common,
+  kind: z.literal('lease'),
+  /** Instances [from, to) of the barrier. */
+  from: z.int().min(0),
+  to: z.int().min(1),
+  /** Offset of the slab that holds their keys. */
+  slab: z.int().min(0),
+  lease: z.string(),
+  /** Ordinal of this execution of these instances, from 1. */
+  ordinal: z.int().min(1),
+  /** Which attempt this is, of how many: what the user's code sees. */
+  attempt: z.int().min(1),
+  maxAttempts: z.int().min(1),
+})
+
+const task = z.discriminatedUnion('kind', [attemptTask, leaseTask])
+export type Task = z.infer<typeof task>
+export type AttemptTask = z.infer<typeof attemptTask>
+export type LeaseTask = z.infer<typeof leaseTask>
+
+const TASK_VERSION = 1
+
+export function encodeTask(value: Task): { payload: Uint8Array; contentType: string } {
+  return { payload: encodeMsgpack({ v: TASK_VERSION, ...value }), contentType: CONTENT_TYPE.msgpack }
+}
+
+/** Throws FlowStoneError `bad_task` for what is no task, `newer_version` for one of a newer FlowStone. */
+export function decodeTask(payload: Uint8Array, contentType: string | undefined): Task {
+  const body = decode(payload, contentType)
+  if (typeof body === 'object' && body !== null && 'v' in body && typeof body.v === 'number' && body.v > TASK_VERSION) {
+    throw new FlowStoneError('newer_version', `task has version ${body.v}, this worker knows ${TASK_VERSION}; upgrade the worker`)
+  }
+  const checked = task.safeParse(body)
+  if (!checked.success) throw new FlowStoneError('bad_task', `not a task: ${checked.error.issues[0]?.message ?? ''}`)
+  return checked.data
+}

@@ -1,0 +1,267 @@
+/**
+ * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: every process calls it at start. What differs from the wish is updated
+ * where the server allows it, or refused with an error; nothing is ever deleted and made again.
+ */
+import {
+  AckPolicy,
+  DeliverPolicy,
+  DiscardPolicy,
+  type JetStreamManager,
+  jetstreamManager,
+  JetStreamApiError,
+  RetentionPolicy,
+  StorageType,
+  type StreamConfig,
+} from '@nats-io/jetstream'
+import type { NatsConnection } from '@nats-io/nats-core'
+import { Objm } from '@nats-io/obj'
+import { decode, encodeJson } from './codec.ts'
+import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
+import { type Names, namesOf } from './subjects.ts'
+import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
+
+export interface TopologyOptions {
+  /** Prefix of all streams, buckets and subjects. Default `flowstone`. */
+  readonly namespace?: string
+  /** Log partitions: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
+  readonly partitions?: number
+  /** Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be changed later. */
+  readonly replicas?: number
+  /** How long the feed for outsiders is kept, in milliseconds. Default 7 days. */
+  readonly feedMaxAgeMs?: number
+}
+
+export interface Topology {
+  readonly names: Names
+  readonly partitions: number
+  readonly replicas: number
+}
+
+const NANOS_PER_MS = 1_000_000
+const TOPOLOGY_KEY = 'topology'
+const PARTITIONS_MAX = 64
+const NOT_FOUND = new Set([10059, 10014, 10037])
+
+type Wish = Partial<StreamConfig> & Pick<StreamConfig, 'name'>
+
+/** Throws FlowStoneError `server_too_old` with the version needed, or `no_jetstream`. */
+export async function checkServer(nc: NatsConnection): Promise<void> {
+  const version = nc.info?.version ?? '0.0.0'
+  if (compareVersions(version, MIN_SERVER_VERSION) < 0) {
+    throw new FlowStoneError(
+      'server_too_old',
+      `nats-server at ${nc.getServer()} is ${version}; FlowStone needs ${MIN_SERVER_VERSION} or later (atomic batches, message schedules, message TTL). Upgrade it.`,
+    )
+  }
+  try {
+    await jetstreamManager(nc)
+  } catch (cause) {
+    throw new FlowStoneError('no_jetstream', `nats-server at ${nc.getServer()} has no JetStream; start it with -js or a jetstream block in its configuration`, { cause })
+  }
+}
+
+export async function ensureTopology(nc: NatsConnection, options: TopologyOptions = {}): Promise<Topology> {
+  await checkServer(nc)
+  const names = namesOf(options.namespace ?? 'flowstone')
+  const jsm = await jetstreamManager(nc)
+  for (const [field, value, max] of [
+    ['partitions', options.partitions, PARTITIONS_MAX],
+    ['replicas', options.replicas, 5],
+  ] as const) {
+    if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= max)) {
+      throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${value}`)
+    }
+  }
+
+  const replicas = options.replicas ?? (await replicasOf(jsm, names.kvStream(names.controlBucket))) ?? 1
+  await ensureStream(jsm, bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }))
+  const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
+
+  const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
+  const perPartition = Array.from({ length: partitions }, async (_, p) => {
+    await ensureStream(jsm, {
+      ...common,
+      name: names.log(p),
+      subjects: [`${names.ns}.log.${p}.>`, ...(p === 0 ? [`${names.ns}.trigger.*`] : [])],
+      retention: RetentionPolicy.Limits,
+      // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
+      discard: DiscardPolicy.Old,
+      deny_delete: true,
+      allow_msg_schedules: true,
+      allow_msg_ttl: true,
+    })
+    await ensureStream(jsm, {
+      ...common,
+      name: names.work(p),
+      subjects: [`${names.ns}.work.${p}.>`],
+      retention: RetentionPolicy.Workqueue,
+      discard: DiscardPolicy.Old,
+      allow_msg_schedules: true,
+      allow_msg_ttl: true,
+    })
+    await ensureStream(jsm, bucketWish(names, names.stateBucket(p), replicas))
+  })
+  await Promise.all(perPartition)
+  await ensureStream(jsm, {
+    name: names.feed,
+    num_replicas: replicas,
+    storage: StorageType.File,
+    allow_direct: true,
+    retention: RetentionPolicy.Limits,
+    max_age: (options.feedMaxAgeMs ?? 7 * 24 * 3_600_000) * NANOS_PER_MS,
+    sources: Array.from({ length: partitions }, (_, p) => ({
+      name: names.log(p),
+      subject_transforms: feedTransforms(names, p),
+    })),
+  })
+  try {
+    await new Objm(nc).create(names.blobBucket, { replicas, storage: StorageType.File })
+  } catch (cause) {
+    throw topologyError(`object store ${names.blobBucket}`, cause)
+  }
+  return { names, partitions, replicas }
+}
+
+/** What outsiders see: the ids are dropped from the subject (the body has them), so that their filters stay literal and cheap. */
+function feedTransforms(names: Names, p: number): { src: string; dest: string }[] {
+  const log = `${names.ns}.log.${p}`
+  const asset = ['materialized', 'failed'].map((event) => ({
+    src: `${log}.asset.*.*.end.${event}`,
+    dest: `${names.ns}.feed.asset.{{wildcard(1)}}.${event}`,
+  }))
+  return [
+    ...asset,
+    { src: `${log}.run.*.finished`, dest: `${names.ns}.feed.run.finished` },
+    { src: `${log}.scatter.*.*.closed`, dest: `${names.ns}.feed.scatter.closed` },
+  ]
+}
+
+function bucketWish(names: Names, bucket: string, replicas: number, more: Partial<StreamConfig> = {}): Wish {
+  return {
+    name: names.kvStream(bucket),
+    subjects: [`$KV.${bucket}.>`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    discard: DiscardPolicy.New,
+    max_msgs_per_subject: 1,
+    allow_rollup_hdrs: true,
+    deny_delete: true,
+    allow_direct: true,
+    allow_atomic: true,
+    allow_msg_ttl: true,
+    ...more,
+  }
+}
+
+/** Makes one state bucket that is missing: after somebody deleted it, to be filled again from the log. */
+export async function ensureStateBucket(nc: NatsConnection, topology: Topology, p: number): Promise<void> {
+  const { names, replicas } = topology
+  await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(p), replicas))
+}
+
+async function replicasOf(jsm: JetStreamManager, stream: string): Promise<number | undefined> {
+  try {
+    return (await jsm.streams.info(stream)).config.num_replicas
+  } catch (error) {
+    if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
+    throw topologyError(`stream ${stream}`, error)
+  }
+}
+
+async function ensureStream(jsm: JetStreamManager, wish: Wish): Promise<void> {
+  try {
+    const existing = await jsm.streams.info(wish.name).catch((error: unknown) => {
+      if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
+      throw error
+    })
+    if (!existing) {
+      await jsm.streams.add(wish).catch(async (error: unknown) => {
+        // Another process was faster with another detail: look again, and compare.
+        if (error instanceof JetStreamApiError && error.code === 10058) return ensureStream(jsm, wish)
+        throw error
+      })
+      return
+    }
+    const differing = Object.entries(wish).filter(([field, value]) => {
+      const actual: unknown = Reflect.get(existing.config, field)
+      return !covers(value, actual)
+    })
+    if (differing.length > 0) await jsm.streams.update(wish.name, { ...existing.config, ...wish })
+  } catch (cause) {
+    throw topologyError(`stream ${wish.name}`, cause)
+  }
+}
+
+/** Whether what is there has all that is wished; the server adds fields of its own. */
+function covers(wished: unknown, actual: unknown): boolean {
+  if (Array.isArray(wished)) {
+    return Array.isArray(actual) && actual.length === wished.length && wished.every((item, i) => covers(item, actual[i]))
+  }
+  if (typeof wished === 'object' && wished !== null) {
+    return typeof actual === 'object' && actual !== null && Object.entries(wished).every(([key, value]) => covers(value, Reflect.get(actual, key)))
+  }
+  return wished === actual || ((wished === false || wished === 0) && actual === undefined)
+}
+
+/** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
+async function agreeOnPartitions(nc: NatsConnection, jsm: JetStreamManager, names: Names, wished: number | undefined): Promise<number> {
+  const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
+  const stream = names.kvStream(names.controlBucket)
+  for (;;) {
+    const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
+    if (message) {
+      const stored = decode(message.data, undefined)
+      const partitions = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'partitions')) : Number.NaN
+      if (!Number.isInteger(partitions)) throw new FlowStoneError('bad_topology', `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`)
+      if (wished !== undefined && wished !== partitions) {
+        throw new InvalidError(
+          `partitions: namespace ${names.ns} was made with ${partitions}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
+        )
+      }
+      return partitions
+    }
+    const { headers } = await import('@nats-io/nats-core')
+    const h = headers()
+    h.set('Nats-Expected-Last-Subject-Sequence', '0')
+    // Whoever loses this race reads the winner's word in the next round.
+    await nc.request(subject, encodeJson({ v: 1, partitions: wished ?? 1 }), { headers: h, timeout: 5000 })
+  }
+}
+
+function topologyError(what: string, cause: unknown): FlowStoneError {
+  if (cause instanceof FlowStoneError) return cause
+  return new FlowStoneError('topology', `${what} could not be made or updated: ${messageOf(cause)}`, { cause })
+}
+
+export interface TaskConsumerOptions {
+  /** A task whose worker gave no sign for this long is given to another one, in milliseconds. */
+  readonly ackWaitMs: number
+}
+
+/** The shared consumer of a queue and priority on each WORK stream. One per pipeline, queue and priority: few, and their filters do not overlap. */
+export async function ensureTaskConsumer(
+  jsm: JetStreamManager,
+  names: Names,
+  at: { p: number; pipeline: string; queue: string; priority: number },
+  options: TaskConsumerOptions,
+): Promise<string> {
+  const durable = names.taskConsumer(at.pipeline, at.queue, at.priority)
+  const ack_wait = options.ackWaitMs * NANOS_PER_MS
+  try {
+    await jsm.consumers.add(names.work(at.p), {
+      durable_name: durable,
+      filter_subject: names.task(at.p, at.pipeline, at.queue, at.priority),
+      ack_policy: AckPolicy.Explicit,
+      deliver_policy: DeliverPolicy.All,
+      ack_wait,
+      max_deliver: -1,
+      max_ack_pending: 100_000,
+      max_waiting: 10_000,
+    })
+  } catch (error) {
+    if (!(error instanceof JetStreamApiError)) throw error
+    await jsm.consumers.update(names.work(at.p), durable, { ack_wait })
+  }
+  return durable
+}
