@@ -17,12 +17,13 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
   const keys: Key<unknown>[] = []
   switch (fact.name) {
     case 'pipeline.registered':
-      keys.push(stateKey.pipeline(fact.ids.pipeline, fact.ids.version), ...fact.data.assets.map((asset) => stateKey.owner(asset.name)))
+      keys.push(...fact.data.assets.map((asset) => stateKey.owner(asset.name)))
       break
     case 'trigger.refused':
       break
     case 'run.requested':
-      keys.push(stateKey.run(fact.ids.run), stateKey.open(fact.ids.run), stateKey.pipeline(fact.data.pipeline, fact.data.version))
+      // The run's own document cannot be there before this fact, of which the log holds one.
+      keys.push(stateKey.pipeline(fact.data.pipeline, fact.data.version))
       break
     default: {
       const runKey = stateKey.run(fact.ids.run)
@@ -38,19 +39,18 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
   const keys: Key<unknown>[] = [stateKey.pipeline(run.pipeline, run.version)]
   switch (fact.name) {
     case 'run.planned':
+    case 'run.finished':
     case 'asset.started':
     case 'asset.errored':
+    case 'asset.materialized':
     case 'asset.skipped':
     case 'asset.cancelled':
+    case 'scatter.started':
+      // What these write anew, they write whole.
       return keys
-    case 'run.finished':
-      return [...keys, stateKey.open(run.id)]
     case 'run.cancel_requested':
       return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
-    case 'asset.materialized':
-      return [...keys, stateKey.asset(fact.ids.asset, run.partition)]
     case 'asset.failed':
-    case 'scatter.started':
     case 'scatter.closed':
       return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     case 'scatter.items':

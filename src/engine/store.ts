@@ -64,8 +64,8 @@ export class Store implements View {
       if (doc === undefined) entries.push({ subject, payload: new Uint8Array(), headers: { 'KV-Operation': 'DEL' } })
       else entries.push({ subject, payload: encodeDoc(doc), contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json' })
     }
-    this.#touched.clear()
     this.#dropClean()
+    this.#touched.clear()
     return entries
   }
 
@@ -73,8 +73,11 @@ export class Store implements View {
     if (this.#docs.size <= CLEAN_MAX) return
     let excess = this.#docs.size - CLEAN_MAX / 2
     for (const key of this.#docs.keys()) {
-      if (excess-- <= 0) break
+      if (excess <= 0) break
+      // What this checkpoint takes is not in the bucket yet; read again from there it would be stale.
+      if (this.#touched.has(key)) continue
       this.#docs.delete(key)
+      excess -= 1
     }
   }
 }
