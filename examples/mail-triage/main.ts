@@ -13,7 +13,7 @@ import { startServer } from '../../src/server/index.ts'
 import { isInstalled } from './corpus.ts'
 import { report, slowDown, triage } from './pipeline.ts'
 import { liveLine, progressLine } from './progress.ts'
-import { columns, int, render } from './report.ts'
+import { columns, int, type Report, render } from './report.ts'
 
 const DIR = fileURLToPath(new URL('../../.flowstone/quickstart', import.meta.url))
 const NAMESPACE = 'quickstart'
@@ -76,7 +76,7 @@ async function main(): Promise<void> {
     const flow = await connect({ servers: server.url, namespace: NAMESPACE })
     try {
       await flow.engine()
-      for (let i = 0; i < WORKERS; i++) await flow.worker(triage, { concurrency: CONCURRENCY })
+      for (let i = 0; i < WORKERS; i++) await flow.worker(triage, { concurrency: CONCURRENCY, ackWait: '3s' })
       say(`one engine and ${WORKERS} workers at work in this process; they could as well be on other machines`)
 
       const run = await startOrContinue(flow)
@@ -106,15 +106,15 @@ type Flow = Awaited<ReturnType<typeof connect>>
  */
 async function startOrContinue(flow: Flow) {
   let runs = 0
-  for await (const { id, status, target } of flow.runs()) {
+  for (const { id, status, target } of await flow.runs({ limit: 10_000 })) {
     if (target !== report.name) continue
     if (!args.fresh && !['succeeded', 'failed', 'cancelled'].includes(status)) {
       say(`run ${id} was left unfinished and goes on where it was (what is judged stays judged; --fresh starts anew)\n`)
-      return flow.run<typeof report>(id)
+      return flow.run<Report>(id)
     }
     runs++
   }
-  const run = await flow.materialize(report, { key: `quickstart-${runs + 1}` })
+  const run = await flow.materialize(report, { key: `quickstart-${runs + 1}`, upstream: 'all' })
   say(`run ${run.id} asked for \`${report.name}\`: its dependencies come first\n`)
   return run
 }

@@ -11,7 +11,7 @@ import { leaseCommand } from '../../projections/barrier.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { specOf, stateKey } from '../../projections/state.ts'
 import { messageOf } from '../../streams/errors.ts'
-import { fromDirect, streamBounds } from '../log/nats.ts'
+import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { type DispatchContext, taskEntry } from './dispatch.ts'
 
@@ -143,12 +143,15 @@ export class Reconciler {
     const jsm = await jetstreamManager(connection.nc)
     for (let seq = first; seq <= last; ) {
       let next = seq
-      const batch = await jsm.direct.getBatch(stream, { seq, batch: 1000 })
-      for await (const message of batch) {
-        const stored = fromDirect(message.header, message.data)
-        const id = message.header.get('Fs-Task')
-        if (id) present.add(id)
-        next = Math.max(next, message.seq + 1, stored.seq + 1 || 0)
+      try {
+        for await (const message of await jsm.direct.getBatch(stream, { seq, batch: 1000 })) {
+          const id = message.header.get('Fs-Task')
+          if (id) present.add(id)
+          next = message.seq + 1
+        }
+      } catch (error) {
+        // All from here on was acknowledged meanwhile.
+        if (messageOf(error) !== 'message not found') throw error
       }
       if (next === seq) break
       seq = next

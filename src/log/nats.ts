@@ -152,7 +152,7 @@ export async function directGet(
   return fromDirect(reply.headers, reply.data)
 }
 
-export function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
+function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
   const map = headerMap(h)
   return {
     subject: map.get('Nats-Subject') ?? '',

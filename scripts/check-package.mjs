@@ -1,0 +1,126 @@
+// Checks the package as a user gets it: packs it, installs the tarball into an empty project, imports it with Node, and
+// type-checks a program that uses it. Run by `npm run check:package`, after the build.
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** What can be imported, and from where: all of it, and nothing else. A new export of the package is added here too. */
+const EXPORTS = {
+  flowstone: [
+    'CancelledError',
+    'ConflictError',
+    'FlowStoneError',
+    'InvalidError',
+    'RetryableError',
+    'RunFailedError',
+    'TELEMETRY_CHANNELS',
+    'TerminalError',
+    'TimeoutError',
+    'asset',
+    'connect',
+    'memoryIo',
+    'pipeline',
+  ],
+  'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
+}
+
+/** A user's program. It must pass the type check as it is, so each @ts-expect-error must be an error. */
+const PROGRAM = `
+import { asset, connect, pipeline } from 'flowstone'
+import { type RunningServer, type ServerOptions, startServer } from 'flowstone/server'
+
+export const uses = [asset, connect, pipeline]
+
+const options: ServerOptions = { dir: '.flowstone', port: 0, syncInterval: 'always' }
+export async function url(): Promise<string> {
+  await using server: RunningServer = await startServer(options)
+  return server.url
+}
+// @ts-expect-error A port is a number.
+export const wrong: ServerOptions = { port: '4222' }
+`
+
+/** What must not be in the tarball: sources are not shipped, so neither are tests and tools. */
+const UNWANTED = /^(src|streams|projections|test|bench|scripts|examples)\//
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const scratch = mkdtempSync(join(tmpdir(), 'flowstone-package-'))
+try {
+  const tarball = pack()
+  const project = install(tarball)
+  checkExports(project)
+  checkTypes(project)
+  console.log(`package: ${Object.keys(EXPORTS).join(', ')} can be imported, and their types are right`)
+} finally {
+  rmSync(scratch, { recursive: true, force: true })
+}
+
+function pack() {
+  const [packed] = JSON.parse(npm(root, ['pack', '--json', '--ignore-scripts', '--pack-destination', scratch]))
+  const unwanted = packed.files.map((file) => file.path).filter((path) => UNWANTED.test(path))
+  if (unwanted.length > 0) fail(`these files do not belong into the package: ${unwanted.join(', ')}`)
+  return join(scratch, packed.filename)
+}
+
+function install(tarball) {
+  const project = join(scratch, 'project')
+  mkdirSync(project)
+  writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'user', private: true, type: 'module' }))
+  const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const types = `@types/node@${own.devDependencies['@types/node']}`
+  npm(project, ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', tarball, types])
+  return project
+}
+
+function checkExports(project) {
+  for (const [specifier, expected] of Object.entries(EXPORTS)) {
+    const program = `console.log(JSON.stringify(Object.keys(await import('${specifier}')).sort()))`
+    const actual = JSON.parse(node(project, ['--input-type=module', '-e', program]))
+    const missing = expected.filter((name) => !actual.includes(name))
+    const surplus = actual.filter((name) => !expected.includes(name))
+    if (missing.length > 0) fail(`${specifier} does not export ${missing.join(', ')}`)
+    if (surplus.length > 0)
+      fail(`${specifier} exports ${surplus.join(', ')}, which scripts/check-package.mjs does not expect`)
+  }
+}
+
+function checkTypes(project) {
+  writeFileSync(join(project, 'program.ts'), PROGRAM)
+  const compilerOptions = {
+    module: 'nodenext',
+    target: 'es2024',
+    lib: ['es2024', 'esnext.disposable'],
+    types: ['node'],
+    strict: true,
+    // Declarations are checked too (no skipLibCheck): a user's compiler finds what is wrong in ours.
+    noEmit: true,
+  }
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }))
+  node(project, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'])
+}
+
+function node(cwd, args) {
+  return execute(process.execPath, args, { cwd })
+}
+
+function npm(cwd, args) {
+  const path = process.env.npm_execpath
+  if (path && /npm-cli\.c?js$/.test(path)) return execute(process.execPath, [path, ...args], { cwd })
+  return execute('npm', args, { cwd, shell: process.platform === 'win32' })
+}
+
+function execute(command, args, options) {
+  try {
+    return execFileSync(command, args, { ...options, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+  } catch (error) {
+    fail(`${command} ${args.join(' ')}\n${error.stdout ?? ''}${error.stderr ?? error.message}`)
+  }
+}
+
+function fail(message) {
+  console.error(`package: ${message}`)
+  rmSync(scratch, { recursive: true, force: true })
+  process.exit(1)
+}

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // These need a Docker daemon: `npm run test:container`.
+    exclude: ['test/container/**', '**/node_modules/**'],
+    // A file starts servers and child processes of its own: real processes, so that signals and exits are theirs alone.
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+})
