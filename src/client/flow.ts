@@ -7,7 +7,7 @@ import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
 import { factPath } from '../../streams/facts.ts'
-import type { RunState } from '../../projections/state.ts'
+import { type RunState, stateKey } from '../../projections/state.ts'
 import { type AnyAsset, isAsset, type Asset } from '../define/asset.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { factEntry } from '../engine/dispatch.ts'
@@ -45,6 +45,9 @@ export interface MaterializeOptions {
   /** The pipeline, for an asset that was declared in several. */
   readonly pipeline?: Pipeline
 }
+
+/** How many documents are asked for side by side. */
+const READ_AHEAD = 64
 
 /** Connects, checks the server, and creates or checks the namespace's streams and buckets. Errors: `unreachable`, `server_too_old`, `no_jetstream`, `invalid`. */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
@@ -123,7 +126,10 @@ export class Flow {
     return new Run<V>(this.#runDeps(), id)
   }
 
-  /** Runs, newest first, from the state buckets. `open`: only those that have not ended. At most `limit` (default 100). */
+  /**
+   * Runs, newest first, from the state buckets. `open`: only those that have not ended. At most `limit` (default 100). Without `open` it reads every run there is,
+   * to sort them: meant for people, not for loops.
+   */
   async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
     const { names, partitions } = this.#topology
     const jsm = await jetstreamManager(this.#connection.nc)
@@ -135,9 +141,10 @@ export class Flow {
       const prefix = names.kvSubject(bucket, `${kind}.`)
       const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
       const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
-      for (const id of ids) {
-        const doc = (await readDoc(this.#connection, names, bucket, `run.${id}`)) as RunState | undefined
-        if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
+      for (let i = 0; i < ids.length; i += READ_AHEAD) {
+        const some = ids.slice(i, i + READ_AHEAD)
+        const docs = await Promise.all(some.map((id) => readDoc(this.#connection, names, bucket, stateKey.run(id))))
+        for (const doc of docs as (RunState | undefined)[]) if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
       }
     }
     return found.toSorted((a, b) => b.requestedAt.getTime() - a.requestedAt.getTime()).slice(0, limit)

@@ -17,6 +17,7 @@ export class Claim {
   readonly #engine: string
   #revision = 0
   #timer: NodeJS.Timeout | undefined
+  #endWait: (() => void) | undefined
   /** Called once, when the claim is found to be another engine's. */
   onLost: (() => void) | undefined
 
@@ -33,6 +34,31 @@ export class Claim {
     const free = !found || found.payload.length === 0 || found.headers.has('KV-Operation') || found.headers.has('Nats-Marker-Reason')
     if (!free) return false
     return this.#put(found?.seq ?? 0)
+  }
+
+  /**
+   * Waits until the claim may be free: its holder gave it up, or was not heard of for its time to live. Renewals come as core messages, so a standby asks nothing
+   * while the holder lives. A hint: `tryTake` decides.
+   */
+  async untilFree(stop: AbortSignal): Promise<void> {
+    if (stop.aborted) return
+    await new Promise<void>((resolve) => {
+      let timer = setTimeout(resolve, CLAIM_TTL_MS + 200)
+      const subscription = this.#connection.nc.subscribe(this.#subject, {
+        callback: (error, message) => {
+          if (error) return
+          clearTimeout(timer)
+          if (message.data.length === 0) resolve()
+          else timer = setTimeout(resolve, CLAIM_TTL_MS + 200)
+        },
+      })
+      stop.addEventListener('abort', () => resolve(), { once: true })
+      this.#endWait = () => {
+        clearTimeout(timer)
+        if (!this.#connection.isClosed) subscription.unsubscribe()
+      }
+    })
+    this.#endWait?.()
   }
 
   /** Keeps the claim until `release`. */

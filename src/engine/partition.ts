@@ -23,7 +23,7 @@ import type { StoredMessage } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Checkpointer } from './checkpoint.ts'
-import { Claim, CLAIM_TTL_MS } from './claim.ts'
+import { Claim } from './claim.ts'
 import { dispatch, type DispatchContext } from './dispatch.ts'
 import { Reconciler } from './reconciler.ts'
 import { Store } from './store.ts'
@@ -49,6 +49,7 @@ export class EnginePartition {
   readonly #options: EnginePartitionOptions
   #stopping = false
   #reader: Reader | undefined
+  readonly #stop = new AbortController()
   #wake: (() => void) | undefined
   #done: Promise<void> | undefined
   #active = Promise.withResolvers<void>()
@@ -69,6 +70,7 @@ export class EnginePartition {
   /** Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at once. */
   async stop(): Promise<void> {
     this.#stopping = true
+    this.#stop.abort()
     this.#reader?.stop()
     this.#wake?.()
     await this.#done
@@ -80,7 +82,7 @@ export class EnginePartition {
       const claim = new Claim(connection, topology.names, p, engine)
       try {
         if (!(await claim.tryTake())) {
-          await this.#pause(CLAIM_TTL_MS / 4)
+          await claim.untilFree(this.#stop.signal)
           continue
         }
       } catch {
