@@ -36,6 +36,7 @@ interface Unit {
   readonly expectations: readonly string[]
   readonly deadlineMs: number
   uncertain: boolean
+  told: boolean
   readonly settle: (result: Appended | Error) => void
 }
 
@@ -115,7 +116,7 @@ export class Appender {
     // What has no expectation is made recognizable by a message id, for the case of a lost answer.
     const marked = entries.map((entry, i) => (entry.expect || entry.msgId ? entry : { ...entry, msgId: `${id}.${i}` }))
     const expectations = marked.flatMap((entry) => (entry.expect ? [entry.expect.subject ?? entry.subject] : []))
-    return { id, entries: marked, bytes, expectations, deadlineMs: Date.now() + this.#giveUpMs, uncertain: false }
+    return { id, entries: marked, bytes, expectations, deadlineMs: Date.now() + this.#giveUpMs, uncertain: false, told: false }
   }
 
   async #run(): Promise<void> {
@@ -123,7 +124,15 @@ export class Appender {
     try {
       // The first caller's siblings of this very turn of the event loop join its group.
       await Promise.resolve()
-      while (this.#queue.length > 0) await this.#sendGroup(this.#takeGroup())
+      while (this.#queue.length > 0) {
+        const group = this.#takeGroup()
+        try {
+          await this.#sendGroup(group)
+        } catch (error) {
+          // Not foreseen: its callers must hear of it, or they wait for ever. Who has been told hears nothing new.
+          for (const unit of group) this.#done(unit, error instanceof Error ? error : new FlowStoneError('internal', messageOf(error)))
+        }
+      }
     } finally {
       this.#busy = false
       for (const wake of this.#idle.splice(0)) wake()
@@ -182,6 +191,8 @@ export class Appender {
   }
 
   #done(unit: Unit, result: Appended | Error): void {
+    if (unit.told) return
+    unit.told = true
     this.#queuedBytes -= unit.bytes
     unit.settle(result)
     for (const wake of this.#room.splice(0)) wake()

@@ -1,7 +1,8 @@
 /** One execution of an asset's own code: `execute` of a plain asset, the scatter function, or the gather. */
-import { ConflictError } from '../../streams/errors.ts'
+import { CancelledError, ConflictError, InvalidError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext, ScatterResult } from '../define/asset.ts'
 import { factEntry } from '../engine/dispatch.ts'
@@ -37,40 +38,38 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
     append({ name: 'asset.started', ids, data: { phase: task.kind, worker: shared.id, delivery: held.count } }).catch(() => undefined)
   }, ANNOUNCE_MS)
   emit('flowstone:materialization.start', event)
-  let failure: Failure | undefined
+  let outcome: { stored: StoredValue | undefined } | Failure
   try {
     const value = await runPhase(shared, held, task, asset, run, name)
-    clearTimeout(announce)
-    if (task.kind !== 'scatter') {
-      const stored = await shared.io.store(asset.definition.io, value, { run: task.run, asset: asset.name, partition: task.partition })
-      await append({
-        name: 'asset.materialized',
-        ids: { asset: name, run },
-        data: {
-          run: task.run,
-          asset: asset.name,
-          pipeline: task.pipeline,
-          ...(task.partition === undefined ? {} : { partition: task.partition }),
-          attempt: task.attempt,
-          worker: shared.id,
-          value: stored,
-          durationMs: Math.round(performance.now() - startedMs),
-        },
-      })
-    }
-    emit('flowstone:materialization.stop', { ...event, durationMs: performance.now() - startedMs })
+    const { partition } = task
+    outcome = { stored: task.kind === 'scatter' ? undefined : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }) }
   } catch (thrown) {
-    // The asset has ended already: by another attempt, or cancelled. What this one did does not count.
-    if (thrown instanceof ConflictError) return
-    failure = failureOf(thrown)
-  } finally {
-    clearTimeout(announce)
+    outcome = failureOf(thrown)
   }
-  if (failure) {
-    const durationMs = performance.now() - startedMs
-    emit('flowstone:materialization.exception', { ...event, durationMs, error: failure.thrown, outcome: failure.outcome })
-    await report(append, ids, task, shared.id, failure, durationMs)
+  clearTimeout(announce)
+  const durationMs = performance.now() - startedMs
+  if ('stored' in outcome && outcome.stored) {
+    const { run: runText, pipeline, attempt, partition } = task
+    const data = { run: runText, asset: name, pipeline, ...(partition === undefined ? {} : { partition }), attempt, worker: shared.id }
+    const fact: FactDraft = { name: 'asset.materialized', ids: { asset: name, run }, data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) } }
+    try {
+      await append(fact)
+    } catch (error) {
+      // Ended already: by another attempt, or cancelled. What this one did does not count.
+      if (error instanceof ConflictError) return
+      // Stored by nobody, ever: too large for a message, or refused by the server. Anything else comes again.
+      if (!(error instanceof InvalidError)) throw error
+      outcome = failureOf(error)
+    }
   }
+  if ('stored' in outcome) {
+    emit('flowstone:materialization.stop', { ...event, durationMs })
+    return
+  }
+  emit('flowstone:materialization.exception', { ...event, durationMs, error: outcome.thrown, outcome: outcome.outcome })
+  // Its asset has ended, which is why it was aborted: there is nobody to report to.
+  if (held.abort.signal.aborted && outcome.thrown instanceof CancelledError) return
+  await report(append, ids, task, shared.id, outcome, durationMs)
 }
 
 /** A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The engine decides what follows. */
