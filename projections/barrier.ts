@@ -7,6 +7,7 @@
  *   open    scatter.sized      → open, total fixed; closes if all are done (also 0)       worker
  *   open    scatter.outcomes   → open, instances done, or leased again; closes at the last  worker
  *   open    scatter.split      → open, the lease's rest is leased again one by one        worker that was given it a second time, or drains
+ *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged
  *
@@ -16,13 +17,13 @@
  * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the same leases with the same ids.
  */
 import type { AssetName } from '../streams/ids.ts'
-import type { AssetSpec, ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
+import type { AssetSpec, ErrorInfo, RetrySpec, ScatterStatus } from '../streams/schemas.ts'
 import type { LeaseTask } from '../streams/tasks.ts'
 import type { Fact, FactOf } from '../streams/facts.ts'
 import { backoffMs } from './backoff.ts'
 import { isDone, markDone, newSegment, segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
-import { type BarrierState, type Lease, type RunState, stateKey, type View } from './state.ts'
+import { type BarrierState, type Lease, type Refeed, type RunState, stateKey, type View } from './state.ts'
 
 export const SLABS_PER_CHUNK = 256
 
@@ -35,6 +36,8 @@ const WINDOW_START = 64
 export const WINDOW_MAX = 4096
 /** A lease that waited less than this on WORK shows that workers have room. */
 const IDLE_WAIT_MS = 50
+/** Most separate stretches of failed instances that wait for the first pass to be over; the document must stay small. */
+export const PARKED_MAX = 4096
 const WORKER_SEEN_MS = 60_000
 
 export interface BarrierContext {
@@ -107,7 +110,7 @@ export function stepBarrier(context: BarrierContext, fact: BarrierFact): Command
       fact satisfies never
   }
   if (barrier.closing) return []
-  const end = endOf(barrier)
+  const end = endOf(context, barrier)
   if (end) {
     barrier.closing = true
     return [closeCommand(barrier, end)]
@@ -128,6 +131,7 @@ export function closeBarrier(view: View, fact: FactOf<'scatter.closed'>): Barrie
   // What was on its way is of no interest any more; the document stays small for as long as the run is kept.
   barrier.leases = {}
   barrier.refeed = []
+  delete barrier.parked
   barrier.again = {}
   barrier.delayed = 0
   barrier.workers = {}
@@ -154,14 +158,34 @@ export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus
   }
 }
 
-function endOf(barrier: BarrierState): { status: ScatterStatus; error?: ErrorInfo } | undefined {
-  if (barrier.failed > 0) {
-    const cause = barrier.error
-    const message = `an instance failed, and failureMode is all_or_nothing: ${cause?.message ?? 'unknown error'}`
-    return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
+/** How instances of an asset are retried: their own rule where there is one, else the asset's. */
+export function instanceRetry(spec: AssetSpec): RetrySpec {
+  return spec.scatter?.retry ?? spec.retry
+}
+
+/**
+ * Whether it is over. A threshold given as a fraction is measured against the total, so it is looked at from the moment the total is known; one given as a count
+ * from the first failure on.
+ */
+function endOf({ spec }: BarrierContext, barrier: BarrierState): { status: ScatterStatus; error?: ErrorInfo } | undefined {
+  const { failed, succeeded, total, error: cause } = barrier
+  const partial = spec.scatter?.failureMode === 'partial'
+  if (failed > 0) {
+    const why = cause?.message ?? 'unknown error'
+    if (!partial) {
+      const message = `an instance failed, and failureMode is all_or_nothing: ${why}`
+      return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
+    }
+    const threshold = spec.scatter?.threshold ?? { fraction: 0 }
+    const allowed = 'count' in threshold ? threshold.count : total === undefined ? undefined : threshold.fraction * total
+    // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.
+    if (allowed !== undefined && failed > allowed + 1e-9) {
+      const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${total}`
+      return { status: 'failed', error: { code: 'threshold_passed', message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}` } }
+    }
   }
-  if (barrier.total !== undefined && barrier.succeeded + barrier.failed === barrier.total) return { status: 'completed' }
-  return undefined
+  if (total === undefined || succeeded + failed !== total) return undefined
+  return { status: failed > 0 ? 'partial_failure' : 'completed' }
 }
 
 function storeSlab({ view }: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.items'>): void {
@@ -206,8 +230,8 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
     endLease(barrier, leaseId(index, index + 1, again[0]))
     return
   }
-  if (barrier.leases[from]) returnOne(barrier, from)
-  else dropFromRefeed(barrier, index)
+  // One that waits to be leased again has left its lease already.
+  if (!dropFromWaiting(barrier, index)) returnOne(barrier, from)
 }
 
 function takeError(
@@ -230,11 +254,16 @@ function takeError(
   returnOne(barrier, from)
   delete barrier.again[index]
 
-  const { retry } = context.spec
+  const retry = instanceRetry(context.spec)
   if (error.outcome === 'terminal' || failures >= retry.maxAttempts) {
     markOnce(context, barrier, index, true)
     barrier.failed += 1
+    if (error.outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1
     barrier.error ??= error.error
+    return []
+  }
+  if (context.spec.scatter?.strategy === 'batch' && error.outcome !== 'handed_back') {
+    barrier.parked = addToRanges(barrier.parked ?? [], { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures })
     return []
   }
   const waitMs =
@@ -248,7 +277,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   if (!range || !lease) return []
   const lost = fact.data.reason === 'lost'
   const failures = lease.failures + (lost ? 1 : 0)
-  const exhausted = failures >= context.spec.retry.maxAttempts
+  const exhausted = failures >= instanceRetry(context.spec).maxAttempts
   for (let index = range.from; index < range.to; index++) {
     if (isDone(segmentFor(context, barrier, index), index)) continue
     const again = barrier.again[index]
@@ -260,25 +289,48 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
       barrier.error ??= { code: 'worker_lost', message: `the worker died while it ran instance ${index}, ${failures} time(s)` }
       continue
     }
-    const last = barrier.refeed.at(-1)
-    if (last && last.to === index && last.slab === lease.slab && last.ordinal === range.ordinal + 1 && last.failures === failures) last.to += 1
-    else barrier.refeed.push({ from: index, to: index + 1, slab: lease.slab, ordinal: range.ordinal + 1, failures })
+    addToRanges(barrier.refeed, { from: index, to: index + 1, slab: lease.slab, ordinal: range.ordinal + 1, failures })
   }
   endLease(barrier, fact.data.lease)
   return []
 }
 
+/** Adds one instance to the last range, where it continues that. */
+function addToRanges(ranges: Refeed[], one: Refeed): Refeed[] {
+  const last = ranges.at(-1)
+  const continues = last && last.to === one.from && last.slab === one.slab && last.ordinal === one.ordinal && last.failures === one.failures
+  if (continues) last.to = one.to
+  else ranges.push(one)
+  return ranges
+}
+
+/** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
+function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
+  const { parked } = barrier
+  if (!parked || parked.length === 0) return
+  const passOver = barrier.total !== undefined && barrier.fedTo === barrier.stored && barrier.refeed.length === 0 && Object.keys(barrier.leases).length === 0
+  if (!passOver && parked.length < PARKED_MAX) return
+  delete barrier.parked
+  for (const range of parked) {
+    const wait = backoffMs(instanceRetry(context.spec), range.failures, `${barrier.run}.${barrier.asset}`)
+    barrier.refeed.push({ ...range, dueMs: nowMs + wait })
+  }
+}
+
 /** Keeps the window full: first what is due again, one by one, then new instances in leases of the present size. */
 function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Command[] {
   const commands: Command[] = []
+  releaseParked(context, barrier, nowMs)
   let open = Object.keys(barrier.leases).length - barrier.delayed
   while (open < barrier.window) {
     const head = barrier.refeed[0]
     if (head) {
-      const { from, slab, ordinal, failures } = head
+      const { from, slab, ordinal, failures, dueMs } = head
+      const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
+      if (waitMs > 0 && barrier.delayed >= WINDOW_MAX) break
       head.from += 1
       if (head.from >= head.to) barrier.refeed.shift()
-      commands.push(leaseOne(context, barrier, from, slab, ordinal, failures, nowMs, 0))
+      commands.push(leaseOne(context, barrier, from, slab, ordinal, failures, nowMs, waitMs))
     } else {
       if (barrier.fedTo >= barrier.stored || barrier.delayed >= WINDOW_MAX) break
       const slab = slabAt(context.view, barrier)
@@ -361,20 +413,20 @@ export function leaseCommand({ run, spec }: Pick<BarrierContext, 'run' | 'spec'>
     version: run.version,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
     deps: depsOf(run, spec),
-    ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
+    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
     from: range.from,
     to: range.to,
     slab: lease.slab,
     lease: id,
     ordinal: range.ordinal,
     attempt: lease.failures + 1,
-    maxAttempts: spec.retry.maxAttempts,
+    maxAttempts: instanceRetry(spec).maxAttempts,
   }
   return {
     do: 'task',
     task,
-    queue: spec.queue,
-    priority: spec.priority,
+    queue: spec.scatter?.queue ?? spec.queue,
+    priority: spec.scatter?.priority ?? spec.priority,
     ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
   }
 }
@@ -402,15 +454,19 @@ function endLease(barrier: BarrierState, id: string): void {
   delete barrier.leases[id]
 }
 
-function dropFromRefeed(barrier: BarrierState, index: number): void {
-  const at = barrier.refeed.findIndex((range) => index >= range.from && index < range.to)
-  const range = barrier.refeed[at]
-  if (!range) return
-  const parts = [
-    { ...range, to: index },
-    { ...range, from: index + 1 },
-  ].filter((part) => part.from < part.to)
-  barrier.refeed.splice(at, 1, ...parts)
+function dropFromWaiting(barrier: BarrierState, index: number): boolean {
+  for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
+    const at = ranges.findIndex((range) => index >= range.from && index < range.to)
+    const range = ranges[at]
+    if (!range) continue
+    const parts = [
+      { ...range, to: index },
+      { ...range, from: index + 1 },
+    ].filter((part) => part.from < part.to)
+    ranges.splice(at, 1, ...parts)
+    return true
+  }
+  return false
 }
 
 function segmentFor({ view }: BarrierContext, barrier: BarrierState, index: number): Uint8Array {

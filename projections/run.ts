@@ -241,8 +241,11 @@ export function scatterClosed(view: View, run: RunState, pipeline: PipelineSpec,
       const error = fact.data.error ?? { code: 'scatter_failed', message: 'the scatter failed' }
       return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
     }
-    case 'cancelled':
-      return [{ do: 'abort', run: run.id, asset: spec.name }]
+    case 'cancelled': {
+      asset.ending = true
+      const error = { code: 'cancelled', message: `scatter ${spec.name} was cancelled` }
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+    }
     default:
       return fact.data.status satisfies never
   }
@@ -262,6 +265,18 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
     commands.push({ do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data } })
   }
   return [...commands, ...finishIfDone(run, fact)]
+}
+
+/** A scatter is cancelled by itself: its asset fails with `cancelled`. What never ran is not counted as failed. */
+export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested'>): Command[] {
+  const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
+  const barrier = view.get(key)
+  const commands = closeIfOpen(barrier, 'cancelled', undefined)
+  if (barrier && commands.length > 0) {
+    barrier.seq = fact.seq
+    view.put(key, barrier)
+  }
+  return commands
 }
 
 export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {

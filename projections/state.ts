@@ -85,6 +85,8 @@ export interface Refeed {
   slab: number
   ordinal: number
   failures: number
+  /** Server time from which it may run. */
+  dueMs?: number
 }
 
 export interface BarrierState {
@@ -107,6 +109,10 @@ export interface BarrierState {
   leases: Record<string, Lease>
   delayed: number
   refeed: Refeed[]
+  /** With `strategy: batch`: failed instances that wait until the first pass is over. */
+  parked?: Refeed[]
+  /** Of `failed`: those whose last attempt ran out of time. */
+  timedOut?: number
   /** Instances with an execution behind them that did not count as their end: [ordinal of the current lease, failures so far, slab]. */
   again: Record<string, [number, number, number]>
   leaseSize: number

@@ -6,7 +6,7 @@ import type { Fact, FactOf } from '../streams/facts.ts'
 import { closeBarrier, parseLeaseId, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
-import { cancelRun, finishRun, planned, requestRun, scatterClosed, scatterSized, scatterStarted, stepAsset } from './run.ts'
+import { cancelRun, cancelScatter, finishRun, planned, requestRun, scatterClosed, scatterSized, scatterStarted, stepAsset } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
 /**
@@ -51,6 +51,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
     case 'run.cancel_requested':
       return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
     case 'asset.failed':
+    case 'scatter.cancel_requested':
     case 'scatter.closed':
       return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     case 'scatter.items':
@@ -138,6 +139,8 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline
     case 'scatter.outcomes':
     case 'scatter.split':
       return stepBarrier({ view, run, spec }, fact)
+    case 'scatter.cancel_requested':
+      return cancelScatter(view, fact)
     case 'scatter.closed':
       closeBarrier(view, fact)
       return scatterClosed(view, run, pipeline, fact)

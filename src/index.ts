@@ -4,6 +4,9 @@ export {
   type AnyAsset,
   type Asset,
   type AssetContext,
+  type FailureMode,
+  type InstanceOptions,
+  type ScatterFailure,
   type InstanceContext,
   type Resources,
   type RetryOptions,
@@ -15,6 +18,7 @@ export { type Pipeline, pipeline } from './define/pipeline.ts'
 export { connect, type ConnectOptions, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
+export type { FailedInstance, PendingInstance, Scatters, ScatterStatus } from './client/scatter.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
 export type { Worker, WorkerOptions } from './worker/worker.ts'
@@ -30,3 +34,4 @@ export {
   TerminalError,
   TimeoutError,
 } from '../streams/errors.ts'
+export { canonicalKey, sameKey, scatterKeyHash } from '../streams/keys.ts'

@@ -39,6 +39,7 @@ export const FACTS = {
   'scatter.sized': { path: 'scatter.:run.:asset.sized', format: 'json', version: 1, schema: s.scatterSized },
   'scatter.outcomes': { path: 'scatter.:run.:asset.outcomes', format: 'msgpack', version: 1, schema: s.scatterOutcomes },
   'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
+  'scatter.cancel_requested': { path: 'scatter.:run.:asset.cancel_requested', format: 'json', version: 1, schema: s.scatterCancelRequested },
   'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
   'trigger.refused': { path: 'trigger.:seq.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>

@@ -34,8 +34,21 @@ export const retryOptions = z.object({
 })
 export type RetrySpec = z.infer<typeof retryOptions>
 
-/** There when the asset scatters. What its options will be stands here. */
-export const scatterSpec = z.object({})
+export const failureThreshold = z.union([z.object({ fraction: z.number().min(0).max(1) }), z.object({ count })])
+export type FailureThreshold = z.infer<typeof failureThreshold>
+
+/** There when the asset scatters: how its instances run. Defaults are those of logs that were written before an option was there. */
+export const scatterSpec = z.object({
+  failureMode: z.enum(['all_or_nothing', 'partial']).default('all_or_nothing'),
+  threshold: failureThreshold.default({ fraction: 0 }),
+  strategy: z.enum(['individual', 'batch']).default('individual'),
+  retry: retryOptions.optional(),
+  timeoutMs: z.number().positive().optional(),
+  queue: token.optional(),
+  priority: z.int().min(0).max(3).optional(),
+  duplicates: z.enum(['error', 'drop', 'allow']).default('allow'),
+})
+export type ScatterSpec = z.infer<typeof scatterSpec>
 
 export const assetSpec = z.object({
   name: token,
@@ -151,6 +164,8 @@ export const scatterOutcomes = z.object({
   heldMs: z.number().min(0).optional(),
 })
 export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
+
+export const scatterCancelRequested = z.object({ reason: z.string().optional() })
 
 export const scatterSplit = z.object({ lease: token, reason: z.enum(['lost', 'handed_back']), worker: token })
 

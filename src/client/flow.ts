@@ -24,6 +24,7 @@ import { factOf } from '../worker/values.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
+import { Scatters } from './scatter.ts'
 
 export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   /** I/O managers by name, besides `nats` (the default one of every asset). */
@@ -70,12 +71,15 @@ export class Flow {
   readonly #registered = new Map<string, Promise<void>>()
   readonly #parts: { stop(): Promise<void> }[] = []
   #closing: Promise<void> | undefined
+  /** Look into scatters, and act on them. */
+  readonly scatter: Scatters
 
   constructor(connection: Connection, topology: Topology, options: ConnectOptions) {
     this.#connection = connection
     this.#topology = topology
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
+    this.scatter = new Scatters(this.#runDeps())
   }
 
   get namespace(): string {

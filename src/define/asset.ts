@@ -2,7 +2,8 @@
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
-import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
+import { nearest } from '../../streams/nearest.ts'
+import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
 
@@ -42,6 +43,43 @@ export interface ScatterResult<K, I> {
   readonly value: I
 }
 
+/** An instance that failed for good, in a scatter with `failureMode: 'partial'`. */
+export interface ScatterFailure<K> {
+  readonly key: K
+  readonly index: number
+  readonly status: 'failed'
+  readonly value?: undefined
+  readonly error: { readonly code: string; readonly message: string }
+}
+
+export type FailureMode = 'all_or_nothing' | 'partial'
+/** What a gather gets: failed instances only where the scatter goes on without them. */
+export type Gathered<K, I, F extends FailureMode> = ScatterResult<K, I> | (F extends 'partial' ? ScatterFailure<K> : never)
+
+/** How the instances of a scatter run. Queue, priority and retry are those of the asset unless said otherwise. */
+export interface InstanceOptions<F extends FailureMode = FailureMode> {
+  /**
+   * `all_or_nothing` (default): the first instance that fails for good fails the scatter at once. `partial`: it goes on until `failureThreshold` is passed;
+   * ended below that it is a `partial_failure`, and the gather and what is downstream run.
+   */
+  readonly failureMode?: F
+  /**
+   * How many may fail with `partial`: a fraction of the total (0 to 1), or `{ count }`. Default 0: none. A fraction is looked at once all keys are known. Passed, the
+   * scatter fails at once, what runs is aborted, and what waits is not begun.
+   */
+  readonly failureThreshold?: number | { readonly count: number }
+  readonly retry?: RetryOptions & {
+    /** `individual` (default): each failed instance again after its own backoff. `batch`: all failed ones together, when the first pass is over. */
+    readonly strategy?: 'individual' | 'batch'
+  }
+  readonly queue?: string
+  readonly priority?: 0 | 1 | 2 | 3
+  /** Longest time for one instance. Default `'30m'`; `Infinity` for none. */
+  readonly timeout?: Duration
+  /** Keys that stand for the same thing (see `scatterKeyHash`): `error` (default) fails the scatter and lists them; `drop` keeps the first of each. `allow` keeps all. */
+  readonly duplicates?: 'error' | 'drop' | 'allow'
+}
+
 export interface RetryOptions {
   /** How often the code is run at the most, failures of the worker process included. Default 3. 1: never again. */
   readonly maxAttempts?: number
@@ -56,7 +94,7 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
   readonly queue?: string
   /** 0 (first) to 3. Default 1. */
   readonly priority?: 0 | 1 | 2 | 3
-  /** Longest time for one execution (of one instance, where the asset scatters). Default none. Over it, `signal` is aborted and the attempt has failed. */
+  /** Longest time for one execution; of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is aborted and the attempt has failed. */
   readonly timeout?: Duration
   readonly retry?: RetryOptions
   /** Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default `nats`. */
@@ -83,52 +121,51 @@ export interface Definition {
   readonly io: string
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
-  gather?(results: AsyncIterable<ScatterResult<unknown, unknown>>, ctx: AssetContext, deps: Readonly<Record<string, unknown>>): unknown
+  gather?(results: AsyncIterable<Gathered<unknown, unknown, FailureMode>>, ctx: AssetContext, deps: Readonly<Record<string, unknown>>): unknown
 }
 
 export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOptions<D> {
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
-export interface ScatterOptions<D extends readonly AnyAsset[], K, I> extends CommonOptions<D> {
+export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode> extends CommonOptions<D> {
+  readonly scatterOptions?: InstanceOptions<F>
   /** The keys, one for each instance: a list, or any iterable or async iterable. Called once an attempt; an empty one closes the scatter as completed. */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */
   execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I>
 }
 
-export interface GatherOptions<D extends readonly AnyAsset[], K, I, V> extends ScatterOptions<D, K, I> {
+export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode> extends ScatterOptions<D, K, I, F> {
   /** Makes the asset's value of the results, which come in the order of the keys, read from the log as they are asked for. */
-  gather(results: AsyncIterable<ScatterResult<K, I>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
+  gather(results: AsyncIterable<Gathered<K, I, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
-const ALLOWED = ['dependsOn', 'queue', 'priority', 'timeout', 'retry', 'io', 'execute', 'scatter', 'gather']
+const ALLOWED = ['dependsOn', 'queue', 'priority', 'timeout', 'retry', 'io', 'execute', 'scatter', 'scatterOptions', 'gather']
 
 /**
  * Declares an asset. Three forms: plain (`execute`), scatter (`scatter` and `execute`; the value is the list of `{ key, value }`), and scatter with `gather`.
  * Throws InvalidError that names the option at fault.
  */
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never, V = never>(
+export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never, V = never, const F extends FailureMode = 'all_or_nothing'>(
   name: N,
-  options: GatherOptions<D, K, I, V>,
+  options: GatherOptions<D, K, I, V, F>,
 ): Asset<N, V>
 export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never>(
   name: N,
   options: ScatterOptions<D, K, I>,
 ): Asset<N, { key: K; value: I }[]>
 export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = never>(name: N, options: PlainOptions<D, V>): Asset<N, V>
-export function asset(name: string, options: CommonOptions<readonly AnyAsset[]> & Pick<Definition, 'execute' | 'scatter' | 'gather'>): AnyAsset {
+export function asset(name: string, options: CommonOptions<readonly AnyAsset[]> & Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions }): AnyAsset {
   checkName('asset name', name)
   const at = `asset ${name}`
   if (typeof options !== 'object' || options === null) throw new InvalidError(`${at}: options must be an object with execute`)
-  for (const key of Object.keys(options)) {
-    if (!ALLOWED.includes(key)) throw new InvalidError(`${at}: there is no option ${key}; allowed are ${ALLOWED.join(', ')}`)
-  }
+  refuseUnknown(at, options, ALLOWED)
   for (const key of ['execute', 'scatter', 'gather'] as const) {
     const value: unknown = options[key]
     if (typeof value !== 'function' && (key === 'execute' || value !== undefined)) throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
   }
-  if (options.gather && !options.scatter) throw new InvalidError(`${at}: gather needs scatter`)
+  for (const key of ['gather', 'scatterOptions'] as const) if (options[key] && !options.scatter) throw new InvalidError(`${at}: ${key} needs scatter`)
   const dependsOn = options.dependsOn ?? []
   if (!Array.isArray(dependsOn)) throw new InvalidError(`${at}: dependsOn must be an array of assets`)
   for (const [i, dependency] of dependsOn.entries()) {
@@ -142,11 +179,11 @@ export function asset(name: string, options: CommonOptions<readonly AnyAsset[]> 
   const spec: AssetSpec = {
     name,
     dependsOn: names,
-    ...(options.scatter ? { scatter: {} } : {}),
+    ...(options.scatter ? { scatter: parseInstanceOptions(at, options.scatterOptions ?? {}) } : {}),
     queue: checkName(`${at}: queue`, options.queue ?? 'default'),
-    priority: parsePriority(at, options.priority),
+    priority: parsePriority(`${at}: priority`, options.priority),
     ...(options.timeout === undefined ? {} : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, options.timeout)) }),
-    retry: parseRetry(at, options.retry),
+    retry: parseRetry(`${at}: retry`, options.retry),
   }
   const { execute, scatter, gather } = options
   const definition: Definition = { dependsOn, spec, io: options.io ?? 'nats', execute, ...(scatter ? { scatter } : {}), ...(gather ? { gather } : {}) }
@@ -157,10 +194,56 @@ export function isAsset(value: unknown): value is AnyAsset {
   return typeof value === 'object' && value !== null && 'definition' in value && 'name' in value && typeof value.name === 'string'
 }
 
-function parsePriority(at: string, value: unknown): number {
+const INSTANCE_ALLOWED = ['failureMode', 'failureThreshold', 'retry', 'queue', 'priority', 'timeout', 'duplicates']
+const INSTANCE_TIMEOUT_MS = 30 * 60_000
+
+function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterSpec {
+  const at = `${asset}: scatterOptions`
+  refuseUnknown(at, options, INSTANCE_ALLOWED)
+  const { failureThreshold = 0, queue, priority, timeout } = options
+  const count = typeof failureThreshold === 'object' ? failureThreshold.count : undefined
+  if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
+    throw new InvalidError(`${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`)
+  }
+  const failureMode = oneOf(`${at}: failureMode`, options.failureMode ?? 'all_or_nothing', ['all_or_nothing', 'partial'])
+  if (failureMode === 'all_or_nothing' && options.failureThreshold !== undefined) {
+    throw new InvalidError(`${at}: failureThreshold needs failureMode 'partial'; with 'all_or_nothing' the first failed instance ends the scatter`)
+  }
+  const { strategy, ...retry } = options.retry ?? {}
+  return {
+    failureMode,
+    threshold: count === undefined ? { fraction: Number(failureThreshold) } : { count },
+    strategy: oneOf(`${at}: retry.strategy`, strategy ?? 'individual', ['individual', 'batch']),
+    ...(options.retry === undefined ? {} : { retry: parseRetry(`${at}: retry`, retry) }),
+    ...(timeout === Number.POSITIVE_INFINITY
+      ? {}
+      : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, timeout ?? INSTANCE_TIMEOUT_MS)) }),
+    ...(queue === undefined ? {} : { queue: checkName(`${at}: queue`, queue) }),
+    ...(priority === undefined ? {} : { priority: parsePriority(`${at}: priority`, priority) }),
+    duplicates: oneOf(`${at}: duplicates`, options.duplicates ?? 'error', ['error', 'drop', 'allow']),
+  }
+}
+
+function isFraction(value: unknown): boolean {
+  return typeof value === 'number' && value >= 0 && value <= 1
+}
+
+function oneOf<const T extends string>(field: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((candidate) => candidate === value)
+  if (found !== undefined) return found
+  throw new InvalidError(`${field} must be one of ${allowed.join(', ')}, got ${JSON.stringify(value)}`)
+}
+
+function refuseUnknown(at: string, options: object, allowed: readonly string[]): void {
+  for (const key of Object.keys(options)) {
+    if (!allowed.includes(key)) throw new InvalidError(`${at}: there is no option ${key}${nearest(key, allowed)}; allowed are ${allowed.join(', ')}`)
+  }
+}
+
+function parsePriority(field: string, value: unknown): number {
   const checked = z.int().min(0).max(3).safeParse(value ?? 1)
   if (checked.success) return checked.data
-  throw new InvalidError(`${at}: priority must be 0, 1, 2 or 3, got ${JSON.stringify(value)}`)
+  throw new InvalidError(`${field} must be 0, 1, 2 or 3, got ${JSON.stringify(value)}`)
 }
 
 function positive(field: string, ms: number): number {
@@ -169,12 +252,9 @@ function positive(field: string, ms: number): number {
 }
 
 function parseRetry(at: string, retry: RetryOptions | undefined): RetrySpec {
-  const known = ['maxAttempts', 'backoff']
-  for (const key of Object.keys(retry ?? {})) {
-    if (!known.includes(key)) throw new InvalidError(`${at}: retry has no option ${key}; allowed are ${known.join(', ')}`)
-  }
+  refuseUnknown(at, retry ?? {}, ['maxAttempts', 'backoff'])
   const maxAttempts = retry?.maxAttempts ?? 3
-  if (!Number.isInteger(maxAttempts) || maxAttempts < 1) throw new InvalidError(`${at}: retry.maxAttempts must be a whole number from 1, got ${JSON.stringify(maxAttempts)}`)
-  const { minMs, maxMs } = parseRange(`${at}: retry.backoff`, retry?.backoff ?? '1s..60s')
+  if (!Number.isInteger(maxAttempts) || maxAttempts < 1) throw new InvalidError(`${at}.maxAttempts must be a whole number from 1, got ${JSON.stringify(maxAttempts)}`)
+  const { minMs, maxMs } = parseRange(`${at}.backoff`, retry?.backoff ?? '1s..60s')
   return { maxAttempts, backoffMinMs: minMs, backoffMaxMs: maxMs }
 }

@@ -4,10 +4,10 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
-import type { AnyAsset, InstanceContext, ScatterResult } from '../define/asset.ts'
+import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { emit } from '../telemetry.ts'
-import { readResults } from './gather.ts'
+import { type AnyResult, readResults } from './gather.ts'
 import type { Held } from './held.ts'
 import { type Failure, failureOf, runCode } from './run-code.ts'
 import { storeKeys } from './scatter.ts'
@@ -118,7 +118,7 @@ async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, ass
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared
-        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal }
+        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal, duplicates: definition.spec.scatter?.duplicates ?? 'allow' }
         return await storeKeys(target, await definition.scatter?.(deps, ctx))
       }
       case 'gather': {
@@ -133,8 +133,9 @@ async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, ass
   })
 }
 
-async function listOf(results: AsyncIterable<ScatterResult<unknown, unknown>>): Promise<{ key: unknown; value: unknown }[]> {
+/** The default gather: what succeeded. */
+async function listOf(results: AsyncIterable<AnyResult>): Promise<{ key: unknown; value: unknown }[]> {
   const list: { key: unknown; value: unknown }[] = []
-  for await (const { key, value } of results) list.push({ key, value })
+  for await (const { key, value, status } of results) if (status === 'ok') list.push({ key, value })
   return list
 }

@@ -8,7 +8,10 @@ import { factPath } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import type { ScatterResult } from '../define/asset.ts'
+import { isFailed, segmentOf } from '../../projections/bits.ts'
+import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
+import type { FailureMode, Gathered } from '../define/asset.ts'
+import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, headerMap, leaderGet } from '../log/nats.ts'
@@ -26,21 +29,30 @@ export interface GatherSource {
   readonly asset: AssetName
 }
 
-export async function* readResults(source: GatherSource): AsyncGenerator<ScatterResult<unknown, unknown>> {
+export type AnyResult = Gathered<unknown, unknown, FailureMode>
+
+/** `total`: of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
+export async function* readResults(source: GatherSource, options: { total?: number; failuresOnly?: boolean } = {}): AsyncGenerator<AnyResult> {
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const closed = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) })
   const fact = closed && factOf(names, p, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
-  const total = fact.data.total ?? 0
+  const total = fact.data.total ?? options.total ?? 0
   if (total === 0) return
   const cache = new OutcomeCache(source)
   const index = await buildIndex(source, cache, total, fact.seq)
+  const failures = fact.data.failed > 0 ? await FailedInstances.read(source, fact.seq) : undefined
 
   let slab = await source.values.slab(p, run, asset, 0)
   for (let i = 0; i < total; i++) {
     if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
     const key = slab.keys[i - slab.offset]
+    if (failures && (await failures.has(i))) {
+      yield { key, index: i, status: 'failed', error: await errorOf(source, index, cache, i) }
+      continue
+    }
+    if (options.failuresOnly) continue
     const seq = index.seqs[i] ?? 0
     if (seq === 0) throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: the result of instance ${i} is not on the log`)
     const outcomes = cache.peek(seq) ?? (await cache.get(seq))
@@ -55,11 +67,57 @@ interface ResultIndex {
   /** Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so doubles. */
   readonly seqs: Float64Array
   readonly positions: Uint32Array
+  /** The last error reported of an instance that has no success: [sequence, position]. */
+  readonly errors: Map<number, [number, number]>
+}
+
+/** What a failed instance ended with. An instance whose workers all died reported nothing. */
+async function errorOf(source: GatherSource, index: ResultIndex, cache: OutcomeCache, i: number): Promise<{ code: string; message: string }> {
+  const at = index.errors.get(i)
+  if (!at) return { code: 'worker_lost', message: `the worker died each time it ran instance ${i}` }
+  const outcomes = cache.peek(at[0]) ?? (await cache.get(at[0]))
+  const found = outcomes.errors?.find(([position]) => position === at[1])
+  const { code, message } = found?.[1].error ?? { code: 'unknown', message: `scatter ${source.run}.${source.asset}: no error is on record` }
+  return { code, message }
+}
+
+/**
+ * Which instances failed for good: the barrier's own bits. They are final when the state bucket has come as far as scatter.closed, which is a matter of
+ * milliseconds.
+ */
+export class FailedInstances {
+  readonly #source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>
+  #segment: { n: number; bits: Uint8Array | undefined } | undefined
+
+  private constructor(source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>) {
+    this.#source = source
+  }
+
+  static async read(source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>, closedSeq: number): Promise<FailedInstances> {
+    const { connection, names, p } = source
+    for (let look = 1; ; look++) {
+      const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
+      const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
+      if (seq >= closedSeq) return new FailedInstances(source)
+      if (look > 200) throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
+      await connection.ready(Math.min(50 * look, 500))
+    }
+  }
+
+  async has(i: number): Promise<boolean> {
+    const n = segmentOf(i)
+    if (this.#segment?.n !== n) {
+      const { connection, names, p, run, asset } = this.#source
+      const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
+      this.#segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
+    }
+    return this.#segment.bits !== undefined && isFailed(this.#segment.bits, i)
+  }
 }
 
 /** The first success of an index counts: the rule of the barrier's fold. */
 async function buildIndex(source: GatherSource, cache: OutcomeCache, total: number, closedSeq: number): Promise<ResultIndex> {
-  const index = { seqs: new Float64Array(total), positions: new Uint32Array(total) }
+  const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total), errors: new Map() }
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
@@ -86,7 +144,12 @@ async function buildIndex(source: GatherSource, cache: OutcomeCache, total: numb
         cache.put(message.seq, fact.data, message.data.length)
         const failed = new Set(fact.data.errors?.map(([k]) => k))
         for (const [k, i] of fact.data.at.entries()) {
-          if (i >= total || index.seqs[i] !== 0 || failed.has(k)) continue
+          if (i >= total || index.seqs[i] !== 0) continue
+          if (failed.has(k)) {
+            index.errors.set(i, [message.seq, k])
+            continue
+          }
+          index.errors.delete(i)
           index.seqs[i] = message.seq
           index.positions[i] = k
         }

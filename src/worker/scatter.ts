@@ -9,7 +9,8 @@ import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
-import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
+import { type AssetName, hash64, hashBytes64, type RunId } from '../../streams/ids.ts'
+import { canonicalKey, HashSet } from '../../streams/keys.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import type { Appender } from '../log/appender.ts'
@@ -17,7 +18,7 @@ import type { Connection } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from './values.ts'
 
-/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it for this long. */
+/** A slab is closed at this many bytes of keys, at this many keys, or when its first key has waited for this long. */
 const SLAB_BYTES = 200 * 1024
 const SLAB_KEYS = 20_000
 const SLAB_WAIT_MS = 100
@@ -33,17 +34,62 @@ export interface ScatterTarget {
   readonly attempt: number
   readonly worker: string
   readonly signal: AbortSignal
+  readonly duplicates: 'error' | 'drop' | 'allow'
 }
 
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
   if (isList(source)) {
-    const total = await storeList(target, source)
-    if (total !== undefined) return total
+    const list = target.duplicates === 'allow' ? source : [...distinct(source, target.duplicates)]
+    const total = await storeList(target, list)
+    return total ?? (await storeStream(target, list))
   }
   if (!isIterable(source)) {
     throw new TerminalError(`scatter must return a list, an iterable or an async iterable of keys, got ${source === null ? 'null' : typeof source}`)
   }
-  return await storeStream(target, source)
+  if (target.duplicates === 'allow') return await storeStream(target, source)
+  const seen = new Seen(target.duplicates)
+  return await storeStream(target, Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen))
+}
+
+const LISTED_MAX = 10
+
+/** Watches for keys that came before. */
+class Seen {
+  readonly #hashes = new HashSet()
+  readonly #mode: 'error' | 'drop'
+  readonly #twice: string[] = []
+  #count = 0
+  #position = 0
+
+  constructor(mode: 'error' | 'drop') {
+    this.#mode = mode
+  }
+
+  isNew(key: unknown): boolean {
+    const position = this.#position++
+    const text = canonicalKey(key, `key[${position}]`)
+    if (this.#hashes.add(BigInt(`0x${hash64(text)}`))) return true
+    this.#count += 1
+    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${text.slice(0, 100)} (again at ${position})`)
+    return false
+  }
+
+  /** Throws, with the duplicates listed, where those are an error. */
+  check(): void {
+    if (this.#mode === 'drop' || this.#count === 0) return
+    const more = this.#count > LISTED_MAX ? ` and ${this.#count - LISTED_MAX} more` : ''
+    throw new TerminalError(`the scatter function gave ${this.#count} duplicate key(s): ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`)
+  }
+}
+
+function* distinct(source: Iterable<unknown>, mode: 'error' | 'drop', seen = new Seen(mode)): Generator<unknown> {
+  for (const key of source) if (seen.isNew(key)) yield key
+  seen.check()
+}
+
+async function* distinctAsync(source: AsyncIterable<unknown>, seen: Seen): AsyncGenerator<unknown> {
+  for await (const key of source) if (seen.isNew(key)) yield key
+  seen.check()
 }
 
 interface Draft {
@@ -99,20 +145,23 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   const iterator: AsyncIterator<unknown> | Iterator<unknown> = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   const buffer: { key: unknown; size: number }[] = []
   let bufferBytes = 0
+  /** When the oldest key of the buffer came. */
+  let sinceMs = 0
+  let late: Promise<undefined> | undefined
   let offset = 0
   let read = 0
   let ended = false
   let pending: Promise<IteratorResult<unknown>> | undefined
 
-  /** Reads one key into the buffer; false if none came within `waitMs`, or at the end. */
-  const readOne = async (waitMs?: number): Promise<boolean> => {
+  /** Reads one key into the buffer; false if none came before `late`, or at the end. */
+  const readOne = async (late?: Promise<undefined>): Promise<boolean> => {
     target.signal.throwIfAborted()
     if (pending === undefined) {
       const next = iterator.next()
       if (!(next instanceof Promise)) return take(next)
       pending = next
     }
-    const result = waitMs === undefined ? await pending : await Promise.race([pending, wait(waitMs)])
+    const result = late === undefined ? await pending : await Promise.race([pending, late])
     if (result === undefined) return false
     pending = undefined
     return take(result)
@@ -123,6 +172,11 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       return false
     }
     const size = sizeOfKey(result.value, read++)
+    if (buffer.length === 0) {
+      sinceMs = performance.now()
+      // One timer a slab, not one a key.
+      late = wait(SLAB_WAIT_MS)
+    }
     buffer.push({ key: result.value, size })
     bufferBytes += size
     return true
@@ -145,9 +199,9 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   }
   try {
     while (!ended) {
-      const timely = await readOne(buffer.length > 0 ? SLAB_WAIT_MS : undefined)
-      const late = !timely && !ended && buffer.length > 0
-      if (late || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
+      await readOne(buffer.length > 0 ? late : undefined)
+      const due = buffer.length > 0 && performance.now() - sinceMs >= SLAB_WAIT_MS
+      if (due || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
     }
     while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
   } finally {

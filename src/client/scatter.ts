@@ -1,0 +1,224 @@
+/** `flow.scatter`: look into a scatter and act on it, by id (`<run id>.<asset>`). */
+import { parseLeaseId } from '../../projections/barrier.ts'
+import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
+import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { parseBarrierId } from '../../streams/ids.ts'
+import { nearest } from '../../streams/nearest.ts'
+import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { readDoc } from '../engine/store.ts'
+import { type AnyResult, readResults } from '../worker/gather.ts'
+import { Values } from '../worker/values.ts'
+import type { RunDeps } from './run.ts'
+
+export interface ScatterStatus {
+  readonly id: string
+  readonly status: BarrierState['status']
+  /** Unknown until the scatter function has given all its keys. */
+  readonly total: number | undefined
+  /** Keys stored so far. */
+  readonly stored: number
+  readonly succeeded: number
+  readonly failed: number
+  /** Of `failed`: those whose last attempt ran out of time. */
+  readonly timedOut: number
+  /** Stored and neither succeeded nor failed. */
+  readonly pending: number
+  /** Of `pending`: in a lease on the queue, or in a worker's hands. */
+  readonly leased: number
+  /** Of `pending`: failed before, and to be tried again. */
+  readonly waitingForRetry: number
+  /** Of a cancelled or failed scatter: what never ended. */
+  readonly cancelled: number
+  /** Finished instances in percent of the total; 0 while the total is unknown, or 0. */
+  readonly progress: number
+  /** Finished instances a second, since the start. */
+  readonly perSecond: number
+  /** When it will be done at this rate; undefined when unknown or done. */
+  readonly estimatedEnd: Date | undefined
+  /** How many more may fail before the scatter fails; undefined while that is unknown. */
+  readonly failuresLeft: number | undefined
+  readonly startedAt: Date
+  readonly closedAt: Date | undefined
+  /** The first error of an instance. */
+  readonly error: { readonly code: string; readonly message: string } | undefined
+  /** Leases that have been out longest, at most five. */
+  readonly longest: readonly { readonly from: number; readonly to: number; readonly since: Date }[]
+  /** Why what waits is waiting. Empty when nothing waits. */
+  readonly waitingFor: readonly string[]
+}
+
+export interface PendingInstance {
+  readonly index: number
+  readonly key: unknown
+}
+
+export interface FailedInstance extends PendingInstance {
+  readonly error: { readonly code: string; readonly message: string }
+}
+
+export class Scatters {
+  readonly #deps: RunDeps
+
+  constructor(deps: RunDeps) {
+    this.#deps = deps
+  }
+
+  /** Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by some 50 ms. Throws `not_found`. */
+  async status(id: string): Promise<ScatterStatus> {
+    const { barrier, spec, queued } = await this.#find(id)
+    return statusOf(id, barrier, spec, queued, Date.now())
+  }
+
+  /** The scatters of a run. */
+  async list(runId: string): Promise<ScatterStatus[]> {
+    const run = await this.#run(runId, runId)
+    const found: ScatterStatus[] = []
+    for (const asset of Object.keys(run.assets)) {
+      const status = await this.status(`${run.id}.${asset}`).catch((error: unknown) => {
+        if (error instanceof FlowStoneError && error.code === 'not_found') return undefined
+        throw error
+      })
+      if (status) found.push(status)
+    }
+    return found
+  }
+
+  /** Instances that have not ended, in index order, with their keys. */
+  async *pending(id: string): AsyncGenerator<PendingInstance> {
+    const { barrier } = await this.#find(id)
+    const { names, connection, io } = this.#deps
+    const { run, asset, partition: p } = parseBarrierId(id)
+    const values = new Values(connection, names, io)
+    let segment: { n: number; bits: Uint8Array | undefined } | undefined
+    let slab = barrier.stored > 0 ? await values.slab(p, run, asset, 0) : undefined
+    for (let index = 0; slab && index < barrier.stored; index++) {
+      const n = segmentOf(index)
+      if (segment?.n !== n) {
+        const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
+        segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
+      }
+      if (index >= slab.offset + slab.keys.length) slab = await values.slab(p, run, asset, index)
+      if (segment.bits && (isDone(segment.bits, index) || isFailed(segment.bits, index))) continue
+      yield { index, key: slab.keys[index - slab.offset] }
+    }
+  }
+
+  /** Instances that failed for good, in index order, with key and last error. Only of a scatter that is closed: throws `not_closed`. */
+  async *failures(id: string): AsyncGenerator<FailedInstance> {
+    const { barrier } = await this.#find(id)
+    if (barrier.status === 'open') throw new FlowStoneError('not_closed', `scatter ${id} is still running; its failures are listed when it is closed (status has their count)`)
+    if (barrier.failed === 0) return
+    for await (const result of this.#results(id, barrier.stored)) {
+      if (result.status === 'failed') yield { index: result.index, key: result.key, error: result.error }
+    }
+  }
+
+  /** Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its asset fails with `cancelled`. No error when it has ended. */
+  async cancel(id: string, reason?: string): Promise<void> {
+    await this.#find(id)
+    const { names, logOf } = this.#deps
+    const { run, asset, partition: p } = parseBarrierId(id)
+    const data = reason === undefined ? {} : { reason }
+    try {
+      await logOf(p).append(factEntry(names, p, { name: 'scatter.cancel_requested', ids: { run, asset }, data }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+    }
+  }
+
+  #results(id: string, total: number): AsyncGenerator<AnyResult> {
+    const { connection, names, io } = this.#deps
+    const { run, asset, partition: p } = parseBarrierId(id)
+    return readResults({ connection, names, io, values: new Values(connection, names, io), p, run, asset }, { total, failuresOnly: true })
+  }
+
+  async #run(runId: string, id: string): Promise<RunState> {
+    const { connection, names } = this.#deps
+    const { partition: p } = parseBarrierId(`${runId}.x`)
+    // The bucket's type of document follows from its key.
+    const run = (await readDoc(connection, names, names.stateBucket(p), stateKey.run(runId))) as RunState | undefined
+    if (!run) throw new FlowStoneError('not_found', `there is no run ${runId}${id === runId ? '' : `, of scatter ${id}`}`)
+    return run
+  }
+
+  async #find(id: string): Promise<{ barrier: BarrierState; spec: AssetSpec | undefined; queued: string }> {
+    const { connection, names } = this.#deps
+    const { run: runId, asset, partition: p } = parseBarrierId(id)
+    const run = await this.#run(runId, id)
+    const bucket = names.stateBucket(p)
+    const [barrier, pipeline] = (await Promise.all([
+      readDoc(connection, names, bucket, stateKey.barrier(runId, asset)),
+      readDoc(connection, names, bucket, stateKey.pipeline(run.pipeline, run.version)),
+    ])) as [BarrierState | undefined, PipelineSpec | undefined]
+    const spec = pipeline && specOf(pipeline, asset)
+    if (!barrier) {
+      const hint = run.assets[asset] ? ' (yet)' : nearest(asset, Object.keys(run.assets))
+      throw new FlowStoneError('not_found', `run ${runId} has no scatter ${asset}${hint}`)
+    }
+    return { barrier, spec, queued: `${run.pipeline}/${spec?.scatter?.queue ?? spec?.queue ?? 'default'}` }
+  }
+}
+
+/** A lease that has been out this long, while nothing at all came back, says that nobody works on it. */
+const SILENT_MS = 10_000
+
+function statusOf(id: string, barrier: BarrierState, spec: AssetSpec | undefined, queued: string, nowMs: number): ScatterStatus {
+  const { succeeded, failed, stored, total } = barrier
+  const done = succeeded + failed
+  const open = barrier.status === 'open'
+  const leases = Object.entries(barrier.leases)
+  const inRanges = (ranges: readonly { from: number; to: number }[]): number => ranges.reduce((n, { from, to }) => n + to - from, 0)
+  const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined && lease.dueMs > nowMs)
+  const leased = leases.reduce((n, [, lease]) => n + lease.left, 0) - delayed.length
+  const waitingForRetry = delayed.length + inRanges(barrier.refeed) + inRanges(barrier.parked ?? [])
+  const elapsedMs = Math.max(1, (barrier.closedMs ?? nowMs) - barrier.startedMs)
+  const perSecond = (done / elapsedMs) * 1000
+  const left = total === undefined ? undefined : total - done
+  const out = leases.filter(([, lease]) => lease.dueMs === undefined || lease.dueMs <= nowMs).sort(([, a], [, b]) => a.fedMs - b.fedMs)
+
+  const waitingFor: string[] = []
+  if (open) {
+    const lastMs = Math.max(barrier.startedMs, ...Object.values(barrier.workers))
+    if (leased > 0 && nowMs - lastMs > SILENT_MS) waitingFor.push(`a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`)
+    if (stored - barrier.fedTo > 0) waitingFor.push(`room: ${stored - barrier.fedTo} instances are fed to workers as others end`)
+    const soonest = Math.min(...delayed.map(([, lease]) => lease.dueMs ?? nowMs))
+    if (delayed.length > 0) waitingFor.push(`a retry delay: ${delayed.length} instances, the next in ${Math.max(0, Math.round(soonest - nowMs))} ms`)
+    const parked = inRanges(barrier.parked ?? [])
+    if (parked > 0) waitingFor.push(`the end of the first pass: ${parked} failed instances are retried together then`)
+    if (total === undefined) waitingFor.push('keys: the scatter function has not given all of them')
+  }
+  return {
+    id,
+    status: barrier.status,
+    total,
+    stored,
+    succeeded,
+    failed,
+    timedOut: barrier.timedOut ?? 0,
+    pending: open ? stored - done : 0,
+    leased,
+    waitingForRetry,
+    cancelled: open ? 0 : Math.max(0, (total ?? stored) - done),
+    progress: total ? Math.round((done / total) * 1000) / 10 : 0,
+    perSecond: Math.round(perSecond * 100) / 100,
+    estimatedEnd: open && left !== undefined && perSecond > 0 ? new Date(nowMs + (left / perSecond) * 1000) : undefined,
+    failuresLeft: spec && failuresLeft(spec, barrier),
+    startedAt: new Date(barrier.startedMs),
+    closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
+    error: barrier.error && { code: barrier.error.code, message: barrier.error.message },
+    longest: out.slice(0, 5).flatMap(([lease, { fedMs }]) => {
+      const range = parseLeaseId(lease)
+      return range ? [{ from: range.from, to: range.to, since: new Date(fedMs) }] : []
+    }),
+    waitingFor,
+  }
+}
+
+function failuresLeft(spec: AssetSpec, { failed, total }: BarrierState): number | undefined {
+  if (spec.scatter?.failureMode !== 'partial') return 0
+  const { threshold } = spec.scatter
+  if ('count' in threshold) return Math.max(0, threshold.count - failed)
+  return total === undefined ? undefined : Math.max(0, Math.floor(threshold.fraction * total + 1e-9) - failed)
+}

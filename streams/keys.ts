@@ -1,0 +1,84 @@
+/**
+ * Scatter keys: one canonical text for keys that mean the same, and its hash. The same in any process and any language.
+ *
+ * Canonical form: JSON after RFC 8785 (members sorted by UTF-16 code units, no white space, numbers as ECMAScript prints them); a date stands as its
+ * ISO 8601 text, a member that is undefined is left out, bytes stand as base64. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
+ *
+ *     { path: '/a', n: 1 }   →  {"n":1,"path":"/a"}   →  87d5b8d0ecc58ccc
+ */
+import { InvalidError } from './errors.ts'
+import { hash64 } from './ids.ts'
+
+/** Throws InvalidError for what JSON cannot say: functions, cycles, NaN. */
+export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
+  if (depth > 100) throw new InvalidError(`${at} is nested too deeply, or refers to itself`)
+  switch (typeof key) {
+    case 'string':
+    case 'boolean':
+      return JSON.stringify(key)
+    case 'number':
+      if (Number.isFinite(key)) return JSON.stringify(key)
+      throw new InvalidError(`${at} is ${key}, which is no JSON number`)
+    case 'undefined':
+      return 'null'
+    case 'object':
+      break
+    default:
+      throw new InvalidError(`${at} is a ${typeof key}; a key is made of text, numbers, booleans, lists and objects`)
+  }
+  if (key === null) return 'null'
+  if (key instanceof Date) return JSON.stringify(key.toISOString())
+  if (key instanceof Uint8Array) return JSON.stringify(Buffer.from(key).toString('base64'))
+  if (Array.isArray(key)) return `[${key.map((item, i) => canonicalKey(item, `${at}[${i}]`, depth + 1)).join(',')}]`
+  const members = Object.entries(key)
+    .filter(([, value]) => value !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+    .map(([name, value]) => `${JSON.stringify(name)}:${canonicalKey(value, `${at}.${name}`, depth + 1)}`)
+  return `{${members.join(',')}}`
+}
+
+/** 16 hex digits: equal for keys that mean the same. */
+export function scatterKeyHash(key: unknown): string {
+  return hash64(canonicalKey(key))
+}
+
+export function sameKey(a: unknown, b: unknown): boolean {
+  return canonicalKey(a) === canonicalKey(b)
+}
+
+/** A set of 64-bit hashes at some 12 bytes each: ten million keys are checked for duplicates in 128 to 256 MB. */
+export class HashSet {
+  #slots = new BigUint64Array(1024)
+  #size = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  /** False if it was there already. */
+  add(hash: bigint): boolean {
+    // 0 marks an empty slot.
+    const value = hash === 0n ? 1n : hash
+    if (this.#size * 4 >= this.#slots.length * 3) this.#grow()
+    if (!insert(this.#slots, value)) return false
+    this.#size += 1
+    return true
+  }
+
+  #grow(): void {
+    const wider = new BigUint64Array(this.#slots.length * 2)
+    for (const value of this.#slots) if (value !== 0n) insert(wider, value)
+    this.#slots = wider
+  }
+}
+
+function insert(slots: BigUint64Array, value: bigint): boolean {
+  const mask = slots.length - 1
+  for (let at = Number(value & 0xffffffffn) & mask; ; at = (at + 1) & mask) {
+    if (slots[at] === value) return false
+    if (slots[at] === 0n) {
+      slots[at] = value
+      return true
+    }
+  }
+}
