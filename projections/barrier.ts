@@ -18,6 +18,7 @@
  */
 import type { AssetName } from '../streams/ids.ts'
 import type { AssetSpec, ErrorInfo, RetrySpec, ScatterStatus } from '../streams/schemas.ts'
+import type { LaneName } from '../streams/subjects.ts'
 import type { LeaseTask } from '../streams/tasks.ts'
 import type { Fact, FactOf } from '../streams/facts.ts'
 import { backoffMs } from './backoff.ts'
@@ -56,9 +57,10 @@ export function parseLeaseId(id: string): { from: number; to: number; ordinal: n
   return from >= 0 && to > from && ordinal >= 1 ? { from, to, ordinal } : undefined
 }
 
-export function startBarrier({ view, run }: BarrierContext, fact: FactOf<'scatter.started'>): void {
+export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Command[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
-  if (view.get(key)) return
+  if (view.get(key)) return []
+  const maxConcurrent = spec.scatter?.maxConcurrent
   view.put(key, {
     seq: fact.seq,
     run: run.id,
@@ -75,10 +77,25 @@ export function startBarrier({ view, run }: BarrierContext, fact: FactOf<'scatte
     refeed: [],
     again: {},
     leaseSize: LEASE_SIZE_START,
-    window: WINDOW_START,
+    // A lane needs as many leases again in reserve as may be out, so that a worker never waits for the engine.
+    window: maxConcurrent === undefined ? WINDOW_START : Math.min(WINDOW_MAX, 2 * maxConcurrent),
     workers: {},
     startedMs: fact.timeMs,
   })
+  if (maxConcurrent === undefined) return []
+  const lane = laneOf(run, spec)
+  const lanesKey = stateKey.lanes(lane.pipeline, lane.queue)
+  const lanes = view.get(lanesKey) ?? { seq: fact.seq, lanes: {} }
+  lanes.seq = fact.seq
+  lanes.lanes[`${lane.run}.${lane.asset}`] = { priority: lane.priority, maxConcurrent }
+  view.put(lanesKey, lanes)
+  return [{ do: 'open_lane', lane, maxConcurrent }]
+}
+
+export function laneOf(run: RunState, spec: AssetSpec): LaneName {
+  const queue = spec.scatter?.queue ?? spec.queue
+  const priority = spec.scatter?.priority ?? spec.priority
+  return { pipeline: run.pipeline, queue, priority, run: run.id, asset: spec.name }
 }
 
 type BarrierFact = FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>
@@ -120,10 +137,10 @@ export function stepBarrier(context: BarrierContext, fact: BarrierFact): Command
 }
 
 /** scatter.closed: the last word. */
-export function closeBarrier(view: View, fact: FactOf<'scatter.closed'>): BarrierState | undefined {
+export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.closed'>): Command[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
-  if (!barrier || barrier.status !== 'open') return undefined
+  if (!barrier || barrier.status !== 'open') return []
   barrier.seq = fact.seq
   barrier.status = fact.data.status
   barrier.closedMs = fact.timeMs
@@ -136,7 +153,16 @@ export function closeBarrier(view: View, fact: FactOf<'scatter.closed'>): Barrie
   barrier.delayed = 0
   barrier.workers = {}
   view.put(key, barrier)
-  return barrier
+  if (spec.scatter?.maxConcurrent === undefined) return []
+  const lane = laneOf(run, spec)
+  const lanesKey = stateKey.lanes(lane.pipeline, lane.queue)
+  const lanes = view.get(lanesKey)
+  if (lanes) {
+    lanes.seq = fact.seq
+    delete lanes.lanes[`${lane.run}.${lane.asset}`]
+    view.put(lanesKey, lanes)
+  }
+  return [{ do: 'close_lane', lane }]
 }
 
 export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus; error?: ErrorInfo }): Command {
@@ -216,7 +242,7 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
     else commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
   }
   barrier.workers[data.worker] = fact.timeMs
-  if (data.heldMs !== undefined && lease) adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs)
+  if (data.heldMs !== undefined && lease) adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, context.spec.scatter?.maxConcurrent !== undefined)
   return commands
 }
 
@@ -336,7 +362,7 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
       const slab = slabAt(context.view, barrier)
       // The next slab's document is not at hand; the next fact brings it. Leases are outstanding, so there is a next fact.
       if (!slab) break
-      const end = Math.min(barrier.fedTo + cutSize(barrier), slab[0] + slab[1])
+      const end = Math.min(barrier.fedTo + cutSize(context, barrier), slab[0] + slab[1])
       commands.push(newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0))
       barrier.fedTo = end
       if (end === slab[0] + slab[1]) barrier.fedSlab += 1
@@ -352,19 +378,19 @@ function slabAt(view: View, barrier: BarrierState): [number, number] | undefined
 }
 
 /** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. */
-function cutSize(barrier: BarrierState): number {
-  const workers = Math.max(1, Object.keys(barrier.workers).length)
+function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
+  const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
-  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, Math.min(barrier.leaseSize, 8))))
+  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, spec.scatter?.maxConcurrent === undefined ? Math.min(barrier.leaseSize, 8) : 1)))
 }
 
-function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number, nowMs: number): void {
+function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number, nowMs: number, fixedWindow: boolean): void {
   const per = heldMs / size
   barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
   const ideal = Math.floor(LEASE_TARGET_MS / Math.max(barrier.perInstanceMs, 0.01))
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
   const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
-  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX) barrier.window += 1
+  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixedWindow) barrier.window += 1
   for (const [worker, seenMs] of Object.entries(barrier.workers)) if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
 }
 
@@ -418,6 +444,7 @@ export function leaseCommand({ run, spec }: Pick<BarrierContext, 'run' | 'spec'>
     to: range.to,
     slab: lease.slab,
     lease: id,
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
     ordinal: range.ordinal,
     attempt: lease.failures + 1,
     maxAttempts: instanceRetry(spec).maxAttempts,
@@ -428,6 +455,7 @@ export function leaseCommand({ run, spec }: Pick<BarrierContext, 'run' | 'spec'>
     queue: spec.scatter?.queue ?? spec.queue,
     priority: spec.scatter?.priority ?? spec.priority,
     ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
   }
 }
 

@@ -1,18 +1,23 @@
 /** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
 import type { FactDraft } from '../streams/facts.ts'
+import type { LaneName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
 
 export type Command =
   /** Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. */
   | { readonly do: 'fact'; readonly fact: FactDraft }
   /** Enqueue a task, not before `dueMs` of the server's clock. */
-  | { readonly do: 'task'; readonly task: Task; readonly queue: string; readonly priority: number; readonly dueMs?: number }
+  | { readonly do: 'task'; readonly task: Task; readonly queue: string; readonly priority: number; readonly dueMs?: number; readonly lane?: true }
   /** Look up what is materialized already, and append run.planned. */
   | { readonly do: 'plan'; readonly run: string }
   /** Start a run in the partition that its id names: append run.requested there. */
   | { readonly do: 'request'; readonly trigger: TriggerRequest }
   /** Tell workers to stop what they do for a run, or for one asset of it. A hint. */
   | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
+  /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
+  | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number }
+  /** Remove a lane's consumer and what is left on its subject. */
+  | { readonly do: 'close_lane'; readonly lane: LaneName }
   /** Wake whoever waits for this run. A hint. */
   | { readonly do: 'note'; readonly run: string }
 

@@ -8,6 +8,23 @@ export interface Plan {
   readonly error?: ErrorInfo
 }
 
+/**
+ * A redrive: the scatter and all that hangs on it are made again; everything else is taken as the earlier run had it, or made where that had nothing.
+ */
+export function planRedrive(pipeline: PipelineSpec, target: string, scatter: string, earlier: (asset: string) => ValueAt | undefined): Plan {
+  const order = upstreamOf(pipeline, target)
+  if (!order.includes(scatter)) {
+    return { assets: [], error: { code: 'not_redrivable', message: `${target} does not depend on ${scatter}` } }
+  }
+  const again = new Set([scatter])
+  const assets = order.map((name) => {
+    if (specOf(pipeline, name)?.dependsOn.some((dependency) => again.has(dependency))) again.add(name)
+    const value = again.has(name) ? undefined : earlier(name)
+    return value ? { name, reuse: value } : { name }
+  })
+  return { assets }
+}
+
 /** The target and all that it needs, dependencies first. */
 export function upstreamOf(pipeline: PipelineSpec, target: string): string[] {
   const seen = new Set<string>()

@@ -46,6 +46,7 @@ export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[]
     upstream: data.upstream,
     ...(data.partition === undefined ? {} : { partition: data.partition }),
     ...(data.key === undefined ? {} : { key: data.key }),
+    ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
     status: 'requested',
     requestedMs: fact.timeMs,
     assets: {},
@@ -57,7 +58,7 @@ export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[]
     const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
     return finish(run, fact, { code: 'unknown_pipeline', message })
   }
-  if (!planIsPure(pipeline, data.target, data.upstream)) return [{ do: 'plan', run: id }]
+  if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [{ do: 'plan', run: id }]
   return applyPlan(
     run,
     pipeline,

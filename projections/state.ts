@@ -44,6 +44,7 @@ export interface RunState {
   upstream: UpstreamMode
   partition?: string
   key?: string
+  redrive?: { run: string; asset: string }
   status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   requestedMs: number
   finishedMs?: number
@@ -134,6 +135,12 @@ export interface SlabChunk {
   slabs: [number, number][]
 }
 
+/** Open lanes of a queue: barriers with a limit on how many of their instances run at a time. Key: `<run>.<asset>`. */
+export interface LanesState {
+  seq: number
+  lanes: Record<string, { priority: number; maxConcurrent: number }>
+}
+
 /** A key of the state bucket, and the type of document behind it. */
 export type Key<D> = string & { readonly __doc?: D }
 
@@ -150,6 +157,7 @@ export const stateKey = {
   asset: (asset: string, partition: string | undefined): Key<CatalogEntry> => `asset.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
+  lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
 } as const
 

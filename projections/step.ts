@@ -45,14 +45,20 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
     case 'asset.materialized':
     case 'asset.skipped':
     case 'asset.cancelled':
-    case 'scatter.started':
       // What these write anew, they write whole.
       return keys
     case 'run.cancel_requested':
       return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
+    case 'scatter.started':
+    case 'scatter.closed': {
+      const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+      const spec = pipeline && specOf(pipeline, fact.ids.asset)
+      if (spec?.scatter?.maxConcurrent !== undefined) keys.push(stateKey.lanes(run.pipeline, spec.scatter.queue ?? spec.queue))
+      // The barrier's own document cannot be there before scatter.started, of which the log holds one.
+      return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
+    }
     case 'asset.failed':
     case 'scatter.cancel_requested':
-    case 'scatter.closed':
       return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     case 'scatter.items':
     case 'scatter.sized':
@@ -130,8 +136,7 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline
       // A run that ended meanwhile opens nothing any more.
       if (asset.ending || run.finishedMs !== undefined) return []
       scatterStarted(view, run, fact)
-      startBarrier({ view, run, spec }, fact)
-      return []
+      return startBarrier({ view, run, spec }, fact)
     case 'scatter.sized':
       scatterSized(view, run, fact)
       return stepBarrier({ view, run, spec }, fact)
@@ -142,8 +147,7 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline
     case 'scatter.cancel_requested':
       return cancelScatter(view, fact)
     case 'scatter.closed':
-      closeBarrier(view, fact)
-      return scatterClosed(view, run, pipeline, fact)
+      return [...closeBarrier({ view, run, spec }, fact), ...scatterClosed(view, run, pipeline, fact)]
     default:
       return fact satisfies never
   }

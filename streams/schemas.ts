@@ -39,6 +39,7 @@ export type FailureThreshold = z.infer<typeof failureThreshold>
 
 /** There when the asset scatters: how its instances run. Defaults are those of logs that were written before an option was there. */
 export const scatterSpec = z.object({
+  maxConcurrent: z.int().min(1).optional(),
   failureMode: z.enum(['all_or_nothing', 'partial']).default('all_or_nothing'),
   threshold: failureThreshold.default({ fraction: 0 }),
   strategy: z.enum(['individual', 'batch']).default('individual'),
@@ -76,6 +77,8 @@ export const runRequested = z.object({
   partition: z.string().max(512).optional(),
   key: z.string().optional(),
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
+  /** Run again what did not succeed of this closed scatter, and what is downstream of it; all else is taken from that run. */
+  redrive: z.object({ run: token, asset: token }).optional(),
 })
 
 export const runPlanned = z.object({

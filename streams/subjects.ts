@@ -18,13 +18,29 @@ export interface Names {
   readonly trigger: (asset: string) => string
   readonly triggerAsset: (subject: string) => string | undefined
   readonly task: (p: number, pipeline: string, queue: string, priority: number) => string
+  /** The subject of a barrier's own leases, and the consumer that enforces its maxConcurrent. */
+  readonly laneTask: (p: number, lane: LaneName) => string
+  readonly laneConsumer: (lane: Pick<LaneName, 'run' | 'asset'>) => string
+  /** Filter for all lane tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
+  readonly allLanes: (p: number) => string
+  readonly parseLane: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
   readonly taskSchedule: (p: number, taskId: string) => string
   readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
   /** Core messages that say "look again": hints, never truth. */
   readonly note: (kind: NoteKind, id: string) => string
 }
 
-export type NoteKind = 'run' | 'abort' | 'presence'
+export type NoteKind = 'run' | 'abort' | 'lane'
+
+export interface LaneName {
+  readonly pipeline: string
+  readonly queue: string
+  readonly priority: number
+  readonly run: string
+  readonly asset: string
+}
+
+const LANE_CONSUMER = 'lane__'
 
 export function namesOf(namespace: string): Names {
   const ns = checkName('namespace', namespace)
@@ -49,6 +65,17 @@ export function namesOf(namespace: string): Names {
     trigger: (asset) => `${triggerPrefix}${asset}`,
     triggerAsset: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
     task: (p, pipeline, queue, priority) => `${ns}.work.${p}.${pipeline}.${queue}.${priority}.shared`,
+    laneTask: (p, lane) => `${ns}.work.${p}.${lane.pipeline}.${lane.queue}.${lane.priority}.own.${lane.run}.${lane.asset}`,
+    laneConsumer: ({ run, asset }) => `${LANE_CONSUMER}${run}__${asset}`,
+    allLanes: (p) => `${ns}.work.${p}.*.*.*.own.>`,
+    parseLane: (text) => {
+      if (text.startsWith(LANE_CONSUMER)) {
+        const [run, ...asset] = text.slice(LANE_CONSUMER.length).split('__')
+        return run === undefined || asset.length === 0 ? undefined : { run, asset: asset.join('__') }
+      }
+      const [run, asset] = text.split('.own.')[1]?.split('.') ?? []
+      return run === undefined || asset === undefined ? undefined : { run, asset }
+    },
     taskSchedule: (p, taskId) => `${ns}.work.${p}.later.${encodeToken(taskId)}`,
     taskConsumer: (pipeline, queue, priority) => `${pipeline}__${queue}__${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,

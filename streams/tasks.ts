@@ -37,6 +37,8 @@ const leaseTask = z.object({
   /** Offset of the slab that holds their keys. */
   slab: z.int().min(0),
   lease: z.string(),
+  /** Instances run one after the other: the lease stands for one of `maxConcurrent`. */
+  serial: z.boolean().optional(),
   /** Ordinal of this execution of these instances, from 1. */
   ordinal: z.int().min(1),
   /** Which attempt this is, of how many: what the user's code sees. */

@@ -17,7 +17,7 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
 import { decode, encodeJson } from './codec.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
-import { type Names, namesOf } from './subjects.ts'
+import { type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
 export interface TopologyOptions {
@@ -247,21 +247,48 @@ export async function ensureTaskConsumer(
   options: TaskConsumerOptions,
 ): Promise<string> {
   const durable = names.taskConsumer(at.pipeline, at.queue, at.priority)
+  await ensurePullConsumer(jsm, names.work(at.p), durable, names.task(at.p, at.pipeline, at.queue, at.priority), options, TASKS_OUT_MAX)
+  return durable
+}
+
+/** A barrier's own consumer: the server lets at most `maxConcurrent` of its leases be out at a time, over all workers. */
+export async function ensureLaneConsumer(
+  jsm: JetStreamManager,
+  names: Names,
+  p: number,
+  lane: LaneName,
+  maxConcurrent: number,
+  options: TaskConsumerOptions,
+): Promise<string> {
+  const durable = names.laneConsumer(lane)
+  await ensurePullConsumer(jsm, names.work(p), durable, names.laneTask(p, lane), options, maxConcurrent)
+  return durable
+}
+
+const TASKS_OUT_MAX = 100_000
+
+async function ensurePullConsumer(
+  jsm: JetStreamManager,
+  stream: string,
+  durable: string,
+  filter: string,
+  options: TaskConsumerOptions,
+  maxAckPending: number,
+): Promise<void> {
   const ack_wait = options.ackWaitMs * NANOS_PER_MS
   try {
-    await jsm.consumers.add(names.work(at.p), {
+    await jsm.consumers.add(stream, {
       durable_name: durable,
-      filter_subject: names.task(at.p, at.pipeline, at.queue, at.priority),
+      filter_subject: filter,
       ack_policy: AckPolicy.Explicit,
       deliver_policy: DeliverPolicy.All,
       ack_wait,
       max_deliver: -1,
-      max_ack_pending: 100_000,
+      max_ack_pending: maxAckPending,
       max_waiting: 10_000,
     })
   } catch (error) {
     if (!(error instanceof JetStreamApiError)) throw error
-    await jsm.consumers.update(names.work(at.p), durable, { ack_wait })
+    await jsm.consumers.update(stream, durable, { ack_wait })
   }
-  return durable
 }

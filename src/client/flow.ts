@@ -264,7 +264,8 @@ export class Flow {
   }
 
   #runDeps(): RunDeps {
-    return { connection: this.#connection, names: this.#topology.names, io: this.#io, logOf: this.#logOf }
+    const { names, partitions } = this.#topology
+    return { connection: this.#connection, names, partitions, io: this.#io, logOf: this.#logOf }
   }
 
   readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p))

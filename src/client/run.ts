@@ -44,6 +44,7 @@ export interface RunUpdate {
 }
 
 export interface RunDeps {
+  readonly partitions: number
   readonly connection: Connection
   readonly names: Names
   readonly io: Io

@@ -3,14 +3,16 @@ import { parseLeaseId } from '../../projections/barrier.ts'
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
-import { parseBarrierId } from '../../streams/ids.ts'
+import { factPath } from '../../streams/facts.ts'
+import { parseBarrierId, parseRunId, runIdForKey } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { readDoc } from '../engine/store.ts'
+import { leaderGet } from '../log/nats.ts'
 import { type AnyResult, readResults } from '../worker/gather.ts'
 import { Values } from '../worker/values.ts'
-import type { RunDeps } from './run.ts'
+import { Run, type RunDeps } from './run.ts'
 
 export interface ScatterStatus {
   readonly id: string
@@ -56,6 +58,14 @@ export interface PendingInstance {
 
 export interface FailedInstance extends PendingInstance {
   readonly error: { readonly code: string; readonly message: string }
+}
+
+interface Found {
+  readonly barrier: BarrierState
+  readonly run: RunState
+  readonly spec: AssetSpec | undefined
+  /** Pipeline and queue that its instances are on. */
+  readonly queued: string
 }
 
 export class Scatters {
@@ -107,7 +117,7 @@ export class Scatters {
 
   /** Instances that failed for good, in index order, with key and last error. Only of a scatter that is closed: throws `not_closed`. */
   async *failures(id: string): AsyncGenerator<FailedInstance> {
-    const { barrier } = await this.#find(id)
+    const { barrier } = await this.#findSettled(id)
     if (barrier.status === 'open') throw new FlowStoneError('not_closed', `scatter ${id} is still running; its failures are listed when it is closed (status has their count)`)
     if (barrier.failed === 0) return
     for await (const result of this.#results(id, barrier.stored)) {
@@ -128,6 +138,39 @@ export class Scatters {
     }
   }
 
+  /**
+   * Runs again what did not succeed of a closed scatter (failed, or never begun), and then all that is downstream of it; everything else is taken from the earlier run.
+   * Returns the new run, whose gather sees the results of both. The same scatter is redriven once, however often it is asked for; a redrive can be redriven.
+   * Options of the scatter hold for what is run again: a `failureThreshold` given as a fraction is one of that. Throws `not_redrivable`.
+   */
+  async redrive(id: string): Promise<Run> {
+    const { barrier, run } = await this.#findSettled(id)
+    const refuse = (why: string): FlowStoneError => new FlowStoneError('not_redrivable', `scatter ${id} ${why}`)
+    if (barrier.status === 'open') throw refuse('is still running; cancel it first, or wait')
+    if (barrier.total === undefined) throw refuse('ended before all of its keys were known; materialize its asset anew')
+    if (barrier.succeeded === barrier.total) throw refuse('has nothing that failed')
+    const { names, logOf, partitions } = this.#deps
+    const { asset } = parseBarrierId(id)
+    const key = `redrive#${id}`
+    const redriveId = runIdForKey(key, partitions)
+    const { partition: p } = parseRunId(redriveId)
+    const data = {
+      pipeline: run.pipeline,
+      version: run.version,
+      target: run.target,
+      upstream: run.upstream,
+      ...(run.partition === undefined ? {} : { partition: run.partition }),
+      key,
+      redrive: { run: run.id, asset },
+    }
+    try {
+      await logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: redriveId }, data }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+    }
+    return new Run(this.#deps, redriveId)
+  }
+
   #results(id: string, total: number): AsyncGenerator<AnyResult> {
     const { connection, names, io } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
@@ -143,7 +186,20 @@ export class Scatters {
     return run
   }
 
-  async #find(id: string): Promise<{ barrier: BarrierState; spec: AssetSpec | undefined; queued: string }> {
+  /** As the log has it: when the scatter is closed there, waits for the state bucket to say so too. */
+  async #findSettled(id: string): Promise<Found> {
+    const { connection, names } = this.#deps
+    const { run, asset, partition: p } = parseBarrierId(id)
+    for (let look = 1; ; look++) {
+      const found = await this.#find(id)
+      if (found.barrier.status !== 'open' || look > 50) return found
+      const closed = await leaderGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) })
+      if (!closed) return found
+      await connection.ready(20 * look)
+    }
+  }
+
+  async #find(id: string): Promise<Found> {
     const { connection, names } = this.#deps
     const { run: runId, asset, partition: p } = parseBarrierId(id)
     const run = await this.#run(runId, id)
@@ -157,7 +213,7 @@ export class Scatters {
       const hint = run.assets[asset] ? ' (yet)' : nearest(asset, Object.keys(run.assets))
       throw new FlowStoneError('not_found', `run ${runId} has no scatter ${asset}${hint}`)
     }
-    return { barrier, spec, queued: `${run.pipeline}/${spec?.scatter?.queue ?? spec?.queue ?? 'default'}` }
+    return { barrier, run, spec, queued: `${run.pipeline}/${spec?.scatter?.queue ?? spec?.queue ?? 'default'}` }
   }
 }
 

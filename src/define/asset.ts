@@ -59,6 +59,11 @@ export type Gathered<K, I, F extends FailureMode> = ScatterResult<K, I> | (F ext
 /** How the instances of a scatter run. Queue, priority and retry are those of the asset unless said otherwise. */
 export interface InstanceOptions<F extends FailureMode = FailureMode> {
   /**
+   * How many instances of this scatter run at a time, over all workers and hosts; 1 to 2,048. Default: as many as workers have room for. Enforced by the server: a
+   * worker that is taken for dead (see `ackWait`) and is not may for that time run one instance more.
+   */
+  readonly maxConcurrent?: number
+  /**
    * `all_or_nothing` (default): the first instance that fails for good fails the scatter at once. `partial`: it goes on until `failureThreshold` is passed;
    * ended below that it is a `partial_failure`, and the gather and what is downstream run.
    */
@@ -194,7 +199,8 @@ export function isAsset(value: unknown): value is AnyAsset {
   return typeof value === 'object' && value !== null && 'definition' in value && 'name' in value && typeof value.name === 'string'
 }
 
-const INSTANCE_ALLOWED = ['failureMode', 'failureThreshold', 'retry', 'queue', 'priority', 'timeout', 'duplicates']
+const INSTANCE_ALLOWED = ['maxConcurrent', 'failureMode', 'failureThreshold', 'retry', 'queue', 'priority', 'timeout', 'duplicates']
+const MAX_CONCURRENT = 2048
 const INSTANCE_TIMEOUT_MS = 30 * 60_000
 
 function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterSpec {
@@ -205,12 +211,17 @@ function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterS
   if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
     throw new InvalidError(`${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`)
   }
+  const { maxConcurrent } = options
+  if (maxConcurrent !== undefined && !(Number.isInteger(maxConcurrent) && maxConcurrent >= 1 && maxConcurrent <= MAX_CONCURRENT)) {
+    throw new InvalidError(`${at}: maxConcurrent must be a whole number from 1 to ${MAX_CONCURRENT}, got ${JSON.stringify(maxConcurrent)}`)
+  }
   const failureMode = oneOf(`${at}: failureMode`, options.failureMode ?? 'all_or_nothing', ['all_or_nothing', 'partial'])
   if (failureMode === 'all_or_nothing' && options.failureThreshold !== undefined) {
     throw new InvalidError(`${at}: failureThreshold needs failureMode 'partial'; with 'all_or_nothing' the first failed instance ends the scatter`)
   }
   const { strategy, ...retry } = options.retry ?? {}
   return {
+    ...(maxConcurrent === undefined ? {} : { maxConcurrent }),
     failureMode,
     threshold: count === undefined ? { fraction: Number(failureThreshold) } : { count },
     strategy: oneOf(`${at}: retry.strategy`, strategy ?? 'individual', ['individual', 'batch']),

@@ -1,12 +1,14 @@
 /** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import { encodeJson } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable } from '../../streams/facts.ts'
-import { runIdForKey } from '../../streams/ids.ts'
+import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
-import type { Names } from '../../streams/subjects.ts'
+import type { LaneName, Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
 import type { Command } from '../../projections/commands.ts'
-import { planRun, upstreamOf } from '../../projections/plan.ts'
+import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
@@ -27,7 +29,8 @@ export function factEntry(names: Names, p: number, fact: FactDraft): Entry {
 export function taskEntry(names: Names, p: number, command: Extract<Command, { do: 'task' }>, nowMs: number, repair = ''): Entry {
   const { task, queue, priority, dueMs } = command
   const { payload, contentType } = encodeTask(task)
-  const target = names.task(p, task.pipeline, queue, priority)
+  const name = { pipeline: task.pipeline, queue, priority, run: task.run, asset: task.asset }
+  const target = command.lane ? names.laneTask(p, name) : names.task(p, task.pipeline, queue, priority)
   const msgId = `${task.id}${repair}`
   const headers = { 'Fs-Task': task.id }
   if (dueMs === undefined || dueMs <= nowMs) return { subject: target, payload, contentType, msgId, headers }
@@ -74,12 +77,27 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     case 'abort':
       context.connection.nc.publish(names.note('abort', command.run), command.asset ?? '')
       return
+    case 'open_lane': {
+      const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent })
+      context.connection.nc.publish(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
+      return
+    }
+    case 'close_lane':
+      await closeLane(context.connection, names, p, command.lane)
+      return
     case 'note':
       context.connection.nc.publish(names.note('run', command.run))
       return
     default:
       command satisfies never
   }
+}
+
+/** Both may be gone already. What is published afterwards (a retry that comes due) is found by the reconciler. */
+export async function closeLane(connection: Connection, names: Names, p: number, lane: LaneName): Promise<void> {
+  const jsm = await jetstreamManager(connection.nc)
+  await jsm.consumers.delete(names.work(p), names.laneConsumer(lane)).catch(() => false)
+  await jsm.streams.purge(names.work(p), { filter: names.laneTask(p, lane) }).catch(() => undefined)
 }
 
 async function unlessThere(appending: Promise<unknown>): Promise<void> {
@@ -92,11 +110,20 @@ async function unlessThere(appending: Promise<unknown>): Promise<void> {
 
 /** Looks up what is materialized, in all partitions, and records the answer as a fact: a replay finds the plan on the log and looks nothing up. */
 async function plan(context: DispatchContext, runId: string): Promise<void> {
-  const { store, names, p } = context
+  const { store, names } = context
   const run: RunState | undefined = store.get(stateKey.run(runId))
   const pipeline: PipelineSpec | undefined = run && store.get(stateKey.pipeline(run.pipeline, run.version))
   if (!run || !pipeline || run.status !== 'requested') return
   const { target, upstream, partition, id } = run
+  if (run.redrive) {
+    const { run: earlierId, asset } = run.redrive
+    const q = parseRunId(earlierId).partition
+    // The bucket's type of document follows from its key.
+    const earlier = (await readDoc(context.connection, names, names.stateBucket(q), stateKey.run(earlierId))) as RunState | undefined
+    const planned = planRedrive(pipeline, target, asset, (name) => earlier?.assets[name]?.value)
+    await appendPlan(context, id, planned)
+    return
+  }
   const found = new Map<string, ValueAt>()
   await Promise.all(
     upstreamOf(pipeline, target).map(async (asset) => {
@@ -107,9 +134,12 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
       if (newest) found.set(asset, newest.value)
     }),
   )
-  const { assets, error } = planRun(pipeline, target, upstream, (asset) => found.get(asset))
+  await appendPlan(context, id, planRun(pipeline, target, upstream, (asset) => found.get(asset)))
+}
+
+async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
   const data = { assets: [...assets], ...(error ? { error } : {}) }
-  await unlessThere(context.log.append(factEntry(names, p, { name: 'run.planned', ids: { run: id }, data })))
+  await unlessThere(log.append(factEntry(names, p, { name: 'run.planned', ids: { run }, data })))
 }
 
 async function catalogEntry(context: DispatchContext, q: number, asset: string, partition: string | undefined): Promise<CatalogEntry | undefined> {

@@ -7,7 +7,7 @@ import type { AttemptTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { emit } from '../telemetry.ts'
-import { type AnyResult, readResults } from './gather.ts'
+import { type AnyResult, originOf, readMerged, remainingKeys } from './gather.ts'
 import type { Held } from './held.ts'
 import { type Failure, failureOf, runCode } from './run-code.ts'
 import { storeKeys } from './scatter.ts'
@@ -119,11 +119,13 @@ async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, ass
       case 'scatter': {
         const { connection, names, id: worker } = shared
         const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal, duplicates: definition.spec.scatter?.duplicates ?? 'allow' }
+        const origin = await originOf({ connection, names, io: shared.io, values: shared.values, p: held.p, run, asset: name })
+        if (origin) return await storeKeys({ ...target, duplicates: 'allow' }, remainingKeys(origin))
         return await storeKeys(target, await definition.scatter?.(deps, ctx))
       }
       case 'gather': {
         const { connection, names, io, values } = shared
-        const results = readResults({ connection, names, io, values, p: held.p, run, asset: name })
+        const results = readMerged({ connection, names, io, values, p: held.p, run, asset: name })
         if (definition.gather) return await definition.gather(results, ctx, deps)
         return await listOf(results)
       }

@@ -5,10 +5,10 @@
 import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
-import type { AssetName, RunId } from '../../streams/ids.ts'
+import { type AssetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { isFailed, segmentOf } from '../../projections/bits.ts'
+import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
 import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
 import type { FailureMode, Gathered } from '../define/asset.ts'
 import { readDoc } from '../engine/store.ts'
@@ -31,6 +31,41 @@ export interface GatherSource {
 
 export type AnyResult = Gathered<unknown, unknown, FailureMode>
 
+/** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
+export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
+  const { connection, names, p, run, asset } = source
+  const message = await directGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('run.requested', { run })) })
+  const fact = message && factOf(names, p, message)
+  const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
+  if (redrive?.asset !== asset) return undefined
+  const { id, partition } = parseRunId(redrive.run)
+  return { ...source, run: id, p: partition }
+}
+
+/** Results of a scatter with those that its redrives brought, in the order of the first one's keys. */
+export async function* readMerged(source: GatherSource): AsyncGenerator<AnyResult> {
+  const origin = await originOf(source)
+  if (!origin) {
+    yield* readResults(source)
+    return
+  }
+  const redriven = readResults(source)
+  for await (const result of readMerged(origin)) {
+    if (result.status === 'ok') {
+      yield result
+      continue
+    }
+    const next = await redriven.next()
+    if (next.done) throw new FlowStoneError('missing_result', `the redrive ${source.run}.${source.asset} has no result for instance ${result.index}`)
+    yield { ...next.value, index: result.index }
+  }
+}
+
+/** Keys of what did not succeed, in order: what a redrive scatters over. */
+export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unknown> {
+  for await (const result of readMerged(origin)) if (result.status === 'failed') yield result.key
+}
+
 /** `total`: of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
 export async function* readResults(source: GatherSource, options: { total?: number; failuresOnly?: boolean } = {}): AsyncGenerator<AnyResult> {
   const { names, p, run, asset, connection } = source
@@ -42,12 +77,17 @@ export async function* readResults(source: GatherSource, options: { total?: numb
   if (total === 0) return
   const cache = new OutcomeCache(source)
   const index = await buildIndex(source, cache, total, fact.seq)
-  const failures = fact.data.failed > 0 ? await FailedInstances.read(source, fact.seq) : undefined
+  const whole = fact.data.status === 'completed'
+  const failures = whole ? undefined : await FailedInstances.read(source, fact.seq)
 
   let slab = await source.values.slab(p, run, asset, 0)
   for (let i = 0; i < total; i++) {
     if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
     const key = slab.keys[i - slab.offset]
+    if (failures && !options.failuresOnly && !(await failures.isDone(i))) {
+      yield { key, index: i, status: 'failed', error: { code: 'not_run', message: `the scatter ended (${fact.data.status}) before instance ${i} had` } }
+      continue
+    }
     if (failures && (await failures.has(i))) {
       yield { key, index: i, status: 'failed', error: await errorOf(source, index, cache, i) }
       continue
@@ -105,13 +145,23 @@ export class FailedInstances {
   }
 
   async has(i: number): Promise<boolean> {
+    const bits = await this.#bits(i)
+    return bits !== undefined && isFailed(bits, i)
+  }
+
+  async isDone(i: number): Promise<boolean> {
+    const bits = await this.#bits(i)
+    return bits !== undefined && isDone(bits, i)
+  }
+
+  async #bits(i: number): Promise<Uint8Array | undefined> {
     const n = segmentOf(i)
     if (this.#segment?.n !== n) {
       const { connection, names, p, run, asset } = this.#source
       const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
       this.#segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
     }
-    return this.#segment.bits !== undefined && isFailed(this.#segment.bits, i)
+    return this.#segment.bits
   }
 }
 

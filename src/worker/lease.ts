@@ -49,6 +49,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     }
   }
 
+  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
   const running = new Set<Promise<void>>()
   for (let index = task.from; index < task.to; index++) {
     if (!slots.tryTake()) await slots.turn()
@@ -62,9 +63,9 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       running.delete(one)
     })
     running.add(one)
+    if (task.serial) await one
     await report.flushIfDue()
   }
-  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
   try {
     await Promise.all(running)
   } finally {

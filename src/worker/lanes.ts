@@ -1,0 +1,141 @@
+/**
+ * Lanes that are open: barriers with `maxConcurrent`, each with a consumer of its own that lets no more leases out than that. A worker hears of a new lane by a note,
+ * and reads the queue's document now and then, which is the truth: a note may be lost, and a lane is closed by being gone from there.
+ */
+import { jetstreamManager } from '@nats-io/jetstream'
+import type { Subscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import { decode } from '../../streams/codec.ts'
+import { messageOf } from '../../streams/errors.ts'
+import { ensureLaneConsumer, type Topology } from '../../streams/topology.ts'
+import { type LanesState, stateKey } from '../../projections/state.ts'
+import { readDoc } from '../engine/store.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Logger } from '../telemetry.ts'
+import { type Delivery, Puller } from './puller.ts'
+
+const LOOK_MS = 3000
+/** A lane heard of by a note is not in the document until the next checkpoint. */
+const NOTE_GRACE_MS = 5000
+
+const note = z.object({
+  p: z.int(),
+  pipeline: z.string(),
+  queue: z.string(),
+  priority: z.int(),
+  run: z.string(),
+  asset: z.string(),
+  maxConcurrent: z.int(),
+})
+type OpenLane = z.infer<typeof note>
+
+interface Lane {
+  readonly priority: number
+  readonly puller: Puller
+  readonly sinceMs: number
+}
+
+export interface LanesOptions {
+  readonly connection: Connection
+  readonly topology: Topology
+  readonly logger: Logger
+  readonly ackWaitMs: number
+  readonly queues: readonly { readonly pipeline: string; readonly queue: string }[]
+  readonly onDelivery: (delivery: Delivery) => void
+  /** Called when a lane was opened: there may be work. */
+  readonly onOpen: () => void
+}
+
+export class Lanes {
+  readonly #options: LanesOptions
+  readonly #lanes = new Map<string, Lane>()
+  readonly #opening = new Set<string>()
+  readonly #subscriptions: Subscription[] = []
+  #timer: NodeJS.Timeout | undefined
+  #stopped = false
+
+  constructor(options: LanesOptions) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    const { connection, topology, queues } = this.#options
+    for (const { pipeline, queue } of queues) {
+      const subscription = connection.nc.subscribe(topology.names.note('lane', `${pipeline}.${queue}`), {
+        callback: (error, message) => {
+          const lane = error ? undefined : note.safeParse(decode(message.data, undefined)).data
+          if (lane) void this.#open(lane)
+        },
+      })
+      this.#subscriptions.push(subscription)
+    }
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS)
+    await this.#look()
+  }
+
+  pullers(priority: number): Puller[] {
+    return [...this.#lanes.values()].filter((lane) => lane.priority === priority).map((lane) => lane.puller)
+  }
+
+  get priorities(): number[] {
+    return [...new Set([...this.#lanes.values()].map((lane) => lane.priority))]
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    for (const { puller } of this.#lanes.values()) puller.stop()
+    if (!this.#options.connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
+  }
+
+  close(): void {
+    for (const { puller } of this.#lanes.values()) puller.close()
+    this.#lanes.clear()
+  }
+
+  async #look(): Promise<void> {
+    const { connection, topology, queues, logger } = this.#options
+    const { names, partitions } = topology
+    try {
+      const found = new Set<string>()
+      for (let p = 0; p < partitions; p++) {
+        for (const { pipeline, queue } of queues) {
+          // The bucket's type of document follows from its key.
+          const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.lanes(pipeline, queue))) as LanesState | undefined
+          for (const [id, { priority, maxConcurrent }] of Object.entries(doc?.lanes ?? {})) {
+            const [run = '', asset = ''] = id.split('.')
+            found.add(`${p}.${id}`)
+            await this.#open({ p, pipeline, queue, priority, run, asset, maxConcurrent })
+          }
+        }
+      }
+      for (const [key, lane] of this.#lanes) {
+        if (found.has(key) || Date.now() - lane.sinceMs < NOTE_GRACE_MS) continue
+        lane.puller.stop()
+        lane.puller.close()
+        this.#lanes.delete(key)
+      }
+    } catch (error) {
+      if (!connection.isClosed) logger.warn(`lanes could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
+    }
+  }
+
+  async #open(lane: OpenLane): Promise<void> {
+    const key = `${lane.p}.${lane.run}.${lane.asset}`
+    if (this.#stopped || this.#lanes.has(key) || this.#opening.has(key)) return
+    const { connection, topology, ackWaitMs, onDelivery, onOpen, logger } = this.#options
+    this.#opening.add(key)
+    try {
+      const jsm = await jetstreamManager(connection.nc)
+      const consumer = await ensureLaneConsumer(jsm, topology.names, lane.p, lane, lane.maxConcurrent, { ackWaitMs })
+      if (this.#stopped) return
+      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, onDelivery)
+      this.#lanes.set(key, { priority: lane.priority, puller, sinceMs: Date.now() })
+      onOpen()
+    } catch (error) {
+      logger.warn(`lane of scatter ${lane.run}.${lane.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`)
+    } finally {
+      this.#opening.delete(key)
+    }
+  }
+}
