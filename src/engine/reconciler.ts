@@ -62,6 +62,7 @@ export class Reconciler {
     this.#busy = true
     try {
       await this.#reconcile()
+      await this.#sweepLanes()
     } catch (error) {
       if (!this.#context.connection.isClosed) this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
     } finally {
@@ -91,6 +92,30 @@ export class Reconciler {
     const tasks = lost.map((command) => command.task.id)
     emit('flowstone:engine.repaired', { partition: p, tasks })
     this.#context.logger.warn(`${tasks.length} task(s) were missing and are enqueued again`, { partition: p, tasks: tasks.slice(0, 5) })
+  }
+
+  /** Lanes outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
+  async #sweepLanes(): Promise<void> {
+    const { connection, names, p } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const stream = names.work(p)
+    for await (const { name } of jsm.consumers.list(stream)) {
+      const lane = names.parseLane(name)
+      if (lane && (await this.#isClosed(lane))) await jsm.consumers.delete(stream, name)
+    }
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allLanes(p) })
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const lane = names.parseLane(subject)
+      if (lane && (await this.#isClosed(lane))) await jsm.streams.purge(stream, { filter: subject })
+    }
+  }
+
+  async #isClosed({ run, asset }: { run: string; asset: string }): Promise<boolean> {
+    const { store } = this.#context
+    const key = stateKey.barrier(run, asset)
+    if (!store.has(key)) await store.load([key])
+    const barrier = store.get(key)
+    return barrier !== undefined && barrier.status !== 'open'
   }
 
   /** Tasks that open runs wait for. `until`: only of what was enqueued before. */
