@@ -48,9 +48,10 @@ export function leaseId(from: number, to: number, ordinal: number): string {
 }
 
 export function parseLeaseId(id: string): { from: number; to: number; ordinal: number } | undefined {
-  const [from, to, ordinal] = id.split('-').map(Number)
-  if (from === undefined || to === undefined || ordinal === undefined) return undefined
-  return from >= 0 && to > from && ordinal >= 1 ? { from, to, ordinal } : undefined
+  const match = /^(\d{1,15})-(\d{1,15})-(\d{1,9})$/.exec(id)
+  const [from = 0, to = 0, ordinal = 0] = match?.slice(1).map(Number) ?? []
+  // Wider ones are never cut, and would reach beyond the segments that needs() loads.
+  return to > from && to - from <= LEASE_SIZE_MAX && ordinal >= 1 ? { from, to, ordinal } : undefined
 }
 
 export function startBarrier({ view, run }: BarrierContext, fact: FactOf<'scatter.started'>): void {
@@ -160,6 +161,11 @@ function endOf(barrier: BarrierState): { status: ScatterStatus; error?: ErrorInf
     const message = `an instance failed, and failureMode is all_or_nothing: ${cause?.message ?? 'unknown error'}`
     return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
   }
+  if (barrier.total !== undefined && barrier.total !== barrier.stored) {
+    // Two executions of a scatter function that gives other keys each time: to wait for this total would be to wait for ever.
+    const message = `${barrier.stored} keys are stored, but the scatter function ended after ${barrier.total}; it must give the same keys each time it is called`
+    return { status: 'failed', error: { code: 'keys_changed', message } }
+  }
   if (barrier.total !== undefined && barrier.succeeded + barrier.failed === barrier.total) return { status: 'completed' }
   return undefined
 }
@@ -206,8 +212,8 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
     endLease(barrier, leaseId(index, index + 1, again[0]))
     return
   }
-  if (barrier.leases[from]) returnOne(barrier, from)
-  else dropFromRefeed(barrier, index)
+  // What is due again was taken out of its lease when that was lost; a late word of it settles the instance, and not a place in the lease once more.
+  if (!dropFromRefeed(barrier, index)) returnOne(barrier, from)
 }
 
 function takeError(
@@ -222,7 +228,7 @@ function takeError(
   if (isDone(segmentFor(context, barrier, index), index)) return []
   const again = barrier.again[index]
   // An error counts for the execution that is current; an older one was counted when its lease was lost.
-  if (again ? again[0] !== ordinal : !barrier.leases[from]) return []
+  if (again ? again[0] !== ordinal : isDue(barrier, index)) return []
   const lease = barrier.leases[from]
   if (!lease) return []
   const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
@@ -252,7 +258,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   for (let index = range.from; index < range.to; index++) {
     if (isDone(segmentFor(context, barrier, index), index)) continue
     const again = barrier.again[index]
-    if (again && again[0] !== range.ordinal) continue
+    if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
     delete barrier.again[index]
     if (exhausted) {
       markOnce(context, barrier, index, true)
@@ -272,6 +278,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
 function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Command[] {
   const commands: Command[] = []
   let open = Object.keys(barrier.leases).length - barrier.delayed
+  const lastChunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) + 1
   while (open < barrier.window) {
     const head = barrier.refeed[0]
     if (head) {
@@ -281,8 +288,10 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
       commands.push(leaseOne(context, barrier, from, slab, ordinal, failures, nowMs, 0))
     } else {
       if (barrier.fedTo >= barrier.stored || barrier.delayed >= WINDOW_MAX) break
+      // So far needs() has loaded. An engine that has more at hand must not go on: one that has just started would cut other leases. The next fact goes on;
+      // leases are outstanding, so there is a next fact.
+      if (Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) > lastChunk) break
       const slab = slabAt(context.view, barrier)
-      // The next slab's document is not at hand; the next fact brings it. Leases are outstanding, so there is a next fact.
       if (!slab) break
       const end = Math.min(barrier.fedTo + cutSize(barrier), slab[0] + slab[1])
       commands.push(newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0))
@@ -402,15 +411,22 @@ function endLease(barrier: BarrierState, id: string): void {
   delete barrier.leases[id]
 }
 
-function dropFromRefeed(barrier: BarrierState, index: number): void {
+/** Whether an instance waits in `refeed`, whatever its older leases still say. */
+function isDue(barrier: BarrierState, index: number): boolean {
+  return barrier.refeed.some((range) => index >= range.from && index < range.to)
+}
+
+/** False when it was not there. */
+function dropFromRefeed(barrier: BarrierState, index: number): boolean {
   const at = barrier.refeed.findIndex((range) => index >= range.from && index < range.to)
   const range = barrier.refeed[at]
-  if (!range) return
+  if (!range) return false
   const parts = [
     { ...range, to: index },
     { ...range, from: index + 1 },
   ].filter((part) => part.from < part.to)
   barrier.refeed.splice(at, 1, ...parts)
+  return true
 }
 
 function segmentFor({ view }: BarrierContext, barrier: BarrierState, index: number): Uint8Array {

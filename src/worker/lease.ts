@@ -114,20 +114,26 @@ class Report {
 
   value(index: number, ms: number, value: unknown, bytes: number): void {
     this.#add(index, ms, value)
-    this.#bytes += bytes
+    this.#grow(bytes)
   }
 
   ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
     this.#columns.refs.push([this.#columns.at.length, stored])
     this.#add(index, ms, null)
-    this.#bytes += 200
+    this.#grow(200)
   }
 
   failure(index: number, ms: number, failure: ReturnType<typeof failureOf>): void {
     const { outcome, error, retryAfterMs } = failure
     this.#columns.errors.push([this.#columns.at.length, { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }])
     this.#add(index, ms, null)
-    this.#bytes += 300 + error.message.length + (error.stack?.length ?? 0)
+    this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
+  }
+
+  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
+  #grow(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */

@@ -12,6 +12,8 @@ export interface Failure {
 }
 
 const MESSAGE_MAX = 4000
+/** A wait is at most this long: beyond the calendar no schedule can be made of it. */
+const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 const STACK_MAX = 4000
 
 /**
@@ -21,8 +23,7 @@ export async function runCode<T>(parent: AbortSignal, timeoutMs: number | undefi
   parent.throwIfAborted()
   if (timeoutMs === undefined && parent.aborted === false) {
     const result = code(parent)
-    if (!(result instanceof Promise)) return result
-    return await raceAbort(parent, result)
+    return isThenable(result) ? await raceAbort(parent, result) : result
   }
   const limit = new AbortController()
   const onAbort = (): void => limit.abort(parent.reason)
@@ -30,18 +31,25 @@ export async function runCode<T>(parent: AbortSignal, timeoutMs: number | undefi
   const timer = setTimeout(() => limit.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)), timeoutMs)
   try {
     const result = code(limit.signal)
-    return result instanceof Promise ? await raceAbort(limit.signal, result) : result
+    return isThenable(result) ? await raceAbort(limit.signal, result) : result
   } finally {
     clearTimeout(timer)
     parent.removeEventListener('abort', onAbort)
   }
 }
 
+/** Not only promises of this realm: query builders are thenable too, and run only when they are awaited. */
+function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
+  return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
+}
+
 async function raceAbort<T>(signal: AbortSignal, result: Promise<T>): Promise<T> {
   return await new Promise<T>((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason)
     signal.addEventListener('abort', onAbort, { once: true })
-    result.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    Promise.resolve(result)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', onAbort))
   })
 }
 
@@ -50,8 +58,10 @@ export function failureOf(thrown: unknown): Failure {
   const error = infoOf(thrown)
   if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer')) return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError) return { outcome: 'terminal', error, thrown }
-  const after = thrown instanceof RetryableError ? thrown.retryAfterMs : undefined
-  return { outcome: 'error', error, ...(after === undefined ? {} : { retryAfterMs: Math.max(0, Math.round(after)) }), thrown }
+  const after = thrown instanceof RetryableError ? Number(thrown.retryAfterMs) : Number.NaN
+  // NaN, as of a date that was not understood: the backoff decides.
+  if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
+  return { outcome: 'error', error, retryAfterMs: Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.round(after))), thrown }
 }
 
 /** What is kept of anything thrown, bounded, also of what is no Error. */

@@ -17,7 +17,7 @@ import type { Connection } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from './values.ts'
 
-/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it for this long. */
+/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
 const SLAB_BYTES = 200 * 1024
 const SLAB_KEYS = 20_000
 const SLAB_WAIT_MS = 100
@@ -99,6 +99,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   const iterator: AsyncIterator<unknown> | Iterator<unknown> = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   const buffer: { key: unknown; size: number }[] = []
   let bufferBytes = 0
+  let bufferSinceMs = 0
   let offset = 0
   let read = 0
   let ended = false
@@ -123,6 +124,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       return false
     }
     const size = sizeOfKey(result.value, read++)
+    if (buffer.length === 0) bufferSinceMs = performance.now()
     buffer.push({ key: result.value, size })
     bufferBytes += size
     return true
@@ -141,20 +143,31 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     }
     const done = buffer.splice(0, stored?.count ?? count)
     for (const { size } of done) bufferBytes -= size
+    bufferSinceMs = performance.now()
     offset += done.length
   }
   try {
     while (!ended) {
-      const timely = await readOne(buffer.length > 0 ? SLAB_WAIT_MS : undefined)
-      const late = !timely && !ended && buffer.length > 0
+      // Counted from the slab's first key: a source that gives one now and then must not hold back what it gave before.
+      await readOne(buffer.length > 0 ? Math.max(0, bufferSinceMs + SLAB_WAIT_MS - performance.now()) : undefined)
+      const late = !ended && buffer.length > 0 && performance.now() >= bufferSinceMs + SLAB_WAIT_MS
       if (late || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
     }
     while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
   } finally {
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined)
   }
+  await refuseRest(target, offset)
   await storeTotal(target, offset)
   return offset
+}
+
+/** Throws when an earlier attempt stored keys behind the last one of this: what runs of them would be counted, and belong to no list. */
+async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
+  const { names, p, run, asset } = target
+  const subject = names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
+  if (!(await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject })))) return
+  throw new TerminalError(`the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`)
 }
 
 async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[]): Promise<{ count: number; hash: string } | undefined> {
@@ -165,7 +178,7 @@ async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[])
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
   }
-  const message = await leaderGet(target.connection.nc, target.names.log(target.p), { last_by_subj: entry.subject })
+  const message = await target.connection.read((nc) => leaderGet(nc, target.names.log(target.p), { last_by_subj: entry.subject }))
   const fact = message && factOf(target.names, target.p, message)
   if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`)
   return { count: fact.data.count, hash: fact.data.hash }
@@ -175,7 +188,7 @@ async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
   const { names, p, run, asset } = target
   if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
   const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
-  const message = await leaderGet(target.connection.nc, names.log(p), { last_by_subj: subject })
+  const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
   const fact = message && factOf(names, p, message)
   if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
     throw new TerminalError(`the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`)

@@ -1,6 +1,6 @@
+import type { HistoryEntry, Worker, WorkerOptions } from '../../src/index.ts'
 import { type ConnectOptions, connect, type Engine, type Flow, type Logger, type Pipeline } from '../../src/index.ts'
-import type { HistoryEntry } from '../../src/index.ts'
-import type { Worker, WorkerOptions } from '../../src/index.ts'
+import { collect } from './collect.ts'
 
 let count = 0
 
@@ -72,7 +72,7 @@ export async function openStage(
 
 /** A run's facts, as far as they are on the log. */
 export async function factsOf(flow: Flow, run: string): Promise<HistoryEntry[]> {
-  return await Array.fromAsync(flow.history(run))
+  return await collect(flow.history(run))
 }
 
 /** The kinds of a run's facts, in order, without what only some runs have: `asset.started` is written when code takes a while. */
