@@ -7,7 +7,8 @@ import type { RetrySpec } from '../streams/schemas.ts'
  * quarter is spread by `seed`.
  */
 export function backoffMs(retry: RetrySpec, failures: number, seed: string): number {
-  const full = Math.min(retry.backoffMaxMs, retry.backoffMinMs * 3 ** Math.max(0, failures - 1))
+  // 40: beyond any cap, and still a number (0 times infinity is none).
+  const full = Math.min(retry.backoffMaxMs, retry.backoffMinMs * 3 ** Math.min(40, Math.max(0, failures - 1)))
   const spread = Number.parseInt(hash64(seed).slice(0, 8), 16) / 0xffffffff
   return Math.round(full * (0.75 + 0.25 * spread))
 }

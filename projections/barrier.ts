@@ -32,7 +32,17 @@ export const SLABS_PER_CHUNK = 256
 const LEASE_TARGET_MS = 60
 export const LEASE_SIZE_MAX = 1000
 const LEASE_SIZE_START = 16
-const WINDOW_START = 64
+const WINDOW_START = 8
+/** Fewest instances out at a time, so that the first leases, and short ones of slow instances, reach every slot of a few workers. */
+const OPEN_MIN = 128
+/** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
+export const AGAIN_MAX = 2048
+/** While this many ranges wait, nothing new is leased. */
+const REFEED_MAX = 2048
+/** Ranges of `refeed` that one fact may feed from: so far needs() loads. */
+export const REFEED_STEP = 4
+/** The shortest lease worth its messages, near the end of a scatter. */
+const LEASE_MIN_MS = 5
 /** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
 export const WINDOW_MAX = 4096
 /** A lease that waited less than this on WORK shows that workers have room. */
@@ -43,6 +53,8 @@ const WORKER_SEEN_MS = 60_000
 
 export interface BarrierContext {
   readonly view: View
+  /** The segments that this step reads and writes, taken from the view once and put back once. */
+  readonly bits?: Bits
   readonly run: RunState
   readonly spec: AssetSpec
 }
@@ -52,9 +64,10 @@ export function leaseId(from: number, to: number, ordinal: number): string {
 }
 
 export function parseLeaseId(id: string): { from: number; to: number; ordinal: number } | undefined {
-  const [from, to, ordinal] = id.split('-').map(Number)
-  if (from === undefined || to === undefined || ordinal === undefined) return undefined
-  return from >= 0 && to > from && ordinal >= 1 ? { from, to, ordinal } : undefined
+  const match = /^(\d{1,15})-(\d{1,15})-(\d{1,9})$/.exec(id)
+  const [from = 0, to = 0, ordinal = 0] = match?.slice(1).map(Number) ?? []
+  // Wider ones are never cut, and would reach beyond the segments that needs() loads.
+  return to > from && to - from <= LEASE_SIZE_MAX && ordinal >= 1 ? { from, to, ordinal } : undefined
 }
 
 export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Command[] {
@@ -101,14 +114,16 @@ export function laneOf(run: RunState, spec: AssetSpec): LaneName {
 type BarrierFact = FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>
 
 /** Folds a fact into an open barrier and decides what follows: leases to enqueue, or the end. */
-export function stepBarrier(context: BarrierContext, fact: BarrierFact): Command[] {
-  const { view } = context
+export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[] {
+  const { view } = given
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
   if (!barrier || barrier.status !== 'open') return []
   barrier.seq = fact.seq
   view.put(key, barrier)
 
+  const bits = new Bits(view, barrier)
+  const context = { ...given, bits }
   const commands: Command[] = []
   switch (fact.name) {
     case 'scatter.items':
@@ -126,14 +141,56 @@ export function stepBarrier(context: BarrierContext, fact: BarrierFact): Command
     default:
       fact satisfies never
   }
-  if (barrier.closing) return []
-  const end = endOf(context, barrier)
+  const end = barrier.closing ? undefined : endOf(context, barrier)
   if (end) {
     barrier.closing = true
-    return [closeCommand(barrier, end)]
-  }
-  commands.push(...feed(context, barrier, fact.timeMs))
+    commands.splice(0, commands.length, closeCommand(barrier, end))
+  } else if (barrier.closing) commands.length = 0
+  else commands.push(...feed(context, barrier, fact.timeMs))
+  bits.put()
   return commands
+}
+
+class Bits {
+  readonly #view: View
+  readonly #barrier: BarrierState
+  readonly #segments = new Map<number, Uint8Array>()
+  readonly #changed = new Set<number>()
+
+  constructor(view: View, barrier: BarrierState) {
+    this.#view = view
+    this.#barrier = barrier
+  }
+
+  isDone(index: number): boolean {
+    return isDone(this.#segment(segmentOf(index)), index)
+  }
+
+  mark(index: number, failed: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markDone(this.#segment(n), index, failed))
+    this.#changed.add(n)
+  }
+
+  put(): void {
+    for (const n of this.#changed) {
+      const segment = this.#segments.get(n)
+      if (segment) this.#view.put(this.#key(n), segment)
+    }
+  }
+
+  #segment(n: number): Uint8Array {
+    let segment = this.#segments.get(n)
+    if (!segment) {
+      segment = this.#view.get(this.#key(n)) ?? newSegment()
+      this.#segments.set(n, segment)
+    }
+    return segment
+  }
+
+  #key(n: number): ReturnType<typeof stateKey.segment> {
+    return stateKey.segment(this.#barrier.run, this.#barrier.asset, n)
+  }
 }
 
 /** scatter.closed: the last word. */
@@ -210,7 +267,13 @@ function endOf({ spec }: BarrierContext, barrier: BarrierState): { status: Scatt
       return { status: 'failed', error: { code: 'threshold_passed', message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}` } }
     }
   }
-  if (total === undefined || succeeded + failed !== total) return undefined
+  if (total === undefined) return undefined
+  if (total !== barrier.stored) {
+    // Two executions of a scatter function that gives other keys each time: to wait for this total would be to wait for ever.
+    const message = `${barrier.stored} keys are stored, but the scatter function ended after ${total}; it must give the same keys each time it is called`
+    return { status: 'failed', error: { code: 'keys_changed', message } }
+  }
+  if (succeeded + failed !== total) return undefined
   return { status: failed > 0 ? 'partial_failure' : 'completed' }
 }
 
@@ -233,21 +296,21 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   const range = parseLeaseId(data.lease)
   if (!range) return []
   const errors = new Map(data.errors)
+  const inLease = (index: number): boolean => index >= range.from && index < range.to && index < barrier.fedTo
   const commands: Command[] = []
-  for (let k = 0; k < data.at.length; k++) {
+  // Successes first: what is to be done again then lies between what is done, and makes few ranges.
+  for (const [k, index] of data.at.entries()) if (inLease(index) && !errors.has(k)) takeSuccess(context, barrier, index, data.lease)
+  for (const [k, error] of errors) {
     const index = data.at[k]
-    if (index === undefined || index < range.from || index >= range.to || index >= barrier.fedTo) continue
-    const error = errors.get(k)
-    if (error === undefined) takeSuccess(context, barrier, index, data.lease)
-    else commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
+    if (index !== undefined && inLease(index)) commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
   }
   barrier.workers[data.worker] = fact.timeMs
-  if (data.heldMs !== undefined && lease) adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, context.spec.scatter?.maxConcurrent !== undefined)
+  if (data.heldMs !== undefined && lease) adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
   return commands
 }
 
 function takeSuccess(context: BarrierContext, barrier: BarrierState, index: number, from: string): void {
-  if (!markOnce(context, barrier, index, false)) return
+  if (!markOnce(context, index, false)) return
   barrier.succeeded += 1
   const again = barrier.again[index]
   if (again) {
@@ -256,8 +319,8 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
     endLease(barrier, leaseId(index, index + 1, again[0]))
     return
   }
-  // One that waits to be leased again has left its lease already.
-  if (!dropFromWaiting(barrier, index)) returnOne(barrier, from)
+  // What is due again was taken out of its lease when that was lost; a late word of it settles the instance, and not a place in the lease once more.
+  if (!dropFromWaiting(context, barrier, index)) returnOne(barrier, from)
 }
 
 function takeError(
@@ -269,10 +332,10 @@ function takeError(
   error: NonNullable<FactOf<'scatter.outcomes'>['data']['errors']>[number][1],
   fact: Fact,
 ): Command[] {
-  if (isDone(segmentFor(context, barrier, index), index)) return []
+  if (context.bits?.isDone(index)) return []
   const again = barrier.again[index]
   // An error counts for the execution that is current; an older one was counted when its lease was lost.
-  if (again ? again[0] !== ordinal : !barrier.leases[from]) return []
+  if (again ? again[0] !== ordinal : isDue(barrier, index)) return []
   const lease = barrier.leases[from]
   if (!lease) return []
   const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
@@ -282,18 +345,23 @@ function takeError(
 
   const retry = instanceRetry(context.spec)
   if (error.outcome === 'terminal' || failures >= retry.maxAttempts) {
-    markOnce(context, barrier, index, true)
+    markOnce(context, index, true)
     barrier.failed += 1
     if (error.outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1
     barrier.error ??= error.error
     return []
   }
   if (context.spec.scatter?.strategy === 'batch' && error.outcome !== 'handed_back') {
-    barrier.parked = addToRanges(barrier.parked ?? [], { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures })
+    barrier.parked ??= []
+    addToRanges(context, barrier.parked, { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures })
     return []
   }
   const waitMs =
     error.outcome === 'handed_back' ? 0 : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
+  if (Object.keys(barrier.again).length >= AGAIN_MAX) {
+    addToRanges(context, barrier.refeed, { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures, dueMs: fact.timeMs + waitMs })
+    return []
+  }
   return [leaseOne(context, barrier, index, slab, ordinal + 1, failures, fact.timeMs, waitMs)]
 }
 
@@ -305,29 +373,40 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   const failures = lease.failures + (lost ? 1 : 0)
   const exhausted = failures >= instanceRetry(context.spec).maxAttempts
   for (let index = range.from; index < range.to; index++) {
-    if (isDone(segmentFor(context, barrier, index), index)) continue
+    if (context.bits?.isDone(index)) continue
     const again = barrier.again[index]
-    if (again && again[0] !== range.ordinal) continue
+    if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
     delete barrier.again[index]
     if (exhausted) {
-      markOnce(context, barrier, index, true)
+      markOnce(context, index, true)
       barrier.failed += 1
       barrier.error ??= { code: 'worker_lost', message: `the worker died while it ran instance ${index}, ${failures} time(s)` }
       continue
     }
-    addToRanges(barrier.refeed, { from: index, to: index + 1, slab: lease.slab, ordinal: range.ordinal + 1, failures })
+    addToRanges(context, barrier.refeed, { from: index, to: index + 1, slab: lease.slab, ordinal: range.ordinal + 1, failures })
   }
   endLease(barrier, fact.data.lease)
   return []
 }
 
-/** Adds one instance to the last range, where it continues that. */
-function addToRanges(ranges: Refeed[], one: Refeed): Refeed[] {
+/**
+ * Adds one instance that waits to be leased again. A range holds all of its instances that are not done, and begins and ends with one: so it grows over what is done,
+ * and a lease leaves a few ranges, however its failures are strewn.
+ */
+function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refeed): void {
   const last = ranges.at(-1)
-  const continues = last && last.to === one.from && last.slab === one.slab && last.ordinal === one.ordinal && last.failures === one.failures
-  if (continues) last.to = one.to
-  else ranges.push(one)
-  return ranges
+  const alike = last && last.slab === one.slab && last.ordinal === one.ordinal && last.failures === one.failures
+  if (!alike || one.from < last.to || one.to - last.from > LEASE_SIZE_MAX || !allDone(context, last.to, one.from)) {
+    ranges.push(one)
+    return
+  }
+  last.to = one.to
+  if (one.dueMs !== undefined) last.dueMs = Math.max(last.dueMs ?? 0, one.dueMs)
+}
+
+function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
+  for (let index = from; index < to; index++) if (!bits?.isDone(index)) return false
+  return true
 }
 
 /** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
@@ -348,19 +427,31 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
   const commands: Command[] = []
   releaseParked(context, barrier, nowMs)
   let open = Object.keys(barrier.leases).length - barrier.delayed
-  while (open < barrier.window) {
+  let again = Object.keys(barrier.again).length
+  let ranges = 0
+  const window = Math.max(barrier.window, fixedWindow(context) ? 0 : Math.ceil(OPEN_MIN / barrier.leaseSize))
+  const lastChunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) + 1
+  while (open < window) {
     const head = barrier.refeed[0]
-    if (head) {
+    if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
       const { from, slab, ordinal, failures, dueMs } = head
       const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
-      if (waitMs > 0 && barrier.delayed >= WINDOW_MAX) break
-      head.from += 1
-      if (head.from >= head.to) barrier.refeed.shift()
+      do head.from += 1
+      while (head.from < head.to && context.bits?.isDone(head.from))
+      if (head.from >= head.to) {
+        barrier.refeed.shift()
+        ranges += 1
+      }
       commands.push(leaseOne(context, barrier, from, slab, ordinal, failures, nowMs, waitMs))
+      again += 1
     } else {
-      if (barrier.fedTo >= barrier.stored || barrier.delayed >= WINDOW_MAX) break
+      // What waits goes first; but while as much of it is out as may be, new instances need not wait for it.
+      if (head && (again < AGAIN_MAX || barrier.refeed.length >= REFEED_MAX)) break
+      if (barrier.fedTo >= barrier.stored) break
+      // So far needs() has loaded. An engine that has more at hand must not go on: one that has just started would cut other leases. The next fact goes on;
+      // leases are outstanding, so there is a next fact.
+      if (Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) > lastChunk) break
       const slab = slabAt(context.view, barrier)
-      // The next slab's document is not at hand; the next fact brings it. Leases are outstanding, so there is a next fact.
       if (!slab) break
       const end = Math.min(barrier.fedTo + cutSize(context, barrier), slab[0] + slab[1])
       commands.push(newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0))
@@ -381,16 +472,22 @@ function slabAt(view: View, barrier: BarrierState): [number, number] | undefined
 function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
-  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, spec.scatter?.maxConcurrent === undefined ? Math.min(barrier.leaseSize, 8) : 1)))
+  const worthwhile = Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs ?? LEASE_MIN_MS, 0.01))
+  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
 }
 
-function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number, nowMs: number, fixedWindow: boolean): void {
+/** With maxConcurrent the number of leases out is not found out but given. */
+function fixedWindow({ spec }: BarrierContext): boolean {
+  return spec.scatter?.maxConcurrent !== undefined
+}
+
+function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number, nowMs: number, fixed: boolean): void {
   const per = heldMs / size
   barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
   const ideal = Math.floor(LEASE_TARGET_MS / Math.max(barrier.perInstanceMs, 0.01))
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
   const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
-  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixedWindow) barrier.window += 1
+  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixed) barrier.window += 1
   for (const [worker, seenMs] of Object.entries(barrier.workers)) if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
 }
 
@@ -482,14 +579,26 @@ function endLease(barrier: BarrierState, id: string): void {
   delete barrier.leases[id]
 }
 
-function dropFromWaiting(barrier: BarrierState, index: number): boolean {
+/** Whether an instance waits to be leased again, whatever its older leases still say. */
+function isDue(barrier: BarrierState, index: number): boolean {
+  const holds = (range: Refeed): boolean => index >= range.from && index < range.to
+  return barrier.refeed.some(holds) || (barrier.parked?.some(holds) ?? false)
+}
+
+/** False when it was not there. */
+function dropFromWaiting(context: BarrierContext, barrier: BarrierState, index: number): boolean {
   for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
     const at = ranges.findIndex((range) => index >= range.from && index < range.to)
     const range = ranges[at]
     if (!range) continue
+    const isDone = (i: number): boolean => context.bits?.isDone(i) ?? false
+    let left = index
+    while (left > range.from && isDone(left - 1)) left -= 1
+    let right = index + 1
+    while (right < range.to && isDone(right)) right += 1
     const parts = [
-      { ...range, to: index },
-      { ...range, from: index + 1 },
+      { ...range, to: left },
+      { ...range, from: right },
     ].filter((part) => part.from < part.to)
     ranges.splice(at, 1, ...parts)
     return true
@@ -497,14 +606,9 @@ function dropFromWaiting(barrier: BarrierState, index: number): boolean {
   return false
 }
 
-function segmentFor({ view }: BarrierContext, barrier: BarrierState, index: number): Uint8Array {
-  return view.get(stateKey.segment(barrier.run, barrier.asset, segmentOf(index))) ?? newSegment()
-}
-
 /** Sets an instance's bit; false if it was set already. */
-function markOnce(context: BarrierContext, barrier: BarrierState, index: number, failed: boolean): boolean {
-  const segment = segmentFor(context, barrier, index)
-  if (isDone(segment, index)) return false
-  context.view.put(stateKey.segment(barrier.run, barrier.asset, segmentOf(index)), markDone(segment, index, failed))
+function markOnce({ bits }: BarrierContext, index: number, failed: boolean): boolean {
+  if (!bits || bits.isDone(index)) return false
+  bits.mark(index, failed)
   return true
 }

@@ -178,7 +178,7 @@ export function stepAsset(
       asset.status = 'failed'
       asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
-      return [...closeIfOpen(barrier, 'failed', fact.data.error), ...skipDependents(run, pipeline, spec.name), ...finishIfDone(run, fact)]
+      return [...closeIfOpen(view, barrier, 'failed', fact.data.error), ...skipDependents(run, pipeline, spec.name), ...finishIfDone(run, fact)]
     }
     case 'asset.skipped':
       asset.status = 'skipped'
@@ -260,7 +260,7 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
   const commands: Command[] = [{ do: 'abort', run: run.id }]
   for (const [name, asset] of Object.entries(run.assets)) {
     if (isEnded(asset)) continue
-    commands.push(...closeIfOpen(view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
+    commands.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
     asset.ending = true
     const data = { run: run.id, asset: name, ...partitionOfRun(run), ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }) }
     commands.push({ do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data } })
@@ -272,12 +272,8 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
 export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested'>): Command[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
-  const commands = closeIfOpen(barrier, 'cancelled', undefined)
-  if (barrier && commands.length > 0) {
-    barrier.seq = fact.seq
-    view.put(key, barrier)
-  }
-  return commands
+  if (barrier?.status === 'open') barrier.seq = fact.seq
+  return closeIfOpen(view, barrier, 'cancelled', undefined)
 }
 
 export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {
@@ -294,22 +290,24 @@ export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'
 function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Command[] {
   const lost = new Set([failed])
   const commands: Command[] = []
-  // The plan's order has dependencies first, so one pass finds all that hang on it.
-  for (const [name, asset] of Object.entries(run.assets)) {
-    const because = specOf(pipeline, name)?.dependsOn.find((dependency) => lost.has(dependency))
-    if (because === undefined || asset.status !== 'waiting') continue
-    lost.add(name)
-    if (asset.ending) continue
-    asset.ending = true
-    const data = { run: run.id, asset: name, ...partitionOfRun(run), because }
-    commands.push({ do: 'fact', fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data } })
+  // A set goes on to what is added while it is read. (The order of `run.assets` is no help: names that are numbers come first there.)
+  for (const because of lost) {
+    for (const [name, asset] of Object.entries(run.assets)) {
+      if (asset.status !== 'waiting' || lost.has(name) || !specOf(pipeline, name)?.dependsOn.includes(because)) continue
+      lost.add(name)
+      if (asset.ending) continue
+      asset.ending = true
+      const data = { run: run.id, asset: name, ...partitionOfRun(run), because }
+      commands.push({ do: 'fact', fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data } })
+    }
   }
   return commands
 }
 
-function closeIfOpen(barrier: BarrierState | undefined, status: 'failed' | 'cancelled', error: ErrorInfo | undefined): Command[] {
+function closeIfOpen(view: View, barrier: BarrierState | undefined, status: 'failed' | 'cancelled', error: ErrorInfo | undefined): Command[] {
   if (!barrier || barrier.status !== 'open' || barrier.closing) return []
   barrier.closing = true
+  view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)
   return [closeCommand(barrier, { status, ...(error ? { error } : {}) })]
 }
 

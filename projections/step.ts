@@ -3,7 +3,7 @@
  * the same commands, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
-import { closeBarrier, parseLeaseId, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
+import { closeBarrier, LEASE_SIZE_MAX, parseLeaseId, REFEED_STEP, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
 import { cancelRun, cancelScatter, finishRun, planned, requestRun, scatterClosed, scatterSized, scatterStarted, stepAsset } from './run.ts'
@@ -72,7 +72,9 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
       const chunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)
       const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
       for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
-      for (const n of segmentsOf(fact)) keys.push(stateKey.segment(run.id, asset, n))
+      const segments = segmentsOf(fact)
+      for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)]) addSegments(segments, range)
+      for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
       return keys
     }
     default:
@@ -80,12 +82,16 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
   }
 }
 
+/** A range that waits is at most a lease wide; to find its ends, the fold looks so far to both sides. */
+function addSegments(segments: Set<number>, { from, to }: { from: number; to: number }): void {
+  for (let n = segmentOf(Math.max(0, from - LEASE_SIZE_MAX)); n <= segmentOf(to - 1 + LEASE_SIZE_MAX); n++) segments.add(n)
+}
+
 function segmentsOf(fact: FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>): Set<number> {
   const segments = new Set<number>()
   if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return segments
   const range = parseLeaseId(fact.data.lease)
-  // A lease is at most a slab, and a slab 256 KiB of keys, so this names few segments; what lies outside of its lease is ignored by the fold.
-  if (range) for (let n = segmentOf(range.from); n <= segmentOf(range.to - 1) && segments.size < 8; n++) segments.add(n)
+  if (range) addSegments(segments, range)
   return segments
 }
 

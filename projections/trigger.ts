@@ -42,7 +42,7 @@ export function takeTrigger(view: View, trigger: Trigger): Command[] {
   if (first === undefined) return refuse(`no registered pipeline has an asset ${trigger.asset}; start a worker of its pipeline first`)
   if (pipeline === undefined && names.length > 1) return refuse(`asset ${trigger.asset} is in several pipelines; name one: ${names.join(', ')}`)
   const chosen = pipeline ?? first
-  const version = owners[chosen]
+  const version = Object.hasOwn(owners, chosen) ? owners[chosen] : undefined
   if (version === undefined) return refuse(`pipeline ${chosen} has no asset ${trigger.asset}${nearest(chosen, names)}`)
   const identity = key ?? (trigger.msgId === undefined ? `trigger#${trigger.seq}` : `msgid:${trigger.msgId}`)
   const request = {

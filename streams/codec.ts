@@ -33,15 +33,28 @@ export function encodeMsgpack(value: unknown): Uint8Array {
 
 export function decode(bytes: Uint8Array, contentType: string | undefined): unknown {
   try {
-    if (contentType?.startsWith(CONTENT_TYPE.msgpack)) return packr.unpack(bytes)
+    if (contentType?.startsWith(CONTENT_TYPE.msgpack)) return packr.unpack(plainBytes(bytes))
     return JSON.parse(utf8.decode(bytes))
   } catch (cause) {
     throw new FlowStoneError('undecodable', `payload is not ${contentType ?? 'JSON'}: ${messageOf(cause)}`, { cause })
   }
 }
 
+/** Node's Buffer would give Buffers back for bytes that went in as Uint8Array. */
+function plainBytes(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
 export function decodeMsgpack(bytes: Uint8Array): unknown {
   return decode(bytes, CONTENT_TYPE.msgpack)
+}
+
+/** The list in an opaque field. Throws `undecodable` when there is none. */
+export function decodeList(field: Uint8Array | readonly unknown[]): readonly unknown[] {
+  if (!(field instanceof Uint8Array)) return field
+  const list = decodeMsgpack(field)
+  if (Array.isArray(list)) return list
+  throw new FlowStoneError('undecodable', 'a list was expected in an opaque field')
 }
 
 /**

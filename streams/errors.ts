@@ -73,11 +73,12 @@ export class RunFailedError extends FlowStoneError {
 
 /** The message of anything thrown, also of what is no Error. */
 export function messageOf(thrown: unknown): string {
-  if (thrown instanceof Error) return thrown.message || thrown.name
-  if (typeof thrown === 'string') return thrown
   try {
+    // A message may be anything: it is but a property.
+    if (thrown instanceof Error) return String(thrown.message || thrown.name)
+    if (typeof thrown === 'string') return thrown
     return JSON.stringify(thrown) ?? String(thrown)
   } catch {
-    return String(thrown)
+    return `a thrown ${typeof thrown} that cannot be shown`
   }
 }

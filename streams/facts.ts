@@ -91,7 +91,8 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
 
 /** For an entity's last fact: the filter under which nothing may stand yet. Every fact but outcomes may stand once; those have their own subject. */
 export function expectationPath(path: string): string {
-  return path.replace(/\.end\.[a-z]+$/, '.end.*')
+  // Counted from the front: an asset may be named `end`.
+  return path.replace(/^(asset\.[^.]+\.[^.]+\.end)\.[a-z]+$/, '$1.*')
 }
 
 /** Facts of which many may stand on one subject. */

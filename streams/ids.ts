@@ -32,7 +32,8 @@ export function hashBytes64(bytes: Uint8Array): string {
 
 /** Checks a name that users choose (asset, pipeline, queue, namespace). `what` names the field in the error. */
 export function checkName(what: string, name: unknown): string {
-  if (typeof name === 'string' && NAME.test(name)) return name
+  // `__proto__` as a property would vanish from the documents that hold things by their names.
+  if (typeof name === 'string' && NAME.test(name) && name !== '__proto__') return name
   throw new InvalidError(
     `${what} must be 1 to 128 characters of A-Z a-z 0-9 _ -, got ${typeof name === 'string' ? JSON.stringify(name.slice(0, 140)) : typeof name}`,
   )

@@ -143,8 +143,22 @@ export const scatterStarted = z.object({
   worker: token,
 })
 
+/**
+ * A list that the engine carries and never looks into: MessagePack of an array, as bytes, so that it is encoded and decoded once, by those who want it. A writer may
+ * give the array itself.
+ */
+const opaqueList = z.union([z.instanceof(Uint8Array), z.array(z.unknown())])
+export type OpaqueList = z.infer<typeof opaqueList>
+
+/** Whole numbers from 0. A plain loop: there is one for each instance. */
+const counts = z.custom<number[]>(
+  (value) => Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0),
+  'must be whole numbers from 0',
+)
+const durations = z.custom<number[]>((value) => Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0), 'must be numbers from 0')
+
 /** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. */
-export const scatterItems = z.object({ count: z.int().min(1), keys: z.array(z.unknown()), hash: z.string() })
+export const scatterItems = z.object({ count: z.int().min(1), keys: opaqueList, hash: z.string() })
 
 export const scatterSized = z.object({ total: count })
 
@@ -156,9 +170,9 @@ export const scatterOutcomes = z.object({
   lease: token,
   ordinal: z.int().min(1),
   worker: token,
-  at: z.array(count),
-  ms: z.array(z.number().min(0)),
-  values: z.array(z.unknown()),
+  at: counts,
+  ms: durations,
+  values: opaqueList,
   refs: z.array(z.tuple([count, storedValue])).optional(),
   errors: z
     .array(z.tuple([count, z.object({ error: errorInfo, outcome: attemptOutcome, retryAfterMs: count.optional() })]))

@@ -38,6 +38,8 @@ export interface Topology {
 }
 
 const NANOS_PER_MS = 1_000_000
+const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
+const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
 const TOPOLOGY_KEY = 'topology'
 const PARTITIONS_MAX = 64
 const NOT_FOUND = new Set([10059, 10014, 10037])
@@ -73,7 +75,14 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     }
   }
 
-  const replicas = options.replicas ?? (await replicasOf(jsm, names.kvStream(names.controlBucket))) ?? 1
+  const { feedMaxAgeMs } = options
+  if (feedMaxAgeMs !== undefined && !(feedMaxAgeMs > 0 && feedMaxAgeMs <= FEED_MAX_AGE_LIMIT_MS)) {
+    throw new InvalidError(`feedMaxAgeMs must be a number of milliseconds above 0 and at most 100 years, got ${feedMaxAgeMs}`)
+  }
+
+  // What a process does not name stays as another one set it.
+  const replicas = options.replicas ?? (await configOf(jsm, names.kvStream(names.controlBucket)))?.num_replicas ?? 1
+  const feedMaxAge = feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
   await ensureStream(jsm, bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }))
   const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
 
@@ -108,7 +117,7 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     storage: StorageType.File,
     allow_direct: true,
     retention: RetentionPolicy.Limits,
-    max_age: (options.feedMaxAgeMs ?? 7 * 24 * 3_600_000) * NANOS_PER_MS,
+    max_age: feedMaxAge ?? FEED_MAX_AGE_MS * NANOS_PER_MS,
     sources: Array.from({ length: partitions }, (_, p) => ({
       name: names.log(p),
       subject_transforms: feedTransforms(names, p),
@@ -160,9 +169,9 @@ export async function ensureStateBucket(nc: NatsConnection, topology: Topology, 
   await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(p), replicas))
 }
 
-async function replicasOf(jsm: JetStreamManager, stream: string): Promise<number | undefined> {
+async function configOf(jsm: JetStreamManager, stream: string): Promise<StreamConfig | undefined> {
   try {
-    return (await jsm.streams.info(stream)).config.num_replicas
+    return (await jsm.streams.info(stream)).config
   } catch (error) {
     if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
     throw topologyError(`stream ${stream}`, error)

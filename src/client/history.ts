@@ -5,7 +5,7 @@ import { parseRunId } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { headerMap, leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/values.ts'
+import { factIfAny } from '../worker/values.ts'
 
 export interface HistoryEntry {
   /** Sequence on the log of the run's partition. */
@@ -36,8 +36,8 @@ export async function* history(connection: Connection, names: Names, run: string
   try {
     for await (const message of messages) {
       const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
-      const fact = factOf(names, p, { subject: message.subject, seq: message.seq, timeMs, payload: message.data, headers: headerMap(message.headers) })
-      yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: fact.data }
+      const fact = factIfAny(names, p, { subject: message.subject, seq: message.seq, timeMs, payload: message.data, headers: headerMap(message.headers) })
+      if (fact) yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: fact.data }
       if (message.seq >= end) return
     }
   } finally {

@@ -176,12 +176,14 @@ export class Run<V = unknown> {
     })
     const onAbort = (): void => wake?.()
     signal?.addEventListener('abort', onAbort)
+    // What was noted while the connection was broken was not heard.
+    const offReconnect = connection.onReconnect(onAbort)
     try {
       for (;;) {
         signal?.throwIfAborted()
         if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
         noted = false
-        const message = await directGet(connection.nc, names.log(this.#p), { last_by_subj: subject }).catch(() => undefined)
+        const message = await connection.untilDisconnect((nc) => directGet(nc, names.log(this.#p), { last_by_subj: subject })).catch(() => undefined)
         const fact = message && factOf(names, this.#p, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue
@@ -195,6 +197,7 @@ export class Run<V = unknown> {
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
+      offReconnect()
       if (!connection.isClosed) subscription.unsubscribe()
     }
   }

@@ -8,6 +8,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { ENGINE_KEY } from '../../projections/state.ts'
 import type { Connection } from '../log/connection.ts'
+import { readDoc } from './store.ts'
 import { type Entry, ERR, leaderGet, publish, publishBatch, UNIT_HEADER } from '../log/nats.ts'
 
 /** The engine key and what else stands in one batch: 1,000 messages. */
@@ -19,6 +20,12 @@ export class FencedError extends FlowStoneError {
   constructor(bucket: string) {
     super('fenced', `another engine took over ${bucket}`)
   }
+}
+
+/** The log sequence that a state bucket stands for; undefined for one that no engine has written to. */
+export async function positionOf(connection: Connection, names: Names, p: number): Promise<number | undefined> {
+  const doc = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
+  return typeof doc === 'object' && doc !== null ? Number(Reflect.get(doc, 'seq')) : undefined
 }
 
 export class Checkpointer {
@@ -45,7 +52,7 @@ export class Checkpointer {
 
   /** Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. */
   async takeOver(): Promise<number> {
-    const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
+    const found = await this.#connection.read((nc) => leaderGet(nc, this.#stream, { last_by_subj: this.#subject }))
     this.#revision = found?.seq ?? 0
     const stored = found && found.payload.length > 0 ? decode(found.payload, 'application/json') : undefined
     if (stored !== undefined) {

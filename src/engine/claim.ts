@@ -2,13 +2,15 @@
  * The claim: which engine is at work on a log partition. A key with a time to live, renewed while at work, given up on a clean stop. It only saves work and
  * decides nothing: safety is the checkpoint's fence.
  */
-import { encodeJson } from '../../streams/codec.ts'
+import { decode, encodeJson } from '../../streams/codec.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { leaderGet, publish } from '../log/nats.ts'
+import { leaderGet, publish, type StoredMessage } from '../log/nats.ts'
 
 export const CLAIM_TTL_MS = 2000
 const RENEW_MS = 600
+/** Longer than this nobody waits who has heard nothing for the time to live: the server is not prompt in dropping what has expired. */
+const SILENT_LOOK_MS = 200
 
 export class Claim {
   readonly #connection: Connection
@@ -18,6 +20,8 @@ export class Claim {
   #revision = 0
   #timer: NodeJS.Timeout | undefined
   #endWait: (() => void) | undefined
+  #silent = false
+  #renewing: Promise<void> | undefined
   /** Called once, when the claim is found to be another engine's. */
   onLost: (() => void) | undefined
 
@@ -30,9 +34,10 @@ export class Claim {
 
   /** Tries once to become the engine at work. */
   async tryTake(): Promise<boolean> {
-    const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject }, 2000)
-    const free = !found || found.payload.length === 0 || found.headers.has('KV-Operation') || found.headers.has('Nats-Marker-Reason')
-    if (!free) return false
+    const found = await this.#read()
+    const holder = holderOf(found)
+    // Its own: kept from before the server was away.
+    if (holder !== undefined && holder !== this.#engine) return false
     return this.#put(found?.seq ?? 0)
   }
 
@@ -43,17 +48,23 @@ export class Claim {
   async untilFree(stop: AbortSignal): Promise<void> {
     if (stop.aborted) return
     await new Promise<void>((resolve) => {
-      let timer = setTimeout(resolve, CLAIM_TTL_MS + 200)
+      const expired = (): void => {
+        this.#silent = true
+        resolve()
+      }
+      let timer = setTimeout(expired, this.#silent ? SILENT_LOOK_MS : CLAIM_TTL_MS)
       const subscription = this.#connection.nc.subscribe(this.#subject, {
         callback: (error, message) => {
           if (error) return
           clearTimeout(timer)
+          this.#silent = false
           if (message.data.length === 0) resolve()
-          else timer = setTimeout(resolve, CLAIM_TTL_MS + 200)
+          else timer = setTimeout(expired, CLAIM_TTL_MS)
         },
       })
-      stop.addEventListener('abort', () => resolve(), { once: true })
+      stop.addEventListener('abort', expired)
       this.#endWait = () => {
+        stop.removeEventListener('abort', expired)
         clearTimeout(timer)
         if (!this.#connection.isClosed) subscription.unsubscribe()
       }
@@ -63,12 +74,18 @@ export class Claim {
 
   /** Keeps the claim until `release`. */
   keep(): void {
-    this.#timer = setInterval(() => void this.#renew(), RENEW_MS)
+    this.#timer = setInterval(() => {
+      // One at a time: a second one would be refused because of the first.
+      this.#renewing ??= this.#renew().finally(() => {
+        this.#renewing = undefined
+      })
+    }, RENEW_MS)
   }
 
   async release(): Promise<void> {
     clearInterval(this.#timer)
     this.onLost = undefined
+    await this.#renewing
     if (this.#revision === 0 || this.#connection.isClosed) return
     const headers = { 'KV-Operation': 'DEL' }
     const entry = { subject: this.#subject, payload: new Uint8Array(), expect: { seq: this.#revision }, headers }
@@ -80,12 +97,20 @@ export class Claim {
   async #renew(): Promise<void> {
     try {
       if (await this.#put(this.#revision)) return
-      // Refused: expired while this process was paused, or taken. Either way somebody else may be at work.
+      const found = await this.#read()
+      const holder = holderOf(found)
+      // A renewal before this one was stored, and its answer was lost; or the claim expired while the server was away. Whoever was at work meanwhile has moved the
+      // fence, and the next checkpoint finds out.
+      if ((holder === undefined || holder === this.#engine) && (await this.#put(found?.seq ?? 0))) return
       clearInterval(this.#timer)
       this.onLost?.()
     } catch {
       // No answer: the next renewal tells.
     }
+  }
+
+  async #read(): Promise<StoredMessage | undefined> {
+    return await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject }, 1500)
   }
 
   async #put(expected: number): Promise<boolean> {
@@ -102,6 +127,14 @@ export class Claim {
     )
     if (ack.error) return false
     this.#revision = ack.seq
+    this.#silent = false
     return true
   }
+}
+
+/** Which engine holds the claim; undefined if none does. */
+function holderOf(found: StoredMessage | undefined): string | undefined {
+  if (!found || found.payload.length === 0 || found.headers.has('KV-Operation') || found.headers.has('Nats-Marker-Reason')) return undefined
+  const claim = decode(found.payload, 'application/json')
+  return typeof claim === 'object' && claim !== null ? String(Reflect.get(claim, 'engine')) : undefined
 }

@@ -78,8 +78,8 @@ export class EnginePartition {
 
   async #live(): Promise<void> {
     const { connection, topology, p, engine, logger } = this.#options
+    const claim = new Claim(connection, topology.names, p, engine)
     while (!this.#stopping && !connection.isClosed) {
-      const claim = new Claim(connection, topology.names, p, engine)
       try {
         if (!(await claim.tryTake())) {
           await claim.untilFree(this.#stop.signal)

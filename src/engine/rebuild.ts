@@ -1,4 +1,5 @@
 /** Rebuild: the state buckets are thrown away and folded again from the log. Nothing is decided and nothing is sent: decisions are on the log already. */
+import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { decodeFact } from '../../streams/facts.ts'
@@ -7,7 +8,7 @@ import { needs, step } from '../../projections/step.ts'
 import type { Connection } from '../log/connection.ts'
 import { streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
-import { CHECKPOINT_KEYS_MAX, Checkpointer } from './checkpoint.ts'
+import { CHECKPOINT_KEYS_MAX, Checkpointer, positionOf } from './checkpoint.ts'
 import { Claim } from './claim.ts'
 import { Store } from './store.ts'
 
@@ -17,21 +18,26 @@ export interface RebuildReport {
   readonly durationMs: number
 }
 
-const NAME = 'rebuild'
 
 export async function rebuild(connection: Connection, topology: Topology): Promise<RebuildReport> {
   const startedMs = performance.now()
   const jsm = await jetstreamManager(connection.nc)
+  // One of its own for each rebuild: a claim under the same name counts as kept.
+  const name = `rebuild-${randomBytes(6).toString('hex')}`
   let facts = 0
   for (let p = 0; p < topology.partitions; p++) {
-    const claim = new Claim(connection, topology.names, p, NAME)
+    const claim = new Claim(connection, topology.names, p, name)
     if (!(await claim.tryTake())) throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
     claim.keep()
     try {
+      await ensureStateBucket(connection.nc, topology, p)
+      const { last } = await streamBounds(connection.nc, topology.names.log(p))
+      // What no engine has folded yet is left to one: nobody has carried out what it decides of it. Without a position (a bucket that somebody deleted), all of it.
+      const upTo = Math.min(last, (await positionOf(connection, topology.names, p)) ?? last)
       const bucket = topology.names.kvStream(topology.names.stateBucket(p))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, p)
-      facts += await rebuildPartition(connection, topology, p)
+      facts += await rebuildPartition(connection, topology, p, name, upTo)
     } finally {
       await claim.release()
     }
@@ -39,10 +45,9 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
   return { facts, durationMs: performance.now() - startedMs }
 }
 
-async function rebuildPartition(connection: Connection, topology: Topology, p: number): Promise<number> {
+async function rebuildPartition(connection: Connection, topology: Topology, p: number, name: string, last: number): Promise<number> {
   const { names } = topology
-  const { last } = await streamBounds(connection.nc, names.log(p))
-  const checkpointer = new Checkpointer(connection, names, p, NAME)
+  const checkpointer = new Checkpointer(connection, names, p, name)
   const from = await checkpointer.takeOver()
   if (last <= from) return 0
   const store = new Store(connection, names, p)

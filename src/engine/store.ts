@@ -95,7 +95,7 @@ export function decodeDoc(key: string, message: StoredMessage): unknown {
 export async function readDoc(connection: Connection, names: Names, bucket: string, key: string): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const message = await leaderGet(connection.nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, key) })
+      const message = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, key) }))
       return message ? decodeDoc(key, message) : undefined
     } catch (cause) {
       if (attempt >= 20 || connection.isClosed) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })

@@ -29,7 +29,7 @@ export class Io {
   /** Throws InvalidError, naming the place, for a value that cannot be encoded. */
   async store(manager: string, value: unknown, context: IoContext, inlineMax = INLINE_MAX_BYTES): Promise<StoredValue> {
     const found = this.#find(manager)
-    if (manager !== 'nats') return { manager, ref: await found.store(value, context) }
+    if (manager !== 'nats') return { manager, ref: checkRef(manager, await found.store(value, context)) }
     if (measure(value) <= inlineMax) return inline(value)
     return { manager, ref: await found.store(value, context) }
   }
@@ -44,6 +44,12 @@ export class Io {
     if (found) return found
     throw new FlowStoneError('unknown_io', `there is no I/O manager ${name} here; pass it to connect({ io: { ${name}: … } })`)
   }
+}
+
+/** A reference that is no object could not be read back from the log, and its run would never end. */
+function checkRef(manager: string, ref: unknown): Record<string, unknown> {
+  if (typeof ref === 'object' && ref !== null && !Array.isArray(ref)) return { ...ref }
+  throw new InvalidError(`I/O manager ${manager}: store must return a reference that is a plain object, got ${ref === null ? 'null' : Array.isArray(ref) ? 'an array' : typeof ref}`)
 }
 
 function inline(value: unknown): StoredValue {

@@ -12,7 +12,11 @@ const CHUNK_BYTES = 128 * 1024
 export function natsIo(connection: Connection, names: Names): IoManager {
   let opened: Promise<ObjectStore> | undefined
   const store = (): Promise<ObjectStore> => {
-    opened ??= new Objm(connection.nc).open(names.blobBucket)
+    // A failure is not kept: the next caller tries again.
+    opened ??= new Objm(connection.nc).open(names.blobBucket).catch((error: unknown) => {
+      opened = undefined
+      throw error
+    })
     return opened
   }
   return {

@@ -7,6 +7,8 @@ import type { Connection } from './connection.ts'
 import { headerMap, type StoredMessage, streamBounds } from './nats.ts'
 
 const LOOK_MS = 5000
+/** A server that has just started answers in milliseconds, or not at all: it then is asked again. */
+const ANSWER_MS = 2000
 /** Messages held here before the reader stops pulling. */
 const HELD_MAX = 4000
 
@@ -21,9 +23,14 @@ export class Reader {
   #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
   #seenAtLook = -1
+  readonly #filter: string | undefined
+  readonly #offReconnect: () => void
 
-  /** Starts with the message at `from`, or the first one after it. */
-  constructor(connection: Connection, stream: string, from: number) {
+  /** Starts with the message at `from`, or the first one after it. `filter`: only messages of this subject. */
+  constructor(connection: Connection, stream: string, from: number, filter?: string) {
+    this.#filter = filter
+    // A server that was started again has forgotten the consumer, and its silence would be noticed only when heartbeats are missed.
+    this.#offReconnect = connection.onReconnect(() => this.#messages?.stop())
     this.#connection = connection
     this.#stream = stream
     this.#next = from
@@ -52,6 +59,7 @@ export class Reader {
   stop(): void {
     this.#stopped = true
     clearInterval(this.#timer)
+    this.#offReconnect()
     this.#messages?.stop()
     this.#wake?.()
     this.#resume?.()
@@ -60,13 +68,13 @@ export class Reader {
   async #pump(): Promise<void> {
     while (!this.#stopped) {
       try {
-        const consumer = await jetstream(this.#connection.nc).consumers.get(this.#stream, {
-          deliver_policy: DeliverPolicy.StartSequence,
-          opt_start_seq: this.#next,
-        })
-        const messages = await consumer.consume({ max_messages: 2000, idle_heartbeat: 2000 })
+        const consuming = this.#consume()
+        const messages = await this.#connection.untilDisconnect(() => consuming)
+        // It may still come, from the next server; by then another one is there.
+        if (!messages) consuming.then((late) => late.stop()).catch(() => undefined)
         this.#messages = messages
-        for await (const message of messages) {
+        if (this.#stopped) messages?.stop()
+        for await (const message of messages ?? []) {
           if (this.#stopped) return
           // A consumer made anew starts where the old one should have been; what came twice is dropped.
           if (message.seq < this.#next) continue
@@ -84,6 +92,15 @@ export class Reader {
       }
       if (!this.#stopped) await this.#connection.ready(100)
     }
+  }
+
+  async #consume(): Promise<ConsumerMessages> {
+    const consumer = await jetstream(this.#connection.nc, { timeout: ANSWER_MS }).consumers.get(this.#stream, {
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: this.#next,
+      ...(this.#filter === undefined ? {} : { filter_subjects: this.#filter }),
+    })
+    return await consumer.consume({ max_messages: 2000, idle_heartbeat: 2000 })
   }
 
   async #look(): Promise<void> {

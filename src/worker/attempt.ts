@@ -118,7 +118,7 @@ async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, ass
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared
-        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal, duplicates: definition.spec.scatter?.duplicates ?? 'allow' }
+        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal: signal(), duplicates: definition.spec.scatter?.duplicates ?? 'allow' }
         const origin = await originOf({ connection, names, io: shared.io, values: shared.values, p: held.p, run, asset: name })
         if (origin) return await storeKeys({ ...target, duplicates: 'allow' }, remainingKeys(origin))
         return await storeKeys(target, await definition.scatter?.(deps, ctx))

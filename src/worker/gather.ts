@@ -2,7 +2,7 @@
  * Reads the results of a closed scatter back from the log, in the order of the keys, never all in memory: an index of 12 bytes an instance says in which
  * fact each result stands, and facts are kept while there is room.
  */
-import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import { decodeList } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { type AssetName, parseRunId, type RunId } from '../../streams/ids.ts'
@@ -14,8 +14,9 @@ import type { FailureMode, Gathered } from '../define/asset.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
 import type { Connection } from '../log/connection.ts'
-import { directGet, headerMap, leaderGet } from '../log/nats.ts'
-import { factOf, type Values } from './values.ts'
+import { directGet, leaderGet } from '../log/nats.ts'
+import { Reader } from '../log/reader.ts'
+import { factIfAny, factOf, type Values } from './values.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
 
@@ -70,7 +71,7 @@ export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unkno
 export async function* readResults(source: GatherSource, options: { total?: number; failuresOnly?: boolean } = {}): AsyncGenerator<AnyResult> {
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
-  const closed = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) })
+  const closed = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) }))
   const fact = closed && factOf(names, p, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
   const total = fact.data.total ?? options.total ?? 0
@@ -98,7 +99,7 @@ export async function* readResults(source: GatherSource, options: { total?: numb
     const outcomes = cache.peek(seq) ?? (await cache.get(seq))
     const k = index.positions[i] ?? 0
     const ref = outcomes.refs?.find(([position]) => position === k)
-    const value = ref ? await source.io.load(ref[1]) : outcomes.values[k]
+    const value = ref ? await source.io.load(ref[1]) : valuesOf(outcomes)[k]
     yield { key, index: i, status: 'ok', value }
   }
 }
@@ -171,45 +172,50 @@ async function buildIndex(source: GatherSource, cache: OutcomeCache, total: numb
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
-  const last = await leaderGet(connection.nc, stream, { last_by_subj: subject })
-  const startedAt = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, factPath('scatter.started', { run, asset })) })
+  const last = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))
+  const startedAt = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.started', { run, asset })) }))
   if (!last) return index
-  const consumer = await jetstream(connection.nc).consumers.get(stream, {
-    filter_subjects: subject,
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: startedAt?.seq ?? 1,
-  })
-  const messages = await consumer.consume({ max_messages: 1000 })
+  const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
+  const end = Math.min(last.seq, closedSeq)
   try {
-    for await (const message of messages) {
-      if (message.seq > closedSeq) break
-      const fact = factOf(names, p, {
-        subject: message.subject,
-        seq: message.seq,
-        timeMs: 0,
-        payload: message.data,
-        headers: headerMap(message.headers),
-      })
-      if (fact.name === 'scatter.outcomes') {
-        cache.put(message.seq, fact.data, message.data.length)
+    for (let seq = 0; seq < end; ) {
+      const messages = await reader.take(1000)
+      if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a gather')
+      for (const message of messages) {
+        seq = message.seq
+        if (seq > closedSeq) break
+        const fact = factIfAny(names, p, message)
+        if (fact?.name !== 'scatter.outcomes') continue
+        cache.put(seq, fact.data, message.payload.length)
         const failed = new Set(fact.data.errors?.map(([k]) => k))
         for (const [k, i] of fact.data.at.entries()) {
           if (i >= total || index.seqs[i] !== 0) continue
           if (failed.has(k)) {
-            index.errors.set(i, [message.seq, k])
+            index.errors.set(i, [seq, k])
             continue
           }
           index.errors.delete(i)
-          index.seqs[i] = message.seq
+          index.seqs[i] = seq
           index.positions[i] = k
         }
       }
-      if (message.seq >= last.seq) break
     }
   } finally {
-    await messages.close()
+    reader.stop()
   }
   return index
+}
+
+const decoded = new WeakMap<ScatterOutcomes, readonly unknown[]>()
+
+/** The values of a fact, decoded when the first of them is asked for. */
+function valuesOf(outcomes: ScatterOutcomes): readonly unknown[] {
+  let values = decoded.get(outcomes)
+  if (!values) {
+    values = decodeList(outcomes.values)
+    decoded.set(outcomes, values)
+  }
+  return values
 }
 
 /** Outcome facts by sequence, oldest use dropped first, within a bound in bytes. */
@@ -238,7 +244,7 @@ class OutcomeCache {
 
   async get(seq: number): Promise<ScatterOutcomes> {
     const { connection, names, p } = this.#source
-    const message = await directGet(connection.nc, names.log(p), { seq })
+    const message = await connection.read((nc) => directGet(nc, names.log(p), { seq }))
     const fact = message && factOf(names, p, message)
     if (fact?.name !== 'scatter.outcomes') throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(p)} holds no outcomes`)
     this.put(seq, fact.data, message?.payload.length ?? 0)

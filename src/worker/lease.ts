@@ -2,20 +2,22 @@
  * Runs the instances of a lease, with the worker's own concurrency, and reports them in groups: when the lease ends, and every 50 ms while it lasts.
  * The lease is acknowledged only after the last report is stored.
  */
+import { setImmediate } from 'node:timers/promises'
 import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
-import { measure } from '../../streams/codec.ts'
+import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
-import type { AnyAsset, InstanceContext } from '../define/asset.ts'
+import type { AnyAsset } from '../define/asset.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
-import { failureOf, runCode } from './run-code.ts'
-import { contextOf, type WorkerShared } from './shared.ts'
+import { failureOf, isThenable, runCode } from './run-code.ts'
+import { instanceContextOf, type WorkerShared } from './shared.ts'
 
 const REPORT_MS = 50
+const YIELD_MS = 20
 const REPORT_BYTES = 256 * 1024
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
 const INLINE_MAX_BYTES = 16 * 1024
@@ -30,43 +32,63 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   const { slots } = shared
   let cut = false
 
-  const runOne = async (index: number): Promise<void> => {
+  const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
+    const bytes = measure(value)
+    const ms = performance.now() - begunMs
+    if (bytes <= INLINE_MAX_BYTES) {
+      report.value(index, ms, value, bytes)
+      return undefined
+    }
+    const stored = shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition })
+    return stored.then((ref) => report.ref(index, ms, ref))
+  }
+  const fail = (index: number, begunMs: number, thrown: unknown): void => {
+    // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
+    if (signal.aborted) cut = true
+    else report.failure(index, performance.now() - begunMs, failureOf(thrown))
+  }
+  /** A promise only where there is something to wait for. */
+  const runOne = (index: number): undefined | Promise<void> => {
     const begunMs = performance.now()
     try {
-      const value = await runCode(signal, task.timeoutMs, (inner) => {
-        const base = contextOf(shared, task, asset, inner, `${task.run}.${asset.name}.${index}`)
-        const ctx: InstanceContext<unknown> = { ...base, scatterKey: slab.keys[index - slab.offset], index }
-        return asset.definition.execute(ctx, deps)
-      })
-      const bytes = measure(value)
-      const ms = performance.now() - begunMs
-      if (bytes <= INLINE_MAX_BYTES) report.value(index, ms, value, bytes)
-      else report.ref(index, ms, await shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition }))
+      const key = slab.keys[index - slab.offset]
+      const value = runCode(signal, task.timeoutMs, (inner) => asset.definition.execute(instanceContextOf(shared, task, asset, inner, { key, index }), deps))
+      const pending = isThenable(value) ? value.then((settled) => keep(index, begunMs, settled)) : keep(index, begunMs, value)
+      return pending?.catch((thrown: unknown) => fail(index, begunMs, thrown))
     } catch (thrown) {
-      // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
-      if (signal.aborted) cut = true
-      else report.failure(index, performance.now() - begunMs, failureOf(thrown))
+      fail(index, begunMs, thrown)
+      return undefined
     }
   }
 
-  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
   const running = new Set<Promise<void>>()
-  for (let index = task.from; index < task.to; index++) {
-    if (!slots.tryTake()) await slots.turn()
-    if (signal.aborted) {
-      slots.give()
-      cut = true
-      break
-    }
-    const one = runOne(index).finally(() => {
-      slots.give()
-      running.delete(one)
-    })
-    running.add(one)
-    if (task.serial) await one
-    await report.flushIfDue()
-  }
+  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
+  let yieldedMs = startedMs
   try {
+    for (let index = task.from; index < task.to; index++) {
+      if (!slots.tryTake()) await slots.turn()
+      if (signal.aborted) {
+        slots.give()
+        cut = true
+        break
+      }
+      const pending = runOne(index)
+      if (!pending) slots.give()
+      else {
+        const one = pending.finally(() => {
+          slots.give()
+          running.delete(one)
+        })
+        running.add(one)
+        if (task.serial) await one
+      }
+      if (report.isDue) await report.flushIfDue()
+      if (performance.now() - yieldedMs > YIELD_MS) {
+        // Code that never waits must not keep signs of life, cancels and other tasks from their turn.
+        await setImmediate()
+        yieldedMs = performance.now()
+      }
+    }
     await Promise.all(running)
   } finally {
     clearInterval(ticker)
@@ -88,7 +110,10 @@ export async function splitLease(shared: WorkerShared, held: Held, task: LeaseTa
   }
 }
 
-type Columns = { -readonly [C in 'at' | 'ms' | 'values']: ScatterOutcomes[C] } & {
+interface Columns {
+  at: number[]
+  ms: number[]
+  values: unknown[]
   refs: NonNullable<ScatterOutcomes['refs']>
   errors: NonNullable<ScatterOutcomes['errors']>
 }
@@ -115,26 +140,35 @@ class Report {
 
   value(index: number, ms: number, value: unknown, bytes: number): void {
     this.#add(index, ms, value)
-    this.#bytes += bytes
+    this.#grow(bytes)
   }
 
   ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
     this.#columns.refs.push([this.#columns.at.length, stored])
     this.#add(index, ms, null)
-    this.#bytes += 200
+    this.#grow(200)
   }
 
   failure(index: number, ms: number, failure: ReturnType<typeof failureOf>): void {
     const { outcome, error, retryAfterMs } = failure
     this.#columns.errors.push([this.#columns.at.length, { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }])
     this.#add(index, ms, null)
-    this.#bytes += 300 + error.message.length + (error.stack?.length ?? 0)
+    this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
+  }
+
+  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
+  #grow(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
+  }
+
+  get isDue(): boolean {
+    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || performance.now() - this.#sinceMs >= REPORT_MS)
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */
   async flushIfDue(): Promise<void> {
-    if (this.#columns.at.length === 0) return
-    if (this.#bytes < REPORT_BYTES && performance.now() - this.#sinceMs < REPORT_MS) return
+    if (!this.isDue) return
     this.#send(undefined)
     if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
   }
@@ -154,7 +188,7 @@ class Report {
       worker: this.#shared.id,
       at,
       ms,
-      values,
+      values: encodeMsgpack(values),
       ...(refs.length > 0 ? { refs } : {}),
       ...(errors.length > 0 ? { errors } : {}),
       ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),

@@ -21,35 +21,47 @@ export interface Delivery {
   readonly p: number
 }
 
+/** Statuses that say no more than: nothing there now. */
+const NOTHING_THERE: ReadonlySet<number> = new Set([404, 408])
 const BLOCK_MS = 30_000
 const NANOS_PER_MS = 1_000_000
 
 export class Puller {
   readonly #connection: Connection
   readonly #subject: string
-  readonly #p: number
+  readonly p: number
   readonly #inbox = createInbox()
   readonly #subscriptions: readonly Subscription[]
   readonly #onDelivery: (delivery: Delivery) => void
+  readonly #onTrouble: () => void
   #quick: { want: number; got: number; done: (got: number) => void } | undefined
   #blockingUntilMs = 0
   readonly #offReconnect: () => void
+  #inTrouble = false
 
-  constructor(connection: Connection, stream: string, consumer: string, p: number, onDelivery: (delivery: Delivery) => void) {
+  constructor(connection: Connection, stream: string, consumer: string, p: number, on: { delivery: (delivery: Delivery) => void; trouble: () => void }) {
     this.#connection = connection
     this.#subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`
-    this.#p = p
-    this.#onDelivery = onDelivery
+    this.p = p
+    this.#onDelivery = on.delivery
+    this.#onTrouble = on.trouble
     const { nc } = connection
     this.#subscriptions = [
       nc.subscribe(`${this.#inbox}.quick`, { callback: (error, message) => (error ? undefined : this.#receiveQuick(message)) }),
       nc.subscribe(`${this.#inbox}.block`, { callback: (error, message) => (error ? undefined : this.#receiveBlocked(message)) }),
     ]
     // Requests do not outlive a connection.
-    this.#offReconnect = connection.onReconnect(() => {
-      this.#blockingUntilMs = 0
-      this.#endQuick()
-    })
+    this.#offReconnect = connection.onReconnect(() => this.#trouble())
+  }
+
+  /** Whether the consumer may be gone: nobody answered for it, it was deleted, or the server is another one. Asking it again is of no use then. */
+  get inTrouble(): boolean {
+    return this.#inTrouble
+  }
+
+  /** The consumer is there, as far as can be told. */
+  restored(): void {
+    this.#inTrouble = false
   }
 
   /** Takes what is there now, `want` at most; resolves with how many came. */
@@ -90,6 +102,7 @@ export class Puller {
   #receiveQuick(message: Msg): void {
     const quick = this.#quick
     if (!message.reply) {
+      this.#status(message)
       this.#endQuick()
       return
     }
@@ -103,10 +116,22 @@ export class Puller {
   #receiveBlocked(message: Msg): void {
     this.#blockingUntilMs = 0
     if (message.reply) this.#deliver(message)
+    else this.#status(message)
+  }
+
+  #status(message: Msg): void {
+    if (!NOTHING_THERE.has(message.headers?.code ?? 0)) this.#trouble()
+  }
+
+  #trouble(): void {
+    this.#inTrouble = true
+    this.#blockingUntilMs = 0
+    this.#endQuick()
+    this.#onTrouble()
   }
 
   #deliver(message: Msg): void {
-    const delivery = parseDelivery(message, this.#p)
+    const delivery = parseDelivery(message, this.p)
     if (delivery) this.#onDelivery(delivery)
   }
 

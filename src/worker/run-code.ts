@@ -12,36 +12,70 @@ export interface Failure {
 }
 
 const MESSAGE_MAX = 4000
+/** A wait is at most this long: beyond the calendar no schedule can be made of it. */
+const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 const STACK_MAX = 4000
 
 /**
- * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped.
+ * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped. What `code`
+ * returns at once is returned at once: a scatter may have millions of such instances, and timers and signals are made only for what lasts or asks for them.
  */
-export async function runCode<T>(parent: AbortSignal, timeoutMs: number | undefined, code: (signal: AbortSignal) => T | Promise<T>): Promise<T> {
+export function runCode<T>(parent: AbortSignal, timeoutMs: number | undefined, code: (signal: () => AbortSignal) => T | Promise<T>): T | Promise<T> {
   parent.throwIfAborted()
-  if (timeoutMs === undefined && parent.aborted === false) {
-    const result = code(parent)
-    if (!(result instanceof Promise)) return result
-    return await raceAbort(parent, result)
+  let limit: Limit | undefined
+  const signal = (): AbortSignal => {
+    if (timeoutMs === undefined) return parent
+    limit ??= new Limit(parent, timeoutMs)
+    return limit.signal
   }
-  const limit = new AbortController()
-  const onAbort = (): void => limit.abort(parent.reason)
-  parent.addEventListener('abort', onAbort, { once: true })
-  const timer = setTimeout(() => limit.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)), timeoutMs)
+  let result: T | Promise<T>
   try {
-    const result = code(limit.signal)
-    return result instanceof Promise ? await raceAbort(limit.signal, result) : result
-  } finally {
-    clearTimeout(timer)
-    parent.removeEventListener('abort', onAbort)
+    result = code(signal)
+  } catch (error) {
+    limit?.end()
+    throw error
   }
+  if (!isThenable(result)) {
+    limit?.end()
+    return result
+  }
+  return raceAbort(signal(), result).finally(() => limit?.end())
+}
+
+class Limit {
+  readonly #controller = new AbortController()
+  readonly #timer: NodeJS.Timeout
+  readonly #parent: AbortSignal
+  readonly #onAbort = (): void => this.#controller.abort(this.#parent.reason)
+
+  constructor(parent: AbortSignal, timeoutMs: number) {
+    this.#parent = parent
+    parent.addEventListener('abort', this.#onAbort, { once: true })
+    this.#timer = setTimeout(() => this.#controller.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)), timeoutMs)
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+    this.#parent.removeEventListener('abort', this.#onAbort)
+  }
+}
+
+/** Not only promises of this realm: query builders are thenable too, and run only when they are awaited. */
+export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
+  return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
 }
 
 async function raceAbort<T>(signal: AbortSignal, result: Promise<T>): Promise<T> {
   return await new Promise<T>((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason)
     signal.addEventListener('abort', onAbort, { once: true })
-    result.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    Promise.resolve(result)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', onAbort))
   })
 }
 
@@ -50,8 +84,10 @@ export function failureOf(thrown: unknown): Failure {
   const error = infoOf(thrown)
   if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer')) return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError) return { outcome: 'terminal', error, thrown }
-  const after = thrown instanceof RetryableError ? thrown.retryAfterMs : undefined
-  return { outcome: 'error', error, ...(after === undefined ? {} : { retryAfterMs: Math.max(0, Math.round(after)) }), thrown }
+  const after = thrown instanceof RetryableError ? Number(thrown.retryAfterMs) : Number.NaN
+  // NaN, as of a date that was not understood: the backoff decides.
+  if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
+  return { outcome: 'error', error, retryAfterMs: Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.round(after))), thrown }
 }
 
 /** What is kept of anything thrown, bounded, also of what is no Error. */

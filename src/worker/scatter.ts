@@ -18,7 +18,7 @@ import type { Connection } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from './values.ts'
 
-/** A slab is closed at this many bytes of keys, at this many keys, or when its first key has waited for this long. */
+/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
 const SLAB_BYTES = 200 * 1024
 const SLAB_KEYS = 20_000
 const SLAB_WAIT_MS = 100
@@ -121,9 +121,10 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
     keys.push(key)
     bytes += size
     all += size
+    if (all > LIST_BATCH_BYTES) return undefined
   }
   if (keys.length > 0) slabs.push({ keys, bytes })
-  if (slabs.length > 900 || all > LIST_BATCH_BYTES) return undefined
+  if (slabs.length > 900) return undefined
   const facts: FactDraft[] = [startedFact(target)]
   let offset = 0
   for (const slab of slabs) {
@@ -195,20 +196,32 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     }
     const done = buffer.splice(0, stored?.count ?? count)
     for (const { size } of done) bufferBytes -= size
+    sinceMs = performance.now()
+    late = wait(SLAB_WAIT_MS)
     offset += done.length
   }
   try {
     while (!ended) {
+      // Counted from the slab's first key: a source that gives one now and then must not hold back what it gave before.
       await readOne(buffer.length > 0 ? late : undefined)
-      const due = buffer.length > 0 && performance.now() - sinceMs >= SLAB_WAIT_MS
+      const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= SLAB_WAIT_MS
       if (due || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
     }
     while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
   } finally {
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined)
   }
+  await refuseRest(target, offset)
   await storeTotal(target, offset)
   return offset
+}
+
+/** Throws when an earlier attempt stored keys behind the last one of this: what runs of them would be counted, and belong to no list. */
+async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
+  const { names, p, run, asset } = target
+  const subject = names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
+  if (!(await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject })))) return
+  throw new TerminalError(`the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`)
 }
 
 async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[]): Promise<{ count: number; hash: string } | undefined> {
@@ -219,7 +232,7 @@ async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[])
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
   }
-  const message = await leaderGet(target.connection.nc, target.names.log(target.p), { last_by_subj: entry.subject })
+  const message = await target.connection.read((nc) => leaderGet(nc, target.names.log(target.p), { last_by_subj: entry.subject }))
   const fact = message && factOf(target.names, target.p, message)
   if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`)
   return { count: fact.data.count, hash: fact.data.hash }
@@ -229,7 +242,7 @@ async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
   const { names, p, run, asset } = target
   if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
   const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
-  const message = await leaderGet(target.connection.nc, names.log(p), { last_by_subj: subject })
+  const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
   const fact = message && factOf(names, p, message)
   if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
     throw new TerminalError(`the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`)
@@ -261,8 +274,9 @@ function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft 
   return { name: 'scatter.started', ids: { run, asset }, data: { attempt, worker } }
 }
 
-function itemsFact({ run, asset }: ScatterTarget, offset: number, keys: unknown[]): FactDraft {
-  return { name: 'scatter.items', ids: { run, asset, offset: String(offset) }, data: { count: keys.length, keys, hash: hashKeys(keys) } }
+function itemsFact({ run, asset }: ScatterTarget, offset: number, list: unknown[]): FactDraft {
+  const keys = encodeMsgpack(list)
+  return { name: 'scatter.items', ids: { run, asset, offset: String(offset) }, data: { count: list.length, keys, hash: hashBytes64(keys) } }
 }
 
 function sizedFact({ run, asset }: ScatterTarget, total: number): FactDraft {

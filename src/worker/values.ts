@@ -1,4 +1,5 @@
 /** What tasks refer to: dependencies' values and slabs of keys, read from the log once and kept for the tasks that follow. */
+import { decodeList } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { decodeFact, type Fact, factPath } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
@@ -43,9 +44,19 @@ export function factOf(names: Names, p: number, message: StoredMessage): Fact {
   return decodeFact({ path, payload: message.payload, contentType: message.headers.get('Content-Type'), p, seq: message.seq, timeMs: message.timeMs })
 }
 
+/** As the engine does: what is no fact of ours is stepped over. */
+export function factIfAny(names: Names, p: number, message: StoredMessage): Fact | undefined {
+  try {
+    return factOf(names, p, message)
+  } catch (error) {
+    if (!(error instanceof FlowStoneError) || error.code === 'newer_version') throw error
+    return undefined
+  }
+}
+
 /** The value that stands at a place of the log. */
 export async function loadValueAt(connection: Connection, names: Names, io: Io, at: ValueAt): Promise<unknown> {
-  const message = await directGet(connection.nc, names.log(at.p), { seq: at.seq })
+  const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }))
   if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
   const fact = factOf(names, at.p, message)
   if (fact.name !== 'asset.materialized') throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
@@ -85,10 +96,10 @@ export class Values {
   slab(p: number, run: RunId, asset: AssetName, offset: number): Promise<Slab> {
     return this.#slabs.get(`${run}.${asset}.${offset}`, async () => {
       const subject = this.#names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
-      const message = await directGet(this.#connection.nc, this.#names.log(p), { last_by_subj: subject })
+      const message = await this.#connection.read((nc) => directGet(nc, this.#names.log(p), { last_by_subj: subject }))
       const fact = message && factOf(this.#names, p, message)
       if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`)
-      return { offset, keys: fact.data.keys, hash: fact.data.hash }
+      return { offset, keys: decodeList(fact.data.keys), hash: fact.data.hash }
     })
   }
 }

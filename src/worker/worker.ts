@@ -44,10 +44,13 @@ export interface WorkerOptions {
 /** Work that has waited this long may have been cancelled meanwhile: worth a look before it is run. */
 const STALE_MS = 500
 const OTHER_VERSION_PAUSE_MS = 1000
+const RESTORE_PAUSE_MS = 50
 
 interface Source {
   readonly priority: number
   readonly pullers: readonly Puller[]
+  /** Makes the consumer of a puller again, should it be gone. */
+  readonly restore: (puller: Puller) => Promise<void>
 }
 
 export class Worker {
@@ -69,6 +72,8 @@ export class Worker {
   #tasksSize = 8
   #lastTaskMs = 1000
   readonly #openBarriers = new Set<string>()
+  /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
+  readonly #toldOver = new Set<string>()
 
   private constructor(
     parts: { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender; random: string },
@@ -115,11 +120,15 @@ export class Worker {
     if (wanted.size === 0) throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
     for (const { pipeline, queue, priority } of [...wanted.values()].toSorted((a, b) => a.priority - b.priority)) {
       const pullers: Puller[] = []
+      const ensure = (p: number): Promise<string> => ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
       for (let p = 0; p < this.#topology.partitions; p++) {
-        const consumer = await ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
-        pullers.push(new Puller(connection, names.work(p), consumer, p, (delivery) => this.#receive(delivery)))
+        const on = { delivery: (delivery: Delivery) => this.#receive(delivery), trouble: () => this.#wake?.() }
+        pullers.push(new Puller(connection, names.work(p), await ensure(p), p, on))
       }
-      this.#sources.push({ priority, pullers })
+      const restore = async (puller: Puller): Promise<void> => {
+        if ((await connection.untilDisconnect(() => ensure(puller.p))) !== undefined) puller.restored()
+      }
+      this.#sources.push({ priority, pullers, restore })
     }
     this.#aborts = connection.nc.subscribe(names.note('abort', '*'), {
       callback: (error, message) => {
@@ -164,6 +173,7 @@ export class Worker {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms)
       this.#wake = () => {
+        this.#wake = undefined
         clearTimeout(timer)
         resolve()
       }
@@ -177,6 +187,7 @@ export class Worker {
         await this.#settled(1000)
         continue
       }
+      await this.#restoreConsumers()
       let got = 0
       for (const { pullers } of this.#sources) {
         const counts = await Promise.all(pullers.map((puller) => puller.pull(Math.max(1, Math.ceil((want - got) / pullers.length)))))
@@ -184,8 +195,29 @@ export class Worker {
         if (got >= want || this.#draining) break
       }
       if (got > 0 || this.#draining) continue
+      if (this.#troubled().length > 0) continue
       for (const { pullers } of this.#sources) for (const puller of pullers) puller.block()
       await this.#settled(5000)
+    }
+  }
+
+  #troubled(): { puller: Puller; restore: Source['restore'] }[] {
+    return this.#sources.flatMap(({ pullers, restore }) => pullers.filter((puller) => puller.inTrouble).map((puller) => ({ puller, restore })))
+  }
+
+  /** A server that was started again may lack what it had not written, and somebody may have deleted a consumer. */
+  async #restoreConsumers(): Promise<void> {
+    let warned = false
+    for (let troubled = this.#troubled(); troubled.length > 0 && !this.#draining; troubled = this.#troubled()) {
+      const { connection } = this.#shared
+      await connection.ready(RESTORE_PAUSE_MS)
+      if (connection.isClosed) return
+      for (const { puller, restore } of troubled) {
+        await restore(puller).catch((error: unknown) => {
+          if (!warned && !connection.isClosed) this.#logger.warn(`a consumer on ${this.#shared.names.work(puller.p)} does not answer: ${messageOf(error)}; trying on`)
+          warned = true
+        })
+      }
     }
   }
 
@@ -240,6 +272,8 @@ export class Worker {
     const asset = this.#assets.get(`${task.pipeline}/${task.asset}`)
     const scatters = asset?.definition.scatter !== undefined
     if (!asset || scatters !== (task.kind === 'lease' || task.kind === 'scatter' || task.kind === 'gather')) {
+      // Else it would go round for ever once its run is cancelled.
+      if (await this.#endOnLog(held.p, task)) return
       throw new OtherVersion(`this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`)
     }
     if (await this.#isOver(held, task)) return
@@ -261,10 +295,13 @@ export class Worker {
     }
   }
 
-  /** Whether the work has ended meanwhile. Looked up for what waited or came again, and once for each scatter. */
+  /** Whether the work has ended meanwhile. Looked up for what waited, came again or is a retry, for what was told to be over, and once for each scatter. */
   async #isOver(held: Held, task: Task): Promise<boolean> {
     const barrier = `${task.run}.${task.asset}`
-    const fresh = held.count === 1 && held.ageMs < STALE_MS && (task.kind !== 'lease' || this.#openBarriers.has(barrier))
+    // A retry's message is as young as its schedule's end, however long it waited.
+    const retry = (task.kind === 'lease' ? task.ordinal : task.attempt) > 1
+    const told = this.#toldOver.has(task.run) || this.#toldOver.has(barrier)
+    const fresh = held.count === 1 && held.ageMs < STALE_MS && !retry && !told && (task.kind !== 'lease' || this.#openBarriers.has(barrier))
     if (fresh) return false
     const over = await this.#endOnLog(held.p, task)
     if (!over && task.kind === 'lease') {
@@ -278,7 +315,7 @@ export class Worker {
     const { connection, names } = this.#shared
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
     const path = task.kind === 'lease' ? factPath('scatter.closed', ids) : `asset.${ids.asset}.${ids.run}.end.*`
-    return (await directGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, path) })) !== undefined
+    return (await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))) !== undefined
   }
 
   /**
@@ -324,6 +361,8 @@ export class Worker {
   }
 
   #abort(run: string, asset: string): void {
+    if (this.#toldOver.size > 1000) this.#toldOver.clear()
+    this.#toldOver.add(asset === '' ? run : `${run}.${asset}`)
     for (const held of this.#held.values()) {
       if (held.task.run !== run || (asset !== '' && held.task.asset !== asset)) continue
       this.#openBarriers.delete(`${run}.${held.task.asset}`)

@@ -7,7 +7,7 @@ const Compose = z.object({ services: z.object({ nats: z.object({ image: z.string
 /** The image that docker-compose.yml uses: one place says which it is. */
 export function natsImage(): string {
   const file = new URL('../../docker-compose.yml', import.meta.url)
-  return Compose.parse(parse(readFileSync(file, 'utf8'))).services.nats.image
+  return Compose.parse(parse(readFileSync(file, 'utf8'), { merge: true })).services.nats.image
 }
 
 /** Starts nats-server in a container with the configuration of docker-compose.yml's single node. */

@@ -1,0 +1,142 @@
+/**
+ * The raw ceiling of a scatter: the same streams, the same consumers and messages of the same shape at 50 instances a message, in one process, with nothing in
+ * between: no barrier, no state, no codec, no user code.
+ *
+ *   task messages (50 keys each) → WORK → pulled → outcome messages (50 values each) → LOG → read and counted
+ *
+ * Both ends append in groups as the engine's appender does: while one atomic batch is in flight, the next gathers.
+ */
+import { DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream'
+import type { NatsConnection } from '@nats-io/nats-core'
+import type { Connection } from '../src/log/connection.ts'
+import { type Entry, publish, publishBatch } from '../src/log/nats.ts'
+import { encodeMsgpack } from '../streams/codec.ts'
+import { encodeFact } from '../streams/facts.ts'
+import { assetName, newRunId } from '../streams/ids.ts'
+import { ensureTaskConsumer, type Topology } from '../streams/topology.ts'
+import { instanceKey, instanceValue } from './payload.ts'
+
+export const RAW_PER_MESSAGE = 50
+
+/** Time from the first publish to the last outcome counted, in milliseconds. */
+export async function rawScatter({ nc }: Connection, { names }: Topology, n: number): Promise<number> {
+  const messages = Math.ceil(n / RAW_PER_MESSAGE)
+  const run = newRunId(Date.now(), '0123456789abcdef', 1)
+  const indices = Array.from({ length: RAW_PER_MESSAGE }, (_, i) => i)
+  const taskPayload = encodeMsgpack({
+    v: 1,
+    kind: 'lease',
+    run,
+    from: 0,
+    to: RAW_PER_MESSAGE,
+    keys: indices.map(instanceKey),
+  })
+  const outcomes = encodeFact({
+    name: 'scatter.outcomes',
+    ids: { run, asset: assetName('noop') },
+    data: {
+      lease: '0-50-1',
+      ordinal: 1,
+      worker: 'raw',
+      at: indices,
+      ms: indices.map(() => 0.01),
+      values: indices.map(instanceValue),
+    },
+  })
+  const task = (i: number): Entry => ({
+    subject: names.task(0, 'bench', 'default', 1),
+    payload: taskPayload,
+    contentType: 'application/msgpack',
+    msgId: `${run}.task.${i}`,
+  })
+  const outcome = (i: number): Entry => ({
+    subject: names.fact(0, `scatter.${run}.noop.outcomes`),
+    ...outcomes,
+    msgId: `${run}.outcome.${i}`,
+  })
+
+  const jsm = await jetstreamManager(nc)
+  const js = jetstream(nc)
+  const durable = await ensureTaskConsumer(
+    jsm,
+    names,
+    { p: 0, pipeline: 'bench', queue: 'default', priority: 1 },
+    { ackWaitMs: 30_000 },
+  )
+  const work = await js.consumers.get(names.work(0), durable)
+  const log = await js.consumers.get(names.log(0), { deliver_policy: DeliverPolicy.All })
+  const tasks = new Groups(nc, names.work(0))
+  const facts = new Groups(nc, names.log(0))
+
+  const { promise: counted, resolve, reject } = Promise.withResolvers<void>()
+  let taken = 0
+  let count = 0
+  const pulling = await work.consume({
+    max_messages: 1000,
+    callback: (message) => {
+      facts.append(outcome(taken++)).then(() => message.ack(), reject)
+    },
+  })
+  const reading = await log.consume({
+    max_messages: 2000,
+    callback: () => {
+      count += 1
+      if (count === messages) resolve()
+    },
+  })
+  try {
+    const startedMs = performance.now()
+    for (let i = 0; i < messages; i++) tasks.append(task(i)).catch(reject)
+    await counted
+    return performance.now() - startedMs
+  } finally {
+    await pulling.close()
+    await reading.close()
+  }
+}
+
+/** Group commit and no more: no retries, no expectations. */
+class Groups {
+  readonly #nc: NatsConnection
+  readonly #stream: string
+  #queue: { entry: Entry; resolve: () => void; reject: (error: Error) => void }[] = []
+  #busy = false
+  #batches = 0
+
+  constructor(nc: NatsConnection, stream: string) {
+    this.#nc = nc
+    this.#stream = stream
+  }
+
+  append(entry: Entry): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      this.#queue.push({ entry, resolve, reject })
+      if (!this.#busy) void this.#run()
+    })
+  }
+
+  async #run(): Promise<void> {
+    this.#busy = true
+    await Promise.resolve()
+    while (this.#queue.length > 0) {
+      const group = this.#queue.splice(0, 1000)
+      try {
+        const [only] = group
+        const ack =
+          group.length === 1 && only
+            ? await publish(this.#nc, only.entry, undefined, 30_000)
+            : await publishBatch(
+                this.#nc,
+                group.map(({ entry }) => ({ entry, unit: undefined })),
+                `${this.#stream}-${++this.#batches}`,
+                30_000,
+              )
+        if (ack.error) throw new Error(`${this.#stream} refused: ${ack.error.description}`)
+        for (const { resolve } of group) resolve()
+      } catch (error) {
+        for (const { reject } of group) reject(error instanceof Error ? error : new Error(String(error)))
+      }
+    }
+    this.#busy = false
+  }
+}

@@ -1,0 +1,83 @@
+/** Where a bench runs: a nats-server of its own on a scratch folder, and namespaces that are made for one repeat each and deleted after it. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect, type Flow, type Pipeline } from '../src/index.ts'
+import { Connection } from '../src/log/connection.ts'
+import { startServer } from '../src/server/index.ts'
+import { ensureTopology, type Topology } from '../streams/topology.ts'
+import type { Fsync } from './figures.ts'
+
+export interface Rig extends AsyncDisposable {
+  readonly url: string
+  readonly serverVersion: string
+}
+
+export async function startRig(fsync: Fsync): Promise<Rig> {
+  const scratch = mkdtempSync(join(tmpdir(), 'flowstone-bench-'))
+  const clean = (): void => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 })
+  try {
+    const server = await startServer({ dir: join(scratch, 'nats'), syncInterval: fsync })
+    return {
+      url: server.url,
+      serverVersion: server.version,
+      async [Symbol.asyncDispose]() {
+        await server.stop()
+        clean()
+      },
+    }
+  } catch (error) {
+    clean()
+    throw error
+  }
+}
+
+/** Engine, worker and client on one connection in this process: what the raw ceiling is one process of, too. */
+export async function withEngine<T>(url: string, pipeline: Pipeline, use: (flow: Flow) => Promise<T>): Promise<T> {
+  const namespace = newNamespace()
+  try {
+    await using flow = await connect({ servers: url, namespace })
+    const engine = await flow.engine()
+    await flow.worker(pipeline)
+    await engine.active
+    return await use(flow)
+  } finally {
+    await dropNamespace(url, namespace)
+  }
+}
+
+/** The same streams as the engine's, and nobody at work on them. */
+export async function withRaw<T>(
+  url: string,
+  use: (connection: Connection, topology: Topology) => Promise<T>,
+): Promise<T> {
+  const namespace = newNamespace()
+  const connection = await Connection.open({ servers: url })
+  try {
+    return await use(connection, await ensureTopology(connection.nc, { namespace }))
+  } finally {
+    await connection.close()
+    await dropNamespace(url, namespace)
+  }
+}
+
+let namespaces = 0
+function newNamespace(): string {
+  return `bench-${process.pid}-${++namespaces}`
+}
+
+/** So that a later repeat does not pay for what an earlier one left. */
+async function dropNamespace(url: string, namespace: string): Promise<void> {
+  const connection = await Connection.open({ servers: url })
+  try {
+    const jsm = await jetstreamManager(connection.nc)
+    const names: string[] = []
+    for await (const name of jsm.streams.names()) if (name.includes(`${namespace}_`)) names.push(name)
+    // The feed is sourced from the log: it goes first.
+    names.sort((a, b) => Number(b.endsWith('_FEED')) - Number(a.endsWith('_FEED')))
+    for (const name of names) await jsm.streams.delete(name)
+  } finally {
+    await connection.close()
+  }
+}

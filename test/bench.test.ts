@@ -1,0 +1,71 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
+
+const run = promisify(execFile)
+
+async function bench(...args: string[]): Promise<Record<string, unknown>[]> {
+  const { stdout } = await run(process.execPath, [
+    'bench/main.ts',
+    ...args,
+    '--json',
+    '--repeats',
+    '1',
+    '--fsync',
+    'default',
+  ])
+  return stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+}
+
+describe('npm run bench -- NAME --json', { timeout: 60_000 }, () => {
+  it('prints a JSON line for the speed of a scatter, with the raw ceiling and the ratio', async () => {
+    const figures = await bench('scatter', '--n', '60,120')
+    for (const figure of figures)
+      expect(Object.keys(figure)).toEqual(['bench', 'n', 'fsync', 'value', 'unit', 'raw', 'ratio'])
+    const speeds = figures.filter(({ unit }) => unit === 'instances/s')
+    expect(speeds).toMatchObject([
+      { bench: 'scatter', n: 60, fsync: 'default' },
+      { bench: 'scatter', n: 120, fsync: 'default' },
+    ])
+    for (const { value, raw, ratio } of speeds) {
+      expect(value).toBeGreaterThan(0)
+      expect(raw).toBeGreaterThan(0)
+      expect(ratio).toBeCloseTo(Number(value) / Number(raw), 2)
+    }
+  })
+
+  it('prints peak memory of a scatter, which has no raw ceiling', async () => {
+    const figures = await bench('scatter', '--n', '60,120')
+    const memory = figures.filter(({ unit }) => String(unit).startsWith('MB'))
+    expect(memory.map(({ n, unit, raw, ratio }) => ({ n, unit, raw, ratio }))).toEqual([
+      { n: 60, unit: 'MB (peak RSS)', raw: null, ratio: null },
+      { n: 60, unit: 'MB (peak live heap)', raw: null, ratio: null },
+      { n: 120, unit: 'MB (peak RSS)', raw: null, ratio: null },
+      { n: 120, unit: 'MB (peak live heap)', raw: null, ratio: null },
+      { n: 120, unit: 'MB (live heap growth since n=60)', raw: null, ratio: null },
+    ])
+    for (const { value } of memory.slice(0, 4)) expect(value).toBeGreaterThan(1)
+  })
+
+  it('prints p50 and p99 of a plain asset, in plain publishes', async () => {
+    const figures = await bench('asset', '--n', '10')
+    expect(figures).toMatchObject([
+      { bench: 'asset', n: 10, fsync: 'default', unit: 'ms (p50; ratio in plain publishes, p50)' },
+      { bench: 'asset', n: 10, fsync: 'default', unit: 'ms (p99; ratio in plain publishes, p50)' },
+    ])
+    for (const { value, raw, ratio } of figures) {
+      expect(raw).toBeGreaterThan(0)
+      expect(ratio).toBeCloseTo(Number(value) / Number(raw), 0)
+    }
+  })
+
+  it('names the benches there are when asked for another one', async () => {
+    await expect(bench('scater')).rejects.toMatchObject({
+      stdout: '',
+      stderr: expect.stringContaining('there are scatter, asset'),
+    })
+  })
+})

@@ -1,0 +1,55 @@
+import { describe, expect, it } from 'vitest'
+import { parseDuration, parseRange } from '../../src/define/duration.ts'
+import { InvalidError } from '../../streams/errors.ts'
+
+describe('a duration', () => {
+  it.each([
+    ['500ms', 500],
+    ['30s', 30_000],
+    ['1.5s', 1500],
+    ['15m', 900_000],
+    ['2h', 7_200_000],
+    ['7d', 604_800_000],
+    [' 1s ', 1000],
+    [0, 0],
+    [1250, 1250],
+  ])('%s is %i ms', (text, ms) => expect(parseDuration('timeout', text)).toBe(ms))
+
+  it.each([
+    ['', '""'],
+    ['5', '"5"'],
+    ['-1s', '"-1s"'],
+    ['1w', '"1w"'],
+    ['s', '"s"'],
+    ['1 s', '"1 s"'],
+    [-1, '-1'],
+    [Number.NaN, 'null'],
+    [undefined, 'undefined'],
+    [null, 'null'],
+  ])('%s is none, and the error names field, forms and what came', (value, got) => {
+    expect(() => parseDuration('asset a: timeout', value)).toThrow(InvalidError)
+    expect(() => parseDuration('asset a: timeout', value)).toThrow(
+      /^asset a: timeout must be milliseconds or text such as '500ms'/,
+    )
+    expect(() => parseDuration('asset a: timeout', value)).toThrow(`got ${got}`)
+  })
+})
+
+describe('a range', () => {
+  it.each([
+    ['1s..60s', 1000, 60_000],
+    ['1s..1s', 1000, 1000],
+    ['5s', 5000, 5000],
+    [250, 250, 250],
+  ])('%s is from %i to %i ms', (text, minMs, maxMs) => expect(parseRange('backoff', text)).toEqual({ minMs, maxMs }))
+
+  it('goes up', () => {
+    expect(() => parseRange('backoff', '60s..1s')).toThrow(
+      'backoff: the first wait must not be longer than the longest, got "60s..1s"',
+    )
+  })
+
+  it.each(['..', '1s..', '..1s', '1s...2s', 'a..b'])('%s is none', (text) =>
+    expect(() => parseRange('backoff', text)).toThrow(InvalidError),
+  )
+})

@@ -1,0 +1,159 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, pipeline, RunFailedError } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+/** Resolves when no task is left: neither held by a worker nor waiting for its time. */
+async function noTasks(namespace: string): Promise<void> {
+  const nc = await connectNats({ servers: server.url })
+  try {
+    const jsm = await jetstreamManager(nc)
+    await until('WORK is empty', async () => (await jsm.streams.info(`${namespace}_WORK_0`)).state.messages === 0)
+  } finally {
+    await nc.close()
+  }
+}
+
+describe('cancelling a run', () => {
+  it('aborts what runs, drops what waits, keeps what is done, and ends the run as cancelled', async () => {
+    const started = Promise.withResolvers<void>()
+    const aborted = Promise.withResolvers<unknown>()
+    let after = 0
+    const first = asset('first', { execute: () => 1 })
+    const running = asset('running', {
+      dependsOn: [first],
+      execute: ({ signal }) => {
+        signal.addEventListener('abort', () => aborted.resolve(signal.reason))
+        started.resolve()
+        return new Promise<number>(() => undefined)
+      },
+    })
+    const next = asset('next', { dependsOn: [running], execute: () => (after += 1) })
+    await using stage = await openStage(server.url, pipeline('cancelled', [first, running, next]))
+    const run = await stage.flow.materialize(next)
+    await started.promise
+    const other = await stage.connect()
+    await other.run(run.id).cancel('changed my mind')
+    const error = await rejection(run.result())
+    expect(error).toBeInstanceOf(RunFailedError)
+    expect(error.code).toBe('cancelled')
+    expect(await aborted.promise).toMatchObject({ code: 'cancelled' })
+    expect(after).toBe(0)
+    await until('the state shows the end', async () => (await run.status())?.status === 'cancelled')
+    const assets = (await run.status())?.assets
+    expect([assets?.first?.status, assets?.running?.status, assets?.next?.status]).toEqual([
+      'materialized',
+      'cancelled',
+      'cancelled',
+    ])
+    const cancelled = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'asset.cancelled')
+    expect(cancelled.map(({ data }) => Reflect.get(data, 'reason'))).toEqual(['changed my mind', 'changed my mind'])
+    await noTasks(stage.namespace)
+  })
+
+  it('does not run what is queued behind other work', async () => {
+    const gate = Promise.withResolvers<void>()
+    let ran = 0
+    const busy = asset('busy', { execute: () => gate.promise })
+    const queued = asset('queued', { execute: () => (ran += 1) })
+    await using stage = await openStage(server.url, pipeline('queues', [busy, queued]), { worker: { concurrency: 1 } })
+    const first = await stage.flow.materialize(busy)
+    await until('the worker is busy', () => stage.worker?.busy === 1)
+    const second = await stage.flow.materialize(queued)
+    await second.cancel()
+    expect((await rejection(second.result())).code).toBe('cancelled')
+    gate.resolve()
+    await first.result()
+    await noTasks(stage.namespace)
+    expect(ran).toBe(0)
+  })
+
+  it('does not run a retry that was due later', async () => {
+    const calls: string[] = []
+    const later = { maxAttempts: 5, backoff: '700ms' } as const
+    const fails = asset('fails', {
+      retry: later,
+      execute: () => {
+        calls.push('plain')
+        throw new Error('once more')
+      },
+    })
+    const scattered = asset('scattered', {
+      retry: later,
+      scatter: () => [1],
+      execute: () => {
+        calls.push('instance')
+        throw new Error('once more')
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('later', [fails, scattered]))
+    const runs = [await stage.flow.materialize(fails), await stage.flow.materialize(scattered)]
+    await until('both have failed once', () => calls.length === 2)
+    for (const run of runs) await run.cancel()
+    for (const run of runs) expect((await rejection(run.result())).code).toBe('cancelled')
+    await noTasks(stage.namespace)
+    expect(calls.toSorted()).toEqual(['instance', 'plain'])
+  })
+
+  it('closes an open scatter, aborts its instances and starts no more of them', async () => {
+    let started = 0
+    let aborts = 0
+    const many = asset('many', {
+      scatter: () => Array.from({ length: 500 }, (_, i) => i),
+      execute: ({ signal }) => {
+        started += 1
+        signal.addEventListener('abort', () => {
+          aborts += 1
+        })
+        return new Promise<number>(() => undefined)
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('scatters', [many]), { worker: { concurrency: 5 } })
+    const run = await stage.flow.materialize(many)
+    await until('all slots are taken', () => started === 5)
+    await run.cancel()
+    expect((await rejection(run.result())).code).toBe('cancelled')
+    await noTasks(stage.namespace)
+    expect([started, aborts]).toEqual([5, 5])
+    const closed = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'scatter.closed')
+    expect(closed.map(({ data }) => data)).toMatchObject([{ status: 'cancelled', succeeded: 0, failed: 0, total: 500 }])
+  })
+
+  it('changes nothing when the run has ended, and may be asked for twice', async () => {
+    const quick = asset('quick', { execute: () => 'done' })
+    await using stage = await openStage(server.url, pipeline('ended', [quick]))
+    const run = await stage.flow.materialize(quick)
+    await run.result()
+    await run.cancel()
+    await run.cancel('again')
+    expect(await run.result()).toBe('done')
+    await until('the state has caught up', async () => (await run.status())?.status === 'succeeded')
+  })
+
+  it('works before an engine has seen the request', async () => {
+    // Code that ended by itself could be faster than the cancel.
+    const waits = asset('waits', {
+      execute: ({ signal }) =>
+        new Promise<number>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    })
+    // A short ackWait: how often a worker looks whether what it runs is still wanted.
+    await using stage = await openStage(server.url, pipeline('early', [waits]), {
+      engine: false,
+      worker: { ackWait: '3s' },
+    })
+    const run = await stage.flow.materialize(waits)
+    await run.cancel()
+    await stage.flow.engine()
+    expect((await rejection(run.result())).code).toBe('cancelled')
+    await noTasks(stage.namespace)
+  })
+})

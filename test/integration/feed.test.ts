@@ -1,0 +1,153 @@
+import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+/** An outsider: any NATS client, without this library. */
+let nc: NatsConnection
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+  nc = await connectNats({ servers: server.url })
+})
+afterAll(async () => {
+  await nc.close()
+  await server.stop()
+})
+
+const colours = asset('colours', { scatter: () => ['red', 'blue'], execute: ({ scatterKey }) => scatterKey.length })
+const broken = asset('broken', {
+  dependsOn: [colours],
+  retry: { maxAttempts: 1 },
+  execute: () => {
+    throw new Error('no paint')
+  },
+})
+const paint = pipeline('paint', [colours, broken])
+
+/** The first `count` bodies under a subject of the feed. */
+async function feed(namespace: string, subject: string, count: number): Promise<Record<string, unknown>[]> {
+  const consumer = await jetstream(nc).consumers.get(`${namespace}_FEED`, {
+    filter_subjects: `${namespace}.feed.${subject}`,
+    deliver_policy: DeliverPolicy.All,
+  })
+  const bodies: Record<string, unknown>[] = []
+  const messages = await consumer.fetch({ max_messages: count, expires: 10_000 })
+  for await (const message of messages) {
+    expect(message.headers?.get('Content-Type')).toBe('application/json')
+    bodies.push(message.json())
+  }
+  return bodies
+}
+
+describe('the feed', () => {
+  it('tells outsiders, in JSON and under few subjects, what was made, what failed, and what is over', async () => {
+    await using stage = await openStage(server.url, paint)
+    const run = await stage.flow.materialize(broken, { partition: 'p' })
+    await rejection(run.result())
+    const ns = stage.namespace
+    expect(await feed(ns, 'asset.colours.materialized', 1)).toMatchObject([
+      {
+        run: run.id,
+        asset: 'colours',
+        pipeline: 'paint',
+        partition: 'p',
+        value: {
+          json: [
+            { key: 'red', value: 3 },
+            { key: 'blue', value: 4 },
+          ],
+        },
+      },
+    ])
+    expect(await feed(ns, 'asset.broken.failed', 1)).toMatchObject([
+      { run: run.id, asset: 'broken', partition: 'p', error: { code: 'error', message: 'no paint' } },
+    ])
+    expect(await feed(ns, 'run.finished', 1)).toMatchObject([
+      { run: run.id, pipeline: 'paint', target: 'broken', partition: 'p', status: 'failed', asset: 'broken' },
+    ])
+    expect(await feed(ns, 'scatter.closed', 1)).toMatchObject([
+      { run: run.id, asset: 'colours', status: 'completed', total: 2, succeeded: 2, failed: 0 },
+    ])
+  })
+
+  it('has the facts of all log partitions, and nothing of what is inside', async () => {
+    await using stage = await openStage(server.url, paint, { partitions: 3 })
+    for (let i = 0; i < 8; i++) await (await stage.flow.materialize(colours, { key: `k${i}` })).result()
+    const bodies = await feed(stage.namespace, '>', 24)
+    expect(bodies).toHaveLength(24)
+    const finished = bodies.filter(({ target }) => target !== undefined)
+    expect(new Set(finished.map(({ run }) => String(run).split('-')[0])).size).toBeGreaterThan(1)
+  })
+})
+
+describe('the history of a run', () => {
+  it('has its facts in order, decoded, and those of no other run', async () => {
+    await using stage = await openStage(server.url, paint)
+    const other = await stage.flow.materialize(colours)
+    await other.result()
+    const run = await stage.flow.materialize(broken, { upstream: 'all', partition: 'p' })
+    await rejection(run.result())
+    const facts = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind !== 'asset.started')
+    expect(facts.map(({ kind }) => kind)).toEqual([
+      'run.requested',
+      'scatter.started',
+      'scatter.items',
+      'scatter.sized',
+      ...facts.map(({ kind }) => kind).filter((kind) => kind === 'scatter.outcomes'),
+      'scatter.closed',
+      'asset.materialized',
+      'asset.errored',
+      'asset.failed',
+      'run.finished',
+    ])
+    expect(facts.every(({ ids }) => ids.run === run.id)).toBe(true)
+    expect(facts.map(({ seq }) => seq)).toEqual(facts.map(({ seq }) => seq).toSorted((a, b) => a - b))
+    expect(facts[0]?.data).toMatchObject({ target: 'broken', upstream: 'all', partition: 'p' })
+    expect(facts[2]?.data).toMatchObject({ count: 2, keys: ['red', 'blue'] })
+    expect(facts[0]?.time.getTime()).toBeGreaterThan(Date.now() - 60_000)
+  })
+
+  it('is empty for a run that never was', async () => {
+    await using stage = await openStage(server.url, paint)
+    expect(await factsOf(stage.flow, '0-nobody')).toEqual([])
+  })
+
+  it('and the engine step over what somebody else published to the log', async () => {
+    const gate = Promise.withResolvers<string>()
+    const held = asset('held', { execute: () => gate.promise })
+    await using stage = await openStage(server.url, pipeline('held', [held]))
+    const run = await stage.flow.materialize(held)
+    await until('it runs', () => stage.worker?.busy === 1)
+    const garbage: [string, string][] = [
+      ['nonsense', 'x'],
+      [`run.${run.id}.nonsense`, '{}'],
+      [`run.${run.id}.planned`, '{'],
+      [`run.${run.id}.cancel_requested`, '[]'],
+      [`asset.held.${run.id}.errored.1.more`, ''],
+      [`asset.held.${run.id}.errored.2`, '{"v":1,"phase":"execute"}'],
+      [`asset.held.${run.id}.started.7`, '\u0000'],
+      [
+        `asset.other.${run.id}.end.failed`,
+        '{"v":1,"run":"x","asset":"other","error":{"code":"c","message":"m"},"attempts":1}',
+      ],
+      [`scatter.${run.id}.held.closed`, '{"v":1}'],
+      ['scatter.0-nobody.held.outcomes', '{}'],
+      [
+        'run.0-nobody.finished',
+        '{"v":1,"run":"0-nobody","pipeline":"p","target":"t","status":"succeeded","durationMs":1}',
+      ],
+    ]
+    for (const [path, body] of garbage) await jetstream(nc).publish(`${stage.namespace}.log.0.${path}`, body)
+    gate.resolve('made')
+    expect(await run.result({ signal: AbortSignal.timeout(5000) })).toBe('made')
+    const kinds = (await factsOf(stage.flow, run.id)).map(({ kind }) => kind)
+    expect([kinds[0], kinds.at(-1)]).toEqual(['run.requested', 'run.finished'])
+    expect(stage.lines.filter((line) => line.includes('is stepped over'))).not.toHaveLength(0)
+    expect(stage.lines.filter((line) => line.includes('starts again'))).toEqual([])
+    expect(await (await stage.flow.materialize(held)).result()).toBe('made')
+  })
+})

@@ -1,0 +1,165 @@
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, ConflictError, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+/** All keys of all state buckets with their bytes, without the engines' positions. */
+async function snapshot(namespace: string, partitions: number): Promise<Map<string, string>> {
+  const nc = await connectNats({ servers: server.url })
+  try {
+    const jsm = await jetstreamManager(nc)
+    const found = new Map<string, string>()
+    for (let p = 0; p < partitions; p++) {
+      const stream = `KV_${namespace}_state_${p}`
+      const { state } = await jsm.streams.info(stream, { subjects_filter: '>' })
+      for (const subject of Object.keys(state.subjects ?? {}).toSorted()) {
+        const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
+        if (!message || message.header.has('KV-Operation') || subject.endsWith('.engine')) continue
+        found.set(subject, Buffer.from(message.data).toString('latin1'))
+      }
+    }
+    return found
+  } finally {
+    await nc.close()
+  }
+}
+
+const numbers = asset('numbers', { execute: () => [3, 1, 2] })
+const flaky = asset('flaky', {
+  dependsOn: [numbers],
+  retry: { maxAttempts: 3, backoff: '10ms' },
+  execute: ({ attempt }) => {
+    if (attempt === 1) throw new Error('not yet')
+    return attempt
+  },
+})
+const many = asset('many', {
+  dependsOn: [numbers],
+  retry: { maxAttempts: 2, backoff: '10ms' },
+  scatter: function* () {
+    for (let i = 0; i < 2000; i++) yield { i, padding: 'x'.repeat(200) }
+  },
+  execute: ({ scatterKey, attempt }) => {
+    if (scatterKey.i % 100 === 9 && attempt === 1) throw new Error('not yet')
+    return scatterKey.i
+  },
+  gather: async (results) => {
+    let sum = 0
+    for await (const { value } of results) sum += value
+    return sum
+  },
+})
+const broken = asset('broken', {
+  dependsOn: [numbers],
+  retry: { maxAttempts: 1 },
+  scatter: () => [1, 2, 3],
+  execute: ({ scatterKey }) => {
+    if (scatterKey === 2) throw new Error('broken')
+    return scatterKey
+  },
+})
+const waits = asset('waits', {
+  execute: ({ signal }) =>
+    new Promise<number>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+})
+const last = asset('last', { dependsOn: [flaky, many], execute: (_, deps) => deps.flaky + deps.many })
+const skipped = asset('skipped', { dependsOn: [broken], execute: () => 1 })
+const all = pipeline('all', [numbers, flaky, many, broken, waits, last, skipped])
+
+describe('a rebuild', () => {
+  it.each([1, 3])('brings all documents back, byte for byte, with %i log partition(s)', async (partitions) => {
+    await using stage = await openStage(server.url, all, { partitions, worker: { concurrency: 20, drainTimeout: 0 } })
+    const { flow, namespace } = stage
+    const lasts = await Promise.all(
+      ['a', 'b', 'c', 'd'].map((partition) => flow.materialize(last, { partition, key: `last ${partition}` })),
+    )
+    for (const run of lasts) expect(await run.result()).toBe(2 + (2000 * 1999) / 2)
+    await rejection((await flow.materialize(skipped, { upstream: 'all' })).result())
+    const cancelled = await flow.materialize(waits, { key: 'cancelled' })
+    await until('it waits', async () => (await cancelled.status())?.assets.waits?.status === 'running')
+    await cancelled.cancel()
+    await rejection(cancelled.result())
+    // One that is open, in the middle of its work.
+    const open = await flow.materialize(waits, { key: 'open' })
+    await until('that waits', async () => (await open.status())?.assets.waits?.status === 'running')
+
+    expect(await rejection(flow.rebuild())).toBeInstanceOf(ConflictError)
+    await stage.worker?.stop()
+    await stage.engine?.stop()
+    const before = await snapshot(namespace, partitions)
+    expect(before.size).toBeGreaterThan(20)
+    const report = await flow.rebuild()
+    expect(report.facts).toBeGreaterThan(100)
+    const after = await snapshot(namespace, partitions)
+    expect([...after.keys()]).toEqual([...before.keys()])
+    for (const [key, bytes] of before) expect(after.get(key), key).toBe(bytes)
+
+    // And an engine goes on from there.
+    await (await flow.engine()).active
+    await flow.worker(all, { drainTimeout: 0 })
+    expect(await (await flow.materialize(last, { partition: 'a' })).result()).toBe(2 + (2000 * 1999) / 2)
+    await open.cancel()
+    expect(await rejection(open.result())).toMatchObject({ code: 'cancelled' })
+  })
+
+  it('is refused while an engine is at work, and says what to do', async () => {
+    await using stage = await openStage(server.url, all, { worker: false })
+    const error = await rejection(stage.flow.rebuild())
+    expect(error).toBeInstanceOf(ConflictError)
+    expect(error.message).toContain(
+      'an engine is at work on partition 0; stop all engines of the namespace, then rebuild',
+    )
+    await stage.engine?.stop()
+    expect((await stage.flow.rebuild()).facts).toBe(0)
+  })
+
+  it('leaves what no engine has folded yet to the next one, with all that it decides of it', async () => {
+    await using stage = await openStage(server.url, all)
+    const { flow, namespace } = stage
+    await (await flow.materialize(numbers, { partition: 'before' })).result()
+    await stage.engine?.stop()
+    // A run whose plan needs a look at what is there, and one that an outsider asks for.
+    const run = await flow.materialize(last, { partition: 'after' })
+    const nc = await connectNats({ servers: server.url })
+    await jetstream(nc).publish(`${namespace}.trigger.numbers`, '{"partition":"outside","key":"outside"}')
+    await nc.close()
+    await flow.rebuild()
+    expect(await run.status()).toBeUndefined()
+    await flow.engine()
+    expect(await run.result({ signal: AbortSignal.timeout(10_000) })).toBe(2 + (2000 * 1999) / 2)
+    const outside = await flow.materialize(numbers, { partition: 'outside', key: 'outside' })
+    expect(await outside.result()).toEqual([3, 1, 2])
+    await until('both have been seen', async () => (await flow.runs()).length === 3)
+  })
+
+  it('brings back a state bucket that somebody deleted', async () => {
+    const namespace = freshNamespace()
+    await using stage = await openStage(server.url, all, { namespace })
+    const run = await stage.flow.materialize(numbers)
+    await run.result()
+    await stage.worker?.stop()
+    await stage.engine?.stop()
+    const before = await snapshot(namespace, 1)
+    const nc = await connectNats({ servers: server.url })
+    await (await jetstreamManager(nc)).streams.delete(`KV_${namespace}_state_0`)
+    await nc.close()
+    await stage.flow.rebuild()
+    expect(await snapshot(namespace, 1)).toEqual(before)
+    expect((await run.status())?.status).toBe('succeeded')
+  })
+
+  it('of an empty log gives empty buckets', async () => {
+    await using stage = await openStage(server.url, all, { engine: false, worker: false })
+    expect(await stage.flow.rebuild()).toMatchObject({ facts: 0 })
+    expect((await snapshot(stage.namespace, 1)).size).toBe(0)
+  })
+})

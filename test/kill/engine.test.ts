@@ -1,0 +1,113 @@
+import { describe, expect, test } from 'vitest'
+import { until } from '../kit/until.ts'
+import { list, stream } from './programs/pipelines.ts'
+import { type Child, startRig } from './rig.ts'
+
+/** Longest time without an engine that is at work. The claim's time to live is 2 s, and 200 ms of patience come on top. */
+const TAKE_OVER_MAX_MS = 3000
+
+function tookOverAfter(killedMs: number, heir: Child): number {
+  return (heir.of('engine.active').at(-1)?.atMs ?? Number.NaN) - killedMs
+}
+
+describe('an engine that is killed', () => {
+  test.each([100, 2500, 4600])('when %i instances are done is followed by its standby', async (done) => {
+    await using rig = await startRig()
+    const victim = await rig.engine()
+    const heir = await rig.start('engine')
+    await rig.start('worker')
+    const run = await rig.materialize(list)
+    await rig.progress(run, 'list', done)
+    expect(heir.of('engine.active')).toEqual([])
+    const killedMs = Date.now()
+    await victim.kill()
+    await heir.has('engine.active')
+    console.info(`take-over after ${tookOverAfter(killedMs, heir)} ms`)
+    expect(tookOverAfter(killedMs, heir)).toBeLessThan(TAKE_OVER_MAX_MS)
+    await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+
+  test('while keys still come in is followed by its standby, and that one by the next', async () => {
+    await using rig = await startRig()
+    const first = await rig.engine()
+    const second = await rig.start('engine')
+    await rig.start('worker')
+    const run = await rig.materialize(stream)
+    await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 2)
+    await first.kill()
+    const third = await rig.start('engine')
+    await second.has('engine.active')
+    await second.kill()
+    await third.has('engine.active')
+    await rig.expectWhole(run, 'stream')
+    await rig.expectStateIsFold()
+  })
+
+  test('with nobody else there is followed by one that is started later', async () => {
+    await using rig = await startRig()
+    const worker = await rig.start('worker')
+    const victim = await rig.engine()
+    const run = await rig.materialize(list)
+    await rig.progress(run, 'list', 1000)
+    await victim.kill()
+    // The worker runs dry: what was leased is done, and nobody feeds it.
+    let seen = -1
+    await until('the worker has run dry', async () => {
+      const before = seen
+      seen = worker.of('lease.stop').length
+      return before === seen && worker.of('task.received').filter(({ kind }) => kind === 'lease').length === seen
+    })
+    await rig.start('engine')
+    await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+
+  test('with all three partitions is followed by its standby in all three', async () => {
+    await using rig = await startRig({ partitions: 3 })
+    const victim = await rig.engine()
+    const heir = await rig.start('engine')
+    await Promise.all([rig.start('worker'), rig.start('worker')])
+    const runs = await Promise.all(Array.from({ length: 6 }, () => rig.materialize(list)))
+    expect(new Set(runs.map(({ id }) => id.split('-')[0])).size).toBeGreaterThan(1)
+    const done = async (): Promise<boolean> => (await Promise.all(runs.map((run) => rig.barrier(run, 'list')))).every((barrier) => (barrier?.succeeded ?? 0) > 100)
+    await until('all have begun', done, 20_000)
+    const killedMs = Date.now()
+    await victim.kill()
+    await until('the standby has all partitions', () => heir.of('engine.active').length === 3)
+    expect(tookOverAfter(killedMs, heir)).toBeLessThan(TAKE_OVER_MAX_MS)
+    for (const run of runs) await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+})
+
+test('an engine that was stopped changes nothing when it wakes up, stands by, and takes over when the other one is killed', async () => {
+  await using rig = await startRig()
+  const sleeper = await rig.engine()
+  const heir = await rig.start('engine')
+  await rig.start('worker')
+  const run = await rig.materialize(list)
+  await rig.progress(run, 'list', 1500)
+  sleeper.signal('SIGSTOP')
+  await heir.has('engine.active')
+  await rig.expectWhole(run, 'list')
+  const doc = heir.of('engine.active').at(-1)
+  const before = await rig.state()
+  const seqs = await rig.stateSeqs()
+
+  sleeper.signal('SIGCONT')
+  await sleeper.has('engine.standby')
+  expect(sleeper.of('engine.standby').map(({ reason }) => reason)).toEqual([expect.stringMatching(/^(claim_lost|fenced)$/)])
+  expect(await rig.state()).toEqual(before)
+  expect(await rig.stateSeqs(), 'nothing was written').toEqual(seqs)
+  expect(heir.of('engine.standby'), 'the heir stays').toEqual([])
+  expect(heir.of('engine.active')).toEqual([doc])
+
+  const killedMs = Date.now()
+  await heir.kill()
+  await until('it is at work again', () => sleeper.of('engine.active').length === 2)
+  expect(tookOverAfter(killedMs, sleeper)).toBeLessThan(TAKE_OVER_MAX_MS)
+  const next = await rig.materialize(list)
+  await rig.expectWhole(next, 'list')
+  await rig.expectStateIsFold()
+})

@@ -1,0 +1,103 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { describe, expect, test } from 'vitest'
+import { RunFailedError } from '../../src/index.ts'
+import { until } from '../kit/until.ts'
+import { deadly, kills, list, poison } from './programs/pipelines.ts'
+import { type Child, type Rig, startRig } from './rig.ts'
+
+const CONSUMER = 'kills__default__1'
+
+/** Keeps `count` workers alive until `until` has ended: what a supervisor does. */
+async function supervised<T>(rig: Rig, count: number, env: Record<string, string>, work: () => Promise<T>): Promise<{ result: T; died: number }> {
+  let over = false
+  let died = 0
+  const keep = async (): Promise<void> => {
+    while (!over) {
+      const child = await rig.start('worker', {}, env)
+      await Promise.race([child.ended, ended])
+      if (!over) died += 1
+    }
+  }
+  const { promise: ended, resolve } = Promise.withResolvers<void>()
+  const keepers = Promise.all(Array.from({ length: count }, keep))
+  try {
+    return { result: await work(), died }
+  } finally {
+    over = true
+    resolve()
+    await keepers
+  }
+}
+
+describe('code that kills its worker', () => {
+  test('each time: its scatter fails with worker_lost after maxAttempts', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const run = await rig.materialize(poison)
+    const { result, died } = await supervised(rig, 2, {}, () => run.result().catch((error: unknown) => error))
+    expect(result).toBeInstanceOf(RunFailedError)
+    expect(result).toMatchObject({ code: 'worker_lost', asset: 'poison' })
+    expect(died).toBeLessThanOrEqual(3)
+    expect(rig.noted().filter((line) => line.startsWith('poison'))).toEqual(['poison 1', 'poison 2', 'poison 3'])
+    const barrier = await rig.barrier(run, 'poison')
+    expect(barrier).toMatchObject({ status: 'failed', failed: 1 })
+    expect(barrier?.error?.message).toContain('instance 40,')
+    await rig.expectStateIsFold()
+  })
+
+  test('twice, and then no more, costs nobody else an attempt too many', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const run = await rig.materialize(poison)
+    await supervised(rig, 2, { KILL_POISON_TIMES: '2' }, () => rig.expectWhole(run, 'poison', 100))
+    expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
+    await rig.expectStateIsFold()
+  })
+
+  test('in a plain asset fails that with worker_lost after maxAttempts', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const run = await rig.materialize(deadly)
+    const { result } = await supervised(rig, 1, {}, () => run.result().catch((error: unknown) => error))
+    expect(result).toMatchObject({ code: 'worker_lost', asset: 'deadly' })
+    expect(rig.noted()).toEqual(['deadly 1', 'deadly 2', 'deadly 3'])
+    await rig.expectStateIsFold()
+  })
+})
+
+describe('what gets lost on WORK', () => {
+  test('tasks that were purged are enqueued again by the reconciler, and the run ends', async () => {
+    await using rig = await startRig()
+    const engine = await rig.engine({ reconcileMs: 500 })
+    const worker = await rig.start('worker')
+    const run = await rig.materialize(list)
+    await rig.progress(run, 'list', 500)
+    // Stopped, so that the purge finds tasks that nobody has in hands, and some that somebody has.
+    worker.signal('SIGSTOP')
+    const jsm = await jetstreamManager(rig.nc)
+    expect((await jsm.streams.purge(rig.names.work(0))).purged).toBeGreaterThan(5)
+    worker.signal('SIGCONT')
+    await engine.has('engine.repaired')
+    await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+
+  test('a consumer that was deleted is made again by the workers', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const workers = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const run = await rig.materialize(list)
+    await rig.progress(run, 'list', 500)
+    const jsm = await jetstreamManager(rig.nc)
+    await jsm.consumers.delete(rig.names.work(0), CONSUMER)
+    await rig.expectWhole(run, 'list')
+
+    // Also while they are idle.
+    await until('they wait', async () => (await jsm.consumers.info(rig.names.work(0), CONSUMER)).num_waiting === workers.length)
+    await jsm.consumers.delete(rig.names.work(0), CONSUMER)
+    const next = await rig.flow.materialize(list, { pipeline: kills, key: 'next' })
+    await rig.expectWhole(next, 'list')
+    expect(workers.every((worker: Child) => worker.isAlive)).toBe(true)
+    await rig.expectStateIsFold()
+  })
+})

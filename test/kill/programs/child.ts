@@ -1,0 +1,31 @@
+/** What the child processes share: they tell their parent what happens, a line of JSON each, and end with it. */
+import { channel } from 'node:diagnostics_channel'
+import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
+
+export interface Settings {
+  url: string
+  namespace: string
+  partitions?: number
+  concurrency?: number
+  ackWaitMs?: number
+  reconcileMs?: number
+}
+
+const QUIET: ReadonlySet<string> = new Set(['flowstone:materialization.stop'])
+
+export function tell(event: string, data: object = {}): void {
+  process.stdout.write(`${JSON.stringify({ event, atMs: Date.now(), ...data })}\n`)
+}
+
+/** Connects as the settings in the last argument say. */
+export async function begin(): Promise<{ flow: Flow; settings: Settings }> {
+  const settings = JSON.parse(process.argv.at(-1) ?? '{}') as Settings
+  for (const name of TELEMETRY_CHANNELS) {
+    if (!QUIET.has(name)) channel(name).subscribe((data) => tell(name.replace('flowstone:', ''), data as object))
+  }
+  const { url, namespace, partitions } = settings
+  const flow = await connect({ servers: url, namespace, ...(partitions === undefined ? {} : { partitions }) })
+  process.on('SIGTERM', () => void flow.close().then(() => process.exit(0)))
+  process.stdin.resume().on('end', () => process.exit(1))
+  return { flow, settings }
+}

@@ -1,0 +1,114 @@
+/** The pipelines of the kill tests. Their code is the same in every process; what differs from test to test comes from the environment. */
+import { appendFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { asset, pipeline } from '../../../src/index.ts'
+
+export const INSTANCES = 5000
+/** Sum of what `gather` gets when each of the instances counts once. */
+export const SUM = (INSTANCES * (INSTANCES - 1)) / 2
+
+/** What the gather functions make of the results. */
+export interface Total {
+  count: number
+  sum: number
+  /** Whether keys and indices came in order, each once. */
+  inOrder: boolean
+}
+
+const quick = { backoff: '20ms..100ms', maxAttempts: 5 } as const
+const pauseMs = Number(process.env.KILL_INSTANCE_MS ?? 1)
+
+/** One line for each start of user code that a test wants to count, whatever becomes of its process. */
+function note(what: string): void {
+  const file = process.env.KILL_NOTES
+  if (file) appendFileSync(file, `${what}\n`)
+}
+
+async function total(results: AsyncIterable<{ key: unknown; index: number; value: number }>): Promise<Total> {
+  const found: Total = { count: 0, sum: 0, inOrder: true }
+  for await (const { key, index, value } of results) {
+    if (index !== found.count || key !== index) found.inOrder = false
+    found.count += 1
+    found.sum += value
+  }
+  return found
+}
+
+async function work(index: number): Promise<number> {
+  if (index % 3 === 0) await sleep(pauseMs)
+  return index
+}
+
+/** A list as keys. */
+export const list = asset('list', {
+  retry: quick,
+  scatter: () => Array.from({ length: INSTANCES }, (_, i) => i),
+  execute: ({ index }) => work(index),
+  gather: (results) => total(results),
+})
+
+/** Keys that come bit by bit: many slabs, and time to die between them. */
+export const stream = asset('stream', {
+  retry: quick,
+  scatter: async function* () {
+    note('scatter')
+    for (let i = 0; i < INSTANCES; i++) {
+      if (i % 250 === 0) await sleep(60)
+      yield i
+    }
+  },
+  execute: ({ index }) => work(index),
+  gather: (results) => total(results),
+})
+
+/** A gather that takes its time. */
+export const slowGather = asset('slow_gather', {
+  retry: quick,
+  scatter: () => Array.from({ length: INSTANCES }, (_, i) => i),
+  execute: ({ index }) => work(index),
+  gather: async (results) => {
+    note('gather')
+    await sleep(600)
+    return await total(results)
+  },
+})
+
+/** Few instances that take long, so that a lease is surely in somebody's hands. */
+export const slow = asset('slow', {
+  retry: quick,
+  scatter: () => Array.from({ length: 60 }, (_, i) => i),
+  execute: async ({ index, attempt }) => {
+    note(`${process.pid} ${index} ${attempt}`)
+    await sleep(100)
+    return index
+  },
+  gather: (results) => total(results),
+})
+
+/** Instance 40 takes its process down, on every attempt, or on the first KILL_POISON_TIMES. */
+export const poison = asset('poison', {
+  retry: { backoff: '20ms..100ms', maxAttempts: 3 },
+  scatter: () => Array.from({ length: 100 }, (_, i) => i),
+  execute: async ({ index, attempt }) => {
+    if (index === 40) {
+      note(`poison ${attempt}`)
+      if (attempt <= Number(process.env.KILL_POISON_TIMES ?? 99)) process.kill(process.pid, 'SIGKILL')
+    }
+    await sleep(1)
+    return index
+  },
+  gather: (results) => total(results),
+})
+
+/** A plain asset that takes its process down on every attempt. */
+export const deadly = asset('deadly', {
+  retry: { backoff: '20ms..100ms', maxAttempts: 3 },
+  execute: async ({ attempt }) => {
+    note(`deadly ${attempt}`)
+    process.kill(process.pid, 'SIGKILL')
+    await sleep(1000)
+    return 0
+  },
+})
+
+export const kills = pipeline('kills', [list, stream, slowGather, slow, poison, deadly])

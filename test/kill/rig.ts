@@ -1,0 +1,249 @@
+/**
+ * A server, and engines and workers as processes of their own, that a test may kill, stop and start at will. `await using rig = await startRig()`; at the end
+ * everything it started is gone. A failed test prints what its processes had to say.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { expect, onTestFailed } from 'vitest'
+import type { BarrierState } from '../../projections/state.ts'
+import { type AnyAsset, connect, type Flow, type Run } from '../../src/index.ts'
+import { type RunningServer, startServer } from '../../src/server/index.ts'
+import { type Names, namesOf } from '../../streams/subjects.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { until } from '../kit/until.ts'
+import type { Settings } from './programs/child.ts'
+import { INSTANCES, kills, SUM, type Total } from './programs/pipelines.ts'
+
+const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url))
+const NAMESPACE = 'kill'
+
+interface Told {
+  readonly event: string
+  readonly atMs: number
+  readonly [field: string]: unknown
+}
+
+/** A child process of a test. */
+export class Child {
+  readonly told: Told[] = []
+  readonly ended: Promise<void>
+  errors = ''
+  readonly #process: ChildProcess
+
+  constructor(program: string, settings: Settings, env: Record<string, string>) {
+    const path = fileURLToPath(new URL(`programs/${program}.ts`, import.meta.url))
+    this.#process = spawn(NODE, [path, JSON.stringify(settings)], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    })
+    const { stdout, stderr } = this.#process
+    if (!stdout || !stderr) throw new Error('no pipes')
+    createInterface({ input: stdout }).on('line', (line) => this.told.push(JSON.parse(line) as Told))
+    stderr.on('data', (data: Buffer) => {
+      this.errors += data.toString()
+    })
+    this.ended = new Promise((done) => this.#process.once('exit', () => done()))
+  }
+
+  get isAlive(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null
+  }
+
+  /** Everything it told of one kind. */
+  of(event: string): Told[] {
+    return this.told.filter((line) => line.event === event)
+  }
+
+  async has(event: string, timeoutMs = 15_000): Promise<void> {
+    await until(`${event} of process ${this.#process.pid}`, () => this.of(event).length > 0, timeoutMs)
+  }
+
+  /** Only its own process, by its id. */
+  signal(signal: NodeJS.Signals): void {
+    this.#process.kill(signal)
+  }
+
+  async kill(): Promise<void> {
+    this.signal('SIGKILL')
+    await this.ended
+  }
+
+  /** A clean end: SIGTERM. */
+  async stop(): Promise<void> {
+    if (this.isAlive) this.signal('SIGTERM')
+    await this.ended
+  }
+}
+
+export class Rig implements AsyncDisposable {
+  readonly names: Names = namesOf(NAMESPACE)
+  readonly flow: Flow
+  readonly nc: NatsConnection
+  readonly notes: string
+  #server: RunningServer
+  readonly #scratch: ReturnType<typeof scratchFolder>
+  readonly #partitions: number
+  readonly #children: Child[] = []
+
+  constructor(parts: {
+    flow: Flow
+    nc: NatsConnection
+    server: RunningServer
+    scratch: ReturnType<typeof scratchFolder>
+    partitions: number
+  }) {
+    this.flow = parts.flow
+    this.nc = parts.nc
+    this.#server = parts.server
+    this.#scratch = parts.scratch
+    this.#partitions = parts.partitions
+    this.notes = join(parts.scratch.path, 'notes')
+  }
+
+  /** Starts a process and waits until it is at work. */
+  async start(program: 'engine' | 'worker' | 'waiter', settings: Partial<Settings> = {}, env = {}): Promise<Child> {
+    const { url } = this.#server
+    const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
+    const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })
+    this.#children.push(child)
+    await child.has('ready')
+    return child
+  }
+
+  /** An engine that is at work, unless `standby`. */
+  async engine(settings: Partial<Settings> = {}): Promise<Child> {
+    const child = await this.start('engine', settings)
+    await until('the engine is at work', () => child.of('engine.active').length >= this.#partitions)
+    return child
+  }
+
+  async killServer(): Promise<void> {
+    await this.#server.kill()
+  }
+
+  async startServer(): Promise<void> {
+    const { dir, port } = this.#server
+    this.#server = await startServer({ dir, port })
+  }
+
+  async materialize<V>(asset: { name: string } & AnyAsset): Promise<Run<V>> {
+    return (await this.flow.materialize(asset, { pipeline: kills })) as Run<V>
+  }
+
+  /** The barrier as the state bucket shows it. */
+  async barrier(run: Run, asset: string): Promise<BarrierState | undefined> {
+    const p = Number(run.id.split('-')[0])
+    const bucket = this.names.stateBucket(p)
+    const doc = await this.#lastJson(this.names.kvStream(bucket), this.names.kvSubject(bucket, `barrier.${run.id}.${asset}`))
+    return doc as BarrierState | undefined
+  }
+
+  /** Waits until so many instances are done, and the run goes on. */
+  async progress(run: Run, asset: string, done: number): Promise<void> {
+    await until(`${done} instances of ${asset} done`, async () => ((await this.barrier(run, asset))?.succeeded ?? 0) >= done, 30_000)
+  }
+
+  noted(): string[] {
+    return existsSync(this.notes) ? readFileSync(this.notes, 'utf8').trimEnd().split('\n') : []
+  }
+
+  /** All live keys of the state buckets with their bytes, apart from the engine's position. */
+  async state(): Promise<Map<string, string>> {
+    const found = new Map<string, string>()
+    const jsm = await jetstreamManager(this.nc)
+    for (let p = 0; p < this.#partitions; p++) {
+      const stream = this.names.kvStream(this.names.stateBucket(p))
+      const { state } = await jsm.streams.info(stream, { subjects_filter: '>' })
+      for (const subject of Object.keys(state.subjects ?? {})) {
+        const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
+        if (!message || subject.endsWith('.engine') || message.data.length === 0) continue
+        found.set(subject, Buffer.from(message.data).toString('latin1'))
+      }
+    }
+    return found
+  }
+
+  /** Last sequence of each state bucket: it moves with every write. */
+  async stateSeqs(): Promise<number[]> {
+    const jsm = await jetstreamManager(this.nc)
+    const seqs: number[] = []
+    for (let p = 0; p < this.#partitions; p++) {
+      seqs.push((await jsm.streams.info(this.names.kvStream(this.names.stateBucket(p)))).state.last_seq)
+    }
+    return seqs
+  }
+
+  /** Stops all engines that are alive, and checks that the state buckets are the fold of the log, byte for byte. */
+  async expectStateIsFold(): Promise<void> {
+    await Promise.all(this.#children.map((child) => child.stop()))
+    const before = await this.state()
+    let claimed: unknown
+    await until('the claims are free', async () => {
+      try {
+        await this.flow.rebuild()
+        return true
+      } catch (error) {
+        claimed = error
+        return false
+      }
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)}: ${String(claimed)}`)
+    })
+    const after = await this.state()
+    expect([...after.keys()].toSorted()).toEqual([...before.keys()].toSorted())
+    for (const [key, bytes] of before) expect(after.get(key), key).toBe(bytes)
+    expect(before.size).toBeGreaterThan(2)
+  }
+
+  /** The run has succeeded, every instance counted once, and nothing is left open. */
+  async expectWhole(run: Run, asset: string, count = INSTANCES): Promise<void> {
+    const value = (await run.result({ signal: AbortSignal.timeout(45_000) })) as Total
+    expect(value).toEqual({ count, sum: count === INSTANCES ? SUM : (count * (count - 1)) / 2, inOrder: true })
+    const done = async (): Promise<boolean> => (await run.status())?.finishedAt !== undefined
+    await until('the end is in the state bucket', done)
+    expect((await run.status())?.status).toBe('succeeded')
+    expect(await this.barrier(run, asset)).toMatchObject({ status: 'completed', total: count, succeeded: count, failed: 0, leases: {} })
+    const ends = []
+    for await (const { kind } of this.flow.history(run.id)) if (/finished|closed|materialized/.test(kind)) ends.push(kind)
+    expect(ends).toEqual(['scatter.closed', 'asset.materialized', 'run.finished'])
+  }
+
+  async #lastJson(stream: string, subject: string): Promise<unknown> {
+    const jsm = await jetstreamManager(this.nc, { checkAPI: false })
+    const message = await jsm.streams.getMessage(stream, { last_by_subj: subject }).catch(() => undefined)
+    return message && message.data.length > 0 ? message.json() : undefined
+  }
+
+  report(): string {
+    return this.#children
+      .map((child, i) => {
+        const told = child.told.filter(({ event }) => !/lease.stop|task.received/.test(event)).slice(-15)
+        return `--- process ${i}\n${child.errors.slice(-2000)}${told.map((line) => JSON.stringify(line)).join('\n')}`
+      })
+      .join('\n')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#children.map((child) => (child.isAlive ? child.kill() : undefined)))
+    await this.nc.close()
+    await this.flow.close()
+    await this.#server.stop()
+    this.#scratch[Symbol.dispose]()
+  }
+}
+
+export async function startRig(options: { partitions?: number } = {}): Promise<Rig> {
+  const scratch = scratchFolder()
+  const server = await startServer({ dir: join(scratch.path, 'nats') })
+  const partitions = options.partitions ?? 1
+  const flow = await connect({ servers: server.url, namespace: NAMESPACE, partitions })
+  const nc = await connectNats({ servers: server.url, maxReconnectAttempts: -1, reconnectTimeWait: 50, reconnectJitter: 10 })
+  const rig = new Rig({ flow, nc, server, scratch, partitions })
+  onTestFailed(() => console.error(rig.report()))
+  return rig
+}

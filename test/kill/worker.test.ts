@@ -1,0 +1,80 @@
+import { describe, expect, test } from 'vitest'
+import { until } from '../kit/until.ts'
+import { list, slow, slowGather, stream } from './programs/pipelines.ts'
+import { startRig } from './rig.ts'
+
+describe('a worker that is killed', () => {
+  test.each([200, 2500, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
+    await using rig = await startRig()
+    await rig.engine()
+    const [victim] = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const run = await rig.materialize(list)
+    await rig.progress(run, 'list', done)
+    await victim.kill()
+    await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+
+  test('three times over, with nobody else there, leaves the rest to the one started after it', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const run = await rig.materialize(list)
+    for (const done of [300, 2000, 4000]) {
+      const victim = await rig.start('worker')
+      await rig.progress(run, 'list', done)
+      await victim.kill()
+    }
+    await rig.start('worker')
+    await rig.expectWhole(run, 'list')
+    await rig.expectStateIsFold()
+  })
+
+  test('between two slabs of its scatter function leaves no key out and none twice', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const victim = await rig.start('worker')
+    const run = await rig.materialize(stream)
+    await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 3)
+    await victim.kill()
+    expect((await rig.barrier(run, 'stream'))?.total).toBeUndefined()
+    await rig.start('worker')
+    await rig.expectWhole(run, 'stream')
+    expect(rig.noted().filter((line) => line === 'scatter')).toHaveLength(2)
+    await rig.expectStateIsFold()
+  })
+
+  test('during its gather leaves that to the other one', async () => {
+    await using rig = await startRig()
+    await rig.engine()
+    const workers = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const run = await rig.materialize(slowGather)
+    await until('the gather has begun', () => rig.noted().includes('gather'), 20_000)
+    const victim = workers.find((worker) => worker.of('materialization.start').some(({ phase }) => phase === 'gather'))
+    await victim?.kill()
+    expect(victim).toBeDefined()
+    await rig.expectWhole(run, 'slow_gather')
+    expect(rig.noted()).toEqual(['gather', 'gather'])
+    await rig.expectStateIsFold()
+  })
+})
+
+test('a worker that was stopped, and wakes up after its leases were split, counts nothing twice', async () => {
+  await using rig = await startRig()
+  await rig.engine()
+  const sleeper = await rig.start('worker')
+  const run = await rig.materialize(slow)
+  await until('it has leases in its hands', () => rig.noted().length >= 10)
+  sleeper.signal('SIGSTOP')
+  await rig.start('worker')
+  await rig.progress(run, 'slow', 30)
+  const split = async (): Promise<boolean> => {
+    for await (const { kind } of rig.flow.history(run.id)) if (kind === 'scatter.split') return true
+    return false
+  }
+  await until('a lease was split', split)
+  sleeper.signal('SIGCONT')
+  await rig.expectWhole(run, 'slow', 60)
+  // The sleeper lives, and its late outcomes are on the log by now, or were refused.
+  expect(sleeper.isAlive).toBe(true)
+  await rig.expectStateIsFold()
+})

@@ -1,0 +1,116 @@
+/** What a barrier should be, told without leases: of each instance only which execution is current and how many have failed. And what must hold at every sequence. */
+import { parseLeaseId } from '../../projections/barrier.ts'
+import { isDone, isFailed, newSegment, segmentOf } from '../../projections/bits.ts'
+import { stateKey } from '../../projections/state.ts'
+import type { Fact } from '../../streams/facts.ts'
+import { barrierOf, RUN, type Sim } from './harness.ts'
+
+interface Instance {
+  execution: number
+  failures: number
+  end?: 'succeeded' | 'failed'
+}
+
+export class Model {
+  readonly instances: Instance[] = []
+  readonly #maxAttempts: number
+  open = false
+
+  constructor(maxAttempts: number) {
+    this.#maxAttempts = maxAttempts
+  }
+
+  fold(fact: Fact): void {
+    if (fact.name === 'scatter.started') this.open = true
+    if (fact.name === 'scatter.closed') this.open = false
+    if (!this.open) return
+    if (fact.name === 'scatter.items') {
+      for (let k = 0; k < fact.data.count; k++) this.instances.push({ execution: 1, failures: 0 })
+    } else if (fact.name === 'scatter.outcomes') {
+      const errors = new Map(fact.data.errors)
+      for (const [k, index] of fact.data.at.entries()) {
+        const instance = this.instances[index]
+        if (!instance || instance.end) continue
+        const error = errors.get(k)
+        if (!error) instance.end = 'succeeded'
+        else if (fact.data.ordinal === instance.execution) this.#over(instance, error.outcome)
+      }
+    } else if (fact.name === 'scatter.split') {
+      const range = parseLeaseId(fact.data.lease)
+      for (let index = range?.from ?? 0; index < (range?.to ?? 0); index++) {
+        const instance = this.instances[index]
+        if (instance && !instance.end && instance.execution === range?.ordinal) this.#over(instance, fact.data.reason)
+      }
+    }
+  }
+
+  count(end: 'succeeded' | 'failed'): number {
+    return this.instances.filter((instance) => instance.end === end).length
+  }
+
+  #over(instance: Instance, how: string): void {
+    if (how !== 'handed_back') instance.failures += 1
+    if (how === 'terminal' || instance.failures >= this.#maxAttempts) instance.end = 'failed'
+    else instance.execution += 1
+  }
+}
+
+/** Everything that must hold of a barrier after every fact. Throws with what does not. */
+export function checkBarrier(sim: Sim, model: Model): void {
+  const barrier = barrierOf(sim)
+  if (barrier.status !== 'open') return
+  const say = (what: string): never => {
+    throw new Error(`at ${sim.folded} (${sim.log[sim.folded - 1]?.name}): ${what}\n${JSON.stringify(barrier)}`)
+  }
+  const { stored, succeeded, failed, fedTo } = barrier
+  if (stored !== model.instances.length) say(`${stored} stored, the model has ${model.instances.length}`)
+  if (succeeded + failed > stored) say('more done than stored')
+  if (succeeded !== model.count('succeeded')) say(`succeeded should be ${model.count('succeeded')}`)
+  if (failed !== model.count('failed')) say(`failed should be ${model.count('failed')}`)
+
+  const leases = Object.entries(barrier.leases)
+  const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined).length
+  if (barrier.delayed !== delayed) say(`delayed should be ${delayed}`)
+  if (leases.length - delayed > Math.max(barrier.window, stored)) say('more leases out than the window has room for')
+
+  const inRefeed = new Map<number, number>()
+  for (const range of barrier.refeed)
+    for (let i = range.from; i < range.to; i++) inRefeed.set(i, (inRefeed.get(i) ?? 0) + 1)
+  const expectedLeft = new Map<string, number>()
+  const wide = leases.flatMap(([id]) => {
+    const range = parseLeaseId(id)
+    return range?.ordinal === 1 ? [{ id, ...range }] : []
+  })
+  for (const [index, instance] of model.instances.entries()) {
+    const segment = sim.docs.peek(stateKey.segment(RUN, 's', segmentOf(index))) ?? newSegment()
+    if (isDone(segment, index) !== (instance.end !== undefined)) say(`bit of ${index} should be ${instance.end}`)
+    if (isFailed(segment, index) !== (instance.end === 'failed'))
+      say(`failed bit of ${index} should be ${instance.end}`)
+    const again = barrier.again[index]
+    const refed = inRefeed.get(index) ?? 0
+    if (instance.end !== undefined) {
+      if (again || refed > 0) say(`${index} is done and still waits for another execution`)
+      continue
+    }
+    if (index >= fedTo) {
+      if (again || refed > 0) say(`${index} was never leased and waits for another execution`)
+      continue
+    }
+    if (refed > 1 || (again && refed > 0)) say(`${index} is due twice`)
+    if (refed === 1) continue
+    if (again) {
+      if (again[0] !== instance.execution || again[1] !== instance.failures) {
+        say(`${index} should be in execution ${instance.execution} after ${instance.failures} failures`)
+      }
+      const id = `${index}-${index + 1}-${again[0]}`
+      expectedLeft.set(id, 1)
+      continue
+    }
+    const lease = wide.find(({ from, to }) => index >= from && index < to)
+    if (!lease || instance.execution !== 1) say(`nobody has ${index}`)
+    else expectedLeft.set(lease.id, (expectedLeft.get(lease.id) ?? 0) + 1)
+  }
+  for (const [id, lease] of leases)
+    if (lease.left !== expectedLeft.get(id)) say(`lease ${id} should have ${expectedLeft.get(id)} left`)
+  for (const id of expectedLeft.keys()) if (!barrier.leases[id]) say(`lease ${id} is missing`)
+}

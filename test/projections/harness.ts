@@ -1,0 +1,460 @@
+/**
+ * The log, the state bucket and WORK, in memory: the engine's loop without a server. Facts travel as bytes, a taken place is refused as the server refuses
+ * it, documents live in memory and, as of the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
+ */
+import { leaseCommand } from '../../projections/barrier.ts'
+import type { Command } from '../../projections/commands.ts'
+import { planRun } from '../../projections/plan.ts'
+import { attemptCommand, isEnded } from '../../projections/run.ts'
+import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
+import { needs, step } from '../../projections/step.ts'
+import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import {
+  decodeFact,
+  encodeFact,
+  expectationPath,
+  type Fact,
+  type FactDraft,
+  type FactName,
+  type FactOf,
+  factPath,
+  isRepeatable,
+} from '../../streams/facts.ts'
+import { type AssetName, assetName, type RunId, runId, runIdForKey } from '../../streams/ids.ts'
+import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
+import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
+
+export type TaskCommand = Extract<Command, { do: 'task' }>
+export type Bucket = ReadonlyMap<string, Uint8Array>
+export type DraftOf<N extends FactName> = Extract<FactDraft, { name: N }>
+
+/** The engine's documents, in front of a bucket, as src/engine/store.ts keeps them. */
+export class Docs implements View {
+  readonly #docs = new Map<string, unknown>()
+  readonly #touched = new Set<string>()
+  readonly #bucket: Map<string, Uint8Array>
+  /** While `step` runs: a read of what was not loaded throws. */
+  folding = false
+
+  constructor(bucket: Bucket = new Map()) {
+    this.#bucket = new Map(bucket)
+  }
+
+  has = (key: string): boolean => this.#docs.has(key)
+
+  get<D>(key: Key<D>): D | undefined {
+    // A fold that reads what `needs` did not name decides one thing in a warm engine and another in one that has just started.
+    if (this.folding && !this.#docs.has(key) && this.#bucket.has(key))
+      throw new Error(`the fold reads ${key}, which needs() did not name`)
+    return this.#docs.get(key) as D | undefined
+  }
+
+  put<D>(key: Key<D>, doc: D): void {
+    this.#docs.set(key, doc)
+    this.#touched.add(key)
+  }
+
+  delete<D>(key: Key<D>): void {
+    this.#docs.set(key, undefined)
+    this.#touched.add(key)
+  }
+
+  /** What a reader outside of the folds sees. */
+  peek<D>(key: Key<D>): D | undefined {
+    if (!this.#docs.has(key)) this.load([key])
+    return this.get(key)
+  }
+
+  load(keys: readonly string[]): void {
+    for (const key of keys) {
+      const bytes = this.#bucket.get(key)
+      if (!this.#docs.has(key)) this.#docs.set(key, bytes && decodeDoc(key, bytes))
+    }
+  }
+
+  /** Writes what was put since the last time; what was changed and not put is lost here, as it is in the engine. */
+  checkpoint(): Bucket {
+    for (const key of this.#touched) {
+      const doc = this.#docs.get(key)
+      if (doc === undefined) this.#bucket.delete(key)
+      else this.#bucket.set(key, encodeDoc(doc))
+    }
+    this.#touched.clear()
+    return new Map(this.#bucket)
+  }
+
+  /** Throws when a document in memory is not what the bucket holds. */
+  assertWritten(): void {
+    for (const [key, doc] of this.#docs) {
+      if (doc === undefined || this.#touched.has(key)) continue
+      const bytes = this.#bucket.get(key)
+      if (!bytes || Buffer.compare(bytes, encodeDoc(doc)) !== 0) throw new Error(`${key} was changed but not put`)
+    }
+  }
+}
+
+function encodeDoc(doc: unknown): Uint8Array {
+  return doc instanceof Uint8Array ? new Uint8Array(doc) : encodeJson(doc)
+}
+
+function decodeDoc(key: string, bytes: Uint8Array): unknown {
+  return key.startsWith('segment.') ? new Uint8Array(bytes) : decode(bytes, 'application/json')
+}
+
+/** A bucket as text by key, so that a difference can be read. */
+export function printed(bucket: Bucket): Record<string, string> {
+  const entries = [...bucket].sort(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(
+    entries.map(([key, bytes]) => [key, Buffer.from(bytes).toString(key.startsWith('segment.') ? 'base64' : 'utf8')]),
+  )
+}
+
+export const START_MS = 1_700_000_000_000
+
+export class Sim {
+  readonly log: Fact[] = []
+  /** Tasks on WORK, by id: due or scheduled, delivered or not, until acknowledged. */
+  readonly work = new Map<string, TaskCommand>()
+  /** Commands by the sequence of the fact that caused them. */
+  readonly issued = new Map<number, readonly Command[]>()
+  docs = new Docs()
+  nowMs = START_MS
+  /** Facts up to this sequence are folded. */
+  folded = 0
+  readonly #checkpoints: { seq: number; bucket: Bucket }[] = [{ seq: 0, bucket: new Map() }]
+  readonly #taken = new Set<string>()
+  readonly #enqueued = new Set<string>()
+
+  /** Stores a fact unless its place is taken. */
+  append(draft: FactDraft): Fact | undefined {
+    const path = factPath(draft.name, draft.ids)
+    if (!isRepeatable(draft.name)) {
+      const place = expectationPath(path)
+      if (this.#taken.has(place)) return undefined
+      this.#taken.add(place)
+    }
+    const { payload, contentType } = encodeFact(draft)
+    const fact = decodeFact({ path, payload, contentType, p: 0, seq: this.log.length + 1, timeMs: this.nowMs })
+    this.log.push(fact)
+    return fact
+  }
+
+  /** Folds the next fact, and carries out what it decides. Undefined at the end of the log. */
+  fold(): readonly Command[] | undefined {
+    const fact = this.log[this.folded]
+    if (!fact) return undefined
+    const commands = foldOne(this.docs, fact)
+    this.folded = fact.seq
+    const before = this.issued.get(fact.seq)
+    if (before && JSON.stringify(before) !== JSON.stringify(commands)) {
+      throw new Error(
+        `fact ${fact.seq} ${fact.name}: decided ${JSON.stringify(before)}, and again ${JSON.stringify(commands)}`,
+      )
+    }
+    this.issued.set(fact.seq, commands)
+    for (const command of commands) this.#carryOut(command)
+    return commands
+  }
+
+  settle(): void {
+    while (this.fold()) {
+      // Until the log's end.
+    }
+  }
+
+  /** Appends a fact, folds all there is, and returns what this fact decided. Throws when its place is taken. */
+  apply(draft: FactDraft, timeMs = this.nowMs): readonly Command[] {
+    this.settle()
+    this.nowMs = timeMs
+    const fact = this.append(draft)
+    if (!fact) throw new Error(`the place of ${factPath(draft.name, draft.ids)} is taken`)
+    const commands = this.fold() ?? []
+    this.settle()
+    return commands
+  }
+
+  /** Puts a message of an outsider on the log: a place in it is taken, and the decision carried out. */
+  trigger(trigger: Omit<Trigger, 'seq' | 'timeMs'>): readonly Command[] {
+    this.docs.load([stateKey.owner(trigger.asset)])
+    const commands = takeTrigger(this.docs, { ...trigger, seq: 1_000_000 + this.log.length, timeMs: this.nowMs })
+    for (const command of commands) this.#carryOut(command)
+    this.settle()
+    return commands
+  }
+
+  checkpoint(): void {
+    this.#checkpoints.push({ seq: this.folded, bucket: this.docs.checkpoint() })
+  }
+
+  /** Forgets older checkpoints: no crash goes back beyond here. Returns what there is. */
+  rebase(): Bucket {
+    const bucket = this.docs.checkpoint()
+    this.#checkpoints.splice(0, this.#checkpoints.length, { seq: this.folded, bucket })
+    return bucket
+  }
+
+  /** The engine dies; the next one starts from a checkpoint, `back` before the newest. `forgotten`: WORK no longer knows which ids it has seen. */
+  crash(back: number, forgotten: boolean): void {
+    const at = Math.max(0, this.#checkpoints.length - 1 - back)
+    this.#checkpoints.length = at + 1
+    const { seq, bucket } = this.#checkpoints[at] ?? { seq: 0, bucket: new Map() }
+    this.docs = new Docs(bucket)
+    this.folded = seq
+    if (forgotten) this.#enqueued.clear()
+  }
+
+  /** What src/engine/reconciler.ts does: tasks that open things wait for and WORK does not hold are enqueued again. Returns their ids. */
+  reconcile(): string[] {
+    this.settle()
+    const repaired: string[] = []
+    const add = (command: Command): void => {
+      if (command.do !== 'task' || this.work.has(command.task.id)) return
+      repaired.push(command.task.id)
+      this.work.set(command.task.id, command)
+    }
+    const runs = new Set(this.log.flatMap((fact) => (fact.name === 'run.requested' ? [fact.ids.run] : [])))
+    for (const id of runs) {
+      const run = this.docs.peek(stateKey.run(id))
+      const pipeline = run && this.docs.peek(stateKey.pipeline(run.pipeline, run.version))
+      if (!run || !pipeline || run.finishedMs !== undefined) continue
+      for (const [name, asset] of Object.entries(run.assets)) {
+        const spec = specOf(pipeline, name)
+        if (!spec || isEnded(asset) || asset.ending) continue
+        if (asset.status === 'queued' || asset.status === 'running') add(attemptCommand(run, spec, asset))
+        const barrier = this.docs.peek(stateKey.barrier(id, name))
+        if (barrier?.status !== 'open' || barrier.closing) continue
+        for (const lease of Object.keys(barrier.leases)) add(leaseCommand({ run, spec }, barrier, lease))
+      }
+    }
+    return repaired
+  }
+
+  /** Tasks that may run now; when all are scheduled for later, time goes on until one may. */
+  due(only?: 'lease'): TaskCommand[] {
+    const tasks = [...this.work.values()].filter(({ task }) => only === undefined || task.kind === only)
+    const now = tasks.filter(({ dueMs }) => (dueMs ?? 0) <= this.nowMs)
+    if (now.length > 0 || tasks.length === 0) return now
+    this.nowMs = Math.min(...tasks.map(({ dueMs }) => dueMs ?? 0))
+    return this.due(only)
+  }
+
+  run(id: RunId): RunState {
+    const run = this.docs.peek(stateKey.run(id))
+    if (!run) throw new Error(`there is no run ${id}`)
+    return run
+  }
+
+  facts<N extends FactName>(name: N): FactOf<N>[] {
+    return this.log.filter((fact): fact is FactOf<N> => fact.name === name)
+  }
+
+  #carryOut(command: Command): void {
+    switch (command.do) {
+      case 'fact':
+        this.append(command.fact)
+        return
+      case 'task': {
+        if (this.#enqueued.has(command.task.id)) return
+        this.#enqueued.add(command.task.id)
+        const { payload, contentType } = encodeTask(command.task)
+        this.work.set(command.task.id, { ...command, task: decodeTask(payload, contentType) })
+        return
+      }
+      case 'plan': {
+        const run = this.docs.peek(stateKey.run(command.run))
+        const pipeline = run && this.docs.peek(stateKey.pipeline(run.pipeline, run.version))
+        if (!run || !pipeline) return
+        const { assets, error } = planRun(
+          pipeline,
+          run.target,
+          run.upstream,
+          (asset) => this.docs.peek(stateKey.asset(asset, run.partition))?.value,
+        )
+        this.append({ name: 'run.planned', ids: { run: run.id }, data: { assets, ...(error ? { error } : {}) } })
+        return
+      }
+      case 'request':
+        this.append({
+          name: 'run.requested',
+          ids: { run: runIdForKey(command.trigger.key, 1) },
+          data: command.trigger.request,
+        })
+        return
+      case 'abort':
+      case 'note':
+        return
+      default:
+        command satisfies never
+    }
+  }
+}
+
+/** Folds one fact over documents that may still have to be loaded. */
+export function foldOne(docs: Docs, fact: Fact): Command[] {
+  for (let missing = needs(docs, docs.has, fact); missing.length > 0; missing = needs(docs, docs.has, fact)) {
+    docs.load(missing)
+  }
+  docs.folding = true
+  try {
+    return step(docs, fact)
+  } finally {
+    docs.folding = false
+  }
+}
+
+// ---- drafts, short ----
+
+export const RUN = runId(0, 'r1')
+export const RETRY = { maxAttempts: 3, backoffMinMs: 1000, backoffMaxMs: 60_000 }
+
+export function spec(name: string, options: Partial<AssetSpec> = {}): AssetSpec {
+  return { name, dependsOn: [], queue: 'default', priority: 1, retry: RETRY, ...options }
+}
+
+export function registered(assets: AssetSpec[], name = 'p', version = 'v1'): DraftOf<'pipeline.registered'> {
+  return { name: 'pipeline.registered', ids: { pipeline: name, version }, data: { name, version, assets } }
+}
+
+export function requested(
+  target: string,
+  options: Partial<DraftOf<'run.requested'>['data']> & { run?: RunId } = {},
+): DraftOf<'run.requested'> {
+  const { run = RUN, ...data } = options
+  return {
+    name: 'run.requested',
+    ids: { run },
+    data: { pipeline: 'p', version: 'v1', target, upstream: 'all', ...data },
+  }
+}
+
+export function materialized(asset: string, run: RunId = RUN, attempt = 1): DraftOf<'asset.materialized'> {
+  const data = { run, asset, pipeline: 'p', attempt, worker: 'w', value: { json: asset }, durationMs: 1 }
+  return { name: 'asset.materialized', ids: { asset: assetName(asset), run }, data }
+}
+
+export function errored(
+  asset: string,
+  attempt: number,
+  data: Partial<DraftOf<'asset.errored'>['data']> = {},
+): DraftOf<'asset.errored'> {
+  return {
+    name: 'asset.errored',
+    ids: { asset: assetName(asset), run: RUN, attempt: String(attempt) },
+    data: {
+      phase: 'execute',
+      worker: 'w',
+      outcome: 'error',
+      error: { code: 'boom', message: `boom ${attempt}` },
+      durationMs: 1,
+      ...data,
+    },
+  }
+}
+
+export function startedAttempt(asset: string, attempt: number): DraftOf<'asset.started'> {
+  const ids = { asset: assetName(asset), run: RUN, attempt: String(attempt) }
+  return { name: 'asset.started', ids, data: { phase: 'execute', worker: 'w', delivery: 1 } }
+}
+
+export function cancel(reason?: string): DraftOf<'run.cancel_requested'> {
+  return { name: 'run.cancel_requested', ids: { run: RUN }, data: reason === undefined ? {} : { reason } }
+}
+
+const scatterIds = (asset: string): { run: RunId; asset: AssetName } => ({ run: RUN, asset: assetName(asset) })
+
+export function scatterStarted(asset = 's', attempt = 1): DraftOf<'scatter.started'> {
+  return { name: 'scatter.started', ids: scatterIds(asset), data: { attempt, worker: 'w' } }
+}
+
+export function slab(offset: number, count: number, asset = 's'): DraftOf<'scatter.items'> {
+  const keys = Array.from({ length: count }, (_, k) => offset + k)
+  return {
+    name: 'scatter.items',
+    ids: { ...scatterIds(asset), offset: String(offset) },
+    data: { count, keys, hash: 'h' },
+  }
+}
+
+export function sized(total: number, asset = 's'): DraftOf<'scatter.sized'> {
+  return { name: 'scatter.sized', ids: scatterIds(asset), data: { total } }
+}
+
+export type Answer = 'ok' | 'error' | 'now' | 'terminal' | 'handed_back'
+
+/** The outcomes of some instances of a lease. `now` is an error that asks to be tried again at once. */
+export function outcomes(
+  lease: string,
+  answers: readonly (readonly [number, Answer])[],
+  options: { worker?: string; heldMs?: number; asset?: string } = {},
+): DraftOf<'scatter.outcomes'> {
+  const { worker = 'w', asset = 's', heldMs } = options
+  const errors = answers.flatMap(([, answer], k): NonNullable<ScatterOutcomes['errors']> => {
+    if (answer === 'ok') return []
+    const outcome = answer === 'now' ? 'error' : answer
+    const error = { code: 'boom', message: 'boom' }
+    return [[k, { error, outcome, ...(answer === 'now' ? { retryAfterMs: 0 } : {}) }]]
+  })
+  const data: ScatterOutcomes = {
+    lease,
+    ordinal: Number(lease.split('-')[2]),
+    worker,
+    at: answers.map(([index]) => index),
+    ms: answers.map(() => 1),
+    values: answers.map(([index, answer]) => (answer === 'ok' ? index : null)),
+    ...(errors.length > 0 ? { errors } : {}),
+    ...(heldMs === undefined ? {} : { heldMs }),
+  }
+  return { name: 'scatter.outcomes', ids: scatterIds(asset), data }
+}
+
+export function split(lease: string, reason: 'lost' | 'handed_back', asset = 's'): DraftOf<'scatter.split'> {
+  return { name: 'scatter.split', ids: { ...scatterIds(asset), lease }, data: { lease, reason, worker: 'w2' } }
+}
+
+/** A run of one scattering asset `s`, its scatter function not begun. */
+export function scatterRun(options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
+  const sim = new Sim()
+  sim.apply(registered([spec('s', { scatter: {}, ...options }), ...more]))
+  sim.apply(requested(more.at(-1)?.name ?? 's'))
+  return sim
+}
+
+/** The same, with its keys stored: slabs of these sizes, and the total. */
+export function scattered(slabs: readonly number[], options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
+  const sim = scatterRun(options, more)
+  sim.apply(scatterStarted())
+  let offset = 0
+  for (const count of slabs) {
+    sim.apply(slab(offset, count))
+    offset += count
+  }
+  sim.apply(sized(offset))
+  return sim
+}
+
+export function barrierOf(sim: Sim, asset = 's'): BarrierState {
+  const barrier = sim.docs.peek(stateKey.barrier(RUN, asset))
+  if (!barrier) throw new Error(`there is no barrier of ${asset}`)
+  return barrier
+}
+
+export function leasesOn(sim: Sim): LeaseTask[] {
+  return [...sim.work.values()].flatMap(({ task }) => (task.kind === 'lease' ? [task] : []))
+}
+
+/** A worker that takes whatever is due, until nothing is left to do. `answer` says how an instance goes. */
+export function workOff(sim: Sim, answer: (index: number, task: LeaseTask) => Answer): void {
+  for (let turn = 0; turn < 100_000; turn++) {
+    sim.settle()
+    const task = sim.due('lease')[0]?.task
+    if (task?.kind !== 'lease') return
+    sim.work.delete(task.id)
+    const answers = Array.from(
+      { length: task.to - task.from },
+      (_, k) => [task.from + k, answer(task.from + k, task)] as const,
+    )
+    sim.append(outcomes(task.lease, answers, { heldMs: answers.length }))
+  }
+  throw new Error('the scatter does not end')
+}

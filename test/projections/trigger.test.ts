@@ -1,0 +1,127 @@
+import { describe, expect, it } from 'vitest'
+import { stateKey } from '../../projections/state.ts'
+import { encodeJson, encodeMsgpack } from '../../streams/codec.ts'
+import { runIdForKey } from '../../streams/ids.ts'
+import { type DraftOf, registered, Sim, spec } from './harness.ts'
+
+interface Message {
+  asset?: string
+  body?: unknown
+  payload?: Uint8Array
+  contentType?: string
+  msgId?: string
+}
+
+function send(sim: Sim, { asset = 'orders', body, payload, contentType, msgId }: Message = {}) {
+  const bytes = payload ?? (body === undefined ? new Uint8Array() : encodeJson(body))
+  return sim.trigger({ asset, payload: bytes, contentType, msgId })
+}
+
+function withPipelines(...drafts: DraftOf<'pipeline.registered'>[]): Sim {
+  const sim = new Sim()
+  for (const draft of drafts) sim.apply(draft)
+  return sim
+}
+
+const shop = registered([spec('orders'), spec('bill', { dependsOn: ['orders'] })], 'shop')
+const other = registered([spec('orders')], 'other')
+
+describe('a trigger', () => {
+  it('without a body asks for the asset and what it lacks upstream', () => {
+    const sim = withPipelines(shop)
+    send(sim)
+    expect(sim.facts('run.requested')[0]?.data).toMatchObject({
+      pipeline: 'shop',
+      version: 'v1',
+      target: 'orders',
+      upstream: 'missing',
+    })
+  })
+
+  it('takes pipeline, partition, upstream and key from its body, as JSON or as MessagePack', () => {
+    const body = { pipeline: 'other', partition: 'a/b', upstream: 'all', key: 'once' }
+    for (const message of [{ body }, { payload: encodeMsgpack(body), contentType: 'application/msgpack' }]) {
+      const sim = withPipelines(shop, other)
+      send(sim, message)
+      const fact = sim.facts('run.requested')[0]
+      expect(fact?.data).toMatchObject(body)
+      expect(fact?.ids.run).toBe(runIdForKey('once', 1))
+    }
+  })
+
+  it('with the same message id leads to one run, however late it comes again', () => {
+    const sim = withPipelines(shop)
+    send(sim, { msgId: 'm1' })
+    send(sim, { msgId: 'm1' })
+    send(sim, { msgId: 'm2' })
+    expect(sim.facts('run.requested')).toHaveLength(2)
+    expect(sim.facts('run.requested')[0]?.data.trigger?.msgId).toBe('m1')
+  })
+
+  it('without one is a run each time', () => {
+    const sim = withPipelines(shop)
+    send(sim)
+    send(sim)
+    expect(new Set(sim.facts('run.requested').map(({ ids }) => ids.run)).size).toBe(2)
+  })
+
+  const refusals: [string, Message, RegExp][] = [
+    ['an asset that nobody has', { asset: 'ordres' }, /no registered pipeline has an asset ordres; start a worker/],
+    ['an asset of several pipelines', {}, /asset orders is in several pipelines; name one: shop, other/],
+    [
+      'a pipeline without the asset',
+      { asset: 'bill', body: { pipeline: 'shp' } },
+      /pipeline shp has no asset bill; did you mean shop\?/,
+    ],
+    [
+      'a pipeline named like a method of objects',
+      { asset: 'bill', body: { pipeline: 'constructor' } },
+      /pipeline constructor has no asset bill/,
+    ],
+    ['what is no JSON', { payload: new TextEncoder().encode('{') }, /payload is not application\/json/],
+    ['what is no object', { body: [1] }, /body: /],
+    ['null', { body: null }, /body: /],
+    [
+      'an option there is not',
+      { body: { partitions: 'x' } },
+      /partitions.*allowed are pipeline, partition, upstream, key/,
+    ],
+    ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
+    ['an empty key', { body: { key: '' } }, /key: /],
+    ['a partition too long', { body: { partition: 'x'.repeat(513) } }, /partition: /],
+  ]
+  it.each(refusals)('for %s is refused with the reason', (_, message, reason) => {
+    const sim = withPipelines(shop, other)
+    send(sim, { ...message, msgId: 'm9' })
+    expect(sim.facts('run.requested')).toEqual([])
+    const [refused] = sim.facts('trigger.refused')
+    expect(refused?.data.reason).toMatch(reason)
+    expect(refused?.data).toMatchObject({ asset: message.asset ?? 'orders', msgId: 'm9' })
+  })
+
+  it('of endless length is refused in few words', () => {
+    const sim = withPipelines()
+    send(sim, { asset: 'x'.repeat(10_000) })
+    expect(JSON.stringify(sim.facts('trigger.refused')[0]?.data).length).toBeLessThan(2500)
+  })
+})
+
+describe('a pipeline', () => {
+  it('registered again in a newer version is run in that one, and running runs keep theirs', () => {
+    const sim = withPipelines(shop)
+    send(sim, { msgId: 'before' })
+    sim.apply(registered([spec('orders', { queue: 'new' })], 'shop', 'v2'))
+    send(sim, { msgId: 'after' })
+    expect(sim.facts('run.requested').map(({ data }) => data.version)).toEqual(['v1', 'v2'])
+    expect([...sim.work.values()].map(({ queue, task }) => [queue, task.version])).toEqual([
+      ['default', 'v1'],
+      ['new', 'v2'],
+    ])
+  })
+
+  it('registered twice in the same version is there once: the server refuses the second', () => {
+    const sim = withPipelines(shop)
+    expect(sim.append(shop)).toBeUndefined()
+    expect(sim.docs.peek(stateKey.owner('orders'))?.pipelines).toEqual({ shop: 'v1' })
+  })
+})

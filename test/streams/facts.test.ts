@@ -1,0 +1,291 @@
+import { describe, expect, it } from 'vitest'
+import { z } from 'zod'
+import { CONTENT_TYPE, encode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import {
+  decodeFact,
+  encodeFact,
+  expectationPath,
+  FACTS,
+  type FactDraft,
+  type FactName,
+  factNames,
+  factPath,
+  isRepeatable,
+  parsePath,
+} from '../../streams/facts.ts'
+import { assetName, runId } from '../../streams/ids.ts'
+import { namesOf } from '../../streams/subjects.ts'
+
+const run = runId(0, 'r1')
+const asset = assetName('a')
+const error = { code: 'c', message: 'm' }
+const end = { run, asset: 'a' }
+
+/** One of each, with all that may stand in it. */
+const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
+  'pipeline.registered': {
+    name: 'pipeline.registered',
+    ids: { pipeline: 'p', version: 'v' },
+    data: {
+      name: 'p',
+      version: 'v',
+      assets: [
+        {
+          name: 'a',
+          dependsOn: ['b'],
+          scatter: {},
+          queue: 'q',
+          priority: 3,
+          timeoutMs: 1.5,
+          retry: { maxAttempts: 1, backoffMinMs: 0, backoffMaxMs: 9 },
+        },
+      ],
+    },
+  },
+  'run.requested': {
+    name: 'run.requested',
+    ids: { run },
+    data: {
+      pipeline: 'p',
+      version: 'v',
+      target: 'a',
+      upstream: 'none',
+      partition: 'ü/x',
+      key: 'k',
+      trigger: { seq: 4, msgId: 'm' },
+    },
+  },
+  'run.planned': {
+    name: 'run.planned',
+    ids: { run },
+    data: { assets: [{ name: 'a', reuse: { p: 0, seq: 9 } }, { name: 'b' }], error },
+  },
+  'run.cancel_requested': { name: 'run.cancel_requested', ids: { run }, data: { reason: 'r' } },
+  'run.finished': {
+    name: 'run.finished',
+    ids: { run },
+    data: {
+      run,
+      pipeline: 'p',
+      target: 'a',
+      partition: 'x',
+      status: 'failed',
+      value: { p: 0, seq: 1 },
+      asset: 'a',
+      error,
+      durationMs: 1,
+    },
+  },
+  'asset.started': {
+    name: 'asset.started',
+    ids: { asset, run, attempt: '1' },
+    data: { phase: 'gather', worker: 'w', delivery: 1 },
+  },
+  'asset.errored': {
+    name: 'asset.errored',
+    ids: { asset, run, attempt: '1' },
+    data: {
+      phase: 'scatter',
+      worker: 'w',
+      outcome: 'timeout',
+      error: { ...error, stack: 's' },
+      retryAfterMs: 5,
+      durationMs: 1,
+    },
+  },
+  'asset.materialized': {
+    name: 'asset.materialized',
+    ids: { asset, run },
+    data: {
+      ...end,
+      pipeline: 'p',
+      partition: 'x',
+      attempt: 1,
+      worker: 'w',
+      value: { manager: 'nats', ref: { id: 1 } },
+      durationMs: 1,
+    },
+  },
+  'asset.failed': { name: 'asset.failed', ids: { asset, run }, data: { ...end, error, attempts: 3 } },
+  'asset.skipped': { name: 'asset.skipped', ids: { asset, run }, data: { ...end, because: 'b' } },
+  'asset.cancelled': { name: 'asset.cancelled', ids: { asset, run }, data: { ...end, reason: 'r' } },
+  'scatter.started': { name: 'scatter.started', ids: { run, asset }, data: { attempt: 1, worker: 'w' } },
+  'scatter.items': {
+    name: 'scatter.items',
+    ids: { run, asset, offset: '0' },
+    data: { count: 2, keys: ['k', { n: 1 }], hash: 'h' },
+  },
+  'scatter.sized': { name: 'scatter.sized', ids: { run, asset }, data: { total: 0 } },
+  'scatter.outcomes': {
+    name: 'scatter.outcomes',
+    ids: { run, asset },
+    data: {
+      lease: '0-3-1',
+      ordinal: 1,
+      worker: 'w',
+      at: [0, 1, 2],
+      ms: [0.5, 1, 2],
+      values: [{ x: [1] }, null, null],
+      refs: [[1, { msgpack: 'oQ==' }]],
+      errors: [[2, { error, outcome: 'terminal', retryAfterMs: 0 }]],
+      heldMs: 3.25,
+    },
+  },
+  'scatter.split': {
+    name: 'scatter.split',
+    ids: { run, asset, lease: '0-3-1' },
+    data: { lease: '0-3-1', reason: 'lost', worker: 'w' },
+  },
+  'scatter.closed': {
+    name: 'scatter.closed',
+    ids: { run, asset },
+    data: { ...end, status: 'partial_failure', total: 3, succeeded: 2, failed: 1, error },
+  },
+  'trigger.refused': { name: 'trigger.refused', ids: { seq: '7' }, data: { asset: 'x y', reason: 'no', msgId: 'm' } },
+}
+
+const raw = (path: string, payload: Uint8Array, contentType: string | undefined = CONTENT_TYPE.json) => ({
+  path,
+  payload,
+  contentType,
+  p: 0,
+  seq: 5,
+  timeMs: 6,
+})
+
+function codeOf(act: () => unknown): string {
+  try {
+    act()
+  } catch (thrown) {
+    if (thrown instanceof FlowStoneError) return thrown.code
+    throw thrown
+  }
+  return 'none'
+}
+
+describe.each(factNames())('%s', (name) => {
+  const draft = drafts[name]
+  const path = factPath(draft.name, draft.ids)
+
+  it('is found again by its path, through a subject', () => {
+    const names = namesOf('ns')
+    expect(names.factPath(names.fact(3, path))).toBe(path)
+    expect(parsePath(path)).toEqual({ name, ids: draft.ids })
+  })
+
+  it('keeps its path apart from its ids, whatever these are called', () => {
+    for (const id of ['end', 'items', 'started', 'closed', 'materialized', 'requested', '1', '_', '-']) {
+      const ids = Object.fromEntries(Object.keys(draft.ids).map((key) => [key, id]))
+      const odd = factPath(name, ids)
+      expect(parsePath(odd)).toEqual({ name, ids })
+      const ends = name.startsWith('asset.') && !['asset.started', 'asset.errored'].includes(name)
+      expect(expectationPath(odd)).toBe(ends ? `asset.${id}.${id}.end.*` : odd)
+    }
+  })
+
+  it.each(['json', 'msgpack'] as const)('comes back from its bytes as it was, as %s too', (format) => {
+    const { payload, contentType } = encodeFact(draft)
+    expect(contentType).toBe(CONTENT_TYPE[FACTS[name].format])
+    const expected = { ...draft, p: 0, seq: 5, timeMs: 6 }
+    expect(decodeFact(raw(path, payload, contentType))).toEqual(expected)
+    const other = encode({ v: 1, ...draft.data }, format)
+    expect(decodeFact(raw(path, other, `${CONTENT_TYPE[format]}; charset=utf-8`))).toEqual(expected)
+  })
+
+  it('is refused when a newer FlowStone wrote it, when it is something else, and when its body is none', () => {
+    expect(codeOf(() => decodeFact(raw(path, encodeJson({ v: 2, ...draft.data }))))).toBe('newer_version')
+    expect(codeOf(() => decodeFact(raw(path, encodeJson([1]))))).toBe('bad_fact')
+    expect(codeOf(() => decodeFact(raw(path, encodeJson(null))))).toBe('bad_fact')
+    expect(codeOf(() => decodeFact(raw(path, new TextEncoder().encode('{'))))).toBe('undecodable')
+    expect(codeOf(() => decodeFact(raw(path, new Uint8Array([0x81]), CONTENT_TYPE.msgpack)))).toBe('undecodable')
+    expect(codeOf(() => decodeFact(raw(path, new Uint8Array([0xff, 0xfe]))))).toBe('undecodable')
+  })
+})
+
+describe('paths', () => {
+  it.each([
+    '',
+    'run',
+    'run.x',
+    'run.x.done',
+    'asset.a.r.end.gone',
+    'asset.a.r.started',
+    'scatter.r.a.items',
+    'gate.1.created',
+    'a.b.c.d.e.f',
+  ])('“%s” is no fact', (path) => {
+    expect(parsePath(path)).toBeUndefined()
+    expect(codeOf(() => decodeFact(raw(path, encodeJson({}))))).toBe('unknown_fact')
+  })
+
+  it('name the id that lacks', () => {
+    expect(() => factPath('asset.started', { asset: 'a', run })).toThrow(/asset.started lacks id :attempt/)
+  })
+
+  it('of the four ends of an asset expect the same place to be free', () => {
+    const ends = ['asset.materialized', 'asset.failed', 'asset.skipped', 'asset.cancelled'] as const
+    expect(new Set(ends.map((name) => expectationPath(factPath(name, { asset: 'a', run })))).size).toBe(1)
+  })
+
+  it('of all facts but outcomes hold one message', () => {
+    expect(factNames().filter(isRepeatable)).toEqual(['scatter.outcomes'])
+  })
+})
+
+describe('a body that does not fit', () => {
+  it('is a bad_fact whose message names fact, sequence and field', () => {
+    const bad = raw('scatter.0-r1.a.sized', encodeJson({ v: 1, total: -1 }))
+    expect(() => decodeFact(bad)).toThrow(/scatter.sized at 5: total /)
+    expect(codeOf(() => decodeFact(bad))).toBe('bad_fact')
+  })
+
+  it('without a version is of version 1', () => {
+    expect(decodeFact(raw('scatter.0-r1.a.sized', encodeJson({ total: 3 }))).data).toEqual({ total: 3 })
+  })
+})
+
+describe('upcasters', () => {
+  const table = {
+    'scatter.sized': {
+      path: FACTS['scatter.sized'].path,
+      format: 'json',
+      version: 3,
+      schema: z.object({ total: z.int(), unit: z.string() }),
+      upcasters: {
+        1: (body: Record<string, unknown>) => ({ total: body.count }),
+        2: (body: Record<string, unknown>) => ({ ...body, unit: 'instances' }),
+      },
+    },
+  } as const
+  const at = (body: Record<string, unknown>) => raw('scatter.0-r1.a.sized', encodeJson(body))
+
+  it.each([[{ v: 1, count: 3 }], [{ count: 3 }], [{ v: 2, total: 3 }], [{ v: 3, total: 3, unit: 'instances' }]])(
+    'raise %j to what today’s folds read',
+    (body) => {
+      expect(decodeFact(at(body), table).data).toEqual({ total: 3, unit: 'instances' })
+    },
+  )
+
+  it('that lack are told, and a version above today’s is not guessed at', () => {
+    const gap = {
+      'scatter.sized': { ...table['scatter.sized'], upcasters: { 1: table['scatter.sized'].upcasters[1] } },
+    }
+    expect(() => decodeFact(at({ v: 1, count: 3 }), gap)).toThrow(/scatter.sized has no upcaster from version 2/)
+    expect(codeOf(() => decodeFact(at({ v: 4 }), table))).toBe('newer_version')
+    expect(codeOf(() => decodeFact(raw('run.0-r1.planned', encodeJson({})), table))).toBe('unknown_fact')
+  })
+})
+
+describe('stored values', () => {
+  it.each([
+    [{ json: null }],
+    [{ json: { msgpack: 'x' } }],
+    [{ msgpack: 'wA==' }],
+    [{ manager: 's3', ref: { bucket: 'b', key: 'k' } }],
+  ])('%j is read as what it is', (value) => {
+    const data = { ...drafts['asset.materialized'].data, value }
+    const { payload, contentType } = encodeFact({ ...drafts['asset.materialized'], data })
+    expect(decodeFact(raw('asset.a.0-r1.end.materialized', payload, contentType)).data).toMatchObject({ value })
+  })
+})
