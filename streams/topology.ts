@@ -27,7 +27,7 @@ export interface TopologyOptions {
   readonly partitions?: number
   /** Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be changed later. */
   readonly replicas?: number
-  /** How long the feed for outsiders is kept, in milliseconds. Default 7 days. */
+  /** How long the feed for outsiders is kept, in milliseconds. Default: as it was set before, 7 days for a new namespace. */
   readonly feedMaxAgeMs?: number
 }
 

@@ -370,18 +370,29 @@ export class Worker {
     }
   }
 
-  /** Notes are hints and may be lost: now and then a look at what is worked on, one for each asset of each run. */
+  /** Notes are hints and may be lost: now and then a look at what is worked on, one for the leases and one for the attempts of each asset of each run. */
   async #lookForAborts(): Promise<void> {
     const seen = new Set<string>()
-    for (const held of [...this.#held.values()]) {
-      const key = `${held.task.run}.${held.task.asset}`
-      if (seen.has(key) || held.abort.signal.aborted) continue
+    for (const { p, task, abort } of [...this.#held.values()]) {
+      const leases = task.kind === 'lease'
+      const key = `${task.run}.${task.asset}.${leases}`
+      if (seen.has(key) || abort.signal.aborted) continue
       seen.add(key)
       try {
-        if (await this.#endOnLog(held.p, held.task)) this.#abort(held.task.run, held.task.asset)
+        if (!(await this.#endOnLog(p, task))) continue
+        if (!leases) this.#abort(task.run, task.asset)
+        // A closed scatter ends leases and nothing else: its gather may be in this worker's hands.
+        else this.#abortLeases(task.run, task.asset)
       } catch {
         // Asked again at the next look.
       }
+    }
+  }
+
+  #abortLeases(run: string, asset: string): void {
+    this.#openBarriers.delete(`${run}.${asset}`)
+    for (const { task, abort } of this.#held.values()) {
+      if (task.kind === 'lease' && task.run === run && task.asset === asset) abort.abort(new CancelledError(`the scatter of ${asset} is closed`))
     }
   }
 }

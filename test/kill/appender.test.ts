@@ -49,9 +49,11 @@ test('appends whose answers are lost in restarts are on the stream once, and onl
         throw error
       })
     for (const body of bodies) sent.push({ body, outcome })
-    void outcome.catch(() => undefined).finally(() => {
-      settled += 1
-    })
+    void outcome
+      .catch(() => undefined)
+      .finally(() => {
+        settled += 1
+      })
   }
 
   let begun = 0
@@ -93,9 +95,11 @@ test('appends whose answers are lost in restarts are on the stream once, and onl
       seq = message.seq + 1
     }
   }
-  for (const [i, { body }] of sent.entries()) expect([outcomes[i], stored.get(body) ?? 0]).toEqual(outcomes[i] === 'stored' ? ['stored', 1] : ['conflict', 0])
+  for (const [i, { body }] of sent.entries())
+    expect([outcomes[i], stored.get(body) ?? 0]).toEqual(outcomes[i] === 'stored' ? ['stored', 1] : ['conflict', 0])
   expect(stored.size, 'nothing else is there').toBe(outcomes.filter((outcome) => outcome === 'stored').length)
-  for (const both of contested) expect((await Promise.all(both)).toSorted(), 'one of two').toEqual(['conflict', 'stored'])
+  for (const both of contested)
+    expect((await Promise.all(both)).toSorted(), 'one of two').toEqual(['conflict', 'stored'])
   expect(outcomes.filter((outcome) => outcome === 'conflict')).toHaveLength(rounds)
 
   await Promise.all(connections.map((connection) => connection.close()))

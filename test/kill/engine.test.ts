@@ -70,7 +70,10 @@ describe('an engine that is killed', () => {
     await Promise.all([rig.start('worker'), rig.start('worker')])
     const runs = await Promise.all(Array.from({ length: 6 }, () => rig.materialize(list)))
     expect(new Set(runs.map(({ id }) => id.split('-')[0])).size).toBeGreaterThan(1)
-    const done = async (): Promise<boolean> => (await Promise.all(runs.map((run) => rig.barrier(run, 'list')))).every((barrier) => (barrier?.succeeded ?? 0) > 100)
+    const done = async (): Promise<boolean> =>
+      (await Promise.all(runs.map((run) => rig.barrier(run, 'list')))).every(
+        (barrier) => (barrier?.succeeded ?? 0) > 100,
+      )
     await until('all have begun', done, 20_000)
     const killedMs = Date.now()
     await victim.kill()
@@ -97,7 +100,9 @@ test('an engine that was stopped changes nothing when it wakes up, stands by, an
 
   sleeper.signal('SIGCONT')
   await sleeper.has('engine.standby')
-  expect(sleeper.of('engine.standby').map(({ reason }) => reason)).toEqual([expect.stringMatching(/^(claim_lost|fenced)$/)])
+  expect(sleeper.of('engine.standby').map(({ reason }) => reason)).toEqual([
+    expect.stringMatching(/^(claim_lost|fenced)$/),
+  ])
   expect(await rig.state()).toEqual(before)
   expect(await rig.stateSeqs(), 'nothing was written').toEqual(seqs)
   expect(heir.of('engine.standby'), 'the heir stays').toEqual([])

@@ -8,7 +8,12 @@ import { type Child, type Rig, startRig } from './rig.ts'
 const CONSUMER = 'kills__default__1'
 
 /** Keeps `count` workers alive until `until` has ended: what a supervisor does. */
-async function supervised<T>(rig: Rig, count: number, env: Record<string, string>, work: () => Promise<T>): Promise<{ result: T; died: number }> {
+async function supervised<T>(
+  rig: Rig,
+  count: number,
+  env: Record<string, string>,
+  work: () => Promise<T>,
+): Promise<{ result: T; died: number }> {
   let over = false
   let died = 0
   const keep = async (): Promise<void> => {
@@ -37,15 +42,14 @@ describe('code that kills its worker', () => {
     const { result, died } = await supervised(rig, 2, {}, () => run.result().catch((error: unknown) => error))
     expect(result).toBeInstanceOf(RunFailedError)
     expect(result).toMatchObject({ code: 'worker_lost', asset: 'poison' })
-    expect(died).toBeLessThanOrEqual(3)
-    expect(rig.noted().filter((line) => line.startsWith('poison'))).toEqual(['poison 1', 'poison 2', 'poison 3'])
-    const barrier = await rig.barrier(run, 'poison')
-    expect(barrier).toMatchObject({ status: 'failed', failed: 1 })
-    expect(barrier?.error?.message).toContain('instance 40,')
+    expect(died).toBe(3)
+    expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
+    // Which instance is named is not sure: whatever a worker held beside the poison is lost with it, and counts an attempt too.
+    expect(await rig.barrier(run, 'poison')).toMatchObject({ status: 'failed', failed: 1 })
     await rig.expectStateIsFold()
   })
 
-  test('twice, and then no more, costs nobody else an attempt too many', async () => {
+  test('twice, and then no more: its scatter succeeds', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(poison)
@@ -93,7 +97,10 @@ describe('what gets lost on WORK', () => {
     await rig.expectWhole(run, 'list')
 
     // Also while they are idle.
-    await until('they wait', async () => (await jsm.consumers.info(rig.names.work(0), CONSUMER)).num_waiting === workers.length)
+    await until(
+      'they wait',
+      async () => (await jsm.consumers.info(rig.names.work(0), CONSUMER)).num_waiting === workers.length,
+    )
     await jsm.consumers.delete(rig.names.work(0), CONSUMER)
     const next = await rig.flow.materialize(list, { pipeline: kills, key: 'next' })
     await rig.expectWhole(next, 'list')

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { expect, onTestFailed } from 'vitest'
+import { expect, onTestFailed, vi } from 'vitest'
 import type { BarrierState } from '../../projections/state.ts'
 import { type AnyAsset, connect, type Flow, type Run } from '../../src/index.ts'
 import { type RunningServer, startServer } from '../../src/server/index.ts'
@@ -21,6 +21,9 @@ import { INSTANCES, kills, SUM, type Total } from './programs/pipelines.ts'
 
 const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url))
 const NAMESPACE = 'kill'
+
+// They take a few seconds each, on a machine that has nothing else to do.
+vi.setConfig({ testTimeout: 60_000 })
 
 interface Told {
   readonly event: string
@@ -83,7 +86,8 @@ export class Child {
 export class Rig implements AsyncDisposable {
   readonly names: Names = namesOf(NAMESPACE)
   readonly flow: Flow
-  readonly nc: NatsConnection
+  /** The test's own, quick connection; a new one after each restart of the server. */
+  nc: NatsConnection
   readonly notes: string
   #server: RunningServer
   readonly #scratch: ReturnType<typeof scratchFolder>
@@ -129,6 +133,9 @@ export class Rig implements AsyncDisposable {
   async startServer(): Promise<void> {
     const { dir, port } = this.#server
     this.#server = await startServer({ dir, port })
+    // What is asked while a connection is broken gets no answer, and a test has no time to wait for that.
+    await this.nc.close()
+    this.nc = await connectNats({ servers: this.#server.url })
   }
 
   async materialize<V>(asset: { name: string } & AnyAsset): Promise<Run<V>> {
@@ -139,13 +146,20 @@ export class Rig implements AsyncDisposable {
   async barrier(run: Run, asset: string): Promise<BarrierState | undefined> {
     const p = Number(run.id.split('-')[0])
     const bucket = this.names.stateBucket(p)
-    const doc = await this.#lastJson(this.names.kvStream(bucket), this.names.kvSubject(bucket, `barrier.${run.id}.${asset}`))
+    const doc = await this.#lastJson(
+      this.names.kvStream(bucket),
+      this.names.kvSubject(bucket, `barrier.${run.id}.${asset}`),
+    )
     return doc as BarrierState | undefined
   }
 
   /** Waits until so many instances are done, and the run goes on. */
   async progress(run: Run, asset: string, done: number): Promise<void> {
-    await until(`${done} instances of ${asset} done`, async () => ((await this.barrier(run, asset))?.succeeded ?? 0) >= done, 30_000)
+    await until(
+      `${done} instances of ${asset} done`,
+      async () => ((await this.barrier(run, asset))?.succeeded ?? 0) >= done,
+      30_000,
+    )
   }
 
   noted(): string[] {
@@ -207,9 +221,16 @@ export class Rig implements AsyncDisposable {
     const done = async (): Promise<boolean> => (await run.status())?.finishedAt !== undefined
     await until('the end is in the state bucket', done)
     expect((await run.status())?.status).toBe('succeeded')
-    expect(await this.barrier(run, asset)).toMatchObject({ status: 'completed', total: count, succeeded: count, failed: 0, leases: {} })
+    expect(await this.barrier(run, asset)).toMatchObject({
+      status: 'completed',
+      total: count,
+      succeeded: count,
+      failed: 0,
+      leases: {},
+    })
     const ends = []
-    for await (const { kind } of this.flow.history(run.id)) if (/finished|closed|materialized/.test(kind)) ends.push(kind)
+    for await (const { kind } of this.flow.history(run.id))
+      if (/finished|closed|materialized/.test(kind)) ends.push(kind)
     expect(ends).toEqual(['scatter.closed', 'asset.materialized', 'run.finished'])
   }
 
@@ -242,7 +263,7 @@ export async function startRig(options: { partitions?: number } = {}): Promise<R
   const server = await startServer({ dir: join(scratch.path, 'nats') })
   const partitions = options.partitions ?? 1
   const flow = await connect({ servers: server.url, namespace: NAMESPACE, partitions })
-  const nc = await connectNats({ servers: server.url, maxReconnectAttempts: -1, reconnectTimeWait: 50, reconnectJitter: 10 })
+  const nc = await connectNats({ servers: server.url })
   const rig = new Rig({ flow, nc, server, scratch, partitions })
   onTestFailed(() => console.error(rig.report()))
   return rig

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { until } from '../kit/until.ts'
-import { list, slowGather, SUM, stream } from './programs/pipelines.ts'
+import { list, SUM, slowGather, stream } from './programs/pipelines.ts'
 import { type Rig, startRig } from './rig.ts'
 
 /** From the start of the new server to the first lease that is done again. */
@@ -13,27 +13,33 @@ async function gapAfterRestart(rig: Rig, worker: { of(event: string): readonly {
 }
 
 describe('a server that is killed and started again', () => {
-  test.each([200, 2500, 4500])('when %i instances are done: engine and workers go on, and a waiting client gets its result', async (done) => {
-    await using rig = await startRig()
-    await rig.engine()
-    const worker = await rig.start('worker')
-    const run = await rig.materialize(list)
-    const result = run.result()
-    await rig.progress(run, 'list', done)
-    await rig.killServer()
-    await rig.startServer()
-    const startedMs = Date.now()
-    await rig.expectWhole(run, 'list')
-    console.info(`whole ${Date.now() - startedMs} ms after the restart`)
-    expect(await result).toMatchObject({ sum: SUM })
-    expect(worker.isAlive).toBe(true)
-    await rig.expectStateIsFold()
-  })
+  test.each([200, 2500, 4500])(
+    'when %i instances are done: engine and workers go on, and a waiting client gets its result',
+    async (done) => {
+      await using rig = await startRig()
+      await rig.engine()
+      const worker = await rig.start('worker')
+      const run = await rig.materialize(list)
+      const result = run.result()
+      await rig.progress(run, 'list', done)
+      await rig.killServer()
+      await rig.startServer()
+      const startedMs = Date.now()
+      expect(await result).toMatchObject({ sum: SUM })
+      console.info(`result ${Date.now() - startedMs} ms after the restart`)
+      await rig.expectWhole(run, 'list')
+      expect(worker.isAlive).toBe(true)
+      await rig.expectStateIsFold()
+    },
+  )
 
   test('three times in one run', async () => {
     await using rig = await startRig()
     await rig.engine()
-    const [worker] = await Promise.all([rig.start('worker', {}, { KILL_INSTANCE_MS: '10' }), rig.start('worker', {}, { KILL_INSTANCE_MS: '10' })])
+    const [worker] = await Promise.all([
+      rig.start('worker', {}, { KILL_INSTANCE_MS: '10' }),
+      rig.start('worker', {}, { KILL_INSTANCE_MS: '10' }),
+    ])
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', 200)
     for (let i = 0; i < 3; i++) console.info(`gap ${await gapAfterRestart(rig, worker)} ms`)

@@ -11,7 +11,7 @@ export interface Settings {
   reconcileMs?: number
 }
 
-const QUIET: ReadonlySet<string> = new Set(['flowstone:materialization.stop'])
+const QUIET: ReadonlySet<string> = new Set(['flowstone:materialization.stop', 'flowstone:engine.checkpoint'])
 
 export function tell(event: string, data: object = {}): void {
   process.stdout.write(`${JSON.stringify({ event, atMs: Date.now(), ...data })}\n`)
