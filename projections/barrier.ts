@@ -43,6 +43,7 @@ const REFEED_MAX = 2048
 export const REFEED_STEP = 4
 /** The shortest lease worth its messages, near the end of a scatter. */
 const LEASE_MIN_MS = 5
+const LEASE_MIN_UNKNOWN = 8
 /** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
 export const WINDOW_MAX = 4096
 /** A lease that waited less than this on WORK shows that workers have room. */
@@ -472,7 +473,7 @@ function slabAt(view: View, barrier: BarrierState): [number, number] | undefined
 function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
-  const worthwhile = Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs ?? LEASE_MIN_MS, 0.01))
+  const worthwhile = barrier.perInstanceMs === undefined ? LEASE_MIN_UNKNOWN : Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs, 0.01))
   return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
 }
 

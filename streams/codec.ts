@@ -21,7 +21,7 @@ export function encodeJson(value: unknown): Uint8Array {
 }
 
 /** MessagePack. Throws InvalidError for what no other process could read: functions, symbols, cycles, class instances that hide their state. */
-export function encodeMsgpack(value: unknown): Uint8Array {
+export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   try {
     // A copy: msgpackr hands out views of a pool that it writes on.
     return new Uint8Array(packr.pack(value))

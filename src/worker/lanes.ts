@@ -29,7 +29,7 @@ const note = z.object({
 })
 type OpenLane = z.infer<typeof note>
 
-interface Lane {
+export interface Lane {
   readonly priority: number
   readonly puller: Puller
   readonly sinceMs: number
@@ -42,8 +42,8 @@ export interface LanesOptions {
   readonly ackWaitMs: number
   readonly queues: readonly { readonly pipeline: string; readonly queue: string }[]
   readonly onDelivery: (delivery: Delivery) => void
-  /** Called when a lane was opened: there may be work. */
-  readonly onOpen: () => void
+  /** Called when a lane was opened, or came back: there may be work. */
+  readonly onChange: () => void
 }
 
 export class Lanes {
@@ -73,12 +73,9 @@ export class Lanes {
     await this.#look()
   }
 
-  pullers(priority: number): Puller[] {
-    return [...this.#lanes.values()].filter((lane) => lane.priority === priority).map((lane) => lane.puller)
-  }
-
-  get priorities(): number[] {
-    return [...new Set([...this.#lanes.values()].map((lane) => lane.priority))]
+  /** Lanes whose consumers answer. */
+  get open(): Lane[] {
+    return [...this.#lanes.values()].filter((lane) => !lane.puller.inTrouble)
   }
 
   stop(): void {
@@ -110,7 +107,8 @@ export class Lanes {
         }
       }
       for (const [key, lane] of this.#lanes) {
-        if (found.has(key) || Date.now() - lane.sinceMs < NOTE_GRACE_MS) continue
+        // A consumer that is gone while its lane is not on the list was removed with it.
+        if (found.has(key) || (Date.now() - lane.sinceMs < NOTE_GRACE_MS && !lane.puller.inTrouble)) continue
         lane.puller.stop()
         lane.puller.close()
         this.#lanes.delete(key)
@@ -122,16 +120,23 @@ export class Lanes {
 
   async #open(lane: OpenLane): Promise<void> {
     const key = `${lane.p}.${lane.run}.${lane.asset}`
-    if (this.#stopped || this.#lanes.has(key) || this.#opening.has(key)) return
-    const { connection, topology, ackWaitMs, onDelivery, onOpen, logger } = this.#options
+    const there = this.#lanes.get(key)
+    if (this.#stopped || (there && !there.puller.inTrouble) || this.#opening.has(key)) return
+    const { connection, topology, ackWaitMs, onDelivery, onChange, logger } = this.#options
     this.#opening.add(key)
     try {
       const jsm = await jetstreamManager(connection.nc)
       const consumer = await ensureLaneConsumer(jsm, topology.names, lane.p, lane, lane.maxConcurrent, { ackWaitMs })
       if (this.#stopped) return
-      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, onDelivery)
+      if (there) {
+        there.puller.restored()
+        onChange()
+        return
+      }
+      const on = { delivery: onDelivery, trouble: () => void this.#look() }
+      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on)
       this.#lanes.set(key, { priority: lane.priority, puller, sinceMs: Date.now() })
-      onOpen()
+      onChange()
     } catch (error) {
       logger.warn(`lane of scatter ${lane.run}.${lane.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`)
     } finally {

@@ -21,6 +21,7 @@ import { directGet, type Entry } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { reportLost, runAttempt } from './attempt.ts'
 import { HandBack, Held } from './held.ts'
+import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
 import { type Delivery, Puller } from './puller.ts'
 import type { WorkerShared } from './shared.ts'
@@ -44,6 +45,8 @@ export interface WorkerOptions {
 /** Work that has waited this long may have been cancelled meanwhile: worth a look before it is run. */
 const STALE_MS = 500
 const OTHER_VERSION_PAUSE_MS = 1000
+const SHORT_TASK_MS = 20
+const AHEAD_MAX = 4
 const RESTORE_PAUSE_MS = 50
 
 interface Source {
@@ -71,6 +74,7 @@ export class Worker {
   /** Instances a task stands for, smoothed: how many tasks to ask for. */
   #tasksSize = 8
   #lastTaskMs = 1000
+  #lanes: Lanes | undefined
   readonly #openBarriers = new Set<string>()
   /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
   readonly #toldOver = new Set<string>()
@@ -112,9 +116,11 @@ export class Worker {
     const wanted = new Map<string, { pipeline: string; queue: string; priority: number }>()
     for (const { name, assets } of pipelines) {
       for (const { definition } of assets) {
-        const { queue, priority } = definition.spec
-        if (options.queues && !options.queues.includes(queue)) continue
-        wanted.set(`${name} ${queue} ${priority}`, { pipeline: name, queue, priority })
+        const { queue, priority, scatter } = definition.spec
+        const instances = { pipeline: name, queue: scatter?.queue ?? queue, priority: scatter?.priority ?? priority }
+        for (const at of [{ pipeline: name, queue, priority }, instances]) {
+          if (!options.queues || options.queues.includes(at.queue)) wanted.set(`${name} ${at.queue} ${at.priority}`, at)
+        }
       }
     }
     if (wanted.size === 0) throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
@@ -130,6 +136,16 @@ export class Worker {
       }
       this.#sources.push({ priority, pullers, restore })
     }
+    this.#lanes = new Lanes({
+      connection,
+      topology: this.#topology,
+      logger: this.#logger,
+      ackWaitMs: this.#ackWaitMs,
+      queues: [...wanted.values()],
+      onDelivery: (delivery) => this.#receive(delivery),
+      onChange: () => this.#wake?.(),
+    })
+    await this.#lanes.start()
     this.#aborts = connection.nc.subscribe(names.note('abort', '*'), {
       callback: (error, message) => {
         if (!error) this.#abort(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string())
@@ -160,11 +176,13 @@ export class Worker {
     this.#draining = true
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
+    this.#lanes?.stop()
     const deadline = Date.now() + this.#drainMs
     while (this.#held.size > 0 && Date.now() < deadline) await this.#settled(deadline - Date.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && Date.now() < deadline + 10_000) await this.#settled(1000)
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.close()
+    this.#lanes?.close()
     for (const timer of this.#timers) clearInterval(timer)
     if (!this.#shared.connection.isClosed) this.#aborts?.unsubscribe()
   }
@@ -189,16 +207,26 @@ export class Worker {
       }
       await this.#restoreConsumers()
       let got = 0
-      for (const { pullers } of this.#sources) {
+      const levels = this.#levels()
+      for (const pullers of levels) {
         const counts = await Promise.all(pullers.map((puller) => puller.pull(Math.max(1, Math.ceil((want - got) / pullers.length)))))
         for (const count of counts) got += count
         if (got >= want || this.#draining) break
       }
       if (got > 0 || this.#draining) continue
       if (this.#troubled().length > 0) continue
-      for (const { pullers } of this.#sources) for (const puller of pullers) puller.block()
+      for (const pullers of levels) for (const puller of pullers) puller.block()
       await this.#settled(5000)
     }
+  }
+
+  /** What to pull from, the most urgent first: the queues' shared consumers, and the lanes that are open. */
+  #levels(): Puller[][] {
+    const levels = new Map<number, Puller[]>()
+    const add = (priority: number, pullers: readonly Puller[]): void => void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
+    for (const { priority, pullers } of this.#sources) add(priority, pullers)
+    for (const { priority, puller } of this.#lanes?.open ?? []) add(priority, [puller])
+    return [...levels].toSorted(([a], [b]) => a - b).map(([, pullers]) => pullers)
   }
 
   #troubled(): { puller: Puller; restore: Source['restore'] }[] {
@@ -224,9 +252,10 @@ export class Worker {
   /** How many tasks to ask for now: enough to fill the free slots, and one ahead while tasks are short, so that no slot waits for the network. */
   #room(): number {
     const { slots } = this.#shared
-    const short = this.#lastTaskMs < 100
-    if (slots.waiting > 0 || slots.free === 0) return short && this.#held.size < 4 ? 1 : 0
-    return Math.max(1, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
+    // Short tasks end before the next ones could be asked for one by one.
+    const ahead = this.#lastTaskMs < SHORT_TASK_MS ? AHEAD_MAX - this.#held.size : this.#lastTaskMs < 100 && this.#held.size < AHEAD_MAX ? 1 : 0
+    if (slots.waiting > 0 || slots.free === 0) return Math.max(0, ahead)
+    return Math.max(1, ahead, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
   }
 
   #receive(delivery: Delivery): void {

@@ -283,6 +283,8 @@ export class Sim {
         return
       case 'abort':
       case 'note':
+      case 'open_lane':
+      case 'close_lane':
         return
       default:
         command satisfies never
@@ -307,6 +309,9 @@ export function foldOne(docs: Docs, fact: Fact): Command[] {
 
 export const RUN = runId(0, 'r1')
 export const RETRY = { maxAttempts: 3, backoffMinMs: 1000, backoffMaxMs: 60_000 }
+
+/** A scatter with the options that old logs have. */
+export const plainScatter: NonNullable<AssetSpec['scatter']> = { failureMode: 'all_or_nothing', threshold: { fraction: 0 }, strategy: 'individual', duplicates: 'allow' }
 
 export function spec(name: string, options: Partial<AssetSpec> = {}): AssetSpec {
   return { name, dependsOn: [], queue: 'default', priority: 1, retry: RETRY, ...options }
@@ -415,7 +420,7 @@ export function split(lease: string, reason: 'lost' | 'handed_back', asset = 's'
 /** A run of one scattering asset `s`, its scatter function not begun. */
 export function scatterRun(options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
   const sim = new Sim()
-  sim.apply(registered([spec('s', { scatter: {}, ...options }), ...more]))
+  sim.apply(registered([spec('s', { scatter: plainScatter, ...options }), ...more]))
   sim.apply(requested(more.at(-1)?.name ?? 's'))
   return sim
 }

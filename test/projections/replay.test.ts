@@ -8,6 +8,7 @@ import {
   leasesOn,
   materialized,
   outcomes,
+  plainScatter,
   printed,
   registered,
   requested,
@@ -27,7 +28,7 @@ const logs: Record<string, () => Sim> = {
     const sim = new Sim()
     const assets = [
       spec('a'),
-      spec('s', { scatter: {}, dependsOn: ['a'] }),
+      spec('s', { scatter: plainScatter, dependsOn: ['a'] }),
       spec('b', { dependsOn: ['a'] }),
       spec('t', { dependsOn: ['s', 'b'] }),
     ]
@@ -68,7 +69,7 @@ const logs: Record<string, () => Sim> = {
   },
   'a scatter that is cancelled, and what comes after': () => {
     const sim = new Sim()
-    sim.apply(registered([spec('s', { scatter: {} }), spec('t', { dependsOn: ['s'] })]))
+    sim.apply(registered([spec('s', { scatter: plainScatter }), spec('t', { dependsOn: ['s'] })]))
     sim.apply(requested('t'))
     sim.apply(scatterStarted())
     sim.apply(slab(0, 60))
@@ -89,7 +90,7 @@ const logs: Record<string, () => Sim> = {
   },
   'a scatter function that gives up while its instances run': () => {
     const sim = new Sim()
-    sim.apply(registered([spec('s', { scatter: {} }), spec('t', { dependsOn: ['s'] })]))
+    sim.apply(registered([spec('s', { scatter: plainScatter }), spec('t', { dependsOn: ['s'] })]))
     sim.apply(requested('t'))
     sim.apply(scatterStarted())
     sim.apply(slab(0, 60))

@@ -34,7 +34,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
         {
           name: 'a',
           dependsOn: ['b'],
-          scatter: {},
+          scatter: { failureMode: 'all_or_nothing', threshold: { fraction: 0 }, strategy: 'individual', duplicates: 'allow' },
           queue: 'q',
           priority: 3,
           timeoutMs: 1.5,
@@ -137,6 +137,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, asset, lease: '0-3-1' },
     data: { lease: '0-3-1', reason: 'lost', worker: 'w' },
   },
+  'scatter.cancel_requested': { name: 'scatter.cancel_requested', ids: { run, asset }, data: { reason: 'r' } },
   'scatter.closed': {
     name: 'scatter.closed',
     ids: { run, asset },
