@@ -117,18 +117,19 @@ export class EnginePartition {
     const work = this.#options.workOf(p)
     const context: DispatchContext = { connection, names, p, partitions, store, log, work, logOf: this.#options.logOf }
 
+    const reader = new Reader(connection, names.log(p), from + 1)
+    this.#reader = reader
     const failure = Promise.withResolvers<never>()
     failure.promise.catch(() => undefined)
     let failed = false
     const fail = (error: unknown): void => {
       failed = true
       failure.reject(error)
-      this.#reader?.stop()
+      // This term's own: what fails late must not stop the reader of the next term.
+      reader.stop()
     }
     claim.onLost = () => fail(new FlowStoneError('claim_lost', `another engine claimed partition ${p}`))
 
-    const reader = new Reader(connection, names.log(p), from + 1)
-    this.#reader = reader
     const reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger })
     emit('flowstone:engine.active', { engine, partition: p, seq: from })
     this.#active.resolve()
