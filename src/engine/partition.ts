@@ -166,6 +166,7 @@ export class EnginePartition {
     try {
       while (!this.#stopping && !failed) {
         const messages = await reader.take(BATCH_FACTS)
+        if (messages.length === 0 && !failed && !this.#stopping) throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
         for (const message of messages) {
           if (failed || this.#stopping) break
           const commands = await this.#fold(store, message)
