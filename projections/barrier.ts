@@ -16,11 +16,12 @@
  *
  * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the same leases with the same ids.
  */
+
+import type { Fact, FactOf } from '../streams/facts.ts'
 import type { AssetName } from '../streams/ids.ts'
 import type { AssetSpec, ErrorInfo, RetrySpec, ScatterStatus } from '../streams/schemas.ts'
 import type { LaneName } from '../streams/subjects.ts'
 import type { LeaseTask } from '../streams/tasks.ts'
-import type { Fact, FactOf } from '../streams/facts.ts'
 import { backoffMs } from './backoff.ts'
 import { isDone, markDone, newSegment, segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
@@ -251,7 +252,10 @@ export function instanceRetry(spec: AssetSpec): RetrySpec {
  * Whether it is over. A threshold given as a fraction is measured against the total, so it is looked at from the moment the total is known; one given as a count
  * from the first failure on.
  */
-function endOf({ spec }: BarrierContext, barrier: BarrierState): { status: ScatterStatus; error?: ErrorInfo } | undefined {
+function endOf(
+  { spec }: BarrierContext,
+  barrier: BarrierState,
+): { status: ScatterStatus; error?: ErrorInfo } | undefined {
   const { failed, succeeded, total, error: cause } = barrier
   const partial = spec.scatter?.failureMode === 'partial'
   if (failed > 0) {
@@ -261,11 +265,18 @@ function endOf({ spec }: BarrierContext, barrier: BarrierState): { status: Scatt
       return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
     }
     const threshold = spec.scatter?.threshold ?? { fraction: 0 }
-    const allowed = 'count' in threshold ? threshold.count : total === undefined ? undefined : threshold.fraction * total
+    const allowed =
+      'count' in threshold ? threshold.count : total === undefined ? undefined : threshold.fraction * total
     // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.
     if (allowed !== undefined && failed > allowed + 1e-9) {
       const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${total}`
-      return { status: 'failed', error: { code: 'threshold_passed', message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}` } }
+      return {
+        status: 'failed',
+        error: {
+          code: 'threshold_passed',
+          message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}`,
+        },
+      }
     }
   }
   if (total === undefined) return undefined
@@ -300,13 +311,16 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   const inLease = (index: number): boolean => index >= range.from && index < range.to && index < barrier.fedTo
   const commands: Command[] = []
   // Successes first: what is to be done again then lies between what is done, and makes few ranges.
-  for (const [k, index] of data.at.entries()) if (inLease(index) && !errors.has(k)) takeSuccess(context, barrier, index, data.lease)
+  for (const [k, index] of data.at.entries())
+    if (inLease(index) && !errors.has(k)) takeSuccess(context, barrier, index, data.lease)
   for (const [k, error] of errors) {
     const index = data.at[k]
-    if (index !== undefined && inLease(index)) commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
+    if (index !== undefined && inLease(index))
+      commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
   }
   barrier.workers[data.worker] = fact.timeMs
-  if (data.heldMs !== undefined && lease) adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
+  if (data.heldMs !== undefined && lease)
+    adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
   return commands
 }
 
@@ -358,9 +372,18 @@ function takeError(
     return []
   }
   const waitMs =
-    error.outcome === 'handed_back' ? 0 : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
+    error.outcome === 'handed_back'
+      ? 0
+      : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
   if (Object.keys(barrier.again).length >= AGAIN_MAX) {
-    addToRanges(context, barrier.refeed, { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures, dueMs: fact.timeMs + waitMs })
+    addToRanges(context, barrier.refeed, {
+      from: index,
+      to: index + 1,
+      slab,
+      ordinal: ordinal + 1,
+      failures,
+      dueMs: fact.timeMs + waitMs,
+    })
     return []
   }
   return [leaseOne(context, barrier, index, slab, ordinal + 1, failures, fact.timeMs, waitMs)]
@@ -381,10 +404,19 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
     if (exhausted) {
       markOnce(context, index, true)
       barrier.failed += 1
-      barrier.error ??= { code: 'worker_lost', message: `the worker died while it ran instance ${index}, ${failures} time(s)` }
+      barrier.error ??= {
+        code: 'worker_lost',
+        message: `the worker died while it ran instance ${index}, ${failures} time(s)`,
+      }
       continue
     }
-    addToRanges(context, barrier.refeed, { from: index, to: index + 1, slab: lease.slab, ordinal: range.ordinal + 1, failures })
+    addToRanges(context, barrier.refeed, {
+      from: index,
+      to: index + 1,
+      slab: lease.slab,
+      ordinal: range.ordinal + 1,
+      failures,
+    })
   }
   endLease(barrier, fact.data.lease)
   return []
@@ -414,7 +446,11 @@ function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
 function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
   const { parked } = barrier
   if (!parked || parked.length === 0) return
-  const passOver = barrier.total !== undefined && barrier.fedTo === barrier.stored && barrier.refeed.length === 0 && Object.keys(barrier.leases).length === 0
+  const passOver =
+    barrier.total !== undefined &&
+    barrier.fedTo === barrier.stored &&
+    barrier.refeed.length === 0 &&
+    Object.keys(barrier.leases).length === 0
   if (!passOver && parked.length < PARKED_MAX) return
   delete barrier.parked
   for (const range of parked) {
@@ -455,7 +491,9 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
       const slab = slabAt(context.view, barrier)
       if (!slab) break
       const end = Math.min(barrier.fedTo + cutSize(context, barrier), slab[0] + slab[1])
-      commands.push(newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0))
+      commands.push(
+        newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0),
+      )
       barrier.fedTo = end
       if (end === slab[0] + slab[1]) barrier.fedSlab += 1
     }
@@ -473,7 +511,10 @@ function slabAt(view: View, barrier: BarrierState): [number, number] | undefined
 function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
-  const worthwhile = barrier.perInstanceMs === undefined ? LEASE_MIN_UNKNOWN : Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs, 0.01))
+  const worthwhile =
+    barrier.perInstanceMs === undefined
+      ? LEASE_MIN_UNKNOWN
+      : Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs, 0.01))
   return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
 }
 
@@ -489,7 +530,8 @@ function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
   const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
   if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixed) barrier.window += 1
-  for (const [worker, seenMs] of Object.entries(barrier.workers)) if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
+  for (const [worker, seenMs] of Object.entries(barrier.workers))
+    if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
 }
 
 function leaseOne(
@@ -524,7 +566,11 @@ function newLease(
 }
 
 /** The task of a lease that is out. Also used to enqueue it again when it got lost. */
-export function leaseCommand({ run, spec }: Pick<BarrierContext, 'run' | 'spec'>, barrier: BarrierState, id: string): Command {
+export function leaseCommand(
+  { run, spec }: Pick<BarrierContext, 'run' | 'spec'>,
+  barrier: BarrierState,
+  id: string,
+): Command {
   const lease = barrier.leases[id]
   const range = parseLeaseId(id)
   if (!lease || !range) throw new Error(`no lease ${id}`)

@@ -7,7 +7,14 @@ export type Command =
   /** Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. */
   | { readonly do: 'fact'; readonly fact: FactDraft }
   /** Enqueue a task, not before `dueMs` of the server's clock. */
-  | { readonly do: 'task'; readonly task: Task; readonly queue: string; readonly priority: number; readonly dueMs?: number; readonly lane?: true }
+  | {
+      readonly do: 'task'
+      readonly task: Task
+      readonly queue: string
+      readonly priority: number
+      readonly dueMs?: number
+      readonly lane?: true
+    }
   /** Look up what is materialized already, and append run.planned. */
   | { readonly do: 'plan'; readonly run: string }
   /** Start a run in the partition that its id names: append run.requested there. */

@@ -11,7 +11,12 @@ export interface Plan {
 /**
  * A redrive: the scatter and all that hangs on it are made again; everything else is taken as the earlier run had it, or made where that had nothing.
  */
-export function planRedrive(pipeline: PipelineSpec, target: string, scatter: string, earlier: (asset: string) => ValueAt | undefined): Plan {
+export function planRedrive(
+  pipeline: PipelineSpec,
+  target: string,
+  scatter: string,
+  earlier: (asset: string) => ValueAt | undefined,
+): Plan {
   const order = upstreamOf(pipeline, target)
   if (!order.includes(scatter)) {
     return { assets: [], error: { code: 'not_redrivable', message: `${target} does not depend on ${scatter}` } }

@@ -100,7 +100,8 @@ function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Comma
   for (const [name, asset] of Object.entries(run.assets)) {
     if (asset.status !== 'waiting' || asset.ending) continue
     const spec = specOf(pipeline, name)
-    if (spec?.dependsOn.every((dependency) => run.assets[dependency]?.value)) commands.push(nextAttempt(run, spec, asset, nowMs))
+    if (spec?.dependsOn.every((dependency) => run.assets[dependency]?.value))
+      commands.push(nextAttempt(run, spec, asset, nowMs))
   }
   return commands
 }
@@ -131,7 +132,13 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     attempt: asset.attempt,
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
   }
-  return { do: 'task', task, queue: spec.queue, priority: spec.priority, ...(asset.dueMs === undefined ? {} : { dueMs: asset.dueMs }) }
+  return {
+    do: 'task',
+    task,
+    queue: spec.queue,
+    priority: spec.priority,
+    ...(asset.dueMs === undefined ? {} : { dueMs: asset.dueMs }),
+  }
 }
 
 export function isEnded(asset: AssetInRun): boolean {
@@ -144,12 +151,7 @@ export function stepAsset(
   run: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<
-    | 'asset.started'
-    | 'asset.errored'
-    | 'asset.materialized'
-    | 'asset.failed'
-    | 'asset.skipped'
-    | 'asset.cancelled'
+    'asset.started' | 'asset.errored' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
   >,
 ): Command[] {
   const asset = run.assets[fact.ids.asset]
@@ -178,7 +180,11 @@ export function stepAsset(
       asset.status = 'failed'
       asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
-      return [...closeIfOpen(view, barrier, 'failed', fact.data.error), ...skipDependents(run, pipeline, spec.name), ...finishIfDone(run, fact)]
+      return [
+        ...closeIfOpen(view, barrier, 'failed', fact.data.error),
+        ...skipDependents(run, pipeline, spec.name),
+        ...finishIfDone(run, fact),
+      ]
     }
     case 'asset.skipped':
       asset.status = 'skipped'
@@ -224,7 +230,12 @@ export function scatterSized(view: View, run: RunState, fact: FactOf<'scatter.si
   view.put(stateKey.run(run.id), run)
 }
 
-export function scatterClosed(view: View, run: RunState, pipeline: PipelineSpec, fact: FactOf<'scatter.closed'>): Command[] {
+export function scatterClosed(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  fact: FactOf<'scatter.closed'>,
+): Command[] {
   const asset = run.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset) || asset.ending) return []
@@ -262,8 +273,16 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
     if (isEnded(asset)) continue
     commands.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
     asset.ending = true
-    const data = { run: run.id, asset: name, ...partitionOfRun(run), ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }) }
-    commands.push({ do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data } })
+    const data = {
+      run: run.id,
+      asset: name,
+      ...partitionOfRun(run),
+      ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }),
+    }
+    commands.push({
+      do: 'fact',
+      fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data },
+    })
   }
   return [...commands, ...finishIfDone(run, fact)]
 }
@@ -298,13 +317,21 @@ function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): 
       if (asset.ending) continue
       asset.ending = true
       const data = { run: run.id, asset: name, ...partitionOfRun(run), because }
-      commands.push({ do: 'fact', fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data } })
+      commands.push({
+        do: 'fact',
+        fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data },
+      })
     }
   }
   return commands
 }
 
-function closeIfOpen(view: View, barrier: BarrierState | undefined, status: 'failed' | 'cancelled', error: ErrorInfo | undefined): Command[] {
+function closeIfOpen(
+  view: View,
+  barrier: BarrierState | undefined,
+  status: 'failed' | 'cancelled',
+  error: ErrorInfo | undefined,
+): Command[] {
   if (!barrier || barrier.status !== 'open' || barrier.closing) return []
   barrier.closing = true
   view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)

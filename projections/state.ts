@@ -3,7 +3,15 @@
  * engine has loaded before (see `needs` in step.ts), change them in place, and `put` what they changed. The view owns the documents; a fold never keeps one.
  */
 import { encodeToken, type RunId } from '../streams/ids.ts'
-import type { AssetSpec, ErrorInfo, Phase, PipelineSpec, ScatterStatus, UpstreamMode, ValueAt } from '../streams/schemas.ts'
+import type {
+  AssetSpec,
+  ErrorInfo,
+  Phase,
+  PipelineSpec,
+  ScatterStatus,
+  UpstreamMode,
+  ValueAt,
+} from '../streams/schemas.ts'
 
 export type AssetStatus =
   | 'waiting'
@@ -154,7 +162,8 @@ export const stateKey = {
   open: (run: string): Key<OpenMark> => `open.${run}`,
   pipeline: (name: string, version: string): Key<PipelineSpec> => `pipeline.${name}.${version}`,
   owner: (asset: string): Key<OwnerState> => `owner.${encodeToken(asset)}`,
-  asset: (asset: string, partition: string | undefined): Key<CatalogEntry> => `asset.${asset}.${encodeToken(partition ?? '')}`,
+  asset: (asset: string, partition: string | undefined): Key<CatalogEntry> =>
+    `asset.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
   lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,

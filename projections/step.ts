@@ -3,10 +3,28 @@
  * the same commands, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
-import { closeBarrier, LEASE_SIZE_MAX, parseLeaseId, REFEED_STEP, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
+import {
+  closeBarrier,
+  LEASE_SIZE_MAX,
+  parseLeaseId,
+  REFEED_STEP,
+  SLABS_PER_CHUNK,
+  startBarrier,
+  stepBarrier,
+} from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
-import { cancelRun, cancelScatter, finishRun, planned, requestRun, scatterClosed, scatterSized, scatterStarted, stepAsset } from './run.ts'
+import {
+  cancelRun,
+  cancelScatter,
+  finishRun,
+  planned,
+  requestRun,
+  scatterClosed,
+  scatterSized,
+  scatterStarted,
+  stepAsset,
+} from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
 /**
@@ -35,7 +53,11 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
   return keys.filter((key) => !has(key))
 }
 
-function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>): Key<unknown>[] {
+function needsInRun(
+  view: View,
+  run: RunState,
+  fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>,
+): Key<unknown>[] {
   const keys: Key<unknown>[] = [stateKey.pipeline(run.pipeline, run.version)]
   switch (fact.name) {
     case 'run.planned':
@@ -53,7 +75,8 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
     case 'scatter.closed': {
       const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
       const spec = pipeline && specOf(pipeline, fact.ids.asset)
-      if (spec?.scatter?.maxConcurrent !== undefined) keys.push(stateKey.lanes(run.pipeline, spec.scatter.queue ?? spec.queue))
+      if (spec?.scatter?.maxConcurrent !== undefined)
+        keys.push(stateKey.lanes(run.pipeline, spec.scatter.queue ?? spec.queue))
       // The barrier's own document cannot be there before scatter.started, of which the log holds one.
       return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     }
@@ -73,7 +96,8 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
       const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
       for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
       const segments = segmentsOf(fact)
-      for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)]) addSegments(segments, range)
+      for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)])
+        addSegments(segments, range)
       for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
       return keys
     }
@@ -84,10 +108,13 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipel
 
 /** A range that waits is at most a lease wide; to find its ends, the fold looks so far to both sides. */
 function addSegments(segments: Set<number>, { from, to }: { from: number; to: number }): void {
-  for (let n = segmentOf(Math.max(0, from - LEASE_SIZE_MAX)); n <= segmentOf(to - 1 + LEASE_SIZE_MAX); n++) segments.add(n)
+  for (let n = segmentOf(Math.max(0, from - LEASE_SIZE_MAX)); n <= segmentOf(to - 1 + LEASE_SIZE_MAX); n++)
+    segments.add(n)
 }
 
-function segmentsOf(fact: FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>): Set<number> {
+function segmentsOf(
+  fact: FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>,
+): Set<number> {
   const segments = new Set<number>()
   if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return segments
   const range = parseLeaseId(fact.data.lease)
@@ -110,7 +137,11 @@ export function step(view: View, fact: Fact): Command[] {
   }
 }
 
-function stepRun(view: View, run: RunState, fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>): Command[] {
+function stepRun(
+  view: View,
+  run: RunState,
+  fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>,
+): Command[] {
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   switch (fact.name) {
     case 'run.planned':

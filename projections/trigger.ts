@@ -18,7 +18,11 @@ export interface Trigger {
 
 export function takeTrigger(view: View, trigger: Trigger): Command[] {
   const refuse = (reason: string): Command[] => {
-    const data = { asset: trigger.asset.slice(0, 256), reason: reason.slice(0, 2000), ...(trigger.msgId ? { msgId: trigger.msgId } : {}) }
+    const data = {
+      asset: trigger.asset.slice(0, 256),
+      reason: reason.slice(0, 2000),
+      ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
+    }
     return [{ do: 'fact', fact: { name: 'trigger.refused', ids: { seq: String(trigger.seq) }, data } }]
   }
 
@@ -33,14 +37,18 @@ export function takeTrigger(view: View, trigger: Trigger): Command[] {
   const checked = triggerBody.safeParse(body)
   if (!checked.success) {
     const issue = checked.error.issues[0]
-    return refuse(`${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are pipeline, partition, upstream, key`)
+    return refuse(
+      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are pipeline, partition, upstream, key`,
+    )
   }
   const { pipeline, key, partition, upstream } = checked.data
   const owners = view.get(stateKey.owner(trigger.asset))?.pipelines ?? {}
   const names = Object.keys(owners)
   const first = names[0]
-  if (first === undefined) return refuse(`no registered pipeline has an asset ${trigger.asset}; start a worker of its pipeline first`)
-  if (pipeline === undefined && names.length > 1) return refuse(`asset ${trigger.asset} is in several pipelines; name one: ${names.join(', ')}`)
+  if (first === undefined)
+    return refuse(`no registered pipeline has an asset ${trigger.asset}; start a worker of its pipeline first`)
+  if (pipeline === undefined && names.length > 1)
+    return refuse(`asset ${trigger.asset} is in several pipelines; name one: ${names.join(', ')}`)
   const chosen = pipeline ?? first
   const version = Object.hasOwn(owners, chosen) ? owners[chosen] : undefined
   if (version === undefined) return refuse(`pipeline ${chosen} has no asset ${trigger.asset}${nearest(chosen, names)}`)

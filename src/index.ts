@@ -1,29 +1,5 @@
 /** FlowStone: asset-first data orchestration, event-sourced on NATS JetStream. */
-export {
-  asset,
-  type AnyAsset,
-  type Asset,
-  type AssetContext,
-  type FailureMode,
-  type InstanceOptions,
-  type ScatterFailure,
-  type InstanceContext,
-  type Resources,
-  type RetryOptions,
-  type ScatterResult,
-  type ValueOf,
-} from './define/asset.ts'
-export type { Duration } from './define/duration.ts'
-export { type Pipeline, pipeline } from './define/pipeline.ts'
-export { connect, type ConnectOptions, type Flow, type MaterializeOptions } from './client/flow.ts'
-export type { HistoryEntry } from './client/history.ts'
-export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
-export type { FailedInstance, PendingInstance, Scatters, ScatterStatus } from './client/scatter.ts'
-export type { Engine, EngineOptions } from './engine/engine.ts'
-export type { RebuildReport } from './engine/rebuild.ts'
-export type { Worker, WorkerOptions } from './worker/worker.ts'
-export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
-export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
+
 export {
   CancelledError,
   ConflictError,
@@ -35,3 +11,28 @@ export {
   TimeoutError,
 } from '../streams/errors.ts'
 export { canonicalKey, sameKey, scatterKeyHash } from '../streams/keys.ts'
+export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
+export type { HistoryEntry } from './client/history.ts'
+export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
+export type { FailedInstance, PendingInstance, ScatterStatus, Scatters } from './client/scatter.ts'
+export {
+  type AnyAsset,
+  type Asset,
+  type AssetContext,
+  asset,
+  type FailureMode,
+  type InstanceContext,
+  type InstanceOptions,
+  type Resources,
+  type RetryOptions,
+  type ScatterFailure,
+  type ScatterResult,
+  type ValueOf,
+} from './define/asset.ts'
+export type { Duration } from './define/duration.ts'
+export { type Pipeline, pipeline } from './define/pipeline.ts'
+export type { Engine, EngineOptions } from './engine/engine.ts'
+export type { RebuildReport } from './engine/rebuild.ts'
+export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
+export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
+export type { Worker, WorkerOptions } from './worker/worker.ts'

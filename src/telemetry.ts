@@ -10,19 +10,40 @@ export interface TelemetryEvents {
   /** It ended with a value. */
   'flowstone:materialization.stop': MaterializationEvent & { readonly durationMs: number }
   /** It threw, timed out, or was aborted. */
-  'flowstone:materialization.exception': MaterializationEvent & { readonly durationMs: number; readonly error: unknown; readonly outcome: string }
+  'flowstone:materialization.exception': MaterializationEvent & {
+    readonly durationMs: number
+    readonly error: unknown
+    readonly outcome: string
+  }
   /** A worker took a task from its queue. */
-  'flowstone:task.received': { readonly worker: string; readonly task: string; readonly kind: string; readonly delivery: number }
+  'flowstone:task.received': {
+    readonly worker: string
+    readonly task: string
+    readonly kind: string
+    readonly delivery: number
+  }
   /** A worker put a task back, unfinished. */
   'flowstone:task.handed_back': { readonly worker: string; readonly task: string; readonly reason: string }
   /** A lease of instances was run to its end. */
-  'flowstone:lease.stop': { readonly worker: string; readonly run: string; readonly asset: string; readonly instances: number; readonly durationMs: number }
+  'flowstone:lease.stop': {
+    readonly worker: string
+    readonly run: string
+    readonly asset: string
+    readonly instances: number
+    readonly durationMs: number
+  }
   /** An engine took over a log partition, at this sequence. */
   'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
   /** An engine stopped working on a partition, and stands by or ends. */
   'flowstone:engine.standby': { readonly engine: string; readonly partition: number; readonly reason: string }
   /** A checkpoint was stored. */
-  'flowstone:engine.checkpoint': { readonly engine: string; readonly partition: number; readonly seq: number; readonly keys: number; readonly durationMs: number }
+  'flowstone:engine.checkpoint': {
+    readonly engine: string
+    readonly partition: number
+    readonly seq: number
+    readonly keys: number
+    readonly durationMs: number
+  }
   /** A message on the log that is no fact FlowStone knows; it is stepped over. */
   'flowstone:engine.bad_fact': { readonly partition: number; readonly seq: number; readonly reason: string }
   /** The reconciler enqueued tasks that were missing. */

@@ -81,7 +81,8 @@ export function isJsonSafe(value: unknown, depth = 0): boolean {
   }
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) return false
-  for (const [key, inner] of Object.entries(value)) if (key === '__proto__' || !isJsonSafe(inner, depth + 1)) return false
+  for (const [key, inner] of Object.entries(value))
+    if (key === '__proto__' || !isJsonSafe(inner, depth + 1)) return false
   return true
 }
 
@@ -110,22 +111,37 @@ export function measure(value: unknown, at = 'value', seen: object[] = []): numb
   if (value instanceof Uint8Array) return value.length + 5
   if (value instanceof Promise) throw new InvalidError(`${at} is a Promise; await it before you return it`)
   if (value instanceof Map || value instanceof Set) {
-    throw new InvalidError(`${at} is a ${value.constructor.name}; turn it into an object or an array first (Object.fromEntries, [...set])`)
+    throw new InvalidError(
+      `${at} is a ${value.constructor.name}; turn it into an object or an array first (Object.fromEntries, [...set])`,
+    )
   }
   if (value instanceof Error || ArrayBuffer.isView(value) || value instanceof ArrayBuffer) {
     throw new InvalidError(`${at} is ${value.constructor.name}; store a plain object, or bytes as Uint8Array`)
   }
-  if (seen.includes(value)) throw new InvalidError(`${at} refers back to a value that contains it; only trees can be stored`)
+  if (seen.includes(value))
+    throw new InvalidError(`${at} refers back to a value that contains it; only trees can be stored`)
   seen.push(value)
   let size = 5
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
       const inner: unknown = value[i]
-      size += typeof inner === 'string' ? inner.length + 3 : typeof inner === 'number' ? 9 : measure(inner, `${at}[${i}]`, seen)
+      size +=
+        typeof inner === 'string'
+          ? inner.length + 3
+          : typeof inner === 'number'
+            ? 9
+            : measure(inner, `${at}[${i}]`, seen)
     }
   } else {
     for (const [key, inner] of Object.entries(value)) {
-      size += key.length + 2 + (typeof inner === 'string' ? inner.length + 3 : typeof inner === 'number' ? 9 : measure(inner, `${at}.${key}`, seen))
+      size +=
+        key.length +
+        2 +
+        (typeof inner === 'string'
+          ? inner.length + 3
+          : typeof inner === 'number'
+            ? 9
+            : measure(inner, `${at}.${key}`, seen))
     }
   }
   seen.pop()

@@ -23,23 +23,48 @@ interface FactDefinition {
 }
 
 export const FACTS = {
-  'pipeline.registered': { path: 'pipeline.:pipeline.:version.registered', format: 'json', version: 1, schema: s.pipelineRegistered },
+  'pipeline.registered': {
+    path: 'pipeline.:pipeline.:version.registered',
+    format: 'json',
+    version: 1,
+    schema: s.pipelineRegistered,
+  },
   'run.requested': { path: 'run.:run.requested', format: 'json', version: 1, schema: s.runRequested },
   'run.planned': { path: 'run.:run.planned', format: 'json', version: 1, schema: s.runPlanned },
-  'run.cancel_requested': { path: 'run.:run.cancel_requested', format: 'json', version: 1, schema: s.runCancelRequested },
+  'run.cancel_requested': {
+    path: 'run.:run.cancel_requested',
+    format: 'json',
+    version: 1,
+    schema: s.runCancelRequested,
+  },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
   'asset.started': { path: 'asset.:asset.:run.started.:attempt', format: 'json', version: 1, schema: s.assetStarted },
   'asset.errored': { path: 'asset.:asset.:run.errored.:attempt', format: 'json', version: 1, schema: s.assetErrored },
-  'asset.materialized': { path: 'asset.:asset.:run.end.materialized', format: 'json', version: 1, schema: s.assetMaterialized },
+  'asset.materialized': {
+    path: 'asset.:asset.:run.end.materialized',
+    format: 'json',
+    version: 1,
+    schema: s.assetMaterialized,
+  },
   'asset.failed': { path: 'asset.:asset.:run.end.failed', format: 'json', version: 1, schema: s.assetFailed },
   'asset.skipped': { path: 'asset.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
   'asset.cancelled': { path: 'asset.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
   'scatter.started': { path: 'scatter.:run.:asset.started', format: 'json', version: 1, schema: s.scatterStarted },
   'scatter.items': { path: 'scatter.:run.:asset.items.:offset', format: 'msgpack', version: 1, schema: s.scatterItems },
   'scatter.sized': { path: 'scatter.:run.:asset.sized', format: 'json', version: 1, schema: s.scatterSized },
-  'scatter.outcomes': { path: 'scatter.:run.:asset.outcomes', format: 'msgpack', version: 1, schema: s.scatterOutcomes },
+  'scatter.outcomes': {
+    path: 'scatter.:run.:asset.outcomes',
+    format: 'msgpack',
+    version: 1,
+    schema: s.scatterOutcomes,
+  },
   'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
-  'scatter.cancel_requested': { path: 'scatter.:run.:asset.cancel_requested', format: 'json', version: 1, schema: s.scatterCancelRequested },
+  'scatter.cancel_requested': {
+    path: 'scatter.:run.:asset.cancel_requested',
+    format: 'json',
+    version: 1,
+    schema: s.scatterCancelRequested,
+  },
   'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
   'trigger.refused': { path: 'trigger.:seq.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>
@@ -51,13 +76,19 @@ interface IdTypes {
   run: RunId
   asset: AssetName
 }
-type IdNames<P extends string> = P extends `${infer Head}.${infer Tail}` ? IdNames<Head> | IdNames<Tail> : P extends `:${infer Id}` ? Id : never
+type IdNames<P extends string> = P extends `${infer Head}.${infer Tail}`
+  ? IdNames<Head> | IdNames<Tail>
+  : P extends `:${infer Id}`
+    ? Id
+    : never
 export type FactIds<N extends FactName> = {
   readonly [I in IdNames<(typeof FACTS)[N]['path']>]: I extends keyof IdTypes ? IdTypes[I] : string
 }
 
 /** What is to be appended. */
-export type FactDraft = { [N in FactName]: { readonly name: N; readonly ids: FactIds<N>; readonly data: FactData<N> } }[FactName]
+export type FactDraft = {
+  [N in FactName]: { readonly name: N; readonly ids: FactIds<N>; readonly data: FactData<N> }
+}[FactName]
 
 /** What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock that folds and decisions know. */
 export type Fact = FactDraft & { readonly p: number; readonly seq: number; readonly timeMs: number }
@@ -155,7 +186,10 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
   const checked = definition.schema.safeParse(body)
   if (!checked.success) {
     const issue = checked.error.issues[0]
-    throw new FlowStoneError('bad_fact', `${parsed.name} at ${raw.seq}: ${issue?.path.join('.') ?? ''} ${issue?.message ?? ''}`)
+    throw new FlowStoneError(
+      'bad_fact',
+      `${parsed.name} at ${raw.seq}: ${issue?.path.join('.') ?? ''} ${issue?.message ?? ''}`,
+    )
   }
   // The one place where the wire's untyped parts become the typed union; schema and path were checked above.
   return { name: parsed.name, ids: parsed.ids, data: checked.data, p: raw.p, seq: raw.seq, timeMs: raw.timeMs } as Fact

@@ -5,7 +5,9 @@ function distance(a: string, b: string): number {
   for (let i = 1; i <= a.length; i++) {
     const next = [i]
     for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)))
+      next.push(
+        Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)),
+      )
     }
     row = next
   }
@@ -14,7 +16,9 @@ function distance(a: string, b: string): number {
 
 /** `; did you mean x?`, or the names there are when none is near, ready to stand behind a message. */
 export function nearest(wrong: string, names: readonly string[]): string {
-  const ranked = names.map((name) => ({ name, d: distance(wrong.slice(0, 64).toLowerCase(), name.toLowerCase()) })).sort((a, b) => a.d - b.d)
+  const ranked = names
+    .map((name) => ({ name, d: distance(wrong.slice(0, 64).toLowerCase(), name.toLowerCase()) }))
+    .sort((a, b) => a.d - b.d)
   const best = ranked[0]
   if (!best) return ''
   if (best.d <= Math.max(2, Math.floor(best.name.length / 3))) return `; did you mean ${best.name}?`

@@ -155,7 +155,10 @@ const counts = z.custom<number[]>(
   (value) => Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0),
   'must be whole numbers from 0',
 )
-const durations = z.custom<number[]>((value) => Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0), 'must be numbers from 0')
+const durations = z.custom<number[]>(
+  (value) => Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0),
+  'must be numbers from 0',
+)
 
 /** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. */
 export const scatterItems = z.object({ count: z.int().min(1), keys: opaqueList, hash: z.string() })

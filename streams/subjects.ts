@@ -65,7 +65,8 @@ export function namesOf(namespace: string): Names {
     trigger: (asset) => `${triggerPrefix}${asset}`,
     triggerAsset: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
     task: (p, pipeline, queue, priority) => `${ns}.work.${p}.${pipeline}.${queue}.${priority}.shared`,
-    laneTask: (p, lane) => `${ns}.work.${p}.${lane.pipeline}.${lane.queue}.${lane.priority}.own.${lane.run}.${lane.asset}`,
+    laneTask: (p, lane) =>
+      `${ns}.work.${p}.${lane.pipeline}.${lane.queue}.${lane.priority}.own.${lane.run}.${lane.asset}`,
     laneConsumer: ({ run, asset }) => `${LANE_CONSUMER}${run}__${asset}`,
     allLanes: (p) => `${ns}.work.${p}.*.*.*.own.>`,
     parseLane: (text) => {

@@ -61,7 +61,10 @@ export function encodeTask(value: Task): { payload: Uint8Array; contentType: str
 export function decodeTask(payload: Uint8Array, contentType: string | undefined): Task {
   const body = decode(payload, contentType)
   if (typeof body === 'object' && body !== null && 'v' in body && typeof body.v === 'number' && body.v > TASK_VERSION) {
-    throw new FlowStoneError('newer_version', `task has version ${body.v}, this worker knows ${TASK_VERSION}; upgrade the worker`)
+    throw new FlowStoneError(
+      'newer_version',
+      `task has version ${body.v}, this worker knows ${TASK_VERSION}; upgrade the worker`,
+    )
   }
   const checked = task.safeParse(body)
   if (!checked.success) throw new FlowStoneError('bad_task', `not a task: ${checked.error.issues[0]?.message ?? ''}`)

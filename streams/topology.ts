@@ -6,9 +6,9 @@ import {
   AckPolicy,
   DeliverPolicy,
   DiscardPolicy,
+  JetStreamApiError,
   type JetStreamManager,
   jetstreamManager,
-  JetStreamApiError,
   RetentionPolicy,
   StorageType,
   type StreamConfig,
@@ -58,7 +58,11 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
   try {
     await jetstreamManager(nc)
   } catch (cause) {
-    throw new FlowStoneError('no_jetstream', `nats-server at ${nc.getServer()} has no JetStream; start it with -js or a jetstream block in its configuration`, { cause })
+    throw new FlowStoneError(
+      'no_jetstream',
+      `nats-server at ${nc.getServer()} has no JetStream; start it with -js or a jetstream block in its configuration`,
+      { cause },
+    )
   }
 }
 
@@ -77,13 +81,19 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
 
   const { feedMaxAgeMs } = options
   if (feedMaxAgeMs !== undefined && !(feedMaxAgeMs > 0 && feedMaxAgeMs <= FEED_MAX_AGE_LIMIT_MS)) {
-    throw new InvalidError(`feedMaxAgeMs must be a number of milliseconds above 0 and at most 100 years, got ${feedMaxAgeMs}`)
+    throw new InvalidError(
+      `feedMaxAgeMs must be a number of milliseconds above 0 and at most 100 years, got ${feedMaxAgeMs}`,
+    )
   }
 
   // What a process does not name stays as another one set it.
   const replicas = options.replicas ?? (await configOf(jsm, names.kvStream(names.controlBucket)))?.num_replicas ?? 1
-  const feedMaxAge = feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
-  await ensureStream(jsm, bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }))
+  const feedMaxAge =
+    feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
+  await ensureStream(
+    jsm,
+    bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }),
+  )
   const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
 
   const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
@@ -205,24 +215,40 @@ async function ensureStream(jsm: JetStreamManager, wish: Wish): Promise<void> {
 /** Whether what is there has all that is wished; the server adds fields of its own. */
 function covers(wished: unknown, actual: unknown): boolean {
   if (Array.isArray(wished)) {
-    return Array.isArray(actual) && actual.length === wished.length && wished.every((item, i) => covers(item, actual[i]))
+    return (
+      Array.isArray(actual) && actual.length === wished.length && wished.every((item, i) => covers(item, actual[i]))
+    )
   }
   if (typeof wished === 'object' && wished !== null) {
-    return typeof actual === 'object' && actual !== null && Object.entries(wished).every(([key, value]) => covers(value, Reflect.get(actual, key)))
+    return (
+      typeof actual === 'object' &&
+      actual !== null &&
+      Object.entries(wished).every(([key, value]) => covers(value, Reflect.get(actual, key)))
+    )
   }
   return wished === actual || ((wished === false || wished === 0) && actual === undefined)
 }
 
 /** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
-async function agreeOnPartitions(nc: NatsConnection, jsm: JetStreamManager, names: Names, wished: number | undefined): Promise<number> {
+async function agreeOnPartitions(
+  nc: NatsConnection,
+  jsm: JetStreamManager,
+  names: Names,
+  wished: number | undefined,
+): Promise<number> {
   const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
   const stream = names.kvStream(names.controlBucket)
   for (;;) {
     const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
     if (message) {
       const stored = decode(message.data, undefined)
-      const partitions = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'partitions')) : Number.NaN
-      if (!Number.isInteger(partitions)) throw new FlowStoneError('bad_topology', `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`)
+      const partitions =
+        typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'partitions')) : Number.NaN
+      if (!Number.isInteger(partitions))
+        throw new FlowStoneError(
+          'bad_topology',
+          `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`,
+        )
       if (wished !== undefined && wished !== partitions) {
         throw new InvalidError(
           `partitions: namespace ${names.ns} was made with ${partitions}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
@@ -256,7 +282,14 @@ export async function ensureTaskConsumer(
   options: TaskConsumerOptions,
 ): Promise<string> {
   const durable = names.taskConsumer(at.pipeline, at.queue, at.priority)
-  await ensurePullConsumer(jsm, names.work(at.p), durable, names.task(at.p, at.pipeline, at.queue, at.priority), options, TASKS_OUT_MAX)
+  await ensurePullConsumer(
+    jsm,
+    names.work(at.p),
+    durable,
+    names.task(at.p, at.pipeline, at.queue, at.priority),
+    options,
+    TASKS_OUT_MAX,
+  )
   return durable
 }
 

@@ -1,18 +1,18 @@
 /** `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run workers. */
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
+import { type RunState, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
 import { newRunId, parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
-import { factPath } from '../../streams/facts.ts'
-import { type RunState, stateKey } from '../../projections/state.ts'
-import { type AnyAsset, isAsset, type Asset } from '../define/asset.ts'
+import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
-import { rebuild, type RebuildReport } from '../engine/rebuild.ts'
+import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { readDoc } from '../engine/store.ts'
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
@@ -97,16 +97,22 @@ export class Flow {
   async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
     const owner = this.#ownerOf(asset, options.pipeline)
     const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
-    if (!upstream.success) throw new InvalidError(`materialize: upstream must be all, missing or none, got ${JSON.stringify(options.upstream)}`)
+    if (!upstream.success)
+      throw new InvalidError(
+        `materialize: upstream must be all, missing or none, got ${JSON.stringify(options.upstream)}`,
+      )
     for (const field of ['partition', 'key'] as const) {
       const value: unknown = options[field]
-      if (value !== undefined && (typeof value !== 'string' || value.length > 512)) throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
+      if (value !== undefined && (typeof value !== 'string' || value.length > 512))
+        throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
     }
     if (options.key === '') throw new InvalidError('materialize: key must not be empty')
     await this.register(owner)
     const { names, partitions } = this.#topology
     const id: RunId =
-      options.key === undefined ? newRunId(Date.now(), randomBytes(8).toString('hex'), partitions) : runIdForKey(options.key, partitions)
+      options.key === undefined
+        ? newRunId(Date.now(), randomBytes(8).toString('hex'), partitions)
+        : runIdForKey(options.key, partitions)
     const { partition: p } = parseRunId(id)
     const data = {
       pipeline: owner.name,
@@ -148,7 +154,8 @@ export class Flow {
       for (let i = 0; i < ids.length; i += READ_AHEAD) {
         const some = ids.slice(i, i + READ_AHEAD)
         const docs = await Promise.all(some.map((id) => readDoc(this.#connection, names, bucket, stateKey.run(id))))
-        for (const doc of docs as (RunState | undefined)[]) if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
+        for (const doc of docs as (RunState | undefined)[])
+          if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
       }
     }
     return found.toSorted((a, b) => b.requestedAt.getTime() - a.requestedAt.getTime()).slice(0, limit)
@@ -215,7 +222,9 @@ export class Flow {
 
   #ownerOf(asset: AnyAsset, named: Pipeline | undefined): Pipeline {
     if (!isAsset(asset)) {
-      throw new InvalidError(`materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`)
+      throw new InvalidError(
+        `materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
+      )
     }
     if (named) {
       if (named.assets.includes(asset)) return named
@@ -224,9 +233,15 @@ export class Flow {
     }
     const owners = pipelinesOf(asset)
     const [owner] = owners
-    if (!owner) throw new InvalidError(`asset ${asset.name} is in no pipeline; put it in one: pipeline('name', [${asset.name}, …])`)
+    if (!owner)
+      throw new InvalidError(
+        `asset ${asset.name} is in no pipeline; put it in one: pipeline('name', [${asset.name}, …])`,
+      )
     const names = new Set(owners.map((other) => other.name))
-    if (names.size > 1) throw new InvalidError(`asset ${asset.name} is in several pipelines (${[...names].join(', ')}); name one with the option pipeline`)
+    if (names.size > 1)
+      throw new InvalidError(
+        `asset ${asset.name} is in several pipelines (${[...names].join(', ')}); name one with the option pipeline`,
+      )
     return owners.at(-1) ?? owner
   }
 
@@ -247,20 +262,42 @@ export class Flow {
     )
   }
 
-  async #checkSameRequest(id: RunId, p: number, wanted: { target: string; pipeline: string; partition?: string; key?: string }): Promise<void> {
+  async #checkSameRequest(
+    id: RunId,
+    p: number,
+    wanted: { target: string; pipeline: string; partition?: string; key?: string },
+  ): Promise<void> {
     const { names } = this.#topology
-    const message = await directGet(this.#connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('run.requested', { run: id })) })
+    const message = await directGet(this.#connection.nc, names.log(p), {
+      last_by_subj: names.fact(p, factPath('run.requested', { run: id })),
+    })
     const fact = message && factOf(names, p, message)
     if (fact?.name !== 'run.requested') throw new FlowStoneError('unreadable', `run ${id} cannot be read back`)
     for (const field of ['pipeline', 'target', 'partition'] as const) {
       if (fact.data[field] !== wanted[field]) {
-        throw new ConflictError(`key ${wanted.key} was used for a run of ${fact.data.target} with ${field} ${fact.data[field]}, not ${wanted[field]}; use another key`)
+        throw new ConflictError(
+          `key ${wanted.key} was used for a run of ${fact.data.target} with ${field} ${fact.data[field]}, not ${wanted[field]}; use another key`,
+        )
       }
     }
   }
 
-  #shared(): { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender } {
-    return { connection: this.#connection, topology: this.#topology, io: this.#io, logger: this.#logger, logOf: this.#logOf, workOf: this.#workOf }
+  #shared(): {
+    connection: Connection
+    topology: Topology
+    io: Io
+    logger: Logger
+    logOf: (p: number) => Appender
+    workOf: (p: number) => Appender
+  } {
+    return {
+      connection: this.#connection,
+      topology: this.#topology,
+      io: this.#io,
+      logger: this.#logger,
+      logOf: this.#logOf,
+      workOf: this.#workOf,
+    }
   }
 
   #runDeps(): RunDeps {

@@ -36,7 +36,13 @@ export async function* history(connection: Connection, names: Names, run: string
   try {
     for await (const message of messages) {
       const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
-      const fact = factIfAny(names, p, { subject: message.subject, seq: message.seq, timeMs, payload: message.data, headers: headerMap(message.headers) })
+      const fact = factIfAny(names, p, {
+        subject: message.subject,
+        seq: message.seq,
+        timeMs,
+        payload: message.data,
+        headers: headerMap(message.headers),
+      })
       if (fact) yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: fact.data }
       if (message.seq >= end) return
     }

@@ -1,10 +1,10 @@
 /** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
 import { Kvm } from '@nats-io/kv'
+import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
@@ -21,7 +21,12 @@ export interface RunView {
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
-  readonly assets: Readonly<Record<string, { readonly status: AssetStatus; readonly attempt: number; readonly error?: { code: string; message: string } }>>
+  readonly assets: Readonly<
+    Record<
+      string,
+      { readonly status: AssetStatus; readonly attempt: number; readonly error?: { code: string; message: string } }
+    >
+  >
 }
 
 export interface ScatterView {
@@ -78,7 +83,10 @@ export class Run<V = unknown> {
       return (await loadValueAt(this.#deps.connection, this.#deps.names, this.#deps.io, value)) as V
     }
     const code = status === 'cancelled' ? 'cancelled' : (error?.code ?? 'run_failed')
-    const message = status === 'cancelled' ? `run ${this.id} was cancelled` : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error?.message ?? 'unknown error'}`
+    const message =
+      status === 'cancelled'
+        ? `run ${this.id} was cancelled`
+        : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error?.message ?? 'unknown error'}`
     throw new RunFailedError(code, message, { runId: this.id, ...(asset === undefined ? {} : { asset }) })
   }
 
@@ -140,7 +148,9 @@ export class Run<V = unknown> {
     const { names, logOf } = this.#deps
     const data = reason === undefined ? {} : { reason }
     try {
-      await logOf(this.#p).append(factEntry(names, this.#p, { name: 'run.cancel_requested', ids: { run: this.id }, data }))
+      await logOf(this.#p).append(
+        factEntry(names, this.#p, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
+      )
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
     }
@@ -160,7 +170,9 @@ export class Run<V = unknown> {
 
   async #barrier(asset: string): Promise<BarrierState | undefined> {
     const { connection, names } = this.#deps
-    return (await readDoc(connection, names, names.stateBucket(this.#p), stateKey.barrier(this.id, asset))) as BarrierState | undefined
+    return (await readDoc(connection, names, names.stateBucket(this.#p), stateKey.barrier(this.id, asset))) as
+      | BarrierState
+      | undefined
   }
 
   async #finished(signal: AbortSignal | undefined): Promise<FinishedData> {
@@ -183,7 +195,9 @@ export class Run<V = unknown> {
         signal?.throwIfAborted()
         if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
         noted = false
-        const message = await connection.untilDisconnect((nc) => directGet(nc, names.log(this.#p), { last_by_subj: subject })).catch(() => undefined)
+        const message = await connection
+          .untilDisconnect((nc) => directGet(nc, names.log(this.#p), { last_by_subj: subject }))
+          .catch(() => undefined)
         const fact = message && factOf(names, this.#p, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue

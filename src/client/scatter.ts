@@ -118,7 +118,11 @@ export class Scatters {
   /** Instances that failed for good, in index order, with key and last error. Only of a scatter that is closed: throws `not_closed`. */
   async *failures(id: string): AsyncGenerator<FailedInstance> {
     const { barrier } = await this.#findSettled(id)
-    if (barrier.status === 'open') throw new FlowStoneError('not_closed', `scatter ${id} is still running; its failures are listed when it is closed (status has their count)`)
+    if (barrier.status === 'open')
+      throw new FlowStoneError(
+        'not_closed',
+        `scatter ${id} is still running; its failures are listed when it is closed (status has their count)`,
+      )
     if (barrier.failed === 0) return
     for await (const result of this.#results(id, barrier.stored)) {
       if (result.status === 'failed') yield { index: result.index, key: result.key, error: result.error }
@@ -174,7 +178,10 @@ export class Scatters {
   #results(id: string, total: number): AsyncGenerator<AnyResult> {
     const { connection, names, io } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
-    return readResults({ connection, names, io, values: new Values(connection, names, io), p, run, asset }, { total, failuresOnly: true })
+    return readResults(
+      { connection, names, io, values: new Values(connection, names, io), p, run, asset },
+      { total, failuresOnly: true },
+    )
   }
 
   async #run(runId: string, id: string): Promise<RunState> {
@@ -182,7 +189,8 @@ export class Scatters {
     const { partition: p } = parseBarrierId(`${runId}.x`)
     // The bucket's type of document follows from its key.
     const run = (await readDoc(connection, names, names.stateBucket(p), stateKey.run(runId))) as RunState | undefined
-    if (!run) throw new FlowStoneError('not_found', `there is no run ${runId}${id === runId ? '' : `, of scatter ${id}`}`)
+    if (!run)
+      throw new FlowStoneError('not_found', `there is no run ${runId}${id === runId ? '' : `, of scatter ${id}`}`)
     return run
   }
 
@@ -193,7 +201,9 @@ export class Scatters {
     for (let look = 1; ; look++) {
       const found = await this.#find(id)
       if (found.barrier.status !== 'open' || look > 50) return found
-      const closed = await leaderGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) })
+      const closed = await leaderGet(connection.nc, names.log(p), {
+        last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })),
+      })
       if (!closed) return found
       await connection.ready(20 * look)
     }
@@ -220,27 +230,43 @@ export class Scatters {
 /** A lease that has been out this long, while nothing at all came back, says that nobody works on it. */
 const SILENT_MS = 10_000
 
-function statusOf(id: string, barrier: BarrierState, spec: AssetSpec | undefined, queued: string, nowMs: number): ScatterStatus {
+function statusOf(
+  id: string,
+  barrier: BarrierState,
+  spec: AssetSpec | undefined,
+  queued: string,
+  nowMs: number,
+): ScatterStatus {
   const { succeeded, failed, stored, total } = barrier
   const done = succeeded + failed
   const open = barrier.status === 'open'
   const leases = Object.entries(barrier.leases)
-  const inRanges = (ranges: readonly { from: number; to: number }[]): number => ranges.reduce((n, { from, to }) => n + to - from, 0)
+  const inRanges = (ranges: readonly { from: number; to: number }[]): number =>
+    ranges.reduce((n, { from, to }) => n + to - from, 0)
   const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined && lease.dueMs > nowMs)
   const leased = leases.reduce((n, [, lease]) => n + lease.left, 0) - delayed.length
   const waitingForRetry = delayed.length + inRanges(barrier.refeed) + inRanges(barrier.parked ?? [])
   const elapsedMs = Math.max(1, (barrier.closedMs ?? nowMs) - barrier.startedMs)
   const perSecond = (done / elapsedMs) * 1000
   const left = total === undefined ? undefined : total - done
-  const out = leases.filter(([, lease]) => lease.dueMs === undefined || lease.dueMs <= nowMs).sort(([, a], [, b]) => a.fedMs - b.fedMs)
+  const out = leases
+    .filter(([, lease]) => lease.dueMs === undefined || lease.dueMs <= nowMs)
+    .sort(([, a], [, b]) => a.fedMs - b.fedMs)
 
   const waitingFor: string[] = []
   if (open) {
     const lastMs = Math.max(barrier.startedMs, ...Object.values(barrier.workers))
-    if (leased > 0 && nowMs - lastMs > SILENT_MS) waitingFor.push(`a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`)
-    if (stored - barrier.fedTo > 0) waitingFor.push(`room: ${stored - barrier.fedTo} instances are fed to workers as others end`)
+    if (leased > 0 && nowMs - lastMs > SILENT_MS)
+      waitingFor.push(
+        `a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`,
+      )
+    if (stored - barrier.fedTo > 0)
+      waitingFor.push(`room: ${stored - barrier.fedTo} instances are fed to workers as others end`)
     const soonest = Math.min(...delayed.map(([, lease]) => lease.dueMs ?? nowMs))
-    if (delayed.length > 0) waitingFor.push(`a retry delay: ${delayed.length} instances, the next in ${Math.max(0, Math.round(soonest - nowMs))} ms`)
+    if (delayed.length > 0)
+      waitingFor.push(
+        `a retry delay: ${delayed.length} instances, the next in ${Math.max(0, Math.round(soonest - nowMs))} ms`,
+      )
     const parked = inRanges(barrier.parked ?? [])
     if (parked > 0) waitingFor.push(`the end of the first pass: ${parked} failed instances are retried together then`)
     if (total === undefined) waitingFor.push('keys: the scatter function has not given all of them')

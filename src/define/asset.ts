@@ -54,7 +54,9 @@ export interface ScatterFailure<K> {
 
 export type FailureMode = 'all_or_nothing' | 'partial'
 /** What a gather gets: failed instances only where the scatter goes on without them. */
-export type Gathered<K, I, F extends FailureMode> = ScatterResult<K, I> | (F extends 'partial' ? ScatterFailure<K> : never)
+export type Gathered<K, I, F extends FailureMode> =
+  | ScatterResult<K, I>
+  | (F extends 'partial' ? ScatterFailure<K> : never)
 
 /** How the instances of a scatter run. Queue, priority and retry are those of the asset unless said otherwise. */
 export interface InstanceOptions<F extends FailureMode = FailureMode> {
@@ -126,14 +128,19 @@ export interface Definition {
   readonly io: string
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
-  gather?(results: AsyncIterable<Gathered<unknown, unknown, FailureMode>>, ctx: AssetContext, deps: Readonly<Record<string, unknown>>): unknown
+  gather?(
+    results: AsyncIterable<Gathered<unknown, unknown, FailureMode>>,
+    ctx: AssetContext,
+    deps: Readonly<Record<string, unknown>>,
+  ): unknown
 }
 
 export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOptions<D> {
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
-export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode> extends CommonOptions<D> {
+export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode>
+  extends CommonOptions<D> {
   readonly scatterOptions?: InstanceOptions<F>
   /** The keys, one for each instance: a list, or any iterable or async iterable. Called once an attempt; an empty one closes the scatter as completed. */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
@@ -141,41 +148,69 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I>
 }
 
-export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode> extends ScatterOptions<D, K, I, F> {
+export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode>
+  extends ScatterOptions<D, K, I, F> {
   /** Makes the asset's value of the results, which come in the order of the keys, read from the log as they are asked for. */
   gather(results: AsyncIterable<Gathered<K, I, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
-const ALLOWED = ['dependsOn', 'queue', 'priority', 'timeout', 'retry', 'io', 'execute', 'scatter', 'scatterOptions', 'gather']
+const ALLOWED = [
+  'dependsOn',
+  'queue',
+  'priority',
+  'timeout',
+  'retry',
+  'io',
+  'execute',
+  'scatter',
+  'scatterOptions',
+  'gather',
+]
 
 /**
  * Declares an asset. Three forms: plain (`execute`), scatter (`scatter` and `execute`; the value is the list of `{ key, value }`), and scatter with `gather`.
  * Throws InvalidError that names the option at fault.
  */
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never, V = never, const F extends FailureMode = 'all_or_nothing'>(
-  name: N,
-  options: GatherOptions<D, K, I, V, F>,
-): Asset<N, V>
+export function asset<
+  const N extends string,
+  const D extends readonly AnyAsset[] = [],
+  K = never,
+  I = never,
+  V = never,
+  const F extends FailureMode = 'all_or_nothing',
+>(name: N, options: GatherOptions<D, K, I, V, F>): Asset<N, V>
 export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never>(
   name: N,
   options: ScatterOptions<D, K, I>,
 ): Asset<N, { key: K; value: I }[]>
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = never>(name: N, options: PlainOptions<D, V>): Asset<N, V>
-export function asset(name: string, options: CommonOptions<readonly AnyAsset[]> & Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions }): AnyAsset {
+export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = never>(
+  name: N,
+  options: PlainOptions<D, V>,
+): Asset<N, V>
+export function asset(
+  name: string,
+  options: CommonOptions<readonly AnyAsset[]> &
+    Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions },
+): AnyAsset {
   checkName('asset name', name)
   const at = `asset ${name}`
-  if (typeof options !== 'object' || options === null) throw new InvalidError(`${at}: options must be an object with execute`)
+  if (typeof options !== 'object' || options === null)
+    throw new InvalidError(`${at}: options must be an object with execute`)
   refuseUnknown(at, options, ALLOWED)
   for (const key of ['execute', 'scatter', 'gather'] as const) {
     const value: unknown = options[key]
-    if (typeof value !== 'function' && (key === 'execute' || value !== undefined)) throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
+    if (typeof value !== 'function' && (key === 'execute' || value !== undefined))
+      throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
   }
-  for (const key of ['gather', 'scatterOptions'] as const) if (options[key] && !options.scatter) throw new InvalidError(`${at}: ${key} needs scatter`)
+  for (const key of ['gather', 'scatterOptions'] as const)
+    if (options[key] && !options.scatter) throw new InvalidError(`${at}: ${key} needs scatter`)
   const dependsOn = options.dependsOn ?? []
   if (!Array.isArray(dependsOn)) throw new InvalidError(`${at}: dependsOn must be an array of assets`)
   for (const [i, dependency] of dependsOn.entries()) {
     if (!isAsset(dependency)) {
-      throw new InvalidError(`${at}: dependsOn[${i}] is no asset (${dependency === undefined ? 'undefined: is it declared further down, or imported in a circle?' : typeof dependency})`)
+      throw new InvalidError(
+        `${at}: dependsOn[${i}] is no asset (${dependency === undefined ? 'undefined: is it declared further down, or imported in a circle?' : typeof dependency})`,
+      )
     }
   }
   const names = dependsOn.map((dependency) => dependency.name)
@@ -187,19 +222,43 @@ export function asset(name: string, options: CommonOptions<readonly AnyAsset[]> 
     ...(options.scatter ? { scatter: parseInstanceOptions(at, options.scatterOptions ?? {}) } : {}),
     queue: checkName(`${at}: queue`, options.queue ?? 'default'),
     priority: parsePriority(`${at}: priority`, options.priority),
-    ...(options.timeout === undefined ? {} : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, options.timeout)) }),
+    ...(options.timeout === undefined
+      ? {}
+      : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, options.timeout)) }),
     retry: parseRetry(`${at}: retry`, options.retry),
   }
   const { execute, scatter, gather } = options
-  const definition: Definition = { dependsOn, spec, io: options.io ?? 'nats', execute, ...(scatter ? { scatter } : {}), ...(gather ? { gather } : {}) }
+  const definition: Definition = {
+    dependsOn,
+    spec,
+    io: options.io ?? 'nats',
+    execute,
+    ...(scatter ? { scatter } : {}),
+    ...(gather ? { gather } : {}),
+  }
   return { name, definition }
 }
 
 export function isAsset(value: unknown): value is AnyAsset {
-  return typeof value === 'object' && value !== null && 'definition' in value && 'name' in value && typeof value.name === 'string'
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'definition' in value &&
+    'name' in value &&
+    typeof value.name === 'string'
+  )
 }
 
-const INSTANCE_ALLOWED = ['maxConcurrent', 'failureMode', 'failureThreshold', 'retry', 'queue', 'priority', 'timeout', 'duplicates']
+const INSTANCE_ALLOWED = [
+  'maxConcurrent',
+  'failureMode',
+  'failureThreshold',
+  'retry',
+  'queue',
+  'priority',
+  'timeout',
+  'duplicates',
+]
 const MAX_CONCURRENT = 2048
 const INSTANCE_TIMEOUT_MS = 30 * 60_000
 
@@ -209,15 +268,27 @@ function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterS
   const { failureThreshold = 0, queue, priority, timeout } = options
   const count = typeof failureThreshold === 'object' ? failureThreshold.count : undefined
   if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
-    throw new InvalidError(`${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`)
+    throw new InvalidError(
+      `${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`,
+    )
   }
   const { maxConcurrent } = options
-  if (maxConcurrent !== undefined && !(Number.isInteger(maxConcurrent) && maxConcurrent >= 1 && maxConcurrent <= MAX_CONCURRENT)) {
-    throw new InvalidError(`${at}: maxConcurrent must be a whole number from 1 to ${MAX_CONCURRENT}, got ${JSON.stringify(maxConcurrent)}`)
+  if (
+    maxConcurrent !== undefined &&
+    !(Number.isInteger(maxConcurrent) && maxConcurrent >= 1 && maxConcurrent <= MAX_CONCURRENT)
+  ) {
+    throw new InvalidError(
+      `${at}: maxConcurrent must be a whole number from 1 to ${MAX_CONCURRENT}, got ${JSON.stringify(maxConcurrent)}`,
+    )
   }
-  const failureMode = oneOf(`${at}: failureMode`, options.failureMode ?? 'all_or_nothing', ['all_or_nothing', 'partial'])
+  const failureMode = oneOf(`${at}: failureMode`, options.failureMode ?? 'all_or_nothing', [
+    'all_or_nothing',
+    'partial',
+  ])
   if (failureMode === 'all_or_nothing' && options.failureThreshold !== undefined) {
-    throw new InvalidError(`${at}: failureThreshold needs failureMode 'partial'; with 'all_or_nothing' the first failed instance ends the scatter`)
+    throw new InvalidError(
+      `${at}: failureThreshold needs failureMode 'partial'; with 'all_or_nothing' the first failed instance ends the scatter`,
+    )
   }
   const { strategy, ...retry } = options.retry ?? {}
   return {
@@ -247,12 +318,19 @@ function oneOf<const T extends string>(field: string, value: string, allowed: re
 
 function refuseUnknown(at: string, options: object, allowed: readonly string[]): void {
   for (const key of Object.keys(options)) {
-    if (!allowed.includes(key)) throw new InvalidError(`${at}: there is no option ${key}${nearest(key, allowed)}; allowed are ${allowed.join(', ')}`)
+    if (!allowed.includes(key))
+      throw new InvalidError(
+        `${at}: there is no option ${key}${nearest(key, allowed)}; allowed are ${allowed.join(', ')}`,
+      )
   }
 }
 
 function parsePriority(field: string, value: unknown): number {
-  const checked = z.int().min(0).max(3).safeParse(value ?? 1)
+  const checked = z
+    .int()
+    .min(0)
+    .max(3)
+    .safeParse(value ?? 1)
   if (checked.success) return checked.data
   throw new InvalidError(`${field} must be 0, 1, 2 or 3, got ${JSON.stringify(value)}`)
 }
@@ -265,7 +343,8 @@ function positive(field: string, ms: number): number {
 function parseRetry(at: string, retry: RetryOptions | undefined): RetrySpec {
   refuseUnknown(at, retry ?? {}, ['maxAttempts', 'backoff'])
   const maxAttempts = retry?.maxAttempts ?? 3
-  if (!Number.isInteger(maxAttempts) || maxAttempts < 1) throw new InvalidError(`${at}.maxAttempts must be a whole number from 1, got ${JSON.stringify(maxAttempts)}`)
+  if (!Number.isInteger(maxAttempts) || maxAttempts < 1)
+    throw new InvalidError(`${at}.maxAttempts must be a whole number from 1, got ${JSON.stringify(maxAttempts)}`)
   const { minMs, maxMs } = parseRange(`${at}.backoff`, retry?.backoff ?? '1s..60s')
   return { maxAttempts, backoffMinMs: minMs, backoffMaxMs: maxMs }
 }

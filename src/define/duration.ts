@@ -13,7 +13,9 @@ export function parseDuration(field: string, value: unknown): number {
   const match = typeof value === 'string' ? /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value.trim()) : null
   const unit = UNIT_MS[match?.[2] ?? '']
   if (match?.[1] !== undefined && unit !== undefined) return Math.round(Number(match[1]) * unit)
-  throw new InvalidError(`${field} must be milliseconds or text such as '500ms', '30s', '15m', '2h', '7d', got ${JSON.stringify(value)}`)
+  throw new InvalidError(
+    `${field} must be milliseconds or text such as '500ms', '30s', '15m', '2h', '7d', got ${JSON.stringify(value)}`,
+  )
 }
 
 /** `'1s..60s'`: the first wait and the longest one. A single duration is both. */
@@ -22,6 +24,7 @@ export function parseRange(field: string, value: unknown): { minMs: number; maxM
   const range = { minMs: parseDuration(field, min), maxMs: parseDuration(field, max) }
   // Beyond the calendar no schedule can be made of it.
   if (range.maxMs > RANGE_MAX_MS) throw new InvalidError(`${field} must be at most 365d, got ${JSON.stringify(value)}`)
-  if (range.minMs > range.maxMs) throw new InvalidError(`${field}: the first wait must not be longer than the longest, got ${JSON.stringify(value)}`)
+  if (range.minMs > range.maxMs)
+    throw new InvalidError(`${field}: the first wait must not be longer than the longest, got ${JSON.stringify(value)}`)
   return range
 }

@@ -21,7 +21,8 @@ export function pipeline(name: string, assets: readonly AnyAsset[]): Pipeline {
   if (!Array.isArray(assets) || assets.length === 0) throw new InvalidError(`${at}: give it at least one asset`)
   const byName = new Map<string, AnyAsset>()
   for (const [i, member] of assets.entries()) {
-    if (!isAsset(member)) throw new InvalidError(`${at}: assets[${i}] is no asset; declare it with asset(name, options)`)
+    if (!isAsset(member))
+      throw new InvalidError(`${at}: assets[${i}] is no asset; declare it with asset(name, options)`)
     if (byName.has(member.name)) throw new InvalidError(`${at}: there are two assets named ${member.name}`)
     byName.set(member.name, member)
   }
@@ -30,9 +31,12 @@ export function pipeline(name: string, assets: readonly AnyAsset[]): Pipeline {
       const found = byName.get(dependency.name)
       if (!found) {
         const hint = nearest(dependency.name, [...byName.keys()])
-        throw new InvalidError(`${at}: ${member.name} depends on ${dependency.name}, which is not in the pipeline; add it to the list${hint}`)
+        throw new InvalidError(
+          `${at}: ${member.name} depends on ${dependency.name}, which is not in the pipeline; add it to the list${hint}`,
+        )
       }
-      if (found !== dependency) throw new InvalidError(`${at}: ${member.name} depends on another asset that is also named ${dependency.name}`)
+      if (found !== dependency)
+        throw new InvalidError(`${at}: ${member.name} depends on another asset that is also named ${dependency.name}`)
     }
   }
   refuseCycles(at, assets)

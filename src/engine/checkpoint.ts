@@ -3,13 +3,13 @@
  * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored.
  */
 import { randomBytes } from 'node:crypto'
+import { ENGINE_KEY } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { ENGINE_KEY } from '../../projections/state.ts'
 import type { Connection } from '../log/connection.ts'
-import { readDoc } from './store.ts'
 import { type Entry, ERR, leaderGet, publish, publishBatch, UNIT_HEADER } from '../log/nats.ts'
+import { readDoc } from './store.ts'
 
 /** The engine key and what else stands in one batch: 1,000 messages. */
 export const CHECKPOINT_KEYS_MAX = 999
@@ -58,7 +58,10 @@ export class Checkpointer {
     if (stored !== undefined) {
       const version = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'v')) : Number.NaN
       if (version > ENGINE_VERSION) {
-        throw new FlowStoneError('newer_version', `${this.#bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`)
+        throw new FlowStoneError(
+          'newer_version',
+          `${this.#bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`,
+        )
       }
       this.#seq = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'seq')) : 0
     }
@@ -94,7 +97,12 @@ export class Checkpointer {
           this.#seq = seq
           return
         }
-        if (ack?.error && ack.error.errCode !== ERR.wrongLastSequence && ack.error.code < 500 && ack.error.code !== 429) {
+        if (
+          ack?.error &&
+          ack.error.errCode !== ERR.wrongLastSequence &&
+          ack.error.code < 500 &&
+          ack.error.code !== 429
+        ) {
           throw new FlowStoneError('checkpoint', `checkpoint of ${this.#bucket} refused: ${ack.error.description}`)
         }
         // Refused, or no answer: whose word stands there?

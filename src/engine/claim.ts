@@ -134,7 +134,13 @@ export class Claim {
 
 /** Which engine holds the claim; undefined if none does. */
 function holderOf(found: StoredMessage | undefined): string | undefined {
-  if (!found || found.payload.length === 0 || found.headers.has('KV-Operation') || found.headers.has('Nats-Marker-Reason')) return undefined
+  if (
+    !found ||
+    found.payload.length === 0 ||
+    found.headers.has('KV-Operation') ||
+    found.headers.has('Nats-Marker-Reason')
+  )
+    return undefined
   const claim = decode(found.payload, 'application/json')
   return typeof claim === 'object' && claim !== null ? String(Reflect.get(claim, 'engine')) : undefined
 }

@@ -1,5 +1,8 @@
 /** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
 import { jetstreamManager } from '@nats-io/jetstream'
+import type { Command } from '../../projections/commands.ts'
+import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
+import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
 import { encodeJson } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable } from '../../streams/facts.ts'
@@ -7,9 +10,6 @@ import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
 import type { LaneName, Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
-import type { Command } from '../../projections/commands.ts'
-import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
-import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Entry } from '../log/nats.ts'
@@ -26,7 +26,13 @@ export function factEntry(names: Names, p: number, fact: FactDraft): Entry {
 }
 
 /** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
-export function taskEntry(names: Names, p: number, command: Extract<Command, { do: 'task' }>, nowMs: number, repair = ''): Entry {
+export function taskEntry(
+  names: Names,
+  p: number,
+  command: Extract<Command, { do: 'task' }>,
+  nowMs: number,
+  repair = '',
+): Entry {
   const { task, queue, priority, dueMs } = command
   const { payload, contentType } = encodeTask(task)
   const name = { pipeline: task.pipeline, queue, priority, run: task.run, asset: task.asset }
@@ -119,7 +125,9 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
     const { run: earlierId, asset } = run.redrive
     const q = parseRunId(earlierId).partition
     // The bucket's type of document follows from its key.
-    const earlier = (await readDoc(context.connection, names, names.stateBucket(q), stateKey.run(earlierId))) as RunState | undefined
+    const earlier = (await readDoc(context.connection, names, names.stateBucket(q), stateKey.run(earlierId))) as
+      | RunState
+      | undefined
     const planned = planRedrive(pipeline, target, asset, (name) => earlier?.assets[name]?.value)
     await appendPlan(context, id, planned)
     return
@@ -134,7 +142,11 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
       if (newest) found.set(asset, newest.value)
     }),
   )
-  await appendPlan(context, id, planRun(pipeline, target, upstream, (asset) => found.get(asset)))
+  await appendPlan(
+    context,
+    id,
+    planRun(pipeline, target, upstream, (asset) => found.get(asset)),
+  )
 }
 
 async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
@@ -142,10 +154,16 @@ async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { asse
   await unlessThere(log.append(factEntry(names, p, { name: 'run.planned', ids: { run }, data })))
 }
 
-async function catalogEntry(context: DispatchContext, q: number, asset: string, partition: string | undefined): Promise<CatalogEntry | undefined> {
+async function catalogEntry(
+  context: DispatchContext,
+  q: number,
+  asset: string,
+  partition: string | undefined,
+): Promise<CatalogEntry | undefined> {
   const key = stateKey.asset(asset, partition)
   if (q === context.p && context.store.has(key)) return context.store.get(key)
   // The bucket's type of document follows from its key; a catalog entry that is not there reads as undefined.
-  return (await readDoc(context.connection, context.names, context.names.stateBucket(q), key)) as CatalogEntry | undefined
+  return (await readDoc(context.connection, context.names, context.names.stateBucket(q), key)) as
+    | CatalogEntry
+    | undefined
 }
-

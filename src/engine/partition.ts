@@ -9,22 +9,23 @@
  * dies in between, the successor folds the same facts from the older documents, decides the same, and its appends meet what is already there.
  * The checkpoint may lag (50 ms or 1,000 facts); it never holds up the folding of what comes next.
  */
-import { DrainGate } from './gate.ts'
-import { decodeFact, type Fact } from '../../streams/facts.ts'
-import { FlowStoneError, messageOf } from '../../streams/errors.ts'
-import type { Topology } from '../../streams/topology.ts'
+
 import type { Command } from '../../projections/commands.ts'
-import { needs, step } from '../../projections/step.ts'
 import { stateKey } from '../../projections/state.ts'
-import { takeTrigger, type Trigger } from '../../projections/trigger.ts'
-import { Appender } from '../log/appender.ts'
+import { needs, step } from '../../projections/step.ts'
+import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import { decodeFact, type Fact } from '../../streams/facts.ts'
+import type { Topology } from '../../streams/topology.ts'
+import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import type { StoredMessage } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Checkpointer } from './checkpoint.ts'
 import { Claim } from './claim.ts'
-import { dispatch, type DispatchContext } from './dispatch.ts'
+import { type DispatchContext, dispatch } from './dispatch.ts'
+import { DrainGate } from './gate.ts'
 import { Reconciler } from './reconciler.ts'
 import { Store } from './store.ts'
 
@@ -151,7 +152,13 @@ export class EnginePartition {
       await gate.drain()
       if (seq === checkpointer.seq && entries.length === 0) return
       await checkpointer.write(entries, seq)
-      emit('flowstone:engine.checkpoint', { engine, partition: p, seq, keys: entries.length, durationMs: performance.now() - startedMs })
+      emit('flowstone:engine.checkpoint', {
+        engine,
+        partition: p,
+        seq,
+        keys: entries.length,
+        durationMs: performance.now() - startedMs,
+      })
     }
     const checkpointSoon = (): void => {
       if (writing || failed) return
@@ -166,7 +173,8 @@ export class EnginePartition {
     try {
       while (!this.#stopping && !failed) {
         const messages = await reader.take(BATCH_FACTS)
-        if (messages.length === 0 && !failed && !this.#stopping) throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
+        if (messages.length === 0 && !failed && !this.#stopping)
+          throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
         for (const message of messages) {
           if (failed || this.#stopping) break
           const commands = await this.#fold(store, message)
@@ -218,12 +226,21 @@ export class EnginePartition {
     let fact: Fact
     try {
       const path = names.factPath(message.subject) ?? ''
-      fact = decodeFact({ path, payload: message.payload, contentType: message.headers.get('Content-Type'), p, seq: message.seq, timeMs: message.timeMs })
+      fact = decodeFact({
+        path,
+        payload: message.payload,
+        contentType: message.headers.get('Content-Type'),
+        p,
+        seq: message.seq,
+        timeMs: message.timeMs,
+      })
     } catch (error) {
       // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let a newer engine take over.
       if (error instanceof FlowStoneError && error.code === 'newer_version') throw error
       emit('flowstone:engine.bad_fact', { partition: p, seq: message.seq, reason: messageOf(error) })
-      this.#options.logger.warn(`message ${message.seq} of the log of partition ${p} is stepped over: ${messageOf(error)}`)
+      this.#options.logger.warn(
+        `message ${message.seq} of the log of partition ${p} is stepped over: ${messageOf(error)}`,
+      )
       return []
     }
     for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) {

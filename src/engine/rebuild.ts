@@ -1,10 +1,10 @@
 /** Rebuild: the state buckets are thrown away and folded again from the log. Nothing is decided and nothing is sent: decisions are on the log already. */
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
+import { needs, step } from '../../projections/step.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { decodeFact } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
-import { needs, step } from '../../projections/step.ts'
 import type { Connection } from '../log/connection.ts'
 import { streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
@@ -18,7 +18,6 @@ export interface RebuildReport {
   readonly durationMs: number
 }
 
-
 export async function rebuild(connection: Connection, topology: Topology): Promise<RebuildReport> {
   const startedMs = performance.now()
   const jsm = await jetstreamManager(connection.nc)
@@ -27,7 +26,8 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
   let facts = 0
   for (let p = 0; p < topology.partitions; p++) {
     const claim = new Claim(connection, topology.names, p, name)
-    if (!(await claim.tryTake())) throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
+    if (!(await claim.tryTake()))
+      throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
     claim.keep()
     try {
       await ensureStateBucket(connection.nc, topology, p)
@@ -45,7 +45,13 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
   return { facts, durationMs: performance.now() - startedMs }
 }
 
-async function rebuildPartition(connection: Connection, topology: Topology, p: number, name: string, last: number): Promise<number> {
+async function rebuildPartition(
+  connection: Connection,
+  topology: Topology,
+  p: number,
+  name: string,
+  last: number,
+): Promise<number> {
   const { names } = topology
   const checkpointer = new Checkpointer(connection, names, p, name)
   const from = await checkpointer.takeOver()
@@ -66,8 +72,16 @@ async function rebuildPartition(connection: Connection, topology: Topology, p: n
         try {
           const path = names.factPath(message.subject) ?? ''
           const contentType = message.headers.get('Content-Type')
-          const fact = decodeFact({ path, payload: message.payload, contentType, p, seq: message.seq, timeMs: message.timeMs })
-          for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) await store.load(missing)
+          const fact = decodeFact({
+            path,
+            payload: message.payload,
+            contentType,
+            p,
+            seq: message.seq,
+            timeMs: message.timeMs,
+          })
+          for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact))
+            await store.load(missing)
           step(store, fact)
           count += 1
         } catch (error) {

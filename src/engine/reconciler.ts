@@ -6,8 +6,8 @@
  * after the look at WORK, is lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
-import type { Command } from '../../projections/commands.ts'
 import { leaseCommand } from '../../projections/barrier.ts'
+import type { Command } from '../../projections/commands.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { specOf, stateKey } from '../../projections/state.ts'
 import { messageOf } from '../../streams/errors.ts'
@@ -64,7 +64,8 @@ export class Reconciler {
       await this.#reconcile()
       await this.#sweepLanes()
     } catch (error) {
-      if (!this.#context.connection.isClosed) this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
+      if (!this.#context.connection.isClosed)
+        this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
     } finally {
       this.#busy = false
     }
@@ -91,7 +92,10 @@ export class Reconciler {
     await Promise.all(lost.map((command) => work.append(taskEntry(names, p, command, 0, suffix))))
     const tasks = lost.map((command) => command.task.id)
     emit('flowstone:engine.repaired', { partition: p, tasks })
-    this.#context.logger.warn(`${tasks.length} task(s) were missing and are enqueued again`, { partition: p, tasks: tasks.slice(0, 5) })
+    this.#context.logger.warn(`${tasks.length} task(s) were missing and are enqueued again`, {
+      partition: p,
+      tasks: tasks.slice(0, 5),
+    })
   }
 
   /** Lanes outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
@@ -137,13 +141,19 @@ export class Reconciler {
       for (const [name, asset] of Object.entries(run.assets)) {
         const spec = specOf(pipeline, name)
         if (!spec || isEnded(asset) || asset.ending) continue
-        if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until) add(attemptCommand(run, spec, asset))
+        if (
+          (asset.status === 'queued' || asset.status === 'running') &&
+          asset.attempt > 0 &&
+          (asset.queuedMs ?? 0) < until
+        )
+          add(attemptCommand(run, spec, asset))
         const key = stateKey.barrier(runId, name)
         if (!spec.scatter) continue
         if (!store.has(key)) await store.load([key])
         const barrier = store.get(key)
         if (barrier?.status !== 'open' || barrier.closing) continue
-        for (const [id, lease] of Object.entries(barrier.leases)) if (lease.fedMs < until) add(leaseCommand({ run, spec }, barrier, id))
+        for (const [id, lease] of Object.entries(barrier.leases))
+          if (lease.fedMs < until) add(leaseCommand({ run, spec }, barrier, id))
       }
     }
     return expected

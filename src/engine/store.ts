@@ -2,10 +2,11 @@
  * The engine's documents in memory, in front of the state bucket. Implements the folds' `View`. What was touched since the last checkpoint is kept; clean
  * documents may be dropped and are read again when a fact needs them.
  */
+
+import type { Key, View } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
-import type { Key, View } from '../../projections/state.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, leaderGet, type StoredMessage } from '../log/nats.ts'
 
@@ -62,7 +63,12 @@ export class Store implements View {
       const doc = this.#docs.get(key)
       const subject = this.#names.kvSubject(this.#bucket, key)
       if (doc === undefined) entries.push({ subject, payload: new Uint8Array(), headers: { 'KV-Operation': 'DEL' } })
-      else entries.push({ subject, payload: encodeDoc(doc), contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json' })
+      else
+        entries.push({
+          subject,
+          payload: encodeDoc(doc),
+          contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json',
+        })
     }
     this.#dropClean()
     this.#touched.clear()
@@ -87,7 +93,8 @@ function encodeDoc(doc: unknown): Uint8Array {
 }
 
 export function decodeDoc(key: string, message: StoredMessage): unknown {
-  if (message.payload.length === 0 || message.headers.has('KV-Operation') || message.headers.has('Nats-Marker-Reason')) return undefined
+  if (message.payload.length === 0 || message.headers.has('KV-Operation') || message.headers.has('Nats-Marker-Reason'))
+    return undefined
   if (key.startsWith('segment.')) return new Uint8Array(message.payload)
   return decode(message.payload, message.headers.get('Content-Type'))
 }
@@ -95,10 +102,13 @@ export function decodeDoc(key: string, message: StoredMessage): unknown {
 export async function readDoc(connection: Connection, names: Names, bucket: string, key: string): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const message = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, key) }))
+      const message = await connection.read((nc) =>
+        leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, key) }),
+      )
       return message ? decodeDoc(key, message) : undefined
     } catch (cause) {
-      if (attempt >= 20 || connection.isClosed) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })
+      if (attempt >= 20 || connection.isClosed)
+        throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })
       await connection.ready(100 * attempt)
     }
   }

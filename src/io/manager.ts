@@ -42,14 +42,19 @@ export class Io {
   #find(name: string): IoManager {
     const found = this.#managers.get(name)
     if (found) return found
-    throw new FlowStoneError('unknown_io', `there is no I/O manager ${name} here; pass it to connect({ io: { ${name}: … } })`)
+    throw new FlowStoneError(
+      'unknown_io',
+      `there is no I/O manager ${name} here; pass it to connect({ io: { ${name}: … } })`,
+    )
   }
 }
 
 /** A reference that is no object could not be read back from the log, and its run would never end. */
 function checkRef(manager: string, ref: unknown): Record<string, unknown> {
   if (typeof ref === 'object' && ref !== null && !Array.isArray(ref)) return { ...ref }
-  throw new InvalidError(`I/O manager ${manager}: store must return a reference that is a plain object, got ${ref === null ? 'null' : Array.isArray(ref) ? 'an array' : typeof ref}`)
+  throw new InvalidError(
+    `I/O manager ${manager}: store must return a reference that is a plain object, got ${ref === null ? 'null' : Array.isArray(ref) ? 'an array' : typeof ref}`,
+  )
 }
 
 function inline(value: unknown): StoredValue {
@@ -66,7 +71,8 @@ export function memoryIo(): IoManager {
       return { id }
     },
     load: async ({ id }) => {
-      if (typeof id !== 'string' || !values.has(id)) throw new InvalidError(`memory I/O: ${String(id)} was not stored by this process`)
+      if (typeof id !== 'string' || !values.has(id))
+        throw new InvalidError(`memory I/O: ${String(id)} was not stored by this process`)
       return structuredClone(values.get(id))
     },
   }

@@ -25,17 +25,24 @@ export function natsIo(connection: Connection, names: Names): IoManager {
       const hash = createHash('sha256').update(bytes).digest('hex')
       const blobs = await store()
       const there = await blobs.info(hash)
-      if (!there || there.deleted || there.size !== bytes.length) await blobs.put({ name: hash, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
+      if (!there || there.deleted || there.size !== bytes.length)
+        await blobs.put({ name: hash, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
       return { hash, bytes: bytes.length }
     },
     load: async ({ hash }) => {
       const blobs = await store()
       const found = await blobs.get(String(hash))
-      if (!found) throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
+      if (!found)
+        throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
       const parts: Uint8Array[] = []
       for await (const part of found.data) parts.push(part)
       const failure = await found.error
-      if (failure) throw new FlowStoneError('damaged_value', `value ${String(hash)} in object store ${names.blobBucket}: ${failure.message}`, { cause: failure })
+      if (failure)
+        throw new FlowStoneError(
+          'damaged_value',
+          `value ${String(hash)} in object store ${names.blobBucket}: ${failure.message}`,
+          { cause: failure },
+        )
       return decodeMsgpack(Buffer.concat(parts))
     },
   }
@@ -45,8 +52,12 @@ function chunks(bytes: Uint8Array): ReadableStream<Uint8Array> {
   let at = 0
   return new ReadableStream({
     pull: (controller) => {
-      if (at >= bytes.length) controller.close()
-      else controller.enqueue(bytes.subarray(at, (at += CHUNK_BYTES)))
+      if (at >= bytes.length) {
+        controller.close()
+        return
+      }
+      controller.enqueue(bytes.subarray(at, at + CHUNK_BYTES))
+      at += CHUNK_BYTES
     },
   })
 }

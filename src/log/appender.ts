@@ -112,11 +112,20 @@ export class Appender {
       }
       bytes += size
     }
-    if (entries.length === 0 || entries.length > BATCH_MESSAGES_MAX) throw new InvalidError(`an append takes 1 to ${BATCH_MESSAGES_MAX} messages, got ${entries.length}`)
+    if (entries.length === 0 || entries.length > BATCH_MESSAGES_MAX)
+      throw new InvalidError(`an append takes 1 to ${BATCH_MESSAGES_MAX} messages, got ${entries.length}`)
     // What has no expectation is made recognizable by a message id, for the case of a lost answer.
     const marked = entries.map((entry, i) => (entry.expect || entry.msgId ? entry : { ...entry, msgId: `${id}.${i}` }))
     const expectations = marked.flatMap((entry) => (entry.expect ? [entry.expect.subject ?? entry.subject] : []))
-    return { id, entries: marked, bytes, expectations, deadlineMs: Date.now() + this.#giveUpMs, uncertain: false, told: false }
+    return {
+      id,
+      entries: marked,
+      bytes,
+      expectations,
+      deadlineMs: Date.now() + this.#giveUpMs,
+      uncertain: false,
+      told: false,
+    }
   }
 
   async #run(): Promise<void> {
@@ -130,7 +139,8 @@ export class Appender {
           await this.#sendGroup(group)
         } catch (error) {
           // Not foreseen: its callers must hear of it, or they wait for ever. Who has been told hears nothing new.
-          for (const unit of group) this.#done(unit, error instanceof Error ? error : new FlowStoneError('internal', messageOf(error)))
+          for (const unit of group)
+            this.#done(unit, error instanceof Error ? error : new FlowStoneError('internal', messageOf(error)))
         }
       }
     } finally {
@@ -147,7 +157,11 @@ export class Appender {
     let bytes = 0
     let taken = 0
     for (const unit of this.#queue) {
-      if (group.length > 0 && (messages + unit.entries.length > BATCH_MESSAGES_MAX || bytes + unit.bytes > GROUP_BYTES_MAX)) break
+      if (
+        group.length > 0 &&
+        (messages + unit.entries.length > BATCH_MESSAGES_MAX || bytes + unit.bytes > GROUP_BYTES_MAX)
+      )
+        break
       if (unit.expectations.some((subject) => expected.has(subject))) break
       for (const subject of unit.expectations) expected.add(subject)
       messages += unit.entries.length
@@ -177,7 +191,9 @@ export class Appender {
             this.#done(unit, new TimeoutError(message))
           } else again.push(unit)
         } else if (verdict === 'conflict') {
-          const resolved = unit.uncertain ? await this.#findOwn(unit) : new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
+          const resolved = unit.uncertain
+            ? await this.#findOwn(unit)
+            : new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
           if (resolved === 'unknown') again.push(unit)
           else this.#done(unit, resolved)
         } else if (verdict === 'duplicate') this.#done(unit, { seq: 0 })
@@ -245,7 +261,10 @@ export class Appender {
       ack = await this.#connection.untilDisconnect(send)
     } catch (error) {
       // No answer, or nobody there to answer: only looking tells. A closed connection never comes back.
-      if (this.#connection.isClosed) return { refused: new FlowStoneError('closed', `the connection is closed: ${messageOf(error)}`, { cause: error }) }
+      if (this.#connection.isClosed)
+        return {
+          refused: new FlowStoneError('closed', `the connection is closed: ${messageOf(error)}`, { cause: error }),
+        }
       return 'uncertain'
     }
     if (ack === undefined) return 'uncertain'
@@ -264,7 +283,12 @@ export class Appender {
       if (!entry.expect) continue
       const subject = entry.expect.subject ?? entry.subject
       try {
-        const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: subject }, this.#answerTimeoutMs)
+        const found = await leaderGet(
+          this.#connection.nc,
+          this.#stream,
+          { last_by_subj: subject },
+          this.#answerTimeoutMs,
+        )
         if (found?.headers.get(UNIT_HEADER) === unit.id) return { seq: found.seq + unit.entries.length - 1 - i }
       } catch {
         return 'unknown'

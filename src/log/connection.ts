@@ -1,5 +1,10 @@
 /** A connection to NATS that tells, at once, when an answer will not come because the server went away. */
-import { connect as connectNats, type ConnectionOptions, type NatsConnection, type NodeConnectionOptions } from '@nats-io/transport-node'
+import {
+  type ConnectionOptions,
+  connect as connectNats,
+  type NatsConnection,
+  type NodeConnectionOptions,
+} from '@nats-io/transport-node'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 
 export interface ConnectionSettings {
@@ -45,7 +50,8 @@ export class Connection {
       return new Connection(nc)
     } catch (cause) {
       const where = Array.isArray(servers) ? servers.join(', ') : servers
-      const advice = "start one (docker compose up -d, nats-server -js, or startServer from 'flowstone/server'), or set servers or NATS_URL"
+      const advice =
+        "start one (docker compose up -d, nats-server -js, or startServer from 'flowstone/server'), or set servers or NATS_URL"
       throw new FlowStoneError('unreachable', `no nats-server at ${where} (${messageOf(cause)}); ${advice}`, { cause })
     }
   }
@@ -80,7 +86,8 @@ export class Connection {
         // Wrapped, because undefined is an answer too.
         const answer = await this.untilDisconnect(async (nc) => ({ value: await ask(nc) }))
         if (answer) return answer.value
-        if (this.isClosed || performance.now() > deadline) throw new FlowStoneError('unreachable', 'the connection broke, and the server did not come back in time')
+        if (this.isClosed || performance.now() > deadline)
+          throw new FlowStoneError('unreachable', 'the connection broke, and the server did not come back in time')
       } catch (error) {
         if (error instanceof FlowStoneError || this.isClosed || performance.now() > deadline) throw error
       }

@@ -26,7 +26,12 @@ export interface StoredMessage {
 /** Marks what one call to append wrote, so that a lost answer can be resolved by looking. */
 export const UNIT_HEADER = 'Fs-Unit'
 
-export const ERR = { wrongLastSequence: 10071, wrongLastSequenceConstant: 10164, duplicateInBatch: 10201, notFound: 10037 } as const
+export const ERR = {
+  wrongLastSequence: 10071,
+  wrongLastSequenceConstant: 10164,
+  duplicateInBatch: 10201,
+  notFound: 10037,
+} as const
 
 export interface PubAck {
   readonly seq: number
@@ -47,7 +52,12 @@ export function headersOf(entry: Entry, unit: string | undefined): MsgHdrs {
   return h
 }
 
-export async function publish(nc: NatsConnection, entry: Entry, unit: string | undefined, timeoutMs: number): Promise<PubAck> {
+export async function publish(
+  nc: NatsConnection,
+  entry: Entry,
+  unit: string | undefined,
+  timeoutMs: number,
+): Promise<PubAck> {
   const reply = await nc.request(entry.subject, entry.payload, { headers: headersOf(entry, unit), timeout: timeoutMs })
   return parseAck(reply.data)
 }
@@ -79,7 +89,8 @@ export async function publishBatch(
 
 function parseAck(data: Uint8Array): PubAck {
   const body = decode(data, undefined)
-  if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an acknowledgement that is no object')
+  if (typeof body !== 'object' || body === null)
+    throw new FlowStoneError('protocol', 'an acknowledgement that is no object')
   const error: unknown = Reflect.get(body, 'error')
   const seq = Number(Reflect.get(body, 'seq') ?? 0)
   const duplicate = Reflect.get(body, 'duplicate') === true
@@ -111,7 +122,8 @@ export async function leaderGet(
     throw new FlowStoneError('jetstream', `reading ${stream}: ${String(Reflect.get(error, 'description'))}`)
   }
   const message: unknown = Reflect.get(body, 'message')
-  if (typeof message !== 'object' || message === null) throw new FlowStoneError('protocol', 'an answer without a message')
+  if (typeof message !== 'object' || message === null)
+    throw new FlowStoneError('protocol', 'an answer without a message')
   const text = (field: string): string => String(Reflect.get(message, field) ?? '')
   return {
     subject: text('subject'),
@@ -164,10 +176,19 @@ function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
 }
 
 /** The stream's first and last sequence, from its leader. */
-export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs = 5000): Promise<{ first: number; last: number; messages: number }> {
+export async function streamBounds(
+  nc: NatsConnection,
+  stream: string,
+  timeoutMs = 5000,
+): Promise<{ first: number; last: number; messages: number }> {
   const reply = await nc.request(`$JS.API.STREAM.INFO.${stream}`, '', { timeout: timeoutMs })
   const body = decode(reply.data, undefined)
   const state: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'state') : undefined
-  if (typeof state !== 'object' || state === null) throw new FlowStoneError('jetstream', `no information on stream ${stream}`)
-  return { first: Number(Reflect.get(state, 'first_seq')), last: Number(Reflect.get(state, 'last_seq')), messages: Number(Reflect.get(state, 'messages')) }
+  if (typeof state !== 'object' || state === null)
+    throw new FlowStoneError('jetstream', `no information on stream ${stream}`)
+  return {
+    first: Number(Reflect.get(state, 'first_seq')),
+    last: Number(Reflect.get(state, 'last_seq')),
+    messages: Number(Reflect.get(state, 'messages')),
+  }
 }

@@ -35,14 +35,21 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   const startedMs = performance.now()
   const ids = { asset: name, run, attempt: String(task.attempt) }
   const announce = setTimeout(() => {
-    append({ name: 'asset.started', ids, data: { phase: task.kind, worker: shared.id, delivery: held.count } }).catch(() => undefined)
+    append({ name: 'asset.started', ids, data: { phase: task.kind, worker: shared.id, delivery: held.count } }).catch(
+      () => undefined,
+    )
   }, ANNOUNCE_MS)
   emit('flowstone:materialization.start', event)
   let outcome: { stored: StoredValue | undefined } | Failure
   try {
     const value = await runPhase(shared, held, task, asset, run, name)
     const { partition } = task
-    outcome = { stored: task.kind === 'scatter' ? undefined : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }) }
+    outcome = {
+      stored:
+        task.kind === 'scatter'
+          ? undefined
+          : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }),
+    }
   } catch (thrown) {
     outcome = failureOf(thrown)
   }
@@ -50,8 +57,19 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   const durationMs = performance.now() - startedMs
   if ('stored' in outcome && outcome.stored) {
     const { run: runText, pipeline, attempt, partition } = task
-    const data = { run: runText, asset: name, pipeline, ...(partition === undefined ? {} : { partition }), attempt, worker: shared.id }
-    const fact: FactDraft = { name: 'asset.materialized', ids: { asset: name, run }, data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) } }
+    const data = {
+      run: runText,
+      asset: name,
+      pipeline,
+      ...(partition === undefined ? {} : { partition }),
+      attempt,
+      worker: shared.id,
+    }
+    const fact: FactDraft = {
+      name: 'asset.materialized',
+      ids: { asset: name, run },
+      data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) },
+    }
     try {
       await append(fact)
     } catch (error) {
@@ -77,8 +95,16 @@ export async function reportLost(shared: WorkerShared, held: Held, task: Attempt
   const run = parseRunId(task.run).id
   const ids = { asset: assetName(task.asset), run, attempt: String(task.attempt) }
   const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
-  const append = (fact: FactDraft): Promise<unknown> => shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
-  await report(append, ids, task, shared.id, { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined }, 0)
+  const append = (fact: FactDraft): Promise<unknown> =>
+    shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
+  await report(
+    append,
+    ids,
+    task,
+    shared.id,
+    { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined },
+    0,
+  )
 }
 
 async function report(
@@ -105,7 +131,14 @@ async function report(
   }
 }
 
-async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, asset: AnyAsset, run: RunId, name: AssetName): Promise<unknown> {
+async function runPhase(
+  shared: WorkerShared,
+  held: Held,
+  task: AttemptTask,
+  asset: AnyAsset,
+  run: RunId,
+  name: AssetName,
+): Promise<unknown> {
   const { definition } = asset
   const deps = await shared.values.deps(task.deps)
   return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
@@ -118,8 +151,27 @@ async function runPhase(shared: WorkerShared, held: Held, task: AttemptTask, ass
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared
-        const target = { connection, names, log: shared.logOf(held.p), p: held.p, run, asset: name, attempt: task.attempt, worker, signal: signal(), duplicates: definition.spec.scatter?.duplicates ?? 'allow' }
-        const origin = await originOf({ connection, names, io: shared.io, values: shared.values, p: held.p, run, asset: name })
+        const target = {
+          connection,
+          names,
+          log: shared.logOf(held.p),
+          p: held.p,
+          run,
+          asset: name,
+          attempt: task.attempt,
+          worker,
+          signal: signal(),
+          duplicates: definition.spec.scatter?.duplicates ?? 'allow',
+        }
+        const origin = await originOf({
+          connection,
+          names,
+          io: shared.io,
+          values: shared.values,
+          p: held.p,
+          run,
+          asset: name,
+        })
         if (origin) return await storeKeys({ ...target, duplicates: 'allow' }, remainingKeys(origin))
         return await storeKeys(target, await definition.scatter?.(deps, ctx))
       }

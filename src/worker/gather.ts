@@ -2,14 +2,15 @@
  * Reads the results of a closed scatter back from the log, in the order of the keys, never all in memory: an index of 12 bytes an instance says in which
  * fact each result stands, and facts are kept while there is room.
  */
+
+import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
+import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
 import { decodeList } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { type AssetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
-import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
 import type { FailureMode, Gathered } from '../define/asset.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
@@ -35,7 +36,9 @@ export type AnyResult = Gathered<unknown, unknown, FailureMode>
 /** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
 export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
   const { connection, names, p, run, asset } = source
-  const message = await directGet(connection.nc, names.log(p), { last_by_subj: names.fact(p, factPath('run.requested', { run })) })
+  const message = await directGet(connection.nc, names.log(p), {
+    last_by_subj: names.fact(p, factPath('run.requested', { run })),
+  })
   const fact = message && factOf(names, p, message)
   const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
   if (redrive?.asset !== asset) return undefined
@@ -57,7 +60,11 @@ export async function* readMerged(source: GatherSource): AsyncGenerator<AnyResul
       continue
     }
     const next = await redriven.next()
-    if (next.done) throw new FlowStoneError('missing_result', `the redrive ${source.run}.${source.asset} has no result for instance ${result.index}`)
+    if (next.done)
+      throw new FlowStoneError(
+        'missing_result',
+        `the redrive ${source.run}.${source.asset} has no result for instance ${result.index}`,
+      )
     yield { ...next.value, index: result.index }
   }
 }
@@ -68,10 +75,15 @@ export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unkno
 }
 
 /** `total`: of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
-export async function* readResults(source: GatherSource, options: { total?: number; failuresOnly?: boolean } = {}): AsyncGenerator<AnyResult> {
+export async function* readResults(
+  source: GatherSource,
+  options: { total?: number; failuresOnly?: boolean } = {},
+): AsyncGenerator<AnyResult> {
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
-  const closed = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) }))
+  const closed = await connection.read((nc) =>
+    leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) }),
+  )
   const fact = closed && factOf(names, p, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
   const total = fact.data.total ?? options.total ?? 0
@@ -86,7 +98,12 @@ export async function* readResults(source: GatherSource, options: { total?: numb
     if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
     const key = slab.keys[i - slab.offset]
     if (failures && !options.failuresOnly && !(await failures.isDone(i))) {
-      yield { key, index: i, status: 'failed', error: { code: 'not_run', message: `the scatter ended (${fact.data.status}) before instance ${i} had` } }
+      yield {
+        key,
+        index: i,
+        status: 'failed',
+        error: { code: 'not_run', message: `the scatter ended (${fact.data.status}) before instance ${i} had` },
+      }
       continue
     }
     if (failures && (await failures.has(i))) {
@@ -95,7 +112,11 @@ export async function* readResults(source: GatherSource, options: { total?: numb
     }
     if (options.failuresOnly) continue
     const seq = index.seqs[i] ?? 0
-    if (seq === 0) throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: the result of instance ${i} is not on the log`)
+    if (seq === 0)
+      throw new FlowStoneError(
+        'missing_result',
+        `scatter ${run}.${asset}: the result of instance ${i} is not on the log`,
+      )
     const outcomes = cache.peek(seq) ?? (await cache.get(seq))
     const k = index.positions[i] ?? 0
     const ref = outcomes.refs?.find(([position]) => position === k)
@@ -113,12 +134,20 @@ interface ResultIndex {
 }
 
 /** What a failed instance ended with. An instance whose workers all died reported nothing. */
-async function errorOf(source: GatherSource, index: ResultIndex, cache: OutcomeCache, i: number): Promise<{ code: string; message: string }> {
+async function errorOf(
+  source: GatherSource,
+  index: ResultIndex,
+  cache: OutcomeCache,
+  i: number,
+): Promise<{ code: string; message: string }> {
   const at = index.errors.get(i)
   if (!at) return { code: 'worker_lost', message: `the worker died each time it ran instance ${i}` }
   const outcomes = cache.peek(at[0]) ?? (await cache.get(at[0]))
   const found = outcomes.errors?.find(([position]) => position === at[1])
-  const { code, message } = found?.[1].error ?? { code: 'unknown', message: `scatter ${source.run}.${source.asset}: no error is on record` }
+  const { code, message } = found?.[1].error ?? {
+    code: 'unknown',
+    message: `scatter ${source.run}.${source.asset}: no error is on record`,
+  }
   return { code, message }
 }
 
@@ -134,13 +163,17 @@ export class FailedInstances {
     this.#source = source
   }
 
-  static async read(source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>, closedSeq: number): Promise<FailedInstances> {
+  static async read(
+    source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>,
+    closedSeq: number,
+  ): Promise<FailedInstances> {
     const { connection, names, p } = source
     for (let look = 1; ; look++) {
       const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
       const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
       if (seq >= closedSeq) return new FailedInstances(source)
-      if (look > 200) throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
+      if (look > 200)
+        throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
       await connection.ready(Math.min(50 * look, 500))
     }
   }
@@ -167,13 +200,20 @@ export class FailedInstances {
 }
 
 /** The first success of an index counts: the rule of the barrier's fold. */
-async function buildIndex(source: GatherSource, cache: OutcomeCache, total: number, closedSeq: number): Promise<ResultIndex> {
+async function buildIndex(
+  source: GatherSource,
+  cache: OutcomeCache,
+  total: number,
+  closedSeq: number,
+): Promise<ResultIndex> {
   const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total), errors: new Map() }
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
   const last = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))
-  const startedAt = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.started', { run, asset })) }))
+  const startedAt = await connection.read((nc) =>
+    leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.started', { run, asset })) }),
+  )
   if (!last) return index
   const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
   const end = Math.min(last.seq, closedSeq)
@@ -246,7 +286,8 @@ class OutcomeCache {
     const { connection, names, p } = this.#source
     const message = await connection.read((nc) => directGet(nc, names.log(p), { seq }))
     const fact = message && factOf(names, p, message)
-    if (fact?.name !== 'scatter.outcomes') throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(p)} holds no outcomes`)
+    if (fact?.name !== 'scatter.outcomes')
+      throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(p)} holds no outcomes`)
     this.put(seq, fact.data, message?.payload.length ?? 0)
     return fact.data
   }

@@ -5,10 +5,10 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
+import { type LanesState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { ensureLaneConsumer, type Topology } from '../../streams/topology.ts'
-import { type LanesState, stateKey } from '../../projections/state.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
@@ -98,7 +98,9 @@ export class Lanes {
       for (let p = 0; p < partitions; p++) {
         for (const { pipeline, queue } of queues) {
           // The bucket's type of document follows from its key.
-          const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.lanes(pipeline, queue))) as LanesState | undefined
+          const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.lanes(pipeline, queue))) as
+            | LanesState
+            | undefined
           for (const [id, { priority, maxConcurrent }] of Object.entries(doc?.lanes ?? {})) {
             const [run = '', asset = ''] = id.split('.')
             found.add(`${p}.${id}`)
@@ -114,7 +116,8 @@ export class Lanes {
         this.#lanes.delete(key)
       }
     } catch (error) {
-      if (!connection.isClosed) logger.warn(`lanes could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
+      if (!connection.isClosed)
+        logger.warn(`lanes could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
     }
   }
 
@@ -138,7 +141,9 @@ export class Lanes {
       this.#lanes.set(key, { priority: lane.priority, puller, sinceMs: Date.now() })
       onChange()
     } catch (error) {
-      logger.warn(`lane of scatter ${lane.run}.${lane.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`)
+      logger.warn(
+        `lane of scatter ${lane.run}.${lane.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`,
+      )
     } finally {
       this.#opening.delete(key)
     }

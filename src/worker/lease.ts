@@ -3,10 +3,10 @@
  * The lease is acknowledged only after the last report is stored.
  */
 import { setImmediate } from 'node:timers/promises'
+import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
-import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
 import type { AnyAsset } from '../define/asset.ts'
@@ -26,7 +26,10 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   const startedMs = performance.now()
-  const [slab, deps] = await Promise.all([shared.values.slab(held.p, run, name, task.slab), shared.values.deps(task.deps)])
+  const [slab, deps] = await Promise.all([
+    shared.values.slab(held.p, run, name, task.slab),
+    shared.values.deps(task.deps),
+  ])
   const report = new Report(shared, held.p, run, name, task)
   const { signal } = held.abort
   const { slots } = shared
@@ -52,8 +55,12 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     const begunMs = performance.now()
     try {
       const key = slab.keys[index - slab.offset]
-      const value = runCode(signal, task.timeoutMs, (inner) => asset.definition.execute(instanceContextOf(shared, task, asset, inner, { key, index }), deps))
-      const pending = isThenable(value) ? value.then((settled) => keep(index, begunMs, settled)) : keep(index, begunMs, value)
+      const value = runCode(signal, task.timeoutMs, (inner) =>
+        asset.definition.execute(instanceContextOf(shared, task, asset, inner, { key, index }), deps),
+      )
+      const pending = isThenable(value)
+        ? value.then((settled) => keep(index, begunMs, settled))
+        : keep(index, begunMs, value)
       return pending?.catch((thrown: unknown) => fail(index, begunMs, thrown))
     } catch (thrown) {
       fail(index, begunMs, thrown)
@@ -95,12 +102,23 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   }
   const heldMs = performance.now() - startedMs
   await report.end(cut ? undefined : heldMs)
-  emit('flowstone:lease.stop', { worker: shared.id, run: task.run, asset: asset.name, instances: task.to - task.from, durationMs: heldMs })
+  emit('flowstone:lease.stop', {
+    worker: shared.id,
+    run: task.run,
+    asset: asset.name,
+    instances: task.to - task.from,
+    durationMs: heldMs,
+  })
   if (cut && signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
 }
 
 /** Tells the engine that what is not done of this lease must be leased again, one by one. */
-export async function splitLease(shared: WorkerShared, held: Held, task: LeaseTask, reason: 'lost' | 'handed_back'): Promise<void> {
+export async function splitLease(
+  shared: WorkerShared,
+  held: Held,
+  task: LeaseTask,
+  reason: 'lost' | 'handed_back',
+): Promise<void> {
   const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset), lease: task.lease }
   const fact: FactDraft = { name: 'scatter.split', ids, data: { lease: task.lease, reason, worker: shared.id } }
   try {
@@ -151,7 +169,10 @@ class Report {
 
   failure(index: number, ms: number, failure: ReturnType<typeof failureOf>): void {
     const { outcome, error, retryAfterMs } = failure
-    this.#columns.errors.push([this.#columns.at.length, { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }])
+    this.#columns.errors.push([
+      this.#columns.at.length,
+      { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
+    ])
     this.#add(index, ms, null)
     this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
   }
@@ -163,7 +184,9 @@ class Report {
   }
 
   get isDue(): boolean {
-    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || performance.now() - this.#sinceMs >= REPORT_MS)
+    return (
+      this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || performance.now() - this.#sinceMs >= REPORT_MS)
+    )
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */

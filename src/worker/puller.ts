@@ -39,7 +39,13 @@ export class Puller {
   readonly #offReconnect: () => void
   #inTrouble = false
 
-  constructor(connection: Connection, stream: string, consumer: string, p: number, on: { delivery: (delivery: Delivery) => void; trouble: () => void }) {
+  constructor(
+    connection: Connection,
+    stream: string,
+    consumer: string,
+    p: number,
+    on: { delivery: (delivery: Delivery) => void; trouble: () => void },
+  ) {
     this.#connection = connection
     this.#subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`
     this.p = p
@@ -47,8 +53,12 @@ export class Puller {
     this.#onTrouble = on.trouble
     const { nc } = connection
     this.#subscriptions = [
-      nc.subscribe(`${this.#inbox}.quick`, { callback: (error, message) => (error ? undefined : this.#receiveQuick(message)) }),
-      nc.subscribe(`${this.#inbox}.block`, { callback: (error, message) => (error ? undefined : this.#receiveBlocked(message)) }),
+      nc.subscribe(`${this.#inbox}.quick`, {
+        callback: (error, message) => (error ? undefined : this.#receiveQuick(message)),
+      }),
+      nc.subscribe(`${this.#inbox}.block`, {
+        callback: (error, message) => (error ? undefined : this.#receiveBlocked(message)),
+      }),
     ]
     // Requests do not outlive a connection.
     this.#offReconnect = connection.onReconnect(() => this.#trouble())
@@ -76,7 +86,9 @@ export class Puller {
           resolve(got)
         },
       }
-      this.#connection.nc.publish(this.#subject, encodeJson({ batch: want, no_wait: true }), { reply: `${this.#inbox}.quick` })
+      this.#connection.nc.publish(this.#subject, encodeJson({ batch: want, no_wait: true }), {
+        reply: `${this.#inbox}.quick`,
+      })
     })
   }
 
@@ -85,7 +97,9 @@ export class Puller {
     const now = Date.now()
     if (now < this.#blockingUntilMs) return
     this.#blockingUntilMs = now + BLOCK_MS
-    this.#connection.nc.publish(this.#subject, encodeJson({ batch: 1, expires: BLOCK_MS * NANOS_PER_MS }), { reply: `${this.#inbox}.block` })
+    this.#connection.nc.publish(this.#subject, encodeJson({ batch: 1, expires: BLOCK_MS * NANOS_PER_MS }), {
+      reply: `${this.#inbox}.block`,
+    })
   }
 
   /** Asks for no more. What was sent already still arrives, until `close`. */

@@ -1,5 +1,13 @@
 /** Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms the engine decides on. */
-import { CancelledError, FlowStoneError, InvalidError, messageOf, RetryableError, TerminalError, TimeoutError } from '../../streams/errors.ts'
+import {
+  CancelledError,
+  FlowStoneError,
+  InvalidError,
+  messageOf,
+  RetryableError,
+  TerminalError,
+  TimeoutError,
+} from '../../streams/errors.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../streams/schemas.ts'
 import { HandBack } from './held.ts'
 
@@ -20,7 +28,11 @@ const STACK_MAX = 4000
  * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped. What `code`
  * returns at once is returned at once: a scatter may have millions of such instances, and timers and signals are made only for what lasts or asks for them.
  */
-export function runCode<T>(parent: AbortSignal, timeoutMs: number | undefined, code: (signal: () => AbortSignal) => T | Promise<T>): T | Promise<T> {
+export function runCode<T>(
+  parent: AbortSignal,
+  timeoutMs: number | undefined,
+  code: (signal: () => AbortSignal) => T | Promise<T>,
+): T | Promise<T> {
   parent.throwIfAborted()
   let limit: Limit | undefined
   const signal = (): AbortSignal => {
@@ -51,7 +63,10 @@ class Limit {
   constructor(parent: AbortSignal, timeoutMs: number) {
     this.#parent = parent
     parent.addEventListener('abort', this.#onAbort, { once: true })
-    this.#timer = setTimeout(() => this.#controller.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)), timeoutMs)
+    this.#timer = setTimeout(
+      () => this.#controller.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
+      timeoutMs,
+    )
   }
 
   get signal(): AbortSignal {
@@ -80,10 +95,13 @@ async function raceAbort<T>(signal: AbortSignal, result: Promise<T>): Promise<T>
 }
 
 export function failureOf(thrown: unknown): Failure {
-  if (thrown instanceof HandBack) return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
+  if (thrown instanceof HandBack)
+    return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
   const error = infoOf(thrown)
-  if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer')) return { outcome: 'timeout', error, thrown }
-  if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError) return { outcome: 'terminal', error, thrown }
+  if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer'))
+    return { outcome: 'timeout', error, thrown }
+  if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
+    return { outcome: 'terminal', error, thrown }
   const after = thrown instanceof RetryableError ? Number(thrown.retryAfterMs) : Number.NaN
   // NaN, as of a date that was not understood: the backoff decides.
   if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
@@ -94,7 +112,8 @@ export function failureOf(thrown: unknown): Failure {
 function infoOf(thrown: unknown): ErrorInfo {
   const code = thrown instanceof FlowStoneError ? thrown.code : codeOf(thrown)
   const message = messageOf(thrown).slice(0, MESSAGE_MAX)
-  const stack = thrown instanceof Error && typeof thrown.stack === 'string' ? thrown.stack.slice(0, STACK_MAX) : undefined
+  const stack =
+    thrown instanceof Error && typeof thrown.stack === 'string' ? thrown.stack.slice(0, STACK_MAX) : undefined
   return { code, message, ...(stack === undefined ? {} : { stack }) }
 }
 

@@ -44,11 +44,16 @@ export async function storeKeys(target: ScatterTarget, source: unknown): Promise
     return total ?? (await storeStream(target, list))
   }
   if (!isIterable(source)) {
-    throw new TerminalError(`scatter must return a list, an iterable or an async iterable of keys, got ${source === null ? 'null' : typeof source}`)
+    throw new TerminalError(
+      `scatter must return a list, an iterable or an async iterable of keys, got ${source === null ? 'null' : typeof source}`,
+    )
   }
   if (target.duplicates === 'allow') return await storeStream(target, source)
   const seen = new Seen(target.duplicates)
-  return await storeStream(target, Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen))
+  return await storeStream(
+    target,
+    Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen),
+  )
 }
 
 const LISTED_MAX = 10
@@ -78,7 +83,9 @@ class Seen {
   check(): void {
     if (this.#mode === 'drop' || this.#count === 0) return
     const more = this.#count > LISTED_MAX ? ` and ${this.#count - LISTED_MAX} more` : ''
-    throw new TerminalError(`the scatter function gave ${this.#count} duplicate key(s): ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`)
+    throw new TerminalError(
+      `the scatter function gave ${this.#count} duplicate key(s): ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`,
+    )
   }
 }
 
@@ -143,7 +150,8 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
 
 async function storeStream(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>): Promise<number> {
   await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
-  const iterator: AsyncIterator<unknown> | Iterator<unknown> = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
+  const iterator: AsyncIterator<unknown> | Iterator<unknown> =
+    Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   const buffer: { key: unknown; size: number }[] = []
   let bufferBytes = 0
   /** When the oldest key of the buffer came. */
@@ -184,14 +192,21 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   }
   /** Stores the first `count` keys of the buffer, or finds them stored. */
   const store = async (count: number): Promise<void> => {
-    const stored = await storeSlab(target, offset, buffer.slice(0, count).map(({ key }) => key))
+    const stored = await storeSlab(
+      target,
+      offset,
+      buffer.slice(0, count).map(({ key }) => key),
+    )
     if (stored !== undefined) {
       // Stored by an earlier attempt, perhaps cut elsewhere: compare just as many keys as it has.
       while (buffer.length < stored.count && !ended) await readOne()
-      const same = buffer.length >= stored.count && hashKeys(buffer.slice(0, stored.count).map(({ key }) => key)) === stored.hash
+      const same =
+        buffer.length >= stored.count && hashKeys(buffer.slice(0, stored.count).map(({ key }) => key)) === stored.hash
       if (!same) {
         const range = `${offset} to ${offset + stored.count - 1}`
-        throw new TerminalError(`the scatter function gave other keys than its earlier attempt at positions ${range}; it must give the same keys each time it is called`)
+        throw new TerminalError(
+          `the scatter function gave other keys than its earlier attempt at positions ${range}; it must give the same keys each time it is called`,
+        )
       }
     }
     const done = buffer.splice(0, stored?.count ?? count)
@@ -221,10 +236,16 @@ async function refuseRest(target: ScatterTarget, offset: number): Promise<void> 
   const { names, p, run, asset } = target
   const subject = names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
   if (!(await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject })))) return
-  throw new TerminalError(`the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`)
+  throw new TerminalError(
+    `the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`,
+  )
 }
 
-async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[]): Promise<{ count: number; hash: string } | undefined> {
+async function storeSlab(
+  target: ScatterTarget,
+  offset: number,
+  keys: unknown[],
+): Promise<{ count: number; hash: string } | undefined> {
   const entry = factEntry(target.names, target.p, itemsFact(target, offset, keys))
   try {
     await target.log.append(entry)
@@ -232,9 +253,15 @@ async function storeSlab(target: ScatterTarget, offset: number, keys: unknown[])
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
   }
-  const message = await target.connection.read((nc) => leaderGet(nc, target.names.log(target.p), { last_by_subj: entry.subject }))
+  const message = await target.connection.read((nc) =>
+    leaderGet(nc, target.names.log(target.p), { last_by_subj: entry.subject }),
+  )
   const fact = message && factOf(target.names, target.p, message)
-  if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`)
+  if (fact?.name !== 'scatter.items')
+    throw new FlowStoneError(
+      'missing_items',
+      `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`,
+    )
   return { count: fact.data.count, hash: fact.data.hash }
 }
 
@@ -245,7 +272,9 @@ async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
   const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
   const fact = message && factOf(names, p, message)
   if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
-    throw new TerminalError(`the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`)
+    throw new TerminalError(
+      `the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`,
+    )
   }
 }
 
@@ -262,7 +291,10 @@ async function ignoreConflict(appending: Promise<unknown>): Promise<boolean> {
 
 function sizeOfKey(key: unknown, position: number): number {
   const size = measure(key, `key[${position}]`)
-  if (size > SLAB_BYTES) throw new InvalidError(`key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`)
+  if (size > SLAB_BYTES)
+    throw new InvalidError(
+      `key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`,
+    )
   return size
 }
 
@@ -276,7 +308,11 @@ function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft 
 
 function itemsFact({ run, asset }: ScatterTarget, offset: number, list: unknown[]): FactDraft {
   const keys = encodeMsgpack(list)
-  return { name: 'scatter.items', ids: { run, asset, offset: String(offset) }, data: { count: list.length, keys, hash: hashBytes64(keys) } }
+  return {
+    name: 'scatter.items',
+    ids: { run, asset, offset: String(offset) },
+    data: { count: list.length, keys, hash: hashBytes64(keys) },
+  }
 }
 
 function sizedFact({ run, asset }: ScatterTarget, total: number): FactDraft {

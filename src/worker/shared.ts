@@ -22,7 +22,13 @@ export interface WorkerShared {
   readonly workOf: (p: number) => Appender
 }
 
-export function contextOf(shared: WorkerShared, task: Task, asset: AnyAsset, signal: () => AbortSignal, key: string): AssetContext {
+export function contextOf(
+  shared: WorkerShared,
+  task: Task,
+  asset: AnyAsset,
+  signal: () => AbortSignal,
+  key: string,
+): AssetContext {
   return {
     run: task.run,
     asset: asset.name,

@@ -41,7 +41,14 @@ class Recent<T> {
 
 export function factOf(names: Names, p: number, message: StoredMessage): Fact {
   const path = names.factPath(message.subject) ?? ''
-  return decodeFact({ path, payload: message.payload, contentType: message.headers.get('Content-Type'), p, seq: message.seq, timeMs: message.timeMs })
+  return decodeFact({
+    path,
+    payload: message.payload,
+    contentType: message.headers.get('Content-Type'),
+    p,
+    seq: message.seq,
+    timeMs: message.timeMs,
+  })
 }
 
 /** As the engine does: what is no fact of ours is stepped over. */
@@ -59,7 +66,8 @@ export async function loadValueAt(connection: Connection, names: Names, io: Io, 
   const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }))
   if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
   const fact = factOf(names, at.p, message)
-  if (fact.name !== 'asset.materialized') throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
+  if (fact.name !== 'asset.materialized')
+    throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
   return io.load(fact.data.value)
 }
 
@@ -86,7 +94,9 @@ export class Values {
   async deps(deps: Readonly<Record<string, ValueAt>>): Promise<Record<string, unknown>> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
-        const value = await this.#values.get(`${at.p}:${at.seq}`, () => loadValueAt(this.#connection, this.#names, this.#io, at))
+        const value = await this.#values.get(`${at.p}:${at.seq}`, () =>
+          loadValueAt(this.#connection, this.#names, this.#io, at),
+        )
         return [name, value] as const
       }),
     )
@@ -98,7 +108,11 @@ export class Values {
       const subject = this.#names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
       const message = await this.#connection.read((nc) => directGet(nc, this.#names.log(p), { last_by_subj: subject }))
       const fact = message && factOf(this.#names, p, message)
-      if (fact?.name !== 'scatter.items') throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`)
+      if (fact?.name !== 'scatter.items')
+        throw new FlowStoneError(
+          'missing_items',
+          `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
+        )
       return { offset, keys: decodeList(fact.data.keys), hash: fact.data.hash }
     })
   }

@@ -80,28 +80,60 @@ export class Worker {
   readonly #toldOver = new Set<string>()
 
   private constructor(
-    parts: { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender; random: string },
+    parts: {
+      connection: Connection
+      topology: Topology
+      io: Io
+      logger: Logger
+      logOf: (p: number) => Appender
+      workOf: (p: number) => Appender
+      random: string
+    },
     pipelines: readonly Pipeline[],
     options: WorkerOptions,
   ) {
     const { connection, topology, io, logger, logOf, workOf } = parts
     const concurrency = options.concurrency ?? 10
-    if (!Number.isInteger(concurrency) || concurrency < 1) throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
+    if (!Number.isInteger(concurrency) || concurrency < 1)
+      throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
     this.id = `worker-${hash64(parts.random).slice(0, 10)}`
     this.#topology = topology
     this.#logger = logger
     this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? '30s')
     this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? '30s')
-    if (this.#ackWaitMs < 500) throw new InvalidError('worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work')
+    if (this.#ackWaitMs < 500)
+      throw new InvalidError(
+        'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
+      )
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wake?.())
     const values = new Values(connection, topology.names, io)
-    this.#shared = { id: this.id, connection, names: topology.names, io, values, logger, resources: options.resources ?? {}, slots, logOf, workOf }
-    for (const { name, assets } of pipelines) for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
+    this.#shared = {
+      id: this.id,
+      connection,
+      names: topology.names,
+      io,
+      values,
+      logger,
+      resources: options.resources ?? {},
+      slots,
+      logOf,
+      workOf,
+    }
+    for (const { name, assets } of pipelines)
+      for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
   }
 
   static async start(
-    parts: { connection: Connection; topology: Topology; io: Io; logger: Logger; logOf: (p: number) => Appender; workOf: (p: number) => Appender; random: string },
+    parts: {
+      connection: Connection
+      topology: Topology
+      io: Io
+      logger: Logger
+      logOf: (p: number) => Appender
+      workOf: (p: number) => Appender
+      random: string
+    },
     pipelines: readonly Pipeline[],
     options: WorkerOptions = {},
   ): Promise<Worker> {
@@ -123,10 +155,12 @@ export class Worker {
         }
       }
     }
-    if (wanted.size === 0) throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
+    if (wanted.size === 0)
+      throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
     for (const { pipeline, queue, priority } of [...wanted.values()].toSorted((a, b) => a.priority - b.priority)) {
       const pullers: Puller[] = []
-      const ensure = (p: number): Promise<string> => ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
+      const ensure = (p: number): Promise<string> =>
+        ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
       for (let p = 0; p < this.#topology.partitions; p++) {
         const on = { delivery: (delivery: Delivery) => this.#receive(delivery), trouble: () => this.#wake?.() }
         pullers.push(new Puller(connection, names.work(p), await ensure(p), p, on))
@@ -157,7 +191,8 @@ export class Worker {
       }, this.#ackWaitMs / 3),
       setInterval(() => void this.#lookForAborts(), Math.max(1000, this.#ackWaitMs / 3)),
     ]
-    if (options.handleSignals) for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
+    if (options.handleSignals)
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
     void this.#pullLoop()
   }
 
@@ -209,7 +244,9 @@ export class Worker {
       let got = 0
       const levels = this.#levels()
       for (const pullers of levels) {
-        const counts = await Promise.all(pullers.map((puller) => puller.pull(Math.max(1, Math.ceil((want - got) / pullers.length)))))
+        const counts = await Promise.all(
+          pullers.map((puller) => puller.pull(Math.max(1, Math.ceil((want - got) / pullers.length)))),
+        )
         for (const count of counts) got += count
         if (got >= want || this.#draining) break
       }
@@ -223,14 +260,17 @@ export class Worker {
   /** What to pull from, the most urgent first: the queues' shared consumers, and the lanes that are open. */
   #levels(): Puller[][] {
     const levels = new Map<number, Puller[]>()
-    const add = (priority: number, pullers: readonly Puller[]): void => void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
+    const add = (priority: number, pullers: readonly Puller[]): void =>
+      void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
     for (const { priority, pullers } of this.#sources) add(priority, pullers)
     for (const { priority, puller } of this.#lanes?.open ?? []) add(priority, [puller])
     return [...levels].toSorted(([a], [b]) => a - b).map(([, pullers]) => pullers)
   }
 
   #troubled(): { puller: Puller; restore: Source['restore'] }[] {
-    return this.#sources.flatMap(({ pullers, restore }) => pullers.filter((puller) => puller.inTrouble).map((puller) => ({ puller, restore })))
+    return this.#sources.flatMap(({ pullers, restore }) =>
+      pullers.filter((puller) => puller.inTrouble).map((puller) => ({ puller, restore })),
+    )
   }
 
   /** A server that was started again may lack what it had not written, and somebody may have deleted a consumer. */
@@ -242,7 +282,10 @@ export class Worker {
       if (connection.isClosed) return
       for (const { puller, restore } of troubled) {
         await restore(puller).catch((error: unknown) => {
-          if (!warned && !connection.isClosed) this.#logger.warn(`a consumer on ${this.#shared.names.work(puller.p)} does not answer: ${messageOf(error)}; trying on`)
+          if (!warned && !connection.isClosed)
+            this.#logger.warn(
+              `a consumer on ${this.#shared.names.work(puller.p)} does not answer: ${messageOf(error)}; trying on`,
+            )
           warned = true
         })
       }
@@ -253,7 +296,12 @@ export class Worker {
   #room(): number {
     const { slots } = this.#shared
     // Short tasks end before the next ones could be asked for one by one.
-    const ahead = this.#lastTaskMs < SHORT_TASK_MS ? AHEAD_MAX - this.#held.size : this.#lastTaskMs < 100 && this.#held.size < AHEAD_MAX ? 1 : 0
+    const ahead =
+      this.#lastTaskMs < SHORT_TASK_MS
+        ? AHEAD_MAX - this.#held.size
+        : this.#lastTaskMs < 100 && this.#held.size < AHEAD_MAX
+          ? 1
+          : 0
     if (slots.waiting > 0 || slots.free === 0) return Math.max(0, ahead)
     return Math.max(1, ahead, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
   }
@@ -303,7 +351,9 @@ export class Worker {
     if (!asset || scatters !== (task.kind === 'lease' || task.kind === 'scatter' || task.kind === 'gather')) {
       // Else it would go round for ever once its run is cancelled.
       if (await this.#endOnLog(held.p, task)) return
-      throw new OtherVersion(`this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`)
+      throw new OtherVersion(
+        `this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`,
+      )
     }
     if (await this.#isOver(held, task)) return
     if (held.count > 1) {
@@ -330,7 +380,12 @@ export class Worker {
     // A retry's message is as young as its schedule's end, however long it waited.
     const retry = (task.kind === 'lease' ? task.ordinal : task.attempt) > 1
     const told = this.#toldOver.has(task.run) || this.#toldOver.has(barrier)
-    const fresh = held.count === 1 && held.ageMs < STALE_MS && !retry && !told && (task.kind !== 'lease' || this.#openBarriers.has(barrier))
+    const fresh =
+      held.count === 1 &&
+      held.ageMs < STALE_MS &&
+      !retry &&
+      !told &&
+      (task.kind !== 'lease' || this.#openBarriers.has(barrier))
     if (fresh) return false
     const over = await this.#endOnLog(held.p, task)
     if (!over && task.kind === 'lease') {
@@ -344,7 +399,9 @@ export class Worker {
     const { connection, names } = this.#shared
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
     const path = task.kind === 'lease' ? factPath('scatter.closed', ids) : `asset.${ids.asset}.${ids.run}.end.*`
-    return (await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))) !== undefined
+    return (
+      (await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))) !== undefined
+    )
   }
 
   /**
@@ -360,7 +417,11 @@ export class Worker {
       subject: names.taskSchedule(p, `${id}~back`),
       payload,
       ...(contentType === undefined ? {} : { contentType }),
-      headers: { 'Fs-Task': id, 'Nats-Schedule': `@at ${new Date(Date.now() + delayMs).toISOString()}`, 'Nats-Schedule-Target': subject },
+      headers: {
+        'Fs-Task': id,
+        'Nats-Schedule': `@at ${new Date(Date.now() + delayMs).toISOString()}`,
+        'Nats-Schedule-Target': subject,
+      },
     }
     try {
       await this.#shared.workOf(p).append(entry)
@@ -395,7 +456,9 @@ export class Worker {
     for (const held of this.#held.values()) {
       if (held.task.run !== run || (asset !== '' && held.task.asset !== asset)) continue
       this.#openBarriers.delete(`${run}.${held.task.asset}`)
-      held.abort.abort(new CancelledError(`the work was ended: ${asset === '' ? 'its run' : asset} is cancelled or has failed`))
+      held.abort.abort(
+        new CancelledError(`the work was ended: ${asset === '' ? 'its run' : asset} is cancelled or has failed`),
+      )
     }
   }
 
@@ -421,7 +484,8 @@ export class Worker {
   #abortLeases(run: string, asset: string): void {
     this.#openBarriers.delete(`${run}.${asset}`)
     for (const { task, abort } of this.#held.values()) {
-      if (task.kind === 'lease' && task.run === run && task.asset === asset) abort.abort(new CancelledError(`the scatter of ${asset} is closed`))
+      if (task.kind === 'lease' && task.run === run && task.asset === asset)
+        abort.abort(new CancelledError(`the scatter of ${asset} is closed`))
     }
   }
 }

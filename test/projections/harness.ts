@@ -311,7 +311,12 @@ export const RUN = runId(0, 'r1')
 export const RETRY = { maxAttempts: 3, backoffMinMs: 1000, backoffMaxMs: 60_000 }
 
 /** A scatter with the options that old logs have. */
-export const plainScatter: NonNullable<AssetSpec['scatter']> = { failureMode: 'all_or_nothing', threshold: { fraction: 0 }, strategy: 'individual', duplicates: 'allow' }
+export const plainScatter: NonNullable<AssetSpec['scatter']> = {
+  failureMode: 'all_or_nothing',
+  threshold: { fraction: 0 },
+  strategy: 'individual',
+  duplicates: 'allow',
+}
 
 export function spec(name: string, options: Partial<AssetSpec> = {}): AssetSpec {
   return { name, dependsOn: [], queue: 'default', priority: 1, retry: RETRY, ...options }

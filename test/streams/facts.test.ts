@@ -34,7 +34,12 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
         {
           name: 'a',
           dependsOn: ['b'],
-          scatter: { failureMode: 'all_or_nothing', threshold: { fraction: 0 }, strategy: 'individual', duplicates: 'allow' },
+          scatter: {
+            failureMode: 'all_or_nothing',
+            threshold: { fraction: 0 },
+            strategy: 'individual',
+            duplicates: 'allow',
+          },
           queue: 'q',
           priority: 3,
           timeoutMs: 1.5,
