@@ -25,6 +25,11 @@ export function hash64(text: string): string {
   return h64(text).toString(16).padStart(16, '0')
 }
 
+/** xxh64 with seed 0 of the UTF-8 bytes. */
+export function hashBigInt(text: string): bigint {
+  return h64(text)
+}
+
 /** xxh64 with seed 0 of bytes, as 16 hex digits. */
 export function hashBytes64(bytes: Uint8Array): string {
   return h64Raw(bytes).toString(16).padStart(16, '0')

@@ -7,7 +7,7 @@
  *     { path: '/a', n: 1 }   →  {"n":1,"path":"/a"}   →  87d5b8d0ecc58ccc
  */
 import { InvalidError } from './errors.ts'
-import { hash64 } from './ids.ts'
+import { hash64, hashBigInt } from './ids.ts'
 
 /** Throws InvalidError for what JSON cannot say: functions, cycles, NaN. */
 export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
@@ -30,16 +30,51 @@ export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
   if (key instanceof Date) return JSON.stringify(key.toISOString())
   if (key instanceof Uint8Array) return JSON.stringify(Buffer.from(key).toString('base64'))
   if (Array.isArray(key)) return `[${key.map((item, i) => canonicalKey(item, `${at}[${i}]`, depth + 1)).join(',')}]`
-  const members = Object.entries(key)
-    .filter(([, value]) => value !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
-    .map(([name, value]) => `${JSON.stringify(name)}:${canonicalKey(value, `${at}.${name}`, depth + 1)}`)
-  return `{${members.join(',')}}`
+  return canonicalObject(key, at, depth)
+}
+
+/** Written for speed: every key of every scatter comes through here. */
+function canonicalObject(key: object, at: string, depth: number): string {
+  const names = Object.keys(key)
+  let ordered = true
+  for (let i = 1; i < names.length; i++) {
+    // Already in order, as it mostly is, there is nothing to sort.
+    if ((names[i] ?? '') < (names[i - 1] ?? '')) {
+      names.sort()
+      ordered = false
+      break
+    }
+  }
+  // Plain members in order are what JSON.stringify makes canonical by itself, several times as fast.
+  if (ordered && names.every((name) => isPlain(Reflect.get(key, name)))) return JSON.stringify(key)
+  let text = '{'
+  for (const name of names) {
+    const value: unknown = Reflect.get(key, name)
+    if (value === undefined) continue
+    if (text.length > 1) text += ','
+    text += `${JSON.stringify(name)}:`
+    text +=
+      typeof value === 'string'
+        ? JSON.stringify(value)
+        : canonicalKey(value, at === '' ? '' : `${at}.${name}`, depth + 1)
+  }
+  return `${text}}`
+}
+
+function isPlain(value: unknown): boolean {
+  return (
+    typeof value === 'string' || typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value))
+  )
 }
 
 /** 16 hex digits: equal for keys that mean the same. */
 export function scatterKeyHash(key: unknown): string {
   return hash64(canonicalKey(key))
+}
+
+/** The same as a number, for sets of many. */
+export function scatterKeyNumber(key: unknown, at?: string): bigint {
+  return hashBigInt(canonicalKey(key, at))
 }
 
 export function sameKey(a: unknown, b: unknown): boolean {

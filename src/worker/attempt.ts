@@ -162,6 +162,7 @@ async function runPhase(
           worker,
           signal: signal(),
           duplicates: definition.spec.scatter?.duplicates ?? 'allow',
+          values: shared.values,
         }
         const origin = await originOf({
           connection,

@@ -9,17 +9,18 @@ import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
-import { type AssetName, hash64, hashBytes64, type RunId } from '../../streams/ids.ts'
-import { canonicalKey, HashSet } from '../../streams/keys.ts'
+import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
+import { canonicalKey, HashSet, scatterKeyNumber } from '../../streams/keys.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factOf } from './values.ts'
+import { factOf, type Values } from './values.ts'
 
 /** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
 const SLAB_BYTES = 200 * 1024
+const REMEMBERED_SLABS = 8
 const SLAB_KEYS = 20_000
 const SLAB_WAIT_MS = 100
 const LIST_BATCH_BYTES = 6 * 1024 * 1024
@@ -35,6 +36,7 @@ export interface ScatterTarget {
   readonly worker: string
   readonly signal: AbortSignal
   readonly duplicates: 'error' | 'drop' | 'allow'
+  readonly values: Values
 }
 
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
@@ -72,10 +74,9 @@ class Seen {
 
   isNew(key: unknown): boolean {
     const position = this.#position++
-    const text = canonicalKey(key, `key[${position}]`)
-    if (this.#hashes.add(BigInt(`0x${hash64(text)}`))) return true
+    if (this.#hashes.add(scatterKeyNumber(key, `key[${position}]`))) return true
     this.#count += 1
-    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${text.slice(0, 100)} (again at ${position})`)
+    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${canonicalKey(key).slice(0, 100)} (again at ${position})`)
     return false
   }
 
@@ -141,10 +142,20 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
   facts.push(sizedFact(target, list.length))
   try {
     await target.log.append(...facts.map((fact) => factEntry(target.names, target.p, fact)))
+    remember(target, slabs)
     return list.length
   } catch (error) {
     if (error instanceof ConflictError) return undefined
     throw error
+  }
+}
+
+/** The first of them are leased first; the cache holds a few. */
+function remember({ values, run, asset }: ScatterTarget, slabs: readonly Draft[]): void {
+  let offset = 0
+  for (const { keys } of slabs.slice(0, REMEMBERED_SLABS)) {
+    values.rememberSlab(run, asset, { offset, keys })
+    offset += keys.length
   }
 }
 

@@ -74,7 +74,6 @@ export async function loadValueAt(connection: Connection, names: Names, io: Io, 
 export interface Slab {
   readonly offset: number
   readonly keys: readonly unknown[]
-  readonly hash: string
 }
 
 export class Values {
@@ -103,6 +102,11 @@ export class Values {
     return Object.fromEntries(entries)
   }
 
+  /** Keys that this process stored itself need not be read again. */
+  rememberSlab(run: RunId, asset: AssetName, slab: Slab): void {
+    void this.#slabs.get(`${run}.${asset}.${slab.offset}`, () => Promise.resolve(slab))
+  }
+
   slab(p: number, run: RunId, asset: AssetName, offset: number): Promise<Slab> {
     return this.#slabs.get(`${run}.${asset}.${offset}`, async () => {
       const subject = this.#names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
@@ -113,7 +117,7 @@ export class Values {
           'missing_items',
           `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
         )
-      return { offset, keys: decodeList(fact.data.keys), hash: fact.data.hash }
+      return { offset, keys: decodeList(fact.data.keys) }
     })
   }
 }
