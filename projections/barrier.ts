@@ -19,19 +19,27 @@
 
 import type { Fact, FactOf } from '../streams/facts.ts'
 import type { AssetName } from '../streams/ids.ts'
-import type { AssetSpec, ErrorInfo, RetrySpec, ScatterStatus } from '../streams/schemas.ts'
-import type { LaneName } from '../streams/subjects.ts'
-import type { LeaseTask } from '../streams/tasks.ts'
+import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { backoffMs } from './backoff.ts'
-import { isDone, markDone, newSegment, segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
-import { type BarrierState, type Lease, type Refeed, type RunState, stateKey, type View } from './state.ts'
+import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
+import {
+  adapt,
+  cutSize,
+  endLease,
+  fixedWindow,
+  instanceRetry,
+  laneOf,
+  leaseId,
+  leaseOne,
+  newLease,
+  parseLeaseId,
+  returnOne,
+  WINDOW_MAX,
+} from './lease.ts'
+import { type BarrierState, stateKey, type View } from './state.ts'
 
 export const SLABS_PER_CHUNK = 256
-
-/** A lease should take a worker about this long. */
-const LEASE_TARGET_MS = 60
-export const LEASE_SIZE_MAX = 1000
 const LEASE_SIZE_START = 16
 const WINDOW_START = 8
 /** Fewest instances out at a time, so that the first leases, and short ones of slow instances, reach every slot of a few workers. */
@@ -42,35 +50,8 @@ export const AGAIN_MAX = 2048
 const REFEED_MAX = 2048
 /** Ranges of `refeed` that one fact may feed from: so far needs() loads. */
 export const REFEED_STEP = 4
-/** The shortest lease worth its messages, near the end of a scatter. */
-const LEASE_MIN_MS = 5
-const LEASE_MIN_UNKNOWN = 8
-/** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
-export const WINDOW_MAX = 4096
-/** A lease that waited less than this on WORK shows that workers have room. */
-const IDLE_WAIT_MS = 50
 /** Most separate stretches of failed instances that wait for the first pass to be over; the document must stay small. */
 export const PARKED_MAX = 4096
-const WORKER_SEEN_MS = 60_000
-
-export interface BarrierContext {
-  readonly view: View
-  /** The segments that this step reads and writes, taken from the view once and put back once. */
-  readonly bits?: Bits
-  readonly run: RunState
-  readonly spec: AssetSpec
-}
-
-export function leaseId(from: number, to: number, ordinal: number): string {
-  return `${from}-${to}-${ordinal}`
-}
-
-export function parseLeaseId(id: string): { from: number; to: number; ordinal: number } | undefined {
-  const match = /^(\d{1,15})-(\d{1,15})-(\d{1,9})$/.exec(id)
-  const [from = 0, to = 0, ordinal = 0] = match?.slice(1).map(Number) ?? []
-  // Wider ones are never cut, and would reach beyond the segments that needs() loads.
-  return to > from && to - from <= LEASE_SIZE_MAX && ordinal >= 1 ? { from, to, ordinal } : undefined
-}
 
 export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Command[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
@@ -105,12 +86,6 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   lanes.lanes[`${lane.run}.${lane.asset}`] = { priority: lane.priority, maxConcurrent }
   view.put(lanesKey, lanes)
   return [{ do: 'open_lane', lane, maxConcurrent }]
-}
-
-export function laneOf(run: RunState, spec: AssetSpec): LaneName {
-  const queue = spec.scatter?.queue ?? spec.queue
-  const priority = spec.scatter?.priority ?? spec.priority
-  return { pipeline: run.pipeline, queue, priority, run: run.id, asset: spec.name }
 }
 
 type BarrierFact = FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>
@@ -151,48 +126,6 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
   else commands.push(...feed(context, barrier, fact.timeMs))
   bits.put()
   return commands
-}
-
-class Bits {
-  readonly #view: View
-  readonly #barrier: BarrierState
-  readonly #segments = new Map<number, Uint8Array>()
-  readonly #changed = new Set<number>()
-
-  constructor(view: View, barrier: BarrierState) {
-    this.#view = view
-    this.#barrier = barrier
-  }
-
-  isDone(index: number): boolean {
-    return isDone(this.#segment(segmentOf(index)), index)
-  }
-
-  mark(index: number, failed: boolean): void {
-    const n = segmentOf(index)
-    this.#segments.set(n, markDone(this.#segment(n), index, failed))
-    this.#changed.add(n)
-  }
-
-  put(): void {
-    for (const n of this.#changed) {
-      const segment = this.#segments.get(n)
-      if (segment) this.#view.put(this.#key(n), segment)
-    }
-  }
-
-  #segment(n: number): Uint8Array {
-    let segment = this.#segments.get(n)
-    if (!segment) {
-      segment = this.#view.get(this.#key(n)) ?? newSegment()
-      this.#segments.set(n, segment)
-    }
-    return segment
-  }
-
-  #key(n: number): ReturnType<typeof stateKey.segment> {
-    return stateKey.segment(this.#barrier.run, this.#barrier.asset, n)
-  }
 }
 
 /** scatter.closed: the last word. */
@@ -241,11 +174,6 @@ export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus
       },
     },
   }
-}
-
-/** How instances of an asset are retried: their own rule where there is one, else the asset's. */
-export function instanceRetry(spec: AssetSpec): RetrySpec {
-  return spec.scatter?.retry ?? spec.retry
 }
 
 /**
@@ -422,26 +350,6 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   return []
 }
 
-/**
- * Adds one instance that waits to be leased again. A range holds all of its instances that are not done, and begins and ends with one: so it grows over what is done,
- * and a lease leaves a few ranges, however its failures are strewn.
- */
-function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refeed): void {
-  const last = ranges.at(-1)
-  const alike = last && last.slab === one.slab && last.ordinal === one.ordinal && last.failures === one.failures
-  if (!alike || one.from < last.to || one.to - last.from > LEASE_SIZE_MAX || !allDone(context, last.to, one.from)) {
-    ranges.push(one)
-    return
-  }
-  last.to = one.to
-  if (one.dueMs !== undefined) last.dueMs = Math.max(last.dueMs ?? 0, one.dueMs)
-}
-
-function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
-  for (let index = from; index < to; index++) if (!bits?.isDone(index)) return false
-  return true
-}
-
 /** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
 function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
   const { parked } = barrier
@@ -505,157 +413,4 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
 function slabAt(view: View, barrier: BarrierState): [number, number] | undefined {
   const chunk = view.get(stateKey.slabs(barrier.run, barrier.asset, Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)))
   return chunk?.slabs[barrier.fedSlab % SLABS_PER_CHUNK]
-}
-
-/** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. */
-function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
-  const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
-  const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
-  const worthwhile =
-    barrier.perInstanceMs === undefined
-      ? LEASE_MIN_UNKNOWN
-      : Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs, 0.01))
-  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
-}
-
-/** With maxConcurrent the number of leases out is not found out but given. */
-function fixedWindow({ spec }: BarrierContext): boolean {
-  return spec.scatter?.maxConcurrent !== undefined
-}
-
-function adapt(barrier: BarrierState, lease: Lease, size: number, heldMs: number, nowMs: number, fixed: boolean): void {
-  const per = heldMs / size
-  barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
-  const ideal = Math.floor(LEASE_TARGET_MS / Math.max(barrier.perInstanceMs, 0.01))
-  barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
-  const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
-  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixed) barrier.window += 1
-  for (const [worker, seenMs] of Object.entries(barrier.workers))
-    if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
-}
-
-function leaseOne(
-  context: BarrierContext,
-  barrier: BarrierState,
-  index: number,
-  slab: number,
-  ordinal: number,
-  failures: number,
-  nowMs: number,
-  waitMs: number,
-): Command {
-  barrier.again[index] = [ordinal, failures, slab]
-  return newLease(context, barrier, { from: index, to: index + 1, slab, ordinal, failures }, nowMs, waitMs)
-}
-
-function newLease(
-  context: BarrierContext,
-  barrier: BarrierState,
-  cut: { from: number; to: number; slab: number; ordinal: number; failures: number },
-  nowMs: number,
-  waitMs: number,
-): Command {
-  const lease: Lease = { left: cut.to - cut.from, slab: cut.slab, fedMs: nowMs, failures: cut.failures }
-  if (waitMs > 0) {
-    lease.dueMs = nowMs + waitMs
-    barrier.delayed += 1
-  }
-  const id = leaseId(cut.from, cut.to, cut.ordinal)
-  barrier.leases[id] = lease
-  return leaseCommand(context, barrier, id)
-}
-
-/** The task of a lease that is out. Also used to enqueue it again when it got lost. */
-export function leaseCommand(
-  { run, spec }: Pick<BarrierContext, 'run' | 'spec'>,
-  barrier: BarrierState,
-  id: string,
-): Command {
-  const lease = barrier.leases[id]
-  const range = parseLeaseId(id)
-  if (!lease || !range) throw new Error(`no lease ${id}`)
-  const task: LeaseTask = {
-    kind: 'lease',
-    id: `${barrier.run}.${barrier.asset}.${id}`,
-    run: barrier.run,
-    asset: barrier.asset,
-    pipeline: run.pipeline,
-    version: run.version,
-    ...(run.partition === undefined ? {} : { partition: run.partition }),
-    deps: depsOf(run, spec),
-    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
-    from: range.from,
-    to: range.to,
-    slab: lease.slab,
-    lease: id,
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
-    ordinal: range.ordinal,
-    attempt: lease.failures + 1,
-    maxAttempts: instanceRetry(spec).maxAttempts,
-  }
-  return {
-    do: 'task',
-    task,
-    queue: spec.scatter?.queue ?? spec.queue,
-    priority: spec.scatter?.priority ?? spec.priority,
-    ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
-  }
-}
-
-export function depsOf(run: RunState, spec: AssetSpec): LeaseTask['deps'] {
-  const deps: LeaseTask['deps'] = {}
-  for (const name of spec.dependsOn) {
-    const value = run.assets[name]?.value
-    if (value) deps[name] = value
-  }
-  return deps
-}
-
-function returnOne(barrier: BarrierState, id: string): void {
-  const lease = barrier.leases[id]
-  if (!lease) return
-  lease.left -= 1
-  if (lease.left <= 0) endLease(barrier, id)
-}
-
-function endLease(barrier: BarrierState, id: string): void {
-  const lease = barrier.leases[id]
-  if (!lease) return
-  if (lease.dueMs !== undefined) barrier.delayed -= 1
-  delete barrier.leases[id]
-}
-
-/** Whether an instance waits to be leased again, whatever its older leases still say. */
-function isDue(barrier: BarrierState, index: number): boolean {
-  const holds = (range: Refeed): boolean => index >= range.from && index < range.to
-  return barrier.refeed.some(holds) || (barrier.parked?.some(holds) ?? false)
-}
-
-/** False when it was not there. */
-function dropFromWaiting(context: BarrierContext, barrier: BarrierState, index: number): boolean {
-  for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
-    const at = ranges.findIndex((range) => index >= range.from && index < range.to)
-    const range = ranges[at]
-    if (!range) continue
-    const isDone = (i: number): boolean => context.bits?.isDone(i) ?? false
-    let left = index
-    while (left > range.from && isDone(left - 1)) left -= 1
-    let right = index + 1
-    while (right < range.to && isDone(right)) right += 1
-    const parts = [
-      { ...range, to: left },
-      { ...range, from: right },
-    ].filter((part) => part.from < part.to)
-    ranges.splice(at, 1, ...parts)
-    return true
-  }
-  return false
-}
-
-/** Sets an instance's bit; false if it was set already. */
-function markOnce({ bits }: BarrierContext, index: number, failed: boolean): boolean {
-  if (!bits || bits.isDone(index)) return false
-  bits.mark(index, failed)
-  return true
 }

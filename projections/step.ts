@@ -3,17 +3,10 @@
  * the same commands, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
-import {
-  closeBarrier,
-  LEASE_SIZE_MAX,
-  parseLeaseId,
-  REFEED_STEP,
-  SLABS_PER_CHUNK,
-  startBarrier,
-  stepBarrier,
-} from './barrier.ts'
+import { closeBarrier, REFEED_STEP, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
+import { LEASE_SIZE_MAX, parseLeaseId } from './lease.ts'
 import {
   cancelRun,
   cancelScatter,

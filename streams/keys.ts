@@ -27,7 +27,10 @@ export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
       throw new InvalidError(`${at} is a ${typeof key}; a key is made of text, numbers, booleans, lists and objects`)
   }
   if (key === null) return 'null'
-  if (key instanceof Date) return JSON.stringify(key.toISOString())
+  if (key instanceof Date) {
+    if (Number.isNaN(key.getTime())) throw new InvalidError(`${at} is an invalid date`)
+    return JSON.stringify(key.toISOString())
+  }
   if (key instanceof Uint8Array) return JSON.stringify(Buffer.from(key).toString('base64'))
   if (Array.isArray(key)) return `[${key.map((item, i) => canonicalKey(item, `${at}[${i}]`, depth + 1)).join(',')}]`
   return canonicalObject(key, at, depth)

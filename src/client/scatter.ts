@@ -1,6 +1,7 @@
 /** `flow.scatter`: look into a scatter and act on it, by id (`<run id>.<asset>`). */
-import { parseLeaseId } from '../../projections/barrier.ts'
+
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
+import { parseLeaseId } from '../../projections/lease.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'

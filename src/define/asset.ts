@@ -266,7 +266,7 @@ function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterS
   const at = `${asset}: scatterOptions`
   refuseUnknown(at, options, INSTANCE_ALLOWED)
   const { failureThreshold = 0, queue, priority, timeout } = options
-  const count = typeof failureThreshold === 'object' ? failureThreshold.count : undefined
+  const count = typeof failureThreshold === 'object' ? failureThreshold?.count : undefined
   if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
     throw new InvalidError(
       `${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`,

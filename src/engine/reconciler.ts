@@ -6,8 +6,8 @@
  * after the look at WORK, is lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
-import { leaseCommand } from '../../projections/barrier.ts'
 import type { Command } from '../../projections/commands.ts'
+import { leaseCommand } from '../../projections/lease.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { specOf, stateKey } from '../../projections/state.ts'
 import { messageOf } from '../../streams/errors.ts'

@@ -1,6 +1,7 @@
 /** What a barrier should be, told without leases: of each instance only which execution is current and how many have failed. And what must hold at every sequence. */
-import { parseLeaseId } from '../../projections/barrier.ts'
+
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/bits.ts'
+import { parseLeaseId } from '../../projections/lease.ts'
 import { stateKey } from '../../projections/state.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { barrierOf, RUN, type Sim } from './harness.ts'

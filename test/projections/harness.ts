@@ -2,8 +2,9 @@
  * The log, the state bucket and WORK, in memory: the engine's loop without a server. Facts travel as bytes, a taken place is refused as the server refuses
  * it, documents live in memory and, as of the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
  */
-import { leaseCommand } from '../../projections/barrier.ts'
+
 import type { Command } from '../../projections/commands.ts'
+import { leaseCommand } from '../../projections/lease.ts'
 import { planRun } from '../../projections/plan.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
