@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, stream } from './programs/pipelines.ts'
-import { type Child, startRig } from './rig.ts'
+import { type Child, pair, startRig } from './rig.ts'
 
 /** Longest time without an engine that is at work. The claim's time to live is 2 s, and 200 ms of patience come on top. */
 const TAKE_OVER_MAX_MS = 3000
@@ -13,9 +13,7 @@ function tookOverAfter(killedMs: number, heir: Child): number {
 describe('an engine that is killed', () => {
   test.each([100, 2500, 4600])('when %i instances are done is followed by its standby', async (done) => {
     await using rig = await startRig()
-    const victim = await rig.engine()
-    const heir = await rig.start('engine')
-    await rig.start('worker')
+    const { victim, heir } = await pair(rig)
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', done)
     expect(heir.of('engine.active')).toEqual([])
@@ -30,9 +28,7 @@ describe('an engine that is killed', () => {
 
   test('while keys still come in is followed by its standby, and that one by the next', async () => {
     await using rig = await startRig()
-    const first = await rig.engine()
-    const second = await rig.start('engine')
-    await rig.start('worker')
+    const { victim: first, heir: second } = await pair(rig)
     const run = await rig.materialize(stream)
     await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 2)
     await first.kill()
@@ -46,8 +42,7 @@ describe('an engine that is killed', () => {
 
   test('with nobody else there is followed by one that is started later', async () => {
     await using rig = await startRig()
-    const worker = await rig.start('worker')
-    const victim = await rig.engine()
+    const [worker, victim] = await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', 1000)
     await victim.kill()
@@ -65,10 +60,9 @@ describe('an engine that is killed', () => {
 
   test('with all three partitions is followed by its standby in all three', async () => {
     await using rig = await startRig({ partitions: 3 })
-    const victim = await rig.engine()
-    const heir = await rig.start('engine')
-    await Promise.all([rig.start('worker'), rig.start('worker')])
-    const runs = await Promise.all(Array.from({ length: 6 }, () => rig.materialize(list)))
+    const { victim, heir } = await pair(rig)
+    await rig.start('worker')
+    const runs = await Promise.all(Array.from({ length: 4 }, () => rig.materialize(list)))
     expect(new Set(runs.map(({ id }) => id.split('-')[0])).size).toBeGreaterThan(1)
     const done = async (): Promise<boolean> =>
       (await Promise.all(runs.map((run) => rig.barrier(run, 'list')))).every(
@@ -86,9 +80,7 @@ describe('an engine that is killed', () => {
 
 test('an engine that was stopped changes nothing when it wakes up, stands by, and takes over when the other one is killed', async () => {
   await using rig = await startRig()
-  const sleeper = await rig.engine()
-  const heir = await rig.start('engine')
-  await rig.start('worker')
+  const { victim: sleeper, heir } = await pair(rig)
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 1500)
   sleeper.signal('SIGSTOP')

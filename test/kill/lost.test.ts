@@ -45,7 +45,7 @@ describe('code that kills its worker', () => {
     expect(died).toBe(3)
     expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
     // Which instance is named is not sure: whatever a worker held beside the poison is lost with it, and counts an attempt too.
-    expect(await rig.barrier(run, 'poison')).toMatchObject({ status: 'failed', failed: 1 })
+    expect(await rig.barrier(run, 'poison')).toMatchObject({ status: 'failed', error: { code: 'worker_lost' } })
     await rig.expectStateIsFold()
   })
 
@@ -72,8 +72,7 @@ describe('code that kills its worker', () => {
 describe('what gets lost on WORK', () => {
   test('tasks that were purged are enqueued again by the reconciler, and the run ends', async () => {
     await using rig = await startRig()
-    const engine = await rig.engine({ reconcileMs: 500 })
-    const worker = await rig.start('worker')
+    const [engine, worker] = await Promise.all([rig.engine({ reconcileMs: 500 }), rig.start('worker')])
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', 500)
     // Stopped, so that the purge finds tasks that nobody has in hands, and some that somebody has.
@@ -88,8 +87,7 @@ describe('what gets lost on WORK', () => {
 
   test('a consumer that was deleted is made again by the workers', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    const workers = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', 500)
     const jsm = await jetstreamManager(rig.nc)

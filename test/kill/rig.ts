@@ -258,6 +258,12 @@ export class Rig implements AsyncDisposable {
   }
 }
 
+/** An engine at work, one that stands by for it, and a worker. */
+export async function pair(rig: Rig): Promise<{ victim: Child; heir: Child }> {
+  const [victim] = await Promise.all([rig.engine(), rig.start('worker')])
+  return { victim, heir: await rig.start('engine') }
+}
+
 export async function startRig(options: { partitions?: number } = {}): Promise<Rig> {
   const scratch = scratchFolder()
   const server = await startServer({ dir: join(scratch.path, 'nats') })

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, SUM, slowGather, stream } from './programs/pipelines.ts'
-import { type Rig, startRig } from './rig.ts'
+import { pair, type Rig, startRig } from './rig.ts'
 
 /** From the start of the new server to the first lease that is done again. */
 async function gapAfterRestart(rig: Rig, worker: { of(event: string): readonly { atMs: number }[] }): Promise<number> {
@@ -49,8 +49,7 @@ describe('a server that is killed and started again', () => {
 
   test('while keys still come in: none is left out, none is there twice', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    await rig.start('worker')
+    await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
     await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 2)
     await rig.killServer()
@@ -61,8 +60,7 @@ describe('a server that is killed and started again', () => {
 
   test('during a gather', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    await rig.start('worker')
+    await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(slowGather)
     await until('the gather has begun', () => rig.noted().includes('gather'), 20_000)
     await rig.killServer()
@@ -73,8 +71,7 @@ describe('a server that is killed and started again', () => {
 
   test('while a client in another process waits', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    await rig.start('worker')
+    await Promise.all([rig.start('worker'), rig.engine()])
     const waiter = await rig.start('waiter')
     const run = rig.flow.run(String(waiter.of('ready')[0]?.run))
     await rig.progress(run, 'list', 1000)
@@ -88,9 +85,7 @@ describe('a server that is killed and started again', () => {
 
 test('a server that is killed while the standby takes over, and the engine before it is dead, is no end either', async () => {
   await using rig = await startRig()
-  const victim = await rig.engine()
-  const heir = await rig.start('engine')
-  await rig.start('worker')
+  const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 2000)
   await victim.kill()
@@ -103,9 +98,7 @@ test('a server that is killed while the standby takes over, and the engine befor
 
 test('a server that is killed together with the engine at work leaves all to the standby', async () => {
   await using rig = await startRig()
-  const victim = await rig.engine()
-  const heir = await rig.start('engine')
-  await rig.start('worker')
+  const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 2000)
   await Promise.all([victim.kill(), rig.killServer()])

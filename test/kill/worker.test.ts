@@ -1,13 +1,12 @@
 import { describe, expect, test } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, slow, slowGather, stream } from './programs/pipelines.ts'
-import { startRig } from './rig.ts'
+import { type Child, startRig } from './rig.ts'
 
 describe('a worker that is killed', () => {
   test.each([200, 2500, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
     await using rig = await startRig()
-    await rig.engine()
-    const [victim] = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
     await rig.progress(run, 'list', done)
     await victim.kill()
@@ -31,8 +30,7 @@ describe('a worker that is killed', () => {
 
   test('between two slabs of its scatter function leaves no key out and none twice', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    const victim = await rig.start('worker')
+    const [victim] = await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
     await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 3)
     await victim.kill()
@@ -45,11 +43,12 @@ describe('a worker that is killed', () => {
 
   test('during its gather leaves that to the other one', async () => {
     await using rig = await startRig()
-    await rig.engine()
-    const workers = await Promise.all([rig.start('worker'), rig.start('worker')])
+    const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(slowGather)
-    await until('the gather has begun', () => rig.noted().includes('gather'), 20_000)
-    const victim = workers.find((worker) => worker.of('materialization.start').some(({ phase }) => phase === 'gather'))
+    const gathers = (worker: Child): boolean =>
+      worker.of('materialization.start').some(({ phase }) => phase === 'gather')
+    await until('the gather has begun', () => workers.some(gathers) && rig.noted().includes('gather'), 20_000)
+    const victim = workers.find(gathers)
     await victim?.kill()
     expect(victim).toBeDefined()
     await rig.expectWhole(run, 'slow_gather')
@@ -60,8 +59,7 @@ describe('a worker that is killed', () => {
 
 test('a worker that was stopped, and wakes up after its leases were split, counts nothing twice', async () => {
   await using rig = await startRig()
-  await rig.engine()
-  const sleeper = await rig.start('worker')
+  const [sleeper] = await Promise.all([rig.start('worker'), rig.engine()])
   const run = await rig.materialize(slow)
   await until('it has leases in its hands', () => rig.noted().length >= 10)
   sleeper.signal('SIGSTOP')
