@@ -32,6 +32,9 @@ export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
     return JSON.stringify(key.toISOString())
   }
   if (key instanceof Uint8Array) return JSON.stringify(Buffer.from(key).toString('base64'))
+  if (key instanceof Map || key instanceof Set) {
+    throw new InvalidError(`${at} is a ${key.constructor.name}; turn it into an object or an array first`)
+  }
   if (Array.isArray(key)) return `[${key.map((item, i) => canonicalKey(item, `${at}[${i}]`, depth + 1)).join(',')}]`
   return canonicalObject(key, at, depth)
 }
@@ -49,7 +52,8 @@ function canonicalObject(key: object, at: string, depth: number): string {
     }
   }
   // Plain members in order are what JSON.stringify makes canonical by itself, several times as fast.
-  if (ordered && names.every((name) => isPlain(Reflect.get(key, name)))) return JSON.stringify(key)
+  if (ordered && !('toJSON' in key) && names.every((name) => isPlain(Reflect.get(key, name))))
+    return JSON.stringify(key)
   let text = '{'
   for (const name of names) {
     const value: unknown = Reflect.get(key, name)

@@ -1,5 +1,6 @@
 /** A run's facts, read back from the log in order, for audit and for explaining what happened. */
 import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import { decodeList } from '../../streams/codec.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -17,6 +18,13 @@ export interface HistoryEntry {
   readonly ids: Readonly<Record<string, string>>
   /** The fact's data, decoded and raised to today's version. */
   readonly data: Fact['data']
+}
+
+/** With the lists that the engine only carries (keys, values) decoded. */
+function readable(fact: Fact): Fact['data'] {
+  if (fact.name === 'scatter.items') return { ...fact.data, keys: [...decodeList(fact.data.keys)] }
+  if (fact.name === 'scatter.outcomes') return { ...fact.data, values: [...decodeList(fact.data.values)] }
+  return fact.data
 }
 
 export async function* history(connection: Connection, names: Names, run: string): AsyncGenerator<HistoryEntry> {
@@ -43,7 +51,8 @@ export async function* history(connection: Connection, names: Names, run: string
         payload: message.data,
         headers: headerMap(message.headers),
       })
-      if (fact) yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: fact.data }
+      if (fact)
+        yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: readable(fact) }
       if (message.seq >= end) return
     }
   } finally {

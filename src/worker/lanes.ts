@@ -8,9 +8,11 @@ import { z } from 'zod'
 import { type LanesState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { messageOf } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
 import { ensureLaneConsumer, type Topology } from '../../streams/topology.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Connection } from '../log/connection.ts'
+import { leaderGet } from '../log/nats.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Delivery, Puller } from './puller.ts'
 
@@ -121,6 +123,14 @@ export class Lanes {
     }
   }
 
+  async #isClosed({ p, run, asset }: OpenLane): Promise<boolean> {
+    const { connection, topology } = this.#options
+    const subject = topology.names.fact(p, factPath('scatter.closed', { run, asset }))
+    return (
+      (await connection.read((nc) => leaderGet(nc, topology.names.log(p), { last_by_subj: subject }))) !== undefined
+    )
+  }
+
   async #open(lane: OpenLane): Promise<void> {
     const key = `${lane.p}.${lane.run}.${lane.asset}`
     const there = this.#lanes.get(key)
@@ -129,6 +139,13 @@ export class Lanes {
     this.#opening.add(key)
     try {
       const jsm = await jetstreamManager(connection.nc)
+      // The document may lag behind the end, and a consumer made now would be nobody's.
+      if (await this.#isClosed(lane)) {
+        there?.puller.stop()
+        there?.puller.close()
+        this.#lanes.delete(key)
+        return
+      }
       const consumer = await ensureLaneConsumer(jsm, topology.names, lane.p, lane, lane.maxConcurrent, { ackWaitMs })
       if (this.#stopped) return
       if (there) {

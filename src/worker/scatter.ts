@@ -74,6 +74,8 @@ class Seen {
 
   isNew(key: unknown): boolean {
     const position = this.#position++
+    // Names the place of what no key can be, before the canonical form stumbles over it.
+    measure(key, `key[${position}]`)
     if (this.#hashes.add(scatterKeyNumber(key, `key[${position}]`))) return true
     this.#count += 1
     if (this.#twice.length < LISTED_MAX) this.#twice.push(`${canonicalKey(key).slice(0, 100)} (again at ${position})`)

@@ -85,7 +85,7 @@ describe('an instance that fails', () => {
 
   it('over its time limit fails with code timeout, by itself', async () => {
     const slow = asset('slow', {
-      timeout: '50ms',
+      scatterOptions: { timeout: '50ms' },
       retry: { maxAttempts: 2, backoff: '10ms' },
       scatter: () => range(5),
       execute: ({ scatterKey, attempt }) =>
