@@ -1,6 +1,7 @@
 /**
  * The raw ceiling of a scatter: the same streams, the same consumers and messages of the same shape at 50 instances a message, in one process, with nothing in
- * between: no barrier, no state, no codec, no user code.
+ * between: no barrier, no state, no checks, no user code. Each message is encoded by its sender and decoded by its receiver, as bare MessagePack: without that
+ * it would be no message but a blob, which no program could use.
  *
  *   task messages (50 keys each) → WORK → pulled → outcome messages (50 values each) → LOG → read and counted
  *
@@ -10,9 +11,8 @@ import { DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
 import type { Connection } from '../src/log/connection.ts'
 import { type Entry, publish, publishBatch } from '../src/log/nats.ts'
-import { encodeMsgpack } from '../streams/codec.ts'
-import { encodeFact } from '../streams/facts.ts'
-import { assetName, newRunId } from '../streams/ids.ts'
+import { CONTENT_TYPE, decodeMsgpack, encodeMsgpack } from '../streams/codec.ts'
+import { newRunId } from '../streams/ids.ts'
 import { ensureTaskConsumer, type Topology } from '../streams/topology.ts'
 import { instanceKey, instanceValue } from './payload.ts'
 
@@ -23,35 +23,31 @@ export async function rawScatter({ nc }: Connection, { names }: Topology, n: num
   const messages = Math.ceil(n / RAW_PER_MESSAGE)
   const run = newRunId(Date.now(), '0123456789abcdef', 1)
   const indices = Array.from({ length: RAW_PER_MESSAGE }, (_, i) => i)
-  const taskPayload = encodeMsgpack({
-    v: 1,
-    kind: 'lease',
-    run,
-    from: 0,
-    to: RAW_PER_MESSAGE,
-    keys: indices.map(instanceKey),
-  })
-  const outcomes = encodeFact({
-    name: 'scatter.outcomes',
-    ids: { run, asset: assetName('noop') },
-    data: {
-      lease: '0-50-1',
-      ordinal: 1,
-      worker: 'raw',
-      at: indices,
-      ms: indices.map(() => 0.01),
-      values: indices.map(instanceValue),
-    },
-  })
   const task = (i: number): Entry => ({
     subject: names.task(0, 'bench', 'default', 1),
-    payload: taskPayload,
-    contentType: 'application/msgpack',
+    payload: encodeMsgpack({
+      v: 1,
+      kind: 'lease',
+      run,
+      from: i * RAW_PER_MESSAGE,
+      to: (i + 1) * RAW_PER_MESSAGE,
+      keys: indices.map((k) => instanceKey(i * RAW_PER_MESSAGE + k)),
+    }),
+    contentType: CONTENT_TYPE.msgpack,
     msgId: `${run}.task.${i}`,
   })
   const outcome = (i: number): Entry => ({
     subject: names.fact(0, `scatter.${run}.noop.outcomes`),
-    ...outcomes,
+    payload: encodeMsgpack({
+      v: 1,
+      lease: `${i}`,
+      ordinal: 1,
+      worker: 'raw',
+      at: indices.map((k) => i * RAW_PER_MESSAGE + k),
+      ms: indices.map(() => 0.01),
+      values: indices.map((k) => instanceValue(i * RAW_PER_MESSAGE + k)),
+    }),
+    contentType: CONTENT_TYPE.msgpack,
     msgId: `${run}.outcome.${i}`,
   })
 
@@ -74,12 +70,14 @@ export async function rawScatter({ nc }: Connection, { names }: Topology, n: num
   const pulling = await work.consume({
     max_messages: 1000,
     callback: (message) => {
+      decodeMsgpack(message.data)
       facts.append(outcome(taken++)).then(() => message.ack(), reject)
     },
   })
   const reading = await log.consume({
     max_messages: 2000,
-    callback: () => {
+    callback: (message) => {
+      decodeMsgpack(message.data)
       count += 1
       if (count === messages) resolve()
     },

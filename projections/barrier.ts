@@ -43,7 +43,7 @@ export const SLABS_PER_CHUNK = 256
 const LEASE_SIZE_START = 16
 const WINDOW_START = 16
 /** Fewest instances out at a time, so that the first leases, and short ones of slow instances, reach every slot of a few workers. */
-const OPEN_MIN = 512
+export const OPEN_MIN = 512
 /** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
 export const AGAIN_MAX = 2048
 /** While this many ranges wait, nothing new is leased. */
