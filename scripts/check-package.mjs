@@ -19,9 +19,12 @@ const EXPORTS = {
     'TerminalError',
     'TimeoutError',
     'asset',
+    'canonicalKey',
     'connect',
     'memoryIo',
     'pipeline',
+    'sameKey',
+    'scatterKeyHash',
   ],
   'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
 }
