@@ -199,13 +199,16 @@ export class Scatters {
   async #findSettled(id: string): Promise<Found> {
     const { connection, names } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
+    const onLog = async (event: 'scatter.started' | 'scatter.closed'): Promise<boolean> => {
+      const subject = names.fact(p, factPath(event, { run, asset }))
+      return (await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) !== undefined
+    }
     for (let look = 1; ; look++) {
-      const found = await this.#find(id)
-      if (found.barrier.status !== 'open' || look > 50) return found
-      const closed = await leaderGet(connection.nc, names.log(p), {
-        last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })),
+      const found = await this.#find(id).catch(async (error: unknown) => {
+        if (look > 50 || !(await onLog('scatter.started'))) throw error
+        return undefined
       })
-      if (!closed) return found
+      if (found && (found.barrier.status !== 'open' || look > 50 || !(await onLog('scatter.closed')))) return found
       await connection.ready(20 * look)
     }
   }

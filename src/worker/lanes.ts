@@ -87,8 +87,8 @@ export class Lanes {
     if (!this.#options.connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
   }
 
-  close(): void {
-    for (const { puller } of this.#lanes.values()) puller.close()
+  async close(): Promise<void> {
+    await Promise.all([...this.#lanes.values()].map(({ puller }) => puller.close()))
     this.#lanes.clear()
   }
 
@@ -114,7 +114,7 @@ export class Lanes {
         // A consumer that is gone while its lane is not on the list was removed with it.
         if (found.has(key) || (Date.now() - lane.sinceMs < NOTE_GRACE_MS && !lane.puller.inTrouble)) continue
         lane.puller.stop()
-        lane.puller.close()
+        void lane.puller.close()
         this.#lanes.delete(key)
       }
     } catch (error) {
@@ -142,7 +142,7 @@ export class Lanes {
       // The document may lag behind the end, and a consumer made now would be nobody's.
       if (await this.#isClosed(lane)) {
         there?.puller.stop()
-        there?.puller.close()
+        void there?.puller.close()
         this.#lanes.delete(key)
         return
       }

@@ -108,8 +108,10 @@ export class Puller {
     this.#endQuick()
   }
 
-  close(): void {
-    if (!this.#connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
+  /** What the server has sent by now is still handed on; a delivery that nobody takes would come again only after `ackWait`, as if its worker had died. */
+  async close(): Promise<void> {
+    if (this.#connection.isClosed) return
+    await Promise.all(this.#subscriptions.map((subscription) => subscription.drain().catch(() => undefined)))
   }
 
   /** A message without a reply is a status of the server: nothing there (404), expired (408), or trouble. */

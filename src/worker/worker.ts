@@ -75,6 +75,7 @@ export class Worker {
   #tasksSize = 8
   #lastTaskMs = 1000
   #lanes: Lanes | undefined
+  readonly #puttingBack = new Set<Promise<void>>()
   readonly #openBarriers = new Set<string>()
   /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
   readonly #toldOver = new Set<string>()
@@ -216,8 +217,9 @@ export class Worker {
     while (this.#held.size > 0 && Date.now() < deadline) await this.#settled(deadline - Date.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && Date.now() < deadline + 10_000) await this.#settled(1000)
-    for (const { pullers } of this.#sources) for (const puller of pullers) puller.close()
-    this.#lanes?.close()
+    await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
+    await this.#lanes?.close()
+    await Promise.all(this.#puttingBack)
     for (const timer of this.#timers) clearInterval(timer)
     if (!this.#shared.connection.isClosed) this.#aborts?.unsubscribe()
   }
@@ -324,7 +326,8 @@ export class Worker {
     }
     const held = new Held(connection.nc, task, delivery)
     if (this.#draining) {
-      void this.#putBack(delivery, 0)
+      const putting = this.#putBack(delivery, 0).finally(() => this.#puttingBack.delete(putting))
+      this.#puttingBack.add(putting)
       return
     }
     this.#held.set(task.id, held)

@@ -45,6 +45,7 @@ describe('code that kills its worker', () => {
     expect(died).toBe(3)
     expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
     // Which instance is named is not sure: whatever a worker held beside the poison is lost with it, and counts an attempt too.
+    await until('the state says so', async () => (await rig.barrier(run, 'poison'))?.status !== 'open')
     expect(await rig.barrier(run, 'poison')).toMatchObject({ status: 'failed', error: { code: 'worker_lost' } })
     await rig.expectStateIsFold()
   })
