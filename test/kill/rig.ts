@@ -138,8 +138,9 @@ export class Rig implements AsyncDisposable {
     this.nc = await connectNats({ servers: this.#server.url })
   }
 
-  async materialize<V>(asset: { name: string } & AnyAsset): Promise<Run<V>> {
-    return (await this.flow.materialize(asset, { pipeline: kills })) as Run<V>
+  async materialize<V>(asset: { name: string } & AnyAsset, key?: string): Promise<Run<V>> {
+    const named = key === undefined ? {} : { key }
+    return (await this.flow.materialize(asset, { pipeline: kills, ...named })) as Run<V>
   }
 
   /** The barrier as the state bucket shows it. */
