@@ -59,6 +59,33 @@ export class TimeoutError extends FlowStoneError {
   }
 }
 
+/** A signal that a gate did not take. `reason` says why; */
+export class SignalRejectedError extends FlowStoneError {
+  readonly reason:
+    | 'malformed_token'
+    | 'invalid_signature'
+    | 'expired'
+    | 'not_found'
+    | 'already_signaled'
+    | 'cancelled'
+    | 'invalid_payload'
+
+  constructor(reason: SignalRejectedError['reason'], message: string, options?: { cause?: unknown }) {
+    super('signal_rejected', message, options)
+    this.reason = reason
+  }
+}
+
+/** A limit was not free in time. `retryAfterMs`: when it will have room, as far as is known. */
+export class RateLimitedError extends FlowStoneError {
+  readonly retryAfterMs: number | undefined
+
+  constructor(message: string, options?: { retryAfterMs?: number; cause?: unknown }) {
+    super('rate_limited', message, options)
+    this.retryAfterMs = options?.retryAfterMs
+  }
+}
+
 /** What an awaited run ended with when it did not succeed. `asset` is the one at fault. */
 export class RunFailedError extends FlowStoneError {
   readonly runId: string

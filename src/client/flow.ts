@@ -17,6 +17,7 @@ import { readDoc } from '../engine/store.ts'
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Appender } from '../log/appender.ts'
+import { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings } from '../log/connection.ts'
 import { directGet, leaderGet } from '../log/nats.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
@@ -55,7 +56,9 @@ export async function connect(options: ConnectOptions = {}): Promise<Flow> {
   const connection = await Connection.open(options)
   try {
     const topology = await ensureTopology(connection.nc, options)
-    return new Flow(connection, topology, options)
+    const clock = new ServerClock(connection, topology.names.log(0))
+    await clock.ready()
+    return new Flow(connection, topology, clock, options)
   } catch (error) {
     await connection.close()
     throw error
@@ -65,6 +68,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Flow> {
 export class Flow {
   readonly #connection: Connection
   readonly #topology: Topology
+  readonly #clock: ServerClock
   readonly #io: Io
   readonly #logger: Logger
   readonly #appenders = new Map<string, Appender>()
@@ -74,9 +78,10 @@ export class Flow {
   /** Look into scatters, and act on them. */
   readonly scatter: Scatters
 
-  constructor(connection: Connection, topology: Topology, options: ConnectOptions) {
+  constructor(connection: Connection, topology: Topology, clock: ServerClock, options: ConnectOptions) {
     this.#connection = connection
     this.#topology = topology
+    this.#clock = clock
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
     this.scatter = new Scatters(this.#runDeps())
@@ -285,6 +290,7 @@ export class Flow {
   #shared(): {
     connection: Connection
     topology: Topology
+    clock: ServerClock
     io: Io
     logger: Logger
     logOf: (p: number) => Appender
@@ -293,6 +299,7 @@ export class Flow {
     return {
       connection: this.#connection,
       topology: this.#topology,
+      clock: this.#clock,
       io: this.#io,
       logger: this.#logger,
       logOf: this.#logOf,
@@ -302,7 +309,7 @@ export class Flow {
 
   #runDeps(): RunDeps {
     const { names, partitions } = this.#topology
-    return { connection: this.#connection, names, partitions, io: this.#io, logOf: this.#logOf }
+    return { connection: this.#connection, names, partitions, clock: this.#clock, io: this.#io, logOf: this.#logOf }
   }
 
   readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p))

@@ -9,6 +9,7 @@ import { factEntry } from '../engine/dispatch.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet } from '../log/nats.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
@@ -52,6 +53,7 @@ export interface RunDeps {
   readonly partitions: number
   readonly connection: Connection
   readonly names: Names
+  readonly clock: ServerClock
   readonly io: Io
   readonly logOf: (p: number) => Appender
 }

@@ -79,7 +79,7 @@ export class Scatters {
   /** Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by some 50 ms. Throws `not_found`. */
   async status(id: string): Promise<ScatterStatus> {
     const { barrier, spec, queued } = await this.#find(id)
-    return statusOf(id, barrier, spec, queued, Date.now())
+    return statusOf(id, barrier, spec, queued, this.#deps.clock.now())
   }
 
   /** The scatters of a run. */

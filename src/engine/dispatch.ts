@@ -11,6 +11,7 @@ import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
 import type { LaneName, Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Entry } from '../log/nats.ts'
 import { readDoc, type Store } from './store.ts'
@@ -54,6 +55,7 @@ export interface DispatchContext {
   readonly names: Names
   readonly p: number
   readonly partitions: number
+  readonly clock: ServerClock
   readonly store: Store
   readonly log: Appender
   readonly work: Appender

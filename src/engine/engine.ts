@@ -2,6 +2,7 @@
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
 import { EnginePartition } from './partition.ts'
@@ -23,6 +24,7 @@ export function startEngine(
   shared: {
     connection: Connection
     topology: Topology
+    clock: ServerClock
     logger: Logger
     logOf: (p: number) => Appender
     workOf: (p: number) => Appender

@@ -18,6 +18,7 @@ import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { decodeFact, type Fact } from '../../streams/facts.ts'
 import type { Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { StoredMessage } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
@@ -40,6 +41,7 @@ export interface EnginePartitionOptions {
   readonly p: number
   readonly topology: Topology
   readonly connection: Connection
+  readonly clock: ServerClock
   readonly logger: Logger
   readonly logOf: (p: number) => Appender
   readonly workOf: (p: number) => Appender
@@ -109,14 +111,15 @@ export class EnginePartition {
   }
 
   async #work(claim: Claim): Promise<void> {
-    const { connection, topology, p, engine, logger } = this.#options
+    const { connection, topology, clock, p, engine, logger } = this.#options
     const { names, partitions } = topology
     const checkpointer = new Checkpointer(connection, names, p, engine)
     const from = await checkpointer.takeOver()
     const store = new Store(connection, names, p)
     const log = this.#options.logOf(p)
     const work = this.#options.workOf(p)
-    const context: DispatchContext = { connection, names, p, partitions, store, log, work, logOf: this.#options.logOf }
+    const { logOf } = this.#options
+    const context: DispatchContext = { connection, names, p, partitions, clock, store, log, work, logOf }
 
     const reader = new Reader(connection, names.log(p), from + 1)
     this.#reader = reader

@@ -73,7 +73,7 @@ export class Reconciler {
 
   async #reconcile(): Promise<void> {
     const { connection, names, p, work } = this.#context
-    const before = await this.#expected(Date.now() - GRACE_MS)
+    const before = await this.#expected(this.#context.clock.now() - GRACE_MS)
     if (before.size === 0) return
     const present = await this.#present()
     const { last } = await streamBounds(connection.nc, names.log(p))

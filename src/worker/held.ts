@@ -8,6 +8,7 @@ export class Held {
   readonly p: number
   readonly streamSeq: number
   readonly count: number
+  /** By the server's clock. */
   readonly ageMs: number
   readonly delivery: Delivery
   /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
@@ -16,14 +17,14 @@ export class Held {
   readonly #nc: NatsConnection
   #answered = false
 
-  constructor(nc: NatsConnection, task: Task, delivery: Delivery) {
+  constructor(nc: NatsConnection, task: Task, delivery: Delivery, nowMs: number) {
     this.#nc = nc
     this.task = task
     this.p = delivery.p
     this.delivery = delivery
     this.streamSeq = delivery.streamSeq
     this.count = delivery.count
-    this.ageMs = Date.now() - delivery.timeMs
+    this.ageMs = nowMs - delivery.timeMs
     this.#reply = delivery.reply
   }
 

@@ -4,6 +4,7 @@ import type { Task } from '../../streams/tasks.ts'
 import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../define/asset.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
 import type { Slots } from './slots.ts'
@@ -13,6 +14,7 @@ export interface WorkerShared {
   readonly id: string
   readonly connection: Connection
   readonly names: Names
+  readonly clock: ServerClock
   readonly io: Io
   readonly values: Values
   readonly logger: Logger

@@ -16,6 +16,7 @@ import { type Duration, parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, type Entry } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
@@ -49,6 +50,17 @@ const SHORT_TASK_MS = 20
 const AHEAD_MAX = 4
 const RESTORE_PAUSE_MS = 50
 
+interface WorkerParts {
+  readonly connection: Connection
+  readonly topology: Topology
+  readonly clock: ServerClock
+  readonly io: Io
+  readonly logger: Logger
+  readonly logOf: (p: number) => Appender
+  readonly workOf: (p: number) => Appender
+  readonly random: string
+}
+
 interface Source {
   readonly priority: number
   readonly pullers: readonly Puller[]
@@ -80,20 +92,8 @@ export class Worker {
   /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
   readonly #toldOver = new Set<string>()
 
-  private constructor(
-    parts: {
-      connection: Connection
-      topology: Topology
-      io: Io
-      logger: Logger
-      logOf: (p: number) => Appender
-      workOf: (p: number) => Appender
-      random: string
-    },
-    pipelines: readonly Pipeline[],
-    options: WorkerOptions,
-  ) {
-    const { connection, topology, io, logger, logOf, workOf } = parts
+  private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
+    const { connection, topology, clock, io, logger, logOf, workOf } = parts
     const concurrency = options.concurrency ?? 10
     if (!Number.isInteger(concurrency) || concurrency < 1)
       throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
@@ -113,6 +113,7 @@ export class Worker {
       id: this.id,
       connection,
       names: topology.names,
+      clock,
       io,
       values,
       logger,
@@ -125,19 +126,7 @@ export class Worker {
       for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
   }
 
-  static async start(
-    parts: {
-      connection: Connection
-      topology: Topology
-      io: Io
-      logger: Logger
-      logOf: (p: number) => Appender
-      workOf: (p: number) => Appender
-      random: string
-    },
-    pipelines: readonly Pipeline[],
-    options: WorkerOptions = {},
-  ): Promise<Worker> {
+  static async start(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
     const worker = new Worker(parts, pipelines, options)
     await worker.#begin(pipelines, options)
     return worker
@@ -321,10 +310,10 @@ export class Worker {
     if (known) {
       // The same message again: answer this delivery instead. Another message of the same task is a repeat; the first one is being worked on.
       if (known.streamSeq === delivery.streamSeq && known.p === delivery.p) known.renew(delivery)
-      else new Held(connection.nc, task, delivery).ack()
+      else new Held(connection.nc, task, delivery, this.#shared.clock.now()).ack()
       return
     }
-    const held = new Held(connection.nc, task, delivery)
+    const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
     if (this.#draining) {
       const putting = this.#putBack(delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
@@ -422,7 +411,7 @@ export class Worker {
       ...(contentType === undefined ? {} : { contentType }),
       headers: {
         'Fs-Task': id,
-        'Nats-Schedule': `@at ${new Date(Date.now() + delayMs).toISOString()}`,
+        'Nats-Schedule': `@at ${new Date(this.#shared.clock.now() + delayMs).toISOString()}`,
         'Nats-Schedule-Target': subject,
       },
     }
