@@ -8,7 +8,7 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Entry, ERR, leaderGet, publish, publishBatch, UNIT_HEADER } from '../log/nats.ts'
+import { type Entry, ERR, leaderGet, publish, publishBatch, streamBounds, UNIT_HEADER } from '../log/nats.ts'
 import { readDoc } from './store.ts'
 
 /** The engine key and what else stands in one batch: 1,000 messages. */
@@ -22,10 +22,26 @@ export class FencedError extends FlowStoneError {
   }
 }
 
-/** The log sequence that a state bucket stands for; undefined for one that no engine has written to. */
-export async function positionOf(connection: Connection, names: Names, p: number): Promise<number | undefined> {
-  const doc = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
-  return typeof doc === 'object' && doc !== null ? Number(Reflect.get(doc, 'seq')) : undefined
+/** Where a state bucket stands on its log. */
+interface Position {
+  /** All up to here is folded into it. */
+  readonly seq: number
+  /**
+   * Facts up to here were folded by an engine before, whose documents are lost or thrown away: what tasks they lead to was enqueued then, and done perhaps. Whoever
+   * folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
+   */
+  readonly recoverTo: number
+}
+
+function positionIn(doc: unknown): Position | undefined {
+  if (typeof doc !== 'object' || doc === null) return undefined
+  return { seq: Number(Reflect.get(doc, 'seq')), recoverTo: Number(Reflect.get(doc, 'recoverTo') ?? 0) }
+}
+
+/** The log sequence up to which some engine has carried out what follows; undefined for a bucket that no engine has written to. */
+export async function settledTo(connection: Connection, names: Names, p: number): Promise<number | undefined> {
+  const position = positionIn(await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY))
+  return position && Math.max(position.seq, position.recoverTo)
 }
 
 export class Checkpointer {
@@ -34,8 +50,10 @@ export class Checkpointer {
   readonly #subject: string
   readonly #bucket: string
   readonly #engine: string
+  readonly #names: Names
+  readonly #p: number
   #revision = 0
-  #seq = 0
+  #position: Position = { seq: 0, recoverTo: 0 }
 
   constructor(connection: Connection, names: Names, p: number, engine: string) {
     this.#connection = connection
@@ -43,15 +61,20 @@ export class Checkpointer {
     this.#stream = names.kvStream(this.#bucket)
     this.#subject = names.kvSubject(this.#bucket, ENGINE_KEY)
     this.#engine = engine
+    this.#names = names
+    this.#p = p
   }
 
   /** The log sequence that the bucket stands for. */
   get seq(): number {
-    return this.#seq
+    return this.#position.seq
   }
 
-  /** Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. */
-  async takeOver(): Promise<number> {
+  /**
+   * Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. A bucket that is empty although an engine was at work
+   * here before has been lost. `recoverTo`: what a rebuild, which empties it on purpose, knows about that.
+   */
+  async takeOver(recoverTo?: number): Promise<Position> {
     const found = await this.#connection.read((nc) => leaderGet(nc, this.#stream, { last_by_subj: this.#subject }))
     this.#revision = found?.seq ?? 0
     const stored = found && found.payload.length > 0 ? decode(found.payload, 'application/json') : undefined
@@ -63,22 +86,43 @@ export class Checkpointer {
           `${this.#bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`,
         )
       }
-      this.#seq = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'seq')) : 0
     }
-    await this.write([], this.#seq)
-    return this.#seq
+    const position = positionIn(stored)
+    const first = await this.#isFirst()
+    if (position) this.#position = position
+    else if (!first) {
+      const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))
+      this.#position = { seq: 0, recoverTo: recoverTo ?? last }
+    }
+    await this.write([], this.#position.seq)
+    return this.#position
+  }
+
+  /** Whether no engine was ever at work on this partition. Remembered outside of the bucket that may get lost. */
+  async #isFirst(): Promise<boolean> {
+    const subject = this.#names.kvSubject(this.#names.controlBucket, `begun.${this.#p}`)
+    const unit = randomBytes(12).toString('base64url')
+    const entry = { subject, payload: encodeJson({ v: 1 }), contentType: 'application/json', expect: { seq: 0 } }
+    const ack = await this.#connection.read((nc) => publish(nc, entry, unit, 5000))
+    if (!ack.error) return true
+    const found = await this.#connection.read((nc) =>
+      leaderGet(nc, this.#names.kvStream(this.#names.controlBucket), { last_by_subj: subject }),
+    )
+    // Asked twice because an answer was lost: it is this engine's own word that stands there.
+    return found?.headers.get(UNIT_HEADER) === unit
   }
 
   /** Throws FencedError when another engine wrote since. Survives reconnects: a lost answer is resolved by looking at the engine key. */
   async write(documents: readonly Entry[], seq: number): Promise<void> {
     const unit = randomBytes(12).toString('base64url')
+    const { recoverTo } = this.#position
     for (;;) {
       const entries = [
         ...documents.map((entry) => ({ entry, unit: undefined })),
         {
           entry: {
             subject: this.#subject,
-            payload: encodeJson({ v: ENGINE_VERSION, seq }),
+            payload: encodeJson({ v: ENGINE_VERSION, seq, ...(seq < recoverTo ? { recoverTo } : {}) }),
             contentType: 'application/json',
             expect: { seq: this.#revision },
             headers: { 'Fs-Engine': this.#engine },
@@ -94,7 +138,7 @@ export class Checkpointer {
         })
         if (ack && !ack.error) {
           this.#revision = ack.seq
-          this.#seq = seq
+          this.#position = { seq, recoverTo }
           return
         }
         if (
@@ -109,7 +153,7 @@ export class Checkpointer {
         const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
         if (found?.headers.get(UNIT_HEADER) === unit) {
           this.#revision = found.seq
-          this.#seq = seq
+          this.#position = { seq, recoverTo }
           return
         }
         if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)

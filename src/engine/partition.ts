@@ -16,7 +16,7 @@ import { needs, step } from '../../projections/step.ts'
 import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { decodeFact, type Fact } from '../../streams/facts.ts'
-import type { Topology } from '../../streams/topology.ts'
+import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -113,8 +113,13 @@ export class EnginePartition {
   async #work(claim: Claim): Promise<void> {
     const { connection, topology, clock, p, engine, logger } = this.#options
     const { names, partitions } = topology
+    await ensureStateBucket(connection.nc, topology, p)
     const checkpointer = new Checkpointer(connection, names, p, engine)
-    const from = await checkpointer.takeOver()
+    const { seq: from, recoverTo } = await checkpointer.takeOver()
+    if (from < recoverTo)
+      logger.warn(`the state of partition ${p} was lost; it is folded again from its log, up to ${recoverTo}`, {
+        engine,
+      })
     const store = new Store(connection, names, p)
     const log = this.#options.logOf(p)
     const work = this.#options.workOf(p)
@@ -184,7 +189,11 @@ export class EnginePartition {
           folded = message.seq
           factsSince += 1
           reconciler.folded(message.seq, message.timeMs)
-          for (const command of commands) gate.add(dispatch(context, command, message.timeMs).catch(fail))
+          for (const command of commands) {
+            // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is folded.
+            if (command.do === 'task' && message.seq <= recoverTo) continue
+            gate.add(dispatch(context, command, message.timeMs).catch(fail))
+          }
           if (store.touched >= TOUCHED_SOFT) checkpointSoon()
           if (store.touched >= TOUCHED_HARD) {
             await writing
@@ -196,7 +205,7 @@ export class EnginePartition {
         }
         if (factsSince >= BATCH_FACTS) checkpointSoon()
         else if (factsSince > 0 && !writing) timer ??= setTimeout(checkpointSoon, CHECKPOINT_LAG_MS)
-        if (reader.isEmpty) reconciler.caughtUp()
+        if (reader.isEmpty && folded >= recoverTo) reconciler.caughtUp(from < recoverTo)
       }
       if (failed) await failure.promise
       await writing

@@ -8,7 +8,7 @@ import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
 import { streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
-import { CHECKPOINT_KEYS_MAX, Checkpointer, positionOf } from './checkpoint.ts'
+import { CHECKPOINT_KEYS_MAX, Checkpointer, settledTo } from './checkpoint.ts'
 import { Claim } from './claim.ts'
 import { Store } from './store.ts'
 
@@ -33,7 +33,7 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
       await ensureStateBucket(connection.nc, topology, p)
       const { last } = await streamBounds(connection.nc, topology.names.log(p))
       // What no engine has folded yet is left to one: nobody has carried out what it decides of it. Without a position (a bucket that somebody deleted), all of it.
-      const upTo = Math.min(last, (await positionOf(connection, topology.names, p)) ?? last)
+      const upTo = Math.min(last, (await settledTo(connection, topology.names, p)) ?? last)
       const bucket = topology.names.kvStream(topology.names.stateBucket(p))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, p)
@@ -54,7 +54,8 @@ async function rebuildPartition(
 ): Promise<number> {
   const { names } = topology
   const checkpointer = new Checkpointer(connection, names, p, name)
-  const from = await checkpointer.takeOver()
+  // Should this die half way, whoever goes on knows that these facts are old.
+  const { seq: from } = await checkpointer.takeOver(last)
   if (last <= from) return 0
   const store = new Store(connection, names, p)
   const reader = new Reader(connection, names.log(p), from + 1)

@@ -44,11 +44,11 @@ export class Reconciler {
     for (const { wake } of ready) wake()
   }
 
-  /** The engine has folded all there is: time for the look at start. */
-  caughtUp(): void {
+  /** The engine has folded all there is: time for the look at start; at once after a recovery, which left all tasks to it. */
+  caughtUp(recovered: boolean): void {
     if (!this.#first) return
     this.#first = false
-    setTimeout(() => void this.#run(), GRACE_MS).unref()
+    setTimeout(() => void this.#run(), recovered ? 0 : GRACE_MS).unref()
   }
 
   stop(): void {

@@ -163,3 +163,72 @@ describe('a rebuild', () => {
     expect((await snapshot(stage.namespace, 1)).size).toBe(0)
   })
 })
+
+describe('an engine whose state bucket was lost', () => {
+  /** How often the code of each asset was called. */
+  const calls = new Map<string, number>()
+  const counted = (name: string): void => void calls.set(name, (calls.get(name) ?? 0) + 1)
+  const first = asset('first', {
+    execute: () => {
+      counted('first')
+      return 1
+    },
+  })
+  const spread = asset('spread', {
+    dependsOn: [first],
+    scatter: () => Array.from({ length: 500 }, (_, i) => i),
+    execute: ({ index }) => {
+      counted('spread')
+      return index
+    },
+  })
+  const waiting = asset('waiting', {
+    dependsOn: [spread],
+    execute: async ({ partition, signal }) => {
+      counted('waiting')
+      if (partition === 'open' && calls.get('waiting') === 2)
+        await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+      return 2
+    },
+  })
+  const lost = pipeline('lost', [first, spread, waiting])
+
+  it.each(['deleted', 'half rebuilt'])('(%s) folds the log again, runs nothing twice, and goes on', async (how) => {
+    calls.clear()
+    const namespace = freshNamespace()
+    await using stage = await openStage(server.url, lost, { namespace, worker: { drainTimeout: 0 } })
+    const { flow } = stage
+    await (await flow.materialize(waiting, { partition: 'done', upstream: 'all' })).result()
+    const open = await flow.materialize(waiting, { partition: 'open', upstream: 'all' })
+    await until('the open one is at work', () => calls.get('waiting') === 2)
+    // Handed back: its next attempt waits on WORK, which the new engine must not enqueue once more.
+    await stage.worker?.stop()
+    await stage.engine?.stop()
+    const before = await snapshot(namespace, 1)
+
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const bucket = `KV_${namespace}_state_0`
+    const engineKey = `$KV.${namespace}_state_0.engine`
+    const { seq } = decodeMsg(await jsm.streams.getMessage(bucket, { last_by_subj: engineKey }))
+    await jsm.streams.purge(bucket)
+    if (how === 'half rebuilt') await jetstream(nc).publish(engineKey, JSON.stringify({ v: 1, seq: 0, recoverTo: seq }))
+    else await jsm.streams.delete(bucket)
+    await nc.close()
+
+    const engine = await flow.engine()
+    await engine.active
+    await flow.worker(lost)
+    expect(await open.result({ signal: AbortSignal.timeout(20_000) })).toBe(2)
+    expect(Object.fromEntries(calls)).toEqual({ first: 2, spread: 1000, waiting: 3 })
+    await engine.stop()
+    const after = await snapshot(namespace, 1)
+    const kept = [...before.keys()].filter((key) => !key.includes('_0.open.'))
+    for (const key of kept) expect([...after.keys()], key).toContain(key)
+    expect(stage.lines.join()).toContain('the state of partition 0 was lost')
+  })
+})
+
+function decodeMsg(message: { data: Uint8Array } | null): { seq: number } {
+  return JSON.parse(new TextDecoder().decode(message?.data)) as { seq: number }
+}
