@@ -25,8 +25,10 @@ import type { Command } from './commands.ts'
 import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
 import {
   adapt,
+  type Behind,
   cutSize,
   endLease,
+  failuresAfterLoss,
   fixedWindow,
   instanceRetry,
   laneOf,
@@ -282,7 +284,12 @@ function takeError(
   const lease = barrier.leases[from]
   if (!lease) return []
   const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
-  const slab = lease.slab
+  const behind: Behind = {
+    slab: lease.slab,
+    ordinal: ordinal + 1,
+    failures,
+    ...(lease.lost ? { lost: true } : {}),
+  }
   returnOne(barrier, from)
   delete barrier.again[index]
 
@@ -296,7 +303,7 @@ function takeError(
   }
   if (context.spec.scatter?.strategy === 'batch' && error.outcome !== 'handed_back') {
     barrier.parked ??= []
-    addToRanges(context, barrier.parked, { from: index, to: index + 1, slab, ordinal: ordinal + 1, failures })
+    addToRanges(context, barrier.parked, { ...behind, from: index, to: index + 1 })
     return []
   }
   const waitMs =
@@ -304,17 +311,10 @@ function takeError(
       ? 0
       : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
   if (Object.keys(barrier.again).length >= AGAIN_MAX) {
-    addToRanges(context, barrier.refeed, {
-      from: index,
-      to: index + 1,
-      slab,
-      ordinal: ordinal + 1,
-      failures,
-      dueMs: fact.timeMs + waitMs,
-    })
+    addToRanges(context, barrier.refeed, { ...behind, from: index, to: index + 1, dueMs: fact.timeMs + waitMs })
     return []
   }
-  return [leaseOne(context, barrier, index, slab, ordinal + 1, failures, fact.timeMs, waitMs)]
+  return [leaseOne(context, barrier, index, behind, fact.timeMs, waitMs)]
 }
 
 function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.split'>): Command[] {
@@ -322,8 +322,9 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   const lease = barrier.leases[fact.data.lease]
   if (!range || !lease) return []
   const lost = fact.data.reason === 'lost'
-  const failures = lease.failures + (lost ? 1 : 0)
-  const exhausted = failures >= instanceRetry(context.spec).maxAttempts
+  const retry = instanceRetry(context.spec)
+  const failures = lost ? failuresAfterLoss(lease, retry) : lease.failures
+  const exhausted = failures >= retry.maxAttempts
   for (let index = range.from; index < range.to; index++) {
     if (context.bits?.isDone(index)) continue
     const again = barrier.again[index]
@@ -344,6 +345,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
       slab: lease.slab,
       ordinal: range.ordinal + 1,
       failures,
+      ...(lost || lease.lost ? { lost: true } : {}),
     })
   }
   endLease(barrier, fact.data.lease)
@@ -379,7 +381,7 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
   while (open < window) {
     const head = barrier.refeed[0]
     if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
-      const { from, slab, ordinal, failures, dueMs } = head
+      const { from, to: _, dueMs, ...behind } = head
       const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
       do head.from += 1
       while (head.from < head.to && context.bits?.isDone(head.from))
@@ -387,7 +389,7 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
         barrier.refeed.shift()
         ranges += 1
       }
-      commands.push(leaseOne(context, barrier, from, slab, ordinal, failures, nowMs, waitMs))
+      commands.push(leaseOne(context, barrier, from, behind, nowMs, waitMs))
       again += 1
     } else {
       // What waits goes first; but while as much of it is out as may be, new instances need not wait for it.

@@ -60,7 +60,12 @@ export class Bits {
  */
 export function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refeed): void {
   const last = ranges.at(-1)
-  const alike = last && last.slab === one.slab && last.ordinal === one.ordinal && last.failures === one.failures
+  const alike =
+    last &&
+    last.slab === one.slab &&
+    last.ordinal === one.ordinal &&
+    last.failures === one.failures &&
+    last.lost === one.lost
   if (!alike || one.from < last.to || one.to - last.from > LEASE_SIZE_MAX || !allDone(context, last.to, one.from)) {
     ranges.push(one)
     return

@@ -42,6 +42,23 @@ export function instanceRetry(spec: AssetSpec): RetrySpec {
   return spec.scatter?.retry ?? spec.retry
 }
 
+/**
+ * The last attempt of what lost a worker before runs alone in its process. Not earlier ones: a machine that is taken away with fifty long instances must not make one
+ * queue of them. With one attempt there is nothing to run alone: the first loss is the end.
+ */
+export function runsAlone(behind: { failures: number; lost?: true }, { maxAttempts }: RetrySpec): boolean {
+  return behind.lost === true && behind.failures + 1 >= maxAttempts
+}
+
+/**
+ * Failures after a lost worker. A loss counts, but the last attempt is used up only by what ran alone: beside others nobody knows who was to blame, and an instance
+ * that fails by itself twice and then stands beside a poisonous one is run once more.
+ */
+export function failuresAfterLoss(behind: { failures: number; lost?: true }, retry: RetrySpec): number {
+  const failures = behind.failures + 1
+  return runsAlone(behind, retry) || retry.maxAttempts === 1 ? failures : Math.min(failures, retry.maxAttempts - 1)
+}
+
 /** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. */
 export function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
@@ -76,28 +93,35 @@ export function adapt(
     if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
 }
 
+/** What an instance brings along to its next lease. */
+export interface Behind {
+  readonly slab: number
+  readonly ordinal: number
+  readonly failures: number
+  readonly lost?: true
+}
+
 export function leaseOne(
   context: BarrierContext,
   barrier: BarrierState,
   index: number,
-  slab: number,
-  ordinal: number,
-  failures: number,
+  behind: Behind,
   nowMs: number,
   waitMs: number,
 ): Command {
-  barrier.again[index] = [ordinal, failures, slab]
-  return newLease(context, barrier, { from: index, to: index + 1, slab, ordinal, failures }, nowMs, waitMs)
+  barrier.again[index] = [behind.ordinal, behind.failures, behind.slab]
+  return newLease(context, barrier, { ...behind, from: index, to: index + 1 }, nowMs, waitMs)
 }
 
 export function newLease(
   context: BarrierContext,
   barrier: BarrierState,
-  cut: { from: number; to: number; slab: number; ordinal: number; failures: number },
+  cut: Behind & { readonly from: number; readonly to: number },
   nowMs: number,
   waitMs: number,
 ): Command {
   const lease: Lease = { left: cut.to - cut.from, slab: cut.slab, fedMs: nowMs, failures: cut.failures }
+  if (cut.lost) lease.lost = true
   if (waitMs > 0) {
     lease.dueMs = nowMs + waitMs
     barrier.delayed += 1
@@ -134,6 +158,7 @@ export function leaseCommand(
     ordinal: range.ordinal,
     attempt: lease.failures + 1,
     maxAttempts: instanceRetry(spec).maxAttempts,
+    ...(runsAlone(lease, instanceRetry(spec)) ? { alone: true } : {}),
   }
   return {
     do: 'task',

@@ -30,7 +30,7 @@ import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import { closeCommand } from './barrier.ts'
 import type { Command } from './commands.ts'
-import { depsOf } from './lease.ts'
+import { depsOf, failuresAfterLoss, runsAlone } from './lease.ts'
 import { type Plan, planIsPure, planRun } from './plan.ts'
 import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from './state.ts'
 
@@ -132,6 +132,7 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     ...(spec.timeoutMs === undefined || asset.phase !== 'execute' ? {} : { timeoutMs: spec.timeoutMs }),
     attempt: asset.attempt,
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
+    ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
   }
   return {
     do: 'task',
@@ -202,7 +203,10 @@ function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf
   // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
   if (asset.ending || asset.status === 'scattering') return []
   const { outcome, error, retryAfterMs } = fact.data
-  if (outcome !== 'handed_back') asset.failures += 1
+  if (outcome === 'lost') {
+    asset.failures = failuresAfterLoss(asset, spec.retry)
+    asset.lost = true
+  } else if (outcome !== 'handed_back') asset.failures += 1
   asset.error = error
   if (outcome === 'terminal' || asset.failures >= spec.retry.maxAttempts) {
     asset.ending = true
@@ -247,6 +251,7 @@ export function scatterClosed(
     case 'partial_failure':
       asset.phase = 'gather'
       asset.failures = 0
+      delete asset.lost
       delete asset.error
       return [nextAttempt(run, spec, asset, fact.timeMs)]
     case 'failed': {

@@ -32,6 +32,8 @@ export interface AssetInRun {
   attempt: number
   /** Failures in this phase that count against `retry.maxAttempts`. */
   failures: number
+  /** A worker died with an attempt of this phase in its hands. */
+  lost?: true
   /** Server time of the fact that queued the latest execution. */
   queuedMs?: number
   /** Server time from which the latest execution may start, in milliseconds. */
@@ -83,6 +85,8 @@ export interface Lease {
   fedMs: number
   /** Failures that its instances have behind them. */
   failures: number
+  /** Its one instance was in the hands of a worker that died. */
+  lost?: true
   /** Server time before which it must not start: a delayed retry. */
   dueMs?: number
 }
@@ -94,6 +98,7 @@ export interface Refeed {
   slab: number
   ordinal: number
   failures: number
+  lost?: true
   /** Server time from which it may run. */
   dueMs?: number
 }

@@ -20,6 +20,9 @@ import {
 } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
+/** Facts that change no run. */
+type OutsideRuns = FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested' | 'scatter.begun'>
+
 /**
  * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is known to be absent). Some keys follow from documents,
  * so call it until it names nothing new.
@@ -31,6 +34,7 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
       keys.push(...fact.data.assets.map((asset) => stateKey.owner(asset.name)))
       break
     case 'trigger.refused':
+    case 'scatter.begun':
       break
     case 'run.requested':
       // The run's own document cannot be there before this fact, of which the log holds one.
@@ -46,11 +50,7 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
   return keys.filter((key) => !has(key))
 }
 
-function needsInRun(
-  view: View,
-  run: RunState,
-  fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>,
-): Key<unknown>[] {
+function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Key<unknown>[] {
   const keys: Key<unknown>[] = [stateKey.pipeline(run.pipeline, run.version)]
   switch (fact.name) {
     case 'run.planned':
@@ -118,6 +118,7 @@ function segmentsOf(
 export function step(view: View, fact: Fact): Command[] {
   switch (fact.name) {
     case 'trigger.refused':
+    case 'scatter.begun':
       return []
     case 'pipeline.registered':
       return registerPipeline(view, fact)
@@ -130,11 +131,7 @@ export function step(view: View, fact: Fact): Command[] {
   }
 }
 
-function stepRun(
-  view: View,
-  run: RunState,
-  fact: Exclude<Fact, FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested'>>,
-): Command[] {
+function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Command[] {
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   switch (fact.name) {
     case 'run.planned':

@@ -59,6 +59,7 @@ export const FACTS = {
     schema: s.scatterOutcomes,
   },
   'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
+  'scatter.begun': { path: 'scatter.:run.:asset.begun.:lease', format: 'json', version: 1, schema: s.scatterBegun },
   'scatter.cancel_requested': {
     path: 'scatter.:run.:asset.cancel_requested',
     format: 'json',

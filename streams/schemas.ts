@@ -107,7 +107,8 @@ export const runFinished = z.object({
 export const phase = z.enum(['execute', 'scatter', 'gather'])
 export type Phase = z.infer<typeof phase>
 
-export const assetStarted = z.object({ phase, worker: token, delivery: z.int().min(1) })
+/** `message`: sequence of its task on WORK, where it runs alone. */
+export const assetStarted = z.object({ phase, worker: token, delivery: z.int().min(1), message: count.optional() })
 
 export const attemptOutcome = z.enum(['error', 'terminal', 'timeout', 'lost', 'handed_back'])
 /** How an attempt ended that brought no value. `lost`: its worker died. `handed_back`: its worker was asked to stop; costs no attempt. */
@@ -188,6 +189,9 @@ export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
 export const scatterCancelRequested = z.object({ reason: z.string().optional() })
 
 export const scatterSplit = z.object({ lease: token, reason: z.enum(['lost', 'handed_back']), worker: token })
+
+/** Written before an instance runs that runs alone: a worker that dies without it had not begun, and cost it no attempt. `message`: as in `assetStarted`. */
+export const scatterBegun = z.object({ worker: token, message: count })
 
 export const scatterStatus = z.enum(['completed', 'partial_failure', 'failed', 'cancelled'])
 export type ScatterStatus = z.infer<typeof scatterStatus>

@@ -17,6 +17,11 @@ const common = {
   /** Where each dependency's value stands. */
   deps: z.record(z.string(), valueAt),
   timeoutMs: z.number().optional(),
+  /**
+   * It has lost a worker before, and this is its last attempt: it runs with nothing beside it in its process, so that it fails only by its own doing, and takes nobody
+   * with it.
+   */
+  alone: z.boolean().optional(),
 }
 
 const attemptTask = z.object({

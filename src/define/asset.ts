@@ -88,7 +88,10 @@ export interface InstanceOptions<F extends FailureMode = FailureMode> {
 }
 
 export interface RetryOptions {
-  /** How often the code is run at the most, failures of the worker process included. Default 3. 1: never again. */
+  /**
+   * How often the code is run at the most, losses of the worker process included. Default 3. 1: never again, also when it was only beside what killed the worker. What lost
+   * a worker runs its last attempt alone in its process, so that only what kills its worker by itself fails by it.
+   */
   readonly maxAttempts?: number
   /** First wait and longest wait between attempts, tripled each time, with jitter. Default `'1s..60s'`. */
   readonly backoff?: Duration | `${string}..${string}`

@@ -20,6 +20,7 @@ import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, type Entry } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
+import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
 import { reportLost, runAttempt } from './attempt.ts'
 import { HandBack, Held } from './held.ts'
 import { Lanes } from './lanes.ts'
@@ -88,6 +89,7 @@ export class Worker {
   #lastTaskMs = 1000
   #lanes: Lanes | undefined
   readonly #puttingBack = new Set<Promise<void>>()
+  readonly #alone = new Alone()
   readonly #openBarriers = new Set<string>()
   /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
   readonly #toldOver = new Set<string>()
@@ -199,6 +201,7 @@ export class Worker {
 
   async #drain(): Promise<void> {
     this.#draining = true
+    this.#alone.giveUp()
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
     this.#lanes?.stop()
@@ -286,6 +289,8 @@ export class Worker {
   /** How many tasks to ask for now: enough to fill the free slots, and one ahead while tasks are short, so that no slot waits for the network. */
   #room(): number {
     const { slots } = this.#shared
+    // What runs alone needs the process for itself.
+    if (this.#alone.isWanted) return 0
     // Short tasks end before the next ones could be asked for one by one.
     const ahead =
       this.#lastTaskMs < SHORT_TASK_MS
@@ -314,7 +319,8 @@ export class Worker {
       return
     }
     const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
-    if (this.#draining) {
+    // What was asked for before something wanted the process for itself goes back, unless it must be alone too: that waits its turn.
+    if (this.#draining || (this.#alone.isWanted && !task.alone)) {
       const putting = this.#putBack(delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
       return
@@ -324,7 +330,8 @@ export class Worker {
     const size = task.kind === 'lease' ? task.to - task.from : 1
     this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
     const startedMs = performance.now()
-    this.#run(held, task)
+    const running = task.alone ? this.#run(held, task) : this.#alone.beside(() => this.#run(held, task))
+    running
       .then(
         () => held.ack(),
         (error: unknown) => this.#giveBack(held, error),
@@ -348,11 +355,33 @@ export class Worker {
       )
     }
     if (await this.#isOver(held, task)) return
-    if (held.count > 1) {
-      if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
-      else await reportLost(this.#shared, held, task)
+    if (held.count > 1 && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
+      await this.#reportLost(held, task)
       return
     }
+    if (task.alone) await this.#alone.run(held.abort.signal, () => this.#runAlone(held, task, asset))
+    else await this.#runCode(held, task, asset)
+  }
+
+  async #runAlone(held: Held, task: Task, asset: AnyAsset): Promise<void> {
+    switch (await sayBegun(this.#shared, held, task)) {
+      case 'begun':
+        await this.#runCode(held, task, asset)
+        return
+      case 'lost':
+        await this.#reportLost(held, task)
+        return
+      case 'not ours':
+        throw new NotOurs(task.id)
+    }
+  }
+
+  async #reportLost(held: Held, task: Task): Promise<void> {
+    if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
+    else await reportLost(this.#shared, held, task)
+  }
+
+  async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
     if (task.kind === 'lease') {
       await runLease(this.#shared, held, task, asset)
       return
@@ -433,6 +462,11 @@ export class Worker {
   async #giveBack(held: Held, error: unknown): Promise<void> {
     const reason = messageOf(error)
     emit('flowstone:task.handed_back', { worker: this.id, task: held.task.id, reason })
+    if (error instanceof NotOurs) return
+    if (error instanceof NotBegun) {
+      await this.#putBack(held.delivery, 0)
+      return
+    }
     if (error instanceof OtherVersion) {
       await this.#putBack(held.delivery, OTHER_VERSION_PAUSE_MS)
       return

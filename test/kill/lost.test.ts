@@ -2,9 +2,20 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { describe, expect, test } from 'vitest'
 import { RunFailedError } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
-import { deadly, kills, list, poison } from './programs/pipelines.ts'
+import {
+  beside,
+  besidePlain,
+  deadly,
+  kills,
+  list,
+  POISONOUS,
+  poison,
+  poisonous2,
+  poisonous3,
+} from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
+const CONCURRENCY = 20
 const CONSUMER = 'kills__default__1'
 
 /** Keeps `count` workers alive until `until` has ended: what a supervisor does. */
@@ -18,7 +29,8 @@ async function supervised<T>(
   let died = 0
   const keep = async (): Promise<void> => {
     while (!over) {
-      const child = await rig.start('worker', {}, env)
+      // Not so short that a worker which starts on a busy machine is taken for dead: its instances would run twice, and die twice.
+      const child = await rig.start('worker', { concurrency: CONCURRENCY, ackWaitMs: 2000 }, env)
       await Promise.race([child.ended, ended])
       if (!over) died += 1
     }
@@ -44,9 +56,11 @@ describe('code that kills its worker', () => {
     expect(result).toMatchObject({ code: 'worker_lost', asset: 'poison' })
     expect(died).toBe(3)
     expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
-    // Which instance is named is not sure: whatever a worker held beside the poison is lost with it, and counts an attempt too.
     await until('the state says so', async () => (await rig.barrier(run, 'poison'))?.status !== 'open')
-    expect(await rig.barrier(run, 'poison')).toMatchObject({ status: 'failed', error: { code: 'worker_lost' } })
+    expect(await rig.barrier(run, 'poison')).toMatchObject({
+      status: 'failed',
+      error: { code: 'worker_lost', message: expect.stringContaining('while it ran instance 40, 3 time(s)') },
+    })
     await rig.expectStateIsFold()
   })
 
@@ -58,6 +72,33 @@ describe('code that kills its worker', () => {
     expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
     await rig.expectStateIsFold()
   })
+
+  test.each([poisonous2, poisonous3])(
+    'fails alone in a scatter of 200, two of which are poisonous, and takes nothing with it of what stood beside them: $name',
+    async (poisonous) => {
+      await using rig = await startRig()
+      await rig.engine()
+      const others = await Promise.all([
+        rig.materialize(beside),
+        ...['a', 'b', 'c'].map((key) => rig.materialize(besidePlain, key)),
+      ])
+      const run = await rig.materialize(poisonous)
+      const { result } = await supervised(rig, 3, {}, async () => {
+        const found = await run.result({ signal: AbortSignal.timeout(60_000) })
+        expect(await Promise.all(others.map((other) => other.result({ signal: AbortSignal.timeout(30_000) })))).toEqual(
+          [{ count: 60, sum: (60 * 59) / 2, inOrder: true }, 'well', 'well', 'well'],
+        )
+        return found
+      })
+      expect(result).toEqual({ succeeded: 198, failed: POISONOUS.map((index) => [index, 'worker_lost']) })
+      await until(
+        'the state says so',
+        async () => (await rig.barrier(run, poisonous.name))?.status === 'partial_failure',
+      )
+      await rig.expectStateIsFold()
+    },
+    120_000,
+  )
 
   test('in a plain asset fails that with worker_lost after maxAttempts', async () => {
     await using rig = await startRig()

@@ -142,6 +142,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, asset, lease: '0-3-1' },
     data: { lease: '0-3-1', reason: 'lost', worker: 'w' },
   },
+  'scatter.begun': { name: 'scatter.begun', ids: { run, asset, lease: '4-5-3' }, data: { worker: 'w', message: 7 } },
   'scatter.cancel_requested': { name: 'scatter.cancel_requested', ids: { run, asset }, data: { reason: 'r' } },
   'scatter.closed': {
     name: 'scatter.closed',

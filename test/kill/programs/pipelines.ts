@@ -100,6 +100,54 @@ export const poison = asset('poison', {
   gather: (results) => total(results),
 })
 
+export const POISONOUS = [37, 141]
+
+/** Two of 200 take their process down, on every attempt. One more that fails would fail the scatter. */
+const poisonous = (maxAttempts: number) =>
+  asset(`poisonous_${maxAttempts}`, {
+    scatterOptions: {
+      failureMode: 'partial',
+      failureThreshold: { count: POISONOUS.length },
+      retry: { backoff: '20ms..100ms', maxAttempts },
+    },
+    scatter: () => Array.from({ length: 200 }, (_, i) => i),
+    execute: async ({ index }) => {
+      await sleep(index % 3)
+      if (POISONOUS.includes(index)) process.kill(process.pid, 'SIGKILL')
+      await sleep(5)
+      return index
+    },
+    gather: async (results) => {
+      const failed: (number | string)[][] = []
+      let succeeded = 0
+      for await (const result of results) {
+        if (result.status === 'ok') succeeded += 1
+        else failed.push([result.index, result.error.code])
+      }
+      return { succeeded, failed }
+    },
+  })
+export const poisonous2 = poisonous(2)
+export const poisonous3 = poisonous(3)
+
+/** What stands beside: it bears no loss but one. */
+export const beside = asset('beside', {
+  retry: { backoff: '20ms', maxAttempts: 2 },
+  scatter: () => Array.from({ length: 60 }, (_, i) => i),
+  execute: async ({ index }) => {
+    await sleep(50)
+    return index
+  },
+  gather: (results) => total(results),
+})
+export const besidePlain = asset('beside_plain', {
+  retry: { backoff: '20ms', maxAttempts: 2 },
+  execute: async () => {
+    await sleep(1500)
+    return 'well'
+  },
+})
+
 /** A plain asset that takes its process down on every attempt. */
 export const deadly = asset('deadly', {
   retry: { backoff: '20ms..100ms', maxAttempts: 3 },
@@ -111,4 +159,15 @@ export const deadly = asset('deadly', {
   },
 })
 
-export const kills = pipeline('kills', [list, stream, slowGather, slow, poison, deadly])
+export const kills = pipeline('kills', [
+  list,
+  stream,
+  slowGather,
+  slow,
+  poison,
+  poisonous2,
+  poisonous3,
+  beside,
+  besidePlain,
+  deadly,
+])

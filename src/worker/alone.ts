@@ -1,0 +1,142 @@
+/**
+ * The last attempt of what has lost a worker before runs alone: the process finishes what it runs, takes nothing new, runs that one, and goes on. So what kills its
+ * process kills nobody else, and nobody's last attempt is used up by standing beside it.
+ *
+ * That it begins is put on the log first. A worker that dies while such a task still waits for its turn has not begun it, and it costs no attempt.
+ */
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { type FactDraft, factPath } from '../../streams/facts.ts'
+import { assetName, parseRunId } from '../../streams/ids.ts'
+import type { Task } from '../../streams/tasks.ts'
+import { factEntry } from '../engine/dispatch.ts'
+import { leaderGet } from '../log/nats.ts'
+import { HandBack, type Held } from './held.ts'
+import type { WorkerShared } from './shared.ts'
+import { factOf } from './values.ts'
+
+/** The task was not begun here: it goes back to its queue, and costs nothing. */
+export class NotBegun extends FlowStoneError {
+  constructor() {
+    super('not_begun', 'the worker stops before this task had its turn')
+  }
+}
+
+/** Another worker runs this very message: it will answer it. */
+export class NotOurs extends FlowStoneError {
+  constructor(task: string) {
+    super('not_ours', `task ${task} is run by another worker`)
+  }
+}
+
+interface Waiting {
+  readonly turn: () => void
+  readonly giveUp: (reason: unknown) => void
+}
+
+export class Alone {
+  #beside = 0
+  #running = false
+  #waiting: Waiting[] = []
+  #over = false
+
+  /** Whether something runs alone, or waits to: nothing else may be begun. */
+  get isWanted(): boolean {
+    return this.#running || this.#waiting.length > 0
+  }
+
+  /** What may have others beside it, from the moment it is in this worker's hands. */
+  async beside(work: () => Promise<void>): Promise<void> {
+    this.#beside += 1
+    try {
+      await work()
+    } finally {
+      this.#beside -= 1
+      this.#next()
+    }
+  }
+
+  /** Waits until nothing else runs, then runs `work`. Rejects with NotBegun when the worker stops first; resolves unrun when it is aborted first. */
+  async run(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+    if (!(await this.#turn(signal))) return
+    try {
+      await work()
+    } finally {
+      this.#running = false
+      this.#next()
+    }
+  }
+
+  /** The worker stops: what waits is not begun any more. */
+  giveUp(): void {
+    this.#over = true
+    for (const { giveUp } of this.#waiting.splice(0)) giveUp(new HandBack())
+  }
+
+  async #turn(signal: AbortSignal): Promise<boolean> {
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>()
+    const one: Waiting = {
+      turn: () => resolve(true),
+      giveUp: (reason) => (reason instanceof HandBack ? reject(new NotBegun()) : resolve(false)),
+    }
+    const onAbort = (): void => {
+      this.#waiting = this.#waiting.filter((other) => other !== one)
+      one.giveUp(signal.reason)
+    }
+    if (this.#over) throw new NotBegun()
+    if (signal.aborted) return false
+    signal.addEventListener('abort', onAbort, { once: true })
+    this.#waiting.push(one)
+    this.#next()
+    try {
+      return await promise
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  #next(): void {
+    if (this.#running || this.#beside > 0) return
+    const one = this.#waiting.shift()
+    if (!one) return
+    this.#running = true
+    one.turn()
+  }
+}
+
+/** Puts on the log that a task begins that runs alone. `lost`: another message of this task was begun before, and its worker is gone. */
+export async function sayBegun(shared: WorkerShared, held: Held, task: Task): Promise<'begun' | 'lost' | 'not ours'> {
+  try {
+    await shared.logOf(held.p).append(factEntry(shared.names, held.p, begunFact(shared.id, held, task)))
+    return 'begun'
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+  const there = await readBegun(shared, held, task)
+  return there?.message === held.streamSeq ? 'not ours' : 'lost'
+}
+
+/** Whether a task that runs alone was begun by the worker that had it before. */
+export async function wasBegun(shared: WorkerShared, held: Held, task: Task): Promise<boolean> {
+  return (await readBegun(shared, held, task)) !== undefined
+}
+
+function begunFact(worker: string, held: Held, task: Task): FactDraft {
+  const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
+  const message = held.streamSeq
+  if (task.kind === 'lease')
+    return { name: 'scatter.begun', ids: { ...ids, lease: task.lease }, data: { worker, message } }
+  const data = { phase: task.kind, worker, delivery: held.count, message }
+  return { name: 'asset.started', ids: { ...ids, attempt: String(task.attempt) }, data }
+}
+
+async function readBegun(shared: WorkerShared, held: Held, task: Task): Promise<{ message?: number } | undefined> {
+  const { names, connection } = shared
+  const { name, ids } = begunFact(shared.id, held, task)
+  const path = factPath(name, ids)
+  const found = await connection.read((nc) =>
+    leaderGet(nc, names.log(held.p), { last_by_subj: names.fact(held.p, path) }),
+  )
+  const fact = found && factOf(names, held.p, found)
+  if (fact?.name !== 'scatter.begun' && fact?.name !== 'asset.started') return undefined
+  return fact.data.message === undefined ? {} : { message: fact.data.message }
+}

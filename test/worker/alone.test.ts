@@ -1,0 +1,90 @@
+import { describe, expect, it } from 'vitest'
+import { CancelledError } from '../../src/index.ts'
+import { Alone, NotBegun } from '../../src/worker/alone.ts'
+import { HandBack } from '../../src/worker/held.ts'
+
+const turns = async (): Promise<void> => {
+  for (let i = 0; i < 10; i++) await Promise.resolve()
+}
+
+/** A piece of work that lasts until it is told to end. */
+function work(log: string[], name: string) {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const run = async (): Promise<void> => {
+    log.push(`${name} begins`)
+    await promise
+    log.push(`${name} ends`)
+  }
+  return { run, end: resolve }
+}
+
+const never = new AbortController().signal
+
+describe('what runs alone in a worker', () => {
+  it('waits for all that runs beside, and one runs after the other', async () => {
+    const alone = new Alone()
+    const log: string[] = []
+    const [a, b, x, y] = ['a', 'b', 'x', 'y'].map((name) => work(log, name))
+    const all = [alone.beside(() => a?.run() ?? Promise.resolve()), alone.beside(() => b?.run() ?? Promise.resolve())]
+    expect(alone.isWanted).toBe(false)
+    all.push(
+      alone.run(never, () => x?.run() ?? Promise.resolve()),
+      alone.run(never, () => y?.run() ?? Promise.resolve()),
+    )
+    expect(alone.isWanted).toBe(true)
+    a?.end()
+    await turns()
+    expect(log).toEqual(['a begins', 'b begins', 'a ends'])
+    b?.end()
+    await turns()
+    expect(log.slice(3)).toEqual(['b ends', 'x begins'])
+    y?.end()
+    x?.end()
+    await Promise.all(all)
+    expect(log.slice(5)).toEqual(['x ends', 'y begins', 'y ends'])
+    expect(alone.isWanted).toBe(false)
+  })
+
+  it('lets the next one have its turn when it throws', async () => {
+    const alone = new Alone()
+    const log: string[] = []
+    const failing = alone.run(never, () => Promise.reject(new Error('broken')))
+    const next = alone.run(never, async () => void log.push('next'))
+    await expect(failing).rejects.toThrow('broken')
+    await next
+    expect(log).toEqual(['next'])
+  })
+
+  it('is not begun when its work is ended first, and makes room for others', async () => {
+    const alone = new Alone()
+    const log: string[] = []
+    const other = work(log, 'other')
+    const running = alone.beside(other.run)
+    const abort = new AbortController()
+    const waiting = alone.run(abort.signal, async () => void log.push('never'))
+    abort.abort(new CancelledError('enough'))
+    await waiting
+    expect(alone.isWanted).toBe(false)
+    await alone.run(abort.signal, async () => void log.push('never'))
+    other.end()
+    await running
+    expect(log).toEqual(['other begins', 'other ends'])
+  })
+
+  it('goes back unbegun when the worker stops first: while it waits, when it comes later, and by the signal', async () => {
+    const alone = new Alone()
+    const other = work([], 'other')
+    const running = alone.beside(other.run)
+    const abort = new AbortController()
+    const told = alone.run(abort.signal, () => Promise.reject(new Error('begun')))
+    const waiting = alone.run(never, () => Promise.reject(new Error('begun')))
+    abort.abort(new HandBack())
+    await expect(told).rejects.toBeInstanceOf(NotBegun)
+    alone.giveUp()
+    await expect(waiting).rejects.toBeInstanceOf(NotBegun)
+    await expect(alone.run(never, () => Promise.reject(new Error('begun')))).rejects.toBeInstanceOf(NotBegun)
+    other.end()
+    await running
+    expect(alone.isWanted).toBe(false)
+  })
+})
