@@ -26,6 +26,7 @@ const EXPORTS = {
     'sameKey',
     'scatterKeyHash',
   ],
+  'flowstone/http': ['gateHandler', 'serveGates'],
   'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
 }
 

@@ -1,0 +1,233 @@
+/**
+ * Gates over HTTP, as one function from Request to Response: it mounts in hono, in Node's http (by `@hono/node-server`), and wherever fetch is spoken.
+ *
+ *     POST /hooks/flowstone/signal/<token>      an outside system answers
+ *     GET  /hooks/flowstone/signal/<token>      a page for people; it never signals, since previews of links ask for it too
+ *     POST /hooks/flowstone/verified/<sender>   a sender without a token, known by its own signature
+ */
+import { createHash } from 'node:crypto'
+import { type Context, Hono } from 'hono'
+import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { type Duration, parseDuration } from '../define/duration.ts'
+import type { GateView, SignalAccepted, SignalOptions } from '../gate/types.ts'
+import { type Logger, quietLogger } from '../telemetry.ts'
+import { type AddressOptions, addressReader, limiterName } from './address.ts'
+import { answer } from './answer.ts'
+import {
+  type BodyBudget,
+  type BodyKind,
+  type BodyLimits,
+  bodyKind,
+  type ParsedBody,
+  parseBody,
+  readBody,
+} from './body.ts'
+import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
+import { endedPage, problemPage, waitingPage } from './page.ts'
+import { GUARD_HEADERS, HttpProblem, problemOf, problemResponse, SEALED_CSP } from './problem.ts'
+import { FixedLimiter, type Rate } from './rate.ts'
+import { checkRecorded, DEFAULT_RECORDED, recordedHeaders } from './recorded.ts'
+import { checkSenders, type VerifiedSender, verifiedSignal } from './verified.ts'
+
+/** What of `flow.gates` is needed here. */
+export interface GatesOverHttp {
+  signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
+  signalByToken(
+    base: string,
+    payload: unknown,
+    options?: SignalOptions & { readonly keepFor?: Duration },
+  ): Promise<SignalAccepted>
+  getByToken(token: string): Promise<GateView | undefined>
+}
+
+export interface GateHandlerOptions extends AddressOptions {
+  /** Largest body, in bytes; more is 413. Default 1 MiB. */
+  readonly maxBodyBytes?: number
+  /** How long a body may take to arrive; longer is 408. Default `'10s'`. */
+  readonly bodyTimeout?: Duration
+  /** Requests in a time, above which is 429: for each source address (default `[500, 'second']`), and for each token (default `[60, 'minute']`). false: no limit. */
+  readonly rateLimit?: { readonly address?: Rate | false; readonly token?: Rate | false }
+  /** Headers kept with a signal. Default: user-agent, content-type, x-request-id. Those that carry secrets are refused (InvalidError). */
+  readonly recordHeaders?: readonly string[]
+  /** Where this is reached from outside, such as `https://flows.example.com`: what a browser's Origin is compared with. Default: the Host header. */
+  readonly baseUrl?: string
+  /** Senders without a token, by name: `POST /hooks/flowstone/verified/<name>`. */
+  readonly verified?: Readonly<Record<string, VerifiedSender>>
+  /** false: no page for people; GET is 405. Default true. */
+  readonly page?: boolean
+  /** Faults of this side go there, without address and body. Default: warnings and errors to standard error. */
+  readonly logger?: Logger
+}
+
+/** `env`: what the framework knows of the connection; see `address`. */
+export type GateHandler = (request: Request, env?: unknown) => Promise<Response>
+
+/** All of the rim that a request passes through on its way to the gate. */
+export interface Rim {
+  readonly gates: GatesOverHttp
+  readonly limits: BodyLimits
+  readonly budget: BodyBudget
+  readonly recorded: readonly string[]
+  readonly origin: string | undefined
+}
+
+export interface Sender {
+  readonly source: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const SIGNAL = '/hooks/flowstone/signal/:token'
+const VERIFIED = '/hooks/flowstone/verified/:name'
+const BUDGET_BODIES = 64
+/** Longer than any token, and shorter than what is a burden to hash. */
+const TOKEN_MAX = 2048
+
+/** Throws InvalidError for options that cannot be. */
+export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: GateHandlerOptions = {}): GateHandler {
+  const {
+    maxBodyBytes = 1_048_576,
+    rateLimit = {},
+    verified = {},
+    page = true,
+    logger = quietLogger,
+    baseUrl,
+  } = options
+  if (!Number.isInteger(maxBodyBytes) || maxBodyBytes < 1)
+    throw new InvalidError(`maxBodyBytes must be a whole number from 1, got ${maxBodyBytes}`)
+  if (baseUrl !== undefined && !/^https?:$/.test(URL.canParse(baseUrl) ? new URL(baseUrl).protocol : ''))
+    throw new InvalidError(
+      `baseUrl must be an address such as https://flows.example.com, got ${JSON.stringify(baseUrl)}`,
+    )
+  const addressOf = addressReader(options)
+  const limits = { maxBytes: maxBodyBytes, timeoutMs: parseDuration('bodyTimeout', options.bodyTimeout ?? '10s') }
+  const byAddress = limiter('rateLimit.address', rateLimit.address ?? [500, 'second'])
+  const byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
+  const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
+  const senders = checkSenders(verified)
+  const budget = { bytes: 0, maxBytes: Math.max(BUDGET_BODIES * 1_048_576, 2 * maxBodyBytes) }
+  const rim: Rim = { gates: flow.gates, limits, budget, recorded, origin: baseUrl }
+
+  const app = new Hono({ strict: true })
+  const admit = (c: Context): string => {
+    const source = addressOf(c.req.raw, c.env)
+    pass(byAddress, limiterName(source))
+    return source
+  }
+  const tokenOf = (c: Context): string => {
+    const token = c.req.param('token') ?? ''
+    if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
+    // By the whole token, not by the gate that it names: only who has the token can use up its allowance.
+    pass(byToken, createHash('sha256').update(token).digest('base64url'))
+    return token
+  }
+
+  if (page)
+    app.get(SIGNAL, async (c) => {
+      try {
+        admit(c)
+        const token = tokenOf(c)
+        const gate = await rim.gates.getByToken(token)
+        if (!gate) throw new HttpProblem('not_found')
+        if (gate.status !== 'waiting') return await endedPage(gate, { mine: false, status: 200 })
+        return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
+      } catch (error) {
+        const problem = told(error, logger)
+        return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
+      }
+    })
+
+  app.post(SIGNAL, async (c) => {
+    const request = c.req.raw
+    const source = admit(c)
+    const token = tokenOf(c)
+    const kind = bodyKind(request.headers, limits)
+    const { browser } = checkBrowser(request, baseUrl)
+    const body = await received(rim, request, kind)
+    const sender: Sender = { source, headers: recordedHeaders(request.headers, recorded, token) }
+    if (body.fields?.some(([name]) => name === NONCE_FIELD))
+      return await answer(rim, { token, fields: body.fields, sender })
+    // What a form of any page can send, our own pages only send with a nonce.
+    if (browser && kind !== 'json') throw new HttpProblem('form_expired')
+    const idempotencyKey = idempotencyKeyOf(request.headers)
+    return accepted(
+      await rim.gates.signal(token, body.value, {
+        source,
+        headers: sender.headers,
+        ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
+      }),
+    )
+  })
+
+  app.post(VERIFIED, async (c) => {
+    const source = admit(c)
+    const request = c.req.raw
+    const sender = senders.get(c.req.param('name'))
+    if (!sender) throw new HttpProblem('unknown_sender')
+    const kind = bodyKind(request.headers, limits)
+    const bytes = await readBody(request, limits, budget)
+    const known = { source, headers: recordedHeaders(request.headers, recorded, undefined) }
+    return await verifiedSignal(rim, { sender, kind, bytes, request, known })
+  })
+
+  app.all(SIGNAL, () => methodNotAllowed(page ? 'GET, HEAD, POST' : 'POST'))
+  app.all(VERIFIED, () => methodNotAllowed('POST'))
+  app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
+  app.onError((error) => problemResponse(told(error, logger)))
+  return async (request, env) => await app.fetch(request, toBindings(env))
+}
+
+export function accepted({ status, gate, repeated }: SignalAccepted): Response {
+  return json({ status, gate, repeated })
+}
+
+export function json(value: unknown): Response {
+  return new Response(`${JSON.stringify(value)}\n`, {
+    headers: { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'Content-Type': 'application/json' },
+  })
+}
+
+async function received({ limits, budget }: Rim, request: Request, kind: BodyKind): Promise<ParsedBody> {
+  const bytes = await readBody(request, limits, budget)
+  return await parseBody(kind, bytes, request.headers.get('content-type') ?? '')
+}
+
+function limiter(field: string, rate: Rate | false): FixedLimiter | undefined {
+  return rate === false ? undefined : new FixedLimiter(field, rate)
+}
+
+function pass(limit: FixedLimiter | undefined, name: string): void {
+  const waitMs = limit?.take(name) ?? 0
+  if (waitMs > 0)
+    throw new HttpProblem('rate_limited', undefined, { 'Retry-After': String(Math.max(1, Math.ceil(waitMs / 1000))) })
+}
+
+/** Text or a quoted string (as the header's draft has it), up to 255 characters. */
+function idempotencyKeyOf(headers: Headers): string | undefined {
+  const given = headers.get('idempotency-key')?.trim()
+  if (given === undefined) return undefined
+  const key = /^"((?:[^"\\]|\\["\\])*)"$/.exec(given)?.[1]?.replaceAll(/\\(.)/g, '$1') ?? given
+  if (key === '' || key.length > 255)
+    throw new HttpProblem('malformed_request', 'Idempotency-Key must have 1 to 255 characters.')
+  return key
+}
+
+/** Browsers ask for HTML; programs that ask for anything get a problem that they can read. */
+function wantsPage(request: Request): boolean {
+  return /\btext\/html\b/i.test(request.headers.get('accept') ?? '')
+}
+
+function methodNotAllowed(allow: string): Response {
+  return problemResponse(new HttpProblem('method_not_allowed', undefined, { Allow: allow }))
+}
+
+/** The problem to answer with. Faults of this side are logged, and never with the address: it holds the token. */
+function told(error: unknown, logger: Logger): HttpProblem {
+  const problem = problemOf(error)
+  if (problem.status >= 500 && !(error instanceof HttpProblem))
+    logger.error(`http: a request failed (${problem.reason}): ${messageOf(error).slice(0, 500)}`)
+  return problem
+}
+
+function toBindings(env: unknown): object {
+  return typeof env === 'object' && env !== null ? env : {}
+}

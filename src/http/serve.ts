@@ -1,0 +1,83 @@
+/** The handler on a server of its own: Node's, with bounds on what a client may keep waiting. */
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import { getRequestListener } from '@hono/node-server'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { type GateHandlerOptions, type GatesOverHttp, gateHandler } from './handler.ts'
+import { HttpProblem, problemResponse } from './problem.ts'
+
+export interface ServeOptions extends GateHandlerOptions {
+  /** Default 8080; 0: any free one. */
+  readonly port?: number
+  /** Address to listen on. Default `'127.0.0.1'`: for the world, put a proxy that speaks TLS in front, or say `'0.0.0.0'`. */
+  readonly host?: string
+}
+
+export interface GateServer extends AsyncDisposable {
+  readonly url: string
+  readonly port: number
+  /** Takes no more connections, lets requests end (10 s at most). Safe to call twice. */
+  close(): Promise<void>
+}
+
+const CLOSE_PATIENCE_MS = 10_000
+
+/** Serves gates over HTTP, and `GET /healthz` for whoever watches the process. Throws FlowStoneError `listen_failed`, InvalidError for options. */
+export async function serveGates(
+  flow: { readonly gates: GatesOverHttp },
+  options: ServeOptions = {},
+): Promise<GateServer> {
+  const { port = 8080, host = '127.0.0.1' } = options
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
+  const handler = gateHandler(flow, options)
+  const listener = getRequestListener(async (request, env) => {
+    // A Host header may hold anything; then the address is no address.
+    const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
+    if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
+    if (pathname === '/healthz') return new Response('ok\n', { headers: { 'Cache-Control': 'no-store' } })
+    return await handler(request, env)
+  })
+  const server = createServer({
+    headersTimeout: 10_000,
+    // Above the handler's own limit for a body, which answers in words.
+    requestTimeout: 60_000,
+    keepAliveTimeout: 5000,
+    maxHeaderSize: 16_384,
+  })
+  server.on('request', (incoming, outgoing) => void listener(incoming, outgoing))
+  server.listen(port, host)
+  try {
+    await once(server, 'listening')
+  } catch (cause) {
+    throw new FlowStoneError(
+      'listen_failed',
+      `cannot listen on ${host}:${port} (${messageOf(cause)}); choose another port`,
+      {
+        cause,
+      },
+    )
+  }
+  const address = server.address()
+  const bound = typeof address === 'object' && address !== null ? address.port : port
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => {
+    closing ??= closed(server)
+    return closing
+  }
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
+    port: bound,
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}
+
+async function closed(server: Server): Promise<void> {
+  const ended = once(server, 'close')
+  server.close()
+  server.closeIdleConnections()
+  const patience = setTimeout(() => server.closeAllConnections(), CLOSE_PATIENCE_MS)
+  await ended
+  clearTimeout(patience)
+}

@@ -1,0 +1,86 @@
+/**
+ * Signatures of senders, as their makers document them. All are HMAC-SHA-256 over the raw body, which must not be touched before; they differ in what else is signed.
+ *
+ * | scheme     | header                                      | signed                        | replay          |
+ * |------------|---------------------------------------------|-------------------------------|-----------------|
+ * | `github`   | X-Hub-Signature-256: `sha256=<hex>`         | body                          | not bounded     |
+ * | `stripe`   | Stripe-Signature: `t=<s>,v1=<hex>[,v1=…]`   | `<t>.` body                   | by the time     |
+ * | `slack`    | X-Slack-Signature: `v0=<hex>`               | `v0:<time>:` body             | by the time     |
+ * | `standard` | webhook-signature: `v1,<base64>[ v1,…]`     | `<webhook-id>.<time>.` body   | by the time     |
+ */
+import { createHmac, timingSafeEqual } from 'node:crypto'
+
+export type SignatureScheme = 'github' | 'stripe' | 'slack' | 'standard'
+
+/** A scheme of one's own: whether the sender is who it says. */
+export type CustomScheme = (request: {
+  readonly headers: Headers
+  readonly body: Uint8Array
+  readonly secrets: readonly string[]
+  readonly nowMs: number
+}) => boolean | Promise<boolean>
+
+export interface Signed {
+  readonly headers: Headers
+  readonly body: Uint8Array
+  /** Any of them may have signed: two during a rotation. */
+  readonly secrets: readonly string[]
+  readonly nowMs: number
+  readonly toleranceMs: number
+}
+
+export const SCHEMES: Readonly<Record<SignatureScheme, (signed: Signed) => boolean>> = {
+  github({ headers, body, secrets }) {
+    const given = /^sha256=([0-9a-f]{64})$/.exec(headers.get('x-hub-signature-256') ?? '')?.[1]
+    return given !== undefined && matches(secrets, [body], [Buffer.from(given, 'hex')])
+  },
+  stripe(signed) {
+    const parts = (signed.headers.get('stripe-signature') ?? '').split(',').map((part) => part.trim().split('='))
+    const time = parts.find(([name]) => name === 't')?.[1] ?? ''
+    const given = parts.flatMap(([name, value]) => (name === 'v1' ? hex(value) : []))
+    return isRecent(time, signed) && matches(signed.secrets, [`${time}.`, signed.body], given)
+  },
+  slack(signed) {
+    const time = signed.headers.get('x-slack-request-timestamp') ?? ''
+    const given = hex(/^v0=(.*)$/.exec(signed.headers.get('x-slack-signature') ?? '')?.[1])
+    return isRecent(time, signed) && matches(signed.secrets, [`v0:${time}:`, signed.body], given)
+  },
+  standard(signed) {
+    const id = signed.headers.get('webhook-id') ?? ''
+    const time = signed.headers.get('webhook-timestamp') ?? ''
+    const given = (signed.headers.get('webhook-signature') ?? '').split(' ').flatMap((part) => {
+      const [version, value = ''] = part.split(',')
+      return version === 'v1' ? [Buffer.from(value, 'base64')] : []
+    })
+    const keys = signed.secrets.map((secret) => Buffer.from(secret.replace(/^whsec_/, ''), 'base64'))
+    return id !== '' && isRecent(time, signed) && matches(keys, [`${id}.${time}.`, signed.body], given)
+  },
+}
+
+const GIVEN_MAX = 8
+
+/** Every given signature against every secret, each in constant time. */
+function matches(
+  secrets: readonly (string | Uint8Array)[],
+  parts: readonly (string | Uint8Array)[],
+  given: readonly Uint8Array[],
+): boolean {
+  let found = false
+  for (const secret of secrets) {
+    const hmac = createHmac('sha256', secret)
+    for (const part of parts) hmac.update(part)
+    const wanted = hmac.digest()
+    for (const one of given.slice(0, GIVEN_MAX))
+      if (one.length === wanted.length && timingSafeEqual(one, wanted)) found = true
+  }
+  return found
+}
+
+/** Whole seconds since 1970, neither too old nor (by more than clocks differ) of the future. */
+function isRecent(time: string, { nowMs, toleranceMs }: Signed): boolean {
+  return /^\d{1,12}$/.test(time) && Math.abs(nowMs - Number(time) * 1000) <= toleranceMs
+}
+
+function hex(text: string | undefined): Uint8Array[] {
+  return text !== undefined && /^[0-9a-f]{64}$/.test(text) ? [Buffer.from(text, 'hex')] : []
+}

@@ -1,0 +1,145 @@
+/** Callbacks without a token: the sender is known by its own signature, and the gate by a base token that is found in what it sent. */
+import { createHash } from 'node:crypto'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { type Duration, parseDuration } from '../define/duration.ts'
+import { type BodyKind, parseBody } from './body.ts'
+import { accepted, json, type Rim, type Sender } from './handler.ts'
+import { HttpProblem } from './problem.ts'
+import { type CustomScheme, SCHEMES, type SignatureScheme } from './signatures.ts'
+
+export interface VerifiedSender {
+  /** How it signs; or a function that checks it. */
+  readonly scheme: SignatureScheme | CustomScheme
+  /** What it signs with; several while they are rotated. At least 16 characters each. */
+  readonly secret: string | readonly string[]
+  /** The base token of the gate that this is for (`ctx.openGate({ token })`), from what was sent. undefined: it is for no gate; it is answered `ignored`, and that is all. */
+  readonly base: (payload: unknown, headers: Headers) => string | undefined
+  /** What the asset gets. Default: all that was sent. */
+  readonly payload?: (payload: unknown, headers: Headers) => unknown
+  /** The same for every delivery of the same message. Default: the delivery's own id where the scheme has one, else a hash of the body. */
+  readonly idempotencyKey?: (payload: unknown, headers: Headers) => string | undefined
+  /** How far its clock and this one's may be apart, for schemes that sign the time. Default `'5m'`. */
+  readonly tolerance?: Duration
+  /** Keeps a signal that comes before its gate is opened; see `gates.signalByToken`. Default: such a signal is 404. */
+  readonly keepFor?: Duration
+}
+
+export interface CheckedSender extends Omit<VerifiedSender, 'secret' | 'tolerance' | 'keepFor'> {
+  readonly name: string
+  readonly secrets: readonly string[]
+  readonly toleranceMs: number
+  readonly keepForMs: number | undefined
+}
+
+interface Received {
+  readonly sender: CheckedSender
+  readonly kind: BodyKind
+  readonly bytes: Uint8Array
+  readonly request: Request
+  readonly known: Sender
+}
+
+const SECRET_MIN = 16
+
+/** Throws InvalidError that names the sender and the option. */
+export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>): ReadonlyMap<string, CheckedSender> {
+  return new Map(
+    Object.entries(senders).map(([name, sender]) => {
+      const at = `verified.${name}`
+      if (!/^[A-Za-z0-9_-]{1,64}$/.test(name))
+        throw new InvalidError(`verified: ${JSON.stringify(name)} must be 1 to 64 of A-Z a-z 0-9 _ -`)
+      const { scheme, secret, tolerance = '5m', keepFor, ...rest } = sender
+      if (typeof scheme !== 'function' && !Object.hasOwn(SCHEMES, scheme))
+        throw new InvalidError(
+          `${at}: scheme must be ${Object.keys(SCHEMES).join(', ')} or a function, got ${JSON.stringify(scheme)}`,
+        )
+      const secrets = typeof secret === 'string' ? [secret] : secret
+      if (
+        !Array.isArray(secrets) ||
+        secrets.length === 0 ||
+        secrets.some((one) => typeof one !== 'string' || one.length < SECRET_MIN)
+      )
+        throw new InvalidError(`${at}: secret must be text of at least ${SECRET_MIN} characters, or a list of such`)
+      if (typeof rest.base !== 'function')
+        throw new InvalidError(`${at}: base must be a function that finds the gate's base token`)
+      const checked: CheckedSender = {
+        ...rest,
+        name,
+        scheme,
+        secrets,
+        toleranceMs: parseDuration(`${at}: tolerance`, tolerance),
+        keepForMs: keepFor === undefined ? undefined : parseDuration(`${at}: keepFor`, keepFor),
+      }
+      return [name, checked]
+    }),
+  )
+}
+
+/** The signature first: nothing is parsed and nobody is asked before it holds. */
+export async function verifiedSignal(rim: Rim, { sender, kind, bytes, request, known }: Received): Promise<Response> {
+  const { headers } = request
+  await checkSignature(sender, headers, bytes)
+  const { value } = await parseBody(kind, bytes, headers.get('content-type') ?? '')
+  const challenge = slackChallenge(sender, value)
+  if (challenge !== undefined) return json({ challenge })
+  const base = asked(sender, 'base', () => sender.base(value, headers))
+  if (base === undefined) return json({ status: 'ignored' })
+  if (typeof base !== 'string' || base === '') throw faulty(sender, 'base', 'brought no text')
+  const key =
+    asked(sender, 'idempotencyKey', () => sender.idempotencyKey?.(value, headers)) ??
+    deliveryId(sender, value, headers, bytes)
+  const payload = sender.payload ? asked(sender, 'payload', () => sender.payload?.(value, headers)) : value
+  return accepted(
+    await rim.gates.signalByToken(base, payload, {
+      source: `${sender.name} ${known.source}`,
+      headers: known.headers,
+      idempotencyKey: `${sender.name}:${key}`,
+      ...(sender.keepForMs === undefined ? {} : { keepFor: sender.keepForMs }),
+    }),
+  )
+}
+
+async function checkSignature(sender: CheckedSender, headers: Headers, body: Uint8Array): Promise<void> {
+  const { scheme, secrets, toleranceMs } = sender
+  // The sender's clock is compared with, so no clock of ours is better than this machine's.
+  const nowMs = Date.now()
+  const holds =
+    typeof scheme === 'function'
+      ? (await scheme({ headers, body, secrets, nowMs })) === true
+      : SCHEMES[scheme]({ headers, body, secrets, nowMs, toleranceMs })
+  if (!holds) throw new HttpProblem('invalid_signature')
+}
+
+/** Slack asks an address once whether it is meant. */
+function slackChallenge(sender: CheckedSender, value: unknown): string | undefined {
+  if (sender.scheme !== 'slack' || typeof value !== 'object' || value === null) return undefined
+  const challenge: unknown = Reflect.get(value, 'challenge')
+  return Reflect.get(value, 'type') === 'url_verification' && typeof challenge === 'string' ? challenge : undefined
+}
+
+function deliveryId(sender: CheckedSender, value: unknown, headers: Headers, bytes: Uint8Array): string {
+  const id =
+    sender.scheme === 'github'
+      ? headers.get('x-github-delivery')
+      : sender.scheme === 'standard'
+        ? headers.get('webhook-id')
+        : sender.scheme === 'stripe' && typeof value === 'object' && value !== null
+          ? Reflect.get(value, 'id')
+          : undefined
+  return typeof id === 'string' && id !== '' && id.length <= 200
+    ? id
+    : createHash('sha256').update(bytes).digest('base64url')
+}
+
+/** What the user's function brings. When it throws, that is this side's fault, and the sender may try again. */
+function asked<T>(sender: CheckedSender, option: string, call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    throw faulty(sender, option, messageOf(error))
+  }
+}
+
+function faulty(sender: CheckedSender, option: string, what: string): FlowStoneError {
+  return new FlowStoneError('user_code', `verified.${sender.name}: ${option} failed: ${what}`)
+}
