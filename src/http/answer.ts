@@ -4,9 +4,9 @@ import { SignalRejectedError } from '../../streams/errors.ts'
 import type { GateView } from '../gate/types.ts'
 import { type FormFields, parseJson } from './body.ts'
 import { checkNonce, NONCE_FIELD, newNonce } from './form.ts'
-import type { Rim, Sender } from './handler.ts'
 import { COMMENT_MAX, type Draft, endedPage, NAME_MAX, problemPage, waitingPage } from './page.ts'
 import { HttpProblem, problemOf } from './problem.ts'
+import type { Rim, Sender } from './rim.ts'
 
 interface Answer {
   readonly token: string

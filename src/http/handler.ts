@@ -9,36 +9,17 @@ import { createHash } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
-import type { GateView, SignalAccepted, SignalOptions } from '../gate/types.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { type AddressOptions, addressReader, limiterName } from './address.ts'
 import { answer } from './answer.ts'
-import {
-  type BodyBudget,
-  type BodyKind,
-  type BodyLimits,
-  bodyKind,
-  type ParsedBody,
-  parseBody,
-  readBody,
-} from './body.ts'
+import { type BodyKind, bodyKind, type ParsedBody, parseBody, readBody } from './body.ts'
 import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
 import { endedPage, problemPage, waitingPage } from './page.ts'
-import { GUARD_HEADERS, HttpProblem, problemOf, problemResponse, SEALED_CSP } from './problem.ts'
+import { accepted, HttpProblem, problemOf, problemResponse } from './problem.ts'
 import { FixedLimiter, type Rate } from './rate.ts'
 import { checkRecorded, DEFAULT_RECORDED, recordedHeaders } from './recorded.ts'
+import type { GatesOverHttp, Rim, Sender } from './rim.ts'
 import { checkSenders, type VerifiedSender, verifiedSignal } from './verified.ts'
-
-/** What of `flow.gates` is needed here. */
-export interface GatesOverHttp {
-  signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
-  signalByToken(
-    base: string,
-    payload: unknown,
-    options?: SignalOptions & { readonly keepFor?: Duration },
-  ): Promise<SignalAccepted>
-  getByToken(token: string): Promise<GateView | undefined>
-}
 
 export interface GateHandlerOptions extends AddressOptions {
   /** Largest body, in bytes; more is 413. Default 1 MiB. */
@@ -61,20 +42,6 @@ export interface GateHandlerOptions extends AddressOptions {
 
 /** `env`: what the framework knows of the connection; see `address`. */
 export type GateHandler = (request: Request, env?: unknown) => Promise<Response>
-
-/** All of the rim that a request passes through on its way to the gate. */
-export interface Rim {
-  readonly gates: GatesOverHttp
-  readonly limits: BodyLimits
-  readonly budget: BodyBudget
-  readonly recorded: readonly string[]
-  readonly origin: string | undefined
-}
-
-export interface Sender {
-  readonly source: string
-  readonly headers: Readonly<Record<string, string>>
-}
 
 const SIGNAL = '/hooks/flowstone/signal/:token'
 const VERIFIED = '/hooks/flowstone/verified/:name'
@@ -174,16 +141,6 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
   app.onError((error) => problemResponse(told(error, logger)))
   return async (request, env) => await app.fetch(request, toBindings(env))
-}
-
-export function accepted({ status, gate, repeated }: SignalAccepted): Response {
-  return json({ status, gate, repeated })
-}
-
-export function json(value: unknown): Response {
-  return new Response(`${JSON.stringify(value)}\n`, {
-    headers: { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'Content-Type': 'application/json' },
-  })
 }
 
 async function received({ limits, budget }: Rim, request: Request, kind: BodyKind): Promise<ParsedBody> {

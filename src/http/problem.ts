@@ -1,6 +1,6 @@
-/** Refusals, as they go out: problem details (RFC 9457), one stable `reason` for each, and nothing in them that the caller sent as a secret. */
+/** Answers to programs. Refusals are problem details (RFC 9457), one stable `reason` for each, and nothing in them that the caller sent as a secret. */
 import { FlowStoneError, InvalidError, messageOf, SignalRejectedError } from '../../streams/errors.ts'
-import type { SignalRejection } from '../gate/types.ts'
+import type { SignalAccepted, SignalRejection } from '../gate/types.ts'
 
 /** Why a request was refused. The gate's own reasons, and those of HTTP. */
 export type ProblemReason =
@@ -84,6 +84,16 @@ export function problemResponse(problem: HttpProblem): Response {
       ...problem.headers,
       'Content-Type': 'application/problem+json',
     },
+  })
+}
+
+export function accepted({ status, gate, repeated }: SignalAccepted): Response {
+  return json({ status, gate, repeated })
+}
+
+export function json(value: unknown): Response {
+  return new Response(`${JSON.stringify(value)}\n`, {
+    headers: { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'Content-Type': 'application/json' },
   })
 }
 

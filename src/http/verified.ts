@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { type BodyKind, parseBody } from './body.ts'
-import { accepted, json, type Rim, type Sender } from './handler.ts'
-import { HttpProblem } from './problem.ts'
+import { accepted, HttpProblem, json } from './problem.ts'
+import type { Rim, Sender } from './rim.ts'
 import { type CustomScheme, SCHEMES, type SignatureScheme } from './signatures.ts'
 
 export interface VerifiedSender {

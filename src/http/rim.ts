@@ -1,0 +1,29 @@
+/** What a request passes through on its way to the gate, and what is known of its sender there. */
+import type { Duration } from '../define/duration.ts'
+import type { GateView, SignalAccepted, SignalOptions } from '../gate/types.ts'
+import type { BodyBudget, BodyLimits } from './body.ts'
+
+/** What of `flow.gates` is needed here. */
+export interface GatesOverHttp {
+  signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
+  signalByToken(
+    base: string,
+    payload: unknown,
+    options?: SignalOptions & { readonly keepFor?: Duration },
+  ): Promise<SignalAccepted>
+  getByToken(token: string): Promise<GateView | undefined>
+}
+
+/** All of the rim that a request passes through on its way to the gate. */
+export interface Rim {
+  readonly gates: GatesOverHttp
+  readonly limits: BodyLimits
+  readonly budget: BodyBudget
+  readonly recorded: readonly string[]
+  readonly origin: string | undefined
+}
+
+export interface Sender {
+  readonly source: string
+  readonly headers: Readonly<Record<string, string>>
+}
