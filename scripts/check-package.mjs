@@ -13,6 +13,7 @@ const EXPORTS = {
     'ConflictError',
     'FlowStoneError',
     'InvalidError',
+    'RateLimitedError',
     'RetryableError',
     'RunFailedError',
     'TELEMETRY_CHANNELS',

@@ -48,6 +48,35 @@ export interface TelemetryEvents {
   'flowstone:engine.bad_fact': { readonly partition: number; readonly seq: number; readonly reason: string }
   /** The reconciler enqueued tasks that were missing. */
   'flowstone:engine.repaired': { readonly partition: number; readonly tasks: readonly string[] }
+  /** A limit was asked for tokens. */
+  'flowstone:rate_limit.check': {
+    readonly bucket: string
+    readonly tokens: number
+    readonly allowed: boolean
+    /** When there will be room, if it was refused. */
+    readonly waitMs?: number
+    /** How long the answer took. */
+    readonly durationMs: number
+  }
+  /** Somebody waited for a limit, until it was their turn (`granted`) or in vain. */
+  'flowstone:rate_limit.wait': {
+    readonly bucket: string
+    readonly tokens: number
+    readonly granted: boolean
+    readonly durationMs: number
+  }
+  /** A slot was taken, after `durationMs` of waiting. */
+  'flowstone:rate_limit.slot_acquired': SlotEvent
+  /** It was given back after `durationMs`, or lost: its lease ran out before it could be renewed. */
+  'flowstone:rate_limit.slot_released': SlotEvent & { readonly lost: boolean }
+}
+
+export interface SlotEvent {
+  readonly bucket: string
+  readonly slot: string
+  readonly weight: number
+  readonly fence: number
+  readonly durationMs: number
 }
 
 export interface MaterializationEvent {
@@ -72,6 +101,10 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:engine.checkpoint',
   'flowstone:engine.bad_fact',
   'flowstone:engine.repaired',
+  'flowstone:rate_limit.check',
+  'flowstone:rate_limit.wait',
+  'flowstone:rate_limit.slot_acquired',
+  'flowstone:rate_limit.slot_released',
 ] as const satisfies readonly (keyof TelemetryEvents)[]
 
 const channels = new Map(TELEMETRY_CHANNELS.map((name) => [name, channel(name)]))

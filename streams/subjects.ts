@@ -9,6 +9,8 @@ export interface Names {
   readonly stateBucket: (p: number) => string
   readonly controlBucket: string
   readonly blobBucket: string
+  /** Cells of rate limits (`rate.<bucket>`) and of slots (`slots.<bucket>`). */
+  readonly limitsBucket: string
   /** The stream behind a KV bucket, and the subject of one of its keys. */
   readonly kvStream: (bucket: string) => string
   readonly kvSubject: (bucket: string, key: string) => string
@@ -54,6 +56,7 @@ export function namesOf(namespace: string): Names {
     stateBucket: (p) => `${ns}_state_${p}`,
     controlBucket: `${ns}_control`,
     blobBucket: `${ns}_blobs`,
+    limitsBucket: `${ns}_limits`,
     kvStream: (bucket) => `KV_${bucket}`,
     kvSubject: (bucket, key) => `$KV.${bucket}.${key}`,
     fact: (p, path) => `${logPrefix}${p}.${path}`,

@@ -94,6 +94,11 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     jsm,
     bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }),
   )
+  // Cells that nobody uses any more go by themselves; watchers hear of it by the marker that is left for a while.
+  await ensureStream(
+    jsm,
+    bucketWish(names, names.limitsBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }),
+  )
   const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
 
   const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const

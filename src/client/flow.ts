@@ -16,6 +16,7 @@ import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { readDoc } from '../engine/store.ts'
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
+import { Limiter } from '../limiter/limiter.ts'
 import { Appender } from '../log/appender.ts'
 import { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings } from '../log/connection.ts'
@@ -77,6 +78,8 @@ export class Flow {
   #closing: Promise<void> | undefined
   /** Look into scatters, and act on them. */
   readonly scatter: Scatters
+  /** Rate limits and slots, over all processes of the namespace. */
+  readonly limiter: Limiter
 
   constructor(connection: Connection, topology: Topology, clock: ServerClock, options: ConnectOptions) {
     this.#connection = connection
@@ -85,6 +88,7 @@ export class Flow {
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
     this.scatter = new Scatters(this.#runDeps())
+    this.limiter = new Limiter({ connection, names: topology.names, id: randomBytes(4).toString('hex') })
   }
 
   get namespace(): string {

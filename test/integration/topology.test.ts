@@ -38,7 +38,7 @@ describe('the streams and buckets of a namespace', () => {
       ['FEED', 'LOG_0', 'LOG_1', 'WORK_0', 'WORK_1']
         .map((name) => `${namespace}_${name}`)
         .concat(
-          ['control', 'state_0', 'state_1'].map((name) => `KV_${namespace}_${name}`),
+          ['control', 'limits', 'state_0', 'state_1'].map((name) => `KV_${namespace}_${name}`),
           `OBJ_${namespace}_blobs`,
         )
         .toSorted(),

@@ -1,0 +1,99 @@
+/** Cells in the limits bucket: read from the leader, written under the sequence they were read with. */
+
+import { FlowStoneError } from '../../streams/errors.ts'
+import { encodeToken } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { ServerClock } from '../log/clock.ts'
+import type { Connection } from '../log/connection.ts'
+import { ERR, leaderGet, publish } from '../log/nats.ts'
+
+export type CellKind = 'rate' | 'slots'
+
+/** What stands under a key: `payload` is undefined where there is nothing, or only the marker of what is gone. */
+export interface StoredCell {
+  /** What a write must expect; 0 where nothing was ever stored, or all of it is gone. */
+  readonly seq: number
+  /** Server time of the message, rounded up. */
+  readonly timeMs: number
+  readonly payload: Uint8Array | undefined
+}
+
+export interface CellWrite {
+  readonly key: string
+  readonly payload: Uint8Array
+  readonly expectSeq: number
+  /** The cell goes when it was not written for so long. */
+  readonly lifeMs: number
+}
+
+const ANSWER_MS = 5000
+/** Beyond what the cell needs: the server counts whole seconds. */
+const SPARE_S = 2
+const MARKER_S = 60
+
+export class Cells {
+  readonly connection: Connection
+  readonly clock: ServerClock
+  readonly #names: Names
+
+  constructor(connection: Connection, names: Names, clock: ServerClock) {
+    this.connection = connection
+    this.clock = clock
+    this.#names = names
+  }
+
+  key(kind: CellKind, bucket: string): string {
+    return `${kind}.${encodeToken(bucket)}`
+  }
+
+  /** Undefined when nobody answers. */
+  async read(key: string): Promise<StoredCell | undefined> {
+    const { connection } = this
+    const stream = this.#names.kvStream(this.#names.limitsBucket)
+    const query = { last_by_subj: this.#names.kvSubject(this.#names.limitsBucket, key) }
+    try {
+      const answer = await connection.untilDisconnect(async (nc) => ({
+        found: await leaderGet(nc, stream, query, ANSWER_MS),
+      }))
+      if (!answer) return undefined
+      const { found } = answer
+      if (!found) return { seq: 0, timeMs: 0, payload: undefined }
+      this.clock.heard(found.timeMs)
+      // A marker of what expired, was deleted or reset is empty.
+      return { seq: found.seq, timeMs: found.timeMs + 1, payload: found.payload.length > 0 ? found.payload : undefined }
+    } catch {
+      // A server that is not there yet, or a stream without a leader: asked again by who waits for it.
+      return undefined
+    }
+  }
+
+  /** The sequence it got; `conflict`: somebody else wrote; `unknown`: no answer came, and it may be stored or not, or be stored yet. */
+  async write({ key, payload, expectSeq, lifeMs }: CellWrite): Promise<number | 'conflict' | 'unknown'> {
+    const entry = {
+      subject: this.#names.kvSubject(this.#names.limitsBucket, key),
+      payload,
+      expect: { seq: expectSeq },
+      headers: { 'Nats-TTL': String(Math.ceil(lifeMs / 1000) + SPARE_S) },
+    }
+    const ack = await this.connection
+      .untilDisconnect((nc) => publish(nc, entry, undefined, ANSWER_MS))
+      .catch(() => undefined)
+    if (!ack) return 'unknown'
+    if (!ack.error) return ack.seq
+    const { errCode, code, description } = ack.error
+    if (errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant) return 'conflict'
+    if (code >= 500) return 'unknown'
+    throw new FlowStoneError('limits', `limit ${key} could not be stored: ${description}`)
+  }
+
+  /** Leaves a marker, which goes by itself. */
+  async remove(key: string): Promise<void> {
+    const entry = {
+      subject: this.#names.kvSubject(this.#names.limitsBucket, key),
+      payload: new Uint8Array(),
+      headers: { 'KV-Operation': 'DEL', 'Nats-TTL': String(MARKER_S) },
+    }
+    const ack = await this.connection.read((nc) => publish(nc, entry, undefined, ANSWER_MS))
+    if (ack.error) throw new FlowStoneError('limits', `limit ${key} could not be reset: ${ack.error.description}`)
+  }
+}

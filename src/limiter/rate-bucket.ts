@@ -1,0 +1,283 @@
+/**
+ * One rate limit, as a process sees it. Callers are combined: while one update of the cell is in flight, others queue, and all of them go together in the next, in the
+ * order they came. So a process costs the server one update at a time, however many callers it has.
+ *
+ * An update whose answer was lost is looked for by its id in the cell. Found, it counts. Not found, it is sent again under the same expectation, of which the server
+ * lets one through. Overwritten so often that it is not known any more, its callers ask again, and what it may have taken stays taken: the safe side.
+ *
+ * Processes take turns: who was refused reads and writes, who got through lets the others go first. Otherwise the one who knows the cell, having written it, would
+ * always be a read ahead of the others.
+ */
+import {
+  counted,
+  decodeRateCell,
+  emptyCell,
+  encodeRateCell,
+  lifeMs,
+  type Rate,
+  type RateCell,
+  settled,
+} from '../../projections/rate-cell.ts'
+import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import type { Cells, StoredCell } from './cells.ts'
+
+const BATCH_MAX = 2000
+const CONTENDED_MS = 200
+const PAUSE_MAX_MS = 20
+/** How much later than its time a grant may be used. */
+const LATE_MIN_MS = 100
+const LATE_MAX_MS = 1000
+
+/** A grant that could not be used in time (its process stood still) is not used at all: many of them would make a burst. */
+export function lateMs(rate: Rate): number {
+  return Math.min(LATE_MAX_MS, Math.max(LATE_MIN_MS, rate.periodMs / 20))
+}
+
+export interface Caller {
+  readonly rate: Rate
+  readonly ask: Ask
+  readonly queuedMs: number
+  /** Set when it does not wait for its answer any more. */
+  gone: boolean
+  /** Whether a grant of it came too late once. */
+  lapsed: boolean
+  readonly settle: (answer: Answer | Error) => void
+}
+
+interface Known {
+  readonly cell: RateCell
+  readonly seq: number
+  /** This or anything newer is what stands there, as of then; monotonic. */
+  readonly asOfMs: number
+}
+
+export class RateBucket {
+  readonly name: string
+  readonly #cells: Cells
+  readonly #key: string
+  readonly #writer: () => string
+  #queue: Caller[] = []
+  #known: Known | undefined
+  #running = false
+  #contendedMs = 0
+  #conflicts = 0
+  #rttMs = 1
+
+  /** `writer` gives an id of its own for each update: `<process>-<n>`. */
+  constructor(name: string, cells: Cells, writer: () => string) {
+    this.name = name
+    this.#cells = cells
+    this.#key = cells.key('rate', name)
+    this.#writer = writer
+  }
+
+  get idle(): boolean {
+    return !this.#running
+  }
+
+  ask(caller: Caller): void {
+    this.#queue.push(caller)
+    if (this.#running) return
+    this.#running = true
+    void this.#run()
+  }
+
+  async #run(): Promise<void> {
+    // Who asks in the same breath goes together.
+    await Promise.resolve()
+    try {
+      while (this.#next()) await this.#round()
+    } catch (error) {
+      this.#known = undefined
+      const failure = error instanceof Error ? error : new FlowStoneError('internal', String(error))
+      for (const caller of this.#queue.splice(0)) caller.settle(failure)
+    }
+    this.#running = false
+  }
+
+  #next(): boolean {
+    if (this.#queue.some(({ gone }) => gone)) this.#queue = this.#queue.filter(({ gone }) => !gone)
+    return this.#queue.length > 0
+  }
+
+  async #round(): Promise<void> {
+    const known = this.#known ?? (await this.#read())
+    if (!known) {
+      await this.#cells.connection.ready(50)
+      return
+    }
+    const batch = this.#batch()
+    const rate = batch[0]?.rate
+    if (!rate) return
+    const nowMs = this.#cells.clock.atLeast()
+    const cell = fitting(known.cell, rate, nowMs)
+    if (!cell) {
+      // It may have been reset since the others asked.
+      const sure = batch.filter(({ queuedMs }) => queuedMs <= known.asOfMs)
+      if (sure.length === 0) this.#known = undefined
+      this.#settleAll(sure, conflicting(this.name, known.cell.rate))
+      return
+    }
+    const write = this.#writer()
+    const result = round(
+      cell,
+      rate,
+      batch.map(({ ask }) => ask),
+      nowMs,
+      write,
+    )
+    const answered = batch.flatMap((caller, i) => {
+      const answer = result.answers[i]
+      return answer && answer.is !== 'next round' ? [{ caller, answer }] : []
+    })
+    if (!result.changed) {
+      // A no is only said of what is known to be so after it was asked.
+      const sure = answered.filter(({ caller, answer }) => answer.is === 'done' || caller.queuedMs <= known.asOfMs)
+      if (sure.length === 0) this.#known = undefined
+      this.#deliver(sure, undefined)
+      return
+    }
+    const sentMs = performance.now()
+    const stored = await this.#store(result.cell, known.seq, write, nowMs)
+    if (!stored) return
+    this.#known = { ...stored, asOfMs: sentMs }
+    this.#deliver(answered, sentMs)
+    await this.#letOthersGo()
+  }
+
+  /** From the front of the queue: those of one rate. */
+  #batch(): Caller[] {
+    const [first] = this.#queue
+    if (!first) return []
+    let end = 1
+    while (end < Math.min(this.#queue.length, BATCH_MAX) && sameRate(this.#queue[end]?.rate, first.rate)) end += 1
+    return this.#queue.slice(0, end)
+  }
+
+  async #read(): Promise<Known | undefined> {
+    const askedMs = performance.now()
+    const { clock } = this.#cells
+    const [found] = await Promise.all([this.#cells.read(this.#key), clock.ready()])
+    if (!found) return undefined
+    this.#known = { ...this.#decoded(found), asOfMs: askedMs }
+    return this.#known
+  }
+
+  #decoded({ payload, seq, timeMs }: StoredCell): Omit<Known, 'asOfMs'> {
+    const [first] = this.#queue
+    if (!payload) {
+      const none: Rate = { shape: 'window', limit: 1, periodMs: 1, burst: 1 }
+      return { cell: emptyCell(first?.rate ?? none), seq }
+    }
+    const cell = decodeRateCell(payload)
+    if (!cell)
+      throw new FlowStoneError(
+        'newer_version',
+        `limit ${this.name} was written by a newer FlowStone; upgrade this one, or reset the limit`,
+      )
+    return { cell: settled(cell, timeMs), seq }
+  }
+
+  /** Undefined when it is not stored; the round is begun anew then. */
+  async #store(
+    cell: RateCell,
+    expectSeq: number,
+    write: string,
+    nowMs: number,
+  ): Promise<Omit<Known, 'asOfMs'> | undefined> {
+    const wish = { key: this.#key, payload: encodeRateCell(cell), expectSeq, lifeMs: lifeMs(cell, nowMs) }
+    const { clock, connection } = this.#cells
+    let uncertain = false
+    for (;;) {
+      const sentMs = performance.now()
+      const outcome = await this.#cells.write(wish)
+      if (typeof outcome === 'number') {
+        this.#rttMs = this.#rttMs * 0.8 + (performance.now() - sentMs) * 0.2
+        this.#conflicts = 0
+        return { cell: settled(cell, clock.atMost()), seq: outcome }
+      }
+      if (outcome === 'conflict' && !uncertain) return await this.#conflicted()
+      uncertain = true
+      if (outcome === 'unknown') await connection.ready(50)
+      const found = await this.#cells.read(this.#key)
+      if (!found) {
+        if (!this.#next()) return this.#forget()
+        continue
+      }
+      const there = this.#decoded(found)
+      if (there.cell.writes.includes(write)) return there
+      // Not there, and nothing else either: it is sent again. Else somebody was first, or it was overwritten long ago.
+      if (found.seq !== expectSeq) return this.#forget()
+    }
+  }
+
+  #forget(): undefined {
+    this.#known = undefined
+    return undefined
+  }
+
+  async #conflicted(): Promise<undefined> {
+    this.#known = undefined
+    this.#conflicts += 1
+    this.#contendedMs = performance.now()
+    // The first time at once: whoever was first lets this one go next.
+    if (this.#conflicts > 1) await pause(Math.random() * Math.min(PAUSE_MAX_MS, this.#rttMs * this.#conflicts))
+    return undefined
+  }
+
+  /** After an update, where others want the same cell: as many updates' time as there are others. */
+  async #letOthersGo(): Promise<void> {
+    if (performance.now() - this.#contendedMs > CONTENDED_MS || !this.#known) return
+    const writers = new Set(this.#known.cell.writes.map((write) => write.slice(0, write.lastIndexOf('-'))))
+    if (writers.size > 1) this.#contendedMs = performance.now()
+    this.#known = undefined
+    await pause(Math.min(PAUSE_MAX_MS, this.#rttMs * (writers.size - 1) * (0.75 + Math.random() / 2)))
+  }
+
+  #deliver(answered: readonly { caller: Caller; answer: Answer }[], sentMs: number | undefined): void {
+    const done = new Set<Caller>()
+    const tookMs = sentMs === undefined ? 0 : performance.now() - sentMs
+    for (const { caller, answer } of answered) {
+      const late = answer.is === 'granted' && caller.ask.kind !== 'peek' && tookMs > lateMs(caller.rate)
+      if (late && !caller.lapsed) {
+        // Granted when it was stored, which is long ago by now. Once: a slow server must not starve anybody.
+        caller.lapsed = true
+        continue
+      }
+      done.add(caller)
+      caller.settle(answer)
+    }
+    this.#queue = this.#queue.filter((caller) => !done.has(caller))
+  }
+
+  #settleAll(batch: readonly Caller[], error: Error): void {
+    const failed = new Set(batch)
+    this.#queue = this.#queue.filter((caller) => !failed.has(caller))
+    for (const caller of batch) caller.settle(error)
+  }
+}
+
+/** The cell as this rate can go on with it. Undefined while grants of the other shape count: neither can be told in terms of the other. */
+function fitting(cell: RateCell, rate: Rate, nowMs: number): RateCell | undefined {
+  if (cell.rate.shape === rate.shape) return cell
+  const { count, waiting } = counted(cell, nowMs)
+  return count + waiting > 0 ? undefined : { ...emptyCell(rate), writes: cell.writes }
+}
+
+function conflicting(bucket: string, { shape, limit, periodMs }: Rate): ConflictError {
+  return new ConflictError(
+    `limit ${bucket} is in use as a ${shape} rate of ${limit} in ${periodMs} ms; say shape: '${shape}', use another bucket, or reset it`,
+  )
+}
+
+function sameRate(a: Rate | undefined, b: Rate): boolean {
+  return (
+    a === b ||
+    (a !== undefined && a.shape === b.shape && a.limit === b.limit && a.periodMs === b.periodMs && a.burst === b.burst)
+  )
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}

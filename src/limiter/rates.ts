@@ -1,0 +1,181 @@
+/** Rate limits: what `flow.limiter` says of them. */
+
+import type { Rate } from '../../projections/rate-cell.ts'
+import type { Answer, Ask } from '../../projections/rate-round.ts'
+import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
+import { emit } from '../telemetry.ts'
+import type { Cells } from './cells.ts'
+import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
+import { sleep, untilServerTime, within } from './wait.ts'
+
+/** Buckets of which this process remembers the cell. */
+const REMEMBERED = 10_000
+/** A wait as short as this is waited out rather than told: the caller's timer is no finer. */
+const SHORT_MS = 2
+const LAPSES_MAX = 2
+
+export interface Wish {
+  readonly bucket: string
+  readonly rate: Rate
+  readonly n: number
+  readonly maxWaitMs: number
+  readonly signal: AbortSignal | undefined
+  readonly onUnreachable: 'closed' | 'open'
+}
+
+export type CheckResult =
+  | { readonly allowed: true }
+  /** There is room after `waitMs` milliseconds, if nobody else comes first. */
+  | { readonly allowed: false; readonly waitMs: number }
+
+type Told = Extract<Answer, { is: 'granted' | 'reserved' | 'refused' | 'far' }> | { readonly is: 'unreachable' }
+
+export class Rates {
+  readonly #cells: Cells
+  readonly #writer: () => string
+  readonly #buckets = new Map<string, RateBucket>()
+
+  constructor(cells: Cells, writer: () => string) {
+    this.#cells = cells
+    this.#writer = writer
+  }
+
+  async check(wish: Wish, kind: 'check' | 'peek'): Promise<CheckResult> {
+    const startedMs = performance.now()
+    const { bucket, n } = wish
+    const ask: Ask = { kind, n }
+    let told = await this.#ask(wish, ask, wish.maxWaitMs)
+    if (told.is === 'refused' && told.waitMs <= SHORT_MS) {
+      await sleep(told.waitMs, wish.signal)
+      told = await this.#ask(wish, ask, wish.maxWaitMs)
+    }
+    if (told.is === 'unreachable' && wish.onUnreachable === 'closed') throw unreachable(bucket)
+    const waitMs = told.is === 'refused' ? Math.ceil(told.waitMs) : undefined
+    if (kind === 'check') {
+      const durationMs = performance.now() - startedMs
+      const allowed = waitMs === undefined
+      emit('flowstone:rate_limit.check', {
+        bucket,
+        tokens: n,
+        allowed,
+        ...(waitMs === undefined ? {} : { waitMs }),
+        durationMs,
+      })
+    }
+    return waitMs === undefined ? { allowed: true } : { allowed: false, waitMs }
+  }
+
+  /** Resolves when it is the caller's turn. Throws RateLimitedError when that cannot be within `maxWaitMs`, at once if that is known at once. */
+  async take(wish: Wish): Promise<void> {
+    const startedMs = performance.now()
+    const { bucket, n } = wish
+    let granted = false
+    try {
+      await this.#take(wish, startedMs)
+      granted = true
+    } finally {
+      emit('flowstone:rate_limit.wait', { bucket, tokens: n, granted, durationMs: performance.now() - startedMs })
+    }
+  }
+
+  async #take(wish: Wish, startedMs: number): Promise<void> {
+    const { bucket, rate, n, signal } = wish
+    const { clock } = this.#cells
+    for (let lapses = 0; ; ) {
+      const leftMs = Math.max(0, startedMs + wish.maxWaitMs - performance.now())
+      const told = await this.#ask(wish, { kind: 'wait', n, maxWaitMs: leftMs }, leftMs)
+      switch (told.is) {
+        case 'granted':
+          return
+        case 'reserved':
+          try {
+            await untilServerTime(clock, told.atMs, signal)
+          } catch (reason) {
+            this.#giveBack(wish, told.atMs)
+            throw reason
+          }
+          // This process stood still: now it would be a burst. Not for ever, or a busy one would never get anything.
+          if (clock.atLeast() - told.atMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+          lapses += 1
+          break
+        case 'far':
+          await sleep(told.waitMs, signal)
+          break
+        case 'refused': {
+          const retryAfterMs = Math.ceil(told.waitMs)
+          throw new RateLimitedError(
+            `limit ${bucket} has no room for ${n} within ${Math.round(wish.maxWaitMs)} ms; it will in ${retryAfterMs} ms. Wait longer (maxWait), or ask for less`,
+            { retryAfterMs },
+          )
+        }
+        case 'unreachable':
+          if (wish.onUnreachable === 'open') return
+          throw unreachable(bucket)
+        default:
+          told satisfies never
+      }
+    }
+  }
+
+  async #ask({ bucket, rate, n, signal }: Wish, ask: Ask, patienceMs: number): Promise<Told> {
+    let caller: Caller | undefined
+    const outcome = await within<Answer>(
+      Math.max(patienceMs, MIN_PATIENCE_MS),
+      signal,
+      (settle) => {
+        caller = {
+          rate,
+          ask,
+          queuedMs: performance.now(),
+          gone: false,
+          lapsed: false,
+          settle: (answer) => {
+            if (!caller?.gone) settle(answer)
+            // Nobody waits for it any more.
+            else if (!(answer instanceof Error) && answer.is === 'reserved')
+              this.#giveBack({ bucket, rate, n }, answer.atMs)
+          },
+        }
+        this.#bucket(bucket).ask(caller)
+      },
+      () => {
+        if (caller) caller.gone = true
+      },
+    )
+    if (outcome === 'late') return { is: 'unreachable' }
+    const { value } = outcome
+    if (value.is === 'next round' || value.is === 'done') throw new FlowStoneError('internal', `answered ${value.is}`)
+    return value
+  }
+
+  #giveBack({ bucket, rate, n }: Pick<Wish, 'bucket' | 'rate' | 'n'>, atMs: number): void {
+    const ask: Ask = { kind: 'give back', n, atMs }
+    const settle = (): void => undefined
+    this.#bucket(bucket).ask({ rate, ask, queuedMs: performance.now(), gone: false, lapsed: false, settle })
+  }
+
+  #bucket(name: string): RateBucket {
+    const found = this.#buckets.get(name) ?? new RateBucket(name, this.#cells, this.#writer)
+    // The newest last.
+    this.#buckets.delete(name)
+    this.#buckets.set(name, found)
+    if (this.#buckets.size > REMEMBERED) {
+      for (const [other, bucket] of this.#buckets) {
+        if (!bucket.idle || bucket === found) continue
+        this.#buckets.delete(other)
+        break
+      }
+    }
+    return found
+  }
+}
+
+/** Even who does not want to wait gives the server time to answer. */
+const MIN_PATIENCE_MS = 250
+
+function unreachable(bucket: string): FlowStoneError {
+  return new FlowStoneError(
+    'unreachable',
+    `limit ${bucket} could not be asked: NATS did not answer in time. Nothing was run. Raise maxWait, or say onUnreachable: 'open' to go on without the limit`,
+  )
+}

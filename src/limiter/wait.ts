@@ -1,0 +1,85 @@
+/** Waiting: for a time of the server, and for no longer than a caller wants. */
+import type { ServerClock } from '../log/clock.ts'
+
+/** Long waits end this much early, to read the clock again: its bounds give way with time. */
+const AHEAD_MS = 100
+const LONG_MS = 5000
+const TIMER_MAX_MS = 2 ** 31 - 1
+
+/** Resolves once the server's clock says `atMs` for certain. Rejects with the signal's reason when that is aborted. */
+export async function untilServerTime(
+  clock: ServerClock,
+  atMs: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for (let left = atMs - clock.atLeast(); left > 0; left = atMs - clock.atLeast()) {
+    await sleep(left > LONG_MS ? left - AHEAD_MS : left, signal)
+    // In vain while the server is away; what is known goes on being true.
+    if (left > LONG_MS) await Promise.race([clock.ready().catch(() => undefined), sleep(AHEAD_MS / 2, signal)])
+  }
+}
+
+/** Rejects with the signal's reason when that is aborted. */
+export function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason)
+      return
+    }
+    const onAbort = (): void => {
+      clearTimeout(timer)
+      reject(signal?.reason)
+    }
+    const timer = setTimeout(
+      () => {
+        signal?.removeEventListener('abort', onAbort)
+        resolve()
+      },
+      Math.min(TIMER_MAX_MS, Math.ceil(ms)),
+    )
+    signal?.addEventListener('abort', onAbort, { once: true })
+  })
+}
+
+export type Outcome<T> = { readonly value: T } | 'late'
+
+/** What `begin` brings, unless it is aborted (rejects with the reason) or takes longer (`late`). `drop` is called in both cases. */
+export function within<T>(
+  ms: number,
+  signal: AbortSignal | undefined,
+  begin: (settle: (value: T | Error) => void) => void,
+  drop: () => void,
+): Promise<Outcome<T>> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason)
+      return
+    }
+    let timer: NodeJS.Timeout | undefined
+    const onAbort = (): void => {
+      end()
+      drop()
+      reject(signal?.reason)
+    }
+    const end = (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+    if (ms !== Number.POSITIVE_INFINITY) {
+      timer = setTimeout(
+        () => {
+          end()
+          drop()
+          resolve('late')
+        },
+        Math.min(TIMER_MAX_MS, Math.ceil(ms)),
+      )
+    }
+    signal?.addEventListener('abort', onAbort, { once: true })
+    begin((value) => {
+      end()
+      if (value instanceof Error) reject(value)
+      else resolve({ value })
+    })
+  })
+}
