@@ -6,7 +6,8 @@
  *   open    scatter.items      → open, more instances stored; leases are fed              worker
  *   open    scatter.sized      → open, total fixed; closes if all are done (also 0)       worker
  *   open    scatter.outcomes   → open, instances done, or leased again; closes at the last  worker
- *   open    scatter.split      → open, the lease's rest is leased again one by one        worker that was given it a second time, or drains
+ *   open    scatter.split      → open, the lease's rest is leased again: one by one       worker that was given it a second time, or drains
+ *                                 … or, where only what was not begun is handed back, wide  worker with a lease that takes too long
  *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged
@@ -30,21 +31,23 @@ import {
   endLease,
   failuresAfterLoss,
   fixedWindow,
+  holderOf,
   instanceRetry,
   laneOf,
   leaseId,
   leaseOne,
   newLease,
   parseLeaseId,
-  returnOne,
+  returnSome,
   WINDOW_MAX,
 } from './lease.ts'
-import { type BarrierState, stateKey, type View } from './state.ts'
+import { type BarrierState, type Refeed, stateKey, type View } from './state.ts'
 
 export const SLABS_PER_CHUNK = 256
-const LEASE_SIZE_START = 16
-const WINDOW_START = 16
-/** Fewest instances out at a time, so that the first leases, and short ones of slow instances, reach every slot of a few workers. */
+/** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
+export const LEASE_SIZE_START = 128
+const WINDOW_START = 8
+/** Fewest instances out at a time, so that short leases of slow instances reach every slot of a few workers. */
 export const OPEN_MIN = 512
 /** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
 export const AGAIN_MAX = 2048
@@ -240,9 +243,18 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   const errors = new Map(data.errors)
   const inLease = (index: number): boolean => index >= range.from && index < range.to && index < barrier.fedTo
   const commands: Command[] = []
-  // Successes first: what is to be done again then lies between what is done, and makes few ranges.
-  for (const [k, index] of data.at.entries())
-    if (inLease(index) && !errors.has(k)) takeSuccess(context, barrier, index, data.lease)
+  const kept = lease ? (lease.to ?? range.to) : 0
+  let returned = 0
+  // Successes first: what is to be done again then lies between what is done, and makes few ranges. A plain loop: it is run for every instance there is.
+  for (let k = 0; k < data.at.length; k++) {
+    const index = data.at[k]
+    if (index === undefined || !inLease(index) || (errors.size > 0 && errors.has(k))) continue
+    if (!takeSuccess(context, barrier, index)) continue
+    if (index < kept) returned += 1
+    // It was handed back, and yet run: whoever has it now is rid of it.
+    else returnSome(barrier, holderOf(barrier, index), 1)
+  }
+  returnSome(barrier, data.lease, returned)
   for (const [k, error] of errors) {
     const index = data.at[k]
     if (index !== undefined && inLease(index))
@@ -250,22 +262,23 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   }
   barrier.workers[data.worker] = fact.timeMs
   if (data.heldMs !== undefined && lease)
-    adapt(barrier, lease, range.to - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
+    adapt(barrier, lease, (lease.to ?? range.to) - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
   return commands
 }
 
-function takeSuccess(context: BarrierContext, barrier: BarrierState, index: number, from: string): void {
-  if (!markOnce(context, index, false)) return
+/** True when a lease is still counting on it. */
+function takeSuccess(context: BarrierContext, barrier: BarrierState, index: number): boolean {
+  if (!markOnce(context, index, false)) return false
   barrier.succeeded += 1
   const again = barrier.again[index]
   if (again) {
     // Done by this or an older lease: whichever single lease stands for it is settled.
     delete barrier.again[index]
     endLease(barrier, leaseId(index, index + 1, again[0]))
-    return
+    return false
   }
   // What is due again was taken out of its lease when that was lost; a late word of it settles the instance, and not a place in the lease once more.
-  if (!dropFromWaiting(context, barrier, index)) returnOne(barrier, from)
+  return !dropFromWaiting(context, barrier, index)
 }
 
 function takeError(
@@ -282,7 +295,7 @@ function takeError(
   // An error counts for the execution that is current; an older one was counted when its lease was lost.
   if (again ? again[0] !== ordinal : isDue(barrier, index)) return []
   const lease = barrier.leases[from]
-  if (!lease) return []
+  if (!lease || index >= (lease.to ?? index + 1)) return []
   const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
   const behind: Behind = {
     slab: lease.slab,
@@ -290,7 +303,7 @@ function takeError(
     failures,
     ...(lease.lost ? { lost: true } : {}),
   }
-  returnOne(barrier, from)
+  returnSome(barrier, from, 1)
   delete barrier.again[index]
 
   const retry = instanceRetry(context.spec)
@@ -321,11 +334,15 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   const range = parseLeaseId(fact.data.lease)
   const lease = barrier.leases[fact.data.lease]
   if (!range || !lease) return []
+  if (fact.data.from !== undefined) {
+    takeBack(context, barrier, fact, fact.data.from)
+    return []
+  }
   const lost = fact.data.reason === 'lost'
   const retry = instanceRetry(context.spec)
   const failures = lost ? failuresAfterLoss(lease, retry) : lease.failures
   const exhausted = failures >= retry.maxAttempts
-  for (let index = range.from; index < range.to; index++) {
+  for (let index = range.from; index < (lease.to ?? range.to); index++) {
     if (context.bits?.isDone(index)) continue
     const again = barrier.again[index]
     if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
@@ -350,6 +367,46 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   }
   endLease(barrier, fact.data.lease)
   return []
+}
+
+/** A worker hands back what it has not begun of a lease, from `from` on: it is leased again as new instances are, to whoever has room. */
+function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.split'>, from: number): void {
+  const id = fact.data.lease
+  const range = parseLeaseId(id)
+  const lease = barrier.leases[id]
+  if (!range || !lease) return
+  const end = lease.to ?? range.to
+  if (from < range.from || from >= end) return
+  lease.to = from
+  const behind: Behind = {
+    slab: lease.slab,
+    ordinal: range.ordinal + 1,
+    failures: lease.failures,
+    ...(lease.lost ? { lost: true } : {}),
+  }
+  let back: Refeed | undefined
+  let count = 0
+  for (let index = from; index < end; index++) {
+    const again = barrier.again[index]
+    if (context.bits?.isDone(index) || (again ? again[0] !== range.ordinal : isDue(barrier, index))) {
+      back = undefined
+      continue
+    }
+    count += 1
+    if (again) {
+      // It goes on as a single one: an older lease may still be out over its place, and must find it marked.
+      delete barrier.again[index]
+      barrier.refeed.push({ ...behind, from: index, to: index + 1 })
+    } else if (back) back.to = index + 1
+    else {
+      back = { ...behind, wide: true, from: index, to: index + 1 }
+      barrier.refeed.push(back)
+    }
+  }
+  // How slow instances are is known before the first lease of them ends.
+  if (from > range.from && fact.data.heldMs !== undefined)
+    adapt(barrier, lease, from - range.from, fact.data.heldMs, fact.timeMs, fixedWindow(context))
+  returnSome(barrier, id, count)
 }
 
 /** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
@@ -382,6 +439,14 @@ function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Co
     const head = barrier.refeed[0]
     if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
       const { from, to: _, dueMs, ...behind } = head
+      if (head.wide) {
+        const to = Math.min(from + cutSize(context, barrier, head.to - from), head.to)
+        commands.push(newLease(context, barrier, { ...behind, from, to }, nowMs, 0))
+        head.from = to
+        if (to === head.to) barrier.refeed.shift()
+        open += 1
+        continue
+      }
       const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
       do head.from += 1
       while (head.from < head.to && context.bits?.isDone(head.from))

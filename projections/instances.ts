@@ -62,6 +62,7 @@ export function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refe
   const last = ranges.at(-1)
   const alike =
     last &&
+    !last.wide &&
     last.slab === one.slab &&
     last.ordinal === one.ordinal &&
     last.failures === one.failures &&
@@ -87,6 +88,7 @@ export function isDue(barrier: BarrierState, index: number): boolean {
 
 /** False when it was not there. */
 export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, index: number): boolean {
+  if (barrier.refeed.length === 0 && !barrier.parked) return false
   for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
     const at = ranges.findIndex((range) => index >= range.from && index < range.to)
     const range = ranges[at]

@@ -59,10 +59,10 @@ export function failuresAfterLoss(behind: { failures: number; lost?: true }, ret
   return runsAlone(behind, retry) || retry.maxAttempts === 1 ? failures : Math.min(failures, retry.maxAttempts - 1)
 }
 
-/** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. */
-export function cutSize({ spec }: BarrierContext, barrier: BarrierState): number {
+/** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. `returned`: instances that are leased again. */
+export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returned = 0): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
-  const share = Math.ceil((barrier.stored - barrier.fedTo) / (4 * workers))
+  const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (4 * workers))
   const worthwhile =
     barrier.perInstanceMs === undefined
       ? LEASE_MIN_UNKNOWN
@@ -151,7 +151,7 @@ export function leaseCommand(
     deps: depsOf(run, spec),
     ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
     from: range.from,
-    to: range.to,
+    to: lease.to ?? range.to,
     slab: lease.slab,
     lease: id,
     ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
@@ -179,10 +179,18 @@ export function depsOf(run: RunState, spec: AssetSpec): LeaseTask['deps'] {
   return deps
 }
 
-export function returnOne(barrier: BarrierState, id: string): void {
-  const lease = barrier.leases[id]
-  if (!lease) return
-  lease.left -= 1
+/** The lease that an instance is in now. */
+export function holderOf(barrier: BarrierState, index: number): string | undefined {
+  return Object.keys(barrier.leases).find((id) => {
+    const range = parseLeaseId(id)
+    return range !== undefined && index >= range.from && index < (barrier.leases[id]?.to ?? range.to)
+  })
+}
+
+export function returnSome(barrier: BarrierState, id: string | undefined, count: number): void {
+  const lease = id === undefined ? undefined : barrier.leases[id]
+  if (id === undefined || !lease) return
+  lease.left -= count
   if (lease.left <= 0) endLease(barrier, id)
 }
 

@@ -81,6 +81,8 @@ export interface OwnerState {
 export interface Lease {
   /** Instances whose outcome is still due from this lease. */
   left: number
+  /** Where it ends now, once its worker handed back what it had not begun. */
+  to?: number
   slab: number
   fedMs: number
   /** Failures that its instances have behind them. */
@@ -91,8 +93,9 @@ export interface Lease {
   dueMs?: number
 }
 
-/** Instances to be leased again one by one, after their lease was lost or handed back. */
+/** Instances to be leased again, after their lease was lost or handed back: one by one, or `wide`, in leases of the present size, where none of them had begun. */
 export interface Refeed {
+  wide?: true
   from: number
   to: number
   slab: number

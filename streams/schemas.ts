@@ -188,7 +188,17 @@ export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
 
 export const scatterCancelRequested = z.object({ reason: z.string().optional() })
 
-export const scatterSplit = z.object({ lease: token, reason: z.enum(['lost', 'handed_back']), worker: token })
+/**
+ * A lease that its worker does not finish. `from`: only the instances from there on, of which none was begun; the worker goes on with those before. `heldMs`: how long
+ * it had the lease by then, in milliseconds.
+ */
+export const scatterSplit = z.object({
+  lease: token,
+  reason: z.enum(['lost', 'handed_back']),
+  worker: token,
+  from: count.optional(),
+  heldMs: z.number().min(0).optional(),
+})
 
 /** Written before an instance runs that runs alone: a worker that dies without it had not begun, and cost it no attempt. `message`: as in `assetStarted`. */
 export const scatterBegun = z.object({ worker: token, message: count })

@@ -15,8 +15,11 @@ import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
 import { failureOf, isThenable, runCode } from './run-code.ts'
 import { instanceContextOf, type WorkerShared } from './shared.ts'
+import type { Turn } from './slots.ts'
 
 const REPORT_MS = 50
+/** A lease is cut to last some 60 ms. After this long, what it has not begun is handed back. */
+const LONG_MS = 150
 const YIELD_MS = 20
 const REPORT_BYTES = 256 * 1024
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
@@ -34,10 +37,13 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   const { signal } = held.abort
   const { slots } = shared
   let cut = false
+  /** The clock is read once an instance: where one that returned at once ends, the next begins. */
+  let nowMs = startedMs
 
   const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
     const bytes = measure(value)
-    const ms = performance.now() - begunMs
+    nowMs = performance.now()
+    const ms = nowMs - begunMs
     if (bytes <= INLINE_MAX_BYTES) {
       report.value(index, ms, value, bytes)
       return undefined
@@ -46,13 +52,14 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     return stored.then((ref) => report.ref(index, ms, ref))
   }
   const fail = (index: number, begunMs: number, thrown: unknown): void => {
+    nowMs = performance.now()
     // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
     if (signal.aborted) cut = true
-    else report.failure(index, performance.now() - begunMs, failureOf(thrown))
+    else report.failure(index, nowMs - begunMs, failureOf(thrown))
   }
   /** A promise only where there is something to wait for. */
   const runOne = (index: number): undefined | Promise<void> => {
-    const begunMs = performance.now()
+    const begunMs = nowMs
     try {
       const key = slab.keys[index - slab.offset]
       const value = runCode(signal, task.timeoutMs, (inner) =>
@@ -69,58 +76,103 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   }
 
   const running = new Set<Promise<void>>()
-  const ticker = setInterval(() => void report.flushIfDue(), REPORT_MS)
+  let next = task.from
+  let end = task.to
+  let waiting: Turn | undefined
+  let handingBack: Promise<void> | undefined
+  /** Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. */
+  const handBackIfLong = (): void => {
+    const heldMs = performance.now() - startedMs
+    if (heldMs < LONG_MS || next >= end || signal.aborted) return
+    end = next
+    handingBack = splitLease(shared, held, task, 'handed_back', { from: next, heldMs })
+    handingBack.catch(() => undefined)
+    waiting?.leave()
+  }
+  const ticker = setInterval(() => {
+    void report.flushIfDue(performance.now())
+    handBackIfLong()
+  }, REPORT_MS)
   let yieldedMs = startedMs
+  let hasSlot = false
   try {
-    for (let index = task.from; index < task.to; index++) {
-      if (!slots.tryTake()) await slots.turn()
+    while (next < end) {
+      if (!hasSlot && !slots.tryTake()) {
+        waiting = slots.turn()
+        if (!(await waiting.granted)) break
+        nowMs = performance.now()
+      }
+      hasSlot = true
       if (signal.aborted) {
-        slots.give()
         cut = true
         break
       }
-      const pending = runOne(index)
-      if (!pending) slots.give()
-      else {
+      // Handed back while a slot was on its way here.
+      if (next >= end) break
+      const pending = runOne(next++)
+      if (pending) {
+        hasSlot = false
         const one = pending.finally(() => {
           slots.give()
           running.delete(one)
         })
         running.add(one)
         if (task.serial) await one
+        nowMs = performance.now()
+      } else if (slots.waiting > 0) {
+        slots.give()
+        hasSlot = false
       }
-      if (report.isDue) await report.flushIfDue()
-      if (performance.now() - yieldedMs > YIELD_MS) {
+      if (report.isDue(nowMs)) {
+        await report.flushIfDue(nowMs)
+        nowMs = performance.now()
+      }
+      if (nowMs - yieldedMs > YIELD_MS) {
         // Code that never waits must not keep signs of life, cancels and other tasks from their turn.
         await setImmediate()
-        yieldedMs = performance.now()
+        nowMs = performance.now()
+        yieldedMs = nowMs
       }
     }
+    if (hasSlot) slots.give()
+    hasSlot = false
     await Promise.all(running)
   } finally {
+    if (hasSlot) slots.give()
     clearInterval(ticker)
   }
   const heldMs = performance.now() - startedMs
   await report.end(cut ? undefined : heldMs)
+  // Not stored: the lease comes again, and who gets it then finds what is left.
+  await handingBack
   emit('flowstone:lease.stop', {
     worker: shared.id,
     run: task.run,
     asset: asset.name,
-    instances: task.to - task.from,
+    instances: end - task.from,
     durationMs: heldMs,
   })
   if (cut && signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
 }
 
-/** Tells the engine that what is not done of this lease must be leased again, one by one. */
+/** Tells the engine that what is not done of this lease must be leased again: one by one, or, where none of it was begun (`rest`), in leases as usual. */
 export async function splitLease(
   shared: WorkerShared,
   held: Held,
   task: LeaseTask,
   reason: 'lost' | 'handed_back',
+  /** Only the instances from here on, of which none was begun. */
+  rest?: { readonly from: number; readonly heldMs: number },
 ): Promise<void> {
-  const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset), lease: task.lease }
-  const fact: FactDraft = { name: 'scatter.split', ids, data: { lease: task.lease, reason, worker: shared.id } }
+  const { lease } = task
+  const ids = {
+    run: parseRunId(task.run).id,
+    asset: assetName(task.asset),
+    // What is kept may be split later, as a whole: that is another fact.
+    lease: rest ? `${lease}-${rest.from}` : lease,
+  }
+  const data = { lease, reason, worker: shared.id, ...(rest ? { ...rest, heldMs: Math.round(rest.heldMs) } : {}) }
+  const fact: FactDraft = { name: 'scatter.split', ids, data }
   try {
     await shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
   } catch (error) {
@@ -183,15 +235,13 @@ class Report {
     if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
   }
 
-  get isDue(): boolean {
-    return (
-      this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || performance.now() - this.#sinceMs >= REPORT_MS)
-    )
+  isDue(nowMs: number): boolean {
+    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= REPORT_MS)
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */
-  async flushIfDue(): Promise<void> {
-    if (!this.isDue) return
+  async flushIfDue(nowMs: number): Promise<void> {
+    if (!this.isDue(nowMs)) return
     this.#send(undefined)
     if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
   }

@@ -1,9 +1,17 @@
 /** Room for user code: at most `size` pieces at a time in this process, first come, first served. */
+export interface Turn {
+  /** True when there is a slot for who waits, false after `leave`. */
+  readonly granted: Promise<boolean>
+  /** Waits no longer. A slot that was granted before stays granted. */
+  leave(): void
+}
+
 export class Slots {
   readonly size: number
   #used = 0
-  #waiting: (() => void)[] = []
+  #waiting: ((granted: boolean) => void)[] = []
   #onFree: (() => void) | undefined
+  #givenMs = Number.NEGATIVE_INFINITY
 
   constructor(size: number) {
     this.size = size
@@ -17,25 +25,39 @@ export class Slots {
     return this.#waiting.length
   }
 
+  /** Whether a slot became free within the last `ms`. */
+  turnedOverWithin(ms: number): boolean {
+    return performance.now() - this.#givenMs < ms
+  }
+
   onFree(listener: () => void): void {
     this.#onFree = listener
   }
 
-  /** True when taken at once; else await `turn()`. */
+  /** True when taken at once; else await a `turn()`. */
   tryTake(): boolean {
     if (this.#used >= this.size) return false
     this.#used += 1
     return true
   }
 
-  turn(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve))
+  turn(): Turn {
+    const { promise: granted, resolve } = Promise.withResolvers<boolean>()
+    this.#waiting.push(resolve)
+    const leave = (): void => {
+      const at = this.#waiting.indexOf(resolve)
+      if (at < 0) return
+      this.#waiting.splice(at, 1)
+      resolve(false)
+    }
+    return { granted, leave }
   }
 
   give(): void {
+    this.#givenMs = performance.now()
     const next = this.#waiting.shift()
     // The slot goes from hand to hand, so nobody new overtakes who waits.
-    if (next) next()
+    if (next) next(true)
     else {
       this.#used -= 1
       this.#onFree?.()

@@ -48,7 +48,9 @@ export interface WorkerOptions {
 const STALE_MS = 500
 const OTHER_VERSION_PAUSE_MS = 1000
 const SHORT_TASK_MS = 20
-const AHEAD_MAX = 4
+/** Tasks are held ahead for about this long, and at most so many. */
+const AHEAD_MS = 40
+const AHEAD_MAX = 16
 const RESTORE_PAUSE_MS = 50
 
 interface WorkerParts {
@@ -286,18 +288,17 @@ export class Worker {
     }
   }
 
-  /** How many tasks to ask for now: enough to fill the free slots, and one ahead while tasks are short, so that no slot waits for the network. */
+  /**
+   * How many tasks to ask for now: enough to fill the free slots, and while tasks are short, some ahead, so that no slot waits for the network. Nothing ahead where
+   * slots do not turn over: it would only be kept from workers that have room.
+   */
   #room(): number {
     const { slots } = this.#shared
     // What runs alone needs the process for itself.
     if (this.#alone.isWanted) return 0
-    // Short tasks end before the next ones could be asked for one by one.
-    const ahead =
-      this.#lastTaskMs < SHORT_TASK_MS
-        ? AHEAD_MAX - this.#held.size
-        : this.#lastTaskMs < 100 && this.#held.size < AHEAD_MAX
-          ? 1
-          : 0
+    const moving = slots.free > 0 || slots.turnedOverWithin(SHORT_TASK_MS)
+    const worthHolding = Math.max(2, Math.min(AHEAD_MAX, Math.ceil(AHEAD_MS / this.#lastTaskMs)))
+    const ahead = moving && this.#lastTaskMs < 100 ? worthHolding - this.#held.size : 0
     if (slots.waiting > 0 || slots.free === 0) return Math.max(0, ahead)
     return Math.max(1, ahead, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
   }
@@ -387,7 +388,7 @@ export class Worker {
       return
     }
     const { slots } = this.#shared
-    if (!slots.tryTake()) await slots.turn()
+    if (!slots.tryTake()) await slots.turn().granted
     try {
       await runAttempt(this.#shared, held, task, asset)
     } finally {

@@ -40,7 +40,7 @@ export class Model {
       }
     } else if (fact.name === 'scatter.split') {
       const range = parseLeaseId(fact.data.lease)
-      for (let index = range?.from ?? 0; index < (range?.to ?? 0); index++) {
+      for (let index = fact.data.from ?? range?.from ?? 0; index < (range?.to ?? 0); index++) {
         const instance = this.instances[index]
         if (instance && !instance.end && instance.execution === range?.ordinal) this.#over(instance, fact.data.reason)
       }
@@ -84,9 +84,9 @@ export function checkBarrier(sim: Sim, model: Model): void {
   for (const range of barrier.refeed)
     for (let i = range.from; i < range.to; i++) inRefeed.set(i, (inRefeed.get(i) ?? 0) + 1)
   const expectedLeft = new Map<string, number>()
-  const wide = leases.flatMap(([id]) => {
+  const wide = leases.flatMap(([id, lease]) => {
     const range = parseLeaseId(id)
-    return range?.ordinal === 1 ? [{ id, ...range }] : []
+    return range ? [{ id, ...range, to: lease.to ?? range.to }] : []
   })
   for (const [index, instance] of model.instances.entries()) {
     const segment = sim.docs.peek(stateKey.segment(RUN, 's', segmentOf(index))) ?? newSegment()
@@ -117,8 +117,8 @@ export function checkBarrier(sim: Sim, model: Model): void {
       expectedLeft.set(id, 1)
       continue
     }
-    const lease = wide.find(({ from, to }) => index >= from && index < to)
-    if (!lease || instance.execution !== 1) say(`nobody has ${index}`)
+    const lease = wide.find(({ from, to, ordinal }) => index >= from && index < to && ordinal === instance.execution)
+    if (!lease) say(`nobody has ${index}`)
     else expectedLeft.set(lease.id, (expectedLeft.get(lease.id) ?? 0) + 1)
   }
   for (const [id, lease] of leases)

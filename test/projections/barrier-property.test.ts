@@ -11,6 +11,7 @@ import {
   Docs,
   type DraftOf,
   foldOne,
+  handBack,
   outcomes,
   printed,
   RUN,
@@ -32,6 +33,7 @@ const ACTIONS = [
   'split lost',
   'late outcomes',
   'drain',
+  'hand back',
   'duplicate',
   'lose a task',
   'crash',
@@ -189,6 +191,19 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
         if (!task) return
         send(task, all(task, mixed(b)).slice(0, b % (task.to - task.from + 1)))
         sim.append(split(task.lease, 'handed_back'))
+        sim.work.delete(task.id)
+        return
+      }
+      case 'hand back': {
+        const task = take(a)
+        if (!task) return
+        // Part of it is reported before, part after; what is handed back is never begun.
+        const from = task.from + (b % (task.to - task.from))
+        const begun = all(task, mixed(b)).slice(0, from - task.from)
+        send(task, begun.slice(0, a % (begun.length + 1)))
+        sim.append(handBack(task.lease, from, a))
+        if (b % 3 === 0) return
+        send(task, begun.slice(a % (begun.length + 1)), a)
         sim.work.delete(task.id)
         return
       }

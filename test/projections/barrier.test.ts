@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { OPEN_MIN, SLABS_PER_CHUNK } from '../../projections/barrier.ts'
+import { LEASE_SIZE_START, OPEN_MIN, SLABS_PER_CHUNK } from '../../projections/barrier.ts'
 import { isDone, isFailed, markDone, newSegment, SEGMENT_INSTANCES, segmentOf } from '../../projections/bits.ts'
 import { LEASE_SIZE_MAX, leaseId, parseLeaseId, WINDOW_MAX } from '../../projections/lease.ts'
 import { stateKey } from '../../projections/state.ts'
@@ -7,6 +7,7 @@ import {
   type Answer,
   barrierOf,
   cancel,
+  handBack,
   leasesOn,
   materialized,
   outcomes,
@@ -282,9 +283,9 @@ describe('leases', () => {
       if (index === task.from) sizes.push(task.to - task.from)
       return 'ok'
     })
-    expect(sizes[0]).toBe(16)
+    expect(sizes[0]).toBe(LEASE_SIZE_START)
     // workOff says an instance takes 1 ms, so a lease of about 60 is what takes 60 ms.
-    expect(Math.max(...sizes)).toBe(60)
+    expect(Math.max(...sizes.slice(OPEN_MIN / 8))).toBe(60)
     expect(sizes.at(-1)).toBeLessThanOrEqual(8)
   })
 
@@ -292,7 +293,7 @@ describe('leases', () => {
     const sim = scattered([1000])
     const task = leasesOn(sim)[0]
     sim.nowMs += 20_000
-    sim.apply(outcomes(task?.lease ?? '', all(0, 16), { heldMs: 16_000 }))
+    sim.apply(outcomes(task?.lease ?? '', all(0, LEASE_SIZE_START), { heldMs: LEASE_SIZE_START * 1000 }))
     expect(barrierOf(sim).leaseSize).toBe(1)
     const next = leasesOn(sim).at(-1)
     expect((next?.to ?? 0) - (next?.from ?? 0)).toBe(1)
@@ -303,8 +304,8 @@ describe('leases', () => {
     let most = 0
     workOff(sim, () => {
       const barrier = barrierOf(sim)
-      // Leases begin with 16 instances, and many are out from the start.
-      const window = Math.max(barrier.window, OPEN_MIN / 16)
+      // Many instances are out from the start.
+      const window = Math.max(barrier.window, OPEN_MIN / LEASE_SIZE_START)
       most = Math.max(most, Object.keys(barrier.leases).length - window)
       expect(barrier.window).toBeLessThanOrEqual(WINDOW_MAX)
       return 'ok'
@@ -349,6 +350,53 @@ function narrow(sim: Sim): void {
   barrier.leaseSize = LEASE_SIZE_MAX
   sim.docs.put(stateKey.barrier(RUN, 's'), barrier)
 }
+
+describe('instances that a worker hands back unbegun, because its lease takes too long,', () => {
+  it('are leased again as new ones are, with no attempt counted, and the worker goes on with the rest', () => {
+    const sim = scattered([100])
+    const [first] = leasesOn(sim)
+    const lease = first?.lease ?? ''
+    const to = first?.to ?? 0
+    sim.apply(handBack(lease, 10, 100))
+    const next = leasesOn(sim).filter(({ ordinal }) => ordinal === 2)
+    // 10 in 100 ms: they are slow, and leases are cut for that.
+    expect(next[0]).toMatchObject({ from: 10, attempt: 1 })
+    for (const { from, to: end } of next) expect(end - from).toBeLessThanOrEqual(6)
+    expect(next.at(-1)?.to).toBe(to)
+    expect(barrierOf(sim).leases[lease]).toMatchObject({ left: 10, to: 10 })
+    sim.apply(outcomes(lease, all(0, 10)))
+    expect(barrierOf(sim).leases[lease]).toBeUndefined()
+    workOff(sim, () => 'ok')
+    expect(closedOf(sim)).toMatchObject([{ status: 'completed', succeeded: 100 }])
+  })
+
+  it('are run by one worker only when that one dies: what it kept goes on alone', () => {
+    const sim = scattered([8])
+    sim.apply(handBack('0-8-1', 3))
+    sim.apply(split('0-8-1', 'lost'))
+    const next = leasesOn(sim).filter(({ ordinal }) => ordinal > 1)
+    expect(
+      next.flatMap(({ from, to, attempt }) => Array.from({ length: to - from }, (_, k) => [from + k, attempt])),
+    ).toEqual([...[3, 4, 5, 6, 7].map((index) => [index, 1]), ...[0, 1, 2].map((index) => [index, 2])])
+  })
+
+  it('count once when they were run after all', () => {
+    const sim = scattered([8])
+    sim.apply(handBack('0-8-1', 3))
+    sim.apply(outcomes('0-8-1', all(0, 8)))
+    expect(closedOf(sim)).toMatchObject([{ status: 'completed', succeeded: 8 }])
+    workOff(sim, () => 'ok')
+    expect(closedOf(sim)).toHaveLength(1)
+  })
+
+  it('may be all of a lease whose worker has no room', () => {
+    const sim = scattered([8])
+    sim.apply(handBack('0-8-1', 0))
+    expect(barrierOf(sim).leases['0-8-1']).toBeUndefined()
+    workOff(sim, () => 'ok')
+    expect(closedOf(sim)).toMatchObject([{ status: 'completed', succeeded: 8 }])
+  })
+})
 
 describe('an instance that queues up for its next lease, while its first lease is still out,', () => {
   /** Lease 0-3-1 is out and fills the window; instance 0 failed in it, was leased again, handed back, and waits. */

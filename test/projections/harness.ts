@@ -423,6 +423,12 @@ export function split(lease: string, reason: 'lost' | 'handed_back', asset = 's'
   return { name: 'scatter.split', ids: { ...scatterIds(asset), lease }, data: { lease, reason, worker: 'w2' } }
 }
 
+/** A worker hands back the instances of a lease from `from` on, which it has not begun. */
+export function handBack(lease: string, from: number, heldMs = 100): DraftOf<'scatter.split'> {
+  const data = { lease, reason: 'handed_back', worker: 'w2', from, heldMs } as const
+  return { name: 'scatter.split', ids: { ...scatterIds('s'), lease: `${lease}-${from}` }, data }
+}
+
 /** A run of one scattering asset `s`, its scatter function not begun. */
 export function scatterRun(options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
   const sim = new Sim()
