@@ -28,12 +28,27 @@ const EXPORTS = {
     'scatterKeyHash',
   ],
   'flowstone/http': ['gateHandler', 'serveGates'],
+  'flowstone/items': [
+    'ItemReader',
+    'batch',
+    'itemReader',
+    'itemResults',
+    'readCsv',
+    'readJsonLines',
+    'readLines',
+    'readParquet',
+    'readPostgres',
+    'readS3Objects',
+    's3Object',
+    'settleItems',
+  ],
   'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
 }
 
 /** A user's program. It must pass the type check as it is, so each @ts-expect-error must be an error. */
 const PROGRAM = `
 import { asset, connect, pipeline } from 'flowstone'
+import { batch, type ItemReader, readLines, readS3Objects, type S3Item, settleItems } from 'flowstone/items'
 import { type RunningServer, type ServerOptions, startServer } from 'flowstone/server'
 
 export const uses = [asset, connect, pipeline]
@@ -43,6 +58,12 @@ export async function url(): Promise<string> {
   await using server: RunningServer = await startServer(options)
   return server.url
 }
+// None of the packages that only some readers need is installed here, and none is needed for the types.
+export const objects: ItemReader<S3Item> = readS3Objects({ bucket: 'b' })
+export const lines = asset('lines', {
+  scatter: () => batch(readLines('lines.txt'), { maxItems: 10 }),
+  execute: ({ scatterKey }) => settleItems(scatterKey.items, (line) => line.length),
+})
 // @ts-expect-error A port is a number.
 export const wrong: ServerOptions = { port: '4222' }
 `

@@ -161,8 +161,20 @@ const durations = z.custom<number[]>(
   'must be numbers from 0',
 )
 
-/** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. */
-export const scatterItems = z.object({ count: z.int().min(1), keys: opaqueList, hash: z.string() })
+/**
+ * Where an item reader goes on behind a slab: at its own position `at` (left out: its beginning), after `skip` items from there. `reader` is its name: one
+ * source's cursor means nothing to another.
+ */
+export const itemsCursor = z.object({ reader: z.string(), at: z.unknown().optional(), skip: count })
+export type ItemsCursor = z.infer<typeof itemsCursor>
+
+/** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. `cursor`: there when an item reader gave them. */
+export const scatterItems = z.object({
+  count: z.int().min(1),
+  keys: opaqueList,
+  hash: z.string(),
+  cursor: itemsCursor.optional(),
+})
 
 export const scatterSized = z.object({ total: count })
 

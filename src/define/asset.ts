@@ -4,6 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
+import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
 
@@ -122,7 +123,7 @@ export type ValueOf<A> = A extends Asset<string, infer V> ? V : never
 export type DepValues<D extends readonly AnyAsset[]> = { readonly [A in D[number] as A['name']]: ValueOf<A> }
 
 type Awaitable<T> = T | Promise<T>
-export type Keys<K> = Iterable<K> | AsyncIterable<K>
+export type Keys<K> = Iterable<K> | AsyncIterable<K> | ItemReader<K>
 
 /** The asset's functions with their types erased, as the worker calls them. Methods, so that narrower parameters fit. */
 export interface Definition {
@@ -145,7 +146,10 @@ export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOp
 export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode>
   extends CommonOptions<D> {
   readonly scatterOptions?: InstanceOptions<F>
-  /** The keys, one for each instance: a list, or any iterable or async iterable. Called once an attempt; an empty one closes the scatter as completed. */
+  /**
+   * The keys, one for each instance: a list, any iterable or async iterable, or an item reader (`flowstone/items`), which a later attempt goes on with where the one
+   * before it was. Called once an attempt; an empty one closes the scatter as completed.
+   */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */
   execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I>

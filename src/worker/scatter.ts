@@ -3,41 +3,33 @@
  *
  * A list that fits goes as one atomic batch. Anything longer goes slab by slab, and instances start while later keys still come. When an earlier attempt stored
  * slabs already (its worker died), the keys must be the same again: they are compared by hash, slab by slab, and skipped; where they differ the scatter fails
- * rather than mix two lists.
+ * rather than mix two lists. An item reader needs none of that: it goes on from the cursor of the last slab (`scatter-reader.ts`).
  */
-import { encodeMsgpack, measure } from '../../streams/codec.ts'
-import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import { encodeMsgpack } from '../../streams/codec.ts'
+import { ConflictError, FlowStoneError, TerminalError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
-import { factPath } from '../../streams/facts.ts'
-import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
-import { canonicalKey, HashSet, scatterKeyNumber } from '../../streams/keys.ts'
-import type { Names } from '../../streams/subjects.ts'
+import { hashBytes64 } from '../../streams/ids.ts'
 import { factEntry } from '../engine/dispatch.ts'
-import type { Appender } from '../log/appender.ts'
-import type { Connection } from '../log/connection.ts'
-import { leaderGet } from '../log/nats.ts'
-import { factOf, type Values } from './values.ts'
+import { isItemReader } from '../items/reader.ts'
+import { storeReader } from './scatter-reader.ts'
+import { Seen } from './seen.ts'
+import {
+  ignoreConflict,
+  itemsFact,
+  type ScatterTarget,
+  SLAB_BYTES,
+  SLAB_KEYS,
+  SLAB_WAIT_MS,
+  sizedFact,
+  sizeOfKey,
+  slabFact,
+  startedFact,
+  storeTotal,
+  wait,
+} from './slabs.ts'
 
-/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
-const SLAB_BYTES = 200 * 1024
 const REMEMBERED_SLABS = 8
-const SLAB_KEYS = 20_000
-const SLAB_WAIT_MS = 100
 const LIST_BATCH_BYTES = 6 * 1024 * 1024
-
-export interface ScatterTarget {
-  readonly connection: Connection
-  readonly names: Names
-  readonly log: Appender
-  readonly p: number
-  readonly run: RunId
-  readonly asset: AssetName
-  readonly attempt: number
-  readonly worker: string
-  readonly signal: AbortSignal
-  readonly duplicates: 'error' | 'drop' | 'allow'
-  readonly values: Values
-}
 
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
   if (isList(source)) {
@@ -45,9 +37,10 @@ export async function storeKeys(target: ScatterTarget, source: unknown): Promise
     const total = await storeList(target, list)
     return total ?? (await storeStream(target, list))
   }
+  if (isItemReader(source)) return await storeReader(target, source)
   if (!isIterable(source)) {
     throw new TerminalError(
-      `scatter must return a list, an iterable or an async iterable of keys, got ${source === null ? 'null' : typeof source}`,
+      `scatter must return a list, an iterable, an async iterable or an item reader, got ${source === null ? 'null' : typeof source}`,
     )
   }
   if (target.duplicates === 'allow') return await storeStream(target, source)
@@ -56,40 +49,6 @@ export async function storeKeys(target: ScatterTarget, source: unknown): Promise
     target,
     Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen),
   )
-}
-
-const LISTED_MAX = 10
-
-/** Watches for keys that came before. */
-class Seen {
-  readonly #hashes = new HashSet()
-  readonly #mode: 'error' | 'drop'
-  readonly #twice: string[] = []
-  #count = 0
-  #position = 0
-
-  constructor(mode: 'error' | 'drop') {
-    this.#mode = mode
-  }
-
-  isNew(key: unknown): boolean {
-    const position = this.#position++
-    // Names the place of what no key can be, before the canonical form stumbles over it.
-    measure(key, `key[${position}]`)
-    if (this.#hashes.add(scatterKeyNumber(key, `key[${position}]`))) return true
-    this.#count += 1
-    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${canonicalKey(key).slice(0, 100)} (again at ${position})`)
-    return false
-  }
-
-  /** Throws, with the duplicates listed, where those are an error. */
-  check(): void {
-    if (this.#mode === 'drop' || this.#count === 0) return
-    const more = this.#count > LISTED_MAX ? ` and ${this.#count - LISTED_MAX} more` : ''
-    throw new TerminalError(
-      `the scatter function gave ${this.#count} duplicate key(s): ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`,
-    )
-  }
 }
 
 function* distinct(source: Iterable<unknown>, mode: 'error' | 'drop', seen = new Seen(mode)): Generator<unknown> {
@@ -246,9 +205,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
 
 /** Throws when an earlier attempt stored keys behind the last one of this: what runs of them would be counted, and belong to no list. */
 async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
-  const { names, p, run, asset } = target
-  const subject = names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
-  if (!(await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject })))) return
+  if (!(await slabFact(target, String(offset)))) return
   throw new TerminalError(
     `the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`,
   )
@@ -259,79 +216,16 @@ async function storeSlab(
   offset: number,
   keys: unknown[],
 ): Promise<{ count: number; hash: string } | undefined> {
-  const entry = factEntry(target.names, target.p, itemsFact(target, offset, keys))
-  try {
-    await target.log.append(entry)
+  if (!(await ignoreConflict(target.log.append(factEntry(target.names, target.p, itemsFact(target, offset, keys))))))
     return undefined
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
-  const message = await target.connection.read((nc) =>
-    leaderGet(nc, target.names.log(target.p), { last_by_subj: entry.subject }),
+  const stored = await slabFact(target, String(offset))
+  if (stored) return stored.data
+  throw new FlowStoneError(
+    'missing_items',
+    `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`,
   )
-  const fact = message && factOf(target.names, target.p, message)
-  if (fact?.name !== 'scatter.items')
-    throw new FlowStoneError(
-      'missing_items',
-      `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`,
-    )
-  return { count: fact.data.count, hash: fact.data.hash }
-}
-
-async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
-  const { names, p, run, asset } = target
-  if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
-  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
-  const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-  const fact = message && factOf(names, p, message)
-  if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
-    throw new TerminalError(
-      `the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`,
-    )
-  }
-}
-
-/** Whether somebody was first. */
-async function ignoreConflict(appending: Promise<unknown>): Promise<boolean> {
-  try {
-    await appending
-    return false
-  } catch (error) {
-    if (error instanceof ConflictError) return true
-    throw error
-  }
-}
-
-function sizeOfKey(key: unknown, position: number): number {
-  const size = measure(key, `key[${position}]`)
-  if (size > SLAB_BYTES)
-    throw new InvalidError(
-      `key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`,
-    )
-  return size
 }
 
 function hashKeys(keys: unknown[]): string {
   return hashBytes64(encodeMsgpack(keys))
-}
-
-function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft {
-  return { name: 'scatter.started', ids: { run, asset }, data: { attempt, worker } }
-}
-
-function itemsFact({ run, asset }: ScatterTarget, offset: number, list: unknown[]): FactDraft {
-  const keys = encodeMsgpack(list)
-  return {
-    name: 'scatter.items',
-    ids: { run, asset, offset: String(offset) },
-    data: { count: list.length, keys, hash: hashBytes64(keys) },
-  }
-}
-
-function sizedFact({ run, asset }: ScatterTarget, total: number): FactDraft {
-  return { name: 'scatter.sized', ids: { run, asset }, data: { total } }
-}
-
-function wait(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(resolve, ms, undefined))
 }

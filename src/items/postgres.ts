@@ -1,0 +1,126 @@
+/** Rows of a Postgres query, page by page in the order of its key columns ("keyset pagination"). By pg, or any client with its `query`. */
+import { z } from 'zod'
+import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { optionalPackage } from './optional.ts'
+import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
+
+/** A Client or a Pool of pg, or what is like one. */
+export interface PostgresClientLike {
+  query(text: string, values: unknown[]): Promise<{ readonly rows: readonly unknown[] }>
+}
+
+export interface PostgresOptions {
+  /** Any SELECT, without ORDER BY or LIMIT of its own. */
+  readonly query: string
+  /** Values of `$1`, `$2`, … in the query. */
+  readonly values?: readonly unknown[]
+  /**
+   * The column, or columns, of the query's result that are read in order of. Together they must be unique and never null; an index over them makes each page
+   * cheap.
+   */
+  readonly key: string | readonly string[]
+  /** `postgres://…`: a client is made for each read and closed after it. Default: what the environment says (PGHOST and its like). */
+  readonly connectionString?: string
+  /** Your own client or pool instead; it is not closed. */
+  readonly client?: PostgresClientLike
+  /** Rows of a page. Default 1,000. */
+  readonly pageSize?: number
+  readonly retry?: ReaderRetry
+}
+
+const cursors = z.object({ behind: z.array(z.string()) })
+type Cursor = z.infer<typeof cursors>
+type Row = Readonly<Record<string, unknown>>
+const rows = z.array(z.record(z.string(), z.unknown()))
+const KEY = 'flowstone_key_'
+
+/**
+ * The rows of a query, each as an object by column, as pg gives them (whole numbers of 64 bits and decimals as texts). The cursor is the key of the last row:
+ * it outlives the connection, which a cursor of Postgres itself does not. It is no snapshot either: a row that is written behind the cursor meanwhile is seen, one
+ * before it is not. Needs the package pg, unless there is a client.
+ *
+ *     scatter: () => readPostgres({ query: 'SELECT id, email FROM users WHERE active', key: 'id', connectionString })
+ */
+export function readPostgres(options: PostgresOptions): ItemReader<Row> {
+  const { query, values = [], pageSize = 1000, retry } = options
+  const keys = typeof options.key === 'string' ? [options.key] : options.key
+  if (typeof query !== 'string' || query.trim() === '') throw new InvalidError('readPostgres: query must be a SELECT')
+  if (!Array.isArray(keys) || keys.length === 0 || keys.some((key) => typeof key !== 'string' || key === ''))
+    throw new InvalidError(
+      'readPostgres: key must name the column, or columns, that the rows are read in order of; they must be unique together',
+    )
+  if (!Number.isInteger(pageSize) || pageSize < 1 || pageSize > 100_000)
+    throw new InvalidError(`readPostgres: pageSize must be a whole number from 1 to 100,000, got ${pageSize}`)
+  const inner = query.trim().replace(/;$/, '')
+  const columns = keys.map((key) => `q.${quoted(key)}`)
+
+  return itemReader<Row, Cursor>({
+    name: `rows of ${inner.replace(/\s+/g, ' ').slice(0, 200)}`,
+    position: ({ behind }) => `${keys.join(', ')} = ${behind.join(', ')}`,
+    ...(retry ? { retry } : {}),
+    async *read(given, signal) {
+      let behind = given && cursors.parse(given).behind
+      const { client, close } = await open(options)
+      try {
+        if (!behind) {
+          const holes = columns.map((column) => `${column} IS NULL`).join(' OR ')
+          const found = await client.query(`SELECT 1 FROM (${inner}) AS q WHERE ${holes} LIMIT 1`, [...values])
+          if (found.rows.length > 0)
+            throw new InvalidError(
+              `readPostgres: ${keys.join(', ')} must not be null: such a row has no place in the order`,
+            )
+        }
+        for (;;) {
+          signal.throwIfAborted()
+          // As text, for a Date would lose microseconds; Postgres reads it as the column's own type again.
+          const asText = columns.map((column, i) => `${column}::text AS ${KEY}${i}`).join(', ')
+          const places = columns.map((_, i) => `$${values.length + i + 1}`).join(', ')
+          const from = behind ? ` WHERE (${columns.join(', ')}) > (${places})` : ''
+          // One more than the page: does it have the key of the last?
+          const text = `SELECT q.*, ${asText} FROM (${inner}) AS q${from} ORDER BY ${columns.join(', ')} LIMIT ${pageSize + 1}`
+          const page = rows.parse((await client.query(text, [...values, ...(behind ?? [])])).rows)
+          const keyOf = (row: Row | undefined): string[] => keys.map((_, i) => String(row?.[`${KEY}${i}`]))
+          const whole = page.length <= pageSize
+          const taken = page.slice(0, pageSize)
+          const last = taken.at(-1)
+          if (!last) return
+          if (!whole && keyOf(last).every((value, i) => value === keyOf(page[pageSize])[i]))
+            throw new InvalidError(
+              `readPostgres: two rows have ${keys.join(', ')} = ${keyOf(last).join(', ')}; the key must be unique, or a row would be lost between pages: add a column to it`,
+            )
+          behind = keyOf(last)
+          yield {
+            items: taken.map((row) =>
+              Object.fromEntries(Object.entries(row).filter(([name]) => !name.startsWith(KEY))),
+            ),
+            cursor: { behind },
+            cursorAt: (i) => ({ behind: keyOf(taken[i]) }),
+          }
+          if (whole) return
+        }
+      } catch (error) {
+        // Class 42: the query itself is wrong, and stays so.
+        if (error instanceof Error && 'code' in error && String(error.code).startsWith('42'))
+          throw new InvalidError(`readPostgres: Postgres refuses the query: ${messageOf(error)}`, { cause: error })
+        throw error
+      } finally {
+        await close()
+      }
+    },
+  })
+}
+
+async function open(options: PostgresOptions): Promise<{ client: PostgresClientLike; close: () => Promise<void> }> {
+  if (options.client) return { client: options.client, close: async () => undefined }
+  const { default: pg } = await optionalPackage('pg', 'readPostgres', () => import('pg'))
+  const { connectionString } = options
+  const client = new pg.Client(connectionString === undefined ? {} : { connectionString })
+  // Told by the query at hand, too; without a listener it would end the process.
+  client.on('error', () => undefined)
+  await client.connect()
+  return { client, close: () => client.end().catch(() => undefined) }
+}
+
+function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}

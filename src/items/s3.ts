@@ -1,0 +1,144 @@
+/** Objects of S3 and of what speaks its protocol: their list, and their bytes. By @aws-sdk/client-s3. */
+import { z } from 'zod'
+import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import { optionalPackage } from './optional.ts'
+import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
+import { type ByteSource, changed } from './source.ts'
+
+/** A client of @aws-sdk/client-s3. */
+export interface S3ClientLike {
+  send(command: object, options?: object): Promise<unknown>
+}
+
+export interface S3ListOptions {
+  readonly bucket: string
+  /** Only keys that begin with this. Default all. */
+  readonly prefix?: string
+  /** Default: a new one, set up from the environment as the AWS SDK does it. Give your own for another region, endpoint or credentials. */
+  readonly client?: S3ClientLike
+  readonly retry?: ReaderRetry
+}
+
+export interface S3Item {
+  readonly bucket: string
+  readonly key: string
+  /** Bytes. */
+  readonly size: number
+  /** With its quotes, as S3 gives it. */
+  readonly etag: string
+}
+
+export interface S3ObjectOptions {
+  readonly bucket: string
+  readonly key: string
+  readonly client?: S3ClientLike
+}
+
+const listed = z.object({
+  Contents: z
+    .array(z.object({ Key: z.string(), Size: z.number().default(0), ETag: z.string().default('') }))
+    .default([]),
+  IsTruncated: z.boolean().default(false),
+})
+const headed = z.object({ ContentLength: z.number(), ETag: z.string() })
+const cursors = z.object({ after: z.string() })
+type Cursor = z.infer<typeof cursors>
+
+/** The package, and one client for all that this process reads, unless there is another. */
+let shared: S3ClientLike | undefined
+async function load(reader: string, client: S3ClientLike | undefined) {
+  const sdk = await optionalPackage('@aws-sdk/client-s3', reader, () => import('@aws-sdk/client-s3'))
+  if (!client) shared ??= new sdk.S3Client({})
+  const s3 = client ?? shared
+  if (!s3) throw new FlowStoneError('internal', 'no client')
+  return { sdk, s3 }
+}
+
+/**
+ * The list of a bucket's objects, in the order of their keys. The cursor is the last key and no continuation token, for those expire: an object that is put
+ * behind the cursor meanwhile is seen, one before it is not. Needs the package @aws-sdk/client-s3.
+ *
+ *     scatter: () => readS3Objects({ bucket: 'invoices', prefix: '2026/' }),
+ *     execute: ({ scatterKey }) => read(scatterKey.bucket, scatterKey.key),
+ */
+export function readS3Objects({ bucket, prefix, client, retry }: S3ListOptions): ItemReader<S3Item> {
+  if (typeof bucket !== 'string' || bucket === '') throw new InvalidError('readS3Objects: bucket must be a name')
+  return itemReader<S3Item, Cursor>({
+    name: `objects of s3://${bucket}/${prefix ?? ''}`,
+    position: ({ after }) => `key ${after}`,
+    ...(retry ? { retry } : {}),
+    async *read(given, signal) {
+      const { sdk, s3 } = await load('readS3Objects', client)
+      let after = given && cursors.parse(given).after
+      for (;;) {
+        const command = new sdk.ListObjectsV2Command({
+          Bucket: bucket,
+          ...(prefix === undefined ? {} : { Prefix: prefix }),
+          ...(after === undefined ? {} : { StartAfter: after }),
+        })
+        const page = listed.parse(await s3.send(command, { abortSignal: signal }).catch(refuseMissing))
+        const items = page.Contents.map(({ Key, Size, ETag }) => ({ bucket, key: Key, size: Size, etag: ETag }))
+        after = items.at(-1)?.key
+        if (after === undefined) return
+        yield { items, cursor: { after }, cursorAt: (i) => ({ after: items[i]?.key ?? '' }) }
+        if (!page.IsTruncated) return
+      }
+    },
+  })
+}
+
+/**
+ * An object of S3 to read lines, JSON lines, CSV or Parquet from: `readCsv(s3Object({ bucket, key }))`. Its ETag tells whether it is still the same. Needs the
+ * package @aws-sdk/client-s3.
+ */
+export function s3Object({ bucket, key, client }: S3ObjectOptions): ByteSource {
+  for (const [name, value] of Object.entries({ bucket, key }))
+    if (typeof value !== 'string' || value === '') throw new InvalidError(`s3Object: ${name} must be a name`)
+  const source: ByteSource = {
+    name: `s3://${bucket}/${key}`,
+    async stat(signal) {
+      const { sdk, s3 } = await load('s3Object', client)
+      const command = new sdk.HeadObjectCommand({ Bucket: bucket, Key: key })
+      const { ContentLength, ETag } = headed.parse(
+        await s3.send(command, { abortSignal: signal }).catch((error: unknown) => refuseMissing(error, source.name)),
+      )
+      return { size: ContentLength, version: ETag }
+    },
+    async *bytes({ from, to }, version, signal) {
+      const { sdk, s3 } = await load('s3Object', client)
+      const command = new sdk.GetObjectCommand({
+        Bucket: bucket,
+        Key: key,
+        IfMatch: version,
+        Range: `bytes=${from}-${to - 1}`,
+      })
+      const answer = await s3.send(command, { abortSignal: signal }).catch((error: unknown) => {
+        if (statusOf(error) === 412) throw changed(source, version, 'another', `byte ${from}`)
+        return refuseMissing(error, source.name)
+      })
+      const body = typeof answer === 'object' && answer !== null && 'Body' in answer ? answer.Body : undefined
+      if (!isBytes(body)) throw new FlowStoneError('bad_answer', `${source.name}: S3 gave no stream of bytes`)
+      yield* body
+    },
+  }
+  return source
+}
+
+function isBytes(body: unknown): body is AsyncIterable<Uint8Array> {
+  return typeof body === 'object' && body !== null && Symbol.asyncIterator in body
+}
+
+function statusOf(error: unknown): number | undefined {
+  if (typeof error !== 'object' || error === null || !('$metadata' in error)) return undefined
+  const { $metadata: metadata } = error
+  if (typeof metadata !== 'object' || metadata === null || !('httpStatusCode' in metadata)) return undefined
+  return typeof metadata.httpStatusCode === 'number' ? metadata.httpStatusCode : undefined
+}
+
+/** What is not there, or not allowed, stays so; all else is worth another try. */
+function refuseMissing(error: unknown, what?: string): never {
+  const status = statusOf(error)
+  if (status !== 404 && status !== 403) throw error
+  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  throw new TerminalError(`${what ?? 'the bucket'} cannot be read (${status}): ${message}`, { cause: error })
+}

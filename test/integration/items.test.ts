@@ -1,0 +1,301 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, FlowStoneError, type HistoryEntry, pipeline } from '../../src/index.ts'
+import {
+  batch,
+  type ItemReaderOptions,
+  itemReader,
+  itemResults,
+  readLines,
+  settleItems,
+} from '../../src/items/index.ts'
+import { collect } from '../kit/collect.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage, rejection } from '../kit/stage.ts'
+
+let server: TestServer
+const scratch = scratchFolder()
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(async () => {
+  await server.stop()
+  scratch[Symbol.dispose]()
+})
+
+interface Slab {
+  readonly count: number
+  readonly keys: readonly unknown[]
+  readonly cursor?: { readonly reader: string; readonly at?: unknown; readonly skip: number }
+}
+
+const slabsOf = (facts: readonly HistoryEntry[]): Slab[] =>
+  facts.filter(({ kind }) => kind === 'scatter.items').map(({ data }) => data as unknown as Slab)
+
+const retry = { maxAttempts: 3, backoff: '1ms..2ms' } as const
+
+/** The numbers below `total`, `size` at a time, and where it was asked to begin. `before` is called before each chunk but the first of a read. */
+function numbers(total: number, size: number, before: (at: number, reads: number) => void = () => undefined) {
+  const reads: number[] = []
+  const options: ItemReaderOptions<number, number> = {
+    name: 'numbers',
+    retry: { maxAttempts: 1 },
+    position: (at) => `number ${at}`,
+    async *read(cursor = 0) {
+      reads.push(cursor)
+      for (let at = cursor; at < total; at += size) {
+        if (at > cursor) before(at, reads.length)
+        yield { items: Array.from({ length: Math.min(size, total - at) }, (_, i) => at + i), cursor: at + size }
+      }
+    },
+  }
+  return { reads, reader: itemReader(options) }
+}
+
+describe('a scatter over an item reader', () => {
+  it('stores slabs of bounded size, each with the cursor behind it', async () => {
+    const lines = Array.from({ length: 30_000 }, (_, i) => `https://example.com/some/path/${i}`)
+    const path = join(scratch.path, 'lines.txt')
+    writeFileSync(path, lines.join('\n'))
+    const urls = asset('urls', {
+      scatter: () => readLines(path),
+      execute: ({ scatterKey, index }) => scatterKey === lines[index],
+      gather: async (results) => (await collect(results)).filter(({ value }) => value).length,
+    })
+    await using stage = await openStage(server.url, pipeline('reads', [urls]))
+    const run = await stage.flow.materialize(urls)
+    expect(await run.result()).toBe(30_000)
+    const slabs = slabsOf(await factsOf(stage.flow, run.id))
+    let bytes = 0
+    for (const { keys, cursor } of slabs) {
+      const size = keys.reduce<number>((sum, key) => sum + String(key).length + 3, 0)
+      expect(size).toBeLessThanOrEqual(200 * 1024)
+      bytes += keys.reduce<number>((sum, key) => sum + String(key).length + 1, 0)
+      expect(cursor).toMatchObject({ reader: `lines of ${path}`, skip: 0, at: { at: expect.any(Number) } })
+      // The last line has no end.
+      expect(cursor?.at).toMatchObject({ at: Math.min(bytes, lines.join('\n').length) })
+    }
+    expect(slabs.length).toBeGreaterThan(4)
+    expect(slabs.flatMap(({ keys }) => keys)).toEqual(lines)
+  })
+
+  it('goes on from the last cursor when an attempt has failed, and reads nothing from the beginning again', async () => {
+    const { reads, reader } = numbers(100_000, 5000, (at, count) => {
+      if (count < 3 && at === count * 35_000) throw new Error('broken')
+    })
+    const keys = asset('keys', {
+      retry,
+      scatter: () => reader,
+      execute: ({ scatterKey, index }) => scatterKey - index,
+      gather: async (results) => {
+        let sum = 0
+        let count = 0
+        for await (const { value } of results) {
+          sum += Math.abs(value)
+          count += 1
+        }
+        return { count, sum }
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('goes_on', [keys]))
+    const run = await stage.flow.materialize(keys)
+    expect(await run.result()).toEqual({ count: 100_000, sum: 0 })
+    // 20,000 keys are the most of a slab; what was read beyond the last one is read again.
+    expect(reads).toEqual([0, 20_000, 60_000])
+  })
+
+  it('goes on within a chunk whose cursor stands behind all of it, by passing over what is stored', async () => {
+    const { reads, reader } = numbers(50_000, 50_000, () => undefined)
+    let reading = 0
+    const failing = itemReader<number, number>({
+      name: 'numbers',
+      retry: { maxAttempts: 1 },
+      async *read(cursor, signal) {
+        reading += 1
+        for await (const { items } of reader.read(cursor, signal)) yield { items, cursor: 50_000 }
+        if (reading === 1) throw new Error('broken')
+      },
+    })
+    const keys = asset('keys', {
+      retry,
+      scatter: () => failing,
+      execute: () => 1,
+      gather: async (all) => (await collect(all)).length,
+    })
+    await using stage = await openStage(server.url, pipeline('within', [keys]))
+    const run = await stage.flow.materialize(keys)
+    expect(await run.result()).toBe(50_000)
+    expect(reads.length).toBeGreaterThan(1)
+    const slabs = slabsOf(await factsOf(stage.flow, run.id))
+    expect(slabs.map(({ count, cursor }) => [count, cursor?.skip, cursor?.at])).toEqual([
+      [20_000, 20_000, undefined],
+      [20_000, 40_000, undefined],
+      [10_000, 0, 50_000],
+    ])
+  })
+
+  it('fails with the position of its source, and how many keys there were, when that fails for good', async () => {
+    const { reader, reads } = numbers(1000, 100, (at) => {
+      if (at === 300) throw new Error('no route to host')
+    })
+    const keys = asset('keys', { retry, scatter: () => reader, execute: () => 1 })
+    await using stage = await openStage(server.url, pipeline('fails', [keys]))
+    const error = await rejection((await stage.flow.materialize(keys)).result())
+    expect(error.message).toMatch(/numbers: reading failed, behind number 300: no route to host \(after 300 keys\)/)
+    expect(error.code).toBe('source_failed')
+    expect(reads.length).toBe(3)
+  })
+
+  it('begins with what is there while its source lets it wait for more', async () => {
+    const begun = Promise.withResolvers<void>()
+    const slow = itemReader<number, number>({
+      name: 'slow',
+      async *read(cursor = 0) {
+        if (cursor < 1) yield { items: [1], cursor: 1 }
+        await begun.promise
+        yield { items: [2], cursor: 2 }
+      },
+    })
+    const keys = asset('keys', {
+      scatter: () => slow,
+      execute: ({ scatterKey }) => {
+        begun.resolve()
+        return scatterKey
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('slow', [keys]))
+    expect(await (await stage.flow.materialize(keys)).result()).toEqual([
+      { key: 1, value: 1 },
+      { key: 2, value: 2 },
+    ])
+  })
+
+  it('may have no keys at all', async () => {
+    const keys = asset('keys', { scatter: () => numbers(0, 10).reader, execute: () => 1 })
+    await using stage = await openStage(server.url, pipeline('none', [keys]))
+    expect(await (await stage.flow.materialize(keys)).result()).toEqual([])
+  })
+
+  it.each<['drop' | 'error', RegExp | number]>([
+    ['drop', 30_000],
+    ['error', /1 duplicate key\(s\): 7 \(again at 45000\)/],
+  ])('knows duplicates (%s) also of what an earlier attempt stored', async (duplicates, expected) => {
+    const { reader, reads } = numbers(60_000, 5000, (at, count) => {
+      if (count === 1 && at === 45_000) throw new Error('broken')
+    })
+    // Of 'drop' the second half are those of the first; of 'error' one of them is.
+    const doubled = reader.map((n) => (duplicates === 'drop' ? n % 30_000 : n === 45_000 ? 7 : n))
+    const keys = asset('keys', {
+      retry,
+      scatter: () => doubled,
+      scatterOptions: { duplicates },
+      execute: () => 1,
+      gather: async (all) => (await collect(all)).length,
+    })
+    await using stage = await openStage(server.url, pipeline(`duplicates_${duplicates}`, [keys]))
+    const run = await stage.flow.materialize(keys)
+    if (typeof expected === 'number') expect(await run.result()).toBe(expected)
+    else expect((await rejection(run.result())).message).toMatch(expected)
+    expect(reads[0]).toBe(0)
+    expect(reads[1]).toBeGreaterThanOrEqual(20_000)
+  })
+
+  it('is not gone on with by what reads something else', async () => {
+    let attempt = 0
+    const begin = (name: string) =>
+      itemReader<number, number>({
+        name,
+        retry: { maxAttempts: 1 },
+        async *read() {
+          yield { items: Array.from({ length: 25_000 }, (_, i) => i), cursor: 25_000 }
+          throw new Error('broken')
+        },
+      })
+    const keys = asset('keys', {
+      retry,
+      scatter: () => begin(`orders of ${attempt++}`),
+      scatterOptions: { duplicates: 'allow' },
+      execute: () => 1,
+    })
+    await using stage = await openStage(server.url, pipeline('other', [keys]))
+    expect((await rejection((await stage.flow.materialize(keys)).result())).message).toMatch(
+      /the first 20000 keys were given by orders of 0, and orders of 1 cannot go on from there/,
+    )
+  })
+
+  it('is not gone on with where a plain generator began', async () => {
+    let attempt = 0
+    function* broken() {
+      for (let i = 0; i < 25_000; i++) yield i
+      throw new FlowStoneError('broken', 'broken')
+    }
+    const keys = asset('keys', {
+      retry,
+      scatter: () => (attempt++ === 0 ? broken() : numbers(10, 10).reader),
+      execute: () => 1,
+    })
+    await using stage = await openStage(server.url, pipeline('generator', [keys]))
+    expect((await rejection((await stage.flow.materialize(keys)).result())).message).toMatch(
+      /the first 20000 keys were given by a scatter function that is no item reader, and numbers cannot go on from there/,
+    )
+  })
+})
+
+describe('a scatter over batches', () => {
+  it('tells item by item what became of it, and fails those of an instance that failed', async () => {
+    const checked = asset('checked', {
+      retry: { maxAttempts: 1 },
+      scatter: () => batch(numbers(95, 7).reader, { maxItems: 10 }),
+      scatterOptions: { failureMode: 'partial', failureThreshold: 0.2 },
+      execute: ({ scatterKey: { items } }) =>
+        settleItems(
+          items,
+          (n) => {
+            if (n % 10 === 3 || (n >= 50 && n < 56)) throw new Error(`${n} is bad`)
+            return n * 2
+          },
+          { failureThreshold: 0.5 },
+        ),
+      gather: async (results) => {
+        const items = await collect(itemResults(results))
+        return {
+          ok: items.filter(({ status }) => status === 'ok').map(({ item, value }) => [item, value]),
+          failed: items.flatMap(({ item, error }) => (error ? [[item, error.code]] : [])),
+        }
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('batches', [checked]))
+    const run = await stage.flow.materialize(checked)
+    const { ok, failed } = await run.result()
+    const alone = [3, 13, 23, 33, 43, 63, 73, 83, 93]
+    const together = Array.from({ length: 10 }, (_, i) => 50 + i)
+    const isBad = (n: number) => [...alone, ...together].includes(n)
+    expect(failed).toEqual(
+      [...alone, ...together]
+        .toSorted((a, b) => a - b)
+        .map((n) => [n, together.includes(n) ? 'items_failed' : 'error']),
+    )
+    expect(ok).toEqual(Array.from({ length: 95 }, (_, i) => i).flatMap((n) => (isBad(n) ? [] : [[n, n * 2]])))
+    const keys = slabsOf(await factsOf(stage.flow, run.id)).flatMap((slab) => slab.keys)
+    expect(keys[9]).toEqual({ items: [90, 91, 92, 93, 94] })
+  })
+
+  it('goes on behind whole batches when an attempt has failed', async () => {
+    const { reads, reader } = numbers(70_000, 4000, (at, count) => {
+      if (count === 1 && at === 60_000) throw new Error('broken')
+    })
+    const sums = asset('sums', {
+      retry,
+      scatter: () => batch(reader, { maxItems: 3 }),
+      execute: ({ scatterKey }) => scatterKey.items,
+      gather: async (results) => (await collect(results)).flatMap(({ value }) => value),
+    })
+    await using stage = await openStage(server.url, pipeline('batches_go_on', [sums]))
+    const all = await (await stage.flow.materialize(sums)).result()
+    expect(all).toEqual(Array.from({ length: 70_000 }, (_, i) => i))
+    expect(reads[0]).toBe(0)
+    expect(reads[1]).toBeGreaterThan(10_000)
+  })
+})
