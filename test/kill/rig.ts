@@ -11,7 +11,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { expect, onTestFailed, vi } from 'vitest'
 import type { BarrierState } from '../../projections/state.ts'
-import { type AnyAsset, connect, type Flow, type Run } from '../../src/index.ts'
+import { type AnyAsset, connect, type Flow, type Pipeline, type Run } from '../../src/index.ts'
 import { type RunningServer, startServer } from '../../src/server/index.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -138,9 +138,9 @@ export class Rig implements AsyncDisposable {
     this.nc = await connectNats({ servers: this.#server.url })
   }
 
-  async materialize<V>(asset: { name: string } & AnyAsset, key?: string): Promise<Run<V>> {
+  async materialize<V>(asset: { name: string } & AnyAsset, key?: string, from: Pipeline = kills): Promise<Run<V>> {
     const named = key === undefined ? {} : { key }
-    return (await this.flow.materialize(asset, { pipeline: kills, ...named })) as Run<V>
+    return (await this.flow.materialize(asset, { pipeline: from, ...named })) as Run<V>
   }
 
   /** The barrier as the state bucket shows it. */

@@ -3,7 +3,7 @@
  * real one of the AWS SDK.
  */
 import { createHash } from 'node:crypto'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { S3Client } from '@aws-sdk/client-s3'
 
 export interface S3Server extends AsyncDisposable {
@@ -12,6 +12,8 @@ export interface S3Server extends AsyncDisposable {
   readonly objects: Map<string, Uint8Array>
   /** What was asked for: `list after=…`, `head key`, `get key bytes=…`. */
   readonly asked: string[]
+  /** Called with what was asked for, before it is answered. */
+  hold: (asked: string) => Promise<void> | void
   /** Answers so many of the next requests with 503, which the SDK itself does not retry here. */
   failNext: number
   /** Ends so many of the next bodies in the middle. */
@@ -23,8 +25,10 @@ const PAGE = 1000
 export async function startS3(bucket: string): Promise<S3Server> {
   const objects = new Map<string, Uint8Array>()
   const asked: string[] = []
-  const state = { failNext: 0, tearNext: 0 }
-  const server = createServer((request, response) => {
+  const state: Pick<S3Server, 'failNext' | 'tearNext' | 'hold'> = { failNext: 0, tearNext: 0, hold: () => undefined }
+  const server = createServer((request, response) => void answer(request, response))
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'http://local')
     const [, name, ...rest] = url.pathname.split('/').map(decodeURIComponent)
     const key = rest.join('/')
@@ -34,7 +38,9 @@ export async function startS3(bucket: string): Promise<S3Server> {
     } else if (name !== bucket) refuse(response, 404, 'NoSuchBucket')
     else if (url.searchParams.get('list-type') === '2') {
       const { prefix = '', 'start-after': after = '' } = Object.fromEntries(url.searchParams)
-      asked.push(`list after=${after}`)
+      const line = `list after=${after}`
+      asked.push(line)
+      await state.hold(line)
       const keys = [...objects.keys()].filter((one) => one.startsWith(prefix) && one > after).toSorted()
       const page = keys.slice(0, PAGE)
       const contents = page
@@ -48,7 +54,7 @@ export async function startS3(bucket: string): Promise<S3Server> {
         `<?xml version="1.0"?><ListBucketResult><IsTruncated>${keys.length > PAGE}</IsTruncated>${contents}</ListBucketResult>`,
       )
     } else sendObject(request.method ?? 'GET', key, request.headers, response)
-  })
+  }
 
   function sendObject(method: string, key: string, headers: NodeJS.Dict<string | string[]>, response: ServerResponse) {
     const body = objects.get(key)

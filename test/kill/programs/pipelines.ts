@@ -15,16 +15,16 @@ export interface Total {
   inOrder: boolean
 }
 
-const quick = { backoff: '20ms..100ms', maxAttempts: 5 } as const
+export const quick = { backoff: '20ms..100ms', maxAttempts: 5 } as const
 const pauseMs = Number(process.env.KILL_INSTANCE_MS ?? 1)
 
 /** One line for each start of user code that a test wants to count, whatever becomes of its process. */
-function note(what: string): void {
+export function note(what: string): void {
   const file = process.env.KILL_NOTES
   if (file) appendFileSync(file, `${what}\n`)
 }
 
-async function total(results: AsyncIterable<{ key: unknown; index: number; value: number }>): Promise<Total> {
+export async function total(results: AsyncIterable<{ key: unknown; index: number; value: number }>): Promise<Total> {
   const found: Total = { count: 0, sum: 0, inOrder: true }
   for await (const { key, index, value } of results) {
     if (index !== found.count || key !== index) found.inOrder = false
@@ -34,7 +34,7 @@ async function total(results: AsyncIterable<{ key: unknown; index: number; value
   return found
 }
 
-async function work(index: number): Promise<number> {
+export async function work(index: number): Promise<number> {
   if (index % 3 === 0) await sleep(pauseMs)
   return index
 }
