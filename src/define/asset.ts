@@ -30,6 +30,7 @@ export interface AssetContext {
   readonly resources: Resources
 }
 
+/** Hand it on as it is: `signal` is made when it is asked for, and a copy by spread has none. */
 export interface InstanceContext<K> extends AssetContext {
   /** The key this instance stands for, as the scatter function gave it. */
   readonly scatterKey: K

@@ -178,7 +178,7 @@ async function runPhase(
       }
       case 'gather': {
         const { connection, names, io, values } = shared
-        const results = readMerged({ connection, names, io, values, p: held.p, run, asset: name })
+        const results = await readMerged({ connection, names, io, values, p: held.p, run, asset: name })
         if (definition.gather) return await definition.gather(results, ctx, deps)
         return await listOf(results)
       }

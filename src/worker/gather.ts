@@ -20,6 +20,7 @@ import { Reader } from '../log/reader.ts'
 import { factIfAny, factOf, type Values } from './values.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
+const BATCH_RESULTS = 128
 
 export interface GatherSource {
   readonly connection: Connection
@@ -47,14 +48,14 @@ export async function originOf(source: GatherSource): Promise<GatherSource | und
 }
 
 /** Results of a scatter with those that its redrives brought, in the order of the first one's keys. */
-export async function* readMerged(source: GatherSource): AsyncGenerator<AnyResult> {
+export async function readMerged(source: GatherSource): Promise<AsyncGenerator<AnyResult>> {
   const origin = await originOf(source)
-  if (!origin) {
-    yield* readResults(source)
-    return
-  }
+  return origin ? merged(source, origin) : readResults(source)
+}
+
+async function* merged(source: GatherSource, origin: GatherSource): AsyncGenerator<AnyResult> {
   const redriven = readResults(source)
-  for await (const result of readMerged(origin)) {
+  for await (const result of await readMerged(origin)) {
     if (result.status === 'ok') {
       yield result
       continue
@@ -71,14 +72,20 @@ export async function* readMerged(source: GatherSource): AsyncGenerator<AnyResul
 
 /** Keys of what did not succeed, in order: what a redrive scatters over. */
 export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unknown> {
-  for await (const result of readMerged(origin)) if (result.status === 'failed') yield result.key
+  for await (const result of await readMerged(origin)) if (result.status === 'failed') yield result.key
 }
 
 /** `total`: of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
-export async function* readResults(
-  source: GatherSource,
-  options: { total?: number; failuresOnly?: boolean } = {},
-): AsyncGenerator<AnyResult> {
+export interface ReadOptions {
+  readonly total?: number
+  readonly failuresOnly?: boolean
+}
+
+export function readResults(source: GatherSource, options: ReadOptions = {}): AsyncGenerator<AnyResult> {
+  return flat(readBatches(source, options))
+}
+
+async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGenerator<AnyResult[]> {
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const closed = await connection.read((nc) =>
@@ -94,20 +101,21 @@ export async function* readResults(
   const failures = whole ? undefined : await FailedInstances.read(source, fact.seq)
 
   let slab = await source.values.slab(p, run, asset, 0)
+  let batch: AnyResult[] = []
   for (let i = 0; i < total; i++) {
+    if (batch.length >= BATCH_RESULTS) {
+      yield batch
+      batch = []
+    }
     if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
     const key = slab.keys[i - slab.offset]
     if (failures && !options.failuresOnly && !(await failures.isDone(i))) {
-      yield {
-        key,
-        index: i,
-        status: 'failed',
-        error: { code: 'not_run', message: `the scatter ended (${fact.data.status}) before instance ${i} had` },
-      }
+      const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
+      batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
       continue
     }
     if (failures && (await failures.has(i))) {
-      yield { key, index: i, status: 'failed', error: await errorOf(source, index, cache, i) }
+      batch.push({ key, index: i, status: 'failed', error: await errorOf(source, index, cache, i) })
       continue
     }
     if (options.failuresOnly) continue
@@ -120,8 +128,71 @@ export async function* readResults(
     const outcomes = cache.peek(seq) ?? (await cache.get(seq))
     const k = index.positions[i] ?? 0
     const ref = outcomes.refs?.find(([position]) => position === k)
-    const value = ref ? await source.io.load(ref[1]) : valuesOf(outcomes)[k]
-    yield { key, index: i, status: 'ok', value }
+    if (!ref) {
+      batch.push({ key, index: i, status: 'ok', value: valuesOf(outcomes)[k] })
+      continue
+    }
+    // Such a value may be large: it waits for nobody, and nobody holds it but who asked.
+    yield batch
+    batch = []
+    yield [{ key, index: i, status: 'ok', value: await source.io.load(ref[1]) }]
+  }
+  yield batch
+}
+
+/** One by one what comes in lists: what is there already costs its reader one turn, and not the several of a generator. */
+function flat<T>(batches: AsyncGenerator<T[]>): AsyncGenerator<T> {
+  let batch: readonly T[] = []
+  let at = 0
+  const more = async (): Promise<IteratorResult<T, undefined>> => {
+    for (;;) {
+      const next = await batches.next()
+      if (next.done) return { done: true, value: undefined }
+      batch = next.value
+      at = 0
+      const first = batch[at++]
+      if (first !== undefined) return { done: false, value: first }
+    }
+  }
+  // Whoever asks for several at once gets them one after the other.
+  let asking: Promise<unknown> | undefined
+  return {
+    next: () => {
+      const value = asking ? undefined : batch[at]
+      if (value !== undefined) {
+        at += 1
+        return Promise.resolve({ done: false, value })
+      }
+      const asked = (asking ?? Promise.resolve()).then(() => {
+        const there = batch[at]
+        if (there === undefined) return more()
+        at += 1
+        return { done: false as const, value: there }
+      })
+      const settled = asked
+        .catch(() => undefined)
+        .finally(() => {
+          if (asking === settled) asking = undefined
+        })
+      asking = settled
+      return asked
+    },
+    return: async (value) => {
+      batch = []
+      await batches.return(undefined)
+      return { done: true, value: await value }
+    },
+    throw: async (error) => {
+      batch = []
+      await batches.throw(error)
+      return { done: true, value: undefined }
+    },
+    [Symbol.asyncIterator]() {
+      return this
+    },
+    async [Symbol.asyncDispose]() {
+      await this.return(undefined)
+    },
   }
 }
 

@@ -14,7 +14,7 @@ import { factEntry } from '../engine/dispatch.ts'
 import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
 import { failureOf, isThenable, runCode } from './run-code.ts'
-import { instanceContextOf, type WorkerShared } from './shared.ts'
+import { InstanceContextOf, type WorkerShared } from './shared.ts'
 import type { Turn } from './slots.ts'
 
 const REPORT_MS = 50
@@ -63,7 +63,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     try {
       const key = slab.keys[index - slab.offset]
       const value = runCode(signal, task.timeoutMs, (inner) =>
-        asset.definition.execute(instanceContextOf(shared, task, asset, inner, { key, index }), deps),
+        asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index), deps),
       )
       const pending = isThenable(value)
         ? value.then((settled) => keep(index, begunMs, settled))

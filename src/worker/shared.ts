@@ -45,26 +45,40 @@ export function contextOf(
   }
 }
 
-/** As `contextOf`, for an instance. Not a copy of that: to copy a context would ask for its signal. */
-export function instanceContextOf(
-  shared: WorkerShared,
-  task: Task,
-  asset: AnyAsset,
-  signal: () => AbortSignal,
-  instance: { readonly key: unknown; readonly index: number },
-): InstanceContext<unknown> {
-  return {
-    run: task.run,
-    asset: asset.name,
-    partition: task.partition,
-    attempt: task.attempt,
-    idempotencyKey: `${task.run}.${asset.name}.${instance.index}`,
-    get signal() {
-      return signal()
-    },
-    log: shared.logger,
-    resources: shared.resources,
-    scatterKey: instance.key,
-    index: instance.index,
+/** As `contextOf`, for an instance. A class, because there is one for each instance: a literal with a getter in it takes ten times as long to make. */
+export class InstanceContextOf implements InstanceContext<unknown> {
+  readonly run: string
+  readonly asset: string
+  readonly partition: string | undefined
+  readonly attempt: number
+  readonly idempotencyKey: string
+  readonly log: Logger
+  readonly resources: Resources
+  readonly scatterKey: unknown
+  readonly index: number
+  readonly #signal: () => AbortSignal
+
+  constructor(
+    { logger, resources }: WorkerShared,
+    task: Task,
+    asset: AnyAsset,
+    signal: () => AbortSignal,
+    key: unknown,
+    index: number,
+  ) {
+    this.run = task.run
+    this.asset = asset.name
+    this.partition = task.partition
+    this.attempt = task.attempt
+    this.idempotencyKey = `${task.run}.${asset.name}.${index}`
+    this.log = logger
+    this.resources = resources
+    this.scatterKey = key
+    this.index = index
+    this.#signal = signal
+  }
+
+  get signal(): AbortSignal {
+    return this.#signal()
   }
 }
