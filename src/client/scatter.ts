@@ -249,7 +249,10 @@ function statusOf(
     ranges.reduce((n, { from, to }) => n + to - from, 0)
   const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined && lease.dueMs > nowMs)
   const leased = leases.reduce((n, [, lease]) => n + lease.left, 0) - delayed.length
-  const waitingForRetry = delayed.length + inRanges(barrier.refeed) + inRanges(barrier.parked ?? [])
+  const back = inRanges(barrier.refeed.filter(({ wide }) => wide))
+  const waitingForRetry = delayed.length + inRanges(barrier.refeed) - back + inRanges(barrier.parked ?? [])
+  /** Never begun, and not in a worker's hands. */
+  const unfed = stored - barrier.fedTo + back
   const elapsedMs = Math.max(1, (barrier.closedMs ?? nowMs) - barrier.startedMs)
   const perSecond = (done / elapsedMs) * 1000
   const left = total === undefined ? undefined : total - done
@@ -264,8 +267,7 @@ function statusOf(
       waitingFor.push(
         `a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`,
       )
-    if (stored - barrier.fedTo > 0)
-      waitingFor.push(`room: ${stored - barrier.fedTo} instances are fed to workers as others end`)
+    if (unfed > 0) waitingFor.push(`room: ${unfed} instances are fed to workers as others end`)
     const soonest = Math.min(...delayed.map(([, lease]) => lease.dueMs ?? nowMs))
     if (delayed.length > 0)
       waitingFor.push(
@@ -294,9 +296,9 @@ function statusOf(
     startedAt: new Date(barrier.startedMs),
     closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
     error: barrier.error && { code: barrier.error.code, message: barrier.error.message },
-    longest: out.slice(0, 5).flatMap(([lease, { fedMs }]) => {
+    longest: out.slice(0, 5).flatMap(([lease, { fedMs, to }]) => {
       const range = parseLeaseId(lease)
-      return range ? [{ from: range.from, to: range.to, since: new Date(fedMs) }] : []
+      return range ? [{ from: range.from, to: to ?? range.to, since: new Date(fedMs) }] : []
     }),
     waitingFor,
   }
