@@ -35,8 +35,19 @@ export { type Pipeline, pipeline } from './define/pipeline.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
 export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
-export type { BucketStatus, CheckOptions, Limiter, RateStatus, TakeOptions } from './limiter/limiter.ts'
+export type {
+  AcquireOptions,
+  BucketStatus,
+  CheckOptions,
+  Limiter,
+  RateStatus,
+  SlotOptions,
+  SlotsStatus,
+  TakeOptions,
+  WithSlotOptions,
+} from './limiter/limiter.ts'
 export type { Per, RateOption, RateSettings } from './limiter/rate.ts'
 export type { CheckResult } from './limiter/rates.ts'
+export type { Slot } from './limiter/slot.ts'
 export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
 export type { Worker, WorkerOptions } from './worker/worker.ts'

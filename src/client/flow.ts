@@ -225,6 +225,7 @@ export class Flow {
     const isWorker = (part: { stop(): Promise<void> }): boolean => part instanceof Worker
     await Promise.all(this.#parts.filter(isWorker).map((part) => part.stop()))
     await Promise.all(this.#parts.filter((part) => !isWorker(part)).map((part) => part.stop()))
+    await this.limiter.close()
     await Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
     await this.#connection.close()
   }

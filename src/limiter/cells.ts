@@ -1,5 +1,6 @@
 /** Cells in the limits bucket: read from the leader, written under the sequence they were read with. */
 
+import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { encodeToken } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -26,7 +27,10 @@ export interface CellWrite {
   readonly lifeMs: number
 }
 
+export type Stored = { readonly seq: number; readonly found?: StoredCell } | 'conflict' | 'lost'
+
 const ANSWER_MS = 5000
+const RETRY_MS = 50
 /** Beyond what the cell needs: the server counts whole seconds. */
 const SPARE_S = 2
 const MARKER_S = 60
@@ -35,6 +39,7 @@ export class Cells {
   readonly connection: Connection
   readonly clock: ServerClock
   readonly #names: Names
+  #kv: Promise<KV> | undefined
 
   constructor(connection: Connection, names: Names, clock: ServerClock) {
     this.connection = connection
@@ -44,6 +49,13 @@ export class Cells {
 
   key(kind: CellKind, bucket: string): string {
     return `${kind}.${encodeToken(bucket)}`
+  }
+
+  /** Before asking again: a moment, or until the connection is back. */
+  async retry(): Promise<void> {
+    if (this.connection.isClosed)
+      throw new FlowStoneError('closed', 'the connection was closed; limits cannot be asked')
+    await this.connection.ready(RETRY_MS)
   }
 
   /** Undefined when nobody answers. */
@@ -84,6 +96,54 @@ export class Cells {
     if (errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant) return 'conflict'
     if (code >= 500) return 'unknown'
     throw new FlowStoneError('limits', `limit ${key} could not be stored: ${description}`)
+  }
+
+  /**
+   * Writes, and finds out what became of it when no answer came: by looking whether `has` finds it in what stands there, and by sending it again under the same
+   * expectation, of which the server lets one through. `lost`: it was not stored, or overwritten too long ago to be found. `wanted`: whether anybody still waits.
+   */
+  async store(wish: CellWrite, has: (payload: Uint8Array) => boolean, wanted: () => boolean): Promise<Stored> {
+    let uncertain = false
+    for (;;) {
+      const outcome = await this.write(wish)
+      if (typeof outcome === 'number') return { seq: outcome }
+      if (outcome === 'conflict' && !uncertain) return 'conflict'
+      uncertain = true
+      if (outcome === 'unknown') await this.retry()
+      const found = await this.read(wish.key)
+      if (found?.payload && has(found.payload)) return { seq: found.seq, found }
+      if (found ? found.seq !== wish.expectSeq : !wanted()) return 'lost'
+    }
+  }
+
+  /** Calls back with each cell that is stored from now on, and at reconnects with none. A hint: it may fail to come. Returns what ends it. */
+  watch(key: string, onUpdate: (cell: StoredCell | undefined) => void): () => void {
+    let ended = false
+    let stop = (): void => undefined
+    const offReconnect = this.connection.onReconnect(() => onUpdate(undefined))
+    const follow = async (): Promise<void> => {
+      this.#kv ??= new Kvm(this.connection.nc).open(this.#names.limitsBucket)
+      const updates = await (await this.#kv).watch({ key, include: KvWatchInclude.UpdatesOnly })
+      stop = () => updates.stop()
+      if (ended) stop()
+      // What came before the watch was there.
+      else onUpdate(undefined)
+      for await (const { revision, created, operation, value } of updates) {
+        if (ended) break
+        this.clock.heard(created.getTime())
+        const payload = operation === 'PUT' && value.length > 0 ? value : undefined
+        onUpdate({ seq: revision, timeMs: created.getTime() + 1, payload })
+      }
+    }
+    follow().catch(() => {
+      // Whoever waits looks by itself now and then.
+      this.#kv = undefined
+    })
+    return () => {
+      ended = true
+      offReconnect()
+      if (!this.connection.isClosed) stop()
+    }
   }
 
   /** Leaves a marker, which goes by itself. */

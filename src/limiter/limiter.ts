@@ -6,7 +6,16 @@
  */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { counted, decodeRateCell, type Rate, settled } from '../../projections/rate-cell.ts'
-import { FlowStoneError } from '../../streams/errors.ts'
+import {
+  alive,
+  decodeSlotCell,
+  heldWeight,
+  type SlotCell,
+  settledSlots,
+  untilMs,
+  waitingFor,
+} from '../../projections/slot-cell.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
@@ -15,6 +24,9 @@ import type { Connection } from '../log/connection.ts'
 import { Cells } from './cells.ts'
 import { checkBucket, parseRate, type RateOption, wholeNumber } from './rate.ts'
 import { type CheckResult, Rates, type Wish } from './rates.ts'
+import type { Slot } from './slot.ts'
+import { type SlotRequest, Slots } from './slots.ts'
+import { unlessAborted } from './wait.ts'
 
 export interface CheckOptions {
   /** How many tokens at once. Default 1; at most the limit, of a smooth rate its burst. */
@@ -47,15 +59,63 @@ export interface RateStatus {
   readonly waiting: number
 }
 
+export interface SlotOptions {
+  /** How many of the bucket's slots it takes. Default 1, at most `max`. */
+  readonly weight?: number
+  /**
+   * Default `'10s'`, at least 500 ms. A slot is renewed while its process lives; a process that dies loses it when the lease is over. A holder that could not renew for nine
+   * tenths of it takes it for lost.
+   */
+  readonly lease?: Duration
+}
+
+export interface AcquireOptions extends SlotOptions {
+  /** How long an answer of the server is waited for. Default `'5s'`. */
+  readonly maxWait?: Duration
+}
+
+export interface WithSlotOptions extends SlotOptions {
+  /** Longest wait for a slot. Default `'30s'`. Then RateLimitedError. */
+  readonly maxWait?: Duration
+  /** Ends the wait, and aborts the signal that `fn` gets. */
+  readonly signal?: AbortSignal
+}
+
+export interface SlotsStatus {
+  /** As it was said by whoever took one last. */
+  readonly limit: number
+  /** Slots that are held, by weight. */
+  readonly count: number
+  readonly remaining: number
+  readonly utilization: number
+  /** Callers that wait, over all processes. */
+  readonly waiting: number
+  readonly holders: readonly {
+    readonly slot: string
+    readonly weight: number
+    readonly fence: number
+    readonly ageMs: number
+    /** When its lease ends unless it is renewed, in milliseconds from now. */
+    readonly leaseMs: number
+  }[]
+}
+
 export interface BucketStatus {
   readonly bucket: string
   /** Undefined where no rate limit of this name is in use. */
   readonly rate: RateStatus | undefined
+  /** Undefined where no slots of this name are in use. */
+  readonly slots: SlotsStatus | undefined
 }
 
 const CHECK_MAX_WAIT = '5s'
 const TAKE_MAX_WAIT = '60s'
 const CLOCK_FRESH_MS = 10_000
+const ACQUIRE_MAX_WAIT = '5s'
+const SLOT_MAX_WAIT = '30s'
+const LEASE = '10s'
+const LEASE_MIN_MS = 500
+const SLOTS_MAX = 10_000
 const LIST_MAX = 1000
 const SIDE_BY_SIDE = 64
 
@@ -70,6 +130,7 @@ export class Limiter {
   readonly #deps: LimiterDeps
   readonly #cells: Cells
   readonly #rates: Rates
+  readonly #slots: Slots
   #writes = 0
 
   constructor(deps: LimiterDeps) {
@@ -78,7 +139,9 @@ export class Limiter {
     // A clock of its own: that of the server that stamps these cells, and read more often.
     const clock = new ServerClock(connection, names.kvStream(names.limitsBucket), CLOCK_FRESH_MS)
     this.#cells = new Cells(connection, names, clock)
-    this.#rates = new Rates(this.#cells, () => `${id}-${(this.#writes++).toString(36)}`)
+    const writer = (): string => `${id}-${(this.#writes++).toString(36)}`
+    this.#rates = new Rates(this.#cells, writer)
+    this.#slots = new Slots(this.#cells, id, writer)
   }
 
   /**
@@ -113,15 +176,64 @@ export class Limiter {
     return await fn()
   }
 
+  /**
+   * Takes a slot if one is free and nobody waits for it: at most `max` are held at a time, over all processes, by weight. It is renewed until it is released or its process
+   * dies. Call it with another `max` to change that: it shrinks as holders leave.
+   *
+   * What no lease can prevent: a process that stands still (SIGSTOP, a long garbage collection, a machine asleep) may, when it wakes, act once more on a slot that others
+   * have by then. `slot.signal` is aborted and `slot.isHeld` is false before others may have it, but code that runs already does not look. Hand `slot.fence` to
+   * what is protected, and refuse lower ones there.
+   */
+  async acquireSlot(bucket: string, max: number, options: AcquireOptions = {}): Promise<Slot | 'at_capacity'> {
+    const wish = slotWish('acquireSlot', bucket, max, options, options.maxWait ?? ACQUIRE_MAX_WAIT)
+    return await this.#slots.acquire({ ...wish, waits: false, signal: undefined })
+  }
+
+  async releaseSlot(slot: Slot): Promise<void> {
+    await slot.release()
+  }
+
+  /**
+   * Waits for a slot, runs `fn` with it, and gives it back, also when `fn` throws. Processes are served in the order of their coming. When the slot is lost meanwhile, or
+   * `signal` is aborted, the signal that `fn` gets is, and `withSlot` throws at once: FlowStoneError `slot_lost`, or the signal's reason. Of fencing, see `acquireSlot`.
+   */
+  async withSlot<T>(
+    bucket: string,
+    max: number,
+    fn: (slot: Slot, signal: AbortSignal) => T | Promise<T>,
+    options: WithSlotOptions = {},
+  ): Promise<T> {
+    const { signal } = options
+    const wish = slotWish('withSlot', bucket, max, options, options.maxWait ?? SLOT_MAX_WAIT)
+    const slot = await this.#slots.acquire({ ...wish, waits: true, signal })
+    if (slot === 'at_capacity') throw new FlowStoneError('internal', 'one that waits was told that there is no room')
+    try {
+      const both = signal ? AbortSignal.any([signal, slot.signal]) : slot.signal
+      return await unlessAborted(both, fn(slot, both))
+    } finally {
+      await slot.release()
+    }
+  }
+
   /** What is known of a bucket, by the server. */
   async status(bucket: string): Promise<BucketStatus> {
     checkBucket(bucket)
-    const { clock } = this.#cells
-    await clock.ready()
-    const found = await this.#cells.read(this.#cells.key('rate', bucket))
-    if (!found) throw new FlowStoneError('unreachable', `limit ${bucket} could not be read: NATS does not answer`)
-    const cell = found.payload && decodeRateCell(found.payload)
-    return { bucket, rate: cell && rateStatus(settled(cell, found.timeMs), clock.now()) }
+    const cells = this.#cells
+    await cells.clock.ready()
+    const [rate, slots] = await Promise.all([
+      cells.read(cells.key('rate', bucket)),
+      cells.read(cells.key('slots', bucket)),
+    ])
+    if (!rate || !slots)
+      throw new FlowStoneError('unreachable', `limit ${bucket} could not be read: NATS does not answer`)
+    const nowMs = cells.clock.now()
+    const rateCell = rate.payload && decodeRateCell(rate.payload)
+    const slotCell = slots.payload && decodeSlotCell(slots.payload)
+    return {
+      bucket,
+      rate: rateCell && rateStatus(settled(rateCell, rate.timeMs), nowMs),
+      slots: slotCell && slotsStatus(settledSlots(slotCell, slots.timeMs, slots.seq), nowMs),
+    }
   }
 
   /** Buckets in use, by name. `prefix`: only those that start so. At most `limit` (default and most: 1,000). Meant for people, not for loops. */
@@ -142,17 +254,24 @@ export class Limiter {
     for (let i = 0; i < wanted.length && found.length < limit; i += SIDE_BY_SIDE) {
       const some = await Promise.all(wanted.slice(i, i + SIDE_BY_SIDE).map((bucket) => this.status(bucket)))
       // What was reset or has expired leaves a marker for a while.
-      found.push(...some.filter(({ rate }) => rate !== undefined))
+      found.push(...some.filter(({ rate, slots }) => rate ?? slots))
     }
     return found.slice(0, limit)
   }
 
   /**
-   * Forgets what a bucket holds: its whole limit may be taken at once. Waiters keep the times they were promised.
+   * Forgets what a bucket holds. Its whole limit may be taken at once, though waiters keep the times they were promised. Its slots are free at once, and their holders hear
+   * that they are lost when they renew them: for so long there may be more than `max`.
    */
   async reset(bucket: string): Promise<void> {
     checkBucket(bucket)
     await this.#cells.remove(this.#cells.key('rate', bucket))
+    await this.#cells.remove(this.#cells.key('slots', bucket))
+  }
+
+  /** Gives back the slots that are still held here. `flow.close()` does it. */
+  async close(): Promise<void> {
+    await this.#slots.close()
   }
 }
 
@@ -166,10 +285,7 @@ function wishOf(call: string, bucket: string, option: RateOption, options: TakeO
     bucket,
     rate,
     n,
-    maxWaitMs:
-      options.maxWait === Number.POSITIVE_INFINITY
-        ? Number.POSITIVE_INFINITY
-        : parseDuration(`${at}: maxWait`, options.maxWait ?? maxWait),
+    maxWaitMs: waitMs(`${at}: maxWait`, options.maxWait ?? maxWait),
     signal,
     onUnreachable,
   }
@@ -180,4 +296,48 @@ function rateStatus(cell: Parameters<typeof counted>[0], nowMs: number): RateSta
   const { count, waiting } = counted(cell, nowMs)
   const most = shape === 'smooth' ? burst : limit
   return { shape, limit, periodMs, burst, count, remaining: most - count, utilization: count / most, waiting }
+}
+
+function slotWish(
+  call: string,
+  bucket: string,
+  max: number,
+  options: SlotOptions,
+  maxWait: Duration,
+): Omit<SlotRequest, 'waits' | 'signal'> {
+  checkBucket(bucket)
+  const at = `limiter.${call} of ${bucket}`
+  const most = wholeNumber(`${at}: max`, max, SLOTS_MAX)
+  const leaseMs = parseDuration(`${at}: lease`, options.lease ?? LEASE)
+  if (leaseMs < LEASE_MIN_MS) throw new InvalidError(`${at}: lease must be at least ${LEASE_MIN_MS} ms, got ${leaseMs}`)
+  return {
+    bucket,
+    max: most,
+    weight: wholeNumber(`${at}: weight`, options.weight ?? 1, most),
+    leaseMs,
+    maxWaitMs: waitMs(`${at}: maxWait`, maxWait),
+  }
+}
+
+/** `Infinity` is no duration, and a fine bound. */
+function waitMs(field: string, maxWait: Duration): number {
+  return maxWait === Number.POSITIVE_INFINITY ? maxWait : parseDuration(field, maxWait)
+}
+
+function slotsStatus(cell: SlotCell, nowMs: number): SlotsStatus {
+  const count = heldWeight(cell, nowMs)
+  return {
+    limit: cell.max,
+    count,
+    remaining: Math.max(0, cell.max - count),
+    utilization: cell.max === 0 ? 0 : count / cell.max,
+    waiting: waitingFor(cell, nowMs),
+    holders: alive(cell, nowMs).map((holder) => ({
+      slot: holder.id,
+      weight: holder.weight,
+      fence: holder.fence,
+      ageMs: Math.max(0, nowMs - holder.sinceMs),
+      leaseMs: untilMs(holder) - nowMs,
+    })),
+  }
 }

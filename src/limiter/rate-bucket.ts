@@ -104,7 +104,7 @@ export class RateBucket {
   async #round(): Promise<void> {
     const known = this.#known ?? (await this.#read())
     if (!known) {
-      await this.#cells.connection.ready(50)
+      await this.#cells.retry()
       return
     }
     const batch = this.#batch()
@@ -187,34 +187,21 @@ export class RateBucket {
     nowMs: number,
   ): Promise<Omit<Known, 'asOfMs'> | undefined> {
     const wish = { key: this.#key, payload: encodeRateCell(cell), expectSeq, lifeMs: lifeMs(cell, nowMs) }
-    const { clock, connection } = this.#cells
-    let uncertain = false
-    for (;;) {
-      const sentMs = performance.now()
-      const outcome = await this.#cells.write(wish)
-      if (typeof outcome === 'number') {
-        this.#rttMs = this.#rttMs * 0.8 + (performance.now() - sentMs) * 0.2
-        this.#conflicts = 0
-        return { cell: settled(cell, clock.atMost()), seq: outcome }
-      }
-      if (outcome === 'conflict' && !uncertain) return await this.#conflicted()
-      uncertain = true
-      if (outcome === 'unknown') await connection.ready(50)
-      const found = await this.#cells.read(this.#key)
-      if (!found) {
-        if (!this.#next()) return this.#forget()
-        continue
-      }
-      const there = this.#decoded(found)
-      if (there.cell.writes.includes(write)) return there
-      // Not there, and nothing else either: it is sent again. Else somebody was first, or it was overwritten long ago.
-      if (found.seq !== expectSeq) return this.#forget()
+    const sentMs = performance.now()
+    const stored = await this.#cells.store(
+      wish,
+      (payload) => decodeRateCell(payload)?.writes.includes(write) ?? false,
+      () => this.#next(),
+    )
+    if (stored === 'conflict') return await this.#conflicted()
+    if (stored === 'lost') {
+      this.#known = undefined
+      return undefined
     }
-  }
-
-  #forget(): undefined {
-    this.#known = undefined
-    return undefined
+    this.#conflicts = 0
+    if (stored.found) return this.#decoded(stored.found)
+    this.#rttMs = this.#rttMs * 0.8 + (performance.now() - sentMs) * 0.2
+    return { cell: settled(cell, this.#cells.clock.atMost()), seq: stored.seq }
   }
 
   async #conflicted(): Promise<undefined> {
