@@ -8,6 +8,9 @@
  *   open    scatter.outcomes   → open, instances done, or leased again; closes at the last  worker
  *   open    scatter.split      → open, the lease's rest is leased again: one by one       worker that was given it a second time, or drains
  *                                 … or, where only what was not begun is handed back, wide  worker with a lease that takes too long
+ *   open    scatter.paused     → open, nothing more is leased; what workers have not begun comes back (scatter.split)   client
+ *   open    scatter.resumed    → open, leases are fed again                               client
+ *   open    scatter.timer_fired → open, scatter.closed (failed, `timeout`) is decided     server, at the time limit of the whole
  *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged
@@ -18,16 +21,16 @@
  * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the same leases with the same ids.
  */
 
-import type { Fact, FactOf } from '../streams/facts.ts'
-import type { AssetName } from '../streams/ids.ts'
+import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
+import type { AssetName, RunId } from '../streams/ids.ts'
 import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
+import { feed, leaseAgain, SLABS_PER_CHUNK } from './feed.ts'
 import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
 import {
   adapt,
   type Behind,
-  cutSize,
   endLease,
   failuresAfterLoss,
   fixedWindow,
@@ -35,33 +38,21 @@ import {
   instanceRetry,
   laneOf,
   leaseId,
-  leaseOne,
-  newLease,
   parseLeaseId,
   returnSome,
   WINDOW_MAX,
 } from './lease.ts'
-import { type BarrierState, type Refeed, stateKey, type View } from './state.ts'
+import { type BarrierState, type Refeed, stateKey } from './state.ts'
 
-export const SLABS_PER_CHUNK = 256
 /** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
 export const LEASE_SIZE_START = 128
 const WINDOW_START = 8
-/** Fewest instances out at a time, so that short leases of slow instances reach every slot of a few workers. */
-export const OPEN_MIN = 512
-/** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
-export const AGAIN_MAX = 2048
-/** While this many ranges wait, nothing new is leased. */
-const REFEED_MAX = 2048
-/** Ranges of `refeed` that one fact may feed from: so far needs() loads. */
-export const REFEED_STEP = 4
-/** Most separate stretches of failed instances that wait for the first pass to be over; the document must stay small. */
-export const PARKED_MAX = 4096
 
 export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Command[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   if (view.get(key)) return []
   const maxConcurrent = spec.scatter?.maxConcurrent
+  const totalTimeoutMs = spec.scatter?.totalTimeoutMs
   view.put(key, {
     seq: fact.seq,
     run: run.id,
@@ -82,18 +73,32 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
     window: maxConcurrent === undefined ? WINDOW_START : Math.min(WINDOW_MAX, 2 * maxConcurrent),
     workers: {},
     startedMs: fact.timeMs,
+    ...(totalTimeoutMs === undefined ? {} : { deadlineMs: fact.timeMs + totalTimeoutMs }),
   })
-  if (maxConcurrent === undefined) return []
+  const commands: Command[] = []
+  if (totalTimeoutMs !== undefined)
+    commands.push({
+      do: 'timer',
+      fact: timerFact(run.id, spec.name, totalTimeoutMs),
+      dueMs: fact.timeMs + totalTimeoutMs,
+    })
+  if (maxConcurrent === undefined) return commands
   const lane = laneOf(run, spec)
   const lanesKey = stateKey.lanes(lane.pipeline, lane.queue)
   const lanes = view.get(lanesKey) ?? { seq: fact.seq, lanes: {} }
   lanes.seq = fact.seq
   lanes.lanes[`${lane.run}.${lane.asset}`] = { priority: lane.priority, maxConcurrent }
   view.put(lanesKey, lanes)
-  return [{ do: 'open_lane', lane, maxConcurrent }]
+  return [...commands, { do: 'open_lane', lane, maxConcurrent }]
 }
 
-type BarrierFact = FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>
+function timerFact(run: RunId, asset: string, timeoutMs: number): FactDraft {
+  return { name: 'scatter.timer_fired', ids: { run, asset: asset as AssetName }, data: { timeoutMs } }
+}
+
+type BarrierFact = FactOf<
+  'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split' | 'scatter.paused' | 'scatter.resumed'
+>
 
 /** Folds a fact into an open barrier and decides what follows: leases to enqueue, or the end. */
 export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[] {
@@ -119,6 +124,15 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
       break
     case 'scatter.split':
       commands.push(...splitLease(context, barrier, fact))
+      break
+    case 'scatter.paused': {
+      const { reason } = fact.data
+      barrier.paused ??= { sinceMs: fact.timeMs, ...(reason === undefined ? {} : { reason }) }
+      commands.push({ do: 'pause', run: barrier.run, asset: barrier.asset })
+      break
+    }
+    case 'scatter.resumed':
+      delete barrier.paused
       break
     default:
       fact satisfies never
@@ -149,6 +163,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   barrier.again = {}
   barrier.delayed = 0
   barrier.workers = {}
+  delete barrier.paused
   view.put(key, barrier)
   if (spec.scatter?.maxConcurrent === undefined) return []
   const lane = laneOf(run, spec)
@@ -165,6 +180,9 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
 export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus; error?: ErrorInfo }): Command {
   return {
     do: 'fact',
+    ...(barrier.deadlineMs === undefined
+      ? {}
+      : { stops: timerFact(barrier.run, barrier.asset, barrier.deadlineMs - barrier.startedMs) }),
     fact: {
       name: 'scatter.closed',
       ids: { run: barrier.run, asset: barrier.asset as AssetName },
@@ -323,11 +341,7 @@ function takeError(
     error.outcome === 'handed_back'
       ? 0
       : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
-  if (Object.keys(barrier.again).length >= AGAIN_MAX) {
-    addToRanges(context, barrier.refeed, { ...behind, from: index, to: index + 1, dueMs: fact.timeMs + waitMs })
-    return []
-  }
-  return [leaseOne(context, barrier, index, behind, fact.timeMs, waitMs)]
+  return leaseAgain(context, barrier, index, behind, fact.timeMs, waitMs)
 }
 
 function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.split'>): Command[] {
@@ -356,14 +370,15 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
       }
       continue
     }
-    addToRanges(context, barrier.refeed, {
+    const one: Refeed = {
       from: index,
       to: index + 1,
       slab: lease.slab,
       ordinal: range.ordinal + 1,
       failures,
       ...(lost || lease.lost ? { lost: true } : {}),
-    })
+    }
+    addToRanges(context, barrier.refeed, one)
   }
   endLease(barrier, fact.data.lease)
   return []
@@ -407,77 +422,4 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
   if (from > range.from && fact.data.heldMs !== undefined)
     adapt(barrier, lease, from - range.from, fact.data.heldMs, fact.timeMs, fixedWindow(context))
   returnSome(barrier, id, count)
-}
-
-/** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
-function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
-  const { parked } = barrier
-  if (!parked || parked.length === 0) return
-  const passOver =
-    barrier.total !== undefined &&
-    barrier.fedTo === barrier.stored &&
-    barrier.refeed.length === 0 &&
-    Object.keys(barrier.leases).length === 0
-  if (!passOver && parked.length < PARKED_MAX) return
-  delete barrier.parked
-  for (const range of parked) {
-    const wait = backoffMs(instanceRetry(context.spec), range.failures, `${barrier.run}.${barrier.asset}`)
-    barrier.refeed.push({ ...range, dueMs: nowMs + wait })
-  }
-}
-
-/** Keeps the window full: first what is due again, one by one, then new instances in leases of the present size. */
-function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Command[] {
-  const commands: Command[] = []
-  releaseParked(context, barrier, nowMs)
-  let open = Object.keys(barrier.leases).length - barrier.delayed
-  let again = Object.keys(barrier.again).length
-  let ranges = 0
-  const window = Math.max(barrier.window, fixedWindow(context) ? 0 : Math.ceil(OPEN_MIN / barrier.leaseSize))
-  const lastChunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) + 1
-  while (open < window) {
-    const head = barrier.refeed[0]
-    if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
-      const { from, to: _, dueMs, ...behind } = head
-      if (head.wide) {
-        const to = Math.min(from + cutSize(context, barrier, head.to - from), head.to)
-        commands.push(newLease(context, barrier, { ...behind, from, to }, nowMs, 0))
-        head.from = to
-        if (to === head.to) barrier.refeed.shift()
-        open += 1
-        continue
-      }
-      const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
-      do head.from += 1
-      while (head.from < head.to && context.bits?.isDone(head.from))
-      if (head.from >= head.to) {
-        barrier.refeed.shift()
-        ranges += 1
-      }
-      commands.push(leaseOne(context, barrier, from, behind, nowMs, waitMs))
-      again += 1
-    } else {
-      // What waits goes first; but while as much of it is out as may be, new instances need not wait for it.
-      if (head && (again < AGAIN_MAX || barrier.refeed.length >= REFEED_MAX)) break
-      if (barrier.fedTo >= barrier.stored) break
-      // So far needs() has loaded. An engine that has more at hand must not go on: one that has just started would cut other leases. The next fact goes on;
-      // leases are outstanding, so there is a next fact.
-      if (Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) > lastChunk) break
-      const slab = slabAt(context.view, barrier)
-      if (!slab) break
-      const end = Math.min(barrier.fedTo + cutSize(context, barrier), slab[0] + slab[1])
-      commands.push(
-        newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0),
-      )
-      barrier.fedTo = end
-      if (end === slab[0] + slab[1]) barrier.fedSlab += 1
-    }
-    open += 1
-  }
-  return commands
-}
-
-function slabAt(view: View, barrier: BarrierState): [number, number] | undefined {
-  const chunk = view.get(stateKey.slabs(barrier.run, barrier.asset, Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)))
-  return chunk?.slabs[barrier.fedSlab % SLABS_PER_CHUNK]
 }

@@ -4,8 +4,13 @@ import type { LaneName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
 
 export type Command =
-  /** Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. */
-  | { readonly do: 'fact'; readonly fact: FactDraft }
+  /**
+   * Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. `stops`: a fact that its timer was to bring, and
+   * that is not wanted any more.
+   */
+  | { readonly do: 'fact'; readonly fact: FactDraft; readonly stops?: FactDraft }
+  /** Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`. */
+  | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number }
   /** Enqueue a task, not before `dueMs` of the server's clock. */
   | {
       readonly do: 'task'
@@ -21,6 +26,8 @@ export type Command =
   | { readonly do: 'request'; readonly trigger: TriggerRequest }
   /** Tell workers to stop what they do for a run, or for one asset of it. A hint. */
   | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
+  /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */
+  | { readonly do: 'pause'; readonly run: string; readonly asset: string }
   /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
   | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number }
   /** Remove a lane's consumer and what is left on its subject. */

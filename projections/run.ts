@@ -301,6 +301,16 @@ export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested
   return closeIfOpen(view, barrier, 'cancelled', undefined)
 }
 
+/** The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be scattered. */
+export function timeOutScatter(view: View, fact: FactOf<'scatter.timer_fired'>): Command[] {
+  const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))
+  if (barrier?.status !== 'open') return []
+  barrier.seq = fact.seq
+  const done = `${barrier.succeeded + barrier.failed} of ${barrier.total ?? `${barrier.stored} or more`} instances were done`
+  const message = `the scatter ran longer than its totalTimeout of ${fact.data.timeoutMs} ms; ${done}`
+  return closeIfOpen(view, barrier, 'failed', { code: 'timeout', message })
+}
+
 export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {
   if (run.finishedMs !== undefined) return []
   run.seq = fact.seq

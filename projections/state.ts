@@ -112,6 +112,10 @@ export interface BarrierState {
   asset: string
   status: 'open' | ScatterStatus
   closing?: true
+  /** Nothing is begun for the time being. */
+  paused?: { sinceMs: number; reason?: string }
+  /** Server time at which it fails, ended or not. */
+  deadlineMs?: number
   /** Fixed by scatter.sized. */
   total?: number
   /** Instances whose keys are stored: [0, stored). */

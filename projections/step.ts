@@ -3,9 +3,10 @@
  * the same commands, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
-import { closeBarrier, REFEED_STEP, SLABS_PER_CHUNK, startBarrier, stepBarrier } from './barrier.ts'
+import { closeBarrier, startBarrier, stepBarrier } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
+import { REFEED_STEP, SLABS_PER_CHUNK } from './feed.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './lease.ts'
 import {
   cancelRun,
@@ -17,6 +18,7 @@ import {
   scatterSized,
   scatterStarted,
   stepAsset,
+  timeOutScatter,
 } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
@@ -75,11 +77,14 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     }
     case 'asset.failed':
     case 'scatter.cancel_requested':
+    case 'scatter.timer_fired':
       return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     case 'scatter.items':
     case 'scatter.sized':
     case 'scatter.outcomes':
-    case 'scatter.split': {
+    case 'scatter.split':
+    case 'scatter.paused':
+    case 'scatter.resumed': {
       const asset = fact.ids.asset
       const barrierKey = stateKey.barrier(run.id, asset)
       keys.push(barrierKey)
@@ -105,9 +110,7 @@ function addSegments(segments: Set<number>, { from, to }: { from: number; to: nu
     segments.add(n)
 }
 
-function segmentsOf(
-  fact: FactOf<'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split'>,
-): Set<number> {
+function segmentsOf(fact: Fact): Set<number> {
   const segments = new Set<number>()
   if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return segments
   const range = parseLeaseId(fact.data.lease)
@@ -170,9 +173,13 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
     case 'scatter.items':
     case 'scatter.outcomes':
     case 'scatter.split':
+    case 'scatter.paused':
+    case 'scatter.resumed':
       return stepBarrier({ view, run, spec }, fact)
     case 'scatter.cancel_requested':
       return cancelScatter(view, fact)
+    case 'scatter.timer_fired':
+      return timeOutScatter(view, fact)
     case 'scatter.closed':
       return [...closeBarrier({ view, run, spec }, fact), ...scatterClosed(view, run, pipeline, fact)]
     default:

@@ -60,6 +60,14 @@ export const FACTS = {
   },
   'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
   'scatter.begun': { path: 'scatter.:run.:asset.begun.:lease', format: 'json', version: 1, schema: s.scatterBegun },
+  'scatter.paused': { path: 'scatter.:run.:asset.hold.paused', format: 'json', version: 1, schema: s.scatterPaused },
+  'scatter.resumed': { path: 'scatter.:run.:asset.hold.resumed', format: 'json', version: 1, schema: s.scatterResumed },
+  'scatter.timer_fired': {
+    path: 'scatter.:run.:asset.timer_fired',
+    format: 'json',
+    version: 1,
+    schema: s.scatterTimerFired,
+  },
   'scatter.cancel_requested': {
     path: 'scatter.:run.:asset.cancel_requested',
     format: 'json',
@@ -129,7 +137,23 @@ export function expectationPath(path: string): string {
 
 /** Facts of which many may stand on one subject. */
 export function isRepeatable(name: FactName): boolean {
-  return name === 'scatter.outcomes'
+  return REPEATABLE.has(name)
+}
+
+/** The last of the two that stands under `…hold.*` says whether a scatter is paused. */
+const REPEATABLE: ReadonlySet<FactName> = new Set(['scatter.outcomes', 'scatter.paused', 'scatter.resumed'])
+
+/** A path that ends so is no fact but a schedule: the server will append the fact that follows from it (`…timer_fired`) when it is time. */
+const TIMER = '.timer'
+const FIRED = '.timer_fired'
+
+export function isTimer(path: string): boolean {
+  return path.endsWith(TIMER)
+}
+
+/** Where the schedule stands that brings a fact on this path; undefined when no timer brings it. */
+export function timerPath(path: string): string | undefined {
+  return path.endsWith(FIRED) ? `${path.slice(0, -FIRED.length)}${TIMER}` : undefined
 }
 
 /** Which fact a path is, with its ids; undefined for what is no fact of ours. */

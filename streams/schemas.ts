@@ -45,6 +45,7 @@ export const scatterSpec = z.object({
   strategy: z.enum(['individual', 'batch']).default('individual'),
   retry: retryOptions.optional(),
   timeoutMs: z.number().positive().optional(),
+  totalTimeoutMs: z.number().positive().optional(),
   queue: token.optional(),
   priority: z.int().min(0).max(3).optional(),
   duplicates: z.enum(['error', 'drop', 'allow']).default('allow'),
@@ -211,6 +212,12 @@ export const scatterSplit = z.object({
   from: count.optional(),
   heldMs: z.number().min(0).optional(),
 })
+
+export const scatterPaused = z.object({ reason: z.string().optional() })
+export const scatterResumed = z.object({})
+
+/** The scatter's own time limit is over. */
+export const scatterTimerFired = z.object({ timeoutMs: z.number().positive() })
 
 /** Written before an instance runs that runs alone: a worker that dies without it had not begun, and cost it no attempt. `message`: as in `assetStarted`. */
 export const scatterBegun = z.object({ worker: token, message: count })

@@ -32,7 +32,7 @@ export interface Names {
   readonly note: (kind: NoteKind, id: string) => string
 }
 
-export type NoteKind = 'run' | 'abort' | 'lane'
+export type NoteKind = 'run' | 'abort' | 'pause' | 'lane'
 
 export interface LaneName {
   readonly pipeline: string

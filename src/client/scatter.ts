@@ -4,8 +4,8 @@ import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
 import { parseLeaseId } from '../../projections/lease.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
-import { factPath } from '../../streams/facts.ts'
-import { parseBarrierId, parseRunId, runIdForKey } from '../../streams/ids.ts'
+import { type FactDraft, factPath } from '../../streams/facts.ts'
+import { type AssetName, parseBarrierId, parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/dispatch.ts'
@@ -42,6 +42,8 @@ export interface ScatterStatus {
   readonly estimatedEnd: Date | undefined
   /** How many more may fail before the scatter fails; undefined while that is unknown. */
   readonly failuresLeft: number | undefined
+  /** Set while it is paused. */
+  readonly paused: { readonly since: Date; readonly reason: string | undefined } | undefined
   readonly startedAt: Date
   readonly closedAt: Date | undefined
   /** The first error of an instance. */
@@ -132,7 +134,7 @@ export class Scatters {
 
   /** Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its asset fails with `cancelled`. No error when it has ended. */
   async cancel(id: string, reason?: string): Promise<void> {
-    await this.#find(id)
+    await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
     const data = reason === undefined ? {} : { reason }
@@ -141,6 +143,27 @@ export class Scatters {
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
     }
+  }
+
+  /**
+   * Begins nothing more of a scatter until `resume`. What runs is finished; what workers have in their hands and have not begun goes back, and costs no attempt. Survives
+   * everything. Its keys are still taken in, and `totalTimeout` goes on. May be done twice; no error when the scatter has ended. Throws `not_found`.
+   */
+  async pause(id: string, reason?: string): Promise<void> {
+    const data = reason === undefined ? {} : { reason }
+    await this.#hold(id, (ids) => ({ name: 'scatter.paused', ids, data }))
+  }
+
+  /** Goes on with a paused scatter. No error when it is not paused. Throws `not_found`. */
+  async resume(id: string): Promise<void> {
+    await this.#hold(id, (ids) => ({ name: 'scatter.resumed', ids, data: {} }))
+  }
+
+  async #hold(id: string, fact: (ids: { run: RunId; asset: AssetName }) => FactDraft): Promise<void> {
+    await this.#mustBeThere(id)
+    const { names, logOf } = this.#deps
+    const { run, asset, partition: p } = parseBarrierId(id)
+    await logOf(p).append(factEntry(names, p, fact({ run, asset })))
   }
 
   /**
@@ -195,20 +218,28 @@ export class Scatters {
     return run
   }
 
-  /** As the log has it: when the scatter is closed there, waits for the state bucket to say so too. */
-  async #findSettled(id: string): Promise<Found> {
+  async #onLog(id: string, event: 'scatter.started' | 'scatter.closed'): Promise<boolean> {
     const { connection, names } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
-    const onLog = async (event: 'scatter.started' | 'scatter.closed'): Promise<boolean> => {
-      const subject = names.fact(p, factPath(event, { run, asset }))
-      return (await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) !== undefined
-    }
+    const subject = names.fact(p, factPath(event, { run, asset }))
+    return (await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) !== undefined
+  }
+
+  /** On the log, of which the state bucket may not know yet. What is missing there, the bucket can say in more words. */
+  async #mustBeThere(id: string): Promise<void> {
+    if (!(await this.#onLog(id, 'scatter.started'))) await this.#find(id)
+  }
+
+  /** As the log has it: when the scatter is closed there, waits for the state bucket to say so too. */
+  async #findSettled(id: string): Promise<Found> {
+    const { connection } = this.#deps
     for (let look = 1; ; look++) {
       const found = await this.#find(id).catch(async (error: unknown) => {
-        if (look > 50 || !(await onLog('scatter.started'))) throw error
+        if (look > 50 || !(await this.#onLog(id, 'scatter.started'))) throw error
         return undefined
       })
-      if (found && (found.barrier.status !== 'open' || look > 50 || !(await onLog('scatter.closed')))) return found
+      if (found && (found.barrier.status !== 'open' || look > 50 || !(await this.#onLog(id, 'scatter.closed'))))
+        return found
       await connection.ready(20 * look)
     }
   }
@@ -262,12 +293,17 @@ function statusOf(
 
   const waitingFor: string[] = []
   if (open) {
+    if (barrier.paused) {
+      const { sinceMs, reason } = barrier.paused
+      const why = reason === undefined ? '' : ` (${reason})`
+      waitingFor.push(`somebody to resume it: paused since ${new Date(sinceMs).toISOString()}${why}`)
+    }
     const lastMs = Math.max(barrier.startedMs, ...Object.values(barrier.workers))
     if (leased > 0 && nowMs - lastMs > SILENT_MS)
       waitingFor.push(
         `a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`,
       )
-    if (unfed > 0) waitingFor.push(`room: ${unfed} instances are fed to workers as others end`)
+    if (unfed > 0 && !barrier.paused) waitingFor.push(`room: ${unfed} instances are fed to workers as others end`)
     const soonest = Math.min(...delayed.map(([, lease]) => lease.dueMs ?? nowMs))
     if (delayed.length > 0)
       waitingFor.push(
@@ -293,6 +329,7 @@ function statusOf(
     perSecond: Math.round(perSecond * 100) / 100,
     estimatedEnd: open && left !== undefined && perSecond > 0 ? new Date(nowMs + (left / perSecond) * 1000) : undefined,
     failuresLeft: spec && failuresLeft(spec, barrier),
+    paused: barrier.paused && { since: new Date(barrier.paused.sinceMs), reason: barrier.paused.reason },
     startedAt: new Date(barrier.startedMs),
     closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
     error: barrier.error && { code: barrier.error.code, message: barrier.error.message },

@@ -85,6 +85,11 @@ export interface InstanceOptions<F extends FailureMode = FailureMode> {
   readonly priority?: 0 | 1 | 2 | 3
   /** Longest time for one instance. Default `'30m'`; `Infinity` for none. */
   readonly timeout?: Duration
+  /**
+   * Longest time for the whole scatter, from its first key on, pauses included. Default none. When it is over, the scatter fails with `timeout`, whatever `failureMode`
+   * says; what runs is aborted. Kept by the server: it holds while no process of yours runs.
+   */
+  readonly totalTimeout?: Duration
   /** Keys that stand for the same thing (see `scatterKeyHash`): `error` (default) fails the scatter and lists them; `drop` keeps the first of each. `allow` keeps all. */
   readonly duplicates?: 'error' | 'drop' | 'allow'
 }
@@ -265,15 +270,20 @@ const INSTANCE_ALLOWED = [
   'queue',
   'priority',
   'timeout',
+  'totalTimeout',
   'duplicates',
 ]
 const MAX_CONCURRENT = 2048
 const INSTANCE_TIMEOUT_MS = 30 * 60_000
+/** Beyond the calendar no schedule can be made of it. */
+const TOTAL_MAX_MS = 365 * 86_400_000
+/** What a timer in a process can hold. */
+const TIMER_MAX_MS = 2 ** 31 - 1
 
 function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterSpec {
   const at = `${asset}: scatterOptions`
   refuseUnknown(at, options, INSTANCE_ALLOWED)
-  const { failureThreshold = 0, queue, priority, timeout } = options
+  const { failureThreshold = 0, queue, priority, timeout, totalTimeout } = options
   const count = typeof failureThreshold === 'object' ? failureThreshold?.count : undefined
   if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
     throw new InvalidError(
@@ -308,6 +318,15 @@ function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterS
     ...(timeout === Number.POSITIVE_INFINITY
       ? {}
       : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, timeout ?? INSTANCE_TIMEOUT_MS)) }),
+    ...(totalTimeout === undefined
+      ? {}
+      : {
+          totalTimeoutMs: positive(
+            `${at}: totalTimeout`,
+            parseDuration(`${at}: totalTimeout`, totalTimeout),
+            TOTAL_MAX_MS,
+          ),
+        }),
     ...(queue === undefined ? {} : { queue: checkName(`${at}: queue`, queue) }),
     ...(priority === undefined ? {} : { priority: parsePriority(`${at}: priority`, priority) }),
     duplicates: oneOf(`${at}: duplicates`, options.duplicates ?? 'error', ['error', 'drop', 'allow']),
@@ -343,9 +362,9 @@ function parsePriority(field: string, value: unknown): number {
   throw new InvalidError(`${field} must be 0, 1, 2 or 3, got ${JSON.stringify(value)}`)
 }
 
-function positive(field: string, ms: number): number {
-  if (ms > 0 && ms <= 2 ** 31 - 1) return ms
-  throw new InvalidError(`${field} must be more than 0 and at most 24 days`)
+function positive(field: string, ms: number, max = TIMER_MAX_MS): number {
+  if (ms > 0 && ms <= max) return ms
+  throw new InvalidError(`${field} must be more than 0 and at most ${Math.floor(max / 86_400_000)} days`)
 }
 
 function parseRetry(at: string, retry: RetryOptions | undefined): RetrySpec {

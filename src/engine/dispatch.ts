@@ -4,8 +4,8 @@ import type { Command } from '../../projections/commands.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
 import { encodeJson } from '../../streams/codec.ts'
-import { ConflictError } from '../../streams/errors.ts'
-import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable } from '../../streams/facts.ts'
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable, timerPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
 import type { LaneName, Names } from '../../streams/subjects.ts'
@@ -24,6 +24,28 @@ export function factEntry(names: Names, p: number, fact: FactDraft): Entry {
   if (isRepeatable(fact.name)) return { subject, payload, contentType }
   const filter = names.fact(p, expectationPath(path))
   return { subject, payload, contentType, expect: { seq: 0, ...(filter === subject ? {} : { subject: filter }) } }
+}
+
+/** A schedule on the log: at `dueMs` the server appends the fact. It has the place of the schedule to itself, so it stands there once. */
+export function timerEntry(names: Names, p: number, fact: FactDraft, dueMs: number): Entry {
+  const { payload, contentType } = encodeFact(fact)
+  const headers = {
+    'Nats-Schedule': `@at ${new Date(dueMs).toISOString()}`,
+    'Nats-Schedule-Target': names.fact(p, factPath(fact.name, fact.ids)),
+  }
+  return { subject: timerSubject(names, p, fact), payload, contentType, expect: { seq: 0 }, headers }
+}
+
+/** The same entry, which also takes away the timer that was to bring `fact`. No error when it has fired, or was never there. */
+export function stoppingTimer(names: Names, p: number, entry: Entry, fact: FactDraft): Entry {
+  const headers = { 'Nats-Scheduler': timerSubject(names, p, fact), 'Nats-Schedule-Next': 'purge' }
+  return { ...entry, headers: { ...entry.headers, ...headers } }
+}
+
+function timerSubject(names: Names, p: number, fact: FactDraft): string {
+  const path = timerPath(factPath(fact.name, fact.ids))
+  if (path === undefined) throw new FlowStoneError('internal', `no timer brings ${fact.name}`)
+  return names.fact(p, path)
 }
 
 /** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
@@ -66,8 +88,13 @@ export interface DispatchContext {
 export async function dispatch(context: DispatchContext, command: Command, nowMs: number): Promise<void> {
   const { names, p } = context
   switch (command.do) {
-    case 'fact':
-      await unlessThere(context.log.append(factEntry(names, p, command.fact)))
+    case 'fact': {
+      const entry = factEntry(names, p, command.fact)
+      await unlessThere(context.log.append(command.stops ? stoppingTimer(names, p, entry, command.stops) : entry))
+      return
+    }
+    case 'timer':
+      await unlessThere(context.log.append(timerEntry(names, p, command.fact, command.dueMs)))
       return
     case 'task':
       await context.work.append(taskEntry(names, p, command, nowMs))
@@ -84,6 +111,9 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     }
     case 'abort':
       context.connection.nc.publish(names.note('abort', command.run), command.asset ?? '')
+      return
+    case 'pause':
+      context.connection.nc.publish(names.note('pause', command.run), command.asset)
       return
     case 'open_lane': {
       const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent })

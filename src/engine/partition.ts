@@ -15,7 +15,7 @@ import { stateKey } from '../../projections/state.ts'
 import { needs, step } from '../../projections/step.ts'
 import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
-import { decodeFact, type Fact } from '../../streams/facts.ts'
+import { decodeFact, type Fact, isTimer } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
@@ -235,9 +235,10 @@ export class EnginePartition {
       }
       return takeTrigger(store, trigger)
     }
+    const path = names.factPath(message.subject) ?? ''
+    if (isTimer(path)) return []
     let fact: Fact
     try {
-      const path = names.factPath(message.subject) ?? ''
       fact = decodeFact({
         path,
         payload: message.payload,

@@ -13,6 +13,9 @@ export class Held {
   readonly delivery: Delivery
   /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
   readonly abort = new AbortController()
+  /** Its scatter is paused: what it has not begun is not to be begun here. */
+  paused = false
+  readonly #sinceMs = performance.now()
   #reply: string
   readonly #nc: NatsConnection
   #answered = false
@@ -26,6 +29,11 @@ export class Held {
     this.count = delivery.count
     this.ageMs = nowMs - delivery.timeMs
     this.#reply = delivery.reply
+  }
+
+  /** Whether it has been in this worker's hands for less than this. */
+  isYoungerThan(ms: number): boolean {
+    return performance.now() - this.#sinceMs < ms
   }
 
   /** The same message came again (the server restarted, or heard nothing of us): the newest delivery is the one to answer. */

@@ -80,18 +80,22 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   let end = task.to
   let waiting: Turn | undefined
   let handingBack: Promise<void> | undefined
-  /** Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. */
-  const handBackIfLong = (): void => {
+  /**
+   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. And a paused scatter gets back what is not begun; how
+   * long that took says nothing.
+   */
+  const handBack = (): void => {
     const heldMs = performance.now() - startedMs
-    if (heldMs < LONG_MS || next >= end || signal.aborted) return
+    if ((heldMs < LONG_MS && !held.paused) || next >= end || signal.aborted) return
+    if (next === task.from) cut = true
     end = next
-    handingBack = splitLease(shared, held, task, 'handed_back', { from: next, heldMs })
+    handingBack = splitLease(shared, held, task, 'handed_back', { from: next, ...(held.paused ? {} : { heldMs }) })
     handingBack.catch(() => undefined)
     waiting?.leave()
   }
   const ticker = setInterval(() => {
     void report.flushIfDue(performance.now())
-    handBackIfLong()
+    handBack()
   }, REPORT_MS)
   let yieldedMs = startedMs
   let hasSlot = false
@@ -107,7 +111,8 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
         cut = true
         break
       }
-      // Handed back while a slot was on its way here.
+      if (held.paused) handBack()
+      // Handed back, perhaps while a slot was on its way here.
       if (next >= end) break
       const pending = runOne(next++)
       if (pending) {
@@ -162,7 +167,7 @@ export async function splitLease(
   task: LeaseTask,
   reason: 'lost' | 'handed_back',
   /** Only the instances from here on, of which none was begun. */
-  rest?: { readonly from: number; readonly heldMs: number },
+  rest?: { readonly from: number; readonly heldMs?: number },
 ): Promise<void> {
   const { lease } = task
   const ids = {
@@ -171,7 +176,8 @@ export async function splitLease(
     // What is kept may be split later, as a whole: that is another fact.
     lease: rest ? `${lease}-${rest.from}` : lease,
   }
-  const data = { lease, reason, worker: shared.id, ...(rest ? { ...rest, heldMs: Math.round(rest.heldMs) } : {}) }
+  const heldMs = rest?.heldMs === undefined ? {} : { heldMs: Math.round(rest.heldMs) }
+  const data = { lease, reason, worker: shared.id, ...(rest ? { from: rest.from, ...heldMs } : {}) }
   const fact: FactDraft = { name: 'scatter.split', ids, data }
   try {
     await shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))

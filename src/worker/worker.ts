@@ -5,10 +5,8 @@
  * does not run it blindly, but reports the attempt as lost, or splits the lease, and the engine decides.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
-import type { Subscription } from '@nats-io/nats-core'
-import { CancelledError, FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { factPath } from '../../streams/facts.ts'
-import { assetName, hash64, parseRunId } from '../../streams/ids.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { hash64 } from '../../streams/ids.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
 import type { AnyAsset, Resources } from '../define/asset.ts'
@@ -18,7 +16,7 @@ import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { directGet, type Entry } from '../log/nats.ts'
+import type { Entry } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
 import { reportLost, runAttempt } from './attempt.ts'
@@ -29,6 +27,7 @@ import { type Delivery, Puller } from './puller.ts'
 import type { WorkerShared } from './shared.ts'
 import { Slots } from './slots.ts'
 import { Values } from './values.ts'
+import { Watch } from './watch.ts'
 
 export interface WorkerOptions {
   /** How many pieces of user code run at a time in this process: executions, or instances of scatters. Default 10. */
@@ -44,8 +43,6 @@ export interface WorkerOptions {
   readonly handleSignals?: boolean
 }
 
-/** Work that has waited this long may have been cancelled meanwhile: worth a look before it is run. */
-const STALE_MS = 500
 const OTHER_VERSION_PAUSE_MS = 1000
 const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
@@ -81,8 +78,8 @@ export class Worker {
   readonly #drainMs: number
   readonly #ackWaitMs: number
   readonly #logger: Logger
-  #timers: NodeJS.Timeout[] = []
-  #aborts: Subscription | undefined
+  #heartbeats: NodeJS.Timeout | undefined
+  readonly #watch: Watch
   #stopping: Promise<void> | undefined
   #draining = false
   #wake: (() => void) | undefined
@@ -92,9 +89,6 @@ export class Worker {
   #lanes: Lanes | undefined
   readonly #puttingBack = new Set<Promise<void>>()
   readonly #alone = new Alone()
-  readonly #openBarriers = new Set<string>()
-  /** Runs, and assets of runs, that were told to be over: tasks of theirs are looked up, however fresh. */
-  readonly #toldOver = new Set<string>()
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, logger, logOf, workOf } = parts
@@ -126,6 +120,7 @@ export class Worker {
       logOf,
       workOf,
     }
+    this.#watch = new Watch(this.#shared, this.#held)
     for (const { name, assets } of pipelines)
       for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
   }
@@ -174,17 +169,10 @@ export class Worker {
       onChange: () => this.#wake?.(),
     })
     await this.#lanes.start()
-    this.#aborts = connection.nc.subscribe(names.note('abort', '*'), {
-      callback: (error, message) => {
-        if (!error) this.#abort(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string())
-      },
-    })
-    this.#timers = [
-      setInterval(() => {
-        for (const held of this.#held.values()) held.heartbeat()
-      }, this.#ackWaitMs / 3),
-      setInterval(() => void this.#lookForAborts(), Math.max(1000, this.#ackWaitMs / 3)),
-    ]
+    this.#watch.start()
+    this.#heartbeats = setInterval(() => {
+      for (const held of this.#held.values()) held.heartbeat()
+    }, this.#ackWaitMs / 3)
     if (options.handleSignals)
       for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
     void this.#pullLoop()
@@ -214,8 +202,8 @@ export class Worker {
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#lanes?.close()
     await Promise.all(this.#puttingBack)
-    for (const timer of this.#timers) clearInterval(timer)
-    if (!this.#shared.connection.isClosed) this.#aborts?.unsubscribe()
+    clearInterval(this.#heartbeats)
+    this.#watch.stop()
   }
 
   #settled(ms: number): Promise<void> {
@@ -350,14 +338,19 @@ export class Worker {
     const scatters = asset?.definition.scatter !== undefined
     if (!asset || scatters !== (task.kind === 'lease' || task.kind === 'scatter' || task.kind === 'gather')) {
       // Else it would go round for ever once its run is cancelled.
-      if (await this.#endOnLog(held.p, task)) return
+      if ((await this.#watch.onLog(held.p, task)) === 'over') return
       throw new OtherVersion(
         `this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`,
       )
     }
-    if (await this.#isOver(held, task)) return
+    const wanted = await this.#watch.wanted(held, task)
+    if (wanted === 'over') return
     if (held.count > 1 && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
       await this.#reportLost(held, task)
+      return
+    }
+    if (wanted === 'paused' && task.kind === 'lease') {
+      await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
       return
     }
     if (task.alone) await this.#alone.run(held.abort.signal, () => this.#runAlone(held, task, asset))
@@ -394,36 +387,6 @@ export class Worker {
     } finally {
       slots.give()
     }
-  }
-
-  /** Whether the work has ended meanwhile. Looked up for what waited, came again or is a retry, for what was told to be over, and once for each scatter. */
-  async #isOver(held: Held, task: Task): Promise<boolean> {
-    const barrier = `${task.run}.${task.asset}`
-    // A retry's message is as young as its schedule's end, however long it waited.
-    const retry = (task.kind === 'lease' ? task.ordinal : task.attempt) > 1
-    const told = this.#toldOver.has(task.run) || this.#toldOver.has(barrier)
-    const fresh =
-      held.count === 1 &&
-      held.ageMs < STALE_MS &&
-      !retry &&
-      !told &&
-      (task.kind !== 'lease' || this.#openBarriers.has(barrier))
-    if (fresh) return false
-    const over = await this.#endOnLog(held.p, task)
-    if (!over && task.kind === 'lease') {
-      if (this.#openBarriers.size > 1000) this.#openBarriers.clear()
-      this.#openBarriers.add(barrier)
-    }
-    return over
-  }
-
-  async #endOnLog(p: number, task: Task): Promise<boolean> {
-    const { connection, names } = this.#shared
-    const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
-    const path = task.kind === 'lease' ? factPath('scatter.closed', ids) : `asset.${ids.asset}.${ids.run}.end.*`
-    return (
-      (await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))) !== undefined
-    )
   }
 
   /**
@@ -475,45 +438,6 @@ export class Worker {
     // The outcome could not be stored. The delivery that follows finds out what is missing.
     if (!this.#shared.connection.isClosed) this.#logger.warn(`task ${held.task.id} is handed back: ${reason}`)
     held.nak(1000)
-  }
-
-  #abort(run: string, asset: string): void {
-    if (this.#toldOver.size > 1000) this.#toldOver.clear()
-    this.#toldOver.add(asset === '' ? run : `${run}.${asset}`)
-    for (const held of this.#held.values()) {
-      if (held.task.run !== run || (asset !== '' && held.task.asset !== asset)) continue
-      this.#openBarriers.delete(`${run}.${held.task.asset}`)
-      held.abort.abort(
-        new CancelledError(`the work was ended: ${asset === '' ? 'its run' : asset} is cancelled or has failed`),
-      )
-    }
-  }
-
-  /** Notes are hints and may be lost: now and then a look at what is worked on, one for the leases and one for the attempts of each asset of each run. */
-  async #lookForAborts(): Promise<void> {
-    const seen = new Set<string>()
-    for (const { p, task, abort } of [...this.#held.values()]) {
-      const leases = task.kind === 'lease'
-      const key = `${task.run}.${task.asset}.${leases}`
-      if (seen.has(key) || abort.signal.aborted) continue
-      seen.add(key)
-      try {
-        if (!(await this.#endOnLog(p, task))) continue
-        if (!leases) this.#abort(task.run, task.asset)
-        // A closed scatter ends leases and nothing else: its gather may be in this worker's hands.
-        else this.#abortLeases(task.run, task.asset)
-      } catch {
-        // Asked again at the next look.
-      }
-    }
-  }
-
-  #abortLeases(run: string, asset: string): void {
-    this.#openBarriers.delete(`${run}.${asset}`)
-    for (const { task, abort } of this.#held.values()) {
-      if (task.kind === 'lease' && task.run === run && task.asset === asset)
-        abort.abort(new CancelledError(`the scatter of ${asset} is closed`))
-    }
   }
 }
 

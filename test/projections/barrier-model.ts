@@ -121,6 +121,9 @@ export function checkBarrier(sim: Sim, model: Model): void {
     if (!lease) say(`nobody has ${index}`)
     else expectedLeft.set(lease.id, (expectedLeft.get(lease.id) ?? 0) + 1)
   }
+  const decided = sim.issued.get(sim.folded) ?? []
+  if (barrier.paused && decided.some((command) => command.do === 'task' && command.task.kind === 'lease'))
+    say('a lease was fed although the scatter is paused')
   for (const [id, lease] of leases)
     if (lease.left !== expectedLeft.get(id)) say(`lease ${id} should have ${expectedLeft.get(id)} left`)
   for (const id of expectedLeft.keys()) if (!barrier.leases[id]) say(`lease ${id} is missing`)

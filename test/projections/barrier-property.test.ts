@@ -13,8 +13,10 @@ import {
   foldOne,
   handBack,
   outcomes,
+  paused,
   printed,
   RUN,
+  resumed,
   type Sim,
   scatterRun,
   scatterStarted,
@@ -41,6 +43,9 @@ const ACTIONS = [
   'checkpoint',
   'clock',
   'more items',
+  'pause',
+  'resume',
+  'hold back',
   'cancel',
 ] as const
 
@@ -234,6 +239,22 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
       case 'clock':
         sim.nowMs += a
         return
+      case 'pause':
+        sim.append(paused())
+        return
+      case 'resume':
+        sim.append(resumed())
+        return
+      case 'hold back': {
+        // What a worker does with a lease of a paused scatter: it ends what it has begun, and says that the rest goes back. It may believe so longer than it is true.
+        const task = take(a)
+        if (!task) return
+        const begun = all(task, mixed(b)).slice(0, b % 3 === 0 ? 0 : b % (task.to - task.from))
+        sim.append(handBack(task.lease, task.from + begun.length))
+        if (begun.length > 0) send(task, begun)
+        sim.work.delete(task.id)
+        return
+      }
       case 'cancel':
         if (harsh && b % 20 === 0) sim.append(cancel())
         return
@@ -249,6 +270,7 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
 
   // From here all goes well: what is asked is answered, and what got lost is found by the reconciler.
   while (script.length > 0) act({ what: 'more items', a: 0, b: 0 })
+  sim.append(resumed())
   for (let turn = 0; ; turn++) {
     fold(Number.POSITIVE_INFINITY)
     if (barrierOf(sim).status !== 'open') break

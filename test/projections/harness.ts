@@ -119,6 +119,8 @@ export class Sim {
   readonly work = new Map<string, TaskCommand>()
   /** Commands by the sequence of the fact that caused them. */
   readonly issued = new Map<number, readonly Command[]>()
+  /** Schedules on the log. */
+  readonly timers: { fact: FactDraft; dueMs: number }[] = []
   docs = new Docs()
   nowMs = START_MS
   /** Facts up to this sequence are folded. */
@@ -282,7 +284,11 @@ export class Sim {
           data: command.trigger.request,
         })
         return
+      case 'timer':
+        this.timers.push({ fact: command.fact, dueMs: command.dueMs })
+        return
       case 'abort':
+      case 'pause':
       case 'note':
       case 'open_lane':
       case 'close_lane':
@@ -417,6 +423,18 @@ export function outcomes(
     ...(heldMs === undefined ? {} : { heldMs }),
   }
   return { name: 'scatter.outcomes', ids: scatterIds(asset), data }
+}
+
+export function paused(asset = 's'): DraftOf<'scatter.paused'> {
+  return { name: 'scatter.paused', ids: scatterIds(asset), data: {} }
+}
+
+export function resumed(asset = 's'): DraftOf<'scatter.resumed'> {
+  return { name: 'scatter.resumed', ids: scatterIds(asset), data: {} }
+}
+
+export function timerFired(timeoutMs: number, asset = 's'): DraftOf<'scatter.timer_fired'> {
+  return { name: 'scatter.timer_fired', ids: scatterIds(asset), data: { timeoutMs } }
 }
 
 export function split(lease: string, reason: 'lost' | 'handed_back', asset = 's'): DraftOf<'scatter.split'> {

@@ -143,6 +143,9 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     data: { lease: '0-3-1', reason: 'lost', worker: 'w' },
   },
   'scatter.begun': { name: 'scatter.begun', ids: { run, asset, lease: '4-5-3' }, data: { worker: 'w', message: 7 } },
+  'scatter.paused': { name: 'scatter.paused', ids: { run, asset }, data: { reason: 'r' } },
+  'scatter.resumed': { name: 'scatter.resumed', ids: { run, asset }, data: {} },
+  'scatter.timer_fired': { name: 'scatter.timer_fired', ids: { run, asset }, data: { timeoutMs: 1000 } },
   'scatter.cancel_requested': { name: 'scatter.cancel_requested', ids: { run, asset }, data: { reason: 'r' } },
   'scatter.closed': {
     name: 'scatter.closed',
@@ -235,8 +238,8 @@ describe('paths', () => {
     expect(new Set(ends.map((name) => expectationPath(factPath(name, { asset: 'a', run })))).size).toBe(1)
   })
 
-  it('of all facts but outcomes hold one message', () => {
-    expect(factNames().filter(isRepeatable)).toEqual(['scatter.outcomes'])
+  it('of all facts but outcomes, pauses and what ends them hold one message', () => {
+    expect(factNames().filter(isRepeatable)).toEqual(['scatter.outcomes', 'scatter.paused', 'scatter.resumed'])
   })
 })
 

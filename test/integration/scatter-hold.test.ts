@@ -1,0 +1,243 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, type InstanceOptions, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const range = (count: number) => Array.from({ length: count }, (_, i) => i)
+
+/** A scatter whose instances wait, the first `free` aside, until `open` is called. */
+function gated(count: number, free: number, options: InstanceOptions = {}) {
+  const gate = Promise.withResolvers<void>()
+  const started: string[] = []
+  const work = asset('work', {
+    retry: { maxAttempts: 1 },
+    scatterOptions: options,
+    scatter: () => range(count),
+    execute: async ({ index, attempt }) => {
+      started.push(`${index}/${attempt}`)
+      if (index >= free) await gate.promise
+      return index
+    },
+    gather: async (results) => {
+      let sum = 0
+      for await (const { value } of results) sum += value ?? 0
+      return sum
+    },
+  })
+  return { work, started, open: gate.resolve }
+}
+
+describe('a scatter that is paused', () => {
+  it.each<[string, InstanceOptions]>([
+    ['without a lane', {}],
+    ['with a lane', { maxConcurrent: 3 }],
+  ])(
+    '%s ends what runs, begins nothing more, says so, and goes on when it is resumed; no attempt is lost',
+    async (_, options) => {
+      const { work, started, open } = gated(300, 2, options)
+      await using stage = await openStage(server.url, pipeline('pausing', [work]), {
+        worker: { concurrency: 3, drainTimeout: '1s' },
+      })
+      const run = await stage.flow.materialize(work)
+      const id = `${run.id}.work`
+      const { scatter } = stage.flow
+      await until('three are at work', () => started.length === 5)
+      await scatter.pause(id, 'the site is down')
+      await scatter.pause(id)
+      await until('it is paused', async () => (await scatter.status(id).catch(() => undefined))?.paused !== undefined)
+      const before = await scatter.status(id)
+      expect(before.paused?.reason).toBe('the site is down')
+      expect(before.waitingFor[0]).toMatch(/^somebody to resume it: paused since .* \(the site is down\)$/)
+      open()
+      await until('what ran is done', async () => (await scatter.status(id)).succeeded === 5)
+      await until('all else has come back', async () => (await scatter.status(id)).leased === 0)
+      expect(started).toHaveLength(5)
+      expect(await scatter.status(id)).toMatchObject({ status: 'open', pending: 295, failed: 0 })
+      expect((await stage.flow.scatter.list(run.id))[0]?.paused).toBeDefined()
+
+      await scatter.resume(id)
+      expect(await run.result(limit())).toBe((300 * 299) / 2)
+      // Each once, and each with its one attempt.
+      expect(started.toSorted()).toEqual(
+        range(300)
+          .map((i) => `${i}/1`)
+          .toSorted(),
+      )
+      await until('the state says so', async () => (await scatter.status(id)).status === 'completed')
+      expect((await scatter.status(id)).paused).toBeUndefined()
+      // The end has the last word.
+      await scatter.pause(id)
+      await scatter.resume(id)
+    },
+    30_000,
+  )
+
+  it('stays so when engine and workers are replaced, and its retries that come due are held', async () => {
+    const { work, started, open } = gated(40, 0)
+    const flaky = asset('flaky', {
+      scatterOptions: { retry: { maxAttempts: 2, backoff: '400ms' } },
+      scatter: () => range(3),
+      execute: ({ index, attempt }) => {
+        started.push(`flaky ${index}/${attempt}`)
+        if (attempt === 1) throw new Error('not yet')
+        return index
+      },
+    })
+    const both = pipeline('replaced', [work, flaky])
+    await using stage = await openStage(server.url, both, { worker: { concurrency: 4, drainTimeout: '1s' } })
+    const { scatter } = stage.flow
+    const second = await stage.flow.materialize(flaky)
+    await until('all failed once', () => started.length === 3)
+    await scatter.pause(`${second.id}.flaky`)
+    const run = await stage.flow.materialize(work)
+    const ids = [`${run.id}.work`, `${second.id}.flaky`] as const
+    await until('four are at work', () => started.length === 7)
+    await scatter.pause(ids[0])
+    for (const id of ids) {
+      const paused = async () => (await scatter.status(id).catch(() => undefined))?.paused !== undefined
+      await until('the state knows', paused)
+    }
+    open()
+    for (const id of ids) {
+      await until('nothing is out', async () => (await scatter.status(id)).leased === 0)
+    }
+    await until('retries are held', async () => (await scatter.status(ids[1])).waitingForRetry === 3)
+    await stage.worker?.stop()
+    await stage.engine?.stop()
+    const begun = started.length
+
+    const other = await stage.connect()
+    const engine = await other.engine()
+    await engine.active
+    await other.worker(both, { concurrency: 4 })
+    const third = await other.materialize(flaky, { pipeline: both, key: 'another' })
+    // The same worker and engine do what is not paused.
+    await third.result(limit())
+    expect(started.filter((line) => line.startsWith('flaky'))).toHaveLength(9)
+    expect(started.length).toBe(begun + 6)
+    for (const id of ids) {
+      expect(await scatter.status(id)).toMatchObject({ status: 'open', paused: { reason: undefined } })
+      await scatter.resume(id)
+    }
+    expect(await run.result(limit())).toBe((40 * 39) / 2)
+    expect(await second.result(limit())).toHaveLength(3)
+  }, 40_000)
+
+  it('can be cancelled, and one that nobody knows cannot be paused', async () => {
+    const { work, open } = gated(50, 1)
+    await using stage = await openStage(server.url, pipeline('ended', [work]))
+    const run = await stage.flow.materialize(work)
+    const id = `${run.id}.work`
+    const { scatter } = stage.flow
+    await until('one is done', async () => (await scatter.status(id).catch(() => undefined))?.succeeded === 1)
+    await scatter.pause(id)
+    await scatter.cancel(id)
+    expect(await rejection(run.result(limit()))).toMatchObject({ code: 'cancelled' })
+    expect(await rejection(scatter.pause('0-nobody.work'))).toMatchObject({ code: 'not_found' })
+    expect(await rejection(scatter.resume(`${run.id}.wrok`))).toMatchObject({ code: 'not_found' })
+    open()
+  }, 30_000)
+})
+
+describe('totalTimeout', () => {
+  it('fails the whole scatter with timeout, also a partial one, and aborts what runs', async () => {
+    const aborted: number[] = []
+    const slow = asset('slow', {
+      scatterOptions: { totalTimeout: '400ms', failureMode: 'partial', failureThreshold: 1 },
+      scatter: () => range(6),
+      execute: async ({ index, signal }) => {
+        if (index < 2) return index
+        return await new Promise<number>(() => signal.addEventListener('abort', () => aborted.push(index)))
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('limited', [slow]), { worker: { concurrency: 10 } })
+    const run = await stage.flow.materialize(slow)
+    const error = await rejection(run.result(limit()))
+    expect(error).toMatchObject({ code: 'timeout', asset: 'slow' })
+    expect(error.message).toContain('longer than its totalTimeout of 400 ms; 2 of 6 instances were done')
+    await until('what ran is aborted', () => aborted.length === 4, 1000)
+    const facts = await factsOf(stage.flow, run.id)
+    const at = (kind: string) => facts.find((fact) => fact.kind === kind)?.time.getTime() ?? 0
+    expect(at('scatter.timer_fired') - at('scatter.started')).toBeGreaterThanOrEqual(399)
+    expect(at('scatter.timer_fired') - at('scatter.started')).toBeLessThan(900)
+    expect(at('scatter.closed') - at('scatter.timer_fired')).toBeLessThan(1000)
+    await until(
+      'the state says so',
+      async () => (await stage.flow.scatter.status(`${run.id}.slow`)).status === 'failed',
+    )
+    expect(stage.lines.join()).not.toContain('stepped over')
+    expect(await stage.flow.scatter.status(`${run.id}.slow`)).toMatchObject({ error: { code: 'timeout' }, failed: 0 })
+  }, 30_000)
+
+  it('holds while nobody is at work, and is gone with the scatter', async () => {
+    const forever = new Promise<number>(() => undefined)
+    const work = asset('work', {
+      scatterOptions: { totalTimeout: '700ms' },
+      scatter: () => range(20),
+      execute: ({ index, resources }) => (Reflect.get(resources, 'stuck') === true ? forever : index),
+    })
+    const all = pipeline('alone', [work])
+    const stuck = { concurrency: 30, resources: { stuck: true }, drainTimeout: 0 }
+    await using stage = await openStage(server.url, all, { worker: stuck })
+    const run = await stage.flow.materialize(work)
+    const { scatter } = stage.flow
+    await until('it is open', async () => (await scatter.status(`${run.id}.work`).catch(() => undefined)) !== undefined)
+    await stage.engine?.stop()
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const stream = `${stage.namespace}_LOG_0`
+    const onLog = async (subject: string) =>
+      (await jsm.streams.getMessage(stream, { last_by_subj: `${stage.namespace}.log.0.scatter.${subject}` })) ??
+      undefined
+    await until(
+      'the server says that time is over',
+      async () => (await onLog(`${run.id}.work.timer_fired`)) !== undefined,
+    )
+    const other = await stage.connect()
+    await other.engine()
+    expect(await rejection(run.result(limit()))).toMatchObject({ code: 'timeout' })
+    await stage.worker?.stop()
+
+    await other.worker(all)
+    const quick = await other.materialize(work, { pipeline: all, key: 'quick' })
+    expect(await quick.result(limit())).toHaveLength(20)
+    expect(await onLog(`${quick.id}.work.timer`)).toBeUndefined()
+    await nc.close()
+  }, 30_000)
+
+  it('leaves no timer behind when many scatters end at once, and a rebuild steps over it', async () => {
+    const work = asset('work', {
+      scatterOptions: { totalTimeout: '1h' },
+      scatter: () => range(3),
+      execute: ({ index }) => index,
+    })
+    await using stage = await openStage(server.url, pipeline('many', [work]), { worker: { concurrency: 30 } })
+    const runs = await Promise.all(range(40).map((n) => stage.flow.materialize(work, { key: `k${n}` })))
+    await Promise.all(runs.map((run) => run.result(limit())))
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const timers = async () => {
+      const filter = `${stage.namespace}.log.0.scatter.*.*.timer`
+      const info = await jsm.streams.info(`${stage.namespace}_LOG_0`, { subjects_filter: filter })
+      return Object.keys(info.state.subjects ?? {})
+    }
+    expect(await timers()).toEqual([])
+    const still = await stage.flow.materialize(work, { key: 'still' })
+    await still.result(limit())
+    await stage.engine?.stop()
+    const before = await stage.flow.scatter.status(`${still.id}.work`)
+    await stage.flow.rebuild()
+    expect(await stage.flow.scatter.status(`${still.id}.work`)).toEqual(before)
+    await nc.close()
+  }, 30_000)
+})

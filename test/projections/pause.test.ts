@@ -1,0 +1,153 @@
+import { describe, expect, it } from 'vitest'
+import {
+  barrierOf,
+  handBack,
+  leasesOn,
+  outcomes,
+  paused,
+  plainScatter,
+  RETRY,
+  resumed,
+  scattered,
+  scatterRun,
+  scatterStarted,
+  sized,
+  slab,
+  timerFired,
+  workOff,
+} from './harness.ts'
+
+const all = (from: number, to: number) => Array.from({ length: to - from }, (_, k) => [from + k, 'ok'] as const)
+const fed = (commands: readonly { do: string }[]) => commands.filter((command) => command.do === 'task').length
+
+describe('a paused scatter', () => {
+  it('tells workers, and feeds nothing while instances end and keys come; resumed it goes on', () => {
+    const sim = scatterRun()
+    sim.apply(scatterStarted())
+    sim.apply(slab(0, 600))
+    const out = leasesOn(sim)
+    expect(sim.apply(paused())).toEqual([{ do: 'pause', run: barrierOf(sim).run, asset: 's' }])
+    expect(out.length).toBeGreaterThan(5)
+    for (const { lease, from, to } of out) expect(fed(sim.apply(outcomes(lease, all(from, to), { heldMs: 1 })))).toBe(0)
+    sim.work.clear()
+    expect(fed(sim.apply(slab(600, 200)))).toBe(0)
+    expect(fed(sim.apply(sized(800)))).toBe(0)
+    expect(barrierOf(sim).paused).toMatchObject({ sinceMs: sim.nowMs })
+    expect(fed(sim.apply(resumed()))).toBeGreaterThan(0)
+    expect(barrierOf(sim).paused).toBeUndefined()
+    workOff(sim, () => 'ok')
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 800 } }])
+  })
+
+  it('takes back a lease that was not begun as a whole, at no attempt, and one that was begun without what is done', () => {
+    const sim = scattered([16], { retry: { ...RETRY, maxAttempts: 1 } })
+    expect(leasesOn(sim).map(({ lease }) => lease)).toEqual(['0-8-1', '8-16-1'])
+    sim.apply(paused())
+    sim.work.clear()
+    sim.apply(handBack('0-8-1', 0))
+    sim.apply(handBack('8-16-1', 13))
+    sim.apply(outcomes('8-16-1', all(8, 13)))
+    expect(barrierOf(sim)).toMatchObject({ leases: {}, failed: 0, succeeded: 5 })
+    sim.apply(resumed())
+    expect(leasesOn(sim).map(({ attempt, ordinal }) => [attempt, ordinal])).toEqual(leasesOn(sim).map(() => [1, 2]))
+    expect(leasesOn(sim).reduce((sum, { from, to }) => sum + to - from, 0)).toBe(11)
+    workOff(sim, () => 'ok')
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 16 } }])
+  })
+
+  it('keeps retries until it is resumed, with what is left of their wait', () => {
+    const sim = scattered([2])
+    sim.apply(paused())
+    expect(
+      fed(
+        sim.apply(
+          outcomes(
+            '0-2-1',
+            [
+              [0, 'error'],
+              [1, 'ok'],
+            ],
+            { heldMs: 1 },
+          ),
+        ),
+      ),
+    ).toBe(0)
+    expect(barrierOf(sim).refeed).toMatchObject([{ from: 0, to: 1, failures: 1 }])
+    sim.nowMs += 5000
+    const [again] = sim.apply(resumed())
+    expect(again).toMatchObject({ do: 'task', task: { lease: '0-1-2', attempt: 2 } })
+    // Its wait was over long ago.
+    expect(again).not.toHaveProperty('dueMs')
+  })
+
+  it('that has nothing more to do closes without being resumed, and can be paused and resumed twice over', () => {
+    const sim = scattered([3])
+    for (let k = 0; k < 2; k++) {
+      sim.apply(paused())
+      sim.apply(paused())
+      sim.apply(resumed())
+      sim.apply(resumed())
+    }
+    sim.apply(paused())
+    sim.apply(outcomes('0-3-1', all(0, 3), { heldMs: 1 }))
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed' } }])
+    expect(barrierOf(sim).paused).toBeUndefined()
+    sim.apply(paused())
+    expect(barrierOf(sim).paused).toBeUndefined()
+  })
+
+  it('feeds at once what comes back after it was resumed', () => {
+    const sim = scattered([8])
+    sim.apply(paused())
+    sim.apply(resumed())
+    expect(fed(sim.apply(handBack('0-8-1', 0)))).toBe(1)
+    expect(leasesOn(sim).at(-1)).toMatchObject({ lease: '0-8-2', attempt: 1 })
+  })
+
+  it('of a success that comes late out of what waits as a whole leases the rest around it', () => {
+    const sim = scattered([8])
+    sim.apply(paused())
+    sim.apply(handBack('0-8-1', 0))
+    sim.apply(outcomes('0-8-1', [[4, 'ok']]))
+    sim.work.clear()
+    sim.apply(resumed())
+    expect(leasesOn(sim).map(({ lease }) => lease)).toEqual(['0-4-2', '5-8-2'])
+    workOff(sim, () => 'ok')
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 8 } }])
+  })
+})
+
+describe('the time limit of a whole scatter', () => {
+  const limited = { scatter: { ...plainScatter, totalTimeoutMs: 5000 } }
+
+  it('is a timer of the server from its start on, which closes it as failed', () => {
+    const sim = scattered([4], limited)
+    const { startedMs } = barrierOf(sim)
+    expect(sim.timers).toEqual([{ fact: timerFired(5000), dueMs: startedMs + 5000 }])
+    sim.apply(outcomes('0-4-1', [[0, 'ok']]))
+    sim.apply(timerFired(5000), startedMs + 5000)
+    const message = 'the scatter ran longer than its totalTimeout of 5000 ms; 1 of 4 instances were done'
+    expect(sim.facts('scatter.closed')).toMatchObject([
+      { data: { status: 'failed', succeeded: 1, failed: 0, error: { code: 'timeout', message } } },
+    ])
+    expect(sim.facts('asset.failed')).toMatchObject([{ data: { error: { code: 'timeout' } } }])
+  })
+
+  it('holds also while its scatter function still gives keys, and while it is paused', () => {
+    const sim = scatterRun(limited)
+    sim.apply(scatterStarted())
+    sim.apply(slab(0, 10))
+    sim.apply(paused())
+    sim.apply(timerFired(5000))
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'failed', error: { code: 'timeout' } } }])
+    expect(sim.facts('scatter.closed')[0]?.data.error?.message).toContain('0 of 10 or more instances')
+  })
+
+  it('is nothing to a scatter that is closed, whose end takes the timer away', () => {
+    const sim = scattered([1], limited)
+    const commands = sim.apply(outcomes('0-1-1', [[0, 'ok']], { heldMs: 1 }))
+    expect(commands).toMatchObject([{ do: 'fact', fact: { name: 'scatter.closed' }, stops: timerFired(5000) }])
+    expect(sim.apply(timerFired(5000))).toEqual([])
+    expect(barrierOf(sim).status).toBe('completed')
+  })
+})
