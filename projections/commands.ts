@@ -32,8 +32,6 @@ export type Command =
   | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number }
   /** Remove a lane's consumer and what is left on its subject. */
   | { readonly do: 'close_lane'; readonly lane: LaneName }
-  /** Wake whoever waits for this run. A hint. */
-  | { readonly do: 'note'; readonly run: string }
 
 export interface TriggerRequest {
   readonly key: string

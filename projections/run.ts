@@ -319,7 +319,7 @@ export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'
   if (fact.data.error) run.error = fact.data.error
   view.put(stateKey.run(run.id), run)
   view.delete(stateKey.open(run.id))
-  return [{ do: 'note', run: run.id }]
+  return []
 }
 
 function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Command[] {

@@ -1,9 +1,11 @@
 /** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
 import { Kvm } from '@nats-io/kv'
 import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
+import { decode } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
+import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { readDoc } from '../engine/store.ts'
@@ -78,12 +80,10 @@ export class Run<V = unknown> {
    * log, so it is exact. `signal` ends the wait, not the run.
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
-    const finished = await this.#finished(options.signal)
-    const { status, value, asset, error } = finished
-    if (status === 'succeeded' && value) {
-      // What the target's function returned, by its declared type.
-      return (await loadValueAt(this.#deps.connection, this.#deps.names, this.#deps.io, value)) as V
-    }
+    const early = new EarlyValue(this.#deps)
+    const { status, value, asset, error } = await this.#finished(options.signal, early)
+    // What the target's function returned, by its declared type.
+    if (status === 'succeeded' && value) return (await early.at(value)) as V
     const code = status === 'cancelled' ? 'cancelled' : (error?.code ?? 'run_failed')
     const message =
       status === 'cancelled'
@@ -177,13 +177,14 @@ export class Run<V = unknown> {
       | undefined
   }
 
-  async #finished(signal: AbortSignal | undefined): Promise<FinishedData> {
+  async #finished(signal: AbortSignal | undefined, early: EarlyValue): Promise<FinishedData> {
     const { connection, names } = this.#deps
     const subject = names.fact(this.#p, factPath('run.finished', { run: this.id }))
     let wake: (() => void) | undefined
     let noted = false
     const subscription = connection.nc.subscribe(names.note('run', this.id), {
-      callback: () => {
+      callback: (error, message) => {
+        if (!error) early.hint(message.data)
         noted = true
         wake?.()
       },
@@ -216,6 +217,42 @@ export class Run<V = unknown> {
       offReconnect()
       if (!connection.isClosed) subscription.unsubscribe()
     }
+  }
+}
+
+/** The value of a run, asked for where the note of its end says that it stands, while the end itself is read. The end is the truth. */
+class EarlyValue {
+  readonly #deps: RunDeps
+  #hinted: { readonly at: ValueAt; readonly value: Promise<unknown> } | undefined
+
+  constructor(deps: RunDeps) {
+    this.#deps = deps
+  }
+
+  hint(note: Uint8Array): void {
+    const at = this.#hinted ? undefined : hintedAt(note)
+    if (!at) return
+    const value = this.#load(at)
+    value.catch(() => undefined)
+    this.#hinted = { at, value }
+  }
+
+  async at(place: ValueAt): Promise<unknown> {
+    const { at, value } = this.#hinted ?? {}
+    return at?.p === place.p && at.seq === place.seq ? await value : await this.#load(place)
+  }
+
+  #load(at: ValueAt): Promise<unknown> {
+    const { connection, names, io } = this.#deps
+    return loadValueAt(connection, names, io, at)
+  }
+}
+
+function hintedAt(note: Uint8Array): ValueAt | undefined {
+  try {
+    return valueAt.safeParse(decode(note, undefined)).data
+  } catch {
+    return undefined
   }
 }
 

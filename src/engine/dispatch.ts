@@ -91,6 +91,12 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     case 'fact': {
       const entry = factEntry(names, p, command.fact)
       await unlessThere(context.log.append(command.stops ? stoppingTimer(names, p, entry, command.stops) : entry))
+      // Whoever waits for the run is woken as soon as its end stands on the log, and is told where the value should be: to be read beside the end, not after it.
+      if (command.fact.name === 'run.finished')
+        context.connection.nc.publish(
+          names.note('run', command.fact.ids.run),
+          encodeJson(command.fact.data.value ?? {}),
+        )
       return
     }
     case 'timer':
@@ -122,9 +128,6 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     }
     case 'close_lane':
       await closeLane(context.connection, names, p, command.lane)
-      return
-    case 'note':
-      context.connection.nc.publish(names.note('run', command.run))
       return
     default:
       command satisfies never

@@ -12,6 +12,7 @@
  */
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { ask } from './ask.ts'
 import type { Connection } from './connection.ts'
 
 const FRESH_MS = 60_000
@@ -106,7 +107,7 @@ export class ServerClock {
 
   async #ask(nc: Connection['nc']): Promise<Sample> {
     const sentMs = performance.now()
-    const reply = await nc.request(`$JS.API.STREAM.INFO.${this.#stream}`, '', { timeout: 5000 })
+    const reply = await ask(nc, `$JS.API.STREAM.INFO.${this.#stream}`, '', { timeoutMs: 5000 })
     const cameMs = performance.now()
     const body = decode(reply.data, undefined)
     const serverMs = Date.parse(String(typeof body === 'object' && body !== null ? Reflect.get(body, 'ts') : ''))

@@ -2,6 +2,7 @@
 import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { ask } from './ask.ts'
 
 /** A message to be stored. */
 export interface Entry {
@@ -58,7 +59,7 @@ export async function publish(
   unit: string | undefined,
   timeoutMs: number,
 ): Promise<PubAck> {
-  const reply = await nc.request(entry.subject, entry.payload, { headers: headersOf(entry, unit), timeout: timeoutMs })
+  const reply = await ask(nc, entry.subject, entry.payload, { headers: headersOf(entry, unit), timeoutMs })
   return parseAck(reply.data)
 }
 
@@ -81,7 +82,7 @@ export async function publishBatch(
       continue
     }
     h.set('Nats-Batch-Commit', '1')
-    const reply = await nc.request(entry.subject, entry.payload, { headers: h, timeout: timeoutMs })
+    const reply = await ask(nc, entry.subject, entry.payload, { headers: h, timeoutMs })
     return parseAck(reply.data)
   }
   throw new FlowStoneError('internal', 'an empty batch')
@@ -113,7 +114,7 @@ export async function leaderGet(
   query: { seq: number } | { last_by_subj: string },
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
-  const reply = await nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeout: timeoutMs })
+  const reply = await ask(nc, `$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeoutMs })
   const body = decode(reply.data, undefined)
   if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an answer that is no object')
   const error: unknown = Reflect.get(body, 'error')
@@ -159,7 +160,7 @@ export async function directGet(
   query: { seq: number } | { last_by_subj: string },
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
-  const reply = await nc.request(`$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeout: timeoutMs })
+  const reply = await ask(nc, `$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeoutMs })
   if (reply.headers && reply.headers.code >= 400) return leaderGet(nc, stream, query, timeoutMs)
   return fromDirect(reply.headers, reply.data)
 }
@@ -181,7 +182,7 @@ export async function streamBounds(
   stream: string,
   timeoutMs = 5000,
 ): Promise<{ first: number; last: number; messages: number }> {
-  const reply = await nc.request(`$JS.API.STREAM.INFO.${stream}`, '', { timeout: timeoutMs })
+  const reply = await ask(nc, `$JS.API.STREAM.INFO.${stream}`, '', { timeoutMs })
   const body = decode(reply.data, undefined)
   const state: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'state') : undefined
   if (typeof state !== 'object' || state === null)

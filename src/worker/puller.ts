@@ -2,8 +2,9 @@
  * Pulls tasks from one consumer, by request: as many as asked for at once, or the next one when it comes. A subscription for each of the two, because a delivery
  * carries the subject of its stream and does not say which request it answers.
  */
-import { createInbox, type Msg, type Subscription } from '@nats-io/nats-core'
+import type { Msg, Subscription } from '@nats-io/nats-core'
 import { encodeJson } from '../../streams/codec.ts'
+import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
 import { headerMap } from '../log/nats.ts'
 
@@ -19,6 +20,8 @@ export interface Delivery {
   /** Server time of the message. */
   readonly timeMs: number
   readonly p: number
+  /** How many messages the consumer had to deliver after this one. */
+  readonly behind: number
 }
 
 /** Statuses that say no more than: nothing there now. */
@@ -30,7 +33,7 @@ export class Puller {
   readonly #connection: Connection
   readonly #subject: string
   readonly p: number
-  readonly #inbox = createInbox()
+  readonly #inbox: string
   readonly #subscriptions: readonly Subscription[]
   readonly #onDelivery: (delivery: Delivery) => void
   readonly #onTrouble: () => void
@@ -38,6 +41,9 @@ export class Puller {
   #blockingUntilMs = 0
   readonly #offReconnect: () => void
   #inTrouble = false
+  #stopped = false
+  /** The server said last that there is nothing more: to ask again for what is there would be of no use, to ask for what comes is. */
+  #dry = false
 
   constructor(
     connection: Connection,
@@ -52,6 +58,7 @@ export class Puller {
     this.#onDelivery = on.delivery
     this.#onTrouble = on.trouble
     const { nc } = connection
+    this.#inbox = inboxOf(nc)
     this.#subscriptions = [
       nc.subscribe(`${this.#inbox}.quick`, {
         callback: (error, message) => (error ? undefined : this.#receiveQuick(message)),
@@ -74,8 +81,12 @@ export class Puller {
     this.#inTrouble = false
   }
 
-  /** Takes what is there now, `want` at most; resolves with how many came. */
+  /** Takes what is there now, `want` at most; resolves with how many came. Where there was nothing a moment ago, it only has the next one sent (see `block`). */
   async pull(want: number): Promise<number> {
+    if (this.#dry) {
+      this.block()
+      return 0
+    }
     return await new Promise<number>((resolve) => {
       const timer = setTimeout(() => this.#endQuick(), 2000)
       this.#quick = {
@@ -104,6 +115,7 @@ export class Puller {
 
   /** Asks for no more. What was sent already still arrives, until `close`. */
   stop(): void {
+    this.#stopped = true
     this.#offReconnect()
     this.#endQuick()
   }
@@ -131,16 +143,23 @@ export class Puller {
 
   #receiveBlocked(message: Msg): void {
     this.#blockingUntilMs = 0
-    if (message.reply) this.#deliver(message)
-    else this.#status(message)
+    if (message.reply) {
+      this.#deliver(message)
+      return
+    }
+    this.#status(message)
+    // The request came to its end, and nobody else notices.
+    if (!this.#inTrouble && !this.#stopped) this.block()
   }
 
   #status(message: Msg): void {
-    if (!NOTHING_THERE.has(message.headers?.code ?? 0)) this.#trouble()
+    if (NOTHING_THERE.has(message.headers?.code ?? 0)) this.#dry = true
+    else this.#trouble()
   }
 
   #trouble(): void {
     this.#inTrouble = true
+    this.#dry = false
     this.#blockingUntilMs = 0
     this.#endQuick()
     this.#onTrouble()
@@ -148,7 +167,9 @@ export class Puller {
 
   #deliver(message: Msg): void {
     const delivery = parseDelivery(message, this.p)
-    if (delivery) this.#onDelivery(delivery)
+    if (!delivery) return
+    this.#dry = delivery.behind === 0
+    this.#onDelivery(delivery)
   }
 
   #endQuick(): void {
@@ -162,7 +183,7 @@ export class Puller {
 function parseDelivery(message: Msg, p: number): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6
-  const [count, streamSeq, , nanos] = tokens.slice(at).map(Number)
+  const [count, streamSeq, , nanos, behind = 1] = tokens.slice(at).map(Number)
   if (count === undefined || streamSeq === undefined || nanos === undefined) return undefined
   return {
     subject: message.subject,
@@ -173,5 +194,6 @@ function parseDelivery(message: Msg, p: number): Delivery | undefined {
     streamSeq,
     timeMs: Math.floor(nanos / NANOS_PER_MS),
     p,
+    behind,
   }
 }

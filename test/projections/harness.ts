@@ -289,7 +289,6 @@ export class Sim {
         return
       case 'abort':
       case 'pause':
-      case 'note':
       case 'open_lane':
       case 'close_lane':
         return

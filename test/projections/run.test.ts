@@ -99,7 +99,7 @@ describe('a run', () => {
       { run: RUN, pipeline: 'p', target: 'd', status: 'succeeded', value, durationMs: 1000 },
     ])
     expect(sim.run(RUN)).toMatchObject({ status: 'succeeded', finishedMs: sim.nowMs })
-    expect(told(sim.issued.get(sim.folded) ?? [])).toEqual(['note'])
+    expect(told(sim.issued.get(sim.folded) ?? [])).toEqual([])
   })
 
   it('asked for twice under one id is one run: the server refuses the second', () => {
