@@ -11,7 +11,7 @@ export {
   TerminalError,
   TimeoutError,
 } from '../streams/errors.ts'
-export { canonicalKey, sameKey, scatterKeyHash } from '../streams/keys.ts'
+export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from '../streams/keys.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'

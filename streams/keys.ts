@@ -5,13 +5,27 @@
  * ISO 8601 text, a member that is undefined is left out, bytes stand as base64. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
  *
  *     { path: '/a', n: 1 }   →  {"n":1,"path":"/a"}   →  87d5b8d0ecc58ccc
+ *
+ * `docs/scatter-keys.json` has more of these, for other languages to check themselves against.
  */
 import { InvalidError } from './errors.ts'
 import { hash64, hashBigInt } from './ids.ts'
 
-/** Throws InvalidError for what JSON cannot say: functions, cycles, NaN. */
-export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
-  if (depth > 100) throw new InvalidError(`${at} is nested too deeply, or refers to itself`)
+const DEPTH_MAX = 100
+
+/**
+ * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN), for halves of surrogate pairs, which no UTF-8 can say, and for objects that
+ * hide what they hold (a URL, a Map).
+ */
+export function canonicalKey(key: unknown, at = 'key'): string {
+  const text = canonical(key, at, 0)
+  // JSON.stringify writes half a surrogate pair as an escape; so does it a backslash before `ud…` in a text, hence the second look.
+  if (text.includes('\\ud')) checkKey(key, at)
+  return text
+}
+
+function canonical(key: unknown, at: string, depth: number): string {
+  if (depth > DEPTH_MAX) throw new InvalidError(`${at} is nested too deeply, or refers to itself`)
   switch (typeof key) {
     case 'string':
     case 'boolean':
@@ -32,16 +46,19 @@ export function canonicalKey(key: unknown, at = 'key', depth = 0): string {
     return JSON.stringify(key.toISOString())
   }
   if (key instanceof Uint8Array) return JSON.stringify(Buffer.from(key).toString('base64'))
-  if (key instanceof Map || key instanceof Set) {
-    throw new InvalidError(`${at} is a ${key.constructor.name}; turn it into an object or an array first`)
+  if (Array.isArray(key)) {
+    let text = '['
+    // By index, not by map(): that leaves holes.
+    for (let i = 0; i < key.length; i++) text += (i > 0 ? ',' : '') + canonical(key[i], `${at}[${i}]`, depth + 1)
+    return `${text}]`
   }
-  if (Array.isArray(key)) return `[${key.map((item, i) => canonicalKey(item, `${at}[${i}]`, depth + 1)).join(',')}]`
   return canonicalObject(key, at, depth)
 }
 
 /** Written for speed: every key of every scatter comes through here. */
 function canonicalObject(key: object, at: string, depth: number): string {
   const names = Object.keys(key)
+  checkObject(key, names, at)
   let ordered = true
   for (let i = 1; i < names.length; i++) {
     // Already in order, as it mostly is, there is nothing to sort.
@@ -52,17 +69,14 @@ function canonicalObject(key: object, at: string, depth: number): string {
     }
   }
   // Plain members in order are what JSON.stringify makes canonical by itself, several times as fast.
-  if (ordered && !('toJSON' in key) && hasPlainMembers(key, names)) return JSON.stringify(key)
+  if (ordered && hasPlainMembers(key, names)) return JSON.stringify(key)
   let text = '{'
   for (const name of names) {
     const value: unknown = Reflect.get(key, name)
     if (value === undefined) continue
     if (text.length > 1) text += ','
     text += `${JSON.stringify(name)}:`
-    text +=
-      typeof value === 'string'
-        ? JSON.stringify(value)
-        : canonicalKey(value, at === '' ? '' : `${at}.${name}`, depth + 1)
+    text += typeof value === 'string' ? JSON.stringify(value) : canonical(value, `${at}.${name}`, depth + 1)
   }
   return `${text}}`
 }
@@ -77,6 +91,50 @@ function hasPlainMembers(key: object, names: readonly string[]): boolean {
   return true
 }
 
+/** Refuses what would come back from the log as something else. */
+function checkObject(key: object, names: readonly string[], at: string): void {
+  const prototype: unknown = Object.getPrototypeOf(key)
+  if (prototype !== Object.prototype && prototype !== null) {
+    const hides = names.length === 0 || 'toJSON' in key || ArrayBuffer.isView(key)
+    if (hides || key instanceof Map || key instanceof Set || key instanceof Error) {
+      const name = key.constructor?.name || 'an object of a class'
+      throw new InvalidError(`${at} is a ${name}; turn it into text, an object or an array first`)
+    }
+  } else if ('toJSON' in key && typeof key.toJSON === 'function') {
+    throw new InvalidError(`${at} has a toJSON function; call it first`)
+  }
+  if (names.includes('__proto__')) throw new InvalidError(`${at} has a member __proto__, which no object can be given`)
+}
+
+/**
+ * The part of `canonicalKey` that is needed also where no duplicates are looked for: throws InvalidError for what would come back from the log as something else. That
+ * is half a surrogate pair, in a text or a name (UTF-8 has no bytes for it), and an object that hides what it holds.
+ */
+export function checkKey(key: unknown, at = 'key'): void {
+  if (typeof key === 'string') {
+    if (key.isWellFormed()) return
+    throw new InvalidError(
+      `${at} has half a surrogate pair (an emoji cut in two?); a key is a text of whole characters: see toWellFormed()`,
+    )
+  }
+  if (typeof key !== 'object' || key === null || key instanceof Date || key instanceof Uint8Array) return
+  if (Array.isArray(key)) {
+    for (let i = 0; i < key.length; i++) checkKey(key[i], `${at}[${i}]`)
+    return
+  }
+  const names = Object.keys(key)
+  checkObject(key, names, at)
+  for (const name of names) {
+    if (!name.isWellFormed()) throw new InvalidError(`${at} has a member whose name has half a surrogate pair`)
+    checkKey(Reflect.get(key, name), `${at}.${name}`)
+  }
+}
+
+/** What the canonical text stands for: a plain JSON value, with its members in order. Keys that mean the same become the same. */
+export function normalizeKey(key: unknown): unknown {
+  return JSON.parse(canonicalKey(key))
+}
+
 /** 16 hex digits: equal for keys that mean the same. */
 export function scatterKeyHash(key: unknown): string {
   return hash64(canonicalKey(key))
@@ -89,6 +147,12 @@ export function scatterKeyNumber(key: unknown, at?: string): bigint {
 
 export function sameKey(a: unknown, b: unknown): boolean {
   return canonicalKey(a) === canonicalKey(b)
+}
+
+/** Below 0, 0 or above 0, for `sort`: the order of the canonical texts, by UTF-16 code units. */
+export function compareKeys(a: unknown, b: unknown): number {
+  const [first, second] = [canonicalKey(a), canonicalKey(b)]
+  return first < second ? -1 : first > second ? 1 : 0
 }
 
 /** A set of 64-bit hashes at some 12 bytes each: ten million keys are checked for duplicates in 128 to 256 MB. */

@@ -149,7 +149,7 @@ class Feed {
     const from = this.#at
     for (let i = known; i < chunk.items.length; i++) {
       const key = chunk.items[i]
-      const size = sizeOfKey(key, this.read)
+      const size = sizeOfKey(this.#target, key, this.read)
       if (this.#keys.length > 0 && (this.#bytes + size > SLAB_BYTES || this.#keys.length >= SLAB_KEYS)) {
         await this.#store()
       }

@@ -81,7 +81,7 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
   let bytes = 0
   let all = 0
   for (const [i, key] of list.entries()) {
-    const size = sizeOfKey(key, i)
+    const size = sizeOfKey(target, key, i)
     if (keys.length > 0 && (bytes + size > SLAB_BYTES || keys.length >= SLAB_KEYS)) {
       slabs.push({ keys, bytes })
       keys = []
@@ -152,7 +152,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       ended = true
       return false
     }
-    const size = sizeOfKey(result.value, read++)
+    const size = sizeOfKey(target, result.value, read++)
     if (buffer.length === 0) {
       sinceMs = performance.now()
       // One timer a slab, not one a key.

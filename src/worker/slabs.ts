@@ -4,6 +4,7 @@ import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../.
 import type { FactDraft, FactOf } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
 import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
+import { checkKey } from '../../streams/keys.ts'
 import type { ItemsCursor } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry } from '../engine/dispatch.ts'
@@ -66,8 +67,10 @@ export async function ignoreConflict(appending: Promise<unknown>): Promise<boole
   }
 }
 
-export function sizeOfKey(key: unknown, position: number): number {
+export function sizeOfKey({ duplicates }: ScatterTarget, key: unknown, position: number): number {
   const size = measure(key, `key[${position}]`)
+  // Where duplicates are looked for, the canonical form says so.
+  if (duplicates === 'allow') checkKey(key, `key[${position}]`)
   if (size > SLAB_BYTES)
     throw new InvalidError(
       `key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`,

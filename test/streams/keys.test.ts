@@ -1,7 +1,17 @@
+import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { InvalidError } from '../../streams/errors.ts'
-import { canonicalKey, HashSet, sameKey, scatterKeyHash, scatterKeyNumber } from '../../streams/keys.ts'
+import {
+  canonicalKey,
+  checkKey,
+  compareKeys,
+  HashSet,
+  normalizeKey,
+  sameKey,
+  scatterKeyHash,
+  scatterKeyNumber,
+} from '../../streams/keys.ts'
 
 /** The same value with the members of every object in another order. */
 function turned(value: unknown): unknown {
@@ -21,6 +31,32 @@ function plainly(value: unknown): string {
 
 // JSON.stringify and an object literal disagree on members called __proto__; no key has one.
 const keys = fc.jsonValue().filter((value) => !JSON.stringify(value).includes('__proto__'))
+
+const { vectors } = JSON.parse(readFileSync(new URL('../../docs/scatter-keys.json', import.meta.url), 'utf8')) as {
+  vectors: { what: string; key: unknown; canonical: string; hash: string }[]
+}
+
+describe('the documented vectors', () => {
+  it.each(vectors)('$what: $canonical', ({ key, canonical, hash }) => {
+    expect(canonicalKey(key)).toBe(canonical)
+    expect(scatterKeyHash(key)).toBe(hash)
+  })
+
+  it('are those of RFC 8785, where it has some', () => {
+    const values = vectors.find(({ what }) => what.includes('section 3.2.2'))
+    // As it stands in section 3.2.3, without the line ends that are there for display.
+    expect(values?.canonical).toBe(
+      String.raw`{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`,
+    )
+    const sorted = vectors.find(({ what }) => what.includes('section 3.2.3'))
+    expect(Object.values(JSON.parse(sorted?.canonical ?? '{}')).toSorted()).toHaveLength(7)
+    const order = ['Carriage Return', 'One', 'Control', 'Latin', 'Euro', 'Emoji', 'Hebrew'].map((name) =>
+      sorted?.canonical.indexOf(`"${name}`),
+    )
+    expect(order).toEqual(order.toSorted((a = -1, b = -1) => a - b))
+    expect(order).not.toContain(-1)
+  })
+})
 
 describe('the hash of a key', () => {
   it.each<[unknown, string, string]>([
@@ -78,6 +114,12 @@ describe('the canonical text of a key', () => {
     ['sorts members as text, and not as numbers', { 10: 1, 9: 1, a: 1 }, '{"10":1,"9":1,"a":1}'],
     ['sorts by UTF-16 code units', { '\u{1f600}': 1, '\ufb33': 2 }, '{"\u{1f600}":1,"\ufb33":2}'],
     ['of an empty object is {}', {}, '{}'],
+    // biome-ignore lint/suspicious/noSparseArray: this is what is tested
+    ['has null for a hole in a list', [, 1], '[null,1]'],
+    ['takes an object without a prototype as any other', Object.assign(Object.create(null), { a: 1 }), '{"a":1}'],
+    ['keeps what only looks like half a surrogate pair', '\\ud83d', '"\\\\ud83d"'],
+    ['keeps whole surrogate pairs', { '\u{1f600}': ['\u{1f600}'] }, '{"\u{1f600}":["\u{1f600}"]}'],
+    ['has no escape for what needs none', '\u2028\u007f/', '"\u2028\u007f/"'],
   ])('%s', (_, key, text) => {
     expect(canonicalKey(key)).toBe(text)
   })
@@ -100,10 +142,69 @@ describe('a key', () => {
     ['what refers to itself', circle, /refers to itself/],
     ['what is nested too deeply', deep, /nested too deeply/],
     ['a date that is none', new Date(Number.NaN), /^key is an invalid date/],
+    ['half a surrogate pair', 'a\ud83d', /^key has half a surrogate pair/],
+    ['half a surrogate pair in an object', { a: ['\ude00b'] }, /^key\.a\[0\] has half a surrogate pair/],
+    ['half a surrogate pair as a name', { '\ud83d': 1 }, /^key has a member whose name has half a surrogate pair/],
+    ['a member __proto__', JSON.parse('{"a":{"__proto__":1}}'), /^key\.a has a member __proto__/],
+    ['a URL', { at: new URL('http://example.com') }, /^key\.at is a URL; turn it into text/],
+    ['a map', new Map([[1, 2]]), /^key is a Map; turn it into/],
+    ['a set', [new Set([1])], /^key\[0\] is a Set; turn it into/],
+    ['an error', new Error('x'), /^key is a Error; turn it into/],
+    ['numbers as bytes', new Float64Array(1), /^key is a Float64Array; turn it into/],
+    ['a pattern', /x/, /^key is a RegExp; turn it into/],
+    ['what turns itself into JSON', { toJSON: () => 'x' }, /^key has a toJSON function; call it first/],
   ])('is refused when it is %s, and where is said', (_, key, message) => {
     const refused = () => canonicalKey(key)
     expect(refused).toThrow(InvalidError)
     expect(refused).toThrow(message)
+  })
+})
+
+describe('keys', () => {
+  it('become plain values with their members in order, the same for the same', () => {
+    const key = { b: new Date(0), a: [undefined, new Uint8Array([1])], c: undefined }
+    expect(normalizeKey(key)).toEqual({ a: [null, 'AQ=='], b: '1970-01-01T00:00:00.000Z' })
+    expect(Object.keys(Object(normalizeKey({ b: 1, a: 1 })))).toEqual(['a', 'b'])
+    fc.assert(
+      fc.property(keys, (one) => {
+        expect(JSON.stringify(normalizeKey(turned(one)))).toBe(JSON.stringify(normalizeKey(one)))
+        expect(sameKey(normalizeKey(one), one)).toBe(true)
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  it('have an order, and it is that of their texts', () => {
+    expect([{ b: 1 }, 'b', 2, [1], 'a', { a: 2 }, 10].toSorted(compareKeys)).toEqual([
+      'a',
+      'b',
+      10,
+      2,
+      [1],
+      { a: 2 },
+      { b: 1 },
+    ])
+    expect(compareKeys({ a: 1, b: 2 }, { b: 2, a: 1 })).toBe(0)
+  })
+
+  it('are checked without their text just as with it', () => {
+    fc.assert(
+      fc.property(fc.jsonValue({ stringUnit: 'binary' }), fc.constantFrom('', '\ud83d', '\ude00'), (value, half) => {
+        const key = { value, half }
+        const refused = (check: (key: unknown) => unknown): boolean => {
+          try {
+            check(key)
+            return false
+          } catch (error) {
+            if (error instanceof InvalidError) return true
+            throw error
+          }
+        }
+        expect(refused(checkKey)).toBe(refused(canonicalKey))
+        if (half !== '') expect(refused(checkKey)).toBe(true)
+      }),
+      { numRuns: 300 },
+    )
   })
 })
 
