@@ -299,3 +299,30 @@ describe('a scatter over batches', () => {
     expect(reads[1]).toBeGreaterThan(10_000)
   })
 })
+
+describe('a key', () => {
+  it('of the largest size goes there and back, whatever its script', async () => {
+    const large = ['a', '日', '😀'].map((text) => text.repeat((200 * 1024 - 3) / text.length))
+    const keys = asset('keys', {
+      scatter: () => large,
+      execute: ({ scatterKey, index }) => scatterKey === large[index],
+    })
+    await using stage = await openStage(server.url, pipeline('large_keys', [keys]))
+    const all = await (await stage.flow.materialize(keys)).result()
+    expect(all.map(({ key, value }) => [key.length, value])).toEqual(large.map((text) => [text.length, true]))
+  })
+
+  it.each<['error' | 'allow', string, unknown, RegExp]>([
+    ['error', 'a text cut in two', 'cut \ud83d', /key\[1\] has half a surrogate pair/],
+    ['allow', 'a text cut in two', 'cut \ud83d', /key\[1\] has half a surrogate pair/],
+    ['error', 'a URL', new URL('http://example.com'), /key\[1\] is a URL; turn it into text/],
+    ['allow', 'a URL', new URL('http://example.com'), /key\[1\] is a URL; turn it into text/],
+  ])(
+    'that would come back as another one fails the scatter (duplicates: %s): %s',
+    async (duplicates, _, key, message) => {
+      const keys = asset('keys', { scatter: () => ['fine', key], scatterOptions: { duplicates }, execute: () => 1 })
+      await using stage = await openStage(server.url, pipeline('odd_keys', [keys]))
+      expect((await rejection((await stage.flow.materialize(keys)).result())).message).toMatch(message)
+    },
+  )
+})
