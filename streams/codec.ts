@@ -151,5 +151,19 @@ function measureSpecial(value: object, at: string): number | undefined {
   if (value instanceof Error || ArrayBuffer.isView(value) || value instanceof ArrayBuffer) {
     throw new InvalidError(`${at} is ${value.constructor.name}; store a plain object, or bytes as Uint8Array`)
   }
+  if (hidesAll(value)) {
+    throw new InvalidError(
+      `${at} is a ${value.constructor?.name || 'class instance'}, which would be stored empty; turn it into text or a plain object first`,
+    )
+  }
   return undefined
+}
+
+/** A URL, a Response, a RegExp: it has nothing of its own to be seen, and a class that gets at what it holds. */
+function hidesAll(value: object): boolean {
+  if (Array.isArray(value) || Object.keys(value).length > 0) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  // Also the plain objects of another realm: above theirs there is nothing.
+  if (typeof prototype !== 'object' || prototype === null || Object.getPrototypeOf(prototype) === null) return false
+  return Object.getOwnPropertyNames(prototype).length > 1
 }

@@ -315,8 +315,8 @@ describe('a key', () => {
   it.each<['error' | 'allow', string, unknown, RegExp]>([
     ['error', 'a text cut in two', 'cut \ud83d', /key\[1\] has half a surrogate pair/],
     ['allow', 'a text cut in two', 'cut \ud83d', /key\[1\] has half a surrogate pair/],
-    ['error', 'a URL', new URL('http://example.com'), /key\[1\] is a URL; turn it into text/],
-    ['allow', 'a URL', new URL('http://example.com'), /key\[1\] is a URL; turn it into text/],
+    ['error', 'a URL', new URL('http://example.com'), /key\[1\] is a URL, which would be stored empty/],
+    ['allow', 'a URL', new URL('http://example.com'), /key\[1\] is a URL, which would be stored empty/],
   ])(
     'that would come back as another one fails the scatter (duplicates: %s): %s',
     async (duplicates, _, key, message) => {

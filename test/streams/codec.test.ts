@@ -108,6 +108,13 @@ describe('JSON', () => {
   })
 })
 
+class Hider {
+  readonly #secret = 1
+  get secret(): number {
+    return this.#secret
+  }
+}
+
 describe('measure', () => {
   const circle: { up?: unknown } = {}
   circle.up = circle
@@ -121,6 +128,10 @@ describe('measure', () => {
     ['an error', new TypeError('x'), /is TypeError; store a plain object/],
     ['another typed array', new Float64Array(1), /is Float64Array; store a plain object, or bytes as Uint8Array/],
     ['an ArrayBuffer', new ArrayBuffer(1), /is ArrayBuffer/],
+    ['a URL', new URL('http://example.com'), /is a URL, which would be stored empty; turn it into text/],
+    ['a response', new Response('x'), /is a Response, which would be stored empty/],
+    ['a pattern', /x/, /is a RegExp, which would be stored empty/],
+    ['a class that hides what it holds', new Hider(), /is a Hider, which would be stored empty/],
   ]
   it.each(refused)('refuses %s and says where it is', (_, given, why) => {
     const places: [unknown, string][] = [
