@@ -141,7 +141,7 @@ describe('a scatter function', () => {
     })
     await using stage = await openStage(server.url, pipeline('wrong', [wrong]))
     const error = await rejection((await stage.flow.materialize(wrong)).result(limit()))
-    expect(error.message).toContain('scatter must return a list, an iterable or an async iterable of keys, got')
+    expect(error.message).toContain('scatter must return a list, an iterable, an async iterable or an item reader, got')
     expect(calls).toBe(1)
   })
 
