@@ -339,7 +339,7 @@ function takeError(
   }
   const waitMs =
     error.outcome === 'handed_back'
-      ? 0
+      ? (error.retryAfterMs ?? 0)
       : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
   return leaseAgain(context, barrier, index, behind, fact.timeMs, waitMs)
 }

@@ -31,6 +31,7 @@ export {
   type ValueOf,
 } from './define/asset.ts'
 export type { Duration } from './define/duration.ts'
+export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, pipeline } from './define/pipeline.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'

@@ -37,6 +37,24 @@ export type RetrySpec = z.infer<typeof retryOptions>
 export const failureThreshold = z.union([z.object({ fraction: z.number().min(0).max(1) }), z.object({ count })])
 export type FailureThreshold = z.infer<typeof failureThreshold>
 
+/** Neither `bucket` nor `perKey`: the limit is the scatter's own. `perKey`: the worker's code makes the name of the key. */
+const bucketName = { bucket: z.string().optional(), perKey: z.boolean().optional() }
+export const rateLimitSpec = z.object({
+  shape: z.enum(['window', 'smooth']),
+  limit: z.int().min(1),
+  periodMs: z.number().positive(),
+  burst: z.int().min(1),
+  ...bucketName,
+})
+export type RateLimitSpec = z.infer<typeof rateLimitSpec>
+export const slotsSpec = z.object({
+  max: z.int().min(1),
+  weight: z.int().min(1),
+  leaseMs: z.number().positive(),
+  ...bucketName,
+})
+export type SlotsSpec = z.infer<typeof slotsSpec>
+
 /** There when the asset scatters: how its instances run. Defaults are those of logs that were written before an option was there. */
 export const scatterSpec = z.object({
   maxConcurrent: z.int().min(1).optional(),
@@ -49,6 +67,8 @@ export const scatterSpec = z.object({
   queue: token.optional(),
   priority: z.int().min(0).max(3).optional(),
   duplicates: z.enum(['error', 'drop', 'allow']).default('allow'),
+  rateLimit: rateLimitSpec.optional(),
+  slots: slotsSpec.optional(),
 })
 export type ScatterSpec = z.infer<typeof scatterSpec>
 
@@ -60,6 +80,7 @@ export const assetSpec = z.object({
   priority: z.int().min(0).max(3),
   timeoutMs: z.number().positive().optional(),
   retry: retryOptions,
+  slots: slotsSpec.optional(),
 })
 /** An asset as the engine knows it: graph and options, no code. */
 export type AssetSpec = z.infer<typeof assetSpec>

@@ -297,6 +297,7 @@ export class Flow {
     topology: Topology
     clock: ServerClock
     io: Io
+    limiter: Limiter
     logger: Logger
     logOf: (p: number) => Appender
     workOf: (p: number) => Appender
@@ -306,6 +307,7 @@ export class Flow {
       topology: this.#topology,
       clock: this.#clock,
       io: this.#io,
+      limiter: this.limiter,
       logger: this.#logger,
       logOf: this.#logOf,
       workOf: this.#workOf,

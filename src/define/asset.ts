@@ -2,11 +2,12 @@
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
-import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
 import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
+import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
+import { refuseUnknown } from './unknown.ts'
 
 /**
  * What a worker gives to user code as `ctx.resources`: database pools, API clients. Empty here; a project declares its own:
@@ -61,7 +62,7 @@ export type Gathered<K, I, F extends FailureMode> =
   | (F extends 'partial' ? ScatterFailure<K> : never)
 
 /** How the instances of a scatter run. Queue, priority and retry are those of the asset unless said otherwise. */
-export interface InstanceOptions<F extends FailureMode = FailureMode> {
+export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknown> {
   /**
    * How many instances of this scatter run at a time, over all workers and hosts; 1 to 2,048. Default: as many as workers have room for. Enforced by the server: a
    * worker that is taken for dead (see `ackWait`) and is not may for that time run one instance more.
@@ -92,6 +93,10 @@ export interface InstanceOptions<F extends FailureMode = FailureMode> {
   readonly totalTimeout?: Duration
   /** Keys that stand for the same thing (see `scatterKeyHash`): `error` (default) fails the scatter and lists them; `drop` keeps the first of each. `allow` keeps all. */
   readonly duplicates?: 'error' | 'drop' | 'allow'
+  /** How fast instances start, over all workers: `[10, 'second']`, or with a bucket that others share. Default: as fast as they can. */
+  readonly rateLimit?: RateLimit<K>
+  /** Slots that each instance holds while it runs, in place of those of the asset. */
+  readonly slots?: SlotsSettings<K>
 }
 
 export interface RetryOptions {
@@ -114,6 +119,11 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
   /** Longest time for one execution; of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is aborted and the attempt has failed. */
   readonly timeout?: Duration
   readonly retry?: RetryOptions
+  /**
+   * Slots that each execution holds while it runs, over all processes: `{ bucket: 'gpu', max: 4 }`. Of a scatter: each instance. Not held by the scatter function and the
+   * gather, nor while it waits at a gate.
+   */
+  readonly slots?: SlotsSettings<unknown> & { readonly bucket: string }
   /** Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default `nats`. */
   readonly io?: string
 }
@@ -136,6 +146,8 @@ export interface Definition {
   readonly dependsOn: readonly AnyAsset[]
   readonly spec: AssetSpec
   readonly io: string
+  /** Of `execute`, also of each instance. */
+  readonly limits?: Limits
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
   gather?(
@@ -151,7 +163,7 @@ export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOp
 
 export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode>
   extends CommonOptions<D> {
-  readonly scatterOptions?: InstanceOptions<F>
+  readonly scatterOptions?: InstanceOptions<F, NoInfer<K>>
   /**
    * The keys, one for each instance: a list, any iterable or async iterable, or an item reader (`flowstone/items`), which a later attempt goes on with where the one
    * before it was. Called once an attempt; an empty one closes the scatter as completed.
@@ -174,6 +186,7 @@ const ALLOWED = [
   'timeout',
   'retry',
   'io',
+  'slots',
   'execute',
   'scatter',
   'scatterOptions',
@@ -203,7 +216,7 @@ export function asset<const N extends string, const D extends readonly AnyAsset[
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
-    Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions },
+    Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions<FailureMode, never> },
 ): AnyAsset {
   checkName('asset name', name)
   const at = `asset ${name}`
@@ -229,10 +242,22 @@ export function asset(
   const names = dependsOn.map((dependency) => dependency.name)
   const twice = names.find((dependency, i) => names.indexOf(dependency) !== i)
   if (twice !== undefined) throw new InvalidError(`${at}: dependsOn names ${twice} twice`)
+  const rate = options.scatterOptions?.rateLimit
+  const paced = rate === undefined ? undefined : parseRateLimit(`${at}: scatterOptions: rateLimit`, rate)
+  const slots = options.slots === undefined ? undefined : parseSlots(`${at}: slots`, options.slots)
+  const own = options.scatterOptions?.slots
+  const ownSlots = own === undefined ? undefined : parseSlots(`${at}: scatterOptions: slots`, own)
+  const held = ownSlots ?? slots
+  const scatterSpec = options.scatter && {
+    ...parseInstanceOptions(at, options.scatterOptions ?? {}),
+    ...(paced ? { rateLimit: paced.spec } : {}),
+    ...(held ? { slots: held.spec } : {}),
+  }
   const spec: AssetSpec = {
     name,
     dependsOn: names,
-    ...(options.scatter ? { scatter: parseInstanceOptions(at, options.scatterOptions ?? {}) } : {}),
+    ...(scatterSpec ? { scatter: scatterSpec } : {}),
+    ...(slots ? { slots: slots.spec } : {}),
     queue: checkName(`${at}: queue`, options.queue ?? 'default'),
     priority: parsePriority(`${at}: priority`, options.priority),
     ...(options.timeout === undefined
@@ -245,6 +270,9 @@ export function asset(
     dependsOn,
     spec,
     io: options.io ?? 'nats',
+    ...(paced || held
+      ? { limits: { ...(paced ? { rate: paced.limit } : {}), ...(held ? { slots: held.limit } : {}) } }
+      : {}),
     execute,
     ...(scatter ? { scatter } : {}),
     ...(gather ? { gather } : {}),
@@ -272,6 +300,8 @@ const INSTANCE_ALLOWED = [
   'timeout',
   'totalTimeout',
   'duplicates',
+  'rateLimit',
+  'slots',
 ]
 const MAX_CONCURRENT = 2048
 const INSTANCE_TIMEOUT_MS = 30 * 60_000
@@ -280,7 +310,7 @@ const TOTAL_MAX_MS = 365 * 86_400_000
 /** What a timer in a process can hold. */
 const TIMER_MAX_MS = 2 ** 31 - 1
 
-function parseInstanceOptions(asset: string, options: InstanceOptions): ScatterSpec {
+function parseInstanceOptions(asset: string, options: InstanceOptions<FailureMode, never>): ScatterSpec {
   const at = `${asset}: scatterOptions`
   refuseUnknown(at, options, INSTANCE_ALLOWED)
   const { failureThreshold = 0, queue, priority, timeout, totalTimeout } = options
@@ -341,15 +371,6 @@ function oneOf<const T extends string>(field: string, value: string, allowed: re
   const found = allowed.find((candidate) => candidate === value)
   if (found !== undefined) return found
   throw new InvalidError(`${field} must be one of ${allowed.join(', ')}, got ${JSON.stringify(value)}`)
-}
-
-function refuseUnknown(at: string, options: object, allowed: readonly string[]): void {
-  for (const key of Object.keys(options)) {
-    if (!allowed.includes(key))
-      throw new InvalidError(
-        `${at}: there is no option ${key}${nearest(key, allowed)}; allowed are ${allowed.join(', ')}`,
-      )
-  }
 }
 
 function parsePriority(field: string, value: unknown): number {

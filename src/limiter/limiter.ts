@@ -42,6 +42,8 @@ export interface TakeOptions extends CheckOptions {
   readonly maxWait?: Duration
   /** Ends the wait with the signal's reason; the place in the queue is given back. */
   readonly signal?: AbortSignal
+  /** Called when its turn is not at once, with the milliseconds until it. */
+  readonly onWait?: (waitMs: number) => void
 }
 
 export interface RateStatus {
@@ -194,6 +196,16 @@ export class Limiter {
   }
 
   /**
+   * Waits for a slot, as `withSlot` does, and gives it to be released by the caller.
+   */
+  async takeSlot(bucket: string, max: number, options: WithSlotOptions = {}): Promise<Slot> {
+    const wish = slotWish('takeSlot', bucket, max, options, options.maxWait ?? SLOT_MAX_WAIT)
+    const slot = await this.#slots.acquire({ ...wish, waits: true, signal: options.signal })
+    if (slot === 'at_capacity') throw new FlowStoneError('internal', 'one that waits was told that there is no room')
+    return slot
+  }
+
+  /**
    * Waits for a slot, runs `fn` with it, and gives it back, also when `fn` throws. Processes are served in the order of their coming. When the slot is lost meanwhile, or
    * `signal` is aborted, the signal that `fn` gets is, and `withSlot` throws at once: FlowStoneError `slot_lost`, or the signal's reason. Of fencing, see `acquireSlot`.
    */
@@ -204,9 +216,7 @@ export class Limiter {
     options: WithSlotOptions = {},
   ): Promise<T> {
     const { signal } = options
-    const wish = slotWish('withSlot', bucket, max, options, options.maxWait ?? SLOT_MAX_WAIT)
-    const slot = await this.#slots.acquire({ ...wish, waits: true, signal })
-    if (slot === 'at_capacity') throw new FlowStoneError('internal', 'one that waits was told that there is no room')
+    const slot = await this.takeSlot(bucket, max, options)
     try {
       const both = signal ? AbortSignal.any([signal, slot.signal]) : slot.signal
       return await unlessAborted(both, fn(slot, both))
@@ -280,7 +290,7 @@ function wishOf(call: string, bucket: string, option: RateOption, options: TakeO
   const at = `limiter.${call} of ${bucket}`
   const rate = parseRate(`${at}: rate`, option)
   const n = wholeNumber(`${at}: n`, options.n ?? 1, rate.burst)
-  const { onUnreachable = 'closed', signal } = options
+  const { onUnreachable = 'closed', signal, onWait } = options
   return {
     bucket,
     rate,
@@ -288,6 +298,7 @@ function wishOf(call: string, bucket: string, option: RateOption, options: TakeO
     maxWaitMs: waitMs(`${at}: maxWait`, options.maxWait ?? maxWait),
     signal,
     onUnreachable,
+    onWait,
   }
 }
 

@@ -30,7 +30,7 @@ const PERIOD_MAX_MS = 365 * 86_400_000
 const BUCKET_MAX = 256
 
 /** Throws InvalidError that names `field` and what is wrong with it. */
-export function parseRate(field: string, option: RateOption): Rate {
+export function parseRate(field: string, option: RateOption, usual: Rate['shape'] = 'window'): Rate {
   const given: unknown = option
   if (!Array.isArray(given) && (typeof given !== 'object' || given === null))
     throw new InvalidError(`${field} must be [60, 'minute'] or { limit: 60, per: 'minute' }, got ${say(given)}`)
@@ -41,11 +41,10 @@ export function parseRate(field: string, option: RateOption): Rate {
   const periodMs = (typeof per === 'string' ? PER_MS[per] : undefined) ?? parsePeriod(`${field}: per`, per)
   if (shape !== undefined && shape !== 'window' && shape !== 'smooth')
     throw new InvalidError(`${field}: shape must be window or smooth, got ${say(shape)}`)
-  if (shape !== 'smooth' && burst === undefined && shape !== undefined)
-    return { shape: 'window', limit: limitOk, periodMs, burst: limitOk }
-  if (shape === 'window')
+  if (shape === 'window' && burst !== undefined)
     throw new InvalidError(`${field}: burst goes with shape smooth; a window lets its whole limit through at once`)
-  if (shape === undefined && burst === undefined) return { shape: 'window', limit: limitOk, periodMs, burst: limitOk }
+  if ((shape ?? (burst === undefined ? usual : 'smooth')) === 'window')
+    return { shape: 'window', limit: limitOk, periodMs, burst: limitOk }
   return { shape: 'smooth', limit: limitOk, periodMs, burst: wholeNumber(`${field}: burst`, burst ?? 1, limitOk) }
 }
 

@@ -21,6 +21,7 @@ export interface Wish {
   readonly maxWaitMs: number
   readonly signal: AbortSignal | undefined
   readonly onUnreachable: 'closed' | 'open'
+  readonly onWait: ((waitMs: number) => void) | undefined
 }
 
 export type CheckResult =
@@ -88,6 +89,7 @@ export class Rates {
         case 'granted':
           return
         case 'reserved':
+          wish.onWait?.(told.atMs - clock.atLeast())
           try {
             await untilServerTime(clock, told.atMs, signal)
           } catch (reason) {
@@ -99,6 +101,7 @@ export class Rates {
           lapses += 1
           break
         case 'far':
+          wish.onWait?.(told.waitMs)
           await sleep(told.waitMs, signal)
           break
         case 'refused': {

@@ -10,9 +10,11 @@ import { type AssetName, assetName, parseRunId, type RunId } from '../../streams
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
 import type { AnyAsset } from '../define/asset.ts'
+import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/dispatch.ts'
 import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
+import { ComeAgain, runLimited } from './limits.ts'
 import { failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, type WorkerShared } from './shared.ts'
 import type { Turn } from './slots.ts'
@@ -58,11 +60,11 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     else report.failure(index, nowMs - begunMs, failureOf(thrown))
   }
   /** A promise only where there is something to wait for. */
-  const runOne = (index: number): undefined | Promise<void> => {
+  const runOne = (index: number, parent = signal): undefined | Promise<void> => {
     const begunMs = nowMs
     try {
       const key = slab.keys[index - slab.offset]
-      const value = runCode(signal, task.timeoutMs, (inner) =>
+      const value = runCode(parent, task.timeoutMs, (inner) =>
         asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index), deps),
       )
       const pending = isThenable(value)
@@ -72,6 +74,23 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     } catch (thrown) {
       fail(index, begunMs, thrown)
       return undefined
+    }
+  }
+
+  const { limits } = asset.definition
+  const ownBucket = `scatter:${task.run}.${asset.name}`
+  /** As `runOne`, once the limits let it; gives its local slot back itself. */
+  const runLimitedOne = async (limits: Limits, index: number): Promise<void> => {
+    const { limiter, waiters } = shared
+    const key = slab.keys[index - slab.offset]
+    try {
+      await runLimited({ limits, limiter, waiters, local: slots, key, ownBucket, signal }, (inner) => {
+        nowMs = performance.now()
+        return runOne(index, inner)
+      })
+    } catch (thrown) {
+      if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
+      else fail(index, performance.now(), thrown)
     }
   }
 
@@ -114,11 +133,11 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       if (held.paused) handBack()
       // Handed back, perhaps while a slot was on its way here.
       if (next >= end) break
-      const pending = runOne(next++)
+      const pending = limits ? runLimitedOne(limits, next++) : runOne(next++)
       if (pending) {
         hasSlot = false
         const one = pending.finally(() => {
-          slots.give()
+          if (!limits) slots.give()
           running.delete(one)
         })
         running.add(one)
@@ -233,6 +252,13 @@ class Report {
     ])
     this.#add(index, ms, null)
     this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
+  }
+
+  /** Not begun: its turn is not near. */
+  comeAgain(index: number, thrown: ComeAgain): void {
+    const { code, message, delayMs } = thrown
+    const retryAfterMs = Math.ceil(delayMs)
+    this.failure(index, 0, { outcome: 'handed_back', error: { code, message }, retryAfterMs, thrown })
   }
 
   /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */

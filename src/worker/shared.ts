@@ -3,10 +3,12 @@ import type { Names } from '../../streams/subjects.ts'
 import type { Task } from '../../streams/tasks.ts'
 import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../define/asset.ts'
 import type { Io } from '../io/manager.ts'
+import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
+import type { LimitWaiters } from './limits.ts'
 import type { Slots } from './slots.ts'
 import type { Values } from './values.ts'
 
@@ -20,6 +22,8 @@ export interface WorkerShared {
   readonly logger: Logger
   readonly resources: Resources
   readonly slots: Slots
+  readonly limiter: Limiter
+  readonly waiters: LimitWaiters
   readonly logOf: (p: number) => Appender
   readonly workOf: (p: number) => Appender
 }

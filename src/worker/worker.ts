@@ -13,6 +13,7 @@ import type { AnyAsset, Resources } from '../define/asset.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { Io } from '../io/manager.ts'
+import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -23,6 +24,7 @@ import { reportLost, runAttempt } from './attempt.ts'
 import { HandBack, Held } from './held.ts'
 import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
+import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
 import { type Delivery, Puller } from './puller.ts'
 import type { WorkerShared } from './shared.ts'
 import { Slots } from './slots.ts'
@@ -55,6 +57,7 @@ interface WorkerParts {
   readonly topology: Topology
   readonly clock: ServerClock
   readonly io: Io
+  readonly limiter: Limiter
   readonly logger: Logger
   readonly logOf: (p: number) => Appender
   readonly workOf: (p: number) => Appender
@@ -91,7 +94,7 @@ export class Worker {
   readonly #alone = new Alone()
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
-    const { connection, topology, clock, io, logger, logOf, workOf } = parts
+    const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
     const concurrency = options.concurrency ?? 10
     if (!Number.isInteger(concurrency) || concurrency < 1)
       throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
@@ -117,6 +120,8 @@ export class Worker {
       logger,
       resources: options.resources ?? {},
       slots,
+      limiter,
+      waiters: new LimitWaiters(concurrency),
       logOf,
       workOf,
     }
@@ -382,6 +387,11 @@ export class Worker {
     }
     const { slots } = this.#shared
     if (!slots.tryTake()) await slots.turn().granted
+    const { limits } = asset.definition
+    if (limits && task.kind === 'execute') {
+      await runLimitedAttempt(this.#shared, held, limits, () => runAttempt(this.#shared, held, task, asset))
+      return
+    }
     try {
       await runAttempt(this.#shared, held, task, asset)
     } finally {
@@ -429,6 +439,10 @@ export class Worker {
     if (error instanceof NotOurs) return
     if (error instanceof NotBegun) {
       await this.#putBack(held.delivery, 0)
+      return
+    }
+    if (error instanceof ComeAgain) {
+      await this.#putBack(held.delivery, error.delayMs)
       return
     }
     if (error instanceof OtherVersion) {

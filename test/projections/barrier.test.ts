@@ -180,6 +180,21 @@ describe('failures', () => {
     expect(leasesOn(sim).at(-1)).toMatchObject({ lease: '0-1-3', attempt: 1 })
   })
 
+  it('what is handed back because a limit has no room for it is leased again when it may have, and costs no attempt', () => {
+    const sim = scattered([2], { retry: { maxAttempts: 1, backoffMinMs: 0, backoffMaxMs: 0 } })
+    const back = outcomes('0-2-1', [
+      [0, 'ok'],
+      [1, 'handed_back'],
+    ])
+    for (const [, error] of back.data.errors ?? []) error.retryAfterMs = 700
+    const nowMs = sim.nowMs
+    sim.apply(back)
+    expect(leasesOn(sim).at(-1)).toMatchObject({ lease: '1-2-2', attempt: 1 })
+    expect(barrierOf(sim)?.leases['1-2-2']?.dueMs).toBe(nowMs + 700)
+    sim.apply(outcomes('1-2-2', [[1, 'ok']]))
+    expect(closedOf(sim)).toMatchObject([{ status: 'completed', succeeded: 2, failed: 0 }])
+  })
+
   it('an instance that kills its worker fails alone, after maxAttempts, and its neighbours succeed', () => {
     const sim = scattered([8])
     const [wide] = leasesOn(sim)

@@ -1,0 +1,184 @@
+/**
+ * Limits at the start of user code: slots and rates that hold over all workers. Code waits for them without a local slot, so that what waits keeps nothing else from running;
+ * and not for long, nor too many at a time: the rest goes back to the queue until its turn may have come. So a worker that dies takes little with it, and instances of a slow
+ * bucket do not stand in the way of another one's.
+ */
+import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
+import type { Limits } from '../define/limits.ts'
+import type { Limiter } from '../limiter/limiter.ts'
+import { lateMs } from '../limiter/rate-bucket.ts'
+import type { Slot } from '../limiter/slot.ts'
+import { NotBegun } from './alone.ts'
+import { HandBack, type Held } from './held.ts'
+import type { Slots } from './slots.ts'
+
+/** A turn within this time is waited for here, without a local slot. */
+const HOLD_MS = 5000
+/** So short a wait is not worth giving the local slot up. */
+const BRIEF_MS = 20
+const BACK_MIN_MS = 100
+const BACK_MAX_MS = 60_000
+/** How long what needs a slot stays away when too many wait here. */
+const SLOT_BACK_MS = 2000
+/** NATS did not answer: that is no fault of the code. */
+const UNREACHABLE_MS = 1000
+const LAPSES_MAX = 2
+const WAITING_MIN = 32
+
+/** Nothing was run: to be tried again in a while. */
+export class ComeAgain extends FlowStoneError {
+  readonly delayMs: number
+
+  constructor(bucket: string, delayMs: number) {
+    super('limited', `limit ${bucket} has no room for it yet`)
+    this.delayMs = delayMs
+  }
+}
+
+/** Counts what waits in this process. */
+export class LimitWaiters {
+  readonly #most: number
+  #count = 0
+
+  constructor(concurrency: number) {
+    this.#most = Math.max(WAITING_MIN, 4 * concurrency)
+  }
+
+  get isFull(): boolean {
+    return this.#count >= this.#most
+  }
+
+  async wait<T>(waiting: () => Promise<T>): Promise<T> {
+    this.#count += 1
+    try {
+      return await waiting()
+    } finally {
+      this.#count -= 1
+    }
+  }
+}
+
+export interface LimitedStart {
+  readonly limits: Limits
+  readonly limiter: Limiter
+  readonly waiters: LimitWaiters
+  readonly local: Slots
+  readonly key: unknown
+  /** The bucket of a rate that names none. */
+  readonly ownBucket: string
+  readonly signal: AbortSignal
+}
+
+/**
+ * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost. Begins with a local slot in hand, ends with none. Throws ComeAgain when it was
+ * not run because its turn is too far off.
+ */
+export async function runLimited(start: LimitedStart, code: (signal: AbortSignal) => unknown): Promise<void> {
+  const place = new LocalPlace(start.local)
+  let slot: Slot | undefined
+  try {
+    slot = await takeSlot(start, place)
+    await takeTurn(start, place)
+    start.signal.throwIfAborted()
+    await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
+  } finally {
+    place.leave()
+    await slot?.release()
+  }
+}
+
+/** The same for an attempt of a plain asset, which is aborted when its slot is lost. */
+export async function runLimitedAttempt(
+  shared: { readonly limiter: Limiter; readonly waiters: LimitWaiters; readonly slots: Slots },
+  held: Held,
+  limits: Limits,
+  run: () => Promise<void>,
+): Promise<void> {
+  const { limiter, waiters, slots: local } = shared
+  const { signal } = held.abort
+  const { run: runId, asset } = held.task
+  const start = { limits, limiter, waiters, local, key: undefined, ownBucket: `${runId}.${asset}`, signal }
+  let begun = false
+  try {
+    await runLimited(start, async (both) => {
+      begun = true
+      const onAbort = (): void => held.abort.abort(both.reason)
+      both.addEventListener('abort', onAbort, { once: true })
+      await run().finally(() => both.removeEventListener('abort', onAbort))
+    })
+  } catch (error) {
+    if (begun || !signal.aborted) throw error
+    // It never began: what was cancelled has ended, and what stops hands it back.
+    if (signal.reason instanceof HandBack) throw new NotBegun()
+  }
+}
+
+async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | undefined> {
+  const { limits, limiter, waiters, key, signal } = start
+  if (!limits.slots) return undefined
+  const { max, weight, leaseMs: lease } = limits.slots
+  const bucket = limits.slots.bucketOf(key)
+  const at = await limiter.acquireSlot(bucket, max, { weight, lease }).catch((error: unknown) => {
+    throw isUnreachable(error) ? new ComeAgain(bucket, UNREACHABLE_MS) : error
+  })
+  if (at !== 'at_capacity') return at
+  place.leave()
+  if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
+  const options = { weight, lease, signal, maxWait: Number.POSITIVE_INFINITY }
+  return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
+}
+
+async function takeTurn(start: LimitedStart, place: LocalPlace): Promise<void> {
+  const { limits, limiter, waiters, key, ownBucket, signal } = start
+  if (!limits.rate) {
+    await place.enter()
+    return
+  }
+  const { rate, option } = limits.rate
+  const bucket = limits.rate.bucketOf?.(key) ?? ownBucket
+  for (let lapses = 0; ; lapses++) {
+    const maxWait = waiters.isFull ? BRIEF_MS : HOLD_MS
+    const onWait = (waitMs: number): void => {
+      if (waitMs > BRIEF_MS) place.leave()
+    }
+    try {
+      await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal, onWait }))
+    } catch (error) {
+      if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
+      if (!(error instanceof RateLimitedError)) throw error
+      // Before its turn may come, and not with all the others.
+      const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2)
+      throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
+    }
+    const turnMs = performance.now()
+    await place.enter()
+    // No local slot was free when its turn came: by now it would be a burst.
+    if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+  }
+}
+
+function isUnreachable(error: unknown): boolean {
+  return error instanceof FlowStoneError && error.code === 'unreachable'
+}
+
+/** One local slot, that is in hand or not. */
+class LocalPlace {
+  readonly #local: Slots
+  #inHand = true
+
+  constructor(local: Slots) {
+    this.#local = local
+  }
+
+  leave(): void {
+    if (!this.#inHand) return
+    this.#inHand = false
+    this.#local.give()
+  }
+
+  async enter(): Promise<void> {
+    if (this.#inHand) return
+    if (!this.#local.tryTake()) await this.#local.turn().granted
+    this.#inHand = true
+  }
+}

@@ -1,0 +1,240 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, InvalidError, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(async () => {
+  await server.stop()
+})
+
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i)
+
+/** More workers for the stage, each on a connection of its own, as other processes have. */
+async function moreWorkers(stage: Stage, all: Parameters<typeof openStage>[1], concurrency = 10): Promise<void> {
+  for (let i = 0; i < 2; i++) await (await stage.connect()).worker(all, { concurrency })
+}
+
+/** Most of these times in any stretch of so many milliseconds. */
+function most(times: readonly number[], stretchMs: number): number {
+  const sorted = times.toSorted((a, b) => a - b)
+  return Math.max(...sorted.map((from) => sorted.filter((time) => time >= from && time < from + stretchMs).length))
+}
+
+/** Waits without keeping anything else in this process from its turn. */
+async function pause(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms))
+}
+
+describe('rateLimit of a scatter', () => {
+  it('spaces starts evenly over all workers, and every instance runs', async () => {
+    const starts: { at: number; worker: string }[] = []
+    const paced = asset('paced', {
+      scatterOptions: { rateLimit: [25, 'second'] },
+      scatter: () => range(50),
+      execute: ({ index, run }) => {
+        starts.push({ at: performance.now(), worker: run })
+        return index
+      },
+    })
+    const all = pipeline('paced', [paced])
+    await using stage = await openStage(server.url, all)
+    await moreWorkers(stage, all)
+    const run = await stage.flow.materialize(paced)
+    expect(await run.result()).toHaveLength(50)
+    const times = starts.map(({ at }) => at)
+    expect(times).toHaveLength(50)
+    // One each 40 ms: timers are a little late, and never early.
+    expect(Math.max(...times) - Math.min(...times)).toBeGreaterThanOrEqual(49 * 40 - 20)
+    expect(most(times, 1000)).toBeLessThanOrEqual(26)
+    expect(most(times, 200)).toBeLessThanOrEqual(8)
+    expect(Math.max(...times) - Math.min(...times)).toBeLessThan(49 * 40 * 3)
+  })
+
+  it('is shared by the name of its bucket: with other scatters, and with who asks the limiter', async () => {
+    const starts: number[] = []
+    const rateLimit = { bucket: 'openai', limit: 10, per: '600ms' } as const
+    const one = asset('one', {
+      scatterOptions: { rateLimit },
+      scatter: () => range(15),
+      execute: () => starts.push(performance.now()),
+    })
+    const two = asset('two', {
+      scatterOptions: { rateLimit },
+      scatter: () => range(15),
+      execute: () => starts.push(performance.now()),
+    })
+    const all = pipeline('shared', [one, two])
+    await using stage = await openStage(server.url, all)
+    await moreWorkers(stage, all)
+    const runs = await Promise.all([stage.flow.materialize(one), stage.flow.materialize(two)])
+    let taken = 0
+    while (taken < 5) {
+      await stage.flow.limiter.take('openai', { limit: 10, per: '600ms' })
+      starts.push(performance.now())
+      taken += 1
+    }
+    for (const run of runs) expect(await run.result()).toHaveLength(15)
+    expect(starts).toHaveLength(35)
+    // A stretch that is shorter by what a start may come late behind its grant.
+    expect(most(starts, 450)).toBeLessThanOrEqual(10)
+    expect(Math.max(...starts) - Math.min(...starts)).toBeGreaterThanOrEqual(3 * 600 - 100)
+  })
+
+  it('by key: a slow host does not hold up the others, even if its keys come first', async () => {
+    const done: string[] = []
+    const pages = [...range(30).map((i) => `slow/${i}`), ...range(10).map((i) => `quick-${i % 5}/${i}`)]
+    const crawl = asset('crawl', {
+      scatter: () => pages.map((url) => ({ url })),
+      scatterOptions: {
+        rateLimit: { bucket: (key) => `host:${key.url.split('/')[0]}`, limit: 10, per: 'second', shape: 'smooth' },
+      },
+      execute: ({ scatterKey }) => {
+        done.push(scatterKey.url)
+        return scatterKey.url
+      },
+    })
+    const all = pipeline('crawl', [crawl])
+    await using stage = await openStage(server.url, all, { worker: { concurrency: 4 } })
+    const run = await stage.flow.materialize(crawl)
+    await until('all of the quick hosts are done', () => done.filter((url) => url.startsWith('quick')).length === 10)
+    expect(done.filter((url) => url.startsWith('slow')).length).toBeLessThan(20)
+    expect(await run.result()).toHaveLength(40)
+  })
+
+  it('keeps no room from other work while it waits', async () => {
+    const slow = asset('slow', {
+      scatterOptions: { rateLimit: [1, 'second'] },
+      scatter: () => range(200),
+      execute: ({ index }) => index,
+    })
+    const quick = asset('quick', { execute: () => 'done' })
+    const all = pipeline('room', [slow, quick])
+    await using stage = await openStage(server.url, all, { worker: { concurrency: 2 } })
+    const waits = await stage.flow.materialize(slow)
+    const bucket = `scatter:${waits.id}.slow`
+    await until('it waits', async () => ((await stage.flow.limiter.status(bucket)).rate?.waiting ?? 0) > 0)
+    const startedMs = performance.now()
+    for (let i = 0; i < 5; i++)
+      expect(await (await stage.flow.materialize(quick, { key: `${i}` })).result()).toBe('done')
+    expect(performance.now() - startedMs).toBeLessThan(5000)
+    const status = await stage.flow.scatter.status(`${waits.id}.slow`)
+    expect(status.failed).toBe(0)
+    await waits.cancel()
+  })
+
+  it('ends at once when it is cancelled, and counts no attempt for what never began', async () => {
+    const attempts: number[] = []
+    const slow = asset('slow', {
+      retry: { maxAttempts: 1 },
+      scatterOptions: { rateLimit: [20, 'second'], maxConcurrent: 3 },
+      scatter: () => range(30),
+      execute: ({ attempt }) => attempts.push(attempt),
+    })
+    const all = pipeline('cancelled', [slow])
+    await using stage = await openStage(server.url, all)
+    await moreWorkers(stage, all)
+    expect(await (await stage.flow.materialize(slow)).result()).toHaveLength(30)
+    expect(new Set(attempts)).toEqual(new Set([1]))
+    const run = await stage.flow.materialize(slow, { key: 'second' })
+    await until('it has begun', () => attempts.length > 31)
+    await run.cancel()
+    await until('nothing of it is in hand', () => stage.worker?.busy === 0)
+    const begun = attempts.length
+    await pause(300)
+    expect(attempts.length).toBe(begun)
+  })
+})
+
+describe('slots', () => {
+  it('are held by instances while they run, over all workers, by weight, and all run', async () => {
+    let held = 0
+    let peak = 0
+    const train = asset('train', {
+      slots: { bucket: 'gpu', max: 4, weight: 2 },
+      scatter: () => range(30),
+      execute: async ({ index }) => {
+        held += 2
+        peak = Math.max(peak, held)
+        await pause(15)
+        held -= 2
+        return index
+      },
+    })
+    const all = pipeline('train', [train])
+    await using stage = await openStage(server.url, all)
+    await moreWorkers(stage, all)
+    expect(await (await stage.flow.materialize(train)).result()).toHaveLength(30)
+    expect(peak).toBe(4)
+    expect((await stage.flow.limiter.status('gpu')).slots).toMatchObject({ count: 0, waiting: 0 })
+  })
+
+  it('are held by plain assets too, and given back when those fail', async () => {
+    let held = 0
+    let peak = 0
+    const plain = asset('plain', {
+      slots: { bucket: 'one', max: 1 },
+      retry: { maxAttempts: 2, backoff: '10ms' },
+      execute: async ({ attempt }) => {
+        held += 1
+        peak = Math.max(peak, held)
+        await pause(10)
+        held -= 1
+        if (attempt === 1) throw new Error('once more')
+        return attempt
+      },
+    })
+    const all = pipeline('plain', [plain])
+    await using stage = await openStage(server.url, all)
+    await moreWorkers(stage, all)
+    const runs = await Promise.all(range(8).map((i) => stage.flow.materialize(plain, { key: `${i}` })))
+    expect(await Promise.all(runs.map((run) => run.result()))).toEqual(range(8).map(() => 2))
+    expect(peak).toBe(1)
+  })
+
+  it('abort what runs when they are lost, and it is tried again', async () => {
+    const reasons: unknown[] = []
+    const work = asset('work', {
+      scatterOptions: {
+        slots: { bucket: (key) => `lost-${key}`, max: 1, lease: '600ms' },
+        retry: { maxAttempts: 2, backoff: '10ms' },
+      },
+      scatter: () => ['a'],
+      execute: ({ signal, attempt }) =>
+        attempt > 1
+          ? attempt
+          : new Promise<number>(() => {
+              signal.addEventListener('abort', () => reasons.push(signal.reason))
+            }),
+    })
+    await using stage = await openStage(server.url, pipeline('lost', [work]))
+    const run = await stage.flow.materialize(work)
+    await until('it runs', async () => (await stage.flow.limiter.status('lost-a')).slots?.count === 1)
+    await stage.flow.limiter.reset('lost-a')
+    expect(await run.result()).toEqual([{ key: 'a', value: 2 }])
+    expect(reasons).toMatchObject([{ code: 'slot_lost' }])
+  })
+})
+
+describe('the options', () => {
+  it.each([
+    [{ rateLimit: [0, 'second'] }, /rateLimit: limit must be a whole number from 1/],
+    [{ rateLimit: { limit: 5, per: 'minute', bucket: '' } }, /rateLimit: bucket must be text/],
+    [
+      { rateLimit: { limit: 5, per: 'minute', buckets: 'a' } },
+      /rateLimit: there is no option buckets; did you mean bucket/,
+    ],
+    [{ slots: { max: 4 } }, /slots: bucket must be text/],
+    [{ slots: { bucket: 'gpu', max: 2, weight: 3 } }, /slots: weight must be a whole number from 1 to 2/],
+    [{ slots: { bucket: 'gpu', max: 2, lease: '1ms' } }, /slots: lease must be at least 500 ms/],
+  ])('%j are refused where they are declared', (scatterOptions, message) => {
+    const declare = (): unknown =>
+      Reflect.apply(asset, undefined, ['a', { scatter: () => [1], execute: () => 1, scatterOptions }])
+    expect(declare).toThrow(InvalidError)
+    expect(declare).toThrow(message)
+  })
+})
