@@ -36,6 +36,7 @@ import {
   fixedWindow,
   holderOf,
   instanceRetry,
+  keepPace,
   laneOf,
   leaseId,
   parseLeaseId,
@@ -164,6 +165,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   barrier.delayed = 0
   barrier.workers = {}
   delete barrier.paused
+  delete barrier.pace
   view.put(key, barrier)
   if (spec.scatter?.maxConcurrent === undefined) return []
   const lane = laneOf(run, spec)
@@ -279,6 +281,7 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
       commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
   }
   barrier.workers[data.worker] = fact.timeMs
+  keepPace(barrier, fact.timeMs)
   if (data.heldMs !== undefined && lease)
     adapt(barrier, lease, (lease.to ?? range.to) - range.from, data.heldMs, fact.timeMs, fixedWindow(context))
   return commands

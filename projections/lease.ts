@@ -101,6 +101,24 @@ export interface Behind {
   readonly lost?: true
 }
 
+/** How long a pace is measured. */
+export const PACE_MS = 5000
+
+/** The rate of late: each stretch of some seconds counts as much as all before it. */
+export function keepPace(barrier: BarrierState, nowMs: number): void {
+  const pace = barrier.pace ?? { sinceMs: barrier.startedMs, done: 0 }
+  barrier.pace = pace
+  const elapsedMs = nowMs - pace.sinceMs
+  if (elapsedMs < PACE_MS) return
+  const done = barrier.succeeded + barrier.failed
+  const perSecond = ((done - pace.done) / elapsedMs) * 1000
+  barrier.pace = {
+    sinceMs: nowMs,
+    done,
+    perSecond: pace.perSecond === undefined ? perSecond : (pace.perSecond + perSecond) / 2,
+  }
+}
+
 export function leaseOne(
   context: BarrierContext,
   barrier: BarrierState,

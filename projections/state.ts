@@ -141,6 +141,8 @@ export interface BarrierState {
   /** Milliseconds of a worker's wall time for an instance, smoothed. */
   perInstanceMs?: number
   workers: Record<string, number>
+  /** How many were done at a time not long ago, and how many a second ended before that, smoothed. */
+  pace?: { sinceMs: number; done: number; perSecond?: number }
   startedMs: number
   closedMs?: number
   error?: ErrorInfo

@@ -32,6 +32,24 @@ export interface TelemetryEvents {
     readonly instances: number
     readonly durationMs: number
   }
+  /** The first keys of a scatter are stored: it is open. */
+  'flowstone:scatter.start': ScatterEvent
+  /** All instances have ended, and no more of them failed than may. `failed` is more than 0 for a partial failure. */
+  'flowstone:scatter.complete': ScatterEndEvent
+  /** It failed: by its instances, its threshold, its time limit, or by itself. */
+  'flowstone:scatter.failed': ScatterEndEvent & { readonly error?: { readonly code: string; readonly message: string } }
+  /** It was cancelled, by itself or with its run. */
+  'flowstone:scatter.cancel': ScatterEndEvent
+  /** The results of a scatter are there, and its gather is due. */
+  'flowstone:scatter.gather_ready': ScatterEndEvent
+  /** An instance ended with a value. */
+  'flowstone:scatter.instance_complete': InstanceEvent
+  /** An attempt of an instance failed. `isLast`: it will not be tried again. */
+  'flowstone:scatter.instance_fail': InstanceEvent & {
+    readonly error: unknown
+    readonly outcome: string
+    readonly isLast: boolean
+  }
   /** An engine took over a log partition, at this sequence. */
   'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
   /** An engine stopped working on a partition, and stands by or ends. */
@@ -88,6 +106,30 @@ export interface MaterializationEvent {
   readonly partition?: string
 }
 
+export interface ScatterEvent {
+  readonly engine: string
+  readonly run: string
+  readonly asset: string
+}
+
+export interface ScatterEndEvent extends ScatterEvent {
+  readonly total?: number
+  readonly succeeded: number
+  readonly failed: number
+  /** From its first key to its end, by the server's clock. */
+  readonly durationMs: number
+}
+
+export interface InstanceEvent {
+  readonly worker: string
+  readonly run: string
+  readonly asset: string
+  readonly index: number
+  readonly key: unknown
+  readonly attempt: number
+  readonly durationMs: number
+}
+
 /** Names of all channels, for subscribers that want everything. */
 export const TELEMETRY_CHANNELS = [
   'flowstone:materialization.start',
@@ -96,6 +138,13 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:task.received',
   'flowstone:task.handed_back',
   'flowstone:lease.stop',
+  'flowstone:scatter.start',
+  'flowstone:scatter.complete',
+  'flowstone:scatter.failed',
+  'flowstone:scatter.cancel',
+  'flowstone:scatter.gather_ready',
+  'flowstone:scatter.instance_complete',
+  'flowstone:scatter.instance_fail',
   'flowstone:engine.active',
   'flowstone:engine.standby',
   'flowstone:engine.checkpoint',
@@ -112,6 +161,13 @@ const channels = new Map(TELEMETRY_CHANNELS.map((name) => [name, channel(name)])
 export function emit<N extends keyof TelemetryEvents>(name: N, event: TelemetryEvents[N]): void {
   const target = channels.get(name)
   if (target?.hasSubscribers) target.publish(event)
+}
+
+/** The channel itself, for the hot path: what an event says is put together only when `hasSubscribers`. */
+export function channelOf<N extends keyof TelemetryEvents>(
+  name: N,
+): { readonly hasSubscribers: boolean; publish(event: TelemetryEvents[N]): void } {
+  return channel(name)
 }
 
 /** What FlowStone writes its own words to. pino, winston and console fit. */

@@ -30,6 +30,8 @@ export interface Names {
   readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
   /** Core messages that say "look again": hints, never truth. */
   readonly note: (kind: NoteKind, id: string) => string
+  /** A core request to all workers of a pipeline: what are you doing? */
+  readonly rollCall: (pipeline: string) => string
 }
 
 export type NoteKind = 'run' | 'abort' | 'pause' | 'lane'
@@ -83,5 +85,6 @@ export function namesOf(namespace: string): Names {
     taskSchedule: (p, taskId) => `${ns}.work.${p}.later.${encodeToken(taskId)}`,
     taskConsumer: (pipeline, queue, priority) => `${pipeline}__${queue}__${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,
+    rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
   }
 }

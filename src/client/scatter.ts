@@ -1,7 +1,6 @@
 /** `flow.scatter`: look into a scatter and act on it, by id (`<run id>.<asset>`). */
 
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
-import { parseLeaseId } from '../../projections/lease.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
@@ -12,47 +11,10 @@ import { factEntry } from '../engine/dispatch.ts'
 import { readDoc } from '../engine/store.ts'
 import { leaderGet } from '../log/nats.ts'
 import { type AnyResult, readResults } from '../worker/gather.ts'
+import { callRoll } from '../worker/roll-call.ts'
 import { Values } from '../worker/values.ts'
 import { Run, type RunDeps } from './run.ts'
-
-export interface ScatterStatus {
-  readonly id: string
-  readonly status: BarrierState['status']
-  /** Unknown until the scatter function has given all its keys. */
-  readonly total: number | undefined
-  /** Keys stored so far. */
-  readonly stored: number
-  readonly succeeded: number
-  readonly failed: number
-  /** Of `failed`: those whose last attempt ran out of time. */
-  readonly timedOut: number
-  /** Stored and neither succeeded nor failed. */
-  readonly pending: number
-  /** Of `pending`: in a lease on the queue, or in a worker's hands. */
-  readonly leased: number
-  /** Of `pending`: failed before, and to be tried again. */
-  readonly waitingForRetry: number
-  /** Of a cancelled or failed scatter: what never ended. */
-  readonly cancelled: number
-  /** Finished instances in percent of the total; 0 while the total is unknown, or 0. */
-  readonly progress: number
-  /** Finished instances a second, since the start. */
-  readonly perSecond: number
-  /** When it will be done at this rate; undefined when unknown or done. */
-  readonly estimatedEnd: Date | undefined
-  /** How many more may fail before the scatter fails; undefined while that is unknown. */
-  readonly failuresLeft: number | undefined
-  /** Set while it is paused. */
-  readonly paused: { readonly since: Date; readonly reason: string | undefined } | undefined
-  readonly startedAt: Date
-  readonly closedAt: Date | undefined
-  /** The first error of an instance. */
-  readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Leases that have been out longest, at most five. */
-  readonly longest: readonly { readonly from: number; readonly to: number; readonly since: Date }[]
-  /** Why what waits is waiting. Empty when nothing waits. */
-  readonly waitingFor: readonly string[]
-}
+import { type ScatterStatus, statusOf } from './scatter-status.ts'
 
 export interface PendingInstance {
   readonly index: number
@@ -67,8 +29,6 @@ interface Found {
   readonly barrier: BarrierState
   readonly run: RunState
   readonly spec: AssetSpec | undefined
-  /** Pipeline and queue that its instances are on. */
-  readonly queued: string
 }
 
 export class Scatters {
@@ -78,10 +38,18 @@ export class Scatters {
     this.#deps = deps
   }
 
-  /** Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by some 50 ms. Throws `not_found`. */
+  /**
+   * Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by some 50 ms; what runs at this moment is asked of the workers, which takes
+   * some 30 ms. Throws `not_found`.
+   */
   async status(id: string): Promise<ScatterStatus> {
-    const { barrier, spec, queued } = await this.#find(id)
-    return statusOf(id, barrier, spec, queued, this.#deps.clock.now())
+    const { barrier, run, spec } = await this.#find(id)
+    const { connection, names, clock } = this.#deps
+    // Only what is out can be in a worker's hands.
+    const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
+    const asked = { run: run.id, asset: barrier.asset }
+    const workers = isOut ? await callRoll(connection, names.rollCall(run.pipeline), asked) : []
+    return statusOf({ id, barrier, spec, pipeline: run.pipeline, workers, nowMs: clock.now() })
   }
 
   /** The scatters of a run. */
@@ -258,92 +226,6 @@ export class Scatters {
       const hint = run.assets[asset] ? ' (yet)' : nearest(asset, Object.keys(run.assets))
       throw new FlowStoneError('not_found', `run ${runId} has no scatter ${asset}${hint}`)
     }
-    return { barrier, run, spec, queued: `${run.pipeline}/${spec?.scatter?.queue ?? spec?.queue ?? 'default'}` }
+    return { barrier, run, spec }
   }
-}
-
-/** A lease that has been out this long, while nothing at all came back, says that nobody works on it. */
-const SILENT_MS = 10_000
-
-function statusOf(
-  id: string,
-  barrier: BarrierState,
-  spec: AssetSpec | undefined,
-  queued: string,
-  nowMs: number,
-): ScatterStatus {
-  const { succeeded, failed, stored, total } = barrier
-  const done = succeeded + failed
-  const open = barrier.status === 'open'
-  const leases = Object.entries(barrier.leases)
-  const inRanges = (ranges: readonly { from: number; to: number }[]): number =>
-    ranges.reduce((n, { from, to }) => n + to - from, 0)
-  const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined && lease.dueMs > nowMs)
-  const leased = leases.reduce((n, [, lease]) => n + lease.left, 0) - delayed.length
-  const back = inRanges(barrier.refeed.filter(({ wide }) => wide))
-  const waitingForRetry = delayed.length + inRanges(barrier.refeed) - back + inRanges(barrier.parked ?? [])
-  /** Never begun, and not in a worker's hands. */
-  const unfed = stored - barrier.fedTo + back
-  const elapsedMs = Math.max(1, (barrier.closedMs ?? nowMs) - barrier.startedMs)
-  const perSecond = (done / elapsedMs) * 1000
-  const left = total === undefined ? undefined : total - done
-  const out = leases
-    .filter(([, lease]) => lease.dueMs === undefined || lease.dueMs <= nowMs)
-    .sort(([, a], [, b]) => a.fedMs - b.fedMs)
-
-  const waitingFor: string[] = []
-  if (open) {
-    if (barrier.paused) {
-      const { sinceMs, reason } = barrier.paused
-      const why = reason === undefined ? '' : ` (${reason})`
-      waitingFor.push(`somebody to resume it: paused since ${new Date(sinceMs).toISOString()}${why}`)
-    }
-    const lastMs = Math.max(barrier.startedMs, ...Object.values(barrier.workers))
-    if (leased > 0 && nowMs - lastMs > SILENT_MS)
-      waitingFor.push(
-        `a worker: nothing was heard for ${Math.round((nowMs - lastMs) / 1000)} s; does one serve queue ${queued}?`,
-      )
-    if (unfed > 0 && !barrier.paused) waitingFor.push(`room: ${unfed} instances are fed to workers as others end`)
-    const soonest = Math.min(...delayed.map(([, lease]) => lease.dueMs ?? nowMs))
-    if (delayed.length > 0)
-      waitingFor.push(
-        `a retry delay: ${delayed.length} instances, the next in ${Math.max(0, Math.round(soonest - nowMs))} ms`,
-      )
-    const parked = inRanges(barrier.parked ?? [])
-    if (parked > 0) waitingFor.push(`the end of the first pass: ${parked} failed instances are retried together then`)
-    if (total === undefined) waitingFor.push('keys: the scatter function has not given all of them')
-  }
-  return {
-    id,
-    status: barrier.status,
-    total,
-    stored,
-    succeeded,
-    failed,
-    timedOut: barrier.timedOut ?? 0,
-    pending: open ? stored - done : 0,
-    leased,
-    waitingForRetry,
-    cancelled: open ? 0 : Math.max(0, (total ?? stored) - done),
-    progress: total ? Math.round((done / total) * 1000) / 10 : 0,
-    perSecond: Math.round(perSecond * 100) / 100,
-    estimatedEnd: open && left !== undefined && perSecond > 0 ? new Date(nowMs + (left / perSecond) * 1000) : undefined,
-    failuresLeft: spec && failuresLeft(spec, barrier),
-    paused: barrier.paused && { since: new Date(barrier.paused.sinceMs), reason: barrier.paused.reason },
-    startedAt: new Date(barrier.startedMs),
-    closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
-    error: barrier.error && { code: barrier.error.code, message: barrier.error.message },
-    longest: out.slice(0, 5).flatMap(([lease, { fedMs, to }]) => {
-      const range = parseLeaseId(lease)
-      return range ? [{ from: range.from, to: to ?? range.to, since: new Date(fedMs) }] : []
-    }),
-    waitingFor,
-  }
-}
-
-function failuresLeft(spec: AssetSpec, { failed, total }: BarrierState): number | undefined {
-  if (spec.scatter?.failureMode !== 'partial') return 0
-  const { threshold } = spec.scatter
-  if ('count' in threshold) return Math.max(0, threshold.count - failed)
-  return total === undefined ? undefined : Math.max(0, Math.floor(threshold.fraction * total + 1e-9) - failed)
 }

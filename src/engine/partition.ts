@@ -28,6 +28,7 @@ import { Claim } from './claim.ts'
 import { type DispatchContext, dispatch } from './dispatch.ts'
 import { DrainGate } from './gate.ts'
 import { Reconciler } from './reconciler.ts'
+import { tellOfScatter } from './scatter-events.ts'
 import { Store } from './store.ts'
 
 const BATCH_FACTS = 1000
@@ -259,7 +260,9 @@ export class EnginePartition {
     for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) {
       await store.load(missing)
     }
-    return step(store, fact)
+    const commands = step(store, fact)
+    tellOfScatter(this.#options.engine, store, fact)
+    return commands
   }
 
   #pause(ms: number): Promise<void> {

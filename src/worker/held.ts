@@ -15,6 +15,8 @@ export class Held {
   readonly abort = new AbortController()
   /** Its scatter is paused: what it has not begun is not to be begun here. */
   paused = false
+  /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
+  readonly running = new Map<number, number>()
   readonly #sinceMs = performance.now()
   #reply: string
   readonly #nc: NatsConnection

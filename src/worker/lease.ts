@@ -12,12 +12,15 @@ import type { LeaseTask } from '../../streams/tasks.ts'
 import type { AnyAsset } from '../define/asset.ts'
 import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/dispatch.ts'
-import { emit } from '../telemetry.ts'
+import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
 import { ComeAgain, runLimited } from './limits.ts'
 import { failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, type WorkerShared } from './shared.ts'
 import type { Turn } from './slots.ts'
+
+const completions = channelOf('flowstone:scatter.instance_complete')
+const failures = channelOf('flowstone:scatter.instance_fail')
 
 const REPORT_MS = 50
 /** A lease is cut to last some 60 ms. After this long, what it has not begun is handed back. */
@@ -46,6 +49,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     const bytes = measure(value)
     nowMs = performance.now()
     const ms = nowMs - begunMs
+    if (completions.hasSubscribers) completions.publish(instanceEvent(index, ms))
     if (bytes <= INLINE_MAX_BYTES) {
       report.value(index, ms, value, bytes)
       return undefined
@@ -56,9 +60,27 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   const fail = (index: number, begunMs: number, thrown: unknown): void => {
     nowMs = performance.now()
     // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
-    if (signal.aborted) cut = true
-    else report.failure(index, nowMs - begunMs, failureOf(thrown))
+    if (signal.aborted) {
+      cut = true
+      return
+    }
+    const failure = failureOf(thrown)
+    report.failure(index, nowMs - begunMs, failure)
+    if (failures.hasSubscribers) {
+      const { outcome } = failure
+      const isLast = outcome === 'terminal' || task.attempt >= task.maxAttempts
+      failures.publish({ ...instanceEvent(index, nowMs - begunMs), error: thrown, outcome, isLast })
+    }
   }
+  const instanceEvent = (index: number, durationMs: number): InstanceEvent => ({
+    worker: shared.id,
+    run: task.run,
+    asset: asset.name,
+    index,
+    key: slab.keys[index - slab.offset],
+    attempt: task.attempt,
+    durationMs,
+  })
   /** A promise only where there is something to wait for. */
   const runOne = (index: number, parent = signal): undefined | Promise<void> => {
     const begunMs = nowMs
@@ -67,6 +89,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       const value = runCode(parent, task.timeoutMs, (inner) =>
         asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index), deps),
       )
+      if (isThenable(value)) held.running.set(index, begunMs)
       const pending = isThenable(value)
         ? value.then((settled) => keep(index, begunMs, settled))
         : keep(index, begunMs, value)
@@ -133,11 +156,13 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       if (held.paused) handBack()
       // Handed back, perhaps while a slot was on its way here.
       if (next >= end) break
-      const pending = limits ? runLimitedOne(limits, next++) : runOne(next++)
+      const index = next++
+      const pending = limits ? runLimitedOne(limits, index) : runOne(index)
       if (pending) {
         hasSlot = false
         const one = pending.finally(() => {
           if (!limits) slots.give()
+          held.running.delete(index)
           running.delete(one)
         })
         running.add(one)

@@ -5,6 +5,7 @@
  * does not run it blindly, but reports the attempt as lost, or splits the lease, and the engine decides.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
+import type { Subscription } from '@nats-io/nats-core'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
@@ -26,6 +27,7 @@ import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
 import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
 import { type Delivery, Puller } from './puller.ts'
+import { answerRollCalls } from './roll-call.ts'
 import type { WorkerShared } from './shared.ts'
 import { Slots } from './slots.ts'
 import { Values } from './values.ts'
@@ -83,6 +85,7 @@ export class Worker {
   readonly #logger: Logger
   #heartbeats: NodeJS.Timeout | undefined
   readonly #watch: Watch
+  #rollCalls: Subscription[] = []
   #stopping: Promise<void> | undefined
   #draining = false
   #wake: (() => void) | undefined
@@ -175,6 +178,10 @@ export class Worker {
     })
     await this.#lanes.start()
     this.#watch.start()
+    const queuesOf = new Map<string, Set<string>>()
+    for (const { pipeline, queue } of wanted.values())
+      queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
+    this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf)
     this.#heartbeats = setInterval(() => {
       for (const held of this.#held.values()) held.heartbeat()
     }, this.#ackWaitMs / 3)
@@ -209,6 +216,7 @@ export class Worker {
     await Promise.all(this.#puttingBack)
     clearInterval(this.#heartbeats)
     this.#watch.stop()
+    if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
   }
 
   #settled(ms: number): Promise<void> {

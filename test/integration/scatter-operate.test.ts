@@ -59,15 +59,22 @@ describe('the status of a scatter', () => {
       waitingForRetry: 0,
       cancelled: 0,
       progress: 3,
+      resultsStored: 3,
+      redrivable: 0,
       closedAt: undefined,
       error: undefined,
       failuresLeft: 0,
     })
     expect(status.leased).toBeGreaterThan(0)
     expect(status.leased).toBeLessThan(97)
-    expect(status.waitingFor).toEqual([`room: ${97 - status.leased} instances are fed to workers as others end`])
+    expect(status.running).toBe(2)
+    expect(status.waiting).toBe(97 - status.leased)
+    expect(status.waitingFor).toEqual([
+      `its limit: maxConcurrent of 2 is used up; ${status.leased - 2} leased instances wait their turn`,
+      `room: ${97 - status.leased} instances are fed to workers as others end`,
+    ])
     expect(status.longest.length).toBeGreaterThan(0)
-    expect(status.longest[0]?.from).toBeLessThanOrEqual(3)
+    expect(status.longest[0]?.worker).toBe(stage.worker?.id)
     expect(await scatter.list(run.id)).toMatchObject([{ id, pending: 97 }])
 
     gate.resolve()
@@ -83,6 +90,7 @@ describe('the status of a scatter', () => {
       longest: [],
     })
     expect((await scatter.status(id)).closedAt).toBeInstanceOf(Date)
+    expect(await scatter.status(id)).toMatchObject({ running: 0, waiting: 0, resultsStored: 100, redrivable: 0 })
   }, 30_000)
 
   it('says that what failed waits for its retry, or with batch for the end of the first pass', async () => {

@@ -3,6 +3,7 @@
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/bits.ts'
 import { parseLeaseId } from '../../projections/lease.ts'
 import { stateKey } from '../../projections/state.ts'
+import { statusOf } from '../../src/client/scatter-status.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { barrierOf, RUN, type Sim } from './harness.ts'
 
@@ -121,6 +122,11 @@ export function checkBarrier(sim: Sim, model: Model): void {
     if (!lease) say(`nobody has ${index}`)
     else expectedLeft.set(lease.id, (expectedLeft.get(lease.id) ?? 0) + 1)
   }
+  const status = statusOf({ id: 's', barrier, spec: undefined, pipeline: 'p', workers: [], nowMs: sim.nowMs })
+  const sum = status.leased + status.waitingForRetry + status.waiting
+  if (sum !== status.pending || status.pending + status.succeeded + status.failed !== status.stored)
+    say(`the counts of the status do not add up: ${JSON.stringify(status)}`)
+  if (!(status.progress >= 0 && status.progress <= 100)) say(`progress is ${status.progress}`)
   const decided = sim.issued.get(sim.folded) ?? []
   if (barrier.paused && decided.some((command) => command.do === 'task' && command.task.kind === 'lease'))
     say('a lease was fed although the scatter is paused')

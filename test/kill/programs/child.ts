@@ -11,7 +11,12 @@ export interface Settings {
   reconcileMs?: number
 }
 
-const QUIET: ReadonlySet<string> = new Set(['flowstone:materialization.stop', 'flowstone:engine.checkpoint'])
+const QUIET: ReadonlySet<string> = new Set([
+  'flowstone:materialization.stop',
+  'flowstone:engine.checkpoint',
+  'flowstone:scatter.instance_complete',
+  'flowstone:scatter.instance_fail',
+])
 
 export function tell(event: string, data: object = {}): void {
   process.stdout.write(`${JSON.stringify({ event, atMs: Date.now(), ...data })}\n`)

@@ -1,0 +1,102 @@
+/**
+ * Workers tell who asks what of a scatter they run at this moment. The log knows which instances are in leases; whether a lease lies on the queue or in somebody's hands,
+ * and which of its instances run, only the workers know. An answer is a hint: nothing is decided by it.
+ */
+import { createInbox, type Subscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Held } from './held.ts'
+import type { WorkerShared } from './shared.ts'
+
+const OLDEST = 5
+/** Workers answer within milliseconds unless their code holds up the process; who does not within this time is not counted. */
+const FIRST_MS = 250
+/** After an answer, others are waited for so long. */
+const NEXT_MS = 30
+
+const question = z.object({ run: z.string(), asset: z.string() })
+
+const answer = z.object({
+  worker: z.string(),
+  queues: z.array(z.string()),
+  /** Pieces of code that may run at a time, and how many more there is room for. */
+  slots: z.int(),
+  free: z.int(),
+  /** Instances of the scatter that run now. */
+  running: z.int(),
+  /** Those that run longest: index, and since when by the server's clock. */
+  oldest: z.array(z.tuple([z.int(), z.number()])),
+})
+export type WorkerAnswer = z.infer<typeof answer>
+
+/** Has a worker answer for each of its pipelines. */
+export function answerRollCalls(
+  shared: WorkerShared,
+  held: ReadonlyMap<string, Held>,
+  queuesOf: ReadonlyMap<string, ReadonlySet<string>>,
+): Subscription[] {
+  const { connection, names, slots, clock, id } = shared
+  return [...queuesOf].map(([pipeline, queues]) =>
+    connection.nc.subscribe(names.rollCall(pipeline), {
+      callback: (error, message) => {
+        const asked = error ? undefined : question.safeParse(decode(message.data, undefined)).data
+        if (!asked) return
+        const instances = runningOf(held, asked.run, asked.asset)
+        const ageOf = performance.now() - clock.now()
+        const told: WorkerAnswer = {
+          worker: id,
+          queues: [...queues],
+          slots: slots.size,
+          free: slots.free,
+          running: instances.length,
+          oldest: instances
+            .sort(([, a], [, b]) => a - b)
+            .slice(0, OLDEST)
+            .map(([index, begunMs]) => [index, Math.round(begunMs - ageOf)]),
+        }
+        message.respond(encodeJson(told))
+      },
+    }),
+  )
+}
+
+function runningOf(held: ReadonlyMap<string, Held>, run: string, asset: string): [number, number][] {
+  return [...held.values()].flatMap(({ task, running }) =>
+    task.kind === 'lease' && task.run === run && task.asset === asset ? [...running] : [],
+  )
+}
+
+/** What the workers of a pipeline say they do of a scatter. Empty when none is there, or none had time to answer. */
+export async function callRoll(
+  connection: Connection,
+  subject: string,
+  asked: { readonly run: string; readonly asset: string },
+): Promise<WorkerAnswer[]> {
+  const answers: WorkerAnswer[] = []
+  const { promise, resolve } = Promise.withResolvers<void>()
+  let timer = setTimeout(resolve, FIRST_MS)
+  const { nc } = connection
+  const inbox = createInbox()
+  const subscription = nc.subscribe(inbox, {
+    callback: (error, message) => {
+      // No responders: an empty message, at once.
+      if (error || message.headers?.code === 503) {
+        resolve()
+        return
+      }
+      const told = answer.safeParse(decode(message.data, undefined)).data
+      if (told) answers.push(told)
+      clearTimeout(timer)
+      timer = setTimeout(resolve, NEXT_MS)
+    },
+  })
+  try {
+    nc.publish(subject, encodeJson(asked), { reply: inbox })
+    await promise
+  } finally {
+    clearTimeout(timer)
+    if (!connection.isClosed) subscription.unsubscribe()
+  }
+  return answers
+}

@@ -1,0 +1,100 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const range = (count: number) => Array.from({ length: count }, (_, i) => i)
+
+describe('why a scatter does not go on', () => {
+  it('is told by its workers: what runs, since when and where, and that all slots are taken', async () => {
+    const gate = Promise.withResolvers<void>()
+    let begun = 0
+    const work = asset('work', {
+      scatter: () => range(40),
+      execute: async ({ index }) => {
+        begun += 1
+        await gate.promise
+        return index
+      },
+    })
+    const all = pipeline('slots', [work])
+    const options = { worker: { concurrency: 2, drainTimeout: '1s' } } as const
+    await using stage = await openStage(server.url, all, options)
+    const other = await stage.connect()
+    const second = await other.worker(all, { concurrency: 3, drainTimeout: '1s' })
+    const run = await stage.flow.materialize(work)
+    const id = `${run.id}.work`
+    const { scatter } = stage.flow
+    await until('five are at work', () => begun === 5)
+    await until('it is there', async () => (await scatter.status(id).catch(() => undefined)) !== undefined)
+    const status = await scatter.status(id)
+    expect(status).toMatchObject({ running: 5, pending: 40, progress: 0, estimatedEnd: undefined })
+    expect(status.leased + status.waiting + status.waitingForRetry).toBe(40)
+    expect(status.waitingFor).toContain(
+      `a slot: ${status.leased - 5} leased instances wait; 2 worker(s) run 5 pieces of code at a time`,
+    )
+    expect(status.longest).toHaveLength(5)
+    expect(new Set(status.longest.map(({ worker }) => worker))).toEqual(new Set([stage.worker?.id, second.id]))
+    for (const { from, to, since } of status.longest) {
+      expect(to - from).toBe(1)
+      expect(Math.abs(Date.now() - since.getTime())).toBeLessThan(20_000)
+    }
+    gate.resolve()
+    await run.result(limit())
+  }, 30_000)
+
+  it('is that no worker serves its queue', async () => {
+    const work = asset('work', {
+      scatterOptions: { queue: 'gpu', totalTimeout: '1h' },
+      scatter: () => range(10),
+      execute: ({ index }) => index,
+    })
+    await using stage = await openStage(server.url, pipeline('nobody', [work]), { worker: { queues: ['default'] } })
+    const run = await stage.flow.materialize(work)
+    const id = `${run.id}.work`
+    const { scatter } = stage.flow
+    await until('it is open', async () => (await scatter.status(id).catch(() => undefined))?.total === 10)
+    const status = await scatter.status(id)
+    expect(status).toMatchObject({
+      leased: 10,
+      running: 0,
+      waitingFor: ['a worker: none answers that serves queue nobody/gpu'],
+    })
+    expect(status.deadline?.getTime()).toBe(status.startedAt.getTime() + 3_600_000)
+    await stage.worker?.stop()
+    expect((await scatter.status(id)).waitingFor).toEqual(['a worker: none answers that serves queue nobody/gpu'])
+    await stage.flow.worker(pipeline('nobody', [work]))
+    await run.result(limit())
+  }, 30_000)
+
+  it('has nothing to do with what can be run again once it is closed', async () => {
+    const work = asset('work', {
+      scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 1 } },
+      scatter: () => range(10),
+      execute: ({ index }) => {
+        if (index % 4 === 0) throw new Error('broken')
+        return index
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('redrivable', [work]))
+    const run = await stage.flow.materialize(work)
+    await run.result(limit())
+    const status = async () => await stage.flow.scatter.status(`${run.id}.work`)
+    await until('it is closed', async () => (await status()).status === 'partial_failure')
+    expect(await status()).toMatchObject({
+      redrivable: 3,
+      resultsStored: 7,
+      cancelled: 0,
+      progress: 100,
+      waitingFor: [],
+    })
+  }, 30_000)
+})
