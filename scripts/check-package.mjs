@@ -50,10 +50,16 @@ const EXPORTS = {
 /** A user's program. It must pass the type check as it is, so each @ts-expect-error must be an error. */
 const PROGRAM = `
 import { asset, connect, pipeline } from 'flowstone'
+import { type GateHandler, gateHandler, type VerifiedSender } from 'flowstone/http'
 import { batch, type ItemReader, readLines, readS3Objects, type S3Item, settleItems } from 'flowstone/items'
 import { type RunningServer, type ServerOptions, startServer } from 'flowstone/server'
 
 export const uses = [asset, connect, pipeline]
+
+const ci: VerifiedSender = { scheme: 'github', secret: 'sixteen characters', base: () => undefined }
+export async function handler(): Promise<GateHandler> {
+  return gateHandler(await connect(), { verified: { ci } })
+}
 
 const options: ServerOptions = { dir: '.flowstone', port: 0, syncInterval: 'always' }
 export async function url(): Promise<string> {
@@ -80,7 +86,10 @@ try {
   const project = install(tarball)
   checkExports(project)
   checkTypes(project)
-  console.log(`package: ${Object.keys(EXPORTS).join(', ')} can be imported, and their types are right`)
+  checkCommand(project)
+  console.log(
+    `package: ${Object.keys(EXPORTS).join(', ')} can be imported, their types are right, and the command runs`,
+  )
 } finally {
   rmSync(scratch, { recursive: true, force: true })
 }
@@ -127,6 +136,13 @@ function checkTypes(project) {
   }
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }))
   node(project, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', '.'])
+}
+
+/** The command as npm puts it into a project, and what it says its version is. */
+function checkCommand(project) {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const said = npm(project, ['exec', '--offline', '--', 'flowstone', '--version']).trim()
+  if (said !== version) fail(`the command flowstone says that its version is ${said}, not ${version}`)
 }
 
 function node(cwd, args) {

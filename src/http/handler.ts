@@ -90,17 +90,12 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
 
   if (page)
     app.get(SIGNAL, async (c) => {
-      try {
-        admit(c)
-        const token = tokenOf(c)
-        const gate = await rim.gates.getByToken(token)
-        if (!gate) throw new HttpProblem('not_found')
-        if (gate.status !== 'waiting') return await endedPage(gate, { mine: false, status: 200 })
-        return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
-      } catch (error) {
-        const problem = told(error, logger)
-        return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
-      }
+      admit(c)
+      const token = tokenOf(c)
+      const gate = await rim.gates.getByToken(token)
+      if (!gate) throw new HttpProblem('not_found')
+      if (gate.status !== 'waiting') return await endedPage(gate, { mine: false, status: 200 })
+      return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
     })
 
   app.post(SIGNAL, async (c) => {
@@ -139,7 +134,10 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   app.all(SIGNAL, () => methodNotAllowed(page ? 'GET, HEAD, POST' : 'POST'))
   app.all(VERIFIED, () => methodNotAllowed('POST'))
   app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
-  app.onError((error) => problemResponse(told(error, logger)))
+  app.onError(async (error, c) => {
+    const problem = told(error, logger)
+    return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
+  })
   return async (request, env) => await app.fetch(request, toBindings(env))
 }
 
@@ -181,8 +179,13 @@ function methodNotAllowed(allow: string): Response {
 function told(error: unknown, logger: Logger): HttpProblem {
   const problem = problemOf(error)
   if (problem.status >= 500 && !(error instanceof HttpProblem))
-    logger.error(`http: a request failed (${problem.reason}): ${messageOf(error).slice(0, 500)}`)
+    logger.error(`http: a request failed (${problem.reason}): ${withoutTokens(messageOf(error)).slice(0, 500)}`)
   return problem
+}
+
+/** Whatever threw, and whatever it put into its words. */
+function withoutTokens(text: string): string {
+  return text.replaceAll(/\bv1\.[\w.~-]{20,}/g, 'v1.…')
 }
 
 function toBindings(env: unknown): object {

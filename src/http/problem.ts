@@ -68,6 +68,7 @@ export const GUARD_HEADERS: Readonly<Record<string, string>> = {
   'X-Frame-Options': 'DENY',
   'X-Robots-Tag': 'noindex, nofollow, noarchive',
   'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cross-Origin-Opener-Policy': 'same-origin',
 }
 
 /** For all that is no page: nothing in it may be run, loaded or framed. */

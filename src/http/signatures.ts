@@ -50,7 +50,7 @@ export const SCHEMES: Readonly<Record<SignatureScheme, (signed: Signed) => boole
     const time = signed.headers.get('webhook-timestamp') ?? ''
     const given = (signed.headers.get('webhook-signature') ?? '').split(' ').flatMap((part) => {
       const [version, value = ''] = part.split(',')
-      return version === 'v1' ? [Buffer.from(value, 'base64')] : []
+      return version === 'v1' && /^[A-Za-z0-9+/]{43}=$/.test(value) ? [Buffer.from(value, 'base64')] : []
     })
     const keys = signed.secrets.map((secret) => Buffer.from(secret.replace(/^whsec_/, ''), 'base64'))
     return id !== '' && isRecent(time, signed) && matches(keys, [`${id}.${time}.`, signed.body], given)

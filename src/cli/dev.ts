@@ -1,0 +1,171 @@
+/**
+ * `flowstone dev FILE`: everything in one go. Server, engine and HTTP are in this process; the worker is a child, because only a new process forgets the code of an old one.
+ *
+ *     file changed → a new worker is started → it is ready → the old one finishes and ends
+ *                                            → it cannot be loaded: the error is shown, and the old one works on
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, type FSWatcher, watch } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { connect } from '../client/flow.ts'
+import { startServer } from '../server/start.ts'
+import { type GlobalOptions, stopRequest } from './context.ts'
+import { DEV_DIR, devSecrets, removeDevState, writeDevState } from './devfiles.ts'
+import { type Output, outputOf } from './output.ts'
+import { type FromWorker, wholeNumber } from './parts.ts'
+
+export interface DevCommand extends GlobalOptions {
+  readonly port?: string
+  readonly httpPort?: string
+  readonly concurrency?: string
+}
+
+/** Editors write a file in several steps. */
+const SETTLE_MS = 100
+const RESTART_MS = 1000
+/** What a worker whose code is out of date may still take to finish. */
+const DRAIN = '5s'
+
+interface WorkerProcess {
+  readonly args: readonly string[]
+  readonly env: NodeJS.ProcessEnv
+}
+
+export async function runDev(file: string, options: DevCommand): Promise<void> {
+  const output = outputOf(options.json === true)
+  using stop = stopRequest()
+  if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
+  process.env.FLOWSTONE_GATE_SECRETS ??= devSecrets(DEV_DIR)
+  await using server = await startServer({
+    dir: DEV_DIR,
+    ...(options.port === undefined ? {} : { port: wholeNumber('--port', options.port) }),
+  })
+  output.event('server', { url: server.url, dir: server.dir }, `server   ${server.url}, its data in ${DEV_DIR}`)
+  const namespace = options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? 'flowstone'
+  await using flow = await connect({ servers: server.url, namespace, name: 'flowstone dev' })
+  const engine = await flow.engine()
+  await engine.active
+  output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} at work`)
+  writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, file: resolve(file) })
+  const workers = new DevWorkers(file, output, {
+    args: [
+      '--server',
+      server.url,
+      '--namespace',
+      namespace,
+      '--drain',
+      DRAIN,
+      ...(options.json ? ['--json'] : []),
+      ...(options.concurrency === undefined ? [] : ['--concurrency', options.concurrency]),
+    ],
+    env: { ...process.env },
+  })
+  try {
+    workers.start()
+    output.note('Start runs with `flowstone run ASSET`, stop with Ctrl-C.')
+    const ended = server.ended.then(() => 'server')
+    if ((await Promise.race([stop.asked, ended])) === 'server')
+      throw new FlowStoneError('server_ended', `nats-server ended by itself; see ${DEV_DIR}/server.log`)
+  } finally {
+    await workers.stop()
+    removeDevState(DEV_DIR)
+  }
+}
+
+class DevWorkers {
+  readonly #file: string
+  readonly #output: Output
+  readonly #how: WorkerProcess
+  readonly #running = new Set<ChildProcess>()
+  /** Those that were told to stop: their end is no news. */
+  readonly #told = new Set<ChildProcess>()
+  readonly #files = new Set<string>()
+  readonly #watchers = new Map<string, FSWatcher>()
+  #starting: ChildProcess | undefined
+  #ready: ChildProcess | undefined
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(file: string, output: Output, how: WorkerProcess) {
+    this.#file = file
+    this.#output = output
+    this.#how = how
+    this.#watch(resolve(file))
+  }
+
+  start(): void {
+    if (this.#starting) this.#tell(this.#starting)
+    const main = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './main.ts' : './main.js', import.meta.url))
+    const child = spawn(process.execPath, [...process.execArgv, main, 'worker', this.#file, ...this.#how.args], {
+      env: this.#how.env,
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      // Ctrl-C goes to all of a terminal's group: this process alone says when the worker is to stop. Should this one be killed, the worker sees its channel close.
+      detached: process.platform !== 'win32',
+    })
+    this.#running.add(child)
+    this.#starting = child
+    child.on('message', (message: FromWorker) => {
+      if ('loaded' in message) this.#watch(message.loaded)
+      else if (child === this.#starting) this.#isReady(child)
+    })
+    child.once('exit', (code, signal) => this.#hasEnded(child, signal ?? code ?? 'unknown'))
+  }
+
+  async stop(): Promise<void> {
+    clearTimeout(this.#timer)
+    for (const watcher of this.#watchers.values()) watcher.close()
+    this.#watchers.clear()
+    const ends = [...this.#running].map((child) => once(child, 'exit'))
+    for (const child of this.#running) this.#tell(child)
+    await Promise.all(ends)
+  }
+
+  /** What the one before it holds of the old code, that one finishes. */
+  #isReady(child: ChildProcess): void {
+    if (this.#ready) this.#tell(this.#ready)
+    this.#ready = child
+    this.#starting = undefined
+  }
+
+  #hasEnded(child: ChildProcess, how: string | number): void {
+    this.#running.delete(child)
+    if (this.#told.delete(child)) return
+    if (child === this.#starting) {
+      this.#starting = undefined
+      this.#output.event('broken', { how }, `worker   not started (${how}); it is tried again when the code changes`)
+    } else {
+      this.#ready = undefined
+      this.#output.event('worker_ended', { how }, `worker   ended by itself (${how}); it is started again`)
+      this.#later(RESTART_MS)
+    }
+  }
+
+  /** Once: at a second signal it would end at once. */
+  #tell(child: ChildProcess): void {
+    if (!this.#told.has(child)) child.kill('SIGTERM')
+    this.#told.add(child)
+  }
+
+  /** The folder is watched and not the file: editors put a new file in the place of the old one. */
+  #watch(path: string): void {
+    this.#files.add(path)
+    const folder = dirname(path)
+    if (this.#watchers.has(folder)) return
+    const watcher = watch(folder, (_, name) => {
+      if (name === null || this.#files.has(resolve(folder, name))) this.#later(SETTLE_MS, name ?? folder)
+    })
+    // A folder that is gone is no reason to end; a change in the others still starts the worker anew.
+    watcher.on('error', () => this.#watchers.delete(folder))
+    this.#watchers.set(folder, watcher)
+  }
+
+  #later(ms: number, changed?: string): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      if (changed !== undefined) this.#output.event('changed', { file: changed }, `worker   ${changed} changed`)
+      this.start()
+    }, ms)
+  }
+}

@@ -1,0 +1,99 @@
+/** Pipelines out of a user's file. Node runs TypeScript as it is, as long as its types can be stripped. */
+import { existsSync } from 'node:fs'
+import { registerHooks } from 'node:module'
+import { dirname, resolve, sep } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { nearest } from '../../streams/nearest.ts'
+import { type AnyAsset, isAsset } from '../define/asset.ts'
+import type { Pipeline } from '../define/pipeline.ts'
+
+/** All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such file, or none in it, and `load_failed` when it throws. */
+export async function loadPipelines(file: string): Promise<Pipeline[]> {
+  const path = resolve(file)
+  if (!existsSync(path)) throw new InvalidError(`there is no file ${file}`)
+  let exported: Record<string, unknown>
+  try {
+    exported = await import(pathToFileURL(path).href)
+  } catch (cause) {
+    throw new FlowStoneError('load_failed', `${file} cannot be loaded: ${messageOf(cause)}${whereIn(cause)}`, { cause })
+  }
+  const found = [...new Set(Object.values(exported).filter(isPipeline))]
+  if (found.length > 0) return found
+  const assets = Object.values(exported).filter(isAsset)
+  const hint =
+    assets.length > 0
+      ? `; put its assets into one: export default pipeline('name', [${assets.map(({ name }) => name).join(', ')}])`
+      : "; export one: export default pipeline('name', [asset, …])"
+  throw new InvalidError(`${file} exports no pipeline${hint}`)
+}
+
+/** The asset of that name, and its pipeline. `pipeline`: its name, where several have such an asset. */
+export function findAsset(
+  pipelines: readonly Pipeline[],
+  name: string,
+  pipeline?: string,
+): { readonly asset: AnyAsset; readonly pipeline: Pipeline } {
+  const among = pipeline === undefined ? pipelines : pipelines.filter((one) => one.name === pipeline)
+  if (pipeline !== undefined && among.length === 0)
+    throw new InvalidError(
+      `there is no pipeline ${pipeline}${nearest(
+        pipeline,
+        pipelines.map((one) => one.name),
+      )}`,
+    )
+  const found = among.flatMap((one) =>
+    one.assets.filter((asset) => asset.name === name).map((asset) => ({ asset, pipeline: one })),
+  )
+  const [first] = found
+  if (!first) {
+    const names = among.flatMap(({ assets }) => assets.map((asset) => asset.name))
+    throw new InvalidError(`there is no asset ${name}${nearest(name, names)}`)
+  }
+  if (found.length > 1)
+    throw new InvalidError(
+      `asset ${name} is in several pipelines (${found.map((one) => one.pipeline.name).join(', ')}); name one with --pipeline`,
+    )
+  return first
+}
+
+/** Calls back with every file of the user's that is loaded from now on: what a change of means that the code has changed. */
+export function watchLoads(onFile: (path: string) => void): void {
+  const own = dirname(dirname(dirname(fileURLToPath(import.meta.url)))) + sep
+  const ours = ['src', 'streams', 'projections', 'dist'].map((folder) => `${own}${folder}${sep}`)
+  registerHooks({
+    load: (url, context, next) => {
+      if (url.startsWith('file:')) {
+        const path = fileURLToPath(url)
+        const foreign = path.includes(`${sep}node_modules${sep}`) || ours.some((folder) => path.startsWith(folder))
+        if (!foreign) onFile(path)
+      }
+      return next(url, context)
+    },
+  })
+}
+
+function isPipeline(value: unknown): value is Pipeline {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'spec' in value &&
+    'name' in value &&
+    typeof value.name === 'string' &&
+    'assets' in value &&
+    Array.isArray(value.assets) &&
+    value.assets.every(isAsset)
+  )
+}
+
+/** The place in the user's code, where the error tells it: in the first lines of a syntax error, or the first frame that is a file. */
+function whereIn(error: unknown): string {
+  if (!(error instanceof Error)) return ''
+  const place =
+    /^(file:\/\/\S+:\d+|\/\S+:\d+)$/m.exec(error.stack ?? '')?.[1] ??
+    /\((file:\/\/[^)]+)\)|at (file:\/\/\S+)/
+      .exec(error.stack ?? '')
+      ?.slice(1)
+      .find(Boolean)
+  return place ? ` (${place.startsWith('file:') ? place.replace(/^file:\/\//, '') : place})` : ''
+}

@@ -1,0 +1,78 @@
+/** What commands say: results to standard output (a table for people, JSON with `--json`), everything else to standard error. */
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+
+export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
+
+export interface Output {
+  readonly json: boolean
+  /** The result: `value` as JSON, or lines for people. */
+  result(value: unknown, lines: () => readonly string[]): void
+  /** One of many things that happen while a command runs: a line of JSON, or a line for people. */
+  event(event: string, fields: Readonly<Record<string, unknown>>, line: string): void
+  /** A remark, to standard error. Nothing with `--json`. */
+  note(line: string): void
+}
+
+export function outputOf(json: boolean): Output {
+  return {
+    json,
+    result: (value, lines) => {
+      for (const line of json ? [JSON.stringify(value, undefined, 2)] : lines()) console.log(line)
+    },
+    event: (event, fields, line) => console.log(json ? JSON.stringify({ event, ...fields }) : line),
+    note: (line) => {
+      if (!json) console.error(line)
+    },
+  }
+}
+
+/** Columns as wide as what is in them; `head` in capitals. An empty list is said to be one. */
+export function table(head: readonly string[], rows: readonly (readonly unknown[])[], none: string): string[] {
+  if (rows.length === 0) return [none]
+  const cells = [head.map((name) => name.toUpperCase()), ...rows.map((row) => row.map(cell))]
+  const widths = head.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? '').length)))
+  return cells.map((row) =>
+    row
+      .map((text, column) => text.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** `name   value`, one a line; what is undefined is left out. */
+export function fields(values: Readonly<Record<string, unknown>>): string[] {
+  const known = Object.entries(values).filter(([, value]) => value !== undefined)
+  const width = Math.max(0, ...known.map(([name]) => name.length))
+  return known.map(([name, value]) => `${name.padEnd(width)}  ${cell(value)}`)
+}
+
+function cell(value: unknown): string {
+  if (value === undefined || value === null) return '-'
+  if (value instanceof Date) return value.toISOString()
+  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  // One line each, and nothing that moves a terminal's cursor.
+  return printable(text ?? '-')
+}
+
+/** Text of others, for a terminal: escape sequences in metadata must not reach it. */
+export function printable(text: string): string {
+  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (unseen) =>
+    JSON.stringify(unseen).slice(1, -1).replace('\u007f', '\\u007f'),
+  )
+}
+
+/** Says what went wrong, in one line, and returns the exit code. A fault of FlowStone itself comes with its stack: nobody could find it else. */
+export function failure(error: unknown, json: boolean): number {
+  const code = error instanceof FlowStoneError ? error.code : 'internal'
+  const reason: unknown = error instanceof FlowStoneError ? Reflect.get(error, 'reason') : undefined
+  if (json)
+    console.error(
+      JSON.stringify({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message: messageOf(error) } }),
+    )
+  else if (error instanceof FlowStoneError) console.error(`flowstone: ${printable(messageOf(error))}`)
+  else
+    console.error(
+      `flowstone: this should not happen: ${error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}`,
+    )
+  return error instanceof InvalidError ? EXIT.usage : EXIT.failed
+}

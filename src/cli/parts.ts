@@ -1,0 +1,62 @@
+/** Commands that run a part until they are told to stop: worker, engine. */
+import { InvalidError } from '../../streams/errors.ts'
+import { parseDuration } from '../define/duration.ts'
+import type { WorkerOptions } from '../worker/worker.ts'
+import { type GlobalOptions, open, stopRequest } from './context.ts'
+import { loadPipelines, watchLoads } from './load.ts'
+import { outputOf } from './output.ts'
+
+export interface WorkerCommand extends GlobalOptions {
+  readonly concurrency?: string
+  readonly queues?: string
+  readonly drain?: string
+}
+
+/** What a worker that `flowstone dev` started tells it. */
+export type FromWorker = { readonly loaded: string } | { readonly ready: true }
+
+export async function runWorker(files: readonly string[], options: WorkerCommand): Promise<void> {
+  const output = outputOf(options.json === true)
+  const workerOptions: WorkerOptions = {
+    ...(options.concurrency === undefined ? {} : { concurrency: wholeNumber('--concurrency', options.concurrency) }),
+    ...(options.queues === undefined ? {} : { queues: options.queues.split(',') }),
+    ...(options.drain === undefined ? {} : { drainTimeout: parseDuration('--drain', options.drain) }),
+  }
+  using stop = stopRequest()
+  const tell = (message: FromWorker): void => void process.send?.(message)
+  if (process.send) watchLoads((loaded) => tell({ loaded }))
+  const pipelines = (await Promise.all(files.map(loadPipelines))).flat()
+  await using flow = await open(options)
+  const worker = await flow.worker(pipelines, workerOptions)
+  const assets = pipelines.map((pipeline) => ({
+    pipeline: pipeline.name,
+    assets: pipeline.assets.map(({ name }) => name),
+  }))
+  output.event(
+    'worker',
+    { id: worker.id, pipelines: assets },
+    `worker   ${worker.id} at work: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
+  )
+  tell({ ready: true })
+  await stop.asked
+  if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
+}
+
+export async function runEngine(options: GlobalOptions & { readonly partitions?: string }): Promise<void> {
+  const output = outputOf(options.json === true)
+  using stop = stopRequest()
+  await using flow = await open(
+    options,
+    options.partitions === undefined ? {} : { partitions: wholeNumber('--partitions', options.partitions) },
+  )
+  const engine = await flow.engine()
+  const { id } = engine
+  output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
+  void engine.active.then(() => output.event('engine', { id, active: true }, `engine   ${id} at work`))
+  await stop.asked
+}
+
+export function wholeNumber(option: string, text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidError(`${option} must be a whole number, got ${text}`)
+  return Number(text)
+}

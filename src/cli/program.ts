@@ -1,0 +1,95 @@
+/** What there is to type. Only what works is listed. */
+import { readFileSync } from 'node:fs'
+import { Command } from 'commander'
+import { type GlobalOptions, withFlow } from './context.ts'
+import { type DevCommand, runDev } from './dev.ts'
+import { limitCommands } from './limits.ts'
+import { connected } from './options.ts'
+import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
+import { type RunCommand, runAsset, showStatus } from './runs.ts'
+import { scatterCommands } from './scatters.ts'
+
+export function program(): Command {
+  const root = new Command('flowstone')
+    .description('Asset-first data orchestration, event-sourced on NATS JetStream.')
+    .version(version())
+    .showHelpAfterError('(flowstone COMMAND --help says what there is)')
+    .exitOverride()
+    .addHelpText(
+      'after',
+      `
+Environment: NATS_URL, FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL.
+Without NATS_URL and --server, commands go to the \`flowstone dev\` of this folder, else to nats://127.0.0.1:4222.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
+    )
+
+  root
+    .command('dev <file>')
+    .description(
+      'server, engine, worker and HTTP for the pipelines that FILE exports; its worker restarts when the code changes',
+    )
+    .option('--namespace <name>', 'default: flowstone')
+    .option('--port <port>', 'of the nats-server; default: any free one')
+    .option('--http-port <port>', 'default: 8080, or any free one')
+    .option('--concurrency <n>', 'pieces of code at a time; default 10')
+    .option('--json', 'one line of JSON for each thing that happens')
+    .action((file: string, options: DevCommand) => runDev(file, options))
+
+  connected(root.command('run <asset>'))
+    .description('make an asset, follow it, print its value')
+    .option('--file <file>', 'the file that declares it; default: that of the flowstone dev of this folder')
+    .option('--pipeline <name>', 'for an asset that is in several')
+    .option('--partition <text>', 'the data partition to make')
+    .option('--key <text>', 'idempotency key: the same key is the same run')
+    .option('--upstream <mode>', 'all, missing (default) or none')
+    .option('--no-wait', 'print the id of the run, and end')
+    .action((asset: string, options: RunCommand) => runAsset(asset, options))
+
+  connected(root.command('status [run]'))
+    .description('open runs; or one run, its assets and scatters')
+    .option('--all', 'runs that have ended too')
+    .option('--limit <n>', 'at most so many runs', '50')
+    .action((run: string | undefined, options: GlobalOptions & { all?: boolean; limit: string }) =>
+      withFlow(options, (flow, output) =>
+        showStatus(flow, output, run, wholeNumber('--limit', options.limit), options.all === true),
+      ),
+    )
+
+  connected(root.command('worker <files...>'))
+    .description('run the code of the pipelines that the files export')
+    .option('--concurrency <n>', 'pieces of code at a time; default 10')
+    .option('--queues <names>', 'only these, separated by commas')
+    .option('--drain <duration>', 'how long a stop waits for running code; default 30s')
+    .action((files: string[], options: WorkerCommand) => runWorker(files, options))
+
+  connected(root.command('engine'))
+    .description('decide what is to be done; run two or more for failover')
+    .option('--partitions <n>', 'log partitions of a new namespace; default 1')
+    .action((options: GlobalOptions & { partitions?: string }) => runEngine(options))
+
+  scatterCommands(root)
+  limitCommands(root)
+
+  connected(root.command('rebuild'))
+    .description('delete the state and fold it again from the log; engines must be stopped')
+    .action((options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        const report = await flow.rebuild()
+        output.result(report, () => [`folded ${report.facts} facts in ${(report.durationMs / 1000).toFixed(1)} s`])
+      }),
+    )
+  return root
+}
+
+function version(): string {
+  // From src/cli in the repository, from dist/src/cli in the package.
+  for (const up of ['../../package.json', '../../../package.json']) {
+    try {
+      const manifest: unknown = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'))
+      if (typeof manifest === 'object' && manifest !== null) return String(Reflect.get(manifest, 'version'))
+    } catch {
+      // Not there: it is the other one.
+    }
+  }
+  return 'unknown'
+}

@@ -1,0 +1,145 @@
+/** Commands about runs and scatters. */
+import { readFileSync } from 'node:fs'
+import { InvalidError } from '../../streams/errors.ts'
+import { upstreamMode } from '../../streams/schemas.ts'
+import type { Flow } from '../client/flow.ts'
+import type { RunUpdate, RunView } from '../client/run.ts'
+import type { ScatterStatus } from '../client/scatter-status.ts'
+import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
+import { findAsset, loadPipelines } from './load.ts'
+import { EXIT, fields, type Output, outputOf, table } from './output.ts'
+
+export interface RunCommand extends GlobalOptions {
+  readonly file?: string
+  readonly pipeline?: string
+  readonly partition?: string
+  readonly key?: string
+  readonly upstream?: string
+  readonly wait: boolean
+}
+
+/** Starts a run, follows it, and prints the asset's value. Ended by Ctrl-C it only stops following: the run goes on. */
+export async function runAsset(name: string, options: RunCommand): Promise<void> {
+  const output = outputOf(options.json === true)
+  const file = options.file ?? reach(options).dev?.file
+  if (file === undefined)
+    throw new InvalidError(
+      `run: name the file that declares ${name} with --file FILE (or start it with flowstone dev FILE)`,
+    )
+  const { asset, pipeline } = findAsset(await loadPipelines(file), name, options.pipeline)
+  const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
+  if (!upstream.success) throw new InvalidError(`--upstream must be all, missing or none, got ${options.upstream}`)
+  using stop = stopRequest()
+  await using flow = await open(options)
+  const run = await flow.materialize(asset, {
+    pipeline,
+    upstream: upstream.data,
+    ...(options.partition === undefined ? {} : { partition: options.partition }),
+    ...(options.key === undefined ? {} : { key: options.key }),
+  })
+  if (!options.wait) {
+    output.result({ run: run.id }, () => [run.id])
+    return
+  }
+  output.note(`run ${run.id}`)
+  const leave = new AbortController()
+  void stop.asked.then(() => leave.abort())
+  let last = ''
+  for await (const update of run.watch({ signal: leave.signal })) {
+    const line = progress(update)
+    if (line !== last) output.note(line)
+    last = line
+  }
+  if (leave.signal.aborted) {
+    output.note(`no longer followed; it goes on: flowstone status ${run.id}`)
+    process.exitCode = EXIT.interrupted
+    return
+  }
+  const value = await run.result()
+  output.result({ run: run.id, value }, () => [JSON.stringify(value, undefined, 2) ?? 'undefined'])
+}
+
+function progress({ run, scatters }: RunUpdate): string {
+  const assets = Object.entries(run.assets).map(([name, { status }]) => {
+    const scatter = scatters.find(({ asset }) => asset === name)
+    return `${name} ${status}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
+  })
+  return `  ${run.status}: ${assets.join(', ')}`
+}
+
+export async function showStatus(
+  flow: Flow,
+  output: Output,
+  run: string | undefined,
+  limit: number,
+  all: boolean,
+): Promise<void> {
+  if (run === undefined) {
+    const runs = await flow.runs({ limit, open: !all })
+    output.result(runs, () =>
+      table(
+        ['run', 'status', 'pipeline', 'asset', 'partition', 'requested', 'finished'],
+        runs.map((one) => [
+          one.id,
+          one.status,
+          one.pipeline,
+          one.target,
+          one.partition,
+          one.requestedAt,
+          one.finishedAt,
+        ]),
+        all ? 'no runs' : 'no open runs (--all shows those that ended too)',
+      ),
+    )
+    return
+  }
+  const view = await flow.run(run).status()
+  if (!view) throw new InvalidError(`there is no run ${run} (or no engine has seen it yet)`)
+  const scatters = await flow.scatter.list(run)
+  output.result({ ...view, scatters }, () => [
+    ...runLines(view),
+    ...(scatters.length > 0 ? ['', ...scatterTable(scatters)] : []),
+  ])
+}
+
+function runLines(view: RunView): string[] {
+  const { assets, ...rest } = view
+  return [
+    ...fields(rest),
+    '',
+    ...table(
+      ['asset', 'status', 'attempt', 'error'],
+      Object.entries(assets).map(([name, { status, attempt, error }]) => [name, status, attempt, error?.message]),
+      'no assets yet',
+    ),
+  ]
+}
+
+export function scatterTable(scatters: readonly ScatterStatus[]): string[] {
+  return table(
+    ['scatter', 'status', 'total', 'succeeded', 'failed', 'pending', 'progress', 'waiting for'],
+    scatters.map((one) => [
+      one.id,
+      one.status,
+      one.total ?? `${one.stored}+`,
+      one.succeeded,
+      one.failed,
+      one.pending,
+      `${one.progress} %`,
+      one.waitingFor.join('; ') || undefined,
+    ]),
+    'no scatters',
+  )
+}
+
+/** JSON given on the command line, in a file, or (`-`) on standard input. */
+export function jsonArgument(option: string, given: string | undefined, file: string | undefined): unknown {
+  if (given !== undefined && file !== undefined) throw new InvalidError(`give ${option} or ${option}-file, not both`)
+  const text = file === undefined ? given : readFileSync(file === '-' ? 0 : file, 'utf8')
+  if (text === undefined) return null
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new InvalidError(`${option} must be JSON, such as '{"approved":true}' or '"text"'`)
+  }
+}

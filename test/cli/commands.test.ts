@@ -1,0 +1,178 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { scratchFolder } from '../kit/scratch.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace, openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+import { runCommand, startCommand, type Where, writeModule } from './kit.ts'
+
+const scratch = scratchFolder()
+let server: TestServer
+let at: Where
+let namespace: string
+
+const PIPELINE = `
+import { asset, pipeline } from 'flowstone'
+export const greeting = asset('greeting', { execute: (ctx) => 'hello ' + (ctx.partition ?? 'world') })
+export const broken = asset('broken', { execute: () => { throw new Error('no such luck') }, retry: { maxAttempts: 1 } })
+export const words = asset('words', {
+  scatter: () => ['a', 'bb', 'ccc'],
+  scatterOptions: { retry: { maxAttempts: 1 }, failureMode: 'partial', failureThreshold: { count: 1 } },
+  execute: (ctx) => { if (ctx.scatterKey === 'bb') throw new Error('not this one'); return ctx.scatterKey.length },
+}, 60_000)
+export const slow = asset('slow', { execute: async () => { await new Promise((r) => setTimeout(r, 1500)); return 'slow and done' } })
+export default pipeline('greetings', [greeting, broken, words, slow])
+`
+
+beforeAll(async () => {
+  server = await testServer()
+  namespace = freshNamespace()
+  at = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: namespace } }
+  writeModule(scratch.path, 'pipeline.ts', PIPELINE)
+})
+
+afterAll(async () => {
+  await server?.stop()
+  scratch[Symbol.dispose]()
+})
+
+test('what is typed wrong is told in words, with the exit code 2', async () => {
+  const help = await runCommand(['--help'], at)
+  expect(help).toMatchObject({ code: 0, stderr: '' })
+  expect(help.stdout).toContain('dev [options] <file>')
+  for (const [args, words] of [
+    [['bogus'], "unknown command 'bogus'"],
+    [['run'], "missing required argument 'asset'"],
+    [['status', '--bogus'], "unknown option '--bogus'"],
+    [['status', '--limit', 'many'], '--limit must be a whole number'],
+    [['worker', 'none.ts'], 'there is no file none.ts'],
+    [['run', 'greeting'], 'name the file that declares greeting with --file FILE'],
+    [['run', 'greting', '--file', 'pipeline.ts'], 'there is no asset greting; did you mean greeting?'],
+    [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
+    [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, missing or none'],
+    [['status', 'nonsense'], '"nonsense" is no run id'],
+  ] as const) {
+    const { code, stdout, stderr } = await runCommand(args, at)
+    expect(stderr, args.join(' ')).toContain(words)
+    expect(stderr).not.toMatch(/^\s+at /m)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+  }
+})
+
+test('a server that is not there, and a file that cannot be loaded, are told in one line', async () => {
+  const away = await runCommand(['status', '--server', 'nats://127.0.0.1:1'], at)
+  expect(away.code).toBe(1)
+  expect(away.stderr).toMatch(/^flowstone: no nats-server at nats:\/\/127.0.0.1:1.*\n$/)
+  const json = await runCommand(['status', '--server', 'nats://127.0.0.1:1', '--json'], at)
+  expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: 'unreachable' } })
+  writeModule(scratch.path, 'syntax.ts', 'export const a = (\n')
+  writeModule(scratch.path, 'throws.ts', "export const a = 1\nthrow new Error('from the file')\n")
+  writeModule(
+    scratch.path,
+    'empty.ts',
+    "import { asset } from 'flowstone'\nexport const a = asset('a', { execute: () => 1 })\n",
+  )
+  const load = async (file: string) => (await runCommand(['worker', file], at)).stderr
+  expect(await load('syntax.ts')).toMatch(/^flowstone: syntax.ts cannot be loaded: .*syntax.ts:\d/)
+  expect(await load('throws.ts')).toMatch(/^flowstone: throws.ts cannot be loaded: from the file \(.*throws.ts:2/)
+  expect(await load('empty.ts')).toBe(
+    "flowstone: empty.ts exports no pipeline; put its assets into one: export default pipeline('name', [a])\n",
+  )
+})
+
+test('engine, worker and run are three processes that find each other', async () => {
+  await using engine = startCommand(['engine'], at)
+  await engine.says('at work')
+  await using worker = startCommand(['worker', 'pipeline.ts', '--concurrency', '2'], at)
+  await worker.says('greetings (greeting, broken, words, slow)')
+  const run = (...args: string[]) => runCommand(['run', ...args, '--file', 'pipeline.ts'], at)
+
+  const plain = await run('greeting', '--partition', 'moon')
+  expect(plain).toMatchObject({ code: 0, stdout: '"hello moon"\n' })
+  expect(plain.stderr).toContain('succeeded: greeting materialized')
+
+  const json = await run('greeting', '--json', '--key', 'k1')
+  expect(json.stderr).toBe('')
+  const first = JSON.parse(json.stdout)
+  expect(first).toEqual({ run: expect.any(String), value: 'hello world' })
+  const again = await run('greeting', '--no-wait', '--key', 'k1')
+  expect(again).toMatchObject({ code: 0, stdout: `${first.run}\n` })
+
+  const failed = await run('broken')
+  expect(failed).toMatchObject({ code: 1, stdout: '' })
+  expect(failed.stderr).toContain('no such luck')
+  expect(failed.stderr).not.toMatch(/^\s+at /m)
+
+  const partial = JSON.parse((await run('words', '--json')).stdout)
+  const ls = await runCommand(['scatter', 'ls', partial.run], at)
+  expect(ls.stdout).toMatch(new RegExp(`${partial.run}\\.words +partial_failure +3 +2 +1 `))
+  const show = JSON.parse((await runCommand(['scatter', 'show', `${partial.run}.words`, '--json'], at)).stdout)
+  expect(show).toMatchObject({ total: 3, succeeded: 2, failed: 1 })
+  const redriven = await runCommand(['scatter', 'redrive', `${partial.run}.words`], at)
+  expect(redriven.stdout).toMatch(/^0-\S+\n$/)
+  const none = await runCommand(['scatter', 'show', `${partial.run}.wordz`], at)
+  expect(none.code).toBe(1)
+  expect(none.stderr).toContain('has no scatter wordz')
+  expect((await runCommand(['scatter', 'cancel', `${partial.run}.words`, '--json'], at)).code).toBe(0)
+
+  expect((await runCommand(['scatter', 'pause', `${partial.run}.words`], at)).code).toBe(0)
+  expect((await runCommand(['scatter', 'resume', `${partial.run}.words`], at)).code).toBe(0)
+
+  const all = JSON.parse((await runCommand(['status', '--all', '--json'], at)).stdout)
+  expect(all.map(({ target }: { target: string }) => target)).toContain('broken')
+  const one = await runCommand(['status', partial.run], at)
+  expect(one.stdout).toMatch(/words +materialized/)
+
+  const claimed = await runCommand(['rebuild'], at)
+  expect(claimed.code).toBe(1)
+  expect(claimed.stderr).toContain('engine')
+  engine.child.kill('SIGTERM')
+  expect((await engine.ended).code).toBe(0)
+  const rebuilt = await runCommand(['rebuild', '--json'], at)
+  expect(JSON.parse(rebuilt.stdout).facts).toBeGreaterThan(10)
+}, 60_000)
+
+test.each(['SIGTERM', 'SIGINT'] as const)(
+  'at %s a worker finishes what it holds, and ends with 0',
+  async (signal) => {
+    await using stage = await openStage(server.url, [], { namespace: freshNamespace(), worker: false })
+    const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+    await using worker = startCommand(['worker', 'pipeline.ts', '--json'], where)
+    await worker.says('"event":"worker"')
+    const started = await runCommand(['run', 'slow', '--file', 'pipeline.ts', '--no-wait'], where)
+    const run = stage.flow.run(started.stdout.trim())
+    await until('the asset runs', async () => (await run.status())?.assets.slow?.status === 'running')
+    worker.child.kill(signal)
+    const ended = await worker.ended
+    expect(ended).toMatchObject({ code: 0, stderr: '' })
+    expect(ended.stdout).toContain('"event":"stopping","tasks":1')
+    expect(await run.result()).toBe('slow and done')
+  },
+  30_000,
+)
+
+test('following a run can be left, and the run goes on', async () => {
+  await using stage = await openStage(server.url, [], { namespace: freshNamespace(), worker: false })
+  const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+  await using following = startCommand(['run', 'slow', '--file', 'pipeline.ts'], where)
+  await following.says('running: slow')
+  following.child.kill('SIGINT')
+  const left = await following.ended
+  expect(left.code).toBe(130)
+  const [, id] = /flowstone status (\S+)/.exec(left.stderr) ?? []
+  await using worker = startCommand(['worker', 'pipeline.ts'], where)
+  await worker.says('at work')
+  expect(await stage.flow.run(id ?? '').result()).toBe('slow and done')
+}, 30_000)
+
+test('shared limits are listed, shown and emptied', async () => {
+  await using stage = await openStage(server.url, [], { namespace: freshNamespace(), engine: false, worker: false })
+  const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+  expect((await runCommand(['limit', 'ls'], where)).stdout).toBe('no limits in use\n')
+  await stage.flow.limiter.check('an api', [10, 'hour'], { n: 4 })
+  expect((await runCommand(['limit', 'ls'], where)).stdout).toMatch(/^LIMIT +KIND .*\nan api +rate +4 +10 +0\n$/)
+  expect(JSON.parse((await runCommand(['limit', 'show', 'an api', '--json'], where)).stdout)).toMatchObject({
+    rate: { count: 4, remaining: 6 },
+  })
+  expect((await runCommand(['limit', 'reset', 'an api'], where)).code).toBe(0)
+  expect((await stage.flow.limiter.status('an api')).rate).toBeUndefined()
+})

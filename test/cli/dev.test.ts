@@ -1,0 +1,113 @@
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { isAlive } from '../../src/server/processes.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { until } from '../kit/until.ts'
+import { type Running, runCommand, startCommand, writeModule } from './kit.ts'
+
+const PIPELINE = `
+import { asset, pipeline } from 'flowstone'
+import { word } from './word.ts'
+export default pipeline('dev', [asset('said', { execute: () => word + ' by ' + process.pid })])
+`
+
+function project(word = "'one'") {
+  const scratch = scratchFolder()
+  writeModule(scratch.path, 'pipeline.ts', PIPELINE)
+  writeFileSync(join(scratch.path, 'word.ts'), `export const word = ${word}\n`)
+  const at = { cwd: scratch.path }
+  return {
+    path: scratch.path,
+    at,
+    start: () => startCommand(['dev', 'pipeline.ts', '--http-port', '0'], at),
+    /** As an editor does it: a new file in the place of the old one. */
+    write(source: string) {
+      writeFileSync(join(scratch.path, 'word.tmp'), source)
+      renameSync(join(scratch.path, 'word.tmp'), join(scratch.path, 'word.ts'))
+    },
+    async said() {
+      const { code, stdout, stderr } = await runCommand(['run', 'said', '--json'], at)
+      if (code !== 0) throw new Error(stderr)
+      const value: string = JSON.parse(stdout).value
+      const [word, pid] = value.split(' by ')
+      return { word, pid: Number(pid) }
+    },
+    [Symbol.dispose]: () => scratch[Symbol.dispose](),
+  }
+}
+
+async function isReady(dev: Running): Promise<void> {
+  await dev.says('at work: dev (said)')
+}
+
+test('dev brings all that a pipeline needs, and its code is exchanged while it runs', async () => {
+  using files = project()
+  {
+    await using dev = files.start()
+    await isReady(dev)
+    const one = await files.said()
+    expect(one.word).toBe('one')
+    const secret = join(files.path, '.flowstone', 'gate-secret')
+    expect(readFileSync(secret, 'utf8')).toMatch(/^dev:[\w-]{43}\n$/)
+    expect(statSync(secret).mode & 0o777).toBe(0o600)
+
+    files.write("export const word = 'two'\n")
+    await dev.says('at work: dev (said)', 2)
+    await until('the old worker has ended', () => !isAlive(one.pid))
+    const two = await files.said()
+    expect(two).toMatchObject({ word: 'two' })
+
+    files.write('export const word = (\n')
+    await dev.says('worker   not started')
+    expect(dev.stderr()).toContain('word.ts')
+    // What worked still works: the run needs a file that can be loaded, so it is asked for through another one.
+    expect(isAlive(two.pid)).toBe(true)
+
+    files.write("export const word = 'three'\n")
+    await dev.says('at work: dev (said)', 3)
+    await until('the old worker has ended', () => !isAlive(two.pid))
+    expect(await files.said()).toMatchObject({ word: 'three' })
+
+    const second = await runCommand(['dev', 'pipeline.ts'], files.at)
+    expect(second.code).toBe(1)
+    expect(second.stderr).toContain('uses this folder')
+
+    dev.child.kill('SIGINT')
+    const ended = await dev.ended
+    expect(ended.code).toBe(0)
+    expect(existsSync(join(files.path, '.flowstone', 'dev.json'))).toBe(false)
+  }
+  const secret = readFileSync(join(files.path, '.flowstone', 'gate-secret'), 'utf8')
+  await using again = files.start()
+  await isReady(again)
+  expect(readFileSync(join(files.path, '.flowstone', 'gate-secret'), 'utf8')).toBe(secret)
+  // What was made before is there again.
+  const { stdout } = await runCommand(['status', '--all', '--json'], files.at)
+  expect(JSON.parse(stdout).length).toBe(3)
+}, 90_000)
+
+test('a worker that dies is started again, and all of dev ends with the process that was started', async () => {
+  using files = project()
+  await using dev = files.start()
+  await isReady(dev)
+  const { pid } = await files.said()
+  process.kill(pid, 'SIGKILL')
+  await dev.says('ended by itself (SIGKILL)')
+  await dev.says('at work: dev (said)', 2)
+  const next = await files.said()
+  expect(next.pid).not.toBe(pid)
+  dev.child.kill('SIGKILL')
+  await until('the worker has ended too', () => !isAlive(next.pid))
+}, 60_000)
+
+test('a file that is not there, and a broken one, are told of', async () => {
+  using files = project('(')
+  const none = await runCommand(['dev', 'none.ts'], files.at)
+  expect(none).toMatchObject({ code: 2, stderr: 'flowstone: there is no file none.ts\n' })
+  await using dev = files.start()
+  await dev.says('worker   not started')
+  files.write("export const word = 'mended'\n")
+  await isReady(dev)
+  expect(await files.said()).toMatchObject({ word: 'mended' })
+}, 60_000)

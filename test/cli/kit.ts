@@ -1,0 +1,84 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { until } from '../kit/until.ts'
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const INDEX = new URL('../../src/index.ts', import.meta.url).href
+
+export interface Ended {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Where {
+  readonly cwd: string
+  readonly env?: Readonly<Record<string, string>>
+}
+
+/** The command as a process of its own, which goes on. Ends with the scope. */
+export interface Running extends AsyncDisposable {
+  readonly child: ChildProcess
+  stdout(): string
+  stderr(): string
+  /** Waits until this stands in what it has said. */
+  says(text: string, times?: number): Promise<void>
+  /** Resolves when it has ended. */
+  readonly ended: Promise<Ended>
+}
+
+export function startCommand(args: readonly string[], { cwd, env = {} }: Where): Running {
+  const inherited = { ...process.env }
+  for (const name of Object.keys(inherited)) if (/^(NATS_URL|FLOWSTONE_)/.test(name)) delete inherited[name]
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd,
+    env: { ...inherited, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (data: Buffer) => {
+    stdout += data.toString()
+  })
+  child.stderr.on('data', (data: Buffer) => {
+    stderr += data.toString()
+  })
+  const ended = once(child, 'close').then(() => ({ code: child.exitCode, stdout, stderr }))
+  return {
+    child,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    ended,
+    async says(text, times = 1) {
+      const count = (): number => `${stdout}\n${stderr}`.split(text).length - 1
+      await until(
+        `flowstone ${args.join(' ')} says ${text}; it said:\n${stdout}\n${stderr}`,
+        () => count() >= times || child.exitCode !== null,
+        30_000,
+      )
+      if (count() < times)
+        throw new Error(
+          `flowstone ${args.join(' ')} ended (${child.exitCode}) and did not say ${text}:\n${stdout}\n${stderr}`,
+        )
+    },
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')
+      await ended
+    },
+  }
+}
+
+/** The command from its start to its end. */
+export async function runCommand(args: readonly string[], where: Where): Promise<Ended> {
+  return await startCommand(args, where).ended
+}
+
+/** A user's file. `from 'flowstone'` in it is this repository. */
+export function writeModule(folder: string, name: string, source: string): string {
+  const path = join(folder, name)
+  writeFileSync(path, source.replaceAll("'flowstone'", `'${INDEX}'`))
+  return path
+}

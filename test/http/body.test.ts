@@ -1,0 +1,121 @@
+import { expect, test } from 'vitest'
+import { bodyKind, parseBody, readBody } from '../../src/http/body.ts'
+import { HttpProblem } from '../../src/http/problem.ts'
+
+const LIMITS = { maxBytes: 1000, timeoutMs: 5000 }
+
+async function payloadOf(contentType: string | undefined, body: string | Uint8Array<ArrayBuffer>): Promise<unknown> {
+  const headers = new Headers(contentType === undefined ? {} : { 'content-type': contentType })
+  const kind = bodyKind(headers, LIMITS)
+  const bytes = await readBody(new Request('http://h/', { method: 'POST', body: Buffer.from(body) }), LIMITS, {
+    bytes: 0,
+    maxBytes: 10_000,
+  })
+  return (await parseBody(kind, bytes, contentType ?? '')).value
+}
+
+async function refusal(contentType: string | undefined, body: string | Uint8Array<ArrayBuffer>): Promise<HttpProblem> {
+  const problem: unknown = await payloadOf(contentType, body).then(
+    (value) => expect.unreachable(`it was taken: ${JSON.stringify(value)}`),
+    (error: unknown) => error,
+  )
+  if (!(problem instanceof HttpProblem)) throw problem
+  return problem
+}
+
+test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, unknown]>([
+  ['JSON', 'application/json', '{"a":[1,null]}', { a: [1, null] }],
+  ['JSON of a vendor, with a charset', 'application/vnd.x.y+json; charset=UTF-8', '"text"', 'text'],
+  [
+    'a form, with a name that occurs twice',
+    'application/x-www-form-urlencoded',
+    'a=1&b=%C3%BC+x&a=2',
+    { a: ['1', '2'], b: 'ü x' },
+  ],
+  ['an empty form', 'application/x-www-form-urlencoded', '', {}],
+  ['text', 'text/plain', 'done\n', 'done\n'],
+  ['XML, as text', 'application/xml', '<a/>', '<a/>'],
+  [
+    'bytes',
+    'application/octet-stream',
+    Uint8Array.of(0, 255),
+    { contentType: 'application/octet-stream', base64: 'AP8=' },
+  ],
+  ['nothing at all', undefined, '', null],
+])('%s becomes a payload', async (_, contentType, body, expected) => {
+  expect(await payloadOf(contentType, body)).toEqual(expected)
+})
+
+test('a multipart form of texts becomes a payload, one with a file does not', async () => {
+  const text = '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
+  expect(await payloadOf('multipart/form-data; boundary=b', text)).toEqual({ a: '1' })
+  const file = text.replace('name="a"', 'name="a"; filename="x.txt"')
+  expect(await refusal('multipart/form-data; boundary=b', file)).toMatchObject({ status: 415 })
+  expect(await refusal('multipart/form-data', text)).toMatchObject({ status: 400 })
+  expect(await refusal('multipart/form-data; boundary=c', text)).toMatchObject({ status: 400 })
+})
+
+test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, number]>([
+  ['JSON that is none', 'application/json', '{', 400],
+  ['an empty body that says it is JSON', 'application/json', '', 400],
+  ['JSON in a form, as curl -d sends it', 'application/x-www-form-urlencoded', '{"approved":true}', 400],
+  ['what is not UTF-8', 'application/json', Uint8Array.of(0x22, 0xff, 0x22), 400],
+  ['JSON that is too deep', 'application/json', `${'['.repeat(100)}${']'.repeat(100)}`, 400],
+  ['a body that does not say what it is', undefined, '{}', 415],
+  ['a picture', 'image/png', 'x', 415],
+  ['another charset', 'application/json; charset=utf-16', '{}', 415],
+  ['no type at all', 'nonsense', '{}', 415],
+])('%s is refused', async (_, contentType, body, status) => {
+  expect(await refusal(contentType, body)).toMatchObject({ status })
+})
+
+test('a fault of JSON is told by its place where that is known, and what was sent is not repeated', async () => {
+  expect((await refusal('application/json', '{"a":1 "secret":2}')).detail).toBe(
+    'The body is not JSON (at position 7 (line 1 column 8)).',
+  )
+  expect((await refusal('application/json', '{"password": secret}')).detail).toBe('The body is not JSON.')
+})
+
+test('a name that means something to JavaScript is a name like any other', async () => {
+  const value = await payloadOf('application/x-www-form-urlencoded', '__proto__=1&constructor=2')
+  expect(Object.entries(value as object)).toEqual([
+    ['__proto__', '1'],
+    ['constructor', '2'],
+  ])
+  expect(Reflect.get({}, '1')).toBeUndefined()
+})
+
+test('a compressed body is refused, and one that says it is too long, before anything is read', () => {
+  const kind = (headers: Record<string, string>) => () => bodyKind(new Headers(headers), LIMITS)
+  expect(kind({ 'content-type': 'application/json', 'content-encoding': 'gzip' })).toThrow(HttpProblem)
+  expect(kind({ 'content-type': 'application/json', 'content-length': '1001' })).toThrow('Body too large')
+  expect(kind({ 'content-type': 'application/json', 'content-length': '1000' })()).toBe('json')
+})
+
+test('a body without end is cut off at the limit', async () => {
+  let given = 0
+  const endless = new ReadableStream({
+    pull(controller) {
+      given += 100
+      controller.enqueue(new Uint8Array(100))
+    },
+  })
+  const request = new Request('http://h/', { method: 'POST', body: endless, duplex: 'half' })
+  await expect(readBody(request, LIMITS, { bytes: 0, maxBytes: 10_000 })).rejects.toMatchObject({ status: 413 })
+  expect(given).toBeLessThan(2000)
+})
+
+test('a body that does not come is waited for until its time is over, and leaves nothing in the budget', async () => {
+  const budget = { bytes: 0, maxBytes: 10_000 }
+  const stuck = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) })
+  const request = new Request('http://h/', { method: 'POST', body: stuck, duplex: 'half' })
+  await expect(readBody(request, { ...LIMITS, timeoutMs: 50 }, budget)).rejects.toMatchObject({ status: 408 })
+  expect(budget.bytes).toBe(0)
+})
+
+test('more bodies at once than there is room for are put off', async () => {
+  const budget = { bytes: 9_990, maxBytes: 10_000 }
+  const request = new Request('http://h/', { method: 'POST', body: 'x'.repeat(100) })
+  await expect(readBody(request, LIMITS, budget)).rejects.toMatchObject({ status: 503 })
+  expect(budget.bytes).toBe(9_990)
+})
