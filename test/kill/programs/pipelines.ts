@@ -159,7 +159,84 @@ export const deadly = asset('deadly', {
   },
 })
 
+/** Every fourth instance fails at first; all of those come again together. */
+export const batch = asset('batch', {
+  scatterOptions: { retry: { strategy: 'batch', maxAttempts: 5, backoff: '20ms..100ms' } },
+  scatter: () => Array.from({ length: 1000 }, (_, i) => i),
+  execute: async ({ index, attempt }) => {
+    if (index % 4 !== 0) return index
+    if (attempt === 1) throw new Error('not yet')
+    note(`again ${index}`)
+    await sleep(5)
+    return index
+  },
+  gather: (results) => total(results),
+})
+
+/** A gather that stops to think when it has read half of the results. */
+export const halfGather = asset('half_gather', {
+  retry: quick,
+  scatter: () => Array.from({ length: INSTANCES }, (_, i) => i),
+  execute: ({ index }) => index,
+  gather: async (results) => {
+    async function* slowly(): AsyncGenerator<{ key: unknown; index: number; value: number }> {
+      for await (const result of results) {
+        if (result.index === INSTANCES / 2) {
+          note('half')
+          await sleep(500)
+        }
+        yield result
+      }
+    }
+    return await total(slowly())
+  },
+})
+
+/** Every tenth instance fails for good in a process with KILL_BROKEN. What is run again takes its time. */
+export const broken = asset('broken', {
+  scatterOptions: { failureMode: 'partial', failureThreshold: 0.5, retry: { maxAttempts: 1 } },
+  scatter: () => Array.from({ length: 3000 }, (_, i) => i),
+  execute: async ({ scatterKey }) => {
+    if (scatterKey % 10 !== 0) return scatterKey
+    if (process.env.KILL_BROKEN) throw new Error('broken')
+    await sleep(20)
+    return scatterKey
+  },
+  gather: async (results) => {
+    const found = { ok: 0, sum: 0, failed: 0 }
+    for await (const { status, value } of results) {
+      if (status === 'failed') found.failed += 1
+      else {
+        found.ok += 1
+        found.sum += value
+      }
+    }
+    return found
+  },
+})
+export const afterBroken = asset('after_broken', { dependsOn: [broken], execute: (_, deps) => deps.broken })
+
+const limited = (maxConcurrent: number, count: number) =>
+  asset(`limited_${maxConcurrent}`, {
+    retry: quick,
+    scatterOptions: { maxConcurrent },
+    scatter: () => Array.from({ length: count }, (_, i) => i),
+    execute: async ({ index }) => {
+      note('+')
+      await sleep(20)
+      note('-')
+      return index
+    },
+    gather: (results) => total(results),
+  })
+export const limitedTo = [limited(1, 60), limited(7, 300), limited(50, 1500)] as const
+
 export const kills = pipeline('kills', [
+  batch,
+  halfGather,
+  broken,
+  afterBroken,
+  ...limitedTo,
   list,
   stream,
   slowGather,

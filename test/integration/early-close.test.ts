@@ -1,0 +1,143 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, type InstanceOptions, pipeline } from '../../src/index.ts'
+import { deafNats } from '../kit/deaf-nats.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const range = (count: number) => Array.from({ length: count }, (_, i) => i)
+const AT_ONCE = 6
+
+/** Many instances, of which the first fails for good once `AT_ONCE` are at work; the others wait to be aborted. */
+function doomed(options: InstanceOptions) {
+  const seen = { started: 0, abortedMs: [] as number[] }
+  const full = Promise.withResolvers<void>()
+  const work = asset('work', {
+    retry: { maxAttempts: 1 },
+    scatterOptions: options,
+    scatter: () => range(3000),
+    execute: async ({ index, signal }) => {
+      seen.started += 1
+      if (seen.started === AT_ONCE) full.resolve()
+      await full.promise
+      if (index === 0) throw new Error('broken')
+      return await new Promise<number>((_, reject) =>
+        signal.addEventListener('abort', () => {
+          seen.abortedMs.push(Date.now())
+          reject(signal.reason)
+        }),
+      )
+    },
+  })
+  return { work, seen }
+}
+
+async function onWork(url: string, namespace: string): Promise<number> {
+  const nc = await connectNats({ servers: url })
+  try {
+    return (await (await jetstreamManager(nc)).streams.info(`${namespace}_WORK_0`)).state.messages
+  } finally {
+    await nc.close()
+  }
+}
+
+/** Runs it, and says how long after its end the last instance was aborted, and what was left on WORK a second later. */
+async function closeEarly(
+  url: string,
+  options: InstanceOptions,
+): Promise<{ abortedAfterMs: number; beganLater: number }> {
+  const { work, seen } = doomed(options)
+  await using stage = await openStage(url, pipeline('doomed', [work]), { worker: { concurrency: AT_ONCE } })
+  const run = await stage.flow.materialize(work)
+  expect(await rejection(run.result(limit()))).toMatchObject({ asset: 'work' })
+  const closed = (await factsOf(stage.flow, run.id)).find(({ kind }) => kind === 'scatter.closed')
+  const began = seen.started
+  await until('what ran is aborted', () => seen.abortedMs.length === began - 1, 8000)
+  const abortedAfterMs = Math.max(...seen.abortedMs) - (closed?.time.getTime() ?? 0)
+  await until('nothing of it is queued', async () => (await onWork(url, stage.namespace)) === 0, 1500)
+  return { abortedAfterMs, beganLater: seen.started - began }
+}
+
+describe('a scatter that is closed early', () => {
+  it.each<[string, InstanceOptions]>([
+    ['at its first failure', {}],
+    ['at its threshold', { failureMode: 'partial', failureThreshold: { count: 0 } }],
+    ['with a lane of its own', { maxConcurrent: AT_ONCE }],
+  ])(
+    '%s stops what runs within a second, and what is queued at once',
+    async (_, options) => {
+      const { abortedAfterMs, beganLater } = await closeEarly(server.url, options)
+      expect(abortedAfterMs).toBeLessThan(1000)
+      expect(beganLater).toBe(0)
+    },
+    30_000,
+  )
+
+  it('stops what runs within some seconds also when no worker hears of it', async () => {
+    await using deaf = await deafNats(['*.note.abort.*', '*.note.pause.*'])
+    const { abortedAfterMs, beganLater } = await closeEarly(deaf.url, {})
+    expect(abortedAfterMs).toBeLessThan(3000)
+    expect(beganLater).toBe(0)
+  }, 30_000)
+})
+
+describe('a scatter that is paused where no worker hears of it', () => {
+  it('begins nothing more after some seconds', async () => {
+    await using deaf = await deafNats(['*.note.abort.*', '*.note.pause.*'])
+    let done = 0
+    const work = asset('work', {
+      scatter: () => range(100_000),
+      execute: async ({ index }) => {
+        await new Promise((resolve) => setImmediate(resolve))
+        done += 1
+        return index
+      },
+    })
+    await using stage = await openStage(deaf.url, pipeline('deaf', [work]), { worker: { concurrency: 2 } })
+    const run = await stage.flow.materialize(work)
+    const id = `${run.id}.work`
+    const { scatter } = stage.flow
+    await until('it is under way', () => done > 50)
+    await scatter.pause(id)
+    await until('nothing is out', async () => {
+      const status = await scatter.status(id).catch(() => undefined)
+      return status?.paused !== undefined && status.leased === 0
+    })
+    const before = done
+    expect(before).toBeLessThan(100_000)
+    await scatter.resume(id)
+    await until('it goes on', () => done > before + 50)
+    await scatter.cancel(id)
+    expect(await rejection(run.result(limit()))).toMatchObject({ code: 'cancelled' })
+  }, 30_000)
+})
+
+describe('what comes due after the end', () => {
+  it('is not begun: a retry that was scheduled before its run was cancelled', async () => {
+    let started = 0
+    const work = asset('work', {
+      retry: { maxAttempts: 3, backoff: '300ms' },
+      scatter: () => range(5),
+      execute: () => {
+        started += 1
+        throw new Error('not yet')
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('late', [work]))
+    const run = await stage.flow.materialize(work)
+    await until('all failed once', () => started === 5)
+    await run.cancel()
+    expect(await rejection(run.result(limit()))).toMatchObject({ code: 'cancelled' })
+    await until('what was scheduled came and went', async () => (await onWork(server.url, stage.namespace)) === 0)
+    expect(started).toBe(5)
+  }, 30_000)
+})
