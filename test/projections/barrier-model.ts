@@ -82,7 +82,7 @@ export function checkBarrier(sim: Sim, model: Model): void {
   if (leases.length - delayed > Math.max(barrier.window, stored)) say('more leases out than the window has room for')
 
   const inRefeed = new Map<number, number>()
-  for (const range of barrier.refeed)
+  for (const range of [...barrier.refeed, ...(barrier.parked ?? [])])
     for (let i = range.from; i < range.to; i++) inRefeed.set(i, (inRefeed.get(i) ?? 0) + 1)
   const expectedLeft = new Map<string, number>()
   const wide = leases.flatMap(([id, lease]) => {

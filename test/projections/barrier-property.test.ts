@@ -14,6 +14,7 @@ import {
   handBack,
   outcomes,
   paused,
+  plainScatter,
   printed,
   RUN,
   resumed,
@@ -23,6 +24,7 @@ import {
   sized,
   slab,
   split,
+  timerFired,
 } from './harness.ts'
 
 const ACTIONS = [
@@ -46,6 +48,7 @@ const ACTIONS = [
   'pause',
   'resume',
   'hold back',
+  'time is over',
   'cancel',
 ] as const
 
@@ -65,6 +68,16 @@ const scenario = fc.record({
   ),
   maxAttempts: fc.integer({ min: 1, max: 4 }),
   backoffMs: fc.constantFrom(0, 0, 1000),
+  strategy: fc.constantFrom('individual', 'individual', 'batch'),
+  /** How many may fail; undefined: all or nothing. */
+  allowed: fc.constantFrom<({ count: number } | { fraction: number } | undefined)[]>(
+    undefined,
+    undefined,
+    { count: 1 },
+    { count: 5 },
+    { fraction: 0.3 },
+    { fraction: 1 },
+  ),
   /** What the barrier starts with: a small window is full soon, so that instances queue up for their next lease. */
   window: fc.constantFrom(1, 3, 8, 64),
   leaseSize: fc.constantFrom(1, 4, 16),
@@ -80,7 +93,9 @@ type Scenario = typeof scenario extends fc.Arbitrary<infer S> ? S : never
 function play(given: Scenario): { sim: Sim; model: Model; total: number; base: Bucket; from: number } {
   const { slabs, maxAttempts, backoffMs, harsh, actions } = given
   const retry = { maxAttempts: harsh ? maxAttempts : 1_000, backoffMinMs: backoffMs, backoffMaxMs: backoffMs }
-  const sim = scatterRun({ retry })
+  const { strategy, allowed } = given
+  const mode = allowed ? ({ failureMode: 'partial', threshold: allowed } as const) : {}
+  const sim = scatterRun({ retry, scatter: { ...plainScatter, ...mode, strategy, totalTimeoutMs: 5000 } })
   const model = new Model(retry.maxAttempts)
   let modelled = 0
   const total = slabs.reduce((sum, count) => sum + count, 0)
@@ -255,6 +270,9 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
         sim.work.delete(task.id)
         return
       }
+      case 'time is over':
+        if (harsh && b % 20 === 0) sim.append(timerFired(5000))
+        return
       case 'cancel':
         if (harsh && b % 20 === 0) sim.append(cancel())
         return
@@ -293,6 +311,11 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
   return { sim, model, total, base, from }
 }
 
+function mayFail(allowed: Scenario['allowed'], total: number): number {
+  if (!allowed) return 0
+  return 'count' in allowed ? allowed.count : Math.floor(allowed.fraction * total + 1e-9)
+}
+
 describe('a barrier under any schedule', () => {
   it('counts each instance once at every sequence, and closes once, when and only when all is answered', () => {
     fc.assert(
@@ -309,8 +332,14 @@ describe('a barrier under any schedule', () => {
         if (barrier.status === 'completed') {
           expect([barrier.succeeded, barrier.failed]).toEqual([total, 0])
           expect(model.instances.every(({ end }) => end === 'succeeded')).toBe(true)
-        } else if (barrier.status === 'failed') {
+        } else if (barrier.status === 'partial_failure') {
           expect(barrier.failed).toBeGreaterThan(0)
+          expect(barrier.succeeded + barrier.failed).toBe(total)
+          expect(barrier.failed).toBeLessThanOrEqual(mayFail(given.allowed, total))
+          expect(model.instances.every(({ end }) => end !== undefined)).toBe(true)
+        } else if (barrier.status === 'failed') {
+          if (closed[0]?.data.error?.code === 'timeout') expect(sim.facts('scatter.timer_fired')).toHaveLength(1)
+          else expect(barrier.failed).toBeGreaterThan(mayFail(given.allowed, total))
         } else {
           expect(barrier.status).toBe('cancelled')
           expect(sim.facts('run.cancel_requested')).toHaveLength(1)
