@@ -158,6 +158,10 @@ export interface Definition {
 }
 
 export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOptions<D> {
+  // Said so that a scatter is never taken for a plain asset, not even while the types of its functions are being found out (TypeScript 7.0 fixes a parameter's type then).
+  readonly scatter?: undefined
+  readonly scatterOptions?: undefined
+  readonly gather?: undefined
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
@@ -216,7 +220,11 @@ export function asset<const N extends string, const D extends readonly AnyAsset[
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
-    Pick<Definition, 'execute' | 'scatter' | 'gather'> & { scatterOptions?: InstanceOptions<FailureMode, never> },
+    Pick<Definition, 'execute'> & {
+      scatter?: Definition['scatter'] | undefined
+      gather?: Definition['gather'] | undefined
+      scatterOptions?: InstanceOptions<FailureMode, never> | undefined
+    },
 ): AnyAsset {
   checkName('asset name', name)
   const at = `asset ${name}`

@@ -171,6 +171,19 @@ describe('types', () => {
     expectTypeOf<ValueOf<typeof checked>>().toEqualTypeOf<{ key: string; value: boolean }[]>()
   })
 
+  it('of a scatter whose options stand elsewhere', () => {
+    const retry = { maxAttempts: 3, backoff: '1s..2s' } as const
+    const checked = asset('checked', {
+      scatter: () => ['a'],
+      scatterOptions: { retry },
+      execute: (ctx) => {
+        expectTypeOf(ctx.scatterKey).toEqualTypeOf<string>()
+        return ctx.scatterKey.length
+      },
+    })
+    expectTypeOf<ValueOf<typeof checked>>().toEqualTypeOf<{ key: string; value: number }[]>()
+  })
+
   it('of a scatter with gather: what gather makes of the results', () => {
     const summed = asset('summed', {
       dependsOn: [orders, rate],
