@@ -1,0 +1,114 @@
+/**
+ * Tokens of signal gates: who has one may answer the gate it names, and nobody can make one without a secret.
+ *
+ *     v1.<key id>.<base64url of the gate's id>.<base64url of HMAC-SHA-256 (RFC 2104)>
+ *     signed: "flowstone-gate-v1" NUL <key id> NUL <gate id>, by the secret of that key id
+ *
+ * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline that is moved (a retried timeout, an extension) leaves no dead token.
+ * A token is never stored: only its hash is, and whoever has the secret derives it again.
+ */
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import { FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
+
+export interface GateSecret {
+  /** Stands in the tokens it signs: 1 to 32 characters of A-Z a-z 0-9 _ -. */
+  readonly id: string
+  /** At least 32 bytes, as text (counted in UTF-8) or bytes. Make one with `openssl rand -base64 32`. */
+  readonly secret: string | Uint8Array
+}
+
+const VERSION = 'v1'
+const SECRET_MIN_BYTES = 32
+const SECRETS_MAX = 16
+const KEY_ID = /^[A-Za-z0-9_-]{1,32}$/
+const TOKEN_MAX = 1024
+const SIGNATURE_BYTES = 32
+
+/** The secrets in force: the first signs, all of them verify. So a new one is put in front, and the old one left until its gates have ended. */
+export class TokenKeys {
+  readonly #keys = new Map<string, Uint8Array>()
+  readonly #signing: string | undefined
+
+  /** Throws InvalidError for a secret that is too short, a key id that is no name, or two secrets of one id. */
+  constructor(secrets: readonly GateSecret[]) {
+    if (secrets.length > SECRETS_MAX)
+      throw new InvalidError(`gates.secrets: at most ${SECRETS_MAX} secrets, got ${secrets.length}`)
+    for (const [i, { id, secret }] of secrets.entries()) {
+      const at = `gates.secrets[${i}]`
+      if (typeof id !== 'string' || !KEY_ID.test(id))
+        throw new InvalidError(`${at}.id must be 1 to 32 characters of A-Z a-z 0-9 _ -`)
+      if (this.#keys.has(id)) throw new InvalidError(`${at}: there are two secrets with id ${id}`)
+      const bytes = typeof secret === 'string' ? new TextEncoder().encode(secret) : secret
+      if (!(bytes instanceof Uint8Array) || bytes.length < SECRET_MIN_BYTES) {
+        throw new InvalidError(
+          `${at}.secret must be at least ${SECRET_MIN_BYTES} bytes; make one with: openssl rand -base64 32`,
+        )
+      }
+      this.#keys.set(id, new Uint8Array(bytes))
+    }
+    this.#signing = secrets[0]?.id
+  }
+
+  /** The key id that signs now. Throws `no_gate_secret` where none was given: there is no default that anybody could know. */
+  get signing(): string {
+    if (this.#signing !== undefined) return this.#signing
+    throw new FlowStoneError(
+      'no_gate_secret',
+      'signal gates need a secret that their tokens are signed with: connect({ gates: { secrets: [{ id, secret }] } }), or FLOWSTONE_GATE_SECRETS=<id>:<secret>',
+    )
+  }
+
+  /** Throws `no_gate_secret` when the secret of that key id is not here. */
+  sign(gate: string, keyId = this.signing): string {
+    const signature = this.#signature(gate, keyId)
+    if (!signature)
+      throw new FlowStoneError(
+        'no_gate_secret',
+        `the secret ${keyId} that signed the token of gate ${gate} is not among gates.secrets of this process`,
+      )
+    return `${VERSION}.${keyId}.${Buffer.from(gate).toString('base64url')}.${signature.toString('base64url')}`
+  }
+
+  /** The gate that a token names. Throws SignalRejectedError: `malformed_token`, or `invalid_signature`. */
+  verify(token: string): string {
+    const parts = typeof token === 'string' && token.length <= TOKEN_MAX ? token.split('.') : []
+    const [version, keyId = '', gate = '', signature = ''] = parts
+    const id = canonical(gate)
+    const given = canonical(signature)
+    if (parts.length !== 4 || version !== VERSION || !KEY_ID.test(keyId) || !id || given?.length !== SIGNATURE_BYTES)
+      throw new SignalRejectedError('malformed_token', 'this is no token of a signal gate; was it copied whole?')
+    const expected = this.#signature(id.toString('utf8'), keyId)
+    if (!expected || !timingSafeEqual(expected, given))
+      throw new SignalRejectedError('invalid_signature', 'the signature of this token is not valid here')
+    return id.toString('utf8')
+  }
+
+  #signature(gate: string, keyId: string): Buffer | undefined {
+    const key = this.#keys.get(keyId)
+    return key && createHmac('sha256', key).update(`flowstone-gate-${VERSION}\0${keyId}\0${gate}`).digest()
+  }
+}
+
+/** Only the one text that stands for its bytes: a bit that base64url does not use must not make a second valid token. */
+function canonical(text: string): Buffer | undefined {
+  const bytes = Buffer.from(text, 'base64url')
+  return bytes.length > 0 && bytes.toString('base64url') === text ? bytes : undefined
+}
+
+/** `id:secret,id:secret`, as FLOWSTONE_GATE_SECRETS has it. Throws InvalidError without showing a secret. */
+export function parseSecrets(text: string): GateSecret[] {
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+    .map((part) => {
+      const colon = part.indexOf(':')
+      if (colon < 1) throw new InvalidError('FLOWSTONE_GATE_SECRETS must be <id>:<secret>, several separated by commas')
+      return { id: part.slice(0, colon), secret: part.slice(colon + 1) }
+    })
+}
+
+/** SHA-256 as hex: what is kept of tokens and of base tokens. */
+export function hashOfToken(token: string): string {
+  return createHash('sha256').update(token).digest('hex')
+}
