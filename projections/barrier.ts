@@ -11,6 +11,7 @@
  *   open    scatter.paused     → open, nothing more is leased; what workers have not begun comes back (scatter.split)   client
  *   open    scatter.resumed    → open, leases are fed again                               client
  *   open    scatter.timer_fired → open, scatter.closed (failed, `timeout`) is decided     server, at the time limit of the whole
+ *   open    gate.resolved      → open, the instance that waited there goes on, or has failed    whoever ended the gate
  *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged
@@ -27,6 +28,7 @@ import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
 import { feed, leaseAgain, SLABS_PER_CHUNK } from './feed.ts'
+import type { EndedGate } from './gate.ts'
 import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
 import {
   adapt,
@@ -44,6 +46,7 @@ import {
   WINDOW_MAX,
 } from './lease.ts'
 import { type BarrierState, type Refeed, stateKey } from './state.ts'
+import { resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspended.ts'
 
 /** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
 export const LEASE_SIZE_START = 128
@@ -121,7 +124,8 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
       barrier.total ??= fact.data.total
       break
     case 'scatter.outcomes':
-      commands.push(...takeOutcomes(context, barrier, fact))
+      if (fact.data.resumes !== undefined) commands.push(...takeResumed(context, barrier, fact.data.resumes, fact))
+      else commands.push(...takeOutcomes(context, barrier, fact))
       break
     case 'scatter.split':
       commands.push(...splitLease(context, barrier, fact))
@@ -138,14 +142,34 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
     default:
       fact satisfies never
   }
-  const end = barrier.closing ? undefined : endOf(context, barrier)
-  if (end) {
-    barrier.closing = true
-    commands.splice(0, commands.length, closeCommand(barrier, end))
-  } else if (barrier.closing) commands.length = 0
-  else commands.push(...feed(context, barrier, fact.timeMs))
+  const decided = endOrGoOn(context, barrier, commands, fact.timeMs)
   bits.put()
-  return commands
+  return decided
+}
+
+/** The gate of one of its instances has ended. */
+export function stepBarrierGate(given: BarrierContext, gate: EndedGate, fact: FactOf<'gate.resolved'>): Command[] {
+  const { view, run } = given
+  const key = stateKey.barrier(run.id, gate.asset)
+  const barrier = view.get(key)
+  if (barrier?.status !== 'open') return []
+  barrier.seq = fact.seq
+  view.put(key, barrier)
+  const bits = new Bits(view, barrier)
+  const context = { ...given, bits }
+  const commands = resumeInstance(context, barrier, gate, fact.timeMs)
+  const decided = endOrGoOn(context, barrier, commands, fact.timeMs)
+  bits.put()
+  return decided
+}
+
+/** What was decided, and the next leases; or the end, and nothing else. */
+function endOrGoOn(context: BarrierContext, barrier: BarrierState, commands: Command[], nowMs: number): Command[] {
+  if (barrier.closing) return []
+  const end = endOf(context, barrier)
+  if (!end) return [...commands, ...feed(context, barrier, nowMs)]
+  barrier.closing = true
+  return [closeCommand(barrier, end)]
 }
 
 /** scatter.closed: the last word. */
@@ -166,6 +190,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   barrier.workers = {}
   delete barrier.paused
   delete barrier.pace
+  delete barrier.suspended
   view.put(key, barrier)
   if (spec.scatter?.maxConcurrent === undefined) return []
   const lane = laneOf(run, spec)
@@ -261,6 +286,7 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   const range = parseLeaseId(data.lease)
   if (!range) return []
   const errors = new Map(data.errors)
+  const suspended = new Map(data.suspended)
   const inLease = (index: number): boolean => index >= range.from && index < range.to && index < barrier.fedTo
   const commands: Command[] = []
   const kept = lease ? (lease.to ?? range.to) : 0
@@ -269,6 +295,7 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   for (let k = 0; k < data.at.length; k++) {
     const index = data.at[k]
     if (index === undefined || !inLease(index) || (errors.size > 0 && errors.has(k))) continue
+    if (suspended.size > 0 && suspended.has(k)) continue
     if (!takeSuccess(context, barrier, index)) continue
     if (index < kept) returned += 1
     // It was handed back, and yet run: whoever has it now is rid of it.
@@ -279,6 +306,10 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
     const index = data.at[k]
     if (index !== undefined && inLease(index))
       commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
+  }
+  for (const [k, gate] of suspended) {
+    const index = data.at[k]
+    if (index !== undefined && inLease(index)) commands.push(...suspendInstance(context, barrier, index, gate, fact))
   }
   barrier.workers[data.worker] = fact.timeMs
   keepPace(barrier, fact.timeMs)
@@ -298,6 +329,8 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
     endLease(barrier, leaseId(index, index + 1, again[0]))
     return false
   }
+  // It left its lease when it began to wait; now an older execution of it has brought something after all.
+  if (unsuspend(context, barrier, index)) return false
   // What is due again was taken out of its lease when that was lost; a late word of it settles the instance, and not a place in the lease once more.
   return !dropFromWaiting(context, barrier, index)
 }
@@ -311,7 +344,7 @@ function takeError(
   error: NonNullable<FactOf<'scatter.outcomes'>['data']['errors']>[number][1],
   fact: Fact,
 ): Command[] {
-  if (context.bits?.isDone(index)) return []
+  if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) return []
   const again = barrier.again[index]
   // An error counts for the execution that is current; an older one was counted when its lease was lost.
   if (again ? again[0] !== ordinal : isDue(barrier, index)) return []
@@ -323,6 +356,7 @@ function takeError(
     ordinal: ordinal + 1,
     failures,
     ...(lease.lost ? { lost: true } : {}),
+    ...(error.outcome === 'handed_back' ? { gates: lease.gates ?? ordinal } : {}),
   }
   returnSome(barrier, from, 1)
   delete barrier.again[index]
@@ -360,7 +394,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
   const failures = lost ? failuresAfterLoss(lease, retry) : lease.failures
   const exhausted = failures >= retry.maxAttempts
   for (let index = range.from; index < (lease.to ?? range.to); index++) {
-    if (context.bits?.isDone(index)) continue
+    if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) continue
     const again = barrier.again[index]
     if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
     delete barrier.again[index]
@@ -380,6 +414,7 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
       ordinal: range.ordinal + 1,
       failures,
       ...(lost || lease.lost ? { lost: true } : {}),
+      gates: lease.gates ?? range.ordinal,
     }
     addToRanges(context, barrier.refeed, one)
   }

@@ -24,17 +24,35 @@ export function isFailed(segment: Segment, index: number): boolean {
   return segment.length > SEGMENT_BYTES && has(segment, SEGMENT_INSTANCES + (index % SEGMENT_INSTANCES))
 }
 
+export function isSuspended(segment: Segment, index: number): boolean {
+  return segment.length > 2 * SEGMENT_BYTES && has(segment, 2 * SEGMENT_INSTANCES + (index % SEGMENT_INSTANCES))
+}
+
 /** Marks an instance done. Returns the segment to keep, which is a new, longer one when the first failure in it is marked. */
 export function markDone(segment: Segment, index: number, failed: boolean): Segment {
   const bit = index % SEGMENT_INSTANCES
-  segment[bit >> 3] = (segment[bit >> 3] ?? 0) | (1 << (bit & 7))
+  set(segment, bit, true)
   if (!failed) return segment
-  let wide = segment
-  if (segment.length === SEGMENT_BYTES) {
-    wide = new Uint8Array(SEGMENT_BYTES * 2)
-    wide.set(segment)
-  }
-  const at = SEGMENT_BYTES + (bit >> 3)
-  wide[at] = (wide[at] ?? 0) | (1 << (bit & 7))
+  const wide = widened(segment, 2)
+  set(wide, SEGMENT_INSTANCES + bit, true)
   return wide
+}
+
+/** Marks that an instance waits at a gate, or does no more. Returns the segment to keep. */
+export function markSuspended(segment: Segment, index: number, waits: boolean): Segment {
+  const wide = widened(segment, 3)
+  set(wide, 2 * SEGMENT_INSTANCES + (index % SEGMENT_INSTANCES), waits)
+  return wide
+}
+
+function widened(segment: Segment, planes: number): Segment {
+  if (segment.length >= planes * SEGMENT_BYTES) return segment
+  const wide = new Uint8Array(planes * SEGMENT_BYTES)
+  wide.set(segment)
+  return wide
+}
+
+function set(bytes: Uint8Array, bit: number, on: boolean): void {
+  const byte = bytes[bit >> 3] ?? 0
+  bytes[bit >> 3] = on ? byte | (1 << (bit & 7)) : byte & ~(1 << (bit & 7))
 }

@@ -1,6 +1,6 @@
 /** The instances of a barrier: which are done, and which wait to be leased again. */
 import type { AssetSpec } from '../streams/schemas.ts'
-import { isDone, markDone, newSegment, segmentOf } from './bits.ts'
+import { isDone, isSuspended, markDone, markSuspended, newSegment, segmentOf } from './bits.ts'
 import { LEASE_SIZE_MAX } from './lease.ts'
 import { type BarrierState, type Refeed, type RunState, stateKey, type View } from './state.ts'
 
@@ -30,6 +30,16 @@ export class Bits {
   mark(index: number, failed: boolean): void {
     const n = segmentOf(index)
     this.#segments.set(n, markDone(this.#segment(n), index, failed))
+    this.#changed.add(n)
+  }
+
+  isSuspended(index: number): boolean {
+    return isSuspended(this.#segment(segmentOf(index)), index)
+  }
+
+  suspend(index: number, waits: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markSuspended(this.#segment(n), index, waits))
     this.#changed.add(n)
   }
 
@@ -66,7 +76,8 @@ export function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refe
     last.slab === one.slab &&
     last.ordinal === one.ordinal &&
     last.failures === one.failures &&
-    last.lost === one.lost
+    last.lost === one.lost &&
+    last.gates === one.gates
   if (!alike || one.from < last.to || one.to - last.from > LEASE_SIZE_MAX || !allDone(context, last.to, one.from)) {
     ranges.push(one)
     return

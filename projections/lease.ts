@@ -99,6 +99,7 @@ export interface Behind {
   readonly ordinal: number
   readonly failures: number
   readonly lost?: true
+  readonly gates?: number
 }
 
 /** How long a pace is measured. */
@@ -140,6 +141,7 @@ export function newLease(
 ): Command {
   const lease: Lease = { left: cut.to - cut.from, slab: cut.slab, fedMs: nowMs, failures: cut.failures }
   if (cut.lost) lease.lost = true
+  if (cut.gates !== undefined) lease.gates = cut.gates
   if (waitMs > 0) {
     lease.dueMs = nowMs + waitMs
     barrier.delayed += 1
@@ -177,6 +179,7 @@ export function leaseCommand(
     attempt: lease.failures + 1,
     maxAttempts: instanceRetry(spec).maxAttempts,
     ...(runsAlone(lease, instanceRetry(spec)) ? { alone: true } : {}),
+    ...(lease.gates === undefined ? {} : { gates: lease.gates }),
   }
   return {
     do: 'task',

@@ -14,6 +14,8 @@
  *   queued,
  *   running    asset.errored           → queued again after the backoff, or asset.failed is decided
  *   queued,
+ *   running    asset.suspended         → suspended at a gate (gate.ts); queued again, or ended, when that ends
+ *   queued,
  *   running    scatter.started         → scattering
  *   scattering scatter.closed          → completed: queued, a task `gather`; failed: asset.failed is decided
  *   open       asset.materialized      → materialized; what waited for it starts
@@ -25,7 +27,7 @@
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
 import type { AssetName } from '../streams/ids.ts'
-import type { AssetSpec, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
+import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
 import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import { closeCommand } from './barrier.ts'
@@ -107,7 +109,7 @@ function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Comma
   return commands
 }
 
-function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
+export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
   asset.status = 'queued'
   asset.queuedMs = nowMs
   asset.attempt += 1
@@ -133,6 +135,8 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     attempt: asset.attempt,
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
     ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
+    ...(asset.gates === undefined ? {} : { gates: asset.gates }),
+    ...(asset.resume && (asset.phase === 'signal' || asset.phase === 'timeout') ? { from: asset.resume } : {}),
   }
   return {
     do: 'task',
@@ -176,13 +180,14 @@ export function stepAsset(
       asset.value = value
       delete asset.error
       view.put(stateKey.asset(spec.name, run.partition), { seq: fact.seq, run: run.id, value, timeMs: fact.timeMs })
-      return [...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
+      return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
     }
     case 'asset.failed': {
       asset.status = 'failed'
       asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
+        ...cancelLeft(run, asset, spec),
         ...closeIfOpen(view, barrier, 'failed', fact.data.error),
         ...skipDependents(run, pipeline, spec.name),
         ...finishIfDone(run, fact),
@@ -193,7 +198,12 @@ export function stepAsset(
       return finishIfDone(run, fact)
     case 'asset.cancelled':
       asset.status = 'cancelled'
-      return finishIfDone(run, fact)
+      return [
+        ...cancelLeft(run, asset, spec),
+        // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled ends all of its assets.
+        ...(run.cancelRequested ? [] : skipDependents(run, pipeline, spec.name)),
+        ...finishIfDone(run, fact),
+      ]
     default:
       return fact satisfies never
   }
@@ -208,13 +218,25 @@ function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf
     asset.lost = true
   } else if (outcome !== 'handed_back') asset.failures += 1
   asset.error = error
+  const left = endGates(run, spec.name, asset, outcome)
   if (outcome === 'terminal' || asset.failures >= spec.retry.maxAttempts) {
     asset.ending = true
-    return [failCommand(run, spec.name, error, asset.attempt)]
+    return [...left, failCommand(run, spec.name, error, asset.attempt)]
   }
   if (outcome === 'handed_back') return [nextAttempt(run, spec, asset, fact.timeMs)]
   const waitMs = retryAfterMs ?? backoffMs(spec.retry, asset.failures, `${run.id}.${spec.name}`)
-  return [nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
+  return [...left, nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
+}
+
+/** Gates belong to an execution: one that failed takes its gates with it. One that was lost leaves them to the next, whose outside job runs already. */
+function endGates(run: RunState, name: string, asset: AssetInRun, outcome: AttemptOutcome): Command[] {
+  const opened = asset.gates ?? asset.attempt
+  if (outcome === 'lost' || outcome === 'handed_back') {
+    asset.gates = opened
+    return []
+  }
+  delete asset.gates
+  return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: name, attempt: opened }] : []
 }
 
 /** The scatter function handed in all keys, or their stream began: from here the barrier has the say. */
@@ -342,6 +364,11 @@ function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): 
   return commands
 }
 
+/** Gates that are left when an asset has ended: nobody waits there any more. */
+function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+  return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: spec.name }] : []
+}
+
 function closeIfOpen(
   view: View,
   barrier: BarrierState | undefined,
@@ -354,9 +381,14 @@ function closeIfOpen(
   return [closeCommand(barrier, { status, ...(error ? { error } : {}) })]
 }
 
-function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
+export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
   const data = { run: run.id, asset, ...partitionOfRun(run), error, attempts }
   return { do: 'fact', fact: { name: 'asset.failed', ids: { run: run.id, asset: asset as AssetName }, data } }
+}
+
+export function cancelCommand(run: RunState, asset: string, reason: string): Command {
+  const data = { run: run.id, asset, ...partitionOfRun(run), reason }
+  return { do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: asset as AssetName }, data } }
 }
 
 function finishIfDone(run: RunState, fact: Fact): Command[] {
@@ -369,10 +401,12 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
   if (run.finishing) return []
   run.finishing = true
   const target = run.assets[run.target]
+  const assets = Object.values(run.assets)
   const failed = Object.entries(run.assets).find(([, asset]) => asset.status === 'failed')
   const cause = error ?? failed?.[1].error
   const succeeded = target?.value !== undefined
-  const status = succeeded ? 'succeeded' : run.cancelRequested && !error ? 'cancelled' : 'failed'
+  const cancelled = run.cancelRequested || (!failed && assets.some((asset) => asset.status === 'cancelled'))
+  const status = succeeded ? 'succeeded' : cancelled && !error ? 'cancelled' : 'failed'
   const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
     run: run.id,
     pipeline: run.pipeline,

@@ -6,6 +6,7 @@ import { encodeToken, type RunId } from '../streams/ids.ts'
 import type {
   AssetSpec,
   ErrorInfo,
+  GateOutcome,
   Phase,
   PipelineSpec,
   ScatterStatus,
@@ -17,6 +18,7 @@ export type AssetStatus =
   | 'waiting'
   | 'queued'
   | 'running'
+  | 'suspended'
   | 'scattering'
   | 'materialized'
   | 'reused'
@@ -41,6 +43,14 @@ export interface AssetInRun {
   worker?: string
   value?: ValueAt
   error?: ErrorInfo
+  /** Its gates are those that this earlier execution opened: its worker died, or handed it back. */
+  gates?: number
+  /** The gate it waits at, while it is suspended. */
+  gate?: string
+  /** It has opened a gate: when it ends, those that are left are cancelled. */
+  gated?: true
+  /** The gate that the phases `signal` and `timeout` go on from, and the fact that ended it. */
+  resume?: { gate: string; seq: number; timeouts: number }
   /** An end was decided and is on its way to the log. */
   ending?: true
 }
@@ -89,6 +99,8 @@ export interface Lease {
   failures: number
   /** Its one instance was in the hands of a worker that died. */
   lost?: true
+  /** Its gates are those that this earlier execution opened: its worker died, or handed it back. */
+  gates?: number
   /** Server time before which it must not start: a delayed retry. */
   dueMs?: number
 }
@@ -102,6 +114,7 @@ export interface Refeed {
   ordinal: number
   failures: number
   lost?: true
+  gates?: number
   /** Server time from which it may run. */
   dueMs?: number
 }
@@ -127,6 +140,8 @@ export interface BarrierState {
   fedSlab: number
   succeeded: number
   failed: number
+  /** Instances that wait at a gate, or go on from one. */
+  suspended?: number
   leases: Record<string, Lease>
   delayed: number
   refeed: Refeed[]
@@ -148,7 +163,7 @@ export interface BarrierState {
   error?: ErrorInfo
 }
 
-/** Finished bits of 65,536 instances, then (only if one failed) as many failed bits. */
+/** Finished bits of 65,536 instances, then (only if one failed or waited) as many failed bits, then (only if one waited at a gate) as many bits for those that do. */
 export type Segment = Uint8Array
 
 /** Slabs [offset, count] in order, SLABS_PER_CHUNK to a document. */
@@ -163,12 +178,49 @@ export interface LanesState {
   lanes: Record<string, { priority: number; maxConcurrent: number }>
 }
 
+/** See gate.ts and, for those of instances, suspended.ts. */
+export interface GateState {
+  seq: number
+  run: RunId
+  asset: string
+  gate: string
+  kind: 'signal' | 'approval'
+  status: 'waiting' | GateOutcome
+  /** Ordinal of the execution that opened it. */
+  attempt: number
+  index?: number
+  slab?: number
+  openedMs: number
+  /** Server time; none: it waits for ever. */
+  deadlineMs?: number
+  /** How often the deadline was moved: timers of older ones mean nothing. */
+  deadlines: number
+  timeouts: number
+  /** Waits after each timeout that is retried. */
+  retriesMs: number[]
+  then: 'fail' | 'cancel'
+  metadata?: unknown
+  /** Somebody waits at it; before, it is only open. */
+  awaited?: true
+  /** The instance's code that goes on from here, until it has brought something. */
+  resume?: { attempt: number; failures: number; queuedMs: number; dueMs?: number; lost?: true; gates?: number }
+  /** Of an instance: nothing more comes of this gate. */
+  over?: true
+  resolvedSeq?: number
+  endedMs?: number
+  reason?: string
+  /** What the instance that waited here failed with. */
+  error?: ErrorInfo
+}
+
 /** A key of the state bucket, and the type of document behind it. */
 export type Key<D> = string & { readonly __doc?: D }
 
 export interface OpenMark {
   since: number
 }
+
+const NO_DEADLINE = 999_999_999_999_999
 
 export const stateKey = {
   run: (run: string): Key<RunState> => `run.${run}`,
@@ -181,6 +233,12 @@ export const stateKey = {
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
   lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,
+  gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
+  /** There while the gate waits; in the order of deadlines, so that those are found without reading gates. */
+  waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> =>
+    `waiting.${String(Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`,
+  /** There while an instance's code is due, or at work, that goes on from a gate. */
+  resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
 } as const
 

@@ -3,10 +3,24 @@
  * the same commands, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
-import { closeBarrier, startBarrier, stepBarrier } from './barrier.ts'
+import type { PipelineSpec } from '../streams/schemas.ts'
+import { closeBarrier, startBarrier, stepBarrier, stepBarrierGate } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
 import { REFEED_STEP, SLABS_PER_CHUNK } from './feed.ts'
+import {
+  createGate,
+  endGate,
+  extendGate,
+  fireTimer,
+  type GateFact,
+  gateOf,
+  hasEnded,
+  isObsolete,
+  resumeAsset,
+  suspendAsset,
+} from './gate.ts'
+import { Bits } from './instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './lease.ts'
 import {
   cancelRun,
@@ -21,9 +35,10 @@ import {
   timeOutScatter,
 } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
+import { gatesOf, reminderCommand } from './suspended.ts'
 
 /** Facts that change no run. */
-type OutsideRuns = FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested' | 'scatter.begun'>
+type OutsideRuns = FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.named'>
 
 /**
  * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is known to be absent). Some keys follow from documents,
@@ -37,6 +52,7 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
       break
     case 'trigger.refused':
     case 'scatter.begun':
+    case 'gate.named':
       break
     case 'run.requested':
       // The run's own document cannot be there before this fact, of which the log holds one.
@@ -75,6 +91,17 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       // The barrier's own document cannot be there before scatter.started, of which the log holds one.
       return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     }
+    case 'asset.suspended':
+    case 'gate.timer_fired':
+    case 'gate.extended':
+      return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)]
+    case 'gate.created':
+    case 'gate.resolved': {
+      const gateKey = stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)
+      keys.push(gateKey)
+      const index = fact.name === 'gate.created' ? fact.data.index : view.get(gateKey)?.index
+      return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
+    }
     case 'asset.failed':
     case 'scatter.cancel_requested':
     case 'scatter.timer_fired':
@@ -85,23 +112,35 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'scatter.split':
     case 'scatter.paused':
     case 'scatter.resumed': {
-      const asset = fact.ids.asset
-      const barrierKey = stateKey.barrier(run.id, asset)
-      keys.push(barrierKey)
-      const barrier = view.get(barrierKey)
-      if (!barrier || barrier.status !== 'open') return keys
-      const chunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)
-      const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
-      for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
-      const segments = segmentsOf(fact)
-      for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)])
-        addSegments(segments, range)
-      for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
-      return keys
+      for (const gate of gatesOf(fact)) keys.push(stateKey.gate(run.id, fact.ids.asset, gate))
+      // What goes on from a gate is no lease: its index stands beside it.
+      const single = fact.name === 'scatter.outcomes' && fact.data.resumes !== undefined ? fact.data.at : []
+      return [...keys, ...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact))]
     }
     default:
       return fact satisfies never
   }
+}
+
+/** What a barrier needs to take in something of these instances and segments, and to feed on. */
+function needsOfBarrier(
+  view: View,
+  run: RunState,
+  asset: string,
+  indices: readonly number[],
+  segments = new Set<number>(),
+): Key<unknown>[] {
+  const keys: Key<unknown>[] = [stateKey.barrier(run.id, asset)]
+  const barrier = view.get(stateKey.barrier(run.id, asset))
+  if (!barrier || barrier.status !== 'open') return keys
+  const chunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)
+  const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
+  for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
+  for (const index of indices) segments.add(segmentOf(index))
+  for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)])
+    addSegments(segments, range)
+  for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
+  return keys
 }
 
 /** A range that waits is at most a lease wide; to find its ends, the fold looks so far to both sides. */
@@ -122,6 +161,7 @@ export function step(view: View, fact: Fact): Command[] {
   switch (fact.name) {
     case 'trigger.refused':
     case 'scatter.begun':
+    case 'gate.named':
       return []
     case 'pipeline.registered':
       return registerPipeline(view, fact)
@@ -156,6 +196,13 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
     case 'asset.skipped':
     case 'asset.cancelled':
       return stepAsset(view, run, pipeline, fact)
+    case 'asset.suspended':
+      return suspendAsset(view, run, pipeline, fact)
+    case 'gate.created':
+    case 'gate.timer_fired':
+    case 'gate.extended':
+    case 'gate.resolved':
+      return stepGate(view, run, pipeline, fact)
     default:
   }
   const spec = specOf(pipeline, fact.ids.asset)
@@ -182,6 +229,35 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
       return timeOutScatter(view, fact)
     case 'scatter.closed':
       return [...closeBarrier({ view, run, spec }, fact), ...scatterClosed(view, run, pipeline, fact)]
+    default:
+      return fact satisfies never
+  }
+}
+
+function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Command[] {
+  const spec = specOf(pipeline, fact.ids.asset)
+  if (!spec) return []
+  const barrier = view.get(stateKey.barrier(run.id, fact.ids.asset))
+  if (fact.name === 'gate.created') {
+    const { index, attempt } = fact.data
+    const obsolete =
+      index === undefined
+        ? isObsolete(run, run.assets[fact.ids.asset], attempt)
+        : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index)
+    return createGate(view, run, fact, obsolete)
+  }
+  const gate = gateOf(view, fact.ids)
+  if (!gate) return []
+  switch (fact.name) {
+    case 'gate.timer_fired':
+      return fireTimer(gate, fact)
+    case 'gate.extended':
+      return extendGate(view, gate, fact) && spec.onTimeout ? [reminderCommand({ run, spec }, gate)] : []
+    case 'gate.resolved':
+      if (!endGate(view, gate, fact) || !hasEnded(gate)) return []
+      return gate.index === undefined
+        ? resumeAsset(view, run, pipeline, gate, fact)
+        : stepBarrierGate({ view, run, spec }, gate, fact)
     default:
       return fact satisfies never
   }

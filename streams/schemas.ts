@@ -81,6 +81,8 @@ export const assetSpec = z.object({
   timeoutMs: z.number().positive().optional(),
   retry: retryOptions,
   slots: slotsSpec.optional(),
+  /** It has code for a gate that nobody answered. */
+  onTimeout: z.boolean().optional(),
 })
 /** An asset as the engine knows it: graph and options, no code. */
 export type AssetSpec = z.infer<typeof assetSpec>
@@ -126,7 +128,8 @@ export const runFinished = z.object({
   durationMs: count,
 })
 
-export const phase = z.enum(['execute', 'scatter', 'gather'])
+/** Which piece of an asset's code: `signal` is `onSignal`, `timeout` is `onTimeout`. */
+export const phase = z.enum(['execute', 'scatter', 'gather', 'signal', 'timeout'])
 export type Phase = z.infer<typeof phase>
 
 /** `message`: sequence of its task on WORK, where it runs alone. */
@@ -155,6 +158,9 @@ export const assetMaterialized = z.object({
   value: storedValue,
   durationMs: count,
 })
+
+/** The attempt waits at a gate: its worker is free. */
+export const assetSuspended = z.object({ attempt: z.int().min(1), worker: token })
 
 const assetEnd = z.object({ run: token, asset: token, partition: z.string().optional() })
 export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })
@@ -215,6 +221,10 @@ export const scatterOutcomes = z.object({
   errors: z
     .array(z.tuple([count, z.object({ error: errorInfo, outcome: attemptOutcome, retryAfterMs: count.optional() })]))
     .optional(),
+  /** `[k, gate]`: the instance waits at this gate. */
+  suspended: z.array(z.tuple([count, token])).optional(),
+  /** The one instance goes on from this gate; `ordinal` counts its executions from there. */
+  resumes: token.optional(),
   /** Set on the fact that ends the lease: how long the worker held it, in milliseconds. */
   heldMs: z.number().min(0).optional(),
 })
@@ -265,3 +275,59 @@ export const triggerBody = z.strictObject({
   upstream: upstreamMode.optional(),
   key: z.string().min(1).max(512).optional(),
 })
+
+export const gateKind = z.enum(['signal', 'approval'])
+export const gateOutcome = z.enum(['signaled', 'timed_out', 'cancelled'])
+export type GateOutcome = z.infer<typeof gateOutcome>
+
+export const gateCreated = z.object({
+  kind: gateKind,
+  /** Ordinal of the execution that opened it: of the asset, or of its lease for an instance. */
+  attempt: z.int().min(1),
+  /** For an instance: its index, and the offset of the slab that holds its key. */
+  index: count.optional(),
+  slab: count.optional(),
+  worker: token,
+  /** Server time in milliseconds; none: it waits for ever. */
+  deadlineMs: z.number().positive().optional(),
+  /** Waits after each timeout that is retried, in milliseconds. */
+  retriesMs: z.array(z.number().positive()),
+  /** What becomes of the asset, or instance, when the last deadline is over. */
+  then: z.enum(['fail', 'cancel']),
+  metadata: z.unknown().optional(),
+  /** JSON Schema that a payload must meet. */
+  payload: z.record(z.string(), z.unknown()).optional(),
+  keyId: token,
+  /** SHA-256 of the token, and of the base token where there is one, as hex. */
+  tokenHash: token,
+  baseHash: token.optional(),
+})
+export type GateCreated = z.infer<typeof gateCreated>
+
+/** The deadline number `n` is over. */
+export const gateTimerFired = z.object({ n: count })
+
+/** The deadline is another one: a timeout is retried, or somebody asked for more time. `deadlineMs` is server time. */
+export const gateExtended = z.object({
+  why: z.enum(['retry', 'request']),
+  deadlineMs: z.number().positive(),
+  by: z.string().max(256).optional(),
+})
+
+export const gateResolved = z.object({
+  run: token,
+  asset: token,
+  gate: token,
+  outcome: gateOutcome,
+  payload: storedValue.optional(),
+  /** Where the signal came from, and what came with it. */
+  source: z.string().max(256).optional(),
+  headers: z.record(z.string(), z.string()).optional(),
+  /** SHA-256 of the idempotency key, as hex: the same signal again is told so. */
+  idempotency: token.optional(),
+  reason: z.string().max(2000).optional(),
+})
+export type GateResolved = z.infer<typeof gateResolved>
+
+/** A gate has this base token. */
+export const gateNamed = z.object({ run: token, asset: token, gate: token })

@@ -22,11 +22,18 @@ const common = {
    * with it.
    */
   alone: z.boolean().optional(),
+  /** It finds the gates that this earlier execution of it opened: its worker died, or handed it back, and what was begun outside goes on. */
+  gates: z.int().min(1).optional(),
 }
+
+/** The gate that code goes on from, the fact on the log that ended it, and how often it has timed out. */
+const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.int().min(0) })
 
 const attemptTask = z.object({
   ...common,
-  kind: z.enum(['execute', 'scatter', 'gather']),
+  kind: z.enum(['execute', 'scatter', 'gather', 'signal', 'timeout']),
+  /** For `signal` and `timeout`. */
+  from: fromGate.optional(),
   /** Ordinal of this execution of the asset, from 1, unique in its run. */
   attempt: z.int().min(1),
   /** How many more failures the asset may have: 0 means this is its last attempt. */
@@ -51,10 +58,37 @@ const leaseTask = z.object({
   maxAttempts: z.int().min(1),
 })
 
-const task = z.discriminatedUnion('kind', [attemptTask, leaseTask])
+/** An instance goes on from a gate. */
+const resumeTask = z.object({
+  ...common,
+  kind: z.literal('resume'),
+  how: z.enum(['signal', 'timeout']),
+  from: fromGate,
+  index: z.int().min(0),
+  slab: z.int().min(0),
+  /** Ordinal of this execution of what follows the gate, from 1. */
+  ordinal: z.int().min(1),
+  attempt: z.int().min(1),
+  maxAttempts: z.int().min(1),
+})
+
+/** A gate has timed out and waits on: `onTimeout` is told, and has no say. */
+const reminderTask = z.object({
+  ...common,
+  kind: z.literal('reminder'),
+  from: fromGate,
+  retriesLeft: z.int().min(0),
+  attempt: z.int().min(1),
+  index: z.int().min(0).optional(),
+  slab: z.int().min(0).optional(),
+})
+
+const task = z.discriminatedUnion('kind', [attemptTask, leaseTask, resumeTask, reminderTask])
 export type Task = z.infer<typeof task>
 export type AttemptTask = z.infer<typeof attemptTask>
 export type LeaseTask = z.infer<typeof leaseTask>
+export type ResumeTask = z.infer<typeof resumeTask>
+export type ReminderTask = z.infer<typeof reminderTask>
 
 const TASK_VERSION = 1
 

@@ -1,0 +1,219 @@
+/**
+ * Instances that wait at gates. Such an instance has left its lease, so it takes no place from others; a bit says that it waits, so it is counted once. Its gate's document
+ * says how far it is:
+ *
+ *   gate waiting             the instance waits
+ *   gate ended, `resume`     its code goes on: a task of its own, retried as any instance is, from the gate on and not from the start
+ *   gate ended, `over`       it has ended, or waits at another gate
+ *
+ * Nothing of this stands in the barrier's document, which holds a count: a hundred thousand may wait, and a hundred thousand signals may come at once.
+ */
+import type { Fact, FactOf } from '../streams/facts.ts'
+import type { AssetSpec, ErrorInfo } from '../streams/schemas.ts'
+import type { ReminderTask, ResumeTask } from '../streams/tasks.ts'
+import { backoffMs } from './backoff.ts'
+import type { Command } from './commands.ts'
+import { afterGate, type EndedGate, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
+import { type BarrierContext, isDue, markOnce } from './instances.ts'
+import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from './lease.ts'
+import { type BarrierState, type GateState, type RunState, stateKey, type View } from './state.ts'
+
+type Outcomes = FactOf<'scatter.outcomes'>
+
+/** An instance of a lease waits at a gate. */
+export function suspendInstance(
+  context: BarrierContext,
+  barrier: BarrierState,
+  index: number,
+  token: string,
+  fact: Outcomes,
+): Command[] {
+  const { view, bits } = context
+  const gate = gateOf(view, { ...fact.ids, gate: token })
+  if (!gate || !bits || bits.isDone(index) || bits.isSuspended(index)) return []
+  // As of an error: only the execution that is current counts.
+  const again = barrier.again[index]
+  if (again ? again[0] !== fact.data.ordinal : isDue(barrier, index)) return []
+  const lease = barrier.leases[fact.data.lease]
+  if (!lease || index >= (lease.to ?? index + 1)) return []
+  returnSome(barrier, fact.data.lease, 1)
+  delete barrier.again[index]
+  bits.suspend(index, true)
+  barrier.suspended = (barrier.suspended ?? 0) + 1
+  gate.awaited = true
+  putGate(view, gate)
+  return hasEnded(gate) ? goOn(context, barrier, gate, fact.timeMs) : []
+}
+
+/** Takes an instance out of those that wait; false if it does not. */
+export function unsuspend({ bits }: BarrierContext, barrier: BarrierState, index: number): boolean {
+  if (!bits?.isSuspended(index)) return false
+  bits.suspend(index, false)
+  barrier.suspended = Math.max(0, (barrier.suspended ?? 0) - 1)
+  return true
+}
+
+/** The gate of an instance has ended. */
+export function resumeInstance(
+  context: BarrierContext,
+  barrier: BarrierState,
+  gate: EndedGate,
+  nowMs: number,
+): Command[] {
+  const { index } = gate
+  if (index === undefined || !gate.awaited || gate.resume || gate.over || !context.bits?.isSuspended(index)) return []
+  return goOn(context, barrier, gate, nowMs)
+}
+
+function goOn(context: BarrierContext, barrier: BarrierState, gate: EndedGate, nowMs: number): Command[] {
+  const next = afterGate(context.spec, gate)
+  if ('end' in next) {
+    endInstance(context, barrier, gate, next.error)
+    if (gate.status === 'timed_out') barrier.timedOut = (barrier.timedOut ?? 0) + 1
+    return []
+  }
+  gate.resume = { attempt: 1, failures: 0, queuedMs: nowMs }
+  putGate(context.view, gate)
+  context.view.put(resumingKey(gate), { since: nowMs })
+  return [resumeCommand(context, gate)]
+}
+
+/** What came of an instance's code after its gate. */
+export function takeResumed(context: BarrierContext, barrier: BarrierState, token: string, fact: Outcomes): Command[] {
+  const { view, bits } = context
+  const gate = gateOf(view, { ...fact.ids, gate: token })
+  const { resume, index } = gate ?? {}
+  if (!gate || !hasEnded(gate) || !resume || gate.over || index === undefined) return []
+  if (fact.data.ordinal !== resume.attempt || !bits?.isSuspended(index) || bits.isDone(index)) return []
+  const next = fact.data.suspended?.[0]?.[1]
+  if (next !== undefined) {
+    const other = gateOf(view, { ...fact.ids, gate: next })
+    if (!other || other.gate === gate.gate) return []
+    over(view, gate)
+    other.awaited = true
+    putGate(view, other)
+    return hasEnded(other) ? goOn(context, barrier, other, fact.timeMs) : []
+  }
+  const error = fact.data.errors?.[0]?.[1]
+  if (!error) {
+    if (!markOnce(context, index, false)) return []
+    unsuspend(context, barrier, index)
+    barrier.succeeded += 1
+    over(view, gate)
+    return []
+  }
+  const retry = instanceRetry(context.spec)
+  const { outcome, retryAfterMs } = error
+  if (outcome === 'lost') {
+    resume.failures = failuresAfterLoss(resume, retry)
+    resume.lost = true
+  } else if (outcome !== 'handed_back') resume.failures += 1
+  if (outcome === 'lost' || outcome === 'handed_back') resume.gates ??= resume.attempt
+  else delete resume.gates
+  if (outcome === 'terminal' || resume.failures >= retry.maxAttempts) {
+    endInstance(context, barrier, gate, error.error)
+    if (outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1
+    return []
+  }
+  resume.attempt += 1
+  resume.queuedMs = fact.timeMs
+  delete resume.dueMs
+  const waits = outcome !== 'handed_back' && outcome !== 'lost'
+  if (waits)
+    resume.dueMs =
+      fact.timeMs +
+      (retryAfterMs ?? backoffMs(retry, resume.failures, `${barrier.run}.${barrier.asset}.${index}.${gate.gate}`))
+  putGate(view, gate)
+  return [resumeCommand(context, gate)]
+}
+
+function endInstance(context: BarrierContext, barrier: BarrierState, gate: GateState, error: ErrorInfo): void {
+  const { index } = gate
+  if (index === undefined || !markOnce(context, index, true)) return
+  unsuspend(context, barrier, index)
+  barrier.failed += 1
+  barrier.error ??= error
+  gate.error = error
+  over(context.view, gate)
+}
+
+function over(view: View, gate: GateState): void {
+  gate.over = true
+  if (gate.resume) view.delete(resumingKey(gate))
+  delete gate.resume
+  putGate(view, gate)
+}
+
+/** The task of an instance that goes on from its gate. Also used to enqueue it again when it got lost. */
+export function resumeCommand(
+  { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
+  gate: GateState,
+): Command {
+  const { resume, index, slab } = gate
+  if (!resume || index === undefined || !hasEnded(gate)) throw new Error(`nothing goes on from gate ${gate.gate}`)
+  const retry = instanceRetry(spec)
+  const task: ResumeTask = {
+    kind: 'resume',
+    id: `${run.id}.${spec.name}.${gate.gate}.${resume.attempt}`,
+    run: run.id,
+    asset: spec.name,
+    pipeline: run.pipeline,
+    version: run.version,
+    ...(run.partition === undefined ? {} : { partition: run.partition }),
+    deps: depsOf(run, spec),
+    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
+    ...(runsAlone(resume, retry) ? { alone: true } : {}),
+    ...(resume.gates === undefined ? {} : { gates: resume.gates }),
+    how: gate.status === 'timed_out' ? 'timeout' : 'signal',
+    from: resumeOf(gate),
+    index,
+    slab: slab ?? 0,
+    ordinal: resume.attempt,
+    attempt: resume.failures + 1,
+    maxAttempts: retry.maxAttempts,
+  }
+  return {
+    do: 'task',
+    task,
+    queue: spec.scatter?.queue ?? spec.queue,
+    priority: spec.scatter?.priority ?? spec.priority,
+    ...(resume.dueMs === undefined ? {} : { dueMs: resume.dueMs }),
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
+  }
+}
+
+function resumingKey({ run, asset, gate }: GateState): ReturnType<typeof stateKey.resuming> {
+  return stateKey.resuming(run, asset, gate)
+}
+
+/** A gate has timed out, and waits on: `onTimeout` is told. Its message is a reminder and no more, so nothing waits for it. */
+export function reminderCommand(
+  { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
+  gate: GateState,
+): Command {
+  const { index, slab } = gate
+  const task: ReminderTask = {
+    kind: 'reminder',
+    id: `${run.id}.${spec.name}.${gate.gate}.reminder${gate.timeouts}`,
+    run: run.id,
+    asset: spec.name,
+    pipeline: run.pipeline,
+    version: run.version,
+    ...(run.partition === undefined ? {} : { partition: run.partition }),
+    deps: depsOf(run, spec),
+    from: { gate: gate.gate, seq: 0, timeouts: gate.timeouts },
+    retriesLeft: gate.retriesMs.length - gate.timeouts,
+    attempt: 1,
+    ...(index === undefined ? {} : { index }),
+    ...(slab === undefined ? {} : { slab }),
+  }
+  const { queue, priority } = index === undefined ? spec : { ...spec, ...spec.scatter }
+  return { do: 'task', task, queue: queue ?? spec.queue, priority: priority ?? spec.priority }
+}
+
+/** Gate documents that a fact of a scatter's outcomes touches. */
+export function gatesOf(fact: Fact): string[] {
+  if (fact.name !== 'scatter.outcomes') return []
+  const { suspended, resumes } = fact.data
+  return [...(suspended ?? []).map(([, gate]) => gate), ...(resumes === undefined ? [] : [resumes])]
+}
