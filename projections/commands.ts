@@ -20,10 +20,6 @@ export type Command =
       readonly dueMs?: number
       readonly lane?: true
     }
-  /** End a gate, and take its timer away; somebody may have been first. */
-  | { readonly do: 'resolve'; readonly fact: Extract<FactDraft, { name: 'gate.resolved' }> }
-  /** Give a gate another deadline: the fact and its timer. */
-  | { readonly do: 'extend'; readonly fact: Extract<FactDraft, { name: 'gate.extended' }> }
   /** Cancel what still waits of the gates of an asset; `attempt`: only those that this execution of it opened. */
   | { readonly do: 'cancel_gates'; readonly run: string; readonly asset: string; readonly attempt?: number }
   /** Look up what is materialized already, and append run.planned. */

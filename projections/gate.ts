@@ -16,8 +16,8 @@
  * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution: the worker cancels what an execution opened
  * and did not wait for, and the engine what is left when the asset has ended.
  */
-import type { Fact, FactOf } from '../streams/facts.ts'
-import type { AssetName } from '../streams/ids.ts'
+import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
+import type { AssetName, RunId } from '../streams/ids.ts'
 import type { AssetSpec, ErrorInfo, PipelineSpec } from '../streams/schemas.ts'
 import type { Command } from './commands.ts'
 import { cancelCommand, failCommand, isEnded, nextAttempt } from './run.ts'
@@ -89,10 +89,15 @@ export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Co
   if (hasEnded(gate) || fact.data.n !== gate.deadlines) return []
   const waitMs = gate.retriesMs[gate.timeouts]
   if (waitMs === undefined) return [resolveCommand(gate, 'timed_out')]
-  const { run, asset, gate: id } = gate
-  const ids = { run, asset: asset as AssetName, gate: id, n: String(gate.deadlines + 1) }
+  const deadlineMs = fact.timeMs + waitMs
+  const n = gate.deadlines + 1
+  const ids = { ...idsOf(gate), n: String(n) }
   return [
-    { do: 'extend', fact: { name: 'gate.extended', ids, data: { why: 'retry', deadlineMs: fact.timeMs + waitMs } } },
+    {
+      do: 'fact',
+      fact: { name: 'gate.extended', ids, data: { why: 'retry', deadlineMs, timeouts: gate.timeouts + 1 } },
+    },
+    { do: 'timer', fact: gateTimer(idsOf(gate), n), dueMs: deadlineMs },
   ]
 }
 
@@ -207,9 +212,20 @@ export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts
 }
 
 export function resolveCommand(gate: GateState, outcome: 'timed_out' | 'cancelled', reason?: string): Command {
-  const { run, asset, gate: id } = gate
-  const data = { run, asset, gate: id, outcome, ...(reason === undefined ? {} : { reason }) }
-  return { do: 'resolve', fact: { name: 'gate.resolved', ids: { run, asset: asset as AssetName, gate: id }, data } }
+  const ids = idsOf(gate)
+  const data = { ...ids, outcome, ...(reason === undefined ? {} : { reason }) }
+  return { do: 'fact', fact: { name: 'gate.resolved', ids, data }, stops: gateTimer(ids, gate.deadlines) }
+}
+
+/** What the timer of a gate's deadline number `n` brings. */
+export function gateTimer(ids: GateIds, n: number): FactDraft {
+  return { name: 'gate.timer_fired', ids, data: { n } }
+}
+
+export type GateIds = { readonly run: RunId; readonly asset: AssetName; readonly gate: string }
+
+function idsOf({ run, asset, gate }: GateState): GateIds {
+  return { run, asset: asset as AssetName, gate }
 }
 
 function waitingKey({ run, asset, gate, deadlineMs }: GateState): ReturnType<typeof stateKey.waiting> {

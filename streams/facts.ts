@@ -157,7 +157,13 @@ export function isRepeatable(name: FactName): boolean {
 }
 
 /** The last of the two that stands under `…hold.*` says whether a scatter is paused. */
-const REPEATABLE: ReadonlySet<FactName> = new Set(['scatter.outcomes', 'scatter.paused', 'scatter.resumed'])
+const REPEATABLE: ReadonlySet<FactName> = new Set([
+  'scatter.outcomes',
+  'scatter.paused',
+  'scatter.resumed',
+  'gate.timer_fired',
+  'gate.named',
+])
 
 /** A path that ends so is no fact but a schedule: the server will append the fact that follows from it (`…timer_fired`) when it is time. */
 const TIMER = '.timer'

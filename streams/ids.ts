@@ -86,6 +86,15 @@ export function parseBarrierId(text: string): { run: RunId; asset: AssetName; pa
   return { run: id, asset: assetName(text.slice(dot + 1)), partition }
 }
 
+/** A gate's id is `<run>.<asset>.<gate>`. Throws InvalidError for another text. */
+export function parseGateId(text: string): { run: RunId; asset: AssetName; gate: string; p: number } {
+  const [run, asset, gate, more] = typeof text === 'string' ? text.split('.') : []
+  if (run === undefined || asset === undefined || gate === undefined || more !== undefined || !NAME.test(gate))
+    throw new InvalidError(`${JSON.stringify(text)} is no gate's id; one looks like <run id>.<asset>.a1n1`)
+  const { id, partition } = parseRunId(run)
+  return { run: id, asset: assetName(asset), gate, p: partition }
+}
+
 /**
  * Any text as one token of a subject or key. Plain names that do not start with `_` stand for themselves; all else is `_` and base64url of its UTF-8
  * bytes, so no two texts meet.

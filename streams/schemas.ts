@@ -311,6 +311,8 @@ export const gateTimerFired = z.object({ n: count })
 export const gateExtended = z.object({
   why: z.enum(['retry', 'request']),
   deadlineMs: z.number().positive(),
+  /** How often it has timed out by then. */
+  timeouts: count,
   by: z.string().max(256).optional(),
 })
 

@@ -13,7 +13,8 @@ import { specOf, stateKey } from '../../projections/state.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
-import { type DispatchContext, taskEntry } from './dispatch.ts'
+import type { DispatchContext } from './dispatch.ts'
+import { taskEntry } from './entries.ts'
 
 /** What was enqueued less than this ago may still be on its way. */
 const GRACE_MS = 5000

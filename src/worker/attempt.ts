@@ -5,7 +5,7 @@ import { type AssetName, assetName, parseRunId, type RunId } from '../../streams
 import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
-import { factEntry } from '../engine/dispatch.ts'
+import { factEntry } from '../engine/entries.ts'
 import { emit } from '../telemetry.ts'
 import { type AnyResult, originOf, readMerged, remainingKeys } from './gather.ts'
 import type { Held } from './held.ts'

@@ -1,0 +1,176 @@
+/** Gates as an asset's code opens them: `ctx.signalGate`, `ctx.openGate`, `ctx.approval`. */
+import { z } from 'zod'
+import { isJsonSafe } from '../../streams/codec.ts'
+import { InvalidError } from '../../streams/errors.ts'
+import { nearest } from '../../streams/nearest.ts'
+import { type Duration, parseDuration } from './duration.ts'
+
+export interface GateOptions {
+  /** How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock, also while everything is down. */
+  readonly timeout?: Duration
+  /**
+   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance; `retry` waits on, `maxTimeoutRetries` times, and then does what `then` says.
+   * Where the asset has `onTimeout`, that is called in the end and decides; and after each timeout that is retried it is told, with no say.
+   */
+  readonly onTimeout?: 'fail' | 'retry' | 'cancel'
+  /** With `retry`: how often. Default 3, at most 100. */
+  readonly maxTimeoutRetries?: number
+  /** With `retry`: how long it waits each time; the last one goes on. Default 5, 15 and 45 minutes. */
+  readonly retryDelays?: readonly Duration[]
+  /** With `retry`: what follows in the end. Default `fail`. */
+  readonly then?: 'fail' | 'cancel'
+  /** What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the page for people, so no secrets. */
+  readonly metadata?: unknown
+  /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema, so transforms and refinements do not hold. */
+  readonly payload?: z.ZodType
+  /**
+   * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024 bytes: `flow.gates.signalByToken` finds the gate by it. Only its hash is
+   * kept. It is no secret, and opens nothing over HTTP.
+   */
+  readonly token?: string
+}
+
+export interface ApprovalOptions extends Omit<GateOptions, 'payload' | 'metadata'> {
+  /** What is to be decided, for people. */
+  readonly message: string
+  /** What they need to know for it: JSON. */
+  readonly context?: unknown
+}
+
+/** What an approval is answered with: the payload of its signal, and what `onSignal` gets. */
+export interface Decision {
+  readonly approved: boolean
+  readonly comment?: string | undefined
+  readonly by?: string | undefined
+}
+
+export const decision = z.object({
+  approved: z.boolean(),
+  comment: z.string().max(4000).optional(),
+  by: z.string().max(256).optional(),
+})
+
+/** A gate that is open: start the outside job, then `return gate.wait()`. */
+export interface OpenedGate {
+  readonly id: string
+  /** Whoever has it may answer. Give it to the outside job and to nobody else. */
+  readonly token: string
+  /** Where the token is taken by HTTP POST. Throws InvalidError where `connect({ gates: { baseUrl } })` and FLOWSTONE_BASE_URL say nothing. */
+  readonly callbackUrl: string
+  /** False when an earlier execution of this code opened it and was lost: the outside job may run already. */
+  readonly isNew: boolean
+  /** Return this: the worker is free until the gate is answered. A signal that came before is taken at once. */
+  wait(): Suspension
+}
+
+export interface GateSpec {
+  readonly kind: 'signal' | 'approval'
+  readonly timeoutMs: number | undefined
+  readonly retriesMs: number[]
+  readonly then: 'fail' | 'cancel'
+  readonly metadata: unknown
+  readonly payload: Record<string, unknown> | undefined
+  readonly base: string | undefined
+}
+
+/** What execute, onSignal and onTimeout return to wait. Made by `ctx.signalGate`, `ctx.approval` and `gate.wait()`, and good only as what the code returns. */
+export class Suspension {
+  /** The gate: opened before, or to be opened now. */
+  readonly #gate: { readonly opened: string } | { readonly spec: GateSpec }
+
+  constructor(gate: { readonly opened: string } | { readonly spec: GateSpec }) {
+    this.#gate = gate
+  }
+
+  /** For the worker. */
+  static of(suspension: Suspension): { readonly opened: string } | { readonly spec: GateSpec } {
+    return suspension.#gate
+  }
+}
+
+const ALLOWED = [
+  'timeout',
+  'onTimeout',
+  'maxTimeoutRetries',
+  'retryDelays',
+  'then',
+  'metadata',
+  'payload',
+  'token',
+] as const
+const TIMEOUT = '1h'
+const RETRY_DELAYS = ['5m', '15m', '45m'] as const
+const RETRIES = 3
+const RETRIES_MAX = 100
+const METADATA_MAX_BYTES = 16 * 1024
+const SCHEMA_MAX_BYTES = 16 * 1024
+const TOKEN_MAX_BYTES = 1024
+const WAIT_MAX_MS = 10 * 365 * 86_400_000
+
+/** Throws InvalidError that names the option at fault. */
+export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 'signal'): GateSpec {
+  const at = 'gate'
+  for (const key of Object.keys(options)) {
+    if (!(ALLOWED as readonly string[]).includes(key))
+      throw new InvalidError(
+        `${at}: there is no option ${key}${nearest(key, ALLOWED)}; allowed are ${ALLOWED.join(', ')}`,
+      )
+  }
+  const { timeout = TIMEOUT, onTimeout = 'fail', maxTimeoutRetries, retryDelays, then, metadata, token } = options
+  if (!['fail', 'retry', 'cancel'].includes(onTimeout))
+    throw new InvalidError(`${at}: onTimeout must be fail, retry or cancel, got ${JSON.stringify(onTimeout)}`)
+  if (onTimeout !== 'retry') {
+    for (const key of ['maxTimeoutRetries', 'retryDelays', 'then'] as const)
+      if (options[key] !== undefined) throw new InvalidError(`${at}: ${key} needs onTimeout: 'retry'`)
+  }
+  const retries = onTimeout === 'retry' ? (maxTimeoutRetries ?? RETRIES) : 0
+  if (!Number.isInteger(retries) || retries < 0 || retries > RETRIES_MAX)
+    throw new InvalidError(
+      `${at}: maxTimeoutRetries must be a whole number from 0 to ${RETRIES_MAX}, got ${JSON.stringify(maxTimeoutRetries)}`,
+    )
+  if (then !== undefined && then !== 'fail' && then !== 'cancel')
+    throw new InvalidError(`${at}: then must be fail or cancel, got ${JSON.stringify(then)}`)
+  const delays = (retryDelays ?? RETRY_DELAYS).map((delay, i) => waitMs(`${at}: retryDelays[${i}]`, delay))
+  if (retries > 0 && delays.length === 0) throw new InvalidError(`${at}: retryDelays must name at least one wait`)
+  if (metadata !== undefined && (!isJsonSafe(metadata) || JSON.stringify(metadata).length > METADATA_MAX_BYTES))
+    throw new InvalidError(`${at}: metadata must be JSON of at most ${METADATA_MAX_BYTES} bytes`)
+  if (token !== undefined && (typeof token !== 'string' || token === '' || Buffer.byteLength(token) > TOKEN_MAX_BYTES))
+    throw new InvalidError(`${at}: token must be text of 1 to ${TOKEN_MAX_BYTES} bytes`)
+  return {
+    kind,
+    timeoutMs: timeout === Number.POSITIVE_INFINITY ? undefined : waitMs(`${at}: timeout`, timeout),
+    retriesMs: Array.from({ length: retries }, (_, i) => delays[Math.min(i, delays.length - 1)] ?? 0),
+    then: onTimeout === 'cancel' ? 'cancel' : (then ?? 'fail'),
+    metadata,
+    payload: jsonSchema(at, options.payload),
+    base: token,
+  }
+}
+
+export function parseApproval(options: ApprovalOptions): GateSpec {
+  const { message, context, ...rest } = options ?? {}
+  if (typeof message !== 'string' || message === '')
+    throw new InvalidError('approval: message must say what is to be decided')
+  const metadata = { message, ...(context === undefined ? {} : { context }) }
+  return parseGate({ ...rest, metadata, payload: decision }, 'approval')
+}
+
+function waitMs(field: string, duration: Duration): number {
+  const ms = parseDuration(field, duration)
+  if (ms > 0 && ms <= WAIT_MAX_MS) return ms
+  throw new InvalidError(`${field} must be more than 0 and at most 10 years, got ${JSON.stringify(duration)}`)
+}
+
+function jsonSchema(at: string, schema: z.ZodType | undefined): Record<string, unknown> | undefined {
+  if (schema === undefined) return undefined
+  let made: Record<string, unknown>
+  try {
+    made = { ...z.toJSONSchema(schema, { io: 'input' }) }
+  } catch (cause) {
+    throw new InvalidError(`${at}: payload must be a zod schema that JSON Schema can say`, { cause })
+  }
+  delete made['~standard']
+  if (JSON.stringify(made).length > SCHEMA_MAX_BYTES)
+    throw new InvalidError(`${at}: payload, as JSON Schema, must take at most ${SCHEMA_MAX_BYTES} bytes`)
+  return made
+}

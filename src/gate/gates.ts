@@ -1,0 +1,322 @@
+/** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
+import { createHash } from 'node:crypto'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { z } from 'zod'
+import { type GateIds, gateTimer } from '../../projections/gate.ts'
+import { type GateState, stateKey } from '../../projections/state.ts'
+import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
+import type { FactOf } from '../../streams/facts.ts'
+import { parseGateId } from '../../streams/ids.ts'
+import type { GateCreated, GateResolved } from '../../streams/schemas.ts'
+import type { RunDeps } from '../client/run.ts'
+import { type Duration, parseDuration } from '../define/duration.ts'
+import { factEntry, timerEntry } from '../engine/entries.ts'
+import { readDoc } from '../engine/store.ts'
+import { emit } from '../telemetry.ts'
+import { keepEarly } from './early.ts'
+import { openGates, resolveEntry } from './entries.ts'
+import { GateReader } from './reader.ts'
+import type { GateSettings } from './settings.ts'
+import { hashOfToken } from './token.ts'
+import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
+import { callbackUrl } from './url.ts'
+import { viewOfState } from './view.ts'
+
+const KEEP_MAX_MS = 24 * 3_600_000
+const HEADERS_MAX_BYTES = 4096
+const SOURCE_MAX = 256
+const PAGE = 100
+const PAGE_MAX = 1000
+const READ_AHEAD = 64
+const INLINE_MAX_BYTES = 64 * 1024
+
+type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
+
+export class Gates {
+  readonly #deps: RunDeps
+  readonly #settings: GateSettings
+  readonly #read: GateReader
+
+  constructor(deps: RunDeps, settings: GateSettings) {
+    this.#deps = deps
+    this.#settings = settings
+    this.#read = new GateReader(deps)
+  }
+
+  /**
+   * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the signal is stored and can be lost no more. Throws SignalRejectedError, whose
+   * `reason` is `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`, `cancelled`, or `invalid_payload` (the gate then waits on). Of signals,
+   * a timeout and a cancel that come at once, the server takes one, and the others are told which.
+   */
+  async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    return await this.signalById(this.#settings.keys.verify(token), payload, options)
+  }
+
+  /** As `signal`, by id and with no token: for code that is trusted. */
+  async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    return await this.#signal(id, parseGateId(id), payload, options)
+  }
+
+  /**
+   * As `signal`, by the base token that the asset's code gave the gate: for code that is trusted, since base tokens can be guessed. Of several gates of that name the newest
+   * is answered. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
+   */
+  async signalByToken(
+    base: string,
+    payload?: unknown,
+    options: SignalOptions & { readonly keepFor?: Duration } = {},
+  ): Promise<SignalAccepted> {
+    const { keepFor, ...rest } = options
+    const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
+    if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
+      throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
+    const hash = hashOfToken(base)
+    for (let look = 1; ; look++) {
+      const found = await this.#read.byBase(hash)
+      if (found) return await this.#signal(idOf(found), { ...found, p: found.p }, payload, rest)
+      if (keepMs === undefined)
+        throw new SignalRejectedError(
+          'not_found',
+          'no gate has this base token (keepFor would keep the signal for one)',
+        )
+      if (look > 1) return { status: 'accepted', gate: '', repeated: false }
+      const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
+      if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
+      await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
+    }
+  }
+
+  /** The gate of this id, or undefined. Throws InvalidError for what is no gate's id. */
+  async get(id: string): Promise<GateView | undefined> {
+    return await this.#read.view(parseGateId(id))
+  }
+
+  /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
+  async getByToken(token: string): Promise<GateView | undefined> {
+    return await this.get(this.#settings.keys.verify(token))
+  }
+
+  /** The newest gate with this base token, or undefined. */
+  async getByBase(base: string): Promise<GateView | undefined> {
+    const found = await this.#read.byBase(hashOfToken(base))
+    return found && (await this.#read.view(found))
+  }
+
+  /** All gates of a run, in the order in which they were opened. */
+  async list(run: string): Promise<GateView[]> {
+    const all = await this.#read.ofRun(run)
+    const views: GateView[] = []
+    for (let i = 0; i < all.length; i += READ_AHEAD) {
+      const some = await Promise.all(all.slice(i, i + READ_AHEAD).map((ids) => this.#read.view(ids)))
+      views.push(...some.flatMap((view) => view ?? []))
+    }
+    return views.toSorted((a, b) => a.openedAt.getTime() - b.openedAt.getTime())
+  }
+
+  /** Gates that wait, the soonest deadline first, `limit` (default 100, at most 1,000) of them. `after`: the last one of the page before. From the state buckets. */
+  async waiting(
+    options: { readonly limit?: number; readonly after?: Pick<GateView, 'id' | 'deadline'> } = {},
+  ): Promise<GateView[]> {
+    const { limit = PAGE, after } = options
+    if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX)
+      throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
+    const from = after && keyAfter(after)
+    const { connection, names, partitions } = this.#deps
+    const jsm = await jetstreamManager(connection.nc)
+    const marks: { key: string; p: number }[] = []
+    for (let p = 0; p < partitions; p++) {
+      const bucket = names.stateBucket(p)
+      const prefix = names.kvSubject(bucket, '')
+      const filter = names.kvSubject(bucket, 'waiting.>')
+      const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
+      for (const subject of Object.keys(info.state.subjects ?? {})) {
+        const key = subject.slice(prefix.length)
+        if (from === undefined || key > from) marks.push({ key, p })
+      }
+    }
+    marks.sort((a, b) => (a.key < b.key ? -1 : 1))
+    const views: GateView[] = []
+    for (let i = 0; i < marks.length && views.length < limit; i += READ_AHEAD) {
+      const docs = await Promise.all(marks.slice(i, i + READ_AHEAD).map((mark) => this.#waitingAt(mark)))
+      views.push(...docs.flatMap((doc) => (doc ? [viewOfState(doc)] : [])))
+    }
+    return views.slice(0, limit)
+  }
+
+  /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
+  async cancel(id: string, reason?: string): Promise<void> {
+    const at = parseGateId(id)
+    const created = await this.#read.created(at)
+    if (!created) throw notFound(id)
+    const { names, logOf, clock } = this.#deps
+    const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: reason.slice(0, 2000) }) } as const
+    try {
+      await logOf(at.p).append(resolveEntry(names, at.p, at, end))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      const ended = await this.#read.resolved(at)
+      if (ended?.data.outcome === 'cancelled') return
+      throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
+    }
+    const waitedMs = Math.max(0, clock.now() - created.timeMs)
+    emit('flowstone:gate.cancel', { gate: id, run: at.run, asset: at.asset, waitedMs })
+  }
+
+  /** Gives a waiting gate a deadline of `duration` from now. Throws ConflictError when it has ended, or is timing out, `not_found`. */
+  async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
+    const at = parseGateId(id)
+    const ms = parseDuration('duration', duration)
+    if (!(ms > 0)) throw new InvalidError(`duration must be more than 0, got ${JSON.stringify(duration)}`)
+    if (!(await this.#read.created(at))) throw notFound(id)
+    const { names, logOf, clock } = this.#deps
+    for (let look = 1; ; look++) {
+      const [ended, n, fired] = await Promise.all([
+        this.#read.resolved(at),
+        this.#read.extensions(at),
+        this.#read.timerFired(at),
+      ])
+      if (ended) throw new ConflictError(`gate ${id} has ended: ${ended.data.outcome}`)
+      if (fired && fired.data.n >= n.count) throw new ConflictError(`gate ${id} is timing out`)
+      const deadlineMs = Math.ceil(clock.now() + ms)
+      const ids = { run: at.run, asset: at.asset, gate: at.gate }
+      const data = {
+        why: 'request',
+        deadlineMs,
+        timeouts: n.timeouts,
+        ...(options.by ? { by: options.by } : {}),
+      } as const
+      const fact = factEntry(names, at.p, { name: 'gate.extended', ids: { ...ids, n: String(n.count + 1) }, data })
+      const { expect: _, ...timer } = timerEntry(names, at.p, gateTimer(ids, n.count + 1), deadlineMs)
+      try {
+        await logOf(at.p).append(fact, timer)
+      } catch (error) {
+        // Its deadline was moved by somebody else meanwhile.
+        if (!(error instanceof ConflictError) || look >= 5) throw error
+        continue
+      }
+      // The two ends of a race are on the log, in order: whoever stands there first counts.
+      const late = await this.#read.resolved(at)
+      if (late) throw new ConflictError(`gate ${id} has ended: ${late.data.outcome}`)
+      return new Date(deadlineMs)
+    }
+  }
+
+  /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `no_gate_secret`. */
+  async token(id: string): Promise<string> {
+    const created = await this.#read.created(parseGateId(id))
+    if (!created) throw notFound(id)
+    return this.#settings.keys.sign(id, created.data.keyId)
+  }
+
+  /** Where the gate is answered over HTTP: `<baseUrl>/hooks/flowstone/signal/<token>`. Takes an id, or a token. */
+  async callbackUrl(idOrToken: string): Promise<string> {
+    const isToken = /^v\d+\./.test(idOrToken)
+    return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
+  }
+
+  /** How many gates of a run wait. */
+  async countWaiting(run: string): Promise<number> {
+    const { connection, names } = this.#deps
+    const { p } = parseGateId(`${run}.x.x`)
+    return (await openGates(connection, names, p, { run })).length
+  }
+
+  async #signal(
+    id: string,
+    at: GateIds & { readonly p: number },
+    payload: unknown,
+    options: SignalOptions,
+  ): Promise<SignalAccepted> {
+    const { names, logOf, clock } = this.#deps
+    const created = await this.#read.created(at)
+    if (!created) throw new SignalRejectedError('not_found', `there is no gate ${id}`)
+    checkPayload(created.data, payload)
+    const signal = await this.#signalOf(payload, options, at)
+    try {
+      await logOf(at.p).append(resolveEntry(names, at.p, at, { outcome: 'signaled', ...signal }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      return await this.#tellLoser(id, at, signal.idempotency)
+    }
+    const waitedMs = Math.max(0, clock.now() - created.timeMs)
+    emit('flowstone:gate.signal', { gate: id, run: at.run, asset: at.asset, waitedMs })
+    return { status: 'accepted', gate: id, repeated: false }
+  }
+
+  async #tellLoser(
+    id: string,
+    at: GateIds & { readonly p: number },
+    idempotency: string | undefined,
+  ): Promise<SignalAccepted> {
+    const ended = await this.#read.resolved(at)
+    switch (ended?.data.outcome) {
+      case 'signaled':
+        if (idempotency !== undefined && ended.data.idempotency === idempotency)
+          return { status: 'accepted', gate: id, repeated: true }
+        throw new SignalRejectedError('already_signaled', `gate ${id} was answered before`)
+      case 'timed_out':
+        throw new SignalRejectedError('expired', `gate ${id} has timed out`)
+      case 'cancelled':
+        throw new SignalRejectedError('cancelled', `gate ${id} was cancelled`)
+      default:
+        throw new FlowStoneError('unreadable', `the end of gate ${id} cannot be read back`)
+    }
+  }
+
+  async #signalOf(payload: unknown, options: SignalOptions, at: { run: string; asset: string }): Promise<Signal> {
+    const { source, headers, idempotencyKey } = options
+    if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
+      throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
+    if (headers !== undefined && JSON.stringify(headers).length > HEADERS_MAX_BYTES)
+      throw new InvalidError(`headers must take at most ${HEADERS_MAX_BYTES} bytes`)
+    if (idempotencyKey !== undefined && (typeof idempotencyKey !== 'string' || idempotencyKey === ''))
+      throw new InvalidError('idempotencyKey must be text, and not empty')
+    const context = { run: at.run, asset: at.asset, partition: undefined }
+    return {
+      payload: await this.#deps.io.store('nats', payload ?? null, context, INLINE_MAX_BYTES),
+      ...(source === undefined ? {} : { source }),
+      ...(headers === undefined ? {} : { headers: { ...headers } }),
+      ...(idempotencyKey === undefined
+        ? {}
+        : { idempotency: createHash('sha256').update(idempotencyKey).digest('hex') }),
+    }
+  }
+
+  async #waitingAt({ key, p }: { key: string; p: number }): Promise<GateState | undefined> {
+    const { connection, names } = this.#deps
+    const [, , run = '', asset = '', gate = ''] = key.split('.')
+    // The bucket's type of document follows from its key.
+    const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.gate(run, asset, gate))) as
+      | GateState
+      | undefined
+    // Keys of gates that have ended are listed for a while.
+    return doc?.status === 'waiting' && stateKey.waiting(doc.deadlineMs, doc) === key ? doc : undefined
+  }
+}
+
+function idOf({ run, asset, gate }: GateIds): string {
+  return `${run}.${asset}.${gate}`
+}
+
+function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
+  const { run, asset, gate } = parseGateId(id)
+  return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
+}
+
+function notFound(id: string): FlowStoneError {
+  return new FlowStoneError('not_found', `there is no gate ${id}`)
+}
+
+function checkPayload({ payload: schema }: GateCreated, payload: unknown): void {
+  if (!schema) return
+  const checked = z.fromJSONSchema(schema).safeParse(payload)
+  if (checked.success) return
+  const issue = checked.error.issues[0]
+  const at = issue?.path.join('.')
+  throw new SignalRejectedError(
+    'invalid_payload',
+    `${at ? `${at}: ` : ''}${issue?.message ?? 'the payload is not valid'}`,
+  )
+}
+
+export type ResolvedFact = FactOf<'gate.resolved'>

@@ -1,0 +1,222 @@
+/**
+ * The gates of one execution of an asset's code. Their ids are counted, so an execution that takes the place of a lost one finds what that opened, and need not start the
+ * outside job twice.
+ */
+import { type GateIds, gateTimer } from '../../projections/gate.ts'
+import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
+import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import type { GateCreated } from '../../streams/schemas.ts'
+import {
+  type ApprovalOptions,
+  type GateOptions,
+  type GateSpec,
+  type OpenedGate,
+  parseApproval,
+  parseGate,
+  Suspension,
+} from '../define/gates.ts'
+import { factEntry, timerEntry } from '../engine/entries.ts'
+import { type Entry, leaderGet } from '../log/nats.ts'
+import { emit } from '../telemetry.ts'
+import type { WorkerShared } from '../worker/shared.ts'
+import { factOf } from '../worker/values.ts'
+import { takeEarly } from './early.ts'
+import { resolveEntry } from './entries.ts'
+import { hashOfToken } from './token.ts'
+import { callbackUrl } from './url.ts'
+
+/** Where an execution stands in its run. */
+export interface Execution {
+  readonly p: number
+  readonly run: string
+  readonly asset: string
+  /** What the ids of its gates begin with. */
+  readonly prefix: string
+  /** Its ordinal, or that of the lost one in whose place it runs. */
+  readonly attempt: number
+  readonly index?: number
+  readonly slab?: number
+}
+
+/** A gate and what has to be stored for it; nothing where it stands on the log already. */
+interface Prepared {
+  readonly gate: string
+  readonly entries: readonly Entry[]
+  readonly spec: GateSpec
+  readonly keyId: string
+}
+
+export class GateOpener {
+  readonly #shared: WorkerShared
+  readonly #at: Execution
+  readonly #run: RunId
+  readonly #asset: AssetName
+  readonly #opened = new Set<string>()
+  #count = 0
+
+  constructor(shared: WorkerShared, at: Execution) {
+    this.#shared = shared
+    this.#at = at
+    this.#run = parseRunId(at.run).id
+    this.#asset = assetName(at.asset)
+  }
+
+  /** `ctx.openGate`. */
+  readonly open = async (options?: GateOptions): Promise<OpenedGate> => {
+    const prepared = this.#prepare(parseGate(options))
+    let { keyId } = prepared
+    let isNew = true
+    try {
+      await this.#log.append(...prepared.entries)
+      this.#tell(prepared)
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      isNew = false
+      keyId = (await this.#created(prepared.gate)).keyId
+    }
+    this.#opened.add(prepared.gate)
+    if (isNew) await this.#takeEarly(prepared)
+    const id = this.#idOf(prepared.gate)
+    const { keys, baseUrl } = this.#shared.gates
+    const token = keys.sign(id, keyId)
+    return {
+      id,
+      token,
+      get callbackUrl() {
+        return callbackUrl(baseUrl, token)
+      },
+      isNew,
+      wait: () => new Suspension({ opened: prepared.gate }),
+    }
+  }
+
+  /** `ctx.signalGate`. */
+  readonly signal = (options?: GateOptions): Suspension => new Suspension({ spec: parseGate(options) })
+
+  /** `ctx.approval`. */
+  readonly approval = (options: ApprovalOptions): Suspension => new Suspension({ spec: parseApproval(options) })
+
+  /** Stores what the execution waits at, and `more` with it, all or none. Returns the gate. */
+  async suspend(suspension: Suspension, more: (gate: string) => readonly Entry[]): Promise<string> {
+    const wanted = Suspension.of(suspension)
+    if ('opened' in wanted) {
+      if (!this.#opened.has(wanted.opened))
+        throw new InvalidError('a gate that another execution opened was returned; open one with this ctx')
+      const entries = more(wanted.opened)
+      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+      return wanted.opened
+    }
+    const prepared = this.#prepare(wanted.spec)
+    const { gate } = prepared
+    try {
+      await this.#log.append(...prepared.entries, ...more(gate))
+      this.#tell(prepared)
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      // Opened by the execution in whose place this one runs; or all of it stands there, and only its answer was lost.
+      await this.#created(gate)
+      const entries = more(gate)
+      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+    }
+    this.#opened.add(gate)
+    await this.#takeEarly(prepared)
+    return gate
+  }
+
+  /** Ends gates that this execution opened and does not wait at: a token of theirs must not be good any more. */
+  async cancelLeft(except?: string): Promise<void> {
+    const left = [...this.#opened].filter((gate) => gate !== except)
+    const { names } = this.#shared
+    await Promise.all(
+      left.map((gate) => {
+        const end = { outcome: 'cancelled', reason: 'what opened it has ended' } as const
+        return unlessThere(this.#log.append(resolveEntry(names, this.#at.p, this.#idsOf(gate), end)))
+      }),
+    )
+    for (const gate of left) this.#opened.delete(gate)
+  }
+
+  get #log(): ReturnType<WorkerShared['logOf']> {
+    return this.#shared.logOf(this.#at.p)
+  }
+
+  #idsOf(gate: string): GateIds {
+    return { run: this.#run, asset: this.#asset, gate }
+  }
+
+  #idOf(gate: string): string {
+    return `${this.#run}.${this.#asset}.${gate}`
+  }
+
+  #prepare(spec: GateSpec): Prepared {
+    const { names, clock, gates, id: worker } = this.#shared
+    const { p, prefix, attempt, index, slab } = this.#at
+    this.#count += 1
+    const gate = `${prefix}n${this.#count}`
+    const ids = this.#idsOf(gate)
+    const keyId = gates.keys.signing
+    const deadlineMs = spec.timeoutMs === undefined ? undefined : Math.ceil(clock.now() + spec.timeoutMs)
+    const data: GateCreated = {
+      kind: spec.kind,
+      attempt,
+      ...(index === undefined ? {} : { index }),
+      ...(slab === undefined ? {} : { slab }),
+      worker,
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+      retriesMs: spec.retriesMs,
+      then: spec.then,
+      ...(spec.metadata === undefined ? {} : { metadata: spec.metadata }),
+      ...(spec.payload === undefined ? {} : { payload: spec.payload }),
+      keyId,
+      tokenHash: hashOfToken(gates.keys.sign(this.#idOf(gate), keyId)),
+      ...(spec.base === undefined ? {} : { baseHash: hashOfToken(spec.base) }),
+    }
+    const entries = [factEntry(names, p, { name: 'gate.created', ids, data })]
+    if (deadlineMs !== undefined) entries.push(timerEntry(names, p, gateTimer(ids, 0), deadlineMs))
+    if (data.baseHash !== undefined)
+      entries.push(factEntry(names, p, { name: 'gate.named', ids: { hash: data.baseHash }, data: ids }))
+    return { gate, entries, spec, keyId }
+  }
+
+  async #created(gate: string): Promise<GateCreated> {
+    const { connection, names } = this.#shared
+    const { p } = this.#at
+    const subject = names.fact(p, factPath('gate.created', this.#idsOf(gate)))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+    const fact = message && factOf(names, p, message)
+    if (fact?.name !== 'gate.created')
+      throw new FlowStoneError('unreadable', `gate ${this.#idOf(gate)} could not be opened, nor read back`)
+    return fact.data
+  }
+
+  #tell({ gate, spec }: Prepared): void {
+    emit('flowstone:gate.create', {
+      gate: this.#idOf(gate),
+      run: this.#run,
+      asset: this.#asset,
+      kind: spec.kind,
+      ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
+    })
+  }
+
+  /** A signal by the gate's base token may have come before the gate, and was kept. */
+  async #takeEarly({ gate, spec }: Prepared): Promise<void> {
+    if (spec.base === undefined) return
+    const { connection, names, io } = this.#shared
+    await takeEarly({ connection, names, io, log: this.#log, p: this.#at.p }, hashOfToken(spec.base), this.#idsOf(gate))
+  }
+}
+
+/** `ctx.fail`. */
+export function fail(reason: string): never {
+  throw new TerminalError(String(reason))
+}
+
+async function unlessThere(appending: Promise<unknown>): Promise<void> {
+  try {
+    await appending
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+}

@@ -1,0 +1,104 @@
+/** Reads gates from the log: exact, whatever the engine has folded by now. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import type { GateIds } from '../../projections/gate.ts'
+import type { FactOf } from '../../streams/facts.ts'
+import { factPath } from '../../streams/facts.ts'
+import { assetName, parseRunId } from '../../streams/ids.ts'
+import type { RunDeps } from '../client/run.ts'
+import { leaderGet } from '../log/nats.ts'
+import { factOf } from '../worker/values.ts'
+import type { GateView } from './types.ts'
+
+export type GateAt = GateIds & { readonly p: number }
+
+export class GateReader {
+  readonly #deps: RunDeps
+
+  constructor(deps: RunDeps) {
+    this.#deps = deps
+  }
+
+  async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
+    const fact = await this.#last(at.p, factPath('gate.created', at))
+    return fact?.name === 'gate.created' ? fact : undefined
+  }
+
+  async resolved(at: GateAt): Promise<FactOf<'gate.resolved'> | undefined> {
+    const fact = await this.#last(at.p, factPath('gate.resolved', at))
+    return fact?.name === 'gate.resolved' ? fact : undefined
+  }
+
+  async timerFired(at: GateAt): Promise<FactOf<'gate.timer_fired'> | undefined> {
+    const fact = await this.#last(at.p, factPath('gate.timer_fired', at))
+    return fact?.name === 'gate.timer_fired' ? fact : undefined
+  }
+
+  /** How often its deadline was moved, and what the last one is. */
+  async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
+    const fact = await this.#last(at.p, factPath('gate.extended', { ...at, n: '*' }))
+    if (fact?.name !== 'gate.extended') return { count: 0, timeouts: 0, deadlineMs: undefined }
+    return { count: Number(fact.ids.n), timeouts: fact.data.timeouts, deadlineMs: fact.data.deadlineMs }
+  }
+
+  /** The newest gate with a base token of this hash. */
+  async byBase(hash: string): Promise<GateAt | undefined> {
+    const { partitions } = this.#deps
+    const found = await Promise.all(
+      Array.from({ length: partitions }, (_, p) => this.#last(p, factPath('gate.named', { hash }))),
+    )
+    const newest = found
+      .flatMap((fact) => (fact?.name === 'gate.named' ? [fact] : []))
+      .toSorted((a, b) => b.timeMs - a.timeMs)[0]
+    if (!newest) return undefined
+    const { run, asset, gate } = newest.data
+    return { run: parseRunId(run).id, asset: assetName(asset), gate, p: newest.p }
+  }
+
+  async ofRun(run: string): Promise<GateAt[]> {
+    const { connection, names } = this.#deps
+    const { id, partition: p } = parseRunId(run)
+    const prefix = names.fact(p, `gate.${id}.`)
+    const jsm = await jetstreamManager(connection.nc)
+    const filter = `${prefix}*.*.created`
+    const info = await connection.read(() => jsm.streams.info(names.log(p), { subjects_filter: filter }))
+    return Object.keys(info.state.subjects ?? {}).map((subject) => {
+      const [asset = '', gate = ''] = subject.slice(prefix.length).split('.')
+      return { run: id, asset: assetName(asset), gate, p }
+    })
+  }
+
+  async view(at: GateAt): Promise<GateView | undefined> {
+    const [created, moved, resolved] = await Promise.all([this.created(at), this.extensions(at), this.resolved(at)])
+    if (!created) return undefined
+    const { data } = created
+    const end = resolved?.data
+    const deadlineMs = moved.deadlineMs ?? data.deadlineMs
+    const timeouts = moved.timeouts + (end?.outcome === 'timed_out' ? 1 : 0)
+    return {
+      id: `${at.run}.${at.asset}.${at.gate}`,
+      run: at.run,
+      asset: at.asset,
+      index: data.index,
+      status: end?.outcome ?? 'waiting',
+      openedAt: new Date(created.timeMs),
+      deadline: deadlineMs === undefined ? undefined : new Date(deadlineMs),
+      timeouts,
+      retriesLeft: Math.max(0, data.retriesMs.length - timeouts),
+      metadata: data.metadata,
+      kind: data.kind,
+      endedAt: resolved && new Date(resolved.timeMs),
+      signal:
+        end?.outcome === 'signaled' && end.payload
+          ? { payload: await this.#deps.io.load(end.payload), source: end.source, headers: end.headers ?? {} }
+          : undefined,
+      reason: end?.reason,
+    }
+  }
+
+  async #last(p: number, path: string): Promise<ReturnType<typeof factOf> | undefined> {
+    const { connection, names } = this.#deps
+    const subject = names.fact(p, path)
+    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+    return message && factOf(names, p, message)
+  }
+}
