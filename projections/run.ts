@@ -211,7 +211,7 @@ export function stepAsset(
 
 function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'asset.errored'>): Command[] {
   // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
-  if (asset.ending || asset.status === 'scattering') return []
+  if (asset.ending || asset.status === 'scattering' || asset.status === 'suspended') return []
   const { outcome, error, retryAfterMs } = fact.data
   if (outcome === 'lost') {
     asset.failures = failuresAfterLoss(asset, spec.retry)

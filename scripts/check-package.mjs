@@ -16,6 +16,7 @@ const EXPORTS = {
     'RateLimitedError',
     'RetryableError',
     'RunFailedError',
+    'SignalRejectedError',
     'TELEMETRY_CHANNELS',
     'TerminalError',
     'TimeoutError',

@@ -8,6 +8,7 @@ export {
   RateLimitedError,
   RetryableError,
   RunFailedError,
+  SignalRejectedError,
   TerminalError,
   TimeoutError,
 } from '../streams/errors.ts'
@@ -32,10 +33,22 @@ export {
   type ValueOf,
 } from './define/asset.ts'
 export type { Duration } from './define/duration.ts'
+export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, pipeline } from './define/pipeline.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
+export type { Gates } from './gate/gates.ts'
+export type { GatesOptions } from './gate/settings.ts'
+export type { GateSecret } from './gate/token.ts'
+export type {
+  GateSignal,
+  GateStatus,
+  GateView,
+  SignalAccepted,
+  SignalOptions,
+  SignalRejection,
+} from './gate/types.ts'
 export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
 export type {
   AcquireOptions,

@@ -50,6 +50,18 @@ export interface TelemetryEvents {
     readonly outcome: string
     readonly isLast: boolean
   }
+  /** A gate was opened. */
+  'flowstone:gate.create': GateEvent & { readonly kind: 'signal' | 'approval'; readonly timeoutMs?: number }
+  /** A signal was accepted, in the process that gave it. */
+  'flowstone:gate.signal': GateEvent & { readonly waitedMs: number }
+  /** Its last deadline was over. */
+  'flowstone:gate.timeout': GateEvent & { readonly waitedMs: number; readonly timeouts: number }
+  /** A deadline was over, and it waits on. */
+  'flowstone:gate.timeout_retry': GateEvent & { readonly timeouts: number; readonly waitMs: number }
+  /** It was cancelled by `flow.gates.cancel`, or because what opened it ended. */
+  'flowstone:gate.cancel': GateEvent & { readonly waitedMs?: number; readonly reason?: string }
+  /** A worker goes on from it. `delayMs`: since it ended. */
+  'flowstone:gate.resume': GateEvent & { readonly how: 'signal' | 'timeout'; readonly delayMs: number }
   /** An engine took over a log partition, at this sequence. */
   'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
   /** An engine stopped working on a partition, and stands by or ends. */
@@ -97,11 +109,19 @@ export interface SlotEvent {
   readonly durationMs: number
 }
 
+export interface GateEvent {
+  /** `<run>.<asset>.<gate>`. */
+  readonly gate: string
+  readonly run: string
+  readonly asset: string
+}
+
 export interface MaterializationEvent {
   readonly worker: string
   readonly run: string
   readonly asset: string
-  readonly phase: 'execute' | 'scatter' | 'gather'
+  /** `signal` and `timeout`: `onSignal` and `onTimeout`. */
+  readonly phase: 'execute' | 'scatter' | 'gather' | 'signal' | 'timeout'
   readonly attempt: number
   readonly partition?: string
 }
@@ -145,6 +165,12 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:scatter.gather_ready',
   'flowstone:scatter.instance_complete',
   'flowstone:scatter.instance_fail',
+  'flowstone:gate.create',
+  'flowstone:gate.signal',
+  'flowstone:gate.timeout',
+  'flowstone:gate.timeout_retry',
+  'flowstone:gate.cancel',
+  'flowstone:gate.resume',
   'flowstone:engine.active',
   'flowstone:engine.standby',
   'flowstone:engine.checkpoint',

@@ -14,6 +14,8 @@ import { type Engine, type EngineOptions, startEngine } from '../engine/engine.t
 import { factEntry } from '../engine/entries.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { readDoc } from '../engine/store.ts'
+import { Gates } from '../gate/gates.ts'
+import { type GateSettings, type GatesOptions, gateSettings } from '../gate/settings.ts'
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Limiter } from '../limiter/limiter.ts'
@@ -31,6 +33,8 @@ import { Scatters } from './scatter.ts'
 export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   /** I/O managers by name, besides `nats` (the default one of every asset). */
   readonly io?: Readonly<Record<string, IoManager>>
+  /** Secrets of signal gates' tokens, and where they are taken. */
+  readonly gates?: GatesOptions
   /** Default: warnings and errors to standard error. */
   readonly logger?: Logger
 }
@@ -70,6 +74,7 @@ export class Flow {
   readonly #connection: Connection
   readonly #topology: Topology
   readonly #clock: ServerClock
+  readonly #gateSettings: GateSettings
   readonly #io: Io
   readonly #logger: Logger
   readonly #appenders = new Map<string, Appender>()
@@ -78,6 +83,8 @@ export class Flow {
   #closing: Promise<void> | undefined
   /** Look into scatters, and act on them. */
   readonly scatter: Scatters
+  /** Answer signal gates, look at them, and act on them. */
+  readonly gates: Gates
   /** Rate limits and slots, over all processes of the namespace. */
   readonly limiter: Limiter
 
@@ -88,6 +95,8 @@ export class Flow {
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
     this.scatter = new Scatters(this.#runDeps())
+    this.#gateSettings = gateSettings(options.gates)
+    this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.limiter = new Limiter({ connection, names: topology.names, id: randomBytes(4).toString('hex') })
   }
 
@@ -296,6 +305,7 @@ export class Flow {
     connection: Connection
     topology: Topology
     clock: ServerClock
+    gates: GateSettings
     io: Io
     limiter: Limiter
     logger: Logger
@@ -306,6 +316,7 @@ export class Flow {
       connection: this.#connection,
       topology: this.#topology,
       clock: this.#clock,
+      gates: this.#gateSettings,
       io: this.#io,
       limiter: this.limiter,
       logger: this.#logger,

@@ -30,7 +30,12 @@ function readable(fact: Fact): Fact['data'] {
 export async function* history(connection: Connection, names: Names, run: string): AsyncGenerator<HistoryEntry> {
   const { id, partition: p } = parseRunId(run)
   const stream = names.log(p)
-  const filters = [names.fact(p, `run.${id}.>`), names.fact(p, `asset.*.${id}.>`), names.fact(p, `scatter.${id}.>`)]
+  const filters = [
+    names.fact(p, `run.${id}.>`),
+    names.fact(p, `asset.*.${id}.>`),
+    names.fact(p, `scatter.${id}.>`),
+    names.fact(p, `gate.${id}.>`),
+  ]
   const first = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, `run.${id}.requested`) })
   if (!first) return
   const lasts = await Promise.all(filters.map((filter) => leaderGet(connection.nc, stream, { last_by_subj: filter })))

@@ -6,6 +6,7 @@ import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts
 import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
+import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
 import { refuseUnknown } from './unknown.ts'
 
@@ -29,6 +30,22 @@ export interface AssetContext {
   readonly signal: AbortSignal
   readonly log: Logger
   readonly resources: Resources
+  /** `return ctx.signalGate({ … })`: waits for a word from outside, at no cost. What `onSignal` makes of it is the value. Throws InvalidError for bad options. */
+  signalGate(options?: GateOptions): Suspension
+  /** As `signalGate`, for a person's decision: its signal's payload is a `Decision`. */
+  approval(options: ApprovalOptions): Suspension
+  /** Stores a gate before the outside job is begun, so that a quick answer finds it: start the job with its token or address, then `return gate.wait()`. */
+  openGate(options?: GateOptions): Promise<OpenedGate>
+  /** Ends with an error that no retry can help. */
+  fail(reason: string): never
+}
+
+/** What `onTimeout` gets. */
+export interface TimedOut {
+  /** How often the gate has timed out, this time included. */
+  readonly timeouts: number
+  /** 0: this was the last time, and what `onTimeout` returns or throws counts. More: the gate waits on, and it does not. */
+  readonly retriesLeft: number
 }
 
 /** Hand it on as it is: `signal` is made when it is asked for, and a copy by spread has none. */
@@ -149,6 +166,8 @@ export interface Definition {
   /** Of `execute`, also of each instance. */
   readonly limits?: Limits
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
+  onSignal?(ctx: InstanceContext<unknown>, payload: unknown, deps: Readonly<Record<string, unknown>>): unknown
+  onTimeout?(ctx: InstanceContext<unknown> & TimedOut, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
   gather?(
     results: AsyncIterable<Gathered<unknown, unknown, FailureMode>>,
@@ -157,15 +176,19 @@ export interface Definition {
   ): unknown
 }
 
-export interface PlainOptions<D extends readonly AnyAsset[], V> extends CommonOptions<D> {
+export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> extends CommonOptions<D> {
   // Said so that a scatter is never taken for a plain asset, not even while the types of its functions are being found out (TypeScript 7.0 fixes a parameter's type then).
   readonly scatter?: undefined
   readonly scatterOptions?: undefined
   readonly gather?: undefined
-  execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
+  execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V | Suspension>
+  /** Goes on when a gate was answered: makes the value of the payload, or waits again. Retried by itself, from the gate on. Default: the payload is the value. */
+  onSignal?(ctx: AssetContext, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
+  /** Goes on when nobody answered in time: a value, an error, or another gate. Default: as the gate's `onTimeout` says. */
+  onTimeout?(ctx: AssetContext & TimedOut, deps: DepValues<D>): Awaitable<V | Suspension>
 }
 
-export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode>
+export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode, P = unknown>
   extends CommonOptions<D> {
   readonly scatterOptions?: InstanceOptions<F, NoInfer<K>>
   /**
@@ -174,11 +197,14 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
    */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */
-  execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I>
+  execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I | Suspension>
+  /** As for a plain asset, for the instance that waited. */
+  onSignal?(ctx: InstanceContext<K>, payload: P, deps: DepValues<D>): Awaitable<I | Suspension>
+  onTimeout?(ctx: InstanceContext<K> & TimedOut, deps: DepValues<D>): Awaitable<I | Suspension>
 }
 
-export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode>
-  extends ScatterOptions<D, K, I, F> {
+export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode, P = unknown>
+  extends ScatterOptions<D, K, I, F, P> {
   /** Makes the asset's value of the results, which come in the order of the keys, read from the log as they are asked for. */
   gather(results: AsyncIterable<Gathered<K, I, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
@@ -192,6 +218,8 @@ const ALLOWED = [
   'io',
   'slots',
   'execute',
+  'onSignal',
+  'onTimeout',
   'scatter',
   'scatterOptions',
   'gather',
@@ -205,22 +233,26 @@ export function asset<
   const N extends string,
   const D extends readonly AnyAsset[] = [],
   K = never,
-  I = never,
+  I = unknown,
   V = never,
   const F extends FailureMode = 'all_or_nothing',
->(name: N, options: GatherOptions<D, K, I, V, F>): Asset<N, V>
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], K = never, I = never>(
+  P = unknown,
+>(name: N, options: GatherOptions<D, K, I, V, F, P>): Asset<N, V>
+export function asset<
+  const N extends string,
+  const D extends readonly AnyAsset[] = [],
+  K = never,
+  I = unknown,
+  P = unknown,
+>(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: I }[]>
+export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = unknown, P = unknown>(
   name: N,
-  options: ScatterOptions<D, K, I>,
-): Asset<N, { key: K; value: I }[]>
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = never>(
-  name: N,
-  options: PlainOptions<D, V>,
+  options: PlainOptions<D, V, P>,
 ): Asset<N, V>
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
-    Pick<Definition, 'execute'> & {
+    Pick<Definition, 'execute' | 'onSignal' | 'onTimeout'> & {
       scatter?: Definition['scatter'] | undefined
       gather?: Definition['gather'] | undefined
       scatterOptions?: InstanceOptions<FailureMode, never> | undefined
@@ -231,7 +263,7 @@ export function asset(
   if (typeof options !== 'object' || options === null)
     throw new InvalidError(`${at}: options must be an object with execute`)
   refuseUnknown(at, options, ALLOWED)
-  for (const key of ['execute', 'scatter', 'gather'] as const) {
+  for (const key of ['execute', 'onSignal', 'onTimeout', 'scatter', 'gather'] as const) {
     const value: unknown = options[key]
     if (typeof value !== 'function' && (key === 'execute' || value !== undefined))
       throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
@@ -272,8 +304,9 @@ export function asset(
       ? {}
       : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, options.timeout)) }),
     retry: parseRetry(`${at}: retry`, options.retry),
+    ...(options.onTimeout ? { onTimeout: true } : {}),
   }
-  const { execute, scatter, gather } = options
+  const { execute, onSignal, onTimeout, scatter, gather } = options
   const definition: Definition = {
     dependsOn,
     spec,
@@ -282,6 +315,8 @@ export function asset(
       ? { limits: { ...(paced ? { rate: paced.limit } : {}), ...(held ? { slots: held.limit } : {}) } }
       : {}),
     execute,
+    ...(onSignal ? { onSignal } : {}),
+    ...(onTimeout ? { onTimeout } : {}),
     ...(scatter ? { scatter } : {}),
     ...(gather ? { gather } : {}),
   }

@@ -19,23 +19,23 @@ export class GateReader {
   }
 
   async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.created', at))
+    const fact = await this.#last(at.p, factPath('gate.created', idsOf(at)))
     return fact?.name === 'gate.created' ? fact : undefined
   }
 
   async resolved(at: GateAt): Promise<FactOf<'gate.resolved'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.resolved', at))
+    const fact = await this.#last(at.p, factPath('gate.resolved', idsOf(at)))
     return fact?.name === 'gate.resolved' ? fact : undefined
   }
 
   async timerFired(at: GateAt): Promise<FactOf<'gate.timer_fired'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.timer_fired', at))
+    const fact = await this.#last(at.p, factPath('gate.timer_fired', idsOf(at)))
     return fact?.name === 'gate.timer_fired' ? fact : undefined
   }
 
   /** How often its deadline was moved, and what the last one is. */
   async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
-    const fact = await this.#last(at.p, factPath('gate.extended', { ...at, n: '*' }))
+    const fact = await this.#last(at.p, factPath('gate.extended', { ...idsOf(at), n: '*' }))
     if (fact?.name !== 'gate.extended') return { count: 0, timeouts: 0, deadlineMs: undefined }
     return { count: Number(fact.ids.n), timeouts: fact.data.timeouts, deadlineMs: fact.data.deadlineMs }
   }
@@ -101,4 +101,8 @@ export class GateReader {
     const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
     return message && factOf(names, p, message)
   }
+}
+
+function idsOf({ run, asset, gate }: GateAt): { run: string; asset: string; gate: string } {
+  return { run, asset, gate }
 }

@@ -125,6 +125,14 @@ function begunFact(worker: string, held: Held, task: Task): FactDraft {
   const message = held.streamSeq
   if (task.kind === 'lease')
     return { name: 'scatter.begun', ids: { ...ids, lease: task.lease }, data: { worker, message } }
+  // One instance, whose executions from its gate on are counted by themselves.
+  if (task.kind === 'resume')
+    return {
+      name: 'scatter.begun',
+      ids: { ...ids, lease: `${task.from.gate}-${task.ordinal}` },
+      data: { worker, message },
+    }
+  if (task.kind === 'reminder') throw new FlowStoneError('internal', 'a reminder does not run alone')
   const data = { phase: task.kind, worker, delivery: held.count, message }
   return { name: 'asset.started', ids: { ...ids, attempt: String(task.attempt) }, data }
 }

@@ -1,14 +1,17 @@
-/** One execution of an asset's own code: `execute` of a plain asset, the scatter function, or the gather. */
-import { CancelledError, ConflictError, InvalidError } from '../../streams/errors.ts'
+/** One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates, the scatter function, or the gather. */
+import { CancelledError, ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
+import { Suspension } from '../define/gates.ts'
 import { factEntry } from '../engine/entries.ts'
+import { GateOpener } from '../gate/opener.ts'
 import { emit } from '../telemetry.ts'
 import { type AnyResult, originOf, readMerged, remainingKeys } from './gather.ts'
 import type { Held } from './held.ts'
+import { goOn } from './resume.ts'
 import { type Failure, failureOf, runCode } from './run-code.ts'
 import { storeKeys } from './scatter.ts'
 import { contextOf, type WorkerShared } from './shared.ts'
@@ -40,19 +43,37 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
     )
   }, ANNOUNCE_MS)
   emit('flowstone:materialization.start', event)
-  let outcome: { stored: StoredValue | undefined } | Failure
+  const generation = task.gates ?? task.attempt
+  const at = { p, run: task.run, asset: asset.name, prefix: `a${generation}`, attempt: generation }
+  const opener = new GateOpener(shared, at)
+  let outcome: { stored: StoredValue | undefined } | { suspended: string } | Failure
   try {
-    const value = await runPhase(shared, held, task, asset, run, name)
+    const value = await runPhase(shared, held, task, asset, run, name, opener)
     const { partition } = task
-    outcome = {
-      stored:
-        task.kind === 'scatter'
-          ? undefined
-          : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }),
-    }
+    if (value instanceof Suspension) {
+      if (task.kind === 'scatter' || task.kind === 'gather')
+        throw new InvalidError(
+          `${task.kind} of ${asset.name} returned a gate; only execute, onSignal and onTimeout can wait at one`,
+        )
+      const suspended = (gate: string): FactDraft => ({
+        name: 'asset.suspended',
+        ids: { asset: name, run, gate },
+        data: { attempt: task.attempt, worker: shared.id },
+      })
+      outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
+    } else
+      outcome = {
+        stored:
+          task.kind === 'scatter'
+            ? undefined
+            : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }),
+      }
   } catch (thrown) {
     outcome = failureOf(thrown)
   }
+  // What was not waited for ends with the execution; one that is handed back leaves its gates to the next.
+  if (!('outcome' in outcome) || outcome.outcome !== 'handed_back')
+    await opener.cancelLeft('suspended' in outcome ? outcome.suspended : undefined)
   clearTimeout(announce)
   const durationMs = performance.now() - startedMs
   if ('stored' in outcome && outcome.stored) {
@@ -80,7 +101,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
       outcome = failureOf(error)
     }
   }
-  if ('stored' in outcome) {
+  if ('stored' in outcome || 'suspended' in outcome) {
     emit('flowstone:materialization.stop', { ...event, durationMs })
     return
   }
@@ -138,16 +159,23 @@ async function runPhase(
   asset: AnyAsset,
   run: RunId,
   name: AssetName,
+  opener: GateOpener,
 ): Promise<unknown> {
   const { definition } = asset
   const deps = await shared.values.deps(task.deps)
   return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
-    const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`)
+    const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`, opener)
     switch (task.kind) {
       case 'execute': {
         // Plain code never looks at the two; its type does not know them.
         const plain: InstanceContext<unknown> = { ...ctx, scatterKey: undefined, index: 0 }
         return definition.execute(plain, deps)
+      }
+      case 'signal':
+      case 'timeout': {
+        if (!task.from) throw new FlowStoneError('bad_task', `task ${task.id} names no gate`)
+        const plain = { ...ctx, scatterKey: undefined, index: 0 }
+        return await goOn(shared, held.p, task.kind, { ...task.from, run, asset: name }, asset, plain, deps)
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared

@@ -3,32 +3,29 @@
  * The lease is acknowledged only after the last report is stored.
  */
 import { setImmediate } from 'node:timers/promises'
-import { encodeMsgpack, measure } from '../../streams/codec.ts'
+import { measure } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
-import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
-import type { ScatterOutcomes } from '../../streams/schemas.ts'
+import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
 import type { AnyAsset } from '../define/asset.ts'
+import { Suspension } from '../define/gates.ts'
 import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
 import { ComeAgain, runLimited } from './limits.ts'
-import { failureOf, isThenable, runCode } from './run-code.ts'
-import { InstanceContextOf, type WorkerShared } from './shared.ts'
+import { INLINE_MAX_BYTES, REPORT_MS, Report } from './report.ts'
+import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
+import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import type { Turn } from './slots.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
 
-const REPORT_MS = 50
 /** A lease is cut to last some 60 ms. After this long, what it has not begun is handed back. */
 const LONG_MS = 150
 const YIELD_MS = 20
-const REPORT_BYTES = 256 * 1024
-/** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
-const INLINE_MAX_BYTES = 16 * 1024
 
 export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask, asset: AnyAsset): Promise<void> {
   const run = parseRunId(task.run).id
@@ -38,14 +35,36 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     shared.values.slab(held.p, run, name, task.slab),
     shared.values.deps(task.deps),
   ])
-  const report = new Report(shared, held.p, run, name, task)
+  const report = new Report(shared, { p: held.p, run, asset: name }, task)
+  const generation = task.gates ?? task.ordinal
+  const gates = new InstanceGates(shared, (index) => ({
+    p: held.p,
+    run: task.run,
+    asset: asset.name,
+    prefix: `i${index}a${generation}`,
+    attempt: generation,
+    index,
+    slab: task.slab,
+  }))
   const { signal } = held.abort
   const { slots } = shared
   let cut = false
   /** The clock is read once an instance: where one that returned at once ends, the next begins. */
   let nowMs = startedMs
 
+  /** It waits at a gate: reported as soon as the gate is stored, it leaves the lease, and its slot goes to another. */
+  const suspend = async (index: number, begunMs: number, suspension: Suspension): Promise<void> => {
+    const opener = gates.of(index)
+    const gate = await opener.suspend(suspension, () => [])
+    gates.take(index)
+    await opener.cancelLeft(gate)
+    report.suspended(index, performance.now() - begunMs, gate)
+  }
   const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
+    if (value instanceof Suspension) return suspend(index, begunMs, value)
+    // Gates that it opened and did not wait at end before it has.
+    const opener = gates.take(index)
+    if (opener) return opener.cancelLeft().then(() => keep(index, begunMs, value))
     const bytes = measure(value)
     nowMs = performance.now()
     const ms = nowMs - begunMs
@@ -57,14 +76,20 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     const stored = shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition })
     return stored.then((ref) => report.ref(index, ms, ref))
   }
-  const fail = (index: number, begunMs: number, thrown: unknown): void => {
+  const fail = (index: number, begunMs: number, thrown: unknown): undefined | Promise<void> => {
     nowMs = performance.now()
     // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
     if (signal.aborted) {
       cut = true
-      return
+      return undefined
     }
     const failure = failureOf(thrown)
+    const opener = failure.outcome === 'handed_back' ? undefined : gates.take(index)
+    if (opener) return opener.cancelLeft().then(() => reportFailure(index, begunMs, thrown, failure))
+    reportFailure(index, begunMs, thrown, failure)
+    return undefined
+  }
+  const reportFailure = (index: number, begunMs: number, thrown: unknown, failure: Failure): void => {
     report.failure(index, nowMs - begunMs, failure)
     if (failures.hasSubscribers) {
       const { outcome } = failure
@@ -87,7 +112,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     try {
       const key = slab.keys[index - slab.offset]
       const value = runCode(parent, task.timeoutMs, (inner) =>
-        asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index), deps),
+        asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index, gates), deps),
       )
       if (isThenable(value)) held.running.set(index, begunMs)
       const pending = isThenable(value)
@@ -95,8 +120,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
         : keep(index, begunMs, value)
       return pending?.catch((thrown: unknown) => fail(index, begunMs, thrown))
     } catch (thrown) {
-      fail(index, begunMs, thrown)
-      return undefined
+      return fail(index, begunMs, thrown)
     }
   }
 
@@ -113,7 +137,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       })
     } catch (thrown) {
       if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
-      else fail(index, performance.now(), thrown)
+      else await fail(index, performance.now(), thrown)
     }
   }
 
@@ -228,125 +252,4 @@ export async function splitLease(
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
   }
-}
-
-interface Columns {
-  at: number[]
-  ms: number[]
-  values: unknown[]
-  refs: NonNullable<ScatterOutcomes['refs']>
-  errors: NonNullable<ScatterOutcomes['errors']>
-}
-
-class Report {
-  readonly #shared: WorkerShared
-  readonly #p: number
-  readonly #run: RunId
-  readonly #asset: AssetName
-  readonly #task: LeaseTask
-  #columns = emptyColumns()
-  #bytes = 0
-  #sinceMs = performance.now()
-  #sending: Promise<unknown>[] = []
-  #failed: unknown
-
-  constructor(shared: WorkerShared, p: number, run: RunId, asset: AssetName, task: LeaseTask) {
-    this.#shared = shared
-    this.#p = p
-    this.#run = run
-    this.#asset = asset
-    this.#task = task
-  }
-
-  value(index: number, ms: number, value: unknown, bytes: number): void {
-    this.#add(index, ms, value)
-    this.#grow(bytes)
-  }
-
-  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
-    this.#columns.refs.push([this.#columns.at.length, stored])
-    this.#add(index, ms, null)
-    this.#grow(200)
-  }
-
-  failure(index: number, ms: number, failure: ReturnType<typeof failureOf>): void {
-    const { outcome, error, retryAfterMs } = failure
-    this.#columns.errors.push([
-      this.#columns.at.length,
-      { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
-    ])
-    this.#add(index, ms, null)
-    this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
-  }
-
-  /** Not begun: its turn is not near. */
-  comeAgain(index: number, thrown: ComeAgain): void {
-    const { code, message, delayMs } = thrown
-    const retryAfterMs = Math.ceil(delayMs)
-    this.failure(index, 0, { outcome: 'handed_back', error: { code, message }, retryAfterMs, thrown })
-  }
-
-  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
-  #grow(bytes: number): void {
-    this.#bytes += bytes
-    if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
-  }
-
-  isDue(nowMs: number): boolean {
-    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= REPORT_MS)
-  }
-
-  /** Sends what there is when it is old or large enough; waits only when much is under way. */
-  async flushIfDue(nowMs: number): Promise<void> {
-    if (!this.isDue(nowMs)) return
-    this.#send(undefined)
-    if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
-  }
-
-  /** Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the lease then comes again. */
-  async end(heldMs: number | undefined): Promise<void> {
-    if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
-    await Promise.allSettled(this.#sending)
-    if (this.#failed !== undefined) throw this.#failed
-  }
-
-  #send(heldMs: number | undefined): void {
-    const { at, ms, values, refs, errors } = this.#columns
-    const data: ScatterOutcomes = {
-      lease: this.#task.lease,
-      ordinal: this.#task.ordinal,
-      worker: this.#shared.id,
-      at,
-      ms,
-      values: encodeMsgpack(values),
-      ...(refs.length > 0 ? { refs } : {}),
-      ...(errors.length > 0 ? { errors } : {}),
-      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),
-    }
-    this.#columns = emptyColumns()
-    this.#bytes = 0
-    this.#sinceMs = performance.now()
-    const fact: FactDraft = { name: 'scatter.outcomes', ids: { run: this.#run, asset: this.#asset }, data }
-    const sending = this.#shared
-      .logOf(this.#p)
-      .append(factEntry(this.#shared.names, this.#p, fact))
-      .catch((error: unknown) => {
-        this.#failed = error
-      })
-      .finally(() => {
-        this.#sending = this.#sending.filter((other) => other !== sending)
-      })
-    this.#sending.push(sending)
-  }
-
-  #add(index: number, ms: number, value: unknown): void {
-    if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
-    this.#columns.at.push(index)
-    this.#columns.ms.push(Math.round(ms * 100) / 100)
-    this.#columns.values.push(value)
-  }
-}
-
-function emptyColumns(): Columns {
-  return { at: [], ms: [], values: [], refs: [], errors: [] }
 }

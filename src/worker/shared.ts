@@ -2,6 +2,9 @@
 import type { Names } from '../../streams/subjects.ts'
 import type { Task } from '../../streams/tasks.ts'
 import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../define/asset.ts'
+import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from '../define/gates.ts'
+import { type Execution, fail, GateOpener } from '../gate/opener.ts'
+import type { GateSettings } from '../gate/settings.ts'
 import type { Io } from '../io/manager.ts'
 import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
@@ -23,6 +26,7 @@ export interface WorkerShared {
   readonly resources: Resources
   readonly slots: Slots
   readonly limiter: Limiter
+  readonly gates: GateSettings
   readonly waiters: LimitWaiters
   readonly logOf: (p: number) => Appender
   readonly workOf: (p: number) => Appender
@@ -34,6 +38,7 @@ export function contextOf(
   asset: AnyAsset,
   signal: () => AbortSignal,
   key: string,
+  opener: GateOpener,
 ): AssetContext {
   return {
     run: task.run,
@@ -46,6 +51,39 @@ export function contextOf(
     },
     log: shared.logger,
     resources: shared.resources,
+    signalGate: opener.signal,
+    approval: opener.approval,
+    openGate: opener.open,
+    fail,
+  }
+}
+
+/** The gates that the instances of one task open. Most open none, so an opener is made when it is asked for. */
+export class InstanceGates {
+  readonly #shared: WorkerShared
+  readonly #at: (index: number) => Execution
+  readonly #openers = new Map<number, GateOpener>()
+
+  constructor(shared: WorkerShared, at: (index: number) => Execution) {
+    this.#shared = shared
+    this.#at = at
+  }
+
+  of(index: number): GateOpener {
+    let opener = this.#openers.get(index)
+    if (!opener) {
+      opener = new GateOpener(this.#shared, this.#at(index))
+      this.#openers.set(index, opener)
+    }
+    return opener
+  }
+
+  /** The opener of an instance that has asked for one. It is forgotten: the instance has ended, or waits. */
+  take(index: number): GateOpener | undefined {
+    if (this.#openers.size === 0) return undefined
+    const opener = this.#openers.get(index)
+    this.#openers.delete(index)
+    return opener
   }
 }
 
@@ -60,7 +98,9 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly resources: Resources
   readonly scatterKey: unknown
   readonly index: number
+  readonly fail = fail
   readonly #signal: () => AbortSignal
+  readonly #gates: InstanceGates
 
   constructor(
     { logger, resources }: WorkerShared,
@@ -69,6 +109,7 @@ export class InstanceContextOf implements InstanceContext<unknown> {
     signal: () => AbortSignal,
     key: unknown,
     index: number,
+    gates: InstanceGates,
   ) {
     this.run = task.run
     this.asset = asset.name
@@ -80,9 +121,21 @@ export class InstanceContextOf implements InstanceContext<unknown> {
     this.scatterKey = key
     this.index = index
     this.#signal = signal
+    this.#gates = gates
   }
 
   get signal(): AbortSignal {
     return this.#signal()
+  }
+  get signalGate(): (options?: GateOptions) => Suspension {
+    return this.#gates.of(this.index).signal
+  }
+
+  get approval(): (options: ApprovalOptions) => Suspension {
+    return this.#gates.of(this.index).approval
+  }
+
+  get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
+    return this.#gates.of(this.index).open
   }
 }

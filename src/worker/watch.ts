@@ -75,7 +75,7 @@ export class Watch {
   /** As the log has it. */
   async onLog(p: number, task: Task): Promise<Wanted> {
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
-    if (task.kind !== 'lease')
+    if (!isInstances(task))
       return (await this.#last(p, `asset.${ids.asset}.${ids.run}.end.*`)) === undefined ? 'wanted' : 'over'
     const [closed, hold] = await Promise.all([
       this.#last(p, factPath('scatter.closed', ids)),
@@ -116,7 +116,7 @@ export class Watch {
 
   *#leases(run: string, asset: string): Generator<Held> {
     for (const held of this.#held.values())
-      if (held.task.kind === 'lease' && held.task.run === run && held.task.asset === asset) yield held
+      if (isInstances(held.task) && held.task.run === run && held.task.asset === asset) yield held
   }
 
   /** One look for the leases and one for the attempts of each asset of each run. */
@@ -126,7 +126,7 @@ export class Watch {
     const seen = new Set<string>()
     for (const held of [...this.#held.values()]) {
       const { p, task, abort } = held
-      const leases = task.kind === 'lease'
+      const leases = isInstances(task)
       const key = `${task.run}.${task.asset}.${leases}`
       if (seen.has(key) || abort.signal.aborted || held.isYoungerThan(LOOK_MS / 2)) continue
       seen.add(key)
@@ -143,6 +143,11 @@ export class Watch {
     }
     this.#looking = false
   }
+}
+
+/** Work that ends with the scatter: leases, and what goes on from the gates of instances. */
+function isInstances({ kind }: Task): boolean {
+  return kind === 'lease' || kind === 'resume'
 }
 
 function remember(set: Set<string>, entry: string): void {

@@ -13,6 +13,7 @@ import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
 import type { AnyAsset, Resources } from '../define/asset.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import type { GateSettings } from '../gate/settings.ts'
 import type { Io } from '../io/manager.ts'
 import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
@@ -27,6 +28,7 @@ import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
 import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
 import { type Delivery, Puller } from './puller.ts'
+import { reportLostResume, runReminder, runResume } from './resume.ts'
 import { answerRollCalls } from './roll-call.ts'
 import type { WorkerShared } from './shared.ts'
 import { Slots } from './slots.ts'
@@ -58,6 +60,7 @@ interface WorkerParts {
   readonly connection: Connection
   readonly topology: Topology
   readonly clock: ServerClock
+  readonly gates: GateSettings
   readonly io: Io
   readonly limiter: Limiter
   readonly logger: Logger
@@ -118,6 +121,7 @@ export class Worker {
       connection,
       names: topology.names,
       clock,
+      gates: parts.gates,
       io,
       values,
       logger,
@@ -349,7 +353,7 @@ export class Worker {
   async #run(held: Held, task: Task): Promise<void> {
     const asset = this.#assets.get(`${task.pipeline}/${task.asset}`)
     const scatters = asset?.definition.scatter !== undefined
-    if (!asset || scatters !== (task.kind === 'lease' || task.kind === 'scatter' || task.kind === 'gather')) {
+    if (!asset || (scatters !== isOfScatter(task) && task.kind !== 'reminder')) {
       // Else it would go round for ever once its run is cancelled.
       if ((await this.#watch.onLog(held.p, task)) === 'over') return
       throw new OtherVersion(
@@ -358,7 +362,8 @@ export class Worker {
     }
     const wanted = await this.#watch.wanted(held, task)
     if (wanted === 'over') return
-    if (held.count > 1 && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
+    // A reminder has no outcome that could be lost.
+    if (held.count > 1 && task.kind !== 'reminder' && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
       await this.#reportLost(held, task)
       return
     }
@@ -385,7 +390,8 @@ export class Worker {
 
   async #reportLost(held: Held, task: Task): Promise<void> {
     if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
-    else await reportLost(this.#shared, held, task)
+    else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
+    else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
   }
 
   async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
@@ -401,7 +407,9 @@ export class Worker {
       return
     }
     try {
-      await runAttempt(this.#shared, held, task, asset)
+      if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
+      else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
+      else await runAttempt(this.#shared, held, task, asset)
     } finally {
       slots.give()
     }
@@ -461,6 +469,11 @@ export class Worker {
     if (!this.#shared.connection.isClosed) this.#logger.warn(`task ${held.task.id} is handed back: ${reason}`)
     held.nak(1000)
   }
+}
+
+/** Whether an asset that scatters has such tasks, and a plain one has not. */
+function isOfScatter({ kind }: Task): boolean {
+  return kind === 'lease' || kind === 'scatter' || kind === 'gather' || kind === 'resume'
 }
 
 class OtherVersion extends FlowStoneError {

@@ -284,6 +284,17 @@ export class Sim {
           data: command.trigger.request,
         })
         return
+      case 'cancel_gates': {
+        // By the log, as the engine does; one that has ended refuses another end.
+        for (const { ids } of this.facts('gate.created'))
+          if (
+            ids.run === command.run &&
+            ids.asset === command.asset &&
+            ids.gate.startsWith(command.attempt === undefined ? '' : `a${command.attempt}n`)
+          )
+            this.append({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })
+        return
+      }
       case 'timer':
         this.timers.push({ fact: command.fact, dueMs: command.dueMs })
         return

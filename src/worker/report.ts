@@ -1,0 +1,150 @@
+/** Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease. */
+import { encodeMsgpack } from '../../streams/codec.ts'
+import type { FactDraft } from '../../streams/facts.ts'
+import type { AssetName, RunId } from '../../streams/ids.ts'
+import type { ScatterOutcomes } from '../../streams/schemas.ts'
+import { factEntry } from '../engine/entries.ts'
+import type { ComeAgain } from './limits.ts'
+import type { Failure } from './run-code.ts'
+import type { WorkerShared } from './shared.ts'
+
+export const REPORT_MS = 50
+const REPORT_BYTES = 256 * 1024
+/** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
+export const INLINE_MAX_BYTES = 16 * 1024
+
+interface Columns {
+  at: number[]
+  ms: number[]
+  values: unknown[]
+  refs: NonNullable<ScatterOutcomes['refs']>
+  errors: NonNullable<ScatterOutcomes['errors']>
+  suspended: NonNullable<ScatterOutcomes['suspended']>
+}
+
+/** Whose instances are told of: a lease's, or the one that goes on from a gate. */
+export type ReportOf = Pick<ScatterOutcomes, 'lease' | 'ordinal' | 'resumes'>
+
+export class Report {
+  readonly #shared: WorkerShared
+  readonly #at: { readonly p: number; readonly run: RunId; readonly asset: AssetName }
+  readonly #of: ReportOf
+  #columns = emptyColumns()
+  #bytes = 0
+  #sinceMs = performance.now()
+  #sending: Promise<unknown>[] = []
+  #failed: unknown
+
+  constructor(
+    shared: WorkerShared,
+    at: { readonly p: number; readonly run: RunId; readonly asset: AssetName },
+    of: ReportOf,
+  ) {
+    this.#shared = shared
+    this.#at = at
+    this.#of = of
+  }
+
+  /** It waits at this gate. */
+  suspended(index: number, ms: number, gate: string): void {
+    this.#columns.suspended.push([this.#columns.at.length, gate])
+    this.#add(index, ms, null)
+    this.#grow(60)
+  }
+
+  value(index: number, ms: number, value: unknown, bytes: number): void {
+    this.#add(index, ms, value)
+    this.#grow(bytes)
+  }
+
+  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
+    this.#columns.refs.push([this.#columns.at.length, stored])
+    this.#add(index, ms, null)
+    this.#grow(200)
+  }
+
+  failure(index: number, ms: number, failure: Failure): void {
+    const { outcome, error, retryAfterMs } = failure
+    this.#columns.errors.push([
+      this.#columns.at.length,
+      { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
+    ])
+    this.#add(index, ms, null)
+    this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
+  }
+
+  /** Not begun: its turn is not near. */
+  comeAgain(index: number, thrown: ComeAgain): void {
+    const { code, message, delayMs } = thrown
+    const retryAfterMs = Math.ceil(delayMs)
+    this.failure(index, 0, { outcome: 'handed_back', error: { code, message }, retryAfterMs, thrown })
+  }
+
+  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
+  #grow(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
+  }
+
+  isDue(nowMs: number): boolean {
+    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= REPORT_MS)
+  }
+
+  /** Sends what there is when it is old or large enough; waits only when much is under way. */
+  async flushIfDue(nowMs: number): Promise<void> {
+    if (!this.isDue(nowMs)) return
+    this.#send(undefined)
+    if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
+  }
+
+  /** Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the lease then comes again. */
+  async end(heldMs: number | undefined): Promise<void> {
+    if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
+    await Promise.allSettled(this.#sending)
+    if (this.#failed !== undefined) throw this.#failed
+  }
+
+  #send(heldMs: number | undefined): void {
+    const { at, ms, values, refs, errors, suspended } = this.#columns
+    const { lease, ordinal, resumes } = this.#of
+    const data: ScatterOutcomes = {
+      lease,
+      ordinal,
+      worker: this.#shared.id,
+      at,
+      ms,
+      values: encodeMsgpack(values),
+      ...(refs.length > 0 ? { refs } : {}),
+      ...(errors.length > 0 ? { errors } : {}),
+      ...(suspended.length > 0 ? { suspended } : {}),
+      ...(resumes === undefined ? {} : { resumes }),
+      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),
+    }
+    this.#columns = emptyColumns()
+    this.#bytes = 0
+    this.#sinceMs = performance.now()
+    const { p, run, asset } = this.#at
+    const fact: FactDraft = { name: 'scatter.outcomes', ids: { run, asset }, data }
+    const sending = this.#shared
+      .logOf(p)
+      .append(factEntry(this.#shared.names, p, fact))
+      .catch((error: unknown) => {
+        this.#failed = error
+      })
+      .finally(() => {
+        this.#sending = this.#sending.filter((other) => other !== sending)
+      })
+    this.#sending.push(sending)
+  }
+
+  #add(index: number, ms: number, value: unknown): void {
+    if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
+    this.#columns.at.push(index)
+    this.#columns.ms.push(Math.round(ms * 100) / 100)
+    this.#columns.values.push(value)
+  }
+}
+
+function emptyColumns(): Columns {
+  return { at: [], ms: [], values: [], refs: [], errors: [], suspended: [] }
+}

@@ -1,0 +1,164 @@
+/** What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders. */
+import { measure } from '../../streams/codec.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
+import type { AnyAsset, InstanceContext } from '../define/asset.ts'
+import { Suspension } from '../define/gates.ts'
+import { GateOpener } from '../gate/opener.ts'
+import { directGet } from '../log/nats.ts'
+import { emit } from '../telemetry.ts'
+import { HandBack, type Held } from './held.ts'
+import { INLINE_MAX_BYTES, Report } from './report.ts'
+import { failureOf, runCode } from './run-code.ts'
+import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
+import { factOf } from './values.ts'
+
+interface Gate {
+  readonly run: RunId
+  readonly asset: AssetName
+  readonly gate: string
+  /** The fact that ended it. */
+  readonly seq: number
+  readonly timeouts: number
+}
+
+/** Calls what the asset has for the end of a gate. */
+export async function goOn(
+  shared: WorkerShared,
+  p: number,
+  how: 'signal' | 'timeout',
+  { run, asset: name, gate, seq, timeouts }: Gate,
+  { definition }: AnyAsset,
+  ctx: InstanceContext<unknown>,
+  deps: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  const { connection, names, io, clock } = shared
+  const message = await connection.read((nc) => directGet(nc, names.log(p), { seq }))
+  const fact = message && factOf(names, p, message)
+  if (fact?.name !== 'gate.resolved')
+    throw new FlowStoneError('unreadable', `message ${seq} of ${names.log(p)} does not end gate ${run}.${name}.${gate}`)
+  emit('flowstone:gate.resume', {
+    gate: `${run}.${name}.${gate}`,
+    run,
+    asset: name,
+    how,
+    delayMs: Math.max(0, clock.now() - fact.timeMs),
+  })
+  if (how === 'timeout') return await definition.onTimeout?.(withTimeouts(ctx, timeouts, 0), deps)
+  const payload = fact.data.payload === undefined ? null : await io.load(fact.data.payload)
+  return definition.onSignal ? await definition.onSignal(ctx, payload, deps) : payload
+}
+
+/** Not a copy: a context makes its signal when it is asked for. */
+function withTimeouts<C extends object>(
+  ctx: C,
+  timeouts: number,
+  retriesLeft: number,
+): C & { readonly timeouts: number; readonly retriesLeft: number } {
+  return Object.assign(ctx, { timeouts, retriesLeft })
+}
+
+/** An instance goes on from its gate. Returns when what came of it is stored. */
+export async function runResume(shared: WorkerShared, held: Held, task: ResumeTask, asset: AnyAsset): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  const { signal } = held.abort
+  const generation = task.gates ?? task.ordinal
+  const at = {
+    p: held.p,
+    run: task.run,
+    asset: asset.name,
+    prefix: `${task.from.gate}r${generation}`,
+    attempt: generation,
+    index: task.index,
+    slab: task.slab,
+  }
+  const gates = new InstanceGates(shared, () => at)
+  const report = resumeReport(shared, held, task)
+  const begunMs = performance.now()
+  try {
+    const [slab, deps] = await Promise.all([
+      shared.values.slab(held.p, run, name, task.slab),
+      shared.values.deps(task.deps),
+    ])
+    const key = slab.keys[task.index - slab.offset]
+    const value = await runCode(signal, task.timeoutMs, async (inner) => {
+      const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
+      return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, deps)
+    })
+    const opener = gates.take(task.index)
+    const ms = performance.now() - begunMs
+    if (value instanceof Suspension) {
+      const gate = await (opener ?? new GateOpener(shared, at)).suspend(value, () => [])
+      await opener?.cancelLeft(gate)
+      report.suspended(task.index, ms, gate)
+    } else {
+      await opener?.cancelLeft()
+      const bytes = measure(value)
+      if (bytes <= INLINE_MAX_BYTES) report.value(task.index, ms, value, bytes)
+      else {
+        const context = { run: task.run, asset: asset.name, partition: task.partition }
+        report.ref(task.index, ms, await shared.io.store('nats', value, context))
+      }
+    }
+  } catch (thrown) {
+    // What was cancelled has ended, and there is nobody to tell.
+    if (signal.aborted && !(signal.reason instanceof HandBack)) return
+    const failure = failureOf(signal.aborted ? signal.reason : thrown)
+    if (failure.outcome !== 'handed_back') await gates.take(task.index)?.cancelLeft()
+    report.failure(task.index, performance.now() - begunMs, failure)
+  }
+  await report.end(performance.now() - begunMs)
+}
+
+/** The worker before died with it. */
+export async function reportLostResume(shared: WorkerShared, held: Held, task: ResumeTask): Promise<void> {
+  const report = resumeReport(shared, held, task)
+  const message = `the worker died while it ran instance ${task.index}, after its gate`
+  report.failure(task.index, 0, { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined })
+  await report.end(undefined)
+}
+
+function resumeReport(shared: WorkerShared, held: Held, task: ResumeTask): Report {
+  const at = { p: held.p, run: parseRunId(task.run).id, asset: assetName(task.asset) }
+  return new Report(shared, at, { lease: `gate-${task.from.gate}`, ordinal: task.ordinal, resumes: task.from.gate })
+}
+
+const REMINDERS_MAX = 3
+
+/** Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for it, and what it throws is logged. */
+export async function runReminder(
+  shared: WorkerShared,
+  held: Held,
+  task: ReminderTask,
+  asset: AnyAsset,
+): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  if (!asset.definition.onTimeout || held.count > REMINDERS_MAX) return
+  const { index, slab: offset, from } = task
+  const at = { p: held.p, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
+  const gates = new InstanceGates(shared, () => at)
+  try {
+    const deps = await shared.values.deps(task.deps)
+    await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+      const slab = index === undefined ? undefined : await shared.values.slab(held.p, run, name, offset ?? 0)
+      const ctx: InstanceContext<unknown> =
+        slab && index !== undefined
+          ? new InstanceContextOf(shared, task, asset, signal, slab.keys[index - slab.offset], index, gates)
+          : {
+              ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0)),
+              scatterKey: undefined,
+              index: 0,
+            }
+      await asset.definition.onTimeout?.(withTimeouts(ctx, from.timeouts, task.retriesLeft), deps)
+    })
+  } catch (error) {
+    if (!held.abort.signal.aborted)
+      shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${messageOf(error)}`, {
+        gate: `${run}.${name}.${from.gate}`,
+        timeouts: from.timeouts,
+      })
+  }
+}
