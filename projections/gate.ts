@@ -44,7 +44,7 @@ export function hasEnded(gate: GateState): gate is EndedGate {
 /** `obsolete`: what opened it has ended meanwhile. */
 export function createGate(view: View, run: RunState, fact: FactOf<'gate.created'>, obsolete: boolean): Command[] {
   if (gateOf(view, fact.ids)) return []
-  const { kind, attempt, index, slab, deadlineMs, retriesMs, then, metadata } = fact.data
+  const { kind, attempt, index, slab, deadlineMs, retriesMs, afterRetries, metadata } = fact.data
   const gate: GateState = {
     seq: fact.seq,
     run: run.id,
@@ -60,7 +60,7 @@ export function createGate(view: View, run: RunState, fact: FactOf<'gate.created
     deadlines: 0,
     timeouts: 0,
     retriesMs,
-    then,
+    afterRetries,
     ...(metadata === undefined ? {} : { metadata }),
   }
   putGate(view, gate)
@@ -194,7 +194,7 @@ export function afterGate(
     case 'timed_out': {
       if (spec.onTimeout) return { phase: 'timeout' }
       const message = `nobody answered gate ${gate.run}.${gate.asset}.${gate.gate} in time`
-      return { end: gate.then === 'cancel' ? 'cancelled' : 'failed', error: { code: 'gate_timeout', message } }
+      return { end: gate.afterRetries === 'cancel' ? 'cancelled' : 'failed', error: { code: 'gate_timeout', message } }
     }
     case 'cancelled': {
       const why = gate.reason === undefined ? '' : `: ${gate.reason}`

@@ -198,7 +198,7 @@ export interface GateState {
   timeouts: number
   /** Waits after each timeout that is retried. */
   retriesMs: number[]
-  then: 'fail' | 'cancel'
+  afterRetries: 'fail' | 'cancel'
   metadata?: unknown
   /** Somebody waits at it; before, it is only open. */
   awaited?: true

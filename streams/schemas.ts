@@ -293,7 +293,7 @@ export const gateCreated = z.object({
   /** Waits after each timeout that is retried, in milliseconds. */
   retriesMs: z.array(z.number().positive()),
   /** What becomes of the asset, or instance, when the last deadline is over. */
-  then: z.enum(['fail', 'cancel']),
+  afterRetries: z.enum(['fail', 'cancel']),
   metadata: z.unknown().optional(),
   /** JSON Schema that a payload must meet. */
   payload: z.record(z.string(), z.unknown()).optional(),

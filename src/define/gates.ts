@@ -9,7 +9,7 @@ export interface GateOptions {
   /** How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock, also while everything is down. */
   readonly timeout?: Duration
   /**
-   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance; `retry` waits on, `maxTimeoutRetries` times, and then does what `then` says.
+   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance; `retry` waits on, `maxTimeoutRetries` times, and then does what `afterRetries` says.
    * Where the asset has `onTimeout`, that is called in the end and decides; and after each timeout that is retried it is told, with no say.
    */
   readonly onTimeout?: 'fail' | 'retry' | 'cancel'
@@ -18,7 +18,7 @@ export interface GateOptions {
   /** With `retry`: how long it waits each time; the last one goes on. Default 5, 15 and 45 minutes. */
   readonly retryDelays?: readonly Duration[]
   /** With `retry`: what follows in the end. Default `fail`. */
-  readonly then?: 'fail' | 'cancel'
+  readonly afterRetries?: 'fail' | 'cancel'
   /** What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the page for people, so no secrets. */
   readonly metadata?: unknown
   /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema, so transforms and refinements do not hold. */
@@ -67,7 +67,7 @@ export interface GateSpec {
   readonly kind: 'signal' | 'approval'
   readonly timeoutMs: number | undefined
   readonly retriesMs: number[]
-  readonly then: 'fail' | 'cancel'
+  readonly afterRetries: 'fail' | 'cancel'
   readonly metadata: unknown
   readonly payload: Record<string, unknown> | undefined
   readonly base: string | undefined
@@ -93,7 +93,7 @@ const ALLOWED = [
   'onTimeout',
   'maxTimeoutRetries',
   'retryDelays',
-  'then',
+  'afterRetries',
   'metadata',
   'payload',
   'token',
@@ -116,11 +116,19 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
         `${at}: there is no option ${key}${nearest(key, ALLOWED)}; allowed are ${ALLOWED.join(', ')}`,
       )
   }
-  const { timeout = TIMEOUT, onTimeout = 'fail', maxTimeoutRetries, retryDelays, then, metadata, token } = options
+  const {
+    timeout = TIMEOUT,
+    onTimeout = 'fail',
+    maxTimeoutRetries,
+    retryDelays,
+    afterRetries,
+    metadata,
+    token,
+  } = options
   if (!['fail', 'retry', 'cancel'].includes(onTimeout))
     throw new InvalidError(`${at}: onTimeout must be fail, retry or cancel, got ${JSON.stringify(onTimeout)}`)
   if (onTimeout !== 'retry') {
-    for (const key of ['maxTimeoutRetries', 'retryDelays', 'then'] as const)
+    for (const key of ['maxTimeoutRetries', 'retryDelays', 'afterRetries'] as const)
       if (options[key] !== undefined) throw new InvalidError(`${at}: ${key} needs onTimeout: 'retry'`)
   }
   const retries = onTimeout === 'retry' ? (maxTimeoutRetries ?? RETRIES) : 0
@@ -128,8 +136,8 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     throw new InvalidError(
       `${at}: maxTimeoutRetries must be a whole number from 0 to ${RETRIES_MAX}, got ${JSON.stringify(maxTimeoutRetries)}`,
     )
-  if (then !== undefined && then !== 'fail' && then !== 'cancel')
-    throw new InvalidError(`${at}: then must be fail or cancel, got ${JSON.stringify(then)}`)
+  if (afterRetries !== undefined && afterRetries !== 'fail' && afterRetries !== 'cancel')
+    throw new InvalidError(`${at}: afterRetries must be fail or cancel, got ${JSON.stringify(afterRetries)}`)
   const delays = (retryDelays ?? RETRY_DELAYS).map((delay, i) => waitMs(`${at}: retryDelays[${i}]`, delay))
   if (retries > 0 && delays.length === 0) throw new InvalidError(`${at}: retryDelays must name at least one wait`)
   if (metadata !== undefined && (!isJsonSafe(metadata) || JSON.stringify(metadata).length > METADATA_MAX_BYTES))
@@ -140,7 +148,7 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     kind,
     timeoutMs: timeout === Number.POSITIVE_INFINITY ? undefined : waitMs(`${at}: timeout`, timeout),
     retriesMs: Array.from({ length: retries }, (_, i) => delays[Math.min(i, delays.length - 1)] ?? 0),
-    then: onTimeout === 'cancel' ? 'cancel' : (then ?? 'fail'),
+    afterRetries: onTimeout === 'cancel' ? 'cancel' : (afterRetries ?? 'fail'),
     metadata,
     payload: jsonSchema(at, options.payload),
     base: token,

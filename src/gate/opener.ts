@@ -165,7 +165,7 @@ export class GateOpener {
       worker,
       ...(deadlineMs === undefined ? {} : { deadlineMs }),
       retriesMs: spec.retriesMs,
-      then: spec.then,
+      afterRetries: spec.afterRetries,
       ...(spec.metadata === undefined ? {} : { metadata: spec.metadata }),
       ...(spec.payload === undefined ? {} : { payload: spec.payload }),
       keyId,

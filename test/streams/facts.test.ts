@@ -158,7 +158,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       worker: 'w',
       deadlineMs: 1_795_612_758_228,
       retriesMs: [300_000, 900_000],
-      then: 'fail',
+      afterRetries: 'fail',
       metadata: { invoice: 7 },
       payload: { type: 'object' },
       keyId: 'k1',
