@@ -3,7 +3,8 @@
  *
  *   holder   holds `weight` of the bucket's slots until its lease ends, `leaseMs` after the message that took or renewed it. Others may take its place once
  *            a lower bound of the server's time says so. Its own process counts from before it sent that message, so it knows earlier that it is lost.
- *   fence    sequence of the message that took it: grows with each slot taken in this bucket, also when the cell had expired in between.
+ *   fence    made of the sequence of the message that took it, and its place in that: grows with each slot taken in this bucket, also when the cell had expired
+ *            in between.
  *   ticket   a process that waits, in the order of coming. One that does not take what is free (it died, or stands still) is passed over after `GRACE_MS`, and
  *            forgotten when it has not been renewed for `TICKET_MS`. So the order is a matter of fairness, and the number held of safety.
  *
@@ -43,6 +44,8 @@ export interface SlotCell {
 }
 
 export const TICKET_MS = 30_000
+/** As many slots as a bucket has at the most. */
+const FENCES_PER_MESSAGE = 10_000
 const GRACE_MS = 500
 const WRITES_KEPT = 8
 const QUEUE_MAX = 64
@@ -53,13 +56,14 @@ export function emptySlots(): SlotCell {
 
 /** The cell once its message is known; `storedMs` may be any later time. */
 export function settledSlots(cell: SlotCell, storedMs: number, seq: number): SlotCell {
+  let fence = seq * FENCES_PER_MESSAGE
   return {
     ...cell,
     holders: cell.holders.map((holder) => ({
       ...holder,
       atMs: holder.atMs || storedMs,
       sinceMs: holder.sinceMs || storedMs,
-      fence: holder.fence || seq,
+      fence: holder.fence || fence++,
     })),
     queue: cell.queue.map((ticket) => ({ ...ticket, atMs: ticket.atMs || storedMs })),
     roomMs: cell.roomMs === 0 ? storedMs : cell.roomMs,

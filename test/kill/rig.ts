@@ -110,7 +110,11 @@ export class Rig implements AsyncDisposable {
   }
 
   /** Starts a process and waits until it is at work. */
-  async start(program: 'engine' | 'worker' | 'waiter', settings: Partial<Settings> = {}, env = {}): Promise<Child> {
+  async start(
+    program: 'engine' | 'worker' | 'waiter' | 'limits',
+    settings: Partial<Settings> = {},
+    env = {},
+  ): Promise<Child> {
     const { url } = this.#server
     const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
     const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })

@@ -114,6 +114,7 @@ describe('slots', () => {
           world.nowMs += pauseMs
         }
         expect(world.fences).toEqual(world.fences.toSorted((a, b) => a - b))
+        // No two alike.
         expect(new Set(world.fences).size).toBe(world.fences.length)
       }),
       { numRuns: 1000 },
@@ -204,6 +205,14 @@ describe('slots', () => {
       world.update(0, (cell) => renewSlot(cell, 'b'))
     }
     expect(world.take('x', 'q', 1, 2)).toBe(true)
+  })
+
+  it('have fences of their own, also when several are taken by one message', () => {
+    const world = new World()
+    const take = (id: string): Take => ({ id, process: 'p', weight: 1, max: 3, leaseMs: LEASE_MS })
+    world.update(0, (cell, nowMs) => takeSlots(cell, take('a'), nowMs) && takeSlots(cell, take('b'), nowMs))
+    world.take('c', 'q', 1, 3)
+    expect(world.fences).toEqual([10_000, 10_001, 20_000])
   })
 
   it('are taken once, also when the answer got lost and the taker asks again', () => {

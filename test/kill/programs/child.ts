@@ -1,6 +1,7 @@
 /** What the child processes share: they tell their parent what happens, a line of JSON each, and end with it. */
 import { channel } from 'node:diagnostics_channel'
 import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
+import type { LimitsWork } from './limits.ts'
 
 export interface Settings {
   url: string
@@ -9,6 +10,8 @@ export interface Settings {
   concurrency?: number
   ackWaitMs?: number
   reconcileMs?: number
+  /** What `limits` does. */
+  work?: LimitsWork
 }
 
 const QUIET: ReadonlySet<string> = new Set([

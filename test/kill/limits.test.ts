@@ -1,0 +1,117 @@
+/**
+ * The bounds of limits and slots, proved on histories: several processes, whose clocks are minutes apart, write down what they were granted and what they used, while
+ * some of them are killed, others stopped, and the server is killed and started again.
+ */
+import { describe, expect, test } from 'vitest'
+import { until } from '../kit/until.ts'
+import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
+import type { LimitsWork } from './programs/limits.ts'
+import { type Child, type Rig, startRig } from './rig.ts'
+
+const SKEWS_MS = [0, 180_000, -180_000, 3_600_000, -3_600_000, 600_000, -600_000, 0]
+
+async function team(rig: Rig, count: number, work: LimitsWork): Promise<Child[]> {
+  const skewMs = (i: number): number => SKEWS_MS[i % SKEWS_MS.length] ?? 0
+  return await Promise.all(
+    Array.from({ length: count }, (_, i) => rig.start('limits', { work: { ...work, skewMs: skewMs(i) } })),
+  )
+}
+
+const grantsOf = (team: readonly Child[]) =>
+  team.flatMap((child) =>
+    child.of('grant').map(({ fromMs, toMs, toldMs, n }) => ({
+      fromMs: Number(fromMs),
+      toMs: Number(toMs),
+      toldMs: Number(toldMs),
+      n: Number(n),
+    })),
+  )
+
+const failuresOf = (team: readonly Child[]) => team.flatMap((child) => child.of('failed').map(({ message }) => message))
+
+async function grants(team: readonly Child[], more: number): Promise<void> {
+  const before = grantsOf(team).length
+  await until(`${more} more grants`, () => grantsOf(team).length >= before + more, 30_000)
+}
+
+/** What each fault does to a team, that goes on taking meanwhile. */
+const FAULTS: Readonly<Record<string, (rig: Rig, team: Child[], some: (n: number) => Promise<void>) => Promise<void>>> =
+  {
+    'two processes are killed': async (_, team, some) => {
+      await team[0]?.kill()
+      await some(40)
+      await team[1]?.kill()
+    },
+    'a process is stopped for longer than its leases, and goes on': async (_, team, some) => {
+      team[0]?.signal('SIGSTOP')
+      team[1]?.signal('SIGSTOP')
+      await some(120)
+      team[0]?.signal('SIGCONT')
+      await some(20)
+      team[1]?.signal('SIGCONT')
+    },
+    'the server is killed and started again, twice': async (rig, _, some) => {
+      await rig.killServer()
+      await rig.startServer()
+      await some(60)
+      await rig.killServer()
+      await rig.startServer()
+    },
+  }
+
+describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
+  test.each([
+    ['window', 'take', { limit: 20, per: '400ms' }, 20],
+    ['large window', 'check', { limit: 200, per: '2s' }, 200],
+    ['smooth rate', 'take', { limit: 50, per: 'second', burst: 5 }, 54],
+  ] as const)('a %s is never passed', async (shape, kind, rate, most) => {
+    await using rig = await startRig()
+    const processes = shape === 'window' ? 8 : 4
+    const all = await team(rig, processes, { kind, bucket: 'b', rate, callers: 6 })
+    const some = (n: number): Promise<void> => grants(all, n)
+    await some(60)
+    await fault(rig, all, some)
+    await some(80)
+    const periodMs = rate.per === 'second' ? 1000 : Number.parseFloat(rate.per) * (rate.per.endsWith('ms') ? 1 : 1000)
+    const history = grantsOf(all)
+    expect(failuresOf(all)).toEqual([])
+    const worst = worstStretch(history, periodMs)
+    expect(worst).toBeLessThanOrEqual(most)
+    // It was near the bound: it would have been passed if it could be.
+    expect(worst).toBeGreaterThanOrEqual(rate.limit * 0.5)
+    console.info(
+      `${shape}: ${history.length} grants of ${processes} processes, at most ${worst} of ${most} in a period`,
+    )
+  })
+
+  test('slots are never used by more than max, and their fences grow', async () => {
+    await using rig = await startRig()
+    const all = await team(rig, 6, { kind: 'slots', bucket: 'b', max: 3, leaseMs: 1000, callers: 2 })
+    const taken = () =>
+      all.flatMap((child) =>
+        child.of('taken').map(({ askedMs, toldMs, fence }) => ({
+          askedMs: Number(askedMs),
+          toldMs: Number(toldMs),
+          fence: Number(fence),
+        })),
+      )
+    const some = async (n: number): Promise<void> => {
+      const before = taken().length
+      await until(`${n} more slots taken`, () => taken().length >= before + n, 40_000)
+    }
+    await some(40)
+    await fault(rig, all, some)
+    await some(60)
+    const uses = new Map<number, { fromMs: number; toMs: number; weight: number }>()
+    for (const child of all) {
+      for (const { fence, fromMs, toMs, weight } of child.of('use')) {
+        uses.set(Number(fence), { fromMs: Number(fromMs), toMs: Number(toMs), weight: Number(weight) })
+      }
+    }
+    expect(failuresOf(all)).toEqual([])
+    expect(worstOverlap([...uses.values()])).toBe(3)
+    expect(fencesOutOfOrder(taken())).toEqual([])
+    expect(new Set(taken().map(({ fence }) => fence)).size).toBe(taken().length)
+    console.info(`slots: ${taken().length} taken by ${all.length} processes, never more than 3 at a time`)
+  })
+})

@@ -1,0 +1,89 @@
+/** Takes tokens, or slots, of one bucket over and over, and writes down when, by a clock that all processes of the host share. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connect, type RateOption, type Slot } from '../../../src/index.ts'
+import { type Settings, tell } from './child.ts'
+
+export interface LimitsWork {
+  readonly kind: 'take' | 'check' | 'slots'
+  readonly bucket: string
+  readonly rate?: RateOption
+  readonly max?: number
+  readonly weight?: number
+  readonly leaseMs?: number
+  /** Loops side by side. */
+  readonly callers: number
+  /** How far the clock of this process is off. */
+  readonly skewMs?: number
+}
+
+/** A reservation's time is known to that much. */
+const BOUND_MS = 15
+
+const { url, namespace, work } = JSON.parse(process.argv.at(-1) ?? '{}') as Settings & { work: LimitsWork }
+const realNow = Date.now.bind(Date)
+Date.now = () => realNow() + (work.skewMs ?? 0)
+const now = (): number => performance.timeOrigin + performance.now()
+
+const flow = await connect({ servers: url, namespace })
+process.on('SIGTERM', () => process.exit(0))
+process.stdin.resume().on('end', () => process.exit(1))
+tell('ready')
+
+async function take(rate: RateOption): Promise<void> {
+  let fromMs = now()
+  let dueMs: number | undefined
+  await flow.limiter.take(work.bucket, rate, {
+    maxWait: '30s',
+    onWait: (waitMs) => {
+      dueMs = now() + waitMs
+      fromMs = dueMs - BOUND_MS
+    },
+  })
+  const toldMs = now()
+  // Later than its time by more than is let pass: it was asked for once more, and there is no telling when.
+  const late = dueMs === undefined || toldMs > dueMs + BOUND_MS
+  tell('grant', { fromMs, toMs: late ? toldMs : dueMs, toldMs, n: 1 })
+}
+
+async function check(rate: RateOption): Promise<void> {
+  const fromMs = now()
+  const answer = await flow.limiter.check(work.bucket, rate, { maxWait: '30s' })
+  const toMs = now()
+  if (answer.allowed) tell('grant', { fromMs, toMs, toldMs: toMs, n: 1 })
+  else await sleep(Math.max(1, Math.random() * answer.waitMs))
+}
+
+async function hold(): Promise<void> {
+  const { bucket, max = 1, weight = 1, leaseMs = 1000 } = work
+  const askedMs = now()
+  const slot: Slot = await flow.limiter.takeSlot(bucket, max, { weight, lease: leaseMs, maxWait: '60s' })
+  const toldMs = now()
+  tell('taken', { askedMs, toldMs, fence: slot.fence })
+  const untilMs = toldMs + Math.random() * 60
+  const use = { fence: slot.fence, weight, fromMs: toldMs, toMs: toldMs }
+  // As code that is fenced does it: it acts only while it holds what it acts on.
+  for (;;) {
+    const atMs = now()
+    if (!slot.isHeld) break
+    use.toMs = atMs
+    tell('use', use)
+    if (atMs > untilMs) break
+    await sleep(5)
+  }
+  await slot.release()
+}
+
+async function loop(): Promise<void> {
+  for (;;) {
+    try {
+      if (work.kind === 'slots') await hold()
+      else if (work.kind === 'take') await take(work.rate ?? [1, 'second'])
+      else await check(work.rate ?? [1, 'second'])
+    } catch (error) {
+      tell('failed', { message: String(error) })
+      await sleep(20)
+    }
+  }
+}
+
+await Promise.all(Array.from({ length: work.callers }, loop))
