@@ -59,7 +59,7 @@ async function hold(): Promise<void> {
   const slot: Slot = await flow.limiter.takeSlot(bucket, max, { weight, lease: leaseMs, maxWait: '60s' })
   const toldMs = now()
   tell('taken', { askedMs, toldMs, fence: slot.fence })
-  const untilMs = toldMs + Math.random() * 60
+  const untilMs = toldMs + 50 + Math.random() * 100
   const use = { fence: slot.fence, weight, fromMs: toldMs, toMs: toldMs }
   // As code that is fenced does it: it acts only while it holds what it acts on.
   for (;;) {
