@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { connect, type Flow, type Pipeline } from '../src/index.ts'
+import { connect, type Flow, type Pipeline, type WorkerOptions } from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
 import { startServer } from '../src/server/index.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
@@ -33,13 +33,18 @@ export async function startRig(fsync: Fsync): Promise<Rig> {
   }
 }
 
-/** Engine, worker and client on one connection in this process: what the raw ceiling is one process of, too. */
-export async function withEngine<T>(url: string, pipeline: Pipeline, use: (flow: Flow) => Promise<T>): Promise<T> {
+/** Engine, worker (or workers) and client on one connection in this process: what the raw ceiling is one process of, too. */
+export async function withEngine<T>(
+  url: string,
+  pipeline: Pipeline,
+  use: (flow: Flow) => Promise<T>,
+  workers: readonly WorkerOptions[] = [{}],
+): Promise<T> {
   const namespace = newNamespace()
   try {
     await using flow = await connect({ servers: url, namespace })
     const engine = await flow.engine()
-    await flow.worker(pipeline)
+    for (const options of workers) await flow.worker(pipeline, options)
     await engine.active
     return await use(flow)
   } finally {

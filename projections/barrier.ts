@@ -187,6 +187,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   delete barrier.parked
   barrier.again = {}
   barrier.delayed = 0
+  delete barrier.kept
   barrier.workers = {}
   delete barrier.paused
   delete barrier.pace
@@ -429,7 +430,8 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
   const lease = barrier.leases[id]
   if (!range || !lease) return
   const end = lease.to ?? range.to
-  if (from < range.from || from >= end) return
+  if (from < range.from || from > end) return
+  if (lease.to === undefined) barrier.kept = (barrier.kept ?? 0) + 1
   lease.to = from
   const behind: Behind = {
     slab: lease.slab,

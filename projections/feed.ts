@@ -54,7 +54,7 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
   if (barrier.paused) return []
   const commands: Command[] = []
   releaseParked(context, barrier, nowMs)
-  let open = Object.keys(barrier.leases).length - barrier.delayed
+  let open = Object.keys(barrier.leases).length - barrier.delayed - (barrier.kept ?? 0)
   let again = Object.keys(barrier.again).length
   let ranges = 0
   const window = Math.max(barrier.window, fixedWindow(context) ? 0 : Math.ceil(OPEN_MIN / barrier.leaseSize))

@@ -8,11 +8,12 @@ import type { Command } from './commands.ts'
 import type { BarrierContext } from './instances.ts'
 import type { BarrierState, Lease, RunState } from './state.ts'
 
-/** A lease should take a worker about this long. */
-const LEASE_TARGET_MS = 60
+/** A lease should take a worker about this long; one of a lane longer, because between two of them its place stands empty for a moment. */
+const LEASE_TARGET_MS = 80
+const LANE_LEASE_TARGET_MS = 150
 export const LEASE_SIZE_MAX = 1000
 /** The shortest lease worth its messages, near the end of a scatter. */
-const LEASE_MIN_MS = 5
+const LEASE_MIN_MS = 10
 const LEASE_MIN_UNKNOWN = 8
 /** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
 export const WINDOW_MAX = 4096
@@ -62,7 +63,7 @@ export function failuresAfterLoss(behind: { failures: number; lost?: true }, ret
 /** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. `returned`: instances that are leased again. */
 export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returned = 0): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
-  const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (4 * workers))
+  const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (2 * workers))
   const worthwhile =
     barrier.perInstanceMs === undefined
       ? LEASE_MIN_UNKNOWN
@@ -85,7 +86,8 @@ export function adapt(
 ): void {
   const per = heldMs / size
   barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
-  const ideal = Math.floor(LEASE_TARGET_MS / Math.max(barrier.perInstanceMs, 0.01))
+  const targetMs = fixed ? LANE_LEASE_TARGET_MS : LEASE_TARGET_MS
+  const ideal = Math.floor(targetMs / Math.max(barrier.perInstanceMs, 0.01))
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
   const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
   if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixed) barrier.window += 1
@@ -219,5 +221,6 @@ export function endLease(barrier: BarrierState, id: string): void {
   const lease = barrier.leases[id]
   if (!lease) return
   if (lease.dueMs !== undefined) barrier.delayed -= 1
+  if (lease.to !== undefined) barrier.kept = (barrier.kept ?? 1) - 1
   delete barrier.leases[id]
 }

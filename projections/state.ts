@@ -91,7 +91,7 @@ export interface OwnerState {
 export interface Lease {
   /** Instances whose outcome is still due from this lease. */
   left: number
-  /** Where it ends now, once its worker handed back what it had not begun. */
+  /** Where it ends now, once its worker said that it takes long and handed back what it had not begun. All before that runs. */
   to?: number
   slab: number
   fedMs: number
@@ -144,6 +144,8 @@ export interface BarrierState {
   suspended?: number
   leases: Record<string, Lease>
   delayed: number
+  /** Leases that take long, all of whose instances have begun: nobody can be given more of them, so they fill no place in the window. */
+  kept?: number
   refeed: Refeed[]
   /** With `strategy: batch`: failed instances that wait until the first pass is over. */
   parked?: Refeed[]

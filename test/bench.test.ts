@@ -62,10 +62,33 @@ describe('npm run bench -- NAME --json', { timeout: 60_000 }, () => {
     }
   })
 
+  it.each([
+    ['lanes', '200', ['instances/s']],
+    ['mixed', '40', ['ms (ratio to the ideal schedule)']],
+  ])('prints the speed of %s beside what could be', async (name, n, units) => {
+    const figures = await bench(name, '--n', n)
+    expect(figures.map(({ unit }) => unit)).toEqual(units)
+    for (const { value, raw, ratio } of figures) {
+      expect(value).toBeGreaterThan(0)
+      expect(ratio).toBeCloseTo(Number(value) / Number(raw), 1)
+    }
+  })
+
+  it('prints speed and peak memory of a million, and what it leaves on disk for each instance', async () => {
+    const figures = await bench('million', '--n', '300')
+    expect(figures.map(({ unit }) => unit)).toEqual([
+      'instances/s',
+      'MB (peak RSS of engine, worker and client)',
+      'B of log an instance',
+      'B of state an instance',
+    ])
+    for (const { value } of figures) expect(value).toBeGreaterThan(0)
+  })
+
   it('names the benches there are when asked for another one', async () => {
     await expect(bench('scater')).rejects.toMatchObject({
       stdout: '',
-      stderr: expect.stringContaining('there are scatter, asset'),
+      stderr: expect.stringContaining('there are scatter, asset, lanes, mixed, million'),
     })
   })
 })

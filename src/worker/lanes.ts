@@ -154,7 +154,7 @@ export class Lanes {
         return
       }
       const on = { delivery: onDelivery, trouble: () => void this.#look() }
-      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on)
+      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on, { standing: true })
       this.#lanes.set(key, { priority: lane.priority, puller, sinceMs: Date.now() })
       onChange()
     } catch (error) {

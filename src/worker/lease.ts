@@ -15,7 +15,7 @@ import { factEntry } from '../engine/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
 import { ComeAgain, runLimited } from './limits.ts'
-import { INLINE_MAX_BYTES, REPORT_MS, Report } from './report.ts'
+import { INLINE_MAX_BYTES, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import type { Turn } from './slots.ts'
@@ -23,8 +23,12 @@ import type { Turn } from './slots.ts'
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
 
-/** A lease is cut to last some 60 ms. After this long, what it has not begun is handed back. */
+/** A lease is cut to last some 80 ms, of a lane twice that. After this long, what it has not begun is handed back. */
 const LONG_MS = 150
+/** … and after this long already where all slots of this process are taken, and none became free lately. */
+const BLOCKED_MS = 40
+const TURN_MS = 20
+const LOOK_MS = 20
 const YIELD_MS = 20
 
 export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask, asset: AnyAsset): Promise<void> {
@@ -147,12 +151,16 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   let waiting: Turn | undefined
   let handingBack: Promise<void> | undefined
   /**
-   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. And a paused scatter gets back what is not begun; how
-   * long that took says nothing.
+   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. Also said when none is left to hand back, so that
+   * the engine has others work on what comes next (a lease of one says nothing by it). And a paused scatter gets back what is not begun; how long that took says nothing.
    */
   const handBack = (): void => {
     const heldMs = performance.now() - startedMs
-    if ((heldMs < LONG_MS && !held.paused) || next >= end || signal.aborted) return
+    const isLong =
+      heldMs >= (task.serial ? 2 * LONG_MS : LONG_MS) ||
+      (heldMs >= BLOCKED_MS && slots.free === 0 && !slots.turnedOverWithin(TURN_MS))
+    if (handingBack || signal.aborted || !(isLong || held.paused)) return
+    if (next >= end && (held.paused || task.to - task.from === 1)) return
     if (next === task.from) cut = true
     end = next
     handingBack = splitLease(shared, held, task, 'handed_back', { from: next, ...(held.paused ? {} : { heldMs }) })
@@ -162,7 +170,7 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   const ticker = setInterval(() => {
     void report.flushIfDue(performance.now())
     handBack()
-  }, REPORT_MS)
+  }, LOOK_MS)
   let yieldedMs = startedMs
   let hasSlot = false
   try {

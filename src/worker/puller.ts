@@ -27,6 +27,7 @@ export interface Delivery {
 /** Statuses that say no more than: nothing there now. */
 const NOTHING_THERE: ReadonlySet<number> = new Set([404, 408])
 const BLOCK_MS = 30_000
+const BLOCK_GRACE_MS = 1000
 const NANOS_PER_MS = 1_000_000
 
 export class Puller {
@@ -37,8 +38,11 @@ export class Puller {
   readonly #subscriptions: readonly Subscription[]
   readonly #onDelivery: (delivery: Delivery) => void
   readonly #onTrouble: () => void
+  readonly #standing: boolean
   #quick: { want: number; got: number; done: (got: number) => void } | undefined
-  #blockingUntilMs = 0
+  /** Tasks that were asked for as they come, and did not come yet; and when the server lets go of the last of these requests. */
+  #asked = 0
+  #askedUntilMs = 0
   readonly #offReconnect: () => void
   #inTrouble = false
   #stopped = false
@@ -51,7 +55,10 @@ export class Puller {
     consumer: string,
     p: number,
     on: { delivery: (delivery: Delivery) => void; trouble: () => void },
+    /** Asks always for what comes: of a lane there is hardly ever more there than the server may let out. */
+    options: { standing?: boolean } = {},
   ) {
+    this.#standing = options.standing ?? false
     this.#connection = connection
     this.#subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`
     this.p = p
@@ -83,8 +90,8 @@ export class Puller {
 
   /** Takes what is there now, `want` at most; resolves with how many came. Where there was nothing a moment ago, it only has the next one sent (see `block`). */
   async pull(want: number): Promise<number> {
-    if (this.#dry) {
-      this.block()
+    if (this.#dry || this.#standing) {
+      this.block(want)
       return 0
     }
     return await new Promise<number>((resolve) => {
@@ -103,12 +110,15 @@ export class Puller {
     })
   }
 
-  /** Has the next task sent when there is one. At most one such request is out. */
-  block(): void {
-    const now = Date.now()
-    if (now < this.#blockingUntilMs) return
-    this.#blockingUntilMs = now + BLOCK_MS
-    this.#connection.nc.publish(this.#subject, encodeJson({ batch: 1, expires: BLOCK_MS * NANOS_PER_MS }), {
+  /** Has the next task sent when there is one; of a lane, the next `want` ones. What was asked for before counts. */
+  block(want = 1): void {
+    const now = performance.now()
+    if (now > this.#askedUntilMs) this.#asked = 0
+    const more = (this.#standing ? want : 1) - this.#asked
+    if (more <= 0) return
+    this.#asked += more
+    this.#askedUntilMs = now + BLOCK_MS + BLOCK_GRACE_MS
+    this.#connection.nc.publish(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {
       reply: `${this.#inbox}.block`,
     })
   }
@@ -142,13 +152,15 @@ export class Puller {
   }
 
   #receiveBlocked(message: Msg): void {
-    this.#blockingUntilMs = 0
     if (message.reply) {
+      this.#asked = Math.max(0, this.#asked - 1)
       this.#deliver(message)
       return
     }
+    // The request came to its end with some of it open, and nobody else notices.
+    const open = Number(message.headers?.get('Nats-Pending-Messages') ?? Number.NaN)
+    this.#asked = Number.isNaN(open) ? 0 : Math.max(0, this.#asked - open)
     this.#status(message)
-    // The request came to its end, and nobody else notices.
     if (!this.#inTrouble && !this.#stopped) this.block()
   }
 
@@ -160,7 +172,7 @@ export class Puller {
   #trouble(): void {
     this.#inTrouble = true
     this.#dry = false
-    this.#blockingUntilMs = 0
+    this.#asked = 0
     this.#endQuick()
     this.#onTrouble()
   }

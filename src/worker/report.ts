@@ -8,7 +8,7 @@ import type { ComeAgain } from './limits.ts'
 import type { Failure } from './run-code.ts'
 import type { WorkerShared } from './shared.ts'
 
-export const REPORT_MS = 50
+const REPORT_MS = 50
 const REPORT_BYTES = 256 * 1024
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
 export const INLINE_MAX_BYTES = 16 * 1024

@@ -333,7 +333,8 @@ export class Worker {
     }
     this.#held.set(task.id, held)
     emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
-    const size = task.kind === 'lease' ? task.to - task.from : 1
+    // One by one, a lease takes one slot, however long it is.
+    const size = task.kind === 'lease' && !task.serial ? task.to - task.from : 1
     this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
     const startedMs = performance.now()
     const running = task.alone ? this.#run(held, task) : this.#alone.beside(() => this.#run(held, task))

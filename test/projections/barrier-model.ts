@@ -79,7 +79,10 @@ export function checkBarrier(sim: Sim, model: Model): void {
   const leases = Object.entries(barrier.leases)
   const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined).length
   if (barrier.delayed !== delayed) say(`delayed should be ${delayed}`)
-  if (leases.length - delayed > Math.max(barrier.window, stored)) say('more leases out than the window has room for')
+  const kept = leases.filter(([, lease]) => lease.to !== undefined).length
+  if ((barrier.kept ?? 0) !== kept) say(`kept should be ${kept}`)
+  if (leases.length - delayed - kept > Math.max(barrier.window, stored))
+    say('more leases out than the window has room for')
 
   const inRefeed = new Map<number, number>()
   for (const range of [...barrier.refeed, ...(barrier.parked ?? [])])

@@ -218,7 +218,7 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
         const task = take(a)
         if (!task) return
         // Part of it is reported before, part after; what is handed back is never begun.
-        const from = task.from + (b % (task.to - task.from))
+        const from = task.from + (b % (task.to - task.from + 1))
         const begun = all(task, mixed(b)).slice(0, from - task.from)
         send(task, begun.slice(0, a % (begun.length + 1)))
         sim.append(handBack(task.lease, from, a))
