@@ -23,6 +23,8 @@ import type { Command } from './commands.ts'
 import { cancelCommand, failCommand, isEnded, nextAttempt } from './run.ts'
 import { type AssetInRun, type GateState, type RunState, specOf, stateKey, type View } from './state.ts'
 
+export const GATE_TIMEOUT = 'gate_timeout'
+
 export type GateFact = FactOf<'gate.created' | 'gate.timer_fired' | 'gate.extended' | 'gate.resolved'>
 
 /** What has ended and lets somebody go on. */
@@ -194,7 +196,7 @@ export function afterGate(
     case 'timed_out': {
       if (spec.onTimeout) return { phase: 'timeout' }
       const message = `nobody answered gate ${gate.run}.${gate.asset}.${gate.gate} in time`
-      return { end: gate.afterRetries === 'cancel' ? 'cancelled' : 'failed', error: { code: 'gate_timeout', message } }
+      return { end: gate.afterRetries === 'cancel' ? 'cancelled' : 'failed', error: { code: GATE_TIMEOUT, message } }
     }
     case 'cancelled': {
       const why = gate.reason === undefined ? '' : `: ${gate.reason}`

@@ -211,8 +211,6 @@ export interface GateState {
   resolvedSeq?: number
   endedMs?: number
   reason?: string
-  /** What the instance that waited here failed with. */
-  error?: ErrorInfo
 }
 
 /** A key of the state bucket, and the type of document behind it. */

@@ -8,12 +8,13 @@
  *
  * Nothing of this stands in the barrier's document, which holds a count: a hundred thousand may wait, and a hundred thousand signals may come at once.
  */
-import type { Fact, FactOf } from '../streams/facts.ts'
+import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
+import type { AssetName } from '../streams/ids.ts'
 import type { AssetSpec, ErrorInfo } from '../streams/schemas.ts'
 import type { ReminderTask, ResumeTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
-import { afterGate, type EndedGate, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
+import { afterGate, type EndedGate, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
 import { type BarrierContext, isDue, markOnce } from './instances.ts'
 import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from './lease.ts'
 import { type BarrierState, type GateState, type RunState, stateKey, type View } from './state.ts'
@@ -67,13 +68,10 @@ export function resumeInstance(
 
 function goOn(context: BarrierContext, barrier: BarrierState, gate: EndedGate, nowMs: number): Command[] {
   const next = afterGate(context.spec, gate)
-  if ('end' in next) {
-    endInstance(context, barrier, gate, next.error)
-    if (gate.status === 'timed_out') barrier.timedOut = (barrier.timedOut ?? 0) + 1
-    return []
-  }
   gate.resume = { attempt: 1, failures: 0, queuedMs: nowMs }
   putGate(context.view, gate)
+  // Its end is an outcome like any other, so that it can be read from the log.
+  if ('end' in next) return [{ do: 'fact', fact: failedAtGate(barrier, gate, next.error) }]
   context.view.put(resumingKey(gate), { since: nowMs })
   return [resumeCommand(context, gate)]
 }
@@ -112,7 +110,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   else delete resume.gates
   if (outcome === 'terminal' || resume.failures >= retry.maxAttempts) {
     endInstance(context, barrier, gate, error.error)
-    if (outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1
+    if (outcome === 'timeout' || error.error.code === GATE_TIMEOUT) barrier.timedOut = (barrier.timedOut ?? 0) + 1
     return []
   }
   resume.attempt += 1
@@ -127,13 +125,29 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   return [resumeCommand(context, gate)]
 }
 
+function failedAtGate(barrier: BarrierState, gate: EndedGate, error: ErrorInfo): FactDraft {
+  return {
+    name: 'scatter.outcomes',
+    ids: { run: barrier.run, asset: barrier.asset as AssetName },
+    data: {
+      lease: `gate-${gate.gate}`,
+      ordinal: 1,
+      resumes: gate.gate,
+      worker: 'engine',
+      at: [gate.index ?? 0],
+      ms: [0],
+      values: [null],
+      errors: [[0, { error, outcome: 'terminal' }]],
+    },
+  }
+}
+
 function endInstance(context: BarrierContext, barrier: BarrierState, gate: GateState, error: ErrorInfo): void {
   const { index } = gate
   if (index === undefined || !markOnce(context, index, true)) return
   unsuspend(context, barrier, index)
   barrier.failed += 1
   barrier.error ??= error
-  gate.error = error
   over(context.view, gate)
 }
 

@@ -27,7 +27,12 @@ export interface RunView {
   readonly assets: Readonly<
     Record<
       string,
-      { readonly status: AssetStatus; readonly attempt: number; readonly error?: { code: string; message: string } }
+      {
+        readonly status: AssetStatus
+        readonly attempt: number
+        readonly error?: { code: string; message: string }
+        readonly gate?: string
+      }
     >
   >
 }
@@ -44,6 +49,8 @@ export interface ScatterView {
   readonly failed: number
   /** Stored and not done: waiting, leased or to be retried. */
   readonly pending: number
+  /** Of `pending`: waiting at a signal gate, or going on from one. */
+  readonly suspended: number
 }
 
 export interface RunUpdate {
@@ -259,9 +266,10 @@ function hintedAt(note: Uint8Array): ValueAt | undefined {
 type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
 
 export function viewOfRun(doc: RunState): RunView {
-  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error }]) => {
+  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate }]) => {
     const shown = error ? { error: { code: error.code, message: error.message } } : {}
-    return [name, { status, attempt, ...shown }] as const
+    const waits = status === 'suspended' && gate !== undefined ? { gate: `${doc.id}.${name}.${gate}` } : {}
+    return [name, { status, attempt, ...shown, ...waits }] as const
   })
   return {
     id: doc.id,
@@ -276,6 +284,6 @@ export function viewOfRun(doc: RunState): RunView {
 }
 
 export function viewOfBarrier(barrier: BarrierState): ScatterView {
-  const { run, asset, status, total, stored, succeeded, failed } = barrier
-  return { run, asset, status, total, stored, succeeded, failed, pending: stored - succeeded - failed }
+  const { run, asset, status, total, stored, succeeded, failed, suspended = 0 } = barrier
+  return { run, asset, status, total, stored, succeeded, failed, pending: stored - succeeded - failed, suspended }
 }

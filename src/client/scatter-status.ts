@@ -4,7 +4,7 @@ import type { BarrierState } from '../../projections/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import type { WorkerAnswer } from '../worker/roll-call.ts'
 
-/** All that are stored are counted once: `succeeded + failed + leased + waitingForRetry + waiting + cancelled`. */
+/** All that are stored are counted once: `succeeded + failed + leased + suspended + waitingForRetry + waiting + cancelled`. */
 export interface ScatterStatus {
   readonly id: string
   readonly status: BarrierState['status']
@@ -22,6 +22,8 @@ export interface ScatterStatus {
   readonly leased: number
   /** Of `leased`: those whose code is at work now, as far as workers answer. */
   readonly running: number
+  /** Of `pending`: waiting at a signal gate, or going on from one. */
+  readonly suspended: number
   /** Of `pending`: failed or lost before, and to be tried again. */
   readonly waitingForRetry: number
   /** Of `pending`: not in a lease yet, or handed back unbegun. */
@@ -96,6 +98,7 @@ export function statusOf(input: StatusInput): ScatterStatus {
     pending: open ? stored - done : 0,
     leased: counts.leased,
     running,
+    suspended: open ? (barrier.suspended ?? 0) : 0,
     waitingForRetry: open ? counts.retries : 0,
     waiting: open ? counts.unfed : 0,
     cancelled: open ? 0 : Math.max(0, (total ?? stored) - done),
@@ -136,8 +139,9 @@ function countsOf(barrier: BarrierState, nowMs: number): Counts {
     ranges.reduce((n, { from, to }) => n + to - from, 0)
   const unfed = barrier.stored - barrier.fedTo + inRanges(barrier.refeed.filter(({ wide }) => wide))
   const leased = leases.reduce((n, { left }) => n + left, 0) - delayed.length
+  const suspended = barrier.suspended ?? 0
   // Ranges of what is to be run again may lie over what is done, so they cannot be added up; the rest can.
-  const retries = Math.max(0, barrier.stored - barrier.succeeded - barrier.failed - leased - unfed)
+  const retries = Math.max(0, barrier.stored - barrier.succeeded - barrier.failed - leased - unfed - suspended)
   return {
     leased,
     delayed: delayed.length,
@@ -201,6 +205,8 @@ function reasonsOf({ barrier, spec, pipeline, workers }: StatusInput, counts: Co
       )
   }
   if (counts.unfed > 0 && !paused) reasons.push(`room: ${counts.unfed} instances are fed to workers as others end`)
+  const suspended = barrier.suspended ?? 0
+  if (suspended > 0) reasons.push(`a signal: ${suspended} instances wait at gates`)
   if (counts.delayed > 0) reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)
   if (counts.parked > 0)
     reasons.push(`the end of the first pass: ${counts.parked} failed instances are retried together then`)

@@ -299,8 +299,9 @@ async function buildIndex(
         if (fact?.name !== 'scatter.outcomes') continue
         cache.put(seq, fact.data, message.payload.length)
         const failed = new Set(fact.data.errors?.map(([k]) => k))
+        const suspended = new Set(fact.data.suspended?.map(([k]) => k))
         for (const [k, i] of fact.data.at.entries()) {
-          if (i >= total || index.seqs[i] !== 0) continue
+          if (i >= total || index.seqs[i] !== 0 || suspended.has(k)) continue
           if (failed.has(k)) {
             index.errors.set(i, [seq, k])
             continue

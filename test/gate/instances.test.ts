@@ -48,7 +48,9 @@ const some = asset('some', {
 const all = pipeline('instances', [jobs, some])
 
 describe('instances of a scatter at gates', () => {
-  it('wait by the thousands at no cost, go on one by one, and the barrier waits for them', { timeout: 60_000 }, async () => {
+  it('wait by the thousands at no cost, go on one by one, and the barrier waits for them', {
+    timeout: 60_000,
+  }, async () => {
     await using stage = await openStage(server.url, all, { gates, worker: { concurrency: 50 } })
     const { flow } = stage
     const run = await flow.materialize(jobs)
@@ -76,7 +78,11 @@ describe('instances of a scatter at gates', () => {
     const { flow } = stage
     const run = await flow.materialize(some)
     const open = async (): Promise<Map<unknown, GateView>> =>
-      new Map((await flow.gates.list(run.id)).filter((gate) => gate.status === 'waiting').map((gate) => [gate.metadata, gate]))
+      new Map(
+        (await flow.gates.list(run.id))
+          .filter((gate) => gate.status === 'waiting')
+          .map((gate) => [gate.metadata, gate]),
+      )
     // With two places, six instances all get to their gates.
     await until('four wait', async () => (await open()).size === 4)
     const found = await open()
@@ -104,8 +110,6 @@ describe('instances of a scatter at gates', () => {
     await until('they wait', async () => (await flow.gates.list(run.id)).length === 5)
     await flow.scatter.cancel(`${run.id}.some`)
     expect(await rejection(run.result())).toMatchObject({ code: 'cancelled' })
-    await until('no gate waits', async () =>
-      (await flow.gates.list(run.id)).every((gate) => gate.status !== 'waiting'),
-    )
+    await until('no gate waits', async () => (await flow.gates.list(run.id)).every((gate) => gate.status !== 'waiting'))
   })
 })
