@@ -11,9 +11,10 @@ import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/flow.ts'
+import { type GateServer, serveGates } from '../http/serve.ts'
 import { startServer } from '../server/start.ts'
 import { type GlobalOptions, stopRequest } from './context.ts'
-import { DEV_DIR, devSecrets, removeDevState, writeDevState } from './devfiles.ts'
+import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { type Output, outputOf } from './output.ts'
 import { type FromWorker, wholeNumber } from './parts.ts'
 
@@ -23,6 +24,7 @@ export interface DevCommand extends GlobalOptions {
   readonly concurrency?: string
 }
 
+const HTTP_PORT = 8080
 /** Editors write a file in several steps. */
 const SETTLE_MS = 100
 const RESTART_MS = 1000
@@ -39,6 +41,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   using stop = stopRequest()
   if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
   process.env.FLOWSTONE_GATE_SECRETS ??= devSecrets(DEV_DIR)
+  const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
     ...(options.port === undefined ? {} : { port: wholeNumber('--port', options.port) }),
@@ -49,7 +52,9 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} at work`)
-  writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, file: resolve(file) })
+  await using http = await listen(flow, options, before?.http)
+  output.event('http', { url: http.url }, `http     gates at ${http.url}/hooks/flowstone/signal/<token>`)
+  writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
     args: [
       '--server',
@@ -61,17 +66,34 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
       ...(options.json ? ['--json'] : []),
       ...(options.concurrency === undefined ? [] : ['--concurrency', options.concurrency]),
     ],
-    env: { ...process.env },
+    env: { ...process.env, FLOWSTONE_BASE_URL: http.url },
   })
   try {
     workers.start()
-    output.note('Start runs with `flowstone run ASSET`, stop with Ctrl-C.')
+    output.note('Start runs with `flowstone run ASSET`, see gates with `flowstone gate ls`, stop with Ctrl-C.')
     const ended = server.ended.then(() => 'server')
     if ((await Promise.race([stop.asked, ended])) === 'server')
       throw new FlowStoneError('server_ended', `nats-server ended by itself; see ${DEV_DIR}/server.log`)
   } finally {
     await workers.stop()
     removeDevState(DEV_DIR)
+  }
+}
+
+/** The port of the last time, so that addresses which were given out stay good; another one when somebody has it, unless it was asked for by name. */
+async function listen(
+  flow: Parameters<typeof serveGates>[0],
+  options: DevCommand,
+  before: string | undefined,
+): Promise<GateServer> {
+  if (options.httpPort !== undefined)
+    return await serveGates(flow, { port: wholeNumber('--http-port', options.httpPort) })
+  const last = before !== undefined && URL.canParse(before) ? Number(new URL(before).port) : HTTP_PORT
+  try {
+    return await serveGates(flow, { port: last })
+  } catch (error) {
+    if (error instanceof FlowStoneError && error.code === 'listen_failed') return await serveGates(flow, { port: 0 })
+    throw error
   }
 }
 

@@ -10,6 +10,7 @@ export interface DevState {
   readonly pid: number
   readonly server: string
   readonly namespace: string
+  readonly http: string
   /** The file whose pipelines it runs. */
   readonly file: string
 }

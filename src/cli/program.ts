@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { type DevCommand, runDev } from './dev.ts'
+import { gateCommands } from './gates.ts'
+import { type HttpCommand, runHttp } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
@@ -67,6 +69,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--partitions <n>', 'log partitions of a new namespace; default 1')
     .action((options: GlobalOptions & { partitions?: string }) => runEngine(options))
 
+  connected(root.command('http'))
+    .description('signal gates over HTTP: callbacks of other systems, and a page for people')
+    .option('--port <port>', 'default 8080; 0: any free one')
+    .option('--host <address>', 'address to listen on; default 127.0.0.1')
+    .option('--base-url <url>', 'how it is reached from outside; default: FLOWSTONE_BASE_URL')
+    .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
+    .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
+    .option('--max-body <bytes>', 'default 1048576')
+    .action((options: HttpCommand) => runHttp(options))
+
+  gateCommands(root)
   scatterCommands(root)
   limitCommands(root)
 

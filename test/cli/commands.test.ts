@@ -18,7 +18,7 @@ export const words = asset('words', {
   scatter: () => ['a', 'bb', 'ccc'],
   scatterOptions: { retry: { maxAttempts: 1 }, failureMode: 'partial', failureThreshold: { count: 1 } },
   execute: (ctx) => { if (ctx.scatterKey === 'bb') throw new Error('not this one'); return ctx.scatterKey.length },
-}, 60_000)
+})
 export const slow = asset('slow', { execute: async () => { await new Promise((r) => setTimeout(r, 1500)); return 'slow and done' } })
 export default pipeline('greetings', [greeting, broken, words, slow])
 `
@@ -50,13 +50,14 @@ test('what is typed wrong is told in words, with the exit code 2', async () => {
     [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, missing or none'],
     [['status', 'nonsense'], '"nonsense" is no run id'],
+    [['http', '--trust-proxy', 'everybody'], 'FLOWSTONE_GATE_SECRETS'],
   ] as const) {
     const { code, stdout, stderr } = await runCommand(args, at)
     expect(stderr, args.join(' ')).toContain(words)
     expect(stderr).not.toMatch(/^\s+at /m)
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
   }
-})
+}, 60_000)
 
 test('a server that is not there, and a file that cannot be loaded, are told in one line', async () => {
   const away = await runCommand(['status', '--server', 'nats://127.0.0.1:1'], at)

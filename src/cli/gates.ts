@@ -1,0 +1,108 @@
+/** Commands about signal gates. */
+import type { Command } from 'commander'
+import { InvalidError } from '../../streams/errors.ts'
+import { type Duration, parseDuration } from '../define/duration.ts'
+import type { GateView } from '../gate/types.ts'
+import { type GlobalOptions, withFlow } from './context.ts'
+import { connected } from './options.ts'
+import { fields, table } from './output.ts'
+import { wholeNumber } from './parts.ts'
+import { jsonArgument } from './runs.ts'
+
+interface SignalCommand extends GlobalOptions {
+  readonly payload?: string
+  readonly payloadFile?: string
+  readonly by?: string
+  readonly key?: string
+}
+
+export function gateCommands(root: Command): void {
+  const gate = root.command('gate').description('look at signal gates, and act on them')
+  connected(gate.command('ls'))
+    .description('gates that wait, the soonest deadline first; or all of a run')
+    .option('--run <run>', 'the gates of this run, ended ones too')
+    .option('--limit <n>', 'at most so many', '100')
+    .action((options: GlobalOptions & { run?: string; limit: string }) =>
+      withFlow(options, async (flow, output) => {
+        const limit = wholeNumber('--limit', options.limit)
+        const gates =
+          options.run === undefined
+            ? await flow.gates.waiting({ limit })
+            : (await flow.gates.list(options.run)).slice(0, limit)
+        output.result(gates, () =>
+          table(
+            ['gate', 'status', 'kind', 'opened', 'deadline', 'timeouts', 'metadata'],
+            gates.map((one) => [one.id, one.status, one.kind, one.openedAt, one.deadline, one.timeouts, one.metadata]),
+            options.run === undefined ? 'no gate is waiting' : 'this run has no gates',
+          ),
+        )
+      }),
+    )
+  connected(gate.command('show <gate>'))
+    .description('one gate, by its id or its token')
+    .action((name: string, options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        const view = isToken(name) ? await flow.gates.getByToken(name) : await flow.gates.get(name)
+        if (!view) throw new InvalidError(isToken(name) ? 'there is no gate of this token' : `there is no gate ${name}`)
+        output.result(view, () => gateLines(view))
+      }),
+    )
+  connected(gate.command('signal <gate>'))
+    .description('answer a gate, by its id (your access to the server is your authority) or its token')
+    .option('--payload <json>', 'what the asset gets; default null')
+    .option('--payload-file <file>', 'the same out of a file; - is standard input')
+    .option('--by <name>', 'who signals; recorded as the source')
+    .option('--key <text>', 'idempotency key')
+    .action((name: string, options: SignalCommand) => {
+      const payload = jsonArgument('--payload', options.payload, options.payloadFile)
+      const source = { source: options.by ?? 'flowstone cli' }
+      const signal = options.key === undefined ? source : { ...source, idempotencyKey: options.key }
+      return withFlow(options, async (flow, output) => {
+        const accepted = isToken(name)
+          ? await flow.gates.signal(name, payload, signal)
+          : await flow.gates.signalById(name, payload, signal)
+        output.result(accepted, () => [
+          accepted.repeated ? `gate ${accepted.gate} had this signal already` : `gate ${accepted.gate} has its signal`,
+        ])
+      })
+    })
+  connected(gate.command('cancel <gate>'))
+    .description('end it without an answer; its asset is cancelled')
+    .option('--reason <text>')
+    .action((id: string, options: GlobalOptions & { reason?: string }) =>
+      withFlow(options, async (flow, output) => {
+        await flow.gates.cancel(id, options.reason)
+        output.result({ gate: id, cancelled: true }, () => [`gate ${id} is cancelled`])
+      }),
+    )
+  connected(gate.command('extend <gate> <duration>'))
+    .description('move its deadline: so long from now, such as 30m or 2d')
+    .action((id: string, duration: string, options: GlobalOptions) => {
+      const ms: Duration = parseDuration('duration', duration)
+      return withFlow(options, async (flow, output) => {
+        await flow.gates.extend(id, ms)
+        const view = await flow.gates.get(id)
+        output.result({ gate: id, deadline: view?.deadline }, () => [
+          `gate ${id} waits until ${view?.deadline?.toISOString() ?? 'it is answered'}`,
+        ])
+      })
+    })
+  connected(gate.command('url <gate>'))
+    .description('the address that answers it: a secret; needs FLOWSTONE_GATE_SECRETS and FLOWSTONE_BASE_URL')
+    .action((id: string, options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        const url = await flow.gates.callbackUrl(id)
+        output.result({ gate: id, url }, () => [url])
+      }),
+    )
+}
+
+/** An id is `<run>.<asset>.<gate>`; a token has one part more. */
+function isToken(name: string): boolean {
+  return name.split('.').length > 3
+}
+
+function gateLines(view: GateView): string[] {
+  const { signal, ...rest } = view
+  return fields({ ...rest, payload: signal?.payload, source: signal?.source, headers: signal?.headers })
+}

@@ -1,0 +1,44 @@
+/** `flowstone http`: gates over HTTP, until it is told to stop. */
+import { InvalidError } from '../../streams/errors.ts'
+import { type ServeOptions, serveGates } from '../http/serve.ts'
+import { type GlobalOptions, open, stopRequest } from './context.ts'
+import { outputOf } from './output.ts'
+import { wholeNumber } from './parts.ts'
+
+export interface HttpCommand extends GlobalOptions {
+  readonly port?: string
+  readonly host?: string
+  readonly trustProxy?: string
+  readonly proxyHeader?: string
+  readonly baseUrl?: string
+  readonly maxBody?: string
+}
+
+export async function runHttp(options: HttpCommand): Promise<void> {
+  const output = outputOf(options.json === true)
+  if (!process.env.FLOWSTONE_GATE_SECRETS)
+    throw new InvalidError(
+      "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
+    )
+  using stop = stopRequest()
+  await using flow = await open(options)
+  await using server = await serveGates(flow, httpOptions(options))
+  output.event('http', { url: server.url }, `http     gates at ${server.url}/hooks/flowstone/signal/<token>`)
+  await stop.asked
+}
+
+export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxBody }: HttpCommand): ServeOptions {
+  if (proxyHeader !== undefined && proxyHeader !== 'x-forwarded-for' && proxyHeader !== 'forwarded')
+    throw new InvalidError(`--proxy-header must be x-forwarded-for or forwarded, got ${proxyHeader}`)
+  const base = baseUrl ?? process.env.FLOWSTONE_BASE_URL
+  return {
+    ...(port === undefined ? {} : { port: wholeNumber('--port', port) }),
+    ...(host === undefined ? {} : { host }),
+    ...(trustProxy === undefined
+      ? {}
+      : { trustProxy: /^\d+$/.test(trustProxy) ? Number(trustProxy) : trustProxy.split(',') }),
+    ...(proxyHeader === undefined ? {} : { proxyHeader }),
+    ...(base === undefined ? {} : { baseUrl: base }),
+    ...(maxBody === undefined ? {} : { maxBodyBytes: wholeNumber('--max-body', maxBody) }),
+  }
+}

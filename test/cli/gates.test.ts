@@ -1,0 +1,133 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { post, request } from '../http/kit.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { until } from '../kit/until.ts'
+import { type Ended, type Running, runCommand, startCommand, writeModule } from './kit.ts'
+
+const PIPELINE = `
+import { asset, pipeline } from 'flowstone'
+export const published = asset('published', {
+  execute: (ctx) => ctx.approval({ message: 'Publish ' + ctx.partition + '?', timeout: '1h' }),
+  onSignal: (_, decision) => (decision.approved ? 'published' : 'rejected'),
+})
+export const job = asset('job', { execute: (ctx) => ctx.signalGate({ timeout: '1h', metadata: { job: ctx.partition } }) })
+export default pipeline('gated', [published, job])
+`
+
+const scratch = scratchFolder()
+const at = { cwd: scratch.path }
+let dev: Running
+let http: string
+
+beforeAll(async () => {
+  writeModule(scratch.path, 'pipeline.ts', PIPELINE)
+  dev = startCommand(['dev', 'pipeline.ts', '--http-port', '0'], at)
+  await dev.says('at work: gated')
+  http = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8')).http
+}, 60_000)
+
+afterAll(async () => {
+  await dev?.[Symbol.asyncDispose]()
+  scratch[Symbol.dispose]()
+})
+
+async function json(...args: string[]): Promise<Record<string, unknown> & Record<string, unknown>[]> {
+  const { code, stdout, stderr } = await runCommand([...args, '--json'], at)
+  if (code !== 0) throw new Error(stderr)
+  return JSON.parse(stdout)
+}
+
+/** A run that waits at a gate. */
+async function waiting(asset: string, partition: string): Promise<{ run: string; gate: string }> {
+  const { run } = await json('run', asset, '--partition', partition, '--no-wait')
+  let gates: Record<string, unknown>[] = []
+  await until('it waits at a gate', async () => {
+    gates = await json('gate', 'ls', '--run', String(run))
+    return gates.length === 1
+  })
+  return { run: String(run), gate: String(gates[0]?.id) }
+}
+
+async function ended(run: string): Promise<Ended> {
+  await until('the run has ended', async () => (await json('status', run)).finishedAt !== undefined)
+  return await runCommand(['status', run], at)
+}
+
+test('gates are listed, shown, answered by id and by token, and each is answered once', async () => {
+  const { run, gate } = await waiting('job', 'j1')
+  expect((await runCommand(['gate', 'ls'], at)).stdout).toMatch(
+    new RegExp(`${gate} +waiting +signal .*\\{"job":"j1"\\}`),
+  )
+  const shown = await json('gate', 'show', gate)
+  expect(shown).toMatchObject({ id: gate, run, status: 'waiting', metadata: { job: 'j1' } })
+  const { url } = await json('gate', 'url', gate)
+  expect(url).toContain(`${http}/hooks/flowstone/signal/v1.dev.`)
+  const token = String(url).split('/').at(-1) ?? ''
+  expect(await json('gate', 'show', token)).toEqual(shown)
+
+  const signaled = await json('gate', 'signal', token, '--payload', '{"rows":3}', '--by', 'ada', '--key', 'k')
+  expect(signaled).toEqual({ status: 'accepted', gate, repeated: false })
+  expect(await json('gate', 'signal', gate, '--payload', '{"rows":3}', '--by', 'ada', '--key', 'k')).toMatchObject({
+    repeated: true,
+  })
+  const late = await runCommand(['gate', 'signal', gate, '--payload', '1', '--json'], at)
+  expect(late.code).toBe(1)
+  expect(JSON.parse(late.stderr)).toMatchObject({ error: { code: 'signal_rejected', reason: 'already_signaled' } })
+  expect((await ended(run)).stdout).toMatch(/status +succeeded/)
+  expect(await json('gate', 'show', gate)).toMatchObject({
+    status: 'signaled',
+    signal: { payload: { rows: 3 }, source: 'ada' },
+  })
+}, 60_000)
+
+test('dev serves the page of its gates', async () => {
+  const { run, gate } = await waiting('published', 'the report')
+  const { url } = await json('gate', 'url', gate)
+  const page = await request(String(url), { headers: { Accept: 'text/html' } })
+  expect(page.text).toContain('Publish the report?')
+  expect(await post(String(url), { approved: true })).toMatchObject({ status: 200 })
+  expect((await ended(run)).stdout).toMatch(/status +succeeded/)
+}, 60_000)
+
+test('gates are cancelled with a reason, and put off', async () => {
+  const { run, gate } = await waiting('job', 'j2')
+  const before = await json('gate', 'show', gate)
+  const { deadline } = await json('gate', 'extend', gate, '3h')
+  expect(Date.parse(String(deadline)) - Date.parse(String(before.deadline))).toBeGreaterThan(3_600_000)
+  expect(await json('gate', 'cancel', gate, '--reason', 'not needed')).toEqual({ gate, cancelled: true })
+  expect((await ended(run)).stdout).toMatch(/status +cancelled/)
+  expect(await json('gate', 'show', gate)).toMatchObject({ status: 'cancelled', reason: 'not needed' })
+}, 60_000)
+
+test('a payload comes out of a file too, and what is no JSON is refused before anybody is asked', async () => {
+  const { run, gate } = await waiting('job', 'j3')
+  writeFileSync(join(scratch.path, 'payload.json'), '["from a file"]')
+  const wrong = await runCommand(['gate', 'signal', gate, '--payload', 'yes'], at)
+  expect(wrong).toMatchObject({ code: 2 })
+  expect(wrong.stderr).toContain('--payload must be JSON')
+  const none = await runCommand(['gate', 'signal', `${gate.slice(0, -1)}9`], at)
+  expect(none.code).toBe(1)
+  expect(none.stderr).toMatch(/^flowstone: .*\n$/)
+  await json('gate', 'signal', gate, '--payload-file', 'payload.json')
+  await ended(run)
+  expect(await json('gate', 'show', gate)).toMatchObject({
+    signal: { payload: ['from a file'], source: 'flowstone cli' },
+  })
+}, 60_000)
+
+test('http is a process of its own, and needs the secret', async () => {
+  const { gate } = await waiting('job', 'j4')
+  const { url } = await json('gate', 'url', gate)
+  const none = await runCommand(['http', '--port', '0'], at)
+  expect(none.code).toBe(2)
+  expect(none.stderr).toContain('set FLOWSTONE_GATE_SECRETS')
+  const env = { FLOWSTONE_GATE_SECRETS: readFileSync(join(scratch.path, '.flowstone', 'gate-secret'), 'utf8').trim() }
+  await using server = startCommand(['http', '--port', '0', '--json'], { ...at, env })
+  await server.says('"event":"http"')
+  const own = String(JSON.parse(server.stdout()).url)
+  expect(await post(`${own}${new URL(String(url)).pathname}`, 1)).toMatchObject({ status: 200 })
+  server.child.kill('SIGTERM')
+  expect(await server.ended).toMatchObject({ code: 0, stderr: '' })
+}, 60_000)

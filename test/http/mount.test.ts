@@ -1,0 +1,61 @@
+import { createServer } from 'node:http'
+import { getRequestListener } from '@hono/node-server'
+import { Hono } from 'hono'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { gateHandler } from '../../src/http/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { type GateStage, openGateStage, post, request } from './kit.ts'
+
+let server: TestServer
+let gates: GateStage
+
+beforeAll(async () => {
+  server = await testServer()
+  gates = await openGateStage(server.url)
+})
+
+afterAll(async () => {
+  await gates?.[Symbol.asyncDispose]()
+  await server?.stop()
+})
+
+test('the handler is a function from Request to Response, and needs no server', async () => {
+  const gate = await gates.open()
+  const handler = gateHandler(gates.flow)
+  const answer = await handler(new Request(`http://flows.example.com${gate.path}`, { method: 'POST' }))
+  expect(answer.status).toBe(200)
+  expect((await gates.flow.gates.get(gate.id))?.signal?.source).toBe('unknown')
+})
+
+test('it mounts in a hono app beside other routes, also below a path', async () => {
+  const [one, two] = [await gates.open(), await gates.open()]
+  const handler = gateHandler(gates.flow)
+  const app = new Hono()
+  app.get('/', (c) => c.text('mine'))
+  app.all('/hooks/flowstone/*', (c) => handler(c.req.raw, c.env))
+  app.mount('/below', handler)
+  const web = createServer(getRequestListener(app.fetch))
+  await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve))
+  try {
+    const address = web.address()
+    const url = `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
+    expect(await request(url)).toMatchObject({ status: 200, text: 'mine' })
+    expect(await post(`${url}${one.path}`, 1)).toMatchObject({ status: 200 })
+    expect(await post(`${url}/below${two.path}`, 2)).toMatchObject({ status: 200 })
+    expect((await gates.flow.gates.get(one.id))?.signal).toMatchObject({ payload: 1, source: '127.0.0.1' })
+    expect((await gates.flow.gates.get(two.id))?.signal).toMatchObject({ payload: 2, source: '127.0.0.1' })
+  } finally {
+    web.close()
+  }
+})
+
+test('options that cannot be are refused when the handler is made', () => {
+  const make = (options: string) => () => gateHandler(gates.flow, JSON.parse(options))
+  expect(make('{"maxBodyBytes":0}')).toThrow('maxBodyBytes must be')
+  expect(make('{"bodyTimeout":"soon"}')).toThrow('bodyTimeout must be')
+  expect(make('{"baseUrl":"flows"}')).toThrow('baseUrl must be')
+  expect(make('{"rateLimit":{"token":[0,"second"]}}')).toThrow('rateLimit.token must be')
+  expect(make('{"recordHeaders":["Authorization"]}')).toThrow('authorization can hold a secret')
+  expect(make('{"recordHeaders":["x y"]}')).toThrow('"x y" is no name of a header')
+  expect(make('{"trustProxy":true}')).toThrow('trustProxy must be')
+})
