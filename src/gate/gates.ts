@@ -91,6 +91,11 @@ export class Gates {
     return await this.#read.view(parseGateId(id))
   }
 
+  /** The id of the gate that a token names, whether it is there or not. Asks nobody. Throws SignalRejectedError for a token that is not good. */
+  verify(token: string): string {
+    return this.#settings.keys.verify(token)
+  }
+
   /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
   async getByToken(token: string): Promise<GateView | undefined> {
     return await this.get(this.#settings.keys.verify(token))

@@ -85,6 +85,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
     // By the whole token, not by the gate that it names: only who has the token can use up its allowance.
     pass(byToken, createHash('sha256').update(token).digest('base64url'))
+    rim.gates.verify(token)
     return token
   }
 

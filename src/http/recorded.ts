@@ -8,7 +8,8 @@ const NEVER =
   /^(authorization|proxy-authorization|cookie|set-cookie|referer|x-api-key|.*(-token|-secret|-signature(-256)?|-password))$/
 const NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 const VALUE_MAX = 512
-const ALL_MAX = 4096
+/** With gates it is 4 KiB, written as JSON. */
+const ALL_MAX = 4000
 
 /** Lower case names. Throws InvalidError for what is no header, and for one that must not be kept. */
 export function checkRecorded(names: readonly string[]): readonly string[] {
@@ -32,7 +33,7 @@ export function recordedHeaders(
   for (const name of names) {
     const value = headers.get(name)?.slice(0, VALUE_MAX)
     if (value === undefined || (secret !== undefined && headers.get(name)?.includes(secret))) continue
-    room -= Buffer.byteLength(name) + Buffer.byteLength(value)
+    room -= JSON.stringify([name, value]).length
     if (room < 0) break
     kept.push([name, value])
   }

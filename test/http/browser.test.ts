@@ -43,8 +43,7 @@ async function press(page: Page, button: string): Promise<void> {
 
 test('a person approves on a phone, and is told that it was recorded', async () => {
   const gate = await gates.open({
-    kind: 'approval',
-    metadata: { message: 'Publish the report?', context: { rows: 12, note: '<img src=x onerror=alert(1)>' } },
+    approval: { message: 'Publish the report?', context: { rows: 12, note: '<img src=x onerror=alert(1)>' } },
   })
   await using open = await tab(gate.url)
   const { page, complaints } = open
@@ -61,7 +60,7 @@ test('a person approves on a phone, and is told that it was recorded', async () 
 })
 
 test('the keyboard reaches everything in order, and Enter in a field decides nothing', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Publish?' } })
+  const gate = await gates.open({ approval: { message: 'Publish?' } })
   await using open = await tab(gate.url)
   const { page } = open
   const focused: string[] = []
@@ -82,7 +81,7 @@ test('the keyboard reaches everything in order, and Enter in a field decides not
 })
 
 test('every field has a name that is read out, and colors keep enough contrast in the light and in the dark', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Publish?', context: { a: 1 } } })
+  const gate = await gates.open({ approval: { message: 'Publish?', context: { a: 1 } } })
   await using open = await tab(gate.url)
   const { page } = open
   for (const scheme of ['light', 'dark']) {
@@ -121,7 +120,7 @@ const CONTRAST = `(() => {
 })()`
 
 test('a page of another site can neither frame it nor answer in a person’s name', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Publish?' } })
+  const gate = await gates.open({ approval: { message: 'Publish?' } })
   const evil = await otherSite(`<!doctype html><title>evil</title><iframe src="${gate.url}"></iframe>
 <form id="forged" method="post" action="${gate.url}"><input name="decision" value="approve"></form>`)
   try {

@@ -1,8 +1,17 @@
 import { randomBytes } from 'node:crypto'
 import { connect as connectSocket } from 'node:net'
 import { type GateServer, type ServeOptions, serveGates } from '../../src/http/index.ts'
-import { asset, type Flow, type GateOptions, pipeline, type Run } from '../../src/index.ts'
-import { freshNamespace, openStage, type Stage } from '../kit/stage.ts'
+import {
+  type ApprovalOptions,
+  asset,
+  type Flow,
+  type GateOptions,
+  type GateView,
+  pipeline,
+  type Run,
+} from '../../src/index.ts'
+import { openStage, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 export const SECRETS = [{ id: 'k1', secret: randomBytes(32).toString('base64url') }]
 
@@ -24,42 +33,44 @@ export interface GateStage extends AsyncDisposable {
   open(options?: Asked): Promise<OpenedGate>
 }
 
-export type Asked = GateOptions & { readonly kind?: 'signal' | 'approval' }
+/** `approval`: a person's decision; else a gate that takes anything. */
+export type Asked = GateOptions & { readonly approval?: Omit<ApprovalOptions, keyof GateOptions> }
 
 export async function openGateStage(natsUrl: string, options: ServeOptions = {}): Promise<GateStage> {
-  const waiting = new Map<string, { asked: Asked; opened: PromiseWithResolvers<{ id: string; token: string }> }>()
+  const wanted = new Map<string | undefined, Asked>()
   const gated = asset('gated', {
-    execute: async (ctx) => {
-      const wanted = waiting.get(ctx.partition ?? '')
-      if (!wanted) return ctx.fail('nobody asked for this gate')
-      const gate = await ctx.openGate({ timeout: '1h', ...wanted.asked })
-      wanted.opened.resolve(gate)
-      return gate.wait()
+    execute: (ctx) => {
+      const { approval, ...gate } = wanted.get(ctx.partition) ?? {}
+      return approval ? ctx.approval({ ...gate, ...approval }) : ctx.signalGate(gate)
     },
     onSignal: (_, payload) => payload,
   })
   const gates = pipeline('http', [gated])
-  const namespace = freshNamespace()
-  const stage = await openStage(natsUrl, gates, { namespace, gates: { secrets: SECRETS } })
+  const stage = await openStage(natsUrl, gates, { gates: { secrets: SECRETS } })
+  const { flow } = stage
   const servers: GateServer[] = []
   const serve = async (more: ServeOptions = {}): Promise<GateServer> => {
-    const server = await serveGates(stage.flow, { port: 0, ...more })
+    const server = await serveGates(flow, { port: 0, ...more })
     servers.push(server)
     return server
   }
   const http = await serve(options)
-  let count = 0
   return {
     stage,
-    flow: stage.flow,
+    flow,
     http,
     serve,
     async open(asked = {}) {
-      const partition = `gate-${++count}`
-      const opened = Promise.withResolvers<{ id: string; token: string }>()
-      waiting.set(partition, { asked, opened })
-      const run = await stage.flow.materialize(gated, { partition })
-      const { id, token } = await opened.promise
+      const partition = `gate-${wanted.size + 1}`
+      wanted.set(partition, asked)
+      const run: Run<unknown> = await flow.materialize(gated, { partition })
+      let gate: GateView | undefined
+      await until('the gate is open', async () => {
+        gate = (await flow.gates.list(run.id))[0]
+        return gate !== undefined
+      })
+      const id = gate?.id ?? ''
+      const token = await flow.gates.token(id)
       const path = `/hooks/flowstone/signal/${token}`
       return { id, token, path, url: `${http.url}${path}`, run }
     },

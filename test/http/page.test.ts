@@ -32,7 +32,7 @@ async function status(gate: OpenedGate): Promise<string | undefined> {
 }
 
 test('GET and HEAD show, and never signal, whoever asks', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Publish it?' } })
+  const gate = await gates.open({ approval: { message: 'Publish it?' } })
   for (const agent of ['Slackbot-LinkExpanding 1.0', 'facebookexternalhit/1.1', 'Mozilla/5.0']) {
     const page = await request(`${gate.url}?decision=approve`, { headers: { ...BROWSER, 'User-Agent': agent } })
     expect(page.status).toBe(200)
@@ -64,7 +64,7 @@ test('the page is sealed: no script, no frame, no cache, no index, no referrer, 
 
 test('what the asset says stays text, whatever it holds', async () => {
   const hostile = '</td></table><script>alert(1)</script><form action="//evil.example">"\'<img src=x onerror=alert(1)>'
-  const gate = await gates.open({ kind: 'approval', metadata: { message: hostile, context: { [hostile]: [hostile] } } })
+  const gate = await gates.open({ approval: { message: hostile, context: { [hostile]: [hostile] } } })
   const { text } = await request(gate.url, { headers: BROWSER })
   expect(text).not.toMatch(/<script|<img|<form(?! method="post">)/)
   expect(text.match(/<form/g)).toHaveLength(1)
@@ -72,7 +72,7 @@ test('what the asset says stays text, whatever it holds', async () => {
 })
 
 test('an approval is answered with a comment and a name, and the page says what was recorded', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Publish it?' } })
+  const gate = await gates.open({ approval: { message: 'Publish it?' } })
   const fields = { 'flowstone-form': await nonceOf(gate), decision: 'reject', comment: ' not <yet> ', by: 'Ada' }
   const page = await answer(gate, fields)
   expect(page.status).toBe(200)
@@ -107,7 +107,7 @@ test('any other gate takes JSON, or nothing; what is no JSON is shown again', as
 })
 
 test('an approval takes no other decision, and no novel for a comment', async () => {
-  const gate = await gates.open({ kind: 'approval', metadata: { message: 'Well?' } })
+  const gate = await gates.open({ approval: { message: 'Well?' } })
   const nonce = await nonceOf(gate)
   expect(await answer(gate, { 'flowstone-form': nonce })).toMatchObject({ status: 400 })
   expect(await answer(gate, { 'flowstone-form': nonce, decision: 'maybe' })).toMatchObject({ status: 400 })
@@ -118,7 +118,10 @@ test('an approval takes no other decision, and no novel for a comment', async ()
 })
 
 test('a form of another site, of another gate, or of nowhere does not signal', async () => {
-  const [gate, other] = [await gates.open({ kind: 'approval' }), await gates.open({ kind: 'approval' })]
+  const [gate, other] = [
+    await gates.open({ approval: { message: 'Well?' } }),
+    await gates.open({ approval: { message: 'Well?' } }),
+  ]
   const nonce = await nonceOf(gate)
   const fields = { 'flowstone-form': nonce, decision: 'approve' }
   const refused: [string, Record<string, string>, Record<string, string>][] = [
@@ -138,7 +141,7 @@ test('a form of another site, of another gate, or of nowhere does not signal', a
 })
 
 test('behind a proxy, a browser’s origin is compared with the address that people use', async () => {
-  const gate = await gates.open({ kind: 'approval' })
+  const gate = await gates.open({ approval: { message: 'Well?' } })
   const proxied = await gates.serve({ baseUrl: 'https://flows.example.com' })
   const behind = { ...gate, url: `${proxied.url}${gate.path}` }
   const fields = { 'flowstone-form': await nonceOf(behind), decision: 'approve' }

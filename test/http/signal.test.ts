@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { z } from 'zod'
+import { TokenKeys } from '../../src/gate/token.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { until } from '../kit/until.ts'
-import { type GateStage, openGateStage, post, raw, request } from './kit.ts'
+import { type GateStage, openGateStage, post, raw, request, SECRETS } from './kit.ts'
 
 let server: TestServer
 let gates: GateStage
@@ -66,7 +67,7 @@ test('401: a token that is signed by nobody here', async () => {
 
 test('404: a gate that never was, and what is no address here', async () => {
   const { id } = await gates.open()
-  const never = gates.flow.gates.token(id.replace(/n1$/, 'n7'))
+  const never = new TokenKeys(SECRETS).sign(id.replace(/n1$/, 'n7'))
   expect(await post(`${gates.http.url}/hooks/flowstone/signal/${never}`, {})).toMatchObject({
     status: 404,
     body: { reason: 'not_found' },
