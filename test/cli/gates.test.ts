@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { connect, type Flow, type GateView } from '../../src/index.ts'
 import { post, request } from '../http/kit.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
@@ -20,15 +21,20 @@ const scratch = scratchFolder()
 const at = { cwd: scratch.path }
 let dev: Running
 let http: string
+/** Waits for what the commands bring about; a process for each look would take its time. */
+let flow: Flow
 
 beforeAll(async () => {
   writeModule(scratch.path, 'pipeline.ts', PIPELINE)
   dev = startCommand(['dev', 'pipeline.ts', '--http-port', '0'], at)
   await dev.says('at work: gated')
-  http = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8')).http
+  const state = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8'))
+  http = state.http
+  flow = await connect({ servers: state.server, namespace: state.namespace })
 }, 60_000)
 
 afterAll(async () => {
+  await flow?.close()
   await dev?.[Symbol.asyncDispose]()
   scratch[Symbol.dispose]()
 })
@@ -42,16 +48,16 @@ async function json(...args: string[]): Promise<Record<string, unknown> & Record
 /** A run that waits at a gate. */
 async function waiting(asset: string, partition: string): Promise<{ run: string; gate: string }> {
   const { run } = await json('run', asset, '--partition', partition, '--no-wait')
-  let gates: Record<string, unknown>[] = []
+  let gate: GateView | undefined
   await until('it waits at a gate', async () => {
-    gates = await json('gate', 'ls', '--run', String(run))
-    return gates.length === 1
+    gate = (await flow.gates.list(String(run)))[0]
+    return gate !== undefined
   })
-  return { run: String(run), gate: String(gates[0]?.id) }
+  return { run: String(run), gate: gate?.id ?? '' }
 }
 
 async function ended(run: string): Promise<Ended> {
-  await until('the run has ended', async () => (await json('status', run)).finishedAt !== undefined)
+  await until('the run has ended', async () => (await flow.run(run).status())?.finishedAt !== undefined)
   return await runCommand(['status', run], at)
 }
 
