@@ -104,7 +104,7 @@ export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Co
 }
 
 /** True when the deadline was moved because it was over, of which `onTimeout` hears. */
-export function extendGate(view: View, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
+export function extendGate(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
   if (hasEnded(gate) || Number(fact.ids.n) !== gate.deadlines + 1) return false
   view.delete(waitingKey(gate))
   gate.seq = fact.seq
@@ -113,6 +113,12 @@ export function extendGate(view: View, gate: GateState, fact: FactOf<'gate.exten
   if (fact.data.why === 'retry') gate.timeouts += 1
   putGate(view, gate)
   view.put(waitingKey(gate), { since: gate.openedMs })
+  const asset = run.assets[gate.asset]
+  if (asset?.status === 'suspended' && asset.gate === gate.gate) {
+    run.seq = fact.seq
+    asset.waitsUntilMs = fact.data.deadlineMs
+    view.put(stateKey.run(run.id), run)
+  }
   return fact.data.why === 'retry'
 }
 
@@ -139,15 +145,16 @@ export function suspendAsset(
 ): Command[] {
   const spec = specOf(pipeline, fact.ids.asset)
   const asset = run.assets[fact.ids.asset]
-  const gate = gateOf(view, fact.ids)
+  const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
   if (!spec || !asset || !gate || asset.ending || run.finishedMs !== undefined) return []
-  if (fact.data.attempt !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
+  if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
   if (asset.status !== 'queued' && asset.status !== 'running') return []
   run.seq = fact.seq
   asset.status = 'suspended'
   asset.gate = gate.gate
   delete asset.worker
   view.put(stateKey.run(run.id), run)
+  if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
   gate.awaited = true
   putGate(view, gate)
   return hasEnded(gate) ? goOn(run, spec, asset, gate, fact) : []
@@ -171,12 +178,14 @@ export function resumeAsset(
 
 function goOn(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, fact: Fact): Command[] {
   const next = afterGate(spec, gate)
+  delete asset.waitsUntilMs
   if ('phase' in next) {
     asset.phase = next.phase
     asset.failures = 0
     delete asset.lost
     delete asset.gates
     delete asset.error
+    delete asset.gate
     asset.resume = resumeOf(gate)
     return [nextAttempt(run, spec, asset, fact.timeMs)]
   }

@@ -47,6 +47,8 @@ export interface AssetInRun {
   gates?: number
   /** The gate it waits at, while it is suspended. */
   gate?: string
+  /** Server time until which it waits there. */
+  waitsUntilMs?: number
   /** It has opened a gate: when it ends, those that are left are cancelled. */
   gated?: true
   /** The gate that the phases `signal` and `timeout` go on from, and the fact that ended it. */

@@ -92,6 +92,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     }
     case 'asset.suspended':
+      return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.data.gate)]
     case 'gate.timer_fired':
     case 'gate.extended':
       return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)]
@@ -252,7 +253,7 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
     case 'gate.timer_fired':
       return fireTimer(gate, fact)
     case 'gate.extended':
-      return extendGate(view, gate, fact) && spec.onTimeout ? [reminderCommand({ run, spec }, gate)] : []
+      return extendGate(view, run, gate, fact) && spec.onTimeout ? [reminderCommand({ run, spec }, gate)] : []
     case 'gate.resolved':
       if (!endGate(view, gate, fact) || !hasEnded(gate)) return []
       return gate.index === undefined

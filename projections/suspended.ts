@@ -82,8 +82,11 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   const gate = gateOf(view, { ...fact.ids, gate: token })
   const { resume, index } = gate ?? {}
   if (!gate || !hasEnded(gate) || !resume || gate.over || index === undefined) return []
-  if (fact.data.ordinal !== resume.attempt || !bits?.isSuspended(index) || bits.isDone(index)) return []
+  if (!bits?.isSuspended(index) || bits.isDone(index)) return []
   const next = fact.data.suspended?.[0]?.[1]
+  const brought = next === undefined && fact.data.errors === undefined && fact.data.at.length > 0
+  // As of a lease: a value counts whoever brings it, an error or a gate only of the execution that is current.
+  if (fact.data.ordinal !== resume.attempt && !brought) return []
   if (next !== undefined) {
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []
@@ -94,6 +97,8 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   }
   const error = fact.data.errors?.[0]?.[1]
   if (!error) {
+    // Aborted: nothing came of it.
+    if (!brought) return []
     if (!markOnce(context, index, false)) return []
     unsuspend(context, barrier, index)
     barrier.succeeded += 1

@@ -19,6 +19,8 @@ export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
 export type { FailedInstance, PendingInstance, Scatters } from './client/scatter.ts'
 export type { LongRunning, ScatterStatus } from './client/scatter-status.ts'
 export {
+  type Answered,
+  type AnsweredGate,
   type AnyAsset,
   type Asset,
   type AssetContext,
@@ -30,6 +32,7 @@ export {
   type RetryOptions,
   type ScatterFailure,
   type ScatterResult,
+  type TimedOut,
   type ValueOf,
 } from './define/asset.ts'
 export type { Duration } from './define/duration.ts'

@@ -50,7 +50,7 @@ export const FACTS = {
   'asset.skipped': { path: 'asset.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
   'asset.cancelled': { path: 'asset.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
   'asset.suspended': {
-    path: 'asset.:asset.:run.suspended.:gate',
+    path: 'asset.:asset.:run.suspended.:attempt',
     format: 'json',
     version: 1,
     schema: s.assetSuspended,

@@ -160,7 +160,7 @@ export const assetMaterialized = z.object({
 })
 
 /** The attempt waits at a gate: its worker is free. */
-export const assetSuspended = z.object({ attempt: z.int().min(1), worker: token })
+export const assetSuspended = z.object({ gate: token, worker: token })
 
 const assetEnd = z.object({ run: token, asset: token, partition: z.string().optional() })
 export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })

@@ -34,7 +34,8 @@ export async function* history(connection: Connection, names: Names, run: string
     names.fact(p, `run.${id}.>`),
     names.fact(p, `asset.*.${id}.>`),
     names.fact(p, `scatter.${id}.>`),
-    names.fact(p, `gate.${id}.>`),
+    // Not their timers: a schedule that has fired is gone, and would be waited for in vain when it is the last.
+    ...['created', 'timer_fired', 'resolved', 'extended.*'].map((event) => names.fact(p, `gate.${id}.*.*.${event}`)),
   ]
   const first = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, `run.${id}.requested`) })
   if (!first) return

@@ -31,7 +31,9 @@ export interface RunView {
         readonly status: AssetStatus
         readonly attempt: number
         readonly error?: { code: string; message: string }
+        /** Of a suspended asset: the gate it waits at, and until when. */
         readonly gate?: string
+        readonly deadline?: Date
       }
     >
   >
@@ -266,9 +268,12 @@ function hintedAt(note: Uint8Array): ValueAt | undefined {
 type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
 
 export function viewOfRun(doc: RunState): RunView {
-  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate }]) => {
+  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate, waitsUntilMs }]) => {
     const shown = error ? { error: { code: error.code, message: error.message } } : {}
-    const waits = status === 'suspended' && gate !== undefined ? { gate: `${doc.id}.${name}.${gate}` } : {}
+    const waits = {
+      ...(gate === undefined || status !== 'suspended' ? {} : { gate: `${doc.id}.${name}.${gate}` }),
+      ...(waitsUntilMs === undefined ? {} : { deadline: new Date(waitsUntilMs) }),
+    }
     return [name, { status, attempt, ...shown, ...waits }] as const
   })
   return {

@@ -40,8 +40,26 @@ export interface AssetContext {
   fail(reason: string): never
 }
 
+/** What `onSignal` gets. */
+export interface Answered {
+  readonly gate: AnsweredGate
+}
+
+/** The gate that was answered: how it was opened, by whom it was answered, and when. */
+export interface AnsweredGate {
+  /** `<run>.<asset>.<gate>`. */
+  readonly id: string
+  readonly metadata: unknown
+  /** Who signalled, as far as was said. */
+  readonly source: string | undefined
+  readonly headers: Readonly<Record<string, string>>
+  /** By the server's clock. */
+  readonly answeredAt: Date
+}
+
 /** What `onTimeout` gets. */
 export interface TimedOut {
+  readonly gate: Pick<AnsweredGate, 'id' | 'metadata'>
   /** How often the gate has timed out, this time included. */
   readonly timeouts: number
   /** 0: this was the last time, and what `onTimeout` returns or throws counts. More: the gate waits on, and it does not. */
@@ -166,7 +184,11 @@ export interface Definition {
   /** Of `execute`, also of each instance. */
   readonly limits?: Limits
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
-  onSignal?(ctx: InstanceContext<unknown>, payload: unknown, deps: Readonly<Record<string, unknown>>): unknown
+  onSignal?(
+    ctx: InstanceContext<unknown> & Answered,
+    payload: unknown,
+    deps: Readonly<Record<string, unknown>>,
+  ): unknown
   onTimeout?(ctx: InstanceContext<unknown> & TimedOut, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
   gather?(
@@ -183,7 +205,7 @@ export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> ext
   readonly gather?: undefined
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V | Suspension>
   /** Goes on when a gate was answered: makes the value of the payload, or waits again. Retried by itself, from the gate on. Default: the payload is the value. */
-  onSignal?(ctx: AssetContext, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
+  onSignal?(ctx: AssetContext & Answered, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
   /** Goes on when nobody answered in time: a value, an error, or another gate. Default: as the gate's `onTimeout` says. */
   onTimeout?(ctx: AssetContext & TimedOut, deps: DepValues<D>): Awaitable<V | Suspension>
 }
@@ -199,7 +221,7 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   /** Runs for each key, in parallel, on any worker. */
   execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I | Suspension>
   /** As for a plain asset, for the instance that waited. */
-  onSignal?(ctx: InstanceContext<K>, payload: P, deps: DepValues<D>): Awaitable<I | Suspension>
+  onSignal?(ctx: InstanceContext<K> & Answered, payload: P, deps: DepValues<D>): Awaitable<I | Suspension>
   onTimeout?(ctx: InstanceContext<K> & TimedOut, deps: DepValues<D>): Awaitable<I | Suspension>
 }
 

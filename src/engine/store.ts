@@ -11,6 +11,8 @@ import type { Connection } from '../log/connection.ts'
 import { type Entry, leaderGet, type StoredMessage } from '../log/nats.ts'
 
 const CLEAN_MAX = 20_000
+/** Marks of deleted keys go after a while: they would be listed with the others for ever. */
+const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
 
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
@@ -62,7 +64,7 @@ export class Store implements View {
     for (const key of this.#touched) {
       const doc = this.#docs.get(key)
       const subject = this.#names.kvSubject(this.#bucket, key)
-      if (doc === undefined) entries.push({ subject, payload: new Uint8Array(), headers: { 'KV-Operation': 'DEL' } })
+      if (doc === undefined) entries.push({ subject, payload: new Uint8Array(), headers: DELETED })
       else
         entries.push({
           subject,

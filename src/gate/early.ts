@@ -4,18 +4,20 @@
  * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the opener stores the gate, then looks for a word. Both read from the leader, so
  * whichever is later sees the other, and if both see it, the gate takes one of them.
  */
+import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { z } from 'zod'
 import type { GateIds } from '../../projections/gate.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
-import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { storedValue } from '../../streams/schemas.ts'
+import { ConflictError, FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
+import { type GateCreated, storedValue } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Entry, leaderGet, publish } from '../log/nats.ts'
+import { type Entry, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
 import { resolveEntry } from './entries.ts'
+import { checkPayload } from './payload.ts'
 
 const KEPT_MAX = 10_000
 const PAYLOAD_MAX_BYTES = 64 * 1024
@@ -40,13 +42,16 @@ function subjectOf(names: Names, hash: string): string {
   return names.kvSubject(names.controlBucket, `early.${hash}`)
 }
 
-/** Keeps a signal for `keepMs`. The newest one under a base token counts. Throws `too_many_early_signals` when 10,000 are kept. */
+/**
+ * Keeps a signal for `keepMs`, if none is kept under its base token: as at a gate, the first one counts. True when it is that one, by its idempotency key, again. Throws
+ * SignalRejectedError `already_signaled`, or `too_many_early_signals` when 10,000 are kept.
+ */
 export async function keepEarly(
   { connection, names }: Pick<EarlyPlace, 'connection' | 'names'>,
   hash: string,
   signal: EarlySignal,
   keepMs: number,
-): Promise<void> {
+): Promise<boolean> {
   const bucket = names.kvStream(names.controlBucket)
   const jsm = await jetstreamManager(connection.nc)
   const filter = subjectOf(names, '*')
@@ -58,42 +63,73 @@ export async function keepEarly(
     )
   const payload = encodeJson({ v: 1, ...signal })
   if (payload.length > PAYLOAD_MAX_BYTES)
-    throw new InvalidError(`a signal that is kept for its gate must take at most ${PAYLOAD_MAX_BYTES} bytes`)
+    throw new SignalRejectedError(
+      'invalid_payload',
+      `a signal that is kept for its gate must take at most ${PAYLOAD_MAX_BYTES} bytes`,
+    )
   const ttl = `${Math.max(1, Math.ceil(keepMs / 1000))}s`
-  const entry: Entry = {
-    subject: subjectOf(names, hash),
-    payload,
-    contentType: 'application/json',
-    headers: { 'Nats-TTL': ttl },
+  const unit = randomBytes(9).toString('base64url')
+  for (let seq = 0; ; ) {
+    const entry: Entry = {
+      subject: subjectOf(names, hash),
+      payload,
+      contentType: 'application/json',
+      expect: { seq },
+      headers: { 'Nats-TTL': ttl },
+    }
+    const ack = await connection.read((nc) => publish(nc, entry, unit, 5000))
+    if (!ack.error) return false
+    const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
+    const kept = found && parseEarly(found)
+    // Asked twice, because an answer was lost.
+    if (kept && found.headers.get(UNIT_HEADER) === unit) return false
+    if (kept) {
+      if (signal.idempotency !== undefined && kept.idempotency === signal.idempotency) return true
+      throw new SignalRejectedError(
+        'already_signaled',
+        'another signal is kept already for the gate of this base token',
+      )
+    }
+    const other = found?.seq ?? 0
+    if (other === seq) throw new FlowStoneError('refused', `the signal could not be kept: ${ack.error.description}`)
+    // What stands there is the mark of one that is gone.
+    seq = other
   }
-  const ack = await connection.read((nc) => publish(nc, entry, undefined, 5000))
-  if (ack.error) throw new FlowStoneError('refused', `the signal could not be kept: ${ack.error.description}`)
+}
+
+function parseEarly(found: StoredMessage): EarlySignal | undefined {
+  if (found.payload.length === 0 || found.headers.has('KV-Operation')) return undefined
+  return earlySignal.safeParse(decode(found.payload, undefined)).data
 }
 
 /** Answers the gate with a signal that came before it, if there is one. */
-export async function takeEarly(place: EarlyPlace, hash: string, ids: GateIds): Promise<void> {
-  const { connection, names, log, p } = place
+export async function takeEarly(
+  place: EarlyPlace,
+  hash: string,
+  ids: GateIds,
+  schema: GateCreated['payload'],
+): Promise<void> {
+  const { connection, names, io, log, p } = place
   const bucket = names.kvStream(names.controlBucket)
   const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
-  if (!found || found.payload.length === 0 || found.headers.has('KV-Operation')) return
-  const signal = earlySignal.safeParse(decode(found.payload, undefined)).data
+  const signal = found && parseEarly(found)
   if (!signal) return
   try {
+    checkPayload(schema, await io.load(signal.payload))
     await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...signal }))
   } catch (error) {
-    // The signaller saw the gate too, or somebody else was first.
-    if (!(error instanceof ConflictError)) throw error
+    // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.
+    if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error
   }
-  await dropEarly(place, hash, found.seq)
+  await dropEarly(place, hash)
 }
 
-/** It was taken. What was put there since stays. */
+/** It was taken. Left there, it would answer the next gate of that name. */
 export async function dropEarly(
   { connection, names }: Pick<EarlyPlace, 'connection' | 'names'>,
   hash: string,
-  seq: number,
 ): Promise<void> {
   const headers = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
-  const entry: Entry = { subject: subjectOf(names, hash), payload: new Uint8Array(), expect: { seq }, headers }
+  const entry: Entry = { subject: subjectOf(names, hash), payload: new Uint8Array(), headers }
   await connection.read((nc) => publish(nc, entry, undefined, 5000))
 }

@@ -1,20 +1,20 @@
 /** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
-import { createHash } from 'node:crypto'
+import { createHash, timingSafeEqual } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { z } from 'zod'
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
 import { type GateState, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import type { FactOf } from '../../streams/facts.ts'
 import { parseGateId } from '../../streams/ids.ts'
-import type { GateCreated, GateResolved } from '../../streams/schemas.ts'
+import type { GateResolved } from '../../streams/schemas.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { factEntry, timerEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
-import { keepEarly } from './early.ts'
+import { dropEarly, keepEarly } from './early.ts'
 import { openGates, resolveEntry } from './entries.ts'
+import { checkPayload } from './payload.ts'
 import { GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
 import { hashOfToken } from './token.ts'
@@ -25,6 +25,7 @@ import { viewOfState } from './view.ts'
 const KEEP_MAX_MS = 24 * 3_600_000
 const HEADERS_MAX_BYTES = 4096
 const SOURCE_MAX = 256
+const KEY_MAX = 1024
 const PAGE = 100
 const PAGE_MAX = 1000
 const READ_AHEAD = 64
@@ -49,7 +50,8 @@ export class Gates {
    * a timeout and a cancel that come at once, the server takes one, and the others are told which.
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
-    return await this.signalById(this.#settings.keys.verify(token), payload, options)
+    const id = this.#settings.keys.verify(token)
+    return await this.#signal(id, parseGateId(id), payload, options, token)
   }
 
   /** As `signal`, by id and with no token: for code that is trusted. */
@@ -71,18 +73,24 @@ export class Gates {
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
     const hash = hashOfToken(base)
+    let repeated = false
     for (let look = 1; ; look++) {
       const found = await this.#read.byBase(hash)
-      if (found) return await this.#signal(idOf(found), { ...found, p: found.p }, payload, rest)
+      if (found) {
+        const accepted = await this.#signal(idOf(found), found, payload, rest)
+        if (look > 1) await dropEarly(this.#deps, hash)
+        return accepted
+      }
       if (keepMs === undefined)
         throw new SignalRejectedError(
           'not_found',
           'no gate has this base token (keepFor would keep the signal for one)',
         )
-      if (look > 1) return { status: 'accepted', gate: '', repeated: false }
+      if (look > 1) return { status: 'accepted', gate: '', repeated }
+      checkPayload(undefined, payload ?? null)
       const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
-      await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
+      repeated = await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
     }
   }
 
@@ -98,7 +106,10 @@ export class Gates {
 
   /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
   async getByToken(token: string): Promise<GateView | undefined> {
-    return await this.get(this.#settings.keys.verify(token))
+    const at = parseGateId(this.#settings.keys.verify(token))
+    const created = await this.#read.created(at)
+    if (created) checkToken(created.data.tokenHash, token)
+    return created && (await this.#read.view(at))
   }
 
   /** The newest gate with this base token, or undefined. */
@@ -231,11 +242,13 @@ export class Gates {
     at: GateIds & { readonly p: number },
     payload: unknown,
     options: SignalOptions,
+    token?: string,
   ): Promise<SignalAccepted> {
     const { names, logOf, clock } = this.#deps
     const created = await this.#read.created(at)
     if (!created) throw new SignalRejectedError('not_found', `there is no gate ${id}`)
-    checkPayload(created.data, payload)
+    if (token !== undefined) checkToken(created.data.tokenHash, token)
+    checkPayload(created.data.payload, payload ?? null)
     const signal = await this.#signalOf(payload, options, at)
     try {
       await logOf(at.p).append(resolveEntry(names, at.p, at, { outcome: 'signaled', ...signal }))
@@ -272,15 +285,22 @@ export class Gates {
     const { source, headers, idempotencyKey } = options
     if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
       throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
-    if (headers !== undefined && JSON.stringify(headers).length > HEADERS_MAX_BYTES)
-      throw new InvalidError(`headers must take at most ${HEADERS_MAX_BYTES} bytes`)
-    if (idempotencyKey !== undefined && (typeof idempotencyKey !== 'string' || idempotencyKey === ''))
-      throw new InvalidError('idempotencyKey must be text, and not empty')
+    const kept = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
+    if (
+      Object.values(kept).some((value: unknown) => typeof value !== 'string') ||
+      JSON.stringify(kept).length > HEADERS_MAX_BYTES
+    )
+      throw new InvalidError(`headers must be text by name, and take at most ${HEADERS_MAX_BYTES} bytes`)
+    if (
+      idempotencyKey !== undefined &&
+      (typeof idempotencyKey !== 'string' || idempotencyKey === '' || idempotencyKey.length > KEY_MAX)
+    )
+      throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
     const context = { run: at.run, asset: at.asset, partition: undefined }
     return {
       payload: await this.#deps.io.store('nats', payload ?? null, context, INLINE_MAX_BYTES),
       ...(source === undefined ? {} : { source }),
-      ...(headers === undefined ? {} : { headers: { ...headers } }),
+      ...(headers === undefined ? {} : { headers: kept }),
       ...(idempotencyKey === undefined
         ? {}
         : { idempotency: createHash('sha256').update(idempotencyKey).digest('hex') }),
@@ -308,20 +328,14 @@ function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
   return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
 }
 
-function notFound(id: string): FlowStoneError {
-  return new FlowStoneError('not_found', `there is no gate ${id}`)
+/** A secret that leaked and is no longer the first still verifies; it must open only gates that were opened with it. */
+function checkToken(hash: string, token: string): void {
+  if (!timingSafeEqual(Buffer.from(hash), Buffer.from(hashOfToken(token))))
+    throw new SignalRejectedError('invalid_signature', 'this is not the token that its gate was opened with')
 }
 
-function checkPayload({ payload: schema }: GateCreated, payload: unknown): void {
-  if (!schema) return
-  const checked = z.fromJSONSchema(schema).safeParse(payload)
-  if (checked.success) return
-  const issue = checked.error.issues[0]
-  const at = issue?.path.join('.')
-  throw new SignalRejectedError(
-    'invalid_payload',
-    `${at ? `${at}: ` : ''}${issue?.message ?? 'the payload is not valid'}`,
-  )
+function notFound(id: string): FlowStoneError {
+  return new FlowStoneError('not_found', `there is no gate ${id}`)
 }
 
 export type ResolvedFact = FactOf<'gate.resolved'>

@@ -204,7 +204,8 @@ export class GateOpener {
   async #takeEarly({ gate, spec }: Prepared): Promise<void> {
     if (spec.base === undefined) return
     const { connection, names, io } = this.#shared
-    await takeEarly({ connection, names, io, log: this.#log, p: this.#at.p }, hashOfToken(spec.base), this.#idsOf(gate))
+    const place = { connection, names, io, log: this.#log, p: this.#at.p }
+    await takeEarly(place, hashOfToken(spec.base), this.#idsOf(gate), spec.payload)
   }
 }
 

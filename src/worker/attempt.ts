@@ -57,8 +57,8 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         )
       const suspended = (gate: string): FactDraft => ({
         name: 'asset.suspended',
-        ids: { asset: name, run, gate },
-        data: { attempt: task.attempt, worker: shared.id },
+        ids,
+        data: { gate, worker: shared.id },
       })
       outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
     } else

@@ -1,7 +1,8 @@
 /** What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders. */
 import { measure } from '../../streams/codec.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
-import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
+import { factPath } from '../../streams/facts.ts'
+import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
@@ -34,8 +35,13 @@ export async function goOn(
   deps: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
   const { connection, names, io, clock } = shared
-  const message = await connection.read((nc) => directGet(nc, names.log(p), { seq }))
+  const opened = names.fact(p, factPath('gate.created', { run, asset: name, gate }))
+  const [message, first] = await Promise.all([
+    connection.read((nc) => directGet(nc, names.log(p), { seq })),
+    connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: opened })),
+  ])
   const fact = message && factOf(names, p, message)
+  const created = first && factOf(names, p, first)
   if (fact?.name !== 'gate.resolved')
     throw new FlowStoneError('unreadable', `message ${seq} of ${names.log(p)} does not end gate ${run}.${name}.${gate}`)
   emit('flowstone:gate.resume', {
@@ -45,18 +51,20 @@ export async function goOn(
     how,
     delayMs: Math.max(0, clock.now() - fact.timeMs),
   })
-  if (how === 'timeout') return await definition.onTimeout?.(withTimeouts(ctx, timeouts, 0), deps)
+  const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
+  const id = `${run}.${name}.${gate}`
+  if (how === 'timeout') {
+    // The engine knows of one: this worker's code is of another version.
+    if (!definition.onTimeout) throw new FlowStoneError('other_version', `asset ${name} has no onTimeout here`)
+    return await definition.onTimeout(Object.assign(ctx, { gate: { id, metadata }, timeouts, retriesLeft: 0 }), deps)
+  }
   const payload = fact.data.payload === undefined ? null : await io.load(fact.data.payload)
-  return definition.onSignal ? await definition.onSignal(ctx, payload, deps) : payload
-}
-
-/** Not a copy: a context makes its signal when it is asked for. */
-function withTimeouts<C extends object>(
-  ctx: C,
-  timeouts: number,
-  retriesLeft: number,
-): C & { readonly timeouts: number; readonly retriesLeft: number } {
-  return Object.assign(ctx, { timeouts, retriesLeft })
+  const { source, headers = {} } = fact.data
+  const answered = { id, metadata, source, headers, answeredAt: new Date(fact.timeMs) }
+  // Not a copy: a context makes its signal when it is asked for.
+  return definition.onSignal
+    ? await definition.onSignal(Object.assign(ctx, { gate: answered }), payload, deps)
+    : payload
 }
 
 /** An instance goes on from its gate. Returns when what came of it is stored. */
@@ -69,7 +77,7 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
     p: held.p,
     run: task.run,
     asset: asset.name,
-    prefix: `${task.from.gate}r${generation}`,
+    prefix: `${chained(task.from.gate)}r${generation}`,
     attempt: generation,
     index: task.index,
     slab: task.slab,
@@ -112,6 +120,11 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
   await report.end(performance.now() - begunMs)
 }
 
+/** Gates after gates have names that grow; a name has room for 128 characters. */
+function chained(gate: string): string {
+  return gate.length <= NAME_MAX ? gate : `${/^i\d+/.exec(gate)?.[0] ?? ''}h${hash64(gate)}`
+}
+
 /** The worker before died with it. */
 export async function reportLostResume(shared: WorkerShared, held: Held, task: ResumeTask): Promise<void> {
   const report = resumeReport(shared, held, task)
@@ -126,6 +139,7 @@ function resumeReport(shared: WorkerShared, held: Held, task: ResumeTask): Repor
 }
 
 const REMINDERS_MAX = 3
+const NAME_MAX = 60
 
 /** Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for it, and what it throws is logged. */
 export async function runReminder(
@@ -152,7 +166,18 @@ export async function runReminder(
               scatterKey: undefined,
               index: 0,
             }
-      await asset.definition.onTimeout?.(withTimeouts(ctx, from.timeouts, task.retriesLeft), deps)
+      const opened = shared.names.fact(held.p, factPath('gate.created', { run, asset: name, gate: from.gate }))
+      const message = await shared.connection.read((nc) =>
+        directGet(nc, shared.names.log(held.p), { last_by_subj: opened }),
+      )
+      const created = message && factOf(shared.names, held.p, message)
+      const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
+      const told = {
+        gate: { id: `${run}.${name}.${from.gate}`, metadata },
+        timeouts: from.timeouts,
+        retriesLeft: task.retriesLeft,
+      }
+      await asset.definition.onTimeout?.(Object.assign(ctx, told), deps)
     })
   } catch (error) {
     if (!held.abort.signal.aborted)

@@ -144,8 +144,8 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   },
   'asset.suspended': {
     name: 'asset.suspended',
-    ids: { run, asset, gate: 'a1n1' },
-    data: { attempt: 1, worker: 'w' },
+    ids: { run, asset, attempt: '1' },
+    data: { gate: 'a1n1', worker: 'w' },
   },
   'gate.created': {
     name: 'gate.created',
