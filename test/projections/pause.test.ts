@@ -1,18 +1,23 @@
 import { describe, expect, it } from 'vitest'
+import { SEGMENT_INSTANCES } from '../../projections/bits.ts'
+import { stateKey } from '../../projections/state.ts'
 import {
   barrierOf,
+  Docs,
   handBack,
   leasesOn,
   outcomes,
   paused,
   plainScatter,
   RETRY,
+  RUN,
   resumed,
   scattered,
   scatterRun,
   scatterStarted,
   sized,
   slab,
+  split,
   timerFired,
   workOff,
 } from './harness.ts'
@@ -102,6 +107,39 @@ describe('a paused scatter', () => {
     sim.apply(resumed())
     expect(fed(sim.apply(handBack('0-8-1', 0)))).toBe(1)
     expect(leasesOn(sim).at(-1)).toMatchObject({ lease: '0-8-2', attempt: 1 })
+  })
+
+  it('keeps apart what goes on as a whole and what goes on one by one, over what is done between them', () => {
+    const sim = scattered([16])
+    sim.apply(paused())
+    sim.apply(handBack('0-8-1', 4))
+    sim.apply(outcomes('0-8-1', all(0, 4)))
+    sim.apply(outcomes('8-16-1', [[8, 'ok']]))
+    sim.apply(split('8-16-1', 'handed_back'))
+    sim.work.clear()
+    sim.apply(resumed())
+    const fedAgain = leasesOn(sim).flatMap(({ from, to }) => Array.from({ length: to - from }, (_, k) => from + k))
+    expect(fedAgain).not.toContain(8)
+    workOff(sim, () => 'ok')
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 16 } }])
+  })
+
+  it('feeds no more after a pause than what lies in the documents that are loaded', () => {
+    const sim = scattered([4000, 4000])
+    sim.apply(paused())
+    const barrier = barrierOf(sim)
+    const behind = { slab: 0, ordinal: 2, failures: 0 } as const
+    const far = SEGMENT_INSTANCES + 5
+    barrier.refeed = [
+      ...[0, 10, 20, 30].map((from) => ({ ...behind, from, to: from + 2, wide: true as const })),
+      // Its bits are in another segment than those of the first four. Reading them unloaded throws here.
+      { ...behind, from: far, to: far + 2 },
+    ]
+    barrier.window = 4096
+    sim.docs.put(stateKey.barrier(RUN, 's'), barrier)
+    sim.docs = new Docs(sim.docs.checkpoint())
+    expect(fed(sim.apply(resumed()))).toBe(4)
+    expect(barrierOf(sim).refeed).toHaveLength(1)
   })
 
   it('of a success that comes late out of what waits as a whole leases the rest around it', () => {
