@@ -115,7 +115,7 @@ export class Scatters {
 
   /**
    * Begins nothing more of a scatter until `resume`. What runs is finished; what workers have in their hands and have not begun goes back, and costs no attempt. Survives
-   * everything. Its keys are still taken in, and `totalTimeout` goes on. May be done twice; no error when the scatter has ended. Throws `not_found`.
+   * everything. Its keys are still taken in, what waits at a gate goes on when that ends, and `totalTimeout` runs. May be done twice; no error when the scatter has ended. Throws `not_found`.
    */
   async pause(id: string, reason?: string): Promise<void> {
     const data = reason === undefined ? {} : { reason }
