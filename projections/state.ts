@@ -223,6 +223,21 @@ export interface OpenMark {
 }
 
 const NO_DEADLINE = 999_999_999_999_999
+export const HOUR_MS = 3_600_000
+
+/** What the keys of gates begin with whose deadline is in the same hour. */
+export function waitingHour(ms: number): string {
+  return `waiting.${String(Math.floor(ms / HOUR_MS)).padStart(9, '0')}`
+}
+
+/** The deadline and the place of a gate, as its mark has them. */
+export function parseWaiting(
+  key: string,
+): { deadlineMs: number; run: string; asset: string; gate: string } | undefined {
+  const [kind, , ms, run, asset, gate] = key.split('.')
+  if (kind !== 'waiting' || run === undefined || asset === undefined || gate === undefined) return undefined
+  return { deadlineMs: Number(ms), run, asset, gate }
+}
 
 export const stateKey = {
   run: (run: string): Key<RunState> => `run.${run}`,
@@ -236,9 +251,11 @@ export const stateKey = {
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
   lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,
   gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
-  /** There while the gate waits; in the order of deadlines, so that those are found without reading gates. */
-  waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> =>
-    `waiting.${String(Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`,
+  /** There while the gate waits; by the hour of its deadline and in the order of deadlines, so that those of a time are found without reading gates, or the names of all. */
+  waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> => {
+    const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
+    return `${waitingHour(ms)}.${String(ms).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`
+  },
   /** There while an instance's code is due, or at work, that goes on from a gate. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,

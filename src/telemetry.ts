@@ -76,8 +76,12 @@ export interface TelemetryEvents {
   }
   /** A message on the log that is no fact FlowStone knows; it is stepped over. */
   'flowstone:engine.bad_fact': { readonly partition: number; readonly seq: number; readonly reason: string }
-  /** The reconciler enqueued tasks that were missing. */
-  'flowstone:engine.repaired': { readonly partition: number; readonly tasks: readonly string[] }
+  /** The reconciler enqueued tasks that were missing, or set timers of gates again that were past their deadline. */
+  'flowstone:engine.repaired': {
+    readonly partition: number
+    readonly tasks: readonly string[]
+    readonly gates?: readonly string[]
+  }
   /** A limit was asked for tokens. */
   'flowstone:rate_limit.check': {
     readonly bucket: string

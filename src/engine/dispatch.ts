@@ -81,6 +81,12 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
   }
 }
 
+/** A timer in place of the one there may be. */
+export async function moveTimer({ names, p, log }: DispatchContext, fact: FactDraft, dueMs: number): Promise<void> {
+  const { expect: _, ...entry } = timerEntry(names, p, fact, dueMs)
+  await log.append(entry)
+}
+
 /** Both may be gone already. What is published afterwards (a retry that comes due) is found by the reconciler. */
 export async function closeLane(connection: Connection, names: Names, p: number, lane: LaneName): Promise<void> {
   const jsm = await jetstreamManager(connection.nc)

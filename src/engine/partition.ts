@@ -27,6 +27,7 @@ import { Checkpointer } from './checkpoint.ts'
 import { Claim } from './claim.ts'
 import { type DispatchContext, dispatch } from './dispatch.ts'
 import { DrainGate } from './gate.ts'
+import { tellOfGate } from './gate-events.ts'
 import { Reconciler } from './reconciler.ts'
 import { tellOfScatter } from './scatter-events.ts'
 import { Store } from './store.ts'
@@ -262,6 +263,7 @@ export class EnginePartition {
     }
     const commands = step(store, fact)
     tellOfScatter(this.#options.engine, store, fact)
+    tellOfGate(store, fact)
     return commands
   }
 

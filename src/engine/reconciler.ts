@@ -6,18 +6,23 @@
  * after the look at WORK, is lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
+import { isSuspended, segmentOf } from '../../projections/bits.ts'
 import type { Command } from '../../projections/commands.ts'
 import { leaseCommand } from '../../projections/lease.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
-import { specOf, stateKey } from '../../projections/state.ts'
+import { type GateState, specOf, stateKey } from '../../projections/state.ts'
+import { resumeCommand } from '../../projections/suspended.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import type { DispatchContext } from './dispatch.ts'
 import { taskEntry } from './entries.ts'
+import { GateSweep } from './gate-sweep.ts'
 
 /** What was enqueued less than this ago may still be on its way. */
 const GRACE_MS = 5000
+/** Timers of gates are kept by the server, and do not get lost by anything that happens here. */
+const LOOKS_PER_SWEEP = 10
 
 type TaskCommand = Extract<Command, { do: 'task' }>
 
@@ -30,9 +35,12 @@ export class Reconciler {
   #stopped = false
   #waiters: { seq: number; wake: () => void }[] = []
   #repairs = 0
+  #looks = 0
+  readonly #sweep: GateSweep
 
   constructor(context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }) {
     this.#context = context
+    this.#sweep = new GateSweep(context)
     this.#timer = setInterval(() => void this.#run(), context.everyMs)
     this.#timer.unref()
   }
@@ -64,6 +72,7 @@ export class Reconciler {
     try {
       await this.#reconcile()
       await this.#sweepLanes()
+      await this.#sweepGates()
     } catch (error) {
       if (!this.#context.connection.isClosed)
         this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
@@ -97,6 +106,20 @@ export class Reconciler {
       partition: p,
       tasks: tasks.slice(0, 5),
     })
+  }
+
+  async #sweepGates(): Promise<void> {
+    if (this.#looks++ % LOOKS_PER_SWEEP !== 0) return
+    const gates = await this.#sweep.look()
+    if (gates.length === 0) return
+    emit('flowstone:engine.repaired', { partition: this.#context.p, tasks: [], gates })
+    this.#context.logger.warn(
+      `${gates.length} gate(s) were past their deadline without a word of their timers, which are set again`,
+      {
+        partition: this.#context.p,
+        gates: gates.slice(0, 5),
+      },
+    )
   }
 
   /** Lanes outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
@@ -155,16 +178,46 @@ export class Reconciler {
         if (barrier?.status !== 'open' || barrier.closing) continue
         for (const [id, lease] of Object.entries(barrier.leases))
           if (lease.fedMs < until) add(leaseCommand({ run, spec }, barrier, id))
+        if (!barrier.suspended) continue
+        for (const gate of await this.#resuming(runId, name)) {
+          const { resume, over, index } = gate
+          if (!resume || over || index === undefined || resume.queuedMs >= until) continue
+          const segmentKey = stateKey.segment(runId, name, segmentOf(index))
+          if (!store.has(segmentKey)) await store.load([segmentKey])
+          const segment = store.get(segmentKey)
+          // An older execution may have brought its value meanwhile.
+          if (segment && isSuspended(segment, index)) add(resumeCommand({ run, spec }, gate))
+        }
       }
     }
     return expected
   }
 
   async #openRuns(): Promise<string[]> {
+    return await this.#keysUnder('open.')
+  }
+
+  /** Gates from which an instance of this scatter goes on now. */
+  async #resuming(run: string, asset: string): Promise<GateState[]> {
+    const { store } = this.#context
+    const keys = (await this.#keysUnder(stateKey.resuming(run, asset, ''))).map((gate) =>
+      stateKey.gate(run, asset, gate),
+    )
+    const gates: GateState[] = []
+    for (const key of keys) {
+      if (!store.has(key)) await store.load([key])
+      const gate = store.get(key)
+      if (gate) gates.push(gate)
+    }
+    return gates
+  }
+
+  /** The rest of the keys of the state bucket that begin so. */
+  async #keysUnder(start: string): Promise<string[]> {
     const { connection, names, p } = this.#context
     const jsm = await jetstreamManager(connection.nc)
     const bucket = names.stateBucket(p)
-    const prefix = names.kvSubject(bucket, 'open.')
+    const prefix = names.kvSubject(bucket, start)
     const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
   }

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
-import { type GateState, stateKey } from '../../projections/state.ts'
+import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import type { FactOf } from '../../streams/facts.ts'
 import { parseGateId } from '../../streams/ids.ts'
@@ -162,9 +162,8 @@ export class Gates {
   /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
   async cancel(id: string, reason?: string): Promise<void> {
     const at = parseGateId(id)
-    const created = await this.#read.created(at)
-    if (!created) throw notFound(id)
-    const { names, logOf, clock } = this.#deps
+    if (!(await this.#read.created(at))) throw notFound(id)
+    const { names, logOf } = this.#deps
     const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: reason.slice(0, 2000) }) } as const
     try {
       await logOf(at.p).append(resolveEntry(names, at.p, at, end))
@@ -174,8 +173,6 @@ export class Gates {
       if (ended?.data.outcome === 'cancelled') return
       throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
     }
-    const waitedMs = Math.max(0, clock.now() - created.timeMs)
-    emit('flowstone:gate.cancel', { gate: id, run: at.run, asset: at.asset, waitedMs })
   }
 
   /** Gives a waiting gate a deadline of `duration` from now. Throws ConflictError when it has ended, or is timing out, `not_found`. */
@@ -309,9 +306,10 @@ export class Gates {
 
   async #waitingAt({ key, p }: { key: string; p: number }): Promise<GateState | undefined> {
     const { connection, names } = this.#deps
-    const [, , run = '', asset = '', gate = ''] = key.split('.')
+    const at = parseWaiting(key)
+    if (!at) return undefined
     // The bucket's type of document follows from its key.
-    const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.gate(run, asset, gate))) as
+    const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.gate(at.run, at.asset, at.gate))) as
       | GateState
       | undefined
     // Keys of gates that have ended are listed for a while.
