@@ -20,7 +20,6 @@ import { resolveEntry } from './entries.ts'
 import { checkPayload } from './payload.ts'
 
 const KEPT_MAX = 10_000
-const PAYLOAD_MAX_BYTES = 64 * 1024
 
 const earlySignal = z.object({
   payload: storedValue,
@@ -62,11 +61,6 @@ export async function keepEarly(
       `${KEPT_MAX} signals wait for gates that do not exist yet; are their base tokens right?`,
     )
   const payload = encodeJson({ v: 1, ...signal })
-  if (payload.length > PAYLOAD_MAX_BYTES)
-    throw new SignalRejectedError(
-      'invalid_payload',
-      `a signal that is kept for its gate must take at most ${PAYLOAD_MAX_BYTES} bytes`,
-    )
   const ttl = `${Math.max(1, Math.ceil(keepMs / 1000))}s`
   const unit = randomBytes(9).toString('base64url')
   for (let seq = 0; ; ) {

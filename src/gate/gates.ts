@@ -14,7 +14,7 @@ import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
 import { dropEarly, keepEarly } from './early.ts'
 import { openGates, resolveEntry } from './entries.ts'
-import { checkPayload } from './payload.ts'
+import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
 import { hashOfToken } from './token.ts'
@@ -87,7 +87,7 @@ export class Gates {
           'no gate has this base token (keepFor would keep the signal for one)',
         )
       if (look > 1) return { status: 'accepted', gate: '', repeated }
-      checkPayload(undefined, payload ?? null)
+      checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
       const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
       repeated = await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)

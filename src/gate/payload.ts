@@ -5,19 +5,21 @@ import { messageOf, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/schemas.ts'
 
 const PAYLOAD_MAX_BYTES = 1024 * 1024
+/** Of a signal that is kept for a gate that is not there yet. */
+export const EARLY_MAX_BYTES = 64 * 1024
 
 /** Throws SignalRejectedError `invalid_payload`, which says what is wrong: the gate waits on. */
-export function checkPayload(schema: GateCreated['payload'], payload: unknown): void {
+export function checkPayload(schema: GateCreated['payload'], payload: unknown, maxBytes = PAYLOAD_MAX_BYTES): void {
   let bytes: number
   try {
     bytes = measure(payload, 'payload')
   } catch (cause) {
     throw new SignalRejectedError('invalid_payload', messageOf(cause), { cause })
   }
-  if (bytes > PAYLOAD_MAX_BYTES)
+  if (bytes > maxBytes)
     throw new SignalRejectedError(
       'invalid_payload',
-      `payload takes more than ${PAYLOAD_MAX_BYTES} bytes; send a reference to it`,
+      `payload takes more than ${maxBytes} bytes; send a reference to it`,
     )
   if (!schema) return
   const checked = z.fromJSONSchema(schema).safeParse(payload)

@@ -1,0 +1,91 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { z } from 'zod'
+import { asset, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+import { GATES, gateOf } from './kit.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+async function reason(signalling: Promise<unknown>): Promise<string> {
+  const error = await rejection(signalling)
+  if (!(error instanceof SignalRejectedError)) throw error
+  return error.reason
+}
+
+const named = asset('named', {
+  execute: (ctx) => ctx.signalGate({ token: ctx.partition ?? '', payload: z.object({ n: z.number() }), timeout: '1h' }),
+  onSignal: (_, payload: { n: number }) => payload.n,
+})
+const early = pipeline('early', [named])
+const signalled = async (flow: Flow, base: string, n: number, key?: string): Promise<unknown> =>
+  await flow.gates.signalByToken(base, { n }, { keepFor: '1m', ...(key === undefined ? {} : { idempotencyKey: key }) })
+
+describe('a signal by base token that comes before its gate', () => {
+  it('is refused, unless whoever signals asks that it is kept', async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES })
+    expect(await reason(stage.flow.gates.signalByToken('nobody', { n: 1 }))).toBe('not_found')
+    expect(await signalled(stage.flow, 'kept', 1)).toEqual({ status: 'accepted', gate: '', repeated: false })
+    const run = await stage.flow.materialize(named, { partition: 'kept' })
+    expect(await run.result()).toBe(1)
+    for (const keepFor of ['25h', 0] as const)
+      await expect(stage.flow.gates.signalByToken('kept too', 1, { keepFor })).rejects.toThrow(/keepFor must be/)
+    expect(await reason(stage.flow.gates.signalByToken('large', 'x'.repeat(70_000), { keepFor: '1m' }))).toBe(
+      'invalid_payload',
+    )
+  })
+
+  it('counts once: a second one is told so, the same one again is accepted again, and the next gate of that name waits', async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES })
+    const { flow } = stage
+    await signalled(flow, 'once', 1, 'first')
+    expect(await signalled(flow, 'once', 1, 'first')).toMatchObject({ repeated: true })
+    expect(await reason(signalled(flow, 'once', 2, 'second'))).toBe('already_signaled')
+    expect(await (await flow.materialize(named, { partition: 'once' })).result()).toBe(1)
+    expect(await flow.gates.signalByToken('once', { n: 1 }, { idempotencyKey: 'first' })).toMatchObject({
+      repeated: true,
+    })
+    const next = await flow.materialize(named, { partition: 'once', upstream: 'all', key: 'again' })
+    const gate = await gateOf(flow, next.id)
+    expect(gate.status).toBe('waiting')
+    await flow.gates.signalById(gate.id, { n: 3 })
+    expect(await next.result()).toBe(3)
+  })
+
+  it('that the gate does not take is dropped, and the gate waits on', async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES })
+    await stage.flow.gates.signalByToken('wrong', { n: 'no number' }, { keepFor: '1m' })
+    const run = await stage.flow.materialize(named, { partition: 'wrong' })
+    const gate = await gateOf(stage.flow, run.id)
+    expect(gate.status).toBe('waiting')
+    await stage.flow.gates.signalByToken('wrong', { n: 5 })
+    expect(await run.result()).toBe(5)
+  })
+
+  it('is never lost, however the two meet', { timeout: 30_000 }, async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 20 } })
+    const other = await stage.connect({ gates: GATES })
+    const results = await Promise.all(
+      Array.from({ length: 100 }, async (_, n) => {
+        const partition = `meets-${n}`
+        const starting = stage.flow.materialize(named, { partition })
+        // From before the request to after the gate is there, as chance has it.
+        const signalling =
+          n % 2 === 0 ? signalled(other, partition, n) : starting.then(() => signalled(other, partition, n))
+        await signalling
+        return await (await starting).result()
+      }),
+    )
+    expect(results).toEqual(Array.from({ length: 100 }, (_, n) => n))
+    // None is left for a later gate of the same name.
+    const left = await stage.flow.materialize(named, { partition: 'meets-0', key: 'later' })
+    const gate = await gateOf(stage.flow, left.id)
+    await until('it waits', async () => (await left.status())?.assets.named?.status === 'suspended')
+    expect((await stage.flow.gates.get(gate.id))?.status).toBe('waiting')
+  })
+})
