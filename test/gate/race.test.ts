@@ -54,7 +54,7 @@ describe('signals, a timeout and a cancel at the same moment', () => {
       open.map(async ({ id, deadline, index }) => {
         const token = await stage.flow.gates.token(id)
         // When several timers are due, the server takes up to a quarter of a second for some of them.
-        const atMs = (deadline?.getTime() ?? 0) + 18 * ((index ?? 0) % 15) - 4
+        const atMs = (deadline?.getTime() ?? 0) + 34 * ((index ?? 0) % 15) - 4
         await until('its deadline is near', () => Date.now() >= atMs - 3)
         const callers = flows.map((flow, n) => told(flow.gates.signal(token, `${id} by ${n}`)))
         const cancel = (index ?? 0) % 3 === 0 ? told(stage.flow.gates.cancel(id)) : undefined
