@@ -1,10 +1,10 @@
-/** What there is to type. Only what works is listed. */
+/** What there is to type. Only what works is listed. What only some commands need is loaded by them: most are over in half a second. */
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { type GlobalOptions, withFlow } from './context.ts'
-import { type DevCommand, runDev } from './dev.ts'
+import type { DevCommand } from './dev.ts'
 import { gateCommands } from './gates.ts'
-import { type HttpCommand, runHttp } from './http.ts'
+import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
@@ -35,7 +35,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--http-port <port>', 'default: 8080, or any free one')
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
     .option('--json', 'one line of JSON for each thing that happens')
-    .action((file: string, options: DevCommand) => runDev(file, options))
+    .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
 
   connected(root.command('run <asset>'))
     .description('make an asset, follow it, print its value')
@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
     .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
     .option('--max-body <bytes>', 'default 1048576')
-    .action((options: HttpCommand) => runHttp(options))
+    .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
 
   gateCommands(root)
   scatterCommands(root)

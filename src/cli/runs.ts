@@ -60,9 +60,9 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
 }
 
 function progress({ run, scatters }: RunUpdate): string {
-  const assets = Object.entries(run.assets).map(([name, { status }]) => {
+  const assets = Object.entries(run.assets).map(([name, { status, gate }]) => {
     const scatter = scatters.find(({ asset }) => asset === name)
-    return `${name} ${status}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
+    return `${name} ${status}${gate === undefined ? '' : ` at gate ${gate}`}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
   })
   return `  ${run.status}: ${assets.join(', ')}`
 }
@@ -108,8 +108,14 @@ function runLines(view: RunView): string[] {
     ...fields(rest),
     '',
     ...table(
-      ['asset', 'status', 'attempt', 'error'],
-      Object.entries(assets).map(([name, { status, attempt, error }]) => [name, status, attempt, error?.message]),
+      ['asset', 'status', 'attempt', 'gate', 'error'],
+      Object.entries(assets).map(([name, { status, attempt, gate, error }]) => [
+        name,
+        status,
+        attempt,
+        gate,
+        error?.message,
+      ]),
       'no assets yet',
     ),
   ]

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { SignalRejectedError } from '../../streams/errors.ts'
 import type { GateView } from '../gate/types.ts'
 import { type FormFields, parseJson } from './body.ts'
-import { checkNonce, NONCE_FIELD, newNonce } from './form.ts'
+import { checkNonce, NONCE_FIELD } from './form.ts'
 import { COMMENT_MAX, type Draft, endedPage, NAME_MAX, problemPage, waitingPage } from './page.ts'
 import { HttpProblem, problemOf } from './problem.ts'
 import type { Rim, Sender } from './rim.ts'
@@ -18,9 +18,9 @@ interface Answer {
 export async function answer({ gates }: Rim, { token, fields, sender }: Answer): Promise<Response> {
   const field = (name: string): string => fields.find(([known]) => known === name)?.[1] ?? ''
   const draft: Draft = { payload: field('payload'), comment: field('comment'), by: field('by') }
+  const nonce = field(NONCE_FIELD)
   let gate: GateView | undefined
   try {
-    const nonce = field(NONCE_FIELD)
     checkNonce(token, nonce, Date.now())
     gate = await gates.getByToken(token)
     if (!gate) throw new HttpProblem('not_found')
@@ -35,9 +35,8 @@ export async function answer({ gates }: Rim, { token, fields, sender }: Answer):
     if (error instanceof SignalRejectedError && ENDED.has(error.reason))
       return await ended(gates, token, { mine: false, status: problemOf(error).status })
     const problem = problemOf(error)
-    return gate?.status === 'waiting'
-      ? await waitingPage(gate, { nonce: newNonce(token, Date.now()), problem, draft })
-      : await problemPage(problem)
+    // The same nonce: should the answer have been stored after all, giving it once more finds it to be the same.
+    return gate?.status === 'waiting' ? await waitingPage(gate, { nonce, problem, draft }) : await problemPage(problem)
   }
 }
 

@@ -13,6 +13,7 @@ import { type Logger, quietLogger } from '../telemetry.ts'
 import { type AddressOptions, addressReader, limiterName } from './address.ts'
 import { answer } from './answer.ts'
 import { type BodyKind, bodyKind, type ParsedBody, parseBody, readBody } from './body.ts'
+import { bounded } from './bounded.ts'
 import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
 import { endedPage, problemPage, waitingPage } from './page.ts'
 import { accepted, HttpProblem, problemOf, problemResponse } from './problem.ts'
@@ -26,6 +27,8 @@ export interface GateHandlerOptions extends AddressOptions {
   readonly maxBodyBytes?: number
   /** How long a body may take to arrive; longer is 408. Default `'10s'`. */
   readonly bodyTimeout?: Duration
+  /** How long NATS may take to store a signal; longer is 503, and the sender may send it again. Default `'10s'`. */
+  readonly answerTimeout?: Duration
   /** Requests in a time, above which is 429: for each source address (default `[500, 'second']`), and for each token (default `[60, 'minute']`). false: no limit. */
   readonly rateLimit?: { readonly address?: Rate | false; readonly token?: Rate | false }
   /** Headers kept with a signal. Default: user-agent, content-type, x-request-id. Those that carry secrets are refused (InvalidError). */
@@ -72,7 +75,8 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
   const senders = checkSenders(verified)
   const budget = { bytes: 0, maxBytes: Math.max(BUDGET_BODIES * 1_048_576, 2 * maxBodyBytes) }
-  const rim: Rim = { gates: flow.gates, limits, budget, recorded, origin: baseUrl }
+  const answerMs = parseDuration('answerTimeout', options.answerTimeout ?? '10s')
+  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, budget, recorded, origin: baseUrl }
 
   const app = new Hono({ strict: true })
   const admit = (c: Context): string => {

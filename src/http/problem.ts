@@ -37,7 +37,11 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
   payload_too_large: [413, 'Body too large', 'The body is larger than is accepted here.'],
   unsupported_media_type: [415, 'Unsupported media type', 'Send JSON, a form, or text; see Accept-Post.'],
   rate_limited: [429, 'Too many requests', 'Try again later; see Retry-After.'],
-  unavailable: [503, 'Not available', 'The signal could not be stored now. It is safe to send it again.'],
+  unavailable: [
+    503,
+    'Not available',
+    'It is not known whether the signal was stored. Send it again, with the same Idempotency-Key.',
+  ],
   internal: [500, 'Internal error', 'Something went wrong here.'],
 }
 
