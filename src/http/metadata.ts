@@ -22,7 +22,7 @@ function render(value: unknown, depth: number, cells: { left: number }): Markup 
   const entries = Object.entries(value)
   const list = Array.isArray(value)
   if (entries.length === 0) return html`<span class="more">${list ? 'empty list' : 'empty'}</span>`
-  if (depth >= DEPTH_MAX) return scalar(clipped(JSON.stringify(value) ?? ''))
+  if (depth >= DEPTH_MAX) return scalar(clipped(JSON.stringify(value, plain) ?? ''))
   const shown = entries.slice(0, ENTRIES_MAX)
   const more = entries.length - shown.length
   const rest = more > 0 ? html`<p class="more">and ${more} more</p>` : ''
@@ -31,6 +31,11 @@ function render(value: unknown, depth: number, cells: { left: number }): Markup 
     ([name, item]) =>
       html`<tr><th scope="row"><bdi>${text(clipped(name))}</bdi></th><td>${render(item, depth + 1, cells)}</td></tr>`,
   )}</tbody></table>${rest}`
+}
+
+/** What JSON has no word for. */
+function plain(_name: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value
 }
 
 function scalar(value: unknown): Markup {

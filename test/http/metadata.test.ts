@@ -51,3 +51,8 @@ test('it stays short, however much there is', async () => {
   expect((await shown(wide)).length).toBeLessThan(5_000_000)
   expect(await shown(wide)).toContain('and 4900 more')
 })
+
+test('a number that JSON cannot say is shown all the same, however deep it stands', async () => {
+  const deep = { a: { b: { c: { d: { e: { f: { g: { h: 7n } } } } } } } }
+  expect(await shown(deep)).toContain('7')
+})

@@ -122,6 +122,8 @@ describe('rateLimit of a scatter', () => {
     for (let i = 0; i < 5; i++)
       expect(await (await stage.flow.materialize(quick, { key: `${i}` })).result()).toBe('done')
     expect(performance.now() - startedMs).toBeLessThan(5000)
+    // The state may lag what was heard of the quick ones.
+    await until('the state knows it', async () => (await waits.status())?.assets.slow !== undefined)
     const status = await stage.flow.scatter.status(`${waits.id}.slow`)
     expect(status.failed).toBe(0)
     await waits.cancel()
