@@ -52,6 +52,16 @@ export async function withEngine<T>(
   }
 }
 
+/** A namespace that nobody is at work in yet. */
+export async function withNamespace<T>(url: string, use: (namespace: string) => Promise<T>): Promise<T> {
+  const namespace = newNamespace()
+  try {
+    return await use(namespace)
+  } finally {
+    await dropNamespace(url, namespace)
+  }
+}
+
 /** The same streams as the engine's, and nobody at work on them. */
 export async function withRaw<T>(
   url: string,
