@@ -88,7 +88,7 @@ describe('npm run bench -- NAME --json', { timeout: 60_000 }, () => {
   it('names the benches there are when asked for another one', async () => {
     await expect(bench('scater')).rejects.toMatchObject({
       stdout: '',
-      stderr: expect.stringContaining('there are scatter, asset, lanes, mixed, million'),
+      stderr: expect.stringContaining('there are scatter, asset, lanes, mixed, million, limiter'),
     })
   })
 })
