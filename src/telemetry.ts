@@ -62,6 +62,25 @@ export interface TelemetryEvents {
   'flowstone:gate.cancel': GateEvent & { readonly waitedMs?: number; readonly reason?: string }
   /** A worker goes on from it. `delayMs`: since it ended. */
   'flowstone:gate.resume': GateEvent & { readonly how: 'signal' | 'timeout'; readonly delayMs: number }
+  /** The source of an item reader failed, and is asked again in `waitMs` from `position` on. */
+  'flowstone:items.retry': {
+    readonly reader: string
+    readonly position: string
+    /** How often in a row, this time included. */
+    readonly failures: number
+    readonly waitMs: number
+    readonly error: unknown
+  }
+  /** A scatter over an item reader goes on where an earlier attempt was. */
+  'flowstone:items.resume': {
+    readonly worker: string
+    readonly run: string
+    readonly asset: string
+    readonly reader: string
+    readonly position: string
+    /** Keys that are stored. */
+    readonly keys: number
+  }
   /** An engine took over a log partition, at this sequence. */
   'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
   /** An engine stopped working on a partition, and stands by or ends. */
@@ -175,6 +194,8 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:gate.timeout_retry',
   'flowstone:gate.cancel',
   'flowstone:gate.resume',
+  'flowstone:items.retry',
+  'flowstone:items.resume',
   'flowstone:engine.active',
   'flowstone:engine.standby',
   'flowstone:engine.checkpoint',

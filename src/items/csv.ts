@@ -16,6 +16,8 @@ export interface CsvOptions {
   readonly quote?: string | false
   /** Lines that begin with this are skipped. Default: none are. */
   readonly comment?: string
+  /** Longest row, in bytes. Default 1 MiB: a quote that is never closed must not swallow the file. */
+  readonly maxRowBytes?: number
   /** Whether white space around fields is dropped. Default false. */
   readonly trim?: boolean
   readonly retry?: ReaderRetry
@@ -29,6 +31,7 @@ const row = z.object({
   info: z.object({ bytes: z.int(), columns: z.array(z.object({ name: z.string() })) }),
 })
 const CHUNK_ROWS = 1000
+const MAX_ROW_BYTES = 1024 * 1024
 
 /**
  * The rows of a CSV text (UTF-8, with or without a byte order mark, any line ends), each as an object of texts by column. `.gz`, `.zst` and `.br` are unpacked.
@@ -42,7 +45,7 @@ export function readCsv(
 ): ItemReader<Readonly<Record<string, string>>> {
   const source = sourceOf(from)
   const name = `CSV rows of ${source.name}`
-  const { columns, delimiter, quote, comment, trim, retry } = options
+  const { columns, delimiter, quote, comment, trim, maxRowBytes = MAX_ROW_BYTES, retry } = options
   return itemReader<Readonly<Record<string, string>>, Cursor>({
     name,
     position: ({ at }) => `byte ${at}`,
@@ -60,6 +63,7 @@ export function readCsv(
         bom: begin === 0,
         info: true,
         skip_empty_lines: true,
+        max_record_size: maxRowBytes,
         ...(delimiter === undefined ? {} : { delimiter }),
         ...(quote === undefined ? {} : { quote }),
         ...(comment === undefined ? {} : { comment }),

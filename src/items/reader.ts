@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { measure } from '../../streams/codec.ts'
 import { CancelledError, FlowStoneError, InvalidError, messageOf, TerminalError } from '../../streams/errors.ts'
 import { type Duration, parseRange } from '../define/duration.ts'
+import { emit } from '../telemetry.ts'
 
 /** What a reader gives at a time: some items, and where to go on behind them. May be empty. */
 export interface Chunk<T, C = unknown> {
@@ -86,7 +87,9 @@ export class ItemReader<T> implements AsyncIterable<T> {
         failures += 1
         const { maxAttempts, minMs, maxMs } = this.#retry
         if (failures >= maxAttempts) throw this.#failed(error, at, failures)
-        await sleep(Math.min(maxMs, minMs * 3 ** (failures - 1)), undefined, { signal })
+        const waitMs = Math.min(maxMs, minMs * 3 ** (failures - 1))
+        emit('flowstone:items.retry', { reader: this.name, position: this.describe(at), failures, waitMs, error })
+        await sleep(waitMs, undefined, { signal })
       }
     }
   }

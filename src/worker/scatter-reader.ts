@@ -11,6 +11,7 @@ import type { ItemsCursor } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Chunk, ItemReader } from '../items/reader.ts'
 import { leaderGet } from '../log/nats.ts'
+import { emit } from '../telemetry.ts'
 import { Seen } from './seen.ts'
 import {
   ignoreConflict,
@@ -49,6 +50,9 @@ export async function storeReader(target: ScatterTarget, reader: ItemReader<unkn
         `the first ${offset} keys were given ${before}, and ${reader.name} cannot go on from there; materialize the asset anew`,
       )
     }
+    const { worker, run, asset } = target
+    const position = reader.describe(cursor?.at)
+    emit('flowstone:items.resume', { worker, run, asset, reader: reader.name, position, keys: offset })
   }
   const feed = new Feed(target, reader.name, place, seen)
   try {

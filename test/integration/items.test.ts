@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, FlowStoneError, type HistoryEntry, pipeline } from '../../src/index.ts'
 import {
@@ -102,8 +103,13 @@ describe('a scatter over an item reader', () => {
     await using stage = await openStage(server.url, pipeline('goes_on', [keys]))
     const run = await stage.flow.materialize(keys)
     expect(await run.result()).toEqual({ count: 100_000, sum: 0 })
+    const behind = slabsOf(await factsOf(stage.flow, run.id)).map(({ cursor }) => cursor?.at)
+    expect(reads).toHaveLength(3)
     // 20,000 keys are the most of a slab; what was read beyond the last one is read again.
-    expect(reads).toEqual([0, 20_000, 60_000])
+    for (const [i, from] of reads.slice(1).entries()) {
+      expect(behind).toContain(from)
+      expect(from).toBeGreaterThanOrEqual((i + 1) * 35_000 - 20_000)
+    }
   })
 
   it('goes on within a chunk whose cursor stands behind all of it, by passing over what is stored', async () => {
@@ -221,7 +227,7 @@ describe('a scatter over an item reader', () => {
     })
     await using stage = await openStage(server.url, pipeline('other', [keys]))
     expect((await rejection((await stage.flow.materialize(keys)).result())).message).toMatch(
-      /the first 20000 keys were given by orders of 0, and orders of 1 cannot go on from there/,
+      /the first \d+ keys were given by orders of 0, and orders of 1 cannot go on from there/,
     )
   })
 
@@ -238,10 +244,82 @@ describe('a scatter over an item reader', () => {
     })
     await using stage = await openStage(server.url, pipeline('generator', [keys]))
     expect((await rejection((await stage.flow.materialize(keys)).result())).message).toMatch(
-      /the first 20000 keys were given by a scatter function that is no item reader, and numbers cannot go on from there/,
+      /the first \d+ keys were given by a scatter function that is no item reader, and numbers cannot go on from there/,
     )
   })
 })
+
+it('keys of a reader are all stored, each once and in order, wherever it fails and however it is cut', async () => {
+  interface Plan {
+    readonly sizes: readonly number[]
+    readonly chunk: number
+    /** How many chunks each attempt gives before it fails. */
+    readonly breaks: readonly number[]
+    readonly hasCursorAt: boolean
+    readonly duplicates: 'error' | 'drop' | 'allow'
+    readonly perBatch: number
+  }
+  let plan: Plan
+  let attempt = 0
+  // A key is its number, and letters that make slabs end anywhere.
+  const keyOf = (i: number): string => `${i}:${'x'.repeat(plan.sizes[i] ?? 0)}`
+  const source = () => {
+    const { sizes, chunk, hasCursorAt } = plan
+    let left = plan.breaks[attempt++] ?? Number.POSITIVE_INFINITY
+    return itemReader<string, number>({
+      name: 'planned',
+      retry: { maxAttempts: 1 },
+      async *read(from = 0) {
+        for (let at = from; at < sizes.length; at += chunk) {
+          if (left-- <= 0) throw new Error('broken')
+          const items = Array.from({ length: Math.min(chunk, sizes.length - at) }, (_, i) => keyOf(at + i))
+          const cursor = at + items.length
+          yield hasCursorAt ? { items, cursor, cursorAt: (i) => at + i + 1 } : { items, cursor }
+        }
+        if (left <= 0) throw new Error('broken at the end')
+      },
+    })
+  }
+  const often = { maxAttempts: 9, backoff: '1ms' } as const
+  const whole = (duplicates: Plan['duplicates']) =>
+    asset(`whole_${duplicates}`, {
+      retry: often,
+      scatter: source,
+      scatterOptions: { duplicates },
+      execute: ({ scatterKey }) => scatterKey.slice(0, scatterKey.indexOf(':')),
+      gather: async (results) => (await collect(results)).map(({ value }) => Number(value)),
+    })
+  const inBatches = asset('in_batches', {
+    retry: often,
+    scatter: () => batch(source(), { maxItems: plan.perBatch }),
+    execute: ({ scatterKey: { items } }) => items.map((text) => Number(text.slice(0, text.indexOf(':')))),
+    gather: async (results) => (await collect(results)).flatMap(({ value }) => value),
+  })
+  const wholes = { error: whole('error'), drop: whole('drop'), allow: whole('allow') }
+  await using stage = await openStage(server.url, pipeline('planned', [...Object.values(wholes), inBatches]))
+  const size = fc.oneof({ arbitrary: fc.constant(10), weight: 3 }, fc.integer({ min: 20_000, max: 120_000 }))
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record<Plan>({
+        sizes: fc.array(size, { maxLength: 40, size: 'max' }),
+        chunk: fc.integer({ min: 1, max: 12 }),
+        breaks: fc.array(fc.integer({ min: 0, max: 8 }), { maxLength: 6 }),
+        hasCursorAt: fc.boolean(),
+        duplicates: fc.constantFrom('error', 'drop', 'allow'),
+        perBatch: fc.integer({ min: 0, max: 4 }),
+      }),
+      async (given) => {
+        plan = given
+        attempt = 0
+        const target = given.perBatch > 0 ? inBatches : wholes[given.duplicates]
+        const run = await stage.flow.materialize(target)
+        expect(await run.result()).toEqual(given.sizes.map((_, i) => i))
+        for (const { count, keys } of slabsOf(await factsOf(stage.flow, run.id))) expect(keys).toHaveLength(count)
+      },
+    ),
+    { numRuns: 30, endOnFailure: true },
+  )
+}, 60_000)
 
 describe('a scatter over batches', () => {
   it('tells item by item what became of it, and fails those of an instance that failed', async () => {

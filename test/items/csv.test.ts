@@ -89,4 +89,10 @@ describe('rows of CSV', () => {
     expect(error).toBeInstanceOf(InvalidError)
     expect(error.message).toMatch(/behind byte 8 is no CSV: Invalid Record Length/)
   })
+
+  it('are refused where one is too long, as behind a quote that is never closed', async () => {
+    const error = await rejection(readAll(readCsv(fileOf(`a\n1\n"${'x,\n'.repeat(1_000_000)}`))))
+    expect(error).toBeInstanceOf(InvalidError)
+    expect(error.message).toMatch(/behind byte 4 is no CSV: Max Record Size/)
+  })
 })

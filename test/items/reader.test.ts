@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import { asset, TerminalError } from '../../src/index.ts'
 import { type ItemReader, type ItemReaderOptions, itemReader } from '../../src/items/index.ts'
@@ -123,5 +124,28 @@ describe('an item reader', () => {
     expectTypeOf(one.value).toEqualTypeOf<{ key: { n: number }; value: string }[] | undefined>()
     expectTypeOf(numbers().filter((n) => n > 1)).toEqualTypeOf<ItemReader<number>>()
     expect(never.aborted).toBe(false)
+  })
+})
+
+describe('telemetry', () => {
+  it('tells of a source that is asked again, and from where', async () => {
+    const heard: unknown[] = []
+    const listen = (event: unknown): void => void heard.push(event)
+    subscribe('flowstone:items.retry', listen)
+    try {
+      let failures = 0
+      const error = new Error('broken')
+      const fail = (at: number) => {
+        if (at === 4 && failures++ < 2) throw error
+      }
+      await readAll(numbers(fail, { position: (at) => `number ${at}`, retry: { backoff: '1ms..2ms' } }))
+      const event = { reader: 'numbers', position: 'number 4', error }
+      expect(heard).toEqual([
+        { ...event, failures: 1, waitMs: 1 },
+        { ...event, failures: 2, waitMs: 2 },
+      ])
+    } finally {
+      unsubscribe('flowstone:items.retry', listen)
+    }
   })
 })

@@ -119,7 +119,12 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   'scatter.items': {
     name: 'scatter.items',
     ids: { run, asset, offset: '0' },
-    data: { count: 2, keys: ['k', { n: 1 }], hash: 'h' },
+    data: {
+      count: 2,
+      keys: ['k', { n: 1 }],
+      hash: 'h',
+      cursor: { reader: 'lines of x', at: { at: 3, version: 'v' }, skip: 1 },
+    },
   },
   'scatter.sized': { name: 'scatter.sized', ids: { run, asset }, data: { total: 0 } },
   'scatter.outcomes': {
@@ -304,6 +309,21 @@ describe('a body that does not fit', () => {
 
   it('without a version is of version 1', () => {
     expect(decodeFact(raw('scatter.0-r1.a.sized', encodeJson({ total: 3 }))).data).toEqual({ total: 3 })
+  })
+})
+
+describe('items that were written before readers had cursors', () => {
+  it('are read as they were', () => {
+    const { ids, data } = drafts['scatter.items']
+    const { cursor: _, ...old } = data
+    const raw = {
+      payload: encode({ v: 1, ...old }, 'msgpack'),
+      contentType: CONTENT_TYPE.msgpack,
+      p: 0,
+      seq: 1,
+      timeMs: 1,
+    }
+    expect(decodeFact({ ...raw, path: factPath('scatter.items', ids) }).data).toEqual(old)
   })
 })
 
