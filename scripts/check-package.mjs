@@ -86,6 +86,7 @@ try {
   const tarball = pack()
   const project = install(tarball)
   checkExports(project)
+  checkOptional(project)
   checkTypes(project)
   checkCommand(project)
   console.log(
@@ -121,6 +122,23 @@ function checkExports(project) {
     if (missing.length > 0) fail(`${specifier} does not export ${missing.join(', ')}`)
     if (surplus.length > 0)
       fail(`${specifier} exports ${surplus.join(', ')}, which scripts/check-package.mjs does not expect`)
+  }
+}
+
+/** Packages that only some readers need are not installed with ours; such a reader says what to install when it begins. */
+function checkOptional(project) {
+  const readers = {
+    'csv-parse': "readCsv('package.json')",
+    hyparquet: "readParquet('package.json')",
+    '@aws-sdk/client-s3': "readS3Objects({ bucket: 'b' })",
+    pg: "readPostgres({ query: 'SELECT 1 AS a', key: 'a' })",
+  }
+  for (const [name, reader] of Object.entries(readers)) {
+    const said = `await import('flowstone/items').then(({ readCsv, readParquet, readS3Objects, readPostgres }) =>
+      ${reader}[Symbol.asyncIterator]().next().then(() => console.log('read'), (error) => console.log(error.message)))`
+    const message = node(project, ['--input-type=module', '-e', said])
+    if (!message.includes(`which is not installed here: npm install ${name}`))
+      fail(`${reader} without ${name} says: ${message}`)
   }
 }
 

@@ -208,6 +208,15 @@ describe('a scatter over an item reader', () => {
     expect(reads[1]).toBeGreaterThanOrEqual(20_000)
   })
 
+  it('stores nothing behind a duplicate that is an error, for whoever took over there would never know of it', async () => {
+    const twice = numbers(50_000, 50_000).reader.map((n) => (n === 100 ? 7 : n))
+    const keys = asset('keys', { retry, scatter: () => twice, execute: () => 1 })
+    await using stage = await openStage(server.url, pipeline('behind_duplicate', [keys]))
+    const run = await stage.flow.materialize(keys)
+    expect((await rejection(run.result())).message).toMatch(/1 duplicate key\(s\): 7 \(again at 100\)/)
+    expect(slabsOf(await factsOf(stage.flow, run.id))).toEqual([])
+  })
+
   it('is not gone on with by what reads something else', async () => {
     let attempt = 0
     const begin = (name: string) =>
