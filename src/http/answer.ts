@@ -30,10 +30,10 @@ export async function answer({ gates }: Rim, { token, fields, sender }: Answer):
       .update(`${nonce}\0${field('decision')}\0${JSON.stringify(draft)}`)
       .digest('base64url')}`
     await gates.signal(token, payload, { ...sender, idempotencyKey })
-    return await ended(gates, token, { mine: true, status: 200 })
+    return await ended(gates, token, 'mine')
   } catch (error) {
     if (error instanceof SignalRejectedError && ENDED.has(error.reason))
-      return await ended(gates, token, { mine: false, status: problemOf(error).status })
+      return await ended(gates, token, 'late', problemOf(error).status)
     const problem = problemOf(error)
     // The same nonce: should the answer have been stored after all, giving it once more finds it to be the same.
     return gate?.status === 'waiting' ? await waitingPage(gate, { nonce, problem, draft }) : await problemPage(problem)
@@ -43,14 +43,10 @@ export async function answer({ gates }: Rim, { token, fields, sender }: Answer):
 const ENDED: ReadonlySet<string> = new Set(['already_signaled', 'expired', 'cancelled'])
 
 /** Read again: what stands there is what counts. */
-async function ended(
-  gates: Rim['gates'],
-  token: string,
-  how: { readonly mine: boolean; readonly status: number },
-): Promise<Response> {
+async function ended(gates: Rim['gates'], token: string, seen: 'mine' | 'late', status = 200): Promise<Response> {
   const gate = await gates.getByToken(token)
   if (!gate) return await problemPage(new HttpProblem('not_found'))
-  return await endedPage(gate, how)
+  return await endedPage(gate, seen, status)
 }
 
 function payloadOf(gate: GateView, decision: string, draft: Draft): unknown {

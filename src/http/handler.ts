@@ -99,7 +99,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
       const token = tokenOf(c)
       const gate = await rim.gates.getByToken(token)
       if (!gate) throw new HttpProblem('not_found')
-      if (gate.status !== 'waiting') return await endedPage(gate, { mine: false, status: 200 })
+      if (gate.status !== 'waiting') return await endedPage(gate, 'looked')
       return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
     })
 

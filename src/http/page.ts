@@ -39,11 +39,11 @@ ${metadataSheet(gate)}
   )
 }
 
-/** A gate that has its end: what was recorded. `mine`: by whoever looks at this answer; else somebody was first. */
-export function endedPage(gate: GateView, how: { readonly mine: boolean; readonly status: number }): Promise<Response> {
-  const { heading, words, look } = ending(gate, how.mine)
+/** A gate that has its end: what was recorded. `seen`: to whoever answered, who came too late with an answer, or only looks. */
+export function endedPage(gate: GateView, seen: 'mine' | 'late' | 'looked', status = 200): Promise<Response> {
+  const { heading, words, look } = ending(gate, seen)
   return page(
-    how.status,
+    status,
     heading,
     html`<section class="sheet done ${look}" role="status"><h1>${heading}</h1><p>${words}</p>${answerFacts(gate)}</section>
 <section class="sheet"><h2>What was asked</h2><p><bdi class="text">${text(headline(gate))}</bdi></p>${facts(gate)}</section>
@@ -139,7 +139,10 @@ function withoutMessage(metadata: unknown): unknown {
   return names.length === 1 && names[0] === 'context' ? rest.context : rest
 }
 
-function ending(gate: GateView, mine: boolean): { heading: string; words: Markup | string; look: string } {
+function ending(
+  gate: GateView,
+  seen: 'mine' | 'late' | 'looked',
+): { heading: string; words: Markup | string; look: string } {
   const at = gate.endedAt ? html` at ${time(gate.endedAt)}` : ''
   if (gate.status === 'timed_out')
     return { heading: 'Too late', words: html`Nobody answered in time; it ended${at}.`, look: 'no-done' }
@@ -152,14 +155,18 @@ function ending(gate: GateView, mine: boolean): { heading: string; words: Markup
   const decision = gate.kind === 'approval' ? entry(gate.signal?.payload, 'approved') : undefined
   const verdict = decision === true ? 'Approved' : decision === false ? 'Rejected' : 'Received'
   const look = decision === true ? 'yes-done' : decision === false ? 'no-done' : ''
-  if (mine)
+  if (seen === 'mine')
     return {
       heading: `${verdict}: recorded`,
       words: html`Your answer was recorded${at}. This page can be closed.`,
       look,
     }
   const heading = decision === undefined ? 'Already answered' : `Already ${decision === true ? 'approved' : 'rejected'}`
-  return { heading, words: html`Somebody was first${at}. One answer counts, and it stands.`, look }
+  return {
+    heading,
+    words: html`${seen === 'late' ? 'Somebody was first' : 'It was answered'}${at}. One answer counts, and it stands.`,
+    look,
+  }
 }
 
 function answerFacts(gate: GateView): Markup | '' {

@@ -2,8 +2,9 @@ import { createServer } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { gateHandler } from '../../src/http/index.ts'
+import { type GatesOverHttp, gateHandler } from '../../src/http/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
+import { listeningLogger } from '../kit/stage.ts'
 import { type GateStage, openGateStage, post, request } from './kit.ts'
 
 let server: TestServer
@@ -47,6 +48,22 @@ test('it mounts in a hono app beside other routes, also below a path', async () 
   } finally {
     web.close()
   }
+})
+
+test('what fails within is logged, without the token, and not told outside', async () => {
+  const { path, token } = await gates.open()
+  const logger = listeningLogger()
+  const failing: GatesOverHttp = {
+    verify: (given) => gates.flow.gates.verify(given),
+    getByToken: (given) => gates.flow.gates.getByToken(given),
+    signal: (given) => Promise.reject(new Error(`a bug at ${given}`)),
+    signalByToken: () => Promise.reject(new Error('not asked')),
+  }
+  const answer = await gateHandler({ gates: failing }, { logger })(new Request(`http://h${path}`, { method: 'POST' }))
+  expect(answer.status).toBe(500)
+  expect(await answer.text()).not.toMatch(/bug|v1\./)
+  expect(logger.lines.join('\n')).toMatch(/a request failed \(internal\): a bug at v1\.…$/)
+  expect(logger.lines.join('\n')).not.toContain(token)
 })
 
 test('options that cannot be are refused when the handler is made', () => {

@@ -275,3 +275,34 @@ test('the server says that it lives, and nothing of it hangs when it is closed',
   await other.close()
   await expect(request(`${other.url}/healthz`)).rejects.toThrow()
 })
+
+test('no changed token opens a gate: every character changed, cut off, made longer, by another key, of another gate', async () => {
+  const [gate, other] = [await gates.open(), await gates.open()]
+  const open = await gates.serve({ rateLimit: { address: false, token: false } })
+  const { token } = gate
+  const [version = '', key = '', id = '', signature = ''] = token.split('.')
+  const [, , otherId = '', otherSignature = ''] = other.token.split('.')
+  const changed = [
+    ...Array.from(token, (was, i) => `${token.slice(0, i)}${was === 'A' ? 'B' : 'A'}${token.slice(i + 1)}`),
+    // The last character of base64url has bits that mean nothing: none of its neighbours may stand for it.
+    ...Array.from(
+      'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_',
+      (c) => token.slice(0, -1) + c,
+    ).filter((t) => t !== token),
+    ...Array.from(token, (_, i) => token.slice(0, i)).filter((t) => t !== ''),
+    ...['A', '=', '.', '.x', '%20', '%00', '/'].map((end) => token + end),
+    `${version}.${key}.${otherId}.${signature}`,
+    `${version}.${key}.${id}.${otherSignature}`,
+    `${version}.other.${id}.${signature}`,
+    `v2.${key}.${id}.${signature}`,
+    new TokenKeys([{ id: key, secret: 'another secret of at least 32 bytes' }]).sign(gate.id),
+  ]
+  const wrong: string[] = []
+  for (const t of changed) {
+    const { status } = await post(`${open.url}/hooks/flowstone/signal/${t}`, {})
+    if (![400, 401, 404].includes(status)) wrong.push(`${status} ${t}`)
+  }
+  expect(wrong).toEqual([])
+  expect((await gates.flow.gates.get(gate.id))?.status).toBe('waiting')
+  expect((await gates.flow.gates.get(other.id))?.status).toBe('waiting')
+})
