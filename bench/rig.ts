@@ -9,6 +9,12 @@ import { startServer } from '../src/server/index.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
 import type { Fsync } from './figures.ts'
 
+/**
+ * How processes are started whose memory is measured, as docs/architecture.md advises where memory is short. Node else lets its young generation grow by a hundred
+ * megabytes while much is allocated, which says nothing of what is held.
+ */
+export const SMALL_YOUNG_GENERATION = ['--max-semi-space-size=4'] as const
+
 export interface Rig extends AsyncDisposable {
   readonly url: string
   readonly serverVersion: string

@@ -2,13 +2,18 @@
  * Bytes on the wire. Facts that outsiders read are JSON; bulk facts and tasks are MessagePack (plain maps, no msgpackr records, so any language
  * reads them). The `Content-Type` header says which; a reader takes both.
  */
-import { Packr } from 'msgpackr'
+import { Packr, RESET_BUFFER_MODE } from 'msgpackr'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 
 export type Format = 'json' | 'msgpack'
 export const CONTENT_TYPE = { json: 'application/json', msgpack: 'application/msgpack' } as const
 
-const packr = new Packr({ useRecords: false, encodeUndefinedAsNil: false, copyBuffers: true })
+const OPTIONS = { useRecords: false, encodeUndefinedAsNil: false } as const
+let packr = new Packr({ ...OPTIONS, copyBuffers: true })
+/** Bytes in what this gives are views of the message, and good for as long as that is. */
+const viewing = new Packr({ ...OPTIONS, copyBuffers: false })
+/** A buffer that a very large value has made larger than this is not kept. */
+const BUFFER_MAX = 16 * 1024 * 1024
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 const utf8Encoder = new TextEncoder()
 
@@ -23,17 +28,22 @@ export function encodeJson(value: unknown): Uint8Array {
 /** MessagePack. Throws InvalidError for what no other process could read: functions, symbols, cycles, class instances that hide their state. */
 export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   try {
-    // A copy: msgpackr hands out views of a pool that it writes on.
-    return new Uint8Array(packr.pack(value))
+    // A copy: msgpackr gives a view of its buffer, which the next value is written over. (Left to itself it makes a new buffer, of four times the largest value so far,
+    // whenever one is full, and memory that is let go in such pieces does not go back to the system.)
+    const view = packr.pack(value, RESET_BUFFER_MODE)
+    const bytes = new Uint8Array(view)
+    if (view.buffer.byteLength > BUFFER_MAX) packr = new Packr({ ...OPTIONS, copyBuffers: true })
+    return bytes
   } catch (cause) {
     const why = cause instanceof RangeError ? 'it refers to itself, or is nested too deeply' : messageOf(cause)
     throw new InvalidError(`value cannot be encoded: ${why}`, { cause })
   }
 }
 
-export function decode(bytes: Uint8Array, contentType: string | undefined): unknown {
+/** `views`: byte fields are not copied, as suits what is only carried on. */
+export function decode(bytes: Uint8Array, contentType: string | undefined, views = false): unknown {
   try {
-    if (contentType?.startsWith(CONTENT_TYPE.msgpack)) return packr.unpack(plainBytes(bytes))
+    if (contentType?.startsWith(CONTENT_TYPE.msgpack)) return (views ? viewing : packr).unpack(plainBytes(bytes))
     return JSON.parse(utf8.decode(bytes))
   } catch (cause) {
     throw new FlowStoneError('undecodable', `payload is not ${contentType ?? 'JSON'}: ${messageOf(cause)}`, { cause })

@@ -5,7 +5,8 @@
 import { z } from 'zod'
 
 const count = z.int().min(0)
-const token = z.string().min(1).max(256)
+const TOKEN_MAX = 256
+const token = z.string().min(1).max(TOKEN_MAX)
 
 export const errorInfo = z.object({
   code: z.string(),
@@ -180,14 +181,16 @@ const opaqueList = z.union([z.instanceof(Uint8Array), z.array(z.unknown())])
 export type OpaqueList = z.infer<typeof opaqueList>
 
 /** Whole numbers from 0. A plain loop: there is one for each instance. */
-const counts = z.custom<number[]>(
-  (value) => Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0),
-  'must be whole numbers from 0',
-)
-const durations = z.custom<number[]>(
-  (value) => Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0),
-  'must be numbers from 0',
-)
+const counts = z.custom<number[]>(isCounts, 'must be whole numbers from 0')
+const durations = z.custom<number[]>(isDurations, 'must be numbers from 0')
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0)
+}
+
+function isDurations(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0)
+}
 
 /**
  * Where an item reader goes on behind a slab: at its own position `at` (left out: its beginning), after `skip` items from there. `reader` is its name: one
@@ -229,6 +232,21 @@ export const scatterOutcomes = z.object({
   heldMs: z.number().min(0).optional(),
 })
 export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
+
+const QUICK_FIELDS: ReadonlySet<string> = new Set(['v', 'lease', 'ordinal', 'worker', 'at', 'ms', 'values', 'heldMs'])
+
+/** Outcomes of which all went well and are here: nearly all of them, and most of all that an engine reads. The same checks as the schema's. */
+export function quickOutcomes(body: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> | undefined {
+  const { lease, ordinal, worker, at, ms, values, heldMs } = body
+  for (const field of Object.keys(body)) if (!QUICK_FIELDS.has(field)) return undefined
+  if (typeof lease !== 'string' || lease === '' || lease.length > TOKEN_MAX) return undefined
+  if (typeof worker !== 'string' || worker === '' || worker.length > TOKEN_MAX) return undefined
+  if (typeof ordinal !== 'number' || !Number.isSafeInteger(ordinal) || ordinal < 1) return undefined
+  if (!isCounts(at) || !isDurations(ms) || !(values instanceof Uint8Array)) return undefined
+  if (heldMs === undefined) return { lease, ordinal, worker, at, ms, values }
+  if (typeof heldMs !== 'number' || !(heldMs >= 0) || heldMs === Number.POSITIVE_INFINITY) return undefined
+  return { lease, ordinal, worker, at, ms, values, heldMs }
+}
 
 export const scatterCancelRequested = z.object({ reason: z.string().optional() })
 

@@ -9,14 +9,17 @@ import { headerMap, type StoredMessage, streamBounds } from './nats.ts'
 const LOOK_MS = 5000
 /** A server that has just started answers in milliseconds, or not at all: it then is asked again. */
 const ANSWER_MS = 2000
-/** Messages held here before the reader stops pulling. */
+/** Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server may have sent beyond that. */
 const HELD_MAX = 4000
+const HELD_BYTES = 2 * 1024 * 1024
+const AHEAD_BYTES = 2 * 1024 * 1024
 
 export class Reader {
   readonly #connection: Connection
   readonly #stream: string
   #next: number
   #held: StoredMessage[] = []
+  #heldBytes = 0
   #wake: (() => void) | undefined
   #messages: ConsumerMessages | undefined
   #stopped = false
@@ -48,7 +51,8 @@ export class Reader {
     }
     const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
     this.#held = this.#held.length <= max ? [] : this.#held.slice(max)
-    if (this.#held.length < HELD_MAX / 2) this.#resume?.()
+    for (const { payload } of taken) this.#heldBytes -= payload.length
+    if (this.#held.length < HELD_MAX / 2 && this.#heldBytes < HELD_BYTES / 2) this.#resume?.()
     return taken
   }
 
@@ -80,8 +84,9 @@ export class Reader {
           if (message.seq < this.#next) continue
           this.#next = message.seq + 1
           this.#held.push(toStored(message))
+          this.#heldBytes += message.data.length
           this.#wake?.()
-          if (this.#held.length >= HELD_MAX) {
+          if (this.#held.length >= HELD_MAX || this.#heldBytes >= HELD_BYTES) {
             await new Promise<void>((resolve) => {
               this.#resume = resolve
             })
@@ -100,7 +105,9 @@ export class Reader {
       opt_start_seq: this.#next,
       ...(this.#filter === undefined ? {} : { filter_subjects: this.#filter }),
     })
-    return await consumer.consume({ max_messages: 2000, idle_heartbeat: 2000 })
+    // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger than the bound would never come.
+    const max_bytes = Math.max(AHEAD_BYTES, 2 * this.#connection.maxPayload)
+    return await consumer.consume({ max_bytes, idle_heartbeat: 2000 })
   }
 
   async #look(): Promise<void> {

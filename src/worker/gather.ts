@@ -17,9 +17,10 @@ import type { Io } from '../io/manager.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, leaderGet } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
+import { flat } from './flat.ts'
+import { OutcomeCache } from './outcome-cache.ts'
 import { factIfAny, factOf, type Values } from './values.ts'
 
-const CACHE_BYTES = 16 * 1024 * 1024
 const BATCH_RESULTS = 128
 
 export interface GatherSource {
@@ -125,7 +126,7 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
         'missing_result',
         `scatter ${run}.${asset}: the result of instance ${i} is not on the log`,
       )
-    const outcomes = cache.peek(seq) ?? (await cache.get(seq))
+    const outcomes = cache.take(seq) ?? (await cache.get(seq))
     const k = index.positions[i] ?? 0
     const ref = outcomes.refs?.find(([position]) => position === k)
     if (!ref) {
@@ -138,62 +139,6 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
     yield [{ key, index: i, status: 'ok', value: await source.io.load(ref[1]) }]
   }
   yield batch
-}
-
-/** One by one what comes in lists: what is there already costs its reader one turn, and not the several of a generator. */
-function flat<T>(batches: AsyncGenerator<T[]>): AsyncGenerator<T> {
-  let batch: readonly T[] = []
-  let at = 0
-  const more = async (): Promise<IteratorResult<T, undefined>> => {
-    for (;;) {
-      const next = await batches.next()
-      if (next.done) return { done: true, value: undefined }
-      batch = next.value
-      at = 0
-      const first = batch[at++]
-      if (first !== undefined) return { done: false, value: first }
-    }
-  }
-  // Whoever asks for several at once gets them one after the other.
-  let asking: Promise<unknown> | undefined
-  return {
-    next: () => {
-      const value = asking ? undefined : batch[at]
-      if (value !== undefined) {
-        at += 1
-        return Promise.resolve({ done: false, value })
-      }
-      const asked = (asking ?? Promise.resolve()).then(() => {
-        const there = batch[at]
-        if (there === undefined) return more()
-        at += 1
-        return { done: false as const, value: there }
-      })
-      const settled = asked
-        .catch(() => undefined)
-        .finally(() => {
-          if (asking === settled) asking = undefined
-        })
-      asking = settled
-      return asked
-    },
-    return: async (value) => {
-      batch = []
-      await batches.return(undefined)
-      return { done: true, value: await value }
-    },
-    throw: async (error) => {
-      batch = []
-      await batches.throw(error)
-      return { done: true, value: undefined }
-    },
-    [Symbol.asyncIterator]() {
-      return this
-    },
-    async [Symbol.asyncDispose]() {
-      await this.return(undefined)
-    },
-  }
 }
 
 interface ResultIndex {
@@ -213,7 +158,7 @@ async function errorOf(
 ): Promise<{ code: string; message: string }> {
   const at = index.errors.get(i)
   if (!at) return { code: 'worker_lost', message: `the worker died each time it ran instance ${i}` }
-  const outcomes = cache.peek(at[0]) ?? (await cache.get(at[0]))
+  const outcomes = cache.take(at[0]) ?? (await cache.get(at[0]))
   const found = outcomes.errors?.find(([position]) => position === at[1])
   const { code, message } = found?.[1].error ?? {
     code: 'unknown',
@@ -281,9 +226,9 @@ async function buildIndex(
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
-  const last = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))
-  const startedAt = await connection.read((nc) =>
-    leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.started', { run, asset })) }),
+  const started = names.fact(p, factPath('scatter.started', { run, asset }))
+  const [last, startedAt] = await Promise.all(
+    [subject, started].map((last_by_subj) => connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))),
   )
   if (!last) return index
   const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
@@ -297,7 +242,7 @@ async function buildIndex(
         if (seq > closedSeq) break
         const fact = factIfAny(names, p, message)
         if (fact?.name !== 'scatter.outcomes') continue
-        cache.put(seq, fact.data, message.payload.length)
+        cache.offer(seq, fact.data, message.payload.length)
         const failed = new Set(fact.data.errors?.map(([k]) => k))
         const suspended = new Set(fact.data.suspended?.map(([k]) => k))
         for (const [k, i] of fact.data.at.entries()) {
@@ -328,39 +273,4 @@ function valuesOf(outcomes: ScatterOutcomes): readonly unknown[] {
     decoded.set(outcomes, values)
   }
   return values
-}
-
-/** Outcome facts by sequence, oldest use dropped first, within a bound in bytes. */
-class OutcomeCache {
-  readonly #source: GatherSource
-  readonly #entries = new Map<number, { outcomes: ScatterOutcomes; bytes: number }>()
-  #bytes = 0
-
-  constructor(source: GatherSource) {
-    this.#source = source
-  }
-
-  peek(seq: number): ScatterOutcomes | undefined {
-    return this.#entries.get(seq)?.outcomes
-  }
-
-  put(seq: number, outcomes: ScatterOutcomes, bytes: number): void {
-    this.#entries.set(seq, { outcomes, bytes })
-    this.#bytes += bytes
-    for (const [oldest, entry] of this.#entries) {
-      if (this.#bytes <= CACHE_BYTES || oldest === seq) break
-      this.#entries.delete(oldest)
-      this.#bytes -= entry.bytes
-    }
-  }
-
-  async get(seq: number): Promise<ScatterOutcomes> {
-    const { connection, names, p } = this.#source
-    const message = await connection.read((nc) => directGet(nc, names.log(p), { seq }))
-    const fact = message && factOf(names, p, message)
-    if (fact?.name !== 'scatter.outcomes')
-      throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(p)} holds no outcomes`)
-    this.put(seq, fact.data, message?.payload.length ?? 0)
-    return fact.data
-  }
 }
