@@ -2,9 +2,10 @@
  * Workers tell who asks what of a scatter they run at this moment. The log knows which instances are in leases; whether a lease lies on the queue or in somebody's hands,
  * and which of its instances run, only the workers know. An answer is a hint: nothing is decided by it.
  */
-import { createInbox, type Subscription } from '@nats-io/nats-core'
+import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
+import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Held } from './held.ts'
 import type { WorkerShared } from './shared.ts'
@@ -77,7 +78,7 @@ export async function callRoll(
   const { promise, resolve } = Promise.withResolvers<void>()
   let timer = setTimeout(resolve, FIRST_MS)
   const { nc } = connection
-  const inbox = createInbox()
+  const inbox = inboxOf(nc)
   const subscription = nc.subscribe(inbox, {
     callback: (error, message) => {
       // No responders: an empty message, at once.

@@ -19,7 +19,6 @@ import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import type { Entry } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
 import { reportLost, runAttempt } from './attempt.ts'
@@ -28,6 +27,7 @@ import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
 import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
 import { type Delivery, Puller } from './puller.ts'
+import { leave, putBack } from './put-back.ts'
 import { reportLostResume, runReminder, runResume } from './resume.ts'
 import { answerRollCalls } from './roll-call.ts'
 import type { WorkerShared } from './shared.ts'
@@ -325,9 +325,15 @@ export class Worker {
       return
     }
     const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
+    // What came again is not run anyhow; put back as a new message, it would be taken for one that nobody has begun.
+    const again = delivery.count > 1
+    if (this.#draining && again) {
+      held.nak(0)
+      return
+    }
     // What was asked for before something wanted the process for itself goes back, unless it must be alone too: that waits its turn.
-    if (this.#draining || (this.#alone.isWanted && !task.alone)) {
-      const putting = this.#putBack(delivery, 0).finally(() => this.#puttingBack.delete(putting))
+    if (this.#draining || (this.#alone.isWanted && !task.alone && !again)) {
+      const putting = putBack(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
       return
     }
@@ -372,14 +378,19 @@ export class Worker {
       await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
       return
     }
-    if (task.alone) await this.#alone.run(held.abort.signal, () => this.#runAlone(held, task, asset))
+    if (task.alone) await this.#alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
     else await this.#runCode(held, task, asset)
   }
 
-  async #runAlone(held: Held, task: Task, asset: AnyAsset): Promise<void> {
+  /** Says first that what runs alone begins now. */
+  async #whenBegun(held: Held, task: Task, code: () => Promise<void>): Promise<void> {
+    if (!task.alone) {
+      await code()
+      return
+    }
     switch (await sayBegun(this.#shared, held, task)) {
       case 'begun':
-        await this.#runCode(held, task, asset)
+        await code()
         return
       case 'lost':
         await this.#reportLost(held, task)
@@ -397,57 +408,33 @@ export class Worker {
 
   async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
     if (task.kind === 'lease') {
-      await runLease(this.#shared, held, task, asset)
+      await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
       return
     }
     const { slots } = this.#shared
     if (!slots.tryTake()) await slots.turn().granted
     const { limits } = asset.definition
     if (limits && task.kind === 'execute') {
-      await runLimitedAttempt(this.#shared, held, limits, () => runAttempt(this.#shared, held, task, asset))
+      const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)
+      await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
       return
     }
     try {
-      if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
-      else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
-      else await runAttempt(this.#shared, held, task, asset)
+      await this.#whenBegun(held, task, async () => {
+        if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
+        else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
+        else await runAttempt(this.#shared, held, task, asset)
+      })
     } finally {
       slots.give()
-    }
-  }
-
-  /**
-   * Puts a task that was not begun back on its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a
-   * crash, and would cost an attempt.
-   */
-  async #putBack(delivery: Delivery, delayMs: number): Promise<void> {
-    const { connection, names } = this.#shared
-    const { p, subject, payload, headers, reply } = delivery
-    const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
-    const contentType = headers.get('Content-Type')
-    const entry: Entry = {
-      subject: names.taskSchedule(p, `${id}~back`),
-      payload,
-      ...(contentType === undefined ? {} : { contentType }),
-      headers: {
-        'Fs-Task': id,
-        'Nats-Schedule': `@at ${new Date(this.#shared.clock.now() + delayMs).toISOString()}`,
-        'Nats-Schedule-Target': subject,
-      },
-    }
-    try {
-      await this.#shared.workOf(p).append(entry)
-      if (!connection.isClosed) connection.nc.publish(reply, '+ACK')
-    } catch (error) {
-      // It stays with this consumer, and is delivered again when ackWait is over.
-      this.#logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
     }
   }
 
   #refuse(delivery: Delivery, error: unknown): void {
     // Not ours, or of a newer FlowStone: left for a worker that can read it.
     this.#logger.warn(`a task is put back: ${messageOf(error)}`, { seq: delivery.streamSeq })
-    void this.#putBack(delivery, 5000)
+    if (delivery.count > 1) leave(this.#shared, delivery, 5000)
+    else void putBack(this.#shared, delivery, 5000)
   }
 
   async #giveBack(held: Held, error: unknown): Promise<void> {
@@ -455,15 +442,20 @@ export class Worker {
     emit('flowstone:task.handed_back', { worker: this.id, task: held.task.id, reason })
     if (error instanceof NotOurs) return
     if (error instanceof NotBegun) {
-      await this.#putBack(held.delivery, 0)
+      await putBack(this.#shared, held.delivery, 0)
       return
     }
     if (error instanceof ComeAgain) {
-      await this.#putBack(held.delivery, error.delayMs)
+      await putBack(this.#shared, held.delivery, error.delayMs)
+      return
+    }
+    // As a new message it would be taken for one that nobody has begun.
+    if (error instanceof OtherVersion && held.count > 1) {
+      held.nak(OTHER_VERSION_PAUSE_MS)
       return
     }
     if (error instanceof OtherVersion) {
-      await this.#putBack(held.delivery, OTHER_VERSION_PAUSE_MS)
+      await putBack(this.#shared, held.delivery, OTHER_VERSION_PAUSE_MS)
       return
     }
     // The outcome could not be stored. The delivery that follows finds out what is missing.

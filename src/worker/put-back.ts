@@ -1,0 +1,38 @@
+/** Puts tasks back that this worker did not begin. */
+import { messageOf } from '../../streams/errors.ts'
+import type { Entry } from '../log/nats.ts'
+import type { Delivery } from './puller.ts'
+import type { WorkerShared } from './shared.ts'
+
+/**
+ * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a crash, and would cost an attempt. So what came again
+ * must not be put back: it may have been begun.
+ */
+export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
+  const { connection, names, clock, logger } = shared
+  const { p, subject, payload, headers, reply } = delivery
+  const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
+  const contentType = headers.get('Content-Type')
+  const entry: Entry = {
+    subject: names.taskSchedule(p, `${id}~back`),
+    payload,
+    ...(contentType === undefined ? {} : { contentType }),
+    headers: {
+      'Fs-Task': id,
+      'Nats-Schedule': `@at ${new Date(clock.now() + delayMs).toISOString()}`,
+      'Nats-Schedule-Target': subject,
+    },
+  }
+  try {
+    await shared.workOf(p).append(entry)
+    if (!connection.isClosed) connection.nc.publish(reply, '+ACK')
+  } catch (error) {
+    // It stays with this consumer, and is delivered again when ackWait is over.
+    logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
+  }
+}
+
+/** Leaves what came again to a later delivery. */
+export function leave({ connection }: WorkerShared, { reply }: Delivery, delayMs: number): void {
+  if (!connection.isClosed) connection.nc.publish(reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+}
