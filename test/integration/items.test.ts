@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { asset, FlowStoneError, type HistoryEntry, pipeline } from '../../src/index.ts'
+import { asset, FlowStoneError, type HistoryEntry, pipeline, TerminalError } from '../../src/index.ts'
 import {
   batch,
   type ItemReaderOptions,
@@ -15,6 +16,7 @@ import { collect } from '../kit/collect.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 let server: TestServer
 const scratch = scratchFolder()
@@ -176,6 +178,44 @@ describe('a scatter over an item reader', () => {
       { key: 1, value: 1 },
       { key: 2, value: 2 },
     ])
+  })
+
+  it.each<[string, boolean]>([
+    ['has failed', true],
+    ['is cancelled', false],
+  ])('stops an endless source when it %s', async (_, fails) => {
+    const told = Promise.withResolvers<unknown>()
+    const begun = Promise.withResolvers<void>()
+    const endless = itemReader<number, number>({
+      name: 'endless',
+      async *read(cursor = 0, signal) {
+        signal.addEventListener('abort', () => told.resolve(signal.reason), { once: true })
+        for (let at = cursor; ; at += 10) {
+          yield { items: Array.from({ length: 10 }, (_, i) => at + i), cursor: at + 10 }
+          await begun.promise
+          await setImmediate()
+        }
+      },
+    })
+    const keys = asset('keys', {
+      scatter: () => endless,
+      execute: ({ scatterKey }) => {
+        begun.resolve()
+        if (fails && scatterKey === 25) throw new TerminalError('enough')
+        return 1
+      },
+    })
+    await using stage = await openStage(server.url, pipeline(`endless_${fails}`, [keys]))
+    const run = await stage.flow.materialize(keys)
+    await begun.promise
+    if (!fails) await run.cancel()
+    expect((await rejection(run.result())).message).toMatch(fails ? /enough/ : /cancel/)
+    await told.promise
+    const stored = async (): Promise<number> => slabsOf(await factsOf(stage.flow, run.id)).length
+    // A slab may have been on its way.
+    const before = await stored()
+    await until('the worker has nothing in its hands', () => stage.worker?.busy === 0)
+    expect(await stored()).toBeLessThanOrEqual(before + 1)
   })
 
   it('may have no keys at all', async () => {
