@@ -4,6 +4,7 @@
  */
 import { Packr, RESET_BUFFER_MODE } from 'msgpackr'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
+import { type Encoding, unsqueeze } from './squeeze.ts'
 
 export type Format = 'json' | 'msgpack'
 export const CONTENT_TYPE = { json: 'application/json', msgpack: 'application/msgpack' } as const
@@ -59,10 +60,10 @@ export function decodeMsgpack(bytes: Uint8Array): unknown {
   return decode(bytes, CONTENT_TYPE.msgpack)
 }
 
-/** The list in an opaque field. Throws `undecodable` when there is none. */
-export function decodeList(field: Uint8Array | readonly unknown[]): readonly unknown[] {
+/** The list in an opaque field, which `encoding` says is compressed. Throws `undecodable` when there is none. */
+export function decodeList(field: Uint8Array | readonly unknown[], encoding?: Encoding): readonly unknown[] {
   if (!(field instanceof Uint8Array)) return field
-  const list = decodeMsgpack(field)
+  const list = decodeMsgpack(unsqueeze(field, encoding))
   if (Array.isArray(list)) return list
   throw new FlowStoneError('undecodable', 'a list was expected in an opaque field')
 }

@@ -179,6 +179,8 @@ export const scatterStarted = z.object({
  */
 const opaqueList = z.union([z.instanceof(Uint8Array), z.array(z.unknown())])
 export type OpaqueList = z.infer<typeof opaqueList>
+/** Of the bytes of an opaque list: compressed, where that makes them smaller. */
+const encoding = z.enum(['zstd']).optional()
 
 /** Whole numbers from 0. A plain loop: there is one for each instance. */
 const counts = z.custom<number[]>(isCounts, 'must be whole numbers from 0')
@@ -203,6 +205,7 @@ export type ItemsCursor = z.infer<typeof itemsCursor>
 export const scatterItems = z.object({
   count: z.int().min(1),
   keys: opaqueList,
+  encoding,
   hash: z.string(),
   cursor: itemsCursor.optional(),
 })
@@ -220,6 +223,7 @@ export const scatterOutcomes = z.object({
   at: counts,
   ms: durations,
   values: opaqueList,
+  encoding,
   refs: z.array(z.tuple([count, storedValue])).optional(),
   errors: z
     .array(z.tuple([count, z.object({ error: errorInfo, outcome: attemptOutcome, retryAfterMs: count.optional() })]))
@@ -233,19 +237,30 @@ export const scatterOutcomes = z.object({
 })
 export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
 
-const QUICK_FIELDS: ReadonlySet<string> = new Set(['v', 'lease', 'ordinal', 'worker', 'at', 'ms', 'values', 'heldMs'])
+const QUICK_FIELDS: ReadonlySet<string> = new Set([
+  'v',
+  'lease',
+  'ordinal',
+  'worker',
+  'at',
+  'ms',
+  'values',
+  'encoding',
+  'heldMs',
+])
 
 /** Outcomes of which all went well and are here: nearly all of them, and most of all that an engine reads. The same checks as the schema's. */
 export function quickOutcomes(body: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> | undefined {
-  const { lease, ordinal, worker, at, ms, values, heldMs } = body
+  const { lease, ordinal, worker, at, ms, values, encoding, heldMs } = body
   for (const field of Object.keys(body)) if (!QUICK_FIELDS.has(field)) return undefined
   if (typeof lease !== 'string' || lease === '' || lease.length > TOKEN_MAX) return undefined
   if (typeof worker !== 'string' || worker === '' || worker.length > TOKEN_MAX) return undefined
   if (typeof ordinal !== 'number' || !Number.isSafeInteger(ordinal) || ordinal < 1) return undefined
   if (!isCounts(at) || !isDurations(ms) || !(values instanceof Uint8Array)) return undefined
-  if (heldMs === undefined) return { lease, ordinal, worker, at, ms, values }
-  if (typeof heldMs !== 'number' || !(heldMs >= 0) || heldMs === Number.POSITIVE_INFINITY) return undefined
-  return { lease, ordinal, worker, at, ms, values, heldMs }
+  if (encoding !== undefined && encoding !== 'zstd') return undefined
+  if (heldMs !== undefined && !(typeof heldMs === 'number' && heldMs >= 0 && Number.isFinite(heldMs))) return undefined
+  const outcomes = { lease, ordinal, worker, at, ms, values }
+  return { ...outcomes, ...(encoding ? { encoding } : {}), ...(heldMs === undefined ? {} : { heldMs }) }
 }
 
 export const scatterCancelRequested = z.object({ reason: z.string().optional() })

@@ -22,8 +22,14 @@ export interface HistoryEntry {
 
 /** With the lists that the engine only carries (keys, values) decoded. */
 function readable(fact: Fact): Fact['data'] {
-  if (fact.name === 'scatter.items') return { ...fact.data, keys: [...decodeList(fact.data.keys)] }
-  if (fact.name === 'scatter.outcomes') return { ...fact.data, values: [...decodeList(fact.data.values)] }
+  if (fact.name === 'scatter.items') {
+    const { encoding, ...data } = fact.data
+    return { ...data, keys: [...decodeList(data.keys, encoding)] }
+  }
+  if (fact.name === 'scatter.outcomes') {
+    const { encoding, ...data } = fact.data
+    return { ...data, values: [...decodeList(data.values, encoding)] }
+  }
   return fact.data
 }
 

@@ -1,8 +1,9 @@
-/** The default I/O manager: MessagePack in the namespace's object store, named by content hash, so equal values are stored once. */
+/** The default I/O manager: MessagePack in the namespace's object store, compressed where that makes it smaller, named by content hash, so equal values are stored once. */
 import { createHash } from 'node:crypto'
 import { type ObjectStore, Objm } from '@nats-io/obj'
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/squeeze.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import type { IoManager } from './manager.ts'
@@ -21,17 +22,21 @@ export function natsIo(connection: Connection, names: Names): IoManager {
   }
   return {
     store: async (value) => {
-      const bytes = encodeMsgpack(value)
-      const hash = createHash('sha256').update(bytes).digest('hex')
+      const plain = encodeMsgpack(value)
+      const hash = createHash('sha256').update(plain).digest('hex')
+      const { bytes, encoding } = await squeezeLarge(plain)
+      const name = nameOf(hash, encoding)
       const blobs = await store()
-      const there = await blobs.info(hash)
-      if (!there || there.deleted || there.size !== bytes.length)
-        await blobs.put({ name: hash, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
-      return { hash, bytes: bytes.length }
+      const there = await blobs.info(name)
+      // Another release of the compressor may give other bytes for the same value: those are as good.
+      if (!there || there.deleted || (!encoding && there.size !== bytes.length))
+        await blobs.put({ name, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
+      return { hash, bytes: bytes.length, ...(encoding ? { encoding } : {}) }
     },
-    load: async ({ hash }) => {
+    load: async ({ hash, encoding: named }) => {
+      const encoding = named === 'zstd' ? named : undefined
       const blobs = await store()
-      const found = await blobs.get(String(hash))
+      const found = await blobs.get(nameOf(String(hash), encoding))
       if (!found)
         throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
       const parts: Uint8Array[] = []
@@ -43,9 +48,13 @@ export function natsIo(connection: Connection, names: Names): IoManager {
           `value ${String(hash)} in object store ${names.blobBucket}: ${failure.message}`,
           { cause: failure },
         )
-      return decodeMsgpack(Buffer.concat(parts))
+      return decodeMsgpack(await unsqueezeLarge(Buffer.concat(parts), encoding))
     },
   }
+}
+
+function nameOf(hash: string, encoding: Encoding | undefined): string {
+  return encoding ? `${hash}-${encoding}` : hash
 }
 
 function chunks(bytes: Uint8Array): ReadableStream<Uint8Array> {

@@ -269,7 +269,7 @@ const decoded = new WeakMap<ScatterOutcomes, readonly unknown[]>()
 function valuesOf(outcomes: ScatterOutcomes): readonly unknown[] {
   let values = decoded.get(outcomes)
   if (!values) {
-    values = decodeList(outcomes.values)
+    values = decodeList(outcomes.values, outcomes.encoding)
     decoded.set(outcomes, values)
   }
   return values

@@ -3,6 +3,7 @@ import { encodeMsgpack } from '../../streams/codec.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
+import { squeeze } from '../../streams/squeeze.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { ComeAgain } from './limits.ts'
 import type { Failure } from './run-code.ts'
@@ -107,13 +108,15 @@ export class Report {
   #send(heldMs: number | undefined): void {
     const { at, ms, values, refs, errors, suspended } = this.#columns
     const { lease, ordinal, resumes } = this.#of
+    const { bytes, encoding } = squeeze(encodeMsgpack(values))
     const data: ScatterOutcomes = {
       lease,
       ordinal,
       worker: this.#shared.id,
       at,
       ms,
-      values: encodeMsgpack(values),
+      values: bytes,
+      ...(encoding ? { encoding } : {}),
       ...(refs.length > 0 ? { refs } : {}),
       ...(errors.length > 0 ? { errors } : {}),
       ...(suspended.length > 0 ? { suspended } : {}),

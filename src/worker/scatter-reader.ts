@@ -87,7 +87,7 @@ async function catchUp(target: ScatterTarget, seen: Seen | undefined): Promise<P
     target.signal.throwIfAborted()
     const slab = await slabFact(target, String(place.offset))
     if (!slab) return place
-    for (const key of decodeList(slab.data.keys)) seen.isNew(key)
+    for (const key of decodeList(slab.data.keys, slab.data.encoding)) seen.isNew(key)
     place = { offset: place.offset + slab.data.count, cursor: slab.data.cursor }
   }
 }

@@ -6,6 +6,7 @@ import { factPath } from '../../streams/facts.ts'
 import { type AssetName, hashBytes64, type RunId } from '../../streams/ids.ts'
 import { checkKey } from '../../streams/keys.ts'
 import type { ItemsCursor } from '../../streams/schemas.ts'
+import { squeeze } from '../../streams/squeeze.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Appender } from '../log/appender.ts'
@@ -89,10 +90,17 @@ export function itemsFact(
   cursor?: ItemsCursor,
 ): FactDraft {
   const keys = encodeMsgpack(list)
+  const { bytes, encoding } = squeeze(keys)
   return {
     name: 'scatter.items',
     ids: { run, asset, offset: String(offset) },
-    data: { count: list.length, keys, hash: hashBytes64(keys), ...(cursor ? { cursor } : {}) },
+    data: {
+      count: list.length,
+      keys: bytes,
+      ...(encoding ? { encoding } : {}),
+      hash: hashBytes64(keys),
+      ...(cursor ? { cursor } : {}),
+    },
   }
 }
 

@@ -117,7 +117,7 @@ export class Values {
           'missing_items',
           `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
         )
-      return { offset, keys: decodeList(fact.data.keys) }
+      return { offset, keys: decodeList(fact.data.keys, fact.data.encoding) }
     })
   }
 }
