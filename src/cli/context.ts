@@ -28,8 +28,8 @@ export function reach(options: GlobalOptions): Reach {
 
 export async function open(options: GlobalOptions, more: ConnectOptions = {}): Promise<Flow> {
   const { servers, namespace, dev } = reach(options)
-  if (dev) process.env.FLOWSTONE_GATE_SECRETS ??= devSecrets(DEV_DIR)
-  if (dev) process.env.FLOWSTONE_BASE_URL ??= dev.http
+  if (dev) process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
+  if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
     name: 'flowstone cli',
     ...(servers === undefined ? {} : { servers: servers.split(',') }),

@@ -40,7 +40,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
-  process.env.FLOWSTONE_GATE_SECRETS ??= devSecrets(DEV_DIR)
+  process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,

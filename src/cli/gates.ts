@@ -1,6 +1,6 @@
 /** Commands about signal gates. */
 import type { Command } from 'commander'
-import { InvalidError } from '../../streams/errors.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { GateView } from '../gate/types.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
@@ -43,7 +43,11 @@ export function gateCommands(root: Command): void {
     .action((name: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const view = isToken(name) ? await flow.gates.getByToken(name) : await flow.gates.get(name)
-        if (!view) throw new InvalidError(isToken(name) ? 'there is no gate of this token' : `there is no gate ${name}`)
+        if (!view)
+          throw new FlowStoneError(
+            'not_found',
+            isToken(name) ? 'there is no gate of this token' : `there is no gate ${name}`,
+          )
         output.result(view, () => gateLines(view))
       }),
     )

@@ -8,7 +8,7 @@ import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
-import { type RunCommand, runAsset, showStatus } from './runs.ts'
+import { type RunCommand, runAsset, showHistory, showStatus } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
 
 export function program(): Command {
@@ -55,6 +55,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
       withFlow(options, (flow, output) =>
         showStatus(flow, output, run, wholeNumber('--limit', options.limit), options.all === true),
       ),
+    )
+
+  connected(root.command('log').description('look at the log').command('show <run>'))
+    .description('what happened in a run, fact by fact; with --json a line for each')
+    .action((run: string, options: GlobalOptions) =>
+      withFlow(options, (flow, output) => showHistory(flow, output, run)),
     )
 
   connected(root.command('worker <files...>'))

@@ -1,13 +1,13 @@
 /** Commands about runs and scatters. */
 import { readFileSync } from 'node:fs'
-import { InvalidError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { upstreamMode } from '../../streams/schemas.ts'
 import type { Flow } from '../client/flow.ts'
 import type { RunUpdate, RunView } from '../client/run.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
-import { EXIT, fields, type Output, outputOf, table } from './output.ts'
+import { EXIT, fields, type Output, outputOf, printable, table } from './output.ts'
 
 export interface RunCommand extends GlobalOptions {
   readonly file?: string
@@ -94,13 +94,24 @@ export async function showStatus(
     return
   }
   const view = await flow.run(run).status()
-  if (!view) throw new InvalidError(`there is no run ${run} (or no engine has seen it yet)`)
+  if (!view) throw new FlowStoneError('not_found', `there is no run ${run} (or no engine has seen it yet)`)
   const scatters = await flow.scatter.list(run)
   output.result({ ...view, scatters }, () => [
     ...runLines(view),
     ...(scatters.length > 0 ? ['', ...scatterTable(scatters)] : []),
   ])
 }
+
+/** What happened in a run, a line for each fact. With JSON also a line each: it may be long. */
+export async function showHistory(flow: Flow, output: Output, run: string): Promise<void> {
+  for await (const { seq, time, kind, data, ...rest } of flow.history(run)) {
+    const about = printable(JSON.stringify(data) ?? '')
+    const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${about.length > LINE_MAX ? `${about.slice(0, LINE_MAX)}…` : about}`
+    output.event(kind, { seq, time, ...rest, data }, line)
+  }
+}
+
+const LINE_MAX = 200
 
 function runLines(view: RunView): string[] {
   const { assets, ...rest } = view

@@ -41,6 +41,8 @@ export async function serveGates(
   })
   const server = createServer({
     headersTimeout: 10_000,
+    // How often those two are looked at; Node's own is 30 s.
+    connectionsCheckingInterval: 2000,
     // Above the handler's own limit for a body, which answers in words.
     requestTimeout: 60_000,
     keepAliveTimeout: 5000,

@@ -123,6 +123,12 @@ test('engine, worker and run are three processes that find each other', async ()
   const one = await runCommand(['status', partial.run], at)
   expect(one.stdout).toMatch(/words +materialized/)
 
+  const log = (await runCommand(['log', 'show', partial.run], at)).stdout
+  expect(log).toMatch(/^ +\d+ {2}\S+Z {2}run\.requested .*\n[\s\S]* scatter\.closed [\s\S]* run\.finished /)
+  const unknown = await runCommand(['status', '0-nobody-knows-it'], at)
+  expect(unknown.code).toBe(1)
+  expect(unknown.stderr).toContain('there is no run 0-nobody-knows-it')
+
   const claimed = await runCommand(['rebuild'], at)
   expect(claimed.code).toBe(1)
   expect(claimed.stderr).toContain('engine')
@@ -130,7 +136,7 @@ test('engine, worker and run are three processes that find each other', async ()
   expect((await engine.ended).code).toBe(0)
   const rebuilt = await runCommand(['rebuild', '--json'], at)
   expect(JSON.parse(rebuilt.stdout).facts).toBeGreaterThan(10)
-}, 60_000)
+}, 120_000)
 
 test.each(['SIGTERM', 'SIGINT'] as const)(
   'at %s a worker finishes what it holds, and ends with 0',

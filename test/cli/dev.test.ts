@@ -20,7 +20,9 @@ function project(word = "'one'") {
   return {
     path: scratch.path,
     at,
-    start: () => startCommand(['dev', 'pipeline.ts', '--http-port', '0'], at),
+    start: () => startCommand(['dev', 'pipeline.ts'], at),
+    /** Where its gates are answered. */
+    http: (): string => JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8')).http,
     /** As an editor does it: a new file in the place of the old one. */
     write(source: string) {
       writeFileSync(join(scratch.path, 'word.tmp'), source)
@@ -43,9 +45,11 @@ async function isReady(dev: Running): Promise<void> {
 
 test('dev brings all that a pipeline needs, and its code is exchanged while it runs', async () => {
   using files = project()
+  let http: string
   {
     await using dev = files.start()
     await isReady(dev)
+    http = files.http()
     const one = await files.said()
     expect(one.word).toBe('one')
     const secret = join(files.path, '.flowstone', 'gate-secret')
@@ -82,6 +86,8 @@ test('dev brings all that a pipeline needs, and its code is exchanged while it r
   await using again = files.start()
   await isReady(again)
   expect(readFileSync(join(files.path, '.flowstone', 'gate-secret'), 'utf8')).toBe(secret)
+  // Addresses that were given out stay good.
+  expect(files.http()).toBe(http)
   // What was made before is there again.
   const { stdout } = await runCommand(['status', '--all', '--json'], files.at)
   expect(JSON.parse(stdout).length).toBe(3)
