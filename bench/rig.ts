@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { connect, type Flow, type Pipeline, type WorkerOptions } from '../src/index.ts'
+import { type ConnectOptions, connect, type Flow, type Pipeline, type WorkerOptions } from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
 import { startServer } from '../src/server/index.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
@@ -18,6 +18,7 @@ export const SMALL_YOUNG_GENERATION = ['--max-semi-space-size=4'] as const
 export interface Rig extends AsyncDisposable {
   readonly url: string
   readonly serverVersion: string
+  readonly serverPid: number
 }
 
 export async function startRig(fsync: Fsync): Promise<Rig> {
@@ -28,6 +29,7 @@ export async function startRig(fsync: Fsync): Promise<Rig> {
     return {
       url: server.url,
       serverVersion: server.version,
+      serverPid: server.pid,
       async [Symbol.asyncDispose]() {
         await server.stop()
         clean()
@@ -45,10 +47,11 @@ export async function withEngine<T>(
   pipeline: Pipeline,
   use: (flow: Flow) => Promise<T>,
   workers: readonly WorkerOptions[] = [{}],
+  settings: ConnectOptions = {},
 ): Promise<T> {
   const namespace = newNamespace()
   try {
-    await using flow = await connect({ servers: url, namespace })
+    await using flow = await connect({ ...settings, servers: url, namespace })
     const engine = await flow.engine()
     for (const options of workers) await flow.worker(pipeline, options)
     await engine.active

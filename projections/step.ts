@@ -96,11 +96,15 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'gate.timer_fired':
     case 'gate.extended':
       return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)]
-    case 'gate.created':
+    case 'gate.created': {
+      const { index } = fact.data
+      // The gate's own document cannot be there before this fact, of which the log holds one.
+      return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
+    }
     case 'gate.resolved': {
       const gateKey = stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)
       keys.push(gateKey)
-      const index = fact.name === 'gate.created' ? fact.data.index : view.get(gateKey)?.index
+      const index = view.get(gateKey)?.index
       return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
     }
     case 'asset.failed':

@@ -91,4 +91,18 @@ describe('npm run bench -- NAME --json', { timeout: 60_000 }, () => {
       stderr: expect.stringContaining('there are scatter, asset, lanes, mixed, million, limiter'),
     })
   })
+
+  it('prints how fast gates are created and signalled beside raw appends, and how long it takes to go on', async () => {
+    const figures = await bench('gates', '--n', '100')
+    expect(figures.map(({ unit }) => unit)).toEqual([
+      'gates created/s',
+      'signals accepted/s',
+      'ms signal to resumed (p50; ratio in plain publishes, p50)',
+      'ms signal to resumed (p99; ratio in plain publishes, p50)',
+    ])
+    for (const { value, raw, ratio } of figures) {
+      expect(raw).toBeGreaterThan(0)
+      expect(Math.abs(Number(ratio) - Number(value) / Number(raw)) / Number(ratio)).toBeLessThan(0.01)
+    }
+  })
 })

@@ -5,7 +5,7 @@ import type { FactOf } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { RunDeps } from '../client/run.ts'
-import { leaderGet } from '../log/nats.ts'
+import { directGet, leaderGet } from '../log/nats.ts'
 import { factOf } from '../worker/values.ts'
 import type { GateView } from './types.ts'
 
@@ -19,7 +19,8 @@ export class GateReader {
   }
 
   async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.created', idsOf(at)))
+    // It never changes, so any replica will do; what that does not have is asked of the leader.
+    const fact = await this.#last(at.p, factPath('gate.created', idsOf(at)), directGet)
     return fact?.name === 'gate.created' ? fact : undefined
   }
 
@@ -95,10 +96,10 @@ export class GateReader {
     }
   }
 
-  async #last(p: number, path: string): Promise<ReturnType<typeof factOf> | undefined> {
+  async #last(p: number, path: string, get = leaderGet): Promise<ReturnType<typeof factOf> | undefined> {
     const { connection, names } = this.#deps
     const subject = names.fact(p, path)
-    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+    const message = await connection.read((nc) => get(nc, names.log(p), { last_by_subj: subject }))
     return message && factOf(names, p, message)
   }
 }

@@ -1,0 +1,279 @@
+/**
+ * `gates`: signal gates created and answered by 64 callers, beside the same appends with nothing around them; how long it takes from a signal to the asset's next line of
+ * code, in plain publishes; and what gates cost that only wait.
+ */
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { gateTimer } from '../projections/gate.ts'
+import { factEntry, timerEntry } from '../src/engine/entries.ts'
+import { resolveEntry } from '../src/gate/entries.ts'
+import { asset, type Flow, pipeline } from '../src/index.ts'
+import { Appender } from '../src/log/appender.ts'
+import { assetName, runId } from '../streams/ids.ts'
+import { type Bench, type Job, repeated } from './bench.ts'
+import type { Figure } from './figures.ts'
+import { rawPublishes } from './raw-publish.ts'
+import { type Rig, withEngine, withRaw } from './rig.ts'
+import { median, quantile } from './stats.ts'
+
+const CALLERS = 64
+const RESUMES = 200
+const WAITING = 100_000
+const IDLE_MS = 30_000
+const SETTINGS = { gates: { secrets: [{ id: 'bench', secret: 'b'.repeat(32) }] } }
+
+export const gates: Bench = {
+  about:
+    'signal gates: created and signalled by 64 callers, signal to resumed; and (as many as n, at least 10,000: ten times n) waiting',
+  sizes: [10_000],
+  async run(job) {
+    const figures: Figure[] = []
+    for (const n of job.sizes) {
+      figures.push(...(await speeds(job, n)), ...(await latency(job)))
+      if (n * 10 >= WAITING) figures.push(...(await waiting(job, n * 10)))
+    }
+    return figures
+  },
+}
+
+/** `count` calls by as many callers as there are, each going on when its call is answered. Returns calls a second. */
+async function byCallers(count: number, call: (i: number) => Promise<void>): Promise<number> {
+  let next = 0
+  const startedMs = performance.now()
+  await Promise.all(
+    Array.from({ length: CALLERS }, async () => {
+      while (next < count) await call(next++)
+    }),
+  )
+  return count / ((performance.now() - startedMs) / 1000)
+}
+
+interface Opened {
+  readonly tokens: string[]
+  readonly perSecond: number
+}
+
+/** An asset that opens as many gates as it is told, and waits at one more. */
+async function opened(flow: Flow, count: number): Promise<Opened> {
+  const run = await flow.materialize(opens, { partition: String(count), upstream: 'all' })
+  return await new Promise<Opened>((resolve, reject) => {
+    onOpened = resolve
+    run.result().catch(reject)
+  })
+}
+
+let onOpened: ((opened: Opened) => void) | undefined
+const opens = asset('opens', {
+  retry: { maxAttempts: 1 },
+  execute: async (ctx) => {
+    const tokens: string[] = []
+    const perSecond = await byCallers(Number(ctx.partition), async () => {
+      tokens.push((await ctx.openGate({ timeout: '1d', metadata: { job: 'bench' } })).token)
+    })
+    onOpened?.({ tokens, perSecond })
+    // Not waited for, gates would end with their execution; so this one goes on.
+    await new Promise<void>((resolve) => ctx.signal.addEventListener('abort', () => resolve()))
+    return 0
+  },
+})
+const opening = pipeline('gates', [opens])
+
+async function speeds(job: Job, n: number): Promise<Figure[]> {
+  const { rig, fsync, say } = job
+  const found = {
+    created: [] as number[],
+    rawCreated: [] as number[],
+    signals: [] as number[],
+    rawSignals: [] as number[],
+  }
+  await repeated(job, async ({ measured, label }) => {
+    const raw = await rawSpeeds(rig.url, n)
+    const engine = await withEngine(
+      rig.url,
+      opening,
+      async (flow) => {
+        const { tokens, perSecond } = await opened(flow, n)
+        const signals = await byCallers(n, async (i) => {
+          await flow.gates.signal(tokens[i] ?? '', { answer: i })
+        })
+        return { created: perSecond, signals }
+      },
+      [{ drainTimeout: 100 }],
+      SETTINGS,
+    )
+    const each = (value: number): string => `${Math.round(value)}/s`
+    say(
+      `gates n=${n} fsync=${fsync} ${label}: created ${each(engine.created)} (raw ${each(raw.created)}), signalled ${each(engine.signals)} (raw ${each(raw.signals)})`,
+    )
+    if (!measured) return
+    found.created.push(engine.created)
+    found.signals.push(engine.signals)
+    found.rawCreated.push(raw.created)
+    found.rawSignals.push(raw.signals)
+  })
+  const figure = (values: number[], raws: number[], unit: string): Figure => {
+    const value = median(values)
+    const raw = median(raws)
+    return { bench: 'gates', n, fsync, value, unit, raw, ratio: value / raw }
+  }
+  return [
+    figure(found.created, found.rawCreated, 'gates created/s'),
+    figure(found.signals, found.rawSignals, 'signals accepted/s'),
+  ]
+}
+
+/** The same messages, in groups as they come, and nothing else. */
+async function rawSpeeds(url: string, n: number): Promise<{ created: number; signals: number }> {
+  return await withRaw(url, async (connection, { names }) => {
+    const log = new Appender(connection, names.log(0))
+    const place = (i: number) => ({ run: runId(0, 'raw'), asset: assetName('opens'), gate: `a1n${i + 1}` })
+    const dueMs = Date.now() + 86_400_000
+    const hash = 'f'.repeat(64)
+    const created = await byCallers(n, async (i) => {
+      const data = {
+        kind: 'signal',
+        attempt: 1,
+        worker: 'worker-0123456789',
+        deadlineMs: dueMs,
+        retriesMs: new Array<number>(),
+        afterRetries: 'fail',
+        metadata: { job: 'bench' },
+        keyId: 'bench',
+        tokenHash: hash,
+      } as const
+      const entry = factEntry(names, 0, { name: 'gate.created', ids: place(i), data })
+      await log.append(entry, timerEntry(names, 0, gateTimer(place(i), 0), dueMs))
+    })
+    const signals = await byCallers(n, async (i) => {
+      await log.append(resolveEntry(names, 0, place(i), { outcome: 'signaled', payload: { json: { answer: i } } }))
+    })
+    return { created, signals }
+  })
+}
+
+async function latency(job: Job): Promise<Figure[]> {
+  const { rig, fsync, repeats, say } = job
+  const each = Math.ceil(RESUMES / repeats)
+  const raws: number[] = []
+  const engines: number[] = []
+  await repeated(job, async ({ measured, label }) => {
+    const raw = await withRaw(rig.url, (connection, topology) => rawPublishes(connection, topology, each))
+    const engine = await resumes(rig.url, each)
+    const ms = (values: number[]): string => `${median(values).toFixed(2)} ms`
+    say(`gates fsync=${fsync} ${label}: publish ${ms(raw)}, signal to resumed ${ms(engine)} (p50)`)
+    if (!measured) return
+    raws.push(...raw)
+    engines.push(...engine)
+  })
+  const raw = median(raws)
+  return [0.5, 0.99].map((q) => {
+    const value = quantile(engines, q)
+    const unit = `ms signal to resumed (p${q * 100}; ratio in plain publishes, p50)`
+    return { bench: 'gates', n: each * repeats, fsync, value, unit, raw, ratio: value / raw }
+  })
+}
+
+/** From the call of `signal` to the first line of `onSignal`. */
+async function resumes(url: string, n: number): Promise<number[]> {
+  let opened = Promise.withResolvers<string>()
+  let resumed = Promise.withResolvers<number>()
+  const waits = asset('waits', {
+    execute: async (ctx) => {
+      const gate = await ctx.openGate({ timeout: '1h' })
+      opened.resolve(gate.token)
+      return gate.wait()
+    },
+    onSignal: () => {
+      resumed.resolve(performance.now())
+      return 0
+    },
+  })
+  return await withEngine(
+    url,
+    pipeline('gates', [waits]),
+    async (flow) => {
+      const times: number[] = []
+      for (let i = 0; i < n; i++) {
+        opened = Promise.withResolvers()
+        resumed = Promise.withResolvers()
+        const run = await flow.materialize(waits, { partition: String(i) })
+        const token = await opened.promise
+        // The asset is suspended when that is in the state bucket; a signal before would have to wait for it.
+        while ((await run.status())?.assets.waits?.status !== 'suspended') await sleep(1)
+        const startedMs = performance.now()
+        await flow.gates.signal(token, { answer: i })
+        times.push((await resumed.promise) - startedMs)
+        await run.result()
+      }
+      return times
+    },
+    [{}],
+    SETTINGS,
+  )
+}
+
+/** Gates that wait, and nothing else: engine and worker in this process, and the server. */
+async function waiting({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
+  return await withEngine(
+    rig.url,
+    opening,
+    async (flow) => {
+      const idle = await cost(rig, IDLE_MS / 3)
+      await opened(flow, n)
+      // What was created is folded, and the first looks of the reconciler are over.
+      await sleep(IDLE_MS / 2)
+      const busy = await cost(rig, IDLE_MS)
+      const percent = (value: number): string => `${value.toFixed(2)} %`
+      say(
+        `gates fsync=${fsync}: ${n} waiting cost engine and worker ${percent(busy.ownPercent)} of a core (none ${percent(idle.ownPercent)}), the server ${percent(busy.serverPercent)} (none ${percent(idle.serverPercent)})`,
+      )
+      const figure = (value: number, unit: string, raw: number | null): Figure => {
+        return { bench: 'gates', n, fsync, value, unit, raw, ratio: null }
+      }
+      return [
+        figure(busy.ownPercent, '% of a core, engine and worker (raw: no gates)', idle.ownPercent),
+        figure(busy.serverPercent, '% of a core, server (raw: no gates)', idle.serverPercent),
+        figure(busy.ownMb, 'MB (RSS, engine and worker; raw: no gates)', idle.ownMb),
+        figure(busy.serverMb, 'MB (RSS, server; raw: no gates)', idle.serverMb),
+      ]
+    },
+    [{ drainTimeout: 100 }],
+    SETTINGS,
+  )
+}
+
+async function cost(
+  rig: Rig,
+  ms: number,
+): Promise<{ ownPercent: number; serverPercent: number; ownMb: number; serverMb: number }> {
+  const own = process.cpuUsage()
+  const server = cpuMsOf(rig.serverPid)
+  const startedMs = performance.now()
+  await sleep(ms)
+  const elapsedMs = performance.now() - startedMs
+  const { user, system } = process.cpuUsage(own)
+  return {
+    ownPercent: ((user + system) / 1000 / elapsedMs) * 100,
+    serverPercent: ((cpuMsOf(rig.serverPid) - server) / elapsedMs) * 100,
+    ownMb: process.memoryUsage.rss() / 1e6,
+    serverMb: rssOf(rig.serverPid) / 1e6,
+  }
+}
+
+/** Linux tells it in hundredths of a second. NaN elsewhere. */
+function cpuMsOf(pid: number): number {
+  const fields = procFile(pid, 'stat').split(') ')[1]?.split(' ') ?? []
+  return (Number(fields[11]) + Number(fields[12])) * 10
+}
+
+function rssOf(pid: number): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1]) * 1024
+}
+
+function procFile(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8')
+  } catch {
+    return ''
+  }
+}
