@@ -34,7 +34,7 @@ export interface Names {
   readonly rollCall: (pipeline: string) => string
 }
 
-export type NoteKind = 'run' | 'abort' | 'pause' | 'lane'
+export type NoteKind = 'run' | 'abort' | 'pause' | 'lane' | 'limits'
 
 export interface LaneName {
   readonly pipeline: string

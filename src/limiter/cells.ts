@@ -1,12 +1,14 @@
 /** Cells in the limits bucket: read from the leader, written under the sequence they were read with. */
 
 import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
+import type { Answer } from '../../projections/rate-round.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { encodeToken } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { ERR, leaderGet, publish } from '../log/nats.ts'
+import { type Question, Relay } from './relay.ts'
 
 export type CellKind = 'rate' | 'slots'
 
@@ -49,6 +51,10 @@ export class Cells {
 
   key(kind: CellKind, bucket: string): string {
     return `${kind}.${encodeToken(bucket)}`
+  }
+
+  relay(process: string, serve: (question: Question) => Promise<readonly Answer[]>): Relay {
+    return new Relay(this.connection, this.#names, process, serve)
   }
 
   /** Before asking again: a moment, or until the connection is back. */

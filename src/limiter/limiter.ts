@@ -142,7 +142,7 @@ export class Limiter {
     const clock = new ServerClock(connection, names.kvStream(names.limitsBucket), CLOCK_FRESH_MS)
     this.#cells = new Cells(connection, names, clock)
     const writer = (): string => `${id}-${(this.#writes++).toString(36)}`
-    this.#rates = new Rates(this.#cells, writer)
+    this.#rates = new Rates(this.#cells, id, writer)
     this.#slots = new Slots(this.#cells, id, writer)
   }
 
@@ -281,7 +281,7 @@ export class Limiter {
 
   /** Gives back the slots that are still held here. `flow.close()` does it. */
   async close(): Promise<void> {
-    await this.#slots.close()
+    await Promise.all([this.#rates.close(), this.#slots.close()])
   }
 }
 

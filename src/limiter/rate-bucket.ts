@@ -5,8 +5,9 @@
  * An update whose answer was lost is looked for by its id in the cell. Found, it counts. Not found, it is sent again under the same expectation, of which the server
  * lets one through. Overwritten so often that it is not known any more, its callers ask again, and what it may have taken stays taken: the safe side.
  *
- * Processes take turns: who was refused reads and writes, who got through lets the others go first. Otherwise the one who knows the cell, having written it, would
- * always be a read ahead of the others.
+ * Where several processes want a bucket at the same time, those that were refused hand their callers to the one that got through (relay.ts). Where that does not answer, they
+ * take turns: who was refused reads and writes, who got through lets the others go first. Otherwise the one who knows the cell, having written it, would always be a read
+ * ahead of the others.
  */
 import {
   counted,
@@ -21,10 +22,15 @@ import {
 import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import type { Cells, StoredCell } from './cells.ts'
+import type { Relay } from './relay.ts'
 
 const BATCH_MAX = 2000
 const CONTENDED_MS = 200
 const PAUSE_MAX_MS = 20
+/** Who wrote within this time is at it. */
+const FRESH_MS = 100
+/** A leader is asked for so long after its last answer, before another look at who leads. */
+const LEADER_MS = 500
 /** How much later than its time a grant may be used. */
 const LATE_MIN_MS = 100
 const LATE_MAX_MS = 1000
@@ -38,6 +44,8 @@ export interface Caller {
   readonly rate: Rate
   readonly ask: Ask
   readonly queuedMs: number
+  /** Asks for another process. */
+  readonly remote: boolean
   /** Set when it does not wait for its answer any more. */
   gone: boolean
   /** Whether a grant of it came too late once. */
@@ -57,6 +65,9 @@ export class RateBucket {
   readonly #cells: Cells
   readonly #key: string
   readonly #writer: () => string
+  readonly #relay: Relay
+  #leader: { readonly process: string; untilMs: number } | undefined
+  #servedMs = Number.NEGATIVE_INFINITY
   #queue: Caller[] = []
   #known: Known | undefined
   #running = false
@@ -65,11 +76,12 @@ export class RateBucket {
   #rttMs = 1
 
   /** `writer` gives an id of its own for each update: `<process>-<n>`. */
-  constructor(name: string, cells: Cells, writer: () => string) {
+  constructor(name: string, cells: Cells, writer: () => string, relay: Relay) {
     this.name = name
     this.#cells = cells
     this.#key = cells.key('rate', name)
     this.#writer = writer
+    this.#relay = relay
   }
 
   get idle(): boolean {
@@ -77,6 +89,11 @@ export class RateBucket {
   }
 
   ask(caller: Caller): void {
+    if (caller.remote) {
+      // It leads now, for itself too.
+      this.#servedMs = performance.now()
+      this.#leader = undefined
+    }
     this.#queue.push(caller)
     if (this.#running) return
     this.#running = true
@@ -102,11 +119,13 @@ export class RateBucket {
   }
 
   async #round(): Promise<void> {
+    if (this.#leader) return await this.#handOver(this.#leader)
     const known = this.#known ?? (await this.#read())
     if (!known) {
       await this.#cells.retry()
       return
     }
+    if (this.#leader) return
     const batch = this.#batch()
     const rate = batch[0]?.rate
     if (!rate) return
@@ -161,7 +180,44 @@ export class RateBucket {
     const [found] = await Promise.all([this.#cells.read(this.#key), clock.ready()])
     if (!found) return undefined
     this.#known = { ...this.#decoded(found), asOfMs: askedMs }
+    this.#findLeader(this.#known.cell, found.timeMs)
     return this.#known
+  }
+
+  /** After a conflict: whoever wrote last, if that was just now and in another process. */
+  #findLeader({ writes }: RateCell, timeMs: number): void {
+    const nowMs = performance.now()
+    if (this.#conflicts === 0 || this.#leads(nowMs) || this.#cells.clock.now() - timeMs > FRESH_MS) return
+    const process = processOf(writes.at(-1) ?? '')
+    if (process !== '' && process !== this.#relay.id) this.#leader = { process, untilMs: nowMs + LEADER_MS }
+  }
+
+  #leads(nowMs: number): boolean {
+    return nowMs - this.#servedMs < CONTENDED_MS
+  }
+
+  /** Has another process answer, with its own callers. */
+  async #handOver(leader: { readonly process: string; untilMs: number }): Promise<void> {
+    const batch = this.#batch().filter(({ remote }) => !remote)
+    const rate = batch[0]?.rate
+    const sentMs = performance.now()
+    this.#known = undefined
+    const asks = batch.map(({ ask }) => ask)
+    const answers =
+      rate && sentMs < leader.untilMs
+        ? await this.#relay.ask(leader.process, this.name, rate, asks, this.#cells.clock.now())
+        : undefined
+    if (!answers) {
+      this.#leader = undefined
+      this.#conflicts = 0
+      return
+    }
+    leader.untilMs = performance.now() + LEADER_MS
+    const answered = batch.flatMap((caller, i) => {
+      const answer = answers[i]
+      return answer ? [{ caller, answer }] : []
+    })
+    this.#deliver(answered, sentMs)
   }
 
   #decoded({ payload, seq, timeMs }: StoredCell): Omit<Known, 'asOfMs'> {
@@ -215,8 +271,9 @@ export class RateBucket {
 
   /** After an update, where others want the same cell: as many updates' time as there are others. */
   async #letOthersGo(): Promise<void> {
-    if (performance.now() - this.#contendedMs > CONTENDED_MS || !this.#known) return
-    const writers = new Set(this.#known.cell.writes.map((write) => write.slice(0, write.lastIndexOf('-'))))
+    const nowMs = performance.now()
+    if (nowMs - this.#contendedMs > CONTENDED_MS || this.#leads(nowMs) || !this.#known) return
+    const writers = new Set(this.#known.cell.writes.map(processOf))
     if (writers.size > 1) this.#contendedMs = performance.now()
     this.#known = undefined
     await pause(Math.min(PAUSE_MAX_MS, this.#rttMs * (writers.size - 1) * (0.75 + Math.random() / 2)))
@@ -243,6 +300,10 @@ export class RateBucket {
     this.#queue = this.#queue.filter((caller) => !failed.has(caller))
     for (const caller of batch) caller.settle(error)
   }
+}
+
+function processOf(write: string): string {
+  return write.slice(0, Math.max(0, write.lastIndexOf('-')))
 }
 
 /** The cell as this rate can go on with it. Undefined while grants of the other shape count: neither can be told in terms of the other. */

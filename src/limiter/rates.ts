@@ -6,6 +6,7 @@ import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
 import { emit } from '../telemetry.ts'
 import type { Cells } from './cells.ts'
 import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
+import type { Question, Relay } from './relay.ts'
 import { sleep, untilServerTime, within } from './wait.ts'
 
 /** Buckets of which this process remembers the cell. */
@@ -34,11 +35,44 @@ type Told = Extract<Answer, { is: 'granted' | 'reserved' | 'refused' | 'far' }> 
 export class Rates {
   readonly #cells: Cells
   readonly #writer: () => string
+  readonly #relay: Relay
   readonly #buckets = new Map<string, RateBucket>()
 
-  constructor(cells: Cells, writer: () => string) {
+  constructor(cells: Cells, process: string, writer: () => string) {
     this.#cells = cells
     this.#writer = writer
+    this.#relay = cells.relay(process, (question) => this.#serve(question))
+  }
+
+  async close(): Promise<void> {
+    await this.#relay.close().catch(() => undefined)
+  }
+
+  /** For another process, together with what is asked here. */
+  async #serve({ bucket, rate, untilMs, asks }: Question): Promise<readonly Answer[]> {
+    const { clock } = this.#cells
+    await clock.ready()
+    // Asked long ago, while this process stood still: nobody waits for it.
+    if (clock.now() > untilMs) throw new FlowStoneError('late', 'nobody waits for this answer')
+    const asked = this.#bucket(bucket)
+    const list = await Promise.all(
+      asks.map(
+        (ask) =>
+          new Promise<Answer>((resolve, reject) => {
+            const settle = (answer: Answer | Error): void => {
+              if (answer instanceof Error) reject(answer)
+              else resolve(answer)
+            }
+            asked.ask({ rate, ask, queuedMs: performance.now(), remote: true, gone: false, lapsed: false, settle })
+          }),
+      ),
+    )
+    if (clock.now() <= untilMs) return list
+    list.forEach((answer, i) => {
+      const n = asks[i]?.n
+      if (answer.is === 'reserved' && n !== undefined) this.#giveBack({ bucket, rate, n }, answer.atMs)
+    })
+    throw new FlowStoneError('late', 'nobody waits for this answer')
   }
 
   async check(wish: Wish, kind: 'check' | 'peek'): Promise<CheckResult> {
@@ -130,6 +164,7 @@ export class Rates {
           rate,
           ask,
           queuedMs: performance.now(),
+          remote: false,
           gone: false,
           lapsed: false,
           settle: (answer) => {
@@ -154,11 +189,20 @@ export class Rates {
   #giveBack({ bucket, rate, n }: Pick<Wish, 'bucket' | 'rate' | 'n'>, atMs: number): void {
     const ask: Ask = { kind: 'give back', n, atMs }
     const settle = (): void => undefined
-    this.#bucket(bucket).ask({ rate, ask, queuedMs: performance.now(), gone: false, lapsed: false, settle })
+    this.#bucket(bucket).ask({
+      rate,
+      ask,
+      queuedMs: performance.now(),
+      remote: false,
+      gone: false,
+      lapsed: false,
+      settle,
+    })
   }
 
   #bucket(name: string): RateBucket {
-    const found = this.#buckets.get(name) ?? new RateBucket(name, this.#cells, this.#writer)
+    this.#relay.open()
+    const found = this.#buckets.get(name) ?? new RateBucket(name, this.#cells, this.#writer, this.#relay)
     // The newest last.
     this.#buckets.delete(name)
     this.#buckets.set(name, found)

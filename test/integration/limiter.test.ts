@@ -1,5 +1,6 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { connect, type Flow, RateLimitedError, type RateOption } from '../../src/index.ts'
+import { connect, type Flow, RateLimitedError, type RateOption, TELEMETRY_CHANNELS } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -58,6 +59,20 @@ describe('check', () => {
     const waits = answers.flatMap((answer) => (answer.allowed ? [] : [answer.waitMs]))
     expect(waits.some((waitMs) => waitMs % 1000 !== 0)).toBe(true)
     for (const waitMs of waits) expect(waitMs).toBeLessThanOrEqual(60_010)
+  })
+
+  it('gives out exactly its limit when many want it at the same time, and one of them goes away meanwhile', async () => {
+    const third = await connect({ servers: server.url, namespace })
+    const rate: RateOption = [600, 'hour']
+    let allowed = 0
+    const caller = async (of: Flow, times: number): Promise<void> => {
+      for (let i = 0; i < times; i++) if ((await of.limiter.check('crowded', rate)).allowed) allowed += 1
+    }
+    const crowd = (of: Flow, times: number): Promise<void>[] => Array.from({ length: 10 }, () => caller(of, times))
+    const leaving = Promise.all(crowd(third, 10)).then(() => third.close())
+    await Promise.all([...crowd(flow, 50), ...crowd(other, 50), leaving])
+    expect(allowed).toBe(600)
+    expect((await flow.limiter.status('crowded')).rate).toMatchObject({ count: 600, remaining: 0 })
   })
 
   it('is not led astray by the clocks of its processes, however wrong they are', async () => {
@@ -181,6 +196,41 @@ describe('withLimit', () => {
     expect(status.rate).toMatchObject({ count: 1, waiting: 0 })
     abort.abort(new Error('enough'))
     await first
+  })
+})
+
+describe('telemetry', () => {
+  it('tells of checks, waits, and slots, with how long they took', async () => {
+    const heard: { name: string; event: object }[] = []
+    const listen = (event: unknown, name: string | symbol): void => {
+      if (typeof event === 'object' && event !== null) heard.push({ name: String(name), event })
+    }
+    const names = TELEMETRY_CHANNELS.filter((name) => name.startsWith('flowstone:rate_limit.'))
+    for (const name of names) subscribe(name, listen)
+    const { limiter } = flow
+    await limiter.check('told', { limit: 1, per: '200ms' })
+    await limiter.check('told', { limit: 1, per: '200ms' })
+    await limiter.take('told', { limit: 1, per: '200ms' })
+    const fence = await limiter.withSlot('told', 2, (slot) => slot.fence, { weight: 2 })
+    for (const name of names) unsubscribe(name, listen)
+    const bucket = 'told'
+    const durationMs = expect.any(Number)
+    expect(heard.filter(({ event }) => Reflect.get(event, 'bucket') === bucket)).toEqual([
+      { name: 'flowstone:rate_limit.check', event: { bucket, tokens: 1, allowed: true, durationMs } },
+      {
+        name: 'flowstone:rate_limit.check',
+        event: { bucket, tokens: 1, allowed: false, waitMs: expect.any(Number), durationMs },
+      },
+      { name: 'flowstone:rate_limit.wait', event: { bucket, tokens: 1, granted: true, durationMs } },
+      {
+        name: 'flowstone:rate_limit.slot_acquired',
+        event: { bucket, slot: expect.any(String), weight: 2, fence, durationMs },
+      },
+      {
+        name: 'flowstone:rate_limit.slot_released',
+        event: { bucket, slot: expect.any(String), weight: 2, fence, durationMs, lost: false },
+      },
+    ])
   })
 })
 

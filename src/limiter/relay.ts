@@ -1,0 +1,112 @@
+/**
+ * Where processes want the same bucket at the same time, all but one would have their updates refused, read, and try again. Instead they hand their questions to the one that got
+ * through, which answers them with its own: one update for all of them, in the order of their coming.
+ *
+ * A way to save work, and no more: what is answered is what is stored in the cell. Whoever gets no answer in time asks the cell itself; what was granted to it meanwhile stays
+ * counted, unused.
+ */
+import type { Subscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import type { Rate } from '../../projections/rate-cell.ts'
+import type { Answer, Ask } from '../../projections/rate-round.ts'
+import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { Connection } from '../log/connection.ts'
+import { sleep } from './wait.ts'
+
+const WAIT_MS = 300
+
+const count = z.int().min(1)
+const question = z.object({
+  bucket: z.string(),
+  rate: z.object({ shape: z.enum(['window', 'smooth']), limit: count, periodMs: z.number(), burst: count }),
+  /** Server time after which nobody waits for the answer. */
+  untilMs: z.number(),
+  asks: z.array(
+    z.discriminatedUnion('kind', [
+      z.object({ kind: z.enum(['check', 'peek']), n: count }),
+      z.object({ kind: z.literal('wait'), n: count, maxWaitMs: z.number() }),
+      z.object({ kind: z.literal('give back'), n: count, atMs: z.number() }),
+    ]),
+  ),
+})
+export type Question = z.infer<typeof question>
+
+const answers = z.array(
+  z.discriminatedUnion('is', [
+    z.object({ is: z.enum(['granted', 'done']) }),
+    z.object({ is: z.literal('reserved'), atMs: z.number() }),
+    z.object({ is: z.enum(['refused', 'far']), waitMs: z.number() }),
+  ]),
+)
+
+export class Relay {
+  readonly id: string
+  readonly #connection: Connection
+  readonly #names: Names
+  readonly #serve: (question: Question) => Promise<readonly Answer[]>
+  #subscription: Subscription | undefined
+  readonly #serving = new Set<Promise<void>>()
+
+  /** `serve` answers what other processes ask; rejects for what it cannot. */
+  constructor(
+    connection: Connection,
+    names: Names,
+    id: string,
+    serve: (question: Question) => Promise<readonly Answer[]>,
+  ) {
+    this.#connection = connection
+    this.#names = names
+    this.id = id
+    this.#serve = serve
+  }
+
+  /** From now on others may ask this process. */
+  open(): void {
+    if (this.#subscription || this.#connection.isClosed) return
+    this.#subscription = this.#connection.nc.subscribe(this.#names.note('limits', this.id), {
+      callback: (error, message) => {
+        if (error) return
+        const asked = question.safeParse(decodeMsgpack(message.data))
+        // Without an answer it asks the cell.
+        if (!asked.success) return
+        const serving = this.#serve(asked.data)
+          .then(
+            (list) => void message.respond(encodeMsgpack(list)),
+            () => undefined,
+          )
+          .finally(() => this.#serving.delete(serving))
+        this.#serving.add(serving)
+      },
+    })
+  }
+
+  /** What the process `leader` answers; undefined when it does not, or not in time. */
+  async ask(
+    leader: string,
+    bucket: string,
+    rate: Rate,
+    asks: readonly Ask[],
+    nowMs: number,
+  ): Promise<readonly Answer[] | undefined> {
+    const payload = encodeMsgpack({ bucket, rate, untilMs: nowMs + WAIT_MS, asks })
+    const reply = await this.#connection
+      .untilDisconnect((nc) => nc.request(this.#names.note('limits', leader), payload, { timeout: WAIT_MS }))
+      .catch(() => undefined)
+    if (!reply) return undefined
+    const found = answers.safeParse(decodeMsgpack(reply.data))
+    return found.success && found.data.length === asks.length ? found.data : undefined
+  }
+
+  /** Answers what was asked before. Nobody waits for it longer than a moment. */
+  async close(): Promise<void> {
+    const subscription = this.#subscription
+    if (!subscription || this.#connection.isClosed) return
+    const { nc } = this.#connection
+    await this.#connection.untilDisconnect(async () => {
+      await subscription.drain()
+      await Promise.race([Promise.all(this.#serving), sleep(WAIT_MS, undefined)])
+      await nc.flush()
+    })
+  }
+}
