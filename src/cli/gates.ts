@@ -57,19 +57,23 @@ export function gateCommands(root: Command): void {
     .option('--payload-file <file>', 'the same out of a file; - is standard input')
     .option('--by <name>', 'who signals; recorded as the source')
     .option('--key <text>', 'idempotency key')
-    .action((name: string, options: SignalCommand) => {
-      const payload = jsonArgument('--payload', options.payload, options.payloadFile)
-      const source = { source: options.by ?? 'flowstone cli' }
-      const signal = options.key === undefined ? source : { ...source, idempotencyKey: options.key }
-      return withFlow(options, async (flow, output) => {
-        const accepted = isToken(name)
-          ? await flow.gates.signal(name, payload, signal)
-          : await flow.gates.signalById(name, payload, signal)
-        output.result(accepted, () => [
-          accepted.repeated ? `gate ${accepted.gate} had this signal already` : `gate ${accepted.gate} has its signal`,
-        ])
+    .action((name: string, options: SignalCommand) =>
+      signal(name, jsonArgument('--payload', options.payload, options.payloadFile), options),
+    )
+  for (const [verb, approved] of [
+    ['approve', true],
+    ['reject', false],
+  ] as const) {
+    connected(gate.command(`${verb} <gate>`))
+      .description(`${verb} what an approval asks for, by its id or its token`)
+      .option('--comment <text>')
+      .option('--by <name>', 'who decides; recorded with the decision')
+      .action((name: string, options: GlobalOptions & { comment?: string; by?: string }) => {
+        const { comment, by } = options
+        const payload = { approved, ...(comment === undefined ? {} : { comment }), ...(by === undefined ? {} : { by }) }
+        return signal(name, payload, options)
       })
-    })
+  }
   connected(gate.command('cancel <gate>'))
     .description('end it without an answer; its asset is cancelled')
     .option('--reason <text>')
@@ -99,6 +103,20 @@ export function gateCommands(root: Command): void {
         output.result({ gate: id, url }, () => [url])
       }),
     )
+}
+
+/** With a token, as anybody who has it; with an id, by the authority of whoever can reach the server. */
+function signal(name: string, payload: unknown, options: GlobalOptions & { by?: string; key?: string }): Promise<void> {
+  const { by, key } = options
+  const how = { source: by ?? 'flowstone cli', ...(key === undefined ? {} : { idempotencyKey: key }) }
+  return withFlow(options, async (flow, output) => {
+    const accepted = isToken(name)
+      ? await flow.gates.signal(name, payload, how)
+      : await flow.gates.signalById(name, payload, how)
+    output.result(accepted, () => [
+      accepted.repeated ? `gate ${accepted.gate} had this signal already` : `gate ${accepted.gate} has its signal`,
+    ])
+  })
 }
 
 /** An id is `<run>.<asset>.<gate>`; a token has one part more. */

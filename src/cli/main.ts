@@ -4,6 +4,12 @@ import { CommanderError } from 'commander'
 import { EXIT, failure } from './output.ts'
 import { program } from './program.ts'
 
+// Whoever reads may have read enough (| head): no fault, and nobody is left to tell more.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(EXIT.ok)
+})
+
 try {
   await program().parseAsync()
 } catch (error) {

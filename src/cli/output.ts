@@ -61,6 +61,11 @@ export function printable(text: string): string {
   )
 }
 
+/** A file that is not there, or may not be read: its message says which. */
+function isSystemError(error: unknown): error is Error {
+  return error instanceof Error && 'syscall' in error
+}
+
 /** Says what went wrong, in one line, and returns the exit code. A fault of FlowStone itself comes with its stack: nobody could find it else. */
 export function failure(error: unknown, json: boolean): number {
   const code = error instanceof FlowStoneError ? error.code : 'internal'
@@ -69,7 +74,8 @@ export function failure(error: unknown, json: boolean): number {
     console.error(
       JSON.stringify({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message: messageOf(error) } }),
     )
-  else if (error instanceof FlowStoneError) console.error(`flowstone: ${printable(messageOf(error))}`)
+  else if (error instanceof FlowStoneError || isSystemError(error))
+    console.error(`flowstone: ${printable(messageOf(error))}`)
   else
     console.error(
       `flowstone: this should not happen: ${error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}`,

@@ -97,6 +97,19 @@ test('dev serves the page of its gates', async () => {
   expect((await ended(run)).stdout).toMatch(/status +succeeded/)
 }, 60_000)
 
+test('an approval is given by command', async () => {
+  const { run, gate } = await waiting('published', 'the other report')
+  expect(await json('gate', 'reject', gate, '--comment', 'not yet', '--by', 'ada')).toMatchObject({
+    status: 'accepted',
+    gate,
+  })
+  await ended(run)
+  expect(await flow.run(run).result()).toBe('rejected')
+  const late = await runCommand(['gate', 'approve', gate], at)
+  expect(late).toMatchObject({ code: 1, stdout: '' })
+  expect((await flow.gates.get(gate))?.signal?.payload).toEqual({ approved: false, comment: 'not yet', by: 'ada' })
+}, 60_000)
+
 test('gates are cancelled with a reason, and put off', async () => {
   const { run, gate } = await waiting('job', 'j2')
   const before = await json('gate', 'show', gate)
@@ -113,6 +126,9 @@ test('a payload comes out of a file too, and what is no JSON is refused before a
   const wrong = await runCommand(['gate', 'signal', gate, '--payload', 'yes'], at)
   expect(wrong).toMatchObject({ code: 2 })
   expect(wrong.stderr).toContain('--payload must be JSON')
+  const noFile = await runCommand(['gate', 'signal', gate, '--payload-file', 'none.json'], at)
+  expect(noFile.code).toBe(1)
+  expect(noFile.stderr).toMatch(/^flowstone: ENOENT.*none.json'\n$/)
   const none = await runCommand(['gate', 'signal', `${gate.slice(0, -1)}9`], at)
   expect(none.code).toBe(1)
   expect(none.stderr).toMatch(/^flowstone: .*\n$/)
