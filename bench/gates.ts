@@ -135,7 +135,7 @@ async function rawSpeeds(url: string, n: number): Promise<{ created: number; sig
         attempt: 1,
         worker: 'worker-0123456789',
         deadlineMs: dueMs,
-        retriesMs: new Array<number>(),
+        retriesMs: [] as number[],
         afterRetries: 'fail',
         metadata: { job: 'bench' },
         keyId: 'bench',

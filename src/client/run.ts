@@ -13,7 +13,7 @@ import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { directGet } from '../log/nats.ts'
+import { directGet, directGetIfAny } from '../log/nats.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
 
 export interface RunView {
@@ -206,9 +206,13 @@ export class Run<V = unknown> {
       for (;;) {
         signal?.throwIfAborted()
         if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
+        // Before it is noted it is mostly not there, and a replica that lags is asked again at the next look: no need to bother the leader.
+        const read = noted ? directGet : directGetIfAny
         noted = false
+        // Sent with the question for the end, in one go.
+        early.begin()
         const message = await connection
-          .untilDisconnect((nc) => directGet(nc, names.log(this.#p), { last_by_subj: subject }))
+          .untilDisconnect((nc) => read(nc, names.log(this.#p), { last_by_subj: subject }))
           .catch(() => undefined)
         const fact = message && factOf(names, this.#p, message)
         if (fact?.name === 'run.finished') return fact.data
@@ -232,6 +236,7 @@ export class Run<V = unknown> {
 /** The value of a run, asked for where the note of its end says that it stands, while the end itself is read. The end is the truth. */
 class EarlyValue {
   readonly #deps: RunDeps
+  #hint: Uint8Array | undefined
   #hinted: { readonly at: ValueAt; readonly value: Promise<unknown> } | undefined
 
   constructor(deps: RunDeps) {
@@ -239,7 +244,11 @@ class EarlyValue {
   }
 
   hint(note: Uint8Array): void {
-    const at = this.#hinted ? undefined : hintedAt(note)
+    this.#hint = note
+  }
+
+  begin(): void {
+    const at = this.#hint && !this.#hinted ? hintedAt(this.#hint) : undefined
     if (!at) return
     const value = this.#load(at)
     value.catch(() => undefined)

@@ -160,9 +160,18 @@ export async function directGet(
   query: { seq: number } | { last_by_subj: string },
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
+  return (await directGetIfAny(nc, stream, query, timeoutMs)) ?? (await leaderGet(nc, stream, query, timeoutMs))
+}
+
+/** As `directGet`, but what the replica does not have is undefined, though the leader may have it. */
+export async function directGetIfAny(
+  nc: NatsConnection,
+  stream: string,
+  query: { seq: number } | { last_by_subj: string },
+  timeoutMs = 5000,
+): Promise<StoredMessage | undefined> {
   const reply = await ask(nc, `$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeoutMs })
-  if (reply.headers && reply.headers.code >= 400) return leaderGet(nc, stream, query, timeoutMs)
-  return fromDirect(reply.headers, reply.data)
+  return reply.headers && reply.headers.code >= 400 ? undefined : fromDirect(reply.headers, reply.data)
 }
 
 function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
