@@ -242,9 +242,9 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
 function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Command[] {
   const spec = specOf(pipeline, fact.ids.asset)
   if (!spec) return []
-  const barrier = view.get(stateKey.barrier(run.id, fact.ids.asset))
   if (fact.name === 'gate.created') {
     const { index, attempt } = fact.data
+    const barrier = index === undefined ? undefined : view.get(stateKey.barrier(run.id, fact.ids.asset))
     const obsolete =
       index === undefined
         ? isObsolete(run, run.assets[fact.ids.asset], attempt)
