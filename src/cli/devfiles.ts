@@ -2,18 +2,21 @@
 import { randomBytes } from 'node:crypto'
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 
 export const DEV_DIR = '.flowstone'
 
-export interface DevState {
-  readonly pid: number
-  readonly server: string
-  readonly namespace: string
-  readonly http: string
+const devState = z.object({
+  pid: z.int().positive(),
+  server: z.string(),
+  namespace: z.string(),
+  http: z.string(),
   /** The file whose pipelines it runs. */
-  readonly file: string
-}
+  file: z.string(),
+})
+
+export type DevState = Readonly<z.infer<typeof devState>>
 
 /**
  * `id:secret`, as FLOWSTONE_GATE_SECRETS has it; made at the first time and kept, so that addresses which were given out stay good.
@@ -51,7 +54,7 @@ export function removeDevState(dir: string): void {
 /** What a `flowstone dev` on that folder has written; `living`: only if it still runs. */
 export function readDevState(dir: string, living = true): DevState | undefined {
   try {
-    const state: DevState = JSON.parse(readFileSync(join(dir, 'dev.json'), 'utf8'))
+    const state = devState.parse(JSON.parse(readFileSync(join(dir, 'dev.json'), 'utf8')))
     if (living) process.kill(state.pid, 0)
     return state
   } catch {

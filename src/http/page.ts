@@ -133,7 +133,7 @@ function metadataSheet(gate: GateView): Markup | '' {
 /** An approval's metadata is its message, which is the headline, and its context. */
 function withoutMessage(metadata: unknown): unknown {
   if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) return metadata
-  const { message: _, ...rest } = { ...metadata } as Record<string, unknown>
+  const { message: _, ...rest }: Record<string, unknown> = { ...metadata }
   const names = Object.keys(rest)
   if (names.length === 0) return undefined
   return names.length === 1 && names[0] === 'context' ? rest.context : rest

@@ -78,7 +78,7 @@ test('a fault of JSON is told by its place where that is known, and what was sen
 
 test('a name that means something to JavaScript is a name like any other', async () => {
   const value = await payloadOf('application/x-www-form-urlencoded', '__proto__=1&constructor=2')
-  expect(Object.entries(value as object)).toEqual([
+  expect(Object.entries(Object(value))).toEqual([
     ['__proto__', '1'],
     ['constructor', '2'],
   ])
