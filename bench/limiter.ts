@@ -52,10 +52,10 @@ async function measure(job: Job, n: number): Promise<Figure[]> {
       const { limiter } = flow
       const lone = await perSecond(n, 1, () => limiter.check('lone', WIDE))
       const many = await perSecond(n * 16, CALLERS, () => limiter.check('many', WIDE))
-      const one = await processes(rig.url, namespace, 1, CALLERS, n * 4)
-      const four = await processes(rig.url, namespace, PROCESSES, CALLERS, n * 4)
-      const oneLone = await processes(rig.url, namespace, 1, 1, n / 4)
-      const fourLone = await processes(rig.url, namespace, PROCESSES, 1, n / 4)
+      const one = await processes(rig.url, namespace, 1, CALLERS, n * 16)
+      const four = await processes(rig.url, namespace, PROCESSES, CALLERS, n * 16)
+      const oneLone = await processes(rig.url, namespace, 1, 1, n)
+      const fourLone = await processes(rig.url, namespace, PROCESSES, 1, n)
       let bucket = 0
       const first = await perSecond(BUCKETS, CALLERS, () => limiter.check(`b${bucket++ % BUCKETS}`, WIDE))
       const again = await perSecond(BUCKETS, CALLERS, () => limiter.check(`b${bucket++ % BUCKETS}`, WIDE))

@@ -45,6 +45,7 @@ import {
   returnSome,
   WINDOW_MAX,
 } from './lease.ts'
+import { comeAgainMs } from './pacing.ts'
 import { type BarrierState, type Refeed, stateKey } from './state.ts'
 import { resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspended.ts'
 
@@ -377,7 +378,7 @@ function takeError(
   }
   const waitMs =
     error.outcome === 'handed_back'
-      ? (error.retryAfterMs ?? 0)
+      ? comeAgainMs(context, barrier, error.retryAfterMs ?? 0, fact.timeMs)
       : (error.retryAfterMs ?? backoffMs(retry, failures, `${barrier.run}.${barrier.asset}.${index}`))
   return leaseAgain(context, barrier, index, behind, fact.timeMs, waitMs)
 }

@@ -157,6 +157,8 @@ export interface BarrierState {
   again: Record<string, [number, number, number]>
   leaseSize: number
   window: number
+  /** When the last instance comes again for which the rate limit had no room. */
+  pacedMs?: number
   /** Milliseconds of a worker's wall time for an instance, smoothed. */
   perInstanceMs?: number
   workers: Record<string, number>

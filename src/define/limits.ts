@@ -32,7 +32,12 @@ export interface SlotsSettings<K> {
 
 /** Erased: methods, so that narrower keys fit. */
 export interface Limits {
-  readonly rate?: { readonly rate: Rate; readonly option: RateOption; bucketOf?(key: unknown): string }
+  readonly rate?: {
+    readonly rate: Rate
+    readonly option: RateOption
+    readonly perKey: boolean
+    bucketOf?(key: unknown): string
+  }
   readonly slots?: {
     readonly max: number
     readonly weight: number
@@ -58,7 +63,7 @@ export function parseRateLimit(
   const option: RateSettings = { limit, per: periodMs, shape, ...(shape === 'smooth' ? { burst } : {}) }
   return {
     spec: { shape, limit, periodMs, burst, ...bucketSpec(field, bucket) },
-    limit: { rate, option, ...(own ? {} : { bucketOf: bucketOf(bucket) }) },
+    limit: { rate, option, perKey: typeof bucket === 'function', ...(own ? {} : { bucketOf: bucketOf(bucket) }) },
   }
 }
 

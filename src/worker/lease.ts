@@ -135,10 +135,13 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
     const { limiter, waiters } = shared
     const key = slab.keys[index - slab.offset]
     try {
-      await runLimited({ limits, limiter, waiters, local: slots, key, ownBucket, signal }, (inner) => {
-        nowMs = performance.now()
-        return runOne(index, inner)
-      })
+      await runLimited(
+        { limits, limiter, waiters, local: slots, key, ownBucket, ordinal: task.ordinal, signal },
+        (inner) => {
+          nowMs = performance.now()
+          return runOne(index, inner)
+        },
+      )
     } catch (thrown) {
       if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
       else await fail(index, performance.now(), thrown)

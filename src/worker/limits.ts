@@ -16,6 +16,7 @@ import type { Slots } from './slots.ts'
 const HOLD_MS = 5000
 /** So short a wait is not worth giving the local slot up. */
 const BRIEF_MS = 20
+const LONGER_MAX = 4
 const BACK_MIN_MS = 100
 const BACK_MAX_MS = 60_000
 /** How long what needs a slot stays away when too many wait here. */
@@ -66,6 +67,8 @@ export interface LimitedStart {
   readonly key: unknown
   /** The bucket of a rate that names none. */
   readonly ownBucket: string
+  /** How often it was begun, this time included. */
+  readonly ordinal: number
   readonly signal: AbortSignal
 }
 
@@ -97,7 +100,7 @@ export async function runLimitedAttempt(
   const { limiter, waiters, slots: local } = shared
   const { signal } = held.abort
   const { run: runId, asset } = held.task
-  const start = { limits, limiter, waiters, local, key: undefined, ownBucket: `${runId}.${asset}`, signal }
+  const start = { limits, limiter, waiters, local, key: undefined, ownBucket: `${runId}.${asset}`, ordinal: 1, signal }
   let begun = false
   try {
     await runLimited(start, async (both) => {
@@ -146,8 +149,9 @@ async function takeTurn(start: LimitedStart, place: LocalPlace): Promise<void> {
     } catch (error) {
       if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
       if (!(error instanceof RateLimitedError)) throw error
-      // Before its turn may come, and not with all the others.
-      const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2)
+      // Before its turn may come, and not with all the others. How many others there are for a key is known to nobody; it shows by how often it was in vain.
+      const longer = limits.rate.perKey ? Math.min(LONGER_MAX, start.ordinal) : 1
+      const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
       throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
     }
     const turnMs = performance.now()

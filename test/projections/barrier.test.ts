@@ -12,6 +12,7 @@ import {
   leasesOn,
   materialized,
   outcomes,
+  plainScatter,
   RUN,
   type Sim,
   scattered,
@@ -193,6 +194,21 @@ describe('failures', () => {
     expect(barrierOf(sim)?.leases['1-2-2']?.dueMs).toBe(nowMs + 700)
     sim.apply(outcomes('1-2-2', [[1, 'ok']]))
     expect(closedOf(sim)).toMatchObject([{ status: 'completed', succeeded: 2, failed: 0 }])
+  })
+
+  it('what a rate limit had no room for comes again one behind the other, a little faster than the limit', () => {
+    const rateLimit = { shape: 'smooth', limit: 4, periodMs: 1000, burst: 1 } as const
+    const scatter = { ...plainScatter, rateLimit }
+    const sim = scattered([4], { scatter })
+    const back = outcomes(
+      '0-4-1',
+      [0, 1, 2, 3].map((index) => [index, 'handed_back']),
+    )
+    for (const [, error] of back.data.errors ?? []) error.retryAfterMs = 3000
+    const nowMs = sim.nowMs
+    sim.apply(back)
+    const dues = [0, 1, 2, 3].map((i) => barrierOf(sim).leases[leaseId(i, i + 1, 2)]?.dueMs)
+    expect(dues).toEqual([3000, 3200, 3400, 3600].map((ms) => nowMs + ms))
   })
 
   it('an instance that kills its worker fails alone, after maxAttempts, and its neighbours succeed', () => {
