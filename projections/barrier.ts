@@ -439,6 +439,8 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
     ordinal: range.ordinal + 1,
     failures: lease.failures,
     ...(lease.lost ? { lost: true } : {}),
+    // Not begun here, and perhaps begun by one that was lost before.
+    ...(lease.gates === undefined ? {} : { gates: lease.gates }),
   }
   let back: Refeed | undefined
   let count = 0

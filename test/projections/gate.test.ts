@@ -14,6 +14,8 @@ import {
   type DraftOf,
   errored,
   foldOne,
+  handBack,
+  leasesOn,
   materialized,
   outcomes,
   plainScatter,
@@ -413,6 +415,16 @@ describe('instances at gates', () => {
     scatter: { ...plainScatter, failureMode: 'partial', threshold: { fraction: 1 } },
     retry: { maxAttempts: 2, backoffMinMs: 10, backoffMaxMs: 10 },
   } as const
+
+  it('that were lost with open gates find them, also when the next worker hands them back unbegun', () => {
+    const sim = scattered([TOTAL], options)
+    const [lease] = leasesOn(sim)
+    sim.apply(split(lease?.lease ?? '', 'lost'))
+    const again = leasesOn(sim).find(({ ordinal }) => ordinal === 2)
+    expect(again).toMatchObject({ gates: 1 })
+    sim.apply(handBack(again?.lease ?? '', again?.from ?? 0))
+    expect(leasesOn(sim).find(({ ordinal, from }) => ordinal === 3 && from === again?.from)).toMatchObject({ gates: 1 })
+  })
 
   it('are counted once, whatever happens in whatever order, and in the end all have ended and no gate waits', () => {
     fc.assert(

@@ -1,0 +1,45 @@
+/** Assets that wait at gates, for the kill tests: loaded where KILL_GATES is set. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { asset, pipeline } from '../../../src/index.ts'
+import { note, quick, total } from './pipelines.ts'
+
+export const GATED_INSTANCES = 300
+
+/** Says what it opened before it goes on to wait, so that a test can kill it in between. */
+export const gated = asset('gated', {
+  retry: quick,
+  execute: async (ctx) => {
+    const gate = await ctx.openGate({ timeout: '1h', metadata: { opened: true } })
+    note(`opened ${gate.isNew} ${gate.token}`)
+    await sleep(Number(process.env.KILL_GATE_MS ?? 0))
+    return gate.wait()
+  },
+  onSignal: async (ctx, payload: number) => {
+    note(`signalled ${ctx.attempt} ${payload}`)
+    await sleep(Number(process.env.KILL_SIGNAL_MS ?? 0))
+    return payload
+  },
+})
+
+/** Waits for nothing but its end. */
+export const brief = asset('brief', {
+  execute: (ctx) => ctx.signalGate({ timeout: Number(ctx.partition) }),
+  onTimeout: () => 'in time',
+})
+
+export const gatedMany = asset('gated_many', {
+  retry: quick,
+  scatter: () => Array.from({ length: GATED_INSTANCES }, (_, i) => i),
+  execute: async (ctx) => {
+    const gate = await ctx.openGate({ timeout: '1h' })
+    note(`instance ${ctx.index} ${gate.isNew} ${gate.id}`)
+    return gate.wait()
+  },
+  onSignal: async (_, payload: number) => {
+    await sleep(2)
+    return payload
+  },
+  gather: (results) => total(results),
+})
+
+export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany])
