@@ -53,6 +53,8 @@ export interface ScatterView {
   readonly pending: number
   /** Of `pending`: waiting at a signal gate, or going on from one. */
   readonly suspended: number
+  /** Whether nothing more of it is begun for the time being. */
+  readonly paused: boolean
 }
 
 export interface RunUpdate {
@@ -299,5 +301,17 @@ export function viewOfRun(doc: RunState): RunView {
 
 export function viewOfBarrier(barrier: BarrierState): ScatterView {
   const { run, asset, status, total, stored, succeeded, failed, suspended = 0 } = barrier
-  return { run, asset, status, total, stored, succeeded, failed, pending: stored - succeeded - failed, suspended }
+  const pending = stored - succeeded - failed
+  return {
+    run,
+    asset,
+    status,
+    total,
+    stored,
+    succeeded,
+    failed,
+    pending,
+    suspended,
+    paused: barrier.paused !== undefined,
+  }
 }
