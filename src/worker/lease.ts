@@ -18,7 +18,7 @@ import { ComeAgain, runLimited } from './limits.ts'
 import { INLINE_MAX_BYTES, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
-import type { Turn } from './slots.ts'
+import { Slots, type Turn } from './slots.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
@@ -31,7 +31,31 @@ const TURN_MS = 20
 const LOOK_MS = 20
 const YIELD_MS = 20
 
+/**
+ * Each lease of a lane stands for one of `maxConcurrent`: so many of the scatter's instances run here at a time as leases of it are in this worker's hands. Not one of
+ * each: while one lease waits for its report to be stored, another's instances use its place. It is acknowledged, and may be followed by another, only when its place is free.
+ */
 export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask, asset: AnyAsset): Promise<void> {
+  if (!task.serial) return await runInstances(shared, held, task, asset, undefined)
+  const lane = `${task.run}.${asset.name}`
+  const places = shared.places.get(lane) ?? new Slots(0)
+  shared.places.set(lane, places)
+  places.grow()
+  try {
+    await runInstances(shared, held, task, asset, places)
+  } finally {
+    await places.shrink()
+    if (places.size === 0) shared.places.delete(lane)
+  }
+}
+
+async function runInstances(
+  shared: WorkerShared,
+  held: Held,
+  task: LeaseTask,
+  asset: AnyAsset,
+  places: Slots | undefined,
+): Promise<void> {
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   const startedMs = performance.now()
@@ -176,8 +200,15 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
   }, LOOK_MS)
   let yieldedMs = startedMs
   let hasSlot = false
+  let hasPlace = false
   try {
     while (next < end) {
+      if (places && !hasPlace && !places.tryTake()) {
+        waiting = places.turn()
+        if (!(await waiting.granted)) break
+        nowMs = performance.now()
+      }
+      hasPlace = places !== undefined
       if (!hasSlot && !slots.tryTake()) {
         waiting = slots.turn()
         if (!(await waiting.granted)) break
@@ -195,17 +226,24 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       const pending = limits ? runLimitedOne(limits, index) : runOne(index)
       if (pending) {
         hasSlot = false
+        hasPlace = false
         const one = pending.finally(() => {
           if (!limits) slots.give()
+          places?.give()
           held.running.delete(index)
           running.delete(one)
         })
         running.add(one)
-        if (task.serial) await one
         nowMs = performance.now()
-      } else if (slots.waiting > 0) {
-        slots.give()
-        hasSlot = false
+      } else {
+        if (slots.waiting > 0) {
+          slots.give()
+          hasSlot = false
+        }
+        if (places && places.waiting > 0) {
+          places.give()
+          hasPlace = false
+        }
       }
       if (report.isDue(nowMs)) {
         await report.flushIfDue(nowMs)
@@ -219,10 +257,13 @@ export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask
       }
     }
     if (hasSlot) slots.give()
+    if (hasPlace) places?.give()
     hasSlot = false
+    hasPlace = false
     await Promise.all(running)
   } finally {
     if (hasSlot) slots.give()
+    if (hasPlace) places?.give()
     clearInterval(ticker)
   }
   const heldMs = performance.now() - startedMs

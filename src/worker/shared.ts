@@ -25,6 +25,8 @@ export interface WorkerShared {
   readonly logger: Logger
   readonly resources: Resources
   readonly slots: Slots
+  /** Of each lane that this worker holds leases of: as many places as leases. */
+  readonly places: Map<string, Slots>
   readonly limiter: Limiter
   readonly gates: GateSettings
   readonly waiters: LimitWaiters

@@ -7,18 +7,47 @@ export interface Turn {
 }
 
 export class Slots {
-  readonly size: number
+  #size: number
   #used = 0
+  /** Who gave up a place that is still in use. */
+  #retiring: (() => void)[] = []
   #waiting: ((granted: boolean) => void)[] = []
   #onFree: (() => void) | undefined
   #givenMs = Number.NEGATIVE_INFINITY
 
   constructor(size: number) {
-    this.size = size
+    this.#size = size
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  /** One place more. */
+  grow(): void {
+    this.#size += 1
+    if (this.#used >= this.#size) return
+    const next = this.#waiting.shift()
+    if (!next) return
+    this.#used += 1
+    next(true)
+  }
+
+  /** One place less: resolves when no more are in use than then may be. */
+  shrink(): Promise<void> {
+    this.#size -= 1
+    return new Promise((resolve) => {
+      this.#retiring.push(resolve)
+      this.#retire()
+    })
+  }
+
+  #retire(): void {
+    while (this.#retiring.length > 0 && this.#used < this.#size + this.#retiring.length) this.#retiring.shift()?.()
   }
 
   get free(): number {
-    return this.size - this.#used
+    return this.#size - this.#used
   }
 
   get waiting(): number {
@@ -36,7 +65,7 @@ export class Slots {
 
   /** True when taken at once; else await a `turn()`. */
   tryTake(): boolean {
-    if (this.#used >= this.size) return false
+    if (this.#used >= this.#size) return false
     this.#used += 1
     return true
   }
@@ -55,11 +84,12 @@ export class Slots {
 
   give(): void {
     this.#givenMs = performance.now()
-    const next = this.#waiting.shift()
+    const next = this.#used > this.#size ? undefined : this.#waiting.shift()
     // The slot goes from hand to hand, so nobody new overtakes who waits.
     if (next) next(true)
     else {
       this.#used -= 1
+      this.#retire()
       this.#onFree?.()
     }
   }

@@ -54,6 +54,7 @@ const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
 const AHEAD_MS = 40
 const AHEAD_MAX = 16
+const LANE_AHEAD = 2
 const RESTORE_PAUSE_MS = 50
 
 interface WorkerParts {
@@ -127,6 +128,7 @@ export class Worker {
       logger,
       resources: options.resources ?? {},
       slots,
+      places: new Map(),
       limiter,
       waiters: new LimitWaiters(concurrency),
       logOf,
@@ -238,6 +240,9 @@ export class Worker {
     while (!this.#draining && !this.#shared.connection.isClosed) {
       const want = this.#room()
       if (want === 0) {
+        // Of a lane the next lease comes only when one of it is acknowledged: it is asked for beforehand, so that its place is not empty for the time of a question.
+        if (!this.#alone.isWanted && this.#shared.slots.turnedOverWithin(SHORT_TASK_MS))
+          for (const { puller } of this.#lanes?.open ?? []) puller.block(LANE_AHEAD)
         await this.#settled(1000)
         continue
       }
