@@ -50,8 +50,10 @@ describe('rateLimit of a scatter', () => {
     expect(times).toHaveLength(50)
     // One each 40 ms: timers are a little late, and never early.
     expect(Math.max(...times) - Math.min(...times)).toBeGreaterThanOrEqual(49 * 40 - 20)
-    expect(most(times, 1000)).toBeLessThanOrEqual(26)
-    expect(most(times, 200)).toBeLessThanOrEqual(8)
+    // Up to 100 ms behind its grant a start counts as in time: so many more may come together.
+    const late = Math.ceil(100 / 40)
+    expect(most(times, 1000)).toBeLessThanOrEqual(26 + late)
+    expect(most(times, 200)).toBeLessThanOrEqual(6 + late)
     expect(Math.max(...times) - Math.min(...times)).toBeLessThan(49 * 40 * 3)
   })
 

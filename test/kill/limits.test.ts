@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { until } from '../kit/until.ts'
 import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
 import type { LimitsWork } from './programs/limits.ts'
+import { sharing } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const SKEWS_MS = [0, 180_000, -180_000, 3_600_000, -3_600_000, 600_000, -600_000, 0]
@@ -129,4 +130,31 @@ describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
     expect(new Set(taken().map(({ fence }) => fence)).size).toBe(taken().length)
     console.info(`slots: ${taken().length} taken by ${all.length} processes, never more than 3 at a time`)
   })
+})
+
+test('a scatter with slots and a rate keeps to both when a worker is killed, and all of it is done', async () => {
+  await using rig = await startRig()
+  const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.start('worker'), rig.engine()])
+  const run = await rig.materialize(sharing)
+  const begun = (): string[] => rig.noted().filter((line) => line.startsWith('begin'))
+  await until('some have run', () => begun().length >= 60, 30_000)
+  await victim.kill()
+  const killedMs = performance.timeOrigin + performance.now()
+  await rig.expectWhole(run, 'sharing', 300)
+  const times = (what: string): Map<string, number> =>
+    new Map(
+      rig
+        .noted()
+        .map((line) => line.split(' '))
+        .flatMap(([word, id, ms]) => (word === what && id !== undefined ? [[id, Number(ms)]] : [])),
+    )
+  const ends = times('end')
+  const begins = [...times('begin')]
+  // What did not end ended with its process.
+  const uses = begins.map(([id, fromMs]) => ({ fromMs, toMs: ends.get(id) ?? killedMs, weight: 1 }))
+  expect(worstOverlap(uses)).toBe(3)
+  // One each 10 ms, and up to 100 ms late.
+  const starts = begins.map(([, ms]) => ({ fromMs: ms, toMs: ms, n: 1 }))
+  expect(worstStretch(starts, 1000)).toBeLessThanOrEqual(101 + 10)
+  await until('its slots are free', async () => (await rig.flow.limiter.status('sharing')).slots?.count === 0)
 })

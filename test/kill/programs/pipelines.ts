@@ -231,7 +231,27 @@ const limited = (maxConcurrent: number, count: number) =>
   })
 export const limitedTo = [limited(1, 60), limited(7, 300), limited(50, 1500)] as const
 
+/** When something begins and ends, by a clock that all processes of this host share. */
+function noteTime(what: 'begin' | 'end', index: number): void {
+  note(`${what} ${process.pid}.${index} ${performance.timeOrigin + performance.now()}`)
+}
+
+/** Instances that hold one of three slots, and start at most a hundred times a second. */
+export const sharing = asset('sharing', {
+  retry: quick,
+  scatterOptions: { rateLimit: [100, 'second'], slots: { bucket: 'sharing', max: 3, lease: '1s' } },
+  scatter: () => Array.from({ length: 300 }, (_, i) => i),
+  execute: async ({ index }) => {
+    noteTime('begin', index)
+    await sleep(10)
+    noteTime('end', index)
+    return index
+  },
+  gather: (results) => total(results),
+})
+
 export const kills = pipeline('kills', [
+  sharing,
   batch,
   halfGather,
   broken,
