@@ -224,6 +224,32 @@ describe('slots', () => {
   })
 })
 
+describe('what waits at a gate', () => {
+  it('holds no slot meanwhile, neither an instance nor a plain asset', async () => {
+    const asked = asset('asked', {
+      scatter: () => [1, 2, 3],
+      scatterOptions: { slots: { bucket: 'desk', max: 1 }, maxConcurrent: 1 },
+      execute: (ctx) => ctx.signalGate({ timeout: '1h' }),
+      onSignal: (_, payload: number) => payload,
+    })
+    const plain = asset('plain', {
+      slots: { bucket: 'desk', max: 1 },
+      execute: (ctx) => ctx.signalGate({ timeout: '1h' }),
+      onSignal: (_, payload: number) => payload,
+    })
+    const gates = { secrets: [{ id: 'k1', secret: 's'.repeat(32) }] }
+    await using stage = await openStage(server.url, pipeline('asked', [asked, plain]), { gates })
+    const { flow } = stage
+    const runs = [await flow.materialize(asked), await flow.materialize(plain)]
+    const waiting = async () => (await Promise.all(runs.map(({ id }) => flow.gates.list(id)))).flat()
+    await until('all four wait', async () => (await waiting()).length === 4)
+    await until('the desk is free', async () => (await flow.limiter.status('desk')).slots?.count === 0)
+    for (const { id } of await waiting()) await flow.gates.signal(await flow.gates.token(id), 7)
+    expect(await runs[0]?.result()).toHaveLength(3)
+    expect(await runs[1]?.result()).toBe(7)
+  })
+})
+
 describe('the options', () => {
   it.each([
     [{ rateLimit: [0, 'second'] }, /rateLimit: limit must be a whole number from 1/],
