@@ -32,6 +32,9 @@ const note = z.object({
 type OpenLane = z.infer<typeof note>
 
 export interface Lane {
+  /** `<run>.<asset>` */
+  readonly key: string
+  readonly maxConcurrent: number
   readonly priority: number
   readonly puller: Puller
   readonly sinceMs: number
@@ -155,7 +158,8 @@ export class Lanes {
       }
       const on = { delivery: onDelivery, trouble: () => void this.#look() }
       const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on, { standing: true })
-      this.#lanes.set(key, { priority: lane.priority, puller, sinceMs: Date.now() })
+      const { run, asset, priority, maxConcurrent } = lane
+      this.#lanes.set(key, { key: `${run}.${asset}`, maxConcurrent, priority, puller, sinceMs: Date.now() })
       onChange()
     } catch (error) {
       logger.warn(

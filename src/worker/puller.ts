@@ -115,7 +115,8 @@ export class Puller {
     const now = performance.now()
     if (now > this.#askedUntilMs) this.#asked = 0
     const more = (this.#standing ? want : 1) - this.#asked
-    if (more <= 0) return
+    // Not for each that came.
+    if (more <= 0 || this.#asked > want / 2) return
     this.#asked += more
     this.#askedUntilMs = now + BLOCK_MS + BLOCK_GRACE_MS
     this.#connection.nc.publish(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {

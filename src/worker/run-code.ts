@@ -51,47 +51,99 @@ export function runCode<T>(
     limit?.end()
     return result
   }
-  return raceAbort(signal(), result).finally(() => limit?.end())
+  if (timeoutMs !== undefined) limit ??= new Limit(parent, timeoutMs)
+  return untilEnd(parent, limit, result)
 }
 
+/** What the code comes to, or why it is not waited for any longer. */
+function untilEnd<T>(parent: AbortSignal, limit: Limit | undefined, result: Promise<T>): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const off = limit ? limit.onEnd(reject) : onAbort(parent, reject)
+    Promise.resolve(result).then(
+      (value) => {
+        off()
+        limit?.end()
+        resolve(value)
+      },
+      (error: unknown) => {
+        off()
+        limit?.end()
+        reject(error)
+      },
+    )
+  })
+}
+
+type Listener = (reason: unknown) => void
+
+const listening = new WeakMap<AbortSignal, Set<Listener>>()
+
+/** Calls back when the signal is aborted; returns what ends that. One listener for each signal: to add and remove one takes longer than a short instance's whole bookkeeping. */
+function onAbort(signal: AbortSignal, listener: Listener): () => void {
+  if (signal.aborted) listener(signal.reason)
+  let listeners = listening.get(signal)
+  if (!listeners) {
+    const all = new Set<Listener>()
+    listeners = all
+    listening.set(signal, all)
+    const tellAll = (): void => {
+      for (const each of [...all]) each(signal.reason)
+    }
+    signal.addEventListener('abort', tellAll, { once: true })
+  }
+  const kept = listeners
+  kept.add(listener)
+  return () => kept.delete(listener)
+}
+
+/** A time limit. Its signal is made when somebody asks for it. */
 class Limit {
-  readonly #controller = new AbortController()
+  #controller: AbortController | undefined
   readonly #timer: NodeJS.Timeout
-  readonly #parent: AbortSignal
-  readonly #onAbort = (): void => this.#controller.abort(this.#parent.reason)
+  readonly #off: () => void
+  #listener: Listener | undefined
+  #ended: { readonly reason: unknown } | undefined
 
   constructor(parent: AbortSignal, timeoutMs: number) {
-    this.#parent = parent
-    parent.addEventListener('abort', this.#onAbort, { once: true })
     this.#timer = setTimeout(
-      () => this.#controller.abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
+      () => this.#abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
       timeoutMs,
     )
+    this.#off = onAbort(parent, (reason) => this.#abort(reason))
   }
 
   get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController()
+      if (this.#ended) this.#controller.abort(this.#ended.reason)
+    }
     return this.#controller.signal
+  }
+
+  onEnd(listener: Listener): () => void {
+    this.#listener = listener
+    if (this.#ended) listener(this.#ended.reason)
+    return () => {
+      this.#listener = undefined
+    }
   }
 
   end(): void {
     clearTimeout(this.#timer)
-    this.#parent.removeEventListener('abort', this.#onAbort)
+    this.#off()
+  }
+
+  #abort(reason: unknown): void {
+    if (this.#ended) return
+    this.#ended = { reason }
+    this.#controller?.abort(reason)
+    this.#listener?.(reason)
   }
 }
 
 /** Not only promises of this realm: query builders are thenable too, and run only when they are awaited. */
 export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
   return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
-}
-
-async function raceAbort<T>(signal: AbortSignal, result: Promise<T>): Promise<T> {
-  return await new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    Promise.resolve(result)
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener('abort', onAbort))
-  })
 }
 
 export function failureOf(thrown: unknown): Failure {

@@ -54,7 +54,7 @@ const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
 const AHEAD_MS = 40
 const AHEAD_MAX = 16
-const LANE_AHEAD = 2
+const LANE_AHEAD = 4
 const RESTORE_PAUSE_MS = 50
 
 interface WorkerParts {
@@ -93,6 +93,7 @@ export class Worker {
   #stopping: Promise<void> | undefined
   #draining = false
   #wake: (() => void) | undefined
+  #waking: NodeJS.Immediate | undefined
   /** Instances a task stands for, smoothed: how many tasks to ask for. */
   #tasksSize = 8
   #lastTaskMs = 1000
@@ -115,7 +116,7 @@ export class Worker {
         'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
       )
     const slots = new Slots(concurrency)
-    slots.onFree(() => this.#wake?.())
+    slots.onFree(() => this.#wakeSoon())
     const values = new Values(connection, topology.names, io)
     this.#shared = {
       id: this.id,
@@ -225,6 +226,14 @@ export class Worker {
     if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
   }
 
+  /** Slots become free ten thousand times a second: one look a turn of the event loop is enough. */
+  #wakeSoon(): void {
+    this.#waking ??= setImmediate(() => {
+      this.#waking = undefined
+      this.#wake?.()
+    })
+  }
+
   #settled(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms)
@@ -241,8 +250,7 @@ export class Worker {
       const want = this.#room()
       if (want === 0) {
         // Of a lane the next lease comes only when one of it is acknowledged: it is asked for beforehand, so that its place is not empty for the time of a question.
-        if (!this.#alone.isWanted && this.#shared.slots.turnedOverWithin(SHORT_TASK_MS))
-          for (const { puller } of this.#lanes?.open ?? []) puller.block(LANE_AHEAD)
+        if (!this.#alone.isWanted) this.#askAhead()
         await this.#settled(1000)
         continue
       }
@@ -260,6 +268,14 @@ export class Worker {
       if (this.#troubled().length > 0) continue
       for (const pullers of levels) for (const puller of pullers) puller.block()
       await this.#settled(5000)
+    }
+  }
+
+  /** Only of lanes that are all here: else it would be kept from a worker that has room. */
+  #askAhead(): void {
+    for (const { key, maxConcurrent, puller } of this.#lanes?.open ?? []) {
+      const here = this.#shared.places.get(key)?.size ?? 0
+      if (here >= maxConcurrent) puller.block(LANE_AHEAD)
     }
   }
 
