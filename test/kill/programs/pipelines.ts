@@ -250,7 +250,20 @@ export const sharing = asset('sharing', {
   gather: (results) => total(results),
 })
 
+/** Does not end by itself in the time that it has. */
+export const outOfTime = asset('out_of_time', {
+  retry: quick,
+  scatterOptions: { totalTimeout: '4s' },
+  scatter: () => Array.from({ length: 100 }, (_, i) => i),
+  execute: async ({ index, signal }) => {
+    if (index < 10) return index
+    await sleep(60_000, undefined, { signal })
+    return index
+  },
+})
+
 export const kills = pipeline('kills', [
+  outOfTime,
   sharing,
   batch,
   halfGather,
