@@ -221,7 +221,8 @@ export function reminderCommand(
     ...(run.partition === undefined ? {} : { partition: run.partition }),
     deps: depsOf(run, spec),
     from: { gate: gate.gate, seq: 0, timeouts: gate.timeouts },
-    retriesLeft: gate.retriesMs.length - gate.timeouts,
+    // With the one that begins now: 0 is said only when the gate has ended.
+    retriesLeft: gate.retriesMs.length - gate.timeouts + 1,
     attempt: 1,
     ...(index === undefined ? {} : { index }),
     ...(slab === undefined ? {} : { slab }),

@@ -62,7 +62,10 @@ export interface TimedOut {
   readonly gate: Pick<AnsweredGate, 'id' | 'metadata'>
   /** How often the gate has timed out, this time included. */
   readonly timeouts: number
-  /** 0: this was the last time, and what `onTimeout` returns or throws counts. More: the gate waits on, and it does not. */
+  /**
+   * How many of the gate's retries are left, the one that begins now included. 0: none, this was the last time, and what `onTimeout` returns or throws counts. More: the gate
+   * waits on, and it does not.
+   */
   readonly retriesLeft: number
 }
 

@@ -77,7 +77,7 @@ describe('a gate that nobody answers', () => {
     const { flow } = stage
     const run = await flow.materialize(retries)
     expect(await rejection(run.result())).toMatchObject({ message: expect.stringContaining('nobody answered') })
-    expect(calls).toEqual(['1/2', '2/1', '3/0', '4/0'])
+    expect(calls).toEqual(['1/3', '2/2', '3/1', '4/0'])
     expect(stage.lines.filter((line) => line.includes('while its gate waits on'))).toHaveLength(3)
   })
 

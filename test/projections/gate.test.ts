@@ -209,7 +209,7 @@ describe('the deadline of a gate', () => {
     expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'waiting', deadlineMs: at + 300, deadlines: 1, timeouts: 1 })
     expect(a(sim).waitsUntilMs).toBe(at + 300)
     expect([...sim.work.values()].map(({ task }) => task)).toContainEqual(
-      expect.objectContaining({ kind: 'reminder', retriesLeft: 1 }),
+      expect.objectContaining({ kind: 'reminder', retriesLeft: 2 }),
     )
     // Again, and one of a deadline that was moved: nothing.
     sim.append(fired('a1n1', 0))
