@@ -14,6 +14,8 @@ import type { Slots } from './slots.ts'
 
 /** A turn within this time is waited for here, without a local slot. */
 const HOLD_MS = 5000
+/** Others could use the slot meanwhile. */
+const HOLD_WITH_SLOT_MS = 1000
 /** So short a wait is not worth giving the local slot up. */
 const BRIEF_MS = 20
 const LONGER_MAX = 4
@@ -81,7 +83,7 @@ export async function runLimited(start: LimitedStart, code: (signal: AbortSignal
   let slot: Slot | undefined
   try {
     slot = await takeSlot(start, place)
-    await takeTurn(start, place)
+    await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
     start.signal.throwIfAborted()
     await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
   } finally {
@@ -131,7 +133,7 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
 }
 
-async function takeTurn(start: LimitedStart, place: LocalPlace): Promise<void> {
+async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<void> {
   const { limits, limiter, waiters, key, ownBucket, signal } = start
   if (!limits.rate) {
     await place.enter()
@@ -140,7 +142,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace): Promise<void> {
   const { rate, option } = limits.rate
   const bucket = limits.rate.bucketOf?.(key) ?? ownBucket
   for (let lapses = 0; ; lapses++) {
-    const maxWait = waiters.isFull ? BRIEF_MS : HOLD_MS
+    const maxWait = waiters.isFull ? BRIEF_MS : holdMs
     const onWait = (waitMs: number): void => {
       if (waitMs > BRIEF_MS) place.leave()
     }
