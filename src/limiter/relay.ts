@@ -15,6 +15,7 @@ import type { Connection } from '../log/connection.ts'
 import { sleep } from './wait.ts'
 
 const WAIT_MS = 300
+const ASKS_MAX = 10_000
 
 const count = z.int().min(1)
 const question = z.object({
@@ -22,21 +23,30 @@ const question = z.object({
   rate: z.object({ shape: z.enum(['window', 'smooth']), limit: count, periodMs: z.number(), burst: count }),
   /** Server time after which nobody waits for the answer. */
   untilMs: z.number(),
+  /** Each with how often it is asked in a row: callers of one process mostly want the same. */
   asks: z.array(
-    z.discriminatedUnion('kind', [
-      z.object({ kind: z.enum(['check', 'peek']), n: count }),
-      z.object({ kind: z.literal('wait'), n: count, maxWaitMs: z.number() }),
-      z.object({ kind: z.literal('give back'), n: count, atMs: z.number() }),
+    z.tuple([
+      count,
+      z.discriminatedUnion('kind', [
+        z.object({ kind: z.enum(['check', 'peek']), n: count }),
+        z.object({ kind: z.literal('wait'), n: count, maxWaitMs: z.number() }),
+        z.object({ kind: z.literal('give back'), n: count, atMs: z.number() }),
+      ]),
     ]),
   ),
 })
-export type Question = z.infer<typeof question>
+export interface Question extends Omit<z.infer<typeof question>, 'asks'> {
+  readonly asks: readonly Ask[]
+}
 
 const answers = z.array(
-  z.discriminatedUnion('is', [
-    z.object({ is: z.enum(['granted', 'done']) }),
-    z.object({ is: z.literal('reserved'), atMs: z.number() }),
-    z.object({ is: z.enum(['refused', 'far']), waitMs: z.number() }),
+  z.tuple([
+    count,
+    z.discriminatedUnion('is', [
+      z.object({ is: z.enum(['granted', 'done']) }),
+      z.object({ is: z.literal('reserved'), atMs: z.number() }),
+      z.object({ is: z.enum(['refused', 'far']), waitMs: z.number() }),
+    ]),
   ]),
 )
 
@@ -70,9 +80,9 @@ export class Relay {
         const asked = question.safeParse(decodeMsgpack(message.data))
         // Without an answer it asks the cell.
         if (!asked.success) return
-        const serving = this.#serve(asked.data)
+        const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
           .then(
-            (list) => void message.respond(encodeMsgpack(list)),
+            (list) => void message.respond(encodeMsgpack(rolled(list))),
             () => undefined,
           )
           .finally(() => this.#serving.delete(serving))
@@ -89,13 +99,14 @@ export class Relay {
     asks: readonly Ask[],
     nowMs: number,
   ): Promise<readonly Answer[] | undefined> {
-    const payload = encodeMsgpack({ bucket, rate, untilMs: nowMs + WAIT_MS, asks })
+    const payload = encodeMsgpack({ bucket, rate, untilMs: nowMs + WAIT_MS, asks: rolled(asks) })
     const reply = await this.#connection
       .untilDisconnect((nc) => nc.request(this.#names.note('limits', leader), payload, { timeout: WAIT_MS }))
       .catch(() => undefined)
     if (!reply) return undefined
     const found = answers.safeParse(decodeMsgpack(reply.data))
-    return found.success && found.data.length === asks.length ? found.data : undefined
+    const list = found.success ? unrolled(found.data) : []
+    return list.length === asks.length ? list : undefined
   }
 
   /** Answers what was asked before. Nobody waits for it longer than a moment. */
@@ -109,4 +120,23 @@ export class Relay {
       await nc.flush()
     })
   }
+}
+
+/** Equal neighbours as one, with how many they are. */
+function rolled<T extends Ask | Answer>(list: readonly T[]): [number, T][] {
+  const runs: [number, T][] = []
+  let last: string | undefined
+  for (const item of list) {
+    const text = Object.values(item).join(' ')
+    const run = runs.at(-1)
+    if (run && text === last) run[0] += 1
+    else runs.push([1, item])
+    last = text
+  }
+  return runs
+}
+
+function unrolled<T>(runs: readonly (readonly [number, T])[]): T[] {
+  // A number that nobody means is not followed.
+  return runs.flatMap(([times, item]) => Array.from({ length: Math.min(times, ASKS_MAX) }, () => item))
 }
