@@ -157,15 +157,13 @@ async function runInstances(
   /** As `runOne`, once the limits let it; gives its local slot back itself. */
   const runLimitedOne = async (limits: Limits, index: number): Promise<void> => {
     const { limiter, waiters } = shared
+    const { alone = false, ordinal } = task
     const key = slab.keys[index - slab.offset]
     try {
-      await runLimited(
-        { limits, limiter, waiters, local: slots, key, ownBucket, ordinal: task.ordinal, signal },
-        (inner) => {
-          nowMs = performance.now()
-          return runOne(index, inner)
-        },
-      )
+      await runLimited({ limits, limiter, waiters, local: slots, key, ownBucket, ordinal, alone, signal }, (inner) => {
+        nowMs = performance.now()
+        return runOne(index, inner)
+      })
     } catch (thrown) {
       if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
       else await fail(index, performance.now(), thrown)

@@ -20,7 +20,9 @@ const HOLD_WITH_SLOT_MS = 1000
 const BRIEF_MS = 20
 const LONGER_MAX = 4
 const BACK_MIN_MS = 100
-const BACK_MAX_MS = 60_000
+const BACK_MAX_MS = 300_000
+/** What runs alone keeps a whole worker waiting. */
+const ALONE_HOLD_MS = 30_000
 /** How long what needs a slot stays away when too many wait here. */
 const SLOT_BACK_MS = 2000
 /** NATS did not answer: that is no fault of the code. */
@@ -71,6 +73,8 @@ export interface LimitedStart {
   readonly ownBucket: string
   /** How often it was begun, this time included. */
   readonly ordinal: number
+  /** Nothing else runs in this process as long as this does, waiting included. */
+  readonly alone: boolean
   readonly signal: AbortSignal
 }
 
@@ -101,8 +105,18 @@ export async function runLimitedAttempt(
 ): Promise<void> {
   const { limiter, waiters, slots: local } = shared
   const { signal } = held.abort
-  const { run: runId, asset } = held.task
-  const start = { limits, limiter, waiters, local, key: undefined, ownBucket: `${runId}.${asset}`, ordinal: 1, signal }
+  const { run: runId, asset, alone = false } = held.task
+  const start = {
+    limits,
+    limiter,
+    waiters,
+    local,
+    key: undefined,
+    ownBucket: `${runId}.${asset}`,
+    ordinal: 1,
+    alone,
+    signal,
+  }
   let begun = false
   try {
     await runLimited(start, async (both) => {
@@ -129,8 +143,12 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   if (at !== 'at_capacity') return at
   place.leave()
   if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
-  const options = { weight, lease, signal, maxWait: Number.POSITIVE_INFINITY }
-  return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
+  const options = { weight, lease, signal, maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY }
+  try {
+    return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
+  } catch (error) {
+    throw error instanceof RateLimitedError || isUnreachable(error) ? new ComeAgain(bucket, SLOT_BACK_MS) : error
+  }
 }
 
 async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<void> {

@@ -13,6 +13,10 @@ import {
 } from '../../projections/rate-cell.ts'
 import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
 
+const PLAYED = {
+  numRuns: Number(process.env.FC_RUNS ?? 1000),
+  ...(process.env.FC_SEED ? { seed: Number(process.env.FC_SEED) } : {}),
+}
 const START_MS = 1_790_000_000_000
 
 /** The server and its clock, and processes that know a lower bound of it, each behind by another lag; a plain list of what was granted when. */
@@ -119,16 +123,16 @@ describe('a window', () => {
 
   it('never has more than the limit in any stretch of a period, whatever callers ask, reserve and give back, and however far behind their clocks are', () => {
     fc.assert(
-      fc.property(rates, fc.array(step, { maxLength: 40 }), ({ limit, periodMs }, steps) => {
+      fc.property(rates, fc.array(step, { maxLength: 60, size: 'max' }), ({ limit, periodMs }, steps) => {
         expect(play(window(limit, periodMs), steps).most(periodMs)).toBeLessThanOrEqual(limit)
       }),
-      { numRuns: 1000 },
+      PLAYED,
     )
   })
 
   it('is not starved: what a plain list of grants has room for is granted, a hundredth of the period later at the most', () => {
     fc.assert(
-      fc.property(rates, fc.array(step, { maxLength: 30 }), ({ limit, periodMs }, steps) => {
+      fc.property(rates, fc.array(step, { maxLength: 40, size: 'max' }), ({ limit, periodMs }, steps) => {
         // Without reservations: those may stand in the way of who comes later.
         const checks = steps.map((each) => ({
           ...each,
@@ -143,7 +147,7 @@ describe('a window', () => {
         if (used >= limit) return
         expect(world.ask(rate, [{ kind: 'check', n: limit - used }], 0, 0)).toEqual([{ is: 'granted' }])
       }),
-      { numRuns: 1000 },
+      PLAYED,
     )
   })
 
@@ -244,10 +248,10 @@ describe('a smooth rate', () => {
 
   it('has at most limit + burst - 1 in any stretch of a period', () => {
     fc.assert(
-      fc.property(rates, fc.array(step, { maxLength: 60 }), ({ limit, periodMs, burst }, steps) => {
+      fc.property(rates, fc.array(step, { maxLength: 60, size: 'max' }), ({ limit, periodMs, burst }, steps) => {
         expect(play(smooth(limit, periodMs, burst), steps).most(periodMs)).toBeLessThanOrEqual(limit + burst - 1)
       }),
-      { numRuns: 1000 },
+      PLAYED,
     )
   })
 

@@ -17,6 +17,10 @@ import {
   waitingFor,
 } from '../../projections/slot-cell.ts'
 
+const PLAYED = {
+  numRuns: Number(process.env.FC_RUNS ?? 1000),
+  ...(process.env.FC_SEED ? { seed: Number(process.env.FC_SEED) } : {}),
+}
 const START_MS = 1_790_000_000_000
 const LEASE_MS = 1000
 
@@ -94,7 +98,7 @@ const step = fc.record({
 describe('slots', () => {
   it('are never held by more than max at a time, as their holders see it, whoever dies, and however late messages and clocks are', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 5 }), fc.array(step, { maxLength: 60 }), (max, steps) => {
+      fc.property(fc.integer({ min: 1, max: 5 }), fc.array(step, { maxLength: 60, size: 'max' }), (max, steps) => {
         const world = new World()
         let id = 0
         for (const { what, process, weight, pick, lagMs, onTheWayMs, pauseMs } of steps) {
@@ -117,7 +121,7 @@ describe('slots', () => {
         // No two alike.
         expect(new Set(world.fences).size).toBe(world.fences.length)
       }),
-      { numRuns: 1000 },
+      PLAYED,
     )
   })
 
