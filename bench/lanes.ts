@@ -55,11 +55,12 @@ async function bareLoops(n: number): Promise<number> {
 }
 
 async function engineScatter(url: string, n: number): Promise<number> {
-  const keys = Array.from({ length: n }, (_, i) => instanceKey(i))
   let running = 0
   let most = 0
   const waiting = asset('waiting', {
-    scatter: () => keys,
+    *scatter() {
+      for (let i = 0; i < n; i++) yield instanceKey(i)
+    },
     scatterOptions: { maxConcurrent: MAX_CONCURRENT },
     execute: async ({ index }) => {
       running += 1

@@ -51,6 +51,8 @@ import { resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspe
 
 /** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
 export const LEASE_SIZE_START = 128
+/** One by one they last longer, and of a lane there are many leases out from the start. */
+const LANE_LEASE_SIZE_START = 16
 const WINDOW_START = 8
 
 export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Command[] {
@@ -73,7 +75,7 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
     delayed: 0,
     refeed: [],
     again: {},
-    leaseSize: LEASE_SIZE_START,
+    leaseSize: maxConcurrent === undefined ? LEASE_SIZE_START : LANE_LEASE_SIZE_START,
     // A lane needs as many leases again in reserve as may be out, so that a worker never waits for the engine.
     window: maxConcurrent === undefined ? WINDOW_START : Math.min(WINDOW_MAX, 2 * maxConcurrent),
     workers: {},

@@ -14,6 +14,7 @@ const LANE_LEASE_TARGET_MS = 150
 export const LEASE_SIZE_MAX = 1000
 /** The shortest lease worth its messages, near the end of a scatter. */
 const LEASE_MIN_MS = 10
+const LANE_LEASE_MIN_MS = 30
 const LEASE_MIN_UNKNOWN = 8
 /** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
 export const WINDOW_MAX = 4096
@@ -67,8 +68,13 @@ export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returne
   const worthwhile =
     barrier.perInstanceMs === undefined
       ? LEASE_MIN_UNKNOWN
-      : Math.ceil(LEASE_MIN_MS / Math.max(barrier.perInstanceMs, 0.01))
-  return Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
+      : Math.ceil(
+          (spec.scatter?.maxConcurrent ? LANE_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
+        )
+  const size = Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
+  // The first leases of a lane begin in the same moment, and would end so, and be reported and followed by others all at once: they are of different lengths.
+  const alike = spec.scatter?.maxConcurrent !== undefined && barrier.perInstanceMs === undefined
+  return alike ? Math.ceil((size * (2 + (barrier.fedTo % 7))) / 8) : size
 }
 
 /** With maxConcurrent the number of leases out is not found out but given. */

@@ -29,6 +29,7 @@ const LONG_MS = 150
 const BLOCKED_MS = 40
 const TURN_MS = 20
 const LOOK_MS = 20
+const LANE_LOOK_MS = 50
 const YIELD_MS = 20
 
 /**
@@ -192,10 +193,13 @@ async function runInstances(
     handingBack.catch(() => undefined)
     waiting?.leave()
   }
-  const ticker = setInterval(() => {
-    void report.flushIfDue(performance.now())
-    handBack()
-  }, LOOK_MS)
+  const ticker = setInterval(
+    () => {
+      void report.flushIfDue(performance.now())
+      handBack()
+    },
+    task.serial ? LANE_LOOK_MS : LOOK_MS,
+  )
   let yieldedMs = startedMs
   let hasSlot = false
   let hasPlace = false

@@ -10,6 +10,8 @@ import type { Failure } from './run-code.ts'
 import type { WorkerShared } from './shared.ts'
 
 const REPORT_MS = 50
+/** Leases of a lane are many, and each reports for itself. */
+const LANE_REPORT_MS = 150
 const REPORT_BYTES = 256 * 1024
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
 export const INLINE_MAX_BYTES = 16 * 1024
@@ -30,6 +32,7 @@ export class Report {
   readonly #shared: WorkerShared
   readonly #at: { readonly p: number; readonly run: RunId; readonly asset: AssetName }
   readonly #of: ReportOf
+  readonly #everyMs: number
   #columns = emptyColumns()
   #bytes = 0
   #sinceMs = performance.now()
@@ -39,8 +42,9 @@ export class Report {
   constructor(
     shared: WorkerShared,
     at: { readonly p: number; readonly run: RunId; readonly asset: AssetName },
-    of: ReportOf,
+    of: ReportOf & { readonly serial?: boolean | undefined },
   ) {
+    this.#everyMs = of.serial ? LANE_REPORT_MS : REPORT_MS
     this.#shared = shared
     this.#at = at
     this.#of = of
@@ -88,7 +92,7 @@ export class Report {
   }
 
   isDue(nowMs: number): boolean {
-    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= REPORT_MS)
+    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= this.#everyMs)
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */
