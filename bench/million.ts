@@ -9,7 +9,7 @@ import type { Bench, Job } from './bench.ts'
 import type { Figure } from './figures.ts'
 import type { MillionReport } from './million-run.ts'
 import { rawScatter } from './raw-scatter.ts'
-import { SMALL_YOUNG_GENERATION, withRaw } from './rig.ts'
+import { SMALL_HEAP, withRaw } from './rig.ts'
 
 export const million: Bench = {
   about: 'scatter of a million no-op instances: instances/s, peak memory, bytes of log and state for each',
@@ -41,7 +41,7 @@ async function measure({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
 
 async function reportOf(url: string, n: number): Promise<MillionReport> {
   const script = fileURLToPath(new URL('million-run.ts', import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [...SMALL_YOUNG_GENERATION, script, url, String(n)])
+  const { stdout } = await promisify(execFile)(process.execPath, [...SMALL_HEAP, script, url, String(n)])
   const report: unknown = JSON.parse(stdout)
   if (typeof report !== 'object' || report === null) throw new Error(`no report: ${stdout}`)
   const field = (name: keyof MillionReport): number => Number(Reflect.get(report, name))

@@ -10,10 +10,10 @@ import { ensureTopology, type Topology } from '../streams/topology.ts'
 import type { Fsync } from './figures.ts'
 
 /**
- * How processes are started whose memory is measured, as docs/architecture.md advises where memory is short. Node else lets its young generation grow by a hundred
- * megabytes while much is allocated, which says nothing of what is held.
+ * How processes are started whose memory is measured, as docs/architecture.md advises where memory is short. By itself Node lets the young generation grow by a hundred megabytes
+ * while much is allocated, and collects the old one late when the machine is busy, which says nothing of what is held.
  */
-export const SMALL_YOUNG_GENERATION = ['--max-semi-space-size=4'] as const
+export const SMALL_HEAP = ['--max-semi-space-size=4', '--max-old-space-size=192'] as const
 
 export interface Rig extends AsyncDisposable {
   readonly url: string

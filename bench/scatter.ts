@@ -10,7 +10,7 @@ import { type Bench, type Job, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'
 import { instanceKey, instanceValue } from './payload.ts'
 import { rawScatter } from './raw-scatter.ts'
-import { SMALL_YOUNG_GENERATION, withEngine, withRaw } from './rig.ts'
+import { SMALL_HEAP, withEngine, withRaw } from './rig.ts'
 import type { MemoryReport } from './scatter-memory.ts'
 import { median } from './stats.ts'
 
@@ -87,13 +87,7 @@ async function memory({ rig, fsync, sizes, say }: Job): Promise<Figure[]> {
 /** A process of its own for each size: what an earlier one took from the system would hide what this one takes. */
 async function memoryOf(url: string, n: number): Promise<MemoryReport> {
   const script = fileURLToPath(new URL('scatter-memory.ts', import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [
-    ...SMALL_YOUNG_GENERATION,
-    '--expose-gc',
-    script,
-    url,
-    String(n),
-  ])
+  const { stdout } = await promisify(execFile)(process.execPath, [...SMALL_HEAP, '--expose-gc', script, url, String(n)])
   const report: unknown = JSON.parse(stdout)
   if (typeof report !== 'object' || report === null) throw new Error(`no memory report: ${stdout}`)
   return { peakRssMb: Number(Reflect.get(report, 'peakRssMb')), liveHeapMb: Number(Reflect.get(report, 'liveHeapMb')) }

@@ -38,7 +38,8 @@ export class OutcomeCache {
 
   /** Keeps it if there is room. */
   offer(seq: number, outcomes: ScatterOutcomes, bytes: number): void {
-    const size = bytes + ENTRY_BYTES
+    // Compressed as it may be, its columns take 16 bytes an instance here.
+    const size = bytes + ENTRY_BYTES + 16 * outcomes.at.length
     if (this.#entries.has(seq) || this.#bytes + size > CACHE_BYTES) return
     this.#entries.set(seq, { outcomes, bytes: size, left: outcomes.at.length })
     this.#bytes += size
