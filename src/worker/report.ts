@@ -112,7 +112,7 @@ export class Report {
   #send(heldMs: number | undefined): void {
     const { at, ms, values, refs, errors, suspended } = this.#columns
     const { lease, ordinal, resumes } = this.#of
-    const { bytes, encoding } = squeeze(encodeMsgpack(values))
+    const { bytes, encoding } = squeeze(encodeMsgpack(values), values.length)
     const data: ScatterOutcomes = {
       lease,
       ordinal,

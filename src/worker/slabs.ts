@@ -90,7 +90,7 @@ export function itemsFact(
   cursor?: ItemsCursor,
 ): FactDraft {
   const keys = encodeMsgpack(list)
-  const { bytes, encoding } = squeeze(keys)
+  const { bytes, encoding } = squeeze(keys, list.length)
   return {
     name: 'scatter.items',
     ids: { run, asset, offset: String(offset) },

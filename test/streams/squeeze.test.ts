@@ -39,6 +39,12 @@ describe('squeezed bytes', () => {
     for (const bytes of [noise(10_000), text(100), new Uint8Array(0)]) expect(squeeze(bytes)).toEqual({ bytes })
   })
 
+  it('are left alone where a list of small items is short: the try would cost more than its items', () => {
+    expect(squeeze(text(2000), 20)).toEqual({ bytes: text(2000) })
+    expect(squeeze(text(2000), 2).encoding).toBe('zstd')
+    expect(squeeze(text(5000), 5000).encoding).toBe('zstd')
+  })
+
   it('that are damaged are refused as undecodable', async () => {
     const { bytes, encoding } = squeeze(text(10_000))
     const damaged = bytes.slice(0, -5)
