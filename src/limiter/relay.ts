@@ -14,7 +14,7 @@ import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { sleep } from './wait.ts'
 
-const WAIT_MS = 300
+const WAIT_MS = 1000
 const ASKS_MAX = 10_000
 
 const count = z.int().min(1)
