@@ -28,7 +28,7 @@ import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
 import { feed, leaseAgain, SLABS_PER_CHUNK } from './feed.ts'
-import type { EndedGate } from './gate.ts'
+import { type EndedGate, endLeft } from './gate.ts'
 import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
 import {
   adapt,
@@ -166,13 +166,15 @@ export function stepBarrierGate(given: BarrierContext, gate: EndedGate, fact: Fa
   return decided
 }
 
-/** What was decided, and the next leases; or the end, and nothing else. */
+/** What was decided, and the next leases; or the end, and no leases. */
 function endOrGoOn(context: BarrierContext, barrier: BarrierState, commands: Command[], nowMs: number): Command[] {
   if (barrier.closing) return []
   const end = endOf(context, barrier)
   if (!end) return [...commands, ...feed(context, barrier, nowMs)]
   barrier.closing = true
-  return [closeCommand(barrier, end)]
+  // What was left open by who ended last has no other who ends it, before its asset does.
+  const ending = commands.filter((command) => command.do === 'fact' && command.fact.name === 'gate.resolved')
+  return [...ending, closeCommand(barrier, end)]
 }
 
 /** scatter.closed: the last word. */
@@ -291,8 +293,10 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   if (!range) return []
   const errors = new Map(data.errors)
   const suspended = new Map(data.suspended)
+  const left = new Map(data.left)
   const inLease = (index: number): boolean => index >= range.from && index < range.to && index < barrier.fedTo
   const commands: Command[] = []
+  const end = (k: number): Command[] => endLeft(fact.ids, left.get(k) ?? [])
   const kept = lease ? (lease.to ?? range.to) : 0
   let returned = 0
   // Successes first: what is to be done again then lies between what is done, and makes few ranges. A plain loop: it is run for every instance there is.
@@ -300,6 +304,7 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
     const index = data.at[k]
     if (index === undefined || !inLease(index) || (errors.size > 0 && errors.has(k))) continue
     if (suspended.size > 0 && suspended.has(k)) continue
+    if (left.size > 0) commands.push(...end(k))
     if (!takeSuccess(context, barrier, index)) continue
     if (index < kept) returned += 1
     // It was handed back, and yet run: whoever has it now is rid of it.
@@ -308,12 +313,15 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   returnSome(barrier, data.lease, returned)
   for (const [k, error] of errors) {
     const index = data.at[k]
-    if (index !== undefined && inLease(index))
-      commands.push(...takeError(context, barrier, index, data.lease, range.ordinal, error, fact))
+    if (index === undefined || !inLease(index)) continue
+    const taken = takeError(context, barrier, index, data.lease, range.ordinal, error, fact)
+    if (taken) commands.push(...end(k), ...taken)
   }
   for (const [k, gate] of suspended) {
     const index = data.at[k]
-    if (index !== undefined && inLease(index)) commands.push(...suspendInstance(context, barrier, index, gate, fact))
+    if (index === undefined || !inLease(index)) continue
+    const taken = suspendInstance(context, barrier, index, gate, fact)
+    if (taken) commands.push(...end(k), ...taken)
   }
   barrier.workers[data.worker] = fact.timeMs
   keepPace(barrier, fact.timeMs)
@@ -339,6 +347,7 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
   return !dropFromWaiting(context, barrier, index)
 }
 
+/** Undefined when it does not count. */
 function takeError(
   context: BarrierContext,
   barrier: BarrierState,
@@ -347,13 +356,13 @@ function takeError(
   ordinal: number,
   error: NonNullable<FactOf<'scatter.outcomes'>['data']['errors']>[number][1],
   fact: Fact,
-): Command[] {
-  if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) return []
+): Command[] | undefined {
+  if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) return undefined
   const again = barrier.again[index]
   // An error counts for the execution that is current; an older one was counted when its lease was lost.
-  if (again ? again[0] !== ordinal : isDue(barrier, index)) return []
+  if (again ? again[0] !== ordinal : isDue(barrier, index)) return undefined
   const lease = barrier.leases[from]
-  if (!lease || index >= (lease.to ?? index + 1)) return []
+  if (!lease || index >= (lease.to ?? index + 1)) return undefined
   const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
   const behind: Behind = {
     slab: lease.slab,
@@ -448,7 +457,11 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
   let count = 0
   for (let index = from; index < end; index++) {
     const again = barrier.again[index]
-    if (context.bits?.isDone(index) || (again ? again[0] !== range.ordinal : isDue(barrier, index))) {
+    if (
+      context.bits?.isDone(index) ||
+      context.bits?.isSuspended(index) ||
+      (again ? again[0] !== range.ordinal : isDue(barrier, index))
+    ) {
       back = undefined
       continue
     }

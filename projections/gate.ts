@@ -13,8 +13,9 @@
  *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
  *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
  *
- * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution: the worker cancels what an execution opened
- * and did not wait for, and the engine what is left when the asset has ended.
+ * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution. What that opened and did not wait for, the engine
+ * ends when the execution's outcome counts, and not the worker when its code has ended: by then another one may have taken the execution over, and wait there. What is left goes
+ * with the asset.
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
@@ -220,6 +221,15 @@ export function afterGate(
 /** What code that goes on from a gate must know of it. */
 export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts: number } {
   return { gate: gate.gate, seq: gate.resolvedSeq ?? gate.seq, timeouts: gate.timeouts }
+}
+
+/** Gates that an instance opened and does not wait at: they end with its execution, once that is known to count. */
+export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Command[] {
+  return gates.map((gate) => {
+    const ids = { run, asset, gate }
+    const data = { ...ids, outcome: 'cancelled', reason: 'what opened it has ended' } as const
+    return { do: 'fact', fact: { name: 'gate.resolved', ids, data }, stops: gateTimer(ids, 0) }
+  })
 }
 
 export function resolveCommand(gate: GateState, outcome: 'timed_out' | 'cancelled', reason?: string): Command {

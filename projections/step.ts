@@ -26,6 +26,7 @@ import {
   cancelRun,
   cancelScatter,
   finishRun,
+  isEnded,
   planned,
   requestRun,
   scatterClosed,
@@ -244,11 +245,12 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
   if (!spec) return []
   if (fact.name === 'gate.created') {
     const { index, attempt } = fact.data
+    const asset = run.assets[fact.ids.asset]
     const barrier = index === undefined ? undefined : view.get(stateKey.barrier(run.id, fact.ids.asset))
     const obsolete =
       index === undefined
-        ? isObsolete(run, run.assets[fact.ids.asset], attempt)
-        : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index)
+        ? isObsolete(run, asset, attempt)
+        : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index) || (asset !== undefined && isEnded(asset))
     return createGate(view, run, fact, obsolete)
   }
   const gate = gateOf(view, fact.ids)

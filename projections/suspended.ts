@@ -14,29 +14,29 @@ import type { AssetSpec, ErrorInfo } from '../streams/schemas.ts'
 import type { ReminderTask, ResumeTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
-import { afterGate, type EndedGate, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
+import { afterGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
 import { type BarrierContext, isDue, markOnce } from './instances.ts'
 import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from './lease.ts'
 import { type BarrierState, type GateState, type RunState, stateKey, type View } from './state.ts'
 
 type Outcomes = FactOf<'scatter.outcomes'>
 
-/** An instance of a lease waits at a gate. */
+/** An instance of a lease waits at a gate. Undefined when that does not count. */
 export function suspendInstance(
   context: BarrierContext,
   barrier: BarrierState,
   index: number,
   token: string,
   fact: Outcomes,
-): Command[] {
+): Command[] | undefined {
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
-  if (!gate || !bits || bits.isDone(index) || bits.isSuspended(index)) return []
+  if (!gate || !bits || bits.isDone(index) || bits.isSuspended(index)) return undefined
   // As of an error: only the execution that is current counts.
   const again = barrier.again[index]
-  if (again ? again[0] !== fact.data.ordinal : isDue(barrier, index)) return []
+  if (again ? again[0] !== fact.data.ordinal : isDue(barrier, index)) return undefined
   const lease = barrier.leases[fact.data.lease]
-  if (!lease || index >= (lease.to ?? index + 1)) return []
+  if (!lease || index >= (lease.to ?? index + 1)) return undefined
   returnSome(barrier, fact.data.lease, 1)
   delete barrier.again[index]
   bits.suspend(index, true)
@@ -81,30 +81,31 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
   const { resume, index } = gate ?? {}
-  if (!gate || !hasEnded(gate) || !resume || gate.over || index === undefined) return []
-  if (!bits?.isSuspended(index) || bits.isDone(index)) return []
+  if (!gate || index === undefined || !bits?.isSuspended(index) || bits.isDone(index)) return []
   const next = fact.data.suspended?.[0]?.[1]
   const brought = next === undefined && fact.data.errors === undefined && fact.data.at.length > 0
-  // As of a lease: a value counts whoever brings it, an error or a gate only of the execution that is current.
-  if (fact.data.ordinal !== resume.attempt && !brought) return []
+  const left = endLeft(fact.ids, fact.data.left?.[0]?.[1] ?? [])
+  if (brought) {
+    // As of a lease: a value counts whoever brings it, also while the instance waits at a later gate by now. So the gather reads it, too: the first one on the log.
+    if (!markOnce(context, index, false)) return []
+    unsuspend(context, barrier, index)
+    barrier.succeeded += 1
+    over(view, gate)
+    return left
+  }
+  // An error or a gate counts only of the execution that is current.
+  if (!hasEnded(gate) || !resume || gate.over || fact.data.ordinal !== resume.attempt) return []
   if (next !== undefined) {
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []
     over(view, gate)
     other.awaited = true
     putGate(view, other)
-    return hasEnded(other) ? goOn(context, barrier, other, fact.timeMs) : []
+    return [...left, ...(hasEnded(other) ? goOn(context, barrier, other, fact.timeMs) : [])]
   }
   const error = fact.data.errors?.[0]?.[1]
-  if (!error) {
-    // Aborted: nothing came of it.
-    if (!brought) return []
-    if (!markOnce(context, index, false)) return []
-    unsuspend(context, barrier, index)
-    barrier.succeeded += 1
-    over(view, gate)
-    return []
-  }
+  // Aborted: nothing came of it.
+  if (!error) return []
   const retry = instanceRetry(context.spec)
   const { outcome, retryAfterMs } = error
   if (outcome === 'lost') {
@@ -116,7 +117,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   if (outcome === 'terminal' || resume.failures >= retry.maxAttempts) {
     endInstance(context, barrier, gate, error.error)
     if (outcome === 'timeout' || error.error.code === GATE_TIMEOUT) barrier.timedOut = (barrier.timedOut ?? 0) + 1
-    return []
+    return left
   }
   resume.attempt += 1
   resume.queuedMs = fact.timeMs
@@ -127,7 +128,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
       fact.timeMs +
       (retryAfterMs ?? backoffMs(retry, resume.failures, `${barrier.run}.${barrier.asset}.${index}.${gate.gate}`))
   putGate(view, gate)
-  return [resumeCommand(context, gate)]
+  return [...left, resumeCommand(context, gate)]
 }
 
 function failedAtGate(barrier: BarrierState, gate: EndedGate, error: ErrorInfo): FactDraft {

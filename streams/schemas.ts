@@ -230,6 +230,8 @@ export const scatterOutcomes = z.object({
     .optional(),
   /** `[k, gate]`: the instance waits at this gate. */
   suspended: z.array(z.tuple([count, token])).optional(),
+  /** `[k, gates]`: gates that the instance opened and does not wait at. They end with this execution, if it counts. */
+  left: z.array(z.tuple([count, z.array(token)])).optional(),
   /** The one instance goes on from this gate; `ordinal` counts its executions from there. */
   resumes: token.optional(),
   /** Set on the fact that ends the lease: how long the worker held it, in milliseconds. */

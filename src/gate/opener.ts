@@ -124,9 +124,14 @@ export class GateOpener {
     return gate
   }
 
+  /** What this execution opened and does not wait at. */
+  left(except?: string): string[] {
+    return [...this.#opened].filter((gate) => gate !== except)
+  }
+
   /** Ends gates that this execution opened and does not wait at: a token of theirs must not be good any more. */
   async cancelLeft(except?: string): Promise<void> {
-    const left = [...this.#opened].filter((gate) => gate !== except)
+    const left = this.left(except)
     const { names } = this.#shared
     await Promise.all(
       left.map((gate) => {

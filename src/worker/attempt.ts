@@ -71,9 +71,9 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   } catch (thrown) {
     outcome = failureOf(thrown)
   }
-  // What was not waited for ends with the execution; one that is handed back leaves its gates to the next.
-  if (!('outcome' in outcome) || outcome.outcome !== 'handed_back')
-    await opener.cancelLeft('suspended' in outcome ? outcome.suspended : undefined)
+  // What it does not wait at ends, once it waits. All other ends of gates are decided by the engine, when the outcome stands on the log and counts: another worker may have taken
+  // this execution over meanwhile, and wait at the same gates.
+  if ('suspended' in outcome) await opener.cancelLeft(outcome.suspended)
   clearTimeout(announce)
   const durationMs = performance.now() - startedMs
   if ('stored' in outcome && outcome.stored) {

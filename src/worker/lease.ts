@@ -86,24 +86,30 @@ async function runInstances(
     const opener = gates.of(index)
     const gate = await opener.suspend(suspension, () => [])
     gates.take(index)
-    await opener.cancelLeft(gate)
+    report.leaves(opener.left(gate))
     report.suspended(index, performance.now() - begunMs, gate)
+  }
+  /** Gates that it opened and does not wait at end when its end counts, and not before: it may have been taken for lost, and another execution wait there. */
+  const leave = (index: number): void => {
+    const opener = gates.take(index)
+    if (opener) report.leaves(opener.left())
   }
   const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
     if (value instanceof Suspension) return suspend(index, begunMs, value)
-    // Gates that it opened and did not wait at end before it has.
-    const opener = gates.take(index)
-    if (opener) return opener.cancelLeft().then(() => keep(index, begunMs, value))
     const bytes = measure(value)
     nowMs = performance.now()
     const ms = nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(instanceEvent(index, ms))
     if (bytes <= INLINE_MAX_BYTES) {
+      leave(index)
       report.value(index, ms, value, bytes)
       return undefined
     }
     const stored = shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition })
-    return stored.then((ref) => report.ref(index, ms, ref))
+    return stored.then((ref) => {
+      leave(index)
+      report.ref(index, ms, ref)
+    })
   }
   const fail = (index: number, begunMs: number, thrown: unknown): undefined | Promise<void> => {
     nowMs = performance.now()
@@ -113,8 +119,7 @@ async function runInstances(
       return undefined
     }
     const failure = failureOf(thrown)
-    const opener = failure.outcome === 'handed_back' ? undefined : gates.take(index)
-    if (opener) return opener.cancelLeft().then(() => reportFailure(index, begunMs, thrown, failure))
+    if (failure.outcome !== 'handed_back') leave(index)
     reportFailure(index, begunMs, thrown, failure)
     return undefined
   }

@@ -23,6 +23,7 @@ interface Columns {
   refs: NonNullable<ScatterOutcomes['refs']>
   errors: NonNullable<ScatterOutcomes['errors']>
   suspended: NonNullable<ScatterOutcomes['suspended']>
+  left: NonNullable<ScatterOutcomes['left']>
 }
 
 /** Whose instances are told of: a lease's, or the one that goes on from a gate. */
@@ -48,6 +49,13 @@ export class Report {
     this.#shared = shared
     this.#at = at
     this.#of = of
+  }
+
+  /** Said before the outcome of the instance that opened these gates and does not wait at them: the engine ends them, if that outcome counts. */
+  leaves(gates: readonly string[]): void {
+    if (gates.length === 0) return
+    this.#columns.left.push([this.#columns.at.length, [...gates]])
+    for (const gate of gates) this.#bytes += gate.length
   }
 
   /** It waits at this gate. */
@@ -110,7 +118,7 @@ export class Report {
   }
 
   #send(heldMs: number | undefined): void {
-    const { at, ms, values, refs, errors, suspended } = this.#columns
+    const { at, ms, values, refs, errors, suspended, left } = this.#columns
     const { lease, ordinal, resumes } = this.#of
     const { bytes, encoding } = squeeze(encodeMsgpack(values), values.length)
     const data: ScatterOutcomes = {
@@ -124,6 +132,7 @@ export class Report {
       ...(refs.length > 0 ? { refs } : {}),
       ...(errors.length > 0 ? { errors } : {}),
       ...(suspended.length > 0 ? { suspended } : {}),
+      ...(left.length > 0 ? { left } : {}),
       ...(resumes === undefined ? {} : { resumes }),
       ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),
     }
@@ -153,5 +162,5 @@ export class Report {
 }
 
 function emptyColumns(): Columns {
-  return { at: [], ms: [], values: [], refs: [], errors: [], suspended: [] }
+  return { at: [], ms: [], values: [], refs: [], errors: [], suspended: [], left: [] }
 }

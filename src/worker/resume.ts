@@ -6,7 +6,6 @@ import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../..
 import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
-import { GateOpener } from '../gate/opener.ts'
 import { directGet } from '../log/nats.ts'
 import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
@@ -95,26 +94,25 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
       const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
       return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, deps)
     })
-    const opener = gates.take(task.index)
     const ms = performance.now() - begunMs
     if (value instanceof Suspension) {
-      const gate = await (opener ?? new GateOpener(shared, at)).suspend(value, () => [])
-      await opener?.cancelLeft(gate)
+      const opener = gates.of(task.index)
+      const gate = await opener.suspend(value, () => [])
+      report.leaves(opener.left(gate))
       report.suspended(task.index, ms, gate)
     } else {
-      await opener?.cancelLeft()
       const bytes = measure(value)
-      if (bytes <= INLINE_MAX_BYTES) report.value(task.index, ms, value, bytes)
-      else {
-        const context = { run: task.run, asset: asset.name, partition: task.partition }
-        report.ref(task.index, ms, await shared.io.store('nats', value, context))
-      }
+      const context = { run: task.run, asset: asset.name, partition: task.partition }
+      const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', value, context)
+      report.leaves(gates.take(task.index)?.left() ?? [])
+      if (ref) report.ref(task.index, ms, ref)
+      else report.value(task.index, ms, value, bytes)
     }
   } catch (thrown) {
     // What was cancelled has ended, and there is nobody to tell.
     if (signal.aborted && !(signal.reason instanceof HandBack)) return
     const failure = failureOf(signal.aborted ? signal.reason : thrown)
-    if (failure.outcome !== 'handed_back') await gates.take(task.index)?.cancelLeft()
+    if (failure.outcome !== 'handed_back') report.leaves(gates.take(task.index)?.left() ?? [])
     report.failure(task.index, performance.now() - begunMs, failure)
   }
   await report.end(performance.now() - begunMs)

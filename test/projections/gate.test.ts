@@ -426,6 +426,59 @@ describe('instances at gates', () => {
     expect(leasesOn(sim).find(({ ordinal, from }) => ordinal === 3 && from === again?.from)).toMatchObject({ gates: 1 })
   })
 
+  /** Instance 0 runs in a lease of its own, after a worker that opened its gate was lost. */
+  function lostOnce(): { sim: Sim; lease: string } {
+    const sim = scattered([1], options)
+    sim.apply(created('i0a1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(split('0-1-1', 'lost'))
+    return { sim, lease: '0-1-2' }
+  }
+  const withGates = (draft: DraftOf<'scatter.outcomes'>, data: object): DraftOf<'scatter.outcomes'> => ({
+    ...draft,
+    data: { ...draft.data, ...data },
+  })
+
+  it('that were taken over lose no gate by the late error of who was thought dead; by an error that counts they do', () => {
+    const { sim, lease } = lostOnce()
+    const left = { left: [[0, ['i0a1n1']]] }
+    sim.apply(withGates(outcomes('0-1-1', [[0, 'error']]), left))
+    expect(gateOf(sim, 'i0a1n1', 's')?.status).toBe('waiting')
+    sim.apply(withGates(outcomes(lease, [[0, 'ok']]), { suspended: [[0, 'i0a1n1']], ordinal: 2 }))
+    sim.apply(withGates(outcomes('0-1-1', [[0, 'error']]), left))
+    expect(gateOf(sim, 'i0a1n1', 's')?.status).toBe('waiting')
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1, failed: 0 })
+
+    const other = lostOnce()
+    other.sim.apply(withGates(outcomes(lease, [[0, 'terminal']]), left))
+    expect(gateOf(other.sim, 'i0a1n1', 's')?.status).toBe('cancelled')
+    expect(barrierOf(other.sim)).toMatchObject({ status: 'partial_failure', failed: 1 })
+  })
+
+  it('count the first value that came from behind a gate, also when they wait at the next one: the gather reads that one', () => {
+    const { sim, lease } = lostOnce()
+    sim.apply(withGates(outcomes(lease, [[0, 'ok']]), { suspended: [[0, 'i0a1n1']], ordinal: 2 }))
+    sim.apply(resolved('i0a1n1', 'signaled', 's'))
+    const from = { resumes: 'i0a1n1', ordinal: 1 }
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), { ...from, suspended: [[0, 'i0a1n1r1n1']] }))
+    expect(barrierOf(sim)).toMatchObject({ suspended: 1, succeeded: 0 })
+    sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), from))
+    expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: 1 })
+  })
+
+  it('of a run that is cancelled get no gate any more, though their scatter is not closed yet', () => {
+    const sim = scattered([1], options)
+    const docs = new Docs()
+    for (const fact of sim.log) foldOne(docs, fact)
+    const next = (draft: FactDraft, n: number): Command[] =>
+      foldOne(docs, { ...draft, p: 0, seq: sim.log.length + n, timeMs: sim.nowMs + n })
+    next(cancel(), 1)
+    next({ name: 'asset.cancelled', ids: { run: RUN, asset: assetName('s') }, data: { run: RUN, asset: 's' } }, 2)
+    expect(factsIn(next(created('i0a1n1', 's', { index: 0, slab: 0 }), 3))).toMatchObject([
+      { name: 'gate.resolved', data: { outcome: 'cancelled' } },
+    ])
+  })
+
   it('are counted once, whatever happens in whatever order, and in the end all have ended and no gate waits', () => {
     fc.assert(
       fc.property(happenings, (events) => {
