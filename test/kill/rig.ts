@@ -53,6 +53,10 @@ export class Child {
     this.ended = new Promise((done) => this.#process.once('exit', () => done()))
   }
 
+  get pid(): number {
+    return this.#process.pid ?? 0
+  }
+
   get isAlive(): boolean {
     return this.#process.exitCode === null && this.#process.signalCode === null
   }
@@ -119,7 +123,9 @@ export class Rig implements AsyncDisposable {
     const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
     const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })
     this.#children.push(child)
-    await child.has('ready')
+    const gone = child.ended.then(() => Promise.reject(new Error(`process ${child.pid} ended before it was ready`)))
+    await Promise.race([child.has('ready'), gone])
+    gone.catch(() => undefined)
     return child
   }
 

@@ -1,15 +1,19 @@
 /** A worker in a process of its own. */
+import type { Pipeline } from '../../../src/index.ts'
 import { begin, tell } from './child.ts'
 import { kills } from './pipelines.ts'
 
 const { flow, settings } = await begin()
-// Clients of S3 and Postgres take a while to load, and few tests need them.
-const pipelines = process.env.KILL_GATES
-  ? (await import('./gated.ts')).gatedKills
-  : process.env.KILL_READS
-    ? [kills, (await import('./readers.ts')).reads]
-    : kills
-const worker = await flow.worker(pipelines, {
+
+/** Clients of S3 and Postgres take a while to load, and few tests need them. */
+async function wanted(): Promise<Pipeline | Pipeline[]> {
+  if (process.env.KILL_CHAOS) return (await import('./chaos.ts')).chaos
+  if (process.env.KILL_GATES) return (await import('./gated.ts')).gatedKills
+  if (process.env.KILL_READS) return [kills, (await import('./readers.ts')).reads]
+  return kills
+}
+
+const worker = await flow.worker(await wanted(), {
   concurrency: settings.concurrency ?? 10,
   ackWait: settings.ackWaitMs ?? 1000,
   drainTimeout: '2s',

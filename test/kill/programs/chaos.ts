@@ -1,0 +1,137 @@
+/** One pipeline in which everything meets: a reader, limits of all kinds, gates of all kinds, code that fails, code that kills its process. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { asset, pipeline } from '../../../src/index.ts'
+import { type ItemReader, itemReader } from '../../../src/items/index.ts'
+import { note, total } from './pipelines.ts'
+
+export const READ = 400
+export const LIMITED = 48
+export const MAX_CONCURRENT = 4
+export const SLOTS = 3
+export const PER_SECOND = 30
+export const GATED = 48
+export const POISONED = 24
+export const POISON = 7
+/** How an instance of `gated` goes, by its index. */
+export const WAYS = ['once', 'twice', 'never', 'cancel', 'extend', 'chain', 'before', 'after'] as const
+export type Way = (typeof WAYS)[number]
+export const wayOf = (index: number): Way => WAYS[index % WAYS.length] ?? 'once'
+
+/** As an outsider sees time: children and test are on one machine. */
+export const wallMs = (): number => performance.timeOrigin + performance.now()
+
+const patient = { backoff: '20ms..200ms', maxAttempts: 12 } as const
+
+function numbers(): ItemReader<number> {
+  return itemReader<number, number>({
+    name: 'numbers',
+    async *read(cursor = 0) {
+      for (let from = cursor; from < READ; from += 10) {
+        await sleep(60)
+        yield { items: Array.from({ length: 10 }, (_, i) => from + i), cursor: from + 10 }
+      }
+    },
+  })
+}
+
+export const read = asset('read', {
+  retry: patient,
+  scatter: numbers,
+  execute: async ({ index, attempt }) => {
+    await sleep(index % 5)
+    if (index % 50 === 3 && attempt === 1) throw new Error('not yet')
+    return index
+  },
+  gather: (results) => total(results),
+})
+
+export const limited = asset('limited', {
+  retry: patient,
+  scatterOptions: {
+    maxConcurrent: MAX_CONCURRENT,
+    rateLimit: { limit: PER_SECOND, per: 'second', bucket: 'starts' },
+    slots: { bucket: 'places', max: SLOTS, lease: '1s' },
+  },
+  scatter: () => Array.from({ length: LIMITED }, (_, i) => i),
+  execute: async ({ index, attempt, signal }) => {
+    note(`+ ${process.pid} ${index} ${wallMs()}`)
+    try {
+      await sleep(60, undefined, { signal })
+    } finally {
+      note(`- ${process.pid} ${index} ${wallMs()}`)
+    }
+    if (index % 6 === 0 && attempt === 1) throw new Error('not yet')
+    return index
+  },
+  gather: (results) => total(results),
+})
+
+/** What the gathers of scatters that may fail in part make of the results. */
+async function listed(
+  results: AsyncIterable<
+    | { readonly status: 'ok'; readonly index: number; readonly value: unknown }
+    | { readonly status: 'failed'; readonly index: number; readonly error: { readonly code: string } }
+  >,
+): Promise<[number, string][]> {
+  const list: [number, string][] = []
+  for await (const result of results)
+    list.push([result.index, result.status === 'ok' ? String(result.value) : `failed ${result.error.code}`])
+  return list
+}
+
+export const gated = asset('gated', {
+  scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: patient },
+  scatter: () => Array.from({ length: GATED }, (_, i) => i),
+  execute: async (ctx) => {
+    const { index, attempt } = ctx
+    const way = wayOf(index)
+    const metadata = { index, way }
+    if (way === 'never') return ctx.signalGate({ metadata, timeout: '2s' })
+    if (way === 'extend')
+      return ctx.signalGate({ metadata, timeout: '4s', onTimeout: 'retry', retryDelays: ['1m'], maxTimeoutRetries: 2 })
+    const gate = await ctx.openGate({ metadata, timeout: '10m' })
+    await sleep(index % 20)
+    if (way === 'before' && attempt === 1) throw new Error('the outside job could not be begun')
+    return gate.wait()
+  },
+  onSignal: (ctx, payload: { value: string }) => {
+    const { index, attempt } = ctx
+    const way = wayOf(index)
+    if (way === 'after' && attempt === 1) throw new Error('not yet')
+    if (way === 'chain' && payload.value !== 'second')
+      return ctx.signalGate({ metadata: { index, way: 'second' }, timeout: '10m' })
+    return payload.value
+  },
+  gather: (results) => listed(results),
+})
+
+/** Each opens a gate; one of them then kills its process. */
+export const poisoned = asset('poisoned', {
+  scatterOptions: {
+    failureMode: 'partial',
+    failureThreshold: 1,
+    retry: { backoff: '20ms..200ms', maxAttempts: 3 },
+  },
+  scatter: () => Array.from({ length: POISONED }, (_, i) => i),
+  execute: async (ctx) => {
+    const { index } = ctx
+    const gate = await ctx.openGate({ metadata: { index, way: 'once' }, timeout: '10m' })
+    if (index === POISON) {
+      note(`poison ${process.pid}`)
+      process.kill(process.pid, 'SIGKILL')
+    }
+    await sleep(30)
+    return gate.wait()
+  },
+  onSignal: (_, payload: { value: string }) => payload.value,
+  gather: (results) => listed(results),
+})
+
+export const last = asset('last', {
+  dependsOn: [read, limited, gated, poisoned],
+  retry: patient,
+  execute: (ctx) => ctx.signalGate({ metadata: { index: 0, way: 'last' }, timeout: '10m' }),
+  onSignal: (_, payload: { value: string }, deps) => ({ ...deps, last: payload.value }),
+})
+
+export const chaos = pipeline('chaos', [read, limited, gated, poisoned, last])
