@@ -58,6 +58,13 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
   try {
     await jetstreamManager(nc)
   } catch (cause) {
+    // One that has just started may not answer yet, or its cluster has no leader: that is another trouble than none.
+    if (/time ?out/i.test(messageOf(cause)))
+      throw new FlowStoneError(
+        'unreachable',
+        `JetStream of nats-server at ${nc.getServer()} did not answer (${messageOf(cause)}); is it starting, or without a leader? Try again`,
+        { cause },
+      )
     throw new FlowStoneError(
       'no_jetstream',
       `nats-server at ${nc.getServer()} has no JetStream; start it with -js or a jetstream block in its configuration`,
