@@ -7,6 +7,8 @@ export default defineConfig({
     exclude: ['test/container/**', '**/node_modules/**'],
     // A file starts servers and child processes of its own: real processes, so that signals and exits are theirs alone.
     pool: 'forks',
+    // Most of them wait for servers and processes most of the time; the default leaves one core out.
+    maxWorkers: '100%',
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },
