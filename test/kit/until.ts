@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { FlowStoneError } from '../../streams/errors.ts'
 
 /**
  * Waits until a condition holds: tests wait for what they mean and never for time to pass.
@@ -10,8 +11,18 @@ export async function until(
   timeoutMs = 10_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs
-  while (!(await condition())) {
+  while (!(await holds(condition))) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
     await sleep(5)
+  }
+}
+
+/** What the state bucket does not know yet is not there yet: it may lag the log. */
+async function holds(condition: () => boolean | Promise<boolean>): Promise<boolean> {
+  try {
+    return await condition()
+  } catch (error) {
+    if (error instanceof FlowStoneError && error.code === 'not_found') return false
+    throw error
   }
 }
