@@ -35,7 +35,7 @@ import { Store } from './store.ts'
 const BATCH_FACTS = 1000
 const CHECKPOINT_LAG_MS = 50
 /** A checkpoint is one batch of 1,000 messages; folding waits for it before it would have touched more. */
-const TOUCHED_SOFT = 400
+const TOUCHED_SOFT = 800
 const TOUCHED_HARD = 900
 
 export interface EnginePartitionOptions {
