@@ -34,7 +34,7 @@ const MEANING: Readonly<Record<string, string>> = {
   'scatter.items': 'their keys: one fact for many',
   'scatter.sized': 'how many there are: no more keys will come',
   'scatter.outcomes': 'verdicts: one fact for many mails',
-  'scatter.split': 'a worker died or stopped with mails in hand; they were given out again',
+  'scatter.split': 'mails that waited behind slow ones, or with a worker that stopped, were given out again',
   'scatter.closed': 'all are judged: written once, then they are gathered',
   'run.finished': 'the end',
 }
