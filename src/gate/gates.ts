@@ -4,7 +4,6 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
-import type { FactOf } from '../../streams/facts.ts'
 import { parseGateId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import type { RunDeps } from '../client/run.ts'
@@ -13,7 +12,7 @@ import { factEntry, timerEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
 import { dropEarly, keepEarly } from './early.ts'
-import { openGates, resolveEntry } from './entries.ts'
+import { resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
@@ -227,13 +226,6 @@ export class Gates {
     return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
   }
 
-  /** How many gates of a run wait. */
-  async countWaiting(run: string): Promise<number> {
-    const { connection, names } = this.#deps
-    const { p } = parseGateId(`${run}.x.x`)
-    return (await openGates(connection, names, p, { run })).length
-  }
-
   async #signal(
     id: string,
     at: GateIds & { readonly p: number },
@@ -335,5 +327,3 @@ function checkToken(hash: string, token: string): void {
 function notFound(id: string): FlowStoneError {
   return new FlowStoneError('not_found', `there is no gate ${id}`)
 }
-
-export type ResolvedFact = FactOf<'gate.resolved'>
