@@ -1,6 +1,6 @@
 /** Assets that wait at gates, for the kill tests: loaded where KILL_GATES is set. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { asset, pipeline } from '../../../src/index.ts'
+import { type AssetContext, asset, pipeline, type Suspension } from '../../../src/index.ts'
 import { note, quick, total } from './pipelines.ts'
 
 export const GATED_INSTANCES = 300
@@ -42,4 +42,27 @@ export const gatedMany = asset('gated_many', {
   gather: (results) => total(results),
 })
 
-export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany])
+/** Opens two gates, waits at the last one, and dies in between where KILL_AT_LAST_GATE is set: nothing of its outcome is on the log, and the outside job has its token. */
+async function waitAtLast(ctx: Pick<AssetContext, 'openGate'>): Promise<Suspension> {
+  const spare = await ctx.openGate({ metadata: 'spare' })
+  const gate = await ctx.openGate({ metadata: 'last' })
+  note(`opened ${spare.isNew} ${gate.isNew} ${gate.token}`)
+  if (process.env.KILL_AT_LAST_GATE) process.kill(process.pid, 'SIGKILL')
+  return gate.wait()
+}
+
+/** Its partition names the function that opens its last gate. */
+export const lastGate = asset('last_gate', {
+  retry: quick,
+  execute: (ctx) => {
+    if (ctx.partition === 'execute') return waitAtLast(ctx)
+    return ctx.signalGate({ timeout: ctx.partition === 'onTimeout' ? '100ms' : '1h', metadata: 'first' })
+  },
+  onSignal: (ctx, payload: number) => {
+    note(`signalled ${ctx.gate.metadata} ${payload}`)
+    return ctx.gate.metadata === 'first' ? waitAtLast(ctx) : payload
+  },
+  onTimeout: (ctx) => waitAtLast(ctx),
+})
+
+export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany, lastGate])
