@@ -115,7 +115,7 @@ export class Rig implements AsyncDisposable {
 
   /** Starts a process and waits until it is at work. */
   async start(
-    program: 'engine' | 'worker' | 'waiter' | 'limits',
+    program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller',
     settings: Partial<Settings> = {},
     env = {},
   ): Promise<Child> {

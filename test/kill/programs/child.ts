@@ -12,6 +12,8 @@ export interface Settings {
   reconcileMs?: number
   /** What `limits` does. */
   work?: LimitsWork
+  /** What `signaller` answers. */
+  gates?: readonly string[]
 }
 
 const QUIET: ReadonlySet<string> = new Set([

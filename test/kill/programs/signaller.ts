@@ -1,0 +1,20 @@
+/** A client in a process of its own that answers gates, some at a time, and says of which it asks and of which it was told. */
+import { begin, tell } from './child.ts'
+import { answerBy } from './gated.ts'
+
+const AT_A_TIME = 3
+
+const { flow, settings } = await begin()
+tell('ready')
+const gates = (settings.gates ?? []).values()
+
+async function answer(): Promise<void> {
+  for (const gate of gates) {
+    tell('asks', { gate })
+    await flow.gates.signalById(gate, answerBy('first', gate), { idempotencyKey: `first ${gate}` })
+    tell('answered', { gate })
+  }
+}
+
+await Promise.all(Array.from({ length: AT_A_TIME }, answer))
+tell('done')
