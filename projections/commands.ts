@@ -1,5 +1,5 @@
 /** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
-import type { FactDraft } from '../streams/facts.ts'
+import type { DraftOf, FactDraft } from '../streams/facts.ts'
 import type { LaneName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
 
@@ -11,6 +11,10 @@ export type Command =
   | { readonly do: 'fact'; readonly fact: FactDraft; readonly stops?: FactDraft }
   /** Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`. */
   | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number }
+  /** Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its deadline was moved by somebody else. */
+  | { readonly do: 'extend_gate'; readonly fact: DraftOf<'gate.extended'> }
+  /** End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more time. */
+  | { readonly do: 'time_out_gate'; readonly over: DraftOf<'gate.extended'>; readonly end: DraftOf<'gate.resolved'> }
   /** Enqueue a task, not before `dueMs` of the server's clock. */
   | {
       readonly do: 'task'

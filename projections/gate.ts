@@ -5,6 +5,7 @@
  *   (none)   gate.created              → waiting; its timer stands on the log beside it                  worker, before the outside job is begun
  *   waiting  gate.timer_fired          → waiting; the next deadline, or the end `timed_out` is decided      server, at the deadline
  *   waiting  gate.extended             → waiting, until another deadline                                  engine (a retried timeout), or who asked for more time
+ *   waiting  gate.extended, `over`     → waiting; no more time is given, and the end stands beside it        engine
  *   waiting  gate.resolved             → signaled | timed_out | cancelled                                  whoever is first; the server lets one in
  *   ended    anything                  → unchanged
  *
@@ -13,11 +14,20 @@
  *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
  *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
  *
+ * Who is told that something was done can rely on it, so what excludes each other is decided by the server, in one append with all of its conditions, and not by whoever looks first:
+ *
+ *   appended, all or nothing                                       refused when
+ *   signal, cancel:  `resolved`                                      the gate has ended
+ *   more time:       `extended.<n+1>`, and the timer n+1             it has ended; its deadline n was moved by another one; deadline n was the last
+ *   timeout of n:    `extended.<n+1>` as `over`, and `resolved`      it has ended; its deadline n was moved
+ *
+ * So a gate does not time out at a deadline that was moved in time, though its timer had fired before; and no timer is set for a gate that has ended.
+ *
  * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution. What that opened and did not wait for, the engine
  * ends when the execution's outcome counts, and not the worker when its code has ended: by then another one may have taken the execution over, and wait there. What is left goes
  * with the asset.
  */
-import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
+import type { DraftOf, Fact, FactOf } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
 import type { AssetSpec, ErrorInfo, PipelineSpec } from '../streams/schemas.ts'
 import type { Command } from './commands.ts'
@@ -73,7 +83,7 @@ export function createGate(view: View, run: RunState, fact: FactOf<'gate.created
     asset.gated = true
     view.put(stateKey.run(run.id), run)
   }
-  return obsolete ? [resolveCommand(gate, 'cancelled', 'what opened it has ended')] : []
+  return obsolete ? [cancelOf(idsOf(gate))] : []
 }
 
 /** Whether a gate of a plain asset comes too late: its attempt was given up. */
@@ -91,22 +101,20 @@ export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Co
   // The timer of a deadline that was moved meanwhile says nothing.
   if (hasEnded(gate) || fact.data.n !== gate.deadlines) return []
   const waitMs = gate.retriesMs[gate.timeouts]
-  if (waitMs === undefined) return [resolveCommand(gate, 'timed_out')]
-  const deadlineMs = fact.timeMs + waitMs
-  const n = gate.deadlines + 1
-  const ids = { ...idsOf(gate), n: String(n) }
-  return [
-    {
-      do: 'fact',
-      fact: { name: 'gate.extended', ids, data: { why: 'retry', deadlineMs, timeouts: gate.timeouts + 1 } },
-    },
-    { do: 'timer', fact: gateTimer(idsOf(gate), n), dueMs: deadlineMs },
-  ]
+  const ids = { ...idsOf(gate), n: String(gate.deadlines + 1) }
+  if (waitMs === undefined) {
+    const data = { why: 'over', deadlineMs: gate.deadlineMs ?? fact.timeMs, timeouts: gate.timeouts } as const
+    return [
+      { do: 'time_out_gate', over: { name: 'gate.extended', ids, data }, end: resolution(idsOf(gate), 'timed_out') },
+    ]
+  }
+  const data = { why: 'retry', deadlineMs: fact.timeMs + waitMs, timeouts: gate.timeouts + 1 } as const
+  return [{ do: 'extend_gate', fact: { name: 'gate.extended', ids, data } }]
 }
 
 /** True when the deadline was moved because it was over, of which `onTimeout` hears. */
 export function extendGate(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
-  if (hasEnded(gate) || Number(fact.ids.n) !== gate.deadlines + 1) return false
+  if (hasEnded(gate) || fact.data.why === 'over' || Number(fact.ids.n) !== gate.deadlines + 1) return false
   view.delete(waitingKey(gate))
   gate.seq = fact.seq
   gate.deadlines += 1
@@ -225,21 +233,20 @@ export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts
 
 /** Gates that an instance opened and does not wait at: they end with its execution, once that is known to count. */
 export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Command[] {
-  return gates.map((gate) => {
-    const ids = { run, asset, gate }
-    const data = { ...ids, outcome: 'cancelled', reason: 'what opened it has ended' } as const
-    return { do: 'fact', fact: { name: 'gate.resolved', ids, data }, stops: gateTimer(ids, 0) }
-  })
+  return gates.map((gate) => cancelOf({ run, asset, gate }))
 }
 
-export function resolveCommand(gate: GateState, outcome: 'timed_out' | 'cancelled', reason?: string): Command {
-  const ids = idsOf(gate)
-  const data = { ...ids, outcome, ...(reason === undefined ? {} : { reason }) }
-  return { do: 'fact', fact: { name: 'gate.resolved', ids, data }, stops: gateTimer(ids, gate.deadlines) }
+/** Nobody waits there, or will. */
+function cancelOf(ids: GateIds): Command {
+  return { do: 'fact', fact: resolution(ids, 'cancelled', 'what opened it has ended'), stops: gateTimer(ids, 0) }
+}
+
+function resolution(ids: GateIds, outcome: 'timed_out' | 'cancelled', reason?: string): DraftOf<'gate.resolved'> {
+  return { name: 'gate.resolved', ids, data: { ...ids, outcome, ...(reason === undefined ? {} : { reason }) } }
 }
 
 /** What the timer of a gate's deadline number `n` brings. */
-export function gateTimer(ids: GateIds, n: number): FactDraft {
+export function gateTimer(ids: GateIds, n: number): DraftOf<'gate.timer_fired'> {
   return { name: 'gate.timer_fired', ids, data: { n } }
 }
 

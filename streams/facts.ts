@@ -118,6 +118,8 @@ export type FactDraft = {
   [N in FactName]: { readonly name: N; readonly ids: FactIds<N>; readonly data: FactData<N> }
 }[FactName]
 
+export type DraftOf<N extends FactName> = Extract<FactDraft, { name: N }>
+
 /** What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock that folds and decisions know. */
 export type Fact = FactDraft & { readonly p: number; readonly seq: number; readonly timeMs: number }
 

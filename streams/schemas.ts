@@ -342,9 +342,12 @@ export type GateCreated = z.infer<typeof gateCreated>
 /** The deadline number `n` is over. */
 export const gateTimerFired = z.object({ n: count })
 
-/** The deadline is another one: a timeout is retried, or somebody asked for more time. `deadlineMs` is server time. */
+/**
+ * The deadline is another one: a timeout is retried, or somebody asked for more time. Or `over`: it was the last one, and stays as it was; so nobody can move it any more, because its
+ * place is taken. `deadlineMs` is server time.
+ */
 export const gateExtended = z.object({
-  why: z.enum(['retry', 'request']),
+  why: z.enum(['retry', 'request', 'over']),
   deadlineMs: z.number().positive(),
   /** How often it has timed out by then. */
   timeouts: count,

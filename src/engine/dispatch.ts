@@ -9,7 +9,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
 import type { LaneName, Names } from '../../streams/subjects.ts'
-import { openGates, resolveEntry } from '../gate/entries.ts'
+import { extendEntries, openGates, resolveEntry } from '../gate/entries.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -46,6 +46,14 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     case 'timer':
       await unlessThere(context.log.append(timerEntry(names, p, command.fact, command.dueMs)))
       return
+    case 'extend_gate':
+      await unlessThere(context.log.append(...extendEntries(names, p, command.fact)))
+      return
+    case 'time_out_gate': {
+      const { ids, data } = command.end
+      await unlessThere(context.log.append(factEntry(names, p, command.over), resolveEntry(names, p, ids, data)))
+      return
+    }
     case 'task':
       await context.work.append(taskEntry(names, p, command, nowMs))
       return
@@ -81,12 +89,6 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
   }
 }
 
-/** A timer in place of the one there may be. */
-export async function moveTimer({ names, p, log }: DispatchContext, fact: FactDraft, dueMs: number): Promise<void> {
-  const { expect: _, ...entry } = timerEntry(names, p, fact, dueMs)
-  await log.append(entry)
-}
-
 /** Both may be gone already. What is published afterwards (a retry that comes due) is found by the reconciler. */
 export async function closeLane(connection: Connection, names: Names, p: number, lane: LaneName): Promise<void> {
   const jsm = await jetstreamManager(connection.nc)
@@ -112,7 +114,7 @@ async function cancelGates(
   )
 }
 
-async function unlessThere(appending: Promise<unknown>): Promise<void> {
+export async function unlessThere(appending: Promise<unknown>): Promise<void> {
   try {
     await appending
   } catch (error) {

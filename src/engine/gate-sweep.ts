@@ -9,7 +9,8 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { gateTimer } from '../../projections/gate.ts'
 import { HOUR_MS, parseWaiting, stateKey, waitingHour } from '../../projections/state.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
-import { type DispatchContext, moveTimer } from './dispatch.ts'
+import { unlessEnded } from '../gate/entries.ts'
+import { type DispatchContext, unlessThere } from './dispatch.ts'
 
 /** A timer that is late by less than this is on its way. */
 const LATE_MS = 5000
@@ -48,14 +49,14 @@ export class GateSweep {
   }
 
   async #repair({ run, asset, gate, deadlineMs }: NonNullable<ReturnType<typeof parseWaiting>>): Promise<boolean> {
-    const { store } = this.#context
+    const { store, log, names, p } = this.#context
     const key = stateKey.gate(run, asset, gate)
     if (!store.has(key)) await store.load([key])
     const doc = store.get(key)
     // Marks of what has ended are listed for a while.
     if (doc?.status !== 'waiting' || doc.deadlineMs !== deadlineMs) return false
     const ids = { run: parseRunId(run).id, asset: assetName(asset), gate }
-    await moveTimer(this.#context, gateTimer(ids, doc.deadlines), deadlineMs)
+    await unlessThere(log.append(unlessEnded(names, p, gateTimer(ids, doc.deadlines), deadlineMs)))
     return true
   }
 }

@@ -1,10 +1,11 @@
 /** Gates as messages on the log, and which of them are there. */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
+import { type DraftOf, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { factEntry, stoppingTimer } from '../engine/entries.ts'
+import { factEntry, stoppingTimer, timerEntry } from '../engine/entries.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Entry } from '../log/nats.ts'
 
@@ -18,6 +19,18 @@ export function resolveEntry(
   const ids = { run, asset, gate }
   const entry = factEntry(names, p, { name: 'gate.resolved', ids, data: { ...ids, ...end } })
   return stoppingTimer(names, p, entry, gateTimer(ids, 0))
+}
+
+/** Another deadline and its timer, to be appended together. The conditions are told in projections/gate.ts. */
+export function extendEntries(names: Names, p: number, fact: DraftOf<'gate.extended'>): Entry[] {
+  const { n, ...ids } = fact.ids
+  return [factEntry(names, p, fact), unlessEnded(names, p, gateTimer(ids, Number(n)), fact.data.deadlineMs)]
+}
+
+/** The timer of a gate in place of the one there may be: not if it has ended, because nobody would take it away. */
+export function unlessEnded(names: Names, p: number, timer: DraftOf<'gate.timer_fired'>, dueMs: number): Entry {
+  const subject = names.fact(p, factPath('gate.resolved', timer.ids))
+  return { ...timerEntry(names, p, timer, dueMs), expect: { seq: 0, subject } }
 }
 
 /** Gates of a run, or of one asset of it, that have not ended. */

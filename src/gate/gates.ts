@@ -1,18 +1,17 @@
 /** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { type GateIds, gateTimer } from '../../projections/gate.ts'
+import type { GateIds } from '../../projections/gate.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import { parseGateId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
-import { factEntry, timerEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
 import { dropEarly, keepEarly } from './early.ts'
-import { resolveEntry } from './entries.ts'
+import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
@@ -174,42 +173,31 @@ export class Gates {
     }
   }
 
-  /** Gives a waiting gate a deadline of `duration` from now. Throws ConflictError when it has ended, or is timing out, `not_found`. */
+  /**
+   * Gives a waiting gate a deadline of `duration` from now. Who gets it can rely on it: the gate does not time out before, though its old deadline may be over by now.
+   * Throws ConflictError when the gate has ended, `not_found`.
+   */
   async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
     const at = parseGateId(id)
     const ms = parseDuration('duration', duration)
     if (!(ms > 0)) throw new InvalidError(`duration must be more than 0, got ${JSON.stringify(duration)}`)
     if (!(await this.#read.created(at))) throw notFound(id)
     const { names, logOf, clock } = this.#deps
+    const { run, asset, gate } = at
     for (let look = 1; ; look++) {
-      const [ended, n, fired] = await Promise.all([
-        this.#read.resolved(at),
-        this.#read.extensions(at),
-        this.#read.timerFired(at),
-      ])
+      const [ended, moved] = await Promise.all([this.#read.resolved(at), this.#read.extensions(at)])
       if (ended) throw new ConflictError(`gate ${id} has ended: ${ended.data.outcome}`)
-      if (fired && fired.data.n >= n.count) throw new ConflictError(`gate ${id} is timing out`)
       const deadlineMs = Math.ceil(clock.now() + ms)
-      const ids = { run: at.run, asset: at.asset, gate: at.gate }
-      const data = {
-        why: 'request',
-        deadlineMs,
-        timeouts: n.timeouts,
-        ...(options.by ? { by: options.by } : {}),
-      } as const
-      const fact = factEntry(names, at.p, { name: 'gate.extended', ids: { ...ids, n: String(n.count + 1) }, data })
-      const { expect: _, ...timer } = timerEntry(names, at.p, gateTimer(ids, n.count + 1), deadlineMs)
+      const by = options.by ? { by: options.by } : {}
+      const data = { why: 'request', deadlineMs, timeouts: moved.timeouts, ...by } as const
+      const ids = { run, asset, gate, n: String(moved.count + 1) }
       try {
-        await logOf(at.p).append(fact, timer)
+        await logOf(at.p).append(...extendEntries(names, at.p, { name: 'gate.extended', ids, data }))
+        return new Date(deadlineMs)
       } catch (error) {
-        // Its deadline was moved by somebody else meanwhile.
+        // It ended meanwhile, or its deadline was moved by somebody else.
         if (!(error instanceof ConflictError) || look >= 5) throw error
-        continue
       }
-      // The two ends of a race are on the log, in order: whoever stands there first counts.
-      const late = await this.#read.resolved(at)
-      if (late) throw new ConflictError(`gate ${id} has ended: ${late.data.outcome}`)
-      return new Date(deadlineMs)
     }
   }
 

@@ -29,12 +29,7 @@ export class GateReader {
     return fact?.name === 'gate.resolved' ? fact : undefined
   }
 
-  async timerFired(at: GateAt): Promise<FactOf<'gate.timer_fired'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.timer_fired', idsOf(at)))
-    return fact?.name === 'gate.timer_fired' ? fact : undefined
-  }
-
-  /** How often its deadline was moved, and what the last one is. */
+  /** How often its deadline was moved (or found to be the last), and what the last one is. */
   async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
     const fact = await this.#last(at.p, factPath('gate.extended', { ...idsOf(at), n: '*' }))
     if (fact?.name !== 'gate.extended') return { count: 0, timeouts: 0, deadlineMs: undefined }

@@ -233,6 +233,46 @@ describe('the deadline of a gate', () => {
     expect(gateOf(sim, 'a1n1')?.status).toBe('timed_out')
   })
 
+  it('that was moved before its timeout was decided does not end the gate, though its timer stands before', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1', 'a', { deadlineMs: sim.nowMs + 10 }))
+    sim.append(fired('a1n1', 0))
+    sim.append(extended('a1n1', 1, sim.nowMs + 9999))
+    sim.settle()
+    expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'waiting', deadlines: 1, deadlineMs: sim.nowMs + 9999 })
+    expect(sim.facts('gate.resolved')).toEqual([])
+  })
+
+  it('that was the last one is not moved any more', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1', 'a', { deadlineMs: sim.nowMs + 10 }))
+    sim.apply(fired('a1n1', 0))
+    expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'timed_out', deadlines: 0, timeouts: 1 })
+    expect(sim.append(extended('a1n1', 1, sim.nowMs + 9999))).toBeUndefined()
+    expect(sim.facts('gate.extended')).toMatchObject([{ data: { why: 'over', timeouts: 0 } }])
+  })
+
+  it('is not moved, and no timer set, for a gate that was answered after its timer fired', () => {
+    const sim = plainRun({ onTimeout: true })
+    sim.apply(created('a1n1', 'a', { deadlineMs: sim.nowMs + 10, retriesMs: [300] }))
+    sim.append(fired('a1n1', 0))
+    sim.append(resolved('a1n1'))
+    sim.settle()
+    expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'signaled', deadlines: 0, timeouts: 0 })
+    expect(sim.facts('gate.extended')).toEqual([])
+    expect(sim.timers).toEqual([])
+  })
+
+  it('is not moved by two at once, of whom one would know nothing of the other', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1', 'a', { deadlineMs: sim.nowMs + 10, retriesMs: [300] }))
+    sim.append(fired('a1n1', 0))
+    sim.append(extended('a1n1', 1, sim.nowMs + 9999))
+    sim.settle()
+    expect(gateOf(sim, 'a1n1')).toMatchObject({ deadlines: 1, deadlineMs: sim.nowMs + 9999, timeouts: 0 })
+    expect(sim.timers).toEqual([])
+  })
+
   it('is where the gate is marked, while it waits', () => {
     const sim = plainRun()
     const marks = (): string[] => [...sim.rebase().keys()].filter((key) => key.startsWith('waiting.'))

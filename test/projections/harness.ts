@@ -4,6 +4,7 @@
  */
 
 import type { Command } from '../../projections/commands.ts'
+import { gateTimer } from '../../projections/gate.ts'
 import { leaseCommand } from '../../projections/lease.ts'
 import { planRun } from '../../projections/plan.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
@@ -12,6 +13,7 @@ import { needs, step } from '../../projections/step.ts'
 import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
+  type DraftOf,
   decodeFact,
   encodeFact,
   expectationPath,
@@ -28,7 +30,7 @@ import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
 
 export type TaskCommand = Extract<Command, { do: 'task' }>
 export type Bucket = ReadonlyMap<string, Uint8Array>
-export type DraftOf<N extends FactName> = Extract<FactDraft, { name: N }>
+export type { DraftOf } from '../../streams/facts.ts'
 
 /** The engine's documents, in front of a bucket, as src/engine/store.ts keeps them. */
 export class Docs implements View {
@@ -141,6 +143,10 @@ export class Sim {
     const fact = decodeFact({ path, payload, contentType, p: 0, seq: this.log.length + 1, timeMs: this.nowMs })
     this.log.push(fact)
     return fact
+  }
+
+  #isTaken(draft: FactDraft): boolean {
+    return this.#taken.has(expectationPath(factPath(draft.name, draft.ids)))
   }
 
   /** Folds the next fact, and carries out what it decides. Undefined at the end of the log. */
@@ -295,6 +301,18 @@ export class Sim {
             this.append({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })
         return
       }
+      case 'extend_gate': {
+        const { n, ...ids } = command.fact.ids
+        if (this.#isTaken({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })) return
+        if (this.append(command.fact))
+          this.timers.push({ fact: gateTimer(ids, Number(n)), dueMs: command.fact.data.deadlineMs })
+        return
+      }
+      case 'time_out_gate':
+        if (this.#isTaken(command.over) || this.#isTaken(command.end)) return
+        this.append(command.over)
+        this.append(command.end)
+        return
       case 'timer':
         this.timers.push({ fact: command.fact, dueMs: command.dueMs })
         return
