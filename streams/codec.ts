@@ -68,6 +68,9 @@ export function decodeList(field: Uint8Array | readonly unknown[], encoding?: En
   throw new FlowStoneError('undecodable', 'a list was expected in an opaque field')
 }
 
+/** Says of an object what it is, and why it is no value: for classes of ours that users may take for one. */
+export const NO_VALUE = Symbol('no value')
+
 /**
  * Whether JSON gives the value back as it was. Dates, bytes, maps, undefined, NaN and big integers do not survive JSON; those travel as
  * MessagePack.
@@ -153,6 +156,7 @@ function measureQuick(value: unknown): number | undefined {
 function measureSpecial(value: object, at: string): number | undefined {
   if (value instanceof Date) return 12
   if (value instanceof Uint8Array) return value.length + 5
+  if (NO_VALUE in value) throw new InvalidError(`${at} is ${String(value[NO_VALUE])}`)
   if (value instanceof Promise) throw new InvalidError(`${at} is a Promise; await it before you return it`)
   if (value instanceof Map || value instanceof Set) {
     throw new InvalidError(

@@ -1,6 +1,6 @@
 /** Gates as an asset's code opens them: `ctx.signalGate`, `ctx.openGate`, `ctx.approval`. */
 import { z } from 'zod'
-import { isJsonSafe } from '../../streams/codec.ts'
+import { isJsonSafe, NO_VALUE } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type Duration, parseDuration } from './duration.ts'
@@ -81,6 +81,9 @@ export class Suspension {
   constructor(gate: { readonly opened: string } | { readonly spec: GateSpec }) {
     this.#gate = gate
   }
+
+  /** Within a value it would be stored empty, and nobody would wait. */
+  readonly [NO_VALUE] = 'a gate; return it by itself, one at a time: what is returned within a value waits for nobody'
 
   /** For the worker. */
   static of(suspension: Suspension): { readonly opened: string } | { readonly spec: GateSpec } {

@@ -53,6 +53,7 @@ export class GateOpener {
   readonly #run: RunId
   readonly #asset: AssetName
   readonly #opened = new Set<string>()
+  #asked = false
   #count = 0
 
   constructor(shared: WorkerShared, at: Execution) {
@@ -92,10 +93,23 @@ export class GateOpener {
   }
 
   /** `ctx.signalGate`. */
-  readonly signal = (options?: GateOptions): Suspension => new Suspension({ spec: parseGate(options) })
+  readonly signal = (options?: GateOptions): Suspension => this.#ask(parseGate(options))
 
   /** `ctx.approval`. */
-  readonly approval = (options: ApprovalOptions): Suspension => new Suspension({ spec: parseApproval(options) })
+  readonly approval = (options: ApprovalOptions): Suspension => this.#ask(parseApproval(options))
+
+  /** Throws InvalidError where the code asked for a gate and brought a value: without the `return` nobody would be waited for, an approval not either. */
+  checkValue(): void {
+    if (this.#asked)
+      throw new InvalidError(
+        'ctx.signalGate and ctx.approval wait only where what they give is returned: return ctx.signalGate({ … }), and go on in onSignal',
+      )
+  }
+
+  #ask(spec: GateSpec): Suspension {
+    this.#asked = true
+    return new Suspension({ spec })
+  }
 
   /** Stores what the execution waits at, and `more` with it, all or none. Returns the gate. */
   async suspend(suspension: Suspension, more: (gate: string) => readonly Entry[]): Promise<string> {

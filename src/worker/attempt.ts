@@ -61,13 +61,15 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         data: { gate, worker: shared.id },
       })
       outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
-    } else
+    } else {
+      opener.checkValue()
       outcome = {
         stored:
           task.kind === 'scatter'
             ? undefined
             : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }),
       }
+    }
   } catch (thrown) {
     outcome = failureOf(thrown)
   }

@@ -96,6 +96,7 @@ async function runInstances(
   }
   const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
     if (value instanceof Suspension) return suspend(index, begunMs, value)
+    gates.checkValue(index)
     const bytes = measure(value)
     nowMs = performance.now()
     const ms = nowMs - begunMs

@@ -101,6 +101,7 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
       report.leaves(opener.left(gate))
       report.suspended(task.index, ms, gate)
     } else {
+      gates.checkValue(task.index)
       const bytes = measure(value)
       const context = { run: task.run, asset: asset.name, partition: task.partition }
       const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', value, context)

@@ -80,6 +80,11 @@ export class InstanceGates {
     return opener
   }
 
+  /** The instance has brought a value. Throws as `GateOpener.checkValue`. */
+  checkValue(index: number): void {
+    if (this.#openers.size > 0) this.#openers.get(index)?.checkValue()
+  }
+
   /** The opener of an instance that has asked for one. It is forgotten: the instance has ended, or waits. */
   take(index: number): GateOpener | undefined {
     if (this.#openers.size === 0) return undefined

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { asset, type Flow, type GateView, pipeline, SignalRejectedError } from '../../src/index.ts'
+import { type AssetContext, asset, type Flow, type GateView, pipeline, SignalRejectedError } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { kindsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -241,6 +241,26 @@ describe('a plain asset at a gate', () => {
     expect(await run.result()).toBe(winner)
     for (const [i, answer] of answers.entries())
       if (i !== winner) expect(answer).toBe(winner < 10 && i < 10 ? 'repeated' : 'already_signaled')
+  })
+
+  it.each<[string, (ctx: AssetContext) => unknown]>([
+    ['an approval that was not returned', async (ctx) => void (await ctx.approval({ message: 'Publish?' }))],
+    ['a gate that was not returned', (ctx) => (ctx.signalGate() ? 'published' : '')],
+    ['a gate within a value', (ctx) => ({ waits: ctx.signalGate() })],
+    ['several gates', async (ctx) => [(await ctx.openGate()).wait(), (await ctx.openGate()).wait()]],
+  ])('is not passed over: %s fails the asset', async (_, execute) => {
+    const careless = asset('careless', { retry: { maxAttempts: 1 }, execute })
+    const instances = asset('instances', {
+      retry: { maxAttempts: 1 },
+      scatter: () => [1],
+      execute: (ctx) => execute(ctx),
+    })
+    await using stage = await openStage(server.url, pipeline('p', [careless, instances]), { gates })
+    for (const one of [careless, instances]) {
+      const run = await stage.flow.materialize(one)
+      const error = await rejection(run.result())
+      expect(error.message).toMatch(/wait only where what they give is returned|is a gate; return it by itself/)
+    }
   })
 
   it('without a secret fails with an error that says what to set', async () => {
