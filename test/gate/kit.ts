@@ -1,4 +1,5 @@
 import type { Flow, GateView } from '../../src/index.ts'
+import { parseRunId, runIdForKey } from '../../streams/ids.ts'
 import { until } from '../kit/until.ts'
 
 export const SECRETS = [{ id: 'k1', secret: 'a secret of thirty-two bytes or more' }]
@@ -32,4 +33,12 @@ export async function untilSuspended(flow: Flow, run: string, asset: string): Pr
     `${asset} is suspended`,
     async () => (await flow.run(run).status())?.assets[asset]?.status === 'suspended',
   )
+}
+
+/** A key whose run lives on partition `p` of the log. */
+export function keyOn(p: number, partitions: number, name: string): string {
+  for (let n = 0; ; n++) {
+    const key = `${name} ${n}`
+    if (parseRunId(runIdForKey(key, partitions)).partition === p) return key
+  }
 }

@@ -1,5 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
+import { keyOn } from '../gate/kit.ts'
+import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { brief, GATED_INSTANCES, gated, gatedKills, gatedMany } from './programs/gated.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
@@ -133,6 +135,56 @@ describe('an engine that is killed', () => {
     await signalling
     await rig.engine()
     await rig.expectWhole(run, 'gated_many', GATED_INSTANCES)
+    await rig.expectStateIsFold()
+  })
+})
+
+describe('an engine of three partitions that is killed', () => {
+  test('while their gates are signalled, cancelled and extended is followed by its standby on each', async () => {
+    const every = [0, 1, 2]
+    await using rig = await startRig({ partitions: 3 })
+    const victim = await rig.engine()
+    await worker(rig)
+    await worker(rig)
+    const on = async (asset: typeof gated | typeof gatedMany): Promise<Run[]> =>
+      await Promise.all(every.map((p) => rig.materialize<unknown>(asset, keyOn(p, 3, asset.name), gatedKills)))
+    const [plain, many] = [await on(gated), await on(gatedMany)]
+    for (const run of plain) await untilWaits(run, 'gated')
+    for (const { id } of many)
+      await until(
+        'all wait',
+        async () => (await rig.flow.scatter.status(`${id}.gated_many`)).suspended === GATED_INSTANCES,
+        30_000,
+      )
+    const heir = await rig.start('engine')
+    const gates = (await Promise.all(many.map(({ id }) => rig.flow.gates.list(id)))).flat()
+    const [first, second, third] = await Promise.all(plain.map((run) => gateOf(rig, run)))
+    if (!first || !second || !third) throw new Error('a gate is missing')
+    const signal = ({ id, index }: GateView): Promise<unknown> => rig.flow.gates.signalById(id, index)
+    const signalling = Promise.all(gates.filter((_, n) => n % 2 === 0).map(signal))
+    await victim.kill()
+    await signalling
+    await rig.flow.gates.cancel(first.id)
+    const deadline = await rig.flow.gates.extend(second.id, '2h')
+    await rig.flow.gates.signalById(third.id, 3)
+    expect(heir.of('engine.active')).toEqual([])
+    await until('its standby is at work on each', () => heir.of('engine.active').length === 3)
+    expect(heir.of('engine.active').map(({ partition }) => partition)).toEqual(expect.arrayContaining(every))
+
+    const left = gates.filter((_, n) => n % 2 === 1)
+    let waiting: GateView[] = []
+    await until('what waits is known', async () => {
+      waiting = await rig.flow.gates.waiting({ limit: 1000 })
+      return waiting.length === left.length + 1 && waiting.at(-1)?.id === second.id
+    })
+    expect(new Set(waiting.map(({ id }) => id))).toEqual(new Set([...left, second].map(({ id }) => id)))
+    expect(waiting.at(-1)?.deadline).toEqual(deadline)
+    await Promise.all(left.map(signal))
+    await rig.flow.gates.signalById(second.id, 2)
+    expect(await rejection(plain[0]?.result() ?? Promise.resolve())).toMatchObject({ code: 'cancelled' })
+    expect(await plain[1]?.result()).toBe(2)
+    expect(await plain[2]?.result()).toBe(3)
+    for (const run of many) await rig.expectWhole(run, 'gated_many', GATED_INSTANCES)
     await rig.expectStateIsFold()
   })
 })

@@ -1,0 +1,116 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, type Flow, type GateView, pipeline, type Run } from '../../src/index.ts'
+import { parseRunId } from '../../streams/ids.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+import { GATES, gateOf, gatesOf, keyOn } from './kit.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const PARTITIONS = 3
+const N = 20
+/** Waits as many hours as its partition says. */
+const plain = asset('plain', { execute: (ctx) => ctx.signalGate({ timeout: `${Number(ctx.partition)}h` }) })
+const named = asset('named', { execute: (ctx) => ctx.signalGate({ token: ctx.partition ?? '' }) })
+const many = asset('many', {
+  scatter: () => Array.from({ length: N }, (_, i) => i),
+  execute: (ctx) => ctx.signalGate({ timeout: '50h' }),
+})
+const all = pipeline('partitions', [plain, named, many])
+
+const every = Array.from({ length: PARTITIONS }, (_, p) => p)
+const idsOf = (gates: readonly GateView[]): string[] => gates.map(({ id }) => id)
+
+async function pages(flow: Flow, limit: number): Promise<GateView[]> {
+  const found: GateView[] = []
+  for (;;) {
+    const after = found.at(-1)
+    const page = await flow.gates.waiting({ limit, ...(after ? { after } : {}) })
+    if (page.length === 0) return found
+    found.push(...page)
+  }
+}
+
+describe('gates of runs that live on several partitions of the log', () => {
+  it('are listed together by their deadlines, and each is extended, cancelled and answered where it is', async () => {
+    await using stage = await openStage(server.url, all, { gates: GATES, partitions: PARTITIONS })
+    const { flow } = stage
+    // Deadlines go round the partitions: 1 h on the first, 2 h on the second, …
+    const hours = Array.from({ length: 3 * PARTITIONS }, (_, i) => i + 1)
+    const runs = await Promise.all(
+      hours.map((h) =>
+        flow.materialize(plain, { partition: `${h}`, key: keyOn((h - 1) % PARTITIONS, PARTITIONS, `run ${h}`) }),
+      ),
+    )
+    const gates = await Promise.all(runs.map((run) => gateOf(flow, run.id)))
+    expect(new Set(gates.map(({ run }) => parseRunId(run).partition))).toEqual(new Set(every))
+    const waits = async (wanted: readonly (GateView | undefined)[]): Promise<void> => {
+      const ids = wanted.map((gate) => gate?.id)
+      await until('they wait in this order', async () => idsOf(await flow.gates.waiting()).join() === ids.join())
+      for (const limit of [1, 2, 4]) expect(idsOf(await pages(flow, limit))).toEqual(ids)
+    }
+    await waits(gates)
+
+    // The first one of each partition becomes its last, the second one is cancelled.
+    const order = gates.slice(2 * PARTITIONS)
+    for (const [p, gate] of gates.slice(0, PARTITIONS).entries()) {
+      const deadline = await flow.gates.extend(gate.id, `${100 - p}h`)
+      expect((await flow.gates.get(gate.id))?.deadline).toEqual(deadline)
+      order.splice(PARTITIONS, 0, gate)
+    }
+    for (const [i, gate] of gates.slice(PARTITIONS, 2 * PARTITIONS).entries()) {
+      await flow.gates.cancel(gate.id)
+      expect((await rejection(runs[PARTITIONS + i]?.result() ?? Promise.resolve())).code).toBe('cancelled')
+    }
+    await waits(order)
+
+    for (const { id, run } of order) await flow.gates.signal(await flow.gates.token(id), run)
+    for (const { run } of order) expect(await flow.run(run).result()).toBe(run)
+    await waits([])
+  })
+
+  it('are found by their base token on whichever it is, and of several the newest is meant', async () => {
+    await using stage = await openStage(server.url, all, { gates: GATES, partitions: PARTITIONS })
+    const { flow } = stage
+    const opened: GateView[] = []
+    for (const p of [2, 0, 1]) {
+      const run = await flow.materialize(named, { partition: 'job', key: keyOn(p, PARTITIONS, 'named') })
+      opened.push(await gateOf(flow, run.id))
+    }
+    const newest = opened[2]
+    expect((await flow.gates.getByBase('job'))?.id).toBe(newest?.id)
+    expect(await flow.gates.signalByToken('job', 'hello')).toMatchObject({ gate: newest?.id })
+    expect(await flow.run(newest?.run ?? '').result()).toBe('hello')
+    expect(await rejection(flow.gates.signalByToken('job'))).toMatchObject({ reason: 'already_signaled' })
+    for (const { id } of opened.slice(0, 2)) expect((await flow.gates.get(id))?.status).toBe('waiting')
+
+    for (const p of every) {
+      await flow.gates.signalByToken(`early ${p}`, p, { keepFor: '1m' })
+      const run = await flow.materialize(named, { partition: `early ${p}`, key: keyOn(p, PARTITIONS, 'early') })
+      expect(await run.result()).toBe(p)
+    }
+  })
+
+  it('of instances belong to their own run, on each', async () => {
+    await using stage = await openStage(server.url, all, { gates: GATES, partitions: PARTITIONS })
+    const { flow } = stage
+    const runs = await Promise.all(every.map((p) => flow.materialize(many, { key: keyOn(p, PARTITIONS, 'many') })))
+    const found = await Promise.all(runs.map((run) => gatesOf(flow, run.id, N)))
+    for (const [p, gates] of found.entries()) {
+      expect(gates.map(({ index }) => index).toSorted((a, b) => Number(a) - Number(b))).toEqual([...Array(N).keys()])
+      for (const { run } of gates) expect(run).toBe(runs[p]?.id)
+    }
+    await until('all wait', async () => (await flow.gates.waiting()).length === PARTITIONS * N)
+    expect(new Set(idsOf(await pages(flow, 7)))).toEqual(new Set(idsOf(found.flat())))
+    await Promise.all(found.flat().map(({ id, run, index }) => flow.gates.signalById(id, `${run} ${index}`)))
+    for (const run of runs as readonly Run<{ key: number; value: unknown }[]>[]) {
+      const values = (await run.result()).map(({ value }) => value)
+      expect(values).toEqual(Array.from({ length: N }, (_, i) => `${run.id} ${i}`))
+    }
+  })
+})
