@@ -14,7 +14,7 @@
  *   open    gate.resolved      → open, the instance that waited there goes on, or has failed    whoever ended the gate
  *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
- *   closed  anything           → unchanged
+ *   closed  anything           → unchanged (what went on from a gate is over, see suspended.ts)
  *
  * An instance is: not stored → unfed → leased (or waiting for a retry, or due in `refeed`) → done (succeeded or failed). Done is a bit, set once: an
  * outcome that arrives again, or from an older lease, changes nothing. An instance fails when its attempts are used up, not before.
@@ -28,7 +28,7 @@ import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
 import { feed, leaseAgain, SLABS_PER_CHUNK } from './feed.ts'
-import { type EndedGate, endLeft } from './gate.ts'
+import { type EndedGate, endLeft, gateOf } from './gate.ts'
 import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
 import {
   adapt,
@@ -47,7 +47,7 @@ import {
 } from './lease.ts'
 import { comeAgainMs } from './pacing.ts'
 import { type BarrierState, type Refeed, stateKey } from './state.ts'
-import { resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspended.ts'
+import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspended.ts'
 
 /** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
 export const LEASE_SIZE_START = 128
@@ -112,7 +112,12 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
   const { view } = given
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
-  if (!barrier || barrier.status !== 'open') return []
+  if (barrier?.status !== 'open') {
+    const resumed = fact.name === 'scatter.outcomes' && fact.data.resumes
+    const gate = barrier && resumed ? gateOf(view, { ...fact.ids, gate: resumed }) : undefined
+    if (gate) forgetResume(view, gate)
+    return []
+  }
   barrier.seq = fact.seq
   view.put(key, barrier)
 

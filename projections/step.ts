@@ -119,8 +119,10 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'scatter.paused':
     case 'scatter.resumed': {
       for (const gate of gatesOf(fact)) keys.push(stateKey.gate(run.id, fact.ids.asset, gate))
-      // What goes on from a gate is no lease: its index stands beside it.
-      const single = fact.name === 'scatter.outcomes' && fact.data.resumes !== undefined ? fact.data.at : []
+      // What goes on from a gate is no lease: its index stands in the gate's document.
+      const resumes = fact.name === 'scatter.outcomes' ? fact.data.resumes : undefined
+      const index = resumes === undefined ? undefined : view.get(stateKey.gate(run.id, fact.ids.asset, resumes))?.index
+      const single = index === undefined ? [] : [index]
       return [...keys, ...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact))]
     }
     default:

@@ -6,6 +6,8 @@
  *   gate ended, `resume`     its code goes on: a task of its own, retried as any instance is, from the gate on and not from the start
  *   gate ended, `over`       it has ended, or waits at another gate
  *
+ * `resume` ends with an outcome, and if that comes too late to count, too. Where none comes because the scatter was closed, the reconciler writes one of nothing.
+ *
  * Nothing of this stands in the barrier's document, which holds a count: a hundred thousand may wait, and a hundred thousand signals may come at once.
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
@@ -81,7 +83,9 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
   const { resume, index } = gate ?? {}
-  if (!gate || index === undefined || !bits?.isSuspended(index) || bits.isDone(index)) return []
+  if (!gate || index === undefined || !bits) return []
+  if (bits.isDone(index)) forgetResume(view, gate)
+  if (bits.isDone(index) || !bits.isSuspended(index)) return []
   const next = fact.data.suspended?.[0]?.[1]
   const brought = next === undefined && fact.data.errors === undefined && fact.data.at.length > 0
   const left = endLeft(fact.ids, fact.data.left?.[0]?.[1] ?? [])
@@ -162,6 +166,23 @@ function over(view: View, gate: GateState): void {
   if (gate.resume) view.delete(resumingKey(gate))
   delete gate.resume
   putGate(view, gate)
+}
+
+/** Nothing comes of it any more: its instance is done by another execution, or its scatter is closed. */
+export function forgetResume(view: View, gate: GateState): void {
+  if (gate.resume) over(view, gate)
+}
+
+/** What says so of one whose task is gone, too. An outcome of nothing, from the log, so that the state stays what the log makes of it. */
+export function forgotten(gate: GateState): FactDraft | undefined {
+  if (!gate.resume) return undefined
+  const { run, asset, resume } = gate
+  const data = { lease: `gate-${gate.gate}`, ordinal: resume.attempt, resumes: gate.gate, worker: 'engine' }
+  return {
+    name: 'scatter.outcomes',
+    ids: { run, asset: asset as AssetName },
+    data: { ...data, at: [], ms: [], values: [] },
+  }
 }
 
 /** The task of an instance that goes on from its gate. Also used to enqueue it again when it got lost. */

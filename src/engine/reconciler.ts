@@ -11,12 +11,13 @@ import type { Command } from '../../projections/commands.ts'
 import { leaseCommand } from '../../projections/lease.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { type GateState, specOf, stateKey } from '../../projections/state.ts'
-import { resumeCommand } from '../../projections/suspended.ts'
+import { forgotten, resumeCommand } from '../../projections/suspended.ts'
 import { messageOf } from '../../streams/errors.ts'
+import type { FactDraft } from '../../streams/facts.ts'
 import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import type { DispatchContext } from './dispatch.ts'
-import { taskEntry } from './entries.ts'
+import { factEntry, taskEntry } from './entries.ts'
 import { GateSweep } from './gate-sweep.ts'
 
 /** What was enqueued less than this ago may still be on its way. */
@@ -72,6 +73,7 @@ export class Reconciler {
     try {
       await this.#reconcile()
       await this.#sweepLanes()
+      await this.#sweepResumes()
       await this.#sweepGates()
     } catch (error) {
       if (!this.#context.connection.isClosed)
@@ -138,6 +140,20 @@ export class Reconciler {
     }
   }
 
+  /** A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks bring no outcome any more. */
+  async #sweepResumes(): Promise<void> {
+    const { names, p, log } = this.#context
+    const facts: FactDraft[] = []
+    for (const key of await this.#keysUnder('resuming.')) {
+      const [run = '', asset = '', gate = ''] = key.split('.')
+      if (!(await this.#isClosed({ run, asset }))) continue
+      const left = await this.#gate(run, asset, gate)
+      const fact = left && forgotten(left)
+      if (fact) facts.push(fact)
+    }
+    await Promise.all(facts.map((fact) => log.append(factEntry(names, p, fact))))
+  }
+
   async #isClosed({ run, asset }: { run: string; asset: string }): Promise<boolean> {
     const { store } = this.#context
     const key = stateKey.barrier(run, asset)
@@ -199,17 +215,19 @@ export class Reconciler {
 
   /** Gates from which an instance of this scatter goes on now. */
   async #resuming(run: string, asset: string): Promise<GateState[]> {
-    const { store } = this.#context
-    const keys = (await this.#keysUnder(stateKey.resuming(run, asset, ''))).map((gate) =>
-      stateKey.gate(run, asset, gate),
-    )
     const gates: GateState[] = []
-    for (const key of keys) {
-      if (!store.has(key)) await store.load([key])
-      const gate = store.get(key)
+    for (const name of await this.#keysUnder(stateKey.resuming(run, asset, ''))) {
+      const gate = await this.#gate(run, asset, name)
       if (gate) gates.push(gate)
     }
     return gates
+  }
+
+  async #gate(run: string, asset: string, gate: string): Promise<GateState | undefined> {
+    const { store } = this.#context
+    const key = stateKey.gate(run, asset, gate)
+    if (!store.has(key)) await store.load([key])
+    return store.get(key)
   }
 
   /** The rest of the keys of the state bucket that begin so. */

@@ -107,6 +107,37 @@ describe('what goes on behind a gate', () => {
   })
 })
 
+describe('a scatter that is closed early', () => {
+  const left = asset('left', { scatter: () => [0, 1, 2], execute: (ctx) => ctx.signalGate() })
+
+  it.each(['scatter', 'run'])('(its %s is cancelled) leaves no mark of what waited and what went on', async (what) => {
+    await using stage = await openStage(server.url, pipeline('left', [left]), { gates: GATES, reconcileMs: 200 })
+    const { flow, namespace } = stage
+    const run = await flow.materialize(left)
+    const [gate] = await gatesOf(flow, run.id, 3)
+    await until('instances wait', async () => (await flow.scatter.status(`${run.id}.left`)).suspended === 3)
+    await stage.worker?.stop()
+    const jsm = await jetstreamManager(nc)
+    const bucket = namesOf(namespace).stateBucket(0)
+    const marks = async (kind: string): Promise<number> => {
+      const filter = `$KV.${bucket}.${kind}.>`
+      const { state } = await jsm.streams.info(`KV_${bucket}`, { subjects_filter: filter })
+      const found = await Promise.all(
+        Object.keys(state.subjects ?? {}).map((subject) =>
+          jsm.streams.getMessage(`KV_${bucket}`, { last_by_subj: subject }),
+        ),
+      )
+      // A deleted key leaves a message of its own for a while.
+      return found.filter((message) => message && !message.header.has('KV-Operation')).length
+    }
+    await flow.gates.signalById(gate?.id ?? '', 1)
+    await until('one goes on, two wait', async () => (await marks('resuming')) === 1 && (await marks('waiting')) === 2)
+    await (what === 'run' ? run.cancel() : flow.scatter.cancel(`${run.id}.left`))
+    await rejection(run.result())
+    await until('no mark is left', async () => (await marks('resuming')) + (await marks('waiting')) === 0)
+  })
+})
+
 describe('gates', () => {
   it('are told of by telemetry', async () => {
     const events: { name: string; data: object }[] = []

@@ -4,6 +4,7 @@ import { isDone, isFailed, isSuspended } from '../../projections/bits.ts'
 import type { Command } from '../../projections/commands.ts'
 import { gateTimer } from '../../projections/gate.ts'
 import { type AssetInRun, type BarrierState, type GateState, stateKey } from '../../projections/state.ts'
+import { forgotten } from '../../projections/suspended.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { assetName } from '../../streams/ids.ts'
 import type { AssetSpec, GateCreated } from '../../streams/schemas.ts'
@@ -450,6 +451,21 @@ function reconcileResumes(sim: Sim): void {
     }
 }
 
+/** Marks of what waits, and of what goes on. */
+function marksOf(sim: Sim): string[] {
+  return [...sim.rebase().keys()].filter((key) => key.startsWith('waiting.') || key.startsWith('resuming.'))
+}
+
+/** What the reconciler does once the scatter is closed. */
+function forgetResumes(sim: Sim): void {
+  for (const mark of marksOf(sim)) {
+    const [kind, , asset = '', gate = ''] = mark.split('.')
+    const doc = kind === 'resuming' ? gateOf(sim, gate, asset) : undefined
+    const fact = doc && forgotten(doc)
+    if (fact) sim.apply(fact)
+  }
+}
+
 describe('instances at gates', () => {
   const options = {
     scatter: { ...plainScatter, failureMode: 'partial', threshold: { fraction: 1 } },
@@ -506,6 +522,69 @@ describe('instances at gates', () => {
     expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: 1 })
   })
 
+  /** One instance goes on from its gate, another one waits; then its scatter is closed. */
+  function closedEarly(draft: FactDraft): Sim {
+    const sim = scattered([2], { ...options, scatter: plainScatter })
+    for (const index of [0, 1]) sim.apply(created(`i${index}a1n1`, 's', { index, slab: 0 }))
+    const waits = {
+      suspended: [
+        [0, 'i0a1n1'],
+        [1, 'i1a1n1'],
+      ],
+    }
+    sim.apply(
+      withGates(
+        outcomes('0-2-1', [
+          [0, 'ok'],
+          [1, 'ok'],
+        ]),
+        waits,
+      ),
+    )
+    sim.apply(resolved('i0a1n1', 'signaled', 's'))
+    expect(marksOf(sim)).toHaveLength(2)
+    sim.apply(draft)
+    expect(barrierOf(sim).status).toBe('cancelled')
+    expect(sim.run(RUN).finishedMs).toBeDefined()
+    return sim
+  }
+
+  const cancelled: FactDraft = { name: 'scatter.cancel_requested', ids: { run: RUN, asset: assetName('s') }, data: {} }
+
+  it.each([
+    ['scatter', cancelled],
+    ['run', cancel()],
+  ])(
+    'of a cancelled %s leave no mark: those that wait at once, those that went on with the word of the reconciler',
+    (_, draft) => {
+      const sim = closedEarly(draft)
+      expect(marksOf(sim)).toEqual([stateKey.resuming(RUN, 's', 'i0a1n1')])
+      forgetResumes(sim)
+      expect(marksOf(sim)).toEqual([])
+      expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ over: true })
+    },
+  )
+
+  it('of a scatter that was closed early leave no mark when their outcome comes late', () => {
+    const sim = closedEarly(cancelled)
+    sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), { resumes: 'i0a1n1', ordinal: 1 }))
+    expect(marksOf(sim)).toEqual([])
+    expect(barrierOf(sim)).toMatchObject({ succeeded: 0, failed: 0 })
+  })
+
+  it('that an older execution has ended leave no mark when what went on from the gate has ended, too', () => {
+    const sim = scattered([2], options)
+    sim.apply(created('i0a1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(withGates(outcomes('0-2-1', [[0, 'ok']]), { suspended: [[0, 'i0a1n1']] }))
+    sim.apply(resolved('i0a1n1', 'signaled', 's'))
+    sim.apply(outcomes('0-2-1', [[0, 'ok']]))
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', succeeded: 1, suspended: 0 })
+    expect(marksOf(sim)).toHaveLength(1)
+    sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), { resumes: 'i0a1n1', ordinal: 1 }))
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', succeeded: 1 })
+    expect(marksOf(sim)).toEqual([])
+  })
+
   it('of a run that is cancelled get no gate any more, though their scatter is not closed yet', () => {
     const sim = scattered([1], options)
     const docs = new Docs()
@@ -531,6 +610,8 @@ describe('instances at gates', () => {
         expect(barrier.succeeded + barrier.failed).toBe(TOTAL)
         for (const { ids: at } of sim.facts('gate.created'))
           expect(gateOf(sim, at.gate, 's')?.status, at.gate).not.toBe('waiting')
+        forgetResumes(sim)
+        expect(marksOf(sim)).toEqual([])
         // Folded anew from its beginning, the log gives the same documents.
         const docs = new Docs()
         for (const fact of sim.log) foldOne(docs, fact)
