@@ -4,18 +4,19 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import type { GateIds } from '../../projections/gate.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
-import { parseGateId } from '../../streams/ids.ts'
+import { parseGateId, parseRunId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
+import { waitMs } from '../define/gates.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
 import { dropEarly, keepEarly } from './early.ts'
 import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
-import { GateReader } from './reader.ts'
+import { type GateAt, GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
-import { hashOfToken } from './token.ts'
+import { hashOfBase, hashOfToken } from './token.ts'
 import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
 import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
@@ -49,12 +50,12 @@ export class Gates {
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     const id = this.#settings.keys.verify(token)
-    return await this.#signal(id, parseGateId(id), payload, options, token)
+    return await this.#signal(id, this.#known(id), payload, options, token)
   }
 
   /** As `signal`, by id and with no token: for code that is trusted. */
   async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
-    return await this.#signal(id, parseGateId(id), payload, options)
+    return await this.#signal(id, this.#known(id), payload, options)
   }
 
   /**
@@ -70,7 +71,7 @@ export class Gates {
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
-    const hash = hashOfToken(base)
+    const hash = hashOfBase(base)
     let repeated = false
     for (let look = 1; ; look++) {
       const found = await this.#read.byBase(hash)
@@ -94,7 +95,8 @@ export class Gates {
 
   /** The gate of this id, or undefined. Throws InvalidError for what is no gate's id. */
   async get(id: string): Promise<GateView | undefined> {
-    return await this.#read.view(parseGateId(id))
+    const at = this.#known(id)
+    return at && (await this.#read.view(at))
   }
 
   /** The id of the gate that a token names, whether it is there or not. Asks nobody. Throws SignalRejectedError for a token that is not good. */
@@ -104,21 +106,21 @@ export class Gates {
 
   /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
   async getByToken(token: string): Promise<GateView | undefined> {
-    const at = parseGateId(this.#settings.keys.verify(token))
-    const created = await this.#read.created(at)
+    const at = this.#known(this.#settings.keys.verify(token))
+    const created = at && (await this.#read.created(at))
     if (created) checkToken(created.data.tokenHash, token)
     return created && (await this.#read.view(at))
   }
 
   /** The newest gate with this base token, or undefined. */
   async getByBase(base: string): Promise<GateView | undefined> {
-    const found = await this.#read.byBase(hashOfToken(base))
+    const found = await this.#read.byBase(hashOfBase(base))
     return found && (await this.#read.view(found))
   }
 
   /** All gates of a run, in the order in which they were opened. */
   async list(run: string): Promise<GateView[]> {
-    const all = await this.#read.ofRun(run)
+    const all = parseRunId(run).partition < this.#deps.partitions ? await this.#read.ofRun(run) : []
     const views: GateView[] = []
     for (let i = 0; i < all.length; i += READ_AHEAD) {
       const some = await Promise.all(all.slice(i, i + READ_AHEAD).map((ids) => this.#read.view(ids)))
@@ -159,8 +161,10 @@ export class Gates {
 
   /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
   async cancel(id: string, reason?: string): Promise<void> {
-    const at = parseGateId(id)
-    if (!(await this.#read.created(at))) throw notFound(id)
+    const at = this.#known(id)
+    if (reason !== undefined && typeof reason !== 'string')
+      throw new InvalidError(`reason must be text, got ${typeof reason}`)
+    if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf } = this.#deps
     const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: reason.slice(0, 2000) }) } as const
     try {
@@ -178,10 +182,12 @@ export class Gates {
    * Throws ConflictError when the gate has ended, `not_found`.
    */
   async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
-    const at = parseGateId(id)
-    const ms = parseDuration('duration', duration)
-    if (!(ms > 0)) throw new InvalidError(`duration must be more than 0, got ${JSON.stringify(duration)}`)
-    if (!(await this.#read.created(at))) throw notFound(id)
+    const at = this.#known(id)
+    const ms = waitMs('duration', duration)
+    // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.
+    if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
+      throw new InvalidError(`by must be text of at most ${SOURCE_MAX} characters`)
+    if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf, clock } = this.#deps
     const { run, asset, gate } = at
     for (let look = 1; ; look++) {
@@ -203,7 +209,8 @@ export class Gates {
 
   /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `no_gate_secret`. */
   async token(id: string): Promise<string> {
-    const created = await this.#read.created(parseGateId(id))
+    const at = this.#known(id)
+    const created = at && (await this.#read.created(at))
     if (!created) throw notFound(id)
     return this.#settings.keys.sign(id, created.data.keyId)
   }
@@ -214,15 +221,21 @@ export class Gates {
     return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
   }
 
+  /** Where a gate of this id would be; undefined for a partition of the log that is not there: it would be waited for. */
+  #known(id: string): GateAt | undefined {
+    const at = parseGateId(id)
+    return at.p < this.#deps.partitions ? at : undefined
+  }
+
   async #signal(
     id: string,
-    at: GateIds & { readonly p: number },
+    at: GateAt | undefined,
     payload: unknown,
     options: SignalOptions,
     token?: string,
   ): Promise<SignalAccepted> {
     const { names, logOf, clock } = this.#deps
-    const created = await this.#read.created(at)
+    const created = at && (await this.#read.created(at))
     if (!created) throw new SignalRejectedError('not_found', `there is no gate ${id}`)
     if (token !== undefined) checkToken(created.data.tokenHash, token)
     checkPayload(created.data.payload, payload ?? null)
@@ -238,11 +251,7 @@ export class Gates {
     return { status: 'accepted', gate: id, repeated: false }
   }
 
-  async #tellLoser(
-    id: string,
-    at: GateIds & { readonly p: number },
-    idempotency: string | undefined,
-  ): Promise<SignalAccepted> {
+  async #tellLoser(id: string, at: GateAt, idempotency: string | undefined): Promise<SignalAccepted> {
     const ended = await this.#read.resolved(at)
     switch (ended?.data.outcome) {
       case 'signaled':
@@ -262,6 +271,8 @@ export class Gates {
     const { source, headers, idempotencyKey } = options
     if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
       throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
+    if (headers instanceof Headers)
+      throw new InvalidError('headers must be a plain object: Object.fromEntries(request.headers)')
     const kept = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
     if (
       Object.values(kept).some((value: unknown) => typeof value !== 'string') ||
@@ -303,6 +314,8 @@ function idOf({ run, asset, gate }: GateIds): string {
 
 function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
   const { run, asset, gate } = parseGateId(id)
+  if (deadline !== undefined && !(deadline instanceof Date))
+    throw new InvalidError(`after: deadline must be a Date, got ${typeof deadline}`)
   return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
 }
 

@@ -108,6 +108,13 @@ export function parseSecrets(text: string): GateSecret[] {
     })
 }
 
+/** Throws InvalidError for what no gate can have been named. */
+export function hashOfBase(base: string): string {
+  if (typeof base !== 'string' || base === '' || Buffer.byteLength(base) > TOKEN_MAX)
+    throw new InvalidError(`a base token must be text of 1 to ${TOKEN_MAX} bytes`)
+  return hashOfToken(base)
+}
+
 /** SHA-256 as hex: what is kept of tokens and of base tokens. */
 export function hashOfToken(token: string): string {
   return createHash('sha256').update(token).digest('hex')
