@@ -207,7 +207,7 @@ export class Gates {
     }
   }
 
-  /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `no_gate_secret`. */
+  /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `unknown_gate_secret`. */
   async token(id: string): Promise<string> {
     const at = this.#known(id)
     const created = at && (await this.#read.created(at))

@@ -17,6 +17,8 @@ export interface GateSecret {
   readonly secret: string | Uint8Array
 }
 
+export const NO_GATE_SECRET = 'no_gate_secret'
+
 const VERSION = 'v1'
 const SECRET_MIN_BYTES = 32
 const SECRETS_MAX = 16
@@ -53,17 +55,17 @@ export class TokenKeys {
   get signing(): string {
     if (this.#signing !== undefined) return this.#signing
     throw new FlowStoneError(
-      'no_gate_secret',
+      NO_GATE_SECRET,
       'signal gates need a secret that their tokens are signed with: connect({ gates: { secrets: [{ id, secret }] } }), or FLOWSTONE_GATE_SECRETS=<id>:<secret>',
     )
   }
 
-  /** Throws `no_gate_secret` when the secret of that key id is not here. */
+  /** Throws `unknown_gate_secret` when the secret of that key id is not here: another process may have it, so trying again may help. */
   sign(gate: string, keyId = this.signing): string {
     const signature = this.#signature(gate, keyId)
     if (!signature)
       throw new FlowStoneError(
-        'no_gate_secret',
+        'unknown_gate_secret',
         `the secret ${keyId} that signed the token of gate ${gate} is not among gates.secrets of this process`,
       )
     return `${VERSION}.${keyId}.${Buffer.from(gate).toString('base64url')}.${signature.toString('base64url')}`

@@ -9,6 +9,7 @@ import {
   TimeoutError,
 } from '../../streams/errors.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../streams/schemas.ts'
+import { NO_GATE_SECRET } from '../gate/token.ts'
 import { HandBack } from './held.ts'
 
 export interface Failure {
@@ -154,6 +155,8 @@ export function failureOf(thrown: unknown): Failure {
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
     return { outcome: 'terminal', error, thrown }
+  // This process was not told what it needs, and an attempt later it is not told either. Nobody chooses which worker the next attempt meets, so one that is set up wrongly is better heard of at once.
+  if (error.code === NO_GATE_SECRET) return { outcome: 'terminal', error, thrown }
   const after = thrown instanceof RetryableError ? Number(thrown.retryAfterMs) : Number.NaN
   // NaN, as of a date that was not understood: the backoff decides.
   if (Number.isNaN(after)) return { outcome: 'error', error, thrown }

@@ -263,9 +263,13 @@ describe('a plain asset at a gate', () => {
     }
   })
 
-  it('without a secret fails with an error that says what to set', async () => {
+  it('without a secret fails at once, with an error that says what to set', async () => {
     await using stage = await openStage(server.url, all, { gates: { secrets: [] } })
     const run = await stage.flow.materialize(bare)
-    expect(await rejection(run.result())).toMatchObject({ message: expect.stringContaining('FLOWSTONE_GATE_SECRETS') })
+    expect(await rejection(run.result())).toMatchObject({
+      code: 'no_gate_secret',
+      message: expect.stringContaining('FLOWSTONE_GATE_SECRETS'),
+    })
+    expect((await kindsOf(stage.flow, run.id)).filter((kind) => kind === 'asset.errored')).toHaveLength(1)
   })
 })

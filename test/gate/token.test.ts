@@ -94,6 +94,9 @@ describe('a token', () => {
     expect(rotated.sign(GATE, 'k1')).toBe(old)
     const dropped = new TokenKeys([{ id: 'k2', secret: 'c'.repeat(32) }])
     expect(reasonOf(old, dropped)).toBe('invalid_signature')
+    // Another process may have that secret; one that has none at all is set up wrongly.
+    expect(() => dropped.sign(GATE, 'k1')).toThrow(expect.objectContaining({ code: 'unknown_gate_secret' }))
+    expect(() => new TokenKeys([]).sign(GATE)).toThrow(expect.objectContaining({ code: 'no_gate_secret' }))
   })
 })
 
