@@ -2,8 +2,9 @@
 import { z } from 'zod'
 import { isJsonSafe, NO_VALUE } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { nearest } from '../../streams/nearest.ts'
 import { type Duration, parseDuration } from './duration.ts'
+import { payloadSchema } from './payload-schema.ts'
+import { refuseUnknown } from './unknown.ts'
 
 export interface GateOptions {
   /** How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock, also while everything is down. */
@@ -101,24 +102,22 @@ const ALLOWED = [
   'payload',
   'token',
 ] as const
+/** What an approval shows is its message and context, and its payload is a decision. */
+const APPROVAL_ALLOWED = ['message', 'context', ...ALLOWED.filter((key) => key !== 'metadata' && key !== 'payload')]
 const TIMEOUT = '1h'
 const RETRY_DELAYS = ['5m', '15m', '45m'] as const
 const RETRIES = 3
 const RETRIES_MAX = 100
 const METADATA_MAX_BYTES = 16 * 1024
-const SCHEMA_MAX_BYTES = 16 * 1024
 const TOKEN_MAX_BYTES = 1024
 const WAIT_MAX_MS = 10 * 365 * 86_400_000
 
 /** Throws InvalidError that names the option at fault. */
 export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 'signal'): GateSpec {
   const at = 'gate'
-  for (const key of Object.keys(options)) {
-    if (!(ALLOWED as readonly string[]).includes(key))
-      throw new InvalidError(
-        `${at}: there is no option ${key}${nearest(key, ALLOWED)}; allowed are ${ALLOWED.join(', ')}`,
-      )
-  }
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
+    throw new InvalidError(`${at}: options must be an object such as { timeout: '24h' }`)
+  refuseUnknown(at, options, ALLOWED)
   const {
     timeout = TIMEOUT,
     onTimeout = 'fail',
@@ -141,10 +140,19 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     )
   if (afterRetries !== undefined && afterRetries !== 'fail' && afterRetries !== 'cancel')
     throw new InvalidError(`${at}: afterRetries must be fail or cancel, got ${JSON.stringify(afterRetries)}`)
+  if (retryDelays !== undefined && !Array.isArray(retryDelays))
+    throw new InvalidError(
+      `${at}: retryDelays must be a list such as ['5m', '15m'], got ${JSON.stringify(retryDelays)}`,
+    )
   const delays = (retryDelays ?? RETRY_DELAYS).map((delay, i) => waitMs(`${at}: retryDelays[${i}]`, delay))
   if (retries > 0 && delays.length === 0) throw new InvalidError(`${at}: retryDelays must name at least one wait`)
-  if (metadata !== undefined && (!isJsonSafe(metadata) || JSON.stringify(metadata).length > METADATA_MAX_BYTES))
-    throw new InvalidError(`${at}: metadata must be JSON of at most ${METADATA_MAX_BYTES} bytes`)
+  if (
+    metadata !== undefined &&
+    (!isJsonSafe(metadata) || Buffer.byteLength(JSON.stringify(metadata)) > METADATA_MAX_BYTES)
+  )
+    throw new InvalidError(
+      `${at}: ${kind === 'approval' ? 'message and context' : 'metadata'} must be JSON of at most ${METADATA_MAX_BYTES} bytes`,
+    )
   if (token !== undefined && (typeof token !== 'string' || token === '' || Buffer.byteLength(token) > TOKEN_MAX_BYTES))
     throw new InvalidError(`${at}: token must be text of 1 to ${TOKEN_MAX_BYTES} bytes`)
   return {
@@ -153,7 +161,7 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     retriesMs: Array.from({ length: retries }, (_, i) => delays[Math.min(i, delays.length - 1)] ?? 0),
     afterRetries: onTimeout === 'cancel' ? 'cancel' : (afterRetries ?? 'fail'),
     metadata,
-    payload: jsonSchema(at, options.payload),
+    payload: options.payload === undefined ? undefined : payloadSchema(at, options.payload),
     base: token,
   }
 }
@@ -162,6 +170,7 @@ export function parseApproval(options: ApprovalOptions): GateSpec {
   const { message, context, ...rest } = options ?? {}
   if (typeof message !== 'string' || message === '')
     throw new InvalidError('approval: message must say what is to be decided')
+  refuseUnknown('approval', options, APPROVAL_ALLOWED)
   const metadata = { message, ...(context === undefined ? {} : { context }) }
   return parseGate({ ...rest, metadata, payload: decision }, 'approval')
 }
@@ -171,18 +180,4 @@ export function waitMs(field: string, duration: Duration): number {
   const ms = parseDuration(field, duration)
   if (ms > 0 && ms <= WAIT_MAX_MS) return ms
   throw new InvalidError(`${field} must be more than 0 and at most 10 years, got ${JSON.stringify(duration)}`)
-}
-
-function jsonSchema(at: string, schema: z.ZodType | undefined): Record<string, unknown> | undefined {
-  if (schema === undefined) return undefined
-  let made: Record<string, unknown>
-  try {
-    made = { ...z.toJSONSchema(schema, { io: 'input' }) }
-  } catch (cause) {
-    throw new InvalidError(`${at}: payload must be a zod schema that JSON Schema can say`, { cause })
-  }
-  delete made['~standard']
-  if (JSON.stringify(made).length > SCHEMA_MAX_BYTES)
-    throw new InvalidError(`${at}: payload, as JSON Schema, must take at most ${SCHEMA_MAX_BYTES} bytes`)
-  return made
 }
