@@ -1,18 +1,23 @@
 /**
- * Everything at once: every kind of scatter and gate in one run, while a seeded schedule kills, stops and restarts engines, workers and the server, and pauses scatters. What
- * is checked at the end holds for every seed. `CHAOS_SEEDS=17,18 npx vitest run test/kill/chaos.test.ts` plays those; `CHAOS_MS` is how long it is wild.
+ * Everything at once: every kind of scatter and gate in one run, a scatter whose time is over and one that is redriven beside it, while a seeded schedule kills, stops and
+ * restarts engines, workers and the server, and pauses scatters. What is checked at the end holds for every seed. `CHAOS_SEEDS=17,18 npx vitest run test/kill/chaos.test.ts` plays
+ * those; `CHAOS_MS` is how long it is wild, `CHAOS_PARTITIONS=1,3` the partitions of the log.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { describe, expect, test } from 'vitest'
 import type { HistoryEntry, Run } from '../../src/index.ts'
+import { keyOn } from '../gate/kit.ts'
 import { collect } from '../kit/collect.ts'
+import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { type Answer, Outside } from './outside.ts'
 import {
+  BATCHED,
   chaos,
   GATED,
   gated,
+  hurried,
   LIMITED,
   last,
   limited,
@@ -22,7 +27,9 @@ import {
   POISONED,
   poisoned,
   READ,
+  REDRIVEN,
   read,
+  redriven,
   SLOTS,
   wallMs,
   wayOf,
@@ -30,6 +37,7 @@ import {
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const SEEDS = (process.env.CHAOS_SEEDS ?? '3').split(',').map(Number)
+const PARTITIONS = (process.env.CHAOS_PARTITIONS ?? '1,3').split(',').map(Number)
 const WILD_MS = Number(process.env.CHAOS_MS ?? 5000)
 const WORKERS = 3
 const ENGINES = 2
@@ -172,13 +180,12 @@ async function goWild(
 }
 
 /** The server may be away for a moment; a scatter that has not begun cannot be resumed, and need not. */
-async function surely(act: () => Promise<void>): Promise<void> {
+async function surely<T>(act: () => Promise<T>): Promise<T | undefined> {
   for (;;) {
     try {
-      await act()
-      return
+      return await act()
     } catch (error) {
-      if (String(error).includes('no scatter')) return
+      if (String(error).includes('no scatter')) return undefined
       await sleep(100)
     }
   }
@@ -250,6 +257,7 @@ function expectTruth(answers: readonly Answer[], facts: readonly HistoryEntry[])
 }
 
 function expectValues(value: Record<string, unknown>, losses: number): void {
+  expect(value.batched).toBe(BATCHED)
   expect(value.read).toEqual({ count: READ, sum: (READ * (READ - 1)) / 2, inOrder: true })
   expect(value.limited).toEqual({ count: LIMITED, sum: (LIMITED * (LIMITED - 1)) / 2, inOrder: true })
   const list = value.gated as [number, string][]
@@ -273,15 +281,46 @@ function expectValues(value: Record<string, unknown>, losses: number): void {
   expect(failed.length).toBeLessThanOrEqual(losses)
 }
 
+/** A scatter whose every second instance was cancelled, and what its redrive made of it. */
+async function redrive(
+  rig: Rig,
+  first: Run<[number, string][]>,
+  random: () => number,
+): Promise<{ outsides: Outside[]; runs: Run[]; values: [number, string][][] }> {
+  const outside = new Outside(rig.flow, first, random, { cancelsOdd: true })
+  const outsides = [outside]
+  try {
+    const values = [await first.result({ signal: AbortSignal.timeout(60_000) })]
+    await outside.stop()
+    const second = (await surely(() => rig.flow.scatter.redrive(`${first.id}.${redriven.name}`))) as typeof first
+    outsides.push(new Outside(rig.flow, second, random))
+    values.push(await second.result({ signal: AbortSignal.timeout(60_000) }))
+    return { outsides, runs: [first, second], values }
+  } finally {
+    await Promise.all(outsides.map((one) => one.stop()))
+  }
+}
+
+function expectRedriven([first, second]: readonly [number, string][][]): void {
+  const all = Array.from({ length: REDRIVEN }, (_, i) => i)
+  expect(first).toEqual(all.map((i) => [i, i % 2 === 0 ? `redriven ${i}` : 'failed gate_cancelled']))
+  expect(second).toEqual(all.map((i) => [i, `redriven ${i}`]))
+}
+
 /** Nothing is left over: no task, no schedule, no lane, no gate. */
-async function expectNothingLeft(rig: Rig, run: Run): Promise<void> {
+async function expectNothingLeft(rig: Rig, runs: readonly Run[], partitions: number): Promise<void> {
+  const found: string[] = []
+  for (let p = 0; p < partitions; p++) found.push(...(await leftOn(rig, runs, p)))
+  expect(found).toEqual([])
+}
+
+async function leftOn(rig: Rig, runs: readonly Run[], p: number): Promise<string[]> {
   const jsm = await jetstreamManager(rig.nc)
   const left = async (): Promise<string[]> => {
-    const p = Number(run.id.split('-')[0])
     const lanes = (await collect(jsm.consumers.list(rig.names.work(p)))).filter(({ name }) => rig.names.parseLane(name))
     const work = await jsm.streams.info(rig.names.work(p), { subjects_filter: '>' })
     const log = await jsm.streams.info(rig.names.log(p), { subjects_filter: '>' })
-    const all = await rig.flow.gates.list(run.id)
+    const all = (await Promise.all(runs.map(({ id }) => rig.flow.gates.list(id)))).flat()
     // An engine that was away while a gate timed out, and was answered, still gives it its next timer, which means nothing.
     const over = new Set(all.filter(({ status }) => status !== 'waiting').map(({ id }) => `gate.${id}.timer`))
     const isOver = (subject: string): boolean => over.has(subject.slice(subject.indexOf('.gate.') + 1))
@@ -304,55 +343,69 @@ async function expectNothingLeft(rig: Rig, run: Run): Promise<void> {
     },
     20_000,
   ).catch(() => undefined)
-  expect(found).toEqual([])
+  return found
 }
 
-describe.each(SEEDS)('everything at once, seed %i', (seed) => {
-  test('ends, and every count, value and answer is right', { timeout: 120_000 }, async () => {
-    await using rig = await startRig()
-    const random = mulberry32(seed)
-    const settings = { concurrency: 8, ackWaitMs: ACK_WAIT_MS, reconcileMs: 1500 }
-    const engines = new Pool(ENGINES, () => rig.start('engine', settings))
-    const workers = new Pool(WORKERS, () => rig.start('worker', settings, CHAOS_ENV))
-    const run = await rig.materialize<Record<string, unknown>>(last, `chaos-${seed}`, chaos)
-    const outside = new Outside(rig.flow, run, mulberry32(seed + 1))
-    let wild: Wild | undefined
-    try {
-      wild = await goWild(rig, run, { workers, engines }, random)
-      const value = await run.result({ signal: AbortSignal.timeout(60_000) })
-      await outside.stop()
-      expectValues(value, wild.losses)
-      expect(outside.troubles).toEqual([])
-      await expectNothingLeft(rig, run)
-      const facts = await collect(rig.flow.history(run.id))
-      expectTruth(outside.answers, facts)
-      for (const [name, total] of [
-        ['read', READ],
-        ['limited', LIMITED],
-        ['gated', GATED],
-        ['poisoned', POISONED],
-      ] as const) {
-        const barrier = await rig.barrier(run, name)
-        expect((barrier?.succeeded ?? 0) + (barrier?.failed ?? 0), name).toBe(total)
-        expect(facts.filter(({ kind, ids }) => kind === 'scatter.closed' && ids.asset === name)).toHaveLength(1)
+describe.each(SEEDS.flatMap((seed) => PARTITIONS.map((partitions) => ({ seed, partitions }))))(
+  'everything at once, seed $seed, log in $partitions',
+  ({ seed, partitions }) => {
+    test('ends, and every count, value and answer is right', { timeout: 120_000 }, async () => {
+      await using rig = await startRig({ partitions })
+      const random = mulberry32(seed)
+      const settings = { concurrency: 8, ackWaitMs: ACK_WAIT_MS, reconcileMs: 1500 }
+      const engines = new Pool(ENGINES, () => rig.start('engine', settings))
+      const workers = new Pool(WORKERS, () => rig.start('worker', settings, CHAOS_ENV))
+      const on = (p: number): string => keyOn(p % partitions, partitions, `chaos-${seed}-${p}`)
+      const run = await rig.materialize<Record<string, unknown>>(last, on(0), chaos)
+      const inTime = await rig.materialize<unknown>(hurried, on(1), chaos)
+      const outside = new Outside(rig.flow, run, mulberry32(seed + 1))
+      const redriving = redrive(rig, await rig.materialize(redriven, on(2), chaos), mulberry32(seed + 2))
+      redriving.catch(() => undefined)
+      let wild: Wild | undefined
+      try {
+        wild = await goWild(rig, run, { workers, engines }, random)
+        const value = await run.result({ signal: AbortSignal.timeout(60_000) })
+        await outside.stop()
+        expectValues(value, wild.losses)
+        expect(await rejection(inTime.result({ signal: AbortSignal.timeout(60_000) }))).toMatchObject({
+          code: 'timeout',
+        })
+        const again = await redriving
+        expectRedriven(again.values)
+        const runs = [run, inTime, ...again.runs]
+        await expectNothingLeft(rig, runs, partitions)
+        for (const one of [outside, ...again.outsides]) {
+          expect(one.troubles).toEqual([])
+          expectTruth(one.answers, await collect(rig.flow.history(one.run.id)))
+        }
+        const facts = await collect(rig.flow.history(run.id))
+        for (const [name, total] of [
+          ['read', READ],
+          ['limited', LIMITED],
+          ['gated', GATED],
+          ['poisoned', POISONED],
+        ] as const) {
+          const barrier = await rig.barrier(run, name)
+          expect((barrier?.succeeded ?? 0) + (barrier?.failed ?? 0), name).toBe(total)
+          expect(facts.filter(({ kind, ids }) => kind === 'scatter.closed' && ids.asset === name)).toHaveLength(1)
+        }
+        const found = stretches(rig.noted(), workers.troubled, wild.away)
+        expect(mostAtATime(found)).toBeLessThanOrEqual(Math.min(SLOTS, MAX_CONCURRENT))
+        // Notes are written a moment after the grant: half of the period is long enough to show a limit that is not kept.
+        expect(mostWithin(500, found)).toBeLessThanOrEqual(PER_SECOND)
+        await Promise.all([engines.stop(), workers.stop()])
+        await rig.expectStateIsFold()
+      } catch (error) {
+        console.error(`seed ${seed}, log in ${partitions}\n${wild?.log.join('\n')}`)
+        await Promise.all(
+          [gated, limited, read, poisoned].map(async ({ name }) =>
+            console.error(name, JSON.stringify(await rig.barrier(run, name))),
+          ),
+        )
+        throw error
+      } finally {
+        await Promise.all([outside.stop(), engines.stop(), workers.stop()])
       }
-      const found = stretches(rig.noted(), workers.troubled, wild.away)
-      expect(mostAtATime(found)).toBeLessThanOrEqual(Math.min(SLOTS, MAX_CONCURRENT))
-      // Notes are written a moment after the grant: half of the period is long enough to show a limit that is not kept.
-      expect(mostWithin(500, found)).toBeLessThanOrEqual(PER_SECOND)
-      await Promise.all([engines.stop(), workers.stop()])
-      await rig.expectStateIsFold()
-    } catch (error) {
-      console.error(`seed ${seed}\n${wild?.log.join('\n')}`)
-      await Promise.all(
-        [gated, limited, read, poisoned].map(async ({ name }) =>
-          console.error(name, JSON.stringify(await rig.barrier(run, name))),
-        ),
-      )
-      throw error
-    } finally {
-      await outside.stop()
-      await Promise.all([engines.stop(), workers.stop()])
-    }
-  })
-})
+    })
+  },
+)

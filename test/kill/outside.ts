@@ -29,16 +29,19 @@ export class Outside {
   readonly extended: string[] = []
   readonly troubles: string[] = []
   readonly #flow: Flow
-  readonly #run: Run
+  readonly run: Run
   readonly #random: Random
+  /** Cancels what is odd and would be redriven then. */
+  readonly #cancelsOdd: boolean
   readonly #seen = new Set<string>()
   #over = false
   #done: Promise<void>
 
-  constructor(flow: Flow, run: Run, random: Random) {
+  constructor(flow: Flow, run: Run, random: Random, { cancelsOdd = false } = {}) {
     this.#flow = flow
-    this.#run = run
+    this.run = run
     this.#random = random
+    this.#cancelsOdd = cancelsOdd
     this.#done = this.#live()
   }
 
@@ -50,7 +53,7 @@ export class Outside {
   async #live(): Promise<void> {
     const acting: Promise<void>[] = []
     while (!this.#over) {
-      const gates = await this.#flow.gates.list(this.#run.id).catch(() => [])
+      const gates = await this.#flow.gates.list(this.run.id).catch(() => [])
       for (const gate of gates) {
         if (this.#seen.has(gate.id) || gate.status !== 'waiting') continue
         this.#seen.add(gate.id)
@@ -68,7 +71,11 @@ export class Outside {
       case 'never':
         return
       case 'cancel':
-        await this.#surely(() => this.#flow.gates.cancel(gate.id, 'not needed'))
+        await this.#cancel(gate)
+        return
+      case 'redriven':
+        if (this.#cancelsOdd && index % 2 === 1) await this.#cancel(gate)
+        else await this.#signal(gate.id, `redriven ${index}`)
         return
       case 'extend':
         await this.#surely(() => this.#flow.gates.extend(gate.id, '5m'))
@@ -83,6 +90,10 @@ export class Outside {
       default:
         await this.#signal(gate.id, way === 'second' ? 'second' : `${way} ${index}`)
     }
+  }
+
+  async #cancel({ id }: GateView): Promise<void> {
+    await this.#surely(() => this.#flow.gates.cancel(id, 'not needed'))
   }
 
   async #signal(gate: string, value: string): Promise<void> {

@@ -1,17 +1,21 @@
-/** One pipeline in which everything meets: a reader, limits of all kinds, gates of all kinds, code that fails, code that kills its process. */
+/** One pipeline in which everything meets: readers, batches, limits of all kinds, gates of all kinds, code that fails, code that kills its process. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../../../src/index.ts'
-import { type ItemReader, itemReader } from '../../../src/items/index.ts'
+import { batch, type ItemReader, itemReader } from '../../../src/items/index.ts'
 import { note, total } from './pipelines.ts'
 
 export const READ = 400
+export const BATCHED = 300
 export const LIMITED = 48
 export const MAX_CONCURRENT = 4
 export const SLOTS = 3
 export const PER_SECOND = 30
 export const GATED = 48
+export const HURRIED = 24
+export const REDRIVEN = 24
 export const POISONED = 24
 export const POISON = 7
+const BATCH = 7
 /** How an instance of `gated` goes, by its index. */
 export const WAYS = ['once', 'twice', 'never', 'cancel', 'extend', 'chain', 'before', 'after'] as const
 export type Way = (typeof WAYS)[number]
@@ -22,12 +26,12 @@ export const wallMs = (): number => performance.timeOrigin + performance.now()
 
 const patient = { backoff: '20ms..200ms', maxAttempts: 12 } as const
 
-function numbers(): ItemReader<number> {
+function numbers(count: number, pauseMs = 60): ItemReader<number> {
   return itemReader<number, number>({
     name: 'numbers',
     async *read(cursor = 0) {
-      for (let from = cursor; from < READ; from += 10) {
-        await sleep(60)
+      for (let from = cursor; from < count; from += 10) {
+        await sleep(pauseMs)
         yield { items: Array.from({ length: 10 }, (_, i) => from + i), cursor: from + 10 }
       }
     },
@@ -36,13 +40,30 @@ function numbers(): ItemReader<number> {
 
 export const read = asset('read', {
   retry: patient,
-  scatter: numbers,
+  scatter: () => numbers(READ),
   execute: async ({ index, attempt }) => {
     await sleep(index % 5)
     if (index % 50 === 3 && attempt === 1) throw new Error('not yet')
     return index
   },
   gather: (results) => total(results),
+})
+
+/** Batches that end within the chunks they are read in. */
+export const batched = asset('batched', {
+  retry: patient,
+  scatter: () => batch(numbers(BATCHED, 110), { maxItems: BATCH }),
+  execute: async ({ scatterKey: { items }, index, attempt }) => {
+    await sleep(index % 5)
+    if (index % 7 === 2 && attempt === 1) throw new Error('not yet')
+    return items.map((item) => item - index * BATCH)
+  },
+  gather: async (results) => {
+    let next = 0
+    for await (const { index, value } of results)
+      for (const [n, item] of value.entries()) if (index * BATCH + n === next && item === n) next += 1
+    return next
+  },
 })
 
 export const limited = asset('limited', {
@@ -128,10 +149,26 @@ export const poisoned = asset('poisoned', {
 })
 
 export const last = asset('last', {
-  dependsOn: [read, limited, gated, poisoned],
+  dependsOn: [read, batched, limited, gated, poisoned],
   retry: patient,
   execute: (ctx) => ctx.signalGate({ metadata: { index: 0, way: 'last' }, timeout: '10m' }),
   onSignal: (_, payload: { value: string }, deps) => ({ ...deps, last: payload.value }),
 })
 
-export const chaos = pipeline('chaos', [read, limited, gated, poisoned, last])
+/** Most of it waits for what never comes, until its time is over. */
+export const hurried = asset('hurried', {
+  scatterOptions: { totalTimeout: '3s', failureMode: 'partial', failureThreshold: 1, retry: patient },
+  scatter: () => Array.from({ length: HURRIED }, (_, i) => i),
+  execute: (ctx) => (ctx.index % 4 === 0 ? ctx.index : ctx.signalGate({ timeout: ctx.index % 4 === 1 ? '1h' : '4s' })),
+})
+
+/** What fails is run once more, in a run that goes on with this one. */
+export const redriven = asset('redriven', {
+  scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: patient },
+  scatter: () => Array.from({ length: REDRIVEN }, (_, i) => i),
+  execute: (ctx) => ctx.signalGate({ metadata: { index: ctx.scatterKey, way: 'redriven' }, timeout: '10m' }),
+  onSignal: (_, payload: { value: string }) => payload.value,
+  gather: (results) => listed(results),
+})
+
+export const chaos = pipeline('chaos', [read, batched, limited, gated, poisoned, last, hurried, redriven])
