@@ -1,4 +1,6 @@
 /** What a process knows of gates: the secrets of their tokens, and where it is reached from outside. */
+import { InvalidError } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { type GateSecret, parseSecrets, TokenKeys } from './token.ts'
 import { parseBaseUrl } from './url.ts'
 
@@ -19,6 +21,9 @@ export interface GateSettings {
 
 /** Throws InvalidError for a secret that is no good, or a base address that is none. */
 export function gateSettings(options: GatesOptions = {}, env: NodeJS.ProcessEnv = process.env): GateSettings {
+  if (typeof options !== 'object' || options === null)
+    throw new InvalidError('gates must be an object such as { secrets: [{ id, secret }], baseUrl }')
+  refuseUnknown('gates', options, ['secrets', 'baseUrl'])
   const secrets = options.secrets ?? parseSecrets(env.FLOWSTONE_GATE_SECRETS ?? '')
   const baseUrl = options.baseUrl ?? (env.FLOWSTONE_BASE_URL || undefined)
   return { keys: new TokenKeys(secrets), baseUrl: baseUrl === undefined ? undefined : parseBaseUrl(baseUrl) }

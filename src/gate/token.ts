@@ -33,10 +33,13 @@ export class TokenKeys {
 
   /** Throws InvalidError for a secret that is too short, a key id that is no name, or two secrets of one id. */
   constructor(secrets: readonly GateSecret[]) {
+    if (!Array.isArray(secrets)) throw new InvalidError('gates.secrets must be a list of { id, secret }')
     if (secrets.length > SECRETS_MAX)
       throw new InvalidError(`gates.secrets: at most ${SECRETS_MAX} secrets, got ${secrets.length}`)
-    for (const [i, { id, secret }] of secrets.entries()) {
+    for (const [i, given] of secrets.entries()) {
       const at = `gates.secrets[${i}]`
+      if (typeof given !== 'object' || given === null) throw new InvalidError(`${at} must be { id, secret }`)
+      const { id, secret }: GateSecret = given
       if (typeof id !== 'string' || !KEY_ID.test(id))
         throw new InvalidError(`${at}.id must be 1 to 32 characters of A-Z a-z 0-9 _ -`)
       if (this.#keys.has(id)) throw new InvalidError(`${at}: there are two secrets with id ${id}`)

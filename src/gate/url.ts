@@ -13,10 +13,10 @@ export function callbackUrl(baseUrl: string | undefined, token: string): string 
 
 /** Checks a base address, and drops slashes at its end. */
 export function parseBaseUrl(text: string): string {
-  const url = URL.canParse(text) ? new URL(text) : undefined
+  const url = typeof text === 'string' && URL.canParse(text) ? new URL(text) : undefined
   if (!url || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '')
     throw new InvalidError(
       `gates.baseUrl must be an address such as https://flows.example.com, got ${JSON.stringify(text)}`,
     )
-  return text.replace(/\/+$/, '')
+  return url.href.replace(/\/+$/, '')
 }

@@ -33,6 +33,7 @@ export function addressReader(options: AddressOptions): (request: Request, env: 
     throw new InvalidError(
       `proxyHeader must be 'x-forwarded-for' or 'forwarded', got ${JSON.stringify(options.proxyHeader)}`,
     )
+  if (typeof address !== 'function') throw new InvalidError('address must be a function that finds an address')
   const trusted = trustIn(trustProxy)
   return (request, env) => {
     const near = normalAddress(address(request, env) ?? '') ?? UNKNOWN_ADDRESS

@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { type AddressOptions, addressReader, limiterName } from './address.ts'
 import { answer } from './answer.ts'
@@ -49,11 +50,29 @@ export type GateHandler = (request: Request, env?: unknown) => Promise<Response>
 const SIGNAL = '/hooks/flowstone/signal/:token'
 const VERIFIED = '/hooks/flowstone/verified/:name'
 const BUDGET_BODIES = 64
+const PATIENCE_MAX_MS = 3_600_000
+const OPTIONS = [
+  'maxBodyBytes',
+  'bodyTimeout',
+  'answerTimeout',
+  'rateLimit',
+  'recordHeaders',
+  'baseUrl',
+  'verified',
+  'page',
+  'logger',
+  'trustProxy',
+  'proxyHeader',
+  'address',
+] as const satisfies readonly (keyof GateHandlerOptions)[]
 /** Longer than any token, and shorter than what is a burden to hash. */
 const TOKEN_MAX = 2048
 
 /** Throws InvalidError for options that cannot be. */
 export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: GateHandlerOptions = {}): GateHandler {
+  if (typeof options !== 'object' || options === null)
+    throw new InvalidError(`gateHandler: options must be an object, got ${JSON.stringify(options)}`)
+  refuseUnknown('gateHandler', options, OPTIONS)
   const {
     maxBodyBytes = 1_048_576,
     rateLimit = {},
@@ -68,14 +87,18 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     throw new InvalidError(
       `baseUrl must be an address such as https://flows.example.com, got ${JSON.stringify(baseUrl)}`,
     )
+  if (typeof rateLimit !== 'object' || rateLimit === null)
+    throw new InvalidError(`rateLimit must be an object such as { address: false }, got ${JSON.stringify(rateLimit)}`)
+  refuseUnknown('rateLimit', rateLimit, ['address', 'token'])
+  if (typeof page !== 'boolean') throw new InvalidError(`page must be true or false, got ${JSON.stringify(page)}`)
   const addressOf = addressReader(options)
-  const limits = { maxBytes: maxBodyBytes, timeoutMs: parseDuration('bodyTimeout', options.bodyTimeout ?? '10s') }
+  const limits = { maxBytes: maxBodyBytes, timeoutMs: patience('bodyTimeout', options.bodyTimeout) }
   const byAddress = limiter('rateLimit.address', rateLimit.address ?? [500, 'second'])
   const byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
   const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
   const senders = checkSenders(verified)
   const budget = { bytes: 0, maxBytes: Math.max(BUDGET_BODIES * 1_048_576, 2 * maxBodyBytes) }
-  const answerMs = parseDuration('answerTimeout', options.answerTimeout ?? '10s')
+  const answerMs = patience('answerTimeout', options.answerTimeout)
   const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, budget, recorded, origin: baseUrl }
 
   const app = new Hono({ strict: true })
@@ -87,9 +110,9 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   const tokenOf = (c: Context): string => {
     const token = c.req.param('token') ?? ''
     if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
-    // By the whole token, not by the gate that it names: only who has the token can use up its allowance.
-    pass(byToken, createHash('sha256').update(token).digest('base64url'))
+    // By the whole token, and none that is forged: only who has the token can use up its allowance, and no others fill up what is counted in.
     rim.gates.verify(token)
+    pass(byToken, createHash('sha256').update(token).digest('base64url'))
     return token
   }
 
@@ -149,6 +172,13 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
 async function received({ limits, budget }: Rim, request: Request, kind: BodyKind): Promise<ParsedBody> {
   const bytes = await readBody(request, limits, budget)
   return await parseBody(kind, bytes, request.headers.get('content-type') ?? '')
+}
+
+/** Longer than an hour nobody waits for an answer. */
+function patience(field: string, duration: Duration = '10s'): number {
+  const ms = parseDuration(field, duration)
+  if (ms > 0 && ms <= PATIENCE_MAX_MS) return ms
+  throw new InvalidError(`${field} must be more than 0 and at most 1 h, got ${JSON.stringify(duration)}`)
 }
 
 function limiter(field: string, rate: Rate | false): FixedLimiter | undefined {

@@ -25,8 +25,8 @@ export class FixedLimiter {
 
   /** `now`: a clock in milliseconds that never goes back. Throws InvalidError naming `field`. */
   constructor(field: string, rate: Rate, now: () => number = () => performance.now()) {
-    const [limit, per] = rate
-    const periodMs = PERIOD_MS[per]
+    const [limit, per] = Array.isArray(rate) ? rate : [0, '']
+    const periodMs = Object.hasOwn(PERIOD_MS, per) ? PERIOD_MS[per] : undefined
     if (periodMs === undefined || !Number.isFinite(limit) || limit < 1)
       throw new InvalidError(
         `${field} must be [n, 'second' | 'minute' | 'hour'] with n from 1, or false for no limit, got ${JSON.stringify(rate)}`,

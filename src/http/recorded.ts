@@ -5,7 +5,7 @@ export const DEFAULT_RECORDED: readonly string[] = ['user-agent', 'content-type'
 
 /** They carry secrets, or are made to. */
 const NEVER =
-  /^(authorization|proxy-authorization|cookie|set-cookie|referer|x-api-key|.*(-token|-secret|-signature(-256)?|-password))$/
+  /^(authorization|proxy-authorization|cookie|set-cookie|referer|.*(api|auth|access|secret)-?key|.*(-token|-secret|-signature(-256)?|-password))$/
 const NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 const VALUE_MAX = 512
 /** With gates it is 4 KiB, written as JSON. */
@@ -13,6 +13,7 @@ const ALL_MAX = 4000
 
 /** Lower case names. Throws InvalidError for what is no header, and for one that must not be kept. */
 export function checkRecorded(names: readonly string[]): readonly string[] {
+  if (!Array.isArray(names)) throw new InvalidError('recordHeaders must be a list of names')
   return names.map((given) => {
     const name = String(given).toLowerCase()
     if (!NAME.test(name)) throw new InvalidError(`recordHeaders: ${JSON.stringify(given)} is no name of a header`)

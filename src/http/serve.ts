@@ -28,10 +28,12 @@ export async function serveGates(
   flow: { readonly gates: GatesOverHttp },
   options: ServeOptions = {},
 ): Promise<GateServer> {
-  const { port = 8080, host = '127.0.0.1' } = options
+  const { port = 8080, host = '127.0.0.1', ...rest } = options
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
-  const handler = gateHandler(flow, options)
+  if (typeof host !== 'string' || host === '')
+    throw new InvalidError(`host must be an address to listen on, got ${JSON.stringify(host)}`)
+  const handler = gateHandler(flow, rest)
   const listener = getRequestListener(async (request, env) => {
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }

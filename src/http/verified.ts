@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { type BodyKind, parseBody } from './body.ts'
 import { accepted, HttpProblem, json } from './problem.ts'
 import type { Rim, Sender } from './rim.ts'
@@ -12,8 +13,8 @@ export interface VerifiedSender {
   readonly scheme: SignatureScheme | CustomScheme
   /** What it signs with; several while they are rotated. At least 16 characters each. */
   readonly secret: string | readonly string[]
-  /** The base token of the gate that this is for (`ctx.openGate({ token })`), from what was sent. undefined: it is for no gate; it is answered `ignored`, and that is all. */
-  readonly base: (payload: unknown, headers: Headers) => string | undefined
+  /** The base token of the gate that this is for (`ctx.openGate({ token })`), from what was sent. undefined or null: it is for no gate; it is answered `ignored`, and that is all. */
+  readonly base: (payload: unknown, headers: Headers) => string | null | undefined
   /** What the asset gets. Default: all that was sent. */
   readonly payload?: (payload: unknown, headers: Headers) => unknown
   /** The same for every delivery of the same message. Default: the delivery's own id where the scheme has one, else a hash of the body. */
@@ -40,14 +41,33 @@ interface Received {
 }
 
 const SECRET_MIN = 16
+/** With gates it is so much, and no gate can have another name. */
+const BASE_MAX_BYTES = 1024
+const KEY_MAX = 512
+/** As with gates: longer no signal is kept. */
+const DAY_MS = 24 * 3_600_000
+const OPTIONS = [
+  'scheme',
+  'secret',
+  'base',
+  'payload',
+  'idempotencyKey',
+  'tolerance',
+  'keepFor',
+] as const satisfies readonly (keyof VerifiedSender)[]
 
 /** Throws InvalidError that names the sender and the option. */
 export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>): ReadonlyMap<string, CheckedSender> {
+  if (typeof senders !== 'object' || senders === null)
+    throw new InvalidError(`verified must be an object of senders by name, got ${JSON.stringify(senders)}`)
   return new Map(
     Object.entries(senders).map(([name, sender]) => {
       const at = `verified.${name}`
       if (!/^[A-Za-z0-9_-]{1,64}$/.test(name))
         throw new InvalidError(`verified: ${JSON.stringify(name)} must be 1 to 64 of A-Z a-z 0-9 _ -`)
+      if (typeof sender !== 'object' || sender === null)
+        throw new InvalidError(`${at} must be an object with scheme, secret and base`)
+      refuseUnknown(at, sender, OPTIONS)
       const { scheme, secret, tolerance = '5m', keepFor, ...rest } = sender
       if (typeof scheme !== 'function' && !Object.hasOwn(SCHEMES, scheme))
         throw new InvalidError(
@@ -62,17 +82,26 @@ export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>):
         throw new InvalidError(`${at}: secret must be text of at least ${SECRET_MIN} characters, or a list of such`)
       if (typeof rest.base !== 'function')
         throw new InvalidError(`${at}: base must be a function that finds the gate's base token`)
+      for (const option of ['payload', 'idempotencyKey'] as const)
+        if (rest[option] !== undefined && typeof rest[option] !== 'function')
+          throw new InvalidError(`${at}: ${option} must be a function, got ${typeof rest[option]}`)
       const checked: CheckedSender = {
         ...rest,
         name,
         scheme,
         secrets,
-        toleranceMs: parseDuration(`${at}: tolerance`, tolerance),
-        keepForMs: keepFor === undefined ? undefined : parseDuration(`${at}: keepFor`, keepFor),
+        toleranceMs: within(`${at}: tolerance`, tolerance),
+        keepForMs: keepFor === undefined ? undefined : within(`${at}: keepFor`, keepFor),
       }
       return [name, checked]
     }),
   )
+}
+
+function within(field: string, duration: Duration): number {
+  const ms = parseDuration(field, duration)
+  if (ms > 0 && ms <= DAY_MS) return ms
+  throw new InvalidError(`${field} must be more than 0 and at most 24 h, got ${JSON.stringify(duration)}`)
 }
 
 /** The signature first: nothing is parsed and nobody is asked before it holds. */
@@ -83,11 +112,14 @@ export async function verifiedSignal(rim: Rim, { sender, kind, bytes, request, k
   const challenge = slackChallenge(sender, value)
   if (challenge !== undefined) return json({ challenge })
   const base = asked(sender, 'base', () => sender.base(value, headers))
-  if (base === undefined) return json({ status: 'ignored' })
+  if (base === undefined || base === null) return json({ status: 'ignored' })
   if (typeof base !== 'string' || base === '') throw faulty(sender, 'base', 'brought no text')
+  if (Buffer.byteLength(base) > BASE_MAX_BYTES) throw new HttpProblem('not_found')
   const key =
     asked(sender, 'idempotencyKey', () => sender.idempotencyKey?.(value, headers)) ??
     deliveryId(sender, value, headers, bytes)
+  if (typeof key !== 'string' || key.length > KEY_MAX)
+    throw faulty(sender, 'idempotencyKey', `brought no text of at most ${KEY_MAX} characters`)
   const payload = sender.payload ? asked(sender, 'payload', () => sender.payload?.(value, headers)) : value
   return accepted(
     await rim.gates.signalByToken(base, payload, {

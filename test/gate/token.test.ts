@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
+import { type GatesOptions, gateSettings } from '../../src/gate/settings.ts'
 import { parseSecrets, TokenKeys } from '../../src/gate/token.ts'
 import { SignalRejectedError } from '../../streams/errors.ts'
 
@@ -102,6 +103,8 @@ describe('a token', () => {
 
 describe('secrets', () => {
   it.each([
+    ['k1:not a list' as unknown as [], 'gates.secrets must be a list'],
+    [[undefined] as unknown as [], 'gates.secrets[0] must be { id, secret }'],
     [[{ id: 'k', secret: 'short' }], 'gates.secrets[0].secret must be at least 32 bytes'],
     [[{ id: 'k', secret: new Uint8Array(31) }], 'gates.secrets[0].secret must be at least 32 bytes'],
     [[{ id: 'a.b', secret }], 'gates.secrets[0].id must be 1 to 32 characters'],
@@ -120,6 +123,19 @@ describe('secrets', () => {
     const none = new TokenKeys([])
     expect(() => none.sign(GATE)).toThrow('FLOWSTONE_GATE_SECRETS')
     expect(reasonOf(keys.sign(GATE), none)).toBe('invalid_signature')
+  })
+
+  it('stand beside an address that is one, and nothing else', () => {
+    expect(gateSettings({ baseUrl: ' HTTPS://Flows.example.com/a b/ ' }, {}).baseUrl).toBe(
+      'https://flows.example.com/a%20b',
+    )
+    for (const [options, message] of [
+      [{ secret: 'x' }, 'gates: there is no option secret; did you mean secrets?'],
+      [null, 'gates must be an object'],
+      [{ baseUrl: new URL('https://flows.example.com') }, 'gates.baseUrl must be an address'],
+      [{ baseUrl: 'flows.example.com' }, 'gates.baseUrl must be an address'],
+    ] as const)
+      expect(() => gateSettings(options as unknown as GatesOptions, {})).toThrow(message)
   })
 
   it('are read from one variable', () => {

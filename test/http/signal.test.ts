@@ -183,6 +183,11 @@ test('429: too many from one address, or for one token, and when to come again',
     if (status === 429) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(1000)
   }
   expect(await post(`${byToken.url}${two.path}`, {})).toMatchObject({ status: 200 })
+  // A forged one has no allowance to use up.
+  for (let i = 0; i < 4; i++)
+    expect(
+      await post(`${byToken.url}${two.path.slice(0, -1)}${two.path.endsWith('A') ? 'Q' : 'A'}`, {}),
+    ).not.toMatchObject({ status: 429 })
 
   const byAddress = await gates.serve({ rateLimit: { address: [2, 'hour'] }, trustProxy: 1 })
   const from = (address: string) => request(`${byAddress.url}${one.path}`, { headers: { 'X-Forwarded-For': address } })

@@ -181,5 +181,29 @@ test('a sender that cannot be is refused when the handler is made', () => {
   expect(refused({ ...good, secret: [] })).toThrow('verified.x: secret must be')
   expect(refused({ ...good, tolerance: 'soon' })).toThrow('verified.x: tolerance must be')
   expect(refused({ scheme: 'github', secret: SECRET })).toThrow('verified.x: base must be')
+  expect(refused({ ...good, keepFor: '30d' })).toThrow('verified.x: keepFor must be more than 0 and at most 24 h')
+  expect(refused({ ...good, tolerance: 0 })).toThrow('verified.x: tolerance must be more than 0')
+  expect(refused({ ...good, keepfor: '1h' })).toThrow('no option keepfor; did you mean keepFor?')
+  expect(refused({ ...good, payload: 1 })).toThrow('verified.x: payload must be a function')
+  expect(refused(null)).toThrow('verified.x must be an object')
   expect(refused(good, 'a/b')).toThrow('verified: "a/b" must be')
+})
+
+test('what the user’s functions bring is looked at, and a fault of theirs is not the sender’s', async () => {
+  const lines = listeningLogger()
+  const sender = { scheme: () => true, secret: SECRET }
+  const handler = gateHandler(gates.flow, {
+    logger: lines,
+    verified: {
+      none: { ...sender, base: () => null },
+      long: { ...sender, base: () => 'x'.repeat(1025) },
+      key: { ...sender, base: () => 'x', idempotencyKey: () => 'x'.repeat(513) },
+    },
+  })
+  const status = async (name: string): Promise<number> =>
+    (await handler(new Request(`http://h/hooks/flowstone/verified/${name}`, { method: 'POST' }))).status
+  expect(await status('none')).toBe(200)
+  expect(await status('long')).toBe(404)
+  expect(await status('key')).toBe(500)
+  expect(lines.lines.join('\n')).toContain('verified.key: idempotencyKey failed: brought no text of at most 512')
 })
