@@ -1,4 +1,5 @@
 /** Assets that wait at gates, for the kill tests: loaded where KILL_GATES is set. */
+import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type AssetContext, asset, pipeline, type Suspension } from '../../../src/index.ts'
 import { note, quick, total } from './pipelines.ts'
@@ -80,4 +81,43 @@ export const answered = asset('answered', {
   onSignal: (_, { by, text }: { by: string; text: string }) => `${by} ${text.length}`,
 })
 
-export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany, lastGate, answered])
+/** The life of a gate, as far as processes have a part in it. */
+export const STEPS = ['opened', 'waiting', 'signalled', 'going on', 'timing out'] as const
+
+/** While its file is there: a test wants code to be in the middle of it. */
+async function held(): Promise<void> {
+  while (existsSync(process.env.KILL_HOLD ?? '')) await sleep(10)
+}
+
+async function open(ctx: Pick<AssetContext, 'openGate'>, step: string | undefined): Promise<Suspension> {
+  const retry = { onTimeout: 'retry', maxTimeoutRetries: 1, retryDelays: ['200ms'] } as const
+  const gate = await ctx.openGate({ metadata: step, timeout: '1h', ...(step === 'timing out' ? retry : {}) })
+  note(`opened ${gate.isNew}`)
+  if (step === 'opened') await held()
+  return gate.wait()
+}
+
+async function goOn(step: string | undefined, payload: string): Promise<string> {
+  note(`goes on with ${payload}`)
+  if (step === 'going on') await held()
+  return payload
+}
+
+/** Its partition says at which step a test wants it to be. */
+export const stepped = asset('stepped', {
+  retry: quick,
+  execute: (ctx) => open(ctx, ctx.partition),
+  onSignal: (ctx, payload: string) => goOn(ctx.partition, payload),
+  onTimeout: () => 'nobody answered',
+})
+
+/** The same as instances. */
+export const steppedMany = asset('stepped_many', {
+  retry: quick,
+  scatter: () => [...STEPS],
+  execute: (ctx) => open(ctx, ctx.scatterKey),
+  onSignal: (ctx, payload: string) => goOn(ctx.scatterKey, payload),
+  onTimeout: () => 'nobody answered',
+})
+
+export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany, lastGate, answered, stepped, steppedMany])
