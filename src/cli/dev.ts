@@ -11,16 +11,18 @@ import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/flow.ts'
-import { type GateServer, serveGates } from '../http/serve.ts'
+import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { startServer } from '../server/start.ts'
 import { type GlobalOptions, stopRequest } from './context.ts'
 import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
+import { httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
 import { type FromWorker, wholeNumber } from './parts.ts'
 
 export interface DevCommand extends GlobalOptions {
   readonly port?: string
   readonly httpPort?: string
+  readonly httpConfig?: string
   readonly concurrency?: string
 }
 
@@ -41,6 +43,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   using stop = stopRequest()
   if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
   process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
+  const config = await httpConfig(options.httpConfig)
   const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
@@ -52,7 +55,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} at work`)
-  await using http = await listen(flow, options, before?.http)
+  await using http = await listen(flow, config, options, before?.http)
   output.event('http', { url: http.url }, `http     gates at ${http.url}/hooks/flowstone/signal/<token>`)
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
@@ -83,16 +86,18 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
 /** The port of the last time, so that addresses which were given out stay good; another one when somebody has it, unless it was asked for by name. */
 async function listen(
   flow: Parameters<typeof serveGates>[0],
+  config: ServeOptions,
   options: DevCommand,
   before: string | undefined,
 ): Promise<GateServer> {
   if (options.httpPort !== undefined)
-    return await serveGates(flow, { port: wholeNumber('--http-port', options.httpPort) })
+    return await serveGates(flow, { ...config, port: wholeNumber('--http-port', options.httpPort) })
   const last = before !== undefined && URL.canParse(before) ? Number(new URL(before).port) : HTTP_PORT
   try {
-    return await serveGates(flow, { port: last })
+    return await serveGates(flow, { ...config, port: last })
   } catch (error) {
-    if (error instanceof FlowStoneError && error.code === 'listen_failed') return await serveGates(flow, { port: 0 })
+    if (error instanceof FlowStoneError && error.code === 'listen_failed')
+      return await serveGates(flow, { ...config, port: 0 })
     throw error
   }
 }

@@ -2,6 +2,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import { type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest } from './context.ts'
+import { loadModule } from './load.ts'
 import { outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
@@ -12,6 +13,7 @@ export interface HttpCommand extends GlobalOptions {
   readonly proxyHeader?: string
   readonly baseUrl?: string
   readonly maxBody?: string
+  readonly config?: string
 }
 
 export async function runHttp(options: HttpCommand): Promise<void> {
@@ -21,10 +23,23 @@ export async function runHttp(options: HttpCommand): Promise<void> {
       "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
     )
   using stop = stopRequest()
+  const config = await httpConfig(options.config)
   await using flow = await open(options)
-  await using server = await serveGates(flow, httpOptions(options))
+  await using server = await serveGates(flow, { ...config, ...httpOptions(options) })
   output.event('http', { url: server.url }, `http     gates at ${server.url}/hooks/flowstone/signal/<token>`)
   await stop.asked
+}
+
+/** What the file exports by default: options of `serveGates`, which looks at them. */
+export async function httpConfig(file: string | undefined): Promise<ServeOptions> {
+  if (file === undefined) return {}
+  const { default: config } = await loadModule(file)
+  if (isOptions(config)) return config
+  throw new InvalidError(`${file} must export by default what serveGates takes: export default { verified: { … } }`)
+}
+
+function isOptions(value: unknown): value is ServeOptions {
+  return typeof value === 'object' && value !== null
 }
 
 export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxBody }: HttpCommand): ServeOptions {

@@ -10,14 +10,7 @@ import type { Pipeline } from '../define/pipeline.ts'
 
 /** All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such file, or none in it, and `load_failed` when it throws. */
 export async function loadPipelines(file: string): Promise<Pipeline[]> {
-  const path = resolve(file)
-  if (!existsSync(path)) throw new InvalidError(`there is no file ${file}`)
-  let exported: Record<string, unknown>
-  try {
-    exported = await import(pathToFileURL(path).href)
-  } catch (cause) {
-    throw new FlowStoneError('load_failed', `${file} cannot be loaded: ${messageOf(cause)}${whereIn(cause)}`, { cause })
-  }
+  const exported = await loadModule(file)
   const found = [...new Set(Object.values(exported).filter(isPipeline))]
   if (found.length > 0) return found
   const assets = Object.values(exported).filter(isAsset)
@@ -26,6 +19,17 @@ export async function loadPipelines(file: string): Promise<Pipeline[]> {
       ? `; put its assets into one: export default pipeline('name', [${assets.map(({ name }) => name).join(', ')}])`
       : "; export one: export default pipeline('name', [asset, …])"
   throw new InvalidError(`${file} exports no pipeline${hint}`)
+}
+
+/** What the file exports. Throws InvalidError when there is no such file, and `load_failed` when it throws. */
+export async function loadModule(file: string): Promise<Record<string, unknown>> {
+  const path = resolve(file)
+  if (!existsSync(path)) throw new InvalidError(`there is no file ${file}`)
+  try {
+    return await import(pathToFileURL(path).href)
+  } catch (cause) {
+    throw new FlowStoneError('load_failed', `${file} cannot be loaded: ${messageOf(cause)}${whereIn(cause)}`, { cause })
+  }
 }
 
 /** The asset of that name, and its pipeline. `pipeline`: its name, where several have such an asset. */

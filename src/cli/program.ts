@@ -33,6 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--namespace <name>', 'default: flowstone')
     .option('--port <port>', 'of the nats-server; default: any free one')
     .option('--http-port <port>', 'default: 8080, or any free one')
+    .option('--http-config <file>', 'as --config of flowstone http; read once')
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
     .option('--json', 'one line of JSON for each thing that happens')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
@@ -83,6 +84,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
     .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
     .option('--max-body <bytes>', 'default 1048576')
+    .option(
+      '--config <file>',
+      'a module that exports more of it by default: senders with a signature, limits, recorded headers',
+    )
     .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
 
   gateCommands(root)

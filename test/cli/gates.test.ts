@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -14,8 +15,21 @@ export const published = asset('published', {
   onSignal: (_, decision) => (decision.approved ? 'published' : 'rejected'),
 })
 export const job = asset('job', { execute: (ctx) => ctx.signalGate({ timeout: '1h', metadata: { job: ctx.partition } }) })
-export default pipeline('gated', [published, job])
+export const hooked = asset('hooked', { execute: (ctx) => ctx.signalGate({ token: 'check/' + ctx.partition }) })
+export default pipeline('gated', [published, job, hooked])
 `
+/** What only a module can say: how senders sign, and what their messages are about. */
+const SENDERS = `
+export default {
+  verified: {
+    ci: { scheme: 'github', secret: process.env.HOOK_SECRET, base: (payload) => 'check/' + payload.check },
+  },
+  rateLimit: { address: [1000, 'second'] },
+  maxBodyBytes: 40,
+}
+`
+const HOOK_SECRET = 'known to the sender and to us'
+const LONGER = 'one that takes more than the module lets through'
 
 const scratch = scratchFolder()
 const at = { cwd: scratch.path }
@@ -26,7 +40,11 @@ let flow: Flow
 
 beforeAll(async () => {
   writeModule(scratch.path, 'pipeline.ts', PIPELINE)
-  dev = startCommand(['dev', 'pipeline.ts', '--http-port', '0'], at)
+  writeFileSync(join(scratch.path, 'senders.ts'), SENDERS)
+  dev = startCommand(['dev', 'pipeline.ts', '--http-port', '0', '--http-config', 'senders.ts'], {
+    ...at,
+    env: { HOOK_SECRET },
+  })
   await dev.says('at work: gated')
   const state = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8'))
   http = state.http
@@ -152,4 +170,42 @@ test('http is a process of its own, and needs the secret', async () => {
   expect(await post(`${own}${new URL(String(url)).pathname}`, 1)).toMatchObject({ status: 200 })
   server.child.kill('SIGTERM')
   expect(await server.ended).toMatchObject({ code: 0, stderr: '' })
+}, 60_000)
+
+test('http takes from a module what no option can say: senders with a signature of their own', async () => {
+  const env = {
+    FLOWSTONE_GATE_SECRETS: readFileSync(join(scratch.path, '.flowstone', 'gate-secret'), 'utf8').trim(),
+    HOOK_SECRET,
+  }
+  const message = async (to: string, check: string): Promise<number> => {
+    const body = JSON.stringify({ check })
+    const signature = `sha256=${createHmac('sha256', HOOK_SECRET).update(body).digest('hex')}`
+    const headers = { 'Content-Type': 'application/json', 'X-Hub-Signature-256': signature }
+    return (await request(`${to}/hooks/flowstone/verified/ci`, { method: 'POST', headers, body })).status
+  }
+  await using server = startCommand(['http', '--port', '0', '--config', 'senders.ts', '--max-body', '1000', '--json'], {
+    ...at,
+    env,
+  })
+  await server.says('"event":"http"')
+  // The server of `dev` has the same module, and what it says of bodies; an option counts before that.
+  for (const [to, check, status] of [
+    [String(JSON.parse(server.stdout()).url), 'a', 200],
+    [String(JSON.parse(server.stdout()).url), LONGER, 404],
+    [http, LONGER, 413],
+  ] as const) {
+    const { run } = status === 200 ? await waiting('hooked', check) : { run: undefined }
+    expect(await message(to, check)).toBe(status)
+    if (run) await ended(run)
+  }
+  for (const [file, source, says] of [
+    ['none.ts', undefined, 'there is no file none.ts'],
+    ['empty.ts', 'export const verified = {}', 'empty.ts must export by default what serveGates takes'],
+    ['typo.ts', 'export default { verfied: {} }', 'did you mean verified?'],
+  ] as const) {
+    if (source !== undefined) writeFileSync(join(scratch.path, file), source)
+    const { code, stderr } = await runCommand(['http', '--port', '0', '--config', file], { ...at, env })
+    expect(code).toBe(2)
+    expect(stderr).toContain(says)
+  }
 }, 60_000)
