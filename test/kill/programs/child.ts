@@ -10,6 +10,8 @@ export interface Settings {
   concurrency?: number
   ackWaitMs?: number
   reconcileMs?: number
+  /** How far the clock of this process is off. */
+  skewMs?: number
   /** What `limits` does. */
   work?: LimitsWork
   /** What `signaller` answers. */
@@ -30,6 +32,8 @@ export function tell(event: string, data: object = {}): void {
 /** Connects as the settings in the last argument say. */
 export async function begin(): Promise<{ flow: Flow; settings: Settings }> {
   const settings = JSON.parse(process.argv.at(-1) ?? '{}') as Settings
+  const realNow = Date.now.bind(Date)
+  Date.now = () => realNow() + (settings.skewMs ?? 0)
   for (const name of TELEMETRY_CHANNELS) {
     if (!QUIET.has(name)) channel(name).subscribe((data) => tell(name.replace('flowstone:', ''), data as object))
   }

@@ -120,4 +120,22 @@ export const steppedMany = asset('stepped_many', {
   onTimeout: () => 'nobody answered',
 })
 
-export const gatedKills = pipeline('gated_kills', [gated, brief, gatedMany, lastGate, answered, stepped, steppedMany])
+/** Times out twice, and then has an hour. */
+export const clocked = asset('clocked', {
+  retry: quick,
+  execute: (ctx) =>
+    ctx.signalGate({ timeout: '500ms', onTimeout: 'retry', maxTimeoutRetries: 2, retryDelays: ['500ms', '1h'] }),
+  onSignal: (ctx) => ctx.gate.answeredAt.getTime(),
+  onTimeout: (ctx) => ctx.timeouts,
+})
+
+export const gatedKills = pipeline('gated_kills', [
+  gated,
+  brief,
+  gatedMany,
+  lastGate,
+  answered,
+  stepped,
+  steppedMany,
+  clocked,
+])
