@@ -155,7 +155,7 @@ export function suspendAsset(
   const spec = specOf(pipeline, fact.ids.asset)
   const asset = run.assets[fact.ids.asset]
   const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
-  if (!spec || !asset || !gate || asset.ending || run.finishedMs !== undefined) return []
+  if (!spec || !asset || !gate) return []
   if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
   if (asset.status !== 'queued' && asset.status !== 'running') return []
   run.seq = fact.seq

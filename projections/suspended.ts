@@ -64,7 +64,7 @@ export function resumeInstance(
   nowMs: number,
 ): Command[] {
   const { index } = gate
-  if (index === undefined || !gate.awaited || gate.resume || gate.over || !context.bits?.isSuspended(index)) return []
+  if (index === undefined || !gate.awaited || !context.bits?.isSuspended(index)) return []
   return goOn(context, barrier, gate, nowMs)
 }
 
@@ -98,7 +98,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
     return left
   }
   // An error or a gate counts only of the execution that is current.
-  if (!hasEnded(gate) || !resume || gate.over || fact.data.ordinal !== resume.attempt) return []
+  if (!hasEnded(gate) || !resume || fact.data.ordinal !== resume.attempt) return []
   if (next !== undefined) {
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []

@@ -173,6 +173,7 @@ describe('a gate of a plain asset', () => {
     expect(gateOf(sim, 'a1n1')?.status).toBe('waiting')
     // The one that was thought dead comes back with its word: it does not count, and does not stand in the way.
     expect(sim.apply(suspended('a1n1', 1))).toEqual([])
+    expect(a(sim).status).toBe('queued')
     expect(sim.apply(suspended('a1n1', 2))).toEqual([])
     expect(a(sim).status).toBe('suspended')
     expect(tasksIn(sim.apply(resolved('a1n1')))).toMatchObject([{ kind: 'signal', attempt: 3 }])
@@ -184,6 +185,31 @@ describe('a gate of a plain asset', () => {
     sim.apply(suspended('a1n1'))
     expect(sim.apply(errored('a', 1, { outcome: 'lost' }))).toEqual([])
     expect(a(sim).status).toBe('suspended')
+  })
+
+  it('that its asset does not wait at lets nobody go on', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1'))
+    sim.apply(created('a1n2'))
+    sim.apply(suspended('a1n2'))
+    expect(sim.apply(resolved('a1n1'))).toEqual([])
+    expect(a(sim)).toMatchObject({ status: 'suspended', gate: 'a1n2' })
+    expect(tasksIn(sim.apply(resolved('a1n2')))).toMatchObject([{ kind: 'signal', from: { gate: 'a1n2' } }])
+  })
+
+  it('lets nobody go on once the run is to be cancelled, whether its end or the waiting comes then', () => {
+    const kindsAfter = (before: FactDraft, after: FactDraft): string[] => {
+      const sim = plainRun()
+      sim.apply(created('a1n1'))
+      sim.apply(before)
+      sim.append(cancel())
+      sim.append(after)
+      sim.settle()
+      expect(sim.run(RUN).status).toBe('cancelled')
+      return [...sim.issued.values()].flatMap(tasksIn).map(({ kind }) => kind)
+    }
+    expect(kindsAfter(suspended('a1n1'), resolved('a1n1'))).toEqual(['execute'])
+    expect(kindsAfter(resolved('a1n1'), suspended('a1n1'))).toEqual(['execute'])
   })
 
   it('that is left when its asset or its run has ended is cancelled', () => {
@@ -520,6 +546,68 @@ describe('instances at gates', () => {
     expect(barrierOf(sim)).toMatchObject({ suspended: 1, succeeded: 0 })
     sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), from))
     expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: 1 })
+  })
+
+  /** The only instance goes on from its gate. Two failures, and it has failed. */
+  function goingOn(): Sim {
+    const { sim, lease } = lostOnce()
+    sim.apply(withGates(outcomes(lease, [[0, 'ok']]), { suspended: [[0, 'i0a1n1']], ordinal: 2 }))
+    expect(tasksIn(sim.apply(resolved('i0a1n1', 'signaled', 's')))).toMatchObject([{ kind: 'resume', ordinal: 1 }])
+    return sim
+  }
+  const behind = (gate: string, answer: 'ok' | 'error', ordinal: number, data: object = {}): FactDraft =>
+    withGates(outcomes(`gate-${gate}`, [[0, answer]]), { resumes: gate, ordinal, ...data })
+
+  it('that go on from a gate fail by errors of the execution that is current, and not by the late word of one before', () => {
+    const sim = goingOn()
+    expect(tasksIn(sim.apply(behind('i0a1n1', 'error', 1)))).toMatchObject([{ kind: 'resume', ordinal: 2 }])
+    expect(sim.apply(behind('i0a1n1', 'error', 1))).toEqual([])
+    expect(gateOf(sim, 'i0a1n1', 's')?.resume).toMatchObject({ attempt: 2, failures: 1 })
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1, failed: 0 })
+    // Nor does it wait at the gate that the one before had opened.
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] }))
+    expect(gateOf(sim, 'i0a1n1r1n1', 's')?.awaited).toBeUndefined()
+    expect(gateOf(sim, 'i0a1n1', 's')?.resume).toMatchObject({ attempt: 2, failures: 1 })
+    sim.apply(behind('i0a1n1', 'error', 2))
+    expect(barrierOf(sim)).toMatchObject({ status: 'partial_failure', failed: 1 })
+  })
+
+  it('that go on to another gate wait there, and the one before says nothing any more', () => {
+    const sim = goingOn()
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toEqual([])
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1 })
+    expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ over: true })
+    expect(marksOf(sim)).toEqual([expect.stringMatching(/^waiting\..*i0a1n1r1n1$/)])
+    for (const late of [1, 2]) {
+      sim.apply(behind('i0a1n1', 'error', late))
+      sim.apply(behind('i0a1n1', 'error', late))
+    }
+    expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1, failed: 0 })
+    expect(tasksIn(sim.apply(resolved('i0a1n1r1n1', 'signaled', 's')))).toMatchObject([
+      { kind: 'resume', ordinal: 1, from: { gate: 'i0a1n1r1n1' } },
+    ])
+    sim.apply(behind('i0a1n1r1n1', 'ok', 1))
+    expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: 1 })
+    expect(marksOf(sim)).toEqual([])
+  })
+
+  it('that go on to another gate that was answered before go on from there at once', () => {
+    const sim = goingOn()
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    expect(sim.apply(resolved('i0a1n1r1n1', 'signaled', 's'))).toEqual([])
+    expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toMatchObject([
+      { kind: 'resume', ordinal: 1, from: { gate: 'i0a1n1r1n1' } },
+    ])
+  })
+
+  it('that go on to another gate fail there when that is cancelled', () => {
+    const sim = goingOn()
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] }))
+    sim.apply(resolved('i0a1n1r1n1', 'cancelled', 's'))
+    expect(barrierOf(sim)).toMatchObject({ status: 'partial_failure', failed: 1, error: { code: 'gate_cancelled' } })
   })
 
   /** One instance goes on from its gate, another one waits; then its scatter is closed. */

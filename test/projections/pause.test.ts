@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { SEGMENT_INSTANCES } from '../../projections/bits.ts'
 import { stateKey } from '../../projections/state.ts'
+import { assetName } from '../../streams/ids.ts'
 import {
   barrierOf,
   Docs,
@@ -12,6 +13,7 @@ import {
   RETRY,
   RUN,
   resumed,
+  type Sim,
   scattered,
   scatterRun,
   scatterStarted,
@@ -152,6 +154,70 @@ describe('a paused scatter', () => {
     expect(leasesOn(sim).map(({ lease }) => lease)).toEqual(['0-4-2', '5-8-2'])
     workOff(sim, () => 'ok')
     expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 8 } }])
+  })
+})
+
+describe('a lease of which a part is handed back', () => {
+  const due = (sim: Sim): number[] =>
+    barrierOf(sim).refeed.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, k) => from + k))
+  const toEnd = (sim: Sim): void => {
+    sim.work.clear()
+    sim.apply(resumed())
+    workOff(sim, () => 'ok')
+    expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'completed', succeeded: 16 } }])
+  }
+
+  it('leaves out what is done, what waits for a retry, and what is leased by itself', () => {
+    const sim = scattered([16])
+    sim.apply(
+      outcomes('0-8-1', [
+        [4, 'error'],
+        [5, 'ok'],
+        [6, 'now'],
+      ]),
+    )
+    expect(Object.keys(barrierOf(sim).leases)).toEqual(['0-8-1', '8-16-1', '4-5-2', '6-7-2'])
+    sim.apply(paused())
+    sim.apply(handBack('0-8-1', 3))
+    expect(due(sim)).toEqual([3, 7])
+    expect(barrierOf(sim).leases['0-8-1']).toMatchObject({ left: 3, to: 3 })
+    sim.apply(outcomes('0-8-1', all(0, 3)))
+    for (const lease of ['4-5-2', '6-7-2']) sim.apply(outcomes(lease, all(Number(lease[0]), Number(lease[2]))))
+    sim.apply(outcomes('8-16-1', all(8, 16)))
+    expect(barrierOf(sim)).toMatchObject({ leases: {}, kept: 0 })
+    toEnd(sim)
+  })
+
+  it('leaves out what waits at a gate', () => {
+    const sim = scattered([16])
+    const ids = { run: RUN, asset: assetName('s'), gate: 'i5a1n1' }
+    const gate = { kind: 'signal', attempt: 1, index: 5, slab: 0, worker: 'w', keyId: 'k', tokenHash: 'h' } as const
+    sim.apply({ name: 'gate.created', ids, data: { ...gate, retriesMs: [], afterRetries: 'fail' } })
+    const draft = outcomes('0-8-1', [[5, 'ok']])
+    sim.apply({ ...draft, data: { ...draft.data, suspended: [[0, 'i5a1n1']] } })
+    sim.apply(paused())
+    sim.apply(handBack('0-8-1', 3))
+    expect(due(sim)).toEqual([3, 4, 6, 7])
+    expect(barrierOf(sim)).toMatchObject({ suspended: 1, leases: { '0-8-1': { left: 3 } } })
+  })
+
+  it('takes no word that comes after one that handed back more, and counts as kept once', () => {
+    const sim = scattered([16])
+    sim.apply(paused())
+    sim.apply(handBack('0-8-1', 6))
+    sim.apply(handBack('0-8-1', 3))
+    expect(barrierOf(sim)).toMatchObject({ kept: 1, leases: { '0-8-1': { left: 3, to: 3 } } })
+    const before = structuredClone(barrierOf(sim).refeed)
+    sim.apply(handBack('0-8-1', 5))
+    // Nor one that means another lease.
+    sim.apply(handBack('8-16-1', 7))
+    expect(barrierOf(sim).leases).toMatchObject({ '0-8-1': { left: 3, to: 3 }, '8-16-1': { left: 8 } })
+    expect(barrierOf(sim).leases['8-16-1']).not.toHaveProperty('to')
+    expect(barrierOf(sim).refeed).toEqual(before)
+    sim.apply(outcomes('0-8-1', all(0, 3)))
+    sim.apply(outcomes('8-16-1', all(8, 16)))
+    expect(barrierOf(sim)).toMatchObject({ leases: {}, kept: 0 })
+    toEnd(sim)
   })
 })
 
