@@ -122,7 +122,7 @@ export class Appender {
       entries: marked,
       bytes,
       expectations,
-      deadlineMs: Date.now() + this.#giveUpMs,
+      deadlineMs: performance.now() + this.#giveUpMs,
       uncertain: false,
       told: false,
     }
@@ -186,7 +186,7 @@ export class Appender {
         else if (verdict === 'uncertain') {
           unit.uncertain = true
           pause = true
-          if (Date.now() > unit.deadlineMs) {
+          if (performance.now() > unit.deadlineMs) {
             const message = `${this.#stream} did not answer for ${this.#giveUpMs} ms; whether the append was stored is not known. Is nats-server up?`
             this.#done(unit, new TimeoutError(message))
           } else again.push(unit)

@@ -115,7 +115,7 @@ export class Lanes {
       }
       for (const [key, lane] of this.#lanes) {
         // A consumer that is gone while its lane is not on the list was removed with it.
-        if (found.has(key) || (Date.now() - lane.sinceMs < NOTE_GRACE_MS && !lane.puller.inTrouble)) continue
+        if (found.has(key) || (performance.now() - lane.sinceMs < NOTE_GRACE_MS && !lane.puller.inTrouble)) continue
         lane.puller.stop()
         void lane.puller.close()
         this.#lanes.delete(key)
@@ -159,7 +159,7 @@ export class Lanes {
       const on = { delivery: onDelivery, trouble: () => void this.#look() }
       const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on, { standing: true })
       const { run, asset, priority, maxConcurrent } = lane
-      this.#lanes.set(key, { key: `${run}.${asset}`, maxConcurrent, priority, puller, sinceMs: Date.now() })
+      this.#lanes.set(key, { key: `${run}.${asset}`, maxConcurrent, priority, puller, sinceMs: performance.now() })
       onChange()
     } catch (error) {
       logger.warn(

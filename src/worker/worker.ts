@@ -214,10 +214,10 @@ export class Worker {
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
     this.#lanes?.stop()
-    const deadline = Date.now() + this.#drainMs
-    while (this.#held.size > 0 && Date.now() < deadline) await this.#settled(deadline - Date.now())
+    const deadline = performance.now() + this.#drainMs
+    while (this.#held.size > 0 && performance.now() < deadline) await this.#settled(deadline - performance.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
-    while (this.#held.size > 0 && Date.now() < deadline + 10_000) await this.#settled(1000)
+    while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#lanes?.close()
     await Promise.all(this.#puttingBack)

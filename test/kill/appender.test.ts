@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { Appender } from '../../src/log/appender.ts'
 import { Connection } from '../../src/log/connection.ts'
 import type { Entry } from '../../src/log/nats.ts'
@@ -105,3 +106,27 @@ test('appends whose answers are lost in restarts are on the stream once, and onl
   await Promise.all(connections.map((connection) => connection.close()))
   await server.stop()
 }, 60_000)
+
+test('an append is not given up because the clock of this host is set an hour on while the server is away', async () => {
+  using scratch = scratchFolder()
+  let server = await startServer({ dir: join(scratch.path, 'nats') })
+  const connection = await Connection.open({ servers: server.url })
+  const jsm = await jetstreamManager(connection.nc)
+  await jsm.streams.add({ name: STREAM, subjects: ['facts.>'], allow_atomic: true, allow_direct: true })
+  const appender = new Appender(connection, STREAM, { answerTimeoutMs: 100, giveUpMs: 60_000 })
+  await server.kill()
+  const realNow = Date.now.bind(Date)
+  const appending = appender.append({ subject: 'facts.one', payload: Buffer.from('one'), expect: { seq: 0 } })
+  vi.spyOn(Date, 'now').mockImplementation(() => realNow() + 3_600_000)
+  onTestFinished(() => void vi.restoreAllMocks())
+  // Long enough for several times without an answer.
+  const isOver = appending.then(
+    () => 'stored',
+    (error: unknown) => String(error),
+  )
+  expect(await Promise.race([isOver, sleep(1000, 'waits')])).toBe('waits')
+  server = await startServer({ dir: server.dir, port: server.port })
+  expect(await isOver).toBe('stored')
+  await connection.close()
+  await server.stop()
+})
