@@ -4,7 +4,7 @@ import { gatesOf } from '../gate/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
-import { gatedKills, lastGate } from './programs/gated.ts'
+import { gated, gatedKills, lastGate } from './programs/gated.ts'
 import { startRig } from './rig.ts'
 
 const env = { KILL_GATES: '1' }
@@ -53,4 +53,21 @@ describe.each([
     expect(await count('asset.suspended')).toBe(before + 1)
     await rig.expectStateIsFold()
   })
+})
+
+test('a worker that dies before openGate has returned is followed by one that finds the gate, and is not told that it is new', async () => {
+  await using rig = await startRig()
+  await rig.engine()
+  const victim = await rig.start('worker', {}, { ...env, KILL_IN_OPEN_GATE: '1' })
+  const run = await rig.materialize(gated, undefined, gatedKills)
+  await victim.ended
+  const [gate] = await gatesOf(rig.flow, run.id)
+  expect(rig.noted()).toEqual([])
+  await rig.start('worker', {}, env)
+  await until('it is open again', () => rig.noted().length === 1)
+  expect(rig.noted()).toEqual([`opened false ${await rig.flow.gates.token(gate?.id ?? '')}`])
+  await rig.flow.gates.signalById(gate?.id ?? '', 5)
+  expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe(5)
+  expect(await rig.flow.gates.list(run.id)).toHaveLength(1)
+  await rig.expectStateIsFold()
 })

@@ -1,10 +1,15 @@
 /** Assets that wait at gates, for the kill tests: loaded where KILL_GATES is set. */
+import { channel } from 'node:diagnostics_channel'
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type AssetContext, asset, pipeline, type Suspension } from '../../../src/index.ts'
 import { note, quick, total } from './pipelines.ts'
 
 export const GATED_INSTANCES = 300
+
+// It is told of when the gate is on the log, and before `openGate` returns.
+if (process.env.KILL_IN_OPEN_GATE)
+  channel('flowstone:gate.create').subscribe(() => process.kill(process.pid, 'SIGKILL'))
 
 /** Says what it opened before it goes on to wait, so that a test can kill it in between. */
 export const gated = asset('gated', {
