@@ -40,13 +40,21 @@ interface Unit {
   readonly settle: (result: Appended | Error) => void
 }
 
-type Verdict = { readonly stored: number } | { readonly refused: Error } | 'conflict' | 'uncertain' | 'duplicate'
+/** `pending`: something is on its way to the place that was to be free. Only a cluster says so. */
+type Verdict =
+  | { readonly stored: number }
+  | { readonly refused: Error }
+  | 'conflict'
+  | 'pending'
+  | 'uncertain'
+  | 'duplicate'
 
 const BATCH_MESSAGES_MAX = 1000
 const GROUP_BYTES_MAX = 8 * 1024 * 1024
 /** Groups of up to this many single messages go as plain publishes side by side. */
 const SIDE_BY_SIDE_MAX = 10
 const RETRY_PAUSE_MS = 100
+const PENDING_PAUSE_MS = 10
 
 export class Appender {
   readonly #connection: Connection
@@ -179,13 +187,14 @@ export class Appender {
     while (open.length > 0) {
       const verdicts = together ? await this.#sendTogether(open) : await this.#sendApart(open)
       const again: Unit[] = []
-      let pause = false
+      let pauseMs = 0
       for (const [i, unit] of open.entries()) {
         const verdict = verdicts === 'apart' ? 'again' : (verdicts[i] ?? 'uncertain')
         if (verdict === 'again') again.push(unit)
-        else if (verdict === 'uncertain') {
-          unit.uncertain = true
-          pause = true
+        else if (verdict === 'uncertain' || verdict === 'pending') {
+          // Whether what is on its way gets there is not known yet, and nobody can be told yet who was first.
+          if (verdict === 'uncertain') unit.uncertain = true
+          pauseMs = Math.max(pauseMs, verdict === 'pending' ? PENDING_PAUSE_MS : RETRY_PAUSE_MS)
           if (performance.now() > unit.deadlineMs) {
             const message = `${this.#stream} did not answer for ${this.#giveUpMs} ms; whether the append was stored is not known. Is nats-server up?`
             this.#done(unit, new TimeoutError(message))
@@ -202,7 +211,7 @@ export class Appender {
       }
       if (verdicts === 'apart') together = false
       open = again
-      if (pause && open.length > 0) await this.#connection.ready(RETRY_PAUSE_MS)
+      if (pauseMs > 0 && open.length > 0) await this.#connection.ready(pauseMs)
     }
   }
 
@@ -220,7 +229,7 @@ export class Appender {
     if (single && units.length <= SIDE_BY_SIDE_MAX) return this.#sendApart(units)
     if (units.length === 1) return this.#sendApart(units)
     const verdict = await this.#sendBatch(units)
-    if (verdict === 'conflict' || verdict === 'duplicate') return 'apart'
+    if (verdict === 'conflict' || verdict === 'pending' || verdict === 'duplicate') return 'apart'
     if (typeof verdict === 'object' && 'refused' in verdict) return 'apart'
     if (verdict === 'uncertain') return units.map(() => 'uncertain')
     let seq = verdict.stored - units.reduce((n, unit) => n + unit.entries.length, 0)
@@ -270,7 +279,8 @@ export class Appender {
     if (ack === undefined) return 'uncertain'
     if (!ack.error) return { stored: ack.seq }
     const { errCode, code, description } = ack.error
-    if (errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant) return 'conflict'
+    if (errCode === ERR.wrongLastSequence) return 'conflict'
+    if (errCode === ERR.wrongLastSequenceConstant) return 'pending'
     if (errCode === ERR.duplicateInBatch) return 'duplicate'
     // 5xx and 429: the server is in trouble or has too many batches open; it passes.
     if (code >= 500 || code === 429) return 'uncertain'
