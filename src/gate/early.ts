@@ -16,6 +16,7 @@ import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
+import { emit } from '../telemetry.ts'
 import { resolveEntry } from './entries.ts'
 import { checkPayload } from './payload.ts'
 
@@ -111,6 +112,8 @@ export async function takeEarly(
   try {
     checkPayload(schema, await io.load(signal.payload))
     await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...signal }))
+    const { run, asset, gate } = ids
+    emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
   } catch (error) {
     // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.
     if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error

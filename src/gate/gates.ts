@@ -1,5 +1,5 @@
 /** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { GateIds } from '../../projections/gate.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
@@ -67,18 +67,21 @@ export class Gates {
     payload?: unknown,
     options: SignalOptions & { readonly keepFor?: Duration } = {},
   ): Promise<SignalAccepted> {
-    const { keepFor, ...rest } = options
+    const { keepFor, ...given } = options
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
     const hash = hashOfBase(base)
+    // A signal that was kept may have answered its gate before it is looked for here once more: by its key it is known to be the same, and not told that another one was first.
+    const own = keepMs !== undefined && given.idempotencyKey === undefined
+    const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
     for (let look = 1; ; look++) {
       const found = await this.#read.byBase(hash)
       if (found) {
         const accepted = await this.#signal(idOf(found), found, payload, rest)
         if (look > 1) await dropEarly(this.#deps, hash)
-        return accepted
+        return look > 1 ? { ...accepted, repeated } : accepted
       }
       if (keepMs === undefined)
         throw new SignalRejectedError(
