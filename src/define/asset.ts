@@ -177,6 +177,8 @@ export type ValueOf<A> = A extends Asset<string, infer V> ? V : never
 export type DepValues<D extends readonly AnyAsset[]> = { readonly [A in D[number] as A['name']]: ValueOf<A> }
 
 type Awaitable<T> = T | Promise<T>
+/** Code that only waits, with no `onSignal`, has the payload for its value, and nobody knows the type of that. */
+type Settled<V> = [V] extends [never] ? V : [V] extends [Suspension] ? unknown : V
 export type Keys<K> = Iterable<K> | AsyncIterable<K> | ItemReader<K>
 
 /** The asset's functions with their types erased, as the worker calls them. Methods, so that narrower parameters fit. */
@@ -231,7 +233,7 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
 export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode, P = unknown>
   extends ScatterOptions<D, K, I, F, P> {
   /** Makes the asset's value of the results, which come in the order of the keys, read from the log as they are asked for. */
-  gather(results: AsyncIterable<Gathered<K, I, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
+  gather(results: AsyncIterable<Gathered<K, Settled<I>, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
 const ALLOWED = [
@@ -269,11 +271,11 @@ export function asset<
   K = never,
   I = unknown,
   P = unknown,
->(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: I }[]>
+>(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: Settled<I> }[]>
 export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = unknown, P = unknown>(
   name: N,
   options: PlainOptions<D, V, P>,
-): Asset<N, V>
+): Asset<N, Settled<V>>
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
