@@ -1,6 +1,6 @@
 /** Commands about signal gates. */
 import type { Command } from 'commander'
-import { FlowStoneError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { GateView } from '../gate/types.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
@@ -22,12 +22,17 @@ export function gateCommands(root: Command): void {
     .description('gates that wait, the soonest deadline first; or all of a run')
     .option('--run <run>', 'the gates of this run, ended ones too')
     .option('--limit <n>', 'at most so many', '100')
-    .action((options: GlobalOptions & { run?: string; limit: string }) =>
+    .option('--after <gate>', 'goes on after this one, the last one that was listed')
+    .action((options: GlobalOptions & { run?: string; limit: string; after?: string }) =>
       withFlow(options, async (flow, output) => {
         const limit = wholeNumber('--limit', options.limit)
+        const after = options.after === undefined ? undefined : await flow.gates.get(options.after)
+        if (options.after !== undefined && !after)
+          throw new FlowStoneError('not_found', `there is no gate ${options.after}`)
+        if (options.run !== undefined && after) throw new InvalidError('--after is for gates that wait, without --run')
         const gates =
           options.run === undefined
-            ? await flow.gates.waiting({ limit })
+            ? await flow.gates.waiting({ limit, ...(after ? { after } : {}) })
             : (await flow.gates.list(options.run)).slice(0, limit)
         output.result(gates, () =>
           table(

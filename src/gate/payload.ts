@@ -26,6 +26,14 @@ export function checkPayload(schema: GateCreated['payload'], payload: unknown, m
   if (!checked.success)
     throw new SignalRejectedError(
       'invalid_payload',
-      `the gate does not take this payload: ${z.prettifyError(checked.error)}`,
+      `the gate does not take this payload: ${oneLine(z.prettifyError(checked.error))}`,
     )
+}
+
+/** Where it is shown (terminals, logs, `detail` of a problem) is one line. */
+function oneLine(pretty: string): string {
+  return pretty
+    .replaceAll(/\n\s*→ /g, ' ')
+    .replaceAll('\n', '; ')
+    .replaceAll('✖ ', '')
 }

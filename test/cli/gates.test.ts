@@ -84,6 +84,7 @@ test('gates are listed, shown, answered by id and by token, and each is answered
   expect((await runCommand(['gate', 'ls'], at)).stdout).toMatch(
     new RegExp(`${gate} +waiting +signal .*\\{"job":"j1"\\}`),
   )
+  expect((await runCommand(['gate', 'ls', '--after', gate], at)).stdout).toBe('no gate is waiting\n')
   const shown = await json('gate', 'show', gate)
   expect(shown).toMatchObject({ id: gate, run, status: 'waiting', metadata: { job: 'j1' } })
   const { url } = await json('gate', 'url', gate)

@@ -77,6 +77,13 @@ describe('a payload’s schema', () => {
     for (const payload of bad) expect(schema.safeParse(payload).success || taken(schema, payload)).toBe(false)
   })
 
+  it('says in one line what is wrong, and where', () => {
+    const { payload } = parseGate({ payload: z.object({ a: z.object({ n: z.number() }), b: z.string() }) })
+    expect(() => checkPayload(payload, { a: { n: 'x' } })).toThrow(
+      /payload: Invalid input: expected string.* at b; Invalid input: expected number, received string at a.n$/,
+    )
+  })
+
   it.each<[string, z.ZodType, string]>([
     ['flags of a pattern', z.object({ a: z.string().regex(/^a+$/i) }), 'the flags of /^a+$/i cannot be kept'],
     ['what a URL may hold', z.httpUrl(), 'what a URL may hold cannot be kept'],
