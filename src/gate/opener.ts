@@ -44,7 +44,8 @@ interface Prepared {
   readonly gate: string
   readonly entries: readonly Entry[]
   readonly spec: GateSpec
-  readonly keyId: string
+  /** As of now: a gate that stands on the log already may have been opened with another secret. */
+  readonly token: string
 }
 
 export class GateOpener {
@@ -66,7 +67,9 @@ export class GateOpener {
   /** `ctx.openGate`. */
   readonly open = async (options?: GateOptions): Promise<OpenedGate> => {
     const prepared = this.#prepare(parseGate(options))
-    let { keyId } = prepared
+    const id = this.#idOf(prepared.gate)
+    const { keys, baseUrl } = this.#shared.gates
+    let { token } = prepared
     let isNew = true
     try {
       await this.#log.append(...prepared.entries)
@@ -74,13 +77,10 @@ export class GateOpener {
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
       isNew = false
-      keyId = (await this.#created(prepared.gate)).keyId
+      token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
     }
     this.#opened.add(prepared.gate)
     if (isNew) await this.#takeEarly(prepared)
-    const id = this.#idOf(prepared.gate)
-    const { keys, baseUrl } = this.#shared.gates
-    const token = keys.sign(id, keyId)
     return {
       id,
       token,
@@ -175,6 +175,7 @@ export class GateOpener {
     const gate = `${prefix}n${this.#count}`
     const ids = this.#idsOf(gate)
     const keyId = gates.keys.signing
+    const token = gates.keys.sign(this.#idOf(gate), keyId)
     const deadlineMs = spec.timeoutMs === undefined ? undefined : Math.ceil(clock.now() + spec.timeoutMs)
     const data: GateCreated = {
       kind: spec.kind,
@@ -188,14 +189,14 @@ export class GateOpener {
       ...(spec.metadata === undefined ? {} : { metadata: spec.metadata }),
       ...(spec.payload === undefined ? {} : { payload: spec.payload }),
       keyId,
-      tokenHash: hashOfToken(gates.keys.sign(this.#idOf(gate), keyId)),
+      tokenHash: hashOfToken(token),
       ...(spec.base === undefined ? {} : { baseHash: hashOfToken(spec.base) }),
     }
     const entries = [factEntry(names, p, { name: 'gate.created', ids, data })]
     if (deadlineMs !== undefined) entries.push(timerEntry(names, p, gateTimer(ids, 0), deadlineMs))
     if (data.baseHash !== undefined)
       entries.push(factEntry(names, p, { name: 'gate.named', ids: { hash: data.baseHash }, data: ids }))
-    return { gate, entries, spec, keyId }
+    return { gate, entries, spec, token }
   }
 
   async #created(gate: string): Promise<GateCreated> {

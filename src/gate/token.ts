@@ -7,7 +7,7 @@
  * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline that is moved (a retried timeout, an extension) leaves no dead token.
  * A token is never stored: only its hash is, and whoever has the secret derives it again.
  */
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 
 export interface GateSecret {
@@ -28,7 +28,7 @@ const SIGNATURE_BYTES = 32
 
 /** The secrets in force: the first signs, all of them verify. So a new one is put in front, and the old one left until its gates have ended. */
 export class TokenKeys {
-  readonly #keys = new Map<string, Uint8Array>()
+  readonly #keys = new Map<string, KeyObject>()
   readonly #signing: string | undefined
 
   /** Throws InvalidError for a secret that is too short, a key id that is no name, or two secrets of one id. */
@@ -49,7 +49,7 @@ export class TokenKeys {
           `${at}.secret must be at least ${SECRET_MIN_BYTES} bytes; make one with: openssl rand -base64 32`,
         )
       }
-      this.#keys.set(id, new Uint8Array(bytes))
+      this.#keys.set(id, createSecretKey(bytes))
     }
     this.#signing = secrets[0]?.id
   }
@@ -122,5 +122,5 @@ export function hashOfBase(base: string): string {
 
 /** SHA-256 as hex: what is kept of tokens and of base tokens. */
 export function hashOfToken(token: string): string {
-  return createHash('sha256').update(token).digest('hex')
+  return hash('sha256', token, 'hex')
 }
