@@ -5,7 +5,8 @@ import type { FactOf } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { RunDeps } from '../client/run.ts'
-import { directGet, leaderGet } from '../log/nats.ts'
+import { GroupGet } from '../log/group-get.ts'
+import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../worker/values.ts'
 import type { GateView } from './types.ts'
 
@@ -13,6 +14,7 @@ export type GateAt = GateIds & { readonly p: number }
 
 export class GateReader {
   readonly #deps: RunDeps
+  readonly #created = new Map<number, GroupGet>()
 
   constructor(deps: RunDeps) {
     this.#deps = deps
@@ -20,7 +22,9 @@ export class GateReader {
 
   async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
     // It never changes, so any replica will do; what that does not have is asked of the leader.
-    const fact = await this.#last(at.p, factPath('gate.created', idsOf(at)), directGet)
+    const { names } = this.#deps
+    const message = await this.#createdIn(at.p).last(names.fact(at.p, factPath('gate.created', idsOf(at))))
+    const fact = message && factOf(names, at.p, message)
     return fact?.name === 'gate.created' ? fact : undefined
   }
 
@@ -91,10 +95,17 @@ export class GateReader {
     }
   }
 
-  async #last(p: number, path: string, get = leaderGet): Promise<ReturnType<typeof factOf> | undefined> {
+  #createdIn(p: number): GroupGet {
+    const { connection, names } = this.#deps
+    const gets = this.#created.get(p) ?? new GroupGet(connection, names.log(p))
+    this.#created.set(p, gets)
+    return gets
+  }
+
+  async #last(p: number, path: string): Promise<ReturnType<typeof factOf> | undefined> {
     const { connection, names } = this.#deps
     const subject = names.fact(p, path)
-    const message = await connection.read((nc) => get(nc, names.log(p), { last_by_subj: subject }))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
     return message && factOf(names, p, message)
   }
 }

@@ -7,7 +7,8 @@ import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from
 interface Awaited {
   readonly subject: string
   readonly deadlineMs: number
-  readonly resolve: (answer: Msg) => void
+  /** True when nothing more comes. */
+  readonly take: (answer: Msg) => boolean
   readonly reject: (error: Error) => void
 }
 
@@ -22,12 +23,38 @@ export function ask(
   payload: Uint8Array | string,
   options: { readonly timeoutMs: number; readonly headers?: MsgHdrs },
 ): Promise<Msg> {
-  let asking = ofConnection.get(nc)
-  if (!asking) {
-    asking = new Asking(nc)
-    ofConnection.set(nc, asking)
-  }
-  return asking.ask(subject, payload, options)
+  return new Promise((resolve, reject) => {
+    const take = (answer: Msg): boolean => {
+      resolve(answer)
+      return true
+    }
+    askingOf(nc).ask(subject, payload, options, take, reject)
+  })
+}
+
+/** As `ask`, for what is answered by several messages: all that come before one without a body, which ends them, and that one. */
+export function askMany(
+  nc: NatsConnection,
+  subject: string,
+  payload: Uint8Array | string,
+  options: { readonly timeoutMs: number },
+): Promise<{ readonly answers: Msg[]; readonly end: Msg }> {
+  return new Promise((resolve, reject) => {
+    const answers: Msg[] = []
+    const take = (answer: Msg): boolean => {
+      const isEnd = answer.data.length === 0
+      if (isEnd) resolve({ answers, end: answer })
+      else answers.push(answer)
+      return isEnd
+    }
+    askingOf(nc).ask(subject, payload, options, take, reject)
+  })
+}
+
+function askingOf(nc: NatsConnection): Asking {
+  const asking = ofConnection.get(nc) ?? new Asking(nc)
+  ofConnection.set(nc, asking)
+  return asking
 }
 
 /** A new inbox under the prefix that the connection was given; its permissions may allow no other. */
@@ -58,23 +85,22 @@ class Asking {
     subject: string,
     payload: Uint8Array | string,
     { timeoutMs, headers }: { readonly timeoutMs: number; readonly headers?: MsgHdrs },
-  ): Promise<Msg> {
-    return new Promise((resolve, reject) => {
-      const token = (this.#count++).toString(36)
-      this.#nc.publish(subject, payload, { reply: this.#inbox + token, ...(headers ? { headers } : {}) })
-      this.#awaited.set(token, { subject, deadlineMs: performance.now() + timeoutMs, resolve, reject })
-      this.#timer ??= setTimeout(() => this.#look(), Math.min(LOOK_MS, timeoutMs))
-    })
+    take: Awaited['take'],
+    reject: Awaited['reject'],
+  ): void {
+    const token = (this.#count++).toString(36)
+    this.#nc.publish(subject, payload, { reply: this.#inbox + token, ...(headers ? { headers } : {}) })
+    this.#awaited.set(token, { subject, deadlineMs: performance.now() + timeoutMs, take, reject })
+    this.#timer ??= setTimeout(() => this.#look(), Math.min(LOOK_MS, timeoutMs))
   }
 
   #receive(message: Msg): void {
     const token = message.subject.slice(this.#inbox.length)
     const awaited = this.#awaited.get(token)
     if (!awaited) return
-    this.#awaited.delete(token)
-    if (message.data.length === 0 && message.headers?.code === NO_RESPONDERS)
-      awaited.reject(new errors.NoRespondersError(awaited.subject))
-    else awaited.resolve(message)
+    const nobody = message.data.length === 0 && message.headers?.code === NO_RESPONDERS
+    if (nobody) awaited.reject(new errors.NoRespondersError(awaited.subject))
+    if (nobody || awaited.take(message)) this.#awaited.delete(token)
   }
 
   #look(): void {

@@ -2,7 +2,7 @@
 import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { ask } from './ask.ts'
+import { ask, askMany } from './ask.ts'
 
 /** A message to be stored. */
 export interface Entry {
@@ -173,6 +173,32 @@ export async function directGetIfAny(
   const reply = await ask(nc, `$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeoutMs })
   return reply.headers && reply.headers.code >= 400 ? undefined : fromDirect(reply.headers, reply.data)
 }
+
+/**
+ * The last messages under each of up to 1,024 subjects (no filters), by subject, from one replica: what that does not have is not among them, though the leader may have it.
+ * One request, which costs the server and this process half of what as many single ones do (tried with 64).
+ */
+export async function directGetMany(
+  nc: NatsConnection,
+  stream: string,
+  subjects: readonly string[],
+  timeoutMs = 5000,
+): Promise<ReadonlyMap<string, StoredMessage>> {
+  const query = encodeJson({ multi_last: subjects, batch: subjects.length })
+  const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
+  const { code, description } = end.headers ?? {}
+  if (code !== END_OF_BATCH && code !== NOT_FOUND)
+    throw new FlowStoneError('jetstream', `reading ${stream}: ${code} ${description}`)
+  return new Map(
+    answers.map((answer) => {
+      const message = fromDirect(answer.headers, answer.data)
+      return [message.subject, message]
+    }),
+  )
+}
+
+const END_OF_BATCH = 204
+const NOT_FOUND = 404
 
 function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
   const map = headerMap(h)
