@@ -220,6 +220,7 @@ export interface GateState {
 /** A key of the state bucket, and the type of document behind it. */
 export type Key<D> = string & { readonly __doc?: D }
 
+/** A document that is only listed: no fold reads it. */
 export interface OpenMark {
   since: number
 }
@@ -262,6 +263,13 @@ export const stateKey = {
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
 } as const
+
+const MARKS = ['open.', 'waiting.', 'resuming.']
+
+/** Whether a key is that of an OpenMark. */
+export function isMark(key: string): boolean {
+  return MARKS.some((prefix) => key.startsWith(prefix))
+}
 
 /** The log sequence up to which the whole bucket is folded. Written with every checkpoint, under the revision this engine wrote last. */
 export const ENGINE_KEY = 'engine'

@@ -12,10 +12,10 @@
 
 import type { Command } from '../../projections/commands.ts'
 import { stateKey } from '../../projections/state.ts'
-import { needs, step } from '../../projections/step.ts'
+import { step } from '../../projections/step.ts'
 import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
-import { decodeFact, type Fact, isTimer } from '../../streams/facts.ts'
+import { type Fact, isTimer } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
@@ -26,6 +26,7 @@ import { emit, type Logger } from '../telemetry.ts'
 import { Checkpointer } from './checkpoint.ts'
 import { Claim } from './claim.ts'
 import { type DispatchContext, dispatch } from './dispatch.ts'
+import { Facts } from './facts.ts'
 import { DrainGate } from './gate.ts'
 import { tellOfGate } from './gate-events.ts'
 import { Reconciler } from './reconciler.ts'
@@ -123,6 +124,7 @@ export class EnginePartition {
         engine,
       })
     const store = new Store(connection, names, p)
+    const facts = new Facts(store, names, p)
     const log = this.#options.logOf(p)
     const work = this.#options.workOf(p)
     const { logOf } = this.#options
@@ -185,9 +187,9 @@ export class EnginePartition {
         const messages = await reader.take(BATCH_FACTS)
         if (messages.length === 0 && !failed && !this.#stopping)
           throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
-        for (const message of messages) {
+        for (const [i, message] of messages.entries()) {
           if (failed || this.#stopping) break
-          const commands = await this.#fold(store, message)
+          const commands = await this.#fold(store, facts, messages, i)
           folded = message.seq
           factsSince += 1
           reconciler.folded(message.seq, message.timeMs)
@@ -220,9 +222,11 @@ export class EnginePartition {
   }
 
   /** Folds one message of the log. What is no fact of ours is stepped over, and told. */
-  async #fold(store: Store, message: StoredMessage): Promise<Command[]> {
+  async #fold(store: Store, facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Command[]> {
     const { topology, p } = this.#options
     const { names } = topology
+    const message = messages[i]
+    if (!message) return []
     const asset = names.triggerAsset(message.subject)
     if (asset !== undefined) {
       const key = stateKey.owner(asset)
@@ -241,14 +245,7 @@ export class EnginePartition {
     if (isTimer(path)) return []
     let fact: Fact
     try {
-      fact = decodeFact({
-        path,
-        payload: message.payload,
-        contentType: message.headers.get('Content-Type'),
-        p,
-        seq: message.seq,
-        timeMs: message.timeMs,
-      })
+      fact = facts.decode(message)
     } catch (error) {
       // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let a newer engine take over.
       if (error instanceof FlowStoneError && error.code === 'newer_version') throw error
@@ -258,9 +255,7 @@ export class EnginePartition {
       )
       return []
     }
-    for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact)) {
-      await store.load(missing)
-    }
+    await facts.load(fact, messages, i + 1)
     const commands = step(store, fact)
     tellOfScatter(this.#options.engine, store, fact)
     tellOfGate(store, fact)

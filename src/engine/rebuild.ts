@@ -1,15 +1,15 @@
 /** Rebuild: the state buckets are thrown away and folded again from the log. Nothing is decided and nothing is sent: decisions are on the log already. */
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { needs, step } from '../../projections/step.ts'
+import { step } from '../../projections/step.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
-import { decodeFact } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
 import { streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import { CHECKPOINT_KEYS_MAX, Checkpointer, settledTo } from './checkpoint.ts'
 import { Claim } from './claim.ts'
+import { Facts } from './facts.ts'
 import { Store } from './store.ts'
 
 export interface RebuildReport {
@@ -58,6 +58,7 @@ async function rebuildPartition(
   const { seq: from } = await checkpointer.takeOver(last)
   if (last <= from) return 0
   const store = new Store(connection, names, p)
+  const facts = new Facts(store, names, p)
   const reader = new Reader(connection, names.log(p), from + 1)
   let count = 0
   let folded = from
@@ -65,24 +66,14 @@ async function rebuildPartition(
     while (folded < last) {
       const messages = await reader.take(1000)
       if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a rebuild')
-      for (const message of messages) {
+      for (const [i, message] of messages.entries()) {
         if (message.seq > last) break
         folded = message.seq
         const trigger = names.triggerAsset(message.subject)
         if (trigger !== undefined) continue
         try {
-          const path = names.factPath(message.subject) ?? ''
-          const contentType = message.headers.get('Content-Type')
-          const fact = decodeFact({
-            path,
-            payload: message.payload,
-            contentType,
-            p,
-            seq: message.seq,
-            timeMs: message.timeMs,
-          })
-          for (let missing = needs(store, store.has, fact); missing.length > 0; missing = needs(store, store.has, fact))
-            await store.load(missing)
+          const fact = facts.decode(message)
+          await facts.load(fact, messages, i + 1)
           step(store, fact)
           count += 1
         } catch (error) {

@@ -3,7 +3,7 @@
  * documents may be dropped and are read again when a fact needs them.
  */
 
-import type { Key, View } from '../../projections/state.ts'
+import { isMark, type Key, type View } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -72,6 +72,8 @@ export class Store implements View {
           contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json',
         })
     }
+    // Nobody reads marks here, so they would only fill the room of what is read.
+    for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
     this.#dropClean()
     this.#touched.clear()
     return entries

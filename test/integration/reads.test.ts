@@ -1,0 +1,137 @@
+import { join } from 'node:path'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { stateKey } from '../../projections/state.ts'
+import { Checkpointer } from '../../src/engine/checkpoint.ts'
+import { factEntry } from '../../src/engine/entries.ts'
+import { Facts } from '../../src/engine/facts.ts'
+import { Store } from '../../src/engine/store.ts'
+import { resolveEntry } from '../../src/gate/entries.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { GroupGet } from '../../src/log/group-get.ts'
+import type { StoredMessage } from '../../src/log/nats.ts'
+import { startServer } from '../../src/server/index.ts'
+import { assetName, runId } from '../../streams/ids.ts'
+import { ensureStateBucket, ensureTopology } from '../../streams/topology.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace } from '../kit/stage.ts'
+
+let server: TestServer
+let connection: Connection
+beforeAll(async () => {
+  server = await testServer()
+  connection = await Connection.open({ servers: server.url })
+})
+afterAll(async () => {
+  await connection?.close()
+  await server?.stop()
+})
+
+const text = (message: StoredMessage | undefined): string | undefined =>
+  message && new TextDecoder().decode(message.payload)
+
+/** A stream with messages `one` to `count`, and a count of the requests for them. */
+async function streamOf(
+  count: number,
+): Promise<{ gets: GroupGet; subject: (i: number) => string; asked: () => number }> {
+  const name = freshNamespace()
+  const jsm = await jetstreamManager(connection.nc)
+  await jsm.streams.add({ name, subjects: [`${name}.>`], allow_direct: true })
+  const subject = (i: number): string => `${name}.${i}`
+  await Promise.all(Array.from({ length: count }, (_, i) => connection.nc.request(subject(i), `body ${i}`)))
+  let asked = 0
+  connection.nc.subscribe(`$JS.API.*.GET.${name}`, { callback: () => void asked++ })
+  connection.nc.subscribe(`$JS.API.STREAM.MSG.GET.${name}`, { callback: () => void asked++ })
+  await connection.nc.flush()
+  return { gets: new GroupGet(connection, name), subject, asked: () => asked }
+}
+
+describe('reads of callers that come at once', () => {
+  it('leave as one request, and each caller gets its own message', async () => {
+    const { gets, subject, asked } = await streamOf(100)
+    const found = await Promise.all(Array.from({ length: 100 }, (_, i) => gets.last(subject(i))))
+    expect(found.map(text)).toEqual(Array.from({ length: 100 }, (_, i) => `body ${i}`))
+    await connection.nc.flush()
+    expect(asked()).toBe(1)
+  })
+
+  it('are as many requests as there are groups', async () => {
+    const { gets, subject, asked } = await streamOf(600)
+    const found = await Promise.all(Array.from({ length: 600 }, (_, i) => gets.last(subject(i))))
+    expect(found.map(text)).toEqual(Array.from({ length: 600 }, (_, i) => `body ${i}`))
+    await connection.nc.flush()
+    expect(asked()).toBe(3)
+  })
+
+  it('may ask for the same message, and for what is not there', async () => {
+    const { gets, subject } = await streamOf(2)
+    const wanted = [0, 7, 0, 1, 8, 0]
+    const found = await Promise.all(wanted.map((i) => gets.last(subject(i))))
+    expect(found.map(text)).toEqual(['body 0', undefined, 'body 0', 'body 1', undefined, 'body 0'])
+    expect(await Promise.all([gets.last(subject(7)), gets.last(subject(8))])).toEqual([undefined, undefined])
+  })
+
+  it('come though the server goes away meanwhile', async () => {
+    using scratch = scratchFolder()
+    const dir = join(scratch.path, 'nats')
+    let own = await startServer({ dir })
+    const to = await Connection.open({ servers: own.url })
+    try {
+      const jsm = await jetstreamManager(to.nc)
+      await jsm.streams.add({ name: 'kept', subjects: ['kept.>'], allow_direct: true })
+      await Promise.all(Array.from({ length: 50 }, (_, i) => to.nc.request(`kept.${i}`, `body ${i}`)))
+      const gets = new GroupGet(to, 'kept')
+      const killed = own.kill()
+      const all = Promise.all(Array.from({ length: 50 }, (_, i) => gets.last(`kept.${i}`)))
+      await killed
+      own = await startServer({ dir, port: own.port })
+      expect((await all).map(text)).toEqual(Array.from({ length: 50 }, (_, i) => `body ${i}`))
+    } finally {
+      await to.close()
+      await own.stop()
+    }
+    const late = new GroupGet(to, 'kept')
+    const told = await Promise.allSettled([late.last('kept.1'), late.last('kept.2')])
+    expect(told.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+  })
+})
+
+describe('facts whose documents are not in memory', () => {
+  it('are loaded together with those of the facts behind them', async () => {
+    const topology = await ensureTopology(connection.nc, { namespace: freshNamespace() })
+    const { names } = topology
+    await ensureStateBucket(connection.nc, topology, 0)
+    const run = runId(0, 'run')
+    const asset = assetName('opens')
+    const gates = Array.from({ length: 300 }, (_, i) => ({ run, asset, gate: `a1n${i + 1}` }))
+    const before = new Store(connection, names, 0)
+    before.put(stateKey.run(run), { id: run, pipeline: 'gates', version: '1', assets: {} } as never)
+    for (const at of gates) before.put(stateKey.gate(run, asset, at.gate), { gate: at.gate } as never)
+    const checkpointer = new Checkpointer(connection, names, 0, 'engine')
+    await checkpointer.takeOver()
+    await checkpointer.write(before.takeTouched(), 1)
+
+    const store = new Store(connection, names, 0)
+    const facts = new Facts(store, names, 0)
+    const loads = vi.spyOn(store, 'load')
+    const messages = gates.map((at, i): StoredMessage => {
+      const { subject, payload, contentType = '' } = resolveEntry(names, 0, at, { outcome: 'cancelled' })
+      return { subject, payload, headers: new Map([['Content-Type', contentType]]), seq: i + 2, timeMs: 0 }
+    })
+    // What is no fact, and what only the server reads, is passed over.
+    const bad = factEntry(names, 0, { name: 'gate.named', ids: { hash: 'h' }, data: { run, asset, gate: 'a1n1' } })
+    messages.splice(5, 0, { ...messages[0], ...bad, payload: new Uint8Array([1]), seq: 999 } as StoredMessage)
+    for (const [i, message] of messages.entries()) {
+      if (message.seq === 999) continue
+      const fact = facts.decode(message)
+      await facts.load(fact, messages, i + 1)
+      expect(fact.seq).toBe(message.seq)
+      expect(store.get(stateKey.gate(run, asset, 'gate' in fact.ids ? fact.ids.gate : ''))).toEqual({
+        gate: 'gate' in fact.ids ? fact.ids.gate : '',
+      })
+    }
+    // The run, then what it leads to; then what is beyond the facts that are looked at ahead.
+    expect(loads.mock.calls.length).toBeLessThanOrEqual(4)
+  })
+})
