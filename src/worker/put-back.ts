@@ -5,6 +5,20 @@ import type { Delivery } from './puller.ts'
 import type { WorkerShared } from './shared.ts'
 
 /**
+ * What is done with a task that comes. A worker that drains takes nothing new. One in which something wants the process for itself gives back what it had asked for before, but not
+ * what must be alone too (that waits its turn), and not what came again: that is not run anyhow, and put back as a new message it would be taken for one that nobody has begun.
+ */
+export function onDelivery(
+  { count }: Pick<Delivery, 'count'>,
+  { alone }: { readonly alone?: true | undefined },
+  worker: { readonly draining: boolean; readonly aloneWanted: boolean },
+): 'take' | 'put back' | 'leave' {
+  const again = count > 1
+  if (worker.draining) return again ? 'leave' : 'put back'
+  return worker.aloneWanted && !alone && !again ? 'put back' : 'take'
+}
+
+/**
  * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a crash, and would cost an attempt. So what came again
  * must not be put back: it may have been begun.
  */

@@ -27,7 +27,7 @@ import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
 import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
 import { type Delivery, Puller } from './puller.ts'
-import { leave, putBack } from './put-back.ts'
+import { leave, onDelivery, putBack } from './put-back.ts'
 import { reportLostResume, runReminder, runResume } from './resume.ts'
 import { answerRollCalls } from './roll-call.ts'
 import type { WorkerShared } from './shared.ts'
@@ -346,14 +346,12 @@ export class Worker {
       return
     }
     const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
-    // What came again is not run anyhow; put back as a new message, it would be taken for one that nobody has begun.
-    const again = delivery.count > 1
-    if (this.#draining && again) {
+    const given = onDelivery(delivery, task, { draining: this.#draining, aloneWanted: this.#alone.isWanted })
+    if (given === 'leave') {
       held.nak(0)
       return
     }
-    // What was asked for before something wanted the process for itself goes back, unless it must be alone too: that waits its turn.
-    if (this.#draining || (this.#alone.isWanted && !task.alone && !again)) {
+    if (given === 'put back') {
       const putting = putBack(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
       return
