@@ -166,7 +166,7 @@ export function suspendAsset(
   if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
   gate.awaited = true
   putGate(view, gate)
-  return hasEnded(gate) ? goOn(run, spec, asset, gate, fact) : []
+  return [...endLeft(fact.ids, fact.data.left ?? []), ...(hasEnded(gate) ? goOn(run, spec, asset, gate, fact) : [])]
 }
 
 /** The gate that an asset waits at has ended. */
@@ -231,7 +231,7 @@ export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts
   return { gate: gate.gate, seq: gate.resolvedSeq ?? gate.seq, timeouts: gate.timeouts }
 }
 
-/** Gates that an instance opened and does not wait at: they end with its execution, once that is known to count. */
+/** Gates that an execution opened and does not wait at: they end with it, once it is known to count. */
 export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Command[] {
   return gates.map((gate) => cancelOf({ run, asset, gate }))
 }

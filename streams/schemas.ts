@@ -160,8 +160,8 @@ export const assetMaterialized = z.object({
   durationMs: count,
 })
 
-/** The attempt waits at a gate: its worker is free. */
-export const assetSuspended = z.object({ gate: token, worker: token })
+/** The attempt waits at a gate: its worker is free. `left`: gates that it opened and does not wait at. */
+export const assetSuspended = z.object({ gate: token, worker: token, left: z.array(token).optional() })
 
 const assetEnd = z.object({ run: token, asset: token, partition: z.string().optional() })
 export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })

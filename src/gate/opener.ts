@@ -22,7 +22,6 @@ import { emit } from '../telemetry.ts'
 import type { WorkerShared } from '../worker/shared.ts'
 import { factOf } from '../worker/values.ts'
 import { takeEarly } from './early.ts'
-import { resolveEntry } from './entries.ts'
 import { hashOfToken } from './token.ts'
 import { callbackUrl } from './url.ts'
 
@@ -141,19 +140,6 @@ export class GateOpener {
   /** What this execution opened and does not wait at. */
   left(except?: string): string[] {
     return [...this.#opened].filter((gate) => gate !== except)
-  }
-
-  /** Ends gates that this execution opened and does not wait at: a token of theirs must not be good any more. */
-  async cancelLeft(except?: string): Promise<void> {
-    const left = this.left(except)
-    const { names } = this.#shared
-    await Promise.all(
-      left.map((gate) => {
-        const end = { outcome: 'cancelled', reason: 'what opened it has ended' } as const
-        return unlessThere(this.#log.append(resolveEntry(names, this.#at.p, this.#idsOf(gate), end)))
-      }),
-    )
-    for (const gate of left) this.#opened.delete(gate)
   }
 
   get #log(): ReturnType<WorkerShared['logOf']> {

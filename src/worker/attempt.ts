@@ -55,11 +55,12 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         throw new InvalidError(
           `${task.kind} of ${asset.name} returned a gate; only execute, onSignal and onTimeout can wait at one`,
         )
-      const suspended = (gate: string): FactDraft => ({
-        name: 'asset.suspended',
-        ids,
-        data: { gate, worker: shared.id },
-      })
+      // What is left is ended by the engine, if this counts: another worker may have taken this execution over meanwhile, and wait at the same gates.
+      const suspended = (gate: string): FactDraft => {
+        const left = opener.left(gate)
+        const data = { gate, worker: shared.id, ...(left.length === 0 ? {} : { left }) }
+        return { name: 'asset.suspended', ids, data }
+      }
       outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
     } else {
       opener.checkValue()
@@ -73,9 +74,6 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   } catch (thrown) {
     outcome = failureOf(thrown)
   }
-  // What it does not wait at ends, once it waits. All other ends of gates are decided by the engine, when the outcome stands on the log and counts: another worker may have taken
-  // this execution over meanwhile, and wait at the same gates.
-  if ('suspended' in outcome) await opener.cancelLeft(outcome.suspended)
   clearTimeout(announce)
   const durationMs = performance.now() - startedMs
   if ('stored' in outcome && outcome.stored) {

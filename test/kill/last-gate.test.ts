@@ -40,6 +40,7 @@ describe.each([
     await rig.start('worker', {}, env)
     if (order === 'after') {
       await until('it waits', async () => (await count('asset.suspended')) > before)
+      await until('what it does not wait at has ended', async () => (await count('gate.resolved')) === before + 1)
       await rig.flow.gates.signal(token, 42)
     }
     expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe(42)

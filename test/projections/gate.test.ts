@@ -179,6 +179,23 @@ describe('a gate of a plain asset', () => {
     expect(tasksIn(sim.apply(resolved('a1n1')))).toMatchObject([{ kind: 'signal', attempt: 3 }])
   })
 
+  it('that its attempt opened and does not wait at ends, if the attempt is the one that counts', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1'))
+    sim.apply(created('a1n2'))
+    sim.apply(errored('a', 1, { outcome: 'lost' }))
+    const left = ({ data, ...fact }: DraftOf<'asset.suspended'>, gate: string) => ({
+      ...fact,
+      data: { ...data, left: [gate] },
+    })
+    sim.apply(left(suspended('a1n2', 1), 'a1n1'))
+    expect(gateOf(sim, 'a1n1')?.status).toBe('waiting')
+    sim.apply(left(suspended('a1n1', 2), 'a1n2'))
+    expect(gateOf(sim, 'a1n1')?.status).toBe('waiting')
+    expect(gateOf(sim, 'a1n2')?.status).toBe('cancelled')
+    expect(a(sim)).toMatchObject({ status: 'suspended', gate: 'a1n1' })
+  })
+
   it('is not disturbed by the late word of a worker that was thought dead', () => {
     const sim = plainRun()
     sim.apply(created('a1n1'))
