@@ -10,7 +10,7 @@ import type { WorkerShared } from './shared.ts'
  */
 export function onDelivery(
   { count }: Pick<Delivery, 'count'>,
-  { alone }: { readonly alone?: true | undefined },
+  { alone }: { readonly alone?: boolean | undefined },
   worker: { readonly draining: boolean; readonly aloneWanted: boolean },
 ): 'take' | 'put back' | 'leave' {
   const again = count > 1
