@@ -1,15 +1,10 @@
 /** A request's body: read with a limit on its size and on its time, and made into a payload by its content type. */
+import type { BodyRoom } from './budget.ts'
 import { HttpProblem } from './problem.ts'
 
 export interface BodyLimits {
   readonly maxBytes: number
   readonly timeoutMs: number
-}
-
-/** Bodies that are being read, of all requests of a handler: many senders that are all slow must not fill the memory. */
-export interface BodyBudget {
-  bytes: number
-  readonly maxBytes: number
 }
 
 export type BodyKind = 'empty' | 'json' | 'form' | 'multipart' | 'text' | 'bytes'
@@ -52,7 +47,7 @@ export function bodyKind(headers: Headers, limits: BodyLimits): BodyKind {
 }
 
 /** All of it, or a problem: 413 as soon as it is too long (whatever it said of its length), 408 when it does not come. */
-export async function readBody(request: Request, limits: BodyLimits, budget: BodyBudget): Promise<Uint8Array> {
+export async function readBody(request: Request, limits: BodyLimits, room: BodyRoom): Promise<Uint8Array> {
   if (!request.body) return new Uint8Array()
   const reader = request.body.getReader()
   const chunks: Uint8Array[] = []
@@ -66,9 +61,9 @@ export async function readBody(request: Request, limits: BodyLimits, budget: Bod
       if (next.done) break
       const chunk: Uint8Array = next.value
       length += chunk.length
-      budget.bytes += chunk.length
+      const hasRoom = room.take(chunk.length)
       if (length > limits.maxBytes) throw tooLarge(limits)
-      if (budget.bytes > budget.maxBytes)
+      if (!hasRoom)
         throw new HttpProblem('unavailable', 'Too many bodies are being read at this moment.', {
           'Retry-After': '1',
           Connection: 'close',
@@ -82,7 +77,7 @@ export async function readBody(request: Request, limits: BodyLimits, budget: Bod
     throw new HttpProblem('malformed_body', 'The body broke off.')
   } finally {
     clearTimeout(timer)
-    budget.bytes -= length
+    room.give(length)
   }
   return Buffer.concat(chunks)
 }

@@ -15,6 +15,7 @@ import { type AddressOptions, addressReader, limiterName } from './address.ts'
 import { answer } from './answer.ts'
 import { type BodyKind, bodyKind, type ParsedBody, parseBody, readBody } from './body.ts'
 import { bounded } from './bounded.ts'
+import { BodyBudget, type BodyRoom } from './budget.ts'
 import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
 import { endedPage, problemPage, waitingPage } from './page.ts'
 import { accepted, HttpProblem, problemOf, problemResponse } from './problem.ts'
@@ -49,7 +50,9 @@ export type GateHandler = (request: Request, env?: unknown) => Promise<Response>
 
 const SIGNAL = '/hooks/flowstone/signal/:token'
 const VERIFIED = '/hooks/flowstone/verified/:name'
-const BUDGET_BODIES = 64
+const BUDGET_BYTES = 64 * 1_048_576
+/** What one source address may have of it. */
+const BUDGET_SHARE = 1 / 8
 const PATIENCE_MAX_MS = 3_600_000
 const OPTIONS = [
   'maxBodyBytes',
@@ -97,9 +100,11 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   const byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
   const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
   const senders = checkSenders(verified)
-  const budget = { bytes: 0, maxBytes: Math.max(BUDGET_BODIES * 1_048_576, 2 * maxBodyBytes) }
+  // Two of them: whoever is not known yet must not take the room of those with a token.
+  const signedBodies = bodyBudget(maxBodyBytes)
+  const otherBodies = bodyBudget(maxBodyBytes)
   const answerMs = patience('answerTimeout', options.answerTimeout)
-  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, budget, recorded, origin: baseUrl }
+  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, recorded, origin: baseUrl }
 
   const app = new Hono({ strict: true })
   const admit = (c: Context): string => {
@@ -132,7 +137,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     const token = tokenOf(c)
     const kind = bodyKind(request.headers, limits)
     const { browser } = checkBrowser(request, baseUrl)
-    const body = await received(rim, request, kind)
+    const body = await received(rim, request, kind, signedBodies.roomOf(limiterName(source)))
     const sender: Sender = { source, headers: recordedHeaders(request.headers, recorded, token) }
     if (body.fields?.some(([name]) => name === NONCE_FIELD))
       return await answer(rim, { token, fields: body.fields, sender })
@@ -154,7 +159,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     const sender = senders.get(c.req.param('name'))
     if (!sender) throw new HttpProblem('unknown_sender')
     const kind = bodyKind(request.headers, limits)
-    const bytes = await readBody(request, limits, budget)
+    const bytes = await readBody(request, limits, otherBodies.roomOf(limiterName(source)))
     const known = { source, headers: recordedHeaders(request.headers, recorded, undefined) }
     return await verifiedSignal(rim, { sender, kind, bytes, request, known })
   })
@@ -169,8 +174,12 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   return async (request, env) => await app.fetch(request, toBindings(env))
 }
 
-async function received({ limits, budget }: Rim, request: Request, kind: BodyKind): Promise<ParsedBody> {
-  const bytes = await readBody(request, limits, budget)
+function bodyBudget(maxBodyBytes: number): BodyBudget {
+  return new BodyBudget(Math.max(BUDGET_BYTES, 2 * maxBodyBytes), Math.max(BUDGET_BYTES * BUDGET_SHARE, maxBodyBytes))
+}
+
+async function received({ limits }: Rim, request: Request, kind: BodyKind, room: BodyRoom): Promise<ParsedBody> {
+  const bytes = await readBody(request, limits, room)
   return await parseBody(kind, bytes, request.headers.get('content-type') ?? '')
 }
 

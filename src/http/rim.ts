@@ -1,7 +1,7 @@
 /** What a request passes through on its way to the gate, and what is known of its sender there. */
 import type { Duration } from '../define/duration.ts'
 import type { GateView, SignalAccepted, SignalOptions } from '../gate/types.ts'
-import type { BodyBudget, BodyLimits } from './body.ts'
+import type { BodyLimits } from './body.ts'
 
 /** What of `flow.gates` is needed here. */
 export interface GatesOverHttp {
@@ -20,7 +20,6 @@ export interface GatesOverHttp {
 export interface Rim {
   readonly gates: GatesOverHttp
   readonly limits: BodyLimits
-  readonly budget: BodyBudget
   readonly recorded: readonly string[]
   readonly origin: string | undefined
 }

@@ -1,16 +1,15 @@
 import { expect, test } from 'vitest'
 import { bodyKind, parseBody, readBody } from '../../src/http/body.ts'
+import { BodyBudget, type BodyRoom } from '../../src/http/budget.ts'
 import { HttpProblem } from '../../src/http/problem.ts'
 
 const LIMITS = { maxBytes: 1000, timeoutMs: 5000 }
+const room = (): BodyRoom => new BodyBudget(10_000, 10_000).roomOf('a')
 
 async function payloadOf(contentType: string | undefined, body: string | Uint8Array<ArrayBuffer>): Promise<unknown> {
   const headers = new Headers(contentType === undefined ? {} : { 'content-type': contentType })
   const kind = bodyKind(headers, LIMITS)
-  const bytes = await readBody(new Request('http://h/', { method: 'POST', body: Buffer.from(body) }), LIMITS, {
-    bytes: 0,
-    maxBytes: 10_000,
-  })
+  const bytes = await readBody(new Request('http://h/', { method: 'POST', body: Buffer.from(body) }), LIMITS, room())
   return (await parseBody(kind, bytes, contentType ?? '')).value
 }
 
@@ -101,21 +100,33 @@ test('a body without end is cut off at the limit', async () => {
     },
   })
   const request = new Request('http://h/', { method: 'POST', body: endless, duplex: 'half' })
-  await expect(readBody(request, LIMITS, { bytes: 0, maxBytes: 10_000 })).rejects.toMatchObject({ status: 413 })
+  await expect(readBody(request, LIMITS, room())).rejects.toMatchObject({ status: 413 })
   expect(given).toBeLessThan(2000)
 })
 
 test('a body that does not come is waited for until its time is over, and leaves nothing in the budget', async () => {
-  const budget = { bytes: 0, maxBytes: 10_000 }
+  const budget = new BodyBudget(10_000, 10_000)
   const stuck = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) })
   const request = new Request('http://h/', { method: 'POST', body: stuck, duplex: 'half' })
-  await expect(readBody(request, { ...LIMITS, timeoutMs: 50 }, budget)).rejects.toMatchObject({ status: 408 })
-  expect(budget.bytes).toBe(0)
+  const reading = readBody(request, { ...LIMITS, timeoutMs: 50 }, budget.roomOf('a'))
+  await expect(reading).rejects.toMatchObject({ status: 408 })
+  expect(budget.roomOf('b').take(10_000)).toBe(true)
 })
 
-test('more bodies at once than there is room for are put off', async () => {
-  const budget = { bytes: 9_990, maxBytes: 10_000 }
+test('more bodies at once than there is room for are put off, and take nothing', async () => {
+  const budget = new BodyBudget(10_000, 10_000)
+  budget.roomOf('a').take(9_990)
   const request = new Request('http://h/', { method: 'POST', body: 'x'.repeat(100) })
-  await expect(readBody(request, LIMITS, budget)).rejects.toMatchObject({ status: 503 })
-  expect(budget.bytes).toBe(9_990)
+  await expect(readBody(request, LIMITS, budget.roomOf('b'))).rejects.toMatchObject({ status: 503 })
+  expect(budget.roomOf('b').take(10)).toBe(true)
+})
+
+test('one sender has its share of the room, and no more', () => {
+  const budget = new BodyBudget(1000, 300)
+  const [a, b] = [budget.roomOf('a'), budget.roomOf('b')]
+  expect(a.take(300)).toBe(true)
+  expect(budget.roomOf('a').take(1)).toBe(false)
+  expect(b.take(300)).toBe(true)
+  a.give(301)
+  expect(budget.roomOf('a').take(300)).toBe(true)
 })
