@@ -60,7 +60,7 @@ export class Gates {
 
   /**
    * As `signal`, by the base token that the asset's code gave the gate: for code that is trusted, since base tokens can be guessed. Of several gates of that name the newest
-   * is answered. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
+   * that waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
    */
   async signalByToken(
     base: string,
@@ -77,9 +77,8 @@ export class Gates {
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
     for (let look = 1; ; look++) {
-      const found = await this.#read.byBase(hash)
-      if (found) {
-        const accepted = await this.#signal(idOf(found), found, payload, rest)
+      const accepted = await this.#signalNamed(hash, payload, rest, given.idempotencyKey !== undefined)
+      if (accepted) {
         if (look > 1) await dropEarly(this.#deps, hash)
         return look > 1 ? { ...accepted, repeated } : accepted
       }
@@ -252,6 +251,32 @@ export class Gates {
     const waitedMs = Math.max(0, clock.now() - created.timeMs)
     emit('flowstone:gate.signal', { gate: id, run: at.run, asset: at.asset, waitedMs })
     return { status: 'accepted', gate: id, repeated: false }
+  }
+
+  /**
+   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was answered is passed over only for a signal with a key of its own: without one it
+   * may be the very signal that answered, sent again, and would count twice.
+   */
+  async #signalNamed(
+    hash: string,
+    payload: unknown,
+    options: SignalOptions,
+    hasKey: boolean,
+  ): Promise<SignalAccepted | undefined> {
+    let refusal: SignalRejectedError | undefined
+    for await (const at of this.#read.named(hash)) {
+      try {
+        return await this.#signal(idOf(at), at, payload, options)
+      } catch (error) {
+        if (!(error instanceof SignalRejectedError)) throw error
+        // The newest one is meant, and what is wrong with it is told, when none of them waits.
+        refusal ??= error
+        const { reason } = error
+        if (reason !== 'expired' && reason !== 'cancelled' && !(reason === 'already_signaled' && hasKey)) break
+      }
+    }
+    if (refusal) throw refusal
+    return undefined
   }
 
   async #tellLoser(id: string, at: GateAt, idempotency: string | undefined): Promise<SignalAccepted> {

@@ -6,11 +6,14 @@ import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { RunDeps } from '../client/run.ts'
 import { GroupGet } from '../log/group-get.ts'
-import { leaderGet } from '../log/nats.ts'
+import { directGetMany, leaderGet } from '../log/nats.ts'
 import { factOf } from '../worker/values.ts'
 import type { GateView } from './types.ts'
 
 export type GateAt = GateIds & { readonly p: number }
+
+/** Of gates with the same base token, so many are looked at. */
+const NAMED_MAX = 8
 
 export class GateReader {
   readonly #deps: RunDeps
@@ -42,16 +45,29 @@ export class GateReader {
 
   /** The newest gate with a base token of this hash. */
   async byBase(hash: string): Promise<GateAt | undefined> {
+    for await (const newest of this.named(hash)) return newest
+    return undefined
+  }
+
+  /** Gates with a base token of this hash, the newest first, a few at the most. What is before the newest is read only when it is asked for, one by one. */
+  async *named(hash: string): AsyncGenerator<GateAt> {
     const { partitions } = this.#deps
-    const found = await Promise.all(
-      Array.from({ length: partitions }, (_, p) => this.#last(p, factPath('gate.named', { hash }))),
-    )
-    const newest = found
-      .flatMap((fact) => (fact?.name === 'gate.named' ? [fact] : []))
-      .toSorted((a, b) => b.timeMs - a.timeMs)[0]
-    if (!newest) return undefined
-    const { run, asset, gate } = newest.data
-    return { run: parseRunId(run).id, asset: assetName(asset), gate, p: newest.p }
+    const path = factPath('gate.named', { hash })
+    const all = await Promise.all(Array.from({ length: partitions }, (_, p) => this.#last(p, path)))
+    const found = all.flatMap((fact) => (fact?.name === 'gate.named' ? [fact] : []))
+    const left = new Map<number, number>()
+    for (let n = 1; ; n++) {
+      const newest = found.sort((a, b) => b.timeMs - a.timeMs).shift()
+      if (!newest) return
+      const { p, seq, data } = newest
+      yield { run: parseRunId(data.run).id, asset: assetName(data.asset), gate: data.gate, p }
+      if (n === NAMED_MAX) return
+      // Mostly there is but one, and the server may look through all of the log for one before it.
+      const rest = (left.get(p) ?? (await this.#count(p, path))) - 1
+      left.set(p, rest)
+      const before = rest > 0 ? await this.#lastUpTo(p, path, seq - 1) : undefined
+      if (before?.name === 'gate.named') found.push(before)
+    }
   }
 
   async ofRun(run: string): Promise<GateAt[]> {
@@ -107,6 +123,23 @@ export class GateReader {
     const subject = names.fact(p, path)
     const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
     return message && factOf(names, p, message)
+  }
+
+  async #lastUpTo(p: number, path: string, upToSeq: number): Promise<ReturnType<typeof factOf> | undefined> {
+    const { connection, names } = this.#deps
+    const subject = names.fact(p, path)
+    const found = await connection.read((nc) => directGetMany(nc, names.log(p), [subject], { upToSeq }))
+    const message = found.get(subject)
+    return message && factOf(names, p, message)
+  }
+
+  /** How many facts stand under it. */
+  async #count(p: number, path: string): Promise<number> {
+    const { connection, names } = this.#deps
+    const subject = names.fact(p, path)
+    const jsm = await jetstreamManager(connection.nc)
+    const info = await connection.read(() => jsm.streams.info(names.log(p), { subjects_filter: subject }))
+    return info.state.subjects?.[subject] ?? 0
   }
 }
 

@@ -176,15 +176,15 @@ export async function directGetIfAny(
 
 /**
  * The last messages under each of up to 1,024 subjects (no filters), by subject, from one replica: what that does not have is not among them, though the leader may have it.
- * One request, which costs the server and this process half of what as many single ones do (tried with 64).
+ * One request, which costs the server and this process half of what as many single ones do (tried with 64). `upToSeq`: as if nothing had come after that.
  */
 export async function directGetMany(
   nc: NatsConnection,
   stream: string,
   subjects: readonly string[],
-  timeoutMs = 5000,
+  { upToSeq, timeoutMs = 5000 }: { readonly upToSeq?: number; readonly timeoutMs?: number } = {},
 ): Promise<ReadonlyMap<string, StoredMessage>> {
-  const query = encodeJson({ multi_last: subjects, batch: subjects.length })
+  const query = encodeJson({ multi_last: subjects, batch: subjects.length, up_to_seq: upToSeq })
   const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
   const { code, description } = end.headers ?? {}
   if (code !== END_OF_BATCH && code !== NOT_FOUND)

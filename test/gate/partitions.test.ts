@@ -96,6 +96,29 @@ describe('gates of runs that live on several partitions of the log', () => {
     }
   })
 
+  it('of one name are answered from the newest back, as far as they wait; a signal that may be the same again is not taken for another', async () => {
+    await using stage = await openStage(server.url, all, { gates: GATES, partitions: PARTITIONS })
+    const { flow } = stage
+    const opened: string[] = []
+    // The first and the last two on the same partition of the log.
+    for (const [i, p] of [0, 0, 1, 0, 0].entries()) {
+      const run = await flow.materialize(named, { partition: 'job', key: keyOn(p, PARTITIONS, `named ${i}`) })
+      opened.push((await gateOf(flow, run.id)).id)
+    }
+    const [first, second, third, fourth, fifth = ''] = opened
+    const signal = (key?: string): Promise<unknown> =>
+      flow.gates.signalByToken('job', 1, key === undefined ? {} : { idempotencyKey: key })
+    await flow.gates.cancel(fifth)
+    expect(await signal()).toMatchObject({ gate: fourth })
+    expect(await rejection(signal())).toMatchObject({ reason: 'cancelled' })
+    expect(await signal('b')).toMatchObject({ gate: third, repeated: false })
+    expect(await signal('b')).toMatchObject({ gate: third, repeated: true })
+    expect(await signal('c')).toMatchObject({ gate: second })
+    expect(await signal('b')).toMatchObject({ gate: third, repeated: true })
+    expect(await signal('d')).toMatchObject({ gate: first })
+    expect(await rejection(signal('e'))).toMatchObject({ reason: 'cancelled' })
+  })
+
   it('of instances belong to their own run, on each', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, partitions: PARTITIONS })
     const { flow } = stage
