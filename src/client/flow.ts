@@ -181,7 +181,7 @@ export class Flow {
 
   /** A run's facts, in order, decoded: what happened, when, by whom. */
   history(runId: string): AsyncGenerator<HistoryEntry> {
-    return history(this.#connection, this.#topology.names, parseRunId(runId).id)
+    return history(this.#connection, this.#topology, parseRunId(runId).id)
   }
 
   /** Makes a pipeline known to the engines: its graph and options, as a fact. Workers and `materialize` do it by themselves. */

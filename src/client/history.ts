@@ -3,7 +3,7 @@ import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
 import { decodeList } from '../../streams/codec.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
-import type { Names } from '../../streams/subjects.ts'
+import type { Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
 import { headerMap, leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../worker/values.ts'
@@ -33,8 +33,13 @@ function readable(fact: Fact): Fact['data'] {
   return fact.data
 }
 
-export async function* history(connection: Connection, names: Names, run: string): AsyncGenerator<HistoryEntry> {
+export async function* history(
+  connection: Connection,
+  { names, partitions }: Topology,
+  run: string,
+): AsyncGenerator<HistoryEntry> {
   const { id, partition: p } = parseRunId(run)
+  if (p >= partitions) return
   const stream = names.log(p)
   const filters = [
     names.fact(p, `run.${id}.>`),

@@ -88,9 +88,10 @@ export class Run<V = unknown> {
 
   /**
    * The target's value, when the run has ended. Rejects with RunFailedError: its code and message are those of the asset at fault, or `cancelled`. Read from the
-   * log, so it is exact. `signal` ends the wait, not the run.
+   * log, so it is exact. `signal` ends the wait, not the run. Throws `not_found` for a run of a partition of the log that is not there.
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
+    this.#mustBePossible()
     const early = new EarlyValue(this.#deps)
     const { status, value, asset, error } = await this.#finished(options.signal, early)
     // What the target's function returned, by its declared type.
@@ -105,12 +106,14 @@ export class Run<V = unknown> {
 
   /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */
   async status(): Promise<RunView | undefined> {
+    if (!this.#isPossible) return undefined
     const doc = await this.#doc(stateKey.run(this.id))
     return doc ? viewOfRun(doc) : undefined
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
   async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
+    this.#mustBePossible()
     const { connection, names } = this.#deps
     const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
     const keys = [stateKey.run(this.id), `barrier.${this.id}.*`]
@@ -158,6 +161,7 @@ export class Run<V = unknown> {
 
   /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
   async cancel(reason?: string): Promise<void> {
+    this.#mustBePossible()
     const { names, logOf } = this.#deps
     const data = reason === undefined ? {} : { reason }
     try {
@@ -167,6 +171,15 @@ export class Run<V = unknown> {
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
     }
+  }
+
+  /** A partition of the log that is not there would be waited for. */
+  get #isPossible(): boolean {
+    return this.#p < this.#deps.partitions
+  }
+
+  #mustBePossible(): void {
+    if (!this.#isPossible) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
   }
 
   async #update(): Promise<RunUpdate | undefined> {

@@ -177,18 +177,21 @@ export class Scatters {
   }
 
   async #run(runId: string, id: string): Promise<RunState> {
-    const { connection, names } = this.#deps
+    const { connection, names, partitions } = this.#deps
     const { partition: p } = parseBarrierId(`${runId}.x`)
+    // A partition of the log that is not there would be waited for.
+    const doc = p < partitions ? await readDoc(connection, names, names.stateBucket(p), stateKey.run(runId)) : undefined
     // The bucket's type of document follows from its key.
-    const run = (await readDoc(connection, names, names.stateBucket(p), stateKey.run(runId))) as RunState | undefined
+    const run = doc as RunState | undefined
     if (!run)
       throw new FlowStoneError('not_found', `there is no run ${runId}${id === runId ? '' : `, of scatter ${id}`}`)
     return run
   }
 
   async #onLog(id: string, event: 'scatter.started' | 'scatter.closed'): Promise<boolean> {
-    const { connection, names } = this.#deps
+    const { connection, names, partitions } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
+    if (p >= partitions) return false
     const subject = names.fact(p, factPath(event, { run, asset }))
     return (await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) !== undefined
   }

@@ -121,6 +121,28 @@ describe('materialize', () => {
     expect(() => stage.flow.history('*')).toThrow(InvalidError)
   })
 
+  it('tells at once that there is no run of a partition of the log that is not there', { timeout: 4000 }, async () => {
+    const { flow } = stage
+    const id = '7-abc'
+    const run = flow.run(id)
+    expect(await run.status()).toBeUndefined()
+    expect(await Array.fromAsync(flow.history(id))).toEqual([])
+    const { scatter } = flow
+    for (const asking of [
+      () => run.result(),
+      () => run.cancel(),
+      () => run.watch().next(),
+      () => scatter.list(id),
+      () => scatter.status(`${id}.a`),
+      () => scatter.pending(`${id}.a`).next(),
+      () => scatter.failures(`${id}.a`).next(),
+      () => scatter.redrive(`${id}.a`),
+      () => scatter.cancel(`${id}.a`),
+      () => scatter.pause(`${id}.a`),
+    ])
+      expect(await rejection(asking())).toMatchObject({ code: 'not_found' })
+  })
+
   it.each<[string, WorkerOptions]>([
     ['concurrency', { concurrency: 0 }],
     ['concurrency', { concurrency: 2.5 }],
