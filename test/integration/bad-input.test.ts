@@ -126,7 +126,7 @@ describe('materialize', () => {
     const id = '7-abc'
     const run = flow.run(id)
     expect(await run.status()).toBeUndefined()
-    expect(await Array.fromAsync(flow.history(id))).toEqual([])
+    expect((await flow.history(id).next()).done).toBe(true)
     const { scatter } = flow
     for (const asking of [
       () => run.result(),
