@@ -1,6 +1,6 @@
 /** What a gate takes. */
 import { z } from 'zod'
-import { measure } from '../../streams/codec.ts'
+import { encodeMsgpack, measure } from '../../streams/codec.ts'
 import { messageOf, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/schemas.ts'
 
@@ -13,6 +13,8 @@ export function checkPayload(schema: GateCreated['payload'], payload: unknown, m
   let bytes: number
   try {
     bytes = measure(payload, 'payload')
+    // Text that is not ASCII takes more than was measured: up to three times as much.
+    if (bytes <= maxBytes && 3 * bytes > maxBytes) bytes = encodeMsgpack(payload).length
   } catch (cause) {
     throw new SignalRejectedError('invalid_payload', messageOf(cause), { cause })
   }

@@ -46,6 +46,19 @@ describe('what is asked of a gate', () => {
     expect(await run.result()).toBe('fine')
   })
 
+  it('is counted in bytes, also where a character takes several: a payload over 1 MiB is refused', async () => {
+    await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
+    const { gates } = stage.flow
+    const run = await stage.flow.materialize(waits)
+    const { id } = await gateOf(stage.flow, run.id)
+    const euros = (bytes: number): string => '€'.repeat(Math.ceil(bytes / 3))
+    expect(await rejection(gates.signalById(id, euros(1_048_576)))).toMatchObject({ reason: 'invalid_payload' })
+    const early = gates.signalByToken('nobody', { text: euros(65_536) }, { keepFor: '1m' })
+    expect(await rejection(early)).toMatchObject({ reason: 'invalid_payload' })
+    await gates.signalById(id, euros(1_040_000))
+    expect(await run.result()).toBe(euros(1_040_000))
+  })
+
   it('is told at once where there is no such part of the log', { timeout: 10_000 }, async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
