@@ -43,6 +43,11 @@ export class Gates {
     this.#read = new GateReader(deps)
   }
 
+  /** Where gates are reached from outside; undefined where nobody said. */
+  get baseUrl(): string | undefined {
+    return this.#settings.baseUrl
+  }
+
   /**
    * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the signal is stored and can be lost no more. Throws SignalRejectedError, whose
    * `reason` is `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`, `cancelled`, or `invalid_payload` (the gate then waits on). Of signals,

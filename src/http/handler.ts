@@ -35,7 +35,7 @@ export interface GateHandlerOptions extends AddressOptions {
   readonly rateLimit?: { readonly address?: Rate | false; readonly token?: Rate | false }
   /** Headers kept with a signal. Default: user-agent, content-type, x-request-id. Those that carry secrets are refused (InvalidError). */
   readonly recordHeaders?: readonly string[]
-  /** Where this is reached from outside, such as `https://flows.example.com`: what a browser's Origin is compared with. Default: the Host header. */
+  /** Where this is reached from outside, such as `https://flows.example.com`: what a browser's Origin is compared with. Default: that of the flow (`connect({ gates: { baseUrl } })`), else the Host header. */
   readonly baseUrl?: string
   /** Senders without a token, by name: `POST /hooks/flowstone/verified/<name>`. */
   readonly verified?: Readonly<Record<string, VerifiedSender>>
@@ -82,7 +82,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     verified = {},
     page = true,
     logger = quietLogger,
-    baseUrl,
+    baseUrl = flow.gates.baseUrl,
   } = options
   if (!Number.isInteger(maxBodyBytes) || maxBodyBytes < 1)
     throw new InvalidError(`maxBodyBytes must be a whole number from 1, got ${maxBodyBytes}`)

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { serveGates } from '../../src/http/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
-import { type GateStage, type OpenedGate, openGateStage, request } from './kit.ts'
+import { type GateStage, type OpenedGate, openGateStage, request, SECRETS } from './kit.ts'
 
 let server: TestServer
 let gates: GateStage
@@ -148,6 +149,18 @@ test('behind a proxy, a browser’s origin is compared with the address that peo
   const behind = { ...gate, url: `${proxied.url}${gate.path}` }
   const fields = { 'flowstone-form': await nonceOf(behind), decision: 'approve' }
   expect(await answer(behind, fields, { ...BROWSER, Origin: proxied.url })).toMatchObject({ status: 403 })
+  expect(await answer(behind, fields, { ...BROWSER, Origin: 'https://flows.example.com' })).toMatchObject({
+    status: 200,
+  })
+})
+
+test('… which need not be said again where the flow knows it', async () => {
+  const gate = await gates.open({ approval: { message: 'Well?' } })
+  const flow = await gates.stage.connect({ gates: { secrets: SECRETS, baseUrl: 'https://flows.example.com' } })
+  await using server = await serveGates(flow, { port: 0 })
+  const behind = { ...gate, url: `${server.url}${gate.path}` }
+  const fields = { 'flowstone-form': await nonceOf(behind), decision: 'approve' }
+  expect(await answer(behind, fields, { ...BROWSER, Origin: server.url })).toMatchObject({ status: 403 })
   expect(await answer(behind, fields, { ...BROWSER, Origin: 'https://flows.example.com' })).toMatchObject({
     status: 200,
   })
