@@ -140,6 +140,9 @@ export function measure(value: unknown, at = 'value', seen: object[] = []): numb
   } else {
     const members = value as Readonly<Record<string, unknown>>
     for (const key of Object.keys(members)) {
+      // msgpackr reads it back as `__proto_`.
+      if (key === '__proto__')
+        throw new InvalidError(`${at} has a member __proto__, which cannot be stored; give it another name`)
       const inner = members[key]
       size += key.length + 2 + (measureQuick(inner) ?? measure(inner, `${at}.${key}`, seen))
     }

@@ -161,6 +161,15 @@ test('415: what is not taken, and what is', async () => {
   expect(await post(url, {}, { 'Content-Encoding': 'gzip' })).toMatchObject({ status: 415 })
 })
 
+test('422: a payload with a member that would come back under another name is refused, and the gate waits on', async () => {
+  const gate = await gates.open()
+  const headers = { 'Content-Type': 'application/json' }
+  const answer = await request(gate.url, { method: 'POST', headers, body: '{"a":{"__proto__":1}}' })
+  expect(answer).toMatchObject({ status: 422, body: { reason: 'invalid_payload' } })
+  expect(answer.body.detail).toContain('payload.a has a member __proto__')
+  expect(await post(gate.url, { a: 1 })).toMatchObject({ status: 200 })
+})
+
 test('422: a payload that the gate’s schema does not take is told what is wrong, and the gate waits on', async () => {
   const gate = await gates.open({ payload: z.object({ rows: z.number().int() }) })
   const answer = await post(gate.url, { rows: 'many' })

@@ -147,6 +147,11 @@ describe('measure', () => {
     expect(() => measure([given], 'key[3]')).toThrow('key[3][0] is ')
   })
 
+  it('refuses a member __proto__, which would come back under another name', () => {
+    const given: unknown = JSON.parse('{"a":[{"__proto__":1}]}')
+    expect(() => measure(given)).toThrow('value.a[0] has a member __proto__, which cannot be stored')
+  })
+
   it('refuses what contains itself, and takes what is only used twice', () => {
     expect(() => measure({ a: circle })).toThrow('value.a.up refers back to a value that contains it')
     const shared = { x: 1 }
