@@ -29,6 +29,7 @@ const { values: args, positionals } = parseArgs({
   },
 })
 const JOBS = Number(args.jobs)
+const SLOTS = 2
 
 if (positionals[0] === 'service') await playService()
 else await main()
@@ -163,7 +164,7 @@ async function report(flow: Flow, service: string, say: (line?: string) => void)
   const seen = { submitted: 0, reminders: 0 }
   const counted = counting(service, seen)
   await flow.engine()
-  const worker = await flow.worker(pipeline('gates', [counted]), { concurrency: 2 })
+  const worker = await flow.worker(pipeline('gates', [counted]), { concurrency: SLOTS })
   const startedMs = performance.now()
   const run = await flow.materialize(counted)
   const id = `${run.id}.counted`
@@ -173,7 +174,9 @@ async function report(flow: Flow, service: string, say: (line?: string) => void)
       const status = scatters.length > 0 ? await flow.scatter.status(id) : undefined
       if (!status || status.suspended <= most) continue
       most = status.suspended
-      say(`${status.suspended} jobs wait at their gates, ${worker.busy} tasks are in the worker's hands`)
+      say(
+        `${status.suspended} jobs wait at their gates; the worker has ${worker.busy} tasks, ${SLOTS} at work at the most`,
+      )
     }
   })()
   const tally = await run.result()

@@ -197,7 +197,7 @@ export class Worker {
     void this.#pullLoop()
   }
 
-  /** How many tasks are in this worker's hands. */
+  /** How many tasks are in this worker's hands: at work, or fetched ahead. */
   get busy(): number {
     return this.#held.size
   }
