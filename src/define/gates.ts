@@ -22,7 +22,7 @@ export interface GateOptions {
   readonly afterRetries?: 'fail' | 'cancel'
   /** What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the page for people, so no secrets. */
   readonly metadata?: unknown
-  /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema, so transforms and refinements do not hold. */
+  /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema: what that does not hold, such as transforms and refinements, is refused. */
   readonly payload?: z.ZodType
   /**
    * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024 bytes: `flow.gates.signalByToken` finds the gate by it. Only its hash is

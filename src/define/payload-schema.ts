@@ -40,11 +40,35 @@ function toJson(at: string, schema: z.ZodType): Record<string, unknown> {
   }
 }
 
+/** What JSON Schema says nothing of, by the type of a part or of a check, and what to do in its place. The payload comes as it was sent. */
+const LOST: Readonly<Record<string, string>> = {
+  pipe: 'a transform (or pipe, preprocess, codec) cannot be kept; say what is sent, and change it in onSignal',
+  overwrite: 'what changes a value (trim, toLowerCase, …) cannot be kept; change it in onSignal',
+  default: 'a default cannot be kept; use optional(), and put it in in onSignal',
+  prefault: 'a default cannot be kept; use optional(), and put it in in onSignal',
+  catch: 'a value for what is wrong cannot be kept; say all that is taken, and put it right in onSignal',
+  custom: 'a refinement cannot be kept; look at the payload in onSignal',
+}
+const COERCION = 'coercion cannot be kept; say what is sent, such as z.string(), and change it in onSignal'
+
+function lost(part: object): string | undefined {
+  if (Reflect.get(part, 'coerce') === true) return COERCION
+  if (Reflect.get(part, 'normalize') === true) return LOST.overwrite
+  // A format of one's own that is a function, and no pattern.
+  if (typeof Reflect.get(part, 'fn') === 'function' && Reflect.get(part, 'pattern') === undefined) return LOST.custom
+  // A check has no type; a string's format is both.
+  for (const kind of [Reflect.get(part, 'type'), Reflect.get(part, 'check')])
+    if (typeof kind === 'string' && Object.hasOwn(LOST, kind)) return LOST[kind]
+  return undefined
+}
+
 /** Puts right what zod writes and does not read, and throws for what it does not even write. */
 function keepAll(def: object, json: Record<string, unknown>): void {
   const checks: unknown = Reflect.get(def, 'checks')
   const all = [def, ...(Array.isArray(checks) ? checks.map((check) => check._zod.def) : [])]
   for (const one of all) {
+    const why = lost(one)
+    if (why !== undefined) throw new Error(why)
     const pattern: unknown = Reflect.get(one, 'pattern')
     if (pattern instanceof RegExp && /[imsuv]/.test(pattern.flags))
       throw new Error(`the flags of ${pattern} cannot be kept; write it without them, such as [Aa] for /a/i`)
