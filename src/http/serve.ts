@@ -34,13 +34,15 @@ export async function serveGates(
   if (typeof host !== 'string' || host === '')
     throw new InvalidError(`host must be an address to listen on, got ${JSON.stringify(host)}`)
   const handler = gateHandler(flow, rest)
-  const listener = getRequestListener(async (request, env) => {
+  const answer = async (request: Request, env: unknown): Promise<Response> => {
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
     if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
     if (pathname === '/healthz') return new Response('ok\n', { headers: { 'Cache-Control': 'no-store' } })
     return await handler(request, env)
-  })
+  }
+  // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1 without one). No browser can have been at this address.
+  const listener = getRequestListener(answer, { hostname: 'host.invalid' })
   const server = createServer({
     headersTimeout: 10_000,
     // How often those two are looked at; Node's own is 30 s.

@@ -290,6 +290,12 @@ test('the server says that it lives, and nothing of it hangs when it is closed',
   await expect(request(`${other.url}/healthz`)).rejects.toThrow()
 })
 
+test('a health check over HTTP/1.0 needs no Host header; HTTP/1.1 does', async () => {
+  const { url } = gates.http
+  expect(await raw(url, ['GET /healthz HTTP/1.0\r\n\r\n'])).toMatch(/^HTTP\/1.1 200 [\s\S]*ok\n$/)
+  expect(await raw(url, ['GET /healthz HTTP/1.1\r\n\r\n'])).toMatch(/^HTTP\/1.1 400 /)
+})
+
 test('no changed token opens a gate: every character changed, cut off, made longer, by another key, of another gate', async () => {
   const [gate, other] = [await gates.open(), await gates.open()]
   const open = await gates.serve({ rateLimit: { address: false, token: false } })
