@@ -104,7 +104,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   const signedBodies = bodyBudget(maxBodyBytes)
   const otherBodies = bodyBudget(maxBodyBytes)
   const answerMs = patience('answerTimeout', options.answerTimeout)
-  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, recorded, origin: baseUrl }
+  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, recorded }
 
   const app = new Hono({ strict: true })
   const admit = (c: Context): string => {

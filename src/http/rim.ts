@@ -23,7 +23,6 @@ export interface Rim {
   readonly gates: GatesOverHttp
   readonly limits: BodyLimits
   readonly recorded: readonly string[]
-  readonly origin: string | undefined
 }
 
 export interface Sender {
