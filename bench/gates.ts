@@ -1,6 +1,6 @@
 /**
  * `gates`: signal gates created and answered by 64 callers, beside the same appends with nothing around them; how long it takes from a signal to the asset's next line of
- * code, in plain publishes; and what gates cost that only wait.
+ * code, in plain publishes; and what gates cost that only wait. The engine is in a process of its own, as where gates are answered over HTTP; worker and callers are in this one.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,9 +11,10 @@ import { asset, type Flow, pipeline } from '../src/index.ts'
 import { Appender } from '../src/log/appender.ts'
 import { assetName, runId } from '../streams/ids.ts'
 import { type Bench, type Job, repeated } from './bench.ts'
+import { type Child, startChild } from './child.ts'
 import type { Figure } from './figures.ts'
 import { rawPublishes } from './raw-publish.ts'
-import { type Rig, withEngine, withRaw } from './rig.ts'
+import { type Rig, withEngineApart, withRaw } from './rig.ts'
 import { median, quantile } from './stats.ts'
 
 const CALLERS = 64
@@ -28,9 +29,14 @@ export const gates: Bench = {
   sizes: [10_000],
   async run(job) {
     const figures: Figure[] = []
-    for (const n of job.sizes) {
-      figures.push(...(await speeds(job, n)), ...(await latency(job)))
-      if (n * 10 >= WAITING) figures.push(...(await waiting(job, n * 10)))
+    const engine = startChild('engine-child.ts', job.rig.url)
+    try {
+      for (const n of job.sizes) {
+        figures.push(...(await speeds(job, engine, n)), ...(await latency(job, engine)))
+        if (n * 10 >= WAITING) figures.push(...(await waiting(job, engine, n * 10)))
+      }
+    } finally {
+      await engine.end()
     }
     return figures
   },
@@ -78,7 +84,7 @@ const opens = asset('opens', {
 })
 const opening = pipeline('gates', [opens])
 
-async function speeds(job: Job, n: number): Promise<Figure[]> {
+async function speeds(job: Job, engine: Child, n: number): Promise<Figure[]> {
   const { rig, fsync, say } = job
   const found = {
     created: [] as number[],
@@ -88,8 +94,9 @@ async function speeds(job: Job, n: number): Promise<Figure[]> {
   }
   await repeated(job, async ({ measured, label }) => {
     const raw = await rawSpeeds(rig.url, n)
-    const engine = await withEngine(
+    const ours = await withEngineApart(
       rig.url,
+      engine,
       opening,
       async (flow) => {
         const { tokens, perSecond } = await opened(flow, n)
@@ -103,11 +110,11 @@ async function speeds(job: Job, n: number): Promise<Figure[]> {
     )
     const each = (value: number): string => `${Math.round(value)}/s`
     say(
-      `gates n=${n} fsync=${fsync} ${label}: created ${each(engine.created)} (raw ${each(raw.created)}), signalled ${each(engine.signals)} (raw ${each(raw.signals)})`,
+      `gates n=${n} fsync=${fsync} ${label}: created ${each(ours.created)} (raw ${each(raw.created)}), signalled ${each(ours.signals)} (raw ${each(raw.signals)})`,
     )
     if (!measured) return
-    found.created.push(engine.created)
-    found.signals.push(engine.signals)
+    found.created.push(ours.created)
+    found.signals.push(ours.signals)
     found.rawCreated.push(raw.created)
     found.rawSignals.push(raw.signals)
   })
@@ -151,30 +158,30 @@ async function rawSpeeds(url: string, n: number): Promise<{ created: number; sig
   })
 }
 
-async function latency(job: Job): Promise<Figure[]> {
+async function latency(job: Job, engine: Child): Promise<Figure[]> {
   const { rig, fsync, repeats, say } = job
   const each = Math.ceil(RESUMES / repeats)
   const raws: number[] = []
-  const engines: number[] = []
+  const times: number[] = []
   await repeated(job, async ({ measured, label }) => {
     const raw = await withRaw(rig.url, (connection, topology) => rawPublishes(connection, topology, each))
-    const engine = await resumes(rig.url, each)
+    const ours = await resumes(rig.url, engine, each)
     const ms = (values: number[]): string => `${median(values).toFixed(2)} ms`
-    say(`gates fsync=${fsync} ${label}: publish ${ms(raw)}, signal to resumed ${ms(engine)} (p50)`)
+    say(`gates fsync=${fsync} ${label}: publish ${ms(raw)}, signal to resumed ${ms(ours)} (p50)`)
     if (!measured) return
     raws.push(...raw)
-    engines.push(...engine)
+    times.push(...ours)
   })
   const raw = median(raws)
   return [0.5, 0.99].map((q) => {
-    const value = quantile(engines, q)
+    const value = quantile(times, q)
     const unit = `ms signal to resumed (p${q * 100}; ratio in plain publishes, p50)`
     return { bench: 'gates', n: each * repeats, fsync, value, unit, raw, ratio: value / raw }
   })
 }
 
 /** From the call of `signal` to the first line of `onSignal`. */
-async function resumes(url: string, n: number): Promise<number[]> {
+async function resumes(url: string, engine: Child, n: number): Promise<number[]> {
   let opened = Promise.withResolvers<string>()
   let resumed = Promise.withResolvers<number>()
   const waits = asset('waits', {
@@ -188,8 +195,9 @@ async function resumes(url: string, n: number): Promise<number[]> {
       return 0
     },
   })
-  return await withEngine(
+  return await withEngineApart(
     url,
+    engine,
     pipeline('gates', [waits]),
     async (flow) => {
       const times: number[] = []
@@ -212,17 +220,18 @@ async function resumes(url: string, n: number): Promise<number[]> {
   )
 }
 
-/** Gates that wait, and nothing else: engine and worker in this process, and the server. */
-async function waiting({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
-  return await withEngine(
+/** Gates that wait, and nothing else: the worker in this process, the engine in its own, and the server. */
+async function waiting({ rig, fsync, say }: Job, engine: Child, n: number): Promise<Figure[]> {
+  return await withEngineApart(
     rig.url,
+    engine,
     opening,
     async (flow) => {
-      const idle = await cost(rig, IDLE_MS / 3)
+      const idle = await cost(rig, engine, IDLE_MS / 3)
       await opened(flow, n)
       // What was created is folded, and the first looks of the reconciler are over.
       await sleep(IDLE_MS / 2)
-      const busy = await cost(rig, IDLE_MS)
+      const busy = await cost(rig, engine, IDLE_MS)
       const percent = (value: number): string => `${value.toFixed(2)} %`
       say(
         `gates fsync=${fsync}: ${n} waiting cost engine and worker ${percent(busy.ownPercent)} of a core (none ${percent(idle.ownPercent)}), the server ${percent(busy.serverPercent)} (none ${percent(idle.serverPercent)})`,
@@ -242,20 +251,24 @@ async function waiting({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
   )
 }
 
-async function cost(
-  rig: Rig,
-  ms: number,
-): Promise<{ ownPercent: number; serverPercent: number; ownMb: number; serverMb: number }> {
+interface Cost {
+  readonly ownPercent: number
+  readonly serverPercent: number
+  readonly ownMb: number
+  readonly serverMb: number
+}
+
+async function cost(rig: Rig, engine: Child, ms: number): Promise<Cost> {
   const own = process.cpuUsage()
-  const server = cpuMsOf(rig.serverPid)
+  const [engineMs, serverMs] = [cpuMsOf(engine.pid), cpuMsOf(rig.serverPid)]
   const startedMs = performance.now()
   await sleep(ms)
   const elapsedMs = performance.now() - startedMs
   const { user, system } = process.cpuUsage(own)
   return {
-    ownPercent: ((user + system) / 1000 / elapsedMs) * 100,
-    serverPercent: ((cpuMsOf(rig.serverPid) - server) / elapsedMs) * 100,
-    ownMb: process.memoryUsage.rss() / 1e6,
+    ownPercent: (((user + system) / 1000 + cpuMsOf(engine.pid) - engineMs) / elapsedMs) * 100,
+    serverPercent: ((cpuMsOf(rig.serverPid) - serverMs) / elapsedMs) * 100,
+    ownMb: (process.memoryUsage.rss() + rssOf(engine.pid)) / 1e6,
     serverMb: rssOf(rig.serverPid) / 1e6,
   }
 }

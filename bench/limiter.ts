@@ -2,12 +2,10 @@
  * `limiter`: grants a second of one bucket (a lone caller, 32 of them, four processes), of 10,000 buckets, slots taken and given back, and how late who waits is woken. Raw:
  * compare-and-set updates of one key, one after the other; where it says so, the same with one process.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { connect, type Flow, type RateOption } from '../src/index.ts'
 import { publish } from '../src/log/nats.ts'
 import { type Bench, type Job, repeated } from './bench.ts'
+import { startChild } from './child.ts'
 import type { Figure } from './figures.ts'
 import { withNamespace, withRaw } from './rig.ts'
 import { median, quantile } from './stats.ts'
@@ -129,34 +127,18 @@ async function overshoots(flow: Flow, n: number): Promise<number[]> {
 
 /** Grants a second of processes together, on one bucket: from the first one's start to the last one's end. */
 async function processes(url: string, namespace: string, count: number, callers: number, n: number): Promise<number> {
-  const program = fileURLToPath(new URL('limiter-child.ts', import.meta.url))
   const each = Math.ceil(n / count)
   const settings = JSON.stringify({ url, namespace, bucket: `of-${count}-${callers}`, callers, n: each })
-  const children = Array.from({ length: count }, () =>
-    spawn(process.execPath, [program, settings], { stdio: ['pipe', 'pipe', 'inherit'] }),
-  )
+  const children = Array.from({ length: count }, () => startChild('limiter-child.ts', settings))
   try {
-    await Promise.all(children.map((child) => line(child)))
+    await Promise.all(children.map((child) => child.line()))
     const startedMs = performance.now()
-    for (const child of children) child.stdin?.write('go\n')
-    await Promise.all(children.map((child) => line(child)))
+    for (const child of children) child.say('go')
+    await Promise.all(children.map((child) => child.line()))
     return ((each * count) / (performance.now() - startedMs)) * 1000
   } finally {
-    for (const child of children) child.stdin?.end()
+    await Promise.all(children.map((child) => child.end()))
   }
-}
-
-function line(child: ChildProcess): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const { stdout } = child
-    if (!stdout) throw new Error('no pipe')
-    const lines = createInterface({ input: stdout })
-    lines.once('line', (text) => {
-      lines.close()
-      resolve(text)
-    })
-    child.once('exit', (code) => reject(new Error(`a process of the bench ended with ${code}`)))
-  })
 }
 
 function round(value: number): string {

@@ -7,6 +7,7 @@ import { type ConnectOptions, connect, type Flow, type Pipeline, type WorkerOpti
 import { Connection } from '../src/log/connection.ts'
 import { startServer } from '../src/server/index.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
+import type { Child } from './child.ts'
 import type { Fsync } from './figures.ts'
 
 /**
@@ -59,6 +60,29 @@ export async function withEngine<T>(
   } finally {
     await dropNamespace(url, namespace)
   }
+}
+
+/** As `withEngine`, with the engine in a process of its own: worker and callers are in this one. */
+export async function withEngineApart<T>(
+  url: string,
+  engine: Child,
+  pipeline: Pipeline,
+  use: (flow: Flow) => Promise<T>,
+  workers: readonly WorkerOptions[] = [{}],
+  settings: ConnectOptions = {},
+): Promise<T> {
+  return await withNamespace(url, async (namespace) => {
+    engine.say(namespace)
+    await engine.line()
+    try {
+      await using flow = await connect({ ...settings, servers: url, namespace })
+      for (const options of workers) await flow.worker(pipeline, options)
+      return await use(flow)
+    } finally {
+      engine.say('')
+      await engine.line()
+    }
+  })
 }
 
 /** A namespace that nobody is at work in yet. */
