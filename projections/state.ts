@@ -264,11 +264,20 @@ export const stateKey = {
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
 } as const
 
+const FOR_EVER = `${waitingHour(NO_DEADLINE)}.`
 const MARKS = ['open.', 'waiting.', 'resuming.']
 
 /** Whether a key is that of an OpenMark. */
 export function isMark(key: string): boolean {
   return MARKS.some((prefix) => key.startsWith(prefix))
+}
+
+/**
+ * Whether a mark may be there for a while though its gate waits no more: who lists it looks at the gate too, and the look after its deadline takes away what an engine left. (One
+ * without a deadline is never looked at.)
+ */
+export function mayOutlive(key: string): boolean {
+  return key.startsWith('waiting.') && !key.startsWith(FOR_EVER)
 }
 
 /** The log sequence up to which the whole bucket is folded. Written with every checkpoint, under the revision this engine wrote last. */

@@ -53,8 +53,12 @@ export class GateSweep {
     const key = stateKey.gate(run, asset, gate)
     if (!store.has(key)) await store.load([key])
     const doc = store.get(key)
-    // Marks of what has ended are listed for a while.
-    if (doc?.status !== 'waiting' || doc.deadlineMs !== deadlineMs) return false
+    if (!doc) return false
+    if (doc.status !== 'waiting' || doc.deadlineMs !== deadlineMs) {
+      // Listed for a while after it was deleted; or left by an engine that died before it came to that.
+      store.delete(stateKey.waiting(deadlineMs, doc))
+      return false
+    }
     const ids = { run: parseRunId(run).id, asset: assetName(asset), gate }
     await unlessThere(log.append(unlessEnded(names, p, gateTimer(ids, doc.deadlines), deadlineMs)))
     return true

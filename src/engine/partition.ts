@@ -31,12 +31,11 @@ import { DrainGate } from './gate.ts'
 import { tellOfGate } from './gate-events.ts'
 import { Reconciler } from './reconciler.ts'
 import { tellOfScatter } from './scatter-events.ts'
-import { Store } from './store.ts'
+import { Store, TOUCHED_SOFT } from './store.ts'
 
 const BATCH_FACTS = 1000
 const CHECKPOINT_LAG_MS = 50
-/** A checkpoint is one batch of 1,000 messages; folding waits for it before it would have touched more. */
-const TOUCHED_SOFT = 800
+/** Folding waits for a checkpoint before it would have touched more than one can take. */
 const TOUCHED_HARD = 900
 
 export interface EnginePartitionOptions {
@@ -178,7 +177,8 @@ export class EnginePartition {
         .catch(fail)
         .finally(() => {
           writing = undefined
-          if (factsSince > 0 && !this.#stopping && !failed) timer ??= setTimeout(checkpointSoon, CHECKPOINT_LAG_MS)
+          if ((factsSince > 0 || store.hasMore) && !this.#stopping && !failed)
+            timer ??= setTimeout(checkpointSoon, CHECKPOINT_LAG_MS)
         })
     }
 
@@ -213,7 +213,8 @@ export class EnginePartition {
       }
       if (failed) await failure.promise
       await writing
-      await checkpoint()
+      do await checkpoint()
+      while (store.hasMore)
     } finally {
       clearTimeout(timer)
       reconciler.stop()

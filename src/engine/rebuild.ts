@@ -83,7 +83,8 @@ async function rebuildPartition(
         if (store.touched >= CHECKPOINT_KEYS_MAX - 100) await checkpointer.write(store.takeTouched(), folded)
       }
     }
-    await checkpointer.write(store.takeTouched(), folded)
+    do await checkpointer.write(store.takeTouched(), folded)
+    while (store.hasMore)
   } finally {
     reader.stop()
   }

@@ -3,20 +3,25 @@
  * documents may be dropped and are read again when a fact needs them.
  */
 
-import { isMark, type Key, type View } from '../../projections/state.ts'
+import { isMark, type Key, mayOutlive, type View } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, leaderGet, type StoredMessage } from '../log/nats.ts'
 
+/** A checkpoint is one batch of 1,000 messages. With so many documents touched it is due. */
+export const TOUCHED_SOFT = 800
 const CLEAN_MAX = 20_000
+const LATER_MAX = 20_000
 /** Marks of deleted keys go after a while: they would be listed with the others for ever. */
 const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
 
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
   readonly #touched = new Set<string>()
+  /** Marks that go when a checkpoint has room for it. */
+  readonly #later = new Set<string>()
   readonly #connection: Connection
   readonly #bucket: string
   readonly #names: Names
@@ -35,17 +40,31 @@ export class Store implements View {
   }
 
   put<D>(key: Key<D>, doc: D): void {
+    this.#later.delete(key)
     this.#docs.set(key, doc)
     this.#touched.add(key)
   }
 
   delete<D>(key: Key<D>): void {
+    // A thousand signals are a thousand gates that no longer wait; what else is to be written comes first.
+    if (mayOutlive(key) && this.#later.size < LATER_MAX) {
+      this.#docs.delete(key)
+      this.#touched.delete(key)
+      this.#later.add(key)
+      return
+    }
     this.#docs.set(key, undefined)
     this.#touched.add(key)
   }
 
+  /** What the next checkpoint must write. */
   get touched(): number {
     return this.#touched.size
+  }
+
+  /** Whether something is left that may be written later. */
+  get hasMore(): boolean {
+    return this.#later.size > 0
   }
 
   /** Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. */
@@ -58,25 +77,33 @@ export class Store implements View {
     )
   }
 
-  /** What a checkpoint must write, as of now. Documents are encoded here, so later folds do not show through. */
+  /** What a checkpoint must write, as of now, and what else it has room for. Documents are encoded here, so later folds do not show through. */
   takeTouched(): Entry[] {
     const entries: Entry[] = []
     for (const key of this.#touched) {
       const doc = this.#docs.get(key)
-      const subject = this.#names.kvSubject(this.#bucket, key)
-      if (doc === undefined) entries.push({ subject, payload: new Uint8Array(), headers: DELETED })
+      if (doc === undefined) entries.push(this.#deleted(key))
       else
         entries.push({
-          subject,
+          subject: this.#names.kvSubject(this.#bucket, key),
           payload: encodeDoc(doc),
           contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json',
         })
+    }
+    for (const key of this.#later) {
+      if (entries.length >= TOUCHED_SOFT) break
+      entries.push(this.#deleted(key))
+      this.#later.delete(key)
     }
     // Nobody reads marks here, so they would only fill the room of what is read.
     for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
     this.#dropClean()
     this.#touched.clear()
     return entries
+  }
+
+  #deleted(key: string): Entry {
+    return { subject: this.#names.kvSubject(this.#bucket, key), payload: new Uint8Array(), headers: DELETED }
   }
 
   #dropClean(): void {

@@ -2,6 +2,7 @@ import { channel } from 'node:diagnostics_channel'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { stateKey } from '../../projections/state.ts'
 import { asset, pipeline, TELEMETRY_CHANNELS } from '../../src/index.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
@@ -59,6 +60,34 @@ describe('the timer of a gate', () => {
       expect(endedAt - (deadline?.getTime() ?? 0)).toBeLessThan(500)
     },
   )
+
+  it('is no longer looked for when the gate has ended: a mark that an engine left is taken away after the deadline', async () => {
+    await using stage = await openStage(server.url, briefly, { gates: GATES, worker: {} })
+    const { flow } = stage
+    const run = await flow.materialize(brief, { partition: '1000' })
+    const gate = await gateOf(flow, run.id)
+    await flow.gates.signalById(gate.id, 1)
+    await run.result()
+    await stage.engine?.stop()
+    // As an engine leaves it that dies with marks still to be deleted.
+    const bucket = namesOf(stage.namespace).stateBucket(0)
+    const [of, name, number] = gate.id.split('.')
+    const at = { run: of ?? '', asset: name ?? '', gate: number ?? '' }
+    const key = stateKey.waiting(gate.deadline?.getTime(), at)
+    const subject = namesOf(stage.namespace).kvSubject(bucket, key)
+    await nc.request(subject, JSON.stringify({ since: 0 }))
+    expect(await flow.gates.waiting()).toEqual([])
+    await until('the deadline is well over', () => Date.now() > (gate.deadline?.getTime() ?? 0) + 5100, 10_000)
+    const successor = await stage.flow.engine({ reconcileMs: 100 })
+    await successor.active
+    const jsm = await jetstreamManager(nc)
+    await until('the mark is deleted', async () => {
+      // Something to write, so that there is a checkpoint.
+      await flow.materialize(brief, { partition: '1' })
+      const last = await jsm.streams.getMessage(namesOf(stage.namespace).kvStream(bucket), { last_by_subj: subject })
+      return last?.header.get('KV-Operation') === 'DEL'
+    })
+  })
 
   it('whose time passed while no engine was at work ends the gate as soon as one is', async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES })

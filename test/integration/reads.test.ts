@@ -97,6 +97,41 @@ describe('reads of callers that come at once', () => {
   })
 })
 
+describe('marks of gates that have ended', () => {
+  const gate = (i: number) => ({ run: 'r', asset: 'a', gate: `a1n${i}` })
+  const marked = (i: number, deadlineMs: number | undefined = 1000 + i) => stateKey.waiting(deadlineMs, gate(i))
+  const keysOf = (store: Store): string[] => store.takeTouched().map(({ subject }) => subject.split('.').at(-1) ?? '')
+
+  it('are deleted when a checkpoint has room for it, and nothing else waits for that', async () => {
+    const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
+    const store = new Store(connection, names, 0)
+    for (let i = 0; i < 1000; i++) store.put(marked(i), { since: 0 })
+    expect(keysOf(store)).toHaveLength(1000)
+    for (let i = 0; i < 1000; i++) store.delete(marked(i))
+    for (let i = 0; i < 700; i++) store.put(stateKey.gate('r', 'a', `b${i}`), { gate: `b${i}` } as never)
+    expect(store.touched).toBe(700)
+    const first = keysOf(store)
+    expect(first.filter((key) => key.startsWith('b'))).toHaveLength(700)
+    expect(first).toHaveLength(800)
+    expect(store.hasMore).toBe(true)
+    const rest = [...keysOf(store), ...keysOf(store)]
+    expect(new Set([...first, ...rest]).size).toBe(1700)
+    expect(store.hasMore).toBe(false)
+  })
+
+  it('are there again when they are put again, and go at once where nobody would look for them later', async () => {
+    const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
+    const store = new Store(connection, names, 0)
+    store.delete(marked(1))
+    store.put(marked(1), { since: 1 })
+    store.delete(stateKey.waiting(undefined, gate(2)))
+    expect(store.touched).toBe(2)
+    const entries = store.takeTouched()
+    expect(entries.map(({ payload }) => payload.length > 0)).toEqual([true, false])
+    expect(store.hasMore).toBe(false)
+  })
+})
+
 describe('facts whose documents are not in memory', () => {
   it('are loaded together with those of the facts behind them', async () => {
     const topology = await ensureTopology(connection.nc, { namespace: freshNamespace() })
