@@ -173,8 +173,9 @@ export class Rig implements AsyncDisposable {
     )
   }
 
+  /** Lines that were written whole: a program may be in the middle of one. */
   noted(): string[] {
-    return existsSync(this.notes) ? readFileSync(this.notes, 'utf8').trimEnd().split('\n') : []
+    return existsSync(this.notes) ? readFileSync(this.notes, 'utf8').split('\n').slice(0, -1) : []
   }
 
   /** All live keys of the state buckets with their bytes, apart from the engine's position. */

@@ -163,7 +163,8 @@ describe('measure', () => {
       fc.property(
         fc.array(
           fc.dictionary(
-            fc.string({ unit: 'grapheme-ascii' }),
+            // Refused, as a test of its own says.
+            fc.string({ unit: 'grapheme-ascii' }).filter((key) => key !== '__proto__'),
             fc.oneof(fc.string({ unit: 'grapheme-ascii' }), fc.integer()),
           ),
         ),
