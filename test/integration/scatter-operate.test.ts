@@ -26,11 +26,14 @@ function blocked(count: number, done: number, options: { maxConcurrent?: number 
     execute: async ({ index, signal }) => {
       seen.started += 1
       if (index < done) return index
-      signal.addEventListener('abort', () => {
-        seen.aborted += 1
-        gate.resolve()
-      })
-      await gate.promise
+      // Each by its own signal: one that let the others go would have them succeed before theirs came.
+      const aborted = new Promise<void>((resolve) =>
+        signal.addEventListener('abort', () => {
+          seen.aborted += 1
+          resolve()
+        }),
+      )
+      await Promise.race([gate.promise, aborted])
       signal.throwIfAborted()
       return index
     },
@@ -319,8 +322,7 @@ describe('redrive', () => {
     await scatter.cancel(id)
     await rejection(first.result(limit()))
     await until('what ran is aborted', () => seen.aborted === 3)
-    // The abort opened the gate.
-    await gate.promise
+    gate.resolve()
     seen.started = 0
     const second = await scatter.redrive(id)
     expect(await second.result(limit())).toEqual(range(20).map((n) => ({ key: `k${n}`, value: expect.any(Number) })))
