@@ -9,8 +9,6 @@ export default defineConfig({
     pool: 'forks',
     // Most of them wait for servers and processes most of the time; the default leaves one core out.
     maxWorkers: '100%',
-    // Real processes, clocks and kills on a machine that others may load: in CI what fails is tried once more, and the report says so. At a desk it fails.
-    retry: process.env.CI ? 1 : 0,
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },
