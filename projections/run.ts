@@ -26,7 +26,7 @@
  * one in (facts.ts).
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
-import type { AssetName } from '../streams/ids.ts'
+import type { AssetName, RunId } from '../streams/ids.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
 import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
@@ -179,7 +179,7 @@ export function stepAsset(
       asset.status = 'materialized'
       asset.value = value
       delete asset.error
-      view.put(stateKey.asset(spec.name, run.partition), { seq: fact.seq, run: run.id, value, timeMs: fact.timeMs })
+      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), { seq: fact.seq, run: run.id, value, timeMs: fact.timeMs })
       return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
     }
     case 'asset.failed': {
@@ -302,14 +302,12 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
     commands.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
     asset.ending = true
     const data = {
-      run: run.id,
-      asset: name,
-      ...partitionOfRun(run),
+      ...endIn(run, name),
       ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }),
     }
     commands.push({
       do: 'fact',
-      fact: { name: 'asset.cancelled', ids: { run: run.id, asset: name as AssetName }, data },
+      fact: { name: 'asset.cancelled', ids: idsIn(run, name), data },
     })
   }
   return [...commands, ...finishIfDone(run, fact)]
@@ -354,10 +352,10 @@ function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): 
       lost.add(name)
       if (asset.ending) continue
       asset.ending = true
-      const data = { run: run.id, asset: name, ...partitionOfRun(run), because }
+      const data = { ...endIn(run, name), because }
       commands.push({
         do: 'fact',
-        fact: { name: 'asset.skipped', ids: { run: run.id, asset: name as AssetName }, data },
+        fact: { name: 'asset.skipped', ids: idsIn(run, name), data },
       })
     }
   }
@@ -382,13 +380,13 @@ function closeIfOpen(
 }
 
 export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
-  const data = { run: run.id, asset, ...partitionOfRun(run), error, attempts }
-  return { do: 'fact', fact: { name: 'asset.failed', ids: { run: run.id, asset: asset as AssetName }, data } }
+  const data = { ...endIn(run, asset), error, attempts }
+  return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
 }
 
 export function cancelCommand(run: RunState, asset: string, reason: string): Command {
-  const data = { run: run.id, asset, ...partitionOfRun(run), reason }
-  return { do: 'fact', fact: { name: 'asset.cancelled', ids: { run: run.id, asset: asset as AssetName }, data } }
+  const data = { ...endIn(run, asset), reason }
+  return { do: 'fact', fact: { name: 'asset.cancelled', ids: idsIn(run, asset), data } }
 }
 
 function finishIfDone(run: RunState, fact: Fact): Command[] {
@@ -419,6 +417,14 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
   return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data } }]
+}
+
+function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; asset: AssetName } {
+  return { pipeline: run.pipeline, run: run.id, asset: asset as AssetName }
+}
+
+function endIn(run: RunState, asset: string): { run: string; asset: string; pipeline: string; partition?: string } {
+  return { run: run.id, asset, pipeline: run.pipeline, ...partitionOfRun(run) }
 }
 
 function partitionOfRun(run: RunState): { partition?: string } {

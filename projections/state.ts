@@ -84,10 +84,10 @@ export interface CatalogEntry {
   timeMs: number
 }
 
-/** Which pipelines own an asset of this name, with the newest version of each. */
-export interface OwnerState {
+/** Which version of a pipeline was registered last. */
+export interface NewestState {
   seq: number
-  pipelines: Record<string, string>
+  version: string
 }
 
 export interface Lease {
@@ -247,9 +247,10 @@ export const stateKey = {
   /** There while the run is open, so that open runs are found without reading closed ones. */
   open: (run: string): Key<OpenMark> => `open.${run}`,
   pipeline: (name: string, version: string): Key<PipelineSpec> => `pipeline.${name}.${version}`,
-  owner: (asset: string): Key<OwnerState> => `owner.${encodeToken(asset)}`,
-  asset: (asset: string, partition: string | undefined): Key<CatalogEntry> =>
-    `asset.${asset}.${encodeToken(partition ?? '')}`,
+  newest: (pipeline: string): Key<NewestState> => `newest.${encodeToken(pipeline)}`,
+  /** The newest value: of an asset of one pipeline. Another pipeline's asset of that name is another asset. */
+  asset: (pipeline: string, asset: string, partition: string | undefined): Key<CatalogEntry> =>
+    `asset.${pipeline}.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
   lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,

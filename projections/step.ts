@@ -49,8 +49,6 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
   const keys: Key<unknown>[] = []
   switch (fact.name) {
     case 'pipeline.registered':
-      keys.push(...fact.data.assets.map((asset) => stateKey.owner(asset.name)))
-      break
     case 'trigger.refused':
     case 'scatter.begun':
     case 'gate.named':
@@ -184,6 +182,8 @@ export function step(view: View, fact: Fact): Command[] {
 
 function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Command[] {
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  // Somebody else's: the end of an asset of another pipeline is no end of this one.
+  if ('pipeline' in fact.ids && fact.ids.pipeline !== run.pipeline) return []
   switch (fact.name) {
     case 'run.planned':
       run.seq = fact.seq
@@ -273,14 +273,8 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
 }
 
 function registerPipeline(view: View, fact: FactOf<'pipeline.registered'>): Command[] {
-  const { name, version, assets } = fact.data
+  const { name, version } = fact.data
   view.put(stateKey.pipeline(name, version), fact.data)
-  for (const { name: asset } of assets) {
-    const key = stateKey.owner(asset)
-    const owner = view.get(key) ?? { seq: fact.seq, pipelines: {} }
-    owner.seq = fact.seq
-    owner.pipelines[name] = version
-    view.put(key, owner)
-  }
+  view.put(stateKey.newest(name), { seq: fact.seq, version })
   return []
 }

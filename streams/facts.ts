@@ -40,19 +40,19 @@ export const FACTS = {
     schema: s.runCancelRequested,
   },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
-  'asset.started': { path: 'asset.:asset.:run.started.:attempt', format: 'json', version: 1, schema: s.assetStarted },
-  'asset.errored': { path: 'asset.:asset.:run.errored.:attempt', format: 'json', version: 1, schema: s.assetErrored },
+  'asset.started': { path: 'asset.:pipeline.:asset.:run.started.:attempt', format: 'json', version: 1, schema: s.assetStarted },
+  'asset.errored': { path: 'asset.:pipeline.:asset.:run.errored.:attempt', format: 'json', version: 1, schema: s.assetErrored },
   'asset.materialized': {
-    path: 'asset.:asset.:run.end.materialized',
+    path: 'asset.:pipeline.:asset.:run.end.materialized',
     format: 'json',
     version: 1,
     schema: s.assetMaterialized,
   },
-  'asset.failed': { path: 'asset.:asset.:run.end.failed', format: 'json', version: 1, schema: s.assetFailed },
-  'asset.skipped': { path: 'asset.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
-  'asset.cancelled': { path: 'asset.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
+  'asset.failed': { path: 'asset.:pipeline.:asset.:run.end.failed', format: 'json', version: 1, schema: s.assetFailed },
+  'asset.skipped': { path: 'asset.:pipeline.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
+  'asset.cancelled': { path: 'asset.:pipeline.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
   'asset.suspended': {
-    path: 'asset.:asset.:run.suspended.:attempt',
+    path: 'asset.:pipeline.:asset.:run.suspended.:attempt',
     format: 'json',
     version: 1,
     schema: s.assetSuspended,
@@ -153,7 +153,7 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
 /** For an entity's last fact: the filter under which nothing may stand yet. Every fact but outcomes may stand once; those have their own subject. */
 export function expectationPath(path: string): string {
   // Counted from the front: an asset may be named `end`.
-  return path.replace(/^(asset\.[^.]+\.[^.]+\.end)\.[a-z]+$/, '$1.*')
+  return path.replace(/^(asset\.[^.]+\.[^.]+\.[^.]+\.end)\.[a-z]+$/, '$1.*')
 }
 
 /** Facts of which many may stand on one subject. */

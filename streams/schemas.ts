@@ -163,7 +163,7 @@ export const assetMaterialized = z.object({
 /** The attempt waits at a gate: its worker is free. `left`: gates that it opened and does not wait at. */
 export const assetSuspended = z.object({ gate: token, worker: token, left: z.array(token).optional() })
 
-const assetEnd = z.object({ run: token, asset: token, partition: z.string().optional() })
+const assetEnd = z.object({ run: token, asset: token, pipeline: token, partition: z.string().optional() })
 export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })
 export const assetSkipped = assetEnd.extend({ because: token })
 export const assetCancelled = assetEnd.extend({ reason: z.string().optional() })
@@ -301,11 +301,15 @@ export const scatterClosed = z.object({
   error: errorInfo.optional(),
 })
 
-export const triggerRefused = z.object({ asset: z.string(), reason: z.string(), msgId: z.string().optional() })
-
-/** What an outsider may send to `<ns>.trigger.<asset>`. */
-export const triggerBody = z.strictObject({
+export const triggerRefused = z.object({
   pipeline: z.string().optional(),
+  asset: z.string(),
+  reason: z.string(),
+  msgId: z.string().optional(),
+})
+
+/** What an outsider may send to `<ns>.trigger.<pipeline>.<asset>`. */
+export const triggerBody = z.strictObject({
   partition: z.string().max(512).optional(),
   upstream: upstreamMode.optional(),
   key: z.string().min(1).max(512).optional(),

@@ -17,8 +17,9 @@ export interface Names {
   readonly fact: (p: number, path: string) => string
   /** The path of a fact behind `<ns>.log.<p>.`; undefined for another subject. */
   readonly factPath: (subject: string) => string | undefined
-  readonly trigger: (asset: string) => string
-  readonly triggerAsset: (subject: string) => string | undefined
+  readonly trigger: (pipeline: string, asset: string) => string
+  /** What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right; undefined for another subject. */
+  readonly triggerTarget: (subject: string) => string | undefined
   readonly task: (p: number, pipeline: string, queue: string, priority: number) => string
   /** The subject of a barrier's own leases, and the consumer that enforces its maxConcurrent. */
   readonly laneTask: (p: number, lane: LaneName) => string
@@ -67,8 +68,8 @@ export function namesOf(namespace: string): Names {
       const dot = subject.indexOf('.', logPrefix.length)
       return dot < 0 ? undefined : subject.slice(dot + 1)
     },
-    trigger: (asset) => `${triggerPrefix}${asset}`,
-    triggerAsset: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
+    trigger: (pipeline, asset) => `${triggerPrefix}${pipeline}.${asset}`,
+    triggerTarget: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
     task: (p, pipeline, queue, priority) => `${ns}.work.${p}.${pipeline}.${queue}.${priority}.shared`,
     laneTask: (p, lane) =>
       `${ns}.work.${p}.${lane.pipeline}.${lane.queue}.${lane.priority}.own.${lane.run}.${lane.asset}`,
@@ -83,7 +84,7 @@ export function namesOf(namespace: string): Names {
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
     taskSchedule: (p, taskId) => `${ns}.work.${p}.later.${encodeToken(taskId)}`,
-    taskConsumer: (pipeline, queue, priority) => `${pipeline}__${queue}__${priority}`,
+    taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
   }

@@ -113,7 +113,7 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     await ensureStream(jsm, {
       ...common,
       name: names.log(p),
-      subjects: [`${names.ns}.log.${p}.>`, ...(p === 0 ? [`${names.ns}.trigger.*`] : [])],
+      subjects: [`${names.ns}.log.${p}.>`, ...(p === 0 ? [`${names.ns}.trigger.>`] : [])],
       retention: RetentionPolicy.Limits,
       // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
       discard: DiscardPolicy.Old,
@@ -157,8 +157,8 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
 function feedTransforms(names: Names, p: number): { src: string; dest: string }[] {
   const log = `${names.ns}.log.${p}`
   const asset = ['materialized', 'failed'].map((event) => ({
-    src: `${log}.asset.*.*.end.${event}`,
-    dest: `${names.ns}.feed.asset.{{wildcard(1)}}.${event}`,
+    src: `${log}.asset.*.*.*.end.${event}`,
+    dest: `${names.ns}.feed.asset.{{wildcard(1)}}.{{wildcard(2)}}.${event}`,
   }))
   return [
     ...asset,

@@ -49,8 +49,8 @@ export interface MaterializeOptions {
   readonly upstream?: UpstreamMode
   /** Idempotency key: the same key gives the same run, however often and from wherever it is asked for. */
   readonly key?: string
-  /** The pipeline, for an asset that was declared in several. */
-  readonly pipeline?: Pipeline
+  /** The pipeline, or its name, for an asset that was declared in several. Each of them has values of its own. */
+  readonly pipeline?: Pipeline | string
 }
 
 /** How many documents are asked for side by side. */
@@ -239,18 +239,25 @@ export class Flow {
     await this.#connection.close()
   }
 
-  #ownerOf(asset: AnyAsset, named: Pipeline | undefined): Pipeline {
+  #ownerOf(asset: AnyAsset, named: Pipeline | string | undefined): Pipeline {
     if (!isAsset(asset)) {
       throw new InvalidError(
         `materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
       )
+    }
+    const owners = pipelinesOf(asset)
+    if (typeof named === 'string') {
+      // Declared again under its name, as when code is loaded anew: the last one counts.
+      const found = owners.findLast((owner) => owner.name === named)
+      if (found) return found
+      const hint = nearest(named, [...new Set(owners.map((owner) => owner.name))])
+      throw new InvalidError(`asset ${asset.name} is in no pipeline ${named}${hint}`)
     }
     if (named) {
       if (named.assets.includes(asset)) return named
       const names = named.assets.map((member) => member.name)
       throw new InvalidError(`pipeline ${named.name} has no asset ${asset.name}${nearest(asset.name, names)}`)
     }
-    const owners = pipelinesOf(asset)
     const [owner] = owners
     if (!owner)
       throw new InvalidError(
@@ -259,7 +266,7 @@ export class Flow {
     const names = new Set(owners.map((other) => other.name))
     if (names.size > 1)
       throw new InvalidError(
-        `asset ${asset.name} is in several pipelines (${[...names].join(', ')}); name one with the option pipeline`,
+        `asset ${asset.name} is in several pipelines (${[...names].join(', ')}), and each has values of its own; say which: materialize(${asset.name}, { pipeline: '${owner.name}' })`,
       )
     return owners.at(-1) ?? owner
   }

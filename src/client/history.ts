@@ -43,7 +43,7 @@ export async function* history(
   const stream = names.log(p)
   const filters = [
     names.fact(p, `run.${id}.>`),
-    names.fact(p, `asset.*.${id}.>`),
+    names.fact(p, `asset.*.*.${id}.>`),
     names.fact(p, `scatter.${id}.>`),
     // Not their timers: a schedule that has fired is gone, and would be waited for in vain when it is the last.
     ...['created', 'timer_fired', 'resolved', 'extended.*'].map((event) => names.fact(p, `gate.${id}.*.*.${event}`)),

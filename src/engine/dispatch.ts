@@ -128,7 +128,7 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   const run: RunState | undefined = store.get(stateKey.run(runId))
   const pipeline: PipelineSpec | undefined = run && store.get(stateKey.pipeline(run.pipeline, run.version))
   if (!run || !pipeline || run.status !== 'requested') return
-  const { target, upstream, partition, id } = run
+  const { target, upstream, id } = run
   if (run.redrive) {
     const { run: earlierId, asset } = run.redrive
     const q = parseRunId(earlierId).partition
@@ -144,7 +144,7 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   await Promise.all(
     upstreamOf(pipeline, target).map(async (asset) => {
       const entries = await Promise.all(
-        Array.from({ length: context.partitions }, (_, q) => catalogEntry(context, q, asset, partition)),
+        Array.from({ length: context.partitions }, (_, q) => catalogEntry(context, q, run, asset)),
       )
       const newest = entries.flatMap((entry) => entry ?? []).sort((a, b) => b.timeMs - a.timeMs)[0]
       if (newest) found.set(asset, newest.value)
@@ -165,10 +165,10 @@ async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { asse
 async function catalogEntry(
   context: DispatchContext,
   q: number,
+  run: RunState,
   asset: string,
-  partition: string | undefined,
 ): Promise<CatalogEntry | undefined> {
-  const key = stateKey.asset(asset, partition)
+  const key = stateKey.asset(run.pipeline, asset, run.partition)
   if (q === context.p && context.store.has(key)) return context.store.get(key)
   // The bucket's type of document follows from its key; a catalog entry that is not there reads as undefined.
   return (await readDoc(context.connection, context.names, context.names.stateBucket(q), key)) as

@@ -11,9 +11,8 @@
  */
 
 import type { Command } from '../../projections/commands.ts'
-import { stateKey } from '../../projections/state.ts'
 import { step } from '../../projections/step.ts'
-import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
+import { needsOfTrigger, type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { type Fact, isTimer } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
@@ -228,18 +227,18 @@ export class EnginePartition {
     const { names } = topology
     const message = messages[i]
     if (!message) return []
-    const asset = names.triggerAsset(message.subject)
-    if (asset !== undefined) {
-      const key = stateKey.owner(asset)
-      if (!store.has(key)) await store.load([key])
+    const subject = names.triggerTarget(message.subject)
+    if (subject !== undefined) {
       const trigger: Trigger = {
         seq: message.seq,
         timeMs: message.timeMs,
-        asset,
+        subject,
         payload: message.payload,
         contentType: message.headers.get('Content-Type'),
         msgId: message.headers.get('Nats-Msg-Id'),
       }
+      const missing = (): string[] => needsOfTrigger(store, store.has, trigger)
+      for (let keys = missing(); keys.length > 0; keys = missing()) await store.load(keys)
       return takeTrigger(store, trigger)
     }
     const path = names.factPath(message.subject) ?? ''

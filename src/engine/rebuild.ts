@@ -69,7 +69,7 @@ async function rebuildPartition(
       for (const [i, message] of messages.entries()) {
         if (message.seq > last) break
         folded = message.seq
-        const trigger = names.triggerAsset(message.subject)
+        const trigger = names.triggerTarget(message.subject)
         if (trigger !== undefined) continue
         try {
           const fact = facts.decode(message)

@@ -317,7 +317,7 @@ export class Gates {
       (typeof idempotencyKey !== 'string' || idempotencyKey === '' || idempotencyKey.length > KEY_MAX)
     )
       throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
-    const context = { run: at.run, asset: at.asset, partition: undefined }
+    const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
     return {
       payload: await this.#deps.io.store('nats', payload ?? null, context, INLINE_MAX_BYTES),
       ...(source === undefined ? {} : { source }),

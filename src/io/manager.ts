@@ -5,6 +5,8 @@ import type { StoredValue } from '../../streams/schemas.ts'
 
 export interface IoContext {
   readonly run: string
+  /** Assets of the same name in two pipelines are two assets, so a place named after one needs this too. Empty for a gate's payload. */
+  readonly pipeline: string
   readonly asset: string
   readonly partition: string | undefined
 }

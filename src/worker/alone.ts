@@ -134,7 +134,7 @@ function begunFact(worker: string, held: Held, task: Task): FactDraft {
     }
   if (task.kind === 'reminder') throw new FlowStoneError('internal', 'a reminder does not run alone')
   const data = { phase: task.kind, worker, delivery: held.count, message }
-  return { name: 'asset.started', ids: { ...ids, attempt: String(task.attempt) }, data }
+  return { name: 'asset.started', ids: { ...ids, pipeline: task.pipeline, attempt: String(task.attempt) }, data }
 }
 
 async function readBegun(shared: WorkerShared, held: Held, task: Task): Promise<{ message?: number } | undefined> {

@@ -1,6 +1,6 @@
 /** One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates, the scatter function, or the gather. */
 import { CancelledError, ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import type { FactDraft } from '../../streams/facts.ts'
+import type { FactDraft, FactIds } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
@@ -36,7 +36,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
     ...(task.partition === undefined ? {} : { partition: task.partition }),
   } as const
   const startedMs = performance.now()
-  const ids = { asset: name, run, attempt: String(task.attempt) }
+  const ids = { pipeline: task.pipeline, asset: name, run, attempt: String(task.attempt) }
   const announce = setTimeout(() => {
     append({ name: 'asset.started', ids, data: { phase: task.kind, worker: shared.id, delivery: held.count } }).catch(
       () => undefined,
@@ -68,7 +68,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         stored:
           task.kind === 'scatter'
             ? undefined
-            : await shared.io.store(asset.definition.io, value, { run, asset: name, partition }),
+            : await shared.io.store(asset.definition.io, value, { run, pipeline: task.pipeline, asset: name, partition }),
       }
     }
   } catch (thrown) {
@@ -88,7 +88,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
     }
     const fact: FactDraft = {
       name: 'asset.materialized',
-      ids: { asset: name, run },
+      ids: { pipeline: task.pipeline, asset: name, run },
       data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) },
     }
     try {
@@ -114,7 +114,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
 /** A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The engine decides what follows. */
 export async function reportLost(shared: WorkerShared, held: Held, task: AttemptTask): Promise<void> {
   const run = parseRunId(task.run).id
-  const ids = { asset: assetName(task.asset), run, attempt: String(task.attempt) }
+  const ids = { pipeline: task.pipeline, asset: assetName(task.asset), run, attempt: String(task.attempt) }
   const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
   const append = (fact: FactDraft): Promise<unknown> =>
     shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
@@ -130,7 +130,7 @@ export async function reportLost(shared: WorkerShared, held: Held, task: Attempt
 
 async function report(
   append: (fact: FactDraft) => Promise<unknown>,
-  ids: { asset: AssetName; run: RunId; attempt: string },
+  ids: FactIds<'asset.errored'>,
   task: AttemptTask,
   worker: string,
   failure: Failure,

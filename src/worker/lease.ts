@@ -106,7 +106,12 @@ async function runInstances(
       report.value(index, ms, value, bytes)
       return undefined
     }
-    const stored = shared.io.store('nats', value, { run: task.run, asset: asset.name, partition: task.partition })
+    const stored = shared.io.store('nats', value, {
+      run: task.run,
+      pipeline: task.pipeline,
+      asset: asset.name,
+      partition: task.partition,
+    })
     return stored.then((ref) => {
       leave(index)
       report.ref(index, ms, ref)

@@ -103,7 +103,8 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
     } else {
       gates.checkValue(task.index)
       const bytes = measure(value)
-      const context = { run: task.run, asset: asset.name, partition: task.partition }
+      const { run, pipeline, partition } = task
+      const context = { run, pipeline, asset: asset.name, partition }
       const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', value, context)
       report.leaves(gates.take(task.index)?.left() ?? [])
       if (ref) report.ref(task.index, ms, ref)

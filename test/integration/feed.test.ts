@@ -49,7 +49,7 @@ describe('the feed', () => {
     const run = await stage.flow.materialize(broken, { partition: 'p' })
     await rejection(run.result())
     const ns = stage.namespace
-    expect(await feed(ns, 'asset.colours.materialized', 1)).toMatchObject([
+    expect(await feed(ns, 'asset.paint.colours.materialized', 1)).toMatchObject([
       {
         run: run.id,
         asset: 'colours',
@@ -63,8 +63,8 @@ describe('the feed', () => {
         },
       },
     ])
-    expect(await feed(ns, 'asset.broken.failed', 1)).toMatchObject([
-      { run: run.id, asset: 'broken', partition: 'p', error: { code: 'error', message: 'no paint' } },
+    expect(await feed(ns, 'asset.paint.broken.failed', 1)).toMatchObject([
+      { run: run.id, asset: 'broken', pipeline: 'paint', partition: 'p', error: { code: 'error', message: 'no paint' } },
     ])
     expect(await feed(ns, 'run.finished', 1)).toMatchObject([
       { run: run.id, pipeline: 'paint', target: 'broken', partition: 'p', status: 'failed', asset: 'broken' },
@@ -127,12 +127,12 @@ describe('the history of a run', () => {
       [`run.${run.id}.nonsense`, '{}'],
       [`run.${run.id}.planned`, '{'],
       [`run.${run.id}.cancel_requested`, '[]'],
-      [`asset.held.${run.id}.errored.1.more`, ''],
-      [`asset.held.${run.id}.errored.2`, '{"v":1,"phase":"execute"}'],
-      [`asset.held.${run.id}.started.7`, '\u0000'],
+      [`asset.held.held.${run.id}.errored.1.more`, ''],
+      [`asset.held.held.${run.id}.errored.2`, '{"v":1,"phase":"execute"}'],
+      [`asset.held.held.${run.id}.started.7`, '\u0000'],
       [
-        `asset.other.${run.id}.end.failed`,
-        '{"v":1,"run":"x","asset":"other","error":{"code":"c","message":"m"},"attempts":1}',
+        `asset.held.other.${run.id}.end.failed`,
+        '{"v":1,"run":"x","asset":"other","pipeline":"held","error":{"code":"c","message":"m"},"attempts":1}',
       ],
       [`scatter.${run.id}.held.closed`, '{"v":1}'],
       ['scatter.0-nobody.held.outcomes', '{}'],

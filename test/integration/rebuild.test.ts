@@ -130,7 +130,7 @@ describe('a rebuild', () => {
     // A run whose plan needs a look at what is there, and one that an outsider asks for.
     const run = await flow.materialize(last, { partition: 'after' })
     const nc = await connectNats({ servers: server.url })
-    await jetstream(nc).publish(`${namespace}.trigger.numbers`, '{"partition":"outside","key":"outside"}')
+    await jetstream(nc).publish(`${namespace}.trigger.all.numbers`, '{"partition":"outside","key":"outside"}')
     await nc.close()
     await flow.rebuild()
     expect(await run.status()).toBeUndefined()

@@ -30,9 +30,11 @@ const summary = asset('summary', { dependsOn: [report], execute: (_, deps) => `s
 const reports = pipeline('reports', [report, summary])
 const copies = pipeline('copies', [report])
 
+/** `name`: an asset of pipeline `reports`, or a pipeline and an asset. */
 function publish(namespace: string, name: string, body?: unknown, msgId?: string) {
+  const at = name.includes('.') ? name : `reports.${name}`
   const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body)
-  return jetstream(nc).publish(`${namespace}.trigger.${name}`, payload, msgId === undefined ? {} : { msgID: msgId })
+  return jetstream(nc).publish(`${namespace}.trigger.${at}`, payload, msgId === undefined ? {} : { msgID: msgId })
 }
 
 /** The refusals on the log, as an outsider reads them. */
@@ -49,7 +51,7 @@ async function refusals(namespace: string): Promise<{ asset: string; reason: str
   return found.toSorted((a, b) => a.seq - b.seq).map((message) => message.json())
 }
 
-describe('a message to <ns>.trigger.<asset>', () => {
+describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
   it('starts a run: with nothing in it, or with partition, upstream and key', async () => {
     await using stage = await openStage(server.url, reports)
     await publish(stage.namespace, 'report')
@@ -110,41 +112,39 @@ describe('a message to <ns>.trigger.<asset>', () => {
     await publish(namespace, 'report', { upstream: 'some' })
     await publish(namespace, 'report', { key: '' })
     await publish(namespace, 'raport', {}, 'id-1')
-    await publish(namespace, 'report', { pipeline: 'repots' })
-    await publish(namespace, 'report', { pipeline: 'constructor' })
+    await publish(namespace, 'repots.report')
+    await publish(namespace, 'report', { pipeline: 'reports' })
+    await jetstream(nc).publish(`${namespace}.trigger.report`)
     await publish(namespace, 'report', '{"__proto__":{"partition":"p"}}')
     await publish(namespace, 'report', { partition: 'fine' })
     await until('the last one is made', async () =>
       (await stage.flow.runs()).some(({ status }) => status === 'succeeded'),
     )
     expect((await stage.flow.runs()).map(({ partition }) => partition)).toEqual(['fine'])
-    await until('all others are refused', async () => (await refusals(namespace)).length === 11)
+    await until('all others are refused', async () => (await refusals(namespace)).length === 12)
     const reasons = (await refusals(namespace)).map(({ reason }) => reason)
     expect(reasons).toEqual([
       expect.stringContaining('payload is not application/json'),
       expect.stringContaining('expected object'),
       expect.stringContaining('expected object'),
-      expect.stringContaining('"partiton"; allowed are pipeline, partition, upstream, key'),
+      expect.stringContaining('"partiton"; allowed are partition, upstream, key'),
       expect.stringContaining('partition: '),
       expect.stringContaining('upstream: '),
       expect.stringContaining('key: '),
-      expect.stringContaining('no registered pipeline has an asset raport'),
-      expect.stringContaining('pipeline repots has no asset report; did you mean reports?'),
-      expect.stringContaining('pipeline constructor has no asset report'),
+      expect.stringContaining('pipeline reports has no asset raport; did you mean report?'),
+      expect.stringContaining('no pipeline repots is registered; start a worker of it first'),
+      expect.stringContaining('"pipeline"; allowed are partition, upstream, key'),
+      expect.stringContaining('the subject must end in trigger.<pipeline>.<asset>'),
       expect.stringContaining('__proto__'),
     ])
-    expect((await refusals(namespace))[7]).toMatchObject({ asset: 'raport', msgId: 'id-1' })
+    expect((await refusals(namespace))[7]).toMatchObject({ pipeline: 'reports', asset: 'raport', msgId: 'id-1' })
   })
 
-  it('must name the pipeline of an asset that is in several', async () => {
+  it('names the pipeline: an asset that is in several is asked for in one of them', async () => {
     await using stage = await openStage(server.url, [reports, copies])
-    await publish(stage.namespace, 'report')
-    await publish(stage.namespace, 'report', { pipeline: 'copies' })
-    await until('one is made', async () => (await stage.flow.runs())[0]?.finishedAt !== undefined)
+    await publish(stage.namespace, 'copies.report', { partition: 'p' })
+    await until('it is made', async () => (await stage.flow.runs())[0]?.finishedAt !== undefined)
     expect((await stage.flow.runs()).map((run) => run.pipeline)).toEqual(['copies'])
-    expect((await refusals(stage.namespace)).map(({ reason }) => reason)).toEqual([
-      'asset report is in several pipelines; name one: reports, copies',
-    ])
   })
 
   it('may be MessagePack, as its Content-Type says, and takes names as they come', async () => {
@@ -158,7 +158,7 @@ describe('a message to <ns>.trigger.<asset>', () => {
       Buffer.from([0xa6]),
       Buffer.from('packed'),
     ])
-    await jetstream(nc).publish(`${stage.namespace}.trigger.report`, packed, { headers: h })
+    await jetstream(nc).publish(`${stage.namespace}.trigger.reports.report`, packed, { headers: h })
     await until('it is made', async () => (await stage.flow.runs())[0]?.finishedAt !== undefined)
     expect((await stage.flow.runs())[0]?.partition).toBe('packed')
   })

@@ -16,7 +16,7 @@ import {
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const CONCURRENCY = 20
-const CONSUMER = 'kills__default__1'
+const CONSUMER = 'kills=default=1'
 
 /** Keeps `count` workers alive until `until` has ended: what a supervisor does. */
 async function supervised<T>(

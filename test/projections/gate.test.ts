@@ -52,7 +52,7 @@ function created(gate: string, asset = 'a', data: Partial<GateCreated> = {}): Dr
 function suspended(gate: string, attempt = 1, asset = 'a'): DraftOf<'asset.suspended'> {
   return {
     name: 'asset.suspended',
-    ids: { run: RUN, asset: assetName(asset), attempt: String(attempt) },
+    ids: { pipeline: 'p', run: RUN, asset: assetName(asset), attempt: String(attempt) },
     data: { gate, worker: 'w' },
   }
 }
@@ -697,7 +697,8 @@ describe('instances at gates', () => {
     const next = (draft: FactDraft, n: number): Command[] =>
       foldOne(docs, { ...draft, p: 0, seq: sim.log.length + n, timeMs: sim.nowMs + n })
     next(cancel(), 1)
-    next({ name: 'asset.cancelled', ids: { run: RUN, asset: assetName('s') }, data: { run: RUN, asset: 's' } }, 2)
+    const ids = { pipeline: 'p', run: RUN, asset: assetName('s') }
+    next({ name: 'asset.cancelled', ids, data: { run: RUN, asset: 's', pipeline: 'p' } }, 2)
     expect(factsIn(next(created('i0a1n1', 's', { index: 0, slab: 0 }), 3))).toMatchObject([
       { name: 'gate.resolved', data: { outcome: 'cancelled' } },
     ])

@@ -10,7 +10,7 @@ import { planRun } from '../../projections/plan.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
 import { needs, step } from '../../projections/step.ts'
-import { type Trigger, takeTrigger } from '../../projections/trigger.ts'
+import { needsOfTrigger, type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
   type DraftOf,
@@ -185,8 +185,10 @@ export class Sim {
 
   /** Puts a message of an outsider on the log: a place in it is taken, and the decision carried out. */
   trigger(trigger: Omit<Trigger, 'seq' | 'timeMs'>): readonly Command[] {
-    this.docs.load([stateKey.owner(trigger.asset)])
-    const commands = takeTrigger(this.docs, { ...trigger, seq: 1_000_000 + this.log.length, timeMs: this.nowMs })
+    const full = { ...trigger, seq: 1_000_000 + this.log.length, timeMs: this.nowMs }
+    const missing = (): string[] => needsOfTrigger(this.docs, this.docs.has, full)
+    for (let keys = missing(); keys.length > 0; keys = missing()) this.docs.load(keys)
+    const commands = takeTrigger(this.docs, full)
     for (const command of commands) this.#carryOut(command)
     this.settle()
     return commands
@@ -278,7 +280,7 @@ export class Sim {
           pipeline,
           run.target,
           run.upstream,
-          (asset) => this.docs.peek(stateKey.asset(asset, run.partition))?.value,
+          (asset) => this.docs.peek(stateKey.asset(run.pipeline, asset, run.partition))?.value,
         )
         this.append({ name: 'run.planned', ids: { run: run.id }, data: { assets, ...(error ? { error } : {}) } })
         return
@@ -375,7 +377,7 @@ export function requested(
 
 export function materialized(asset: string, run: RunId = RUN, attempt = 1): DraftOf<'asset.materialized'> {
   const data = { run, asset, pipeline: 'p', attempt, worker: 'w', value: { json: asset }, durationMs: 1 }
-  return { name: 'asset.materialized', ids: { asset: assetName(asset), run }, data }
+  return { name: 'asset.materialized', ids: { pipeline: 'p', asset: assetName(asset), run }, data }
 }
 
 export function errored(
@@ -385,7 +387,7 @@ export function errored(
 ): DraftOf<'asset.errored'> {
   return {
     name: 'asset.errored',
-    ids: { asset: assetName(asset), run: RUN, attempt: String(attempt) },
+    ids: { pipeline: 'p', asset: assetName(asset), run: RUN, attempt: String(attempt) },
     data: {
       phase: 'execute',
       worker: 'w',
@@ -398,7 +400,7 @@ export function errored(
 }
 
 export function startedAttempt(asset: string, attempt: number): DraftOf<'asset.started'> {
-  const ids = { asset: assetName(asset), run: RUN, attempt: String(attempt) }
+  const ids = { pipeline: 'p', asset: assetName(asset), run: RUN, attempt: String(attempt) }
   return { name: 'asset.started', ids, data: { phase: 'execute', worker: 'w', delivery: 1 } }
 }
 

@@ -112,8 +112,8 @@ describe('a run', () => {
     expect([...sim.work.values()][0]?.task.partition).toBe('2024/01')
     sim.apply(materialized('a'))
     expect(finished(sim)[0]?.partition).toBe('2024/01')
-    expect(sim.docs.peek(stateKey.asset('a', '2024/01'))?.run).toBe(RUN)
-    expect(sim.docs.peek(stateKey.asset('a', undefined))).toBeUndefined()
+    expect(sim.docs.peek(stateKey.asset('p', 'a', '2024/01'))?.run).toBe(RUN)
+    expect(sim.docs.peek(stateKey.asset('p', 'a', undefined))).toBeUndefined()
   })
 
   it('that nobody knows leaves facts about it without effect', () => {
@@ -193,6 +193,7 @@ describe('an asset', () => {
       expect(sim.facts('asset.failed')[0]?.data).toEqual({
         run: RUN,
         asset: 'a',
+        pipeline: 'p',
         error: { code: 'boom', message: 'boom 3' },
         attempts: 3,
       })
@@ -494,7 +495,7 @@ describe('the plan', () => {
     for (const name of ['a', 'b', 'c', 'd']) sim.apply(materialized(name))
     const second = runId(0, 'r2')
     sim.apply(requested('b', { run: second }))
-    sim.apply({ ...materialized('a', second), ids: { asset: assetName('a'), run: second } })
+    sim.apply({ ...materialized('a', second), ids: { pipeline: 'p', asset: assetName('a'), run: second } })
     const third = runId(0, 'r3')
     sim.apply(requested('c', { run: third, upstream: 'missing' }))
     const newest = sim.facts('asset.materialized').at(-1)?.seq

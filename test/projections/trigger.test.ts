@@ -5,16 +5,16 @@ import { runIdForKey } from '../../streams/ids.ts'
 import { type DraftOf, registered, Sim, spec } from './harness.ts'
 
 interface Message {
-  asset?: string
+  subject?: string
   body?: unknown
   payload?: Uint8Array
   contentType?: string
   msgId?: string
 }
 
-function send(sim: Sim, { asset = 'orders', body, payload, contentType, msgId }: Message = {}) {
+function send(sim: Sim, { subject = 'shop.orders', body, payload, contentType, msgId }: Message = {}) {
   const bytes = payload ?? (body === undefined ? new Uint8Array() : encodeJson(body))
-  return sim.trigger({ asset, payload: bytes, contentType, msgId })
+  return sim.trigger({ subject, payload: bytes, contentType, msgId })
 }
 
 function withPipelines(...drafts: DraftOf<'pipeline.registered'>[]): Sim {
@@ -38,13 +38,14 @@ describe('a trigger', () => {
     })
   })
 
-  it('takes pipeline, partition, upstream and key from its body, as JSON or as MessagePack', () => {
-    const body = { pipeline: 'other', partition: 'a/b', upstream: 'all', key: 'once' }
-    for (const message of [{ body }, { payload: encodeMsgpack(body), contentType: 'application/msgpack' }]) {
+  it('takes partition, upstream and key from its body, as JSON or as MessagePack', () => {
+    const subject = 'other.orders'
+    const body = { partition: 'a/b', upstream: 'all', key: 'once' }
+    for (const message of [{ subject, body }, { subject, payload: encodeMsgpack(body), contentType: 'application/msgpack' }]) {
       const sim = withPipelines(shop, other)
       send(sim, message)
       const fact = sim.facts('run.requested')[0]
-      expect(fact?.data).toMatchObject(body)
+      expect(fact?.data).toMatchObject({ ...body, pipeline: 'other', target: 'orders' })
       expect(fact?.ids.run).toBe(runIdForKey('once', 1))
     }
   })
@@ -66,25 +67,20 @@ describe('a trigger', () => {
   })
 
   const refusals: [string, Message, RegExp][] = [
-    ['an asset that nobody has', { asset: 'ordres' }, /no registered pipeline has an asset ordres; start a worker/],
-    ['an asset of several pipelines', {}, /asset orders is in several pipelines; name one: shop, other/],
-    [
-      'a pipeline without the asset',
-      { asset: 'bill', body: { pipeline: 'shp' } },
-      /pipeline shp has no asset bill; did you mean shop\?/,
-    ],
-    [
-      'a pipeline named like a method of objects',
-      { asset: 'bill', body: { pipeline: 'constructor' } },
-      /pipeline constructor has no asset bill/,
-    ],
+    ['an asset that its pipeline has not', { subject: 'shop.ordres' }, /pipeline shop has no asset ordres; did you mean orders\?/],
+    ['an asset of another pipeline', { subject: 'other.bill' }, /pipeline other has no asset bill/],
+    ['a pipeline that nobody registered', { subject: 'shp.bill' }, /no pipeline shp is registered; start a worker/],
+    ['a pipeline named like a method of objects', { subject: 'constructor.bill' }, /no pipeline constructor is registered/],
+    ['a subject without a pipeline', { subject: 'orders' }, /subject must end in trigger\.<pipeline>\.<asset>/],
+    ['a subject with more in it', { subject: 'shop.orders.x' }, /subject must end in trigger\.<pipeline>\.<asset>/],
+    ['a pipeline in its body', { body: { pipeline: 'other' } }, /pipeline.*allowed are partition, upstream, key/],
     ['what is no JSON', { payload: new TextEncoder().encode('{') }, /payload is not application\/json/],
     ['what is no object', { body: [1] }, /body: /],
     ['null', { body: null }, /body: /],
     [
       'an option there is not',
       { body: { partitions: 'x' } },
-      /partitions.*allowed are pipeline, partition, upstream, key/,
+      /partitions.*allowed are partition, upstream, key/,
     ],
     ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
     ['an empty key', { body: { key: '' } }, /key: /],
@@ -96,13 +92,15 @@ describe('a trigger', () => {
     expect(sim.facts('run.requested')).toEqual([])
     const [refused] = sim.facts('trigger.refused')
     expect(refused?.data.reason).toMatch(reason)
-    expect(refused?.data).toMatchObject({ asset: message.asset ?? 'orders', msgId: 'm9' })
+    const subject = (message.subject ?? 'shop.orders').split('.')
+    const of = subject.length === 2 ? { pipeline: subject[0], asset: subject[1] } : { asset: message.subject }
+    expect(refused?.data).toMatchObject({ ...of, msgId: 'm9' })
   })
 
   it('of endless length is refused in few words', () => {
     const sim = withPipelines()
-    send(sim, { asset: 'x'.repeat(10_000) })
-    expect(JSON.stringify(sim.facts('trigger.refused')[0]?.data).length).toBeLessThan(2500)
+    send(sim, { subject: `${'p'.repeat(10_000)}.${'x'.repeat(10_000)}` })
+    expect(JSON.stringify(sim.facts('trigger.refused')[0]?.data).length).toBeLessThan(2800)
   })
 })
 
@@ -122,6 +120,6 @@ describe('a pipeline', () => {
   it('registered twice in the same version is there once: the server refuses the second', () => {
     const sim = withPipelines(shop)
     expect(sim.append(shop)).toBeUndefined()
-    expect(sim.docs.peek(stateKey.owner('orders'))?.pipelines).toEqual({ shop: 'v1' })
+    expect(sim.docs.peek(stateKey.newest('shop'))?.version).toBe('v1')
   })
 })

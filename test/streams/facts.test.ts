@@ -84,12 +84,12 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   },
   'asset.started': {
     name: 'asset.started',
-    ids: { asset, run, attempt: '1' },
+    ids: { pipeline: 'p', asset, run, attempt: '1' },
     data: { phase: 'gather', worker: 'w', delivery: 1 },
   },
   'asset.errored': {
     name: 'asset.errored',
-    ids: { asset, run, attempt: '1' },
+    ids: { pipeline: 'p', asset, run, attempt: '1' },
     data: {
       phase: 'scatter',
       worker: 'w',
@@ -101,7 +101,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   },
   'asset.materialized': {
     name: 'asset.materialized',
-    ids: { asset, run },
+    ids: { pipeline: 'p', asset, run },
     data: {
       ...end,
       pipeline: 'p',
@@ -112,9 +112,9 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       durationMs: 1,
     },
   },
-  'asset.failed': { name: 'asset.failed', ids: { asset, run }, data: { ...end, error, attempts: 3 } },
-  'asset.skipped': { name: 'asset.skipped', ids: { asset, run }, data: { ...end, because: 'b' } },
-  'asset.cancelled': { name: 'asset.cancelled', ids: { asset, run }, data: { ...end, reason: 'r' } },
+  'asset.failed': { name: 'asset.failed', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', error, attempts: 3 } },
+  'asset.skipped': { name: 'asset.skipped', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', because: 'b' } },
+  'asset.cancelled': { name: 'asset.cancelled', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', reason: 'r' } },
   'scatter.started': { name: 'scatter.started', ids: { run, asset }, data: { attempt: 1, worker: 'w' } },
   'scatter.items': {
     name: 'scatter.items',
@@ -149,7 +149,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   },
   'asset.suspended': {
     name: 'asset.suspended',
-    ids: { run, asset, attempt: '1' },
+    ids: { pipeline: 'p', run, asset, attempt: '1' },
     data: { gate: 'a1n1', worker: 'w' },
   },
   'gate.created': {
@@ -203,7 +203,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, asset },
     data: { ...end, status: 'partial_failure', total: 3, succeeded: 2, failed: 1, error },
   },
-  'trigger.refused': { name: 'trigger.refused', ids: { seq: '7' }, data: { asset: 'x y', reason: 'no', msgId: 'm' } },
+  'trigger.refused': { name: 'trigger.refused', ids: { seq: '7' }, data: { pipeline: 'p', asset: 'x y', reason: 'no', msgId: 'm' } },
 }
 
 const raw = (path: string, payload: Uint8Array, contentType: string | undefined = CONTENT_TYPE.json) => ({
@@ -241,7 +241,7 @@ describe.each(factNames())('%s', (name) => {
       const odd = factPath(name, ids)
       expect(parsePath(odd)).toEqual({ name, ids })
       const ends = name.startsWith('asset.') && !['asset.started', 'asset.errored', 'asset.suspended'].includes(name)
-      expect(expectationPath(odd)).toBe(ends ? `asset.${id}.${id}.end.*` : odd)
+      expect(expectationPath(odd)).toBe(ends ? `asset.${id}.${id}.${id}.end.*` : odd)
     }
   })
 
@@ -270,8 +270,9 @@ describe('paths', () => {
     'run',
     'run.x',
     'run.x.done',
-    'asset.a.r.end.gone',
-    'asset.a.r.started',
+    'asset.p.a.r.end.gone',
+    'asset.p.a.r.started',
+    'asset.a.r.end.failed',
     'scatter.r.a.items',
     'gate.1.created',
     'a.b.c.d.e.f',
@@ -281,12 +282,12 @@ describe('paths', () => {
   })
 
   it('name the id that lacks', () => {
-    expect(() => factPath('asset.started', { asset: 'a', run })).toThrow(/asset.started lacks id :attempt/)
+    expect(() => factPath('asset.started', { pipeline: 'p', asset: 'a', run })).toThrow(/asset.started lacks id :attempt/)
   })
 
   it('of the four ends of an asset expect the same place to be free', () => {
     const ends = ['asset.materialized', 'asset.failed', 'asset.skipped', 'asset.cancelled'] as const
-    expect(new Set(ends.map((name) => expectationPath(factPath(name, { asset: 'a', run })))).size).toBe(1)
+    expect(new Set(ends.map((name) => expectationPath(factPath(name, { pipeline: 'p', asset: 'a', run })))).size).toBe(1)
   })
 
   it('of all facts but those that may occur again hold one message', () => {
@@ -368,6 +369,6 @@ describe('stored values', () => {
   ])('%j is read as what it is', (value) => {
     const data = { ...drafts['asset.materialized'].data, value }
     const { payload, contentType } = encodeFact({ ...drafts['asset.materialized'], data })
-    expect(decodeFact(raw('asset.a.0-r1.end.materialized', payload, contentType)).data).toMatchObject({ value })
+    expect(decodeFact(raw('asset.p.a.0-r1.end.materialized', payload, contentType)).data).toMatchObject({ value })
   })
 })
