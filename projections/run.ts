@@ -179,7 +179,12 @@ export function stepAsset(
       asset.status = 'materialized'
       asset.value = value
       delete asset.error
-      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), { seq: fact.seq, run: run.id, value, timeMs: fact.timeMs })
+      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), {
+        seq: fact.seq,
+        run: run.id,
+        value,
+        timeMs: fact.timeMs,
+      })
       return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
     }
     case 'asset.failed': {

@@ -40,8 +40,18 @@ export const FACTS = {
     schema: s.runCancelRequested,
   },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
-  'asset.started': { path: 'asset.:pipeline.:asset.:run.started.:attempt', format: 'json', version: 1, schema: s.assetStarted },
-  'asset.errored': { path: 'asset.:pipeline.:asset.:run.errored.:attempt', format: 'json', version: 1, schema: s.assetErrored },
+  'asset.started': {
+    path: 'asset.:pipeline.:asset.:run.started.:attempt',
+    format: 'json',
+    version: 1,
+    schema: s.assetStarted,
+  },
+  'asset.errored': {
+    path: 'asset.:pipeline.:asset.:run.errored.:attempt',
+    format: 'json',
+    version: 1,
+    schema: s.assetErrored,
+  },
   'asset.materialized': {
     path: 'asset.:pipeline.:asset.:run.end.materialized',
     format: 'json',
@@ -49,8 +59,18 @@ export const FACTS = {
     schema: s.assetMaterialized,
   },
   'asset.failed': { path: 'asset.:pipeline.:asset.:run.end.failed', format: 'json', version: 1, schema: s.assetFailed },
-  'asset.skipped': { path: 'asset.:pipeline.:asset.:run.end.skipped', format: 'json', version: 1, schema: s.assetSkipped },
-  'asset.cancelled': { path: 'asset.:pipeline.:asset.:run.end.cancelled', format: 'json', version: 1, schema: s.assetCancelled },
+  'asset.skipped': {
+    path: 'asset.:pipeline.:asset.:run.end.skipped',
+    format: 'json',
+    version: 1,
+    schema: s.assetSkipped,
+  },
+  'asset.cancelled': {
+    path: 'asset.:pipeline.:asset.:run.end.cancelled',
+    format: 'json',
+    version: 1,
+    schema: s.assetCancelled,
+  },
   'asset.suspended': {
     path: 'asset.:pipeline.:asset.:run.suspended.:attempt',
     format: 'json',

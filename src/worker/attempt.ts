@@ -68,7 +68,12 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         stored:
           task.kind === 'scatter'
             ? undefined
-            : await shared.io.store(asset.definition.io, value, { run, pipeline: task.pipeline, asset: name, partition }),
+            : await shared.io.store(asset.definition.io, value, {
+                run,
+                pipeline: task.pipeline,
+                asset: name,
+                partition,
+              }),
       }
     }
   } catch (thrown) {

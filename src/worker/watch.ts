@@ -76,7 +76,9 @@ export class Watch {
   async onLog(p: number, task: Task): Promise<Wanted> {
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
     if (!isInstances(task))
-      return (await this.#last(p, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`)) === undefined ? 'wanted' : 'over'
+      return (await this.#last(p, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`)) === undefined
+        ? 'wanted'
+        : 'over'
     const [closed, hold] = await Promise.all([
       this.#last(p, factPath('scatter.closed', ids)),
       this.#last(p, `scatter.${ids.run}.${ids.asset}.hold.*`),

@@ -64,7 +64,13 @@ describe('the feed', () => {
       },
     ])
     expect(await feed(ns, 'asset.paint.broken.failed', 1)).toMatchObject([
-      { run: run.id, asset: 'broken', pipeline: 'paint', partition: 'p', error: { code: 'error', message: 'no paint' } },
+      {
+        run: run.id,
+        asset: 'broken',
+        pipeline: 'paint',
+        partition: 'p',
+        error: { code: 'error', message: 'no paint' },
+      },
     ])
     expect(await feed(ns, 'run.finished', 1)).toMatchObject([
       { run: run.id, pipeline: 'paint', target: 'broken', partition: 'p', status: 'failed', asset: 'broken' },

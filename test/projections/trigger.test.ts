@@ -41,7 +41,10 @@ describe('a trigger', () => {
   it('takes partition, upstream and key from its body, as JSON or as MessagePack', () => {
     const subject = 'other.orders'
     const body = { partition: 'a/b', upstream: 'all', key: 'once' }
-    for (const message of [{ subject, body }, { subject, payload: encodeMsgpack(body), contentType: 'application/msgpack' }]) {
+    for (const message of [
+      { subject, body },
+      { subject, payload: encodeMsgpack(body), contentType: 'application/msgpack' },
+    ]) {
       const sim = withPipelines(shop, other)
       send(sim, message)
       const fact = sim.facts('run.requested')[0]
@@ -67,21 +70,25 @@ describe('a trigger', () => {
   })
 
   const refusals: [string, Message, RegExp][] = [
-    ['an asset that its pipeline has not', { subject: 'shop.ordres' }, /pipeline shop has no asset ordres; did you mean orders\?/],
+    [
+      'an asset that its pipeline has not',
+      { subject: 'shop.ordres' },
+      /pipeline shop has no asset ordres; did you mean orders\?/,
+    ],
     ['an asset of another pipeline', { subject: 'other.bill' }, /pipeline other has no asset bill/],
     ['a pipeline that nobody registered', { subject: 'shp.bill' }, /no pipeline shp is registered; start a worker/],
-    ['a pipeline named like a method of objects', { subject: 'constructor.bill' }, /no pipeline constructor is registered/],
+    [
+      'a pipeline named like a method of objects',
+      { subject: 'constructor.bill' },
+      /no pipeline constructor is registered/,
+    ],
     ['a subject without a pipeline', { subject: 'orders' }, /subject must end in trigger\.<pipeline>\.<asset>/],
     ['a subject with more in it', { subject: 'shop.orders.x' }, /subject must end in trigger\.<pipeline>\.<asset>/],
     ['a pipeline in its body', { body: { pipeline: 'other' } }, /pipeline.*allowed are partition, upstream, key/],
     ['what is no JSON', { payload: new TextEncoder().encode('{') }, /payload is not application\/json/],
     ['what is no object', { body: [1] }, /body: /],
     ['null', { body: null }, /body: /],
-    [
-      'an option there is not',
-      { body: { partitions: 'x' } },
-      /partitions.*allowed are partition, upstream, key/,
-    ],
+    ['an option there is not', { body: { partitions: 'x' } }, /partitions.*allowed are partition, upstream, key/],
     ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
     ['an empty key', { body: { key: '' } }, /key: /],
     ['a partition too long', { body: { partition: 'x'.repeat(513) } }, /partition: /],

@@ -112,9 +112,21 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       durationMs: 1,
     },
   },
-  'asset.failed': { name: 'asset.failed', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', error, attempts: 3 } },
-  'asset.skipped': { name: 'asset.skipped', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', because: 'b' } },
-  'asset.cancelled': { name: 'asset.cancelled', ids: { pipeline: 'p', asset, run }, data: { ...end, pipeline: 'p', reason: 'r' } },
+  'asset.failed': {
+    name: 'asset.failed',
+    ids: { pipeline: 'p', asset, run },
+    data: { ...end, pipeline: 'p', error, attempts: 3 },
+  },
+  'asset.skipped': {
+    name: 'asset.skipped',
+    ids: { pipeline: 'p', asset, run },
+    data: { ...end, pipeline: 'p', because: 'b' },
+  },
+  'asset.cancelled': {
+    name: 'asset.cancelled',
+    ids: { pipeline: 'p', asset, run },
+    data: { ...end, pipeline: 'p', reason: 'r' },
+  },
   'scatter.started': { name: 'scatter.started', ids: { run, asset }, data: { attempt: 1, worker: 'w' } },
   'scatter.items': {
     name: 'scatter.items',
@@ -203,7 +215,11 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, asset },
     data: { ...end, status: 'partial_failure', total: 3, succeeded: 2, failed: 1, error },
   },
-  'trigger.refused': { name: 'trigger.refused', ids: { seq: '7' }, data: { pipeline: 'p', asset: 'x y', reason: 'no', msgId: 'm' } },
+  'trigger.refused': {
+    name: 'trigger.refused',
+    ids: { seq: '7' },
+    data: { pipeline: 'p', asset: 'x y', reason: 'no', msgId: 'm' },
+  },
 }
 
 const raw = (path: string, payload: Uint8Array, contentType: string | undefined = CONTENT_TYPE.json) => ({
@@ -282,12 +298,16 @@ describe('paths', () => {
   })
 
   it('name the id that lacks', () => {
-    expect(() => factPath('asset.started', { pipeline: 'p', asset: 'a', run })).toThrow(/asset.started lacks id :attempt/)
+    expect(() => factPath('asset.started', { pipeline: 'p', asset: 'a', run })).toThrow(
+      /asset.started lacks id :attempt/,
+    )
   })
 
   it('of the four ends of an asset expect the same place to be free', () => {
     const ends = ['asset.materialized', 'asset.failed', 'asset.skipped', 'asset.cancelled'] as const
-    expect(new Set(ends.map((name) => expectationPath(factPath(name, { pipeline: 'p', asset: 'a', run })))).size).toBe(1)
+    expect(new Set(ends.map((name) => expectationPath(factPath(name, { pipeline: 'p', asset: 'a', run })))).size).toBe(
+      1,
+    )
   })
 
   it('of all facts but those that may occur again hold one message', () => {
