@@ -187,6 +187,8 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
   if (!barrier || barrier.status !== 'open') return []
+  const drop: Command[] =
+    barrier.delayed > 0 ? [{ do: 'drop_schedules', run: run.id, asset: spec.name, only: 'instances' }] : []
   barrier.seq = fact.seq
   barrier.status = fact.data.status
   barrier.closedMs = fact.timeMs
@@ -203,7 +205,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   delete barrier.pace
   delete barrier.suspended
   view.put(key, barrier)
-  if (spec.scatter?.maxConcurrent === undefined) return []
+  if (spec.scatter?.maxConcurrent === undefined) return drop
   const lane = laneOf(run, spec)
   const lanesKey = stateKey.lanes(lane.pipeline, lane.queue)
   const lanes = view.get(lanesKey)
@@ -212,7 +214,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
     delete lanes.lanes[`${lane.run}.${lane.asset}`]
     view.put(lanesKey, lanes)
   }
-  return [{ do: 'close_lane', lane }]
+  return [...drop, { do: 'close_lane', lane }]
 }
 
 export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus; error?: ErrorInfo }): Command {

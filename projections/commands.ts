@@ -36,6 +36,8 @@ export type Command =
   | { readonly do: 'pause'; readonly run: string; readonly asset: string }
   /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
   | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number }
+  /** Take away the schedules of an asset that has ended, or of its instances when their scatter has. */
+  | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
   /** Remove a lane's consumer and what is left on its subject. */
   | { readonly do: 'close_lane'; readonly lane: LaneName }
 

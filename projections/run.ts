@@ -193,6 +193,7 @@ export function stepAsset(
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
         ...cancelLeft(run, asset, spec),
+        ...dropSchedule(run, asset, spec),
         ...closeIfOpen(view, barrier, 'failed', fact.data.error),
         ...skipDependents(run, pipeline, spec.name),
         ...finishIfDone(run, fact),
@@ -205,6 +206,7 @@ export function stepAsset(
       asset.status = 'cancelled'
       return [
         ...cancelLeft(run, asset, spec),
+        ...dropSchedule(run, asset, spec),
         // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled ends all of its assets.
         ...(run.cancelRequested ? [] : skipDependents(run, pipeline, spec.name)),
         ...finishIfDone(run, fact),
@@ -370,6 +372,11 @@ function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): 
 /** Gates that are left when an asset has ended: nobody waits there any more. */
 function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
   return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: spec.name }] : []
+}
+
+/** An attempt that was to begin later. (One that was handed back by a worker is not known here: the reconciler drops it.) */
+function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+  return asset.dueMs === undefined ? [] : [{ do: 'drop_schedules', run: run.id, asset: spec.name }]
 }
 
 function closeIfOpen(

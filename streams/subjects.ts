@@ -27,12 +27,23 @@ export interface Names {
   /** Filter for all lane tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
   readonly allLanes: (p: number) => string
   readonly parseLane: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
+  /** Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be taken away at once. */
   readonly taskSchedule: (p: number, taskId: string) => string
+  /** Filter for the schedules of an asset of a run, or for those of its instances only; and for all of them. */
+  readonly schedulesOf: (p: number, of: ScheduleOwner, only?: 'instances') => string
+  readonly allSchedules: (p: number) => string
+  /** Whose schedule a subject is; undefined for what is none. */
+  readonly parseSchedule: (subject: string) => ScheduleOwner | undefined
   readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
   /** Core messages that say "look again": hints, never truth. */
   readonly note: (kind: NoteKind, id: string) => string
   /** A core request to all workers of a pipeline: what are you doing? */
   readonly rollCall: (pipeline: string) => string
+}
+
+export interface ScheduleOwner {
+  readonly run: string
+  readonly asset: string
 }
 
 export type NoteKind = 'run' | 'abort' | 'pause' | 'lane' | 'limits'
@@ -46,6 +57,10 @@ export interface LaneName {
 }
 
 const LANE_CONSUMER = 'lane__'
+/** `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about instances. `~back`: put back by a worker. */
+const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
+const ATTEMPT = /^\d+(~back)?$/
+const INSTANCES = 'instances'
 
 export function namesOf(namespace: string): Names {
   const ns = checkName('namespace', namespace)
@@ -83,7 +98,16 @@ export function namesOf(namespace: string): Names {
       const [run, asset] = text.split('.own.')[1]?.split('.') ?? []
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
-    taskSchedule: (p, taskId) => `${ns}.work.${p}.later.${encodeToken(taskId)}`,
+    taskSchedule: (p, taskId) => {
+      const [, run = '_', asset = '_', rest = taskId] = TASK_ID.exec(taskId) ?? []
+      return `${ns}.work.${p}.later.${run}.${asset}.${ATTEMPT.test(rest) ? 'attempt' : INSTANCES}.${encodeToken(rest)}`
+    },
+    schedulesOf: (p, { run, asset }, only) => `${ns}.work.${p}.later.${run}.${asset}.${only ?? '*'}.*`,
+    allSchedules: (p) => `${ns}.work.${p}.later.>`,
+    parseSchedule: (subject) => {
+      const [run, asset] = subject.split('.later.')[1]?.split('.') ?? []
+      return run === undefined || asset === undefined ? undefined : { run, asset }
+    },
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,

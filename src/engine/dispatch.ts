@@ -1,4 +1,5 @@
 /** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { Command } from '../../projections/commands.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
@@ -8,13 +9,15 @@ import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
-import type { LaneName, Names } from '../../streams/subjects.ts'
+import type { LaneName, Names, ScheduleOwner } from '../../streams/subjects.ts'
 import { extendEntries, openGates, resolveEntry } from '../gate/entries.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { factEntry, stoppingTimer, taskEntry, timerEntry } from './entries.ts'
 import { readDoc, type Store } from './store.ts'
+
+const FLUSH_MS = 1000
 
 export interface DispatchContext {
   readonly connection: Connection
@@ -81,6 +84,11 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       context.connection.nc.publish(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
       return
     }
+    case 'drop_schedules':
+      // Of what is still on its way to the server, nothing could be taken away.
+      await Promise.race([context.work.flush(), sleep(FLUSH_MS, undefined, { ref: false })])
+      await dropSchedules(context.connection, names, p, command, command.only)
+      return
     case 'close_lane':
       await closeLane(context.connection, names, p, command.lane)
       return
@@ -94,6 +102,18 @@ export async function closeLane(connection: Connection, names: Names, p: number,
   const jsm = await jetstreamManager(connection.nc)
   await jsm.consumers.delete(names.work(p), names.laneConsumer(lane)).catch(() => false)
   await jsm.streams.purge(names.work(p), { filter: names.laneTask(p, lane) }).catch(() => undefined)
+}
+
+/** A hint that saves work: what is left fires, and is dropped by the worker that gets it, or is found by the reconciler. */
+export async function dropSchedules(
+  connection: Connection,
+  names: Names,
+  p: number,
+  of: ScheduleOwner,
+  only?: 'instances',
+): Promise<void> {
+  const jsm = await jetstreamManager(connection.nc)
+  await jsm.streams.purge(names.work(p), { filter: names.schedulesOf(p, of, only) }).catch(() => undefined)
 }
 
 /** By the log, which is exact: gates that were opened and have not ended. */

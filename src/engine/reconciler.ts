@@ -14,9 +14,10 @@ import { type GateState, specOf, stateKey } from '../../projections/state.ts'
 import { forgotten, resumeCommand } from '../../projections/suspended.ts'
 import { messageOf } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
+import type { ScheduleOwner } from '../../streams/subjects.ts'
 import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
-import type { DispatchContext } from './dispatch.ts'
+import { type DispatchContext, dropSchedules } from './dispatch.ts'
 import { factEntry, taskEntry } from './entries.ts'
 import { GateSweep } from './gate-sweep.ts'
 
@@ -73,6 +74,7 @@ export class Reconciler {
     try {
       await this.#reconcile()
       await this.#sweepLanes()
+      await this.#sweepSchedules()
       await this.#sweepResumes()
       await this.#sweepGates()
     } catch (error) {
@@ -137,6 +139,27 @@ export class Reconciler {
     for (const subject of Object.keys(info.state.subjects ?? {})) {
       const lane = names.parseLane(subject)
       if (lane && (await this.#isClosed(lane))) await jsm.streams.purge(stream, { filter: subject })
+    }
+  }
+
+  /** Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them away, or a worker handed them back afterwards. */
+  async #sweepSchedules(): Promise<void> {
+    const { connection, names, p, store } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allSchedules(p) })
+    const owners = new Map<string, ScheduleOwner>()
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const owner = names.parseSchedule(subject)
+      if (owner) owners.set(`${owner.run}.${owner.asset}`, owner)
+    }
+    for (const owner of owners.values()) {
+      const runKey = stateKey.run(owner.run)
+      if (!store.has(runKey)) await store.load([runKey])
+      const run = store.get(runKey)
+      if (!run) continue
+      const asset = run.assets[owner.asset]
+      if (run.finishedMs !== undefined || (asset && isEnded(asset))) await dropSchedules(connection, names, p, owner)
+      else if (await this.#isClosed(owner)) await dropSchedules(connection, names, p, owner, 'instances')
     }
   }
 

@@ -13,14 +13,14 @@ export class Held {
   readonly delivery: Delivery
   /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
   readonly abort = new AbortController()
-  /** Its scatter is paused: what it has not begun is not to be begun here. */
-  paused = false
   /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
   readonly running = new Map<number, number>()
   readonly #sinceMs = performance.now()
   #reply: string
   readonly #nc: NatsConnection
   #answered = false
+  #pausing: AbortController | undefined
+  #paused = false
 
   constructor(nc: NatsConnection, task: Task, delivery: Delivery, nowMs: number) {
     this.#nc = nc
@@ -31,6 +31,23 @@ export class Held {
     this.count = delivery.count
     this.ageMs = nowMs - delivery.timeMs
     this.#reply = delivery.reply
+  }
+
+  /** Its scatter is paused: what it has not begun is not to be begun here. */
+  get paused(): boolean {
+    return this.#paused
+  }
+
+  pause(): void {
+    this.#paused = true
+    this.#pausing?.abort(new Paused())
+  }
+
+  /** Aborted when it is paused, or with `abort`. For what waits here before it is begun. */
+  get waiting(): AbortSignal {
+    this.#pausing ??= new AbortController()
+    if (this.#paused) this.#pausing.abort(new Paused())
+    return AbortSignal.any([this.abort.signal, this.#pausing.signal])
   }
 
   /** Whether it has been in this worker's hands for less than this. */
@@ -60,6 +77,14 @@ export class Held {
     if (this.#answered) return
     this.#answered = true
     if (!this.#nc.isClosed()) this.#nc.publish(this.#reply, word)
+  }
+}
+
+/** Why a wait was ended when the scatter was paused: not begun. */
+export class Paused extends Error {
+  constructor() {
+    super('the scatter is paused')
+    this.name = 'Paused'
   }
 }
 

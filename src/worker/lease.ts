@@ -13,7 +13,7 @@ import { Suspension } from '../define/gates.ts'
 import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
-import { HandBack, type Held } from './held.ts'
+import { HandBack, type Held, Paused } from './held.ts'
 import { ComeAgain, runLimited } from './limits.ts'
 import { INLINE_MAX_BYTES, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
@@ -166,18 +166,23 @@ async function runInstances(
 
   const { limits } = asset.definition
   const ownBucket = `scatter:${task.run}.${asset.name}`
+  const waitingSignal = limits ? held.waiting : signal
   /** As `runOne`, once the limits let it; gives its local slot back itself. */
   const runLimitedOne = async (limits: Limits, index: number): Promise<void> => {
     const { limiter, waiters } = shared
     const { alone = false, ordinal } = task
     const key = slab.keys[index - slab.offset]
     try {
-      await runLimited({ limits, limiter, waiters, local: slots, key, ownBucket, ordinal, alone, signal }, (inner) => {
+      const waiting = waitingSignal
+      const start = { limits, limiter, waiters, local: slots, key, ownBucket, ordinal, alone, signal, waiting }
+      await runLimited(start, (inner) => {
         nowMs = performance.now()
         return runOne(index, inner)
       })
     } catch (thrown) {
       if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
+      // Not begun. It goes back as one that may begin at once, and waits there for the pause to end.
+      else if (held.paused && thrown instanceof Paused) report.comeAgain(index, new ComeAgain('paused', 0))
       else await fail(index, performance.now(), thrown)
     }
   }

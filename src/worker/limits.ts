@@ -76,6 +76,8 @@ export interface LimitedStart {
   /** Nothing else runs in this process as long as this does, waiting included. */
   readonly alone: boolean
   readonly signal: AbortSignal
+  /** For what waits: aborted with `signal`, and also when nothing more of its scatter is to be begun. */
+  readonly waiting: AbortSignal
 }
 
 /**
@@ -88,7 +90,8 @@ export async function runLimited(start: LimitedStart, code: (signal: AbortSignal
   try {
     slot = await takeSlot(start, place)
     await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
-    start.signal.throwIfAborted()
+    // Paused meanwhile, or cancelled: not begun, however its turn came.
+    start.waiting.throwIfAborted()
     await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
   } finally {
     place.leave()
@@ -116,6 +119,7 @@ export async function runLimitedAttempt(
     ordinal: 1,
     alone,
     signal,
+    waiting: signal,
   }
   let begun = false
   try {
@@ -133,7 +137,7 @@ export async function runLimitedAttempt(
 }
 
 async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | undefined> {
-  const { limits, limiter, waiters, key, signal } = start
+  const { limits, limiter, waiters, key, waiting } = start
   if (!limits.slots) return undefined
   const { max, weight, leaseMs: lease } = limits.slots
   const bucket = limits.slots.bucketOf(key)
@@ -143,7 +147,7 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   if (at !== 'at_capacity') return at
   place.leave()
   if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
-  const options = { weight, lease, signal, maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY }
+  const options = { weight, lease, signal: waiting, maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY }
   try {
     return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
   } catch (error) {
@@ -152,7 +156,7 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
 }
 
 async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<void> {
-  const { limits, limiter, waiters, key, ownBucket, signal } = start
+  const { limits, limiter, waiters, key, ownBucket, waiting } = start
   if (!limits.rate) {
     await place.enter()
     return
@@ -165,7 +169,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
       if (waitMs > BRIEF_MS) place.leave()
     }
     try {
-      await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal, onWait }))
+      await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal: waiting, onWait }))
     } catch (error) {
       if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
       if (!(error instanceof RateLimitedError)) throw error

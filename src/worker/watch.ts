@@ -107,7 +107,7 @@ export class Watch {
 
   #pause(run: string, asset: string): void {
     remember(this.#told, `${run}.${asset}`)
-    for (const held of this.#leases(run, asset)) held.paused = true
+    for (const held of this.#leases(run, asset)) held.pause()
   }
 
   #abortLeases(run: string, asset: string): void {

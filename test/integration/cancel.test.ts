@@ -1,7 +1,9 @@
-import { jetstreamManager } from '@nats-io/jetstream'
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, pipeline, RunFailedError } from '../../src/index.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -22,6 +24,55 @@ async function noTasks(namespace: string): Promise<void> {
     await nc.close()
   }
 }
+
+describe('what was to begin later', () => {
+  it('is taken away when its scatter is cancelled: instances of a slow rate limit', async () => {
+    const slow = asset('slow', {
+      scatter: () => Array.from({ length: 100 }, (_, i) => i),
+      scatterOptions: { rateLimit: [1, 'hour'] },
+      execute: () => 1,
+    })
+    await using stage = await openStage(server.url, pipeline('later', [slow]))
+    const run = await stage.flow.materialize(slow)
+    await until(
+      'all but one wait for their turn',
+      async () => (await stage.flow.scatter.status(`${run.id}.slow`)).waitingForRetry === 99,
+    )
+    await run.cancel()
+    await rejection(run.result())
+    await noTasks(stage.namespace)
+  })
+
+  it('is taken away when its run is cancelled: the next attempt of an asset', async () => {
+    const failing = asset('failing', {
+      retry: { maxAttempts: 3, backoff: '1d' },
+      execute: () => {
+        throw new Error('no')
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('retried', [failing]))
+    const run = await stage.flow.materialize(failing)
+    await until('it has failed once', async () => (await run.status())?.assets.failing?.attempt === 2)
+    await run.cancel()
+    await rejection(run.result())
+    await noTasks(stage.namespace)
+  })
+
+  it('is dropped by the reconciler when a worker put it back after the end', async () => {
+    const plain = asset('plain', { execute: () => 1 })
+    await using stage = await openStage(server.url, pipeline('put-back', [plain]), { reconcileMs: 200 })
+    const run = await stage.flow.materialize(plain)
+    await run.result()
+    const nc = await connectNats({ servers: server.url })
+    const names = namesOf(stage.namespace)
+    const h = headers()
+    h.set('Nats-Schedule', `@at ${new Date(Date.now() + 86_400_000).toISOString()}`)
+    h.set('Nats-Schedule-Target', names.task(0, 'put-back', 'default', 5))
+    await jetstream(nc).publish(names.taskSchedule(0, `${run.id}.plain.1~back`), 'x', { headers: h })
+    await nc.close()
+    await noTasks(stage.namespace)
+  })
+})
 
 describe('cancelling a run', () => {
   it('aborts what runs, drops what waits, keeps what is done, and ends the run as cancelled', async () => {

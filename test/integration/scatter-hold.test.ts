@@ -133,6 +133,33 @@ describe('a scatter that is paused', () => {
     expect(await second.result(limit())).toHaveLength(3)
   }, 40_000)
 
+  it.each<[string, InstanceOptions]>([
+    ['a slot, all in one lease', { slots: { bucket: 'one-lease', max: 1 } }],
+    ['a turn of a rate limit', { rateLimit: [5, 'second'] }],
+  ])(
+    'that wait in a worker for %s are not begun while their scatter is paused, and lose no attempt',
+    async (_, options) => {
+      const { work, started, open } = gated(60, 2, options)
+      await using stage = await openStage(server.url, pipeline('waiting', [work]), { worker: { concurrency: 10 } })
+      const { scatter } = stage.flow
+      const run = await stage.flow.materialize(work)
+      const id = `${run.id}.work`
+      await until('one waits at work', () => started.length >= 3)
+      await scatter.pause(id)
+      await until('it is paused', async () => (await scatter.status(id)).paused !== undefined)
+      await until('all but what runs has come back', async () => (await scatter.status(id)).leased <= started.length)
+      const begun = started.length
+      open()
+      await until('what ran is done', async () => (await scatter.status(id)).leased === 0)
+      expect(started).toHaveLength(begun)
+      await scatter.resume(id)
+      expect(await run.result({ signal: AbortSignal.timeout(40_000) })).toBe((60 * 59) / 2)
+      expect(new Set(started).size).toBe(60)
+      expect(started.every((line) => line.endsWith('/1'))).toBe(true)
+    },
+    60_000,
+  )
+
   it('can be cancelled, and one that nobody knows cannot be paused', async () => {
     const { work, open } = gated(50, 1)
     await using stage = await openStage(server.url, pipeline('ended', [work]))

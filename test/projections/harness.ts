@@ -321,6 +321,7 @@ export class Sim {
       case 'abort':
       case 'pause':
       case 'open_lane':
+      case 'drop_schedules':
       case 'close_lane':
         return
       default:
