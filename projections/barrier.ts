@@ -10,9 +10,10 @@
  *                                 … or, where only what was not begun is handed back, wide  worker with a lease that takes too long
  *   open    scatter.paused     → open, nothing more is leased; what workers have not begun comes back (scatter.split)   client
  *   open    scatter.resumed    → open, leases are fed again                               client
- *   open    scatter.timer_fired → open, scatter.closed (failed, `timeout`) is decided     server, at the time limit of the whole
+ *   open    scatter.timer_fired → open, an early end (failed, `timeout`) is decided       server, at the time limit of the whole
  *   open    gate.resolved      → open, the instance that waited there goes on, or has failed    whoever ended the gate
- *   open    scatter.cancel_requested → open, scatter.closed (cancelled) is decided           client
+ *   open    scatter.cancel_requested → open, an early end (cancelled) is decided             client
+ *   open    scatter.ended_early → ended early: nothing more counts; scatter.closed is decided   engine, once
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged (what went on from a gate is over, see suspended.ts)
  *
@@ -22,14 +23,21 @@
  * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the same leases with the same ids.
  */
 
-import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
-import type { AssetName, RunId } from '../streams/ids.ts'
-import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
+import type { Fact, FactOf } from '../streams/facts.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
 import { feed, leaseAgain, SLABS_PER_CHUNK } from './feed.ts'
 import { type EndedGate, endLeft, gateOf } from './gate.ts'
-import { addToRanges, type BarrierContext, Bits, dropFromWaiting, isDue, markOnce } from './instances.ts'
+import {
+  addToRanges,
+  type BarrierContext,
+  Bits,
+  dropFromWaiting,
+  isDue,
+  lostError,
+  markFailed,
+  markOnce,
+} from './instances.ts'
 import {
   adapt,
   type Behind,
@@ -46,6 +54,7 @@ import {
   WINDOW_MAX,
 } from './lease.ts'
 import { comeAgainMs } from './pacing.ts'
+import { closeCommand, endCommand, endOf, timerFact } from './scatter-end.ts'
 import { type BarrierState, type Refeed, stateKey } from './state.ts'
 import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from './suspended.ts'
 
@@ -99,10 +108,6 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   return [...commands, { do: 'open_lane', lane, maxConcurrent }]
 }
 
-function timerFact(run: RunId, asset: string, timeoutMs: number): FactDraft {
-  return { name: 'scatter.timer_fired', ids: { run, asset: asset as AssetName }, data: { timeoutMs } }
-}
-
 type BarrierFact = FactOf<
   'scatter.items' | 'scatter.sized' | 'scatter.outcomes' | 'scatter.split' | 'scatter.paused' | 'scatter.resumed'
 >
@@ -112,7 +117,7 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Command[]
   const { view } = given
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
-  if (barrier?.status !== 'open') {
+  if (barrier?.status !== 'open' || barrier.endedEarly) {
     const resumed = fact.name === 'scatter.outcomes' && fact.data.resumes
     const gate = barrier && resumed ? gateOf(view, { ...fact.ids, gate: resumed }) : undefined
     if (gate) forgetResume(view, gate)
@@ -160,7 +165,7 @@ export function stepBarrierGate(given: BarrierContext, gate: EndedGate, fact: Fa
   const { view, run } = given
   const key = stateKey.barrier(run.id, gate.asset)
   const barrier = view.get(key)
-  if (barrier?.status !== 'open') return []
+  if (barrier?.status !== 'open' || barrier.endedEarly) return []
   barrier.seq = fact.seq
   view.put(key, barrier)
   const bits = new Bits(view, barrier)
@@ -179,7 +184,19 @@ function endOrGoOn(context: BarrierContext, barrier: BarrierState, commands: Com
   barrier.closing = true
   // What was left open by who ended last has no other who ends it, before its asset does.
   const ending = commands.filter((command) => command.do === 'fact' && command.fact.name === 'gate.resolved')
-  return [...ending, closeCommand(barrier, end)]
+  return [...ending, endCommand(barrier, end)]
+}
+
+/** What was stored until now counts, and nothing that comes. */
+export function endEarly({ view }: BarrierContext, fact: FactOf<'scatter.ended_early'>): Command[] {
+  const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
+  const barrier = view.get(key)
+  if (barrier?.status !== 'open' || barrier.endedEarly) return []
+  barrier.seq = fact.seq
+  barrier.closing = true
+  barrier.endedEarly = true
+  view.put(key, barrier)
+  return [closeCommand(barrier, fact.data)]
 }
 
 /** scatter.closed: the last word. */
@@ -215,69 +232,6 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
     view.put(lanesKey, lanes)
   }
   return [...drop, { do: 'close_lane', lane }]
-}
-
-export function closeCommand(barrier: BarrierState, end: { status: ScatterStatus; error?: ErrorInfo }): Command {
-  return {
-    do: 'fact',
-    ...(barrier.deadlineMs === undefined
-      ? {}
-      : { stops: timerFact(barrier.run, barrier.asset, barrier.deadlineMs - barrier.startedMs) }),
-    fact: {
-      name: 'scatter.closed',
-      ids: { run: barrier.run, asset: barrier.asset as AssetName },
-      data: {
-        run: barrier.run,
-        asset: barrier.asset,
-        status: end.status,
-        ...(barrier.total === undefined ? {} : { total: barrier.total }),
-        succeeded: barrier.succeeded,
-        failed: barrier.failed,
-        ...(end.error ? { error: end.error } : {}),
-      },
-    },
-  }
-}
-
-/**
- * Whether it is over. A threshold given as a fraction is measured against the total, so it is looked at from the moment the total is known; one given as a count
- * from the first failure on.
- */
-function endOf(
-  { spec }: BarrierContext,
-  barrier: BarrierState,
-): { status: ScatterStatus; error?: ErrorInfo } | undefined {
-  const { failed, succeeded, total, error: cause } = barrier
-  const partial = spec.scatter?.failureMode === 'partial'
-  if (failed > 0) {
-    const why = cause?.message ?? 'unknown error'
-    if (!partial) {
-      const message = `an instance failed, and failureMode is all_or_nothing: ${why}`
-      return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
-    }
-    const threshold = spec.scatter?.threshold ?? { fraction: 0 }
-    const allowed =
-      'count' in threshold ? threshold.count : total === undefined ? undefined : threshold.fraction * total
-    // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.
-    if (allowed !== undefined && failed > allowed + 1e-9) {
-      const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${total}`
-      return {
-        status: 'failed',
-        error: {
-          code: 'threshold_passed',
-          message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}`,
-        },
-      }
-    }
-  }
-  if (total === undefined) return undefined
-  if (total !== barrier.stored) {
-    // Two executions of a scatter function that gives other keys each time: to wait for this total would be to wait for ever.
-    const message = `${barrier.stored} keys are stored, but the scatter function ended after ${total}; it must give the same keys each time it is called`
-    return { status: 'failed', error: { code: 'keys_changed', message } }
-  }
-  if (succeeded + failed !== total) return undefined
-  return { status: failed > 0 ? 'partial_failure' : 'completed' }
 }
 
 function storeSlab({ view }: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.items'>): void {
@@ -383,8 +337,7 @@ function takeError(
 
   const retry = instanceRetry(context.spec)
   if (error.outcome === 'terminal' || failures >= retry.maxAttempts) {
-    markOnce(context, index, true)
-    barrier.failed += 1
+    markFailed(context, barrier, index, { seq: fact.seq })
     if (error.outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1
     barrier.error ??= error.error
     return []
@@ -419,12 +372,8 @@ function splitLease(context: BarrierContext, barrier: BarrierState, fact: FactOf
     if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
     delete barrier.again[index]
     if (exhausted) {
-      markOnce(context, index, true)
-      barrier.failed += 1
-      barrier.error ??= {
-        code: 'worker_lost',
-        message: `the worker died while it ran instance ${index}, ${failures} time(s)`,
-      }
+      markFailed(context, barrier, index, { seq: fact.seq, lostAt: failures })
+      barrier.error ??= lostError(index, failures)
       continue
     }
     const one: Refeed = {

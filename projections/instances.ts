@@ -4,6 +4,9 @@ import { isDone, isSuspended, markDone, markSuspended, newSegment, segmentOf } f
 import { LEASE_SIZE_MAX } from './lease.ts'
 import { type BarrierState, type Refeed, type RunState, stateKey, type View } from './state.ts'
 
+/** Small documents: each failure writes one of them anew. */
+export const FAILURES_PER_CHUNK = 1024
+
 export interface BarrierContext {
   readonly view: View
   /** The segments that this step reads and writes, taken from the view once and put back once. */
@@ -117,6 +120,28 @@ export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, 
     return true
   }
   return false
+}
+
+/** An instance has failed for good, and why: by the error in the outcomes at `seq`, or because its worker died. False if it was done already. */
+export function markFailed(
+  context: BarrierContext,
+  barrier: BarrierState,
+  index: number,
+  why: { readonly seq: number } | { readonly seq: number; readonly lostAt: number },
+): boolean {
+  if (!markOnce(context, index, true)) return false
+  barrier.failed += 1
+  const key = stateKey.failures(barrier.run, barrier.asset, Math.floor(index / FAILURES_PER_CHUNK))
+  const chunk = context.view.get(key) ?? { seq: why.seq, at: [] }
+  chunk.seq = why.seq
+  chunk.at.push('lostAt' in why ? [index, 0, why.lostAt] : [index, why.seq])
+  context.view.put(key, chunk)
+  return true
+}
+
+/** What to say of an instance whose last attempt lost its worker. */
+export function lostError(index: number, attempt: number): { code: string; message: string } {
+  return { code: 'worker_lost', message: `the worker died while it ran instance ${index}, attempt ${attempt}` }
 }
 
 /** Sets an instance's bit; false if it was set already. */

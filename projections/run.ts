@@ -30,10 +30,10 @@ import type { AssetName, RunId } from '../streams/ids.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
 import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
-import { closeCommand } from './barrier.ts'
 import type { Command } from './commands.ts'
 import { depsOf, failuresAfterLoss, runsAlone } from './lease.ts'
 import { type Plan, planIsPure, planRun } from './plan.ts'
+import { endCommand } from './scatter-end.ts'
 import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from './state.ts'
 
 export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[] {
@@ -388,7 +388,7 @@ function closeIfOpen(
   if (!barrier || barrier.status !== 'open' || barrier.closing) return []
   barrier.closing = true
   view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)
-  return [closeCommand(barrier, { status, ...(error ? { error } : {}) })]
+  return [endCommand(barrier, { status, ...(error ? { error } : {}) })]
 }
 
 export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {

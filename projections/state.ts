@@ -126,7 +126,10 @@ export interface BarrierState {
   run: RunId
   asset: string
   status: 'open' | ScatterStatus
+  /** Its end was decided, and is on its way to the log. */
   closing?: true
+  /** It has ended before all of its instances had: nothing more counts. */
+  endedEarly?: true
   /** Nothing is begun for the time being. */
   paused?: { sinceMs: number; reason?: string }
   /** Server time at which it fails, ended or not. */
@@ -171,6 +174,15 @@ export interface BarrierState {
 
 /** Finished bits of 65,536 instances, then (only if one failed or waited) as many failed bits, then (only if one waited at a gate) as many bits for those that do. */
 export type Segment = Uint8Array
+
+/**
+ * Why instances have failed, FAILURES_PER_CHUNK instances to a document: [index, sequence of the outcomes that hold the error], or [index, 0, attempt] of one whose worker died.
+ * Which error counted only the fold knows: others may stand on the log, before it and behind it.
+ */
+export interface FailureChunk {
+  seq: number
+  at: ([number, number] | [number, 0, number])[]
+}
 
 /** Slabs [offset, count] in order, SLABS_PER_CHUNK to a document. */
 export interface SlabChunk {
@@ -262,6 +274,7 @@ export const stateKey = {
   },
   /** There while an instance's code is due, or at work, that goes on from a gate. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
+  failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
   slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
 } as const
 

@@ -4,7 +4,7 @@
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
 import type { PipelineSpec } from '../streams/schemas.ts'
-import { closeBarrier, startBarrier, stepBarrier, stepBarrierGate } from './barrier.ts'
+import { closeBarrier, endEarly, startBarrier, stepBarrier, stepBarrierGate } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
 import { REFEED_STEP, SLABS_PER_CHUNK } from './feed.ts'
@@ -20,7 +20,7 @@ import {
   resumeAsset,
   suspendAsset,
 } from './gate.ts'
-import { Bits } from './instances.ts'
+import { Bits, FAILURES_PER_CHUNK } from './instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './lease.ts'
 import {
   cancelRun,
@@ -109,6 +109,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'asset.failed':
     case 'scatter.cancel_requested':
     case 'scatter.timer_fired':
+    case 'scatter.ended_early':
       return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     case 'scatter.items':
     case 'scatter.sized':
@@ -121,7 +122,11 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       const resumes = fact.name === 'scatter.outcomes' ? fact.data.resumes : undefined
       const index = resumes === undefined ? undefined : view.get(stateKey.gate(run.id, fact.ids.asset, resumes))?.index
       const single = index === undefined ? [] : [index]
-      return [...keys, ...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact))]
+      return [
+        ...keys,
+        ...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact)),
+        ...failuresOf(run, fact, index),
+      ]
     }
     default:
       return fact satisfies never
@@ -161,6 +166,21 @@ function segmentsOf(fact: Fact): Set<number> {
   const range = parseLeaseId(fact.data.lease)
   if (range) addSegments(segments, range)
   return segments
+}
+
+/** Where failures are written that a fact may bring. */
+function failuresOf(run: RunState, fact: Fact, resumed: number | undefined): Key<unknown>[] {
+  if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return []
+  if (fact.name === 'scatter.outcomes' ? fact.data.errors === undefined : fact.data.reason !== 'lost') return []
+  const range = resumed === undefined ? parseLeaseId(fact.data.lease) : { from: resumed, to: resumed + 1 }
+  const keys: Key<unknown>[] = []
+  for (let n = chunkOf(range?.from ?? 0); range && n <= chunkOf(range.to - 1); n++)
+    keys.push(stateKey.failures(run.id, fact.ids.asset, n))
+  return keys
+}
+
+function chunkOf(index: number): number {
+  return Math.floor(index / FAILURES_PER_CHUNK)
 }
 
 export function step(view: View, fact: Fact): Command[] {
@@ -235,6 +255,8 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
       return cancelScatter(view, fact)
     case 'scatter.timer_fired':
       return timeOutScatter(view, fact)
+    case 'scatter.ended_early':
+      return endEarly({ view, run, spec }, fact)
     case 'scatter.closed':
       return [...closeBarrier({ view, run, spec }, fact), ...scatterClosed(view, run, pipeline, fact)]
     default:

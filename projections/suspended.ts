@@ -17,7 +17,7 @@ import type { ReminderTask, ResumeTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
 import { afterGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
-import { type BarrierContext, isDue, markOnce } from './instances.ts'
+import { type BarrierContext, isDue, markFailed, markOnce } from './instances.ts'
 import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from './lease.ts'
 import { type BarrierState, type GateState, type RunState, stateKey, type View } from './state.ts'
 
@@ -119,7 +119,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   if (outcome === 'lost' || outcome === 'handed_back') resume.gates ??= resume.attempt
   else delete resume.gates
   if (outcome === 'terminal' || resume.failures >= retry.maxAttempts) {
-    endInstance(context, barrier, gate, error.error)
+    endInstance(context, barrier, gate, error.error, fact.seq)
     if (outcome === 'timeout' || error.error.code === GATE_TIMEOUT) barrier.timedOut = (barrier.timedOut ?? 0) + 1
     return left
   }
@@ -152,11 +152,16 @@ function failedAtGate(barrier: BarrierState, gate: EndedGate, error: ErrorInfo):
   }
 }
 
-function endInstance(context: BarrierContext, barrier: BarrierState, gate: GateState, error: ErrorInfo): void {
+function endInstance(
+  context: BarrierContext,
+  barrier: BarrierState,
+  gate: GateState,
+  error: ErrorInfo,
+  seq: number,
+): void {
   const { index } = gate
-  if (index === undefined || !markOnce(context, index, true)) return
+  if (index === undefined || !markFailed(context, barrier, index, { seq })) return
   unsuspend(context, barrier, index)
-  barrier.failed += 1
   barrier.error ??= error
   over(context.view, gate)
 }

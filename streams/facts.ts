@@ -113,6 +113,12 @@ export const FACTS = {
     version: 1,
     schema: s.scatterCancelRequested,
   },
+  'scatter.ended_early': {
+    path: 'scatter.:run.:asset.ended_early',
+    format: 'json',
+    version: 1,
+    schema: s.scatterEndedEarly,
+  },
   'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
   'trigger.refused': { path: 'trigger.:seq.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>

@@ -291,6 +291,12 @@ export const scatterBegun = z.object({ worker: token, message: count })
 export const scatterStatus = z.enum(['completed', 'partial_failure', 'failed', 'cancelled'])
 export type ScatterStatus = z.infer<typeof scatterStatus>
 
+/**
+ * It ends before all of its instances have. What was stored before this fact counts, what comes after it does not: so the counts of the `scatter.closed` that follows are
+ * those that its status and its gather have.
+ */
+export const scatterEndedEarly = z.object({ status: z.enum(['failed', 'cancelled']), error: errorInfo.optional() })
+
 export const scatterClosed = z.object({
   run: token,
   asset: token,

@@ -103,7 +103,7 @@ export function statusOf(input: StatusInput): ScatterStatus {
     waiting: open ? counts.unfed : 0,
     cancelled: open ? 0 : Math.max(0, (total ?? stored) - done),
     resultsStored: succeeded,
-    redrivable: open || total === undefined ? 0 : total - succeeded,
+    redrivable: open || total !== stored ? 0 : stored - succeeded,
     progress: total ? Math.floor((done / total) * 1000) / 10 : 0,
     perSecond: Math.round(perSecond * 100) / 100,
     estimatedEnd: estimable ? new Date(nowMs + (left / perSecond) * 1000) : undefined,

@@ -86,7 +86,7 @@ export class Scatters {
     }
   }
 
-  /** Instances that failed for good, in index order, with key and last error. Only of a scatter that is closed: throws `not_closed`. */
+  /** Instances that failed for good, in index order, with key and the error that counted as their end. Only of a scatter that is closed: throws `not_closed`. */
   async *failures(id: string): AsyncGenerator<FailedInstance> {
     const { barrier } = await this.#findSettled(id)
     if (barrier.status === 'open')
@@ -144,6 +144,8 @@ export class Scatters {
     const refuse = (why: string): FlowStoneError => new FlowStoneError('not_redrivable', `scatter ${id} ${why}`)
     if (barrier.status === 'open') throw refuse('is still running; cancel it first, or wait')
     if (barrier.total === undefined) throw refuse('ended before all of its keys were known; materialize its asset anew')
+    if (barrier.total !== barrier.stored)
+      throw refuse('has other keys than its scatter function gave in the end; materialize its asset anew')
     if (barrier.succeeded === barrier.total) throw refuse('has nothing that failed')
     const { names, logOf, partitions } = this.#deps
     const { asset } = parseBarrierId(id)
@@ -188,7 +190,11 @@ export class Scatters {
     return run
   }
 
-  async #onLog(id: string, event: 'scatter.started' | 'scatter.closed'): Promise<boolean> {
+  async #isEnding(id: string): Promise<boolean> {
+    return (await this.#onLog(id, 'scatter.closed')) || (await this.#onLog(id, 'scatter.ended_early'))
+  }
+
+  async #onLog(id: string, event: 'scatter.started' | 'scatter.ended_early' | 'scatter.closed'): Promise<boolean> {
     const { connection, names, partitions } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
     if (p >= partitions) return false
@@ -209,8 +215,7 @@ export class Scatters {
         if (look > 50 || !(await this.#onLog(id, 'scatter.started'))) throw error
         return undefined
       })
-      if (found && (found.barrier.status !== 'open' || look > 50 || !(await this.#onLog(id, 'scatter.closed'))))
-        return found
+      if (found && (found.barrier.status !== 'open' || look > 50 || !(await this.#isEnding(id)))) return found
       await connection.ready(20 * look)
     }
   }

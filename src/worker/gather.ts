@@ -4,9 +4,10 @@
  */
 
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
-import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
+import { FAILURES_PER_CHUNK, lostError } from '../../projections/instances.ts'
+import { ENGINE_KEY, type FailureChunk, stateKey } from '../../projections/state.ts'
 import { decodeList } from '../../streams/codec.ts'
-import { FlowStoneError } from '../../streams/errors.ts'
+import { FlowStoneError, TerminalError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { type AssetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
@@ -22,6 +23,8 @@ import { OutcomeCache } from './outcome-cache.ts'
 import { factIfAny, factOf, type Values } from './values.ts'
 
 const BATCH_RESULTS = 128
+/** Looks at a state bucket that is behind, up to half a second apart. */
+const STATE_LOOKS = 200
 
 export interface GatherSource {
   readonly connection: Connection
@@ -69,6 +72,11 @@ async function* merged(source: GatherSource, origin: GatherSource): AsyncGenerat
       )
     yield { ...next.value, index: result.index }
   }
+  if (!(await redriven.next()).done)
+    throw new FlowStoneError(
+      'missing_result',
+      `the redrive ${source.run}.${source.asset} has more results than there were instances to run again`,
+    )
 }
 
 /** Keys of what did not succeed, in order: what a redrive scatters over. */
@@ -76,7 +84,7 @@ export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unkno
   for await (const result of await readMerged(origin)) if (result.status === 'failed') yield result.key
 }
 
-/** `total`: of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
+/** `total`: how many keys to look at, of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
 export interface ReadOptions {
   readonly total?: number
   readonly failuresOnly?: boolean
@@ -94,12 +102,17 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
   )
   const fact = closed && factOf(names, p, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
-  const total = fact.data.total ?? options.total ?? 0
+  const total = options.total ?? fact.data.total
+  if (total === undefined)
+    // Never fewer results than there are instances: nobody knows how many those are.
+    throw new TerminalError(
+      `scatter ${run}.${asset} ended (${fact.data.status}) before all of its keys were known, so it has no list of results; materialize its asset anew`,
+    )
   if (total === 0) return
   const cache = new OutcomeCache(source)
-  const index = await buildIndex(source, cache, total, fact.seq)
+  const index = options.failuresOnly ? undefined : await buildIndex(source, cache, total, fact.seq)
   const whole = fact.data.status === 'completed'
-  const failures = whole ? undefined : await FailedInstances.read(source, fact.seq)
+  const ends = whole ? undefined : new InstanceEnds(source, fact.seq)
 
   let slab = await source.values.slab(p, run, asset, 0)
   let batch: AnyResult[] = []
@@ -110,16 +123,16 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
     }
     if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
     const key = slab.keys[i - slab.offset]
-    if (failures && !options.failuresOnly && !(await failures.isDone(i))) {
+    if (ends && !options.failuresOnly && !(await ends.isDone(i))) {
       const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
       batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
       continue
     }
-    if (failures && (await failures.has(i))) {
-      batch.push({ key, index: i, status: 'failed', error: await errorOf(source, index, cache, i) })
+    if (ends && (await ends.hasFailed(i))) {
+      batch.push({ key, index: i, status: 'failed', error: await errorOf(source, await ends.why(i), cache, i) })
       continue
     }
-    if (options.failuresOnly) continue
+    if (!index) continue
     const seq = index.seqs[i] ?? 0
     if (seq === 0)
       throw new FlowStoneError(
@@ -145,56 +158,42 @@ interface ResultIndex {
   /** Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so doubles. */
   readonly seqs: Float64Array
   readonly positions: Uint32Array
-  /** The last error reported of an instance that has no success: [sequence, position]. */
-  readonly errors: Map<number, [number, number]>
 }
 
-/** What a failed instance ended with. An instance whose workers all died reported nothing. */
+/** The error that counted as the end of an instance. */
 async function errorOf(
-  source: GatherSource,
-  index: ResultIndex,
+  { run, asset }: GatherSource,
+  why: FailureChunk['at'][number] | undefined,
   cache: OutcomeCache,
   i: number,
 ): Promise<{ code: string; message: string }> {
-  const at = index.errors.get(i)
-  if (!at) return { code: 'worker_lost', message: `the worker died each time it ran instance ${i}` }
-  const outcomes = cache.take(at[0]) ?? (await cache.get(at[0]))
-  const found = outcomes.errors?.find(([position]) => position === at[1])
-  const { code, message } = found?.[1].error ?? {
-    code: 'unknown',
-    message: `scatter ${source.run}.${source.asset}: no error is on record`,
-  }
+  if (!why)
+    throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: no error of instance ${i} is on record`)
+  const [, seq, attempt] = why
+  if (attempt !== undefined) return lostError(i, attempt)
+  const outcomes = cache.take(seq) ?? (await cache.get(seq))
+  const found = outcomes.errors?.find(([k]) => outcomes.at[k] === i)
+  if (!found) throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${i}`)
+  const { code, message } = found[1].error
   return { code, message }
 }
 
 /**
- * Which instances failed for good: the barrier's own bits. They are final when the state bucket has come as far as scatter.closed, which is a matter of
- * milliseconds.
+ * Which instances ended, and why those failed that did: what the state bucket says, read while that has come as far as scatter.closed. A bucket that is made anew just now says
+ * less for a while, so its position is looked at before and after.
  */
-export class FailedInstances {
-  readonly #source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>
+class InstanceEnds {
+  readonly #source: GatherSource
+  readonly #closedSeq: number
   #segment: { n: number; bits: Uint8Array | undefined } | undefined
+  #failures: { n: number; at: ReadonlyMap<number, FailureChunk['at'][number]> } | undefined
 
-  private constructor(source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>) {
+  constructor(source: GatherSource, closedSeq: number) {
     this.#source = source
+    this.#closedSeq = closedSeq
   }
 
-  static async read(
-    source: Pick<GatherSource, 'connection' | 'names' | 'p' | 'run' | 'asset'>,
-    closedSeq: number,
-  ): Promise<FailedInstances> {
-    const { connection, names, p } = source
-    for (let look = 1; ; look++) {
-      const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
-      const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
-      if (seq >= closedSeq) return new FailedInstances(source)
-      if (look > 200)
-        throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
-      await connection.ready(Math.min(50 * look, 500))
-    }
-  }
-
-  async has(i: number): Promise<boolean> {
+  async hasFailed(i: number): Promise<boolean> {
     const bits = await this.#bits(i)
     return bits !== undefined && isFailed(bits, i)
   }
@@ -204,14 +203,49 @@ export class FailedInstances {
     return bits !== undefined && isDone(bits, i)
   }
 
+  async why(i: number): Promise<FailureChunk['at'][number] | undefined> {
+    const n = Math.floor(i / FAILURES_PER_CHUNK)
+    if (this.#failures?.n !== n) {
+      const { run, asset } = this.#source
+      // The bucket's type of document follows from its key.
+      const chunk = (await this.#read(stateKey.failures(run, asset, n))) as FailureChunk | undefined
+      this.#failures = { n, at: new Map(chunk?.at.map((entry) => [entry[0], entry])) }
+    }
+    return this.#failures.at.get(i)
+  }
+
   async #bits(i: number): Promise<Uint8Array | undefined> {
     const n = segmentOf(i)
     if (this.#segment?.n !== n) {
-      const { connection, names, p, run, asset } = this.#source
-      const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
+      const { run, asset } = this.#source
+      const bits = await this.#read(stateKey.segment(run, asset, n))
       this.#segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
     }
     return this.#segment.bits
+  }
+
+  async #read(key: string): Promise<unknown> {
+    const { connection, names, p } = this.#source
+    for (let look = 1; look <= STATE_LOOKS; look++) {
+      if (await this.#isFolded()) {
+        const doc = await readDoc(connection, names, names.stateBucket(p), key)
+        if (await this.#isFolded()) {
+          // Not there, perhaps since the bucket was gone for that moment and is whole again.
+          if (doc !== undefined) return doc
+          const again = await readDoc(connection, names, names.stateBucket(p), key)
+          if (await this.#isFolded()) return again
+        }
+      }
+      await connection.ready(Math.min(50 * look, 500))
+    }
+    throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
+  }
+
+  async #isFolded(): Promise<boolean> {
+    const { connection, names, p } = this.#source
+    const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
+    const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
+    return seq >= this.#closedSeq
   }
 }
 
@@ -222,7 +256,7 @@ async function buildIndex(
   total: number,
   closedSeq: number,
 ): Promise<ResultIndex> {
-  const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total), errors: new Map() }
+  const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total) }
   const { names, p, run, asset, connection } = source
   const stream = names.log(p)
   const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
@@ -243,15 +277,9 @@ async function buildIndex(
         const fact = factIfAny(names, p, message)
         if (fact?.name !== 'scatter.outcomes') continue
         cache.offer(seq, fact.data, message.payload.length)
-        const failed = new Set(fact.data.errors?.map(([k]) => k))
-        const suspended = new Set(fact.data.suspended?.map(([k]) => k))
+        const none = new Set([...(fact.data.errors ?? []), ...(fact.data.suspended ?? [])].map(([k]) => k))
         for (const [k, i] of fact.data.at.entries()) {
-          if (i >= total || index.seqs[i] !== 0 || suspended.has(k)) continue
-          if (failed.has(k)) {
-            index.errors.set(i, [seq, k])
-            continue
-          }
-          index.errors.delete(i)
+          if (i >= total || index.seqs[i] !== 0 || none.has(k)) continue
           index.seqs[i] = seq
           index.positions[i] = k
         }

@@ -1,6 +1,7 @@
 /** What a barrier should be, told without leases: of each instance only which execution is current and how many have failed. And what must hold at every sequence. */
 
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/bits.ts'
+import { FAILURES_PER_CHUNK } from '../../projections/instances.ts'
 import { parseLeaseId } from '../../projections/lease.ts'
 import { stateKey } from '../../projections/state.ts'
 import { statusOf } from '../../src/client/scatter-status.ts'
@@ -13,6 +14,8 @@ interface Instance {
   /** A worker died with it in its hands; with its last attempt it then runs alone. */
   lost?: boolean
   end?: 'succeeded' | 'failed'
+  /** Sequence of the fact that it failed by. */
+  failedAt?: number
 }
 
 export class Model {
@@ -26,7 +29,7 @@ export class Model {
 
   fold(fact: Fact): void {
     if (fact.name === 'scatter.started') this.open = true
-    if (fact.name === 'scatter.closed') this.open = false
+    if (fact.name === 'scatter.closed' || fact.name === 'scatter.ended_early') this.open = false
     if (!this.open) return
     if (fact.name === 'scatter.items') {
       for (let k = 0; k < fact.data.count; k++) this.instances.push({ execution: 1, failures: 0 })
@@ -37,13 +40,14 @@ export class Model {
         if (!instance || instance.end) continue
         const error = errors.get(k)
         if (!error) instance.end = 'succeeded'
-        else if (fact.data.ordinal === instance.execution) this.#over(instance, error.outcome)
+        else if (fact.data.ordinal === instance.execution) this.#over(instance, error.outcome, fact.seq)
       }
     } else if (fact.name === 'scatter.split') {
       const range = parseLeaseId(fact.data.lease)
       for (let index = fact.data.from ?? range?.from ?? 0; index < (range?.to ?? 0); index++) {
         const instance = this.instances[index]
-        if (instance && !instance.end && instance.execution === range?.ordinal) this.#over(instance, fact.data.reason)
+        if (instance && !instance.end && instance.execution === range?.ordinal)
+          this.#over(instance, fact.data.reason, fact.seq)
       }
     }
   }
@@ -52,21 +56,24 @@ export class Model {
     return this.instances.filter((instance) => instance.end === end).length
   }
 
-  #over(instance: Instance, how: string): void {
+  #over(instance: Instance, how: string, seq: number): void {
     const last = instance.failures === this.#maxAttempts - 1
     // Beside others nobody is to blame for the last attempt: it is run once more, alone.
     const blameless = how === 'lost' && last && !instance.lost && this.#maxAttempts > 1
     if (how === 'lost') instance.lost = true
     if (how !== 'handed_back' && !blameless) instance.failures += 1
-    if (how === 'terminal' || instance.failures >= this.#maxAttempts) instance.end = 'failed'
-    else instance.execution += 1
+    if (how === 'terminal' || instance.failures >= this.#maxAttempts) {
+      instance.end = 'failed'
+      // One whose worker died left no error on the log.
+      instance.failedAt = how === 'lost' ? 0 : seq
+    } else instance.execution += 1
   }
 }
 
 /** Everything that must hold of a barrier after every fact. Throws with what does not. */
 export function checkBarrier(sim: Sim, model: Model): void {
   const barrier = barrierOf(sim)
-  if (barrier.status !== 'open') return
+  if (barrier.status !== 'open' || barrier.endedEarly) return
   const say = (what: string): never => {
     throw new Error(`at ${sim.folded} (${sim.log[sim.folded - 1]?.name}): ${what}\n${JSON.stringify(barrier)}`)
   }
@@ -97,6 +104,10 @@ export function checkBarrier(sim: Sim, model: Model): void {
     if (isDone(segment, index) !== (instance.end !== undefined)) say(`bit of ${index} should be ${instance.end}`)
     if (isFailed(segment, index) !== (instance.end === 'failed'))
       say(`failed bit of ${index} should be ${instance.end}`)
+    const chunk = sim.docs.peek(stateKey.failures(RUN, 's', Math.floor(index / FAILURES_PER_CHUNK)))
+    const why = chunk?.at.filter(([failed]) => failed === index).map(([, seq]) => seq) ?? []
+    if (why.length > 1 || why[0] !== instance.failedAt)
+      say(`${index} failed by ${instance.failedAt}, and is said to have failed by ${why}`)
     const again = barrier.again[index]
     const refed = inRefeed.get(index) ?? 0
     if (instance.end !== undefined) {

@@ -328,7 +328,13 @@ describe('a barrier under any schedule', () => {
           .filter((c) => c.do === 'fact' && c.fact.name === 'scatter.closed')
         expect(decided).toHaveLength(1)
         const barrier = barrierOf(sim)
-        expect(closed[0]?.data.status).toBe(barrier.status)
+        expect(closed[0]?.data).toMatchObject({
+          status: barrier.status,
+          succeeded: barrier.succeeded,
+          failed: barrier.failed,
+          ...(barrier.total === undefined ? {} : { total: barrier.total }),
+        })
+        expect([barrier.succeeded, barrier.failed]).toEqual([model.count('succeeded'), model.count('failed')])
         if (barrier.status === 'completed') {
           expect([barrier.succeeded, barrier.failed]).toEqual([total, 0])
           expect(model.instances.every(({ end }) => end === 'succeeded')).toBe(true)

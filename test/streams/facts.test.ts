@@ -210,6 +210,11 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   'scatter.resumed': { name: 'scatter.resumed', ids: { run, asset }, data: {} },
   'scatter.timer_fired': { name: 'scatter.timer_fired', ids: { run, asset }, data: { timeoutMs: 1000 } },
   'scatter.cancel_requested': { name: 'scatter.cancel_requested', ids: { run, asset }, data: { reason: 'r' } },
+  'scatter.ended_early': {
+    name: 'scatter.ended_early',
+    ids: { run, asset },
+    data: { status: 'failed', error },
+  },
   'scatter.closed': {
     name: 'scatter.closed',
     ids: { run, asset },
