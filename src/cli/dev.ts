@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/flow.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
+import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { type GlobalOptions, stopRequest } from './context.ts'
 import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
@@ -113,7 +114,7 @@ class DevWorkers {
   readonly #watchers = new Map<string, FSWatcher>()
   #starting: ChildProcess | undefined
   #ready: ChildProcess | undefined
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
 
   constructor(file: string, output: Output, how: WorkerProcess) {
     this.#file = file
@@ -141,7 +142,7 @@ class DevWorkers {
   }
 
   async stop(): Promise<void> {
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
     for (const watcher of this.#watchers.values()) watcher.close()
     this.#watchers.clear()
     const ends = [...this.#running].map((child) => once(child, 'exit'))
@@ -189,10 +190,10 @@ class DevWorkers {
   }
 
   #later(ms: number, changed?: string): void {
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
+    this.#timer?.cancel()
+    this.#timer = after(ms, () => {
       if (changed !== undefined) this.#output.event('changed', { file: changed }, `worker   ${changed} changed`)
       this.start()
-    }, ms)
+    })
   }
 }

@@ -177,7 +177,7 @@ export function parseApproval(options: ApprovalOptions): GateSpec {
 
 /** How long something waits at a gate. Throws InvalidError beyond 10 years: no calendar may end before it. */
 export function waitMs(field: string, duration: Duration): number {
-  const ms = parseDuration(field, duration)
+  const ms = parseDuration(field, duration, { maxMs: Number.POSITIVE_INFINITY })
   if (ms > 0 && ms <= WAIT_MAX_MS) return ms
   throw new InvalidError(`${field} must be more than 0 and at most 10 years, got ${JSON.stringify(duration)}`)
 }

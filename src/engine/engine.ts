@@ -1,6 +1,7 @@
 /** The engine as users start it: one for all log partitions, at work on those that no other engine holds, standing by for the rest. */
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
+import { parseDuration } from '../define/duration.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -8,7 +9,7 @@ import type { Logger } from '../telemetry.ts'
 import { EnginePartition } from './partition.ts'
 
 export interface EngineOptions {
-  /** How often the reconciler looks for tasks that got lost, in milliseconds. Default 30,000; also once after each start. */
+  /** How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000. Default 30,000; also once after each start. */
   readonly reconcileMs?: number
 }
 
@@ -19,6 +20,8 @@ export interface Engine {
   /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
   stop(): Promise<void>
 }
+
+const RECONCILE_BOUNDS = { minMs: 10, maxMs: 86_400_000 }
 
 export function startEngine(
   shared: {
@@ -33,9 +36,10 @@ export function startEngine(
   options: EngineOptions = {},
 ): Engine {
   const id = `engine-${hash64(shared.random()).slice(0, 10)}`
+  const reconcileMs = parseDuration('engine: reconcileMs', options.reconcileMs ?? 30_000, RECONCILE_BOUNDS)
   const partitions = Array.from(
     { length: shared.topology.partitions },
-    (_, p) => new EnginePartition({ ...shared, engine: id, p, reconcileMs: options.reconcileMs ?? 30_000 }),
+    (_, p) => new EnginePartition({ ...shared, engine: id, p, reconcileMs }),
   )
   for (const partition of partitions) partition.start()
   return {

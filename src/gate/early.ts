@@ -17,6 +17,7 @@ import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
 import { emit } from '../telemetry.ts'
+import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
 import { checkPayload } from './payload.ts'
 
@@ -27,6 +28,8 @@ const earlySignal = z.object({
   source: z.string().optional(),
   headers: z.record(z.string(), z.string()).optional(),
   idempotency: z.string().optional(),
+  /** Its key is of this library's making: nobody sends it again. */
+  own: z.boolean().optional(),
 })
 export type EarlySignal = z.infer<typeof earlySignal>
 
@@ -109,16 +112,28 @@ export async function takeEarly(
   const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
   const signal = found && parseEarly(found)
   if (!signal) return
+  const { own = false, ...resolution } = signal
+  const { run, asset, gate } = ids
   try {
     checkPayload(schema, await io.load(signal.payload))
-    await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...signal }))
-    const { run, asset, gate } = ids
+    if (signal.idempotency !== undefined && !own)
+      if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
+    await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...resolution }))
     emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
   } catch (error) {
     // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.
     if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error
   }
   await dropEarly(place, hash)
+}
+
+/** Whether the delivery is for this gate, and for no other: it may have answered one before. */
+async function isFor(place: EarlyPlace, hash: string, delivery: string, gate: string): Promise<boolean> {
+  for (;;) {
+    const decided = await decidedGate(place, hash, delivery)
+    if (decided.gate !== undefined) return decided.gate === gate
+    if (await decideGate(place, hash, delivery, { gate, seq: decided.seq })) return true
+  }
 }
 
 /** It was taken. Left there, it would answer the next gate of that name. */

@@ -11,6 +11,7 @@ import { type Duration, parseDuration } from '../define/duration.ts'
 import { waitMs } from '../define/gates.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
+import { decidedGate, decideGate } from './delivery.ts'
 import { dropEarly, keepEarly } from './early.ts'
 import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
@@ -73,6 +74,7 @@ export class Gates {
     options: SignalOptions & { readonly keepFor?: Duration } = {},
   ): Promise<SignalAccepted> {
     const { keepFor, ...given } = options
+    checkKey(given.idempotencyKey)
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
@@ -82,7 +84,10 @@ export class Gates {
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
     for (let look = 1; ; look++) {
-      const accepted = await this.#signalNamed(hash, payload, rest, given.idempotencyKey !== undefined)
+      const accepted =
+        given.idempotencyKey === undefined
+          ? await this.#signalNamed(hash, payload, rest)
+          : await this.#deliver(hash, payload, given, hashOfKey(given.idempotencyKey))
       if (accepted) {
         if (look > 1) await dropEarly(this.#deps, hash)
         return look > 1 ? { ...accepted, repeated } : accepted
@@ -96,7 +101,8 @@ export class Gates {
       checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
       const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
-      repeated = await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
+      const kept = { ...signal, payload: signal.payload, ...(own ? { own } : {}) }
+      repeated = await keepEarly(this.#deps, hash, kept, keepMs)
     }
   }
 
@@ -259,15 +265,56 @@ export class Gates {
   }
 
   /**
-   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was answered is passed over only for a signal with a key of its own: without one it
-   * may be the very signal that answered, sent again, and would count twice.
+   * A signal with a key of its own answers one gate of the name, however often it is sent: the one that it answered before, else the newest that waits. Undefined where no
+   * gate has the name.
    */
-  async #signalNamed(
+  async #deliver(
     hash: string,
     payload: unknown,
     options: SignalOptions,
-    hasKey: boolean,
+    delivery: string,
   ): Promise<SignalAccepted | undefined> {
+    const ended = new Set<string>()
+    let refusal: SignalRejectedError | undefined
+    for (;;) {
+      const { gate, seq } = await decidedGate(this.#deps, hash, delivery)
+      let id = gate === undefined || ended.has(gate) ? undefined : gate
+      if (id === undefined) {
+        const { newest, answered, waiting } = await this.#ofName(hash, delivery)
+        if (newest === undefined) return undefined
+        if (answered !== undefined) return { status: 'accepted', gate: answered, repeated: true }
+        // Nothing is decided where none waits: the newest one says why.
+        if (waiting !== undefined && !(await decideGate(this.#deps, hash, delivery, { gate: waiting, seq }))) continue
+        id = waiting ?? newest
+      }
+      try {
+        return await this.#signal(id, this.#known(id), payload, options)
+      } catch (error) {
+        if (!(error instanceof SignalRejectedError)) throw error
+        refusal ??= error
+        if (!ENDED.has(error.reason) || ended.has(id)) throw refusal
+        ended.add(id)
+      }
+    }
+  }
+
+  /** Ids of gates of a name: the newest, the one that the delivery answered before, the newest that waits. */
+  async #ofName(hash: string, delivery: string): Promise<{ newest?: string; answered?: string; waiting?: string }> {
+    let found: { newest?: string; waiting?: string } = {}
+    for await (const at of this.#read.named(hash)) {
+      const id = idOf(at)
+      const end = (await this.#read.resolved(at))?.data
+      if (end?.outcome === 'signaled' && end.idempotency === delivery) return { ...found, newest: id, answered: id }
+      found = { newest: id, ...(end ? {} : { waiting: id }), ...found }
+    }
+    return found
+  }
+
+  /**
+   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was answered is not passed over: it may have been by the very signal, sent again,
+   * which would count twice.
+   */
+  async #signalNamed(hash: string, payload: unknown, options: SignalOptions): Promise<SignalAccepted | undefined> {
     let refusal: SignalRejectedError | undefined
     for await (const at of this.#read.named(hash)) {
       try {
@@ -276,8 +323,7 @@ export class Gates {
         if (!(error instanceof SignalRejectedError)) throw error
         // The newest one is meant, and what is wrong with it is told, when none of them waits.
         refusal ??= error
-        const { reason } = error
-        if (reason !== 'expired' && reason !== 'cancelled' && !(reason === 'already_signaled' && hasKey)) break
+        if (error.reason !== 'expired' && error.reason !== 'cancelled') break
       }
     }
     if (refusal) throw refusal
@@ -312,19 +358,13 @@ export class Gates {
       JSON.stringify(kept).length > HEADERS_MAX_BYTES
     )
       throw new InvalidError(`headers must be text by name, and take at most ${HEADERS_MAX_BYTES} bytes`)
-    if (
-      idempotencyKey !== undefined &&
-      (typeof idempotencyKey !== 'string' || idempotencyKey === '' || idempotencyKey.length > KEY_MAX)
-    )
-      throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
+    checkKey(idempotencyKey)
     const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
     return {
       payload: await this.#deps.io.store('nats', payload ?? null, context, INLINE_MAX_BYTES),
       ...(source === undefined ? {} : { source }),
       ...(headers === undefined ? {} : { headers: kept }),
-      ...(idempotencyKey === undefined
-        ? {}
-        : { idempotency: createHash('sha256').update(idempotencyKey).digest('hex') }),
+      ...(idempotencyKey === undefined ? {} : { idempotency: hashOfKey(idempotencyKey) }),
     }
   }
 
@@ -339,6 +379,18 @@ export class Gates {
     // Keys of gates that have ended are listed for a while.
     return doc?.status === 'waiting' && stateKey.waiting(doc.deadlineMs, doc) === key ? doc : undefined
   }
+}
+
+/** Why a gate takes no signal any more. */
+const ENDED: ReadonlySet<string> = new Set(['expired', 'cancelled', 'already_signaled'])
+
+function checkKey(key: unknown): void {
+  if (key !== undefined && (typeof key !== 'string' || key === '' || key.length > KEY_MAX))
+    throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
+}
+
+function hashOfKey(idempotencyKey: string): string {
+  return createHash('sha256').update(idempotencyKey).digest('hex')
 }
 
 function idOf({ run, asset, gate }: GateIds): string {

@@ -80,11 +80,37 @@ function trustIn(trustProxy: unknown): ((address: string, hop: number) => boolea
 /** Of RFC 7239: `for=192.0.2.60;proto=http, for="[2001:db8::1]:4711"`. Each element counts, also one that names nobody: it stands for a proxy. */
 function forwardedFor(header: string): string[] {
   const elements: string[] = []
-  for (const element of header.match(/(?:[^,"]|"(?:[^"\\]|\\.)*"?)+/g) ?? []) {
+  for (const element of elementsFromTheRight(header)) {
     const pair = /(?:^|;)\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))/i.exec(element)
-    elements.push((pair?.[1]?.replaceAll(/\\(.)/g, '$1') ?? pair?.[2] ?? '').trim())
+    elements.unshift((pair?.[1]?.replaceAll(/\\(.)/g, '$1') ?? pair?.[2] ?? '').trim())
   }
   return elements
+}
+
+/**
+ * What stands between commas outside quotes, the last element first. The nearest proxy wrote the last one, so that is understood by itself: a quote that a sender left
+ * open further to the left hides nothing of it.
+ */
+function elementsFromTheRight(header: string): string[] {
+  const elements: string[] = []
+  let end = header.length
+  let quoted = false
+  for (let at = header.length - 1; at >= 0 && elements.length < MAX_HOPS; at--) {
+    const char = header[at]
+    if (char === '"' && !(quoted && isEscaped(header, at))) quoted = !quoted
+    if (char !== ',' || quoted) continue
+    elements.push(header.slice(at + 1, end))
+    end = at
+  }
+  if (elements.length < MAX_HOPS) elements.push(header.slice(0, end))
+  return elements
+}
+
+/** Whether an odd number of backslashes stands before it. */
+function isEscaped(text: string, at: number): boolean {
+  let count = 0
+  while (text[at - 1 - count] === '\\') count++
+  return count % 2 === 1
 }
 
 /** Without port, brackets, zone; an IPv4 address that is written as an IPv6 one is the IPv4 one. Undefined for what is no address. */

@@ -1,4 +1,6 @@
 /** A request's body: read with a limit on its size and on its time, and made into a payload by its content type. */
+
+import { after } from '../options/timer.ts'
 import type { BodyRoom } from './budget.ts'
 import { HttpProblem } from './problem.ts'
 
@@ -53,7 +55,7 @@ export async function readBody(request: Request, limits: BodyLimits, room: BodyR
   const chunks: Uint8Array[] = []
   let length = 0
   const late = Promise.withResolvers<'late'>()
-  const timer = setTimeout(() => late.resolve('late'), limits.timeoutMs)
+  const timer = after(limits.timeoutMs, () => late.resolve('late'))
   try {
     for (;;) {
       const next = await Promise.race([reader.read(), late.promise])
@@ -76,7 +78,7 @@ export async function readBody(request: Request, limits: BodyLimits, room: BodyR
     if (error instanceof HttpProblem) throw error
     throw new HttpProblem('malformed_body', 'The body broke off.')
   } finally {
-    clearTimeout(timer)
+    timer.cancel()
     room.give(length)
   }
   return Buffer.concat(chunks)

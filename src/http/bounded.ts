@@ -1,4 +1,6 @@
 /** Gates that answer in time or not at all: senders hang up after some seconds, and what waits for them would pile up here while NATS is away. */
+
+import { after } from '../options/timer.ts'
 import { HttpProblem } from './problem.ts'
 import type { GatesOverHttp } from './rim.ts'
 
@@ -14,10 +16,10 @@ export function bounded(gates: GatesOverHttp, ms: number): GatesOverHttp {
 
 async function within<T>(ms: number, answer: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => late.reject(new HttpProblem('unavailable', undefined, { 'Retry-After': '5' })), ms)
+  const timer = after(ms, () => late.reject(new HttpProblem('unavailable', undefined, { 'Retry-After': '5' })))
   try {
     return await Promise.race([answer, late.promise])
   } finally {
-    clearTimeout(timer)
+    timer.cancel()
   }
 }

@@ -9,6 +9,7 @@
  * | `standard` | webhook-signature: `v1,<base64>[ v1,…]`     | `<webhook-id>.<time>.` body   | by the time     |
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { InvalidError } from '../../streams/errors.ts'
 
 export type SignatureScheme = 'github' | 'stripe' | 'slack' | 'standard'
 
@@ -52,9 +53,28 @@ export const SCHEMES: Readonly<Record<SignatureScheme, (signed: Signed) => boole
       const [version, value = ''] = part.split(',')
       return version === 'v1' && /^[A-Za-z0-9+/]{43}=$/.test(value) ? [Buffer.from(value, 'base64')] : []
     })
-    const keys = signed.secrets.map((secret) => Buffer.from(secret.replace(/^whsec_/, ''), 'base64'))
+    const keys = signed.secrets.map(standardKey)
     return id !== '' && isRecent(time, signed) && matches(keys, [`${id}.${time}.`, signed.body], given)
   },
+}
+
+const STANDARD_KEY_MIN_BYTES = 24
+
+/** The key of a secret as Standard Webhooks writes it: base64, with `whsec_` before it or not. */
+function standardKey(secret: string): Buffer {
+  return Buffer.from(secret.replace(/^whsec_/, ''), 'base64')
+}
+
+/** Throws InvalidError unless the secret is base64 of at least 24 bytes: what else Node decodes may be shorter than it looks, or empty, and then anybody can sign. */
+export function checkStandardSecret(field: string, secret: string): void {
+  const text = secret.replace(/^whsec_/, '')
+  const key = standardKey(secret)
+  const isBase64 =
+    /^[A-Za-z0-9+/]+={0,2}$/.test(text) && key.toString('base64').replaceAll('=', '') === text.replaceAll('=', '')
+  if (!isBase64 || key.length < STANDARD_KEY_MIN_BYTES)
+    throw new InvalidError(
+      `${field} of scheme standard must be base64 of at least ${STANDARD_KEY_MIN_BYTES} bytes, as its sender shows it (whsec_…)`,
+    )
 }
 
 const GIVEN_MAX = 8

@@ -6,7 +6,7 @@ import { refuseUnknown } from '../define/unknown.ts'
 import { type BodyKind, parseBody } from './body.ts'
 import { accepted, HttpProblem, json } from './problem.ts'
 import type { Rim, Sender } from './rim.ts'
-import { type CustomScheme, SCHEMES, type SignatureScheme } from './signatures.ts'
+import { type CustomScheme, checkStandardSecret, SCHEMES, type SignatureScheme } from './signatures.ts'
 
 export interface VerifiedSender {
   /** How it signs; or a function that checks it. */
@@ -80,6 +80,7 @@ export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>):
         secrets.some((one) => typeof one !== 'string' || one.length < SECRET_MIN)
       )
         throw new InvalidError(`${at}: secret must be text of at least ${SECRET_MIN} characters, or a list of such`)
+      if (scheme === 'standard') for (const one of secrets) checkStandardSecret(`${at}: secret`, one)
       if (typeof rest.base !== 'function')
         throw new InvalidError(`${at}: base must be a function that finds the gate's base token`)
       for (const option of ['payload', 'idempotencyKey'] as const)
@@ -149,15 +150,17 @@ function slackChallenge(sender: CheckedSender, value: unknown): string | undefin
   return Reflect.get(value, 'type') === 'url_verification' && typeof challenge === 'string' ? challenge : undefined
 }
 
+/**
+ * By what a delivery is known when it comes again: an id that the signature covers, else the body that it covers. GitHub signs the body and not `X-GitHub-Delivery`: whoever
+ * has seen one delivery could send it again under another id.
+ */
 function deliveryId(sender: CheckedSender, value: unknown, headers: Headers, bytes: Uint8Array): string {
   const id =
-    sender.scheme === 'github'
-      ? headers.get('x-github-delivery')
-      : sender.scheme === 'standard'
-        ? headers.get('webhook-id')
-        : sender.scheme === 'stripe' && typeof value === 'object' && value !== null
-          ? Reflect.get(value, 'id')
-          : undefined
+    sender.scheme === 'standard'
+      ? headers.get('webhook-id')
+      : sender.scheme === 'stripe' && typeof value === 'object' && value !== null
+        ? Reflect.get(value, 'id')
+        : undefined
   return typeof id === 'string' && id !== '' && id.length <= 200
     ? id
     : createHash('sha256').update(bytes).digest('base64url')

@@ -2,10 +2,10 @@
  * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with every slab of keys, so whoever takes it over (worker killed,
  * engine restarted, attempt repeated) goes on behind the last slab, and never reads from the start again.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
 import { measure } from '../../streams/codec.ts'
 import { CancelledError, FlowStoneError, InvalidError, messageOf, TerminalError } from '../../streams/errors.ts'
 import { type Duration, parseRange } from '../define/duration.ts'
+import { sleep } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 
 /** What a reader gives at a time: some items, and where to go on behind them. May be empty. */
@@ -89,7 +89,7 @@ export class ItemReader<T> implements AsyncIterable<T> {
         if (failures >= maxAttempts) throw this.#failed(error, at, failures)
         const waitMs = Math.min(maxMs, minMs * 3 ** (failures - 1))
         emit('flowstone:items.retry', { reader: this.name, position: this.describe(at), failures, waitMs, error })
-        await sleep(waitMs, undefined, { signal })
+        await sleep(waitMs, signal)
       }
     }
   }

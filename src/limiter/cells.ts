@@ -29,7 +29,12 @@ export interface CellWrite {
   readonly lifeMs: number
 }
 
-export type Stored = { readonly seq: number; readonly found?: StoredCell } | 'conflict' | 'lost'
+/** `sentMs`: it was stored after this time, monotonic; known where the answer to that sending came. */
+export type Stored =
+  | { readonly seq: number; readonly sentMs: number }
+  | { readonly seq: number; readonly sentMs?: undefined; readonly found: StoredCell }
+  | 'conflict'
+  | 'lost'
 
 const ANSWER_MS = 5000
 const RETRY_MS = 50
@@ -111,8 +116,9 @@ export class Cells {
   async store(wish: CellWrite, has: (payload: Uint8Array) => boolean, wanted: () => boolean): Promise<Stored> {
     let uncertain = false
     for (;;) {
+      const sentMs = performance.now()
       const outcome = await this.write(wish)
-      if (typeof outcome === 'number') return { seq: outcome }
+      if (typeof outcome === 'number') return { seq: outcome, sentMs }
       if (outcome === 'conflict' && !uncertain) return 'conflict'
       uncertain = true
       if (outcome === 'unknown') await this.retry()

@@ -218,10 +218,12 @@ export class Limiter {
     const { signal } = options
     const slot = await this.takeSlot(bucket, max, options)
     try {
+      signal?.throwIfAborted()
+      slot.throwIfLost()
       const both = signal ? AbortSignal.any([signal, slot.signal]) : slot.signal
       return await unlessAborted(both, fn(slot, both))
     } finally {
-      await slot.release()
+      await slot.releaseSoon()
     }
   }
 

@@ -21,6 +21,7 @@ import {
 } from '../../projections/rate-cell.ts'
 import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { sleep } from '../options/timer.ts'
 import type { Cells, StoredCell } from './cells.ts'
 import type { Relay } from './relay.ts'
 
@@ -160,8 +161,8 @@ export class RateBucket {
     const sentMs = performance.now()
     const stored = await this.#store(result.cell, known.seq, write, nowMs)
     if (!stored) return
-    this.#known = { ...stored, asOfMs: sentMs }
-    this.#deliver(answered, sentMs)
+    this.#known = { cell: stored.cell, seq: stored.seq, asOfMs: sentMs }
+    this.#deliver(answered, stored.sentMs ?? sentMs)
     await this.#letOthersGo()
   }
 
@@ -241,9 +242,8 @@ export class RateBucket {
     expectSeq: number,
     write: string,
     nowMs: number,
-  ): Promise<Omit<Known, 'asOfMs'> | undefined> {
+  ): Promise<(Omit<Known, 'asOfMs'> & { readonly sentMs?: number | undefined }) | undefined> {
     const wish = { key: this.#key, payload: encodeRateCell(cell), expectSeq, lifeMs: lifeMs(cell, nowMs) }
-    const sentMs = performance.now()
     const stored = await this.#cells.store(
       wish,
       (payload) => decodeRateCell(payload)?.writes.includes(write) ?? false,
@@ -255,9 +255,9 @@ export class RateBucket {
       return undefined
     }
     this.#conflicts = 0
-    if (stored.found) return this.#decoded(stored.found)
-    this.#rttMs = this.#rttMs * 0.8 + (performance.now() - sentMs) * 0.2
-    return { cell: settled(cell, this.#cells.clock.atMost()), seq: stored.seq }
+    if (stored.sentMs === undefined) return this.#decoded(stored.found)
+    this.#rttMs = this.#rttMs * 0.8 + (performance.now() - stored.sentMs) * 0.2
+    return { cell: settled(cell, this.#cells.clock.atMost()), seq: stored.seq, sentMs: stored.sentMs }
   }
 
   async #conflicted(): Promise<undefined> {
@@ -265,7 +265,7 @@ export class RateBucket {
     this.#conflicts += 1
     this.#contendedMs = performance.now()
     // The first time at once: whoever was first lets this one go next.
-    if (this.#conflicts > 1) await pause(Math.random() * Math.min(PAUSE_MAX_MS, this.#rttMs * this.#conflicts))
+    if (this.#conflicts > 1) await sleep(Math.random() * Math.min(PAUSE_MAX_MS, this.#rttMs * this.#conflicts))
     return undefined
   }
 
@@ -276,7 +276,7 @@ export class RateBucket {
     const writers = new Set(this.#known.cell.writes.map(processOf))
     if (writers.size > 1) this.#contendedMs = performance.now()
     this.#known = undefined
-    await pause(Math.min(PAUSE_MAX_MS, this.#rttMs * (writers.size - 1) * (0.75 + Math.random() / 2)))
+    await sleep(Math.min(PAUSE_MAX_MS, this.#rttMs * (writers.size - 1) * (0.75 + Math.random() / 2)))
   }
 
   #deliver(answered: readonly { caller: Caller; answer: Answer }[], sentMs: number | undefined): void {
@@ -324,8 +324,4 @@ function sameRate(a: Rate | undefined, b: Rate): boolean {
     a === b ||
     (a !== undefined && a.shape === b.shape && a.limit === b.limit && a.periodMs === b.periodMs && a.burst === b.burst)
   )
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

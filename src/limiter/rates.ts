@@ -3,11 +3,12 @@
 import type { Rate } from '../../projections/rate-cell.ts'
 import type { Answer, Ask } from '../../projections/rate-round.ts'
 import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
+import { sleep } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 import type { Cells } from './cells.ts'
 import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
 import type { Question, Relay } from './relay.ts'
-import { sleep, untilServerTime, within } from './wait.ts'
+import { untilServerTime, within } from './wait.ts'
 
 /** Buckets of which this process remembers the cell. */
 const REMEMBERED = 10_000

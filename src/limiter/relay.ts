@@ -12,7 +12,7 @@ import type { Answer, Ask } from '../../projections/rate-round.ts'
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { sleep } from './wait.ts'
+import { atMost } from '../options/timer.ts'
 
 const WAIT_MS = 1000
 const ASKS_MAX = 10_000
@@ -116,7 +116,7 @@ export class Relay {
     const { nc } = this.#connection
     await this.#connection.untilDisconnect(async () => {
       await subscription.drain()
-      await Promise.race([Promise.all(this.#serving), sleep(WAIT_MS, undefined)])
+      await atMost(WAIT_MS, Promise.all(this.#serving))
       await nc.flush()
     })
   }

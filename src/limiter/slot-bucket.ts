@@ -17,10 +17,10 @@ import {
   takeSlots,
 } from '../../projections/slot-cell.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { after, sleep, type Timer } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 import type { Cells, StoredCell } from './cells.ts'
-import { Slot } from './slot.ts'
-import { sleep } from './wait.ts'
+import { deadlineMs, Slot } from './slot.ts'
 
 const LOOK_MS = 5000
 /** A watch costs a consumer: it is kept for whoever comes soon. */
@@ -38,7 +38,8 @@ export interface SlotWish {
 
 export interface SlotCaller {
   readonly wish: SlotWish
-  readonly id: string
+  /** Of the slot that it gets. A new one each time it has to ask again. */
+  id: string
   readonly queuedMs: number
   gone: boolean
   readonly settle: (answer: Slot | 'at_capacity' | Error) => void
@@ -73,7 +74,7 @@ export class SlotBucket {
   #doubted = false
   #conflicts = 0
   #contactMs = 0
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #unwatch: (() => void) | undefined
   #unwatchTimer: NodeJS.Timeout | undefined
 
@@ -110,7 +111,7 @@ export class SlotBucket {
   }
 
   close(): void {
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
     this.#endWatch()
   }
 
@@ -236,7 +237,7 @@ export class SlotBucket {
     }
     this.#conflicts = 0
     this.#contactMs = performance.now()
-    if (stored.found) this.#known = { ...this.#decoded(stored.found), asOfMs: sentMs }
+    if (stored.sentMs === undefined) this.#known = { ...this.#decoded(stored.found), asOfMs: sentMs }
     else
       this.#known = {
         cell: settledSlots(cell, this.#cells.clock.atMost(), stored.seq),
@@ -249,24 +250,33 @@ export class SlotBucket {
   #give(caller: SlotCaller, sentMs: number): void {
     const { id, wish } = caller
     this.#callers = this.#callers.filter((other) => other !== caller)
+    const fence = this.#known?.cell.holders.find((holder) => holder.id === id)?.fence
+    if (fence === undefined || performance.now() >= deadlineMs(sentMs, wish.leaseMs)) {
+      this.#askAgain(caller)
+      return
+    }
     const slot = new Slot(
       { ...wish, id },
       (slot) => this.#end(slot, false),
       // If it is still there: nobody needs to wait for its end.
       (slot) => void this.#end(slot, true),
     )
-    const fence = this.#known?.cell.holders.find((holder) => holder.id === id)?.fence
-    // Taken, and gone again before it was known: the answer came very late.
-    if (fence === undefined) {
-      caller.settle(
-        new FlowStoneError('slot_lost', `a slot of ${this.name} was taken, and lost before the answer came`),
-      )
-      return
-    }
     this.#held.set(id, slot)
     slot.renewed(sentMs, fence)
     if (caller.gone) void slot.release()
     else caller.settle(slot)
+  }
+
+  /**
+   * The answer came so late that the lease is over, or nearly: others may have the slot by now. It is given back if it is still there, and the caller asks for another
+   * one, first of all that wait here.
+   */
+  #askAgain(caller: SlotCaller): void {
+    this.#leaving.push({ id: caller.id, done: () => undefined })
+    if (caller.gone) return
+    caller.id = `${caller.id}+`
+    this.#callers.unshift(caller)
+    this.#stirred = true
   }
 
   #end(slot: Slot, lost: boolean): Promise<void> {
@@ -310,7 +320,7 @@ export class SlotBucket {
 
   /** Nothing to do: sleeps until there is. */
   #rest(): void {
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
     const dues = [...this.#held.values()].map(({ dueMs }) => dueMs)
     let untilMs = Math.min(...dues)
     if (this.#queued) {
@@ -320,7 +330,7 @@ export class SlotBucket {
       this.#unwatchTimer = setTimeout(() => this.#endWatch(), UNWATCH_MS)
     }
     if (untilMs === Number.POSITIVE_INFINITY) return
-    this.#timer = setTimeout(() => this.#stir(), Math.max(1, Math.ceil(untilMs - performance.now())))
+    this.#timer = after(Math.max(1, Math.ceil(untilMs - performance.now())), () => this.#stir())
   }
 
   #lookIn(): number {

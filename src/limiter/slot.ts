@@ -1,8 +1,17 @@
 /** A slot in this process's hands. */
 import { FlowStoneError } from '../../streams/errors.ts'
+import { after, atMost, type Timer } from '../options/timer.ts'
 
 /** A lease is over for its holder this much before it is for the others: time to stop. Also covers what the two clocks may drift apart. */
 const EARLY = 0.1
+
+/** What a finished caller waits for its slot to be free for others. */
+const RELEASE_WAIT_MS = 250
+
+/** Until when a holder may rely on a lease that was taken or renewed by a message sent at `sentMs`; monotonic. */
+export function deadlineMs(sentMs: number, leaseMs: number): number {
+  return sentMs + leaseMs * (1 - EARLY)
+}
 
 export class Slot {
   readonly bucket: string
@@ -15,7 +24,7 @@ export class Slot {
   readonly takenMs = performance.now()
   #fence = 0
   #sinceMs = 0
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #ended: 'released' | 'lost' | undefined
 
   constructor(
@@ -49,11 +58,22 @@ export class Slot {
     return this.#ended === undefined && performance.now() < this.#deadlineMs
   }
 
-  /** Gives it back. Others may have it from then on. Safe to call twice. */
+  /** Throws FlowStoneError `slot_lost` unless it is held: to be called right before what the slot protects. */
+  throwIfLost(): void {
+    if (!this.#ended && performance.now() >= this.#deadlineMs) this.lost()
+    this.#abort.signal.throwIfAborted()
+  }
+
+  /** Gives it back. Others may have it from then on. Resolves when that is stored, which may take as long as NATS is away. Safe to call twice. */
   async release(): Promise<void> {
     if (this.#ended) return
     this.#end('released')
     await this.#release(this)
+  }
+
+  /** As `release`, and waits for it a moment only: whoever has a result does not wait for NATS. */
+  async releaseSoon(): Promise<void> {
+    await atMost(RELEASE_WAIT_MS, this.release())
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -68,8 +88,8 @@ export class Slot {
   renewed(sentMs: number, fence?: number): void {
     this.#sinceMs = sentMs
     if (fence !== undefined) this.#fence = fence
-    clearTimeout(this.#timer)
-    if (!this.#ended) this.#timer = setTimeout(() => this.#check(), Math.max(0, this.#deadlineMs - performance.now()))
+    this.#timer?.cancel()
+    if (!this.#ended) this.#timer = after(Math.max(0, this.#deadlineMs - performance.now()), () => this.#check())
   }
 
   lost(): void {
@@ -81,7 +101,7 @@ export class Slot {
   }
 
   get #deadlineMs(): number {
-    return this.#sinceMs + this.leaseMs * (1 - EARLY)
+    return deadlineMs(this.#sinceMs, this.leaseMs)
   }
 
   #check(): void {
@@ -91,6 +111,6 @@ export class Slot {
 
   #end(how: 'released' | 'lost'): void {
     this.#ended = how
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
   }
 }

@@ -1,10 +1,11 @@
 /** Slots: what `flow.limiter` does with them. */
 import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
+import { atMost } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 import type { Cells } from './cells.ts'
 import type { Slot } from './slot.ts'
 import { SlotBucket, type SlotCaller, type SlotWish } from './slot-bucket.ts'
-import { sleep, within } from './wait.ts'
+import { within } from './wait.ts'
 
 export interface SlotRequest extends SlotWish {
   readonly maxWaitMs: number
@@ -60,7 +61,7 @@ export class Slots {
   /** Slots that this process still holds are given back. While NATS is away that is not waited for: their leases end. */
   async close(): Promise<void> {
     const releasing = [...this.#buckets.values()].flatMap(({ held }) => held.map((slot) => slot.release()))
-    await Promise.race([Promise.all(releasing), sleep(CLOSE_MS, undefined)])
+    await atMost(CLOSE_MS, Promise.all(releasing))
     for (const bucket of this.#buckets.values()) bucket.close()
     this.#buckets.clear()
   }

@@ -1,10 +1,10 @@
 /** Waiting: for a time of the server, and for no longer than a caller wants. */
 import type { ServerClock } from '../log/clock.ts'
+import { after, atMost, sleep, type Timer } from '../options/timer.ts'
 
 /** Long waits end this much early, to read the clock again: its bounds give way with time. */
 const AHEAD_MS = 100
 const LONG_MS = 5000
-const TIMER_MAX_MS = 2 ** 31 - 1
 
 /** Resolves once the server's clock says `atMs` for certain. Rejects with the signal's reason when that is aborted. */
 export async function untilServerTime(
@@ -15,30 +15,12 @@ export async function untilServerTime(
   for (let left = atMs - clock.atLeast(); left > 0; left = atMs - clock.atLeast()) {
     await sleep(left > LONG_MS ? left - AHEAD_MS : left, signal)
     // In vain while the server is away; what is known goes on being true.
-    if (left > LONG_MS) await Promise.race([clock.ready().catch(() => undefined), sleep(AHEAD_MS / 2, signal)])
+    if (left > LONG_MS)
+      await atMost(
+        AHEAD_MS / 2,
+        clock.ready().catch(() => undefined),
+      )
   }
-}
-
-/** Rejects with the signal's reason when that is aborted. */
-export function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) {
-      reject(signal.reason)
-      return
-    }
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(signal?.reason)
-    }
-    const timer = setTimeout(
-      () => {
-        signal?.removeEventListener('abort', onAbort)
-        resolve()
-      },
-      Math.min(TIMER_MAX_MS, Math.ceil(ms)),
-    )
-    signal?.addEventListener('abort', onAbort, { once: true })
-  })
 }
 
 export type Outcome<T> = { readonly value: T } | 'late'
@@ -55,26 +37,21 @@ export function within<T>(
       reject(signal.reason)
       return
     }
-    let timer: NodeJS.Timeout | undefined
+    let timer: Timer | undefined
     const onAbort = (): void => {
       end()
       drop()
       reject(signal?.reason)
     }
     const end = (): void => {
-      clearTimeout(timer)
+      timer?.cancel()
       signal?.removeEventListener('abort', onAbort)
     }
-    if (ms !== Number.POSITIVE_INFINITY) {
-      timer = setTimeout(
-        () => {
-          end()
-          drop()
-          resolve('late')
-        },
-        Math.min(TIMER_MAX_MS, Math.ceil(ms)),
-      )
-    }
+    timer = after(Math.ceil(ms), () => {
+      end()
+      drop()
+      resolve('late')
+    })
     signal?.addEventListener('abort', onAbort, { once: true })
     begin((value) => {
       end()

@@ -3,9 +3,10 @@
  * and not for long, nor too many at a time: the rest goes back to the queue until its turn may have come. So a worker that dies takes little with it, and instances of a slow
  * bucket do not stand in the way of another one's.
  */
-import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError, RateLimitedError } from '../../streams/errors.ts'
 import type { Limits } from '../define/limits.ts'
 import type { Limiter } from '../limiter/limiter.ts'
+import { checkBucket } from '../limiter/rate.ts'
 import { lateMs } from '../limiter/rate-bucket.ts'
 import type { Slot } from '../limiter/slot.ts'
 import { NotBegun } from './alone.ts'
@@ -92,10 +93,12 @@ export async function runLimited(start: LimitedStart, code: (signal: AbortSignal
     await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
     // Paused meanwhile, or cancelled: not begun, however its turn came.
     start.waiting.throwIfAborted()
+    // It was lost while this waited for its turn: nothing was run, and another slot may be free.
+    if (slot && !slot.isHeld) throw new ComeAgain(slot.bucket, UNREACHABLE_MS)
     await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
   } finally {
     place.leave()
-    await slot?.release()
+    await slot?.releaseSoon()
   }
 }
 
@@ -140,7 +143,7 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   const { limits, limiter, waiters, key, waiting } = start
   if (!limits.slots) return undefined
   const { max, weight, leaseMs: lease } = limits.slots
-  const bucket = limits.slots.bucketOf(key)
+  const bucket = bucketFor('slots', limits.slots.bucketOf, key)
   const at = await limiter.acquireSlot(bucket, max, { weight, lease }).catch((error: unknown) => {
     throw isUnreachable(error) ? new ComeAgain(bucket, UNREACHABLE_MS) : error
   })
@@ -162,7 +165,8 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     return
   }
   const { rate, option } = limits.rate
-  const bucket = limits.rate.bucketOf?.(key) ?? ownBucket
+  const { bucketOf } = limits.rate
+  const bucket = bucketOf ? bucketFor('rateLimit', bucketOf, key) : ownBucket
   for (let lapses = 0; ; lapses++) {
     const maxWait = waiters.isFull ? BRIEF_MS : holdMs
     const onWait = (waitMs: number): void => {
@@ -182,6 +186,16 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     await place.enter()
     // No local slot was free when its turn came: by now it would be a burst.
     if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+  }
+}
+
+/** What the user's function brings may be anything. A limit without a name would be nobody's, and so would hold nothing. */
+function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unknown): string {
+  try {
+    return checkBucket(bucketOf(key))
+  } catch (error) {
+    if (!(error instanceof InvalidError)) throw error
+    throw new InvalidError(`${option}: bucket must bring the name of a bucket for every key: ${error.message}`)
   }
 }
 

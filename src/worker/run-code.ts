@@ -10,6 +10,7 @@ import {
 } from '../../streams/errors.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../streams/schemas.ts'
 import { NO_GATE_SECRET } from '../gate/token.ts'
+import { after, type Timer } from '../options/timer.ts'
 import { HandBack } from './held.ts'
 
 export interface Failure {
@@ -100,15 +101,14 @@ function onAbort(signal: AbortSignal, listener: Listener): () => void {
 /** A time limit. Its signal is made when somebody asks for it. */
 class Limit {
   #controller: AbortController | undefined
-  readonly #timer: NodeJS.Timeout
+  readonly #timer: Timer
   readonly #off: () => void
   #listener: Listener | undefined
   #ended: { readonly reason: unknown } | undefined
 
   constructor(parent: AbortSignal, timeoutMs: number) {
-    this.#timer = setTimeout(
-      () => this.#abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
-      timeoutMs,
+    this.#timer = after(timeoutMs, () =>
+      this.#abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
     )
     this.#off = onAbort(parent, (reason) => this.#abort(reason))
   }
@@ -130,7 +130,7 @@ class Limit {
   }
 
   end(): void {
-    clearTimeout(this.#timer)
+    this.#timer.cancel()
     this.#off()
   }
 

@@ -19,6 +19,7 @@ import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
 import { reportLost, runAttempt } from './attempt.ts'
@@ -41,7 +42,7 @@ export interface WorkerOptions {
   /** Only these queues. Default: all that the pipelines' assets name. */
   readonly queues?: readonly string[]
   readonly resources?: Resources
-  /** A worker that gives no sign for this long is taken for dead, and its tasks go to others. Default `'30s'`. The same for all workers of a queue. */
+  /** A worker that gives no sign for this long is taken for dead, and its tasks go to others. Default `'30s'`, 500 ms to one day. The same for all workers of a queue. */
   readonly ackWait?: Duration
   /** How long a stop waits for running code before that is aborted and handed back. Default `'30s'`. */
   readonly drainTimeout?: Duration
@@ -50,6 +51,8 @@ export interface WorkerOptions {
 }
 
 const OTHER_VERSION_PAUSE_MS = 1000
+/** Longer, and what a dead worker held would lie there for days. */
+const ACK_WAIT_MAX_MS = 86_400_000
 const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
 const AHEAD_MS = 40
@@ -87,7 +90,7 @@ export class Worker {
   readonly #drainMs: number
   readonly #ackWaitMs: number
   readonly #logger: Logger
-  #heartbeats: NodeJS.Timeout | undefined
+  #heartbeats: Timer | undefined
   readonly #watch: Watch
   #rollCalls: Subscription[] = []
   #stopping: Promise<void> | undefined
@@ -110,7 +113,7 @@ export class Worker {
     this.#topology = topology
     this.#logger = logger
     this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? '30s')
-    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? '30s')
+    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? '30s', { maxMs: ACK_WAIT_MAX_MS })
     if (this.#ackWaitMs < 500)
       throw new InvalidError(
         'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
@@ -189,9 +192,9 @@ export class Worker {
     for (const { pipeline, queue } of wanted.values())
       queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
     this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf)
-    this.#heartbeats = setInterval(() => {
+    this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()
-    }, this.#ackWaitMs / 3)
+    })
     if (options.handleSignals)
       for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
     void this.#pullLoop()
@@ -221,7 +224,7 @@ export class Worker {
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#lanes?.close()
     await Promise.all(this.#puttingBack)
-    clearInterval(this.#heartbeats)
+    this.#heartbeats?.cancel()
     this.#watch.stop()
     if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
   }
@@ -236,10 +239,10 @@ export class Worker {
 
   #settled(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
+      const timer = after(ms, resolve)
       this.#wake = () => {
         this.#wake = undefined
-        clearTimeout(timer)
+        timer.cancel()
         resolve()
       }
     })

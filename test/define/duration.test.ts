@@ -35,6 +35,21 @@ describe('a duration', () => {
   })
 })
 
+describe('the bounds of a duration', () => {
+  it.each(['366d', '9999999d', 1e300, Number.MAX_SAFE_INTEGER])('%s is longer than a year, and refused', (value) =>
+    expect(() => parseDuration('drainTimeout', value)).toThrow(
+      `drainTimeout must be at most 365d, got ${JSON.stringify(value)}`,
+    ),
+  )
+
+  it('can be other ones', () => {
+    const bounds = { minMs: 500, maxMs: 86_400_000 }
+    expect(parseDuration('ackWait', '1d', bounds)).toBe(86_400_000)
+    expect(() => parseDuration('ackWait', '25h', bounds)).toThrow('ackWait must be at most 1d, got "25h"')
+    expect(() => parseDuration('ackWait', 499, bounds)).toThrow('ackWait must be at least 500ms, got 499')
+  })
+})
+
 describe('a range', () => {
   it.each([
     ['1s..60s', 1000, 60_000],
@@ -49,7 +64,7 @@ describe('a range', () => {
     )
   })
 
-  it.each(['..', '1s..', '..1s', '1s...2s', 'a..b'])('%s is none', (text) =>
+  it.each(['..', '1s..', '..1s', '1s...2s', 'a..b', '1s..2s..3s', '1s..400d'])('%s is none', (text) =>
     expect(() => parseRange('backoff', text)).toThrow(InvalidError),
   )
 })

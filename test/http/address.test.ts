@@ -47,6 +47,11 @@ test.each([
   ['for="6.6.6.6, for=7.7.7.7";x="a,b", for=198.51.100.7', 1, '198.51.100.7'],
   ['for=198.51.100.7, for=_hidden', 2, '203.0.113.9'],
   ['for=198.51.100.7, proto=http', 2, '203.0.113.9'],
+  ['for="6.6.6.6, for=198.51.100.7', 1, '198.51.100.7'],
+  ['for="6.6.6.6\\", for=198.51.100.7', 1, '198.51.100.7'],
+  ['for=", for=6.6.6.6, for=198.51.100.7', 1, '198.51.100.7'],
+  ['"for=6.6.6.6, for="198.51.100.7:80";x="a,\\"b", for=10.0.0.2', 2, '198.51.100.7'],
+  ['for=6.6.6.6;x="\\, for=198.51.100.7', 1, '198.51.100.7'],
 ])('Forwarded as RFC 7239 has it: %s from %i proxies', (forwarded, trustProxy, expected) => {
   expect(sourceOf({ trustProxy, proxyHeader: 'forwarded' }, { forwarded })).toBe(expected)
 })

@@ -118,6 +118,16 @@ test.each(['github', 'stripe', 'slack', 'standard', 'own'])(
   },
 )
 
+test('a body that GitHub signed once answers one gate, whatever delivery id stands beside it', async () => {
+  const one = await gates.open({ token: 'github, twice' })
+  const body = JSON.stringify({ task: 'github, twice' })
+  const again = (delivery: string) => send('github', body, { ...SIGN.github?.(body), 'X-GitHub-Delivery': delivery })
+  expect(await again('1')).toMatchObject({ status: 200, body: { gate: one.id, repeated: false } })
+  const two = await gates.open({ token: 'github, twice' })
+  expect(await again('2')).toMatchObject({ status: 200, body: { gate: one.id, repeated: true } })
+  expect((await gates.flow.gates.get(two.id))?.status).toBe('waiting')
+})
+
 test('another delivery of another message finds the gate answered', async () => {
   await gates.open({ token: 'twice' })
   const own = (delivery: string) => {
@@ -185,6 +195,17 @@ test('a sender that cannot be is refused when the handler is made', () => {
   expect(refused({ ...good, tolerance: 0 })).toThrow('verified.x: tolerance must be more than 0')
   expect(refused({ ...good, keepfor: '1h' })).toThrow('no option keepfor; did you mean keepFor?')
   expect(refused({ ...good, payload: 1 })).toThrow('verified.x: payload must be a function')
+  const standard = (secret: string): unknown => ({ scheme: 'standard', secret, base: 1 })
+  expect(refused(standard(STANDARD_SECRET))).not.toThrow()
+  for (const none of [
+    'k=Jf83hfLk2jf9sKf8aaaaaaaaaaaaaa',
+    '!'.repeat(32),
+    `whsec_${'.'.repeat(32)}`,
+    'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa!!',
+    `whsec_${Buffer.from('23 bytes are not enough').toString('base64')}`,
+    `${STANDARD_SECRET.slice(0, -4)}-_-_`,
+  ])
+    expect(refused(standard(none)), none).toThrow('verified.x: secret of scheme standard must be base64 of at least 24')
   expect(refused(null)).toThrow('verified.x must be an object')
   expect(refused(good, 'a/b')).toThrow('verified: "a/b" must be')
 })

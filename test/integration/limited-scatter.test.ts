@@ -1,14 +1,20 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, InvalidError, pipeline } from '../../src/index.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { openStage, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 let server: TestServer
+let nc: NatsConnection
 beforeAll(async () => {
   server = await testServer({ syncInterval: 'default' })
+  nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
+  await nc.close()
   await server.stop()
 })
 
@@ -149,9 +155,45 @@ describe('rateLimit of a scatter', () => {
     await run.cancel()
     await until('nothing of it is in hand', () => stage.worker?.busy === 0)
     const begun = attempts.length
-    await pause(300)
+    // What could begin would lie there.
+    const jsm = await jetstreamManager(nc)
+    const work = namesOf(stage.namespace).work(0)
+    await until('no task is left', async () => (await jsm.streams.info(work)).state.messages === 0)
     expect(attempts.length).toBe(begun)
   })
+})
+
+describe('a function that names the bucket for each key', () => {
+  const undecided = [undefined, null, '', 7, {}, Promise.resolve('late'), 'x'.repeat(257)]
+
+  it.each(['rateLimit', 'slots'] as const)(
+    'fails the instances for which it names none, and no others: %s',
+    async (option) => {
+      const bucket = ({ n }: { n: number }): string => (n < undecided.length ? undecided[n] : 'named') as string
+      const limit =
+        option === 'slots'
+          ? { slots: { bucket, max: 2 } }
+          : { rateLimit: { bucket, limit: 100, per: 'second' as const } }
+      const ran: number[] = []
+      const keyed = asset('keyed', {
+        retry: { maxAttempts: 1 },
+        scatter: () => range(undecided.length + 2).map((n) => ({ n })),
+        scatterOptions: { ...limit, failureMode: 'partial', failureThreshold: 1 },
+        execute: ({ index }) => ran.push(index),
+        gather: async (results) => {
+          const messages: string[] = []
+          for await (const result of results) if (result.status !== 'ok') messages.push(result.error.message)
+          return messages
+        },
+      })
+      await using stage = await openStage(server.url, pipeline('keyed', [keyed]))
+      const messages = await (await stage.flow.materialize(keyed)).result()
+      expect(messages).toHaveLength(undecided.length)
+      for (const message of messages)
+        expect(message).toContain(`${option}: bucket must bring the name of a bucket for every key`)
+      expect(ran.toSorted()).toEqual([undecided.length, undecided.length + 1])
+    },
+  )
 })
 
 describe('slots', () => {

@@ -90,6 +90,27 @@ describe('while NATS is away', () => {
   })
 })
 
+describe('a result that was made with a slot', () => {
+  it('is not held back while NATS is away, and the slot is given back when it is there again', async () => {
+    const { limiter } = flow
+    let lastMs = 0
+    const result = await limiter.withSlot(
+      'gpu',
+      1,
+      async () => {
+        await server.kill()
+        lastMs = performance.now()
+        return 'made'
+      },
+      { lease: '30s' },
+    )
+    expect(result).toBe('made')
+    expect(performance.now() - lastMs).toBeLessThan(2000)
+    await back()
+    expect(await limiter.withSlot('gpu', 1, () => 'free', { maxWait: '10s' })).toBe('free')
+  })
+})
+
 describe('a scatter with a rate limit', () => {
   it('goes on after an outage without a burst, and every instance runs once', async () => {
     const starts: number[] = []
