@@ -103,9 +103,9 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   const lanesKey = stateKey.lanes(lane.pipeline, lane.queue)
   const lanes = view.get(lanesKey) ?? { seq: fact.seq, lanes: {} }
   lanes.seq = fact.seq
-  lanes.lanes[`${lane.run}.${lane.asset}`] = { priority: lane.priority, maxConcurrent }
+  lanes.lanes[`${lane.run}.${lane.asset}`] = { priority: lane.priority, maxConcurrent, shape: spec.shape }
   view.put(lanesKey, lanes)
-  return [...commands, { do: 'open_lane', lane, maxConcurrent }]
+  return [...commands, { do: 'open_lane', lane, maxConcurrent, shape: spec.shape }]
 }
 
 type BarrierFact = FactOf<

@@ -35,7 +35,7 @@ export type Command =
   /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */
   | { readonly do: 'pause'; readonly run: string; readonly asset: string }
   /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
-  | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number }
+  | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number; readonly shape: string }
   /** Take away the schedules of an asset that has ended, or of its instances when their scatter has. */
   | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
   /** Remove a lane's consumer and what is left on its subject. */

@@ -175,6 +175,7 @@ export function leaseCommand(
     asset: barrier.asset,
     pipeline: run.pipeline,
     version: run.version,
+    shape: spec.shape,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
     deps: depsOf(run, spec),
     ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),

@@ -128,6 +128,7 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     asset: spec.name,
     pipeline: run.pipeline,
     version: run.version,
+    shape: spec.shape,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
     deps: depsOf(run, spec),
     // A scatter's timeout is that of an instance; its scatter and gather functions take the time they take.

@@ -193,7 +193,7 @@ export interface SlabChunk {
 /** Open lanes of a queue: barriers with a limit on how many of their instances run at a time. Key: `<run>.<asset>`. */
 export interface LanesState {
   seq: number
-  lanes: Record<string, { priority: number; maxConcurrent: number }>
+  lanes: Record<string, { priority: number; maxConcurrent: number; shape: string }>
 }
 
 /** See gate.ts and, for those of instances, suspended.ts. */

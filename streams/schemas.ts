@@ -70,6 +70,8 @@ export const scatterSpec = z.object({
   duplicates: z.enum(['error', 'drop', 'allow']).default('allow'),
   rateLimit: rateLimitSpec.optional(),
   slots: slotsSpec.optional(),
+  /** It has code that makes a value of the results. */
+  gather: z.boolean().optional(),
 })
 export type ScatterSpec = z.infer<typeof scatterSpec>
 
@@ -84,6 +86,14 @@ export const assetSpec = z.object({
   slots: slotsSpec.optional(),
   /** It has code for a gate that nobody answered. */
   onTimeout: z.boolean().optional(),
+  /** It has code for a gate that was answered. */
+  onSignal: z.boolean().optional(),
+  /** Hash of what the payload of its gates must look like, where the asset declares it. */
+  payloadSchema: token.optional(),
+  /** The author's own word for what its code expects of keys, results, payloads and values. */
+  codeVersion: token.optional(),
+  /** See shape.ts: a worker runs its tasks only with code of the same shape. */
+  shape: token,
 })
 /** An asset as the engine knows it: graph and options, no code. */
 export type AssetSpec = z.infer<typeof assetSpec>

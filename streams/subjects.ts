@@ -1,5 +1,5 @@
 /** Subjects, streams, buckets and consumers: built and parsed here and nowhere else. */
-import { checkName, encodeToken } from './ids.ts'
+import { checkName, encodeToken, hash64 } from './ids.ts'
 
 export interface Names {
   readonly ns: string
@@ -27,6 +27,14 @@ export interface Names {
   /** Filter for all lane tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
   readonly allLanes: (p: number) => string
   readonly parseLane: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
+  /** The subject of a task that is set aside for workers with code of its shape; the consumer of all of one asset and shape, and its filter. */
+  readonly asideTask: (p: number, aside: AsideName, run: string) => string
+  readonly asideFilter: (p: number, aside: AsideName) => string
+  readonly asideConsumer: (aside: AsideName) => string
+  readonly isAsideConsumer: (consumer: string) => boolean
+  /** Filter for all tasks of a WORK stream that are set aside; of one run. And what such a subject says. */
+  readonly allAside: (p: number, run?: string) => string
+  readonly parseAside: (subject: string) => (AsideName & { readonly run: string }) | undefined
   /** Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be taken away at once. */
   readonly taskSchedule: (p: number, taskId: string) => string
   /** Filter for the schedules of an asset of a run, or for those of its instances only; and for all of them. */
@@ -46,7 +54,7 @@ export interface ScheduleOwner {
   readonly asset: string
 }
 
-export type NoteKind = 'run' | 'abort' | 'pause' | 'lane' | 'limits'
+export type NoteKind = 'run' | 'abort' | 'pause' | 'lane' | 'aside' | 'limits'
 
 export interface LaneName {
   readonly pipeline: string
@@ -56,11 +64,21 @@ export interface LaneName {
   readonly asset: string
 }
 
+/** Tasks of one asset and shape on one queue. */
+export interface AsideName {
+  readonly pipeline: string
+  readonly queue: string
+  readonly priority: number
+  readonly asset: string
+  readonly shape: string
+}
+
 const LANE_CONSUMER = 'lane__'
 /** `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about instances. `~back`: put back by a worker. */
 const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
 const ATTEMPT = /^\d+(~back)?$/
 const INSTANCES = 'instances'
+const ASIDE_CONSUMER = 'aside__'
 
 export function namesOf(namespace: string): Names {
   const ns = checkName('namespace', namespace)
@@ -108,8 +126,25 @@ export function namesOf(namespace: string): Names {
       const [run, asset] = subject.split('.later.')[1]?.split('.') ?? []
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
+    asideTask: (p, aside, run) => `${asidePrefix(ns, p, aside)}.${run}`,
+    asideFilter: (p, aside) => `${asidePrefix(ns, p, aside)}.*`,
+    asideConsumer: (aside) => `${ASIDE_CONSUMER}${hash64(asidePrefix(ns, 0, aside))}`,
+    isAsideConsumer: (consumer) => consumer.startsWith(ASIDE_CONSUMER),
+    allAside: (p, run = '*') => `${ns}.work.${p}.*.*.*.aside.*.*.${run}`,
+    parseAside: (subject) => {
+      const [pipeline, queue, priority, kind, asset, shape, run] = subject
+        .slice(`${ns}.work.`.length)
+        .split('.')
+        .slice(1)
+      if (!pipeline || !queue || !priority || kind !== 'aside' || !asset || !shape || !run) return undefined
+      return { pipeline, queue, priority: Number(priority), asset, shape, run }
+    },
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
   }
+}
+
+function asidePrefix(ns: string, p: number, { pipeline, queue, priority, asset, shape }: AsideName): string {
+  return `${ns}.work.${p}.${pipeline}.${queue}.${priority}.aside.${asset}.${shape}`
 }

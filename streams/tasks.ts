@@ -13,6 +13,8 @@ const common = {
   asset: z.string(),
   pipeline: z.string(),
   version: z.string(),
+  /** What the code that runs it must look like (shape.ts). */
+  shape: z.string(),
   partition: z.string().optional(),
   /** Where each dependency's value stands. */
   deps: z.record(z.string(), valueAt),

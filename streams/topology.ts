@@ -17,7 +17,7 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
 import { decode, encodeJson } from './codec.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
-import { type LaneName, type Names, namesOf } from './subjects.ts'
+import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
 export interface TopologyOptions {
@@ -316,6 +316,19 @@ export async function ensureLaneConsumer(
 ): Promise<string> {
   const durable = names.laneConsumer(lane)
   await ensurePullConsumer(jsm, names.work(p), durable, names.laneTask(p, lane), options, maxConcurrent)
+  return durable
+}
+
+/** The consumer of what is set aside for code of one asset and shape: there while such tasks are. */
+export async function ensureAsideConsumer(
+  jsm: JetStreamManager,
+  names: Names,
+  p: number,
+  aside: AsideName,
+  options: TaskConsumerOptions,
+): Promise<string> {
+  const durable = names.asideConsumer(aside)
+  await ensurePullConsumer(jsm, names.work(p), durable, names.asideFilter(p, aside), options, TASKS_OUT_MAX)
   return durable
 }
 

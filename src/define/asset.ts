@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
+import { shapeOf } from '../../streams/shape.ts'
 import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
@@ -319,8 +320,9 @@ export function asset(
     ...parseInstanceOptions(at, options.scatterOptions ?? {}),
     ...(paced ? { rateLimit: paced.spec } : {}),
     ...(held ? { slots: held.spec } : {}),
+    ...(options.gather ? { gather: true } : {}),
   }
-  const spec: AssetSpec = {
+  const graph: Omit<AssetSpec, 'shape'> = {
     name,
     dependsOn: names,
     ...(scatterSpec ? { scatter: scatterSpec } : {}),
@@ -332,7 +334,9 @@ export function asset(
       : { timeoutMs: positive(`${at}: timeout`, parseDuration(`${at}: timeout`, options.timeout)) }),
     retry: parseRetry(`${at}: retry`, options.retry),
     ...(options.onTimeout ? { onTimeout: true } : {}),
+    ...(options.onSignal ? { onSignal: true } : {}),
   }
+  const spec: AssetSpec = { ...graph, shape: shapeOf(graph) }
   const { execute, onSignal, onTimeout, scatter, gather } = options
   const definition: Definition = {
     dependsOn,

@@ -80,7 +80,7 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       context.connection.nc.publish(names.note('pause', command.run), command.asset)
       return
     case 'open_lane': {
-      const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent })
+      const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent, shape: command.shape })
       context.connection.nc.publish(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
       return
     }

@@ -17,6 +17,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import type { ScheduleOwner } from '../../streams/subjects.ts'
 import { streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
+import { AsideSweep } from './aside-sweep.ts'
 import { type DispatchContext, dropSchedules } from './dispatch.ts'
 import { factEntry, taskEntry } from './entries.ts'
 import { GateSweep } from './gate-sweep.ts'
@@ -39,10 +40,12 @@ export class Reconciler {
   #repairs = 0
   #looks = 0
   readonly #sweep: GateSweep
+  readonly #aside: AsideSweep
 
   constructor(context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }) {
     this.#context = context
     this.#sweep = new GateSweep(context)
+    this.#aside = new AsideSweep(context)
     this.#timer = setInterval(() => void this.#run(), context.everyMs)
     this.#timer.unref()
   }
@@ -75,6 +78,7 @@ export class Reconciler {
       await this.#reconcile()
       await this.#sweepLanes()
       await this.#sweepSchedules()
+      await this.#aside.look()
       await this.#sweepResumes()
       await this.#sweepGates()
     } catch (error) {

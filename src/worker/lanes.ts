@@ -28,6 +28,7 @@ const note = z.object({
   run: z.string(),
   asset: z.string(),
   maxConcurrent: z.int(),
+  shape: z.string(),
 })
 type OpenLane = z.infer<typeof note>
 
@@ -46,6 +47,8 @@ export interface LanesOptions {
   readonly logger: Logger
   readonly ackWaitMs: number
   readonly queues: readonly { readonly pipeline: string; readonly queue: string }[]
+  /** Whether this worker has the code for it. */
+  readonly fits: (lane: OpenLane) => boolean
   readonly onDelivery: (delivery: Delivery) => void
   /** Called when a lane was opened, or came back: there may be work. */
   readonly onChange: () => void
@@ -106,10 +109,10 @@ export class Lanes {
           const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.lanes(pipeline, queue))) as
             | LanesState
             | undefined
-          for (const [id, { priority, maxConcurrent }] of Object.entries(doc?.lanes ?? {})) {
+          for (const [id, { priority, maxConcurrent, shape }] of Object.entries(doc?.lanes ?? {})) {
             const [run = '', asset = ''] = id.split('.')
             found.add(`${p}.${id}`)
-            await this.#open({ p, pipeline, queue, priority, run, asset, maxConcurrent })
+            await this.#open({ p, pipeline, queue, priority, run, asset, maxConcurrent, shape })
           }
         }
       }
@@ -137,6 +140,8 @@ export class Lanes {
   async #open(lane: OpenLane): Promise<void> {
     const key = `${lane.p}.${lane.run}.${lane.asset}`
     const there = this.#lanes.get(key)
+    // Another version's: left to workers that have it.
+    if (!this.#options.fits(lane)) return
     if (this.#stopped || (there && !there.puller.inTrouble) || this.#opening.has(key)) return
     const { connection, topology, ackWaitMs, onDelivery, onChange, logger } = this.#options
     this.#opening.add(key)

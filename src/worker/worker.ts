@@ -6,7 +6,7 @@
  */
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { Subscription } from '@nats-io/nats-core'
-import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
@@ -22,7 +22,9 @@ import type { Connection } from '../log/connection.ts'
 import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
+import { Aside, setAside } from './aside.ts'
 import { reportLost, runAttempt } from './attempt.ts'
+import { Code } from './code.ts'
 import { HandBack, Held } from './held.ts'
 import { Lanes } from './lanes.ts'
 import { runLease, splitLease } from './lease.ts'
@@ -50,7 +52,6 @@ export interface WorkerOptions {
   readonly handleSignals?: boolean
 }
 
-const OTHER_VERSION_PAUSE_MS = 1000
 /** Longer, and what a dead worker held would lie there for days. */
 const ACK_WAIT_MAX_MS = 86_400_000
 const SHORT_TASK_MS = 20
@@ -83,7 +84,7 @@ interface Source {
 export class Worker {
   readonly id: string
   readonly #shared: WorkerShared
-  readonly #assets = new Map<string, AnyAsset>()
+  readonly #code: Code
   readonly #held = new Map<string, Held>()
   readonly #sources: Source[] = []
   readonly #topology: Topology
@@ -101,6 +102,7 @@ export class Worker {
   #tasksSize = 8
   #lastTaskMs = 1000
   #lanes: Lanes | undefined
+  #aside: Aside | undefined
   readonly #puttingBack = new Set<Promise<void>>()
   readonly #alone = new Alone()
 
@@ -139,8 +141,7 @@ export class Worker {
       workOf,
     }
     this.#watch = new Watch(this.#shared, this.#held)
-    for (const { name, assets } of pipelines)
-      for (const member of assets) this.#assets.set(`${name}/${member.name}`, member)
+    this.#code = new Code(pipelines)
   }
 
   static async start(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
@@ -177,16 +178,18 @@ export class Worker {
       }
       this.#sources.push({ priority, pullers, restore })
     }
-    this.#lanes = new Lanes({
+    const code = this.#code
+    const common = {
       connection,
       topology: this.#topology,
       logger: this.#logger,
       ackWaitMs: this.#ackWaitMs,
-      queues: [...wanted.values()],
-      onDelivery: (delivery) => this.#receive(delivery),
+      onDelivery: (delivery: Delivery) => this.#receive(delivery),
       onChange: () => this.#wake?.(),
-    })
-    await this.#lanes.start()
+    }
+    this.#lanes = new Lanes({ ...common, queues: [...wanted.values()], fits: (lane) => code.has(lane) })
+    this.#aside = new Aside({ ...common, code, queues: options.queues })
+    await Promise.all([this.#lanes.start(), this.#aside.start()])
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted.values())
@@ -217,12 +220,14 @@ export class Worker {
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
     this.#lanes?.stop()
+    this.#aside?.stop()
     const deadline = performance.now() + this.#drainMs
     while (this.#held.size > 0 && performance.now() < deadline) await this.#settled(deadline - performance.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#lanes?.close()
+    await this.#aside?.close()
     await Promise.all(this.#puttingBack)
     this.#heartbeats?.cancel()
     this.#watch.stop()
@@ -288,7 +293,8 @@ export class Worker {
     const add = (priority: number, pullers: readonly Puller[]): void =>
       void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
     for (const { priority, pullers } of this.#sources) add(priority, pullers)
-    for (const { priority, puller } of this.#lanes?.open ?? []) add(priority, [puller])
+    for (const { priority, puller } of [...(this.#lanes?.open ?? []), ...(this.#aside?.open ?? [])])
+      add(priority, [puller])
     return [...levels].toSorted(([a], [b]) => a - b).map(([, pullers]) => pullers)
   }
 
@@ -380,20 +386,16 @@ export class Worker {
   }
 
   async #run(held: Held, task: Task): Promise<void> {
-    const asset = this.#assets.get(`${task.pipeline}/${task.asset}`)
-    const scatters = asset?.definition.scatter !== undefined
-    if (!asset || (scatters !== isOfScatter(task) && task.kind !== 'reminder')) {
-      // Else it would go round for ever once its run is cancelled.
-      if ((await this.#watch.onLog(held.p, task)) === 'over') return
-      throw new OtherVersion(
-        `this worker has no ${task.kind} of ${task.pipeline}/${task.asset} as version ${task.version} has it`,
-      )
-    }
-    const wanted = await this.#watch.wanted(held, task)
+    const asset = this.#code.of(task)
+    const wanted = await (asset ? this.#watch.wanted(held, task) : this.#watch.onLog(held.p, task))
     if (wanted === 'over') return
     // A reminder has no outcome that could be lost.
     if (held.count > 1 && task.kind !== 'reminder' && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
       await this.#reportLost(held, task)
+      return
+    }
+    if (!asset) {
+      await setAside(this.#shared, held)
       return
     }
     if (wanted === 'paused' && task.kind === 'lease') {
@@ -471,28 +473,8 @@ export class Worker {
       await putBack(this.#shared, held.delivery, error.delayMs)
       return
     }
-    // As a new message it would be taken for one that nobody has begun.
-    if (error instanceof OtherVersion && held.count > 1) {
-      held.nak(OTHER_VERSION_PAUSE_MS)
-      return
-    }
-    if (error instanceof OtherVersion) {
-      await putBack(this.#shared, held.delivery, OTHER_VERSION_PAUSE_MS)
-      return
-    }
     // The outcome could not be stored. The delivery that follows finds out what is missing.
     if (!this.#shared.connection.isClosed) this.#logger.warn(`task ${held.task.id} is handed back: ${reason}`)
     held.nak(1000)
-  }
-}
-
-/** Whether an asset that scatters has such tasks, and a plain one has not. */
-function isOfScatter({ kind }: Task): boolean {
-  return kind === 'lease' || kind === 'scatter' || kind === 'gather' || kind === 'resume'
-}
-
-class OtherVersion extends FlowStoneError {
-  constructor(message: string) {
-    super('other_version', message)
   }
 }

@@ -26,6 +26,7 @@ import {
 } from '../../streams/facts.ts'
 import { type AssetName, assetName, type RunId, runId, runIdForKey } from '../../streams/ids.ts'
 import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
+import { shapeOf } from '../../streams/shape.ts'
 import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
 
 export type TaskCommand = Extract<Command, { do: 'task' }>
@@ -357,7 +358,8 @@ export const plainScatter: NonNullable<AssetSpec['scatter']> = {
 }
 
 export function spec(name: string, options: Partial<AssetSpec> = {}): AssetSpec {
-  return { name, dependsOn: [], queue: 'default', priority: 1, retry: RETRY, ...options }
+  const graph = { name, dependsOn: [], queue: 'default', priority: 1, retry: RETRY, ...options }
+  return { shape: shapeOf(graph), ...graph }
 }
 
 export function registered(assets: AssetSpec[], name = 'p', version = 'v1'): DraftOf<'pipeline.registered'> {

@@ -33,6 +33,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       assets: [
         {
           name: 'a',
+          shape: 'abc',
           dependsOn: ['b'],
           scatter: {
             failureMode: 'all_or_nothing',

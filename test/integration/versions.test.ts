@@ -1,0 +1,272 @@
+/** A worker runs a task only with code whose shape is the one that the task was planned with; see docs/versions.md. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { asset, type Flow, type Pipeline, pipeline, type Run } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { kindsOf, openStage, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const gates = { secrets: [{ id: 'k1', secret: 'x'.repeat(40) }] }
+
+/** Subjects of tasks that are set aside, with how many there are. */
+async function aside({ namespace }: Stage): Promise<Record<string, number>> {
+  const nc = await connectNats({ servers: server.url })
+  try {
+    const jsm = await jetstreamManager(nc)
+    const info = await jsm.streams.info(`${namespace}_WORK_0`, { subjects_filter: `${namespace}.work.0.*.*.*.aside.>` })
+    return info.state.subjects ?? {}
+  } finally {
+    await nc.close()
+  }
+}
+
+const countAside = async (stage: Stage): Promise<number> =>
+  Object.values(await aside(stage)).reduce((sum, n) => sum + n, 0)
+
+/** How many messages were ever stored on WORK. */
+async function tasksSoFar({ namespace }: Stage): Promise<number> {
+  const nc = await connectNats({ servers: server.url })
+  try {
+    return (await (await jetstreamManager(nc)).streams.info(`${namespace}_WORK_0`)).state.last_seq
+  } finally {
+    await nc.close()
+  }
+}
+
+const assetStatus = async (run: Run, name: string): Promise<string | undefined> =>
+  (await run.status())?.assets[name]?.status
+
+interface Kind {
+  readonly name: string
+  /** Version 1 and version 2: the last asset of each is the target. */
+  readonly v1: () => Pipeline
+  readonly v2: () => Pipeline
+  /** Brings the run to where only version 1 may go on; its worker has stopped by then. */
+  readonly upTo?: (flow: Flow, run: Run) => Promise<void>
+  readonly onward?: (flow: Flow, run: Run) => Promise<void>
+  readonly brings: unknown
+}
+
+const wrong = (): never => {
+  throw new Error('code of version 2 was called for a run of version 1')
+}
+const keys = async function* (results: AsyncIterable<{ value?: unknown }>): AsyncGenerator<unknown> {
+  for await (const { value } of results) yield value
+}
+async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const list: T[] = []
+  for await (const item of items) list.push(item)
+  return list
+}
+
+const atGate = async (_flow: Flow, run: Run): Promise<void> =>
+  until('the run waits at its gate', async () => (await assetStatus(run, 'report')) === 'suspended')
+const signal = async (flow: Flow, run: Run): Promise<void> => {
+  const gate = (await run.status())?.assets.report?.gate ?? ''
+  await flow.gates.signal(gate, { ok: true })
+}
+
+const kinds: Kind[] = [
+  {
+    name: 'a dependency was added',
+    v1: () => {
+      const a = asset('a', { execute: () => 'A' })
+      return pipeline('p', [a, asset('report', { dependsOn: [a], execute: (_, deps) => Object.keys(deps) })])
+    },
+    v2: () => {
+      const a = asset('a', { execute: () => 'A' })
+      const b = asset('b', { execute: () => 'B' })
+      return pipeline('p', [a, b, asset('report', { dependsOn: [a, b], execute: wrong })])
+    },
+    brings: ['a'],
+  },
+  {
+    name: 'onSignal was removed',
+    v1: () =>
+      pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate(), onSignal: (_, payload) => ({ payload }) })]),
+    v2: () => pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate() })]),
+    upTo: atGate,
+    onward: signal,
+    brings: { payload: { ok: true } },
+  },
+  {
+    name: 'a scatter became plain',
+    v1: () => pipeline('p', [asset('report', { scatter: () => [1, 2], execute: ({ scatterKey }) => scatterKey * 2 })]),
+    v2: () => pipeline('p', [asset('report', { execute: wrong })]),
+    brings: [
+      { key: 1, value: 2 },
+      { key: 2, value: 4 },
+    ],
+  },
+  {
+    name: 'a plain asset became a scatter',
+    v1: () => pipeline('p', [asset('report', { execute: () => 'plain' })]),
+    v2: () => pipeline('p', [asset('report', { scatter: wrong, execute: wrong })]),
+    brings: 'plain',
+  },
+  {
+    name: 'gather was removed',
+    v1: () =>
+      pipeline('p', [
+        asset('report', {
+          scatter: () => [1, 2],
+          execute: ({ scatterKey }) => scatterKey,
+          gather: async (results) => (await all(keys(results))).length,
+        }),
+      ]),
+    v2: () => pipeline('p', [asset('report', { scatter: () => [1, 2], execute: wrong })]),
+    brings: 2,
+  },
+  {
+    name: 'instances with maxConcurrent got a dependency',
+    v1: () =>
+      pipeline('p', [
+        asset('report', {
+          scatter: () => [1, 2],
+          scatterOptions: { maxConcurrent: 1 },
+          execute: ({ scatterKey }, deps) => [scatterKey, Object.keys(deps)],
+        }),
+      ]),
+    v2: () => {
+      const b = asset('b', { execute: () => 'B' })
+      const options = { scatter: wrong, scatterOptions: { maxConcurrent: 1 }, execute: wrong } as const
+      return pipeline('p', [b, asset('report', { dependsOn: [b], ...options })])
+    },
+    brings: [
+      { key: 1, value: [1, []] },
+      { key: 2, value: [2, []] },
+    ],
+  },
+]
+
+describe('a run of version 1 while only version 2 is there', () => {
+  test.each(kinds)('waits, and goes on when version 1 is back: $name', async ({ v1, v2, upTo, onward, brings }) => {
+    await using stage = await openStage(server.url, v1(), { gates, worker: false })
+    const { flow } = stage
+    const first = v1()
+    const target = first.assets.at(-1)
+    if (!target) throw new Error('no target')
+    if (upTo) {
+      const worker = await flow.worker(first)
+      const run = await flow.materialize(target)
+      await upTo(flow, run)
+      await worker.stop()
+      await go(stage, run, v1, v2, onward, brings)
+    } else await go(stage, await flow.materialize(target), v1, v2, onward, brings)
+  })
+})
+
+async function go(
+  stage: Stage,
+  run: Run,
+  v1: () => Pipeline,
+  v2: () => Pipeline,
+  onward: Kind['onward'],
+  brings: unknown,
+): Promise<void> {
+  const { flow } = stage
+  const second = await flow.worker(v2())
+  await onward?.(flow, run)
+  await until('its task is set aside', async () => (await countAside(stage)) === 1)
+  expect((await run.status())?.finishedAt).toBeUndefined()
+  const back = await (await stage.connect({ gates })).worker(v1())
+  expect(await run.result()).toEqual(brings)
+  expect(await kindsOf(flow, run.id)).not.toContain('asset.errored')
+  expect(await countAside(stage)).toBe(0)
+  await Promise.all([second.stop(), back.stop()])
+}
+
+/** report needs a (version 1), or a and b (version 2); each says which version ran it. `other` is the same in both. */
+function version(n: 1 | 2): { p: Pipeline; report: ReturnType<typeof asset>; other: ReturnType<typeof asset> } {
+  const a = asset('a', { execute: () => 'A' })
+  const b = asset('b', { execute: () => 'B' })
+  const other = asset('other', { execute: () => `other ${n}` })
+  const report = asset('report', {
+    dependsOn: n === 1 ? [a] : [a, b],
+    execute: (_, deps) => `${n}: ${Object.keys(deps).join()}`,
+  })
+  return { p: pipeline('p', n === 1 ? [a, report, other] : [a, b, report, other]), report, other }
+}
+
+describe('old and new workers side by side', () => {
+  test('each run is made by code of its own version, whoever is asked first', async () => {
+    const [v1, v2] = [version(1), version(2)]
+    await using stage = await openStage(server.url, v1.p)
+    const { flow } = stage
+    const newer = await stage.connect()
+    await newer.worker(v2.p)
+    const runs = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => {
+        const { report } = i % 2 === 0 ? v1 : v2
+        return flow.materialize(report, { upstream: 'all' })
+      }),
+    )
+    const values = await Promise.all(runs.map((run) => run.result()))
+    expect(values).toEqual(values.map((_, i) => (i % 2 === 0 ? '1: a' : '2: a,b')))
+    await until('nothing is set aside any more', async () => (await countAside(stage)) === 0)
+  })
+
+  test('what did not change is made by either of them', async () => {
+    const [v1, v2] = [version(1), version(2)]
+    await using stage = await openStage(server.url, v2.p)
+    const run = await stage.flow.materialize(v1.other)
+    expect(await run.result()).toBe('other 2')
+  })
+
+  test('one worker may have both', async () => {
+    const [v1, v2] = [version(1), version(2)]
+    await using stage = await openStage(server.url, [v1.p, v2.p])
+    const { flow } = stage
+    expect(await (await flow.materialize(v1.report, { pipeline: v1.p })).result()).toBe('1: a')
+    expect(await (await flow.materialize(v2.report, { pipeline: v2.p })).result()).toBe('2: a,b')
+    expect(await countAside(stage)).toBe(0)
+  })
+})
+
+describe('tasks that nobody here has the code for', () => {
+  test('are moved once, and cost nothing more while they wait', async () => {
+    const v1 = pipeline('p', [asset('report', { execute: wrong, onTimeout: wrong })])
+    const other = asset('other', { execute: () => 'other' })
+    await using stage = await openStage(server.url, pipeline('p', [asset('report', { execute: wrong }), other]))
+    const { flow } = stage
+    const [report] = v1.assets
+    if (!report) throw new Error('no report')
+    await Promise.all(Array.from({ length: 200 }, () => flow.materialize(report)))
+    await until('all are set aside', async () => (await countAside(stage)) === 200)
+    const before = await tasksSoFar(stage)
+    for (let i = 0; i < 50; i++) await (await flow.materialize(other)).result()
+    // Those of the 50 runs, and nothing else.
+    expect((await tasksSoFar(stage)) - before).toBe(50)
+    expect(await countAside(stage)).toBe(200)
+  })
+
+  test('vanish with their run', async () => {
+    const v1 = pipeline('p', [asset('report', { scatter: () => [1], execute: () => 1 })])
+    const v2 = pipeline('p', [asset('report', { execute: () => 1 })])
+    await using stage = await openStage(server.url, v2, { reconcileMs: 100 })
+    const [report] = v1.assets
+    if (!report) throw new Error('no report')
+    const runs = await Promise.all(Array.from({ length: 3 }, () => stage.flow.materialize(report)))
+    await until('all are set aside', async () => (await countAside(stage)) === 3)
+    await Promise.all(runs.slice(0, 2).map((run) => run.cancel()))
+    await until('those of cancelled runs are gone', async () => (await countAside(stage)) === 1)
+    const back = await (await stage.connect()).worker(v1)
+    expect(await runs[2]?.result()).toEqual([{ key: 1, value: 1 }])
+    await back.stop()
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    await until('their consumer is gone', async () => {
+      const names: string[] = []
+      for await (const { name } of jsm.consumers.list(`${stage.namespace}_WORK_0`)) names.push(name)
+      return names.every((name) => !name.startsWith('aside__'))
+    })
+    await nc.close()
+  })
+})
