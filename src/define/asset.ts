@@ -6,6 +6,7 @@ import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts
 import { shapeOf } from '../../streams/shape.ts'
 import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
+import { parseCodeVersion, schemaHash } from './code-version.ts'
 import { type Duration, parseDuration, parseRange } from './duration.ts'
 import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
@@ -163,6 +164,11 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
    * gather, nor while it waits at a gate.
    */
   readonly slots?: SlotsSettings<unknown> & { readonly bucket: string }
+  /**
+   * A text of your own, such as `'2'`. Change it when your code expects another form of what it is given: keys, results of instances, values of dependencies. Runs that were
+   * planned before go on with workers that still have the old code. Default none.
+   */
+  readonly codeVersion?: string
   /** Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default `nats`. */
   readonly io?: string
 }
@@ -187,6 +193,8 @@ export interface Definition {
   readonly dependsOn: readonly AnyAsset[]
   readonly spec: AssetSpec
   readonly io: string
+  /** Of its gates, where they name none. */
+  readonly payloadSchema?: z.ZodType
   /** Of `execute`, also of each instance. */
   readonly limits?: Limits
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
@@ -210,6 +218,11 @@ export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> ext
   readonly scatterOptions?: undefined
   readonly gather?: undefined
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V | Suspension>
+  /**
+   * What the payload of this asset's gates must look like, where a gate does not say so itself. A gate that was opened under one schema goes on only with code that has the
+   * same one.
+   */
+  readonly payloadSchema?: z.ZodType<P>
   /** Goes on when a gate was answered: makes the value of the payload, or waits again. Retried by itself, from the gate on. Default: the payload is the value. */
   onSignal?(ctx: AssetContext & Answered, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
   /** Goes on when nobody answered in time: a value, an error, or another gate. Default: as the gate's `onTimeout` says. */
@@ -226,6 +239,8 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */
   execute(ctx: InstanceContext<K>, deps: DepValues<D>): Awaitable<I | Suspension>
+  /** As for a plain asset. */
+  readonly payloadSchema?: z.ZodType<P>
   /** As for a plain asset, for the instance that waited. */
   onSignal?(ctx: InstanceContext<K> & Answered, payload: P, deps: DepValues<D>): Awaitable<I | Suspension>
   onTimeout?(ctx: InstanceContext<K> & TimedOut, deps: DepValues<D>): Awaitable<I | Suspension>
@@ -245,6 +260,8 @@ const ALLOWED = [
   'retry',
   'io',
   'slots',
+  'codeVersion',
+  'payloadSchema',
   'execute',
   'onSignal',
   'onTimeout',
@@ -284,6 +301,7 @@ export function asset(
       scatter?: Definition['scatter'] | undefined
       gather?: Definition['gather'] | undefined
       scatterOptions?: InstanceOptions<FailureMode, never> | undefined
+      payloadSchema?: z.ZodType | undefined
     },
 ): AnyAsset {
   checkName('asset name', name)
@@ -335,9 +353,11 @@ export function asset(
     retry: parseRetry(`${at}: retry`, options.retry),
     ...(options.onTimeout ? { onTimeout: true } : {}),
     ...(options.onSignal ? { onSignal: true } : {}),
+    ...(options.payloadSchema === undefined ? {} : { payloadSchema: schemaHash(at, options.payloadSchema) }),
+    ...(options.codeVersion === undefined ? {} : { codeVersion: parseCodeVersion(at, options.codeVersion) }),
   }
   const spec: AssetSpec = { ...graph, shape: shapeOf(graph) }
-  const { execute, onSignal, onTimeout, scatter, gather } = options
+  const { execute, onSignal, onTimeout, scatter, gather, payloadSchema } = options
   const definition: Definition = {
     dependsOn,
     spec,
@@ -350,6 +370,7 @@ export function asset(
     ...(onTimeout ? { onTimeout } : {}),
     ...(scatter ? { scatter } : {}),
     ...(gather ? { gather } : {}),
+    ...(payloadSchema ? { payloadSchema } : {}),
   }
   return { name, definition }
 }

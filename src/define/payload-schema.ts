@@ -10,19 +10,19 @@ const MAX_BYTES = 16 * 1024
 const made = new WeakMap<z.ZodType, Record<string, unknown>>()
 
 /** Throws InvalidError for a schema that JSON Schema cannot say. */
-export function payloadSchema(at: string, schema: z.ZodType): Record<string, unknown> {
+export function payloadSchema(at: string, schema: z.ZodType, field = 'payload'): Record<string, unknown> {
   const before = typeof schema === 'object' && schema !== null ? made.get(schema) : undefined
   if (before) return before
-  const json = toJson(at, schema)
+  const json = toJson(`${at}: ${field}`, schema)
   if (Buffer.byteLength(JSON.stringify(json)) > MAX_BYTES)
-    throw new InvalidError(`${at}: payload, as JSON Schema, must take at most ${MAX_BYTES} bytes`)
+    throw new InvalidError(`${at}: ${field}, as JSON Schema, must take at most ${MAX_BYTES} bytes`)
   made.set(schema, json)
   return json
 }
 
-function toJson(at: string, schema: z.ZodType): Record<string, unknown> {
+function toJson(field: string, schema: z.ZodType): Record<string, unknown> {
   if (!(typeof schema === 'object' && schema !== null && '_zod' in schema))
-    throw new InvalidError(`${at}: payload must be a schema of zod 4`)
+    throw new InvalidError(`${field} must be a schema of zod 4`)
   try {
     const json: Record<string, unknown> = {
       ...z.toJSONSchema(schema, {
@@ -34,7 +34,7 @@ function toJson(at: string, schema: z.ZodType): Record<string, unknown> {
     z.fromJSONSchema(json)
     return json
   } catch (cause) {
-    throw new InvalidError(`${at}: payload must be a zod schema that JSON Schema can say: ${messageOf(cause)}`, {
+    throw new InvalidError(`${field} must be a zod schema that JSON Schema can say: ${messageOf(cause)}`, {
       cause,
     })
   }

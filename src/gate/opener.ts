@@ -2,6 +2,7 @@
  * The gates of one execution of an asset's code. Their ids are counted, so an execution that takes the place of a lost one finds what that opened, and need not start the
  * outside job twice.
  */
+import type { ZodType } from 'zod'
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
@@ -36,6 +37,8 @@ export interface Execution {
   readonly attempt: number
   readonly index?: number
   readonly slab?: number
+  /** Of gates that name none. */
+  readonly payloadSchema?: ZodType | undefined
 }
 
 /** A gate and what has to be stored for it; nothing where it stands on the log already. */
@@ -65,7 +68,7 @@ export class GateOpener {
 
   /** `ctx.openGate`. */
   readonly open = async (options?: GateOptions): Promise<OpenedGate> => {
-    const prepared = this.#prepare(parseGate(options))
+    const prepared = this.#prepare(this.#parse(options))
     const id = this.#idOf(prepared.gate)
     const { keys, baseUrl } = this.#shared.gates
     let { token } = prepared
@@ -92,7 +95,7 @@ export class GateOpener {
   }
 
   /** `ctx.signalGate`. */
-  readonly signal = (options?: GateOptions): Suspension => this.#ask(parseGate(options))
+  readonly signal = (options?: GateOptions): Suspension => this.#ask(this.#parse(options))
 
   /** `ctx.approval`. */
   readonly approval = (options: ApprovalOptions): Suspension => this.#ask(parseApproval(options))
@@ -103,6 +106,11 @@ export class GateOpener {
       throw new InvalidError(
         'ctx.signalGate and ctx.approval wait only where what they give is returned: return ctx.signalGate({ … }), and go on in onSignal',
       )
+  }
+
+  #parse(options: GateOptions = {}): GateSpec {
+    const { payloadSchema: payload } = this.#at
+    return parseGate(payload && options.payload === undefined ? { ...options, payload } : options)
   }
 
   #ask(spec: GateSpec): Suspension {

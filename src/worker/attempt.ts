@@ -44,7 +44,8 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   }, ANNOUNCE_MS)
   emit('flowstone:materialization.start', event)
   const generation = task.gates ?? task.attempt
-  const at = { p, run: task.run, asset: asset.name, prefix: `a${generation}`, attempt: generation }
+  const { payloadSchema } = asset.definition
+  const at = { p, run: task.run, asset: asset.name, prefix: `a${generation}`, attempt: generation, payloadSchema }
   const opener = new GateOpener(shared, at)
   let outcome: { stored: StoredValue | undefined } | { suspended: string } | Failure
   try {

@@ -74,6 +74,7 @@ async function runInstances(
     attempt: generation,
     index,
     slab: task.slab,
+    payloadSchema: asset.definition.payloadSchema,
   }))
   const { signal } = held.abort
   const { slots } = shared

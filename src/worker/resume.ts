@@ -80,6 +80,7 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
     attempt: generation,
     index: task.index,
     slab: task.slab,
+    payloadSchema: asset.definition.payloadSchema,
   }
   const gates = new InstanceGates(shared, () => at)
   const report = resumeReport(shared, held, task)
