@@ -11,6 +11,7 @@ const execute = (): number => 1
 describe('asset', () => {
   it('has defaults', () => {
     expect(asset('a', { execute }).definition.spec).toEqual({
+      shape: expect.stringMatching(/^[0-9a-f]{12}$/),
       name: 'a',
       dependsOn: [],
       queue: 'default',
@@ -45,7 +46,7 @@ describe('asset', () => {
       'an option there is not',
       'a',
       { execute, dependOn: [] },
-      /there is no option dependOn; did you mean dependsOn\?; allowed are dependsOn, queue, priority, timeout, retry, io, slots, execute, onSignal, onTimeout, scatter, scatterOptions, gather/,
+      /there is no option dependOn; did you mean dependsOn\?; allowed are dependsOn, queue, priority, timeout, retry, io, slots, codeVersion, payloadSchema, execute, onSignal, onTimeout, scatter, scatterOptions, gather/,
     ],
     ['no execute', 'a', {}, /execute must be a function, got undefined/],
     ['a scatter that is none', 'a', { execute, scatter: [1] }, /scatter must be a function, got object/],

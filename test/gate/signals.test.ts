@@ -10,7 +10,7 @@ import {
   type ValueOf,
 } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
-import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { factsOf, kindsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { GATES, gateOf, untilSuspended } from './kit.ts'
 
@@ -72,7 +72,7 @@ describe('an asset that waits at a gate', () => {
       status: 'signaled',
       signal: { payload: { approved: true }, source: '10.0.0.1', headers: { 'x-job': '7' } },
     })
-    const kinds = (await factsOf(flow, run.id)).map(({ kind }) => kind)
+    const kinds = await kindsOf(flow, run.id)
     expect(kinds).toEqual([
       'run.requested',
       ...(kinds.includes('run.planned') ? ['run.planned'] : []),

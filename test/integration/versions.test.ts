@@ -2,6 +2,7 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { z } from 'zod'
 import { asset, type Flow, type Pipeline, pipeline, type Run } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { kindsOf, openStage, type Stage } from '../kit/stage.ts'
@@ -70,7 +71,15 @@ const atGate = async (_flow: Flow, run: Run): Promise<void> =>
   until('the run waits at its gate', async () => (await assetStatus(run, 'report')) === 'suspended')
 const signal = async (flow: Flow, run: Run): Promise<void> => {
   const gate = (await run.status())?.assets.report?.gate ?? ''
-  await flow.gates.signal(gate, { ok: true })
+  await flow.gates.signalById(gate, { ok: true })
+}
+
+function withSchema(payloadSchema: z.ZodType, onSignal: (payload: unknown) => unknown): ReturnType<typeof asset> {
+  return asset('report', {
+    payloadSchema,
+    execute: (ctx) => ctx.signalGate(),
+    onSignal: (_, payload) => onSignal(payload),
+  })
 }
 
 const kinds: Kind[] = [
@@ -95,6 +104,26 @@ const kinds: Kind[] = [
     upTo: atGate,
     onward: signal,
     brings: { payload: { ok: true } },
+  },
+  {
+    name: 'onTimeout was added',
+    v1: () => pipeline('p', [asset('report', { execute: () => 1 })]),
+    v2: () => pipeline('p', [asset('report', { execute: wrong, onTimeout: wrong })]),
+    brings: 1,
+  },
+  {
+    name: 'the payload schema was changed',
+    v1: () => pipeline('p', [withSchema(z.object({ ok: z.boolean() }), (payload) => ({ payload }))]),
+    v2: () => pipeline('p', [withSchema(z.object({ verdict: z.string() }), wrong)]),
+    upTo: atGate,
+    onward: signal,
+    brings: { payload: { ok: true } },
+  },
+  {
+    name: 'the author says that the code expects something else',
+    v1: () => pipeline('p', [asset('report', { execute: () => 1 })]),
+    v2: () => pipeline('p', [asset('report', { codeVersion: '2', execute: wrong })]),
+    brings: 1,
   },
   {
     name: 'a scatter became plain',
@@ -194,6 +223,30 @@ function version(n: 1 | 2): { p: Pipeline; report: ReturnType<typeof asset>; oth
   })
   return { p: pipeline('p', n === 1 ? [a, report, other] : [a, b, report, other]), report, other }
 }
+
+test('instances of a scatter that is open wait for the code that it was begun with', async () => {
+  const make = (execute: (ctx: { signal: AbortSignal; scatterKey: number }) => unknown, gather: boolean): Pipeline => {
+    const options = { scatter: () => [1, 2, 3], execute }
+    const count = { gather: async (results: AsyncIterable<{ value?: unknown }>) => all(keys(results)) }
+    return pipeline('p', [gather ? asset('report', { ...options, ...count }) : asset('report', options)])
+  }
+  let begun = 0
+  const untilStopped = make(async ({ signal }) => {
+    begun += 1
+    await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+  }, true)
+  await using stage = await openStage(server.url, untilStopped, { worker: { drainTimeout: 1 } })
+  const { flow } = stage
+  const [report] = untilStopped.assets
+  if (!report) throw new Error('no report')
+  const run = await flow.materialize(report)
+  await until('its instances run', () => begun === 3)
+  await (await stage.connect()).worker(make(wrong, false))
+  await stage.worker?.stop()
+  await until('they are set aside', async () => (await countAside(stage)) >= 1)
+  await (await stage.connect()).worker(make(({ scatterKey }) => scatterKey * 2, true))
+  expect(await run.result()).toEqual([2, 4, 6])
+})
 
 describe('old and new workers side by side', () => {
   test('each run is made by code of its own version, whoever is asked first', async () => {
