@@ -37,9 +37,12 @@ import {
 } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 import { gatesOf, reminderCommand } from './suspended.ts'
+import { needsOfTrigger, takeTrigger } from './trigger.ts'
 
 /** Facts that change no run. */
-type OutsideRuns = FactOf<'pipeline.registered' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.named'>
+type OutsideRuns = FactOf<
+  'pipeline.registered' | 'trigger.received' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.named'
+>
 
 /**
  * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is known to be absent). Some keys follow from documents,
@@ -48,6 +51,9 @@ type OutsideRuns = FactOf<'pipeline.registered' | 'trigger.refused' | 'run.reque
 export function needs(view: View, has: (key: string) => boolean, fact: Fact): Key<unknown>[] {
   const keys: Key<unknown>[] = []
   switch (fact.name) {
+    case 'trigger.received':
+      keys.push(...needsOfTrigger(view, fact))
+      break
     case 'pipeline.registered':
     case 'trigger.refused':
     case 'scatter.begun':
@@ -191,6 +197,8 @@ export function step(view: View, fact: Fact): Command[] {
       return []
     case 'pipeline.registered':
       return registerPipeline(view, fact)
+    case 'trigger.received':
+      return takeTrigger(view, fact)
     case 'run.requested':
       return requestRun(view, fact)
     default: {

@@ -1,12 +1,23 @@
-/** What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>` becomes run.requested, or trigger.refused with the reason. */
+/**
+ * What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>`. It stands on a stream of its own; the engine copies each to the log, whatever is in it, as
+ * `trigger.received`. Folding that fact decides: run.requested, or trigger.refused with the reason.
+ */
 import { CONTENT_TYPE, decode } from '../streams/codec.ts'
 import { messageOf } from '../streams/errors.ts'
+import type { DraftOf, FactOf } from '../streams/facts.ts'
 import { nearest } from '../streams/nearest.ts'
 import { triggerBody } from '../streams/schemas.ts'
 import type { Command } from './commands.ts'
 import { type Key, specOf, stateKey, type View } from './state.ts'
 
-export interface Trigger {
+/** Far more than all that a trigger can say. */
+export const TRIGGER_BODY_MAX = 16 * 1024
+const SUBJECT_MAX = 512
+const MSG_ID_MAX = 512
+const CONTENT_TYPE_MAX = 256
+
+/** A message of the stream of triggers. */
+export interface TriggerMessage {
   readonly seq: number
   readonly timeMs: number
   /** What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right. */
@@ -17,32 +28,69 @@ export interface Trigger {
   readonly msgId: string | undefined
 }
 
-function targetOf({ subject }: Trigger): { pipeline: string; asset: string } | undefined {
-  const [pipeline, asset, more] = subject.split('.')
+/** Its copy on the log. The same message gives the same place there, so it is copied once; its time tells it from one of a stream that was made anew. */
+export function received({
+  seq,
+  timeMs,
+  subject,
+  payload,
+  contentType,
+  msgId,
+}: TriggerMessage): DraftOf<'trigger.received'> {
+  const problem =
+    payload.length > TRIGGER_BODY_MAX
+      ? `body: it has ${payload.length} bytes, of at most ${TRIGGER_BODY_MAX}`
+      : subject.length > SUBJECT_MAX
+        ? `subject: it has ${subject.length} characters behind trigger., of at most ${SUBJECT_MAX}`
+        : msgId !== undefined && msgId.length > MSG_ID_MAX
+          ? `Nats-Msg-Id: it has ${msgId.length} characters, of at most ${MSG_ID_MAX}`
+          : contentType !== undefined && contentType.length > CONTENT_TYPE_MAX
+            ? `Content-Type: it has ${contentType.length} characters, of at most ${CONTENT_TYPE_MAX}`
+            : undefined
+  const data = {
+    seq,
+    subject: cut(subject, SUBJECT_MAX),
+    payload: problem === undefined ? payload : new Uint8Array(),
+    ...(contentType === undefined ? {} : { contentType: cut(contentType, CONTENT_TYPE_MAX) }),
+    ...(msgId === undefined ? {} : { msgId: cut(msgId, MSG_ID_MAX) }),
+    ...(problem === undefined ? {} : { problem }),
+  }
+  return { name: 'trigger.received', ids: { trigger: `${seq}-${timeMs}` }, data }
+}
+
+/** At most so many characters, and no half of one that takes two. */
+function cut(text: string, max: number): string {
+  const end = /[\uD800-\uDBFF]/.test(text.charAt(max - 1)) ? max - 1 : max
+  return text.length <= max ? text : text.slice(0, end)
+}
+
+function targetOf({ data }: FactOf<'trigger.received'>): { pipeline: string; asset: string } | undefined {
+  const [pipeline, asset, more] = data.subject.split('.')
   return pipeline === undefined || asset === undefined || more !== undefined ? undefined : { pipeline, asset }
 }
 
-/** Keys that must be loaded before `takeTrigger`: call it until it names nothing new. */
-export function needsOfTrigger(view: View, has: (key: string) => boolean, trigger: Trigger): Key<unknown>[] {
-  const target = targetOf(trigger)
+/** Keys that `takeTrigger` reads: some follow from others, so it is called until it names nothing new. */
+export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Key<unknown>[] {
+  const target = targetOf(fact)
   if (!target) return []
   const newest = stateKey.newest(target.pipeline)
   const version = view.get(newest)?.version
-  const keys = version === undefined ? [newest] : [newest, stateKey.pipeline(target.pipeline, version)]
-  return keys.filter((key) => !has(key))
+  return version === undefined ? [newest] : [newest, stateKey.pipeline(target.pipeline, version)]
 }
 
-export function takeTrigger(view: View, trigger: Trigger): Command[] {
-  const target = targetOf(trigger)
+export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Command[] {
+  const { data: trigger } = fact
+  const target = targetOf(fact)
   const refuse = (reason: string): Command[] => {
     const data = {
-      ...(target ? { pipeline: target.pipeline.slice(0, 256) } : {}),
-      asset: (target?.asset ?? trigger.subject).slice(0, 256),
-      reason: reason.slice(0, 2000),
+      ...(target ? { pipeline: cut(target.pipeline, 256) } : {}),
+      asset: cut(target?.asset ?? trigger.subject, 256),
+      reason: cut(reason, 2000),
       ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
     }
-    return [{ do: 'fact', fact: { name: 'trigger.refused', ids: { seq: String(trigger.seq) }, data } }]
+    return [{ do: 'fact', fact: { name: 'trigger.refused', ids: fact.ids, data } }]
   }
+  if (trigger.problem !== undefined) return refuse(trigger.problem)
   if (!target) return refuse('the subject must end in trigger.<pipeline>.<asset>, such as trigger.sales.report')
 
   let body: unknown = {}
@@ -69,7 +117,7 @@ export function takeTrigger(view: View, trigger: Trigger): Command[] {
     const names = pipeline.assets.map(({ name }) => name)
     return refuse(`pipeline ${target.pipeline} has no asset ${target.asset}${nearest(target.asset, names)}`)
   }
-  const identity = key ?? (trigger.msgId === undefined ? `trigger#${trigger.seq}` : `msgid:${trigger.msgId}`)
+  const identity = key ?? (trigger.msgId === undefined ? `trigger#${fact.ids.trigger}` : `msgid:${trigger.msgId}`)
   const request = {
     pipeline: target.pipeline,
     version,

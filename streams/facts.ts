@@ -120,7 +120,8 @@ export const FACTS = {
     schema: s.scatterEndedEarly,
   },
   'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
-  'trigger.refused': { path: 'trigger.:seq.refused', format: 'json', version: 1, schema: s.triggerRefused },
+  'trigger.received': { path: 'trigger.:trigger.received', format: 'msgpack', version: 1, schema: s.triggerReceived },
+  'trigger.refused': { path: 'trigger.:trigger.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>
 
 export type FactName = keyof typeof FACTS
@@ -249,7 +250,9 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
   const definition = table[parsed.name]
   if (!definition) throw new FlowStoneError('unknown_fact', `${parsed.name} is not in this table of facts`)
   let body = asRecord(decode(raw.payload, raw.contentType, true), parsed.name)
-  let version = typeof body.v === 'number' ? body.v : 1
+  // Without one it is nothing of ours: an acknowledgement of the server, say, which a publisher may have sent to any subject by naming it as where to reply.
+  if (typeof body.v !== 'number') throw new FlowStoneError('bad_fact', `${parsed.name} at ${raw.seq} has no version`)
+  let version = body.v
   if (version > definition.version) {
     throw new FlowStoneError(
       'newer_version',

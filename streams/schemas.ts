@@ -317,6 +317,20 @@ export const scatterClosed = z.object({
   error: errorInfo.optional(),
 })
 
+/**
+ * A message of the stream of triggers, as the engine copied it to the log. `seq`: its sequence there. `problem`: why it cannot be taken at all; then its body is left
+ * out. All texts are cut to their bounds.
+ */
+export const triggerReceived = z.object({
+  seq: count,
+  /** What stands behind `<ns>.trigger.`. */
+  subject: z.string().max(512),
+  payload: z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'must be bytes'),
+  contentType: z.string().max(256).optional(),
+  msgId: z.string().max(512).optional(),
+  problem: z.string().max(2000).optional(),
+})
+
 export const triggerRefused = z.object({
   pipeline: z.string().optional(),
   asset: z.string(),

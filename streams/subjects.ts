@@ -6,6 +6,8 @@ export interface Names {
   readonly log: (p: number) => string
   readonly work: (p: number) => string
   readonly feed: string
+  /** What outsiders ask for, until the engine has copied it to the log. */
+  readonly triggers: string
   readonly stateBucket: (p: number) => string
   readonly controlBucket: string
   readonly blobBucket: string
@@ -89,6 +91,7 @@ export function namesOf(namespace: string): Names {
     log: (p) => `${ns}_LOG_${p}`,
     work: (p) => `${ns}_WORK_${p}`,
     feed: `${ns}_FEED`,
+    triggers: `${ns}_TRIGGERS`,
     stateBucket: (p) => `${ns}_state_${p}`,
     controlBucket: `${ns}_control`,
     blobBucket: `${ns}_blobs`,

@@ -42,6 +42,8 @@ const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
 const TOPOLOGY_KEY = 'topology'
 const PARTITIONS_MAX = 64
+/** Triggers that may wait for an engine. */
+const TRIGGERS_MAX = 1_000_000
 const NOT_FOUND = new Set([10059, 10014, 10037])
 
 type Wish = Partial<StreamConfig> & Pick<StreamConfig, 'name'>
@@ -113,7 +115,7 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     await ensureStream(jsm, {
       ...common,
       name: names.log(p),
-      subjects: [`${names.ns}.log.${p}.>`, ...(p === 0 ? [`${names.ns}.trigger.>`] : [])],
+      subjects: [`${names.ns}.log.${p}.>`],
       retention: RetentionPolicy.Limits,
       // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
       discard: DiscardPolicy.Old,
@@ -133,6 +135,8 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
     await ensureStream(jsm, bucketWish(names, names.stateBucket(p), replicas))
   })
   await Promise.all(perPartition)
+  // After the logs: the first one held the triggers once, and no subject may stand in two streams.
+  await ensureStream(jsm, triggersWish(names, replicas))
   await ensureStream(jsm, {
     name: names.feed,
     num_replicas: replicas,
@@ -153,6 +157,29 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
   return { names, partitions, replicas }
 }
 
+/**
+ * Outsiders publish here, so no header of theirs may do anything: the server refuses roll-ups, schedules, times to live, counters and batches on a stream without them.
+ * Schedules cannot be turned off again, and bring roll-ups with them: this is why the log takes nothing from outsiders. The engine takes away what it has copied.
+ */
+function triggersWish(names: Names, replicas: number): Wish {
+  return {
+    name: names.triggers,
+    subjects: [`${names.ns}.trigger.>`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    // Full: the publisher is refused. The oldest must not be thrown away for it.
+    discard: DiscardPolicy.New,
+    max_msgs: TRIGGERS_MAX,
+    allow_direct: true,
+    allow_rollup_hdrs: false,
+    allow_msg_schedules: false,
+    allow_msg_ttl: false,
+    allow_msg_counter: false,
+    allow_atomic: false,
+  }
+}
+
 /** What outsiders see: the ids are dropped from the subject (the body has them), so that their filters stay literal and cheap. */
 function feedTransforms(names: Names, p: number): { src: string; dest: string }[] {
   const log = `${names.ns}.log.${p}`
@@ -164,6 +191,7 @@ function feedTransforms(names: Names, p: number): { src: string; dest: string }[
     ...asset,
     { src: `${log}.run.*.finished`, dest: `${names.ns}.feed.run.finished` },
     { src: `${log}.scatter.*.*.closed`, dest: `${names.ns}.feed.scatter.closed` },
+    { src: `${log}.trigger.*.refused`, dest: `${names.ns}.feed.trigger.refused` },
   ]
 }
 

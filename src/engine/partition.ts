@@ -12,7 +12,6 @@
 
 import type { Command } from '../../projections/commands.ts'
 import { step } from '../../projections/step.ts'
-import { needsOfTrigger, type Trigger, takeTrigger } from '../../projections/trigger.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { type Fact, isTimer } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
@@ -31,6 +30,7 @@ import { tellOfGate } from './gate-events.ts'
 import { Reconciler } from './reconciler.ts'
 import { tellOfScatter } from './scatter-events.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
+import { Triggers } from './triggers.ts'
 
 const BATCH_FACTS = 1000
 const CHECKPOINT_LAG_MS = 50
@@ -141,6 +141,8 @@ export class EnginePartition {
     }
     claim.onLost = () => fail(new FlowStoneError('claim_lost', `another engine claimed partition ${p}`))
 
+    // One partition takes what outsiders ask for; runs go to whichever theirs is.
+    const triggers = p === 0 ? new Triggers({ connection, names, log, logger }) : undefined
     const reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger })
     emit('flowstone:engine.active', { engine, partition: p, seq: from })
     this.#active.resolve()
@@ -217,6 +219,7 @@ export class EnginePartition {
     } finally {
       clearTimeout(timer)
       reconciler.stop()
+      triggers?.stop()
       reader.stop()
     }
   }
@@ -227,20 +230,6 @@ export class EnginePartition {
     const { names } = topology
     const message = messages[i]
     if (!message) return []
-    const subject = names.triggerTarget(message.subject)
-    if (subject !== undefined) {
-      const trigger: Trigger = {
-        seq: message.seq,
-        timeMs: message.timeMs,
-        subject,
-        payload: message.payload,
-        contentType: message.headers.get('Content-Type'),
-        msgId: message.headers.get('Nats-Msg-Id'),
-      }
-      const missing = (): string[] => needsOfTrigger(store, store.has, trigger)
-      for (let keys = missing(); keys.length > 0; keys = missing()) await store.load(keys)
-      return takeTrigger(store, trigger)
-    }
     const path = names.factPath(message.subject) ?? ''
     if (isTimer(path)) return []
     let fact: Fact

@@ -69,8 +69,6 @@ async function rebuildPartition(
       for (const [i, message] of messages.entries()) {
         if (message.seq > last) break
         folded = message.seq
-        const trigger = names.triggerTarget(message.subject)
-        if (trigger !== undefined) continue
         try {
           const fact = facts.decode(message)
           await facts.load(fact, messages, i + 1)

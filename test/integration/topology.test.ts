@@ -35,7 +35,7 @@ describe('the streams and buckets of a namespace', () => {
     )
     const first = await streamsOf(namespace)
     expect(first.map(({ config: { name } }) => name)).toEqual(
-      ['FEED', 'LOG_0', 'LOG_1', 'WORK_0', 'WORK_1']
+      ['FEED', 'LOG_0', 'LOG_1', 'TRIGGERS', 'WORK_0', 'WORK_1']
         .map((name) => `${namespace}_${name}`)
         .concat(
           ['control', 'limits', 'state_0', 'state_1'].map((name) => `KV_${namespace}_${name}`),

@@ -87,7 +87,7 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
     await until('it is made', async () => (await stage.flow.runs())[0]?.finishedAt !== undefined)
 
     const jsm = await jetstreamManager(nc)
-    await jsm.streams.update(`${stage.namespace}_LOG_0`, { duplicate_window: 100_000_000 })
+    await jsm.streams.update(`${stage.namespace}_TRIGGERS`, { duplicate_window: 100_000_000 })
     await until(
       'the server takes it as new',
       async () => !(await publish(stage.namespace, 'report', { partition: 'once' }, 'order-17')).duplicate,

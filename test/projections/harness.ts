@@ -10,7 +10,7 @@ import { planRun } from '../../projections/plan.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
 import { needs, step } from '../../projections/step.ts'
-import { needsOfTrigger, type Trigger, takeTrigger } from '../../projections/trigger.ts'
+import { received, type TriggerMessage } from '../../projections/trigger.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
   type DraftOf,
@@ -184,15 +184,9 @@ export class Sim {
     return commands
   }
 
-  /** Puts a message of an outsider on the log: a place in it is taken, and the decision carried out. */
-  trigger(trigger: Omit<Trigger, 'seq' | 'timeMs'>): readonly Command[] {
-    const full = { ...trigger, seq: 1_000_000 + this.log.length, timeMs: this.nowMs }
-    const missing = (): string[] => needsOfTrigger(this.docs, this.docs.has, full)
-    for (let keys = missing(); keys.length > 0; keys = missing()) this.docs.load(keys)
-    const commands = takeTrigger(this.docs, full)
-    for (const command of commands) this.#carryOut(command)
-    this.settle()
-    return commands
+  /** A message of an outsider, as the engine copies it to the log. */
+  trigger(message: Omit<TriggerMessage, 'seq' | 'timeMs'>): readonly Command[] {
+    return this.apply(received({ ...message, seq: 1_000_000 + this.log.length, timeMs: this.nowMs }))
   }
 
   checkpoint(): void {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { stateKey } from '../../projections/state.ts'
 import { encodeJson, encodeMsgpack } from '../../streams/codec.ts'
+import { encodeFact } from '../../streams/facts.ts'
 import { runIdForKey } from '../../streams/ids.ts'
 import { type DraftOf, registered, Sim, spec } from './harness.ts'
 
@@ -91,6 +92,7 @@ describe('a trigger', () => {
     ['an option there is not', { body: { partitions: 'x' } }, /partitions.*allowed are partition, upstream, key/],
     ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
     ['an empty key', { body: { key: '' } }, /key: /],
+    ['a body too large', { body: { partition: 'x'.repeat(17_000) } }, /^body: it has 17016 bytes, of at most 16384$/],
     ['a partition too long', { body: { partition: 'x'.repeat(513) } }, /partition: /],
   ]
   it.each(refusals)('for %s is refused with the reason', (_, message, reason) => {
@@ -104,10 +106,22 @@ describe('a trigger', () => {
     expect(refused?.data).toMatchObject({ ...of, msgId: 'm9' })
   })
 
-  it('of endless length is refused in few words', () => {
-    const sim = withPipelines()
-    send(sim, { subject: `${'p'.repeat(10_000)}.${'x'.repeat(10_000)}` })
-    expect(JSON.stringify(sim.facts('trigger.refused')[0]?.data).length).toBeLessThan(2800)
+  const long = 'x'.repeat(10_000)
+  it.each<[string, Message]>([
+    ['subject', { subject: long }],
+    ['subject of characters that take two', { subject: `x${'\u{1f600}'.repeat(5000)}` }],
+    ['message id', { msgId: long }],
+    ['content type', { contentType: long }],
+    ['body', { payload: new Uint8Array(1_000_000) }],
+  ])('with a %s without end is refused in few words, and copied in few', (_, message) => {
+    const sim = withPipelines(shop)
+    send(sim, message)
+    expect(sim.facts('run.requested')).toEqual([])
+    for (const fact of [...sim.facts('trigger.received'), ...sim.facts('trigger.refused')]) {
+      expect(encodeFact(fact).payload.length).toBeLessThan(4096)
+      expect(JSON.stringify(fact.data).isWellFormed()).toBe(true)
+    }
+    expect(sim.facts('trigger.refused')[0]?.data.reason).toMatch(/ of at most \d+$/)
   })
 })
 
