@@ -275,17 +275,18 @@ export class Flow {
     const { names, partitions } = this.#topology
     const { name, version } = pipeline.spec
     const ids = { pipeline: name, version }
-    await Promise.all(
-      Array.from({ length: partitions }, async (_, p) => {
-        const subject = names.fact(p, factPath('pipeline.registered', ids))
-        if (await leaderGet(this.#connection.nc, names.log(p), { last_by_subj: subject })) return
-        await this.#logOf(p)
-          .append(factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }))
-          .catch((error: unknown) => {
-            if (!(error instanceof ConflictError)) throw error
-          })
-      }),
-    )
+    const at = async (p: number): Promise<void> => {
+      const subject = names.fact(p, factPath('pipeline.registered', ids))
+      if (await leaderGet(this.#connection.nc, names.log(p), { last_by_subj: subject })) return
+      await this.#logOf(p)
+        .append(factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }))
+        .catch((error: unknown) => {
+          if (!(error instanceof ConflictError)) throw error
+        })
+    }
+    // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known everywhere.
+    await Promise.all(Array.from({ length: partitions - 1 }, (_, i) => at(i + 1)))
+    await at(0)
   }
 
   async #checkSameRequest(

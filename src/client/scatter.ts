@@ -212,10 +212,21 @@ export class Scatters {
     const { connection } = this.#deps
     for (let look = 1; ; look++) {
       const found = await this.#find(id).catch(async (error: unknown) => {
-        if (look > 50 || !(await this.#onLog(id, 'scatter.started'))) throw error
+        if (!(await this.#onLog(id, 'scatter.started'))) throw error
+        if (look > 50)
+          throw new FlowStoneError(
+            'state_behind',
+            `scatter ${id} is on its log, but the state of its shard is behind; is an engine running? Try again`,
+          )
         return undefined
       })
-      if (found && (found.barrier.status !== 'open' || look > 50 || !(await this.#isEnding(id)))) return found
+      if (found && (found.barrier.status !== 'open' || !(await this.#isEnding(id)))) return found
+      // It is closed; to say from an old document that it runs would be wrong.
+      if (look > 50)
+        throw new FlowStoneError(
+          'state_behind',
+          `scatter ${id} has ended, but the state of its shard is behind its log; is an engine running? Try again`,
+        )
       await connection.ready(20 * look)
     }
   }

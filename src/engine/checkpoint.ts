@@ -44,6 +44,11 @@ export async function settledTo(connection: Connection, names: Names, p: number)
   return position && Math.max(position.seq, position.recoverTo)
 }
 
+/** The log sequence up to which the bucket is folded; 0 for one that no engine has written to. */
+export async function foldedTo(connection: Connection, names: Names, p: number): Promise<number> {
+  return positionIn(await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY))?.seq ?? 0
+}
+
 export class Checkpointer {
   readonly #connection: Connection
   readonly #stream: string

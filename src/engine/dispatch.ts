@@ -3,19 +3,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { Command } from '../../projections/commands.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
-import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
+import { type RunState, stateKey } from '../../projections/state.ts'
 import { encodeJson } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
-import { parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
-import type { PipelineSpec, ValueAt } from '../../streams/schemas.ts'
+import { type RunId, runIdForKey } from '../../streams/ids.ts'
+import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { LaneName, Names, ScheduleOwner } from '../../streams/subjects.ts'
 import { extendEntries, openGates, resolveEntry } from '../gate/entries.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { newestValues, valuesOfRun } from './catalog.ts'
 import { factEntry, stoppingTimer, taskEntry, timerEntry } from './entries.ts'
-import { readDoc, type Store } from './store.ts'
+import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
 
@@ -142,34 +143,24 @@ export async function unlessThere(appending: Promise<unknown>): Promise<void> {
   }
 }
 
-/** Looks up what is materialized, in all partitions, and records the answer as a fact: a replay finds the plan on the log and looks nothing up. */
+/** Looks up what is materialized, in all shards, and records the answer as a fact: a replay finds the plan on the log and looks nothing up. */
 async function plan(context: DispatchContext, runId: string): Promise<void> {
-  const { store, names } = context
+  const { store } = context
   const run: RunState | undefined = store.get(stateKey.run(runId))
   const pipeline: PipelineSpec | undefined = run && store.get(stateKey.pipeline(run.pipeline, run.version))
   if (!run || !pipeline || run.status !== 'requested') return
   const { target, upstream, id } = run
   if (run.redrive) {
     const { run: earlierId, asset } = run.redrive
-    const q = parseRunId(earlierId).partition
-    // The bucket's type of document follows from its key.
-    const earlier = (await readDoc(context.connection, names, names.stateBucket(q), stateKey.run(earlierId))) as
-      | RunState
-      | undefined
-    const planned = planRedrive(pipeline, target, asset, (name) => earlier?.assets[name]?.value)
-    await appendPlan(context, id, planned)
+    const earlier = await valuesOfRun(context, earlierId, run, upstreamOf(pipeline, target))
+    await appendPlan(
+      context,
+      id,
+      planRedrive(pipeline, target, asset, (name) => earlier.get(name)),
+    )
     return
   }
-  const found = new Map<string, ValueAt>()
-  await Promise.all(
-    upstreamOf(pipeline, target).map(async (asset) => {
-      const entries = await Promise.all(
-        Array.from({ length: context.partitions }, (_, q) => catalogEntry(context, q, run, asset)),
-      )
-      const newest = entries.flatMap((entry) => entry ?? []).sort((a, b) => b.timeMs - a.timeMs)[0]
-      if (newest) found.set(asset, newest.value)
-    }),
-  )
+  const found = await newestValues(context, run, pipeline)
   await appendPlan(
     context,
     id,
@@ -180,18 +171,4 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
 async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
   const data = { assets: [...assets], ...(error ? { error } : {}) }
   await unlessThere(log.append(factEntry(names, p, { name: 'run.planned', ids: { run }, data })))
-}
-
-async function catalogEntry(
-  context: DispatchContext,
-  q: number,
-  run: RunState,
-  asset: string,
-): Promise<CatalogEntry | undefined> {
-  const key = stateKey.asset(run.pipeline, asset, run.partition)
-  if (q === context.p && context.store.has(key)) return context.store.get(key)
-  // The bucket's type of document follows from its key; a catalog entry that is not there reads as undefined.
-  return (await readDoc(context.connection, context.names, context.names.stateBucket(q), key)) as
-    | CatalogEntry
-    | undefined
 }

@@ -107,11 +107,11 @@ function parseAck(data: Uint8Array): PubAck {
   }
 }
 
-/** A message by sequence, or the last one under a subject filter, from the stream's leader: never stale. */
+/** A message by sequence, the last one under a subject filter, or the first one under it from a sequence on, from the stream's leader: never stale. */
 export async function leaderGet(
   nc: NatsConnection,
   stream: string,
-  query: { seq: number } | { last_by_subj: string },
+  query: { seq: number; next_by_subj?: string } | { last_by_subj: string },
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
   const reply = await ask(nc, `$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeoutMs })
@@ -197,6 +197,24 @@ export async function directGetMany(
   )
 }
 
+/** Up to `count` messages under a subject filter, in order, from a sequence on, of one replica: there may be more that it does not have yet. */
+export async function directNext(
+  nc: NatsConnection,
+  stream: string,
+  seq: number,
+  filter: string,
+  count: number,
+  timeoutMs = 5000,
+): Promise<StoredMessage[]> {
+  const query = encodeJson({ seq, next_by_subj: filter, batch: count, max_bytes: BATCH_BYTES })
+  const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
+  const { code, description } = end.headers ?? {}
+  if (code !== END_OF_BATCH && code !== NOT_FOUND)
+    throw new FlowStoneError('jetstream', `reading ${stream}: ${code} ${description}`)
+  return answers.map((answer) => fromDirect(answer.headers, answer.data))
+}
+
+const BATCH_BYTES = 4 * 1024 * 1024
 const END_OF_BATCH = 204
 const NOT_FOUND = 404
 
