@@ -130,3 +130,19 @@ test('one sender has its share of the room, and no more', () => {
   a.give(301)
   expect(budget.roomOf('a').take(300)).toBe(true)
 })
+
+test.each([
+  ['a form', 'application/x-www-form-urlencoded', 'a&'.repeat(524_288)],
+  ['a form of names and values', 'application/x-www-form-urlencoded', 'a=%41&'.repeat(170_000)],
+  [
+    'a multipart form',
+    'multipart/form-data; boundary=b',
+    `${'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'.repeat(20_000)}--b--\r\n`,
+  ],
+])('%s with too many fields is refused before they are made', async (_, contentType, body) => {
+  const bytes = Buffer.from(body)
+  const kind = bodyKind(new Headers({ 'content-type': contentType }), LIMITS)
+  const startedMs = performance.now()
+  await expect(parseBody(kind, bytes, contentType)).rejects.toMatchObject({ detail: 'A form has at most 1000 fields.' })
+  expect(performance.now() - startedMs).toBeLessThan(500)
+})
