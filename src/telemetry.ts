@@ -122,6 +122,26 @@ export interface TelemetryEvents {
   'flowstone:rate_limit.slot_acquired': SlotEvent
   /** It was given back after `durationMs`, or lost: its lease ran out before it could be renewed. */
   'flowstone:rate_limit.slot_released': SlotEvent & { readonly lost: boolean }
+  /** The connection to the server broke. */
+  'flowstone:connection.away': { readonly server: string }
+  /** It is there again. */
+  'flowstone:connection.back': { readonly server: string; readonly awayMs: number }
+  /** The server refuses the credentials; it is tried again. */
+  'flowstone:connection.refused': { readonly server: string; readonly reason: string }
+  /** The connection was closed; `reason`: where nobody asked for it. */
+  'flowstone:connection.closed': { readonly reason?: string }
+  /** The server denied a subject; once for each permission. */
+  'flowstone:connection.denied': {
+    readonly operation: 'publish' | 'subscribe'
+    readonly subject: string
+    readonly permission: string
+  }
+  /** A core message that could not be read, and was dropped. */
+  'flowstone:connection.bad_message': { readonly subject: string; readonly reason: string }
+  /** A stream takes no message, because a limit of storage is reached. */
+  'flowstone:storage.full': { readonly stream: string; readonly limit: string }
+  /** It takes messages again. */
+  'flowstone:storage.room': { readonly stream: string; readonly fullMs: number }
 }
 
 export interface SlotEvent {
@@ -205,6 +225,14 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:rate_limit.wait',
   'flowstone:rate_limit.slot_acquired',
   'flowstone:rate_limit.slot_released',
+  'flowstone:connection.away',
+  'flowstone:connection.back',
+  'flowstone:connection.refused',
+  'flowstone:connection.closed',
+  'flowstone:connection.denied',
+  'flowstone:connection.bad_message',
+  'flowstone:storage.full',
+  'flowstone:storage.room',
 ] as const satisfies readonly (keyof TelemetryEvents)[]
 
 const channels = new Map(TELEMETRY_CHANNELS.map((name) => [name, channel(name)]))

@@ -47,6 +47,12 @@ export async function withFlow(
   await act(flow, outputOf(options.json === true))
 }
 
+/** Waits until somebody asks for the end. Throws the reason (exit code 1) when the connection is closed for good before that: whoever started this process starts it again. */
+export async function untilStopped(flow: Flow, stop: { readonly asked: Promise<string> }): Promise<void> {
+  const reason = await Promise.race([stop.asked.then(() => undefined), flow.closed])
+  if (reason) throw reason
+}
+
 /** Resolves at the first SIGTERM, SIGINT (Ctrl-C), or when whoever started this process is gone. At the second one the process ends at once. */
 export function stopRequest(): { readonly asked: Promise<string>; [Symbol.dispose](): void } {
   const { promise, resolve } = Promise.withResolvers<string>()

@@ -14,7 +14,7 @@ import { connect } from '../client/flow.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
-import { type GlobalOptions, stopRequest } from './context.ts'
+import { type GlobalOptions, stopRequest, untilStopped } from './context.ts'
 import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
@@ -76,7 +76,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
     workers.start()
     output.note('Start runs with `flowstone run ASSET`, see gates with `flowstone gate ls`, stop with Ctrl-C.')
     const ended = server.ended.then(() => 'server')
-    if ((await Promise.race([stop.asked, ended])) === 'server')
+    if ((await Promise.race([untilStopped(flow, stop), ended])) === 'server')
       throw new FlowStoneError('server_ended', `nats-server ended by itself; see ${DEV_DIR}/server.log`)
   } finally {
     await workers.stop()

@@ -1,7 +1,7 @@
 /** `flowstone http`: gates over HTTP, until it is told to stop. */
 import { InvalidError } from '../../streams/errors.ts'
 import { type ServeOptions, serveGates } from '../http/serve.ts'
-import { type GlobalOptions, open, stopRequest } from './context.ts'
+import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
 import { outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
@@ -27,7 +27,7 @@ export async function runHttp(options: HttpCommand): Promise<void> {
   await using flow = await open(options)
   await using server = await serveGates(flow, { ...config, ...httpOptions(options) })
   output.event('http', { url: server.url }, `http     gates at ${server.url}/hooks/flowstone/signal/<token>`)
-  await stop.asked
+  await untilStopped(flow, stop)
 }
 
 /** What the file exports by default: options of `serveGates`, which looks at them. */

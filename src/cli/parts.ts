@@ -2,7 +2,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import { parseDuration } from '../define/duration.ts'
 import type { WorkerOptions } from '../worker/worker.ts'
-import { type GlobalOptions, open, stopRequest } from './context.ts'
+import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadPipelines, watchLoads } from './load.ts'
 import { outputOf } from './output.ts'
 
@@ -38,7 +38,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     `worker   ${worker.id} at work: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
   )
   tell({ ready: true })
-  await stop.asked
+  await untilStopped(flow, stop)
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
 }
 
@@ -52,8 +52,9 @@ export async function runEngine(options: GlobalOptions & { readonly partitions?:
   const engine = await flow.engine()
   const { id } = engine
   output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
-  void engine.active.then(() => output.event('engine', { id, active: true }, `engine   ${id} at work`))
-  await stop.asked
+  const atWork = (): void => output.event('engine', { id, active: true }, `engine   ${id} at work`)
+  engine.active.then(atWork, () => undefined)
+  await untilStopped(flow, stop)
 }
 
 export function wholeNumber(option: string, text: string): number {

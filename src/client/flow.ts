@@ -19,10 +19,12 @@ import { type GateSettings, type GatesOptions, gateSettings } from '../gate/sett
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Limiter } from '../limiter/limiter.ts'
-import { Appender } from '../log/appender.ts'
+import { Appender, type AppenderOptions } from '../log/appender.ts'
 import { ServerClock } from '../log/clock.ts'
-import { Connection, type ConnectionSettings } from '../log/connection.ts'
+import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
 import { directGet, leaderGet } from '../log/nats.ts'
+import { mustBeReady } from '../log/ready.ts'
+import { atMost } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { factOf } from '../worker/values.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
@@ -55,18 +57,22 @@ export interface MaterializeOptions {
 
 /** How many documents are asked for side by side. */
 const READ_AHEAD = 64
+const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
+/** How long a close waits for what is on its way to the streams. */
+const FLUSH_MS = 10_000
 
 /** Connects, checks the server, and creates or checks the namespace's streams and buckets. Errors: `unreachable`, `server_too_old`, `no_jetstream`, `invalid`. */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
-  const connection = await Connection.open(options)
+  const connection = await Connection.open(options, options.logger ?? quietLogger)
   try {
     const topology = await ensureTopology(connection.nc, options)
     const clock = new ServerClock(connection, topology.names.log(0))
     await clock.ready()
     return new Flow(connection, topology, clock, options)
   } catch (error) {
+    const explained = await connection.explained(error)
     await connection.close()
-    throw error
+    throw explained
   }
 }
 
@@ -81,6 +87,11 @@ export class Flow {
   readonly #registered = new Map<string, Promise<void>>()
   readonly #parts: { stop(): Promise<void> }[] = []
   #closing: Promise<void> | undefined
+  /**
+   * Resolves when the connection is closed: with undefined after `close()`, else with the reason (FlowStoneError `closed`). Workers and engines of this flow have nothing to do any more then and
+   * are stopped; end the process, and have it started again.
+   */
+  readonly closed: Promise<FlowStoneError | undefined>
   /** Look into scatters, and act on them. */
   readonly scatter: Scatters
   /** Answer signal gates, look at them, and act on them. */
@@ -98,6 +109,18 @@ export class Flow {
     this.#gateSettings = gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.limiter = new Limiter({ connection, names: topology.names, id: randomBytes(4).toString('hex') })
+    this.closed = connection.closed
+    void this.closed.then((reason) => (reason ? this.close() : undefined))
+  }
+
+  /** How the connection is: `connected`, `away` since when and why, or `closed`; permissions that the server denied, and streams that are full. */
+  get connection(): ConnectionStatus {
+    return this.#connection.status
+  }
+
+  /** Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the server is away, or JetStream does not answer for the log. */
+  async ready(timeoutMs = 2000): Promise<void> {
+    await mustBeReady(this.#connection, this.#topology.names.log(0), timeoutMs)
   }
 
   get namespace(): string {
@@ -167,7 +190,9 @@ export class Flow {
     for (let p = 0; p < partitions; p++) {
       const bucket = names.stateBucket(p)
       const prefix = names.kvSubject(bucket, `${kind}.`)
-      const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
+      const info = await this.#connection.read(() =>
+        jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` }),
+      )
       const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
       for (let i = 0; i < ids.length; i += READ_AHEAD) {
         const some = ids.slice(i, i + READ_AHEAD)
@@ -200,7 +225,8 @@ export class Flow {
   async worker(pipelines: Pipeline | readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
     const list = Array.isArray(pipelines) ? pipelines : [pipelines]
     for (const pipeline of list) await this.register(pipeline)
-    const worker = await Worker.start({ ...this.#shared(), random: randomBytes(8).toString('hex') }, list, options)
+    const parts = { ...this.#shared(), random: randomBytes(8).toString('hex') }
+    const worker = await this.#connection.explaining(Worker.start(parts, list, options))
     this.#parts.push(worker)
     return worker
   }
@@ -217,7 +243,7 @@ export class Flow {
    * not touched.
    */
   rebuild(): Promise<RebuildReport> {
-    return rebuild(this.#connection, this.#topology)
+    return this.#connection.explaining(rebuild(this.#connection, this.#topology))
   }
 
   /** Stops workers (they finish or hand back), then engines, then the connection. Safe to call twice. */
@@ -235,7 +261,9 @@ export class Flow {
     await Promise.all(this.#parts.filter(isWorker).map((part) => part.stop()))
     await Promise.all(this.#parts.filter((part) => !isWorker(part)).map((part) => part.stop()))
     await this.limiter.close()
-    await Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
+    // What cannot be stored now (the server is away, or full) is given up: whoever waits for it hears that the connection was closed.
+    const stored = Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
+    await atMost(FLUSH_MS, stored)
     await this.#connection.close()
   }
 
@@ -277,7 +305,7 @@ export class Flow {
     const ids = { pipeline: name, version }
     const at = async (p: number): Promise<void> => {
       const subject = names.fact(p, factPath('pipeline.registered', ids))
-      if (await leaderGet(this.#connection.nc, names.log(p), { last_by_subj: subject })) return
+      if (await this.#connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) return
       await this.#logOf(p)
         .append(factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }))
         .catch((error: unknown) => {
@@ -295,9 +323,8 @@ export class Flow {
     wanted: { target: string; pipeline: string; partition?: string; key?: string },
   ): Promise<void> {
     const { names } = this.#topology
-    const message = await directGet(this.#connection.nc, names.log(p), {
-      last_by_subj: names.fact(p, factPath('run.requested', { run: id })),
-    })
+    const query = { last_by_subj: names.fact(p, factPath('run.requested', { run: id })) }
+    const message = await this.#connection.read((nc) => directGet(nc, names.log(p), query))
     const fact = message && factOf(names, p, message)
     if (fact?.name !== 'run.requested') throw new FlowStoneError('unreadable', `run ${id} cannot be read back`)
     for (const field of ['pipeline', 'target', 'partition'] as const) {
@@ -328,8 +355,8 @@ export class Flow {
       io: this.#io,
       limiter: this.limiter,
       logger: this.#logger,
-      logOf: this.#logOf,
-      workOf: this.#workOf,
+      logOf: this.#patientLogOf,
+      workOf: this.#patientWorkOf,
     }
   }
 
@@ -338,14 +365,17 @@ export class Flow {
     return { connection: this.#connection, names, partitions, clock: this.#clock, io: this.#io, logOf: this.#logOf }
   }
 
-  readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p))
-  readonly #workOf = (p: number): Appender => this.#appender(this.#topology.names.work(p))
+  readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p), {})
+  /** Of workers and engines: what was done is not given up because there is no room to say so. */
+  readonly #patientLogOf = (p: number): Appender => this.#appender(this.#topology.names.log(p), PATIENT)
+  readonly #patientWorkOf = (p: number): Appender => this.#appender(this.#topology.names.work(p), PATIENT)
 
-  #appender(stream: string): Appender {
-    let appender = this.#appenders.get(stream)
+  #appender(stream: string, options: AppenderOptions): Appender {
+    const key = options === PATIENT ? `${stream} patient` : stream
+    let appender = this.#appenders.get(key)
     if (!appender) {
-      appender = new Appender(this.#connection, stream)
-      this.#appenders.set(stream, appender)
+      appender = new Appender(this.#connection, stream, options)
+      this.#appenders.set(key, appender)
     }
     return appender
   }

@@ -5,7 +5,7 @@ import type { Fact } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
-import { headerMap, leaderGet } from '../log/nats.ts'
+import { headerMap, leaderGet, type StoredMessage } from '../log/nats.ts'
 import { factIfAny } from '../worker/values.ts'
 
 export interface HistoryEntry {
@@ -48,9 +48,11 @@ export async function* history(
     // Not their timers: a schedule that has fired is gone, and would be waited for in vain when it is the last.
     ...['created', 'timer_fired', 'resolved', 'extended.*'].map((event) => names.fact(p, `gate.${id}.*.*.${event}`)),
   ]
-  const first = await leaderGet(connection.nc, stream, { last_by_subj: names.fact(p, `run.${id}.requested`) })
+  const lastOf = (subject: string): Promise<StoredMessage | undefined> =>
+    connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))
+  const first = await lastOf(names.fact(p, `run.${id}.requested`))
   if (!first) return
-  const lasts = await Promise.all(filters.map((filter) => leaderGet(connection.nc, stream, { last_by_subj: filter })))
+  const lasts = await Promise.all(filters.map(lastOf))
   const end = Math.max(...lasts.map((last) => last?.seq ?? 0))
   const consumer = await jetstream(connection.nc).consumers.get(stream, {
     filter_subjects: filters,

@@ -13,6 +13,7 @@ import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import { directGet, directGetIfAny } from '../log/nats.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
 
@@ -206,12 +207,10 @@ export class Run<V = unknown> {
     const subject = names.fact(this.#p, factPath('run.finished', { run: this.id }))
     let wake: (() => void) | undefined
     let noted = false
-    const subscription = connection.nc.subscribe(names.note('run', this.id), {
-      callback: (error, message) => {
-        if (!error) early.hint(message.data)
-        noted = true
-        wake?.()
-      },
+    const subscription = listen(connection.nc, names.note('run', this.id), (message) => {
+      early.hint(message.data)
+      noted = true
+      wake?.()
     })
     const onAbort = (): void => wake?.()
     signal?.addEventListener('abort', onAbort)

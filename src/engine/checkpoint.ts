@@ -8,12 +8,25 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Entry, ERR, leaderGet, publish, publishBatch, streamBounds, UNIT_HEADER } from '../log/nats.ts'
+import {
+  type Entry,
+  ERR,
+  isFull,
+  isPassing,
+  isPassingRefusal,
+  leaderGet,
+  publish,
+  publishBatch,
+  streamBounds,
+  UNIT_HEADER,
+} from '../log/nats.ts'
 import { readDoc } from './store.ts'
 
 /** The engine key and what else stands in one batch: 1,000 messages. */
 export const CHECKPOINT_KEYS_MAX = 999
 const ENGINE_VERSION = 1
+/** A bucket without room is tried again after this. */
+const FULL_PAUSE_MS = 500
 
 /** Another engine has taken over. What this one holds in memory is worthless. */
 export class FencedError extends FlowStoneError {
@@ -108,8 +121,14 @@ export class Checkpointer {
     const subject = this.#names.kvSubject(this.#names.controlBucket, `begun.${this.#p}`)
     const unit = randomBytes(12).toString('base64url')
     const entry = { subject, payload: encodeJson({ v: 1 }), contentType: 'application/json', expect: { seq: 0 } }
-    const ack = await this.#connection.read((nc) => publish(nc, entry, unit, 5000))
-    if (!ack.error) return true
+    for (;;) {
+      const ack = await this.#connection.read((nc) => publish(nc, entry, unit, 5000))
+      if (!ack.error) return true
+      if (ack.error.errCode === ERR.wrongLastSequence) break
+      if (!isPassingRefusal(ack.error) && ack.error.errCode !== ERR.wrongLastSequenceConstant)
+        throw new FlowStoneError('checkpoint', `${subject} could not be stored: ${ack.error.description}`)
+      await this.#connection.ready(isFull(ack.error) ? FULL_PAUSE_MS : 100)
+    }
     const found = await this.#connection.read((nc) =>
       leaderGet(nc, this.#names.kvStream(this.#names.controlBucket), { last_by_subj: subject }),
     )
@@ -146,13 +165,11 @@ export class Checkpointer {
           this.#position = { seq, recoverTo }
           return
         }
-        if (
-          ack?.error &&
-          ack.error.errCode !== ERR.wrongLastSequence &&
-          ack.error.code < 500 &&
-          ack.error.code !== 429
-        ) {
+        if (ack?.error && ack.error.errCode !== ERR.wrongLastSequence && !isPassingRefusal(ack.error))
           throw new FlowStoneError('checkpoint', `checkpoint of ${this.#bucket} refused: ${ack.error.description}`)
+        if (isFull(ack?.error)) {
+          await this.#connection.ready(FULL_PAUSE_MS)
+          continue
         }
         // Refused, or no answer: whose word stands there?
         const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
@@ -163,7 +180,7 @@ export class Checkpointer {
         }
         if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)
       } catch (error) {
-        if (error instanceof FlowStoneError || this.#connection.isClosed) throw error
+        if (!isPassing(error) || this.#connection.isClosed) throw error
       }
       await this.#connection.ready(100)
     }

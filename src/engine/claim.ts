@@ -3,9 +3,11 @@
  * decides nothing: safety is the checkpoint's fence.
  */
 import { decode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { leaderGet, publish, type StoredMessage } from '../log/nats.ts'
+import { listen } from '../log/listen.ts'
+import { isPassingRefusal, leaderGet, publish, type StoredMessage } from '../log/nats.ts'
 
 export const CLAIM_TTL_MS = 2000
 const RENEW_MS = 600
@@ -53,14 +55,11 @@ export class Claim {
         resolve()
       }
       let timer = setTimeout(expired, this.#silent ? SILENT_LOOK_MS : CLAIM_TTL_MS)
-      const subscription = this.#connection.nc.subscribe(this.#subject, {
-        callback: (error, message) => {
-          if (error) return
-          clearTimeout(timer)
-          this.#silent = false
-          if (message.data.length === 0) resolve()
-          else timer = setTimeout(expired, CLAIM_TTL_MS)
-        },
+      const subscription = listen(this.#connection.nc, this.#subject, (message) => {
+        clearTimeout(timer)
+        this.#silent = false
+        if (message.data.length === 0) resolve()
+        else timer = setTimeout(expired, CLAIM_TTL_MS)
       })
       stop.addEventListener('abort', expired)
       this.#endWait = () => {
@@ -125,6 +124,9 @@ export class Claim {
       undefined,
       1500,
     )
+    // Nobody else can claim it then. Whoever is at work goes on; a standby tries again.
+    if (ack.error && isPassingRefusal(ack.error))
+      throw new FlowStoneError('refused', `the claim could not be stored: ${ack.error.description}`)
     if (ack.error) return false
     this.#revision = ack.seq
     this.#silent = false

@@ -41,10 +41,7 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       await unlessThere(context.log.append(command.stops ? stoppingTimer(names, p, entry, command.stops) : entry))
       // Whoever waits for the run is woken as soon as its end stands on the log, and is told where the value should be: to be read beside the end, not after it.
       if (command.fact.name === 'run.finished')
-        context.connection.nc.publish(
-          names.note('run', command.fact.ids.run),
-          encodeJson(command.fact.data.value ?? {}),
-        )
+        context.connection.tell(names.note('run', command.fact.ids.run), encodeJson(command.fact.data.value ?? {}))
       return
     }
     case 'timer':
@@ -75,14 +72,14 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       return
     }
     case 'abort':
-      context.connection.nc.publish(names.note('abort', command.run), command.asset ?? '')
+      context.connection.tell(names.note('abort', command.run), command.asset ?? '')
       return
     case 'pause':
-      context.connection.nc.publish(names.note('pause', command.run), command.asset)
+      context.connection.tell(names.note('pause', command.run), command.asset)
       return
     case 'open_lane': {
       const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent, shape: command.shape })
-      context.connection.nc.publish(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
+      context.connection.tell(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
       return
     }
     case 'drop_schedules':

@@ -15,7 +15,7 @@ export interface EngineOptions {
 
 export interface Engine {
   readonly id: string
-  /** Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. */
+  /** Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. Rejects when the connection is closed for good. */
   readonly active: Promise<void>
   /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
   stop(): Promise<void>
@@ -42,9 +42,14 @@ export function startEngine(
     (_, p) => new EnginePartition({ ...shared, engine: id, p, reconcileMs }),
   )
   for (const partition of partitions) partition.start()
+  const active = Promise.withResolvers<void>()
+  void Promise.all(partitions.map((partition) => partition.active)).then(() => active.resolve())
+  void shared.connection.closed.then((reason) => (reason ? active.reject(reason) : undefined))
+  // Who does not wait for it hears of the end by `flow.closed`.
+  active.promise.catch(() => undefined)
   return {
     id,
-    active: Promise.all(partitions.map((partition) => partition.active)).then(() => undefined),
+    active: active.promise,
     stop: async () => {
       await Promise.all(partitions.map((partition) => partition.stop()))
     },

@@ -8,7 +8,8 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Entry, leaderGet, type StoredMessage } from '../log/nats.ts'
+import { type Entry, isPassing, leaderGet, type StoredMessage } from '../log/nats.ts'
+import { unlessAborted } from '../options/timer.ts'
 
 /** A checkpoint is one batch of 1,000 messages. With so many documents touched it is due. */
 export const TOUCHED_SOFT = 800
@@ -130,17 +131,25 @@ export function decodeDoc(key: string, message: StoredMessage): unknown {
   return decode(message.payload, message.headers.get('Content-Type'))
 }
 
-export async function readDoc(connection: Connection, names: Names, bucket: string, key: string): Promise<unknown> {
+export async function readDoc(
+  connection: Connection,
+  names: Names,
+  bucket: string,
+  key: string,
+  signal?: AbortSignal,
+): Promise<unknown> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const message = await connection.read((nc) =>
-        leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, key) }),
-      )
+      const query = { last_by_subj: names.kvSubject(bucket, key) }
+      const message = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query), signal)
       return message ? decodeDoc(key, message) : undefined
     } catch (cause) {
-      if (attempt >= 20 || connection.isClosed)
+      signal?.throwIfAborted()
+      if (cause instanceof FlowStoneError && cause.code === 'denied') throw cause
+      // What may pass was asked for long enough. The bucket may be gone for a moment, while it is rebuilt.
+      if (attempt >= 20 || connection.isClosed || isPassing(cause))
         throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })
-      await connection.ready(100 * attempt)
+      await unlessAborted(connection.ready(100 * attempt), signal)
     }
   }
 }

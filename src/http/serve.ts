@@ -22,10 +22,21 @@ export interface GateServer extends AsyncDisposable {
 }
 
 const CLOSE_PATIENCE_MS = 10_000
+const READY_MS = 1000
 
-/** Serves gates over HTTP, and `GET /healthz` for whoever watches the process. Throws FlowStoneError `listen_failed`, InvalidError for options. */
+/** What of a flow tells how it is. */
+export interface Watched {
+  readonly connection?: { readonly state: 'connected' | 'away' | 'closed' }
+  readonly ready?: (timeoutMs?: number) => Promise<void>
+}
+
+/**
+ * Serves gates over HTTP, and two addresses for whoever watches the process. `GET /healthz`: 200 while it can be of use again without being started anew (503 once its
+ * connection is closed for good). `GET /readyz`: 200 while signals can be stored now, 503 while the server is away, refuses it, or has no room. Throws FlowStoneError
+ * `listen_failed`, InvalidError for options.
+ */
 export async function serveGates(
-  flow: { readonly gates: GatesOverHttp },
+  flow: { readonly gates: GatesOverHttp } & Watched,
   options: ServeOptions = {},
 ): Promise<GateServer> {
   const { port = 8080, host = '127.0.0.1', ...rest } = options
@@ -38,7 +49,8 @@ export async function serveGates(
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
     if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
-    if (pathname === '/healthz') return new Response('ok\n', { headers: { 'Cache-Control': 'no-store' } })
+    if (pathname === '/healthz') return health(flow)
+    if (pathname === '/readyz') return await readiness(flow)
     return await handler(request, env)
   }
   // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1 without one). No browser can have been at this address.
@@ -78,6 +90,26 @@ export async function serveGates(
     close,
     [Symbol.asyncDispose]: close,
   }
+}
+
+function health({ connection }: Watched): Response {
+  return connection?.state === 'closed'
+    ? plain(503, 'the connection to nats-server is closed for good')
+    : plain(200, 'ok')
+}
+
+/** Why not, in a few words: who may see it is who may reach this port. */
+async function readiness(flow: Watched): Promise<Response> {
+  try {
+    await flow.ready?.(READY_MS)
+    return plain(200, 'ready')
+  } catch (error) {
+    return plain(503, messageOf(error))
+  }
+}
+
+function plain(status: number, text: string): Response {
+  return new Response(`${text}\n`, { status, headers: { 'Cache-Control': 'no-store' } })
 }
 
 async function closed(server: Server): Promise<void> {

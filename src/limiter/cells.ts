@@ -7,7 +7,7 @@ import { encodeToken } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { ERR, leaderGet, publish } from '../log/nats.ts'
+import { ERR, isFull, isPassing, isPassingRefusal, leaderGet, publish } from '../log/nats.ts'
 import { type Question, Relay } from './relay.ts'
 
 export type CellKind = 'rate' | 'slots'
@@ -38,6 +38,7 @@ export type Stored =
 
 const ANSWER_MS = 5000
 const RETRY_MS = 50
+const FULL_PAUSE_MS = 500
 /** Beyond what the cell needs: the server counts whole seconds. */
 const SPARE_S = 2
 const MARKER_S = 60
@@ -84,9 +85,9 @@ export class Cells {
       this.clock.heard(found.timeMs)
       // A marker of what expired, was deleted or reset is empty.
       return { seq: found.seq, timeMs: found.timeMs + 1, payload: found.payload.length > 0 ? found.payload : undefined }
-    } catch {
+    } catch (error) {
       // A server that is not there yet, or a stream without a leader: asked again by who waits for it.
-      return undefined
+      return unlessPassing(error)
     }
   }
 
@@ -100,12 +101,13 @@ export class Cells {
     }
     const ack = await this.connection
       .untilDisconnect((nc) => publish(nc, entry, undefined, ANSWER_MS))
-      .catch(() => undefined)
+      .catch((error: unknown) => unlessPassing(error))
     if (!ack) return 'unknown'
     if (!ack.error) return ack.seq
-    const { errCode, code, description } = ack.error
+    const { errCode, description } = ack.error
     if (errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant) return 'conflict'
-    if (code >= 500) return 'unknown'
+    if (isFull(ack.error)) await this.connection.ready(FULL_PAUSE_MS)
+    if (isPassingRefusal(ack.error)) return 'unknown'
     throw new FlowStoneError('limits', `limit ${key} could not be stored: ${description}`)
   }
 
@@ -168,4 +170,9 @@ export class Cells {
     const ack = await this.connection.read((nc) => publish(nc, entry, undefined, ANSWER_MS))
     if (ack.error) throw new FlowStoneError('limits', `limit ${key} could not be reset: ${ack.error.description}`)
   }
+}
+
+/** Undefined for what may be answered in a while; else (a permission is missing) it is thrown. */
+function unlessPassing(error: unknown): undefined {
+  if (!isPassing(error)) throw error
 }

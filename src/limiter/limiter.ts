@@ -21,12 +21,12 @@ import type { Names } from '../../streams/subjects.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { unlessAborted } from '../options/timer.ts'
 import { Cells } from './cells.ts'
 import { checkBucket, parseRate, type RateOption, wholeNumber } from './rate.ts'
 import { type CheckResult, Rates, type Wish } from './rates.ts'
 import type { Slot } from './slot.ts'
 import { type SlotRequest, Slots } from './slots.ts'
-import { unlessAborted } from './wait.ts'
 
 export interface CheckOptions {
   /** How many tokens at once. Default 1; at most the limit, of a smooth rate its burst. */
@@ -221,7 +221,7 @@ export class Limiter {
       signal?.throwIfAborted()
       slot.throwIfLost()
       const both = signal ? AbortSignal.any([signal, slot.signal]) : slot.signal
-      return await unlessAborted(both, fn(slot, both))
+      return await unlessAborted(fn(slot, both), both)
     } finally {
       await slot.releaseSoon()
     }

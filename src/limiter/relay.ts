@@ -12,6 +12,7 @@ import type { Answer, Ask } from '../../projections/rate-round.ts'
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import { atMost } from '../options/timer.ts'
 
 const WAIT_MS = 1000
@@ -74,20 +75,16 @@ export class Relay {
   /** From now on others may ask this process. */
   open(): void {
     if (this.#subscription || this.#connection.isClosed) return
-    this.#subscription = this.#connection.nc.subscribe(this.#names.note('limits', this.id), {
-      callback: (error, message) => {
-        if (error) return
-        const asked = question.safeParse(decodeMsgpack(message.data))
-        // Without an answer it asks the cell.
-        if (!asked.success) return
-        const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
-          .then(
-            (list) => void message.respond(encodeMsgpack(rolled(list))),
-            () => undefined,
-          )
-          .finally(() => this.#serving.delete(serving))
-        this.#serving.add(serving)
-      },
+    this.#subscription = listen(this.#connection.nc, this.#names.note('limits', this.id), (message) => {
+      const asked = question.safeParse(decodeMsgpack(message.data))
+      // Without an answer it asks the cell.
+      if (!asked.success) return
+      const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
+        .then((list) => void message.respond(encodeMsgpack(rolled(list))))
+        // Neither an answer that cannot be given, nor a connection that is closed meanwhile, is anybody's fault here.
+        .catch(() => undefined)
+        .finally(() => this.#serving.delete(serving))
+      this.#serving.add(serving)
     })
   }
 
@@ -104,8 +101,7 @@ export class Relay {
       .untilDisconnect((nc) => nc.request(this.#names.note('limits', leader), payload, { timeout: WAIT_MS }))
       .catch(() => undefined)
     if (!reply) return undefined
-    const found = answers.safeParse(decodeMsgpack(reply.data))
-    const list = found.success ? unrolled(found.data) : []
+    const list = answersIn(reply.data)
     return list.length === asks.length ? list : undefined
   }
 
@@ -119,6 +115,16 @@ export class Relay {
       await atMost(WAIT_MS, Promise.all(this.#serving))
       await nc.flush()
     })
+  }
+}
+
+/** What cannot be read is no answer: the cell is asked then. */
+function answersIn(data: Uint8Array): Answer[] {
+  try {
+    const found = answers.safeParse(decodeMsgpack(data))
+    return found.success ? unrolled(found.data) : []
+  } catch {
+    return []
   }
 }
 

@@ -60,15 +60,3 @@ export function within<T>(
     })
   })
 }
-
-/** What `result` brings, or the signal's reason as soon as that is aborted. What runs on is not waited for. */
-export function unlessAborted<T>(signal: AbortSignal, result: T | Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    if (signal.aborted) onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    Promise.resolve(result)
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener('abort', onAbort))
-  })
-}

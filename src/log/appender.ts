@@ -13,7 +13,7 @@ import { randomBytes } from 'node:crypto'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { ConflictError, FlowStoneError, InvalidError, messageOf, TimeoutError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
-import { type Entry, ERR, leaderGet, type PubAck, publish, publishBatch, UNIT_HEADER } from './nats.ts'
+import { type Entry, ERR, isFull, leaderGet, type PubAck, publish, publishBatch, UNIT_HEADER } from './nats.ts'
 
 export interface Appended {
   /** Sequence of the unit's last message; 0 where a repeat was recognized by its message id in a batch. */
@@ -25,6 +25,8 @@ export interface AppenderOptions {
   readonly answerTimeoutMs?: number
   /** How long an append is tried again while the server is away, in milliseconds. Default 120,000. Then TimeoutError: perhaps stored, perhaps not. */
   readonly giveUpMs?: number
+  /** The same while the server says that its storage is full. Default `giveUpMs`. Then FlowStoneError `storage_full`: nothing was stored. */
+  readonly fullGiveUpMs?: number
   /** Most bytes that wait; more appends wait for room. Default 64 MiB. */
   readonly maxQueuedBytes?: number
 }
@@ -34,33 +36,39 @@ interface Unit {
   readonly entries: readonly Entry[]
   readonly bytes: number
   readonly expectations: readonly string[]
-  readonly deadlineMs: number
+  readonly startedMs: number
   uncertain: boolean
   told: boolean
   readonly settle: (result: Appended | Error) => void
 }
 
-/** `pending`: something is on its way to the place that was to be free. Only a cluster says so. */
-type Verdict =
-  | { readonly stored: number }
-  | { readonly refused: Error }
-  | 'conflict'
-  | 'pending'
-  | 'uncertain'
-  | 'duplicate'
+/**
+ * `pending`: something is on its way to the place that was to be free. Only a cluster says so. `crowded`: too many batches are open, of others too; nothing was stored. `full`: there is no
+ * room; nothing was stored.
+ */
+type Verdict = { readonly stored: number } | { readonly refused: Error } | 'conflict' | Waiting | 'duplicate'
+
+/** Sent again after a pause, which doubles from the first of the two to the second. */
+type Waiting = 'pending' | 'uncertain' | 'crowded' | 'full'
 
 const BATCH_MESSAGES_MAX = 1000
 const GROUP_BYTES_MAX = 8 * 1024 * 1024
 /** Groups of up to this many single messages go as plain publishes side by side. */
 const SIDE_BY_SIDE_MAX = 10
-const RETRY_PAUSE_MS = 100
-const PENDING_PAUSE_MS = 10
+const UNKNOWN_PAUSE_MS = 100
+const PAUSES_MS: Readonly<Record<Waiting, readonly [first: number, longest: number]>> = {
+  pending: [10, 10],
+  uncertain: [100, 100],
+  crowded: [20, 250],
+  full: [250, 1000],
+}
 
 export class Appender {
   readonly #connection: Connection
   readonly #stream: string
   readonly #answerTimeoutMs: number
   readonly #giveUpMs: number
+  readonly #fullGiveUpMs: number
   readonly #maxQueuedBytes: number
   readonly #process = randomBytes(9).toString('base64url')
   #queue: Unit[] = []
@@ -75,12 +83,14 @@ export class Appender {
     this.#stream = stream
     this.#answerTimeoutMs = options.answerTimeoutMs ?? 5000
     this.#giveUpMs = options.giveUpMs ?? 120_000
+    this.#fullGiveUpMs = options.fullGiveUpMs ?? this.#giveUpMs
     this.#maxQueuedBytes = options.maxQueuedBytes ?? 64 * 1024 * 1024
   }
 
   /**
    * Stores the entries: all or none. Resolves when they are on the stream. Rejects with ConflictError when an expectation does not hold, InvalidError
-   * when a message or batch is too large, TimeoutError when the server did not answer for `giveUpMs`.
+   * when a message or batch is too large, TimeoutError when the server did not answer for `giveUpMs`, FlowStoneError `storage_full` when it had no room for `fullGiveUpMs`, and
+   * `denied` when this client may not publish there.
    */
   async append(...entries: Entry[]): Promise<Appended> {
     const id = `${this.#process}.${(this.#counter++).toString(36)}`
@@ -130,7 +140,7 @@ export class Appender {
       entries: marked,
       bytes,
       expectations,
-      deadlineMs: performance.now() + this.#giveUpMs,
+      startedMs: performance.now(),
       uncertain: false,
       told: false,
     }
@@ -184,27 +194,32 @@ export class Appender {
   async #sendGroup(group: Unit[]): Promise<void> {
     let open = group
     let together = true
-    while (open.length > 0) {
+    for (let round = 0; open.length > 0; round++) {
       const verdicts = together ? await this.#sendTogether(open) : await this.#sendApart(open)
       const again: Unit[] = []
       let pauseMs = 0
       for (const [i, unit] of open.entries()) {
         const verdict = verdicts === 'apart' ? 'again' : (verdicts[i] ?? 'uncertain')
         if (verdict === 'again') again.push(unit)
-        else if (verdict === 'uncertain' || verdict === 'pending') {
+        else if (isWaiting(verdict)) {
+          const waiting = verdict
           // Whether what is on its way gets there is not known yet, and nobody can be told yet who was first.
-          if (verdict === 'uncertain') unit.uncertain = true
-          pauseMs = Math.max(pauseMs, verdict === 'pending' ? PENDING_PAUSE_MS : RETRY_PAUSE_MS)
-          if (performance.now() > unit.deadlineMs) {
-            const message = `${this.#stream} did not answer for ${this.#giveUpMs} ms; whether the append was stored is not known. Is nats-server up?`
-            this.#done(unit, new TimeoutError(message))
-          } else again.push(unit)
+          if (waiting === 'uncertain') unit.uncertain = true
+          const [first, longest] = PAUSES_MS[waiting]
+          pauseMs = Math.max(pauseMs, Math.min(longest, first * 2 ** Math.min(round, 10)))
+          // Others that wait for room in the same way must not come at the same time.
+          if (waiting === 'crowded') pauseMs *= 0.5 + Math.random() / 2
+          const giveUpMs = waiting === 'full' ? this.#fullGiveUpMs : this.#giveUpMs
+          if (performance.now() - unit.startedMs > giveUpMs) this.#done(unit, this.#givenUp(unit, waiting, giveUpMs))
+          else again.push(unit)
         } else if (verdict === 'conflict') {
           const resolved = unit.uncertain
             ? await this.#findOwn(unit)
             : new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
-          if (resolved === 'unknown') again.push(unit)
-          else this.#done(unit, resolved)
+          if (resolved === 'unknown') {
+            again.push(unit)
+            pauseMs = Math.max(pauseMs, UNKNOWN_PAUSE_MS)
+          } else this.#done(unit, resolved)
         } else if (verdict === 'duplicate') this.#done(unit, { seq: 0 })
         else if ('stored' in verdict) this.#done(unit, { seq: verdict.stored })
         else this.#done(unit, verdict.refused)
@@ -213,6 +228,18 @@ export class Appender {
       open = again
       if (pauseMs > 0 && open.length > 0) await this.#connection.ready(pauseMs)
     }
+  }
+
+  #givenUp({ uncertain }: Unit, waiting: Waiting, afterMs: number): FlowStoneError {
+    if (waiting === 'full' && !uncertain)
+      return new FlowStoneError(
+        'storage_full',
+        `JetStream storage is full: ${this.#stream} took no message for ${afterMs} ms, and nothing was stored. Delete streams or raise the limit, then try again`,
+      )
+    const why = waiting === 'crowded' ? 'had too many batches open' : 'did not answer'
+    return new TimeoutError(
+      `${this.#stream} ${why} for ${afterMs} ms; whether the append was stored is not known. Is nats-server up?`,
+    )
   }
 
   #done(unit: Unit, result: Appended | Error): void {
@@ -230,8 +257,10 @@ export class Appender {
     if (units.length === 1) return this.#sendApart(units)
     const verdict = await this.#sendBatch(units)
     if (verdict === 'conflict' || verdict === 'pending' || verdict === 'duplicate') return 'apart'
-    if (typeof verdict === 'object' && 'refused' in verdict) return 'apart'
-    if (verdict === 'uncertain') return units.map(() => 'uncertain')
+    // What is one message needs no batch.
+    if (verdict === 'crowded' && single) return 'apart'
+    if (typeof verdict === 'string') return units.map(() => verdict)
+    if ('refused' in verdict) return 'apart'
     let seq = verdict.stored - units.reduce((n, unit) => n + unit.entries.length, 0)
     return units.map((unit) => {
       seq += unit.entries.length
@@ -274,6 +303,8 @@ export class Appender {
         return {
           refused: new FlowStoneError('closed', `the connection is closed: ${messageOf(error)}`, { cause: error }),
         }
+      if (error instanceof FlowStoneError && error.code === 'denied') return { refused: error }
+      this.#connection.suspect()
       return 'uncertain'
     }
     if (ack === undefined) return 'uncertain'
@@ -282,8 +313,10 @@ export class Appender {
     if (errCode === ERR.wrongLastSequence) return 'conflict'
     if (errCode === ERR.wrongLastSequenceConstant) return 'pending'
     if (errCode === ERR.duplicateInBatch) return 'duplicate'
-    // 5xx and 429: the server is in trouble or has too many batches open; it passes.
-    if (code >= 500 || code === 429) return 'uncertain'
+    if (isFull(ack.error)) return 'full'
+    if (errCode === ERR.incompleteBatch || code === 429) return 'crowded'
+    // The server is in trouble; it passes.
+    if (code >= 500) return 'uncertain'
     return { refused: new FlowStoneError('refused', `${this.#stream} refused the append: ${description} (${errCode})`) }
   }
 
@@ -306,4 +339,8 @@ export class Appender {
     }
     return new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
   }
+}
+
+function isWaiting(verdict: Verdict): verdict is Waiting {
+  return typeof verdict === 'string' && verdict in PAUSES_MS
 }

@@ -3,10 +3,13 @@
  * tenth of a short asset's time. Here one subscription takes all answers of a connection, and one timer looks after those that do not come.
  */
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+import { listen } from './listen.ts'
+import { deniedError, reportsOf } from './reports.ts'
 
 interface Awaited {
   readonly subject: string
-  readonly deadlineMs: number
+  readonly timeoutMs: number
+  deadlineMs: number
   /** True when nothing more comes. */
   readonly take: (answer: Msg) => boolean
   readonly reject: (error: Error) => void
@@ -32,7 +35,7 @@ export function ask(
   })
 }
 
-/** As `ask`, for what is answered by several messages: all that come before one without a body, which ends them, and that one. */
+/** As `ask`, for what is answered by several messages: all that come before one without a body, which ends them, and that one. `timeoutMs` is the longest silence between them. */
 export function askMany(
   nc: NatsConnection,
   subject: string,
@@ -52,9 +55,16 @@ export function askMany(
 }
 
 function askingOf(nc: NatsConnection): Asking {
-  const asking = ofConnection.get(nc) ?? new Asking(nc)
-  ofConnection.set(nc, asking)
-  return asking
+  const asking = ofConnection.get(nc)
+  if (asking?.isOpen) return asking
+  const made = new Asking(nc)
+  ofConnection.set(nc, made)
+  return made
+}
+
+/** The server does not let this client publish to `subject`: what was asked there gets no answer. */
+export function denyAsked(nc: NatsConnection, subject: string, error: Error): void {
+  ofConnection.get(nc)?.deny(subject, error)
 }
 
 /** A new inbox under the prefix that the connection was given; its permissions may allow no other. */
@@ -73,12 +83,19 @@ class Asking {
   readonly #awaited = new Map<string, Awaited>()
   #count = 0
   #timer: NodeJS.Timeout | undefined
+  /** Whether answers can arrive: the server may refuse the subscription. */
+  isOpen = true
 
   constructor(nc: NatsConnection) {
     this.#nc = nc
     this.#inbox = `${inboxOf(nc)}.`
-    nc.subscribe(`${this.#inbox}*`, { callback: (error, message) => (error ? undefined : this.#receive(message)) })
-    void nc.closed().then(() => this.#rejectAll())
+    listen(
+      nc,
+      `${this.#inbox}*`,
+      (message) => this.#receive(message),
+      () => this.#refused(),
+    )
+    void nc.closed().then(() => this.#rejectAll(new errors.ClosedConnectionError()))
   }
 
   ask(
@@ -90,17 +107,36 @@ class Asking {
   ): void {
     const token = (this.#count++).toString(36)
     this.#nc.publish(subject, payload, { reply: this.#inbox + token, ...(headers ? { headers } : {}) })
-    this.#awaited.set(token, { subject, deadlineMs: performance.now() + timeoutMs, take, reject })
+    this.#awaited.set(token, { subject, timeoutMs, deadlineMs: performance.now() + timeoutMs, take, reject })
     this.#timer ??= setTimeout(() => this.#look(), Math.min(LOOK_MS, timeoutMs))
+  }
+
+  deny(subject: string, error: Error): void {
+    for (const [token, awaited] of this.#awaited) {
+      if (awaited.subject !== subject) continue
+      this.#awaited.delete(token)
+      awaited.reject(error)
+    }
+  }
+
+  /** The next question tries it with another inbox: by then the permission may be there. */
+  #refused(): void {
+    this.isOpen = false
+    const subject = `${this.#inbox}*`
+    const denied = reportsOf(this.#nc)?.denies('subscribe', subject)
+    this.#rejectAll(
+      denied ? deniedError(denied) : new errors.PermissionViolationError(subject, 'subscription', subject),
+    )
   }
 
   #receive(message: Msg): void {
     const token = message.subject.slice(this.#inbox.length)
     const awaited = this.#awaited.get(token)
     if (!awaited) return
-    const nobody = message.data.length === 0 && message.headers?.code === NO_RESPONDERS
+    const nobody = message.data.length === 0 && codeOf(message) === NO_RESPONDERS
     if (nobody) awaited.reject(new errors.NoRespondersError(awaited.subject))
     if (nobody || awaited.take(message)) this.#awaited.delete(token)
+    else awaited.deadlineMs = performance.now() + awaited.timeoutMs
   }
 
   #look(): void {
@@ -114,9 +150,19 @@ class Asking {
     if (this.#awaited.size > 0) this.#timer = setTimeout(() => this.#look(), LOOK_MS)
   }
 
-  #rejectAll(): void {
+  #rejectAll(error: Error): void {
     clearTimeout(this.#timer)
-    for (const { reject } of this.#awaited.values()) reject(new errors.ClosedConnectionError())
+    this.#timer = undefined
+    for (const { reject } of this.#awaited.values()) reject(error)
     this.#awaited.clear()
+  }
+}
+
+/** Of an answer whose headers cannot be read: none. */
+function codeOf(answer: Msg): number | undefined {
+  try {
+    return answer.headers?.code
+  } catch {
+    return undefined
   }
 }

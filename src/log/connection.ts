@@ -1,4 +1,7 @@
-/** A connection to NATS that tells, at once, when an answer will not come because the server went away. */
+/** A connection to NATS that tells, at once, when an answer will not come because the server went away, and what is wrong with it. */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { errors } from '@nats-io/nats-core'
 import {
   type ConnectionOptions,
   connect as connectNats,
@@ -6,6 +9,13 @@ import {
   type NodeConnectionOptions,
 } from '@nats-io/transport-node'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { atMost, sleep, unlessAborted } from '../options/timer.ts'
+import { type Logger, quietLogger } from '../telemetry.ts'
+import { denyAsked } from './ask.ts'
+import { limitReached } from './full.ts'
+import { isPassing, violationIn } from './nats.ts'
+import type { Denied } from './permissions.ts'
+import { deniedError, Reports, reportTo } from './reports.ts'
 
 export interface ConnectionSettings {
   /** Address or addresses. Default: the environment's NATS_URL, else nats://127.0.0.1:4222. */
@@ -15,23 +25,57 @@ export interface ConnectionSettings {
   readonly name?: string
 }
 
+export interface ConnectionStatus {
+  /** `away`: the server cannot be reached, or refuses the credentials; it is tried again. `closed`: for good. */
+  readonly state: 'connected' | 'away' | 'closed'
+  /** Of `away`: since when. */
+  readonly since?: Date
+  /** Of `away` and `closed`: why, as far as the server said. */
+  readonly reason?: string
+  /** Permissions that the server denied so far. */
+  readonly denied: readonly Denied[]
+  /** Streams that take no message at present because their storage is full. */
+  readonly full: readonly string[]
+  /** Messages of others that could not be read, and were dropped. */
+  readonly badMessages: number
+}
+
 const READ_GIVE_UP_MS = 60_000
+/** A server that does not answer a ping within this time is taken for gone; the client's own pings find out after half a minute. */
+const SUSPECT_MS = 1000
+const READY_LOOK_MS = 5000
 
 export class Connection {
   readonly nc: NatsConnection
+  /** Resolves when the connection is closed: with the reason where nobody asked for it, else with undefined. */
+  readonly closed: Promise<FlowStoneError | undefined>
+  readonly #reports: Reports
   /** Called at a disconnect, one for each answer that is awaited. (A race against one long-lived promise would keep a trace of every answer.) */
   readonly #awaited = new Set<() => void>()
   #up = true
   #waiters: (() => void)[] = []
   readonly #onReconnect = new Set<() => void>()
+  #suspecting: Promise<void> | undefined
+  #closing = false
 
-  private constructor(nc: NatsConnection) {
+  private constructor(nc: NatsConnection, reports: Reports) {
     this.nc = nc
+    this.#reports = reports
+    reportTo(nc, reports)
     void this.#follow()
+    this.closed = nc.closed().then((error) => {
+      const reason = this.#closing ? undefined : messageOf(error ?? 'the client gave up')
+      reports.closed(reason)
+      for (const lost of this.#awaited) lost()
+      for (const wake of this.#waiters.splice(0)) wake()
+      return reason === undefined
+        ? undefined
+        : new FlowStoneError('closed', `the connection to nats-server is closed for good: ${reason}`, { cause: error })
+    })
   }
 
   /** Throws FlowStoneError `unreachable` when no server answers. */
-  static async open(settings: ConnectionSettings): Promise<Connection> {
+  static async open(settings: ConnectionSettings, logger: Logger = quietLogger): Promise<Connection> {
     const servers = settings.servers ?? process.env.NATS_URL ?? 'nats://127.0.0.1:4222'
     if (servers.length === 0) throw new InvalidError('servers: name at least one, such as nats://127.0.0.1:4222')
     try {
@@ -43,11 +87,18 @@ export class Connection {
         pingInterval: 10_000,
         // Two stack traces a request otherwise: a tenth of the time of a short asset.
         noAsyncTraces: true,
+        // The client gives up for good after two refusals; credentials may be rotated, or a server restored, while this process waits.
+        ignoreAuthErrorAbort: true,
         ...settings.nats,
         servers,
         ...(settings.name === undefined ? {} : { name: settings.name }),
       })
-      return new Connection(nc)
+      const reports = new Reports(logger, {
+        where: () => nc.getServer(),
+        inboxPrefix: settings.nats?.inboxPrefix ?? '_INBOX',
+        limitOf: async (stream) => await limitReached(await jetstreamManager(nc, { timeout: 1000 }), stream),
+      })
+      return new Connection(nc, reports)
     } catch (cause) {
       const where = Array.isArray(servers) ? servers.join(', ') : servers
       const advice =
@@ -64,6 +115,40 @@ export class Connection {
     return this.nc.info?.max_payload ?? 1_048_576
   }
 
+  get status(): ConnectionStatus {
+    const { awaySince, reason, denied, full, badMessages } = this.#reports
+    const state = this.isClosed ? 'closed' : this.#up ? 'connected' : 'away'
+    return {
+      state,
+      ...(state === 'away' && awaySince ? { since: awaySince } : {}),
+      ...(state === 'connected' || reason === undefined ? {} : { reason }),
+      denied,
+      full,
+      badMessages,
+    }
+  }
+
+  /** An error that names the permission that is missing, where the server denied one and that is why; else the same error. */
+  async explained(error: unknown): Promise<unknown> {
+    // What the server said beside it is known a turn later.
+    await nextTurn()
+    if (error instanceof FlowStoneError && error.code === 'denied') return error
+    const violation = violationIn(error)
+    if (violation) return deniedError(this.#reports.denies(violation.operation, violation.subject), error)
+    const { denied } = this.#reports
+    const unheard = denied.find(({ operation, subject }) => operation === 'subscribe' && subject.includes('INBOX'))
+    return unheard ? deniedError(unheard, error) : error
+  }
+
+  /** As `explained`, for what a piece of work throws. */
+  async explaining<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work
+    } catch (error) {
+      throw await this.explained(error)
+    }
+  }
+
   /** The result of `send`, or undefined if the connection broke before it came, or is broken: what is sent then gets lost, and its answer would be waited for in vain. */
   async untilDisconnect<T>(send: (nc: NatsConnection) => Promise<T>): Promise<T | undefined> {
     if (!this.#up && !this.isClosed) return undefined
@@ -77,29 +162,55 @@ export class Connection {
   }
 
   /**
-   * For what only reads: the answer, asked for again when the connection broke or nobody answered, as while a server starts again; for `READ_GIVE_UP_MS` at the most.
+   * For what only reads: the answer, asked for again when the connection broke, nobody answered, or the server said that it cannot answer now (as while it starts again, or a
+   * stream has no leader); for `READ_GIVE_UP_MS` at the most. `signal` ends the wait at once.
    */
-  async read<T>(ask: (nc: NatsConnection) => Promise<T>): Promise<T> {
+  async read<T>(ask: (nc: NatsConnection) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const deadline = performance.now() + READ_GIVE_UP_MS
     for (;;) {
+      signal?.throwIfAborted()
       try {
         // Wrapped, because undefined is an answer too.
-        const answer = await this.untilDisconnect(async (nc) => ({ value: await ask(nc) }))
+        const answer = await unlessAborted(
+          this.untilDisconnect(async (nc) => ({ value: await ask(nc) })),
+          signal,
+        )
         if (answer) return answer.value
         if (this.isClosed || performance.now() > deadline)
           throw new FlowStoneError('unreachable', 'the connection broke, and the server did not come back in time')
       } catch (error) {
-        if (error instanceof FlowStoneError || this.isClosed || performance.now() > deadline) throw error
+        signal?.throwIfAborted()
+        if (!isPassing(error) || this.isClosed || performance.now() > deadline) throw await this.explained(error)
+        if (error instanceof errors.TimeoutError) this.suspect()
       }
-      await this.ready(100)
+      await unlessAborted(this.ready(100), signal)
     }
   }
 
   /** Resolves when connected, after `pauseMs` at the least; at the latest after 5 s, so that callers can look at their deadline. */
   async ready(pauseMs: number): Promise<void> {
-    await pause(pauseMs)
+    await sleep(pauseMs)
     if (this.#up || this.isClosed) return
-    await Promise.race([new Promise<void>((resolve) => this.#waiters.push(resolve)), pause(5000)])
+    await atMost(READY_LOOK_MS, new Promise<void>((resolve) => this.#waiters.push(resolve)))
+  }
+
+  /** A message that nobody waits for: dropped when the connection is closed. */
+  tell(subject: string, payload: Uint8Array | string, options?: { readonly reply: string }): void {
+    try {
+      if (!this.isClosed) this.nc.publish(subject, payload, options)
+    } catch {
+      // It is being closed.
+    }
+  }
+
+  /**
+   * Somebody waited for an answer in vain: the connection may be half open, which TCP notices after many minutes. Pings the server, and connects anew when it does not answer.
+   */
+  suspect(): void {
+    if (!this.#up || this.isClosed) return
+    this.#suspecting ??= this.#ping().finally(() => {
+      this.#suspecting = undefined
+    })
   }
 
   /** Calls back after every reconnect; returns what ends that. */
@@ -109,25 +220,37 @@ export class Connection {
   }
 
   async close(): Promise<void> {
+    this.#closing = true
     if (!this.nc.isClosed()) await this.nc.close()
+  }
+
+  async #ping(): Promise<void> {
+    const pong = this.nc.flush().catch(() => undefined)
+    if ((await atMost(SUSPECT_MS, pong)) === 'late' && this.#up && !this.isClosed)
+      await this.nc.reconnect().catch(() => undefined)
   }
 
   async #follow(): Promise<void> {
     for await (const status of this.nc.status()) {
       if (status.type === 'disconnect') {
         this.#up = false
+        this.#reports.away()
         for (const lost of this.#awaited) lost()
       } else if (status.type === 'reconnect') {
         this.#up = true
+        this.#reports.back()
         for (const wake of this.#waiters.splice(0)) wake()
         for (const listener of this.#onReconnect) listener()
-      }
+      } else if (status.type === 'error') this.#heard(status.error)
     }
-    for (const lost of this.#awaited) lost()
-    for (const wake of this.#waiters.splice(0)) wake()
   }
-}
 
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
+  #heard(error: unknown): void {
+    if (error instanceof errors.PermissionViolationError) {
+      const denied = this.#reports.denies(error.operation, error.subject)
+      if (denied.operation === 'publish') denyAsked(this.nc, error.subject, deniedError(denied, error))
+    } else if (error instanceof errors.AuthorizationError || error instanceof errors.UserAuthenticationExpiredError)
+      this.#reports.refused(error)
+    else this.#reports.serverError(error)
+  }
 }

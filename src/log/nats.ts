@@ -1,8 +1,11 @@
 /** Small pieces of the JetStream protocol that the client library has no call for, or hides the answer of. */
-import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+import { JetStreamApiError } from '@nats-io/jetstream'
+import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { ask, askMany } from './ask.ts'
+import { isFullError } from './full.ts'
+import { reportsOf } from './reports.ts'
 
 /** A message to be stored. */
 export interface Entry {
@@ -31,13 +34,60 @@ export const ERR = {
   wrongLastSequence: 10071,
   wrongLastSequenceConstant: 10164,
   duplicateInBatch: 10201,
+  /** The first message of a batch was refused without a word, because too many batches are open; nothing of it is stored. */
+  incompleteBatch: 10176,
   notFound: 10037,
 } as const
+
+/** What JetStream's API answered instead of what it was asked for. */
+export class ApiError extends FlowStoneError {
+  /** As HTTP has them. */
+  readonly status: number
+
+  constructor(stream: string, status: number, description: string) {
+    super('jetstream', `reading ${stream}: ${description} (${status})`)
+    this.status = status
+  }
+}
+
+/** Whether the same question may be answered in a while: the server is in trouble, has too much to do, or did not answer. */
+export function isPassing(error: unknown): boolean {
+  if (error instanceof ApiError) return isPassingStatus(error.status)
+  if (error instanceof FlowStoneError || violationIn(error)) return false
+  if (error instanceof JetStreamApiError) return error.status === 404 || isPassingStatus(error.status)
+  return true
+}
+
+/** The server's refusal of a subject, where that is why. */
+export function violationIn(error: unknown): InstanceType<typeof errors.PermissionViolationError> | undefined {
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if (at instanceof errors.PermissionViolationError) return at
+  return undefined
+}
+
+function isPassingStatus(status: number): boolean {
+  return status >= 500 || status === 429 || status === 408
+}
 
 export interface PubAck {
   readonly seq: number
   readonly duplicate: boolean
-  readonly error?: { readonly errCode: number; readonly code: number; readonly description: string }
+  readonly error?: PubError
+}
+
+export interface PubError {
+  readonly errCode: number
+  readonly code: number
+  readonly description: string
+}
+
+/** Whether the same message, or batch, may be stored in a while. Where it says so, nothing was stored, but for errors of the 500s: those leave it open. */
+export function isPassingRefusal({ errCode, code, description }: PubError): boolean {
+  return errCode === ERR.incompleteBatch || isPassingStatus(code) || isFullError(errCode, description)
+}
+
+export function isFull(error: PubError | undefined): boolean {
+  return error !== undefined && isFullError(error.errCode, error.description)
 }
 
 export function headersOf(entry: Entry, unit: string | undefined): MsgHdrs {
@@ -60,7 +110,7 @@ export async function publish(
   timeoutMs: number,
 ): Promise<PubAck> {
   const reply = await ask(nc, entry.subject, entry.payload, { headers: headersOf(entry, unit), timeoutMs })
-  return parseAck(reply.data)
+  return parseAck(nc, reply.data)
 }
 
 /**
@@ -83,28 +133,30 @@ export async function publishBatch(
     }
     h.set('Nats-Batch-Commit', '1')
     const reply = await ask(nc, entry.subject, entry.payload, { headers: h, timeoutMs })
-    return parseAck(reply.data)
+    return parseAck(nc, reply.data)
   }
   throw new FlowStoneError('internal', 'an empty batch')
 }
 
-function parseAck(data: Uint8Array): PubAck {
+function parseAck(nc: NatsConnection, data: Uint8Array): PubAck {
   const body = decode(data, undefined)
   if (typeof body !== 'object' || body === null)
     throw new FlowStoneError('protocol', 'an acknowledgement that is no object')
   const error: unknown = Reflect.get(body, 'error')
   const seq = Number(Reflect.get(body, 'seq') ?? 0)
   const duplicate = Reflect.get(body, 'duplicate') === true
-  if (typeof error !== 'object' || error === null) return { seq, duplicate }
-  return {
-    seq,
-    duplicate,
-    error: {
-      errCode: Number(Reflect.get(error, 'err_code') ?? 0),
-      code: Number(Reflect.get(error, 'code') ?? 0),
-      description: String(Reflect.get(error, 'description') ?? ''),
-    },
+  const stream = String(Reflect.get(body, 'stream') ?? 'a stream')
+  if (typeof error !== 'object' || error === null) {
+    reportsOf(nc)?.hasRoom(stream)
+    return { seq, duplicate }
   }
+  const refusal = {
+    errCode: Number(Reflect.get(error, 'err_code') ?? 0),
+    code: Number(Reflect.get(error, 'code') ?? 0),
+    description: String(Reflect.get(error, 'description') ?? ''),
+  }
+  if (isFull(refusal)) reportsOf(nc)?.isFull(stream, refusal.description)
+  return { seq, duplicate, error: refusal }
 }
 
 /** A message by sequence, the last one under a subject filter, or the first one under it from a sequence on, from the stream's leader: never stale. */
@@ -120,7 +172,7 @@ export async function leaderGet(
   const error: unknown = Reflect.get(body, 'error')
   if (typeof error === 'object' && error !== null) {
     if (Number(Reflect.get(error, 'err_code')) === ERR.notFound) return undefined
-    throw new FlowStoneError('jetstream', `reading ${stream}: ${String(Reflect.get(error, 'description'))}`)
+    throw new ApiError(stream, Number(Reflect.get(error, 'code') ?? 0), String(Reflect.get(error, 'description')))
   }
   const message: unknown = Reflect.get(body, 'message')
   if (typeof message !== 'object' || message === null)
@@ -187,8 +239,7 @@ export async function directGetMany(
   const query = encodeJson({ multi_last: subjects, batch: subjects.length, up_to_seq: upToSeq })
   const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
   const { code, description } = end.headers ?? {}
-  if (code !== END_OF_BATCH && code !== NOT_FOUND)
-    throw new FlowStoneError('jetstream', `reading ${stream}: ${code} ${description}`)
+  if (code !== END_OF_BATCH && code !== NOT_FOUND) throw new ApiError(stream, code ?? 0, description ?? 'no status')
   return new Map(
     answers.map((answer) => {
       const message = fromDirect(answer.headers, answer.data)
@@ -237,6 +288,9 @@ export async function streamBounds(
 ): Promise<{ first: number; last: number; messages: number }> {
   const reply = await ask(nc, `$JS.API.STREAM.INFO.${stream}`, '', { timeoutMs })
   const body = decode(reply.data, undefined)
+  const error: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'error') : undefined
+  if (typeof error === 'object' && error !== null)
+    throw new ApiError(stream, Number(Reflect.get(error, 'code') ?? 0), String(Reflect.get(error, 'description')))
   const state: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'state') : undefined
   if (typeof state !== 'object' || state === null)
     throw new FlowStoneError('jetstream', `no information on stream ${stream}`)

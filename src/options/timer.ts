@@ -88,3 +88,16 @@ export async function atMost<T>(ms: number, promise: Promise<T>): Promise<T | 'l
     promise.catch(() => undefined)
   }
 }
+
+/** What `result` brings, or the signal's reason as soon as that is aborted. What runs on is not waited for, and its failure is not looked at. */
+export function unlessAborted<T>(result: T | Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return Promise.resolve(result)
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    if (signal.aborted) onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    Promise.resolve(result)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

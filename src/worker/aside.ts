@@ -10,6 +10,7 @@ import { messageOf } from '../../streams/errors.ts'
 import type { AsideName } from '../../streams/subjects.ts'
 import { ensureAsideConsumer, type Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import type { Logger } from '../telemetry.ts'
 import type { Code } from './code.ts'
 import type { Held } from './held.ts'
@@ -35,7 +36,7 @@ export async function setAside(shared: WorkerShared, held: Held): Promise<void> 
     .workOf(p)
     .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })
   if (!connection.isClosed)
-    connection.nc.publish(names.note('aside', task.pipeline), encodeJson({ p, subject: names.asideFilter(p, name) }))
+    connection.tell(names.note('aside', task.pipeline), encodeJson({ p, subject: names.asideFilter(p, name) }))
 }
 
 interface Source {
@@ -73,11 +74,9 @@ export class Aside {
   async start(): Promise<void> {
     const { connection, topology, code } = this.#options
     this.#subscriptions = code.pipelines.map((pipeline) =>
-      connection.nc.subscribe(topology.names.note('aside', pipeline), {
-        callback: (error, message) => {
-          const told = error ? undefined : notificationOf(message.data)
-          if (told) void this.#open(told.p, told.subject)
-        },
+      listen(connection.nc, topology.names.note('aside', pipeline), (message) => {
+        const told = notificationOf(message.data)
+        if (told) void this.#open(told.p, told.subject)
       }),
     )
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)

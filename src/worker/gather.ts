@@ -41,9 +41,8 @@ export type AnyResult = Gathered<unknown, unknown, FailureMode>
 /** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
 export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
   const { connection, names, p, run, asset } = source
-  const message = await directGet(connection.nc, names.log(p), {
-    last_by_subj: names.fact(p, factPath('run.requested', { run })),
-  })
+  const query = { last_by_subj: names.fact(p, factPath('run.requested', { run })) }
+  const message = await connection.read((nc) => directGet(nc, names.log(p), query))
   const fact = message && factOf(names, p, message)
   const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
   if (redrive?.asset !== asset) return undefined

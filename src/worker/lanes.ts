@@ -12,6 +12,7 @@ import { factPath } from '../../streams/facts.ts'
 import { ensureLaneConsumer, type Topology } from '../../streams/topology.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import { leaderGet } from '../log/nats.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Delivery, Puller } from './puller.ts'
@@ -69,11 +70,9 @@ export class Lanes {
   async start(): Promise<void> {
     const { connection, topology, queues } = this.#options
     for (const { pipeline, queue } of queues) {
-      const subscription = connection.nc.subscribe(topology.names.note('lane', `${pipeline}.${queue}`), {
-        callback: (error, message) => {
-          const lane = error ? undefined : note.safeParse(decode(message.data, undefined)).data
-          if (lane) void this.#open(lane)
-        },
+      const subscription = listen(connection.nc, topology.names.note('lane', `${pipeline}.${queue}`), (message) => {
+        const lane = note.safeParse(decode(message.data, undefined)).data
+        if (lane) void this.#open(lane)
       })
       this.#subscriptions.push(subscription)
     }

@@ -6,6 +6,7 @@ import type { Msg, Subscription } from '@nats-io/nats-core'
 import { encodeJson } from '../../streams/codec.ts'
 import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import { headerMap } from '../log/nats.ts'
 
 export interface Delivery {
@@ -67,12 +68,8 @@ export class Puller {
     const { nc } = connection
     this.#inbox = inboxOf(nc)
     this.#subscriptions = [
-      nc.subscribe(`${this.#inbox}.quick`, {
-        callback: (error, message) => (error ? undefined : this.#receiveQuick(message)),
-      }),
-      nc.subscribe(`${this.#inbox}.block`, {
-        callback: (error, message) => (error ? undefined : this.#receiveBlocked(message)),
-      }),
+      listen(nc, `${this.#inbox}.quick`, (message) => this.#receiveQuick(message)),
+      listen(nc, `${this.#inbox}.block`, (message) => this.#receiveBlocked(message)),
     ]
     // Requests do not outlive a connection.
     this.#offReconnect = connection.onReconnect(() => this.#trouble())
@@ -104,7 +101,7 @@ export class Puller {
           resolve(got)
         },
       }
-      this.#connection.nc.publish(this.#subject, encodeJson({ batch: want, no_wait: true }), {
+      this.#connection.tell(this.#subject, encodeJson({ batch: want, no_wait: true }), {
         reply: `${this.#inbox}.quick`,
       })
     })
@@ -119,7 +116,7 @@ export class Puller {
     if (more <= 0 || this.#asked > want / 2) return
     this.#asked += more
     this.#askedUntilMs = now + BLOCK_MS + BLOCK_GRACE_MS
-    this.#connection.nc.publish(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {
+    this.#connection.tell(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {
       reply: `${this.#inbox}.block`,
     })
   }

@@ -39,7 +39,7 @@ export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs:
   }
   try {
     await shared.workOf(p).append(entry)
-    if (!connection.isClosed) connection.nc.publish(reply, '+ACK')
+    connection.tell(reply, '+ACK')
   } catch (error) {
     // It stays with this consumer, and is delivered again when ackWait is over.
     logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
@@ -48,5 +48,5 @@ export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs:
 
 /** Leaves what came again to a later delivery. */
 export function leave({ connection }: WorkerShared, { reply }: Delivery, delayMs: number): void {
-  if (!connection.isClosed) connection.nc.publish(reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+  connection.tell(reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
 }

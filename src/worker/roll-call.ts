@@ -2,11 +2,12 @@
  * Workers tell who asks what of a scatter they run at this moment. The log knows which instances are in leases; whether a lease lies on the queue or in somebody's hands,
  * and which of its instances run, only the workers know. An answer is a hint: nothing is decided by it.
  */
-import type { Subscription } from '@nats-io/nats-core'
+import type { Msg, Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
+import { listen } from '../log/listen.ts'
 import type { Held } from './held.ts'
 import type { WorkerShared } from './shared.ts'
 
@@ -39,25 +40,23 @@ export function answerRollCalls(
 ): Subscription[] {
   const { connection, names, slots, clock, id } = shared
   return [...queuesOf].map(([pipeline, queues]) =>
-    connection.nc.subscribe(names.rollCall(pipeline), {
-      callback: (error, message) => {
-        const asked = error ? undefined : question.safeParse(decode(message.data, undefined)).data
-        if (!asked) return
-        const instances = runningOf(held, asked.run, asked.asset)
-        const ageOf = performance.now() - clock.now()
-        const told: WorkerAnswer = {
-          worker: id,
-          queues: [...queues],
-          slots: slots.size,
-          free: slots.free,
-          running: instances.length,
-          oldest: instances
-            .sort(([, a], [, b]) => a - b)
-            .slice(0, OLDEST)
-            .map(([index, begunMs]) => [index, Math.round(begunMs - ageOf)]),
-        }
-        message.respond(encodeJson(told))
-      },
+    listen(connection.nc, names.rollCall(pipeline), (message) => {
+      const asked = question.safeParse(decode(message.data, undefined)).data
+      if (!asked) return
+      const instances = runningOf(held, asked.run, asked.asset)
+      const ageOf = performance.now() - clock.now()
+      const told: WorkerAnswer = {
+        worker: id,
+        queues: [...queues],
+        slots: slots.size,
+        free: slots.free,
+        running: instances.length,
+        oldest: instances
+          .sort(([, a], [, b]) => a - b)
+          .slice(0, OLDEST)
+          .map(([index, begunMs]) => [index, Math.round(begunMs - ageOf)]),
+      }
+      message.respond(encodeJson(told))
     }),
   )
 }
@@ -79,19 +78,18 @@ export async function callRoll(
   let timer = setTimeout(resolve, FIRST_MS)
   const { nc } = connection
   const inbox = inboxOf(nc)
-  const subscription = nc.subscribe(inbox, {
-    callback: (error, message) => {
-      // No responders: an empty message, at once.
-      if (error || message.headers?.code === 503) {
-        resolve()
-        return
-      }
-      const told = answer.safeParse(decode(message.data, undefined)).data
-      if (told) answers.push(told)
-      clearTimeout(timer)
-      timer = setTimeout(resolve, NEXT_MS)
-    },
-  })
+  const onAnswer = (message: Msg): void => {
+    // No responders: an empty message, at once.
+    if (message.headers?.code === 503) {
+      resolve()
+      return
+    }
+    clearTimeout(timer)
+    timer = setTimeout(resolve, NEXT_MS)
+    const told = answer.safeParse(decode(message.data, undefined)).data
+    if (told) answers.push(told)
+  }
+  const subscription = listen(nc, inbox, onAnswer, () => resolve())
   try {
     nc.publish(subject, encodeJson(asked), { reply: inbox })
     await promise

@@ -8,6 +8,7 @@ import { CancelledError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { Task } from '../../streams/tasks.ts'
+import { listen } from '../log/listen.ts'
 import { directGet } from '../log/nats.ts'
 import type { Held } from './held.ts'
 import type { WorkerShared } from './shared.ts'
@@ -36,15 +37,13 @@ export class Watch {
 
   start(): void {
     const { connection, names } = this.#shared
-    const listen = (kind: 'abort' | 'pause', heard: (run: string, asset: string) => void): Subscription =>
-      connection.nc.subscribe(names.note(kind, '*'), {
-        callback: (error, message) => {
-          if (!error) heard(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string())
-        },
-      })
+    const onNote = (kind: 'abort' | 'pause', heard: (run: string, asset: string) => void): Subscription =>
+      listen(connection.nc, names.note(kind, '*'), (message) =>
+        heard(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string()),
+      )
     this.#subscriptions = [
-      listen('abort', (run, asset) => this.#abort(run, asset)),
-      listen('pause', (run, asset) => this.#pause(run, asset)),
+      onNote('abort', (run, asset) => this.#abort(run, asset)),
+      onNote('pause', (run, asset) => this.#pause(run, asset)),
     ]
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
   }

@@ -200,7 +200,9 @@ export class Worker {
     })
     if (options.handleSignals)
       for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
-    void this.#pullLoop()
+    this.#pullLoop().catch((error: unknown) => {
+      if (!connection.isClosed) this.#logger.error(`worker ${this.id} takes no more tasks: ${messageOf(error)}`)
+    })
   }
 
   /** How many tasks are in this worker's hands: at work, or fetched ahead. */
@@ -221,7 +223,8 @@ export class Worker {
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
     this.#lanes?.stop()
     this.#aside?.stop()
-    const deadline = performance.now() + this.#drainMs
+    // Without a connection nothing of what is finished can be stored.
+    const deadline = performance.now() + (this.#shared.connection.isClosed ? 0 : this.#drainMs)
     while (this.#held.size > 0 && performance.now() < deadline) await this.#settled(deadline - performance.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)

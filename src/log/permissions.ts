@@ -1,0 +1,42 @@
+/** Which NATS permission a denied subject asks for: the pattern that an operator writes into the server's configuration. */
+
+export interface Denied {
+  readonly operation: 'publish' | 'subscribe'
+  /** The subject that the server refused. */
+  readonly subject: string
+  /** The permission that is missing. */
+  readonly permission: string
+}
+
+/** Subjects of which many belong together: the part up to here stays, and `>` stands for the rest. */
+const FAMILIES: readonly RegExp[] = [
+  /^\$JS\.ACK\./,
+  /^\$JS\.API\.CONSUMER\.MSG\.NEXT\.[^.]+\./,
+  /^\$JS\.API\.CONSUMER\.(?:DURABLE\.CREATE|CREATE|INFO|DELETE)\.[^.]+\./,
+  /^\$JS\.API\.DIRECT\.GET\.[^.]+\./,
+  /^\$JS\.FC\./,
+  /^\$(?:KV|O)\.[^.]+\./,
+  /^[^.]+\.(?:log|work)\.\d+\./,
+  /^[^.]+\.(?:note|feed|roll_call)\./,
+]
+
+/** `inboxPrefix`: as the connection was given it. */
+export function deniedBy(operation: string, subject: string, inboxPrefix = '_INBOX'): Denied {
+  const family = subject.startsWith(`${inboxPrefix}.`)
+    ? `${inboxPrefix}.`
+    : FAMILIES.map((pattern) => pattern.exec(subject)?.[0]).find((start) => start !== undefined)
+  return {
+    operation: operation === 'publish' ? 'publish' : 'subscribe',
+    subject,
+    permission: family === undefined ? subject : `${family}>`,
+  }
+}
+
+/** What does not work without it, where that is not plain from the subject. */
+export function consequenceOf({ operation, permission }: Denied): string {
+  if (permission === '$JS.ACK.>')
+    return '; tasks cannot be acknowledged: the server delivers each of them again after ackWait'
+  if (operation === 'subscribe' && permission.endsWith('INBOX.>')) return '; no answer of the server can arrive'
+  if (/\.note\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'
+  return ''
+}

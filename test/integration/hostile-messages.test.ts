@@ -1,0 +1,86 @@
+import { connect as connectTcp } from 'node:net'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { asset, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage } from '../kit/stage.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer()
+})
+afterAll(() => server.stop())
+
+/** Publishes headers as they are, past any check of a client library. */
+async function publishRaw(url: string, subject: string, header: string, body: string): Promise<void> {
+  const { hostname, port } = new URL(url)
+  const socket = connectTcp(Number(port), hostname)
+  const head = `NATS/1.0\r\n${header}\r\n\r\n`
+  const sizes = `${Buffer.byteLength(head)} ${Buffer.byteLength(head) + Buffer.byteLength(body)}`
+  socket.write(
+    `CONNECT {"verbose":false,"headers":true}\r\nHPUB ${subject} _INBOX.answer ${sizes}\r\n${head}${body}\r\nPING\r\n`,
+  )
+  await new Promise<void>((resolve) => {
+    let heard = ''
+    socket.on('data', (data) => {
+      heard += data.toString('latin1')
+      if (heard.includes('PONG')) resolve()
+    })
+  })
+  socket.destroy()
+}
+
+const HOSTILE = ['x', '', '\u00c1', '{"p":1e999}', '[[[[', 'null', '"text"']
+
+test('no core message, whatever is in it, ends the read loop of who hears it', async () => {
+  const ok = asset('ok', { execute: () => 1 })
+  const many = asset('many', {
+    scatter: () => [1, 2, 3],
+    scatterOptions: { maxConcurrent: 2, rateLimit: { bucket: 'b', limit: 100, per: 'second' } },
+    execute: (ctx) => ctx.scatterKey,
+  })
+  await using stage = await openStage(server.url, pipeline('p', [ok, many]))
+  const { flow, namespace: ns } = stage
+  const run = await flow.materialize(many)
+  await run.result()
+  const nc = await connectNats({ servers: server.url })
+  const subjects = [
+    `${ns}.note.lane.p.default`,
+    `${ns}.note.abort.${run.id}`,
+    `${ns}.note.pause.${run.id}`,
+    `${ns}.note.run.${run.id}`,
+    `${ns}.note.limits.x`,
+    `${ns}.roll_call.p`,
+  ]
+  for (const subject of subjects) {
+    for (const text of HOSTILE) nc.publish(subject, text, { reply: '_INBOX.answer' })
+    nc.publish(subject, new Uint8Array([0xc1, 0xff, 0x80]), { reply: '_INBOX.answer' })
+    await nc.flush()
+    await publishRaw(server.url, subject, 'Content-Type: a\nb', '')
+  }
+  const began = performance.now()
+  expect(await (await flow.materialize(ok, { upstream: 'all' })).result()).toBe(1)
+  expect(await (await flow.materialize(many, { upstream: 'all' })).result()).toHaveLength(3)
+  expect(performance.now() - began).toBeLessThan(3000)
+  expect(flow.connection.badMessages).toBeGreaterThan(0)
+  expect(stage.lines.filter((line) => line.includes(`${ns}.note.lane.p.default cannot be read`))).toHaveLength(1)
+  expect(stage.lines.filter((line) => line.includes(`${ns}.roll_call.p cannot be read`))).toHaveLength(1)
+  await nc.close()
+})
+
+test('a stored message with headers that cannot be read is stepped over by engine, worker and watchers', async () => {
+  const ok = asset('ok', { execute: () => 1 })
+  await using stage = await openStage(server.url, pipeline('p', [ok]))
+  const { flow, namespace: ns } = stage
+  await (await flow.materialize(ok)).result()
+  await publishRaw(server.url, `${ns}.trigger.ok`, 'X-Bad: a\nb', '{}')
+  await publishRaw(server.url, `${ns}.log.0.run.x.requested`, 'X-Bad: a\nb', '{}')
+  await publishRaw(server.url, `${ns}.work.0.p.default.0.shared`, 'X-Bad: a\nb', '{}')
+  await publishRaw(server.url, `$KV.${ns}_state_0.run.x`, 'X-Bad: a\nb', '{}')
+  const began = performance.now()
+  const run = await flow.materialize(ok, { upstream: 'all' })
+  let last: string | undefined
+  for await (const { run: now } of run.watch()) last = now.status
+  expect(last).toBe('succeeded')
+  expect(performance.now() - began).toBeLessThan(5000)
+})
