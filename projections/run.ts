@@ -4,6 +4,7 @@
  *   run        fact                    → run                                                     caused by
  *   (none)     run.requested           → requested; running at once if the plan needs no look-up   client, or engine for a trigger
  *   requested  run.planned             → running, or finished with the plan's error                engine
+ *   open       run.timer_fired         → as cancelled, and the run has failed with `timeout`         server, at its time limit
  *   running    run.cancel_requested    → every asset not ended is cancelled, its scatter closed    client
  *   running    (last asset ends)       → run.finished is decided                                   engine
  *   any        run.finished            → succeeded | failed | cancelled                            engine, once
@@ -57,17 +58,26 @@ export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[]
   view.put(stateKey.run(id), run)
   view.put(stateKey.open(id), { since: fact.timeMs })
   const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
+  const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
   if (!pipeline) {
     const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
     return finish(run, fact, { code: 'unknown_pipeline', message })
   }
-  if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [{ do: 'plan', run: id }]
-  return applyPlan(
-    run,
-    pipeline,
-    planRun(pipeline, data.target, data.upstream, () => undefined),
-    fact,
-  )
+  if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [...timer, { do: 'plan', run: id }]
+  const plan = planRun(pipeline, data.target, data.upstream, () => undefined)
+  return [...timer, ...applyPlan(run, pipeline, plan, fact)]
+}
+
+/** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
+function limitRun(run: RunState, timeoutMs: number, nowMs: number): Command[] {
+  if (timeoutMs === 0) return []
+  run.timeoutMs = timeoutMs
+  run.deadlineMs = nowMs + timeoutMs
+  return [{ do: 'timer', fact: runTimer(run.id, timeoutMs), dueMs: run.deadlineMs }]
+}
+
+function runTimer(run: RunId, timeoutMs: number): FactDraft {
+  return { name: 'run.timer_fired', ids: { run }, data: { timeoutMs } }
 }
 
 export function planned(view: View, run: RunState, fact: FactOf<'run.planned'>): Command[] {
@@ -131,8 +141,8 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     shape: spec.shape,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
     deps: depsOf(run, spec),
-    // A scatter's timeout is that of an instance; its scatter and gather functions take the time they take.
-    ...(spec.timeoutMs === undefined || asset.phase !== 'execute' ? {} : { timeoutMs: spec.timeoutMs }),
+    // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other functions.
+    ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
     attempt: asset.attempt,
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
     ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
@@ -209,7 +219,7 @@ export function stepAsset(
         ...cancelLeft(run, asset, spec),
         ...dropSchedule(run, asset, spec),
         // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled ends all of its assets.
-        ...(run.cancelRequested ? [] : skipDependents(run, pipeline, spec.name)),
+        ...(run.cancelRequested || run.timedOut ? [] : skipDependents(run, pipeline, spec.name)),
         ...finishIfDone(run, fact),
       ]
     default:
@@ -304,6 +314,24 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
   run.seq = fact.seq
   run.cancelRequested = true
   view.put(stateKey.run(run.id), run)
+  return endAssets(view, run, fact, fact.data.reason)
+}
+
+/** What is open of a run that took too long is cancelled, and the run has failed. */
+export function timeOutRun(view: View, run: RunState, fact: FactOf<'run.timer_fired'>): Command[] {
+  if (run.finishedMs !== undefined || run.cancelRequested || run.timedOut) return []
+  run.seq = fact.seq
+  run.timedOut = true
+  view.put(stateKey.run(run.id), run)
+  return endAssets(view, run, fact, timeoutMessage(run))
+}
+
+function timeoutMessage(run: RunState): string {
+  return `the run took longer than its timeout of ${run.timeoutMs} ms`
+}
+
+/** Ends everything of a run that is open. */
+function endAssets(view: View, run: RunState, fact: Fact, reason: string | undefined): Command[] {
   const commands: Command[] = [{ do: 'abort', run: run.id }]
   for (const [name, asset] of Object.entries(run.assets)) {
     if (isEnded(asset)) continue
@@ -311,7 +339,7 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
     asset.ending = true
     const data = {
       ...endIn(run, name),
-      ...(fact.data.reason === undefined ? {} : { reason: fact.data.reason }),
+      ...(reason === undefined ? {} : { reason }),
     }
     commands.push({
       do: 'fact',
@@ -404,7 +432,7 @@ export function cancelCommand(run: RunState, asset: string, reason: string): Com
 
 function finishIfDone(run: RunState, fact: Fact): Command[] {
   const assets = Object.values(run.assets)
-  if (!run.cancelRequested && assets.length === 0) return []
+  if (!run.cancelRequested && !run.timedOut && assets.length === 0) return []
   return assets.every(isEnded) ? finish(run, fact) : []
 }
 
@@ -414,10 +442,11 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
   const target = run.assets[run.target]
   const assets = Object.values(run.assets)
   const failed = Object.entries(run.assets).find(([, asset]) => asset.status === 'failed')
-  const cause = error ?? failed?.[1].error
+  const tooLong = run.timedOut ? { code: 'timeout', message: timeoutMessage(run) } : undefined
+  const cause = error ?? tooLong ?? failed?.[1].error
   const succeeded = target?.value !== undefined
   const cancelled = run.cancelRequested || (!failed && assets.some((asset) => asset.status === 'cancelled'))
-  const status = succeeded ? 'succeeded' : cancelled && !error ? 'cancelled' : 'failed'
+  const status = succeeded ? 'succeeded' : cancelled && !error && !tooLong ? 'cancelled' : 'failed'
   const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
     run: run.id,
     pipeline: run.pipeline,
@@ -425,11 +454,12 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
     ...partitionOfRun(run),
     status,
     ...(target?.value ? { value: target.value } : {}),
-    ...(status === 'failed' && failed ? { asset: failed[0] } : {}),
+    ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
     ...(status === 'failed' && cause ? { error: cause } : {}),
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
-  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data } }]
+  const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
+  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...stops }]
 }
 
 function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; asset: AssetName } {

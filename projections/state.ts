@@ -71,6 +71,10 @@ export interface RunState {
   requestedMs: number
   finishedMs?: number
   cancelRequested?: true
+  /** Its time limit, and when that is over; `timedOut` once it is. */
+  timeoutMs?: number
+  deadlineMs?: number
+  timedOut?: true
   finishing?: true
   error?: ErrorInfo
   assets: Record<string, AssetInRun>

@@ -33,6 +33,7 @@ import {
   scatterSized,
   scatterStarted,
   stepAsset,
+  timeOutRun,
   timeOutScatter,
 } from './run.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
@@ -86,6 +87,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       // What these write anew, they write whole.
       return keys
     case 'run.cancel_requested':
+    case 'run.timer_fired':
       return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
     case 'scatter.started':
     case 'scatter.closed': {
@@ -219,6 +221,8 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
       return planned(view, run, fact)
     case 'run.cancel_requested':
       return cancelRun(view, run, fact)
+    case 'run.timer_fired':
+      return timeOutRun(view, run, fact)
     case 'run.finished':
       return finishRun(view, run, fact)
     default:

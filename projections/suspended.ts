@@ -257,6 +257,8 @@ export function reminderCommand(
     ...(slab === undefined ? {} : { slab }),
   }
   const { queue, priority } = index === undefined ? spec : { ...spec, ...spec.scatter }
+  const timeoutMs = index === undefined ? spec.timeoutMs : spec.scatter?.timeoutMs
+  if (timeoutMs !== undefined) task.timeoutMs = timeoutMs
   return { do: 'task', task, queue: queue ?? spec.queue, priority: priority ?? spec.priority }
 }
 

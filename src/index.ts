@@ -38,7 +38,7 @@ export {
 export type { Duration } from './define/duration.ts'
 export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
-export { type Pipeline, pipeline } from './define/pipeline.ts'
+export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
 export type { Gates } from './gate/gates.ts'

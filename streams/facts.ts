@@ -39,6 +39,7 @@ export const FACTS = {
     version: 1,
     schema: s.runCancelRequested,
   },
+  'run.timer_fired': { path: 'run.:run.timer_fired', format: 'json', version: 1, schema: s.runTimerFired },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
   'asset.started': {
     path: 'asset.:pipeline.:asset.:run.started.:attempt',

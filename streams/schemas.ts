@@ -98,7 +98,13 @@ export const assetSpec = z.object({
 /** An asset as the engine knows it: graph and options, no code. */
 export type AssetSpec = z.infer<typeof assetSpec>
 
-export const pipelineRegistered = z.object({ name: token, version: token, assets: z.array(assetSpec) })
+export const pipelineRegistered = z.object({
+  name: token,
+  version: token,
+  assets: z.array(assetSpec),
+  /** Time limit of each of its runs that names none. */
+  timeoutMs: z.number().positive().optional(),
+})
 export type PipelineSpec = z.infer<typeof pipelineRegistered>
 
 export const upstreamMode = z.enum(['all', 'missing', 'none'])
@@ -114,7 +120,12 @@ export const runRequested = z.object({
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
   /** Run again what did not succeed of this closed scatter, and what is downstream of it; all else is taken from that run. */
   redrive: z.object({ run: token, asset: token }).optional(),
+  /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
+  timeoutMs: z.number().min(0).optional(),
 })
+
+/** Appended by the server when a run's time limit is over. */
+export const runTimerFired = z.object({ timeoutMs: z.number().positive() })
 
 export const runPlanned = z.object({
   assets: z.array(z.object({ name: token, reuse: valueAt.optional() })),

@@ -45,6 +45,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--partition <text>', 'the data partition to make')
     .option('--key <text>', 'idempotency key: the same key is the same run')
     .option('--upstream <mode>', 'all, missing (default) or none')
+    .option(
+      '--timeout <duration>',
+      "longest time for the whole run, such as 90s or 2h; default: the pipeline's, else none",
+    )
     .option('--no-wait', 'print the id of the run, and end')
     .action((asset: string, options: RunCommand) => runAsset(asset, options))
 

@@ -5,6 +5,7 @@ import { upstreamMode } from '../../streams/schemas.ts'
 import type { Flow } from '../client/flow.ts'
 import type { RunUpdate, RunView } from '../client/run.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
+import { parseRunTimeout } from '../define/duration.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
 import { EXIT, fields, type Output, outputOf, printable, table } from './output.ts'
@@ -15,6 +16,7 @@ export interface RunCommand extends GlobalOptions {
   readonly partition?: string
   readonly key?: string
   readonly upstream?: string
+  readonly timeout?: string
   readonly wait: boolean
 }
 
@@ -29,6 +31,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
   const { asset, pipeline } = findAsset(await loadPipelines(file), name, options.pipeline)
   const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
   if (!upstream.success) throw new InvalidError(`--upstream must be all, missing or none, got ${options.upstream}`)
+  const timeout = options.timeout === undefined ? undefined : parseRunTimeout('--timeout', options.timeout)
   using stop = stopRequest()
   await using flow = await open(options)
   const run = await flow.materialize(asset, {
@@ -36,6 +39,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     upstream: upstream.data,
     ...(options.partition === undefined ? {} : { partition: options.partition }),
     ...(options.key === undefined ? {} : { key: options.key }),
+    ...(timeout === undefined ? {} : { timeout }),
   })
   if (!options.wait) {
     output.result({ run: run.id }, () => [run.id])

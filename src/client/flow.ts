@@ -9,6 +9,7 @@ import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
 import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
+import { type Duration, parseRunTimeout } from '../define/duration.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { factEntry } from '../engine/entries.ts'
@@ -53,6 +54,12 @@ export interface MaterializeOptions {
   readonly key?: string
   /** The pipeline, or its name, for an asset that was declared in several. Each of them has values of its own. */
   readonly pipeline?: Pipeline | string
+  /**
+   * Longest time for the whole run, from the request on, waiting included. Default: the pipeline's; `Infinity`: none.
+   * Over it, what is open is cancelled, and the run has failed with `timeout`. The server keeps it: it holds while no
+   * process of yours runs.
+   */
+  readonly timeout?: Duration
 }
 
 /** How many documents are asked for side by side. */
@@ -148,6 +155,8 @@ export class Flow {
         throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
     }
     if (options.key === '') throw new InvalidError('materialize: key must not be empty')
+    const timeoutMs =
+      options.timeout === undefined ? undefined : parseRunTimeout('materialize: timeout', options.timeout)
     await this.register(owner)
     const { names, partitions } = this.#topology
     const id: RunId =
@@ -162,6 +171,7 @@ export class Flow {
       upstream: upstream.data,
       ...(options.partition === undefined ? {} : { partition: options.partition }),
       ...(options.key === undefined ? {} : { key: options.key }),
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
     }
     try {
       await this.#logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: id }, data }))

@@ -42,7 +42,9 @@ export async function* history(
   if (p >= partitions) return
   const stream = names.log(p)
   const filters = [
-    names.fact(p, `run.${id}.>`),
+    ...['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished'].map((event) =>
+      names.fact(p, `run.${id}.${event}`),
+    ),
     names.fact(p, `asset.*.*.${id}.>`),
     names.fact(p, `scatter.${id}.>`),
     // Not their timers: a schedule that has fired is gone, and would be waited for in vain when it is the last.

@@ -25,6 +25,8 @@ export interface RunView {
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
+  /** When its time limit is over. */
+  readonly deadline?: Date
   readonly assets: Readonly<
     Record<
       string,
@@ -307,6 +309,7 @@ export function viewOfRun(doc: RunState): RunView {
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),
+    ...(doc.deadlineMs === undefined ? {} : { deadline: new Date(doc.deadlineMs) }),
     assets: Object.fromEntries(assets),
   }
 }

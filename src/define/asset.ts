@@ -156,7 +156,10 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
   readonly queue?: string
   /** 0 (first) to 3. Default 1. */
   readonly priority?: 0 | 1 | 2 | 3
-  /** Longest time for one execution; of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is aborted and the attempt has failed. */
+  /**
+   * Longest time for one execution of each of its functions: `execute`, the scatter function until its last key, the gather, `onSignal`, `onTimeout`. Loading the dependencies
+   * and storing the value count too. Of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is aborted and the attempt has failed.
+   */
   readonly timeout?: Duration
   readonly retry?: RetryOptions
   /**

@@ -42,6 +42,12 @@ function shownMs(ms: number): string {
   return unit ? `${ms / (UNIT_MS[unit] ?? 1)}${unit}` : `${ms}ms`
 }
 
+/** A time limit of a run: 0 for `Infinity`, which is none. Throws InvalidError that names `field`. */
+export function parseRunTimeout(field: string, value: unknown): number {
+  if (value === Number.POSITIVE_INFINITY) return 0
+  return parseDuration(field, value, { minMs: 1 })
+}
+
 /** `'1s..60s'`: the first wait and the longest one. A single duration is both. */
 export function parseRange(field: string, value: unknown): { minMs: number; maxMs: number } {
   const [min, max = min, ...more] = typeof value === 'string' ? value.split('..') : [value]

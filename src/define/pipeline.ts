@@ -4,6 +4,8 @@ import { checkName, hash64 } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
+import { type Duration, parseRunTimeout } from './duration.ts'
+import { refuseUnknown } from './unknown.ts'
 
 export interface Pipeline {
   readonly name: string
@@ -12,12 +14,19 @@ export interface Pipeline {
   readonly spec: PipelineSpec
 }
 
+export interface PipelineOptions {
+  /** Longest time for each of its runs that names none (`materialize(…, { timeout })`), also of those that a trigger starts. Default none. */
+  readonly timeout?: Duration
+}
+
 const owners = new WeakMap<AnyAsset, Set<Pipeline>>()
 
 /** Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the list, and for cycles. */
-export function pipeline(name: string, assets: readonly AnyAsset[]): Pipeline {
+export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
+  refuseUnknown(at, options, ['timeout'])
+  const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
   if (!Array.isArray(assets) || assets.length === 0) throw new InvalidError(`${at}: give it at least one asset`)
   const byName = new Map<string, AnyAsset>()
   for (const [i, member] of assets.entries()) {
@@ -41,8 +50,10 @@ export function pipeline(name: string, assets: readonly AnyAsset[]): Pipeline {
   }
   refuseCycles(at, assets)
   const specs = assets.map((member) => member.definition.spec)
-  const version = hash64(JSON.stringify(specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))))
-  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs } }
+  const limit = timeoutMs === 0 ? {} : { timeoutMs }
+  const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
+  const version = hash64(JSON.stringify(timeoutMs === 0 ? sorted : [sorted, limit]))
+  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs, ...limit } }
   for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
   return result
 }

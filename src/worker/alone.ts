@@ -33,24 +33,42 @@ interface Waiting {
   readonly giveUp: (reason: unknown) => void
 }
 
+export interface AloneOptions {
+  /**
+   * How long the worker takes nothing new for the sake of one task: while it waits for what runs to end, and again while it runs. After that it is run beside what hangs,
+   * and other work beside it: code without a time limit must not stop a worker for ever.
+   */
+  readonly limitMs: number
+  /** `soon`: it waits already for a while. `late`: it waits no longer. `long`: it runs for so long that others are begun beside it. */
+  readonly say: (what: 'soon' | 'late' | 'long') => void
+}
+
 export class Alone {
-  #beside = 0
-  #running = false
+  readonly #options: AloneOptions
+  /** What runs, and is waited for. What hung longer than the limit is waited for no more. */
+  readonly #beside = new Set<object>()
+  #running: object | undefined
   #waiting: Waiting[] = []
   #over = false
+  #timers: NodeJS.Timeout[] = []
+
+  constructor(options: AloneOptions) {
+    this.#options = options
+  }
 
   /** Whether something runs alone, or waits to: nothing else may be begun. */
   get isWanted(): boolean {
-    return this.#running || this.#waiting.length > 0
+    return this.#running !== undefined || this.#waiting.length > 0
   }
 
   /** What may have others beside it, from the moment it is in this worker's hands. */
   async beside(work: () => Promise<void>): Promise<void> {
-    this.#beside += 1
+    const one = {}
+    this.#beside.add(one)
     try {
       await work()
     } finally {
-      this.#beside -= 1
+      this.#beside.delete(one)
       this.#next()
     }
   }
@@ -58,10 +76,18 @@ export class Alone {
   /** Waits until nothing else runs, then runs `work`. Rejects with NotBegun when the worker stops first; resolves unrun when it is aborted first. */
   async run(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
     if (!(await this.#turn(signal))) return
+    const one = {}
+    this.#running = one
+    const long = setTimeout(() => {
+      this.#running = undefined
+      this.#options.say('long')
+      this.#next()
+    }, this.#options.limitMs)
     try {
       await work()
     } finally {
-      this.#running = false
+      clearTimeout(long)
+      if (this.#running === one) this.#running = undefined
       this.#next()
     }
   }
@@ -69,6 +95,7 @@ export class Alone {
   /** The worker stops: what waits is not begun any more. */
   giveUp(): void {
     this.#over = true
+    this.#disarm()
     for (const { giveUp } of this.#waiting.splice(0)) giveUp(new HandBack())
   }
 
@@ -95,11 +122,31 @@ export class Alone {
   }
 
   #next(): void {
-    if (this.#running || this.#beside > 0) return
+    if (this.#waiting.length === 0 || this.#over) this.#disarm()
+    else if (!this.#running && this.#beside.size > 0) this.#arm()
+    if (this.#running || this.#beside.size > 0) return
     const one = this.#waiting.shift()
     if (!one) return
-    this.#running = true
+    this.#disarm()
+    // Until `run` goes on.
+    this.#running = one
     one.turn()
+  }
+
+  #arm(): void {
+    if (this.#timers.length > 0) return
+    const { limitMs, say } = this.#options
+    const late = (): void => {
+      say('late')
+      this.#disarm()
+      this.#beside.clear()
+      this.#next()
+    }
+    this.#timers = [setTimeout(() => say('soon'), limitMs / 4), setTimeout(late, limitMs)]
+  }
+
+  #disarm(): void {
+    for (const timer of this.#timers.splice(0)) clearTimeout(timer)
   }
 }
 

@@ -49,8 +49,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   const opener = new GateOpener(shared, at)
   let outcome: { stored: StoredValue | undefined } | { suspended: string } | Failure
   try {
-    const value = await runPhase(shared, held, task, asset, run, name, opener)
-    const { partition } = task
+    const { value, stored } = await runPhase(shared, held, task, asset, run, name, opener)
     if (value instanceof Suspension) {
       if (task.kind === 'scatter' || task.kind === 'gather')
         throw new InvalidError(
@@ -64,18 +63,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
       }
       outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
     } else {
-      opener.checkValue()
-      outcome = {
-        stored:
-          task.kind === 'scatter'
-            ? undefined
-            : await shared.io.store(asset.definition.io, value, {
-                run,
-                pipeline: task.pipeline,
-                asset: name,
-                partition,
-              }),
-      }
+      outcome = { stored }
     }
   } catch (thrown) {
     outcome = failureOf(thrown)
@@ -158,6 +146,7 @@ async function report(
   }
 }
 
+/** The time limit is for all of it: what it loads, the code, and storing the value. Code that hangs in an I/O manager hangs no worker. */
 async function runPhase(
   shared: WorkerShared,
   held: Held,
@@ -166,10 +155,10 @@ async function runPhase(
   run: RunId,
   name: AssetName,
   opener: GateOpener,
-): Promise<unknown> {
+): Promise<{ value: unknown; stored?: StoredValue | undefined }> {
   const { definition } = asset
-  const deps = await shared.values.deps(task.deps)
-  return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+  const call = async (signal: () => AbortSignal): Promise<unknown> => {
+    const deps = await shared.values.deps(task.deps)
     const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`, opener)
     switch (task.kind) {
       case 'execute': {
@@ -219,6 +208,13 @@ async function runPhase(
       default:
         return task.kind satisfies never
     }
+  }
+  return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+    const value = await call(signal)
+    if (value instanceof Suspension || task.kind === 'scatter') return { value }
+    opener.checkValue()
+    const { partition, pipeline } = task
+    return { value, stored: await shared.io.store(definition.io, value, { run, pipeline, asset: name, partition }) }
   })
 }
 

@@ -14,11 +14,12 @@ import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
 import { HandBack, type Held, Paused } from './held.ts'
-import { ComeAgain, runLimited } from './limits.ts'
+import { ComeAgain, isUnreachable, runLimited } from './limits.ts'
 import { INLINE_MAX_BYTES, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import { Slots, type Turn } from './slots.ts'
+import type { Slab } from './values.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
@@ -60,11 +61,10 @@ async function runInstances(
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   const startedMs = performance.now()
-  const [slab, deps] = await Promise.all([
-    shared.values.slab(held.p, run, name, task.slab),
-    shared.values.deps(task.deps),
-  ])
   const report = new Report(shared, { p: held.p, run, asset: name }, task)
+  const loaded = await load(shared, held, task, report)
+  if (!loaded) return
+  const { slab, deps } = loaded
   const generation = task.gates ?? task.ordinal
   const gates = new InstanceGates(shared, (index) => ({
     p: held.p,
@@ -113,7 +113,8 @@ async function runInstances(
       asset: asset.name,
       partition: task.partition,
     })
-    return stored.then((ref) => {
+    const within = runCode(signal, task.timeoutMs, () => stored)
+    return Promise.resolve(within).then((ref) => {
       leave(index)
       report.ref(index, ms, ref)
     })
@@ -297,6 +298,39 @@ async function runInstances(
     durationMs: heldMs,
   })
   if (cut && signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
+}
+
+/**
+ * Keys and dependencies, within the time limit of an instance. What fails here fails every instance of the lease, as if each had loaded its own; undefined then, and
+ * when the work is not wanted any more.
+ */
+async function load(
+  shared: WorkerShared,
+  held: Held,
+  task: LeaseTask,
+  report: Report,
+): Promise<{ slab: Slab; deps: Record<string, unknown> } | undefined> {
+  const { signal } = held.abort
+  try {
+    return await runCode(signal, task.timeoutMs, async () => {
+      const [slab, deps] = await Promise.all([
+        shared.values.slab(held.p, parseRunId(task.run).id, assetName(task.asset), task.slab),
+        shared.values.deps(task.deps),
+      ])
+      return { slab, deps }
+    })
+  } catch (thrown) {
+    if (signal.aborted) {
+      if (signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
+      return undefined
+    }
+    // NATS is away: nobody's fault, and it comes again.
+    if (isUnreachable(thrown)) throw thrown
+    const failure = failureOf(thrown)
+    for (let index = task.from; index < task.to; index++) report.failure(index, 0, failure)
+    await report.end(undefined)
+    return undefined
+  }
 }
 
 /** Tells the engine that what is not done of this lease must be leased again: one by one, or, where none of it was begun (`rest`), in leases as usual. */

@@ -199,7 +199,7 @@ function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unk
   }
 }
 
-function isUnreachable(error: unknown): boolean {
+export function isUnreachable(error: unknown): boolean {
   return error instanceof FlowStoneError && error.code === 'unreachable'
 }
 

@@ -11,6 +11,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { hashBytes64 } from '../../streams/ids.ts'
 import { factEntry } from '../engine/entries.ts'
 import { isItemReader } from '../items/reader.ts'
+import { unlessAborted } from '../limiter/wait.ts'
 import { storeReader } from './scatter-reader.ts'
 import { Seen } from './seen.ts'
 import {
@@ -56,9 +57,24 @@ function* distinct(source: Iterable<unknown>, mode: 'error' | 'drop', seen = new
   seen.check()
 }
 
-async function* distinctAsync(source: AsyncIterable<unknown>, seen: Seen): AsyncGenerator<unknown> {
-  for await (const key of source) if (seen.isNew(key)) yield key
-  seen.check()
+/** No generator: one that waits for a key that never comes could not be closed. */
+function distinctAsync(source: AsyncIterable<unknown>, seen: Seen): AsyncIterable<unknown> {
+  return {
+    [Symbol.asyncIterator]: () => {
+      const keys = source[Symbol.asyncIterator]()
+      return {
+        next: async () => {
+          for (;;) {
+            const result = await keys.next()
+            if (result.done) seen.check()
+            else if (!seen.isNew(result.value)) continue
+            return result
+          }
+        },
+        return: async () => (await keys.return?.()) ?? { done: true, value: undefined },
+      }
+    },
+  }
 }
 
 interface Draft {
@@ -142,7 +158,9 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       if (!(next instanceof Promise)) return take(next)
       pending = next
     }
-    const result = late === undefined ? await pending : await Promise.race([pending, late])
+    // One that never comes must not keep its source open for ever. (Where keys wait to be stored, the next look is near.)
+    const result =
+      late === undefined ? await unlessAborted(target.signal, pending) : await Promise.race([pending, late])
     if (result === undefined) return false
     pending = undefined
     return take(result)

@@ -60,6 +60,9 @@ const AHEAD_MS = 40
 const AHEAD_MAX = 16
 const LANE_AHEAD = 4
 const RESTORE_PAUSE_MS = 50
+/** How long one task may have the worker to itself: `ackWait`, within these bounds. */
+const ALONE_MIN_MS = 5000
+const ALONE_MAX_MS = 30_000
 
 interface WorkerParts {
   readonly connection: Connection
@@ -104,7 +107,7 @@ export class Worker {
   #lanes: Lanes | undefined
   #aside: Aside | undefined
   readonly #puttingBack = new Set<Promise<void>>()
-  readonly #alone = new Alone()
+  readonly #alone: Alone
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
@@ -120,6 +123,8 @@ export class Worker {
       throw new InvalidError(
         'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
       )
+    const limitMs = Math.min(ALONE_MAX_MS, Math.max(ALONE_MIN_MS, this.#ackWaitMs))
+    this.#alone = new Alone({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wakeSoon())
     const values = new Values(connection, topology.names, io)
@@ -455,6 +460,21 @@ export class Worker {
     } finally {
       slots.give()
     }
+  }
+
+  #aloneText(what: 'soon' | 'late' | 'long', limitMs: number): string {
+    const texts = (alone: boolean): string =>
+      [...this.#held.values()]
+        .filter(({ task }) => (task.alone ?? false) === alone)
+        .map(({ task }) => `${task.asset} (run ${task.run})`)
+        .slice(0, 5)
+        .join(', ')
+    const [lone, others] = [texts(true), texts(false)]
+    if (what === 'soon')
+      return `this worker takes no new work: ${lone} has lost a worker before and is to run alone; it waits for ${others} to end, ${limitMs} ms at the most`
+    if (what === 'late')
+      return `${lone} was to run alone, but ${others} did not end within ${limitMs} ms; it runs beside that. Give the asset a timeout`
+    return `${lone} runs alone for ${limitMs} ms now; this worker takes other work beside it. Give the asset a timeout`
   }
 
   #refuse(delivery: Delivery, error: unknown): void {

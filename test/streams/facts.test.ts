@@ -67,6 +67,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run },
     data: { assets: [{ name: 'a', reuse: { p: 0, seq: 9 } }, { name: 'b' }], error },
   },
+  'run.timer_fired': { name: 'run.timer_fired', ids: { run }, data: { timeoutMs: 1000 } },
   'run.cancel_requested': { name: 'run.cancel_requested', ids: { run }, data: { reason: 'r' } },
   'run.finished': {
     name: 'run.finished',

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { CancelledError } from '../../src/index.ts'
 import { Alone, NotBegun } from '../../src/worker/alone.ts'
 import { HandBack } from '../../src/worker/held.ts'
+import { until } from '../kit/until.ts'
 
 const turns = async (): Promise<void> => {
   for (let i = 0; i < 10; i++) await Promise.resolve()
@@ -19,10 +20,11 @@ function work(log: string[], name: string) {
 }
 
 const never = new AbortController().signal
+const lone = () => new Alone({ limitMs: 60_000, say: () => undefined })
 
 describe('what runs alone in a worker', () => {
   it('waits for all that runs beside, and one runs after the other', async () => {
-    const alone = new Alone()
+    const alone = lone()
     const log: string[] = []
     const [a, b, x, y] = ['a', 'b', 'x', 'y'].map((name) => work(log, name))
     const all = [alone.beside(() => a?.run() ?? Promise.resolve()), alone.beside(() => b?.run() ?? Promise.resolve())]
@@ -46,7 +48,7 @@ describe('what runs alone in a worker', () => {
   })
 
   it('lets the next one have its turn when it throws', async () => {
-    const alone = new Alone()
+    const alone = lone()
     const log: string[] = []
     const failing = alone.run(never, () => Promise.reject(new Error('broken')))
     const next = alone.run(never, async () => void log.push('next'))
@@ -56,7 +58,7 @@ describe('what runs alone in a worker', () => {
   })
 
   it('is not begun when its work is ended first, and makes room for others', async () => {
-    const alone = new Alone()
+    const alone = lone()
     const log: string[] = []
     const other = work(log, 'other')
     const running = alone.beside(other.run)
@@ -72,7 +74,7 @@ describe('what runs alone in a worker', () => {
   })
 
   it('goes back unbegun when the worker stops first: while it waits, when it comes later, and by the signal', async () => {
-    const alone = new Alone()
+    const alone = lone()
     const other = work([], 'other')
     const running = alone.beside(other.run)
     const abort = new AbortController()
@@ -86,5 +88,22 @@ describe('what runs alone in a worker', () => {
     other.end()
     await running
     expect(alone.isWanted).toBe(false)
+  })
+
+  it('runs beside what hangs once the limit is over, and others are begun beside it when it hangs itself', async () => {
+    const said: string[] = []
+    const alone = new Alone({ limitMs: 40, say: (what) => said.push(what) })
+    const log: string[] = []
+    const [hung, first, second] = ['hung', 'first', 'second'].map((name) => work(log, name))
+    void alone.beside(() => hung?.run() ?? Promise.resolve())
+    void alone.run(never, () => first?.run() ?? Promise.resolve())
+    void alone.run(never, () => second?.run() ?? Promise.resolve())
+    await until('the first runs', () => log.includes('first begins'))
+    expect(said).toEqual(['soon', 'late'])
+    expect(alone.isWanted).toBe(true)
+    // The first hangs too, and what hung before is waited for no more.
+    await until('the second runs', () => log.includes('second begins'))
+    expect(said).toEqual(['soon', 'late', 'long'])
+    await until('others may begin', () => !alone.isWanted)
   })
 })

@@ -1,0 +1,118 @@
+/** The time limit of an asset is for each of its functions, and for what loads and stores its values. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type AnyAsset, asset, type IoManager, pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const secrets = [{ id: 'k1', secret: 'x'.repeat(40) }]
+const never = (): Promise<never> => new Promise<never>(() => undefined)
+const limits = { timeout: '200ms', retry: { maxAttempts: 1 } } as const
+
+describe('the time limit of an asset', () => {
+  let closed = false
+  const hanging: Record<string, AnyAsset> = {
+    execute: asset('a', { ...limits, execute: never }),
+    'the scatter function': asset('a', { ...limits, scatter: never, execute: () => 1 }),
+    'between two keys': asset('a', {
+      ...limits,
+      scatter: async function* () {
+        try {
+          yield 1
+          await never()
+        } finally {
+          closed = true
+        }
+      },
+      execute: () => 1,
+    }),
+    'between two keys of an iterator that can be closed': asset('a', {
+      ...limits,
+      scatter: () => ({
+        [Symbol.asyncIterator]: () => ({
+          next: () => never(),
+          return: () => {
+            closed = true
+            return Promise.resolve({ done: true as const, value: undefined })
+          },
+        }),
+      }),
+      execute: () => 1,
+    }),
+    gather: asset('a', { ...limits, scatter: () => [1], execute: () => 1, gather: never }),
+    onTimeout: asset('a', { ...limits, execute: ({ signalGate }) => signalGate({ timeout: '1ms' }), onTimeout: never }),
+  }
+
+  it.each(Object.keys(hanging))('is for %s', async (name) => {
+    const target = hanging[name]
+    if (!target) throw new Error('no such asset')
+    closed = false
+    await using stage = await openStage(server.url, pipeline('timed', [target]), { gates: { secrets } })
+    const run = await stage.flow.materialize(target)
+    const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
+    expect([error.code, error.message]).toEqual(['timeout', expect.stringContaining('time limit of 200 ms')])
+    if (name.includes('closed')) await until('its source is closed', () => closed)
+  })
+
+  it('is for onSignal', async () => {
+    const target = asset('a', {
+      ...limits,
+      execute: ({ signalGate }) => signalGate({ token: 'answer' }),
+      onSignal: never,
+    })
+    await using stage = await openStage(server.url, pipeline('timed', [target]), { gates: { secrets } })
+    const run = await stage.flow.materialize(target)
+    await until('it waits', async () => (await run.status())?.assets.a?.status === 'suspended')
+    await stage.flow.gates.signalByToken('answer', 1)
+    expect((await rejection(run.result())).code).toBe('timeout')
+  })
+
+  it.each(['store', 'load'] as const)(
+    'is for %s of an I/O manager, also of the instances of a scatter',
+    async (how) => {
+      const io: IoManager = {
+        store: () => (how === 'store' ? never() : Promise.resolve({ at: 1 })),
+        load: () => (how === 'load' ? never() : Promise.resolve(1)),
+      }
+      const first = asset('first', { ...limits, io: 'slow', execute: () => 1 })
+      const next = asset('next', { ...limits, dependsOn: [first], execute: () => 1 })
+      const spread = asset('spread', {
+        ...limits,
+        dependsOn: [first],
+        scatter: () => [1, 2],
+        scatterOptions: { timeout: '200ms', retry: { maxAttempts: 1 } },
+        execute: () => 1,
+      })
+      await using stage = await openStage(server.url, pipeline('io', [first, next, spread]), { io: { slow: io } })
+      for (const target of [next, spread] as const) {
+        const run = await stage.flow.materialize<unknown>(target, { upstream: 'all' })
+        expect((await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))).code).toBe('timeout')
+      }
+    },
+  )
+
+  it('is not over when a manager throws: each instance of the lease loses an attempt, and no worker is lost', async () => {
+    const working: IoManager = { store: () => Promise.resolve({ at: 1 }), load: () => Promise.resolve([1, 2]) }
+    const broken: IoManager = { ...working, load: () => Promise.reject(new Error('no such file')) }
+    const first = asset('first', { io: 'files', execute: () => [1, 2] })
+    const spread = asset('spread', {
+      dependsOn: [first],
+      scatter: (deps) => deps.first,
+      scatterOptions: { queue: 'instances', retry: { maxAttempts: 2, backoff: '1ms' } },
+      execute: () => 1,
+    })
+    const p = pipeline('io', [first, spread])
+    await using stage = await openStage(server.url, p, { io: { files: working }, worker: { queues: ['default'] } })
+    const other = await stage.connect({ io: { files: broken } })
+    await other.worker(p, { queues: ['instances'] })
+    const run = await stage.flow.materialize(spread)
+    const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
+    expect(error.message).toContain('no such file')
+  })
+})
