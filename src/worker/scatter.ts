@@ -11,7 +11,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { hashBytes64 } from '../../streams/ids.ts'
 import { factEntry } from '../engine/entries.ts'
 import { isItemReader } from '../items/reader.ts'
-import { unlessAborted } from '../limiter/wait.ts'
+import { unlessAborted } from '../options/timer.ts'
 import { storeReader } from './scatter-reader.ts'
 import { Seen } from './seen.ts'
 import {
@@ -160,7 +160,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     }
     // One that never comes must not keep its source open for ever. (Where keys wait to be stored, the next look is near.)
     const result =
-      late === undefined ? await unlessAborted(target.signal, pending) : await Promise.race([pending, late])
+      late === undefined ? await unlessAborted(pending, target.signal) : await Promise.race([pending, late])
     if (result === undefined) return false
     pending = undefined
     return take(result)
