@@ -1,10 +1,33 @@
 // Builds dist/ from nothing, so that a file deleted from the sources is not published for ever.
+//
+// dist/src, dist/streams, dist/projections: one file for each source, for Node.
+// dist/bundle: the same for bundlers (the condition `module` of package.json), with the NATS client inside. That client is CommonJS: a bundle of ES modules would
+// fail at its first `require('net')` unless its maker adds a banner. Here Node's own modules are asked for in a way that works in both formats.
 import { spawnSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
+import { build } from 'esbuild'
 
 rmSync('dist', { recursive: true, force: true })
 // The file behind `tsc` is run with this Node: a .cmd shim on Windows cannot be spawned without a shell.
 const result = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], {
   stdio: 'inherit',
 })
-process.exit(result.status ?? 1)
+if (result.status !== 0) process.exit(result.status ?? 1)
+
+const { dependencies, peerDependencies, exports } = JSON.parse(readFileSync('package.json', 'utf8'))
+const entries = Object.values(exports).flatMap((entry) => (entry.module ? [entry.module] : []))
+await build({
+  entryPoints: entries.map((path) => ({
+    in: path.replace('/bundle/', '/src/'),
+    out: path.replace('./dist/bundle/', '').replace(/\.js$/, ''),
+  })),
+  outdir: 'dist/bundle',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node22',
+  external: Object.keys({ ...dependencies, ...peerDependencies }).filter((name) => !name.startsWith('@nats-io/')),
+  banner: { js: 'const require = (name) => process.getBuiltinModule(name);' },
+  logLevel: 'warning',
+})

@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
 
 /** What can be imported, and from where: all of it, and nothing else. A new export of the package is added here too. */
 const EXPORTS = {
@@ -77,6 +78,21 @@ export const lines = asset('lines', {
 export const wrong: ServerOptions = { port: '4222' }
 `
 
+/** A program that asks a server, so that the client and its sockets are in it, and reads with a package that is not there. */
+const BUNDLED = `
+import { asset, connect, pipeline } from 'flowstone'
+import { gateHandler } from 'flowstone/http'
+import { readPostgres } from 'flowstone/items'
+import { startServer } from 'flowstone/server'
+async function main() {
+  console.log(pipeline('p', [asset('a', { execute: () => 1 })]).name, typeof gateHandler, typeof startServer)
+  await connect({ servers: 'nats://127.0.0.1:1' }).catch((error) => console.log(error.message))
+  const rows = readPostgres({ query: 'SELECT 1 AS a', key: 'a' })[Symbol.asyncIterator]()
+  await rows.next().catch((error) => console.log(error.message))
+}
+main()
+`
+
 /** What must not be in the tarball: sources are not shipped, so neither are tests and tools. */
 const UNWANTED = /^(src|streams|projections|test|bench|scripts|examples)\//
 
@@ -87,6 +103,8 @@ try {
   const project = install(tarball)
   checkExports(project)
   checkOptional(project)
+  checkRequire(project)
+  await checkBundles(project)
   checkTypes(project)
   checkCommand(project)
   console.log(
@@ -139,6 +157,45 @@ function checkOptional(project) {
     const message = node(project, ['--input-type=module', '-e', said])
     if (!message.includes(`which is not installed here: npm install ${name}`))
       fail(`${reader} without ${name} says: ${message}`)
+  }
+}
+
+/** CommonJS takes it in as it is. */
+function checkRequire(project) {
+  for (const [specifier, expected] of Object.entries(EXPORTS)) {
+    const program = `console.log(JSON.stringify(Object.keys(require('${specifier}'))))`
+    const actual = JSON.parse(node(project, ['--input-type=commonjs', '-e', program]))
+    const missing = expected.filter((name) => !actual.includes(name))
+    if (missing.length > 0) fail(`require('${specifier}') does not bring ${missing.join(', ')}`)
+  }
+}
+
+/** Bundled with no banner and none of the optional packages, and run where there is no node_modules. */
+async function checkBundles(project) {
+  writeFileSync(join(project, 'bundled.js'), BUNDLED)
+  const alone = join(scratch, 'alone')
+  mkdirSync(alone)
+  for (const [format, extension] of [
+    ['esm', 'mjs'],
+    ['cjs', 'cjs'],
+  ]) {
+    const outfile = join(alone, `bundled.${extension}`)
+    const { warnings } = await build({
+      entryPoints: [join(project, 'bundled.js')],
+      bundle: true,
+      platform: 'node',
+      format,
+      outfile,
+      logLevel: 'silent',
+    })
+    if (warnings.length > 0) fail(`a bundle in ${format}: ${warnings[0].text}`)
+    const said = node(alone, [outfile])
+    for (const part of [
+      'p function function',
+      'no nats-server at nats://127.0.0.1:1 (connection refused)',
+      'npm install pg',
+    ])
+      if (!said.includes(part)) fail(`a bundle in ${format} does not say ${JSON.stringify(part)}, but: ${said}`)
   }
 }
 

@@ -4,8 +4,8 @@
  * A run's id starts with its log partition (`0-…`), so whoever holds an id knows which log and which bucket to read, also after P was raised.
  * Names are `[A-Za-z0-9_-]+`; anything freer (partition keys) is encoded by `encodeToken`, never interpolated.
  */
-import xxhash from 'xxhash-wasm'
 import { InvalidError } from './errors.ts'
+import { xxh64 } from './xxh64.ts'
 
 declare const brand: unique symbol
 type Branded<B extends string> = string & { readonly [brand]: B }
@@ -15,24 +15,22 @@ export type AssetName = Branded<'AssetName'>
 /** `<runId>.<asset>`: the two tokens as they stand in subjects and keys. */
 export type BarrierId = Branded<'BarrierId'>
 
-const { h64, h64Raw } = await xxhash()
-
 const NAME = /^[A-Za-z0-9_-]{1,128}$/
 const RUN_ID = /^(\d{1,4})-[A-Za-z0-9-]{1,80}$/
 
 /** xxh64 with seed 0 of the UTF-8 bytes, as 16 hex digits. */
 export function hash64(text: string): string {
-  return h64(text).toString(16).padStart(16, '0')
+  return xxh64(text).toString(16).padStart(16, '0')
 }
 
 /** xxh64 with seed 0 of the UTF-8 bytes. */
 export function hashBigInt(text: string): bigint {
-  return h64(text)
+  return xxh64(text)
 }
 
 /** xxh64 with seed 0 of bytes, as 16 hex digits. */
 export function hashBytes64(bytes: Uint8Array): string {
-  return h64Raw(bytes).toString(16).padStart(16, '0')
+  return xxh64(bytes).toString(16).padStart(16, '0')
 }
 
 /** Checks a name that users choose (asset, pipeline, queue, namespace). `what` names the field in the error. */
@@ -61,7 +59,7 @@ export function parseRunId(text: string): { id: RunId; partition: number } {
 
 /** Which of `partitions` log partitions a text falls into. */
 export function partitionOf(text: string, partitions: number): number {
-  return Number(h64(text) % BigInt(partitions))
+  return Number(xxh64(text) % BigInt(partitions))
 }
 
 /** The id of the run for an idempotency key: the same key leads to the same run, from any process in any language. */

@@ -51,7 +51,7 @@ export function readCsv(
     position: ({ at }) => `byte ${at}`,
     ...(retry ? { retry } : {}),
     async *read(given, signal) {
-      const { parse, CsvError } = await optionalPackage('csv-parse', 'readCsv', () => import('csv-parse'))
+      const { parse, CsvError } = await optionalPackage<typeof import('csv-parse')>('csv-parse', 'readCsv')
       const cursor = given && cursors.parse(given)
       const opened = await openSource(source, cursor, () => `byte ${cursor?.at}`, signal)
       const { version } = opened

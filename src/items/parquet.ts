@@ -30,11 +30,9 @@ export function readParquet(from: string | URL | ByteSource, options: ParquetOpt
     position: ({ row }) => `row ${row}`,
     ...(retry ? { retry } : {}),
     async *read(given, signal) {
-      const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await optionalPackage(
-        'hyparquet',
-        'readParquet',
-        () => import('hyparquet'),
-      )
+      const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await optionalPackage<
+        typeof import('hyparquet')
+      >('hyparquet', 'readParquet')
       const cursor = given && cursors.parse(given)
       const { size, version } = await openSource(source, cursor, () => `row ${cursor?.row}`, signal)
       const slice = async (start: number, end = size): Promise<ArrayBuffer> => {

@@ -112,7 +112,7 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
 
 async function open(options: PostgresOptions): Promise<{ client: PostgresClientLike; close: () => Promise<void> }> {
   if (options.client) return { client: options.client, close: async () => undefined }
-  const { default: pg } = await optionalPackage('pg', 'readPostgres', () => import('pg'))
+  const { default: pg } = await optionalPackage<typeof import('pg')>('pg', 'readPostgres')
   const { connectionString } = options
   const client = new pg.Client(connectionString === undefined ? {} : { connectionString })
   // Told by the query at hand, too; without a listener it would end the process.

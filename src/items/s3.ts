@@ -47,7 +47,7 @@ type Cursor = z.infer<typeof cursors>
 /** The package, and one client for all that this process reads, unless there is another. */
 let shared: S3ClientLike | undefined
 async function load(reader: string, client: S3ClientLike | undefined) {
-  const sdk = await optionalPackage('@aws-sdk/client-s3', reader, () => import('@aws-sdk/client-s3'))
+  const sdk = await optionalPackage<typeof import('@aws-sdk/client-s3')>('@aws-sdk/client-s3', reader)
   if (!client) shared ??= new sdk.S3Client({})
   const s3 = client ?? shared
   if (!s3) throw new FlowStoneError('internal', 'no client')
