@@ -1,7 +1,9 @@
 /** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
 import type { DraftOf, FactDraft } from '../streams/facts.ts'
+import type { KeySpace } from '../streams/ids.ts'
 import type { LaneName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
+import type { RunRequest } from './request.ts'
 
 export type Command =
   /**
@@ -41,7 +43,10 @@ export type Command =
   /** Remove a lane's consumer and what is left on its subject. */
   | { readonly do: 'close_lane'; readonly lane: LaneName }
 
+/** `refusal`: what to append, once its reason is filled in, when the key was used for something else. */
 export interface TriggerRequest {
+  readonly space: KeySpace
   readonly key: string
-  readonly request: Extract<FactDraft, { name: 'run.requested' }>['data']
+  readonly request: RunRequest
+  readonly refusal: DraftOf<'trigger.refused'>
 }

@@ -15,7 +15,7 @@ export interface End {
  * Whether it is over. A threshold given as a fraction is measured against the total, so it is looked at from the moment the total is known; one given as a count
  * from the first failure on.
  */
-export function endOf({ spec }: BarrierContext, barrier: BarrierState): End | undefined {
+export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End | undefined {
   const { failed, succeeded, total, error: cause } = barrier
   const partial = spec.scatter?.failureMode === 'partial'
   if (failed > 0) {
@@ -25,11 +25,13 @@ export function endOf({ spec }: BarrierContext, barrier: BarrierState): End | un
       return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
     }
     const threshold = spec.scatter?.threshold ?? { fraction: 0 }
+    // A redrive runs some instances of a scatter; all others have succeeded.
+    const whole = run.redrive?.asset === spec.name ? run.redrive.total : total
     const allowed =
-      'count' in threshold ? threshold.count : total === undefined ? undefined : threshold.fraction * total
+      'count' in threshold ? threshold.count : whole === undefined ? undefined : threshold.fraction * whole
     // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.
     if (allowed !== undefined && failed > allowed + 1e-9) {
-      const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${total}`
+      const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${whole}`
       return {
         status: 'failed',
         error: {

@@ -66,7 +66,7 @@ export interface RunState {
   upstream: UpstreamMode
   partition?: string
   key?: string
-  redrive?: { run: string; asset: string }
+  redrive?: { run: string; asset: string; total: number }
   status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   requestedMs: number
   finishedMs?: number

@@ -5,6 +5,7 @@
 import { CONTENT_TYPE, decode } from '../streams/codec.ts'
 import { messageOf } from '../streams/errors.ts'
 import type { DraftOf, FactOf } from '../streams/facts.ts'
+import type { KeySpace } from '../streams/ids.ts'
 import { nearest } from '../streams/nearest.ts'
 import { triggerBody } from '../streams/schemas.ts'
 import type { Command } from './commands.ts'
@@ -81,15 +82,16 @@ export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Ke
 export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Command[] {
   const { data: trigger } = fact
   const target = targetOf(fact)
-  const refuse = (reason: string): Command[] => {
+  const refusal = (reason: string): DraftOf<'trigger.refused'> => {
     const data = {
       ...(target ? { pipeline: cut(target.pipeline, 256) } : {}),
       asset: cut(target?.asset ?? trigger.subject, 256),
       reason: cut(reason, 2000),
       ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
     }
-    return [{ do: 'fact', fact: { name: 'trigger.refused', ids: fact.ids, data } }]
+    return { name: 'trigger.refused', ids: fact.ids, data }
   }
+  const refuse = (reason: string): Command[] => [{ do: 'fact', fact: refusal(reason) }]
   if (trigger.problem !== undefined) return refuse(trigger.problem)
   if (!target) return refuse('the subject must end in trigger.<pipeline>.<asset>, such as trigger.sales.report')
 
@@ -117,15 +119,21 @@ export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Comma
     const names = pipeline.assets.map(({ name }) => name)
     return refuse(`pipeline ${target.pipeline} has no asset ${target.asset}${nearest(target.asset, names)}`)
   }
-  const identity = key ?? (trigger.msgId === undefined ? `trigger#${fact.ids.trigger}` : `msgid:${trigger.msgId}`)
   const request = {
     pipeline: target.pipeline,
     version,
     target: target.asset,
     upstream: upstream ?? 'missing',
     ...(partition === undefined ? {} : { partition }),
-    key: identity,
+    ...(key === undefined ? {} : { key }),
     trigger: { seq: trigger.seq, ...(trigger.msgId === undefined ? {} : { msgId: trigger.msgId }) },
   } as const
-  return [{ do: 'request', trigger: { key: identity, request } }]
+  const identity = identityOf(fact, key)
+  return [{ do: 'request', trigger: { ...identity, request, refusal: refusal('') } }]
+}
+
+function identityOf({ ids, data }: FactOf<'trigger.received'>, key: string | undefined): { space: KeySpace; key: string } {
+  if (key !== undefined) return { space: 'key', key }
+  if (data.msgId) return { space: 'message', key: data.msgId }
+  return { space: 'trigger', key: ids.trigger }
 }

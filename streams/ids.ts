@@ -62,9 +62,21 @@ export function partitionOf(text: string, partitions: number): number {
   return Number(xxh64(text) % BigInt(partitions))
 }
 
-/** The id of the run for an idempotency key: the same key leads to the same run, from any process in any language. */
+/**
+ * Whose words a run's id is made of: a user's key, the message id of a trigger, its place on the stream of triggers, or the scatter that a redrive goes on with. Spaces of
+ * their own, so that no user's key is any of the others.
+ */
+export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive'
+
+/** The id of a run that follows from a text. `attempt`: the second one and later are those that were started because the one before had failed. */
+export function runIdIn(space: KeySpace, text: string, partitions: number, attempt = 1): RunId {
+  const whole = `${space}:${attempt}:${text}`
+  return runId(partitionOf(whole, partitions), `k${hash64(whole)}${hash64(`${whole}#`)}`)
+}
+
+/** The id of the first run for an idempotency key: the same key leads to the same run, from any process in any language. */
 export function runIdForKey(key: string, partitions: number): RunId {
-  return runId(partitionOf(key, partitions), `k${hash64(key)}${hash64(`${key}#`)}`)
+  return runIdIn('key', key, partitions)
 }
 
 /** A fresh run id: sorts by time within a partition. */

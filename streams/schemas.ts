@@ -118,10 +118,15 @@ export const runRequested = z.object({
   partition: z.string().max(512).optional(),
   key: z.string().optional(),
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
-  /** Run again what did not succeed of this closed scatter, and what is downstream of it; all else is taken from that run. */
-  redrive: z.object({ run: token, asset: token }).optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),
+  /** The run before it under the same key, or of the same redrive, which failed or was cancelled. */
+  retryOf: token.optional(),
+  /**
+   * Run again what did not succeed of this closed scatter, and what is downstream of it; all else is taken from that run. `total`: instances of the whole scatter, with
+   * all that succeeded before.
+   */
+  redrive: z.object({ run: token, asset: token, total: count }).optional(),
 })
 
 /** Appended by the server when a run's time limit is over. */

@@ -44,6 +44,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--pipeline <name>', 'for an asset that is in several')
     .option('--partition <text>', 'the data partition to make')
     .option('--key <text>', 'idempotency key: the same key is the same run')
+    .option('--on-failed <what>', 'when the run of that key has failed: return (default) it, or retry')
     .option('--upstream <mode>', 'all, missing (default) or none')
     .option(
       '--timeout <duration>',

@@ -15,6 +15,7 @@ export interface RunCommand extends GlobalOptions {
   readonly pipeline?: string
   readonly partition?: string
   readonly key?: string
+  readonly onFailed?: string
   readonly upstream?: string
   readonly timeout?: string
   readonly wait: boolean
@@ -32,6 +33,9 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
   const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
   if (!upstream.success) throw new InvalidError(`--upstream must be all, missing or none, got ${options.upstream}`)
   const timeout = options.timeout === undefined ? undefined : parseRunTimeout('--timeout', options.timeout)
+  const { onFailed } = options
+  if (onFailed !== undefined && onFailed !== 'return' && onFailed !== 'retry')
+    throw new InvalidError(`--on-failed must be return or retry, got ${onFailed}`)
   using stop = stopRequest()
   await using flow = await open(options)
   const run = await flow.materialize(asset, {
@@ -40,12 +44,13 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     ...(options.partition === undefined ? {} : { partition: options.partition }),
     ...(options.key === undefined ? {} : { key: options.key }),
     ...(timeout === undefined ? {} : { timeout }),
+    ...(onFailed === undefined ? {} : { onFailed }),
   })
   if (!options.wait) {
-    output.result({ run: run.id }, () => [run.id])
+    output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
     return
   }
-  output.note(`run ${run.id}`)
+  output.note(`run ${run.id}${run.isNew ? '' : ', which was started before under this key'}`)
   const leave = new AbortController()
   void stop.asked.then(() => leave.abort())
   let last = ''

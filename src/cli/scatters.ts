@@ -54,7 +54,7 @@ export function scatterCommands(root: Command): void {
     .action((id: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const run = await flow.scatter.redrive(id)
-        output.result({ run: run.id }, () => [run.id])
+        output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
       }),
     )
 }

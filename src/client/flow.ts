@@ -4,7 +4,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { type RunState, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
-import { newRunId, parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
+import { parseRunId } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
@@ -23,13 +23,13 @@ import { Limiter } from '../limiter/limiter.ts'
 import { Appender, type AppenderOptions } from '../log/appender.ts'
 import { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
-import { directGet, leaderGet } from '../log/nats.ts'
+import { leaderGet } from '../log/nats.ts'
 import { mustBeReady } from '../log/ready.ts'
 import { atMost } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
-import { factOf } from '../worker/values.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
 import { type HistoryEntry, history } from './history.ts'
+import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
 import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
 import { Scatters } from './scatter.ts'
 
@@ -52,6 +52,11 @@ export interface MaterializeOptions {
   readonly upstream?: UpstreamMode
   /** Idempotency key: the same key gives the same run, however often and from wherever it is asked for. */
   readonly key?: string
+  /**
+   * What to do when the run under `key` has failed or was cancelled. `return` (default): give that run, whose `result()` rejects. `retry`: start another one under the
+   * key. A run that goes on, or has succeeded, is given in any case.
+   */
+  readonly onFailed?: OnFailed
   /** The pipeline, or its name, for an asset that was declared in several. Each of them has values of its own. */
   readonly pipeline?: Pipeline | string
   /**
@@ -139,8 +144,8 @@ export class Flow {
   }
 
   /**
-   * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on whatever happens to this process. Throws InvalidError for bad
-   * options, ConflictError when `key` was used for another request.
+   * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on whatever happens to this process. With a `key` that was used before it
+   * gives the run of that time: see `isNew` of the handle. Throws InvalidError for bad options, ConflictError when `key` was used for another request.
    */
   async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
     const owner = this.#ownerOf(asset, options.pipeline)
@@ -157,13 +162,12 @@ export class Flow {
     if (options.key === '') throw new InvalidError('materialize: key must not be empty')
     const timeoutMs =
       options.timeout === undefined ? undefined : parseRunTimeout('materialize: timeout', options.timeout)
+    const onFailed: unknown = options.onFailed ?? 'return'
+    if (onFailed !== 'return' && onFailed !== 'retry')
+      throw new InvalidError(`materialize: onFailed must be return or retry, got ${JSON.stringify(options.onFailed)}`)
+    if (onFailed === 'retry' && options.key === undefined)
+      throw new InvalidError('materialize: onFailed needs key: without a key every run is a new one')
     await this.register(owner)
-    const { names, partitions } = this.#topology
-    const id: RunId =
-      options.key === undefined
-        ? newRunId(Date.now(), randomBytes(8).toString('hex'), partitions)
-        : runIdForKey(options.key, partitions)
-    const { partition: p } = parseRunId(id)
     const data = {
       pipeline: owner.name,
       version: owner.spec.version,
@@ -173,13 +177,11 @@ export class Flow {
       ...(options.key === undefined ? {} : { key: options.key }),
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
     }
-    try {
-      await this.#logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: id }, data }))
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-      await this.#checkSameRequest(id, p, data)
-    }
-    return new Run<V>(this.#runDeps(), id)
+    const deps = this.#runDeps()
+    const { key } = options
+    const { id, isNew } =
+      key === undefined ? await requestFresh(deps, data) : await requestUnderKey(deps, key, data, onFailed)
+    return new Run<V>(deps, id, { isNew, ...(key === undefined ? {} : { key }) })
   }
 
   /** A handle on a run that was started before, here or elsewhere. */
@@ -325,25 +327,6 @@ export class Flow {
     // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known everywhere.
     await Promise.all(Array.from({ length: partitions - 1 }, (_, i) => at(i + 1)))
     await at(0)
-  }
-
-  async #checkSameRequest(
-    id: RunId,
-    p: number,
-    wanted: { target: string; pipeline: string; partition?: string; key?: string },
-  ): Promise<void> {
-    const { names } = this.#topology
-    const query = { last_by_subj: names.fact(p, factPath('run.requested', { run: id })) }
-    const message = await this.#connection.read((nc) => directGet(nc, names.log(p), query))
-    const fact = message && factOf(names, p, message)
-    if (fact?.name !== 'run.requested') throw new FlowStoneError('unreadable', `run ${id} cannot be read back`)
-    for (const field of ['pipeline', 'target', 'partition'] as const) {
-      if (fact.data[field] !== wanted[field]) {
-        throw new ConflictError(
-          `key ${wanted.key} was used for a run of ${fact.data.target} with ${field} ${fact.data[field]}, not ${wanted[field]}; use another key`,
-        )
-      }
-    }
   }
 
   #shared(): {

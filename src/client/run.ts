@@ -79,11 +79,16 @@ const LOOK_MS = 2000
 
 export class Run<V = unknown> {
   readonly id: RunId
+  /** Whether the call that gave this handle started the run. False: it was there before, under the same key, as the same redrive, or as asked for by id. */
+  readonly isNew: boolean
+  readonly #key: string | undefined
   readonly #p: number
   readonly #deps: RunDeps
 
-  constructor(deps: RunDeps, id: string) {
+  constructor(deps: RunDeps, id: string, { isNew = false, key }: { isNew?: boolean; key?: string } = {}) {
     const parsed = parseRunId(id)
+    this.isNew = isNew
+    this.#key = key
     this.id = parsed.id
     this.#p = parsed.partition
     this.#deps = deps
@@ -104,7 +109,11 @@ export class Run<V = unknown> {
       status === 'cancelled'
         ? `run ${this.id} was cancelled`
         : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error?.message ?? 'unknown error'}`
-    throw new RunFailedError(code, message, { runId: this.id, ...(asset === undefined ? {} : { asset }) })
+    const old =
+      this.isNew || this.#key === undefined
+        ? ''
+        : ` (an earlier run under key ${JSON.stringify(this.#key)}; to try again: materialize with onFailed: 'retry')`
+    throw new RunFailedError(code, `${message}${old}`, { runId: this.id, ...(asset === undefined ? {} : { asset }) })
   }
 
   /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */

@@ -69,6 +69,8 @@ export interface StatusInput {
   readonly barrier: BarrierState
   readonly spec: AssetSpec | undefined
   readonly pipeline: string
+  /** Instances of the whole scatter, where this one runs some of them again. */
+  readonly whole?: number | undefined
   /** What workers of the pipeline answered just now. */
   readonly workers: readonly WorkerAnswer[]
   readonly nowMs: number
@@ -108,7 +110,7 @@ export function statusOf(input: StatusInput): ScatterStatus {
     perSecond: Math.round(perSecond * 100) / 100,
     estimatedEnd: estimable ? new Date(nowMs + (left / perSecond) * 1000) : undefined,
     deadline: barrier.deadlineMs === undefined ? undefined : new Date(barrier.deadlineMs),
-    failuresLeft: spec && failuresLeft(spec, barrier),
+    failuresLeft: spec && failuresLeft(spec, barrier.failed, input.whole ?? total),
     paused: paused && { since: new Date(paused.sinceMs), reason: paused.reason },
     startedAt: new Date(barrier.startedMs),
     closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
@@ -226,7 +228,7 @@ function limitsOf({ rateLimit, slots }: ScatterSpec, idle: number): string[] {
   ]
 }
 
-function failuresLeft(spec: AssetSpec, { failed, total }: BarrierState): number | undefined {
+function failuresLeft(spec: AssetSpec, failed: number, total: number | undefined): number | undefined {
   if (spec.scatter?.failureMode !== 'partial') return 0
   const { threshold } = spec.scatter
   if ('count' in threshold) return Math.max(0, threshold.count - failed)

@@ -2,9 +2,10 @@
 
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
+import type { RunRequest } from '../../projections/request.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
-import { type AssetName, parseBarrierId, parseRunId, type RunId, runIdForKey } from '../../streams/ids.ts'
+import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/entries.ts'
@@ -13,6 +14,7 @@ import { leaderGet } from '../log/nats.ts'
 import { type AnyResult, readResults } from '../worker/gather.ts'
 import { callRoll } from '../worker/roll-call.ts'
 import { Values } from '../worker/values.ts'
+import { append, hasFailed, newestAttempt } from './request.ts'
 import { Run, type RunDeps } from './run.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
 
@@ -49,7 +51,8 @@ export class Scatters {
     const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
     const asked = { run: run.id, asset: barrier.asset }
     const workers = isOut ? await callRoll(connection, names.rollCall(run.pipeline), asked) : []
-    return statusOf({ id, barrier, spec, pipeline: run.pipeline, workers, nowMs: clock.now() })
+    const whole = run.redrive?.asset === barrier.asset ? run.redrive.total : undefined
+    return statusOf({ id, barrier, spec, whole, pipeline: run.pipeline, workers, nowMs: clock.now() })
   }
 
   /** The scatters of a run. */
@@ -136,37 +139,57 @@ export class Scatters {
 
   /**
    * Runs again what did not succeed of a closed scatter (failed, or never begun), and then all that is downstream of it; everything else is taken from the earlier run.
-   * Returns the new run, whose gather sees the results of both. The same scatter is redriven once, however often it is asked for; a redrive can be redriven.
-   * Options of the scatter hold for what is run again: a `failureThreshold` given as a fraction is one of that. Throws `not_redrivable`.
+   * Returns the new run, whose gather sees the results of both. Asked for again it gives the same run, and `isNew` of the handle is false; once that has failed, a new one,
+   * which keeps what the failed one brought. A redrive can be redriven. Options of the scatter hold: a `failureThreshold` is one of the whole scatter. Throws `not_redrivable`.
    */
   async redrive(id: string): Promise<Run> {
-    const { barrier, run } = await this.#findSettled(id)
     const refuse = (why: string): FlowStoneError => new FlowStoneError('not_redrivable', `scatter ${id} ${why}`)
+    const { barrier, run } = await this.#findSettled(id)
     if (barrier.status === 'open') throw refuse('is still running; cancel it first, or wait')
     if (barrier.total === undefined) throw refuse('ended before all of its keys were known; materialize its asset anew')
     if (barrier.total !== barrier.stored)
       throw refuse('has other keys than its scatter function gave in the end; materialize its asset anew')
-    if (barrier.succeeded === barrier.total) throw refuse('has nothing that failed')
-    const { names, logOf, partitions } = this.#deps
+    if (barrier.succeeded === barrier.total && !(await hasFailed(this.#deps, run.id)))
+      throw refuse('has nothing that failed')
+    return await this.#redriveFrom(id, { barrier, run, spec: undefined })
+  }
+
+  /** The redrive of this scatter; or, where that has failed, the redrive of what it left. */
+  async #redriveFrom(id: string, { barrier, run }: Found): Promise<Run> {
+    const { partitions } = this.#deps
     const { asset } = parseBarrierId(id)
-    const key = `redrive#${id}`
-    const redriveId = runIdForKey(key, partitions)
-    const { partition: p } = parseRunId(redriveId)
-    const data = {
+    const total = run.redrive?.asset === asset ? run.redrive.total : (barrier.total ?? 0)
+    const data: RunRequest = {
       pipeline: run.pipeline,
       version: run.version,
       target: run.target,
       upstream: run.upstream,
       ...(run.partition === undefined ? {} : { partition: run.partition }),
-      key,
-      redrive: { run: run.id, asset },
+      redrive: { run: run.id, asset, total },
     }
-    try {
-      await logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: redriveId }, data }))
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
+    const first = runIdIn('redrive', id, partitions)
+    if (await append(this.#deps, first, data)) return new Run(this.#deps, first, { isNew: true })
+    const newest = await newestAttempt(this.#deps, 'redrive', id)
+    if (!(await hasFailed(this.#deps, newest.id))) return new Run(this.#deps, newest.id)
+    const left = `${newest.id}.${asset}`
+    const found = await this.#findEnded(left)
+    if (found && found.barrier.total !== undefined && found.barrier.total === found.barrier.stored)
+      return await this.#redriveFrom(left, found)
+    // It failed before its scatter knew what to run: it left nothing to go on with.
+    const next = runIdIn('redrive', id, partitions, newest.attempt + 1)
+    const isNew = await append(this.#deps, next, { ...data, retryOf: newest.id })
+    return new Run(this.#deps, next, { isNew })
+  }
+
+  /** A scatter of a run that has ended, once it is closed too; undefined when it never began. */
+  async #findEnded(id: string): Promise<Found | undefined> {
+    if (!(await this.#onLog(id, 'scatter.started'))) return undefined
+    for (let look = 1; ; look++) {
+      const found = await this.#findSettled(id)
+      if (found.barrier.status !== 'open') return found
+      if (look > 50) throw new FlowStoneError('state_behind', `scatter ${id} is not closed yet; try again`)
+      await this.#deps.connection.ready(20 * look)
     }
-    return new Run(this.#deps, redriveId)
   }
 
   #results(id: string, total: number): AsyncGenerator<AnyResult> {

@@ -1,19 +1,21 @@
 /** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
-import type { Command } from '../../projections/commands.ts'
+import type { Command, TriggerRequest } from '../../projections/commands.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../projections/plan.ts'
+import { refusalFor } from '../../projections/request.ts'
 import { type RunState, stateKey } from '../../projections/state.ts'
 import { encodeJson } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
-import type { FactDraft } from '../../streams/facts.ts'
-import { type RunId, runIdForKey } from '../../streams/ids.ts'
+import { parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { LaneName, Names, ScheduleOwner } from '../../streams/subjects.ts'
 import { extendEntries, openGates, resolveEntry } from '../gate/entries.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { leaderGet } from '../log/nats.ts'
+import { factIfAny } from '../worker/values.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { factEntry, stoppingTimer, taskEntry, timerEntry } from './entries.ts'
 import type { Store } from './store.ts'
@@ -64,13 +66,9 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
     case 'plan':
       await plan(context, command.run)
       return
-    case 'request': {
-      const run = runIdForKey(command.trigger.key, context.partitions)
-      const target = Number(run.split('-')[0])
-      const fact: FactDraft = { name: 'run.requested', ids: { run }, data: command.trigger.request }
-      await unlessThere(context.logOf(target).append(factEntry(names, target, fact)))
+    case 'request':
+      await request(context, command.trigger)
       return
-    }
     case 'abort':
       context.connection.tell(names.note('abort', command.run), command.asset ?? '')
       return
@@ -130,6 +128,24 @@ async function cancelGates(
         ),
       ),
   )
+}
+
+/** Starts the run of a trigger; or records that its key was used for something else. */
+async function request(context: DispatchContext, trigger: TriggerRequest): Promise<void> {
+  const { connection, names, p, partitions, log } = context
+  const id = runIdIn(trigger.space, trigger.key, partitions)
+  const target = parseRunId(id).partition
+  const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
+  try {
+    await context.logOf(target).append(entry)
+    return
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+  const found = await connection.read((nc) => leaderGet(nc, names.log(target), { last_by_subj: entry.subject }))
+  const earlier = found && factIfAny(names, target, found)
+  const refusal = refusalFor(trigger, earlier?.name === 'run.requested' ? earlier.data : undefined)
+  if (refusal) await unlessThere(log.append(factEntry(names, p, refusal)))
 }
 
 export async function unlessThere(appending: Promise<unknown>): Promise<void> {

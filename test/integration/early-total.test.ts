@@ -112,7 +112,7 @@ describe('a scatter whose end is decided before the engine has read its total', 
     // Whoever asks for it all the same is refused by the worker that would read the keys.
     const forged = runId(0, 'forged')
     const asked = (await dataOf(stage, run, 'run.requested')) as Extract<FactDraft, { name: 'run.requested' }>['data']
-    const data = { ...asked, key: 'forged', redrive: { run: run.id, asset: 'work' } }
+    const data = { ...asked, key: 'forged', redrive: { run: run.id, asset: 'work', total: 1 } }
     await append(stage, { name: 'run.requested', ids: { run: forged }, data })
     const error = await rejection(stage.flow.run(forged).result(limit()))
     expect(error.message).toContain('before all of its keys were known')

@@ -7,6 +7,7 @@ import type { Command } from '../../projections/commands.ts'
 import { gateTimer } from '../../projections/gate.ts'
 import { leaseCommand } from '../../projections/lease.ts'
 import { planRun } from '../../projections/plan.ts'
+import { refusalFor } from '../../projections/request.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
 import { needs, step } from '../../projections/step.ts'
@@ -24,7 +25,7 @@ import {
   factPath,
   isRepeatable,
 } from '../../streams/facts.ts'
-import { type AssetName, assetName, type RunId, runId, runIdForKey } from '../../streams/ids.ts'
+import { type AssetName, assetName, type RunId, runId, runIdIn } from '../../streams/ids.ts'
 import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
 import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
@@ -280,13 +281,14 @@ export class Sim {
         this.append({ name: 'run.planned', ids: { run: run.id }, data: { assets, ...(error ? { error } : {}) } })
         return
       }
-      case 'request':
-        this.append({
-          name: 'run.requested',
-          ids: { run: runIdForKey(command.trigger.key, 1) },
-          data: command.trigger.request,
-        })
+      case 'request': {
+        const { trigger } = command
+        const run = runIdIn(trigger.space, trigger.key, 1)
+        if (this.append({ name: 'run.requested', ids: { run }, data: trigger.request })) return
+        const refusal = refusalFor(trigger, this.facts('run.requested').find(({ ids }) => ids.run === run)?.data)
+        if (refusal) this.append(refusal)
         return
+      }
       case 'cancel_gates': {
         // By the log, as the engine does; one that has ended refuses another end.
         for (const { ids } of this.facts('gate.created'))

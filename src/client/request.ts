@@ -1,0 +1,97 @@
+/** Starts runs, each once: under a key, or of a scatter that is redriven. */
+import { randomBytes } from 'node:crypto'
+import { conflictOf, type RunRequest } from '../../projections/request.ts'
+import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { type FactOf, factPath } from '../../streams/facts.ts'
+import { type KeySpace, newRunId, parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
+import { factEntry } from '../engine/entries.ts'
+import { leaderGet } from '../log/nats.ts'
+import { factIfAny } from '../worker/values.ts'
+import type { RunDeps } from './run.ts'
+
+/** What to do when the newest run under a key has failed, or was cancelled. */
+export type OnFailed = 'return' | 'retry'
+
+export interface Requested {
+  readonly id: RunId
+  /** Whether this request started it. */
+  readonly isNew: boolean
+}
+
+/** Attempts that are looked for side by side. */
+const LOOK_AHEAD = 8
+
+export async function requestFresh(deps: RunDeps, data: RunRequest): Promise<Requested> {
+  const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.partitions)
+  if (!(await append(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
+  return { id, isNew: true }
+}
+
+/** The newest run under the key, which is started if there is none. Throws ConflictError when the key was used for another request. */
+export async function requestUnderKey(
+  deps: RunDeps,
+  key: string,
+  data: RunRequest,
+  onFailed: OnFailed,
+): Promise<Requested> {
+  const first = runIdIn('key', key, deps.partitions)
+  if (await append(deps, first, data)) return { id: first, isNew: true }
+  const conflict = conflictOf('key', key, (await requestOf(deps, first))?.data, data)
+  if (conflict !== undefined) throw new ConflictError(conflict)
+  const { id, attempt } = await newestAttempt(deps, 'key', key)
+  if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id, isNew: false }
+  const next = runIdIn('key', key, deps.partitions, attempt + 1)
+  // Who asks at the same time gets the same run, and one of both has started it.
+  return { id: next, isNew: await append(deps, next, { ...data, retryOf: id }) }
+}
+
+/** The last of the runs that were started one after the other for a text; there is a first one. */
+export async function newestAttempt(
+  deps: RunDeps,
+  space: KeySpace,
+  text: string,
+): Promise<{ id: RunId; attempt: number }> {
+  for (let attempt = 1; ; attempt += LOOK_AHEAD) {
+    const ahead = Array.from({ length: LOOK_AHEAD }, (_, i) => runIdIn(space, text, deps.partitions, attempt + 1 + i))
+    const there = await Promise.all(ahead.map((id) => requestOf(deps, id)))
+    const missing = there.indexOf(undefined)
+    if (missing < 0) continue
+    const newest = attempt + missing
+    return { id: runIdIn(space, text, deps.partitions, newest), attempt: newest }
+  }
+}
+
+/** Whether it has ended, and not well. By the log. */
+export async function hasFailed(deps: RunDeps, id: RunId): Promise<boolean> {
+  const end = await factAt(deps, id, 'run.finished')
+  return end !== undefined && end.data.status !== 'succeeded'
+}
+
+/** True when it is stored, false when this run was requested before. */
+export async function append({ names, logOf }: RunDeps, id: RunId, data: RunRequest): Promise<boolean> {
+  const { partition: p } = parseRunId(id)
+  try {
+    await logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: id }, data }))
+    return true
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+    return false
+  }
+}
+
+async function requestOf(deps: RunDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {
+  return await factAt(deps, id, 'run.requested')
+}
+
+async function factAt<N extends 'run.requested' | 'run.finished'>(
+  { connection, names }: RunDeps,
+  run: RunId,
+  name: N,
+): Promise<FactOf<N> | undefined> {
+  const { partition: p } = parseRunId(run)
+  const found = await connection.read((nc) =>
+    leaderGet(nc, names.log(p), { last_by_subj: names.fact(p, factPath(name, { run })) }),
+  )
+  const fact = found && factIfAny(names, p, found)
+  return fact?.name === name ? (fact as FactOf<N>) : undefined
+}
