@@ -132,7 +132,10 @@ export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Comma
   return [{ do: 'request', trigger: { ...identity, request, refusal: refusal('') } }]
 }
 
-function identityOf({ ids, data }: FactOf<'trigger.received'>, key: string | undefined): { space: KeySpace; key: string } {
+function identityOf(
+  { ids, data }: FactOf<'trigger.received'>,
+  key: string | undefined,
+): { space: KeySpace; key: string } {
   if (key !== undefined) return { space: 'key', key }
   if (data.msgId) return { space: 'message', key: data.msgId }
   return { space: 'trigger', key: ids.trigger }

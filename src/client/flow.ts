@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { type RunState, stateKey } from '../../projections/state.ts'
-import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { ConflictError, type FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'

@@ -1,8 +1,8 @@
 /** `flow.scatter`: look into a scatter and act on it, by id (`<run id>.<asset>`). */
 
 import { isDone, isFailed, segmentOf } from '../../projections/bits.ts'
-import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { RunRequest } from '../../projections/request.ts'
+import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'

@@ -117,7 +117,14 @@ describe('a key of a user', () => {
     await until('it is made', async () => (await flow.runs())[0]?.finishedAt !== undefined)
     const [triggered] = await flow.runs()
     const seen = new Set([triggered?.id])
-    for (const key of ['msgid:m1', 'message:1:m1', 'm1', 'trigger#1', 'trigger:1:1', `redrive#${triggered?.id}.report`]) {
+    for (const key of [
+      'msgid:m1',
+      'message:1:m1',
+      'm1',
+      'trigger#1',
+      'trigger:1:1',
+      `redrive#${triggered?.id}.report`,
+    ]) {
       const run = await flow.materialize(report, { key, partition: 'a' })
       expect(run.isNew).toBe(true)
       seen.add(run.id)
