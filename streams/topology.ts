@@ -1,5 +1,5 @@
 /**
- * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: every process calls it at start. What differs from the wish is updated
+ * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: engines call it at start, and whoever is told to. What differs from the wish is updated
  * where the server allows it, or refused with an error; nothing is ever deleted and made again.
  */
 import {
@@ -14,37 +14,34 @@ import {
   type StreamConfig,
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
-import { Objm } from '@nats-io/obj'
-import { decode, encodeJson } from './codec.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
+import { agreeOnPartitions, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
+
+export type { Topology } from './namespace.ts'
 
 export interface TopologyOptions {
   /** Prefix of all streams, buckets and subjects. Default `flowstone`. */
   readonly namespace?: string
   /** Log partitions: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
   readonly partitions?: number
-  /** Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be changed later. */
+  /**
+   * Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be raised later, by an engine that names more; `flow.setup` and `flowstone setup` lower it
+   * too.
+   */
   readonly replicas?: number
   /** How long the feed for outsiders is kept, in milliseconds. Default: as it was set before, 7 days for a new namespace. */
   readonly feedMaxAgeMs?: number
 }
 
-export interface Topology {
-  readonly names: Names
-  readonly partitions: number
-  readonly replicas: number
-}
-
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
-const TOPOLOGY_KEY = 'topology'
 const PARTITIONS_MAX = 64
+const REPLICAS_MAX = 5
 /** Triggers that may wait for an engine. */
 const TRIGGERS_MAX = 1_000_000
-const NOT_FOUND = new Set([10059, 10014, 10037])
 
 type Wish = Partial<StreamConfig> & Pick<StreamConfig, 'name'>
 
@@ -75,28 +72,43 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
   }
 }
 
-export async function ensureTopology(nc: NatsConnection, options: TopologyOptions = {}): Promise<Topology> {
-  await checkServer(nc)
-  const names = namesOf(options.namespace ?? 'flowstone')
-  const jsm = await jetstreamManager(nc)
+/** Throws InvalidError for options that no namespace can have. */
+export function checkTopologyOptions(options: TopologyOptions): void {
+  namesOf(options.namespace ?? 'flowstone')
   for (const [field, value, max] of [
     ['partitions', options.partitions, PARTITIONS_MAX],
-    ['replicas', options.replicas, 5],
+    ['replicas', options.replicas, REPLICAS_MAX],
   ] as const) {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= max)) {
       throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${value}`)
     }
   }
-
   const { feedMaxAgeMs } = options
   if (feedMaxAgeMs !== undefined && !(feedMaxAgeMs > 0 && feedMaxAgeMs <= FEED_MAX_AGE_LIMIT_MS)) {
     throw new InvalidError(
       `feedMaxAgeMs must be a number of milliseconds above 0 and at most 100 years, got ${feedMaxAgeMs}`,
     )
   }
+}
 
+/**
+ * Makes the namespace, or what is missing of it, and brings it to what the options name. `fewerReplicas`: also down to fewer copies than there are; else a process that
+ * names fewer leaves them as they are, and one that was started with an old setting does no harm.
+ */
+export async function ensureTopology(
+  nc: NatsConnection,
+  options: TopologyOptions = {},
+  { fewerReplicas = false }: { readonly fewerReplicas?: boolean } = {},
+): Promise<Topology> {
+  await checkServer(nc)
+  checkTopologyOptions(options)
+  const names = namesOf(options.namespace ?? 'flowstone')
+  const jsm = await jetstreamManager(nc)
+  const { feedMaxAgeMs } = options
   // What a process does not name stays as another one set it.
-  const replicas = options.replicas ?? (await configOf(jsm, names.kvStream(names.controlBucket)))?.num_replicas ?? 1
+  const there = (await configOf(jsm, names.kvStream(names.controlBucket)))?.num_replicas ?? 1
+  const wanted = options.replicas ?? there
+  const replicas = fewerReplicas ? wanted : Math.max(wanted, there)
   const feedMaxAge =
     feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
   await ensureStream(
@@ -149,12 +161,24 @@ export async function ensureTopology(nc: NatsConnection, options: TopologyOption
       subject_transforms: feedTransforms(names, p),
     })),
   })
-  try {
-    await new Objm(nc).create(names.blobBucket, { replicas, storage: StorageType.File })
-  } catch (cause) {
-    throw topologyError(`object store ${names.blobBucket}`, cause)
+  await ensureStream(jsm, blobsWish(names, replicas))
+  const topology = { names, partitions, replicas }
+  await markMade(nc, jsm, topology)
+  return topology
+}
+
+/** As the client library makes an object store, which knows no way to change one. */
+function blobsWish(names: Names, replicas: number): Wish {
+  const { blobBucket } = names
+  return {
+    name: `OBJ_${blobBucket}`,
+    subjects: [`$O.${blobBucket}.C.>`, `$O.${blobBucket}.M.>`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    discard: DiscardPolicy.New,
+    allow_rollup_hdrs: true,
+    allow_direct: true,
   }
-  return { names, partitions, replicas }
 }
 
 /**
@@ -267,41 +291,6 @@ function covers(wished: unknown, actual: unknown): boolean {
     )
   }
   return wished === actual || ((wished === false || wished === 0) && actual === undefined)
-}
-
-/** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
-async function agreeOnPartitions(
-  nc: NatsConnection,
-  jsm: JetStreamManager,
-  names: Names,
-  wished: number | undefined,
-): Promise<number> {
-  const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
-  const stream = names.kvStream(names.controlBucket)
-  for (;;) {
-    const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
-    if (message) {
-      const stored = decode(message.data, undefined)
-      const partitions =
-        typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'partitions')) : Number.NaN
-      if (!Number.isInteger(partitions))
-        throw new FlowStoneError(
-          'bad_topology',
-          `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`,
-        )
-      if (wished !== undefined && wished !== partitions) {
-        throw new InvalidError(
-          `partitions: namespace ${names.ns} was made with ${partitions}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
-        )
-      }
-      return partitions
-    }
-    const { headers } = await import('@nats-io/nats-core')
-    const h = headers()
-    h.set('Nats-Expected-Last-Subject-Sequence', '0')
-    // Whoever loses this race reads the winner's word in the next round.
-    await nc.request(subject, encodeJson({ v: 1, partitions: wished ?? 1 }), { headers: h, timeout: 5000 })
-  }
 }
 
 function topologyError(what: string, cause: unknown): FlowStoneError {

@@ -10,6 +10,7 @@ import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
 import { type RunCommand, runAsset, showHistory, showStatus } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
+import { type SetupCommand, setup } from './setup.ts'
 
 export function program(): Command {
   const root = new Command('flowstone')
@@ -94,6 +95,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
       'a module that exports more of it by default: senders with a signature, limits, recorded headers',
     )
     .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
+
+  connected(root.command('setup'))
+    .description('make the streams and buckets of a namespace, or change what can be changed of them')
+    .option('--partitions <n>', 'log partitions of a new namespace; default 1')
+    .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
+    .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
+    .action((options: SetupCommand) => setup(options))
 
   gateCommands(root)
   scatterCommands(root)

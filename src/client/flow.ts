@@ -7,7 +7,7 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
-import { ensureTopology, type Topology, type TopologyOptions } from '../../streams/topology.ts'
+import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
 import { type Duration, parseRunTimeout } from '../define/duration.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
@@ -21,7 +21,7 @@ import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Limiter } from '../limiter/limiter.ts'
 import { Appender, type AppenderOptions } from '../log/appender.ts'
-import { ServerClock } from '../log/clock.ts'
+import type { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
 import { mustBeReady } from '../log/ready.ts'
@@ -29,6 +29,7 @@ import { atMost } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
 import { type HistoryEntry, history } from './history.ts'
+import { Namespace } from './namespace.ts'
 import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
 import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
 import { Scatters } from './scatter.ts'
@@ -73,14 +74,16 @@ const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
 /** How long a close waits for what is on its way to the streams. */
 const FLUSH_MS = 10_000
 
-/** Connects, checks the server, and creates or checks the namespace's streams and buckets. Errors: `unreachable`, `server_too_old`, `no_jetstream`, `invalid`. */
+/**
+ * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the first worker, `setup`, and who takes from a limit make the namespace. Errors:
+ * `unreachable`, `server_too_old`, `no_jetstream`, `invalid`.
+ */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
   const connection = await Connection.open(options, options.logger ?? quietLogger)
   try {
-    const topology = await ensureTopology(connection.nc, options)
-    const clock = new ServerClock(connection, topology.names.log(0))
-    await clock.ready()
-    return new Flow(connection, topology, clock, options)
+    const namespace = new Namespace(connection, options, options.logger ?? quietLogger)
+    await namespace.look()
+    return new Flow(connection, namespace, options)
   } catch (error) {
     const explained = await connection.explained(error)
     await connection.close()
@@ -90,8 +93,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Flow> {
 
 export class Flow {
   readonly #connection: Connection
-  readonly #topology: Topology
-  readonly #clock: ServerClock
+  readonly #namespace: Namespace
   readonly #gateSettings: GateSettings
   readonly #io: Io
   readonly #logger: Logger
@@ -111,16 +113,21 @@ export class Flow {
   /** Rate limits and slots, over all processes of the namespace. */
   readonly limiter: Limiter
 
-  constructor(connection: Connection, topology: Topology, clock: ServerClock, options: ConnectOptions) {
+  constructor(connection: Connection, namespace: Namespace, options: ConnectOptions) {
     this.#connection = connection
-    this.#topology = topology
-    this.#clock = clock
+    this.#namespace = namespace
     this.#logger = options.logger ?? quietLogger
-    this.#io = new Io(new Map([['nats', natsIo(connection, topology.names)], ...Object.entries(options.io ?? {})]))
+    this.#io = new Io(new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})]))
     this.scatter = new Scatters(this.#runDeps())
     this.#gateSettings = gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
-    this.limiter = new Limiter({ connection, names: topology.names, id: randomBytes(4).toString('hex') })
+    this.limiter = new Limiter({
+      connection,
+      names: namespace.names,
+      id: randomBytes(4).toString('hex'),
+      found: () => namespace.found(),
+      foundOrMade: () => namespace.foundOrMade(),
+    })
     this.closed = connection.closed
     void this.closed.then((reason) => (reason ? this.close() : undefined))
   }
@@ -130,22 +137,38 @@ export class Flow {
     return this.#connection.status
   }
 
-  /** Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the server is away, or JetStream does not answer for the log. */
+  /**
+   * Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the server is away, or JetStream does not answer for the log, as while no
+   * namespace is there.
+   */
   async ready(timeoutMs = 2000): Promise<void> {
-    await mustBeReady(this.#connection, this.#topology.names.log(0), timeoutMs)
+    await mustBeReady(this.#connection, this.#namespace.names.log(0), timeoutMs)
   }
 
   get namespace(): string {
-    return this.#topology.names.ns
+    return this.#namespace.names.ns
   }
 
+  /** Log partitions. Throws `no_namespace` while there is none. */
   get partitions(): number {
     return this.#topology.partitions
   }
 
   /**
+   * Makes the namespace, or what is missing of it, and sets what is named here or was at `connect`. Engines do it at their start; this is for whoever wants it done before,
+   * or with fewer copies (`replicas`) than there are, which nothing else does.
+   */
+  async setup(
+    options: Omit<TopologyOptions, 'namespace'> = {},
+  ): Promise<{ readonly namespace: string; readonly partitions: number; readonly replicas: number }> {
+    const { partitions, replicas } = await this.#namespace.make(options, { fewerReplicas: true })
+    return { namespace: this.namespace, partitions, replicas }
+  }
+
+  /**
    * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on whatever happens to this process. With a `key` that was used before it
-   * gives the run of that time: see `isNew` of the handle. Throws InvalidError for bad options, ConflictError when `key` was used for another request.
+   * gives the run of that time: see `isNew` of the handle. Throws InvalidError for bad options, ConflictError when `key` was used for another request, `no_namespace`
+   * before an engine, a worker or `setup` has made the namespace.
    */
   async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
     const owner = this.#ownerOf(asset, options.pipeline)
@@ -194,7 +217,7 @@ export class Flow {
    * to sort them: meant for people, not for loops.
    */
   async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
-    const { names, partitions } = this.#topology
+    const { names, partitions } = await this.#namespace.found()
     const jsm = await jetstreamManager(this.#connection.nc)
     const limit = options.limit ?? 100
     const kind = options.open ? 'open' : 'run'
@@ -218,7 +241,7 @@ export class Flow {
 
   /** A run's facts, in order, decoded: what happened, when, by whom. */
   history(runId: string): AsyncGenerator<HistoryEntry> {
-    return history(this.#connection, this.#topology, parseRunId(runId).id)
+    return history(this.#connection, this.#namespace, parseRunId(runId).id)
   }
 
   /** Makes a pipeline known to the engines: its graph and options, as a fact. Workers and `materialize` do it by themselves. */
@@ -236,6 +259,7 @@ export class Flow {
   /** Starts a worker in this process. It serves the queues that the pipelines' assets name. */
   async worker(pipelines: Pipeline | readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
     const list = Array.isArray(pipelines) ? pipelines : [pipelines]
+    await this.#namespace.foundOrMade()
     for (const pipeline of list) await this.register(pipeline)
     const parts = { ...this.#shared(), random: randomBytes(8).toString('hex') }
     const worker = await this.#connection.explaining(Worker.start(parts, list, options))
@@ -245,6 +269,7 @@ export class Flow {
 
   /** Starts an engine in this process. It resolves at once; `engine.active` when it is at work. Run two or more for failover. */
   async engine(options: EngineOptions = {}): Promise<Engine> {
+    await this.#namespace.make()
     const engine = startEngine({ ...this.#shared(), random: () => randomBytes(8).toString('hex') }, options)
     this.#parts.push(engine)
     return engine
@@ -254,8 +279,9 @@ export class Flow {
    * Deletes the state buckets and folds them again from the log. Engines of the namespace must be stopped: throws ConflictError when one is at work. The log is
    * not touched.
    */
-  rebuild(): Promise<RebuildReport> {
-    return this.#connection.explaining(rebuild(this.#connection, this.#topology))
+  async rebuild(): Promise<RebuildReport> {
+    const topology = await this.#namespace.found()
+    return await this.#connection.explaining(rebuild(this.#connection, topology))
   }
 
   /** Stops workers (they finish or hand back), then engines, then the connection. Safe to call twice. */
@@ -312,7 +338,7 @@ export class Flow {
   }
 
   async #register(pipeline: Pipeline): Promise<void> {
-    const { names, partitions } = this.#topology
+    const { names, partitions } = await this.#namespace.found()
     const { name, version } = pipeline.spec
     const ids = { pipeline: name, version }
     const at = async (p: number): Promise<void> => {
@@ -343,7 +369,7 @@ export class Flow {
     return {
       connection: this.#connection,
       topology: this.#topology,
-      clock: this.#clock,
+      clock: this.#namespace.clock,
       gates: this.#gateSettings,
       io: this.#io,
       limiter: this.limiter,
@@ -354,14 +380,28 @@ export class Flow {
   }
 
   #runDeps(): RunDeps {
-    const { names, partitions } = this.#topology
-    return { connection: this.#connection, names, partitions, clock: this.#clock, io: this.#io, logOf: this.#logOf }
+    const namespace = this.#namespace
+    return {
+      connection: this.#connection,
+      names: namespace.names,
+      get partitions() {
+        return namespace.topology.partitions
+      },
+      found: () => namespace.found(),
+      clock: namespace.clock,
+      io: this.#io,
+      logOf: this.#logOf,
+    }
   }
 
-  readonly #logOf = (p: number): Appender => this.#appender(this.#topology.names.log(p), {})
+  readonly #logOf = (p: number): Appender => this.#appender(this.#namespace.names.log(p), {})
   /** Of workers and engines: what was done is not given up because there is no room to say so. */
-  readonly #patientLogOf = (p: number): Appender => this.#appender(this.#topology.names.log(p), PATIENT)
-  readonly #patientWorkOf = (p: number): Appender => this.#appender(this.#topology.names.work(p), PATIENT)
+  readonly #patientLogOf = (p: number): Appender => this.#appender(this.#namespace.names.log(p), PATIENT)
+  readonly #patientWorkOf = (p: number): Appender => this.#appender(this.#namespace.names.work(p), PATIENT)
+
+  get #topology(): Topology {
+    return this.#namespace.topology
+  }
 
   #appender(stream: string, options: AppenderOptions): Appender {
     const key = options === PATIENT ? `${stream} patient` : stream

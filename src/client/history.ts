@@ -35,9 +35,10 @@ function readable(fact: Fact): Fact['data'] {
 
 export async function* history(
   connection: Connection,
-  { names, partitions }: Topology,
+  namespace: { readonly found: () => Promise<Topology> },
   run: string,
 ): AsyncGenerator<HistoryEntry> {
+  const { names, partitions } = await namespace.found()
   const { id, partition: p } = parseRunId(run)
   if (p >= partitions) return
   const stream = names.log(p)

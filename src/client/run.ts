@@ -66,7 +66,10 @@ export interface RunUpdate {
 }
 
 export interface RunDeps {
+  /** Throws `no_namespace` while there is none, or it was not found yet. */
   readonly partitions: number
+  /** To be awaited before anything is read or written. */
+  readonly found: () => Promise<unknown>
   readonly connection: Connection
   readonly names: Names
   readonly clock: ServerClock
@@ -99,7 +102,7 @@ export class Run<V = unknown> {
    * log, so it is exact. `signal` ends the wait, not the run. Throws `not_found` for a run of a partition of the log that is not there.
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
-    this.#mustBePossible()
+    await this.#mustBePossible()
     const early = new EarlyValue(this.#deps)
     const { status, value, asset, error } = await this.#finished(options.signal, early)
     // What the target's function returned, by its declared type.
@@ -118,14 +121,14 @@ export class Run<V = unknown> {
 
   /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */
   async status(): Promise<RunView | undefined> {
-    if (!this.#isPossible) return undefined
+    if (!(await this.#isPossible())) return undefined
     const doc = await this.#doc(stateKey.run(this.id))
     return doc ? viewOfRun(doc) : undefined
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
   async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
-    this.#mustBePossible()
+    await this.#mustBePossible()
     const { connection, names } = this.#deps
     const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
     const keys = [stateKey.run(this.id), `barrier.${this.id}.*`]
@@ -173,7 +176,7 @@ export class Run<V = unknown> {
 
   /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
   async cancel(reason?: string): Promise<void> {
-    this.#mustBePossible()
+    await this.#mustBePossible()
     const { names, logOf } = this.#deps
     const data = reason === undefined ? {} : { reason }
     try {
@@ -186,12 +189,13 @@ export class Run<V = unknown> {
   }
 
   /** A partition of the log that is not there would be waited for. */
-  get #isPossible(): boolean {
+  async #isPossible(): Promise<boolean> {
+    await this.#deps.found()
     return this.#p < this.#deps.partitions
   }
 
-  #mustBePossible(): void {
-    if (!this.#isPossible) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
+  async #mustBePossible(): Promise<void> {
+    if (!(await this.#isPossible())) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
   }
 
   async #update(): Promise<RunUpdate | undefined> {

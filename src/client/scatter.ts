@@ -202,6 +202,7 @@ export class Scatters {
   }
 
   async #run(runId: string, id: string): Promise<RunState> {
+    await this.#deps.found()
     const { connection, names, partitions } = this.#deps
     const { partition: p } = parseBarrierId(`${runId}.x`)
     // A partition of the log that is not there would be waited for.
@@ -218,6 +219,7 @@ export class Scatters {
   }
 
   async #onLog(id: string, event: 'scatter.started' | 'scatter.ended_early' | 'scatter.closed'): Promise<boolean> {
+    await this.#deps.found()
     const { connection, names, partitions } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
     if (p >= partitions) return false

@@ -56,12 +56,12 @@ export class Gates {
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     const id = this.#settings.keys.verify(token)
-    return await this.#signal(id, this.#known(id), payload, options, token)
+    return await this.#signal(id, await this.#known(id), payload, options, token)
   }
 
   /** As `signal`, by id and with no token: for code that is trusted. */
   async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
-    return await this.#signal(id, this.#known(id), payload, options)
+    return await this.#signal(id, await this.#known(id), payload, options)
   }
 
   /**
@@ -78,6 +78,7 @@ export class Gates {
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
+    await this.#deps.found()
     const hash = hashOfBase(base)
     // A signal that was kept may have answered its gate before it is looked for here once more: by its key it is known to be the same, and not told that another one was first.
     const own = keepMs !== undefined && given.idempotencyKey === undefined
@@ -108,7 +109,7 @@ export class Gates {
 
   /** The gate of this id, or undefined. Throws InvalidError for what is no gate's id. */
   async get(id: string): Promise<GateView | undefined> {
-    const at = this.#known(id)
+    const at = await this.#known(id)
     return at && (await this.#read.view(at))
   }
 
@@ -119,7 +120,7 @@ export class Gates {
 
   /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
   async getByToken(token: string): Promise<GateView | undefined> {
-    const at = this.#known(this.#settings.keys.verify(token))
+    const at = await this.#known(this.#settings.keys.verify(token))
     const created = at && (await this.#read.created(at))
     if (created) checkToken(created.data.tokenHash, token)
     return created && (await this.#read.view(at))
@@ -127,12 +128,14 @@ export class Gates {
 
   /** The newest gate with this base token, or undefined. */
   async getByBase(base: string): Promise<GateView | undefined> {
+    await this.#deps.found()
     const found = await this.#read.byBase(hashOfBase(base))
     return found && (await this.#read.view(found))
   }
 
   /** All gates of a run, in the order in which they were opened. */
   async list(run: string): Promise<GateView[]> {
+    await this.#deps.found()
     const all = parseRunId(run).partition < this.#deps.partitions ? await this.#read.ofRun(run) : []
     const views: GateView[] = []
     for (let i = 0; i < all.length; i += READ_AHEAD) {
@@ -150,6 +153,7 @@ export class Gates {
     if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX)
       throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
     const from = after && keyAfter(after)
+    await this.#deps.found()
     const { connection, names, partitions } = this.#deps
     const jsm = await jetstreamManager(connection.nc)
     const marks: { key: string; p: number }[] = []
@@ -174,7 +178,7 @@ export class Gates {
 
   /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
   async cancel(id: string, reason?: string): Promise<void> {
-    const at = this.#known(id)
+    const at = await this.#known(id)
     if (reason !== undefined && typeof reason !== 'string')
       throw new InvalidError(`reason must be text, got ${typeof reason}`)
     if (!at || !(await this.#read.created(at))) throw notFound(id)
@@ -195,7 +199,7 @@ export class Gates {
    * Throws ConflictError when the gate has ended, `not_found`.
    */
   async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
-    const at = this.#known(id)
+    const at = await this.#known(id)
     const ms = waitMs('duration', duration)
     // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.
     if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
@@ -222,7 +226,7 @@ export class Gates {
 
   /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `unknown_gate_secret`. */
   async token(id: string): Promise<string> {
-    const at = this.#known(id)
+    const at = await this.#known(id)
     const created = at && (await this.#read.created(at))
     if (!created) throw notFound(id)
     return this.#settings.keys.sign(id, created.data.keyId)
@@ -235,8 +239,9 @@ export class Gates {
   }
 
   /** Where a gate of this id would be; undefined for a partition of the log that is not there: it would be waited for. */
-  #known(id: string): GateAt | undefined {
+  async #known(id: string): Promise<GateAt | undefined> {
     const at = parseGateId(id)
+    await this.#deps.found()
     return at.p < this.#deps.partitions ? at : undefined
   }
 
@@ -288,7 +293,7 @@ export class Gates {
         id = waiting ?? newest
       }
       try {
-        return await this.#signal(id, this.#known(id), payload, options)
+        return await this.#signal(id, await this.#known(id), payload, options)
       } catch (error) {
         if (!(error instanceof SignalRejectedError)) throw error
         refusal ??= error

@@ -116,7 +116,7 @@ export function problemOf(thrown: unknown): HttpProblem {
   return new HttpProblem('internal')
 }
 
-const TRANSIENT_CODES = new Set(['unreachable', 'closed', 'timeout', 'uncertain', 'overloaded'])
+const TRANSIENT_CODES = new Set(['unreachable', 'closed', 'timeout', 'uncertain', 'overloaded', 'no_namespace'])
 
 /** NATS away, or too busy: the same request may succeed in a while. */
 function isTransient(thrown: unknown): boolean {

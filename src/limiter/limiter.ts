@@ -126,6 +126,10 @@ export interface LimiterDeps {
   readonly names: Names
   /** Of this process alone. */
   readonly id: string
+  /** Throws `no_namespace`: what only looks makes nothing. */
+  readonly found: () => Promise<unknown>
+  /** Taking makes the namespace, as a worker does. */
+  readonly foundOrMade: () => Promise<unknown>
 }
 
 export class Limiter {
@@ -151,12 +155,16 @@ export class Limiter {
    * Throws InvalidError, ConflictError (the bucket is in use with another shape), FlowStoneError `unreachable`.
    */
   async check(bucket: string, rate: RateOption, options: CheckOptions = {}): Promise<CheckResult> {
-    return await this.#rates.check(wishOf('check', bucket, rate, options, CHECK_MAX_WAIT), 'check')
+    const wish = wishOf('check', bucket, rate, options, CHECK_MAX_WAIT)
+    await this.#deps.foundOrMade()
+    return await this.#rates.check(wish, 'check')
   }
 
   /** As `check`, taking nothing. */
   async peek(bucket: string, rate: RateOption, options: CheckOptions = {}): Promise<CheckResult> {
-    return await this.#rates.check(wishOf('peek', bucket, rate, options, CHECK_MAX_WAIT), 'peek')
+    const wish = wishOf('peek', bucket, rate, options, CHECK_MAX_WAIT)
+    await this.#deps.found()
+    return await this.#rates.check(wish, 'peek')
   }
 
   /**
@@ -164,7 +172,9 @@ export class Limiter {
    * Throws RateLimitedError, and what `check` throws.
    */
   async take(bucket: string, rate: RateOption, options: TakeOptions = {}): Promise<void> {
-    await this.#rates.take(wishOf('take', bucket, rate, options, TAKE_MAX_WAIT))
+    const wish = wishOf('take', bucket, rate, options, TAKE_MAX_WAIT)
+    await this.#deps.foundOrMade()
+    await this.#rates.take(wish)
   }
 
   /** Waits for its turn as `take` does, then runs `fn` and brings what it brings. */
@@ -174,7 +184,9 @@ export class Limiter {
     fn: () => T | Promise<T>,
     options: TakeOptions = {},
   ): Promise<T> {
-    await this.#rates.take(wishOf('withLimit', bucket, rate, options, TAKE_MAX_WAIT))
+    const wish = wishOf('withLimit', bucket, rate, options, TAKE_MAX_WAIT)
+    await this.#deps.foundOrMade()
+    await this.#rates.take(wish)
     return await fn()
   }
 
@@ -188,6 +200,7 @@ export class Limiter {
    */
   async acquireSlot(bucket: string, max: number, options: AcquireOptions = {}): Promise<Slot | 'at_capacity'> {
     const wish = slotWish('acquireSlot', bucket, max, options, options.maxWait ?? ACQUIRE_MAX_WAIT)
+    await this.#deps.foundOrMade()
     return await this.#slots.acquire({ ...wish, waits: false, signal: undefined })
   }
 
@@ -200,6 +213,7 @@ export class Limiter {
    */
   async takeSlot(bucket: string, max: number, options: WithSlotOptions = {}): Promise<Slot> {
     const wish = slotWish('takeSlot', bucket, max, options, options.maxWait ?? SLOT_MAX_WAIT)
+    await this.#deps.foundOrMade()
     const slot = await this.#slots.acquire({ ...wish, waits: true, signal: options.signal })
     if (slot === 'at_capacity') throw new FlowStoneError('internal', 'one that waits was told that there is no room')
     return slot
@@ -230,6 +244,7 @@ export class Limiter {
   /** What is known of a bucket, by the server. */
   async status(bucket: string): Promise<BucketStatus> {
     checkBucket(bucket)
+    await this.#deps.found()
     const cells = this.#cells
     await cells.clock.ready()
     const [rate, slots] = await Promise.all([
@@ -251,6 +266,7 @@ export class Limiter {
   /** Buckets in use, by name. `prefix`: only those that start so. At most `limit` (default and most: 1,000). Meant for people, not for loops. */
   async list(options: { prefix?: string; limit?: number } = {}): Promise<BucketStatus[]> {
     const limit = wholeNumber('list: limit', options.limit ?? LIST_MAX, LIST_MAX)
+    await this.#deps.found()
     const { connection, names } = this.#deps
     const jsm = await jetstreamManager(connection.nc)
     const root = names.kvSubject(names.limitsBucket, '')
@@ -277,6 +293,7 @@ export class Limiter {
    */
   async reset(bucket: string): Promise<void> {
     checkBucket(bucket)
+    await this.#deps.found()
     await this.#cells.remove(this.#cells.key('rate', bucket))
     await this.#cells.remove(this.#cells.key('slots', bucket))
   }

@@ -188,3 +188,18 @@ test('shared limits are listed, shown and emptied', async () => {
   expect((await runCommand(['limit', 'reset', 'an api'], where)).code).toBe(0)
   expect((await stage.flow.limiter.status('an api')).rate).toBeUndefined()
 })
+
+test('a namespace that is not there is not made by looking, and is made by setup', async () => {
+  const typo = `${namespace}-typo`
+  for (const args of [['status'], ['status', '0-nobody'], ['gate', 'ls'], ['limit', 'ls'], ['rebuild']]) {
+    const { code, stderr } = await runCommand([...args, '--namespace', typo], at)
+    expect(stderr, args.join(' ')).toContain(`no namespace ${typo} here`)
+    expect(code).toBe(1)
+  }
+  const made = await runCommand(['setup', '--namespace', typo, '--partitions', '2', '--json'], at)
+  expect(JSON.parse(made.stdout)).toEqual({ namespace: typo, partitions: 2, replicas: 1 })
+  expect((await runCommand(['status', '--namespace', typo], at)).code).toBe(0)
+  const other = await runCommand(['setup', '--namespace', typo, '--partitions', '3'], at)
+  expect(other).toMatchObject({ code: 2, stdout: '' })
+  expect(other.stderr).toContain('was made with 2, not 3')
+}, 60_000)

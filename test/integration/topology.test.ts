@@ -1,7 +1,7 @@
 import { type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { asset, connect, InvalidError, pipeline } from '../../src/index.ts'
+import { asset, type ConnectOptions, connect, InvalidError, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
@@ -27,12 +27,18 @@ async function streamsOf(namespace: string): Promise<StreamInfo[]> {
     .toSorted((a, b) => (a.config.name < b.config.name ? -1 : 1))
 }
 
+async function setUp(options: ConnectOptions): Promise<void> {
+  await using flow = await connect({ servers: server.url, ...options })
+  await flow.setup()
+}
+
 describe('the streams and buckets of a namespace', () => {
-  it('are made once, however many connect, also at the same moment', async () => {
+  it('are made once, however many set them up, also at the same moment', async () => {
     const namespace = freshNamespace()
     const flows = await Promise.all(
       Array.from({ length: 4 }, () => connect({ servers: server.url, namespace, partitions: 2 })),
     )
+    await Promise.all(flows.map((flow) => flow.setup()))
     const first = await streamsOf(namespace)
     expect(first.map(({ config: { name } }) => name)).toEqual(
       ['FEED', 'LOG_0', 'LOG_1', 'TRIGGERS', 'WORK_0', 'WORK_1']
@@ -53,7 +59,7 @@ describe('the streams and buckets of a namespace', () => {
 
   it('refuse another number of partitions than they were made with, and say so', async () => {
     const namespace = freshNamespace()
-    await (await connect({ servers: server.url, namespace })).close()
+    await setUp({ namespace })
     const error = await rejection(connect({ servers: server.url, namespace, partitions: 3 }))
     expect(error).toBeInstanceOf(InvalidError)
     expect(error.message).toBe(
@@ -64,20 +70,20 @@ describe('the streams and buckets of a namespace', () => {
   it('take another age for the feed from whoever names one, and keep it for whoever names none', async () => {
     const namespace = freshNamespace()
     const ageMs = async () => (await jsm.streams.info(`${namespace}_FEED`)).config.max_age / 1e6
-    await (await connect({ servers: server.url, namespace })).close()
+    await setUp({ namespace })
     expect(await ageMs()).toBe(7 * 24 * 3_600_000)
-    await (await connect({ servers: server.url, namespace, feedMaxAgeMs: 3_600_000 })).close()
+    await setUp({ namespace, feedMaxAgeMs: 3_600_000 })
     expect(await ageMs()).toBe(3_600_000)
-    await (await connect({ servers: server.url, namespace })).close()
+    await setUp({ namespace })
     expect(await ageMs()).toBe(3_600_000)
     // Shorter than the server's window for duplicates.
-    await (await connect({ servers: server.url, namespace, feedMaxAgeMs: 30_000 })).close()
+    await setUp({ namespace, feedMaxAgeMs: 30_000 })
     expect(await ageMs()).toBe(30_000)
   })
 
   it('keep what facts must keep: no age limit, no deletes, atomic batches, schedules', async () => {
     const namespace = freshNamespace()
-    await (await connect({ servers: server.url, namespace })).close()
+    await setUp({ namespace })
     const { config } = await jsm.streams.info(`${namespace}_LOG_0`)
     expect(config).toMatchObject({
       max_age: 0,

@@ -19,7 +19,9 @@ it('a limit is kept while the server that leads its bucket is killed, and its ca
   // One after the other: the first one makes the streams.
   for (const url of cluster.urls) {
     const servers = [url, ...cluster.urls]
-    flows.push(await connect({ servers, namespace: NAMESPACE, replicas: 3 }))
+    const flow = await connect({ servers, namespace: NAMESPACE, replicas: 3 })
+    await flow.setup()
+    flows.push(flow)
   }
   const nc = await connectNats({ servers: [...cluster.urls] })
   const { limitsBucket, kvStream } = namesOf(NAMESPACE)

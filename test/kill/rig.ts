@@ -299,6 +299,7 @@ export async function startRig(options: { partitions?: number } = {}): Promise<R
   const server = await startServer({ dir: join(scratch.path, 'nats') })
   const partitions = options.partitions ?? 1
   const flow = await connect({ servers: server.url, namespace: NAMESPACE, partitions })
+  await flow.setup()
   const nc = await connectNats({ servers: server.url })
   const rig = new Rig({ flow, nc, server, scratch, partitions })
   onTestFailed(() => console.error(rig.report()))

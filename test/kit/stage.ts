@@ -48,6 +48,8 @@ export async function openStage(
   const logger = listeningLogger()
   const namespace = settings.namespace ?? freshNamespace()
   const flow = await connect({ ...settings, servers: url, namespace, logger })
+  // Engines and workers make it by themselves.
+  if (!wantsEngine && workerOptions === false) await flow.setup()
   const others: Flow[] = []
   const engine = wantsEngine ? await flow.engine(reconcileMs === undefined ? {} : { reconcileMs }) : undefined
   const worker = workerOptions === false ? undefined : await flow.worker(pipelines, workerOptions)

@@ -1,0 +1,78 @@
+/** The namespace that a connection is for: there from the start, made by this process, or found as soon as another one has made it. Looking for it makes nothing. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import { findTopology, noNamespace, type Topology } from '../../streams/namespace.ts'
+import { type Names, namesOf } from '../../streams/subjects.ts'
+import { checkServer, checkTopologyOptions, ensureTopology, type TopologyOptions } from '../../streams/topology.ts'
+import { ServerClock } from '../log/clock.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Logger } from '../telemetry.ts'
+
+export class Namespace {
+  readonly names: Names
+  readonly clock: ServerClock
+  readonly #connection: Connection
+  readonly #options: TopologyOptions
+  readonly #logger: Logger
+  #topology: Topology | undefined
+  #missing: Error | undefined
+  #making: Promise<Topology> | undefined
+
+  constructor(connection: Connection, options: TopologyOptions, logger: Logger) {
+    checkTopologyOptions(options)
+    this.#connection = connection
+    this.#options = options
+    this.#logger = logger
+    this.names = namesOf(options.namespace ?? 'flowstone')
+    this.clock = new ServerClock(connection, this.names.log(0))
+  }
+
+  /** As far as it is known. Throws `no_namespace` while there is none. */
+  get topology(): Topology {
+    if (this.#topology) return this.#topology
+    throw this.#missing ?? new Error('the namespace was not looked for')
+  }
+
+  /** Looks once. No error when there is none. */
+  async look(): Promise<void> {
+    const { nc } = this.#connection
+    await checkServer(nc)
+    const jsm = await jetstreamManager(nc)
+    const found = await findTopology(jsm, this.names, this.#options.partitions)
+    if (found) await this.#is(found)
+    else this.#missing = await noNamespace(jsm, this.names)
+  }
+
+  /** The namespace, which another process may have made meanwhile. Throws `no_namespace`. */
+  async found(): Promise<Topology> {
+    if (!this.#topology) await this.look()
+    return this.topology
+  }
+
+  /** The namespace, made if there is none. */
+  async foundOrMade(): Promise<Topology> {
+    if (!this.#topology) await this.look()
+    if (this.#topology) return this.#topology
+    // Many may ask at once.
+    this.#making ??= this.make().finally(() => {
+      this.#making = undefined
+    })
+    return await this.#making
+  }
+
+  /** Makes what is missing of it, and brings it to what the options name. */
+  async make(more: TopologyOptions = {}, how: { readonly fewerReplicas?: boolean } = {}): Promise<Topology> {
+    const options = { ...this.#options, ...more }
+    const topology = await ensureTopology(this.#connection.nc, options, how)
+    if (options.replicas !== undefined && options.replicas < topology.replicas)
+      this.#logger.warn(
+        `namespace ${this.names.ns} has ${topology.replicas} copies of its streams and keeps them, though ${options.replicas} were asked for; \`flowstone setup --replicas ${options.replicas}\` lowers it`,
+      )
+    await this.#is(topology)
+    return topology
+  }
+
+  async #is(topology: Topology): Promise<void> {
+    this.#topology = topology
+    await this.clock.ready()
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * What a namespace is, in one key of its control bucket: how many partitions it has, and whether all of it was made. Whoever only reads finds it here, with one request, and makes
+ * nothing.
+ */
+import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream'
+import { headers, type NatsConnection } from '@nats-io/nats-core'
+import { decode, encodeJson } from './codec.ts'
+import { FlowStoneError, InvalidError } from './errors.ts'
+import type { Names } from './subjects.ts'
+
+export interface Topology {
+  readonly names: Names
+  readonly partitions: number
+  readonly replicas: number
+}
+
+const TOPOLOGY_KEY = 'topology'
+const MADE_AFTER_MS = 5000
+const LOOK_MS = 100
+const LISTED_MAX = 10
+/** Server errors: no such stream, no such consumer, no such message. */
+export const NOT_FOUND: ReadonlySet<number> = new Set([10059, 10014, 10037])
+
+interface TopologyKey {
+  readonly seq: number
+  readonly partitions: number
+  readonly replicas: number
+  /** All streams and buckets have been there once. */
+  readonly made: boolean
+}
+
+async function readKey(jsm: JetStreamManager, names: Names): Promise<TopologyKey | undefined> {
+  const stream = names.kvStream(names.controlBucket)
+  const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
+  const message = await jsm.streams.getMessage(stream, { last_by_subj: subject }).catch((error: unknown) => {
+    if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return null
+    throw error
+  })
+  if (!message || message.data.length === 0) return undefined
+  const stored = decode(message.data, undefined)
+  const field = (name: string): unknown =>
+    typeof stored === 'object' && stored !== null ? Reflect.get(stored, name) : undefined
+  const partitions = field('partitions')
+  if (field('v') !== 1 || typeof partitions !== 'number' || !Number.isInteger(partitions))
+    throw new FlowStoneError(
+      'bad_topology',
+      `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`,
+    )
+  return { seq: message.seq, partitions, replicas: Number(field('replicas') ?? 1), made: field('made') === true }
+}
+
+async function writeKey(
+  nc: NatsConnection,
+  names: Names,
+  expected: number,
+  doc: Omit<TopologyKey, 'seq'>,
+): Promise<void> {
+  const h = headers()
+  h.set('Nats-Expected-Last-Subject-Sequence', String(expected))
+  // Whoever loses this race reads what the winner wrote in the next round.
+  await nc.request(names.kvSubject(names.controlBucket, TOPOLOGY_KEY), encodeJson({ v: 1, ...doc }), {
+    headers: h,
+    timeout: 5000,
+  })
+}
+
+/** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
+export async function agreeOnPartitions(
+  nc: NatsConnection,
+  jsm: JetStreamManager,
+  names: Names,
+  wished: number | undefined,
+): Promise<number> {
+  for (;;) {
+    const found = await readKey(jsm, names)
+    if (found) {
+      mustAgree(names, found.partitions, wished)
+      return found.partitions
+    }
+    await writeKey(nc, names, 0, { partitions: wished ?? 1, replicas: 1, made: false })
+  }
+}
+
+/** All of it is there. */
+export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
+  const { names, partitions, replicas } = topology
+  const found = await readKey(jsm, names)
+  if (found && !(found.made && found.replicas === replicas))
+    await writeKey(nc, names, found.seq, { partitions, replicas, made: true })
+}
+
+function mustAgree(names: Names, partitions: number, wished: number | undefined): void {
+  if (wished === undefined || wished === partitions) return
+  throw new InvalidError(
+    `partitions: namespace ${names.ns} was made with ${partitions}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
+  )
+}
+
+/** The namespace as it stands, or undefined where there is none. Waits a while for one that is just being made. */
+export async function findTopology(
+  jsm: JetStreamManager,
+  names: Names,
+  wished: number | undefined,
+): Promise<Topology | undefined> {
+  const deadline = performance.now() + MADE_AFTER_MS
+  for (;;) {
+    const found = await readKey(jsm, names)
+    if (!found) return undefined
+    const { partitions, replicas } = found
+    mustAgree(names, partitions, wished)
+    if (found.made) return { names, partitions, replicas }
+    if (performance.now() > deadline)
+      throw new FlowStoneError(
+        'no_namespace',
+        `namespace ${names.ns} is made in part: whoever made it has not finished. Start an engine, or run \`flowstone setup --namespace ${names.ns}\``,
+      )
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+  }
+}
+
+/** What to tell somebody who looks for a namespace that is not there. */
+export async function noNamespace(jsm: JetStreamManager, names: Names): Promise<FlowStoneError> {
+  const there: string[] = []
+  try {
+    for await (const stream of jsm.streams.names()) {
+      const name = /^KV_(.+)_control$/.exec(stream)?.[1]
+      if (name !== undefined) there.push(name)
+    }
+  } catch {
+    // Whoever may not list streams is told less.
+  }
+  const some = there.toSorted().slice(0, LISTED_MAX)
+  const more = there.length > some.length ? `, and ${there.length - some.length} more` : ''
+  const list = there.length === 0 ? '' : `; there are: ${some.join(', ')}${more}`
+  return new FlowStoneError(
+    'no_namespace',
+    `no namespace ${names.ns} here${list}. An engine or a worker makes one when it starts, or run \`flowstone setup --namespace ${names.ns}\``,
+  )
+}
