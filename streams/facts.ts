@@ -229,7 +229,7 @@ export function parsePath(path: string): { name: FactName; ids: Record<string, s
 
 export function encodeFact(draft: FactDraft): { payload: Uint8Array; contentType: string } {
   const { format, version } = FACTS[draft.name]
-  return { payload: encode({ v: version, ...draft.data }, format), contentType: CONTENT_TYPE[format] }
+  return { payload: encode({ v: version, fact: draft.name, ...draft.data }, format), contentType: CONTENT_TYPE[format] }
 }
 
 export interface RawFact {
@@ -251,9 +251,7 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
   const definition = table[parsed.name]
   if (!definition) throw new FlowStoneError('unknown_fact', `${parsed.name} is not in this table of facts`)
   let body = asRecord(decode(raw.payload, raw.contentType, true), parsed.name)
-  // Without one it is nothing of ours: an acknowledgement of the server, say, which a publisher may have sent to any subject by naming it as where to reply.
-  if (typeof body.v !== 'number') throw new FlowStoneError('bad_fact', `${parsed.name} at ${raw.seq} has no version`)
-  let version = body.v
+  let version = versionOf(body, parsed, raw.seq)
   if (version > definition.version) {
     throw new FlowStoneError(
       'newer_version',
@@ -276,6 +274,26 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
   }
   // The one place where the wire's untyped parts become the typed union; schema and path were checked above.
   return { name: parsed.name, ids: parsed.ids, data: checked.data, p: raw.p, seq: raw.seq, timeMs: raw.timeMs } as Fact
+}
+
+/**
+ * A body says which fact it is, and of which run and asset. Whoever may publish anywhere can have the server send to any subject, by naming it as where to reply: acknowledgements, and
+ * messages of streams that it may read. None of these counts as a fact of this place.
+ */
+function versionOf(
+  body: Readonly<Record<string, unknown>>,
+  { name, ids }: { readonly name: FactName; readonly ids: Readonly<Record<string, string>> },
+  seq: number,
+): number {
+  if (body.fact !== name || typeof body.v !== 'number')
+    throw new FlowStoneError('bad_fact', `${name} at ${seq} does not say that it is one, and of which version`)
+  for (const id of ['run', 'asset'] as const)
+    if (ids[id] !== undefined && typeof body[id] === 'string' && body[id] !== ids[id])
+      throw new FlowStoneError(
+        'bad_fact',
+        `${name} at ${seq} is of ${id} ${ids[id]} by its subject, and of another one by its body`,
+      )
+  return body.v
 }
 
 function asRecord(value: unknown, name: string): Record<string, unknown> {

@@ -267,6 +267,7 @@ export type ScatterOutcomes = z.infer<typeof scatterOutcomes>
 
 const QUICK_FIELDS: ReadonlySet<string> = new Set([
   'v',
+  'fact',
   'lease',
   'ordinal',
   'worker',

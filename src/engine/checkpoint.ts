@@ -48,6 +48,8 @@ interface Position {
 
 function positionIn(doc: unknown): Position | undefined {
   if (typeof doc !== 'object' || doc === null) return undefined
+  // What somebody else put there: the bucket is folded again from the log.
+  if (typeof Reflect.get(doc, 'v') !== 'number') return undefined
   return { seq: Number(Reflect.get(doc, 'seq')), recoverTo: Number(Reflect.get(doc, 'recoverTo') ?? 0) }
 }
 

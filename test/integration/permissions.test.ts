@@ -1,122 +1,224 @@
-import { expect, test } from 'vitest'
-import { asset, connect, pipeline } from '../../src/index.ts'
-import { deniedBy } from '../../src/log/permissions.ts'
-import { rawNats } from '../kit/raw-nats.ts'
-import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
+/** The roles of docs/permissions.md on a server that enforces them: each can do its part, and no more. */
+import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
+import { headers, type NatsConnection } from '@nats-io/nats-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, connect, type Flow, pipeline } from '../../src/index.ts'
+import { collect } from '../kit/collect.ts'
+import { type GuardedServer, guardedServer, login } from '../kit/guarded.ts'
+import { permissionsOf, ROLES, type Role } from '../kit/permissions.ts'
+import { listeningLogger } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-const admin = { user: 'admin', pass: 'x' }
-const app = { user: 'app', pass: 'x' }
+const NS = 'guarded'
+const DEPLOYMENT = { ns: NS, shards: 1, pipeline: 'shop', queue: 'default' }
+const GATES = { secrets: [{ id: 'k', secret: 'x'.repeat(40) }], baseUrl: 'http://127.0.0.1:9' }
 
-/** A user `admin` who may do all, and a user `app` who may do all but this. */
-function without(publish: string[], subscribe: string[] = []): Record<string, unknown> {
-  const permissions = { publish: { allow: '>', deny: publish }, subscribe: { allow: '>', deny: subscribe } }
-  return {
-    authorization: {
-      users: [
-        { user: 'admin', password: 'x' },
-        { user: 'app', password: 'x', permissions },
-      ],
-    },
-  }
+const large = asset('large', { execute: () => 'x'.repeat(200_000) })
+const many = asset('many', {
+  dependsOn: [large],
+  scatter: () => Array.from({ length: 60 }, (_, i) => i),
+  scatterOptions: { maxConcurrent: 3, rateLimit: [1000, 'second'] },
+  execute: ({ scatterKey }) => scatterKey,
+  gather: async (results) => (await collect(results)).length,
+})
+const approved = asset('approved', {
+  execute: (ctx) => ctx.approval({ message: 'pay?', timeout: '1h' }),
+  onSignal: (_, payload) => payload,
+})
+const total = asset('total', {
+  dependsOn: [many, approved],
+  slots: { bucket: 'gpu', max: 2 },
+  execute: (_, deps) => `${deps.many} ${JSON.stringify(deps.approved)}`,
+})
+const shop = pipeline('shop', [large, many, approved, total])
+
+let server: GuardedServer
+let admin: NatsConnection
+let jsm: JetStreamManager
+const flows = new Map<Role, Flow>()
+const logger = listeningLogger()
+
+async function flowAs(role: Role): Promise<Flow> {
+  const flow =
+    flows.get(role) ?? (await connect({ servers: server.url, namespace: NS, nats: login(role), gates: GATES, logger }))
+  flows.set(role, flow)
+  return flow
 }
 
-const one = asset('one', { execute: () => 1 })
-const pipe = pipeline('p', [one])
+beforeAll(async () => {
+  const users = Object.fromEntries(ROLES.map((role) => [role, permissionsOf(role, DEPLOYMENT)]))
+  server = await guardedServer({ ...users, admin: { publish: ['>'], subscribe: ['>'] } })
+  admin = await server.as('admin')
+  jsm = await jetstreamManager(admin)
+  await (await (await flowAs('engine')).engine()).active
+  await (await flowAs('worker')).worker(shop)
+  // For outsiders, by whoever looks after the server: they may not make consumers.
+  await jsm.consumers.add(`${NS}_FEED`, { durable_name: 'outside', ack_policy: AckPolicy.Explicit })
+}, 60_000)
+afterAll(async () => {
+  for (const flow of [...flows.values()].toReversed()) await flow.close()
+  await server?.[Symbol.asyncDispose]()
+})
 
-async function namespaceOn(url: string): Promise<string> {
-  const namespace = freshNamespace()
-  await (await connect({ servers: url, namespace, nats: admin })).close()
-  return namespace
+async function startAndStopAtGate(key: string): Promise<{ run: string; gate: string }> {
+  const { id } = await (await flowAs('client')).materialize(total, { key, upstream: 'all' })
+  const gates = (await flowAs('gates')).gates
+  await until('it waits for its approval', async () => (await gates.list(id))[0]?.status === 'waiting', 20_000)
+  return { run: id, gate: (await gates.list(id))[0]?.id ?? '' }
 }
 
-test('connect says at once which permission it lacks to hear answers', async () => {
-  await using server = await rawNats(without([], ['_INBOX.>']))
-  const namespace = await namespaceOn(server.url)
-  const logger = listeningLogger()
-  const began = performance.now()
-  const error = await rejection(connect({ servers: server.url, namespace, nats: app, logger }))
-  expect(error).toMatchObject({ code: 'denied', message: expect.stringMatching(/subscribe _INBOX\.>/) })
-  expect(performance.now() - began).toBeLessThan(3000)
-  expect(logger.lines.filter((line) => /subscribe _INBOX\.>/.test(line))).toHaveLength(1)
+async function logEnd(): Promise<number> {
+  return (await jsm.streams.info(`${NS}_LOG_0`)).state.last_seq
+}
+
+describe('with the least permissions', () => {
+  it('an engine, a worker, a client, who answers gates, and an operator do all of their part, and nothing is denied', async () => {
+    const { run, gate } = await startAndStopAtGate('all')
+    const gates = (await flowAs('gates')).gates
+    await gates.extend(gate, '2h')
+    await gates.signal(await gates.token(gate), { approved: true })
+    expect(await (await flowAs('client')).run(run).result()).toBe('60 {"approved":true}')
+
+    const operator = await flowAs('operator')
+    expect(await operator.runs()).not.toHaveLength(0)
+    expect((await collect(operator.history(run))).at(-1)?.kind).toBe('run.finished')
+    await until('the state has it', async () => (await operator.scatter.status(`${run}.many`)).status === 'completed')
+    expect((await operator.limiter.list()).length).toBeGreaterThan(0)
+    await operator.limiter.reset('gpu')
+    const other = await startAndStopAtGate('cancelled')
+    await operator.run(other.run).cancel('not wanted')
+    await until('it is over', async () => (await operator.run(other.run).status())?.status === 'cancelled')
+    for (const [role, flow] of flows) expect(flow.connection.denied, role).toEqual([])
+  }, 60_000)
+
+  it('a trigger is stored and starts a run, and a reader of the feed hears of its end', async () => {
+    const trigger = await server.as('trigger')
+    const answer = await trigger.request(`${NS}.trigger.shop.large`, '{"key":"from outside","upstream":"all"}', {
+      timeout: 5000,
+    })
+    expect(answer.json()).toMatchObject({ stream: `${NS}_TRIGGERS` })
+    const feed = await server.as('feed')
+    const told: string[] = []
+    // A message is sent under its own subject, so it is heard by a subscription and not by `request`.
+    feed.subscribe('_INBOX_feed.told', {
+      callback: (_, message) => {
+        told.push(message.string())
+        if (message.reply) feed.publish(message.reply, '+ACK')
+      },
+    })
+    await until(
+      'the feed tells of its end',
+      () => {
+        feed.publish(NEXT, '{"batch":100,"no_wait":true}', { reply: '_INBOX_feed.told' })
+        return told.some((body) => body.includes('"target":"large"'))
+      },
+      20_000,
+    )
+  }, 60_000)
 })
 
-test('what may not be published is refused at once by name', async () => {
-  await using server = await rawNats(without(['*.log.>']))
-  const namespace = await namespaceOn(server.url)
-  const logger = listeningLogger()
-  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
-  const began = performance.now()
-  const error = await rejection(flow.materialize(one, { pipeline: pipe }))
-  expect(error).toMatchObject({ code: 'denied', message: expect.stringContaining(`publish ${namespace}.log.0.>`) })
-  expect(performance.now() - began).toBeLessThan(3000)
-  expect(flow.connection.denied).toMatchObject([{ operation: 'publish', permission: `${namespace}.log.0.>` }])
-})
+/** Subjects that nobody but the engine and who looks after the server may publish to. */
+const FORBIDDEN = [
+  `$JS.API.STREAM.PURGE.${NS}_LOG_0`,
+  `$JS.API.STREAM.DELETE.${NS}_LOG_0`,
+  `$JS.API.STREAM.UPDATE.${NS}_LOG_0`,
+  `$JS.API.STREAM.MSG.DELETE.${NS}_LOG_0`,
+  `$JS.API.STREAM.CREATE.other`,
+  `$JS.API.STREAM.PURGE.${NS}_TRIGGERS`,
+  `$KV.${NS}_state_0.engine`,
+  `$KV.${NS}_control.topology`,
+  `$KV.${NS}_control.claim.0`,
+  `${NS}.log.0.run.0-x.finished`,
+  `${NS}.log.0.run.0-x.planned`,
+  `${NS}.feed.run.finished`,
+  `${NS}.work.0.other.default.1.shared`,
+  `${NS}.log.0.asset.other.a.0-x.end.materialized`,
+]
+const OUTSIDE = [
+  ...FORBIDDEN,
+  `${NS}.log.0.gate.0-x.a.a1n1.resolved`,
+  `${NS}.log.0.run.0-x.cancel_requested`,
+  `${NS}.work.0.shop.default.1.shared`,
+  `${NS}.note.run.0-x`,
+  `$KV.${NS}_limits.slots.gpu`,
+  `$O.${NS}_blobs.C.x`,
+  `$JS.API.STREAM.MSG.GET.${NS}_LOG_0`,
+  `$JS.API.DIRECT.GET.${NS}_LOG_0`,
+  `$JS.API.STREAM.MSG.GET.KV_${NS}_state_0`,
+  `$JS.API.CONSUMER.CREATE.${NS}_FEED.mine`,
+  `$JS.API.CONSUMER.CREATE.${NS}_LOG_0.mine`,
+  `$JS.API.STREAM.NAMES`,
+]
+const NEXT = `$JS.API.CONSUMER.MSG.NEXT.${NS}_FEED.outside`
+const DENIED: readonly [Role, readonly string[]][] = [
+  ['trigger', [...OUTSIDE, `${NS}.trigger.other.a`, NEXT]],
+  ['feed', [...OUTSIDE, `${NS}.trigger.shop.large`]],
+  [
+    'gates',
+    [...FORBIDDEN, `${NS}.log.0.run.0-x.cancel_requested`, `${NS}.trigger.shop.large`, `$KV.${NS}_limits.slots.gpu`],
+  ],
+  ['client', [...FORBIDDEN, `${NS}.log.0.gate.0-x.a.a1n1.resolved`, `$KV.${NS}_limits.slots.gpu`]],
+  ['operator', [...FORBIDDEN, `${NS}.work.0.shop.default.1.shared`]],
+  ['worker', [...FORBIDDEN, `${NS}.log.0.run.0-x.cancel_requested`, `${NS}.work.0.shop.other.1.shared`]],
+]
 
-test('a limit that may not be read or written is refused at once by name', async () => {
-  const namespace = freshNamespace()
-  const subjects = [`$KV.${namespace}_limits.>`, `$JS.API.STREAM.MSG.GET.KV_${namespace}_limits`]
-  for (const denied of subjects) {
-    await using server = await rawNats(without([denied]))
-    await (await connect({ servers: server.url, namespace, nats: admin })).close()
-    await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
-    const missing = { code: 'denied', message: expect.stringContaining(`publish ${denied}`) }
-    expect(await rejection(flow.limiter.take('b', { limit: 5, per: 'minute' }))).toMatchObject(missing)
-    expect(await rejection(flow.limiter.takeSlot('s', 1, { lease: '5s' }))).toMatchObject(missing)
-  }
-})
-
-test('acknowledgements that are denied are said once, with what follows from it', async () => {
-  await using server = await rawNats(without(['$JS.ACK.>']))
-  const namespace = await namespaceOn(server.url)
-  const logger = listeningLogger()
-  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
-  await flow.engine()
-  await flow.worker(pipe)
-  for (let i = 0; i < 5; i++) expect(await (await flow.materialize(one, { upstream: 'all' })).result()).toBe(1)
-  await until('the server denied some', () => server.log().split('$JS.ACK.').length > 4)
-  const said = logger.lines.filter((line) => /\$JS\.ACK/.test(line))
-  expect(said).toEqual([
-    expect.stringMatching(/lacks the permission publish \$JS\.ACK\.>; tasks cannot be acknowledged/),
-  ])
-})
-
-test('hints that may not be heard are said once for all of them', async () => {
-  await using server = await rawNats(without([], ['*.note.>', '*.roll_call.>']))
-  const namespace = await namespaceOn(server.url)
-  const logger = listeningLogger()
-  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
-  await flow.engine()
-  await flow.worker(pipe)
-  expect(await (await flow.materialize(one)).result()).toBe(1)
-  const said = logger.lines.filter((line) => /lacks the permission/.test(line))
-  expect(said.filter((line) => line.includes(`subscribe ${namespace}.note.>`))).toHaveLength(1)
-  expect(said.filter((line) => line.includes(`subscribe ${namespace}.roll_call.>`))).toHaveLength(1)
-})
-
-test('a worker that may not pull fails to start by name', async () => {
-  await using server = await rawNats(without(['$JS.API.CONSUMER.>']))
-  const namespace = await namespaceOn(server.url)
-  await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
-  expect(await rejection(flow.worker(pipe))).toMatchObject({
-    code: 'denied',
-    message: expect.stringContaining(`publish $JS.API.CONSUMER`),
+describe('without more', () => {
+  it.each(DENIED)('%s may publish nowhere else', async (role, subjects) => {
+    const nc = await server.as(role)
+    for (const subject of subjects)
+      await expect(nc.request(subject, '{}', { timeout: 5000 }), subject).rejects.toThrow(/Permissions Violation/i)
   })
-})
 
-test.each([
-  ['$JS.ACK.S.C.1.2.3.4.5', '$JS.ACK.>'],
-  ['$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.p__q__0', '$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.>'],
-  ['$JS.API.CONSUMER.CREATE.ns_LOG_0.abc', '$JS.API.CONSUMER.CREATE.ns_LOG_0.>'],
-  ['$JS.API.STREAM.MSG.GET.ns_LOG_0', '$JS.API.STREAM.MSG.GET.ns_LOG_0'],
-  ['$JS.API.DIRECT.GET.ns_LOG_0', '$JS.API.DIRECT.GET.ns_LOG_0'],
-  ['$KV.ns_limits.rate.b', '$KV.ns_limits.>'],
-  ['$O.ns_blobs.C.abc', '$O.ns_blobs.>'],
-  ['ns.log.3.asset.a.x.end.failed', 'ns.log.3.>'],
-  ['ns.work.0.p.q.0.shared', 'ns.work.0.>'],
-  ['ns.note.run.x', 'ns.note.>'],
-  ['ns.trigger.orders', 'ns.trigger.orders'],
-  ['_INBOX.abc.*', '_INBOX.>'],
-])('the permission for %s is %s', (subject, permission) => {
-  expect(deniedBy('publish', subject).permission).toBe(permission)
+  it.each(ROLES.filter((role) => role !== 'engine'))('%s does not hear what others are answered', async (role) => {
+    const nc = await server.as(role)
+    for (const subject of [
+      '>',
+      '_INBOX.>',
+      '_INBOX_client.>',
+      '_INBOX_gates.>',
+      `${NS}.log.>`,
+      `$KV.${NS}_state_0.>`,
+    ]) {
+      if (subject === `_INBOX_${role}.>`) continue
+      const refused = Promise.withResolvers<unknown>()
+      nc.subscribe(subject, { callback: (error) => refused.resolve(error) })
+      expect(String(await refused.promise)).toMatch(/Permissions Violation/i)
+    }
+  })
+
+  it('headers of a trigger do nothing: no roll-up, time to live, schedule, or batch', async () => {
+    const { gate, run } = await startAndStopAtGate('headers')
+    const nc = await server.as('trigger')
+    const before = await logEnd()
+    const ask = async (given: Record<string, string>): Promise<string> => {
+      const h = headers()
+      for (const [key, value] of Object.entries(given)) h.set(key, value)
+      return (await nc.request(`${NS}.trigger.shop.large`, '{}', { headers: h, timeout: 5000 })).string()
+    }
+    const target = `${NS}.log.0.gate.${gate}.resolved`
+    for (const given of [
+      { 'Nats-Rollup': 'all' },
+      { 'Nats-TTL': '1s' },
+      { 'Nats-Schedule': '@at 2000-01-01T00:00:00Z', 'Nats-Schedule-Target': target },
+      { 'Nats-Batch-Id': 'b', 'Nats-Batch-Sequence': '1', 'Nats-Batch-Commit': '1' },
+    ])
+      expect(await ask(given)).toContain('"error"')
+    expect(await logEnd()).toBe(before)
+    expect((await jsm.streams.info(`${NS}_LOG_0`)).state.first_seq).toBe(1)
+    await (await flowAs('operator')).run(run).cancel()
+  }, 60_000)
+
+  it('what the server sends for a trigger or a reader of the feed to a subject of the log is no fact', async () => {
+    const { run } = await startAndStopAtGate('replies')
+    const [trigger, feed] = [await server.as('trigger'), await server.as('feed')]
+    const forged = [`${NS}.log.0.run.${run}.cancel_requested`, `${NS}.log.0.scatter.${run}.many.cancel_requested`]
+    for (const reply of forged) {
+      trigger.publish(`${NS}.trigger.shop.large`, '{"key":"reply"}', { reply })
+      feed.publish(NEXT, '{"batch":1,"expires":1000000000}', { reply })
+    }
+    await Promise.all([trigger.flush(), feed.flush()])
+    await (await (await flowAs('client')).materialize(large, { key: 'after' })).result()
+    expect((await (await flowAs('operator')).run(run).status())?.status).toBe('running')
+    expect((await (await flowAs('gates')).gates.list(run))[0]?.status).toBe('waiting')
+  }, 60_000)
 })

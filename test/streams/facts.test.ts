@@ -281,13 +281,13 @@ describe.each(factNames())('%s', (name) => {
       expect(contentType).toBe(CONTENT_TYPE[FACTS[name].format])
       const expected = { ...draft, p: 0, seq: 5, timeMs: 6 }
       expect(decodeFact(raw(path, payload, contentType))).toEqual(expected)
-      const other = encode({ v: 1, ...draft.data }, format)
+      const other = encode({ v: 1, fact: name, ...draft.data }, format)
       expect(decodeFact(raw(path, other, `${CONTENT_TYPE[format]}; charset=utf-8`))).toEqual(expected)
     },
   )
 
   it('is refused when a newer FlowStone wrote it, when it is something else, and when its body is none', () => {
-    expect(codeOf(() => decodeFact(raw(path, encodeJson({ v: 2, ...draft.data }))))).toBe('newer_version')
+    expect(codeOf(() => decodeFact(raw(path, encodeJson({ v: 2, fact: name, ...draft.data }))))).toBe('newer_version')
     expect(codeOf(() => decodeFact(raw(path, encodeJson([1]))))).toBe('bad_fact')
     expect(codeOf(() => decodeFact(raw(path, encodeJson(null))))).toBe('bad_fact')
     expect(codeOf(() => decodeFact(raw(path, new TextEncoder().encode('{'))))).toBe('undecodable')
@@ -339,14 +339,19 @@ describe('paths', () => {
 
 describe('a body that does not fit', () => {
   it('is a bad_fact whose message names fact, sequence and field', () => {
-    const bad = raw('scatter.0-r1.a.sized', encodeJson({ v: 1, total: -1 }))
+    const bad = raw('scatter.0-r1.a.sized', encodeJson({ v: 1, fact: 'scatter.sized', total: -1 }))
     expect(() => decodeFact(bad)).toThrow(/scatter.sized at 5: total /)
     expect(codeOf(() => decodeFact(bad))).toBe('bad_fact')
   })
 
-  it('without a version is none of ours: the server acknowledges to any subject that a publisher names', () => {
+  it('that does not say what it is, or is of another run, is none: the server sends to any subject that somebody names as where to reply', () => {
     const acknowledgement = raw('run.0-r1.cancel_requested', encodeJson({ stream: 'ns_TRIGGERS', seq: 9 }))
     expect(codeOf(() => decodeFact(acknowledgement))).toBe('bad_fact')
+    const sent = encodeFact(drafts['run.finished'])
+    const other = { ...raw('run.0-r1.cancel_requested', sent.payload), contentType: sent.contentType }
+    expect(codeOf(() => decodeFact(other))).toBe('bad_fact')
+    const moved = { ...other, path: factPath('run.finished', { run: '0-another' }) }
+    expect(() => decodeFact(moved)).toThrow(/is of run 0-another by its subject, and of another one by its body/)
   })
 })
 
@@ -355,7 +360,7 @@ describe('items that were written before readers had cursors', () => {
     const { ids, data } = drafts['scatter.items']
     const { cursor: _, ...old } = data
     const raw = {
-      payload: encode({ v: 1, ...old }, 'msgpack'),
+      payload: encode({ v: 1, fact: 'scatter.items', ...old }, 'msgpack'),
       contentType: CONTENT_TYPE.msgpack,
       p: 0,
       seq: 1,
@@ -378,7 +383,8 @@ describe('upcasters', () => {
       },
     },
   } as const
-  const at = (body: Record<string, unknown>) => raw('scatter.0-r1.a.sized', encodeJson(body))
+  const at = (body: Record<string, unknown>) =>
+    raw('scatter.0-r1.a.sized', encodeJson({ fact: 'scatter.sized', ...body }))
 
   it.each([[{ v: 1, count: 3 }], [{ v: 2, total: 3 }], [{ v: 3, total: 3, unit: 'instances' }]])(
     'raise %j to what today’s folds read',

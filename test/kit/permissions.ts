@@ -1,0 +1,166 @@
+/** The least that each role needs, as docs/permissions.md has it. */
+import type { Permissions } from './guarded.ts'
+
+export interface Deployment {
+  readonly ns: string
+  readonly shards: number
+  readonly pipeline: string
+  readonly queue: string
+}
+
+export const ROLES = ['engine', 'worker', 'client', 'gates', 'operator', 'feed', 'trigger'] as const
+export type Role = (typeof ROLES)[number]
+
+export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deployment): Permissions {
+  const each = (subjects: (p: number) => string[]): string[] =>
+    Array.from({ length: shards }, (_, p) => subjects(p)).flat()
+  const subscribe = [`_INBOX_${role}.>`]
+  // What everybody does who connects with FlowStone: is there JetStream, where is the namespace, what time is it?
+  const connects = ['$JS.API.INFO', `$JS.API.STREAM.MSG.GET.KV_${ns}_control`, `$JS.API.STREAM.INFO.${ns}_LOG_0`]
+  const readsLog = each((p) => [
+    `$JS.API.STREAM.INFO.${ns}_LOG_${p}`,
+    `$JS.API.STREAM.MSG.GET.${ns}_LOG_${p}`,
+    `$JS.API.DIRECT.GET.${ns}_LOG_${p}`,
+  ])
+  const readsState = each((p) => [
+    `$JS.API.STREAM.MSG.GET.KV_${ns}_state_${p}`,
+    `$JS.API.STREAM.INFO.KV_${ns}_state_${p}`,
+  ])
+  const readsBlobs = [
+    `$JS.API.STREAM.INFO.OBJ_${ns}_blobs`,
+    `$JS.API.DIRECT.GET.OBJ_${ns}_blobs.>`,
+    `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`,
+    `$JS.API.CONSUMER.CREATE.OBJ_${ns}_blobs.>`,
+    `$JS.API.CONSUMER.DELETE.OBJ_${ns}_blobs.>`,
+  ]
+  switch (role) {
+    case 'trigger':
+      return { publish: [`${ns}.trigger.${pipeline}.*`], subscribe }
+    case 'feed':
+      return {
+        publish: [
+          `$JS.API.CONSUMER.INFO.${ns}_FEED.outside`,
+          `$JS.API.CONSUMER.MSG.NEXT.${ns}_FEED.outside`,
+          `$JS.ACK.${ns}_FEED.outside.>`,
+        ],
+        subscribe,
+      }
+    case 'client':
+      return {
+        publish: [
+          ...connects,
+          ...readsLog,
+          ...readsState,
+          ...readsBlobs,
+          `${ns}.log.*.pipeline.${pipeline}.*.registered`,
+          `${ns}.log.*.run.*.requested`,
+          `${ns}.log.*.run.*.cancel_requested`,
+        ],
+        subscribe: [...subscribe, `${ns}.note.run.*`],
+      }
+    case 'gates':
+      return {
+        publish: [
+          ...connects,
+          ...readsLog,
+          ...readsState,
+          `${ns}.log.*.gate.>`,
+          `$KV.${ns}_control.early.>`,
+          `$KV.${ns}_control.delivery.>`,
+        ],
+        subscribe,
+      }
+    case 'operator':
+      return {
+        publish: [
+          ...connects,
+          ...readsLog,
+          ...readsState,
+          ...readsBlobs,
+          `$JS.API.STREAM.NAMES`,
+          ...each((p) => [
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}`,
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}.>`,
+            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${p}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${p}.>`,
+          ]),
+          `${ns}.log.*.run.*.requested`,
+          `${ns}.log.*.run.*.cancel_requested`,
+          `${ns}.log.*.scatter.*.*.cancel_requested`,
+          `${ns}.log.*.scatter.*.*.hold.*`,
+          `${ns}.log.*.gate.>`,
+          `${ns}.roll_call.*`,
+          `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+          `$JS.API.STREAM.INFO.KV_${ns}_limits`,
+          `$KV.${ns}_limits.>`,
+        ],
+        subscribe: [...subscribe, `${ns}.note.run.*`],
+      }
+    case 'worker':
+      return {
+        publish: [
+          ...connects,
+          ...readsLog,
+          ...readsState,
+          ...readsBlobs,
+          `$O.${ns}_blobs.>`,
+          `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
+          ...each((p) => [
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${p}.>`,
+            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${p}.>`,
+            `$JS.API.STREAM.INFO.${ns}_WORK_${p}`,
+            `$JS.API.CONSUMER.CREATE.${ns}_WORK_${p}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_WORK_${p}.>`,
+            `$JS.ACK.${ns}_WORK_${p}.>`,
+          ]),
+          `${ns}.log.*.pipeline.${pipeline}.*.registered`,
+          `${ns}.log.*.asset.${pipeline}.>`,
+          `${ns}.log.*.scatter.>`,
+          `${ns}.log.*.gate.>`,
+          `${ns}.log.*.token.>`,
+          `${ns}.work.*.${pipeline}.${queue}.>`,
+          `${ns}.note.>`,
+          // What it runs now, when an operator asks.
+          '_INBOX_operator.>',
+          `$KV.${ns}_limits.>`,
+          `$JS.API.STREAM.INFO.KV_${ns}_limits`,
+          `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+          `$JS.API.DIRECT.GET.KV_${ns}_limits`,
+          `$JS.API.CONSUMER.CREATE.KV_${ns}_limits.>`,
+          `$JS.API.CONSUMER.DELETE.KV_${ns}_limits.>`,
+        ],
+        subscribe: [...subscribe, `${ns}.note.>`, `${ns}.roll_call.${pipeline}`],
+      }
+    case 'engine': {
+      const streams = [
+        ...each((p) => [`${ns}_LOG_${p}`, `${ns}_WORK_${p}`, `KV_${ns}_state_${p}`]),
+        `${ns}_TRIGGERS`,
+        `${ns}_FEED`,
+        `KV_${ns}_control`,
+        `KV_${ns}_limits`,
+        `OBJ_${ns}_blobs`,
+      ]
+      return {
+        publish: [
+          '$JS.API.INFO',
+          '$JS.API.STREAM.NAMES',
+          ...streams.flatMap((stream) => [
+            `$JS.API.STREAM.*.${stream}`,
+            `$JS.API.STREAM.MSG.GET.${stream}`,
+            `$JS.API.DIRECT.GET.${stream}`,
+            `$JS.API.CONSUMER.*.${stream}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${stream}.>`,
+            `$JS.API.CONSUMER.LIST.${stream}`,
+          ]),
+          `${ns}.log.>`,
+          `${ns}.work.>`,
+          `${ns}.note.>`,
+          `$KV.${ns}_control.>`,
+          ...each((p) => [`$KV.${ns}_state_${p}.>`]),
+        ],
+        subscribe: [...subscribe, `$KV.${ns}_control.claim.*`],
+      }
+    }
+  }
+}
