@@ -79,6 +79,23 @@ async function valuesOf(
   run: RunState,
   assets: readonly string[],
 ): Promise<Map<string, Found>> {
+  // A bucket that is made anew meanwhile has less than its position said: it is read again.
+  for (;;) {
+    const { found, folded } = await lookInto({ connection, names, q, run, assets })
+    if ((await foldedTo(connection, names, q)) >= folded) return found
+  }
+}
+
+async function lookInto({
+  connection,
+  names,
+  q,
+  run,
+  assets,
+}: Pick<Tail, 'connection' | 'names' | 'q' | 'run'> & { readonly assets: readonly string[] }): Promise<{
+  found: Map<string, Found>
+  folded: number
+}> {
   const found = new Map<string, Found>()
   // The position before the documents: they are of that position, or of a later one.
   const [{ last }, folded] = await Promise.all([
@@ -94,7 +111,7 @@ async function valuesOf(
     if (newest) found.set(asset, newest)
   }
   await Promise.all(assets.map(read))
-  return found
+  return { found, folded }
 }
 
 interface Tail {
