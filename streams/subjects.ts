@@ -49,6 +49,8 @@ export interface Names {
   readonly note: (kind: NoteKind, id: string) => string
   /** A core request to all workers of a pipeline: what are you doing? */
   readonly rollCall: (pipeline: string) => string
+  /** A core request to all workers of a pipeline: who of you has these tasks? */
+  readonly holders: (pipeline: string) => string
 }
 
 export interface ScheduleOwner {
@@ -145,6 +147,7 @@ export function namesOf(namespace: string): Names {
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     note: (kind, id) => `${ns}.note.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
+    holders: (pipeline) => `${ns}.roll_call.${pipeline}.held`,
   }
 }
 

@@ -21,6 +21,8 @@ export interface Delivery {
   /** Server time of the message. */
   readonly timeMs: number
   readonly p: number
+  /** The server cannot have sent it longer ago than this: it answers a request of then. */
+  readonly underWayMs: number
   /** How many messages the consumer had to deliver after this one. */
   readonly behind: number
 }
@@ -44,6 +46,9 @@ export class Puller {
   /** Tasks that were asked for as they come, and did not come yet; and when the server lets go of the last of these requests. */
   #asked = 0
   #askedUntilMs = 0
+  /** When the oldest request was made that may still be answered. */
+  #blockSinceMs = 0
+  #quickSinceMs = 0
   readonly #offReconnect: () => void
   #inTrouble = false
   #stopped = false
@@ -91,6 +96,7 @@ export class Puller {
       this.block(want)
       return 0
     }
+    this.#quickSinceMs = performance.now()
     return await new Promise<number>((resolve) => {
       const timer = setTimeout(() => this.#endQuick(), 2000)
       this.#quick = {
@@ -114,6 +120,7 @@ export class Puller {
     const more = (this.#standing ? want : 1) - this.#asked
     // Not for each that came.
     if (more <= 0 || this.#asked > want / 2) return
+    if (this.#asked === 0) this.#blockSinceMs = now
     this.#asked += more
     this.#askedUntilMs = now + BLOCK_MS + BLOCK_GRACE_MS
     this.#connection.tell(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {
@@ -146,13 +153,14 @@ export class Puller {
       quick.got += 1
       if (quick.got >= quick.want) this.#endQuick()
     }
-    this.#deliver(message)
+    this.#deliver(message, quick ? this.#quickSinceMs : Number.NEGATIVE_INFINITY)
   }
 
   #receiveBlocked(message: Msg): void {
     if (message.reply) {
+      const isAsked = this.#asked > 0
       this.#asked = Math.max(0, this.#asked - 1)
-      this.#deliver(message)
+      this.#deliver(message, isAsked ? this.#blockSinceMs : Number.NEGATIVE_INFINITY)
       return
     }
     // The request came to its end with some of it open, and nobody else notices.
@@ -175,8 +183,8 @@ export class Puller {
     this.#onTrouble()
   }
 
-  #deliver(message: Msg): void {
-    const delivery = parseDelivery(message, this.p)
+  #deliver(message: Msg, sinceMs: number): void {
+    const delivery = parseDelivery(message, this.p, performance.now() - sinceMs)
     if (!delivery) return
     this.#dry = delivery.behind === 0
     this.#onDelivery(delivery)
@@ -190,7 +198,7 @@ export class Puller {
 }
 
 /** `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or with domain and account hash in front. */
-function parseDelivery(message: Msg, p: number): Delivery | undefined {
+function parseDelivery(message: Msg, p: number, underWayMs: number): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6
   const [count, streamSeq, , nanos, behind = 1] = tokens.slice(at).map(Number)
@@ -204,6 +212,7 @@ function parseDelivery(message: Msg, p: number): Delivery | undefined {
     streamSeq,
     timeMs: Math.floor(nanos / NANOS_PER_MS),
     p,
+    underWayMs,
     behind,
   }
 }

@@ -6,14 +6,16 @@ import type { WorkerShared } from './shared.ts'
 
 /**
  * What is done with a task that comes. A worker that drains takes nothing new. One in which something wants the process for itself gives back what it had asked for before, but not
- * what must be alone too (that waits its turn), and not what came again: that is not run anyhow, and put back as a new message it would be taken for one that nobody has begun.
+ * what must be alone too (that waits its turn), and not what came again: put back as a new message it would be taken for one that nobody has begun. Nor what is late, though it
+ * comes for the first time: it may have gone to another worker meanwhile, and be done. Left to the server, it comes again if it is not, and who gets it then looks (`Judge`).
  */
 export function onDelivery(
-  { count }: Pick<Delivery, 'count'>,
+  { count, late }: { readonly count: number; readonly late: boolean },
   { alone }: { readonly alone?: boolean | undefined },
   worker: { readonly draining: boolean; readonly aloneWanted: boolean },
 ): 'take' | 'put back' | 'leave' {
   const again = count > 1
+  if (late && !again) return 'leave'
   if (worker.draining) return again ? 'leave' : 'put back'
   return worker.aloneWanted && !alone && !again ? 'put back' : 'take'
 }

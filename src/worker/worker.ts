@@ -10,7 +10,7 @@ import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
-import type { AnyAsset, Resources } from '../define/asset.ts'
+import type { Resources } from '../define/asset.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { GateSettings } from '../gate/settings.ts'
@@ -21,17 +21,17 @@ import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
-import { Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
-import { Aside, setAside } from './aside.ts'
-import { reportLost, runAttempt } from './attempt.ts'
+import { Alone } from './alone.ts'
+import { Aside } from './aside.ts'
 import { Code } from './code.ts'
 import { HandBack, Held } from './held.ts'
+import { Judge } from './judge.ts'
 import { Lanes } from './lanes.ts'
-import { runLease, splitLease } from './lease.ts'
-import { ComeAgain, LimitWaiters, runLimitedAttempt } from './limits.ts'
+import { LimitWaiters } from './limits.ts'
+import { Liveness, messageName } from './liveness.ts'
+import { Performer } from './perform.ts'
 import { type Delivery, Puller } from './puller.ts'
 import { leave, onDelivery, putBack } from './put-back.ts'
-import { reportLostResume, runReminder, runResume } from './resume.ts'
 import { answerRollCalls } from './roll-call.ts'
 import type { WorkerShared } from './shared.ts'
 import { Slots } from './slots.ts'
@@ -89,6 +89,7 @@ export class Worker {
   readonly #shared: WorkerShared
   readonly #code: Code
   readonly #held = new Map<string, Held>()
+  readonly #heldMessages = new Set<string>()
   readonly #sources: Source[] = []
   readonly #topology: Topology
   readonly #drainMs: number
@@ -108,6 +109,8 @@ export class Worker {
   #aside: Aside | undefined
   readonly #puttingBack = new Set<Promise<void>>()
   readonly #alone: Alone
+  readonly #liveness: Liveness
+  readonly #performer: Performer
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
@@ -147,6 +150,14 @@ export class Worker {
     }
     this.#watch = new Watch(this.#shared, this.#held)
     this.#code = new Code(pipelines)
+    this.#liveness = new Liveness(connection, topology.names, {
+      id: this.id,
+      pipelines: [...new Set(pipelines.map(({ name }) => name))],
+      ackWaitMs: this.#ackWaitMs,
+      isHeld: (message) => this.#heldMessages.has(message),
+    })
+    const judge = new Judge(this.#shared, this.#liveness)
+    this.#performer = new Performer(this.#shared, { code: this.#code, watch: this.#watch, alone: this.#alone, judge })
   }
 
   static async start(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
@@ -183,6 +194,8 @@ export class Worker {
       }
       this.#sources.push({ priority, pullers, restore })
     }
+    // Before a task may come: what is begun by nobody known could not be missed.
+    await this.#liveness.start()
     const code = this.#code
     const common = {
       connection,
@@ -239,6 +252,7 @@ export class Worker {
     await Promise.all(this.#puttingBack)
     this.#heartbeats?.cancel()
     this.#watch.stop()
+    await this.#liveness.stop()
     if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
   }
 
@@ -363,7 +377,9 @@ export class Worker {
       return
     }
     const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
-    const given = onDelivery(delivery, task, { draining: this.#draining, aloneWanted: this.#alone.isWanted })
+    const late = held.ageMs >= this.#ackWaitMs && delivery.underWayMs >= this.#ackWaitMs
+    const worker = { draining: this.#draining, aloneWanted: this.#alone.isWanted }
+    const given = onDelivery({ count: delivery.count, late }, task, worker)
     if (given === 'leave') {
       held.nak(0)
       return
@@ -374,92 +390,28 @@ export class Worker {
       return
     }
     this.#held.set(task.id, held)
+    this.#heldMessages.add(messageName(held.p, held.streamSeq))
     emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
     // One by one, a lease takes one slot, however long it is.
     const size = task.kind === 'lease' && !task.serial ? task.to - task.from : 1
     this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
     const startedMs = performance.now()
-    const running = task.alone ? this.#run(held, task) : this.#alone.beside(() => this.#run(held, task))
-    running
+    this.#performer
+      .perform(held, task)
       .then(
-        () => held.ack(),
-        (error: unknown) => this.#giveBack(held, error),
+        () => {
+          this.#liveness.ended(messageName(held.p, held.streamSeq))
+          held.ack()
+        },
+        (error: unknown) => this.#performer.giveBack(held, error),
       )
       .finally(() => {
         this.#lastTaskMs = performance.now() - startedMs
         this.#held.delete(task.id)
+        this.#heldMessages.delete(messageName(held.p, held.streamSeq))
         this.#wake?.()
       })
     this.#wake?.()
-  }
-
-  async #run(held: Held, task: Task): Promise<void> {
-    const asset = this.#code.of(task)
-    const wanted = await (asset ? this.#watch.wanted(held, task) : this.#watch.onLog(held.p, task))
-    if (wanted === 'over') return
-    // A reminder has no outcome that could be lost.
-    if (held.count > 1 && task.kind !== 'reminder' && (!task.alone || (await wasBegun(this.#shared, held, task)))) {
-      await this.#reportLost(held, task)
-      return
-    }
-    if (!asset) {
-      await setAside(this.#shared, held)
-      return
-    }
-    if (wanted === 'paused' && task.kind === 'lease') {
-      await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
-      return
-    }
-    if (task.alone) await this.#alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
-    else await this.#runCode(held, task, asset)
-  }
-
-  /** Says first that what runs alone begins now. */
-  async #whenBegun(held: Held, task: Task, code: () => Promise<void>): Promise<void> {
-    if (!task.alone) {
-      await code()
-      return
-    }
-    switch (await sayBegun(this.#shared, held, task)) {
-      case 'begun':
-        await code()
-        return
-      case 'lost':
-        await this.#reportLost(held, task)
-        return
-      case 'not ours':
-        throw new NotOurs(task.id)
-    }
-  }
-
-  async #reportLost(held: Held, task: Task): Promise<void> {
-    if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
-    else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
-    else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
-  }
-
-  async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
-    if (task.kind === 'lease') {
-      await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
-      return
-    }
-    const { slots } = this.#shared
-    if (!slots.tryTake()) await slots.turn().granted
-    const { limits } = asset.definition
-    if (limits && task.kind === 'execute') {
-      const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)
-      await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
-      return
-    }
-    try {
-      await this.#whenBegun(held, task, async () => {
-        if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
-        else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
-        else await runAttempt(this.#shared, held, task, asset)
-      })
-    } finally {
-      slots.give()
-    }
   }
 
   #aloneText(what: 'soon' | 'late' | 'long', limitMs: number): string {
@@ -482,22 +434,5 @@ export class Worker {
     this.#logger.warn(`a task is put back: ${messageOf(error)}`, { seq: delivery.streamSeq })
     if (delivery.count > 1) leave(this.#shared, delivery, 5000)
     else void putBack(this.#shared, delivery, 5000)
-  }
-
-  async #giveBack(held: Held, error: unknown): Promise<void> {
-    const reason = messageOf(error)
-    emit('flowstone:task.handed_back', { worker: this.id, task: held.task.id, reason })
-    if (error instanceof NotOurs) return
-    if (error instanceof NotBegun) {
-      await putBack(this.#shared, held.delivery, 0)
-      return
-    }
-    if (error instanceof ComeAgain) {
-      await putBack(this.#shared, held.delivery, error.delayMs)
-      return
-    }
-    // The outcome could not be stored. The delivery that follows finds out what is missing.
-    if (!this.#shared.connection.isClosed) this.#logger.warn(`task ${held.task.id} is handed back: ${reason}`)
-    held.nak(1000)
   }
 }

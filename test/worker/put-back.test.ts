@@ -23,6 +23,14 @@ describe('a task that comes', () => {
       'leave',
     ],
   ] as const)('%s', (_, count, task, worker, given) => {
-    expect(onDelivery({ count }, task, worker)).toBe(given)
+    expect(onDelivery({ count, late: false }, task, worker)).toBe(given)
   })
+
+  it.each([idle, drains, wanted])(
+    'late for the first time is left to the server: it may be done elsewhere',
+    (worker) => {
+      expect(onDelivery({ count: 1, late: true }, {}, worker)).toBe('leave')
+      expect(onDelivery({ count: 1, late: true }, { alone: true }, worker)).toBe('leave')
+    },
+  )
 })
