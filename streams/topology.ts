@@ -22,7 +22,7 @@ import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 export type { Topology } from './namespace.ts'
 
 export interface TopologyOptions {
-  /** Prefix of all streams, buckets and subjects. Default `flowstone`. */
+  /** Prefix of all streams, buckets and subjects. Default: the environment's FLOWSTONE_NAMESPACE, else `flowstone`. */
   readonly namespace?: string
   /** Log partitions: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
   readonly partitions?: number

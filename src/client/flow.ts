@@ -11,6 +11,7 @@ import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
 import { type Duration, parseRunTimeout } from '../define/duration.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { factEntry } from '../engine/entries.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
@@ -68,6 +69,27 @@ export interface MaterializeOptions {
   readonly timeout?: Duration
 }
 
+const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
+  servers: true,
+  nats: true,
+  name: true,
+  namespace: true,
+  partitions: true,
+  replicas: true,
+  feedMaxAgeMs: true,
+  io: true,
+  gates: true,
+  logger: true,
+}
+const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = {
+  partition: true,
+  upstream: true,
+  key: true,
+  pipeline: true,
+  timeout: true,
+  onFailed: true,
+}
+
 /** How many documents are asked for side by side. */
 const READ_AHEAD = 64
 const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
@@ -79,9 +101,13 @@ const FLUSH_MS = 10_000
  * `unreachable`, `server_too_old`, `no_jetstream`, `invalid`.
  */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
+  refuseUnknown('connect', options, CONNECT_OPTIONS)
   const connection = await Connection.open(options, options.logger ?? quietLogger)
   try {
-    const namespace = new Namespace(connection, options, options.logger ?? quietLogger)
+    // The environment is read here: what knows the wire knows no process.
+    const name = options.namespace ?? (process.env.FLOWSTONE_NAMESPACE || undefined)
+    const settings = name === undefined ? options : { ...options, namespace: name }
+    const namespace = new Namespace(connection, settings, options.logger ?? quietLogger)
     await namespace.look()
     return new Flow(connection, namespace, options)
   } catch (error) {
@@ -171,6 +197,7 @@ export class Flow {
    * before an engine, a worker or `setup` has made the namespace.
    */
   async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
+    refuseUnknown('materialize', options, MATERIALIZE_OPTIONS)
     const owner = this.#ownerOf(asset, options.pipeline)
     const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
     if (!upstream.success)
@@ -217,6 +244,7 @@ export class Flow {
    * to sort them: meant for people, not for loops.
    */
   async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
+    refuseUnknown('runs', options, ['open', 'limit'])
     const { names, partitions } = await this.#namespace.found()
     const jsm = await jetstreamManager(this.#connection.nc)
     const limit = options.limit ?? 100

@@ -7,6 +7,7 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
@@ -102,6 +103,7 @@ export class Run<V = unknown> {
    * log, so it is exact. `signal` ends the wait, not the run. Throws `not_found` for a run of a partition of the log that is not there.
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
+    refuseUnknown('result', options, ['signal'])
     await this.#mustBePossible()
     const early = new EarlyValue(this.#deps)
     const { status, value, asset, error } = await this.#finished(options.signal, early)
@@ -128,6 +130,7 @@ export class Run<V = unknown> {
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
   async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
+    refuseUnknown('watch', options, ['signal'])
     await this.#mustBePossible()
     const { connection, names } = this.#deps
     const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })

@@ -2,6 +2,7 @@
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
 import { parseDuration } from '../define/duration.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -21,6 +22,7 @@ export interface Engine {
   stop(): Promise<void>
 }
 
+const OPTIONS: OptionNames<EngineOptions> = { reconcileMs: true }
 const RECONCILE_BOUNDS = { minMs: 10, maxMs: 86_400_000 }
 
 export function startEngine(
@@ -35,6 +37,7 @@ export function startEngine(
   },
   options: EngineOptions = {},
 ): Engine {
+  refuseUnknown('engine', options, OPTIONS)
   const id = `engine-${hash64(shared.random()).slice(0, 10)}`
   const reconcileMs = parseDuration('engine: reconcileMs', options.reconcileMs ?? 30_000, RECONCILE_BOUNDS)
   const partitions = Array.from(

@@ -9,6 +9,7 @@ import type { GateResolved } from '../../streams/schemas.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { waitMs } from '../define/gates.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { readDoc } from '../engine/store.ts'
 import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
@@ -22,6 +23,7 @@ import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
 import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
 
+const SIGNAL_OPTIONS: OptionNames<SignalOptions> = { source: true, headers: true, idempotencyKey: true }
 const KEEP_MAX_MS = 24 * 3_600_000
 const HEADERS_MAX_BYTES = 4096
 const SOURCE_MAX = 256
@@ -55,12 +57,14 @@ export class Gates {
    * a timeout and a cancel that come at once, the server takes one, and the others are told which.
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    refuseUnknown('signal', options, SIGNAL_OPTIONS)
     const id = this.#settings.keys.verify(token)
     return await this.#signal(id, await this.#known(id), payload, options, token)
   }
 
   /** As `signal`, by id and with no token: for code that is trusted. */
   async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    refuseUnknown('signalById', options, SIGNAL_OPTIONS)
     return await this.#signal(id, await this.#known(id), payload, options)
   }
 
@@ -74,6 +78,7 @@ export class Gates {
     options: SignalOptions & { readonly keepFor?: Duration } = {},
   ): Promise<SignalAccepted> {
     const { keepFor, ...given } = options
+    refuseUnknown('signalByToken', given, SIGNAL_OPTIONS)
     checkKey(given.idempotencyKey)
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
@@ -149,6 +154,7 @@ export class Gates {
   async waiting(
     options: { readonly limit?: number; readonly after?: Pick<GateView, 'id' | 'deadline'> } = {},
   ): Promise<GateView[]> {
+    refuseUnknown('waiting', options, ['limit', 'after'])
     const { limit = PAGE, after } = options
     if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX)
       throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
@@ -199,6 +205,7 @@ export class Gates {
    * Throws ConflictError when the gate has ended, `not_found`.
    */
   async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
+    refuseUnknown('extend', options, ['by'])
     const at = await this.#known(id)
     const ms = waitMs('duration', duration)
     // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.

@@ -5,6 +5,7 @@
 import { z } from 'zod'
 import { measure } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { type Chunk, ItemReader, isItemReader } from './reader.ts'
 
 export interface BatchOptions<T = unknown> {
@@ -63,7 +64,9 @@ function isReaderOf<T>(source: ItemReader<T> | Iterable<T> | AsyncIterable<T>): 
   return isItemReader(source)
 }
 
-function checkOptions({ maxItems, maxBytes, groupBy }: BatchOptions): void {
+function checkOptions(options: BatchOptions): void {
+  refuseUnknown('batch', options, ['maxItems', 'maxBytes', 'groupBy'])
+  const { maxItems, maxBytes, groupBy } = options
   if (maxItems === undefined && maxBytes === undefined && groupBy === undefined)
     throw new InvalidError('batch: say how large a batch is: maxItems, maxBytes or groupBy')
   if (maxItems !== undefined && !(Number.isInteger(maxItems) && maxItems >= 1))

@@ -3,6 +3,7 @@ import { pipeline, Readable } from 'node:stream'
 import type { Options } from 'csv-parse'
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
@@ -33,6 +34,16 @@ const row = z.object({
 const CHUNK_ROWS = 1000
 const MAX_ROW_BYTES = 1024 * 1024
 
+const OPTIONS: OptionNames<CsvOptions> = {
+  columns: true,
+  delimiter: true,
+  quote: true,
+  comment: true,
+  maxRowBytes: true,
+  trim: true,
+  retry: true,
+}
+
 /**
  * The rows of a CSV text (UTF-8, with or without a byte order mark, any line ends), each as an object of texts by column. `.gz`, `.zst` and `.br` are unpacked.
  * Needs the package csv-parse.
@@ -43,6 +54,7 @@ export function readCsv(
   from: string | URL | ByteSource,
   options: CsvOptions = {},
 ): ItemReader<Readonly<Record<string, string>>> {
+  refuseUnknown('readCsv', options, OPTIONS)
   const source = sourceOf(from)
   const name = `CSV rows of ${source.name}`
   const { columns, delimiter, quote, comment, trim, maxRowBytes = MAX_ROW_BYTES, retry } = options

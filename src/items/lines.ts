@@ -2,6 +2,7 @@
 import { isUtf8 } from 'node:buffer'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 
@@ -28,6 +29,7 @@ type Cursor = z.infer<typeof cursors>
  *     scatter: () => readLines('/data/urls.txt')
  */
 export function readLines(from: string | URL | ByteSource, options: LinesOptions = {}): ItemReader<string> {
+  refuseUnknown('readLines', options, ['keepEmpty', 'maxLineBytes', 'retry'])
   return lines('lines', sourceOf(from), options, (line) => line)
 }
 
@@ -36,6 +38,7 @@ export function readJsonLines(
   from: string | URL | ByteSource,
   options: Omit<LinesOptions, 'keepEmpty'> = {},
 ): ItemReader<unknown> {
+  refuseUnknown('readJsonLines', options, ['maxLineBytes', 'retry'])
   const source = sourceOf(from)
   const parse = (line: string, at: number): unknown => {
     try {

@@ -2,6 +2,7 @@
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, openSource, sourceOf, versioned } from './source.ts'
@@ -23,6 +24,7 @@ type Row = Readonly<Record<string, unknown>>
  *     scatter: () => readParquet('/data/trips.parquet', { columns: ['id', 'from', 'to'] })
  */
 export function readParquet(from: string | URL | ByteSource, options: ParquetOptions = {}): ItemReader<Row> {
+  refuseUnknown('readParquet', options, ['columns', 'retry'])
   const source = sourceOf(from)
   const { columns, retry } = options
   return itemReader<Row, Cursor>({

@@ -1,6 +1,7 @@
 /** Rows of a Postgres query, page by page in the order of its key columns ("keyset pagination"). By pg, or any client with its `query`. */
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 
@@ -34,6 +35,16 @@ type Row = Readonly<Record<string, unknown>>
 const rows = z.array(z.record(z.string(), z.unknown()))
 const KEY = 'flowstone_key_'
 
+const OPTIONS: OptionNames<PostgresOptions> = {
+  query: true,
+  values: true,
+  key: true,
+  connectionString: true,
+  client: true,
+  pageSize: true,
+  retry: true,
+}
+
 /**
  * The rows of a query, each as an object by column, as pg gives them (whole numbers of 64 bits and decimals as texts). The cursor is the key of the last row:
  * it outlives the connection, which a cursor of Postgres itself does not. It is no snapshot either: a row that is written behind the cursor meanwhile is seen, one
@@ -42,6 +53,7 @@ const KEY = 'flowstone_key_'
  *     scatter: () => readPostgres({ query: 'SELECT id, email FROM users WHERE active', key: 'id', connectionString })
  */
 export function readPostgres(options: PostgresOptions): ItemReader<Row> {
+  refuseUnknown('readPostgres', options, OPTIONS)
   const { query, values = [], pageSize = 1000, retry } = options
   const keys = typeof options.key === 'string' ? [options.key] : options.key
   if (typeof query !== 'string' || query.trim() === '') throw new InvalidError('readPostgres: query must be a SELECT')

@@ -5,6 +5,7 @@
 import { measure } from '../../streams/codec.ts'
 import { CancelledError, FlowStoneError, InvalidError, messageOf, TerminalError } from '../../streams/errors.ts'
 import { type Duration, parseRange } from '../define/duration.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { sleep } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 
@@ -157,10 +158,12 @@ export class ItemReader<T> implements AsyncIterable<T> {
  * @throws InvalidError for options that are none.
  */
 export function itemReader<T, C>(options: ItemReaderOptions<T, C>): ItemReader<T> {
+  refuseUnknown('itemReader', options, ['name', 'read', 'position', 'retry'])
   const { name, retry } = options
   if (typeof name !== 'string' || name === '' || name.length > 1024)
     throw new InvalidError('itemReader: name must be a text of 1 to 1,024 characters that says what is read')
   if (typeof options.read !== 'function') throw new InvalidError(`itemReader ${name}: read must be a function`)
+  if (retry !== undefined) refuseUnknown(`itemReader ${name}: retry`, retry, ['maxAttempts', 'backoff'])
   const maxAttempts = retry?.maxAttempts ?? 5
   if (!Number.isInteger(maxAttempts) || maxAttempts < 1)
     throw new InvalidError(`itemReader ${name}: retry.maxAttempts must be a whole number from 1, got ${maxAttempts}`)

@@ -1,6 +1,7 @@
 /** Objects of S3 and of what speaks its protocol: their list, and their bytes. By @aws-sdk/client-s3. */
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, changed } from './source.ts'
@@ -61,7 +62,9 @@ async function load(reader: string, client: S3ClientLike | undefined) {
  *     scatter: () => readS3Objects({ bucket: 'invoices', prefix: '2026/' }),
  *     execute: ({ scatterKey }) => read(scatterKey.bucket, scatterKey.key),
  */
-export function readS3Objects({ bucket, prefix, client, retry }: S3ListOptions): ItemReader<S3Item> {
+export function readS3Objects(options: S3ListOptions): ItemReader<S3Item> {
+  refuseUnknown('readS3Objects', options, ['bucket', 'prefix', 'client', 'retry'])
+  const { bucket, prefix, client, retry } = options
   if (typeof bucket !== 'string' || bucket === '') throw new InvalidError('readS3Objects: bucket must be a name')
   return itemReader<S3Item, Cursor>({
     name: `objects of s3://${bucket}/${prefix ?? ''}`,
@@ -91,7 +94,9 @@ export function readS3Objects({ bucket, prefix, client, retry }: S3ListOptions):
  * An object of S3 to read lines, JSON lines, CSV or Parquet from: `readCsv(s3Object({ bucket, key }))`. Its ETag tells whether it is still the same. Needs the
  * package @aws-sdk/client-s3.
  */
-export function s3Object({ bucket, key, client }: S3ObjectOptions): ByteSource {
+export function s3Object(options: S3ObjectOptions): ByteSource {
+  refuseUnknown('s3Object', options, ['bucket', 'key', 'client'])
+  const { bucket, key, client } = options
   for (const [name, value] of Object.entries({ bucket, key }))
     if (typeof value !== 'string' || value === '') throw new InvalidError(`s3Object: ${name} must be a name`)
   const source: ByteSource = {

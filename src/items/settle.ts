@@ -1,5 +1,6 @@
 /** What becomes of the items of a batch, one by one: a batch that ran is a success, and says which of its items failed. */
 import { CancelledError, FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { refuseUnknown } from '../define/unknown.ts'
 import type { Batch } from './batch.ts'
 
 export interface ItemError {
@@ -36,6 +37,7 @@ export async function settleItems<T, V>(
   run: (item: T, index: number) => V | Promise<V>,
   options: SettleOptions = {},
 ): Promise<SettledItems<T, Awaited<V>>> {
+  refuseUnknown('settleItems', options, ['concurrency', 'failureThreshold', 'signal'])
   const { concurrency = 1, failureThreshold = 1, signal } = options
   if (!Number.isInteger(concurrency) || concurrency < 1)
     throw new InvalidError(`settleItems: concurrency must be a whole number from 1, got ${concurrency}`)

@@ -19,6 +19,7 @@ import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { unlessAborted } from '../options/timer.ts'
@@ -110,6 +111,10 @@ export interface BucketStatus {
   readonly slots: SlotsStatus | undefined
 }
 
+const CHECK_OPTIONS: OptionNames<CheckOptions> = { n: true, maxWait: true, onUnreachable: true }
+const TAKE_OPTIONS: OptionNames<TakeOptions> = { ...CHECK_OPTIONS, signal: true, onWait: true }
+const ACQUIRE_OPTIONS: OptionNames<AcquireOptions> = { weight: true, lease: true, maxWait: true }
+const WITH_SLOT_OPTIONS: OptionNames<WithSlotOptions> = { ...ACQUIRE_OPTIONS, signal: true }
 const CHECK_MAX_WAIT = '5s'
 const TAKE_MAX_WAIT = '60s'
 const CLOCK_FRESH_MS = 10_000
@@ -265,6 +270,7 @@ export class Limiter {
 
   /** Buckets in use, by name. `prefix`: only those that start so. At most `limit` (default and most: 1,000). Meant for people, not for loops. */
   async list(options: { prefix?: string; limit?: number } = {}): Promise<BucketStatus[]> {
+    refuseUnknown('limiter.list', options, ['prefix', 'limit'])
     const limit = wholeNumber('list: limit', options.limit ?? LIST_MAX, LIST_MAX)
     await this.#deps.found()
     const { connection, names } = this.#deps
@@ -307,6 +313,7 @@ export class Limiter {
 function wishOf(call: string, bucket: string, option: RateOption, options: TakeOptions, maxWait: Duration): Wish {
   checkBucket(bucket)
   const at = `limiter.${call} of ${bucket}`
+  refuseUnknown(at, options, call === 'check' || call === 'peek' ? CHECK_OPTIONS : TAKE_OPTIONS)
   const rate = parseRate(`${at}: rate`, option)
   const n = wholeNumber(`${at}: n`, options.n ?? 1, rate.burst)
   const { onUnreachable = 'closed', signal, onWait } = options
@@ -337,6 +344,7 @@ function slotWish(
 ): Omit<SlotRequest, 'waits' | 'signal'> {
   checkBucket(bucket)
   const at = `limiter.${call} of ${bucket}`
+  refuseUnknown(at, options, call === 'acquireSlot' ? ACQUIRE_OPTIONS : WITH_SLOT_OPTIONS)
   const most = wholeNumber(`${at}: max`, max, SLOTS_MAX)
   const leaseMs = parseDuration(`${at}: lease`, options.lease ?? LEASE)
   if (leaseMs < LEASE_MIN_MS) throw new InvalidError(`${at}: lease must be at least ${LEASE_MIN_MS} ms, got ${leaseMs}`)

@@ -1,5 +1,6 @@
 import { join, resolve } from 'node:path'
 import { InvalidError } from '../../streams/errors.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { findFreePorts } from './ports.ts'
 import { type RunningServer, type ServerOptions, startServer } from './start.ts'
 
@@ -9,6 +10,17 @@ export interface ClusterOptions
   dir?: string
   /** How many servers: odd, so that a majority exists. Default: 3. */
   nodes?: number
+}
+
+const OPTIONS: OptionNames<ClusterOptions> = {
+  syncInterval: true,
+  maxPayload: true,
+  version: true,
+  serverPath: true,
+  quiet: true,
+  readyTimeoutMs: true,
+  dir: true,
+  nodes: true,
 }
 
 /** Some nats-servers on this machine that form one cluster, for trying out replicas and the loss of a node. */
@@ -29,6 +41,7 @@ export interface RunningCluster extends AsyncDisposable {
  * @throws As startServer; when one node fails, the others are stopped.
  */
 export async function startCluster(options: ClusterOptions = {}): Promise<RunningCluster> {
+  refuseUnknown('startCluster', options, OPTIONS)
   const count = options.nodes ?? 3
   if (!Number.isInteger(count) || count < 1 || count > 9 || count % 2 === 0) {
     throw new InvalidError(`nodes: must be 1, 3, 5, 7 or 9, not ${count}`)

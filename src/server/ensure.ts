@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { MIN_SERVER_VERSION } from '../../streams/version.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { findOnPath, inspectBinary, type VersionWish } from './binary.ts'
 import { cacheFolder, findInCache, installIntoCache, makeScratchFolder } from './cache.ts'
 import { fetchDebianPackage } from './debian.ts'
@@ -33,6 +34,8 @@ export interface EnsureOptions {
   env?: NodeJS.ProcessEnv
 }
 
+const OPTIONS: OptionNames<EnsureOptions> = { serverPath: true, version: true, quiet: true, from: true, env: true }
+
 /**
  * Finds a nats-server that is new enough, or gets one. In this order: FLOWSTONE_NATS_SERVER, the PATH, the cache, the
  * official release archive, Debian's package. What is fetched goes into the user's cache folder and is fetched once.
@@ -41,6 +44,7 @@ export interface EnsureOptions {
  *   `server_not_found` when there is none and none could be fetched; its message lists what was tried.
  */
 export async function ensureNatsServer(options: EnsureOptions = {}): Promise<NatsServerBinary> {
+  refuseUnknown('ensureNatsServer', options, OPTIONS)
   const env = options.env ?? process.env
   const wish: VersionWish = { min: MIN_SERVER_VERSION, exact: options.version }
 

@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFi
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { renderConfig } from './config.ts'
 import { ensureNatsServer } from './ensure.ts'
 import { acquireLock, type Lock } from './lock.ts'
@@ -69,7 +70,12 @@ const ENDING_SIGNALS: ReadonlySet<NodeJS.Signals> = new Set(['SIGKILL', 'SIGTERM
  */
 export async function startServer(options: ServerOptions = {}): Promise<RunningServer> {
   validate(options)
-  const binary = await ensureNatsServer(options)
+  const { serverPath, version, quiet } = options
+  const binary = await ensureNatsServer({
+    ...(serverPath === undefined ? {} : { serverPath }),
+    ...(version === undefined ? {} : { version }),
+    ...(quiet === undefined ? {} : { quiet }),
+  })
   const dir = resolve(options.dir ?? '.flowstone')
   mkdirSync(dir, { recursive: true })
   const lock = await acquireLock(join(dir, 'server.lock'))
@@ -81,7 +87,20 @@ export async function startServer(options: ServerOptions = {}): Promise<RunningS
   }
 }
 
+const OPTIONS: OptionNames<ServerOptions> = {
+  dir: true,
+  port: true,
+  syncInterval: true,
+  maxPayload: true,
+  version: true,
+  serverPath: true,
+  quiet: true,
+  cluster: true,
+  readyTimeoutMs: true,
+}
+
 function validate(options: ServerOptions): void {
+  refuseUnknown('startServer', options, OPTIONS)
   const { port = 0, maxPayload } = options
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
     throw new InvalidError(`port: must be 0 (any free one) to 65535, not ${port}`)

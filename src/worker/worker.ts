@@ -13,6 +13,7 @@ import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
 import type { Resources } from '../define/asset.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import type { GateSettings } from '../gate/settings.ts'
 import type { Io } from '../io/manager.ts'
 import type { Limiter } from '../limiter/limiter.ts'
@@ -52,6 +53,14 @@ export interface WorkerOptions {
   readonly handleSignals?: boolean
 }
 
+const OPTIONS: OptionNames<WorkerOptions> = {
+  concurrency: true,
+  queues: true,
+  resources: true,
+  ackWait: true,
+  drainTimeout: true,
+  handleSignals: true,
+}
 /** Longer, and what a dead worker held would lie there for days. */
 const ACK_WAIT_MAX_MS = 86_400_000
 const SHORT_TASK_MS = 20
@@ -114,6 +123,7 @@ export class Worker {
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
+    refuseUnknown('worker', options, OPTIONS)
     const concurrency = options.concurrency ?? 10
     if (!Number.isInteger(concurrency) || concurrency < 1)
       throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
