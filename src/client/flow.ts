@@ -187,6 +187,7 @@ export class Flow {
   async setup(
     options: Omit<TopologyOptions, 'namespace'> = {},
   ): Promise<{ readonly namespace: string; readonly partitions: number; readonly replicas: number }> {
+    refuseUnknown('setup', options, ['partitions', 'replicas', 'feedMaxAgeMs'])
     const { partitions, replicas } = await this.#namespace.make(options, { fewerReplicas: true })
     return { namespace: this.namespace, partitions, replicas }
   }

@@ -42,6 +42,7 @@ const CALLS: Readonly<Record<string, () => unknown>> = {
   worker: () => flow.worker(p, wrong({})),
   engine: () => flow.engine(wrong({})),
   materialize: () => flow.materialize(made, wrong({})),
+  setup: () => flow.setup(wrong({})),
   runs: () => flow.runs(wrong({})),
   result: () => flow.run('0-none').result(wrong({})),
   watch: () => flow.run('0-none').watch(wrong({})).next(),
