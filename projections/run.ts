@@ -28,7 +28,7 @@
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
-import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, ValueAt } from '../streams/schemas.ts'
+import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../streams/schemas.ts'
 import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
 import type { Command } from './commands.ts'
@@ -36,6 +36,9 @@ import { depsOf, failuresAfterLoss, runsAlone } from './lease.ts'
 import { type Plan, planIsPure, planRun } from './plan.ts'
 import { endCommand } from './scatter-end.ts'
 import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from './state.ts'
+
+/** Characters of JSON. */
+const RESULT_MAX = 8192
 
 export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[] {
   const { data } = fact
@@ -50,6 +53,7 @@ export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[]
     upstream: data.upstream,
     ...(data.partition === undefined ? {} : { partition: data.partition }),
     ...(data.key === undefined ? {} : { key: data.key }),
+    ...(data.trigger?.msgId === undefined ? {} : { msgId: data.trigger.msgId }),
     ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
     status: 'requested',
     requestedMs: fact.timeMs,
@@ -139,7 +143,7 @@ export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun
     pipeline: run.pipeline,
     version: run.version,
     shape: spec.shape,
-    ...(run.partition === undefined ? {} : { partition: run.partition }),
+    ...requestOf(run),
     deps: depsOf(run, spec),
     // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other functions.
     ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
@@ -200,7 +204,8 @@ export function stepAsset(
     }
     case 'asset.failed': {
       asset.status = 'failed'
-      asset.error = fact.data.error
+      // The attempt told more: where it was thrown.
+      if (asset.error?.message !== fact.data.error.message) asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
         ...cancelLeft(run, asset, spec),
@@ -421,7 +426,7 @@ function closeIfOpen(
 }
 
 export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
-  const data = { ...endIn(run, asset), error, attempts }
+  const data = { ...endIn(run, asset), error: withoutStack(error), attempts }
   return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
 }
 
@@ -451,11 +456,12 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
     run: run.id,
     pipeline: run.pipeline,
     target: run.target,
-    ...partitionOfRun(run),
+    ...requestOf(run),
     status,
     ...(target?.value ? { value: target.value } : {}),
+    ...resultIn(run, fact),
     ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
-    ...(status === 'failed' && cause ? { error: cause } : {}),
+    ...(status === 'failed' && cause ? { error: withoutStack(cause) } : {}),
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
   const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
@@ -466,10 +472,30 @@ function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; as
   return { pipeline: run.pipeline, run: run.id, asset: asset as AssetName }
 }
 
-function endIn(run: RunState, asset: string): { run: string; asset: string; pipeline: string; partition?: string } {
-  return { run: run.id, asset, pipeline: run.pipeline, ...partitionOfRun(run) }
+function endIn(
+  run: RunState,
+  asset: string,
+): { run: string; asset: string; pipeline: string } & ReturnType<typeof requestOf> {
+  return { run: run.id, asset, pipeline: run.pipeline, ...requestOf(run) }
 }
 
-function partitionOfRun(run: RunState): { partition?: string } {
-  return run.partition === undefined ? {} : { partition: run.partition }
+/** What stands in every end that outsiders hear of. */
+function requestOf({ partition, key, msgId }: RunState): { partition?: string; key?: string; msgId?: string } {
+  return {
+    ...(partition === undefined ? {} : { partition }),
+    ...(key === undefined ? {} : { key }),
+    ...(msgId === undefined ? {} : { msgId }),
+  }
+}
+
+/** The target's value, where the fact at hand brought it and it is small: outsiders then need not ask for it. */
+function resultIn(run: RunState, fact: Fact): { result?: StoredValue } {
+  if (fact.name !== 'asset.materialized' || fact.ids.asset !== run.target) return {}
+  const { value } = fact.data
+  return JSON.stringify(value).length <= RESULT_MAX ? { result: value } : {}
+}
+
+/** Ends go to outsiders. The stack, which shows paths, stands in `asset.errored`. */
+function withoutStack({ stack: _, ...rest }: ErrorInfo): ErrorInfo {
+  return rest
 }

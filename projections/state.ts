@@ -66,6 +66,8 @@ export interface RunState {
   upstream: UpstreamMode
   partition?: string
   key?: string
+  /** The Nats-Msg-Id of the trigger that asked for it. */
+  msgId?: string
   redrive?: { run: string; asset: string; total: number }
   status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   requestedMs: number

@@ -141,14 +141,19 @@ export const runCancelRequested = z.object({ reason: z.string().optional() })
 
 export const runStatus = z.enum(['succeeded', 'failed', 'cancelled'])
 
+/** What a requester knows a run by: its key, and the Nats-Msg-Id of the trigger that asked for it. */
+const requestedBy = { key: z.string().optional(), msgId: z.string().optional() }
+
 export const runFinished = z.object({
   run: token,
   pipeline: token,
   target: token,
   partition: z.string().optional(),
+  ...requestedBy,
   status: runStatus,
-  /** The target's value, when it succeeded. */
+  /** Where the target's value stands, when it succeeded; and the value itself, where it is small. */
   value: valueAt.optional(),
+  result: storedValue.optional(),
   /** The asset whose failure is the run's, and its error. */
   asset: token.optional(),
   error: errorInfo.optional(),
@@ -180,6 +185,7 @@ export const assetMaterialized = z.object({
   asset: token,
   pipeline: token,
   partition: z.string().optional(),
+  ...requestedBy,
   attempt: z.int().min(1),
   worker: token,
   value: storedValue,
@@ -189,7 +195,13 @@ export const assetMaterialized = z.object({
 /** The attempt waits at a gate: its worker is free. `left`: gates that it opened and does not wait at. */
 export const assetSuspended = z.object({ gate: token, worker: token, left: z.array(token).optional() })
 
-const assetEnd = z.object({ run: token, asset: token, pipeline: token, partition: z.string().optional() })
+const assetEnd = z.object({
+  run: token,
+  asset: token,
+  pipeline: token,
+  partition: z.string().optional(),
+  ...requestedBy,
+})
 export const assetFailed = assetEnd.extend({ error: errorInfo, attempts: count })
 export const assetSkipped = assetEnd.extend({ because: token })
 export const assetCancelled = assetEnd.extend({ reason: z.string().optional() })

@@ -16,6 +16,9 @@ const common = {
   /** What the code that runs it must look like (shape.ts). */
   shape: z.string(),
   partition: z.string().optional(),
+  /** Of the run: what its requester knows it by. */
+  key: z.string().optional(),
+  msgId: z.string().optional(),
   /** Where each dependency's value stands. */
   deps: z.record(z.string(), valueAt),
   timeoutMs: z.number().optional(),

@@ -207,7 +207,7 @@ function triggersWish(names: Names, replicas: number): Wish {
 /** What outsiders see: the ids are dropped from the subject (the body has them), so that their filters stay literal and cheap. */
 function feedTransforms(names: Names, p: number): { src: string; dest: string }[] {
   const log = `${names.ns}.log.${p}`
-  const asset = ['materialized', 'failed'].map((event) => ({
+  const asset = ['materialized', 'failed', 'skipped', 'cancelled'].map((event) => ({
     src: `${log}.asset.*.*.*.end.${event}`,
     dest: `${names.ns}.feed.asset.{{wildcard(1)}}.{{wildcard(2)}}.${event}`,
   }))
@@ -215,6 +215,11 @@ function feedTransforms(names: Names, p: number): { src: string; dest: string }[
     ...asset,
     { src: `${log}.run.*.finished`, dest: `${names.ns}.feed.run.finished` },
     { src: `${log}.scatter.*.*.closed`, dest: `${names.ns}.feed.scatter.closed` },
+    // Its body has no ids, so they stay in the subject.
+    {
+      src: `${log}.gate.*.*.*.created`,
+      dest: `${names.ns}.feed.gate.created.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}`,
+    },
     { src: `${log}.trigger.*.refused`, dest: `${names.ns}.feed.trigger.refused` },
   ]
 }

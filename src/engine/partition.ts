@@ -197,6 +197,8 @@ export class EnginePartition {
           for (const command of commands) {
             // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is folded.
             if (command.do === 'task' && message.seq <= recoverTo) continue
+            if (command.do === 'fact' && command.fact.name === 'trigger.refused')
+              logger.warn(`a trigger of ${command.fact.data.asset} was refused: ${command.fact.data.reason}`)
             gate.add(dispatch(context, command, message.timeMs).catch(fail))
           }
           if (store.touched >= TOUCHED_SOFT) checkpointSoon()

@@ -71,12 +71,14 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   clearTimeout(announce)
   const durationMs = performance.now() - startedMs
   if ('stored' in outcome && outcome.stored) {
-    const { run: runText, pipeline, attempt, partition } = task
+    const { run: runText, pipeline, attempt, partition, key, msgId } = task
     const data = {
       run: runText,
       asset: name,
       pipeline,
       ...(partition === undefined ? {} : { partition }),
+      ...(key === undefined ? {} : { key }),
+      ...(msgId === undefined ? {} : { msgId }),
       attempt,
       worker: shared.id,
     }

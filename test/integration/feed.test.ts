@@ -80,6 +80,47 @@ describe('the feed', () => {
     ])
   })
 
+  it('tells a requester which of its requests ended, with a small value, and what was skipped, cancelled or refused', async () => {
+    const plain = asset('plain', { execute: () => ({ colour: 'red' }) })
+    const fails = asset('fails', {
+      retry: { maxAttempts: 1 },
+      execute: () => {
+        throw new Error('no paint')
+      },
+    })
+    const after = asset('after', { dependsOn: [fails], execute: () => 1 })
+    const asks = asset('asks', { execute: (ctx) => ctx.approval({ message: 'ok?', timeout: '1h' }) })
+    await using stage = await openStage(server.url, pipeline('told', [plain, fails, after, asks]), {
+      gates: { secrets: [{ id: 'k', secret: 'x'.repeat(40) }], baseUrl: 'http://127.0.0.1:9' },
+    })
+    const { namespace: ns, flow } = stage
+    const send = (name: string, body: string, msgID: string) =>
+      jetstream(nc).publish(`${ns}.trigger.told.${name}`, body, { msgID })
+    await send('plain', '{"key":"order-7","partition":"p"}', 'm1')
+    const finished = { key: 'order-7', msgId: 'm1', partition: 'p', status: 'succeeded' }
+    expect(await feed(ns, 'run.finished', 1)).toMatchObject([{ ...finished, result: { json: { colour: 'red' } } }])
+    expect(await feed(ns, 'asset.told.plain.materialized', 1)).toMatchObject([
+      { v: 1, fact: 'asset.materialized', key: 'order-7', msgId: 'm1', value: { json: { colour: 'red' } } },
+    ])
+
+    const broken = await flow.materialize(after, { key: 'order-8' })
+    await rejection(broken.result())
+    const [failed] = await feed(ns, 'asset.told.fails.failed', 1)
+    expect(failed).toMatchObject({ run: broken.id, key: 'order-8', error: { message: 'no paint' } })
+    expect(JSON.stringify([failed, await feed(ns, 'run.finished', 2)])).not.toMatch(/stack|\.ts:/)
+    expect(JSON.stringify(await factsOf(flow, broken.id))).toMatch(/stack/)
+    expect(await feed(ns, 'asset.told.after.skipped', 1)).toMatchObject([{ run: broken.id, because: 'fails' }])
+
+    const asking = await flow.materialize(asks)
+    expect(await feed(ns, `gate.created.${asking.id}.>`, 1)).toMatchObject([{ kind: 'approval' }])
+    await asking.cancel('not now')
+    expect(await feed(ns, 'asset.told.asks.cancelled', 1)).toMatchObject([{ run: asking.id, reason: 'not now' }])
+
+    await send('plian', '{}', 'm2')
+    expect(await feed(ns, 'trigger.refused', 1)).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
+    expect(stage.lines.join('\n')).toContain('a trigger of plian was refused: pipeline told has no asset plian')
+  })
+
   it('has the facts of all log partitions, and nothing of what is inside', async () => {
     await using stage = await openStage(server.url, paint, { partitions: 3 })
     for (let i = 0; i < 8; i++) await (await stage.flow.materialize(colours, { key: `k${i}` })).result()

@@ -96,7 +96,7 @@ describe('a run', () => {
     const value = { p: 0, seq: sim.facts('asset.materialized').at(-1)?.seq }
     expect(told(commands)).toEqual(['fact run.finished'])
     expect(finished(sim)).toEqual([
-      { run: RUN, pipeline: 'p', target: 'd', status: 'succeeded', value, durationMs: 1000 },
+      { run: RUN, pipeline: 'p', target: 'd', status: 'succeeded', result: { json: 'd' }, value, durationMs: 1000 },
     ])
     expect(sim.run(RUN)).toMatchObject({ status: 'succeeded', finishedMs: sim.nowMs })
     expect(told(sim.issued.get(sim.folded) ?? [])).toEqual([])
