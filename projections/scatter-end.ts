@@ -1,7 +1,9 @@
 /** How a scatter ends: when, and by which facts. */
+
 import type { FactDraft } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
 import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
+import { describe } from '../streams/thrown.ts'
 import type { Command } from './commands.ts'
 import type { BarrierContext } from './instances.ts'
 import type { BarrierState } from './state.ts'
@@ -19,10 +21,14 @@ export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End
   const { failed, succeeded, total, error: cause } = barrier
   const partial = spec.scatter?.failureMode === 'partial'
   if (failed > 0) {
-    const why = cause?.message ?? 'unknown error'
+    const why = cause ? describe(cause) : 'unknown error'
+    const causes = {
+      ...(cause?.cause ? { cause: cause.cause } : {}),
+      ...(cause?.errors ? { errors: cause.errors } : {}),
+    }
     if (!partial) {
-      const message = `an instance failed, and failureMode is all_or_nothing: ${why}`
-      return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message } }
+      const message = `an instance failed, and failureMode is all_or_nothing: ${cause?.message ?? why}`
+      return { status: 'failed', error: { code: cause?.code ?? 'instance_failed', message, ...causes } }
     }
     const threshold = spec.scatter?.threshold ?? { fraction: 0 }
     // A redrive runs some instances of a scatter; all others have succeeded.

@@ -2,12 +2,14 @@
  * What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>`. It stands on a stream of its own; the engine copies each to the log, whatever is in it, as
  * `trigger.received`. Folding that fact decides: run.requested, or trigger.refused with the reason.
  */
+
 import { CONTENT_TYPE, decode } from '../streams/codec.ts'
 import { messageOf } from '../streams/errors.ts'
 import type { DraftOf, FactOf } from '../streams/facts.ts'
 import type { KeySpace } from '../streams/ids.ts'
 import { nearest } from '../streams/nearest.ts'
 import { triggerBody } from '../streams/schemas.ts'
+import { cut } from '../streams/text.ts'
 import type { Command } from './commands.ts'
 import { type Key, specOf, stateKey, type View } from './state.ts'
 
@@ -57,12 +59,6 @@ export function received({
     ...(problem === undefined ? {} : { problem }),
   }
   return { name: 'trigger.received', ids: { trigger: `${seq}-${timeMs}` }, data }
-}
-
-/** At most so many characters, and no half of one that takes two. */
-function cut(text: string, max: number): string {
-  const end = /[\uD800-\uDBFF]/.test(text.charAt(max - 1)) ? max - 1 : max
-  return text.length <= max ? text : text.slice(0, end)
 }
 
 function targetOf({ data }: FactOf<'trigger.received'>): { pipeline: string; asset: string } | undefined {

@@ -2,7 +2,9 @@
  * Telemetry: every event goes to a channel of Node's diagnostics_channel, and costs nothing while nobody listens. The table in docs/telemetry.md is made from
  * what stands here; later capabilities extend it.
  */
+
 import { channel } from 'node:diagnostics_channel'
+import type { ErrorView } from '../streams/thrown.ts'
 
 export interface TelemetryEvents {
   /** A worker begins to run a piece of user code of an asset. */
@@ -37,7 +39,7 @@ export interface TelemetryEvents {
   /** All instances have ended, and no more of them failed than may. `failed` is more than 0 for a partial failure. */
   'flowstone:scatter.complete': ScatterEndEvent
   /** It failed: by its instances, its threshold, its time limit, or by itself. */
-  'flowstone:scatter.failed': ScatterEndEvent & { readonly error?: { readonly code: string; readonly message: string } }
+  'flowstone:scatter.failed': ScatterEndEvent & { readonly error?: ErrorView }
   /** It was cancelled, by itself or with its run. */
   'flowstone:scatter.cancel': ScatterEndEvent
   /** The results of a scatter are there, and its gather is due. */

@@ -2,17 +2,20 @@
  * Bytes on the wire. Facts that outsiders read are JSON; bulk facts and tasks are MessagePack (plain maps, no msgpackr records, so any language
  * reads them). The `Content-Type` header says which; a reader takes both.
  */
-import { Packr, RESET_BUFFER_MODE } from 'msgpackr'
+import { addExtension, Packr, RESET_BUFFER_MODE } from 'msgpackr'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { type Encoding, unsqueeze } from './squeeze.ts'
 
 export type Format = 'json' | 'msgpack'
 export const CONTENT_TYPE = { json: 'application/json', msgpack: 'application/msgpack' } as const
 
-const OPTIONS = { useRecords: false, encodeUndefinedAsNil: false } as const
+// A `toJSON` is not called: what it gives would come back in place of what was given.
+const OPTIONS = { useRecords: false, encodeUndefinedAsNil: false, useToJSON: false } as const
 let packr = new Packr({ ...OPTIONS, copyBuffers: true })
 /** Bytes in what this gives are views of the message, and good for as long as that is. */
 const viewing = new Packr({ ...OPTIONS, copyBuffers: false })
+/** For objects of more than 65,535 members; a little slower. */
+const wide = new Packr({ ...OPTIONS, copyBuffers: true, variableMapSize: true })
 /** A buffer that a very large value has made larger than this is not kept. */
 const BUFFER_MAX = 16 * 1024 * 1024
 const utf8 = new TextDecoder('utf-8', { fatal: true })
@@ -41,6 +44,79 @@ export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   }
 }
 
+/** Bytes of MessagePack that stand for a value: put into another value they are written as they are. */
+export class Encoded {
+  readonly bytes: Uint8Array<ArrayBuffer>
+
+  constructor(bytes: Uint8Array<ArrayBuffer>) {
+    this.bytes = bytes
+  }
+}
+
+/** As `encodeMsgpack`, for objects of any number of members. */
+export function encodeWide(value: unknown): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(wide.pack(value))
+}
+
+/**
+ * What MessagePack has no type for is an extension of type 70, with MessagePack of a list in it: `['bigint', '123']`, `['-0']`, `['Float32Array', bytes]`
+ * (little-endian; also other typed arrays, and `ArrayBuffer`), `['Map', [[key, value], …]]`, `['Set', [value, …]]`.
+ */
+const EXTENSION = 70
+
+export function encodeExtension(content: readonly [kind: string, inner?: unknown]): Encoded {
+  const inner = encodeWide(content)
+  const bytes = new Uint8Array(6 + inner.length)
+  bytes[0] = 0xc9
+  new DataView(bytes.buffer).setUint32(1, inner.length)
+  bytes[5] = EXTENSION
+  bytes.set(inner, 6)
+  return new Encoded(bytes)
+}
+
+const TYPED_ARRAYS: ReadonlySet<unknown> = new Set([
+  'Int8Array',
+  'Uint8ClampedArray',
+  'Int16Array',
+  'Uint16Array',
+  'Int32Array',
+  'Uint32Array',
+  'Float16Array',
+  'Float32Array',
+  'Float64Array',
+  'BigInt64Array',
+  'BigUint64Array',
+])
+
+function decodeExtension(bytes: Uint8Array): unknown {
+  const content: unknown = packr.unpack(plainBytes(bytes))
+  const [kind, inner]: unknown[] = Array.isArray(content) ? content : []
+  if (kind === '-0') return -0
+  if (kind === 'bigint' && typeof inner === 'string') return BigInt(inner)
+  if (kind === 'Map' && Array.isArray(inner)) return new Map(inner)
+  if (kind === 'Set' && Array.isArray(inner)) return new Set(inner)
+  if (inner instanceof Uint8Array) {
+    const { buffer } = Uint8Array.from(inner)
+    if (kind === 'ArrayBuffer') return buffer
+    const Kind: unknown = TYPED_ARRAYS.has(kind) ? Reflect.get(globalThis, String(kind)) : undefined
+    if (typeof Kind === 'function') return Reflect.construct(Kind, [buffer])
+  }
+  throw new FlowStoneError('undecodable', `an extension of kind ${String(kind)} is not known here`)
+}
+
+/** Its types do not tell of `allocate`, by which its own extensions write without a head of their own. */
+const extension: object = {
+  Class: Encoded,
+  type: EXTENSION,
+  pack: ({ bytes }: Encoded, allocate: (size: number) => { target: Uint8Array; position: number }) => {
+    const { target, position } = allocate(bytes.length)
+    target.set(bytes, position)
+  },
+  unpack: decodeExtension,
+}
+// msgpackr keeps extensions for all who use this copy of it: the type is one that it does not use itself, and the class is ours.
+addExtension(extension)
+
 /** `views`: byte fields are not copied, as suits what is only carried on. */
 export function decode(bytes: Uint8Array, contentType: string | undefined, views = false): unknown {
   try {
@@ -66,123 +142,4 @@ export function decodeList(field: Uint8Array | readonly unknown[], encoding?: En
   const list = decodeMsgpack(unsqueeze(field, encoding))
   if (Array.isArray(list)) return list
   throw new FlowStoneError('undecodable', 'a list was expected in an opaque field')
-}
-
-/** Says of an object what it is, and why it is no value: for classes of ours that users may take for one. */
-export const NO_VALUE = Symbol('no value')
-
-/**
- * Whether JSON gives the value back as it was. Dates, bytes, maps, undefined, NaN and big integers do not survive JSON; those travel as
- * MessagePack.
- */
-export function isJsonSafe(value: unknown, depth = 0): boolean {
-  switch (typeof value) {
-    case 'string':
-    case 'boolean':
-      return true
-    case 'number':
-      return Number.isFinite(value) && !Object.is(value, -0)
-    case 'object':
-      break
-    default:
-      return false
-  }
-  if (value === null) return true
-  if (depth > 64) return false
-  if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) if (!isJsonSafe(value[i], depth + 1)) return false
-    return true
-  }
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return false
-  for (const [key, inner] of Object.entries(value))
-    if (key === '__proto__' || !isJsonSafe(inner, depth + 1)) return false
-  return true
-}
-
-/**
- * Checks a user's value before it is encoded, and names the place of what cannot be: `value.items[3].callback is a function`. msgpackr would turn some of
- * these silently into null or {}. Returns about how many bytes the value takes when encoded, with text
- * counted by its UTF-16 units: where it is not ASCII it takes up to three times as much. (Counting its bytes takes ten times as long, and every value comes through here.)
- */
-export function measure(value: unknown, at = 'value', seen: object[] = []): number {
-  switch (typeof value) {
-    case 'string':
-      return value.length + 3
-    case 'number':
-      return 9
-    case 'boolean':
-    case 'undefined':
-      return 3
-    case 'bigint':
-      throw new InvalidError(`${at} is a bigint, which cannot be stored; use a number or a string`)
-    case 'function':
-    case 'symbol':
-      throw new InvalidError(`${at} is a ${typeof value}, which cannot be stored`)
-    default:
-  }
-  if (typeof value !== 'object' || value === null) return 1
-  const list = Array.isArray(value)
-  // Plain objects and lists are nearly all there is, and every value and key of a scatter comes through here.
-  if (!list && Object.getPrototypeOf(value) !== Object.prototype) {
-    const size = measureSpecial(value, at)
-    if (size !== undefined) return size
-  }
-  if (seen.includes(value))
-    throw new InvalidError(`${at} refers back to a value that contains it; only trees can be stored`)
-  seen.push(value)
-  let size = 5
-  if (list) {
-    for (let i = 0; i < value.length; i++) {
-      const inner: unknown = value[i]
-      size += measureQuick(inner) ?? measure(inner, `${at}[${i}]`, seen)
-    }
-  } else {
-    const members = value as Readonly<Record<string, unknown>>
-    for (const key of Object.keys(members)) {
-      // msgpackr reads it back as `__proto_`.
-      if (key === '__proto__')
-        throw new InvalidError(`${at} has a member __proto__, which cannot be stored; give it another name`)
-      const inner = members[key]
-      size += key.length + 2 + (measureQuick(inner) ?? measure(inner, `${at}.${key}`, seen))
-    }
-  }
-  seen.pop()
-  return size
-}
-
-/** Undefined for what needs a closer look. */
-function measureQuick(value: unknown): number | undefined {
-  return typeof value === 'string' ? value.length + 3 : typeof value === 'number' ? 9 : undefined
-}
-
-/** Instances of classes; undefined for one that is stored as a plain object. */
-function measureSpecial(value: object, at: string): number | undefined {
-  if (value instanceof Date) return 12
-  if (value instanceof Uint8Array) return value.length + 5
-  if (NO_VALUE in value) throw new InvalidError(`${at} is ${String(value[NO_VALUE])}`)
-  if (value instanceof Promise) throw new InvalidError(`${at} is a Promise; await it before you return it`)
-  if (value instanceof Map || value instanceof Set) {
-    throw new InvalidError(
-      `${at} is a ${value.constructor.name}; turn it into an object or an array first (Object.fromEntries, [...set])`,
-    )
-  }
-  if (value instanceof Error || ArrayBuffer.isView(value) || value instanceof ArrayBuffer) {
-    throw new InvalidError(`${at} is ${value.constructor.name}; store a plain object, or bytes as Uint8Array`)
-  }
-  if (hidesAll(value)) {
-    throw new InvalidError(
-      `${at} is a ${value.constructor?.name || 'class instance'}, which would be stored empty; turn it into text or a plain object first`,
-    )
-  }
-  return undefined
-}
-
-/** A URL, a Response, a RegExp: it has nothing of its own to be seen, and a class that gets at what it holds. */
-function hidesAll(value: object): boolean {
-  if (Array.isArray(value) || Object.keys(value).length > 0) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  // Also the plain objects of another realm: above theirs there is nothing.
-  if (typeof prototype !== 'object' || prototype === null || Object.getPrototypeOf(prototype) === null) return false
-  return Object.getOwnPropertyNames(prototype).length > 1
 }

@@ -2,19 +2,33 @@
  * What stands in facts: one zod schema each. Everything here is on disk in users' logs. To change one, raise its version in `facts.ts`, add an
  * upcaster there, and keep the old log readable.
  */
+
 import { z } from 'zod'
+import { HALF } from './text.ts'
 
 const count = z.int().min(0)
 const TOKEN_MAX = 256
 const token = z.string().min(1).max(TOKEN_MAX)
 
-export const errorInfo = z.object({
-  code: z.string(),
-  message: z.string(),
-  stack: z.string().optional(),
-})
-/** What is kept of a thrown error. */
-export type ErrorInfo = z.infer<typeof errorInfo>
+/** What is kept of a thrown error: of its causes no stack. */
+export interface ErrorInfo {
+  code: string
+  message: string
+  stack?: string | undefined
+  cause?: ErrorInfo | undefined
+  errors?: ErrorInfo[] | undefined
+}
+
+const CAUSE_LEVELS = 6
+
+/** Causes have an end, whoever wrote them. */
+function errorOfLevel(level: number): z.ZodType<ErrorInfo> {
+  const own = { code: z.string(), message: z.string(), stack: z.string().optional() }
+  if (level >= CAUSE_LEVELS) return z.object(own)
+  const inner = errorOfLevel(level + 1)
+  return z.object({ ...own, cause: inner.optional(), errors: z.array(inner).optional() })
+}
+export const errorInfo = errorOfLevel(0)
 
 /** Where a value stands: the log partition and sequence of the fact that carries or names it. */
 export const valueAt = z.object({ p: count, seq: count })
@@ -367,11 +381,13 @@ export const triggerRefused = z.object({
   msgId: z.string().optional(),
 })
 
+const wholeText = z.string().refine((text) => text.isWellFormed(), HALF)
+
 /** What an outsider may send to `<ns>.trigger.<pipeline>.<asset>`. */
 export const triggerBody = z.strictObject({
-  partition: z.string().max(512).optional(),
+  partition: wholeText.max(512).optional(),
   upstream: upstreamMode.optional(),
-  key: z.string().min(1).max(512).optional(),
+  key: wholeText.min(1).max(512).optional(),
 })
 
 export const gateKind = z.enum(['signal', 'approval'])

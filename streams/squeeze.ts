@@ -13,8 +13,11 @@ const LIST_MIN_BYTES = 4096
 const WORTH_IT = 0.9
 /** The fastest level: 90 KB take it a tenth of a millisecond. */
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
-/** No value here is larger; what claims to be is damaged. */
-const OUTPUT_MAX_BYTES = 1024 * 1024 * 1024
+/**
+ * What a list in a fact holds at the most: slabs of keys are closed at 200 KiB and reports at 256 KiB, counted by UTF-16 units of which each may take three bytes, and
+ * the item that goes over it may be as large again.
+ */
+export const LIST_MAX_BYTES = 2 * 1024 * 1024
 
 export interface Squeezed {
   readonly bytes: Uint8Array<ArrayBuffer>
@@ -37,25 +40,36 @@ function smaller(bytes: Uint8Array<ArrayBuffer>, squeezed: Uint8Array<ArrayBuffe
   return squeezed.length < bytes.length * WORTH_IT ? { bytes: squeezed, encoding: 'zstd' } : { bytes }
 }
 
-/** Throws `undecodable` for what is damaged. */
+/** Of a list in a fact. Throws `undecodable` for what is damaged, or would hold more than `LIST_MAX_BYTES`. */
 export function unsqueeze(bytes: Uint8Array, encoding: Encoding | undefined): Uint8Array {
   if (encoding === undefined) return bytes
   try {
-    return zstdDecompressSync(bytes, { maxOutputLength: OUTPUT_MAX_BYTES })
+    return zstdDecompressSync(bytes, { maxOutputLength: LIST_MAX_BYTES })
   } catch (cause) {
-    throw undecodable(cause)
+    throw undecodable(cause, LIST_MAX_BYTES)
   }
 }
 
-export async function unsqueezeLarge(bytes: Uint8Array, encoding: Encoding | undefined): Promise<Uint8Array> {
+/** `plainBytes`: how many there must be, as was said where the value was stored. */
+export async function unsqueezeLarge(
+  bytes: Uint8Array,
+  encoding: Encoding | undefined,
+  plainBytes: number,
+): Promise<Uint8Array> {
   if (encoding === undefined) return bytes
+  if (!Number.isSafeInteger(plainBytes) || plainBytes < 1)
+    throw new FlowStoneError('undecodable', 'compressed bytes do not say how many they are')
   try {
-    return await promisify(zstdDecompress)(bytes, { maxOutputLength: OUTPUT_MAX_BYTES })
+    return await promisify(zstdDecompress)(bytes, { maxOutputLength: plainBytes })
   } catch (cause) {
-    throw undecodable(cause)
+    throw undecodable(cause, plainBytes)
   }
 }
 
-function undecodable(cause: unknown): FlowStoneError {
-  return new FlowStoneError('undecodable', `compressed bytes are damaged: ${messageOf(cause)}`, { cause })
+function undecodable(cause: unknown, max: number): FlowStoneError {
+  const over =
+    cause instanceof RangeError
+      ? `hold more than the ${max} bytes that may be there`
+      : `are damaged: ${messageOf(cause)}`
+  return new FlowStoneError('undecodable', `compressed bytes ${over}`, { cause })
 }

@@ -1,5 +1,7 @@
 /** What commands say: results to standard output (a table for people, JSON with `--json`), everything else to standard error. */
+
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { infoOf, reasonOf } from '../../streams/thrown.ts'
 
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
@@ -17,13 +19,51 @@ export function outputOf(json: boolean): Output {
   return {
     json,
     result: (value, lines) => {
-      for (const line of json ? [JSON.stringify(value, undefined, 2)] : lines()) console.log(line)
+      for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(line)
     },
-    event: (event, fields, line) => console.log(json ? JSON.stringify({ event, ...fields }) : line),
+    event: (event, fields, line) => console.log(json ? jsonOf({ event, ...fields }) : line),
     note: (line) => {
       if (!json) console.error(line)
     },
   }
+}
+
+/**
+ * JSON for people and scripts. What JSON has no word for is an object with one member that says what it is: `{"$bytes":"aGk="}` (base64), `{"$bigint":"1"}`,
+ * `{"$number":"NaN"}` (and `-0`, `Infinity`), `{"$map":[[key, value]]}`, `{"$set":[value]}`, `{"$Float32Array":"…"}` (base64). A date is its ISO text. A member that
+ * is undefined is left out; elsewhere it is `{"$undefined":true}`.
+ */
+export function jsonOf(value: unknown, indent?: number): string {
+  return JSON.stringify(marked(value), undefined, indent)
+}
+
+function marked(value: unknown): unknown {
+  switch (typeof value) {
+    case 'undefined':
+      return { $undefined: true }
+    case 'bigint':
+      return { $bigint: value.toString() }
+    case 'number':
+      return Number.isFinite(value) && !Object.is(value, -0)
+        ? value
+        : { $number: Object.is(value, -0) ? '-0' : String(value) }
+    case 'function':
+    case 'symbol':
+      return String(value)
+    default:
+  }
+  if (typeof value !== 'object' || value === null) return value
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? { $date: 'invalid' } : value
+  if (ArrayBuffer.isView(value)) {
+    const base64 = Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64')
+    return value instanceof Uint8Array ? { $bytes: base64 } : { [`$${value.constructor.name}`]: base64 }
+  }
+  if (value instanceof ArrayBuffer) return { $ArrayBuffer: Buffer.from(value).toString('base64') }
+  if (value instanceof Map) return { $map: [...value].map(([key, inner]) => [marked(key), marked(inner)]) }
+  if (value instanceof Set) return { $set: [...value].map(marked) }
+  if (Array.isArray(value)) return Array.from(value, marked)
+  const members = Object.entries(value).filter(([, inner]) => inner !== undefined)
+  return Object.fromEntries(members.map(([name, inner]) => [name, marked(inner)]))
 }
 
 /** Columns as wide as what is in them; `head` in capitals. An empty list is said to be one. */
@@ -49,9 +89,9 @@ export function fields(values: Readonly<Record<string, unknown>>): string[] {
 function cell(value: unknown): string {
   if (value === undefined || value === null) return '-'
   if (value instanceof Date) return value.toISOString()
-  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  const text = typeof value === 'string' ? value : jsonOf(value)
   // One line each, and nothing that moves a terminal's cursor.
-  return printable(text ?? '-')
+  return printable(text)
 }
 
 /** Text of others, for a terminal: escape sequences in metadata must not reach it. */
@@ -70,15 +110,16 @@ function isSystemError(error: unknown): error is Error {
 export function failure(error: unknown, json: boolean): number {
   const code = error instanceof FlowStoneError ? error.code : 'internal'
   const reason: unknown = error instanceof FlowStoneError ? Reflect.get(error, 'reason') : undefined
+  const { code: _, message, stack: __, ...causes } = infoOf(error)
   if (json)
     console.error(
-      JSON.stringify({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message: messageOf(error) } }),
+      JSON.stringify({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message, ...causes } }),
     )
   else if (error instanceof FlowStoneError || isSystemError(error))
     console.error(`flowstone: ${printable(messageOf(error))}`)
   else
     console.error(
-      `flowstone: this should not happen: ${error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}`,
+      `flowstone: this should not happen: ${[error instanceof Error ? (error.stack ?? error.message) : message, ...(causes.cause || causes.errors ? [`${reasonOf(error)}`] : [])].join('\n')}`,
     )
   return error instanceof InvalidError ? EXIT.usage : EXIT.failed
 }

@@ -1,14 +1,17 @@
 /** Commands about runs and scatters. */
+
 import { readFileSync } from 'node:fs'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { upstreamMode } from '../../streams/schemas.ts'
+import { cut } from '../../streams/text.ts'
+import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import type { RunUpdate, RunView } from '../client/run.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { parseRunTimeout } from '../define/duration.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
-import { EXIT, fields, type Output, outputOf, printable, table } from './output.ts'
+import { EXIT, fields, jsonOf, type Output, outputOf, printable, table } from './output.ts'
 
 export interface RunCommand extends GlobalOptions {
   readonly file?: string
@@ -65,7 +68,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     return
   }
   const value = await run.result()
-  output.result({ run: run.id, value }, () => [JSON.stringify(value, undefined, 2) ?? 'undefined'])
+  output.result({ run: run.id, value }, () => [jsonOf(value, 2)])
 }
 
 function progress({ run, scatters }: RunUpdate): string {
@@ -114,8 +117,8 @@ export async function showStatus(
 /** What happened in a run, a line for each fact. With JSON also a line each: it may be long. */
 export async function showHistory(flow: Flow, output: Output, run: string): Promise<void> {
   for await (const { seq, time, kind, data, ...rest } of flow.history(run)) {
-    const about = printable(JSON.stringify(data) ?? '')
-    const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${about.length > LINE_MAX ? `${about.slice(0, LINE_MAX)}…` : about}`
+    const about = printable(jsonOf(data))
+    const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${cut(about, LINE_MAX, '…')}`
     output.event(kind, { seq, time, ...rest, data }, line)
   }
 }
@@ -134,7 +137,7 @@ function runLines(view: RunView): string[] {
         status,
         attempt,
         gate,
-        error?.message,
+        error && describe(error),
       ]),
       'no assets yet',
     ),

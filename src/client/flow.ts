@@ -1,4 +1,5 @@
 /** `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run workers. */
+
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { type RunState, stateKey } from '../../projections/state.ts'
@@ -7,6 +8,7 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
+import { checkText } from '../../streams/text.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
 import { type Duration, parseRunTimeout } from '../define/duration.ts'
@@ -209,6 +211,7 @@ export class Flow {
       const value: unknown = options[field]
       if (value !== undefined && (typeof value !== 'string' || value.length > 512))
         throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
+      if (value !== undefined) checkText(`materialize: ${field}`, value)
     }
     if (options.key === '') throw new InvalidError('materialize: key must not be empty')
     const timeoutMs =

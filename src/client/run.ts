@@ -1,4 +1,5 @@
 /** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
+
 import { Kvm } from '@nats-io/kv'
 import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
@@ -7,6 +8,8 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { checkText } from '../../streams/text.ts'
+import { causeFrom, describe, type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
@@ -34,7 +37,7 @@ export interface RunView {
       {
         readonly status: AssetStatus
         readonly attempt: number
-        readonly error?: { code: string; message: string }
+        readonly error?: ErrorView
         /** Of a suspended asset: the gate it waits at, and until when. */
         readonly gate?: string
         readonly deadline?: Date
@@ -113,12 +116,17 @@ export class Run<V = unknown> {
     const message =
       status === 'cancelled'
         ? `run ${this.id} was cancelled`
-        : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error?.message ?? 'unknown error'}`
+        : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error ? describe(error) : 'unknown error'}`
     const old =
       this.isNew || this.#key === undefined
         ? ''
         : ` (an earlier run under key ${JSON.stringify(this.#key)}; to try again: materialize with onFailed: 'retry')`
-    throw new RunFailedError(code, `${message}${old}`, { runId: this.id, ...(asset === undefined ? {} : { asset }) })
+    const cause = error && status === 'failed' ? causeFrom(error) : undefined
+    throw new RunFailedError(code, `${message}${old}`, {
+      runId: this.id,
+      ...(asset === undefined ? {} : { asset }),
+      ...(cause ? { cause } : {}),
+    })
   }
 
   /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */
@@ -180,6 +188,7 @@ export class Run<V = unknown> {
   /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
   async cancel(reason?: string): Promise<void> {
     await this.#mustBePossible()
+    if (reason !== undefined) checkText('cancel: reason', reason)
     const { names, logOf } = this.#deps
     const data = reason === undefined ? {} : { reason }
     try {
@@ -310,7 +319,7 @@ type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>
 
 export function viewOfRun(doc: RunState): RunView {
   const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate, waitsUntilMs }]) => {
-    const shown = error ? { error: { code: error.code, message: error.message } } : {}
+    const shown = error ? { error: viewOfError(error) } : {}
     const waits = {
       ...(gate === undefined || status !== 'suspended' ? {} : { gate: `${doc.id}.${name}.${gate}` }),
       ...(waitsUntilMs === undefined ? {} : { deadline: new Date(waitsUntilMs) }),

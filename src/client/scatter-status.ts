@@ -1,7 +1,9 @@
 /** What there is to say of a scatter: counts, rate, and why what waits is waiting. */
+
 import { PACE_MS, parseLeaseId } from '../../projections/lease.ts'
 import type { BarrierState } from '../../projections/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
+import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import type { WorkerAnswer } from '../worker/roll-call.ts'
 
 /** All that are stored are counted once: `succeeded + failed + leased + suspended + waitingForRetry + waiting + cancelled`. */
@@ -49,7 +51,7 @@ export interface ScatterStatus {
   readonly startedAt: Date
   readonly closedAt: Date | undefined
   /** The first error of an instance, or why it failed. */
-  readonly error: { readonly code: string; readonly message: string } | undefined
+  readonly error: ErrorView | undefined
   /** What runs longest, at most five: instances, with the worker that has them; or leases that have been out longest, where no worker tells. */
   readonly longest: readonly LongRunning[]
   /** Why what waits is waiting. Empty when nothing waits. */
@@ -114,7 +116,7 @@ export function statusOf(input: StatusInput): ScatterStatus {
     paused: paused && { since: new Date(paused.sinceMs), reason: paused.reason },
     startedAt: new Date(barrier.startedMs),
     closedAt: barrier.closedMs === undefined ? undefined : new Date(barrier.closedMs),
-    error: barrier.error && { code: barrier.error.code, message: barrier.error.message },
+    error: barrier.error && viewOfError(barrier.error),
     longest: longestOf(input),
     waitingFor: open ? reasonsOf(input, counts, running) : [],
   }

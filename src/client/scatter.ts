@@ -8,6 +8,8 @@ import { type FactDraft, factPath } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
+import { checkText } from '../../streams/text.ts'
+import type { ErrorView } from '../../streams/thrown.ts'
 import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { leaderGet } from '../log/nats.ts'
@@ -24,7 +26,7 @@ export interface PendingInstance {
 }
 
 export interface FailedInstance extends PendingInstance {
-  readonly error: { readonly code: string; readonly message: string }
+  readonly error: ErrorView
 }
 
 interface Found {
@@ -83,9 +85,9 @@ export class Scatters {
         const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
         segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
       }
-      if (index >= slab.offset + slab.keys.length) slab = await values.slab(p, run, asset, index)
+      if (index >= slab.end) slab = await values.slab(p, run, asset, index)
       if (segment.bits && (isDone(segment.bits, index) || isFailed(segment.bits, index))) continue
-      yield { index, key: slab.keys[index - slab.offset] }
+      yield { index, key: slab.key(index) }
     }
   }
 
@@ -105,6 +107,7 @@ export class Scatters {
 
   /** Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its asset fails with `cancelled`. No error when it has ended. */
   async cancel(id: string, reason?: string): Promise<void> {
+    if (reason !== undefined) checkText('cancel: reason', reason)
     await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
@@ -121,6 +124,7 @@ export class Scatters {
    * everything. Its keys are still taken in, what waits at a gate goes on when that ends, and `totalTimeout` runs. May be done twice; no error when the scatter has ended. Throws `not_found`.
    */
   async pause(id: string, reason?: string): Promise<void> {
+    if (reason !== undefined) checkText('pause: reason', reason)
     const data = reason === undefined ? {} : { reason }
     await this.#hold(id, (ids) => ({ name: 'scatter.paused', ids, data }))
   }

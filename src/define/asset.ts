@@ -4,6 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
+import type { ErrorView } from '../../streams/thrown.ts'
 import type { ItemReader } from '../items/reader.ts'
 import type { Logger } from '../telemetry.ts'
 import { parseCodeVersion, schemaHash } from './code-version.ts'
@@ -92,7 +93,7 @@ export interface ScatterFailure<K> {
   readonly index: number
   readonly status: 'failed'
   readonly value?: undefined
-  readonly error: { readonly code: string; readonly message: string }
+  readonly error: ErrorView
 }
 
 export type FailureMode = 'all_or_nothing' | 'partial'

@@ -1,7 +1,9 @@
 /** Gates as an asset's code opens them: `ctx.signalGate`, `ctx.openGate`, `ctx.approval`. */
+
 import { z } from 'zod'
-import { isJsonSafe, NO_VALUE } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { checkText } from '../../streams/text.ts'
+import { isJsonSafe, jsonCopy, NO_VALUE } from '../../streams/value.ts'
 import { type Duration, parseDuration } from './duration.ts'
 import { payloadSchema } from './payload-schema.ts'
 import { refuseUnknown } from './unknown.ts'
@@ -155,12 +157,15 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     )
   if (token !== undefined && (typeof token !== 'string' || token === '' || Buffer.byteLength(token) > TOKEN_MAX_BYTES))
     throw new InvalidError(`${at}: token must be text of 1 to ${TOKEN_MAX_BYTES} bytes`)
+  if (token !== undefined) checkText(`${at}: token`, token)
   return {
     kind,
     timeoutMs: timeout === Number.POSITIVE_INFINITY ? undefined : waitMs(`${at}: timeout`, timeout),
     retriesMs: Array.from({ length: retries }, (_, i) => delays[Math.min(i, delays.length - 1)] ?? 0),
     afterRetries: onTimeout === 'cancel' ? 'cancel' : (afterRetries ?? 'fail'),
-    metadata,
+    // A copy: it is looked at, and kept, as it is now.
+    metadata:
+      metadata === undefined ? undefined : jsonCopy(metadata, kind === 'approval' ? 'approval' : `${at}: metadata`),
     payload: options.payload === undefined ? undefined : payloadSchema(at, options.payload),
     base: token,
   }

@@ -1,6 +1,7 @@
 /** Limits of an asset's code: how they are declared, and what the worker goes by. */
+
 import type { Rate } from '../../projections/rate-cell.ts'
-import { InvalidError } from '../../streams/errors.ts'
+import { InvalidError, messageOf } from '../../streams/errors.ts'
 import type { RateLimitSpec, SlotsSpec } from '../../streams/schemas.ts'
 import { checkBucket, parseRate, type RateOption, type RateSettings, wholeNumber } from '../limiter/rate.ts'
 import { type Duration, parseDuration } from './duration.ts'
@@ -90,7 +91,8 @@ function bucketSpec(field: string, bucket: BucketName<never> | undefined): { buc
   if (typeof bucket === 'function') return { perKey: true }
   try {
     return { bucket: checkBucket(bucket) }
-  } catch {
+  } catch (error) {
+    if (typeof bucket === 'string' && !bucket.isWellFormed()) throw new InvalidError(`${field}: ${messageOf(error)}`)
     throw new InvalidError(
       `${field}: bucket must be text of 1 to 256 characters, or a function of the key, got ${JSON.stringify(bucket)}`,
     )

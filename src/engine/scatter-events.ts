@@ -2,8 +2,10 @@
  * Tells of scatters as the engine folds their facts. At most once in an engine's term; an engine that takes over folds the last facts again, and tells of them again:
  * at least once in all.
  */
+
 import { stateKey, type View } from '../../projections/state.ts'
 import type { Fact } from '../../streams/facts.ts'
+import { viewOfError } from '../../streams/thrown.ts'
 import { emit, type ScatterEndEvent } from '../telemetry.ts'
 
 export function tellOfScatter(engine: string, view: View, fact: Fact): void {
@@ -31,7 +33,7 @@ export function tellOfScatter(engine: string, view: View, fact: Fact): void {
       emit('flowstone:scatter.gather_ready', end)
       return
     case 'failed':
-      emit('flowstone:scatter.failed', error ? { ...end, error } : end)
+      emit('flowstone:scatter.failed', error ? { ...end, error: viewOfError(error) } : end)
       return
     case 'cancelled':
       emit('flowstone:scatter.cancel', end)

@@ -1,4 +1,5 @@
 /** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
+
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { GateIds } from '../../projections/gate.ts'
@@ -6,6 +7,7 @@ import { type GateState, parseWaiting, stateKey } from '../../projections/state.
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
+import { checkText, cut } from '../../streams/text.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { waitMs } from '../define/gates.ts'
@@ -187,9 +189,10 @@ export class Gates {
     const at = await this.#known(id)
     if (reason !== undefined && typeof reason !== 'string')
       throw new InvalidError(`reason must be text, got ${typeof reason}`)
+    if (reason !== undefined) checkText('reason', reason)
     if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf } = this.#deps
-    const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: reason.slice(0, 2000) }) } as const
+    const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: cut(reason, 2000) }) } as const
     try {
       await logOf(at.p).append(resolveEntry(names, at.p, at, end))
     } catch (error) {
@@ -211,6 +214,7 @@ export class Gates {
     // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.
     if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
       throw new InvalidError(`by must be text of at most ${SOURCE_MAX} characters`)
+    if (options.by !== undefined) checkText('by', options.by)
     if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf, clock } = this.#deps
     const { run, asset, gate } = at
@@ -362,6 +366,7 @@ export class Gates {
     const { source, headers, idempotencyKey } = options
     if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
       throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
+    if (source !== undefined) checkText('source', source)
     if (headers instanceof Headers)
       throw new InvalidError('headers must be a plain object: Object.fromEntries(request.headers)')
     const kept = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
@@ -370,6 +375,7 @@ export class Gates {
       JSON.stringify(kept).length > HEADERS_MAX_BYTES
     )
       throw new InvalidError(`headers must be text by name, and take at most ${HEADERS_MAX_BYTES} bytes`)
+    for (const [name, value] of Object.entries(kept)) checkText(`headers: ${cut(name, 100)}`, name + value)
     checkKey(idempotencyKey)
     const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
     return {
@@ -399,6 +405,7 @@ const ENDED: ReadonlySet<string> = new Set(['expired', 'cancelled', 'already_sig
 function checkKey(key: unknown): void {
   if (key !== undefined && (typeof key !== 'string' || key === '' || key.length > KEY_MAX))
     throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
+  if (typeof key === 'string') checkText('idempotencyKey', key)
 }
 
 function hashOfKey(idempotencyKey: string): string {

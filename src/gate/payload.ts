@@ -1,9 +1,10 @@
 /** What a gate takes. */
 import { createContext, Script } from 'node:vm'
 import { z } from 'zod'
-import { encodeMsgpack, measure } from '../../streams/codec.ts'
+import { encodeMsgpack } from '../../streams/codec.ts'
 import { messageOf, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/schemas.ts'
+import { measure } from '../../streams/value.ts'
 
 const PAYLOAD_MAX_BYTES = 1024 * 1024
 /** Of a signal that is kept for a gate that is not there yet. */

@@ -7,8 +7,10 @@
  * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline that is moved (a retried timeout, an extension) leaves no dead token.
  * A token is never stored: only its hash is, and whoever has the secret derives it again.
  */
+
 import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
+import { checkText } from '../../streams/text.ts'
 
 export interface GateSecret {
   /** Stands in the tokens it signs: 1 to 32 characters of A-Z a-z 0-9 _ -. */
@@ -117,7 +119,7 @@ export function parseSecrets(text: string): GateSecret[] {
 export function hashOfBase(base: string): string {
   if (typeof base !== 'string' || base === '' || Buffer.byteLength(base) > TOKEN_MAX)
     throw new InvalidError(`a base token must be text of 1 to ${TOKEN_MAX} bytes`)
-  return hashOfToken(base)
+  return hashOfToken(checkText('token', base))
 }
 
 /** SHA-256 as hex: what is kept of tokens and of base tokens. */

@@ -1,5 +1,6 @@
 /** A request's body: read with a limit on its size and on its time, and made into a payload by its content type. */
 
+import { cut } from '../../streams/text.ts'
 import { after } from '../options/timer.ts'
 import type { BodyRoom } from './budget.ts'
 import { HttpProblem } from './problem.ts'
@@ -204,5 +205,5 @@ function unsupported(detail: string): HttpProblem {
 }
 
 function shown(text: string): string {
-  return JSON.stringify(text.slice(0, 100))
+  return JSON.stringify(cut(text, 100))
 }

@@ -5,9 +5,11 @@
  *     GET  /hooks/flowstone/signal/<token>      a page for people; it never signals, since previews of links ask for it too
  *     POST /hooks/flowstone/verified/<sender>   a sender without a token, known by its own signature
  */
+
 import { createHash } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
@@ -223,7 +225,7 @@ function methodNotAllowed(allow: string): Response {
 function told(error: unknown, logger: Logger): HttpProblem {
   const problem = problemOf(error)
   if (problem.status >= 500 && !(error instanceof HttpProblem))
-    logger.error(`http: a request failed (${problem.reason}): ${withoutTokens(messageOf(error)).slice(0, 500)}`)
+    logger.error(`http: a request failed (${problem.reason}): ${cut(withoutTokens(messageOf(error)), 500)}`)
   return problem
 }
 

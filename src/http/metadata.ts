@@ -1,5 +1,7 @@
 /** Metadata for people's eyes. Whatever it holds, it stays text in a cell: escaped, bounded in depth and size, with nothing in it that can be followed. */
+
 import { html } from 'hono/html'
+import { cut } from '../../streams/text.ts'
 
 type Markup = ReturnType<typeof html>
 
@@ -55,7 +57,7 @@ function scalar(value: unknown): Markup {
 }
 
 function clipped(value: string): string {
-  return value.length > TEXT_MAX ? `${value.slice(0, TEXT_MAX)}…` : value
+  return cut(value, TEXT_MAX, '…')
 }
 
 // Marks that turn the direction of what follows, and controls that are not seen: they can make a text look like another one.

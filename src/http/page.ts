@@ -1,5 +1,7 @@
 /** The page of a gate, for people: what waits, and a way to answer. No script, nothing loaded; the form goes to the page's own address, so the token stands nowhere in it. */
+
 import { html, raw } from 'hono/html'
+import { cut } from '../../streams/text.ts'
 import type { GateView } from '../gate/types.ts'
 import { NONCE_FIELD } from './form.ts'
 import { metadataTable, text } from './metadata.ts'
@@ -109,7 +111,7 @@ function hidden({ nonce }: Asked): Markup {
 
 function headline(gate: GateView): string {
   const message = gate.kind === 'approval' ? entry(gate.metadata, 'message') : undefined
-  if (typeof message === 'string' && message !== '') return message.slice(0, 500)
+  if (typeof message === 'string' && message !== '') return cut(message, 500)
   return gate.kind === 'approval' ? `Approval for ${gate.asset}` : `${gate.asset} waits for a signal`
 }
 
@@ -180,7 +182,7 @@ function answerFacts(gate: GateView): Markup | '' {
     ...(kind === 'approval' && typeof comment === 'string' && comment !== '' ? [['Comment', comment]] : []),
   ]
   if (rows.length === 0) return ''
-  return html`<dl class="facts">${rows.map(([name, value]) => html`<dt>${name}</dt><dd><bdi class="text">${text(String(value).slice(0, COMMENT_MAX))}</bdi></dd>`)}</dl>`
+  return html`<dl class="facts">${rows.map(([name, value]) => html`<dt>${name}</dt><dd><bdi class="text">${text(cut(String(value), COMMENT_MAX))}</bdi></dd>`)}</dl>`
 }
 
 function entry(of: unknown, name: string): unknown {

@@ -1,5 +1,7 @@
 /** Answers to programs. Refusals are problem details (RFC 9457), one stable `reason` for each, and nothing in them that the caller sent as a secret. */
+
 import { FlowStoneError, InvalidError, messageOf, SignalRejectedError } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
 import type { SignalAccepted, SignalRejection } from '../gate/types.ts'
 
 /** Why a request was refused. The gate's own reasons, and those of HTTP. */
@@ -130,5 +132,5 @@ function isTransient(thrown: unknown): boolean {
 }
 
 function shortened(text: string): string {
-  return text.length > 1000 ? `${text.slice(0, 1000)}…` : text
+  return cut(text, 1000, '…')
 }

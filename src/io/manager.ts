@@ -1,7 +1,9 @@
 /** I/O managers: where values of assets live. Small ones ride in the fact itself; others are stored by the manager, and the fact holds its reference. */
-import { decodeMsgpack, encodeMsgpack, isJsonSafe, measure } from '../../streams/codec.ts'
+import { decodeMsgpack } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { type Shared, share } from '../../streams/readonly.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
+import { encodeValue, isJsonSafe, isPlainData, jsonCopy } from '../../streams/value.ts'
 
 export interface IoContext {
   readonly run: string
@@ -11,34 +13,72 @@ export interface IoContext {
   readonly partition: string | undefined
 }
 
-/** Implement this to keep values in a place of your own. References are plain JSON objects, and must stay good for as long as the log is kept. */
+/**
+ * Implement this to keep values in a place of your own. References are plain JSON objects, and must stay good for as long as the log is kept.
+ *
+ * What `load` gives is copied where it is plain data (objects, lists, Map, Set, dates, bytes), so a manager may keep it. Of anything else, such as an instance of
+ * a class, no copy can be made: `load` is then called for each execution.
+ */
 export interface IoManager {
   /** Stores a value; the same value may be stored twice after a crash. Returns what `load` needs to find it. */
   store(value: unknown, context: IoContext): Promise<Record<string, unknown>>
   load(reference: Readonly<Record<string, unknown>>): Promise<unknown>
+  /** What `load` gives is never changed by those who get it: one is enough for all executions of a process. Default false. */
+  readonly shared?: boolean
+}
+
+/** The manager of FlowStone itself takes bytes. */
+export interface BytesIoManager extends IoManager {
+  storeBytes(value: Uint8Array<ArrayBuffer>): Promise<Record<string, unknown>>
 }
 
 /** Values up to this many bytes ride in the fact. */
 const INLINE_MAX_BYTES = 64 * 1024
 
-export class Io {
-  readonly #managers: ReadonlyMap<string, IoManager>
+/** How an execution gets at a value: what is shared, or what is loaded for it alone. */
+export type Sight = Shared | { load(): Promise<unknown> }
 
-  constructor(managers: ReadonlyMap<string, IoManager>) {
+export class Io {
+  readonly #managers: ReadonlyMap<string, IoManager | BytesIoManager>
+
+  constructor(managers: ReadonlyMap<string, IoManager | BytesIoManager>) {
     this.#managers = managers
   }
 
-  /** Throws InvalidError, naming the place, for a value that cannot be encoded. */
+  /** `value` may be a snapshot. Throws InvalidError, naming the place, for a value that cannot be encoded. */
   async store(manager: string, value: unknown, context: IoContext, inlineMax = INLINE_MAX_BYTES): Promise<StoredValue> {
     const found = this.#find(manager)
     if (manager !== 'nats') return { manager, ref: checkRef(manager, await found.store(value, context)) }
-    if (measure(value) <= inlineMax) return inline(value)
-    return { manager, ref: await found.store(value, context) }
+    const bytes = encodeValue(value)
+    if (bytes.length <= inlineMax) return inline(bytes)
+    if (takesBytes(found)) return { manager, ref: await found.storeBytes(bytes) }
+    return { manager, ref: checkRef(manager, await found.store(decodeMsgpack(bytes), context)) }
   }
 
+  /** The value, as nobody else has it, where it can be copied. */
   async load(stored: StoredValue): Promise<unknown> {
-    if ('manager' in stored) return this.#find(stored.manager).load(stored.ref)
-    return 'msgpack' in stored ? decodeMsgpack(Buffer.from(stored.msgpack, 'base64')) : stored.json
+    return (await this.#load(stored)).value
+  }
+
+  /** For the executions of this process. */
+  async loadShared(stored: StoredValue): Promise<Sight> {
+    const { value, isOwn } = await this.#load(stored)
+    if (isOwn) return share(value)
+    if ('manager' in stored && this.#find(stored.manager).shared) return { isSame: true, get: () => value }
+    return { load: () => this.load(stored) }
+  }
+
+  async #load(stored: StoredValue): Promise<{ readonly value: unknown; readonly isOwn: boolean }> {
+    if (!('manager' in stored))
+      return {
+        value: 'msgpack' in stored ? decodeMsgpack(Buffer.from(stored.msgpack, 'base64')) : stored.json,
+        isOwn: true,
+      }
+    const manager = this.#find(stored.manager)
+    const value = await manager.load(stored.ref)
+    if (takesBytes(manager)) return { value, isOwn: true }
+    if (manager.shared || !isPlainData(value)) return { value, isOwn: false }
+    return { value: structuredClone(value), isOwn: true }
   }
 
   #find(name: string): IoManager {
@@ -51,16 +91,23 @@ export class Io {
   }
 }
 
+function takesBytes(manager: IoManager | BytesIoManager): manager is BytesIoManager {
+  return 'storeBytes' in manager
+}
+
 /** A reference that is no object could not be read back from the log, and its run would never end. */
 function checkRef(manager: string, ref: unknown): Record<string, unknown> {
-  if (typeof ref === 'object' && ref !== null && !Array.isArray(ref)) return { ...ref }
+  if (typeof ref === 'object' && ref !== null && !Array.isArray(ref))
+    return Object.fromEntries(Object.entries(Object(jsonCopy(ref, `I/O manager ${manager}: reference`))))
   throw new InvalidError(
     `I/O manager ${manager}: store must return a reference that is a plain object, got ${ref === null ? 'null' : Array.isArray(ref) ? 'an array' : typeof ref}`,
   )
 }
 
-function inline(value: unknown): StoredValue {
-  return isJsonSafe(value) ? { json: value } : { msgpack: Buffer.from(encodeMsgpack(value)).toString('base64') }
+function inline(bytes: Uint8Array): StoredValue {
+  // Of the bytes, and not of what was given: that may be another thing by now.
+  const value = decodeMsgpack(bytes)
+  return isJsonSafe(value) ? { json: value } : { msgpack: Buffer.from(bytes).toString('base64') }
 }
 
 /** Keeps values in this process: for tests of pipelines whose worker and caller are one process. */

@@ -1,16 +1,17 @@
 /** The default I/O manager: MessagePack in the namespace's object store, compressed where that makes it smaller, named by content hash, so equal values are stored once. */
 import { createHash } from 'node:crypto'
 import { type ObjectStore, Objm } from '@nats-io/obj'
-import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
+import { decodeMsgpack } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/squeeze.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { encodeValue } from '../../streams/value.ts'
 import type { Connection } from '../log/connection.ts'
-import type { IoManager } from './manager.ts'
+import type { BytesIoManager } from './manager.ts'
 
 const CHUNK_BYTES = 128 * 1024
 
-export function natsIo(connection: Connection, names: Names): IoManager {
+export function natsIo(connection: Connection, names: Names): BytesIoManager {
   let opened: Promise<ObjectStore> | undefined
   const store = (): Promise<ObjectStore> => {
     // A failure is not kept: the next caller tries again.
@@ -20,9 +21,9 @@ export function natsIo(connection: Connection, names: Names): IoManager {
     })
     return opened
   }
-  return {
-    store: async (value) => {
-      const plain = encodeMsgpack(value)
+  const manager: BytesIoManager = {
+    store: (value) => manager.storeBytes(encodeValue(value)),
+    storeBytes: async (plain) => {
       const hash = createHash('sha256').update(plain).digest('hex')
       const { bytes, encoding } = await squeezeLarge(plain)
       const name = nameOf(hash, encoding)
@@ -31,9 +32,9 @@ export function natsIo(connection: Connection, names: Names): IoManager {
       // Another release of the compressor may give other bytes for the same value: those are as good.
       if (!there || there.deleted || (!encoding && there.size !== bytes.length))
         await blobs.put({ name, options: { max_chunk_size: CHUNK_BYTES } }, chunks(bytes))
-      return { hash, bytes: bytes.length, ...(encoding ? { encoding } : {}) }
+      return { hash, bytes: bytes.length, ...(encoding ? { encoding, plainBytes: plain.length } : {}) }
     },
-    load: async ({ hash, encoding: named }) => {
+    load: async ({ hash, encoding: named, plainBytes }) => {
       const encoding = named === 'zstd' ? named : undefined
       const blobs = await store()
       const found = await blobs.get(nameOf(String(hash), encoding))
@@ -48,9 +49,10 @@ export function natsIo(connection: Connection, names: Names): IoManager {
           `value ${String(hash)} in object store ${names.blobBucket}: ${failure.message}`,
           { cause: failure },
         )
-      return decodeMsgpack(await unsqueezeLarge(Buffer.concat(parts), encoding))
+      return decodeMsgpack(await unsqueezeLarge(Buffer.concat(parts), encoding, Number(plainBytes)))
     },
   }
+  return manager
 }
 
 function nameOf(hash: string, encoding: Encoding | undefined): string {

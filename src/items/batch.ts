@@ -3,8 +3,8 @@
  * one all the same: see `settleItems`.
  */
 import { z } from 'zod'
-import { measure } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { measure } from '../../streams/value.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import { type Chunk, ItemReader, isItemReader } from './reader.ts'
 

@@ -1,6 +1,7 @@
 /** Rows of a Postgres query, page by page in the order of its key columns ("keyset pagination"). By pg, or any client with its `query`. */
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
 import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
@@ -67,7 +68,7 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
   const columns = keys.map((key) => `q.${quoted(key)}`)
 
   return itemReader<Row, Cursor>({
-    name: `rows of ${inner.replace(/\s+/g, ' ').slice(0, 200)}`,
+    name: `rows of ${cut(inner.replace(/\s+/g, ' '), 200)}`,
     position: ({ behind }) => `${keys.join(', ')} = ${behind.join(', ')}`,
     ...(retry ? { retry } : {}),
     async *read(given, signal) {

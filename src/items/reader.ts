@@ -2,8 +2,11 @@
  * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with every slab of keys, so whoever takes it over (worker killed,
  * engine restarted, attempt repeated) goes on behind the last slab, and never reads from the start again.
  */
-import { measure } from '../../streams/codec.ts'
-import { CancelledError, FlowStoneError, InvalidError, messageOf, TerminalError } from '../../streams/errors.ts'
+
+import { decodeMsgpack } from '../../streams/codec.ts'
+import { CancelledError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
+import { reasonOf } from '../../streams/thrown.ts'
+import { encodeValue } from '../../streams/value.ts'
 import { type Duration, parseRange } from '../define/duration.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import { sleep } from '../options/timer.ts'
@@ -73,12 +76,11 @@ export class ItemReader<T> implements AsyncIterable<T> {
     for (;;) {
       try {
         for await (const chunk of this.#source.read(at, signal)) {
-          const { cursor: next } = chunk
-          checkCursor(this.name, next)
+          const next = takeCursor(this.name, chunk.cursor)
           // A chunk that leads nowhere is no success, or a source that fails behind it would be asked for ever.
           if (chunk.items.length > 0 || JSON.stringify(next) !== JSON.stringify(at)) failures = 0
           at = next
-          yield chunk
+          yield { ...chunk, cursor: next }
           signal.throwIfAborted()
         }
         return
@@ -147,7 +149,7 @@ export class ItemReader<T> implements AsyncIterable<T> {
   #failed(error: unknown, at: unknown, failures: number): FlowStoneError {
     const where = at === undefined ? 'at the beginning' : `behind ${this.describe(at)}`
     const times = failures === 1 ? '' : ` ${failures} times in a row`
-    return new FlowStoneError('source_failed', `${this.name}: reading failed${times}, ${where}: ${messageOf(error)}`, {
+    return new FlowStoneError('source_failed', `${this.name}: reading failed${times}, ${where}: ${reasonOf(error)}`, {
       cause: error,
     })
   }
@@ -188,9 +190,11 @@ function isFinal(error: unknown): boolean {
   return error instanceof FlowStoneError && error.code === 'source_failed'
 }
 
-function checkCursor(name: string, cursor: unknown): void {
+/** The cursor as it is now: a source may go on with the same object, changed. */
+function takeCursor(name: string, cursor: unknown): unknown {
   if (cursor === undefined) throw new InvalidError(`${name}: a chunk has no cursor; say where to go on behind it`)
-  const bytes = measure(cursor, `${name}: cursor`)
-  if (bytes > CURSOR_MAX_BYTES)
-    throw new InvalidError(`${name}: a cursor takes ${bytes} bytes; it is at most ${CURSOR_MAX_BYTES}`)
+  const bytes = encodeValue(cursor, `${name}: cursor`)
+  if (bytes.length > CURSOR_MAX_BYTES)
+    throw new InvalidError(`${name}: a cursor takes ${bytes.length} bytes; it is at most ${CURSOR_MAX_BYTES}`)
+  return decodeMsgpack(bytes)
 }

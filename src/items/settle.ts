@@ -1,5 +1,7 @@
 /** What becomes of the items of a batch, one by one: a batch that ran is a success, and says which of its items failed. */
-import { CancelledError, FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { CancelledError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
+import { describe, infoOf } from '../../streams/thrown.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import type { Batch } from './batch.ts'
 
@@ -81,11 +83,8 @@ export async function settleItems<T, V>(
 }
 
 function errorOf(thrown: unknown): ItemError {
-  const code = typeof thrown === 'object' && thrown !== null && 'code' in thrown ? thrown.code : undefined
-  return {
-    code: typeof code === 'string' && code !== '' ? code.slice(0, 100) : 'error',
-    message: messageOf(thrown).slice(0, MESSAGE_MAX),
-  }
+  const { code, ...info } = infoOf(thrown)
+  return { code: code === 'thrown_non_error' ? 'error' : code, message: cut(describe({ code, ...info }), MESSAGE_MAX) }
 }
 
 function tooMany(

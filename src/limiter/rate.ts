@@ -1,6 +1,8 @@
 /** Rates and bucket names as callers write them. */
+
 import type { Rate } from '../../projections/rate-cell.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { checkText, cut } from '../../streams/text.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 
 export type Per = 'second' | 'minute' | 'hour' | 'day' | Duration
@@ -49,7 +51,7 @@ export function parseRate(field: string, option: RateOption, usual: Rate['shape'
 }
 
 export function checkBucket(bucket: unknown): string {
-  if (typeof bucket === 'string' && bucket.length > 0 && bucket.length <= BUCKET_MAX) return bucket
+  if (typeof bucket === 'string' && bucket.length > 0 && bucket.length <= BUCKET_MAX) return checkText('bucket', bucket)
   throw new InvalidError(`bucket must be text of 1 to ${BUCKET_MAX} characters, got ${say(bucket)}`)
 }
 
@@ -73,5 +75,5 @@ function parsePeriod(field: string, per: unknown): number {
 }
 
 function say(value: unknown): string {
-  return (JSON.stringify(value) ?? String(value)).slice(0, 140)
+  return cut(JSON.stringify(value) ?? String(value), 140)
 }

@@ -4,6 +4,7 @@ import type { FactDraft, FactIds } from '../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
+import { snapshot } from '../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
 import { factEntry } from '../engine/entries.ts'
@@ -12,7 +13,7 @@ import { emit } from '../telemetry.ts'
 import { type AnyResult, originOf, readMerged, remainingKeys } from './gather.ts'
 import type { Held } from './held.ts'
 import { goOn } from './resume.ts'
-import { type Failure, failureOf, runCode } from './run-code.ts'
+import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { storeKeys } from './scatter.ts'
 import { contextOf, type WorkerShared } from './shared.ts'
 
@@ -159,20 +160,27 @@ async function runPhase(
   opener: GateOpener,
 ): Promise<{ value: unknown; stored?: StoredValue | undefined }> {
   const { definition } = asset
+  const taken = (result: unknown): unknown => (isThenable(result) ? Promise.resolve(result).then(take) : take(result))
+  /** What it is now, and not what the code makes of it afterwards. A manager of the user's own gets the value itself. */
+  const take = (value: unknown): unknown => {
+    if (value instanceof Suspension || definition.io !== 'nats') return value
+    opener.checkValue()
+    return snapshot(value)
+  }
   const call = async (signal: () => AbortSignal): Promise<unknown> => {
-    const deps = await shared.values.deps(task.deps)
+    const deps = await (await shared.values.deps(task.deps)).get()
     const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`, opener)
     switch (task.kind) {
       case 'execute': {
         // Plain code never looks at the two; its type does not know them.
         const plain: InstanceContext<unknown> = { ...ctx, scatterKey: undefined, index: 0 }
-        return definition.execute(plain, deps)
+        return await taken(definition.execute(plain, deps))
       }
       case 'signal':
       case 'timeout': {
         if (!task.from) throw new FlowStoneError('bad_task', `task ${task.id} names no gate`)
         const plain = { ...ctx, scatterKey: undefined, index: 0 }
-        return await goOn(shared, held.p, task.kind, { ...task.from, run, asset: name }, asset, plain, deps)
+        return await taken(goOn(shared, held.p, task.kind, { ...task.from, run, asset: name }, asset, plain, deps))
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared
@@ -204,7 +212,7 @@ async function runPhase(
       case 'gather': {
         const { connection, names, io, values } = shared
         const results = await readMerged({ connection, names, io, values, p: held.p, run, asset: name })
-        if (definition.gather) return await definition.gather(results, ctx, deps)
+        if (definition.gather) return await taken(definition.gather(results, ctx, deps))
         return await listOf(results)
       }
       default:

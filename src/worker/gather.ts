@@ -12,6 +12,7 @@ import { factPath } from '../../streams/facts.ts'
 import { type AssetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import type { FailureMode, Gathered } from '../define/asset.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
@@ -120,8 +121,8 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
       yield batch
       batch = []
     }
-    if (i >= slab.offset + slab.keys.length) slab = await source.values.slab(p, run, asset, i)
-    const key = slab.keys[i - slab.offset]
+    if (i >= slab.end) slab = await source.values.slab(p, run, asset, i)
+    const key = slab.key(i)
     if (ends && !options.failuresOnly && !(await ends.isDone(i))) {
       const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
       batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
@@ -165,7 +166,7 @@ async function errorOf(
   why: FailureChunk['at'][number] | undefined,
   cache: OutcomeCache,
   i: number,
-): Promise<{ code: string; message: string }> {
+): Promise<ErrorView> {
   if (!why)
     throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: no error of instance ${i} is on record`)
   const [, seq, attempt] = why
@@ -173,8 +174,7 @@ async function errorOf(
   const outcomes = cache.take(seq) ?? (await cache.get(seq))
   const found = outcomes.errors?.find(([k]) => outcomes.at[k] === i)
   if (!found) throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${i}`)
-  const { code, message } = found[1].error
-  return { code, message }
+  return viewOfError(found[1].error)
 }
 
 /**

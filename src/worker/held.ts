@@ -1,5 +1,7 @@
 /** A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with exactly one answer. */
+
 import type { NatsConnection } from '@nats-io/nats-core'
+import { FlowStoneError } from '../../streams/errors.ts'
 import type { Task } from '../../streams/tasks.ts'
 import type { Delivery } from './puller.ts'
 
@@ -81,17 +83,15 @@ export class Held {
 }
 
 /** Why a wait was ended when the scatter was paused: not begun. */
-export class Paused extends Error {
+export class Paused extends FlowStoneError {
   constructor() {
-    super('the scatter is paused')
-    this.name = 'Paused'
+    super('paused', 'the scatter is paused')
   }
 }
 
 /** Why a signal was aborted when the worker drains: not a failure. */
-export class HandBack extends Error {
+export class HandBack extends FlowStoneError {
   constructor() {
-    super('the worker stops; the work goes to another one')
-    this.name = 'HandBack'
+    super('handed_back', 'the worker stops; the work goes to another one')
   }
 }

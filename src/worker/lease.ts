@@ -3,12 +3,12 @@
  * The lease is acknowledged only after the last report is stored.
  */
 import { setImmediate } from 'node:timers/promises'
-import { measure } from '../../streams/codec.ts'
 import { ConflictError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
-import type { AnyAsset } from '../define/asset.ts'
+import { sizeOfSnapshot, snapshot } from '../../streams/value.ts'
+import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
 import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/entries.ts'
@@ -19,7 +19,7 @@ import { INLINE_MAX_BYTES, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import { Slots, type Turn } from './slots.ts'
-import type { Slab } from './values.ts'
+import type { Deps, Slab } from './values.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
@@ -98,16 +98,17 @@ async function runInstances(
   const keep = (index: number, begunMs: number, value: unknown): undefined | Promise<void> => {
     if (value instanceof Suspension) return suspend(index, begunMs, value)
     gates.checkValue(index)
-    const bytes = measure(value)
+    const taken = snapshot(value)
+    const bytes = sizeOfSnapshot(taken)
     nowMs = performance.now()
     const ms = nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(instanceEvent(index, ms))
     if (bytes <= INLINE_MAX_BYTES) {
       leave(index)
-      report.value(index, ms, value, bytes)
+      report.value(index, ms, taken, bytes)
       return undefined
     }
-    const stored = shared.io.store('nats', value, {
+    const stored = shared.io.store('nats', taken, {
       run: task.run,
       pipeline: task.pipeline,
       asset: asset.name,
@@ -144,17 +145,21 @@ async function runInstances(
     run: task.run,
     asset: asset.name,
     index,
-    key: slab.keys[index - slab.offset],
+    key: slab.key(index),
     attempt: task.attempt,
     durationMs,
   })
+  const execute = (ctx: InstanceContext<unknown>, given: ReturnType<Deps['get']>): unknown =>
+    given instanceof Promise
+      ? given.then((own) => asset.definition.execute(ctx, own))
+      : asset.definition.execute(ctx, given)
   /** A promise only where there is something to wait for. */
   const runOne = (index: number, parent = signal): undefined | Promise<void> => {
     const begunMs = nowMs
     try {
-      const key = slab.keys[index - slab.offset]
+      const key = slab.key(index)
       const value = runCode(parent, task.timeoutMs, (inner) =>
-        asset.definition.execute(new InstanceContextOf(shared, task, asset, inner, key, index, gates), deps),
+        execute(new InstanceContextOf(shared, task, asset, inner, key, index, gates), deps.get()),
       )
       if (isThenable(value)) held.running.set(index, begunMs)
       const pending = isThenable(value)
@@ -173,7 +178,7 @@ async function runInstances(
   const runLimitedOne = async (limits: Limits, index: number): Promise<void> => {
     const { limiter, waiters } = shared
     const { alone = false, ordinal } = task
-    const key = slab.keys[index - slab.offset]
+    const key = slab.key(index)
     try {
       const waiting = waitingSignal
       const start = { limits, limiter, waiters, local: slots, key, ownBucket, ordinal, alone, signal, waiting }
@@ -190,6 +195,7 @@ async function runInstances(
   }
 
   const running = new Set<Promise<void>>()
+  let broken: { readonly error: unknown } | undefined
   let next = task.from
   let end = task.to
   let waiting: Turn | undefined
@@ -253,6 +259,10 @@ async function runInstances(
           held.running.delete(index)
           running.delete(one)
         })
+        // Awaited below with the others; by then one that was broken may be gone.
+        one.catch((error: unknown) => {
+          broken ??= { error }
+        })
         running.add(one)
         nowMs = performance.now()
       } else {
@@ -281,6 +291,7 @@ async function runInstances(
     hasSlot = false
     hasPlace = false
     await Promise.all(running)
+    if (broken) throw broken.error
   } finally {
     if (hasSlot) slots.give()
     if (hasPlace) places?.give()
@@ -309,7 +320,7 @@ async function load(
   held: Held,
   task: LeaseTask,
   report: Report,
-): Promise<{ slab: Slab; deps: Record<string, unknown> } | undefined> {
+): Promise<{ slab: Slab; deps: Deps } | undefined> {
   const { signal } = held.abort
   try {
     return await runCode(signal, task.timeoutMs, async () => {

@@ -4,6 +4,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import { squeeze } from '../../streams/squeeze.ts'
+import type { Snapshot } from '../../streams/value.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { ComeAgain } from './limits.ts'
 import type { Failure } from './run-code.ts'
@@ -19,7 +20,7 @@ export const INLINE_MAX_BYTES = 16 * 1024
 interface Columns {
   at: number[]
   ms: number[]
-  values: unknown[]
+  values: Snapshot[]
   refs: NonNullable<ScatterOutcomes['refs']>
   errors: NonNullable<ScatterOutcomes['errors']>
   suspended: NonNullable<ScatterOutcomes['suspended']>
@@ -65,7 +66,7 @@ export class Report {
     this.#grow(60)
   }
 
-  value(index: number, ms: number, value: unknown, bytes: number): void {
+  value(index: number, ms: number, value: Snapshot, bytes: number): void {
     this.#add(index, ms, value)
     this.#grow(bytes)
   }
@@ -83,7 +84,7 @@ export class Report {
       { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
     ])
     this.#add(index, ms, null)
-    this.#grow(300 + error.message.length + (error.stack?.length ?? 0))
+    this.#grow(300 + JSON.stringify(error).length)
   }
 
   /** Not begun: its turn is not near. */
@@ -120,6 +121,7 @@ export class Report {
   #send(heldMs: number | undefined): void {
     const { at, ms, values, refs, errors, suspended, left } = this.#columns
     const { lease, ordinal, resumes } = this.#of
+    // Every value was encoded before it came here, so this cannot fail for one of them.
     const { bytes, encoding } = squeeze(encodeMsgpack(values), values.length)
     const data: ScatterOutcomes = {
       lease,
@@ -153,7 +155,7 @@ export class Report {
     this.#sending.push(sending)
   }
 
-  #add(index: number, ms: number, value: unknown): void {
+  #add(index: number, ms: number, value: Snapshot): void {
     if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
     this.#columns.at.push(index)
     this.#columns.ms.push(Math.round(ms * 100) / 100)

@@ -1,9 +1,11 @@
 /** What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders. */
-import { measure } from '../../streams/codec.ts'
-import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+
+import { FlowStoneError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
+import { reasonOf } from '../../streams/thrown.ts'
+import { sizeOfSnapshot, snapshot } from '../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
 import { directGet } from '../log/nats.ts'
@@ -90,10 +92,11 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
       shared.values.slab(held.p, run, name, task.slab),
       shared.values.deps(task.deps),
     ])
-    const key = slab.keys[task.index - slab.offset]
+    const key = slab.key(task.index)
+    const own = await deps.get()
     const value = await runCode(signal, task.timeoutMs, async (inner) => {
       const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
-      return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, deps)
+      return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
     })
     const ms = performance.now() - begunMs
     if (value instanceof Suspension) {
@@ -103,13 +106,14 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
       report.suspended(task.index, ms, gate)
     } else {
       gates.checkValue(task.index)
-      const bytes = measure(value)
+      const taken = snapshot(value)
+      const bytes = sizeOfSnapshot(taken)
       const { run, pipeline, partition } = task
       const context = { run, pipeline, asset: asset.name, partition }
-      const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', value, context)
+      const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', taken, context)
       report.leaves(gates.take(task.index)?.left() ?? [])
       if (ref) report.ref(task.index, ms, ref)
-      else report.value(task.index, ms, value, bytes)
+      else report.value(task.index, ms, taken, bytes)
     }
   } catch (thrown) {
     // What was cancelled has ended, and there is nobody to tell.
@@ -156,12 +160,12 @@ export async function runReminder(
   const at = { p: held.p, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
   const gates = new InstanceGates(shared, () => at)
   try {
-    const deps = await shared.values.deps(task.deps)
+    const deps = await (await shared.values.deps(task.deps)).get()
     await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
       const slab = index === undefined ? undefined : await shared.values.slab(held.p, run, name, offset ?? 0)
       const ctx: InstanceContext<unknown> =
         slab && index !== undefined
-          ? new InstanceContextOf(shared, task, asset, signal, slab.keys[index - slab.offset], index, gates)
+          ? new InstanceContextOf(shared, task, asset, signal, slab.key(index), index, gates)
           : {
               ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0)),
               scatterKey: undefined,
@@ -182,7 +186,7 @@ export async function runReminder(
     })
   } catch (error) {
     if (!held.abort.signal.aborted)
-      shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${messageOf(error)}`, {
+      shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${reasonOf(error)}`, {
         gate: `${run}.${name}.${from.gate}`,
         timeouts: from.timeouts,
       })

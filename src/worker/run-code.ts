@@ -1,14 +1,8 @@
 /** Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms the engine decides on. */
-import {
-  CancelledError,
-  FlowStoneError,
-  InvalidError,
-  messageOf,
-  RetryableError,
-  TerminalError,
-  TimeoutError,
-} from '../../streams/errors.ts'
+import { CancelledError, InvalidError, RetryableError, TerminalError, TimeoutError } from '../../streams/errors.ts'
+import { READ_ONLY_ADVICE } from '../../streams/readonly.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../streams/schemas.ts'
+import { infoOf, read } from '../../streams/thrown.ts'
 import { NO_GATE_SECRET } from '../gate/token.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { HandBack } from './held.ts'
@@ -21,10 +15,8 @@ export interface Failure {
   readonly thrown: unknown
 }
 
-const MESSAGE_MAX = 4000
 /** A wait is at most this long: beyond the calendar no schedule can be made of it. */
 const RETRY_AFTER_MAX_MS = 365 * 86_400_000
-const STACK_MAX = 4000
 
 /**
  * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped. What `code`
@@ -147,33 +139,29 @@ export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
   return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
 }
 
+/** Never throws, whatever was thrown: an error of another copy of this package, of another realm, a proxy, nothing. */
 export function failureOf(thrown: unknown): Failure {
   if (thrown instanceof HandBack)
     return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
-  const error = infoOf(thrown)
-  if (thrown instanceof TimeoutError && thrown.message.startsWith('it ran longer'))
+  const error = advised(infoOf(thrown))
+  if (thrown instanceof TimeoutError && error.message.startsWith('it ran longer'))
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
     return { outcome: 'terminal', error, thrown }
   // This process was not told what it needs, and an attempt later it is not told either. Nobody chooses which worker the next attempt meets, so one that is set up wrongly is better heard of at once.
   if (error.code === NO_GATE_SECRET) return { outcome: 'terminal', error, thrown }
-  const after = thrown instanceof RetryableError ? Number(thrown.retryAfterMs) : Number.NaN
+  const wait = thrown instanceof RetryableError ? read(thrown, 'retryAfterMs') : undefined
+  const after = typeof wait === 'number' ? wait : Number.NaN
   // NaN, as of a date that was not understood: the backoff decides.
   if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
   return { outcome: 'error', error, retryAfterMs: Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.round(after))), thrown }
 }
 
-/** What is kept of anything thrown, bounded, also of what is no Error. */
-function infoOf(thrown: unknown): ErrorInfo {
-  const code = thrown instanceof FlowStoneError ? thrown.code : codeOf(thrown)
-  const message = messageOf(thrown).slice(0, MESSAGE_MAX)
-  const stack =
-    thrown instanceof Error && typeof thrown.stack === 'string' ? thrown.stack.slice(0, STACK_MAX) : undefined
-  return { code, message, ...(stack === undefined ? {} : { stack }) }
-}
+const READ_ONLY =
+  /^Cannot (assign to read only property|add property|delete property|define property|redefine property|modify)|object is not extensible/
 
-function codeOf(thrown: unknown): string {
-  if (!(thrown instanceof Error)) return 'thrown_non_error'
-  const code: unknown = 'code' in thrown ? thrown.code : undefined
-  return typeof code === 'string' && code.length > 0 && code.length < 100 ? code : 'error'
+/** A write to something that all executions of a process share says what to do in its place. */
+function advised(error: ErrorInfo): ErrorInfo {
+  if (!READ_ONLY.test(error.message)) return error
+  return { ...error, message: `${error.message}. ${READ_ONLY_ADVICE}` }
 }

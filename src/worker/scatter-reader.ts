@@ -8,6 +8,7 @@ import { decodeList } from '../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import type { ItemsCursor } from '../../streams/schemas.ts'
+import type { Snapshot } from '../../streams/value.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Chunk, ItemReader } from '../items/reader.ts'
 import { leaderGet } from '../log/nats.ts'
@@ -20,10 +21,10 @@ import {
   SLAB_BYTES,
   SLAB_KEYS,
   SLAB_WAIT_MS,
-  sizeOfKey,
   slabFact,
   startedFact,
   storeTotal,
+  takeKey,
   wait,
 } from './slabs.ts'
 import { factOf } from './values.ts'
@@ -99,7 +100,7 @@ class Feed {
   readonly #target: ScatterTarget
   readonly #reader: string
   readonly #seen: Seen | undefined
-  #keys: unknown[] = []
+  #keys: Snapshot[] = []
   #bytes = 0
   /** Where the reader goes on behind the last key in `#keys`, or behind the last one stored. */
   #at: unknown
@@ -153,13 +154,14 @@ class Feed {
     const from = this.#at
     for (let i = known; i < chunk.items.length; i++) {
       const key = chunk.items[i]
-      const size = sizeOfKey(this.#target, key, this.read)
+      const taken = takeKey(this.#target, key, this.read)
+      const { size } = taken
       if (this.#keys.length > 0 && (this.#bytes + size > SLAB_BYTES || this.#keys.length >= SLAB_KEYS)) {
         await this.#store()
       }
       if (!this.#seen || this.#seen.isNew(key)) {
         this.#late ??= wait(SLAB_WAIT_MS)
-        this.#keys.push(key)
+        this.#keys.push(taken.key)
         this.#bytes += size
       }
       this.#at = chunk.cursorAt ? chunk.cursorAt(i) : from

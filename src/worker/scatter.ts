@@ -9,6 +9,7 @@ import { encodeMsgpack } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, TerminalError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { hashBytes64 } from '../../streams/ids.ts'
+import type { Snapshot } from '../../streams/value.ts'
 import { factEntry } from '../engine/entries.ts'
 import { isItemReader } from '../items/reader.ts'
 import { unlessAborted } from '../options/timer.ts'
@@ -22,10 +23,11 @@ import {
   SLAB_KEYS,
   SLAB_WAIT_MS,
   sizedFact,
-  sizeOfKey,
   slabFact,
   startedFact,
   storeTotal,
+  type TakenKey,
+  takeKey,
   wait,
 } from './slabs.ts'
 
@@ -78,7 +80,7 @@ function distinctAsync(source: AsyncIterable<unknown>, seen: Seen): AsyncIterabl
 }
 
 interface Draft {
-  readonly keys: unknown[]
+  readonly keys: Snapshot[]
   readonly bytes: number
 }
 
@@ -93,11 +95,11 @@ function isIterable(source: unknown): source is Iterable<unknown> | AsyncIterabl
 /** All of a list in one batch: all of it or none. Undefined when it is too long for that, or when something is stored already. */
 async function storeList(target: ScatterTarget, list: readonly unknown[]): Promise<number | undefined> {
   const slabs: Draft[] = []
-  let keys: unknown[] = []
+  let keys: Snapshot[] = []
   let bytes = 0
   let all = 0
-  for (const [i, key] of list.entries()) {
-    const size = sizeOfKey(target, key, i)
+  for (const [i, given] of list.entries()) {
+    const { key, size } = takeKey(target, given, i)
     if (keys.length > 0 && (bytes + size > SLAB_BYTES || keys.length >= SLAB_KEYS)) {
       slabs.push({ keys, bytes })
       keys = []
@@ -131,7 +133,7 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
 function remember({ values, run, asset }: ScatterTarget, slabs: readonly Draft[]): void {
   let offset = 0
   for (const { keys } of slabs.slice(0, REMEMBERED_SLABS)) {
-    values.rememberSlab(run, asset, { offset, keys })
+    values.rememberSlab(run, asset, offset, keys)
     offset += keys.length
   }
 }
@@ -140,7 +142,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
   const iterator: AsyncIterator<unknown> | Iterator<unknown> =
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
-  const buffer: { key: unknown; size: number }[] = []
+  const buffer: TakenKey[] = []
   let bufferBytes = 0
   /** When the oldest key of the buffer came. */
   let sinceMs = 0
@@ -170,14 +172,14 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       ended = true
       return false
     }
-    const size = sizeOfKey(target, result.value, read++)
+    const taken = takeKey(target, result.value, read++)
     if (buffer.length === 0) {
       sinceMs = performance.now()
       // One timer a slab, not one a key.
       late = wait(SLAB_WAIT_MS)
     }
-    buffer.push({ key: result.value, size })
-    bufferBytes += size
+    buffer.push(taken)
+    bufferBytes += taken.size
     return true
   }
   /** Stores the first `count` keys of the buffer, or finds them stored. */
@@ -232,7 +234,7 @@ async function refuseRest(target: ScatterTarget, offset: number): Promise<void> 
 async function storeSlab(
   target: ScatterTarget,
   offset: number,
-  keys: unknown[],
+  keys: readonly Snapshot[],
 ): Promise<{ count: number; hash: string } | undefined> {
   if (!(await ignoreConflict(target.log.append(factEntry(target.names, target.p, itemsFact(target, offset, keys))))))
     return undefined
@@ -244,6 +246,6 @@ async function storeSlab(
   )
 }
 
-function hashKeys(keys: unknown[]): string {
+function hashKeys(keys: readonly Snapshot[]): string {
   return hashBytes64(encodeMsgpack(keys))
 }

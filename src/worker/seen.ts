@@ -1,7 +1,9 @@
 /** Watches for keys that a scatter gave before: refused with the duplicates listed, or dropped. */
-import { measure } from '../../streams/codec.ts'
+
 import { TerminalError } from '../../streams/errors.ts'
 import { canonicalKey, HashSet, scatterKeyNumber } from '../../streams/keys.ts'
+import { cut } from '../../streams/text.ts'
+import { measure } from '../../streams/value.ts'
 
 const LISTED_MAX = 10
 
@@ -22,7 +24,7 @@ export class Seen {
     measure(key, `key[${position}]`)
     if (this.#hashes.add(scatterKeyNumber(key, `key[${position}]`))) return true
     this.#count += 1
-    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${canonicalKey(key).slice(0, 100)} (again at ${position})`)
+    if (this.#twice.length < LISTED_MAX) this.#twice.push(`${cut(canonicalKey(key), 100)} (again at ${position})`)
     return false
   }
 

@@ -1,5 +1,5 @@
 /** What a scatter's keys look like on the log: slabs of bounded size, each a fact, and the total at their end. */
-import { encodeMsgpack, measure } from '../../streams/codec.ts'
+import { encodeMsgpack } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import type { FactDraft, FactOf } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
@@ -8,6 +8,7 @@ import { checkKey } from '../../streams/keys.ts'
 import type { ItemsCursor } from '../../streams/schemas.ts'
 import { squeeze } from '../../streams/squeeze.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { type Snapshot, sizeOfSnapshot, snapshot } from '../../streams/value.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
@@ -68,15 +69,22 @@ export async function ignoreConflict(appending: Promise<unknown>): Promise<boole
   }
 }
 
-export function sizeOfKey({ duplicates }: ScatterTarget, key: unknown, position: number): number {
-  const size = measure(key, `key[${position}]`)
+/** The key as it is now: a scatter function may give the same object again, changed. */
+export function takeKey({ duplicates }: ScatterTarget, key: unknown, position: number): TakenKey {
+  const taken = snapshot(key, `key[${position}]`)
+  const size = sizeOfSnapshot(taken)
   // Where duplicates are looked for, the canonical form says so.
   if (duplicates === 'allow') checkKey(key, `key[${position}]`)
   if (size > SLAB_BYTES)
     throw new InvalidError(
       `key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`,
     )
-  return size
+  return { key: taken, size }
+}
+
+export interface TakenKey {
+  readonly key: Snapshot
+  readonly size: number
 }
 
 export function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft {
@@ -86,7 +94,7 @@ export function startedFact({ run, asset, attempt, worker }: ScatterTarget): Fac
 export function itemsFact(
   { run, asset }: ScatterTarget,
   offset: number,
-  list: unknown[],
+  list: readonly Snapshot[],
   cursor?: ItemsCursor,
 ): FactDraft {
   const keys = encodeMsgpack(list)

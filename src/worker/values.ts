@@ -3,9 +3,11 @@ import { decodeList } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { decodeFact, type Fact, factPath } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
-import type { ValueAt } from '../../streams/schemas.ts'
+import { shareList } from '../../streams/readonly.ts'
+import type { StoredValue, ValueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import type { Io } from '../io/manager.ts'
+import { type Snapshot, valueOfSnapshot } from '../../streams/value.ts'
+import type { Io, Sight } from '../io/manager.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, type StoredMessage } from '../log/nats.ts'
 
@@ -29,13 +31,22 @@ class Recent<T> {
       return found
     }
     const made = make()
-    this.#entries.set(key, made)
+    this.#keep(key, made)
     made.catch(() => this.#entries.delete(key))
+    return made
+  }
+
+  put(key: string, value: T): void {
+    this.#entries.delete(key)
+    this.#keep(key, Promise.resolve(value))
+  }
+
+  #keep(key: string, made: Promise<T>): void {
+    this.#entries.set(key, made)
     for (const oldest of this.#entries.keys()) {
       if (this.#entries.size <= this.#max) break
       this.#entries.delete(oldest)
     }
-    return made
   }
 }
 
@@ -63,24 +74,74 @@ export function factIfAny(names: Names, p: number, message: StoredMessage): Fact
 
 /** The value that stands at a place of the log. */
 export async function loadValueAt(connection: Connection, names: Names, io: Io, at: ValueAt): Promise<unknown> {
+  return await io.load(await storedValueAt(connection, names, at))
+}
+
+async function storedValueAt(connection: Connection, names: Names, at: ValueAt): Promise<StoredValue> {
   const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }))
   if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
   const fact = factOf(names, at.p, message)
   if (fact.name !== 'asset.materialized')
     throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
-  return io.load(fact.data.value)
+  return fact.data.value
 }
 
-export interface Slab {
+/** Keys of a scatter, from `offset` on. Nobody can change them for others. */
+export class Slab {
   readonly offset: number
-  readonly keys: readonly unknown[]
+  /** The index behind its last key. */
+  readonly end: number
+  readonly #at: (k: number) => unknown
+
+  /** Takes the keys over. */
+  constructor(offset: number, keys: readonly unknown[]) {
+    this.offset = offset
+    this.end = offset + keys.length
+    this.#at = shareList(keys)
+  }
+
+  key(index: number): unknown {
+    return this.#at(index - this.offset)
+  }
+}
+
+/** The values of an execution's dependencies. */
+export class Deps {
+  readonly #sights: readonly (readonly [string, Sight])[]
+  readonly #same: Readonly<Record<string, unknown>> | undefined
+
+  constructor(sights: readonly (readonly [string, Sight])[]) {
+    this.#sights = sights
+    this.#same = sights.every(([, sight]) => 'isSame' in sight && sight.isSame) ? this.#all() : undefined
+  }
+
+  /** For one execution: it sees nothing of what another does with them. A promise only where a value has to be loaded for each. */
+  get(): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
+    if (this.#same) return this.#same
+    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded() : this.#all()
+  }
+
+  #all(): Readonly<Record<string, unknown>> {
+    return frozen(this.#sights.map(([name, sight]) => [name, 'load' in sight ? undefined : sight.get()]))
+  }
+
+  async #loaded(): Promise<Readonly<Record<string, unknown>>> {
+    const entries = this.#sights.map(
+      async ([name, sight]) => [name, 'load' in sight ? await sight.load() : sight.get()] as const,
+    )
+    return frozen(await Promise.all(entries))
+  }
+}
+
+function frozen(entries: Iterable<readonly [string, unknown]>): Readonly<Record<string, unknown>> {
+  return Object.freeze(Object.fromEntries(entries))
 }
 
 export class Values {
   readonly #connection: Connection
   readonly #names: Names
   readonly #io: Io
-  readonly #values = new Recent<unknown>(VALUES_MAX)
+  readonly #values = new Recent<Sight>(VALUES_MAX)
   readonly #slabs = new Recent<Slab>(SLABS_MAX)
 
   constructor(connection: Connection, names: Names, io: Io) {
@@ -89,22 +150,22 @@ export class Values {
     this.#io = io
   }
 
-  /** Values of dependencies by name. They are shared by all tasks of this process: code must not change them. */
-  async deps(deps: Readonly<Record<string, ValueAt>>): Promise<Record<string, unknown>> {
+  /** Values of dependencies by name, read once for all tasks of this process that follow. */
+  async deps(deps: Readonly<Record<string, ValueAt>>): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
-        const value = await this.#values.get(`${at.p}:${at.seq}`, () =>
-          loadValueAt(this.#connection, this.#names, this.#io, at),
+        const sight = await this.#values.get(`${at.p}:${at.seq}`, async () =>
+          this.#io.loadShared(await storedValueAt(this.#connection, this.#names, at)),
         )
-        return [name, value] as const
+        return [name, sight] as const
       }),
     )
-    return Object.fromEntries(entries)
+    return new Deps(entries)
   }
 
   /** Keys that this process stored itself need not be read again. */
-  rememberSlab(run: RunId, asset: AssetName, slab: Slab): void {
-    void this.#slabs.get(`${run}.${asset}.${slab.offset}`, () => Promise.resolve(slab))
+  rememberSlab(run: RunId, asset: AssetName, offset: number, keys: readonly Snapshot[]): void {
+    this.#slabs.put(`${run}.${asset}.${offset}`, new Slab(offset, keys.map(valueOfSnapshot)))
   }
 
   slab(p: number, run: RunId, asset: AssetName, offset: number): Promise<Slab> {
@@ -117,7 +178,7 @@ export class Values {
           'missing_items',
           `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
         )
-      return { offset, keys: decodeList(fact.data.keys, fact.data.encoding) }
+      return new Slab(offset, decodeList(fact.data.keys, fact.data.encoding))
     })
   }
 }

@@ -1,6 +1,7 @@
+import { zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { squeeze, squeezeLarge, unsqueeze, unsqueezeLarge } from '../../streams/squeeze.ts'
+import { LIST_MAX_BYTES, squeeze, squeezeLarge, unsqueeze, unsqueezeLarge } from '../../streams/squeeze.ts'
 
 const text = (length: number): Uint8Array<ArrayBuffer> =>
   new TextEncoder().encode('what is said again '.repeat(length / 19 + 1))
@@ -26,7 +27,7 @@ describe('squeezed bytes', () => {
         const now = squeeze(bytes)
         expect(new Uint8Array(unsqueeze(now.bytes, now.encoding))).toEqual(bytes)
         const later = await squeezeLarge(bytes)
-        expect(new Uint8Array(await unsqueezeLarge(later.bytes, later.encoding))).toEqual(bytes)
+        expect(new Uint8Array(await unsqueezeLarge(later.bytes, later.encoding, bytes.length))).toEqual(bytes)
       }),
       { numRuns: 50 },
     )
@@ -49,6 +50,18 @@ describe('squeezed bytes', () => {
     const { bytes, encoding } = squeeze(text(10_000))
     const damaged = bytes.slice(0, -5)
     expect(() => unsqueeze(damaged, encoding)).toThrow(expect.objectContaining({ code: 'undecodable' }))
-    await expect(unsqueezeLarge(noise(600), 'zstd')).rejects.toMatchObject({ code: 'undecodable' })
+    await expect(unsqueezeLarge(noise(600), 'zstd', 600)).rejects.toMatchObject({ code: 'undecodable' })
+  })
+
+  it('that would hold more than may be there are refused, and take no memory', async () => {
+    const zeros = new Uint8Array(64 * 1024 * 1024)
+    const bomb = zstdCompressSync(zeros)
+    expect(bomb.length).toBeLessThan(10_000)
+    const code = 'undecodable'
+    expect(() => unsqueeze(bomb, 'zstd')).toThrow(expect.objectContaining({ code }))
+    expect(() => unsqueeze(bomb, 'zstd')).toThrow(`hold more than the ${LIST_MAX_BYTES} bytes that may be there`)
+    await expect(unsqueezeLarge(bomb, 'zstd', 1000)).rejects.toMatchObject({ code })
+    await expect(unsqueezeLarge(bomb, 'zstd', Number.NaN)).rejects.toMatchObject({ code })
+    expect((await unsqueezeLarge(bomb, 'zstd', zeros.length)).length).toBe(zeros.length)
   })
 })

@@ -1,0 +1,26 @@
+/** Texts that come from outside: whole characters only, and cut without cutting a character in two. */
+import { InvalidError } from './errors.ts'
+
+/**
+ * Half a surrogate pair has no bytes in UTF-8: two texts that differ only there would become one on the wire.
+ * Throws InvalidError that names the field.
+ */
+export function checkText(field: string, text: string): string {
+  if (text.isWellFormed()) return text
+  throw new InvalidError(`${field} ${HALF}`)
+}
+
+/** What is wrong with such a text, behind its name. */
+export const HALF =
+  'has half a surrogate pair (an emoji cut in two?), which no UTF-8 can say; send whole characters: see toWellFormed()'
+
+/**
+ * At most `max` UTF-16 units of the text, never half of a pair; what was half before becomes U+FFFD. `more` stands behind a
+ * text that was cut.
+ */
+export function cut(text: string, max: number, more = ''): string {
+  if (text.length <= max) return text.toWellFormed()
+  const last = text.charCodeAt(max - 1)
+  const end = last >= 0xd800 && last <= 0xdbff ? max - 1 : max
+  return text.slice(0, Math.max(0, end)).toWellFormed() + more
+}

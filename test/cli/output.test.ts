@@ -1,0 +1,19 @@
+import { expect, it } from 'vitest'
+import { jsonOf } from '../../src/cli/output.ts'
+
+it('JSON of the command says what JSON has no word for, and bytes are base64', () => {
+  const cases: [unknown, string][] = [
+    [new TextEncoder().encode('hi'), '{"$bytes":"aGk="}'],
+    [{ b: Buffer.from('hi'), n: 1 }, '{"b":{"$bytes":"aGk="},"n":1}'],
+    [[Number.NaN, -0, Number.NEGATIVE_INFINITY, 0], '[{"$number":"NaN"},{"$number":"-0"},{"$number":"-Infinity"},0]'],
+    [[undefined, { a: undefined }], '[{"$undefined":true},{}]'],
+    [undefined, '{"$undefined":true}'],
+    [12n, '{"$bigint":"12"}'],
+    [new Map([['a', 1n]]), '{"$map":[["a",{"$bigint":"1"}]]}'],
+    [new Set([1]), '{"$set":[1]}'],
+    [new Float32Array([1]), '{"$Float32Array":"AACAPw=="}'],
+    [new Date(0), '"1970-01-01T00:00:00.000Z"'],
+    [{ at: new Date(Number.NaN) }, '{"at":{"$date":"invalid"}}'],
+  ]
+  for (const [value, json] of cases) expect(jsonOf(value)).toBe(json)
+})

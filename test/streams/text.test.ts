@@ -1,0 +1,39 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import { checkText, cut } from '../../streams/text.ts'
+
+it('a text is cut without cutting a character in two, whatever it is', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), fc.string(), fc.nat({ max: 12 }), (whole, other, max) => {
+      for (const text of [whole + other, other + whole, `${whole}\ud800`]) {
+        const short = cut(text, max)
+        expect(short.isWellFormed()).toBe(true)
+        expect(short.length).toBeLessThanOrEqual(max)
+        expect(text.toWellFormed().startsWith(short)).toBe(true)
+        expect(short.length).toBeGreaterThanOrEqual(Math.min(text.length, max) - 1)
+      }
+    }),
+  )
+  expect(cut('a🙂b', 2, '…')).toBe('a…')
+  expect(cut('a🙂b', 4, '…')).toBe('a🙂b')
+})
+
+it('half a surrogate pair is refused with the name of the field', () => {
+  expect(checkText('key', 'a🙂')).toBe('a🙂')
+  for (const half of ['\ud800', 'a\udc00', '\udc00\ud800'])
+    expect(() => checkText('key', half)).toThrow('key has half a surrogate pair')
+})
+
+it('no other code cuts texts of others by itself', () => {
+  const files = ['src', 'projections', 'streams'].flatMap((root) =>
+    readdirSync(root, { recursive: true, encoding: 'utf8' }).map((file) => join(root, file)),
+  )
+  const cutting = /(message|reason|comment|text|stack|value|error\))\)?\.slice\(0, [A-Z\d]/
+  const found = files.filter((file) => file.endsWith('.ts') && cutting.test(readFileSync(file, 'utf8')))
+  // They cut what they have checked to be of ASCII, or bytes.
+  expect(
+    found.filter((file) => !['src/gate/token.ts', 'streams/text.ts', 'src/http/recorded.ts'].includes(file)),
+  ).toEqual([])
+})
