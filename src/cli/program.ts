@@ -103,6 +103,20 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
     .action((options: SetupCommand) => setup(options))
 
+  connected(root.command('trigger').description('what outsiders asked for').command('ls'))
+    .description('triggers that were refused, and why; newest first')
+    .option('--limit <n>', 'at most so many', '50')
+    .action((options: GlobalOptions & { limit: string }) =>
+      withFlow(options, async (flow, output) => {
+        const refused = await flow.triggers.refused({ limit: wholeNumber('--limit', options.limit) })
+        output.result(refused, () =>
+          refused.map(({ at, pipeline, asset, reason }) =>
+            [at.toISOString(), pipeline === undefined ? asset : `${pipeline}.${asset}`, reason].join('  '),
+          ),
+        )
+      }),
+    )
+
   gateCommands(root)
   scatterCommands(root)
   limitCommands(root)

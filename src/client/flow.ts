@@ -36,6 +36,7 @@ import { Namespace } from './namespace.ts'
 import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
 import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
 import { Scatters } from './scatter.ts'
+import { Triggers } from './triggers.ts'
 
 export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   /** I/O managers by name, besides `nats` (the default one of every asset). */
@@ -136,6 +137,8 @@ export class Flow {
   readonly closed: Promise<FlowStoneError | undefined>
   /** Look into scatters, and act on them. */
   readonly scatter: Scatters
+  /** What outsiders asked for and could not get. */
+  readonly triggers: Triggers
   /** Answer signal gates, look at them, and act on them. */
   readonly gates: Gates
   /** Rate limits and slots, over all processes of the namespace. */
@@ -147,6 +150,7 @@ export class Flow {
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})]))
     this.scatter = new Scatters(this.#runDeps())
+    this.triggers = new Triggers(this.#runDeps())
     this.#gateSettings = gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.limiter = new Limiter({

@@ -118,6 +118,7 @@ describe('the feed', () => {
 
     await send('plian', '{}', 'm2')
     expect(await feed(ns, 'trigger.refused', 1)).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
+    expect(await flow.triggers.refused()).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
     expect(stage.lines.join('\n')).toContain('a trigger of plian was refused: pipeline told has no asset plian')
   })
 
