@@ -332,7 +332,9 @@ describe('the cause of an error', () => {
     expect(await rejection(scatter.result())).toMatchObject({
       message: expect.stringContaining('outer (cause: several (cause: terminal: inner))'),
     })
-    expect((await stage.flow.scatter.list(scatter.id))[0]?.error).toMatchObject({
+    const listed = async () => (await stage.flow.scatter.list(scatter.id))[0]
+    await until('the scatter is closed', async () => (await listed())?.closedAt !== undefined)
+    expect((await listed())?.error).toMatchObject({
       message: expect.stringContaining('outer'),
       cause,
     })
