@@ -29,7 +29,8 @@ export interface EnsureOptions {
   /** Where one may be fetched when none is there, in this order. Default: `['release', 'debian']`; `[]` fetches nothing. */
   from?: readonly ('release' | 'debian')[]
   /**
-   * Where PATH, FLOWSTONE_NATS_SERVER, FLOWSTONE_CACHE and FLOWSTONE_NATS_DOWNLOAD_BASE are read. Default: process.env.
+   * Where PATH, FLOWSTONE_NATS_SERVER, FLOWSTONE_CACHE, FLOWSTONE_NATS_DOWNLOAD_BASE and FLOWSTONE_NATS_SHA256 (of the
+   * archive, where none is pinned) are read. Default: process.env.
    */
   env?: NodeJS.ProcessEnv
 }
@@ -94,8 +95,12 @@ async function fetchOne(
 ): Promise<NatsServerBinary | undefined> {
   const version = wish.exact ?? RELEASE_VERSION
   const base = env.FLOWSTONE_NATS_DOWNLOAD_BASE || undefined
+  const sha256 = env.FLOWSTONE_NATS_SHA256 || undefined
   const routes = {
-    release: { name: `official release ${version}`, fetch: (into: string) => fetchRelease(into, { version, base }) },
+    release: {
+      name: `official release ${version}`,
+      fetch: (into: string) => fetchRelease(into, { version, base, sha256 }),
+    },
     debian: { name: 'Debian package', fetch: fetchDebianPackage },
   }
   tell(`no nats-server here yet, fetching one into ${cache}`)

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
+import { createServer, globalAgent } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { releaseArchiveName } from '../../src/server/release.ts'
@@ -16,7 +16,10 @@ export function fakeNatsServer(folder: string, version: string): string {
 
 /** A web server that publishes releases in the layout of the official ones. `requests` is what it was asked for. */
 export interface ReleaseSite extends AsyncDisposable {
+  /** An https address whose certificate this process trusts. */
   readonly base: string
+  /** Of the archive. */
+  readonly sha256: string
   readonly requests: string[]
 }
 
@@ -40,8 +43,10 @@ export async function releaseSite(
     .digest('hex')
   const sums = fault === 'unlisted' ? '' : `${'0'.repeat(64)}  other.zip\n${sum}  ${name}\n`
 
+  const pem = readFileSync(join(import.meta.dirname, 'localhost.pem'), 'utf8')
+  globalAgent.options.ca = pem
   const requests: string[] = []
-  const server = createServer((request, response) => {
+  const server = createServer({ key: pem, cert: pem }, (request, response) => {
     requests.push(request.url ?? '')
     // As the official site does: the archive itself is somewhere else.
     if (request.url === `/v${version}/${name}`) response.writeHead(302, { location: '/storage' }).end()
@@ -52,7 +57,8 @@ export async function releaseSite(
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const { port } = server.address() as AddressInfo
   return {
-    base: `http://127.0.0.1:${port}/`,
+    base: `https://127.0.0.1:${port}/`,
+    sha256: createHash('sha256').update(archive).digest('hex'),
     requests,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()

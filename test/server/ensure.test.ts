@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { cacheFolder } from '../../src/server/cache.ts'
 import { ensureNatsServer, RELEASE_VERSION } from '../../src/server/index.ts'
-import { fetchRelease, releaseArchiveName } from '../../src/server/release.ts'
+import { fetchRelease, pinnedSha256, releaseArchiveName } from '../../src/server/release.ts'
 import { MIN_SERVER_VERSION } from '../../streams/version.ts'
 import { fakeNatsServer, releaseSite } from '../kit/fake-nats.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -15,6 +15,9 @@ function emptyEnvironment(folder: string): NodeJS.ProcessEnv & { PATH: string; F
   mkdirSync(path, { recursive: true })
   return { PATH: path, FLOWSTONE_CACHE: join(folder, 'cache') }
 }
+
+/** Of this version no archive has a pinned hash. */
+const NOT_PINNED = '2.14.3'
 
 describe('what is there is used, in this order', () => {
   test('the program that FLOWSTONE_NATS_SERVER names goes before the PATH', async () => {
@@ -86,7 +89,11 @@ describe('what is missing is fetched', () => {
   test('from the release archive, once; the cache has it from then on', async () => {
     using scratch = scratchFolder()
     await using site = await releaseSite(join(scratch.path), RELEASE_VERSION)
-    const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
+    const env = {
+      ...emptyEnvironment(scratch.path),
+      FLOWSTONE_NATS_DOWNLOAD_BASE: site.base,
+      FLOWSTONE_NATS_SHA256: site.sha256,
+    }
     const options = { env, from: ['release'], quiet: true } as const
     const path = join(env.FLOWSTONE_CACHE, 'nats-server', RELEASE_VERSION, 'nats-server')
     expect(await ensureNatsServer(options)).toEqual({ path, version: RELEASE_VERSION, source: 'release' })
@@ -98,19 +105,19 @@ describe('what is missing is fetched', () => {
 
   test('by several at once, and all of them get a whole program', async () => {
     using scratch = scratchFolder()
-    await using site = await releaseSite(scratch.path, RELEASE_VERSION)
+    await using site = await releaseSite(scratch.path, NOT_PINNED)
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
     const found = await Promise.all(
-      Array.from({ length: 8 }, () => ensureNatsServer({ env, from: ['release'], quiet: true })),
+      Array.from({ length: 8 }, () => ensureNatsServer({ env, version: NOT_PINNED, from: ['release'], quiet: true })),
     )
     expect(new Set(found.map((binary) => `${binary.path} ${binary.version}`)).size).toBe(1)
   })
 
   test.each(['corrupt', 'unlisted'] as const)('but an archive with a %s checksum is refused', async (fault) => {
     using scratch = scratchFolder()
-    await using site = await releaseSite(scratch.path, RELEASE_VERSION, fault)
+    await using site = await releaseSite(scratch.path, NOT_PINNED, fault)
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
-    await expect(ensureNatsServer({ env, from: ['release'], quiet: true })).rejects.toMatchObject({
+    await expect(ensureNatsServer({ env, version: NOT_PINNED, from: ['release'], quiet: true })).rejects.toMatchObject({
       code: 'server_not_found',
       message: expect.stringContaining('refused'),
     })
@@ -128,6 +135,29 @@ describe('what is missing is fetched', () => {
     })
     await expect(fetched).rejects.toThrow(/was expected: refused/)
     expect(site.requests.some((request) => request.endsWith('SHA256SUMS'))).toBe(false)
+  })
+
+  test('an archive that is not the pinned one is refused, whatever its site says of it', async () => {
+    using scratch = scratchFolder()
+    for (const arch of ['x64', 'arm64', 'ia32', 'ppc64', 's390x', 'riscv64', 'loong64'])
+      expect(pinnedSha256(releaseArchiveName(RELEASE_VERSION, 'linux', arch) ?? ''), arch).toMatch(/^[0-9a-f]{64}$/)
+    await using site = await releaseSite(scratch.path, RELEASE_VERSION)
+    const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
+    await expect(ensureNatsServer({ env, from: ['release'], quiet: true })).rejects.toThrow(/was expected: refused/)
+    expect(site.requests.some((request) => request.endsWith('SHA256SUMS'))).toBe(false)
+  })
+
+  test('a plain http mirror is refused unless the hash of the archive is known', async () => {
+    using scratch = scratchFolder()
+    const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: 'http://127.0.0.1:1' }
+    const options = { version: NOT_PINNED, from: ['release'], quiet: true } as const
+    await expect(ensureNatsServer({ ...options, env })).rejects.toThrow(
+      /plain http mirror, and no SHA-256 of nats-server-v\S+ is pinned: refused. Use https, or set FLOWSTONE_NATS_SHA256/,
+    )
+    const known = { ...env, FLOWSTONE_NATS_SHA256: 'a'.repeat(64) }
+    await expect(ensureNatsServer({ ...options, env: known })).rejects.toThrow('ECONNREFUSED')
+    const wrong = { ...env, FLOWSTONE_NATS_SHA256: 'none' }
+    await expect(ensureNatsServer({ ...options, env: wrong })).rejects.toThrow('must be 64 hex digits')
   })
 
   test('a release that turns out to be another version is not installed', async () => {
@@ -162,7 +192,7 @@ describe('what is missing is fetched', () => {
 
 test('when nothing helps, the error lists what was tried and what the user can do', async () => {
   using scratch = scratchFolder()
-  const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: 'http://127.0.0.1:1' }
+  const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: 'https://127.0.0.1:1' }
   fakeNatsServer(env.PATH, '2.10.27')
   const error = await ensureNatsServer({ env, from: ['release'], quiet: true }).catch((error: unknown) => error)
   const text = String(error)
