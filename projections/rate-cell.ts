@@ -48,6 +48,7 @@ const SUB_WINDOWS = 100
 /** Rates of different periods on one bucket could make more; then neighbours are joined, at the later time. */
 const GRANTS_MAX = 164
 const WRITES_KEPT = 8
+const SHOWN_MAX = 100
 
 export function emptyCell(rate: Rate): RateCell {
   return { rate, keepMs: rate.periodMs, keepLimit: rate.limit, sinceMs: 0, grants: [], tatUs: 0, made: 0, writes: [] }
@@ -158,6 +159,18 @@ export function counted(cell: RateCell, nowMs: number): { count: number; waiting
     else if (timeMs > nowMs - rate.periodMs) count += n
   }
   return { count: Math.min(count, rate.limit), waiting }
+}
+
+/** Turns that are promised for later, the next one first: time and tokens. */
+export function reserved(cell: RateCell, nowMs: number): [atMs: number, tokens: number][] {
+  const { rate } = cell
+  if (rate.shape === 'window') return cell.grants.filter(([timeMs]) => timeMs > nowMs + grainMs(rate))
+  const { waiting } = counted(cell, nowMs)
+  const { periodMs, limit, burst } = rate
+  // The last one is due when all but the burst before it is paid for; the others at the pace before that.
+  const lastMs = cell.tatUs / 1000 - (burst * periodMs) / limit
+  const shown = Math.min(waiting, SHOWN_MAX)
+  return Array.from({ length: shown }, (_, i) => [lastMs - ((waiting - 1 - i) * periodMs) / limit, 1])
 }
 
 function add(cell: RateCell, rate: Rate, atMs: number, n: number): void {

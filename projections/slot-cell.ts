@@ -21,6 +21,8 @@ export interface Holder {
   /** Server time of the message that took it; 0: of this one. */
   readonly sinceMs: number
   readonly fence: number
+  /** What it is used for, in the words of whoever took it; empty: nothing was said. */
+  readonly by: string
 }
 
 export interface Ticket {
@@ -49,6 +51,7 @@ const FENCES_PER_MESSAGE = 10_000
 const GRACE_MS = 500
 const WRITES_KEPT = 8
 const QUEUE_MAX = 64
+const SAID_MAX = 200
 
 export function emptySlots(): SlotCell {
   return { max: 0, holders: [], queue: [], roomMs: undefined, writes: [] }
@@ -76,15 +79,19 @@ export interface Take {
   readonly weight: number
   readonly max: number
   readonly leaseMs: number
+  readonly by?: string
 }
 
 /** Takes slots if they are free and nobody is before it in the queue. */
 export function takeSlots(cell: SlotCell, take: Take, nowMs: number): boolean {
-  const { id, weight, max, leaseMs } = take
+  const { id, weight, max, leaseMs, by = '' } = take
   // Taken before, by a write whose answer never came.
   if (renewSlot(cell, id)) return true
   if (!mayGo(cell, take, nowMs)) return false
-  cell.holders = [...alive(cell, nowMs), { id, weight, leaseMs, atMs: 0, sinceMs: 0, fence: 0 }]
+  const holders = alive(cell, nowMs)
+  // Of very many, words would make up most of the cell.
+  const said = holders.length < SAID_MAX ? by : ''
+  cell.holders = [...holders, { id, weight, leaseMs, atMs: 0, sinceMs: 0, fence: 0, by: said }]
   // Who was passed over comes again, at the end.
   const passed = new Set(ahead(cell, take.process, max, nowMs))
   cell.queue = cell.queue.filter((ticket) => ticket.process !== take.process && !passed.has(ticket))
@@ -214,7 +221,10 @@ export function encodeSlotCell(cell: SlotCell): Uint8Array {
     cell.max,
     cell.roomMs ?? -1,
     cell.writes.join(' '),
-    cell.holders.map(({ id, weight, leaseMs, atMs, sinceMs, fence }) => [id, weight, leaseMs, atMs, sinceMs, fence]),
+    cell.holders.map(({ id, weight, leaseMs, atMs, sinceMs, fence, by }) => {
+      const row = [id, weight, leaseMs, atMs, sinceMs, fence]
+      return by === '' ? row : [...row, by]
+    }),
     cell.queue.map(({ process, weight, max, waiting, atMs }) => [process, weight, max, waiting, atMs]),
   ])
 }
@@ -231,7 +241,8 @@ export function decodeSlotCell(payload: Uint8Array): SlotCell | undefined {
     writes: writes === '' ? [] : writes.split(' '),
     holders: rowsOf(holders).map(([id, ...rest]) => {
       const [weight = 0, leaseMs = 0, atMs = 0, sinceMs = 0, fence = 0] = rest.map(Number)
-      return { id: String(id), weight, leaseMs, atMs, sinceMs, fence }
+      const by = typeof rest[5] === 'string' ? rest[5] : ''
+      return { id: String(id), weight, leaseMs, atMs, sinceMs, fence, by }
     }),
     queue: rowsOf(queue).map(([process, ...rest]) => {
       const [weight = 0, most = 0, waiting = 0, atMs = 0] = rest.map(Number)

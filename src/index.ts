@@ -16,6 +16,7 @@ export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
+export type { RunStatus } from './client/run-status.ts'
 export type { FailedInstance, PendingInstance, Scatters } from './client/scatter.ts'
 export type { LongRunning, ScatterStatus } from './client/scatter-status.ts'
 export {

@@ -1,5 +1,6 @@
 /** Commands about rate limits and slots that processes share. */
 import type { Command } from 'commander'
+import type { BucketStatus } from '../limiter/limiter.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { fields, table } from './output.ts'
@@ -13,9 +14,11 @@ export function limitCommands(root: Command): void {
         const buckets = await flow.limiter.list(prefix === undefined ? {} : { prefix })
         output.result(buckets, () =>
           table(
-            ['limit', 'kind', 'count', 'of', 'waiting'],
+            ['limit', 'kind', 'count', 'of', 'waiting', 'next turn', 'reserved until'],
             buckets.flatMap(({ bucket, rate, slots }) => [
-              ...(rate ? [[bucket, 'rate', rate.count, rate.limit, rate.waiting]] : []),
+              ...(rate
+                ? [[bucket, 'rate', rate.count, rate.limit, rate.waiting, rate.nextTurn, rate.reservations.at(-1)?.at]]
+                : []),
               ...(slots ? [[bucket, 'slots', slots.count, slots.limit, slots.waiting]] : []),
             ]),
             'no limits in use',
@@ -28,7 +31,7 @@ export function limitCommands(root: Command): void {
     .action((bucket: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const status = await flow.limiter.status(bucket)
-        output.result(status, () => fields({ ...status }))
+        output.result(status, () => statusLines(status))
       }),
     )
   connected(limit.command('reset <bucket>'))
@@ -39,4 +42,23 @@ export function limitCommands(root: Command): void {
         output.result({ bucket, reset: true }, () => [`limit ${bucket} is free`])
       }),
     )
+}
+
+const SHOWN_MAX = 20
+
+function statusLines({ bucket, rate, slots }: BucketStatus): string[] {
+  const { reservations = [], ...rest } = rate ?? {}
+  const { holders = [], ...taken } = slots ?? {}
+  const more = (all: readonly unknown[]): string[] =>
+    all.length > SHOWN_MAX ? [`… and ${all.length - SHOWN_MAX} more`] : []
+  const promised = reservations.slice(0, SHOWN_MAX).map(({ at, tokens }) => [at, tokens])
+  const held = holders.slice(0, SHOWN_MAX).map((one) => [one.slot, one.by, one.weight, Math.round(one.ageMs / 1000)])
+  return [
+    ...fields({ limit: bucket }),
+    ...(rate ? ['', ...fields({ kind: 'rate', ...rest })] : []),
+    ...(rate ? ['', ...table(['turn at', 'tokens'], promised, 'no reservations'), ...more(reservations)] : []),
+    ...(slots ? ['', ...fields({ kind: 'slots', ...taken })] : []),
+    ...(slots ? ['', ...table(['slot', 'for', 'weight', 'seconds'], held, 'nobody holds one'), ...more(holders)] : []),
+    ...(rate || slots ? [] : ['', 'not in use']),
+  ]
 }

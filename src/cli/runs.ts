@@ -6,12 +6,14 @@ import { upstreamMode } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
-import type { RunUpdate, RunView } from '../client/run.ts'
+import type { RunUpdate } from '../client/run.ts'
+import type { RunStatus } from '../client/run-status.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { parseRunTimeout } from '../define/duration.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
 import { EXIT, fields, jsonOf, type Output, outputOf, printable, table } from './output.ts'
+import { tellWaiting } from './waiting.ts'
 
 export interface RunCommand extends GlobalOptions {
   readonly file?: string
@@ -57,6 +59,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
   const leave = new AbortController()
   void stop.asked.then(() => leave.abort())
   let last = ''
+  using _ = tellWaiting(run, output)
   for await (const update of run.watch({ signal: leave.signal })) {
     const line = progress(update)
     if (line !== last) output.note(line)
@@ -106,7 +109,7 @@ export async function showStatus(
     return
   }
   const view = await flow.run(run).status()
-  if (!view) throw new FlowStoneError('not_found', `there is no run ${run} (or no engine has seen it yet)`)
+  if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
   const scatters = await flow.scatter.list(run)
   output.result({ ...view, scatters }, () => [
     ...runLines(view),
@@ -125,19 +128,20 @@ export async function showHistory(flow: Flow, output: Output, run: string): Prom
 
 const LINE_MAX = 200
 
-function runLines(view: RunView): string[] {
-  const { assets, ...rest } = view
+function runLines(view: RunStatus): string[] {
+  const { assets, waitingFor, ...rest } = view
   return [
-    ...fields(rest),
+    ...fields({ ...rest, waitingFor: waitingFor.join('; ') || undefined }),
     '',
     ...table(
-      ['asset', 'status', 'attempt', 'gate', 'error'],
-      Object.entries(assets).map(([name, { status, attempt, gate, error }]) => [
+      ['asset', 'status', 'attempt', 'gate', 'error', 'waiting for'],
+      Object.entries(assets).map(([name, { status, attempt, gate, error, waitingFor: why }]) => [
         name,
         status,
         attempt,
         gate,
         error && describe(error),
+        why.join('; ') || undefined,
       ]),
       'no assets yet',
     ),

@@ -149,10 +149,6 @@ export class Flow {
     this.#namespace = namespace
     this.#logger = options.logger ?? quietLogger
     this.#io = new Io(new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})]))
-    this.scatter = new Scatters(this.#runDeps())
-    this.triggers = new Triggers(this.#runDeps())
-    this.#gateSettings = gateSettings(options.gates)
-    this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.limiter = new Limiter({
       connection,
       names: namespace.names,
@@ -160,6 +156,10 @@ export class Flow {
       found: () => namespace.found(),
       foundOrMade: () => namespace.foundOrMade(),
     })
+    this.scatter = new Scatters(this.#runDeps())
+    this.triggers = new Triggers(this.#runDeps())
+    this.#gateSettings = gateSettings(options.gates)
+    this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.closed = connection.closed
     void this.closed.then((reason) => (reason ? this.close() : undefined))
   }
@@ -426,6 +426,8 @@ export class Flow {
       found: () => namespace.found(),
       clock: namespace.clock,
       io: this.#io,
+      limiter: this.limiter,
+      logger: this.#logger,
       logOf: this.#logOf,
     }
   }

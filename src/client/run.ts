@@ -14,12 +14,15 @@ import { refuseUnknown } from '../define/unknown.ts'
 import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Io } from '../io/manager.ts'
+import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
-import { directGet, directGetIfAny } from '../log/nats.ts'
+import { directGet, directGetIfAny, leaderGet } from '../log/nats.ts'
+import type { Logger } from '../telemetry.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
+import { explainRun, type RunStatus } from './run-status.ts'
 
 export interface RunView {
   readonly id: string
@@ -78,6 +81,8 @@ export interface RunDeps {
   readonly names: Names
   readonly clock: ServerClock
   readonly io: Io
+  readonly limiter: Limiter
+  readonly logger: Logger
   readonly logOf: (p: number) => Appender
 }
 
@@ -129,11 +134,27 @@ export class Run<V = unknown> {
     })
   }
 
-  /** What the run looks like now, from the state bucket (which may lag the log by some 50 ms). Undefined before the engine has seen it. */
-  async status(): Promise<RunView | undefined> {
+  /**
+   * What the run looks like now, and why what waits in it is waiting. From the state bucket, which may lag the log by some 50 ms; where something waits, workers are asked,
+   * which takes some 30 ms. Undefined when there is no such run.
+   */
+  async status(): Promise<RunStatus | undefined> {
     if (!(await this.#isPossible())) return undefined
     const doc = await this.#doc(stateKey.run(this.id))
-    return doc ? viewOfRun(doc) : undefined
+    const view = doc ? viewOfRun(doc) : await this.#requested()
+    return view && (await explainRun(this.#deps, this.#p, view, doc))
+  }
+
+  /** As the log has it, before an engine has seen it. */
+  async #requested(): Promise<RunView | undefined> {
+    const { connection, names } = this.#deps
+    const subject = names.fact(this.#p, factPath('run.requested', { run: this.id }))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(this.#p), { last_by_subj: subject }))
+    const fact = message && factOf(names, this.#p, message)
+    if (fact?.name !== 'run.requested') return undefined
+    const { pipeline, target, partition } = fact.data
+    const common = { id: this.id, pipeline, target, partition, status: 'requested' as const, assets: {} }
+    return { ...common, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */

@@ -4,7 +4,7 @@ import { PACE_MS, parseLeaseId } from '../../projections/lease.ts'
 import type { BarrierState } from '../../projections/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
-import type { WorkerAnswer } from '../worker/roll-call.ts'
+import { ableOf, missingWorker, NO_WORKERS, type SeenWorkers } from './seen-workers.ts'
 
 /** All that are stored are counted once: `succeeded + failed + leased + suspended + waitingForRetry + waiting + cancelled`. */
 export interface ScatterStatus {
@@ -73,13 +73,15 @@ export interface StatusInput {
   readonly pipeline: string
   /** Instances of the whole scatter, where this one runs some of them again. */
   readonly whole?: number | undefined
-  /** What workers of the pipeline answered just now. */
-  readonly workers: readonly WorkerAnswer[]
+  readonly version: string
+  /** What workers of the pipeline answered just now; undefined where none were asked. */
+  readonly seen: SeenWorkers | undefined
   readonly nowMs: number
 }
 
 export function statusOf(input: StatusInput): ScatterStatus {
-  const { id, barrier, spec, workers, nowMs } = input
+  const { id, barrier, spec, nowMs } = input
+  const { workers } = input.seen ?? NO_WORKERS
   const { succeeded, failed, stored, total, paused } = barrier
   const done = succeeded + failed
   const open = barrier.status === 'open'
@@ -171,7 +173,8 @@ function recentRate({ pace, succeeded, failed, startedMs }: BarrierState, nowMs:
   return pace.perSecond * (1 - weight) + now * weight
 }
 
-function longestOf({ barrier, workers, nowMs }: StatusInput): LongRunning[] {
+function longestOf({ barrier, seen, nowMs }: StatusInput): LongRunning[] {
+  const { workers } = seen ?? NO_WORKERS
   const told = workers.flatMap(({ worker, oldest }) =>
     oldest.map(([index, sinceMs]) => ({ from: index, to: index + 1, sinceMs, worker })),
   )
@@ -186,7 +189,11 @@ function longestOf({ barrier, workers, nowMs }: StatusInput): LongRunning[] {
     .map(({ from, to, sinceMs, worker }) => ({ from, to, since: new Date(sinceMs), worker }))
 }
 
-function reasonsOf({ barrier, spec, pipeline, workers }: StatusInput, counts: Counts, running: number): string[] {
+function reasonsOf(
+  { barrier, spec, pipeline, version, seen = NO_WORKERS }: StatusInput,
+  counts: Counts,
+  running: number,
+): string[] {
   const reasons: string[] = []
   const { paused } = barrier
   if (paused) {
@@ -194,15 +201,20 @@ function reasonsOf({ barrier, spec, pipeline, workers }: StatusInput, counts: Co
     reasons.push(`somebody to resume it: paused since ${new Date(paused.sinceMs).toISOString()}${why}`)
   }
   const queue = spec?.scatter?.queue ?? spec?.queue ?? 'default'
-  const serving = workers.filter(({ queues }) => queues.includes(queue))
+  const wanted = spec && { pipeline, version, queue, spec }
+  const serving = wanted ? ableOf(seen, wanted) : []
   const idle = counts.leased - running
   const maxConcurrent = spec?.scatter?.maxConcurrent
   if (idle > 0 && !paused) {
     const slots = serving.reduce((sum, worker) => sum + worker.slots, 0)
-    if (serving.length === 0) reasons.push(`a worker: none answers that serves queue ${pipeline}/${queue}`)
+    if (serving.length === 0)
+      reasons.push(
+        (wanted && missingWorker(seen, wanted)) ?? `a worker: none answers that serves queue ${pipeline}/${queue}`,
+      )
     else if (maxConcurrent !== undefined && running >= maxConcurrent)
       reasons.push(`its limit: maxConcurrent of ${maxConcurrent} is used up; ${idle} leased instances wait their turn`)
-    else if (spec?.scatter?.rateLimit || spec?.scatter?.slots) reasons.push(...limitsOf(spec.scatter, idle))
+    else if (spec?.scatter?.rateLimit || spec?.scatter?.slots)
+      reasons.push(...limitsOf(spec.scatter, idle, seen.nextTurn))
     else if (serving.every(({ free }) => free === 0))
       reasons.push(
         `a slot: ${idle} leased instances wait; ${serving.length} worker(s) run ${slots} pieces of code at a time`,
@@ -218,13 +230,14 @@ function reasonsOf({ barrier, spec, pipeline, workers }: StatusInput, counts: Co
   return reasons
 }
 
-function limitsOf({ rateLimit, slots }: ScatterSpec, idle: number): string[] {
+function limitsOf({ rateLimit, slots }: ScatterSpec, idle: number, nextTurn: Date | undefined): string[] {
+  const turn = nextTurn === undefined ? '' : `; the next turn is at ${nextTurn.toISOString()}`
   const wait = `${idle} leased instances wait their turn`
   const named = ({ bucket, perKey }: { bucket?: string | undefined; perKey?: boolean | undefined }): string =>
     perKey ? ', a bucket for each key' : bucket === undefined ? '' : `, bucket ${bucket}`
   return [
     ...(rateLimit
-      ? [`its rate limit: ${rateLimit.limit} in ${rateLimit.periodMs} ms${named(rateLimit)}; ${wait}`]
+      ? [`its rate limit: ${rateLimit.limit} in ${rateLimit.periodMs} ms${named(rateLimit)}${turn}; ${wait}`]
       : []),
     ...(slots ? [`its slots: ${slots.max} at a time${named(slots)}; ${wait}`] : []),
   ]

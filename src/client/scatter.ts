@@ -14,11 +14,11 @@ import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { leaderGet } from '../log/nats.ts'
 import { type AnyResult, readResults } from '../worker/gather.ts'
-import { callRoll } from '../worker/roll-call.ts'
 import { Values } from '../worker/values.ts'
 import { append, hasFailed, newestAttempt } from './request.ts'
 import { Run, type RunDeps } from './run.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
+import { seeScatter } from './seen-workers.ts'
 
 export interface PendingInstance {
   readonly index: number
@@ -48,13 +48,14 @@ export class Scatters {
    */
   async status(id: string): Promise<ScatterStatus> {
     const { barrier, run, spec } = await this.#find(id)
-    const { connection, names, clock } = this.#deps
+    const { clock } = this.#deps
     // Only what is out can be in a worker's hands.
     const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
-    const asked = { run: run.id, asset: barrier.asset }
-    const workers = isOut ? await callRoll(connection, names.rollCall(run.pipeline), asked) : []
+    const { partition: p } = parseRunId(run.id)
+    const seen = isOut && spec ? await seeScatter(this.#deps, p, run, spec) : undefined
+    const { pipeline, version } = run
     const whole = run.redrive?.asset === barrier.asset ? run.redrive.total : undefined
-    return statusOf({ id, barrier, spec, whole, pipeline: run.pipeline, workers, nowMs: clock.now() })
+    return statusOf({ id, barrier, spec, whole, pipeline, version, seen, nowMs: clock.now() })
   }
 
   /** The scatters of a run. */

@@ -146,3 +146,10 @@ function holderOf(found: StoredMessage | undefined): string | undefined {
   const claim = decode(found.payload, 'application/json')
   return typeof claim === 'object' && claim !== null ? String(Reflect.get(claim, 'engine')) : undefined
 }
+
+/** The engine that is active on a log partition; undefined: none. */
+export async function engineAtWork(connection: Connection, names: Names, p: number): Promise<string | undefined> {
+  const subject = names.kvSubject(names.controlBucket, `claim.${p}`)
+  const stream = names.kvStream(names.controlBucket)
+  return holderOf(await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject })))
+}

@@ -5,7 +5,7 @@
  * call, so a deploy changes a limit by saying another one.
  */
 import { jetstreamManager } from '@nats-io/jetstream'
-import { counted, decodeRateCell, type Rate, settled } from '../../projections/rate-cell.ts'
+import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/rate-cell.ts'
 import {
   alive,
   decodeSlotCell,
@@ -60,6 +60,10 @@ export interface RateStatus {
   readonly utilization: number
   /** Tokens that are promised to waiters, each for a time of its own; no more than the limit of them are told. */
   readonly waiting: number
+  /** When those turns are, the next one first; of a smooth rate at most 100 of them. */
+  readonly reservations: readonly { readonly at: Date; readonly tokens: number }[]
+  /** When somebody who asks now would have a turn; now, where there is room. */
+  readonly nextTurn: Date
 }
 
 export interface SlotOptions {
@@ -70,6 +74,8 @@ export interface SlotOptions {
    * tenths of it takes it for lost.
    */
   readonly lease?: Duration
+  /** What it is for, any text of at most 256 characters: `status` shows it beside the slot. Default none. */
+  readonly by?: string
 }
 
 export interface AcquireOptions extends SlotOptions {
@@ -95,6 +101,8 @@ export interface SlotsStatus {
   readonly waiting: number
   readonly holders: readonly {
     readonly slot: string
+    /** What it is for, as far as that was said: of slots of an asset `<run>.<asset>`, of an instance with its index behind. */
+    readonly by: string | undefined
     readonly weight: number
     readonly fence: number
     readonly ageMs: number
@@ -123,6 +131,7 @@ const SLOT_MAX_WAIT = '30s'
 const LEASE = '10s'
 const LEASE_MIN_MS = 500
 const SLOTS_MAX = 10_000
+const BY_MAX = 256
 const LIST_MAX = 1000
 const SIDE_BY_SIDE = 64
 
@@ -332,7 +341,10 @@ function rateStatus(cell: Parameters<typeof counted>[0], nowMs: number): RateSta
   const { shape, limit, periodMs, burst }: Rate = cell.rate
   const { count, waiting } = counted(cell, nowMs)
   const most = shape === 'smooth' ? burst : limit
-  return { shape, limit, periodMs, burst, count, remaining: most - count, utilization: count / most, waiting }
+  const reservations = reserved(cell, nowMs).map(([atMs, tokens]) => ({ at: new Date(atMs), tokens }))
+  const nextTurn = new Date(earliest(cell, cell.rate, 1, nowMs) ?? nowMs)
+  const taken = { count, remaining: most - count, utilization: count / most, waiting }
+  return { shape, limit, periodMs, burst, ...taken, reservations, nextTurn }
 }
 
 function slotWish(
@@ -353,8 +365,14 @@ function slotWish(
     max: most,
     weight: wholeNumber(`${at}: weight`, options.weight ?? 1, most),
     leaseMs,
+    ...(options.by === undefined ? {} : { by: saidBy(at, options.by) }),
     maxWaitMs: waitMs(`${at}: maxWait`, maxWait),
   }
+}
+
+function saidBy(at: string, by: unknown): string {
+  if (typeof by === 'string' && by.length <= BY_MAX && by.isWellFormed()) return by
+  throw new InvalidError(`${at}: by must be text of at most ${BY_MAX} characters`)
 }
 
 /** `Infinity` is no duration, and a fine bound. */
@@ -372,6 +390,7 @@ function slotsStatus(cell: SlotCell, nowMs: number): SlotsStatus {
     waiting: waitingFor(cell, nowMs),
     holders: alive(cell, nowMs).map((holder) => ({
       slot: holder.id,
+      by: holder.by === '' ? undefined : holder.by,
       weight: holder.weight,
       fence: holder.fence,
       ageMs: Math.max(0, nowMs - holder.sinceMs),

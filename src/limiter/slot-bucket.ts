@@ -32,6 +32,8 @@ export interface SlotWish {
   readonly max: number
   readonly weight: number
   readonly leaseMs: number
+  /** What it is for. */
+  readonly by?: string
   /** Whether it waits, or wants one now or not at all. */
   readonly waits: boolean
 }

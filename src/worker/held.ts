@@ -5,6 +5,11 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import type { Task } from '../../streams/tasks.ts'
 import type { Delivery } from './puller.ts'
 
+/** What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of the worker. */
+export type Waits =
+  | { readonly for: 'room' | 'alone' }
+  | { readonly for: 'slot' | 'rate'; readonly bucket: string; readonly untilMs?: number }
+
 export class Held {
   readonly task: Task
   readonly p: number
@@ -15,6 +20,8 @@ export class Held {
   readonly delivery: Delivery
   /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
   readonly abort = new AbortController()
+  /** Why its code does not run yet, for who asks. */
+  waits: Waits | undefined
   /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
   readonly running = new Map<number, number>()
   readonly #sinceMs = performance.now()

@@ -181,7 +181,19 @@ async function runInstances(
     const key = slab.key(index)
     try {
       const waiting = waitingSignal
-      const start = { limits, limiter, waiters, local: slots, key, ownBucket, ordinal, alone, signal, waiting }
+      const start = {
+        limits,
+        limiter,
+        waiters,
+        local: slots,
+        key,
+        ownBucket,
+        by: `${task.run}.${asset.name}.${index}`,
+        ordinal,
+        alone,
+        signal,
+        waiting,
+      }
       await runLimited(start, (inner) => {
         nowMs = performance.now()
         return runOne(index, inner)

@@ -10,7 +10,7 @@ import { checkBucket } from '../limiter/rate.ts'
 import { lateMs } from '../limiter/rate-bucket.ts'
 import type { Slot } from '../limiter/slot.ts'
 import { NotBegun } from './alone.ts'
-import { HandBack, type Held } from './held.ts'
+import { HandBack, type Held, type Waits } from './held.ts'
 import type { Slots } from './slots.ts'
 
 /** A turn within this time is waited for here, without a local slot. */
@@ -72,6 +72,10 @@ export interface LimitedStart {
   readonly key: unknown
   /** The bucket of a rate that names none. */
   readonly ownBucket: string
+  /** For who asks who holds a slot: run and asset. */
+  readonly by: string
+  /** Told what it waits for, and `undefined` when it waits no more. */
+  readonly tell?: (waits: Waits | undefined) => void
   /** How often it was begun, this time included. */
   readonly ordinal: number
   /** Nothing else runs in this process as long as this does, waiting included. */
@@ -95,6 +99,7 @@ export async function runLimited(start: LimitedStart, code: (signal: AbortSignal
     start.waiting.throwIfAborted()
     // It was lost while this waited for its turn: nothing was run, and another slot may be free.
     if (slot && !slot.isHeld) throw new ComeAgain(slot.bucket, UNREACHABLE_MS)
+    start.tell?.(undefined)
     await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
   } finally {
     place.leave()
@@ -119,6 +124,10 @@ export async function runLimitedAttempt(
     local,
     key: undefined,
     ownBucket: `${runId}.${asset}`,
+    by: `${runId}.${asset}`,
+    tell: (waits: Waits | undefined) => {
+      held.waits = waits
+    },
     ordinal: 1,
     alone,
     signal,
@@ -144,14 +153,21 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   if (!limits.slots) return undefined
   const { max, weight, leaseMs: lease } = limits.slots
   const bucket = bucketFor('slots', limits.slots.bucketOf, key)
-  const at = await limiter.acquireSlot(bucket, max, { weight, lease }).catch((error: unknown) => {
+  const at = await limiter.acquireSlot(bucket, max, { weight, lease, by: start.by }).catch((error: unknown) => {
     throw isUnreachable(error) ? new ComeAgain(bucket, UNREACHABLE_MS) : error
   })
   if (at !== 'at_capacity') return at
   place.leave()
   if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
-  const options = { weight, lease, signal: waiting, maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY }
+  const options = {
+    weight,
+    lease,
+    by: start.by,
+    signal: waiting,
+    maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY,
+  }
   try {
+    start.tell?.({ for: 'slot', bucket })
     return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
   } catch (error) {
     throw error instanceof RateLimitedError || isUnreachable(error) ? new ComeAgain(bucket, SLOT_BACK_MS) : error
@@ -170,6 +186,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
   for (let lapses = 0; ; lapses++) {
     const maxWait = waiters.isFull ? BRIEF_MS : holdMs
     const onWait = (waitMs: number): void => {
+      start.tell?.({ for: 'rate', bucket, untilMs: performance.now() + waitMs })
       if (waitMs > BRIEF_MS) place.leave()
     }
     try {
@@ -182,6 +199,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
       const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
       throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
     }
+    start.tell?.({ for: 'room' })
     const turnMs = performance.now()
     await place.enter()
     // No local slot was free when its turn came: by now it would be a burst.

@@ -48,6 +48,7 @@ export class Performer {
       await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
       return
     }
+    held.waits = { for: task.alone ? 'alone' : 'room' }
     if (task.alone) await alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
     else await this.#runCode(held, task, asset)
   }
@@ -96,7 +97,9 @@ export class Performer {
       return
     }
     const { slots } = this.#shared
+    held.waits = { for: 'room' }
     if (!slots.tryTake()) await slots.turn().granted
+    held.waits = undefined
     const { limits } = asset.definition
     if (limits && task.kind === 'execute') {
       const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)

@@ -5,8 +5,10 @@
 import type { Msg, Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
+import type { Task } from '../../streams/tasks.ts'
 import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
+import type { Code } from './code.ts'
 import { listen } from '../log/listen.ts'
 import type { Held } from './held.ts'
 import type { WorkerShared } from './shared.ts'
@@ -29,6 +31,22 @@ const answer = z.object({
   running: z.int(),
   /** Those that run longest: index, and since when by the server's clock. */
   oldest: z.array(z.tuple([z.int(), z.number()])),
+  /** Versions of the pipeline that it has, and shapes of the asset (streams/shape.ts). */
+  versions: z.array(z.string()),
+  shapes: z.array(z.string()),
+  /** Executions of the asset in its hands, and what each waits for before its code begins; by the server's clock. */
+  attempts: z.array(
+    z.object({
+      attempt: z.int(),
+      waits: z
+        .object({
+          for: z.enum(['room', 'alone', 'slot', 'rate']),
+          bucket: z.string().optional(),
+          untilMs: z.number().optional(),
+        })
+        .optional(),
+    }),
+  ),
 })
 export type WorkerAnswer = z.infer<typeof answer>
 
@@ -37,6 +55,7 @@ export function answerRollCalls(
   shared: WorkerShared,
   held: ReadonlyMap<string, Held>,
   queuesOf: ReadonlyMap<string, ReadonlySet<string>>,
+  code: Code,
 ): Subscription[] {
   const { connection, names, slots, clock, id } = shared
   return [...queuesOf].map(([pipeline, queues]) =>
@@ -55,10 +74,31 @@ export function answerRollCalls(
           .sort(([, a], [, b]) => a - b)
           .slice(0, OLDEST)
           .map(([index, begunMs]) => [index, Math.round(begunMs - ageOf)]),
+        versions: code.versionsOf(pipeline),
+        shapes: code.shapesOf(pipeline, asked.asset),
+        attempts: attemptsOf(held, asked.run, asked.asset, ageOf),
       }
       message.respond(encodeJson(told))
     }),
   )
+}
+
+function attemptsOf(
+  held: ReadonlyMap<string, Held>,
+  run: string,
+  asset: string,
+  ageOf: number,
+): WorkerAnswer['attempts'] {
+  return [...held.values()].flatMap(({ task, waits }) => {
+    if (task.run !== run || task.asset !== asset || !isAttempt(task)) return []
+    if (!waits) return [{ attempt: task.attempt }]
+    const until = 'untilMs' in waits ? { untilMs: Math.round((waits.untilMs ?? 0) - ageOf) } : {}
+    return [{ attempt: task.attempt, waits: { ...waits, ...until } }]
+  })
+}
+
+function isAttempt({ kind }: Task): boolean {
+  return kind !== 'lease' && kind !== 'resume' && kind !== 'reminder'
 }
 
 function runningOf(held: ReadonlyMap<string, Held>, run: string, asset: string): [number, number][] {

@@ -222,7 +222,7 @@ export class Worker {
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted.values())
       queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
-    this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf)
+    this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()
     })

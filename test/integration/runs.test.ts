@@ -60,7 +60,10 @@ describe('a run', () => {
     const { sum, sums: all } = sums()
     await using stage = await openStage(server.url, all, { engine: false, worker: false })
     const run = await stage.flow.materialize(sum)
-    expect(await run.status()).toBeUndefined()
+    expect(await run.status()).toMatchObject({
+      status: 'requested',
+      waitingFor: [expect.stringMatching(/^an engine: none/)],
+    })
     await stage.flow.engine()
     await stage.flow.worker(all)
     expect(await run.result()).toEqual({ sum: 18 })

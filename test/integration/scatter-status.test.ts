@@ -71,11 +71,11 @@ describe('why a scatter does not go on', () => {
     expect(status).toMatchObject({
       leased: 10,
       running: 0,
-      waitingFor: ['a worker: none answers that serves queue nobody/gpu'],
+      waitingFor: [expect.stringMatching(/^a worker: none answers that serves queue nobody\/gpu/)],
     })
     expect(status.deadline?.getTime()).toBe(status.startedAt.getTime() + 3_600_000)
     await stage.worker?.stop()
-    expect((await scatter.status(id)).waitingFor).toEqual(['a worker: none answers that serves queue nobody/gpu'])
+    expect((await scatter.status(id)).waitingFor).toEqual([expect.stringMatching(/^a worker: none /)])
     await stage.flow.worker(pipeline('nobody', [work]))
     await run.result(limit())
   }, 30_000)

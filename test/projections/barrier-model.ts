@@ -136,7 +136,15 @@ export function checkBarrier(sim: Sim, model: Model): void {
     if (!lease) say(`nobody has ${index}`)
     else expectedLeft.set(lease.id, (expectedLeft.get(lease.id) ?? 0) + 1)
   }
-  const status = statusOf({ id: 's', barrier, spec: undefined, pipeline: 'p', workers: [], nowMs: sim.nowMs })
+  const status = statusOf({
+    id: 's',
+    barrier,
+    spec: undefined,
+    pipeline: 'p',
+    version: 'v1',
+    seen: undefined,
+    nowMs: sim.nowMs,
+  })
   const sum = status.leased + status.waitingForRetry + status.waiting
   if (sum !== status.pending || status.pending + status.succeeded + status.failed !== status.stored)
     say(`the counts of the status do not add up: ${JSON.stringify(status)}`)

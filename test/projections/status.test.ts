@@ -3,7 +3,15 @@ import { statusOf } from '../../src/client/scatter-status.ts'
 import { barrierOf, outcomes, type Sim, scattered } from './harness.ts'
 
 const statusNow = (sim: Sim) =>
-  statusOf({ id: 's', barrier: barrierOf(sim), spec: undefined, pipeline: 'p', workers: [], nowMs: sim.nowMs })
+  statusOf({
+    id: 's',
+    barrier: barrierOf(sim),
+    spec: undefined,
+    pipeline: 'p',
+    version: 'v1',
+    seen: undefined,
+    nowMs: sim.nowMs,
+  })
 
 describe('the pace of a scatter', () => {
   it('is that of late, not that since the start, and falls to nothing at a halt', () => {
@@ -36,7 +44,7 @@ describe('the pace of a scatter', () => {
     const sim = scattered([10_000])
     const barrier = barrierOf(sim)
     barrier.succeeded = 9999
-    const at = { id: 's', spec: undefined, pipeline: 'p', workers: [], nowMs: sim.nowMs + 1000 }
+    const at = { id: 's', spec: undefined, pipeline: 'p', version: 'v1', seen: undefined, nowMs: sim.nowMs + 1000 }
     expect(statusOf({ ...at, barrier }).progress).toBe(99.9)
     expect(statusOf({ ...at, barrier }).estimatedEnd).toBeInstanceOf(Date)
     expect(statusOf({ ...at, barrier: { ...barrier, paused: { sinceMs: 0 } } }).estimatedEnd).toBeUndefined()
