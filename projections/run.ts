@@ -112,7 +112,7 @@ function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact
 }
 
 /** Starts every waiting asset whose dependencies have their values. */
-function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Command[] {
+export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Command[] {
   const commands: Command[] = []
   for (const [name, asset] of Object.entries(run.assets)) {
     if (asset.status !== 'waiting' || asset.ending) continue

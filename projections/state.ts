@@ -73,6 +73,8 @@ export interface RunState {
   requestedMs: number
   finishedMs?: number
   cancelRequested?: true
+  /** By asset: attempts below this are of a version that the run has left. */
+  replanned?: Record<string, number>
   /** Its time limit, and when that is over; `timedOut` once it is. */
   timeoutMs?: number
   deadlineMs?: number

@@ -4,6 +4,7 @@
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
 import type { PipelineSpec } from '../streams/schemas.ts'
+import { adoptRun } from './adopt.ts'
 import { closeBarrier, endEarly, startBarrier, stepBarrier, stepBarrierGate } from './barrier.ts'
 import { segmentOf } from './bits.ts'
 import type { Command } from './commands.ts'
@@ -86,6 +87,12 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'asset.cancelled':
       // What these write anew, they write whole.
       return keys
+    case 'run.adopted':
+    case 'run.adopt_refused':
+      return keys
+    case 'run.adopt_requested':
+      keys.push(stateKey.pipeline(run.pipeline, fact.data.version))
+      return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
     case 'run.cancel_requested':
     case 'run.timer_fired':
       return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
@@ -219,6 +226,12 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
       run.seq = fact.seq
       view.put(stateKey.run(run.id), run)
       return planned(view, run, fact)
+    case 'run.adopt_requested':
+      return adoptRun(view, run, fact)
+    case 'run.adopted':
+    case 'run.adopt_refused':
+      // What was decided, for those who ask: it was done when it was decided.
+      return []
     case 'run.cancel_requested':
       return cancelRun(view, run, fact)
     case 'run.timer_fired':

@@ -13,6 +13,7 @@ export {
   TimeoutError,
 } from '../streams/errors.ts'
 export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from '../streams/keys.ts'
+export type { Adopted } from './client/adopt.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'

@@ -40,6 +40,14 @@ export const FACTS = {
     schema: s.runCancelRequested,
   },
   'run.timer_fired': { path: 'run.:run.timer_fired', format: 'json', version: 1, schema: s.runTimerFired },
+  'run.adopt_requested': { path: 'run.:run.adopt_requested', format: 'json', version: 1, schema: s.runAdoptRequested },
+  'run.adopted': { path: 'run.:run.adopted.:request', format: 'json', version: 1, schema: s.runAdopted },
+  'run.adopt_refused': {
+    path: 'run.:run.adopt_refused.:request',
+    format: 'json',
+    version: 1,
+    schema: s.runAdoptRefused,
+  },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
   'asset.started': {
     path: 'asset.:pipeline.:asset.:run.started.:attempt',
@@ -191,6 +199,7 @@ export function isRepeatable(name: FactName): boolean {
 
 /** The last of the two that stands under `…hold.*` says whether a scatter is paused. */
 const REPEATABLE: ReadonlySet<FactName> = new Set([
+  'run.adopt_requested',
   'scatter.outcomes',
   'scatter.paused',
   'scatter.resumed',

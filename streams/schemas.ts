@@ -153,6 +153,20 @@ export const runPlanned = z.object({
 
 export const runCancelRequested = z.object({ reason: z.string().optional() })
 
+/** Somebody wants the run to go on with another version of its pipeline. */
+export const runAdoptRequested = z.object({ version: token })
+
+/** It does. `replanned`: by asset, attempts below this are of a version that the run has left. `added`: assets that the run makes now, too. */
+export const runAdopted = z.object({
+  version: token,
+  from: token,
+  replanned: z.record(z.string(), count),
+  added: z.array(token),
+})
+
+/** It does not, and this is what does not fit. */
+export const runAdoptRefused = z.object({ version: token, misfits: z.array(z.string()) })
+
 export const runStatus = z.enum(['succeeded', 'failed', 'cancelled'])
 
 /** What a requester knows a run by: its key, and the Nats-Msg-Id of the trigger that asked for it. */

@@ -8,7 +8,7 @@ import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
-import { type RunCommand, runAsset, showHistory, showStatus } from './runs.ts'
+import { adoptRun, type RunCommand, runAsset, showHistory, showStatus } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
@@ -63,6 +63,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
         showStatus(flow, output, run, wholeNumber('--limit', options.limit), options.all === true),
       ),
     )
+
+  connected(root.command('adopt <run>'))
+    .description('have an open run go on with the newest version of its pipeline, for code that nobody has any more')
+    .action((run: string, options: GlobalOptions) => withFlow(options, (flow, output) => adoptRun(flow, output, run)))
 
   connected(root.command('log').description('look at the log').command('show <run>'))
     .description('what happened in a run, fact by fact; with --json a line for each')

@@ -117,6 +117,13 @@ export async function showStatus(
   ])
 }
 
+export async function adoptRun(flow: Flow, output: Output, run: string): Promise<void> {
+  const adopted = await flow.adopt(run)
+  const { version, from, added } = adopted
+  const more = added.length > 0 ? `, and makes ${added.join(', ')} too` : ''
+  output.result(adopted, () => [`run ${run} goes on with version ${version} (before: ${from})${more}`])
+}
+
 /** What happened in a run, a line for each fact. With JSON also a line each: it may be long. */
 export async function showHistory(flow: Flow, output: Output, run: string): Promise<void> {
   for await (const { seq, time, kind, data, ...rest } of flow.history(run)) {

@@ -31,6 +31,7 @@ import { mustBeReady } from '../log/ready.ts'
 import { atMost } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
+import { type Adopted, adopt } from './adopt.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
 import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
@@ -240,6 +241,18 @@ export class Flow {
     const { id, isNew } =
       key === undefined ? await requestFresh(deps, data) : await requestUnderKey(deps, key, data, onFailed)
     return new Run<V>(deps, id, { isNew, ...(key === undefined ? {} : { key }) })
+  }
+
+  /**
+   * Has an open run go on with another version of its pipeline: the newest that is registered, or `pipeline`. For runs whose version no worker has any more. What has not begun
+   * is planned anew; what has begun goes on, if the new version has the same dependencies, phases and schemas for it. Throws FlowStoneError `not_adoptable`, which names all that
+   * does not fit (then start the old version, or cancel the run), `not_found`, and `no_engine`.
+   */
+  async adopt(runId: string, options: { readonly pipeline?: Pipeline } = {}): Promise<Adopted> {
+    const { pipeline } = options
+    refuseUnknown('adopt', options, ['pipeline'])
+    if (pipeline) await this.register(pipeline)
+    return await adopt(this.#runDeps(), runId, pipeline?.spec)
   }
 
   /** A handle on a run that was started before, here or elsewhere. */

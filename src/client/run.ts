@@ -27,6 +27,8 @@ import { explainRun, type RunStatus } from './run-status.ts'
 export interface RunView {
   readonly id: string
   readonly pipeline: string
+  /** Of the pipeline: a hash of its graph and options. */
+  readonly version: string
   readonly target: string
   readonly partition: string | undefined
   readonly status: RunState['status']
@@ -86,6 +88,8 @@ export interface RunDeps {
   readonly logOf: (p: number) => Appender
 }
 
+/** A caller that has waited so many looks is told once what is missing: an engine or a worker. */
+const WARN_LOOKS = 5
 /** How often a waiting caller looks by itself, should the note that wakes it get lost. */
 const LOOK_MS = 2000
 
@@ -145,6 +149,13 @@ export class Run<V = unknown> {
     return view && (await explainRun(this.#deps, this.#p, view, doc))
   }
 
+  /** As `status`, without the reasons: asks no worker. */
+  async view(): Promise<RunView | undefined> {
+    if (!this.#isPossible) return undefined
+    const doc = await this.#doc(stateKey.run(this.id))
+    return doc ? viewOfRun(doc) : await this.#requested()
+  }
+
   /** As the log has it, before an engine has seen it. */
   async #requested(): Promise<RunView | undefined> {
     const { connection, names } = this.#deps
@@ -152,8 +163,8 @@ export class Run<V = unknown> {
     const message = await connection.read((nc) => leaderGet(nc, names.log(this.#p), { last_by_subj: subject }))
     const fact = message && factOf(names, this.#p, message)
     if (fact?.name !== 'run.requested') return undefined
-    const { pipeline, target, partition } = fact.data
-    const common = { id: this.id, pipeline, target, partition, status: 'requested' as const, assets: {} }
+    const { pipeline, version, target, partition } = fact.data
+    const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
     return { ...common, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
 
@@ -250,11 +261,20 @@ export class Run<V = unknown> {
       | undefined
   }
 
+  async #warnOfMissing(): Promise<void> {
+    const status = await this.status().catch(() => undefined)
+    if (!status) return
+    const ofAssets = Object.values(status.assets).flatMap(({ waitingFor }) => waitingFor)
+    const missing = [...status.waitingFor, ...ofAssets.filter((reason) => reason.startsWith('a worker'))]
+    for (const reason of new Set(missing)) this.#deps.logger.warn(`run ${this.id} waits for ${reason}`)
+  }
+
   async #finished(signal: AbortSignal | undefined, early: EarlyValue): Promise<FinishedData> {
     const { connection, names } = this.#deps
     const subject = names.fact(this.#p, factPath('run.finished', { run: this.id }))
     let wake: (() => void) | undefined
     let noted = false
+    let looks = 0
     const subscription = listen(connection.nc, names.note('run', this.id), (message) => {
       early.hint(message.data)
       noted = true
@@ -279,6 +299,8 @@ export class Run<V = unknown> {
         const fact = message && factOf(names, this.#p, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue
+        looks += 1
+        if (looks === WARN_LOOKS) void this.#warnOfMissing()
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, LOOK_MS)
           wake = () => {
@@ -350,6 +372,7 @@ export function viewOfRun(doc: RunState): RunView {
   return {
     id: doc.id,
     pipeline: doc.pipeline,
+    version: doc.version,
     target: doc.target,
     partition: doc.partition,
     status: doc.status,

@@ -1,4 +1,5 @@
 /** The code that a worker has: assets of its pipelines, by shape (streams/shape.ts). Two versions of a pipeline may be there side by side. */
+import { InvalidError } from '../../streams/errors.ts'
 import type { Task } from '../../streams/tasks.ts'
 import type { AnyAsset } from '../define/asset.ts'
 import type { Pipeline } from '../define/pipeline.ts'
@@ -45,6 +46,28 @@ export class Code {
   get pipelines(): string[] {
     return [...this.#versions.keys()]
   }
+}
+
+export interface ServedQueue {
+  readonly pipeline: string
+  readonly queue: string
+  readonly priority: number
+}
+
+/** Queues that the pipelines' assets name, or those of them that are in `only`; the most urgent first. */
+export function servedQueues(pipelines: readonly Pipeline[], only: readonly string[] | undefined): ServedQueue[] {
+  const served = new Map<string, ServedQueue>()
+  for (const { name: pipeline, assets } of pipelines) {
+    for (const { definition } of assets) {
+      const { queue, priority, scatter } = definition.spec
+      const instances = { pipeline, queue: scatter?.queue ?? queue, priority: scatter?.priority ?? priority }
+      for (const at of [{ pipeline, queue, priority }, instances])
+        if (!only || only.includes(at.queue)) served.set(`${pipeline} ${at.queue} ${at.priority}`, at)
+    }
+  }
+  if (served.size === 0)
+    throw new InvalidError(`worker: no asset of its pipelines is on queue ${only?.join(', ') ?? ''}`)
+  return [...served.values()].toSorted((a, b) => a.priority - b.priority)
 }
 
 function keyOf({ pipeline, asset, shape }: CodeName): string {

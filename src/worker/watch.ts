@@ -12,6 +12,7 @@ import { listen } from '../log/listen.ts'
 import { directGet } from '../log/nats.ts'
 import type { Held } from './held.ts'
 import type { WorkerShared } from './shared.ts'
+import { factOf } from './values.ts'
 
 /** Work that has waited this long may have ended meanwhile: worth a look before it is run. */
 const STALE_MS = 500
@@ -74,16 +75,29 @@ export class Watch {
   /** As the log has it. */
   async onLog(p: number, task: Task): Promise<Wanted> {
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
-    if (!isInstances(task))
-      return (await this.#last(p, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`)) === undefined
-        ? 'wanted'
-        : 'over'
+    if (!isInstances(task)) {
+      const [end, left] = await Promise.all([
+        this.#last(p, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`),
+        this.#isLeft(p, task),
+      ])
+      return end !== undefined || left ? 'over' : 'wanted'
+    }
     const [closed, hold] = await Promise.all([
       this.#last(p, factPath('scatter.closed', ids)),
       this.#last(p, `scatter.${ids.run}.${ids.asset}.hold.*`),
     ])
     if (closed !== undefined) return 'over'
     return hold?.endsWith('.paused') ? 'paused' : 'wanted'
+  }
+
+  /** Whether the run has left the version that an attempt was planned with (`flow.adopt`). */
+  async #isLeft(p: number, task: Task): Promise<boolean> {
+    if (task.kind !== 'execute' && task.kind !== 'scatter') return false
+    const { connection, names } = this.#shared
+    const last_by_subj = names.fact(p, `run.${task.run}.adopted.*`)
+    const found = await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj }))
+    const fact = found && factOf(names, p, found)
+    return fact?.name === 'run.adopted' && (fact.data.replanned[task.asset] ?? 0) > task.attempt
   }
 
   /** The subject of the last fact under a path. */

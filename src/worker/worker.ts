@@ -24,7 +24,7 @@ import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Alone } from './alone.ts'
 import { Aside } from './aside.ts'
-import { Code } from './code.ts'
+import { Code, servedQueues } from './code.ts'
 import { HandBack, Held } from './held.ts'
 import { Judge } from './judge.ts'
 import { Lanes } from './lanes.ts'
@@ -179,19 +179,8 @@ export class Worker {
   async #begin(pipelines: readonly Pipeline[], options: WorkerOptions): Promise<void> {
     const { connection, names } = this.#shared
     const jsm = await jetstreamManager(connection.nc)
-    const wanted = new Map<string, { pipeline: string; queue: string; priority: number }>()
-    for (const { name, assets } of pipelines) {
-      for (const { definition } of assets) {
-        const { queue, priority, scatter } = definition.spec
-        const instances = { pipeline: name, queue: scatter?.queue ?? queue, priority: scatter?.priority ?? priority }
-        for (const at of [{ pipeline: name, queue, priority }, instances]) {
-          if (!options.queues || options.queues.includes(at.queue)) wanted.set(`${name} ${at.queue} ${at.priority}`, at)
-        }
-      }
-    }
-    if (wanted.size === 0)
-      throw new InvalidError(`worker: no asset of its pipelines is on queue ${options.queues?.join(', ') ?? ''}`)
-    for (const { pipeline, queue, priority } of [...wanted.values()].toSorted((a, b) => a.priority - b.priority)) {
+    const wanted = servedQueues(pipelines, options.queues)
+    for (const { pipeline, queue, priority } of wanted) {
       const pullers: Puller[] = []
       const ensure = (p: number): Promise<string> =>
         ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
@@ -215,12 +204,12 @@ export class Worker {
       onDelivery: (delivery: Delivery) => this.#receive(delivery),
       onChange: () => this.#wake?.(),
     }
-    this.#lanes = new Lanes({ ...common, queues: [...wanted.values()], fits: (lane) => code.has(lane) })
+    this.#lanes = new Lanes({ ...common, queues: wanted, fits: (lane) => code.has(lane) })
     this.#aside = new Aside({ ...common, code, queues: options.queues })
     await Promise.all([this.#lanes.start(), this.#aside.start()])
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
-    for (const { pipeline, queue } of wanted.values())
+    for (const { pipeline, queue } of wanted)
       queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
     this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {

@@ -181,7 +181,9 @@ test('shared limits are listed, shown and emptied', async () => {
   const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
   expect((await runCommand(['limit', 'ls'], where)).stdout).toBe('no limits in use\n')
   await stage.flow.limiter.check('an api', [10, 'hour'], { n: 4 })
-  expect((await runCommand(['limit', 'ls'], where)).stdout).toMatch(/^LIMIT +KIND .*\nan api +rate +4 +10 +0\n$/)
+  expect((await runCommand(['limit', 'ls'], where)).stdout).toMatch(
+    /^LIMIT +KIND .*NEXT TURN +RESERVED UNTIL\nan api +rate +4 +10 +0 +\S+ +-\n$/,
+  )
   expect(JSON.parse((await runCommand(['limit', 'show', 'an api', '--json'], where)).stdout)).toMatchObject({
     rate: { count: 4, remaining: 6 },
   })

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { asset, type Flow, type Pipeline, pipeline, type Run } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
-import { kindsOf, openStage, type Stage } from '../kit/stage.ts'
+import { kindsOf, openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 let server: TestServer
@@ -321,5 +321,83 @@ describe('tasks that nobody here has the code for', () => {
       return names.every((name) => !name.startsWith('aside__'))
     })
     await nc.close()
+  })
+})
+
+describe('a run whose version nobody has any more', () => {
+  test('goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
+    const [v1, v2] = [version(1), version(2)]
+    await using stage = await openStage(server.url, v2.p)
+    const { flow } = stage
+    const run = await flow.materialize(v1.report, { pipeline: v1.p })
+    await until('it is set aside', async () => (await countAside(stage)) === 1)
+    expect(await flow.adopt(run.id, { pipeline: v2.p })).toEqual({
+      run: run.id,
+      version: v2.p.spec.version,
+      from: v1.p.spec.version,
+      added: ['b'],
+    })
+    expect(await run.result()).toBe('2: a,b')
+    expect((await run.status())?.version).toBe(v2.p.spec.version)
+    const again = await rejection(flow.adopt(run.id, { pipeline: v2.p }))
+    expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended/) })
+  })
+
+  test('is not run by the old code any more, should that come back', async () => {
+    const v1 = pipeline('p', [asset('report', { execute: wrong })])
+    const v2 = pipeline('p', [asset('report', { queue: 'later', codeVersion: '2', execute: () => 'new' })])
+    await using stage = await openStage(server.url, pipeline('p', [asset('x', { execute: () => 1 })]))
+    const { flow } = stage
+    const [report] = v1.assets
+    if (!report) throw new Error('no report')
+    const run = await flow.materialize(report)
+    await until('it is set aside', async () => (await countAside(stage)) === 1)
+    await flow.adopt(run.id, { pipeline: v2 })
+    const old = await (await stage.connect()).worker(v1)
+    await until('the old task is dropped', async () => (await countAside(stage)) === 0)
+    await old.stop()
+    await flow.worker(v2)
+    expect(await run.result()).toBe('new')
+  })
+
+  test('waits at its gate, and goes on there with code of the same shape', async () => {
+    const gated = asset('gated', { execute: (ctx) => ctx.signalGate(), onSignal: (_, payload) => ({ payload }) })
+    const make = (n: number): Pipeline => {
+      const other = asset('other', { dependsOn: [gated], execute: () => n, codeVersion: String(n) })
+      return pipeline('p', [gated, other])
+    }
+    await using stage = await openStage(server.url, make(1), { gates })
+    const { flow } = stage
+    const [, other] = make(1).assets
+    if (!other) throw new Error('no other')
+    const run = await flow.materialize(other, { pipeline: 'p' })
+    await until('it waits', async () => (await assetStatus(run, 'gated')) === 'suspended')
+    await stage.worker?.stop()
+    await flow.worker(make(2))
+    await flow.adopt(run.id)
+    await flow.gates.signalById((await run.status())?.assets.gated?.gate ?? '', { ok: true })
+    expect(await run.result()).toBe(2)
+  })
+
+  test('is refused, with what does not fit, where code has begun that is another one', async () => {
+    const v1 = pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate(), onSignal: () => 1 })])
+    await using stage = await openStage(server.url, v1, { gates })
+    const { flow } = stage
+    const [report] = v1.assets
+    if (!report) throw new Error('no report')
+    const run = await flow.materialize(report)
+    await until('it waits', async () => (await assetStatus(run, 'report')) === 'suspended')
+    const without = pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate() })])
+    expect(await rejection(flow.adopt(run.id, { pipeline: without }))).toMatchObject({
+      code: 'not_adoptable',
+      message: expect.stringMatching(/report has begun \(suspended\), and differs in onSignal \(yes → no\)/),
+    })
+    const gone = pipeline('p', [asset('other', { execute: () => 1 })])
+    await expect(flow.adopt(run.id, { pipeline: gone })).rejects.toThrow(/the new version has no such asset/)
+    const another = pipeline('q', [asset('report', { execute: () => 1 })])
+    await expect(flow.adopt(run.id, { pipeline: another })).rejects.toThrow(/is of pipeline p, not q/)
+    await expect(flow.adopt('0-nobody')).rejects.toMatchObject({ code: 'not_found' })
+    expect((await run.status())?.version).toBe(v1.spec.version)
+    await run.cancel()
   })
 })

@@ -68,6 +68,17 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     data: { assets: [{ name: 'a', reuse: { p: 0, seq: 9 } }, { name: 'b' }], error },
   },
   'run.timer_fired': { name: 'run.timer_fired', ids: { run }, data: { timeoutMs: 1000 } },
+  'run.adopt_requested': { name: 'run.adopt_requested', ids: { run }, data: { version: 'v2' } },
+  'run.adopted': {
+    name: 'run.adopted',
+    ids: { run, request: '7' },
+    data: { version: 'v2', from: 'v1', replanned: { a: 2 }, added: ['b'] },
+  },
+  'run.adopt_refused': {
+    name: 'run.adopt_refused',
+    ids: { run, request: '7' },
+    data: { version: 'v2', misfits: ['a has begun'] },
+  },
   'run.cancel_requested': { name: 'run.cancel_requested', ids: { run }, data: { reason: 'r' } },
   'run.finished': {
     name: 'run.finished',

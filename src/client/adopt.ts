@@ -1,0 +1,78 @@
+/** `flow.adopt`: a run goes on with another version of its pipeline. */
+import { type NewestState, stateKey } from '../../projections/state.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { factPath } from '../../streams/facts.ts'
+import { parseRunId } from '../../streams/ids.ts'
+import type { PipelineSpec } from '../../streams/schemas.ts'
+import { factEntry } from '../engine/entries.ts'
+import { readDoc } from '../engine/store.ts'
+import { leaderGet } from '../log/nats.ts'
+import { factOf } from '../worker/values.ts'
+import { Run, type RunDeps } from './run.ts'
+
+export interface Adopted {
+  readonly run: string
+  /** The version that the run goes on with, and the one before. */
+  readonly version: string
+  readonly from: string
+  /** Assets that the run makes now, too: dependencies that the earlier version had not. */
+  readonly added: readonly string[]
+}
+
+const ANSWER_MS = 10_000
+const LOOK_MS = 50
+
+/** `spec`: undefined for the newest version that is registered. Throws `not_found`, `not_adoptable` with what does not fit, and `no_engine`. */
+export async function adopt(
+  deps: RunDeps,
+  runId: string,
+  spec: Pick<PipelineSpec, 'name' | 'version'> | undefined,
+): Promise<Adopted> {
+  const { connection, names, partitions, logOf } = deps
+  const { id: run, partition: p } = parseRunId(runId)
+  if (p >= partitions) throw new FlowStoneError('not_found', `there is no run ${run}`)
+  const view = await new Run(deps, run).view()
+  if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
+  if (spec && spec.name !== view.pipeline)
+    throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
+  const wanted = spec?.version ?? (await newestVersion(deps, p, view.pipeline))
+  if (wanted === undefined)
+    throw new InvalidError(
+      `adopt: pipeline ${view.pipeline} is not registered; start a worker with the new version first`,
+    )
+  const draft = { name: 'run.adopt_requested', ids: { run }, data: { version: wanted } } as const
+  const { seq } = await logOf(p).append(factEntry(names, p, draft))
+  const ids = { run, request: String(seq) }
+  const untilMs = performance.now() + ANSWER_MS
+  for (;;) {
+    for (const name of ['run.adopted', 'run.adopt_refused'] as const) {
+      const subject = names.fact(p, factPath(name, ids))
+      const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+      const fact = message && factOf(names, p, message)
+      if (fact?.name === 'run.adopted') {
+        const { version: to, from, added } = fact.data
+        return { run, version: to, from, added }
+      }
+      if (fact?.name === 'run.adopt_refused')
+        throw new FlowStoneError(
+          'not_adoptable',
+          `run ${run} cannot go on with version ${wanted}: ${fact.data.misfits.join('; ')}. Start a worker with the old version, or cancel the run`,
+        )
+    }
+    if (performance.now() > untilMs)
+      throw new FlowStoneError(
+        'no_engine',
+        `no engine has answered within ${ANSWER_MS / 1000} s; it decides when one is active`,
+      )
+    await connection.ready(LOOK_MS)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+  }
+}
+
+async function newestVersion({ connection, names }: RunDeps, p: number, pipeline: string): Promise<string | undefined> {
+  // The bucket's type of document follows from its key.
+  const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.newest(pipeline))) as
+    | NewestState
+    | undefined
+  return doc?.version
+}
