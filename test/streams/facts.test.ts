@@ -339,6 +339,7 @@ describe('paths', () => {
 
   it('of all facts but those that may occur again hold one message', () => {
     expect(factNames().filter(isRepeatable)).toEqual([
+      'run.adopt_requested',
       'gate.timer_fired',
       'gate.named',
       'scatter.outcomes',
