@@ -51,7 +51,7 @@ export class Scatters {
     const { clock } = this.#deps
     // Only what is out can be in a worker's hands.
     const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
-    const { partition: p } = parseRunId(run.id)
+    const { partition: p } = parseBarrierId(id)
     const seen = isOut && spec ? await seeScatter(this.#deps, p, run, spec) : undefined
     const { pipeline, version } = run
     const whole = run.redrive?.asset === barrier.asset ? run.redrive.total : undefined

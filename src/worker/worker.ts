@@ -209,8 +209,7 @@ export class Worker {
     await Promise.all([this.#lanes.start(), this.#aside.start()])
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
-    for (const { pipeline, queue } of wanted)
-      queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
+    for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
     this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()

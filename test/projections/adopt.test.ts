@@ -1,7 +1,17 @@
 import { describe, expect, test } from 'vitest'
 import type { DraftOf } from '../../streams/facts.ts'
 import type { AssetSpec } from '../../streams/schemas.ts'
-import { errored, materialized, plainScatter, RUN, registered, requested, Sim, scatterStarted, spec } from './harness.ts'
+import {
+  errored,
+  materialized,
+  plainScatter,
+  RUN,
+  registered,
+  requested,
+  Sim,
+  scatterStarted,
+  spec,
+} from './harness.ts'
 
 const wish = (version = 'v2'): DraftOf<'run.adopt_requested'> => ({
   name: 'run.adopt_requested',
@@ -27,7 +37,10 @@ const tasks = (sim: Sim): unknown[] =>
 
 describe('a run that goes on with another version', () => {
   test('plans anew what has not begun, and makes dependencies that it lacks', () => {
-    const sim = begun([spec('a'), spec('t', { dependsOn: ['a'] })], [spec('a'), spec('b'), spec('t', { dependsOn: ['a', 'b'] })])
+    const sim = begun(
+      [spec('a'), spec('t', { dependsOn: ['a'] })],
+      [spec('a'), spec('b'), spec('t', { dependsOn: ['a', 'b'] })],
+    )
     sim.apply(materialized('a'))
     expect(tasks(sim).at(-1)).toEqual(['t', 'v1', 'default', ['a']])
     sim.apply(wish())
