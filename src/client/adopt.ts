@@ -1,11 +1,9 @@
 /** `flow.adopt`: a run goes on with another version of its pipeline. */
-import { type NewestState, stateKey } from '../../projections/state.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/entries.ts'
-import { readDoc } from '../engine/store.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../worker/values.ts'
 import { Run, type RunDeps } from './run.ts'
@@ -69,10 +67,10 @@ export async function adopt(
   }
 }
 
+/** As the log has it: the state bucket may not know yet of a worker that has just started. */
 async function newestVersion({ connection, names }: RunDeps, p: number, pipeline: string): Promise<string | undefined> {
-  // The bucket's type of document follows from its key.
-  const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.newest(pipeline))) as
-    | NewestState
-    | undefined
-  return doc?.version
+  const last_by_subj = names.fact(p, factPath('pipeline.registered', { pipeline, version: '*' }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj }))
+  const fact = message && factOf(names, p, message)
+  return fact?.name === 'pipeline.registered' ? fact.data.version : undefined
 }
