@@ -26,9 +26,8 @@ export async function adopt(
   runId: string,
   spec: Pick<PipelineSpec, 'name' | 'version'> | undefined,
 ): Promise<Adopted> {
-  const { connection, names, partitions, logOf } = deps
+  const { connection, names, logOf } = deps
   const { id: run, partition: p } = parseRunId(runId)
-  if (p >= partitions) throw new FlowStoneError('not_found', `there is no run ${run}`)
   const view = await new Run(deps, run).view()
   if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
   if (spec && spec.name !== view.pipeline)

@@ -151,7 +151,7 @@ export class Run<V = unknown> {
 
   /** As `status`, without the reasons: asks no worker. */
   async view(): Promise<RunView | undefined> {
-    if (!this.#isPossible) return undefined
+    if (!(await this.#isPossible())) return undefined
     const doc = await this.#doc(stateKey.run(this.id))
     return doc ? viewOfRun(doc) : await this.#requested()
   }

@@ -55,6 +55,8 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.pipeline.${pipeline}.*.registered`,
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
+          `${ns}.roll_call.${pipeline}`,
+          `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
         ],
         subscribe: [...subscribe, `${ns}.note.run.*`],
       }
@@ -86,6 +88,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ]),
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
+          `${ns}.log.*.run.*.adopt_requested`,
           `${ns}.log.*.scatter.*.*.cancel_requested`,
           `${ns}.log.*.scatter.*.*.hold.*`,
           `${ns}.log.*.gate.>`,
@@ -121,8 +124,9 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.token.>`,
           `${ns}.work.*.${pipeline}.${queue}.>`,
           `${ns}.note.>`,
-          // What it runs now, when an operator asks.
+          // What it runs now, when an operator or a client asks.
           '_INBOX_operator.>',
+          '_INBOX_client.>',
           `$KV.${ns}_limits.>`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
