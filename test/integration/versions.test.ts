@@ -338,7 +338,7 @@ describe('a run whose version nobody has any more', () => {
       added: ['b'],
     })
     expect(await run.result()).toBe('2: a,b')
-    expect((await run.status())?.version).toBe(v2.p.spec.version)
+    await until('the state has it', async () => (await run.status())?.version === v2.p.spec.version)
     const again = await rejection(flow.adopt(run.id, { pipeline: v2.p }))
     expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended/) })
   })
