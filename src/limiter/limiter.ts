@@ -121,7 +121,7 @@ export interface BucketStatus {
 
 const CHECK_OPTIONS: OptionNames<CheckOptions> = { n: true, maxWait: true, onUnreachable: true }
 const TAKE_OPTIONS: OptionNames<TakeOptions> = { ...CHECK_OPTIONS, signal: true, onWait: true }
-const ACQUIRE_OPTIONS: OptionNames<AcquireOptions> = { weight: true, lease: true, maxWait: true }
+const ACQUIRE_OPTIONS: OptionNames<AcquireOptions> = { weight: true, lease: true, by: true, maxWait: true }
 const WITH_SLOT_OPTIONS: OptionNames<WithSlotOptions> = { ...ACQUIRE_OPTIONS, signal: true }
 const CHECK_MAX_WAIT = '5s'
 const TAKE_MAX_WAIT = '60s'
