@@ -69,5 +69,7 @@ export type {
 export type { Per, RateOption, RateSettings } from './limiter/rate.ts'
 export type { CheckResult } from './limiter/rates.ts'
 export type { Slot } from './limiter/slot.ts'
+export type { ConnectionStatus } from './log/connection.ts'
+export type { Credentials } from './log/credentials.ts'
 export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
 export type { Worker, WorkerOptions } from './worker/worker.ts'

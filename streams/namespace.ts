@@ -6,6 +6,7 @@ import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from './codec.ts'
 import { FlowStoneError, InvalidError } from './errors.ts'
+import { isFullError } from './full.ts'
 import type { Names } from './subjects.ts'
 
 export interface Topology {
@@ -18,6 +19,10 @@ const TOPOLOGY_KEY = 'topology'
 const MADE_AFTER_MS = 5000
 const LOOK_MS = 100
 const LISTED_MAX = 10
+/** How often the entry of a namespace is tried, and the pause between: what the server refuses for a moment only. */
+const WRITE_ATTEMPTS = 5
+const WRITE_PAUSE_MS = 250
+const WRONG_LAST_SEQUENCE = 10071
 /** Server errors: no such stream, no such consumer, no such message. */
 export const NOT_FOUND: ReadonlySet<number> = new Set([10059, 10014, 10037])
 
@@ -57,11 +62,35 @@ async function writeKey(
 ): Promise<void> {
   const h = headers()
   h.set('Nats-Expected-Last-Subject-Sequence', String(expected))
-  // Whoever loses this race reads what the winner wrote in the next round.
-  await nc.request(names.kvSubject(names.controlBucket, TOPOLOGY_KEY), encodeJson({ v: 1, ...doc }), {
-    headers: h,
-    timeout: 5000,
-  })
+  const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
+  for (let attempt = 1; ; attempt++) {
+    const reply = await nc.request(subject, encodeJson({ v: 1, ...doc }), { headers: h, timeout: 5000 })
+    const refusal = refusalIn(decode(reply.data, undefined))
+    // Whoever loses this race reads what the winner wrote in the next round.
+    if (refusal === undefined || refusal.errCode === WRONG_LAST_SEQUENCE) return
+    if (attempt >= WRITE_ATTEMPTS) throw refused(names.kvStream(names.controlBucket), refusal)
+    await new Promise((resolve) => setTimeout(resolve, WRITE_PAUSE_MS))
+  }
+}
+
+interface Refusal {
+  readonly errCode: number
+  readonly description: string
+}
+
+function refusalIn(ack: unknown): Refusal | undefined {
+  const error: unknown = typeof ack === 'object' && ack !== null ? Reflect.get(ack, 'error') : undefined
+  if (typeof error !== 'object' || error === null) return undefined
+  return { errCode: Number(Reflect.get(error, 'err_code')), description: String(Reflect.get(error, 'description')) }
+}
+
+function refused(stream: string, { errCode, description }: Refusal): FlowStoneError {
+  if (isFullError(errCode, description))
+    return new FlowStoneError(
+      'storage_full',
+      `JetStream storage is full: ${stream} takes no message (${description}), so the namespace cannot be made. Delete streams or raise the limit, then try again`,
+    )
+  return new FlowStoneError('topology', `${stream} refused the namespace's entry: ${description} (${errCode})`)
 }
 
 /** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */

@@ -15,6 +15,7 @@ import {
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
+import { isFullError } from './full.ts'
 import { agreeOnPartitions, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
@@ -300,6 +301,12 @@ function covers(wished: unknown, actual: unknown): boolean {
 
 function topologyError(what: string, cause: unknown): FlowStoneError {
   if (cause instanceof FlowStoneError) return cause
+  if (cause instanceof JetStreamApiError && isFullError(cause.code, cause.message))
+    return new FlowStoneError(
+      'storage_full',
+      `JetStream storage is full: ${what} could not be made (${cause.message}). Delete streams or raise the limit, then try again`,
+      { cause },
+    )
   return new FlowStoneError('topology', `${what} could not be made or updated: ${messageOf(cause)}`, { cause })
 }
 

@@ -1,41 +1,78 @@
 /** How commands connect: by options, else by the environment, else to the `flowstone dev` of this folder. */
 import { type ConnectOptions, connect, type Flow } from '../client/flow.ts'
+import type { Credentials } from '../log/credentials.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
 import { type Output, outputOf } from './output.ts'
 
 export interface GlobalOptions {
   readonly server?: string
+  readonly context?: string
+  readonly creds?: string
+  readonly nkey?: string
+  readonly user?: string
+  readonly password?: string
+  readonly token?: string
+  readonly tlsCa?: string
+  readonly tlsCert?: string
+  readonly tlsKey?: string
+  readonly tlsFirst?: boolean
   readonly namespace?: string
   readonly json?: boolean
 }
 
+/** The address of the server of a `flowstone dev`, for its worker. In the environment, because arguments show in lists of processes. */
+export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
+/** Connects with what stands in the address, and with nothing that the environment names. */
+export const WITHOUT_ENVIRONMENT: ConnectOptions = { nats: { authenticator: () => undefined } }
+
 export interface Reach {
   readonly servers: string | undefined
   readonly namespace: string | undefined
+  /** Whether that is the server of a `flowstone dev`: credentials in the environment are for another one. */
+  readonly isDevelopment: boolean
   /** The `flowstone dev` that is meant, unless somebody named a server. */
   readonly dev: DevState | undefined
 }
 
 export function reach(options: GlobalOptions): Reach {
-  const named = options.server ?? process.env.NATS_URL
-  const dev = named === undefined ? readDevState(DEV_DIR) : undefined
+  const own = process.env[DEV_SERVER] || undefined
+  const named = options.server ?? own ?? (process.env.NATS_URL || undefined)
+  const hasContext = options.context !== undefined || Boolean(process.env.NATS_CONTEXT)
+  const dev = named === undefined && !hasContext ? readDevState(DEV_DIR) : undefined
   return {
     servers: named ?? dev?.server,
+    isDevelopment: dev !== undefined || (own !== undefined && options.server === undefined),
     namespace: options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? dev?.namespace,
     dev,
   }
 }
 
 export async function open(options: GlobalOptions, more: ConnectOptions = {}): Promise<Flow> {
-  const { servers, namespace, dev } = reach(options)
+  const { servers, namespace, dev, isDevelopment } = reach(options)
   if (dev) process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
     name: 'flowstone cli',
     ...(servers === undefined ? {} : { servers: servers.split(',') }),
+    ...(isDevelopment ? WITHOUT_ENVIRONMENT : credentialsOf(options)),
     ...(namespace === undefined ? {} : { namespace }),
     ...more,
   })
+}
+
+/** As `connect` takes them. */
+export function credentialsOf(options: GlobalOptions): Credentials {
+  const { context, creds, nkey, user, token, tlsCa, tlsCert, tlsKey, tlsFirst } = options
+  const password = options.password ?? (user === undefined ? undefined : process.env.NATS_PASSWORD || undefined)
+  const tls = picked({ ca: tlsCa, cert: tlsCert, key: tlsKey, first: tlsFirst })
+  return picked({ context, creds, nkey, user, password, token, tls: Object.keys(tls).length > 0 ? tls : undefined })
+}
+
+/** What was given of it. */
+function picked<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>
+  }
 }
 
 /** Runs a command that connects, does one thing, and ends. */

@@ -14,7 +14,7 @@ import { connect } from '../client/flow.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
-import { type GlobalOptions, stopRequest, untilStopped } from './context.ts'
+import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
@@ -52,7 +52,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   })
   output.event('server', { url: server.url, dir: server.dir }, `server   ${server.url}, its data in ${DEV_DIR}`)
   const namespace = options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? 'flowstone'
-  await using flow = await connect({ servers: server.url, namespace, name: 'flowstone dev' })
+  await using flow = await connect({ ...WITHOUT_ENVIRONMENT, servers: server.url, namespace, name: 'flowstone dev' })
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} at work`)
@@ -61,8 +61,6 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
     args: [
-      '--server',
-      server.url,
       '--namespace',
       namespace,
       '--drain',
@@ -70,7 +68,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
       ...(options.json ? ['--json'] : []),
       ...(options.concurrency === undefined ? [] : ['--concurrency', options.concurrency]),
     ],
-    env: { ...process.env, FLOWSTONE_BASE_URL: http.url },
+    env: { ...process.env, FLOWSTONE_BASE_URL: http.url, [DEV_SERVER]: server.url },
   })
   try {
     workers.start()

@@ -43,7 +43,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     throw new InvalidError(`--on-failed must be return or retry, got ${onFailed}`)
   using stop = stopRequest()
   await using flow = await open(options)
-  const run = await flow.materialize(asset, {
+  const asking = flow.materialize(asset, {
     pipeline,
     upstream: upstream.data,
     ...(options.partition === undefined ? {} : { partition: options.partition }),
@@ -51,6 +51,14 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     ...(timeout === undefined ? {} : { timeout }),
     ...(onFailed === undefined ? {} : { onFailed }),
   })
+  const run = await Promise.race([asking, stop.asked])
+  if (typeof run === 'string') {
+    output.note(
+      'whether the run was asked for is not known: the server has not answered. With --key it can be asked for again',
+    )
+    process.exitCode = EXIT.interrupted
+    return
+  }
   if (!options.wait) {
     output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
     return
@@ -65,12 +73,14 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     if (line !== last) output.note(line)
     last = line
   }
+  const value = await run.result({ signal: leave.signal }).catch((error: unknown) => {
+    if (!leave.signal.aborted) throw error
+  })
   if (leave.signal.aborted) {
     output.note(`no longer followed; it goes on: flowstone status ${run.id}`)
     process.exitCode = EXIT.interrupted
     return
   }
-  const value = await run.result()
   output.result({ run: run.id, value }, () => [jsonOf(value, 2)])
 }
 

@@ -75,6 +75,13 @@ export interface MaterializeOptions {
 
 const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   servers: true,
+  user: true,
+  password: true,
+  token: true,
+  creds: true,
+  nkey: true,
+  tls: true,
+  context: true,
   nats: true,
   name: true,
   namespace: true,
@@ -99,6 +106,8 @@ const READ_AHEAD = 64
 const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
 /** How long a close waits for what is on its way to the streams. */
 const FLUSH_MS = 10_000
+/** The same while the server is away, where nothing is on its way but requests of this process. */
+const FLUSH_AWAY_MS = 500
 
 /**
  * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the first worker, `setup`, and who takes from a limit make the namespace. Errors:
@@ -350,7 +359,8 @@ export class Flow {
     await this.limiter.close()
     // What cannot be stored now (the server is away, or full) is given up: whoever waits for it hears that the connection was closed.
     const stored = Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
-    await atMost(FLUSH_MS, stored)
+    const hasWorked = this.#parts.length > 0
+    await atMost(this.#connection.isUp || hasWorked ? FLUSH_MS : FLUSH_AWAY_MS, stored)
     await this.#connection.close()
   }
 

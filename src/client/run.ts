@@ -20,6 +20,7 @@ import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
 import { directGet, directGetIfAny, leaderGet } from '../log/nats.ts'
+import { unlessAborted } from '../options/timer.ts'
 import type { Logger } from '../telemetry.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
@@ -92,6 +93,8 @@ export interface RunDeps {
 const WARN_LOOKS = 5
 /** How often a waiting caller looks by itself, should the note that wakes it get lost. */
 const LOOK_MS = 2000
+/** After a watch that ended, the next one is begun. */
+const WATCH_AGAIN_MS = 500
 
 export class Run<V = unknown> {
   readonly id: RunId
@@ -117,7 +120,7 @@ export class Run<V = unknown> {
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
     refuseUnknown('result', options, ['signal'])
     await this.#mustBePossible()
-    const early = new EarlyValue(this.#deps)
+    const early = new EarlyValue(this.#deps, options.signal)
     const { status, value, asset, error } = await this.#finished(options.signal, early)
     // What the target's function returned, by its declared type.
     if (status === 'succeeded' && value) return (await early.at(value)) as V
@@ -172,26 +175,19 @@ export class Run<V = unknown> {
   async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
     refuseUnknown('watch', options, ['signal'])
     await this.#mustBePossible()
-    const { connection, names } = this.#deps
-    const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
-    const keys = [stateKey.run(this.id), `barrier.${this.id}.*`]
-    const changes = await kv.watch({ key: keys, ignoreDeletes: true })
+    const { connection } = this.#deps
+    const { signal } = options
     let wake: (() => void) | undefined
     let changed = true
-    let ended = false
-    const follow = (async () => {
-      for await (const _ of changes) {
-        changed = true
-        wake?.()
-      }
-      ended = true
+    const onChange = (): void => {
+      changed = true
       wake?.()
-    })()
-    const onAbort = (): void => wake?.()
-    options.signal?.addEventListener('abort', onAbort)
+    }
+    const unwatch = this.#onChange(onChange)
+    signal?.addEventListener('abort', onChange)
     let last = ''
     try {
-      while (!options.signal?.aborted) {
+      while (!signal?.aborted) {
         if (!changed) {
           await new Promise<void>((resolve) => {
             const timer = setTimeout(resolve, LOOK_MS)
@@ -202,18 +198,48 @@ export class Run<V = unknown> {
           })
         }
         changed = false
-        const update = await this.#update()
+        // The server may be away for long: whoever leaves meanwhile is not held up.
+        const update = await this.#update(signal)
         const text = JSON.stringify(update)
         if (update && text !== last) {
           last = text
           yield update
         }
-        if (update?.run.finishedAt || (ended && connection.isClosed)) return
+        if (update?.run.finishedAt) return
+        if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was watched')
       }
+    } catch (error) {
+      if (!signal?.aborted) throw error
     } finally {
-      options.signal?.removeEventListener('abort', onAbort)
-      changes.stop()
-      await follow
+      signal?.removeEventListener('abort', onChange)
+      unwatch()
+    }
+  }
+
+  /** Calls back when the run's documents change, as far as that is heard of; returns what ends it at once, also while the server is away. */
+  #onChange(onChange: () => void): () => void {
+    const { connection, names } = this.#deps
+    let ended = false
+    let stop = (): void => undefined
+    const follow = async (): Promise<void> => {
+      const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
+      const changes = await kv.watch({ key: [stateKey.run(this.id), `barrier.${this.id}.*`], ignoreDeletes: true })
+      stop = () => changes.stop()
+      if (ended) stop()
+      for await (const _ of changes) onChange()
+    }
+    const again = async (): Promise<void> => {
+      while (!ended && !connection.isClosed) {
+        // Without it, whoever watches looks by himself now and then.
+        await follow().catch(() => undefined)
+        await connection.ready(WATCH_AGAIN_MS)
+      }
+    }
+    void again()
+    void connection.closed.then(onChange)
+    return () => {
+      ended = true
+      if (!connection.isClosed) stop()
     }
   }
 
@@ -242,23 +268,22 @@ export class Run<V = unknown> {
     if (!(await this.#isPossible())) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
   }
 
-  async #update(): Promise<RunUpdate | undefined> {
-    const doc = await this.#doc(stateKey.run(this.id))
+  async #update(signal: AbortSignal | undefined): Promise<RunUpdate | undefined> {
+    const doc = await this.#doc(stateKey.run(this.id), signal)
     if (!doc) return undefined
-    const barriers = await Promise.all(Object.keys(doc.assets).map((asset) => this.#barrier(asset)))
+    const barriers = await Promise.all(Object.keys(doc.assets).map((asset) => this.#barrier(asset, signal)))
     return { run: viewOfRun(doc), scatters: barriers.flatMap((barrier) => (barrier ? [viewOfBarrier(barrier)] : [])) }
   }
 
-  async #doc(key: string): Promise<RunState | undefined> {
+  async #doc(key: string, signal?: AbortSignal): Promise<RunState | undefined> {
     const { connection, names } = this.#deps
-    return (await readDoc(connection, names, names.stateBucket(this.#p), key)) as RunState | undefined
+    return (await readDoc(connection, names, names.stateBucket(this.#p), key, signal)) as RunState | undefined
   }
 
-  async #barrier(asset: string): Promise<BarrierState | undefined> {
+  async #barrier(asset: string, signal: AbortSignal | undefined): Promise<BarrierState | undefined> {
     const { connection, names } = this.#deps
-    return (await readDoc(connection, names, names.stateBucket(this.#p), stateKey.barrier(this.id, asset))) as
-      | BarrierState
-      | undefined
+    const key = stateKey.barrier(this.id, asset)
+    return (await readDoc(connection, names, names.stateBucket(this.#p), key, signal)) as BarrierState | undefined
   }
 
   async #warnOfMissing(): Promise<void> {
@@ -293,9 +318,10 @@ export class Run<V = unknown> {
         noted = false
         // Sent with the question for the end, in one go.
         early.begin()
-        const message = await connection
+        const reading = connection
           .untilDisconnect((nc) => read(nc, names.log(this.#p), { last_by_subj: subject }))
-          .catch(() => undefined)
+          .catch(unlessDenied)
+        const message = await unlessAborted(reading, signal)
         const fact = message && factOf(names, this.#p, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue
@@ -320,11 +346,13 @@ export class Run<V = unknown> {
 /** The value of a run, asked for where the note of its end says that it stands, while the end itself is read. The end is the truth. */
 class EarlyValue {
   readonly #deps: RunDeps
+  readonly #signal: AbortSignal | undefined
   #hint: Uint8Array | undefined
   #hinted: { readonly at: ValueAt; readonly value: Promise<unknown> } | undefined
 
-  constructor(deps: RunDeps) {
+  constructor(deps: RunDeps, signal: AbortSignal | undefined) {
     this.#deps = deps
+    this.#signal = signal
   }
 
   hint(note: Uint8Array): void {
@@ -346,7 +374,7 @@ class EarlyValue {
 
   #load(at: ValueAt): Promise<unknown> {
     const { connection, names, io } = this.#deps
-    return loadValueAt(connection, names, io, at)
+    return loadValueAt(connection, names, io, at, this.#signal)
   }
 }
 
@@ -398,4 +426,9 @@ export function viewOfBarrier(barrier: BarrierState): ScatterView {
     suspended,
     paused: barrier.paused !== undefined,
   }
+}
+
+/** Undefined for what may be read in a while; a permission that is missing is thrown. */
+function unlessDenied(error: unknown): undefined {
+  if (error instanceof FlowStoneError && error.code === 'denied') throw error
 }

@@ -4,6 +4,7 @@ import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { type Shared, share } from '../../streams/readonly.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import { encodeValue, isJsonSafe, isPlainData, jsonCopy } from '../../streams/value.ts'
+import { unlessAborted } from '../options/timer.ts'
 
 export interface IoContext {
   readonly run: string
@@ -22,7 +23,8 @@ export interface IoContext {
 export interface IoManager {
   /** Stores a value; the same value may be stored twice after a crash. Returns what `load` needs to find it. */
   store(value: unknown, context: IoContext): Promise<Record<string, unknown>>
-  load(reference: Readonly<Record<string, unknown>>): Promise<unknown>
+  /** `signal` is aborted when nobody waits for the value any more. */
+  load(reference: Readonly<Record<string, unknown>>, options?: { readonly signal?: AbortSignal }): Promise<unknown>
   /** What `load` gives is never changed by those who get it: one is enough for all executions of a process. Default false. */
   readonly shared?: boolean
 }
@@ -55,9 +57,9 @@ export class Io {
     return { manager, ref: checkRef(manager, await found.store(decodeMsgpack(bytes), context)) }
   }
 
-  /** The value, as nobody else has it, where it can be copied. */
-  async load(stored: StoredValue): Promise<unknown> {
-    return (await this.#load(stored)).value
+  /** The value, as nobody else has it, where it can be copied. Rejects with the signal's reason as soon as that is aborted, whatever the manager does. */
+  async load(stored: StoredValue, signal?: AbortSignal): Promise<unknown> {
+    return (await this.#load(stored, signal)).value
   }
 
   /** For the executions of this process. */
@@ -68,14 +70,14 @@ export class Io {
     return { load: () => this.load(stored) }
   }
 
-  async #load(stored: StoredValue): Promise<{ readonly value: unknown; readonly isOwn: boolean }> {
+  async #load(stored: StoredValue, signal?: AbortSignal): Promise<{ readonly value: unknown; readonly isOwn: boolean }> {
     if (!('manager' in stored))
       return {
         value: 'msgpack' in stored ? decodeMsgpack(Buffer.from(stored.msgpack, 'base64')) : stored.json,
         isOwn: true,
       }
     const manager = this.#find(stored.manager)
-    const value = await manager.load(stored.ref)
+    const value = await unlessAborted(manager.load(stored.ref, signal ? { signal } : {}), signal)
     if (takesBytes(manager)) return { value, isOwn: true }
     if (manager.shared || !isPlainData(value)) return { value, isOwn: false }
     return { value: structuredClone(value), isOwn: true }

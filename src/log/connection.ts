@@ -8,17 +8,22 @@ import {
   type NatsConnection,
   type NodeConnectionOptions,
 } from '@nats-io/transport-node'
-import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { atMost, sleep, unlessAborted } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { denyAsked } from './ask.ts'
+import { type Credentials, reachOf } from './credentials.ts'
 import { limitReached } from './full.ts'
 import { isPassing, violationIn } from './nats.ts'
 import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 
-export interface ConnectionSettings {
-  /** Address or addresses. Default: the environment's NATS_URL, else nats://127.0.0.1:4222. */
+/**
+ * Where the server is, and who asks. What is not named is taken from the environment, with the names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS, NATS_NKEY,
+ * NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
+ */
+export interface ConnectionSettings extends Credentials {
+  /** Address or addresses, such as `nats://host:4222` or `nats://user:password@host`. Default: NATS_URL, else nats://127.0.0.1:4222. */
   readonly servers?: string | string[]
   /** Anything else the NATS client takes: user, pass, token, authenticator, tls … */
   readonly nats?: Omit<NodeConnectionOptions & ConnectionOptions, 'servers'>
@@ -42,7 +47,7 @@ export interface ConnectionStatus {
 
 const READ_GIVE_UP_MS = 60_000
 /** A server that does not answer a ping within this time is taken for gone; the client's own pings find out after half a minute. */
-const SUSPECT_MS = 1000
+const SUSPECT_MS = 750
 const READY_LOOK_MS = 5000
 
 export class Connection {
@@ -74,10 +79,12 @@ export class Connection {
     })
   }
 
-  /** Throws FlowStoneError `unreachable` when no server answers. */
+  /** Throws FlowStoneError `unreachable` when no server answers, `unauthorized` when it refuses the credentials, InvalidError for options. */
   static async open(settings: ConnectionSettings, logger: Logger = quietLogger): Promise<Connection> {
-    const servers = settings.servers ?? process.env.NATS_URL ?? 'nats://127.0.0.1:4222'
-    if (servers.length === 0) throw new InvalidError('servers: name at least one, such as nats://127.0.0.1:4222')
+    // Who gives an authenticator of their own, or names a user there, means that one.
+    const { nats = {} } = settings
+    const own = nats.user !== undefined || nats.token !== undefined || nats.authenticator !== undefined
+    const { servers, options } = reachOf(settings, own ? { NATS_URL: process.env.NATS_URL } : process.env)
     try {
       const nc = await connectNats({
         timeout: 5000,
@@ -89,18 +96,26 @@ export class Connection {
         noAsyncTraces: true,
         // The client gives up for good after two refusals; credentials may be rotated, or a server restored, while this process waits.
         ignoreAuthErrorAbort: true,
-        ...settings.nats,
+        ...options,
+        ...nats,
         servers,
         ...(settings.name === undefined ? {} : { name: settings.name }),
       })
       const reports = new Reports(logger, {
         where: () => nc.getServer(),
-        inboxPrefix: settings.nats?.inboxPrefix ?? '_INBOX',
-        limitOf: async (stream) => await limitReached(await jetstreamManager(nc, { timeout: 1000 }), stream),
+        inboxPrefix: nats.inboxPrefix ?? options.inboxPrefix ?? '_INBOX',
+        limitOf: async (stream, why) => await limitReached(await jetstreamManager(nc, { timeout: 1000 }), stream, why),
       })
       return new Connection(nc, reports)
     } catch (cause) {
-      const where = Array.isArray(servers) ? servers.join(', ') : servers
+      const where = servers.join(', ')
+      if (cause instanceof FlowStoneError) throw cause
+      if (cause instanceof errors.AuthorizationError)
+        throw new FlowStoneError(
+          'unauthorized',
+          `nats-server at ${where} refuses the credentials (${messageOf(cause)}); set user and password, creds, nkey or context, or NATS_USER, NATS_CREDS …`,
+          { cause },
+        )
       const advice =
         "start one (docker compose up -d, nats-server -js, or startServer from 'flowstone/server'), or set servers or NATS_URL"
       throw new FlowStoneError('unreachable', `no nats-server at ${where} (${messageOf(cause)}); ${advice}`, { cause })
@@ -109,6 +124,11 @@ export class Connection {
 
   get isClosed(): boolean {
     return this.nc.isClosed()
+  }
+
+  /** Whether the server is there, as far as is known. */
+  get isUp(): boolean {
+    return this.#up && !this.isClosed
   }
 
   get maxPayload(): number {
@@ -225,9 +245,10 @@ export class Connection {
   }
 
   async #ping(): Promise<void> {
+    const before = bytesOf(this.nc)
     const pong = this.nc.flush().catch(() => undefined)
-    if ((await atMost(SUSPECT_MS, pong)) === 'late' && this.#up && !this.isClosed)
-      await this.nc.reconnect().catch(() => undefined)
+    const silent = (await atMost(SUSPECT_MS, pong)) === 'late' && bytesOf(this.nc) === before
+    if (silent && this.#up && !this.isClosed) await this.nc.reconnect().catch(() => undefined)
   }
 
   async #follow(): Promise<void> {
@@ -253,4 +274,12 @@ export class Connection {
       this.#reports.refused(error)
     else this.#reports.serverError(error)
   }
+}
+
+/** Bytes that came so far, of messages that are not whole yet too: a slow line is not a dead one. */
+function bytesOf(nc: NatsConnection): number {
+  let at: unknown = nc
+  for (const field of ['protocol', 'transport', 'socket', 'bytesRead'])
+    at = typeof at === 'object' && at !== null ? Reflect.get(at, field) : undefined
+  return typeof at === 'number' ? at : nc.stats().inBytes
 }

@@ -3,8 +3,8 @@ import { JetStreamApiError } from '@nats-io/jetstream'
 import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { isFullError } from '../../streams/full.ts'
 import { ask, askMany } from './ask.ts'
-import { isFullError } from './full.ts'
 import { reportsOf } from './reports.ts'
 
 /** A message to be stored. */
@@ -260,8 +260,7 @@ export async function directNext(
   const query = encodeJson({ seq, next_by_subj: filter, batch: count, max_bytes: BATCH_BYTES })
   const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
   const { code, description } = end.headers ?? {}
-  if (code !== END_OF_BATCH && code !== NOT_FOUND)
-    throw new FlowStoneError('jetstream', `reading ${stream}: ${code} ${description}`)
+  if (code !== END_OF_BATCH && code !== NOT_FOUND) throw new ApiError(stream, code ?? 0, description ?? 'no status')
   return answers.map((answer) => fromDirect(answer.headers, answer.data))
 }
 

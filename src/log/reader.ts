@@ -107,7 +107,7 @@ export class Reader {
     })
     // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger than the bound would never come.
     const max_bytes = Math.max(AHEAD_BYTES, 2 * this.#connection.maxPayload)
-    return await consumer.consume({ max_bytes, idle_heartbeat: 2000 })
+    return await consumer.consume({ max_bytes, idle_heartbeat: 1000 })
   }
 
   async #look(): Promise<void> {

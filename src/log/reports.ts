@@ -29,7 +29,7 @@ export class Reports {
   readonly #where: () => string
   readonly #inboxPrefix: string
   /** Finds out which limit a stream has reached. */
-  readonly #limitOf: (stream: string) => Promise<string>
+  readonly #limitOf: (stream: string, description: string) => Promise<string>
   readonly #said = new Set<string>()
   readonly #denied = new Map<string, Denied>()
   readonly #full = new Map<string, Full>()
@@ -43,7 +43,11 @@ export class Reports {
 
   constructor(
     logger: Logger,
-    about: { where: () => string; inboxPrefix: string; limitOf: (stream: string) => Promise<string> },
+    about: {
+      where: () => string
+      inboxPrefix: string
+      limitOf: (stream: string, description: string) => Promise<string>
+    },
   ) {
     this.#logger = logger
     this.#where = about.where
@@ -159,7 +163,7 @@ export class Reports {
     }
     const full: Full = { sinceMs: nowMs, seenMs: nowMs, limit: description }
     this.#full.set(stream, full)
-    void this.#limitOf(stream)
+    void this.#limitOf(stream, description)
       .catch(() => '')
       .then((limit) => {
         if (limit !== '') full.limit = `${description}; ${limit}`

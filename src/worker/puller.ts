@@ -8,6 +8,7 @@ import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
 import { headerMap } from '../log/nats.ts'
+import { every, type Timer } from '../options/timer.ts'
 
 export interface Delivery {
   readonly subject: string
@@ -31,6 +32,11 @@ export interface Delivery {
 const NOTHING_THERE: ReadonlySet<number> = new Set([404, 408])
 const BLOCK_MS = 30_000
 const BLOCK_GRACE_MS = 1000
+/** The server says so often that it still knows of a request, and is asked again when it has not said so for the second of the two: in a change of leader requests get lost without a word. */
+const HEARTBEAT_MS = 1000
+const SILENCE_MS = 2500
+const LOOK_MS = 250
+const HEARTBEAT = 100
 const NANOS_PER_MS = 1_000_000
 
 export class Puller {
@@ -49,6 +55,9 @@ export class Puller {
   /** When the oldest request was made that may still be answered. */
   #blockSinceMs = 0
   #quickSinceMs = 0
+  #heardMs = 0
+  #lookedMs = 0
+  #looking: Timer | undefined
   readonly #offReconnect: () => void
   #inTrouble = false
   #stopped = false
@@ -122,16 +131,26 @@ export class Puller {
     if (more <= 0 || this.#asked > want / 2) return
     if (this.#asked === 0) this.#blockSinceMs = now
     this.#asked += more
+    const request = {
+      batch: more,
+      expires: BLOCK_MS * NANOS_PER_MS,
+      idle_heartbeat: HEARTBEAT_MS * NANOS_PER_MS,
+    }
     this.#askedUntilMs = now + BLOCK_MS + BLOCK_GRACE_MS
-    this.#connection.tell(this.#subject, encodeJson({ batch: more, expires: BLOCK_MS * NANOS_PER_MS }), {
+    this.#connection.tell(this.#subject, encodeJson(request), {
       reply: `${this.#inbox}.block`,
     })
+    this.#heardMs = now
+    this.#lookedMs = now
+    this.#looking ??= every(LOOK_MS, () => this.#look())
   }
 
   /** Asks for no more. What was sent already still arrives, until `close`. */
   stop(): void {
     this.#stopped = true
     this.#offReconnect()
+    this.#looking?.cancel()
+    this.#looking = undefined
     this.#endQuick()
   }
 
@@ -156,13 +175,36 @@ export class Puller {
     this.#deliver(message, quick ? this.#quickSinceMs : Number.NEGATIVE_INFINITY)
   }
 
+  /** Whether what was asked for was lost on the way. */
+  #look(): void {
+    const now = performance.now()
+    // Code that held up this process held up what came meanwhile, too.
+    const late = now - this.#lookedMs > LOOK_MS * 2
+    this.#lookedMs = now
+    if (this.#stopped || this.#asked === 0 || this.#inTrouble || this.#connection.isClosed) {
+      this.#looking?.cancel()
+      this.#looking = undefined
+      return
+    }
+    if (late || !this.#connection.isUp) this.#heardMs = now
+    if (now - this.#heardMs < SILENCE_MS) return
+    const lost = this.#asked
+    const sinceMs = this.#blockSinceMs
+    this.#asked = 0
+    this.block(lost)
+    // Should it not be lost after all, it may still be answered.
+    this.#blockSinceMs = sinceMs
+  }
+
   #receiveBlocked(message: Msg): void {
+    this.#heardMs = performance.now()
     if (message.reply) {
       const isAsked = this.#asked > 0
       this.#asked = Math.max(0, this.#asked - 1)
       this.#deliver(message, isAsked ? this.#blockSinceMs : Number.NEGATIVE_INFINITY)
       return
     }
+    if (message.headers?.code === HEARTBEAT) return
     // The request came to its end with some of it open, and nobody else notices.
     const open = Number(message.headers?.get('Nats-Pending-Messages') ?? Number.NaN)
     this.#asked = Number.isNaN(open) ? 0 : Math.max(0, this.#asked - open)

@@ -10,6 +10,7 @@ import { type Snapshot, valueOfSnapshot } from '../../streams/value.ts'
 import type { Io, Sight } from '../io/manager.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, type StoredMessage } from '../log/nats.ts'
+import { unlessAborted } from '../options/timer.ts'
 
 const VALUES_MAX = 32
 const SLABS_MAX = 16
@@ -73,12 +74,23 @@ export function factIfAny(names: Names, p: number, message: StoredMessage): Fact
 }
 
 /** The value that stands at a place of the log. */
-export async function loadValueAt(connection: Connection, names: Names, io: Io, at: ValueAt): Promise<unknown> {
-  return await io.load(await storedValueAt(connection, names, at))
+export async function loadValueAt(
+  connection: Connection,
+  names: Names,
+  io: Io,
+  at: ValueAt,
+  signal?: AbortSignal,
+): Promise<unknown> {
+  return await io.load(await storedValueAt(connection, names, at, signal), signal)
 }
 
-async function storedValueAt(connection: Connection, names: Names, at: ValueAt): Promise<StoredValue> {
-  const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }))
+async function storedValueAt(
+  connection: Connection,
+  names: Names,
+  at: ValueAt,
+  signal?: AbortSignal,
+): Promise<StoredValue> {
+  const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }), signal)
   if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
   const fact = factOf(names, at.p, message)
   if (fact.name !== 'asset.materialized')
@@ -150,14 +162,15 @@ export class Values {
     this.#io = io
   }
 
-  /** Values of dependencies by name, read once for all tasks of this process that follow. */
-  async deps(deps: Readonly<Record<string, ValueAt>>): Promise<Deps> {
+  /** Values of dependencies by name, read once for all tasks of this process that follow. Rejects with the signal's reason as soon as that is aborted. */
+  async deps(deps: Readonly<Record<string, ValueAt>>, signal?: AbortSignal): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
-        const sight = await this.#values.get(`${at.p}:${at.seq}`, async () =>
+        // Others may wait for the same value: it goes on being loaded.
+        const loading = this.#values.get(`${at.p}:${at.seq}`, async () =>
           this.#io.loadShared(await storedValueAt(this.#connection, this.#names, at)),
         )
-        return [name, sight] as const
+        return [name, await unlessAborted(loading, signal)] as const
       }),
     )
     return new Deps(entries)

@@ -1,0 +1,202 @@
+/**
+ * The namespace's object store, in the layout of NATS (`nats object ls` reads it), by single requests. The client library reads and writes through consumers of its own, which
+ * notice after half a minute that a connection broke; here what is cut goes on where it was, as soon as the server is back.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { z } from 'zod'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import type { Connection } from '../log/connection.ts'
+import {
+  directGet,
+  directNext,
+  type Entry,
+  isFull,
+  isPassing,
+  isPassingRefusal,
+  leaderGet,
+  type PubError,
+  publish,
+  type StoredMessage,
+} from '../log/nats.ts'
+
+const CHUNK_BYTES = 128 * 1024
+/** Chunks on their way at a time. */
+const AHEAD = 8
+/** Chunks asked for at a time. */
+const BATCH = 16
+/** The longest silence between two chunks; twice as long each time that it was too short, for slow lines. */
+const SILENCE_MS = 1000
+const ANSWER_MS = 5000
+/** How long one value is tried to be stored, while the server gives no answer. Where it says that it is full, there is no end. */
+const GIVE_UP_MS = 120_000
+const PAUSE_MS = 100
+const FULL_PAUSE_MS = 500
+
+const meta = z.object({
+  nuid: z.string(),
+  size: z.int(),
+  chunks: z.int(),
+  digest: z.string().optional(),
+  deleted: z.boolean().optional(),
+})
+type Meta = z.infer<typeof meta>
+
+export class Blobs {
+  readonly #connection: Connection
+  readonly #bucket: string
+
+  constructor(connection: Connection, bucket: string) {
+    this.#connection = connection
+    this.#bucket = bucket
+  }
+
+  /** Stores bytes under a name, unless they are there (of this size, where one is given). All of them or none. */
+  async put(name: string, bytes: Uint8Array, sameSize: boolean): Promise<void> {
+    const there = await this.#meta(name)
+    if (there && (!sameSize || there.size === bytes.length)) return
+    const startedMs = performance.now()
+    for (;;) {
+      const outcome = await this.#tryPut(name, bytes)
+      if (outcome === 'stored') return
+      if (!isFull(outcome?.refusal) && performance.now() - startedMs > GIVE_UP_MS)
+        throw new FlowStoneError(
+          'unreachable',
+          `${this.#bucket} did not answer for ${GIVE_UP_MS} ms; the value was not stored`,
+        )
+      await this.#connection.ready(isFull(outcome?.refusal) ? FULL_PAUSE_MS : PAUSE_MS)
+      if (this.#connection.isClosed)
+        throw new FlowStoneError('closed', 'the connection was closed while a value was stored')
+    }
+  }
+
+  /** The bytes under a name; undefined where there are none. Throws FlowStoneError `damaged_value` when they are not those that were stored. */
+  async get(name: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
+    const found = await this.#meta(name, signal)
+    if (!found) return undefined
+    const parts: Uint8Array[] = []
+    const subject = this.#chunks(found.nuid)
+    for (let next = 1; parts.length < found.chunks; ) {
+      const some = await this.#chunksFrom(subject, next, found.chunks - parts.length, signal)
+      const last = some.at(-1)
+      if (!last) throw this.#damaged(name, `only ${parts.length} of ${found.chunks} chunks are there`)
+      parts.push(...some.map(({ payload }) => payload))
+      next = last.seq + 1
+    }
+    const bytes = Buffer.concat(parts)
+    if (bytes.length !== found.size) throw this.#damaged(name, `${bytes.length} bytes in the place of ${found.size}`)
+    if (found.digest !== undefined && found.digest !== digestOf(bytes))
+      throw this.#damaged(name, 'its digest is another')
+    return bytes
+  }
+
+  async #tryPut(name: string, bytes: Uint8Array): Promise<'stored' | { readonly refusal: PubError | undefined }> {
+    const nuid = randomBytes(11).toString('hex')
+    const subject = this.#chunks(nuid)
+    const chunks = Math.ceil(bytes.length / CHUNK_BYTES)
+    for (let from = 0; from < chunks; from += AHEAD) {
+      const refusals = await Promise.all(
+        Array.from({ length: Math.min(AHEAD, chunks - from) }, (_, i) => {
+          const at = (from + i) * CHUNK_BYTES
+          return this.#publish({ subject, payload: bytes.subarray(at, at + CHUNK_BYTES) })
+        }),
+      )
+      const failed = refusals.find((refusal) => refusal !== 'stored')
+      if (failed === undefined) continue
+      await this.#drop(subject)
+      return failed
+    }
+    const info = {
+      name,
+      bucket: this.#bucket,
+      nuid,
+      size: bytes.length,
+      chunks,
+      mtime: new Date().toISOString(),
+      digest: digestOf(bytes),
+      deleted: false,
+      options: { max_chunk_size: CHUNK_BYTES },
+    }
+    const payload = encodeJson(info)
+    return await this.#publish({ subject: this.#metaSubject(name), payload, headers: { 'Nats-Rollup': 'sub' } })
+  }
+
+  async #publish(entry: Entry): Promise<'stored' | { readonly refusal: PubError | undefined }> {
+    try {
+      const ack = await this.#connection.untilDisconnect((nc) => publish(nc, entry, undefined, ANSWER_MS))
+      if (!ack) return { refusal: undefined }
+      if (!ack.error) return 'stored'
+      if (isPassingRefusal(ack.error)) return { refusal: ack.error }
+      throw new FlowStoneError(
+        'refused',
+        `${this.#bucket} refused a value: ${ack.error.description} (${ack.error.errCode})`,
+      )
+    } catch (error) {
+      if (!isPassing(error) || this.#connection.isClosed) throw error
+      this.#connection.suspect()
+      return { refusal: undefined }
+    }
+  }
+
+  /** Chunks that nothing names any more. What cannot be taken away now only takes room. */
+  async #drop(subject: string): Promise<void> {
+    try {
+      const jsm = await jetstreamManager(this.#connection.nc, { timeout: 1000 })
+      await jsm.streams.purge(this.#stream, { filter: subject })
+    } catch {
+      // The server is away.
+    }
+  }
+
+  /** From any replica; what that does not have is asked of the leader. */
+  async #chunksFrom(
+    subject: string,
+    seq: number,
+    most: number,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly StoredMessage[]> {
+    const count = Math.min(BATCH, most)
+    let silenceMs = SILENCE_MS / 2
+    const some = await this.#connection.read((nc) => {
+      silenceMs *= 2
+      return directNext(nc, this.#stream, seq, subject, count, silenceMs)
+    }, signal)
+    if (some.length > 0) return some
+    const byLeader = { seq, next_by_subj: subject }
+    const one = await this.#connection.read((nc) => leaderGet(nc, this.#stream, byLeader, ANSWER_MS), signal)
+    return one ? [one] : []
+  }
+
+  async #meta(name: string, signal?: AbortSignal): Promise<Meta | undefined> {
+    const query = { last_by_subj: this.#metaSubject(name) }
+    const found = await this.#connection.read((nc) => directGet(nc, this.#stream, query, ANSWER_MS), signal)
+    const known = found && found.payload.length > 0 ? meta.safeParse(decode(found.payload, undefined)).data : undefined
+    return known?.deleted ? undefined : known
+  }
+
+  #damaged(name: string, how: string): FlowStoneError {
+    return new FlowStoneError('damaged_value', `value ${name} in object store ${this.#bucket} is damaged: ${how}`)
+  }
+
+  get #stream(): string {
+    return `OBJ_${this.#bucket}`
+  }
+
+  #chunks(nuid: string): string {
+    return `$O.${this.#bucket}.C.${nuid}`
+  }
+
+  #metaSubject(name: string): string {
+    return `$O.${this.#bucket}.M.${padded(Buffer.from(name))}`
+  }
+}
+
+function digestOf(bytes: Uint8Array): string {
+  return `SHA-256=${padded(createHash('sha256').update(bytes).digest())}`
+}
+
+/** As NATS has it: base64 for URLs, with its padding. */
+function padded(bytes: Buffer): string {
+  return bytes.toString('base64').replaceAll('+', '-').replaceAll('/', '_')
+}

@@ -1,0 +1,120 @@
+import { connect as connectNats } from '@nats-io/transport-node'
+import { expect, test } from 'vitest'
+import { asset, connect, pipeline } from '../../src/index.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { leaderGet } from '../../src/log/nats.ts'
+import { runCommand, startCommand, writeModule } from '../cli/kit.ts'
+import { bareNats } from '../kit/bare-nats.ts'
+import { rawNats } from '../kit/raw-nats.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { freshNamespace, listeningLogger, openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const slow = asset('slow', {
+  execute: ({ signal }) => new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve())),
+})
+
+test('whoever waits for a run leaves at once by a signal while the server is away, and a close ends too', async () => {
+  await using server = await rawNats()
+  await using host = await openStage(server.url, pipeline('p', [slow]))
+  const logger = listeningLogger()
+  const flow = await connect({ servers: server.url, namespace: host.namespace, logger })
+  const run = await flow.materialize(slow)
+  const leave = new AbortController()
+  const { signal } = leave
+  let updates = 0
+  const watching = (async () => {
+    for await (const _ of run.watch({ signal })) updates += 1
+  })()
+  const waits = [
+    watching,
+    run.result({ signal }),
+    flow.limiter
+      .take('b', { limit: 1, per: 'hour' }, { signal })
+      .then(() => flow.limiter.take('b', { limit: 1, per: 'hour' }, { signal })),
+    flow.limiter.takeSlot('s', 1, { signal }).then(() => flow.limiter.takeSlot('s', 1, { signal })),
+  ].map((wait) =>
+    wait.then(
+      () => performance.now(),
+      () => performance.now(),
+    ),
+  )
+  await until('it is watched', () => updates > 0)
+  await server.stop()
+  await until('it is said', () => logger.lines.some((line) => /server away since \d{4}-/.test(line)))
+  const abortedMs = performance.now()
+  leave.abort()
+  for (const atMs of await Promise.all(waits)) expect(atMs - abortedMs).toBeLessThan(1000)
+  const closing = performance.now()
+  await flow.close()
+  expect(performance.now() - closing).toBeLessThan(3000)
+  await server.start()
+}, 30_000)
+
+test('flowstone run says since when the server is away, and goes on when it is back', async () => {
+  using scratch = scratchFolder()
+  await using server = await rawNats()
+  const release = Promise.withResolvers<string>()
+  const held = asset('held', { execute: () => release.promise })
+  await using host = await openStage(server.url, pipeline('p', [held]))
+  writeModule(
+    scratch.path,
+    'pipeline.ts',
+    `import { asset, pipeline } from 'flowstone'
+export default pipeline('p', [asset('held', { execute: () => '' })])`,
+  )
+  const where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: host.namespace } }
+  await using command = startCommand(['run', 'held', '--file', 'pipeline.ts'], where)
+  await command.says('held running')
+  await server.stop()
+  await command.says('server away since')
+  await server.start()
+  await command.says('server is back')
+  release.resolve('done')
+  expect(await command.ended).toMatchObject({ code: 0, stdout: '"done"\n' })
+}, 60_000)
+
+test('commands take the user and its password from the environment or an option, and do not show them', async () => {
+  using scratch = scratchFolder()
+  const users = [{ user: 'app', password: 's3cret' }]
+  await using server = await rawNats({ authorization: { users } })
+  writeModule(
+    scratch.path,
+    'pipeline.ts',
+    `import { asset, pipeline } from 'flowstone'
+export default pipeline('p', [asset('a', { execute: () => 1 })])`,
+  )
+  const env = {
+    NATS_URL: server.url,
+    NATS_USER: 'app',
+    NATS_PASSWORD: 's3cret',
+    FLOWSTONE_NAMESPACE: freshNamespace(),
+    FLOWSTONE_GATE_SECRETS: `k1:${'x'.repeat(40)}`,
+  }
+  await using engine = startCommand(['engine'], { cwd: scratch.path, env })
+  await engine.says('at work')
+  const unknown = await runCommand(['status', '--user', 'other'], { cwd: scratch.path, env })
+  expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('refuses the credentials') })
+  expect(unknown.stderr).not.toContain('s3cret')
+}, 60_000)
+
+test('a read that the server refuses for a moment is asked again', async () => {
+  await using server = await bareNats()
+  const api = await connectNats({ servers: server.url })
+  let asked = 0
+  api.subscribe('$JS.API.STREAM.MSG.GET.S', {
+    callback: (_, message) => {
+      asked += 1
+      const error = { code: 503, err_code: 10008, description: 'JetStream system temporarily unavailable' }
+      const found = { subject: 's', seq: 7, time: new Date(0).toISOString(), data: '' }
+      message.respond(JSON.stringify(asked < 3 ? { error } : { message: found }))
+    },
+  })
+  await api.flush()
+  const connection = await Connection.open({ servers: server.url })
+  const found = await connection.read((nc) => leaderGet(nc, 'S', { last_by_subj: 's' }))
+  expect(found?.seq).toBe(7)
+  expect(asked).toBe(3)
+  await connection.close()
+  await api.close()
+})

@@ -1,0 +1,135 @@
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { expect, test } from 'vitest'
+import { asset, connect, pipeline } from '../../src/index.ts'
+import { Appender } from '../../src/log/appender.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { rawNats } from '../kit/raw-nats.ts'
+import { factsOf, freshNamespace, listeningLogger, openStage, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+/** Another stream takes all the room there is; returns what makes room again. */
+async function fill(nc: NatsConnection): Promise<() => Promise<void>> {
+  const jsm = await jetstreamManager(nc)
+  const js = jetstream(nc)
+  await jsm.streams.add({ name: 'FILL', subjects: ['fill'] })
+  for (const size of [500_000, 5000, 100, 1]) {
+    for (let full = false; !full; ) {
+      full = await js.publish('fill', new Uint8Array(size)).then(
+        () => false,
+        () => true,
+      )
+    }
+  }
+  return async () => void (await jsm.streams.delete('FILL'))
+}
+
+test('storage that is full is said at once, costs no attempt, and work goes on when there is room', async () => {
+  await using server = await rawNats({ jetstream: { max_file_store: 30 * 1024 * 1024 } })
+  const release = Promise.withResolvers<void>()
+  const executions = { small: 0, large: 0 }
+  const small = asset('small', {
+    retry: { maxAttempts: 1 },
+    execute: async () => {
+      executions.small += 1
+      await release.promise
+      return 'v'
+    },
+  })
+  const large = asset('large', {
+    retry: { maxAttempts: 1 },
+    execute: async () => {
+      executions.large += 1
+      await release.promise
+      return new Uint8Array(300_000).map((_, i) => (i * i) % 251)
+    },
+  })
+  await using stage = await openStage(server.url, pipeline('p', [small, large]))
+  const runs = [await stage.flow.materialize(small), await stage.flow.materialize(large)]
+  await until('both run', () => executions.small + executions.large === 2)
+  const nc = await connectNats({ servers: server.url })
+  const empty = await fill(nc)
+  const began = performance.now()
+  release.resolve()
+  const said = () => stage.lines.filter((line) => /JetStream storage is full/.test(line))
+  await until('it is said', () => said().length > 0)
+  expect(performance.now() - began).toBeLessThan(3000)
+  await until('the log is among them', () => said().some((line) => line.includes(`${stage.namespace}_LOG_0: `)))
+  expect(said()[0]).toMatch(/: insufficient resources; limit: max_file_store/)
+  await expect(stage.flow.ready()).rejects.toMatchObject({
+    code: 'unavailable',
+    message: expect.stringMatching(/full/),
+  })
+
+  let requests = 0
+  nc.subscribe('$JS.API.>', { callback: () => void (requests += 1) })
+  const namespace = freshNamespace()
+  const refused = await rejection(connect({ servers: server.url, namespace, logger: listeningLogger() }))
+  expect(refused).toMatchObject({ code: 'storage_full', message: expect.stringMatching(/storage is full/) })
+  expect(requests).toBeLessThan(200)
+
+  const asked = stage.flow.materialize(small, { upstream: 'all' })
+  await empty()
+  expect(await runs[0]?.result()).toBe('v')
+  expect((await runs[1]?.result()) as Uint8Array).toHaveLength(300_000)
+  expect(await (await asked).result()).toBe('v')
+  expect(executions).toEqual({ small: 2, large: 1 })
+  for (const run of runs) {
+    const kinds = (await factsOf(stage.flow, run.id)).map(({ kind }) => kind)
+    expect(kinds).not.toContain('asset.errored')
+  }
+  await until('room is said', () => stage.lines.some((line) => /stores messages of .* again/.test(line)))
+  await nc.close()
+}, 60_000)
+
+test('an append that has waited for room for long enough says that nothing was stored; a patient one waits on', async () => {
+  await using server = await rawNats()
+  const nc = await connectNats({ servers: server.url })
+  const jsm = await jetstreamManager(nc)
+  await jsm.streams.add({ name: 'S', subjects: ['s.>'], max_bytes: 2000, discard: 'new' as never, allow_atomic: true })
+  const logger = listeningLogger()
+  const connection = await Connection.open({ servers: server.url }, logger)
+  const payload = new Uint8Array(900)
+  const entries = [1, 2, 3].map((i) => ({ subject: `s.${i}`, payload, expect: { seq: 0 } }))
+  const patient = new Appender(connection, 'S', { fullGiveUpMs: Number.POSITIVE_INFINITY, giveUpMs: 5000 })
+  const waiting = patient.append(...entries)
+  const refused = await rejection(new Appender(connection, 'S', { giveUpMs: 300 }).append(...entries))
+  expect(refused).toMatchObject({ code: 'storage_full', message: expect.stringMatching(/nothing was stored/) })
+  expect(logger.lines).toContainEqual(expect.stringMatching(/storage is full \(S: .*max_bytes/))
+  await jsm.streams.update('S', { max_bytes: 1_000_000 })
+  expect((await waiting).seq).toBe(3)
+  expect(connection.status.full).toEqual([])
+  await connection.close()
+  await nc.close()
+}, 20_000)
+
+test('batches that others leave open hold nobody up for good', async () => {
+  await using server = await rawNats()
+  const nc = await connectNats({ servers: server.url })
+  const { headers } = await import('@nats-io/nats-core')
+  const jsm = await jetstreamManager(nc)
+  await jsm.streams.add({ name: 'S', subjects: ['s.>'], allow_atomic: true })
+  const connection = await Connection.open({ servers: server.url }, listeningLogger())
+  for (let i = 0; i < 50; i++) {
+    const h = headers()
+    h.set('Nats-Batch-Id', `left-open-${i}`)
+    h.set('Nats-Batch-Sequence', '1')
+    nc.publish('s.other', '{}', { headers: h })
+  }
+  await nc.flush()
+  const appender = new Appender(connection, 'S')
+  const payload = new Uint8Array(10)
+  // Single messages need no batch, however many they are.
+  const began = performance.now()
+  await Promise.all(
+    Array.from({ length: 100 }, (_, i) => appender.append({ subject: `s.a.${i}`, payload, expect: { seq: 0 } })),
+  )
+  expect(performance.now() - began).toBeLessThan(5000)
+  // What must be stored together waits until the server lets go of one of the others (10 s).
+  await appender.append(
+    { subject: 's.b.1', payload, expect: { seq: 0 } },
+    { subject: 's.b.2', payload, expect: { seq: 0 } },
+  )
+  await connection.close()
+  await nc.close()
+}, 40_000)
