@@ -120,7 +120,8 @@ export class Aside {
         this.#sources.delete(key)
       }
     } catch (error) {
-      if (!connection.isClosed && !this.#stopped)
+      // That the server is away is said by the connection.
+      if (connection.isUp && !this.#stopped)
         logger.warn(`tasks set aside could not be listed: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
     }
   }

@@ -123,7 +123,7 @@ export class Lanes {
         this.#lanes.delete(key)
       }
     } catch (error) {
-      if (!connection.isClosed)
+      if (connection.isUp)
         logger.warn(`lanes could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
     }
   }

@@ -16,7 +16,7 @@ const slow = asset('slow', {
 
 test('whoever waits for a run leaves at once by a signal while the server is away, and a close ends too', async () => {
   await using server = await rawNats()
-  await using host = await openStage(server.url, pipeline('p', [slow]))
+  await using host = await openStage(server.url, pipeline('p', [slow]), { worker: { drainTimeout: '100ms' } })
   const logger = listeningLogger()
   const flow = await connect({ servers: server.url, namespace: host.namespace, logger })
   const run = await flow.materialize(slow)
