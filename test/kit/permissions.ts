@@ -26,13 +26,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
     `$JS.API.STREAM.MSG.GET.KV_${ns}_state_${p}`,
     `$JS.API.STREAM.INFO.KV_${ns}_state_${p}`,
   ])
-  const readsBlobs = [
-    `$JS.API.STREAM.INFO.OBJ_${ns}_blobs`,
-    `$JS.API.DIRECT.GET.OBJ_${ns}_blobs.>`,
-    `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`,
-    `$JS.API.CONSUMER.CREATE.OBJ_${ns}_blobs.>`,
-    `$JS.API.CONSUMER.DELETE.OBJ_${ns}_blobs.>`,
-  ]
+  const readsBlobs = [`$JS.API.DIRECT.GET.OBJ_${ns}_blobs`, `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`]
   switch (role) {
     case 'trigger':
       return { publish: [`${ns}.trigger.${pipeline}.*`], subscribe }

@@ -1,0 +1,122 @@
+import { expect, test } from 'vitest'
+import { asset, connect, pipeline } from '../../src/index.ts'
+import { deniedBy } from '../../src/log/permissions.ts'
+import { rawNats } from '../kit/raw-nats.ts'
+import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const admin = { user: 'admin', pass: 'x' }
+const app = { user: 'app', pass: 'x' }
+
+/** A user `admin` who may do all, and a user `app` who may do all but this. */
+function without(publish: string[], subscribe: string[] = []): Record<string, unknown> {
+  const permissions = { publish: { allow: '>', deny: publish }, subscribe: { allow: '>', deny: subscribe } }
+  return {
+    authorization: {
+      users: [
+        { user: 'admin', password: 'x' },
+        { user: 'app', password: 'x', permissions },
+      ],
+    },
+  }
+}
+
+const one = asset('one', { execute: () => 1 })
+const pipe = pipeline('p', [one])
+
+async function namespaceOn(url: string): Promise<string> {
+  const namespace = freshNamespace()
+  await (await connect({ servers: url, namespace, nats: admin })).close()
+  return namespace
+}
+
+test('connect says at once which permission it lacks to hear answers', async () => {
+  await using server = await rawNats(without([], ['_INBOX.>']))
+  const namespace = await namespaceOn(server.url)
+  const logger = listeningLogger()
+  const began = performance.now()
+  const error = await rejection(connect({ servers: server.url, namespace, nats: app, logger }))
+  expect(error).toMatchObject({ code: 'denied', message: expect.stringMatching(/subscribe _INBOX\.>/) })
+  expect(performance.now() - began).toBeLessThan(3000)
+  expect(logger.lines.filter((line) => /subscribe _INBOX\.>/.test(line))).toHaveLength(1)
+})
+
+test('what may not be published is refused at once by name', async () => {
+  await using server = await rawNats(without(['*.log.>']))
+  const namespace = await namespaceOn(server.url)
+  const logger = listeningLogger()
+  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
+  const began = performance.now()
+  const error = await rejection(flow.materialize(one, { pipeline: pipe }))
+  expect(error).toMatchObject({ code: 'denied', message: expect.stringContaining(`publish ${namespace}.log.0.>`) })
+  expect(performance.now() - began).toBeLessThan(3000)
+  expect(flow.connection.denied).toMatchObject([{ operation: 'publish', permission: `${namespace}.log.0.>` }])
+})
+
+test('a limit that may not be read or written is refused at once by name', async () => {
+  const namespace = freshNamespace()
+  const subjects = [`$KV.${namespace}_limits.>`, `$JS.API.STREAM.MSG.GET.KV_${namespace}_limits`]
+  for (const denied of subjects) {
+    await using server = await rawNats(without([denied]))
+    await (await connect({ servers: server.url, namespace, nats: admin })).close()
+    await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
+    const missing = { code: 'denied', message: expect.stringContaining(`publish ${denied}`) }
+    expect(await rejection(flow.limiter.take('b', { limit: 5, per: 'minute' }))).toMatchObject(missing)
+    expect(await rejection(flow.limiter.takeSlot('s', 1, { lease: '5s' }))).toMatchObject(missing)
+  }
+})
+
+test('acknowledgements that are denied are said once, with what follows from it', async () => {
+  await using server = await rawNats(without(['$JS.ACK.>']))
+  const namespace = await namespaceOn(server.url)
+  const logger = listeningLogger()
+  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
+  await flow.engine()
+  await flow.worker(pipe)
+  for (let i = 0; i < 5; i++) expect(await (await flow.materialize(one, { upstream: 'all' })).result()).toBe(1)
+  await until('the server denied some', () => server.log().split('$JS.ACK.').length > 4)
+  const said = logger.lines.filter((line) => /\$JS\.ACK/.test(line))
+  expect(said).toEqual([
+    expect.stringMatching(/lacks the permission publish \$JS\.ACK\.>; tasks cannot be acknowledged/),
+  ])
+})
+
+test('hints that may not be heard are said once for all of them', async () => {
+  await using server = await rawNats(without([], ['*.note.>', '*.roll_call.>']))
+  const namespace = await namespaceOn(server.url)
+  const logger = listeningLogger()
+  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
+  await flow.engine()
+  await flow.worker(pipe)
+  expect(await (await flow.materialize(one)).result()).toBe(1)
+  const said = logger.lines.filter((line) => /lacks the permission/.test(line))
+  expect(said.filter((line) => line.includes(`subscribe ${namespace}.note.>`))).toHaveLength(1)
+  expect(said.filter((line) => line.includes(`subscribe ${namespace}.roll_call.>`))).toHaveLength(1)
+})
+
+test('a worker that may not pull fails to start by name', async () => {
+  await using server = await rawNats(without(['$JS.API.CONSUMER.>']))
+  const namespace = await namespaceOn(server.url)
+  await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
+  expect(await rejection(flow.worker(pipe))).toMatchObject({
+    code: 'denied',
+    message: expect.stringContaining(`publish $JS.API.CONSUMER`),
+  })
+})
+
+test.each([
+  ['$JS.ACK.S.C.1.2.3.4.5', '$JS.ACK.>'],
+  ['$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.p__q__0', '$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.>'],
+  ['$JS.API.CONSUMER.CREATE.ns_LOG_0.abc', '$JS.API.CONSUMER.CREATE.ns_LOG_0.>'],
+  ['$JS.API.STREAM.MSG.GET.ns_LOG_0', '$JS.API.STREAM.MSG.GET.ns_LOG_0'],
+  ['$JS.API.DIRECT.GET.ns_LOG_0', '$JS.API.DIRECT.GET.ns_LOG_0'],
+  ['$KV.ns_limits.rate.b', '$KV.ns_limits.>'],
+  ['$O.ns_blobs.C.abc', '$O.ns_blobs.>'],
+  ['ns.log.3.asset.a.x.end.failed', 'ns.log.3.>'],
+  ['ns.work.0.p.q.0.shared', 'ns.work.0.>'],
+  ['ns.note.run.x', 'ns.note.>'],
+  ['ns.trigger.orders', 'ns.trigger.orders'],
+  ['_INBOX.abc.*', '_INBOX.>'],
+])('the permission for %s is %s', (subject, permission) => {
+  expect(deniedBy('publish', subject).permission).toBe(permission)
+})
