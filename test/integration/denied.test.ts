@@ -24,9 +24,14 @@ function without(publish: string[], subscribe: string[] = []): Record<string, un
 const one = asset('one', { execute: () => 1 })
 const pipe = pipeline('p', [one])
 
+async function makeNamespace(url: string, namespace: string): Promise<void> {
+  await using flow = await connect({ servers: url, namespace, nats: admin })
+  await flow.setup()
+}
+
 async function namespaceOn(url: string): Promise<string> {
   const namespace = freshNamespace()
-  await (await connect({ servers: url, namespace, nats: admin })).close()
+  await makeNamespace(url, namespace)
   return namespace
 }
 
@@ -58,7 +63,7 @@ test('a limit that may not be read or written is refused at once by name', async
   const subjects = [`$KV.${namespace}_limits.>`, `$JS.API.STREAM.MSG.GET.KV_${namespace}_limits`]
   for (const denied of subjects) {
     await using server = await rawNats(without([denied]))
-    await (await connect({ servers: server.url, namespace, nats: admin })).close()
+    await makeNamespace(server.url, namespace)
     await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
     const missing = { code: 'denied', message: expect.stringContaining(`publish ${denied}`) }
     expect(await rejection(flow.limiter.take('b', { limit: 5, per: 'minute' }))).toMatchObject(missing)

@@ -62,9 +62,15 @@ test('storage that is full is said at once, costs no attempt, and work goes on w
   })
 
   let requests = 0
-  nc.subscribe('$JS.API.>', { callback: () => { requests += 1 } })
+  nc.subscribe('$JS.API.>', {
+    callback: () => {
+      requests += 1
+    },
+  })
   const namespace = freshNamespace()
-  const refused = await rejection(connect({ servers: server.url, namespace, logger: listeningLogger() }))
+  const newcomer = await connect({ servers: server.url, namespace, logger: listeningLogger() })
+  const refused = await rejection(newcomer.setup())
+  await newcomer.close()
   expect(refused).toMatchObject({ code: 'storage_full', message: expect.stringMatching(/storage is full/) })
   expect(requests).toBeLessThan(200)
 
