@@ -70,7 +70,10 @@ export class Io {
     return { load: () => this.load(stored) }
   }
 
-  async #load(stored: StoredValue, signal?: AbortSignal): Promise<{ readonly value: unknown; readonly isOwn: boolean }> {
+  async #load(
+    stored: StoredValue,
+    signal?: AbortSignal,
+  ): Promise<{ readonly value: unknown; readonly isOwn: boolean }> {
     if (!('manager' in stored))
       return {
         value: 'msgpack' in stored ? decodeMsgpack(Buffer.from(stored.msgpack, 'base64')) : stored.json,
