@@ -11,6 +11,9 @@ export interface Answer {
 
 type Random = () => number
 
+/** A look reads every gate of the run, and costs the server as much as the work that it looks at. */
+const LOOK_MS = 400
+
 /** What is shown to people, and tells this outsider what to do. */
 function wayOf({ metadata }: GateView): { index: number; way: string } {
   if (typeof metadata !== 'object' || metadata === null || !('way' in metadata) || !('index' in metadata))
@@ -59,7 +62,7 @@ export class Outside {
         this.#seen.add(gate.id)
         acting.push(this.#act(gate).catch((error: unknown) => void this.troubles.push(`${gate.id}: ${String(error)}`)))
       }
-      await sleep(100)
+      await sleep(LOOK_MS)
     }
     await Promise.all(acting)
   }

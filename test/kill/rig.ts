@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
@@ -59,6 +60,11 @@ export class Child {
 
   get isAlive(): boolean {
     return this.#process.exitCode === null && this.#process.signalCode === null
+  }
+
+  /** Null while it is alive, and when a signal ended it. */
+  get exitCode(): number | null {
+    return this.#process.exitCode
   }
 
   /** Everything it told of one kind. */
@@ -117,16 +123,27 @@ export class Rig implements AsyncDisposable {
   async start(
     program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller',
     settings: Partial<Settings> = {},
-    env = {},
+    env: Record<string, string> = {},
   ): Promise<Child> {
-    const { url } = this.#server
-    const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
-    const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })
-    this.#children.push(child)
+    const child = this.spawn(program, settings, env)
     const gone = child.ended.then(() => Promise.reject(new Error(`process ${child.pid} ended before it was ready`)))
     await Promise.race([child.has('ready'), gone])
     gone.catch(() => undefined)
     return child
+  }
+
+  /** Starts a process, and does not wait for it. */
+  spawn(program: string, settings: Partial<Settings>, env: Record<string, string>): Child {
+    const { url } = this.#server
+    const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
+    const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })
+    this.#children.push(child)
+    return child
+  }
+
+  /** Of the server. */
+  get port(): number {
+    return this.#server.port
   }
 
   /** An engine that is at work, unless `standby`. */
@@ -211,8 +228,9 @@ export class Rig implements AsyncDisposable {
     let claimed: unknown
     await until('the claims are free', async () => {
       try {
-        await this.flow.rebuild()
-        return true
+        const late = sleep(20_000, 'the rebuild did not end within 20 s', { ref: false })
+        claimed = await Promise.race([this.flow.rebuild(), late])
+        return typeof claimed !== 'string'
       } catch (error) {
         claimed = error
         return false

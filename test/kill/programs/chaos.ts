@@ -1,19 +1,20 @@
 /** One pipeline in which everything meets: readers, batches, limits of all kinds, gates of all kinds, code that fails, code that kills its process. */
+import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { asset, pipeline } from '../../../src/index.ts'
+import { type AssetContext, asset, type InstanceOptions, pipeline, TerminalError } from '../../../src/index.ts'
 import { batch, type ItemReader, itemReader } from '../../../src/items/index.ts'
 import { note, total } from './pipelines.ts'
 
-export const READ = 400
-export const BATCHED = 300
-export const LIMITED = 48
+export const READ = 200
+export const BATCHED = 140
+export const LIMITED = 30
 export const MAX_CONCURRENT = 4
 export const SLOTS = 3
 export const PER_SECOND = 30
-export const GATED = 48
-export const HURRIED = 24
-export const REDRIVEN = 24
-export const POISONED = 24
+export const GATED = 32
+export const HURRIED = 16
+export const REDRIVEN = 16
+export const POISONED = 16
 export const POISON = 7
 const BATCH = 7
 /** How an instance of `gated` goes, by its index. */
@@ -23,6 +24,11 @@ export const wayOf = (index: number): Way => WAYS[index % WAYS.length] ?? 'once'
 
 /** As an outsider sees time: children and test are on one machine. */
 export const wallMs = (): number => performance.timeOrigin + performance.now()
+
+/** Notes that code begins, and in which process. Read again by `checks.ts`. */
+function begins(ctx: AssetContext & { readonly index?: number }): void {
+  note(`x ${ctx.run} ${ctx.asset} ${ctx.index ?? '-'} ${ctx.attempt} ${process.pid} ${wallMs()}`)
+}
 
 const patient = { backoff: '20ms..200ms', maxAttempts: 12 } as const
 
@@ -41,7 +47,9 @@ function numbers(count: number, pauseMs = 60): ItemReader<number> {
 export const read = asset('read', {
   retry: patient,
   scatter: () => numbers(READ),
-  execute: async ({ index, attempt }) => {
+  execute: async (ctx) => {
+    begins(ctx)
+    const { index, attempt } = ctx
     await sleep(index % 5)
     if (index % 50 === 3 && attempt === 1) throw new Error('not yet')
     return index
@@ -53,7 +61,13 @@ export const read = asset('read', {
 export const batched = asset('batched', {
   retry: patient,
   scatter: () => batch(numbers(BATCHED, 110), { maxItems: BATCH }),
-  execute: async ({ scatterKey: { items }, index, attempt }) => {
+  execute: async (ctx) => {
+    begins(ctx)
+    const {
+      scatterKey: { items },
+      index,
+      attempt,
+    } = ctx
     await sleep(index % 5)
     if (index % 7 === 2 && attempt === 1) throw new Error('not yet')
     return items.map((item) => item - index * BATCH)
@@ -74,7 +88,9 @@ export const limited = asset('limited', {
     slots: { bucket: 'places', max: SLOTS, lease: '1s' },
   },
   scatter: () => Array.from({ length: LIMITED }, (_, i) => i),
-  execute: async ({ index, attempt, signal }) => {
+  execute: async (ctx) => {
+    begins(ctx)
+    const { index, attempt, signal } = ctx
     note(`+ ${process.pid} ${index} ${wallMs()}`)
     try {
       await sleep(60, undefined, { signal })
@@ -171,4 +187,88 @@ export const redriven = asset('redriven', {
   gather: (results) => listed(results),
 })
 
-export const chaos = pipeline('chaos', [read, batched, limited, gated, poisoned, last, hurried, redriven])
+export const MIXED = 48
+
+/** Where a test says that the code of a data partition is healed. */
+export const healedFile = (notes: string, partition: string): string => `${notes}.healed.${partition}`
+
+/** Some fail at once, some three times, some once; until they are healed. */
+function mixed(name: string, options: InstanceOptions) {
+  return asset(name, {
+    scatterOptions: { failureMode: 'partial', retry: { backoff: '20ms..200ms', maxAttempts: 3 }, ...options },
+    scatter: async function* () {
+      for (let n = 0; n < MIXED; n++) {
+        if (n % 6 === 0) await sleep(60)
+        yield n
+      }
+    },
+    execute: async (ctx) => {
+      begins(ctx)
+      const { scatterKey: n, attempt, partition = '' } = ctx
+      await sleep((n % 5) * 25)
+      if (existsSync(healedFile(process.env.KILL_NOTES ?? '', partition))) return `ok ${n}`
+      if (n % 6 === 0) throw new TerminalError(`terminal ${n}`)
+      if (n % 6 === 1) throw new Error(`failed ${n}, attempt ${attempt}`)
+      if (n % 6 === 2 && attempt === 1) throw new Error(`not yet ${n}`)
+      return `ok ${n}`
+    },
+    gather: async (results) => {
+      const list: [number, number, string][] = []
+      for await (const result of results)
+        list.push([
+          result.index,
+          result.key,
+          result.status === 'ok' ? result.value : `${result.error.code}: ${result.error.message}`,
+        ])
+      return list
+    },
+  })
+}
+
+export const mixedWhole = mixed('mixed_whole', { failureThreshold: 1 })
+export const mixedCancelled = mixed('mixed_cancelled', { failureThreshold: 1 })
+export const mixedHurried = mixed('mixed_hurried', { failureThreshold: 1, totalTimeout: '1500ms' })
+export const mixedStrict = mixed('mixed_strict', { failureThreshold: { count: 5 } })
+
+export const plain = asset('plain', {
+  retry: patient,
+  execute: (ctx) => {
+    begins(ctx)
+    return ctx.run
+  },
+})
+
+export const plainNext = asset('plain_next', {
+  dependsOn: [plain],
+  retry: patient,
+  execute: (ctx, deps) => {
+    begins(ctx)
+    return deps.plain
+  },
+})
+
+/** `last` without the one that kills its process. */
+export const gentleLast = asset('gentle_last', {
+  dependsOn: [read, batched, limited, gated],
+  retry: patient,
+  execute: (ctx) => ctx.signalGate({ metadata: { index: 0, way: 'last' }, timeout: '10m' }),
+  onSignal: (_, payload: { value: string }, deps) => ({ ...deps, last: payload.value }),
+})
+
+export const chaos = pipeline('chaos', [
+  read,
+  batched,
+  limited,
+  gated,
+  poisoned,
+  last,
+  gentleLast,
+  hurried,
+  redriven,
+  mixedWhole,
+  mixedCancelled,
+  mixedHurried,
+  mixedStrict,
+  plain,
+  plainNext,
+])
