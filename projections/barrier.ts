@@ -195,6 +195,8 @@ export function endEarly({ view }: BarrierContext, fact: FactOf<'scatter.ended_e
   barrier.seq = fact.seq
   barrier.closing = true
   barrier.endedEarly = true
+  // Here it is whole: scatter.closed goes to outsiders.
+  if (fact.data.error) barrier.error = fact.data.error
   view.put(key, barrier)
   return [closeCommand(barrier, fact.data)]
 }
@@ -209,7 +211,7 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   barrier.seq = fact.seq
   barrier.status = fact.data.status
   barrier.closedMs = fact.timeMs
-  if (fact.data.error) barrier.error = fact.data.error
+  if (fact.data.error && !barrier.endedEarly) barrier.error = fact.data.error
   // What was on its way is of no interest any more; the document stays small for as long as the run is kept.
   barrier.leases = {}
   barrier.refeed = []

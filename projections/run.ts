@@ -28,6 +28,7 @@
  */
 import type { Fact, FactDraft, FactOf } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
+import { forOutsiders } from '../streams/outside.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../streams/schemas.ts'
 import type { AttemptTask } from '../streams/tasks.ts'
 import { backoffMs } from './backoff.ts'
@@ -204,8 +205,8 @@ export function stepAsset(
     }
     case 'asset.failed': {
       asset.status = 'failed'
-      // The attempt told more: where it was thrown.
-      if (asset.error?.message !== fact.data.error.message) asset.error = fact.data.error
+      // The attempt told more: where it was thrown. Ends go to outsiders.
+      if (!asset.error || forOutsiders(asset.error).message !== fact.data.error.message) asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
         ...cancelLeft(run, asset, spec),
@@ -426,7 +427,7 @@ function closeIfOpen(
 }
 
 export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
-  const data = { ...endIn(run, asset), error: withoutStack(error), attempts }
+  const data = { ...endIn(run, asset), error: forOutsiders(error), attempts }
   return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
 }
 
@@ -461,7 +462,7 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
     ...(target?.value ? { value: target.value } : {}),
     ...resultIn(run, fact),
     ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
-    ...(status === 'failed' && cause ? { error: withoutStack(cause) } : {}),
+    ...(status === 'failed' && cause ? { error: forOutsiders(cause) } : {}),
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
   const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
@@ -493,9 +494,4 @@ function resultIn(run: RunState, fact: Fact): { result?: StoredValue } {
   if (fact.name !== 'asset.materialized' || fact.ids.asset !== run.target) return {}
   const { value } = fact.data
   return JSON.stringify(value).length <= RESULT_MAX ? { result: value } : {}
-}
-
-/** Ends go to outsiders. The stack, which shows paths, stands in `asset.errored`. */
-function withoutStack({ stack: _, ...rest }: ErrorInfo): ErrorInfo {
-  return rest
 }

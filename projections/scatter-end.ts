@@ -2,6 +2,7 @@
 
 import type { FactDraft } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
+import { forOutsiders } from '../streams/outside.ts'
 import type { ErrorInfo, ScatterStatus } from '../streams/schemas.ts'
 import { describe } from '../streams/thrown.ts'
 import type { Command } from './commands.ts'
@@ -85,7 +86,7 @@ export function closeCommand(barrier: BarrierState, end: End): Command {
         ...(barrier.total === undefined ? {} : { total: barrier.total }),
         succeeded: barrier.succeeded,
         failed: barrier.failed,
-        ...(end.error ? { error: end.error } : {}),
+        ...(end.error ? { error: forOutsiders(end.error) } : {}),
       },
     },
   }

@@ -122,6 +122,35 @@ describe('the feed', () => {
     expect(stage.lines.join('\n')).toContain('a trigger of plian was refused: pipeline told has no asset plian')
   })
 
+  it('has no stacks and no paths, in causes of a plain asset and of a scatter neither; the log has them', async () => {
+    const deep = () => {
+      const cause = Object.assign(new Error("open '/home/app/secret/orders.csv'"), { code: 'ENOENT' })
+      const failure = new Error('reading /home/app/secret/orders.csv failed', { cause })
+      throw new AggregateError([failure, cause], `both failed: ${failure.stack}`, { cause: failure })
+    }
+    const retry = { maxAttempts: 1 }
+    const reads = asset('reads', { retry, execute: deep })
+    const each = asset('each', { scatter: () => [1], scatterOptions: { retry }, execute: deep })
+    const parts = asset('parts', {
+      scatter: () => [1],
+      scatterOptions: { retry, failureMode: 'partial' },
+      execute: deep,
+    })
+    await using stage = await openStage(server.url, pipeline('paths', [reads, each, parts]))
+    for (const broken of [reads, each, parts]) {
+      const run = await stage.flow.materialize(broken)
+      expect((await rejection(run.result())).message).toContain('orders.csv')
+      expect(JSON.stringify(await factsOf(stage.flow, run.id))).toMatch(/stack.*home.app.secret/)
+      // Whoever looks from inside still sees where.
+      const shown = broken === reads ? '/home/app/secret' : 'orders.csv'
+      await until('its state says where', async () => JSON.stringify(await run.status())?.includes(shown))
+    }
+    const bodies = JSON.stringify(await feed(stage.namespace, '>', 8))
+    for (const kind of ['asset.failed', 'run.finished', 'scatter.closed']) expect(bodies).toContain(`"${kind}"`)
+    expect(bodies).toContain('…/orders.csv')
+    expect(bodies).not.toMatch(/stack|secret|\.ts:\d|\/home/)
+  })
+
   it('has the facts of all log partitions, and nothing of what is inside', async () => {
     await using stage = await openStage(server.url, paint, { partitions: 3 })
     for (let i = 0; i < 8; i++) await (await stage.flow.materialize(colours, { key: `k${i}` })).result()

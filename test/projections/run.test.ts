@@ -267,8 +267,8 @@ describe('an asset that scatters', () => {
   it('queued → running → scattering → gather → materialized', () => {
     const sim = scatterRun({ timeoutMs: 5000 })
     const [scatter] = sim.work.values()
-    expect(scatter?.task).toMatchObject({ kind: 'scatter', id: `${RUN}.s.1` })
-    expect(scatter?.task).not.toHaveProperty('timeoutMs')
+    // The time limit holds for its scatter function too.
+    expect(scatter?.task).toMatchObject({ kind: 'scatter', id: `${RUN}.s.1`, timeoutMs: 5000 })
     sim.apply(scatterStarted())
     expect(assetOf(sim, 's')?.status).toBe('running')
     sim.apply(slab(0, 1))
