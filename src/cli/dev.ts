@@ -32,7 +32,9 @@ const HTTP_PORT = 8080
 const SETTLE_MS = 100
 const RESTART_MS = 1000
 /** What a worker whose code is out of date may still take to finish. */
-const DRAIN = '5s'
+const DRAIN = '3s'
+/** … and then it is ended, whatever its code does: it may hold up its event loop, and hear nothing. */
+const KILL_MS = 4500
 
 interface WorkerProcess {
   readonly args: readonly string[]
@@ -70,6 +72,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
     ],
     env: { ...process.env, FLOWSTONE_BASE_URL: http.url, [DEV_SERVER]: server.url },
   })
+  process.once('exit', () => workers.killAll())
   try {
     workers.start()
     output.note('Start runs with `flowstone run ASSET`, see gates with `flowstone gate ls`, stop with Ctrl-C.')
@@ -139,6 +142,11 @@ class DevWorkers {
     child.once('exit', (code, signal) => this.#hasEnded(child, signal ?? code ?? 'unknown'))
   }
 
+  /** Leaves nothing behind, however this process ends. */
+  killAll(): void {
+    for (const child of this.#running) child.kill('SIGKILL')
+  }
+
   async stop(): Promise<void> {
     this.#timer?.cancel()
     for (const watcher of this.#watchers.values()) watcher.close()
@@ -170,8 +178,11 @@ class DevWorkers {
 
   /** Once: at a second signal it would end at once. */
   #tell(child: ChildProcess): void {
-    if (!this.#told.has(child)) child.kill('SIGTERM')
+    if (this.#told.has(child)) return
     this.#told.add(child)
+    child.kill('SIGTERM')
+    const timer = setTimeout(() => child.kill('SIGKILL'), KILL_MS)
+    child.once('exit', () => clearTimeout(timer))
   }
 
   /** The folder is watched and not the file: editors put a new file in the place of the old one. */

@@ -4,10 +4,20 @@ import { CommanderError } from 'commander'
 import { EXIT, failure } from './output.ts'
 import { program } from './program.ts'
 
-// Whoever reads may have read enough (| head): no fault, and nobody is left to tell more.
+// The reader may have read enough (| head): a short command just ends. A part that runs until it is asked to stop
+// does not end in the middle of its work: it stops in order, with exit code 1, so that its supervisor starts it again.
+let isClosed = false
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
-  process.exit(EXIT.ok)
+  if (isClosed) return
+  isClosed = true
+  if (process.listenerCount('SIGTERM') === 0) process.exit(EXIT.ok)
+  console.error('flowstone: nobody reads standard output any more; it stops')
+  process.exitCode = EXIT.failed
+  process.emit('SIGTERM', 'SIGTERM')
+})
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
 })
 
 try {
@@ -21,3 +31,7 @@ try {
         : EXIT.usage
       : failure(error, process.argv.includes('--json'))
 }
+
+// Code of the user's that was loaded may have left timers and connections behind. The command is over.
+await new Promise<void>((resolve) => process.stdout.write('', () => resolve()))
+process.exit()

@@ -1,10 +1,13 @@
 /** Commands that run a part until they are told to stop: worker, engine. */
 import { InvalidError } from '../../streams/errors.ts'
 import { parseDuration } from '../define/duration.ts'
+import type { Pipeline } from '../define/pipeline.ts'
 import type { WorkerOptions } from '../worker/worker.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadPipelines, watchLoads } from './load.ts'
 import { outputOf } from './output.ts'
+
+const LOADING_MS = 10_000
 
 export interface WorkerCommand extends GlobalOptions {
   readonly concurrency?: string
@@ -25,7 +28,8 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   using stop = stopRequest()
   const tell = (message: FromWorker): void => void process.send?.(message)
   if (process.send) watchLoads((loaded) => tell({ loaded }))
-  const pipelines = (await Promise.all(files.map(loadPipelines))).flat()
+  const pipelines = await untilLoaded(files, stop.asked)
+  if (!pipelines) return
   await using flow = await open(options)
   const worker = await flow.worker(pipelines, workerOptions)
   const assets = pipelines.map((pipeline) => ({
@@ -40,6 +44,19 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   tell({ ready: true })
   await untilStopped(flow, stop)
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
+}
+
+/** Undefined when it was asked to stop first: a top-level await that never settles must not keep it. */
+async function untilLoaded(files: readonly string[], stopped: Promise<string>): Promise<Pipeline[] | undefined> {
+  const slow = setTimeout(() => {
+    console.error(`flowstone: ${files.join(', ')} is still being loaded; does a top-level await there never settle?`)
+  }, LOADING_MS)
+  try {
+    const loading = Promise.all(files.map(loadPipelines)).then((found) => found.flat())
+    return await Promise.race([loading, stopped.then(() => undefined)])
+  } finally {
+    clearTimeout(slow)
+  }
 }
 
 export async function runEngine(options: GlobalOptions & { readonly partitions?: string }): Promise<void> {

@@ -117,3 +117,44 @@ test('a file that is not there, and a broken one, are told of', async () => {
   await isReady(dev)
   expect(await files.said()).toMatchObject({ word: 'mended' })
 }, 60_000)
+
+const BLOCKING = `
+import { writeFileSync } from 'node:fs'
+import { asset, pipeline } from 'flowstone'
+const execute = () => { writeFileSync('blocked', String(process.pid)); for (;;); }
+export default pipeline('dev', [asset('said', { execute })])
+`
+
+test('dev ends within seconds, whatever its code does, and leaves no process behind', async () => {
+  using files = project()
+  writeModule(files.path, 'pipeline.ts', BLOCKING)
+  await using dev = files.start()
+  await isReady(dev)
+  await runCommand(['run', 'said', '--no-wait'], files.at)
+  const note = join(files.path, 'blocked')
+  await until('its code runs', () => existsSync(note) && readFileSync(note, 'utf8') !== '', 30_000)
+  const worker = Number(readFileSync(note, 'utf8'))
+  dev.child.kill('SIGINT')
+  await dev.ended
+  expect(isAlive(worker)).toBe(false)
+}, 90_000)
+
+test('a worker whose file is never loaded ends when it is asked to', async () => {
+  using files = project()
+  writeModule(files.path, 'pipeline.ts', 'setInterval(() => undefined, 1000)\nawait new Promise(() => undefined)\n')
+  await using worker = startCommand(['worker', 'pipeline.ts'], files.at)
+  await worker.says('is still being loaded')
+  worker.child.kill('SIGTERM')
+  expect((await worker.ended).code).toBe(0)
+}, 90_000)
+
+test('dev stops in order when nobody reads what it says', async () => {
+  using files = project()
+  await using dev = files.start()
+  await isReady(dev)
+  dev.child.stdout?.destroy()
+  files.write("export const word = 'two'\n")
+  const { code, stderr } = await dev.ended
+  expect(code).toBe(1)
+  expect(stderr).toContain('nobody reads standard output any more')
+}, 90_000)

@@ -57,7 +57,7 @@ export function startCommand(args: readonly string[], { cwd, env = {} }: Where):
       await until(
         `flowstone ${args.join(' ')} says ${text}; it said:\n${stdout}\n${stderr}`,
         () => count() >= times || child.exitCode !== null,
-        30_000,
+        60_000,
       )
       if (count() < times)
         throw new Error(

@@ -59,7 +59,7 @@ describe('code that kills its worker', () => {
     await until('the state says so', async () => (await rig.barrier(run, 'poison'))?.status !== 'open')
     expect(await rig.barrier(run, 'poison')).toMatchObject({
       status: 'failed',
-      error: { code: 'worker_lost', message: expect.stringContaining('while it ran instance 40, 3 time(s)') },
+      error: { code: 'worker_lost', message: expect.stringContaining('while it ran instance 40, attempt 3') },
     })
     await rig.expectStateIsFold()
   })

@@ -127,7 +127,7 @@ export class Rig implements AsyncDisposable {
   ): Promise<Child> {
     const child = this.spawn(program, settings, env)
     const gone = child.ended.then(() => Promise.reject(new Error(`process ${child.pid} ended before it was ready`)))
-    await Promise.race([child.has('ready'), gone])
+    await Promise.race([child.has('ready', 60_000), gone])
     gone.catch(() => undefined)
     return child
   }
