@@ -91,7 +91,7 @@ test('dev brings all that a pipeline needs, and its code is exchanged while it r
   // What was made before is there again.
   const { stdout } = await runCommand(['status', '--all', '--json'], files.at)
   expect(JSON.parse(stdout).length).toBe(3)
-}, 90_000)
+}, 180_000)
 
 test('a worker that dies is started again, and all of dev ends with the process that was started', async () => {
   using files = project()
