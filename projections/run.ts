@@ -118,10 +118,18 @@ export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number)
   for (const [name, asset] of Object.entries(run.assets)) {
     if (asset.status !== 'waiting' || asset.ending) continue
     const spec = specOf(pipeline, name)
-    if (spec?.dependsOn.every((dependency) => run.assets[dependency]?.value))
-      commands.push(nextAttempt(run, spec, asset, nowMs))
+    if (spec && hasAll(run, spec)) commands.push(nextAttempt(run, spec, asset, nowMs))
   }
   return commands
+}
+
+/** Whether all that it depends on is there. From the end: what was planned last comes last, and of a thousand dependencies hardly one is looked at in vain. */
+function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
+  for (let i = dependsOn.length - 1; i >= 0; i--) {
+    const dependency = dependsOn[i]
+    if (dependency === undefined || !run.assets[dependency]?.value) return false
+  }
+  return true
 }
 
 export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
@@ -437,6 +445,9 @@ export function cancelCommand(run: RunState, asset: string, reason: string): Com
 }
 
 function finishIfDone(run: RunState, fact: Fact): Command[] {
+  // The quick answer first: a run may have thousands of assets.
+  const target = run.assets[run.target]
+  if (target && !isEnded(target)) return []
   const assets = Object.values(run.assets)
   if (!run.cancelRequested && !run.timedOut && assets.length === 0) return []
   return assets.every(isEnded) ? finish(run, fact) : []

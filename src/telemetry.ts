@@ -102,6 +102,8 @@ export interface TelemetryEvents {
     readonly partition: number
     readonly tasks: readonly string[]
     readonly gates?: readonly string[]
+    /** Runs that waited for what had been decided and was not on the log. */
+    readonly runs?: readonly string[]
   }
   /** A limit was asked for tokens. */
   'flowstone:rate_limit.check': {

@@ -7,7 +7,7 @@
 import type { z } from 'zod'
 import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
 import { FlowStoneError } from './errors.ts'
-import type { AssetName, RunId } from './ids.ts'
+import { type AssetName, isRunId, type RunId } from './ids.ts'
 import * as s from './schemas.ts'
 
 /** Raises the body of one version by one. */
@@ -257,6 +257,7 @@ export interface RawFact {
 export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefinition>> = FACTS): Fact {
   const parsed = parsePath(raw.path)
   if (!parsed) throw new FlowStoneError('unknown_fact', `${raw.path} is no fact of FlowStone`)
+  checkIds(parsed.ids, raw)
   const definition = table[parsed.name]
   if (!definition) throw new FlowStoneError('unknown_fact', `${parsed.name} is not in this table of facts`)
   let body = asRecord(decode(raw.payload, raw.contentType, true), parsed.name)
@@ -303,6 +304,17 @@ function versionOf(
         `${name} at ${seq} is of ${id} ${ids[id]} by its subject, and of another one by its body`,
       )
   return body.v
+}
+
+/** What is decided of a fact stands on subjects of its ids, and longer than a server takes: nothing of ours has such ids. */
+const ID_MAX = 256
+
+function checkIds(ids: Readonly<Record<string, string>>, { path, p, seq }: RawFact): void {
+  for (const [name, id] of Object.entries(ids))
+    if (id.length > ID_MAX)
+      throw new FlowStoneError('bad_fact', `message ${seq}: its ${name} has ${id.length} characters, of ${ID_MAX}`)
+  if (ids.run === undefined) return
+  if (!isRunId(ids.run, p)) throw new FlowStoneError('bad_fact', `${path} at ${seq}: no run id of log ${p}`)
 }
 
 function asRecord(value: unknown, name: string): Record<string, unknown> {

@@ -57,6 +57,11 @@ export function parseRunId(text: string): { id: RunId; partition: number } {
   return { id: text as RunId, partition: Number(match[1]) }
 }
 
+/** Whether a text is the id of a run of this log partition. */
+export function isRunId(text: string, partition: number): boolean {
+  return text.startsWith(`${partition}-`) && RUN_ID.test(text)
+}
+
 /** Which of `partitions` log partitions a text falls into. */
 export function partitionOf(text: string, partitions: number): number {
   return Number(xxh64(text) % BigInt(partitions))

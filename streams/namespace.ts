@@ -106,8 +106,27 @@ export async function agreeOnPartitions(
       mustAgree(names, found.partitions, wished)
       return found.partitions
     }
-    await writeKey(nc, names, 0, { partitions: wished ?? 1, replicas: 1, made: false })
+    // The control bucket is lost, and the logs are not: they say how many there are.
+    const logs = await countLogs(jsm, names)
+    if (logs > 0) mustAgree(names, logs, wished)
+    await writeKey(nc, names, 0, { partitions: logs || (wished ?? 1), replicas: 1, made: false })
   }
+}
+
+/** How many logs the namespace has; 0 for one that is not made yet. */
+async function countLogs(jsm: JetStreamManager, names: Names): Promise<number> {
+  const there = async (p: number): Promise<boolean> => {
+    try {
+      await jsm.streams.info(names.log(p))
+      return true
+    } catch (error) {
+      if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return false
+      throw error
+    }
+  }
+  let count = 0
+  while (await there(count)) count += 1
+  return count
 }
 
 /** All of it is there. */

@@ -112,15 +112,8 @@ export async function ensureTopology(
   const replicas = fewerReplicas ? wanted : Math.max(wanted, there)
   const feedMaxAge =
     feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
-  await ensureStream(
-    jsm,
-    bucketWish(names, names.controlBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }),
-  )
-  // Cells that nobody uses any more go by themselves; watchers hear of it by the marker that is left for a while.
-  await ensureStream(
-    jsm,
-    bucketWish(names, names.limitsBucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS }),
-  )
+  await ensureStream(jsm, markedBucketWish(names, names.controlBucket, replicas))
+  await ensureStream(jsm, markedBucketWish(names, names.limitsBucket, replicas))
   const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
 
   const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
@@ -136,15 +129,7 @@ export async function ensureTopology(
       allow_msg_schedules: true,
       allow_msg_ttl: true,
     })
-    await ensureStream(jsm, {
-      ...common,
-      name: names.work(p),
-      subjects: [`${names.ns}.work.${p}.>`],
-      retention: RetentionPolicy.Workqueue,
-      discard: DiscardPolicy.Old,
-      allow_msg_schedules: true,
-      allow_msg_ttl: true,
-    })
+    await ensureStream(jsm, workWish(names, p, replicas))
     await ensureStream(jsm, bucketWish(names, names.stateBucket(p), replicas))
   })
   await Promise.all(perPartition)
@@ -241,6 +226,51 @@ function bucketWish(names: Names, bucket: string, replicas: number, more: Partia
     allow_msg_ttl: true,
     ...more,
   }
+}
+
+/** Keys go by themselves that nobody renews; watchers hear of it by the marker that is left for a while. */
+function markedBucketWish(names: Names, bucket: string, replicas: number): Wish {
+  return bucketWish(names, bucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS })
+}
+
+function workWish(names: Names, p: number, replicas: number): Wish {
+  return {
+    num_replicas: replicas,
+    storage: StorageType.File,
+    allow_direct: true,
+    allow_atomic: true,
+    name: names.work(p),
+    subjects: [`${names.ns}.work.${p}.>`],
+    retention: RetentionPolicy.Workqueue,
+    discard: DiscardPolicy.Old,
+    allow_msg_schedules: true,
+    allow_msg_ttl: true,
+  }
+}
+
+/**
+ * Makes what an engine needs of a partition and what is gone: the state is folded again, tasks are enqueued again, and of limits nothing is kept that matters for long. Never the
+ * log: to make that anew would be to lose it. Returns what it made.
+ */
+export async function ensureMissing(nc: NatsConnection, topology: Topology, p: number): Promise<string[]> {
+  const { names, replicas, partitions } = topology
+  const jsm = await jetstreamManager(nc)
+  const made: string[] = []
+  const wishes = [
+    markedBucketWish(names, names.controlBucket, replicas),
+    markedBucketWish(names, names.limitsBucket, replicas),
+    workWish(names, p, replicas),
+    bucketWish(names, names.stateBucket(p), replicas),
+  ]
+  for (const wish of wishes) {
+    if (await configOf(jsm, wish.name)) continue
+    await ensureStream(jsm, wish)
+    made.push(wish.name)
+    if (wish.name !== names.kvStream(names.controlBucket)) continue
+    await agreeOnPartitions(nc, jsm, names, partitions)
+    await markMade(nc, jsm, topology)
+  }
+  return made
 }
 
 /** Makes one state bucket that is missing: after somebody deleted it, to be filled again from the log. */

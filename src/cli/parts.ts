@@ -70,8 +70,9 @@ export async function runEngine(options: GlobalOptions & { readonly partitions?:
   const { id } = engine
   output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
   const atWork = (): void => output.event('engine', { id, active: true }, `engine   ${id} at work`)
-  engine.active.then(atWork, () => undefined)
-  await untilStopped(flow, stop)
+  // It refuses to work: somebody must do something first, and the error says what.
+  const refused = new Promise<never>((_, reject) => void engine.active.then(atWork, reject))
+  await Promise.race([untilStopped(flow, stop), refused])
 }
 
 export function wholeNumber(option: string, text: string): number {

@@ -99,6 +99,7 @@ export async function showStatus(
   limit: number,
   all: boolean,
 ): Promise<void> {
+  for (const problem of await flow.problems()) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
     const runs = await flow.runs({ limit, open: !all })
     output.result(runs, () =>

@@ -16,6 +16,7 @@ import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { factEntry } from '../engine/entries.ts'
+import { refusalOf } from '../engine/position.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { readDoc } from '../engine/store.ts'
 import { Gates } from '../gate/gates.ts'
@@ -334,12 +335,22 @@ export class Flow {
   }
 
   /**
-   * Deletes the state buckets and folds them again from the log. Engines of the namespace must be stopped: throws ConflictError when one is at work. The log is
-   * not touched.
+   * What keeps engines from their work until somebody does something, one error for each log partition: `log_changed`, when a log is not the one that its state was made from;
+   * `newer_version`, when a newer FlowStone wrote its state. None, mostly.
+   */
+  async problems(): Promise<FlowStoneError[]> {
+    const { names, partitions } = this.#topology
+    const found = await Promise.all(Array.from({ length: partitions }, (_, p) => refusalOf(this.#connection, names, p)))
+    return found.flatMap((problem) => problem ?? [])
+  }
+
+  /**
+   * Deletes the state buckets and folds them again from the log. Engines of the namespace must be stopped: throws ConflictError when one is at work. Nothing that stands on the
+   * log is changed; what had been decided and is not there is appended.
    */
   async rebuild(): Promise<RebuildReport> {
     const topology = await this.#namespace.found()
-    return await this.#connection.explaining(rebuild(this.#connection, topology))
+    return await this.#connection.explaining(rebuild({ ...this.#shared(), topology }))
   }
 
   /** Stops workers (they finish or hand back), then engines, then the connection. Safe to call twice. */

@@ -23,7 +23,7 @@ export class Namespace {
     this.#options = options
     this.#logger = logger
     this.names = namesOf(options.namespace ?? 'flowstone')
-    this.clock = new ServerClock(connection, this.names.log(0))
+    this.clock = new ServerClock(connection, this.names.kvStream(this.names.controlBucket))
   }
 
   /** As far as it is known. Throws `no_namespace` while there is none. */

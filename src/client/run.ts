@@ -8,7 +8,6 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { checkText } from '../../streams/text.ts'
 import { causeFrom, describe, type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import { refuseUnknown } from '../define/unknown.ts'
 import { factEntry } from '../engine/entries.ts'
@@ -23,6 +22,7 @@ import { directGet, directGetIfAny, leaderGet } from '../log/nats.ts'
 import { unlessAborted } from '../options/timer.ts'
 import type { Logger } from '../telemetry.ts'
 import { factOf, loadValueAt } from '../worker/values.ts'
+import { reasonOf } from './reason.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
 
 export interface RunView {
@@ -246,9 +246,8 @@ export class Run<V = unknown> {
   /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
   async cancel(reason?: string): Promise<void> {
     await this.#mustBePossible()
-    if (reason !== undefined) checkText('cancel: reason', reason)
     const { names, logOf } = this.#deps
-    const data = reason === undefined ? {} : { reason }
+    const data = reasonOf('run.cancel', reason)
     try {
       await logOf(this.#p).append(
         factEntry(names, this.#p, { name: 'run.cancel_requested', ids: { run: this.id }, data }),

@@ -8,13 +8,13 @@ import { type FactDraft, factPath } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
 import { nearest } from '../../streams/nearest.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
-import { checkText } from '../../streams/text.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import { factEntry } from '../engine/entries.ts'
 import { readDoc } from '../engine/store.ts'
 import { leaderGet } from '../log/nats.ts'
 import { type AnyResult, readResults } from '../worker/gather.ts'
 import { Values } from '../worker/values.ts'
+import { reasonOf } from './reason.ts'
 import { append, hasFailed, newestAttempt } from './request.ts'
 import { Run, type RunDeps } from './run.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
@@ -108,11 +108,10 @@ export class Scatters {
 
   /** Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its asset fails with `cancelled`. No error when it has ended. */
   async cancel(id: string, reason?: string): Promise<void> {
-    if (reason !== undefined) checkText('cancel: reason', reason)
+    const data = reasonOf('scatter.cancel', reason)
     await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
     const { run, asset, partition: p } = parseBarrierId(id)
-    const data = reason === undefined ? {} : { reason }
     try {
       await logOf(p).append(factEntry(names, p, { name: 'scatter.cancel_requested', ids: { run, asset }, data }))
     } catch (error) {
@@ -125,8 +124,7 @@ export class Scatters {
    * everything. Its keys are still taken in, what waits at a gate goes on when that ends, and `totalTimeout` runs. May be done twice; no error when the scatter has ended. Throws `not_found`.
    */
   async pause(id: string, reason?: string): Promise<void> {
-    if (reason !== undefined) checkText('pause: reason', reason)
-    const data = reason === undefined ? {} : { reason }
+    const data = reasonOf('scatter.pause', reason)
     await this.#hold(id, (ids) => ({ name: 'scatter.paused', ids, data }))
   }
 

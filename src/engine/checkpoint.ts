@@ -1,10 +1,10 @@
 /**
  * Checkpoints: the touched documents and the log position, in one atomic batch, under the revision that this engine wrote last. That expectation is the
- * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored.
+ * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored. What does not fit one batch: staged.ts.
  */
 import { randomBytes } from 'node:crypto'
+import { jetstreamManager } from '@nats-io/jetstream'
 import { ENGINE_KEY } from '../../projections/state.ts'
-import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
@@ -17,14 +17,15 @@ import {
   leaderGet,
   publish,
   publishBatch,
+  type StoredMessage,
   streamBounds,
   UNIT_HEADER,
 } from '../log/nats.ts'
-import { readDoc } from './store.ts'
+import { isFirstEngine } from './begun.ts'
+import { encodePosition, logRefusal, type Mark, type Position, positionIn, START } from './position.ts'
+import { batchesOf, readStaged, stagedEntries, stagedFilter, stagedIds } from './staged.ts'
+import { DELETED } from './store.ts'
 
-/** The engine key and what else stands in one batch: 1,000 messages. */
-export const CHECKPOINT_KEYS_MAX = 999
-const ENGINE_VERSION = 1
 /** A bucket without room is tried again after this. */
 const FULL_PAUSE_MS = 500
 
@@ -35,33 +36,12 @@ export class FencedError extends FlowStoneError {
   }
 }
 
-/** Where a state bucket stands on its log. */
-interface Position {
-  /** All up to here is folded into it. */
-  readonly seq: number
-  /**
-   * Facts up to here were folded by an engine before, whose documents are lost or thrown away: what tasks they lead to was enqueued then, and done perhaps. Whoever
-   * folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
-   */
-  readonly recoverTo: number
-}
-
-function positionIn(doc: unknown): Position | undefined {
-  if (typeof doc !== 'object' || doc === null) return undefined
-  // What somebody else put there: the bucket is folded again from the log.
-  if (typeof Reflect.get(doc, 'v') !== 'number') return undefined
-  return { seq: Number(Reflect.get(doc, 'seq')), recoverTo: Number(Reflect.get(doc, 'recoverTo') ?? 0) }
-}
-
-/** The log sequence up to which some engine has carried out what follows; undefined for a bucket that no engine has written to. */
-export async function settledTo(connection: Connection, names: Names, p: number): Promise<number | undefined> {
-  const position = positionIn(await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY))
-  return position && Math.max(position.seq, position.recoverTo)
-}
-
 /** The log sequence up to which the bucket is folded; 0 for one that no engine has written to. */
 export async function foldedTo(connection: Connection, names: Names, p: number): Promise<number> {
-  return positionIn(await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY))?.seq ?? 0
+  const bucket = names.stateBucket(p)
+  const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
+  const found = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query))
+  return positionIn(bucket, found)?.seq ?? 0
 }
 
 export class Checkpointer {
@@ -73,7 +53,7 @@ export class Checkpointer {
   readonly #names: Names
   readonly #p: number
   #revision = 0
-  #position: Position = { seq: 0, recoverTo: 0 }
+  #position: Position = START
 
   constructor(connection: Connection, names: Names, p: number, engine: string) {
     this.#connection = connection
@@ -92,63 +72,119 @@ export class Checkpointer {
 
   /**
    * Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. A bucket that is empty although an engine was at work
-   * here before has been lost. `recoverTo`: what a rebuild, which empties it on purpose, knows about that.
+   * here before has been lost. `recoverTo`: what a rebuild, which empties it on purpose, knows about that. Throws `log_changed` when the log is not the one that the bucket
+   * was made from.
    */
   async takeOver(recoverTo?: number): Promise<Position> {
-    const found = await this.#connection.read((nc) => leaderGet(nc, this.#stream, { last_by_subj: this.#subject }))
-    this.#revision = found?.seq ?? 0
-    const stored = found && found.payload.length > 0 ? decode(found.payload, 'application/json') : undefined
-    if (stored !== undefined) {
-      const version = typeof stored === 'object' && stored !== null ? Number(Reflect.get(stored, 'v')) : Number.NaN
-      if (version > ENGINE_VERSION) {
-        throw new FlowStoneError(
-          'newer_version',
-          `${this.#bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`,
-        )
-      }
-    }
-    const position = positionIn(stored)
-    const first = await this.#isFirst()
-    if (position) this.#position = position
+    const position = await this.#read()
+    // Of those there are now, none is of an engine that comes later.
+    const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
+    const first = await isFirstEngine(this.#connection, this.#names, this.#p)
+    if (position) {
+      const refusal = await logRefusal(this.#connection, this.#names, this.#p, position)
+      if (refusal) throw refusal
+      this.#position = position
+    } else if (recoverTo !== undefined) this.#position = { seq: 0, recoverTo, epoch: newEpoch() }
     else if (!first) {
       const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))
-      this.#position = { seq: 0, recoverTo: recoverTo ?? last }
+      this.#position = { seq: 0, recoverTo: last, epoch: newEpoch() }
     }
-    await this.write([], this.#position.seq)
+    await this.#commit([], this.#position)
+    const { redo } = this.#position
+    if (redo) {
+      const documents = await readStaged(this.#connection, this.#names, this.#bucket, redo, DELETED)
+      await this.#copy(documents, redo)
+    }
+    for (const id of staged) await this.#purge(id)
     return this.#position
   }
 
-  /** Whether no engine was ever at work on this partition. Remembered outside of the bucket that may get lost. */
-  async #isFirst(): Promise<boolean> {
-    const subject = this.#names.kvSubject(this.#names.controlBucket, `begun.${this.#p}`)
-    const unit = randomBytes(12).toString('base64url')
-    const entry = { subject, payload: encodeJson({ v: 1 }), contentType: 'application/json', expect: { seq: 0 } }
-    for (;;) {
-      const ack = await this.#connection.read((nc) => publish(nc, entry, unit, 5000))
-      if (!ack.error) return true
-      if (ack.error.errCode === ERR.wrongLastSequence) break
-      if (!isPassingRefusal(ack.error) && ack.error.errCode !== ERR.wrongLastSequenceConstant)
-        throw new FlowStoneError('checkpoint', `${subject} could not be stored: ${ack.error.description}`)
-      await this.#connection.ready(isFull(ack.error) ? FULL_PAUSE_MS : 100)
+  /**
+   * Stores the documents and the position, all or nothing. `mark`: the last fact up to `seq`, if there is one since the last time. Throws FencedError when another engine wrote
+   * since. Survives reconnects: a lost answer is resolved by looking at the engine key.
+   */
+  async write(documents: readonly Entry[], seq: number, mark: Mark | undefined): Promise<void> {
+    const { redo: _, ...position } = this.#position
+    const known = mark ?? position.mark
+    const next: Position = { ...position, seq, ...(known ? { mark: known } : {}) }
+    const batches = batchesOf(documents)
+    if (batches.length === 1) {
+      await this.#commit(documents, next)
+      return
     }
-    const found = await this.#connection.read((nc) =>
-      leaderGet(nc, this.#names.kvStream(this.#names.controlBucket), { last_by_subj: subject }),
-    )
-    // Asked twice because an answer was lost: it is this engine's own word that stands there.
-    return found?.headers.get(UNIT_HEADER) === unit
+    const id = randomBytes(9).toString('hex')
+    let count = 0
+    for (const batch of batches) {
+      await this.#commit(stagedEntries(this.#names, this.#bucket, id, count, batch), this.#position)
+      count += batch.length
+    }
+    const redo = { id, count, seq, ...(known ? { mark: known } : {}) }
+    await this.#commit([], { ...this.#position, redo })
+    await this.#copy(documents, redo)
+    await this.#purge(id)
   }
 
-  /** Throws FencedError when another engine wrote since. Survives reconnects: a lost answer is resolved by looking at the engine key. */
-  async write(documents: readonly Entry[], seq: number): Promise<void> {
+  /** Throws FencedError when another engine wrote since, or the bucket was emptied or deleted: what is in memory is worthless then. */
+  async look(): Promise<void> {
+    const revision = this.#revision
+    const found = await this.#found()
+    if (this.#revision === revision && (found?.seq ?? 0) < revision) throw new FencedError(this.#bucket)
+  }
+
+  async #copy(documents: readonly Entry[], redo: NonNullable<Position['redo']>): Promise<void> {
+    for (const batch of batchesOf(documents)) await this.#commit(batch, { ...this.#position, redo })
+    const { seq, mark } = redo
+    const { redo: _, ...position } = this.#position
+    await this.#commit([], { ...position, seq, ...(mark ? { mark } : {}) })
+  }
+
+  /** What no engine wrote is thrown away, with all that stands beside it: the bucket is folded again from the log. */
+  async #read(): Promise<Position | undefined> {
+    const found = await this.#found()
+    this.#revision = found?.seq ?? 0
+    try {
+      return positionIn(this.#bucket, found)
+    } catch (error) {
+      if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
+      const jsm = await jetstreamManager(this.#connection.nc)
+      await jsm.streams.purge(this.#stream)
+      this.#revision = 0
+      return undefined
+    }
+  }
+
+  async #found(): Promise<StoredMessage | undefined> {
+    return await this.#connection.read((nc) => leaderGet(nc, this.#stream, { last_by_subj: this.#subject }))
+  }
+
+  async #subjects(filter: string): Promise<string[]> {
+    const jsm = await jetstreamManager(this.#connection.nc)
+    const info = await this.#connection.read(() => jsm.streams.info(this.#stream, { subjects_filter: filter }))
+    return Object.keys(info.state.subjects ?? {})
+  }
+
+  /** What nobody needs any more. Left where it is if that fails: the next engine takes it away. */
+  async #purge(id: string): Promise<void> {
+    const jsm = await jetstreamManager(this.#connection.nc)
+    await jsm.streams
+      .purge(this.#stream, { filter: stagedFilter(this.#names, this.#bucket, id) })
+      .catch(() => undefined)
+  }
+
+  /** One atomic batch with the key `engine`. */
+  async #commit(documents: readonly Entry[], position: Position): Promise<void> {
     const unit = randomBytes(12).toString('base64url')
-    const { recoverTo } = this.#position
+    const written = (revision: number): void => {
+      this.#revision = revision
+      this.#position = position
+    }
     for (;;) {
       const entries = [
         ...documents.map((entry) => ({ entry, unit: undefined })),
         {
           entry: {
             subject: this.#subject,
-            payload: encodeJson({ v: ENGINE_VERSION, seq, ...(seq < recoverTo ? { recoverTo } : {}) }),
+            payload: encodePosition(position),
             contentType: 'application/json',
             expect: { seq: this.#revision },
             headers: { 'Fs-Engine': this.#engine },
@@ -163,11 +199,10 @@ export class Checkpointer {
           return publishBatch(nc, entries, unit, 5000)
         })
         if (ack && !ack.error) {
-          this.#revision = ack.seq
-          this.#position = { seq, recoverTo }
+          written(ack.seq)
           return
         }
-        if (ack?.error && ack.error.errCode !== ERR.wrongLastSequence && !isPassingRefusal(ack.error))
+        if (ack?.error && !PASSES.has(ack.error.errCode) && !isPassingRefusal(ack.error))
           throw new FlowStoneError('checkpoint', `checkpoint of ${this.#bucket} refused: ${ack.error.description}`)
         if (isFull(ack?.error)) {
           await this.#connection.ready(FULL_PAUSE_MS)
@@ -176,8 +211,7 @@ export class Checkpointer {
         // Refused, or no answer: whose word stands there?
         const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
         if (found?.headers.get(UNIT_HEADER) === unit) {
-          this.#revision = found.seq
-          this.#position = { seq, recoverTo }
+          written(found.seq)
           return
         }
         if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)
@@ -188,3 +222,10 @@ export class Checkpointer {
     }
   }
 }
+
+function newEpoch(): string {
+  return randomBytes(4).toString('hex')
+}
+
+/** Refusals after which a look at the key tells more: it was changed; or something is still on its way to it; or too many batches of others are open. */
+const PASSES: ReadonlySet<number> = new Set([ERR.wrongLastSequence, ERR.wrongLastSequenceConstant, ERR.tooManyBatches])

@@ -7,9 +7,10 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
-import { isPassingRefusal, leaderGet, publish, type StoredMessage } from '../log/nats.ts'
+import { ERR, isPassingRefusal, leaderGet, publish, type StoredMessage } from '../log/nats.ts'
 
 export const CLAIM_TTL_MS = 2000
+const TTL = `${CLAIM_TTL_MS / 1000}s`
 const RENEW_MS = 600
 /** Longer than this nobody waits who has heard nothing for the time to live: the server is not prompt in dropping what has expired. */
 const SILENT_LOOK_MS = 200
@@ -19,6 +20,8 @@ export class Claim {
   readonly #stream: string
   readonly #subject: string
   readonly #engine: string
+  readonly #say: (message: string) => void
+  readonly #key: string
   #revision = 0
   #timer: NodeJS.Timeout | undefined
   #endWait: (() => void) | undefined
@@ -27,8 +30,16 @@ export class Claim {
   /** Called once, when the claim is found to be another engine's. */
   onLost: (() => void) | undefined
 
-  constructor(connection: Connection, names: Names, p: number, engine: string) {
+  constructor(
+    connection: Connection,
+    names: Names,
+    p: number,
+    engine: string,
+    say: (message: string) => void = () => undefined,
+  ) {
     this.#connection = connection
+    this.#say = say
+    this.#key = `key claim.${p} of bucket ${names.controlBucket}`
     this.#stream = names.kvStream(names.controlBucket)
     this.#subject = names.kvSubject(names.controlBucket, `claim.${p}`)
     this.#engine = engine
@@ -37,7 +48,8 @@ export class Claim {
   /** Tries once to become the engine at work. */
   async tryTake(): Promise<boolean> {
     const found = await this.#read()
-    const holder = holderOf(found)
+    const { holder, odd } = holderOf(found)
+    if (odd !== undefined) this.#say(`${this.#key} ${odd}; no engine wrote that, so it is taken over`)
     // Its own: kept from before the server was away.
     if (holder !== undefined && holder !== this.#engine) return false
     return this.#put(found?.seq ?? 0)
@@ -97,7 +109,7 @@ export class Claim {
     try {
       if (await this.#put(this.#revision)) return
       const found = await this.#read()
-      const holder = holderOf(found)
+      const { holder } = holderOf(found)
       // A renewal before this one was stored, and its answer was lost; or the claim expired while the server was away. Whoever was at work meanwhile has moved the
       // fence, and the next checkpoint finds out.
       if ((holder === undefined || holder === this.#engine) && (await this.#put(found?.seq ?? 0))) return
@@ -119,7 +131,7 @@ export class Claim {
         subject: this.#subject,
         payload: encodeJson({ engine: this.#engine }),
         expect: { seq: expected },
-        headers: { 'Nats-TTL': `${CLAIM_TTL_MS / 1000}s` },
+        headers: { 'Nats-TTL': TTL },
       },
       undefined,
       1500,
@@ -127,6 +139,9 @@ export class Claim {
     // Nobody else can claim it then. Whoever is at work goes on; a standby tries again.
     if (ack.error && isPassingRefusal(ack.error))
       throw new FlowStoneError('refused', `the claim could not be stored: ${ack.error.description}`)
+    // A renewal before this one is still on its way: that is no answer yet.
+    if (ack.error?.errCode === ERR.wrongLastSequenceConstant)
+      throw new FlowStoneError('pending', 'a renewal of the claim is still on its way')
     if (ack.error) return false
     this.#revision = ack.seq
     this.#silent = false
@@ -134,22 +149,31 @@ export class Claim {
   }
 }
 
-/** Which engine holds the claim; undefined if none does. */
-function holderOf(found: StoredMessage | undefined): string | undefined {
+/**
+ * Which engine holds the claim; none, if there is no claim. What no engine of ours wrote (`odd`) is no claim: it would never end, since only what has its time to live goes by itself.
+ * To take it over is safe, as it always is: the checkpoint's fence decides.
+ */
+function holderOf(found: StoredMessage | undefined): { readonly holder?: string; readonly odd?: string } {
   if (
     !found ||
     found.payload.length === 0 ||
     found.headers.has('KV-Operation') ||
     found.headers.has('Nats-Marker-Reason')
   )
-    return undefined
-  const claim = decode(found.payload, 'application/json')
-  return typeof claim === 'object' && claim !== null ? String(Reflect.get(claim, 'engine')) : undefined
+    return {}
+  if (found.headers.get('Nats-TTL') !== TTL) return { odd: `has no time to live of ${TTL}` }
+  try {
+    const claim = decode(found.payload, 'application/json')
+    const holder: unknown = typeof claim === 'object' && claim !== null ? Reflect.get(claim, 'engine') : undefined
+    return typeof holder === 'string' && holder !== '' ? { holder } : { odd: 'names no engine' }
+  } catch {
+    return { odd: 'is not JSON' }
+  }
 }
 
 /** The engine that is active on a log partition; undefined: none. */
 export async function engineAtWork(connection: Connection, names: Names, p: number): Promise<string | undefined> {
   const subject = names.kvSubject(names.controlBucket, `claim.${p}`)
   const stream = names.kvStream(names.controlBucket)
-  return holderOf(await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject })))
+  return holderOf(await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))).holder
 }

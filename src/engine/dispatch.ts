@@ -35,7 +35,8 @@ export interface DispatchContext {
   readonly logOf: (p: number) => Appender
 }
 
-export async function dispatch(context: DispatchContext, command: Command, nowMs: number): Promise<void> {
+/** `repair`: see `taskEntry`. */
+export async function dispatch(context: DispatchContext, command: Command, nowMs: number, repair = ''): Promise<void> {
   const { names, p } = context
   switch (command.do) {
     case 'fact': {
@@ -58,7 +59,7 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       return
     }
     case 'task':
-      await context.work.append(taskEntry(names, p, command, nowMs))
+      await context.work.append(taskEntry(names, p, command, nowMs, repair))
       return
     case 'cancel_gates':
       await cancelGates(context, command)
@@ -165,6 +166,13 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   const { target, upstream, id } = run
   if (run.redrive) {
     const { run: earlierId, asset } = run.redrive
+    if (parseRunId(earlierId).partition >= context.partitions) {
+      await appendPlan(context, id, {
+        assets: [],
+        error: { code: 'not_found', message: `there is no run ${earlierId}` },
+      })
+      return
+    }
     const earlier = await valuesOfRun(context, earlierId, run, upstreamOf(pipeline, target))
     await appendPlan(
       context,

@@ -1,4 +1,5 @@
 /** The engine as users start it: one for all log partitions, at work on those that no other engine holds, standing by for the rest. */
+import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
 import { parseDuration } from '../define/duration.ts'
@@ -16,8 +17,13 @@ export interface EngineOptions {
 
 export interface Engine {
   readonly id: string
-  /** Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. Rejects when the connection is closed for good. */
+  /**
+   * Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. Rejects when the connection is closed for good; with
+   * FlowStoneError `log_changed` when a log is not the one that its state was made from (see `rebuild`); and with `newer_version` when a newer FlowStone wrote the state.
+   */
   readonly active: Promise<void>
+  /** Why it does not work on a partition though it could, as `active` rejects; undefined when nothing keeps it. It looks again every other second. */
+  readonly refused: FlowStoneError | undefined
   /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
   stop(): Promise<void>
 }
@@ -46,13 +52,16 @@ export function startEngine(
   )
   for (const partition of partitions) partition.start()
   const active = Promise.withResolvers<void>()
-  void Promise.all(partitions.map((partition) => partition.active)).then(() => active.resolve())
+  void Promise.all(partitions.map((partition) => partition.active)).then(() => active.resolve(), active.reject)
   void shared.connection.closed.then((reason) => (reason ? active.reject(reason) : undefined))
   // Who does not wait for it hears of the end by `flow.closed`.
   active.promise.catch(() => undefined)
   return {
     id,
     active: active.promise,
+    get refused() {
+      return partitions.find((partition) => partition.refused)?.refused
+    },
     stop: async () => {
       await Promise.all(partitions.map((partition) => partition.stop()))
     },

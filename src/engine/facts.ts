@@ -3,6 +3,7 @@
  * it likely do too (a thousand signals for gates that were opened yesterday), so what they miss is read along with it.
  */
 import { needs } from '../../projections/step.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { decodeFact, type Fact, isTimer } from '../../streams/facts.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { StoredMessage } from '../log/nats.ts'
@@ -10,6 +11,16 @@ import type { Store } from './store.ts'
 
 const AHEAD_MAX = 256
 const AHEAD_MAX_BYTES = 256 * 1024
+
+/** A fact whose folding throws. The same fact throws for every engine, so it is stepped over. */
+export class PoisonError extends FlowStoneError {
+  readonly seq: number
+
+  constructor({ name, seq }: Fact, cause: unknown) {
+    super('poison', `${name} cannot be folded: ${messageOf(cause)}`, { cause })
+    this.seq = seq
+  }
+}
 
 export class Facts {
   readonly #store: Store
@@ -39,13 +50,27 @@ export class Facts {
   async load(fact: Fact, messages: readonly StoredMessage[], next: number): Promise<void> {
     for (let missing = this.#missing(fact); missing.length > 0; missing = this.#missing(fact)) {
       const keys = new Set(missing)
-      for (const later of this.#decodeAhead(messages, next)) for (const key of this.#missing(later)) keys.add(key)
+      for (const later of this.#decodeAhead(messages, next))
+        for (const key of this.#missingOfLater(later)) keys.add(key)
       await this.#store.load([...keys])
     }
   }
 
   #missing(fact: Fact): string[] {
-    return needs(this.#store, this.#store.has, fact)
+    try {
+      return needs(this.#store, this.#store.has, fact)
+    } catch (error) {
+      throw new PoisonError(fact, error)
+    }
+  }
+
+  #missingOfLater(fact: Fact): string[] {
+    try {
+      return this.#missing(fact)
+    } catch {
+      // Told when it is its turn.
+      return []
+    }
   }
 
   #decodeAhead(messages: readonly StoredMessage[], next: number): Fact[] {

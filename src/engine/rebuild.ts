@@ -1,16 +1,29 @@
-/** Rebuild: the state buckets are thrown away and folded again from the log. Nothing is decided and nothing is sent: decisions are on the log already. */
+/**
+ * Rebuild: the state buckets are thrown away and folded again from the log. Tasks are left to the next engine, whose reconciler compares them with what is on WORK. Of all else, what was
+ * decided and does not stand on the log (as when that lost its end) is carried out.
+ */
 import { randomBytes } from 'node:crypto'
 import { jetstreamManager } from '@nats-io/jetstream'
+import { Pending } from '../../projections/pending.ts'
+import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
 import { step } from '../../projections/step.ts'
-import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { ConflictError, FlowStoneError, messageOf } from '../../streams/errors.ts'
+import { isTimer } from '../../streams/facts.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
+import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { streamBounds } from '../log/nats.ts'
+import { leaderGet, type StoredMessage, streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
-import { CHECKPOINT_KEYS_MAX, Checkpointer, settledTo } from './checkpoint.ts'
+import type { Logger } from '../telemetry.ts'
+import { hasBegun } from './begun.ts'
+import { carryOut } from './carry-out.ts'
+import { Checkpointer } from './checkpoint.ts'
 import { Claim } from './claim.ts'
-import { Facts } from './facts.ts'
-import { Store } from './store.ts'
+import type { DispatchContext } from './dispatch.ts'
+import { Facts, PoisonError } from './facts.ts'
+import { logRefusal, type Mark, type Position, positionIn } from './position.ts'
+import { Store, TOUCHED_SOFT } from './store.ts'
 
 export interface RebuildReport {
   /** Facts folded, over all partitions. */
@@ -18,7 +31,17 @@ export interface RebuildReport {
   readonly durationMs: number
 }
 
-export async function rebuild(connection: Connection, topology: Topology): Promise<RebuildReport> {
+export interface RebuildDeps {
+  readonly connection: Connection
+  readonly topology: Topology
+  readonly clock: ServerClock
+  readonly logger: Logger
+  readonly logOf: (p: number) => Appender
+  readonly workOf: (p: number) => Appender
+}
+
+export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
+  const { connection, topology } = deps
   const startedMs = performance.now()
   const jsm = await jetstreamManager(connection.nc)
   // One of its own for each rebuild: a claim under the same name counts as kept.
@@ -31,13 +54,11 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
     claim.keep()
     try {
       await ensureStateBucket(connection.nc, topology, p)
-      const { last } = await streamBounds(connection.nc, topology.names.log(p))
-      // What no engine has folded yet is left to one: nobody has carried out what it decides of it. Without a position (a bucket that somebody deleted), all of it.
-      const upTo = Math.min(last, (await settledTo(connection, topology.names, p)) ?? last)
+      const upTo = await foldedTo(deps, p)
       const bucket = topology.names.kvStream(topology.names.stateBucket(p))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, p)
-      facts += await rebuildPartition(connection, topology, p, name, upTo)
+      facts += await rebuildPartition(deps, p, name, upTo)
     } finally {
       await claim.release()
     }
@@ -45,46 +66,142 @@ export async function rebuild(connection: Connection, topology: Topology): Promi
   return { facts, durationMs: performance.now() - startedMs }
 }
 
-async function rebuildPartition(
-  connection: Connection,
-  topology: Topology,
-  p: number,
-  name: string,
-  last: number,
-): Promise<number> {
+/**
+ * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried out what it decides of it. All of it, where nobody can say: without a position (a bucket
+ * that somebody deleted), or when the log is another one than the state was made from.
+ */
+async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promise<number> {
   const { names } = topology
-  const checkpointer = new Checkpointer(connection, names, p, name)
-  // Should this die half way, whoever goes on knows that these facts are old.
-  const { seq: from } = await checkpointer.takeOver(last)
-  if (last <= from) return 0
-  const store = new Store(connection, names, p)
-  const facts = new Facts(store, names, p)
-  const reader = new Reader(connection, names.log(p), from + 1)
-  let count = 0
-  let folded = from
+  const { last } = await connection.read((nc) => streamBounds(nc, names.log(p)))
+  const bucket = names.stateBucket(p)
+  const found = await connection.read((nc) =>
+    leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }),
+  )
+  let position: Position | undefined
   try {
-    while (folded < last) {
-      const messages = await reader.take(1000)
-      if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a rebuild')
-      for (const [i, message] of messages.entries()) {
-        if (message.seq > last) break
-        folded = message.seq
-        try {
-          const fact = facts.decode(message)
-          await facts.load(fact, messages, i + 1)
-          step(store, fact)
-          count += 1
-        } catch (error) {
-          // As the engine does: what is no fact of ours is stepped over.
-          if (!(error instanceof FlowStoneError) || error.code === 'newer_version') throw error
-        }
-        if (store.touched >= CHECKPOINT_KEYS_MAX - 100) await checkpointer.write(store.takeTouched(), folded)
-      }
-    }
-    do await checkpointer.write(store.takeTouched(), folded)
-    while (store.hasMore)
-  } finally {
-    reader.stop()
+    position = positionIn(bucket, found)
+  } catch (error) {
+    // What is not an engine's goes with the bucket; what a newer engine wrote is another's.
+    if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
+    return last
   }
-  return count
+  if (!position) return (await hasBegun(connection, names, p)) ? last : 0
+  if (await logRefusal(connection, names, p, position)) return last
+  return Math.min(last, Math.max(position.seq, position.redo?.seq ?? 0, position.recoverTo))
+}
+
+/** What can be stepped over has been, when it is tried again. */
+async function rebuildPartition(deps: RebuildDeps, p: number, name: string, upTo: number): Promise<number> {
+  const poison = new Set<number>()
+  for (;;) {
+    try {
+      return await new Folding(deps, p, poison).run(name, upTo)
+    } catch (error) {
+      if (!(error instanceof PoisonError)) throw error
+      deps.logger.warn(`message ${error.seq} of the log of partition ${p} is stepped over: ${error.message}`)
+      poison.add(error.seq)
+      // From its beginning, so that what was decided until there is not forgotten.
+      const { connection, topology } = deps
+      const jsm = await jetstreamManager(connection.nc)
+      await jsm.streams.purge(topology.names.kvStream(topology.names.stateBucket(p)))
+    }
+  }
+}
+
+class Folding {
+  readonly #deps: RebuildDeps
+  readonly #p: number
+  readonly #poison: ReadonlySet<number>
+  readonly #store: Store
+  readonly #facts: Facts
+  readonly #pending: Pending
+  #count = 0
+  #mark: Mark | undefined
+
+  constructor(deps: RebuildDeps, p: number, poison: ReadonlySet<number>) {
+    this.#deps = deps
+    this.#p = p
+    this.#poison = poison
+    const { connection, topology } = deps
+    this.#store = new Store(connection, topology.names, p)
+    this.#facts = new Facts(this.#store, topology.names, p)
+    this.#pending = new Pending(topology.partitions)
+  }
+
+  async run(name: string, upTo: number): Promise<number> {
+    const { connection, topology } = this.#deps
+    const store = this.#store
+    const checkpointer = new Checkpointer(connection, topology.names, this.#p, name)
+    // Should this die half way, whoever goes on knows that these facts are old.
+    const { seq: from } = await checkpointer.takeOver(upTo)
+    if (upTo <= from) return 0
+    const reader = new Reader(connection, topology.names.log(this.#p), from + 1)
+    let folded = from
+    try {
+      while (folded < upTo) {
+        // What has left the log (a schedule that fired, or was taken away) is not waited for.
+        const messages = await reader.take(1000, upTo)
+        if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed during a rebuild')
+        if (messages.length === 0) break
+        for (const [i, message] of messages.entries()) {
+          if (message.seq > upTo) break
+          await this.#fold(messages, i)
+          folded = message.seq
+          if (store.touched >= TOUCHED_SOFT) await checkpointer.write(store.takeTouched(), folded, this.#mark)
+        }
+        if ((messages.at(-1)?.seq ?? 0) >= upTo) break
+      }
+      await this.#carryOut()
+      do await checkpointer.write(store.takeTouched(), upTo, this.#mark)
+      while (store.hasMore)
+    } finally {
+      reader.stop()
+    }
+    return this.#count
+  }
+
+  async #fold(messages: readonly StoredMessage[], i: number): Promise<void> {
+    const message = messages[i]
+    if (!message || this.#poison.has(message.seq)) return
+    const path = this.#deps.topology.names.factPath(message.subject) ?? ''
+    if (isTimer(path)) return
+    this.#mark = { seq: message.seq, ms: message.timeMs }
+    try {
+      const fact = this.#facts.decode(message)
+      await this.#facts.load(fact, messages, i + 1)
+      try {
+        this.#pending.add(fact, step(this.#store, fact))
+      } catch (error) {
+        throw new PoisonError(fact, error)
+      }
+      this.#count += 1
+    } catch (error) {
+      // As the engine does: what is no fact of ours is stepped over.
+      if (!(error instanceof FlowStoneError) || error.code === 'newer_version' || error instanceof PoisonError)
+        throw error
+      this.#deps.logger.debug(`message ${message.seq} is no fact: ${messageOf(error)}`)
+    }
+  }
+
+  /** Before the last checkpoint: should this die before that, what is left is found again. */
+  async #carryOut(): Promise<void> {
+    const { connection, topology, clock, logger, logOf, workOf } = this.#deps
+    const { names, partitions } = topology
+    const p = this.#p
+    const [log, work] = [logOf(p), workOf(p)]
+    const context: DispatchContext = { connection, names, p, partitions, clock, store: this.#store, log, work, logOf }
+    for (const { command, timeMs } of this.#pending.left()) {
+      if (command.do === 'plan') await this.#loadForPlan(command.run)
+      await carryOut(context, command, timeMs, logger)
+    }
+  }
+
+  async #loadForPlan(run: string): Promise<void> {
+    const store = this.#store
+    const key = stateKey.run(run)
+    if (!store.has(key)) await store.load([key])
+    const doc = store.get(key)
+    const pipeline = doc && stateKey.pipeline(doc.pipeline, doc.version)
+    if (pipeline && !store.has(pipeline)) await store.load([pipeline])
+  }
 }

@@ -1,6 +1,6 @@
 /**
  * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and barriers expect with those that are on WORK, and enqueues
- * again what is missing.
+ * again what is missing. A run that waits for a decision which does not come (a plan, an end) gets it by restore.ts.
  *
  * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on WORK, whose outcome is not among the facts up to the log's end as of
  * after the look at WORK, is lost.
@@ -8,67 +8,127 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { isSuspended, segmentOf } from '../../projections/bits.ts'
 import type { Command } from '../../projections/commands.ts'
+import { afterGate, hasEnded } from '../../projections/gate.ts'
+import type { BarrierContext } from '../../projections/instances.ts'
 import { leaseCommand } from '../../projections/lease.ts'
 import { attemptCommand, isEnded } from '../../projections/run.ts'
-import { type GateState, specOf, stateKey } from '../../projections/state.ts'
+import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../projections/state.ts'
 import { forgotten, resumeCommand } from '../../projections/suspended.ts'
 import { messageOf } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import type { ScheduleOwner } from '../../streams/subjects.ts'
-import { streamBounds } from '../log/nats.ts'
+import { anyBetween, streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { AsideSweep } from './aside-sweep.ts'
+import { carryOut } from './carry-out.ts'
 import { type DispatchContext, dropSchedules } from './dispatch.ts'
-import { factEntry, taskEntry } from './entries.ts'
+import { factEntry } from './entries.ts'
 import { GateSweep } from './gate-sweep.ts'
+import { restoreDecisions } from './restore.ts'
 
 /** What was enqueued less than this ago may still be on its way. */
 const GRACE_MS = 5000
+/** A decision that was not folded within this time, though all there is was, is not on its way. */
+const DECISION_MS = 1000
+const FOLD_LOOK_MS = 250
+const FOLD_WAIT_MS = 10_000
 /** Timers of gates are kept by the server, and do not get lost by anything that happens here. */
 const LOOKS_PER_SWEEP = 10
 
 type TaskCommand = Extract<Command, { do: 'task' }>
 
+interface Expected {
+  readonly tasks: Map<string, TaskCommand>
+  /** Ids of runs. */
+  readonly undecided: Set<string>
+}
+
 export class Reconciler {
   readonly #context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }
   #folded = 0
   #timer: NodeJS.Timeout | undefined
-  #first = true
   #busy = false
   #stopped = false
-  #waiters: { seq: number; wake: () => void }[] = []
+  #waiters: (() => void)[] = []
   #repairs = 0
   #looks = 0
   readonly #sweep: GateSweep
   readonly #aside: AsideSweep
 
-  constructor(context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }) {
+  /** `from`: how far the log is folded; `recoverTo`: up to where tasks are left to this. */
+  constructor(
+    context: DispatchContext & { readonly everyMs: number; readonly logger: Logger },
+    from: number,
+    recoverTo: number,
+  ) {
     this.#context = context
+    this.#folded = from
     this.#sweep = new GateSweep(context)
     this.#aside = new AsideSweep(context)
     this.#timer = setInterval(() => void this.#run(), context.everyMs)
     this.#timer.unref()
+    void this.#begin(from, recoverTo)
   }
 
-  folded(seq: number, _timeMs: number): void {
+  folded(seq: number): void {
     this.#folded = seq
-    if (this.#waiters.length === 0) return
-    const ready = this.#waiters.filter((waiter) => waiter.seq <= seq)
-    this.#waiters = this.#waiters.filter((waiter) => waiter.seq > seq)
-    for (const { wake } of ready) wake()
+    for (const wake of this.#waiters.splice(0)) wake()
   }
 
-  /** The engine has folded all there is: time for the look at start; at once after a recovery, which left all tasks to it. */
-  caughtUp(recovered: boolean): void {
-    if (!this.#first) return
-    this.#first = false
-    setTimeout(() => void this.#run(), recovered ? 0 : GRACE_MS).unref()
+  /** Something was lost just now. What was enqueued a moment ago is looked at when it is old enough, and not half a minute later. */
+  lookNow(): void {
+    void this.#run()
+    setTimeout(() => void this.#run(), GRACE_MS + DECISION_MS).unref()
   }
 
   stop(): void {
     this.#stopped = true
     clearInterval(this.#timer)
-    for (const { wake } of this.#waiters.splice(0)) wake()
+    for (const wake of this.#waiters.splice(0)) wake()
+  }
+
+  /** The first look: when all is folded that was there; at once after a recovery, which left all tasks to it. */
+  async #begin(from: number, recoverTo: number): Promise<void> {
+    while (!this.#stopped && !this.#context.connection.isClosed) {
+      try {
+        const last = Math.max(recoverTo, await this.#last())
+        if (!(await this.#untilFolded(last, Number.POSITIVE_INFINITY))) return
+        setTimeout(() => void this.#run(), from < recoverTo ? 0 : GRACE_MS).unref()
+        return
+      } catch {
+        await this.#pause(FOLD_LOOK_MS)
+      }
+    }
+  }
+
+  async #last(): Promise<number> {
+    const { connection, names, p } = this.#context
+    return (await connection.read((nc) => streamBounds(nc, names.log(p)))).last
+  }
+
+  /** Whether all of the log up to a sequence is folded, within some time. What has left the log (a schedule) is not waited for. */
+  async #untilFolded(seq: number, waitMs: number): Promise<boolean> {
+    const { connection, names, p } = this.#context
+    const deadline = performance.now() + waitMs
+    while (!this.#stopped) {
+      const from = this.#folded + 1
+      if (from > seq) return true
+      if (!(await connection.read((nc) => anyBetween(nc, names.log(p), from, seq)))) return true
+      if (performance.now() > deadline) return false
+      await this.#pause(FOLD_LOOK_MS)
+    }
+    return false
+  }
+
+  /** Until something is folded, this is stopped, or `ms` are over. */
+  async #pause(ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.#waiters.push(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   async #run(): Promise<void> {
@@ -90,30 +150,50 @@ export class Reconciler {
   }
 
   async #reconcile(): Promise<void> {
-    const { connection, names, p, work } = this.#context
     const before = await this.#expected(this.#context.clock.now() - GRACE_MS)
-    if (before.size === 0) return
+    if (before.tasks.size === 0 && before.undecided.size === 0) return
     const present = await this.#present()
-    const { last } = await streamBounds(connection.nc, names.log(p))
-    if (this.#folded < last) {
-      await new Promise<void>((wake) => {
-        this.#waiters.push({ seq: last, wake })
-        setTimeout(wake, 10_000).unref()
-      })
-    }
-    if (this.#folded < last || this.#stopped) return
+    if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
     const still = await this.#expected(Number.POSITIVE_INFINITY)
-    const lost = [...before.keys()].flatMap((id) => (present.has(id) ? [] : (still.get(id) ?? [])))
-    if (lost.length === 0) return
+    const lost = [...before.tasks.keys()].flatMap((id) => (present.has(id) ? [] : (still.tasks.get(id) ?? [])))
+    if (lost.length > 0) await this.#enqueue(lost)
+    const undecided = [...before.undecided].filter((run) => still.undecided.has(run))
+    if (undecided.length > 0) await this.#decide(undecided)
+  }
+
+  async #enqueue(lost: readonly TaskCommand[]): Promise<void> {
+    const { names, p, logger } = this.#context
     this.#repairs += 1
     const suffix = `#${p}.${this.#folded}.${this.#repairs}`
-    await Promise.all(lost.map((command) => work.append(taskEntry(names, p, command, 0, suffix))))
+    const nowMs = this.#context.clock.now()
+    const again = lost.map((command) => carryOut(this.#context, command, nowMs, logger, suffix))
+    await Promise.all(again)
     const tasks = lost.map((command) => command.task.id)
     emit('flowstone:engine.repaired', { partition: p, tasks })
-    this.#context.logger.warn(`${tasks.length} task(s) were missing and are enqueued again`, {
+    logger.warn(`${tasks.length} task(s) were missing on ${names.work(p)} and are enqueued again`, {
       partition: p,
       tasks: tasks.slice(0, 5),
     })
+  }
+
+  /** Runs that wait for a decision. It may be on its way: so they are looked at once more. */
+  async #decide(runs: readonly string[]): Promise<void> {
+    const { p, store, logger } = this.#context
+    const deadline = performance.now() + DECISION_MS
+    while (performance.now() < deadline && !this.#stopped) await this.#pause(deadline - performance.now())
+    if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
+    const { undecided } = await this.#expected(Number.POSITIVE_INFINITY)
+    for (const id of runs) {
+      const run = undecided.has(id) ? store.get(stateKey.run(id)) : undefined
+      if (!run || this.#stopped) continue
+      const restored = await restoreDecisions(this.#context, run, logger)
+      if (restored.length === 0) continue
+      const decisions = restored.map((command) => (command.do === 'fact' ? command.fact.name : command.do))
+      emit('flowstone:engine.repaired', { partition: p, tasks: [], runs: [id] })
+      logger.warn(`run ${id} waited for what had been decided and was not on the log: ${decisions.join(', ')}`, {
+        partition: p,
+      })
+    }
   }
 
   async #sweepGates(): Promise<void> {
@@ -148,7 +228,7 @@ export class Reconciler {
 
   /** Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them away, or a worker handed them back afterwards. */
   async #sweepSchedules(): Promise<void> {
-    const { connection, names, p, store } = this.#context
+    const { connection, names, p } = this.#context
     const jsm = await jetstreamManager(connection.nc)
     const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allSchedules(p) })
     const owners = new Map<string, ScheduleOwner>()
@@ -157,9 +237,7 @@ export class Reconciler {
       if (owner) owners.set(`${owner.run}.${owner.asset}`, owner)
     }
     for (const owner of owners.values()) {
-      const runKey = stateKey.run(owner.run)
-      if (!store.has(runKey)) await store.load([runKey])
-      const run = store.get(runKey)
+      const run = await this.#doc(stateKey.run(owner.run))
       if (!run) continue
       const asset = run.assets[owner.asset]
       if (run.finishedMs !== undefined || (asset && isEnded(asset))) await dropSchedules(connection, names, p, owner)
@@ -182,58 +260,67 @@ export class Reconciler {
   }
 
   async #isClosed({ run, asset }: { run: string; asset: string }): Promise<boolean> {
-    const { store } = this.#context
-    const key = stateKey.barrier(run, asset)
-    if (!store.has(key)) await store.load([key])
-    const barrier = store.get(key)
+    const barrier = await this.#doc(stateKey.barrier(run, asset))
     return barrier !== undefined && barrier.status !== 'open'
   }
 
-  /** Tasks that open runs wait for. `until`: only of what was enqueued before. */
-  async #expected(until: number): Promise<Map<string, TaskCommand>> {
-    const { store } = this.#context
-    const expected = new Map<string, TaskCommand>()
-    const add = (command: Command): void => {
-      if (command.do === 'task') expected.set(command.task.id, command)
-    }
+  /** Tasks that open runs wait for, and runs that wait for a decision. `until`: only of what was enqueued, or requested, before. */
+  async #expected(until: number): Promise<Expected> {
+    const expected: Expected = { tasks: new Map(), undecided: new Set() }
     for (const runId of await this.#openRuns()) {
-      const runKey = stateKey.run(runId)
-      if (!store.has(runKey)) await store.load([runKey])
-      const run = store.get(runKey)
+      const run = await this.#doc(stateKey.run(runId))
       if (!run || run.finishedMs !== undefined) continue
-      const pipelineKey = stateKey.pipeline(run.pipeline, run.version)
-      if (!store.has(pipelineKey)) await store.load([pipelineKey])
-      const pipeline = store.get(pipelineKey)
+      const late = run.deadlineMs !== undefined && run.deadlineMs < this.#context.clock.atLeast() - GRACE_MS
+      if (run.finishing || late || (run.status === 'requested' && run.requestedMs < until))
+        expected.undecided.add(runId)
+      const pipeline = await this.#doc(stateKey.pipeline(run.pipeline, run.version))
       if (!pipeline) continue
       for (const [name, asset] of Object.entries(run.assets)) {
         const spec = specOf(pipeline, name)
-        if (!spec || isEnded(asset) || asset.ending) continue
-        if (
-          (asset.status === 'queued' || asset.status === 'running') &&
-          asset.attempt > 0 &&
-          (asset.queuedMs ?? 0) < until
-        )
-          add(attemptCommand(run, spec, asset))
-        const key = stateKey.barrier(runId, name)
-        if (!spec.scatter) continue
-        if (!store.has(key)) await store.load([key])
-        const barrier = store.get(key)
-        if (barrier?.status !== 'open' || barrier.closing) continue
-        for (const [id, lease] of Object.entries(barrier.leases))
-          if (lease.fedMs < until) add(leaseCommand({ run, spec }, barrier, id))
-        if (!barrier.suspended) continue
-        for (const gate of await this.#resuming(runId, name)) {
-          const { resume, over, index } = gate
-          if (!resume || over || index === undefined || resume.queuedMs >= until) continue
-          const segmentKey = stateKey.segment(runId, name, segmentOf(index))
-          if (!store.has(segmentKey)) await store.load([segmentKey])
-          const segment = store.get(segmentKey)
-          // An older execution may have brought its value meanwhile.
-          if (segment && isSuspended(segment, index)) add(resumeCommand({ run, spec }, gate))
-        }
+        if (!spec || isEnded(asset)) continue
+        if (asset.ending) expected.undecided.add(runId)
+        else await this.#expectedOf(expected, { run, spec }, asset, until)
       }
     }
     return expected
+  }
+
+  async #expectedOf(
+    { tasks, undecided }: Expected,
+    context: Pick<BarrierContext, 'run' | 'spec'>,
+    asset: AssetInRun,
+    until: number,
+  ): Promise<void> {
+    const { run, spec } = context
+    const add = (command: Command): void => {
+      if (command.do === 'task') tasks.set(command.task.id, command)
+    }
+    if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until)
+      add(attemptCommand(run, spec, asset))
+    if (!spec.scatter) return
+    const barrier = await this.#doc(stateKey.barrier(run.id, spec.name))
+    if (barrier?.status !== 'open') return
+    const lateMs = this.#context.clock.atLeast() - GRACE_MS
+    if (barrier.closing || (barrier.deadlineMs !== undefined && barrier.deadlineMs < lateMs)) undecided.add(run.id)
+    if (barrier.closing) return
+    for (const [id, lease] of Object.entries(barrier.leases))
+      if (lease.fedMs < until) add(leaseCommand(context, barrier, id))
+    if (!barrier.suspended) return
+    for (const gate of await this.#resuming(run.id, spec.name)) {
+      const { resume, over, index } = gate
+      if (!resume || over || index === undefined || resume.queuedMs >= until || !hasEnded(gate)) continue
+      const segment = await this.#doc(stateKey.segment(run.id, spec.name, segmentOf(index)))
+      // An older execution may have brought its value meanwhile.
+      if (!segment || !isSuspended(segment, index)) continue
+      if ('end' in afterGate(spec, gate)) undecided.add(run.id)
+      else add(resumeCommand(context, gate))
+    }
+  }
+
+  async #doc<D>(key: Key<D>): Promise<D | undefined> {
+    const { store } = this.#context
+    if (!store.has(key)) await store.load([key])
+    return store.get(key)
   }
 
   async #openRuns(): Promise<string[]> {
@@ -251,10 +338,7 @@ export class Reconciler {
   }
 
   async #gate(run: string, asset: string, gate: string): Promise<GateState | undefined> {
-    const { store } = this.#context
-    const key = stateKey.gate(run, asset, gate)
-    if (!store.has(key)) await store.load([key])
-    return store.get(key)
+    return await this.#doc(stateKey.gate(run, asset, gate))
   }
 
   /** The rest of the keys of the state bucket that begin so. */

@@ -3,20 +3,21 @@
  * documents may be dropped and are read again when a fact needs them.
  */
 
-import { isMark, type Key, mayOutlive, type View } from '../../projections/state.ts'
+import { ENGINE_KEY, isMark, type Key, mayOutlive, type View } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, isPassing, leaderGet, type StoredMessage } from '../log/nats.ts'
 import { unlessAborted } from '../options/timer.ts'
+import { joinParts, partKey, partsOf, partsSaid } from './parts.ts'
 
-/** A checkpoint is one batch of 1,000 messages. With so many documents touched it is due. */
+/** A checkpoint is best one batch of 1,000 messages. With so many documents touched it is due. */
 export const TOUCHED_SOFT = 800
 const CLEAN_MAX = 20_000
 const LATER_MAX = 20_000
 /** Marks of deleted keys go after a while: they would be listed with the others for ever. */
-const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
+export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
 
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
@@ -26,6 +27,8 @@ export class Store implements View {
   readonly #connection: Connection
   readonly #bucket: string
   readonly #names: Names
+  /** Into how many messages documents were split that do not fit one. */
+  readonly #parts = new Map<string, number>()
 
   constructor(connection: Connection, names: Names, p: number) {
     this.#connection = connection
@@ -68,14 +71,22 @@ export class Store implements View {
     return this.#later.size > 0
   }
 
-  /** Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. */
+  /**
+   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. Throws FlowStoneError `fenced` when the bucket was deleted, or emptied: what is not
+   * there then is no answer.
+   */
   async load(keys: readonly string[]): Promise<void> {
-    await Promise.all(
-      keys.map(async (key) => {
-        const doc = await readDoc(this.#connection, this.#names, this.#bucket, key)
-        if (!this.#docs.has(key)) this.#docs.set(key, doc)
-      }),
-    )
+    const read = async (key: string): Promise<Stored> =>
+      await readStored(this.#connection, this.#names, this.#bucket, key, { isBound: true })
+    const found = await Promise.all(keys.map(read))
+    if (found.some(({ doc }) => doc === undefined) && (await read(ENGINE_KEY)).doc === undefined)
+      throw new FlowStoneError('fenced', `${this.#bucket} was emptied`)
+    for (const [i, key] of keys.entries()) {
+      const { doc, parts } = found[i] ?? { doc: undefined, parts: 1 }
+      if (this.#docs.has(key)) continue
+      this.#docs.set(key, doc)
+      if (parts > 1) this.#parts.set(key, parts)
+    }
   }
 
   /** What a checkpoint must write, as of now, and what else it has room for. Documents are encoded here, so later folds do not show through. */
@@ -84,12 +95,7 @@ export class Store implements View {
     for (const key of this.#touched) {
       const doc = this.#docs.get(key)
       if (doc === undefined) entries.push(this.#deleted(key))
-      else
-        entries.push({
-          subject: this.#names.kvSubject(this.#bucket, key),
-          payload: encodeDoc(doc),
-          contentType: doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json',
-        })
+      else entries.push(...this.#entriesOf(key, doc))
     }
     for (const key of this.#later) {
       if (entries.length >= TOUCHED_SOFT) break
@@ -100,6 +106,22 @@ export class Store implements View {
     for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
     this.#dropClean()
     this.#touched.clear()
+    return entries
+  }
+
+  #entriesOf(key: string, doc: unknown): Entry[] {
+    const contentType = doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json'
+    const parts = partsOf(key, encodeDoc(doc), this.#connection.maxPayload)
+    const entries: Entry[] = parts.map((part) => ({
+      subject: this.#names.kvSubject(this.#bucket, part.key),
+      payload: part.payload,
+      contentType,
+      ...(part.headers ? { headers: part.headers } : {}),
+    }))
+    // It was larger once.
+    for (let n = parts.length; n < (this.#parts.get(key) ?? 1); n++) entries.push(this.#deleted(partKey(key, n)))
+    if (parts.length > 1) this.#parts.set(key, parts.length)
+    else this.#parts.delete(key)
     return entries
   }
 
@@ -115,6 +137,7 @@ export class Store implements View {
       // What this checkpoint takes is not in the bucket yet; read again from there it would be stale.
       if (this.#touched.has(key)) continue
       this.#docs.delete(key)
+      this.#parts.delete(key)
       excess -= 1
     }
   }
@@ -131,6 +154,7 @@ export function decodeDoc(key: string, message: StoredMessage): unknown {
   return decode(message.payload, message.headers.get('Content-Type'))
 }
 
+/** A document of a state bucket, as its leader has it; undefined when there is none. */
 export async function readDoc(
   connection: Connection,
   names: Names,
@@ -138,15 +162,43 @@ export async function readDoc(
   key: string,
   signal?: AbortSignal,
 ): Promise<unknown> {
+  return (await readStored(connection, names, bucket, key, signal ? { signal } : {})).doc
+}
+
+interface Stored {
+  readonly doc: unknown
+  /** In how many messages. */
+  readonly parts: number
+}
+
+/** `isBound`: the bucket is there, or lost; else it may be gone for a moment, while it is rebuilt. */
+async function readStored(
+  connection: Connection,
+  names: Names,
+  bucket: string,
+  key: string,
+  { signal, isBound = false }: { readonly signal?: AbortSignal; readonly isBound?: boolean },
+): Promise<Stored> {
+  const read = async (of: string): Promise<StoredMessage | undefined> => {
+    const query = { last_by_subj: names.kvSubject(bucket, of) }
+    return await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query), signal)
+  }
   for (let attempt = 1; ; attempt++) {
     try {
-      const query = { last_by_subj: names.kvSubject(bucket, key) }
-      const message = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query), signal)
-      return message ? decodeDoc(key, message) : undefined
+      const message = await read(key)
+      if (!message) return { doc: undefined, parts: 1 }
+      const parts = partsSaid(message)
+      const whole = parts === 1 ? message : await joinParts(key, message, read)
+      // Undefined: one of its parts is of another checkpoint than the others, which are on their way.
+      if (whole) return { doc: decodeDoc(key, whole), parts }
+      if (attempt >= 40) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} is not whole`)
+      await unlessAborted(connection.ready(Math.min(100 * attempt, 1000)), signal)
     } catch (cause) {
       signal?.throwIfAborted()
-      if (cause instanceof FlowStoneError && cause.code === 'denied') throw cause
-      // What may pass was asked for long enough. The bucket may be gone for a moment, while it is rebuilt.
+      if (cause instanceof FlowStoneError && (cause.code === 'denied' || cause.code === 'unreadable')) throw cause
+      if (isBound && cause instanceof FlowStoneError && cause.code === 'no_stream')
+        throw new FlowStoneError('fenced', `${bucket} was deleted`)
+      // What may pass was asked for long enough.
       if (attempt >= 20 || connection.isClosed || isPassing(cause))
         throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })
       await unlessAborted(connection.ready(100 * attempt), signal)

@@ -8,6 +8,7 @@ import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import { checkText, cut } from '../../streams/text.ts'
+import { reasonOf } from '../client/reason.ts'
 import type { RunDeps } from '../client/run.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { waitMs } from '../define/gates.ts'
@@ -187,12 +188,10 @@ export class Gates {
   /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
   async cancel(id: string, reason?: string): Promise<void> {
     const at = await this.#known(id)
-    if (reason !== undefined && typeof reason !== 'string')
-      throw new InvalidError(`reason must be text, got ${typeof reason}`)
-    if (reason !== undefined) checkText('reason', reason)
+    const given = reasonOf('gates.cancel', reason)
     if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf } = this.#deps
-    const end = { outcome: 'cancelled', ...(reason === undefined ? {} : { reason: cut(reason, 2000) }) } as const
+    const end = { outcome: 'cancelled', ...given } as const
     try {
       await logOf(at.p).append(resolveEntry(names, at.p, at, end))
     } catch (error) {

@@ -36,7 +36,9 @@ export const ERR = {
   duplicateInBatch: 10201,
   /** The first message of a batch was refused without a word, because too many batches are open; nothing of it is stored. */
   incompleteBatch: 10176,
+  tooManyBatches: 10210,
   notFound: 10037,
+  noStream: 10059,
 } as const
 
 /** What JetStream's API answered instead of what it was asked for. */
@@ -159,11 +161,14 @@ function parseAck(nc: NatsConnection, data: Uint8Array): PubAck {
   return { seq, duplicate, error: refusal }
 }
 
-/** A message by sequence, the last one under a subject filter, or the first one under it from a sequence on, from the stream's leader: never stale. */
+/** What to get: a message by sequence, the first one at or behind a sequence, or the last one under a subject filter. */
+export type Query = { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string }
+
+/** A message from the stream's leader: never stale. Throws FlowStoneError `no_stream` when there is no such stream. */
 export async function leaderGet(
   nc: NatsConnection,
   stream: string,
-  query: { seq: number; next_by_subj?: string } | { last_by_subj: string },
+  query: Query,
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
   const reply = await ask(nc, `$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeoutMs })
@@ -171,7 +176,9 @@ export async function leaderGet(
   if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an answer that is no object')
   const error: unknown = Reflect.get(body, 'error')
   if (typeof error === 'object' && error !== null) {
-    if (Number(Reflect.get(error, 'err_code')) === ERR.notFound) return undefined
+    const errCode = Number(Reflect.get(error, 'err_code'))
+    if (errCode === ERR.notFound) return undefined
+    if (errCode === ERR.noStream) throw noStream(stream)
     throw new ApiError(stream, Number(Reflect.get(error, 'code') ?? 0), String(Reflect.get(error, 'description')))
   }
   const message: unknown = Reflect.get(body, 'message')
@@ -279,23 +286,48 @@ function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
   }
 }
 
-/** The stream's first and last sequence, from its leader. */
-export async function streamBounds(
-  nc: NatsConnection,
-  stream: string,
-  timeoutMs = 5000,
-): Promise<{ first: number; last: number; messages: number }> {
+/** What a stream holds. */
+export interface Bounds {
+  readonly first: number
+  /** The last sequence that was given out. The message may be gone: a schedule that fired, or was taken away. */
+  readonly last: number
+  readonly messages: number
+  /** When the stream was made, as the server says it. Another time: another stream of the same name. */
+  readonly created: string
+}
+
+/** The stream's first and last sequence, from its leader. Throws FlowStoneError `no_stream` when there is no such stream. */
+export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs = 5000): Promise<Bounds> {
   const reply = await ask(nc, `$JS.API.STREAM.INFO.${stream}`, '', { timeoutMs })
   const body = decode(reply.data, undefined)
-  const error: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'error') : undefined
-  if (typeof error === 'object' && error !== null)
+  const field = (name: string): unknown =>
+    typeof body === 'object' && body !== null ? Reflect.get(body, name) : undefined
+  const error = field('error')
+  if (typeof error === 'object' && error !== null) {
+    if (Number(Reflect.get(error, 'err_code')) === ERR.noStream) throw noStream(stream)
     throw new ApiError(stream, Number(Reflect.get(error, 'code') ?? 0), String(Reflect.get(error, 'description')))
-  const state: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'state') : undefined
+  }
+  const state = field('state')
   if (typeof state !== 'object' || state === null)
     throw new FlowStoneError('jetstream', `no information on stream ${stream}`)
   return {
     first: Number(Reflect.get(state, 'first_seq')),
     last: Number(Reflect.get(state, 'last_seq')),
     messages: Number(Reflect.get(state, 'messages')),
+    created: String(field('created')),
   }
+}
+
+/**
+ * Whether a message stands at one of the sequences `from` to `to`, both included. A sequence may be empty (a schedule leaves the stream when it fires, or is taken away),
+ * so whoever waits for a position asks for this, and never waits for one exact message.
+ */
+export async function anyBetween(nc: NatsConnection, stream: string, from: number, to: number): Promise<boolean> {
+  if (from > to) return false
+  const next = await leaderGet(nc, stream, { seq: from, next_by_subj: '>' })
+  return next !== undefined && next.seq <= to
+}
+
+function noStream(stream: string): FlowStoneError {
+  return new FlowStoneError('no_stream', `there is no stream ${stream}`)
 }

@@ -3,12 +3,15 @@
  * consumer which looks alive may deliver nothing, so now and then the stream is asked how far it is.
  */
 import { type ConsumerMessages, DeliverPolicy, type JsMsg, jetstream } from '@nats-io/jetstream'
+import { FlowStoneError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
-import { headerMap, type StoredMessage, streamBounds } from './nats.ts'
+import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 
 const LOOK_MS = 5000
 /** A server that has just started answers in milliseconds, or not at all: it then is asked again. */
 const ANSWER_MS = 2000
+/** Who waits for a position asks after this time whether anything stands there that can come. */
+const GONE_LOOK_MS = 500
 /** Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server may have sent beyond that. */
 const HELD_MAX = 4000
 const HELD_BYTES = 2 * 1024 * 1024
@@ -26,6 +29,8 @@ export class Reader {
   #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
   #seenAtLook = -1
+  #created: string | undefined
+  #failure: FlowStoneError | undefined
   readonly #filter: string | undefined
   readonly #offReconnect: () => void
 
@@ -42,18 +47,39 @@ export class Reader {
     void this.#pump()
   }
 
-  /** Waits for messages, and takes what is there, `max` at most. Empty only when stopped. */
-  async take(max: number): Promise<StoredMessage[]> {
+  /**
+   * Waits for messages, and takes what is there, `max` at most. Empty only when stopped; or, with `upTo`, when nothing is left to come up to that sequence. Throws
+   * FlowStoneError `log_changed` when the stream is not the one any more that was read until now.
+   */
+  async take(max: number, upTo?: number): Promise<StoredMessage[]> {
     while (this.#held.length === 0 && !this.#stopped) {
+      if (upTo !== undefined && (await this.#nothingUpTo(upTo))) return []
+      if (this.#held.length > 0) break
       await new Promise<void>((resolve) => {
-        this.#wake = resolve
+        const timer = upTo === undefined ? undefined : setTimeout(resolve, GONE_LOOK_MS)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
       })
     }
+    if (this.#failure) throw this.#failure
     const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
     this.#held = this.#held.length <= max ? [] : this.#held.slice(max)
     for (const { payload } of taken) this.#heldBytes -= payload.length
     if (this.#held.length < HELD_MAX / 2 && this.#heldBytes < HELD_BYTES / 2) this.#resume?.()
     return taken
+  }
+
+  async #nothingUpTo(seq: number): Promise<boolean> {
+    const from = this.#next
+    if (from > seq) return true
+    try {
+      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#next === from
+    } catch {
+      // Asked again soon.
+      return false
+    }
   }
 
   get isEmpty(): boolean {
@@ -111,16 +137,32 @@ export class Reader {
   }
 
   async #look(): Promise<void> {
-    if (this.#connection.isClosed) return
+    if (this.#connection.isClosed || this.#stopped) return
     try {
-      const { last } = await streamBounds(this.#connection.nc, this.#stream, 2000)
-      const behind = last >= this.#next && this.#held.length === 0
+      const { nc } = this.#connection
+      const { last, created } = await streamBounds(nc, this.#stream, 2000)
+      this.#created ??= created
+      if (created !== this.#created || last < this.#next - 1) {
+        this.#fail(`stream ${this.#stream} is another one than before: made ${created}, its last message is ${last}`)
+        return
+      }
+      const from = this.#next
+      const behind =
+        this.#held.length === 0 &&
+        last >= from &&
+        (this.#filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
       // Behind, and not a step further since the last look: this consumer is dead, whatever it says.
       if (behind && this.#seenAtLook === this.#next) this.#messages?.stop()
-      this.#seenAtLook = behind ? this.#next : -1
-    } catch {
-      // Asked again at the next look.
+      this.#seenAtLook = behind ? from : -1
+    } catch (error) {
+      // Anything else is asked again at the next look.
+      if (error instanceof FlowStoneError && error.code === 'no_stream') this.#fail(error.message)
     }
+  }
+
+  #fail(message: string): void {
+    this.#failure = new FlowStoneError('log_changed', message)
+    this.stop()
   }
 }
 

@@ -145,7 +145,7 @@ describe('facts whose documents are not in memory', () => {
     for (const at of gates) before.put(stateKey.gate(run, asset, at.gate), { gate: at.gate } as never)
     const checkpointer = new Checkpointer(connection, names, 0, 'engine')
     await checkpointer.takeOver()
-    await checkpointer.write(before.takeTouched(), 1)
+    await checkpointer.write(before.takeTouched(), 1, undefined)
 
     const store = new Store(connection, names, 0)
     const facts = new Facts(store, names, 0)

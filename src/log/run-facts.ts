@@ -1,0 +1,58 @@
+/** The facts of one run, in order, from the log. */
+import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import type { Fact } from '../../streams/facts.ts'
+import type { RunId } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import { factIfAny } from '../worker/values.ts'
+import type { Connection } from './connection.ts'
+import { headerMap, leaderGet } from './nats.ts'
+
+/** Named one by one, and not the timers: a schedule that has fired or was taken away is gone, and would be waited for in vain when it is the last. */
+const OF_RUNS = ['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished']
+const OF_SCATTERS = [
+  'started',
+  'items.*',
+  'sized',
+  'outcomes',
+  'split.*',
+  'begun.*',
+  'hold.*',
+  'timer_fired',
+  'cancel_requested',
+  'closed',
+]
+const OF_GATES = ['created', 'timer_fired', 'resolved', 'extended.*']
+
+/** Up to the last one there is when it begins. */
+export async function* runFacts(connection: Connection, names: Names, p: number, id: RunId): AsyncGenerator<Fact> {
+  const stream = names.log(p)
+  const filters = [
+    ...OF_RUNS.map((event) => names.fact(p, `run.${id}.${event}`)),
+    names.fact(p, `asset.*.*.${id}.>`),
+    ...OF_SCATTERS.map((event) => names.fact(p, `scatter.${id}.*.${event}`)),
+    ...OF_GATES.map((event) => names.fact(p, `gate.${id}.*.*.${event}`)),
+  ]
+  const last = async (last_by_subj: string): ReturnType<typeof leaderGet> =>
+    await connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))
+  const first = await last(names.fact(p, `run.${id}.requested`))
+  if (!first) return
+  const lasts = await Promise.all(filters.map(last))
+  const end = Math.max(...lasts.map((message) => message?.seq ?? 0))
+  const consumer = await jetstream(connection.nc).consumers.get(stream, {
+    filter_subjects: filters,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: first.seq,
+  })
+  const messages = await consumer.consume({ max_messages: 500 })
+  try {
+    for await (const message of messages) {
+      const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
+      const { subject, seq, data: payload } = message
+      const fact = factIfAny(names, p, { subject, seq, timeMs, payload, headers: headerMap(message.headers) })
+      if (fact) yield fact
+      if (seq >= end) return
+    }
+  } finally {
+    await messages.close()
+  }
+}

@@ -1,0 +1,112 @@
+import { headers } from '@nats-io/nats-core'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, pipeline } from '../../src/index.ts'
+import { deleteStream } from '../kit/engine.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace, openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const signal = (): AbortSignal => AbortSignal.timeout(25_000)
+let release = Promise.withResolvers<void>()
+const one = asset('one', { execute: () => 1 })
+const slow = asset('slow', {
+  execute: async () => {
+    await release.promise
+    return 2
+  },
+})
+const after = asset('after', { dependsOn: [slow], execute: (_, { slow: two }) => two + 1 })
+const all = pipeline('lost', [one, slow, after])
+
+describe('under an engine at work', () => {
+  it('a state bucket that is deleted is made and folded again', async () => {
+    release = Promise.withResolvers()
+    await using stage = await openStage(server.url, all)
+    const { flow, namespace } = stage
+    const done = await flow.materialize(one)
+    await done.result()
+    const open = await flow.materialize(after)
+    await until('it runs', async () => (await open.status())?.assets.slow?.status === 'running')
+    await deleteStream(server.url, `KV_${namespace}_state_0`)
+    await until('the state is back', async () => (await done.status())?.status === 'succeeded', 25_000)
+    release.resolve()
+    expect(await open.result({ signal: signal() })).toBe(3)
+    expect(stage.lines.join()).toContain('the state of partition 0 was lost')
+  })
+
+  it('tasks of a WORK stream that is deleted are enqueued again', async () => {
+    release = Promise.withResolvers()
+    release.resolve()
+    await using stage = await openStage(server.url, all, { worker: false })
+    const { flow, namespace } = stage
+    const run = await flow.materialize(after)
+    await until('it is queued', async () => (await run.status())?.assets.slow?.status === 'queued')
+    await deleteStream(server.url, `${namespace}_WORK_0`)
+    await until('it is made again', () => stage.lines.some((line) => line.includes(`${namespace}_WORK_0 was gone`)))
+    await flow.worker(all)
+    expect(await run.result({ signal: signal() })).toBe(3)
+  })
+
+  it('buckets of control and of limits that are deleted are made again, and it works on', async () => {
+    await using stage = await openStage(server.url, all, { partitions: 3 })
+    const { flow, namespace } = stage
+    for (const bucket of ['control', 'limits']) await deleteStream(server.url, `KV_${namespace}_${bucket}`)
+    await until('both are made again', () =>
+      ['control', 'limits'].every((bucket) =>
+        stage.lines.some((line) => line.includes(`KV_${namespace}_${bucket} was gone`)),
+      ),
+    )
+    const runs = await Promise.all(Array.from({ length: 9 }, () => flow.materialize(one)))
+    for (const run of runs) expect(await run.result({ signal: signal() })).toBe(1)
+    expect((await stage.connect()).partitions).toBe(3)
+    const slot = await flow.limiter.acquireSlot('s', 1)
+    expect(slot).not.toBe('at_capacity')
+  })
+})
+
+describe('a control bucket that is lost', () => {
+  it('does not turn three logs into one, and no run is done twice', async () => {
+    const namespace = freshNamespace()
+    let calls = 0
+    const counted = asset('counted', { execute: () => ++calls })
+    const only = pipeline('only', [counted])
+    await using stage = await openStage(server.url, only, { namespace, partitions: 3 })
+    const runs = await Promise.all(Array.from({ length: 6 }, () => stage.flow.materialize(counted)))
+    for (const run of runs) await run.result()
+    await stage.engine?.stop()
+    for (const bucket of ['control', 'state_0', 'state_1', 'state_2'])
+      await deleteStream(server.url, `KV_${namespace}_${bucket}`)
+    const other = await stage.connect()
+    expect(other.partitions).toBe(3)
+    await (await other.engine()).active
+    await until('all six are back', async () => (await other.runs()).length === 6)
+    expect(await (await other.materialize(counted)).result({ signal: signal() })).toBe(7)
+  })
+})
+
+describe('what stands in the claim and no engine wrote', () => {
+  it.each([
+    ['garbage', 'no json', '2s'],
+    ['a claim without its time to live', '{"engine":"dead"}', undefined],
+    ['a claim of nobody', '[]', '2s'],
+  ])('(%s) is said, and keeps no engine from its work', async (_, text, ttl) => {
+    const namespace = freshNamespace()
+    await using stage = await openStage(server.url, all, { namespace, engine: false })
+    const nc = await connectNats({ servers: server.url })
+    const h = headers()
+    if (ttl) h.set('Nats-TTL', '1h')
+    await nc.request(`$KV.${namespace}_control.claim.0`, text, { headers: h, timeout: 5000 })
+    await nc.close()
+    const engine = await stage.flow.engine()
+    await engine.active
+    expect(await (await stage.flow.materialize(one)).result({ signal: signal() })).toBe(1)
+    expect(stage.lines.join()).toContain(`key claim.0 of bucket ${namespace}_control`)
+  })
+})
