@@ -5,6 +5,7 @@ import { type Names, namesOf } from '../../streams/subjects.ts'
 import { checkServer, checkTopologyOptions, ensureTopology, type TopologyOptions } from '../../streams/topology.ts'
 import { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { mayMeetDomains, mustStandAlone } from '../log/one-domain.ts'
 import type { Logger } from '../telemetry.ts'
 
 export class Namespace {
@@ -38,8 +39,10 @@ export class Namespace {
     await checkServer(nc)
     const jsm = await jetstreamManager(nc)
     const found = await findTopology(jsm, this.names, this.#options.partitions)
-    if (found) await this.#is(found)
-    else this.#missing = await noNamespace(jsm, this.names)
+    if (found) {
+      if (mayMeetDomains(nc)) await mustStandAlone(nc, this.names)
+      await this.#is(found)
+    } else this.#missing = await noNamespace(jsm, this.names)
   }
 
   /** The namespace, which another process may have made meanwhile. Throws `no_namespace`. */
@@ -62,7 +65,12 @@ export class Namespace {
   /** Makes what is missing of it, and brings it to what the options name. */
   async make(more: TopologyOptions = {}, how: { readonly fewerReplicas?: boolean } = {}): Promise<Topology> {
     const options = { ...this.#options, ...more }
-    const topology = await ensureTopology(this.#connection.nc, options, how)
+    const { nc } = this.#connection
+    await checkServer(nc)
+    const isThere = await mustStandAlone(nc, this.names)
+    const topology = await ensureTopology(nc, options, how)
+    // Another domain may have made it in the same moment.
+    if (!isThere) await mustStandAlone(nc, this.names)
     if (options.replicas !== undefined && options.replicas < topology.replicas)
       this.#logger.warn(
         `namespace ${this.names.ns} has ${topology.replicas} copies of its streams and keeps them, though ${options.replicas} were asked for; \`flowstone setup --replicas ${options.replicas}\` lowers it`,

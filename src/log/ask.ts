@@ -54,6 +54,31 @@ export function askMany(
   })
 }
 
+/**
+ * As `ask`, for what several may answer: all answers that come within `settleMs` of the first one; none where nobody listens. Rejects when none comes within `timeoutMs`.
+ */
+export function askAll(
+  nc: NatsConnection,
+  subject: string,
+  payload: Uint8Array | string,
+  options: { readonly timeoutMs: number; readonly settleMs: number; readonly headers?: MsgHdrs },
+): Promise<Msg[]> {
+  return new Promise((resolve, reject) => {
+    const answers: Msg[] = []
+    const take = (answer: Msg): boolean => {
+      answers.push(answer)
+      if (answers.length === 1) setTimeout(() => resolve(answers), options.settleMs)
+      // It is forgotten at its time.
+      return false
+    }
+    const fail = (error: Error): void => {
+      if (answers.length > 0 || error instanceof errors.NoRespondersError) resolve(answers)
+      else reject(error)
+    }
+    askingOf(nc).ask(subject, payload, options, take, fail)
+  })
+}
+
 function askingOf(nc: NatsConnection): Asking {
   const asking = ofConnection.get(nc)
   if (asking?.isOpen) return asking

@@ -20,7 +20,7 @@ export interface GuardedServer extends AsyncDisposable {
   as(user: string): Promise<NatsConnection>
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
