@@ -112,7 +112,7 @@ describe('a run', () => {
     expect(made.sum).toBe(1)
     const error = await rejection(flow.materialize(doubled, { key: 'once', partition: 'p' }))
     expect(error).toBeInstanceOf(ConflictError)
-    expect(error.message).toContain('key once was used for a run of sum')
+    expect(error.message).toContain('key "once" was used for')
     expect(await rejection(flow.materialize(sum, { key: 'once' }))).toBeInstanceOf(ConflictError)
   })
 

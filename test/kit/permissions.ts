@@ -121,6 +121,11 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           // What it runs now, when an operator or a client asks.
           '_INBOX_operator.>',
           '_INBOX_client.>',
+          // Whether what comes a second time is in the hands of a worker that lives.
+          '_INBOX_worker.>',
+          `${ns}.roll_call.${pipeline}.held`,
+          `$KV.${ns}_control.worker.*`,
+          `$JS.API.DIRECT.GET.KV_${ns}_control`,
           `$KV.${ns}_limits.>`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
@@ -128,7 +133,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.CONSUMER.CREATE.KV_${ns}_limits.>`,
           `$JS.API.CONSUMER.DELETE.KV_${ns}_limits.>`,
         ],
-        subscribe: [...subscribe, `${ns}.note.>`, `${ns}.roll_call.${pipeline}`],
+        subscribe: [...subscribe, `${ns}.note.>`, `${ns}.roll_call.${pipeline}`, `${ns}.roll_call.${pipeline}.held`],
       }
     case 'engine': {
       const streams = [
