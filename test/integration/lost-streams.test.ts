@@ -84,8 +84,8 @@ describe('a control bucket that is lost', () => {
     for (const bucket of ['control', 'state_0', 'state_1', 'state_2'])
       await deleteStream(server.url, `KV_${namespace}_${bucket}`)
     const other = await stage.connect()
-    expect(other.partitions).toBe(3)
     await (await other.engine()).active
+    expect(other.partitions).toBe(3)
     await until('all six are back', async () => (await other.runs()).length === 6)
     expect(await (await other.materialize(counted)).result({ signal: signal() })).toBe(7)
   })

@@ -100,9 +100,9 @@ describe.each([
     })
     const request = { fact: 'run.requested', v: 1, pipeline: 'cycle', version: '1', target: 'a', upstream: 'missing' }
     await publish(`${namespace}.log.0.run.0-cycle.requested`, request)
-    const redrive = { run: 'no run id', asset: 'a' }
+    const redrive = { run: 'no run id', asset: 'a', total: 1 }
     await publish(`${namespace}.log.0.run.0-redrive.requested`, { ...request, upstream: 'all', redrive })
-    const far = { run: '9-x', asset: 'a' }
+    const far = { run: '9-x', asset: 'a', total: 1 }
     await publish(`${namespace}.log.0.run.0-far.requested`, { ...request, upstream: 'all', redrive: far })
     for (const id of ['0-cycle', '0-redrive', '0-far'])
       expect((await rejection(flow.run(id).result({ signal: signal() }))).message).toContain(`run ${id} failed`)
