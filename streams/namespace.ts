@@ -7,6 +7,7 @@ import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from './codec.ts'
 import { FlowStoneError, InvalidError } from './errors.ts'
 import { isFullError } from './full.ts'
+import { storeSubject } from './jetstream.ts'
 import type { Names } from './subjects.ts'
 
 export interface Topology {
@@ -62,7 +63,7 @@ async function writeKey(
 ): Promise<void> {
   const h = headers()
   h.set('Nats-Expected-Last-Subject-Sequence', String(expected))
-  const subject = names.kvSubject(names.controlBucket, TOPOLOGY_KEY)
+  const subject = storeSubject(nc, names.kvSubject(names.controlBucket, TOPOLOGY_KEY))
   for (let attempt = 1; ; attempt++) {
     const reply = await nc.request(subject, encodeJson({ v: 1, ...doc }), { headers: h, timeout: 5000 })
     const refusal = refusalIn(decode(reply.data, undefined))

@@ -8,7 +8,6 @@ import {
   DiscardPolicy,
   JetStreamApiError,
   type JetStreamManager,
-  jetstreamManager,
   RetentionPolicy,
   StorageType,
   type StreamConfig,
@@ -16,6 +15,7 @@ import {
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
+import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnPartitions, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
@@ -63,6 +63,13 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
       throw new FlowStoneError(
         'unreachable',
         `JetStream of nats-server at ${nc.getServer()} did not answer (${messageOf(cause)}); is it starting, or without a leader? Try again`,
+        { cause },
+      )
+    const domain = domainOf(nc)
+    if (domain !== undefined)
+      throw new FlowStoneError(
+        'no_jetstream',
+        `no JetStream domain ${domain} can be reached over nats-server at ${nc.getServer()}; is it the name in that server's jetstream block, and is the leaf node joined?`,
         { cause },
       )
     throw new FlowStoneError(

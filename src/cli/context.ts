@@ -16,6 +16,7 @@ export interface GlobalOptions {
   readonly tlsCert?: string
   readonly tlsKey?: string
   readonly tlsFirst?: boolean
+  readonly jsDomain?: string
   readonly namespace?: string
   readonly json?: boolean
 }
@@ -23,7 +24,7 @@ export interface GlobalOptions {
 /** The address of the server of a `flowstone dev`, for its worker. In the environment, because arguments show in lists of processes. */
 export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
 /** Connects with what stands in the address, and with nothing that the environment names. */
-export const WITHOUT_ENVIRONMENT: ConnectOptions = { nats: { authenticator: () => undefined } }
+export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { authenticator: () => undefined } }
 
 export interface Reach {
   readonly servers: string | undefined
@@ -61,11 +62,20 @@ export async function open(options: GlobalOptions, more: ConnectOptions = {}): P
 }
 
 /** As `connect` takes them. */
-export function credentialsOf(options: GlobalOptions): Credentials {
-  const { context, creds, nkey, user, token, tlsCa, tlsCert, tlsKey, tlsFirst } = options
+export function credentialsOf(options: GlobalOptions): Credentials & { readonly domain?: string } {
+  const { context, creds, nkey, user, token, tlsCa, tlsCert, tlsKey, tlsFirst, jsDomain } = options
   const password = options.password ?? (user === undefined ? undefined : process.env.NATS_PASSWORD || undefined)
   const tls = picked({ ca: tlsCa, cert: tlsCert, key: tlsKey, first: tlsFirst })
-  return picked({ context, creds, nkey, user, password, token, tls: Object.keys(tls).length > 0 ? tls : undefined })
+  return picked({
+    context,
+    domain: jsDomain,
+    creds,
+    nkey,
+    user,
+    password,
+    token,
+    tls: Object.keys(tls).length > 0 ? tls : undefined,
+  })
 }
 
 /** What was given of it. */

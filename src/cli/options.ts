@@ -15,6 +15,7 @@ export function connected(command: Command): Command {
     .option('--tls-cert <file>', 'certificate of this client')
     .option('--tls-key <file>', 'its key')
     .option('--tls-first', 'TLS before the server says anything')
+    .option('--js-domain <name>', 'the JetStream domain that has the namespace')
     .option('--namespace <name>', 'default: flowstone')
     .option('--json', 'JSON instead of text')
 }

@@ -21,7 +21,7 @@ export function program(): Command {
     .addHelpText(
       'after',
       `
-Environment: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT,
+Environment: NATS_URL, NATS_JS_DOMAIN, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT,
 NATS_KEY, NATS_CONTEXT (as the NATS command line has them), FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL.
 Without NATS_URL and --server, commands go to the \`flowstone dev\` of this folder, else to nats://127.0.0.1:4222.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,

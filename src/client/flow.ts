@@ -1,11 +1,11 @@
 /** `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run workers. */
 
 import { randomBytes } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { type RunState, stateKey } from '../../projections/state.ts'
 import { ConflictError, type FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { checkText } from '../../streams/text.ts'
@@ -83,6 +83,7 @@ const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   nkey: true,
   tls: true,
   context: true,
+  domain: true,
   nats: true,
   name: true,
   namespace: true,

@@ -1,5 +1,5 @@
 /** The namespace that a connection is for: there from the start, made by this process, or found as soon as another one has made it. Looking for it makes nothing. */
-import { jetstreamManager } from '@nats-io/jetstream'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { findTopology, noNamespace, type Topology } from '../../streams/namespace.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
 import { checkServer, checkTopologyOptions, ensureTopology, type TopologyOptions } from '../../streams/topology.ts'

@@ -6,6 +6,7 @@ import { decode } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
+import { jetstream } from '../../streams/jetstream.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { causeFrom, describe, type ErrorView, viewOfError } from '../../streams/thrown.ts'
@@ -222,7 +223,7 @@ export class Run<V = unknown> {
     let ended = false
     let stop = (): void => undefined
     const follow = async (): Promise<void> => {
-      const kv = await new Kvm(connection.nc).open(names.stateBucket(this.#p), { bindOnly: true })
+      const kv = await new Kvm(jetstream(connection.nc)).open(names.stateBucket(this.#p), { bindOnly: true })
       const changes = await kv.watch({ key: [stateKey.run(this.id), `barrier.${this.id}.*`], ignoreDeletes: true })
       stop = () => changes.stop()
       if (ended) stop()

@@ -1,6 +1,7 @@
 /** `flow.triggers`: what outsiders asked for and could not get. Read from the log. */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { factPath } from '../../streams/facts.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../worker/values.ts'
 import type { RunDeps } from './run.ts'

@@ -1,7 +1,8 @@
 /** Tasks that were set aside for other code (src/worker/aside.ts) leave nothing behind: neither tasks of what has ended, nor consumers that nobody needs. */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { isEnded } from '../../projections/run.ts'
 import { stateKey } from '../../projections/state.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { DispatchContext } from './dispatch.ts'
 
 export class AsideSweep {

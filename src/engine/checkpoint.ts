@@ -3,9 +3,9 @@
  * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored. What does not fit one batch: staged.ts.
  */
 import { randomBytes } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { ENGINE_KEY } from '../../projections/state.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import {

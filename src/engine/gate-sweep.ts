@@ -5,10 +5,11 @@
  * Gates are marked in the state bucket by the hour of their deadline, so a look costs as much as there are deadlines in this hour and the last, and not as much as
  * there are gates. Only the first look of an engine is at all of them.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { gateTimer } from '../../projections/gate.ts'
 import { HOUR_MS, parseWaiting, stateKey, waitingHour } from '../../projections/state.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { unlessEnded } from '../gate/entries.ts'
 import { type DispatchContext, unlessThere } from './dispatch.ts'
 

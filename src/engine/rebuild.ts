@@ -3,12 +3,12 @@
  * decided and does not stand on the log (as when that lost its end) is carried out.
  */
 import { randomBytes } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { Pending } from '../../projections/pending.ts'
 import { ENGINE_KEY, stateKey } from '../../projections/state.ts'
 import { step } from '../../projections/step.ts'
 import { ConflictError, FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { isTimer } from '../../streams/facts.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'

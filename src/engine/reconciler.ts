@@ -5,7 +5,7 @@
  * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on WORK, whose outcome is not among the facts up to the log's end as of
  * after the look at WORK, is lost.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { isSuspended, segmentOf } from '../../projections/bits.ts'
 import type { Command } from '../../projections/commands.ts'
 import { afterGate, hasEnded } from '../../projections/gate.ts'
@@ -16,6 +16,7 @@ import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../
 import { forgotten, resumeCommand } from '../../projections/suspended.ts'
 import { messageOf } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { ScheduleOwner } from '../../streams/subjects.ts'
 import { anyBetween, streamBounds } from '../log/nats.ts'
 import { emit, type Logger } from '../telemetry.ts'

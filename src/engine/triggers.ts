@@ -5,9 +5,10 @@
  * Nothing remembers how far it came but the two streams. It begins with the first trigger that is there, a copy that stands on the log refuses a second one, and what is
  * copied is taken away now and then. So an engine may die anywhere in between, and two may do this at once.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { received } from '../../projections/trigger.ts'
 import { ConflictError, messageOf } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'

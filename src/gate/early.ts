@@ -5,11 +5,11 @@
  * whichever is later sees the other, and if both see it, the gate takes one of them.
  */
 import { randomBytes } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { z } from 'zod'
 import type { GateIds } from '../../projections/gate.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type GateCreated, storedValue } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Io } from '../io/manager.ts'

@@ -1,8 +1,9 @@
 /** Gates as messages on the log, and which of them are there. */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { type GateIds, gateTimer } from '../../projections/gate.ts'
 import { type DraftOf, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factEntry, stoppingTimer, timerEntry } from '../engine/entries.ts'

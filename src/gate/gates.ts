@@ -1,11 +1,11 @@
 /** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import type { GateIds } from '../../projections/gate.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import { checkText, cut } from '../../streams/text.ts'
 import { reasonOf } from '../client/reason.ts'

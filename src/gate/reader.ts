@@ -1,9 +1,10 @@
 /** Reads gates from the log: exact, whatever the engine has folded by now. */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import type { GateIds } from '../../projections/gate.ts'
 import type { FactOf } from '../../streams/facts.ts'
 import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { RunDeps } from '../client/run.ts'
 import { GroupGet } from '../log/group-get.ts'
 import { directGetMany, leaderGet } from '../log/nats.ts'

@@ -3,10 +3,10 @@
  * notice after half a minute that a connection broke; here what is cut goes on where it was, as soon as the server is back.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Connection } from '../log/connection.ts'
 import {
   directGet,

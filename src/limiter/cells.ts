@@ -4,6 +4,7 @@ import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
 import type { Answer } from '../../projections/rate-round.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { encodeToken } from '../../streams/ids.ts'
+import { jetstream } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -136,7 +137,7 @@ export class Cells {
     let stop = (): void => undefined
     const offReconnect = this.connection.onReconnect(() => onUpdate(undefined))
     const follow = async (): Promise<void> => {
-      this.#kv ??= new Kvm(this.connection.nc).open(this.#names.limitsBucket)
+      this.#kv ??= new Kvm(jetstream(this.connection.nc)).open(this.#names.limitsBucket)
       const updates = await (await this.#kv).watch({ key, include: KvWatchInclude.UpdatesOnly })
       stop = () => updates.stop()
       if (ended) stop()

@@ -4,7 +4,7 @@
  * A bucket is a name and nothing more: it is there once somebody uses it, and goes when it has been idle for long enough to mean nothing. The numbers belong to the
  * call, so a deploy changes a limit by saying another one.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/rate-cell.ts'
 import {
   alive,
@@ -17,6 +17,7 @@ import {
 } from '../../projections/slot-cell.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { type Duration, parseDuration } from '../define/duration.ts'
 import { type OptionNames, refuseUnknown } from '../define/unknown.ts'

@@ -12,6 +12,7 @@
  */
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { apiSubject } from '../../streams/jetstream.ts'
 import { ask } from './ask.ts'
 import type { Connection } from './connection.ts'
 
@@ -107,7 +108,7 @@ export class ServerClock {
 
   async #ask(nc: Connection['nc']): Promise<Sample> {
     const sentMs = performance.now()
-    const reply = await ask(nc, `$JS.API.STREAM.INFO.${this.#stream}`, '', { timeoutMs: 5000 })
+    const reply = await ask(nc, apiSubject(nc, `STREAM.INFO.${this.#stream}`), '', { timeoutMs: 5000 })
     const cameMs = performance.now()
     const body = decode(reply.data, undefined)
     const serverMs = Date.parse(String(typeof body === 'object' && body !== null ? Reflect.get(body, 'ts') : ''))

@@ -1,6 +1,5 @@
 /** A connection to NATS that tells, at once, when an answer will not come because the server went away, and what is wrong with it. */
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { jetstreamManager } from '@nats-io/jetstream'
 import { errors } from '@nats-io/nats-core'
 import {
   type ConnectionOptions,
@@ -9,6 +8,7 @@ import {
   type NodeConnectionOptions,
 } from '@nats-io/transport-node'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import { jetstreamManager, useDomain } from '../../streams/jetstream.ts'
 import { atMost, sleep, unlessAborted } from '../options/timer.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { denyAsked } from './ask.ts'
@@ -28,6 +28,11 @@ export interface ConnectionSettings extends Credentials {
   /** Anything else the NATS client takes: user, pass, token, authenticator, tls … */
   readonly nats?: Omit<NodeConnectionOptions & ConnectionOptions, 'servers'>
   readonly name?: string
+  /**
+   * The JetStream domain that has the namespace, where it is not that of the server: over a leaf node to its hub, say. Default: NATS_JS_DOMAIN, else the context's, else that of the
+   * server.
+   */
+  readonly domain?: string
 }
 
 export interface ConnectionStatus {
@@ -84,7 +89,8 @@ export class Connection {
     // Who gives an authenticator of their own, or names a user there, means that one.
     const { nats = {} } = settings
     const own = nats.user !== undefined || nats.token !== undefined || nats.authenticator !== undefined
-    const { servers, options } = reachOf(settings, own ? { NATS_URL: process.env.NATS_URL } : process.env)
+    const { NATS_URL, NATS_JS_DOMAIN } = process.env
+    const { servers, options, domain } = reachOf(settings, own ? { NATS_URL, NATS_JS_DOMAIN } : process.env)
     try {
       const nc = await connectNats({
         timeout: 5000,
@@ -101,6 +107,7 @@ export class Connection {
         servers,
         ...(settings.name === undefined ? {} : { name: settings.name }),
       })
+      useDomain(nc, domain)
       const reports = new Reports(logger, {
         where: () => nc.getServer(),
         inboxPrefix: nats.inboxPrefix ?? options.inboxPrefix ?? '_INBOX',

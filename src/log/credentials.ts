@@ -7,6 +7,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { type Authenticator, credsAuthenticator, jwtAuthenticator, nkeyAuthenticator } from '@nats-io/nats-core'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { checkDomain } from '../../streams/jetstream.ts'
 
 export interface Credentials {
   readonly user?: string
@@ -24,6 +25,8 @@ export interface Credentials {
 
 /** What the NATS client is given. */
 export interface Reached {
+  /** The JetStream domain, where one is named. */
+  readonly domain: string | undefined
   readonly servers: string[]
   readonly options: {
     readonly user?: string
@@ -41,6 +44,7 @@ export interface Reached {
 }
 
 interface Wanted extends Omit<Credentials, 'context'> {
+  readonly domain?: string
   readonly servers?: string | readonly string[]
   readonly inboxPrefix?: string
   readonly userJwt?: string
@@ -50,7 +54,10 @@ type Env = Readonly<Record<string, string | undefined>>
 const DEFAULT_SERVER = 'nats://127.0.0.1:4222'
 
 /** Throws InvalidError, which names the option, for what cannot be, and for files that are not there. */
-export function reachOf(given: Credentials & { readonly servers?: string | readonly string[] }, env: Env): Reached {
+export function reachOf(
+  given: Credentials & { readonly servers?: string | readonly string[]; readonly domain?: string },
+  env: Env,
+): Reached {
   const context = given.context ?? (env.NATS_CONTEXT || undefined)
   const stored = context === undefined ? {} : contextOf(context, env)
   const fromEnv = wantedIn(env)
@@ -58,11 +65,15 @@ export function reachOf(given: Credentials & { readonly servers?: string | reado
   const addresses = (typeof named === 'string' ? named.split(',') : [...named]).map((one) => one.trim()).filter(Boolean)
   if (addresses.length === 0) throw new InvalidError(`servers: name at least one, such as ${DEFAULT_SERVER}`)
   const parsed = addresses.map(addressOf)
+  // An empty one is that of the server.
+  const domain = given.domain ?? fromEnv.domain ?? stored.domain
+  checkDomain(domain)
   // One kind of identity from one place: a user of the environment and a key of a context do not mix.
   const who = [given, loginOf(parsed), fromEnv, stored].find(saysWho) ?? {}
   const tls = { ...stored.tls, ...fromEnv.tls, ...given.tls }
   return {
     servers: parsed.map(({ address }) => address),
+    domain,
     options: {
       ...identityOf(who),
       ...(stored.inboxPrefix === undefined ? {} : { inboxPrefix: stored.inboxPrefix }),
@@ -88,6 +99,7 @@ function wantedIn(env: Env): Wanted {
     token: some('NATS_TOKEN'),
     creds: some('NATS_CREDS'),
     nkey: some('NATS_NKEY'),
+    domain: some('NATS_JS_DOMAIN'),
     tls: defined(tls),
   })
 }
@@ -207,6 +219,7 @@ function contextOf(name: string, env: Env): Wanted {
     nkey: text('nkey'),
     userJwt: text('user_jwt'),
     inboxPrefix: text('inbox_prefix'),
+    domain: text('jetstream_domain'),
     tls: defined({ ca: text('ca'), cert: text('cert'), key: text('key'), first: first || undefined }),
   })
 }

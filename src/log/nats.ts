@@ -4,6 +4,7 @@ import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nat
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { isFullError } from '../../streams/full.ts'
+import { apiSubject, storeSubject } from '../../streams/jetstream.ts'
 import { ask, askMany } from './ask.ts'
 import { reportsOf } from './reports.ts'
 
@@ -111,7 +112,10 @@ export async function publish(
   unit: string | undefined,
   timeoutMs: number,
 ): Promise<PubAck> {
-  const reply = await ask(nc, entry.subject, entry.payload, { headers: headersOf(entry, unit), timeoutMs })
+  const reply = await ask(nc, storeSubject(nc, entry.subject), entry.payload, {
+    headers: headersOf(entry, unit),
+    timeoutMs,
+  })
   return parseAck(nc, reply.data)
 }
 
@@ -130,11 +134,11 @@ export async function publishBatch(
     h.set('Nats-Batch-Id', batchId)
     h.set('Nats-Batch-Sequence', String(i + 1))
     if (i < entries.length - 1) {
-      nc.publish(entry.subject, entry.payload, { headers: h })
+      nc.publish(storeSubject(nc, entry.subject), entry.payload, { headers: h })
       continue
     }
     h.set('Nats-Batch-Commit', '1')
-    const reply = await ask(nc, entry.subject, entry.payload, { headers: h, timeoutMs })
+    const reply = await ask(nc, storeSubject(nc, entry.subject), entry.payload, { headers: h, timeoutMs })
     return parseAck(nc, reply.data)
   }
   throw new FlowStoneError('internal', 'an empty batch')
@@ -171,7 +175,7 @@ export async function leaderGet(
   query: Query,
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
-  const reply = await ask(nc, `$JS.API.STREAM.MSG.GET.${stream}`, encodeJson(query), { timeoutMs })
+  const reply = await ask(nc, apiSubject(nc, `STREAM.MSG.GET.${stream}`), encodeJson(query), { timeoutMs })
   const body = decode(reply.data, undefined)
   if (typeof body !== 'object' || body === null) throw new FlowStoneError('protocol', 'an answer that is no object')
   const error: unknown = Reflect.get(body, 'error')
@@ -229,7 +233,7 @@ export async function directGetIfAny(
   query: { seq: number } | { last_by_subj: string },
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
-  const reply = await ask(nc, `$JS.API.DIRECT.GET.${stream}`, encodeJson(query), { timeoutMs })
+  const reply = await ask(nc, apiSubject(nc, `DIRECT.GET.${stream}`), encodeJson(query), { timeoutMs })
   return reply.headers && reply.headers.code >= 400 ? undefined : fromDirect(reply.headers, reply.data)
 }
 
@@ -244,7 +248,7 @@ export async function directGetMany(
   { upToSeq, timeoutMs = 5000 }: { readonly upToSeq?: number; readonly timeoutMs?: number } = {},
 ): Promise<ReadonlyMap<string, StoredMessage>> {
   const query = encodeJson({ multi_last: subjects, batch: subjects.length, up_to_seq: upToSeq })
-  const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
+  const { answers, end } = await askMany(nc, apiSubject(nc, `DIRECT.GET.${stream}`), query, { timeoutMs })
   const { code, description } = end.headers ?? {}
   if (code !== END_OF_BATCH && code !== NOT_FOUND) throw new ApiError(stream, code ?? 0, description ?? 'no status')
   return new Map(
@@ -265,7 +269,7 @@ export async function directNext(
   timeoutMs = 5000,
 ): Promise<StoredMessage[]> {
   const query = encodeJson({ seq, next_by_subj: filter, batch: count, max_bytes: BATCH_BYTES })
-  const { answers, end } = await askMany(nc, `$JS.API.DIRECT.GET.${stream}`, query, { timeoutMs })
+  const { answers, end } = await askMany(nc, apiSubject(nc, `DIRECT.GET.${stream}`), query, { timeoutMs })
   const { code, description } = end.headers ?? {}
   if (code !== END_OF_BATCH && code !== NOT_FOUND) throw new ApiError(stream, code ?? 0, description ?? 'no status')
   return answers.map((answer) => fromDirect(answer.headers, answer.data))
@@ -298,7 +302,7 @@ export interface Bounds {
 
 /** The stream's first and last sequence, from its leader. Throws FlowStoneError `no_stream` when there is no such stream. */
 export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs = 5000): Promise<Bounds> {
-  const reply = await ask(nc, `$JS.API.STREAM.INFO.${stream}`, '', { timeoutMs })
+  const reply = await ask(nc, apiSubject(nc, `STREAM.INFO.${stream}`), '', { timeoutMs })
   const body = decode(reply.data, undefined)
   const field = (name: string): unknown =>
     typeof body === 'object' && body !== null ? Reflect.get(body, name) : undefined

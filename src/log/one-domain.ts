@@ -2,10 +2,11 @@
  * A namespace stands in one JetStream domain. Where a leaf node joins two domains in one account, all but the API and the keys of buckets crosses between them, so two streams under
  * the same subjects would each store every message, and everything would run twice.
  */
-import { JetStreamApiError, jetstreamManager } from '@nats-io/jetstream'
+import { JetStreamApiError } from '@nats-io/jetstream'
 import { headers, type Msg, type NatsConnection } from '@nats-io/nats-core'
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { domainOf, jetstreamManager } from '../../streams/jetstream.ts'
 import { NOT_FOUND } from '../../streams/namespace.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { askAll } from './ask.ts'
@@ -17,8 +18,8 @@ const SETTLE_MS = 300
 const SETTLE_NEAR_MS = 30
 
 /** Whether other domains are likely: this server names its own, or has no JetStream and hears another one's. */
-export function mayMeetDomains({ info }: NatsConnection): boolean {
-  return domainOf(info) !== undefined || info?.jetstream !== true
+export function mayMeetDomains(nc: NatsConnection): boolean {
+  return (domainOf(nc) ?? serversDomain(nc)) !== undefined || nc.info?.jetstream !== true
 }
 
 /**
@@ -36,7 +37,7 @@ export async function mustStandAlone(nc: NatsConnection, names: Names): Promise<
   const streams = answers.map(streamIn).filter((stream) => stream !== undefined)
   if (streams.length === 0) return false
   const { ns } = names
-  const own = domainOf(nc.info)
+  const own = domainOf(nc) ?? serversDomain(nc)
   const here = own === undefined ? 'the JetStream domain of this connection' : `JetStream domain ${own}`
   const twice = 'every message would be stored twice, and everything would run twice'
   if (streams.length > 1)
@@ -47,7 +48,7 @@ export async function mustStandAlone(nc: NatsConnection, names: Names): Promise<
   if (await isHere(nc, names.log(0))) return true
   throw new FlowStoneError(
     'two_domains',
-    `namespace ${ns} is not in ${here}, and stream ${streams[0]} of another domain of the same account, joined by a leaf node, stores its subjects: ${twice}. Connect to that domain, or use another namespace`,
+    `namespace ${ns} is not in ${here}, and stream ${streams[0]} of another domain of the same account, joined by a leaf node, stores its subjects: ${twice}. Connect to that domain (option domain), or use another namespace`,
   )
 }
 
@@ -73,7 +74,7 @@ function streamIn(answer: Msg): string | undefined {
   }
 }
 
-function domainOf(info: NatsConnection['info']): string | undefined {
+function serversDomain({ info }: NatsConnection): string | undefined {
   const domain: unknown = info ? Reflect.get(info, 'domain') : undefined
   return typeof domain === 'string' && domain !== '' ? domain : undefined
 }

@@ -11,11 +11,11 @@ export interface Denied {
 /** Subjects of which many belong together: the part up to here stays, and `>` stands for the rest. */
 const FAMILIES: readonly RegExp[] = [
   /^\$JS\.ACK\./,
-  /^\$JS\.API\.CONSUMER\.MSG\.NEXT\.[^.]+\./,
-  /^\$JS\.API\.CONSUMER\.(?:DURABLE\.CREATE|CREATE|INFO|DELETE)\.[^.]+\./,
-  /^\$JS\.API\.DIRECT\.GET\.[^.]+\./,
+  /^\$JS\.(?:[^.]+\.)?API\.CONSUMER\.MSG\.NEXT\.[^.]+\./,
+  /^\$JS\.(?:[^.]+\.)?API\.CONSUMER\.(?:DURABLE\.CREATE|CREATE|INFO|DELETE)\.[^.]+\./,
+  /^\$JS\.(?:[^.]+\.)?API\.DIRECT\.GET\.[^.]+\./,
   /^\$JS\.FC\./,
-  /^\$(?:KV|O)\.[^.]+\./,
+  /^(?:\$JS\.[^.]+\.API\.)?\$(?:KV|O)\.[^.]+\./,
   /^[^.]+\.(?:log|work)\.\d+\./,
   /^[^.]+\.(?:note|feed|roll_call)\./,
 ]

@@ -2,8 +2,9 @@
  * Reads a stream in order from a sequence, and goes on as messages come. An ordered consumer of the library does the work; this adds what it cannot know: that a
  * consumer which looks alive may deliver nothing, so now and then the stream is asked how far it is.
  */
-import { type ConsumerMessages, DeliverPolicy, type JsMsg, jetstream } from '@nats-io/jetstream'
+import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { jetstream } from '../../streams/jetstream.ts'
 import type { Connection } from './connection.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 

@@ -1,7 +1,8 @@
 /** The facts of one run, in order, from the log. */
-import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import { DeliverPolicy } from '@nats-io/jetstream'
 import type { Fact } from '../../streams/facts.ts'
 import type { RunId } from '../../streams/ids.ts'
+import { jetstream } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { factIfAny } from '../worker/values.ts'
 import type { Connection } from './connection.ts'

@@ -2,11 +2,12 @@
  * Tasks that are set aside for workers with other code. A worker that gets a task whose shape it does not have moves it once, to a subject that names asset and shape. Only
  * workers that have that shape listen there, so the task costs nothing more while it waits. They hear of it by a notification, and look by themselves now and then.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { messageOf } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { AsideName } from '../../streams/subjects.ts'
 import { ensureAsideConsumer, type Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'

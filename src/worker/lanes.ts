@@ -2,13 +2,14 @@
  * Lanes that are open: barriers with `maxConcurrent`, each with a consumer of its own that lets no more leases out than that. A worker hears of a new lane by a note,
  * and reads the queue's document now and then, which is the truth: a note may be lost, and a lane is closed by being gone from there.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { type LanesState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { ensureLaneConsumer, type Topology } from '../../streams/topology.ts'
 import { readDoc } from '../engine/store.ts'
 import type { Connection } from '../log/connection.ts'

@@ -5,10 +5,10 @@
  * Nothing of this costs a task anything: it is asked only about what is delivered again.
  */
 
-import { jetstreamManager } from '@nats-io/jetstream'
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'

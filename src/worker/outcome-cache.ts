@@ -1,7 +1,8 @@
 /** Facts of outcomes that a gather has at hand. */
-import { jetstreamManager, type StoredMsg } from '@nats-io/jetstream'
+import type { StoredMsg } from '@nats-io/jetstream'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import type { Connection } from '../log/connection.ts'
 import { directGet, headerMap, type StoredMessage } from '../log/nats.ts'

@@ -4,6 +4,7 @@
  */
 import type { Msg, Subscription } from '@nats-io/nats-core'
 import { encodeJson } from '../../streams/codec.ts'
+import { apiSubject } from '../../streams/jetstream.ts'
 import { inboxOf } from '../log/ask.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
@@ -75,7 +76,7 @@ export class Puller {
   ) {
     this.#standing = options.standing ?? false
     this.#connection = connection
-    this.#subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`
+    this.#subject = apiSubject(connection.nc, `CONSUMER.MSG.NEXT.${stream}.${consumer}`)
     this.p = p
     this.#onDelivery = on.delivery
     this.#onTrouble = on.trouble

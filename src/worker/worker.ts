@@ -4,10 +4,11 @@
  * A task is acknowledged only after its outcome is stored. A worker that dies leaves its tasks to be delivered again; whoever gets one a second time
  * does not run it blindly, but reports the attempt as lost, or splits the lease, and the engine decides.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+
 import type { Subscription } from '@nats-io/nats-core'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
 import type { Resources } from '../define/asset.ts'

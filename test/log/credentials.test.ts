@@ -37,6 +37,17 @@ describe('an address', () => {
   )
 })
 
+describe('the JetStream domain', () => {
+  test('is taken from the option, else the variable; an empty one is that of the server', () => {
+    const env = { NATS_JS_DOMAIN: 'hub' }
+    expect(reachOf({}, env).domain).toBe('hub')
+    expect(reachOf({ domain: 'leaf' }, env).domain).toBe('leaf')
+    expect(reachOf({ domain: '' }, env).domain).toBe('')
+    expect(reachOf({}, {}).domain).toBeUndefined()
+    expect(() => reachOf({}, { NATS_JS_DOMAIN: 'a.>' })).toThrow(/domain must be/)
+  })
+})
+
 describe('the environment', () => {
   test('is asked for what no option names', () => {
     const env = { NATS_URL: 'nats://host:1', NATS_USER: 'u', NATS_PASSWORD: 'p' }
