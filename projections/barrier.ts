@@ -326,18 +326,19 @@ function takeError(
   if (again ? again[0] !== ordinal : isDue(barrier, index)) return undefined
   const lease = barrier.leases[from]
   if (!lease || index >= (lease.to ?? index + 1)) return undefined
-  const failures = lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
+  const retry = instanceRetry(context.spec)
+  const isLost = error.outcome === 'lost'
+  const failures = isLost ? failuresAfterLoss(lease, retry) : lease.failures + (error.outcome === 'handed_back' ? 0 : 1)
   const behind: Behind = {
     slab: lease.slab,
     ordinal: ordinal + 1,
     failures,
-    ...(lease.lost ? { lost: true } : {}),
-    ...(error.outcome === 'handed_back' ? { gates: lease.gates ?? ordinal } : {}),
+    ...(isLost || lease.lost ? { lost: true } : {}),
+    ...(isLost || error.outcome === 'handed_back' ? { gates: lease.gates ?? ordinal } : {}),
   }
   returnSome(barrier, from, 1)
   delete barrier.again[index]
 
-  const retry = instanceRetry(context.spec)
   if (error.outcome === 'terminal' || failures >= retry.maxAttempts) {
     markFailed(context, barrier, index, { seq: fact.seq })
     if (error.outcome === 'timeout') barrier.timedOut = (barrier.timedOut ?? 0) + 1

@@ -26,6 +26,12 @@ export interface TelemetryEvents {
   }
   /** A worker put a task back, unfinished. */
   'flowstone:task.handed_back': { readonly worker: string; readonly task: string; readonly reason: string }
+  /** Code held up the event loop of a worker's process; `assets`: what the worker had in its hands. */
+  'flowstone:worker.blocked': {
+    readonly worker: string
+    readonly blockedMs: number
+    readonly assets: readonly string[]
+  }
   /** A lease of instances was run to its end. */
   'flowstone:lease.stop': {
     readonly worker: string
@@ -204,6 +210,7 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:materialization.exception',
   'flowstone:task.received',
   'flowstone:task.handed_back',
+  'flowstone:worker.blocked',
   'flowstone:lease.stop',
   'flowstone:scatter.start',
   'flowstone:scatter.complete',

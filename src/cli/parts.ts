@@ -24,6 +24,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     ...(options.concurrency === undefined ? {} : { concurrency: wholeNumber('--concurrency', options.concurrency) }),
     ...(options.queues === undefined ? {} : { queues: options.queues.split(',') }),
     ...(options.drain === undefined ? {} : { drainTimeout: parseDuration('--drain', options.drain) }),
+    ownsProcess: true,
   }
   using stop = stopRequest()
   const tell = (message: FromWorker): void => void process.send?.(message)

@@ -149,6 +149,16 @@ async function report(
   }
 }
 
+/** The helper thread knows whose code holds up the event loop. */
+function calling<T>({ helper }: WorkerShared, held: Held, code: () => T): T {
+  helper?.calls(held.slot)
+  try {
+    return code()
+  } finally {
+    helper?.calls(-1)
+  }
+}
+
 /** The time limit is for all of it: what it loads, the code, and storing the value. Code that hangs in an I/O manager hangs no worker. */
 async function runPhase(
   shared: WorkerShared,
@@ -174,7 +184,7 @@ async function runPhase(
       case 'execute': {
         // Plain code never looks at the two; its type does not know them.
         const plain: InstanceContext<unknown> = { ...ctx, scatterKey: undefined, index: 0 }
-        return await taken(definition.execute(plain, deps))
+        return await taken(calling(shared, held, () => definition.execute(plain, deps)))
       }
       case 'signal':
       case 'timeout': {

@@ -3,6 +3,7 @@
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Task } from '../../streams/tasks.ts'
+import type { Helper } from './helper.ts'
 import type { Delivery } from './puller.ts'
 
 /** What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of the worker. */
@@ -24,6 +25,10 @@ export class Held {
   waits: Waits | undefined
   /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
   readonly running = new Map<number, number>()
+  /** Its code was called, or is about to be. */
+  begun = false
+  #slot = -1
+  #helper: Helper | undefined
   readonly #sinceMs = performance.now()
   #reply: string
   readonly #nc: NatsConnection
@@ -67,6 +72,35 @@ export class Held {
   /** The same message came again (the server restarted, or heard nothing of us): the newest delivery is the one to answer. */
   renew(delivery: Delivery): void {
     this.#reply = delivery.reply
+    this.#helper?.renew(this.#slot, this.#reply, this.label)
+  }
+
+  /** Where it is answered. */
+  get reply(): string {
+    return this.#reply
+  }
+
+  /** For people. */
+  get label(): string {
+    return `${this.task.asset} (run ${this.task.run})`
+  }
+
+  /** Its place in the helper thread's memory. */
+  get slot(): number {
+    return this.#slot
+  }
+
+  /** From now on the helper thread gives signs of life for it, should this one be blocked. */
+  share(helper: Helper): void {
+    this.#helper = helper
+    this.#slot = helper.hold(this.#reply, this.label)
+  }
+
+  /** It has left this worker. */
+  leave(): void {
+    this.#helper?.release(this.#slot)
+    this.#slot = -1
+    this.#helper = undefined
   }
 
   ack(): void {

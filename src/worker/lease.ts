@@ -8,11 +8,12 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
 import { sizeOfSnapshot, snapshot } from '../../streams/value.ts'
-import type { AnyAsset, InstanceContext } from '../define/asset.ts'
+import type { AnyAsset } from '../define/asset.ts'
 import { Suspension } from '../define/gates.ts'
 import type { Limits } from '../define/limits.ts'
 import { factEntry } from '../engine/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
+import { executions } from './executions.ts'
 import { HandBack, type Held, Paused } from './held.ts'
 import { ComeAgain, isUnreachable, runLimited } from './limits.ts'
 import { INLINE_MAX_BYTES, Report } from './report.ts'
@@ -149,10 +150,16 @@ async function runInstances(
     attempt: task.attempt,
     durationMs,
   })
-  const execute = (ctx: InstanceContext<unknown>, given: ReturnType<Deps['get']>): unknown =>
-    given instanceof Promise
-      ? given.then((own) => asset.definition.execute(ctx, own))
-      : asset.definition.execute(ctx, given)
+  const call = (ctx: InstanceContextOf, own: Parameters<typeof asset.definition.execute>[1]): unknown => {
+    shared.helper?.calls(held.slot)
+    try {
+      return executions.run(ctx, asset.definition.execute, ctx, own)
+    } finally {
+      shared.helper?.calls(-1)
+    }
+  }
+  const execute = (ctx: InstanceContextOf, given: ReturnType<Deps['get']>): unknown =>
+    given instanceof Promise ? given.then((own) => call(ctx, own)) : call(ctx, given)
   /** A promise only where there is something to wait for. */
   const runOne = (index: number, parent = signal): undefined | Promise<void> => {
     const begunMs = nowMs

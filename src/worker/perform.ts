@@ -7,6 +7,7 @@ import { type Alone, NotBegun, NotOurs, sayBegun, wasBegun } from './alone.ts'
 import { setAside } from './aside.ts'
 import { reportLost, runAttempt } from './attempt.ts'
 import type { Code } from './code.ts'
+import { executions } from './executions.ts'
 import type { Held } from './held.ts'
 import type { Judge } from './judge.ts'
 import { runLease, splitLease } from './lease.ts'
@@ -68,12 +69,12 @@ export class Performer {
   /** Says first that what runs alone begins now. */
   async #whenBegun(held: Held, task: Task, code: () => Promise<void>): Promise<void> {
     if (!task.alone) {
-      await code()
+      await this.#begin(held, code)
       return
     }
     switch (await sayBegun(this.#shared, held, task)) {
       case 'begun':
-        await code()
+        await this.#begin(held, code)
         return
       case 'lost':
         await this.#reportLost(held, task)
@@ -81,8 +82,22 @@ export class Performer {
       case 'not ours':
         // Begun before, and given back by a worker that lives: who was asked says that nobody has it.
         if (held.count === 1) throw new NotOurs(task.id)
-        await code()
+        await this.#begin(held, code)
     }
+  }
+
+  /** What goes on from here, also later, is known to be of this task. */
+  async #begin(held: Held, code: () => Promise<void>): Promise<void> {
+    held.begun = true
+    const { run, asset } = held.task
+    const { helper } = this.#shared
+    helper?.calls(held.slot)
+    const running = executions.run(
+      held.task.kind === 'resume' ? { run, asset, index: held.task.index } : { run, asset },
+      code,
+    )
+    helper?.calls(-1)
+    await running
   }
 
   async #reportLost(held: Held, task: Task): Promise<void> {

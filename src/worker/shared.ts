@@ -11,6 +11,7 @@ import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
+import type { Helper } from './helper.ts'
 import type { LimitWaiters } from './limits.ts'
 import type { Slots } from './slots.ts'
 import type { Values } from './values.ts'
@@ -32,6 +33,8 @@ export interface WorkerShared {
   readonly waiters: LimitWaiters
   readonly logOf: (p: number) => Appender
   readonly workOf: (p: number) => Appender
+  /** The thread beside this one; none before the worker has started. */
+  helper: Helper | undefined
 }
 
 export function contextOf(

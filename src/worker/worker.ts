@@ -27,8 +27,10 @@ import { Alone } from './alone.ts'
 import { Aside } from './aside.ts'
 import { Code, servedQueues } from './code.ts'
 import { HandBack, Held } from './held.ts'
+import { Helper } from './helper.ts'
 import { Judge } from './judge.ts'
 import { Lanes } from './lanes.ts'
+import { beforeExit, lastWordsOf } from './last-words.ts'
 import { LimitWaiters } from './limits.ts'
 import { Liveness, messageName } from './liveness.ts'
 import { Performer } from './perform.ts'
@@ -52,6 +54,13 @@ export interface WorkerOptions {
   readonly drainTimeout?: Duration
   /** Stop cleanly on SIGTERM and SIGINT. Default false. */
   readonly handleSignals?: boolean
+  /**
+   * How long code may hold up the event loop: so long its tasks are kept alive by a thread of their own. After that this worker is taken for dead, and its tasks go to
+   * others. Default `'10m'`.
+   */
+  readonly maxBlocked?: Duration
+  /** The process is there for this worker alone: after `maxBlocked` it is ended. Default false; true for `flowstone worker` and `dev`. */
+  readonly ownsProcess?: boolean
 }
 
 const OPTIONS: OptionNames<WorkerOptions> = {
@@ -61,6 +70,8 @@ const OPTIONS: OptionNames<WorkerOptions> = {
   ackWait: true,
   drainTimeout: true,
   handleSignals: true,
+  maxBlocked: true,
+  ownsProcess: true,
 }
 /** Longer, and what a dead worker held would lie there for days. */
 const ACK_WAIT_MAX_MS = 86_400_000
@@ -70,6 +81,8 @@ const AHEAD_MS = 40
 const AHEAD_MAX = 16
 const LANE_AHEAD = 4
 const RESTORE_PAUSE_MS = 50
+/** Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that wait. */
+const HELPER_SLOTS = 256
 /** How long one task may have the worker to itself: `ackWait`, within these bounds. */
 const ALONE_MIN_MS = 5000
 const ALONE_MAX_MS = 30_000
@@ -117,6 +130,8 @@ export class Worker {
   #lastTaskMs = 1000
   #lanes: Lanes | undefined
   #aside: Aside | undefined
+  #offExit: (() => void) | undefined
+  readonly #maxBlockedMs: number
   readonly #puttingBack = new Set<Promise<void>>()
   readonly #alone: Alone
   readonly #liveness: Liveness
@@ -137,6 +152,7 @@ export class Worker {
       throw new InvalidError(
         'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
       )
+    this.#maxBlockedMs = parseDuration('worker: maxBlocked', options.maxBlocked ?? '10m', { minMs: 1000 })
     const limitMs = Math.min(ALONE_MAX_MS, Math.max(ALONE_MIN_MS, this.#ackWaitMs))
     this.#alone = new Alone({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
     const slots = new Slots(concurrency)
@@ -158,6 +174,7 @@ export class Worker {
       waiters: new LimitWaiters(concurrency),
       logOf,
       workOf,
+      helper: undefined,
     }
     this.#watch = new Watch(this.#shared, this.#held)
     this.#code = new Code(pipelines)
@@ -173,12 +190,19 @@ export class Worker {
 
   static async start(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
     const worker = new Worker(parts, pipelines, options)
-    await worker.#begin(pipelines, options)
+    try {
+      await worker.#begin(pipelines, options)
+    } catch (error) {
+      worker.#offExit?.()
+      await worker.#shared.helper?.stop()
+      throw error
+    }
     return worker
   }
 
   async #begin(pipelines: readonly Pipeline[], options: WorkerOptions): Promise<void> {
     const { connection, names } = this.#shared
+    this.#startHelper(options, pipelines)
     const jsm = await jetstreamManager(connection.nc)
     const wanted = servedQueues(pipelines, options.queues)
     for (const { pipeline, queue, priority } of wanted) {
@@ -217,8 +241,37 @@ export class Worker {
     })
     if (options.handleSignals)
       for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
+    // What it runs first may be what ends this process.
+    await this.#shared.helper?.ready()
     this.#pullLoop().catch((error: unknown) => {
       if (!connection.isClosed) this.#logger.error(`worker ${this.id} takes no more tasks: ${messageOf(error)}`)
+    })
+  }
+
+  #startHelper(options: WorkerOptions, pipelines: readonly Pipeline[]): void {
+    const { connection, names, logger } = this.#shared
+    const helper = Helper.start(connection, {
+      worker: this.id,
+      questions: pipelines.map(({ name }) => names.holders(name)),
+      slots: this.#shared.slots.size + HELPER_SLOTS,
+      ackWaitMs: this.#ackWaitMs,
+      maxBlockedMs: this.#maxBlockedMs,
+      owned: options.ownsProcess ?? false,
+      logger,
+      onBlocked: (blockedMs) => {
+        const assets = [...new Set([...this.#held.values()].map(({ label }) => label))].slice(0, 5)
+        emit('flowstone:worker.blocked', { worker: this.id, blockedMs, assets })
+        const who = assets.length === 0 ? 'no task' : assets.join(', ')
+        logger.warn(
+          `the event loop was held up for ${(blockedMs / 1000).toFixed(1)} s while this worker had ${who}; code that computes for long belongs into a thread or process of its own`,
+        )
+      },
+    })
+    if (!helper) return
+    this.#shared.helper = helper
+    this.#offExit = beforeExit((ending) => {
+      const held = [...this.#held.values()]
+      helper.lastWords(lastWordsOf(this.#shared, held, ending, this.#liveness.subject))
     })
   }
 
@@ -252,6 +305,8 @@ export class Worker {
     this.#heartbeats?.cancel()
     this.#watch.stop()
     await this.#liveness.stop()
+    this.#offExit?.()
+    await this.#shared.helper?.stop()
     if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
   }
 
@@ -389,6 +444,7 @@ export class Worker {
       return
     }
     this.#held.set(task.id, held)
+    if (this.#shared.helper) held.share(this.#shared.helper)
     this.#heldMessages.add(messageName(held.p, held.streamSeq))
     emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
     // One by one, a lease takes one slot, however long it is.
@@ -407,6 +463,7 @@ export class Worker {
       .finally(() => {
         this.#lastTaskMs = performance.now() - startedMs
         this.#held.delete(task.id)
+        held.leave()
         this.#heldMessages.delete(messageName(held.p, held.streamSeq))
         this.#wake?.()
       })

@@ -1,0 +1,95 @@
+/** A process that ends in the middle of its work says so: the next one takes over at once, and only what ended it has lost an attempt. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { factsOf, openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+import { ends } from './programs/ends.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+const program = fileURLToPath(new URL('./programs/ends.ts', import.meta.url))
+
+/** A worker in a process of its own, whose code ends it, or holds up its event loop. */
+async function victim(namespace: string, how: string): Promise<ChildProcess & { readonly said: () => string }> {
+  const child = spawn(process.execPath, [program], {
+    env: { ...process.env, ENDS_HOW: how, ENDS_SERVER: server.url, ENDS_NAMESPACE: namespace },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let text = ''
+  child.stdout?.on('data', (data: Buffer) => {
+    text += data.toString()
+  })
+  child.stderr?.on('data', (data: Buffer) => {
+    text += data.toString()
+  })
+  await until('the worker is ready', () => text.includes('ready'), 40_000)
+  return Object.assign(child, { said: () => text })
+}
+
+describe('a worker whose process ends by user code', () => {
+  it.each([
+    ['process.exit()', 'exit', 'its process ended by process.exit(3)'],
+    ['a rejection that nobody handles', 'reject', 'a rejection that nobody handled: floating'],
+    ['an exception that nobody catches', 'throw', 'an exception that nobody caught: in a timer'],
+  ])(
+    'as by %s, names the asset at fault, and hands the rest back at once',
+    async (_, how, message) => {
+      const { pipeline: p, work, beside } = ends('fine')
+      await using stage = await openStage(server.url, p, { worker: false })
+      const child = await victim(stage.namespace, how)
+      const neighbour = await stage.flow.materialize(beside)
+      await until('the neighbour runs', async () => (await neighbour.status())?.assets.beside?.status === 'running')
+      const run = await stage.flow.materialize(work)
+      await until('the process has ended', () => child.exitCode !== null, 40_000)
+      // Far below the 30 s of ackWait, after which anybody would notice.
+      await until('both are to be done again', async () => {
+        const [one, other] = [await run.status(), await neighbour.status()]
+        return one?.assets.work?.attempt === 2 && other?.assets.beside?.attempt === 2
+      })
+      const errors = async (id: string): Promise<unknown[]> =>
+        (await factsOf(stage.flow, id)).filter(({ kind }) => kind === 'asset.errored').map(({ data }) => data)
+      expect(await errors(run.id)).toMatchObject([
+        { outcome: 'lost', error: { message: expect.stringContaining(message) } },
+      ])
+      expect(await errors(neighbour.id)).toMatchObject([{ outcome: 'handed_back' }])
+      await stage.flow.worker(p)
+      expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
+      expect(await neighbour.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
+    },
+    100_000,
+  )
+
+  it('in an instance of a scatter charges that instance alone', async () => {
+    const { pipeline: p, spread } = ends('fine')
+    await using stage = await openStage(server.url, p, { worker: false })
+    const child = await victim(stage.namespace, 'exit')
+    const run = await stage.flow.materialize(spread)
+    await until('the process has ended', () => child.exitCode !== null, 40_000)
+    await stage.flow.worker(p)
+    // The attempt that each instance was run with in the end.
+    expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toMatchObject(
+      [1, 1, 2, 1].map((value) => ({ value })),
+    )
+  }, 100_000)
+})
+
+describe('a worker whose event loop is held up for longer than ackWait', () => {
+  it('keeps its task, and says whose code it is', async () => {
+    const { pipeline: p, work } = ends('fine')
+    await using stage = await openStage(server.url, p, { worker: false })
+    const child = await victim(stage.namespace, 'block')
+    const run = await stage.flow.materialize(work)
+    await until('it says so', () => child.said().includes('is blocked for'), 20_000)
+    expect(child.said()).toContain(`by work (run ${run.id})`)
+    await stage.flow.worker(p, { ackWait: '1s' })
+    expect(await run.result({ signal: AbortSignal.timeout(30_000) })).toBe('blocked')
+    expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('asset.errored')
+    child.kill('SIGKILL')
+  }, 100_000)
+})

@@ -1,0 +1,51 @@
+/** A worker whose code ends its process, or holds up its event loop. Run as a program it is that worker. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { asset, connect, pipeline } from '../../../src/index.ts'
+
+const retry = { maxAttempts: 2, backoff: '1ms' } as const
+const BLOCK_MS = 6000
+
+const deadly: Readonly<Record<string, () => Promise<string>>> = {
+  exit: () => process.exit(3),
+  reject: async () => {
+    void sleep(20).then(() => {
+      throw new Error('floating')
+    })
+    return await sleep(60_000, '')
+  },
+  throw: async () => {
+    setTimeout(() => {
+      throw new Error('in a timer')
+    }, 20)
+    return await sleep(60_000, '')
+  },
+  block: async () => {
+    const end = performance.now() + BLOCK_MS
+    while (performance.now() < end);
+    return 'blocked'
+  },
+}
+
+export function ends(how: string) {
+  const isFine = how === 'fine'
+  const end = async (): Promise<string> => (await deadly[how]?.()) ?? 'fine'
+  const work = asset('work', { retry, execute: end })
+  const beside = asset('beside', { retry, execute: async () => (isFine ? 'fine' : await sleep(60_000, '')) })
+  const spread = asset('spread', {
+    scatter: () => [1, 2, 3, 4],
+    scatterOptions: { retry },
+    execute: async ({ scatterKey, attempt }) => {
+      if (!isFine && scatterKey === 3) await end()
+      if (!isFine) await sleep(60_000)
+      return attempt
+    },
+  })
+  return { pipeline: pipeline('ends', [work, beside, spread]), work, beside, spread }
+}
+
+const { ENDS_HOW, ENDS_SERVER, ENDS_NAMESPACE } = process.env
+if (ENDS_HOW && ENDS_SERVER && ENDS_NAMESPACE) {
+  const flow = await connect({ servers: ENDS_SERVER, namespace: ENDS_NAMESPACE })
+  await flow.worker(ends(ENDS_HOW).pipeline, ENDS_HOW === 'block' ? { ackWait: '1s' } : {})
+  console.log('ready')
+}
