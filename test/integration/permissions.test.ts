@@ -67,10 +67,6 @@ async function startAndStopAtGate(key: string): Promise<{ run: string; gate: str
   return { run: id, gate: (await gates.list(id))[0]?.id ?? '' }
 }
 
-async function logEnd(): Promise<number> {
-  return (await jsm.streams.info(`${NS}_LOG_0`)).state.last_seq
-}
-
 describe('with the least permissions', () => {
   it('an engine, a worker, a client, who answers gates, and an operator do all of their part, and nothing is denied', async () => {
     const { run, gate } = await startAndStopAtGate('all')
@@ -189,7 +185,6 @@ describe('without more', () => {
   it('headers of a trigger do nothing: no roll-up, time to live, schedule, or batch', async () => {
     const { gate, run } = await startAndStopAtGate('headers')
     const nc = await server.as('trigger')
-    const before = await logEnd()
     const ask = async (given: Record<string, string>): Promise<string> => {
       const h = headers()
       for (const [key, value] of Object.entries(given)) h.set(key, value)
@@ -203,7 +198,8 @@ describe('without more', () => {
       { 'Nats-Batch-Id': 'b', 'Nats-Batch-Sequence': '1', 'Nats-Batch-Commit': '1' },
     ])
       expect(await ask(given)).toContain('"error"')
-    expect(await logEnd()).toBe(before)
+    // Other assets of the run may still write to the log.
+    expect(await jsm.streams.getMessage(`${NS}_LOG_0`, { last_by_subj: target })).toBeNull()
     expect((await jsm.streams.info(`${NS}_LOG_0`)).state.first_seq).toBe(1)
     await (await flowAs('operator')).run(run).cancel()
   }, 60_000)

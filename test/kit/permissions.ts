@@ -16,7 +16,12 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
     Array.from({ length: shards }, (_, p) => subjects(p)).flat()
   const subscribe = [`_INBOX_${role}.>`]
   // What everybody does who connects with FlowStone: is there JetStream, where is the namespace, what time is it?
-  const connects = ['$JS.API.INFO', `$JS.API.STREAM.MSG.GET.KV_${ns}_control`, `$JS.API.STREAM.INFO.${ns}_LOG_0`]
+  const connects = [
+    '$JS.API.INFO',
+    `$JS.API.STREAM.MSG.GET.KV_${ns}_control`,
+    `$JS.API.STREAM.INFO.${ns}_LOG_0`,
+    `$JS.API.STREAM.INFO.KV_${ns}_control`,
+  ]
   const readsLog = each((p) => [
     `$JS.API.STREAM.INFO.${ns}_LOG_${p}`,
     `$JS.API.STREAM.MSG.GET.${ns}_LOG_${p}`,
