@@ -23,8 +23,11 @@ export interface GlobalOptions {
 
 /** The address of the server of a `flowstone dev`, for its worker. In the environment, because arguments show in lists of processes. */
 export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
-/** Connects with what stands in the address, and with nothing that the environment names. */
-export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { authenticator: () => undefined } }
+/**
+ * The development server is reached by its address, which holds its password, and without what the environment says of TLS and domains: that is
+ * of another server.
+ */
+export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { tls: null } }
 
 export interface Reach {
   readonly servers: string | undefined

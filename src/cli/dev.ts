@@ -15,7 +15,7 @@ import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
-import { DEV_DIR, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
+import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
 import { type FromWorker, wholeNumber } from './parts.ts'
@@ -50,9 +50,11 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
+    password: devPassword(DEV_DIR),
     ...(options.port === undefined ? {} : { port: wholeNumber('--port', options.port) }),
   })
-  output.event('server', { url: server.url, dir: server.dir }, `server   ${server.url}, its data in ${DEV_DIR}`)
+  const address = `nats://127.0.0.1:${server.port}`
+  output.event('server', { url: address, dir: server.dir }, `server   ${address}, its data and password in ${DEV_DIR}`)
   const namespace = options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? 'flowstone'
   await using flow = await connect({ ...WITHOUT_ENVIRONMENT, servers: server.url, namespace, name: 'flowstone dev' })
   const engine = await flow.engine()

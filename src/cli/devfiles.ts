@@ -1,7 +1,7 @@
 /** What `flowstone dev` leaves in its folder: the secret of its gates, and where its server is, so that other commands find it. */
 import { randomBytes } from 'node:crypto'
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 
@@ -23,13 +23,16 @@ export type DevState = Readonly<z.infer<typeof devState>>
  * Only its owner can read it: a file that others can read is put right.
  */
 export function devSecrets(dir: string): string {
-  mkdirSync(dir, { recursive: true })
-  const path = join(dir, 'gate-secret')
+  return keptSecret(join(dir, 'gate-secret'), () => `dev:${randomBytes(32).toString('base64url')}`, /^[^:\s]+:\S{32,}$/)
+}
+
+function keptSecret(path: string, make: () => string, form: RegExp): string {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   try {
     // Made and closed to others in one step, and never over one that is there.
     const file = openSync(path, 'wx', 0o600)
     try {
-      writeFileSync(file, `dev:${randomBytes(32).toString('base64url')}\n`)
+      writeFileSync(file, `${make()}\n`)
     } finally {
       closeSync(file)
     }
@@ -38,9 +41,14 @@ export function devSecrets(dir: string): string {
     if (process.platform !== 'win32' && (statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600)
   }
   const secret = readFileSync(path, 'utf8').trim()
-  if (!/^[^:\s]+:\S{32,}$/.test(secret))
-    throw new InvalidError(`${path} holds no secret; delete it, and a new one is made (addresses given out before end)`)
+  if (!form.test(secret))
+    throw new InvalidError(`${path} holds no secret; delete it, and a new one is made (what was given out before ends)`)
   return secret
+}
+
+/** The password of the development server: made at the first time, and kept. Only its owner can read it. */
+export function devPassword(dir: string): string {
+  return keptSecret(join(dir, 'server-password'), () => randomBytes(24).toString('base64url'), /^[\w-]{20,}$/)
 }
 
 export function writeDevState(dir: string, state: DevState): void {

@@ -7,8 +7,13 @@ export interface ConfigInput {
   portsDir: string
   syncInterval: 'always' | 'default'
   maxPayload: number | undefined
+  /** Of the user `flowstone`; undefined: anybody on this machine may connect. */
+  password: string | undefined
   cluster: { name: string; port: number; routes: readonly string[] } | undefined
 }
+
+/** Who connects to a server with a password. */
+export const SERVER_USER = 'flowstone'
 
 /**
  * The configuration file's text. JSON, which nats-server reads too: quoting is then JSON's, and a path with a quote or a
@@ -17,7 +22,7 @@ export interface ConfigInput {
 export function renderConfig(input: ConfigInput): string {
   const config = {
     server_name: input.name,
-    // Never anything else: the server has no password.
+    // Never anything else: it is for this machine.
     host: '127.0.0.1',
     port: input.port === 0 ? -1 : input.port,
     ports_file_dir: input.portsDir,
@@ -25,6 +30,7 @@ export function renderConfig(input: ConfigInput): string {
       store_dir: input.storeDir,
       ...(input.syncInterval === 'always' ? { sync_interval: 'always' } : {}),
     },
+    ...(input.password === undefined ? {} : { authorization: { user: SERVER_USER, password: input.password } }),
     ...(input.maxPayload === undefined ? {} : { max_payload: input.maxPayload }),
     ...(input.cluster === undefined
       ? {}

@@ -60,7 +60,7 @@ export async function acquireLock(path: string): Promise<Lock> {
     setServer(server) {
       mine = { ...mine, server }
       const staged = `${path}.${mine.id}`
-      writeFileSync(staged, JSON.stringify(mine))
+      writeFileSync(staged, JSON.stringify(mine), { mode: 0o600 })
       renameSync(staged, path)
     },
     release() {
@@ -72,7 +72,7 @@ export async function acquireLock(path: string): Promise<Lock> {
 /** Creates the file with its content in one step: a reader never sees half of it, and only one creator succeeds. */
 function createLockFile(path: string, content: LockFile): boolean {
   const staged = `${path}.${content.id}`
-  writeFileSync(staged, JSON.stringify(content))
+  writeFileSync(staged, JSON.stringify(content), { mode: 0o600 })
   try {
     linkSync(staged, path)
     return true

@@ -1,4 +1,5 @@
 import { connect } from 'node:net'
+import { SERVER_USER } from './config.ts'
 
 /** What a nats-server says of itself when one connects. `serverId` is new with every start, so it identifies a process. */
 export interface ServerInfo {
@@ -25,13 +26,19 @@ export function readServerInfo(port: number, timeoutMs: number): Promise<ServerI
  * Like readServerInfo, but answers only when JetStream takes requests too. In a cluster that is when a leader is elected.
  * @throws Error when it does not, within the time.
  */
-export function readServerInfoWhenReady(port: number, timeoutMs: number): Promise<ServerInfo> {
+export function readServerInfoWhenReady(
+  port: number,
+  timeoutMs: number,
+  password: string | undefined,
+): Promise<ServerInfo> {
+  const login = password === undefined ? {} : { user: SERVER_USER, pass: password }
+  const hello = { verbose: false, pedantic: false, headers: true, no_responders: true, ...login }
   let info: ServerInfo | undefined
   return converse(port, timeoutMs, (line, send, finish, fail) => {
     const read = parseInfo(line)
     if (read) {
       info = read
-      send('CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n')
+      send(`CONNECT ${JSON.stringify(hello)}\r\n`)
       send(`SUB ${INBOX} 1\r\nPUB $JS.API.INFO ${INBOX} 0\r\n\r\n`)
       return
     }

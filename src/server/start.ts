@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
-import { renderConfig } from './config.ts'
+import { renderConfig, SERVER_USER } from './config.ts'
 import { ensureNatsServer } from './ensure.ts'
 import { acquireLock, type Lock } from './lock.ts'
 import { readPort } from './ports.ts'
@@ -23,6 +23,8 @@ export interface ServerOptions {
   syncInterval?: 'always' | 'default'
   /** Largest message, in bytes. Default: nats-server's own, 1 MiB. It does not go above 64 MiB. */
   maxPayload?: number
+  /** What clients must know, as user `flowstone`; `url` of the running server holds both. Default: none, anybody on this machine may connect. */
+  password?: string
   /** See EnsureOptions. */
   version?: string
   /** See EnsureOptions. */
@@ -77,7 +79,8 @@ export async function startServer(options: ServerOptions = {}): Promise<RunningS
     ...(quiet === undefined ? {} : { quiet }),
   })
   const dir = resolve(options.dir ?? '.flowstone')
-  mkdirSync(dir, { recursive: true })
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  ignoreInGit(dir)
   const lock = await acquireLock(join(dir, 'server.lock'))
   try {
     return await launch(binary.path, dir, lock, options)
@@ -92,6 +95,7 @@ const OPTIONS: OptionNames<ServerOptions> = {
   port: true,
   syncInterval: true,
   maxPayload: true,
+  password: true,
   version: true,
   serverPath: true,
   quiet: true,
@@ -126,9 +130,12 @@ async function launch(program: string, dir: string, lock: Lock, options: ServerO
       portsDir,
       syncInterval: options.syncInterval ?? 'always',
       maxPayload: options.maxPayload,
+      password: options.password,
       cluster: options.cluster,
     }),
+    { mode: 0o600 },
   )
+  if (process.platform !== 'win32') chmodSync(configPath, 0o600)
 
   const logStart = trimmedSize(logPath)
   const child = spawnServer(program, configPath, logPath)
@@ -153,9 +160,9 @@ async function launch(program: string, dir: string, lock: Lock, options: ServerO
   })
 
   try {
-    const ready = await waitUntilReady(child, pid, portsDir, options.readyTimeoutMs ?? 60_000)
+    const ready = await waitUntilReady(child, pid, portsDir, options)
     lock.setServer({ pid, configPath, port: ready.port, serverId: ready.info.serverId })
-    return handle(child, pid, ended, dir, ready)
+    return handle(child, pid, ended, dir, { ...ready, password: options.password })
   } catch (error) {
     child.kill('SIGKILL')
     await whileAwake(ended)
@@ -168,9 +175,12 @@ async function launch(program: string, dir: string, lock: Lock, options: ServerO
 }
 
 function spawnServer(program: string, configPath: string, logPath: string): ChildProcess {
-  const log = openSync(logPath, 'a')
+  const log = openSync(logPath, 'a', 0o600)
+  // What it writes is for its owner: messages, and what stands in them.
+  const mask = process.umask(0o077)
   try {
     const child = spawn(program, ['-c', configPath], {
+      env: serverEnvironment(process.env),
       stdio: ['ignore', log, log],
       // A process group of its own: Ctrl-C goes to this process, which finishes its work and then stops the server.
       detached: process.platform !== 'win32',
@@ -179,6 +189,7 @@ function spawnServer(program: string, configPath: string, logPath: string): Chil
     child.unref()
     return child
   } finally {
+    process.umask(mask)
     closeSync(log)
   }
 }
@@ -187,23 +198,23 @@ async function waitUntilReady(
   child: ChildProcess,
   pid: number,
   portsDir: string,
-  timeoutMs: number,
+  { readyTimeoutMs = 60_000, password }: ServerOptions,
 ): Promise<{ port: number; info: ServerInfo }> {
-  const deadline = performance.now() + timeoutMs
+  const deadline = performance.now() + readyTimeoutMs
   let reason = 'it opened no port'
   while (performance.now() < deadline) {
     if (hasEnded(child)) throw new Error('it ended at once')
     const port = readPort(portsDir, pid)
     if (port !== undefined) {
       try {
-        return { port, info: await readServerInfoWhenReady(port, 2_000) }
+        return { port, info: await readServerInfoWhenReady(port, 2_000, password) }
       } catch (error) {
         reason = messageOf(error)
       }
     }
     await sleep(5)
   }
-  throw new Error(`not ready after ${timeoutMs / 1000} s: ${reason}`)
+  throw new Error(`not ready after ${readyTimeoutMs / 1000} s: ${reason}`)
 }
 
 function handle(
@@ -211,8 +222,9 @@ function handle(
   pid: number,
   ended: Promise<void>,
   dir: string,
-  ready: { port: number; info: ServerInfo },
+  ready: { port: number; info: ServerInfo; password: string | undefined },
 ): RunningServer {
+  const login = ready.password === undefined ? '' : `${SERVER_USER}:${encodeURIComponent(ready.password)}@`
   const stop = async () => {
     if (hasEnded(child)) return await ended
     child.kill('SIGTERM')
@@ -221,7 +233,7 @@ function handle(
     clearTimeout(patience)
   }
   return {
-    url: `nats://127.0.0.1:${ready.port}`,
+    url: `nats://${login}127.0.0.1:${ready.port}`,
     port: ready.port,
     pid,
     version: ready.info.version,
@@ -233,6 +245,23 @@ function handle(
       if (ENDING_SIGNALS.has(signal)) await whileAwake(ended)
     },
     [Symbol.asyncDispose]: stop,
+  }
+}
+
+/** The rest of this process's environment is none of the server's business: secrets of gates, credentials of clouds. */
+function serverEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => SERVER_VARIABLES.test(name)))
+}
+
+const SERVER_VARIABLES =
+  /^(PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SystemRoot|SystemDrive|windir|LD_LIBRARY_PATH|GO(MAXPROCS|MEMLIMIT|GC|DEBUG))$/i
+
+/** Unless somebody has said otherwise: what lies here is data, and a password perhaps. */
+function ignoreInGit(dir: string): void {
+  try {
+    writeFileSync(join(dir, '.gitignore'), '*\n', { flag: 'wx' })
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
   }
 }
 

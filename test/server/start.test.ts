@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
+import { connect as connectFlow } from '../../src/index.ts'
 import { startServer } from '../../src/server/index.ts'
 import { isAlive } from '../../src/server/processes.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -191,4 +192,57 @@ describe('a server does not outlive the process that started it', () => {
     expect(await storeOne(started.url)).toBe(1)
     expect(isAlive(innocent.pid ?? 0)).toBe(true)
   })
+})
+
+describe('a server with a password', () => {
+  test('takes nobody without it, and its address holds it', async () => {
+    using scratch = scratchFolder()
+    await using server = await startServer({ dir: join(scratch.path, 'nats'), password: 'p w/:@%' })
+    await expect(connect({ servers: `nats://127.0.0.1:${server.port}`, reconnect: false })).rejects.toThrow(
+      /authorization/i,
+    )
+    await using flow = await connectFlow({ servers: server.url })
+    expect(flow.connection.state).toBe('connected')
+  })
+})
+
+describe.skipIf(process.platform === 'win32')('the folder of a server', () => {
+  const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8)
+
+  test('is for its owner only, and not for git', async () => {
+    using scratch = scratchFolder()
+    const dir = join(scratch.path, 'nats')
+    await using server = await startServer({ dir })
+    await using flow = await connectFlow({ servers: server.url })
+    await flow.setup()
+    expect(modeOf(dir)).toBe('700')
+    const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+    const open = files
+      .map(({ parentPath, name }) => join(parentPath, name))
+      .filter((path) => /[1-7]$|[1-7].$/.test(modeOf(path)))
+    expect(open.filter((path) => !path.endsWith('.gitignore'))).toEqual([])
+    expect(files.length).toBeGreaterThan(5)
+    expect(readFileSync(join(dir, '.gitignore'), 'utf8')).toBe('*\n')
+  })
+
+  test('keeps a .gitignore that is there', async () => {
+    using scratch = scratchFolder()
+    writeFileSync(join(scratch.path, '.gitignore'), 'mine\n')
+    await using _server = await startServer({ dir: scratch.path })
+    expect(readFileSync(join(scratch.path, '.gitignore'), 'utf8')).toBe('mine\n')
+  })
+})
+
+test.runIf(process.platform === 'linux')('a server inherits no secrets from its process', async () => {
+  using scratch = scratchFolder()
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', 'k1:not for the server')
+  vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'nor this')
+  try {
+    await using server = await startServer({ dir: join(scratch.path, 'nats') })
+    const environment = readFileSync(`/proc/${server.pid}/environ`, 'utf8')
+    expect(environment).toContain('PATH=')
+    expect(environment).not.toMatch(/not for the server|nor this/)
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
