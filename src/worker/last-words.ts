@@ -7,6 +7,7 @@ import { encodeMsgpack } from '../../streams/codec.ts'
 import { messageOf } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
+import { storeSubject } from '../../streams/jetstream.ts'
 import type { ErrorInfo } from '../../streams/schemas.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Entry } from '../log/nats.ts'
@@ -84,7 +85,10 @@ export function lastWordsOf(
     }
     replies.push({ reply: held.reply, facts: drafts.length })
   }
-  const farewell = { subject: name, headers: 'NATS/1.0\r\nKV-Operation: DEL\r\n\r\n' }
+  const farewell = {
+    subject: storeSubject(shared.connection.nc, name),
+    headers: 'NATS/1.0\r\nKV-Operation: DEL\r\n\r\n',
+  }
   return { facts, replies, farewell, withinMs: WITHIN_MS }
 }
 
