@@ -99,6 +99,8 @@ export async function showStatus(
   limit: number,
   all: boolean,
 ): Promise<void> {
+  // What is no id is said before anything is asked for.
+  if (run !== undefined) flow.run(run)
   for (const problem of await flow.problems()) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
     const runs = await flow.runs({ limit, open: !all })
