@@ -4,6 +4,7 @@
  */
 
 import { channel } from 'node:diagnostics_channel'
+import { printable } from '../streams/text.ts'
 import type { ErrorView } from '../streams/thrown.ts'
 
 export interface TelemetryEvents {
@@ -277,5 +278,5 @@ export const quietLogger: Logger = {
 }
 
 function line(level: string, message: string, fields: Readonly<Record<string, unknown>> | undefined): string {
-  return `flowstone ${level}: ${message}${fields ? ` ${JSON.stringify(fields)}` : ''}`
+  return printable(`flowstone ${level}: ${message}${fields ? ` ${JSON.stringify(fields)}` : ''}`)
 }

@@ -1,6 +1,7 @@
 /** What commands say: results to standard output (a table for people, JSON with `--json`), everything else to standard error. */
 
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { printable } from '../../streams/text.ts'
 import { infoOf, reasonOf } from '../../streams/thrown.ts'
 
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
@@ -19,11 +20,11 @@ export function outputOf(json: boolean): Output {
   return {
     json,
     result: (value, lines) => {
-      for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(line)
+      for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(safe(line))
     },
-    event: (event, fields, line) => console.log(json ? jsonOf({ event, ...fields }) : line),
+    event: (event, fields, line) => console.log(safe(json ? jsonOf({ event, ...fields }) : line)),
     note: (line) => {
-      if (!json) console.error(line)
+      if (!json) console.error(safe(line))
     },
   }
 }
@@ -94,11 +95,9 @@ function cell(value: unknown): string {
   return printable(text)
 }
 
-/** Text of others, for a terminal: escape sequences in metadata must not reach it. */
-export function printable(text: string): string {
-  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, (unseen) =>
-    JSON.stringify(unseen).slice(1, -1).replace('\u007f', '\\u007f'),
-  )
+/** The last thing that happens to what is printed: no text of others moves a cursor or turns a line around. JSON means the same with escapes. */
+function safe(text: string): string {
+  return printable(text, { lines: true })
 }
 
 /** A file that is not there, or may not be read: its message says which. */
@@ -113,13 +112,15 @@ export function failure(error: unknown, json: boolean): number {
   const { code: _, message, stack: __, ...causes } = infoOf(error)
   if (json)
     console.error(
-      JSON.stringify({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message, ...causes } }),
+      safe(jsonOf({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message, ...causes } })),
     )
   else if (error instanceof FlowStoneError || isSystemError(error))
     console.error(`flowstone: ${printable(messageOf(error))}`)
   else
     console.error(
-      `flowstone: this should not happen: ${[error instanceof Error ? (error.stack ?? error.message) : message, ...(causes.cause || causes.errors ? [`${reasonOf(error)}`] : [])].join('\n')}`,
+      safe(
+        `flowstone: this should not happen: ${[error instanceof Error ? (error.stack ?? error.message) : message, ...(causes.cause || causes.errors ? [`${reasonOf(error)}`] : [])].join('\n')}`,
+      ),
     )
   return error instanceof InvalidError ? EXIT.usage : EXIT.failed
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { upstreamMode } from '../../streams/schemas.ts'
-import { cut } from '../../streams/text.ts'
+import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import type { RunUpdate } from '../client/run.ts'
@@ -12,7 +12,7 @@ import type { ScatterStatus } from '../client/scatter-status.ts'
 import { parseRunTimeout } from '../define/duration.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
-import { EXIT, fields, jsonOf, type Output, outputOf, printable, table } from './output.ts'
+import { EXIT, fields, jsonOf, type Output, outputOf, table } from './output.ts'
 import { tellWaiting } from './waiting.ts'
 
 export interface RunCommand extends GlobalOptions {

@@ -1,7 +1,9 @@
 /** Says on standard error why a run that somebody follows does not go on. */
+
+import { printable } from '../../streams/text.ts'
 import type { Run } from '../client/run.ts'
 import type { RunStatus } from '../client/run-status.ts'
-import { type Output, printable } from './output.ts'
+import type { Output } from './output.ts'
 
 const LOOK_MS = 2000
 const SHOWN_MAX = 10

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { expect, it } from 'vitest'
-import { checkText, cut } from '../../streams/text.ts'
+import { describe, expect, it } from 'vitest'
+import { checkText, cut, printable } from '../../streams/text.ts'
 
 it('a text is cut without cutting a character in two, whatever it is', () => {
   fc.assert(
@@ -36,4 +36,25 @@ it('no other code cuts texts of others by itself', () => {
   expect(
     found.filter((file) => !['src/gate/token.ts', 'streams/text.ts', 'src/http/recorded.ts'].includes(file)),
   ).toEqual([])
+})
+
+describe('what is printed', () => {
+  it.each([
+    ['an escape sequence', '\u001b[2J', '\\u001b[2J'],
+    ['one of C1', '\u009b2J\u0085', '\\u009b2J\\u0085'],
+    ['delete', '\u007f', '\\u007f'],
+    ['marks that turn text around', 'a\u202egpj.exe\u2066', 'a\\u202egpj.exe\\u2066'],
+    ['separators of lines', 'a\u2028b\r\n', 'a\\u2028b\\r\\n'],
+    ['hidden tags', '\u{e0041}', '\\udb40\\udc41'],
+    ['a space of no width', 'a\u200bb', 'a\\u200bb'],
+  ])('shows %s as an escape', (_, text, shown) => {
+    expect(printable(text)).toBe(shown)
+    expect(JSON.parse(printable(JSON.stringify(text)))).toBe(text)
+  })
+
+  it('is left alone where it is text', () => {
+    const text = 'Zürich 東京 שלום 👩‍🚀'
+    expect(printable(text)).toBe(text)
+    expect(printable('two\n\tlines', { lines: true })).toBe('two\n\tlines')
+  })
 })
