@@ -12,6 +12,7 @@
 import type { FactOf } from '../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../streams/schemas.ts'
 import { shapeDifferences } from '../streams/shape.ts'
+import { cut } from '../streams/text.ts'
 import type { Command } from './commands.ts'
 import { isEnded, nextAttempt, startReady } from './run.ts'
 import { type AssetInRun, type RunState, specOf, stateKey, type View } from './state.ts'
@@ -90,7 +91,11 @@ export function adoptRun(view: View, run: RunState, fact: FactOf<'run.adopt_requ
   const refuse = (misfits: readonly string[]): Command[] => [
     {
       do: 'fact',
-      fact: { name: 'run.adopt_refused', ids, data: { version, misfits: misfits.slice(0, MISFITS_MAX).map(cut) } },
+      fact: {
+        name: 'run.adopt_refused',
+        ids,
+        data: { version, misfits: misfits.slice(0, MISFITS_MAX).map((misfit) => cut(misfit, MISFIT_LENGTH)) },
+      },
     },
   ]
   if (run.finishedMs !== undefined || run.finishing || run.cancelRequested) return refuse(['the run has ended'])
@@ -126,10 +131,6 @@ export function adoptRun(view: View, run: RunState, fact: FactOf<'run.adopt_requ
 
 const MISFITS_MAX = 20
 const MISFIT_LENGTH = 1000
-
-function cut(text: string): string {
-  return text.slice(0, MISFIT_LENGTH).toWellFormed()
-}
 
 function newAsset(pipeline: PipelineSpec, name: string): AssetInRun {
   return { status: 'waiting', phase: specOf(pipeline, name)?.scatter ? 'scatter' : 'execute', attempt: 0, failures: 0 }

@@ -1,11 +1,5 @@
-/** Texts that are cut to a length. Half of a character that takes two units is no Unicode, and goes too. */
-
-/** The first `max` UTF-16 units of a text. */
-export function cutText(text: string, max: number): string {
-  if (text.length <= max) return text
-  const end = /[\uD800-\uDBFF]/.test(text.charAt(max - 1)) ? max - 1 : max
-  return text.slice(0, end)
-}
+/** All texts of a value, cut to a length. */
+import { cut } from './text.ts'
 
 /** The same value with every text in it cut, however deep, and without stacks. */
 export function cutTexts<T>(value: T, max: number): T {
@@ -13,7 +7,7 @@ export function cutTexts<T>(value: T, max: number): T {
 }
 
 function cutAny(value: unknown, max: number): unknown {
-  if (typeof value === 'string') return cutText(value, max)
+  if (typeof value === 'string') return cut(value, max)
   if (Array.isArray(value)) return value.map((item) => cutAny(item, max))
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value
   const members = Object.entries(value).filter(([name]) => name !== 'stack')

@@ -1,9 +1,9 @@
 /** One term of an engine at work on a partition: from the take-over to whatever ends it. All that is in memory ends with it. */
 import type { Command } from '../../projections/commands.ts'
 import { step } from '../../projections/step.ts'
-import { cutText } from '../../streams/cut.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { type Fact, isTimer } from '../../streams/facts.ts'
+import { cut } from '../../streams/text.ts'
 import type { StoredMessage } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import { emit } from '../telemetry.ts'
@@ -251,7 +251,7 @@ export class Term {
 
 /** What cannot be folded leaves its run without something. It must not wait for ever. */
 function endOf(fact: Fact, reason: string): Command[] {
-  const message = cutText(reason, 1000)
+  const message = cut(reason, 1000)
   if (fact.name === 'run.requested') {
     const { pipeline, target, partition } = fact.data
     const { run } = fact.ids

@@ -9,6 +9,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { storeSubject } from '../../streams/jetstream.ts'
 import type { ErrorInfo } from '../../streams/schemas.ts'
+import { cut } from '../../streams/text.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Entry } from '../log/nats.ts'
 import { headersOf } from '../log/nats.ts'
@@ -41,8 +42,8 @@ function onUncaught(error: unknown, origin: string): void {
     culprit: executions.getStore(),
     error: {
       code: 'worker_lost',
-      message: `its process ended by ${what}: ${messageOf(error)}`.slice(0, TEXT_MAX).toWellFormed(),
-      ...(isError && typeof error.stack === 'string' ? { stack: error.stack.slice(0, TEXT_MAX).toWellFormed() } : {}),
+      message: cut(`its process ended by ${what}: ${messageOf(error)}`, TEXT_MAX),
+      ...(isError && typeof error.stack === 'string' ? { stack: cut(error.stack, TEXT_MAX) } : {}),
     },
   }
 }
