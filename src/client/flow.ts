@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { type RunState, stateKey } from '../../projections/state.ts'
-import { ConflictError, type FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { ConflictError, type FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
@@ -142,6 +142,7 @@ export class Flow {
   readonly #registered = new Map<string, Promise<void>>()
   readonly #parts: { stop(): Promise<void> }[] = []
   #closing: Promise<void> | undefined
+  #handlesSignals = false
   /**
    * Resolves when the connection is closed: with undefined after `close()`, else with the reason (FlowStoneError `closed`). Workers and engines of this flow have nothing to do any more then and
    * are stopped; end the process, and have it started again.
@@ -324,6 +325,7 @@ export class Flow {
     const parts = { ...this.#shared(), random: randomBytes(8).toString('hex') }
     const worker = await this.#connection.explaining(Worker.start(parts, list, options))
     this.#parts.push(worker)
+    if (options.handleSignals) this.#closeOnSignals()
     return worker
   }
 
@@ -374,6 +376,17 @@ export class Flow {
     const hasWorked = this.#parts.length > 0
     await atMost(this.#connection.isUp || hasWorked ? FLUSH_MS : FLUSH_AWAY_MS, stored)
     await this.#connection.close()
+  }
+
+  #closeOnSignals(): void {
+    if (this.#handlesSignals) return
+    this.#handlesSignals = true
+    for (const signal of ['SIGTERM', 'SIGINT'] as const)
+      process.once(signal, () => {
+        this.close().catch((error: unknown) =>
+          this.#logger.error(`closing after ${signal} failed: ${messageOf(error)}`),
+        )
+      })
   }
 
   #ownerOf(asset: AnyAsset, named: Pipeline | string | undefined): Pipeline {

@@ -52,7 +52,10 @@ export interface WorkerOptions {
   readonly ackWait?: Duration
   /** How long a stop waits for running code before that is aborted and handed back. Default `'30s'`. */
   readonly drainTimeout?: Duration
-  /** Stop cleanly on SIGTERM and SIGINT. Default false. */
+  /**
+   * Close the flow on SIGTERM and SIGINT: its workers finish or hand back, its engines checkpoint, its connection ends. The process then ends by itself, unless something
+   * else of yours keeps it. Default false.
+   */
   readonly handleSignals?: boolean
   /**
    * How long code may hold up the event loop: so long its tasks are kept alive by a thread of their own. After that this worker is taken for dead, and its tasks go to
@@ -239,8 +242,6 @@ export class Worker {
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()
     })
-    if (options.handleSignals)
-      for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void this.stop())
     // What it runs first may be what ends this process.
     await this.#shared.helper?.ready()
     this.#pullLoop().catch((error: unknown) => {

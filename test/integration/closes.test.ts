@@ -1,0 +1,51 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer({ syncInterval: 'default' })
+})
+afterAll(() => server.stop())
+
+function start(how: 'close' | 'signal'): { child: ChildProcess; said: () => string } {
+  const program = join(import.meta.dirname, 'programs', 'closes.ts')
+  const child = spawn(process.execPath, [program, server.url, freshNamespace(), how], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let said = ''
+  child.stdout?.on('data', (data: Buffer) => {
+    said += data.toString()
+  })
+  return { child, said: () => said }
+}
+
+/** Longer than a process needs to end, and shorter than any timer that one would leave behind. */
+const AT_ONCE_MS = 900
+
+describe('a process', () => {
+  it('ends at once when its flow is closed: no timer is left, and slots are given back', async () => {
+    const { child, said } = start('close')
+    await until('it has closed', () => said().includes('closed'), 30_000)
+    const closedMs = performance.now()
+    const [code] = await once(child, 'exit')
+    expect(performance.now() - closedMs).toBeLessThan(AT_ONCE_MS)
+    expect(code).toBe(0)
+    expect(said()).toContain('closed false')
+  })
+
+  it.each(['SIGTERM', 'SIGINT'] as const)('whose worker handles signals ends in order at %s', async (signal) => {
+    const { child, said } = start('signal')
+    await until('it is ready', () => said().includes('ready'), 30_000)
+    child.kill(signal)
+    const signalledMs = performance.now()
+    const [code, by] = await once(child, 'exit')
+    expect([code, by]).toEqual([0, null])
+    expect(performance.now() - signalledMs).toBeLessThan(5000)
+  })
+})
