@@ -1,19 +1,31 @@
 /** Pipelines out of a user's file. Node runs TypeScript as it is, as long as its types can be stripped. */
 import { existsSync } from 'node:fs'
 import { registerHooks } from 'node:module'
-import { dirname, resolve, sep } from 'node:path'
+import { basename, dirname, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { nearest } from '../../streams/nearest.ts'
 import { type AnyAsset, isAsset } from '../define/asset.ts'
-import type { Pipeline } from '../define/pipeline.ts'
+import { declaredPipelines, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 
 /** All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such file, or none in it, and `load_failed` when it throws. */
 export async function loadPipelines(file: string): Promise<Pipeline[]> {
+  const before = new Set(declaredPipelines())
   const exported = await loadModule(file)
   const found = [...new Set(Object.values(exported).filter(isPipeline))]
   if (found.length > 0) return found
   const assets = Object.values(exported).filter(isAsset)
+  const declared = [
+    ...new Set(
+      [...assets.flatMap(pipelinesOf), ...declaredPipelines().filter((one) => !before.has(one))].map(
+        ({ name }) => name,
+      ),
+    ),
+  ]
+  if (declared.length > 0)
+    throw new InvalidError(
+      `${file} declares ${declared.length === 1 ? 'the pipeline' : 'pipelines'} ${declared.join(', ')} and exports none: write export before its const, or export default`,
+    )
   const hint =
     assets.length > 0
       ? `; put its assets into one: export default pipeline('name', [${assets.map(({ name }) => name).join(', ')}])`
@@ -28,8 +40,28 @@ export async function loadModule(file: string): Promise<Record<string, unknown>>
   try {
     return await import(pathToFileURL(path).href)
   } catch (cause) {
-    throw new FlowStoneError('load_failed', `${file} cannot be loaded: ${messageOf(cause)}${whereIn(cause)}`, { cause })
+    const advice = adviceOn(cause)
+    const why = `${messageOf(cause)}${whereIn(cause)}${advice === undefined ? '' : `. ${advice}`}`
+    throw new FlowStoneError('load_failed', `${file} cannot be loaded: ${why}`, { cause })
   }
+}
+
+/** What to do about what people meet most often: Node takes the types away and changes nothing else, and finds files by their whole names. */
+function adviceOn(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  const code: unknown = 'code' in error ? error.code : undefined
+  const text = error.message
+  if (code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' || (error instanceof SyntaxError && /@|decorator|token/.test(text)))
+    return 'Node runs TypeScript by taking its types away: no enum, namespace, parameter property or decorator. Write a constant object in place of an enum, or compile the file first'
+  if (code !== 'ERR_MODULE_NOT_FOUND') return undefined
+  const missing = /Cannot find (?:module|package) '([^']+)'/.exec(text)?.[1] ?? ''
+  if (/\.[cm]?js$/.test(missing) && existsSync(missing.replace(/js$/, 'ts')))
+    return `There is ${basename(missing).replace(/js$/, 'ts')}: import it with that ending, as Node does not look for another one`
+  if (!missing.startsWith('/') && /^(@\/|~\/|~|src\/|#)/.test(missing))
+    return `Node does not read paths of tsconfig.json: import ${missing} by its relative path, or name it in imports of package.json ('#…')`
+  if (missing.startsWith('/') && ['.ts', '.js', '.mts', '.mjs'].some((ending) => existsSync(`${missing}${ending}`)))
+    return 'Write the ending of the file too (./name.ts)'
+  return undefined
 }
 
 /** The asset of that name, and its pipeline. `pipeline`: its name, where several have such an asset. */

@@ -1,8 +1,10 @@
 /** Commands about scatters. */
 import type { Command } from 'commander'
+import { FlowStoneError } from '../../streams/errors.ts'
+import type { Flow } from '../client/flow.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields } from './output.ts'
+import { fields, type Output } from './output.ts'
 import { scatterTable } from './runs.ts'
 
 export function scatterCommands(root: Command): void {
@@ -28,8 +30,8 @@ export function scatterCommands(root: Command): void {
     .option('--reason <text>')
     .action((id: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
-        await flow.scatter.cancel(id, options.reason)
-        output.result({ scatter: id, cancelled: true }, () => [`scatter ${id} is being cancelled`])
+        const done = { fields: { cancelled: true }, words: 'is being cancelled' }
+        await act(flow, output, id, () => flow.scatter.cancel(id, options.reason), done)
       }),
     )
   connected(scatter.command('pause <scatter>'))
@@ -37,16 +39,16 @@ export function scatterCommands(root: Command): void {
     .option('--reason <text>')
     .action((id: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
-        await flow.scatter.pause(id, options.reason)
-        output.result({ scatter: id, paused: true }, () => [`scatter ${id} is paused`])
+        const done = { fields: { paused: true }, words: 'is paused' }
+        await act(flow, output, id, () => flow.scatter.pause(id, options.reason), done)
       }),
     )
   connected(scatter.command('resume <scatter>'))
     .description('go on with it')
     .action((id: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
-        await flow.scatter.resume(id)
-        output.result({ scatter: id, paused: false }, () => [`scatter ${id} goes on`])
+        const done = { fields: { paused: false }, words: 'goes on' }
+        await act(flow, output, id, () => flow.scatter.resume(id), done)
       }),
     )
   connected(scatter.command('redrive <scatter>'))
@@ -57,4 +59,26 @@ export function scatterCommands(root: Command): void {
         output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
       }),
     )
+}
+
+/** Does it, and says so; or that there was nothing to do, since the scatter had ended before. */
+async function act(
+  flow: Flow,
+  output: Output,
+  id: string,
+  doing: () => Promise<void>,
+  done: { readonly fields: Readonly<Record<string, boolean>>; readonly words: string },
+): Promise<void> {
+  const before = await flow.scatter.status(id).catch((error: unknown) => {
+    // The state may not have it yet.
+    if (error instanceof FlowStoneError && error.code === 'not_found') return undefined
+    throw error
+  })
+  await doing()
+  if (before === undefined || before.status === 'open')
+    output.result({ scatter: id, ...done.fields }, () => [`scatter ${id} ${done.words}`])
+  else
+    output.result({ scatter: id, ended: before.status }, () => [
+      `scatter ${id} has ended (${before.status}): there was nothing to do`,
+    ])
 }

@@ -270,6 +270,11 @@ export class Scatters {
     ])) as [BarrierState | undefined, PipelineSpec | undefined]
     const spec = pipeline && specOf(pipeline, asset)
     if (!barrier) {
+      if (spec && !spec.scatter)
+        throw new FlowStoneError(
+          'not_found',
+          `asset ${asset} of run ${runId} is plain: it has no scatter; its state is in the run's status (flowstone status ${runId})`,
+        )
       const hint = run.assets[asset] ? ' (yet)' : nearest(asset, Object.keys(run.assets))
       throw new FlowStoneError('not_found', `run ${runId} has no scatter ${asset}${hint}`)
     }

@@ -19,6 +19,8 @@ export interface PipelineOptions {
   readonly timeout?: Duration
 }
 
+const declared: Pipeline[] = []
+const DECLARED_MAX = 10
 const owners = new WeakMap<AnyAsset, Set<Pipeline>>()
 
 /** Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the list, and for cycles. */
@@ -54,11 +56,18 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   const version = hash64(JSON.stringify(timeoutMs === 0 ? sorted : [sorted, limit]))
   const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs, ...limit } }
+  declared.push(result)
+  if (declared.length > DECLARED_MAX) declared.shift()
   for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
   return result
 }
 
 /** The pipelines that were declared with this asset. */
+/** Some that were declared in this process lately, exported or not: for advice. */
+export function declaredPipelines(): readonly Pipeline[] {
+  return declared
+}
+
 export function pipelinesOf(asset: AnyAsset): Pipeline[] {
   return [...(owners.get(asset) ?? [])]
 }

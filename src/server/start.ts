@@ -166,9 +166,16 @@ async function launch(program: string, dir: string, lock: Lock, options: ServerO
   } catch (error) {
     child.kill('SIGKILL')
     await whileAwake(ended)
+    const said = tail(logPath, logStart)
+    if (/address already in use/i.test(said))
+      throw new FlowStoneError(
+        'port_in_use',
+        `port ${options.port} of 127.0.0.1 is in use by another program; end that, or name another port (0: any free one)`,
+        { cause: error },
+      )
     throw new FlowStoneError(
       'server_start_failed',
-      `nats-server did not start on ${dir}: ${messageOf(error)}\n${tail(logPath, logStart)}`.trimEnd(),
+      `nats-server did not start on ${dir}: ${messageOf(error)}\n${said}`.trimEnd(),
       { cause: error },
     )
   }

@@ -102,4 +102,15 @@ describe('why a scatter does not go on', () => {
       waitingFor: [],
     })
   }, 30_000)
+
+  it('is not asked of a plain asset: the error says so, and where its state is', async () => {
+    const plain = asset('plain', { execute: () => 1 })
+    await using stage = await openStage(server.url, pipeline('plain', [plain]))
+    const run = await stage.flow.materialize(plain)
+    await run.result(limit())
+    await until('the state has the run', async () => (await run.status())?.status === 'succeeded')
+    await expect(stage.flow.scatter.status(`${run.id}.plain`)).rejects.toThrow(
+      `asset plain of run ${run.id} is plain: it has no scatter; its state is in the run's status`,
+    )
+  })
 })
