@@ -267,10 +267,12 @@ export function helperMain(given: {
     if (left.size === 0) finish()
   }
 
-  let lookedMs = Date.now()
+  // The same for all threads of a machine, and nobody sets it.
+  const monotonicMs = (): number => Number(process.hrtime.bigint() / 1_000_000n)
+  let lookedMs = monotonicMs()
   let heartMs = 0
   let said = 0
-  const stillMs = (): number => Date.now() - (clock[0] ?? 0)
+  const stillMs = (): number => monotonicMs() - (clock[0] ?? 0)
   const isGivenUp = (): boolean => stillMs() > maxBlockedMs
   const say = (text: string): void => {
     // Not by console: that would wait for the main thread.
@@ -281,7 +283,7 @@ export function helperMain(given: {
     }
   }
   setInterval(() => {
-    const nowMs = Date.now()
+    const nowMs = monotonicMs()
     const stood = nowMs - lookedMs
     lookedMs = nowMs
     // The whole process stood (or its machine slept): the main thread gets time to be seen first.

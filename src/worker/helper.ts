@@ -79,7 +79,7 @@ export class Helper {
     this.#texts = new Uint8Array(memory, HEAD_BYTES + 4 * slots)
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i)
     this.#state[CURRENT] = -1
-    this.#clock[CLOCK] = Date.now()
+    this.#clock[CLOCK] = monotonicMs()
     this.#connection = connection
     this.#options = options
     const { worker, questions, ackWaitMs, maxBlockedMs, owned } = options
@@ -173,7 +173,7 @@ export class Helper {
   }
 
   #tick(): void {
-    this.#clock[CLOCK] = Date.now()
+    this.#clock[CLOCK] = monotonicMs()
     const nowMs = performance.now()
     const lateMs = nowMs - this.#tickedMs - TICK_MS
     this.#tickedMs = nowMs
@@ -244,4 +244,9 @@ function authOf(connection: Connection, nonce: string): Record<string, unknown> 
     if (typeof told === 'object' && told !== null) auth = { ...auth, ...told }
   }
   return auth
+}
+
+/** The same for all threads of a machine; a host's clock that is set does not look like a loop that was blocked. */
+function monotonicMs(): number {
+  return Number(process.hrtime.bigint() / 1_000_000n)
 }

@@ -69,7 +69,8 @@ describe('connect', () => {
   })
 
   it('says what the server said when it cannot make a stream', async () => {
-    const error = await rejection(connect({ servers: server.url, namespace: freshNamespace(), replicas: 3 }))
+    await using flow = await connect({ servers: server.url, namespace: freshNamespace(), replicas: 3 })
+    const error = await rejection(flow.setup())
     expect(error).toMatchObject({ code: 'topology' })
     expect(error.message).toMatch(/replicas/)
   })
