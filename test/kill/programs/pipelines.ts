@@ -1,5 +1,5 @@
 /** The pipelines of the kill tests. Their code is the same in every process; what differs from test to test comes from the environment. */
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../../../src/index.ts'
 
@@ -22,6 +22,12 @@ const pauseMs = Number(process.env.KILL_INSTANCE_MS ?? 1)
 export function note(what: string): void {
   const file = process.env.KILL_NOTES
   if (file) appendFileSync(file, `${what}\n`)
+}
+
+/** What was noted so far, by all processes. */
+function noted(): string[] {
+  const file = process.env.KILL_NOTES
+  return file && existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : []
 }
 
 export async function total(results: AsyncIterable<{ key: unknown; index: number; value: number }>): Promise<Total> {
@@ -216,19 +222,26 @@ export const broken = asset('broken', {
 })
 export const afterBroken = asset('after_broken', { dependsOn: [broken], execute: (_, deps) => deps.broken })
 
-const limited = (maxConcurrent: number, count: number) =>
-  asset(`limited_${maxConcurrent}`, {
+/** The first instances wait for one another until as many run as may, so that this is seen however slow the machine is. */
+const limited = (maxConcurrent: number, count: number) => {
+  let isReached = false
+  return asset(`limited_${maxConcurrent}`, {
     retry: quick,
     scatterOptions: { maxConcurrent },
     scatter: () => Array.from({ length: count }, (_, i) => i),
     execute: async ({ index }) => {
       note('+')
+      while (!isReached) {
+        await sleep(5)
+        isReached ||= noted().filter((line) => line === '+').length >= maxConcurrent
+      }
       await sleep(20)
       note('-')
       return index
     },
     gather: (results) => total(results),
   })
+}
 export const limitedTo = [limited(1, 60), limited(7, 300), limited(50, 1500)] as const
 
 /** When something begins and ends, by a clock that all processes of this host share. */
