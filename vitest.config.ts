@@ -9,7 +9,7 @@ export default defineConfig({
     pool: 'forks',
     // Most of them wait for servers and processes most of the time; the default leaves one core out.
     maxWorkers: '100%',
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    testTimeout: 90_000,
+    hookTimeout: 120_000,
   },
 })
