@@ -20,10 +20,15 @@ export interface LimitsWork {
 /** Who is told that much later than its time was not told of the time it had waited for, but asked once more. */
 const LATE_MS = 15
 
-/** How vague the clock was, by which the last wait was told: after a restart, on a busy machine, it may be tens of milliseconds. */
+/**
+ * How vague the clock was, by which the last wait was told: after a restart, on a busy machine, it may be tens of milliseconds. And when it was read, at the earliest: on a busy
+ * machine the process may have to wait for a processor between reading the clock and telling the wait, and then the time of the telling is too late for the lower bound.
+ */
 let vagueMs = 0
+let readMs = 0
 const atLeast = ServerClock.prototype.atLeast
 ServerClock.prototype.atLeast = function () {
+  readMs = now()
   const least = atLeast.call(this)
   vagueMs = this.atMost() - least
   return least
@@ -46,7 +51,7 @@ async function take(rate: RateOption): Promise<void> {
     maxWait: '30s',
     onWait: (waitMs) => {
       dueMs = now() + waitMs
-      fromMs = dueMs - vagueMs
+      fromMs = readMs + waitMs - vagueMs
     },
   })
   const toldMs = now()
