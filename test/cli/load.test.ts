@@ -1,8 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { startServer } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { runCommand } from './kit.ts'
 
@@ -47,20 +45,4 @@ it.each([
   })
   expect(stderr).toMatch(advice)
   expect(code).not.toBe(0)
-})
-
-it('a port that is in use is said in one line', async () => {
-  using scratch = scratchFolder()
-  const other = createServer().listen(0, '127.0.0.1')
-  await new Promise((done) => other.once('listening', done))
-  const address = other.address()
-  const port = typeof address === 'object' && address !== null ? address.port : 0
-  try {
-    await expect(startServer({ dir: scratch.path, port })).rejects.toMatchObject({
-      code: 'port_in_use',
-      message: `port ${port} of 127.0.0.1 is in use by another program; end that, or name another port (0: any free one)`,
-    })
-  } finally {
-    other.close()
-  }
 })

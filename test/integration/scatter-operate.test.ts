@@ -138,7 +138,7 @@ describe('the status of a scatter', () => {
     const misspelt = await rejection(scatter.status(`${run.id}.wrok`))
     expect(misspelt).toMatchObject({ code: 'not_found' })
     expect(misspelt.message).toBe(`run ${run.id} has no scatter wrok; did you mean work?`)
-    expect((await rejection(scatter.status(`${run.id}.plain`))).message).toContain('has no scatter plain (yet)')
+    expect((await rejection(scatter.status(`${run.id}.plain`))).message).toContain('is plain: it has no scatter')
     expect(await rejection(scatter.status('0-nobody.work'))).toMatchObject({
       code: 'not_found',
       message: 'there is no run 0-nobody, of scatter 0-nobody.work',

@@ -105,8 +105,8 @@ describe('a server', () => {
     const address = squatter.address()
     const port = typeof address === 'object' && address !== null ? address.port : 0
     await expect(startServer({ dir: scratch.path, port })).rejects.toMatchObject({
-      code: 'server_start_failed',
-      message: expect.stringContaining('address already in use'),
+      code: 'port_in_use',
+      message: `port ${port} of 127.0.0.1 is in use by another program; end that, or name another port (0: any free one)`,
     })
     squatter.close()
     await using server = await startServer({ dir: scratch.path, port })
