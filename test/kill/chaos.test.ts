@@ -53,7 +53,7 @@ import {
 } from './programs/chaos.ts'
 import { type Rig, startRig } from './rig.ts'
 
-const SEEDS = seedsIn(process.env.CHAOS_SEEDS ?? '33,35')
+const SEEDS = seedsIn(process.env.CHAOS_SEEDS ?? '35,302')
 const PARTITIONS = (process.env.CHAOS_PARTITIONS ?? '1,3').split(',').map(Number)
 const WILD_MS = Number(process.env.CHAOS_MS ?? 4500)
 const WORKERS = 2
