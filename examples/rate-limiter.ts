@@ -59,6 +59,7 @@ async function main(): Promise<void> {
   const server = await startServer({ dir: args.dir })
   try {
     await using flow = await connect({ servers: server.url, namespace: NAMESPACE })
+    await flow.setup()
     for (const { bucket } of await flow.limiter.list()) await flow.limiter.reset(bucket)
     await sharedApi(flow, server.url)
     await politeCrawl(flow)

@@ -30,6 +30,7 @@ test('engine, worker and HTTP go on after the server has refused their credentia
   expect(flow.connection).toMatchObject({ state: 'away', reason: expect.stringMatching(/Authorization Violation/i) })
   expect([await health('/healthz'), await health('/readyz')]).toEqual([200, 503])
   expect(logger.lines.filter((line) => /refuses the credentials/.test(line))).toHaveLength(1)
+  await until('that it is away is said', () => logger.lines.some((line) => /server away since \d{4}/.test(line)))
   expect(logger.lines.filter((line) => /server away since \d{4}/.test(line))).toHaveLength(1)
 
   await server.stop()

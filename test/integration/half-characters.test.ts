@@ -24,8 +24,8 @@ describe('half a surrogate pair', () => {
     const doors: [string, () => Promise<unknown>][] = [
       ['materialize: partition', () => flow.materialize(up, { partition: HALF })],
       ['materialize: key', () => flow.materialize(up, { key: HALF })],
-      ['cancel: reason', () => run.cancel(HALF)],
-      ['cancel: reason', () => flow.scatter.cancel(scatter, HALF)],
+      ['run.cancel: reason', () => run.cancel(HALF)],
+      ['scatter.cancel: reason', () => flow.scatter.cancel(scatter, HALF)],
       ['pause: reason', () => flow.scatter.pause(scatter, HALF)],
       ['reason', () => flow.gates.cancel(id, HALF)],
       ['by', () => flow.gates.extend(id, '1h', { by: HALF })],
