@@ -23,10 +23,10 @@ export class Slots {
     return this.#size
   }
 
-  /** One place more. */
+  /** One place more, for who waits or comes next. Who retires keeps the place that it waits for: this one is another. */
   grow(): void {
     this.#size += 1
-    if (this.#used >= this.#size) return
+    if (this.#used >= this.#places) return
     const next = this.#waiting.shift()
     if (!next) return
     this.#used += 1
@@ -43,11 +43,16 @@ export class Slots {
   }
 
   #retire(): void {
-    while (this.#retiring.length > 0 && this.#used < this.#size + this.#retiring.length) this.#retiring.shift()?.()
+    while (this.#retiring.length > 0 && this.#used < this.#places) this.#retiring.shift()?.()
   }
 
   get free(): number {
     return this.#size - this.#used
+  }
+
+  /** Places that there are, those of who retires included. */
+  get #places(): number {
+    return this.#size + this.#retiring.length
   }
 
   get waiting(): number {
@@ -65,7 +70,7 @@ export class Slots {
 
   /** True when taken at once; else await a `turn()`. */
   tryTake(): boolean {
-    if (this.#used >= this.#size) return false
+    if (this.#used >= this.#places) return false
     this.#used += 1
     return true
   }

@@ -49,6 +49,19 @@ describe('slots', () => {
     expect([slots.size, slots.free]).toEqual([1, 0])
   })
 
+  it('grow by one that somebody can take while one that was given up is still in use', async () => {
+    const slots = new Slots(2)
+    for (let i = 0; i < 2; i++) slots.tryTake()
+    const retired = slots.shrink()
+    slots.grow()
+    expect(await isSettled(retired)).toBe(false)
+    expect(slots.tryTake()).toBe(true)
+    expect(slots.tryTake()).toBe(false)
+    slots.give()
+    expect(await isSettled(retired)).toBe(true)
+    expect([slots.size, slots.free]).toEqual([2, 0])
+  })
+
   it('shrink at once where one is free', async () => {
     const slots = new Slots(2)
     slots.tryTake()
