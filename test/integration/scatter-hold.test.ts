@@ -15,7 +15,7 @@ afterAll(() => server.stop())
 const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
-/** A scatter whose instances wait, the first `free` aside, until `open` is called. */
+/** A scatter whose instances wait, the `free` that begin first aside, until `open` is called. */
 function gated(count: number, free: number, options: InstanceOptions = {}) {
   const gate = Promise.withResolvers<void>()
   const started: string[] = []
@@ -24,8 +24,7 @@ function gated(count: number, free: number, options: InstanceOptions = {}) {
     scatterOptions: options,
     scatter: () => range(count),
     execute: async ({ index, attempt }) => {
-      started.push(`${index}/${attempt}`)
-      if (index >= free) await gate.promise
+      if (started.push(`${index}/${attempt}`) > free) await gate.promise
       return index
     },
     gather: async (results) => {

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type RateOption, type Slot } from '../../../src/index.ts'
 import { ServerClock } from '../../../src/log/clock.ts'
+import { hostMs } from '../../kit/host-clock.ts'
 import { type Settings, tell } from './child.ts'
 
 export interface LimitsWork {
@@ -37,7 +38,7 @@ ServerClock.prototype.atLeast = function () {
 const { url, namespace, work } = JSON.parse(process.argv.at(-1) ?? '{}') as Settings & { work: LimitsWork }
 const realNow = Date.now.bind(Date)
 Date.now = () => realNow() + (work.skewMs ?? 0)
-const now = (): number => performance.timeOrigin + performance.now()
+const now = hostMs
 
 const flow = await connect({ servers: url, namespace })
 process.on('SIGTERM', () => process.exit(0))

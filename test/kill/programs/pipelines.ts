@@ -2,6 +2,7 @@
 import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../../../src/index.ts'
+import { hostMs } from '../../kit/host-clock.ts'
 
 export const INSTANCES = 5000
 /** Sum of what `gather` gets when each of the instances counts once. */
@@ -246,7 +247,7 @@ export const limitedTo = [limited(1, 60), limited(7, 300), limited(50, 1500)] as
 
 /** When something begins and ends, by a clock that all processes of this host share. */
 function noteTime(what: 'begin' | 'end', index: number): void {
-  note(`${what} ${process.pid}.${index} ${performance.timeOrigin + performance.now()}`)
+  note(`${what} ${process.pid}.${index} ${hostMs()}`)
 }
 
 /** Instances that hold one of three slots, and start at most a hundred times a second. */
