@@ -103,6 +103,8 @@ const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = {
   onFailed: true,
 }
 
+/** Subject and headers of a fact. */
+const ENVELOPE_BYTES = 1024
 /** How many documents are asked for side by side. */
 const READ_AHEAD = 64
 const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
@@ -161,7 +163,8 @@ export class Flow {
     this.#connection = connection
     this.#namespace = namespace
     this.#logger = options.logger ?? quietLogger
-    this.#io = new Io(new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})]))
+    const managers = new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})])
+    this.#io = new Io(connection, managers)
     this.limiter = new Limiter({
       connection,
       names: namespace.names,
@@ -425,11 +428,22 @@ export class Flow {
     const { names, partitions } = await this.#namespace.found()
     const { name, version } = pipeline.spec
     const ids = { pipeline: name, version }
+    const entries = Array.from({ length: partitions }, (_, p) =>
+      factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }),
+    )
+    const bytes = entries[0]?.payload.length ?? 0
+    const { maxPayload } = this.#connection
+    if (bytes > maxPayload - ENVELOPE_BYTES)
+      throw new InvalidError(
+        `pipeline ${name}: its ${pipeline.spec.assets.length} assets take ${bytes} bytes to register, and a message of this server holds ${maxPayload}; make several pipelines of it, or raise max_payload of nats-server`,
+      )
     const at = async (p: number): Promise<void> => {
       const subject = names.fact(p, factPath('pipeline.registered', ids))
       if (await this.#connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) return
+      const entry = entries[p]
+      if (!entry) return
       await this.#logOf(p)
-        .append(factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }))
+        .append(entry)
         .catch((error: unknown) => {
           if (!(error instanceof ConflictError)) throw error
         })

@@ -34,7 +34,6 @@ const KEY_MAX = 1024
 const PAGE = 100
 const PAGE_MAX = 1000
 const READ_AHEAD = 64
-const INLINE_MAX_BYTES = 64 * 1024
 
 type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
 
@@ -378,7 +377,7 @@ export class Gates {
     checkKey(idempotencyKey)
     const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
     return {
-      payload: await this.#deps.io.store('nats', payload ?? null, context, INLINE_MAX_BYTES),
+      payload: await this.#deps.io.store('nats', payload ?? null, context),
       ...(source === undefined ? {} : { source }),
       ...(headers === undefined ? {} : { headers: kept }),
       ...(idempotencyKey === undefined ? {} : { idempotency: hashOfKey(idempotencyKey) }),

@@ -21,6 +21,7 @@ import {
   type StoredMessage,
 } from '../log/nats.ts'
 
+/** Less where the server's messages are small. */
 const CHUNK_BYTES = 128 * 1024
 /** Chunks on their way at a time. */
 const AHEAD = 8
@@ -94,12 +95,13 @@ export class Blobs {
   async #tryPut(name: string, bytes: Uint8Array): Promise<'stored' | { readonly refusal: PubError | undefined }> {
     const nuid = randomBytes(11).toString('hex')
     const subject = this.#chunks(nuid)
-    const chunks = Math.ceil(bytes.length / CHUNK_BYTES)
+    const chunkBytes = this.#connection.share(CHUNK_BYTES)
+    const chunks = Math.ceil(bytes.length / chunkBytes)
     for (let from = 0; from < chunks; from += AHEAD) {
       const refusals = await Promise.all(
         Array.from({ length: Math.min(AHEAD, chunks - from) }, (_, i) => {
-          const at = (from + i) * CHUNK_BYTES
-          return this.#publish({ subject, payload: bytes.subarray(at, at + CHUNK_BYTES) })
+          const at = (from + i) * chunkBytes
+          return this.#publish({ subject, payload: bytes.subarray(at, at + chunkBytes) })
         }),
       )
       const failed = refusals.find((refusal) => refusal !== 'stored')
@@ -116,7 +118,7 @@ export class Blobs {
       mtime: new Date().toISOString(),
       digest: digestOf(bytes),
       deleted: false,
-      options: { max_chunk_size: CHUNK_BYTES },
+      options: { max_chunk_size: chunkBytes },
     }
     const payload = encodeJson(info)
     return await this.#publish({ subject: this.#metaSubject(name), payload, headers: { 'Nats-Rollup': 'sub' } })

@@ -4,6 +4,7 @@ import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { type Shared, share } from '../../streams/readonly.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import { encodeValue, isJsonSafe, isPlainData, jsonCopy } from '../../streams/value.ts'
+import type { Connection } from '../log/connection.ts'
 import { unlessAborted } from '../options/timer.ts'
 
 export interface IoContext {
@@ -34,25 +35,29 @@ export interface BytesIoManager extends IoManager {
   storeBytes(value: Uint8Array<ArrayBuffer>): Promise<Record<string, unknown>>
 }
 
-/** Values up to this many bytes ride in the fact. */
+/** Values up to this many bytes ride in the fact; less where the server's messages are small. As JSON they may take six times as much. */
 const INLINE_MAX_BYTES = 64 * 1024
+const INLINE_PART = 1 / 8
+const REF_MAX_BYTES = 16 * 1024
 
 /** How an execution gets at a value: what is shared, or what is loaded for it alone. */
 export type Sight = Shared | { load(): Promise<unknown> }
 
 export class Io {
   readonly #managers: ReadonlyMap<string, IoManager | BytesIoManager>
+  readonly #connection: Pick<Connection, 'share'>
 
-  constructor(managers: ReadonlyMap<string, IoManager | BytesIoManager>) {
+  constructor(connection: Pick<Connection, 'share'>, managers: ReadonlyMap<string, IoManager | BytesIoManager>) {
+    this.#connection = connection
     this.#managers = managers
   }
 
   /** `value` may be a snapshot. Throws InvalidError, naming the place, for a value that cannot be encoded. */
-  async store(manager: string, value: unknown, context: IoContext, inlineMax = INLINE_MAX_BYTES): Promise<StoredValue> {
+  async store(manager: string, value: unknown, context: IoContext): Promise<StoredValue> {
     const found = this.#find(manager)
     if (manager !== 'nats') return { manager, ref: checkRef(manager, await found.store(value, context)) }
     const bytes = encodeValue(value)
-    if (bytes.length <= inlineMax) return inline(bytes)
+    if (bytes.length <= this.#connection.share(INLINE_MAX_BYTES, INLINE_PART)) return inline(bytes)
     if (takesBytes(found)) return { manager, ref: await found.storeBytes(bytes) }
     return { manager, ref: checkRef(manager, await found.store(decodeMsgpack(bytes), context)) }
   }
@@ -102,8 +107,14 @@ function takesBytes(manager: IoManager | BytesIoManager): manager is BytesIoMana
 
 /** A reference that is no object could not be read back from the log, and its run would never end. */
 function checkRef(manager: string, ref: unknown): Record<string, unknown> {
-  if (typeof ref === 'object' && ref !== null && !Array.isArray(ref))
-    return Object.fromEntries(Object.entries(Object(jsonCopy(ref, `I/O manager ${manager}: reference`))))
+  if (typeof ref === 'object' && ref !== null && !Array.isArray(ref)) {
+    const copy = jsonCopy(ref, `I/O manager ${manager}: reference`)
+    const bytes = Buffer.byteLength(JSON.stringify(copy))
+    if (bytes <= REF_MAX_BYTES) return Object.fromEntries(Object.entries(Object(copy)))
+    throw new InvalidError(
+      `I/O manager ${manager}: a reference takes at most ${REF_MAX_BYTES} bytes as JSON, this one ${bytes}; store must keep the value elsewhere and return what load needs to find it`,
+    )
+  }
   throw new InvalidError(
     `I/O manager ${manager}: store must return a reference that is a plain object, got ${ref === null ? 'null' : Array.isArray(ref) ? 'an array' : typeof ref}`,
   )

@@ -142,6 +142,11 @@ export class Connection {
     return this.nc.info?.max_payload ?? 1_048_576
   }
 
+  /** `most` bytes, or `part` of what a message of this server may hold, if that is less: room is left for what goes with them. */
+  share(most: number, part = 1 / 4): number {
+    return Math.min(most, Math.floor(this.maxPayload * part))
+  }
+
   get status(): ConnectionStatus {
     const { awaySince, reason, denied, full, badMessages } = this.#reports
     const state = this.isClosed ? 'closed' : this.#up ? 'connected' : 'away'

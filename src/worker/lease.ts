@@ -16,7 +16,7 @@ import { channelOf, emit, type InstanceEvent } from '../telemetry.ts'
 import { executions } from './executions.ts'
 import { HandBack, type Held, Paused } from './held.ts'
 import { ComeAgain, isUnreachable, runLimited } from './limits.ts'
-import { INLINE_MAX_BYTES, Report } from './report.ts'
+import { inlineMax, Report } from './report.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import { Slots, type Turn } from './slots.ts'
@@ -63,6 +63,7 @@ async function runInstances(
   const name = assetName(asset.name)
   const startedMs = performance.now()
   const report = new Report(shared, { p: held.p, run, asset: name }, task)
+  const inlineBytes = inlineMax(shared.connection)
   const loaded = await load(shared, held, task, report)
   if (!loaded) return
   const { slab, deps } = loaded
@@ -104,7 +105,7 @@ async function runInstances(
     nowMs = performance.now()
     const ms = nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(instanceEvent(index, ms))
-    if (bytes <= INLINE_MAX_BYTES) {
+    if (bytes <= inlineBytes) {
       leave(index)
       report.value(index, ms, taken, bytes)
       return undefined
@@ -118,7 +119,7 @@ async function runInstances(
     const within = runCode(signal, task.timeoutMs, () => stored)
     return Promise.resolve(within).then((ref) => {
       leave(index)
-      report.ref(index, ms, ref)
+      report.ref(index, ms, ref, bytes)
     })
   }
   const fail = (index: number, begunMs: number, thrown: unknown): undefined | Promise<void> => {

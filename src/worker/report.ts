@@ -6,6 +6,7 @@ import type { ScatterOutcomes } from '../../streams/schemas.ts'
 import { squeeze } from '../../streams/squeeze.ts'
 import type { Snapshot } from '../../streams/value.ts'
 import { factEntry } from '../engine/entries.ts'
+import type { Connection } from '../log/connection.ts'
 import type { ComeAgain } from './limits.ts'
 import type { Failure } from './run-code.ts'
 import type { WorkerShared } from './shared.ts'
@@ -13,9 +14,14 @@ import type { WorkerShared } from './shared.ts'
 const REPORT_MS = 50
 /** Leases of a lane are many, and each reports for itself. */
 const LANE_REPORT_MS = 150
+/** Both are less where the server's messages are small. */
 const REPORT_BYTES = 256 * 1024
+const INLINE_MAX_BYTES = 16 * 1024
+
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
-export const INLINE_MAX_BYTES = 16 * 1024
+export function inlineMax(connection: Connection): number {
+  return connection.share(INLINE_MAX_BYTES, 1 / 8)
+}
 
 interface Columns {
   at: number[]
@@ -35,6 +41,7 @@ export class Report {
   readonly #at: { readonly p: number; readonly run: RunId; readonly asset: AssetName }
   readonly #of: ReportOf
   readonly #everyMs: number
+  readonly #maxBytes: number
   #columns = emptyColumns()
   #bytes = 0
   #sinceMs = performance.now()
@@ -47,6 +54,7 @@ export class Report {
     of: ReportOf & { readonly serial?: boolean | undefined },
   ) {
     this.#everyMs = of.serial ? LANE_REPORT_MS : REPORT_MS
+    this.#maxBytes = shared.connection.share(REPORT_BYTES)
     this.#shared = shared
     this.#at = at
     this.#of = of
@@ -71,10 +79,11 @@ export class Report {
     this.#grow(bytes)
   }
 
-  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1]): void {
+  /** A value of so many bytes that was stored by itself, or in `stored`. */
+  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1], bytes: number): void {
     this.#columns.refs.push([this.#columns.at.length, stored])
     this.#add(index, ms, null)
-    this.#grow(200)
+    this.#grow('manager' in stored ? 200 : bytes * 1.4)
   }
 
   failure(index: number, ms: number, failure: Failure): void {
@@ -97,11 +106,11 @@ export class Report {
   /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
   #grow(bytes: number): void {
     this.#bytes += bytes
-    if (this.#bytes >= REPORT_BYTES) this.#send(undefined)
+    if (this.#bytes >= this.#maxBytes) this.#send(undefined)
   }
 
   isDue(nowMs: number): boolean {
-    return this.#columns.at.length > 0 && (this.#bytes >= REPORT_BYTES || nowMs - this.#sinceMs >= this.#everyMs)
+    return this.#columns.at.length > 0 && (this.#bytes >= this.#maxBytes || nowMs - this.#sinceMs >= this.#everyMs)
   }
 
   /** Sends what there is when it is old or large enough; waits only when much is under way. */

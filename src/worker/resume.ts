@@ -11,7 +11,7 @@ import { Suspension } from '../define/gates.ts'
 import { directGet } from '../log/nats.ts'
 import { emit } from '../telemetry.ts'
 import { HandBack, type Held } from './held.ts'
-import { INLINE_MAX_BYTES, Report } from './report.ts'
+import { inlineMax, Report } from './report.ts'
 import { failureOf, runCode } from './run-code.ts'
 import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from './shared.ts'
 import { factOf } from './values.ts'
@@ -110,9 +110,9 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
       const bytes = sizeOfSnapshot(taken)
       const { run, pipeline, partition } = task
       const context = { run, pipeline, asset: asset.name, partition }
-      const ref = bytes <= INLINE_MAX_BYTES ? undefined : await shared.io.store('nats', taken, context)
+      const ref = bytes <= inlineMax(shared.connection) ? undefined : await shared.io.store('nats', taken, context)
       report.leaves(gates.take(task.index)?.left() ?? [])
-      if (ref) report.ref(task.index, ms, ref)
+      if (ref) report.ref(task.index, ms, ref, bytes)
       else report.value(task.index, ms, taken, bytes)
     }
   } catch (thrown) {

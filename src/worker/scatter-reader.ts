@@ -18,9 +18,9 @@ import {
   ignoreConflict,
   itemsFact,
   type ScatterTarget,
-  SLAB_BYTES,
   SLAB_KEYS,
   SLAB_WAIT_MS,
+  slabBytes,
   slabFact,
   startedFact,
   storeTotal,
@@ -152,11 +152,12 @@ class Feed {
 
   async #takeChunk(chunk: Chunk<unknown>, known: number): Promise<void> {
     const from = this.#at
+    const mostBytes = slabBytes(this.#target)
     for (let i = known; i < chunk.items.length; i++) {
       const key = chunk.items[i]
       const taken = takeKey(this.#target, key, this.read)
       const { size } = taken
-      if (this.#keys.length > 0 && (this.#bytes + size > SLAB_BYTES || this.#keys.length >= SLAB_KEYS)) {
+      if (this.#keys.length > 0 && (this.#bytes + size > mostBytes || this.#keys.length >= SLAB_KEYS)) {
         await this.#store()
       }
       if (!this.#seen || this.#seen.isNew(key)) {

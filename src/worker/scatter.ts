@@ -19,10 +19,10 @@ import {
   ignoreConflict,
   itemsFact,
   type ScatterTarget,
-  SLAB_BYTES,
   SLAB_KEYS,
   SLAB_WAIT_MS,
   sizedFact,
+  slabBytes,
   slabFact,
   startedFact,
   storeTotal,
@@ -98,9 +98,10 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
   let keys: Snapshot[] = []
   let bytes = 0
   let all = 0
+  const mostBytes = slabBytes(target)
   for (const [i, given] of list.entries()) {
     const { key, size } = takeKey(target, given, i)
-    if (keys.length > 0 && (bytes + size > SLAB_BYTES || keys.length >= SLAB_KEYS)) {
+    if (keys.length > 0 && (bytes + size > mostBytes || keys.length >= SLAB_KEYS)) {
       slabs.push({ keys, bytes })
       keys = []
       bytes = 0
@@ -207,12 +208,13 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     late = wait(SLAB_WAIT_MS)
     offset += done.length
   }
+  const mostBytes = slabBytes(target)
   try {
     while (!ended) {
       // Counted from the slab's first key: a source that gives one now and then must not hold back what it gave before.
       await readOne(buffer.length > 0 ? late : undefined)
       const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= SLAB_WAIT_MS
-      if (due || bufferBytes >= SLAB_BYTES || buffer.length >= SLAB_KEYS) await store(buffer.length)
+      if (due || bufferBytes >= mostBytes || buffer.length >= SLAB_KEYS) await store(buffer.length)
     }
     while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
   } finally {

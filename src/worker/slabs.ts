@@ -16,7 +16,7 @@ import { leaderGet } from '../log/nats.ts'
 import { factOf, type Values } from './values.ts'
 
 /** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
-export const SLAB_BYTES = 200 * 1024
+const SLAB_BYTES = 200 * 1024
 export const SLAB_KEYS = 20_000
 export const SLAB_WAIT_MS = 100
 
@@ -45,6 +45,11 @@ export async function slabFact(target: ScatterTarget, offset: string): Promise<F
   throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} cannot be read back`)
 }
 
+/** At so many bytes of keys; also the most that one key may take. Less where the server's messages are small. */
+export function slabBytes({ connection }: ScatterTarget): number {
+  return connection.share(SLAB_BYTES)
+}
+
 export async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
   const { names, p, run, asset } = target
   if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
@@ -70,14 +75,15 @@ export async function ignoreConflict(appending: Promise<unknown>): Promise<boole
 }
 
 /** The key as it is now: a scatter function may give the same object again, changed. */
-export function takeKey({ duplicates }: ScatterTarget, key: unknown, position: number): TakenKey {
+export function takeKey(target: ScatterTarget, key: unknown, position: number): TakenKey {
   const taken = snapshot(key, `key[${position}]`)
   const size = sizeOfSnapshot(taken)
   // Where duplicates are looked for, the canonical form says so.
-  if (duplicates === 'allow') checkKey(key, `key[${position}]`)
-  if (size > SLAB_BYTES)
+  if (target.duplicates === 'allow') checkKey(key, `key[${position}]`)
+  const most = slabBytes(target)
+  if (size > most)
     throw new InvalidError(
-      `key[${position}] takes ${size} bytes; a key is at most ${SLAB_BYTES}: put large data in a value, and its name in the key`,
+      `key[${position}] takes ${size} bytes; a key is at most ${most}: put large data in a value, and its name in the key`,
     )
   return { key: taken, size }
 }

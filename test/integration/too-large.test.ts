@@ -19,6 +19,7 @@ const spread = asset('spread', {
   gather: () => 1,
 })
 const all = pipeline('large', [one, waits, spread])
+const gates = { secrets: [{ id: 'k1', secret: 's'.repeat(32) }] }
 const signal = (): AbortSignal => AbortSignal.timeout(20_000)
 
 /** Whether the engine works, and has not begun anew. */
@@ -109,8 +110,70 @@ describe.each([
     await expectWorking(stage)
   })
 
+  it('values of all sizes, many at a time, are kept; what is too large is refused where it is', async () => {
+    const sizes = [8000, 9000, 16_000, 17_000, 40_000, 64_000, 66_000, 120_000, 700_000]
+    // Control characters take six bytes each as JSON.
+    const value = (bytes: number): string => '\u0001'.repeat(bytes)
+    const together = Promise.withResolvers<void>()
+    let begun = 0
+    const burst = asset('burst', {
+      retry: { maxAttempts: 1 },
+      scatter: () => Array.from({ length: 90 }, (_, i) => i),
+      execute: async ({ index }) => {
+        begun += 1
+        if (begun === 90) together.resolve()
+        await together.promise
+        return value(sizes[index % 9] ?? 0)
+      },
+      gather: async (results) => {
+        const found: number[] = []
+        for await (const {
+          value: { length },
+        } of results)
+          found.push(length)
+        return found
+      },
+    })
+    const plain = sizes.map((bytes) => asset(`plain-${bytes}`, { execute: () => value(bytes) }))
+    const last = asset('last', { dependsOn: [burst, ...plain], execute: (_ctx, deps) => deps.burst })
+    const limitOf = Math.min(200 * 1024, maxPayload / 4)
+    const wide = asset('wide', { scatter: () => ['ok', 'x'.repeat(limitOf)], execute: () => 1 })
+    const sized = pipeline('sized', [burst, ...plain, last, wide])
+    await using stage = await openStage(server.url, [all, sized], { worker: { concurrency: 100 } })
+    const run = await stage.flow.materialize(last)
+    expect(await run.result({ signal: AbortSignal.timeout(40_000) })).toEqual(
+      Array.from({ length: 90 }, (_, i) => sizes[i % 9]),
+    )
+    const refused = await rejection((await stage.flow.materialize(wide)).result({ signal: signal() }))
+    expect(refused.message).toContain(`key[1] takes`)
+    expect(refused.message).toContain(`a key is at most ${limitOf}`)
+    await expectWorking(stage)
+  })
+
+  it('what a gate tells and is told, and where an I/O manager says that a value is, have bounds', async () => {
+    const asks = asset('asks', { execute: (ctx) => ctx.signalGate({ metadata: { text: 'm'.repeat(16_000) } }) })
+    let refBytes = 16_000
+    const kept = asset('kept', { io: 'kept', retry: { maxAttempts: 1 }, execute: () => 'kept' })
+    const io = {
+      store: async () => ({ at: 'r'.repeat(refBytes) }),
+      load: async () => 'kept',
+    }
+    await using stage = await openStage(server.url, [all, pipeline('told', [asks, kept])], { io: { kept: io }, gates })
+    const { flow } = stage
+    const run = await flow.materialize(asks)
+    await until('it waits', async () => (await flow.gates.list(run.id))[0]?.status === 'waiting')
+    await flow.gates.signalById((await flow.gates.list(run.id))[0]?.id ?? '', 'p'.repeat(60_000))
+    expect(await run.result({ signal: signal() })).toBe('p'.repeat(60_000))
+
+    expect(await (await flow.materialize(kept, { key: 'small' })).result({ signal: signal() })).toBe('kept')
+    refBytes = 17_000
+    const refused = await rejection((await flow.materialize(kept, { key: 'large' })).result({ signal: signal() }))
+    expect(refused.message).toContain('I/O manager kept: a reference takes at most 16384 bytes as JSON')
+    await expectWorking(stage)
+  })
+
   it('keys, values, outcomes and runs of many assets fit the messages that there may be', async () => {
-    const length = maxPayload < 1024 * 1024 ? 1000 : 60_000
+    const length = 60_000
     const text = 'ü'.repeat(length / 20)
     const many = asset('many', {
       scatter: () => Array.from({ length: 300 }, (_, i) => ({ i, text })),
@@ -134,4 +197,14 @@ describe.each([
     await until('it is folded', async () => (await run.status())?.status === 'succeeded')
     await expectWorking(stage)
   })
+})
+
+it('a pipeline that takes more than a message holds is refused before anything of it is stored', async () => {
+  const server = await testServer({ syncInterval: 'default', maxPayload: 64 * 1024 })
+  const wide = Array.from({ length: 600 }, (_, i) => asset(`w${i}`, { execute: () => i }))
+  await using stage = await openStage(server.url, all)
+  const refused = await rejection(stage.flow.worker(pipeline('wide', wide)))
+  expect(refused).toBeInstanceOf(InvalidError)
+  expect(refused.message).toMatch(/^pipeline wide: its 600 assets take \d+ bytes to register, and a message of this/)
+  await server.stop()
 })
