@@ -6,6 +6,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // These need a Docker daemon: `npm run test:container`.
     exclude: ['test/container/**', '**/node_modules/**'],
+    globalSetup: ['test/kit/programs.ts'],
     // A file starts servers and child processes of its own: real processes, so that signals and exits are theirs alone.
     pool: 'forks',
     // Most of them wait for servers and processes most of the time; the default leaves one core out.

@@ -20,7 +20,7 @@ async function bench(...args: string[]): Promise<Record<string, unknown>[]> {
     .map((line) => JSON.parse(line))
 }
 
-describe('npm run bench -- NAME --json', { timeout: 60_000 }, () => {
+describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
   it('prints a JSON line for the speed of a scatter, with the raw ceiling and the ratio', async () => {
     const figures = await bench('scatter', '--n', '60,120')
     for (const figure of figures)

@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 const COUNT = 200
-const DELAY_MS = 1500
+const DELAY_MS = 3000
 
 /** All wait, and all time out at about the same time. */
 const raced = asset('raced', {
@@ -55,7 +55,8 @@ describe('signals, a timeout and a cancel at the same moment', () => {
         const token = await stage.flow.gates.token(id)
         // When several timers are due, the server takes up to a quarter of a second for some of them.
         const atMs = (deadline?.getTime() ?? 0) + 34 * ((index ?? 0) % 15) - 4
-        await until('its deadline is near', () => Date.now() >= atMs - 3)
+        // The first ones come in time, and the others at about the deadline.
+        if ((index ?? 0) % 15 !== 0) await until('its deadline is near', () => Date.now() >= atMs - 3)
         // The last ones come too late for certain.
         if ((index ?? 0) % 15 === 14)
           await until('it has ended', async () => (await stage.flow.gates.get(id))?.status !== 'waiting')

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { expect, onTestFailed, vi } from 'vitest'
+import { expect, inject, onTestFailed, vi } from 'vitest'
 import type { BarrierState } from '../../projections/state.ts'
 import { type AnyAsset, connect, type Flow, type Pipeline, type Run } from '../../src/index.ts'
 import { type RunningServer, startServer } from '../../src/server/index.ts'
@@ -40,7 +40,7 @@ export class Child {
   readonly #process: ChildProcess
 
   constructor(program: string, settings: Settings, env: Record<string, string>) {
-    const path = fileURLToPath(new URL(`programs/${program}.ts`, import.meta.url))
+    const path = join(inject('programs'), `${program}.mjs`)
     this.#process = spawn(NODE, [path, JSON.stringify(settings)], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...env },

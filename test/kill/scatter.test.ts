@@ -48,12 +48,14 @@ describe('maxConcurrent over three worker processes', () => {
     const victim = await rig.engine({ reconcileMs: 1000 })
     await rig.start('engine', { reconcileMs: 1000 })
     const settings = { concurrency: 10, ackWaitMs: 1500 }
-    const workers = await Promise.all([1, 2, 3].map(() => rig.start('worker', settings)))
+    // Long enough that all are killed while instances run, however slow the machine.
+    const env = { KILL_LIMITED_MS: '100' }
+    const workers = await Promise.all([1, 2, 3].map(() => rig.start('worker', settings, env)))
     const run = await rig.materialize(asset)
     for (const [k, worker] of workers.slice(0, 2).entries()) {
       await rig.progress(run, asset.name, 60 + 60 * k)
       await worker.kill()
-      await rig.start('worker', settings)
+      await rig.start('worker', settings, env)
     }
     await rig.progress(run, asset.name, 290)
     await victim.kill()

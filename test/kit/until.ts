@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FlowStoneError } from '../../streams/errors.ts'
 
+const PAUSE_MAX_MS = 40
+
 /**
  * Waits until a condition holds: tests wait for what they mean and never for time to pass.
  * @throws Error naming `what` when it does not hold within `timeoutMs` (default 10,000).
@@ -11,9 +13,10 @@ export async function until(
   timeoutMs = 10_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs
-  while (!(await holds(condition))) {
+  // Most conditions ask a server: who waits for long asks less often, and leaves the processors to what is waited for.
+  for (let pauseMs = 4; !(await holds(condition)); pauseMs = Math.min(PAUSE_MAX_MS, pauseMs * 1.15)) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
-    await sleep(5)
+    await sleep(pauseMs)
   }
 }
 

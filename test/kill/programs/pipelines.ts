@@ -224,6 +224,7 @@ export const broken = asset('broken', {
 export const afterBroken = asset('after_broken', { dependsOn: [broken], execute: (_, deps) => deps.broken })
 
 /** The first instances wait for one another until as many run as may, so that this is seen however slow the machine is. */
+const limitedMs = Number(process.env.KILL_LIMITED_MS ?? 20)
 const limited = (maxConcurrent: number, count: number) => {
   let isReached = false
   return asset(`limited_${maxConcurrent}`, {
@@ -236,7 +237,7 @@ const limited = (maxConcurrent: number, count: number) => {
         await sleep(5)
         isReached ||= noted().filter((line) => line === '+').length >= maxConcurrent
       }
-      await sleep(20)
+      await sleep(limitedMs)
       note('-')
       return index
     },
