@@ -72,10 +72,10 @@ export class Checkpointer {
 
   /**
    * Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. A bucket that is empty although an engine was at work
-   * here before has been lost. `recoverTo`: what a rebuild, which empties it on purpose, knows about that. Throws `log_changed` when the log is not the one that the bucket
+   * here before has been lost. `emptied`: what a rebuild, which empties it on purpose, knows about that. Throws `log_changed` when the log is not the one that the bucket
    * was made from.
    */
-  async takeOver(recoverTo?: number): Promise<Position> {
+  async takeOver(emptied?: Pick<Position, 'recoverTo' | 'epoch'>): Promise<Position> {
     const position = await this.#read()
     // Of those there are now, none is of an engine that comes later.
     const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
@@ -84,10 +84,10 @@ export class Checkpointer {
       const refusal = await logRefusal(this.#connection, this.#names, this.#p, position)
       if (refusal) throw refusal
       this.#position = position
-    } else if (recoverTo !== undefined) this.#position = { seq: 0, recoverTo, epoch: newEpoch() }
+    } else if (emptied) this.#position = { ...emptied, seq: 0 }
     else if (!first) {
       const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))
-      this.#position = { seq: 0, recoverTo: last, epoch: newEpoch() }
+      this.#position = { seq: 0, recoverTo: last }
     }
     await this.#commit([], this.#position)
     const { redo } = this.#position
@@ -221,10 +221,6 @@ export class Checkpointer {
       await this.#connection.ready(100)
     }
   }
-}
-
-function newEpoch(): string {
-  return randomBytes(4).toString('hex')
 }
 
 /** Refusals after which a look at the key tells more: it was changed; or something is still on its way to it; or too many batches of others are open. */

@@ -2,6 +2,7 @@
  * Where a state bucket stands on its log: the key `engine`. And whether the log is still the one that the bucket was made from: a log that was made anew, was
  * restored from an older backup, or lost its end holds other facts under the same sequences, and the engine would skip them without a word.
  */
+import { randomBytes } from 'node:crypto'
 import { ENGINE_KEY } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
@@ -28,7 +29,10 @@ export interface Position {
   readonly recoverTo: number
   /** The last fact at or before `seq`. None before the first fact. */
   readonly mark?: Mark
-  /** Another one each time the bucket is made anew: a task enqueued then is not the one of the same id before, which WORK would drop as sent twice. */
+  /**
+   * Another one each time the log became another: a task enqueued then is not the one of the same id before, which WORK would drop as sent twice. As long as the log is the
+   * same, so is this: an engine that died may have enqueued tasks of facts behind `seq`, which must not be done twice.
+   */
   readonly epoch?: string
   /** A checkpoint that did not fit one batch: it is stored whole under `staged.<id>.`, and must be copied from there before anything else is done. */
   readonly redo?: Redo
@@ -162,3 +166,7 @@ export async function refusalOf(connection: Connection, names: Names, p: number)
 
 /** What ends only when somebody does something. */
 export const REFUSALS: ReadonlySet<string> = new Set(['log_changed', 'newer_version'])
+
+export function newEpoch(): string {
+  return randomBytes(4).toString('hex')
+}

@@ -22,7 +22,7 @@ import { Checkpointer } from './checkpoint.ts'
 import { Claim } from './claim.ts'
 import type { DispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
-import { logRefusal, type Mark, type Position, positionIn } from './position.ts'
+import { logRefusal, type Mark, newEpoch, type Position, positionIn } from './position.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
 
 export interface RebuildReport {
@@ -54,11 +54,11 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
     claim.keep()
     try {
       await ensureStateBucket(connection.nc, topology, p)
-      const upTo = await foldedTo(deps, p)
+      const folded = await foldedTo(deps, p)
       const bucket = topology.names.kvStream(topology.names.stateBucket(p))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, p)
-      facts += await rebuildPartition(deps, p, name, upTo)
+      facts += await rebuildPartition(deps, p, name, folded)
     } finally {
       await claim.release()
     }
@@ -66,11 +66,14 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
   return { facts, durationMs: performance.now() - startedMs }
 }
 
+/** What the position of a bucket that is emptied says on. */
+type Folded = Pick<Position, 'recoverTo' | 'epoch'>
+
 /**
  * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried out what it decides of it. All of it, where nobody can say: without a position (a bucket
  * that somebody deleted), or when the log is another one than the state was made from.
  */
-async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promise<number> {
+async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promise<Folded> {
   const { names } = topology
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(p)))
   const bucket = names.stateBucket(p)
@@ -83,19 +86,21 @@ async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promi
   } catch (error) {
     // What is not an engine's goes with the bucket; what a newer engine wrote is another's.
     if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
-    return last
+    return { recoverTo: last }
   }
-  if (!position) return (await hasBegun(connection, names, p)) ? last : 0
-  if (await logRefusal(connection, names, p, position)) return last
-  return Math.min(last, Math.max(position.seq, position.redo?.seq ?? 0, position.recoverTo))
+  if (!position) return { recoverTo: (await hasBegun(connection, names, p)) ? last : 0 }
+  if (await logRefusal(connection, names, p, position)) return { recoverTo: last, epoch: newEpoch() }
+  const { epoch } = position
+  const recoverTo = Math.min(last, Math.max(position.seq, position.redo?.seq ?? 0, position.recoverTo))
+  return { recoverTo, ...(epoch === undefined ? {} : { epoch }) }
 }
 
 /** What can be stepped over has been, when it is tried again. */
-async function rebuildPartition(deps: RebuildDeps, p: number, name: string, upTo: number): Promise<number> {
+async function rebuildPartition(deps: RebuildDeps, p: number, name: string, folded: Folded): Promise<number> {
   const poison = new Set<number>()
   for (;;) {
     try {
-      return await new Folding(deps, p, poison).run(name, upTo)
+      return await new Folding(deps, p, poison).run(name, folded)
     } catch (error) {
       if (!(error instanceof PoisonError)) throw error
       deps.logger.warn(`message ${error.seq} of the log of partition ${p} is stepped over: ${error.message}`)
@@ -128,12 +133,13 @@ class Folding {
     this.#pending = new Pending(topology.partitions)
   }
 
-  async run(name: string, upTo: number): Promise<number> {
+  async run(name: string, wanted: Folded): Promise<number> {
+    const upTo = wanted.recoverTo
     const { connection, topology } = this.#deps
     const store = this.#store
     const checkpointer = new Checkpointer(connection, topology.names, this.#p, name)
     // Should this die half way, whoever goes on knows that these facts are old.
-    const { seq: from } = await checkpointer.takeOver(upTo)
+    const { seq: from } = await checkpointer.takeOver(wanted)
     if (upTo <= from) return 0
     const reader = new Reader(connection, topology.names.log(this.#p), from + 1)
     let folded = from

@@ -141,6 +141,36 @@ describe('a rebuild', () => {
     await until('both have been seen', async () => (await flow.runs()).length === 3)
   })
 
+  it('after an engine that died before its checkpoint does not run again what that one had begun', async () => {
+    const begun: string[] = []
+    const counted = asset('counted', {
+      execute: ({ run }) => {
+        begun.push(run)
+        return begun.length
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('counts', [counted]), { worker: { concurrency: 1 } })
+    const { flow, namespace } = stage
+    const nc = await connectNats({ servers: server.url })
+    const runs = [await flow.materialize(counted, { key: 'one' })]
+    await runs[0]?.result()
+    const [bucket, key] = [`KV_${namespace}_state_0`, `$KV.${namespace}_state_0.engine`]
+    const jsm = await jetstreamManager(nc)
+    await until('it is folded', async () => (await flow.runs())[0]?.status === 'succeeded')
+    const earlier = await jsm.streams.getMessage(bucket, { last_by_subj: key })
+    runs.push(await flow.materialize(counted, { key: 'two' }))
+    await runs[1]?.result()
+    await stage.engine?.stop()
+    // As if that had not come to a checkpoint any more.
+    await jetstream(nc).publish(key, earlier?.data)
+    await nc.close()
+    await flow.rebuild()
+    await flow.engine()
+    runs.push(await flow.materialize(counted, { key: 'three' }))
+    expect(await runs[2]?.result({ signal: AbortSignal.timeout(10_000) })).toBe(3)
+    expect(begun).toEqual(runs.map(({ id }) => id))
+  })
+
   it('brings back a state bucket that somebody deleted', async () => {
     const namespace = freshNamespace()
     await using stage = await openStage(server.url, all, { namespace })
