@@ -22,6 +22,7 @@ import {
   UNIT_HEADER,
 } from '../log/nats.ts'
 import { isFirstEngine } from './begun.ts'
+import { forgottenTo } from './forgotten.ts'
 import { encodePosition, logRefusal, type Mark, type Position, positionIn, START } from './position.ts'
 import { batchesOf, readStaged, stagedEntries, stagedFilter, stagedIds } from './staged.ts'
 import { DELETED } from './store.ts'
@@ -83,7 +84,8 @@ export class Checkpointer {
     if (position) {
       const refusal = await logRefusal(this.#connection, this.#names, this.#p, position)
       if (refusal) throw refusal
-      this.#position = position
+      const forgotten = await forgottenTo(this.#connection, this.#names, this.#p, position.seq)
+      this.#position = { ...position, recoverTo: Math.max(position.recoverTo, forgotten) }
     } else if (emptied) this.#position = { ...emptied, seq: 0 }
     else if (!first) {
       const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))

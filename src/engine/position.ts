@@ -23,8 +23,8 @@ export interface Position {
   /** All up to here is folded into the bucket. */
   readonly seq: number
   /**
-   * Facts up to here were folded by an engine before, whose documents are lost or thrown away: what tasks they lead to was enqueued then, and done perhaps. Whoever
-   * folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
+   * Facts up to here were folded by an engine before, whose documents are lost, thrown away or were never stored: what tasks they lead to was enqueued then, and done perhaps.
+   * Whoever folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
    */
   readonly recoverTo: number
   /** The last fact at or before `seq`. None before the first fact. */

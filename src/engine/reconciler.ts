@@ -94,7 +94,8 @@ export class Reconciler {
       try {
         const last = Math.max(recoverTo, await this.#last())
         if (!(await this.#untilFolded(last, Number.POSITIVE_INFINITY))) return
-        setTimeout(() => void this.#run(), from < recoverTo ? 0 : GRACE_MS).unref()
+        if (from < recoverTo) this.lookNow()
+        else setTimeout(() => void this.#run(), GRACE_MS).unref()
         return
       } catch {
         await this.#pause(FOLD_LOOK_MS)

@@ -80,7 +80,7 @@ export class Term {
     await ensureBuckets(connection, topology, p)
     const { seq: from, recoverTo, epoch } = await this.#checkpointer.takeOver()
     this.#repair = epoch === undefined ? '' : `#${epoch}`
-    if (from < recoverTo)
+    if (from === 0 && recoverTo > 0)
       logger.warn(`the state of partition ${p} was lost; it is folded again from its log, up to ${recoverTo}`, {
         engine,
       })

@@ -194,6 +194,37 @@ describe('a rebuild', () => {
   })
 })
 
+it('an engine that follows long after one that died before its checkpoint runs nothing again', async () => {
+  const begun: string[] = []
+  const counted = asset('counted', {
+    execute: ({ run }) => {
+      begun.push(run)
+      return begun.length
+    },
+  })
+  await using stage = await openStage(server.url, pipeline('counts', [counted]), { worker: { concurrency: 1 } })
+  const { flow, namespace } = stage
+  const nc = await connectNats({ servers: server.url })
+  const jsm = await jetstreamManager(nc)
+  const one = await flow.materialize(counted, { key: 'one' })
+  await one.result()
+  await until('it is folded', async () => (await one.status())?.status === 'succeeded')
+  const bucket = `KV_${namespace}_state_0`
+  await jsm.streams.update(`${namespace}_WORK_0`, { duplicate_window: 1_000_000_000 })
+  // From now on no checkpoint can be stored: the engine folds, enqueues, and fails.
+  await jsm.streams.update(bucket, { max_msg_size: 8 })
+  const two = await flow.materialize(counted, { key: 'two' })
+  await until('its code has run', () => begun.length === 2)
+  const sinceMs = performance.now()
+  await until('WORK has forgotten its task', () => performance.now() - sinceMs > 1500)
+  await jsm.streams.update(bucket, { max_msg_size: -1 })
+  await nc.close()
+  await until('the next engine has come so far', async () => (await two.status())?.status === 'succeeded')
+  const three = await flow.materialize(counted, { key: 'three' })
+  expect(await three.result({ signal: AbortSignal.timeout(20_000) })).toBe(3)
+  expect(begun).toEqual([one.id, two.id, three.id])
+})
+
 describe('an engine whose state bucket was lost', () => {
   /** How often the code of each asset was called. */
   const calls = new Map<string, number>()
