@@ -19,9 +19,16 @@ export interface PipelineOptions {
   readonly timeout?: Duration
 }
 
-const declared: Pipeline[] = []
 const DECLARED_MAX = 10
-const owners = new WeakMap<AnyAsset, Set<Pipeline>>()
+const REGISTRY = Symbol.for('flowstone.pipelines')
+
+interface Registry {
+  readonly declared: Pipeline[]
+  readonly owners: WeakMap<AnyAsset, Set<Pipeline>>
+}
+
+/** One for all copies of this package in the process: a pipeline that one of them declared is known to the others. */
+const { declared, owners }: Registry = registry()
 
 /** Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the list, and for cycles. */
 export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
@@ -62,12 +69,12 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
   return result
 }
 
-/** The pipelines that were declared with this asset. */
 /** Some that were declared in this process lately, exported or not: for advice. */
 export function declaredPipelines(): readonly Pipeline[] {
   return declared
 }
 
+/** The pipelines that were declared with this asset. */
 export function pipelinesOf(asset: AnyAsset): Pipeline[] {
   return [...(owners.get(asset) ?? [])]
 }
@@ -85,4 +92,10 @@ function refuseCycles(at: string, assets: readonly AnyAsset[]): void {
     state.set(member.name, 'done')
   }
   for (const member of assets) visit(member, [])
+}
+
+function registry(): Registry {
+  const realm: { [REGISTRY]?: Registry } = Object(globalThis)
+  realm[REGISTRY] ??= { declared: [], owners: new WeakMap() }
+  return realm[REGISTRY]
 }

@@ -1,6 +1,6 @@
 /**
- * Timers of any length. `setTimeout` fires after 1 ms when it is given more than 2³¹−1 ms (some 24.8 days), and `setInterval` then fires all the time. All timers of
- * FlowStone are made here.
+ * Timers of any length. `setTimeout` fires after 1 ms when it is given more than 2³¹−1 ms (some 24.8 days), and `setInterval` then fires all the time. Timers whose
+ * length a caller says are made here.
  */
 
 /** The longest time that one timer of Node can wait, in milliseconds. */

@@ -15,6 +15,7 @@ import { readDoc } from '../engine/store.ts'
 import type { Connection } from '../log/connection.ts'
 import { listen } from '../log/listen.ts'
 import { leaderGet } from '../log/nats.ts'
+import { every, type Timer } from '../options/timer.ts'
 import type { Logger } from '../telemetry.ts'
 import { type Delivery, Puller } from './puller.ts'
 
@@ -61,7 +62,9 @@ export class Lanes {
   readonly #lanes = new Map<string, Lane>()
   readonly #opening = new Set<string>()
   readonly #subscriptions: Subscription[] = []
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
+  #looking: Promise<void> | undefined
+  #lookAgain = false
   #stopped = false
 
   constructor(options: LanesOptions) {
@@ -77,7 +80,7 @@ export class Lanes {
       })
       this.#subscriptions.push(subscription)
     }
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS)
+    this.#timer = every(LOOK_MS, () => void this.#look())
     await this.#look()
   }
 
@@ -88,7 +91,7 @@ export class Lanes {
 
   stop(): void {
     this.#stopped = true
-    clearInterval(this.#timer)
+    this.#timer?.cancel()
     for (const { puller } of this.#lanes.values()) puller.stop()
     if (!this.#options.connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
   }
@@ -98,7 +101,22 @@ export class Lanes {
     this.#lanes.clear()
   }
 
-  async #look(): Promise<void> {
+  /** One at a time. Who asks while one is under way has another one follow it: that one may have read what has changed since. */
+  #look(): Promise<void> {
+    if (this.#looking) {
+      this.#lookAgain = true
+      return this.#looking
+    }
+    this.#looking = this.#lookOnce().finally(() => {
+      this.#looking = undefined
+      const again = this.#lookAgain && !this.#stopped
+      this.#lookAgain = false
+      if (again) void this.#look()
+    })
+    return this.#looking
+  }
+
+  async #lookOnce(): Promise<void> {
     const { connection, topology, queues, logger } = this.#options
     const { names, partitions } = topology
     try {

@@ -1,4 +1,5 @@
 import { describe, expect, expectTypeOf, it } from 'vitest'
+import { declaredPipelines, pipelinesOf } from '../../src/define/pipeline.ts'
 import { type Asset, asset, pipeline, type ScatterResult, type ValueOf } from '../../src/index.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { pipelineRegistered } from '../../streams/schemas.ts'
@@ -201,4 +202,13 @@ describe('types', () => {
     })
     expectTypeOf<ValueOf<typeof summed>>().toEqualTypeOf<Date>()
   })
+})
+
+it('a pipeline that another copy of the package declared is known to this one', async () => {
+  const copy = '../../src/define/pipeline.ts?copy'
+  const other: typeof import('../../src/define/pipeline.ts') = await import(copy)
+  const member = asset('member', { execute: () => 1 })
+  const declared = other.pipeline('of-another-copy', [member])
+  expect(pipelinesOf(member)).toEqual([declared])
+  expect(declaredPipelines()).toContain(declared)
 })

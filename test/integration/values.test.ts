@@ -160,7 +160,7 @@ describe('a value', () => {
   })
 
   it.each<[string, unknown, string]>([
-    ['over max_payload', { blob: 'x'.repeat(2_000_000) }, 'max_payload'],
+    ['of 2 MB', { blob: 'x'.repeat(2_000_000) }, 'a reference takes at most 16384 bytes'],
     ['undefined', undefined, 'object'],
     ['null', null, 'object'],
     ['a text', 'place', 'object'],
