@@ -87,14 +87,14 @@ function onAbort(signal: AbortSignal, listener: Listener): () => void {
   }
   const kept = listeners
   kept.add(listener)
-  return () => kept.delete(listener)
+  return () => void kept.delete(listener)
 }
 
 /** A time limit. Its signal is made when somebody asks for it. */
 class Limit {
   #controller: AbortController | undefined
   readonly #timer: Timer
-  readonly #off: () => void
+  #off = (): void => undefined
   #listener: Listener | undefined
   #ended: { readonly reason: unknown } | undefined
 
@@ -129,6 +129,8 @@ class Limit {
   #abort(reason: unknown): void {
     if (this.#ended) return
     this.#ended = { reason }
+    // Its code may never come to an end, and a timer would keep the process.
+    this.end()
     this.#controller?.abort(reason)
     this.#listener?.(reason)
   }
