@@ -28,23 +28,96 @@ export function measure(value: unknown, at = 'value'): number {
 }
 
 /**
- * The value as it is now, to be put into a list or a fact: text, numbers and the like as they are, all else as bytes.
- * @throws InvalidError with the place of what cannot be stored.
+ * The value as it is now, to be put into a list or a fact: text, numbers and the like as they are, small plain objects and lists as a copy, all else as bytes.
+ * @throws InvalidError with the place of what cannot be stored: `at`, or `at[position]`, and what follows.
  */
-export function snapshot(value: unknown, at = 'value'): Snapshot {
+export function snapshot(value: unknown, at = 'value', position?: number): Snapshot {
   if (sizeOfPrimitive(value) !== undefined) return value as Snapshot
-  return new Encoded(encodeValue(value, at))
+  const copy = copied(value)
+  return copy === UNCOPIED ? new Encoded(encodeValue(value, placeOf(at, position))) : (copy as Copied)
 }
-export type Snapshot = string | number | boolean | null | undefined | Encoded
+
+function placeOf(at: string, position: number | undefined): string {
+  return position === undefined ? at : `${at}[${position}]`
+}
+
+export type Snapshot = string | number | boolean | null | undefined | Encoded | Copied
+
+/** A plain object or list that nobody else has. */
+export interface Copied {
+  readonly [COPIED]: never
+}
+declare const COPIED: unique symbol
 
 /** About how many bytes it takes on the wire; text is counted by its UTF-16 units. */
 export function sizeOfSnapshot(given: Snapshot): number {
-  return given instanceof Encoded ? given.bytes.length : (sizeOfPrimitive(given) ?? 0)
+  if (given instanceof Encoded) return given.bytes.length
+  return sizeOfPrimitive(given) ?? (given === lastCopy ? lastBytes : measure(given))
 }
 
-/** What it stands for. */
+/** What it stands for. Of a copy, the copy itself. */
 export function valueOfSnapshot(given: Snapshot): unknown {
   return given instanceof Encoded ? decodeMsgpack(given.bytes) : given
+}
+
+/** Bounds of what is copied: nearly all keys and values of scatters, of which there may be millions. To encode each by itself takes several times as long. */
+const COPY_BYTES = 4096
+const COPY_MEMBERS = 64
+const COPY_DEPTH = 8
+const UNCOPIED = Symbol('not copied')
+let lastCopy: unknown
+let lastBytes = 0
+
+/** A copy, or `UNCOPIED` for what is not plain, not small, or cannot be stored: that is looked at with care, by a `Walk`. */
+function copied(value: unknown): unknown {
+  lastBytes = 0
+  try {
+    lastCopy = copyOf(value, COPY_DEPTH)
+    return lastCopy
+  } catch {
+    // A getter, or a proxy, that throws. The walk says where.
+    return UNCOPIED
+  }
+}
+
+function copyOf(value: unknown, depth: number): unknown {
+  const quick = sizeOfPrimitive(value)
+  if (quick !== undefined) {
+    lastBytes += quick
+    return value
+  }
+  if (typeof value !== 'object' || value === null || depth === 0 || lastBytes > COPY_BYTES) return UNCOPIED
+  lastBytes += 5
+  return Array.isArray(value) ? copyOfList(value, depth) : copyOfObject(value, depth)
+}
+
+function copyOfList(value: readonly unknown[], depth: number): unknown {
+  const { length } = value
+  if (length > COPY_MEMBERS || Object.getPrototypeOf(value) !== Array.prototype) return UNCOPIED
+  const copy: unknown[] = []
+  for (let i = 0; i < length; i++) {
+    const inner = copyOf(value[i], depth - 1)
+    // A hole is no undefined.
+    if (inner === UNCOPIED || (inner === undefined && !(i in value))) return UNCOPIED
+    copy.push(inner)
+  }
+  // Without holes, more names are members beside the elements.
+  return Object.keys(value).length === length ? copy : UNCOPIED
+}
+
+function copyOfObject(value: object, depth: number): unknown {
+  if (Object.getPrototypeOf(value) !== Object.prototype) return UNCOPIED
+  const names = Object.keys(value)
+  if (names.length > COPY_MEMBERS) return UNCOPIED
+  const copy: Record<string, unknown> = {}
+  for (const name of names) {
+    if (name === '__proto__' || !name.isWellFormed()) return UNCOPIED
+    const inner = copyOf((value as Readonly<Record<string, unknown>>)[name], depth - 1)
+    if (inner === UNCOPIED) return UNCOPIED
+    lastBytes += name.length + 3
+    copy[name] = inner
+  }
+  return copy
 }
 
 /** Whether all of it is of kinds that have nothing but what they hold: plain objects, lists, Map, Set, dates, bytes. Of anything else a copy is another thing. */

@@ -9,3 +9,21 @@ export interface Execution {
 }
 
 export const executions = new AsyncLocalStorage<Execution>()
+
+/** What is called just now, of code that was seen to wait for nothing: to give it a store of its own would take longer than many an instance does. */
+let called: Execution | undefined
+
+/** Calls `code` in the name of an execution. What it does after it has returned is nobody's. */
+export function callAs<T>(execution: Execution, code: () => T): T {
+  called = execution
+  try {
+    return code()
+  } finally {
+    called = undefined
+  }
+}
+
+/** Whose code runs now, as far as is known. */
+export function running(): Execution | undefined {
+  return called ?? executions.getStore()
+}

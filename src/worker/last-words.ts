@@ -13,7 +13,7 @@ import { cut } from '../../streams/text.ts'
 import { factEntry } from '../engine/entries.ts'
 import type { Entry } from '../log/nats.ts'
 import { headersOf } from '../log/nats.ts'
-import { type Execution, executions } from './executions.ts'
+import { type Execution, running } from './executions.ts'
 import type { Held } from './held.ts'
 import type { LastWords } from './helper-code.ts'
 import type { WorkerShared } from './shared.ts'
@@ -39,7 +39,7 @@ function onUncaught(error: unknown, origin: string): void {
   const what = origin === 'unhandledRejection' ? 'a rejection that nobody handled' : 'an exception that nobody caught'
   uncaught = {
     atMs: performance.now(),
-    culprit: executions.getStore(),
+    culprit: running(),
     error: {
       code: 'worker_lost',
       message: cut(`its process ended by ${what}: ${messageOf(error)}`, TEXT_MAX),
@@ -53,7 +53,7 @@ function onExit(code: number): void {
     uncaught && performance.now() - uncaught.atMs < UNCAUGHT_MS
       ? uncaught
       : {
-          culprit: executions.getStore(),
+          culprit: running(),
           error: { code: 'worker_lost', message: `its process ended by process.exit(${code})` },
         }
   for (const speak of speakers) speak(ending)

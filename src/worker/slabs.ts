@@ -76,7 +76,7 @@ export async function ignoreConflict(appending: Promise<unknown>): Promise<boole
 
 /** The key as it is now: a scatter function may give the same object again, changed. */
 export function takeKey(target: ScatterTarget, key: unknown, position: number): TakenKey {
-  const taken = snapshot(key, `key[${position}]`)
+  const taken = snapshot(key, 'key', position)
   const size = sizeOfSnapshot(taken)
   // Where duplicates are looked for, the canonical form says so.
   if (target.duplicates === 'allow') checkKey(key, `key[${position}]`)
