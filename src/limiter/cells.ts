@@ -64,6 +64,22 @@ export class Cells {
     return new Relay(this.connection, this.#names, process, serve)
   }
 
+  /** Whether no cell can be written at present. */
+  get isFull(): boolean {
+    return this.connection.status.full.includes(this.#stream)
+  }
+
+  get #stream(): string {
+    return this.#names.kvStream(this.#names.limitsBucket)
+  }
+
+  /** For people: why no answer came. */
+  get whySilent(): string {
+    if (this.isFull) return `JetStream storage is full (${this.#stream})`
+    const { state } = this.connection.status
+    return state === 'away' ? 'NATS is away' : 'NATS did not answer in time'
+  }
+
   /** Before asking again: a moment, or until the connection is back. */
   async retry(): Promise<void> {
     if (this.connection.isClosed)

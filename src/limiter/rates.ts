@@ -85,7 +85,7 @@ export class Rates {
       await sleep(told.waitMs, wish.signal)
       told = await this.#ask(wish, ask, wish.maxWaitMs)
     }
-    if (told.is === 'unreachable' && wish.onUnreachable === 'closed') throw unreachable(bucket)
+    if (told.is === 'unreachable' && wish.onUnreachable === 'closed') throw unreachable(bucket, this.#cells)
     const waitMs = told.is === 'refused' ? Math.ceil(told.waitMs) : undefined
     if (kind === 'check') {
       const durationMs = performance.now() - startedMs
@@ -148,7 +148,7 @@ export class Rates {
         }
         case 'unreachable':
           if (wish.onUnreachable === 'open') return
-          throw unreachable(bucket)
+          throw unreachable(bucket, this.#cells)
         default:
           told satisfies never
       }
@@ -221,9 +221,9 @@ export class Rates {
 /** Even who does not want to wait gives the server time to answer. */
 const MIN_PATIENCE_MS = 250
 
-function unreachable(bucket: string): FlowStoneError {
+function unreachable(bucket: string, cells: Cells): FlowStoneError {
   return new FlowStoneError(
     'unreachable',
-    `limit ${bucket} could not be asked: NATS did not answer in time. Nothing was run. Raise maxWait, or say onUnreachable: 'open' to go on without the limit`,
+    `limit ${bucket} could not be asked: ${cells.whySilent}. Nothing was run. Raise maxWait, or say onUnreachable: 'open' to go on without the limit`,
   )
 }

@@ -47,8 +47,9 @@ export class Slots {
       },
     )
     if (outcome === 'late') {
-      if (caller && slots.contactMs >= caller.queuedMs) throw timedOut(request)
-      throw unreachable(bucket)
+      const isAnswered = caller && slots.contactMs >= caller.queuedMs && !this.#cells.isFull
+      if (isAnswered) throw timedOut(request)
+      throw unreachable(bucket, this.#cells)
     }
     const { value } = outcome
     if (value === 'at_capacity') return value
@@ -88,9 +89,9 @@ function timedOut({ bucket, max, weight, maxWaitMs }: SlotRequest): RateLimitedE
   )
 }
 
-function unreachable(bucket: string): FlowStoneError {
+function unreachable(bucket: string, cells: Cells): FlowStoneError {
   return new FlowStoneError(
     'unreachable',
-    `slots of ${bucket} could not be asked for: NATS did not answer in time. Nothing was run. Raise maxWait`,
+    `slots of ${bucket} could not be asked for: ${cells.whySilent}. Nothing was run. Raise maxWait`,
   )
 }

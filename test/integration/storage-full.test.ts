@@ -74,6 +74,13 @@ test('storage that is full is said at once, costs no attempt, and work goes on w
   expect(refused).toMatchObject({ code: 'storage_full', message: expect.stringMatching(/storage is full/) })
   expect(requests).toBeLessThan(200)
 
+  const { limiter } = stage.flow
+  for (const asking of [
+    limiter.take('l', [5, 'second'], { maxWait: '500ms' }),
+    limiter.takeSlot('s', 1, { maxWait: '500ms' }),
+  ])
+    expect((await rejection(asking)).message).toContain('JetStream storage is full')
+
   const asked = stage.flow.materialize(small, { upstream: 'all' })
   await empty()
   expect(await runs[0]?.result()).toBe('v')
