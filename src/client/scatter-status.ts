@@ -214,7 +214,7 @@ function reasonsOf(
     else if (maxConcurrent !== undefined && running >= maxConcurrent)
       reasons.push(`its limit: maxConcurrent of ${maxConcurrent} is used up; ${idle} leased instances wait their turn`)
     else if (spec?.scatter?.rateLimit || spec?.scatter?.slots)
-      reasons.push(...limitsOf(spec.scatter, idle, seen.nextTurn))
+      reasons.push(...limitsOf(spec.scatter, `${idle} leased instances wait their turn`, seen.nextTurn))
     else if (serving.every(({ free }) => free === 0))
       reasons.push(
         `a slot: ${idle} leased instances wait; ${serving.length} worker(s) run ${slots} pieces of code at a time`,
@@ -223,16 +223,20 @@ function reasonsOf(
   if (counts.unfed > 0 && !paused) reasons.push(`room: ${counts.unfed} instances are fed to workers as others end`)
   const suspended = barrier.suspended ?? 0
   if (suspended > 0) reasons.push(`a signal: ${suspended} instances wait at gates`)
-  if (counts.delayed > 0) reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)
+  if (counts.delayed > 0) {
+    // Whose turn is far off has been given back by its worker, and comes again as if it were to be retried.
+    const wait = `${counts.delayed} instances wait their turn, or a retry delay, the next for ${counts.nextMs} ms`
+    if (spec?.scatter?.rateLimit || spec?.scatter?.slots) reasons.push(...limitsOf(spec.scatter, wait, seen.nextTurn))
+    else reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)
+  }
   if (counts.parked > 0)
     reasons.push(`the end of the first pass: ${counts.parked} failed instances are retried together then`)
   if (barrier.total === undefined) reasons.push('keys: the scatter function has not given all of them')
   return reasons
 }
 
-function limitsOf({ rateLimit, slots }: ScatterSpec, idle: number, nextTurn: Date | undefined): string[] {
+function limitsOf({ rateLimit, slots }: ScatterSpec, wait: string, nextTurn: Date | undefined): string[] {
   const turn = nextTurn === undefined ? '' : `; the next turn is at ${nextTurn.toISOString()}`
-  const wait = `${idle} leased instances wait their turn`
   const named = ({ bucket, perKey }: { bucket?: string | undefined; perKey?: boolean | undefined }): string =>
     perKey ? ', a bucket for each key' : bucket === undefined ? '' : `, bucket ${bucket}`
   return [

@@ -146,7 +146,7 @@ test('a scatter with a rate limit says when its next turn is', async () => {
   const s = asset('s', { scatter: () => [1, 2, 3], execute: () => 1, scatterOptions: { rateLimit: [1, '20s'] } })
   await using stage = await openStage(server.url, pipeline('p', [s]))
   const run = await stage.flow.materialize(s)
-  await says(run, 's', /^its rate limit: 1 in 20000 ms; the next turn is at \d{4}-\S+; \d+ leased instances wait/)
+  await says(run, 's', /^its rate limit: 1 in 20000 ms; the next turn is at \d{4}-\S+; \d+ (leased )?instances wait/)
   const { waitingFor } = await stage.flow.scatter.status(`${run.id}.s`)
   expect(waitingFor.join()).toMatch(/the next turn is at \d{4}-/)
   await run.cancel()
