@@ -24,6 +24,7 @@ import type { DispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
 import { logRefusal, type Mark, newEpoch, type Position, positionIn } from './position.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
+import { ensureBuckets } from './upkeep.ts'
 
 export interface RebuildReport {
   /** Facts folded, over all partitions. */
@@ -48,12 +49,13 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
   const name = `rebuild-${randomBytes(6).toString('hex')}`
   let facts = 0
   for (let p = 0; p < topology.partitions; p++) {
+    // The claim stands in a bucket that may be lost too.
+    await ensureBuckets(connection, topology, p)
     const claim = new Claim(connection, topology.names, p, name)
     if (!(await claim.tryTake()))
       throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
     claim.keep()
     try {
-      await ensureStateBucket(connection.nc, topology, p)
       const folded = await foldedTo(deps, p)
       const bucket = topology.names.kvStream(topology.names.stateBucket(p))
       await jsm.streams.delete(bucket).catch(() => false)

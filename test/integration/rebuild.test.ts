@@ -180,7 +180,9 @@ describe('a rebuild', () => {
     await stage.engine?.stop()
     const before = await snapshot(namespace, 1)
     const nc = await connectNats({ servers: server.url })
-    await (await jetstreamManager(nc)).streams.delete(`KV_${namespace}_state_0`)
+    // With the bucket of claims.
+    for (const bucket of ['state_0', 'control'])
+      await (await jetstreamManager(nc)).streams.delete(`KV_${namespace}_${bucket}`)
     await nc.close()
     await stage.flow.rebuild()
     expect(await snapshot(namespace, 1)).toEqual(before)
