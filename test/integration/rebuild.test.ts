@@ -33,6 +33,13 @@ async function snapshot(namespace: string, partitions: number): Promise<Map<stri
   }
 }
 
+/** An asset that brings how often its code has begun, and the runs that it began for. */
+function counting() {
+  const begun: string[] = []
+  const counted = asset('counted', { execute: ({ run }) => begun.push(run) })
+  return { begun, counted }
+}
+
 const numbers = asset('numbers', { execute: () => [3, 1, 2] })
 const flaky = asset('flaky', {
   dependsOn: [numbers],
@@ -142,13 +149,7 @@ describe('a rebuild', () => {
   })
 
   it('after an engine that died before its checkpoint does not run again what that one had begun', async () => {
-    const begun: string[] = []
-    const counted = asset('counted', {
-      execute: ({ run }) => {
-        begun.push(run)
-        return begun.length
-      },
-    })
+    const { begun, counted } = counting()
     await using stage = await openStage(server.url, pipeline('counts', [counted]), { worker: { concurrency: 1 } })
     const { flow, namespace } = stage
     const nc = await connectNats({ servers: server.url })
@@ -197,13 +198,7 @@ describe('a rebuild', () => {
 })
 
 it('an engine that follows long after one that died before its checkpoint runs nothing again', async () => {
-  const begun: string[] = []
-  const counted = asset('counted', {
-    execute: ({ run }) => {
-      begun.push(run)
-      return begun.length
-    },
-  })
+  const { begun, counted } = counting()
   await using stage = await openStage(server.url, pipeline('counts', [counted]), { worker: { concurrency: 1 } })
   const { flow, namespace } = stage
   const nc = await connectNats({ servers: server.url })

@@ -150,7 +150,7 @@ describe.each([
     await expectWorking(stage)
   })
 
-  it('what a gate tells and is told, and where an I/O manager says that a value is, have bounds', async () => {
+  it('metadata and payload of a gate, and references of I/O managers, have bounds', async () => {
     const asks = asset('asks', { execute: (ctx) => ctx.signalGate({ metadata: { text: 'm'.repeat(16_000) } }) })
     let refBytes = 16_000
     const kept = asset('kept', { io: 'kept', retry: { maxAttempts: 1 }, execute: () => 'kept' })
