@@ -37,15 +37,14 @@ export {
   type TimedOut,
   type ValueOf,
 } from './define/asset.ts'
-export type { Duration } from './define/duration.ts'
 export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
-export type { Gates } from './gate/gates.ts'
-export type { GatesOptions } from './gate/settings.ts'
-export type { GateSecret } from './gate/token.ts'
+export type { Gates } from './gates/gates.ts'
+export type { GatesOptions } from './gates/settings.ts'
+export type { GateSecret } from './gates/token.ts'
 export type {
   GateSignal,
   GateStatus,
@@ -53,7 +52,7 @@ export type {
   SignalAccepted,
   SignalOptions,
   SignalRejection,
-} from './gate/types.ts'
+} from './gates/types.ts'
 export { type IoContext, type IoManager, memoryIo } from './io/manager.ts'
 export type {
   AcquireOptions,
@@ -66,10 +65,11 @@ export type {
   TakeOptions,
   WithSlotOptions,
 } from './limiter/limiter.ts'
-export type { Per, RateOption, RateSettings } from './limiter/rate.ts'
 export type { CheckResult } from './limiter/rates.ts'
 export type { Slot } from './limiter/slot.ts'
 export type { ConnectionStatus } from './log/connection.ts'
 export type { Credentials } from './log/credentials.ts'
+export type { Duration } from './options/duration.ts'
+export type { Per, RateOption, RateSettings } from './options/rate.ts'
 export { type Logger, type MaterializationEvent, TELEMETRY_CHANNELS, type TelemetryEvents } from './telemetry.ts'
 export type { Worker, WorkerOptions } from './worker/worker.ts'

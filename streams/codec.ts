@@ -3,8 +3,8 @@
  * reads them). The `Content-Type` header says which; a reader takes both.
  */
 import { addExtension, Packr, RESET_BUFFER_MODE } from 'msgpackr'
+import { type Encoding, unsqueeze } from './compress.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
-import { type Encoding, unsqueeze } from './squeeze.ts'
 
 export type Format = 'json' | 'msgpack'
 export const CONTENT_TYPE = { json: 'application/json', msgpack: 'application/msgpack' } as const

@@ -1,8 +1,8 @@
 /** Commands about signal gates. */
 import type { Command } from 'commander'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { type Duration, parseDuration } from '../define/duration.ts'
-import type { GateView } from '../gate/types.ts'
+import type { GateView } from '../gates/types.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { fields, table } from './output.ts'

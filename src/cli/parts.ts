@@ -1,7 +1,7 @@
 /** Commands that run a part until they are told to stop: worker, engine. */
 import { InvalidError } from '../../streams/errors.ts'
-import { parseDuration } from '../define/duration.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import { parseDuration } from '../options/duration.ts'
 import type { WorkerOptions } from '../worker/worker.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadPipelines, watchLoads } from './load.ts'

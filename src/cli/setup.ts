@@ -1,5 +1,5 @@
 /** `flowstone setup`: makes a namespace before anything runs in it, or changes it. */
-import { parseDuration } from '../define/duration.ts'
+import { parseDuration } from '../options/duration.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { wholeNumber } from './parts.ts'
 

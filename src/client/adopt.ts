@@ -3,9 +3,9 @@ import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
-import { factEntry } from '../engine/entries.ts'
+import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/values.ts'
+import { factOf } from '../worker/attempt/values.ts'
 import { Run, type RunDeps } from './run.ts'
 
 export interface Adopted {

@@ -1,12 +1,12 @@
 /** Starts runs, each once: under a key, or of a scatter that is redriven. */
 import { randomBytes } from 'node:crypto'
-import { conflictOf, type RunRequest } from '../../projections/request.ts'
+import { conflictOf, type RunRequest } from '../../projections/run/request.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
 import { type KeySpace, newRunId, parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
-import { factEntry } from '../engine/entries.ts'
+import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factIfAny } from '../worker/values.ts'
+import { factIfAny } from '../worker/attempt/values.ts'
 import type { RunDeps } from './run.ts'
 
 /** What to do when the newest run under a key has failed, or was cancelled. */

@@ -1,6 +1,6 @@
 /** What there is to say of a scatter: counts, rate, and why what waits is waiting. */
 
-import { PACE_MS, parseLeaseId } from '../../projections/lease.ts'
+import { PACE_MS, parseLeaseId } from '../../projections/scatter/lease.ts'
 import type { BarrierState } from '../../projections/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'

@@ -3,10 +3,10 @@ import { type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { readDoc } from '../engine/store.ts'
+import { readDoc } from '../engine/shard/store.ts'
 import type { Limiter } from '../limiter/limiter.ts'
 import type { Connection } from '../log/connection.ts'
-import { callRoll, type WorkerAnswer } from '../worker/roll-call.ts'
+import { callRoll, type WorkerAnswer } from '../worker/control/worker-status.ts'
 
 export interface SeenWorkers {
   readonly workers: readonly WorkerAnswer[]

@@ -3,7 +3,7 @@
 import { factPath } from '../../streams/facts.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/values.ts'
+import { factOf } from '../worker/attempt/values.ts'
 import type { RunDeps } from './run.ts'
 
 export interface RefusedTrigger {

@@ -6,12 +6,12 @@ import type { AssetSpec, RetrySpec, ScatterSpec } from '../../streams/schemas.ts
 import { shapeOf } from '../../streams/shape.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import type { ItemReader } from '../items/reader.ts'
+import { type Duration, parseDuration, parseRange } from '../options/duration.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 import { parseCodeVersion, schemaHash } from './code-version.ts'
-import { type Duration, parseDuration, parseRange } from './duration.ts'
 import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
-import { refuseUnknown } from './unknown.ts'
 
 /**
  * What a worker gives to user code as `ctx.resources`: database pools, API clients. Empty here; a project declares its own:

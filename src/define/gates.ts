@@ -4,9 +4,9 @@ import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 import { isJsonSafe, jsonCopy, NO_VALUE } from '../../streams/value.ts'
-import { type Duration, parseDuration } from './duration.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
-import { refuseUnknown } from './unknown.ts'
 
 export interface GateOptions {
   /** How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock, also while everything is down. */

@@ -1,11 +1,11 @@
 /** Limits of an asset's code: how they are declared, and what the worker goes by. */
 
-import type { Rate } from '../../projections/rate-cell.ts'
+import type { Rate } from '../../projections/limits/rate-cell.ts'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import type { RateLimitSpec, SlotsSpec } from '../../streams/schemas.ts'
-import { checkBucket, parseRate, type RateOption, type RateSettings, wholeNumber } from '../limiter/rate.ts'
-import { type Duration, parseDuration } from './duration.ts'
-import { refuseUnknown } from './unknown.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
+import { checkBucket, parseRate, type RateOption, type RateSettings, wholeNumber } from '../options/rate.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 
 /** A bucket's name, or how it follows from the key of an instance: one limit for each host, say. */
 export type BucketName<K> = string | ((key: K) => string)

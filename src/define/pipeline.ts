@@ -1,11 +1,12 @@
 /** `pipeline`: assets that belong together, checked as a graph when it is declared. */
+
+import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkName, hash64 } from '../../streams/ids.ts'
-import { nearest } from '../../streams/nearest.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
+import { type Duration, parseRunTimeout } from '../options/duration.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
-import { type Duration, parseRunTimeout } from './duration.ts'
-import { refuseUnknown } from './unknown.ts'
 
 export interface Pipeline {
   readonly name: string

@@ -2,13 +2,13 @@
 import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
-import { parseDuration } from '../define/duration.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { parseDuration } from '../options/duration.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
-import { EnginePartition } from './partition.ts'
+import { EnginePartition } from './shard/shard.ts'
 
 export interface EngineOptions {
   /** How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000. Default 30,000; also once after each start. */

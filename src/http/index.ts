@@ -1,10 +1,10 @@
 /** `flowstone/http`: signal gates over HTTP, as a handler to mount and as a server. */
 
-export type { AddressOptions } from './address.ts'
-export { type GateHandler, type GateHandlerOptions, gateHandler } from './handler.ts'
-export type { ProblemReason } from './problem.ts'
-export type { Rate } from './rate.ts'
-export type { GatesOverHttp } from './rim.ts'
+export { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
+export type { CustomScheme, SignatureScheme } from './gates/signatures.ts'
+export type { VerifiedSender } from './gates/verified.ts'
 export { type GateServer, type ServeOptions, serveGates } from './serve.ts'
-export type { CustomScheme, SignatureScheme } from './signatures.ts'
-export type { VerifiedSender } from './verified.ts'
+export type { AddressOptions } from './shared/address.ts'
+export type { ProblemReason } from './shared/problem.ts'
+export type { Rate } from './shared/rate.ts'
+export type { GatesOverHttp } from './shared/request-context.ts'

@@ -3,9 +3,9 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { type GateHandlerOptions, gateHandler } from './handler.ts'
-import { HttpProblem, problemResponse } from './problem.ts'
-import type { GatesOverHttp } from './rim.ts'
+import { type GateHandlerOptions, gateHandler } from './gates/handler.ts'
+import { HttpProblem, problemResponse } from './shared/problem.ts'
+import type { GatesOverHttp } from './shared/request-context.ts'
 
 export interface ServeOptions extends GateHandlerOptions {
   /** Default 8080; 0: any free one. */

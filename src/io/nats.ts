@@ -1,8 +1,8 @@
 /** The default I/O manager: MessagePack in the namespace's object store, compressed where that makes it smaller, named by content hash, so equal values are stored once. */
 import { createHash } from 'node:crypto'
 import { decodeMsgpack } from '../../streams/codec.ts'
+import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/compress.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/squeeze.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { encodeValue } from '../../streams/value.ts'
 import type { Connection } from '../log/connection.ts'

@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
 import { measure } from '../../streams/value.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { type Chunk, ItemReader, isItemReader } from './reader.ts'
 
 export interface BatchOptions<T = unknown> {

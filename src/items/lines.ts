@@ -2,7 +2,7 @@
 import { isUtf8 } from 'node:buffer'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 

@@ -2,7 +2,7 @@
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, openSource, sourceOf, versioned } from './source.ts'

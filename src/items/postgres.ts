@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 

@@ -7,9 +7,9 @@ import { decodeMsgpack } from '../../streams/codec.ts'
 import { CancelledError, FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { reasonOf } from '../../streams/thrown.ts'
 import { encodeValue } from '../../streams/value.ts'
-import { type Duration, parseRange } from '../define/duration.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { type Duration, parseRange } from '../options/duration.ts'
 import { sleep } from '../options/timer.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { emit } from '../telemetry.ts'
 
 /** What a reader gives at a time: some items, and where to go on behind them. May be empty. */

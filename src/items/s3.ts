@@ -1,7 +1,7 @@
 /** Objects of S3 and of what speaks its protocol: their list, and their bytes. By @aws-sdk/client-s3. */
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { type ByteSource, changed } from './source.ts'

@@ -2,7 +2,7 @@
 import { CancelledError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
 import { describe, infoOf } from '../../streams/thrown.ts'
-import { refuseUnknown } from '../define/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import type { Batch } from './batch.ts'
 
 export interface ItemError {

@@ -1,7 +1,7 @@
 /** Cells in the limits bucket: read from the leader, written under the sequence they were read with. */
 
 import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
-import type { Answer } from '../../projections/rate-round.ts'
+import type { Answer } from '../../projections/limits/rate-round.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { encodeToken } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'

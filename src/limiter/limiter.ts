@@ -5,7 +5,7 @@
  * call, so a deploy changes a limit by saying another one.
  */
 
-import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/rate-cell.ts'
+import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/limits/rate-cell.ts'
 import {
   alive,
   decodeSlotCell,
@@ -14,18 +14,18 @@ import {
   settledSlots,
   untilMs,
   waitingFor,
-} from '../../projections/slot-cell.ts'
+} from '../../projections/limits/slot-cell.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { type Duration, parseDuration } from '../define/duration.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
 import { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
+import { checkBucket, parseRate, type RateOption, wholeNumber } from '../options/rate.ts'
 import { unlessAborted } from '../options/timer.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { Cells } from './cells.ts'
-import { checkBucket, parseRate, type RateOption, wholeNumber } from './rate.ts'
 import { type CheckResult, Rates, type Wish } from './rates.ts'
 import type { Slot } from './slot.ts'
 import { type SlotRequest, Slots } from './slots.ts'

@@ -18,8 +18,8 @@ import {
   type Rate,
   type RateCell,
   settled,
-} from '../../projections/rate-cell.ts'
-import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
+} from '../../projections/limits/rate-cell.ts'
+import { type Answer, type Ask, round } from '../../projections/limits/rate-round.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { sleep } from '../options/timer.ts'
 import type { Cells, StoredCell } from './cells.ts'

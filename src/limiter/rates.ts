@@ -1,7 +1,7 @@
 /** Rate limits: what `flow.limiter` says of them. */
 
-import type { Rate } from '../../projections/rate-cell.ts'
-import type { Answer, Ask } from '../../projections/rate-round.ts'
+import type { Rate } from '../../projections/limits/rate-cell.ts'
+import type { Answer, Ask } from '../../projections/limits/rate-round.ts'
 import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
 import { sleep } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'

@@ -7,8 +7,8 @@
  */
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
-import type { Rate } from '../../projections/rate-cell.ts'
-import type { Answer, Ask } from '../../projections/rate-round.ts'
+import type { Rate } from '../../projections/limits/rate-cell.ts'
+import type { Answer, Ask } from '../../projections/limits/rate-round.ts'
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'

@@ -15,7 +15,7 @@ import {
   settledSlots,
   slotsLifeMs,
   takeSlots,
-} from '../../projections/slot-cell.ts'
+} from '../../projections/limits/slot-cell.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { after, sleep, type Timer } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'

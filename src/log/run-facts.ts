@@ -4,7 +4,7 @@ import type { Fact } from '../../streams/facts.ts'
 import type { RunId } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { factIfAny } from '../worker/values.ts'
+import { factIfAny } from '../worker/attempt/values.ts'
 import type { Connection } from './connection.ts'
 import { headerMap, leaderGet } from './nats.ts'
 

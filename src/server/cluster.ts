@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path'
 import { InvalidError } from '../../streams/errors.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { findFreePorts } from './ports.ts'
 import { type RunningServer, type ServerOptions, startServer } from './start.ts'
 

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { MIN_SERVER_VERSION } from '../../streams/version.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { findOnPath, inspectBinary, type VersionWish } from './binary.ts'
 import { cacheFolder, findInCache, installIntoCache, makeScratchFolder } from './cache.ts'
 import { fetchDebianPackage } from './debian.ts'

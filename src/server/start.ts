@@ -3,7 +3,7 @@ import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSy
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { type OptionNames, refuseUnknown } from '../define/unknown.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { renderConfig, SERVER_USER } from './config.ts'
 import { ensureNatsServer } from './ensure.ts'
 import { acquireLock, type Lock } from './lock.ts'

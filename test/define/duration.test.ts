@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { parseDuration, parseRange } from '../../src/define/duration.ts'
+import { parseDuration, parseRange } from '../../src/options/duration.ts'
 import { InvalidError } from '../../streams/errors.ts'
 
 describe('a duration', () => {

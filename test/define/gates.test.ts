@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { parseApproval, parseGate } from '../../src/define/gates.ts'
-import { checkPayload } from '../../src/gate/payload.ts'
+import { checkPayload } from '../../src/gates/payload.ts'
 import { InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 
 /** What somebody without types may hand over. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type AddressOptions, addressReader, limiterName, normalAddress } from '../../src/http/address.ts'
+import { type AddressOptions, addressReader, limiterName, normalAddress } from '../../src/http/shared/address.ts'
 
 function sourceOf(options: AddressOptions, headers: Record<string, string>, remoteAddress = '203.0.113.9'): string {
   return addressReader(options)(new Request('http://h/', { headers }), { incoming: { socket: { remoteAddress } } })

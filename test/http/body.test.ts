@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { bodyKind, parseBody, readBody } from '../../src/http/body.ts'
-import { BodyBudget, type BodyRoom } from '../../src/http/budget.ts'
-import { HttpProblem } from '../../src/http/problem.ts'
+import { bodyKind, parseBody, readBody } from '../../src/http/shared/body.ts'
+import { BodyBudget, type BodyRoom } from '../../src/http/shared/budget.ts'
+import { HttpProblem } from '../../src/http/shared/problem.ts'
 
 const LIMITS = { maxBytes: 1000, timeoutMs: 5000 }
 const room = (): BodyRoom => new BodyBudget(10_000, 10_000).roomOf('a')

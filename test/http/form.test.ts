@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { checkBrowser, checkNonce, newNonce } from '../../src/http/form.ts'
+import { checkBrowser, checkNonce, newNonce } from '../../src/http/gates/form.ts'
 
 const NOW = Date.parse('2026-11-25T12:00:00Z')
 const HOUR = 3_600_000

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { metadataTable, text } from '../../src/http/metadata.ts'
+import { metadataTable, text } from '../../src/http/gates/metadata.ts'
 
 async function shown(value: unknown): Promise<string> {
   return String(await metadataTable(value))

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { FixedLimiter } from '../../src/http/rate.ts'
+import { FixedLimiter } from '../../src/http/shared/rate.ts'
 
 test('lets the limit through at once, then one for each step, and says how long to wait', () => {
   let now = 0

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { z } from 'zod'
-import { TokenKeys } from '../../src/gate/token.ts'
+import { TokenKeys } from '../../src/gates/token.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { until } from '../kit/until.ts'
 import { type GateStage, openGateStage, post, raw, request, SECRETS } from './kit.ts'

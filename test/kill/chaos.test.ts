@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Run } from '../../src/index.ts'
-import { keyOn } from '../gate/kit.ts'
+import { keyOn } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
 import {

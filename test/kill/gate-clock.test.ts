@@ -1,7 +1,7 @@
 /** Clocks of hosts that are an hour off, each in another direction: gates go by that of the server, which is this host's true one. */
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { HistoryEntry, Run } from '../../src/index.ts'
-import { gateOf } from '../gate/kit.ts'
+import { gateOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
 import { clocked, gatedKills } from './programs/gated.ts'

@@ -2,7 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
-import { gatesOf } from '../gate/kit.ts'
+import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
 import { gatedKills, STEPS, stepped, steppedMany } from './programs/gated.ts'

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
-import { keyOn } from '../gate/kit.ts'
+import { keyOn } from '../gates/kit.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { brief, GATED_INSTANCES, gated, gatedKills, gatedMany } from './programs/gated.ts'

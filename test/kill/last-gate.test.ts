@@ -1,6 +1,6 @@
 /** The moment in which the outside job knows its token, and nothing says yet that anybody waits for it. */
 import { beforeEach, describe, expect, test } from 'vitest'
-import { gatesOf } from '../gate/kit.ts'
+import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { type Run, SignalRejectedError } from '../../src/index.ts'
-import { gatesOf } from '../gate/kit.ts'
+import { gatesOf } from '../gates/kit.ts'
 import { ANSWERED, answerBy, answered, gatedKills } from './programs/gated.ts'
 import { type Rig, startRig } from './rig.ts'
 

@@ -1,8 +1,8 @@
 /** What a barrier should be, told without leases: of each instance only which execution is current and how many have failed. And what must hold at every sequence. */
 
-import { isDone, isFailed, newSegment, segmentOf } from '../../projections/bits.ts'
-import { FAILURES_PER_CHUNK } from '../../projections/instances.ts'
-import { parseLeaseId } from '../../projections/lease.ts'
+import { isDone, isFailed, newSegment, segmentOf } from '../../projections/scatter/bits.ts'
+import { FAILURES_PER_CHUNK } from '../../projections/scatter/instances.ts'
+import { parseLeaseId } from '../../projections/scatter/lease.ts'
 import { stateKey } from '../../projections/state.ts'
 import { statusOf } from '../../src/client/scatter-status.ts'
 import type { Fact } from '../../streams/facts.ts'

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import { LEASE_SIZE_START } from '../../projections/barrier.ts'
-import { isDone, isFailed, markDone, newSegment, SEGMENT_INSTANCES, segmentOf } from '../../projections/bits.ts'
-import { OPEN_MIN, SLABS_PER_CHUNK } from '../../projections/feed.ts'
-import { LEASE_SIZE_MAX, leaseId, parseLeaseId, WINDOW_MAX } from '../../projections/lease.ts'
+import { LEASE_SIZE_START } from '../../projections/scatter/barrier.ts'
+import { isDone, isFailed, markDone, newSegment, SEGMENT_INSTANCES, segmentOf } from '../../projections/scatter/bits.ts'
+import { OPEN_MIN, SLABS_PER_CHUNK } from '../../projections/scatter/feed.ts'
+import { LEASE_SIZE_MAX, leaseId, parseLeaseId, WINDOW_MAX } from '../../projections/scatter/lease.ts'
 import { stateKey } from '../../projections/state.ts'
 import {
   type Answer,

@@ -3,15 +3,15 @@
  * it, documents live in memory and, as of the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
  */
 
-import type { Command } from '../../projections/commands.ts'
-import { gateTimer } from '../../projections/gate.ts'
-import { leaseCommand } from '../../projections/lease.ts'
-import { planRun } from '../../projections/plan.ts'
-import { refusalFor } from '../../projections/request.ts'
-import { attemptCommand, isEnded } from '../../projections/run.ts'
+import type { Command } from '../../projections/effects.ts'
+import { gateTimer } from '../../projections/gate/gate.ts'
+import { needs, step } from '../../projections/handlers.ts'
+import { planRun } from '../../projections/run/plan.ts'
+import { refusalFor } from '../../projections/run/request.ts'
+import { attemptCommand, isEnded } from '../../projections/run/run.ts'
+import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
+import { leaseCommand } from '../../projections/scatter/lease.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
-import { needs, step } from '../../projections/step.ts'
-import { received, type TriggerMessage } from '../../projections/trigger.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
   type DraftOf,
@@ -34,7 +34,7 @@ export type TaskCommand = Extract<Command, { do: 'task' }>
 export type Bucket = ReadonlyMap<string, Uint8Array>
 export type { DraftOf } from '../../streams/facts.ts'
 
-/** The engine's documents, in front of a bucket, as src/engine/store.ts keeps them. */
+/** The engine's documents, in front of a bucket, as src/engine/shard/store.ts keeps them. */
 export class Docs implements View {
   readonly #docs = new Map<string, unknown>()
   readonly #touched = new Set<string>()
@@ -211,7 +211,7 @@ export class Sim {
     if (forgotten) this.#enqueued.clear()
   }
 
-  /** What src/engine/reconciler.ts does: tasks that open things wait for and WORK does not hold are enqueued again. Returns their ids. */
+  /** What src/engine/maintenance/reconciler.ts does: tasks that open things wait for and WORK does not hold are enqueued again. Returns their ids. */
   reconcile(): string[] {
     this.settle()
     const repaired: string[] = []

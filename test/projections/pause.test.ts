@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SEGMENT_INSTANCES } from '../../projections/bits.ts'
+import { SEGMENT_INSTANCES } from '../../projections/scatter/bits.ts'
 import { stateKey } from '../../projections/state.ts'
 import { assetName } from '../../streams/ids.ts'
 import {

@@ -10,8 +10,8 @@ import {
   type Rate,
   type RateCell,
   settled,
-} from '../../projections/rate-cell.ts'
-import { type Answer, type Ask, round } from '../../projections/rate-round.ts'
+} from '../../projections/limits/rate-cell.ts'
+import { type Answer, type Ask, round } from '../../projections/limits/rate-round.ts'
 
 const PLAYED = {
   numRuns: Number(process.env.FC_RUNS ?? 1000),

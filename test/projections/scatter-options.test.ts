@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { AGAIN_MAX } from '../../projections/feed.ts'
+import { AGAIN_MAX } from '../../projections/scatter/feed.ts'
 import type { AssetSpec } from '../../streams/schemas.ts'
 import {
   type Answer,

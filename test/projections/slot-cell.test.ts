@@ -15,7 +15,7 @@ import {
   type Take,
   takeSlots,
   waitingFor,
-} from '../../projections/slot-cell.ts'
+} from '../../projections/limits/slot-cell.ts'
 
 const PLAYED = {
   numRuns: Number(process.env.FC_RUNS ?? 1000),

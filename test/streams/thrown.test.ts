@@ -1,6 +1,6 @@
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
-import { failureOf } from '../../src/worker/run-code.ts'
+import { failureOf } from '../../src/worker/attempt/run-code.ts'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { errorInfo } from '../../streams/schemas.ts'
 import { describe as described, infoOf, reasonOf } from '../../streams/thrown.ts'

@@ -1,7 +1,7 @@
 import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, test } from 'vitest'
 import { Connection } from '../../src/log/connection.ts'
-import { Puller } from '../../src/worker/puller.ts'
+import { Puller } from '../../src/worker/pull/puller.ts'
 import { bareNats } from '../kit/bare-nats.ts'
 import { until } from '../kit/until.ts'
 

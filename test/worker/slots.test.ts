@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Slots } from '../../src/worker/slots.ts'
+import { Slots } from '../../src/worker/pull/slots.ts'
 
 /** What a promise has come to once all that is due now has run. */
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {

@@ -1,0 +1,52 @@
+/** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
+import type { DraftOf, FactDraft } from '../streams/facts.ts'
+import type { KeySpace } from '../streams/ids.ts'
+import type { LaneName } from '../streams/subjects.ts'
+import type { Task } from '../streams/tasks.ts'
+import type { RunRequest } from './run/request.ts'
+
+export type Command =
+  /**
+   * Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. `stops`: a fact that its timer was to bring, and
+   * that is not wanted any more.
+   */
+  | { readonly do: 'fact'; readonly fact: FactDraft; readonly stops?: FactDraft }
+  /** Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`. */
+  | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number }
+  /** Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its deadline was moved by somebody else. */
+  | { readonly do: 'extend_gate'; readonly fact: DraftOf<'gate.extended'> }
+  /** End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more time. */
+  | { readonly do: 'time_out_gate'; readonly over: DraftOf<'gate.extended'>; readonly end: DraftOf<'gate.resolved'> }
+  /** Enqueue a task, not before `dueMs` of the server's clock. */
+  | {
+      readonly do: 'task'
+      readonly task: Task
+      readonly queue: string
+      readonly priority: number
+      readonly dueMs?: number
+      readonly lane?: true
+    }
+  /** Cancel what still waits of the gates of an asset; `attempt`: only those that this execution of it opened. */
+  | { readonly do: 'cancel_gates'; readonly run: string; readonly asset: string; readonly attempt?: number }
+  /** Look up what is materialized already, and append run.planned. */
+  | { readonly do: 'plan'; readonly run: string }
+  /** Start a run in the partition that its id names: append run.requested there. */
+  | { readonly do: 'request'; readonly trigger: TriggerRequest }
+  /** Tell workers to stop what they do for a run, or for one asset of it. A hint. */
+  | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
+  /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */
+  | { readonly do: 'pause'; readonly run: string; readonly asset: string }
+  /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
+  | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number; readonly shape: string }
+  /** Take away the schedules of an asset that has ended, or of its instances when their scatter has. */
+  | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
+  /** Remove a lane's consumer and what is left on its subject. */
+  | { readonly do: 'close_lane'; readonly lane: LaneName }
+
+/** `refusal`: what to append, once its reason is filled in, when the key was used for something else. */
+export interface TriggerRequest {
+  readonly space: KeySpace
+  readonly key: string
+  readonly request: RunRequest
+  readonly refusal: DraftOf<'trigger.refused'>
+}

@@ -1,0 +1,261 @@
+/**
+ * A signal gate: something that waits for a word from outside, at no cost.
+ *
+ *   state    fact                      → state                                                        caused by
+ *   (none)   gate.created              → waiting; its timer stands on the log beside it                  worker, before the outside job is begun
+ *   waiting  gate.timer_fired          → waiting; the next deadline, or the end `timed_out` is decided      server, at the deadline
+ *   waiting  gate.extended             → waiting, until another deadline                                  engine (a retried timeout), or who asked for more time
+ *   waiting  gate.extended, `over`     → waiting; no more time is given, and the end stands beside it        engine
+ *   waiting  gate.resolved             → signaled | timed_out | cancelled                                  whoever is first; the server lets one in
+ *   ended    anything                  → unchanged
+ *
+ *   asset    asset.suspended           → suspended, if the attempt is the current one; goes on at once if the gate has ended
+ *   asset    (gate ends)               → signaled: queued for `onSignal` · timed_out: for `onTimeout`, or failed, or cancelled · cancelled: cancelled
+ *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
+ *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
+ *
+ * Who is told that something was done can rely on it, so what excludes each other is decided by the server, in one append with all of its conditions, and not by whoever looks first:
+ *
+ *   appended, all or nothing                                       refused when
+ *   signal, cancel:  `resolved`                                      the gate has ended
+ *   more time:       `extended.<n+1>`, and the timer n+1             it has ended; its deadline n was moved by another one; deadline n was the last
+ *   timeout of n:    `extended.<n+1>` as `over`, and `resolved`      it has ended; its deadline n was moved
+ *
+ * So a gate does not time out at a deadline that was moved in time, though its timer had fired before; and no timer is set for a gate that has ended.
+ *
+ * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution. What that opened and did not wait for, the engine
+ * ends when the execution's outcome counts, and not the worker when its code has ended: by then another one may have taken the execution over, and wait there. What is left goes
+ * with the asset.
+ */
+import type { DraftOf, Fact, FactOf } from '../../streams/facts.ts'
+import type { AssetName, RunId } from '../../streams/ids.ts'
+import type { AssetSpec, ErrorInfo, PipelineSpec } from '../../streams/schemas.ts'
+import type { Command } from '../effects.ts'
+import { cancelCommand, failCommand, isEnded, nextAttempt } from '../run/run.ts'
+import { type AssetInRun, type GateState, type RunState, specOf, stateKey, type View } from '../state.ts'
+
+export const GATE_TIMEOUT = 'gate_timeout'
+
+export type GateFact = FactOf<'gate.created' | 'gate.timer_fired' | 'gate.extended' | 'gate.resolved'>
+
+/** What has ended and lets somebody go on. */
+export type EndedGate = GateState & { readonly status: Exclude<GateState['status'], 'waiting'> }
+
+export function gateOf(view: View, ids: { run: string; asset: string; gate: string }): GateState | undefined {
+  return view.get(stateKey.gate(ids.run, ids.asset, ids.gate))
+}
+
+/** Keeps the gate, and the mark under which waiting gates are found by deadline. */
+export function putGate(view: View, gate: GateState): void {
+  view.put(stateKey.gate(gate.run, gate.asset, gate.gate), gate)
+}
+
+export function hasEnded(gate: GateState): gate is EndedGate {
+  return gate.status !== 'waiting'
+}
+
+/** `obsolete`: what opened it has ended meanwhile. */
+export function createGate(view: View, run: RunState, fact: FactOf<'gate.created'>, obsolete: boolean): Command[] {
+  if (gateOf(view, fact.ids)) return []
+  const { kind, attempt, index, slab, deadlineMs, retriesMs, afterRetries, metadata } = fact.data
+  const gate: GateState = {
+    seq: fact.seq,
+    run: run.id,
+    asset: fact.ids.asset,
+    gate: fact.ids.gate,
+    kind,
+    status: 'waiting',
+    attempt,
+    ...(index === undefined ? {} : { index }),
+    ...(slab === undefined ? {} : { slab }),
+    openedMs: fact.timeMs,
+    ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    deadlines: 0,
+    timeouts: 0,
+    retriesMs,
+    afterRetries,
+    ...(metadata === undefined ? {} : { metadata }),
+  }
+  putGate(view, gate)
+  view.put(waitingKey(gate), { since: fact.timeMs })
+  const asset = run.assets[gate.asset]
+  if (asset && !asset.gated) {
+    asset.gated = true
+    view.put(stateKey.run(run.id), run)
+  }
+  return obsolete ? [cancelOf(idsOf(gate))] : []
+}
+
+/** Whether a gate of a plain asset comes too late: its attempt was given up. */
+export function isObsolete(run: RunState, asset: AssetInRun | undefined, attempt: number): boolean {
+  return (
+    !asset ||
+    isEnded(asset) ||
+    asset.ending === true ||
+    run.finishedMs !== undefined ||
+    (asset.gates ?? asset.attempt) !== attempt
+  )
+}
+
+export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Command[] {
+  // The timer of a deadline that was moved meanwhile says nothing.
+  if (hasEnded(gate) || fact.data.n !== gate.deadlines) return []
+  const waitMs = gate.retriesMs[gate.timeouts]
+  const ids = { ...idsOf(gate), n: String(gate.deadlines + 1) }
+  if (waitMs === undefined) {
+    const data = { why: 'over', deadlineMs: gate.deadlineMs ?? fact.timeMs, timeouts: gate.timeouts } as const
+    return [
+      { do: 'time_out_gate', over: { name: 'gate.extended', ids, data }, end: resolution(idsOf(gate), 'timed_out') },
+    ]
+  }
+  const data = { why: 'retry', deadlineMs: fact.timeMs + waitMs, timeouts: gate.timeouts + 1 } as const
+  return [{ do: 'extend_gate', fact: { name: 'gate.extended', ids, data } }]
+}
+
+/** True when the deadline was moved because it was over, of which `onTimeout` hears. */
+export function extendGate(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
+  if (hasEnded(gate) || fact.data.why === 'over' || Number(fact.ids.n) !== gate.deadlines + 1) return false
+  view.delete(waitingKey(gate))
+  gate.seq = fact.seq
+  gate.deadlines += 1
+  gate.deadlineMs = fact.data.deadlineMs
+  if (fact.data.why === 'retry') gate.timeouts += 1
+  putGate(view, gate)
+  view.put(waitingKey(gate), { since: gate.openedMs })
+  const asset = run.assets[gate.asset]
+  if (asset?.status === 'suspended' && asset.gate === gate.gate) {
+    run.seq = fact.seq
+    asset.waitsUntilMs = fact.data.deadlineMs
+    view.put(stateKey.run(run.id), run)
+  }
+  return fact.data.why === 'retry'
+}
+
+/** False when it had ended before. */
+export function endGate(view: View, gate: GateState, fact: FactOf<'gate.resolved'>): boolean {
+  if (hasEnded(gate)) return false
+  view.delete(waitingKey(gate))
+  gate.seq = fact.seq
+  gate.status = fact.data.outcome
+  gate.endedMs = fact.timeMs
+  gate.resolvedSeq = fact.seq
+  if (fact.data.outcome === 'timed_out') gate.timeouts += 1
+  if (fact.data.reason !== undefined) gate.reason = fact.data.reason
+  putGate(view, gate)
+  return true
+}
+
+/** The attempt of a plain asset waits. */
+export function suspendAsset(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  fact: FactOf<'asset.suspended'>,
+): Command[] {
+  const spec = specOf(pipeline, fact.ids.asset)
+  const asset = run.assets[fact.ids.asset]
+  const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
+  if (!spec || !asset || !gate) return []
+  if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
+  if (asset.status !== 'queued' && asset.status !== 'running') return []
+  run.seq = fact.seq
+  asset.status = 'suspended'
+  asset.gate = gate.gate
+  delete asset.worker
+  view.put(stateKey.run(run.id), run)
+  if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
+  gate.awaited = true
+  putGate(view, gate)
+  return [...endLeft(fact.ids, fact.data.left ?? []), ...(hasEnded(gate) ? goOn(run, spec, asset, gate, fact) : [])]
+}
+
+/** The gate that an asset waits at has ended. */
+export function resumeAsset(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  gate: EndedGate,
+  fact: FactOf<'gate.resolved'>,
+): Command[] {
+  const spec = specOf(pipeline, gate.asset)
+  const asset = run.assets[gate.asset]
+  if (!spec || asset?.status !== 'suspended' || asset.gate !== gate.gate || asset.ending) return []
+  run.seq = fact.seq
+  view.put(stateKey.run(run.id), run)
+  return goOn(run, spec, asset, gate, fact)
+}
+
+function goOn(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, fact: Fact): Command[] {
+  const next = afterGate(spec, gate)
+  delete asset.waitsUntilMs
+  if ('phase' in next) {
+    asset.phase = next.phase
+    asset.failures = 0
+    delete asset.lost
+    delete asset.gates
+    delete asset.error
+    delete asset.gate
+    asset.resume = resumeOf(gate)
+    return [nextAttempt(run, spec, asset, fact.timeMs)]
+  }
+  asset.ending = true
+  if (next.end === 'failed') return [failCommand(run, spec.name, next.error, asset.attempt)]
+  return [cancelCommand(run, spec.name, next.error.message)]
+}
+
+/** What follows for whoever waits there: code to run, or an end. */
+export function afterGate(
+  spec: AssetSpec,
+  gate: EndedGate,
+): { readonly phase: 'signal' | 'timeout' } | { readonly end: 'failed' | 'cancelled'; readonly error: ErrorInfo } {
+  switch (gate.status) {
+    case 'signaled':
+      return { phase: 'signal' }
+    case 'timed_out': {
+      if (spec.onTimeout) return { phase: 'timeout' }
+      const message = `nobody answered gate ${gate.run}.${gate.asset}.${gate.gate} in time`
+      return { end: gate.afterRetries === 'cancel' ? 'cancelled' : 'failed', error: { code: GATE_TIMEOUT, message } }
+    }
+    case 'cancelled': {
+      const why = gate.reason === undefined ? '' : `: ${gate.reason}`
+      const message = `gate ${gate.run}.${gate.asset}.${gate.gate} was cancelled${why}`
+      return { end: 'cancelled', error: { code: 'gate_cancelled', message } }
+    }
+    default:
+      return gate.status satisfies never
+  }
+}
+
+/** What code that goes on from a gate must know of it. */
+export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts: number } {
+  return { gate: gate.gate, seq: gate.resolvedSeq ?? gate.seq, timeouts: gate.timeouts }
+}
+
+/** Gates that an execution opened and does not wait at: they end with it, once it is known to count. */
+export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Command[] {
+  return gates.map((gate) => cancelOf({ run, asset, gate }))
+}
+
+/** Nobody waits there, or will. */
+function cancelOf(ids: GateIds): Command {
+  return { do: 'fact', fact: resolution(ids, 'cancelled', 'what opened it has ended'), stops: gateTimer(ids, 0) }
+}
+
+function resolution(ids: GateIds, outcome: 'timed_out' | 'cancelled', reason?: string): DraftOf<'gate.resolved'> {
+  return { name: 'gate.resolved', ids, data: { ...ids, outcome, ...(reason === undefined ? {} : { reason }) } }
+}
+
+/** What the timer of a gate's deadline number `n` brings. */
+export function gateTimer(ids: GateIds, n: number): DraftOf<'gate.timer_fired'> {
+  return { name: 'gate.timer_fired', ids, data: { n } }
+}
+
+export type GateIds = { readonly run: RunId; readonly asset: AssetName; readonly gate: string }
+
+function idsOf({ run, asset, gate }: GateState): GateIds {
+  return { run, asset: asset as AssetName, gate }
+}
+
+function waitingKey({ run, asset, gate, deadlineMs }: GateState): ReturnType<typeof stateKey.waiting> {
+  return stateKey.waiting(deadlineMs, { run, asset, gate })
+}

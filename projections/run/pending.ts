@@ -1,0 +1,128 @@
+/**
+ * What was decided and does not stand on the log. An engine checkpoints only what it has carried out, so nothing is, mostly. A log that has lost its end, or a state that was thrown
+ * away, can leave some: a run whose last asset ended, and whose own end nobody wrote.
+ *
+ * Give it the facts in order, each with what was decided of it. Tasks are no part of this: what is missing of those shows on WORK.
+ */
+import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
+import { runIdIn } from '../../streams/ids.ts'
+import type { Command } from '../effects.ts'
+
+export interface PendingCommand {
+  readonly command: Command
+  /** Server time of the fact that led to it. */
+  readonly timeMs: number
+}
+
+export class Pending {
+  readonly #partitions: number
+  readonly #left = new Map<string, PendingCommand>()
+  /** Gates that have not ended, by asset. */
+  readonly #gates = new Map<string, Set<string>>()
+
+  constructor(partitions: number) {
+    this.#partitions = partitions
+  }
+
+  /** Takes in a fact and what it led to. */
+  add(fact: Fact, commands: readonly Command[]): void {
+    this.#see(fact)
+    for (const command of commands) {
+      const key = this.#keyOf(command)
+      if (key !== undefined) this.#left.set(key, { command, timeMs: fact.timeMs })
+    }
+  }
+
+  /** What is left to be carried out. To do so is harmless where it was done after the last fact given. */
+  left(): PendingCommand[] {
+    return [...this.#left.values()].filter(({ command }) => {
+      if (command.do !== 'cancel_gates') return true
+      return this.#hasOpen(command)
+    })
+  }
+
+  #see(fact: Fact): void {
+    this.#left.delete(placeOf(fact))
+    switch (fact.name) {
+      case 'run.finished':
+        this.#left.delete(`run.${fact.ids.run}.planned`)
+        this.#left.delete(`timer ${fact.ids.run}`)
+        return
+      case 'scatter.outcomes':
+        if (fact.data.resumes !== undefined) this.#left.delete(outcomeOf(fact.ids, fact.data.resumes))
+        return
+      case 'run.timer_fired':
+      case 'scatter.timer_fired':
+      case 'scatter.closed':
+        this.#left.delete(timerOf(fact))
+        return
+      case 'gate.created': {
+        const asset = `${fact.ids.run}.${fact.ids.asset}`
+        const gates = this.#gates.get(asset) ?? new Set()
+        this.#gates.set(asset, gates.add(fact.ids.gate))
+        return
+      }
+      case 'gate.resolved': {
+        const { run, asset, gate } = fact.ids
+        const gates = this.#gates.get(`${run}.${asset}`)
+        gates?.delete(gate)
+        if (gates?.size === 0) this.#gates.delete(`${run}.${asset}`)
+        for (const key of this.#left.keys())
+          if (key.startsWith(factPath('gate.extended', { ...fact.ids, n: '' }))) this.#left.delete(key)
+        return
+      }
+      default:
+    }
+  }
+
+  #keyOf(command: Command): string | undefined {
+    switch (command.do) {
+      case 'fact': {
+        const { fact } = command
+        if (fact.name !== 'scatter.outcomes') return placeOf(fact)
+        return outcomeOf(fact.ids, fact.data.resumes ?? fact.data.lease)
+      }
+      case 'plan':
+        return `run.${command.run}.planned`
+      case 'request':
+        return `run.${runIdIn(command.trigger.space, command.trigger.key, this.#partitions)}.requested`
+      case 'timer':
+        return timerOf(command.fact)
+      case 'extend_gate':
+        return placeOf(command.fact)
+      case 'time_out_gate':
+        return placeOf(command.end)
+      case 'cancel_gates':
+        return this.#hasOpen(command) ? `gates ${command.run}.${command.asset}.${command.attempt ?? ''}` : undefined
+      // Tasks are looked for on WORK; the reconciler removes limited queues and schedules; the rest are hints.
+      case 'task':
+      case 'abort':
+      case 'pause':
+      case 'open_lane':
+      case 'drop_schedules':
+      case 'close_lane':
+        return undefined
+      default:
+        return command satisfies never
+    }
+  }
+
+  #hasOpen({ run, asset, attempt }: Extract<Command, { do: 'cancel_gates' }>): boolean {
+    const prefix = attempt === undefined ? '' : `a${attempt}n`
+    return [...(this.#gates.get(`${run}.${asset}`) ?? [])].some((gate) => gate.startsWith(prefix))
+  }
+}
+
+/** Of an end: whatever it is that ends it. */
+function placeOf({ name, ids }: Pick<Fact, 'name' | 'ids'>): string {
+  return expectationPath(factPath(name, ids))
+}
+
+function outcomeOf({ run, asset }: { run: string; asset: string }, gate: string): string {
+  return `outcome ${run}.${asset}.${gate}`
+}
+
+/** Of a scatter, or of a run. */
+function timerOf({ ids }: Pick<Fact, 'ids'>): string {
+  return `timer ${'run' in ids ? ids.run : ''}${'asset' in ids ? `.${ids.asset}` : ''}`
+}

@@ -1,0 +1,45 @@
+/** Requests for runs: whether two of them ask for the same. */
+import type { DraftOf, FactDraft } from '../../streams/facts.ts'
+import type { TriggerRequest } from '../effects.ts'
+
+export type RunRequest = DraftOf<'run.requested'>['data']
+
+/** What may be another one in two requests that ask for the same: a deploy came in between, another way of asking, or another patience. */
+const ANY: ReadonlySet<string> = new Set(['version', 'trigger', 'retryOf', 'timeoutMs'])
+
+/** In what a request differs from an earlier one under the same key, in words; nothing: it asks for the same. */
+export function differences(earlier: RunRequest, wanted: RunRequest): string[] {
+  const before = new Map(Object.entries(earlier))
+  const now = new Map(Object.entries(wanted))
+  return [...new Set([...before.keys(), ...now.keys()])].flatMap((field) => {
+    const [was, is] = [show(before.get(field)), show(now.get(field))]
+    return ANY.has(field) || was === is ? [] : [`${field} was ${was}, and is now ${is}`]
+  })
+}
+
+/** Why a key cannot be taken; undefined: both ask for the same. */
+export function conflictOf(
+  what: string,
+  key: string,
+  earlier: RunRequest | undefined,
+  wanted: RunRequest,
+): string | undefined {
+  if (!earlier) return `${what} ${show(key)} belongs to a run whose request cannot be read; use another ${what}`
+  const differs = differences(earlier, wanted)
+  if (differs.length === 0) return undefined
+  return `${what} ${show(key)} was used for another request: ${differs.join('; ')}. Use another ${what}, or ask for the same`
+}
+
+/** The fact for a trigger whose key belongs to this earlier request; undefined: it asked for the same, and its run is there. */
+export function refusalFor(trigger: TriggerRequest, earlier: RunRequest | undefined): FactDraft | undefined {
+  const what = trigger.space === 'key' ? 'key' : 'Nats-Msg-Id'
+  const reason = conflictOf(what, trigger.key, earlier, trigger.request)
+  return reason === undefined ? undefined : { ...trigger.refusal, data: { ...trigger.refusal.data, reason } }
+}
+
+const SHOWN_MAX = 100
+
+function show(value: unknown): string {
+  const text = value === undefined ? 'none' : (JSON.stringify(value) ?? String(value))
+  return text.length <= SHOWN_MAX ? text : `${[...text].slice(0, SHOWN_MAX).join('')}…`
+}

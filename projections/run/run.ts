@@ -1,0 +1,508 @@
+/**
+ * A run and the assets in it.
+ *
+ *   run        fact                    → run                                                     caused by
+ *   (none)     run.requested           → requested; running at once if the plan needs no look-up   client, or engine for a trigger
+ *   requested  run.planned             → running, or finished with the plan's error                engine
+ *   open       run.timer_fired         → as cancelled, and the run has failed with `timeout`         server, at its time limit
+ *   running    run.cancel_requested    → every asset not ended is cancelled, its scatter closed    client
+ *   running    (last asset ends)       → run.finished is decided                                   engine
+ *   any        run.finished            → succeeded | failed | cancelled                            engine, once
+ *
+ *   asset      fact                    → asset
+ *   waiting    (dependencies there)    → queued: a task `execute`, or `scatter`
+ *   queued     asset.started           → running (written when an attempt lasts)
+ *   queued,
+ *   running    asset.errored           → queued again after the backoff, or asset.failed is decided
+ *   queued,
+ *   running    asset.suspended         → suspended at a gate (gate.ts); queued again, or ended, when that ends
+ *   queued,
+ *   running    scatter.started         → scattering
+ *   scattering scatter.closed          → completed: queued, a task `gather`; failed: asset.failed is decided
+ *   open       asset.materialized      → materialized; what waited for it starts
+ *   open       asset.failed            → failed; what depends on it is skipped
+ *   open       asset.skipped|cancelled → skipped | cancelled
+ *
+ * `asset.errored` of another attempt than the current one is ignored: that attempt was given up. An end of any kind is final, and the server lets only
+ * one in (facts.ts).
+ */
+import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
+import type { AssetName, RunId } from '../../streams/ids.ts'
+import { forOutsiders } from '../../streams/outside.ts'
+import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../../streams/schemas.ts'
+import type { AttemptTask } from '../../streams/tasks.ts'
+import { backoffMs } from '../backoff.ts'
+import type { Command } from '../effects.ts'
+import { endCommand } from '../scatter/end.ts'
+import { depsOf, failuresAfterLoss, runsAlone } from '../scatter/lease.ts'
+import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { type Plan, planIsPure, planRun } from './plan.ts'
+
+/** Characters of JSON. */
+const RESULT_MAX = 8192
+
+export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[] {
+  const { data } = fact
+  const id = fact.ids.run
+  if (view.get(stateKey.run(id))) return []
+  const run: RunState = {
+    seq: fact.seq,
+    id,
+    pipeline: data.pipeline,
+    version: data.version,
+    target: data.target,
+    upstream: data.upstream,
+    ...(data.partition === undefined ? {} : { partition: data.partition }),
+    ...(data.key === undefined ? {} : { key: data.key }),
+    ...(data.trigger?.msgId === undefined ? {} : { msgId: data.trigger.msgId }),
+    ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
+    status: 'requested',
+    requestedMs: fact.timeMs,
+    assets: {},
+  }
+  view.put(stateKey.run(id), run)
+  view.put(stateKey.open(id), { since: fact.timeMs })
+  const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
+  const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
+  if (!pipeline) {
+    const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
+    return finish(run, fact, { code: 'unknown_pipeline', message })
+  }
+  if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [...timer, { do: 'plan', run: id }]
+  const plan = planRun(pipeline, data.target, data.upstream, () => undefined)
+  return [...timer, ...applyPlan(run, pipeline, plan, fact)]
+}
+
+/** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
+function limitRun(run: RunState, timeoutMs: number, nowMs: number): Command[] {
+  if (timeoutMs === 0) return []
+  run.timeoutMs = timeoutMs
+  run.deadlineMs = nowMs + timeoutMs
+  return [{ do: 'timer', fact: runTimer(run.id, timeoutMs), dueMs: run.deadlineMs }]
+}
+
+function runTimer(run: RunId, timeoutMs: number): FactDraft {
+  return { name: 'run.timer_fired', ids: { run }, data: { timeoutMs } }
+}
+
+export function planned(view: View, run: RunState, fact: FactOf<'run.planned'>): Command[] {
+  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  if (run.status !== 'requested' || !pipeline || run.finishing) return []
+  const { assets, error } = fact.data
+  const plan: Plan = {
+    assets: assets.map(({ name, reuse }) => (reuse ? { name, reuse } : { name })),
+    ...(error ? { error } : {}),
+  }
+  return applyPlan(run, pipeline, plan, fact)
+}
+
+function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Command[] {
+  if (plan.error) return finish(run, fact, plan.error)
+  run.status = 'running'
+  for (const { name, reuse } of plan.assets) {
+    const phase = specOf(pipeline, name)?.scatter ? 'scatter' : 'execute'
+    run.assets[name] = {
+      status: reuse ? 'reused' : 'waiting',
+      phase,
+      attempt: 0,
+      failures: 0,
+      ...(reuse ? { value: reuse } : {}),
+    }
+  }
+  return startReady(run, pipeline, fact.timeMs)
+}
+
+/** Starts every waiting asset whose dependencies have their values. */
+export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Command[] {
+  const commands: Command[] = []
+  for (const [name, asset] of Object.entries(run.assets)) {
+    if (asset.status !== 'waiting' || asset.ending) continue
+    const spec = specOf(pipeline, name)
+    if (spec && hasAll(run, spec)) commands.push(nextAttempt(run, spec, asset, nowMs))
+  }
+  return commands
+}
+
+/** Whether all that it depends on is there. From the end: what was planned last comes last, and of a thousand dependencies hardly one is looked at in vain. */
+function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
+  for (let i = dependsOn.length - 1; i >= 0; i--) {
+    const dependency = dependsOn[i]
+    if (dependency === undefined || !run.assets[dependency]?.value) return false
+  }
+  return true
+}
+
+export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
+  asset.status = 'queued'
+  asset.queuedMs = nowMs
+  asset.attempt += 1
+  delete asset.worker
+  if (dueMs === undefined) delete asset.dueMs
+  else asset.dueMs = dueMs
+  return attemptCommand(run, spec, asset)
+}
+
+/** The task of an asset's current attempt. Also used to enqueue it again when it got lost. */
+export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun): Command {
+  const task: AttemptTask = {
+    kind: asset.phase,
+    id: `${run.id}.${spec.name}.${asset.attempt}`,
+    run: run.id,
+    asset: spec.name,
+    pipeline: run.pipeline,
+    version: run.version,
+    shape: spec.shape,
+    ...requestOf(run),
+    deps: depsOf(run, spec),
+    // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other functions.
+    ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
+    attempt: asset.attempt,
+    attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
+    ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
+    ...(asset.gates === undefined ? {} : { gates: asset.gates }),
+    ...(asset.resume && (asset.phase === 'signal' || asset.phase === 'timeout') ? { from: asset.resume } : {}),
+  }
+  return {
+    do: 'task',
+    task,
+    queue: spec.queue,
+    priority: spec.priority,
+    ...(asset.dueMs === undefined ? {} : { dueMs: asset.dueMs }),
+  }
+}
+
+export function isEnded(asset: AssetInRun): boolean {
+  return ['materialized', 'reused', 'failed', 'skipped', 'cancelled'].includes(asset.status)
+}
+
+/** Facts about one asset of a run. `barrier` is the asset's own, where it has one. */
+export function stepAsset(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  fact: FactOf<
+    'asset.started' | 'asset.errored' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
+  >,
+): Command[] {
+  const asset = run.assets[fact.ids.asset]
+  const spec = specOf(pipeline, fact.ids.asset)
+  if (!asset || !spec || isEnded(asset)) return []
+  run.seq = fact.seq
+  view.put(stateKey.run(run.id), run)
+  switch (fact.name) {
+    case 'asset.started':
+      if (Number(fact.ids.attempt) === asset.attempt) {
+        asset.worker = fact.data.worker
+        if (asset.status === 'queued') asset.status = 'running'
+      }
+      return []
+    case 'asset.errored':
+      return Number(fact.ids.attempt) === asset.attempt ? errored(run, spec, asset, fact) : []
+    case 'asset.materialized': {
+      const value: ValueAt = { p: fact.p, seq: fact.seq }
+      asset.status = 'materialized'
+      asset.value = value
+      delete asset.error
+      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), {
+        seq: fact.seq,
+        run: run.id,
+        value,
+        timeMs: fact.timeMs,
+      })
+      return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
+    }
+    case 'asset.failed': {
+      asset.status = 'failed'
+      // The attempt told more: where it was thrown. Ends go to outsiders.
+      if (!asset.error || forOutsiders(asset.error).message !== fact.data.error.message) asset.error = fact.data.error
+      const barrier = view.get(stateKey.barrier(run.id, spec.name))
+      return [
+        ...cancelLeft(run, asset, spec),
+        ...dropSchedule(run, asset, spec),
+        ...closeIfOpen(view, barrier, 'failed', fact.data.error),
+        ...skipDependents(run, pipeline, spec.name),
+        ...finishIfDone(run, fact),
+      ]
+    }
+    case 'asset.skipped':
+      asset.status = 'skipped'
+      return finishIfDone(run, fact)
+    case 'asset.cancelled':
+      asset.status = 'cancelled'
+      return [
+        ...cancelLeft(run, asset, spec),
+        ...dropSchedule(run, asset, spec),
+        // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled ends all of its assets.
+        ...(run.cancelRequested || run.timedOut ? [] : skipDependents(run, pipeline, spec.name)),
+        ...finishIfDone(run, fact),
+      ]
+    default:
+      return fact satisfies never
+  }
+}
+
+function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'asset.errored'>): Command[] {
+  // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
+  if (asset.ending || asset.status === 'scattering' || asset.status === 'suspended') return []
+  const { outcome, error, retryAfterMs } = fact.data
+  if (outcome === 'lost') {
+    asset.failures = failuresAfterLoss(asset, spec.retry)
+    asset.lost = true
+  } else if (outcome !== 'handed_back') asset.failures += 1
+  asset.error = error
+  const left = endGates(run, spec.name, asset, outcome)
+  if (outcome === 'terminal' || asset.failures >= spec.retry.maxAttempts) {
+    asset.ending = true
+    return [...left, failCommand(run, spec.name, error, asset.attempt)]
+  }
+  if (outcome === 'handed_back') return [nextAttempt(run, spec, asset, fact.timeMs)]
+  const waitMs = retryAfterMs ?? backoffMs(spec.retry, asset.failures, `${run.id}.${spec.name}`)
+  return [...left, nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
+}
+
+/** Gates belong to an execution: one that failed takes its gates with it. One that was lost leaves them to the next, whose outside job runs already. */
+function endGates(run: RunState, name: string, asset: AssetInRun, outcome: AttemptOutcome): Command[] {
+  const opened = asset.gates ?? asset.attempt
+  if (outcome === 'lost' || outcome === 'handed_back') {
+    asset.gates = opened
+    return []
+  }
+  delete asset.gates
+  return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: name, attempt: opened }] : []
+}
+
+/** The scatter function handed in all keys, or their stream began: from here the barrier has the say. */
+export function scatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
+  const asset = run.assets[fact.ids.asset]
+  if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
+  run.seq = fact.seq
+  if (asset.status === 'queued') asset.status = 'running'
+  view.put(stateKey.run(run.id), run)
+}
+
+/** The total is fixed: the scatter function's part is over. */
+export function scatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
+  const asset = run.assets[fact.ids.asset]
+  if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
+  run.seq = fact.seq
+  asset.status = 'scattering'
+  view.put(stateKey.run(run.id), run)
+}
+
+export function scatterClosed(
+  view: View,
+  run: RunState,
+  pipeline: PipelineSpec,
+  fact: FactOf<'scatter.closed'>,
+): Command[] {
+  const asset = run.assets[fact.ids.asset]
+  const spec = specOf(pipeline, fact.ids.asset)
+  if (!asset || !spec || isEnded(asset) || asset.ending) return []
+  run.seq = fact.seq
+  view.put(stateKey.run(run.id), run)
+  switch (fact.data.status) {
+    case 'completed':
+    case 'partial_failure':
+      asset.phase = 'gather'
+      asset.failures = 0
+      delete asset.lost
+      delete asset.error
+      return [nextAttempt(run, spec, asset, fact.timeMs)]
+    case 'failed': {
+      asset.ending = true
+      const error = fact.data.error ?? { code: 'scatter_failed', message: 'the scatter failed' }
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+    }
+    case 'cancelled': {
+      asset.ending = true
+      const error = { code: 'cancelled', message: `scatter ${spec.name} was cancelled` }
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+    }
+    default:
+      return fact.data.status satisfies never
+  }
+}
+
+export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Command[] {
+  if (run.finishedMs !== undefined || run.cancelRequested) return []
+  run.seq = fact.seq
+  run.cancelRequested = true
+  view.put(stateKey.run(run.id), run)
+  return endAssets(view, run, fact, fact.data.reason)
+}
+
+/** What is open of a run that took too long is cancelled, and the run has failed. */
+export function timeOutRun(view: View, run: RunState, fact: FactOf<'run.timer_fired'>): Command[] {
+  if (run.finishedMs !== undefined || run.cancelRequested || run.timedOut) return []
+  run.seq = fact.seq
+  run.timedOut = true
+  view.put(stateKey.run(run.id), run)
+  return endAssets(view, run, fact, timeoutMessage(run))
+}
+
+function timeoutMessage(run: RunState): string {
+  return `the run took longer than its timeout of ${run.timeoutMs} ms`
+}
+
+/** Ends everything of a run that is open. */
+function endAssets(view: View, run: RunState, fact: Fact, reason: string | undefined): Command[] {
+  const commands: Command[] = [{ do: 'abort', run: run.id }]
+  for (const [name, asset] of Object.entries(run.assets)) {
+    if (isEnded(asset)) continue
+    commands.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
+    asset.ending = true
+    const data = {
+      ...endIn(run, name),
+      ...(reason === undefined ? {} : { reason }),
+    }
+    commands.push({
+      do: 'fact',
+      fact: { name: 'asset.cancelled', ids: idsIn(run, name), data },
+    })
+  }
+  return [...commands, ...finishIfDone(run, fact)]
+}
+
+/** A scatter is cancelled by itself: its asset fails with `cancelled`. What never ran is not counted as failed. */
+export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested'>): Command[] {
+  const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
+  const barrier = view.get(key)
+  if (barrier?.status === 'open') barrier.seq = fact.seq
+  return closeIfOpen(view, barrier, 'cancelled', undefined)
+}
+
+/** The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be scattered. */
+export function timeOutScatter(view: View, fact: FactOf<'scatter.timer_fired'>): Command[] {
+  const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))
+  if (barrier?.status !== 'open') return []
+  barrier.seq = fact.seq
+  const done = `${barrier.succeeded + barrier.failed} of ${barrier.total ?? `${barrier.stored} or more`} instances were done`
+  const message = `the scatter ran longer than its totalTimeout of ${fact.data.timeoutMs} ms; ${done}`
+  return closeIfOpen(view, barrier, 'failed', { code: 'timeout', message })
+}
+
+export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {
+  if (run.finishedMs !== undefined) return []
+  run.seq = fact.seq
+  run.status = fact.data.status
+  run.finishedMs = fact.timeMs
+  if (fact.data.error) run.error = fact.data.error
+  view.put(stateKey.run(run.id), run)
+  view.delete(stateKey.open(run.id))
+  return []
+}
+
+function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Command[] {
+  const lost = new Set([failed])
+  const commands: Command[] = []
+  // A set goes on to what is added while it is read. (The order of `run.assets` is no help: names that are numbers come first there.)
+  for (const because of lost) {
+    for (const [name, asset] of Object.entries(run.assets)) {
+      if (asset.status !== 'waiting' || lost.has(name) || !specOf(pipeline, name)?.dependsOn.includes(because)) continue
+      lost.add(name)
+      if (asset.ending) continue
+      asset.ending = true
+      const data = { ...endIn(run, name), because }
+      commands.push({
+        do: 'fact',
+        fact: { name: 'asset.skipped', ids: idsIn(run, name), data },
+      })
+    }
+  }
+  return commands
+}
+
+/** Gates that are left when an asset has ended: nobody waits there any more. */
+function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+  return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: spec.name }] : []
+}
+
+/** An attempt that was to begin later. (One that was handed back by a worker is not known here: the reconciler drops it.) */
+function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+  return asset.dueMs === undefined ? [] : [{ do: 'drop_schedules', run: run.id, asset: spec.name }]
+}
+
+function closeIfOpen(
+  view: View,
+  barrier: BarrierState | undefined,
+  status: 'failed' | 'cancelled',
+  error: ErrorInfo | undefined,
+): Command[] {
+  if (!barrier || barrier.status !== 'open' || barrier.closing) return []
+  barrier.closing = true
+  view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)
+  return [endCommand(barrier, { status, ...(error ? { error } : {}) })]
+}
+
+export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
+  const data = { ...endIn(run, asset), error: forOutsiders(error), attempts }
+  return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
+}
+
+export function cancelCommand(run: RunState, asset: string, reason: string): Command {
+  const data = { ...endIn(run, asset), reason }
+  return { do: 'fact', fact: { name: 'asset.cancelled', ids: idsIn(run, asset), data } }
+}
+
+function finishIfDone(run: RunState, fact: Fact): Command[] {
+  // The quick answer first: a run may have thousands of assets.
+  const target = run.assets[run.target]
+  if (target && !isEnded(target)) return []
+  const assets = Object.values(run.assets)
+  if (!run.cancelRequested && !run.timedOut && assets.length === 0) return []
+  return assets.every(isEnded) ? finish(run, fact) : []
+}
+
+function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
+  if (run.finishing) return []
+  run.finishing = true
+  const target = run.assets[run.target]
+  const assets = Object.values(run.assets)
+  const failed = Object.entries(run.assets).find(([, asset]) => asset.status === 'failed')
+  const tooLong = run.timedOut ? { code: 'timeout', message: timeoutMessage(run) } : undefined
+  const cause = error ?? tooLong ?? failed?.[1].error
+  const succeeded = target?.value !== undefined
+  const cancelled = run.cancelRequested || (!failed && assets.some((asset) => asset.status === 'cancelled'))
+  const status = succeeded ? 'succeeded' : cancelled && !error && !tooLong ? 'cancelled' : 'failed'
+  const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
+    run: run.id,
+    pipeline: run.pipeline,
+    target: run.target,
+    ...requestOf(run),
+    status,
+    ...(target?.value ? { value: target.value } : {}),
+    ...resultIn(run, fact),
+    ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
+    ...(status === 'failed' && cause ? { error: forOutsiders(cause) } : {}),
+    durationMs: Math.max(0, fact.timeMs - run.requestedMs),
+  }
+  const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
+  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...stops }]
+}
+
+function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; asset: AssetName } {
+  return { pipeline: run.pipeline, run: run.id, asset: asset as AssetName }
+}
+
+function endIn(
+  run: RunState,
+  asset: string,
+): { run: string; asset: string; pipeline: string } & ReturnType<typeof requestOf> {
+  return { run: run.id, asset, pipeline: run.pipeline, ...requestOf(run) }
+}
+
+/** What stands in every end that outsiders hear of. */
+function requestOf({ partition, key, msgId }: RunState): { partition?: string; key?: string; msgId?: string } {
+  return {
+    ...(partition === undefined ? {} : { partition }),
+    ...(key === undefined ? {} : { key }),
+    ...(msgId === undefined ? {} : { msgId }),
+  }
+}
+
+/** The target's value, where the fact at hand brought it and it is small: outsiders then need not ask for it. */
+function resultIn(run: RunState, fact: Fact): { result?: StoredValue } {
+  if (fact.name !== 'asset.materialized' || fact.ids.asset !== run.target) return {}
+  const { value } = fact.data
+  return JSON.stringify(value).length <= RESULT_MAX ? { result: value } : {}
+}

@@ -1,0 +1,138 @@
+/**
+ * What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>`. It stands on a stream of its own; the engine copies each to the log, whatever is in it, as
+ * `trigger.received`. Folding that fact decides: run.requested, or trigger.refused with the reason.
+ */
+
+import { CONTENT_TYPE, decode } from '../../streams/codec.ts'
+import { nearest } from '../../streams/did-you-mean.ts'
+import { messageOf } from '../../streams/errors.ts'
+import type { DraftOf, FactOf } from '../../streams/facts.ts'
+import type { KeySpace } from '../../streams/ids.ts'
+import { triggerBody } from '../../streams/schemas.ts'
+import { cut } from '../../streams/text.ts'
+import type { Command } from '../effects.ts'
+import { type Key, specOf, stateKey, type View } from '../state.ts'
+
+/** Far more than all that a trigger can say. */
+export const TRIGGER_BODY_MAX = 16 * 1024
+const SUBJECT_MAX = 512
+const MSG_ID_MAX = 512
+const CONTENT_TYPE_MAX = 256
+
+/** A message of the stream of triggers. */
+export interface TriggerMessage {
+  readonly seq: number
+  readonly timeMs: number
+  /** What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right. */
+  readonly subject: string
+  readonly payload: Uint8Array
+  readonly contentType: string | undefined
+  /** The Nats-Msg-Id it came with: the same id leads to the same run, however late it comes again. */
+  readonly msgId: string | undefined
+}
+
+/** Its copy on the log. The same message gives the same place there, so it is copied once; its time tells it from one of a stream that was made anew. */
+export function received({
+  seq,
+  timeMs,
+  subject,
+  payload,
+  contentType,
+  msgId,
+}: TriggerMessage): DraftOf<'trigger.received'> {
+  const problem =
+    payload.length > TRIGGER_BODY_MAX
+      ? `body: it has ${payload.length} bytes, of at most ${TRIGGER_BODY_MAX}`
+      : subject.length > SUBJECT_MAX
+        ? `subject: it has ${subject.length} characters behind trigger., of at most ${SUBJECT_MAX}`
+        : msgId !== undefined && msgId.length > MSG_ID_MAX
+          ? `Nats-Msg-Id: it has ${msgId.length} characters, of at most ${MSG_ID_MAX}`
+          : contentType !== undefined && contentType.length > CONTENT_TYPE_MAX
+            ? `Content-Type: it has ${contentType.length} characters, of at most ${CONTENT_TYPE_MAX}`
+            : undefined
+  const data = {
+    seq,
+    subject: cut(subject, SUBJECT_MAX),
+    payload: problem === undefined ? payload : new Uint8Array(),
+    ...(contentType === undefined ? {} : { contentType: cut(contentType, CONTENT_TYPE_MAX) }),
+    ...(msgId === undefined ? {} : { msgId: cut(msgId, MSG_ID_MAX) }),
+    ...(problem === undefined ? {} : { problem }),
+  }
+  return { name: 'trigger.received', ids: { trigger: `${seq}-${timeMs}` }, data }
+}
+
+function targetOf({ data }: FactOf<'trigger.received'>): { pipeline: string; asset: string } | undefined {
+  const [pipeline, asset, more] = data.subject.split('.')
+  return pipeline === undefined || asset === undefined || more !== undefined ? undefined : { pipeline, asset }
+}
+
+/** Keys that `takeTrigger` reads: some follow from others, so it is called until it names nothing new. */
+export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Key<unknown>[] {
+  const target = targetOf(fact)
+  if (!target) return []
+  const newest = stateKey.newest(target.pipeline)
+  const version = view.get(newest)?.version
+  return version === undefined ? [newest] : [newest, stateKey.pipeline(target.pipeline, version)]
+}
+
+export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Command[] {
+  const { data: trigger } = fact
+  const target = targetOf(fact)
+  const refusal = (reason: string): DraftOf<'trigger.refused'> => {
+    const data = {
+      ...(target ? { pipeline: cut(target.pipeline, 256) } : {}),
+      asset: cut(target?.asset ?? trigger.subject, 256),
+      reason: cut(reason, 2000),
+      ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
+    }
+    return { name: 'trigger.refused', ids: fact.ids, data }
+  }
+  const refuse = (reason: string): Command[] => [{ do: 'fact', fact: refusal(reason) }]
+  if (trigger.problem !== undefined) return refuse(trigger.problem)
+  if (!target) return refuse('the subject must end in trigger.<pipeline>.<asset>, such as trigger.sales.report')
+
+  let body: unknown = {}
+  if (trigger.payload.length > 0) {
+    try {
+      body = decode(trigger.payload, trigger.contentType ?? CONTENT_TYPE.json)
+    } catch (error) {
+      return refuse(messageOf(error))
+    }
+  }
+  const checked = triggerBody.safeParse(body)
+  if (!checked.success) {
+    const issue = checked.error.issues[0]
+    return refuse(
+      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key`,
+    )
+  }
+  const { key, partition, upstream } = checked.data
+  const version = view.get(stateKey.newest(target.pipeline))?.version
+  const pipeline = version === undefined ? undefined : view.get(stateKey.pipeline(target.pipeline, version))
+  if (version === undefined || !pipeline)
+    return refuse(`no pipeline ${target.pipeline} is registered; start a worker of it first`)
+  if (!specOf(pipeline, target.asset)) {
+    const names = pipeline.assets.map(({ name }) => name)
+    return refuse(`pipeline ${target.pipeline} has no asset ${target.asset}${nearest(target.asset, names)}`)
+  }
+  const request = {
+    pipeline: target.pipeline,
+    version,
+    target: target.asset,
+    upstream: upstream ?? 'missing',
+    ...(partition === undefined ? {} : { partition }),
+    ...(key === undefined ? {} : { key }),
+    trigger: { seq: trigger.seq, ...(trigger.msgId === undefined ? {} : { msgId: trigger.msgId }) },
+  } as const
+  const identity = identityOf(fact, key)
+  return [{ do: 'request', trigger: { ...identity, request, refusal: refusal('') } }]
+}
+
+function identityOf(
+  { ids, data }: FactOf<'trigger.received'>,
+  key: string | undefined,
+): { space: KeySpace; key: string } {
+  if (key !== undefined) return { space: 'key', key }
+  if (data.msgId) return { space: 'message', key: data.msgId }
+  return { space: 'trigger', key: ids.trigger }
+}

@@ -1,0 +1,152 @@
+/** The instances of a barrier: which are done, and which wait to be leased again. */
+import type { AssetSpec } from '../../streams/schemas.ts'
+import { type BarrierState, type Refeed, type RunState, stateKey, type View } from '../state.ts'
+import { isDone, isSuspended, markDone, markSuspended, newSegment, segmentOf } from './bits.ts'
+import { LEASE_SIZE_MAX } from './lease.ts'
+
+/** Small documents: each failure writes one of them anew. */
+export const FAILURES_PER_CHUNK = 1024
+
+export interface BarrierContext {
+  readonly view: View
+  /** The segments that this step reads and writes, taken from the view once and put back once. */
+  readonly bits?: Bits
+  readonly run: RunState
+  readonly spec: AssetSpec
+}
+
+export class Bits {
+  readonly #view: View
+  readonly #barrier: BarrierState
+  readonly #segments = new Map<number, Uint8Array>()
+  readonly #changed = new Set<number>()
+
+  constructor(view: View, barrier: BarrierState) {
+    this.#view = view
+    this.#barrier = barrier
+  }
+
+  isDone(index: number): boolean {
+    return isDone(this.#segment(segmentOf(index)), index)
+  }
+
+  mark(index: number, failed: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markDone(this.#segment(n), index, failed))
+    this.#changed.add(n)
+  }
+
+  isSuspended(index: number): boolean {
+    return isSuspended(this.#segment(segmentOf(index)), index)
+  }
+
+  suspend(index: number, waits: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markSuspended(this.#segment(n), index, waits))
+    this.#changed.add(n)
+  }
+
+  put(): void {
+    for (const n of this.#changed) {
+      const segment = this.#segments.get(n)
+      if (segment) this.#view.put(this.#key(n), segment)
+    }
+  }
+
+  #segment(n: number): Uint8Array {
+    let segment = this.#segments.get(n)
+    if (!segment) {
+      segment = this.#view.get(this.#key(n)) ?? newSegment()
+      this.#segments.set(n, segment)
+    }
+    return segment
+  }
+
+  #key(n: number): ReturnType<typeof stateKey.segment> {
+    return stateKey.segment(this.#barrier.run, this.#barrier.asset, n)
+  }
+}
+
+/**
+ * Adds one instance that waits to be leased again. A range holds all of its instances that are not done, and begins and ends with one: so it grows over what is done,
+ * and a lease leaves a few ranges, however its failures are strewn.
+ */
+export function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refeed): void {
+  const last = ranges.at(-1)
+  const alike =
+    last &&
+    !last.wide &&
+    last.slab === one.slab &&
+    last.ordinal === one.ordinal &&
+    last.failures === one.failures &&
+    last.lost === one.lost &&
+    last.gates === one.gates
+  if (!alike || one.from < last.to || one.to - last.from > LEASE_SIZE_MAX || !allDone(context, last.to, one.from)) {
+    ranges.push(one)
+    return
+  }
+  last.to = one.to
+  if (one.dueMs !== undefined) last.dueMs = Math.max(last.dueMs ?? 0, one.dueMs)
+}
+
+function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
+  for (let index = from; index < to; index++) if (!bits?.isDone(index)) return false
+  return true
+}
+
+/** Whether an instance waits to be leased again, whatever its older leases still say. */
+export function isDue(barrier: BarrierState, index: number): boolean {
+  const holds = (range: Refeed): boolean => index >= range.from && index < range.to
+  return barrier.refeed.some(holds) || (barrier.parked?.some(holds) ?? false)
+}
+
+/** False when it was not there. */
+export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, index: number): boolean {
+  if (barrier.refeed.length === 0 && !barrier.parked) return false
+  for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
+    const at = ranges.findIndex((range) => index >= range.from && index < range.to)
+    const range = ranges[at]
+    if (!range) continue
+    const isDone = (i: number): boolean => context.bits?.isDone(i) ?? false
+    let left = index
+    while (left > range.from && isDone(left - 1)) left -= 1
+    let right = index + 1
+    while (right < range.to && isDone(right)) right += 1
+    const parts = [
+      { ...range, to: left },
+      { ...range, from: right },
+    ].filter((part) => part.from < part.to)
+    ranges.splice(at, 1, ...parts)
+    return true
+  }
+  return false
+}
+
+/** An instance has failed for good, and why: by the error in the outcomes at `seq`, or because its worker died. False if it was done already. */
+export function markFailed(
+  context: BarrierContext,
+  barrier: BarrierState,
+  index: number,
+  why: { readonly seq: number } | { readonly seq: number; readonly lostAt: number },
+): boolean {
+  if (!markOnce(context, index, true)) return false
+  barrier.failed += 1
+  const key = stateKey.failures(barrier.run, barrier.asset, Math.floor(index / FAILURES_PER_CHUNK))
+  const chunk = context.view.get(key) ?? { seq: why.seq, at: [] }
+  chunk.seq = why.seq
+  chunk.at.push('lostAt' in why ? [index, 0, why.lostAt] : [index, why.seq])
+  context.view.put(key, chunk)
+  return true
+}
+
+/** What to say of an instance whose last attempt lost its worker. */
+export function lostError(index: number, attempt: number): { code: string; message: string } {
+  return { code: 'worker_lost', message: `the worker died while it ran instance ${index}, attempt ${attempt}` }
+}
+
+/** Sets an instance's bit; false if it was set already. */
+export function markOnce({ bits }: BarrierContext, index: number, failed: boolean): boolean {
+  if (!bits || bits.isDone(index)) return false
+  bits.mark(index, failed)
+  return true
+}

@@ -1,0 +1,233 @@
+/**
+ * Leases: ranges of instances that go to a worker as one task. How they are named, how large they are cut, and how many are out.
+ */
+import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
+import type { LaneName } from '../../streams/subjects.ts'
+import type { LeaseTask } from '../../streams/tasks.ts'
+import type { Command } from '../effects.ts'
+import type { BarrierState, Lease, RunState } from '../state.ts'
+import type { BarrierContext } from './instances.ts'
+
+/** A lease should take a worker about this long; one of a lane longer, because between two of them its place stands empty for a moment. */
+const LEASE_TARGET_MS = 80
+const LANE_LEASE_TARGET_MS = 150
+export const LEASE_SIZE_MAX = 1000
+/** The shortest lease worth its messages, near the end of a scatter. */
+const LEASE_MIN_MS = 10
+const LANE_LEASE_MIN_MS = 30
+const LEASE_MIN_UNKNOWN = 8
+/** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
+export const WINDOW_MAX = 4096
+/** A lease that waited less than this on WORK shows that workers have room. */
+const IDLE_WAIT_MS = 50
+const WORKER_SEEN_MS = 60_000
+
+export function leaseId(from: number, to: number, ordinal: number): string {
+  return `${from}-${to}-${ordinal}`
+}
+
+export function parseLeaseId(id: string): { from: number; to: number; ordinal: number } | undefined {
+  const match = /^(\d{1,15})-(\d{1,15})-(\d{1,9})$/.exec(id)
+  const [from = 0, to = 0, ordinal = 0] = match?.slice(1).map(Number) ?? []
+  // Wider ones are never cut, and would reach beyond the segments that needs() loads.
+  return to > from && to - from <= LEASE_SIZE_MAX && ordinal >= 1 ? { from, to, ordinal } : undefined
+}
+
+export function laneOf(run: RunState, spec: AssetSpec): LaneName {
+  const queue = spec.scatter?.queue ?? spec.queue
+  const priority = spec.scatter?.priority ?? spec.priority
+  return { pipeline: run.pipeline, queue, priority, run: run.id, asset: spec.name }
+}
+
+/** How instances of an asset are retried: their own rule where there is one, else the asset's. */
+export function instanceRetry(spec: AssetSpec): RetrySpec {
+  return spec.scatter?.retry ?? spec.retry
+}
+
+/**
+ * The last attempt of what lost a worker before runs alone in its process. Not earlier ones: a machine that is taken away with fifty long instances must not make one
+ * queue of them. With one attempt there is nothing to run alone: the first loss is the end.
+ */
+export function runsAlone(behind: { failures: number; lost?: true }, { maxAttempts }: RetrySpec): boolean {
+  return behind.lost === true && behind.failures + 1 >= maxAttempts
+}
+
+/**
+ * Failures after a lost worker. A loss counts, but the last attempt is used up only by what ran alone: beside others nobody knows who was to blame, and an instance
+ * that fails by itself twice and then stands beside a poisonous one is run once more.
+ */
+export function failuresAfterLoss(behind: { failures: number; lost?: true }, retry: RetrySpec): number {
+  const failures = behind.failures + 1
+  return runsAlone(behind, retry) || retry.maxAttempts === 1 ? failures : Math.min(failures, retry.maxAttempts - 1)
+}
+
+/** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. `returned`: instances that are leased again. */
+export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returned = 0): number {
+  const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
+  const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (2 * workers))
+  const worthwhile =
+    barrier.perInstanceMs === undefined
+      ? LEASE_MIN_UNKNOWN
+      : Math.ceil(
+          (spec.scatter?.maxConcurrent ? LANE_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
+        )
+  const size = Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
+  // The first leases of a lane begin in the same moment, and would end so, and be reported and followed by others all at once: they are of different lengths.
+  const alike = spec.scatter?.maxConcurrent !== undefined && barrier.perInstanceMs === undefined
+  return alike ? Math.ceil((size * (2 + (barrier.fedTo % 7))) / 8) : size
+}
+
+/** With maxConcurrent the number of leases out is not found out but given. */
+export function fixedWindow({ spec }: BarrierContext): boolean {
+  return spec.scatter?.maxConcurrent !== undefined
+}
+
+export function adapt(
+  barrier: BarrierState,
+  lease: Lease,
+  size: number,
+  heldMs: number,
+  nowMs: number,
+  fixed: boolean,
+): void {
+  const per = heldMs / size
+  barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
+  const targetMs = fixed ? LANE_LEASE_TARGET_MS : LEASE_TARGET_MS
+  const ideal = Math.floor(targetMs / Math.max(barrier.perInstanceMs, 0.01))
+  barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
+  const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
+  if (waitedMs < IDLE_WAIT_MS && barrier.window < WINDOW_MAX && !fixed) barrier.window += 1
+  for (const [worker, seenMs] of Object.entries(barrier.workers))
+    if (nowMs - seenMs > WORKER_SEEN_MS) delete barrier.workers[worker]
+}
+
+/** What an instance brings along to its next lease. */
+export interface Behind {
+  readonly slab: number
+  readonly ordinal: number
+  readonly failures: number
+  readonly lost?: true
+  readonly gates?: number
+}
+
+/** How long a pace is measured. */
+export const PACE_MS = 5000
+
+/** The rate of late: each stretch of some seconds counts as much as all before it. */
+export function keepPace(barrier: BarrierState, nowMs: number): void {
+  const pace = barrier.pace ?? { sinceMs: barrier.startedMs, done: 0 }
+  barrier.pace = pace
+  const elapsedMs = nowMs - pace.sinceMs
+  if (elapsedMs < PACE_MS) return
+  const done = barrier.succeeded + barrier.failed
+  const perSecond = ((done - pace.done) / elapsedMs) * 1000
+  barrier.pace = {
+    sinceMs: nowMs,
+    done,
+    perSecond: pace.perSecond === undefined ? perSecond : (pace.perSecond + perSecond) / 2,
+  }
+}
+
+export function leaseOne(
+  context: BarrierContext,
+  barrier: BarrierState,
+  index: number,
+  behind: Behind,
+  nowMs: number,
+  waitMs: number,
+): Command {
+  barrier.again[index] = [behind.ordinal, behind.failures, behind.slab]
+  return newLease(context, barrier, { ...behind, from: index, to: index + 1 }, nowMs, waitMs)
+}
+
+export function newLease(
+  context: BarrierContext,
+  barrier: BarrierState,
+  cut: Behind & { readonly from: number; readonly to: number },
+  nowMs: number,
+  waitMs: number,
+): Command {
+  const lease: Lease = { left: cut.to - cut.from, slab: cut.slab, fedMs: nowMs, failures: cut.failures }
+  if (cut.lost) lease.lost = true
+  if (cut.gates !== undefined) lease.gates = cut.gates
+  if (waitMs > 0) {
+    lease.dueMs = nowMs + waitMs
+    barrier.delayed += 1
+  }
+  const id = leaseId(cut.from, cut.to, cut.ordinal)
+  barrier.leases[id] = lease
+  return leaseCommand(context, barrier, id)
+}
+
+/** The task of a lease that is out. Also used to enqueue it again when it got lost. */
+export function leaseCommand(
+  { run, spec }: Pick<BarrierContext, 'run' | 'spec'>,
+  barrier: BarrierState,
+  id: string,
+): Command {
+  const lease = barrier.leases[id]
+  const range = parseLeaseId(id)
+  if (!lease || !range) throw new Error(`no lease ${id}`)
+  const task: LeaseTask = {
+    kind: 'lease',
+    id: `${barrier.run}.${barrier.asset}.${id}`,
+    run: barrier.run,
+    asset: barrier.asset,
+    pipeline: run.pipeline,
+    version: run.version,
+    shape: spec.shape,
+    ...(run.partition === undefined ? {} : { partition: run.partition }),
+    deps: depsOf(run, spec),
+    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
+    from: range.from,
+    to: lease.to ?? range.to,
+    slab: lease.slab,
+    lease: id,
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
+    ordinal: range.ordinal,
+    attempt: lease.failures + 1,
+    maxAttempts: instanceRetry(spec).maxAttempts,
+    ...(runsAlone(lease, instanceRetry(spec)) ? { alone: true } : {}),
+    ...(lease.gates === undefined ? {} : { gates: lease.gates }),
+  }
+  return {
+    do: 'task',
+    task,
+    queue: spec.scatter?.queue ?? spec.queue,
+    priority: spec.scatter?.priority ?? spec.priority,
+    ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
+  }
+}
+
+export function depsOf(run: RunState, spec: AssetSpec): LeaseTask['deps'] {
+  const deps: LeaseTask['deps'] = {}
+  for (const name of spec.dependsOn) {
+    const value = run.assets[name]?.value
+    if (value) deps[name] = value
+  }
+  return deps
+}
+
+/** The lease that an instance is in now. */
+export function holderOf(barrier: BarrierState, index: number): string | undefined {
+  return Object.keys(barrier.leases).find((id) => {
+    const range = parseLeaseId(id)
+    return range !== undefined && index >= range.from && index < (barrier.leases[id]?.to ?? range.to)
+  })
+}
+
+export function returnSome(barrier: BarrierState, id: string | undefined, count: number): void {
+  const lease = id === undefined ? undefined : barrier.leases[id]
+  if (id === undefined || !lease) return
+  lease.left -= count
+  if (lease.left <= 0) endLease(barrier, id)
+}
+
+export function endLease(barrier: BarrierState, id: string): void {
+  const lease = barrier.leases[id]
+  if (!lease) return
+  if (lease.dueMs !== undefined) barrier.delayed -= 1
+  if (lease.to !== undefined) barrier.kept = (barrier.kept ?? 1) - 1
+  delete barrier.leases[id]
+}

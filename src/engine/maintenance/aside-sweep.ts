@@ -1,0 +1,44 @@
+/** Tasks that were set aside for other code (src/worker/pull/aside.ts) leave nothing behind: neither tasks of what has ended, nor consumers that nobody needs. */
+
+import { isEnded } from '../../../projections/run/run.ts'
+import { stateKey } from '../../../projections/state.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { DispatchContext } from '../shard/dispatch.ts'
+
+export class AsideSweep {
+  readonly #context: Pick<DispatchContext, 'connection' | 'names' | 'p' | 'store'>
+  /** Consumers that had nothing to do at the last look. */
+  #idle = new Set<string>()
+
+  constructor(context: Pick<DispatchContext, 'connection' | 'names' | 'p' | 'store'>) {
+    this.#context = context
+  }
+
+  async look(): Promise<void> {
+    const { connection, names, p } = this.#context
+    const stream = names.work(p)
+    const jsm = await jetstreamManager(connection.nc)
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allAside(p) })
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const aside = names.parseAside(subject)
+      if (aside && (await this.#isOver(aside))) await jsm.streams.purge(stream, { filter: subject })
+    }
+    const idle = new Set<string>()
+    for await (const { name, num_pending, num_ack_pending } of jsm.consumers.list(stream)) {
+      if (!names.isAsideConsumer(name) || num_pending > 0 || num_ack_pending > 0) continue
+      // Twice in a row, so that none is taken away that has just been made.
+      if (this.#idle.has(name)) await jsm.consumers.delete(stream, name)
+      else idle.add(name)
+    }
+    this.#idle = idle
+  }
+
+  async #isOver({ run, asset }: { readonly run: string; readonly asset: string }): Promise<boolean> {
+    const { store } = this.#context
+    const key = stateKey.run(run)
+    if (!store.has(key)) await store.load([key])
+    const doc = store.get(key)
+    const found = doc?.assets[asset]
+    return doc !== undefined && (doc.finishedMs !== undefined || (found !== undefined && isEnded(found)))
+  }
+}

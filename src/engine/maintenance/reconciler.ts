@@ -1,0 +1,381 @@
+/**
+ * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and barriers expect with those that are on WORK, and enqueues
+ * again what is missing. A run that waits for a decision which does not come (a plan, an end) gets it by restore.ts.
+ *
+ * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on WORK, whose outcome is not among the facts up to the log's end as of
+ * after the look at WORK, is lost.
+ */
+
+import type { Command } from '../../../projections/effects.ts'
+import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
+import { forgotten, resumeCommand } from '../../../projections/gate/instance-gate.ts'
+import { attemptCommand, isEnded } from '../../../projections/run/run.ts'
+import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
+import type { BarrierContext } from '../../../projections/scatter/instances.ts'
+import { leaseCommand } from '../../../projections/scatter/lease.ts'
+import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../../projections/state.ts'
+import { messageOf } from '../../../streams/errors.ts'
+import type { FactDraft } from '../../../streams/facts.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { ScheduleOwner } from '../../../streams/subjects.ts'
+import { factEntry } from '../../log/entries.ts'
+import { anyBetween, streamBounds } from '../../log/nats.ts'
+import { emit, type Logger } from '../../telemetry.ts'
+import { carryOut } from '../shard/carry-out.ts'
+import { type DispatchContext, dropSchedules } from '../shard/dispatch.ts'
+import { AsideSweep } from './aside-sweep.ts'
+import { GateSweep } from './gate-sweep.ts'
+import { restoreDecisions } from './restore.ts'
+
+/** What was enqueued less than this ago may still be on its way. */
+const GRACE_MS = 5000
+/** A decision that was not folded within this time, though all there is was, is not on its way. */
+const DECISION_MS = 1000
+const FOLD_LOOK_MS = 250
+const FOLD_WAIT_MS = 10_000
+/** Timers of gates are kept by the server, and do not get lost by anything that happens here. */
+const LOOKS_PER_SWEEP = 10
+
+type TaskCommand = Extract<Command, { do: 'task' }>
+
+interface Expected {
+  readonly tasks: Map<string, TaskCommand>
+  /** Ids of runs. */
+  readonly undecided: Set<string>
+}
+
+export class Reconciler {
+  readonly #context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }
+  #folded = 0
+  #timer: NodeJS.Timeout | undefined
+  #busy = false
+  #stopped = false
+  #waiters: (() => void)[] = []
+  #repairs = 0
+  #looks = 0
+  readonly #sweep: GateSweep
+  readonly #aside: AsideSweep
+
+  /** `from`: how far the log is folded; `recoverTo`: up to where tasks are left to this. */
+  constructor(
+    context: DispatchContext & { readonly everyMs: number; readonly logger: Logger },
+    from: number,
+    recoverTo: number,
+  ) {
+    this.#context = context
+    this.#folded = from
+    this.#sweep = new GateSweep(context)
+    this.#aside = new AsideSweep(context)
+    this.#timer = setInterval(() => void this.#run(), context.everyMs)
+    this.#timer.unref()
+    void this.#begin(from, recoverTo)
+  }
+
+  folded(seq: number): void {
+    this.#folded = seq
+    for (const wake of this.#waiters.splice(0)) wake()
+  }
+
+  /** Something was lost just now. What was enqueued a moment ago is looked at when it is old enough, and not half a minute later. */
+  lookNow(): void {
+    void this.#run()
+    setTimeout(() => void this.#run(), GRACE_MS + DECISION_MS).unref()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    for (const wake of this.#waiters.splice(0)) wake()
+  }
+
+  /** The first look: when all is folded that was there; at once after a recovery, which left all tasks to it. */
+  async #begin(from: number, recoverTo: number): Promise<void> {
+    while (!this.#stopped && !this.#context.connection.isClosed) {
+      try {
+        const last = Math.max(recoverTo, await this.#last())
+        if (!(await this.#untilFolded(last, Number.POSITIVE_INFINITY))) return
+        if (from < recoverTo) this.lookNow()
+        else setTimeout(() => void this.#run(), GRACE_MS).unref()
+        return
+      } catch {
+        await this.#pause(FOLD_LOOK_MS)
+      }
+    }
+  }
+
+  async #last(): Promise<number> {
+    const { connection, names, p } = this.#context
+    return (await connection.read((nc) => streamBounds(nc, names.log(p)))).last
+  }
+
+  /** Whether all of the log up to a sequence is folded, within some time. What has left the log (a schedule) is not waited for. */
+  async #untilFolded(seq: number, waitMs: number): Promise<boolean> {
+    const { connection, names, p } = this.#context
+    const deadline = performance.now() + waitMs
+    while (!this.#stopped) {
+      const from = this.#folded + 1
+      if (from > seq) return true
+      if (!(await connection.read((nc) => anyBetween(nc, names.log(p), from, seq)))) return true
+      if (performance.now() > deadline) return false
+      await this.#pause(FOLD_LOOK_MS)
+    }
+    return false
+  }
+
+  /** Until something is folded, this is stopped, or `ms` are over. */
+  async #pause(ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.#waiters.push(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  }
+
+  async #run(): Promise<void> {
+    if (this.#busy || this.#stopped) return
+    this.#busy = true
+    try {
+      await this.#reconcile()
+      await this.#sweepLanes()
+      await this.#sweepSchedules()
+      await this.#aside.look()
+      await this.#sweepResumes()
+      await this.#sweepGates()
+    } catch (error) {
+      if (!this.#context.connection.isClosed)
+        this.#context.logger.warn(`reconciler: ${messageOf(error)}; it looks again in ${this.#context.everyMs} ms`)
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  async #reconcile(): Promise<void> {
+    const before = await this.#expected(this.#context.clock.now() - GRACE_MS)
+    if (before.tasks.size === 0 && before.undecided.size === 0) return
+    const present = await this.#present()
+    if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
+    const still = await this.#expected(Number.POSITIVE_INFINITY)
+    const lost = [...before.tasks.keys()].flatMap((id) => (present.has(id) ? [] : (still.tasks.get(id) ?? [])))
+    if (lost.length > 0) await this.#enqueue(lost)
+    const undecided = [...before.undecided].filter((run) => still.undecided.has(run))
+    if (undecided.length > 0) await this.#decide(undecided)
+  }
+
+  async #enqueue(lost: readonly TaskCommand[]): Promise<void> {
+    const { names, p, logger } = this.#context
+    this.#repairs += 1
+    const suffix = `#${p}.${this.#folded}.${this.#repairs}`
+    const nowMs = this.#context.clock.now()
+    const again = lost.map((command) => carryOut(this.#context, command, nowMs, logger, suffix))
+    await Promise.all(again)
+    const tasks = lost.map((command) => command.task.id)
+    emit('flowstone:engine.repaired', { partition: p, tasks })
+    logger.warn(`${tasks.length} task(s) were missing on ${names.work(p)} and are enqueued again`, {
+      partition: p,
+      tasks: tasks.slice(0, 5),
+    })
+  }
+
+  /** Runs that wait for a decision. It may be on its way: so they are looked at once more. */
+  async #decide(runs: readonly string[]): Promise<void> {
+    const { p, store, logger } = this.#context
+    const deadline = performance.now() + DECISION_MS
+    while (performance.now() < deadline && !this.#stopped) await this.#pause(deadline - performance.now())
+    if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
+    const { undecided } = await this.#expected(Number.POSITIVE_INFINITY)
+    for (const id of runs) {
+      const run = undecided.has(id) ? store.get(stateKey.run(id)) : undefined
+      if (!run || this.#stopped) continue
+      const restored = await restoreDecisions(this.#context, run, logger)
+      if (restored.length === 0) continue
+      const decisions = restored.map((command) => (command.do === 'fact' ? command.fact.name : command.do))
+      emit('flowstone:engine.repaired', { partition: p, tasks: [], runs: [id] })
+      logger.warn(`run ${id} waited for what had been decided and was not on the log: ${decisions.join(', ')}`, {
+        partition: p,
+      })
+    }
+  }
+
+  async #sweepGates(): Promise<void> {
+    if (this.#looks++ % LOOKS_PER_SWEEP !== 0) return
+    const gates = await this.#sweep.look()
+    if (gates.length === 0) return
+    emit('flowstone:engine.repaired', { partition: this.#context.p, tasks: [], gates })
+    this.#context.logger.warn(
+      `${gates.length} gate(s) were past their deadline without a word of their timers, which are set again`,
+      {
+        partition: this.#context.p,
+        gates: gates.slice(0, 5),
+      },
+    )
+  }
+
+  /** Lanes outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
+  async #sweepLanes(): Promise<void> {
+    const { connection, names, p } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const stream = names.work(p)
+    for await (const { name } of jsm.consumers.list(stream)) {
+      const lane = names.parseLane(name)
+      if (lane && (await this.#isClosed(lane))) await jsm.consumers.delete(stream, name)
+    }
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allLanes(p) })
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const lane = names.parseLane(subject)
+      if (lane && (await this.#isClosed(lane))) await jsm.streams.purge(stream, { filter: subject })
+    }
+  }
+
+  /** Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them away, or a worker handed them back afterwards. */
+  async #sweepSchedules(): Promise<void> {
+    const { connection, names, p } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allSchedules(p) })
+    const owners = new Map<string, ScheduleOwner>()
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const owner = names.parseSchedule(subject)
+      if (owner) owners.set(`${owner.run}.${owner.asset}`, owner)
+    }
+    for (const owner of owners.values()) {
+      const run = await this.#doc(stateKey.run(owner.run))
+      if (!run) continue
+      const asset = run.assets[owner.asset]
+      if (run.finishedMs !== undefined || (asset && isEnded(asset))) await dropSchedules(connection, names, p, owner)
+      else if (await this.#isClosed(owner)) await dropSchedules(connection, names, p, owner, 'instances')
+    }
+  }
+
+  /** A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks bring no outcome any more. */
+  async #sweepResumes(): Promise<void> {
+    const { names, p, log } = this.#context
+    const facts: FactDraft[] = []
+    for (const key of await this.#keysUnder('resuming.')) {
+      const [run = '', asset = '', gate = ''] = key.split('.')
+      if (!(await this.#isClosed({ run, asset }))) continue
+      const left = await this.#gate(run, asset, gate)
+      const fact = left && forgotten(left)
+      if (fact) facts.push(fact)
+    }
+    await Promise.all(facts.map((fact) => log.append(factEntry(names, p, fact))))
+  }
+
+  async #isClosed({ run, asset }: { run: string; asset: string }): Promise<boolean> {
+    const barrier = await this.#doc(stateKey.barrier(run, asset))
+    return barrier !== undefined && barrier.status !== 'open'
+  }
+
+  /** Tasks that open runs wait for, and runs that wait for a decision. `until`: only of what was enqueued, or requested, before. */
+  async #expected(until: number): Promise<Expected> {
+    const expected: Expected = { tasks: new Map(), undecided: new Set() }
+    for (const runId of await this.#openRuns()) {
+      const run = await this.#doc(stateKey.run(runId))
+      if (!run || run.finishedMs !== undefined) continue
+      const late = run.deadlineMs !== undefined && run.deadlineMs < this.#context.clock.atLeast() - GRACE_MS
+      if (run.finishing || late || (run.status === 'requested' && run.requestedMs < until))
+        expected.undecided.add(runId)
+      const pipeline = await this.#doc(stateKey.pipeline(run.pipeline, run.version))
+      if (!pipeline) continue
+      for (const [name, asset] of Object.entries(run.assets)) {
+        const spec = specOf(pipeline, name)
+        if (!spec || isEnded(asset)) continue
+        if (asset.ending) expected.undecided.add(runId)
+        else await this.#expectedOf(expected, { run, spec }, asset, until)
+      }
+    }
+    return expected
+  }
+
+  async #expectedOf(
+    { tasks, undecided }: Expected,
+    context: Pick<BarrierContext, 'run' | 'spec'>,
+    asset: AssetInRun,
+    until: number,
+  ): Promise<void> {
+    const { run, spec } = context
+    const add = (command: Command): void => {
+      if (command.do === 'task') tasks.set(command.task.id, command)
+    }
+    if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until)
+      add(attemptCommand(run, spec, asset))
+    if (!spec.scatter) return
+    const barrier = await this.#doc(stateKey.barrier(run.id, spec.name))
+    if (barrier?.status !== 'open') return
+    const lateMs = this.#context.clock.atLeast() - GRACE_MS
+    if (barrier.closing || (barrier.deadlineMs !== undefined && barrier.deadlineMs < lateMs)) undecided.add(run.id)
+    if (barrier.closing) return
+    for (const [id, lease] of Object.entries(barrier.leases))
+      if (lease.fedMs < until) add(leaseCommand(context, barrier, id))
+    if (!barrier.suspended) return
+    for (const gate of await this.#resuming(run.id, spec.name)) {
+      const { resume, over, index } = gate
+      if (!resume || over || index === undefined || resume.queuedMs >= until || !hasEnded(gate)) continue
+      const segment = await this.#doc(stateKey.segment(run.id, spec.name, segmentOf(index)))
+      // An older execution may have brought its value meanwhile.
+      if (!segment || !isSuspended(segment, index)) continue
+      if ('end' in afterGate(spec, gate)) undecided.add(run.id)
+      else add(resumeCommand(context, gate))
+    }
+  }
+
+  async #doc<D>(key: Key<D>): Promise<D | undefined> {
+    const { store } = this.#context
+    if (!store.has(key)) await store.load([key])
+    return store.get(key)
+  }
+
+  async #openRuns(): Promise<string[]> {
+    return await this.#keysUnder('open.')
+  }
+
+  /** Gates from which an instance of this scatter goes on now. */
+  async #resuming(run: string, asset: string): Promise<GateState[]> {
+    const gates: GateState[] = []
+    for (const name of await this.#keysUnder(stateKey.resuming(run, asset, ''))) {
+      const gate = await this.#gate(run, asset, name)
+      if (gate) gates.push(gate)
+    }
+    return gates
+  }
+
+  async #gate(run: string, asset: string, gate: string): Promise<GateState | undefined> {
+    return await this.#doc(stateKey.gate(run, asset, gate))
+  }
+
+  /** The rest of the keys of the state bucket that begin so. */
+  async #keysUnder(start: string): Promise<string[]> {
+    const { connection, names, p } = this.#context
+    const jsm = await jetstreamManager(connection.nc)
+    const bucket = names.stateBucket(p)
+    const prefix = names.kvSubject(bucket, start)
+    const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
+    return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+  }
+
+  /** Ids of all tasks on WORK, held by a worker or not, due or scheduled. */
+  async #present(): Promise<Set<string>> {
+    const { connection, names, p } = this.#context
+    const stream = names.work(p)
+    const present = new Set<string>()
+    const { first, last, messages } = await streamBounds(connection.nc, stream)
+    if (messages === 0) return present
+    const jsm = await jetstreamManager(connection.nc)
+    for (let seq = first; seq <= last; ) {
+      let next = seq
+      try {
+        for await (const message of await jsm.direct.getBatch(stream, { seq, batch: 1000 })) {
+          const id = message.header.get('Fs-Task')
+          if (id) present.add(id)
+          next = message.seq + 1
+        }
+      } catch (error) {
+        // All from here on was acknowledged meanwhile.
+        if (messageOf(error) !== 'message not found') throw error
+      }
+      if (next === seq) break
+      seq = next
+    }
+    return present
+  }
+}

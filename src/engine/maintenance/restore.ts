@@ -1,0 +1,63 @@
+/**
+ * What was decided for a run and is not on its log: found by folding the run's facts once more, beside the state, and carried out. Costs as much as the run has facts, so it is for
+ * runs that stand where nothing will move them.
+ */
+import type { Command } from '../../../projections/effects.ts'
+import { step } from '../../../projections/handlers.ts'
+import { Pending } from '../../../projections/run/pending.ts'
+import { type Key, type RunState, stateKey, type View } from '../../../projections/state.ts'
+import { messageOf } from '../../../streams/errors.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { runFacts } from '../../log/run-facts.ts'
+import type { Logger } from '../../telemetry.ts'
+import { carryOut } from '../shard/carry-out.ts'
+import type { DispatchContext } from '../shard/dispatch.ts'
+
+/** Returns what it carried out. */
+export async function restoreDecisions(context: DispatchContext, run: RunState, logger: Logger): Promise<Command[]> {
+  const { connection, names, p } = context
+  const view = new Beside(context, run)
+  const registered = names.fact(p, factPath('pipeline.registered', { pipeline: run.pipeline, version: run.version }))
+  const known = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: registered }))
+  const pending = new Pending(context.partitions)
+  for await (const fact of runFacts(connection, names, p, run.id)) {
+    view.knowsPipeline = known !== undefined && known.seq < fact.seq
+    try {
+      pending.add(fact, step(view, fact))
+    } catch (error) {
+      // The engine steps over it as well.
+      logger.debug(`fact ${fact.seq} cannot be folded: ${messageOf(error)}`)
+    }
+  }
+  const left = pending.left()
+  for (const { command, timeMs } of left) await carryOut(context, command, timeMs, logger)
+  return left.map(({ command }) => command)
+}
+
+/** Documents of one run, from nothing; of what all runs share, only the run's pipeline. */
+class Beside implements View {
+  readonly #docs = new Map<string, unknown>()
+  readonly #pipelineKey: string
+  readonly #context: DispatchContext
+  knowsPipeline = false
+
+  constructor(context: DispatchContext, { pipeline, version }: RunState) {
+    this.#context = context
+    this.#pipelineKey = stateKey.pipeline(pipeline, version)
+  }
+
+  get<D>(key: Key<D>): D | undefined {
+    if (key === this.#pipelineKey) return this.knowsPipeline ? this.#context.store.get(key) : undefined
+    // The key's type says what stands behind it; only `put` writes here.
+    return this.#docs.get(key) as D | undefined
+  }
+
+  put<D>(key: Key<D>, doc: D): void {
+    this.#docs.set(key, doc)
+  }
+
+  delete<D>(key: Key<D>): void {
+    this.#docs.delete(key)
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * Carries out a decision, whatever is in it. One that fails for a reason that lies in its data (it is larger than a message may be, say) fails for every engine, each time; so it must
+ * not end an engine's term, but becomes a failure of the run that it is for, or a refusal.
+ */
+import type { Command } from '../../../projections/effects.ts'
+import { cutTexts } from '../../../streams/cut.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import type { FactDraft } from '../../../streams/facts.ts'
+import { assetName, parseRunId } from '../../../streams/ids.ts'
+import { factEntry, stoppingTimer } from '../../log/entries.ts'
+import type { Logger } from '../../telemetry.ts'
+import { type DispatchContext, dispatch, unlessThere } from './dispatch.ts'
+
+/** No text in a decision that replaces another one is longer. */
+const TEXT_MAX = 300
+const IN_DATA: ReadonlySet<string> = new Set(['invalid', 'refused', 'internal', 'undecodable', 'bad_fact'])
+
+/** `repair`: see `taskEntry`. */
+export async function carryOut(
+  context: DispatchContext,
+  command: Command,
+  nowMs: number,
+  logger: Logger,
+  repair = '',
+): Promise<void> {
+  try {
+    await dispatch(context, command, nowMs, repair)
+  } catch (error) {
+    if (!liesInData(error)) throw error
+    const instead = insteadOf(command, error)
+    const what = command.do === 'fact' ? `${command.do} ${command.fact.name}` : command.do
+    logger.error(
+      `a decision (${what}) could not be carried out: ${messageOf(error)}; ${instead ? `${instead.name} is appended instead` : 'it is left out'}`,
+      { partition: context.p },
+    )
+    if (!instead) return
+    const entry = factEntry(context.names, context.p, instead)
+    const stops = command.do === 'fact' ? command.stops : undefined
+    await unlessThere(context.log.append(stops ? stoppingTimer(context.names, context.p, entry, stops) : entry))
+  }
+}
+
+/** Whether the same decision would fail again, for whoever carries it out. */
+function liesInData(error: unknown): boolean {
+  if (error instanceof FlowStoneError) return IN_DATA.has(error.code)
+  return error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError
+}
+
+function insteadOf(command: Command, thrown: unknown): FactDraft | undefined {
+  const tooLarge = thrown instanceof InvalidError && thrown.message.includes('max_payload')
+  const code = tooLarge ? 'too_large' : thrown instanceof FlowStoneError ? thrown.code : 'internal'
+  const error = cutTexts({ code, message: messageOf(thrown) }, TEXT_MAX)
+  switch (command.do) {
+    case 'fact':
+      return { ...command.fact, data: cutTexts(command.fact.data, TEXT_MAX) } as FactDraft
+    case 'plan':
+      return { name: 'run.planned', ids: { run: parseRunId(command.run).id }, data: { assets: [], error } }
+    case 'task': {
+      const { kind, run, asset, attempt, pipeline, partition } = command.task
+      // Nobody waits for a reminder.
+      if (kind === 'reminder') return undefined
+      const message = `its task cannot be enqueued: ${error.message}`
+      const data = {
+        run,
+        asset,
+        pipeline,
+        ...(partition === undefined ? {} : { partition }),
+        error: { code, message },
+        attempts: attempt,
+      }
+      return { name: 'asset.failed', ids: { run: parseRunId(run).id, asset: assetName(asset), pipeline }, data }
+    }
+    case 'request': {
+      const { ids, data } = command.trigger.refusal
+      return { name: 'trigger.refused', ids, data: cutTexts({ ...data, reason: error.message }, TEXT_MAX) }
+    }
+    default:
+      return undefined
+  }
+}

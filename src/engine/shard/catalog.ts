@@ -1,0 +1,184 @@
+/**
+ * What is materialized, over all shards, for a plan. Another shard's state bucket lags its log: by milliseconds while its engine works, by anything while that is
+ * stopped. So of the others the bucket is read, and then the rest of the log behind the bucket's position, from the leader. Whoever knows that a run has ended,
+ * from wherever, is sure that the next plan sees its values.
+ */
+import { upstreamOf } from '../../../projections/run/plan.ts'
+import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { assetName, parseRunId } from '../../../streams/ids.ts'
+import type { PipelineSpec, ValueAt } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { directNext, leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
+import { factIfAny } from '../../worker/attempt/values.ts'
+import { foldedTo } from './checkpoint.ts'
+import { readDoc, type Store } from './store.ts'
+
+export interface CatalogSource {
+  readonly connection: Connection
+  readonly names: Names
+  /** The shard whose documents are in `store`. */
+  readonly p: number
+  readonly partitions: number
+  readonly store: Store
+}
+
+interface Found {
+  readonly value: ValueAt
+  readonly timeMs: number
+}
+
+/** Messages that a read of many may skip the leader for: it is asked for what follows them. */
+const MANY = 200
+
+/**
+ * The newest value of each upstream asset in the run's data partition. Newest: in one shard by sequence; between shards by the server's timestamp, then by
+ * shard. (Servers of a cluster need clocks that agree.)
+ */
+export async function newestValues(
+  source: CatalogSource,
+  run: RunState,
+  pipeline: PipelineSpec,
+): Promise<ReadonlyMap<string, ValueAt>> {
+  const assets = upstreamOf(pipeline, run.target).filter((asset) => asset !== run.target)
+  const shards = await Promise.all(
+    Array.from({ length: source.partitions }, (_, q) =>
+      q === source.p ? ownValues(source, run, assets) : valuesOf(source, q, run, assets),
+    ),
+  )
+  const newest = new Map<string, Found>()
+  for (const found of shards)
+    for (const [asset, one] of found) {
+      const other = newest.get(asset)
+      // Shards come in order, so of two of the same millisecond the later shard's counts.
+      if (!other || one.timeMs >= other.timeMs) newest.set(asset, one)
+    }
+  return new Map([...newest].map(([asset, { value }]) => [asset, value]))
+}
+
+/** Of this engine's own shard: all up to the request is folded. */
+async function ownValues(
+  { connection, names, p, store }: CatalogSource,
+  run: RunState,
+  assets: readonly string[],
+): Promise<Map<string, Found>> {
+  const found = new Map<string, Found>()
+  const read = async (asset: string): Promise<void> => {
+    const key = stateKey.asset(run.pipeline, asset, run.partition)
+    const entry = store.has(key) ? store.get(key) : await readEntry(connection, names, p, key)
+    if (entry) found.set(asset, entry)
+  }
+  await Promise.all(assets.map(read))
+  return found
+}
+
+async function valuesOf(
+  { connection, names }: CatalogSource,
+  q: number,
+  run: RunState,
+  assets: readonly string[],
+): Promise<Map<string, Found>> {
+  // A bucket that is made anew meanwhile has less than its position said: it is read again.
+  for (;;) {
+    const { found, folded } = await lookInto({ connection, names, q, run, assets })
+    if ((await foldedTo(connection, names, q)) >= folded) return found
+  }
+}
+
+async function lookInto({
+  connection,
+  names,
+  q,
+  run,
+  assets,
+}: Pick<Tail, 'connection' | 'names' | 'q' | 'run'> & { readonly assets: readonly string[] }): Promise<{
+  found: Map<string, Found>
+  folded: number
+}> {
+  const found = new Map<string, Found>()
+  // The position before the documents: they are of that position, or of a later one.
+  const [{ last }, folded] = await Promise.all([
+    connection.read((nc) => streamBounds(nc, names.log(q))),
+    foldedTo(connection, names, q),
+  ])
+  const read = async (asset: string): Promise<void> => {
+    const [entry, later] = await Promise.all([
+      readEntry(connection, names, q, stateKey.asset(run.pipeline, asset, run.partition)),
+      last > folded ? newestBehind({ connection, names, q, run, asset, from: folded + 1, last }) : undefined,
+    ])
+    const newest = later && (!entry || later.value.seq > entry.value.seq) ? later : entry
+    if (newest) found.set(asset, newest)
+  }
+  await Promise.all(assets.map(read))
+  return { found, folded }
+}
+
+interface Tail {
+  readonly connection: Connection
+  readonly names: Names
+  readonly q: number
+  readonly run: RunState
+  readonly asset: string
+  readonly from: number
+  readonly last: number
+}
+
+/** The newest value among the log's messages [from, last]. */
+async function newestBehind({ connection, names, q, run, asset, from, last }: Tail): Promise<Found | undefined> {
+  const stream = names.log(q)
+  const { pipeline, partition } = run
+  const path = factPath('asset.materialized', { pipeline, asset, run: '*' })
+  const filter = names.fact(q, path)
+  let newest: Found | undefined
+  let next = from
+  const take = (message: StoredMessage): void => {
+    next = message.seq + 1
+    const fact = factIfAny(names, q, message)
+    if (fact?.name === 'asset.materialized' && fact.data.partition === partition)
+      newest = { value: { p: q, seq: fact.seq }, timeMs: fact.timeMs }
+  }
+  while (next <= last) {
+    const from = next
+    const message = await connection.read((nc) => leaderGet(nc, stream, { seq: from, next_by_subj: filter }))
+    if (!message) break
+    take(message)
+    // An engine was away for long: many at a time, of any replica, before the leader is asked again.
+    if (last - next < MANY) continue
+    const after = next
+    for (const one of await connection.read((nc) => directNext(nc, stream, after, filter, MANY))) take(one)
+  }
+  return newest
+}
+
+/** The values that an earlier run has, made or taken: by the log, where each stands under a subject of its own. */
+export async function valuesOfRun(
+  { connection, names }: Pick<CatalogSource, 'connection' | 'names'>,
+  runId: string,
+  { pipeline }: Pick<RunState, 'pipeline'>,
+  assets: readonly string[],
+): Promise<ReadonlyMap<string, ValueAt>> {
+  const { id: run, partition: q } = parseRunId(runId)
+  const last = (path: string): Promise<StoredMessage | undefined> =>
+    connection.read((nc) => leaderGet(nc, names.log(q), { last_by_subj: names.fact(q, path) }))
+  const planned = await last(factPath('run.planned', { run }))
+  const plan = planned && factIfAny(names, q, planned)
+  const found = new Map<string, ValueAt>()
+  if (plan?.name === 'run.planned') for (const { name, reuse } of plan.data.assets) if (reuse) found.set(name, reuse)
+  const read = async (name: string): Promise<void> => {
+    const made = await last(factPath('asset.materialized', { pipeline, asset: assetName(name), run }))
+    if (made) found.set(name, { p: q, seq: made.seq })
+  }
+  await Promise.all(assets.filter((name) => !found.has(name)).map(read))
+  return found
+}
+
+async function readEntry(
+  connection: Connection,
+  names: Names,
+  q: number,
+  key: string,
+): Promise<CatalogEntry | undefined> {
+  // The bucket's type of document follows from its key.
+  return (await readDoc(connection, names, names.stateBucket(q), key)) as CatalogEntry | undefined
+}

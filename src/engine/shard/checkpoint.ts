@@ -1,0 +1,229 @@
+/**
+ * Checkpoints: the touched documents and the log position, in one atomic batch, under the revision that this engine wrote last. That expectation is the
+ * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored. What does not fit one batch: staged.ts.
+ */
+import { randomBytes } from 'node:crypto'
+import { ENGINE_KEY } from '../../../projections/state.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import {
+  type Entry,
+  ERR,
+  isFull,
+  isPassing,
+  isPassingRefusal,
+  leaderGet,
+  publish,
+  publishBatch,
+  type StoredMessage,
+  streamBounds,
+  UNIT_HEADER,
+} from '../../log/nats.ts'
+import { forgottenTo } from '../maintenance/forgotten.ts'
+import { encodePosition, logRefusal, type Mark, type Position, positionIn, START } from './position.ts'
+import { isFirstEngine } from './seen-before.ts'
+import { batchesOf, readStaged, stagedEntries, stagedFilter, stagedIds } from './staged.ts'
+import { DELETED } from './store.ts'
+
+/** A bucket without room is tried again after this. */
+const FULL_PAUSE_MS = 500
+
+/** Another engine has taken over. What this one holds in memory is worthless. */
+export class FencedError extends FlowStoneError {
+  constructor(bucket: string) {
+    super('fenced', `another engine took over ${bucket}`)
+  }
+}
+
+/** The log sequence up to which the bucket is folded; 0 for one that no engine has written to. */
+export async function foldedTo(connection: Connection, names: Names, p: number): Promise<number> {
+  const bucket = names.stateBucket(p)
+  const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
+  const found = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query))
+  return positionIn(bucket, found)?.seq ?? 0
+}
+
+export class Checkpointer {
+  readonly #connection: Connection
+  readonly #stream: string
+  readonly #subject: string
+  readonly #bucket: string
+  readonly #engine: string
+  readonly #names: Names
+  readonly #p: number
+  #revision = 0
+  #position: Position = START
+
+  constructor(connection: Connection, names: Names, p: number, engine: string) {
+    this.#connection = connection
+    this.#bucket = names.stateBucket(p)
+    this.#stream = names.kvStream(this.#bucket)
+    this.#subject = names.kvSubject(this.#bucket, ENGINE_KEY)
+    this.#engine = engine
+    this.#names = names
+    this.#p = p
+  }
+
+  /** The log sequence that the bucket stands for. */
+  get seq(): number {
+    return this.#position.seq
+  }
+
+  /**
+   * Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. A bucket that is empty although an engine was at work
+   * here before has been lost. `emptied`: what a rebuild, which empties it on purpose, knows about that. Throws `log_changed` when the log is not the one that the bucket
+   * was made from.
+   */
+  async takeOver(emptied?: Pick<Position, 'recoverTo' | 'epoch'>): Promise<Position> {
+    const position = await this.#read()
+    // Of those there are now, none is of an engine that comes later.
+    const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
+    const first = await isFirstEngine(this.#connection, this.#names, this.#p)
+    if (position) {
+      const refusal = await logRefusal(this.#connection, this.#names, this.#p, position)
+      if (refusal) throw refusal
+      const forgotten = await forgottenTo(this.#connection, this.#names, this.#p, position.seq)
+      this.#position = { ...position, recoverTo: Math.max(position.recoverTo, forgotten) }
+    } else if (emptied) this.#position = { ...emptied, seq: 0 }
+    else if (!first) {
+      const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))
+      this.#position = { seq: 0, recoverTo: last }
+    }
+    await this.#commit([], this.#position)
+    const { redo } = this.#position
+    if (redo) {
+      const documents = await readStaged(this.#connection, this.#names, this.#bucket, redo, DELETED)
+      await this.#copy(documents, redo)
+    }
+    for (const id of staged) await this.#purge(id)
+    return this.#position
+  }
+
+  /**
+   * Stores the documents and the position, all or nothing. `mark`: the last fact up to `seq`, if there is one since the last time. Throws FencedError when another engine wrote
+   * since. Survives reconnects: a lost answer is resolved by looking at the engine key.
+   */
+  async write(documents: readonly Entry[], seq: number, mark: Mark | undefined): Promise<void> {
+    const { redo: _, ...position } = this.#position
+    const known = mark ?? position.mark
+    const next: Position = { ...position, seq, ...(known ? { mark: known } : {}) }
+    const batches = batchesOf(documents)
+    if (batches.length === 1) {
+      await this.#commit(documents, next)
+      return
+    }
+    const id = randomBytes(9).toString('hex')
+    let count = 0
+    for (const batch of batches) {
+      await this.#commit(stagedEntries(this.#names, this.#bucket, id, count, batch), this.#position)
+      count += batch.length
+    }
+    const redo = { id, count, seq, ...(known ? { mark: known } : {}) }
+    await this.#commit([], { ...this.#position, redo })
+    await this.#copy(documents, redo)
+    await this.#purge(id)
+  }
+
+  /** Throws FencedError when another engine wrote since, or the bucket was emptied or deleted: what is in memory is worthless then. */
+  async look(): Promise<void> {
+    const revision = this.#revision
+    const found = await this.#found()
+    if (this.#revision === revision && (found?.seq ?? 0) < revision) throw new FencedError(this.#bucket)
+  }
+
+  async #copy(documents: readonly Entry[], redo: NonNullable<Position['redo']>): Promise<void> {
+    for (const batch of batchesOf(documents)) await this.#commit(batch, { ...this.#position, redo })
+    const { seq, mark } = redo
+    const { redo: _, ...position } = this.#position
+    await this.#commit([], { ...position, seq, ...(mark ? { mark } : {}) })
+  }
+
+  /** What no engine wrote is thrown away, with all that stands beside it: the bucket is folded again from the log. */
+  async #read(): Promise<Position | undefined> {
+    const found = await this.#found()
+    this.#revision = found?.seq ?? 0
+    try {
+      return positionIn(this.#bucket, found)
+    } catch (error) {
+      if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
+      const jsm = await jetstreamManager(this.#connection.nc)
+      await jsm.streams.purge(this.#stream)
+      this.#revision = 0
+      return undefined
+    }
+  }
+
+  async #found(): Promise<StoredMessage | undefined> {
+    return await this.#connection.read((nc) => leaderGet(nc, this.#stream, { last_by_subj: this.#subject }))
+  }
+
+  async #subjects(filter: string): Promise<string[]> {
+    const jsm = await jetstreamManager(this.#connection.nc)
+    const info = await this.#connection.read(() => jsm.streams.info(this.#stream, { subjects_filter: filter }))
+    return Object.keys(info.state.subjects ?? {})
+  }
+
+  /** What nobody needs any more. Left where it is if that fails: the next engine takes it away. */
+  async #purge(id: string): Promise<void> {
+    const jsm = await jetstreamManager(this.#connection.nc)
+    await jsm.streams
+      .purge(this.#stream, { filter: stagedFilter(this.#names, this.#bucket, id) })
+      .catch(() => undefined)
+  }
+
+  /** One atomic batch with the key `engine`. */
+  async #commit(documents: readonly Entry[], position: Position): Promise<void> {
+    const unit = randomBytes(12).toString('base64url')
+    const written = (revision: number): void => {
+      this.#revision = revision
+      this.#position = position
+    }
+    for (;;) {
+      const entries = [
+        ...documents.map((entry) => ({ entry, unit: undefined })),
+        {
+          entry: {
+            subject: this.#subject,
+            payload: encodePosition(position),
+            contentType: 'application/json',
+            expect: { seq: this.#revision },
+            headers: { 'Fs-Engine': this.#engine },
+          },
+          unit,
+        },
+      ]
+      try {
+        const ack = await this.#connection.untilDisconnect(async (nc) => {
+          const [only] = entries
+          if (entries.length === 1 && only) return publish(nc, only.entry, only.unit, 5000)
+          return publishBatch(nc, entries, unit, 5000)
+        })
+        if (ack && !ack.error) {
+          written(ack.seq)
+          return
+        }
+        if (ack?.error && !PASSES.has(ack.error.errCode) && !isPassingRefusal(ack.error))
+          throw new FlowStoneError('checkpoint', `checkpoint of ${this.#bucket} refused: ${ack.error.description}`)
+        if (isFull(ack?.error)) {
+          await this.#connection.ready(FULL_PAUSE_MS)
+          continue
+        }
+        // Refused, or no answer: whose word stands there?
+        const found = await leaderGet(this.#connection.nc, this.#stream, { last_by_subj: this.#subject })
+        if (found?.headers.get(UNIT_HEADER) === unit) {
+          written(found.seq)
+          return
+        }
+        if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)
+      } catch (error) {
+        if (!isPassing(error) || this.#connection.isClosed) throw error
+      }
+      await this.#connection.ready(100)
+    }
+  }
+}
+
+/** Refusals after which a look at the key tells more: it was changed; or something is still on its way to it; or too many batches of others are open. */
+const PASSES: ReadonlySet<number> = new Set([ERR.wrongLastSequence, ERR.wrongLastSequenceConstant, ERR.tooManyBatches])

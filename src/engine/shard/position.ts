@@ -1,0 +1,172 @@
+/**
+ * Where a state bucket stands on its log: the key `engine`. And whether the log is still the one that the bucket was made from: a log that was made anew, was
+ * restored from an older backup, or lost its end holds other facts under the same sequences, and the engine would skip them without a word.
+ */
+import { randomBytes } from 'node:crypto'
+import { ENGINE_KEY } from '../../../projections/state.ts'
+import { decode, encodeJson } from '../../../streams/codec.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
+
+const ENGINE_VERSION = 1
+
+/** A message of the log that stays there, by which the log is known again. */
+export interface Mark {
+  readonly seq: number
+  /** The server's time when it was stored, in milliseconds. */
+  readonly ms: number
+}
+
+export interface Position {
+  /** All up to here is folded into the bucket. */
+  readonly seq: number
+  /**
+   * Facts up to here were folded by an engine before, whose documents are lost, thrown away or were never stored: what tasks they lead to was enqueued then, and done perhaps.
+   * Whoever folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
+   */
+  readonly recoverTo: number
+  /** The last fact at or before `seq`. None before the first fact. */
+  readonly mark?: Mark
+  /**
+   * Another one each time the log became another: a task enqueued then is not the one of the same id before, which WORK would drop as sent twice. As long as the log is the
+   * same, so is this: an engine that died may have enqueued tasks of facts behind `seq`, which must not be done twice.
+   */
+  readonly epoch?: string
+  /** A checkpoint that did not fit one batch: it is stored whole under `staged.<id>.`, and must be copied from there before anything else is done. */
+  readonly redo?: Redo
+}
+
+export interface Redo {
+  readonly id: string
+  readonly count: number
+  /** The position when it is done. */
+  readonly seq: number
+  readonly mark?: Mark
+}
+
+export const START: Position = { seq: 0, recoverTo: 0 }
+
+export function encodePosition({ seq, recoverTo, mark, epoch, redo }: Position): Uint8Array {
+  return encodeJson({
+    v: ENGINE_VERSION,
+    seq,
+    ...(seq < recoverTo ? { recoverTo } : {}),
+    ...(mark ? { mark } : {}),
+    ...(epoch === undefined ? {} : { epoch }),
+    ...(redo ? { redo } : {}),
+  })
+}
+
+/** Undefined where no engine has written yet. Throws `newer_version`, or `bad_state` for what no engine wrote. */
+export function positionIn(bucket: string, found: StoredMessage | undefined): Position | undefined {
+  if (!found || found.payload.length === 0) return undefined
+  const bad = (): FlowStoneError =>
+    new FlowStoneError(
+      'bad_state',
+      `key ${ENGINE_KEY} of bucket ${bucket} is not what an engine wrote; ${REBUILD_ADVICE}`,
+    )
+  let doc: unknown
+  try {
+    doc = decode(found.payload, 'application/json')
+  } catch {
+    throw bad()
+  }
+  if (typeof doc !== 'object' || doc === null) throw bad()
+  const version = Number(Reflect.get(doc, 'v'))
+  if (version > ENGINE_VERSION)
+    throw new FlowStoneError(
+      'newer_version',
+      `${bucket} was written by a newer FlowStone (state version ${version}); upgrade this engine, or rebuild`,
+    )
+  const seq = count(Reflect.get(doc, 'seq'))
+  const recoverTo = count(Reflect.get(doc, 'recoverTo') ?? 0)
+  if (seq === undefined || recoverTo === undefined) throw bad()
+  const mark = markIn(Reflect.get(doc, 'mark'))
+  const redo = redoIn(Reflect.get(doc, 'redo'))
+  const epoch: unknown = Reflect.get(doc, 'epoch')
+  return {
+    seq,
+    recoverTo,
+    ...(mark ? { mark } : {}),
+    ...(typeof epoch === 'string' ? { epoch } : {}),
+    ...(redo ? { redo } : {}),
+  }
+}
+
+function count(value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined
+}
+
+function markIn(value: unknown): Mark | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  const seq = count(Reflect.get(value, 'seq'))
+  const ms = count(Reflect.get(value, 'ms'))
+  return seq === undefined || ms === undefined ? undefined : { seq, ms }
+}
+
+function redoIn(value: unknown): Redo | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  const seq = count(Reflect.get(value, 'seq'))
+  const parts = count(Reflect.get(value, 'count'))
+  const mark = markIn(Reflect.get(value, 'mark'))
+  if (seq === undefined || parts === undefined) return undefined
+  return { id: String(Reflect.get(value, 'id')), count: parts, seq, ...(mark ? { mark } : {}) }
+}
+
+export const REBUILD_ADVICE =
+  'stop all engines of the namespace, then make the state anew from the log: flowstone rebuild, or flow.rebuild()'
+
+/** Why no engine may go on from this position on this log; undefined when it may. */
+export async function logRefusal(
+  connection: Connection,
+  names: Names,
+  p: number,
+  { seq, mark }: Position,
+): Promise<FlowStoneError | undefined> {
+  const stream = names.log(p)
+  const refuse = (why: string): FlowStoneError =>
+    new FlowStoneError(
+      'log_changed',
+      `the log ${stream} is not the one that the state of partition ${p} was made from: ${why}. Was it made anew, restored from an older backup, or did it lose its end? To go on with this log, ${REBUILD_ADVICE}`,
+    )
+  const bounds = await connection
+    .read((nc) => streamBounds(nc, stream))
+    .catch((error: unknown) => {
+      if (error instanceof FlowStoneError && error.code === 'no_stream') return undefined
+      throw error
+    })
+  if (!bounds) return refuse('it is gone (`flowstone setup` makes an empty one)')
+  const { last } = bounds
+  if (last < seq) return refuse(`it ends at ${last}, and the state stands at ${seq}`)
+  if (!mark) return undefined
+  const found = await connection.read((nc) => leaderGet(nc, stream, { seq: mark.seq }))
+  if (!found) return refuse(`message ${mark.seq} is gone`)
+  if (found.timeMs === mark.ms) return undefined
+  const times = [found.timeMs, mark.ms].map((ms) => new Date(ms).toISOString())
+  return refuse(`message ${mark.seq} was stored at ${times[0]}, and the state knows one of ${times[1]}`)
+}
+
+/** What keeps every engine from a partition, as anyone can see it: for `status`, and for an engine before it claims the partition. */
+export async function refusalOf(connection: Connection, names: Names, p: number): Promise<FlowStoneError | undefined> {
+  const bucket = names.stateBucket(p)
+  try {
+    const found = await connection.read((nc) =>
+      leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }),
+    )
+    const position = positionIn(bucket, found)
+    return position && (await logRefusal(connection, names, p, position))
+  } catch (error) {
+    if (error instanceof FlowStoneError && REFUSALS.has(error.code)) return error
+    // A bucket that is gone is made again; a server that is away comes back.
+    return undefined
+  }
+}
+
+/** What ends only when somebody does something. */
+export const REFUSALS: ReadonlySet<string> = new Set(['log_changed', 'newer_version'])
+
+export function newEpoch(): string {
+  return randomBytes(4).toString('hex')
+}

@@ -1,0 +1,53 @@
+/** Whether an engine was at work on a partition before. Remembered outside of the state bucket, which may get lost; and the log and WORK tell, too. */
+import { randomBytes } from 'node:crypto'
+import { encodeJson } from '../../../streams/codec.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { ERR, isFull, isPassingRefusal, leaderGet, publish, streamBounds, UNIT_HEADER } from '../../log/nats.ts'
+
+const FULL_PAUSE_MS = 500
+
+/** Sets the mark. True for who set it first on a partition where nothing has been done yet. */
+export async function isFirstEngine(connection: Connection, names: Names, p: number): Promise<boolean> {
+  const unit = randomBytes(12).toString('base64url')
+  const entry = { subject: markOf(names, p), payload: encodeJson({ v: 1 }), contentType: 'application/json' }
+  for (;;) {
+    const ack = await connection.read((nc) => publish(nc, { ...entry, expect: { seq: 0 } }, unit, 5000))
+    if (!ack.error) break
+    if (ack.error.errCode === ERR.wrongLastSequence) {
+      // Asked twice because an answer was lost: it is this engine's own word that stands there.
+      if ((await readMark(connection, names, p))?.headers.get(UNIT_HEADER) !== unit) return false
+      break
+    }
+    if (!isPassingRefusal(ack.error) && ack.error.errCode !== ERR.wrongLastSequenceConstant)
+      throw new FlowStoneError('checkpoint', `${entry.subject} could not be stored: ${ack.error.description}`)
+    await connection.ready(isFull(ack.error) ? FULL_PAUSE_MS : 100)
+  }
+  return !(await hasTraces(connection, names, p))
+}
+
+/** Whether an engine has been at work on the partition, by the mark or by what it left. */
+export async function hasBegun(connection: Connection, names: Names, p: number): Promise<boolean> {
+  return (await readMark(connection, names, p)) !== undefined || (await hasTraces(connection, names, p))
+}
+
+function markOf(names: Names, p: number): string {
+  return names.kvSubject(names.controlBucket, `begun.${p}`)
+}
+
+async function readMark(connection: Connection, names: Names, p: number): ReturnType<typeof leaderGet> {
+  const query = { last_by_subj: markOf(names, p) }
+  return await connection.read((nc) => leaderGet(nc, names.kvStream(names.controlBucket), query))
+}
+
+/** The mark may be lost, with the control bucket. */
+async function hasTraces(connection: Connection, names: Names, p: number): Promise<boolean> {
+  const { messages } = await connection.read((nc) => streamBounds(nc, names.work(p)))
+  if (messages > 0) return true
+  const paths = ['run.*.planned', 'run.*.finished', 'asset.>', 'scatter.>']
+  const found = await Promise.all(
+    paths.map((path) => connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))),
+  )
+  return found.some((message) => message !== undefined)
+}

@@ -1,0 +1,169 @@
+/**
+ * The engine of one log partition.
+ *
+ *   stand by ──claim free──▶ take over ──▶ work ──stopped──▶ release the claim
+ *      ▲                        (fence: write the engine key)   │
+ *      └──────── fenced, claim lost, or an error: drop all that is in memory
+ *
+ * At work (term.ts): take facts that are there, fold each and decide (projections/handlers.ts), carry out the decisions, checkpoint. Append first, then checkpoint: if this process
+ * dies in between, the successor folds the same facts from the older documents, decides the same, and its appends meet what is already there.
+ *
+ * What ends only when somebody does something (a log that is not the one that the state was made from) is said once, and looked at now and then. The claim stays free meanwhile,
+ * so that a rebuild can have it.
+ */
+
+import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
+import type { Topology } from '../../../streams/topology.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { ServerClock } from '../../log/clock.ts'
+import type { Connection } from '../../log/connection.ts'
+import { emit, type Logger } from '../../telemetry.ts'
+import { Claim } from './claim.ts'
+import { PoisonError } from './facts.ts'
+import { REFUSALS, refusalOf } from './position.ts'
+import { Term } from './term.ts'
+
+/** After an error the next term begins later each time. */
+const AGAIN_MS = 500
+const AGAIN_MAX_MS = 10_000
+const GOOD_TERM_MS = 30_000
+const REFUSED_LOOK_MS = 2000
+/** Trouble with the claim is said once in this time. */
+const SAY_MS = 30_000
+
+export interface EnginePartitionOptions {
+  readonly engine: string
+  readonly p: number
+  readonly topology: Topology
+  readonly connection: Connection
+  readonly clock: ServerClock
+  readonly logger: Logger
+  readonly logOf: (p: number) => Appender
+  readonly workOf: (p: number) => Appender
+  readonly reconcileMs: number
+}
+
+export class EnginePartition {
+  readonly #options: EnginePartitionOptions
+  #stopping = false
+  #term: Term | undefined
+  readonly #stop = new AbortController()
+  #wake: (() => void) | undefined
+  #done: Promise<void> | undefined
+  #active = Promise.withResolvers<void>()
+  #refused: FlowStoneError | undefined
+  /** Facts that cannot be folded: stepped over from now on. */
+  readonly #poison = new Map<number, string>()
+  #againMs = AGAIN_MS
+  #saidMs = Number.NEGATIVE_INFINITY
+
+  constructor(options: EnginePartitionOptions) {
+    this.#options = options
+    this.#active.promise.catch(() => undefined)
+  }
+
+  start(): void {
+    this.#done = this.#live()
+  }
+
+  /** Resolves when this engine is at work here: at once, or when the one before has gone. Rejects when it refuses to work. */
+  get active(): Promise<void> {
+    return this.#active.promise
+  }
+
+  /** Why it does not work, though it could. */
+  get refused(): FlowStoneError | undefined {
+    return this.#refused
+  }
+
+  /** Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at once. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    this.#stop.abort()
+    this.#term?.stop()
+    this.#wake?.()
+    await this.#done
+  }
+
+  async #live(): Promise<void> {
+    const { connection, topology, p, engine, logger } = this.#options
+    const { names } = topology
+    const claim = new Claim(connection, names, p, engine, (message) => logger.warn(message, { engine }))
+    while (!this.#stopping && !connection.isClosed) {
+      try {
+        const refusal = await refusalOf(connection, names, p)
+        this.#refuse(refusal)
+        if (refusal) {
+          await this.#pause(REFUSED_LOOK_MS)
+          continue
+        }
+        if (!(await claim.tryTake())) {
+          await claim.untilFree(this.#stop.signal)
+          continue
+        }
+      } catch (error) {
+        this.#sayTrouble(error)
+        await connection.ready(200)
+        continue
+      }
+      await this.#hold(claim)
+    }
+  }
+
+  /** One term, from the claim to its end. */
+  async #hold(claim: Claim): Promise<void> {
+    const { connection, p, engine, logger } = this.#options
+    claim.keep()
+    let reason = 'stopped'
+    let pauseMs = 0
+    const startedMs = performance.now()
+    this.#term = new Term(this.#options, this.#poison, () => this.#active.resolve())
+    claim.onLost = () => this.#term?.fail(new FlowStoneError('claim_lost', `another engine claimed partition ${p}`))
+    try {
+      if (!this.#stopping) await this.#term.work()
+    } catch (error) {
+      reason = error instanceof FlowStoneError ? error.code : 'error'
+      if (error instanceof PoisonError) this.#poison.set(error.seq, error.message)
+      if (reason !== 'fenced' && reason !== 'claim_lost' && !connection.isClosed && !REFUSALS.has(reason)) {
+        logger.error(`engine of partition ${p} starts again: ${messageOf(error)}`, { engine })
+        if (performance.now() - startedMs > GOOD_TERM_MS || error instanceof PoisonError) this.#againMs = AGAIN_MS
+        pauseMs = this.#againMs
+        this.#againMs = Math.min(this.#againMs * 2, AGAIN_MAX_MS)
+      }
+    } finally {
+      this.#term.stop()
+      this.#term = undefined
+      await claim.release()
+      emit('flowstone:engine.standby', { engine, partition: p, reason })
+    }
+    // Without the claim: another engine may have more luck.
+    if (pauseMs > 0) await this.#pause(pauseMs)
+  }
+
+  #refuse(refusal: FlowStoneError | undefined): void {
+    const { engine, p, logger } = this.#options
+    if (refusal && refusal.message !== this.#refused?.message) {
+      logger.error(`engine of partition ${p} does not work: ${refusal.message}`, { engine, code: refusal.code })
+      this.#active.reject(refusal)
+    } else if (!refusal && this.#refused) logger.info(`engine of partition ${p} can work again`, { engine })
+    this.#refused = refusal
+  }
+
+  #sayTrouble(error: unknown): void {
+    const { connection, p, engine, logger } = this.#options
+    if (connection.isClosed || performance.now() - this.#saidMs < SAY_MS) return
+    this.#saidMs = performance.now()
+    logger.warn(`engine of partition ${p} cannot look at its claim: ${messageOf(error)}; it tries again`, { engine })
+  }
+
+  #pause(ms: number): Promise<void> {
+    if (this.#stopping) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms)
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+}

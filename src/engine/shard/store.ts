@@ -1,0 +1,207 @@
+/**
+ * The engine's documents in memory, in front of the state bucket. Implements the folds' `View`. What was touched since the last checkpoint is kept; clean
+ * documents may be dropped and are read again when a fact needs them.
+ */
+
+import { ENGINE_KEY, isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { decode, encodeJson } from '../../../streams/codec.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { joinParts, partKey, partsOf, partsSaid } from '../../log/document-parts.ts'
+import { type Entry, isPassing, leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { unlessAborted } from '../../options/timer.ts'
+
+/** A checkpoint is best one batch of 1,000 messages. With so many documents touched it is due. */
+export const TOUCHED_SOFT = 800
+const CLEAN_MAX = 20_000
+const LATER_MAX = 20_000
+/** Marks of deleted keys go after a while: they would be listed with the others for ever. */
+export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
+
+export class Store implements View {
+  readonly #docs = new Map<string, unknown>()
+  readonly #touched = new Set<string>()
+  /** Marks that go when a checkpoint has room for it. */
+  readonly #later = new Set<string>()
+  readonly #connection: Connection
+  readonly #bucket: string
+  readonly #names: Names
+  /** Into how many messages documents were split that do not fit one. */
+  readonly #parts = new Map<string, number>()
+
+  constructor(connection: Connection, names: Names, p: number) {
+    this.#connection = connection
+    this.#names = names
+    this.#bucket = names.stateBucket(p)
+  }
+
+  has = (key: string): boolean => this.#docs.has(key)
+
+  get<D>(key: Key<D>): D | undefined {
+    // The key's type says what stands behind it; only this project writes here.
+    return this.#docs.get(key) as D | undefined
+  }
+
+  put<D>(key: Key<D>, doc: D): void {
+    this.#later.delete(key)
+    this.#docs.set(key, doc)
+    this.#touched.add(key)
+  }
+
+  delete<D>(key: Key<D>): void {
+    // A thousand signals are a thousand gates that no longer wait; what else is to be written comes first.
+    if (mayOutlive(key) && this.#later.size < LATER_MAX) {
+      this.#docs.delete(key)
+      this.#touched.delete(key)
+      this.#later.add(key)
+      return
+    }
+    this.#docs.set(key, undefined)
+    this.#touched.add(key)
+  }
+
+  /** What the next checkpoint must write. */
+  get touched(): number {
+    return this.#touched.size
+  }
+
+  /** Whether something is left that may be written later. */
+  get hasMore(): boolean {
+    return this.#later.size > 0
+  }
+
+  /**
+   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. Throws FlowStoneError `fenced` when the bucket was deleted, or emptied: what is not
+   * there then is no answer.
+   */
+  async load(keys: readonly string[]): Promise<void> {
+    const read = async (key: string): Promise<Stored> =>
+      await readStored(this.#connection, this.#names, this.#bucket, key, { isBound: true })
+    const found = await Promise.all(keys.map(read))
+    if (found.some(({ doc }) => doc === undefined) && (await read(ENGINE_KEY)).doc === undefined)
+      throw new FlowStoneError('fenced', `${this.#bucket} was emptied`)
+    for (const [i, key] of keys.entries()) {
+      const { doc, parts } = found[i] ?? { doc: undefined, parts: 1 }
+      if (this.#docs.has(key)) continue
+      this.#docs.set(key, doc)
+      if (parts > 1) this.#parts.set(key, parts)
+    }
+  }
+
+  /** What a checkpoint must write, as of now, and what else it has room for. Documents are encoded here, so later folds do not show through. */
+  takeTouched(): Entry[] {
+    const entries: Entry[] = []
+    for (const key of this.#touched) {
+      const doc = this.#docs.get(key)
+      if (doc === undefined) entries.push(this.#deleted(key))
+      else entries.push(...this.#entriesOf(key, doc))
+    }
+    for (const key of this.#later) {
+      if (entries.length >= TOUCHED_SOFT) break
+      entries.push(this.#deleted(key))
+      this.#later.delete(key)
+    }
+    // Nobody reads marks here, so they would only fill the room of what is read.
+    for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
+    this.#dropClean()
+    this.#touched.clear()
+    return entries
+  }
+
+  #entriesOf(key: string, doc: unknown): Entry[] {
+    const contentType = doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json'
+    const parts = partsOf(key, encodeDoc(doc), this.#connection.maxPayload)
+    const entries: Entry[] = parts.map((part) => ({
+      subject: this.#names.kvSubject(this.#bucket, part.key),
+      payload: part.payload,
+      contentType,
+      ...(part.headers ? { headers: part.headers } : {}),
+    }))
+    // It was larger once.
+    for (let n = parts.length; n < (this.#parts.get(key) ?? 1); n++) entries.push(this.#deleted(partKey(key, n)))
+    if (parts.length > 1) this.#parts.set(key, parts.length)
+    else this.#parts.delete(key)
+    return entries
+  }
+
+  #deleted(key: string): Entry {
+    return { subject: this.#names.kvSubject(this.#bucket, key), payload: new Uint8Array(), headers: DELETED }
+  }
+
+  #dropClean(): void {
+    if (this.#docs.size <= CLEAN_MAX) return
+    let excess = this.#docs.size - CLEAN_MAX / 2
+    for (const key of this.#docs.keys()) {
+      if (excess <= 0) break
+      // What this checkpoint takes is not in the bucket yet; read again from there it would be stale.
+      if (this.#touched.has(key)) continue
+      this.#docs.delete(key)
+      this.#parts.delete(key)
+      excess -= 1
+    }
+  }
+}
+
+function encodeDoc(doc: unknown): Uint8Array {
+  return doc instanceof Uint8Array ? new Uint8Array(doc) : encodeJson(doc)
+}
+
+export function decodeDoc(key: string, message: StoredMessage): unknown {
+  if (message.payload.length === 0 || message.headers.has('KV-Operation') || message.headers.has('Nats-Marker-Reason'))
+    return undefined
+  if (key.startsWith('segment.')) return new Uint8Array(message.payload)
+  return decode(message.payload, message.headers.get('Content-Type'))
+}
+
+/** A document of a state bucket, as its leader has it; undefined when there is none. */
+export async function readDoc(
+  connection: Connection,
+  names: Names,
+  bucket: string,
+  key: string,
+  signal?: AbortSignal,
+): Promise<unknown> {
+  return (await readStored(connection, names, bucket, key, signal ? { signal } : {})).doc
+}
+
+interface Stored {
+  readonly doc: unknown
+  /** In how many messages. */
+  readonly parts: number
+}
+
+/** `isBound`: the bucket is there, or lost; else it may be gone for a moment, while it is rebuilt. */
+async function readStored(
+  connection: Connection,
+  names: Names,
+  bucket: string,
+  key: string,
+  { signal, isBound = false }: { readonly signal?: AbortSignal; readonly isBound?: boolean },
+): Promise<Stored> {
+  const read = async (of: string): Promise<StoredMessage | undefined> => {
+    const query = { last_by_subj: names.kvSubject(bucket, of) }
+    return await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query), signal)
+  }
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const message = await read(key)
+      if (!message) return { doc: undefined, parts: 1 }
+      const parts = partsSaid(message)
+      const whole = parts === 1 ? message : await joinParts(key, message, read)
+      // Undefined: one of its parts is of another checkpoint than the others, which are on their way.
+      if (whole) return { doc: decodeDoc(key, whole), parts }
+      if (attempt >= 40) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} is not whole`)
+      await unlessAborted(connection.ready(Math.min(100 * attempt, 1000)), signal)
+    } catch (cause) {
+      signal?.throwIfAborted()
+      if (cause instanceof FlowStoneError && (cause.code === 'denied' || cause.code === 'unreadable')) throw cause
+      if (isBound && cause instanceof FlowStoneError && cause.code === 'no_stream')
+        throw new FlowStoneError('fenced', `${bucket} was deleted`)
+      // What may pass was asked for long enough.
+      if (attempt >= 20 || connection.isClosed || isPassing(cause))
+        throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })
+      await unlessAborted(connection.ready(100 * attempt), signal)
+    }
+  }
+}

@@ -1,0 +1,272 @@
+/** One term of an engine at work on a partition: from the take-over to whatever ends it. All that is in memory ends with it. */
+import type { Command } from '../../../projections/effects.ts'
+import { step } from '../../../projections/handlers.ts'
+import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
+import { type Fact, isTimer } from '../../../streams/facts.ts'
+import { cut } from '../../../streams/text.ts'
+import type { StoredMessage } from '../../log/nats.ts'
+import { Reader } from '../../log/reader.ts'
+import { emit } from '../../telemetry.ts'
+import { Reconciler } from '../maintenance/reconciler.ts'
+import { ensureBuckets } from '../maintenance/upkeep.ts'
+import { carryOut } from './carry-out.ts'
+import { Checkpointer } from './checkpoint.ts'
+import type { DispatchContext } from './dispatch.ts'
+import { Facts, PoisonError } from './facts.ts'
+import { tellOfGate } from './gate-events.ts'
+import { DrainGate } from './in-flight.ts'
+import type { Mark } from './position.ts'
+import { tellOfScatter } from './scatter-events.ts'
+import type { EnginePartitionOptions } from './shard.ts'
+import { Store, TOUCHED_SOFT } from './store.ts'
+import { Triggers } from './triggers.ts'
+
+const BATCH_FACTS = 1000
+const CHECKPOINT_LAG_MS = 50
+/** Folding waits for a checkpoint before more is touched than fits one batch, as far as it can: one fact may touch any number. */
+const TOUCHED_HARD = 900
+/** How often the buckets and the fence are looked at, so that an engine without work notices too. */
+const LOOK_MS = 5000
+
+export class Term {
+  readonly #options: EnginePartitionOptions
+  readonly #poison: ReadonlyMap<number, string>
+  readonly #onActive: () => void
+  readonly #failure = Promise.withResolvers<never>()
+  #failed = false
+  #stopping = false
+  #reader: Reader | undefined
+  /** Decisions being carried out, by checkpoint: one may be written only when all decisions of its facts are on their streams. */
+  readonly #gate = new DrainGate()
+  readonly #store: Store
+  readonly #checkpointer: Checkpointer
+  #folded = 0
+  #mark: Mark | undefined
+  #factsSince = 0
+  #repair = ''
+  #writing: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #lookTimer: NodeJS.Timeout | undefined
+  #looking = false
+  #reconciler: Reconciler | undefined
+
+  constructor(options: EnginePartitionOptions, poison: ReadonlyMap<number, string>, onActive: () => void) {
+    this.#options = options
+    this.#poison = poison
+    this.#onActive = onActive
+    const { connection, topology, p, engine } = options
+    this.#store = new Store(connection, topology.names, p)
+    this.#checkpointer = new Checkpointer(connection, topology.names, p, engine)
+    this.#failure.promise.catch(() => undefined)
+  }
+
+  /** Ends the term with this error. */
+  fail(error: unknown): void {
+    this.#failed = true
+    this.#failure.reject(error)
+    // This term's own: what fails late must not stop the reader of the next term.
+    this.#reader?.stop()
+  }
+
+  /** Asks for its end: `work` checkpoints what is folded, and resolves. */
+  stop(): void {
+    this.#stopping = true
+    this.#reader?.stop()
+  }
+
+  async work(): Promise<void> {
+    const { connection, topology, clock, p, engine, logger, logOf, workOf } = this.#options
+    const { names, partitions } = topology
+    await ensureBuckets(connection, topology, p)
+    const { seq: from, recoverTo, epoch } = await this.#checkpointer.takeOver()
+    this.#repair = epoch === undefined ? '' : `#${epoch}`
+    if (from === 0 && recoverTo > 0)
+      logger.warn(`the state of partition ${p} was lost; it is folded again from its log, up to ${recoverTo}`, {
+        engine,
+      })
+    this.#folded = from
+    const store = this.#store
+    const [log, work] = [logOf(p), workOf(p)]
+    const context: DispatchContext = { connection, names, p, partitions, clock, store, log, work, logOf }
+    const reader = new Reader(connection, names.log(p), from + 1)
+    this.#reader = reader
+    const facts = new Facts(store, names, p)
+    // One partition takes what outsiders ask for; runs go to whichever theirs is.
+    const triggers = p === 0 ? new Triggers({ connection, names, log, logger }) : undefined
+    this.#reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger }, from, recoverTo)
+    emit('flowstone:engine.active', { engine, partition: p, seq: from })
+    this.#onActive()
+    this.#lookTimer = setInterval(() => void this.#look(), LOOK_MS)
+    this.#lookTimer.unref()
+    try {
+      while (!this.#stopping && !this.#failed) {
+        const messages = await reader.take(BATCH_FACTS)
+        if (messages.length === 0 && !this.#failed && !this.#stopping)
+          throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
+        await this.#foldAll(context, facts, messages, recoverTo)
+      }
+      if (this.#failed) await this.#failure.promise
+      await this.#writing
+      do await this.#checkpoint()
+      while (store.hasMore)
+      if (this.#failed) await this.#failure.promise
+    } finally {
+      clearTimeout(this.#timer)
+      clearInterval(this.#lookTimer)
+      this.#reconciler.stop()
+      triggers?.stop()
+      reader.stop()
+    }
+  }
+
+  async #foldAll(
+    context: DispatchContext,
+    facts: Facts,
+    messages: readonly StoredMessage[],
+    recoverTo: number,
+  ): Promise<void> {
+    const { logger } = this.#options
+    for (const [i, message] of messages.entries()) {
+      if (this.#failed || this.#stopping) break
+      const commands = await this.#fold(facts, messages, i)
+      this.#folded = message.seq
+      this.#factsSince += 1
+      this.#reconciler?.folded(message.seq)
+      for (const command of commands) {
+        // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is folded.
+        if (command.do === 'task' && message.seq <= recoverTo) continue
+        if (command.do === 'fact' && command.fact.name === 'trigger.refused')
+          logger.warn(`a trigger of ${command.fact.data.asset} was refused: ${command.fact.data.reason}`)
+        this.#gate.add(
+          carryOut(context, command, message.timeMs, logger, this.#repair).catch((error) => this.fail(error)),
+        )
+      }
+      if (this.#store.touched >= TOUCHED_SOFT) this.#checkpointSoon()
+      if (this.#store.touched >= TOUCHED_HARD) {
+        await this.#writing
+        this.#checkpointSoon()
+        await this.#writing
+      }
+      // A slow stream of tasks holds up the reading, not the memory.
+      if (this.#gate.size > 5000) await this.#gate.drain()
+    }
+    if (this.#factsSince >= BATCH_FACTS) this.#checkpointSoon()
+    else if (this.#factsSince > 0 && !this.#writing)
+      this.#timer ??= setTimeout(() => this.#checkpointSoon(), CHECKPOINT_LAG_MS)
+  }
+
+  async #checkpoint(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const startedMs = performance.now()
+    const seq = this.#folded
+    const mark = this.#mark
+    const entries = this.#store.takeTouched()
+    this.#factsSince = 0
+    await this.#gate.drain()
+    if (seq === this.#checkpointer.seq && entries.length === 0) return
+    // A decision that could not be carried out: its fact must be folded again.
+    if (this.#failed) return
+    await this.#checkpointer.write(entries, seq, mark)
+    emit('flowstone:engine.checkpoint', {
+      engine: this.#options.engine,
+      partition: this.#options.p,
+      seq,
+      keys: entries.length,
+      durationMs: performance.now() - startedMs,
+    })
+  }
+
+  #checkpointSoon(): void {
+    if (this.#writing || this.#failed) return
+    this.#writing = this.#checkpoint()
+      .catch((error: unknown) => this.fail(error))
+      .finally(() => {
+        this.#writing = undefined
+        if ((this.#factsSince > 0 || this.#store.hasMore) && !this.#stopping && !this.#failed)
+          this.#timer ??= setTimeout(() => this.#checkpointSoon(), CHECKPOINT_LAG_MS)
+      })
+  }
+
+  /** Folds one message of the log. What is no fact of ours is stepped over, and told. */
+  async #fold(facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Command[]> {
+    const { topology, engine } = this.#options
+    const message = messages[i]
+    if (!message) return []
+    const path = topology.names.factPath(message.subject) ?? ''
+    if (isTimer(path)) return []
+    this.#mark = { seq: message.seq, ms: message.timeMs }
+    let fact: Fact
+    try {
+      fact = facts.decode(message)
+    } catch (error) {
+      // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let a newer engine take over.
+      if (error instanceof FlowStoneError && error.code === 'newer_version') throw error
+      this.#stepOver(message.seq, messageOf(error))
+      return []
+    }
+    const poison = this.#poison.get(message.seq)
+    if (poison !== undefined) {
+      this.#stepOver(message.seq, poison)
+      return endOf(fact, poison)
+    }
+    await facts.load(fact, messages, i + 1)
+    let commands: Command[]
+    try {
+      commands = step(this.#store, fact)
+    } catch (error) {
+      // Its documents may be changed half. The next term begins without them, and steps over it.
+      throw new PoisonError(fact, error)
+    }
+    tellOfScatter(engine, this.#store, fact)
+    tellOfGate(this.#store, fact)
+    return commands
+  }
+
+  #stepOver(seq: number, reason: string): void {
+    const { p, logger } = this.#options
+    emit('flowstone:engine.bad_fact', { partition: p, seq, reason })
+    logger.warn(`message ${seq} of the log of partition ${p} is stepped over: ${reason}`)
+  }
+
+  /** Whether all that it needs is still there, and still its own. */
+  async #look(): Promise<void> {
+    if (this.#looking || this.#failed || this.#stopping) return
+    this.#looking = true
+    const { connection, topology, p, logger, engine } = this.#options
+    try {
+      // The state first: one that was lost ends the term, and the next one makes it anew.
+      await this.#checkpointer.look()
+      const made = await ensureBuckets(connection, topology, p)
+      for (const name of made) logger.warn(`${name} was gone and is made again, empty`, { engine, partition: p })
+      if (made.length > 0) this.#reconciler?.lookNow()
+    } catch (error) {
+      // Anything else is asked again at the next look.
+      if (error instanceof FlowStoneError && (error.code === 'fenced' || error.code === 'no_stream')) this.fail(error)
+    } finally {
+      this.#looking = false
+    }
+  }
+}
+
+/** What cannot be folded leaves its run without something. It must not wait for ever. */
+function endOf(fact: Fact, reason: string): Command[] {
+  const message = cut(reason, 1000)
+  if (fact.name === 'run.requested') {
+    const { pipeline, target, partition } = fact.data
+    const { run } = fact.ids
+    const data = {
+      run,
+      pipeline,
+      target,
+      ...(partition === undefined ? {} : { partition }),
+      status: 'failed',
+      error: { code: 'poison', message },
+      durationMs: 0,
+    } as const
+    return [{ do: 'fact', fact: { name: 'run.finished', ids: { run }, data } }]
+  }
+  if (!('run' in fact.ids) || fact.name === 'run.cancel_requested' || fact.name === 'run.finished') return []
+  const { run } = fact.ids
+  return [{ do: 'fact', fact: { name: 'run.cancel_requested', ids: { run }, data: { reason: message } } }]
+}

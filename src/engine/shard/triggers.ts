@@ -1,0 +1,96 @@
+/**
+ * What outsiders ask for, copied from the stream of triggers to the log, message by message. From there on it is a fact like any other: folded in order, and folded again by
+ * a rebuild.
+ *
+ * Nothing remembers how far it came but the two streams. It begins with the first trigger that is there, a copy that stands on the log refuses a second one, and what is
+ * copied is taken away now and then. So an engine may die anywhere in between, and two may do this at once.
+ */
+
+import { received } from '../../../projections/run/trigger.ts'
+import { ConflictError, messageOf } from '../../../streams/errors.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { Connection } from '../../log/connection.ts'
+import { factEntry } from '../../log/entries.ts'
+import type { StoredMessage } from '../../log/nats.ts'
+import { Reader } from '../../log/reader.ts'
+import type { Logger } from '../../telemetry.ts'
+
+export interface TriggersContext {
+  readonly connection: Connection
+  readonly names: Names
+  /** Of the partition that takes triggers: the first one. */
+  readonly log: Appender
+  readonly logger: Logger
+}
+
+const BATCH = 500
+const TAKE_AWAY_MS = 1000
+const AGAIN_MS = 1000
+
+export class Triggers {
+  readonly #context: TriggersContext
+  readonly #reader: Reader
+  #stopped = false
+  #copied = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(context: TriggersContext) {
+    this.#context = context
+    this.#reader = new Reader(context.connection, context.names.triggers, 1)
+    void this.#run()
+  }
+
+  /** What is under way is finished or not; whoever is next does the rest. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    this.#reader.stop()
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      const messages = await this.#reader.take(BATCH)
+      await Promise.all(messages.map((message) => this.#copy(message)))
+      const last = messages.at(-1)
+      if (!last || this.#stopped) continue
+      this.#copied = last.seq
+      this.#timer ??= setTimeout(() => void this.#takeAway(), TAKE_AWAY_MS)
+    }
+  }
+
+  async #copy(message: StoredMessage): Promise<void> {
+    const { connection, names, log, logger } = this.#context
+    const draft = received({
+      seq: message.seq,
+      timeMs: message.timeMs,
+      subject: names.triggerTarget(message.subject) ?? '',
+      payload: message.payload,
+      contentType: message.headers.get('Content-Type'),
+      msgId: message.headers.get('Nats-Msg-Id'),
+    })
+    for (let said = false; !this.#stopped; said = true) {
+      try {
+        await log.append(factEntry(names, 0, draft))
+        return
+      } catch (error) {
+        // An engine before this one has copied it, or this one: the answer was lost.
+        if (error instanceof ConflictError || this.#stopped || connection.isClosed) return
+        if (!said) logger.warn(`trigger ${message.seq} is not on the log yet: ${messageOf(error)}; it is tried again`)
+        await connection.ready(AGAIN_MS)
+      }
+    }
+  }
+
+  async #takeAway(): Promise<void> {
+    const { connection, names } = this.#context
+    this.#timer = undefined
+    try {
+      const jsm = await jetstreamManager(connection.nc)
+      await jsm.streams.purge(names.triggers, { seq: this.#copied + 1 })
+    } catch {
+      // They stay until the next ones are copied.
+    }
+  }
+}

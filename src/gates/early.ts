@@ -1,0 +1,147 @@
+/**
+ * Signals that came before their gate, by base token: kept for a while in the control bucket, for whoever opens a gate of that name.
+ *
+ * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the opener stores the gate, then looks for a word. Both read from the leader, so
+ * whichever is later sees the other, and if both see it, the gate takes one of them.
+ */
+import { randomBytes } from 'node:crypto'
+import { z } from 'zod'
+import type { GateIds } from '../../projections/gate/gate.ts'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import { ConflictError, FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import { type GateCreated, storedValue } from '../../streams/schemas.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { Io } from '../io/manager.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
+import { type Entry, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
+import { emit } from '../telemetry.ts'
+import { decidedGate, decideGate } from './delivery.ts'
+import { resolveEntry } from './entries.ts'
+import { checkPayload } from './payload.ts'
+
+const KEPT_MAX = 10_000
+
+const earlySignal = z.object({
+  payload: storedValue,
+  source: z.string().optional(),
+  headers: z.record(z.string(), z.string()).optional(),
+  idempotency: z.string().optional(),
+  /** Its key is of this library's making: nobody sends it again. */
+  own: z.boolean().optional(),
+})
+export type EarlySignal = z.infer<typeof earlySignal>
+
+export interface EarlyPlace {
+  readonly connection: Connection
+  readonly names: Names
+  readonly io: Io
+  readonly log: Appender
+  readonly p: number
+}
+
+function subjectOf(names: Names, hash: string): string {
+  return names.kvSubject(names.controlBucket, `early.${hash}`)
+}
+
+/**
+ * Keeps a signal for `keepMs`, if none is kept under its base token: as at a gate, the first one counts. True when it is that one, by its idempotency key, again. Throws
+ * SignalRejectedError `already_signaled`, or `too_many_early_signals` when 10,000 are kept.
+ */
+export async function keepEarly(
+  { connection, names }: Pick<EarlyPlace, 'connection' | 'names'>,
+  hash: string,
+  signal: EarlySignal,
+  keepMs: number,
+): Promise<boolean> {
+  const bucket = names.kvStream(names.controlBucket)
+  const jsm = await jetstreamManager(connection.nc)
+  const filter = subjectOf(names, '*')
+  const info = await connection.read(() => jsm.streams.info(bucket, { subjects_filter: filter }))
+  if (Object.keys(info.state.subjects ?? {}).length >= KEPT_MAX)
+    throw new FlowStoneError(
+      'too_many_early_signals',
+      `${KEPT_MAX} signals wait for gates that do not exist yet; are their base tokens right?`,
+    )
+  const payload = encodeJson({ v: 1, ...signal })
+  const ttl = `${Math.max(1, Math.ceil(keepMs / 1000))}s`
+  const unit = randomBytes(9).toString('base64url')
+  for (let seq = 0; ; ) {
+    const entry: Entry = {
+      subject: subjectOf(names, hash),
+      payload,
+      contentType: 'application/json',
+      expect: { seq },
+      headers: { 'Nats-TTL': ttl },
+    }
+    const ack = await connection.read((nc) => publish(nc, entry, unit, 5000))
+    if (!ack.error) return false
+    const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
+    const kept = found && parseEarly(found)
+    // Asked twice, because an answer was lost.
+    if (kept && found.headers.get(UNIT_HEADER) === unit) return false
+    if (kept) {
+      if (signal.idempotency !== undefined && kept.idempotency === signal.idempotency) return true
+      throw new SignalRejectedError(
+        'already_signaled',
+        'another signal is kept already for the gate of this base token',
+      )
+    }
+    const other = found?.seq ?? 0
+    if (other === seq) throw new FlowStoneError('refused', `the signal could not be kept: ${ack.error.description}`)
+    // What stands there is the mark of one that is gone.
+    seq = other
+  }
+}
+
+function parseEarly(found: StoredMessage): EarlySignal | undefined {
+  if (found.payload.length === 0 || found.headers.has('KV-Operation')) return undefined
+  return earlySignal.safeParse(decode(found.payload, undefined)).data
+}
+
+/** Answers the gate with a signal that came before it, if there is one. */
+export async function takeEarly(
+  place: EarlyPlace,
+  hash: string,
+  ids: GateIds,
+  schema: GateCreated['payload'],
+): Promise<void> {
+  const { connection, names, io, log, p } = place
+  const bucket = names.kvStream(names.controlBucket)
+  const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
+  const signal = found && parseEarly(found)
+  if (!signal) return
+  const { own = false, ...resolution } = signal
+  const { run, asset, gate } = ids
+  try {
+    checkPayload(schema, await io.load(signal.payload))
+    if (signal.idempotency !== undefined && !own)
+      if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
+    await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...resolution }))
+    emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
+  } catch (error) {
+    // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.
+    if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error
+  }
+  await dropEarly(place, hash)
+}
+
+/** Whether the delivery is for this gate, and for no other: it may have answered one before. */
+async function isFor(place: EarlyPlace, hash: string, delivery: string, gate: string): Promise<boolean> {
+  for (;;) {
+    const decided = await decidedGate(place, hash, delivery)
+    if (decided.gate !== undefined) return decided.gate === gate
+    if (await decideGate(place, hash, delivery, { gate, seq: decided.seq })) return true
+  }
+}
+
+/** It was taken. Left there, it would answer the next gate of that name. */
+export async function dropEarly(
+  { connection, names }: Pick<EarlyPlace, 'connection' | 'names'>,
+  hash: string,
+): Promise<void> {
+  const headers = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
+  const entry: Entry = { subject: subjectOf(names, hash), payload: new Uint8Array(), headers }
+  await connection.read((nc) => publish(nc, entry, undefined, 5000))
+}

@@ -1,0 +1,432 @@
+/** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
+
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { GateIds } from '../../projections/gate/gate.ts'
+import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
+import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
+import { parseGateId, parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import type { GateResolved } from '../../streams/schemas.ts'
+import { checkText, cut } from '../../streams/text.ts'
+import type { RunDeps } from '../client/run.ts'
+import { waitMs } from '../define/gates.ts'
+import { readDoc } from '../engine/shard/store.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
+import { reasonOf } from '../options/reason.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { emit } from '../telemetry.ts'
+import { decidedGate, decideGate } from './delivery.ts'
+import { dropEarly, keepEarly } from './early.ts'
+import { extendEntries, resolveEntry } from './entries.ts'
+import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
+import { type GateAt, GateReader } from './reader.ts'
+import type { GateSettings } from './settings.ts'
+import { hashOfBase, hashOfToken } from './token.ts'
+import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
+import { callbackUrl } from './url.ts'
+import { viewOfState } from './view.ts'
+
+const SIGNAL_OPTIONS: OptionNames<SignalOptions> = { source: true, headers: true, idempotencyKey: true }
+const KEEP_MAX_MS = 24 * 3_600_000
+const HEADERS_MAX_BYTES = 4096
+const SOURCE_MAX = 256
+const KEY_MAX = 1024
+const PAGE = 100
+const PAGE_MAX = 1000
+const READ_AHEAD = 64
+
+type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
+
+export class Gates {
+  readonly #deps: RunDeps
+  readonly #settings: GateSettings
+  readonly #read: GateReader
+
+  constructor(deps: RunDeps, settings: GateSettings) {
+    this.#deps = deps
+    this.#settings = settings
+    this.#read = new GateReader(deps)
+  }
+
+  /** Where gates are reached from outside; undefined where nobody said. */
+  get baseUrl(): string | undefined {
+    return this.#settings.baseUrl
+  }
+
+  /**
+   * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the signal is stored and can be lost no more. Throws SignalRejectedError, whose
+   * `reason` is `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`, `cancelled`, or `invalid_payload` (the gate then waits on). Of signals,
+   * a timeout and a cancel that come at once, the server takes one, and the others are told which.
+   */
+  async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    refuseUnknown('signal', options, SIGNAL_OPTIONS)
+    const id = this.#settings.keys.verify(token)
+    return await this.#signal(id, await this.#known(id), payload, options, token)
+  }
+
+  /** As `signal`, by id and with no token: for code that is trusted. */
+  async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
+    refuseUnknown('signalById', options, SIGNAL_OPTIONS)
+    return await this.#signal(id, await this.#known(id), payload, options)
+  }
+
+  /**
+   * As `signal`, by the base token that the asset's code gave the gate: for code that is trusted, since base tokens can be guessed. Of several gates of that name the newest
+   * that waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
+   */
+  async signalByToken(
+    base: string,
+    payload?: unknown,
+    options: SignalOptions & { readonly keepFor?: Duration } = {},
+  ): Promise<SignalAccepted> {
+    const { keepFor, ...given } = options
+    refuseUnknown('signalByToken', given, SIGNAL_OPTIONS)
+    checkKey(given.idempotencyKey)
+    const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
+    if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
+      throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
+    await this.#deps.found()
+    const hash = hashOfBase(base)
+    // A signal that was kept may have answered its gate before it is looked for here once more: by its key it is known to be the same, and not told that another one was first.
+    const own = keepMs !== undefined && given.idempotencyKey === undefined
+    const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
+    let repeated = false
+    for (let look = 1; ; look++) {
+      const accepted =
+        given.idempotencyKey === undefined
+          ? await this.#signalNamed(hash, payload, rest)
+          : await this.#deliver(hash, payload, given, hashOfKey(given.idempotencyKey))
+      if (accepted) {
+        if (look > 1) await dropEarly(this.#deps, hash)
+        return look > 1 ? { ...accepted, repeated } : accepted
+      }
+      if (keepMs === undefined)
+        throw new SignalRejectedError(
+          'not_found',
+          'no gate has this base token (keepFor would keep the signal for one)',
+        )
+      if (look > 1) return { status: 'accepted', gate: '', repeated }
+      checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
+      const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
+      if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
+      const kept = { ...signal, payload: signal.payload, ...(own ? { own } : {}) }
+      repeated = await keepEarly(this.#deps, hash, kept, keepMs)
+    }
+  }
+
+  /** The gate of this id, or undefined. Throws InvalidError for what is no gate's id. */
+  async get(id: string): Promise<GateView | undefined> {
+    const at = await this.#known(id)
+    return at && (await this.#read.view(at))
+  }
+
+  /** The id of the gate that a token names, whether it is there or not. Asks nobody. Throws SignalRejectedError for a token that is not good. */
+  verify(token: string): string {
+    return this.#settings.keys.verify(token)
+  }
+
+  /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
+  async getByToken(token: string): Promise<GateView | undefined> {
+    const at = await this.#known(this.#settings.keys.verify(token))
+    const created = at && (await this.#read.created(at))
+    if (created) checkToken(created.data.tokenHash, token)
+    return created && (await this.#read.view(at))
+  }
+
+  /** The newest gate with this base token, or undefined. */
+  async getByBase(base: string): Promise<GateView | undefined> {
+    await this.#deps.found()
+    const found = await this.#read.byBase(hashOfBase(base))
+    return found && (await this.#read.view(found))
+  }
+
+  /** All gates of a run, in the order in which they were opened. */
+  async list(run: string): Promise<GateView[]> {
+    await this.#deps.found()
+    const all = parseRunId(run).partition < this.#deps.partitions ? await this.#read.ofRun(run) : []
+    const views: GateView[] = []
+    for (let i = 0; i < all.length; i += READ_AHEAD) {
+      const some = await Promise.all(all.slice(i, i + READ_AHEAD).map((ids) => this.#read.view(ids)))
+      views.push(...some.flatMap((view) => view ?? []))
+    }
+    return views.toSorted((a, b) => a.openedAt.getTime() - b.openedAt.getTime())
+  }
+
+  /** Gates that wait, the soonest deadline first, `limit` (default 100, at most 1,000) of them. `after`: the last one of the page before. From the state buckets. */
+  async waiting(
+    options: { readonly limit?: number; readonly after?: Pick<GateView, 'id' | 'deadline'> } = {},
+  ): Promise<GateView[]> {
+    refuseUnknown('waiting', options, ['limit', 'after'])
+    const { limit = PAGE, after } = options
+    if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX)
+      throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
+    const from = after && keyAfter(after)
+    await this.#deps.found()
+    const { connection, names, partitions } = this.#deps
+    const jsm = await jetstreamManager(connection.nc)
+    const marks: { key: string; p: number }[] = []
+    for (let p = 0; p < partitions; p++) {
+      const bucket = names.stateBucket(p)
+      const prefix = names.kvSubject(bucket, '')
+      const filter = names.kvSubject(bucket, 'waiting.>')
+      const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
+      for (const subject of Object.keys(info.state.subjects ?? {})) {
+        const key = subject.slice(prefix.length)
+        if (from === undefined || key > from) marks.push({ key, p })
+      }
+    }
+    marks.sort((a, b) => (a.key < b.key ? -1 : 1))
+    const views: GateView[] = []
+    for (let i = 0; i < marks.length && views.length < limit; i += READ_AHEAD) {
+      const docs = await Promise.all(marks.slice(i, i + READ_AHEAD).map((mark) => this.#waitingAt(mark)))
+      views.push(...docs.flatMap((doc) => (doc ? [viewOfState(doc)] : [])))
+    }
+    return views.slice(0, limit)
+  }
+
+  /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
+  async cancel(id: string, reason?: string): Promise<void> {
+    const at = await this.#known(id)
+    const given = reasonOf('gates.cancel', reason)
+    if (!at || !(await this.#read.created(at))) throw notFound(id)
+    const { names, logOf } = this.#deps
+    const end = { outcome: 'cancelled', ...given } as const
+    try {
+      await logOf(at.p).append(resolveEntry(names, at.p, at, end))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      const ended = await this.#read.resolved(at)
+      if (ended?.data.outcome === 'cancelled') return
+      throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
+    }
+  }
+
+  /**
+   * Gives a waiting gate a deadline of `duration` from now. Who gets it can rely on it: the gate does not time out before, though its old deadline may be over by now.
+   * Throws ConflictError when the gate has ended, `not_found`.
+   */
+  async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
+    refuseUnknown('extend', options, ['by'])
+    const at = await this.#known(id)
+    const ms = waitMs('duration', duration)
+    // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.
+    if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
+      throw new InvalidError(`by must be text of at most ${SOURCE_MAX} characters`)
+    if (options.by !== undefined) checkText('by', options.by)
+    if (!at || !(await this.#read.created(at))) throw notFound(id)
+    const { names, logOf, clock } = this.#deps
+    const { run, asset, gate } = at
+    for (let look = 1; ; look++) {
+      const [ended, moved] = await Promise.all([this.#read.resolved(at), this.#read.extensions(at)])
+      if (ended) throw new ConflictError(`gate ${id} has ended: ${ended.data.outcome}`)
+      const deadlineMs = Math.ceil(clock.now() + ms)
+      const by = options.by ? { by: options.by } : {}
+      const data = { why: 'request', deadlineMs, timeouts: moved.timeouts, ...by } as const
+      const ids = { run, asset, gate, n: String(moved.count + 1) }
+      try {
+        await logOf(at.p).append(...extendEntries(names, at.p, { name: 'gate.extended', ids, data }))
+        return new Date(deadlineMs)
+      } catch (error) {
+        // It ended meanwhile, or its deadline was moved by somebody else.
+        if (!(error instanceof ConflictError) || look >= 5) throw error
+      }
+    }
+  }
+
+  /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `unknown_gate_secret`. */
+  async token(id: string): Promise<string> {
+    const at = await this.#known(id)
+    const created = at && (await this.#read.created(at))
+    if (!created) throw notFound(id)
+    return this.#settings.keys.sign(id, created.data.keyId)
+  }
+
+  /** Where the gate is answered over HTTP: `<baseUrl>/hooks/flowstone/signal/<token>`. Takes an id, or a token. */
+  async callbackUrl(idOrToken: string): Promise<string> {
+    const isToken = /^v\d+\./.test(idOrToken)
+    return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
+  }
+
+  /** Where a gate of this id would be; undefined for a partition of the log that is not there: it would be waited for. */
+  async #known(id: string): Promise<GateAt | undefined> {
+    const at = parseGateId(id)
+    await this.#deps.found()
+    return at.p < this.#deps.partitions ? at : undefined
+  }
+
+  async #signal(
+    id: string,
+    at: GateAt | undefined,
+    payload: unknown,
+    options: SignalOptions,
+    token?: string,
+  ): Promise<SignalAccepted> {
+    const { names, logOf, clock } = this.#deps
+    const created = at && (await this.#read.created(at))
+    if (!created) throw new SignalRejectedError('not_found', `there is no gate ${id}`)
+    if (token !== undefined) checkToken(created.data.tokenHash, token)
+    checkPayload(created.data.payload, payload ?? null)
+    const signal = await this.#signalOf(payload, options, at)
+    try {
+      await logOf(at.p).append(resolveEntry(names, at.p, at, { outcome: 'signaled', ...signal }))
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      return await this.#tellLoser(id, at, signal.idempotency)
+    }
+    const waitedMs = Math.max(0, clock.now() - created.timeMs)
+    emit('flowstone:gate.signal', { gate: id, run: at.run, asset: at.asset, waitedMs })
+    return { status: 'accepted', gate: id, repeated: false }
+  }
+
+  /**
+   * A signal with a key of its own answers one gate of the name, however often it is sent: the one that it answered before, else the newest that waits. Undefined where no
+   * gate has the name.
+   */
+  async #deliver(
+    hash: string,
+    payload: unknown,
+    options: SignalOptions,
+    delivery: string,
+  ): Promise<SignalAccepted | undefined> {
+    const ended = new Set<string>()
+    let refusal: SignalRejectedError | undefined
+    for (;;) {
+      const { gate, seq } = await decidedGate(this.#deps, hash, delivery)
+      let id = gate === undefined || ended.has(gate) ? undefined : gate
+      if (id === undefined) {
+        const { newest, answered, waiting } = await this.#ofName(hash, delivery)
+        if (newest === undefined) return undefined
+        if (answered !== undefined) return { status: 'accepted', gate: answered, repeated: true }
+        // Nothing is decided where none waits: the newest one says why.
+        if (waiting !== undefined && !(await decideGate(this.#deps, hash, delivery, { gate: waiting, seq }))) continue
+        id = waiting ?? newest
+      }
+      try {
+        return await this.#signal(id, await this.#known(id), payload, options)
+      } catch (error) {
+        if (!(error instanceof SignalRejectedError)) throw error
+        refusal ??= error
+        if (!ENDED.has(error.reason) || ended.has(id)) throw refusal
+        ended.add(id)
+      }
+    }
+  }
+
+  /** Ids of gates of a name: the newest, the one that the delivery answered before, the newest that waits. */
+  async #ofName(hash: string, delivery: string): Promise<{ newest?: string; answered?: string; waiting?: string }> {
+    let found: { newest?: string; waiting?: string } = {}
+    for await (const at of this.#read.named(hash)) {
+      const id = idOf(at)
+      const end = (await this.#read.resolved(at))?.data
+      if (end?.outcome === 'signaled' && end.idempotency === delivery) return { ...found, newest: id, answered: id }
+      found = { newest: id, ...(end ? {} : { waiting: id }), ...found }
+    }
+    return found
+  }
+
+  /**
+   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was answered is not passed over: it may have been by the very signal, sent again,
+   * which would count twice.
+   */
+  async #signalNamed(hash: string, payload: unknown, options: SignalOptions): Promise<SignalAccepted | undefined> {
+    let refusal: SignalRejectedError | undefined
+    for await (const at of this.#read.named(hash)) {
+      try {
+        return await this.#signal(idOf(at), at, payload, options)
+      } catch (error) {
+        if (!(error instanceof SignalRejectedError)) throw error
+        // The newest one is meant, and what is wrong with it is told, when none of them waits.
+        refusal ??= error
+        if (error.reason !== 'expired' && error.reason !== 'cancelled') break
+      }
+    }
+    if (refusal) throw refusal
+    return undefined
+  }
+
+  async #tellLoser(id: string, at: GateAt, idempotency: string | undefined): Promise<SignalAccepted> {
+    const ended = await this.#read.resolved(at)
+    switch (ended?.data.outcome) {
+      case 'signaled':
+        if (idempotency !== undefined && ended.data.idempotency === idempotency)
+          return { status: 'accepted', gate: id, repeated: true }
+        throw new SignalRejectedError('already_signaled', `gate ${id} was answered before`)
+      case 'timed_out':
+        throw new SignalRejectedError('expired', `gate ${id} has timed out`)
+      case 'cancelled':
+        throw new SignalRejectedError('cancelled', `gate ${id} was cancelled`)
+      default:
+        throw new FlowStoneError('unreadable', `the end of gate ${id} cannot be read back`)
+    }
+  }
+
+  async #signalOf(payload: unknown, options: SignalOptions, at: { run: string; asset: string }): Promise<Signal> {
+    const { source, headers, idempotencyKey } = options
+    if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
+      throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
+    if (source !== undefined) checkText('source', source)
+    if (headers instanceof Headers)
+      throw new InvalidError('headers must be a plain object: Object.fromEntries(request.headers)')
+    const kept = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
+    if (
+      Object.values(kept).some((value: unknown) => typeof value !== 'string') ||
+      JSON.stringify(kept).length > HEADERS_MAX_BYTES
+    )
+      throw new InvalidError(`headers must be text by name, and take at most ${HEADERS_MAX_BYTES} bytes`)
+    for (const [name, value] of Object.entries(kept)) checkText(`headers: ${cut(name, 100)}`, name + value)
+    checkKey(idempotencyKey)
+    const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
+    return {
+      payload: await this.#deps.io.store('nats', payload ?? null, context),
+      ...(source === undefined ? {} : { source }),
+      ...(headers === undefined ? {} : { headers: kept }),
+      ...(idempotencyKey === undefined ? {} : { idempotency: hashOfKey(idempotencyKey) }),
+    }
+  }
+
+  async #waitingAt({ key, p }: { key: string; p: number }): Promise<GateState | undefined> {
+    const { connection, names } = this.#deps
+    const at = parseWaiting(key)
+    if (!at) return undefined
+    // The bucket's type of document follows from its key.
+    const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.gate(at.run, at.asset, at.gate))) as
+      | GateState
+      | undefined
+    // Keys of gates that have ended are listed for a while.
+    return doc?.status === 'waiting' && stateKey.waiting(doc.deadlineMs, doc) === key ? doc : undefined
+  }
+}
+
+/** Why a gate takes no signal any more. */
+const ENDED: ReadonlySet<string> = new Set(['expired', 'cancelled', 'already_signaled'])
+
+function checkKey(key: unknown): void {
+  if (key !== undefined && (typeof key !== 'string' || key === '' || key.length > KEY_MAX))
+    throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
+  if (typeof key === 'string') checkText('idempotencyKey', key)
+}
+
+function hashOfKey(idempotencyKey: string): string {
+  return createHash('sha256').update(idempotencyKey).digest('hex')
+}
+
+function idOf({ run, asset, gate }: GateIds): string {
+  return `${run}.${asset}.${gate}`
+}
+
+function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
+  const { run, asset, gate } = parseGateId(id)
+  if (deadline !== undefined && !(deadline instanceof Date))
+    throw new InvalidError(`after: deadline must be a Date, got ${typeof deadline}`)
+  return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
+}
+
+/** A secret that leaked and is no longer the first still verifies; it must open only gates that were opened with it. */
+function checkToken(hash: string, token: string): void {
+  if (!timingSafeEqual(Buffer.from(hash), Buffer.from(hashOfToken(token))))
+    throw new SignalRejectedError('invalid_signature', 'this is not the token that its gate was opened with')
+}
+
+function notFound(id: string): FlowStoneError {
+  return new FlowStoneError('not_found', `there is no gate ${id}`)
+}

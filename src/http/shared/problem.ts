@@ -1,0 +1,136 @@
+/** Answers to programs. Refusals are problem details (RFC 9457), one stable `reason` for each, and nothing in them that the caller sent as a secret. */
+
+import { FlowStoneError, InvalidError, messageOf, SignalRejectedError } from '../../../streams/errors.ts'
+import { cut } from '../../../streams/text.ts'
+import type { SignalAccepted, SignalRejection } from '../../gates/types.ts'
+
+/** Why a request was refused. The gate's own reasons, and those of HTTP. */
+export type ProblemReason =
+  | SignalRejection
+  | 'malformed_body'
+  | 'malformed_request'
+  | 'cross_site'
+  | 'form_expired'
+  | 'unknown_sender'
+  | 'method_not_allowed'
+  | 'slow_body'
+  | 'payload_too_large'
+  | 'unsupported_media_type'
+  | 'rate_limited'
+  | 'unavailable'
+  | 'internal'
+
+/** Status and title of each reason. Titles never change with the occurrence; `detail` does. */
+const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: string, detail: string]>> = {
+  malformed_token: [400, 'Malformed token', 'The address does not hold a whole token; copy all of it.'],
+  invalid_signature: [401, 'Invalid signature', 'The signature is not one that is accepted here.'],
+  not_found: [404, 'No such gate', 'There is no gate of this name.'],
+  already_signaled: [409, 'Already signaled', 'Another signal was first; a gate takes one.'],
+  expired: [410, 'Expired', 'The gate has timed out.'],
+  cancelled: [410, 'Cancelled', 'The gate was cancelled.'],
+  invalid_payload: [422, 'Invalid payload', 'The payload is not what this gate takes.'],
+  malformed_body: [400, 'Malformed body', 'The body is not what its content type says.'],
+  malformed_request: [400, 'Malformed request', 'The request cannot be understood.'],
+  cross_site: [403, 'From another site', 'A page of another site must not send this.'],
+  form_expired: [403, 'Form not valid', 'This form is too old, or belongs to another gate; open the page again.'],
+  unknown_sender: [404, 'No such sender', 'No sender of this name is set up here.'],
+  method_not_allowed: [405, 'Method not allowed', 'This address takes other methods; see Allow.'],
+  slow_body: [408, 'Body too slow', 'The body did not arrive in time.'],
+  payload_too_large: [413, 'Body too large', 'The body is larger than is accepted here.'],
+  unsupported_media_type: [415, 'Unsupported media type', 'Send JSON, a form, or text; see Accept-Post.'],
+  rate_limited: [429, 'Too many requests', 'Try again later; see Retry-After.'],
+  unavailable: [
+    503,
+    'Not available',
+    'It is not known whether the signal was stored. Send it again, with the same Idempotency-Key.',
+  ],
+  internal: [500, 'Internal error', 'Something went wrong here.'],
+}
+
+export class HttpProblem extends Error {
+  readonly reason: ProblemReason
+  readonly status: number
+  readonly title: string
+  readonly detail: string
+  readonly headers: Readonly<Record<string, string>>
+
+  constructor(reason: ProblemReason, detail?: string, headers: Readonly<Record<string, string>> = {}) {
+    const [status, title, usual] = PROBLEMS[reason]
+    super(title)
+    this.reason = reason
+    this.status = status
+    this.title = title
+    this.detail = detail ?? usual
+    // RFC 9110 wants a challenge with every 401.
+    this.headers = status === 401 ? { 'WWW-Authenticate': 'FlowStone realm="gate"', ...headers } : headers
+  }
+}
+
+/** On every answer: what stands at a secret address is not kept, indexed, framed or told to others. */
+export const GUARD_HEADERS: Readonly<Record<string, string>> = {
+  'Cache-Control': 'no-store',
+  'Referrer-Policy': 'no-referrer',
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'DENY',
+  'X-Robots-Tag': 'noindex, nofollow, noarchive',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Cross-Origin-Opener-Policy': 'same-origin',
+}
+
+/** For all that is no page: nothing in it may be run, loaded or framed. */
+export const SEALED_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+export function problemResponse(problem: HttpProblem): Response {
+  const { status, title, detail, reason } = problem
+  const body = { type: `urn:flowstone:problem:${reason}`, title, status, detail, reason }
+  return new Response(`${JSON.stringify(body)}\n`, {
+    status,
+    headers: {
+      ...GUARD_HEADERS,
+      'Content-Security-Policy': SEALED_CSP,
+      ...problem.headers,
+      'Content-Type': 'application/problem+json',
+    },
+  })
+}
+
+export function accepted({ status, gate, repeated }: SignalAccepted): Response {
+  return json({ status, gate, repeated })
+}
+
+export function json(value: unknown): Response {
+  return new Response(`${JSON.stringify(value)}\n`, {
+    headers: { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'Content-Type': 'application/json' },
+  })
+}
+
+/** What anything thrown means to the sender. Only a payload's own faults are told in the error's words. */
+export function problemOf(thrown: unknown): HttpProblem {
+  if (thrown instanceof HttpProblem) return thrown
+  if (thrown instanceof SignalRejectedError)
+    return thrown.reason === 'invalid_payload'
+      ? new HttpProblem('invalid_payload', shortened(messageOf(thrown)))
+      : new HttpProblem(thrown.reason)
+  // Beside its token and its payload the sender gave nothing that could be invalid.
+  if (thrown instanceof InvalidError) return new HttpProblem('invalid_payload', shortened(messageOf(thrown)))
+  if (thrown instanceof FlowStoneError && thrown.code === 'not_found') return new HttpProblem('not_found')
+  if (isTransient(thrown)) return new HttpProblem('unavailable', undefined, { 'Retry-After': '2' })
+  return new HttpProblem('internal')
+}
+
+const TRANSIENT_CODES = new Set(['unreachable', 'closed', 'timeout', 'uncertain', 'overloaded', 'no_namespace'])
+
+/** NATS away, or too busy: the same request may succeed in a while. */
+function isTransient(thrown: unknown): boolean {
+  if (thrown instanceof FlowStoneError) return TRANSIENT_CODES.has(thrown.code)
+  return (
+    thrown instanceof Error &&
+    /^(TimeoutError|RequestError|NoRespondersError|ConnectionError|ClosedConnectionError|DrainingConnectionError)$/.test(
+      thrown.name,
+    )
+  )
+}
+
+function shortened(text: string): string {
+  return cut(text, 1000, '…')
+}

@@ -1,0 +1,32 @@
+/** What a request passes through on its way to the gate, and what is known of its sender there. */
+
+import type { GateView, SignalAccepted, SignalOptions } from '../../gates/types.ts'
+import type { Duration } from '../../options/duration.ts'
+import type { BodyLimits } from './body.ts'
+
+/** What of `flow.gates` is needed here. */
+export interface GatesOverHttp {
+  /** Where they are reached from outside, if that is known. */
+  readonly baseUrl?: string | undefined
+  /** Throws SignalRejectedError for a token that is not good: told without asking anybody, and before a body is read. */
+  verify(token: string): string
+  signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
+  signalByToken(
+    base: string,
+    payload: unknown,
+    options?: SignalOptions & { readonly keepFor?: Duration },
+  ): Promise<SignalAccepted>
+  getByToken(token: string): Promise<GateView | undefined>
+}
+
+/** All of the rim that a request passes through on its way to the gate. */
+export interface Rim {
+  readonly gates: GatesOverHttp
+  readonly limits: BodyLimits
+  readonly recorded: readonly string[]
+}
+
+export interface Sender {
+  readonly source: string
+  readonly headers: Readonly<Record<string, string>>
+}

@@ -1,0 +1,25 @@
+/** Gates that answer in time or not at all: senders hang up after some seconds, and what waits for them would pile up here while NATS is away. */
+
+import { after } from '../../options/timer.ts'
+import { HttpProblem } from './problem.ts'
+import type { GatesOverHttp } from './request-context.ts'
+
+/** The same, and `unavailable` (503) after `ms`. What was asked for goes on, and may come about. */
+export function bounded(gates: GatesOverHttp, ms: number): GatesOverHttp {
+  return {
+    verify: (token) => gates.verify(token),
+    getByToken: (token) => within(ms, gates.getByToken(token)),
+    signal: (token, payload, options) => within(ms, gates.signal(token, payload, options)),
+    signalByToken: (base, payload, options) => within(ms, gates.signalByToken(base, payload, options)),
+  }
+}
+
+async function within<T>(ms: number, answer: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>()
+  const timer = after(ms, () => late.reject(new HttpProblem('unavailable', undefined, { 'Retry-After': '5' })))
+  try {
+    return await Promise.race([answer, late.promise])
+  } finally {
+    timer.cancel()
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * Limits at the start of user code: slots and rates that hold over all workers. Code waits for them without a local slot, so that what waits keeps nothing else from running;
+ * and not for long, nor too many at a time: the rest goes back to the queue until its turn may have come. So a worker that dies takes little with it, and instances of a slow
+ * bucket do not stand in the way of another one's.
+ */
+import { FlowStoneError, InvalidError, RateLimitedError } from '../../../streams/errors.ts'
+import type { Limits } from '../../define/limits.ts'
+import type { Limiter } from '../../limiter/limiter.ts'
+import { lateMs } from '../../limiter/rate-bucket.ts'
+import type { Slot } from '../../limiter/slot.ts'
+import { checkBucket } from '../../options/rate.ts'
+import { HandBack, type Held, type Waits } from '../pull/in-flight-task.ts'
+import { NotBegun } from '../pull/isolation.ts'
+import type { Slots } from '../pull/slots.ts'
+
+/** A turn within this time is waited for here, without a local slot. */
+const HOLD_MS = 5000
+/** Others could use the slot meanwhile. */
+const HOLD_WITH_SLOT_MS = 1000
+/** So short a wait is not worth giving the local slot up. */
+const BRIEF_MS = 20
+const LONGER_MAX = 4
+const BACK_MIN_MS = 100
+const BACK_MAX_MS = 300_000
+/** What runs alone keeps a whole worker waiting. */
+const ALONE_HOLD_MS = 30_000
+/** How long what needs a slot stays away when too many wait here. */
+const SLOT_BACK_MS = 2000
+/** NATS did not answer: that is no fault of the code. */
+const UNREACHABLE_MS = 1000
+const LAPSES_MAX = 2
+const WAITING_MIN = 32
+
+/** Nothing was run: to be tried again in a while. */
+export class ComeAgain extends FlowStoneError {
+  readonly delayMs: number
+
+  constructor(bucket: string, delayMs: number) {
+    super('limited', `limit ${bucket} has no room for it yet`)
+    this.delayMs = delayMs
+  }
+}
+
+/** Counts what waits in this process. */
+export class LimitWaiters {
+  readonly #most: number
+  #count = 0
+
+  constructor(concurrency: number) {
+    this.#most = Math.max(WAITING_MIN, 4 * concurrency)
+  }
+
+  get isFull(): boolean {
+    return this.#count >= this.#most
+  }
+
+  async wait<T>(waiting: () => Promise<T>): Promise<T> {
+    this.#count += 1
+    try {
+      return await waiting()
+    } finally {
+      this.#count -= 1
+    }
+  }
+}
+
+export interface LimitedStart {
+  readonly limits: Limits
+  readonly limiter: Limiter
+  readonly waiters: LimitWaiters
+  readonly local: Slots
+  readonly key: unknown
+  /** The bucket of a rate that names none. */
+  readonly ownBucket: string
+  /** For who asks who holds a slot: run and asset. */
+  readonly by: string
+  /** Told what it waits for, and `undefined` when it waits no more. */
+  readonly tell?: (waits: Waits | undefined) => void
+  /** How often it was begun, this time included. */
+  readonly ordinal: number
+  /** Nothing else runs in this process as long as this does, waiting included. */
+  readonly alone: boolean
+  readonly signal: AbortSignal
+  /** For what waits: aborted with `signal`, and also when nothing more of its scatter is to be begun. */
+  readonly waiting: AbortSignal
+}
+
+/**
+ * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost. Begins with a local slot in hand, ends with none. Throws ComeAgain when it was
+ * not run because its turn is too far off.
+ */
+export async function runLimited(start: LimitedStart, code: (signal: AbortSignal) => unknown): Promise<void> {
+  const place = new LocalPlace(start.local)
+  let slot: Slot | undefined
+  try {
+    slot = await takeSlot(start, place)
+    await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
+    // Paused meanwhile, or cancelled: not begun, however its turn came.
+    start.waiting.throwIfAborted()
+    // It was lost while this waited for its turn: nothing was run, and another slot may be free.
+    if (slot && !slot.isHeld) throw new ComeAgain(slot.bucket, UNREACHABLE_MS)
+    start.tell?.(undefined)
+    await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
+  } finally {
+    place.leave()
+    await slot?.releaseSoon()
+  }
+}
+
+/** The same for an attempt of a plain asset, which is aborted when its slot is lost. */
+export async function runLimitedAttempt(
+  shared: { readonly limiter: Limiter; readonly waiters: LimitWaiters; readonly slots: Slots },
+  held: Held,
+  limits: Limits,
+  run: () => Promise<void>,
+): Promise<void> {
+  const { limiter, waiters, slots: local } = shared
+  const { signal } = held.abort
+  const { run: runId, asset, alone = false } = held.task
+  const start = {
+    limits,
+    limiter,
+    waiters,
+    local,
+    key: undefined,
+    ownBucket: `${runId}.${asset}`,
+    by: `${runId}.${asset}`,
+    tell: (waits: Waits | undefined) => {
+      held.waits = waits
+    },
+    ordinal: 1,
+    alone,
+    signal,
+    waiting: signal,
+  }
+  let begun = false
+  try {
+    await runLimited(start, async (both) => {
+      begun = true
+      const onAbort = (): void => held.abort.abort(both.reason)
+      both.addEventListener('abort', onAbort, { once: true })
+      await run().finally(() => both.removeEventListener('abort', onAbort))
+    })
+  } catch (error) {
+    if (begun || !signal.aborted) throw error
+    // It never began: what was cancelled has ended, and what stops hands it back.
+    if (signal.reason instanceof HandBack) throw new NotBegun()
+  }
+}
+
+async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | undefined> {
+  const { limits, limiter, waiters, key, waiting } = start
+  if (!limits.slots) return undefined
+  const { max, weight, leaseMs: lease } = limits.slots
+  const bucket = bucketFor('slots', limits.slots.bucketOf, key)
+  const at = await limiter.acquireSlot(bucket, max, { weight, lease, by: start.by }).catch((error: unknown) => {
+    throw isUnreachable(error) ? new ComeAgain(bucket, UNREACHABLE_MS) : error
+  })
+  if (at !== 'at_capacity') return at
+  place.leave()
+  if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
+  const options = {
+    weight,
+    lease,
+    by: start.by,
+    signal: waiting,
+    maxWait: start.alone ? ALONE_HOLD_MS : Number.POSITIVE_INFINITY,
+  }
+  try {
+    start.tell?.({ for: 'slot', bucket })
+    return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
+  } catch (error) {
+    throw error instanceof RateLimitedError || isUnreachable(error) ? new ComeAgain(bucket, SLOT_BACK_MS) : error
+  }
+}
+
+async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<void> {
+  const { limits, limiter, waiters, key, ownBucket, waiting } = start
+  if (!limits.rate) {
+    await place.enter()
+    return
+  }
+  const { rate, option } = limits.rate
+  const { bucketOf } = limits.rate
+  const bucket = bucketOf ? bucketFor('rateLimit', bucketOf, key) : ownBucket
+  for (let lapses = 0; ; lapses++) {
+    const maxWait = waiters.isFull ? BRIEF_MS : holdMs
+    const onWait = (waitMs: number): void => {
+      start.tell?.({ for: 'rate', bucket, untilMs: performance.now() + waitMs })
+      if (waitMs > BRIEF_MS) place.leave()
+    }
+    try {
+      await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal: waiting, onWait }))
+    } catch (error) {
+      if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
+      if (!(error instanceof RateLimitedError)) throw error
+      // Before its turn may come, and not with all the others. How many others there are for a key is known to nobody; it shows by how often it was in vain.
+      const longer = limits.rate.perKey ? Math.min(LONGER_MAX, start.ordinal) : 1
+      const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
+      throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
+    }
+    start.tell?.({ for: 'room' })
+    const turnMs = performance.now()
+    await place.enter()
+    // No local slot was free when its turn came: by now it would be a burst.
+    if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+  }
+}
+
+/** What the user's function brings may be anything. A limit without a name would be nobody's, and so would hold nothing. */
+function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unknown): string {
+  try {
+    return checkBucket(bucketOf(key))
+  } catch (error) {
+    if (!(error instanceof InvalidError)) throw error
+    throw new InvalidError(`${option}: bucket must bring the name of a bucket for every key: ${error.message}`)
+  }
+}
+
+export function isUnreachable(error: unknown): boolean {
+  return error instanceof FlowStoneError && error.code === 'unreachable'
+}
+
+/** One local slot, that is in hand or not. */
+class LocalPlace {
+  readonly #local: Slots
+  #inHand = true
+
+  constructor(local: Slots) {
+    this.#local = local
+  }
+
+  leave(): void {
+    if (!this.#inHand) return
+    this.#inHand = false
+    this.#local.give()
+  }
+
+  async enter(): Promise<void> {
+    if (this.#inHand) return
+    if (!this.#local.tryTake()) await this.#local.turn().granted
+    this.#inHand = true
+  }
+}

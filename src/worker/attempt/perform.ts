@@ -1,0 +1,153 @@
+/** Does a task that is in this worker's hands: decides first whether it is still to be done, then runs the code it is about. Says in which way it leaves this worker. */
+import { messageOf } from '../../../streams/errors.ts'
+import type { Task } from '../../../streams/tasks.ts'
+import type { AnyAsset } from '../../define/asset.ts'
+import { emit } from '../../telemetry.ts'
+import type { Watch } from '../control/watch.ts'
+import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
+import { runLease, splitLease } from '../lease/lease.ts'
+import { setAside } from '../pull/aside.ts'
+import type { Held } from '../pull/in-flight-task.ts'
+import { type Alone, NotBegun, NotOurs, sayBegun, wasBegun } from '../pull/isolation.ts'
+import type { Judge } from '../pull/judge.ts'
+import { putBack } from '../pull/requeue.ts'
+import { reportLost, runAttempt } from './attempt.ts'
+import type { Code } from './code.ts'
+import { executions } from './executions.ts'
+import { ComeAgain, runLimitedAttempt } from './limits.ts'
+import type { WorkerShared } from './shared.ts'
+
+/** An outcome that could not be stored is tried again after this, and longer each time. */
+const AGAIN_MS = 1000
+const AGAIN_MAX_MS = 30_000
+
+export class Performer {
+  readonly #shared: WorkerShared
+  readonly #parts: { readonly code: Code; readonly watch: Watch; readonly alone: Alone; readonly judge: Judge }
+
+  constructor(shared: WorkerShared, parts: { code: Code; watch: Watch; alone: Alone; judge: Judge }) {
+    this.#shared = shared
+    this.#parts = parts
+  }
+
+  /** Resolves when nothing is left to do. */
+  perform(held: Held, task: Task): Promise<void> {
+    return task.alone ? this.#run(held, task) : this.#parts.alone.beside(() => this.#run(held, task))
+  }
+
+  async #run(held: Held, task: Task): Promise<void> {
+    const { code, watch, alone } = this.#parts
+    const asset = code.of(task)
+    const wanted = await (asset ? watch.wanted(held, task) : watch.onLog(held.p, task))
+    if (wanted === 'over') return
+    if (held.count > 1 && (await this.#isSettled(held, task))) return
+    if (!asset) {
+      await setAside(this.#shared, held)
+      return
+    }
+    if (wanted === 'paused' && task.kind === 'lease') {
+      await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
+      return
+    }
+    held.waits = { for: task.alone ? 'alone' : 'room' }
+    if (task.alone) await alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
+    else await this.#runCode(held, task, asset)
+  }
+
+  /** Of what was delivered before: whether it is not to be run here. */
+  async #isSettled(held: Held, task: Task): Promise<boolean> {
+    // A reminder has no outcome that could be lost.
+    if (task.kind === 'reminder') return false
+    const verdict = await this.#parts.judge.verdict(held)
+    if (verdict === 'over') return true
+    if (verdict === 'elsewhere') throw new NotOurs(task.id)
+    if (verdict === 'fresh' || (task.alone && !(await wasBegun(this.#shared, held, task)))) return false
+    await this.#reportLost(held, task)
+    return true
+  }
+
+  /** Says first that what runs alone begins now. */
+  async #whenBegun(held: Held, task: Task, code: () => Promise<void>): Promise<void> {
+    if (!task.alone) {
+      await this.#begin(held, code)
+      return
+    }
+    switch (await sayBegun(this.#shared, held, task)) {
+      case 'begun':
+        await this.#begin(held, code)
+        return
+      case 'lost':
+        await this.#reportLost(held, task)
+        return
+      case 'not ours':
+        // Begun before, and given back by a worker that lives: who was asked says that nobody has it.
+        if (held.count === 1) throw new NotOurs(task.id)
+        await this.#begin(held, code)
+    }
+  }
+
+  /** What goes on from here, also later, is known to be of this task. */
+  async #begin(held: Held, code: () => Promise<void>): Promise<void> {
+    held.begun = true
+    const { run, asset } = held.task
+    const { helper } = this.#shared
+    helper?.calls(held.slot)
+    const running = executions.run(
+      held.task.kind === 'resume' ? { run, asset, index: held.task.index } : { run, asset },
+      code,
+    )
+    helper?.calls(-1)
+    await running
+  }
+
+  async #reportLost(held: Held, task: Task): Promise<void> {
+    if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
+    else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
+    else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
+  }
+
+  async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
+    if (task.kind === 'lease') {
+      await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
+      return
+    }
+    const { slots } = this.#shared
+    held.waits = { for: 'room' }
+    if (!slots.tryTake()) await slots.turn().granted
+    held.waits = undefined
+    const { limits } = asset.definition
+    if (limits && task.kind === 'execute') {
+      const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)
+      await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
+      return
+    }
+    try {
+      await this.#whenBegun(held, task, async () => {
+        if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
+        else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
+        else await runAttempt(this.#shared, held, task, asset)
+      })
+    } finally {
+      slots.give()
+    }
+  }
+
+  /** What is done with a task that could not be finished. */
+  async giveBack(held: Held, error: unknown): Promise<void> {
+    const reason = messageOf(error)
+    const { id, connection, logger } = this.#shared
+    emit('flowstone:task.handed_back', { worker: id, task: held.task.id, reason })
+    if (error instanceof NotOurs) return
+    if (error instanceof NotBegun) {
+      await putBack(this.#shared, held.delivery, 0)
+      return
+    }
+    if (error instanceof ComeAgain) {
+      await putBack(this.#shared, held.delivery, error.delayMs)
+      return
+    }
+    // The outcome could not be stored. The delivery that follows finds out what is missing.
+    if (!connection.isClosed) logger.warn(`task ${held.task.id} is handed back: ${reason}`)
+    held.nak(Math.min(AGAIN_MAX_MS, AGAIN_MS * held.count))
+  }
+}

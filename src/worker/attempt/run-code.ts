@@ -1,0 +1,169 @@
+/** Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms the engine decides on. */
+import { CancelledError, InvalidError, RetryableError, TerminalError, TimeoutError } from '../../../streams/errors.ts'
+import { READ_ONLY_ADVICE } from '../../../streams/readonly.ts'
+import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
+import { infoOf, read } from '../../../streams/thrown.ts'
+import { NO_GATE_SECRET } from '../../gates/token.ts'
+import { after, type Timer } from '../../options/timer.ts'
+import { HandBack } from '../pull/in-flight-task.ts'
+
+export interface Failure {
+  readonly outcome: AttemptOutcome
+  readonly error: ErrorInfo
+  readonly retryAfterMs?: number
+  /** What was thrown, for telemetry. */
+  readonly thrown: unknown
+}
+
+/** A wait is at most this long: beyond the calendar no schedule can be made of it. */
+const RETRY_AFTER_MAX_MS = 365 * 86_400_000
+
+/**
+ * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped. What `code`
+ * returns at once is returned at once: a scatter may have millions of such instances, and timers and signals are made only for what lasts or asks for them.
+ */
+export function runCode<T>(
+  parent: AbortSignal,
+  timeoutMs: number | undefined,
+  code: (signal: () => AbortSignal) => T | Promise<T>,
+): T | Promise<T> {
+  parent.throwIfAborted()
+  let limit: Limit | undefined
+  const signal = (): AbortSignal => {
+    if (timeoutMs === undefined) return parent
+    limit ??= new Limit(parent, timeoutMs)
+    return limit.signal
+  }
+  let result: T | Promise<T>
+  try {
+    result = code(signal)
+  } catch (error) {
+    limit?.end()
+    throw error
+  }
+  if (!isThenable(result)) {
+    limit?.end()
+    return result
+  }
+  if (timeoutMs !== undefined) limit ??= new Limit(parent, timeoutMs)
+  return untilEnd(parent, limit, result)
+}
+
+/** What the code comes to, or why it is not waited for any longer. */
+function untilEnd<T>(parent: AbortSignal, limit: Limit | undefined, result: Promise<T>): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const off = limit ? limit.onEnd(reject) : onAbort(parent, reject)
+    Promise.resolve(result).then(
+      (value) => {
+        off()
+        limit?.end()
+        resolve(value)
+      },
+      (error: unknown) => {
+        off()
+        limit?.end()
+        reject(error)
+      },
+    )
+  })
+}
+
+type Listener = (reason: unknown) => void
+
+const listening = new WeakMap<AbortSignal, Set<Listener>>()
+
+/** Calls back when the signal is aborted; returns what ends that. One listener for each signal: to add and remove one takes longer than a short instance's whole bookkeeping. */
+function onAbort(signal: AbortSignal, listener: Listener): () => void {
+  if (signal.aborted) listener(signal.reason)
+  let listeners = listening.get(signal)
+  if (!listeners) {
+    const all = new Set<Listener>()
+    listeners = all
+    listening.set(signal, all)
+    const tellAll = (): void => {
+      for (const each of [...all]) each(signal.reason)
+    }
+    signal.addEventListener('abort', tellAll, { once: true })
+  }
+  const kept = listeners
+  kept.add(listener)
+  return () => void kept.delete(listener)
+}
+
+/** A time limit. Its signal is made when somebody asks for it. */
+class Limit {
+  #controller: AbortController | undefined
+  readonly #timer: Timer
+  #off = (): void => undefined
+  #listener: Listener | undefined
+  #ended: { readonly reason: unknown } | undefined
+
+  constructor(parent: AbortSignal, timeoutMs: number) {
+    this.#timer = after(timeoutMs, () =>
+      this.#abort(new TimeoutError(`it ran longer than its time limit of ${timeoutMs} ms`)),
+    )
+    this.#off = onAbort(parent, (reason) => this.#abort(reason))
+  }
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController()
+      if (this.#ended) this.#controller.abort(this.#ended.reason)
+    }
+    return this.#controller.signal
+  }
+
+  onEnd(listener: Listener): () => void {
+    this.#listener = listener
+    if (this.#ended) listener(this.#ended.reason)
+    return () => {
+      this.#listener = undefined
+    }
+  }
+
+  end(): void {
+    this.#timer.cancel()
+    this.#off()
+  }
+
+  #abort(reason: unknown): void {
+    if (this.#ended) return
+    this.#ended = { reason }
+    // Its code may never come to an end, and a timer would keep the process.
+    this.end()
+    this.#controller?.abort(reason)
+    this.#listener?.(reason)
+  }
+}
+
+/** Not only promises of this realm: query builders are thenable too, and run only when they are awaited. */
+export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
+  return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
+}
+
+/** Never throws, whatever was thrown: an error of another copy of this package, of another realm, a proxy, nothing. */
+export function failureOf(thrown: unknown): Failure {
+  if (thrown instanceof HandBack)
+    return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
+  const error = advised(infoOf(thrown))
+  if (thrown instanceof TimeoutError && error.message.startsWith('it ran longer'))
+    return { outcome: 'timeout', error, thrown }
+  if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
+    return { outcome: 'terminal', error, thrown }
+  // This process was not told what it needs, and an attempt later it is not told either. Nobody chooses which worker the next attempt meets, so one that is set up wrongly is better heard of at once.
+  if (error.code === NO_GATE_SECRET) return { outcome: 'terminal', error, thrown }
+  const wait = thrown instanceof RetryableError ? read(thrown, 'retryAfterMs') : undefined
+  const after = typeof wait === 'number' ? wait : Number.NaN
+  // NaN, as of a date that was not understood: the backoff decides.
+  if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
+  return { outcome: 'error', error, retryAfterMs: Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.round(after))), thrown }
+}
+
+const READ_ONLY =
+  /^Cannot (assign to read only property|add property|delete property|define property|redefine property|modify)|object is not extensible/
+
+/** A write to something that all executions of a process share says what to do in its place. */
+function advised(error: ErrorInfo): ErrorInfo {
+  if (!READ_ONLY.test(error.message)) return error
+  return { ...error, message: `${error.message}. ${READ_ONLY_ADVICE}` }
+}

@@ -1,0 +1,151 @@
+/** What the parts of a worker share. */
+import type { Names } from '../../../streams/subjects.ts'
+import type { Task } from '../../../streams/tasks.ts'
+import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset.ts'
+import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
+import type { GateSettings } from '../../gates/settings.ts'
+import type { Io } from '../../io/manager.ts'
+import type { Limiter } from '../../limiter/limiter.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { ServerClock } from '../../log/clock.ts'
+import type { Connection } from '../../log/connection.ts'
+import type { Logger } from '../../telemetry.ts'
+import type { Helper } from '../control/helper.ts'
+import { type Execution, fail, GateOpener } from '../gates/opener.ts'
+import type { Slots } from '../pull/slots.ts'
+import type { LimitWaiters } from './limits.ts'
+import type { Values } from './values.ts'
+
+export interface WorkerShared {
+  readonly id: string
+  readonly connection: Connection
+  readonly names: Names
+  readonly clock: ServerClock
+  readonly io: Io
+  readonly values: Values
+  readonly logger: Logger
+  readonly resources: Resources
+  readonly slots: Slots
+  /** Of each lane that this worker holds leases of: as many places as leases. */
+  readonly places: Map<string, Slots>
+  readonly limiter: Limiter
+  readonly gates: GateSettings
+  readonly waiters: LimitWaiters
+  readonly logOf: (p: number) => Appender
+  readonly workOf: (p: number) => Appender
+  /** The thread beside this one; none before the worker has started. */
+  helper: Helper | undefined
+}
+
+export function contextOf(
+  shared: WorkerShared,
+  task: Task,
+  asset: AnyAsset,
+  signal: () => AbortSignal,
+  key: string,
+  opener: GateOpener,
+): AssetContext {
+  return {
+    run: task.run,
+    asset: asset.name,
+    partition: task.partition,
+    attempt: task.attempt,
+    idempotencyKey: key,
+    get signal() {
+      return signal()
+    },
+    log: shared.logger,
+    resources: shared.resources,
+    signalGate: opener.signal,
+    approval: opener.approval,
+    openGate: opener.open,
+    fail,
+  }
+}
+
+/** The gates that the instances of one task open. Most open none, so an opener is made when it is asked for. */
+export class InstanceGates {
+  readonly #shared: WorkerShared
+  readonly #at: (index: number) => Execution
+  readonly #openers = new Map<number, GateOpener>()
+
+  constructor(shared: WorkerShared, at: (index: number) => Execution) {
+    this.#shared = shared
+    this.#at = at
+  }
+
+  of(index: number): GateOpener {
+    let opener = this.#openers.get(index)
+    if (!opener) {
+      opener = new GateOpener(this.#shared, this.#at(index))
+      this.#openers.set(index, opener)
+    }
+    return opener
+  }
+
+  /** The instance has brought a value. Throws as `GateOpener.checkValue`. */
+  checkValue(index: number): void {
+    if (this.#openers.size > 0) this.#openers.get(index)?.checkValue()
+  }
+
+  /** The opener of an instance that has asked for one. It is forgotten: the instance has ended, or waits. */
+  take(index: number): GateOpener | undefined {
+    if (this.#openers.size === 0) return undefined
+    const opener = this.#openers.get(index)
+    this.#openers.delete(index)
+    return opener
+  }
+}
+
+/** As `contextOf`, for an instance. A class, because there is one for each instance: a literal with a getter in it takes ten times as long to make. */
+export class InstanceContextOf implements InstanceContext<unknown> {
+  readonly run: string
+  readonly asset: string
+  readonly partition: string | undefined
+  readonly attempt: number
+  readonly idempotencyKey: string
+  readonly log: Logger
+  readonly resources: Resources
+  readonly scatterKey: unknown
+  readonly index: number
+  readonly fail = fail
+  readonly #signal: () => AbortSignal
+  readonly #gates: InstanceGates
+
+  constructor(
+    { logger, resources }: WorkerShared,
+    task: Task,
+    asset: AnyAsset,
+    signal: () => AbortSignal,
+    key: unknown,
+    index: number,
+    gates: InstanceGates,
+  ) {
+    this.run = task.run
+    this.asset = asset.name
+    this.partition = task.partition
+    this.attempt = task.attempt
+    this.idempotencyKey = `${task.run}.${asset.name}.${index}`
+    this.log = logger
+    this.resources = resources
+    this.scatterKey = key
+    this.index = index
+    this.#signal = signal
+    this.#gates = gates
+  }
+
+  get signal(): AbortSignal {
+    return this.#signal()
+  }
+  get signalGate(): (options?: GateOptions) => Suspension {
+    return this.#gates.of(this.index).signal
+  }
+
+  get approval(): (options: ApprovalOptions) => Suspension {
+    return this.#gates.of(this.index).approval
+  }
+
+  get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
+    return this.#gates.of(this.index).open
+  }
+}

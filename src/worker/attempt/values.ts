@@ -1,0 +1,197 @@
+/** What tasks refer to: dependencies' values and slabs of keys, read from the log once and kept for the tasks that follow. */
+import { decodeList } from '../../../streams/codec.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import { decodeFact, type Fact, factPath } from '../../../streams/facts.ts'
+import type { AssetName, RunId } from '../../../streams/ids.ts'
+import { shareList } from '../../../streams/readonly.ts'
+import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import { type Snapshot, valueOfSnapshot } from '../../../streams/value.ts'
+import type { Io, Sight } from '../../io/manager.ts'
+import type { Connection } from '../../log/connection.ts'
+import { directGet, type StoredMessage } from '../../log/nats.ts'
+import { unlessAborted } from '../../options/timer.ts'
+
+const VALUES_MAX = 32
+const SLABS_MAX = 16
+
+/** Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries again. */
+class Recent<T> {
+  readonly #entries = new Map<string, Promise<T>>()
+  readonly #max: number
+
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  get(key: string, make: () => Promise<T>): Promise<T> {
+    const found = this.#entries.get(key)
+    if (found) {
+      this.#entries.delete(key)
+      this.#entries.set(key, found)
+      return found
+    }
+    const made = make()
+    this.#keep(key, made)
+    made.catch(() => this.#entries.delete(key))
+    return made
+  }
+
+  put(key: string, value: T): void {
+    this.#entries.delete(key)
+    this.#keep(key, Promise.resolve(value))
+  }
+
+  #keep(key: string, made: Promise<T>): void {
+    this.#entries.set(key, made)
+    for (const oldest of this.#entries.keys()) {
+      if (this.#entries.size <= this.#max) break
+      this.#entries.delete(oldest)
+    }
+  }
+}
+
+export function factOf(names: Names, p: number, message: StoredMessage): Fact {
+  const path = names.factPath(message.subject) ?? ''
+  return decodeFact({
+    path,
+    payload: message.payload,
+    contentType: message.headers.get('Content-Type'),
+    p,
+    seq: message.seq,
+    timeMs: message.timeMs,
+  })
+}
+
+/** As the engine does: what is no fact of ours is stepped over. */
+export function factIfAny(names: Names, p: number, message: StoredMessage): Fact | undefined {
+  try {
+    return factOf(names, p, message)
+  } catch (error) {
+    if (!(error instanceof FlowStoneError) || error.code === 'newer_version') throw error
+    return undefined
+  }
+}
+
+/** The value that stands at a place of the log. */
+export async function loadValueAt(
+  connection: Connection,
+  names: Names,
+  io: Io,
+  at: ValueAt,
+  signal?: AbortSignal,
+): Promise<unknown> {
+  return await io.load(await storedValueAt(connection, names, at, signal), signal)
+}
+
+async function storedValueAt(
+  connection: Connection,
+  names: Names,
+  at: ValueAt,
+  signal?: AbortSignal,
+): Promise<StoredValue> {
+  const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }), signal)
+  if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
+  const fact = factOf(names, at.p, message)
+  if (fact.name !== 'asset.materialized')
+    throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
+  return fact.data.value
+}
+
+/** Keys of a scatter, from `offset` on. Nobody can change them for others. */
+export class Slab {
+  readonly offset: number
+  /** The index behind its last key. */
+  readonly end: number
+  readonly #at: (k: number) => unknown
+
+  /** Takes the keys over. */
+  constructor(offset: number, keys: readonly unknown[]) {
+    this.offset = offset
+    this.end = offset + keys.length
+    this.#at = shareList(keys)
+  }
+
+  key(index: number): unknown {
+    return this.#at(index - this.offset)
+  }
+}
+
+/** The values of an execution's dependencies. */
+export class Deps {
+  readonly #sights: readonly (readonly [string, Sight])[]
+  readonly #same: Readonly<Record<string, unknown>> | undefined
+
+  constructor(sights: readonly (readonly [string, Sight])[]) {
+    this.#sights = sights
+    this.#same = sights.every(([, sight]) => 'isSame' in sight && sight.isSame) ? this.#all() : undefined
+  }
+
+  /** For one execution: it sees nothing of what another does with them. A promise only where a value has to be loaded for each. */
+  get(): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
+    if (this.#same) return this.#same
+    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded() : this.#all()
+  }
+
+  #all(): Readonly<Record<string, unknown>> {
+    return frozen(this.#sights.map(([name, sight]) => [name, 'load' in sight ? undefined : sight.get()]))
+  }
+
+  async #loaded(): Promise<Readonly<Record<string, unknown>>> {
+    const entries = this.#sights.map(
+      async ([name, sight]) => [name, 'load' in sight ? await sight.load() : sight.get()] as const,
+    )
+    return frozen(await Promise.all(entries))
+  }
+}
+
+function frozen(entries: Iterable<readonly [string, unknown]>): Readonly<Record<string, unknown>> {
+  return Object.freeze(Object.fromEntries(entries))
+}
+
+export class Values {
+  readonly #connection: Connection
+  readonly #names: Names
+  readonly #io: Io
+  readonly #values = new Recent<Sight>(VALUES_MAX)
+  readonly #slabs = new Recent<Slab>(SLABS_MAX)
+
+  constructor(connection: Connection, names: Names, io: Io) {
+    this.#connection = connection
+    this.#names = names
+    this.#io = io
+  }
+
+  /** Values of dependencies by name, read once for all tasks of this process that follow. Rejects with the signal's reason as soon as that is aborted. */
+  async deps(deps: Readonly<Record<string, ValueAt>>, signal?: AbortSignal): Promise<Deps> {
+    const entries = await Promise.all(
+      Object.entries(deps).map(async ([name, at]) => {
+        // Others may wait for the same value: it goes on being loaded.
+        const loading = this.#values.get(`${at.p}:${at.seq}`, async () =>
+          this.#io.loadShared(await storedValueAt(this.#connection, this.#names, at)),
+        )
+        return [name, await unlessAborted(loading, signal)] as const
+      }),
+    )
+    return new Deps(entries)
+  }
+
+  /** Keys that this process stored itself need not be read again. */
+  rememberSlab(run: RunId, asset: AssetName, offset: number, keys: readonly Snapshot[]): void {
+    this.#slabs.put(`${run}.${asset}.${offset}`, new Slab(offset, keys.map(valueOfSnapshot)))
+  }
+
+  slab(p: number, run: RunId, asset: AssetName, offset: number): Promise<Slab> {
+    return this.#slabs.get(`${run}.${asset}.${offset}`, async () => {
+      const subject = this.#names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
+      const message = await this.#connection.read((nc) => directGet(nc, this.#names.log(p), { last_by_subj: subject }))
+      const fact = message && factOf(this.#names, p, message)
+      if (fact?.name !== 'scatter.items')
+        throw new FlowStoneError(
+          'missing_items',
+          `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
+        )
+      return new Slab(offset, decodeList(fact.data.keys, fact.data.encoding))
+    })
+  }
+}

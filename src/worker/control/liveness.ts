@@ -1,0 +1,189 @@
+/**
+ * Which workers there are. Each leaves its name with a sign of life now and then, and takes it away when it ends in order, so that what is delivered again can be told
+ * apart: a task whose worker died, and one that was handed back, came late, or was never received by anybody.
+ *
+ * Nothing of this costs a task anything: it is asked only about what is delivered again.
+ */
+
+import type { Subscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import { decode, encodeJson } from '../../../streams/codec.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import { inboxOf } from '../../log/ask.ts'
+import type { Connection } from '../../log/connection.ts'
+import { publish } from '../../log/nats.ts'
+
+/** A worker that died leaves its name. For so long it can be held to account for what comes again. */
+const KEPT_S = 7 * 86_400
+const BEAT_MIN_MS = 1000
+/** Who does not answer within this time gives no sign of life. */
+const ANSWER_MS = 700
+const FINISHED_MAX = 20_000
+
+const sign = z.object({ pipelines: z.array(z.string()), beatMs: z.number() })
+const question = z.object({ messages: z.array(z.string()).max(5000) })
+const answer = z.object({ worker: z.string(), holds: z.array(z.string()), ended: z.array(z.string()) })
+
+export interface WorkerSeen {
+  readonly id: string
+  /** By the server's clock: it was alive then. */
+  readonly seenMs: number
+  readonly beatMs: number
+  readonly pipelines: readonly string[]
+}
+
+export interface Heard {
+  /** Workers that answered. */
+  readonly alive: ReadonlySet<string>
+  /** Messages that some worker has in its hands now. */
+  readonly held: ReadonlySet<string>
+  /** Messages whose outcome some worker has stored. */
+  readonly ended: ReadonlySet<string>
+}
+
+export class Liveness {
+  readonly #connection: Connection
+  readonly #names: Names
+  readonly #id: string
+  readonly #pipelines: readonly string[]
+  readonly #beatMs: number
+  readonly #isHeld: (message: string) => boolean
+  readonly #ended = new Set<string>()
+  #subscriptions: Subscription[] = []
+  #timer: NodeJS.Timeout | undefined
+  #beating: Promise<unknown> = Promise.resolve()
+
+  constructor(
+    connection: Connection,
+    names: Names,
+    options: {
+      readonly id: string
+      readonly pipelines: readonly string[]
+      readonly ackWaitMs: number
+      /** Whether this worker has the message in its hands. */
+      readonly isHeld: (message: string) => boolean
+    },
+  ) {
+    this.#connection = connection
+    this.#names = names
+    this.#id = options.id
+    this.#pipelines = options.pipelines
+    this.#beatMs = Math.max(BEAT_MIN_MS, Math.round(options.ackWaitMs / 3))
+    this.#isHeld = options.isHeld
+  }
+
+  /** Resolves when its name is stored: no task may come before. */
+  async start(): Promise<void> {
+    const { nc } = this.#connection
+    this.#subscriptions = this.#pipelines.map((pipeline) =>
+      nc.subscribe(this.#names.holders(pipeline), {
+        callback: (error, message) => {
+          if (error || message.data.length === 0) return
+          const asked = this.#questionOf(message.data)
+          if (!asked) return
+          const holds = asked.filter((one) => this.#isHeld(one))
+          const ended = asked.filter((one) => this.#ended.has(one))
+          message.respond(encodeJson({ worker: this.#id, holds, ended }))
+        },
+      }),
+    )
+    await this.#beat()
+    this.#timer = setInterval(() => {
+      this.#beating = this.#beat().catch(() => undefined)
+    }, this.#beatMs)
+  }
+
+  /** It ends in order: nothing is lost with it. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#beating
+    if (this.#connection.isClosed) return
+    for (const subscription of this.#subscriptions) subscription.unsubscribe()
+    const entry = { subject: this.subject, payload: new Uint8Array(), headers: { 'KV-Operation': 'DEL' } }
+    await publish(this.#connection.nc, entry, undefined, 2000).catch(() => undefined)
+  }
+
+  /** The key with this worker's name. */
+  get subject(): string {
+    return this.#names.kvSubject(this.#names.controlBucket, `worker.${this.#id}`)
+  }
+
+  /** The outcome of this message is stored. Should the acknowledgement get lost, it is known that nothing is left to do. */
+  ended(message: string): void {
+    if (this.#ended.size >= FINISHED_MAX) for (const oldest of this.#ended) if (this.#ended.delete(oldest)) break
+    this.#ended.add(message)
+  }
+
+  /** All workers that left their names and did not take them away. */
+  async seen(): Promise<WorkerSeen[]> {
+    const names = this.#names
+    const stream = names.kvStream(names.controlBucket)
+    const prefix = names.kvSubject(names.controlBucket, 'worker.')
+    const found: WorkerSeen[] = []
+    await this.#connection.read(async (nc) => {
+      found.length = 0
+      const jsm = await jetstreamManager(nc)
+      const messages = await jsm.direct
+        .getLastMessagesFor(stream, { multi_last: [`${prefix}*`] })
+        .catch(() => undefined)
+      if (!messages) return
+      for await (const message of messages) {
+        if (message.data.length === 0) continue
+        const told = sign.safeParse(decode(message.data, undefined)).data
+        if (told) found.push({ ...told, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
+      }
+    })
+    return found
+  }
+
+  /** Asks all workers of a pipeline about these messages, until all that are expected to answer have, or for so long as one that lives may take. */
+  async ask(pipeline: string, messages: readonly string[], expected: ReadonlySet<string>): Promise<Heard> {
+    const { nc } = this.#connection
+    const alive = new Set<string>()
+    const held = new Set<string>()
+    const ended = new Set<string>()
+    const inbox = inboxOf(nc)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const subscription = nc.subscribe(inbox, {
+      callback: (error, message) => {
+        if (error || message.data.length === 0) return
+        const told = answer.safeParse(decode(message.data, undefined)).data
+        if (!told) return
+        alive.add(told.worker)
+        // What this worker has just been given again is what is asked about.
+        if (told.worker !== this.#id) for (const one of told.holds) held.add(one)
+        for (const one of told.ended) ended.add(one)
+        if ([...expected].every((id) => alive.has(id))) resolve()
+      },
+    })
+    const timer = setTimeout(resolve, ANSWER_MS)
+    nc.publish(this.#names.holders(pipeline), encodeJson({ messages }), { reply: inbox })
+    await promise
+    clearTimeout(timer)
+    if (!this.#connection.isClosed) subscription.unsubscribe()
+    return { alive, held, ended }
+  }
+
+  #questionOf(data: Uint8Array): string[] | undefined {
+    try {
+      return question.safeParse(decode(data, undefined)).data?.messages
+    } catch {
+      return undefined
+    }
+  }
+
+  async #beat(): Promise<void> {
+    const entry = {
+      subject: this.subject,
+      payload: encodeJson({ pipelines: this.#pipelines, beatMs: this.#beatMs }),
+      headers: { 'Nats-TTL': `${KEPT_S}s` },
+    }
+    await publish(this.#connection.nc, entry, undefined, 5000)
+  }
+}
+
+/** How a message of WORK is named in questions. */
+export function messageName(p: number, seq: number): string {
+  return `${p}.${seq}`
+}

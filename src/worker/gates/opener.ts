@@ -1,0 +1,237 @@
+/**
+ * The gates of one execution of an asset's code. Their ids are counted, so an execution that takes the place of a lost one finds what that opened, and need not start the
+ * outside job twice.
+ */
+import type { ZodType } from 'zod'
+import { type GateIds, gateTimer } from '../../../projections/gate/gate.ts'
+import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
+import type { GateCreated } from '../../../streams/schemas.ts'
+import {
+  type ApprovalOptions,
+  type GateOptions,
+  type GateSpec,
+  type OpenedGate,
+  parseApproval,
+  parseGate,
+  Suspension,
+} from '../../define/gates.ts'
+import { takeEarly } from '../../gates/early.ts'
+import { hashOfToken } from '../../gates/token.ts'
+import { callbackUrl } from '../../gates/url.ts'
+import { factEntry, timerEntry } from '../../log/entries.ts'
+import { type Entry, leaderGet } from '../../log/nats.ts'
+import { emit } from '../../telemetry.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import { factOf } from '../attempt/values.ts'
+
+/** Where an execution stands in its run. */
+export interface Execution {
+  readonly p: number
+  readonly run: string
+  readonly asset: string
+  /** What the ids of its gates begin with. */
+  readonly prefix: string
+  /** Its ordinal, or that of the lost one in whose place it runs. */
+  readonly attempt: number
+  readonly index?: number
+  readonly slab?: number
+  /** Of gates that name none. */
+  readonly payloadSchema?: ZodType | undefined
+}
+
+/** A gate and what has to be stored for it; nothing where it stands on the log already. */
+interface Prepared {
+  readonly gate: string
+  readonly entries: readonly Entry[]
+  readonly spec: GateSpec
+  /** As of now: a gate that stands on the log already may have been opened with another secret. */
+  readonly token: string
+}
+
+export class GateOpener {
+  readonly #shared: WorkerShared
+  readonly #at: Execution
+  readonly #run: RunId
+  readonly #asset: AssetName
+  readonly #opened = new Set<string>()
+  #asked = false
+  #count = 0
+
+  constructor(shared: WorkerShared, at: Execution) {
+    this.#shared = shared
+    this.#at = at
+    this.#run = parseRunId(at.run).id
+    this.#asset = assetName(at.asset)
+  }
+
+  /** `ctx.openGate`. */
+  readonly open = async (options?: GateOptions): Promise<OpenedGate> => {
+    const prepared = this.#prepare(this.#parse(options))
+    const id = this.#idOf(prepared.gate)
+    const { keys, baseUrl } = this.#shared.gates
+    let { token } = prepared
+    let isNew = true
+    try {
+      await this.#log.append(...prepared.entries)
+      this.#tell(prepared)
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      isNew = false
+      token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
+    }
+    this.#opened.add(prepared.gate)
+    if (isNew) await this.#takeEarly(prepared)
+    return {
+      id,
+      token,
+      get callbackUrl() {
+        return callbackUrl(baseUrl, token)
+      },
+      isNew,
+      wait: () => new Suspension({ opened: prepared.gate }),
+    }
+  }
+
+  /** `ctx.signalGate`. */
+  readonly signal = (options?: GateOptions): Suspension => this.#ask(this.#parse(options))
+
+  /** `ctx.approval`. */
+  readonly approval = (options: ApprovalOptions): Suspension => this.#ask(parseApproval(options))
+
+  /** Throws InvalidError where the code asked for a gate and brought a value: without the `return` nobody would be waited for, an approval not either. */
+  checkValue(): void {
+    if (this.#asked)
+      throw new InvalidError(
+        'ctx.signalGate and ctx.approval wait only where what they give is returned: return ctx.signalGate({ … }), and go on in onSignal',
+      )
+  }
+
+  #parse(options: GateOptions = {}): GateSpec {
+    const { payloadSchema: payload } = this.#at
+    return parseGate(payload && options.payload === undefined ? { ...options, payload } : options)
+  }
+
+  #ask(spec: GateSpec): Suspension {
+    this.#asked = true
+    return new Suspension({ spec })
+  }
+
+  /** Stores what the execution waits at, and `more` with it, all or none. Returns the gate. */
+  async suspend(suspension: Suspension, more: (gate: string) => readonly Entry[]): Promise<string> {
+    const wanted = Suspension.of(suspension)
+    if ('opened' in wanted) {
+      if (!this.#opened.has(wanted.opened))
+        throw new InvalidError('a gate that another execution opened was returned; open one with this ctx')
+      const entries = more(wanted.opened)
+      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+      return wanted.opened
+    }
+    const prepared = this.#prepare(wanted.spec)
+    const { gate } = prepared
+    try {
+      await this.#log.append(...prepared.entries, ...more(gate))
+      this.#tell(prepared)
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error
+      // Opened by the execution in whose place this one runs; or all of it stands there, and only its answer was lost.
+      await this.#created(gate)
+      const entries = more(gate)
+      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+    }
+    this.#opened.add(gate)
+    await this.#takeEarly(prepared)
+    return gate
+  }
+
+  /** What this execution opened and does not wait at. */
+  left(except?: string): string[] {
+    return [...this.#opened].filter((gate) => gate !== except)
+  }
+
+  get #log(): ReturnType<WorkerShared['logOf']> {
+    return this.#shared.logOf(this.#at.p)
+  }
+
+  #idsOf(gate: string): GateIds {
+    return { run: this.#run, asset: this.#asset, gate }
+  }
+
+  #idOf(gate: string): string {
+    return `${this.#run}.${this.#asset}.${gate}`
+  }
+
+  #prepare(spec: GateSpec): Prepared {
+    const { names, clock, gates, id: worker } = this.#shared
+    const { p, prefix, attempt, index, slab } = this.#at
+    this.#count += 1
+    const gate = `${prefix}n${this.#count}`
+    const ids = this.#idsOf(gate)
+    const keyId = gates.keys.signing
+    const token = gates.keys.sign(this.#idOf(gate), keyId)
+    const deadlineMs = spec.timeoutMs === undefined ? undefined : Math.ceil(clock.now() + spec.timeoutMs)
+    const data: GateCreated = {
+      kind: spec.kind,
+      attempt,
+      ...(index === undefined ? {} : { index }),
+      ...(slab === undefined ? {} : { slab }),
+      worker,
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+      retriesMs: spec.retriesMs,
+      afterRetries: spec.afterRetries,
+      ...(spec.metadata === undefined ? {} : { metadata: spec.metadata }),
+      ...(spec.payload === undefined ? {} : { payload: spec.payload }),
+      keyId,
+      tokenHash: hashOfToken(token),
+      ...(spec.base === undefined ? {} : { baseHash: hashOfToken(spec.base) }),
+    }
+    const entries = [factEntry(names, p, { name: 'gate.created', ids, data })]
+    if (deadlineMs !== undefined) entries.push(timerEntry(names, p, gateTimer(ids, 0), deadlineMs))
+    if (data.baseHash !== undefined)
+      entries.push(factEntry(names, p, { name: 'gate.named', ids: { hash: data.baseHash }, data: ids }))
+    return { gate, entries, spec, token }
+  }
+
+  async #created(gate: string): Promise<GateCreated> {
+    const { connection, names } = this.#shared
+    const { p } = this.#at
+    const subject = names.fact(p, factPath('gate.created', this.#idsOf(gate)))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+    const fact = message && factOf(names, p, message)
+    if (fact?.name !== 'gate.created')
+      throw new FlowStoneError('unreadable', `gate ${this.#idOf(gate)} could not be opened, nor read back`)
+    return fact.data
+  }
+
+  #tell({ gate, spec }: Prepared): void {
+    emit('flowstone:gate.create', {
+      gate: this.#idOf(gate),
+      run: this.#run,
+      asset: this.#asset,
+      kind: spec.kind,
+      ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
+    })
+  }
+
+  /** A signal by the gate's base token may have come before the gate, and was kept. */
+  async #takeEarly({ gate, spec }: Prepared): Promise<void> {
+    if (spec.base === undefined) return
+    const { connection, names, io } = this.#shared
+    const place = { connection, names, io, log: this.#log, p: this.#at.p }
+    await takeEarly(place, hashOfToken(spec.base), this.#idsOf(gate), spec.payload)
+  }
+}
+
+/** `ctx.fail`. */
+export function fail(reason: string): never {
+  throw new TerminalError(String(reason))
+}
+
+async function unlessThere(appending: Promise<unknown>): Promise<void> {
+  try {
+    await appending
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+  }
+}

@@ -1,0 +1,194 @@
+/** What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders. */
+
+import { FlowStoneError } from '../../../streams/errors.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../../streams/ids.ts'
+import type { ReminderTask, ResumeTask } from '../../../streams/tasks.ts'
+import { reasonOf } from '../../../streams/thrown.ts'
+import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import type { AnyAsset, InstanceContext } from '../../define/asset.ts'
+import { Suspension } from '../../define/gates.ts'
+import { directGet } from '../../log/nats.ts'
+import { emit } from '../../telemetry.ts'
+import { failureOf, runCode } from '../attempt/run-code.ts'
+import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import { factOf } from '../attempt/values.ts'
+import { inlineMax, Report } from '../lease/report.ts'
+import { HandBack, type Held } from '../pull/in-flight-task.ts'
+
+interface Gate {
+  readonly run: RunId
+  readonly asset: AssetName
+  readonly gate: string
+  /** The fact that ended it. */
+  readonly seq: number
+  readonly timeouts: number
+}
+
+/** Calls what the asset has for the end of a gate. */
+export async function goOn(
+  shared: WorkerShared,
+  p: number,
+  how: 'signal' | 'timeout',
+  { run, asset: name, gate, seq, timeouts }: Gate,
+  { definition }: AnyAsset,
+  ctx: InstanceContext<unknown>,
+  deps: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  const { connection, names, io, clock } = shared
+  const opened = names.fact(p, factPath('gate.created', { run, asset: name, gate }))
+  const [message, first] = await Promise.all([
+    connection.read((nc) => directGet(nc, names.log(p), { seq })),
+    connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: opened })),
+  ])
+  const fact = message && factOf(names, p, message)
+  const created = first && factOf(names, p, first)
+  if (fact?.name !== 'gate.resolved')
+    throw new FlowStoneError('unreadable', `message ${seq} of ${names.log(p)} does not end gate ${run}.${name}.${gate}`)
+  emit('flowstone:gate.resume', {
+    gate: `${run}.${name}.${gate}`,
+    run,
+    asset: name,
+    how,
+    delayMs: Math.max(0, clock.now() - fact.timeMs),
+  })
+  const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
+  const id = `${run}.${name}.${gate}`
+  if (how === 'timeout') {
+    // The engine knows of one: this worker's code is of another version.
+    if (!definition.onTimeout) throw new FlowStoneError('other_version', `asset ${name} has no onTimeout here`)
+    return await definition.onTimeout(Object.assign(ctx, { gate: { id, metadata }, timeouts, retriesLeft: 0 }), deps)
+  }
+  const payload = fact.data.payload === undefined ? null : await io.load(fact.data.payload)
+  const { source, headers = {} } = fact.data
+  const answered = { id, metadata, source, headers, answeredAt: new Date(fact.timeMs) }
+  // Not a copy: a context makes its signal when it is asked for.
+  return definition.onSignal
+    ? await definition.onSignal(Object.assign(ctx, { gate: answered }), payload, deps)
+    : payload
+}
+
+/** An instance goes on from its gate. Returns when what came of it is stored. */
+export async function runResume(shared: WorkerShared, held: Held, task: ResumeTask, asset: AnyAsset): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  const { signal } = held.abort
+  const generation = task.gates ?? task.ordinal
+  const at = {
+    p: held.p,
+    run: task.run,
+    asset: asset.name,
+    prefix: `${chained(task.from.gate)}r${generation}`,
+    attempt: generation,
+    index: task.index,
+    slab: task.slab,
+    payloadSchema: asset.definition.payloadSchema,
+  }
+  const gates = new InstanceGates(shared, () => at)
+  const report = resumeReport(shared, held, task)
+  const begunMs = performance.now()
+  try {
+    const [slab, deps] = await Promise.all([
+      shared.values.slab(held.p, run, name, task.slab),
+      shared.values.deps(task.deps),
+    ])
+    const key = slab.key(task.index)
+    const own = await deps.get()
+    const value = await runCode(signal, task.timeoutMs, async (inner) => {
+      const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
+      return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
+    })
+    const ms = performance.now() - begunMs
+    if (value instanceof Suspension) {
+      const opener = gates.of(task.index)
+      const gate = await opener.suspend(value, () => [])
+      report.leaves(opener.left(gate))
+      report.suspended(task.index, ms, gate)
+    } else {
+      gates.checkValue(task.index)
+      const taken = snapshot(value)
+      const bytes = sizeOfSnapshot(taken)
+      const { run, pipeline, partition } = task
+      const context = { run, pipeline, asset: asset.name, partition }
+      const ref = bytes <= inlineMax(shared.connection) ? undefined : await shared.io.store('nats', taken, context)
+      report.leaves(gates.take(task.index)?.left() ?? [])
+      if (ref) report.ref(task.index, ms, ref, bytes)
+      else report.value(task.index, ms, taken, bytes)
+    }
+  } catch (thrown) {
+    // What was cancelled has ended, and there is nobody to tell.
+    if (signal.aborted && !(signal.reason instanceof HandBack)) return
+    const failure = failureOf(signal.aborted ? signal.reason : thrown)
+    if (failure.outcome !== 'handed_back') report.leaves(gates.take(task.index)?.left() ?? [])
+    report.failure(task.index, performance.now() - begunMs, failure)
+  }
+  await report.end(performance.now() - begunMs)
+}
+
+/** Gates after gates have names that grow; a name has room for 128 characters. */
+function chained(gate: string): string {
+  return gate.length <= NAME_MAX ? gate : `${/^i\d+/.exec(gate)?.[0] ?? ''}h${hash64(gate)}`
+}
+
+/** The worker before died with it. */
+export async function reportLostResume(shared: WorkerShared, held: Held, task: ResumeTask): Promise<void> {
+  const report = resumeReport(shared, held, task)
+  const message = `the worker died while it ran instance ${task.index}, after its gate`
+  report.failure(task.index, 0, { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined })
+  await report.end(undefined)
+}
+
+function resumeReport(shared: WorkerShared, held: Held, task: ResumeTask): Report {
+  const at = { p: held.p, run: parseRunId(task.run).id, asset: assetName(task.asset) }
+  return new Report(shared, at, { lease: `gate-${task.from.gate}`, ordinal: task.ordinal, resumes: task.from.gate })
+}
+
+const REMINDERS_MAX = 3
+const NAME_MAX = 60
+
+/** Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for it, and what it throws is logged. */
+export async function runReminder(
+  shared: WorkerShared,
+  held: Held,
+  task: ReminderTask,
+  asset: AnyAsset,
+): Promise<void> {
+  const run = parseRunId(task.run).id
+  const name = assetName(asset.name)
+  if (!asset.definition.onTimeout || held.count > REMINDERS_MAX) return
+  const { index, slab: offset, from } = task
+  const at = { p: held.p, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
+  const gates = new InstanceGates(shared, () => at)
+  try {
+    const deps = await (await shared.values.deps(task.deps)).get()
+    await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+      const slab = index === undefined ? undefined : await shared.values.slab(held.p, run, name, offset ?? 0)
+      const ctx: InstanceContext<unknown> =
+        slab && index !== undefined
+          ? new InstanceContextOf(shared, task, asset, signal, slab.key(index), index, gates)
+          : {
+              ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0)),
+              scatterKey: undefined,
+              index: 0,
+            }
+      const opened = shared.names.fact(held.p, factPath('gate.created', { run, asset: name, gate: from.gate }))
+      const message = await shared.connection.read((nc) =>
+        directGet(nc, shared.names.log(held.p), { last_by_subj: opened }),
+      )
+      const created = message && factOf(shared.names, held.p, message)
+      const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
+      const told = {
+        gate: { id: `${run}.${name}.${from.gate}`, metadata },
+        timeouts: from.timeouts,
+        retriesLeft: task.retriesLeft,
+      }
+      await asset.definition.onTimeout?.(Object.assign(ctx, told), deps)
+    })
+  } catch (error) {
+    if (!held.abort.signal.aborted)
+      shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${reasonOf(error)}`, {
+        gate: `${run}.${name}.${from.gate}`,
+        timeouts: from.timeouts,
+      })
+  }
+}

@@ -1,0 +1,303 @@
+/**
+ * Reads the results of a closed scatter back from the log, in the order of the keys, never all in memory: an index of 12 bytes an instance says in which
+ * fact each result stands, and facts are kept while there is room.
+ */
+
+import { isDone, isFailed, segmentOf } from '../../../projections/scatter/bits.ts'
+import { FAILURES_PER_CHUNK, lostError } from '../../../projections/scatter/instances.ts'
+import { ENGINE_KEY, type FailureChunk, stateKey } from '../../../projections/state.ts'
+import { decodeList } from '../../../streams/codec.ts'
+import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { type AssetName, parseRunId, type RunId } from '../../../streams/ids.ts'
+import type { ScatterOutcomes } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
+import type { FailureMode, Gathered } from '../../define/asset.ts'
+import { readDoc } from '../../engine/shard/store.ts'
+import type { Io } from '../../io/manager.ts'
+import type { Connection } from '../../log/connection.ts'
+import { directGet, leaderGet } from '../../log/nats.ts'
+import { Reader } from '../../log/reader.ts'
+import { factIfAny, factOf, type Values } from '../attempt/values.ts'
+import { flat } from '../scatter/flat.ts'
+import { OutcomeCache } from './outcome-cache.ts'
+
+const BATCH_RESULTS = 128
+/** Looks at a state bucket that is behind, up to half a second apart. */
+const STATE_LOOKS = 200
+
+export interface GatherSource {
+  readonly connection: Connection
+  readonly names: Names
+  readonly io: Io
+  readonly values: Values
+  readonly p: number
+  readonly run: RunId
+  readonly asset: AssetName
+}
+
+export type AnyResult = Gathered<unknown, unknown, FailureMode>
+
+/** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
+export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
+  const { connection, names, p, run, asset } = source
+  const query = { last_by_subj: names.fact(p, factPath('run.requested', { run })) }
+  const message = await connection.read((nc) => directGet(nc, names.log(p), query))
+  const fact = message && factOf(names, p, message)
+  const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
+  if (redrive?.asset !== asset) return undefined
+  const { id, partition } = parseRunId(redrive.run)
+  return { ...source, run: id, p: partition }
+}
+
+/** Results of a scatter with those that its redrives brought, in the order of the first one's keys. */
+export async function readMerged(source: GatherSource): Promise<AsyncGenerator<AnyResult>> {
+  const origin = await originOf(source)
+  return origin ? merged(source, origin) : readResults(source)
+}
+
+async function* merged(source: GatherSource, origin: GatherSource): AsyncGenerator<AnyResult> {
+  const redriven = readResults(source)
+  for await (const result of await readMerged(origin)) {
+    if (result.status === 'ok') {
+      yield result
+      continue
+    }
+    const next = await redriven.next()
+    if (next.done)
+      throw new FlowStoneError(
+        'missing_result',
+        `the redrive ${source.run}.${source.asset} has no result for instance ${result.index}`,
+      )
+    yield { ...next.value, index: result.index }
+  }
+  if (!(await redriven.next()).done)
+    throw new FlowStoneError(
+      'missing_result',
+      `the redrive ${source.run}.${source.asset} has more results than there were instances to run again`,
+    )
+}
+
+/** Keys of what did not succeed, in order: what a redrive scatters over. */
+export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unknown> {
+  for await (const result of await readMerged(origin)) if (result.status === 'failed') yield result.key
+}
+
+/** `total`: how many keys to look at, of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
+export interface ReadOptions {
+  readonly total?: number
+  readonly failuresOnly?: boolean
+}
+
+export function readResults(source: GatherSource, options: ReadOptions = {}): AsyncGenerator<AnyResult> {
+  return flat(readBatches(source, options))
+}
+
+async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGenerator<AnyResult[]> {
+  const { names, p, run, asset, connection } = source
+  const stream = names.log(p)
+  const closed = await connection.read((nc) =>
+    leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) }),
+  )
+  const fact = closed && factOf(names, p, closed)
+  if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
+  const total = options.total ?? fact.data.total
+  if (total === undefined)
+    // Never fewer results than there are instances: nobody knows how many those are.
+    throw new TerminalError(
+      `scatter ${run}.${asset} ended (${fact.data.status}) before all of its keys were known, so it has no list of results; materialize its asset anew`,
+    )
+  if (total === 0) return
+  const cache = new OutcomeCache(source)
+  const index = options.failuresOnly ? undefined : await buildIndex(source, cache, total, fact.seq)
+  const whole = fact.data.status === 'completed'
+  const ends = whole ? undefined : new InstanceEnds(source, fact.seq)
+
+  let slab = await source.values.slab(p, run, asset, 0)
+  let batch: AnyResult[] = []
+  for (let i = 0; i < total; i++) {
+    if (batch.length >= BATCH_RESULTS) {
+      yield batch
+      batch = []
+    }
+    if (i >= slab.end) slab = await source.values.slab(p, run, asset, i)
+    const key = slab.key(i)
+    if (ends && !options.failuresOnly && !(await ends.isDone(i))) {
+      const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
+      batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
+      continue
+    }
+    if (ends && (await ends.hasFailed(i))) {
+      batch.push({ key, index: i, status: 'failed', error: await errorOf(source, await ends.why(i), cache, i) })
+      continue
+    }
+    if (!index) continue
+    const seq = index.seqs[i] ?? 0
+    if (seq === 0)
+      throw new FlowStoneError(
+        'missing_result',
+        `scatter ${run}.${asset}: the result of instance ${i} is not on the log`,
+      )
+    const outcomes = cache.take(seq) ?? (await cache.get(seq))
+    const k = index.positions[i] ?? 0
+    const ref = outcomes.refs?.find(([position]) => position === k)
+    if (!ref) {
+      batch.push({ key, index: i, status: 'ok', value: valuesOf(outcomes)[k] })
+      continue
+    }
+    // Such a value may be large: it waits for nobody, and nobody holds it but who asked.
+    yield batch
+    batch = []
+    yield [{ key, index: i, status: 'ok', value: await source.io.load(ref[1]) }]
+  }
+  yield batch
+}
+
+interface ResultIndex {
+  /** Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so doubles. */
+  readonly seqs: Float64Array
+  readonly positions: Uint32Array
+}
+
+/** The error that counted as the end of an instance. */
+async function errorOf(
+  { run, asset }: GatherSource,
+  why: FailureChunk['at'][number] | undefined,
+  cache: OutcomeCache,
+  i: number,
+): Promise<ErrorView> {
+  if (!why)
+    throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: no error of instance ${i} is on record`)
+  const [, seq, attempt] = why
+  if (attempt !== undefined) return lostError(i, attempt)
+  const outcomes = cache.take(seq) ?? (await cache.get(seq))
+  const found = outcomes.errors?.find(([k]) => outcomes.at[k] === i)
+  if (!found) throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${i}`)
+  return viewOfError(found[1].error)
+}
+
+/**
+ * Which instances ended, and why those failed that did: what the state bucket says, read while that has come as far as scatter.closed. A bucket that is made anew just now says
+ * less for a while, so its position is looked at before and after.
+ */
+class InstanceEnds {
+  readonly #source: GatherSource
+  readonly #closedSeq: number
+  #segment: { n: number; bits: Uint8Array | undefined } | undefined
+  #failures: { n: number; at: ReadonlyMap<number, FailureChunk['at'][number]> } | undefined
+
+  constructor(source: GatherSource, closedSeq: number) {
+    this.#source = source
+    this.#closedSeq = closedSeq
+  }
+
+  async hasFailed(i: number): Promise<boolean> {
+    const bits = await this.#bits(i)
+    return bits !== undefined && isFailed(bits, i)
+  }
+
+  async isDone(i: number): Promise<boolean> {
+    const bits = await this.#bits(i)
+    return bits !== undefined && isDone(bits, i)
+  }
+
+  async why(i: number): Promise<FailureChunk['at'][number] | undefined> {
+    const n = Math.floor(i / FAILURES_PER_CHUNK)
+    if (this.#failures?.n !== n) {
+      const { run, asset } = this.#source
+      // The bucket's type of document follows from its key.
+      const chunk = (await this.#read(stateKey.failures(run, asset, n))) as FailureChunk | undefined
+      this.#failures = { n, at: new Map(chunk?.at.map((entry) => [entry[0], entry])) }
+    }
+    return this.#failures.at.get(i)
+  }
+
+  async #bits(i: number): Promise<Uint8Array | undefined> {
+    const n = segmentOf(i)
+    if (this.#segment?.n !== n) {
+      const { run, asset } = this.#source
+      const bits = await this.#read(stateKey.segment(run, asset, n))
+      this.#segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
+    }
+    return this.#segment.bits
+  }
+
+  async #read(key: string): Promise<unknown> {
+    const { connection, names, p } = this.#source
+    for (let look = 1; look <= STATE_LOOKS; look++) {
+      if (await this.#isFolded()) {
+        const doc = await readDoc(connection, names, names.stateBucket(p), key)
+        if (await this.#isFolded()) {
+          // Not there, perhaps since the bucket was gone for that moment and is whole again.
+          if (doc !== undefined) return doc
+          const again = await readDoc(connection, names, names.stateBucket(p), key)
+          if (await this.#isFolded()) return again
+        }
+      }
+      await connection.ready(Math.min(50 * look, 500))
+    }
+    throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
+  }
+
+  async #isFolded(): Promise<boolean> {
+    const { connection, names, p } = this.#source
+    const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
+    const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
+    return seq >= this.#closedSeq
+  }
+}
+
+/** The first success of an index counts: the rule of the barrier's fold. */
+async function buildIndex(
+  source: GatherSource,
+  cache: OutcomeCache,
+  total: number,
+  closedSeq: number,
+): Promise<ResultIndex> {
+  const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total) }
+  const { names, p, run, asset, connection } = source
+  const stream = names.log(p)
+  const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
+  const started = names.fact(p, factPath('scatter.started', { run, asset }))
+  const [last, startedAt] = await Promise.all(
+    [subject, started].map((last_by_subj) => connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))),
+  )
+  if (!last) return index
+  const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
+  const end = Math.min(last.seq, closedSeq)
+  try {
+    for (let seq = 0; seq < end; ) {
+      const messages = await reader.take(1000)
+      if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a gather')
+      for (const message of messages) {
+        seq = message.seq
+        if (seq > closedSeq) break
+        const fact = factIfAny(names, p, message)
+        if (fact?.name !== 'scatter.outcomes') continue
+        cache.offer(seq, fact.data, message.payload.length)
+        const none = new Set([...(fact.data.errors ?? []), ...(fact.data.suspended ?? [])].map(([k]) => k))
+        for (const [k, i] of fact.data.at.entries()) {
+          if (i >= total || index.seqs[i] !== 0 || none.has(k)) continue
+          index.seqs[i] = seq
+          index.positions[i] = k
+        }
+      }
+    }
+  } finally {
+    reader.stop()
+  }
+  return index
+}
+
+const decoded = new WeakMap<ScatterOutcomes, readonly unknown[]>()
+
+/** The values of a fact, decoded when the first of them is asked for. */
+function valuesOf(outcomes: ScatterOutcomes): readonly unknown[] {
+  let values = decoded.get(outcomes)
+  if (!values) {
+    values = decodeList(outcomes.values, outcomes.encoding)
+    decoded.set(outcomes, values)
+  }
+  return values
+}

@@ -1,0 +1,177 @@
+/** Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease. */
+import { encodeMsgpack } from '../../../streams/codec.ts'
+import { squeeze } from '../../../streams/compress.ts'
+import type { FactDraft } from '../../../streams/facts.ts'
+import type { AssetName, RunId } from '../../../streams/ids.ts'
+import type { ScatterOutcomes } from '../../../streams/schemas.ts'
+import type { Snapshot } from '../../../streams/value.ts'
+import type { Connection } from '../../log/connection.ts'
+import { factEntry } from '../../log/entries.ts'
+import type { ComeAgain } from '../attempt/limits.ts'
+import type { Failure } from '../attempt/run-code.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+
+const REPORT_MS = 50
+/** Leases of a lane are many, and each reports for itself. */
+const LANE_REPORT_MS = 150
+/** Both are less where the server's messages are small. */
+const REPORT_BYTES = 256 * 1024
+const INLINE_MAX_BYTES = 16 * 1024
+
+/** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
+export function inlineMax(connection: Connection): number {
+  return connection.share(INLINE_MAX_BYTES, 1 / 8)
+}
+
+interface Columns {
+  at: number[]
+  ms: number[]
+  values: Snapshot[]
+  refs: NonNullable<ScatterOutcomes['refs']>
+  errors: NonNullable<ScatterOutcomes['errors']>
+  suspended: NonNullable<ScatterOutcomes['suspended']>
+  left: NonNullable<ScatterOutcomes['left']>
+}
+
+/** Whose instances are told of: a lease's, or the one that goes on from a gate. */
+export type ReportOf = Pick<ScatterOutcomes, 'lease' | 'ordinal' | 'resumes'>
+
+export class Report {
+  readonly #shared: WorkerShared
+  readonly #at: { readonly p: number; readonly run: RunId; readonly asset: AssetName }
+  readonly #of: ReportOf
+  readonly #everyMs: number
+  readonly #maxBytes: number
+  #columns = emptyColumns()
+  #bytes = 0
+  #sinceMs = performance.now()
+  #sending: Promise<unknown>[] = []
+  #failed: unknown
+
+  constructor(
+    shared: WorkerShared,
+    at: { readonly p: number; readonly run: RunId; readonly asset: AssetName },
+    of: ReportOf & { readonly serial?: boolean | undefined },
+  ) {
+    this.#everyMs = of.serial ? LANE_REPORT_MS : REPORT_MS
+    this.#maxBytes = shared.connection.share(REPORT_BYTES)
+    this.#shared = shared
+    this.#at = at
+    this.#of = of
+  }
+
+  /** Said before the outcome of the instance that opened these gates and does not wait at them: the engine ends them, if that outcome counts. */
+  leaves(gates: readonly string[]): void {
+    if (gates.length === 0) return
+    this.#columns.left.push([this.#columns.at.length, [...gates]])
+    for (const gate of gates) this.#bytes += gate.length
+  }
+
+  /** It waits at this gate. */
+  suspended(index: number, ms: number, gate: string): void {
+    this.#columns.suspended.push([this.#columns.at.length, gate])
+    this.#add(index, ms, null)
+    this.#grow(60)
+  }
+
+  value(index: number, ms: number, value: Snapshot, bytes: number): void {
+    this.#add(index, ms, value)
+    this.#grow(bytes)
+  }
+
+  /** A value of so many bytes that was stored by itself, or in `stored`. */
+  ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1], bytes: number): void {
+    this.#columns.refs.push([this.#columns.at.length, stored])
+    this.#add(index, ms, null)
+    this.#grow('manager' in stored ? 200 : bytes * 1.4)
+  }
+
+  failure(index: number, ms: number, failure: Failure): void {
+    const { outcome, error, retryAfterMs } = failure
+    this.#columns.errors.push([
+      this.#columns.at.length,
+      { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
+    ])
+    this.#add(index, ms, null)
+    this.#grow(300 + JSON.stringify(error).length)
+  }
+
+  /** Not begun: its turn is not near. */
+  comeAgain(index: number, thrown: ComeAgain): void {
+    const { code, message, delayMs } = thrown
+    const retryAfterMs = Math.ceil(delayMs)
+    this.failure(index, 0, { outcome: 'handed_back', error: { code, message }, retryAfterMs, thrown })
+  }
+
+  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
+  #grow(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes >= this.#maxBytes) this.#send(undefined)
+  }
+
+  isDue(nowMs: number): boolean {
+    return this.#columns.at.length > 0 && (this.#bytes >= this.#maxBytes || nowMs - this.#sinceMs >= this.#everyMs)
+  }
+
+  /** Sends what there is when it is old or large enough; waits only when much is under way. */
+  async flushIfDue(nowMs: number): Promise<void> {
+    if (!this.isDue(nowMs)) return
+    this.#send(undefined)
+    if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
+  }
+
+  /** Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the lease then comes again. */
+  async end(heldMs: number | undefined): Promise<void> {
+    if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
+    await Promise.allSettled(this.#sending)
+    if (this.#failed !== undefined) throw this.#failed
+  }
+
+  #send(heldMs: number | undefined): void {
+    const { at, ms, values, refs, errors, suspended, left } = this.#columns
+    const { lease, ordinal, resumes } = this.#of
+    // Every value was encoded before it came here, so this cannot fail for one of them.
+    const { bytes, encoding } = squeeze(encodeMsgpack(values), values.length)
+    const data: ScatterOutcomes = {
+      lease,
+      ordinal,
+      worker: this.#shared.id,
+      at,
+      ms,
+      values: bytes,
+      ...(encoding ? { encoding } : {}),
+      ...(refs.length > 0 ? { refs } : {}),
+      ...(errors.length > 0 ? { errors } : {}),
+      ...(suspended.length > 0 ? { suspended } : {}),
+      ...(left.length > 0 ? { left } : {}),
+      ...(resumes === undefined ? {} : { resumes }),
+      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs * 100) / 100 }),
+    }
+    this.#columns = emptyColumns()
+    this.#bytes = 0
+    this.#sinceMs = performance.now()
+    const { p, run, asset } = this.#at
+    const fact: FactDraft = { name: 'scatter.outcomes', ids: { run, asset }, data }
+    const sending = this.#shared
+      .logOf(p)
+      .append(factEntry(this.#shared.names, p, fact))
+      .catch((error: unknown) => {
+        this.#failed = error
+      })
+      .finally(() => {
+        this.#sending = this.#sending.filter((other) => other !== sending)
+      })
+    this.#sending.push(sending)
+  }
+
+  #add(index: number, ms: number, value: Snapshot): void {
+    if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
+    this.#columns.at.push(index)
+    this.#columns.ms.push(Math.round(ms * 100) / 100)
+    this.#columns.values.push(value)
+  }
+}
+
+function emptyColumns(): Columns {
+  return { at: [], ms: [], values: [], refs: [], errors: [], suspended: [], left: [] }
+}

@@ -1,0 +1,173 @@
+/**
+ * Tasks that are set aside for workers with other code. A worker that gets a task whose shape it does not have moves it once, to a subject that names asset and shape. Only
+ * workers that have that shape listen there, so the task costs nothing more while it waits. They hear of it by a notification, and look by themselves now and then.
+ */
+
+import type { Subscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import { decode, encodeJson } from '../../../streams/codec.ts'
+import { messageOf } from '../../../streams/errors.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { AsideName } from '../../../streams/subjects.ts'
+import { ensureAsideConsumer, type Topology } from '../../../streams/topology.ts'
+import type { Connection } from '../../log/connection.ts'
+import { listen } from '../../log/listen.ts'
+import type { Logger } from '../../telemetry.ts'
+import type { Code } from '../attempt/code.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import type { Held } from './in-flight-task.ts'
+import { type Delivery, Puller } from './puller.ts'
+
+const LOOK_MS = 5000
+/** What a notification told may not be on the stream yet. */
+const NOTE_GRACE_MS = 5000
+
+const notification = z.object({ p: z.int(), subject: z.string() })
+
+/** Moves a task that this worker has no code for. The caller acknowledges the message it came with. */
+export async function setAside(shared: WorkerShared, held: Held): Promise<void> {
+  const { connection, names } = shared
+  const { p, task, delivery } = held
+  const [queue = 'default', priority = '1'] = delivery.subject.split('.').slice(4, 6)
+  const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
+  const subject = names.asideTask(p, name, task.run)
+  const contentType = delivery.headers.get('Content-Type')
+  const headers = { 'Fs-Task': task.id }
+  await shared
+    .workOf(p)
+    .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })
+  if (!connection.isClosed)
+    connection.tell(names.note('aside', task.pipeline), encodeJson({ p, subject: names.asideFilter(p, name) }))
+}
+
+interface Source {
+  readonly priority: number
+  readonly puller: Puller
+  readonly sinceMs: number
+}
+
+export interface AsideOptions {
+  readonly connection: Connection
+  readonly topology: Topology
+  readonly logger: Logger
+  readonly ackWaitMs: number
+  readonly code: Code
+  /** Only these queues. Undefined: any. */
+  readonly queues: readonly string[] | undefined
+  readonly onDelivery: (delivery: Delivery) => void
+  /** There may be work. */
+  readonly onChange: () => void
+}
+
+/** What is set aside for this worker's code. */
+export class Aside {
+  readonly #options: AsideOptions
+  readonly #sources = new Map<string, Source>()
+  readonly #opening = new Set<string>()
+  #subscriptions: Subscription[] = []
+  #timer: NodeJS.Timeout | undefined
+  #stopped = false
+
+  constructor(options: AsideOptions) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    const { connection, topology, code } = this.#options
+    this.#subscriptions = code.pipelines.map((pipeline) =>
+      listen(connection.nc, topology.names.note('aside', pipeline), (message) => {
+        const told = notificationOf(message.data)
+        if (told) void this.#open(told.p, told.subject)
+      }),
+    )
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS)
+    await this.#look()
+  }
+
+  /** Those whose consumers answer. */
+  get open(): Source[] {
+    return [...this.#sources.values()].filter(({ puller }) => !puller.inTrouble)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    for (const { puller } of this.#sources.values()) puller.stop()
+    if (!this.#options.connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#sources.values()].map(({ puller }) => puller.close()))
+    this.#sources.clear()
+  }
+
+  async #look(): Promise<void> {
+    const { connection, topology, logger } = this.#options
+    const { names, partitions } = topology
+    try {
+      const jsm = await jetstreamManager(connection.nc)
+      const found = new Set<string>()
+      for (let p = 0; p < partitions && !this.#stopped; p++) {
+        const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allAside(p) })
+        for (const subject of Object.keys(info.state.subjects ?? {})) {
+          const key = await this.#open(p, subject)
+          if (key !== undefined) found.add(key)
+        }
+      }
+      for (const [key, { puller, sinceMs }] of this.#sources) {
+        if (found.has(key) || performance.now() - sinceMs < NOTE_GRACE_MS) continue
+        puller.stop()
+        void puller.close()
+        this.#sources.delete(key)
+      }
+    } catch (error) {
+      // That the server is away is said by the connection.
+      if (connection.isUp && !this.#stopped)
+        logger.warn(`tasks set aside could not be listed: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
+    }
+  }
+
+  /** Returns its key where it is for this worker. */
+  async #open(p: number, subject: string): Promise<string | undefined> {
+    const { topology, code, queues } = this.#options
+    const name = topology.names.parseAside(subject)
+    if (!name || this.#stopped || !code.has(name) || (queues && !queues.includes(name.queue))) return undefined
+    const key = `${p}.${topology.names.asideConsumer(name)}`
+    const there = this.#sources.get(key)
+    if ((there && !there.puller.inTrouble) || this.#opening.has(key)) return key
+    this.#opening.add(key)
+    try {
+      await this.#ensure(p, name, key, there?.puller)
+    } catch (error) {
+      this.#options.logger.warn(
+        `tasks set aside of ${name.pipeline}/${name.asset} cannot be read: ${messageOf(error)}; the next try is in ${LOOK_MS} ms`,
+      )
+    } finally {
+      this.#opening.delete(key)
+    }
+    return key
+  }
+
+  async #ensure(p: number, name: AsideName, key: string, puller: Puller | undefined): Promise<void> {
+    const { connection, topology, ackWaitMs, onDelivery, onChange } = this.#options
+    const { names } = topology
+    const jsm = await jetstreamManager(connection.nc)
+    const consumer = await ensureAsideConsumer(jsm, names, p, name, { ackWaitMs })
+    if (this.#stopped) return
+    if (puller) puller.restored()
+    else {
+      const on = { delivery: onDelivery, trouble: () => void this.#look() }
+      const made = new Puller(connection, names.work(p), consumer, p, on)
+      this.#sources.set(key, { priority: name.priority, puller: made, sinceMs: performance.now() })
+    }
+    onChange()
+  }
+}
+
+function notificationOf(data: Uint8Array): z.infer<typeof notification> | undefined {
+  try {
+    return notification.safeParse(decode(data, undefined)).data
+  } catch {
+    return undefined
+  }
+}

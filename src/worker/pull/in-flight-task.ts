@@ -1,0 +1,138 @@
+/** A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with exactly one answer. */
+
+import type { NatsConnection } from '@nats-io/nats-core'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import type { Task } from '../../../streams/tasks.ts'
+import type { Helper } from '../control/helper.ts'
+import type { Delivery } from './puller.ts'
+
+/** What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of the worker. */
+export type Waits =
+  | { readonly for: 'room' | 'alone' }
+  | { readonly for: 'slot' | 'rate'; readonly bucket: string; readonly untilMs?: number }
+
+export class Held {
+  readonly task: Task
+  readonly p: number
+  readonly streamSeq: number
+  readonly count: number
+  /** By the server's clock. */
+  readonly ageMs: number
+  readonly delivery: Delivery
+  /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
+  readonly abort = new AbortController()
+  /** Why its code does not run yet, for who asks. */
+  waits: Waits | undefined
+  /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
+  readonly running = new Map<number, number>()
+  /** Its code was called, or is about to be. */
+  begun = false
+  #slot = -1
+  #helper: Helper | undefined
+  readonly #sinceMs = performance.now()
+  #reply: string
+  readonly #nc: NatsConnection
+  #answered = false
+  #pausing: AbortController | undefined
+  #paused = false
+
+  constructor(nc: NatsConnection, task: Task, delivery: Delivery, nowMs: number) {
+    this.#nc = nc
+    this.task = task
+    this.p = delivery.p
+    this.delivery = delivery
+    this.streamSeq = delivery.streamSeq
+    this.count = delivery.count
+    this.ageMs = nowMs - delivery.timeMs
+    this.#reply = delivery.reply
+  }
+
+  /** Its scatter is paused: what it has not begun is not to be begun here. */
+  get paused(): boolean {
+    return this.#paused
+  }
+
+  pause(): void {
+    this.#paused = true
+    this.#pausing?.abort(new Paused())
+  }
+
+  /** Aborted when it is paused, or with `abort`. For what waits here before it is begun. */
+  get waiting(): AbortSignal {
+    this.#pausing ??= new AbortController()
+    if (this.#paused) this.#pausing.abort(new Paused())
+    return AbortSignal.any([this.abort.signal, this.#pausing.signal])
+  }
+
+  /** Whether it has been in this worker's hands for less than this. */
+  isYoungerThan(ms: number): boolean {
+    return performance.now() - this.#sinceMs < ms
+  }
+
+  /** The same message came again (the server restarted, or heard nothing of us): the newest delivery is the one to answer. */
+  renew(delivery: Delivery): void {
+    this.#reply = delivery.reply
+    this.#helper?.renew(this.#slot, this.#reply, this.label)
+  }
+
+  /** Where it is answered. */
+  get reply(): string {
+    return this.#reply
+  }
+
+  /** For people. */
+  get label(): string {
+    return `${this.task.asset} (run ${this.task.run})`
+  }
+
+  /** Its place in the helper thread's memory. */
+  get slot(): number {
+    return this.#slot
+  }
+
+  /** From now on the helper thread gives signs of life for it, should this one be blocked. */
+  share(helper: Helper): void {
+    this.#helper = helper
+    this.#slot = helper.hold(this.#reply, this.label)
+  }
+
+  /** It has left this worker. */
+  leave(): void {
+    this.#helper?.release(this.#slot)
+    this.#slot = -1
+    this.#helper = undefined
+  }
+
+  ack(): void {
+    this.#answer('+ACK')
+  }
+
+  /** Has the server deliver the task again, after a pause. Whoever gets it takes this execution for lost. */
+  nak(delayMs: number): void {
+    this.#answer(`-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+  }
+
+  heartbeat(): void {
+    if (!this.#answered && !this.#nc.isClosed()) this.#nc.publish(this.#reply, '+WPI')
+  }
+
+  #answer(word: string): void {
+    if (this.#answered) return
+    this.#answered = true
+    if (!this.#nc.isClosed()) this.#nc.publish(this.#reply, word)
+  }
+}
+
+/** Why a wait was ended when the scatter was paused: not begun. */
+export class Paused extends FlowStoneError {
+  constructor() {
+    super('paused', 'the scatter is paused')
+  }
+}
+
+/** Why a signal was aborted when the worker drains: not a failure. */
+export class HandBack extends FlowStoneError {
+  constructor() {
+    super('handed_back', 'the worker stops; the work goes to another one')
+  }
+}

@@ -1,0 +1,127 @@
+/**
+ * What is to be done with a task that was delivered before. A delivery count above 1 proves nothing: it may have been handed back, or delivered to a request whose answer
+ * nobody received. So the state is asked whether the task is still waited for, the workers who has it, and their names whether one is gone that may have begun it.
+ *
+ * Many come at once (a worker that dies leaves all it held), so what comes together is asked together.
+ */
+import {
+  type AssetStatus,
+  type BarrierState,
+  type GateState,
+  type RunState,
+  stateKey,
+} from '../../../projections/state.ts'
+import { readDoc } from '../../engine/shard/store.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import { type Liveness, messageName } from '../control/liveness.ts'
+import type { Held } from './in-flight-task.ts'
+
+/** `over`: nobody waits for it. `elsewhere`: another worker runs it. `lost`: a worker that may have begun it is gone. `fresh`: nobody has begun it, or who did gave it back. */
+export type Verdict = 'over' | 'elsewhere' | 'lost' | 'fresh'
+
+const TOGETHER_MS = 5
+/** A sign of life may be so much late. */
+const SLACK_MS = 2000
+
+interface Asked {
+  readonly held: Held
+  readonly resolve: (verdict: Verdict) => void
+  readonly reject: (error: unknown) => void
+}
+
+export class Judge {
+  readonly #shared: WorkerShared
+  readonly #liveness: Liveness
+  #waiting: Asked[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(shared: WorkerShared, liveness: Liveness) {
+    this.#shared = shared
+    this.#liveness = liveness
+  }
+
+  async verdict(held: Held): Promise<Verdict> {
+    return await new Promise<Verdict>((resolve, reject) => {
+      this.#waiting.push({ held, resolve, reject })
+      this.#timer ??= setTimeout(() => {
+        this.#timer = undefined
+        const asked = this.#waiting.splice(0)
+        this.#judge(asked).catch((error: unknown) => {
+          for (const one of asked) one.reject(error)
+        })
+      }, TOGETHER_MS)
+    })
+  }
+
+  async #judge(asked: readonly Asked[]): Promise<void> {
+    const docs = new Map<string, Promise<unknown>>()
+    const read = (p: number, key: string): Promise<unknown> => {
+      const { connection, names } = this.#shared
+      const at = `${p} ${key}`
+      const reading = docs.get(at) ?? readDoc(connection, names, names.stateBucket(p), key)
+      docs.set(at, reading)
+      return reading
+    }
+    const open: Asked[] = []
+    await Promise.all(
+      asked.map(async (one) => {
+        if (await isWaitedFor(one.held, read)) open.push(one)
+        else one.resolve('over')
+      }),
+    )
+    if (open.length === 0) return
+    const byPipeline = Map.groupBy(open, ({ held }) => held.task.pipeline)
+    const workers = (await this.#liveness.seen()).filter(({ id }) => id !== this.#shared.id)
+    const nowMs = this.#shared.clock.now()
+    for (const [pipeline, some] of byPipeline) {
+      const others = workers.filter((worker) => worker.pipelines.includes(pipeline))
+      const expected = new Set(
+        others.filter(({ seenMs, beatMs }) => nowMs - seenMs < 2 * beatMs + SLACK_MS).map(({ id }) => id),
+      )
+      const names = some.map(({ held }) => messageName(held.p, held.streamSeq))
+      const { alive, held: elsewhere, ended } = await this.#liveness.ask(pipeline, names, expected)
+      const gone = others.filter(({ id }) => !alive.has(id))
+      for (const { held, resolve } of some) {
+        const name = messageName(held.p, held.streamSeq)
+        if (ended.has(name)) resolve('over')
+        else if (elsewhere.has(name)) resolve('elsewhere')
+        else {
+          const suspect = gone.some(({ seenMs, beatMs }) => seenMs + beatMs + SLACK_MS >= held.delivery.timeMs)
+          resolve(suspect ? 'lost' : 'fresh')
+        }
+      }
+    }
+  }
+}
+
+/** Whether the state still waits for this very execution. What it does not know yet is waited for. */
+async function isWaitedFor({ p, task }: Held, read: (p: number, key: string) => Promise<unknown>): Promise<boolean> {
+  // The bucket's type of document follows from its key.
+  const run = (await read(p, stateKey.run(task.run))) as RunState | undefined
+  if (!run) return true
+  if (run.finishedMs !== undefined) return false
+  const asset = run.assets[task.asset]
+  switch (task.kind) {
+    case 'reminder':
+      return true
+    case 'lease': {
+      const barrier = (await read(p, stateKey.barrier(task.run, task.asset))) as BarrierState | undefined
+      return !barrier || (barrier.status === 'open' && (isAhead(barrier, task.to) || task.lease in barrier.leases))
+    }
+    case 'resume': {
+      const gate = (await read(p, stateKey.gate(task.run, task.asset, task.from.gate))) as GateState | undefined
+      return !gate?.resume || (!gate.over && gate.resume.attempt <= task.ordinal)
+    }
+    default:
+      return !asset || (asset.attempt <= task.attempt && isOpen(asset.status))
+  }
+}
+
+/** Instances that a state which lags behind has not leased yet. */
+function isAhead(barrier: BarrierState, to: number): boolean {
+  return to > barrier.fedTo
+}
+
+function isOpen(status: AssetStatus): boolean {
+  return status === 'waiting' || status === 'queued' || status === 'running'
+}

@@ -1,0 +1,54 @@
+/** Puts tasks back that this worker did not begin. */
+import { messageOf } from '../../../streams/errors.ts'
+import type { Entry } from '../../log/nats.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import type { Delivery } from './puller.ts'
+
+/**
+ * What is done with a task that comes. A worker that drains takes nothing new. One in which something wants the process for itself gives back what it had asked for before, but not
+ * what must be alone too (that waits its turn), and not what came again: put back as a new message it would be taken for one that nobody has begun. Nor what is late, though it
+ * comes for the first time: it may have gone to another worker meanwhile, and be done. Left to the server, it comes again if it is not, and who gets it then looks (`Judge`).
+ */
+export function onDelivery(
+  { count, late }: { readonly count: number; readonly late: boolean },
+  { alone }: { readonly alone?: boolean | undefined },
+  worker: { readonly draining: boolean; readonly aloneWanted: boolean },
+): 'take' | 'put back' | 'leave' {
+  const again = count > 1
+  if (late && !again) return 'leave'
+  if (worker.draining) return again ? 'leave' : 'put back'
+  return worker.aloneWanted && !alone && !again ? 'put back' : 'take'
+}
+
+/**
+ * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a crash, and would cost an attempt. So what came again
+ * must not be put back: it may have been begun.
+ */
+export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
+  const { connection, names, clock, logger } = shared
+  const { p, subject, payload, headers, reply } = delivery
+  const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
+  const contentType = headers.get('Content-Type')
+  const entry: Entry = {
+    subject: names.taskSchedule(p, `${id}~back`),
+    payload,
+    ...(contentType === undefined ? {} : { contentType }),
+    headers: {
+      'Fs-Task': id,
+      'Nats-Schedule': `@at ${new Date(clock.now() + delayMs).toISOString()}`,
+      'Nats-Schedule-Target': subject,
+    },
+  }
+  try {
+    await shared.workOf(p).append(entry)
+    connection.tell(reply, '+ACK')
+  } catch (error) {
+    // It stays with this consumer, and is delivered again when ackWait is over.
+    logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
+  }
+}
+
+/** Leaves what came again to a later delivery. */
+export function leave({ connection }: WorkerShared, { reply }: Delivery, delayMs: number): void {
+  connection.tell(reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+}

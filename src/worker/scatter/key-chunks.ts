@@ -1,0 +1,127 @@
+/** What a scatter's keys look like on the log: slabs of bounded size, each a fact, and the total at their end. */
+import { encodeMsgpack } from '../../../streams/codec.ts'
+import { squeeze } from '../../../streams/compress.ts'
+import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
+import type { FactDraft, FactOf } from '../../../streams/facts.ts'
+import { factPath } from '../../../streams/facts.ts'
+import { type AssetName, hashBytes64, type RunId } from '../../../streams/ids.ts'
+import { checkKey } from '../../../streams/keys.ts'
+import type { ItemsCursor } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import { type Snapshot, sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { Connection } from '../../log/connection.ts'
+import { factEntry } from '../../log/entries.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { factOf, type Values } from '../attempt/values.ts'
+
+/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
+const SLAB_BYTES = 200 * 1024
+export const SLAB_KEYS = 20_000
+export const SLAB_WAIT_MS = 100
+
+export interface ScatterTarget {
+  readonly connection: Connection
+  readonly names: Names
+  readonly log: Appender
+  readonly p: number
+  readonly run: RunId
+  readonly asset: AssetName
+  readonly attempt: number
+  readonly worker: string
+  readonly signal: AbortSignal
+  readonly duplicates: 'error' | 'drop' | 'allow'
+  readonly values: Values
+}
+
+/** The slab at `offset`, or with `*` the last one there is. */
+export async function slabFact(target: ScatterTarget, offset: string): Promise<FactOf<'scatter.items'> | undefined> {
+  const { connection, names, p, run, asset } = target
+  const subject = names.fact(p, factPath('scatter.items', { run, asset, offset }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+  if (!message) return undefined
+  const fact = factOf(names, p, message)
+  if (fact.name === 'scatter.items') return fact
+  throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} cannot be read back`)
+}
+
+/** At so many bytes of keys; also the most that one key may take. Less where the server's messages are small. */
+export function slabBytes({ connection }: ScatterTarget): number {
+  return connection.share(SLAB_BYTES)
+}
+
+export async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
+  const { names, p, run, asset } = target
+  if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
+  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
+  const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+  const fact = message && factOf(names, p, message)
+  if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
+    throw new TerminalError(
+      `the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`,
+    )
+  }
+}
+
+/** Whether somebody was first. */
+export async function ignoreConflict(appending: Promise<unknown>): Promise<boolean> {
+  try {
+    await appending
+    return false
+  } catch (error) {
+    if (error instanceof ConflictError) return true
+    throw error
+  }
+}
+
+/** The key as it is now: a scatter function may give the same object again, changed. */
+export function takeKey(target: ScatterTarget, key: unknown, position: number): TakenKey {
+  const taken = snapshot(key, 'key', position)
+  const size = sizeOfSnapshot(taken)
+  // Where duplicates are looked for, the canonical form says so.
+  if (target.duplicates === 'allow') checkKey(key, `key[${position}]`)
+  const most = slabBytes(target)
+  if (size > most)
+    throw new InvalidError(
+      `key[${position}] takes ${size} bytes; a key is at most ${most}: put large data in a value, and its name in the key`,
+    )
+  return { key: taken, size }
+}
+
+export interface TakenKey {
+  readonly key: Snapshot
+  readonly size: number
+}
+
+export function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft {
+  return { name: 'scatter.started', ids: { run, asset }, data: { attempt, worker } }
+}
+
+export function itemsFact(
+  { run, asset }: ScatterTarget,
+  offset: number,
+  list: readonly Snapshot[],
+  cursor?: ItemsCursor,
+): FactDraft {
+  const keys = encodeMsgpack(list)
+  const { bytes, encoding } = squeeze(keys, list.length)
+  return {
+    name: 'scatter.items',
+    ids: { run, asset, offset: String(offset) },
+    data: {
+      count: list.length,
+      keys: bytes,
+      ...(encoding ? { encoding } : {}),
+      hash: hashBytes64(keys),
+      ...(cursor ? { cursor } : {}),
+    },
+  }
+}
+
+export function sizedFact({ run, asset }: ScatterTarget, total: number): FactDraft {
+  return { name: 'scatter.sized', ids: { run, asset }, data: { total } }
+}
+
+export function wait(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(resolve, ms, undefined))
+}

@@ -1,0 +1,188 @@
+/**
+ * Stores the keys of an item reader. Every slab carries the cursor behind its last key, so a later attempt goes on there.
+ *
+ * Slabs make a chain: each begins where the one before it ended, and its subject is taken once. So of two workers that read at once (one was taken for dead and is
+ * not) only one can lengthen the chain; the other meets what is there, and leaves.
+ */
+import { decodeList } from '../../../streams/codec.ts'
+import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
+import { factPath } from '../../../streams/facts.ts'
+import type { ItemsCursor } from '../../../streams/schemas.ts'
+import type { Snapshot } from '../../../streams/value.ts'
+import type { Chunk, ItemReader } from '../../items/reader.ts'
+import { factEntry } from '../../log/entries.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { emit } from '../../telemetry.ts'
+import { factOf } from '../attempt/values.ts'
+import { Seen } from './duplicate-keys.ts'
+import {
+  ignoreConflict,
+  itemsFact,
+  type ScatterTarget,
+  SLAB_KEYS,
+  SLAB_WAIT_MS,
+  slabBytes,
+  slabFact,
+  startedFact,
+  storeTotal,
+  takeKey,
+  wait,
+} from './key-chunks.ts'
+
+/** How far a scatter is stored. */
+interface Place {
+  /** Keys so far. */
+  readonly offset: number
+  readonly cursor: ItemsCursor | undefined
+}
+
+export async function storeReader(target: ScatterTarget, reader: ItemReader<unknown>): Promise<number> {
+  const seen = target.duplicates === 'allow' ? undefined : new Seen(target.duplicates)
+  let place: Place = { offset: 0, cursor: undefined }
+  const begun = await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
+  if (begun) {
+    const total = await storedTotal(target)
+    if (total !== undefined) return total
+    place = await catchUp(target, seen)
+    const { cursor, offset } = place
+    if (offset > 0 && cursor?.reader !== reader.name) {
+      const before = cursor ? `by ${cursor.reader}` : 'by a scatter function that is no item reader'
+      throw new TerminalError(
+        `the first ${offset} keys were given ${before}, and ${reader.name} cannot go on from there; materialize the asset anew`,
+      )
+    }
+    const { worker, run, asset } = target
+    const position = reader.describe(cursor?.at)
+    emit('flowstone:items.resume', { worker, run, asset, reader: reader.name, position, keys: offset })
+  }
+  const feed = new Feed(target, reader.name, place, seen)
+  try {
+    await feed.take(reader.read(place.cursor?.at, target.signal))
+  } catch (error) {
+    // The reader knows its place in the source, and this its place in the scatter; both help to find what is wrong.
+    if (error instanceof FlowStoneError && error.code === 'source_failed')
+      throw new FlowStoneError(error.code, `${error.message} (after ${feed.read} keys)`, { cause: error.cause })
+    throw error
+  }
+  await storeTotal(target, feed.offset)
+  return feed.offset
+}
+
+async function storedTotal(target: ScatterTarget): Promise<number | undefined> {
+  const { connection, names, p, run, asset } = target
+  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+  const fact = message && factOf(names, p, message)
+  return fact?.name === 'scatter.sized' ? fact.data.total : undefined
+}
+
+/** The end of what earlier attempts stored. To know duplicates, all of it is looked through. */
+async function catchUp(target: ScatterTarget, seen: Seen | undefined): Promise<Place> {
+  if (!seen) {
+    const last = await slabFact(target, '*')
+    if (!last) return { offset: 0, cursor: undefined }
+    return { offset: Number(last.ids.offset) + last.data.count, cursor: last.data.cursor }
+  }
+  let place: Place = { offset: 0, cursor: undefined }
+  for (;;) {
+    target.signal.throwIfAborted()
+    const slab = await slabFact(target, String(place.offset))
+    if (!slab) return place
+    for (const key of decodeList(slab.data.keys, slab.data.encoding)) seen.isNew(key)
+    place = { offset: place.offset + slab.data.count, cursor: slab.data.cursor }
+  }
+}
+
+/** Cuts what a reader gives into slabs. */
+class Feed {
+  /** Keys stored. */
+  offset: number
+  readonly #target: ScatterTarget
+  readonly #reader: string
+  readonly #seen: Seen | undefined
+  #keys: Snapshot[] = []
+  #bytes = 0
+  /** Where the reader goes on behind the last key in `#keys`, or behind the last one stored. */
+  #at: unknown
+  #skip: number
+  #late: Promise<undefined> | undefined
+
+  constructor(target: ScatterTarget, reader: string, { offset, cursor }: Place, seen: Seen | undefined) {
+    this.#target = target
+    this.#reader = reader
+    this.#seen = seen
+    this.offset = offset
+    this.#at = cursor?.at
+    this.#skip = cursor?.skip ?? 0
+  }
+
+  /** Keys stored, and those that wait to be. */
+  get read(): number {
+    return this.offset + this.#keys.length
+  }
+
+  async take(chunks: AsyncGenerator<Chunk<unknown>>): Promise<void> {
+    /** Items of earlier attempts, to be passed over. */
+    let known = this.#skip
+    let next = chunks.next()
+    try {
+      for (;;) {
+        const result = this.#late ? await Promise.race([next, this.#late]) : await next
+        this.#target.signal.throwIfAborted()
+        if (!result) {
+          // A source that gives some now and then must not hold back what it gave before.
+          await this.#store()
+          continue
+        }
+        if (result.done) break
+        const chunk = result.value
+        // The next chunk is read while this one is stored.
+        next = chunks.next()
+        next.catch(() => undefined)
+        await this.#takeChunk(chunk, known)
+        known = Math.max(0, known - chunk.items.length)
+        this.#at = chunk.cursor
+        this.#skip = known
+      }
+      await this.#store()
+    } finally {
+      void chunks.return(undefined).catch(() => undefined)
+    }
+  }
+
+  async #takeChunk(chunk: Chunk<unknown>, known: number): Promise<void> {
+    const from = this.#at
+    const mostBytes = slabBytes(this.#target)
+    for (let i = known; i < chunk.items.length; i++) {
+      const key = chunk.items[i]
+      const taken = takeKey(this.#target, key, this.read)
+      const { size } = taken
+      if (this.#keys.length > 0 && (this.#bytes + size > mostBytes || this.#keys.length >= SLAB_KEYS)) {
+        await this.#store()
+      }
+      if (!this.#seen || this.#seen.isNew(key)) {
+        this.#late ??= wait(SLAB_WAIT_MS)
+        this.#keys.push(taken.key)
+        this.#bytes += size
+      }
+      this.#at = chunk.cursorAt ? chunk.cursorAt(i) : from
+      this.#skip = chunk.cursorAt ? 0 : i + 1
+    }
+    // All of the chunk's duplicates are listed, and none is ever behind a stored cursor: a later attempt finds them again.
+    this.#seen?.check()
+  }
+
+  async #store(): Promise<void> {
+    this.#late = undefined
+    if (this.#keys.length === 0) return
+    this.#seen?.check()
+    const at = this.#at
+    const cursor = { reader: this.#reader, ...(at === undefined ? {} : { at }), skip: this.#skip }
+    const { names, p, log, run, asset } = this.#target
+    if (await ignoreConflict(log.append(factEntry(names, p, itemsFact(this.#target, this.offset, this.#keys, cursor)))))
+      throw new FlowStoneError('superseded', `another worker goes on with scatter ${run}.${asset}`)
+    this.offset += this.#keys.length
+    this.#keys = []
+    this.#bytes = 0
+  }
+}
