@@ -1,0 +1,97 @@
+/**
+ * Runs every file in examples/docs against a real server, each in a namespace of its own.
+ *
+ * - A file whose default export is a pipeline is run as `flowstone dev` and `flowstone run` do it:
+ *   its last asset is materialized.
+ * - A file with the line `// runs: as a process` is run by Node in a process of its own.
+ * - Any other file is imported, and has done its work when the import resolves.
+ * - Lines `// prints: …` at the end of a file are what it prints; `…` in them stands for any text.
+ *   Of a pipeline, the value is the last line.
+ */
+import { execFile } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { format, promisify } from 'node:util'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { jsonOf } from '../../src/cli/output.ts'
+import { connect, type Pipeline } from '../../src/index.ts'
+import { type TestServer, testServer } from '../kit/server.ts'
+import { freshNamespace } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const FOLDER = fileURLToPath(new URL('../../examples/docs/', import.meta.url))
+const PRINTS = /^\/\/ prints: ?(.*)$/gm
+const LIMIT_MS = 30_000
+
+const files = readdirSync(FOLDER, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'))
+
+let server: TestServer
+beforeAll(async () => {
+  server = await testServer()
+  vi.stubEnv('NATS_URL', server.url)
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `docs:${'s'.repeat(32)}`)
+  vi.stubEnv('FLOWSTONE_BASE_URL', 'http://127.0.0.1:8080')
+})
+afterAll(async () => {
+  vi.unstubAllEnvs()
+  await server.stop()
+})
+
+it.each(files.sort())('%s runs, and leaves no connection open', { timeout: LIMIT_MS }, async (name) => {
+  const file = join(FOLDER, name)
+  const source = readFileSync(file, 'utf8')
+  const isProcess = /^\/\/ runs: as a process$/m.test(source)
+  if (isProcess || /\b(connect|pipeline)\(/.test(source)) await ownNamespace()
+  const open = sockets()
+  const printed = isProcess ? await runAsProcess(file) : await runHere(file)
+  await until(`${name} has closed its connections and servers`, () => sockets() <= open, 5_000)
+  const expected = [...source.matchAll(PRINTS)].map(([, line = '']) => line)
+  if (expected.length > 0)
+    expect(printed).toEqual(
+      expected.map((line) => (line.includes('…') ? expect.stringMatching(patternOf(line)) : line)),
+    )
+})
+
+/** One shard is quicker to make than the default 64. */
+async function ownNamespace(): Promise<void> {
+  vi.stubEnv('FLOWSTONE_NAMESPACE', freshNamespace())
+  await using flow = await connect()
+  await flow.setup({ partitions: 1 })
+}
+
+async function runHere(file: string): Promise<string[]> {
+  const lines: string[] = []
+  using _ = vi.spyOn(console, 'log').mockImplementation((...args) => void lines.push(...format(...args).split('\n')))
+  const module: Record<string, unknown> = await import(pathToFileURL(file).href)
+  if (isPipeline(module.default)) lines.push(...(await runPipeline(module.default)))
+  return lines
+}
+
+async function runPipeline(pipeline: Pipeline): Promise<string[]> {
+  const last = pipeline.assets.at(-1)
+  if (!last) return []
+  await using flow = await connect()
+  await flow.engine()
+  await flow.worker(pipeline)
+  const run = await flow.materialize(last)
+  return jsonOf(await run.result(), 2).split('\n')
+}
+
+async function runAsProcess(file: string): Promise<string[]> {
+  const { stdout } = await promisify(execFile)(process.execPath, [file], { timeout: LIMIT_MS - 1000 })
+  return stdout.trimEnd().split('\n')
+}
+
+function isPipeline(value: unknown): value is Pipeline {
+  return typeof value === 'object' && value !== null && 'assets' in value && 'spec' in value
+}
+
+/** Connections and servers of this process, whoever opened them. */
+function sockets(): number {
+  return process.getActiveResourcesInfo().filter((kind) => /^(TCPSocket|TCPServer)Wrap$/.test(kind)).length
+}
+
+function patternOf(line: string): RegExp {
+  return new RegExp(`^${line.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&').replaceAll('…', '.*')}$`)
+}
