@@ -1,8 +1,8 @@
 /**
  * Runs every file in examples/docs against a real server, each in a namespace of its own.
  *
- * - A file whose default export is a pipeline is run as `flowstone dev` and `flowstone run` do it:
- *   its last asset is materialized.
+ * - A file with `export default pipeline(…)` is loaded as `flowstone dev` loads it, and its last
+ *   asset is materialized.
  * - A file with the line `// runs: as a process` is run by Node in a process of its own.
  * - Any other file is imported, and has done its work when the import resolves.
  * - Lines `// prints: …` at the end of a file are what it prints; `…` in them stands for any text.
@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { format, promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { loadPipelines } from '../../src/cli/load.ts'
 import { jsonOf } from '../../src/cli/output.ts'
 import { connect, type Pipeline } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
@@ -44,7 +45,7 @@ it.each(files.sort())('%s runs, and leaves no connection open', { timeout: LIMIT
   const isProcess = /^\/\/ runs: as a process$/m.test(source)
   if (isProcess || /\b(connect|pipeline)\(/.test(source)) await ownNamespace()
   const open = sockets()
-  const printed = isProcess ? await runAsProcess(file) : await runHere(file)
+  const printed = isProcess ? await runAsProcess(file) : await runHere(file, source)
   await until(`${name} has closed its connections and servers`, () => sockets() <= open, 5_000)
   const expected = [...source.matchAll(PRINTS)].map(([, line = '']) => line)
   if (expected.length > 0)
@@ -53,18 +54,18 @@ it.each(files.sort())('%s runs, and leaves no connection open', { timeout: LIMIT
     )
 })
 
-/** One shard is quicker to make than the default 64. */
 async function ownNamespace(): Promise<void> {
   vi.stubEnv('FLOWSTONE_NAMESPACE', freshNamespace())
   await using flow = await connect()
-  await flow.setup({ partitions: 1 })
+  await flow.setup()
 }
 
-async function runHere(file: string): Promise<string[]> {
+async function runHere(file: string, source: string): Promise<string[]> {
   const lines: string[] = []
   using _ = vi.spyOn(console, 'log').mockImplementation((...args) => void lines.push(...format(...args).split('\n')))
-  const module: Record<string, unknown> = await import(pathToFileURL(file).href)
-  if (isPipeline(module.default)) lines.push(...(await runPipeline(module.default)))
+  if (/^export default pipeline\(/m.test(source))
+    for (const one of await loadPipelines(file)) lines.push(...(await runPipeline(one)))
+  else await import(pathToFileURL(file).href)
   return lines
 }
 
@@ -81,10 +82,6 @@ async function runPipeline(pipeline: Pipeline): Promise<string[]> {
 async function runAsProcess(file: string): Promise<string[]> {
   const { stdout } = await promisify(execFile)(process.execPath, [file], { timeout: LIMIT_MS - 1000 })
   return stdout.trimEnd().split('\n')
-}
-
-function isPipeline(value: unknown): value is Pipeline {
-  return typeof value === 'object' && value !== null && 'assets' in value && 'spec' in value
 }
 
 /** Connections and servers of this process, whoever opened them. */

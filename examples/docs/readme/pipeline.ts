@@ -1,20 +1,23 @@
 import { asset, pipeline } from '../../../src/index.ts'
 
-const cities = asset('cities', { execute: () => ['Lima', 'Oslo', 'Pune', 'Wien'] })
+const cities = asset('cities', { execute: () => ['Lima', 'Oslo', 'Pune', 'Quito'] })
 
-const weather = asset('weather', {
+const forecasts = asset('forecasts', {
   dependsOn: [cities],
-  // One instance for each city: at most 20 at a time and 10 started a second, over all workers.
-  scatter: ({ cities }) => cities.map((city) => ({ city })),
-  scatterOptions: { maxConcurrent: 20, rateLimit: [10, 'second'], retry: { maxAttempts: 3 } },
-  execute: ({ scatterKey }) => `${scatterKey.city} is sunny`,
+  scatter: ({ cities }) => cities.map((city) => ({ city })), // one instance for each city
+  execute: ({ scatterKey }) => `${scatterKey.city}: sunny`,
+  scatterOptions: {
+    maxConcurrent: 20, // over all workers
+    rateLimit: [10, 'second'],
+    retry: { maxAttempts: 5, backoff: '1s..60s' },
+  },
 })
 
 const report = asset('report', {
-  dependsOn: [weather],
-  execute: (_ctx, { weather }) => weather.map(({ value }) => value).join(', '),
+  dependsOn: [forecasts],
+  execute: (_ctx, { forecasts }) => forecasts.map(({ value }) => value).join(', '),
 })
 
-export default pipeline('forecast', [cities, weather, report])
+export default pipeline('weather', [cities, forecasts, report])
 
-// prints: "Lima is sunny, Oslo is sunny, Pune is sunny, Wien is sunny"
+// prints: "Lima: sunny, Oslo: sunny, Pune: sunny, Quito: sunny"
