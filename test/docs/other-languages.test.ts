@@ -1,7 +1,7 @@
 /** docs/other-languages.md lists the members of triggers and of what the feed shows, as streams/schemas.ts declares them. */
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { type FactName, FACTS } from '../../streams/facts.ts'
+import { FACTS, type FactName } from '../../streams/facts.ts'
 import { triggerBody } from '../../streams/schemas.ts'
 import { pathOf } from './pages.ts'
 
