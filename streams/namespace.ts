@@ -138,6 +138,17 @@ export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topolo
     await writeKey(nc, names, found.seq, { partitions, replicas, made: true })
 }
 
+/**
+ * Writes the entry again where it is gone, or says that the namespace is made in part. Who made the control bucket
+ * again may have died, or lost its server, before the entry was whole; then no process could connect any more.
+ */
+export async function keepMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
+  const { names, partitions } = topology
+  if ((await readKey(jsm, names))?.made) return
+  await agreeOnPartitions(nc, jsm, names, partitions)
+  await markMade(nc, jsm, topology)
+}
+
 function mustAgree(names: Names, partitions: number, wished: number | undefined): void {
   if (wished === undefined || wished === partitions) return
   throw new InvalidError(

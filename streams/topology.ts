@@ -16,7 +16,7 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
-import { agreeOnPartitions, markMade, NOT_FOUND, type Topology } from './namespace.ts'
+import { agreeOnPartitions, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
@@ -260,7 +260,7 @@ function workWish(names: Names, p: number, replicas: number): Wish {
  * log: to make that anew would be to lose it. Returns what it made.
  */
 export async function ensureMissing(nc: NatsConnection, topology: Topology, p: number): Promise<string[]> {
-  const { names, replicas, partitions } = topology
+  const { names, replicas } = topology
   const jsm = await jetstreamManager(nc)
   const made: string[] = []
   const wishes = [
@@ -270,12 +270,11 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, p: n
     bucketWish(names, names.stateBucket(p), replicas),
   ]
   for (const wish of wishes) {
-    if (await configOf(jsm, wish.name)) continue
-    await ensureStream(jsm, wish)
-    made.push(wish.name)
-    if (wish.name !== names.kvStream(names.controlBucket)) continue
-    await agreeOnPartitions(nc, jsm, names, partitions)
-    await markMade(nc, jsm, topology)
+    if (!(await configOf(jsm, wish.name))) {
+      await ensureStream(jsm, wish)
+      made.push(wish.name)
+    }
+    if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
   }
   return made
 }

@@ -1,4 +1,6 @@
 /** The namespace that a connection is for: there from the start, made by this process, or found as soon as another one has made it. Looking for it makes nothing. */
+
+import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { findTopology, noNamespace, type Topology } from '../../streams/namespace.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
@@ -38,11 +40,17 @@ export class Namespace {
     const { nc } = this.#connection
     await checkServer(nc)
     const jsm = await jetstreamManager(nc)
-    const found = await findTopology(jsm, this.names, this.#options.partitions)
+    this.#missing = undefined
+    const found = await findTopology(jsm, this.names, this.#options.partitions).catch((error: unknown) => {
+      // Made in part: whoever is to finish it connects first.
+      if (!(error instanceof FlowStoneError) || error.code !== 'no_namespace') throw error
+      this.#missing = error
+      return undefined
+    })
     if (found) {
       if (mayMeetDomains(nc)) await mustStandAlone(nc, this.names)
       await this.#is(found)
-    } else this.#missing = await noNamespace(jsm, this.names)
+    } else this.#missing ??= await noNamespace(jsm, this.names)
   }
 
   /** The namespace, which another process may have made meanwhile. Throws `no_namespace`. */

@@ -6,6 +6,7 @@ import { asset, connect, type Flow, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 let server: TestServer
 let nc: NatsConnection
@@ -128,4 +129,42 @@ describe('a namespace that is not there', () => {
     expect(second.partitions).toBe(1)
     expect(await streamsOf(namespace)).toContain(`${namespace}_FEED`)
   })
+
+  it('that was made in part is finished by an engine, a worker or a setup that connects afterwards', async () => {
+    const ways: ((flow: Flow) => Promise<unknown>)[] = [
+      (flow) => flow.engine(),
+      (flow) => flow.worker(things),
+      (flow) => flow.setup(),
+    ]
+    const finished = ways.map(async (finish) => {
+      const namespace = freshNamespace()
+      await using first = await connect({ servers: server.url, namespace, logger })
+      await first.setup()
+      await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 1, partitions: 1 }), { timeout: 5000 })
+      await using flow = await connect({ servers: server.url, namespace, logger })
+      await finish(flow)
+      await using second = await connect({ servers: server.url, namespace, logger })
+      return second.partitions
+    })
+    expect(await Promise.all(finished)).toEqual([1, 1, 1])
+  })
+
+  it.each(['is gone', 'says that it is made in part'])(
+    'whose entry %s, as when a server dies while its control bucket is made again, is finished by its engine',
+    async (how) => {
+      const namespace = freshNamespace()
+      await using flow = await connect({ servers: server.url, namespace, partitions: 3, logger })
+      await (await flow.engine()).active
+      const key = `$KV.${namespace}_control.topology`
+      const jsm = await jetstreamManager(nc)
+      if (how === 'is gone') await jsm.streams.purge(`KV_${namespace}_control`, { filter: key })
+      else await nc.request(key, JSON.stringify({ v: 1, partitions: 3 }), { timeout: 5000 })
+      await until('the entry is whole', async () => {
+        const found = await jsm.streams.getMessage(`KV_${namespace}_control`, { last_by_subj: key }).catch(() => null)
+        return found?.json<{ made?: boolean }>().made === true
+      })
+      await using second = await connect({ servers: server.url, namespace, logger })
+      expect(second.partitions).toBe(3)
+    },
+  )
 })
