@@ -102,7 +102,7 @@ async function rebuildPartition(deps: RebuildDeps, p: number, name: string, fold
   const poison = new Set<number>()
   for (;;) {
     try {
-      return await new Folding(deps, p, poison).run(name, folded)
+      return await new Folding(deps, p, name, poison).run(folded)
     } catch (error) {
       if (!(error instanceof PoisonError)) throw error
       deps.logger.warn(`message ${error.seq} of the log of partition ${p} is stepped over: ${error.message}`)
@@ -119,27 +119,29 @@ class Folding {
   readonly #deps: RebuildDeps
   readonly #p: number
   readonly #poison: ReadonlySet<number>
+  readonly #checkpointer: Checkpointer
   readonly #store: Store
   readonly #facts: Facts
   readonly #pending: Pending
   #count = 0
   #mark: Mark | undefined
 
-  constructor(deps: RebuildDeps, p: number, poison: ReadonlySet<number>) {
+  constructor(deps: RebuildDeps, p: number, name: string, poison: ReadonlySet<number>) {
     this.#deps = deps
     this.#p = p
     this.#poison = poison
     const { connection, topology } = deps
-    this.#store = new Store(connection, topology.names, p)
+    this.#checkpointer = new Checkpointer(connection, topology.names, p, name)
+    this.#store = new Store(connection, topology.names, p, this.#checkpointer)
     this.#facts = new Facts(this.#store, topology.names, p)
     this.#pending = new Pending(topology.partitions)
   }
 
-  async run(name: string, wanted: Folded): Promise<number> {
+  async run(wanted: Folded): Promise<number> {
     const upTo = wanted.recoverTo
     const { connection, topology } = this.#deps
     const store = this.#store
-    const checkpointer = new Checkpointer(connection, topology.names, this.#p, name)
+    const checkpointer = this.#checkpointer
     // Should this die half way, whoever goes on knows that these facts are old.
     const { seq: from } = await checkpointer.takeOver(wanted)
     if (upTo <= from) return 0

@@ -1,10 +1,10 @@
 /** Small pieces of the JetStream protocol that the client library has no call for, or hides the answer of. */
-import { JetStreamApiError } from '@nats-io/jetstream'
+import { JetStreamApiError, type StreamInfo } from '@nats-io/jetstream'
 import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { isFullError } from '../../streams/full.ts'
-import { apiSubject, storeSubject } from '../../streams/jetstream.ts'
+import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
 import { ask, askMany } from './ask.ts'
 import { reportsOf } from './reports.ts'
 
@@ -330,6 +330,44 @@ export async function anyBetween(nc: NatsConnection, stream: string, from: numbe
   if (from > to) return false
   const next = await leaderGet(nc, stream, { seq: from, next_by_subj: '>' })
   return next !== undefined && next.seq <= to
+}
+
+/**
+ * What the library's `streams.info` says, from the stream's leader. Throws FlowStoneError `no_stream` as
+ * `streamBounds` does: the library's own error counts as passing, so whoever reads would wait a minute.
+ */
+export async function streamInfo(nc: NatsConnection, stream: string, filter?: string): Promise<StreamInfo> {
+  const jsm = await jetstreamManager(nc, { checkAPI: false })
+  try {
+    return await jsm.streams.info(stream, filter === undefined ? {} : { subjects_filter: filter })
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.code === ERR.noStream) throw noStream(stream)
+    throw error
+  }
+}
+
+/**
+ * As `publish`, for a stream that may be gone. A stream without a leader and one that was deleted look
+ * the same to `publish`: nobody answers. Throws FlowStoneError `no_stream` for the second.
+ */
+export async function publishTo(
+  nc: NatsConnection,
+  stream: string,
+  entry: Entry,
+  unit: string | undefined,
+  timeoutMs: number,
+): Promise<PubAck> {
+  try {
+    return await publish(nc, entry, unit, timeoutMs)
+  } catch (error) {
+    if (error instanceof errors.NoRespondersError) await streamBounds(nc, stream, timeoutMs)
+    throw error
+  }
+}
+
+/** Whether an error says that a stream is not there. */
+export function isGone(error: unknown): boolean {
+  return error instanceof FlowStoneError && error.code === 'no_stream'
 }
 
 function noStream(stream: string): FlowStoneError {

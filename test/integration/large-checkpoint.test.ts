@@ -34,7 +34,7 @@ const owner = (i: number): ReturnType<typeof stateKey.lanes> => stateKey.lanes('
 const COUNT = 2500
 
 function manyDocuments(topology: Topology, text: string): Store {
-  const store = new Store(connection, topology.names, 0)
+  const store = new Store(connection, topology.names, 0, new Checkpointer(connection, topology.names, 0, 'one'))
   for (let i = 0; i < COUNT; i++) store.put(owner(i), { seq: i, lanes: {}, text } as never)
   return store
 }
@@ -111,12 +111,12 @@ describe('a document that is larger than a message may be', () => {
     const checkpointer = new Checkpointer(connection, names, 0, 'one')
     await checkpointer.takeOver()
     const text = randomBytes(2_500_000).toString('base64')
-    const store = new Store(connection, names, 0)
+    const store = new Store(connection, names, 0, checkpointer)
     store.put(owner(1), { seq: 1, lanes: {}, text } as never)
     await checkpointer.write(store.takeTouched(), 0, undefined)
     const bucket = names.stateBucket(0)
     expect(await readDoc(connection, names, bucket, owner(1))).toEqual({ seq: 1, lanes: {}, text })
-    const other = new Store(connection, names, 0)
+    const other = new Store(connection, names, 0, checkpointer)
     await other.load([owner(1)])
     other.put(owner(1), { seq: 2, lanes: {} })
     await checkpointer.write(other.takeTouched(), 0, undefined)

@@ -104,7 +104,7 @@ describe('marks of gates that have ended', () => {
 
   it('are deleted when a checkpoint has room for it, and nothing else waits for that', async () => {
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
-    const store = new Store(connection, names, 0)
+    const store = new Store(connection, names, 0, new Checkpointer(connection, names, 0, 'engine'))
     for (let i = 0; i < 1000; i++) store.put(marked(i), { since: 0 })
     expect(keysOf(store)).toHaveLength(1000)
     for (let i = 0; i < 1000; i++) store.delete(marked(i))
@@ -121,7 +121,7 @@ describe('marks of gates that have ended', () => {
 
   it('are there again when they are put again, and go at once where nobody would look for them later', async () => {
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
-    const store = new Store(connection, names, 0)
+    const store = new Store(connection, names, 0, new Checkpointer(connection, names, 0, 'engine'))
     store.delete(marked(1))
     store.put(marked(1), { since: 1 })
     store.delete(stateKey.waiting(undefined, gate(2)))
@@ -140,14 +140,14 @@ describe('facts whose documents are not in memory', () => {
     const run = runId(0, 'run')
     const asset = assetName('opens')
     const gates = Array.from({ length: 300 }, (_, i) => ({ run, asset, gate: `a1n${i + 1}` }))
-    const before = new Store(connection, names, 0)
+    const checkpointer = new Checkpointer(connection, names, 0, 'engine')
+    const before = new Store(connection, names, 0, checkpointer)
     before.put(stateKey.run(run), { id: run, pipeline: 'gates', version: '1', assets: {} } as never)
     for (const at of gates) before.put(stateKey.gate(run, asset, at.gate), { gate: at.gate } as never)
-    const checkpointer = new Checkpointer(connection, names, 0, 'engine')
     await checkpointer.takeOver()
     await checkpointer.write(before.takeTouched(), 1, undefined)
 
-    const store = new Store(connection, names, 0)
+    const store = new Store(connection, names, 0, checkpointer)
     const facts = new Facts(store, names, 0)
     const loads = vi.spyOn(store, 'load')
     const messages = gates.map((at, i): StoredMessage => {

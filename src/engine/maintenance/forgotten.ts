@@ -2,10 +2,9 @@
  * What WORK has forgotten. An engine that died may have enqueued tasks of facts that its last checkpoint knows nothing of. Whoever follows folds these facts again, and
  * enqueues the tasks again: WORK drops what it was sent before, but only as long as it remembers (`duplicate_window` of the stream). After that they would be done twice.
  */
-import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { leaderGet, type StoredMessage, streamInfo } from '../../log/nats.ts'
 
 /** An engine makes a checkpoint some 50 ms after it folded a fact; this long after, where the server is slow. */
 const UNSAVED_MS = 10_000
@@ -20,12 +19,12 @@ export async function forgottenTo(connection: Connection, names: Names, p: numbe
     await connection.read((nc) => leaderGet(nc, log, { seq: from, next_by_subj: '>' }))
   const first = await next(seq + 1)
   if (!first) return 0
-  const { config, ts } = await connection.read(async (nc) => (await jetstreamManager(nc)).streams.info(names.work(p)))
+  const { config, ts } = await connection.read((nc) => streamInfo(nc, names.work(p)))
   const windowMs = (config.duplicate_window ?? 0) / NANOS_PER_MS
   if (ts === undefined || Date.parse(ts) - first.timeMs < windowMs * PART) return 0
   // Half of what is left each time: the last one that an engine may have folded without a checkpoint.
   let known = first.seq
-  let beyond = (await connection.read(async (nc) => (await jetstreamManager(nc)).streams.info(log))).state.last_seq + 1
+  let beyond = (await connection.read((nc) => streamInfo(nc, log))).state.last_seq + 1
   while (beyond - known > 1) {
     const middle = Math.floor((known + beyond) / 2)
     const found = await next(middle)

@@ -13,7 +13,7 @@ import type { Connection } from '../../log/connection.ts'
 import { directNext, leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
 import { factIfAny } from '../../worker/attempt/values.ts'
 import { foldedTo } from './checkpoint.ts'
-import { readDoc, type Store } from './store.ts'
+import { readDocIfAny, type Store } from './store.ts'
 
 export interface CatalogSource {
   readonly connection: Connection
@@ -59,14 +59,14 @@ export async function newestValues(
 
 /** Of this engine's own shard: all up to the request is folded. */
 async function ownValues(
-  { connection, names, p, store }: CatalogSource,
+  { store }: CatalogSource,
   run: RunState,
   assets: readonly string[],
 ): Promise<Map<string, Found>> {
   const found = new Map<string, Found>()
   const read = async (asset: string): Promise<void> => {
     const key = stateKey.asset(run.pipeline, asset, run.partition)
-    const entry = store.has(key) ? store.get(key) : await readEntry(connection, names, p, key)
+    const entry = store.has(key) ? store.get(key) : await store.read(key)
     if (entry) found.set(asset, entry)
   }
   await Promise.all(assets.map(read))
@@ -79,7 +79,7 @@ async function valuesOf(
   run: RunState,
   assets: readonly string[],
 ): Promise<Map<string, Found>> {
-  // A bucket that is made anew meanwhile has less than its position said: it is read again.
+  // A bucket that is deleted or made anew meanwhile has less than its position said: it is read again.
   for (;;) {
     const { found, folded } = await lookInto({ connection, names, q, run, assets })
     if ((await foldedTo(connection, names, q)) >= folded) return found
@@ -180,5 +180,5 @@ async function readEntry(
   key: string,
 ): Promise<CatalogEntry | undefined> {
   // The bucket's type of document follows from its key.
-  return (await readDoc(connection, names, names.stateBucket(q), key)) as CatalogEntry | undefined
+  return (await readDocIfAny(connection, names, names.stateBucket(q), key)) as CatalogEntry | undefined
 }

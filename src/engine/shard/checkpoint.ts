@@ -12,13 +12,16 @@ import {
   type Entry,
   ERR,
   isFull,
+  isGone,
   isPassing,
   isPassingRefusal,
   leaderGet,
+  type PubAck,
   publish,
   publishBatch,
   type StoredMessage,
   streamBounds,
+  streamInfo,
   UNIT_HEADER,
 } from '../../log/nats.ts'
 import { forgottenTo } from '../maintenance/forgotten.ts'
@@ -32,16 +35,21 @@ const FULL_PAUSE_MS = 500
 
 /** Another engine has taken over. What this one holds in memory is worthless. */
 export class FencedError extends FlowStoneError {
-  constructor(bucket: string) {
-    super('fenced', `another engine took over ${bucket}`)
+  constructor(message: string) {
+    super('fenced', message)
   }
 }
 
-/** The log sequence up to which the bucket is folded; 0 for one that no engine has written to. */
+/** The log sequence up to which the bucket is folded; 0 for one that no engine has written to, or that is gone. */
 export async function foldedTo(connection: Connection, names: Names, p: number): Promise<number> {
   const bucket = names.stateBucket(p)
   const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
-  const found = await connection.read((nc) => leaderGet(nc, names.kvStream(bucket), query))
+  const found = await connection
+    .read((nc) => leaderGet(nc, names.kvStream(bucket), query))
+    .catch((error: unknown) => {
+      if (isGone(error)) return undefined
+      throw error
+    })
   return positionIn(bucket, found)?.seq ?? 0
 }
 
@@ -53,6 +61,9 @@ export class Checkpointer {
   readonly #engine: string
   readonly #names: Names
   readonly #p: number
+  /** Begins the unit of each of its writes, so that its own key is known from any other's. */
+  readonly #term = randomBytes(9).toString('base64url')
+  #commits = 0
   #revision = 0
   #position: Position = START
 
@@ -126,11 +137,27 @@ export class Checkpointer {
     await this.#purge(id)
   }
 
-  /** Throws FencedError when another engine wrote since, or the bucket was emptied or deleted: what is in memory is worthless then. */
+  /**
+   * Throws FencedError when another engine wrote since, or the bucket was emptied, deleted or made again: what is in
+   * memory is worthless then. What was read from the bucket before this returns is of this engine's own state.
+   */
   async look(): Promise<void> {
-    const revision = this.#revision
-    const found = await this.#found()
-    if (this.#revision === revision && (found?.seq ?? 0) < revision) throw new FencedError(this.#bucket)
+    let found: StoredMessage | undefined
+    try {
+      found = await this.#found()
+    } catch (error) {
+      throw isGone(error) ? this.#deleted() : error
+    }
+    // Not by the revision: a bucket that was made again counts from 1, and may have passed it.
+    if (!found?.headers.get(UNIT_HEADER)?.startsWith(`${this.#term}.`)) throw this.#fenced()
+  }
+
+  #fenced(): FencedError {
+    return new FencedError(`another engine took over ${this.#bucket}`)
+  }
+
+  #deleted(): FencedError {
+    return new FencedError(`${this.#bucket} was deleted`)
   }
 
   async #copy(documents: readonly Entry[], redo: NonNullable<Position['redo']>): Promise<void> {
@@ -160,8 +187,7 @@ export class Checkpointer {
   }
 
   async #subjects(filter: string): Promise<string[]> {
-    const jsm = await jetstreamManager(this.#connection.nc)
-    const info = await this.#connection.read(() => jsm.streams.info(this.#stream, { subjects_filter: filter }))
+    const info = await this.#connection.read((nc) => streamInfo(nc, this.#stream, filter))
     return Object.keys(info.state.subjects ?? {})
   }
 
@@ -175,7 +201,7 @@ export class Checkpointer {
 
   /** One atomic batch with the key `engine`. */
   async #commit(documents: readonly Entry[], position: Position): Promise<void> {
-    const unit = randomBytes(12).toString('base64url')
+    const unit = `${this.#term}.${this.#commits++}`
     const written = (revision: number): void => {
       this.#revision = revision
       this.#position = position
@@ -195,11 +221,7 @@ export class Checkpointer {
         },
       ]
       try {
-        const ack = await this.#connection.untilDisconnect(async (nc) => {
-          const [only] = entries
-          if (entries.length === 1 && only) return publish(nc, only.entry, only.unit, 5000)
-          return publishBatch(nc, entries, unit, 5000)
-        })
+        const ack = await this.#sent(entries, unit)
         if (ack && !ack.error) {
           written(ack.seq)
           return
@@ -216,11 +238,26 @@ export class Checkpointer {
           written(found.seq)
           return
         }
-        if ((found?.seq ?? 0) !== this.#revision) throw new FencedError(this.#bucket)
+        if ((found?.seq ?? 0) !== this.#revision) throw this.#fenced()
       } catch (error) {
+        if (isGone(error)) throw this.#deleted()
         if (!isPassing(error) || this.#connection.isClosed) throw error
       }
       await this.#connection.ready(100)
+    }
+  }
+
+  /** Undefined when no answer came: the server is away, or nobody takes the message, as when the bucket is gone. */
+  async #sent(entries: Parameters<typeof publishBatch>[1], unit: string): Promise<PubAck | undefined> {
+    const [only] = entries
+    try {
+      return await this.#connection.untilDisconnect(async (nc) => {
+        if (entries.length === 1 && only) return await publish(nc, only.entry, only.unit, 5000)
+        return await publishBatch(nc, entries, unit, 5000)
+      })
+    } catch (error) {
+      if (!isPassing(error) || this.#connection.isClosed) throw error
+      return undefined
     }
   }
 }

@@ -4,7 +4,7 @@ import { encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { ERR, isFull, isPassingRefusal, leaderGet, publish, streamBounds, UNIT_HEADER } from '../../log/nats.ts'
+import { ERR, isFull, isPassingRefusal, leaderGet, publishTo, streamBounds, UNIT_HEADER } from '../../log/nats.ts'
 
 const FULL_PAUSE_MS = 500
 
@@ -12,8 +12,9 @@ const FULL_PAUSE_MS = 500
 export async function isFirstEngine(connection: Connection, names: Names, p: number): Promise<boolean> {
   const unit = randomBytes(12).toString('base64url')
   const entry = { subject: markOf(names, p), payload: encodeJson({ v: 1 }), contentType: 'application/json' }
+  const stream = names.kvStream(names.controlBucket)
   for (;;) {
-    const ack = await connection.read((nc) => publish(nc, { ...entry, expect: { seq: 0 } }, unit, 5000))
+    const ack = await connection.read((nc) => publishTo(nc, stream, { ...entry, expect: { seq: 0 } }, unit, 5000))
     if (!ack.error) break
     if (ack.error.errCode === ERR.wrongLastSequence) {
       // Asked twice because an answer was lost: it is this engine's own word that stands there.

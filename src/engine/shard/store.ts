@@ -3,13 +3,13 @@
  * documents may be dropped and are read again when a fact needs them.
  */
 
-import { ENGINE_KEY, isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { joinParts, partKey, partsOf, partsSaid } from '../../log/document-parts.ts'
-import { type Entry, isPassing, leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { type Entry, isGone, isPassing, leaderGet, type StoredMessage } from '../../log/nats.ts'
 import { unlessAborted } from '../../options/timer.ts'
 
 /** A checkpoint is best one batch of 1,000 messages. With so many documents touched it is due. */
@@ -18,6 +18,12 @@ const CLEAN_MAX = 20_000
 const LATER_MAX = 20_000
 /** Marks of deleted keys go after a while: they would be listed with the others for ever. */
 export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
+
+/** Says whether a bucket is still the one that an engine took over: `look` of its checkpointer. */
+export interface Fence {
+  /** Throws FlowStoneError `fenced`. */
+  look(): Promise<void>
+}
 
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
@@ -29,8 +35,10 @@ export class Store implements View {
   readonly #names: Names
   /** Into how many messages documents were split that do not fit one. */
   readonly #parts = new Map<string, number>()
+  readonly #fence: Fence
 
-  constructor(connection: Connection, names: Names, p: number) {
+  constructor(connection: Connection, names: Names, p: number, fence: Fence) {
+    this.#fence = fence
     this.#connection = connection
     this.#names = names
     this.#bucket = names.stateBucket(p)
@@ -72,21 +80,35 @@ export class Store implements View {
   }
 
   /**
-   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. Throws FlowStoneError `fenced` when the bucket was deleted, or emptied: what is not
-   * there then is no answer.
+   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. Throws FlowStoneError
+   * `fenced` when the bucket was deleted, emptied, made again or taken over: what is not there then is no answer.
    */
   async load(keys: readonly string[]): Promise<void> {
-    const read = async (key: string): Promise<Stored> =>
-      await readStored(this.#connection, this.#names, this.#bucket, key, { isBound: true })
-    const found = await Promise.all(keys.map(read))
-    if (found.some(({ doc }) => doc === undefined) && (await read(ENGINE_KEY)).doc === undefined)
-      throw new FlowStoneError('fenced', `${this.#bucket} was emptied`)
+    const found = await this.#readAll(keys)
     for (const [i, key] of keys.entries()) {
       const { doc, parts } = found[i] ?? { doc: undefined, parts: 1 }
       if (this.#docs.has(key)) continue
       this.#docs.set(key, doc)
       if (parts > 1) this.#parts.set(key, parts)
     }
+  }
+
+  /** A document as the bucket has it; it is not kept. Throws as `load` does. */
+  async read<D>(key: Key<D>): Promise<D | undefined> {
+    const [found] = await this.#readAll([key])
+    // The key's type says what stands behind it; only this project writes here.
+    return found?.doc as D | undefined
+  }
+
+  async #readAll(keys: readonly string[]): Promise<Stored[]> {
+    const read = async (key: string): Promise<Stored> =>
+      await readStored(this.#connection, this.#names, this.#bucket, key, { isBound: true })
+    const found = await Promise.all(keys.map(read)).catch((error: unknown) => {
+      throw isGone(error) ? new FlowStoneError('fenced', `${this.#bucket} was deleted`) : error
+    })
+    // After the reads: what they found is of the bucket that this engine took over.
+    await this.#fence.look()
+    return found
   }
 
   /** What a checkpoint must write, as of now, and what else it has room for. Documents are encoded here, so later folds do not show through. */
@@ -165,13 +187,28 @@ export async function readDoc(
   return (await readStored(connection, names, bucket, key, signal ? { signal } : {})).doc
 }
 
+/** As `readDoc`, and undefined at once when the bucket is gone: for who reads the log as well. */
+export async function readDocIfAny(
+  connection: Connection,
+  names: Names,
+  bucket: string,
+  key: string,
+): Promise<unknown> {
+  try {
+    return (await readStored(connection, names, bucket, key, { isBound: true })).doc
+  } catch (error) {
+    if (isGone(error)) return undefined
+    throw error
+  }
+}
+
 interface Stored {
   readonly doc: unknown
   /** In how many messages. */
   readonly parts: number
 }
 
-/** `isBound`: the bucket is there, or lost; else it may be gone for a moment, while it is rebuilt. */
+/** `isBound`: one that is gone is lost, which is thrown as `no_stream`; else it may be gone for a moment, while it is rebuilt. */
 async function readStored(
   connection: Connection,
   names: Names,
@@ -196,8 +233,7 @@ async function readStored(
     } catch (cause) {
       signal?.throwIfAborted()
       if (cause instanceof FlowStoneError && (cause.code === 'denied' || cause.code === 'unreadable')) throw cause
-      if (isBound && cause instanceof FlowStoneError && cause.code === 'no_stream')
-        throw new FlowStoneError('fenced', `${bucket} was deleted`)
+      if (isBound && isGone(cause)) throw cause
       // What may pass was asked for long enough.
       if (attempt >= 20 || connection.isClosed || isPassing(cause))
         throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} could not be read`, { cause })

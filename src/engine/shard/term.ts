@@ -55,8 +55,8 @@ export class Term {
     this.#poison = poison
     this.#onActive = onActive
     const { connection, topology, p, engine } = options
-    this.#store = new Store(connection, topology.names, p)
     this.#checkpointer = new Checkpointer(connection, topology.names, p, engine)
+    this.#store = new Store(connection, topology.names, p, this.#checkpointer)
     this.#failure.promise.catch(() => undefined)
   }
 
