@@ -1,3 +1,4 @@
+// #region program
 import { asset, pipeline } from '../../../src/index.ts'
 
 const cities = asset('cities', { execute: () => ['Lima', 'Oslo', 'Pune', 'Quito'] })
@@ -6,11 +7,7 @@ const forecasts = asset('forecasts', {
   dependsOn: [cities],
   scatter: ({ cities }) => cities.map((city) => ({ city })), // one instance for each city
   execute: ({ scatterKey }) => `${scatterKey.city}: sunny`,
-  scatterOptions: {
-    maxConcurrent: 20, // over all workers
-    rateLimit: [10, 'second'],
-    retry: { maxAttempts: 5, backoff: '1s..60s' },
-  },
+  scatterOptions: { maxConcurrent: 20, rateLimit: [10, 'second'], retry: { maxAttempts: 5 } },
 })
 
 const report = asset('report', {
@@ -19,5 +16,6 @@ const report = asset('report', {
 })
 
 export default pipeline('weather', [cities, forecasts, report])
+// #endregion
 
 // prints: "Lima: sunny, Oslo: sunny, Pune: sunny, Quito: sunny"
