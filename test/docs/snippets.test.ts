@@ -7,6 +7,7 @@
  * - Any other file is imported, and has done its work when the import resolves.
  * - Lines `// prints: …` at the end of a file are what it prints; `…` in them stands for any text.
  *   Of a pipeline, the value is the last line.
+ * - A line `// answers: JSON` answers the gates of a pipeline's run.
  */
 import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -16,12 +17,13 @@ import { format, promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { loadPipelines } from '../../src/cli/load.ts'
 import { jsonOf } from '../../src/cli/output.ts'
-import { connect, type Pipeline } from '../../src/index.ts'
+import { connect, type Flow, type Pipeline } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const FOLDER = fileURLToPath(new URL('../../examples/docs/', import.meta.url))
+const ANSWERS = /^\/\/ answers: (.*)$/m
 const PRINTS = /^\/\/ prints: ?(.*)$/gm
 const LIMIT_MS = 30_000
 
@@ -64,19 +66,26 @@ async function runHere(file: string, source: string): Promise<string[]> {
   const lines: string[] = []
   using _ = vi.spyOn(console, 'log').mockImplementation((...args) => void lines.push(...format(...args).split('\n')))
   if (/^export default pipeline\(/m.test(source))
-    for (const one of await loadPipelines(file)) lines.push(...(await runPipeline(one)))
+    for (const one of await loadPipelines(file)) lines.push(...(await runPipeline(one, source)))
   else await import(pathToFileURL(file).href)
   return lines
 }
 
-async function runPipeline(pipeline: Pipeline): Promise<string[]> {
+async function runPipeline(pipeline: Pipeline, source: string): Promise<string[]> {
   const last = pipeline.assets.at(-1)
   if (!last) return []
   await using flow = await connect()
   await flow.engine()
   await flow.worker(pipeline)
   const run = await flow.materialize(last)
+  const [, answer] = ANSWERS.exec(source) ?? []
+  if (answer !== undefined) await answerGates(flow, run.id, JSON.parse(answer))
   return jsonOf(await run.result(), 2).split('\n')
+}
+
+async function answerGates(flow: Flow, run: string, answer: unknown): Promise<void> {
+  await until('a gate waits', async () => (await flow.gates.list(run)).length > 0, LIMIT_MS)
+  for (const { id } of await flow.gates.list(run)) await flow.gates.signalById(id, answer)
 }
 
 async function runAsProcess(file: string): Promise<string[]> {
