@@ -1,4 +1,4 @@
-/** A worker runs a task only with code whose shape is the one that the task was planned with; see docs/versions.md. */
+/** A worker runs a task only with code whose shape is the one that the task was planned with; see docs/assets-and-runs.md. */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
