@@ -11,7 +11,7 @@
 import { InvalidError } from './errors.ts'
 import { hash64, hashBigInt } from './ids.ts'
 
-const DEPTH_MAX = 100
+export const DEPTH_MAX = 100
 
 /**
  * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN), for halves of surrogate pairs, which no UTF-8 can say, and for objects that

@@ -3,13 +3,13 @@ import { isErrorLike, messageOf } from './errors.ts'
 import type { ErrorInfo } from './schemas.ts'
 import { cut } from './text.ts'
 
-const MESSAGE_MAX = 4000
-const STACK_MAX = 4000
+export const MESSAGE_MAX = 4000
+export const STACK_MAX = 4000
 const CODE_MAX = 100
 /** Of a cause: it has its message twice on the log, in an attempt's end and in its asset's. */
 const CAUSE_MESSAGE_MAX = 1000
-const CAUSE_LEVELS = 5
-const CAUSES_MAX = 12
+export const CAUSE_LEVELS = 5
+export const CAUSES_MAX = 12
 const ERRORS_MAX = 5
 const SHOWN_MAX = 2000
 

@@ -39,7 +39,7 @@ export interface TopologyOptions {
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
-const PARTITIONS_MAX = 64
+export const PARTITIONS_MAX = 64
 const REPLICAS_MAX = 5
 /** Triggers that may wait for an engine. */
 const TRIGGERS_MAX = 1_000_000

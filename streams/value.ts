@@ -11,7 +11,7 @@ import { HALF } from './text.ts'
 export const NO_VALUE = Symbol.for('flowstone.no-value')
 
 /** More would take the stack of whoever reads it. */
-const DEPTH_MAX = 200
+export const DEPTH_MAX = 200
 /** A map of MessagePack with 16 bits of length holds so many members. */
 const MEMBERS_MAX = 65_535
 /** Members of an array beside its elements are looked for up to this length: their names have to be listed with those of the elements. */

@@ -51,7 +51,7 @@ const FENCES_PER_MESSAGE = 10_000
 const GRACE_MS = 500
 const WRITES_KEPT = 8
 const QUEUE_MAX = 64
-const SAID_MAX = 200
+export const SAID_MAX = 200
 
 export function emptySlots(): SlotCell {
   return { max: 0, holders: [], queue: [], roomMs: undefined, writes: [] }

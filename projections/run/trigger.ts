@@ -16,7 +16,7 @@ import { type Key, specOf, stateKey, type View } from '../state.ts'
 /** Far more than all that a trigger can say. */
 export const TRIGGER_BODY_MAX = 16 * 1024
 const SUBJECT_MAX = 512
-const MSG_ID_MAX = 512
+export const MSG_ID_MAX = 512
 const CONTENT_TYPE_MAX = 256
 
 /** A message of the stream of triggers. */

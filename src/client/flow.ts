@@ -103,6 +103,8 @@ const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = {
   onFailed: true,
 }
 
+/** Of a partition, and of a key. */
+export const TEXT_MAX = 512
 /** Subject and headers of a fact. */
 const ENVELOPE_BYTES = 1024
 /** How many documents are asked for side by side. */
@@ -229,8 +231,8 @@ export class Flow {
       )
     for (const field of ['partition', 'key'] as const) {
       const value: unknown = options[field]
-      if (value !== undefined && (typeof value !== 'string' || value.length > 512))
-        throw new InvalidError(`materialize: ${field} must be text of at most 512 characters`)
+      if (value !== undefined && (typeof value !== 'string' || value.length > TEXT_MAX))
+        throw new InvalidError(`materialize: ${field} must be text of at most ${TEXT_MAX} characters`)
       if (value !== undefined) checkText(`materialize: ${field}`, value)
     }
     if (options.key === '') throw new InvalidError('materialize: key must not be empty')

@@ -402,12 +402,12 @@ const INSTANCE_ALLOWED = [
   'rateLimit',
   'slots',
 ]
-const MAX_CONCURRENT = 2048
+export const MAX_CONCURRENT = 2048
 const INSTANCE_TIMEOUT_MS = 30 * 60_000
 /** Beyond the calendar no schedule can be made of it. */
 const TOTAL_MAX_MS = 365 * 86_400_000
 /** What a timer in a process can hold. */
-const TIMER_MAX_MS = 2 ** 31 - 1
+export const TIMER_MAX_MS = 2 ** 31 - 1
 
 function parseInstanceOptions(asset: string, options: InstanceOptions<FailureMode, never>): ScatterSpec {
   const at = `${asset}: scatterOptions`

@@ -4,7 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { payloadSchema } from './payload-schema.ts'
 
-const VERSION_MAX = 128
+export const VERSION_MAX = 128
 
 export function parseCodeVersion(at: string, version: unknown): string {
   const fits = typeof version === 'string' && version.length > 0 && version.length <= VERSION_MAX

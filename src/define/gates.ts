@@ -109,10 +109,10 @@ const APPROVAL_ALLOWED = ['message', 'context', ...ALLOWED.filter((key) => key !
 const TIMEOUT = '1h'
 const RETRY_DELAYS = ['5m', '15m', '45m'] as const
 const RETRIES = 3
-const RETRIES_MAX = 100
-const METADATA_MAX_BYTES = 16 * 1024
-const TOKEN_MAX_BYTES = 1024
-const WAIT_MAX_MS = 10 * 365 * 86_400_000
+export const RETRIES_MAX = 100
+export const METADATA_MAX_BYTES = 16 * 1024
+export const TOKEN_MAX_BYTES = 1024
+export const WAIT_MAX_MS = 10 * 365 * 86_400_000
 
 /** Throws InvalidError that names the option at fault. */
 export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 'signal'): GateSpec {

@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 
-const MAX_BYTES = 16 * 1024
+export const MAX_BYTES = 16 * 1024
 /** Most schemas stand at the top of a module, and thousands of gates are opened with one. */
 const made = new WeakMap<z.ZodType, Record<string, unknown>>()
 

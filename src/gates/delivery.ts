@@ -13,7 +13,7 @@ import type { Connection } from '../log/connection.ts'
 import { type Entry, ERR, leaderGet, publish } from '../log/nats.ts'
 
 /** Senders give up long before. */
-const REMEMBERED_FOR = `${30 * 86_400}s`
+export const REMEMBERED_FOR = `${30 * 86_400}s`
 
 const decision = z.object({ v: z.literal(1), gate: z.string() })
 

@@ -21,7 +21,7 @@ import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
 import { checkPayload } from './payload.ts'
 
-const KEPT_MAX = 10_000
+export const KEPT_MAX = 10_000
 
 const earlySignal = z.object({
   payload: storedValue,

@@ -27,7 +27,7 @@ import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
 
 const SIGNAL_OPTIONS: OptionNames<SignalOptions> = { source: true, headers: true, idempotencyKey: true }
-const KEEP_MAX_MS = 24 * 3_600_000
+export const KEEP_MAX_MS = 24 * 3_600_000
 const HEADERS_MAX_BYTES = 4096
 const SOURCE_MAX = 256
 const KEY_MAX = 1024

@@ -6,7 +6,7 @@ import { messageOf, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/schemas.ts'
 import { measure } from '../../streams/value.ts'
 
-const PAYLOAD_MAX_BYTES = 1024 * 1024
+export const PAYLOAD_MAX_BYTES = 1024 * 1024
 /** Of a signal that is kept for a gate that is not there yet. */
 export const EARLY_MAX_BYTES = 64 * 1024
 

@@ -22,7 +22,7 @@ export interface GateSecret {
 export const NO_GATE_SECRET = 'no_gate_secret'
 
 const VERSION = 'v1'
-const SECRET_MIN_BYTES = 32
+export const SECRET_MIN_BYTES = 32
 const SECRETS_MAX = 16
 const KEY_ID = /^[A-Za-z0-9_-]{1,32}$/
 const TOKEN_MAX = 1024

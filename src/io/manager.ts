@@ -36,9 +36,9 @@ export interface BytesIoManager extends IoManager {
 }
 
 /** Values up to this many bytes ride in the fact; less where the server's messages are small. As JSON they may take six times as much. */
-const INLINE_MAX_BYTES = 64 * 1024
-const INLINE_PART = 1 / 8
-const REF_MAX_BYTES = 16 * 1024
+export const INLINE_MAX_BYTES = 64 * 1024
+export const INLINE_PART = 1 / 8
+export const REF_MAX_BYTES = 16 * 1024
 
 /** How an execution gets at a value: what is shared, or what is loaded for it alone. */
 export type Sight = Shared | { load(): Promise<unknown> }

@@ -30,8 +30,8 @@ export interface GroupedBatch<T> extends Batch<T> {
 
 type Grouping<T> = BatchOptions<T> & { groupBy(item: T): string | number }
 
-const DEFAULT_BYTES = 128 * 1024
-const BYTES_MAX = 190 * 1024
+export const DEFAULT_BYTES = 128 * 1024
+export const BYTES_MAX = 190 * 1024
 
 /**
  * Puts the items of a list, an iterable or an item reader into batches, for a scatter function to return. The cursor of a reader then stands behind whole batches.

@@ -32,7 +32,7 @@ const row = z.object({
   info: z.object({ bytes: z.int(), columns: z.array(z.object({ name: z.string() })) }),
 })
 const CHUNK_ROWS = 1000
-const MAX_ROW_BYTES = 1024 * 1024
+export const MAX_ROW_BYTES = 1024 * 1024
 
 const OPTIONS: OptionNames<CsvOptions> = {
   columns: true,

@@ -14,7 +14,7 @@ export interface LinesOptions {
   readonly retry?: ReaderRetry
 }
 
-const MAX_LINE_BYTES = 200 * 1024
+export const MAX_LINE_BYTES = 200 * 1024
 const LINE_FEED = 10
 const CARRIAGE_RETURN = 13
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf])

@@ -34,6 +34,7 @@ const cursors = z.object({ behind: z.array(z.string()) })
 type Cursor = z.infer<typeof cursors>
 type Row = Readonly<Record<string, unknown>>
 const rows = z.array(z.record(z.string(), z.unknown()))
+export const PAGE_ROWS = 1000
 const KEY = 'flowstone_key_'
 
 const OPTIONS: OptionNames<PostgresOptions> = {
@@ -55,7 +56,7 @@ const OPTIONS: OptionNames<PostgresOptions> = {
  */
 export function readPostgres(options: PostgresOptions): ItemReader<Row> {
   refuseUnknown('readPostgres', options, OPTIONS)
-  const { query, values = [], pageSize = 1000, retry } = options
+  const { query, values = [], pageSize = PAGE_ROWS, retry } = options
   const keys = typeof options.key === 'string' ? [options.key] : options.key
   if (typeof query !== 'string' || query.trim() === '') throw new InvalidError('readPostgres: query must be a SELECT')
   if (!Array.isArray(keys) || keys.length === 0 || keys.some((key) => typeof key !== 'string' || key === ''))

@@ -44,7 +44,8 @@ export interface ReaderRetry {
   readonly backoff?: Duration | `${string}..${string}`
 }
 
-const CURSOR_MAX_BYTES = 16 * 1024
+export const READER_RETRY = { maxAttempts: 5, backoff: '200ms..10s' } as const
+export const CURSOR_MAX_BYTES = 16 * 1024
 const BRAND = Symbol.for('flowstone.itemReader')
 
 interface Source<T> {
@@ -166,10 +167,10 @@ export function itemReader<T, C>(options: ItemReaderOptions<T, C>): ItemReader<T
     throw new InvalidError('itemReader: name must be a text of 1 to 1,024 characters that says what is read')
   if (typeof options.read !== 'function') throw new InvalidError(`itemReader ${name}: read must be a function`)
   if (retry !== undefined) refuseUnknown(`itemReader ${name}: retry`, retry, ['maxAttempts', 'backoff'])
-  const maxAttempts = retry?.maxAttempts ?? 5
+  const maxAttempts = retry?.maxAttempts ?? READER_RETRY.maxAttempts
   if (!Number.isInteger(maxAttempts) || maxAttempts < 1)
     throw new InvalidError(`itemReader ${name}: retry.maxAttempts must be a whole number from 1, got ${maxAttempts}`)
-  const { minMs, maxMs } = parseRange(`itemReader ${name}: retry.backoff`, retry?.backoff ?? '200ms..10s')
+  const { minMs, maxMs } = parseRange(`itemReader ${name}: retry.backoff`, retry?.backoff ?? READER_RETRY.backoff)
   // A cursor comes back from the log as this reader gave it, or one of its name did.
   const erased: ItemReaderOptions<T, unknown> = options
   const source: Source<T> = {

@@ -26,10 +26,10 @@ export interface RateSettings {
 }
 
 const PER_MS: Readonly<Record<string, number>> = { second: 1000, minute: 60_000, hour: 3_600_000, day: 86_400_000 }
-const LIMIT_MAX = 10_000_000
-const PERIOD_MIN_MS = 10
-const PERIOD_MAX_MS = 365 * 86_400_000
-const BUCKET_MAX = 256
+export const LIMIT_MAX = 10_000_000
+export const PERIOD_MIN_MS = 10
+export const PERIOD_MAX_MS = 365 * 86_400_000
+export const BUCKET_MAX = 256
 
 /** Throws InvalidError that names `field` and what is wrong with it. */
 export function parseRate(field: string, option: RateOption, usual: Rate['shape'] = 'window'): Rate {

@@ -2,7 +2,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 
-const REASON_MAX = 2000
+export const REASON_MAX = 2000
 
 /** Returns the field of a fact. Throws InvalidError for what is no text, or is too long. `call` names the caller's call. */
 export function reasonOf(call: string, reason: unknown): { reason?: string } {

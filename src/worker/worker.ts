@@ -66,6 +66,8 @@ export interface WorkerOptions {
   readonly ownsProcess?: boolean
 }
 
+export const WORKER_DEFAULTS = { concurrency: 10, drainTimeout: '30s', ackWait: '30s', maxBlocked: '10m' } as const
+
 const OPTIONS: OptionNames<WorkerOptions> = {
   concurrency: true,
   queues: true,
@@ -143,19 +145,23 @@ export class Worker {
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
     refuseUnknown('worker', options, OPTIONS)
-    const concurrency = options.concurrency ?? 10
+    const concurrency = options.concurrency ?? WORKER_DEFAULTS.concurrency
     if (!Number.isInteger(concurrency) || concurrency < 1)
       throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
     this.id = `worker-${hash64(parts.random).slice(0, 10)}`
     this.#topology = topology
     this.#logger = logger
-    this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? '30s')
-    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? '30s', { maxMs: ACK_WAIT_MAX_MS })
+    this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? WORKER_DEFAULTS.drainTimeout)
+    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? WORKER_DEFAULTS.ackWait, {
+      maxMs: ACK_WAIT_MAX_MS,
+    })
     if (this.#ackWaitMs < 500)
       throw new InvalidError(
         'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
       )
-    this.#maxBlockedMs = parseDuration('worker: maxBlocked', options.maxBlocked ?? '10m', { minMs: 1000 })
+    this.#maxBlockedMs = parseDuration('worker: maxBlocked', options.maxBlocked ?? WORKER_DEFAULTS.maxBlocked, {
+      minMs: 1000,
+    })
     const limitMs = Math.min(ALONE_MAX_MS, Math.max(ALONE_MIN_MS, this.#ackWaitMs))
     this.#alone = new Alone({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
     const slots = new Slots(concurrency)

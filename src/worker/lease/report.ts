@@ -16,7 +16,7 @@ const REPORT_MS = 50
 const LANE_REPORT_MS = 150
 /** Both are less where the server's messages are small. */
 const REPORT_BYTES = 256 * 1024
-const INLINE_MAX_BYTES = 16 * 1024
+export const INLINE_MAX_BYTES = 16 * 1024
 
 /** Values up to this many bytes ride in the outcomes; larger ones go to the object store. */
 export function inlineMax(connection: Connection): number {

@@ -16,7 +16,7 @@ import { leaderGet } from '../../log/nats.ts'
 import { factOf, type Values } from '../attempt/values.ts'
 
 /** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
-const SLAB_BYTES = 200 * 1024
+export const SLAB_BYTES = 200 * 1024
 export const SLAB_KEYS = 20_000
 export const SLAB_WAIT_MS = 100
 
