@@ -14,12 +14,12 @@ const rates = asset('rates', {
   retry: { maxAttempts: 5, backoff: '1s..60s' },
   execute: async (ctx) => {
     const response = await fetchRates(ctx.signal)
-    if (response.status === 404) throw new TerminalError('there is no such rate') // no other attempt
+    if (response.status === 404) throw new TerminalError('there is no such rate') // no retry
     if (response.status === 503) {
       const retryAfterMs = Number(response.headers.get('Retry-After')) * 1000
       throw new RetryableError('the service is busy', { retryAfterMs }) // in place of the backoff
     }
-    return (await response.json()) as number[] // any other error: the next attempt, after the backoff
+    return (await response.json()) as number[] // any other error is retried after the backoff
   },
 })
 // #endregion

@@ -6,7 +6,7 @@ const slow = 'data:application/json,{}'
 const rates = asset('rates', {
   timeout: '20s', // of one attempt
   retry: { maxAttempts: 5 },
-  execute: async (ctx) => (await fetch(slow, { signal: ctx.signal })).json(), // ends with its signal
+  execute: async (ctx) => (await fetch(slow, { signal: ctx.signal })).json(), // ends in time
 })
 const shop = pipeline('shop', [rates], { timeout: '2h' }) // of a whole run that names no timeout
 // #endregion

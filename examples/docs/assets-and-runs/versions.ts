@@ -12,7 +12,7 @@ const report = asset('report', {
 
 const approved = asset('approved', {
   dependsOn: [report],
-  payloadSchema: z.object({ ok: z.boolean() }), // of all of its gates that name no schema of their own
+  payloadSchema: z.object({ ok: z.boolean() }), // of its gates that name no other
   execute: (ctx, { report }) => ctx.signalGate({ timeout: '24h', metadata: { report } }),
   onSignal: (_ctx, { ok }) => ok,
 })

@@ -5,7 +5,7 @@ const pages = asset('pages', { execute: () => ['/a', '/b', '/c'] })
 const sizes = asset('sizes', {
   dependsOn: [pages],
   scatter: ({ pages }) => pages.map((path) => ({ path })), // the keys: one instance for each
-  execute: ({ scatterKey }) => scatterKey.path.length, // runs for each key, in parallel, on any worker
+  execute: ({ scatterKey }) => scatterKey.path.length, // for each key, on any worker
   gather: async (results) => {
     let sum = 0
     for await (const { value } of results) sum += value // in the order of the keys

@@ -20,7 +20,7 @@ const ordersOf = (shop: string) =>
       for (let page = cursor.page; ; page++) {
         const items = await api.orders(shop, { page, signal })
         if (items.length === 0) return
-        yield { items, cursor: { page: page + 1 } } // where to continue after the last of these items
+        yield { items, cursor: { page: page + 1 } } // where to continue after them
       }
     },
   })
