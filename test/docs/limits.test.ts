@@ -104,7 +104,7 @@ const scatterPage = [
   `any value that can be stored, up to ${size(CURSOR_MAX_BYTES)} |`,
   `| \`maxBytes\` | ${size(BATCH_BYTES)}, at most ${size(BATCH_MAX_BYTES)} |`,
   `A key takes at most ${size(SLAB_BYTES)}:`,
-  `cycles and more than ${KEY_DEPTH_MAX} levels`,
+  `cycles, more than ${KEY_DEPTH_MAX} levels`,
 ]
 
 const gatesPage = [
