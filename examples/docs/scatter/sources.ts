@@ -2,7 +2,7 @@ import { deepEqual } from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { asset, connect, pipeline } from '../../../src/index.ts'
+import { type AnyAsset, asset, connect, pipeline } from '../../../src/index.ts'
 import { readJsonLines, readLines } from '../../../src/items/index.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'docs-sources-'))
@@ -39,10 +39,9 @@ const fromJson = asset('fromJson', {
 const flow = await connect()
 await flow.engine()
 await flow.worker(pipeline('site', [fromList, fromGenerator, fromLines, fromJson]))
-const runs = await Promise.all(
-  [fromList, fromGenerator, fromLines, fromJson].map((each) => flow.materialize(each)),
-)
-const results: unknown = await Promise.all(runs.map((run) => run.result()))
+const all: readonly AnyAsset[] = [fromList, fromGenerator, fromLines, fromJson]
+const runs = await Promise.all(all.map((each) => flow.materialize(each)))
+const results = await Promise.all(runs.map((run) => run.result()))
 deepEqual(results, [
   [
     { key: '/a', value: '/a' },
