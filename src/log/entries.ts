@@ -38,6 +38,16 @@ function timerSubject(names: Names, p: number, fact: FactDraft): string {
   return names.fact(p, path)
 }
 
+/**
+ * Marks a task that may be older than its message: what led to it happened a while before it was stored. Its scatter may
+ * have been paused or closed in between, so its worker looks at the log first.
+ */
+export const STALE_HEADER = 'Fs-Stale'
+
+export function markStale(entry: Entry): Entry {
+  return { ...entry, headers: { ...entry.headers, [STALE_HEADER]: '1' } }
+}
+
 /** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
 export function taskEntry(
   names: Names,

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -80,6 +81,42 @@ describe('a scatter that is paused', () => {
     },
     30_000,
   )
+
+  it('while no engine runs begins nothing more when the next engine folds what came before the pause', async () => {
+    const { work, started, open } = gated(5000, 0)
+    const other = asset('other', { execute: () => 1 })
+    const both = pipeline('behind', [work, other])
+    await using stage = await openStage(server.url, both, { worker: { concurrency: 4 } })
+    const { flow } = stage
+    const run = await flow.materialize(work)
+    await until('four run', () => started.length === 4)
+    await stage.engine?.stop()
+    open()
+    // What the worker holds ends. The engine that folds it next leases more of the scatter.
+    const outcomes = async (): Promise<number> =>
+      (await factsOf(flow, run.id)).filter(({ kind }) => kind === 'scatter.outcomes').length
+    let seen = -1
+    await until('all that was leased has ended', async () => {
+      const now = started.length + (await outcomes())
+      const isQuiet = now === seen
+      seen = now
+      await sleep(200)
+      return isQuiet
+    })
+    const begun = started.length
+    expect(begun).toBeLessThan(5000)
+    // What the next engine has to do before it comes to the pause.
+    await Promise.all(range(2000).map(() => flow.materialize(other)))
+    const { scatter } = flow
+    await scatter.pause(`${run.id}.work`)
+    await sleep(1000)
+    await (await flow.engine()).active
+    await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined, 20_000)
+    await until('nothing is leased', async () => (await scatter.status(`${run.id}.work`)).leased === 0)
+    expect(started).toHaveLength(begun)
+    await scatter.resume(`${run.id}.work`)
+    expect(await run.result(limit())).toBe((5000 * 4999) / 2)
+  }, 60_000)
 
   it('stays so when engine and workers are replaced, and its retries that come due are held', async () => {
     const { work, started, open } = gated(40, 0)

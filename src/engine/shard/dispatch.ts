@@ -14,13 +14,15 @@ import { extendEntries, openGates, resolveEntry } from '../../gates/entries.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
-import { factEntry, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
+import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../worker/attempt/values.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
+/** An engine that folds a fact this long after it was stored is behind: facts that it has not seen yet may say otherwise. */
+const BEHIND_MS = 250
 
 export interface DispatchContext {
   readonly connection: Connection
@@ -58,9 +60,11 @@ export async function dispatch(context: DispatchContext, command: Command, nowMs
       await unlessThere(context.log.append(factEntry(names, p, command.over), resolveEntry(names, p, ids, data)))
       return
     }
-    case 'task':
-      await context.work.append(taskEntry(names, p, command, nowMs, repair))
+    case 'task': {
+      const entry = taskEntry(names, p, command, nowMs, repair)
+      await context.work.append(context.clock.now() - nowMs > BEHIND_MS ? markStale(entry) : entry)
       return
+    }
     case 'cancel_gates':
       await cancelGates(context, command)
       return

@@ -1,7 +1,10 @@
 /**
- * Whether the work in this worker's hands is still wanted: its run or scatter may have ended meanwhile, or be paused. Notes tell at once; they are hints and may be
- * lost, or come before the task that they mean, so the log is looked at too: for what waited, came again or is a retry, for what was told of, once for each scatter,
- * and every second for what is being worked on.
+ * Whether the work that this worker holds is still wanted: its run or scatter may have ended, or be paused.
+ * Notifications report that at once. They are hints: one may be lost, or come before its task. So the log is read too:
+ *
+ * - before a task runs that waited, came again, is a retry, or was enqueued by an engine that was behind;
+ * - before a task of a run or scatter runs that a notification named, and for the first task of each scatter;
+ * - every second for what runs.
  */
 import type { Subscription } from '@nats-io/nats-core'
 import { CancelledError } from '../../../streams/errors.ts'
@@ -62,6 +65,7 @@ export class Watch {
     const fresh =
       held.count === 1 &&
       held.ageMs < STALE_MS &&
+      !held.isStale &&
       !retry &&
       !this.#told.has(task.run) &&
       !this.#told.has(barrier) &&

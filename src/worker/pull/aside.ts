@@ -11,6 +11,7 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { AsideName } from '../../../streams/subjects.ts'
 import { ensureAsideConsumer, type Topology } from '../../../streams/topology.ts'
 import type { Connection } from '../../log/connection.ts'
+import { STALE_HEADER } from '../../log/entries.ts'
 import { listen } from '../../log/listen.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { Code } from '../attempt/code.ts'
@@ -32,7 +33,7 @@ export async function setAside(shared: WorkerShared, held: Held): Promise<void> 
   const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
   const subject = names.asideTask(p, name, task.run)
   const contentType = delivery.headers.get('Content-Type')
-  const headers = { 'Fs-Task': task.id }
+  const headers = { 'Fs-Task': task.id, [STALE_HEADER]: '1' }
   await shared
     .workOf(p)
     .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })

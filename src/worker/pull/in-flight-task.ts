@@ -3,6 +3,7 @@
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
+import { STALE_HEADER } from '../../log/entries.ts'
 import type { Helper } from '../control/helper.ts'
 import type { Delivery } from './puller.ts'
 
@@ -16,8 +17,10 @@ export class Held {
   readonly p: number
   readonly streamSeq: number
   readonly count: number
-  /** By the server's clock. */
+  /** Of its message, by the server's clock. */
   readonly ageMs: number
+  /** What led to it is older than its message. */
+  readonly isStale: boolean
   readonly delivery: Delivery
   /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
   readonly abort = new AbortController()
@@ -44,6 +47,7 @@ export class Held {
     this.streamSeq = delivery.streamSeq
     this.count = delivery.count
     this.ageMs = nowMs - delivery.timeMs
+    this.isStale = delivery.headers.has(STALE_HEADER)
     this.#reply = delivery.reply
   }
 

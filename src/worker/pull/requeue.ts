@@ -1,5 +1,6 @@
 /** Puts tasks back that this worker did not begin. */
 import { messageOf } from '../../../streams/errors.ts'
+import { STALE_HEADER } from '../../log/entries.ts'
 import type { Entry } from '../../log/nats.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import type { Delivery } from './puller.ts'
@@ -35,6 +36,8 @@ export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs:
     ...(contentType === undefined ? {} : { contentType }),
     headers: {
       'Fs-Task': id,
+      // Its own time begins anew with this message.
+      [STALE_HEADER]: '1',
       'Nats-Schedule': `@at ${new Date(clock.now() + delayMs).toISOString()}`,
       'Nats-Schedule-Target': subject,
     },
