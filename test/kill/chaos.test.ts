@@ -148,7 +148,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
     expect([...wild.troubles, ...engines.troubles, ...workers.troubles]).toEqual([])
     expect(unanswered(facts, asked.triggers)).toEqual([])
     expect(againAfterEnd(facts, begun, isWell)).toEqual([])
-    expect(begunPaused(wild.pauses, begun, isWell)).toEqual([])
+    expect(begunPaused(wild, begun, isWell)).toEqual([])
     if (gentle) {
       expect(lostIn(facts)).toEqual([])
       expect(begunTooOften(facts, begun)).toEqual([])

@@ -12,7 +12,7 @@ import { until } from '../../kit/until.ts'
 import type { Answer } from '../outside.ts'
 import { BATCHED, GATED, LIMITED, POISON, POISONED, READ, REDRIVEN, wayOf } from '../programs/chaos.ts'
 import type { Rig } from '../rig.ts'
-import type { Pause, Wild } from './faults.ts'
+import type { Wild } from './faults.ts'
 
 /** All facts there are. */
 export async function factsOnLog(rig: Rig, partitions: number): Promise<Fact[]> {
@@ -57,8 +57,13 @@ export function begunIn(lines: readonly string[]): Begun[] {
 
 /** Clocks of this host and of the server's timestamps are one; this is for what lies between reading and writing them. */
 const NEAR_MS = 60
-/** A worker hears of a pause by a note, and looks by itself. */
-const PAUSED_MS = 1500
+/**
+ * A worker hears of a pause by a notification of the engine. Where no engine runs, it looks by itself: it trusts a task
+ * for 500 ms, of a fact that was 250 ms old at most, and looks 1500 ms later at the latest.
+ */
+const PAUSED_MS = 2300
+
+type Holds = Pick<Wild, 'pauses' | 'resumes'>
 
 /** Whose process is well, as far as the test knows. */
 type IsWell = (pid: number, atMs: number) => boolean
@@ -109,17 +114,20 @@ export function begunTooOften(facts: readonly Fact[], begun: readonly Begun[]): 
     .map(([id, count]) => `${id} was begun ${count} times, and should be at most ${may.get(id) ?? 1}`)
 }
 
-/** What was begun while its scatter was paused. */
-export function begunPaused(pauses: readonly Pause[], begun: readonly Begun[], isWell: IsWell): string[] {
-  return pauses.flatMap(({ run, asset, fromMs, toMs }) =>
-    begun
-      .filter((one) => one.run === run && one.asset === asset && one.atMs > fromMs + PAUSED_MS && one.atMs < toMs)
+/** What was begun while its scatter was paused: after a pause, and before any resume that ended later than that. */
+export function begunPaused({ pauses, resumes }: Holds, begun: readonly Begun[], isWell: IsWell): string[] {
+  return pauses.flatMap(({ run, asset, fromMs, toMs }) => {
+    const untilMs = resumes
+      .filter((one) => one.run === run && one.asset === asset && one.returnedMs > fromMs)
+      .reduce((ms, { calledMs }) => Math.min(ms, calledMs), toMs)
+    return begun
+      .filter((one) => one.run === run && one.asset === asset && one.atMs > fromMs + PAUSED_MS && one.atMs < untilMs)
       .filter(({ pid, atMs }) => isWell(pid, atMs))
       .map(
         ({ index, pid, atMs }) =>
           `${run} ${asset} ${index} was begun by ${pid} ${Math.round(atMs - fromMs)} ms after its pause`,
-      ),
-  )
+      )
+  })
 }
 
 /** Attempts that were charged to a worker that died. */

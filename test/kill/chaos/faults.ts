@@ -70,11 +70,21 @@ export interface Pause {
   toMs: number
 }
 
+/** A call of `resume`: the scatter went on at some time between. */
+export interface Resume {
+  readonly run: string
+  readonly asset: string
+  readonly calledMs: number
+  readonly returnedMs: number
+}
+
 export interface Wild {
   readonly log: string[]
   /** Times [from, to] in which limits could not be kept: no server, or what it knew of them was deleted; and a little after. */
   readonly away: [number, number][]
   readonly pauses: Pause[]
+  /** Two pauses of one scatter may overlap: the first resume ends both. */
+  readonly resumes: Resume[]
   /** What must not happen. */
   readonly troubles: string[]
   /** What may cost attempts of what workers held. */
@@ -96,7 +106,7 @@ const REBUILD_MS = 20_000
 const SURELY_MS = 45_000
 
 export async function goWild(stage: Stage, random: Random, gentle: boolean, forMs: number): Promise<Wild> {
-  const wild: Wild = { log: [], away: [], pauses: [], troubles: [], losses: 0 }
+  const wild: Wild = { log: [], away: [], pauses: [], resumes: [], troubles: [], losses: 0 }
   const beganMs = wallMs()
   const done = new Map<Fault, number>()
   const going: Promise<unknown>[] = []
@@ -235,18 +245,23 @@ async function pause({ rig, pausable }: Stage, wild: Wild, forMs: number, dice: 
   const { run, asset } = pausable[dice % pausable.length] ?? {}
   if (!run || asset === undefined) return
   const id = `${run.id}.${asset}`
+  const resume = async (): Promise<void> => {
+    const calledMs = wallMs()
+    await surely(() => rig.flow.scatter.resume(id))
+    wild.resumes.push({ run: run.id, asset, calledMs, returnedMs: wallMs() })
+  }
   try {
     await rig.flow.scatter.pause(id, 'chaos')
   } catch {
     // Not begun yet; or the answer was lost, and it is paused all the same.
-    await surely(() => rig.flow.scatter.resume(id))
+    await resume()
     return
   }
   const one: Pause = { run: run.id, asset, fromMs: wallMs(), toMs: Number.POSITIVE_INFINITY }
   wild.pauses.push(one)
   await sleep(forMs)
   one.toMs = wallMs()
-  await surely(() => rig.flow.scatter.resume(id))
+  await resume()
 }
 
 /** The server may be away for a moment; a scatter that has not begun cannot be resumed, and need not. */

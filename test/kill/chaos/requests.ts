@@ -123,6 +123,8 @@ async function mix(
         troubles.push(`${where}: nothing is redrivable of ${JSON.stringify(status)}`)
       return
     }
+    // Nobody would wait for the run of another redrive.
+    if (time === TIMES) return
     const next = await surely(() => rig.flow.scatter.redrive(`${last.id}.${asset.name}`))
     if (!next) return
     last = next
