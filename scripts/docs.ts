@@ -2,7 +2,8 @@
  * The code blocks of the documentation are files that run: `examples/docs/<page>/<name>.ts`.
  *
  *     node scripts/docs.ts            writes the blocks into the pages
- *     node scripts/docs.ts --check    fails when a block differs, or is in no file
+ *     node scripts/docs.ts --check    fails when a block differs or is in no file, or a link leads
+ *                                     nowhere
  *
  * In a page, the line before a block names its file, or one region of it:
  *
@@ -15,6 +16,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { brokenLinks } from './links.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const SNIPPET = /^(\s*)<!-- snippet: (\S+?)(?:#(\S+))? -->$/
@@ -22,7 +24,7 @@ const FENCE = /^\s*(```+)(\w*)/
 const CODE = new Set(['ts', 'typescript', 'js', 'javascript', 'mjs'])
 const MARKER = /^\s*\/\/ #(?:region|endregion)\b/
 
-/** What a page shows of a file: the whole, or one region of it. Throws when there is no such region. */
+/** What a page shows of a file: all of it, or one region. Throws if the region is not there. */
 export function shown(source: string, region?: string): string[] {
   const lines = source.trimEnd().split('\n')
   const part = region === undefined ? lines : regionOf(lines, region)
@@ -99,29 +101,37 @@ function packageNames(line: string): string {
 /** The pages whose code is checked. */
 function pages(): string[] {
   const inDocs = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
-  return ['README.md', 'CONTRIBUTING.md', ...inDocs.map((name) => join('docs', name)).sort()].filter((name) =>
-    name.endsWith('.md'),
-  )
+  return [
+    'README.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
+    'CHANGELOG.md',
+    ...inDocs.map((name) => join('docs', name)).sort(),
+  ].filter((name) => name.endsWith('.md'))
 }
 
 function main(): void {
   const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } })
   const read = (path: string): string | undefined =>
     existsSync(join(ROOT, path)) ? readFileSync(join(ROOT, path), 'utf8') : undefined
-  for (const name of pages()) {
+  const names = pages()
+  const errors: string[] = []
+  for (const name of names) {
     const page = read(name) ?? ''
     const { text, problems } = withSnippets(page, read)
-    const errors = problems.map((problem) => `${name}, ${problem}`)
-    if (values.check && text !== page)
-      errors.push(`${name} does not show its snippets as they are; run: npm run docs:snippets`)
-    if (!values.check && text !== page) {
+    errors.push(...problems.map((problem) => `${name}, ${problem}`))
+    if (text === page) continue
+    if (values.check) errors.push(`${name} does not show its snippets as they are; run: npm run docs:snippets`)
+    else {
       writeFileSync(join(ROOT, name), text)
       console.log(`${name} updated`)
     }
-    for (const error of errors) console.error(error)
-    if (errors.length > 0) process.exitCode = 1
   }
-  if (process.exitCode === 1) console.error('How a page shows its code: see the head of scripts/docs.ts')
+  if (values.check) errors.push(...brokenLinks(names, read, (path) => existsSync(join(ROOT, path))))
+  for (const error of errors) console.error(error)
+  if (errors.length === 0) return
+  console.error('How a page shows its code: see the head of scripts/docs.ts')
+  process.exitCode = 1
 }
 
 if (import.meta.main) main()

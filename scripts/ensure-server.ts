@@ -1,4 +1,5 @@
-// Gets a nats-server if none is there. Part of setup.mjs, in a file of its own because it needs a Node that runs TypeScript.
+// Gets a nats-server if none is there. Part of setup.mjs, in a file of its own because it needs a
+// Node that runs TypeScript.
 import { ensureNatsServer } from '../src/server/index.ts'
 import { messageOf } from '../streams/errors.ts'
 

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { shown, withSnippets } from '../../scripts/docs.ts'
+import { brokenLinks } from '../../scripts/links.ts'
 
 const FILES: Readonly<Record<string, string>> = {
   'examples/docs/a/b.ts': `import { asset } from '../../../src/index.ts'
@@ -52,4 +53,22 @@ it.each([
 it('blocks of other languages are left alone', () => {
   const page = '```sh\n<!-- snippet: no.ts -->\n```\n'
   expect(withSnippets(page, read)).toEqual({ text: page, problems: [] })
+})
+
+it('links to files and headings that are not there are found', () => {
+  const pages: Readonly<Record<string, string>> = {
+    'README.md': '[a](docs/a.md#why-is-it-so) [b](docs/b.md) [c](docs/a.md#no) [d](https://example.org)',
+    'docs/a.md': '# A\n\n## Why is it `so`?\n\n```sh\n[x](no.md)\n```\n[self](#a) [up](../README.md) [no](#b)\n',
+  }
+  const names = Object.keys(pages)
+  const broken = brokenLinks(
+    names,
+    (path) => pages[path],
+    (path) => names.includes(path),
+  )
+  expect(broken).toEqual([
+    'README.md: the link docs/b.md leads nowhere',
+    'README.md: the link docs/a.md#no leads nowhere',
+    'docs/a.md: the link #b leads nowhere',
+  ])
 })
