@@ -64,7 +64,9 @@ async function ownNamespace(): Promise<void> {
 
 async function runHere(file: string, source: string): Promise<string[]> {
   const lines: string[] = []
-  using _ = vi.spyOn(console, 'log').mockImplementation((...args) => void lines.push(...format(...args).split('\n')))
+  const keep = (...args: unknown[]): void => void lines.push(...format(...args).split('\n'))
+  using _log = vi.spyOn(console, 'log').mockImplementation(keep)
+  using _info = vi.spyOn(console, 'info').mockImplementation(keep)
   if (/^export default pipeline\(/m.test(source))
     for (const one of await loadPipelines(file)) lines.push(...(await runPipeline(one, source)))
   else await import(pathToFileURL(file).href)
