@@ -35,14 +35,14 @@ const NUMBERS: readonly Named[] = [
   { page: 'http', says: '| number | 8080 |', file: 'http/serve', code: 'port = 8080' },
   { page: 'http', says: "text | `'127.0.0.1'`", file: 'http/serve', code: "host = '127.0.0.1'" },
   { page: 'production', says: 'finish | up to 10 s', file: 'http/serve', code: 'CLOSE_PATIENCE_MS = 10_000' },
-  { page: 'production', says: '`ackWait` (30 s)', file: 'worker/worker', code: "options.ackWait ?? '30s'" },
-  { page: 'production', says: '`--drain` (30 s)', file: 'worker/worker', code: "options.drainTimeout ?? '30s'" },
-  { page: 'production', says: '`maxBlocked` (10 min)', file: 'worker/worker', code: "options.maxBlocked ?? '10m'" },
+  { page: 'production', says: '`ackWait` (30 s)', file: 'worker/worker', code: "ackWait: '30s'" },
+  { page: 'production', says: '`--drain` (30 s)', file: 'worker/worker', code: "drainTimeout: '30s'" },
+  { page: 'production', says: '`maxBlocked` (10 min)', file: 'worker/worker', code: "maxBlocked: '10m'" },
   {
     page: 'production',
     says: '`--concurrency` (default 10)',
     file: 'worker/worker',
-    code: 'options.concurrency ?? 10',
+    code: 'concurrency: 10',
   },
   {
     page: 'production',
