@@ -13,14 +13,14 @@ import { asset } from './asset.ts'
 import type { Bench } from './bench.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
 import { gates } from './gates.ts'
-import { lanes } from './lanes.ts'
+import { limitedQueues } from './limited-queues.ts'
 import { limiter } from './limiter.ts'
 import { million } from './million.ts'
 import { mixed } from './mixed.ts'
 import { startRig } from './rig.ts'
 import { scatter } from './scatter.ts'
 
-const BENCHES: Readonly<Record<string, Bench>> = { scatter, asset, lanes, mixed, million, limiter, gates }
+const BENCHES: Readonly<Record<string, Bench>> = { scatter, asset, limitedQueues, mixed, million, limiter, gates }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const

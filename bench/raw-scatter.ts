@@ -56,7 +56,7 @@ export async function rawScatter({ nc }: Connection, { names }: Topology, n: num
   const durable = await ensureTaskConsumer(
     jsm,
     names,
-    { p: 0, pipeline: 'bench', queue: 'default', priority: 1 },
+    { shard: 0, pipeline: 'bench', queue: 'default', priority: 1 },
     { ackWaitMs: 30_000 },
   )
   const work = await js.consumers.get(names.work(0), durable)

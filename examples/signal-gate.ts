@@ -105,7 +105,7 @@ function counting(service: string, seen: { submitted: number; reminders: number 
       // First the gate, then the job: however quick the service is, its answer finds the gate.
       const gate = await ctx.openGate({
         timeout: '2s',
-        onTimeout: 'retry',
+        timeoutAction: 'retry',
         maxTimeoutRetries: 1,
         retryDelays: ['1s'],
         metadata: ctx.scatterKey,

@@ -1,11 +1,11 @@
 /** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
-import type { DraftOf, FactDraft } from '../streams/facts.ts'
-import type { KeySpace } from '../streams/ids.ts'
-import type { LaneName } from '../streams/subjects.ts'
-import type { Task } from '../streams/tasks.ts'
-import type { RunRequest } from './run/request.ts'
 
-export type Command =
+import type { DraftOf, FactDraft } from '../streams/facts.ts'
+import type { LimitedQueueName } from '../streams/subjects.ts'
+import type { Task } from '../streams/tasks.ts'
+import type { TriggerRequest } from './run/request.ts'
+
+export type Effect =
   /**
    * Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. `stops`: a fact that its timer was to bring, and
    * that is not wanted any more.
@@ -16,7 +16,11 @@ export type Command =
   /** Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its deadline was moved by somebody else. */
   | { readonly do: 'extend_gate'; readonly fact: DraftOf<'gate.extended'> }
   /** End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more time. */
-  | { readonly do: 'time_out_gate'; readonly over: DraftOf<'gate.extended'>; readonly end: DraftOf<'gate.resolved'> }
+  | {
+      readonly do: 'time_out_gate'
+      readonly close: DraftOf<'gate.deadline_closed'>
+      readonly end: DraftOf<'gate.resolved'>
+    }
   /** Enqueue a task, not before `dueMs` of the server's clock. */
   | {
       readonly do: 'task'
@@ -24,7 +28,7 @@ export type Command =
       readonly queue: string
       readonly priority: number
       readonly dueMs?: number
-      readonly lane?: true
+      readonly limitedQueue?: true
     }
   /** Cancel what still waits of the gates of an asset; `attempt`: only those that this execution of it opened. */
   | { readonly do: 'cancel_gates'; readonly run: string; readonly asset: string; readonly attempt?: number }
@@ -36,17 +40,14 @@ export type Command =
   | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
   /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */
   | { readonly do: 'pause'; readonly run: string; readonly asset: string }
-  /** Tell workers of a lane that is open now. A hint: the document of the queue's lanes is the truth. */
-  | { readonly do: 'open_lane'; readonly lane: LaneName; readonly maxConcurrent: number; readonly shape: string }
+  /** Tell workers of a limited queue that is open now. A hint: the document of the queue's limited queues is the truth. */
+  | {
+      readonly do: 'open_limited_queue'
+      readonly limitedQueue: LimitedQueueName
+      readonly maxConcurrent: number
+      readonly shape: string
+    }
   /** Take away the schedules of an asset that has ended, or of its instances when their scatter has. */
   | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
   /** Remove a lane's consumer and what is left on its subject. */
-  | { readonly do: 'close_lane'; readonly lane: LaneName }
-
-/** `refusal`: what to append, once its reason is filled in, when the key was used for something else. */
-export interface TriggerRequest {
-  readonly space: KeySpace
-  readonly key: string
-  readonly request: RunRequest
-  readonly refusal: DraftOf<'trigger.refused'>
-}
+  | { readonly do: 'close_limited_queue'; readonly limitedQueue: LimitedQueueName }

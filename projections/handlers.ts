@@ -1,49 +1,49 @@
 /**
  * One fact: fold it into the documents it touches, and decide what follows. Pure: the same documents and the same fact give the same documents and
- * the same commands, whoever runs it and whenever.
+ * the same effects, whoever runs it and whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
 import type { PipelineSpec } from '../streams/schemas.ts'
-import type { Command } from './effects.ts'
+import type { Effect } from './effects.ts'
 import {
-  createGate,
   endGate,
-  extendGate,
-  fireTimer,
   type GateFact,
   gateOf,
   hasEnded,
   isObsolete,
+  onAssetSuspended,
+  onGateCreated,
+  onGateExtended,
+  onGateTimerFired,
   resumeAsset,
-  suspendAsset,
 } from './gate/gate.ts'
-import { gatesOf, reminderCommand } from './gate/instance-gate.ts'
-import { adoptRun } from './run/adopt.ts'
+import { gatesOf, reminderEffect } from './gate/instance-gate.ts'
+import { onRunAdoptRequested } from './run/adopt.ts'
 import {
-  cancelRun,
-  cancelScatter,
-  finishRun,
   isEnded,
-  planned,
-  requestRun,
-  scatterClosed,
-  scatterSized,
-  scatterStarted,
+  onRunCancelRequested,
+  onRunFinished,
+  onRunPlanned,
+  onRunRequested,
+  onRunTimerFired,
+  onScatterCancelRequested,
+  onScatterClosed,
+  onScatterSized,
+  onScatterStarted,
+  onScatterTimerFired,
   stepAsset,
-  timeOutRun,
-  timeOutScatter,
 } from './run/run.ts'
-import { needsOfTrigger, takeTrigger } from './run/trigger.ts'
-import { closeBarrier, endEarly, startBarrier, stepBarrier, stepBarrierGate } from './scatter/barrier.ts'
-import { segmentOf } from './scatter/bits.ts'
-import { REFEED_STEP, SLABS_PER_CHUNK } from './scatter/feed.ts'
-import { Bits, FAILURES_PER_CHUNK } from './scatter/instances.ts'
-import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease.ts'
+import { needsOfTrigger, onTriggerReceived } from './run/trigger.ts'
+import { closeBarrier, onScatterEndedEarly, startBarrier, stepBarrier, stepBarrierGate } from './scatter/barrier.ts'
+import { Bits, segmentOf } from './scatter/bits.ts'
+import { CHUNKS_PER_LIST, REFEED_STEP } from './scatter/feed.ts'
+import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
+import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
 import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
 /** Facts that change no run. */
 type OutsideRuns = FactOf<
-  'pipeline.registered' | 'trigger.received' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.named'
+  'pipeline.registered' | 'trigger.received' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.correlated'
 >
 
 /**
@@ -59,7 +59,7 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
     case 'pipeline.registered':
     case 'trigger.refused':
     case 'scatter.begun':
-    case 'gate.named':
+    case 'gate.correlated':
       break
     case 'run.requested':
       // The run's own document cannot be there before this fact, of which the log holds one.
@@ -81,7 +81,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'run.planned':
     case 'run.finished':
     case 'asset.started':
-    case 'asset.errored':
+    case 'attempt.ended':
     case 'asset.materialized':
     case 'asset.skipped':
     case 'asset.cancelled':
@@ -101,7 +101,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
       const spec = pipeline && specOf(pipeline, fact.ids.asset)
       if (spec?.scatter?.maxConcurrent !== undefined)
-        keys.push(stateKey.lanes(run.pipeline, spec.scatter.queue ?? spec.queue))
+        keys.push(stateKey.limitedQueues(run.pipeline, spec.scatter.queue ?? spec.queue))
       // The barrier's own document cannot be there before scatter.started, of which the log holds one.
       return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     }
@@ -109,6 +109,7 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.data.gate)]
     case 'gate.timer_fired':
     case 'gate.extended':
+    case 'gate.deadline_closed':
       return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)]
     case 'gate.created': {
       const { index } = fact.data
@@ -129,7 +130,8 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
     case 'scatter.items':
     case 'scatter.sized':
     case 'scatter.outcomes':
-    case 'scatter.split':
+    case 'lease.lost':
+    case 'lease.returned':
     case 'scatter.paused':
     case 'scatter.resumed': {
       for (const gate of gatesOf(fact)) keys.push(stateKey.gate(run.id, fact.ids.asset, gate))
@@ -159,11 +161,11 @@ function needsOfBarrier(
   const keys: Key<unknown>[] = [stateKey.barrier(run.id, asset)]
   const barrier = view.get(stateKey.barrier(run.id, asset))
   if (!barrier || barrier.status !== 'open') return keys
-  const chunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)
-  const last = Math.floor(barrier.slabs / SLABS_PER_CHUNK)
-  for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.slabs(run.id, asset, n))
+  const chunk = Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST)
+  const last = Math.floor(barrier.keyChunks / CHUNKS_PER_LIST)
+  for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.keyChunks(run.id, asset, n))
   for (const index of indices) segments.add(segmentOf(index))
-  for (const range of [...barrier.refeed.slice(0, REFEED_STEP), ...(barrier.parked ?? []).slice(0, REFEED_STEP)])
+  for (const range of [...barrier.requeued.slice(0, REFEED_STEP), ...(barrier.deferred ?? []).slice(0, REFEED_STEP)])
     addSegments(segments, range)
   for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
   return keys
@@ -177,7 +179,7 @@ function addSegments(segments: Set<number>, { from, to }: { from: number; to: nu
 
 function segmentsOf(fact: Fact): Set<number> {
   const segments = new Set<number>()
-  if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return segments
+  if (fact.name !== 'scatter.outcomes' && fact.name !== 'lease.lost' && fact.name !== 'lease.returned') return segments
   const range = parseLeaseId(fact.data.lease)
   if (range) addSegments(segments, range)
   return segments
@@ -185,8 +187,8 @@ function segmentsOf(fact: Fact): Set<number> {
 
 /** Where failures are written that a fact may bring. */
 function failuresOf(run: RunState, fact: Fact, resumed: number | undefined): Key<unknown>[] {
-  if (fact.name !== 'scatter.outcomes' && fact.name !== 'scatter.split') return []
-  if (fact.name === 'scatter.outcomes' ? fact.data.errors === undefined : fact.data.reason !== 'lost') return []
+  if (fact.name !== 'scatter.outcomes' && fact.name !== 'lease.lost') return []
+  if (fact.name === 'scatter.outcomes' && fact.data.errors === undefined) return []
   const range = resumed === undefined ? parseLeaseId(fact.data.lease) : { from: resumed, to: resumed + 1 }
   const keys: Key<unknown>[] = []
   for (let n = chunkOf(range?.from ?? 0); range && n <= chunkOf(range.to - 1); n++)
@@ -198,18 +200,18 @@ function chunkOf(index: number): number {
   return Math.floor(index / FAILURES_PER_CHUNK)
 }
 
-export function step(view: View, fact: Fact): Command[] {
+export function step(view: View, fact: Fact): Effect[] {
   switch (fact.name) {
     case 'trigger.refused':
     case 'scatter.begun':
-    case 'gate.named':
+    case 'gate.correlated':
       return []
     case 'pipeline.registered':
-      return registerPipeline(view, fact)
+      return onPipelineRegistered(view, fact)
     case 'trigger.received':
-      return takeTrigger(view, fact)
+      return onTriggerReceived(view, fact)
     case 'run.requested':
-      return requestRun(view, fact)
+      return onRunRequested(view, fact)
     default: {
       const run = view.get(stateKey.run(fact.ids.run))
       return run ? stepRun(view, run, fact) : []
@@ -217,7 +219,7 @@ export function step(view: View, fact: Fact): Command[] {
   }
 }
 
-function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Command[] {
+function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Effect[] {
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   // Somebody else's: the end of an asset of another pipeline is no end of this one.
   if ('pipeline' in fact.ids && fact.ids.pipeline !== run.pipeline) return []
@@ -225,35 +227,36 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
     case 'run.planned':
       run.seq = fact.seq
       view.put(stateKey.run(run.id), run)
-      return planned(view, run, fact)
+      return onRunPlanned(view, run, fact)
     case 'run.adopt_requested':
-      return adoptRun(view, run, fact)
+      return onRunAdoptRequested(view, run, fact)
     case 'run.adopted':
     case 'run.adopt_refused':
       // What was decided, for those who ask: it was done when it was decided.
       return []
     case 'run.cancel_requested':
-      return cancelRun(view, run, fact)
+      return onRunCancelRequested(view, run, fact)
     case 'run.timer_fired':
-      return timeOutRun(view, run, fact)
+      return onRunTimerFired(view, run, fact)
     case 'run.finished':
-      return finishRun(view, run, fact)
+      return onRunFinished(view, run, fact)
     default:
   }
   if (!pipeline) return []
   switch (fact.name) {
     case 'asset.started':
-    case 'asset.errored':
+    case 'attempt.ended':
     case 'asset.materialized':
     case 'asset.failed':
     case 'asset.skipped':
     case 'asset.cancelled':
       return stepAsset(view, run, pipeline, fact)
     case 'asset.suspended':
-      return suspendAsset(view, run, pipeline, fact)
+      return onAssetSuspended(view, run, pipeline, fact)
     case 'gate.created':
     case 'gate.timer_fired':
     case 'gate.extended':
+    case 'gate.deadline_closed':
     case 'gate.resolved':
       return stepGate(view, run, pipeline, fact)
     default:
@@ -265,31 +268,32 @@ function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): C
     case 'scatter.started':
       // A run that ended meanwhile opens nothing any more.
       if (asset.ending || run.finishedMs !== undefined) return []
-      scatterStarted(view, run, fact)
+      onScatterStarted(view, run, fact)
       return startBarrier({ view, run, spec }, fact)
     case 'scatter.sized':
-      scatterSized(view, run, fact)
+      onScatterSized(view, run, fact)
       return stepBarrier({ view, run, spec }, fact)
     case 'scatter.items':
     case 'scatter.outcomes':
-    case 'scatter.split':
+    case 'lease.lost':
+    case 'lease.returned':
     case 'scatter.paused':
     case 'scatter.resumed':
       return stepBarrier({ view, run, spec }, fact)
     case 'scatter.cancel_requested':
-      return cancelScatter(view, fact)
+      return onScatterCancelRequested(view, fact)
     case 'scatter.timer_fired':
-      return timeOutScatter(view, fact)
+      return onScatterTimerFired(view, fact)
     case 'scatter.ended_early':
-      return endEarly({ view, run, spec }, fact)
+      return onScatterEndedEarly({ view, run, spec }, fact)
     case 'scatter.closed':
-      return [...closeBarrier({ view, run, spec }, fact), ...scatterClosed(view, run, pipeline, fact)]
+      return [...closeBarrier({ view, run, spec }, fact), ...onScatterClosed(view, run, pipeline, fact)]
     default:
       return fact satisfies never
   }
 }
 
-function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Command[] {
+function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Effect[] {
   const spec = specOf(pipeline, fact.ids.asset)
   if (!spec) return []
   if (fact.name === 'gate.created') {
@@ -300,15 +304,17 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
       index === undefined
         ? isObsolete(run, asset, attempt)
         : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index) || (asset !== undefined && isEnded(asset))
-    return createGate(view, run, fact, obsolete)
+    return onGateCreated(view, run, fact, obsolete)
   }
   const gate = gateOf(view, fact.ids)
   if (!gate) return []
   switch (fact.name) {
     case 'gate.timer_fired':
-      return fireTimer(gate, fact)
+      return onGateTimerFired(gate, fact)
     case 'gate.extended':
-      return extendGate(view, run, gate, fact) && spec.onTimeout ? [reminderCommand({ run, spec }, gate)] : []
+      return onGateExtended(view, run, gate, fact) && spec.onTimeout ? [reminderEffect({ run, spec }, gate)] : []
+    case 'gate.deadline_closed':
+      return []
     case 'gate.resolved':
       if (!endGate(view, gate, fact) || !hasEnded(gate)) return []
       return gate.index === undefined
@@ -319,7 +325,7 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
   }
 }
 
-function registerPipeline(view: View, fact: FactOf<'pipeline.registered'>): Command[] {
+function onPipelineRegistered(view: View, fact: FactOf<'pipeline.registered'>): Effect[] {
   const { name, version } = fact.data
   view.put(stateKey.pipeline(name, version), fact.data)
   view.put(stateKey.newest(name), { seq: fact.seq, version })

@@ -84,7 +84,7 @@ export interface RunState {
   assets: Record<string, AssetInRun>
 }
 
-/** The newest materialization of an asset in a partition, within this log partition. */
+/** The newest materialization of an asset in a partition, within this shard. */
 export interface CatalogEntry {
   seq: number
   run: string
@@ -103,7 +103,7 @@ export interface Lease {
   left: number
   /** Where it ends now, once its worker said that it takes long and handed back what it had not begun. All before that runs. */
   to?: number
-  slab: number
+  keyChunk: number
   fedMs: number
   /** Failures that its instances have behind them. */
   failures: number
@@ -116,11 +116,11 @@ export interface Lease {
 }
 
 /** Instances to be leased again, after their lease was lost or handed back: one by one, or `wide`, in leases of the present size, where none of them had begun. */
-export interface Refeed {
-  wide?: true
+export interface RequeuedRange {
+  unstarted?: true
   from: number
   to: number
-  slab: number
+  keyChunk: number
   ordinal: number
   failures: number
   lost?: true
@@ -146,11 +146,11 @@ export interface BarrierState {
   total?: number
   /** Instances whose keys are stored: [0, stored). */
   stored: number
-  slabs: number
+  keyChunks: number
   /** Instances [0, fedTo) have been leased at least once. */
   fedTo: number
-  /** The slab that `fedTo` lies in, by ordinal. */
-  fedSlab: number
+  /** The key chunk that `fedTo` lies in, by ordinal. */
+  fedKeyChunk: number
   succeeded: number
   failed: number
   /** Instances that wait at a gate, or go on from one. */
@@ -158,14 +158,14 @@ export interface BarrierState {
   leases: Record<string, Lease>
   delayed: number
   /** Leases that take long, all of whose instances have begun: nobody can be given more of them, so they fill no place in the window. */
-  kept?: number
-  refeed: Refeed[]
+  saturated?: number
+  requeued: RequeuedRange[]
   /** With `strategy: batch`: failed instances that wait until the first pass is over. */
-  parked?: Refeed[]
+  deferred?: RequeuedRange[]
   /** Of `failed`: those whose last attempt ran out of time. */
   timedOut?: number
-  /** Instances with an execution behind them that did not count as their end: [ordinal of the current lease, failures so far, slab]. */
-  again: Record<string, [number, number, number]>
+  /** Instances with an execution behind them that did not count as their end: [ordinal of the current lease, failures so far, key chunk]. */
+  retries: Record<string, [number, number, number]>
   leaseSize: number
   window: number
   /** When the last instance comes again for which the rate limit had no room. */
@@ -192,16 +192,16 @@ export interface FailureChunk {
   at: ([number, number] | [number, 0, number])[]
 }
 
-/** Slabs [offset, count] in order, SLABS_PER_CHUNK to a document. */
-export interface SlabChunk {
+/** Key chunks [offset, count] in order, SLABS_PER_CHUNK to a document. */
+export interface KeyChunkList {
   seq: number
-  slabs: [number, number][]
+  keyChunks: [number, number][]
 }
 
-/** Open lanes of a queue: barriers with a limit on how many of their instances run at a time. Key: `<run>.<asset>`. */
-export interface LanesState {
+/** Open limited queues of a queue: barriers with a limit on how many of their instances run at a time. Key: `<run>.<asset>`. */
+export interface LimitedQueuesState {
   seq: number
-  lanes: Record<string, { priority: number; maxConcurrent: number; shape: string }>
+  limitedQueues: Record<string, { priority: number; maxConcurrent: number; shape: string }>
 }
 
 /** See gate.ts and, for those of instances, suspended.ts. */
@@ -215,7 +215,7 @@ export interface GateState {
   /** Ordinal of the execution that opened it. */
   attempt: number
   index?: number
-  slab?: number
+  keyChunk?: number
   openedMs: number
   /** Server time; none: it waits for ever. */
   deadlineMs?: number
@@ -231,7 +231,7 @@ export interface GateState {
   /** The instance's code that goes on from here, until it has brought something. */
   resume?: { attempt: number; failures: number; queuedMs: number; dueMs?: number; lost?: true; gates?: number }
   /** Of an instance: nothing more comes of this gate. */
-  over?: true
+  closed?: true
   resolvedSeq?: number
   endedMs?: number
   reason?: string
@@ -273,7 +273,7 @@ export const stateKey = {
     `asset.${pipeline}.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
-  lanes: (pipeline: string, queue: string): Key<LanesState> => `lanes.${pipeline}.${queue}`,
+  limitedQueues: (pipeline: string, queue: string): Key<LimitedQueuesState> => `limited_queues.${pipeline}.${queue}`,
   gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
   /** There while the gate waits; by the hour of its deadline and in the order of deadlines, so that those of a time are found without reading gates, or the names of all. */
   waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> => {
@@ -283,7 +283,7 @@ export const stateKey = {
   /** There while an instance's code is due, or at work, that goes on from a gate. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
-  slabs: (run: string, asset: string, n: number): Key<SlabChunk> => `slabs.${run}.${asset}.${n}`,
+  keyChunks: (run: string, asset: string, n: number): Key<KeyChunkList> => `key_chunks.${run}.${asset}.${n}`,
 } as const
 
 const FOR_EVER = `${waitingHour(NO_DEADLINE)}.`

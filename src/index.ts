@@ -16,8 +16,9 @@ export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from
 export type { Adopted } from './client/adopt.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
-export type { Run, RunUpdate, RunView, ScatterView } from './client/run.ts'
+export type { Run, RunUpdate, ScatterView } from './client/run.ts'
 export type { RunStatus } from './client/run-status.ts'
+export type { RunView } from './client/run-view.ts'
 export type { FailedInstance, PendingInstance, Scatters } from './client/scatter.ts'
 export type { LongRunning, ScatterStatus } from './client/scatter-status.ts'
 export {

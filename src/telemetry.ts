@@ -26,7 +26,7 @@ export interface TelemetryEvents {
     readonly delivery: number
   }
   /** A worker put a task back, unfinished. */
-  'flowstone:task.handed_back': { readonly worker: string; readonly task: string; readonly reason: string }
+  'flowstone:task.returned': { readonly worker: string; readonly task: string; readonly reason: string }
   /** Code held up the event loop of a worker's process; `assets`: what the worker had in its hands. */
   'flowstone:worker.blocked': {
     readonly worker: string
@@ -90,23 +90,23 @@ export interface TelemetryEvents {
     /** Keys that are stored. */
     readonly keys: number
   }
-  /** An engine took over a log partition, at this sequence. */
-  'flowstone:engine.active': { readonly engine: string; readonly partition: number; readonly seq: number }
-  /** An engine stopped working on a partition, and stands by or ends. */
-  'flowstone:engine.standby': { readonly engine: string; readonly partition: number; readonly reason: string }
+  /** An engine took over a shard, at this sequence. */
+  'flowstone:engine.active': { readonly engine: string; readonly shard: number; readonly seq: number }
+  /** An engine stopped working on a shard, and stands by or ends. */
+  'flowstone:engine.standby': { readonly engine: string; readonly shard: number; readonly reason: string }
   /** A checkpoint was stored. */
   'flowstone:engine.checkpoint': {
     readonly engine: string
-    readonly partition: number
+    readonly shard: number
     readonly seq: number
     readonly keys: number
     readonly durationMs: number
   }
   /** A message on the log that is no fact FlowStone knows; it is stepped over. */
-  'flowstone:engine.bad_fact': { readonly partition: number; readonly seq: number; readonly reason: string }
+  'flowstone:engine.bad_fact': { readonly shard: number; readonly seq: number; readonly reason: string }
   /** The reconciler enqueued tasks that were missing, or set timers of gates again that were past their deadline. */
   'flowstone:engine.repaired': {
-    readonly partition: number
+    readonly shard: number
     readonly tasks: readonly string[]
     readonly gates?: readonly string[]
     /** Runs that waited for what had been decided and was not on the log. */
@@ -210,7 +210,7 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:materialization.stop',
   'flowstone:materialization.exception',
   'flowstone:task.received',
-  'flowstone:task.handed_back',
+  'flowstone:task.returned',
   'flowstone:worker.blocked',
   'flowstone:lease.stop',
   'flowstone:scatter.start',

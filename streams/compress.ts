@@ -14,7 +14,7 @@ const WORTH_IT = 0.9
 /** The fastest level: 90 KB take it a tenth of a millisecond. */
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
 /**
- * What a list in a fact holds at the most: slabs of keys are closed at 200 KiB and reports at 256 KiB, counted by UTF-16 units of which each may take three bytes, and
+ * What a list in a fact holds at the most: key chunks of keys are closed at 200 KiB and reports at 256 KiB, counted by UTF-16 units of which each may take three bytes, and
  * the item that goes over it may be as large again.
  */
 export const LIST_MAX_BYTES = 2 * 1024 * 1024

@@ -1,7 +1,7 @@
 /**
  * Facts: what happened, past tense, immutable. This table is the whole vocabulary of the log: name, subject, format, version, schema.
  *
- * Subject of a fact: `<ns>.log.<p>.` and its path with the ids put in. A path with `end` in it ends an entity: such a fact is appended only if no
+ * Subject of a fact: `<ns>.log.<shard>.` and its path with the ids put in. A path with `end` in it ends an entity: such a fact is appended only if no
  * message stands under `<…>.end.*` yet (see `endExpectation`), so an entity ends once, and the server decides how.
  */
 import type { z } from 'zod'
@@ -55,11 +55,11 @@ export const FACTS = {
     version: 1,
     schema: s.assetStarted,
   },
-  'asset.errored': {
-    path: 'asset.:pipeline.:asset.:run.errored.:attempt',
+  'attempt.ended': {
+    path: 'asset.:pipeline.:asset.:run.attempt_ended.:attempt',
     format: 'json',
     version: 1,
-    schema: s.assetErrored,
+    schema: s.attemptEnded,
   },
   'asset.materialized': {
     path: 'asset.:pipeline.:asset.:run.end.materialized',
@@ -93,9 +93,20 @@ export const FACTS = {
     version: 1,
     schema: s.gateTimerFired,
   },
-  'gate.extended': { path: 'gate.:run.:asset.:gate.extended.:n', format: 'json', version: 1, schema: s.gateExtended },
+  'gate.extended': {
+    path: 'gate.:run.:asset.:gate.deadline.:n.extended',
+    format: 'json',
+    version: 1,
+    schema: s.gateExtended,
+  },
+  'gate.deadline_closed': {
+    path: 'gate.:run.:asset.:gate.deadline.:n.closed',
+    format: 'json',
+    version: 1,
+    schema: s.gateDeadlineClosed,
+  },
   'gate.resolved': { path: 'gate.:run.:asset.:gate.resolved', format: 'json', version: 1, schema: s.gateResolved },
-  'gate.named': { path: 'token.:hash.named', format: 'json', version: 1, schema: s.gateNamed },
+  'gate.correlated': { path: 'correlation.:hash.correlated', format: 'json', version: 1, schema: s.gateCorrelated },
   'scatter.started': { path: 'scatter.:run.:asset.started', format: 'json', version: 1, schema: s.scatterStarted },
   'scatter.items': { path: 'scatter.:run.:asset.items.:offset', format: 'msgpack', version: 1, schema: s.scatterItems },
   'scatter.sized': { path: 'scatter.:run.:asset.sized', format: 'json', version: 1, schema: s.scatterSized },
@@ -106,7 +117,13 @@ export const FACTS = {
     schema: s.scatterOutcomes,
     quick: s.quickOutcomes,
   },
-  'scatter.split': { path: 'scatter.:run.:asset.split.:lease', format: 'json', version: 1, schema: s.scatterSplit },
+  'lease.lost': { path: 'scatter.:run.:asset.lease_lost.:lease', format: 'json', version: 1, schema: s.leaseLost },
+  'lease.returned': {
+    path: 'scatter.:run.:asset.lease_returned.:lease',
+    format: 'json',
+    version: 1,
+    schema: s.leaseReturned,
+  },
   'scatter.begun': { path: 'scatter.:run.:asset.begun.:lease', format: 'json', version: 1, schema: s.scatterBegun },
   'scatter.paused': { path: 'scatter.:run.:asset.hold.paused', format: 'json', version: 1, schema: s.scatterPaused },
   'scatter.resumed': { path: 'scatter.:run.:asset.hold.resumed', format: 'json', version: 1, schema: s.scatterResumed },
@@ -157,7 +174,7 @@ export type FactDraft = {
 export type DraftOf<N extends FactName> = Extract<FactDraft, { name: N }>
 
 /** What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock that folds and decisions know. */
-export type Fact = FactDraft & { readonly p: number; readonly seq: number; readonly timeMs: number }
+export type Fact = FactDraft & { readonly shard: number; readonly seq: number; readonly timeMs: number }
 
 export type FactOf<N extends FactName> = Extract<Fact, { name: N }>
 
@@ -174,7 +191,7 @@ export function factNames(): FactName[] {
   return Object.keys(FACTS) as FactName[]
 }
 
-/** The part of a fact's subject behind `<ns>.log.<p>.`. */
+/** The part of a fact's subject behind `<ns>.log.<shard>.`. */
 export function factPath(name: FactName, ids: Readonly<Record<string, string>>): string {
   return (paths.get(name) ?? [])
     .map((token) => {
@@ -186,10 +203,16 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
     .join('.')
 }
 
-/** For an entity's last fact: the filter under which nothing may stand yet. Every fact but outcomes may stand once; those have their own subject. */
+/** An asset ends in one of several ways. A gate's deadline is either moved or closed. */
+const ENDS = /^(asset\.[^.]+\.[^.]+\.[^.]+\.end|gate\.[^.]+\.[^.]+\.[^.]+\.deadline\.[^.]+)\.[a-z]+$/
+
+/**
+ * The filter under which no fact may stand yet. For most facts it is the path itself.
+ * Only one of several facts may end an asset, or settle a deadline: for those it covers all of them.
+ */
 export function expectationPath(path: string): string {
   // Counted from the front: an asset may be named `end`.
-  return path.replace(/^(asset\.[^.]+\.[^.]+\.[^.]+\.end)\.[a-z]+$/, '$1.*')
+  return path.replace(ENDS, '$1.*')
 }
 
 /** Facts of which many may stand on one subject. */
@@ -204,7 +227,7 @@ const REPEATABLE: ReadonlySet<FactName> = new Set([
   'scatter.paused',
   'scatter.resumed',
   'gate.timer_fired',
-  'gate.named',
+  'gate.correlated',
 ])
 
 /** A path that ends so is no fact but a schedule: the server will append the fact that follows from it (`…timer_fired`) when it is time. */
@@ -245,7 +268,7 @@ export interface RawFact {
   readonly path: string
   readonly payload: Uint8Array
   readonly contentType: string | undefined
-  readonly p: number
+  readonly shard: number
   readonly seq: number
   readonly timeMs: number
 }
@@ -283,7 +306,14 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
     )
   }
   // The one place where the wire's untyped parts become the typed union; schema and path were checked above.
-  return { name: parsed.name, ids: parsed.ids, data: checked.data, p: raw.p, seq: raw.seq, timeMs: raw.timeMs } as Fact
+  return {
+    name: parsed.name,
+    ids: parsed.ids,
+    data: checked.data,
+    shard: raw.shard,
+    seq: raw.seq,
+    timeMs: raw.timeMs,
+  } as Fact
 }
 
 /**
@@ -309,12 +339,12 @@ function versionOf(
 /** What is decided of a fact stands on subjects of its ids, and longer than a server takes: nothing of ours has such ids. */
 const ID_MAX = 256
 
-function checkIds(ids: Readonly<Record<string, string>>, { path, p, seq }: RawFact): void {
+function checkIds(ids: Readonly<Record<string, string>>, { path, shard, seq }: RawFact): void {
   for (const [name, id] of Object.entries(ids))
     if (id.length > ID_MAX)
       throw new FlowStoneError('bad_fact', `message ${seq}: its ${name} has ${id.length} characters, of ${ID_MAX}`)
   if (ids.run === undefined) return
-  if (!isRunId(ids.run, p)) throw new FlowStoneError('bad_fact', `${path} at ${seq}: no run id of log ${p}`)
+  if (!isRunId(ids.run, shard)) throw new FlowStoneError('bad_fact', `${path} at ${seq}: no run id of log ${shard}`)
 }
 
 function asRecord(value: unknown, name: string): Record<string, unknown> {

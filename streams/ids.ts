@@ -1,8 +1,8 @@
 /**
  * Identifiers and how they appear in subjects and keys.
  *
- * A run's id starts with its log partition (`0-…`), so whoever holds an id knows which log and which bucket to read, also after P was raised.
- * Names are `[A-Za-z0-9_-]+`; anything freer (partition keys) is encoded by `encodeToken`, never interpolated.
+ * A run's id starts with its shard (`0-…`), so whoever holds an id knows which log and which bucket to read, also after P was raised.
+ * Names are `[A-Za-z0-9_-]+`; anything freer (shard keys) is encoded by `encodeToken`, never interpolated.
  */
 import { InvalidError } from './errors.ts'
 import { xxh64 } from './xxh64.ts'
@@ -46,25 +46,25 @@ export function assetName(name: string): AssetName {
   return checkName('asset name', name) as AssetName
 }
 
-/** The id of a run in log partition `partition`. `unique` is made of `[A-Za-z0-9-]`. */
-export function runId(partition: number, unique: string): RunId {
-  return parseRunId(`${partition}-${unique}`).id
+/** The id of a run in shard `shard`. `unique` is made of `[A-Za-z0-9-]`. */
+export function runId(shard: number, unique: string): RunId {
+  return parseRunId(`${shard}-${unique}`).id
 }
 
-export function parseRunId(text: string): { id: RunId; partition: number } {
+export function parseRunId(text: string): { id: RunId; shard: number } {
   const match = RUN_ID.exec(text)
   if (!match?.[1]) throw new InvalidError(`${JSON.stringify(text)} is no run id; one looks like 0-mgx3k2c1-9f2e…`)
-  return { id: text as RunId, partition: Number(match[1]) }
+  return { id: text as RunId, shard: Number(match[1]) }
 }
 
-/** Whether a text is the id of a run of this log partition. */
-export function isRunId(text: string, partition: number): boolean {
-  return text.startsWith(`${partition}-`) && RUN_ID.test(text)
+/** Whether a text is the id of a run of this shard. */
+export function isRunId(text: string, shard: number): boolean {
+  return text.startsWith(`${shard}-`) && RUN_ID.test(text)
 }
 
-/** Which of `partitions` log partitions a text falls into. */
-export function partitionOf(text: string, partitions: number): number {
-  return Number(xxh64(text) % BigInt(partitions))
+/** Which of `shards` shards a text falls into. */
+export function shardOf(text: string, shards: number): number {
+  return Number(xxh64(text) % BigInt(shards))
 }
 
 /**
@@ -74,40 +74,40 @@ export function partitionOf(text: string, partitions: number): number {
 export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive'
 
 /** The id of a run that follows from a text. `attempt`: the second one and later are those that were started because the one before had failed. */
-export function runIdIn(space: KeySpace, text: string, partitions: number, attempt = 1): RunId {
+export function runIdIn(space: KeySpace, text: string, shards: number, attempt = 1): RunId {
   const whole = `${space}:${attempt}:${text}`
-  return runId(partitionOf(whole, partitions), `k${hash64(whole)}${hash64(`${whole}#`)}`)
+  return runId(shardOf(whole, shards), `k${hash64(whole)}${hash64(`${whole}#`)}`)
 }
 
 /** The id of the first run for an idempotency key: the same key leads to the same run, from any process in any language. */
-export function runIdForKey(key: string, partitions: number): RunId {
-  return runIdIn('key', key, partitions)
+export function runIdForKey(key: string, shards: number): RunId {
+  return runIdIn('key', key, shards)
 }
 
-/** A fresh run id: sorts by time within a partition. */
-export function newRunId(nowMs: number, random: string, partitions: number): RunId {
+/** A fresh run id: sorts by time within a shard. */
+export function newRunId(nowMs: number, random: string, shards: number): RunId {
   const unique = `${nowMs.toString(36)}-${random}`
-  return runId(partitionOf(unique, partitions), unique)
+  return runId(shardOf(unique, shards), unique)
 }
 
 export function barrierId(run: RunId, asset: AssetName): BarrierId {
   return `${run}.${asset}` as BarrierId
 }
 
-export function parseBarrierId(text: string): { run: RunId; asset: AssetName; partition: number } {
+export function parseBarrierId(text: string): { run: RunId; asset: AssetName; shard: number } {
   const dot = text.indexOf('.')
   if (dot < 0) throw new InvalidError(`${JSON.stringify(text)} is no scatter id; one looks like <run id>.<asset>`)
-  const { id, partition } = parseRunId(text.slice(0, dot))
-  return { run: id, asset: assetName(text.slice(dot + 1)), partition }
+  const { id, shard } = parseRunId(text.slice(0, dot))
+  return { run: id, asset: assetName(text.slice(dot + 1)), shard }
 }
 
 /** A gate's id is `<run>.<asset>.<gate>`. Throws InvalidError for another text. */
-export function parseGateId(text: string): { run: RunId; asset: AssetName; gate: string; p: number } {
+export function parseGateId(text: string): { run: RunId; asset: AssetName; gate: string; shard: number } {
   const [run, asset, gate, more] = typeof text === 'string' ? text.split('.') : []
   if (run === undefined || asset === undefined || gate === undefined || more !== undefined || !NAME.test(gate))
     throw new InvalidError(`${JSON.stringify(text)} is no gate's id; one looks like <run id>.<asset>.a1n1`)
-  const { id, partition } = parseRunId(run)
-  return { run: id, asset: assetName(asset), gate, p: partition }
+  const { id, shard } = parseRunId(run)
+  return { run: id, asset: assetName(asset), gate, shard }
 }
 
 /**

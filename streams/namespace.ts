@@ -1,5 +1,5 @@
 /**
- * What a namespace is, in one key of its control bucket: how many partitions it has, and whether all of it was made. Whoever only reads finds it here, with one request, and makes
+ * What a namespace is, in one key of its control bucket: how many shards it has, and whether all of it was made. Whoever only reads finds it here, with one request, and makes
  * nothing.
  */
 import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream'
@@ -12,11 +12,13 @@ import type { Names } from './subjects.ts'
 
 export interface Topology {
   readonly names: Names
-  readonly partitions: number
+  readonly shards: number
   readonly replicas: number
 }
 
 const TOPOLOGY_KEY = 'topology'
+/** Format of the log and of all else in a namespace. Format 1 was never released. */
+const FORMAT = 2
 const MADE_AFTER_MS = 5000
 const LOOK_MS = 100
 const LISTED_MAX = 10
@@ -29,7 +31,7 @@ export const NOT_FOUND: ReadonlySet<number> = new Set([10059, 10014, 10037])
 
 interface TopologyKey {
   readonly seq: number
-  readonly partitions: number
+  readonly shards: number
   readonly replicas: number
   /** All streams and buckets have been there once. */
   readonly made: boolean
@@ -46,13 +48,18 @@ async function readKey(jsm: JetStreamManager, names: Names): Promise<TopologyKey
   const stored = decode(message.data, undefined)
   const field = (name: string): unknown =>
     typeof stored === 'object' && stored !== null ? Reflect.get(stored, name) : undefined
-  const partitions = field('partitions')
-  if (field('v') !== 1 || typeof partitions !== 'number' || !Number.isInteger(partitions))
+  const shards = field('shards')
+  if (field('v') === 1)
+    throw new FlowStoneError(
+      'old_format',
+      `namespace ${names.ns} was written by FlowStone before 0.1.0, in a format that this version does not read; use another namespace, or delete this one`,
+    )
+  if (field('v') !== FORMAT || typeof shards !== 'number' || !Number.isInteger(shards))
     throw new FlowStoneError(
       'bad_topology',
       `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`,
     )
-  return { seq: message.seq, partitions, replicas: Number(field('replicas') ?? 1), made: field('made') === true }
+  return { seq: message.seq, shards, replicas: Number(field('replicas') ?? 1), made: field('made') === true }
 }
 
 async function writeKey(
@@ -65,7 +72,7 @@ async function writeKey(
   h.set('Nats-Expected-Last-Subject-Sequence', String(expected))
   const subject = storeSubject(nc, names.kvSubject(names.controlBucket, TOPOLOGY_KEY))
   for (let attempt = 1; ; attempt++) {
-    const reply = await nc.request(subject, encodeJson({ v: 1, ...doc }), { headers: h, timeout: 5000 })
+    const reply = await nc.request(subject, encodeJson({ v: FORMAT, ...doc }), { headers: h, timeout: 5000 })
     const refusal = refusalIn(decode(reply.data, undefined))
     // Whoever loses this race reads what the winner wrote in the next round.
     if (refusal === undefined || refusal.errCode === WRONG_LAST_SEQUENCE) return
@@ -95,7 +102,7 @@ function refused(stream: string, { errCode, description }: Refusal): FlowStoneEr
 }
 
 /** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
-export async function agreeOnPartitions(
+export async function agreeOnShards(
   nc: NatsConnection,
   jsm: JetStreamManager,
   names: Names,
@@ -104,21 +111,21 @@ export async function agreeOnPartitions(
   for (;;) {
     const found = await readKey(jsm, names)
     if (found) {
-      mustAgree(names, found.partitions, wished)
-      return found.partitions
+      mustAgree(names, found.shards, wished)
+      return found.shards
     }
     // The control bucket is lost, and the logs are not: they say how many there are.
     const logs = await countLogs(jsm, names)
     if (logs > 0) mustAgree(names, logs, wished)
-    await writeKey(nc, names, 0, { partitions: logs || (wished ?? 1), replicas: 1, made: false })
+    await writeKey(nc, names, 0, { shards: logs || (wished ?? 1), replicas: 1, made: false })
   }
 }
 
 /** How many logs the namespace has; 0 for one that is not made yet. */
 async function countLogs(jsm: JetStreamManager, names: Names): Promise<number> {
-  const there = async (p: number): Promise<boolean> => {
+  const there = async (shard: number): Promise<boolean> => {
     try {
-      await jsm.streams.info(names.log(p))
+      await jsm.streams.info(names.log(shard))
       return true
     } catch (error) {
       if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return false
@@ -132,10 +139,10 @@ async function countLogs(jsm: JetStreamManager, names: Names): Promise<number> {
 
 /** All of it is there. */
 export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
-  const { names, partitions, replicas } = topology
+  const { names, shards, replicas } = topology
   const found = await readKey(jsm, names)
   if (found && !(found.made && found.replicas === replicas))
-    await writeKey(nc, names, found.seq, { partitions, replicas, made: true })
+    await writeKey(nc, names, found.seq, { shards, replicas, made: true })
 }
 
 /**
@@ -143,16 +150,16 @@ export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topolo
  * again may have died, or lost its server, before the entry was whole; then no process could connect any more.
  */
 export async function keepMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
-  const { names, partitions } = topology
+  const { names, shards } = topology
   if ((await readKey(jsm, names))?.made) return
-  await agreeOnPartitions(nc, jsm, names, partitions)
+  await agreeOnShards(nc, jsm, names, shards)
   await markMade(nc, jsm, topology)
 }
 
-function mustAgree(names: Names, partitions: number, wished: number | undefined): void {
-  if (wished === undefined || wished === partitions) return
+function mustAgree(names: Names, shards: number, wished: number | undefined): void {
+  if (wished === undefined || wished === shards) return
   throw new InvalidError(
-    `partitions: namespace ${names.ns} was made with ${partitions}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
+    `shards: namespace ${names.ns} was made with ${shards}, not ${wished}; it cannot be changed. Leave the option out, or use another namespace.`,
   )
 }
 
@@ -166,9 +173,9 @@ export async function findTopology(
   for (;;) {
     const found = await readKey(jsm, names)
     if (!found) return undefined
-    const { partitions, replicas } = found
-    mustAgree(names, partitions, wished)
-    if (found.made) return { names, partitions, replicas }
+    const { shards, replicas } = found
+    mustAgree(names, shards, wished)
+    if (found.made) return { names, shards, replicas }
     if (performance.now() > deadline)
       throw new FlowStoneError(
         'no_namespace',

@@ -30,8 +30,8 @@ function errorOfLevel(level: number): z.ZodType<ErrorInfo> {
 }
 export const errorInfo = errorOfLevel(0)
 
-/** Where a value stands: the log partition and sequence of the fact that carries or names it. */
-export const valueAt = z.object({ p: count, seq: count })
+/** Where a value stands: the shard and sequence of the fact that carries or names it. */
+export const valueAt = z.object({ shard: count, seq: count })
 export type ValueAt = z.infer<typeof valueAt>
 
 /** A value as an I/O manager left it: inline in the fact, or a reference that only the manager named understands. */
@@ -195,11 +195,11 @@ export type Phase = z.infer<typeof phase>
 /** `message`: sequence of its task on WORK, where it runs alone. */
 export const assetStarted = z.object({ phase, worker: token, delivery: z.int().min(1), message: count.optional() })
 
-export const attemptOutcome = z.enum(['error', 'terminal', 'timeout', 'lost', 'handed_back'])
-/** How an attempt ended that brought no value. `lost`: its worker died. `handed_back`: its worker was asked to stop; costs no attempt. */
+export const attemptOutcome = z.enum(['error', 'terminal', 'timeout', 'lost', 'returned'])
+/** How an attempt ended that brought no value. `lost`: its worker died. `returned`: its worker was asked to stop; costs no attempt. */
 export type AttemptOutcome = z.infer<typeof attemptOutcome>
 
-export const assetErrored = z.object({
+export const attemptEnded = z.object({
   phase,
   worker: token,
   outcome: attemptOutcome,
@@ -261,13 +261,13 @@ function isDurations(value: unknown): value is number[] {
 }
 
 /**
- * Where an item reader goes on behind a slab: at its own position `at` (left out: its beginning), after `skip` items from there. `reader` is its name: one
+ * Where an item reader goes on behind a key chunk: at its own position `at` (left out: its beginning), after `skip` items from there. `reader` is its name: one
  * source's cursor means nothing to another.
  */
 export const itemsCursor = z.object({ reader: z.string(), at: z.unknown().optional(), skip: count })
 export type ItemsCursor = z.infer<typeof itemsCursor>
 
-/** A slab of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. `cursor`: there when an item reader gave them. */
+/** A key chunk of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. `cursor`: there when an item reader gave them. */
 export const scatterItems = z.object({
   count: z.int().min(1),
   keys: opaqueList,
@@ -334,13 +334,16 @@ export function quickOutcomes(body: Readonly<Record<string, unknown>>): Readonly
 
 export const scatterCancelRequested = z.object({ reason: z.string().optional() })
 
+/** The worker that held a lease has died. `worker` is the one that found out. */
+export const leaseLost = z.object({ lease: token, worker: token })
+
 /**
- * A lease that its worker does not finish. `from`: only the instances from there on, of which none was begun; the worker goes on with those before. `heldMs`: how long
- * it had the lease by then, in milliseconds.
+ * A worker returns a lease that it does not finish. `from`: only the instances from there on, none
+ * of which it started; it runs those before. `heldMs`: how long it had the lease by then, in
+ * milliseconds.
  */
-export const scatterSplit = z.object({
+export const leaseReturned = z.object({
   lease: token,
-  reason: z.enum(['lost', 'handed_back']),
   worker: token,
   from: count.optional(),
   heldMs: z.number().min(0).optional(),
@@ -412,9 +415,9 @@ export const gateCreated = z.object({
   kind: gateKind,
   /** Ordinal of the execution that opened it: of the asset, or of its lease for an instance. */
   attempt: z.int().min(1),
-  /** For an instance: its index, and the offset of the slab that holds its key. */
+  /** For an instance: its index, and the offset of the key chunk that holds its key. */
   index: count.optional(),
-  slab: count.optional(),
+  keyChunk: count.optional(),
   worker: token,
   /** Server time in milliseconds; none: it waits for ever. */
   deadlineMs: z.number().positive().optional(),
@@ -426,9 +429,9 @@ export const gateCreated = z.object({
   /** JSON Schema that a payload must meet. */
   payload: z.record(z.string(), z.unknown()).optional(),
   keyId: token,
-  /** SHA-256 of the token, and of the base token where there is one, as hex. */
+  /** SHA-256 of the token, and of the correlation key where there is one, as hex. */
   tokenHash: token,
-  baseHash: token.optional(),
+  correlationHash: token.optional(),
 })
 export type GateCreated = z.infer<typeof gateCreated>
 
@@ -436,15 +439,25 @@ export type GateCreated = z.infer<typeof gateCreated>
 export const gateTimerFired = z.object({ n: count })
 
 /**
- * The deadline is another one: a timeout is retried, or somebody asked for more time. Or `over`: it was the last one, and stays as it was; so nobody can move it any more, because its
- * place is taken. `deadlineMs` is server time.
+ * A gate has another deadline: a timeout is retried, or somebody asked for more time. `deadlineMs`
+ * is server time.
  */
 export const gateExtended = z.object({
-  why: z.enum(['retry', 'request', 'over']),
+  why: z.enum(['retry', 'request']),
   deadlineMs: z.number().positive(),
   /** How often it has timed out by then. */
   timeouts: count,
   by: z.string().max(256).optional(),
+})
+
+/**
+ * A gate's last deadline has passed. Nobody can move it any more, because this fact takes the place
+ * of the next extension. `deadlineMs` is server time.
+ */
+export const gateDeadlineClosed = z.object({
+  deadlineMs: z.number().positive(),
+  /** How often the gate has timed out by then. */
+  timeouts: count,
 })
 
 export const gateResolved = z.object({
@@ -462,5 +475,5 @@ export const gateResolved = z.object({
 })
 export type GateResolved = z.infer<typeof gateResolved>
 
-/** A gate has this base token. */
-export const gateNamed = z.object({ run: token, asset: token, gate: token })
+/** A gate has this correlation key. */
+export const gateCorrelated = z.object({ run: token, asset: token, gate: token })

@@ -3,12 +3,12 @@ import { checkName, encodeToken, hash64 } from './ids.ts'
 
 export interface Names {
   readonly ns: string
-  readonly log: (p: number) => string
-  readonly work: (p: number) => string
+  readonly log: (shard: number) => string
+  readonly work: (shard: number) => string
   readonly feed: string
   /** What outsiders ask for, until the engine has copied it to the log. */
   readonly triggers: string
-  readonly stateBucket: (p: number) => string
+  readonly stateBucket: (shard: number) => string
   readonly controlBucket: string
   readonly blobBucket: string
   /** Cells of rate limits (`rate.<bucket>`) and of slots (`slots.<bucket>`). */
@@ -16,37 +16,37 @@ export interface Names {
   /** The stream behind a KV bucket, and the subject of one of its keys. */
   readonly kvStream: (bucket: string) => string
   readonly kvSubject: (bucket: string, key: string) => string
-  readonly fact: (p: number, path: string) => string
-  /** The path of a fact behind `<ns>.log.<p>.`; undefined for another subject. */
+  readonly fact: (shard: number, path: string) => string
+  /** The path of a fact behind `<ns>.log.<shard>.`; undefined for another subject. */
   readonly factPath: (subject: string) => string | undefined
   readonly trigger: (pipeline: string, asset: string) => string
   /** What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right; undefined for another subject. */
   readonly triggerTarget: (subject: string) => string | undefined
-  readonly task: (p: number, pipeline: string, queue: string, priority: number) => string
+  readonly task: (shard: number, pipeline: string, queue: string, priority: number) => string
   /** The subject of a barrier's own leases, and the consumer that enforces its maxConcurrent. */
-  readonly laneTask: (p: number, lane: LaneName) => string
-  readonly laneConsumer: (lane: Pick<LaneName, 'run' | 'asset'>) => string
-  /** Filter for all lane tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
-  readonly allLanes: (p: number) => string
-  readonly parseLane: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
+  readonly limitedQueueTask: (shard: number, limitedQueue: LimitedQueueName) => string
+  readonly limitedQueueConsumer: (limitedQueue: Pick<LimitedQueueName, 'run' | 'asset'>) => string
+  /** Filter for all limited queue tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
+  readonly allLimitedQueues: (shard: number) => string
+  readonly parseLimitedQueue: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
   /** The subject of a task that is set aside for workers with code of its shape; the consumer of all of one asset and shape, and its filter. */
-  readonly asideTask: (p: number, aside: AsideName, run: string) => string
-  readonly asideFilter: (p: number, aside: AsideName) => string
+  readonly asideTask: (shard: number, aside: AsideName, run: string) => string
+  readonly asideFilter: (shard: number, aside: AsideName) => string
   readonly asideConsumer: (aside: AsideName) => string
   readonly isAsideConsumer: (consumer: string) => boolean
   /** Filter for all tasks of a WORK stream that are set aside; of one run. And what such a subject says. */
-  readonly allAside: (p: number, run?: string) => string
+  readonly allAside: (shard: number, run?: string) => string
   readonly parseAside: (subject: string) => (AsideName & { readonly run: string }) | undefined
   /** Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be taken away at once. */
-  readonly taskSchedule: (p: number, taskId: string) => string
+  readonly taskSchedule: (shard: number, taskId: string) => string
   /** Filter for the schedules of an asset of a run, or for those of its instances only; and for all of them. */
-  readonly schedulesOf: (p: number, of: ScheduleOwner, only?: 'instances') => string
-  readonly allSchedules: (p: number) => string
+  readonly schedulesOf: (shard: number, of: ScheduleOwner, only?: 'instances') => string
+  readonly allSchedules: (shard: number) => string
   /** Whose schedule a subject is; undefined for what is none. */
   readonly parseSchedule: (subject: string) => ScheduleOwner | undefined
   readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
   /** Core messages that say "look again": hints, never truth. */
-  readonly note: (kind: NoteKind, id: string) => string
+  readonly notification: (kind: NotificationKind, id: string) => string
   /** A core request to all workers of a pipeline: what are you doing? */
   readonly rollCall: (pipeline: string) => string
   /** A core request to all workers of a pipeline: who of you has these tasks? */
@@ -58,9 +58,9 @@ export interface ScheduleOwner {
   readonly asset: string
 }
 
-export type NoteKind = 'run' | 'abort' | 'pause' | 'lane' | 'aside' | 'limits'
+export type NotificationKind = 'run' | 'abort' | 'pause' | 'limited_queue' | 'aside' | 'limits'
 
-export interface LaneName {
+export interface LimitedQueueName {
   readonly pipeline: string
   readonly queue: string
   readonly priority: number
@@ -77,7 +77,7 @@ export interface AsideName {
   readonly shape: string
 }
 
-const LANE_CONSUMER = 'lane__'
+const LIMITED_CONSUMER = 'lane__'
 /** `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about instances. `~back`: put back by a worker. */
 const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
 const ATTEMPT = /^\d+(~back)?$/
@@ -90,17 +90,17 @@ export function namesOf(namespace: string): Names {
   const triggerPrefix = `${ns}.trigger.`
   return {
     ns,
-    log: (p) => `${ns}_LOG_${p}`,
-    work: (p) => `${ns}_WORK_${p}`,
+    log: (shard) => `${ns}_LOG_${shard}`,
+    work: (shard) => `${ns}_WORK_${shard}`,
     feed: `${ns}_FEED`,
     triggers: `${ns}_TRIGGERS`,
-    stateBucket: (p) => `${ns}_state_${p}`,
+    stateBucket: (shard) => `${ns}_state_${shard}`,
     controlBucket: `${ns}_control`,
     blobBucket: `${ns}_blobs`,
     limitsBucket: `${ns}_limits`,
     kvStream: (bucket) => `KV_${bucket}`,
     kvSubject: (bucket, key) => `$KV.${bucket}.${key}`,
-    fact: (p, path) => `${logPrefix}${p}.${path}`,
+    fact: (shard, path) => `${logPrefix}${shard}.${path}`,
     factPath: (subject) => {
       if (!subject.startsWith(logPrefix)) return undefined
       const dot = subject.indexOf('.', logPrefix.length)
@@ -108,34 +108,34 @@ export function namesOf(namespace: string): Names {
     },
     trigger: (pipeline, asset) => `${triggerPrefix}${pipeline}.${asset}`,
     triggerTarget: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
-    task: (p, pipeline, queue, priority) => `${ns}.work.${p}.${pipeline}.${queue}.${priority}.shared`,
-    laneTask: (p, lane) =>
-      `${ns}.work.${p}.${lane.pipeline}.${lane.queue}.${lane.priority}.own.${lane.run}.${lane.asset}`,
-    laneConsumer: ({ run, asset }) => `${LANE_CONSUMER}${run}__${asset}`,
-    allLanes: (p) => `${ns}.work.${p}.*.*.*.own.>`,
-    parseLane: (text) => {
-      if (text.startsWith(LANE_CONSUMER)) {
-        const [run, ...asset] = text.slice(LANE_CONSUMER.length).split('__')
+    task: (shard, pipeline, queue, priority) => `${ns}.work.${shard}.${pipeline}.${queue}.${priority}.shared`,
+    limitedQueueTask: (shard, limitedQueue) =>
+      `${ns}.work.${shard}.${limitedQueue.pipeline}.${limitedQueue.queue}.${limitedQueue.priority}.own.${limitedQueue.run}.${limitedQueue.asset}`,
+    limitedQueueConsumer: ({ run, asset }) => `${LIMITED_CONSUMER}${run}__${asset}`,
+    allLimitedQueues: (shard) => `${ns}.work.${shard}.*.*.*.own.>`,
+    parseLimitedQueue: (text) => {
+      if (text.startsWith(LIMITED_CONSUMER)) {
+        const [run, ...asset] = text.slice(LIMITED_CONSUMER.length).split('__')
         return run === undefined || asset.length === 0 ? undefined : { run, asset: asset.join('__') }
       }
       const [run, asset] = text.split('.own.')[1]?.split('.') ?? []
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
-    taskSchedule: (p, taskId) => {
+    taskSchedule: (shard, taskId) => {
       const [, run = '_', asset = '_', rest = taskId] = TASK_ID.exec(taskId) ?? []
-      return `${ns}.work.${p}.later.${run}.${asset}.${ATTEMPT.test(rest) ? 'attempt' : INSTANCES}.${encodeToken(rest)}`
+      return `${ns}.work.${shard}.later.${run}.${asset}.${ATTEMPT.test(rest) ? 'attempt' : INSTANCES}.${encodeToken(rest)}`
     },
-    schedulesOf: (p, { run, asset }, only) => `${ns}.work.${p}.later.${run}.${asset}.${only ?? '*'}.*`,
-    allSchedules: (p) => `${ns}.work.${p}.later.>`,
+    schedulesOf: (shard, { run, asset }, only) => `${ns}.work.${shard}.later.${run}.${asset}.${only ?? '*'}.*`,
+    allSchedules: (shard) => `${ns}.work.${shard}.later.>`,
     parseSchedule: (subject) => {
       const [run, asset] = subject.split('.later.')[1]?.split('.') ?? []
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
-    asideTask: (p, aside, run) => `${asidePrefix(ns, p, aside)}.${run}`,
-    asideFilter: (p, aside) => `${asidePrefix(ns, p, aside)}.*`,
+    asideTask: (shard, aside, run) => `${asidePrefix(ns, shard, aside)}.${run}`,
+    asideFilter: (shard, aside) => `${asidePrefix(ns, shard, aside)}.*`,
     asideConsumer: (aside) => `${ASIDE_CONSUMER}${hash64(asidePrefix(ns, 0, aside))}`,
     isAsideConsumer: (consumer) => consumer.startsWith(ASIDE_CONSUMER),
-    allAside: (p, run = '*') => `${ns}.work.${p}.*.*.*.aside.*.*.${run}`,
+    allAside: (shard, run = '*') => `${ns}.work.${shard}.*.*.*.aside.*.*.${run}`,
     parseAside: (subject) => {
       const [pipeline, queue, priority, kind, asset, shape, run] = subject
         .slice(`${ns}.work.`.length)
@@ -145,12 +145,12 @@ export function namesOf(namespace: string): Names {
       return { pipeline, queue, priority: Number(priority), asset, shape, run }
     },
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
-    note: (kind, id) => `${ns}.note.${kind}.${id}`,
+    notification: (kind, id) => `${ns}.notify.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
     holders: (pipeline) => `${ns}.roll_call.${pipeline}.held`,
   }
 }
 
-function asidePrefix(ns: string, p: number, { pipeline, queue, priority, asset, shape }: AsideName): string {
-  return `${ns}.work.${p}.${pipeline}.${queue}.${priority}.aside.${asset}.${shape}`
+function asidePrefix(ns: string, shard: number, { pipeline, queue, priority, asset, shape }: AsideName): string {
+  return `${ns}.work.${shard}.${pipeline}.${queue}.${priority}.aside.${asset}.${shape}`
 }

@@ -51,8 +51,8 @@ const leaseTask = z.object({
   /** Instances [from, to) of the barrier. */
   from: z.int().min(0),
   to: z.int().min(1),
-  /** Offset of the slab that holds their keys. */
-  slab: z.int().min(0),
+  /** Offset of the key chunk that holds their keys. */
+  keyChunk: z.int().min(0),
   lease: z.string(),
   /** Instances run one after the other: the lease stands for one of `maxConcurrent`. */
   serial: z.boolean().optional(),
@@ -70,7 +70,7 @@ const resumeTask = z.object({
   how: z.enum(['signal', 'timeout']),
   from: fromGate,
   index: z.int().min(0),
-  slab: z.int().min(0),
+  keyChunk: z.int().min(0),
   /** Ordinal of this execution of what follows the gate, from 1. */
   ordinal: z.int().min(1),
   attempt: z.int().min(1),
@@ -85,7 +85,7 @@ const reminderTask = z.object({
   retriesLeft: z.int().min(0),
   attempt: z.int().min(1),
   index: z.int().min(0).optional(),
-  slab: z.int().min(0).optional(),
+  keyChunk: z.int().min(0).optional(),
 })
 
 const task = z.discriminatedUnion('kind', [attemptTask, leaseTask, resumeTask, reminderTask])

@@ -16,8 +16,8 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
-import { agreeOnPartitions, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
-import { type AsideName, type LaneName, type Names, namesOf } from './subjects.ts'
+import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
+import { type AsideName, type LimitedQueueName, type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
 export type { Topology } from './namespace.ts'
@@ -25,8 +25,8 @@ export type { Topology } from './namespace.ts'
 export interface TopologyOptions {
   /** Prefix of all streams, buckets and subjects. Default: the environment's FLOWSTONE_NAMESPACE, else `flowstone`. */
   readonly namespace?: string
-  /** Log partitions: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
-  readonly partitions?: number
+  /** Shards: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
+  readonly shards?: number
   /**
    * Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be raised later, by an engine that names more; `flow.setup` and `flowstone setup` lower it
    * too.
@@ -39,7 +39,7 @@ export interface TopologyOptions {
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
-export const PARTITIONS_MAX = 64
+export const SHARDS_MAX = 64
 const REPLICAS_MAX = 5
 /** Triggers that may wait for an engine. */
 const TRIGGERS_MAX = 1_000_000
@@ -84,7 +84,7 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
 export function checkTopologyOptions(options: TopologyOptions): void {
   namesOf(options.namespace ?? 'flowstone')
   for (const [field, value, max] of [
-    ['partitions', options.partitions, PARTITIONS_MAX],
+    ['shards', options.shards, SHARDS_MAX],
     ['replicas', options.replicas, REPLICAS_MAX],
   ] as const) {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= max)) {
@@ -121,14 +121,14 @@ export async function ensureTopology(
     feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
   await ensureStream(jsm, markedBucketWish(names, names.controlBucket, replicas))
   await ensureStream(jsm, markedBucketWish(names, names.limitsBucket, replicas))
-  const partitions = await agreeOnPartitions(nc, jsm, names, options.partitions)
+  const shards = await agreeOnShards(nc, jsm, names, options.shards)
 
   const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
-  const perPartition = Array.from({ length: partitions }, async (_, p) => {
+  const perShard = Array.from({ length: shards }, async (_, shard) => {
     await ensureStream(jsm, {
       ...common,
-      name: names.log(p),
-      subjects: [`${names.ns}.log.${p}.>`],
+      name: names.log(shard),
+      subjects: [`${names.ns}.log.${shard}.>`],
       retention: RetentionPolicy.Limits,
       // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
       discard: DiscardPolicy.Old,
@@ -136,10 +136,10 @@ export async function ensureTopology(
       allow_msg_schedules: true,
       allow_msg_ttl: true,
     })
-    await ensureStream(jsm, workWish(names, p, replicas))
-    await ensureStream(jsm, bucketWish(names, names.stateBucket(p), replicas))
+    await ensureStream(jsm, workWish(names, shard, replicas))
+    await ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas))
   })
-  await Promise.all(perPartition)
+  await Promise.all(perShard)
   // After the logs: the first one held the triggers once, and no subject may stand in two streams.
   await ensureStream(jsm, triggersWish(names, replicas))
   await ensureStream(jsm, {
@@ -149,13 +149,13 @@ export async function ensureTopology(
     allow_direct: true,
     retention: RetentionPolicy.Limits,
     max_age: feedMaxAge ?? FEED_MAX_AGE_MS * NANOS_PER_MS,
-    sources: Array.from({ length: partitions }, (_, p) => ({
-      name: names.log(p),
-      subject_transforms: feedTransforms(names, p),
+    sources: Array.from({ length: shards }, (_, shard) => ({
+      name: names.log(shard),
+      subject_transforms: feedTransforms(names, shard),
     })),
   })
   await ensureStream(jsm, blobsWish(names, replicas))
-  const topology = { names, partitions, replicas }
+  const topology = { names, shards, replicas }
   await markMade(nc, jsm, topology)
   return topology
 }
@@ -198,8 +198,8 @@ function triggersWish(names: Names, replicas: number): Wish {
 }
 
 /** What outsiders see: the ids are dropped from the subject (the body has them), so that their filters stay literal and cheap. */
-function feedTransforms(names: Names, p: number): { src: string; dest: string }[] {
-  const log = `${names.ns}.log.${p}`
+function feedTransforms(names: Names, shard: number): { src: string; dest: string }[] {
+  const log = `${names.ns}.log.${shard}`
   const asset = ['materialized', 'failed', 'skipped', 'cancelled'].map((event) => ({
     src: `${log}.asset.*.*.*.end.${event}`,
     dest: `${names.ns}.feed.asset.{{wildcard(1)}}.{{wildcard(2)}}.${event}`,
@@ -240,14 +240,14 @@ function markedBucketWish(names: Names, bucket: string, replicas: number): Wish 
   return bucketWish(names, bucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS })
 }
 
-function workWish(names: Names, p: number, replicas: number): Wish {
+function workWish(names: Names, shard: number, replicas: number): Wish {
   return {
     num_replicas: replicas,
     storage: StorageType.File,
     allow_direct: true,
     allow_atomic: true,
-    name: names.work(p),
-    subjects: [`${names.ns}.work.${p}.>`],
+    name: names.work(shard),
+    subjects: [`${names.ns}.work.${shard}.>`],
     retention: RetentionPolicy.Workqueue,
     discard: DiscardPolicy.Old,
     allow_msg_schedules: true,
@@ -259,15 +259,15 @@ function workWish(names: Names, p: number, replicas: number): Wish {
  * Makes what an engine needs of a partition and what is gone: the state is folded again, tasks are enqueued again, and of limits nothing is kept that matters for long. Never the
  * log: to make that anew would be to lose it. Returns what it made.
  */
-export async function ensureMissing(nc: NatsConnection, topology: Topology, p: number): Promise<string[]> {
+export async function ensureMissing(nc: NatsConnection, topology: Topology, shard: number): Promise<string[]> {
   const { names, replicas } = topology
   const jsm = await jetstreamManager(nc)
   const made: string[] = []
   const wishes = [
     markedBucketWish(names, names.controlBucket, replicas),
     markedBucketWish(names, names.limitsBucket, replicas),
-    workWish(names, p, replicas),
-    bucketWish(names, names.stateBucket(p), replicas),
+    workWish(names, shard, replicas),
+    bucketWish(names, names.stateBucket(shard), replicas),
   ]
   for (const wish of wishes) {
     if (!(await configOf(jsm, wish.name))) {
@@ -280,9 +280,9 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, p: n
 }
 
 /** Makes one state bucket that is missing: after somebody deleted it, to be filled again from the log. */
-export async function ensureStateBucket(nc: NatsConnection, topology: Topology, p: number): Promise<void> {
+export async function ensureStateBucket(nc: NatsConnection, topology: Topology, shard: number): Promise<void> {
   const { names, replicas } = topology
-  await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(p), replicas))
+  await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(shard), replicas))
 }
 
 async function configOf(jsm: JetStreamManager, stream: string): Promise<StreamConfig | undefined> {
@@ -355,15 +355,15 @@ export interface TaskConsumerOptions {
 export async function ensureTaskConsumer(
   jsm: JetStreamManager,
   names: Names,
-  at: { p: number; pipeline: string; queue: string; priority: number },
+  at: { shard: number; pipeline: string; queue: string; priority: number },
   options: TaskConsumerOptions,
 ): Promise<string> {
   const durable = names.taskConsumer(at.pipeline, at.queue, at.priority)
   await ensurePullConsumer(
     jsm,
-    names.work(at.p),
+    names.work(at.shard),
     durable,
-    names.task(at.p, at.pipeline, at.queue, at.priority),
+    names.task(at.shard, at.pipeline, at.queue, at.priority),
     options,
     TASKS_OUT_MAX,
   )
@@ -371,16 +371,23 @@ export async function ensureTaskConsumer(
 }
 
 /** A barrier's own consumer: the server lets at most `maxConcurrent` of its leases be out at a time, over all workers. */
-export async function ensureLaneConsumer(
+export async function ensureLimitedQueueConsumer(
   jsm: JetStreamManager,
   names: Names,
-  p: number,
-  lane: LaneName,
+  shard: number,
+  limitedQueue: LimitedQueueName,
   maxConcurrent: number,
   options: TaskConsumerOptions,
 ): Promise<string> {
-  const durable = names.laneConsumer(lane)
-  await ensurePullConsumer(jsm, names.work(p), durable, names.laneTask(p, lane), options, maxConcurrent)
+  const durable = names.limitedQueueConsumer(limitedQueue)
+  await ensurePullConsumer(
+    jsm,
+    names.work(shard),
+    durable,
+    names.limitedQueueTask(shard, limitedQueue),
+    options,
+    maxConcurrent,
+  )
   return durable
 }
 
@@ -388,12 +395,12 @@ export async function ensureLaneConsumer(
 export async function ensureAsideConsumer(
   jsm: JetStreamManager,
   names: Names,
-  p: number,
+  shard: number,
   aside: AsideName,
   options: TaskConsumerOptions,
 ): Promise<string> {
   const durable = names.asideConsumer(aside)
-  await ensurePullConsumer(jsm, names.work(p), durable, names.asideFilter(p, aside), options, TASKS_OUT_MAX)
+  await ensurePullConsumer(jsm, names.work(shard), durable, names.asideFilter(shard, aside), options, TASKS_OUT_MAX)
   return durable
 }
 

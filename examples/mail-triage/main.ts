@@ -28,7 +28,7 @@ const MEANING: Readonly<Record<string, string>> = {
   'run.requested': 'somebody wants `report`',
   'run.planned': 'which assets that takes',
   'asset.started': 'a worker began on an asset, or on its scatter or gather',
-  'asset.errored': 'an attempt failed or was handed back; it is made again',
+  'attempt.ended': 'an attempt failed or was handed back; it is made again',
   'asset.materialized': 'an asset has its value',
   'scatter.started': 'one asset became many instances',
   'scatter.items': 'their keys: one fact for many',

@@ -5,7 +5,7 @@
  *   (none)   gate.created              → waiting; its timer stands on the log beside it                  worker, before the outside job is begun
  *   waiting  gate.timer_fired          → waiting; the next deadline, or the end `timed_out` is decided      server, at the deadline
  *   waiting  gate.extended             → waiting, until another deadline                                  engine (a retried timeout), or who asked for more time
- *   waiting  gate.extended, `over`     → waiting; no more time is given, and the end stands beside it        engine
+ *   waiting  gate.deadline_closed      → waiting; no more time is given, and the end stands beside it        engine
  *   waiting  gate.resolved             → signaled | timed_out | cancelled                                  whoever is first; the server lets one in
  *   ended    anything                  → unchanged
  *
@@ -18,8 +18,8 @@
  *
  *   appended, all or nothing                                       refused when
  *   signal, cancel:  `resolved`                                      the gate has ended
- *   more time:       `extended.<n+1>`, and the timer n+1             it has ended; its deadline n was moved by another one; deadline n was the last
- *   timeout of n:    `extended.<n+1>` as `over`, and `resolved`      it has ended; its deadline n was moved
+ *   more time:       `deadline.<n+1>.extended`, timer n+1            it has ended; its deadline n was moved by another one; deadline n was the last
+ *   timeout of n:    `deadline.<n+1>.closed`, `resolved`             it has ended; its deadline n was moved
  *
  * So a gate does not time out at a deadline that was moved in time, though its timer had fired before; and no timer is set for a gate that has ended.
  *
@@ -30,13 +30,15 @@
 import type { DraftOf, Fact, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { AssetSpec, ErrorInfo, PipelineSpec } from '../../streams/schemas.ts'
-import type { Command } from '../effects.ts'
-import { cancelCommand, failCommand, isEnded, nextAttempt } from '../run/run.ts'
+import type { Effect } from '../effects.ts'
+import { cancelEffect, failEffect, isEnded, nextAttempt } from '../run/run.ts'
 import { type AssetInRun, type GateState, type RunState, specOf, stateKey, type View } from '../state.ts'
 
 export const GATE_TIMEOUT = 'gate_timeout'
 
-export type GateFact = FactOf<'gate.created' | 'gate.timer_fired' | 'gate.extended' | 'gate.resolved'>
+export type GateFact = FactOf<
+  'gate.created' | 'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed' | 'gate.resolved'
+>
 
 /** What has ended and lets somebody go on. */
 export type EndedGate = GateState & { readonly status: Exclude<GateState['status'], 'waiting'> }
@@ -55,9 +57,9 @@ export function hasEnded(gate: GateState): gate is EndedGate {
 }
 
 /** `obsolete`: what opened it has ended meanwhile. */
-export function createGate(view: View, run: RunState, fact: FactOf<'gate.created'>, obsolete: boolean): Command[] {
+export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.created'>, obsolete: boolean): Effect[] {
   if (gateOf(view, fact.ids)) return []
-  const { kind, attempt, index, slab, deadlineMs, retriesMs, afterRetries, metadata } = fact.data
+  const { kind, attempt, index, keyChunk, deadlineMs, retriesMs, afterRetries, metadata } = fact.data
   const gate: GateState = {
     seq: fact.seq,
     run: run.id,
@@ -67,7 +69,7 @@ export function createGate(view: View, run: RunState, fact: FactOf<'gate.created
     status: 'waiting',
     attempt,
     ...(index === undefined ? {} : { index }),
-    ...(slab === undefined ? {} : { slab }),
+    ...(keyChunk === undefined ? {} : { keyChunk }),
     openedMs: fact.timeMs,
     ...(deadlineMs === undefined ? {} : { deadlineMs }),
     deadlines: 0,
@@ -97,15 +99,19 @@ export function isObsolete(run: RunState, asset: AssetInRun | undefined, attempt
   )
 }
 
-export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Command[] {
+export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired'>): Effect[] {
   // The timer of a deadline that was moved meanwhile says nothing.
   if (hasEnded(gate) || fact.data.n !== gate.deadlines) return []
   const waitMs = gate.retriesMs[gate.timeouts]
   const ids = { ...idsOf(gate), n: String(gate.deadlines + 1) }
   if (waitMs === undefined) {
-    const data = { why: 'over', deadlineMs: gate.deadlineMs ?? fact.timeMs, timeouts: gate.timeouts } as const
+    const data = { deadlineMs: gate.deadlineMs ?? fact.timeMs, timeouts: gate.timeouts }
     return [
-      { do: 'time_out_gate', over: { name: 'gate.extended', ids, data }, end: resolution(idsOf(gate), 'timed_out') },
+      {
+        do: 'time_out_gate',
+        close: { name: 'gate.deadline_closed', ids, data },
+        end: resolution(idsOf(gate), 'timed_out'),
+      },
     ]
   }
   const data = { why: 'retry', deadlineMs: fact.timeMs + waitMs, timeouts: gate.timeouts + 1 } as const
@@ -113,8 +119,8 @@ export function fireTimer(gate: GateState, fact: FactOf<'gate.timer_fired'>): Co
 }
 
 /** True when the deadline was moved because it was over, of which `onTimeout` hears. */
-export function extendGate(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
-  if (hasEnded(gate) || fact.data.why === 'over' || Number(fact.ids.n) !== gate.deadlines + 1) return false
+export function onGateExtended(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
+  if (hasEnded(gate) || Number(fact.ids.n) !== gate.deadlines + 1) return false
   view.delete(waitingKey(gate))
   gate.seq = fact.seq
   gate.deadlines += 1
@@ -146,12 +152,12 @@ export function endGate(view: View, gate: GateState, fact: FactOf<'gate.resolved
 }
 
 /** The attempt of a plain asset waits. */
-export function suspendAsset(
+export function onAssetSuspended(
   view: View,
   run: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<'asset.suspended'>,
-): Command[] {
+): Effect[] {
   const spec = specOf(pipeline, fact.ids.asset)
   const asset = run.assets[fact.ids.asset]
   const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
@@ -166,7 +172,10 @@ export function suspendAsset(
   if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
   gate.awaited = true
   putGate(view, gate)
-  return [...endLeft(fact.ids, fact.data.left ?? []), ...(hasEnded(gate) ? goOn(run, spec, asset, gate, fact) : [])]
+  return [
+    ...endLeft(fact.ids, fact.data.left ?? []),
+    ...(hasEnded(gate) ? resumeAfterGate(run, spec, asset, gate, fact) : []),
+  ]
 }
 
 /** The gate that an asset waits at has ended. */
@@ -176,16 +185,16 @@ export function resumeAsset(
   pipeline: PipelineSpec,
   gate: EndedGate,
   fact: FactOf<'gate.resolved'>,
-): Command[] {
+): Effect[] {
   const spec = specOf(pipeline, gate.asset)
   const asset = run.assets[gate.asset]
   if (!spec || asset?.status !== 'suspended' || asset.gate !== gate.gate || asset.ending) return []
   run.seq = fact.seq
   view.put(stateKey.run(run.id), run)
-  return goOn(run, spec, asset, gate, fact)
+  return resumeAfterGate(run, spec, asset, gate, fact)
 }
 
-function goOn(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, fact: Fact): Command[] {
+function resumeAfterGate(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, fact: Fact): Effect[] {
   const next = afterGate(spec, gate)
   delete asset.waitsUntilMs
   if ('phase' in next) {
@@ -199,8 +208,8 @@ function goOn(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate
     return [nextAttempt(run, spec, asset, fact.timeMs)]
   }
   asset.ending = true
-  if (next.end === 'failed') return [failCommand(run, spec.name, next.error, asset.attempt)]
-  return [cancelCommand(run, spec.name, next.error.message)]
+  if (next.end === 'failed') return [failEffect(run, spec.name, next.error, asset.attempt)]
+  return [cancelEffect(run, spec.name, next.error.message)]
 }
 
 /** What follows for whoever waits there: code to run, or an end. */
@@ -232,12 +241,12 @@ export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts
 }
 
 /** Gates that an execution opened and does not wait at: they end with it, once it is known to count. */
-export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Command[] {
+export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Effect[] {
   return gates.map((gate) => cancelOf({ run, asset, gate }))
 }
 
 /** Nobody waits there, or will. */
-function cancelOf(ids: GateIds): Command {
+function cancelOf(ids: GateIds): Effect {
   return { do: 'fact', fact: resolution(ids, 'cancelled', 'what opened it has ended'), stops: gateTimer(ids, 0) }
 }
 

@@ -15,8 +15,9 @@ import type { AssetName } from '../../streams/ids.ts'
 import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
 import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
 import { backoffMs } from '../backoff.ts'
-import type { Command } from '../effects.ts'
-import { type BarrierContext, isDue, markFailed, markOnce } from '../scatter/instances.ts'
+import type { Effect } from '../effects.ts'
+import type { BarrierContext } from '../scatter/context.ts'
+import { isDue, markFailed, markOnce } from '../scatter/instances.ts'
 import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from '../scatter/lease.ts'
 import { type BarrierState, type GateState, type RunState, stateKey, type View } from '../state.ts'
 import { afterGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
@@ -30,22 +31,22 @@ export function suspendInstance(
   index: number,
   token: string,
   fact: Outcomes,
-): Command[] | undefined {
+): Effect[] | undefined {
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
   if (!gate || !bits || bits.isDone(index) || bits.isSuspended(index)) return undefined
   // As of an error: only the execution that is current counts.
-  const again = barrier.again[index]
+  const again = barrier.retries[index]
   if (again ? again[0] !== fact.data.ordinal : isDue(barrier, index)) return undefined
   const lease = barrier.leases[fact.data.lease]
   if (!lease || index >= (lease.to ?? index + 1)) return undefined
   returnSome(barrier, fact.data.lease, 1)
-  delete barrier.again[index]
+  delete barrier.retries[index]
   bits.suspend(index, true)
   barrier.suspended = (barrier.suspended ?? 0) + 1
   gate.awaited = true
   putGate(view, gate)
-  return hasEnded(gate) ? goOn(context, barrier, gate, fact.timeMs) : []
+  return hasEnded(gate) ? resumeAfterGate(context, barrier, gate, fact.timeMs) : []
 }
 
 /** Takes an instance out of those that wait; false if it does not. */
@@ -62,24 +63,24 @@ export function resumeInstance(
   barrier: BarrierState,
   gate: EndedGate,
   nowMs: number,
-): Command[] {
+): Effect[] {
   const { index } = gate
   if (index === undefined || !gate.awaited || !context.bits?.isSuspended(index)) return []
-  return goOn(context, barrier, gate, nowMs)
+  return resumeAfterGate(context, barrier, gate, nowMs)
 }
 
-function goOn(context: BarrierContext, barrier: BarrierState, gate: EndedGate, nowMs: number): Command[] {
+function resumeAfterGate(context: BarrierContext, barrier: BarrierState, gate: EndedGate, nowMs: number): Effect[] {
   const next = afterGate(context.spec, gate)
   gate.resume = { attempt: 1, failures: 0, queuedMs: nowMs }
   putGate(context.view, gate)
   // Its end is an outcome like any other, so that it can be read from the log.
   if ('end' in next) return [{ do: 'fact', fact: failedAtGate(barrier, gate, next.error) }]
   context.view.put(resumingKey(gate), { since: nowMs })
-  return [resumeCommand(context, gate)]
+  return [resumeEffect(context, gate)]
 }
 
 /** What came of an instance's code after its gate. */
-export function takeResumed(context: BarrierContext, barrier: BarrierState, token: string, fact: Outcomes): Command[] {
+export function takeResumed(context: BarrierContext, barrier: BarrierState, token: string, fact: Outcomes): Effect[] {
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
   const { resume, index } = gate ?? {}
@@ -94,7 +95,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
     if (!markOnce(context, index, false)) return []
     unsuspend(context, barrier, index)
     barrier.succeeded += 1
-    over(view, gate)
+    closeGate(view, gate)
     return left
   }
   // An error or a gate counts only of the execution that is current.
@@ -102,10 +103,10 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   if (next !== undefined) {
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []
-    over(view, gate)
+    closeGate(view, gate)
     other.awaited = true
     putGate(view, other)
-    return [...left, ...(hasEnded(other) ? goOn(context, barrier, other, fact.timeMs) : [])]
+    return [...left, ...(hasEnded(other) ? resumeAfterGate(context, barrier, other, fact.timeMs) : [])]
   }
   const error = fact.data.errors?.[0]?.[1]
   // Aborted: nothing came of it.
@@ -115,8 +116,8 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   if (outcome === 'lost') {
     resume.failures = failuresAfterLoss(resume, retry)
     resume.lost = true
-  } else if (outcome !== 'handed_back') resume.failures += 1
-  if (outcome === 'lost' || outcome === 'handed_back') resume.gates ??= resume.attempt
+  } else if (outcome !== 'returned') resume.failures += 1
+  if (outcome === 'lost' || outcome === 'returned') resume.gates ??= resume.attempt
   else delete resume.gates
   if (outcome === 'terminal' || resume.failures >= retry.maxAttempts) {
     endInstance(context, barrier, gate, error.error, fact.seq)
@@ -126,13 +127,13 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   resume.attempt += 1
   resume.queuedMs = fact.timeMs
   delete resume.dueMs
-  const waits = outcome !== 'handed_back' && outcome !== 'lost'
+  const waits = outcome !== 'returned' && outcome !== 'lost'
   if (waits)
     resume.dueMs =
       fact.timeMs +
       (retryAfterMs ?? backoffMs(retry, resume.failures, `${barrier.run}.${barrier.asset}.${index}.${gate.gate}`))
   putGate(view, gate)
-  return [...left, resumeCommand(context, gate)]
+  return [...left, resumeEffect(context, gate)]
 }
 
 function failedAtGate(barrier: BarrierState, gate: EndedGate, error: ErrorInfo): FactDraft {
@@ -163,11 +164,11 @@ function endInstance(
   if (index === undefined || !markFailed(context, barrier, index, { seq })) return
   unsuspend(context, barrier, index)
   barrier.error ??= error
-  over(context.view, gate)
+  closeGate(context.view, gate)
 }
 
-function over(view: View, gate: GateState): void {
-  gate.over = true
+function closeGate(view: View, gate: GateState): void {
+  gate.closed = true
   if (gate.resume) view.delete(resumingKey(gate))
   delete gate.resume
   putGate(view, gate)
@@ -175,7 +176,7 @@ function over(view: View, gate: GateState): void {
 
 /** Nothing comes of it any more: its instance is done by another execution, or its scatter is closed. */
 export function forgetResume(view: View, gate: GateState): void {
-  if (gate.resume) over(view, gate)
+  if (gate.resume) closeGate(view, gate)
 }
 
 /** What says so of one whose task is gone, too. An outcome of nothing, from the log, so that the state stays what the log makes of it. */
@@ -191,11 +192,11 @@ export function forgotten(gate: GateState): FactDraft | undefined {
 }
 
 /** The task of an instance that goes on from its gate. Also used to enqueue it again when it got lost. */
-export function resumeCommand(
+export function resumeEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
   gate: GateState,
-): Command {
-  const { resume, index, slab } = gate
+): Effect {
+  const { resume, index, keyChunk } = gate
   if (!resume || index === undefined || !hasEnded(gate)) throw new Error(`nothing goes on from gate ${gate.gate}`)
   const retry = instanceRetry(spec)
   const task: ResumeTask = {
@@ -214,7 +215,7 @@ export function resumeCommand(
     how: gate.status === 'timed_out' ? 'timeout' : 'signal',
     from: resumeOf(gate),
     index,
-    slab: slab ?? 0,
+    keyChunk: keyChunk ?? 0,
     ordinal: resume.attempt,
     attempt: resume.failures + 1,
     maxAttempts: retry.maxAttempts,
@@ -225,7 +226,7 @@ export function resumeCommand(
     queue: spec.scatter?.queue ?? spec.queue,
     priority: spec.scatter?.priority ?? spec.priority,
     ...(resume.dueMs === undefined ? {} : { dueMs: resume.dueMs }),
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { limitedQueue: true }),
   }
 }
 
@@ -234,11 +235,11 @@ function resumingKey({ run, asset, gate }: GateState): ReturnType<typeof stateKe
 }
 
 /** A gate has timed out, and waits on: `onTimeout` is told. Its message is a reminder and no more, so nothing waits for it. */
-export function reminderCommand(
+export function reminderEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
   gate: GateState,
-): Command {
-  const { index, slab } = gate
+): Effect {
+  const { index, keyChunk } = gate
   const task: ReminderTask = {
     kind: 'reminder',
     id: `${run.id}.${spec.name}.${gate.gate}.reminder${gate.timeouts}`,
@@ -254,7 +255,7 @@ export function reminderCommand(
     retriesLeft: gate.retriesMs.length - gate.timeouts + 1,
     attempt: 1,
     ...(index === undefined ? {} : { index }),
-    ...(slab === undefined ? {} : { slab }),
+    ...(keyChunk === undefined ? {} : { keyChunk }),
   }
   const { queue, priority } = index === undefined ? spec : { ...spec, ...spec.scatter }
   const timeoutMs = index === undefined ? spec.timeoutMs : spec.scatter?.timeoutMs

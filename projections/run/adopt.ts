@@ -13,7 +13,7 @@ import type { FactOf } from '../../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
 import { cut } from '../../streams/text.ts'
-import type { Command } from '../effects.ts'
+import type { Effect } from '../effects.ts'
 import { type AssetInRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { isEnded, nextAttempt, startReady } from './run.ts'
 
@@ -55,7 +55,7 @@ export function planAdoption(view: View, run: RunState, from: PipelineSpec, to: 
     const differences = shapeDifferences(before, after)
     const barrier = view.get(stateKey.barrier(run.id, name))
     const begun = hasBegun(asset, barrier !== undefined)
-    if (begun && barrier?.status === 'open') differences.push(...laneDifferences(before, after))
+    if (begun && barrier?.status === 'open') differences.push(...limitedQueueDifferences(before, after))
     if (begun && differences.length > 0)
       misfits.push(`${name} has begun (${asset.status}), and differs in ${differences.join(', ')}`)
     else if (differences.length > 0) again.push(name)
@@ -74,21 +74,21 @@ function hasBegun(asset: AssetInRun, hasInstances: boolean): boolean {
 }
 
 /** Leases that are out stand on a queue of their own. */
-function laneDifferences(before: AssetSpec, after: AssetSpec): string[] {
-  const laneOf = ({ scatter, queue, priority }: AssetSpec): Record<string, string> => ({
+function limitedQueueDifferences(before: AssetSpec, after: AssetSpec): string[] {
+  const limitedQueueOf = ({ scatter, queue, priority }: AssetSpec): Record<string, string> => ({
     maxConcurrent: String(scatter?.maxConcurrent ?? 'none'),
     queue: scatter?.queue ?? queue,
     priority: String(scatter?.priority ?? priority),
   })
-  const [a, b] = [laneOf(before), laneOf(after)]
+  const [a, b] = [limitedQueueOf(before), limitedQueueOf(after)]
   return Object.entries(a).flatMap(([part, value]) => (b[part] === value ? [] : [`${part} (${value} → ${b[part]})`]))
 }
 
 /** Decides, and does it. Who asked reads the answer from the log. */
-export function adoptRun(view: View, run: RunState, fact: FactOf<'run.adopt_requested'>): Command[] {
+export function onRunAdoptRequested(view: View, run: RunState, fact: FactOf<'run.adopt_requested'>): Effect[] {
   const { version } = fact.data
   const ids = { run: run.id, request: String(fact.seq) }
-  const refuse = (misfits: readonly string[]): Command[] => [
+  const refuse = (misfits: readonly string[]): Effect[] => [
     {
       do: 'fact',
       fact: {
@@ -110,23 +110,23 @@ export function adoptRun(view: View, run: RunState, fact: FactOf<'run.adopt_requ
   run.version = version
   view.put(stateKey.run(run.id), run)
   for (const name of added) run.assets[name] = newAsset(to, name)
-  const commands: Command[] = []
+  const effects: Effect[] = []
   for (const name of again) {
     const { attempt } = run.assets[name] ?? { attempt: 0 }
     // An attempt of the old code that is reported from now on is not the current one.
     run.assets[name] = { ...newAsset(to, name), attempt: attempt === 0 ? 0 : attempt + 1 }
     run.replanned = { ...run.replanned, [name]: attempt + 1 }
-    commands.push({ do: 'drop_schedules', run: run.id, asset: name })
+    effects.push({ do: 'drop_schedules', run: run.id, asset: name })
   }
   for (const name of moved) {
     const [asset, spec] = [run.assets[name], specOf(to, name)]
     if (!asset || !spec) continue
-    commands.push(nextAttempt(run, spec, asset, fact.timeMs, asset.dueMs))
+    effects.push(nextAttempt(run, spec, asset, fact.timeMs, asset.dueMs))
     run.replanned = { ...run.replanned, [name]: asset.attempt }
   }
   const data = { version, from: before, replanned: run.replanned ?? {}, added: [...added] }
-  commands.push({ do: 'fact', fact: { name: 'run.adopted', ids, data } })
-  return [...commands, ...startReady(run, to, fact.timeMs)]
+  effects.push({ do: 'fact', fact: { name: 'run.adopted', ids, data } })
+  return [...effects, ...startReady(run, to, fact.timeMs)]
 }
 
 const MISFITS_MAX = 20

@@ -6,38 +6,38 @@
  */
 import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
 import { runIdIn } from '../../streams/ids.ts'
-import type { Command } from '../effects.ts'
+import type { Effect } from '../effects.ts'
 
-export interface PendingCommand {
-  readonly command: Command
+export interface PendingEffect {
+  readonly effect: Effect
   /** Server time of the fact that led to it. */
   readonly timeMs: number
 }
 
 export class Pending {
-  readonly #partitions: number
-  readonly #left = new Map<string, PendingCommand>()
+  readonly #shards: number
+  readonly #left = new Map<string, PendingEffect>()
   /** Gates that have not ended, by asset. */
   readonly #gates = new Map<string, Set<string>>()
 
-  constructor(partitions: number) {
-    this.#partitions = partitions
+  constructor(shards: number) {
+    this.#shards = shards
   }
 
   /** Takes in a fact and what it led to. */
-  add(fact: Fact, commands: readonly Command[]): void {
+  add(fact: Fact, effects: readonly Effect[]): void {
     this.#see(fact)
-    for (const command of commands) {
-      const key = this.#keyOf(command)
-      if (key !== undefined) this.#left.set(key, { command, timeMs: fact.timeMs })
+    for (const effect of effects) {
+      const key = this.#keyOf(effect)
+      if (key !== undefined) this.#left.set(key, { effect, timeMs: fact.timeMs })
     }
   }
 
   /** What is left to be carried out. To do so is harmless where it was done after the last fact given. */
-  left(): PendingCommand[] {
-    return [...this.#left.values()].filter(({ command }) => {
-      if (command.do !== 'cancel_gates') return true
-      return this.#hasOpen(command)
+  left(): PendingEffect[] {
+    return [...this.#left.values()].filter(({ effect }) => {
+      if (effect.do !== 'cancel_gates') return true
+      return this.#hasOpen(effect)
     })
   }
 
@@ -67,47 +67,47 @@ export class Pending {
         const gates = this.#gates.get(`${run}.${asset}`)
         gates?.delete(gate)
         if (gates?.size === 0) this.#gates.delete(`${run}.${asset}`)
-        for (const key of this.#left.keys())
-          if (key.startsWith(factPath('gate.extended', { ...fact.ids, n: '' }))) this.#left.delete(key)
+        const deadlines = factPath('gate.extended', { ...fact.ids, n: '*' }).split('*')[0] ?? ''
+        for (const key of this.#left.keys()) if (key.startsWith(deadlines)) this.#left.delete(key)
         return
       }
       default:
     }
   }
 
-  #keyOf(command: Command): string | undefined {
-    switch (command.do) {
+  #keyOf(effect: Effect): string | undefined {
+    switch (effect.do) {
       case 'fact': {
-        const { fact } = command
+        const { fact } = effect
         if (fact.name !== 'scatter.outcomes') return placeOf(fact)
         return outcomeOf(fact.ids, fact.data.resumes ?? fact.data.lease)
       }
       case 'plan':
-        return `run.${command.run}.planned`
+        return `run.${effect.run}.planned`
       case 'request':
-        return `run.${runIdIn(command.trigger.space, command.trigger.key, this.#partitions)}.requested`
+        return `run.${runIdIn(effect.trigger.space, effect.trigger.key, this.#shards)}.requested`
       case 'timer':
-        return timerOf(command.fact)
+        return timerOf(effect.fact)
       case 'extend_gate':
-        return placeOf(command.fact)
+        return placeOf(effect.fact)
       case 'time_out_gate':
-        return placeOf(command.end)
+        return placeOf(effect.end)
       case 'cancel_gates':
-        return this.#hasOpen(command) ? `gates ${command.run}.${command.asset}.${command.attempt ?? ''}` : undefined
+        return this.#hasOpen(effect) ? `gates ${effect.run}.${effect.asset}.${effect.attempt ?? ''}` : undefined
       // Tasks are looked for on WORK; the reconciler removes limited queues and schedules; the rest are hints.
       case 'task':
       case 'abort':
       case 'pause':
-      case 'open_lane':
+      case 'open_limited_queue':
       case 'drop_schedules':
-      case 'close_lane':
+      case 'close_limited_queue':
         return undefined
       default:
-        return command satisfies never
+        return effect satisfies never
     }
   }
 
-  #hasOpen({ run, asset, attempt }: Extract<Command, { do: 'cancel_gates' }>): boolean {
+  #hasOpen({ run, asset, attempt }: Extract<Effect, { do: 'cancel_gates' }>): boolean {
     const prefix = attempt === undefined ? '' : `a${attempt}n`
     return [...(this.#gates.get(`${run}.${asset}`) ?? [])].some((gate) => gate.startsWith(prefix))
   }

@@ -1,6 +1,5 @@
-/** Requests for runs: whether two of them ask for the same. */
 import type { DraftOf, FactDraft } from '../../streams/facts.ts'
-import type { TriggerRequest } from '../effects.ts'
+import type { KeySpace } from '../../streams/ids.ts'
 
 export type RunRequest = DraftOf<'run.requested'>['data']
 
@@ -42,4 +41,12 @@ const SHOWN_MAX = 100
 function show(value: unknown): string {
   const text = value === undefined ? 'none' : (JSON.stringify(value) ?? String(value))
   return text.length <= SHOWN_MAX ? text : `${[...text].slice(0, SHOWN_MAX).join('')}…`
+}
+
+/** `refusal`: what to append, once its reason is filled in, when the key was used for something else. */
+export interface TriggerRequest {
+  readonly space: KeySpace
+  readonly key: string
+  readonly request: RunRequest
+  readonly refusal: DraftOf<'trigger.refused'>
 }

@@ -13,7 +13,7 @@
  *   waiting    (dependencies there)    → queued: a task `execute`, or `scatter`
  *   queued     asset.started           → running (written when an attempt lasts)
  *   queued,
- *   running    asset.errored           → queued again after the backoff, or asset.failed is decided
+ *   running    attempt.ended           → queued again after the backoff, or asset.failed is decided
  *   queued,
  *   running    asset.suspended         → suspended at a gate (gate.ts); queued again, or ended, when that ends
  *   queued,
@@ -23,7 +23,7 @@
  *   open       asset.failed            → failed; what depends on it is skipped
  *   open       asset.skipped|cancelled → skipped | cancelled
  *
- * `asset.errored` of another attempt than the current one is ignored: that attempt was given up. An end of any kind is final, and the server lets only
+ * `attempt.ended` of another attempt than the current one is ignored: that attempt was given up. An end of any kind is final, and the server lets only
  * one in (facts.ts).
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
@@ -32,8 +32,8 @@ import { forOutsiders } from '../../streams/outside.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../../streams/schemas.ts'
 import type { AttemptTask } from '../../streams/tasks.ts'
 import { backoffMs } from '../backoff.ts'
-import type { Command } from '../effects.ts'
-import { endCommand } from '../scatter/end.ts'
+import type { Effect } from '../effects.ts'
+import { endEffect } from '../scatter/end.ts'
 import { depsOf, failuresAfterLoss, runsAlone } from '../scatter/lease.ts'
 import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { type Plan, planIsPure, planRun } from './plan.ts'
@@ -41,7 +41,7 @@ import { type Plan, planIsPure, planRun } from './plan.ts'
 /** Characters of JSON. */
 const RESULT_MAX = 8192
 
-export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[] {
+export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effect[] {
   const { data } = fact
   const id = fact.ids.run
   if (view.get(stateKey.run(id))) return []
@@ -74,7 +74,7 @@ export function requestRun(view: View, fact: FactOf<'run.requested'>): Command[]
 }
 
 /** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
-function limitRun(run: RunState, timeoutMs: number, nowMs: number): Command[] {
+function limitRun(run: RunState, timeoutMs: number, nowMs: number): Effect[] {
   if (timeoutMs === 0) return []
   run.timeoutMs = timeoutMs
   run.deadlineMs = nowMs + timeoutMs
@@ -85,7 +85,7 @@ function runTimer(run: RunId, timeoutMs: number): FactDraft {
   return { name: 'run.timer_fired', ids: { run }, data: { timeoutMs } }
 }
 
-export function planned(view: View, run: RunState, fact: FactOf<'run.planned'>): Command[] {
+export function onRunPlanned(view: View, run: RunState, fact: FactOf<'run.planned'>): Effect[] {
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   if (run.status !== 'requested' || !pipeline || run.finishing) return []
   const { assets, error } = fact.data
@@ -96,7 +96,7 @@ export function planned(view: View, run: RunState, fact: FactOf<'run.planned'>):
   return applyPlan(run, pipeline, plan, fact)
 }
 
-function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Command[] {
+function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Effect[] {
   if (plan.error) return finish(run, fact, plan.error)
   run.status = 'running'
   for (const { name, reuse } of plan.assets) {
@@ -113,14 +113,14 @@ function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact
 }
 
 /** Starts every waiting asset whose dependencies have their values. */
-export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Command[] {
-  const commands: Command[] = []
+export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Effect[] {
+  const effects: Effect[] = []
   for (const [name, asset] of Object.entries(run.assets)) {
     if (asset.status !== 'waiting' || asset.ending) continue
     const spec = specOf(pipeline, name)
-    if (spec && hasAll(run, spec)) commands.push(nextAttempt(run, spec, asset, nowMs))
+    if (spec && hasAll(run, spec)) effects.push(nextAttempt(run, spec, asset, nowMs))
   }
-  return commands
+  return effects
 }
 
 /** Whether all that it depends on is there. From the end: what was planned last comes last, and of a thousand dependencies hardly one is looked at in vain. */
@@ -132,18 +132,18 @@ function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
   return true
 }
 
-export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Command {
+export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Effect {
   asset.status = 'queued'
   asset.queuedMs = nowMs
   asset.attempt += 1
   delete asset.worker
   if (dueMs === undefined) delete asset.dueMs
   else asset.dueMs = dueMs
-  return attemptCommand(run, spec, asset)
+  return attemptEffect(run, spec, asset)
 }
 
 /** The task of an asset's current attempt. Also used to enqueue it again when it got lost. */
-export function attemptCommand(run: RunState, spec: AssetSpec, asset: AssetInRun): Command {
+export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun): Effect {
   const task: AttemptTask = {
     kind: asset.phase,
     id: `${run.id}.${spec.name}.${asset.attempt}`,
@@ -181,9 +181,9 @@ export function stepAsset(
   run: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<
-    'asset.started' | 'asset.errored' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
+    'asset.started' | 'attempt.ended' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
   >,
-): Command[] {
+): Effect[] {
   const asset = run.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset)) return []
@@ -196,10 +196,10 @@ export function stepAsset(
         if (asset.status === 'queued') asset.status = 'running'
       }
       return []
-    case 'asset.errored':
-      return Number(fact.ids.attempt) === asset.attempt ? errored(run, spec, asset, fact) : []
+    case 'attempt.ended':
+      return Number(fact.ids.attempt) === asset.attempt ? onAttemptEnded(run, spec, asset, fact) : []
     case 'asset.materialized': {
-      const value: ValueAt = { p: fact.p, seq: fact.seq }
+      const value: ValueAt = { shard: fact.shard, seq: fact.seq }
       asset.status = 'materialized'
       asset.value = value
       delete asset.error
@@ -241,29 +241,29 @@ export function stepAsset(
   }
 }
 
-function errored(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'asset.errored'>): Command[] {
+function onAttemptEnded(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'attempt.ended'>): Effect[] {
   // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
   if (asset.ending || asset.status === 'scattering' || asset.status === 'suspended') return []
   const { outcome, error, retryAfterMs } = fact.data
   if (outcome === 'lost') {
     asset.failures = failuresAfterLoss(asset, spec.retry)
     asset.lost = true
-  } else if (outcome !== 'handed_back') asset.failures += 1
+  } else if (outcome !== 'returned') asset.failures += 1
   asset.error = error
   const left = endGates(run, spec.name, asset, outcome)
   if (outcome === 'terminal' || asset.failures >= spec.retry.maxAttempts) {
     asset.ending = true
-    return [...left, failCommand(run, spec.name, error, asset.attempt)]
+    return [...left, failEffect(run, spec.name, error, asset.attempt)]
   }
-  if (outcome === 'handed_back') return [nextAttempt(run, spec, asset, fact.timeMs)]
+  if (outcome === 'returned') return [nextAttempt(run, spec, asset, fact.timeMs)]
   const waitMs = retryAfterMs ?? backoffMs(spec.retry, asset.failures, `${run.id}.${spec.name}`)
   return [...left, nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
 }
 
 /** Gates belong to an execution: one that failed takes its gates with it. One that was lost leaves them to the next, whose outside job runs already. */
-function endGates(run: RunState, name: string, asset: AssetInRun, outcome: AttemptOutcome): Command[] {
+function endGates(run: RunState, name: string, asset: AssetInRun, outcome: AttemptOutcome): Effect[] {
   const opened = asset.gates ?? asset.attempt
-  if (outcome === 'lost' || outcome === 'handed_back') {
+  if (outcome === 'lost' || outcome === 'returned') {
     asset.gates = opened
     return []
   }
@@ -272,7 +272,7 @@ function endGates(run: RunState, name: string, asset: AssetInRun, outcome: Attem
 }
 
 /** The scatter function handed in all keys, or their stream began: from here the barrier has the say. */
-export function scatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
+export function onScatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
   run.seq = fact.seq
@@ -281,7 +281,7 @@ export function scatterStarted(view: View, run: RunState, fact: FactOf<'scatter.
 }
 
 /** The total is fixed: the scatter function's part is over. */
-export function scatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
+export function onScatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
   run.seq = fact.seq
@@ -289,12 +289,12 @@ export function scatterSized(view: View, run: RunState, fact: FactOf<'scatter.si
   view.put(stateKey.run(run.id), run)
 }
 
-export function scatterClosed(
+export function onScatterClosed(
   view: View,
   run: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<'scatter.closed'>,
-): Command[] {
+): Effect[] {
   const asset = run.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset) || asset.ending) return []
@@ -311,19 +311,19 @@ export function scatterClosed(
     case 'failed': {
       asset.ending = true
       const error = fact.data.error ?? { code: 'scatter_failed', message: 'the scatter failed' }
-      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failEffect(run, spec.name, error, asset.attempt)]
     }
     case 'cancelled': {
       asset.ending = true
       const error = { code: 'cancelled', message: `scatter ${spec.name} was cancelled` }
-      return [{ do: 'abort', run: run.id, asset: spec.name }, failCommand(run, spec.name, error, asset.attempt)]
+      return [{ do: 'abort', run: run.id, asset: spec.name }, failEffect(run, spec.name, error, asset.attempt)]
     }
     default:
       return fact.data.status satisfies never
   }
 }
 
-export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Command[] {
+export function onRunCancelRequested(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Effect[] {
   if (run.finishedMs !== undefined || run.cancelRequested) return []
   run.seq = fact.seq
   run.cancelRequested = true
@@ -332,7 +332,7 @@ export function cancelRun(view: View, run: RunState, fact: FactOf<'run.cancel_re
 }
 
 /** What is open of a run that took too long is cancelled, and the run has failed. */
-export function timeOutRun(view: View, run: RunState, fact: FactOf<'run.timer_fired'>): Command[] {
+export function onRunTimerFired(view: View, run: RunState, fact: FactOf<'run.timer_fired'>): Effect[] {
   if (run.finishedMs !== undefined || run.cancelRequested || run.timedOut) return []
   run.seq = fact.seq
   run.timedOut = true
@@ -345,26 +345,26 @@ function timeoutMessage(run: RunState): string {
 }
 
 /** Ends everything of a run that is open. */
-function endAssets(view: View, run: RunState, fact: Fact, reason: string | undefined): Command[] {
-  const commands: Command[] = [{ do: 'abort', run: run.id }]
+function endAssets(view: View, run: RunState, fact: Fact, reason: string | undefined): Effect[] {
+  const effects: Effect[] = [{ do: 'abort', run: run.id }]
   for (const [name, asset] of Object.entries(run.assets)) {
     if (isEnded(asset)) continue
-    commands.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
+    effects.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
     asset.ending = true
     const data = {
       ...endIn(run, name),
       ...(reason === undefined ? {} : { reason }),
     }
-    commands.push({
+    effects.push({
       do: 'fact',
       fact: { name: 'asset.cancelled', ids: idsIn(run, name), data },
     })
   }
-  return [...commands, ...finishIfDone(run, fact)]
+  return [...effects, ...finishIfDone(run, fact)]
 }
 
 /** A scatter is cancelled by itself: its asset fails with `cancelled`. What never ran is not counted as failed. */
-export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested'>): Command[] {
+export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cancel_requested'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
   if (barrier?.status === 'open') barrier.seq = fact.seq
@@ -372,7 +372,7 @@ export function cancelScatter(view: View, fact: FactOf<'scatter.cancel_requested
 }
 
 /** The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be scattered. */
-export function timeOutScatter(view: View, fact: FactOf<'scatter.timer_fired'>): Command[] {
+export function onScatterTimerFired(view: View, fact: FactOf<'scatter.timer_fired'>): Effect[] {
   const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))
   if (barrier?.status !== 'open') return []
   barrier.seq = fact.seq
@@ -381,7 +381,7 @@ export function timeOutScatter(view: View, fact: FactOf<'scatter.timer_fired'>):
   return closeIfOpen(view, barrier, 'failed', { code: 'timeout', message })
 }
 
-export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'>): Command[] {
+export function onRunFinished(view: View, run: RunState, fact: FactOf<'run.finished'>): Effect[] {
   if (run.finishedMs !== undefined) return []
   run.seq = fact.seq
   run.status = fact.data.status
@@ -392,9 +392,9 @@ export function finishRun(view: View, run: RunState, fact: FactOf<'run.finished'
   return []
 }
 
-function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Command[] {
+function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Effect[] {
   const lost = new Set([failed])
-  const commands: Command[] = []
+  const effects: Effect[] = []
   // A set goes on to what is added while it is read. (The order of `run.assets` is no help: names that are numbers come first there.)
   for (const because of lost) {
     for (const [name, asset] of Object.entries(run.assets)) {
@@ -403,22 +403,22 @@ function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): 
       if (asset.ending) continue
       asset.ending = true
       const data = { ...endIn(run, name), because }
-      commands.push({
+      effects.push({
         do: 'fact',
         fact: { name: 'asset.skipped', ids: idsIn(run, name), data },
       })
     }
   }
-  return commands
+  return effects
 }
 
 /** Gates that are left when an asset has ended: nobody waits there any more. */
-function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Effect[] {
   return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: spec.name }] : []
 }
 
 /** An attempt that was to begin later. (One that was handed back by a worker is not known here: the reconciler drops it.) */
-function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Command[] {
+function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Effect[] {
   return asset.dueMs === undefined ? [] : [{ do: 'drop_schedules', run: run.id, asset: spec.name }]
 }
 
@@ -427,24 +427,24 @@ function closeIfOpen(
   barrier: BarrierState | undefined,
   status: 'failed' | 'cancelled',
   error: ErrorInfo | undefined,
-): Command[] {
+): Effect[] {
   if (!barrier || barrier.status !== 'open' || barrier.closing) return []
   barrier.closing = true
   view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)
-  return [endCommand(barrier, { status, ...(error ? { error } : {}) })]
+  return [endEffect(barrier, { status, ...(error ? { error } : {}) })]
 }
 
-export function failCommand(run: RunState, asset: string, error: ErrorInfo, attempts: number): Command {
+export function failEffect(run: RunState, asset: string, error: ErrorInfo, attempts: number): Effect {
   const data = { ...endIn(run, asset), error: forOutsiders(error), attempts }
   return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
 }
 
-export function cancelCommand(run: RunState, asset: string, reason: string): Command {
+export function cancelEffect(run: RunState, asset: string, reason: string): Effect {
   const data = { ...endIn(run, asset), reason }
   return { do: 'fact', fact: { name: 'asset.cancelled', ids: idsIn(run, asset), data } }
 }
 
-function finishIfDone(run: RunState, fact: Fact): Command[] {
+function finishIfDone(run: RunState, fact: Fact): Effect[] {
   // The quick answer first: a run may have thousands of assets.
   const target = run.assets[run.target]
   if (target && !isEnded(target)) return []
@@ -453,7 +453,7 @@ function finishIfDone(run: RunState, fact: Fact): Command[] {
   return assets.every(isEnded) ? finish(run, fact) : []
 }
 
-function finish(run: RunState, fact: Fact, error?: ErrorInfo): Command[] {
+function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
   if (run.finishing) return []
   run.finishing = true
   const target = run.assets[run.target]

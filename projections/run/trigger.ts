@@ -10,7 +10,7 @@ import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { KeySpace } from '../../streams/ids.ts'
 import { triggerBody } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
-import type { Command } from '../effects.ts'
+import type { Effect } from '../effects.ts'
 import { type Key, specOf, stateKey, type View } from '../state.ts'
 
 /** Far more than all that a trigger can say. */
@@ -75,7 +75,7 @@ export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Ke
   return version === undefined ? [newest] : [newest, stateKey.pipeline(target.pipeline, version)]
 }
 
-export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Command[] {
+export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>): Effect[] {
   const { data: trigger } = fact
   const target = targetOf(fact)
   const refusal = (reason: string): DraftOf<'trigger.refused'> => {
@@ -87,7 +87,7 @@ export function takeTrigger(view: View, fact: FactOf<'trigger.received'>): Comma
     }
     return { name: 'trigger.refused', ids: fact.ids, data }
   }
-  const refuse = (reason: string): Command[] => [{ do: 'fact', fact: refusal(reason) }]
+  const refuse = (reason: string): Effect[] => [{ do: 'fact', fact: refusal(reason) }]
   if (trigger.problem !== undefined) return refuse(trigger.problem)
   if (!target) return refuse('the subject must end in trigger.<pipeline>.<asset>, such as trigger.sales.report')
 

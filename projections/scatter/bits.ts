@@ -1,5 +1,7 @@
 /** The barrier's memory of which instances are done: segments of 65,536 bits, so that a write costs 8 KiB whatever the size of the scatter. */
+
 import type { Segment } from '../state.ts'
+import { type BarrierState, stateKey, type View } from '../state.ts'
 
 export const SEGMENT_INSTANCES = 65_536
 const SEGMENT_BYTES = SEGMENT_INSTANCES / 8
@@ -55,4 +57,56 @@ function widened(segment: Segment, planes: number): Segment {
 function set(bytes: Uint8Array, bit: number, on: boolean): void {
   const byte = bytes[bit >> 3] ?? 0
   bytes[bit >> 3] = on ? byte | (1 << (bit & 7)) : byte & ~(1 << (bit & 7))
+}
+
+export class Bits {
+  readonly #view: View
+  readonly #barrier: BarrierState
+  readonly #segments = new Map<number, Uint8Array>()
+  readonly #changed = new Set<number>()
+
+  constructor(view: View, barrier: BarrierState) {
+    this.#view = view
+    this.#barrier = barrier
+  }
+
+  isDone(index: number): boolean {
+    return isDone(this.#segment(segmentOf(index)), index)
+  }
+
+  mark(index: number, failed: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markDone(this.#segment(n), index, failed))
+    this.#changed.add(n)
+  }
+
+  isSuspended(index: number): boolean {
+    return isSuspended(this.#segment(segmentOf(index)), index)
+  }
+
+  suspend(index: number, waits: boolean): void {
+    const n = segmentOf(index)
+    this.#segments.set(n, markSuspended(this.#segment(n), index, waits))
+    this.#changed.add(n)
+  }
+
+  put(): void {
+    for (const n of this.#changed) {
+      const segment = this.#segments.get(n)
+      if (segment) this.#view.put(this.#key(n), segment)
+    }
+  }
+
+  #segment(n: number): Uint8Array {
+    let segment = this.#segments.get(n)
+    if (!segment) {
+      segment = this.#view.get(this.#key(n)) ?? newSegment()
+      this.#segments.set(n, segment)
+    }
+    return segment
+  }
+
+  #key(n: number): ReturnType<typeof stateKey.segment> {
+    return stateKey.segment(this.#barrier.run, this.#barrier.asset, n)
+  }
 }

@@ -5,9 +5,9 @@ import type { AssetName, RunId } from '../../streams/ids.ts'
 import { forOutsiders } from '../../streams/outside.ts'
 import type { ErrorInfo, ScatterStatus } from '../../streams/schemas.ts'
 import { describe } from '../../streams/thrown.ts'
-import type { Command } from '../effects.ts'
+import type { Effect } from '../effects.ts'
 import type { BarrierState } from '../state.ts'
-import type { BarrierContext } from './instances.ts'
+import type { BarrierContext } from './context.ts'
 
 export interface End {
   readonly status: ScatterStatus
@@ -62,15 +62,15 @@ export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End
  * All have ended: scatter.closed, with counts that nothing changes any more. Or it ends early: a fact first that says so, since while that is on its way more instances may end,
  * and the total may become known. All of that counts, and stands in the scatter.closed that follows.
  */
-export function endCommand(barrier: BarrierState, end: End): Command {
-  if (end.status !== 'failed' && end.status !== 'cancelled') return closeCommand(barrier, end)
+export function endEffect(barrier: BarrierState, end: End): Effect {
+  if (end.status !== 'failed' && end.status !== 'cancelled') return closeEffect(barrier, end)
   const { run, asset } = barrier
   const data = { status: end.status, ...(end.error ? { error: end.error } : {}) }
   return { do: 'fact', fact: { name: 'scatter.ended_early', ids: { run, asset: asset as AssetName }, data } }
 }
 
 /** scatter.closed: the last word. Nothing changes these counts any more. */
-export function closeCommand(barrier: BarrierState, end: End): Command {
+export function closeEffect(barrier: BarrierState, end: End): Effect {
   return {
     do: 'fact',
     ...(barrier.deadlineMs === undefined

@@ -1,11 +1,12 @@
 /** Feeding: what goes to workers next, so that they always have enough and never all of it. Cut from facts alone, so a replay cuts the same leases. */
 import { backoffMs } from '../backoff.ts'
-import type { Command } from '../effects.ts'
+import type { Effect } from '../effects.ts'
 import { type BarrierState, stateKey, type View } from '../state.ts'
-import { addToRanges, type BarrierContext } from './instances.ts'
-import { type Behind, cutSize, fixedWindow, instanceRetry, leaseOne, newLease } from './lease.ts'
+import type { BarrierContext } from './context.ts'
+import { addToRanges } from './instances.ts'
+import { cutSize, fixedWindow, instanceRetry, leaseOne, newLease, type RetryContext } from './lease.ts'
 
-export const SLABS_PER_CHUNK = 256
+export const CHUNKS_PER_LIST = 256
 /** Fewest instances out at a time, so that short leases of slow instances reach every slot of a few workers. */
 export const OPEN_MIN = 512
 /** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
@@ -19,18 +20,18 @@ export const PARKED_MAX = 4096
 
 /** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
 function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
-  const { parked } = barrier
+  const { deferred: parked } = barrier
   if (!parked || parked.length === 0) return
   const passOver =
     barrier.total !== undefined &&
     barrier.fedTo === barrier.stored &&
-    barrier.refeed.length === 0 &&
+    barrier.requeued.length === 0 &&
     Object.keys(barrier.leases).length === 0
   if (!passOver && parked.length < PARKED_MAX) return
-  delete barrier.parked
+  delete barrier.deferred
   for (const range of parked) {
     const wait = backoffMs(instanceRetry(context.spec), range.failures, `${barrier.run}.${barrier.asset}`)
-    barrier.refeed.push({ ...range, dueMs: nowMs + wait })
+    barrier.requeued.push({ ...range, dueMs: nowMs + wait })
   }
 }
 
@@ -39,36 +40,36 @@ export function leaseAgain(
   context: BarrierContext,
   barrier: BarrierState,
   index: number,
-  behind: Behind,
+  behind: RetryContext,
   nowMs: number,
   waitMs: number,
-): Command[] {
-  if (!barrier.paused && Object.keys(barrier.again).length < AGAIN_MAX)
+): Effect[] {
+  if (!barrier.paused && Object.keys(barrier.retries).length < AGAIN_MAX)
     return [leaseOne(context, barrier, index, behind, nowMs, waitMs)]
-  addToRanges(context, barrier.refeed, { ...behind, from: index, to: index + 1, dueMs: nowMs + waitMs })
+  addToRanges(context, barrier.requeued, { ...behind, from: index, to: index + 1, dueMs: nowMs + waitMs })
   return []
 }
 
 /** Keeps the window full: first what is due again, one by one, then new instances in leases of the present size. */
-export function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Command[] {
+export function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Effect[] {
   if (barrier.paused) return []
-  const commands: Command[] = []
+  const effects: Effect[] = []
   releaseParked(context, barrier, nowMs)
-  let open = Object.keys(barrier.leases).length - barrier.delayed - (barrier.kept ?? 0)
-  let again = Object.keys(barrier.again).length
+  let open = Object.keys(barrier.leases).length - barrier.delayed - (barrier.saturated ?? 0)
+  let again = Object.keys(barrier.retries).length
   let ranges = 0
   const window = Math.max(barrier.window, fixedWindow(context) ? 0 : Math.ceil(OPEN_MIN / barrier.leaseSize))
-  const lastChunk = Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) + 1
+  const lastChunk = Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST) + 1
   while (open < window) {
-    const head = barrier.refeed[0]
+    const head = barrier.requeued[0]
     if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
       const { from, to: _, dueMs, ...behind } = head
-      if (head.wide) {
+      if (head.unstarted) {
         const to = Math.min(from + cutSize(context, barrier, head.to - from), head.to)
-        commands.push(newLease(context, barrier, { ...behind, from, to }, nowMs, 0))
+        effects.push(newLease(context, barrier, { ...behind, from, to }, nowMs, 0))
         head.from = to
         if (to === head.to) {
-          barrier.refeed.shift()
+          barrier.requeued.shift()
           // What comes behind it may lie in segments that are not loaded.
           ranges += 1
         }
@@ -79,33 +80,41 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
       do head.from += 1
       while (head.from < head.to && context.bits?.isDone(head.from))
       if (head.from >= head.to) {
-        barrier.refeed.shift()
+        barrier.requeued.shift()
         ranges += 1
       }
-      commands.push(leaseOne(context, barrier, from, behind, nowMs, waitMs))
+      effects.push(leaseOne(context, barrier, from, behind, nowMs, waitMs))
       again += 1
     } else {
       // What waits goes first; but while as much of it is out as may be, new instances need not wait for it.
-      if (head && (again < AGAIN_MAX || barrier.refeed.length >= REFEED_MAX)) break
+      if (head && (again < AGAIN_MAX || barrier.requeued.length >= REFEED_MAX)) break
       if (barrier.fedTo >= barrier.stored) break
       // So far needs() has loaded. An engine that has more at hand must not go on: one that has just started would cut other leases. The next fact goes on;
       // leases are outstanding, so there is a next fact.
-      if (Math.floor(barrier.fedSlab / SLABS_PER_CHUNK) > lastChunk) break
-      const slab = slabAt(context.view, barrier)
-      if (!slab) break
-      const end = Math.min(barrier.fedTo + cutSize(context, barrier), slab[0] + slab[1])
-      commands.push(
-        newLease(context, barrier, { from: barrier.fedTo, to: end, slab: slab[0], ordinal: 1, failures: 0 }, nowMs, 0),
+      if (Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST) > lastChunk) break
+      const keyChunk = keyChunkAt(context.view, barrier)
+      if (!keyChunk) break
+      const end = Math.min(barrier.fedTo + cutSize(context, barrier), keyChunk[0] + keyChunk[1])
+      effects.push(
+        newLease(
+          context,
+          barrier,
+          { from: barrier.fedTo, to: end, keyChunk: keyChunk[0], ordinal: 1, failures: 0 },
+          nowMs,
+          0,
+        ),
       )
       barrier.fedTo = end
-      if (end === slab[0] + slab[1]) barrier.fedSlab += 1
+      if (end === keyChunk[0] + keyChunk[1]) barrier.fedKeyChunk += 1
     }
     open += 1
   }
-  return commands
+  return effects
 }
 
-function slabAt(view: View, barrier: BarrierState): [number, number] | undefined {
-  const chunk = view.get(stateKey.slabs(barrier.run, barrier.asset, Math.floor(barrier.fedSlab / SLABS_PER_CHUNK)))
-  return chunk?.slabs[barrier.fedSlab % SLABS_PER_CHUNK]
+function keyChunkAt(view: View, barrier: BarrierState): [number, number] | undefined {
+  const chunk = view.get(
+    stateKey.keyChunks(barrier.run, barrier.asset, Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST)),
+  )
+  return chunk?.keyChunks[barrier.fedKeyChunk % CHUNKS_PER_LIST]
 }

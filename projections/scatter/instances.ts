@@ -1,82 +1,22 @@
 /** The instances of a barrier: which are done, and which wait to be leased again. */
-import type { AssetSpec } from '../../streams/schemas.ts'
-import { type BarrierState, type Refeed, type RunState, stateKey, type View } from '../state.ts'
-import { isDone, isSuspended, markDone, markSuspended, newSegment, segmentOf } from './bits.ts'
-import { LEASE_SIZE_MAX } from './lease.ts'
+
+import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
+import type { BarrierContext } from './context.ts'
+import { LEASE_SIZE_MAX } from './lease-id.ts'
 
 /** Small documents: each failure writes one of them anew. */
 export const FAILURES_PER_CHUNK = 1024
-
-export interface BarrierContext {
-  readonly view: View
-  /** The segments that this step reads and writes, taken from the view once and put back once. */
-  readonly bits?: Bits
-  readonly run: RunState
-  readonly spec: AssetSpec
-}
-
-export class Bits {
-  readonly #view: View
-  readonly #barrier: BarrierState
-  readonly #segments = new Map<number, Uint8Array>()
-  readonly #changed = new Set<number>()
-
-  constructor(view: View, barrier: BarrierState) {
-    this.#view = view
-    this.#barrier = barrier
-  }
-
-  isDone(index: number): boolean {
-    return isDone(this.#segment(segmentOf(index)), index)
-  }
-
-  mark(index: number, failed: boolean): void {
-    const n = segmentOf(index)
-    this.#segments.set(n, markDone(this.#segment(n), index, failed))
-    this.#changed.add(n)
-  }
-
-  isSuspended(index: number): boolean {
-    return isSuspended(this.#segment(segmentOf(index)), index)
-  }
-
-  suspend(index: number, waits: boolean): void {
-    const n = segmentOf(index)
-    this.#segments.set(n, markSuspended(this.#segment(n), index, waits))
-    this.#changed.add(n)
-  }
-
-  put(): void {
-    for (const n of this.#changed) {
-      const segment = this.#segments.get(n)
-      if (segment) this.#view.put(this.#key(n), segment)
-    }
-  }
-
-  #segment(n: number): Uint8Array {
-    let segment = this.#segments.get(n)
-    if (!segment) {
-      segment = this.#view.get(this.#key(n)) ?? newSegment()
-      this.#segments.set(n, segment)
-    }
-    return segment
-  }
-
-  #key(n: number): ReturnType<typeof stateKey.segment> {
-    return stateKey.segment(this.#barrier.run, this.#barrier.asset, n)
-  }
-}
 
 /**
  * Adds one instance that waits to be leased again. A range holds all of its instances that are not done, and begins and ends with one: so it grows over what is done,
  * and a lease leaves a few ranges, however its failures are strewn.
  */
-export function addToRanges(context: BarrierContext, ranges: Refeed[], one: Refeed): void {
+export function addToRanges(context: BarrierContext, ranges: RequeuedRange[], one: RequeuedRange): void {
   const last = ranges.at(-1)
   const alike =
     last &&
-    !last.wide &&
-    last.slab === one.slab &&
+    !last.unstarted &&
+    last.keyChunk === one.keyChunk &&
     last.ordinal === one.ordinal &&
     last.failures === one.failures &&
     last.lost === one.lost &&
@@ -96,14 +36,14 @@ function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
 
 /** Whether an instance waits to be leased again, whatever its older leases still say. */
 export function isDue(barrier: BarrierState, index: number): boolean {
-  const holds = (range: Refeed): boolean => index >= range.from && index < range.to
-  return barrier.refeed.some(holds) || (barrier.parked?.some(holds) ?? false)
+  const holds = (range: RequeuedRange): boolean => index >= range.from && index < range.to
+  return barrier.requeued.some(holds) || (barrier.deferred?.some(holds) ?? false)
 }
 
 /** False when it was not there. */
 export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, index: number): boolean {
-  if (barrier.refeed.length === 0 && !barrier.parked) return false
-  for (const ranges of [barrier.refeed, barrier.parked ?? []]) {
+  if (barrier.requeued.length === 0 && !barrier.deferred) return false
+  for (const ranges of [barrier.requeued, barrier.deferred ?? []]) {
     const at = ranges.findIndex((range) => index >= range.from && index < range.to)
     const range = ranges[at]
     if (!range) continue

@@ -1,20 +1,21 @@
 /**
  * Leases: ranges of instances that go to a worker as one task. How they are named, how large they are cut, and how many are out.
  */
-import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
-import type { LaneName } from '../../streams/subjects.ts'
-import type { LeaseTask } from '../../streams/tasks.ts'
-import type { Command } from '../effects.ts'
-import type { BarrierState, Lease, RunState } from '../state.ts'
-import type { BarrierContext } from './instances.ts'
 
-/** A lease should take a worker about this long; one of a lane longer, because between two of them its place stands empty for a moment. */
+import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
+import type { LimitedQueueName } from '../../streams/subjects.ts'
+import type { LeaseTask } from '../../streams/tasks.ts'
+import type { Effect } from '../effects.ts'
+import type { BarrierState, Lease, RunState } from '../state.ts'
+import type { BarrierContext } from './context.ts'
+import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from './lease-id.ts'
+
+/** A lease should take a worker about this long; one of a limited queue longer, because between two of them its place stands empty for a moment. */
 const LEASE_TARGET_MS = 80
-const LANE_LEASE_TARGET_MS = 150
-export const LEASE_SIZE_MAX = 1000
+const LIMITED_LEASE_TARGET_MS = 150
 /** The shortest lease worth its messages, near the end of a scatter. */
 const LEASE_MIN_MS = 10
-const LANE_LEASE_MIN_MS = 30
+const LIMITED_LEASE_MIN_MS = 30
 const LEASE_MIN_UNKNOWN = 8
 /** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
 export const WINDOW_MAX = 4096
@@ -22,18 +23,7 @@ export const WINDOW_MAX = 4096
 const IDLE_WAIT_MS = 50
 const WORKER_SEEN_MS = 60_000
 
-export function leaseId(from: number, to: number, ordinal: number): string {
-  return `${from}-${to}-${ordinal}`
-}
-
-export function parseLeaseId(id: string): { from: number; to: number; ordinal: number } | undefined {
-  const match = /^(\d{1,15})-(\d{1,15})-(\d{1,9})$/.exec(id)
-  const [from = 0, to = 0, ordinal = 0] = match?.slice(1).map(Number) ?? []
-  // Wider ones are never cut, and would reach beyond the segments that needs() loads.
-  return to > from && to - from <= LEASE_SIZE_MAX && ordinal >= 1 ? { from, to, ordinal } : undefined
-}
-
-export function laneOf(run: RunState, spec: AssetSpec): LaneName {
+export function limitedQueueOf(run: RunState, spec: AssetSpec): LimitedQueueName {
   const queue = spec.scatter?.queue ?? spec.queue
   const priority = spec.scatter?.priority ?? spec.priority
   return { pipeline: run.pipeline, queue, priority, run: run.id, asset: spec.name }
@@ -69,10 +59,10 @@ export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returne
     barrier.perInstanceMs === undefined
       ? LEASE_MIN_UNKNOWN
       : Math.ceil(
-          (spec.scatter?.maxConcurrent ? LANE_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
+          (spec.scatter?.maxConcurrent ? LIMITED_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
         )
   const size = Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
-  // The first leases of a lane begin in the same moment, and would end so, and be reported and followed by others all at once: they are of different lengths.
+  // The first leases of a limited queue begin in the same moment, and would end so, and be reported and followed by others all at once: they are of different lengths.
   const alike = spec.scatter?.maxConcurrent !== undefined && barrier.perInstanceMs === undefined
   return alike ? Math.ceil((size * (2 + (barrier.fedTo % 7))) / 8) : size
 }
@@ -92,7 +82,7 @@ export function adapt(
 ): void {
   const per = heldMs / size
   barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
-  const targetMs = fixed ? LANE_LEASE_TARGET_MS : LEASE_TARGET_MS
+  const targetMs = fixed ? LIMITED_LEASE_TARGET_MS : LEASE_TARGET_MS
   const ideal = Math.floor(targetMs / Math.max(barrier.perInstanceMs, 0.01))
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))
   const waitedMs = nowMs - Math.max(lease.fedMs, lease.dueMs ?? 0) - heldMs
@@ -102,8 +92,8 @@ export function adapt(
 }
 
 /** What an instance brings along to its next lease. */
-export interface Behind {
-  readonly slab: number
+export interface RetryContext {
+  readonly keyChunk: number
   readonly ordinal: number
   readonly failures: number
   readonly lost?: true
@@ -132,22 +122,22 @@ export function leaseOne(
   context: BarrierContext,
   barrier: BarrierState,
   index: number,
-  behind: Behind,
+  behind: RetryContext,
   nowMs: number,
   waitMs: number,
-): Command {
-  barrier.again[index] = [behind.ordinal, behind.failures, behind.slab]
+): Effect {
+  barrier.retries[index] = [behind.ordinal, behind.failures, behind.keyChunk]
   return newLease(context, barrier, { ...behind, from: index, to: index + 1 }, nowMs, waitMs)
 }
 
 export function newLease(
   context: BarrierContext,
   barrier: BarrierState,
-  cut: Behind & { readonly from: number; readonly to: number },
+  cut: RetryContext & { readonly from: number; readonly to: number },
   nowMs: number,
   waitMs: number,
-): Command {
-  const lease: Lease = { left: cut.to - cut.from, slab: cut.slab, fedMs: nowMs, failures: cut.failures }
+): Effect {
+  const lease: Lease = { left: cut.to - cut.from, keyChunk: cut.keyChunk, fedMs: nowMs, failures: cut.failures }
   if (cut.lost) lease.lost = true
   if (cut.gates !== undefined) lease.gates = cut.gates
   if (waitMs > 0) {
@@ -156,15 +146,15 @@ export function newLease(
   }
   const id = leaseId(cut.from, cut.to, cut.ordinal)
   barrier.leases[id] = lease
-  return leaseCommand(context, barrier, id)
+  return leaseEffect(context, barrier, id)
 }
 
 /** The task of a lease that is out. Also used to enqueue it again when it got lost. */
-export function leaseCommand(
+export function leaseEffect(
   { run, spec }: Pick<BarrierContext, 'run' | 'spec'>,
   barrier: BarrierState,
   id: string,
-): Command {
+): Effect {
   const lease = barrier.leases[id]
   const range = parseLeaseId(id)
   if (!lease || !range) throw new Error(`no lease ${id}`)
@@ -181,7 +171,7 @@ export function leaseCommand(
     ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
     from: range.from,
     to: lease.to ?? range.to,
-    slab: lease.slab,
+    keyChunk: lease.keyChunk,
     lease: id,
     ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
     ordinal: range.ordinal,
@@ -196,7 +186,7 @@ export function leaseCommand(
     queue: spec.scatter?.queue ?? spec.queue,
     priority: spec.scatter?.priority ?? spec.priority,
     ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { lane: true }),
+    ...(spec.scatter?.maxConcurrent === undefined ? {} : { limitedQueue: true }),
   }
 }
 
@@ -228,6 +218,6 @@ export function endLease(barrier: BarrierState, id: string): void {
   const lease = barrier.leases[id]
   if (!lease) return
   if (lease.dueMs !== undefined) barrier.delayed -= 1
-  if (lease.to !== undefined) barrier.kept = (barrier.kept ?? 1) - 1
+  if (lease.to !== undefined) barrier.saturated = (barrier.saturated ?? 1) - 1
   delete barrier.leases[id]
 }

@@ -1,7 +1,7 @@
 /** Instances whose rate limit had no room, and that a worker handed back: when they come again. */
 
 import type { BarrierState } from '../state.ts'
-import type { BarrierContext } from './instances.ts'
+import type { BarrierContext } from './context.ts'
 
 /** They come a little faster than the limit lets them start, so that it never waits for one of them, and few come in vain. */
 const FASTER = 1.25

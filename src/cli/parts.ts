@@ -60,12 +60,12 @@ async function untilLoaded(files: readonly string[], stopped: Promise<string>): 
   }
 }
 
-export async function runEngine(options: GlobalOptions & { readonly partitions?: string }): Promise<void> {
+export async function runEngine(options: GlobalOptions & { readonly shards?: string }): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   await using flow = await open(
     options,
-    options.partitions === undefined ? {} : { partitions: wholeNumber('--partitions', options.partitions) },
+    options.shards === undefined ? {} : { shards: wholeNumber('--shards', options.shards) },
   )
   const engine = await flow.engine()
   const { id } = engine

@@ -84,8 +84,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 
   connected(root.command('engine'))
     .description('decide what is to be done; run two or more for failover')
-    .option('--partitions <n>', 'log partitions of a new namespace; default 1')
-    .action((options: GlobalOptions & { partitions?: string }) => runEngine(options))
+    .option('--shards <n>', 'shards of a new namespace; default 1')
+    .action((options: GlobalOptions & { shards?: string }) => runEngine(options))
 
   connected(root.command('http'))
     .description('signal gates over HTTP: callbacks of other systems, and a page for people')
@@ -103,7 +103,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 
   connected(root.command('setup'))
     .description('make the streams and buckets of a namespace, or change what can be changed of them')
-    .option('--partitions <n>', 'log partitions of a new namespace; default 1')
+    .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
     .action((options: SetupCommand) => setup(options))

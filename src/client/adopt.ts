@@ -5,8 +5,9 @@ import { parseRunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/attempt/values.ts'
-import { Run, type RunDeps } from './run.ts'
+import { factOf } from '../log/read-fact.ts'
+import { Run } from './run.ts'
+import type { RunDeps } from './run-view.ts'
 
 export interface Adopted {
   readonly run: string
@@ -27,25 +28,25 @@ export async function adopt(
   spec: Pick<PipelineSpec, 'name' | 'version'> | undefined,
 ): Promise<Adopted> {
   const { connection, names, logOf } = deps
-  const { id: run, partition: p } = parseRunId(runId)
+  const { id: run, shard } = parseRunId(runId)
   const view = await new Run(deps, run).view()
   if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
   if (spec && spec.name !== view.pipeline)
     throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
-  const wanted = spec?.version ?? (await newestVersion(deps, p, view.pipeline))
+  const wanted = spec?.version ?? (await newestVersion(deps, shard, view.pipeline))
   if (wanted === undefined)
     throw new InvalidError(
       `adopt: pipeline ${view.pipeline} is not registered; start a worker with the new version first`,
     )
   const draft = { name: 'run.adopt_requested', ids: { run }, data: { version: wanted } } as const
-  const { seq } = await logOf(p).append(factEntry(names, p, draft))
+  const { seq } = await logOf(shard).append(factEntry(names, shard, draft))
   const ids = { run, request: String(seq) }
   const untilMs = performance.now() + ANSWER_MS
   for (;;) {
     for (const name of ['run.adopted', 'run.adopt_refused'] as const) {
-      const subject = names.fact(p, factPath(name, ids))
-      const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-      const fact = message && factOf(names, p, message)
+      const subject = names.fact(shard, factPath(name, ids))
+      const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
+      const fact = message && factOf(names, shard, message)
       if (fact?.name === 'run.adopted') {
         const { version: to, from, added } = fact.data
         return { run, version: to, from, added }
@@ -67,9 +68,13 @@ export async function adopt(
 }
 
 /** As the log has it: the state bucket may not know yet of a worker that has just started. */
-async function newestVersion({ connection, names }: RunDeps, p: number, pipeline: string): Promise<string | undefined> {
-  const last_by_subj = names.fact(p, factPath('pipeline.registered', { pipeline, version: '*' }))
-  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj }))
-  const fact = message && factOf(names, p, message)
+async function newestVersion(
+  { connection, names }: RunDeps,
+  shard: number,
+  pipeline: string,
+): Promise<string | undefined> {
+  const last_by_subj = names.fact(shard, factPath('pipeline.registered', { pipeline, version: '*' }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
+  const fact = message && factOf(names, shard, message)
   return fact?.name === 'pipeline.registered' ? fact.data.version : undefined
 }

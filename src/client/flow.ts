@@ -15,7 +15,6 @@ import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { refusalOf } from '../engine/shard/position.ts'
-import { readDoc } from '../engine/shard/store.ts'
 import { Gates } from '../gates/gates.ts'
 import { type GateSettings, type GatesOptions, gateSettings } from '../gates/settings.ts'
 import { Io, type IoManager } from '../io/manager.ts'
@@ -24,6 +23,7 @@ import { Limiter } from '../limiter/limiter.ts'
 import { Appender, type AppenderOptions } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
+import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { mustBeReady } from '../log/ready.ts'
@@ -36,7 +36,8 @@ import { type Adopted, adopt } from './adopt.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
 import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
-import { Run, type RunDeps, type RunView, viewOfRun } from './run.ts'
+import { Run, viewOfRun } from './run.ts'
+import type { RunDeps, RunView } from './run-view.ts'
 import { Scatters } from './scatter.ts'
 import { Triggers } from './triggers.ts'
 
@@ -87,7 +88,7 @@ const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   nats: true,
   name: true,
   namespace: true,
-  partitions: true,
+  shards: true,
   replicas: true,
   feedMaxAgeMs: true,
   io: true,
@@ -199,9 +200,9 @@ export class Flow {
     return this.#namespace.names.ns
   }
 
-  /** Log partitions. Throws `no_namespace` while there is none. */
-  get partitions(): number {
-    return this.#topology.partitions
+  /** Shards. Throws `no_namespace` while there is none. */
+  get shards(): number {
+    return this.#topology.shards
   }
 
   /**
@@ -210,10 +211,10 @@ export class Flow {
    */
   async setup(
     options: Omit<TopologyOptions, 'namespace'> = {},
-  ): Promise<{ readonly namespace: string; readonly partitions: number; readonly replicas: number }> {
-    refuseUnknown('setup', options, ['partitions', 'replicas', 'feedMaxAgeMs'])
-    const { partitions, replicas } = await this.#namespace.make(options, { fewerReplicas: true })
-    return { namespace: this.namespace, partitions, replicas }
+  ): Promise<{ readonly namespace: string; readonly shards: number; readonly replicas: number }> {
+    refuseUnknown('setup', options, ['shards', 'replicas', 'feedMaxAgeMs'])
+    const { shards, replicas } = await this.#namespace.make(options, { fewerReplicas: true })
+    return { namespace: this.namespace, shards, replicas }
   }
 
   /**
@@ -283,13 +284,13 @@ export class Flow {
    */
   async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
     refuseUnknown('runs', options, ['open', 'limit'])
-    const { names, partitions } = await this.#namespace.found()
+    const { names, shards } = await this.#namespace.found()
     const jsm = await jetstreamManager(this.#connection.nc)
     const limit = options.limit ?? 100
     const kind = options.open ? 'open' : 'run'
     const found: RunView[] = []
-    for (let p = 0; p < partitions; p++) {
-      const bucket = names.stateBucket(p)
+    for (let shard = 0; shard < shards; shard++) {
+      const bucket = names.stateBucket(shard)
       const prefix = names.kvSubject(bucket, `${kind}.`)
       const info = await this.#connection.read(() =>
         jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` }),
@@ -343,12 +344,14 @@ export class Flow {
   }
 
   /**
-   * What keeps engines from their work until somebody does something, one error for each log partition: `log_changed`, when a log is not the one that its state was made from;
+   * What keeps engines from their work until somebody does something, one error for each shard: `log_changed`, when a log is not the one that its state was made from;
    * `newer_version`, when a newer FlowStone wrote its state. None, mostly.
    */
   async problems(): Promise<FlowStoneError[]> {
-    const { names, partitions } = this.#topology
-    const found = await Promise.all(Array.from({ length: partitions }, (_, p) => refusalOf(this.#connection, names, p)))
+    const { names, shards } = this.#topology
+    const found = await Promise.all(
+      Array.from({ length: shards }, (_, shard) => refusalOf(this.#connection, names, shard)),
+    )
     return found.flatMap((problem) => problem ?? [])
   }
 
@@ -427,11 +430,11 @@ export class Flow {
   }
 
   async #register(pipeline: Pipeline): Promise<void> {
-    const { names, partitions } = await this.#namespace.found()
+    const { names, shards } = await this.#namespace.found()
     const { name, version } = pipeline.spec
     const ids = { pipeline: name, version }
-    const entries = Array.from({ length: partitions }, (_, p) =>
-      factEntry(names, p, { name: 'pipeline.registered', ids, data: pipeline.spec }),
+    const entries = Array.from({ length: shards }, (_, shard) =>
+      factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }),
     )
     const bytes = entries[0]?.payload.length ?? 0
     const { maxPayload } = this.#connection
@@ -439,19 +442,19 @@ export class Flow {
       throw new InvalidError(
         `pipeline ${name}: its ${pipeline.spec.assets.length} assets take ${bytes} bytes to register, and a message of this server holds ${maxPayload}; make several pipelines of it, or raise max_payload of nats-server`,
       )
-    const at = async (p: number): Promise<void> => {
-      const subject = names.fact(p, factPath('pipeline.registered', ids))
-      if (await this.#connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) return
-      const entry = entries[p]
+    const at = async (shard: number): Promise<void> => {
+      const subject = names.fact(shard, factPath('pipeline.registered', ids))
+      if (await this.#connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) return
+      const entry = entries[shard]
       if (!entry) return
-      await this.#logOf(p)
+      await this.#logOf(shard)
         .append(entry)
         .catch((error: unknown) => {
           if (!(error instanceof ConflictError)) throw error
         })
     }
     // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known everywhere.
-    await Promise.all(Array.from({ length: partitions - 1 }, (_, i) => at(i + 1)))
+    await Promise.all(Array.from({ length: shards - 1 }, (_, i) => at(i + 1)))
     await at(0)
   }
 
@@ -463,8 +466,8 @@ export class Flow {
     io: Io
     limiter: Limiter
     logger: Logger
-    logOf: (p: number) => Appender
-    workOf: (p: number) => Appender
+    logOf: (shard: number) => Appender
+    workOf: (shard: number) => Appender
   } {
     return {
       connection: this.#connection,
@@ -484,8 +487,8 @@ export class Flow {
     return {
       connection: this.#connection,
       names: namespace.names,
-      get partitions() {
-        return namespace.topology.partitions
+      get shards() {
+        return namespace.topology.shards
       },
       found: () => namespace.found(),
       clock: namespace.clock,
@@ -496,10 +499,10 @@ export class Flow {
     }
   }
 
-  readonly #logOf = (p: number): Appender => this.#appender(this.#namespace.names.log(p), {})
+  readonly #logOf = (shard: number): Appender => this.#appender(this.#namespace.names.log(shard), {})
   /** Of workers and engines: what was done is not given up because there is no room to say so. */
-  readonly #patientLogOf = (p: number): Appender => this.#appender(this.#namespace.names.log(p), PATIENT)
-  readonly #patientWorkOf = (p: number): Appender => this.#appender(this.#namespace.names.work(p), PATIENT)
+  readonly #patientLogOf = (shard: number): Appender => this.#appender(this.#namespace.names.log(shard), PATIENT)
+  readonly #patientWorkOf = (shard: number): Appender => this.#appender(this.#namespace.names.work(shard), PATIENT)
 
   get #topology(): Topology {
     return this.#namespace.topology

@@ -36,9 +36,9 @@ export async function* history(
   namespace: { readonly found: () => Promise<Topology> },
   run: string,
 ): AsyncGenerator<HistoryEntry> {
-  const { names, partitions } = await namespace.found()
-  const { id, partition: p } = parseRunId(run)
-  if (p >= partitions) return
-  for await (const fact of runFacts(connection, names, p, id))
+  const { names, shards } = await namespace.found()
+  const { id, shard } = parseRunId(run)
+  if (shard >= shards) return
+  for await (const fact of runFacts(connection, names, shard, id))
     yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: readable(fact) }
 }

@@ -41,7 +41,7 @@ export class Namespace {
     await checkServer(nc)
     const jsm = await jetstreamManager(nc)
     this.#missing = undefined
-    const found = await findTopology(jsm, this.names, this.#options.partitions).catch((error: unknown) => {
+    const found = await findTopology(jsm, this.names, this.#options.shards).catch((error: unknown) => {
       // Made in part: whoever is to finish it connects first.
       if (!(error instanceof FlowStoneError) || error.code !== 'no_namespace') throw error
       this.#missing = error

@@ -6,8 +6,8 @@ import { type FactOf, factPath } from '../../streams/facts.ts'
 import { type KeySpace, newRunId, parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factIfAny } from '../worker/attempt/values.ts'
-import type { RunDeps } from './run.ts'
+import { factIfAny } from '../log/read-fact.ts'
+import type { RunDeps } from './run-view.ts'
 
 /** What to do when the newest run under a key has failed, or was cancelled. */
 export type OnFailed = 'return' | 'retry'
@@ -22,7 +22,7 @@ export interface Requested {
 const LOOK_AHEAD = 8
 
 export async function requestFresh(deps: RunDeps, data: RunRequest): Promise<Requested> {
-  const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.partitions)
+  const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards)
   if (!(await append(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
   return { id, isNew: true }
 }
@@ -34,13 +34,13 @@ export async function requestUnderKey(
   data: RunRequest,
   onFailed: OnFailed,
 ): Promise<Requested> {
-  const first = runIdIn('key', key, deps.partitions)
+  const first = runIdIn('key', key, deps.shards)
   if (await append(deps, first, data)) return { id: first, isNew: true }
   const conflict = conflictOf('key', key, (await requestOf(deps, first))?.data, data)
   if (conflict !== undefined) throw new ConflictError(conflict)
   const { id, attempt } = await newestAttempt(deps, 'key', key)
   if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id, isNew: false }
-  const next = runIdIn('key', key, deps.partitions, attempt + 1)
+  const next = runIdIn('key', key, deps.shards, attempt + 1)
   // Who asks at the same time gets the same run, and one of both has started it.
   return { id: next, isNew: await append(deps, next, { ...data, retryOf: id }) }
 }
@@ -52,12 +52,12 @@ export async function newestAttempt(
   text: string,
 ): Promise<{ id: RunId; attempt: number }> {
   for (let attempt = 1; ; attempt += LOOK_AHEAD) {
-    const ahead = Array.from({ length: LOOK_AHEAD }, (_, i) => runIdIn(space, text, deps.partitions, attempt + 1 + i))
+    const ahead = Array.from({ length: LOOK_AHEAD }, (_, i) => runIdIn(space, text, deps.shards, attempt + 1 + i))
     const there = await Promise.all(ahead.map((id) => requestOf(deps, id)))
     const missing = there.indexOf(undefined)
     if (missing < 0) continue
     const newest = attempt + missing
-    return { id: runIdIn(space, text, deps.partitions, newest), attempt: newest }
+    return { id: runIdIn(space, text, deps.shards, newest), attempt: newest }
   }
 }
 
@@ -69,9 +69,9 @@ export async function hasFailed(deps: RunDeps, id: RunId): Promise<boolean> {
 
 /** True when it is stored, false when this run was requested before. */
 export async function append({ names, logOf }: RunDeps, id: RunId, data: RunRequest): Promise<boolean> {
-  const { partition: p } = parseRunId(id)
+  const { shard } = parseRunId(id)
   try {
-    await logOf(p).append(factEntry(names, p, { name: 'run.requested', ids: { run: id }, data }))
+    await logOf(shard).append(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     return true
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
@@ -88,10 +88,10 @@ async function factAt<N extends 'run.requested' | 'run.finished'>(
   run: RunId,
   name: N,
 ): Promise<FactOf<N> | undefined> {
-  const { partition: p } = parseRunId(run)
+  const { shard } = parseRunId(run)
   const found = await connection.read((nc) =>
-    leaderGet(nc, names.log(p), { last_by_subj: names.fact(p, factPath(name, { run })) }),
+    leaderGet(nc, names.log(shard), { last_by_subj: names.fact(shard, factPath(name, { run })) }),
   )
-  const fact = found && factIfAny(names, p, found)
+  const fact = found && factIfAny(names, shard, found)
   return fact?.name === name ? (fact as FactOf<N>) : undefined
 }

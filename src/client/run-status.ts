@@ -3,10 +3,10 @@ import { isEnded } from '../../projections/run/run.ts'
 import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { engineAtWork } from '../engine/shard/claim.ts'
-import { readDoc } from '../engine/shard/store.ts'
 import type { SlotsStatus } from '../limiter/limiter.ts'
+import { readDoc } from '../log/documents.ts'
 import type { WorkerAnswer } from '../worker/control/worker-status.ts'
-import type { RunDeps, RunView } from './run.ts'
+import type { RunDeps, RunView } from './run-view.ts'
 import { statusOf } from './scatter-status.ts'
 import { ableOf, missingWorker, type SeenWorkers, seeScatter, seeWorkers, type WantedWorker } from './seen-workers.ts'
 
@@ -32,7 +32,7 @@ const HOLDERS_SHOWN = 5
 
 interface Explained {
   readonly deps: RunDeps
-  readonly p: number
+  readonly shard: number
   readonly run: RunState
   readonly pipeline: PipelineSpec
 }
@@ -40,7 +40,7 @@ interface Explained {
 /** As `view`, with reasons. `run`: undefined while no engine has seen it. */
 export async function explainRun(
   deps: RunDeps,
-  p: number,
+  shard: number,
   view: RunView,
   run: RunState | undefined,
 ): Promise<RunStatus> {
@@ -48,14 +48,14 @@ export async function explainRun(
     Object.entries(view.assets).map(([name, asset]) => [name, { ...asset, waitingFor: [] as readonly string[] }]),
   )
   if (view.finishedAt) return { ...view, waitingFor: [], assets: none }
-  const waitingFor = await engineReason(deps, p)
+  const waitingFor = await engineReason(deps, shard)
   if (!run) return { ...view, waitingFor, assets: none }
   const { connection, names } = deps
   const key = stateKey.pipeline(run.pipeline, run.version)
   // The bucket's type of document follows from its key.
-  const pipeline = (await readDoc(connection, names, names.stateBucket(p), key)) as PipelineSpec | undefined
+  const pipeline = (await readDoc(connection, names, names.stateBucket(shard), key)) as PipelineSpec | undefined
   if (!pipeline) return { ...view, waitingFor, assets: none }
-  const at = { deps, p, run, pipeline }
+  const at = { deps, shard, run, pipeline }
   let asked = 0
   const assets = await Promise.all(
     Object.entries(none).map(async ([name, asset]) => {
@@ -70,8 +70,8 @@ export async function explainRun(
   return { ...view, waitingFor, assets: Object.fromEntries(assets) }
 }
 
-async function engineReason({ connection, names }: RunDeps, p: number): Promise<string[]> {
-  const engine = await engineAtWork(connection, names, p).catch(() => 'unknown')
+async function engineReason({ connection, names }: RunDeps, shard: number): Promise<string[]> {
+  const engine = await engineAtWork(connection, names, shard).catch(() => 'unknown')
   if (engine !== undefined) return []
   return ['an engine: none is active; start one with flowstone engine, or flow.engine()']
 }
@@ -107,32 +107,32 @@ function dependencyReasons(run: RunState, spec: AssetSpec): string[] {
   ]
 }
 
-async function barrierOf({ deps, p, run }: Explained, spec: AssetSpec): Promise<BarrierState | undefined> {
+async function barrierOf({ deps, shard, run }: Explained, spec: AssetSpec): Promise<BarrierState | undefined> {
   const { connection, names } = deps
   // The bucket's type of document follows from its key.
-  return (await readDoc(connection, names, names.stateBucket(p), stateKey.barrier(run.id, spec.name))) as
+  return (await readDoc(connection, names, names.stateBucket(shard), stateKey.barrier(run.id, spec.name))) as
     | BarrierState
     | undefined
 }
 
 async function scatterReasons(at: Explained, spec: AssetSpec, barrier: BarrierState): Promise<string[]> {
-  const { deps, p, run } = at
+  const { deps, shard, run } = at
   const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
-  const seen = isOut ? await seeScatter(deps, p, run, spec) : undefined
+  const seen = isOut ? await seeScatter(deps, shard, run, spec) : undefined
   const { pipeline, version } = run
   const id = `${run.id}.${spec.name}`
   return [...statusOf({ id, barrier, spec, pipeline, version, seen, nowMs: deps.clock.now() }).waitingFor]
 }
 
 async function attemptReasons(at: Explained, spec: AssetSpec, asset: AssetInRun, mayAsk: boolean): Promise<string[]> {
-  const { deps, p, run } = at
+  const { deps, shard, run } = at
   const nowMs = deps.clock.now()
   if (asset.dueMs !== undefined && asset.dueMs > nowMs) {
     const why = asset.error ? `; the last one failed: ${asset.error.message}` : ''
     return [`a retry delay: attempt ${asset.attempt} at ${new Date(asset.dueMs).toISOString()}${why}`]
   }
   if (nowMs - Math.max(asset.queuedMs ?? 0, asset.dueMs ?? 0) < FRESH_MS || !mayAsk) return []
-  const seen = await seeWorkers(deps, p, run, spec, spec.name)
+  const seen = await seeWorkers(deps, shard, run, spec, spec.name)
   const held = seen.workers.flatMap((worker) =>
     worker.attempts.filter(({ attempt }) => attempt === asset.attempt).map(({ waits }) => ({ worker, waits })),
   )

@@ -1,57 +1,25 @@
 /** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
 
 import { Kvm } from '@nats-io/kv'
-import { type AssetStatus, type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
+import { type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
-import type { Names } from '../../streams/subjects.ts'
-import { causeFrom, describe, type ErrorView, viewOfError } from '../../streams/thrown.ts'
-import { readDoc } from '../engine/shard/store.ts'
-import type { Io } from '../io/manager.ts'
-import type { Limiter } from '../limiter/limiter.ts'
-import type { Appender } from '../log/appender.ts'
-import type { ServerClock } from '../log/clock.ts'
-import type { Connection } from '../log/connection.ts'
+import { causeFrom, describe, viewOfError } from '../../streams/thrown.ts'
+import { loadValueAt } from '../io/stored-values.ts'
+import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
 import { listen } from '../log/listen.ts'
 import { directGet, directGetIfAny, leaderGet } from '../log/nats.ts'
+import { factOf } from '../log/read-fact.ts'
 import { reasonOf } from '../options/reason.ts'
 import { unlessAborted } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import type { Logger } from '../telemetry.ts'
-import { factOf, loadValueAt } from '../worker/attempt/values.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
-
-export interface RunView {
-  readonly id: string
-  readonly pipeline: string
-  /** Of the pipeline: a hash of its graph and options. */
-  readonly version: string
-  readonly target: string
-  readonly partition: string | undefined
-  readonly status: RunState['status']
-  readonly requestedAt: Date
-  readonly finishedAt: Date | undefined
-  /** When its time limit is over. */
-  readonly deadline?: Date
-  readonly assets: Readonly<
-    Record<
-      string,
-      {
-        readonly status: AssetStatus
-        readonly attempt: number
-        readonly error?: ErrorView
-        /** Of a suspended asset: the gate it waits at, and until when. */
-        readonly gate?: string
-        readonly deadline?: Date
-      }
-    >
-  >
-}
+import type { RunDeps, RunView } from './run-view.ts'
 
 export interface ScatterView {
   readonly run: string
@@ -76,20 +44,6 @@ export interface RunUpdate {
   readonly scatters: readonly ScatterView[]
 }
 
-export interface RunDeps {
-  /** Throws `no_namespace` while there is none, or it was not found yet. */
-  readonly partitions: number
-  /** To be awaited before anything is read or written. */
-  readonly found: () => Promise<unknown>
-  readonly connection: Connection
-  readonly names: Names
-  readonly clock: ServerClock
-  readonly io: Io
-  readonly limiter: Limiter
-  readonly logger: Logger
-  readonly logOf: (p: number) => Appender
-}
-
 /** A caller that has waited so many looks is told once what is missing: an engine or a worker. */
 const WARN_LOOKS = 5
 /** How often a waiting caller looks by itself, should the note that wakes it get lost. */
@@ -102,7 +56,7 @@ export class Run<V = unknown> {
   /** Whether the call that gave this handle started the run. False: it was there before, under the same key, as the same redrive, or as asked for by id. */
   readonly isNew: boolean
   readonly #key: string | undefined
-  readonly #p: number
+  readonly #shard: number
   readonly #deps: RunDeps
 
   constructor(deps: RunDeps, id: string, { isNew = false, key }: { isNew?: boolean; key?: string } = {}) {
@@ -110,7 +64,7 @@ export class Run<V = unknown> {
     this.isNew = isNew
     this.#key = key
     this.id = parsed.id
-    this.#p = parsed.partition
+    this.#shard = parsed.shard
     this.#deps = deps
   }
 
@@ -150,7 +104,7 @@ export class Run<V = unknown> {
     if (!(await this.#isPossible())) return undefined
     const doc = await this.#doc(stateKey.run(this.id))
     const view = doc ? viewOfRun(doc) : await this.#requested()
-    return view && (await explainRun(this.#deps, this.#p, view, doc))
+    return view && (await explainRun(this.#deps, this.#shard, view, doc))
   }
 
   /** As `status`, without the reasons: asks no worker. */
@@ -163,9 +117,9 @@ export class Run<V = unknown> {
   /** As the log has it, before an engine has seen it. */
   async #requested(): Promise<RunView | undefined> {
     const { connection, names } = this.#deps
-    const subject = names.fact(this.#p, factPath('run.requested', { run: this.id }))
-    const message = await connection.read((nc) => leaderGet(nc, names.log(this.#p), { last_by_subj: subject }))
-    const fact = message && factOf(names, this.#p, message)
+    const subject = names.fact(this.#shard, factPath('run.requested', { run: this.id }))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(this.#shard), { last_by_subj: subject }))
+    const fact = message && factOf(names, this.#shard, message)
     if (fact?.name !== 'run.requested') return undefined
     const { pipeline, version, target, partition } = fact.data
     const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
@@ -223,7 +177,7 @@ export class Run<V = unknown> {
     let ended = false
     let stop = (): void => undefined
     const follow = async (): Promise<void> => {
-      const kv = await new Kvm(jetstream(connection.nc)).open(names.stateBucket(this.#p), { bindOnly: true })
+      const kv = await new Kvm(jetstream(connection.nc)).open(names.stateBucket(this.#shard), { bindOnly: true })
       const changes = await kv.watch({ key: [stateKey.run(this.id), `barrier.${this.id}.*`], ignoreDeletes: true })
       stop = () => changes.stop()
       if (ended) stop()
@@ -250,8 +204,8 @@ export class Run<V = unknown> {
     const { names, logOf } = this.#deps
     const data = reasonOf('run.cancel', reason)
     try {
-      await logOf(this.#p).append(
-        factEntry(names, this.#p, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
+      await logOf(this.#shard).append(
+        factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
       )
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
@@ -261,7 +215,7 @@ export class Run<V = unknown> {
   /** A partition of the log that is not there would be waited for. */
   async #isPossible(): Promise<boolean> {
     await this.#deps.found()
-    return this.#p < this.#deps.partitions
+    return this.#shard < this.#deps.shards
   }
 
   async #mustBePossible(): Promise<void> {
@@ -277,13 +231,13 @@ export class Run<V = unknown> {
 
   async #doc(key: string, signal?: AbortSignal): Promise<RunState | undefined> {
     const { connection, names } = this.#deps
-    return (await readDoc(connection, names, names.stateBucket(this.#p), key, signal)) as RunState | undefined
+    return (await readDoc(connection, names, names.stateBucket(this.#shard), key, signal)) as RunState | undefined
   }
 
   async #barrier(asset: string, signal: AbortSignal | undefined): Promise<BarrierState | undefined> {
     const { connection, names } = this.#deps
     const key = stateKey.barrier(this.id, asset)
-    return (await readDoc(connection, names, names.stateBucket(this.#p), key, signal)) as BarrierState | undefined
+    return (await readDoc(connection, names, names.stateBucket(this.#shard), key, signal)) as BarrierState | undefined
   }
 
   async #warnOfMissing(): Promise<void> {
@@ -296,11 +250,11 @@ export class Run<V = unknown> {
 
   async #finished(signal: AbortSignal | undefined, early: EarlyValue): Promise<FinishedData> {
     const { connection, names } = this.#deps
-    const subject = names.fact(this.#p, factPath('run.finished', { run: this.id }))
+    const subject = names.fact(this.#shard, factPath('run.finished', { run: this.id }))
     let wake: (() => void) | undefined
     let noted = false
     let looks = 0
-    const subscription = listen(connection.nc, names.note('run', this.id), (message) => {
+    const subscription = listen(connection.nc, names.notification('run', this.id), (message) => {
       early.hint(message.data)
       noted = true
       wake?.()
@@ -319,10 +273,10 @@ export class Run<V = unknown> {
         // Sent with the question for the end, in one go.
         early.begin()
         const reading = connection
-          .untilDisconnect((nc) => read(nc, names.log(this.#p), { last_by_subj: subject }))
+          .untilDisconnect((nc) => read(nc, names.log(this.#shard), { last_by_subj: subject }))
           .catch(unlessDenied)
         const message = await unlessAborted(reading, signal)
-        const fact = message && factOf(names, this.#p, message)
+        const fact = message && factOf(names, this.#shard, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue
         looks += 1
@@ -369,7 +323,7 @@ class EarlyValue {
 
   async at(place: ValueAt): Promise<unknown> {
     const { at, value } = this.#hinted ?? {}
-    return at?.p === place.p && at.seq === place.seq ? await value : await this.#load(place)
+    return at?.shard === place.shard && at.seq === place.seq ? await value : await this.#load(place)
   }
 
   #load(at: ValueAt): Promise<unknown> {

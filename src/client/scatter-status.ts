@@ -1,6 +1,7 @@
 /** What there is to say of a scatter: counts, rate, and why what waits is waiting. */
 
-import { PACE_MS, parseLeaseId } from '../../projections/scatter/lease.ts'
+import { PACE_MS } from '../../projections/scatter/lease.ts'
+import { parseLeaseId } from '../../projections/scatter/lease-id.ts'
 import type { BarrierState } from '../../projections/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
@@ -143,7 +144,7 @@ function countsOf(barrier: BarrierState, nowMs: number): Counts {
   const delayed = leases.filter(({ dueMs }) => dueMs !== undefined && dueMs > nowMs)
   const inRanges = (ranges: readonly { from: number; to: number }[]): number =>
     ranges.reduce((n, { from, to }) => n + to - from, 0)
-  const unfed = barrier.stored - barrier.fedTo + inRanges(barrier.refeed.filter(({ wide }) => wide))
+  const unfed = barrier.stored - barrier.fedTo + inRanges(barrier.requeued.filter(({ unstarted: wide }) => wide))
   const leased = leases.reduce((n, { left }) => n + left, 0) - delayed.length
   const suspended = barrier.suspended ?? 0
   // Ranges of what is to be run again may lie over what is done, so they cannot be added up; the rest can.
@@ -153,7 +154,7 @@ function countsOf(barrier: BarrierState, nowMs: number): Counts {
     delayed: delayed.length,
     nextMs: Math.max(0, Math.round(Math.min(...delayed.map(({ dueMs }) => dueMs ?? nowMs)) - nowMs)),
     retries,
-    parked: Math.min(retries - delayed.length, inRanges(barrier.parked ?? [])),
+    parked: Math.min(retries - delayed.length, inRanges(barrier.deferred ?? [])),
     unfed,
   }
 }

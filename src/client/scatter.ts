@@ -9,14 +9,15 @@ import { type FactDraft, factPath } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
-import { readDoc } from '../engine/shard/store.ts'
+import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { reasonOf } from '../options/reason.ts'
 import { Values } from '../worker/attempt/values.ts'
 import { type AnyResult, readResults } from '../worker/gather/gather.ts'
 import { append, hasFailed, newestAttempt } from './request.ts'
-import { Run, type RunDeps } from './run.ts'
+import { Run } from './run.ts'
+import type { RunDeps } from './run-view.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
 import { seeScatter } from './seen-workers.ts'
 
@@ -51,8 +52,8 @@ export class Scatters {
     const { clock } = this.#deps
     // Only what is out can be in a worker's hands.
     const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
-    const { partition: p } = parseBarrierId(id)
-    const seen = isOut && spec ? await seeScatter(this.#deps, p, run, spec) : undefined
+    const { shard } = parseBarrierId(id)
+    const seen = isOut && spec ? await seeScatter(this.#deps, shard, run, spec) : undefined
     const { pipeline, version } = run
     const whole = run.redrive?.asset === barrier.asset ? run.redrive.total : undefined
     return statusOf({ id, barrier, spec, whole, pipeline, version, seen, nowMs: clock.now() })
@@ -76,19 +77,19 @@ export class Scatters {
   async *pending(id: string): AsyncGenerator<PendingInstance> {
     const { barrier } = await this.#find(id)
     const { names, connection, io } = this.#deps
-    const { run, asset, partition: p } = parseBarrierId(id)
+    const { run, asset, shard } = parseBarrierId(id)
     const values = new Values(connection, names, io)
     let segment: { n: number; bits: Uint8Array | undefined } | undefined
-    let slab = barrier.stored > 0 ? await values.slab(p, run, asset, 0) : undefined
-    for (let index = 0; slab && index < barrier.stored; index++) {
+    let keyChunk = barrier.stored > 0 ? await values.keyChunk(shard, run, asset, 0) : undefined
+    for (let index = 0; keyChunk && index < barrier.stored; index++) {
       const n = segmentOf(index)
       if (segment?.n !== n) {
-        const bits = await readDoc(connection, names, names.stateBucket(p), stateKey.segment(run, asset, n))
+        const bits = await readDoc(connection, names, names.stateBucket(shard), stateKey.segment(run, asset, n))
         segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
       }
-      if (index >= slab.end) slab = await values.slab(p, run, asset, index)
+      if (index >= keyChunk.end) keyChunk = await values.keyChunk(shard, run, asset, index)
       if (segment.bits && (isDone(segment.bits, index) || isFailed(segment.bits, index))) continue
-      yield { index, key: slab.key(index) }
+      yield { index, key: keyChunk.key(index) }
     }
   }
 
@@ -111,9 +112,11 @@ export class Scatters {
     const data = reasonOf('scatter.cancel', reason)
     await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
-    const { run, asset, partition: p } = parseBarrierId(id)
+    const { run, asset, shard } = parseBarrierId(id)
     try {
-      await logOf(p).append(factEntry(names, p, { name: 'scatter.cancel_requested', ids: { run, asset }, data }))
+      await logOf(shard).append(
+        factEntry(names, shard, { name: 'scatter.cancel_requested', ids: { run, asset }, data }),
+      )
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
     }
@@ -136,8 +139,8 @@ export class Scatters {
   async #hold(id: string, fact: (ids: { run: RunId; asset: AssetName }) => FactDraft): Promise<void> {
     await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
-    const { run, asset, partition: p } = parseBarrierId(id)
-    await logOf(p).append(factEntry(names, p, fact({ run, asset })))
+    const { run, asset, shard } = parseBarrierId(id)
+    await logOf(shard).append(factEntry(names, shard, fact({ run, asset })))
   }
 
   /**
@@ -159,7 +162,7 @@ export class Scatters {
 
   /** The redrive of this scatter; or, where that has failed, the redrive of what it left. */
   async #redriveFrom(id: string, { barrier, run }: Found): Promise<Run> {
-    const { partitions } = this.#deps
+    const { shards } = this.#deps
     const { asset } = parseBarrierId(id)
     const total = run.redrive?.asset === asset ? run.redrive.total : (barrier.total ?? 0)
     const data: RunRequest = {
@@ -170,7 +173,7 @@ export class Scatters {
       ...(run.partition === undefined ? {} : { partition: run.partition }),
       redrive: { run: run.id, asset, total },
     }
-    const first = runIdIn('redrive', id, partitions)
+    const first = runIdIn('redrive', id, shards)
     if (await append(this.#deps, first, data)) return new Run(this.#deps, first, { isNew: true })
     const newest = await newestAttempt(this.#deps, 'redrive', id)
     if (!(await hasFailed(this.#deps, newest.id))) return new Run(this.#deps, newest.id)
@@ -179,7 +182,7 @@ export class Scatters {
     if (found && found.barrier.total !== undefined && found.barrier.total === found.barrier.stored)
       return await this.#redriveFrom(left, found)
     // It failed before its scatter knew what to run: it left nothing to go on with.
-    const next = runIdIn('redrive', id, partitions, newest.attempt + 1)
+    const next = runIdIn('redrive', id, shards, newest.attempt + 1)
     const isNew = await append(this.#deps, next, { ...data, retryOf: newest.id })
     return new Run(this.#deps, next, { isNew })
   }
@@ -197,19 +200,20 @@ export class Scatters {
 
   #results(id: string, total: number): AsyncGenerator<AnyResult> {
     const { connection, names, io } = this.#deps
-    const { run, asset, partition: p } = parseBarrierId(id)
+    const { run, asset, shard } = parseBarrierId(id)
     return readResults(
-      { connection, names, io, values: new Values(connection, names, io), p, run, asset },
+      { connection, names, io, values: new Values(connection, names, io), shard, run, asset },
       { total, failuresOnly: true },
     )
   }
 
   async #run(runId: string, id: string): Promise<RunState> {
     await this.#deps.found()
-    const { connection, names, partitions } = this.#deps
-    const { partition: p } = parseBarrierId(`${runId}.x`)
+    const { connection, names, shards } = this.#deps
+    const { shard } = parseBarrierId(`${runId}.x`)
     // A partition of the log that is not there would be waited for.
-    const doc = p < partitions ? await readDoc(connection, names, names.stateBucket(p), stateKey.run(runId)) : undefined
+    const doc =
+      shard < shards ? await readDoc(connection, names, names.stateBucket(shard), stateKey.run(runId)) : undefined
     // The bucket's type of document follows from its key.
     const run = doc as RunState | undefined
     if (!run)
@@ -223,11 +227,11 @@ export class Scatters {
 
   async #onLog(id: string, event: 'scatter.started' | 'scatter.ended_early' | 'scatter.closed'): Promise<boolean> {
     await this.#deps.found()
-    const { connection, names, partitions } = this.#deps
-    const { run, asset, partition: p } = parseBarrierId(id)
-    if (p >= partitions) return false
-    const subject = names.fact(p, factPath(event, { run, asset }))
-    return (await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))) !== undefined
+    const { connection, names, shards } = this.#deps
+    const { run, asset, shard } = parseBarrierId(id)
+    if (shard >= shards) return false
+    const subject = names.fact(shard, factPath(event, { run, asset }))
+    return (await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) !== undefined
   }
 
   /** On the log, of which the state bucket may not know yet. What is missing there, the bucket can say in more words. */
@@ -261,9 +265,9 @@ export class Scatters {
 
   async #find(id: string): Promise<Found> {
     const { connection, names } = this.#deps
-    const { run: runId, asset, partition: p } = parseBarrierId(id)
+    const { run: runId, asset, shard } = parseBarrierId(id)
     const run = await this.#run(runId, id)
-    const bucket = names.stateBucket(p)
+    const bucket = names.stateBucket(shard)
     const [barrier, pipeline] = (await Promise.all([
       readDoc(connection, names, bucket, stateKey.barrier(runId, asset)),
       readDoc(connection, names, bucket, stateKey.pipeline(run.pipeline, run.version)),

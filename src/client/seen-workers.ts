@@ -3,9 +3,9 @@ import { type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { readDoc } from '../engine/shard/store.ts'
 import type { Limiter } from '../limiter/limiter.ts'
 import type { Connection } from '../log/connection.ts'
+import { readDoc } from '../log/documents.ts'
 import { callRoll, type WorkerAnswer } from '../worker/control/worker-status.ts'
 
 export interface SeenWorkers {
@@ -34,7 +34,7 @@ interface SeeingDeps {
 /** Asks the workers of a run's pipeline for one asset of it. */
 export async function seeWorkers(
   { connection, names }: SeeingDeps,
-  p: number,
+  shard: number,
   run: Pick<RunState, 'id' | 'pipeline'>,
   spec: AssetSpec | undefined,
   asset: string,
@@ -46,7 +46,7 @@ export async function seeWorkers(
   for (const version of versions) {
     const key = stateKey.pipeline(run.pipeline, version)
     // The bucket's type of document follows from its key.
-    const doc = (await readDoc(connection, names, names.stateBucket(p), key)) as PipelineSpec | undefined
+    const doc = (await readDoc(connection, names, names.stateBucket(shard), key)) as PipelineSpec | undefined
     others.set(version, doc && specOf(doc, asset))
   }
   return { workers, others }
@@ -55,14 +55,14 @@ export async function seeWorkers(
 /** As `seeWorkers`, for a scatter; with the next turn of its rate limit. */
 export async function seeScatter(
   deps: SeeingDeps & { readonly limiter: Limiter },
-  p: number,
+  shard: number,
   run: RunState,
   spec: AssetSpec,
 ): Promise<SeenWorkers> {
   const { rateLimit } = spec.scatter ?? {}
   const bucket = rateLimit && !rateLimit.perKey ? (rateLimit.bucket ?? `scatter:${run.id}.${spec.name}`) : undefined
   const [seen, limit] = await Promise.all([
-    seeWorkers(deps, p, run, spec, spec.name),
+    seeWorkers(deps, shard, run, spec, spec.name),
     bucket === undefined ? undefined : deps.limiter.status(bucket),
   ])
   // What was promised to somebody comes before whoever asks now.

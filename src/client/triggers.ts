@@ -3,8 +3,8 @@
 import { factPath } from '../../streams/facts.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/attempt/values.ts'
-import type { RunDeps } from './run.ts'
+import { factOf } from '../log/read-fact.ts'
+import type { RunDeps } from './run-view.ts'
 
 export interface RefusedTrigger {
   readonly pipeline: string | undefined

@@ -15,7 +15,7 @@ export interface GateOptions {
    * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance; `retry` waits on, `maxTimeoutRetries` times, and then does what `afterRetries` says.
    * Where the asset has `onTimeout`, that is called in the end and decides; and after each timeout that is retried it is told, with no say.
    */
-  readonly onTimeout?: 'fail' | 'retry' | 'cancel'
+  readonly timeoutAction?: 'fail' | 'retry' | 'cancel'
   /** With `retry`: how often. Default 3, at most 100. */
   readonly maxTimeoutRetries?: number
   /** With `retry`: how long it waits each time; the last one goes on. Default 5, 15 and 45 minutes. */
@@ -25,12 +25,12 @@ export interface GateOptions {
   /** What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the page for people, so no secrets. */
   readonly metadata?: unknown
   /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema: what that does not hold, such as transforms and refinements, is refused. */
-  readonly payload?: z.ZodType
+  readonly payloadSchema?: z.ZodType
   /**
-   * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024 bytes: `flow.gates.signalByToken` finds the gate by it. Only its hash is
+   * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024 bytes: `flow.gates.signalByCorrelationKey` finds the gate by it. Only its hash is
    * kept. It is no secret, and opens nothing over HTTP.
    */
-  readonly token?: string
+  readonly correlationKey?: string
 }
 
 export interface ApprovalOptions extends Omit<GateOptions, 'payload' | 'metadata'> {
@@ -73,7 +73,7 @@ export interface GateSpec {
   readonly afterRetries: 'fail' | 'cancel'
   readonly metadata: unknown
   readonly payload: Record<string, unknown> | undefined
-  readonly base: string | undefined
+  readonly correlationKey: string | undefined
 }
 
 /** What execute, onSignal and onTimeout return to wait. Made by `ctx.signalGate`, `ctx.approval` and `gate.wait()`, and good only as what the code returns. */
@@ -96,22 +96,26 @@ export class Suspension {
 
 const ALLOWED = [
   'timeout',
-  'onTimeout',
+  'timeoutAction',
   'maxTimeoutRetries',
   'retryDelays',
   'afterRetries',
   'metadata',
-  'payload',
-  'token',
+  'payloadSchema',
+  'correlationKey',
 ] as const
 /** What an approval shows is its message and context, and its payload is a decision. */
-const APPROVAL_ALLOWED = ['message', 'context', ...ALLOWED.filter((key) => key !== 'metadata' && key !== 'payload')]
+const APPROVAL_ALLOWED = [
+  'message',
+  'context',
+  ...ALLOWED.filter((key) => key !== 'metadata' && key !== 'payloadSchema'),
+]
 const TIMEOUT = '1h'
 const RETRY_DELAYS = ['5m', '15m', '45m'] as const
 const RETRIES = 3
 export const RETRIES_MAX = 100
 export const METADATA_MAX_BYTES = 16 * 1024
-export const TOKEN_MAX_BYTES = 1024
+export const CORRELATION_KEY_MAX_BYTES = 1024
 export const WAIT_MAX_MS = 10 * 365 * 86_400_000
 
 /** Throws InvalidError that names the option at fault. */
@@ -122,20 +126,20 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
   refuseUnknown(at, options, ALLOWED)
   const {
     timeout = TIMEOUT,
-    onTimeout = 'fail',
+    timeoutAction = 'fail',
     maxTimeoutRetries,
     retryDelays,
     afterRetries,
     metadata,
-    token,
+    correlationKey,
   } = options
-  if (!['fail', 'retry', 'cancel'].includes(onTimeout))
-    throw new InvalidError(`${at}: onTimeout must be fail, retry or cancel, got ${JSON.stringify(onTimeout)}`)
-  if (onTimeout !== 'retry') {
+  if (!['fail', 'retry', 'cancel'].includes(timeoutAction))
+    throw new InvalidError(`${at}: timeoutAction must be fail, retry or cancel, got ${JSON.stringify(timeoutAction)}`)
+  if (timeoutAction !== 'retry') {
     for (const key of ['maxTimeoutRetries', 'retryDelays', 'afterRetries'] as const)
-      if (options[key] !== undefined) throw new InvalidError(`${at}: ${key} needs onTimeout: 'retry'`)
+      if (options[key] !== undefined) throw new InvalidError(`${at}: ${key} needs timeoutAction: 'retry'`)
   }
-  const retries = onTimeout === 'retry' ? (maxTimeoutRetries ?? RETRIES) : 0
+  const retries = timeoutAction === 'retry' ? (maxTimeoutRetries ?? RETRIES) : 0
   if (!Number.isInteger(retries) || retries < 0 || retries > RETRIES_MAX)
     throw new InvalidError(
       `${at}: maxTimeoutRetries must be a whole number from 0 to ${RETRIES_MAX}, got ${JSON.stringify(maxTimeoutRetries)}`,
@@ -155,20 +159,24 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     throw new InvalidError(
       `${at}: ${kind === 'approval' ? 'message and context' : 'metadata'} must be JSON of at most ${METADATA_MAX_BYTES} bytes`,
     )
-  if (token !== undefined && (typeof token !== 'string' || token === '' || Buffer.byteLength(token) > TOKEN_MAX_BYTES))
-    throw new InvalidError(`${at}: token must be text of 1 to ${TOKEN_MAX_BYTES} bytes`)
-  if (token !== undefined) checkText(`${at}: token`, token)
+  if (correlationKey !== undefined) checkCorrelationKey(`${at}: correlationKey`, correlationKey)
   return {
     kind,
     timeoutMs: timeout === Number.POSITIVE_INFINITY ? undefined : waitMs(`${at}: timeout`, timeout),
     retriesMs: Array.from({ length: retries }, (_, i) => delays[Math.min(i, delays.length - 1)] ?? 0),
-    afterRetries: onTimeout === 'cancel' ? 'cancel' : (afterRetries ?? 'fail'),
+    afterRetries: timeoutAction === 'cancel' ? 'cancel' : (afterRetries ?? 'fail'),
     // A copy: it is looked at, and kept, as it is now.
     metadata:
       metadata === undefined ? undefined : jsonCopy(metadata, kind === 'approval' ? 'approval' : `${at}: metadata`),
-    payload: options.payload === undefined ? undefined : payloadSchema(at, options.payload),
-    base: token,
+    payload: options.payloadSchema === undefined ? undefined : payloadSchema(at, options.payloadSchema),
+    correlationKey,
   }
+}
+
+function checkCorrelationKey(field: string, key: unknown): void {
+  if (typeof key !== 'string' || key === '' || Buffer.byteLength(key) > CORRELATION_KEY_MAX_BYTES)
+    throw new InvalidError(`${field} must be text of 1 to ${CORRELATION_KEY_MAX_BYTES} bytes`)
+  checkText(field, key)
 }
 
 export function parseApproval(options: ApprovalOptions): GateSpec {
@@ -177,7 +185,7 @@ export function parseApproval(options: ApprovalOptions): GateSpec {
     throw new InvalidError('approval: message must say what is to be decided')
   refuseUnknown('approval', options, APPROVAL_ALLOWED)
   const metadata = { message, ...(context === undefined ? {} : { context }) }
-  return parseGate({ ...rest, metadata, payload: decision }, 'approval')
+  return parseGate({ ...rest, metadata, payloadSchema: decision }, 'approval')
 }
 
 /** How long something waits at a gate. Throws InvalidError beyond 10 years: no calendar may end before it. */

@@ -10,7 +10,7 @@ export const MAX_BYTES = 16 * 1024
 const made = new WeakMap<z.ZodType, Record<string, unknown>>()
 
 /** Throws InvalidError for a schema that JSON Schema cannot say. */
-export function payloadSchema(at: string, schema: z.ZodType, field = 'payload'): Record<string, unknown> {
+export function payloadSchema(at: string, schema: z.ZodType, field = 'payloadSchema'): Record<string, unknown> {
   const before = typeof schema === 'object' && schema !== null ? made.get(schema) : undefined
   if (before) return before
   const json = toJson(`${at}: ${field}`, schema)

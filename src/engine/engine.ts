@@ -1,4 +1,4 @@
-/** The engine as users start it: one for all log partitions, at work on those that no other engine holds, standing by for the rest. */
+/** The engine as users start it: one for all shards, at work on those that no other engine holds, standing by for the rest. */
 import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
@@ -8,7 +8,7 @@ import type { Connection } from '../log/connection.ts'
 import { parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
-import { EnginePartition } from './shard/shard.ts'
+import { EngineShard } from './shard/shard.ts'
 
 export interface EngineOptions {
   /** How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000. Default 30,000; also once after each start. */
@@ -37,8 +37,8 @@ export function startEngine(
     topology: Topology
     clock: ServerClock
     logger: Logger
-    logOf: (p: number) => Appender
-    workOf: (p: number) => Appender
+    logOf: (shard: number) => Appender
+    workOf: (shard: number) => Appender
     random: () => string
   },
   options: EngineOptions = {},
@@ -46,13 +46,13 @@ export function startEngine(
   refuseUnknown('engine', options, OPTIONS)
   const id = `engine-${hash64(shared.random()).slice(0, 10)}`
   const reconcileMs = parseDuration('engine: reconcileMs', options.reconcileMs ?? 30_000, RECONCILE_BOUNDS)
-  const partitions = Array.from(
-    { length: shared.topology.partitions },
-    (_, p) => new EnginePartition({ ...shared, engine: id, p, reconcileMs }),
+  const shards = Array.from(
+    { length: shared.topology.shards },
+    (_, shard) => new EngineShard({ ...shared, engine: id, shard, reconcileMs }),
   )
-  for (const partition of partitions) partition.start()
+  for (const partition of shards) partition.start()
   const active = Promise.withResolvers<void>()
-  void Promise.all(partitions.map((partition) => partition.active)).then(() => active.resolve(), active.reject)
+  void Promise.all(shards.map((partition) => partition.active)).then(() => active.resolve(), active.reject)
   void shared.connection.closed.then((reason) => (reason ? active.reject(reason) : undefined))
   // Who does not wait for it hears of the end by `flow.closed`.
   active.promise.catch(() => undefined)
@@ -60,10 +60,10 @@ export function startEngine(
     id,
     active: active.promise,
     get refused() {
-      return partitions.find((partition) => partition.refused)?.refused
+      return shards.find((partition) => partition.refused)?.refused
     },
     stop: async () => {
-      await Promise.all(partitions.map((partition) => partition.stop()))
+      await Promise.all(shards.map((partition) => partition.stop()))
     },
   }
 }

@@ -27,7 +27,7 @@ import { hasBegun } from './shard/seen-before.ts'
 import { Store, TOUCHED_SOFT } from './shard/store.ts'
 
 export interface RebuildReport {
-  /** Facts folded, over all partitions. */
+  /** Facts folded, over all shards. */
   readonly facts: number
   readonly durationMs: number
 }
@@ -37,8 +37,8 @@ export interface RebuildDeps {
   readonly topology: Topology
   readonly clock: ServerClock
   readonly logger: Logger
-  readonly logOf: (p: number) => Appender
-  readonly workOf: (p: number) => Appender
+  readonly logOf: (shard: number) => Appender
+  readonly workOf: (shard: number) => Appender
 }
 
 export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
@@ -48,19 +48,19 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
   // One of its own for each rebuild: a claim under the same name counts as kept.
   const name = `rebuild-${randomBytes(6).toString('hex')}`
   let facts = 0
-  for (let p = 0; p < topology.partitions; p++) {
+  for (let shard = 0; shard < topology.shards; shard++) {
     // The claim stands in a bucket that may be lost too.
-    await ensureBuckets(connection, topology, p)
-    const claim = new Claim(connection, topology.names, p, name)
+    await ensureBuckets(connection, topology, shard)
+    const claim = new Claim(connection, topology.names, shard, name)
     if (!(await claim.tryTake()))
-      throw new ConflictError(`an engine is at work on partition ${p}; stop all engines of the namespace, then rebuild`)
+      throw new ConflictError(`an engine is at work on shard ${shard}; stop all engines of the namespace, then rebuild`)
     claim.keep()
     try {
-      const folded = await foldedTo(deps, p)
-      const bucket = topology.names.kvStream(topology.names.stateBucket(p))
+      const folded = await foldedTo(deps, shard)
+      const bucket = topology.names.kvStream(topology.names.stateBucket(shard))
       await jsm.streams.delete(bucket).catch(() => false)
-      await ensureStateBucket(connection.nc, topology, p)
-      facts += await rebuildPartition(deps, p, name, folded)
+      await ensureStateBucket(connection.nc, topology, shard)
+      facts += await rebuildShard(deps, shard, name, folded)
     } finally {
       await claim.release()
     }
@@ -75,10 +75,10 @@ type Folded = Pick<Position, 'recoverTo' | 'epoch'>
  * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried out what it decides of it. All of it, where nobody can say: without a position (a bucket
  * that somebody deleted), or when the log is another one than the state was made from.
  */
-async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promise<Folded> {
+async function foldedTo({ connection, topology }: RebuildDeps, shard: number): Promise<Folded> {
   const { names } = topology
-  const { last } = await connection.read((nc) => streamBounds(nc, names.log(p)))
-  const bucket = names.stateBucket(p)
+  const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+  const bucket = names.stateBucket(shard)
   const found = await connection.read((nc) =>
     leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }),
   )
@@ -90,34 +90,34 @@ async function foldedTo({ connection, topology }: RebuildDeps, p: number): Promi
     if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
     return { recoverTo: last }
   }
-  if (!position) return { recoverTo: (await hasBegun(connection, names, p)) ? last : 0 }
-  if (await logRefusal(connection, names, p, position)) return { recoverTo: last, epoch: newEpoch() }
+  if (!position) return { recoverTo: (await hasBegun(connection, names, shard)) ? last : 0 }
+  if (await logRefusal(connection, names, shard, position)) return { recoverTo: last, epoch: newEpoch() }
   const { epoch } = position
   const recoverTo = Math.min(last, Math.max(position.seq, position.redo?.seq ?? 0, position.recoverTo))
   return { recoverTo, ...(epoch === undefined ? {} : { epoch }) }
 }
 
 /** What can be stepped over has been, when it is tried again. */
-async function rebuildPartition(deps: RebuildDeps, p: number, name: string, folded: Folded): Promise<number> {
+async function rebuildShard(deps: RebuildDeps, shard: number, name: string, folded: Folded): Promise<number> {
   const poison = new Set<number>()
   for (;;) {
     try {
-      return await new Folding(deps, p, name, poison).run(folded)
+      return await new Folding(deps, shard, name, poison).run(folded)
     } catch (error) {
       if (!(error instanceof PoisonError)) throw error
-      deps.logger.warn(`message ${error.seq} of the log of partition ${p} is stepped over: ${error.message}`)
+      deps.logger.warn(`message ${error.seq} of the log of shard ${shard} is stepped over: ${error.message}`)
       poison.add(error.seq)
       // From its beginning, so that what was decided until there is not forgotten.
       const { connection, topology } = deps
       const jsm = await jetstreamManager(connection.nc)
-      await jsm.streams.purge(topology.names.kvStream(topology.names.stateBucket(p)))
+      await jsm.streams.purge(topology.names.kvStream(topology.names.stateBucket(shard)))
     }
   }
 }
 
 class Folding {
   readonly #deps: RebuildDeps
-  readonly #p: number
+  readonly #shard: number
   readonly #poison: ReadonlySet<number>
   readonly #checkpointer: Checkpointer
   readonly #store: Store
@@ -126,15 +126,15 @@ class Folding {
   #count = 0
   #mark: Mark | undefined
 
-  constructor(deps: RebuildDeps, p: number, name: string, poison: ReadonlySet<number>) {
+  constructor(deps: RebuildDeps, shard: number, name: string, poison: ReadonlySet<number>) {
     this.#deps = deps
-    this.#p = p
+    this.#shard = shard
     this.#poison = poison
     const { connection, topology } = deps
-    this.#checkpointer = new Checkpointer(connection, topology.names, p, name)
-    this.#store = new Store(connection, topology.names, p, this.#checkpointer)
-    this.#facts = new Facts(this.#store, topology.names, p)
-    this.#pending = new Pending(topology.partitions)
+    this.#checkpointer = new Checkpointer(connection, topology.names, shard, name)
+    this.#store = new Store(connection, topology.names, shard, this.#checkpointer)
+    this.#facts = new Facts(this.#store, topology.names, shard)
+    this.#pending = new Pending(topology.shards)
   }
 
   async run(wanted: Folded): Promise<number> {
@@ -145,7 +145,7 @@ class Folding {
     // Should this die half way, whoever goes on knows that these facts are old.
     const { seq: from } = await checkpointer.takeOver(wanted)
     if (upTo <= from) return 0
-    const reader = new Reader(connection, topology.names.log(this.#p), from + 1)
+    const reader = new Reader(connection, topology.names.log(this.#shard), from + 1)
     let folded = from
     try {
       while (folded < upTo) {
@@ -196,13 +196,13 @@ class Folding {
   /** Before the last checkpoint: should this die before that, what is left is found again. */
   async #carryOut(): Promise<void> {
     const { connection, topology, clock, logger, logOf, workOf } = this.#deps
-    const { names, partitions } = topology
-    const p = this.#p
-    const [log, work] = [logOf(p), workOf(p)]
-    const context: DispatchContext = { connection, names, p, partitions, clock, store: this.#store, log, work, logOf }
-    for (const { command, timeMs } of this.#pending.left()) {
-      if (command.do === 'plan') await this.#loadForPlan(command.run)
-      await carryOut(context, command, timeMs, logger)
+    const { names, shards } = topology
+    const shard = this.#shard
+    const [log, work] = [logOf(shard), workOf(shard)]
+    const context: DispatchContext = { connection, names, shard, shards, clock, store: this.#store, log, work, logOf }
+    for (const { effect, timeMs } of this.#pending.left()) {
+      if (effect.do === 'plan') await this.#loadForPlan(effect.run)
+      await carryOut(context, effect, timeMs, logger)
     }
   }
 

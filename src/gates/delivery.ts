@@ -1,5 +1,5 @@
 /**
- * Deliveries: signals by base token that carry an idempotency key. Which gate a delivery is for is decided once and kept, so that it answers the same gate when it is sent
+ * Deliveries: signals by correlation key that carry an idempotency key. Which gate a delivery is for is decided once and kept, so that it answers the same gate when it is sent
  * again, also when other gates of that name were opened in between.
  *
  * The decision is written before the gate is answered. Who dies between the two leaves a decision, and the sender's next try goes on with it. Two tries at once: the server
@@ -30,7 +30,7 @@ function subjectOf(names: Names, name: string, delivery: string): string {
   return names.kvSubject(names.controlBucket, `delivery.${name}.${delivery}`)
 }
 
-/** The gate that the delivery is for, by the hashes of the base token and of the idempotency key. `gate` is undefined where that is not decided. */
+/** The gate that the delivery is for, by the hashes of the correlation key and of the idempotency key. `gate` is undefined where that is not decided. */
 export async function decidedGate(
   { connection, names }: Place,
   name: string,

@@ -1,5 +1,5 @@
 /**
- * Signals that came before their gate, by base token: kept for a while in the control bucket, for whoever opens a gate of that name.
+ * Signals that came before their gate, by correlation key: kept for a while in the control bucket, for whoever opens a gate of that name.
  *
  * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the opener stores the gate, then looks for a word. Both read from the leader, so
  * whichever is later sees the other, and if both see it, the gate takes one of them.
@@ -38,7 +38,7 @@ export interface EarlyPlace {
   readonly names: Names
   readonly io: Io
   readonly log: Appender
-  readonly p: number
+  readonly shard: number
 }
 
 function subjectOf(names: Names, hash: string): string {
@@ -46,7 +46,7 @@ function subjectOf(names: Names, hash: string): string {
 }
 
 /**
- * Keeps a signal for `keepMs`, if none is kept under its base token: as at a gate, the first one counts. True when it is that one, by its idempotency key, again. Throws
+ * Keeps a signal for `keepMs`, if none is kept under its correlation key: as at a gate, the first one counts. True when it is that one, by its idempotency key, again. Throws
  * SignalRejectedError `already_signaled`, or `too_many_early_signals` when 10,000 are kept.
  */
 export async function keepEarly(
@@ -62,7 +62,7 @@ export async function keepEarly(
   if (Object.keys(info.state.subjects ?? {}).length >= KEPT_MAX)
     throw new FlowStoneError(
       'too_many_early_signals',
-      `${KEPT_MAX} signals wait for gates that do not exist yet; are their base tokens right?`,
+      `${KEPT_MAX} signals wait for gates that do not exist yet; are their correlation keys right?`,
     )
   const payload = encodeJson({ v: 1, ...signal })
   const ttl = `${Math.max(1, Math.ceil(keepMs / 1000))}s`
@@ -85,7 +85,7 @@ export async function keepEarly(
       if (signal.idempotency !== undefined && kept.idempotency === signal.idempotency) return true
       throw new SignalRejectedError(
         'already_signaled',
-        'another signal is kept already for the gate of this base token',
+        'another signal is kept already for the gate of this correlation key',
       )
     }
     const other = found?.seq ?? 0
@@ -107,7 +107,7 @@ export async function takeEarly(
   ids: GateIds,
   schema: GateCreated['payload'],
 ): Promise<void> {
-  const { connection, names, io, log, p } = place
+  const { connection, names, io, log, shard } = place
   const bucket = names.kvStream(names.controlBucket)
   const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
   const signal = found && parseEarly(found)
@@ -118,7 +118,7 @@ export async function takeEarly(
     checkPayload(schema, await io.load(signal.payload))
     if (signal.idempotency !== undefined && !own)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
-    await log.append(resolveEntry(names, p, ids, { outcome: 'signaled', ...resolution }))
+    await log.append(resolveEntry(names, shard, ids, { outcome: 'signaled', ...resolution }))
     emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
   } catch (error) {
     // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.

@@ -8,20 +8,20 @@ import { parseGateId, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { GateResolved } from '../../streams/schemas.ts'
 import { checkText, cut } from '../../streams/text.ts'
-import type { RunDeps } from '../client/run.ts'
 import { waitMs } from '../define/gates.ts'
-import { readDoc } from '../engine/shard/store.ts'
+import { readDoc } from '../log/documents.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
+import type { GateDeps } from './deps.ts'
 import { dropEarly, keepEarly } from './early.ts'
 import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { type GateAt, GateReader } from './reader.ts'
 import type { GateSettings } from './settings.ts'
-import { hashOfBase, hashOfToken } from './token.ts'
+import { hashOfCorrelationKey, hashOfToken } from './token.ts'
 import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
 import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
@@ -38,11 +38,11 @@ const READ_AHEAD = 64
 type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
 
 export class Gates {
-  readonly #deps: RunDeps
+  readonly #deps: GateDeps
   readonly #settings: GateSettings
   readonly #read: GateReader
 
-  constructor(deps: RunDeps, settings: GateSettings) {
+  constructor(deps: GateDeps, settings: GateSettings) {
     this.#deps = deps
     this.#settings = settings
     this.#read = new GateReader(deps)
@@ -71,22 +71,22 @@ export class Gates {
   }
 
   /**
-   * As `signal`, by the base token that the asset's code gave the gate: for code that is trusted, since base tokens can be guessed. Of several gates of that name the newest
+   * As `signal`, by the correlation key that the asset's code gave the gate: for code that is trusted, since correlation keys can be guessed. Of several gates of that name the newest
    * that waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
    */
-  async signalByToken(
-    base: string,
+  async signalByCorrelationKey(
+    correlationKey: string,
     payload?: unknown,
     options: SignalOptions & { readonly keepFor?: Duration } = {},
   ): Promise<SignalAccepted> {
     const { keepFor, ...given } = options
-    refuseUnknown('signalByToken', given, SIGNAL_OPTIONS)
+    refuseUnknown('signalByCorrelationKey', given, SIGNAL_OPTIONS)
     checkKey(given.idempotencyKey)
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
     await this.#deps.found()
-    const hash = hashOfBase(base)
+    const hash = hashOfCorrelationKey(correlationKey)
     // A signal that was kept may have answered its gate before it is looked for here once more: by its key it is known to be the same, and not told that another one was first.
     const own = keepMs !== undefined && given.idempotencyKey === undefined
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
@@ -103,7 +103,7 @@ export class Gates {
       if (keepMs === undefined)
         throw new SignalRejectedError(
           'not_found',
-          'no gate has this base token (keepFor would keep the signal for one)',
+          'no gate has this correlation key (keepFor would keep the signal for one)',
         )
       if (look > 1) return { status: 'accepted', gate: '', repeated }
       checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
@@ -133,17 +133,17 @@ export class Gates {
     return created && (await this.#read.view(at))
   }
 
-  /** The newest gate with this base token, or undefined. */
-  async getByBase(base: string): Promise<GateView | undefined> {
+  /** The newest gate with this correlation key, or undefined. */
+  async getByCorrelationKey(correlationKey: string): Promise<GateView | undefined> {
     await this.#deps.found()
-    const found = await this.#read.byBase(hashOfBase(base))
+    const found = await this.#read.byCorrelation(hashOfCorrelationKey(correlationKey))
     return found && (await this.#read.view(found))
   }
 
   /** All gates of a run, in the order in which they were opened. */
   async list(run: string): Promise<GateView[]> {
     await this.#deps.found()
-    const all = parseRunId(run).partition < this.#deps.partitions ? await this.#read.ofRun(run) : []
+    const all = parseRunId(run).shard < this.#deps.shards ? await this.#read.ofRun(run) : []
     const views: GateView[] = []
     for (let i = 0; i < all.length; i += READ_AHEAD) {
       const some = await Promise.all(all.slice(i, i + READ_AHEAD).map((ids) => this.#read.view(ids)))
@@ -162,17 +162,17 @@ export class Gates {
       throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
     const from = after && keyAfter(after)
     await this.#deps.found()
-    const { connection, names, partitions } = this.#deps
+    const { connection, names, shards } = this.#deps
     const jsm = await jetstreamManager(connection.nc)
-    const marks: { key: string; p: number }[] = []
-    for (let p = 0; p < partitions; p++) {
-      const bucket = names.stateBucket(p)
+    const marks: { key: string; shard: number }[] = []
+    for (let shard = 0; shard < shards; shard++) {
+      const bucket = names.stateBucket(shard)
       const prefix = names.kvSubject(bucket, '')
       const filter = names.kvSubject(bucket, 'waiting.>')
       const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
       for (const subject of Object.keys(info.state.subjects ?? {})) {
         const key = subject.slice(prefix.length)
-        if (from === undefined || key > from) marks.push({ key, p })
+        if (from === undefined || key > from) marks.push({ key, shard })
       }
     }
     marks.sort((a, b) => (a.key < b.key ? -1 : 1))
@@ -192,7 +192,7 @@ export class Gates {
     const { names, logOf } = this.#deps
     const end = { outcome: 'cancelled', ...given } as const
     try {
-      await logOf(at.p).append(resolveEntry(names, at.p, at, end))
+      await logOf(at.shard).append(resolveEntry(names, at.shard, at, end))
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
       const ended = await this.#read.resolved(at)
@@ -224,7 +224,7 @@ export class Gates {
       const data = { why: 'request', deadlineMs, timeouts: moved.timeouts, ...by } as const
       const ids = { run, asset, gate, n: String(moved.count + 1) }
       try {
-        await logOf(at.p).append(...extendEntries(names, at.p, { name: 'gate.extended', ids, data }))
+        await logOf(at.shard).append(...extendEntries(names, at.shard, { name: 'gate.extended', ids, data }))
         return new Date(deadlineMs)
       } catch (error) {
         // It ended meanwhile, or its deadline was moved by somebody else.
@@ -251,7 +251,7 @@ export class Gates {
   async #known(id: string): Promise<GateAt | undefined> {
     const at = parseGateId(id)
     await this.#deps.found()
-    return at.p < this.#deps.partitions ? at : undefined
+    return at.shard < this.#deps.shards ? at : undefined
   }
 
   async #signal(
@@ -268,7 +268,7 @@ export class Gates {
     checkPayload(created.data.payload, payload ?? null)
     const signal = await this.#signalOf(payload, options, at)
     try {
-      await logOf(at.p).append(resolveEntry(names, at.p, at, { outcome: 'signaled', ...signal }))
+      await logOf(at.shard).append(resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal }))
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
       return await this.#tellLoser(id, at, signal.idempotency)
@@ -384,14 +384,17 @@ export class Gates {
     }
   }
 
-  async #waitingAt({ key, p }: { key: string; p: number }): Promise<GateState | undefined> {
+  async #waitingAt({ key, shard }: { key: string; shard: number }): Promise<GateState | undefined> {
     const { connection, names } = this.#deps
     const at = parseWaiting(key)
     if (!at) return undefined
     // The bucket's type of document follows from its key.
-    const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.gate(at.run, at.asset, at.gate))) as
-      | GateState
-      | undefined
+    const doc = (await readDoc(
+      connection,
+      names,
+      names.stateBucket(shard),
+      stateKey.gate(at.run, at.asset, at.gate),
+    )) as GateState | undefined
     // Keys of gates that have ended are listed for a while.
     return doc?.status === 'waiting' && stateKey.waiting(doc.deadlineMs, doc) === key ? doc : undefined
   }

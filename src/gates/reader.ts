@@ -2,85 +2,86 @@
 
 import type { GateIds } from '../../projections/gate/gate.ts'
 import type { FactOf } from '../../streams/facts.ts'
-import { factPath } from '../../streams/facts.ts'
+import { expectationPath, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
-import type { RunDeps } from '../client/run.ts'
 import { GroupGet } from '../log/group-get.ts'
 import { directGetMany, leaderGet } from '../log/nats.ts'
-import { factOf } from '../worker/attempt/values.ts'
+import { factOf } from '../log/read-fact.ts'
+import type { GateDeps } from './deps.ts'
 import type { GateView } from './types.ts'
 
-export type GateAt = GateIds & { readonly p: number }
+export type GateAt = GateIds & { readonly shard: number }
 
-/** Of gates with the same base token, so many are looked at. */
+/** Of gates with the same correlation key, so many are looked at. */
 const NAMED_MAX = 8
 
 export class GateReader {
-  readonly #deps: RunDeps
+  readonly #deps: GateDeps
   readonly #created = new Map<number, GroupGet>()
 
-  constructor(deps: RunDeps) {
+  constructor(deps: GateDeps) {
     this.#deps = deps
   }
 
   async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
     // It never changes, so any replica will do; what that does not have is asked of the leader.
     const { names } = this.#deps
-    const message = await this.#createdIn(at.p).last(names.fact(at.p, factPath('gate.created', idsOf(at))))
-    const fact = message && factOf(names, at.p, message)
+    const message = await this.#createdIn(at.shard).last(names.fact(at.shard, factPath('gate.created', idsOf(at))))
+    const fact = message && factOf(names, at.shard, message)
     return fact?.name === 'gate.created' ? fact : undefined
   }
 
   async resolved(at: GateAt): Promise<FactOf<'gate.resolved'> | undefined> {
-    const fact = await this.#last(at.p, factPath('gate.resolved', idsOf(at)))
+    const fact = await this.#last(at.shard, factPath('gate.resolved', idsOf(at)))
     return fact?.name === 'gate.resolved' ? fact : undefined
   }
 
   /** How often its deadline was moved (or found to be the last), and what the last one is. */
   async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
-    const fact = await this.#last(at.p, factPath('gate.extended', { ...idsOf(at), n: '*' }))
-    if (fact?.name !== 'gate.extended') return { count: 0, timeouts: 0, deadlineMs: undefined }
+    const fact = await this.#last(at.shard, expectationPath(factPath('gate.extended', { ...idsOf(at), n: '*' })))
+    if (fact?.name !== 'gate.extended' && fact?.name !== 'gate.deadline_closed')
+      return { count: 0, timeouts: 0, deadlineMs: undefined }
     return { count: Number(fact.ids.n), timeouts: fact.data.timeouts, deadlineMs: fact.data.deadlineMs }
   }
 
-  /** The newest gate with a base token of this hash. */
-  async byBase(hash: string): Promise<GateAt | undefined> {
+  /** The newest gate with a correlation key of this hash. */
+  async byCorrelation(hash: string): Promise<GateAt | undefined> {
     for await (const newest of this.named(hash)) return newest
     return undefined
   }
 
-  /** Gates with a base token of this hash, the newest first, a few at the most. What is before the newest is read only when it is asked for, one by one. */
+  /** Gates with a correlation key of this hash, the newest first, a few at the most. What is before the newest is read only when it is asked for, one by one. */
   async *named(hash: string): AsyncGenerator<GateAt> {
-    const { partitions } = this.#deps
-    const path = factPath('gate.named', { hash })
-    const all = await Promise.all(Array.from({ length: partitions }, (_, p) => this.#last(p, path)))
-    const found = all.flatMap((fact) => (fact?.name === 'gate.named' ? [fact] : []))
+    const { shards } = this.#deps
+    const path = factPath('gate.correlated', { hash })
+    const all = await Promise.all(Array.from({ length: shards }, (_, shard) => this.#last(shard, path)))
+    const found = all.flatMap((fact) => (fact?.name === 'gate.correlated' ? [fact] : []))
     const left = new Map<number, number>()
     for (let n = 1; ; n++) {
       const newest = found.sort((a, b) => b.timeMs - a.timeMs).shift()
       if (!newest) return
-      const { p, seq, data } = newest
-      yield { run: parseRunId(data.run).id, asset: assetName(data.asset), gate: data.gate, p }
+      const { shard, seq, data } = newest
+      yield { run: parseRunId(data.run).id, asset: assetName(data.asset), gate: data.gate, shard }
       if (n === NAMED_MAX) return
       // Mostly there is but one, and the server may look through all of the log for one before it.
-      const rest = (left.get(p) ?? (await this.#count(p, path))) - 1
-      left.set(p, rest)
-      const before = rest > 0 ? await this.#lastUpTo(p, path, seq - 1) : undefined
-      if (before?.name === 'gate.named') found.push(before)
+      const rest = (left.get(shard) ?? (await this.#count(shard, path))) - 1
+      left.set(shard, rest)
+      const before = rest > 0 ? await this.#lastUpTo(shard, path, seq - 1) : undefined
+      if (before?.name === 'gate.correlated') found.push(before)
     }
   }
 
   async ofRun(run: string): Promise<GateAt[]> {
     const { connection, names } = this.#deps
-    const { id, partition: p } = parseRunId(run)
-    const prefix = names.fact(p, `gate.${id}.`)
+    const { id, shard } = parseRunId(run)
+    const prefix = names.fact(shard, `gate.${id}.`)
     const jsm = await jetstreamManager(connection.nc)
     const filter = `${prefix}*.*.created`
-    const info = await connection.read(() => jsm.streams.info(names.log(p), { subjects_filter: filter }))
+    const info = await connection.read(() => jsm.streams.info(names.log(shard), { subjects_filter: filter }))
     return Object.keys(info.state.subjects ?? {}).map((subject) => {
       const [asset = '', gate = ''] = subject.slice(prefix.length).split('.')
-      return { run: id, asset: assetName(asset), gate, p }
+      return { run: id, asset: assetName(asset), gate, shard }
     })
   }
 
@@ -112,34 +113,34 @@ export class GateReader {
     }
   }
 
-  #createdIn(p: number): GroupGet {
+  #createdIn(shard: number): GroupGet {
     const { connection, names } = this.#deps
-    const gets = this.#created.get(p) ?? new GroupGet(connection, names.log(p))
-    this.#created.set(p, gets)
+    const gets = this.#created.get(shard) ?? new GroupGet(connection, names.log(shard))
+    this.#created.set(shard, gets)
     return gets
   }
 
-  async #last(p: number, path: string): Promise<ReturnType<typeof factOf> | undefined> {
+  async #last(shard: number, path: string): Promise<ReturnType<typeof factOf> | undefined> {
     const { connection, names } = this.#deps
-    const subject = names.fact(p, path)
-    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-    return message && factOf(names, p, message)
+    const subject = names.fact(shard, path)
+    const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
+    return message && factOf(names, shard, message)
   }
 
-  async #lastUpTo(p: number, path: string, upToSeq: number): Promise<ReturnType<typeof factOf> | undefined> {
+  async #lastUpTo(shard: number, path: string, upToSeq: number): Promise<ReturnType<typeof factOf> | undefined> {
     const { connection, names } = this.#deps
-    const subject = names.fact(p, path)
-    const found = await connection.read((nc) => directGetMany(nc, names.log(p), [subject], { upToSeq }))
+    const subject = names.fact(shard, path)
+    const found = await connection.read((nc) => directGetMany(nc, names.log(shard), [subject], { upToSeq }))
     const message = found.get(subject)
-    return message && factOf(names, p, message)
+    return message && factOf(names, shard, message)
   }
 
   /** How many facts stand under it. */
-  async #count(p: number, path: string): Promise<number> {
+  async #count(shard: number, path: string): Promise<number> {
     const { connection, names } = this.#deps
-    const subject = names.fact(p, path)
+    const subject = names.fact(shard, path)
     const jsm = await jetstreamManager(connection.nc)
-    const info = await connection.read(() => jsm.streams.info(names.log(p), { subjects_filter: subject }))
+    const info = await connection.read(() => jsm.streams.info(names.log(shard), { subjects_filter: subject }))
     return info.state.subjects?.[subject] ?? 0
   }
 }

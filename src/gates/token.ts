@@ -116,13 +116,13 @@ export function parseSecrets(text: string): GateSecret[] {
 }
 
 /** Throws InvalidError for what no gate can have been named. */
-export function hashOfBase(base: string): string {
-  if (typeof base !== 'string' || base === '' || Buffer.byteLength(base) > TOKEN_MAX)
-    throw new InvalidError(`a base token must be text of 1 to ${TOKEN_MAX} bytes`)
-  return hashOfToken(checkText('token', base))
+export function hashOfCorrelationKey(correlationKey: string): string {
+  if (typeof correlationKey !== 'string' || correlationKey === '' || Buffer.byteLength(correlationKey) > TOKEN_MAX)
+    throw new InvalidError(`a correlation key must be text of 1 to ${TOKEN_MAX} bytes`)
+  return hashOfToken(checkText('correlation key', correlationKey))
 }
 
-/** SHA-256 as hex: what is kept of tokens and of base tokens. */
+/** SHA-256 as hex: what is kept of tokens and of correlation keys. */
 export function hashOfToken(token: string): string {
   return hash('sha256', token, 'hex')
 }

@@ -4,9 +4,10 @@ import type { Options } from 'csv-parse'
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
-import { type ByteSource, changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
+import { changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 
 export interface CsvOptions {
   /** Names of the columns. Default: the first row has them. */

@@ -2,7 +2,7 @@
 import { open, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { InvalidError, TerminalError } from '../../streams/errors.ts'
-import type { ByteSource } from './source.ts'
+import type { ByteSource } from './byte-source.ts'
 
 const BLOCK_BYTES = 128 * 1024
 

@@ -1,5 +1,6 @@
 /** `flowstone/items`: sources of keys that are read on from a durable cursor, and batches of items. */
 export { type Batch, type BatchOptions, batch, type GroupedBatch } from './batch.ts'
+export type { ByteRange, ByteSource } from './byte-source.ts'
 export { type CsvOptions, readCsv } from './csv.ts'
 export { type LinesOptions, readJsonLines, readLines } from './lines.ts'
 export { type ParquetOptions, readParquet } from './parquet.ts'
@@ -21,4 +22,3 @@ export {
   type SettleOptions,
   settleItems,
 } from './settle.ts'
-export type { ByteRange, ByteSource } from './source.ts'

@@ -3,8 +3,9 @@ import { isUtf8 } from 'node:buffer'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import type { ByteSource } from './byte-source.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
-import { type ByteSource, changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
+import { changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 
 export interface LinesOptions {
   /** Whether empty lines are items too. Default false. */

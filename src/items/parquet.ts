@@ -3,9 +3,10 @@ import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
-import { type ByteSource, openSource, sourceOf, versioned } from './source.ts'
+import { openSource, sourceOf, versioned } from './source.ts'
 
 export interface ParquetOptions {
   /** Columns to read. Default all. */

@@ -1,6 +1,6 @@
 /**
- * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with every slab of keys, so whoever takes it over (worker killed,
- * engine restarted, attempt repeated) goes on behind the last slab, and never reads from the start again.
+ * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with every key chunk of keys, so whoever takes it over (worker killed,
+ * engine restarted, attempt repeated) goes on behind the last key chunk, and never reads from the start again.
  */
 
 import { decodeMsgpack } from '../../streams/codec.ts'

@@ -2,9 +2,10 @@
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
-import { type ByteSource, changed } from './source.ts'
+import { changed } from './source.ts'
 
 /** A client of @aws-sdk/client-s3. */
 export interface S3ClientLike {

@@ -1,23 +1,11 @@
 /** Bytes that can be read from any position: a local file, an object of S3. What readers of lines, CSV and Parquet read from. */
+
 import { pipeline, Readable } from 'node:stream'
 import { createBrotliDecompress, createGunzip, createZstdDecompress } from 'node:zlib'
 import { z } from 'zod'
 import { TerminalError } from '../../streams/errors.ts'
+import type { ByteSource } from './byte-source.ts'
 import { fileSource } from './file.ts'
-
-export interface ByteSource {
-  /** Path or address; its ending says whether it is compressed. */
-  readonly name: string
-  /** How long it is, and what it is now: another `version` means that it was changed. */
-  stat(signal: AbortSignal): Promise<{ readonly size: number; readonly version: string }>
-  /** Bytes from `from` up to and without `to`, of that version. Throws when it is another one by now. */
-  bytes(range: ByteRange, version: string, signal: AbortSignal): AsyncIterable<Uint8Array>
-}
-
-export interface ByteRange {
-  readonly from: number
-  readonly to: number
-}
 
 /** The part of a cursor that every reader of bytes has: of which version of the source it is. */
 export const versioned = z.looseObject({ version: z.string() })

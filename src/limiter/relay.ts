@@ -75,7 +75,7 @@ export class Relay {
   /** From now on others may ask this process. */
   open(): void {
     if (this.#subscription || this.#connection.isClosed) return
-    this.#subscription = listen(this.#connection.nc, this.#names.note('limits', this.id), (message) => {
+    this.#subscription = listen(this.#connection.nc, this.#names.notification('limits', this.id), (message) => {
       const asked = question.safeParse(decodeMsgpack(message.data))
       // Without an answer it asks the cell.
       if (!asked.success) return
@@ -98,7 +98,7 @@ export class Relay {
   ): Promise<readonly Answer[] | undefined> {
     const payload = encodeMsgpack({ bucket, rate, untilMs: nowMs + WAIT_MS, asks: rolled(asks) })
     const reply = await this.#connection
-      .untilDisconnect((nc) => nc.request(this.#names.note('limits', leader), payload, { timeout: WAIT_MS }))
+      .untilDisconnect((nc) => nc.request(this.#names.notification('limits', leader), payload, { timeout: WAIT_MS }))
       .catch(() => undefined)
     if (!reply) return undefined
     const list = answersIn(reply.data)

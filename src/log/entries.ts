@@ -1,41 +1,41 @@
 /** Facts, timers and tasks as messages. */
-import type { Command } from '../../projections/effects.ts'
+import type { Effect } from '../../projections/effects.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable, timerPath } from '../../streams/facts.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
 import type { Entry } from './nats.ts'
 
-/** A fact as a message for partition p. Every fact that can occur once is stored only if its place is free. */
-export function factEntry(names: Names, p: number, fact: FactDraft): Entry {
+/** A fact as a message for a shard. Every fact that can occur once is stored only if its place is free. */
+export function factEntry(names: Names, shard: number, fact: FactDraft): Entry {
   const path = factPath(fact.name, fact.ids)
   const { payload, contentType } = encodeFact(fact)
-  const subject = names.fact(p, path)
+  const subject = names.fact(shard, path)
   if (isRepeatable(fact.name)) return { subject, payload, contentType }
-  const filter = names.fact(p, expectationPath(path))
+  const filter = names.fact(shard, expectationPath(path))
   return { subject, payload, contentType, expect: { seq: 0, ...(filter === subject ? {} : { subject: filter }) } }
 }
 
 /** A schedule on the log: at `dueMs` the server appends the fact. It has the place of the schedule to itself, so it stands there once. */
-export function timerEntry(names: Names, p: number, fact: FactDraft, dueMs: number): Entry {
+export function timerEntry(names: Names, shard: number, fact: FactDraft, dueMs: number): Entry {
   const { payload, contentType } = encodeFact(fact)
   const headers = {
     'Nats-Schedule': `@at ${new Date(dueMs).toISOString()}`,
-    'Nats-Schedule-Target': names.fact(p, factPath(fact.name, fact.ids)),
+    'Nats-Schedule-Target': names.fact(shard, factPath(fact.name, fact.ids)),
   }
-  return { subject: timerSubject(names, p, fact), payload, contentType, expect: { seq: 0 }, headers }
+  return { subject: timerSubject(names, shard, fact), payload, contentType, expect: { seq: 0 }, headers }
 }
 
 /** The same entry, which also takes away the timer that was to bring `fact`. No error when it has fired, or was never there. */
-export function stoppingTimer(names: Names, p: number, entry: Entry, fact: FactDraft): Entry {
-  const headers = { 'Nats-Scheduler': timerSubject(names, p, fact), 'Nats-Schedule-Next': 'purge' }
+export function stoppingTimer(names: Names, shard: number, entry: Entry, fact: FactDraft): Entry {
+  const headers = { 'Nats-Scheduler': timerSubject(names, shard, fact), 'Nats-Schedule-Next': 'purge' }
   return { ...entry, headers: { ...entry.headers, ...headers } }
 }
 
-function timerSubject(names: Names, p: number, fact: FactDraft): string {
+function timerSubject(names: Names, shard: number, fact: FactDraft): string {
   const path = timerPath(factPath(fact.name, fact.ids))
   if (path === undefined) throw new FlowStoneError('internal', `no timer brings ${fact.name}`)
-  return names.fact(p, path)
+  return names.fact(shard, path)
 }
 
 /**
@@ -51,20 +51,22 @@ export function markStale(entry: Entry): Entry {
 /** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
 export function taskEntry(
   names: Names,
-  p: number,
-  command: Extract<Command, { do: 'task' }>,
+  shard: number,
+  command: Extract<Effect, { do: 'task' }>,
   nowMs: number,
   repair = '',
 ): Entry {
   const { task, queue, priority, dueMs } = command
   const { payload, contentType } = encodeTask(task)
   const name = { pipeline: task.pipeline, queue, priority, run: task.run, asset: task.asset }
-  const target = command.lane ? names.laneTask(p, name) : names.task(p, task.pipeline, queue, priority)
+  const target = command.limitedQueue
+    ? names.limitedQueueTask(shard, name)
+    : names.task(shard, task.pipeline, queue, priority)
   const msgId = `${task.id}${repair}`
   const headers = { 'Fs-Task': task.id }
   if (dueMs === undefined || dueMs <= nowMs) return { subject: target, payload, contentType, msgId, headers }
   return {
-    subject: names.taskSchedule(p, task.id),
+    subject: names.taskSchedule(shard, task.id),
     payload,
     contentType,
     msgId,

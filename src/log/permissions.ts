@@ -17,7 +17,7 @@ const FAMILIES: readonly RegExp[] = [
   /^\$JS\.FC\./,
   /^(?:\$JS\.[^.]+\.API\.)?\$(?:KV|O)\.[^.]+\./,
   /^[^.]+\.(?:log|work)\.\d+\./,
-  /^[^.]+\.(?:note|feed|roll_call)\./,
+  /^[^.]+\.(?:notify|feed|roll_call)\./,
 ]
 
 /** `inboxPrefix`: as the connection was given it. */
@@ -37,6 +37,6 @@ export function consequenceOf({ operation, permission }: Denied): string {
   if (permission === '$JS.ACK.>')
     return '; tasks cannot be acknowledged: the server delivers each of them again after ackWait'
   if (operation === 'subscribe' && permission.endsWith('INBOX.>')) return '; no answer of the server can arrive'
-  if (/\.note\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'
+  if (/\.notify\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'
   return ''
 }

@@ -4,9 +4,9 @@ import type { Fact } from '../../streams/facts.ts'
 import type { RunId } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
-import { factIfAny } from '../worker/attempt/values.ts'
 import type { Connection } from './connection.ts'
 import { headerMap, leaderGet } from './nats.ts'
+import { factIfAny } from './read-fact.ts'
 
 /** Named one by one, and not the timers: a schedule that has fired or was taken away is gone, and would be waited for in vain when it is the last. */
 const OF_RUNS = ['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished']
@@ -15,27 +15,28 @@ const OF_SCATTERS = [
   'items.*',
   'sized',
   'outcomes',
-  'split.*',
+  'lease_lost.*',
+  'lease_returned.*',
   'begun.*',
   'hold.*',
   'timer_fired',
   'cancel_requested',
   'closed',
 ]
-const OF_GATES = ['created', 'timer_fired', 'resolved', 'extended.*']
+const OF_GATES = ['created', 'timer_fired', 'resolved', 'deadline.*.extended', 'deadline.*.closed']
 
 /** Up to the last one there is when it begins. */
-export async function* runFacts(connection: Connection, names: Names, p: number, id: RunId): AsyncGenerator<Fact> {
-  const stream = names.log(p)
+export async function* runFacts(connection: Connection, names: Names, shard: number, id: RunId): AsyncGenerator<Fact> {
+  const stream = names.log(shard)
   const filters = [
-    ...OF_RUNS.map((event) => names.fact(p, `run.${id}.${event}`)),
-    names.fact(p, `asset.*.*.${id}.>`),
-    ...OF_SCATTERS.map((event) => names.fact(p, `scatter.${id}.*.${event}`)),
-    ...OF_GATES.map((event) => names.fact(p, `gate.${id}.*.*.${event}`)),
+    ...OF_RUNS.map((event) => names.fact(shard, `run.${id}.${event}`)),
+    names.fact(shard, `asset.*.*.${id}.>`),
+    ...OF_SCATTERS.map((event) => names.fact(shard, `scatter.${id}.*.${event}`)),
+    ...OF_GATES.map((event) => names.fact(shard, `gate.${id}.*.*.${event}`)),
   ]
   const last = async (last_by_subj: string): ReturnType<typeof leaderGet> =>
     await connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))
-  const first = await last(names.fact(p, `run.${id}.requested`))
+  const first = await last(names.fact(shard, `run.${id}.requested`))
   if (!first) return
   const lasts = await Promise.all(filters.map(last))
   const end = Math.max(...lasts.map((message) => message?.seq ?? 0))
@@ -49,7 +50,7 @@ export async function* runFacts(connection: Connection, names: Names, p: number,
     for await (const message of messages) {
       const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
       const { subject, seq, data: payload } = message
-      const fact = factIfAny(names, p, { subject, seq, timeMs, payload, headers: headerMap(message.headers) })
+      const fact = factIfAny(names, shard, { subject, seq, timeMs, payload, headers: headerMap(message.headers) })
       if (fact) yield fact
       if (seq >= end) return
     }

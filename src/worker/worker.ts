@@ -34,12 +34,13 @@ import { Liveness, messageName } from './control/liveness.ts'
 import { Watch } from './control/watch.ts'
 import { answerRollCalls } from './control/worker-status.ts'
 import { Aside } from './pull/aside.ts'
-import { HandBack, Held } from './pull/in-flight-task.ts'
-import { Alone } from './pull/isolation.ts'
+import { HandBack } from './pull/disposition.ts'
+import { InFlightTask } from './pull/in-flight-task.ts'
+import { Isolation } from './pull/isolation.ts'
 import { Judge } from './pull/judge.ts'
-import { Lanes } from './pull/limited-queues.ts'
+import { LimitedQueues } from './pull/limited-queues.ts'
 import { type Delivery, Puller } from './pull/puller.ts'
-import { leave, onDelivery, putBack } from './pull/requeue.ts'
+import { nak, onDelivery, requeue } from './pull/requeue.ts'
 import { Slots } from './pull/slots.ts'
 
 export interface WorkerOptions {
@@ -84,7 +85,7 @@ const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
 const AHEAD_MS = 40
 const AHEAD_MAX = 16
-const LANE_AHEAD = 4
+const LIMITED_AHEAD = 4
 const RESTORE_PAUSE_MS = 50
 /** Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that wait. */
 const HELPER_SLOTS = 256
@@ -100,8 +101,8 @@ interface WorkerParts {
   readonly io: Io
   readonly limiter: Limiter
   readonly logger: Logger
-  readonly logOf: (p: number) => Appender
-  readonly workOf: (p: number) => Appender
+  readonly logOf: (shard: number) => Appender
+  readonly workOf: (shard: number) => Appender
   readonly random: string
 }
 
@@ -116,7 +117,7 @@ export class Worker {
   readonly id: string
   readonly #shared: WorkerShared
   readonly #code: Code
-  readonly #held = new Map<string, Held>()
+  readonly #held = new Map<string, InFlightTask>()
   readonly #heldMessages = new Set<string>()
   readonly #sources: Source[] = []
   readonly #topology: Topology
@@ -133,12 +134,12 @@ export class Worker {
   /** Instances a task stands for, smoothed: how many tasks to ask for. */
   #tasksSize = 8
   #lastTaskMs = 1000
-  #lanes: Lanes | undefined
+  #limitedQueues: LimitedQueues | undefined
   #aside: Aside | undefined
   #offExit: (() => void) | undefined
   readonly #maxBlockedMs: number
   readonly #puttingBack = new Set<Promise<void>>()
-  readonly #alone: Alone
+  readonly #alone: Isolation
   readonly #liveness: Liveness
   readonly #performer: Performer
 
@@ -163,7 +164,7 @@ export class Worker {
       minMs: 1000,
     })
     const limitMs = Math.min(ALONE_MAX_MS, Math.max(ALONE_MIN_MS, this.#ackWaitMs))
-    this.#alone = new Alone({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
+    this.#alone = new Isolation({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wakeSoon())
     const values = new Values(connection, topology.names, io)
@@ -216,14 +217,14 @@ export class Worker {
     const wanted = servedQueues(pipelines, options.queues)
     for (const { pipeline, queue, priority } of wanted) {
       const pullers: Puller[] = []
-      const ensure = (p: number): Promise<string> =>
-        ensureTaskConsumer(jsm, names, { p, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
-      for (let p = 0; p < this.#topology.partitions; p++) {
+      const ensure = (shard: number): Promise<string> =>
+        ensureTaskConsumer(jsm, names, { shard, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
+      for (let shard = 0; shard < this.#topology.shards; shard++) {
         const on = { delivery: (delivery: Delivery) => this.#receive(delivery), trouble: () => this.#wake?.() }
-        pullers.push(new Puller(connection, names.work(p), await ensure(p), p, on))
+        pullers.push(new Puller(connection, names.work(shard), await ensure(shard), shard, on))
       }
       const restore = async (puller: Puller): Promise<void> => {
-        if ((await connection.untilDisconnect(() => ensure(puller.p))) !== undefined) puller.restored()
+        if ((await connection.untilDisconnect(() => ensure(puller.shard))) !== undefined) puller.restored()
       }
       this.#sources.push({ priority, pullers, restore })
     }
@@ -238,9 +239,13 @@ export class Worker {
       onDelivery: (delivery: Delivery) => this.#receive(delivery),
       onChange: () => this.#wake?.(),
     }
-    this.#lanes = new Lanes({ ...common, queues: wanted, fits: (lane) => code.has(lane) })
+    this.#limitedQueues = new LimitedQueues({
+      ...common,
+      queues: wanted,
+      fits: (limitedQueue) => code.has(limitedQueue),
+    })
     this.#aside = new Aside({ ...common, code, queues: options.queues })
-    await Promise.all([this.#lanes.start(), this.#aside.start()])
+    await Promise.all([this.#limitedQueues.start(), this.#aside.start()])
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
@@ -298,7 +303,7 @@ export class Worker {
     this.#alone.giveUp()
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
-    this.#lanes?.stop()
+    this.#limitedQueues?.stop()
     this.#aside?.stop()
     // Without a connection nothing of what is finished can be stored.
     const deadline = performance.now() + (this.#shared.connection.isClosed ? 0 : this.#drainMs)
@@ -306,7 +311,7 @@ export class Worker {
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
-    await this.#lanes?.close()
+    await this.#limitedQueues?.close()
     await this.#aside?.close()
     await Promise.all(this.#puttingBack)
     this.#heartbeats?.cancel()
@@ -340,7 +345,7 @@ export class Worker {
     while (!this.#draining && !this.#shared.connection.isClosed) {
       const want = this.#room()
       if (want === 0) {
-        // Of a lane the next lease comes only when one of it is acknowledged: it is asked for beforehand, so that its place is not empty for the time of a question.
+        // Of a limited queue the next lease comes only when one of it is acknowledged: it is asked for beforehand, so that its place is not empty for the time of a question.
         if (!this.#alone.isWanted) this.#askAhead()
         await this.#settled(1000)
         continue
@@ -362,21 +367,21 @@ export class Worker {
     }
   }
 
-  /** Only of lanes that are all here: else it would be kept from a worker that has room. */
+  /** Only of limited queues that are all here: else it would be kept from a worker that has room. */
   #askAhead(): void {
-    for (const { key, maxConcurrent, puller } of this.#lanes?.open ?? []) {
+    for (const { key, maxConcurrent, puller } of this.#limitedQueues?.open ?? []) {
       const here = this.#shared.places.get(key)?.size ?? 0
-      if (here >= maxConcurrent) puller.block(LANE_AHEAD)
+      if (here >= maxConcurrent) puller.block(LIMITED_AHEAD)
     }
   }
 
-  /** What to pull from, the most urgent first: the queues' shared consumers, and the lanes that are open. */
+  /** What to pull from, the most urgent first: the queues' shared consumers, and the limited queues that are open. */
   #levels(): Puller[][] {
     const levels = new Map<number, Puller[]>()
     const add = (priority: number, pullers: readonly Puller[]): void =>
       void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
     for (const { priority, pullers } of this.#sources) add(priority, pullers)
-    for (const { priority, puller } of [...(this.#lanes?.open ?? []), ...(this.#aside?.open ?? [])])
+    for (const { priority, puller } of [...(this.#limitedQueues?.open ?? []), ...(this.#aside?.open ?? [])])
       add(priority, [puller])
     return [...levels].toSorted(([a], [b]) => a - b).map(([, pullers]) => pullers)
   }
@@ -398,7 +403,7 @@ export class Worker {
         await restore(puller).catch((error: unknown) => {
           if (!warned && !connection.isClosed)
             this.#logger.warn(
-              `a consumer on ${this.#shared.names.work(puller.p)} does not answer: ${messageOf(error)}; trying on`,
+              `a consumer on ${this.#shared.names.work(puller.shard)} does not answer: ${messageOf(error)}; trying on`,
             )
           warned = true
         })
@@ -433,11 +438,11 @@ export class Worker {
     const known = this.#held.get(task.id)
     if (known) {
       // The same message again: answer this delivery instead. Another message of the same task is a repeat; the first one is being worked on.
-      if (known.streamSeq === delivery.streamSeq && known.p === delivery.p) known.renew(delivery)
-      else new Held(connection.nc, task, delivery, this.#shared.clock.now()).ack()
+      if (known.streamSeq === delivery.streamSeq && known.shard === delivery.shard) known.renew(delivery)
+      else new InFlightTask(connection.nc, task, delivery, this.#shared.clock.now()).ack()
       return
     }
-    const held = new Held(connection.nc, task, delivery, this.#shared.clock.now())
+    const held = new InFlightTask(connection.nc, task, delivery, this.#shared.clock.now())
     const late = held.ageMs >= this.#ackWaitMs && delivery.underWayMs >= this.#ackWaitMs
     const worker = { draining: this.#draining, aloneWanted: this.#alone.isWanted }
     const given = onDelivery({ count: delivery.count, late }, task, worker)
@@ -446,13 +451,13 @@ export class Worker {
       return
     }
     if (given === 'put back') {
-      const putting = putBack(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
+      const putting = requeue(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
       return
     }
     this.#held.set(task.id, held)
     if (this.#shared.helper) held.share(this.#shared.helper)
-    this.#heldMessages.add(messageName(held.p, held.streamSeq))
+    this.#heldMessages.add(messageName(held.shard, held.streamSeq))
     emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
     // One by one, a lease takes one slot, however long it is.
     const size = task.kind === 'lease' && !task.serial ? task.to - task.from : 1
@@ -462,7 +467,7 @@ export class Worker {
       .perform(held, task)
       .then(
         () => {
-          this.#liveness.ended(messageName(held.p, held.streamSeq))
+          this.#liveness.ended(messageName(held.shard, held.streamSeq))
           held.ack()
         },
         (error: unknown) => this.#performer.giveBack(held, error),
@@ -470,8 +475,8 @@ export class Worker {
       .finally(() => {
         this.#lastTaskMs = performance.now() - startedMs
         this.#held.delete(task.id)
-        held.leave()
-        this.#heldMessages.delete(messageName(held.p, held.streamSeq))
+        held.release()
+        this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
         this.#wake?.()
       })
     this.#wake?.()
@@ -495,7 +500,7 @@ export class Worker {
   #refuse(delivery: Delivery, error: unknown): void {
     // Not ours, or of a newer FlowStone: left for a worker that can read it.
     this.#logger.warn(`a task is put back: ${messageOf(error)}`, { seq: delivery.streamSeq })
-    if (delivery.count > 1) leave(this.#shared, delivery, 5000)
-    else void putBack(this.#shared, delivery, 5000)
+    if (delivery.count > 1) nak(this.#shared, delivery, 5000)
+    else void requeue(this.#shared, delivery, 5000)
   }
 }

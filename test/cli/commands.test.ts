@@ -198,10 +198,10 @@ test('a namespace that is not there is not made by looking, and is made by setup
     expect(stderr, args.join(' ')).toContain(`no namespace ${typo} here`)
     expect(code).toBe(1)
   }
-  const made = await runCommand(['setup', '--namespace', typo, '--partitions', '2', '--json'], at)
-  expect(JSON.parse(made.stdout)).toEqual({ namespace: typo, partitions: 2, replicas: 1 })
+  const made = await runCommand(['setup', '--namespace', typo, '--shards', '2', '--json'], at)
+  expect(JSON.parse(made.stdout)).toEqual({ namespace: typo, shards: 2, replicas: 1 })
   expect((await runCommand(['status', '--namespace', typo], at)).code).toBe(0)
-  const other = await runCommand(['setup', '--namespace', typo, '--partitions', '3'], at)
+  const other = await runCommand(['setup', '--namespace', typo, '--shards', '3'], at)
   expect(other).toMatchObject({ code: 2, stdout: '' })
   expect(other.stderr).toContain('was made with 2, not 3')
 }, 60_000)

@@ -15,14 +15,14 @@ export const published = asset('published', {
   onSignal: (_, decision) => (decision.approved ? 'published' : 'rejected'),
 })
 export const job = asset('job', { execute: (ctx) => ctx.signalGate({ timeout: '1h', metadata: { job: ctx.partition } }) })
-export const hooked = asset('hooked', { execute: (ctx) => ctx.signalGate({ token: 'check/' + ctx.partition }) })
+export const hooked = asset('hooked', { execute: (ctx) => ctx.signalGate({ correlationKey: 'check/' + ctx.partition }) })
 export default pipeline('gated', [published, job, hooked])
 `
 /** What only a module can say: how senders sign, and what their messages are about. */
 const SENDERS = `
 export default {
   verified: {
-    ci: { scheme: 'github', secret: process.env.HOOK_SECRET, base: (payload) => 'check/' + payload.check },
+    ci: { scheme: 'github', secret: process.env.HOOK_SECRET, correlationKey: (payload) => 'check/' + payload.check },
   },
   rateLimit: { address: [1000, 'second'] },
   maxBodyBytes: 40,

@@ -25,21 +25,26 @@ describe('options of a gate', () => {
     [5, 'gate: options must be an object'],
     [[], 'gate: options must be an object'],
     [{ timout: '1h' }, 'gate: there is no option timout; did you mean timeout?'],
-    [{ onTimeout: 'retry', retryDelays: '5m' }, "gate: retryDelays must be a list such as ['5m', '15m'], got \"5m\""],
-    [{ onTimeout: 'retry', retryDelays: [] }, 'gate: retryDelays must name at least one wait'],
+    [
+      { timeoutAction: 'retry', retryDelays: '5m' },
+      "gate: retryDelays must be a list such as ['5m', '15m'], got \"5m\"",
+    ],
+    [{ timeoutAction: 'retry', retryDelays: [] }, 'gate: retryDelays must name at least one wait'],
     [{ timeout: -1 }, 'gate: timeout must be milliseconds or text'],
     [{ timeout: '4000d' }, 'gate: timeout must be more than 0 and at most 10 years'],
     // 32,000 bytes, though half as many characters.
     [{ metadata: 'é'.repeat(16_000) }, 'gate: metadata must be JSON of at most 16384 bytes'],
     [{ metadata: new Date(0) }, 'gate: metadata must be JSON'],
-    [{ payload: { type: 'string' } }, 'gate: payload must be a schema of zod 4'],
+    [{ payloadSchema: { type: 'string' } }, 'gate: payloadSchema must be a schema of zod 4'],
   ])('%j are refused, and it is said why', (options, message) => {
     expect(refusal(() => parseGate(odd(options)))).toContain(message)
   })
 
   it('of an approval leave its payload and its metadata alone', () => {
     expect(refusal(() => parseApproval(odd({ message: 'a', metadata: 1 })))).toContain('no option metadata')
-    expect(refusal(() => parseApproval(odd({ message: 'a', payload: z.string() })))).toContain('no option payload')
+    expect(refusal(() => parseApproval(odd({ message: 'a', payloadSchema: z.string() })))).toContain(
+      'no option payloadSchema',
+    )
     expect(refusal(() => parseApproval(odd({ message: 'a', contxt: 1 })))).toContain('did you mean context?')
     expect(refusal(() => parseApproval({ message: 'a', context: 'x'.repeat(17_000) }))).toContain('message and context')
     expect(parseApproval({ message: 'a', context: 1 }).metadata).toEqual({ message: 'a', context: 1 })
@@ -48,7 +53,7 @@ describe('options of a gate', () => {
 
 function taken(schema: z.ZodType, payload: unknown): boolean {
   try {
-    checkPayload(parseGate({ payload: schema }).payload, payload)
+    checkPayload(parseGate({ payloadSchema: schema }).payload, payload)
     return true
   } catch (error) {
     if (error instanceof SignalRejectedError && error.reason === 'invalid_payload') return false
@@ -79,7 +84,7 @@ describe('a payload’s schema', () => {
   })
 
   it('says in one line what is wrong, and where', () => {
-    const { payload } = parseGate({ payload: z.object({ a: z.object({ n: z.number() }), b: z.string() }) })
+    const { payload } = parseGate({ payloadSchema: z.object({ a: z.object({ n: z.number() }), b: z.string() }) })
     expect(() => checkPayload(payload, { a: { n: 'x' } })).toThrow(
       /payload: Invalid input: expected string.* at b; Invalid input: expected number, received string at a.n$/,
     )
@@ -108,6 +113,6 @@ describe('a payload’s schema', () => {
     ['a format of one’s own', z.stringFormat('even', (text) => text.length % 2 === 0), 'a refinement cannot be kept'],
     ['what cannot be read back', z.string().meta({ not: { type: 'number' } }), 'not is not supported'],
   ])('that would be another one on the log is refused: %s', (_, schema, message) => {
-    expect(refusal(() => parseGate({ payload: schema }))).toContain(message)
+    expect(refusal(() => parseGate({ payloadSchema: schema }))).toContain(message)
   })
 })

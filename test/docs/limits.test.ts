@@ -8,7 +8,13 @@ import { MSG_ID_MAX, TRIGGER_BODY_MAX } from '../../projections/run/trigger.ts'
 import { TEXT_MAX } from '../../src/client/flow.ts'
 import { asset, MAX_CONCURRENT, TIMER_MAX_MS } from '../../src/define/asset.ts'
 import { VERSION_MAX } from '../../src/define/code-version.ts'
-import { METADATA_MAX_BYTES, parseGate, RETRIES_MAX, TOKEN_MAX_BYTES, WAIT_MAX_MS } from '../../src/define/gates.ts'
+import {
+  CORRELATION_KEY_MAX_BYTES,
+  METADATA_MAX_BYTES,
+  parseGate,
+  RETRIES_MAX,
+  WAIT_MAX_MS,
+} from '../../src/define/gates.ts'
 import { MAX_BYTES as SCHEMA_MAX_BYTES } from '../../src/define/payload-schema.ts'
 import { REMEMBERED_FOR } from '../../src/gates/delivery.ts'
 import { KEPT_MAX } from '../../src/gates/early.ts'
@@ -34,12 +40,12 @@ import { DURATION_MAX_MS } from '../../src/options/duration.ts'
 import { BUCKET_MAX, LIMIT_MAX, PERIOD_MAX_MS, PERIOD_MIN_MS } from '../../src/options/rate.ts'
 import { REASON_MAX } from '../../src/options/reason.ts'
 import { INLINE_MAX_BYTES as RESULT_INLINE_MAX_BYTES } from '../../src/worker/lease/report.ts'
-import { SLAB_BYTES } from '../../src/worker/scatter/key-chunks.ts'
+import { KEY_CHUNK_BYTES } from '../../src/worker/scatter/key-chunks.ts'
 import { WORKER_DEFAULTS } from '../../src/worker/worker.ts'
 import { checkName } from '../../streams/ids.ts'
 import { DEPTH_MAX as KEY_DEPTH_MAX } from '../../streams/keys.ts'
 import { CAUSE_LEVELS, CAUSES_MAX, MESSAGE_MAX, STACK_MAX } from '../../streams/thrown.ts'
-import { PARTITIONS_MAX } from '../../streams/topology.ts'
+import { SHARDS_MAX } from '../../streams/topology.ts'
 import { DEPTH_MAX } from '../../streams/value.ts'
 
 const DAY_MS = 86_400_000
@@ -53,7 +59,7 @@ const minutes = (ms: number): number => ms / 60_000
 
 const { spec } = asset('plain', { execute: () => 1 }).definition
 const { scatter } = asset('scattered', { scatter: () => [1], execute: () => 1 }).definition.spec
-const gate = parseGate({ onTimeout: 'retry' })
+const gate = parseGate({ timeoutAction: 'retry' })
 const name = { fits: 'x'.repeat(128), tooLong: 'x'.repeat(129) }
 const eighth = (bytes: number): string => `${size(bytes)}, and ${INLINE_PART === 1 / 8 ? 'an eighth' : '?'} of`
 
@@ -62,13 +68,13 @@ const assetsAndRuns = [
   `| a result of an instance on the log | ${eighth(RESULT_INLINE_MAX_BYTES)} \`max_payload\``,
   `| a reference of an I/O manager | ${size(REF_MAX_BYTES)} as JSON`,
   `| levels of a value | ${DEPTH_MAX} |`,
-  `| a scatter key | ${size(SLAB_BYTES)},`,
+  `| a scatter key | ${size(KEY_CHUNK_BYTES)},`,
   `| a cursor of an item reader | ${size(CURSOR_MAX_BYTES)} |`,
   `| \`maxConcurrent\` | ${count(MAX_CONCURRENT)} |`,
   `| metadata of a gate | ${size(METADATA_MAX_BYTES)} |`,
   `| schema of a payload, as JSON Schema | ${size(SCHEMA_MAX_BYTES)} |`,
   `| a payload of a signal | ${size(PAYLOAD_MAX_BYTES)} |`,
-  `| a correlation key | ${count(TOKEN_MAX_BYTES)} bytes |`,
+  `| a correlation key | ${count(CORRELATION_KEY_MAX_BYTES)} bytes |`,
   `| a reason (\`cancel\`, \`pause\`) | ${count(REASON_MAX)} characters |`,
   `| a partition, a \`key\`, a \`Nats-Msg-Id\` | ${TEXT_MAX === MSG_ID_MAX ? TEXT_MAX : '?'} characters |`,
   `| body of a trigger | ${size(TRIGGER_BODY_MAX)} |`,
@@ -77,7 +83,7 @@ const assetsAndRuns = [
   `| name of a bucket | ${BUCKET_MAX} characters |`,
   `| message of an error, and its stack | ${count(MESSAGE_MAX === STACK_MAX ? MESSAGE_MAX : 0)} characters each |`,
   `| causes of an error | ${CAUSE_LEVELS} levels, ${CAUSES_MAX} in all |`,
-  `| shards of a namespace | ${PARTITIONS_MAX} |`,
+  `| shards of a namespace | ${SHARDS_MAX} |`,
   `| \`timeout\` of an asset or an instance | ${days(TIMER_MAX_MS)} |`,
   `| \`timeout\` of a gate | ${WAIT_MAX_MS / DAY_MS / 365} years,`,
   `| any other duration | ${days(DURATION_MAX_MS)} |`,
@@ -103,7 +109,7 @@ const scatterPage = [
   `| \`pageSize\` | ${count(PAGE_ROWS)} |`,
   `any value that can be stored, up to ${size(CURSOR_MAX_BYTES)} |`,
   `| \`maxBytes\` | ${size(BATCH_BYTES)}, at most ${size(BATCH_MAX_BYTES)} |`,
-  `A key takes at most ${size(SLAB_BYTES)}:`,
+  `A key takes at most ${size(KEY_CHUNK_BYTES)}:`,
   `cycles, more than ${KEY_DEPTH_MAX} levels`,
 ]
 
@@ -116,7 +122,7 @@ const gatesPage = [
     .join(', ')
     .replace(/, (\d+)$/, ' and $1')} minutes |`,
   `| \`metadata\` | JSON, ${size(METADATA_MAX_BYTES)} |`,
-  `| \`correlationKey\` | text, ${count(TOKEN_MAX_BYTES)} bytes |`,
+  `| \`correlationKey\` | text, ${count(CORRELATION_KEY_MAX_BYTES)} bytes |`,
   `remembered for ${Number.parseInt(REMEMBERED_FOR, 10) / 86_400} days`,
   `for at most ${KEEP_MAX_MS / 3_600_000} hours`,
   `A kept payload is at most ${size(EARLY_MAX_BYTES)}, and ${count(KEPT_MAX)} signals are kept at most`,

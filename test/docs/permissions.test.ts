@@ -37,7 +37,7 @@ function column(section: string, head: string): readonly string[] {
   return rows.split('\n').flatMap((row) => codesIn(row.split('|')[1] ?? ''))
 }
 
-/** Lines with `STREAM` are for each stream, lines with `<p>` for each shard. */
+/** Lines with `STREAM` are for each stream, lines with `<shard>` for each shard. */
 function expanded(section: string, subjects: readonly string[]): string[] {
   const streams = codesIn(/^The streams `STREAM` are (.*?):/ms.exec(section)?.[1] ?? '')
   return subjects
@@ -47,7 +47,9 @@ function expanded(section: string, subjects: readonly string[]): string[] {
         : [subject],
     )
     .flatMap((subject) =>
-      subject.includes('<p>') ? Array.from({ length: SHARDS }, (_, p) => subject.replace('<p>', `${p}`)) : [subject],
+      subject.includes('<p>')
+        ? Array.from({ length: SHARDS }, (_, shard) => subject.replace('<p>', `${shard}`))
+        : [subject],
     )
 }
 

@@ -32,9 +32,9 @@ describe('what is asked of a gate', () => {
       [() => gates.cancel(id, odd(5)), 'reason must be text'],
       [() => gates.signalById(id, 1, { headers: odd(new Headers({ a: 'b' })) }), 'headers must be a plain object'],
       [() => gates.signalById(id, 1, { source: odd(5) }), 'source must be text'],
-      [() => gates.signalByToken(odd(undefined), 1), 'a base token must be text'],
-      [() => gates.signalByToken('', 1, { keepFor: '1m' }), 'a base token must be text'],
-      [() => gates.getByBase('x'.repeat(1025)), 'a base token must be text of 1 to 1024 bytes'],
+      [() => gates.signalByCorrelationKey(odd(undefined), 1), 'a correlation key must be text'],
+      [() => gates.signalByCorrelationKey('', 1, { keepFor: '1m' }), 'a correlation key must be text'],
+      [() => gates.getByCorrelationKey('x'.repeat(1025)), 'a correlation key must be text of 1 to 1024 bytes'],
       [() => gates.waiting({ after: { id, deadline: odd('2030-01-01') } }), 'after: deadline must be a Date'],
     ] as const) {
       const error = await rejection(asking())
@@ -53,7 +53,7 @@ describe('what is asked of a gate', () => {
     const { id } = await gateOf(stage.flow, run.id)
     const euros = (bytes: number): string => '€'.repeat(Math.ceil(bytes / 3))
     expect(await rejection(gates.signalById(id, euros(1_048_576)))).toMatchObject({ reason: 'invalid_payload' })
-    const early = gates.signalByToken('nobody', { text: euros(65_536) }, { keepFor: '1m' })
+    const early = gates.signalByCorrelationKey('nobody', { text: euros(65_536) }, { keepFor: '1m' })
     expect(await rejection(early)).toMatchObject({ reason: 'invalid_payload' })
     await gates.signalById(id, euros(1_040_000))
     expect(await run.result()).toBe(euros(1_040_000))

@@ -21,7 +21,7 @@ afterAll(async () => {
 
 const once = asset('once', { execute: (ctx) => ctx.signalGate({ timeout: 300 }) })
 const retried = asset('retried', {
-  execute: (ctx) => ctx.signalGate({ timeout: 300, onTimeout: 'retry', retryDelays: ['5m'] }),
+  execute: (ctx) => ctx.signalGate({ timeout: 300, timeoutAction: 'retry', retryDelays: ['5m'] }),
 })
 const COUNT = 100
 const raced = asset('raced', {

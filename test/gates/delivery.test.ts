@@ -15,7 +15,7 @@ afterAll(() => server.stop())
 
 const NAME = 'invoice/17'
 const paid = asset('paid', {
-  execute: (ctx) => ctx.signalGate({ token: NAME, timeout: '1h' }),
+  execute: (ctx) => ctx.signalGate({ correlationKey: NAME, timeout: '1h' }),
   onSignal: (_, payload) => payload,
 })
 const deliveries = pipeline('deliveries', [paid])
@@ -27,11 +27,11 @@ async function opened(flow: Flow, partition: string): Promise<{ id: string; valu
 }
 
 const send = (flow: Flow, idempotencyKey: string, amount = 100) =>
-  flow.gates.signalByToken(NAME, { amount }, { idempotencyKey })
+  flow.gates.signalByCorrelationKey(NAME, { amount }, { idempotencyKey })
 
-describe.each([1, 3])('a delivery that is sent again, with %i partitions of the log', (partitions) => {
+describe.each([1, 3])('a delivery that is sent again, with %i shards of the log', (shards) => {
   it('answers no second gate of the same name', async () => {
-    await using stage = await openStage(server.url, deliveries, { gates: GATES, partitions })
+    await using stage = await openStage(server.url, deliveries, { gates: GATES, shards })
     const { flow } = stage
     const one = await opened(flow, 'a')
     expect(await send(flow, 'delivery-1')).toMatchObject({ gate: one.id, repeated: false })
@@ -43,7 +43,7 @@ describe.each([1, 3])('a delivery that is sent again, with %i partitions of the 
   })
 
   it('answers one gate when many tries come at once, while gates are opened', async () => {
-    await using stage = await openStage(server.url, deliveries, { gates: GATES, partitions })
+    await using stage = await openStage(server.url, deliveries, { gates: GATES, shards })
     const { flow } = stage
     const other = await stage.connect({ gates: GATES })
     const first = await opened(flow, 'a')
@@ -91,7 +91,8 @@ describe('a delivery', () => {
   it('that was kept before its gate was opened answers that gate only', async () => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES })
     const { flow } = stage
-    const early = () => flow.gates.signalByToken(NAME, { amount: 1 }, { idempotencyKey: 'early', keepFor: '1h' })
+    const early = () =>
+      flow.gates.signalByCorrelationKey(NAME, { amount: 1 }, { idempotencyKey: 'early', keepFor: '1h' })
     await early()
     const one = await opened(flow, 'a')
     expect(await one.value()).toEqual({ amount: 1 })
@@ -116,6 +117,8 @@ describe('a delivery', () => {
   it.each(['', 'x'.repeat(1025), 5, null])('with the key %j is refused', async (key) => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES, worker: false, engine: false })
     const options = JSON.parse(JSON.stringify({ idempotencyKey: key }))
-    await expect(stage.flow.gates.signalByToken(NAME, 1, options)).rejects.toThrow('idempotencyKey must be text')
+    await expect(stage.flow.gates.signalByCorrelationKey(NAME, 1, options)).rejects.toThrow(
+      'idempotencyKey must be text',
+    )
   })
 })

@@ -20,29 +20,36 @@ async function reason(signalling: Promise<unknown>): Promise<string> {
 }
 
 const named = asset('named', {
-  execute: (ctx) => ctx.signalGate({ token: ctx.partition ?? '', payload: z.object({ n: z.number() }), timeout: '1h' }),
+  execute: (ctx) =>
+    ctx.signalGate({ correlationKey: ctx.partition ?? '', payloadSchema: z.object({ n: z.number() }), timeout: '1h' }),
   onSignal: (_, payload: { n: number }) => payload.n,
 })
 const COUNT = 400
 const early = pipeline('early', [named])
 const signalled = async (flow: Flow, base: string, n: number, key?: string): Promise<unknown> =>
-  await flow.gates.signalByToken(base, { n }, { keepFor: '1m', ...(key === undefined ? {} : { idempotencyKey: key }) })
+  await flow.gates.signalByCorrelationKey(
+    base,
+    { n },
+    { keepFor: '1m', ...(key === undefined ? {} : { idempotencyKey: key }) },
+  )
 
-describe('a signal by base token that comes before its gate', () => {
+describe('a signal by correlation key that comes before its gate', () => {
   it('is refused, unless whoever signals asks that it is kept', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES })
     const told: unknown[] = []
     const listen = (event: unknown): void => void told.push(event)
     subscribe('flowstone:gate.signal', listen)
-    expect(await reason(stage.flow.gates.signalByToken('nobody', { n: 1 }))).toBe('not_found')
+    expect(await reason(stage.flow.gates.signalByCorrelationKey('nobody', { n: 1 }))).toBe('not_found')
     expect(await signalled(stage.flow, 'kept', 1)).toEqual({ status: 'accepted', gate: '', repeated: false })
     const run = await stage.flow.materialize(named, { partition: 'kept' })
     expect(await run.result()).toBe(1)
     const { id } = await gateOf(stage.flow, run.id)
     expect(told).toContainEqual({ gate: id, run: run.id, asset: 'named', waitedMs: 0 })
     for (const keepFor of ['25h', 0] as const)
-      await expect(stage.flow.gates.signalByToken('kept too', 1, { keepFor })).rejects.toThrow(/keepFor must be/)
-    expect(await reason(stage.flow.gates.signalByToken('large', 'x'.repeat(70_000), { keepFor: '1m' }))).toBe(
+      await expect(stage.flow.gates.signalByCorrelationKey('kept too', 1, { keepFor })).rejects.toThrow(
+        /keepFor must be/,
+      )
+    expect(await reason(stage.flow.gates.signalByCorrelationKey('large', 'x'.repeat(70_000), { keepFor: '1m' }))).toBe(
       'invalid_payload',
     )
     unsubscribe('flowstone:gate.signal', listen)
@@ -55,7 +62,7 @@ describe('a signal by base token that comes before its gate', () => {
     expect(await signalled(flow, 'once', 1, 'first')).toMatchObject({ repeated: true })
     expect(await reason(signalled(flow, 'once', 2, 'second'))).toBe('already_signaled')
     expect(await (await flow.materialize(named, { partition: 'once' })).result()).toBe(1)
-    expect(await flow.gates.signalByToken('once', { n: 1 }, { idempotencyKey: 'first' })).toMatchObject({
+    expect(await flow.gates.signalByCorrelationKey('once', { n: 1 }, { idempotencyKey: 'first' })).toMatchObject({
       repeated: true,
     })
     const next = await flow.materialize(named, { partition: 'once', upstream: 'all', key: 'again' })
@@ -67,11 +74,11 @@ describe('a signal by base token that comes before its gate', () => {
 
   it('that the gate does not take is dropped, and the gate waits on', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES })
-    await stage.flow.gates.signalByToken('wrong', { n: 'no number' }, { keepFor: '1m' })
+    await stage.flow.gates.signalByCorrelationKey('wrong', { n: 'no number' }, { keepFor: '1m' })
     const run = await stage.flow.materialize(named, { partition: 'wrong' })
     const gate = await gateOf(stage.flow, run.id)
     expect(gate.status).toBe('waiting')
-    await stage.flow.gates.signalByToken('wrong', { n: 5 })
+    await stage.flow.gates.signalByCorrelationKey('wrong', { n: 5 })
     expect(await run.result()).toBe(5)
   })
 

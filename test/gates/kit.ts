@@ -35,10 +35,10 @@ export async function untilSuspended(flow: Flow, run: string, asset: string): Pr
   )
 }
 
-/** A key whose run lives on partition `p` of the log. */
-export function keyOn(p: number, partitions: number, name: string): string {
+/** A key whose run lives on partition `shard` of the log. */
+export function keyOn(shard: number, shards: number, name: string): string {
   for (let n = 0; ; n++) {
     const key = `${name} ${n}`
-    if (parseRunId(runIdForKey(key, partitions)).partition === p) return key
+    if (parseRunId(runIdForKey(key, shards)).shard === shard) return key
   }
 }

@@ -60,7 +60,7 @@ const flaky = asset('flaky', {
 const before = asset('before', {
   retry: { maxAttempts: 2, backoff: '10ms' },
   execute: async (ctx) => {
-    const gate = await ctx.openGate({ token: `job/${ctx.run}.1` })
+    const gate = await ctx.openGate({ correlationKey: `job/${ctx.run}.1` })
     calls.push(gate.token, String(gate.isNew), gate.callbackUrl)
     if (ctx.partition === 'fails' && ctx.attempt === 1) throw new Error('the job could not be started')
     if (ctx.partition === 'early') await flowOfTest?.gates.signal(gate.token, 'quick')
@@ -69,7 +69,7 @@ const before = asset('before', {
 })
 let flowOfTest: Flow | undefined
 const checked = asset('checked', {
-  execute: (ctx) => ctx.signalGate({ payload: z.object({ amount: z.number().min(1) }) }),
+  execute: (ctx) => ctx.signalGate({ payloadSchema: z.object({ amount: z.number().min(1) }) }),
   onSignal: (_ctx, payload: { amount: number }) => payload.amount,
 })
 const approval = asset('approval', {
@@ -174,8 +174,8 @@ describe('a plain asset at a gate', () => {
     expect(fresh).not.toBe(old)
     expect(await reasonOf(flow.gates.signal(old, 'late'))).toBe('cancelled')
     // By the name that the asset's code gave it, any text: the newest gate of that name (defect 9 of the original).
-    expect(await flow.gates.getByBase(`job/${run.id}.1`)).toMatchObject({ status: 'waiting' })
-    await flow.gates.signalByToken(`job/${run.id}.1`, 'good')
+    expect(await flow.gates.getByCorrelationKey(`job/${run.id}.1`)).toMatchObject({ status: 'waiting' })
+    await flow.gates.signalByCorrelationKey(`job/${run.id}.1`, 'good')
     expect(await run.result()).toBe('good')
   })
 
@@ -270,6 +270,6 @@ describe('a plain asset at a gate', () => {
       code: 'no_gate_secret',
       message: expect.stringContaining('FLOWSTONE_GATE_SECRETS'),
     })
-    expect((await kindsOf(stage.flow, run.id)).filter((kind) => kind === 'asset.errored')).toHaveLength(1)
+    expect((await kindsOf(stage.flow, run.id)).filter((kind) => kind === 'attempt.ended')).toHaveLength(1)
   })
 })

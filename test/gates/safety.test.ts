@@ -182,7 +182,8 @@ describe('gates', () => {
       onTestFinished(() => void channel(name).unsubscribe(listen))
     }
     const told = asset('told', {
-      execute: (ctx) => ctx.signalGate({ timeout: 40, onTimeout: 'retry', maxTimeoutRetries: 1, retryDelays: [30] }),
+      execute: (ctx) =>
+        ctx.signalGate({ timeout: 40, timeoutAction: 'retry', maxTimeoutRetries: 1, retryDelays: [30] }),
       onTimeout: (ctx) => (ctx.retriesLeft > 0 ? undefined : ctx.signalGate()),
       onSignal: (ctx) => ctx.signalGate(),
     })

@@ -113,7 +113,10 @@ describe('an asset that waits at a gate', () => {
 describe('a gate', () => {
   const waits = asset('waits', {
     execute: (ctx) =>
-      ctx.signalGate({ payload: z.object({ n: z.number() }), ...(ctx.partition ? { token: ctx.partition } : {}) }),
+      ctx.signalGate({
+        payloadSchema: z.object({ n: z.number() }),
+        ...(ctx.partition ? { correlationKey: ctx.partition } : {}),
+      }),
     onSignal: (_, payload: { n: number }) => payload.n,
   })
 
@@ -201,7 +204,7 @@ describe('a gate', () => {
   })
 
   it('is found by the name its code gave it, whatever is in that (defect 9: a dot was malformed)', async () => {
-    await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES, partitions: 3 })
+    await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES, shards: 3 })
     const { gates } = stage.flow
     for (const [n, base] of [
       'arn:aws:states:eu-west-1:1:execution/a.b',
@@ -209,13 +212,13 @@ describe('a gate', () => {
       'ü/\u0000 *>$',
       'x'.repeat(512),
     ].entries()) {
-      expect(await reason(gates.signalByToken(base, { n }))).toBe('not_found')
+      expect(await reason(gates.signalByCorrelationKey(base, { n }))).toBe('not_found')
       const run = await stage.flow.materialize(waits, { partition: base })
       const gate = await gateOf(stage.flow, run.id)
-      expect((await gates.getByBase(base))?.id).toBe(gate.id)
-      expect(await gates.signalByToken(base, { n })).toMatchObject({ gate: gate.id })
+      expect((await gates.getByCorrelationKey(base))?.id).toBe(gate.id)
+      expect(await gates.signalByCorrelationKey(base, { n })).toMatchObject({ gate: gate.id })
       expect(await run.result()).toBe(n)
-      expect(await reason(gates.signalByToken(base, { n }))).toBe('already_signaled')
+      expect(await reason(gates.signalByCorrelationKey(base, { n }))).toBe('already_signaled')
     }
   })
 

@@ -14,11 +14,11 @@ afterAll(() => server.stop())
 
 const calls: string[] = []
 const fails = asset('fails', { execute: (ctx) => ctx.signalGate({ timeout: '500ms' }) })
-const cancels = asset('cancels', { execute: (ctx) => ctx.signalGate({ timeout: '50ms', onTimeout: 'cancel' }) })
+const cancels = asset('cancels', { execute: (ctx) => ctx.signalGate({ timeout: '50ms', timeoutAction: 'cancel' }) })
 const needs = asset('needs', { dependsOn: [cancels], execute: () => 1 })
 const retries = asset('retries', {
   execute: (ctx) =>
-    ctx.signalGate({ timeout: '60ms', onTimeout: 'retry', maxTimeoutRetries: 3, retryDelays: ['80ms', '120ms'] }),
+    ctx.signalGate({ timeout: '60ms', timeoutAction: 'retry', maxTimeoutRetries: 3, retryDelays: ['80ms', '120ms'] }),
   onTimeout: (ctx) => {
     calls.push(`${ctx.timeouts}/${ctx.retriesLeft}`)
     return ctx.fail('nobody answered')
@@ -29,7 +29,7 @@ const decides = asset('decides', {
   onTimeout: (ctx) => (ctx.attempt < 3 ? ctx.signalGate({ timeout: '50ms' }) : `gave up after ${ctx.timeouts}`),
 })
 const long = asset('long', {
-  execute: (ctx) => ctx.signalGate({ timeout: '1h', onTimeout: 'retry', retryDelays: ['1h'] }),
+  execute: (ctx) => ctx.signalGate({ timeout: '1h', timeoutAction: 'retry', retryDelays: ['1h'] }),
 })
 const all = pipeline('timeouts', [fails, cancels, needs, retries, decides, long])
 

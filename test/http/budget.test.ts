@@ -12,7 +12,7 @@ let handler: GateHandler
 beforeAll(async () => {
   server = await testServer()
   gates = await openGateStage(server.url)
-  const sender = { scheme: () => true, secret: 'a secret of sixteen or more', base: () => undefined }
+  const sender = { scheme: () => true, secret: 'a secret of sixteen or more', correlationKey: () => undefined }
   handler = gateHandler(gates.flow, { address: (request) => request.headers.get('x-from') ?? '', verified: { sender } })
 })
 

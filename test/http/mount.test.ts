@@ -57,7 +57,7 @@ test('what fails within is logged, without the token, and not told outside', asy
     verify: (given) => gates.flow.gates.verify(given),
     getByToken: (given) => gates.flow.gates.getByToken(given),
     signal: (given) => Promise.reject(new Error(`a bug at ${given}`)),
-    signalByToken: () => Promise.reject(new Error('not asked')),
+    signalByCorrelationKey: () => Promise.reject(new Error('not asked')),
   }
   const answer = await gateHandler({ gates: failing }, { logger })(new Request(`http://h${path}`, { method: 'POST' }))
   expect(answer.status).toBe(500)

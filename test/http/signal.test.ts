@@ -171,7 +171,7 @@ test('422: a payload with a member that would come back under another name is re
 })
 
 test('422: a payload that the gate’s schema does not take is told what is wrong, and the gate waits on', async () => {
-  const gate = await gates.open({ payload: z.object({ rows: z.number().int() }) })
+  const gate = await gates.open({ payloadSchema: z.object({ rows: z.number().int() }) })
   const answer = await post(gate.url, { rows: 'many' })
   expect(answer).toMatchObject({ status: 422, body: { reason: 'invalid_payload' } })
   expect(answer.body.detail).toContain('rows')
@@ -207,7 +207,7 @@ test('429: too many from one address, or for one token, and when to come again',
 })
 
 test('problems are problem details, and repeat neither token nor payload', async () => {
-  const { url, token } = await gates.open({ payload: z.object({ ok: z.literal(true) }) })
+  const { url, token } = await gates.open({ payloadSchema: z.object({ ok: z.literal(true) }) })
   const answer = await post(url, { ok: false })
   expect(answer.headers.get('content-type')).toBe('application/problem+json')
   expect(answer.body).toEqual({

@@ -17,7 +17,7 @@ function text(value: unknown): string | undefined {
 }
 
 /** The gate that it is for stands in the payload, as `task`. */
-const base: VerifiedSender['base'] = (payload) => text(field(payload, 'task'))
+const base: VerifiedSender['correlationKey'] = (payload) => text(field(payload, 'task'))
 
 const logger = listeningLogger()
 let server: TestServer
@@ -30,25 +30,25 @@ beforeAll(async () => {
   const http = await gates.serve({
     logger,
     verified: {
-      github: { scheme: 'github', secret: ['another secret, of before', SECRET], base },
+      github: { scheme: 'github', secret: ['another secret, of before', SECRET], correlationKey: base },
       stripe: {
         scheme: 'stripe',
         secret: SECRET,
-        base: (event) => text(field(field(event, 'data'), 'task')),
+        correlationKey: (event) => text(field(field(event, 'data'), 'task')),
         payload: (event) => field(event, 'data'),
       },
-      slack: { scheme: 'slack', secret: SECRET, base },
-      standard: { scheme: 'standard', secret: STANDARD_SECRET, base },
+      slack: { scheme: 'slack', secret: SECRET, correlationKey: base },
+      standard: { scheme: 'standard', secret: STANDARD_SECRET, correlationKey: base },
       own: {
         scheme: ({ headers, body, secrets }) => headers.get('x-own') === `${secrets[0]} ${body.length}`,
         secret: SECRET,
-        base,
+        correlationKey: base,
         idempotencyKey: (payload) => text(field(payload, 'delivery')),
       },
       faulty: {
         scheme: () => true,
         secret: SECRET,
-        base: () => {
+        correlationKey: () => {
           throw new Error('a fault of the user')
         },
       },
@@ -89,10 +89,10 @@ const SIGN: Readonly<Record<string, (body: string) => Record<string, string>>> =
 }
 
 test.each(['github', 'stripe', 'slack', 'standard', 'own'])(
-  '%s: what it has signed reaches the gate of its base token',
+  '%s: what it has signed reaches the gate of its correlation key',
   async (name) => {
     const task = `arn:${name}/task.with.dots and more`
-    const gate = await gates.open({ token: task })
+    const gate = await gates.open({ correlationKey: task })
     const sent = name === 'stripe' ? { id: 'evt_1', data: { task, n: 1 } } : { task, n: 1 }
     const body = JSON.stringify(sent)
     const sign = SIGN[name] ?? (() => ({}))
@@ -119,17 +119,17 @@ test.each(['github', 'stripe', 'slack', 'standard', 'own'])(
 )
 
 test('a body that GitHub signed once answers one gate, whatever delivery id stands beside it', async () => {
-  const one = await gates.open({ token: 'github, twice' })
+  const one = await gates.open({ correlationKey: 'github, twice' })
   const body = JSON.stringify({ task: 'github, twice' })
   const again = (delivery: string) => send('github', body, { ...SIGN.github?.(body), 'X-GitHub-Delivery': delivery })
   expect(await again('1')).toMatchObject({ status: 200, body: { gate: one.id, repeated: false } })
-  const two = await gates.open({ token: 'github, twice' })
+  const two = await gates.open({ correlationKey: 'github, twice' })
   expect(await again('2')).toMatchObject({ status: 200, body: { gate: one.id, repeated: true } })
   expect((await gates.flow.gates.get(two.id))?.status).toBe('waiting')
 })
 
 test('another delivery of another message finds the gate answered', async () => {
-  await gates.open({ token: 'twice' })
+  await gates.open({ correlationKey: 'twice' })
   const own = (delivery: string) => {
     const body = JSON.stringify({ task: 'twice', delivery })
     return send('own', body, SIGN.own?.(body) ?? {})
@@ -181,21 +181,21 @@ test('a sender that cannot be is refused when the handler is made', () => {
     () =>
       gateHandler(gates.flow, {
         verified: JSON.parse(JSON.stringify({ [name]: sender }), (key, value) =>
-          key === 'base' ? () => undefined : value,
+          key === 'correlationKey' ? () => undefined : value,
         ),
       })
-  const good = { scheme: 'github', secret: SECRET, base: 1 }
+  const good = { scheme: 'github', secret: SECRET, correlationKey: 1 }
   expect(refused(good)).not.toThrow()
   expect(refused({ ...good, scheme: 'gitlab' })).toThrow('verified.x: scheme must be')
   expect(refused({ ...good, secret: 'short' })).toThrow('verified.x: secret must be')
   expect(refused({ ...good, secret: [] })).toThrow('verified.x: secret must be')
   expect(refused({ ...good, tolerance: 'soon' })).toThrow('verified.x: tolerance must be')
-  expect(refused({ scheme: 'github', secret: SECRET })).toThrow('verified.x: base must be')
+  expect(refused({ scheme: 'github', secret: SECRET })).toThrow('verified.x: correlationKey must be')
   expect(refused({ ...good, keepFor: '30d' })).toThrow('verified.x: keepFor must be more than 0 and at most 24 h')
   expect(refused({ ...good, tolerance: 0 })).toThrow('verified.x: tolerance must be more than 0')
   expect(refused({ ...good, keepfor: '1h' })).toThrow('no option keepfor; did you mean keepFor?')
   expect(refused({ ...good, payload: 1 })).toThrow('verified.x: payload must be a function')
-  const standard = (secret: string): unknown => ({ scheme: 'standard', secret, base: 1 })
+  const standard = (secret: string): unknown => ({ scheme: 'standard', secret, correlationKey: 1 })
   expect(refused(standard(STANDARD_SECRET))).not.toThrow()
   for (const none of [
     'k=Jf83hfLk2jf9sKf8aaaaaaaaaaaaaa',
@@ -216,9 +216,9 @@ test('what the user’s functions bring is looked at, and a fault of theirs is n
   const handler = gateHandler(gates.flow, {
     logger: lines,
     verified: {
-      none: { ...sender, base: () => null },
-      long: { ...sender, base: () => 'x'.repeat(1025) },
-      key: { ...sender, base: () => 'x', idempotencyKey: () => 'x'.repeat(513) },
+      none: { ...sender, correlationKey: () => null },
+      long: { ...sender, correlationKey: () => 'x'.repeat(1025) },
+      key: { ...sender, correlationKey: () => 'x', idempotencyKey: () => 'x'.repeat(513) },
     },
   })
   const status = async (name: string): Promise<number> =>

@@ -22,14 +22,14 @@ const at = (url: string, namespace: string): Promise<Flow> =>
 describe('a namespace on a hub or on a leaf', () => {
   it('is refused on the other one, by whoever would make it, and nothing of it is made there', async () => {
     const one = asset('one', { execute: () => 1 })
-    const p = pipeline('p', [one])
+    const shard = pipeline('p', [one])
     for (const [first, second] of [
       [servers.hub, servers.leaf],
       [servers.leaf, servers.hub],
     ] as const) {
-      await using stage = await openStage(first, p, { nats: LEAF_USER })
+      await using stage = await openStage(first, shard, { nats: LEAF_USER })
       await using other = await at(second, stage.namespace)
-      for (const makes of [() => other.engine(), () => other.worker(p), () => other.setup()]) {
+      for (const makes of [() => other.engine(), () => other.worker(shard), () => other.setup()]) {
         const refused = await rejection(makes())
         expect(refused).toMatchObject({ code: 'two_domains' })
         expect(refused.message).toContain(`stream ${stage.namespace}_LOG_0 of another domain`)
@@ -91,10 +91,10 @@ async function works(engineAt: string, workerAt: string, domain: string): Promis
       return ctx.scatterKey + deps.large.length
     },
   })
-  const p = pipeline('p', [large, each])
+  const shard = pipeline('p', [large, each])
   const engine = await first.engine()
   await engine.active
-  await second.worker(p)
+  await second.worker(shard)
   for (const flow of [first, second]) {
     const run = await flow.materialize(each, { upstream: 'all' })
     const values = await run.result({ signal: AbortSignal.timeout(20_000) })

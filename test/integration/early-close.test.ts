@@ -71,7 +71,7 @@ describe('a scatter that is closed early', () => {
   it.each<[string, InstanceOptions]>([
     ['at its first failure', {}],
     ['at its threshold', { failureMode: 'partial', failureThreshold: { count: 0 } }],
-    ['with a lane of its own', { maxConcurrent: AT_ONCE }],
+    ['with a limited queue of its own', { maxConcurrent: AT_ONCE }],
   ])(
     '%s stops what runs within a second, and what is queued at once',
     async (_, options) => {

@@ -210,9 +210,9 @@ describe('the error of an instance that failed', () => {
     // Twice: beside others nobody is to blame, and the last attempt is run once more, alone.
     for (const lease of ['0-1-2', '0-1-3'])
       await append(stage, {
-        name: 'scatter.split',
+        name: 'lease.lost',
         ids: { ...ids, lease },
-        data: { lease, reason: 'lost', worker: 'gone' },
+        data: { lease, worker: 'gone' },
       })
     const error = { code: 'worker_lost', message: 'the worker died while it ran instance 0, attempt 2' }
     expect(await run.result(limit())).toEqual(error)

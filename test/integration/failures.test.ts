@@ -26,7 +26,7 @@ describe('an asset that fails', () => {
     const run = await stage.flow.materialize(flaky)
     expect(await run.result()).toBe(`${run.id}.flaky`)
     expect(attempts).toEqual([1, 2, 3])
-    const errored = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'asset.errored')
+    const errored = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'attempt.ended')
     expect(errored.map(({ ids, data }) => [ids.attempt, Reflect.get(data, 'error').message])).toEqual([
       ['1', 'failure 1'],
       ['2', 'failure 2'],
@@ -133,7 +133,7 @@ describe('an asset that fails', () => {
     expect(error).toMatchObject({ code: 'timeout', asset: 'slow' })
     expect(error.message).toContain('time limit of 40 ms')
     expect(reasons.map((reason) => Reflect.get(Object(reason), 'code'))).toEqual(['timeout', 'timeout'])
-    const errored = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'asset.errored')
+    const errored = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'attempt.ended')
     expect(errored.map(({ data }) => Reflect.get(data, 'outcome'))).toEqual(['timeout', 'timeout'])
   })
 

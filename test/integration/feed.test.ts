@@ -151,8 +151,8 @@ describe('the feed', () => {
     expect(bodies).not.toMatch(/stack|secret|\.ts:\d|\/home/)
   })
 
-  it('has the facts of all log partitions, and nothing of what is inside', async () => {
-    await using stage = await openStage(server.url, paint, { partitions: 3 })
+  it('has the facts of all shards, and nothing of what is inside', async () => {
+    await using stage = await openStage(server.url, paint, { shards: 3 })
     for (let i = 0; i < 8; i++) await (await stage.flow.materialize(colours, { key: `k${i}` })).result()
     const bodies = await feed(stage.namespace, '>', 24)
     expect(bodies).toHaveLength(24)
@@ -177,7 +177,7 @@ describe('the history of a run', () => {
       ...facts.map(({ kind }) => kind).filter((kind) => kind === 'scatter.outcomes'),
       'scatter.closed',
       'asset.materialized',
-      'asset.errored',
+      'attempt.ended',
       'asset.failed',
       'run.finished',
     ])
@@ -204,8 +204,8 @@ describe('the history of a run', () => {
       [`run.${run.id}.nonsense`, '{}'],
       [`run.${run.id}.planned`, '{'],
       [`run.${run.id}.cancel_requested`, '[]'],
-      [`asset.held.held.${run.id}.errored.1.more`, ''],
-      [`asset.held.held.${run.id}.errored.2`, '{"v":1,"phase":"execute"}'],
+      [`asset.held.held.${run.id}.attempt_ended.1.more`, ''],
+      [`asset.held.held.${run.id}.attempt_ended.2`, '{"v":1,"phase":"execute"}'],
       [`asset.held.held.${run.id}.started.7`, '\u0000'],
       [
         `asset.held.other.${run.id}.end.failed`,

@@ -30,9 +30,9 @@ describe('half a surrogate pair', () => {
       ['scatter.pause: reason', () => flow.scatter.pause(scatter, HALF)],
       ['gates.cancel: reason', () => flow.gates.cancel(id, HALF)],
       ['by', () => flow.gates.extend(id, '1h', { by: HALF })],
-      ['idempotencyKey', () => flow.gates.signalByToken('x', 1, { idempotencyKey: HALF })],
-      ['token', () => flow.gates.signalByToken(HALF, 1, { keepFor: '1h' })],
-      ['token', () => flow.gates.getByBase(HALF)],
+      ['idempotencyKey', () => flow.gates.signalByCorrelationKey('x', 1, { idempotencyKey: HALF })],
+      ['token', () => flow.gates.signalByCorrelationKey(HALF, 1, { keepFor: '1h' })],
+      ['token', () => flow.gates.getByCorrelationKey(HALF)],
       ['bucket', () => flow.limiter.check(HALF, [1, 'hour'])],
       ['bucket', () => flow.limiter.acquireSlot(HALF, 1)],
     ]
@@ -49,7 +49,7 @@ describe('half a surrogate pair', () => {
     const value = asset('value', { ...once, execute: () => ({ list: [HALF] }) })
     const key = asset('key', { ...once, scatter: () => [{ id: HALF }], execute: () => 1 })
     const metadata = asset('metadata', { ...once, execute: (ctx) => ctx.signalGate({ metadata: { title: HALF } }) })
-    const token = asset('token', { ...once, execute: (ctx) => ctx.signalGate({ token: HALF }) })
+    const token = asset('token', { ...once, execute: (ctx) => ctx.signalGate({ correlationKey: HALF }) })
     const bucket = asset('bucket', {
       ...once,
       scatter: () => [1],

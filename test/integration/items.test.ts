@@ -28,14 +28,14 @@ afterAll(async () => {
   scratch[Symbol.dispose]()
 })
 
-interface Slab {
+interface KeyChunk {
   readonly count: number
   readonly keys: readonly unknown[]
   readonly cursor?: { readonly reader: string; readonly at?: unknown; readonly skip: number }
 }
 
-const slabsOf = (facts: readonly HistoryEntry[]): Slab[] =>
-  facts.filter(({ kind }) => kind === 'scatter.items').map(({ data }) => data as unknown as Slab)
+const keyChunksOf = (facts: readonly HistoryEntry[]): KeyChunk[] =>
+  facts.filter(({ kind }) => kind === 'scatter.items').map(({ data }) => data as unknown as KeyChunk)
 
 const retry = { maxAttempts: 3, backoff: '1ms..2ms' } as const
 
@@ -58,7 +58,7 @@ function numbers(total: number, size: number, before: (at: number, reads: number
 }
 
 describe('a scatter over an item reader', () => {
-  it('stores slabs of bounded size, each with the cursor behind it', async () => {
+  it('stores key chunks of bounded size, each with the cursor behind it', async () => {
     const lines = Array.from({ length: 30_000 }, (_, i) => `https://example.com/some/path/${i}`)
     const path = join(scratch.path, 'lines.txt')
     writeFileSync(path, lines.join('\n'))
@@ -70,9 +70,9 @@ describe('a scatter over an item reader', () => {
     await using stage = await openStage(server.url, pipeline('reads', [urls]))
     const run = await stage.flow.materialize(urls)
     expect(await run.result()).toBe(30_000)
-    const slabs = slabsOf(await factsOf(stage.flow, run.id))
+    const keyChunks = keyChunksOf(await factsOf(stage.flow, run.id))
     let bytes = 0
-    for (const { keys, cursor } of slabs) {
+    for (const { keys, cursor } of keyChunks) {
       const size = keys.reduce<number>((sum, key) => sum + String(key).length + 3, 0)
       expect(size).toBeLessThanOrEqual(200 * 1024)
       bytes += keys.reduce<number>((sum, key) => sum + String(key).length + 1, 0)
@@ -80,8 +80,8 @@ describe('a scatter over an item reader', () => {
       // The last line has no end.
       expect(cursor?.at).toMatchObject({ at: Math.min(bytes, lines.join('\n').length) })
     }
-    expect(slabs.length).toBeGreaterThan(4)
-    expect(slabs.flatMap(({ keys }) => keys)).toEqual(lines)
+    expect(keyChunks.length).toBeGreaterThan(4)
+    expect(keyChunks.flatMap(({ keys }) => keys)).toEqual(lines)
   })
 
   it('goes on from the last cursor when an attempt has failed, and reads nothing from the beginning again', async () => {
@@ -105,9 +105,9 @@ describe('a scatter over an item reader', () => {
     await using stage = await openStage(server.url, pipeline('goes_on', [keys]))
     const run = await stage.flow.materialize(keys)
     expect(await run.result()).toEqual({ count: 100_000, sum: 0 })
-    const behind = slabsOf(await factsOf(stage.flow, run.id)).map(({ cursor }) => cursor?.at)
+    const behind = keyChunksOf(await factsOf(stage.flow, run.id)).map(({ cursor }) => cursor?.at)
     expect(reads).toHaveLength(3)
-    // 20,000 keys are the most of a slab; what was read beyond the last one is read again.
+    // 20,000 keys are the most of a key chunk; what was read beyond the last one is read again.
     for (const [i, from] of reads.slice(1).entries()) {
       expect(behind).toContain(from)
       expect(from).toBeGreaterThanOrEqual((i + 1) * 35_000 - 20_000)
@@ -136,8 +136,8 @@ describe('a scatter over an item reader', () => {
     const run = await stage.flow.materialize(keys)
     expect(await run.result()).toBe(50_000)
     expect(reads.length).toBeGreaterThan(1)
-    const slabs = slabsOf(await factsOf(stage.flow, run.id))
-    expect(slabs.map(({ count, cursor }) => [count, cursor?.skip, cursor?.at])).toEqual([
+    const keyChunks = keyChunksOf(await factsOf(stage.flow, run.id))
+    expect(keyChunks.map(({ count, cursor }) => [count, cursor?.skip, cursor?.at])).toEqual([
       [20_000, 20_000, undefined],
       [20_000, 40_000, undefined],
       [10_000, 0, 50_000],
@@ -211,8 +211,8 @@ describe('a scatter over an item reader', () => {
     if (!fails) await run.cancel()
     expect((await rejection(run.result())).message).toMatch(fails ? /enough/ : /cancel/)
     await told.promise
-    const stored = async (): Promise<number> => slabsOf(await factsOf(stage.flow, run.id)).length
-    // A slab may have been on its way.
+    const stored = async (): Promise<number> => keyChunksOf(await factsOf(stage.flow, run.id)).length
+    // A key chunk may have been on its way.
     const before = await stored()
     await until('the worker has nothing in its hands', () => stage.worker?.busy === 0)
     expect(await stored()).toBeLessThanOrEqual(before + 1)
@@ -254,7 +254,7 @@ describe('a scatter over an item reader', () => {
     await using stage = await openStage(server.url, pipeline('behind_duplicate', [keys]))
     const run = await stage.flow.materialize(keys)
     expect((await rejection(run.result())).message).toMatch(/1 duplicate key\(s\): 7 \(again at 100\)/)
-    expect(slabsOf(await factsOf(stage.flow, run.id))).toEqual([])
+    expect(keyChunksOf(await factsOf(stage.flow, run.id))).toEqual([])
   })
 
   it('is not gone on with by what reads something else', async () => {
@@ -310,7 +310,7 @@ it('keys of a reader are all stored, each once and in order, wherever it fails a
   }
   let plan: Plan
   let attempt = 0
-  // A key is its number, and letters that make slabs end anywhere.
+  // A key is its number, and letters that make key chunks end anywhere.
   const keyOf = (i: number): string => `${i}:${'x'.repeat(plan.sizes[i] ?? 0)}`
   const source = () => {
     const { sizes, chunk, hasCursorAt } = plan
@@ -363,7 +363,7 @@ it('keys of a reader are all stored, each once and in order, wherever it fails a
         const target = given.perBatch > 0 ? inBatches : wholes[given.duplicates]
         const run = await stage.flow.materialize(target)
         expect(await run.result()).toEqual(given.sizes.map((_, i) => i))
-        for (const { count, keys } of slabsOf(await factsOf(stage.flow, run.id))) expect(keys).toHaveLength(count)
+        for (const { count, keys } of keyChunksOf(await factsOf(stage.flow, run.id))) expect(keys).toHaveLength(count)
       },
     ),
     { numRuns: 30, endOnFailure: true },
@@ -405,7 +405,7 @@ describe('a scatter over batches', () => {
         .map((n) => [n, together.includes(n) ? 'items_failed' : 'error']),
     )
     expect(ok).toEqual(Array.from({ length: 95 }, (_, i) => i).flatMap((n) => (isBad(n) ? [] : [[n, n * 2]])))
-    const keys = slabsOf(await factsOf(stage.flow, run.id)).flatMap((slab) => slab.keys)
+    const keys = keyChunksOf(await factsOf(stage.flow, run.id)).flatMap((keyChunk) => keyChunk.keys)
     expect(keys[9]).toEqual({ items: [90, 91, 92, 93, 94] })
   })
 

@@ -69,7 +69,7 @@ describe('a key that was used for something else', () => {
   })
 
   it('is recorded as a refused trigger, and starts nothing', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow, namespace } = stage
     await publish(namespace, { key: 'nightly', partition: 'a' })
     await until('it is made', async () => (await flow.runs())[0]?.finishedAt !== undefined)
@@ -136,7 +136,7 @@ describe('a key of a user', () => {
 
 describe('a run under a key that has failed', () => {
   it('is given again, said to be an old one, and tried again when that is asked for', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
     state.broken = true
     const first = await flow.materialize(report, { key: 'k' })

@@ -4,9 +4,10 @@ import { stateKey } from '../../projections/state.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
 import { encodePosition } from '../../src/engine/shard/position.ts'
 import { stagedEntries } from '../../src/engine/shard/staged.ts'
-import { DELETED, readDoc, Store } from '../../src/engine/shard/store.ts'
+import { DELETED, Store } from '../../src/engine/shard/store.ts'
 import { asset, type Flow, pipeline } from '../../src/index.ts'
 import { Connection } from '../../src/log/connection.ts'
+import { readDoc } from '../../src/log/documents.ts'
 import { publish, publishBatch, streamBounds } from '../../src/log/nats.ts'
 import { ensureStateBucket, ensureTopology, type Topology } from '../../streams/topology.ts'
 import { type TestServer, testServer } from '../kit/server.ts'
@@ -30,12 +31,12 @@ async function freshTopology(): Promise<Topology> {
   return topology
 }
 
-const owner = (i: number): ReturnType<typeof stateKey.lanes> => stateKey.lanes('large', `q${i}`)
+const owner = (i: number): ReturnType<typeof stateKey.limitedQueues> => stateKey.limitedQueues('large', `q${i}`)
 const COUNT = 2500
 
 function manyDocuments(topology: Topology, text: string): Store {
   const store = new Store(connection, topology.names, 0, new Checkpointer(connection, topology.names, 0, 'one'))
-  for (let i = 0; i < COUNT; i++) store.put(owner(i), { seq: i, lanes: {}, text } as never)
+  for (let i = 0; i < COUNT; i++) store.put(owner(i), { seq: i, limitedQueues: {}, text } as never)
   return store
 }
 
@@ -112,15 +113,15 @@ describe('a document that is larger than a message may be', () => {
     await checkpointer.takeOver()
     const text = randomBytes(2_500_000).toString('base64')
     const store = new Store(connection, names, 0, checkpointer)
-    store.put(owner(1), { seq: 1, lanes: {}, text } as never)
+    store.put(owner(1), { seq: 1, limitedQueues: {}, text } as never)
     await checkpointer.write(store.takeTouched(), 0, undefined)
     const bucket = names.stateBucket(0)
-    expect(await readDoc(connection, names, bucket, owner(1))).toEqual({ seq: 1, lanes: {}, text })
+    expect(await readDoc(connection, names, bucket, owner(1))).toEqual({ seq: 1, limitedQueues: {}, text })
     const other = new Store(connection, names, 0, checkpointer)
     await other.load([owner(1)])
-    other.put(owner(1), { seq: 2, lanes: {} })
+    other.put(owner(1), { seq: 2, limitedQueues: {} })
     await checkpointer.write(other.takeTouched(), 0, undefined)
-    expect(await readDoc(connection, names, bucket, owner(1))).toEqual({ seq: 2, lanes: {} })
+    expect(await readDoc(connection, names, bucket, owner(1))).toEqual({ seq: 2, limitedQueues: {} })
     for (const n of [1, 2, 3]) expect(await readDoc(connection, names, bucket, `part.${n}.${owner(1)}`)).toBeUndefined()
   })
 })

@@ -10,7 +10,7 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 const splitsOf = (facts: readonly HistoryEntry[]) =>
-  facts.filter(({ kind }) => kind === 'scatter.split').map(({ data }) => data)
+  facts.filter(({ kind }) => kind === 'lease.returned').map(({ data }) => data)
 
 describe('instances that wait behind long ones', () => {
   it.each([
@@ -39,6 +39,6 @@ describe('instances that wait behind long ones', () => {
     expect(result.map(({ value }) => value)).toEqual(Array.from({ length: total }, () => 1))
     expect(ran.toSorted((a, b) => a - b)).toEqual(Array.from({ length: total }, (_, i) => i))
     const splits = splitsOf(await factsOf(stage.flow, run.id))
-    expect(splits).toContainEqual(expect.objectContaining({ reason: 'handed_back', from: 1 }))
+    expect(splits).toContainEqual(expect.objectContaining({ reason: 'returned', from: 1 }))
   })
 })

@@ -68,7 +68,7 @@ describe('a rebuild', () => {
   })
 
   it('plans a run of one shard while the state of another shard is lost', async () => {
-    await using stage = await openStage(server.url, both, { partitions: 2 })
+    await using stage = await openStage(server.url, both, { shards: 2 })
     const { flow, namespace } = stage
     const made = await flow.materialize(first, { key: keyOn(1, 2, 'made') })
     await made.result()

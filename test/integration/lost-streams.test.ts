@@ -38,7 +38,7 @@ describe('under an engine at work', () => {
     await until('the state is back', async () => (await done.status())?.status === 'succeeded', 25_000)
     release.resolve()
     expect(await open.result({ signal: signal() })).toBe(3)
-    expect(stage.lines.join()).toContain('the state of partition 0 was lost')
+    expect(stage.lines.join()).toContain('the state of shard 0 was lost')
   })
 
   it('tasks of a WORK stream that is deleted are enqueued again', async () => {
@@ -55,7 +55,7 @@ describe('under an engine at work', () => {
   })
 
   it('buckets of control and of limits that are deleted are made again, and it works on', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow, namespace } = stage
     for (const bucket of ['control', 'limits']) await deleteStream(server.url, `KV_${namespace}_${bucket}`)
     await until('both are made again', () =>
@@ -65,7 +65,7 @@ describe('under an engine at work', () => {
     )
     const runs = await Promise.all(Array.from({ length: 9 }, () => flow.materialize(one)))
     for (const run of runs) expect(await run.result({ signal: signal() })).toBe(1)
-    expect((await stage.connect()).partitions).toBe(3)
+    expect((await stage.connect()).shards).toBe(3)
     const slot = await flow.limiter.acquireSlot('s', 1)
     expect(slot).not.toBe('at_capacity')
   })
@@ -77,7 +77,7 @@ describe('a control bucket that is lost', () => {
     let calls = 0
     const counted = asset('counted', { execute: () => ++calls })
     const only = pipeline('only', [counted])
-    await using stage = await openStage(server.url, only, { namespace, partitions: 3 })
+    await using stage = await openStage(server.url, only, { namespace, shards: 3 })
     const runs = await Promise.all(Array.from({ length: 6 }, () => stage.flow.materialize(counted)))
     for (const run of runs) await run.result()
     await stage.engine?.stop()
@@ -85,7 +85,7 @@ describe('a control bucket that is lost', () => {
       await deleteStream(server.url, `KV_${namespace}_${bucket}`)
     const other = await stage.connect()
     await (await other.engine()).active
-    expect(other.partitions).toBe(3)
+    expect(other.shards).toBe(3)
     await until('all six are back', async () => (await other.runs()).length === 6)
     expect(await (await other.materialize(counted)).result({ signal: signal() })).toBe(7)
   })

@@ -49,8 +49,8 @@ const looks: [string, (flow: Flow) => Promise<unknown>][] = [
   ['gates.waiting', (flow) => flow.gates.waiting()],
   ['gates.list', (flow) => flow.gates.list(RUN)],
   ['gates.get', (flow) => flow.gates.get(`${RUN}.thing.a1n1`)],
-  ['gates.getByBase', (flow) => flow.gates.getByBase('order')],
-  ['gates.signalByToken', (flow) => flow.gates.signalByToken('order', {}, { keepFor: '1h' })],
+  ['gates.getByCorrelationKey', (flow) => flow.gates.getByCorrelationKey('order')],
+  ['gates.signalByCorrelationKey', (flow) => flow.gates.signalByCorrelationKey('order', {}, { keepFor: '1h' })],
   ['gates.cancel', (flow) => flow.gates.cancel(`${RUN}.thing.a1n1`)],
   ['limiter.status', (flow) => flow.limiter.status('api')],
   ['limiter.list', (flow) => flow.limiter.list()],
@@ -73,7 +73,7 @@ describe('a namespace that is not there', () => {
       expect(error.message, what).toContain(there)
       expect(error.message, what).toContain(`flowstone setup --namespace ${namespace}`)
     }
-    expect(() => flow.partitions).toThrow(/no namespace/)
+    expect(() => flow.shards).toThrow(/no namespace/)
     expect(await streamsOf(namespace)).toEqual([])
   })
 
@@ -85,9 +85,9 @@ describe('a namespace that is not there', () => {
     ['who takes a slot', (flow) => flow.limiter.withSlot('gpu', 1, () => 1)],
   ])('is made by %s, as connect was told to', async (_, make) => {
     const namespace = freshNamespace()
-    await using flow = await connect({ servers: server.url, namespace, partitions: 2, logger })
+    await using flow = await connect({ servers: server.url, namespace, shards: 2, logger })
     await Promise.all([make(flow), make(flow)])
-    expect(flow.partitions).toBe(2)
+    expect(flow.shards).toBe(2)
     expect(await streamsOf(namespace)).toHaveLength(11)
   })
 
@@ -96,11 +96,11 @@ describe('a namespace that is not there', () => {
     await using before = await connect({ servers: server.url, namespace, logger })
     const run = before.run(RUN)
     expect(await rejection(before.runs())).toMatchObject({ code: 'no_namespace' })
-    await using later = await connect({ servers: server.url, namespace, partitions: 3, logger })
+    await using later = await connect({ servers: server.url, namespace, shards: 3, logger })
     await later.engine()
     expect(await before.runs()).toEqual([])
     expect(await run.status()).toBeUndefined()
-    expect(before.partitions).toBe(3)
+    expect(before.shards).toBe(3)
     await later.worker(things)
     expect(await (await before.materialize(thing)).result()).toBe('made')
   })
@@ -120,13 +120,13 @@ describe('a namespace that is not there', () => {
     await flow.setup()
     const jsm = await jetstreamManager(nc)
     await jsm.streams.delete(`${namespace}_FEED`)
-    await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 1, partitions: 1 }), { timeout: 5000 })
+    await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 2, shards: 1 }), { timeout: 5000 })
     await using engine = await connect({ servers: server.url, namespace: `${namespace}-x`, logger })
     await engine.setup()
     const looking = connect({ servers: server.url, namespace, logger })
     await flow.engine()
     await using second = await looking
-    expect(second.partitions).toBe(1)
+    expect(second.shards).toBe(1)
     expect(await streamsOf(namespace)).toContain(`${namespace}_FEED`)
   })
 
@@ -140,11 +140,11 @@ describe('a namespace that is not there', () => {
       const namespace = freshNamespace()
       await using first = await connect({ servers: server.url, namespace, logger })
       await first.setup()
-      await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 1, partitions: 1 }), { timeout: 5000 })
+      await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 1, shards: 1 }), { timeout: 5000 })
       await using flow = await connect({ servers: server.url, namespace, logger })
       await finish(flow)
       await using second = await connect({ servers: server.url, namespace, logger })
-      return second.partitions
+      return second.shards
     })
     expect(await Promise.all(finished)).toEqual([1, 1, 1])
   })
@@ -153,18 +153,18 @@ describe('a namespace that is not there', () => {
     'whose entry %s, as when a server dies while its control bucket is made again, is finished by its engine',
     async (how) => {
       const namespace = freshNamespace()
-      await using flow = await connect({ servers: server.url, namespace, partitions: 3, logger })
+      await using flow = await connect({ servers: server.url, namespace, shards: 3, logger })
       await (await flow.engine()).active
       const key = `$KV.${namespace}_control.topology`
       const jsm = await jetstreamManager(nc)
       if (how === 'is gone') await jsm.streams.purge(`KV_${namespace}_control`, { filter: key })
-      else await nc.request(key, JSON.stringify({ v: 1, partitions: 3 }), { timeout: 5000 })
+      else await nc.request(key, JSON.stringify({ v: 1, shards: 3 }), { timeout: 5000 })
       await until('the entry is whole', async () => {
         const found = await jsm.streams.getMessage(`KV_${namespace}_control`, { last_by_subj: key }).catch(() => null)
         return found?.json<{ made?: boolean }>().made === true
       })
       await using second = await connect({ servers: server.url, namespace, logger })
-      expect(second.partitions).toBe(3)
+      expect(second.shards).toBe(3)
     },
   )
 })

@@ -40,8 +40,8 @@ describe('a worker whose process ends by user code', () => {
   ])(
     'as by %s, names the asset at fault, and hands the rest back at once',
     async (_, how, message) => {
-      const { pipeline: p, work, beside } = ends('fine')
-      await using stage = await openStage(server.url, p, { worker: false })
+      const { pipeline: shard, work, beside } = ends('fine')
+      await using stage = await openStage(server.url, shard, { worker: false })
       const child = await victim(stage.namespace, how)
       const neighbour = await stage.flow.materialize(beside)
       await until('the neighbour runs', async () => (await neighbour.status())?.assets.beside?.status === 'running')
@@ -53,12 +53,12 @@ describe('a worker whose process ends by user code', () => {
         return one?.assets.work?.attempt === 2 && other?.assets.beside?.attempt === 2
       })
       const errors = async (id: string): Promise<unknown[]> =>
-        (await factsOf(stage.flow, id)).filter(({ kind }) => kind === 'asset.errored').map(({ data }) => data)
+        (await factsOf(stage.flow, id)).filter(({ kind }) => kind === 'attempt.ended').map(({ data }) => data)
       expect(await errors(run.id)).toMatchObject([
         { outcome: 'lost', error: { message: expect.stringContaining(message) } },
       ])
-      expect(await errors(neighbour.id)).toMatchObject([{ outcome: 'handed_back' }])
-      await stage.flow.worker(p)
+      expect(await errors(neighbour.id)).toMatchObject([{ outcome: 'returned' }])
+      await stage.flow.worker(shard)
       expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
       expect(await neighbour.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
     },
@@ -66,12 +66,12 @@ describe('a worker whose process ends by user code', () => {
   )
 
   it('in an instance of a scatter charges that instance alone', async () => {
-    const { pipeline: p, spread } = ends('fine')
-    await using stage = await openStage(server.url, p, { worker: false })
+    const { pipeline: shard, spread } = ends('fine')
+    await using stage = await openStage(server.url, shard, { worker: false })
     const child = await victim(stage.namespace, 'exit')
     const run = await stage.flow.materialize(spread)
     await until('the process has ended', () => child.exitCode !== null, 40_000)
-    await stage.flow.worker(p)
+    await stage.flow.worker(shard)
     // The attempt that each instance was run with in the end.
     expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toMatchObject(
       [1, 1, 2, 1].map((value) => ({ value })),
@@ -81,15 +81,15 @@ describe('a worker whose process ends by user code', () => {
 
 describe('a worker whose event loop is held up for longer than ackWait', () => {
   it('keeps its task, and says whose code it is', async () => {
-    const { pipeline: p, work } = ends('fine')
-    await using stage = await openStage(server.url, p, { worker: false })
+    const { pipeline: shard, work } = ends('fine')
+    await using stage = await openStage(server.url, shard, { worker: false })
     const child = await victim(stage.namespace, 'block')
     const run = await stage.flow.materialize(work)
     await until('it says so', () => child.said().includes('is blocked for'), 20_000)
     expect(child.said()).toContain(`by work (run ${run.id})`)
-    await stage.flow.worker(p, { ackWait: '1s' })
+    await stage.flow.worker(shard, { ackWait: '1s' })
     expect(await run.result({ signal: AbortSignal.timeout(30_000) })).toBe('blocked')
-    expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('asset.errored')
+    expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('attempt.ended')
     child.kill('SIGKILL')
   }, 100_000)
 })

@@ -155,7 +155,7 @@ describe('facts whose documents are not in memory', () => {
       return { subject, payload, headers: new Map([['Content-Type', contentType]]), seq: i + 2, timeMs: 0 }
     })
     // What is no fact, and what only the server reads, is passed over.
-    const bad = factEntry(names, 0, { name: 'gate.named', ids: { hash: 'h' }, data: { run, asset, gate: 'a1n1' } })
+    const bad = factEntry(names, 0, { name: 'gate.correlated', ids: { hash: 'h' }, data: { run, asset, gate: 'a1n1' } })
     messages.splice(5, 0, { ...messages[0], ...bad, payload: new Uint8Array([1]), seq: 999 } as StoredMessage)
     for (const [i, message] of messages.entries()) {
       if (message.seq === 999) continue

@@ -13,13 +13,13 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 /** All keys of all state buckets with their bytes, without the engines' positions. */
-async function snapshot(namespace: string, partitions: number): Promise<Map<string, string>> {
+async function snapshot(namespace: string, shards: number): Promise<Map<string, string>> {
   const nc = await connectNats({ servers: server.url })
   try {
     const jsm = await jetstreamManager(nc)
     const found = new Map<string, string>()
-    for (let p = 0; p < partitions; p++) {
-      const stream = `KV_${namespace}_state_${p}`
+    for (let shard = 0; shard < shards; shard++) {
+      const stream = `KV_${namespace}_state_${shard}`
       const { state } = await jsm.streams.info(stream, { subjects_filter: '>' })
       for (const subject of Object.keys(state.subjects ?? {}).toSorted()) {
         const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
@@ -83,8 +83,8 @@ const skipped = asset('skipped', { dependsOn: [broken], execute: () => 1 })
 const all = pipeline('all', [numbers, flaky, many, broken, waits, last, skipped])
 
 describe('a rebuild', () => {
-  it.each([1, 3])('brings all documents back, byte for byte, with %i log partition(s)', async (partitions) => {
-    await using stage = await openStage(server.url, all, { partitions, worker: { concurrency: 20, drainTimeout: 0 } })
+  it.each([1, 3])('brings all documents back, byte for byte, with %i shard(s)', async (shards) => {
+    await using stage = await openStage(server.url, all, { shards, worker: { concurrency: 20, drainTimeout: 0 } })
     const { flow, namespace } = stage
     const lasts = await Promise.all(
       ['a', 'b', 'c', 'd'].map((partition) => flow.materialize(last, { partition, key: `last ${partition}` })),
@@ -102,11 +102,11 @@ describe('a rebuild', () => {
     expect(await rejection(flow.rebuild())).toBeInstanceOf(ConflictError)
     await stage.worker?.stop()
     await stage.engine?.stop()
-    const before = await snapshot(namespace, partitions)
+    const before = await snapshot(namespace, shards)
     expect(before.size).toBeGreaterThan(20)
     const report = await flow.rebuild()
     expect(report.facts).toBeGreaterThan(100)
-    const after = await snapshot(namespace, partitions)
+    const after = await snapshot(namespace, shards)
     expect([...after.keys()]).toEqual([...before.keys()])
     for (const [key, bytes] of before) expect(after.get(key), key).toBe(bytes)
 
@@ -122,9 +122,7 @@ describe('a rebuild', () => {
     await using stage = await openStage(server.url, all, { worker: false })
     const error = await rejection(stage.flow.rebuild())
     expect(error).toBeInstanceOf(ConflictError)
-    expect(error.message).toContain(
-      'an engine is at work on partition 0; stop all engines of the namespace, then rebuild',
-    )
+    expect(error.message).toContain('an engine is at work on shard 0; stop all engines of the namespace, then rebuild')
     await stage.engine?.stop()
     expect((await stage.flow.rebuild()).facts).toBe(0)
   })
@@ -283,7 +281,7 @@ describe('an engine whose state bucket was lost', () => {
     const after = await snapshot(namespace, 1)
     const kept = [...before.keys()].filter((key) => !key.includes('_0.open.'))
     for (const key of kept) expect([...after.keys()], key).toContain(key)
-    expect(stage.lines.join()).toContain('the state of partition 0 was lost')
+    expect(stage.lines.join()).toContain('the state of shard 0 was lost')
   })
 })
 

@@ -59,7 +59,7 @@ describe('a redrive', () => {
 
   it('that fails keeps what it recovered, and is asked for again under the same id', async () => {
     const { state, work, all } = scatterOf({ failureMode: 'partial', failureThreshold: { count: 1 }, maxConcurrent: 1 })
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
     state.broken = new Set([1, 2, 3, 4])
     const first = await flow.materialize(work)

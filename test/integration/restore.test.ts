@@ -75,7 +75,7 @@ describe('an engine that starts on a quiet log', () => {
     await flow.worker(all)
     await until('it is done', async () => {
       const kinds = await kindsOf(flow, run.id)
-      return kinds.some((kind) => ['asset.materialized', 'asset.errored', 'scatter.sized'].includes(kind))
+      return kinds.some((kind) => ['asset.materialized', 'attempt.ended', 'scatter.sized'].includes(kind))
     })
     if (target === spread) {
       const other = await flow.engine()

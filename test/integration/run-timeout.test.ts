@@ -72,8 +72,8 @@ describe('a run with a time limit', () => {
 
   it('that no worker and no engine takes up fails at once when an engine comes', async () => {
     const plain = asset('plain', { execute: () => 1 })
-    const p = pipeline('nobody', [plain], { timeout: '300ms' })
-    await using stage = await openStage(server.url, p, { worker: false, engine: false })
+    const shard = pipeline('nobody', [plain], { timeout: '300ms' })
+    await using stage = await openStage(server.url, shard, { worker: false, engine: false })
     const run = await stage.flow.materialize(plain)
     const engine = await stage.flow.engine()
     await engine.active
@@ -82,8 +82,8 @@ describe('a run with a time limit', () => {
 
   it('is that of its pipeline, also for a trigger, unless the request says Infinity; what ends in time leaves no timer', async () => {
     const hangs = asset('hangs', { execute: ({ partition }) => (partition ? 1 : new Promise<number>(() => undefined)) })
-    const p = pipeline('limited', [hangs], { timeout: '400ms' })
-    await using stage = await openStage(server.url, p)
+    const shard = pipeline('limited', [hangs], { timeout: '400ms' })
+    await using stage = await openStage(server.url, shard)
     const nc = await connectNats({ servers: server.url })
     nc.publish(`${stage.namespace}.trigger.limited.hangs`, '{}')
     await nc.flush()

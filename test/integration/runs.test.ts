@@ -82,7 +82,7 @@ describe('a run', () => {
     expect(made).toEqual({ numbers: 2, doubled: 2, sum: 3 })
   })
 
-  it('keeps values of data partitions apart, whatever text names them', async () => {
+  it('keeps values of data shards apart, whatever text names them', async () => {
     const { sum, doubled, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)
     const { flow } = stage

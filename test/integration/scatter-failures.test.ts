@@ -198,7 +198,7 @@ describe('a scatter function', () => {
     expect([...ran]).toEqual([1, 2])
   })
 
-  it('that ends just where an earlier attempt’s slab ended, but had more, fails with that reason', async () => {
+  it('that ends just where an earlier attempt’s key chunk ended, but had more, fails with that reason', async () => {
     let calls = 0
     const ran = new Set<number>()
     const shorter = asset('shorter', {
@@ -207,9 +207,9 @@ describe('a scatter function', () => {
         calls += 1
         yield 1
         if (calls > 1) return
-        await until('the first slab has run', () => ran.size === 1)
+        await until('the first key chunk has run', () => ran.size === 1)
         yield 2
-        await until('the second slab has run', () => ran.size === 2)
+        await until('the second key chunk has run', () => ran.size === 2)
         throw new Error('the source broke')
       },
       execute: ({ scatterKey }) => ran.add(scatterKey).size,

@@ -24,9 +24,9 @@ const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const soon = { maxAttempts: 2, backoff: '10ms' } as const
 
-async function lanesOf(namespace: string): Promise<string[]> {
+async function limitedQueuesOf(namespace: string): Promise<string[]> {
   const consumers = await collect(jsm.consumers.list(`${namespace}_WORK_0`))
-  return consumers.map(({ name }) => name).filter((name) => name.startsWith('lane'))
+  return consumers.map(({ name }) => name).filter((name) => name.startsWith('limited_queue'))
 }
 
 describe('maxConcurrent', () => {
@@ -61,12 +61,12 @@ describe('maxConcurrent', () => {
       const other = await stage.connect()
       await other.worker(all, { concurrency: 10, resources: { name: 'two' } })
       const run = await stage.flow.materialize(limited)
-      await until('its lane is open', async () => (await lanesOf(stage.namespace)).length === 1)
+      await until('its limited queue is open', async () => (await limitedQueuesOf(stage.namespace)).length === 1)
       expect((await run.result(limit())).map(({ value }) => value)).toEqual(range(count))
       expect(most).toBe(maxConcurrent)
       expect(ran.toSorted((a, b) => a - b)).toEqual(range(count))
       if (maxConcurrent > 1) expect([...by].toSorted()).toEqual(['one', 'two'])
-      await until('its lane is gone', async () => (await lanesOf(stage.namespace)).length === 0)
+      await until('its limited queue is gone', async () => (await limitedQueuesOf(stage.namespace)).length === 0)
     },
     30_000,
   )

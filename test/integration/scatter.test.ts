@@ -129,10 +129,10 @@ describe('a scatter', () => {
     })
   })
 
-  it('of keys that fill many slabs gives each instance its own key', async () => {
+  it('of keys that fill many key chunks gives each instance its own key', async () => {
     const count = 3000
     const wide = asset('wide', {
-      // 3,000 keys of 1 KB: some 15 slabs.
+      // 3,000 keys of 1 KB: some 15 key chunks.
       scatter: function* () {
         for (let i = 0; i < count; i++) yield { i, padding: String(i).padEnd(1000, '.') }
       },

@@ -30,14 +30,14 @@ const shardOf = (id: string): number => Number(id.split('-')[0])
 function keyIn(flow: Flow, shard: number, target: AnyAsset, partition: string) {
   for (let i = 0; ; i++) {
     const key = `${target.name} ${partition} ${i}`
-    if (shardOf(runIdForKey(key, flow.partitions)) === shard) return key
+    if (shardOf(runIdForKey(key, flow.shards)) === shard) return key
   }
 }
 
 describe('with three shards, what a caller was told is there is there for the next run', () => {
   it('is found with `none`, not made again with `missing`, and is the newest of several, each time', async () => {
     const { counts, up, down, all } = pair()
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
     const seen = { refused: 0, again: 0, stale: 0 }
     for (let i = 0; i < 40; i++) {
@@ -87,10 +87,10 @@ async function withoutEngine(namespace: string, shard: number) {
 }
 
 describe('with the engine of another shard away', () => {
-  it('a plan finds the newest value on its log, among those of other partitions', async () => {
+  it('a plan finds the newest value on its log, among those of other shards', async () => {
     const { counts, up, down, all } = pair()
     const namespace = freshNamespace()
-    await using stage = await openStage(server.url, all, { namespace, partitions: 3, engine: false })
+    await using stage = await openStage(server.url, all, { namespace, shards: 3, engine: false })
     const { flow } = stage
     await using away = await withoutEngine(namespace, 1)
     await flow.engine()
@@ -116,7 +116,7 @@ describe('with the engine of another shard away', () => {
   it('a plan finds a value behind thousands of others that nobody has folded', async () => {
     const { down, all } = pair()
     const namespace = freshNamespace()
-    await using stage = await openStage(server.url, all, { namespace, partitions: 2, engine: false })
+    await using stage = await openStage(server.url, all, { namespace, shards: 2, engine: false })
     await using away = await withoutEngine(namespace, 1)
     await stage.flow.engine()
     await Promise.all(Array.from({ length: 3000 }, (_, i) => away.made(`run-${i}`, i === 1234 ? 'it' : `p${i}`, i)))
@@ -126,7 +126,7 @@ describe('with the engine of another shard away', () => {
   })
 })
 
-describe.each([1, 3])('with %i shards, a redrive that is asked for when its run has just ended', (partitions) => {
+describe.each([1, 3])('with %i shards, a redrive that is asked for when its run has just ended', (shards) => {
   it('takes the values that the run had at its very end', async () => {
     const state = { made: 0, broken: true, closed: Promise.withResolvers<void>() }
     const late = asset('late', {
@@ -144,7 +144,7 @@ describe.each([1, 3])('with %i shards, a redrive that is asked for when its run 
       },
     })
     const both = asset('both', { dependsOn: [late, work], execute: (_, deps) => deps.late })
-    await using stage = await openStage(server.url, pipeline('again', [late, work, both]), { partitions })
+    await using stage = await openStage(server.url, pipeline('again', [late, work, both]), { shards })
     const { flow } = stage
     for (let i = 0; i < 10; i++) {
       state.broken = true

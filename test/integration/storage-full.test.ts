@@ -89,7 +89,7 @@ test('storage that is full is said at once, costs no attempt, and work goes on w
   expect(executions).toEqual({ small: 2, large: 1 })
   for (const run of runs) {
     const kinds = (await factsOf(stage.flow, run.id)).map(({ kind }) => kind)
-    expect(kinds).not.toContain('asset.errored')
+    expect(kinds).not.toContain('attempt.ended')
   }
   await until('room is said', () => stage.lines.some((line) => /stores messages of .* again/.test(line)))
   await nc.close()

@@ -94,7 +94,7 @@ describe('telemetry', () => {
     const run = await stage.flow.materialize(waits)
     await until('a worker has it', () => of('flowstone:task.received').length > 0)
     await stage.worker?.stop()
-    expect(of('flowstone:task.handed_back')).toEqual([
+    expect(of('flowstone:task.returned')).toEqual([
       {
         worker: stage.worker?.id,
         task: `${run.id}.waits.1`,

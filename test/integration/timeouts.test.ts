@@ -63,13 +63,13 @@ describe('the time limit of an asset', () => {
   it('is for onSignal', async () => {
     const target = asset('a', {
       ...limits,
-      execute: ({ signalGate }) => signalGate({ token: 'answer' }),
+      execute: ({ signalGate }) => signalGate({ correlationKey: 'answer' }),
       onSignal: never,
     })
     await using stage = await openStage(server.url, pipeline('timed', [target]), { gates: { secrets } })
     const run = await stage.flow.materialize(target)
     await until('it waits', async () => (await run.status())?.assets.a?.status === 'suspended')
-    await stage.flow.gates.signalByToken('answer', 1)
+    await stage.flow.gates.signalByCorrelationKey('answer', 1)
     expect((await rejection(run.result())).code).toBe('timeout')
   })
 
@@ -107,10 +107,10 @@ describe('the time limit of an asset', () => {
       scatterOptions: { queue: 'instances', retry: { maxAttempts: 2, backoff: '1ms' } },
       execute: () => 1,
     })
-    const p = pipeline('io', [first, spread])
-    await using stage = await openStage(server.url, p, { io: { files: working }, worker: { queues: ['default'] } })
+    const shard = pipeline('io', [first, spread])
+    await using stage = await openStage(server.url, shard, { io: { files: working }, worker: { queues: ['default'] } })
     const other = await stage.connect({ io: { files: broken } })
-    await other.worker(p, { queues: ['instances'] })
+    await other.worker(shard, { queues: ['instances'] })
     const run = await stage.flow.materialize(spread)
     const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
     expect(error.message).toContain('no such file')

@@ -69,9 +69,9 @@ describe.each([
     await using stage = await openStage(server.url, all)
     const { flow, namespace } = stage
     const run = await flow.materialize(waits)
-    const p = run.id.split('-')[0]
+    const shard = run.id.split('-')[0]
     const reason = 'x'.repeat(maxPayload - 700)
-    await publish(`${namespace}.log.${p}.run.${run.id}.cancel_requested`, {
+    await publish(`${namespace}.log.${shard}.run.${run.id}.cancel_requested`, {
       fact: 'run.cancel_requested',
       v: 1,
       reason,

@@ -36,7 +36,7 @@ describe('the streams and buckets of a namespace', () => {
   it('are made once, however many set them up, also at the same moment', async () => {
     const namespace = freshNamespace()
     const flows = await Promise.all(
-      Array.from({ length: 4 }, () => connect({ servers: server.url, namespace, partitions: 2 })),
+      Array.from({ length: 4 }, () => connect({ servers: server.url, namespace, shards: 2 })),
     )
     await Promise.all(flows.map((flow) => flow.setup()))
     const first = await streamsOf(namespace)
@@ -50,20 +50,20 @@ describe('the streams and buckets of a namespace', () => {
         .toSorted(),
     )
     flows.push(await connect({ servers: server.url, namespace }))
-    expect(flows.map(({ partitions }) => partitions)).toEqual([2, 2, 2, 2, 2])
+    expect(flows.map(({ shards }) => shards)).toEqual([2, 2, 2, 2, 2])
     expect((await streamsOf(namespace)).map(({ config, created }) => ({ config, created }))).toEqual(
       first.map(({ config, created }) => ({ config, created })),
     )
     for (const flow of flows) await flow.close()
   })
 
-  it('refuse another number of partitions than they were made with, and say so', async () => {
+  it('refuse another number of shards than they were made with, and say so', async () => {
     const namespace = freshNamespace()
     await setUp({ namespace })
-    const error = await rejection(connect({ servers: server.url, namespace, partitions: 3 }))
+    const error = await rejection(connect({ servers: server.url, namespace, shards: 3 }))
     expect(error).toBeInstanceOf(InvalidError)
     expect(error.message).toBe(
-      `partitions: namespace ${namespace} was made with 1, not 3; it cannot be changed. Leave the option out, or use another namespace.`,
+      `shards: namespace ${namespace} was made with 1, not 3; it cannot be changed. Leave the option out, or use another namespace.`,
     )
   })
 
@@ -111,7 +111,7 @@ describe('the streams and buckets of a namespace', () => {
   })
 })
 
-describe('several log partitions', () => {
+describe('several shards', () => {
   const source = asset('source', { execute: ({ run }) => run })
   const reader = asset('reader', { dependsOn: [source], execute: (_, deps) => deps.source })
   const many = asset('many', {
@@ -121,17 +121,17 @@ describe('several log partitions', () => {
   const all = pipeline('spread', [source, reader, many])
 
   it('share the runs, and each is found by its id', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3, worker: { concurrency: 20 } })
+    await using stage = await openStage(server.url, all, { shards: 3, worker: { concurrency: 20 } })
     const runs = await Promise.all(Array.from({ length: 30 }, () => stage.flow.materialize(source)))
     const ids = await Promise.all(runs.map((run) => run.result()))
     expect(ids).toEqual(runs.map(({ id }) => id))
     const spread = Map.groupBy(ids, (id) => id.split('-')[0])
     expect([...spread.keys()].toSorted()).toEqual(['0', '1', '2'])
-    for (let p = 0; p < 3; p++) {
-      const { state } = await jsm.streams.info(`${stage.namespace}_LOG_${p}`, {
-        subjects_filter: `${stage.namespace}.log.${p}.run.*.finished`,
+    for (let shard = 0; shard < 3; shard++) {
+      const { state } = await jsm.streams.info(`${stage.namespace}_LOG_${shard}`, {
+        subjects_filter: `${stage.namespace}.log.${shard}.run.*.finished`,
       })
-      expect(Object.keys(state.subjects ?? {}).length).toBe(spread.get(String(p))?.length)
+      expect(Object.keys(state.subjects ?? {}).length).toBe(spread.get(String(shard))?.length)
     }
     await until('all are listed', async () => (await stage.flow.runs()).length === 30)
     const listed = await stage.flow.runs()
@@ -141,13 +141,13 @@ describe('several log partitions', () => {
   })
 
   it('find upstream values that were made in another one, the newest of them', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3 })
+    await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
-    const partitionOf = (id: string) => id.split('-')[0]
+    const shardOf = (id: string) => id.split('-')[0]
     const first = await flow.materialize(source)
     await first.result()
     let newest = first
-    while (partitionOf(newest.id) === partitionOf(first.id)) {
+    while (shardOf(newest.id) === shardOf(first.id)) {
       newest = await flow.materialize(source)
       await newest.result()
     }
@@ -156,12 +156,12 @@ describe('several log partitions', () => {
     for (let i = 0; seen.size < 3; i++) {
       const run = await flow.materialize(reader, { key: `reader ${i}`, upstream: 'none' })
       expect(await run.result()).toBe(newest.id)
-      seen.add(partitionOf(run.id))
+      seen.add(shardOf(run.id))
     }
   })
 
   it('run scatters side by side', async () => {
-    await using stage = await openStage(server.url, all, { partitions: 3, worker: { concurrency: 20 } })
+    await using stage = await openStage(server.url, all, { shards: 3, worker: { concurrency: 20 } })
     const runs = await Promise.all(['a', 'b', 'c', 'd', 'e', 'f'].map((key) => stage.flow.materialize(many, { key })))
     for (const run of runs) expect(await run.result()).toHaveLength(200)
   })

@@ -28,7 +28,7 @@ function send(namespace: string, partition: string) {
   return jetstream(nc).publish(`${namespace}.trigger.reports.report`, JSON.stringify({ partition }))
 }
 
-async function partitionsMade(flow: Flow): Promise<(string | undefined)[]> {
+async function shardsMade(flow: Flow): Promise<(string | undefined)[]> {
   const runs = await flow.runs()
   return runs.flatMap(({ partition, finishedAt }) => (finishedAt ? [partition] : [])).toSorted()
 }
@@ -76,8 +76,8 @@ describe('the stream of triggers', () => {
     await js.publish(`${namespace}.trigger.reports.${'n'.repeat(2000)}`, '{}')
     await js.publish(`${namespace}.trigger.a.b.c.d`, '{}')
     await send(namespace, 'fine')
-    await until('the last one is made', async () => (await partitionsMade(flow)).includes('fine'))
-    expect(await partitionsMade(flow)).toEqual(['fine'])
+    await until('the last one is made', async () => (await shardsMade(flow)).includes('fine'))
+    expect(await shardsMade(flow)).toEqual(['fine'])
     const log = await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: `${namespace}.log.0.trigger.*.*` })
     const subjects = Object.keys(log.state.subjects ?? {})
     expect(subjects.filter((subject) => subject.endsWith('.received'))).toHaveLength(6)
@@ -88,13 +88,13 @@ describe('the stream of triggers', () => {
   it('is emptied as its messages come to the log', async () => {
     await using stage = await openStage(server.url, reports)
     await send(stage.namespace, 'a')
-    await until('it is made', async () => (await partitionsMade(stage.flow)).length === 1)
+    await until('it is made', async () => (await shardsMade(stage.flow)).length === 1)
     await until(
       'it is taken away',
       async () => (await jsm.streams.info(`${stage.namespace}_TRIGGERS`)).state.messages === 0,
     )
     await send(stage.namespace, 'b')
-    await until('the next one is made', async () => (await partitionsMade(stage.flow)).length === 2)
+    await until('the next one is made', async () => (await shardsMade(stage.flow)).length === 2)
   })
 })
 
@@ -109,32 +109,32 @@ describe('a trigger', () => {
       const engine = await flow.engine()
       await engine.active
       await send(namespace, `of engine ${i}`)
-      await until('all are made', async () => (await partitionsMade(flow)).length === 4 + i)
+      await until('all are made', async () => (await shardsMade(flow)).length === 4 + i)
       await engine.stop()
     }
     await flow.rebuild()
     const [one, two] = [await flow.engine(), await (await stage.connect()).engine()]
     await send(namespace, 'last')
-    await until('the last one is made', async () => (await partitionsMade(flow)).includes('last'))
+    await until('the last one is made', async () => (await shardsMade(flow)).includes('last'))
     await one.stop()
     await two.active
     await send(namespace, 'of the successor')
-    await until('that is made', async () => (await partitionsMade(flow)).includes('of the successor'))
+    await until('that is made', async () => (await shardsMade(flow)).includes('of the successor'))
     const all = ['a', 'b', 'c', 'last', 'of engine 0', 'of engine 1', 'of engine 2', 'of the successor']
-    expect(await partitionsMade(flow)).toEqual(all)
+    expect(await shardsMade(flow)).toEqual(all)
   })
 
   it('is not taken for an older one when the stream was made anew', async () => {
     await using stage = await openStage(server.url, reports)
     const { namespace, flow, engine } = stage
     await send(namespace, 'a')
-    await until('it is made', async () => (await partitionsMade(flow)).length === 1)
+    await until('it is made', async () => (await shardsMade(flow)).length === 1)
     await engine?.stop()
     await jsm.streams.delete(`${namespace}_TRIGGERS`)
     const again = await stage.connect()
     await again.engine()
     await send(namespace, 'b')
-    await until('that of the new stream is made', async () => (await partitionsMade(flow)).length === 2)
-    expect(await partitionsMade(flow)).toEqual(['a', 'b'])
+    await until('that of the new stream is made', async () => (await shardsMade(flow)).length === 2)
+    expect(await shardsMade(flow)).toEqual(['a', 'b'])
   })
 })

@@ -163,8 +163,8 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
     expect((await stage.flow.runs())[0]?.partition).toBe('packed')
   })
 
-  it('finds its run in whichever log partition its key falls', async () => {
-    await using stage = await openStage(server.url, reports, { partitions: 3 })
+  it('finds its run in whichever shard its key falls', async () => {
+    await using stage = await openStage(server.url, reports, { shards: 3 })
     for (let i = 0; i < 12; i++) await publish(stage.namespace, 'report', { key: `k${i}`, partition: `p${i}` })
     await until(
       'all are made',

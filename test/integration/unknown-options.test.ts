@@ -29,7 +29,7 @@ afterAll(async () => {
 })
 
 const made = asset('made', { execute: () => 1 })
-const p = pipeline('p', [made])
+const shard = pipeline('p', [made])
 
 /** As from JavaScript, or from a file of configuration, which no type checker sees. */
 function wrong<T extends object>(options: T): T {
@@ -39,7 +39,7 @@ function wrong<T extends object>(options: T): T {
 /** Functions by name, each called with an option that there is not. */
 const CALLS: Readonly<Record<string, () => unknown>> = {
   connect: () => connect(wrong({ servers: 'nats://127.0.0.1:1' })),
-  worker: () => flow.worker(p, wrong({})),
+  worker: () => flow.worker(shard, wrong({})),
   engine: () => flow.engine(wrong({})),
   materialize: () => flow.materialize(made, wrong({})),
   setup: () => flow.setup(wrong({})),
@@ -48,7 +48,7 @@ const CALLS: Readonly<Record<string, () => unknown>> = {
   watch: () => flow.run('0-none').watch(wrong({})).next(),
   'gates.signal': () => flow.gates.signal('t', 1, wrong({})),
   'gates.signalById': () => flow.gates.signalById('0-r.a.a1n1', 1, wrong({})),
-  'gates.signalByToken': () => flow.gates.signalByToken('t', 1, wrong({})),
+  'gates.signalByCorrelationKey': () => flow.gates.signalByCorrelationKey('t', 1, wrong({})),
   'gates.waiting': () => flow.gates.waiting(wrong({})),
   'gates.extend': () => flow.gates.extend('0-r.a.a1n1', '1h', wrong({})),
   'limiter.check': () => flow.limiter.check('b', [1, 'second'], wrong({})),
@@ -91,7 +91,7 @@ describe('an option that there is not', () => {
   })
 
   it('is told with the nearest one that there is', async () => {
-    await expect(flow.worker(p, wrong({}))).rejects.toThrow('did you mean concurrency?')
+    await expect(flow.worker(shard, wrong({}))).rejects.toThrow('did you mean concurrency?')
   })
 
   it('is told apart from what is no object of options', async () => {

@@ -299,7 +299,7 @@ describe('what cannot be stored, or cannot be looked at,', () => {
         code: 'invalid',
         message: expect.stringContaining(message),
       })
-      expect((await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'asset.errored')).toHaveLength(1)
+      expect((await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'attempt.ended')).toHaveLength(1)
     }
   })
 })

@@ -207,13 +207,13 @@ async function go(
   expect((await run.status())?.finishedAt).toBeUndefined()
   const back = await (await stage.connect({ gates })).worker(v1())
   expect(await run.result()).toEqual(brings)
-  expect(await kindsOf(flow, run.id)).not.toContain('asset.errored')
+  expect(await kindsOf(flow, run.id)).not.toContain('attempt.ended')
   expect(await countAside(stage)).toBe(0)
   await Promise.all([second.stop(), back.stop()])
 }
 
 /** report needs a (version 1), or a and b (version 2); each says which version ran it. `other` is the same in both. */
-function version(n: 1 | 2): { p: Pipeline; report: ReturnType<typeof asset>; other: ReturnType<typeof asset> } {
+function version(n: 1 | 2): { shard: Pipeline; report: ReturnType<typeof asset>; other: ReturnType<typeof asset> } {
   const a = asset('a', { execute: () => 'A' })
   const b = asset('b', { execute: () => 'B' })
   const other = asset('other', { execute: () => `other ${n}` })
@@ -221,7 +221,7 @@ function version(n: 1 | 2): { p: Pipeline; report: ReturnType<typeof asset>; oth
     dependsOn: n === 1 ? [a] : [a, b],
     execute: (_, deps) => `${n}: ${Object.keys(deps).join()}`,
   })
-  return { p: pipeline('p', n === 1 ? [a, report, other] : [a, b, report, other]), report, other }
+  return { shard: pipeline('p', n === 1 ? [a, report, other] : [a, b, report, other]), report, other }
 }
 
 test('instances of a scatter that is open wait for the code that it was begun with', async () => {
@@ -251,10 +251,10 @@ test('instances of a scatter that is open wait for the code that it was begun wi
 describe('old and new workers side by side', () => {
   test('each run is made by code of its own version, whoever is asked first', async () => {
     const [v1, v2] = [version(1), version(2)]
-    await using stage = await openStage(server.url, v1.p)
+    await using stage = await openStage(server.url, v1.shard)
     const { flow } = stage
     const newer = await stage.connect()
-    await newer.worker(v2.p)
+    await newer.worker(v2.shard)
     const runs = await Promise.all(
       Array.from({ length: 40 }, (_, i) => {
         const { report } = i % 2 === 0 ? v1 : v2
@@ -268,17 +268,17 @@ describe('old and new workers side by side', () => {
 
   test('what did not change is made by either of them', async () => {
     const [v1, v2] = [version(1), version(2)]
-    await using stage = await openStage(server.url, v2.p)
+    await using stage = await openStage(server.url, v2.shard)
     const run = await stage.flow.materialize(v1.other)
     expect(await run.result()).toBe('other 2')
   })
 
   test('one worker may have both', async () => {
     const [v1, v2] = [version(1), version(2)]
-    await using stage = await openStage(server.url, [v1.p, v2.p])
+    await using stage = await openStage(server.url, [v1.shard, v2.shard])
     const { flow } = stage
-    expect(await (await flow.materialize(v1.report, { pipeline: v1.p })).result()).toBe('1: a')
-    expect(await (await flow.materialize(v2.report, { pipeline: v2.p })).result()).toBe('2: a,b')
+    expect(await (await flow.materialize(v1.report, { pipeline: v1.shard })).result()).toBe('1: a')
+    expect(await (await flow.materialize(v2.report, { pipeline: v2.shard })).result()).toBe('2: a,b')
     expect(await countAside(stage)).toBe(0)
   })
 })
@@ -327,19 +327,19 @@ describe('tasks that nobody here has the code for', () => {
 describe('a run whose version nobody has any more', () => {
   test('goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
     const [v1, v2] = [version(1), version(2)]
-    await using stage = await openStage(server.url, v2.p)
+    await using stage = await openStage(server.url, v2.shard)
     const { flow } = stage
-    const run = await flow.materialize(v1.report, { pipeline: v1.p })
+    const run = await flow.materialize(v1.report, { pipeline: v1.shard })
     await until('it is set aside', async () => (await countAside(stage)) === 1)
-    expect(await flow.adopt(run.id, { pipeline: v2.p })).toEqual({
+    expect(await flow.adopt(run.id, { pipeline: v2.shard })).toEqual({
       run: run.id,
-      version: v2.p.spec.version,
-      from: v1.p.spec.version,
+      version: v2.shard.spec.version,
+      from: v1.shard.spec.version,
       added: ['b'],
     })
     expect(await run.result()).toBe('2: a,b')
-    await until('the state has it', async () => (await run.status())?.version === v2.p.spec.version)
-    const again = await rejection(flow.adopt(run.id, { pipeline: v2.p }))
+    await until('the state has it', async () => (await run.status())?.version === v2.shard.spec.version)
+    const again = await rejection(flow.adopt(run.id, { pipeline: v2.shard }))
     expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended/) })
   })
 

@@ -47,8 +47,8 @@ describe('the status of a plain asset says that it waits for', () => {
   test('an engine, before one has seen the run, and after it has gone', async () => {
     const code = held()
     const slow = asset('slow', { execute: code.execute })
-    const p = pipeline('p', [slow])
-    await using stage = await openStage(server.url, p, { engine: false })
+    const shard = pipeline('p', [slow])
+    await using stage = await openStage(server.url, shard, { engine: false })
     const run = await stage.flow.materialize(slow)
     const reasons = [expect.stringMatching(/^an engine: none is active; start one with flowstone engine/)]
     expect(await run.status()).toMatchObject({ status: 'requested', waitingFor: reasons, assets: {} })

@@ -68,8 +68,8 @@ describe('a worker that is stopped', () => {
     expect(runs.filter(({ worker }) => worker === 'first')).toHaveLength(7)
     expect(runs.filter(({ worker }) => worker === 'second')).toHaveLength(7)
     expect(runs.filter(({ kind }) => kind === 'instance').every(({ attempt }) => attempt === 1)).toBe(true)
-    const errored = (await factsOf(stage.flow, one.id)).filter(({ kind }) => kind === 'asset.errored')
-    expect(errored.map(({ data }) => Reflect.get(data, 'outcome'))).toEqual(['handed_back'])
+    const errored = (await factsOf(stage.flow, one.id)).filter(({ kind }) => kind === 'attempt.ended')
+    expect(errored.map(({ data }) => Reflect.get(data, 'outcome'))).toEqual(['returned'])
   })
 
   it('hands back what waits for a slot, too', async () => {
@@ -123,7 +123,7 @@ describe('a worker', () => {
     await until('the old worker has met it', async () => (await run.status())?.assets.second?.status === 'queued')
     await stage.flow.worker(current)
     expect(await run.result()).toMatch(/^after (old|new)$/)
-    expect((await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'asset.errored')).toEqual([])
+    expect((await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'attempt.ended')).toEqual([])
   })
 
   it('puts a task back that it would have to run in another way, such as a scatter of what it has as plain', async () => {

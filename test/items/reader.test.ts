@@ -92,7 +92,7 @@ describe('an item reader', () => {
     expect((await rejection(reading)).message).toBe('enough')
   })
 
-  it('refuses a cursor that is none, or too large to be stored with every slab', async () => {
+  it('refuses a cursor that is none, or too large to be stored with every key chunk', async () => {
     const of = (cursor: unknown) =>
       itemReader({
         name: 'odd',

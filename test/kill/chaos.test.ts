@@ -2,7 +2,7 @@
  * Everything at once: every kind of scatter and gate in one run, scatters that end early and are redriven, runs that build on one another, and triggers, while processes are
  * killed, stopped, drained and cut off, the server restarts, the state is built again, and buckets are deleted. All of it is drawn from a seed. What is checked at the end holds
  * for every seed. Every third seed is gentle: it takes no work from a worker, so no attempt may be lost. `CHAOS_SEEDS=17,100..199 npx vitest run test/kill/chaos.test.ts` plays those; `CHAOS_MS` is how
- * long it is wild, `CHAOS_PARTITIONS=1,3` the partitions of the log, of which each seed takes one; `CHAOS_WITHOUT='delete work,pause'` leaves faults out.
+ * long it is wild, `CHAOS_SHARDS=1,3` the shards of the log, of which each seed takes one; `CHAOS_WITHOUT='delete work,pause'` leaves faults out.
  */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -54,7 +54,7 @@ import {
 import { type Rig, startRig } from './rig.ts'
 
 const SEEDS = seedsIn(process.env.CHAOS_SEEDS ?? '35,302')
-const PARTITIONS = (process.env.CHAOS_PARTITIONS ?? '1,3').split(',').map(Number)
+const SHARDS = (process.env.CHAOS_SHARDS ?? '1,3').split(',').map(Number)
 const WILD_MS = Number(process.env.CHAOS_MS ?? 4500)
 const WORKERS = 2
 const ENGINES = 2
@@ -83,11 +83,11 @@ async function redrive(
   }
 }
 
-async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
+async function play(rig: Rig, seed: number, shards: number): Promise<void> {
   const gentle = seed % 3 === 0
   const random = seeded(seed)
   const ackWaitMs = gentle ? 5000 : 2000
-  const on = (p: number, name: string): string => keyOn(p % partitions, partitions, `${name}-${seed}`)
+  const on = (shard: number, name: string): string => keyOn(shard % shards, shards, `${name}-${seed}`)
   const run = await rig.materialize<Record<string, unknown>>(gentle ? gentleLast : last, on(0, 'last'), chaos)
   const inTime = await rig.materialize<unknown>(hurried, on(1, 'hurried'), chaos)
   const toRedrive = await rig.materialize<[number, string][]>(redriven, on(2, 'redriven'), chaos)
@@ -97,7 +97,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
   const settings = { concurrency: 8, ackWaitMs, reconcileMs: 1500 }
   const engines = new Pool(ENGINES, rig, 'engine', settings, QUICK_START)
   const workers = new Pool(WORKERS, rig, 'worker', settings, { ...CHAOS_ENV, ...QUICK_START })
-  using patience = new Patience(rig, partitions)
+  using patience = new Patience(rig, shards)
   const outside = new Outside(rig.flow, run, seeded(seed + 1))
   const redriving = redrive(rig, toRedrive, seeded(seed + 2), patience)
   redriving.catch(() => undefined)
@@ -110,7 +110,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
       ...requests.firsts,
     ]
     await Promise.all([engines.ready, workers.ready])
-    wild = await goWild({ rig, partitions, ackWaitMs, workers, engines, pausable }, random, gentle, WILD_MS)
+    wild = await goWild({ rig, shards, ackWaitMs, workers, engines, pausable }, random, gentle, WILD_MS)
     const value = await run.result({ signal: patience.signal })
     await outside.stop()
     expectValues(value, wild.losses, gentle)
@@ -120,7 +120,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
     const asked = await going
     expect(asked.troubles).toEqual([])
     const runs = [run, inTime, ...again.runs, ...asked.runs]
-    await expectNothingLeft(rig, runs, partitions)
+    await expectNothingLeft(rig, runs, shards)
     for (const one of [outside, ...again.outsides]) {
       expect(one.troubles).toEqual([])
       expectTruth(one.answers, await collect(rig.flow.history(one.run.id)))
@@ -141,7 +141,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
     // Notes are written a moment after the grant: half of the period is long enough to show a limit that is not kept.
     expect(mostWithin(500, found)).toBeLessThanOrEqual(PER_SECOND)
     await Promise.all([engines.stop(), workers.stop()])
-    const facts = await factsOnLog(rig, partitions)
+    const facts = await factsOnLog(rig, shards)
     const begun = begunIn(rig.noted())
     const isWell = (pid: number, atMs: number): boolean =>
       atMs < (workers.troubled.get(pid) ?? Number.POSITIVE_INFINITY)
@@ -155,7 +155,7 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
     }
     await rig.expectStateIsFold()
   } catch (error) {
-    console.error(`seed ${seed}, log in ${partitions}\n${wild?.log.join('\n')}`)
+    console.error(`seed ${seed}, log in ${shards}\n${wild?.log.join('\n')}`)
     for (const one of await rig.flow.runs({ open: true }).catch(() => []))
       console.error(`open: ${one.id} ${one.target} ${one.status} ${JSON.stringify(one.assets)}`)
     await Promise.all(
@@ -169,12 +169,12 @@ async function play(rig: Rig, seed: number, partitions: number): Promise<void> {
   }
 }
 
-describe.each(SEEDS.map((seed) => ({ seed, partitions: PARTITIONS[seed % PARTITIONS.length] ?? 1 })))(
-  'everything at once, seed $seed, log in $partitions',
-  ({ seed, partitions }) => {
+describe.each(SEEDS.map((seed) => ({ seed, shards: SHARDS[seed % SHARDS.length] ?? 1 })))(
+  'everything at once, seed $seed, log in $shards',
+  ({ seed, shards }) => {
     test('ends, and every count, value and answer is right', { timeout: 300_000 }, async () => {
-      await using rig = await startRig({ partitions })
-      await play(rig, seed, partitions)
+      await using rig = await startRig({ shards })
+      await play(rig, seed, shards)
     })
   },
 )

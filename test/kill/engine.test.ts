@@ -12,8 +12,8 @@ function tookOverAfter(killedMs: number, heir: Child): number {
 }
 
 /** A key whose run is in this partition of the log. */
-function keyIn(p: number, partitions: number): string {
-  for (let i = 1; ; i++) if (parseRunId(runIdForKey(`run ${i}`, partitions)).partition === p) return `run ${i}`
+function keyIn(shard: number, shards: number): string {
+  for (let i = 1; ; i++) if (parseRunId(runIdForKey(`run ${i}`, shards)).shard === shard) return `run ${i}`
 }
 
 describe('an engine that is killed', () => {
@@ -37,7 +37,7 @@ describe('an engine that is killed', () => {
     const { victim, heir } = await pair(rig)
     const standbys = [heir, await rig.start('engine')]
     const run = await rig.materialize(stream)
-    await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 2)
+    await until('some key chunks are stored', async () => ((await rig.barrier(run, 'stream'))?.keyChunks ?? 0) >= 2)
     await victim.kill()
     // Both wait for the same claim: which one gets it is chance.
     const active = (): Child[] => standbys.filter((standby) => standby.of('engine.active').length > 0)
@@ -67,12 +67,12 @@ describe('an engine that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('with all three partitions is followed by its standby in all three', async () => {
-    await using rig = await startRig({ partitions: 3 })
+  test('with all three shards is followed by its standby in all three', async () => {
+    await using rig = await startRig({ shards: 3 })
     const { victim, heir } = await pair(rig)
     await rig.start('worker')
-    // Keys that fall into all three partitions, and not ids that chance makes.
-    const keys = [0, 1, 2].map((p) => keyIn(p, 3))
+    // Keys that fall into all three shards, and not ids that chance makes.
+    const keys = [0, 1, 2].map((shard) => keyIn(shard, 3))
     const runs = await Promise.all(keys.map((key) => rig.materialize(list, key)))
     expect(new Set(runs.map(({ id }) => id.split('-')[0])).size).toBe(3)
     const done = async (): Promise<boolean> =>
@@ -82,7 +82,7 @@ describe('an engine that is killed', () => {
     await until('all have begun', done, 20_000)
     const killedMs = Date.now()
     await victim.kill()
-    await until('the standby has all partitions', () => heir.of('engine.active').length === 3)
+    await until('the standby has all shards', () => heir.of('engine.active').length === 3)
     expect(tookOverAfter(killedMs, heir)).toBeLessThan(TAKE_OVER_MAX_MS)
     for (const run of runs) await rig.expectWhole(run, 'list')
     await rig.expectStateIsFold()

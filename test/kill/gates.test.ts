@@ -139,15 +139,15 @@ describe('an engine that is killed', () => {
   })
 })
 
-describe('an engine of three partitions that is killed', () => {
+describe('an engine of three shards that is killed', () => {
   test('while their gates are signalled, cancelled and extended is followed by its standby on each', async () => {
     const every = [0, 1, 2]
-    await using rig = await startRig({ partitions: 3 })
+    await using rig = await startRig({ shards: 3 })
     const victim = await rig.engine()
     await worker(rig)
     await worker(rig)
     const on = async (asset: typeof gated | typeof gatedMany): Promise<Run[]> =>
-      await Promise.all(every.map((p) => rig.materialize<unknown>(asset, keyOn(p, 3, asset.name), gatedKills)))
+      await Promise.all(every.map((shard) => rig.materialize<unknown>(asset, keyOn(shard, 3, asset.name), gatedKills)))
     const [plain, many] = [await on(gated), await on(gatedMany)]
     for (const run of plain) await untilWaits(run, 'gated')
     for (const { id } of many)

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { hostMs } from '../kit/host-clock.ts'
 import { until } from '../kit/until.ts'
 import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
-import type { LimitsWork } from './programs/limits.ts'
+import type { LimitsWork } from './programs/limits-work.ts'
 import { sharing } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 

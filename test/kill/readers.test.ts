@@ -21,12 +21,16 @@ afterAll(() => scratch[Symbol.dispose]())
 
 const env = { KILL_READS: 'yes', KILL_FILE: path }
 
-async function slabs(rig: Rig, run: Parameters<Rig['barrier']>[0], asset: string, count: number): Promise<void> {
-  await until(`${count} slabs of ${asset}`, async () => ((await rig.barrier(run, asset))?.slabs ?? 0) >= count, 20_000)
+async function keyChunks(rig: Rig, run: Parameters<Rig['barrier']>[0], asset: string, count: number): Promise<void> {
+  await until(
+    `${count} key chunks of ${asset}`,
+    async () => ((await rig.barrier(run, asset))?.keyChunks ?? 0) >= count,
+    20_000,
+  )
   expect((await rig.barrier(run, asset))?.total).toBeUndefined()
 }
 
-/** Positions that cursors on the log name, behind each slab. */
+/** Positions that cursors on the log name, behind each key chunk. */
 async function positions(rig: Rig, run: string): Promise<number[]> {
   const found: number[] = []
   for await (const { kind, data } of rig.flow.history(run)) {
@@ -42,22 +46,22 @@ const bytesRead = (rig: Rig): number =>
   rig.noted().reduce((sum, line) => sum + (line.startsWith('read') ? Number(line.slice(5)) : 0), 0)
 
 describe('a worker that is killed while it reads a file of 100,000 lines', () => {
-  test('in the middle of a slab leaves the rest to the next, which reads on from the cursor', async () => {
+  test('in the middle of a key chunk leaves the rest to the next, which reads on from the cursor', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(reading, undefined, reads)
-    await slabs(rig, run, 'reading', 3)
+    await keyChunks(rig, run, 'reading', 3)
     await victim.kill()
     const stored = await positions(rig, run.id)
     await rig.start('worker', {}, env)
     await rig.expectWhole(run, 'reading', LINES)
-    // Not from the beginning, and not from anywhere but the end of what was stored (a last slab may have been on its way).
+    // Not from the beginning, and not from anywhere but the end of what was stored (a last key chunk may have been on its way).
     const [first, second, ...more] = begins(rig)
     expect([first, more]).toEqual([0, []])
     expect(second).toBeGreaterThanOrEqual(stored.at(-1) ?? bytes)
     expect(await positions(rig, run.id)).toContain(second)
     expect(second).toBeGreaterThan(100_000)
-    // What was read and not stored is all that is read twice: less than a slab, and what was read ahead of it.
+    // What was read and not stored is all that is read twice: less than a key chunk, and what was read ahead of it.
     expect(bytesRead(rig)).toBeLessThan(bytes + 400 * 1024)
     await rig.expectStateIsFold()
   })
@@ -69,7 +73,7 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     const stored: number[] = []
     for (const count of [2, 4, 6]) {
       const victim = await rig.start('worker', {}, env)
-      await slabs(rig, run, 'reading', count)
+      await keyChunks(rig, run, 'reading', count)
       await victim.kill()
       stored.push((await positions(rig, run.id)).at(-1) ?? bytes)
     }
@@ -90,7 +94,7 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(batches, undefined, reads)
-    await slabs(rig, run, 'batches', 3)
+    await keyChunks(rig, run, 'batches', 3)
     await victim.kill()
     await rig.start('worker', {}, env)
     await rig.expectWhole(run, 'batches', LINES / 20)
@@ -107,12 +111,12 @@ test('a worker that was stopped while it read, and wakes up when another has gon
   await using rig = await startRig()
   const [sleeper] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
   const run = await rig.materialize(reading, undefined, reads)
-  await slabs(rig, run, 'reading', 2)
+  await keyChunks(rig, run, 'reading', 2)
   sleeper.signal('SIGSTOP')
   await rig.start('worker', {}, env)
   await until('the other one reads', () => begins(rig).length === 2, 20_000)
-  const before = (await rig.barrier(run, 'reading'))?.slabs ?? 0
-  await slabs(rig, run, 'reading', before + 1)
+  const before = (await rig.barrier(run, 'reading'))?.keyChunks ?? 0
+  await keyChunks(rig, run, 'reading', before + 1)
   sleeper.signal('SIGCONT')
   await rig.expectWhole(run, 'reading', LINES)
   const stored = await positions(rig, run.id)
@@ -127,7 +131,7 @@ test('an engine that is killed while keys are fed leaves them to its heir, and t
   const [victim] = await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   await rig.start('engine')
   const run = await rig.materialize(reading, undefined, reads)
-  await slabs(rig, run, 'reading', 3)
+  await keyChunks(rig, run, 'reading', 3)
   await victim.kill()
   await rig.expectWhole(run, 'reading', LINES)
   expect(begins(rig)).toEqual([0])
@@ -139,7 +143,7 @@ test('a server that is killed while keys are stored has them all in the end, and
   await using rig = await startRig()
   await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   const run = await rig.materialize(reading, undefined, reads)
-  await slabs(rig, run, 'reading', 3)
+  await keyChunks(rig, run, 'reading', 3)
   await rig.killServer()
   await rig.startServer()
   await rig.expectWhole(run, 'reading', LINES)
@@ -185,7 +189,7 @@ test('a worker that is killed while it reads a table leaves the rest to the next
     const settings = { KILL_READS: 'yes', KILL_POSTGRES: address }
     const [victim] = await Promise.all([rig.start('worker', {}, settings), rig.engine()])
     const run = await rig.materialize(rows, undefined, reads)
-    await slabs(rig, run, 'rows', 3)
+    await keyChunks(rig, run, 'rows', 3)
     await victim.kill()
     const stored = (await rig.barrier(run, 'rows'))?.stored ?? 0
     await rig.start('worker', {}, settings)

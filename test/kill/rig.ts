@@ -101,7 +101,7 @@ export class Rig implements AsyncDisposable {
   readonly notes: string
   #server: RunningServer
   readonly #scratch: ReturnType<typeof scratchFolder>
-  readonly #partitions: number
+  readonly #shards: number
   readonly #children: Child[] = []
 
   constructor(parts: {
@@ -109,13 +109,13 @@ export class Rig implements AsyncDisposable {
     nc: NatsConnection
     server: RunningServer
     scratch: ReturnType<typeof scratchFolder>
-    partitions: number
+    shards: number
   }) {
     this.flow = parts.flow
     this.nc = parts.nc
     this.#server = parts.server
     this.#scratch = parts.scratch
-    this.#partitions = parts.partitions
+    this.#shards = parts.shards
     this.notes = join(parts.scratch.path, 'notes')
   }
 
@@ -135,7 +135,7 @@ export class Rig implements AsyncDisposable {
   /** Starts a process, and does not wait for it. */
   spawn(program: string, settings: Partial<Settings>, env: Record<string, string>): Child {
     const { url } = this.#server
-    const all = { url, namespace: NAMESPACE, partitions: this.#partitions, ...settings }
+    const all = { url, namespace: NAMESPACE, shards: this.#shards, ...settings }
     const child = new Child(program, all, { KILL_NOTES: this.notes, ...env })
     this.#children.push(child)
     return child
@@ -149,7 +149,7 @@ export class Rig implements AsyncDisposable {
   /** An engine that is at work, unless `standby`. */
   async engine(settings: Partial<Settings> = {}): Promise<Child> {
     const child = await this.start('engine', settings)
-    await until('the engine is at work', () => child.of('engine.active').length >= this.#partitions)
+    await until('the engine is at work', () => child.of('engine.active').length >= this.#shards)
     return child
   }
 
@@ -172,8 +172,8 @@ export class Rig implements AsyncDisposable {
 
   /** The barrier as the state bucket shows it. */
   async barrier(run: Run, asset: string): Promise<BarrierState | undefined> {
-    const p = Number(run.id.split('-')[0])
-    const bucket = this.names.stateBucket(p)
+    const shard = Number(run.id.split('-')[0])
+    const bucket = this.names.stateBucket(shard)
     const doc = await this.#lastJson(
       this.names.kvStream(bucket),
       this.names.kvSubject(bucket, `barrier.${run.id}.${asset}`),
@@ -199,8 +199,8 @@ export class Rig implements AsyncDisposable {
   async state(): Promise<Map<string, string>> {
     const found = new Map<string, string>()
     const jsm = await jetstreamManager(this.nc)
-    for (let p = 0; p < this.#partitions; p++) {
-      const stream = this.names.kvStream(this.names.stateBucket(p))
+    for (let shard = 0; shard < this.#shards; shard++) {
+      const stream = this.names.kvStream(this.names.stateBucket(shard))
       const { state } = await jsm.streams.info(stream, { subjects_filter: '>' })
       for (const subject of Object.keys(state.subjects ?? {})) {
         const message = await jsm.streams.getMessage(stream, { last_by_subj: subject })
@@ -215,8 +215,8 @@ export class Rig implements AsyncDisposable {
   async stateSeqs(): Promise<number[]> {
     const jsm = await jetstreamManager(this.nc)
     const seqs: number[] = []
-    for (let p = 0; p < this.#partitions; p++) {
-      seqs.push((await jsm.streams.info(this.names.kvStream(this.names.stateBucket(p)))).state.last_seq)
+    for (let shard = 0; shard < this.#shards; shard++) {
+      seqs.push((await jsm.streams.info(this.names.kvStream(this.names.stateBucket(shard)))).state.last_seq)
     }
     return seqs
   }
@@ -294,14 +294,14 @@ export async function pair(rig: Rig): Promise<{ victim: Child; heir: Child }> {
   return { victim, heir: await rig.start('engine') }
 }
 
-export async function startRig(options: { partitions?: number } = {}): Promise<Rig> {
+export async function startRig(options: { shards?: number } = {}): Promise<Rig> {
   const scratch = scratchFolder()
   const server = await startServer({ dir: join(scratch.path, 'nats') })
-  const partitions = options.partitions ?? 1
-  const flow = await connect({ servers: server.url, namespace: NAMESPACE, partitions })
+  const shards = options.shards ?? 1
+  const flow = await connect({ servers: server.url, namespace: NAMESPACE, shards })
   await flow.setup()
   const nc = await connectNats({ servers: server.url })
-  const rig = new Rig({ flow, nc, server, scratch, partitions })
+  const rig = new Rig({ flow, nc, server, scratch, shards })
   onTestFailed(() => console.error(rig.report()))
   return rig
 }

@@ -5,10 +5,10 @@ import { until } from '../kit/until.ts'
 import { afterBroken, batch, halfGather, limitedTo, list } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
-async function lanes(rig: Rig): Promise<string[]> {
+async function limitedQueues(rig: Rig): Promise<string[]> {
   const jsm = await jetstreamManager(rig.nc)
   const consumers = await collect(jsm.consumers.list(rig.names.work(0)))
-  return consumers.map(({ name }) => name).filter((name) => rig.names.parseLane(name) !== undefined)
+  return consumers.map(({ name }) => name).filter((name) => rig.names.parseLimitedQueue(name) !== undefined)
 }
 
 /** How many ran at a time at the most. Each line is one write at the end of one file, so they stand in the order in which they happened. */
@@ -24,7 +24,7 @@ function most(lines: readonly string[]): number {
 
 describe('maxConcurrent over three worker processes', () => {
   test.each(limitedTo.map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
-    'of %i is reached and never passed, and its lane goes with the scatter',
+    'of %i is reached and never passed, and its limited queue goes with the scatter',
     async (limit, asset) => {
       await using rig = await startRig()
       await Promise.all([
@@ -32,17 +32,17 @@ describe('maxConcurrent over three worker processes', () => {
         ...[1, 2, 3].map(() => rig.start('worker', { concurrency: 25, ackWaitMs: 5000 })),
       ])
       const run = await rig.materialize(asset)
-      await until('its lane is open', async () => (await lanes(rig)).length === 1)
+      await until('its limited queue is open', async () => (await limitedQueues(rig)).length === 1)
       const count = { 1: 60, 7: 300, 50: 1500 }[limit] ?? 0
       await rig.expectWhole(run, asset.name, count)
       expect(most(rig.noted())).toBe(limit)
       expect(rig.noted()).toHaveLength(2 * count)
-      await until('its lane is gone', async () => (await lanes(rig)).length === 0)
+      await until('its limited queue is gone', async () => (await limitedQueues(rig)).length === 0)
       await rig.expectStateIsFold()
     },
   )
 
-  test('holds while workers are killed, and its lane goes all the same when the engine dies at the end', async () => {
+  test('holds while workers are killed, and its limited queue goes all the same when the engine dies at the end', async () => {
     await using rig = await startRig()
     const [, asset] = limitedTo
     const victim = await rig.engine({ reconcileMs: 1000 })
@@ -60,7 +60,7 @@ describe('maxConcurrent over three worker processes', () => {
     await rig.progress(run, asset.name, 290)
     await victim.kill()
     await rig.expectWhole(run, asset.name, 300)
-    await until('its lane is gone', async () => (await lanes(rig)).length === 0, 20_000)
+    await until('its limited queue is gone', async () => (await limitedQueues(rig)).length === 0, 20_000)
     // A killed instance has begun and never ended: from then on it is counted as if it ran.
     const lines = rig.noted()
     const killed = lines.filter((line) => line === '+').length - lines.filter((line) => line === '-').length

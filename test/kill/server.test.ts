@@ -51,7 +51,7 @@ describe('a server that is killed and started again', () => {
     await using rig = await startRig()
     await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
-    await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 2)
+    await until('some key chunks are stored', async () => ((await rig.barrier(run, 'stream'))?.keyChunks ?? 0) >= 2)
     await rig.killServer()
     await rig.startServer()
     await rig.expectWhole(run, 'stream')

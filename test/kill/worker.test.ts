@@ -28,11 +28,11 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('between two slabs of its scatter function leaves no key out and none twice', async () => {
+  test('between two key chunks of its scatter function leaves no key out and none twice', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
-    await until('some slabs are stored', async () => ((await rig.barrier(run, 'stream'))?.slabs ?? 0) >= 3)
+    await until('some key chunks are stored', async () => ((await rig.barrier(run, 'stream'))?.keyChunks ?? 0) >= 3)
     await victim.kill()
     expect((await rig.barrier(run, 'stream'))?.total).toBeUndefined()
     await rig.start('worker')
@@ -66,7 +66,7 @@ test('a worker that was stopped, and wakes up after its leases were split, count
   await rig.start('worker')
   await rig.progress(run, 'slow', 30)
   const split = async (): Promise<boolean> => {
-    for await (const { kind } of rig.flow.history(run.id)) if (kind === 'scatter.split') return true
+    for await (const { kind } of rig.flow.history(run.id)) if (kind === 'lease.lost') return true
     return false
   }
   await until('a lease was split', split)

@@ -13,16 +13,16 @@ import { isTimer } from '../../streams/facts.ts'
 import { ensureTopology } from '../../streams/topology.ts'
 
 /** Folds all of the log as an engine does, and carries out nothing of what follows. */
-export async function foldAndForget(servers: string, namespace: string, p = 0): Promise<void> {
+export async function foldAndForget(servers: string, namespace: string, shard = 0): Promise<void> {
   const connection = await Connection.open({ servers })
   try {
     const { names } = await ensureTopology(connection.nc, { namespace })
-    const checkpointer = new Checkpointer(connection, names, p, 'forgetful')
+    const checkpointer = new Checkpointer(connection, names, shard, 'forgetful')
     const { seq: from } = await checkpointer.takeOver()
-    const { last } = await streamBounds(connection.nc, names.log(p))
-    const store = new Store(connection, names, p, checkpointer)
-    const facts = new Facts(store, names, p)
-    const reader = new Reader(connection, names.log(p), from + 1)
+    const { last } = await streamBounds(connection.nc, names.log(shard))
+    const store = new Store(connection, names, shard, checkpointer)
+    const facts = new Facts(store, names, shard)
+    const reader = new Reader(connection, names.log(shard), from + 1)
     let folded = from
     while (folded < last) {
       const messages = await reader.take(1000, last)

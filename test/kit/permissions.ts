@@ -12,8 +12,8 @@ export const ROLES = ['engine', 'worker', 'client', 'gates', 'operator', 'feed',
 export type Role = (typeof ROLES)[number]
 
 export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deployment): Permissions {
-  const each = (subjects: (p: number) => string[]): string[] =>
-    Array.from({ length: shards }, (_, p) => subjects(p)).flat()
+  const each = (subjects: (shard: number) => string[]): string[] =>
+    Array.from({ length: shards }, (_, shard) => subjects(shard)).flat()
   const subscribe = [`_INBOX_${role}.>`]
   // What everybody does who connects with FlowStone: is there JetStream, where is the namespace, what time is it?
   const connects = [
@@ -22,14 +22,14 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
     `$JS.API.STREAM.INFO.${ns}_LOG_0`,
     `$JS.API.STREAM.INFO.KV_${ns}_control`,
   ]
-  const readsLog = each((p) => [
-    `$JS.API.STREAM.INFO.${ns}_LOG_${p}`,
-    `$JS.API.STREAM.MSG.GET.${ns}_LOG_${p}`,
-    `$JS.API.DIRECT.GET.${ns}_LOG_${p}`,
+  const readsLog = each((shard) => [
+    `$JS.API.STREAM.INFO.${ns}_LOG_${shard}`,
+    `$JS.API.STREAM.MSG.GET.${ns}_LOG_${shard}`,
+    `$JS.API.DIRECT.GET.${ns}_LOG_${shard}`,
   ])
-  const readsState = each((p) => [
-    `$JS.API.STREAM.MSG.GET.KV_${ns}_state_${p}`,
-    `$JS.API.STREAM.INFO.KV_${ns}_state_${p}`,
+  const readsState = each((shard) => [
+    `$JS.API.STREAM.MSG.GET.KV_${ns}_state_${shard}`,
+    `$JS.API.STREAM.INFO.KV_${ns}_state_${shard}`,
   ])
   const readsBlobs = [`$JS.API.DIRECT.GET.OBJ_${ns}_blobs`, `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`]
   switch (role) {
@@ -57,7 +57,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.roll_call.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
         ],
-        subscribe: [...subscribe, `${ns}.note.run.*`],
+        subscribe: [...subscribe, `${ns}.notify.run.*`],
       }
     case 'gates':
       return {
@@ -79,11 +79,11 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...readsState,
           ...readsBlobs,
           `$JS.API.STREAM.NAMES`,
-          ...each((p) => [
-            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}`,
-            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}.>`,
-            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${p}.>`,
-            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${p}.>`,
+          ...each((shard) => [
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${shard}`,
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${shard}.>`,
+            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${shard}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${shard}.>`,
           ]),
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
@@ -96,7 +96,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$KV.${ns}_limits.>`,
         ],
-        subscribe: [...subscribe, `${ns}.note.run.*`],
+        subscribe: [...subscribe, `${ns}.notify.run.*`],
       }
     case 'worker':
       return {
@@ -107,22 +107,22 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...readsBlobs,
           `$O.${ns}_blobs.>`,
           `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
-          ...each((p) => [
-            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${p}.>`,
-            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${p}.>`,
-            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${p}.>`,
-            `$JS.API.STREAM.INFO.${ns}_WORK_${p}`,
-            `$JS.API.CONSUMER.CREATE.${ns}_WORK_${p}.>`,
-            `$JS.API.CONSUMER.MSG.NEXT.${ns}_WORK_${p}.>`,
-            `$JS.ACK.${ns}_WORK_${p}.>`,
+          ...each((shard) => [
+            `$JS.API.CONSUMER.CREATE.${ns}_LOG_${shard}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${shard}.>`,
+            `$JS.API.CONSUMER.DELETE.${ns}_LOG_${shard}.>`,
+            `$JS.API.STREAM.INFO.${ns}_WORK_${shard}`,
+            `$JS.API.CONSUMER.CREATE.${ns}_WORK_${shard}.>`,
+            `$JS.API.CONSUMER.MSG.NEXT.${ns}_WORK_${shard}.>`,
+            `$JS.ACK.${ns}_WORK_${shard}.>`,
           ]),
           `${ns}.log.*.pipeline.${pipeline}.*.registered`,
           `${ns}.log.*.asset.${pipeline}.>`,
           `${ns}.log.*.scatter.>`,
           `${ns}.log.*.gate.>`,
-          `${ns}.log.*.token.>`,
+          `${ns}.log.*.correlation.>`,
           `${ns}.work.*.${pipeline}.${queue}.>`,
-          `${ns}.note.>`,
+          `${ns}.notify.>`,
           // What it runs now, when an operator or a client asks.
           '_INBOX_operator.>',
           '_INBOX_client.>',
@@ -138,11 +138,11 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.CONSUMER.CREATE.KV_${ns}_limits.>`,
           `$JS.API.CONSUMER.DELETE.KV_${ns}_limits.>`,
         ],
-        subscribe: [...subscribe, `${ns}.note.>`, `${ns}.roll_call.${pipeline}`, `${ns}.roll_call.${pipeline}.held`],
+        subscribe: [...subscribe, `${ns}.notify.>`, `${ns}.roll_call.${pipeline}`, `${ns}.roll_call.${pipeline}.held`],
       }
     case 'engine': {
       const streams = [
-        ...each((p) => [`${ns}_LOG_${p}`, `${ns}_WORK_${p}`, `KV_${ns}_state_${p}`]),
+        ...each((shard) => [`${ns}_LOG_${shard}`, `${ns}_WORK_${shard}`, `KV_${ns}_state_${shard}`]),
         `${ns}_TRIGGERS`,
         `${ns}_FEED`,
         `KV_${ns}_control`,
@@ -163,9 +163,9 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ]),
           `${ns}.log.>`,
           `${ns}.work.>`,
-          `${ns}.note.>`,
+          `${ns}.notify.>`,
           `$KV.${ns}_control.>`,
-          ...each((p) => [`$KV.${ns}_state_${p}.>`]),
+          ...each((shard) => [`$KV.${ns}_state_${shard}.>`]),
         ],
         subscribe: [...subscribe, `$KV.${ns}_control.claim.*`],
       }

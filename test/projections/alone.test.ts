@@ -18,7 +18,7 @@ import {
 const retry = (maxAttempts: number) => ({ maxAttempts, backoffMinMs: 0, backoffMaxMs: 0 })
 
 /** A scatter of one instance that was leased, and what became of its leases one after the other; what is leased now, as `attempt/ordinal`. */
-function fated(maxAttempts: number, ...fates: ('lost' | 'handed_back' | 'error')[]): { sim: Sim; leased: string } {
+function fated(maxAttempts: number, ...fates: ('lost' | 'returned' | 'error')[]): { sim: Sim; leased: string } {
   const sim = scattered([1], {
     retry: retry(maxAttempts),
     scatter: { ...plainScatter, failureMode: 'partial', threshold: { fraction: 1 } },
@@ -38,7 +38,7 @@ describe('an instance whose worker died', () => {
     [3, ['lost', 'lost'], '3/3 alone'],
     [3, ['lost', 'error'], '3/3 alone'],
     [3, ['error', 'lost'], '3/3 alone'],
-    [3, ['lost', 'lost', 'handed_back'], '3/4 alone'],
+    [3, ['lost', 'lost', 'returned'], '3/4 alone'],
     [2, ['lost'], '2/2 alone'],
     [3, ['error', 'error'], '3/3'],
   ] as const)('of %d attempts, after %j, is leased as %s', (maxAttempts, fates, leased) => {
@@ -78,7 +78,7 @@ describe('an instance whose worker died', () => {
 })
 
 describe('an asset whose worker died', () => {
-  function attempts(maxAttempts: number, ...fates: ('lost' | 'error' | 'handed_back')[]): Task | undefined {
+  function attempts(maxAttempts: number, ...fates: ('lost' | 'error' | 'returned')[]): Task | undefined {
     const sim = new Simulation()
     sim.apply(registered([spec('a', { retry: retry(maxAttempts) })]))
     sim.apply(requested('a'))

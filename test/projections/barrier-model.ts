@@ -2,7 +2,7 @@
 
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/scatter/bits.ts'
 import { FAILURES_PER_CHUNK } from '../../projections/scatter/instances.ts'
-import { parseLeaseId } from '../../projections/scatter/lease.ts'
+import { parseLeaseId } from '../../projections/scatter/lease-id.ts'
 import { stateKey } from '../../projections/state.ts'
 import { statusOf } from '../../src/client/scatter-status.ts'
 import type { Fact } from '../../streams/facts.ts'
@@ -42,12 +42,16 @@ export class Model {
         if (!error) instance.end = 'succeeded'
         else if (fact.data.ordinal === instance.execution) this.#over(instance, error.outcome, fact.seq)
       }
-    } else if (fact.name === 'scatter.split') {
+    } else if (fact.name === 'lease.lost' || fact.name === 'lease.returned') {
       const range = parseLeaseId(fact.data.lease)
-      for (let index = fact.data.from ?? range?.from ?? 0; index < (range?.to ?? 0); index++) {
+      for (
+        let index = (('from' in fact.data) ? fact.data.from : undefined) ?? range?.from ?? 0;
+        index < (range?.to ?? 0);
+        index++
+      ) {
         const instance = this.instances[index]
         if (instance && !instance.end && instance.execution === range?.ordinal)
-          this.#over(instance, fact.data.reason, fact.seq)
+          this.#over(instance, fact.name === 'lease.lost' ? 'lost' : 'returned', fact.seq)
       }
     }
   }
@@ -61,7 +65,7 @@ export class Model {
     // Beside others nobody is to blame for the last attempt: it is run once more, alone.
     const blameless = how === 'lost' && last && !instance.lost && this.#maxAttempts > 1
     if (how === 'lost') instance.lost = true
-    if (how !== 'handed_back' && !blameless) instance.failures += 1
+    if (how !== 'returned' && !blameless) instance.failures += 1
     if (how === 'terminal' || instance.failures >= this.#maxAttempts) {
       instance.end = 'failed'
       // One whose worker died left no error on the log.
@@ -87,12 +91,12 @@ export function checkBarrier(sim: Sim, model: Model): void {
   const delayed = leases.filter(([, lease]) => lease.dueMs !== undefined).length
   if (barrier.delayed !== delayed) say(`delayed should be ${delayed}`)
   const kept = leases.filter(([, lease]) => lease.to !== undefined).length
-  if ((barrier.kept ?? 0) !== kept) say(`kept should be ${kept}`)
+  if ((barrier.saturated ?? 0) !== kept) say(`kept should be ${kept}`)
   if (leases.length - delayed - kept > Math.max(barrier.window, stored))
     say('more leases out than the window has room for')
 
   const inRefeed = new Map<number, number>()
-  for (const range of [...barrier.refeed, ...(barrier.parked ?? [])])
+  for (const range of [...barrier.requeued, ...(barrier.deferred ?? [])])
     for (let i = range.from; i < range.to; i++) inRefeed.set(i, (inRefeed.get(i) ?? 0) + 1)
   const expectedLeft = new Map<string, number>()
   const wide = leases.flatMap(([id, lease]) => {
@@ -108,11 +112,11 @@ export function checkBarrier(sim: Sim, model: Model): void {
     const why = chunk?.at.filter(([failed]) => failed === index).map(([, seq]) => seq) ?? []
     if (why.length > 1 || why[0] !== instance.failedAt)
       say(`${index} failed by ${instance.failedAt}, and is said to have failed by ${why}`)
-    const again = barrier.again[index]
+    const again = barrier.retries[index]
     const refed = inRefeed.get(index) ?? 0
     if (instance.end !== undefined) {
       // A range may lie over what is done, and is fed around it; it neither begins nor ends there.
-      if (again || barrier.refeed.some((range) => range.from === index || range.to === index + 1)) {
+      if (again || barrier.requeued.some((range) => range.from === index || range.to === index + 1)) {
         say(`${index} is done and still waits for another execution`)
       }
       continue
@@ -150,7 +154,7 @@ export function checkBarrier(sim: Sim, model: Model): void {
     say(`the counts of the status do not add up: ${JSON.stringify(status)}`)
   if (!(status.progress >= 0 && status.progress <= 100)) say(`progress is ${status.progress}`)
   const decided = sim.issued.get(sim.folded) ?? []
-  if (barrier.paused && decided.some((command) => command.do === 'task' && command.task.kind === 'lease'))
+  if (barrier.paused && decided.some((effect) => effect.do === 'task' && effect.task.kind === 'lease'))
     say('a lease was fed although the scatter is paused')
   for (const [id, lease] of leases)
     if (lease.left !== expectedLeft.get(id)) say(`lease ${id} should have ${expectedLeft.get(id)} left`)

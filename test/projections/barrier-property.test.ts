@@ -12,6 +12,7 @@ import {
   type DraftOf,
   foldOne,
   handBack,
+  keyChunk,
   outcomes,
   paused,
   plainScatter,
@@ -22,7 +23,6 @@ import {
   scatterRun,
   scatterStarted,
   sized,
-  slab,
   split,
   timerFired,
 } from './harness.ts'
@@ -60,7 +60,7 @@ const action = fc.record({
 type Action = typeof action extends fc.Arbitrary<infer A> ? A : never
 
 const scenario = fc.record({
-  slabs: fc.oneof<fc.Arbitrary<number[]>[]>(
+  keyChunks: fc.oneof<fc.Arbitrary<number[]>[]>(
     fc.constant([]),
     fc.constant([1]),
     fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 6 }),
@@ -91,14 +91,14 @@ type Scenario = typeof scenario extends fc.Arbitrary<infer S> ? S : never
 
 /** Plays a schedule, checks the barrier at every sequence, and then answers all that is asked until the scatter ends. */
 function play(given: Scenario): { sim: Sim; model: Model; total: number; base: Bucket; from: number } {
-  const { slabs, maxAttempts, backoffMs, harsh, actions } = given
+  const { keyChunks, maxAttempts, backoffMs, harsh, actions } = given
   const retry = { maxAttempts: harsh ? maxAttempts : 1_000, backoffMinMs: backoffMs, backoffMaxMs: backoffMs }
   const { strategy, allowed } = given
   const mode = allowed ? ({ failureMode: 'partial', threshold: allowed } as const) : {}
   const sim = scatterRun({ retry, scatter: { ...plainScatter, ...mode, strategy, totalTimeoutMs: 5000 } })
   const model = new Model(retry.maxAttempts)
   let modelled = 0
-  const total = slabs.reduce((sum, count) => sum + count, 0)
+  const total = keyChunks.reduce((sum, count) => sum + count, 0)
   const deliveries = new Map<string, number>()
   const lost = new Set<string>()
   const late: LeaseTask[] = []
@@ -142,7 +142,7 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
       const roll = ((bits >> (k % 13)) ^ k) & 7
       if (roll === 0) return harsh && (bits & 0xf00) === 0 ? 'terminal' : 'error'
       if (roll === 1) return 'now'
-      if (roll === 2) return 'handed_back'
+      if (roll === 2) return 'returned'
       return roll === 3 ? 'error' : 'ok'
     }
   /** One of the tasks that may be delivered; a task delivered before is split by whoever gets it, as src/worker/worker.ts does. */
@@ -160,9 +160,9 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
   }
 
   const script = [
-    ...slabs.map((count, i) =>
-      slab(
-        slabs.slice(0, i).reduce((sum, c) => sum + c, 0),
+    ...keyChunks.map((count, i) =>
+      keyChunk(
+        keyChunks.slice(0, i).reduce((sum, c) => sum + c, 0),
         count,
       ),
     ),
@@ -210,7 +210,7 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
         const task = take(a)
         if (!task) return
         send(task, all(task, mixed(b)).slice(0, b % (task.to - task.from + 1)))
-        sim.append(split(task.lease, 'handed_back'))
+        sim.append(split(task.lease, 'returned'))
         sim.work.delete(task.id)
         return
       }

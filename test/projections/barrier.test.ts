@@ -1,14 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { LEASE_SIZE_START } from '../../projections/scatter/barrier.ts'
 import { isDone, isFailed, markDone, newSegment, SEGMENT_INSTANCES, segmentOf } from '../../projections/scatter/bits.ts'
-import { OPEN_MIN, SLABS_PER_CHUNK } from '../../projections/scatter/feed.ts'
-import { LEASE_SIZE_MAX, leaseId, parseLeaseId, WINDOW_MAX } from '../../projections/scatter/lease.ts'
+import { CHUNKS_PER_LIST, OPEN_MIN } from '../../projections/scatter/feed.ts'
+import { WINDOW_MAX } from '../../projections/scatter/lease.ts'
+import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from '../../projections/scatter/lease-id.ts'
 import { stateKey } from '../../projections/state.ts'
 import {
   type Answer,
   barrierOf,
   cancel,
   handBack,
+  keyChunk,
   leasesOn,
   materialized,
   outcomes,
@@ -19,7 +21,6 @@ import {
   scatterRun,
   scatterStarted,
   sized,
-  slab,
   spec,
   split,
   workOff,
@@ -47,7 +48,7 @@ describe('the size of a scatter', () => {
   it('is not known before it is sized: all that is stored may be done and the barrier stays open', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 3))
+    sim.apply(keyChunk(0, 3))
     sim.apply(outcomes('0-3-1', all(0, 3)))
     expect(barrierOf(sim)).toMatchObject({ status: 'open', succeeded: 3, stored: 3 })
     sim.apply(sized(3))
@@ -58,37 +59,37 @@ describe('the size of a scatter', () => {
     for (const total of [2, 4]) {
       const sim = scatterRun()
       sim.apply(scatterStarted())
-      sim.apply(slab(0, 3))
+      sim.apply(keyChunk(0, 3))
       sim.apply(sized(total))
       expect(closedOf(sim)).toMatchObject([{ status: 'failed', error: { code: 'keys_changed' } }])
       expect(closedOf(sim)[0]?.error?.message).toContain(`${total}`)
     }
   })
 
-  it('does not grow after it is sized, nor by a slab that leaves a gap', () => {
+  it('does not grow after it is sized, nor by a key chunk that leaves a gap', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
-    sim.apply(slab(5, 2))
+    sim.apply(keyChunk(5, 2))
     expect(barrierOf(sim).stored).toBe(0)
-    sim.apply(slab(0, 2))
+    sim.apply(keyChunk(0, 2))
     sim.apply(sized(2))
-    sim.apply(slab(2, 2))
+    sim.apply(keyChunk(2, 2))
     expect(barrierOf(sim)).toMatchObject({ stored: 2, total: 2 })
   })
 
-  it('may span several slabs and segments, and no lease crosses a slab', () => {
+  it('may span several key chunks and segments, and no lease crosses a key chunk', () => {
     const sim = scattered([3, 1, 20_000, 20_000, 20_000, 10_000])
     const last = 70_003
-    const cuts: { from: number; to: number; slab: number }[] = []
+    const cuts: { from: number; to: number; keyChunk: number }[] = []
     workOff(sim, (index, task) => {
-      if (index === task.from) cuts.push({ from: task.from, to: task.to, slab: task.slab })
+      if (index === task.from) cuts.push({ from: task.from, to: task.to, keyChunk: task.keyChunk })
       return 'ok'
     })
     expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: last + 1, total: last + 1 })
     const starts = [0, 3, 4, 20_004, 40_004, 60_004, last + 1]
     for (const cut of cuts) {
-      const end = starts[starts.indexOf(cut.slab) + 1] ?? 0
-      expect(cut.from >= cut.slab && cut.to <= end && cut.to - cut.from <= LEASE_SIZE_MAX).toBe(true)
+      const end = starts[starts.indexOf(cut.keyChunk) + 1] ?? 0
+      expect(cut.from >= cut.keyChunk && cut.to <= end && cut.to - cut.from <= LEASE_SIZE_MAX).toBe(true)
     }
     expect(segmentOf(last)).toBe(1)
     for (const index of [0, SEGMENT_INSTANCES - 1, SEGMENT_INSTANCES, last]) {
@@ -97,8 +98,8 @@ describe('the size of a scatter', () => {
     }
   })
 
-  it('may come in more slabs than one document holds', () => {
-    const count = 2 * SLABS_PER_CHUNK + 3
+  it('may come in more key chunks than one document holds', () => {
+    const count = 2 * CHUNKS_PER_LIST + 3
     const sim = scattered(Array.from({ length: count }, () => 1))
     workOff(sim, () => 'ok')
     expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: count })
@@ -155,8 +156,8 @@ describe('defects of the original', () => {
   })
 
   it('11: the document of a barrier does not grow with its instances', () => {
-    const bytes = (slabs: number[]): number => {
-      const sim = scattered(slabs)
+    const bytes = (keyChunks: number[]): number => {
+      const sim = scattered(keyChunks)
       sim.apply(outcomes(leasesOn(sim)[0]?.lease ?? '', [[0, 'ok']]))
       return JSON.stringify(barrierOf(sim)).length
     }
@@ -176,8 +177,8 @@ describe('failures', () => {
 
   it('handing back costs no attempt', () => {
     const sim = scattered([1], { retry: { maxAttempts: 1, backoffMinMs: 0, backoffMaxMs: 0 } })
-    sim.apply(split('0-1-1', 'handed_back'))
-    sim.apply(outcomes('0-1-2', [[0, 'handed_back']]))
+    sim.apply(split('0-1-1', 'returned'))
+    sim.apply(outcomes('0-1-2', [[0, 'returned']]))
     expect(leasesOn(sim).at(-1)).toMatchObject({ lease: '0-1-3', attempt: 1 })
   })
 
@@ -185,7 +186,7 @@ describe('failures', () => {
     const sim = scattered([2], { retry: { maxAttempts: 1, backoffMinMs: 0, backoffMaxMs: 0 } })
     const back = outcomes('0-2-1', [
       [0, 'ok'],
-      [1, 'handed_back'],
+      [1, 'returned'],
     ])
     for (const [, error] of back.data.errors ?? []) error.retryAfterMs = 700
     const nowMs = sim.nowMs
@@ -202,7 +203,7 @@ describe('failures', () => {
     const sim = scattered([4], { scatter })
     const back = outcomes(
       '0-4-1',
-      [0, 1, 2, 3].map((index) => [index, 'handed_back']),
+      [0, 1, 2, 3].map((index) => [index, 'returned']),
     )
     for (const [, error] of back.data.errors ?? []) error.retryAfterMs = 3000
     const nowMs = sim.nowMs
@@ -349,26 +350,26 @@ describe('leases', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
     sim.apply(cancel())
-    sim.apply(slab(0, 10))
+    sim.apply(keyChunk(0, 10))
     sim.apply(sized(10))
     expect(leasesOn(sim)).toEqual([])
     expect(barrierOf(sim).status).toBe('cancelled')
   })
 
-  it('are cut the same by an engine that has just started, also over many small slabs', () => {
-    // Nothing more is fed while one lease fills the window; when that opens, a whole window is fed in one step, over more slabs than needs() loads.
+  it('are cut the same by an engine that has just started, also over many small key chunks', () => {
+    // Nothing more is fed while one lease fills the window; when that opens, a whole window is fed in one step, over more key chunks than needs() loads.
     const sim = scatterRun()
     sim.apply(scatterStarted())
     narrow(sim)
-    const slabs = 3 * SLABS_PER_CHUNK
-    for (let i = 0; i < slabs; i++) sim.apply(slab(i, 1))
-    expect(barrierOf(sim)).toMatchObject({ fedTo: 1, stored: slabs })
+    const keyChunks = 3 * CHUNKS_PER_LIST
+    for (let i = 0; i < keyChunks; i++) sim.apply(keyChunk(i, 1))
+    expect(barrierOf(sim)).toMatchObject({ fedTo: 1, stored: keyChunks })
     const barrier = barrierOf(sim)
     barrier.window = WINDOW_MAX
     sim.docs.put(stateKey.barrier(RUN, 's'), barrier)
     sim.rebase()
     sim.apply(outcomes('0-1-1', [[0, 'ok']]))
-    expect(barrierOf(sim).fedTo).toBeGreaterThan(SLABS_PER_CHUNK)
+    expect(barrierOf(sim).fedTo).toBeGreaterThan(CHUNKS_PER_LIST)
     // Throws where it decides something else than before.
     sim.crash(0, false)
     sim.settle()
@@ -430,7 +431,7 @@ describe('instances that a worker hands back unbegun, because its lease takes to
     expect(more.length).toBeGreaterThanOrEqual(out.length)
     expect(barrierOf(sim)).toMatchObject({ kept: out.length, refeed: [] })
     for (const { lease, from, to } of out) sim.apply(outcomes(lease, all(from, to), { heldMs: 1000 }))
-    expect(barrierOf(sim).kept).toBe(0)
+    expect(barrierOf(sim).saturated).toBe(0)
   })
 
   it('may be all of a lease whose worker has no room', () => {
@@ -448,10 +449,10 @@ describe('an instance that queues up for its next lease, while its first lease i
     const sim = scatterRun()
     sim.apply(scatterStarted())
     narrow(sim)
-    sim.apply(slab(0, 3))
+    sim.apply(keyChunk(0, 3))
     sim.apply(sized(3))
     sim.apply(outcomes('0-3-1', [[0, 'now']]))
-    sim.apply(split('0-1-2', 'handed_back'))
+    sim.apply(split('0-1-2', 'returned'))
     expect(barrierOf(sim)).toMatchObject({ leases: { '0-3-1': { left: 2 } }, refeed: [{ from: 0, to: 1, ordinal: 3 }] })
     return sim
   }
@@ -488,7 +489,7 @@ describe('after its end a barrier', () => {
   const rows: [string, (sim: Sim) => void][] = [
     ['outcomes', (sim) => sim.apply(outcomes('0-2-1', all(0, 2, 'terminal')))],
     ['a split', (sim) => sim.apply(split('0-2-1', 'lost'))],
-    ['more items', (sim) => sim.apply(slab(2, 5))],
+    ['more items', (sim) => sim.apply(keyChunk(2, 5))],
     ['a cancel', (sim) => sim.apply(cancel())],
   ]
   it.each(rows)('is not changed by %s', (_, act) => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Command } from '../../projections/effects.ts'
+import type { Effect } from '../../projections/effects.ts'
 import { gateTimer } from '../../projections/gate/gate.ts'
 import { forgotten } from '../../projections/gate/instance-gate.ts'
 import { isDone, isFailed, isSuspended } from '../../projections/scatter/bits.ts'
@@ -92,10 +92,10 @@ const a = (sim: Sim): AssetInRun => {
 }
 const gateOf = (sim: Sim, gate: string, asset = 'a'): GateState | undefined =>
   sim.docs.peek(stateKey.gate(RUN, asset, gate))
-const tasksIn = (commands: readonly Command[]): Task[] =>
-  commands.flatMap((command) => (command.do === 'task' ? [command.task] : []))
-const factsIn = (commands: readonly Command[]): FactDraft[] =>
-  commands.flatMap((command) => (command.do === 'fact' ? [command.fact] : []))
+const tasksIn = (effects: readonly Effect[]): Task[] =>
+  effects.flatMap((effect) => (effect.do === 'task' ? [effect.task] : []))
+const factsIn = (effects: readonly Effect[]): FactDraft[] =>
+  effects.flatMap((effect) => (effect.do === 'fact' ? [effect.fact] : []))
 
 describe('a gate of a plain asset', () => {
   it('waits: no task is due, and nothing is decided', () => {
@@ -165,7 +165,7 @@ describe('a gate of a plain asset', () => {
     expect(a(sim)).toMatchObject({ status: 'queued', attempt: 2 })
   })
 
-  it.each(['lost', 'handed_back'] as const)('of an attempt that was %s is taken over by the next', (outcome) => {
+  it.each(['lost', 'returned'] as const)('of an attempt that was %s is taken over by the next', (outcome) => {
     const sim = plainRun()
     sim.apply(created('a1n1'))
     const [task] = tasksIn(sim.apply(errored('a', 1, { outcome })))
@@ -293,7 +293,8 @@ describe('the deadline of a gate', () => {
     sim.apply(fired('a1n1', 0))
     expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'timed_out', deadlines: 0, timeouts: 1 })
     expect(sim.append(extended('a1n1', 1, sim.nowMs + 9999))).toBeUndefined()
-    expect(sim.facts('gate.extended')).toMatchObject([{ data: { why: 'over', timeouts: 0 } }])
+    expect(sim.facts('gate.extended')).toEqual([])
+    expect(sim.facts('gate.deadline_closed')).toMatchObject([{ data: { timeouts: 0 } }])
   })
 
   it('is not moved, and no timer set, for a gate that was answered after its timer fired', () => {
@@ -361,7 +362,7 @@ function open(world: World, index: number, attempt: number, name?: string): stri
   world.gates += 1
   const gate = name ?? `i${index}a${attempt}n${world.gates}`
   const deadlineMs = world.sim.nowMs + 1000
-  const data = { attempt, index, slab: 0, deadlineMs, retriesMs: [50] }
+  const data = { attempt, index, keyChunk: 0, deadlineMs, retriesMs: [50] }
   world.sim.append(created(gate, 's', data))
   return gate
 }
@@ -421,7 +422,7 @@ function happen(world: World, [what, n, dice]: readonly [number, number, number]
       break
     case 8:
       if (task?.kind === 'lease') {
-        sim.append(split(task.lease, dice > 2 ? 'lost' : 'handed_back'))
+        sim.append(split(task.lease, dice > 2 ? 'lost' : 'returned'))
         sim.work.delete(task.id)
       }
       break
@@ -456,7 +457,7 @@ function expectCounted(sim: Sim): void {
   expect(count((i) => done(i) && waits(i))).toBe(0)
   const leased = Object.values(barrier.leases).reduce((n, { left }) => n + left, 0)
   const due = count(
-    (i) => !done(i) && [...barrier.refeed, ...(barrier.parked ?? [])].some(({ from, to }) => i >= from && i < to),
+    (i) => !done(i) && [...barrier.requeued, ...(barrier.deferred ?? [])].some(({ from, to }) => i >= from && i < to),
   )
   const unfed = barrier.stored - barrier.fedTo
   expect(barrier.succeeded + barrier.failed + (barrier.suspended ?? 0) + leased + due + unfed).toBe(TOTAL)
@@ -486,11 +487,11 @@ function finish(world: World): void {
 
 /** What the reconciler does for instances that go on from a gate. */
 function reconcileResumes(sim: Sim): void {
-  for (const commands of sim.issued.values())
-    for (const command of commands) {
-      if (command.do !== 'task' || command.task.kind !== 'resume') continue
-      const gate = gateOf(sim, command.task.from.gate, 's')
-      if (gate?.resume?.attempt === command.task.ordinal && !gate.over) sim.work.set(command.task.id, command)
+  for (const effects of sim.issued.values())
+    for (const effect of effects) {
+      if (effect.do !== 'task' || effect.task.kind !== 'resume') continue
+      const gate = gateOf(sim, effect.task.from.gate, 's')
+      if (gate?.resume?.attempt === effect.task.ordinal && !gate.closed) sim.work.set(effect.task.id, effect)
     }
 }
 
@@ -528,7 +529,7 @@ describe('instances at gates', () => {
   /** Instance 0 runs in a lease of its own, after a worker that opened its gate was lost. */
   function lostOnce(): { sim: Sim; lease: string } {
     const sim = scattered([1], options)
-    sim.apply(created('i0a1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1', 's', { index: 0, keyChunk: 0 }))
     sim.apply(split('0-1-1', 'lost'))
     return { sim, lease: '0-1-2' }
   }
@@ -558,7 +559,7 @@ describe('instances at gates', () => {
     sim.apply(withGates(outcomes(lease, [[0, 'ok']]), { suspended: [[0, 'i0a1n1']], ordinal: 2 }))
     sim.apply(resolved('i0a1n1', 'signaled', 's'))
     const from = { resumes: 'i0a1n1', ordinal: 1 }
-    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), { ...from, suspended: [[0, 'i0a1n1r1n1']] }))
     expect(barrierOf(sim)).toMatchObject({ suspended: 1, succeeded: 0 })
     sim.apply(withGates(outcomes('gate-i0a1n1', [[0, 'ok']]), from))
@@ -582,7 +583,7 @@ describe('instances at gates', () => {
     expect(gateOf(sim, 'i0a1n1', 's')?.resume).toMatchObject({ attempt: 2, failures: 1 })
     expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1, failed: 0 })
     // Nor does it wait at the gate that the one before had opened.
-    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] }))
     expect(gateOf(sim, 'i0a1n1r1n1', 's')?.awaited).toBeUndefined()
     expect(gateOf(sim, 'i0a1n1', 's')?.resume).toMatchObject({ attempt: 2, failures: 1 })
@@ -592,7 +593,7 @@ describe('instances at gates', () => {
 
   it('that go on to another gate wait there, and the one before says nothing any more', () => {
     const sim = goingOn()
-    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toEqual([])
     expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1 })
     expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ over: true })
@@ -612,7 +613,7 @@ describe('instances at gates', () => {
 
   it('that go on to another gate that was answered before go on from there at once', () => {
     const sim = goingOn()
-    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     expect(sim.apply(resolved('i0a1n1r1n1', 'signaled', 's'))).toEqual([])
     expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toMatchObject([
       { kind: 'resume', ordinal: 1, from: { gate: 'i0a1n1r1n1' } },
@@ -621,7 +622,7 @@ describe('instances at gates', () => {
 
   it('that go on to another gate fail there when that is cancelled', () => {
     const sim = goingOn()
-    sim.apply(created('i0a1n1r1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] }))
     sim.apply(resolved('i0a1n1r1n1', 'cancelled', 's'))
     expect(barrierOf(sim)).toMatchObject({ status: 'partial_failure', failed: 1, error: { code: 'gate_cancelled' } })
@@ -630,7 +631,7 @@ describe('instances at gates', () => {
   /** One instance goes on from its gate, another one waits; then its scatter is closed. */
   function closedEarly(draft: FactDraft): Sim {
     const sim = scattered([2], { ...options, scatter: plainScatter })
-    for (const index of [0, 1]) sim.apply(created(`i${index}a1n1`, 's', { index, slab: 0 }))
+    for (const index of [0, 1]) sim.apply(created(`i${index}a1n1`, 's', { index, keyChunk: 0 }))
     const waits = {
       suspended: [
         [0, 'i0a1n1'],
@@ -679,7 +680,7 @@ describe('instances at gates', () => {
 
   it('that an older execution has ended leave no mark when what went on from the gate has ended, too', () => {
     const sim = scattered([2], options)
-    sim.apply(created('i0a1n1', 's', { index: 0, slab: 0 }))
+    sim.apply(created('i0a1n1', 's', { index: 0, keyChunk: 0 }))
     sim.apply(withGates(outcomes('0-2-1', [[0, 'ok']]), { suspended: [[0, 'i0a1n1']] }))
     sim.apply(resolved('i0a1n1', 'signaled', 's'))
     sim.apply(outcomes('0-2-1', [[0, 'ok']]))
@@ -694,12 +695,12 @@ describe('instances at gates', () => {
     const sim = scattered([1], options)
     const docs = new Docs()
     for (const fact of sim.log) foldOne(docs, fact)
-    const next = (draft: FactDraft, n: number): Command[] =>
-      foldOne(docs, { ...draft, p: 0, seq: sim.log.length + n, timeMs: sim.nowMs + n })
+    const next = (draft: FactDraft, n: number): Effect[] =>
+      foldOne(docs, { ...draft, shard: 0, seq: sim.log.length + n, timeMs: sim.nowMs + n })
     next(cancel(), 1)
     const ids = { pipeline: 'p', run: RUN, asset: assetName('s') }
     next({ name: 'asset.cancelled', ids, data: { run: RUN, asset: 's', pipeline: 'p' } }, 2)
-    expect(factsIn(next(created('i0a1n1', 's', { index: 0, slab: 0 }), 3))).toMatchObject([
+    expect(factsIn(next(created('i0a1n1', 's', { index: 0, keyChunk: 0 }), 3))).toMatchObject([
       { name: 'gate.resolved', data: { outcome: 'cancelled' } },
     ])
   })

@@ -3,14 +3,14 @@
  * it, documents live in memory and, as of the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
  */
 
-import type { Command } from '../../projections/effects.ts'
+import type { Effect } from '../../projections/effects.ts'
 import { gateTimer } from '../../projections/gate/gate.ts'
 import { needs, step } from '../../projections/handlers.ts'
 import { planRun } from '../../projections/run/plan.ts'
 import { refusalFor } from '../../projections/run/request.ts'
-import { attemptCommand, isEnded } from '../../projections/run/run.ts'
+import { attemptEffect, isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
-import { leaseCommand } from '../../projections/scatter/lease.ts'
+import { leaseEffect } from '../../projections/scatter/lease.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
@@ -30,7 +30,7 @@ import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
 import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
 
-export type TaskCommand = Extract<Command, { do: 'task' }>
+export type TaskEffect = Extract<Effect, { do: 'task' }>
 export type Bucket = ReadonlyMap<string, Uint8Array>
 export type { DraftOf } from '../../streams/facts.ts'
 
@@ -120,9 +120,9 @@ export const START_MS = 1_700_000_000_000
 export class Sim {
   readonly log: Fact[] = []
   /** Tasks on WORK, by id: due or scheduled, delivered or not, until acknowledged. */
-  readonly work = new Map<string, TaskCommand>()
+  readonly work = new Map<string, TaskEffect>()
   /** Commands by the sequence of the fact that caused them. */
-  readonly issued = new Map<number, readonly Command[]>()
+  readonly issued = new Map<number, readonly Effect[]>()
   /** Schedules on the log. */
   readonly timers: { fact: FactDraft; dueMs: number }[] = []
   docs = new Docs()
@@ -142,7 +142,7 @@ export class Sim {
       this.#taken.add(place)
     }
     const { payload, contentType } = encodeFact(draft)
-    const fact = decodeFact({ path, payload, contentType, p: 0, seq: this.log.length + 1, timeMs: this.nowMs })
+    const fact = decodeFact({ path, payload, contentType, shard: 0, seq: this.log.length + 1, timeMs: this.nowMs })
     this.log.push(fact)
     return fact
   }
@@ -152,20 +152,20 @@ export class Sim {
   }
 
   /** Folds the next fact, and carries out what it decides. Undefined at the end of the log. */
-  fold(): readonly Command[] | undefined {
+  fold(): readonly Effect[] | undefined {
     const fact = this.log[this.folded]
     if (!fact) return undefined
-    const commands = foldOne(this.docs, fact)
+    const effects = foldOne(this.docs, fact)
     this.folded = fact.seq
     const before = this.issued.get(fact.seq)
-    if (before && JSON.stringify(before) !== JSON.stringify(commands)) {
+    if (before && JSON.stringify(before) !== JSON.stringify(effects)) {
       throw new Error(
-        `fact ${fact.seq} ${fact.name}: decided ${JSON.stringify(before)}, and again ${JSON.stringify(commands)}`,
+        `fact ${fact.seq} ${fact.name}: decided ${JSON.stringify(before)}, and again ${JSON.stringify(effects)}`,
       )
     }
-    this.issued.set(fact.seq, commands)
-    for (const command of commands) this.#carryOut(command)
-    return commands
+    this.issued.set(fact.seq, effects)
+    for (const effect of effects) this.#carryOut(effect)
+    return effects
   }
 
   settle(): void {
@@ -175,18 +175,18 @@ export class Sim {
   }
 
   /** Appends a fact, folds all there is, and returns what this fact decided. Throws when its place is taken. */
-  apply(draft: FactDraft, timeMs = this.nowMs): readonly Command[] {
+  apply(draft: FactDraft, timeMs = this.nowMs): readonly Effect[] {
     this.settle()
     this.nowMs = timeMs
     const fact = this.append(draft)
     if (!fact) throw new Error(`the place of ${factPath(draft.name, draft.ids)} is taken`)
-    const commands = this.fold() ?? []
+    const effects = this.fold() ?? []
     this.settle()
-    return commands
+    return effects
   }
 
   /** A message of an outsider, as the engine copies it to the log. */
-  trigger(message: Omit<TriggerMessage, 'seq' | 'timeMs'>): readonly Command[] {
+  trigger(message: Omit<TriggerMessage, 'seq' | 'timeMs'>): readonly Effect[] {
     return this.apply(received({ ...message, seq: 1_000_000 + this.log.length, timeMs: this.nowMs }))
   }
 
@@ -215,10 +215,10 @@ export class Sim {
   reconcile(): string[] {
     this.settle()
     const repaired: string[] = []
-    const add = (command: Command): void => {
-      if (command.do !== 'task' || this.work.has(command.task.id)) return
-      repaired.push(command.task.id)
-      this.work.set(command.task.id, command)
+    const add = (effect: Effect): void => {
+      if (effect.do !== 'task' || this.work.has(effect.task.id)) return
+      repaired.push(effect.task.id)
+      this.work.set(effect.task.id, effect)
     }
     const runs = new Set(this.log.flatMap((fact) => (fact.name === 'run.requested' ? [fact.ids.run] : [])))
     for (const id of runs) {
@@ -228,17 +228,17 @@ export class Sim {
       for (const [name, asset] of Object.entries(run.assets)) {
         const spec = specOf(pipeline, name)
         if (!spec || isEnded(asset) || asset.ending) continue
-        if (asset.status === 'queued' || asset.status === 'running') add(attemptCommand(run, spec, asset))
+        if (asset.status === 'queued' || asset.status === 'running') add(attemptEffect(run, spec, asset))
         const barrier = this.docs.peek(stateKey.barrier(id, name))
         if (barrier?.status !== 'open' || barrier.closing) continue
-        for (const lease of Object.keys(barrier.leases)) add(leaseCommand({ run, spec }, barrier, lease))
+        for (const lease of Object.keys(barrier.leases)) add(leaseEffect({ run, spec }, barrier, lease))
       }
     }
     return repaired
   }
 
   /** Tasks that may run now; when all are scheduled for later, time goes on until one may. */
-  due(only?: 'lease'): TaskCommand[] {
+  due(only?: 'lease'): TaskEffect[] {
     const tasks = [...this.work.values()].filter(({ task }) => only === undefined || task.kind === only)
     const now = tasks.filter(({ dueMs }) => (dueMs ?? 0) <= this.nowMs)
     if (now.length > 0 || tasks.length === 0) return now
@@ -256,20 +256,20 @@ export class Sim {
     return this.log.filter((fact): fact is FactOf<N> => fact.name === name)
   }
 
-  #carryOut(command: Command): void {
-    switch (command.do) {
+  #carryOut(effect: Effect): void {
+    switch (effect.do) {
       case 'fact':
-        this.append(command.fact)
+        this.append(effect.fact)
         return
       case 'task': {
-        if (this.#enqueued.has(command.task.id)) return
-        this.#enqueued.add(command.task.id)
-        const { payload, contentType } = encodeTask(command.task)
-        this.work.set(command.task.id, { ...command, task: decodeTask(payload, contentType) })
+        if (this.#enqueued.has(effect.task.id)) return
+        this.#enqueued.add(effect.task.id)
+        const { payload, contentType } = encodeTask(effect.task)
+        this.work.set(effect.task.id, { ...effect, task: decodeTask(payload, contentType) })
         return
       }
       case 'plan': {
-        const run = this.docs.peek(stateKey.run(command.run))
+        const run = this.docs.peek(stateKey.run(effect.run))
         const pipeline = run && this.docs.peek(stateKey.pipeline(run.pipeline, run.version))
         if (!run || !pipeline) return
         const { assets, error } = planRun(
@@ -282,7 +282,7 @@ export class Sim {
         return
       }
       case 'request': {
-        const { trigger } = command
+        const { trigger } = effect
         const run = runIdIn(trigger.space, trigger.key, 1)
         if (this.append({ name: 'run.requested', ids: { run }, data: trigger.request })) return
         const refusal = refusalFor(trigger, this.facts('run.requested').find(({ ids }) => ids.run === run)?.data)
@@ -293,42 +293,42 @@ export class Sim {
         // By the log, as the engine does; one that has ended refuses another end.
         for (const { ids } of this.facts('gate.created'))
           if (
-            ids.run === command.run &&
-            ids.asset === command.asset &&
-            ids.gate.startsWith(command.attempt === undefined ? '' : `a${command.attempt}n`)
+            ids.run === effect.run &&
+            ids.asset === effect.asset &&
+            ids.gate.startsWith(effect.attempt === undefined ? '' : `a${effect.attempt}n`)
           )
             this.append({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })
         return
       }
       case 'extend_gate': {
-        const { n, ...ids } = command.fact.ids
+        const { n, ...ids } = effect.fact.ids
         if (this.#isTaken({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })) return
-        if (this.append(command.fact))
-          this.timers.push({ fact: gateTimer(ids, Number(n)), dueMs: command.fact.data.deadlineMs })
+        if (this.append(effect.fact))
+          this.timers.push({ fact: gateTimer(ids, Number(n)), dueMs: effect.fact.data.deadlineMs })
         return
       }
       case 'time_out_gate':
-        if (this.#isTaken(command.over) || this.#isTaken(command.end)) return
-        this.append(command.over)
-        this.append(command.end)
+        if (this.#isTaken(effect.close) || this.#isTaken(effect.end)) return
+        this.append(effect.close)
+        this.append(effect.end)
         return
       case 'timer':
-        this.timers.push({ fact: command.fact, dueMs: command.dueMs })
+        this.timers.push({ fact: effect.fact, dueMs: effect.dueMs })
         return
       case 'abort':
       case 'pause':
-      case 'open_lane':
+      case 'open_limited_queue':
       case 'drop_schedules':
-      case 'close_lane':
+      case 'close_limited_queue':
         return
       default:
-        command satisfies never
+        effect satisfies never
     }
   }
 }
 
 /** Folds one fact over documents that may still have to be loaded. */
-export function foldOne(docs: Docs, fact: Fact): Command[] {
+export function foldOne(docs: Docs, fact: Fact): Effect[] {
   for (let missing = needs(docs, docs.has, fact); missing.length > 0; missing = needs(docs, docs.has, fact)) {
     docs.load(missing)
   }
@@ -382,10 +382,10 @@ export function materialized(asset: string, run: RunId = RUN, attempt = 1): Draf
 export function errored(
   asset: string,
   attempt: number,
-  data: Partial<DraftOf<'asset.errored'>['data']> = {},
-): DraftOf<'asset.errored'> {
+  data: Partial<DraftOf<'attempt.ended'>['data']> = {},
+): DraftOf<'attempt.ended'> {
   return {
-    name: 'asset.errored',
+    name: 'attempt.ended',
     ids: { pipeline: 'p', asset: assetName(asset), run: RUN, attempt: String(attempt) },
     data: {
       phase: 'execute',
@@ -413,7 +413,7 @@ export function scatterStarted(asset = 's', attempt = 1): DraftOf<'scatter.start
   return { name: 'scatter.started', ids: scatterIds(asset), data: { attempt, worker: 'w' } }
 }
 
-export function slab(offset: number, count: number, asset = 's'): DraftOf<'scatter.items'> {
+export function keyChunk(offset: number, count: number, asset = 's'): DraftOf<'scatter.items'> {
   const keys = Array.from({ length: count }, (_, k) => offset + k)
   return {
     name: 'scatter.items',
@@ -426,7 +426,7 @@ export function sized(total: number, asset = 's'): DraftOf<'scatter.sized'> {
   return { name: 'scatter.sized', ids: scatterIds(asset), data: { total } }
 }
 
-export type Answer = 'ok' | 'error' | 'now' | 'terminal' | 'handed_back'
+export type Answer = 'ok' | 'error' | 'now' | 'terminal' | 'returned'
 
 /** The outcomes of some instances of a lease. `now` is an error that asks to be tried again at once. */
 export function outcomes(
@@ -466,14 +466,20 @@ export function timerFired(timeoutMs: number, asset = 's'): DraftOf<'scatter.tim
   return { name: 'scatter.timer_fired', ids: scatterIds(asset), data: { timeoutMs } }
 }
 
-export function split(lease: string, reason: 'lost' | 'handed_back', asset = 's'): DraftOf<'scatter.split'> {
-  return { name: 'scatter.split', ids: { ...scatterIds(asset), lease }, data: { lease, reason, worker: 'w2' } }
+export function split(
+  lease: string,
+  reason: 'lost' | 'returned',
+  asset = 's',
+): DraftOf<'lease.lost' | 'lease.returned'> {
+  const ids = { ...scatterIds(asset), lease }
+  const data = { lease, worker: 'w2' }
+  return reason === 'lost' ? { name: 'lease.lost', ids, data } : { name: 'lease.returned', ids, data }
 }
 
 /** A worker hands back the instances of a lease from `from` on, which it has not begun. */
-export function handBack(lease: string, from: number, heldMs = 100): DraftOf<'scatter.split'> {
-  const data = { lease, reason: 'handed_back', worker: 'w2', from, heldMs } as const
-  return { name: 'scatter.split', ids: { ...scatterIds('s'), lease: `${lease}-${from}` }, data }
+export function handBack(lease: string, from: number, heldMs = 100): DraftOf<'lease.returned'> {
+  const data = { lease, worker: 'w2', from, heldMs }
+  return { name: 'lease.returned', ids: { ...scatterIds('s'), lease: `${lease}-${from}` }, data }
 }
 
 /** A run of one scattering asset `s`, its scatter function not begun. */
@@ -484,13 +490,13 @@ export function scatterRun(options: Partial<AssetSpec> = {}, more: AssetSpec[] =
   return sim
 }
 
-/** The same, with its keys stored: slabs of these sizes, and the total. */
-export function scattered(slabs: readonly number[], options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
+/** The same, with its keys stored: key chunks of these sizes, and the total. */
+export function scattered(keyChunks: readonly number[], options: Partial<AssetSpec> = {}, more: AssetSpec[] = []): Sim {
   const sim = scatterRun(options, more)
   sim.apply(scatterStarted())
   let offset = 0
-  for (const count of slabs) {
-    sim.apply(slab(offset, count))
+  for (const count of keyChunks) {
+    sim.apply(keyChunk(offset, count))
     offset += count
   }
   sim.apply(sized(offset))

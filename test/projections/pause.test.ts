@@ -6,6 +6,7 @@ import {
   barrierOf,
   Docs,
   handBack,
+  keyChunk,
   leasesOn,
   outcomes,
   paused,
@@ -18,26 +19,25 @@ import {
   scatterRun,
   scatterStarted,
   sized,
-  slab,
   split,
   timerFired,
   workOff,
 } from './harness.ts'
 
 const all = (from: number, to: number) => Array.from({ length: to - from }, (_, k) => [from + k, 'ok'] as const)
-const fed = (commands: readonly { do: string }[]) => commands.filter((command) => command.do === 'task').length
+const fed = (effects: readonly { do: string }[]) => effects.filter((effect) => effect.do === 'task').length
 
 describe('a paused scatter', () => {
   it('tells workers, and feeds nothing while instances end and keys come; resumed it goes on', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 600))
+    sim.apply(keyChunk(0, 600))
     const out = leasesOn(sim)
     expect(sim.apply(paused())).toEqual([{ do: 'pause', run: barrierOf(sim).run, asset: 's' }])
     expect(out.length).toBeGreaterThan(5)
     for (const { lease, from, to } of out) expect(fed(sim.apply(outcomes(lease, all(from, to), { heldMs: 1 })))).toBe(0)
     sim.work.clear()
-    expect(fed(sim.apply(slab(600, 200)))).toBe(0)
+    expect(fed(sim.apply(keyChunk(600, 200)))).toBe(0)
     expect(fed(sim.apply(sized(800)))).toBe(0)
     expect(barrierOf(sim).paused).toMatchObject({ sinceMs: sim.nowMs })
     expect(fed(sim.apply(resumed()))).toBeGreaterThan(0)
@@ -79,7 +79,7 @@ describe('a paused scatter', () => {
         ),
       ),
     ).toBe(0)
-    expect(barrierOf(sim).refeed).toMatchObject([{ from: 0, to: 1, failures: 1 }])
+    expect(barrierOf(sim).requeued).toMatchObject([{ from: 0, to: 1, failures: 1 }])
     sim.nowMs += 5000
     const [again] = sim.apply(resumed())
     expect(again).toMatchObject({ do: 'task', task: { lease: '0-1-2', attempt: 2 } })
@@ -117,7 +117,7 @@ describe('a paused scatter', () => {
     sim.apply(handBack('0-8-1', 4))
     sim.apply(outcomes('0-8-1', all(0, 4)))
     sim.apply(outcomes('8-16-1', [[8, 'ok']]))
-    sim.apply(split('8-16-1', 'handed_back'))
+    sim.apply(split('8-16-1', 'returned'))
     sim.work.clear()
     sim.apply(resumed())
     const fedAgain = leasesOn(sim).flatMap(({ from, to }) => Array.from({ length: to - from }, (_, k) => from + k))
@@ -130,9 +130,9 @@ describe('a paused scatter', () => {
     const sim = scattered([4000, 4000])
     sim.apply(paused())
     const barrier = barrierOf(sim)
-    const behind = { slab: 0, ordinal: 2, failures: 0 } as const
+    const behind = { keyChunk: 0, ordinal: 2, failures: 0 } as const
     const far = SEGMENT_INSTANCES + 5
-    barrier.refeed = [
+    barrier.requeued = [
       ...[0, 10, 20, 30].map((from) => ({ ...behind, from, to: from + 2, wide: true as const })),
       // Its bits are in another segment than those of the first four. Reading them unloaded throws here.
       { ...behind, from: far, to: far + 2 },
@@ -141,7 +141,7 @@ describe('a paused scatter', () => {
     sim.docs.put(stateKey.barrier(RUN, 's'), barrier)
     sim.docs = new Docs(sim.docs.checkpoint())
     expect(fed(sim.apply(resumed()))).toBe(4)
-    expect(barrierOf(sim).refeed).toHaveLength(1)
+    expect(barrierOf(sim).requeued).toHaveLength(1)
   })
 
   it('of a success that comes late out of what waits as a whole leases the rest around it', () => {
@@ -159,7 +159,7 @@ describe('a paused scatter', () => {
 
 describe('a lease of which a part is handed back', () => {
   const due = (sim: Sim): number[] =>
-    barrierOf(sim).refeed.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, k) => from + k))
+    barrierOf(sim).requeued.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, k) => from + k))
   const toEnd = (sim: Sim): void => {
     sim.work.clear()
     sim.apply(resumed())
@@ -191,7 +191,7 @@ describe('a lease of which a part is handed back', () => {
   it('leaves out what waits at a gate', () => {
     const sim = scattered([16])
     const ids = { run: RUN, asset: assetName('s'), gate: 'i5a1n1' }
-    const gate = { kind: 'signal', attempt: 1, index: 5, slab: 0, worker: 'w', keyId: 'k', tokenHash: 'h' } as const
+    const gate = { kind: 'signal', attempt: 1, index: 5, keyChunk: 0, worker: 'w', keyId: 'k', tokenHash: 'h' } as const
     sim.apply({ name: 'gate.created', ids, data: { ...gate, retriesMs: [], afterRetries: 'fail' } })
     const draft = outcomes('0-8-1', [[5, 'ok']])
     sim.apply({ ...draft, data: { ...draft.data, suspended: [[0, 'i5a1n1']] } })
@@ -207,13 +207,13 @@ describe('a lease of which a part is handed back', () => {
     sim.apply(handBack('0-8-1', 6))
     sim.apply(handBack('0-8-1', 3))
     expect(barrierOf(sim)).toMatchObject({ kept: 1, leases: { '0-8-1': { left: 3, to: 3 } } })
-    const before = structuredClone(barrierOf(sim).refeed)
+    const before = structuredClone(barrierOf(sim).requeued)
     sim.apply(handBack('0-8-1', 5))
     // Nor one that means another lease.
     sim.apply(handBack('8-16-1', 7))
     expect(barrierOf(sim).leases).toMatchObject({ '0-8-1': { left: 3, to: 3 }, '8-16-1': { left: 8 } })
     expect(barrierOf(sim).leases['8-16-1']).not.toHaveProperty('to')
-    expect(barrierOf(sim).refeed).toEqual(before)
+    expect(barrierOf(sim).requeued).toEqual(before)
     sim.apply(outcomes('0-8-1', all(0, 3)))
     sim.apply(outcomes('8-16-1', all(8, 16)))
     expect(barrierOf(sim)).toMatchObject({ leases: {}, kept: 0 })
@@ -240,7 +240,7 @@ describe('the time limit of a whole scatter', () => {
   it('holds also while its scatter function still gives keys, and while it is paused', () => {
     const sim = scatterRun(limited)
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 10))
+    sim.apply(keyChunk(0, 10))
     sim.apply(paused())
     sim.apply(timerFired(5000))
     expect(sim.facts('scatter.closed')).toMatchObject([{ data: { status: 'failed', error: { code: 'timeout' } } }])
@@ -249,8 +249,8 @@ describe('the time limit of a whole scatter', () => {
 
   it('is nothing to a scatter that is closed, whose end takes the timer away', () => {
     const sim = scattered([1], limited)
-    const commands = sim.apply(outcomes('0-1-1', [[0, 'ok']], { heldMs: 1 }))
-    expect(commands).toMatchObject([{ do: 'fact', fact: { name: 'scatter.closed' }, stops: timerFired(5000) }])
+    const effects = sim.apply(outcomes('0-1-1', [[0, 'ok']], { heldMs: 1 }))
+    expect(effects).toMatchObject([{ do: 'fact', fact: { name: 'scatter.closed' }, stops: timerFired(5000) }])
     expect(sim.apply(timerFired(5000))).toEqual([])
     expect(barrierOf(sim).status).toBe('completed')
   })

@@ -5,6 +5,7 @@ import {
   Docs,
   errored,
   foldOne,
+  keyChunk,
   leasesOn,
   materialized,
   outcomes,
@@ -15,7 +16,6 @@ import {
   Sim,
   scatterStarted,
   sized,
-  slab,
   spec,
   split,
   startedAttempt,
@@ -38,9 +38,9 @@ const logs: Record<string, () => Sim> = {
     sim.apply(errored('a', 1))
     sim.apply(materialized('a', undefined, 2))
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 30))
-    sim.apply(errored('b', 1, { outcome: 'handed_back' }))
-    sim.apply(slab(30, 12))
+    sim.apply(keyChunk(0, 30))
+    sim.apply(errored('b', 1, { outcome: 'returned' }))
+    sim.apply(keyChunk(30, 12))
     const lease = leasesOn(sim)[0]?.lease ?? ''
     sim.apply(
       outcomes(lease, [
@@ -72,7 +72,7 @@ const logs: Record<string, () => Sim> = {
     sim.apply(registered([spec('s', { scatter: plainScatter }), spec('t', { dependsOn: ['s'] })]))
     sim.apply(requested('t'))
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 60))
+    sim.apply(keyChunk(0, 60))
     sim.apply(sized(60))
     const [first, second] = leasesOn(sim)
     sim.apply(
@@ -84,7 +84,7 @@ const logs: Record<string, () => Sim> = {
     sim.append(cancel('enough'))
     // These stand on the log before the engine's decision on the cancel does.
     sim.append(outcomes(first?.lease ?? '', [[2, 'ok']]))
-    sim.append(split(second?.lease ?? '', 'handed_back'))
+    sim.append(split(second?.lease ?? '', 'returned'))
     sim.settle()
     return sim
   },
@@ -93,7 +93,7 @@ const logs: Record<string, () => Sim> = {
     sim.apply(registered([spec('s', { scatter: plainScatter }), spec('t', { dependsOn: ['s'] })]))
     sim.apply(requested('t'))
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 60))
+    sim.apply(keyChunk(0, 60))
     sim.append(errored('s', 1, { phase: 'scatter', outcome: 'terminal' }))
     for (const { lease, from } of leasesOn(sim)) sim.append(outcomes(lease, [[from, 'ok']]))
     sim.settle()

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { backoffMs } from '../../projections/backoff.ts'
-import type { Command } from '../../projections/effects.ts'
+import type { Effect } from '../../projections/effects.ts'
 import { planRun, upstreamOf } from '../../projections/run/plan.ts'
 import { stateKey } from '../../projections/state.ts'
 import { assetName, runId } from '../../streams/ids.ts'
@@ -10,6 +10,7 @@ import {
   cancel,
   type DraftOf,
   errored,
+  keyChunk,
   materialized,
   outcomes,
   RETRY,
@@ -21,16 +22,15 @@ import {
   scatterRun,
   scatterStarted,
   sized,
-  slab,
   spec,
   startedAttempt,
 } from './harness.ts'
 
 /** What was decided, short: `task execute a.1`, `fact asset.failed`, `abort`. */
-function told(commands: readonly Command[]): string[] {
-  return commands.map((command) => {
-    if (command.do === 'task') return `task ${command.task.kind} ${command.task.id.slice(RUN.length + 1)}`
-    return command.do === 'fact' ? `fact ${command.fact.name}` : command.do
+function told(effects: readonly Effect[]): string[] {
+  return effects.map((effect) => {
+    if (effect.do === 'task') return `task ${effect.task.kind} ${effect.task.id.slice(RUN.length + 1)}`
+    return effect.do === 'fact' ? `fact ${effect.fact.name}` : effect.do
   })
 }
 
@@ -92,9 +92,9 @@ describe('a run', () => {
     sim.nowMs += 1000
     for (const name of ['a', 'b', 'c']) sim.apply(materialized(name))
     expect(sim.run(RUN).status).toBe('running')
-    const commands = sim.apply(materialized('d'))
-    const value = { p: 0, seq: sim.facts('asset.materialized').at(-1)?.seq }
-    expect(told(commands)).toEqual(['fact run.finished'])
+    const effects = sim.apply(materialized('d'))
+    const value = { shard: 0, seq: sim.facts('asset.materialized').at(-1)?.seq }
+    expect(told(effects)).toEqual(['fact run.finished'])
     expect(finished(sim)).toEqual([
       { run: RUN, pipeline: 'p', target: 'd', status: 'succeeded', result: { json: 'd' }, value, durationMs: 1000 },
     ])
@@ -119,7 +119,7 @@ describe('a run', () => {
   it('that nobody knows leaves facts about it without effect', () => {
     const sim = new Sim()
     sim.apply(registered([spec('a')]))
-    for (const draft of [materialized('a'), cancel(), scatterStarted(), slab(0, 1)])
+    for (const draft of [materialized('a'), cancel(), scatterStarted(), keyChunk(0, 1)])
       expect(sim.apply(draft)).toEqual([])
   })
 })
@@ -130,10 +130,12 @@ describe('an asset', () => {
     expect(assetOf(sim, 'b')?.status).toBe('waiting')
     expect(told(sim.apply(materialized('a')))).toEqual(['task execute b.1', 'task execute c.1'])
     expect(told(sim.apply(materialized('b')))).toEqual([])
-    const commands = sim.apply(materialized('c'))
-    expect(told(commands)).toEqual(['task execute d.1'])
-    const seqs = Object.fromEntries(sim.facts('asset.materialized').map(({ ids, seq }) => [ids.asset, { p: 0, seq }]))
-    expect(commands[0]).toMatchObject({ task: { deps: { b: seqs.b, c: seqs.c }, attempt: 1, attemptsLeft: 2 } })
+    const effects = sim.apply(materialized('c'))
+    expect(told(effects)).toEqual(['task execute d.1'])
+    const seqs = Object.fromEntries(
+      sim.facts('asset.materialized').map(({ ids, seq }) => [ids.asset, { shard: 0, seq }]),
+    )
+    expect(effects[0]).toMatchObject({ task: { deps: { b: seqs.b, c: seqs.c }, attempt: 1, attemptsLeft: 2 } })
   })
 
   it('tells its task queue, priority and time limit', () => {
@@ -153,12 +155,12 @@ describe('an asset', () => {
     expect(assetOf(sim, 'a')).toMatchObject({ status: 'running', worker: 'w' })
   })
 
-  it.each(['queued', 'running'])('%s → queued again after the backoff with asset.errored', (status) => {
+  it.each(['queued', 'running'])('%s → queued again after the backoff with attempt.ended', (status) => {
     const sim = begun([spec('a')])
     if (status === 'running') sim.apply(startedAttempt('a', 1))
-    const commands = sim.apply(errored('a', 1))
-    expect(told(commands)).toEqual(['task execute a.2'])
-    expect(commands[0]).toMatchObject({
+    const effects = sim.apply(errored('a', 1))
+    expect(told(effects)).toEqual(['task execute a.2'])
+    expect(effects[0]).toMatchObject({
       dueMs: sim.nowMs + backoffMs(RETRY, 1, `${RUN}.a`),
       task: { attempt: 2, attemptsLeft: 1 },
     })
@@ -174,9 +176,9 @@ describe('an asset', () => {
   it('handed back is queued at once and loses no attempt, however often', () => {
     const sim = begun([spec('a', { retry: { ...RETRY, maxAttempts: 1 } })])
     for (let attempt = 1; attempt <= 5; attempt++) {
-      const [command] = sim.apply(errored('a', attempt, { outcome: 'handed_back' }))
-      expect(command).toMatchObject({ task: { attempt: attempt + 1, attemptsLeft: 0 } })
-      expect(command).not.toHaveProperty('dueMs')
+      const [effect] = sim.apply(errored('a', attempt, { outcome: 'returned' }))
+      expect(effect).toMatchObject({ task: { attempt: attempt + 1, attemptsLeft: 0 } })
+      expect(effect).not.toHaveProperty('dueMs')
     }
     sim.apply(materialized('a', RUN, 6))
     expect(finished(sim)).toMatchObject([{ status: 'succeeded' }])
@@ -271,7 +273,7 @@ describe('an asset that scatters', () => {
     expect(scatter?.task).toMatchObject({ kind: 'scatter', id: `${RUN}.s.1`, timeoutMs: 5000 })
     sim.apply(scatterStarted())
     expect(assetOf(sim, 's')?.status).toBe('running')
-    sim.apply(slab(0, 1))
+    sim.apply(keyChunk(0, 1))
     sim.apply(sized(1))
     expect(assetOf(sim, 's')?.status).toBe('scattering')
     sim.apply(outcomes('0-1-1', [[0, 'ok']]))
@@ -283,11 +285,11 @@ describe('an asset that scatters', () => {
   it('whose scatter function fails half way calls it again, and then goes on with the same barrier', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 2))
+    sim.apply(keyChunk(0, 2))
     const [again] = sim.apply(errored('s', 1, { phase: 'scatter' }))
     expect(again).toMatchObject({ task: { kind: 'scatter', attempt: 2 } })
     expect(sim.append(scatterStarted('s', 2))).toBeUndefined()
-    sim.apply(slab(2, 1))
+    sim.apply(keyChunk(2, 1))
     sim.apply(sized(3))
     expect(barrierOf(sim)).toMatchObject({ status: 'open', stored: 3 })
   })
@@ -295,7 +297,7 @@ describe('an asset that scatters', () => {
   it('whose scatter function gives up fails with its reason, its instances cancelled', () => {
     const sim = scatterRun()
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 2))
+    sim.apply(keyChunk(0, 2))
     sim.apply(errored('s', 1, { phase: 'scatter', outcome: 'terminal' }))
     expect(sim.facts('scatter.closed')[0]?.data).toMatchObject({ status: 'failed', error: { code: 'boom' } })
     expect(finished(sim)).toMatchObject([{ status: 'failed', asset: 's', error: { code: 'boom' } }])
@@ -360,7 +362,7 @@ describe('cancel', () => {
       () => {
         const sim = scatterRun()
         sim.apply(scatterStarted())
-        sim.apply(slab(0, 5))
+        sim.apply(keyChunk(0, 5))
         return sim
       },
     ],
@@ -420,7 +422,7 @@ describe('cancel', () => {
     sim.append(materialized('a'))
     sim.settle()
     expect(assetOf(sim, 'a')?.status).toBe('materialized')
-    expect(finished(sim)).toMatchObject([{ status: 'succeeded', value: { p: 0 } }])
+    expect(finished(sim)).toMatchObject([{ status: 'succeeded', value: { shard: 0 } }])
   })
 
   it('of a finished run changes nothing', () => {
@@ -434,7 +436,7 @@ describe('cancel', () => {
 
 describe('the plan', () => {
   const pipeline: PipelineSpec = { name: 'p', version: 'v1', assets: diamond }
-  const at = (seq: number): ValueAt => ({ p: 0, seq })
+  const at = (seq: number): ValueAt => ({ shard: 0, seq })
   const catalogOf = (there: Record<string, ValueAt>) => (name: string) => there[name]
 
   it('has what the target needs, dependencies first, each once', () => {
@@ -500,10 +502,10 @@ describe('the plan', () => {
     sim.apply(requested('c', { run: third, upstream: 'missing' }))
     const newest = sim.facts('asset.materialized').at(-1)?.seq
     expect(sim.run(third).assets).toMatchObject({
-      a: { status: 'reused', value: { p: 0, seq: newest } },
+      a: { status: 'reused', value: { shard: 0, seq: newest } },
       c: { status: 'queued' },
     })
-    expect([...sim.work.values()].at(-1)?.task.deps).toEqual({ a: { p: 0, seq: newest } })
+    expect([...sim.work.values()].at(-1)?.task.deps).toEqual({ a: { shard: 0, seq: newest } })
   })
 })
 

@@ -4,6 +4,7 @@ import type { AssetSpec } from '../../streams/schemas.ts'
 import {
   type Answer,
   barrierOf,
+  keyChunk,
   leasesOn,
   outcomes,
   plainScatter,
@@ -14,7 +15,6 @@ import {
   scatterRun,
   scatterStarted,
   sized,
-  slab,
   spec,
   workOff,
 } from './harness.ts'
@@ -88,12 +88,12 @@ describe('failureThreshold', () => {
   it('as a fraction is looked at only when the total is known, and then at once', () => {
     const sim = scatterRun(partial({ fraction: 0.5 }))
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 8))
+    sim.apply(keyChunk(0, 8))
     oneByOne(sim, () => 'terminal')
     // All of the 8 that there are have failed: but 8 more may come.
     expect(barrierOf(sim)).toMatchObject({ status: 'open', failed: 8 })
     expect(closedOf(sim)).toEqual([])
-    sim.apply(slab(8, 7))
+    sim.apply(keyChunk(8, 7))
     expect(closedOf(sim)).toEqual([])
     sim.apply(sized(15))
     expect(closedOf(sim)).toMatchObject([{ status: 'failed', total: 15, error: { code: 'threshold_passed' } }])
@@ -102,7 +102,7 @@ describe('failureThreshold', () => {
   it('as a count is looked at before the total is known', () => {
     const sim = scatterRun(partial({ count: 1 }))
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 8))
+    sim.apply(keyChunk(0, 8))
     expect(oneByOne(sim, () => 'terminal')).toBe(2)
     expect(closedOf(sim)[0]).toMatchObject({ status: 'failed', failed: 2 })
     expect(closedOf(sim)[0]).not.toHaveProperty('total')
@@ -145,7 +145,7 @@ describe('the batch strategy', () => {
   it('waits for the total, and for the last lease that is out', () => {
     const sim = scatterRun(batch)
     sim.apply(scatterStarted())
-    sim.apply(slab(0, 4))
+    sim.apply(keyChunk(0, 4))
     const leases = leasesOn(sim)
     expect(leases.map(({ lease }) => lease)).toEqual(['0-4-1'])
     sim.work.clear()
@@ -184,7 +184,7 @@ describe('the batch strategy', () => {
   it('retries at once what a worker handed back: that is no failure', () => {
     const sim = scattered([3], batch)
     sim.work.clear()
-    sim.apply(outcomes('0-3-1', [[0, 'handed_back']]))
+    sim.apply(outcomes('0-3-1', [[0, 'returned']]))
     expect(leasesOn(sim).map(({ lease, attempt }) => [lease, attempt])).toEqual([['0-1-2', 1]])
   })
 })
@@ -195,9 +195,9 @@ describe('when half of very many instances fail in wide leases,', () => {
     (strategy) => {
       const quick = 100_000
       const total = quick + 8000
-      // The slabs of real keys: some thousands each.
-      const slabs = Array.from({ length: total / 4000 }, () => 4000)
-      const sim = scattered(slabs, {
+      // The key chunks of real keys: some thousands each.
+      const keyChunks = Array.from({ length: total / 4000 }, () => 4000)
+      const sim = scattered(keyChunks, {
         ...scatterOf({ strategy, failureMode: 'partial', threshold: { count: 0 } }),
         retry: { maxAttempts: 5, backoffMinMs: 1000, backoffMaxMs: 60_000 },
       })
@@ -220,11 +220,11 @@ describe('when half of very many instances fail in wide leases,', () => {
           // 0.01 ms an instance: leases grow as wide as they may.
           sim.apply(outcomes(task.lease, answers, { heldMs: 0.01 * answers.length }))
           const barrier = barrierOf(sim)
-          const again = Object.keys(barrier.again).length
+          const again = Object.keys(barrier.retries).length
           againMost = Math.max(againMost, again)
           // To print it at every fact takes a minute; it is printed whenever it has more members than at any fact before, by a hundredth.
           const members =
-            again + Object.keys(barrier.leases).length + barrier.refeed.length + (barrier.parked?.length ?? 0)
+            again + Object.keys(barrier.leases).length + barrier.requeued.length + (barrier.deferred?.length ?? 0)
           if (members <= heaviest * 1.01) continue
           heaviest = members
           largest = Math.max(largest, JSON.stringify(barrier).length)
@@ -269,7 +269,7 @@ describe('defects of the original', () => {
     const cancel = { name: 'scatter.cancel_requested', ids: { run: RUN, asset: 's' as never }, data: {} } as const
     const early = scatterRun()
     early.apply(scatterStarted())
-    early.apply(slab(0, 3))
+    early.apply(keyChunk(0, 3))
     early.apply(cancel)
     expect(closedOf(early)).toEqual([{ run: RUN, asset: 's', status: 'cancelled', succeeded: 0, failed: 0 }])
     const late = scattered([1])

@@ -89,7 +89,7 @@ describe('a trigger', () => {
     ['what is no JSON', { payload: new TextEncoder().encode('{') }, /payload is not application\/json/],
     ['what is no object', { body: [1] }, /body: /],
     ['null', { body: null }, /body: /],
-    ['an option there is not', { body: { partitions: 'x' } }, /partitions.*allowed are partition, upstream, key/],
+    ['an option there is not', { body: { shards: 'x' } }, /shards.*allowed are partition, upstream, key/],
     ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
     ['an empty key', { body: { key: '' } }, /key: /],
     ['a body too large', { body: { partition: 'x'.repeat(17_000) } }, /^body: it has 17016 bytes, of at most 16384$/],

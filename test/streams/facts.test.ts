@@ -65,7 +65,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   'run.planned': {
     name: 'run.planned',
     ids: { run },
-    data: { assets: [{ name: 'a', reuse: { p: 0, seq: 9 } }, { name: 'b' }], error },
+    data: { assets: [{ name: 'a', reuse: { shard: 0, seq: 9 } }, { name: 'b' }], error },
   },
   'run.timer_fired': { name: 'run.timer_fired', ids: { run }, data: { timeoutMs: 1000 } },
   'run.adopt_requested': { name: 'run.adopt_requested', ids: { run }, data: { version: 'v2' } },
@@ -89,7 +89,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       target: 'a',
       partition: 'x',
       status: 'failed',
-      value: { p: 0, seq: 1 },
+      value: { shard: 0, seq: 1 },
       asset: 'a',
       error,
       durationMs: 1,
@@ -100,8 +100,8 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { pipeline: 'p', asset, run, attempt: '1' },
     data: { phase: 'gather', worker: 'w', delivery: 1 },
   },
-  'asset.errored': {
-    name: 'asset.errored',
+  'attempt.ended': {
+    name: 'attempt.ended',
     ids: { pipeline: 'p', asset, run, attempt: '1' },
     data: {
       phase: 'scatter',
@@ -167,10 +167,15 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       heldMs: 3.25,
     },
   },
-  'scatter.split': {
-    name: 'scatter.split',
+  'lease.lost': {
+    name: 'lease.lost',
     ids: { run, asset, lease: '0-3-1' },
-    data: { lease: '0-3-1', reason: 'lost', worker: 'w' },
+    data: { lease: '0-3-1', worker: 'w' },
+  },
+  'lease.returned': {
+    name: 'lease.returned',
+    ids: { run, asset, lease: '0-3-1-2' },
+    data: { lease: '0-3-1', worker: 'w', from: 2, heldMs: 160 },
   },
   'asset.suspended': {
     name: 'asset.suspended',
@@ -184,7 +189,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       kind: 'signal',
       attempt: 2,
       index: 3,
-      slab: 0,
+      keyChunk: 0,
       worker: 'w',
       deadlineMs: 1_795_612_758_228,
       retriesMs: [300_000, 900_000],
@@ -193,7 +198,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       payload: { type: 'object' },
       keyId: 'k1',
       tokenHash: 'ab',
-      baseHash: 'cd',
+      correlationHash: 'cd',
     },
   },
   'gate.timer_fired': { name: 'gate.timer_fired', ids: { run, asset, gate: 'a1n1' }, data: { n: 0 } },
@@ -201,6 +206,11 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     name: 'gate.extended',
     ids: { run, asset, gate: 'a1n1', n: '1' },
     data: { why: 'request', deadlineMs: 1_795_612_758_228, timeouts: 1, by: 'somebody' },
+  },
+  'gate.deadline_closed': {
+    name: 'gate.deadline_closed',
+    ids: { run, asset, gate: 'a1n1', n: '1' },
+    data: { deadlineMs: 1_795_612_758_228, timeouts: 1 },
   },
   'gate.resolved': {
     name: 'gate.resolved',
@@ -217,7 +227,7 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       reason: 'r',
     },
   },
-  'gate.named': { name: 'gate.named', ids: { hash: 'ab' }, data: { run, asset, gate: 'a1n1' } },
+  'gate.correlated': { name: 'gate.correlated', ids: { hash: 'ab' }, data: { run, asset, gate: 'a1n1' } },
   'scatter.begun': { name: 'scatter.begun', ids: { run, asset, lease: '4-5-3' }, data: { worker: 'w', message: 7 } },
   'scatter.paused': { name: 'scatter.paused', ids: { run, asset }, data: { reason: 'r' } },
   'scatter.resumed': { name: 'scatter.resumed', ids: { run, asset }, data: {} },
@@ -249,7 +259,7 @@ const raw = (path: string, payload: Uint8Array, contentType: string | undefined 
   path,
   payload,
   contentType,
-  p: 0,
+  shard: 0,
   seq: 5,
   timeMs: 6,
 })
@@ -279,7 +289,7 @@ describe.each(factNames())('%s', (name) => {
       const ids = Object.fromEntries(Object.keys(draft.ids).map((key) => [key, id]))
       const odd = factPath(name, ids)
       expect(parsePath(odd)).toEqual({ name, ids })
-      const ends = name.startsWith('asset.') && !['asset.started', 'asset.errored', 'asset.suspended'].includes(name)
+      const ends = name.startsWith('asset.') && !['asset.started', 'attempt.ended', 'asset.suspended'].includes(name)
       expect(expectationPath(odd)).toBe(ends ? `asset.${id}.${id}.${id}.end.*` : odd)
     }
   })
@@ -290,7 +300,7 @@ describe.each(factNames())('%s', (name) => {
     (format) => {
       const { payload, contentType } = encodeFact(draft)
       expect(contentType).toBe(CONTENT_TYPE[FACTS[name].format])
-      const expected = { ...draft, p: 0, seq: 5, timeMs: 6 }
+      const expected = { ...draft, shard: 0, seq: 5, timeMs: 6 }
       expect(decodeFact(raw(path, payload, contentType))).toEqual(expected)
       const other = encode({ v: 1, fact: name, ...draft.data }, format)
       expect(decodeFact(raw(path, other, `${CONTENT_TYPE[format]}; charset=utf-8`))).toEqual(expected)
@@ -341,7 +351,7 @@ describe('paths', () => {
     expect(factNames().filter(isRepeatable)).toEqual([
       'run.adopt_requested',
       'gate.timer_fired',
-      'gate.named',
+      'gate.correlated',
       'scatter.outcomes',
       'scatter.paused',
       'scatter.resumed',
@@ -374,7 +384,7 @@ describe('items that were written before readers had cursors', () => {
     const raw = {
       payload: encode({ v: 1, fact: 'scatter.items', ...old }, 'msgpack'),
       contentType: CONTENT_TYPE.msgpack,
-      p: 0,
+      shard: 0,
       seq: 1,
       timeMs: 1,
     }

@@ -12,9 +12,9 @@ import {
   newRunId,
   parseBarrierId,
   parseRunId,
-  partitionOf,
   runId,
   runIdForKey,
+  shardOf,
 } from '../../streams/ids.ts'
 
 describe('xxh64', () => {
@@ -43,10 +43,10 @@ describe('run ids', () => {
 
   it('fall into their partition', () => {
     fc.assert(
-      fc.property(fc.string(), fc.integer({ min: 1, max: 64 }), (key, partitions) => {
-        const { id, partition } = parseRunId(runIdForKey(key, partitions))
-        expect(partition).toBe(partitionOf(`key:1:${key}`, partitions))
-        expect(id.startsWith(`${partition}-`) && partition < partitions).toBe(true)
+      fc.property(fc.string(), fc.integer({ min: 1, max: 64 }), (key, shards) => {
+        const { id, shard } = parseRunId(runIdForKey(key, shards))
+        expect(shard).toBe(shardOf(`key:1:${key}`, shards))
+        expect(id.startsWith(`${shard}-`) && shard < shards).toBe(true)
       }),
       { numRuns: 200 },
     )

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { CancelledError } from '../../src/index.ts'
-import { HandBack } from '../../src/worker/pull/in-flight-task.ts'
-import { Alone, NotBegun } from '../../src/worker/pull/isolation.ts'
+import { HandBack, NotBegun } from '../../src/worker/pull/disposition.ts'
+import { Isolation } from '../../src/worker/pull/isolation.ts'
 import { until } from '../kit/until.ts'
 
 const turns = async (): Promise<void> => {
@@ -20,7 +20,7 @@ function work(log: string[], name: string) {
 }
 
 const never = new AbortController().signal
-const lone = () => new Alone({ limitMs: 60_000, say: () => undefined })
+const lone = () => new Isolation({ limitMs: 60_000, say: () => undefined })
 
 describe('what runs alone in a worker', () => {
   it('waits for all that runs beside, and one runs after the other', async () => {
@@ -92,7 +92,7 @@ describe('what runs alone in a worker', () => {
 
   it('runs beside what hangs once the limit is over, and others are begun beside it when it hangs itself', async () => {
     const said: string[] = []
-    const alone = new Alone({ limitMs: 40, say: (what) => said.push(what) })
+    const alone = new Isolation({ limitMs: 40, say: (what) => said.push(what) })
     const log: string[] = []
     const [hung, first, second] = ['hung', 'first', 'second'].map((name) => work(log, name))
     void alone.beside(() => hung?.run() ?? Promise.resolve())

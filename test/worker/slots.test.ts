@@ -20,7 +20,7 @@ describe('slots', () => {
     expect(await first.granted).toBe(true)
     expect(slots.tryTake()).toBe(false)
     expect(await isSettled(second.granted)).toBe(false)
-    second.leave()
+    second.cancelWait()
     expect(await second.granted).toBe(false)
     slots.give()
     expect(slots.free).toBe(1)

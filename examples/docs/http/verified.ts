@@ -10,7 +10,7 @@ const oldHookSecret = 'what you gave GitHub before'
 // #region asset
 const checked = asset('checked', {
   execute: async (ctx) => {
-    const gate = await ctx.openGate({ token: 'check/17', timeout: '1h' })
+    const gate = await ctx.openGate({ correlationKey: 'check/17', timeout: '1h' })
     return gate.wait()
   },
 })
@@ -29,7 +29,7 @@ const handler = gateHandler(flow, {
     ci: {
       scheme: 'github',
       secret: [hookSecret, oldHookSecret], // any of them may have signed
-      base: (payload) => {
+      correlationKey: (payload) => {
         const { data } = checkRun.safeParse(payload)
         return data && `check/${data.check_run.external_id}` // undefined: for no gate
       },

@@ -6,19 +6,19 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
 
 export class AsideSweep {
-  readonly #context: Pick<DispatchContext, 'connection' | 'names' | 'p' | 'store'>
+  readonly #context: Pick<DispatchContext, 'connection' | 'names' | 'shard' | 'store'>
   /** Consumers that had nothing to do at the last look. */
   #idle = new Set<string>()
 
-  constructor(context: Pick<DispatchContext, 'connection' | 'names' | 'p' | 'store'>) {
+  constructor(context: Pick<DispatchContext, 'connection' | 'names' | 'shard' | 'store'>) {
     this.#context = context
   }
 
   async look(): Promise<void> {
-    const { connection, names, p } = this.#context
-    const stream = names.work(p)
+    const { connection, names, shard } = this.#context
+    const stream = names.work(shard)
     const jsm = await jetstreamManager(connection.nc)
-    const info = await jsm.streams.info(stream, { subjects_filter: names.allAside(p) })
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allAside(shard) })
     for (const subject of Object.keys(info.state.subjects ?? {})) {
       const aside = names.parseAside(subject)
       if (aside && (await this.#isOver(aside))) await jsm.streams.purge(stream, { filter: subject })

@@ -13,13 +13,13 @@ const PART = 0.75
 const NANOS_PER_MS = 1_000_000
 
 /** The last fact, behind those folded up to `seq`, of which an engine that is gone may have enqueued tasks that WORK does not remember. 0: there is none. */
-export async function forgottenTo(connection: Connection, names: Names, p: number, seq: number): Promise<number> {
-  const log = names.log(p)
+export async function forgottenTo(connection: Connection, names: Names, shard: number, seq: number): Promise<number> {
+  const log = names.log(shard)
   const next = async (from: number): Promise<StoredMessage | undefined> =>
     await connection.read((nc) => leaderGet(nc, log, { seq: from, next_by_subj: '>' }))
   const first = await next(seq + 1)
   if (!first) return 0
-  const { config, ts } = await connection.read((nc) => streamInfo(nc, names.work(p)))
+  const { config, ts } = await connection.read((nc) => streamInfo(nc, names.work(shard)))
   const windowMs = (config.duplicate_window ?? 0) / NANOS_PER_MS
   if (ts === undefined || Date.parse(ts) - first.timeMs < windowMs * PART) return 0
   // Half of what is left each time: the last one that an engine may have folded without a checkpoint.

@@ -41,16 +41,16 @@ export class GateSweep {
   }
 
   async #marks(filter: string): Promise<string[]> {
-    const { connection, names, p } = this.#context
+    const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
-    const bucket = names.stateBucket(p)
+    const bucket = names.stateBucket(shard)
     const prefix = names.kvSubject(bucket, '')
     const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}${filter}.>` })
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
   }
 
   async #repair({ run, asset, gate, deadlineMs }: NonNullable<ReturnType<typeof parseWaiting>>): Promise<boolean> {
-    const { store, log, names, p } = this.#context
+    const { store, log, names, shard } = this.#context
     const key = stateKey.gate(run, asset, gate)
     if (!store.has(key)) await store.load([key])
     const doc = store.get(key)
@@ -61,7 +61,7 @@ export class GateSweep {
       return false
     }
     const ids = { run: parseRunId(run).id, asset: assetName(asset), gate }
-    await unlessThere(log.append(unlessEnded(names, p, gateTimer(ids, doc.deadlines), deadlineMs)))
+    await unlessThere(log.append(unlessEnded(names, shard, gateTimer(ids, doc.deadlines), deadlineMs)))
     return true
   }
 }

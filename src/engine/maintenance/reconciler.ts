@@ -6,13 +6,13 @@
  * after the look at WORK, is lost.
  */
 
-import type { Command } from '../../../projections/effects.ts'
+import type { Effect } from '../../../projections/effects.ts'
 import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
-import { forgotten, resumeCommand } from '../../../projections/gate/instance-gate.ts'
-import { attemptCommand, isEnded } from '../../../projections/run/run.ts'
+import { forgotten, resumeEffect } from '../../../projections/gate/instance-gate.ts'
+import { attemptEffect, isEnded } from '../../../projections/run/run.ts'
 import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
-import type { BarrierContext } from '../../../projections/scatter/instances.ts'
-import { leaseCommand } from '../../../projections/scatter/lease.ts'
+import type { BarrierContext } from '../../../projections/scatter/context.ts'
+import { leaseEffect } from '../../../projections/scatter/lease.ts'
 import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../../projections/state.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
@@ -36,10 +36,10 @@ const FOLD_WAIT_MS = 10_000
 /** Timers of gates are kept by the server, and do not get lost by anything that happens here. */
 const LOOKS_PER_SWEEP = 10
 
-type TaskCommand = Extract<Command, { do: 'task' }>
+type TaskEffect = Extract<Effect, { do: 'task' }>
 
 interface Expected {
-  readonly tasks: Map<string, TaskCommand>
+  readonly tasks: Map<string, TaskEffect>
   /** Ids of runs. */
   readonly undecided: Set<string>
 }
@@ -104,18 +104,18 @@ export class Reconciler {
   }
 
   async #last(): Promise<number> {
-    const { connection, names, p } = this.#context
-    return (await connection.read((nc) => streamBounds(nc, names.log(p)))).last
+    const { connection, names, shard } = this.#context
+    return (await connection.read((nc) => streamBounds(nc, names.log(shard)))).last
   }
 
   /** Whether all of the log up to a sequence is folded, within some time. What has left the log (a schedule) is not waited for. */
   async #untilFolded(seq: number, waitMs: number): Promise<boolean> {
-    const { connection, names, p } = this.#context
+    const { connection, names, shard } = this.#context
     const deadline = performance.now() + waitMs
     while (!this.#stopped) {
       const from = this.#folded + 1
       if (from > seq) return true
-      if (!(await connection.read((nc) => anyBetween(nc, names.log(p), from, seq)))) return true
+      if (!(await connection.read((nc) => anyBetween(nc, names.log(shard), from, seq)))) return true
       if (performance.now() > deadline) return false
       await this.#pause(FOLD_LOOK_MS)
     }
@@ -138,7 +138,7 @@ export class Reconciler {
     this.#busy = true
     try {
       await this.#reconcile()
-      await this.#sweepLanes()
+      await this.#sweepLimitedQueues()
       await this.#sweepSchedules()
       await this.#aside.look()
       await this.#sweepResumes()
@@ -163,24 +163,24 @@ export class Reconciler {
     if (undecided.length > 0) await this.#decide(undecided)
   }
 
-  async #enqueue(lost: readonly TaskCommand[]): Promise<void> {
-    const { names, p, logger } = this.#context
+  async #enqueue(lost: readonly TaskEffect[]): Promise<void> {
+    const { names, shard, logger } = this.#context
     this.#repairs += 1
-    const suffix = `#${p}.${this.#folded}.${this.#repairs}`
+    const suffix = `#${shard}.${this.#folded}.${this.#repairs}`
     const nowMs = this.#context.clock.now()
-    const again = lost.map((command) => carryOut(this.#context, command, nowMs, logger, suffix))
+    const again = lost.map((effect) => carryOut(this.#context, effect, nowMs, logger, suffix))
     await Promise.all(again)
-    const tasks = lost.map((command) => command.task.id)
-    emit('flowstone:engine.repaired', { partition: p, tasks })
-    logger.warn(`${tasks.length} task(s) were missing on ${names.work(p)} and are enqueued again`, {
-      partition: p,
+    const tasks = lost.map((effect) => effect.task.id)
+    emit('flowstone:engine.repaired', { shard, tasks })
+    logger.warn(`${tasks.length} task(s) were missing on ${names.work(shard)} and are enqueued again`, {
+      shard,
       tasks: tasks.slice(0, 5),
     })
   }
 
   /** Runs that wait for a decision. It may be on its way: so they are looked at once more. */
   async #decide(runs: readonly string[]): Promise<void> {
-    const { p, store, logger } = this.#context
+    const { shard, store, logger } = this.#context
     const deadline = performance.now() + DECISION_MS
     while (performance.now() < deadline && !this.#stopped) await this.#pause(deadline - performance.now())
     if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
@@ -190,10 +190,10 @@ export class Reconciler {
       if (!run || this.#stopped) continue
       const restored = await restoreDecisions(this.#context, run, logger)
       if (restored.length === 0) continue
-      const decisions = restored.map((command) => (command.do === 'fact' ? command.fact.name : command.do))
-      emit('flowstone:engine.repaired', { partition: p, tasks: [], runs: [id] })
+      const decisions = restored.map((effect) => (effect.do === 'fact' ? effect.fact.name : effect.do))
+      emit('flowstone:engine.repaired', { shard, tasks: [], runs: [id] })
       logger.warn(`run ${id} waited for what had been decided and was not on the log: ${decisions.join(', ')}`, {
-        partition: p,
+        shard,
       })
     }
   }
@@ -202,37 +202,37 @@ export class Reconciler {
     if (this.#looks++ % LOOKS_PER_SWEEP !== 0) return
     const gates = await this.#sweep.look()
     if (gates.length === 0) return
-    emit('flowstone:engine.repaired', { partition: this.#context.p, tasks: [], gates })
+    emit('flowstone:engine.repaired', { shard: this.#context.shard, tasks: [], gates })
     this.#context.logger.warn(
       `${gates.length} gate(s) were past their deadline without a word of their timers, which are set again`,
       {
-        partition: this.#context.p,
+        partition: this.#context.shard,
         gates: gates.slice(0, 5),
       },
     )
   }
 
-  /** Lanes outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
-  async #sweepLanes(): Promise<void> {
-    const { connection, names, p } = this.#context
+  /** Limited queues outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
+  async #sweepLimitedQueues(): Promise<void> {
+    const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
-    const stream = names.work(p)
+    const stream = names.work(shard)
     for await (const { name } of jsm.consumers.list(stream)) {
-      const lane = names.parseLane(name)
-      if (lane && (await this.#isClosed(lane))) await jsm.consumers.delete(stream, name)
+      const limitedQueue = names.parseLimitedQueue(name)
+      if (limitedQueue && (await this.#isClosed(limitedQueue))) await jsm.consumers.delete(stream, name)
     }
-    const info = await jsm.streams.info(stream, { subjects_filter: names.allLanes(p) })
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allLimitedQueues(shard) })
     for (const subject of Object.keys(info.state.subjects ?? {})) {
-      const lane = names.parseLane(subject)
-      if (lane && (await this.#isClosed(lane))) await jsm.streams.purge(stream, { filter: subject })
+      const limitedQueue = names.parseLimitedQueue(subject)
+      if (limitedQueue && (await this.#isClosed(limitedQueue))) await jsm.streams.purge(stream, { filter: subject })
     }
   }
 
   /** Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them away, or a worker handed them back afterwards. */
   async #sweepSchedules(): Promise<void> {
-    const { connection, names, p } = this.#context
+    const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
-    const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allSchedules(p) })
+    const info = await jsm.streams.info(names.work(shard), { subjects_filter: names.allSchedules(shard) })
     const owners = new Map<string, ScheduleOwner>()
     for (const subject of Object.keys(info.state.subjects ?? {})) {
       const owner = names.parseSchedule(subject)
@@ -242,14 +242,15 @@ export class Reconciler {
       const run = await this.#doc(stateKey.run(owner.run))
       if (!run) continue
       const asset = run.assets[owner.asset]
-      if (run.finishedMs !== undefined || (asset && isEnded(asset))) await dropSchedules(connection, names, p, owner)
-      else if (await this.#isClosed(owner)) await dropSchedules(connection, names, p, owner, 'instances')
+      if (run.finishedMs !== undefined || (asset && isEnded(asset)))
+        await dropSchedules(connection, names, shard, owner)
+      else if (await this.#isClosed(owner)) await dropSchedules(connection, names, shard, owner, 'instances')
     }
   }
 
   /** A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks bring no outcome any more. */
   async #sweepResumes(): Promise<void> {
-    const { names, p, log } = this.#context
+    const { names, shard, log } = this.#context
     const facts: FactDraft[] = []
     for (const key of await this.#keysUnder('resuming.')) {
       const [run = '', asset = '', gate = ''] = key.split('.')
@@ -258,7 +259,7 @@ export class Reconciler {
       const fact = left && forgotten(left)
       if (fact) facts.push(fact)
     }
-    await Promise.all(facts.map((fact) => log.append(factEntry(names, p, fact))))
+    await Promise.all(facts.map((fact) => log.append(factEntry(names, shard, fact))))
   }
 
   async #isClosed({ run, asset }: { run: string; asset: string }): Promise<boolean> {
@@ -294,11 +295,11 @@ export class Reconciler {
     until: number,
   ): Promise<void> {
     const { run, spec } = context
-    const add = (command: Command): void => {
-      if (command.do === 'task') tasks.set(command.task.id, command)
+    const add = (effect: Effect): void => {
+      if (effect.do === 'task') tasks.set(effect.task.id, effect)
     }
     if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until)
-      add(attemptCommand(run, spec, asset))
+      add(attemptEffect(run, spec, asset))
     if (!spec.scatter) return
     const barrier = await this.#doc(stateKey.barrier(run.id, spec.name))
     if (barrier?.status !== 'open') return
@@ -306,16 +307,16 @@ export class Reconciler {
     if (barrier.closing || (barrier.deadlineMs !== undefined && barrier.deadlineMs < lateMs)) undecided.add(run.id)
     if (barrier.closing) return
     for (const [id, lease] of Object.entries(barrier.leases))
-      if (lease.fedMs < until) add(leaseCommand(context, barrier, id))
+      if (lease.fedMs < until) add(leaseEffect(context, barrier, id))
     if (!barrier.suspended) return
     for (const gate of await this.#resuming(run.id, spec.name)) {
-      const { resume, over, index } = gate
+      const { resume, closed: over, index } = gate
       if (!resume || over || index === undefined || resume.queuedMs >= until || !hasEnded(gate)) continue
       const segment = await this.#doc(stateKey.segment(run.id, spec.name, segmentOf(index)))
       // An older execution may have brought its value meanwhile.
       if (!segment || !isSuspended(segment, index)) continue
       if ('end' in afterGate(spec, gate)) undecided.add(run.id)
-      else add(resumeCommand(context, gate))
+      else add(resumeEffect(context, gate))
     }
   }
 
@@ -345,9 +346,9 @@ export class Reconciler {
 
   /** The rest of the keys of the state bucket that begin so. */
   async #keysUnder(start: string): Promise<string[]> {
-    const { connection, names, p } = this.#context
+    const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
-    const bucket = names.stateBucket(p)
+    const bucket = names.stateBucket(shard)
     const prefix = names.kvSubject(bucket, start)
     const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
@@ -355,8 +356,8 @@ export class Reconciler {
 
   /** Ids of all tasks on WORK, held by a worker or not, due or scheduled. */
   async #present(): Promise<Set<string>> {
-    const { connection, names, p } = this.#context
-    const stream = names.work(p)
+    const { connection, names, shard } = this.#context
+    const stream = names.work(shard)
     const present = new Set<string>()
     const { first, last, messages } = await streamBounds(connection.nc, stream)
     if (messages === 0) return present

@@ -2,7 +2,7 @@
  * What was decided for a run and is not on its log: found by folding the run's facts once more, beside the state, and carried out. Costs as much as the run has facts, so it is for
  * runs that stand where nothing will move them.
  */
-import type { Command } from '../../../projections/effects.ts'
+import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
 import { Pending } from '../../../projections/run/pending.ts'
 import { type Key, type RunState, stateKey, type View } from '../../../projections/state.ts'
@@ -15,13 +15,16 @@ import { carryOut } from '../shard/carry-out.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
 
 /** Returns what it carried out. */
-export async function restoreDecisions(context: DispatchContext, run: RunState, logger: Logger): Promise<Command[]> {
-  const { connection, names, p } = context
+export async function restoreDecisions(context: DispatchContext, run: RunState, logger: Logger): Promise<Effect[]> {
+  const { connection, names, shard } = context
   const view = new Beside(context, run)
-  const registered = names.fact(p, factPath('pipeline.registered', { pipeline: run.pipeline, version: run.version }))
-  const known = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: registered }))
-  const pending = new Pending(context.partitions)
-  for await (const fact of runFacts(connection, names, p, run.id)) {
+  const registered = names.fact(
+    shard,
+    factPath('pipeline.registered', { pipeline: run.pipeline, version: run.version }),
+  )
+  const known = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: registered }))
+  const pending = new Pending(context.shards)
+  for await (const fact of runFacts(connection, names, shard, run.id)) {
     view.knowsPipeline = known !== undefined && known.seq < fact.seq
     try {
       pending.add(fact, step(view, fact))
@@ -31,8 +34,8 @@ export async function restoreDecisions(context: DispatchContext, run: RunState, 
     }
   }
   const left = pending.left()
-  for (const { command, timeMs } of left) await carryOut(context, command, timeMs, logger)
-  return left.map(({ command }) => command)
+  for (const { effect, timeMs } of left) await carryOut(context, effect, timeMs, logger)
+  return left.map(({ effect }) => effect)
 }
 
 /** Documents of one run, from nothing; of what all runs share, only the run's pipeline. */

@@ -2,7 +2,7 @@
  * Carries out a decision, whatever is in it. One that fails for a reason that lies in its data (it is larger than a message may be, say) fails for every engine, each time; so it must
  * not end an engine's term, but becomes a failure of the run that it is for, or a refusal.
  */
-import type { Command } from '../../../projections/effects.ts'
+import type { Effect } from '../../../projections/effects.ts'
 import { cutTexts } from '../../../streams/cut.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
@@ -18,25 +18,25 @@ const IN_DATA: ReadonlySet<string> = new Set(['invalid', 'refused', 'internal', 
 /** `repair`: see `taskEntry`. */
 export async function carryOut(
   context: DispatchContext,
-  command: Command,
+  effect: Effect,
   nowMs: number,
   logger: Logger,
   repair = '',
 ): Promise<void> {
   try {
-    await dispatch(context, command, nowMs, repair)
+    await dispatch(context, effect, nowMs, repair)
   } catch (error) {
     if (!liesInData(error)) throw error
-    const instead = insteadOf(command, error)
-    const what = command.do === 'fact' ? `${command.do} ${command.fact.name}` : command.do
+    const instead = insteadOf(effect, error)
+    const what = effect.do === 'fact' ? `${effect.do} ${effect.fact.name}` : effect.do
     logger.error(
       `a decision (${what}) could not be carried out: ${messageOf(error)}; ${instead ? `${instead.name} is appended instead` : 'it is left out'}`,
-      { partition: context.p },
+      { shard: context.shard },
     )
     if (!instead) return
-    const entry = factEntry(context.names, context.p, instead)
-    const stops = command.do === 'fact' ? command.stops : undefined
-    await unlessThere(context.log.append(stops ? stoppingTimer(context.names, context.p, entry, stops) : entry))
+    const entry = factEntry(context.names, context.shard, instead)
+    const stops = effect.do === 'fact' ? effect.stops : undefined
+    await unlessThere(context.log.append(stops ? stoppingTimer(context.names, context.shard, entry, stops) : entry))
   }
 }
 
@@ -46,17 +46,17 @@ function liesInData(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError
 }
 
-function insteadOf(command: Command, thrown: unknown): FactDraft | undefined {
+function insteadOf(effect: Effect, thrown: unknown): FactDraft | undefined {
   const tooLarge = thrown instanceof InvalidError && thrown.message.includes('max_payload')
   const code = tooLarge ? 'too_large' : thrown instanceof FlowStoneError ? thrown.code : 'internal'
   const error = cutTexts({ code, message: messageOf(thrown) }, TEXT_MAX)
-  switch (command.do) {
+  switch (effect.do) {
     case 'fact':
-      return { ...command.fact, data: cutTexts(command.fact.data, TEXT_MAX) } as FactDraft
+      return { ...effect.fact, data: cutTexts(effect.fact.data, TEXT_MAX) } as FactDraft
     case 'plan':
-      return { name: 'run.planned', ids: { run: parseRunId(command.run).id }, data: { assets: [], error } }
+      return { name: 'run.planned', ids: { run: parseRunId(effect.run).id }, data: { assets: [], error } }
     case 'task': {
-      const { kind, run, asset, attempt, pipeline, partition } = command.task
+      const { kind, run, asset, attempt, pipeline, partition } = effect.task
       // Nobody waits for a reminder.
       if (kind === 'reminder') return undefined
       const message = `its task cannot be enqueued: ${error.message}`
@@ -71,7 +71,7 @@ function insteadOf(command: Command, thrown: unknown): FactDraft | undefined {
       return { name: 'asset.failed', ids: { run: parseRunId(run).id, asset: assetName(asset), pipeline }, data }
     }
     case 'request': {
-      const { ids, data } = command.trigger.refusal
+      const { ids, data } = effect.trigger.refusal
       return { name: 'trigger.refused', ids, data: cutTexts({ ...data, reason: error.message }, TEXT_MAX) }
     }
     default:

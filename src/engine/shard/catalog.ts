@@ -10,17 +10,18 @@ import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { PipelineSpec, ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
+import { readDocIfAny } from '../../log/documents.ts'
 import { directNext, leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
-import { factIfAny } from '../../worker/attempt/values.ts'
+import { factIfAny } from '../../log/read-fact.ts'
 import { foldedTo } from './checkpoint.ts'
-import { readDocIfAny, type Store } from './store.ts'
+import type { Store } from './store.ts'
 
 export interface CatalogSource {
   readonly connection: Connection
   readonly names: Names
   /** The shard whose documents are in `store`. */
-  readonly p: number
-  readonly partitions: number
+  readonly shard: number
+  readonly shards: number
   readonly store: Store
 }
 
@@ -43,8 +44,8 @@ export async function newestValues(
 ): Promise<ReadonlyMap<string, ValueAt>> {
   const assets = upstreamOf(pipeline, run.target).filter((asset) => asset !== run.target)
   const shards = await Promise.all(
-    Array.from({ length: source.partitions }, (_, q) =>
-      q === source.p ? ownValues(source, run, assets) : valuesOf(source, q, run, assets),
+    Array.from({ length: source.shards }, (_, q) =>
+      q === source.shard ? ownValues(source, run, assets) : valuesOf(source, q, run, assets),
     ),
   )
   const newest = new Map<string, Found>()
@@ -136,7 +137,7 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
     next = message.seq + 1
     const fact = factIfAny(names, q, message)
     if (fact?.name === 'asset.materialized' && fact.data.partition === partition)
-      newest = { value: { p: q, seq: fact.seq }, timeMs: fact.timeMs }
+      newest = { value: { shard: q, seq: fact.seq }, timeMs: fact.timeMs }
   }
   while (next <= last) {
     const from = next
@@ -158,7 +159,7 @@ export async function valuesOfRun(
   { pipeline }: Pick<RunState, 'pipeline'>,
   assets: readonly string[],
 ): Promise<ReadonlyMap<string, ValueAt>> {
-  const { id: run, partition: q } = parseRunId(runId)
+  const { id: run, shard: q } = parseRunId(runId)
   const last = (path: string): Promise<StoredMessage | undefined> =>
     connection.read((nc) => leaderGet(nc, names.log(q), { last_by_subj: names.fact(q, path) }))
   const planned = await last(factPath('run.planned', { run }))
@@ -167,7 +168,7 @@ export async function valuesOfRun(
   if (plan?.name === 'run.planned') for (const { name, reuse } of plan.data.assets) if (reuse) found.set(name, reuse)
   const read = async (name: string): Promise<void> => {
     const made = await last(factPath('asset.materialized', { pipeline, asset: assetName(name), run }))
-    if (made) found.set(name, { p: q, seq: made.seq })
+    if (made) found.set(name, { shard: q, seq: made.seq })
   }
   await Promise.all(assets.filter((name) => !found.has(name)).map(read))
   return found

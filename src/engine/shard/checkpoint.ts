@@ -41,8 +41,8 @@ export class FencedError extends FlowStoneError {
 }
 
 /** The log sequence up to which the bucket is folded; 0 for one that no engine has written to, or that is gone. */
-export async function foldedTo(connection: Connection, names: Names, p: number): Promise<number> {
-  const bucket = names.stateBucket(p)
+export async function foldedTo(connection: Connection, names: Names, shard: number): Promise<number> {
+  const bucket = names.stateBucket(shard)
   const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
   const found = await connection
     .read((nc) => leaderGet(nc, names.kvStream(bucket), query))
@@ -60,21 +60,21 @@ export class Checkpointer {
   readonly #bucket: string
   readonly #engine: string
   readonly #names: Names
-  readonly #p: number
+  readonly #shard: number
   /** Begins the unit of each of its writes, so that its own key is known from any other's. */
   readonly #term = randomBytes(9).toString('base64url')
   #commits = 0
   #revision = 0
   #position: Position = START
 
-  constructor(connection: Connection, names: Names, p: number, engine: string) {
+  constructor(connection: Connection, names: Names, shard: number, engine: string) {
     this.#connection = connection
-    this.#bucket = names.stateBucket(p)
+    this.#bucket = names.stateBucket(shard)
     this.#stream = names.kvStream(this.#bucket)
     this.#subject = names.kvSubject(this.#bucket, ENGINE_KEY)
     this.#engine = engine
     this.#names = names
-    this.#p = p
+    this.#shard = shard
   }
 
   /** The log sequence that the bucket stands for. */
@@ -91,15 +91,15 @@ export class Checkpointer {
     const position = await this.#read()
     // Of those there are now, none is of an engine that comes later.
     const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
-    const first = await isFirstEngine(this.#connection, this.#names, this.#p)
+    const first = await isFirstEngine(this.#connection, this.#names, this.#shard)
     if (position) {
-      const refusal = await logRefusal(this.#connection, this.#names, this.#p, position)
+      const refusal = await logRefusal(this.#connection, this.#names, this.#shard, position)
       if (refusal) throw refusal
-      const forgotten = await forgottenTo(this.#connection, this.#names, this.#p, position.seq)
+      const forgotten = await forgottenTo(this.#connection, this.#names, this.#shard, position.seq)
       this.#position = { ...position, recoverTo: Math.max(position.recoverTo, forgotten) }
     } else if (emptied) this.#position = { ...emptied, seq: 0 }
     else if (!first) {
-      const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#p)))
+      const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#shard)))
       this.#position = { seq: 0, recoverTo: last }
     }
     await this.#commit([], this.#position)

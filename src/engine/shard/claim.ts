@@ -1,5 +1,5 @@
 /**
- * The claim: which engine is at work on a log partition. A key with a time to live, renewed while at work, given up on a clean stop. It only saves work and
+ * The claim: which engine is at work on a shard. A key with a time to live, renewed while at work, given up on a clean stop. It only saves work and
  * decides nothing: safety is the checkpoint's fence.
  */
 import { decode, encodeJson } from '../../../streams/codec.ts'
@@ -33,15 +33,15 @@ export class Claim {
   constructor(
     connection: Connection,
     names: Names,
-    p: number,
+    shard: number,
     engine: string,
     say: (message: string) => void = () => undefined,
   ) {
     this.#connection = connection
     this.#say = say
-    this.#key = `key claim.${p} of bucket ${names.controlBucket}`
+    this.#key = `key claim.${shard} of bucket ${names.controlBucket}`
     this.#stream = names.kvStream(names.controlBucket)
-    this.#subject = names.kvSubject(names.controlBucket, `claim.${p}`)
+    this.#subject = names.kvSubject(names.controlBucket, `claim.${shard}`)
     this.#engine = engine
   }
 
@@ -171,9 +171,9 @@ function holderOf(found: StoredMessage | undefined): { readonly holder?: string;
   }
 }
 
-/** The engine that is active on a log partition; undefined: none. */
-export async function engineAtWork(connection: Connection, names: Names, p: number): Promise<string | undefined> {
-  const subject = names.kvSubject(names.controlBucket, `claim.${p}`)
+/** The engine that is active on a shard; undefined: none. */
+export async function engineAtWork(connection: Connection, names: Names, shard: number): Promise<string | undefined> {
+  const subject = names.kvSubject(names.controlBucket, `claim.${shard}`)
   const stream = names.kvStream(names.controlBucket)
   return holderOf(await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))).holder
 }

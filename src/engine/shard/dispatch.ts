@@ -1,7 +1,8 @@
 /** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Command, TriggerRequest } from '../../../projections/effects.ts'
+import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
+import type { TriggerRequest } from '../../../projections/run/request.ts'
 import { refusalFor } from '../../../projections/run/request.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
@@ -9,14 +10,14 @@ import { ConflictError } from '../../../streams/errors.ts'
 import { parseRunId, type RunId, runIdIn } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
-import type { LaneName, Names, ScheduleOwner } from '../../../streams/subjects.ts'
+import type { LimitedQueueName, Names, ScheduleOwner } from '../../../streams/subjects.ts'
 import { extendEntries, openGates, resolveEntry } from '../../gates/entries.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../worker/attempt/values.ts'
+import { factIfAny } from '../../log/read-fact.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import type { Store } from './store.ts'
 
@@ -27,109 +28,129 @@ const BEHIND_MS = 250
 export interface DispatchContext {
   readonly connection: Connection
   readonly names: Names
-  readonly p: number
-  readonly partitions: number
+  readonly shard: number
+  readonly shards: number
   readonly clock: ServerClock
   readonly store: Store
   readonly log: Appender
   readonly work: Appender
   /** The appender of another partition's log. */
-  readonly logOf: (p: number) => Appender
+  readonly logOf: (shard: number) => Appender
 }
 
 /** `repair`: see `taskEntry`. */
-export async function dispatch(context: DispatchContext, command: Command, nowMs: number, repair = ''): Promise<void> {
-  const { names, p } = context
-  switch (command.do) {
+export async function dispatch(context: DispatchContext, effect: Effect, nowMs: number, repair = ''): Promise<void> {
+  const { names, shard } = context
+  switch (effect.do) {
     case 'fact': {
-      const entry = factEntry(names, p, command.fact)
-      await unlessThere(context.log.append(command.stops ? stoppingTimer(names, p, entry, command.stops) : entry))
+      const entry = factEntry(names, shard, effect.fact)
+      await unlessThere(context.log.append(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry))
       // Whoever waits for the run is woken as soon as its end stands on the log, and is told where the value should be: to be read beside the end, not after it.
-      if (command.fact.name === 'run.finished')
-        context.connection.tell(names.note('run', command.fact.ids.run), encodeJson(command.fact.data.value ?? {}))
+      if (effect.fact.name === 'run.finished')
+        context.connection.tell(
+          names.notification('run', effect.fact.ids.run),
+          encodeJson(effect.fact.data.value ?? {}),
+        )
       return
     }
     case 'timer':
-      await unlessThere(context.log.append(timerEntry(names, p, command.fact, command.dueMs)))
+      await unlessThere(context.log.append(timerEntry(names, shard, effect.fact, effect.dueMs)))
       return
     case 'extend_gate':
-      await unlessThere(context.log.append(...extendEntries(names, p, command.fact)))
+      await unlessThere(context.log.append(...extendEntries(names, shard, effect.fact)))
       return
     case 'time_out_gate': {
-      const { ids, data } = command.end
-      await unlessThere(context.log.append(factEntry(names, p, command.over), resolveEntry(names, p, ids, data)))
+      const { ids, data } = effect.end
+      await unlessThere(
+        context.log.append(factEntry(names, shard, effect.close), resolveEntry(names, shard, ids, data)),
+      )
       return
     }
     case 'task': {
-      const entry = taskEntry(names, p, command, nowMs, repair)
+      const entry = taskEntry(names, shard, effect, nowMs, repair)
       await context.work.append(context.clock.now() - nowMs > BEHIND_MS ? markStale(entry) : entry)
       return
     }
     case 'cancel_gates':
-      await cancelGates(context, command)
+      await cancelGates(context, effect)
       return
     case 'plan':
-      await plan(context, command.run)
+      await plan(context, effect.run)
       return
     case 'request':
-      await request(context, command.trigger)
+      await request(context, effect.trigger)
       return
     case 'abort':
-      context.connection.tell(names.note('abort', command.run), command.asset ?? '')
+      context.connection.tell(names.notification('abort', effect.run), effect.asset ?? '')
       return
     case 'pause':
-      context.connection.tell(names.note('pause', command.run), command.asset)
+      context.connection.tell(names.notification('pause', effect.run), effect.asset)
       return
-    case 'open_lane': {
-      const word = encodeJson({ ...command.lane, p, maxConcurrent: command.maxConcurrent, shape: command.shape })
-      context.connection.tell(names.note('lane', `${command.lane.pipeline}.${command.lane.queue}`), word)
+    case 'open_limited_queue': {
+      const word = encodeJson({
+        ...effect.limitedQueue,
+        shard,
+        maxConcurrent: effect.maxConcurrent,
+        shape: effect.shape,
+      })
+      context.connection.tell(
+        names.notification('limited_queue', `${effect.limitedQueue.pipeline}.${effect.limitedQueue.queue}`),
+        word,
+      )
       return
     }
     case 'drop_schedules':
       // Of what is still on its way to the server, nothing could be taken away.
       await Promise.race([context.work.flush(), sleep(FLUSH_MS, undefined, { ref: false })])
-      await dropSchedules(context.connection, names, p, command, command.only)
+      await dropSchedules(context.connection, names, shard, effect, effect.only)
       return
-    case 'close_lane':
-      await closeLane(context.connection, names, p, command.lane)
+    case 'close_limited_queue':
+      await closeLimitedQueue(context.connection, names, shard, effect.limitedQueue)
       return
     default:
-      command satisfies never
+      effect satisfies never
   }
 }
 
 /** Both may be gone already. What is published afterwards (a retry that comes due) is found by the reconciler. */
-export async function closeLane(connection: Connection, names: Names, p: number, lane: LaneName): Promise<void> {
+export async function closeLimitedQueue(
+  connection: Connection,
+  names: Names,
+  shard: number,
+  limitedQueue: LimitedQueueName,
+): Promise<void> {
   const jsm = await jetstreamManager(connection.nc)
-  await jsm.consumers.delete(names.work(p), names.laneConsumer(lane)).catch(() => false)
-  await jsm.streams.purge(names.work(p), { filter: names.laneTask(p, lane) }).catch(() => undefined)
+  await jsm.consumers.delete(names.work(shard), names.limitedQueueConsumer(limitedQueue)).catch(() => false)
+  await jsm.streams
+    .purge(names.work(shard), { filter: names.limitedQueueTask(shard, limitedQueue) })
+    .catch(() => undefined)
 }
 
 /** A hint that saves work: what is left fires, and is dropped by the worker that gets it, or is found by the reconciler. */
 export async function dropSchedules(
   connection: Connection,
   names: Names,
-  p: number,
+  shard: number,
   of: ScheduleOwner,
   only?: 'instances',
 ): Promise<void> {
   const jsm = await jetstreamManager(connection.nc)
-  await jsm.streams.purge(names.work(p), { filter: names.schedulesOf(p, of, only) }).catch(() => undefined)
+  await jsm.streams.purge(names.work(shard), { filter: names.schedulesOf(shard, of, only) }).catch(() => undefined)
 }
 
 /** By the log, which is exact: gates that were opened and have not ended. */
 async function cancelGates(
-  { connection, names, p, log }: DispatchContext,
+  { connection, names, shard, log }: DispatchContext,
   { run, asset, attempt }: { readonly run: string; readonly asset: string; readonly attempt?: number },
 ): Promise<void> {
-  const opened = await openGates(connection, names, p, { run, asset })
+  const opened = await openGates(connection, names, shard, { run, asset })
   const prefix = attempt === undefined ? '' : `a${attempt}n`
   await Promise.all(
     opened
       .filter(({ gate }) => gate.startsWith(prefix))
       .map((ids) =>
         unlessThere(
-          log.append(resolveEntry(names, p, ids, { outcome: 'cancelled', reason: 'what opened it has ended' })),
+          log.append(resolveEntry(names, shard, ids, { outcome: 'cancelled', reason: 'what opened it has ended' })),
         ),
       ),
   )
@@ -137,9 +158,9 @@ async function cancelGates(
 
 /** Starts the run of a trigger; or records that its key was used for something else. */
 async function request(context: DispatchContext, trigger: TriggerRequest): Promise<void> {
-  const { connection, names, p, partitions, log } = context
-  const id = runIdIn(trigger.space, trigger.key, partitions)
-  const target = parseRunId(id).partition
+  const { connection, names, shard, shards, log } = context
+  const id = runIdIn(trigger.space, trigger.key, shards)
+  const target = parseRunId(id).shard
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
   try {
     await context.logOf(target).append(entry)
@@ -150,7 +171,7 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
   const found = await connection.read((nc) => leaderGet(nc, names.log(target), { last_by_subj: entry.subject }))
   const earlier = found && factIfAny(names, target, found)
   const refusal = refusalFor(trigger, earlier?.name === 'run.requested' ? earlier.data : undefined)
-  if (refusal) await unlessThere(log.append(factEntry(names, p, refusal)))
+  if (refusal) await unlessThere(log.append(factEntry(names, shard, refusal)))
 }
 
 export async function unlessThere(appending: Promise<unknown>): Promise<void> {
@@ -170,7 +191,7 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   const { target, upstream, id } = run
   if (run.redrive) {
     const { run: earlierId, asset } = run.redrive
-    if (parseRunId(earlierId).partition >= context.partitions) {
+    if (parseRunId(earlierId).shard >= context.shards) {
       await appendPlan(context, id, {
         assets: [],
         error: { code: 'not_found', message: `there is no run ${earlierId}` },
@@ -193,7 +214,7 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   )
 }
 
-async function appendPlan({ names, p, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
+async function appendPlan({ names, shard, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
   const data = { assets: [...assets], ...(error ? { error } : {}) }
-  await unlessThere(log.append(factEntry(names, p, { name: 'run.planned', ids: { run }, data })))
+  await unlessThere(log.append(factEntry(names, shard, { name: 'run.planned', ids: { run }, data })))
 }

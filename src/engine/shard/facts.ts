@@ -25,14 +25,14 @@ export class PoisonError extends FlowStoneError {
 export class Facts {
   readonly #store: Store
   readonly #names: Names
-  readonly #p: number
+  readonly #shard: number
   /** Decoded when one before them missed something. */
   readonly #ahead = new Map<number, Fact>()
 
-  constructor(store: Store, names: Names, p: number) {
+  constructor(store: Store, names: Names, shard: number) {
     this.#store = store
     this.#names = names
-    this.#p = p
+    this.#shard = shard
   }
 
   /** The fact in a message. Throws for what is none; FlowStoneError `newer_version` for what a newer FlowStone wrote. */
@@ -43,7 +43,7 @@ export class Facts {
       return ahead
     }
     const path = this.#names.factPath(subject) ?? ''
-    return decodeFact({ path, payload, contentType: headers.get('Content-Type'), p: this.#p, seq, timeMs })
+    return decodeFact({ path, payload, contentType: headers.get('Content-Type'), shard: this.#shard, seq, timeMs })
   }
 
   /** Loads what the fact needs. Of `messages`, those from `next` on are folded after it. */

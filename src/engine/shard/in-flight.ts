@@ -1,5 +1,5 @@
 /** Things under way, of which one can wait for all that were begun before now. */
-export class DrainGate {
+export class InFlight {
   readonly #open = new Set<Promise<void>>()
 
   get size(): number {

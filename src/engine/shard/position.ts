@@ -122,14 +122,14 @@ export const REBUILD_ADVICE =
 export async function logRefusal(
   connection: Connection,
   names: Names,
-  p: number,
+  shard: number,
   { seq, mark }: Position,
 ): Promise<FlowStoneError | undefined> {
-  const stream = names.log(p)
+  const stream = names.log(shard)
   const refuse = (why: string): FlowStoneError =>
     new FlowStoneError(
       'log_changed',
-      `the log ${stream} is not the one that the state of partition ${p} was made from: ${why}. Was it made anew, restored from an older backup, or did it lose its end? To go on with this log, ${REBUILD_ADVICE}`,
+      `the log ${stream} is not the one that the state of shard ${shard} was made from: ${why}. Was it made anew, restored from an older backup, or did it lose its end? To go on with this log, ${REBUILD_ADVICE}`,
     )
   const bounds = await connection
     .read((nc) => streamBounds(nc, stream))
@@ -149,14 +149,18 @@ export async function logRefusal(
 }
 
 /** What keeps every engine from a partition, as anyone can see it: for `status`, and for an engine before it claims the partition. */
-export async function refusalOf(connection: Connection, names: Names, p: number): Promise<FlowStoneError | undefined> {
-  const bucket = names.stateBucket(p)
+export async function refusalOf(
+  connection: Connection,
+  names: Names,
+  shard: number,
+): Promise<FlowStoneError | undefined> {
+  const bucket = names.stateBucket(shard)
   try {
     const found = await connection.read((nc) =>
       leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }),
     )
     const position = positionIn(bucket, found)
-    return position && (await logRefusal(connection, names, p, position))
+    return position && (await logRefusal(connection, names, shard, position))
   } catch (error) {
     if (error instanceof FlowStoneError && REFUSALS.has(error.code)) return error
     // A bucket that is gone is made again; a server that is away comes back.

@@ -1,5 +1,5 @@
 /**
- * The engine of one log partition.
+ * The engine of one shard.
  *
  *   stand by ──claim free──▶ take over ──▶ work ──stopped──▶ release the claim
  *      ▲                        (fence: write the engine key)   │
@@ -13,13 +13,10 @@
  */
 
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
-import type { Topology } from '../../../streams/topology.ts'
-import type { Appender } from '../../log/appender.ts'
-import type { ServerClock } from '../../log/clock.ts'
-import type { Connection } from '../../log/connection.ts'
-import { emit, type Logger } from '../../telemetry.ts'
+import { emit } from '../../telemetry.ts'
 import { Claim } from './claim.ts'
 import { PoisonError } from './facts.ts'
+import type { EngineShardOptions } from './options.ts'
 import { REFUSALS, refusalOf } from './position.ts'
 import { Term } from './term.ts'
 
@@ -31,20 +28,8 @@ const REFUSED_LOOK_MS = 2000
 /** Trouble with the claim is said once in this time. */
 const SAY_MS = 30_000
 
-export interface EnginePartitionOptions {
-  readonly engine: string
-  readonly p: number
-  readonly topology: Topology
-  readonly connection: Connection
-  readonly clock: ServerClock
-  readonly logger: Logger
-  readonly logOf: (p: number) => Appender
-  readonly workOf: (p: number) => Appender
-  readonly reconcileMs: number
-}
-
-export class EnginePartition {
-  readonly #options: EnginePartitionOptions
+export class EngineShard {
+  readonly #options: EngineShardOptions
   #stopping = false
   #term: Term | undefined
   readonly #stop = new AbortController()
@@ -57,7 +42,7 @@ export class EnginePartition {
   #againMs = AGAIN_MS
   #saidMs = Number.NEGATIVE_INFINITY
 
-  constructor(options: EnginePartitionOptions) {
+  constructor(options: EngineShardOptions) {
     this.#options = options
     this.#active.promise.catch(() => undefined)
   }
@@ -86,12 +71,12 @@ export class EnginePartition {
   }
 
   async #live(): Promise<void> {
-    const { connection, topology, p, engine, logger } = this.#options
+    const { connection, topology, shard, engine, logger } = this.#options
     const { names } = topology
-    const claim = new Claim(connection, names, p, engine, (message) => logger.warn(message, { engine }))
+    const claim = new Claim(connection, names, shard, engine, (message) => logger.warn(message, { engine }))
     while (!this.#stopping && !connection.isClosed) {
       try {
-        const refusal = await refusalOf(connection, names, p)
+        const refusal = await refusalOf(connection, names, shard)
         this.#refuse(refusal)
         if (refusal) {
           await this.#pause(REFUSED_LOOK_MS)
@@ -112,20 +97,20 @@ export class EnginePartition {
 
   /** One term, from the claim to its end. */
   async #hold(claim: Claim): Promise<void> {
-    const { connection, p, engine, logger } = this.#options
+    const { connection, shard, engine, logger } = this.#options
     claim.keep()
     let reason = 'stopped'
     let pauseMs = 0
     const startedMs = performance.now()
     this.#term = new Term(this.#options, this.#poison, () => this.#active.resolve())
-    claim.onLost = () => this.#term?.fail(new FlowStoneError('claim_lost', `another engine claimed partition ${p}`))
+    claim.onLost = () => this.#term?.fail(new FlowStoneError('claim_lost', `another engine claimed shard ${shard}`))
     try {
       if (!this.#stopping) await this.#term.work()
     } catch (error) {
       reason = error instanceof FlowStoneError ? error.code : 'error'
       if (error instanceof PoisonError) this.#poison.set(error.seq, error.message)
       if (reason !== 'fenced' && reason !== 'claim_lost' && !connection.isClosed && !REFUSALS.has(reason)) {
-        logger.error(`engine of partition ${p} starts again: ${messageOf(error)}`, { engine })
+        logger.error(`engine of shard ${shard} starts again: ${messageOf(error)}`, { engine })
         if (performance.now() - startedMs > GOOD_TERM_MS || error instanceof PoisonError) this.#againMs = AGAIN_MS
         pauseMs = this.#againMs
         this.#againMs = Math.min(this.#againMs * 2, AGAIN_MAX_MS)
@@ -134,26 +119,26 @@ export class EnginePartition {
       this.#term.stop()
       this.#term = undefined
       await claim.release()
-      emit('flowstone:engine.standby', { engine, partition: p, reason })
+      emit('flowstone:engine.standby', { engine, shard, reason })
     }
     // Without the claim: another engine may have more luck.
     if (pauseMs > 0) await this.#pause(pauseMs)
   }
 
   #refuse(refusal: FlowStoneError | undefined): void {
-    const { engine, p, logger } = this.#options
+    const { engine, shard, logger } = this.#options
     if (refusal && refusal.message !== this.#refused?.message) {
-      logger.error(`engine of partition ${p} does not work: ${refusal.message}`, { engine, code: refusal.code })
+      logger.error(`engine of shard ${shard} does not work: ${refusal.message}`, { engine, code: refusal.code })
       this.#active.reject(refusal)
-    } else if (!refusal && this.#refused) logger.info(`engine of partition ${p} can work again`, { engine })
+    } else if (!refusal && this.#refused) logger.info(`engine of shard ${shard} can work again`, { engine })
     this.#refused = refusal
   }
 
   #sayTrouble(error: unknown): void {
-    const { connection, p, engine, logger } = this.#options
+    const { connection, shard, engine, logger } = this.#options
     if (connection.isClosed || performance.now() - this.#saidMs < SAY_MS) return
     this.#saidMs = performance.now()
-    logger.warn(`engine of partition ${p} cannot look at its claim: ${messageOf(error)}; it tries again`, { engine })
+    logger.warn(`engine of shard ${shard} cannot look at its claim: ${messageOf(error)}; it tries again`, { engine })
   }
 
   #pause(ms: number): Promise<void> {

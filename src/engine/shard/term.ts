@@ -1,5 +1,5 @@
 /** One term of an engine at work on a partition: from the take-over to whatever ends it. All that is in memory ends with it. */
-import type { Command } from '../../../projections/effects.ts'
+import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import { type Fact, isTimer } from '../../../streams/facts.ts'
@@ -14,10 +14,10 @@ import { Checkpointer } from './checkpoint.ts'
 import type { DispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
 import { tellOfGate } from './gate-events.ts'
-import { DrainGate } from './in-flight.ts'
+import { InFlight } from './in-flight.ts'
+import type { EngineShardOptions } from './options.ts'
 import type { Mark } from './position.ts'
 import { tellOfScatter } from './scatter-events.ts'
-import type { EnginePartitionOptions } from './shard.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
 import { Triggers } from './triggers.ts'
 
@@ -29,7 +29,7 @@ const TOUCHED_HARD = 900
 const LOOK_MS = 5000
 
 export class Term {
-  readonly #options: EnginePartitionOptions
+  readonly #options: EngineShardOptions
   readonly #poison: ReadonlyMap<number, string>
   readonly #onActive: () => void
   readonly #failure = Promise.withResolvers<never>()
@@ -37,7 +37,7 @@ export class Term {
   #stopping = false
   #reader: Reader | undefined
   /** Decisions being carried out, by checkpoint: one may be written only when all decisions of its facts are on their streams. */
-  readonly #gate = new DrainGate()
+  readonly #gate = new InFlight()
   readonly #store: Store
   readonly #checkpointer: Checkpointer
   #folded = 0
@@ -50,13 +50,13 @@ export class Term {
   #looking = false
   #reconciler: Reconciler | undefined
 
-  constructor(options: EnginePartitionOptions, poison: ReadonlyMap<number, string>, onActive: () => void) {
+  constructor(options: EngineShardOptions, poison: ReadonlyMap<number, string>, onActive: () => void) {
     this.#options = options
     this.#poison = poison
     this.#onActive = onActive
-    const { connection, topology, p, engine } = options
-    this.#checkpointer = new Checkpointer(connection, topology.names, p, engine)
-    this.#store = new Store(connection, topology.names, p, this.#checkpointer)
+    const { connection, topology, shard, engine } = options
+    this.#checkpointer = new Checkpointer(connection, topology.names, shard, engine)
+    this.#store = new Store(connection, topology.names, shard, this.#checkpointer)
     this.#failure.promise.catch(() => undefined)
   }
 
@@ -75,26 +75,26 @@ export class Term {
   }
 
   async work(): Promise<void> {
-    const { connection, topology, clock, p, engine, logger, logOf, workOf } = this.#options
-    const { names, partitions } = topology
-    await ensureBuckets(connection, topology, p)
+    const { connection, topology, clock, shard, engine, logger, logOf, workOf } = this.#options
+    const { names, shards } = topology
+    await ensureBuckets(connection, topology, shard)
     const { seq: from, recoverTo, epoch } = await this.#checkpointer.takeOver()
     this.#repair = epoch === undefined ? '' : `#${epoch}`
     if (from === 0 && recoverTo > 0)
-      logger.warn(`the state of partition ${p} was lost; it is folded again from its log, up to ${recoverTo}`, {
+      logger.warn(`the state of shard ${shard} was lost; it is folded again from its log, up to ${recoverTo}`, {
         engine,
       })
     this.#folded = from
     const store = this.#store
-    const [log, work] = [logOf(p), workOf(p)]
-    const context: DispatchContext = { connection, names, p, partitions, clock, store, log, work, logOf }
-    const reader = new Reader(connection, names.log(p), from + 1)
+    const [log, work] = [logOf(shard), workOf(shard)]
+    const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf }
+    const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
-    const facts = new Facts(store, names, p)
+    const facts = new Facts(store, names, shard)
     // One partition takes what outsiders ask for; runs go to whichever theirs is.
-    const triggers = p === 0 ? new Triggers({ connection, names, log, logger }) : undefined
+    const triggers = shard === 0 ? new Triggers({ connection, names, log, logger }) : undefined
     this.#reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger }, from, recoverTo)
-    emit('flowstone:engine.active', { engine, partition: p, seq: from })
+    emit('flowstone:engine.active', { engine, shard, seq: from })
     this.#onActive()
     this.#lookTimer = setInterval(() => void this.#look(), LOOK_MS)
     this.#lookTimer.unref()
@@ -102,7 +102,7 @@ export class Term {
       while (!this.#stopping && !this.#failed) {
         const messages = await reader.take(BATCH_FACTS)
         if (messages.length === 0 && !this.#failed && !this.#stopping)
-          throw new FlowStoneError('reader_stopped', `the reader of partition ${p} stopped`)
+          throw new FlowStoneError('reader_stopped', `the reader of shard ${shard} stopped`)
         await this.#foldAll(context, facts, messages, recoverTo)
       }
       if (this.#failed) await this.#failure.promise
@@ -128,17 +128,17 @@ export class Term {
     const { logger } = this.#options
     for (const [i, message] of messages.entries()) {
       if (this.#failed || this.#stopping) break
-      const commands = await this.#fold(facts, messages, i)
+      const effects = await this.#fold(facts, messages, i)
       this.#folded = message.seq
       this.#factsSince += 1
       this.#reconciler?.folded(message.seq)
-      for (const command of commands) {
+      for (const effect of effects) {
         // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is folded.
-        if (command.do === 'task' && message.seq <= recoverTo) continue
-        if (command.do === 'fact' && command.fact.name === 'trigger.refused')
-          logger.warn(`a trigger of ${command.fact.data.asset} was refused: ${command.fact.data.reason}`)
+        if (effect.do === 'task' && message.seq <= recoverTo) continue
+        if (effect.do === 'fact' && effect.fact.name === 'trigger.refused')
+          logger.warn(`a trigger of ${effect.fact.data.asset} was refused: ${effect.fact.data.reason}`)
         this.#gate.add(
-          carryOut(context, command, message.timeMs, logger, this.#repair).catch((error) => this.fail(error)),
+          carryOut(context, effect, message.timeMs, logger, this.#repair).catch((error) => this.fail(error)),
         )
       }
       if (this.#store.touched >= TOUCHED_SOFT) this.#checkpointSoon()
@@ -170,7 +170,7 @@ export class Term {
     await this.#checkpointer.write(entries, seq, mark)
     emit('flowstone:engine.checkpoint', {
       engine: this.#options.engine,
-      partition: this.#options.p,
+      shard: this.#options.shard,
       seq,
       keys: entries.length,
       durationMs: performance.now() - startedMs,
@@ -189,7 +189,7 @@ export class Term {
   }
 
   /** Folds one message of the log. What is no fact of ours is stepped over, and told. */
-  async #fold(facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Command[]> {
+  async #fold(facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Effect[]> {
     const { topology, engine } = this.#options
     const message = messages[i]
     if (!message) return []
@@ -211,34 +211,34 @@ export class Term {
       return endOf(fact, poison)
     }
     await facts.load(fact, messages, i + 1)
-    let commands: Command[]
+    let effects: Effect[]
     try {
-      commands = step(this.#store, fact)
+      effects = step(this.#store, fact)
     } catch (error) {
       // Its documents may be changed half. The next term begins without them, and steps over it.
       throw new PoisonError(fact, error)
     }
     tellOfScatter(engine, this.#store, fact)
     tellOfGate(this.#store, fact)
-    return commands
+    return effects
   }
 
   #stepOver(seq: number, reason: string): void {
-    const { p, logger } = this.#options
-    emit('flowstone:engine.bad_fact', { partition: p, seq, reason })
-    logger.warn(`message ${seq} of the log of partition ${p} is stepped over: ${reason}`)
+    const { shard, logger } = this.#options
+    emit('flowstone:engine.bad_fact', { shard, seq, reason })
+    logger.warn(`message ${seq} of the log of shard ${shard} is stepped over: ${reason}`)
   }
 
   /** Whether all that it needs is still there, and still its own. */
   async #look(): Promise<void> {
     if (this.#looking || this.#failed || this.#stopping) return
     this.#looking = true
-    const { connection, topology, p, logger, engine } = this.#options
+    const { connection, topology, shard, logger, engine } = this.#options
     try {
       // The state first: one that was lost ends the term, and the next one makes it anew.
       await this.#checkpointer.look()
-      const made = await ensureBuckets(connection, topology, p)
-      for (const name of made) logger.warn(`${name} was gone and is made again, empty`, { engine, partition: p })
+      const made = await ensureBuckets(connection, topology, shard)
+      for (const name of made) logger.warn(`${name} was gone and is made again, empty`, { engine, shard })
       if (made.length > 0) this.#reconciler?.lookNow()
     } catch (error) {
       // Anything else is asked again at the next look.
@@ -250,7 +250,7 @@ export class Term {
 }
 
 /** What cannot be folded leaves its run without something. It must not wait for ever. */
-function endOf(fact: Fact, reason: string): Command[] {
+function endOf(fact: Fact, reason: string): Effect[] {
   const message = cut(reason, 1000)
   if (fact.name === 'run.requested') {
     const { pipeline, target, partition } = fact.data

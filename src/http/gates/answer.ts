@@ -4,7 +4,7 @@ import { SignalRejectedError } from '../../../streams/errors.ts'
 import type { GateView } from '../../gates/types.ts'
 import { type FormFields, parseJson } from '../shared/body.ts'
 import { HttpProblem, problemOf } from '../shared/problem.ts'
-import type { Rim, Sender } from '../shared/request-context.ts'
+import type { RequestContext, Sender } from '../shared/request-context.ts'
 import { checkNonce, NONCE_FIELD } from './form.ts'
 import { COMMENT_MAX, type Draft, endedPage, NAME_MAX, problemPage, waitingPage } from './page.ts'
 
@@ -15,7 +15,7 @@ interface Answer {
 }
 
 /** Always a page. Its status is the one that a program would have got. */
-export async function answer({ gates }: Rim, { token, fields, sender }: Answer): Promise<Response> {
+export async function answer({ gates }: RequestContext, { token, fields, sender }: Answer): Promise<Response> {
   const field = (name: string): string => fields.find(([known]) => known === name)?.[1] ?? ''
   const draft: Draft = { payload: field('payload'), comment: field('comment'), by: field('by') }
   const nonce = field(NONCE_FIELD)
@@ -43,7 +43,12 @@ export async function answer({ gates }: Rim, { token, fields, sender }: Answer):
 const ENDED: ReadonlySet<string> = new Set(['already_signaled', 'expired', 'cancelled'])
 
 /** Read again: what stands there is what counts. */
-async function ended(gates: Rim['gates'], token: string, seen: 'mine' | 'late', status = 200): Promise<Response> {
+async function ended(
+  gates: RequestContext['gates'],
+  token: string,
+  seen: 'mine' | 'late',
+  status = 200,
+): Promise<Response> {
   const gate = await gates.getByToken(token)
   if (!gate) return await problemPage(new HttpProblem('not_found'))
   return await endedPage(gate, seen, status)

@@ -19,8 +19,8 @@ import { BodyBudget, type BodyRoom } from '../shared/budget.ts'
 import { accepted, HttpProblem, problemOf, problemResponse } from '../shared/problem.ts'
 import { FixedLimiter, type Rate } from '../shared/rate.ts'
 import { checkRecorded, DEFAULT_RECORDED, recordedHeaders } from '../shared/recorded.ts'
-import type { GatesOverHttp, Rim, Sender } from '../shared/request-context.ts'
-import { bounded } from '../shared/with-timeout.ts'
+import type { GatesOverHttp, RequestContext, Sender } from '../shared/request-context.ts'
+import { withTimeout } from '../shared/with-timeout.ts'
 import { answer } from './answer.ts'
 import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
 import { endedPage, problemPage, waitingPage } from './page.ts'
@@ -97,7 +97,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   refuseUnknown('rateLimit', rateLimit, ['address', 'token'])
   if (typeof page !== 'boolean') throw new InvalidError(`page must be true or false, got ${JSON.stringify(page)}`)
   const addressOf = addressReader(options)
-  const limits = { maxBytes: maxBodyBytes, timeoutMs: patience('bodyTimeout', options.bodyTimeout) }
+  const limits = { maxBytes: maxBodyBytes, timeoutMs: parseTimeout('bodyTimeout', options.bodyTimeout) }
   const byAddress = limiter('rateLimit.address', rateLimit.address ?? [500, 'second'])
   const byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
   const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
@@ -105,13 +105,13 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   // Two of them: whoever is not known yet must not take the room of those with a token.
   const signedBodies = bodyBudget(maxBodyBytes)
   const otherBodies = bodyBudget(maxBodyBytes)
-  const answerMs = patience('answerTimeout', options.answerTimeout)
-  const rim: Rim = { gates: bounded(flow.gates, answerMs), limits, recorded }
+  const answerMs = parseTimeout('answerTimeout', options.answerTimeout)
+  const rim: RequestContext = { gates: withTimeout(flow.gates, answerMs), limits, recorded }
 
   const app = new Hono({ strict: true })
   const admit = (c: Context): string => {
     const source = addressOf(c.req.raw, c.env)
-    pass(byAddress, limiterName(source))
+    enforceLimit(byAddress, limiterName(source))
     return source
   }
   const tokenOf = (c: Context): string => {
@@ -119,7 +119,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
     // By the whole token, and none that is forged: only who has the token can use up its allowance, and no others fill up what is counted in.
     rim.gates.verify(token)
-    pass(byToken, createHash('sha256').update(token).digest('base64url'))
+    enforceLimit(byToken, createHash('sha256').update(token).digest('base64url'))
     return token
   }
 
@@ -170,7 +170,7 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   app.all(VERIFIED, () => methodNotAllowed('POST'))
   app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
   app.onError(async (error, c) => {
-    const problem = told(error, logger)
+    const problem = toProblem(error, logger)
     return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
   })
   return async (request, env) => await app.fetch(request, toBindings(env))
@@ -180,13 +180,18 @@ function bodyBudget(maxBodyBytes: number): BodyBudget {
   return new BodyBudget(Math.max(BUDGET_BYTES, 2 * maxBodyBytes), Math.max(BUDGET_BYTES * BUDGET_SHARE, maxBodyBytes))
 }
 
-async function received({ limits }: Rim, request: Request, kind: BodyKind, room: BodyRoom): Promise<ParsedBody> {
+async function received(
+  { limits }: RequestContext,
+  request: Request,
+  kind: BodyKind,
+  room: BodyRoom,
+): Promise<ParsedBody> {
   const bytes = await readBody(request, limits, room)
   return await parseBody(kind, bytes, request.headers.get('content-type') ?? '')
 }
 
 /** Longer than an hour nobody waits for an answer. */
-function patience(field: string, duration: Duration = '10s'): number {
+function parseTimeout(field: string, duration: Duration = '10s'): number {
   const ms = parseDuration(field, duration)
   if (ms > 0 && ms <= PATIENCE_MAX_MS) return ms
   throw new InvalidError(`${field} must be more than 0 and at most 1 h, got ${JSON.stringify(duration)}`)
@@ -196,7 +201,7 @@ function limiter(field: string, rate: Rate | false): FixedLimiter | undefined {
   return rate === false ? undefined : new FixedLimiter(field, rate)
 }
 
-function pass(limit: FixedLimiter | undefined, name: string): void {
+function enforceLimit(limit: FixedLimiter | undefined, name: string): void {
   const waitMs = limit?.take(name) ?? 0
   if (waitMs > 0)
     throw new HttpProblem('rate_limited', undefined, { 'Retry-After': String(Math.max(1, Math.ceil(waitMs / 1000))) })
@@ -222,7 +227,7 @@ function methodNotAllowed(allow: string): Response {
 }
 
 /** The problem to answer with. Faults of this side are logged, and never with the address: it holds the token. */
-function told(error: unknown, logger: Logger): HttpProblem {
+function toProblem(error: unknown, logger: Logger): HttpProblem {
   const problem = problemOf(error)
   if (problem.status >= 500 && !(error instanceof HttpProblem))
     logger.error(`http: a request failed (${problem.reason}): ${cut(withoutTokens(messageOf(error)), 500)}`)

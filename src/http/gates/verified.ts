@@ -1,11 +1,11 @@
-/** Callbacks without a token: the sender is known by its own signature, and the gate by a base token that is found in what it sent. */
+/** Callbacks without a token: the sender is known by its own signature, and the gate by a correlation key that is found in what it sent. */
 import { createHash } from 'node:crypto'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { type BodyKind, parseBody } from '../shared/body.ts'
 import { accepted, HttpProblem, json } from '../shared/problem.ts'
-import type { Rim, Sender } from '../shared/request-context.ts'
+import type { RequestContext, Sender } from '../shared/request-context.ts'
 import { type CustomScheme, checkStandardSecret, SCHEMES, type SignatureScheme } from './signatures.ts'
 
 export interface VerifiedSender {
@@ -13,15 +13,15 @@ export interface VerifiedSender {
   readonly scheme: SignatureScheme | CustomScheme
   /** What it signs with; several while they are rotated. At least 16 characters each. */
   readonly secret: string | readonly string[]
-  /** The base token of the gate that this is for (`ctx.openGate({ token })`), from what was sent. undefined or null: it is for no gate; it is answered `ignored`, and that is all. */
-  readonly base: (payload: unknown, headers: Headers) => string | null | undefined
+  /** The correlation key of the gate that this is for (`ctx.openGate({ correlationKey })`), from what was sent. undefined or null: it is for no gate; it is answered `ignored`, and that is all. */
+  readonly correlationKey: (payload: unknown, headers: Headers) => string | null | undefined
   /** What the asset gets. Default: all that was sent. */
   readonly payload?: (payload: unknown, headers: Headers) => unknown
   /** The same for every delivery of the same message. Default: the delivery's own id where the scheme has one, else a hash of the body. */
   readonly idempotencyKey?: (payload: unknown, headers: Headers) => string | undefined
   /** How far its clock and this one's may be apart, for schemes that sign the time. Default `'5m'`. */
   readonly tolerance?: Duration
-  /** Keeps a signal that comes before its gate is opened; see `gates.signalByToken`. Default: such a signal is 404. */
+  /** Keeps a signal that comes before its gate is opened; see `gates.signalByCorrelationKey`. Default: such a signal is 404. */
   readonly keepFor?: Duration
 }
 
@@ -42,14 +42,14 @@ interface Received {
 
 const SECRET_MIN = 16
 /** With gates it is so much, and no gate can have another name. */
-const BASE_MAX_BYTES = 1024
+const CORRELATION_KEY_MAX_BYTES = 1024
 const KEY_MAX = 512
 /** As with gates: longer no signal is kept. */
 const DAY_MS = 24 * 3_600_000
 const OPTIONS = [
   'scheme',
   'secret',
-  'base',
+  'correlationKey',
   'payload',
   'idempotencyKey',
   'tolerance',
@@ -66,7 +66,7 @@ export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>):
       if (!/^[A-Za-z0-9_-]{1,64}$/.test(name))
         throw new InvalidError(`verified: ${JSON.stringify(name)} must be 1 to 64 of A-Z a-z 0-9 _ -`)
       if (typeof sender !== 'object' || sender === null)
-        throw new InvalidError(`${at} must be an object with scheme, secret and base`)
+        throw new InvalidError(`${at} must be an object with scheme, secret and correlationKey`)
       refuseUnknown(at, sender, OPTIONS)
       const { scheme, secret, tolerance = '5m', keepFor, ...rest } = sender
       if (typeof scheme !== 'function' && !Object.hasOwn(SCHEMES, scheme))
@@ -81,8 +81,8 @@ export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>):
       )
         throw new InvalidError(`${at}: secret must be text of at least ${SECRET_MIN} characters, or a list of such`)
       if (scheme === 'standard') for (const one of secrets) checkStandardSecret(`${at}: secret`, one)
-      if (typeof rest.base !== 'function')
-        throw new InvalidError(`${at}: base must be a function that finds the gate's base token`)
+      if (typeof rest.correlationKey !== 'function')
+        throw new InvalidError(`${at}: correlationKey must be a function that finds the gate's correlation key`)
       for (const option of ['payload', 'idempotencyKey'] as const)
         if (rest[option] !== undefined && typeof rest[option] !== 'function')
           throw new InvalidError(`${at}: ${option} must be a function, got ${typeof rest[option]}`)
@@ -106,16 +106,20 @@ function within(field: string, duration: Duration): number {
 }
 
 /** The signature first: nothing is parsed and nobody is asked before it holds. */
-export async function verifiedSignal(rim: Rim, { sender, kind, bytes, request, known }: Received): Promise<Response> {
+export async function verifiedSignal(
+  rim: RequestContext,
+  { sender, kind, bytes, request, known }: Received,
+): Promise<Response> {
   const { headers } = request
   await checkSignature(sender, headers, bytes)
   const { value } = await parseBody(kind, bytes, headers.get('content-type') ?? '')
   const challenge = slackChallenge(sender, value)
   if (challenge !== undefined) return json({ challenge })
-  const base = asked(sender, 'base', () => sender.base(value, headers))
-  if (base === undefined || base === null) return json({ status: 'ignored' })
-  if (typeof base !== 'string' || base === '') throw faulty(sender, 'base', 'brought no text')
-  if (Buffer.byteLength(base) > BASE_MAX_BYTES) throw new HttpProblem('not_found')
+  const correlationKey = asked(sender, 'correlationKey', () => sender.correlationKey(value, headers))
+  if (correlationKey === undefined || correlationKey === null) return json({ status: 'ignored' })
+  if (typeof correlationKey !== 'string' || correlationKey === '')
+    throw faulty(sender, 'correlationKey', 'brought no text')
+  if (Buffer.byteLength(correlationKey) > CORRELATION_KEY_MAX_BYTES) throw new HttpProblem('not_found')
   const key =
     asked(sender, 'idempotencyKey', () => sender.idempotencyKey?.(value, headers)) ??
     deliveryId(sender, value, headers, bytes)
@@ -123,7 +127,7 @@ export async function verifiedSignal(rim: Rim, { sender, kind, bytes, request, k
     throw faulty(sender, 'idempotencyKey', `brought no text of at most ${KEY_MAX} characters`)
   const payload = sender.payload ? asked(sender, 'payload', () => sender.payload?.(value, headers)) : value
   return accepted(
-    await rim.gates.signalByToken(base, payload, {
+    await rim.gates.signalByCorrelationKey(correlationKey, payload, {
       source: `${sender.name} ${known.source}`,
       headers: known.headers,
       idempotencyKey: `${sender.name}:${key}`,

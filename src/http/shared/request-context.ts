@@ -11,8 +11,8 @@ export interface GatesOverHttp {
   /** Throws SignalRejectedError for a token that is not good: told without asking anybody, and before a body is read. */
   verify(token: string): string
   signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
-  signalByToken(
-    base: string,
+  signalByCorrelationKey(
+    correlationKey: string,
     payload: unknown,
     options?: SignalOptions & { readonly keepFor?: Duration },
   ): Promise<SignalAccepted>
@@ -20,7 +20,7 @@ export interface GatesOverHttp {
 }
 
 /** All of the rim that a request passes through on its way to the gate. */
-export interface Rim {
+export interface RequestContext {
   readonly gates: GatesOverHttp
   readonly limits: BodyLimits
   readonly recorded: readonly string[]

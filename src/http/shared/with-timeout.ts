@@ -5,12 +5,13 @@ import { HttpProblem } from './problem.ts'
 import type { GatesOverHttp } from './request-context.ts'
 
 /** The same, and `unavailable` (503) after `ms`. What was asked for goes on, and may come about. */
-export function bounded(gates: GatesOverHttp, ms: number): GatesOverHttp {
+export function withTimeout(gates: GatesOverHttp, ms: number): GatesOverHttp {
   return {
     verify: (token) => gates.verify(token),
     getByToken: (token) => within(ms, gates.getByToken(token)),
     signal: (token, payload, options) => within(ms, gates.signal(token, payload, options)),
-    signalByToken: (base, payload, options) => within(ms, gates.signalByToken(base, payload, options)),
+    signalByCorrelationKey: (correlationKey, payload, options) =>
+      within(ms, gates.signalByCorrelationKey(correlationKey, payload, options)),
   }
 }
 

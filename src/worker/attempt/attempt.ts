@@ -10,9 +10,9 @@ import { Suspension } from '../../define/gates.ts'
 import { factEntry } from '../../log/entries.ts'
 import { emit } from '../../telemetry.ts'
 import { GateOpener } from '../gates/opener.ts'
-import { goOn } from '../gates/resume.ts'
+import { resumeAfterGate } from '../gates/resume.ts'
 import { type AnyResult, originOf, readMerged, remainingKeys } from '../gather/gather.ts'
-import type { Held } from '../pull/in-flight-task.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { storeKeys } from '../scatter/scatter.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { contextOf, type WorkerShared } from './shared.ts'
@@ -21,12 +21,17 @@ import { contextOf, type WorkerShared } from './shared.ts'
 const ANNOUNCE_MS = 25
 
 /** Runs the task and puts its outcome on the log. Returns when that is stored. */
-export async function runAttempt(shared: WorkerShared, held: Held, task: AttemptTask, asset: AnyAsset): Promise<void> {
+export async function runAttempt(
+  shared: WorkerShared,
+  held: InFlightTask,
+  task: AttemptTask,
+  asset: AnyAsset,
+): Promise<void> {
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
-  const { p } = held
-  const log = shared.logOf(p)
-  const append = (fact: FactDraft): Promise<unknown> => log.append(factEntry(shared.names, p, fact))
+  const { shard } = held
+  const log = shared.logOf(shard)
+  const append = (fact: FactDraft): Promise<unknown> => log.append(factEntry(shared.names, shard, fact))
 
   const event = {
     worker: shared.id,
@@ -46,7 +51,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
   emit('flowstone:materialization.start', event)
   const generation = task.gates ?? task.attempt
   const { payloadSchema } = asset.definition
-  const at = { p, run: task.run, asset: asset.name, prefix: `a${generation}`, attempt: generation, payloadSchema }
+  const at = { shard, run: task.run, asset: asset.name, prefix: `a${generation}`, attempt: generation, payloadSchema }
   const opener = new GateOpener(shared, at)
   let outcome: { stored: StoredValue | undefined } | { suspended: string } | Failure
   try {
@@ -62,7 +67,7 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
         const data = { gate, worker: shared.id, ...(left.length === 0 ? {} : { left }) }
         return { name: 'asset.suspended', ids, data }
       }
-      outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, p, suspended(gate))]) }
+      outcome = { suspended: await opener.suspend(value, (gate) => [factEntry(shared.names, shard, suspended(gate))]) }
     } else {
       outcome = { stored }
     }
@@ -109,12 +114,12 @@ export async function runAttempt(shared: WorkerShared, held: Held, task: Attempt
 }
 
 /** A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The engine decides what follows. */
-export async function reportLost(shared: WorkerShared, held: Held, task: AttemptTask): Promise<void> {
+export async function reportLost(shared: WorkerShared, held: InFlightTask, task: AttemptTask): Promise<void> {
   const run = parseRunId(task.run).id
   const ids = { pipeline: task.pipeline, asset: assetName(task.asset), run, attempt: String(task.attempt) }
   const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
   const append = (fact: FactDraft): Promise<unknown> =>
-    shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
+    shared.logOf(held.shard).append(factEntry(shared.names, held.shard, fact))
   await report(
     append,
     ids,
@@ -127,7 +132,7 @@ export async function reportLost(shared: WorkerShared, held: Held, task: Attempt
 
 async function report(
   append: (fact: FactDraft) => Promise<unknown>,
-  ids: FactIds<'asset.errored'>,
+  ids: FactIds<'attempt.ended'>,
   task: AttemptTask,
   worker: string,
   failure: Failure,
@@ -142,7 +147,7 @@ async function report(
     durationMs: Math.round(durationMs),
   }
   try {
-    await append({ name: 'asset.errored', ids, data })
+    await append({ name: 'attempt.ended', ids, data })
   } catch (error) {
     // Reported before, by us or by who took over.
     if (!(error instanceof ConflictError)) throw error
@@ -150,7 +155,7 @@ async function report(
 }
 
 /** The helper thread knows whose code holds up the event loop. */
-function calling<T>({ helper }: WorkerShared, held: Held, code: () => T): T {
+function calling<T>({ helper }: WorkerShared, held: InFlightTask, code: () => T): T {
   helper?.calls(held.slot)
   try {
     return code()
@@ -162,7 +167,7 @@ function calling<T>({ helper }: WorkerShared, held: Held, code: () => T): T {
 /** The time limit is for all of it: what it loads, the code, and storing the value. Code that hangs in an I/O manager hangs no worker. */
 async function runPhase(
   shared: WorkerShared,
-  held: Held,
+  held: InFlightTask,
   task: AttemptTask,
   asset: AnyAsset,
   run: RunId,
@@ -190,15 +195,17 @@ async function runPhase(
       case 'timeout': {
         if (!task.from) throw new FlowStoneError('bad_task', `task ${task.id} names no gate`)
         const plain = { ...ctx, scatterKey: undefined, index: 0 }
-        return await taken(goOn(shared, held.p, task.kind, { ...task.from, run, asset: name }, asset, plain, deps))
+        return await taken(
+          resumeAfterGate(shared, held.shard, task.kind, { ...task.from, run, asset: name }, asset, plain, deps),
+        )
       }
       case 'scatter': {
         const { connection, names, id: worker } = shared
         const target = {
           connection,
           names,
-          log: shared.logOf(held.p),
-          p: held.p,
+          log: shared.logOf(held.shard),
+          shard: held.shard,
           run,
           asset: name,
           attempt: task.attempt,
@@ -212,7 +219,7 @@ async function runPhase(
           names,
           io: shared.io,
           values: shared.values,
-          p: held.p,
+          shard: held.shard,
           run,
           asset: name,
         })
@@ -221,7 +228,7 @@ async function runPhase(
       }
       case 'gather': {
         const { connection, names, io, values } = shared
-        const results = await readMerged({ connection, names, io, values, p: held.p, run, asset: name })
+        const results = await readMerged({ connection, names, io, values, shard: held.shard, run, asset: name })
         if (definition.gather) return await taken(definition.gather(results, ctx, deps))
         return await listOf(results)
       }

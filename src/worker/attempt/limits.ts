@@ -3,14 +3,15 @@
  * and not for long, nor too many at a time: the rest goes back to the queue until its turn may have come. So a worker that dies takes little with it, and instances of a slow
  * bucket do not stand in the way of another one's.
  */
+
 import { FlowStoneError, InvalidError, RateLimitedError } from '../../../streams/errors.ts'
 import type { Limits } from '../../define/limits.ts'
 import type { Limiter } from '../../limiter/limiter.ts'
 import { lateMs } from '../../limiter/rate-bucket.ts'
 import type { Slot } from '../../limiter/slot.ts'
 import { checkBucket } from '../../options/rate.ts'
-import { HandBack, type Held, type Waits } from '../pull/in-flight-task.ts'
-import { NotBegun } from '../pull/isolation.ts'
+import { ComeAgain, HandBack, NotBegun } from '../pull/disposition.ts'
+import type { InFlightTask, Waits } from '../pull/in-flight-task.ts'
 import type { Slots } from '../pull/slots.ts'
 
 /** A turn within this time is waited for here, without a local slot. */
@@ -30,16 +31,6 @@ const SLOT_BACK_MS = 2000
 const UNREACHABLE_MS = 1000
 const LAPSES_MAX = 2
 const WAITING_MIN = 32
-
-/** Nothing was run: to be tried again in a while. */
-export class ComeAgain extends FlowStoneError {
-  readonly delayMs: number
-
-  constructor(bucket: string, delayMs: number) {
-    super('limited', `limit ${bucket} has no room for it yet`)
-    this.delayMs = delayMs
-  }
-}
 
 /** Counts what waits in this process. */
 export class LimitWaiters {
@@ -110,7 +101,7 @@ export async function runLimited(start: LimitedStart, code: (signal: AbortSignal
 /** The same for an attempt of a plain asset, which is aborted when its slot is lost. */
 export async function runLimitedAttempt(
   shared: { readonly limiter: Limiter; readonly waiters: LimitWaiters; readonly slots: Slots },
-  held: Held,
+  held: InFlightTask,
   limits: Limits,
   run: () => Promise<void>,
 ): Promise<void> {

@@ -5,16 +5,17 @@ import type { AnyAsset } from '../../define/asset.ts'
 import { emit } from '../../telemetry.ts'
 import type { Watch } from '../control/watch.ts'
 import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
-import { runLease, splitLease } from '../lease/lease.ts'
+import { reportLostLease, returnLease, runLease } from '../lease/lease.ts'
 import { setAside } from '../pull/aside.ts'
-import type { Held } from '../pull/in-flight-task.ts'
-import { type Alone, NotBegun, NotOurs, sayBegun, wasBegun } from '../pull/isolation.ts'
+import { ComeAgain, NotBegun, NotOurs } from '../pull/disposition.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
+import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
-import { putBack } from '../pull/requeue.ts'
+import { requeue } from '../pull/requeue.ts'
 import { reportLost, runAttempt } from './attempt.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
-import { ComeAgain, runLimitedAttempt } from './limits.ts'
+import { runLimitedAttempt } from './limits.ts'
 import type { WorkerShared } from './shared.ts'
 
 /** An outcome that could not be stored is tried again after this, and longer each time. */
@@ -23,22 +24,22 @@ const AGAIN_MAX_MS = 30_000
 
 export class Performer {
   readonly #shared: WorkerShared
-  readonly #parts: { readonly code: Code; readonly watch: Watch; readonly alone: Alone; readonly judge: Judge }
+  readonly #parts: { readonly code: Code; readonly watch: Watch; readonly alone: Isolation; readonly judge: Judge }
 
-  constructor(shared: WorkerShared, parts: { code: Code; watch: Watch; alone: Alone; judge: Judge }) {
+  constructor(shared: WorkerShared, parts: { code: Code; watch: Watch; alone: Isolation; judge: Judge }) {
     this.#shared = shared
     this.#parts = parts
   }
 
   /** Resolves when nothing is left to do. */
-  perform(held: Held, task: Task): Promise<void> {
+  perform(held: InFlightTask, task: Task): Promise<void> {
     return task.alone ? this.#run(held, task) : this.#parts.alone.beside(() => this.#run(held, task))
   }
 
-  async #run(held: Held, task: Task): Promise<void> {
+  async #run(held: InFlightTask, task: Task): Promise<void> {
     const { code, watch, alone } = this.#parts
     const asset = code.of(task)
-    const wanted = await (asset ? watch.wanted(held, task) : watch.onLog(held.p, task))
+    const wanted = await (asset ? watch.wanted(held, task) : watch.onLog(held.shard, task))
     if (wanted === 'over') return
     if (held.count > 1 && (await this.#isSettled(held, task))) return
     if (!asset) {
@@ -46,7 +47,7 @@ export class Performer {
       return
     }
     if (wanted === 'paused' && task.kind === 'lease') {
-      await splitLease(this.#shared, held, task, 'handed_back', { from: task.from })
+      await returnLease(this.#shared, held, task, { from: task.from })
       return
     }
     held.waits = { for: task.alone ? 'alone' : 'room' }
@@ -55,7 +56,7 @@ export class Performer {
   }
 
   /** Of what was delivered before: whether it is not to be run here. */
-  async #isSettled(held: Held, task: Task): Promise<boolean> {
+  async #isSettled(held: InFlightTask, task: Task): Promise<boolean> {
     // A reminder has no outcome that could be lost.
     if (task.kind === 'reminder') return false
     const verdict = await this.#parts.judge.verdict(held)
@@ -67,7 +68,7 @@ export class Performer {
   }
 
   /** Says first that what runs alone begins now. */
-  async #whenBegun(held: Held, task: Task, code: () => Promise<void>): Promise<void> {
+  async #whenBegun(held: InFlightTask, task: Task, code: () => Promise<void>): Promise<void> {
     if (!task.alone) {
       await this.#begin(held, code)
       return
@@ -87,7 +88,7 @@ export class Performer {
   }
 
   /** What goes on from here, also later, is known to be of this task. */
-  async #begin(held: Held, code: () => Promise<void>): Promise<void> {
+  async #begin(held: InFlightTask, code: () => Promise<void>): Promise<void> {
     held.begun = true
     const { run, asset } = held.task
     const { helper } = this.#shared
@@ -100,13 +101,13 @@ export class Performer {
     await running
   }
 
-  async #reportLost(held: Held, task: Task): Promise<void> {
-    if (task.kind === 'lease') await splitLease(this.#shared, held, task, 'lost')
+  async #reportLost(held: InFlightTask, task: Task): Promise<void> {
+    if (task.kind === 'lease') await reportLostLease(this.#shared, held, task)
     else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
     else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
   }
 
-  async #runCode(held: Held, task: Task, asset: AnyAsset): Promise<void> {
+  async #runCode(held: InFlightTask, task: Task, asset: AnyAsset): Promise<void> {
     if (task.kind === 'lease') {
       await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
       return
@@ -133,17 +134,17 @@ export class Performer {
   }
 
   /** What is done with a task that could not be finished. */
-  async giveBack(held: Held, error: unknown): Promise<void> {
+  async giveBack(held: InFlightTask, error: unknown): Promise<void> {
     const reason = messageOf(error)
     const { id, connection, logger } = this.#shared
-    emit('flowstone:task.handed_back', { worker: id, task: held.task.id, reason })
+    emit('flowstone:task.returned', { worker: id, task: held.task.id, reason })
     if (error instanceof NotOurs) return
     if (error instanceof NotBegun) {
-      await putBack(this.#shared, held.delivery, 0)
+      await requeue(this.#shared, held.delivery, 0)
       return
     }
     if (error instanceof ComeAgain) {
-      await putBack(this.#shared, held.delivery, error.delayMs)
+      await requeue(this.#shared, held.delivery, error.delayMs)
       return
     }
     // The outcome could not be stored. The delivery that follows finds out what is missing.

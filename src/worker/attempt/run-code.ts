@@ -5,7 +5,7 @@ import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
 import { infoOf, read } from '../../../streams/thrown.ts'
 import { NO_GATE_SECRET } from '../../gates/token.ts'
 import { after, type Timer } from '../../options/timer.ts'
-import { HandBack } from '../pull/in-flight-task.ts'
+import { HandBack } from '../pull/disposition.ts'
 
 export interface Failure {
   readonly outcome: AttemptOutcome
@@ -144,7 +144,7 @@ export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
 /** Never throws, whatever was thrown: an error of another copy of this package, of another realm, a proxy, nothing. */
 export function failureOf(thrown: unknown): Failure {
   if (thrown instanceof HandBack)
-    return { outcome: 'handed_back', error: { code: 'handed_back', message: thrown.message }, thrown }
+    return { outcome: 'returned', error: { code: 'returned', message: thrown.message }, thrown }
   const error = advised(infoOf(thrown))
   if (thrown instanceof TimeoutError && error.message.startsWith('it ran longer'))
     return { outcome: 'timeout', error, thrown }

@@ -26,13 +26,13 @@ export interface WorkerShared {
   readonly logger: Logger
   readonly resources: Resources
   readonly slots: Slots
-  /** Of each lane that this worker holds leases of: as many places as leases. */
+  /** Of each limited queue that this worker holds leases of: as many places as leases. */
   readonly places: Map<string, Slots>
   readonly limiter: Limiter
   readonly gates: GateSettings
   readonly waiters: LimitWaiters
-  readonly logOf: (p: number) => Appender
-  readonly workOf: (p: number) => Appender
+  readonly logOf: (shard: number) => Appender
+  readonly workOf: (shard: number) => Appender
   /** The thread beside this one; none before the worker has started. */
   helper: Helper | undefined
 }

@@ -1,19 +1,22 @@
-/** What tasks refer to: dependencies' values and slabs of keys, read from the log once and kept for the tasks that follow. */
+/** What tasks refer to: dependencies' values and key chunks of keys, read from the log once and kept for the tasks that follow. */
+
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { decodeFact, type Fact, factPath } from '../../../streams/facts.ts'
+import { factPath } from '../../../streams/facts.ts'
 import type { AssetName, RunId } from '../../../streams/ids.ts'
 import { shareList } from '../../../streams/readonly.ts'
-import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
+import type { ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import { type Snapshot, valueOfSnapshot } from '../../../streams/value.ts'
 import type { Io, Sight } from '../../io/manager.ts'
+import { storedValueAt } from '../../io/stored-values.ts'
 import type { Connection } from '../../log/connection.ts'
-import { directGet, type StoredMessage } from '../../log/nats.ts'
+import { directGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import { unlessAborted } from '../../options/timer.ts'
 
 const VALUES_MAX = 32
-const SLABS_MAX = 16
+const KEY_CHUNKS_MAX = 16
 
 /** Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries again. */
 class Recent<T> {
@@ -51,55 +54,8 @@ class Recent<T> {
   }
 }
 
-export function factOf(names: Names, p: number, message: StoredMessage): Fact {
-  const path = names.factPath(message.subject) ?? ''
-  return decodeFact({
-    path,
-    payload: message.payload,
-    contentType: message.headers.get('Content-Type'),
-    p,
-    seq: message.seq,
-    timeMs: message.timeMs,
-  })
-}
-
-/** As the engine does: what is no fact of ours is stepped over. */
-export function factIfAny(names: Names, p: number, message: StoredMessage): Fact | undefined {
-  try {
-    return factOf(names, p, message)
-  } catch (error) {
-    if (!(error instanceof FlowStoneError) || error.code === 'newer_version') throw error
-    return undefined
-  }
-}
-
-/** The value that stands at a place of the log. */
-export async function loadValueAt(
-  connection: Connection,
-  names: Names,
-  io: Io,
-  at: ValueAt,
-  signal?: AbortSignal,
-): Promise<unknown> {
-  return await io.load(await storedValueAt(connection, names, at, signal), signal)
-}
-
-async function storedValueAt(
-  connection: Connection,
-  names: Names,
-  at: ValueAt,
-  signal?: AbortSignal,
-): Promise<StoredValue> {
-  const message = await connection.read((nc) => directGet(nc, names.log(at.p), { seq: at.seq }), signal)
-  if (!message) throw new FlowStoneError('missing_value', `log ${names.log(at.p)} has no message ${at.seq}: pruned?`)
-  const fact = factOf(names, at.p, message)
-  if (fact.name !== 'asset.materialized')
-    throw new FlowStoneError('missing_value', `message ${at.seq} of ${names.log(at.p)} is ${fact.name}, not a value`)
-  return fact.data.value
-}
-
 /** Keys of a scatter, from `offset` on. Nobody can change them for others. */
-export class Slab {
+export class KeyChunk {
   readonly offset: number
   /** The index behind its last key. */
   readonly end: number
@@ -154,7 +110,7 @@ export class Values {
   readonly #names: Names
   readonly #io: Io
   readonly #values = new Recent<Sight>(VALUES_MAX)
-  readonly #slabs = new Recent<Slab>(SLABS_MAX)
+  readonly #keyChunks = new Recent<KeyChunk>(KEY_CHUNKS_MAX)
 
   constructor(connection: Connection, names: Names, io: Io) {
     this.#connection = connection
@@ -167,7 +123,7 @@ export class Values {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         // Others may wait for the same value: it goes on being loaded.
-        const loading = this.#values.get(`${at.p}:${at.seq}`, async () =>
+        const loading = this.#values.get(`${at.shard}:${at.seq}`, async () =>
           this.#io.loadShared(await storedValueAt(this.#connection, this.#names, at)),
         )
         return [name, await unlessAborted(loading, signal)] as const
@@ -177,21 +133,23 @@ export class Values {
   }
 
   /** Keys that this process stored itself need not be read again. */
-  rememberSlab(run: RunId, asset: AssetName, offset: number, keys: readonly Snapshot[]): void {
-    this.#slabs.put(`${run}.${asset}.${offset}`, new Slab(offset, keys.map(valueOfSnapshot)))
+  rememberKeyChunk(run: RunId, asset: AssetName, offset: number, keys: readonly Snapshot[]): void {
+    this.#keyChunks.put(`${run}.${asset}.${offset}`, new KeyChunk(offset, keys.map(valueOfSnapshot)))
   }
 
-  slab(p: number, run: RunId, asset: AssetName, offset: number): Promise<Slab> {
-    return this.#slabs.get(`${run}.${asset}.${offset}`, async () => {
-      const subject = this.#names.fact(p, factPath('scatter.items', { run, asset, offset: String(offset) }))
-      const message = await this.#connection.read((nc) => directGet(nc, this.#names.log(p), { last_by_subj: subject }))
-      const fact = message && factOf(this.#names, p, message)
+  keyChunk(shard: number, run: RunId, asset: AssetName, offset: number): Promise<KeyChunk> {
+    return this.#keyChunks.get(`${run}.${asset}.${offset}`, async () => {
+      const subject = this.#names.fact(shard, factPath('scatter.items', { run, asset, offset: String(offset) }))
+      const message = await this.#connection.read((nc) =>
+        directGet(nc, this.#names.log(shard), { last_by_subj: subject }),
+      )
+      const fact = message && factOf(this.#names, shard, message)
       if (fact?.name !== 'scatter.items')
         throw new FlowStoneError(
           'missing_items',
           `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
         )
-      return new Slab(offset, decodeList(fact.data.keys, fact.data.encoding))
+      return new KeyChunk(offset, decodeList(fact.data.keys, fact.data.encoding))
     })
   }
 }

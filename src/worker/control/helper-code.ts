@@ -102,7 +102,7 @@ export function helperMain(given: {
     }
     return found
   }
-  /** `<p>.<sequence>`, as questions name a task, of the address of its acknowledgement. */
+  /** `<shard>.<sequence>`, as questions name a task, of the address of its acknowledgement. */
   const nameOf = (reply: string): string => {
     const tokens = reply.split('.')
     const from = tokens.length === 9 ? 2 : 4

@@ -15,7 +15,7 @@ import type { Entry } from '../../log/nats.ts'
 import { headersOf } from '../../log/nats.ts'
 import { type Execution, running } from '../attempt/executions.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import type { Held } from '../pull/in-flight-task.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 import type { LastWords } from './helper-code.ts'
 
 const WITHIN_MS = 1500
@@ -72,7 +72,7 @@ export function beforeExit(speak: Speaker): () => void {
 /** What is said of all tasks in a worker's hands. */
 export function lastWordsOf(
   shared: WorkerShared,
-  all: readonly Held[],
+  all: readonly InFlightTask[],
   { culprit, error }: Ending,
   name: string,
 ): LastWords {
@@ -81,7 +81,7 @@ export function lastWordsOf(
   for (const [task, held] of all.entries()) {
     const drafts = draftsOf(shared, held, culprit, error)
     for (const draft of drafts) {
-      const entry = factEntry(shared.names, held.p, draft)
+      const entry = factEntry(shared.names, held.shard, draft)
       facts.push({ subject: entry.subject, headers: headerText(entry), payload: entry.payload, task })
     }
     replies.push({ reply: held.reply, facts: drafts.length })
@@ -93,28 +93,31 @@ export function lastWordsOf(
   return { facts, replies, farewell, withinMs: WITHIN_MS }
 }
 
-function draftsOf(shared: WorkerShared, held: Held, culprit: Execution | undefined, error: ErrorInfo): FactDraft[] {
+function draftsOf(
+  shared: WorkerShared,
+  held: InFlightTask,
+  culprit: Execution | undefined,
+  error: ErrorInfo,
+): FactDraft[] {
   const { task } = held
   if (!held.begun) return []
   const isAt = culprit?.run === task.run && culprit.asset === task.asset
   const run = parseRunId(task.run).id
   const asset = assetName(task.asset)
   const worker = shared.id
-  const back: ErrorInfo = { code: 'handed_back', message: 'its process ended because of other code' }
+  const back: ErrorInfo = { code: 'returned', message: 'its process ended because of other code' }
   switch (task.kind) {
     case 'reminder':
       return []
     case 'lease': {
-      const split = (reason: 'lost' | 'handed_back'): FactDraft => ({
-        name: 'scatter.split',
-        ids: { run, asset, lease: task.lease },
-        data: { lease: task.lease, reason, worker },
-      })
-      if (!culprit) return [split('lost')]
+      const { lease } = task
+      const lost: FactDraft = { name: 'lease.lost', ids: { run, asset, lease }, data: { lease, worker } }
+      const returned: FactDraft = { name: 'lease.returned', ids: { run, asset, lease }, data: { lease, worker } }
+      if (!culprit) return [lost]
       const { index } = culprit
-      if (!isAt) return [split('handed_back')]
-      if (index === undefined) return [split('lost')]
-      if (index < task.from || index >= task.to) return [split('handed_back')]
+      if (!isAt) return [returned]
+      if (index === undefined) return [lost]
+      if (index < task.from || index >= task.to) return [returned]
       const data = {
         lease: task.lease,
         ordinal: task.ordinal,
@@ -124,11 +127,11 @@ function draftsOf(shared: WorkerShared, held: Held, culprit: Execution | undefin
         values: encodeMsgpack([null]),
         errors: [[0, { outcome: 'lost' as const, error }]] as [number, { outcome: 'lost'; error: ErrorInfo }][],
       }
-      return [{ name: 'scatter.outcomes', ids: { run, asset }, data }, split('handed_back')]
+      return [{ name: 'scatter.outcomes', ids: { run, asset }, data }, returned]
     }
     case 'resume': {
       const isLost = !culprit || (isAt && culprit.index === task.index)
-      const outcome = isLost ? ('lost' as const) : ('handed_back' as const)
+      const outcome = isLost ? ('lost' as const) : ('returned' as const)
       const data = {
         lease: `gate-${task.from.gate}`,
         ordinal: task.ordinal,
@@ -139,7 +142,7 @@ function draftsOf(shared: WorkerShared, held: Held, culprit: Execution | undefin
         values: encodeMsgpack([null]),
         errors: [[0, { outcome, error: isLost ? error : back }]] as [
           number,
-          { outcome: 'lost' | 'handed_back'; error: ErrorInfo },
+          { outcome: 'lost' | 'returned'; error: ErrorInfo },
         ][],
       }
       return [{ name: 'scatter.outcomes', ids: { run, asset }, data }]
@@ -147,9 +150,9 @@ function draftsOf(shared: WorkerShared, held: Held, culprit: Execution | undefin
     default: {
       const isLost = !culprit || isAt
       const ids = { pipeline: task.pipeline, asset, run, attempt: String(task.attempt) }
-      const outcome = isLost ? ('lost' as const) : ('handed_back' as const)
+      const outcome = isLost ? ('lost' as const) : ('returned' as const)
       const data = { phase: task.kind, worker, outcome, error: isLost ? error : back, durationMs: 0 }
-      return [{ name: 'asset.errored', ids, data }]
+      return [{ name: 'attempt.ended', ids, data }]
     }
   }
 }

@@ -184,6 +184,6 @@ export class Liveness {
 }
 
 /** How a message of WORK is named in questions. */
-export function messageName(p: number, seq: number): string {
-  return `${p}.${seq}`
+export function messageName(shard: number, seq: number): string {
+  return `${shard}.${seq}`
 }

@@ -13,9 +13,9 @@ import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import { listen } from '../../log/listen.ts'
 import { directGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import { factOf } from '../attempt/values.ts'
-import type { Held } from '../pull/in-flight-task.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 
 /** Work that has waited this long may have ended meanwhile: worth a look before it is run. */
 const STALE_MS = 500
@@ -26,7 +26,7 @@ export type Wanted = 'wanted' | 'over' | 'paused'
 
 export class Watch {
   readonly #shared: WorkerShared
-  readonly #held: ReadonlyMap<string, Held>
+  readonly #held: ReadonlyMap<string, InFlightTask>
   readonly #openBarriers = new Set<string>()
   /** Runs, and assets of runs, that something was told of: tasks of theirs are looked up, however fresh. */
   readonly #told = new Set<string>()
@@ -34,20 +34,20 @@ export class Watch {
   #timer: NodeJS.Timeout | undefined
   #looking = false
 
-  constructor(shared: WorkerShared, held: ReadonlyMap<string, Held>) {
+  constructor(shared: WorkerShared, held: ReadonlyMap<string, InFlightTask>) {
     this.#shared = shared
     this.#held = held
   }
 
   start(): void {
     const { connection, names } = this.#shared
-    const onNote = (kind: 'abort' | 'pause', heard: (run: string, asset: string) => void): Subscription =>
-      listen(connection.nc, names.note(kind, '*'), (message) =>
+    const onNotification = (kind: 'abort' | 'pause', heard: (run: string, asset: string) => void): Subscription =>
+      listen(connection.nc, names.notification(kind, '*'), (message) =>
         heard(message.subject.slice(message.subject.lastIndexOf('.') + 1), message.string()),
       )
     this.#subscriptions = [
-      onNote('abort', (run, asset) => this.#abort(run, asset)),
-      onNote('pause', (run, asset) => this.#pause(run, asset)),
+      onNotification('abort', (run, asset) => this.#abort(run, asset)),
+      onNotification('pause', (run, asset) => this.#pause(run, asset)),
     ]
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
   }
@@ -58,7 +58,7 @@ export class Watch {
   }
 
   /** Asked before a task is run. */
-  async wanted(held: Held, task: Task): Promise<Wanted> {
+  async wanted(held: InFlightTask, task: Task): Promise<Wanted> {
     const barrier = `${task.run}.${task.asset}`
     // A retry's message is as young as its schedule's end, however long it waited.
     const retry = (task.kind === 'lease' ? task.ordinal : task.attempt) > 1
@@ -71,43 +71,45 @@ export class Watch {
       !this.#told.has(barrier) &&
       (task.kind !== 'lease' || this.#openBarriers.has(barrier))
     if (fresh) return 'wanted'
-    const found = await this.onLog(held.p, task)
+    const found = await this.onLog(held.shard, task)
     if (found === 'wanted' && task.kind === 'lease') remember(this.#openBarriers, barrier)
     return found
   }
 
   /** As the log has it. */
-  async onLog(p: number, task: Task): Promise<Wanted> {
+  async onLog(shard: number, task: Task): Promise<Wanted> {
     const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
     if (!isInstances(task)) {
       const [end, left] = await Promise.all([
-        this.#last(p, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`),
-        this.#isLeft(p, task),
+        this.#last(shard, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`),
+        this.#isLeft(shard, task),
       ])
       return end !== undefined || left ? 'over' : 'wanted'
     }
     const [closed, hold] = await Promise.all([
-      this.#last(p, factPath('scatter.closed', ids)),
-      this.#last(p, `scatter.${ids.run}.${ids.asset}.hold.*`),
+      this.#last(shard, factPath('scatter.closed', ids)),
+      this.#last(shard, `scatter.${ids.run}.${ids.asset}.hold.*`),
     ])
     if (closed !== undefined) return 'over'
     return hold?.endsWith('.paused') ? 'paused' : 'wanted'
   }
 
   /** Whether the run has left the version that an attempt was planned with (`flow.adopt`). */
-  async #isLeft(p: number, task: Task): Promise<boolean> {
+  async #isLeft(shard: number, task: Task): Promise<boolean> {
     if (task.kind !== 'execute' && task.kind !== 'scatter') return false
     const { connection, names } = this.#shared
-    const last_by_subj = names.fact(p, `run.${task.run}.adopted.*`)
-    const found = await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj }))
-    const fact = found && factOf(names, p, found)
+    const last_by_subj = names.fact(shard, `run.${task.run}.adopted.*`)
+    const found = await connection.read((nc) => directGet(nc, names.log(shard), { last_by_subj }))
+    const fact = found && factOf(names, shard, found)
     return fact?.name === 'run.adopted' && (fact.data.replanned[task.asset] ?? 0) > task.attempt
   }
 
   /** The subject of the last fact under a path. */
-  async #last(p: number, path: string): Promise<string | undefined> {
+  async #last(shard: number, path: string): Promise<string | undefined> {
     const { connection, names } = this.#shared
-    const found = await connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: names.fact(p, path) }))
+    const found = await connection.read((nc) =>
+      directGet(nc, names.log(shard), { last_by_subj: names.fact(shard, path) }),
+    )
     return found?.subject
   }
 
@@ -133,7 +135,7 @@ export class Watch {
       abort.abort(new CancelledError(`the scatter of ${asset} is closed`))
   }
 
-  *#leases(run: string, asset: string): Generator<Held> {
+  *#leases(run: string, asset: string): Generator<InFlightTask> {
     for (const held of this.#held.values())
       if (isInstances(held.task) && held.task.run === run && held.task.asset === asset) yield held
   }
@@ -144,13 +146,13 @@ export class Watch {
     this.#looking = true
     const seen = new Set<string>()
     for (const held of [...this.#held.values()]) {
-      const { p, task, abort } = held
+      const { shard, task, abort } = held
       const leases = isInstances(task)
       const key = `${task.run}.${task.asset}.${leases}`
       if (seen.has(key) || abort.signal.aborted || held.isYoungerThan(LOOK_MS / 2)) continue
       seen.add(key)
       try {
-        const found = await this.onLog(p, task)
+        const found = await this.onLog(shard, task)
         if (found === 'paused') this.#pause(task.run, task.asset)
         if (found !== 'over') continue
         if (!leases) this.#abort(task.run, task.asset)

@@ -11,7 +11,7 @@ import type { Connection } from '../../log/connection.ts'
 import { listen } from '../../log/listen.ts'
 import type { Code } from '../attempt/code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import type { Held } from '../pull/in-flight-task.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 
 const OLDEST = 5
 /** Workers answer within milliseconds unless their code holds up the process; who does not within this time is not counted. */
@@ -53,7 +53,7 @@ export type WorkerAnswer = z.infer<typeof answer>
 /** Has a worker answer for each of its pipelines. */
 export function answerRollCalls(
   shared: WorkerShared,
-  held: ReadonlyMap<string, Held>,
+  held: ReadonlyMap<string, InFlightTask>,
   queuesOf: ReadonlyMap<string, ReadonlySet<string>>,
   code: Code,
 ): Subscription[] {
@@ -84,7 +84,7 @@ export function answerRollCalls(
 }
 
 function attemptsOf(
-  held: ReadonlyMap<string, Held>,
+  held: ReadonlyMap<string, InFlightTask>,
   run: string,
   asset: string,
   ageOf: number,
@@ -101,7 +101,7 @@ function isAttempt({ kind }: Task): boolean {
   return kind !== 'lease' && kind !== 'resume' && kind !== 'reminder'
 }
 
-function runningOf(held: ReadonlyMap<string, Held>, run: string, asset: string): [number, number][] {
+function runningOf(held: ReadonlyMap<string, InFlightTask>, run: string, asset: string): [number, number][] {
   return [...held.values()].flatMap(({ task, running }) =>
     task.kind === 'lease' && task.run === run && task.asset === asset ? [...running] : [],
   )

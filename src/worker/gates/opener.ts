@@ -8,6 +8,7 @@ import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../.
 import { factPath } from '../../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { GateCreated } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
 import {
   type ApprovalOptions,
   type GateOptions,
@@ -18,17 +19,33 @@ import {
   Suspension,
 } from '../../define/gates.ts'
 import { takeEarly } from '../../gates/early.ts'
+import type { GateSettings } from '../../gates/settings.ts'
 import { hashOfToken } from '../../gates/token.ts'
 import { callbackUrl } from '../../gates/url.ts'
+import type { Io } from '../../io/manager.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { ServerClock } from '../../log/clock.ts'
+import type { Connection } from '../../log/connection.ts'
 import { factEntry, timerEntry } from '../../log/entries.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
-import type { WorkerShared } from '../attempt/shared.ts'
-import { factOf } from '../attempt/values.ts'
+
+/** What a gate opener needs of its worker. */
+export interface GateOpenerDeps {
+  /** The worker. */
+  readonly id: string
+  readonly names: Names
+  readonly connection: Connection
+  readonly clock: ServerClock
+  readonly gates: GateSettings
+  readonly io: Io
+  readonly logOf: (shard: number) => Appender
+}
 
 /** Where an execution stands in its run. */
 export interface Execution {
-  readonly p: number
+  readonly shard: number
   readonly run: string
   readonly asset: string
   /** What the ids of its gates begin with. */
@@ -36,7 +53,7 @@ export interface Execution {
   /** Its ordinal, or that of the lost one in whose place it runs. */
   readonly attempt: number
   readonly index?: number
-  readonly slab?: number
+  readonly keyChunk?: number
   /** Of gates that name none. */
   readonly payloadSchema?: ZodType | undefined
 }
@@ -51,7 +68,7 @@ interface Prepared {
 }
 
 export class GateOpener {
-  readonly #shared: WorkerShared
+  readonly #shared: GateOpenerDeps
   readonly #at: Execution
   readonly #run: RunId
   readonly #asset: AssetName
@@ -59,7 +76,7 @@ export class GateOpener {
   #asked = false
   #count = 0
 
-  constructor(shared: WorkerShared, at: Execution) {
+  constructor(shared: GateOpenerDeps, at: Execution) {
     this.#shared = shared
     this.#at = at
     this.#run = parseRunId(at.run).id
@@ -110,7 +127,7 @@ export class GateOpener {
 
   #parse(options: GateOptions = {}): GateSpec {
     const { payloadSchema: payload } = this.#at
-    return parseGate(payload && options.payload === undefined ? { ...options, payload } : options)
+    return parseGate(payload && options.payloadSchema === undefined ? { ...options, payloadSchema: payload } : options)
   }
 
   #ask(spec: GateSpec): Suspension {
@@ -150,8 +167,8 @@ export class GateOpener {
     return [...this.#opened].filter((gate) => gate !== except)
   }
 
-  get #log(): ReturnType<WorkerShared['logOf']> {
-    return this.#shared.logOf(this.#at.p)
+  get #log(): ReturnType<GateOpenerDeps['logOf']> {
+    return this.#shared.logOf(this.#at.shard)
   }
 
   #idsOf(gate: string): GateIds {
@@ -164,7 +181,7 @@ export class GateOpener {
 
   #prepare(spec: GateSpec): Prepared {
     const { names, clock, gates, id: worker } = this.#shared
-    const { p, prefix, attempt, index, slab } = this.#at
+    const { shard, prefix, attempt, index, keyChunk } = this.#at
     this.#count += 1
     const gate = `${prefix}n${this.#count}`
     const ids = this.#idsOf(gate)
@@ -175,7 +192,7 @@ export class GateOpener {
       kind: spec.kind,
       attempt,
       ...(index === undefined ? {} : { index }),
-      ...(slab === undefined ? {} : { slab }),
+      ...(keyChunk === undefined ? {} : { keyChunk }),
       worker,
       ...(deadlineMs === undefined ? {} : { deadlineMs }),
       retriesMs: spec.retriesMs,
@@ -184,21 +201,21 @@ export class GateOpener {
       ...(spec.payload === undefined ? {} : { payload: spec.payload }),
       keyId,
       tokenHash: hashOfToken(token),
-      ...(spec.base === undefined ? {} : { baseHash: hashOfToken(spec.base) }),
+      ...(spec.correlationKey === undefined ? {} : { correlationHash: hashOfToken(spec.correlationKey) }),
     }
-    const entries = [factEntry(names, p, { name: 'gate.created', ids, data })]
-    if (deadlineMs !== undefined) entries.push(timerEntry(names, p, gateTimer(ids, 0), deadlineMs))
-    if (data.baseHash !== undefined)
-      entries.push(factEntry(names, p, { name: 'gate.named', ids: { hash: data.baseHash }, data: ids }))
+    const entries = [factEntry(names, shard, { name: 'gate.created', ids, data })]
+    if (deadlineMs !== undefined) entries.push(timerEntry(names, shard, gateTimer(ids, 0), deadlineMs))
+    if (data.correlationHash !== undefined)
+      entries.push(factEntry(names, shard, { name: 'gate.correlated', ids: { hash: data.correlationHash }, data: ids }))
     return { gate, entries, spec, token }
   }
 
   async #created(gate: string): Promise<GateCreated> {
     const { connection, names } = this.#shared
-    const { p } = this.#at
-    const subject = names.fact(p, factPath('gate.created', this.#idsOf(gate)))
-    const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-    const fact = message && factOf(names, p, message)
+    const { shard } = this.#at
+    const subject = names.fact(shard, factPath('gate.created', this.#idsOf(gate)))
+    const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
+    const fact = message && factOf(names, shard, message)
     if (fact?.name !== 'gate.created')
       throw new FlowStoneError('unreadable', `gate ${this.#idOf(gate)} could not be opened, nor read back`)
     return fact.data
@@ -214,12 +231,12 @@ export class GateOpener {
     })
   }
 
-  /** A signal by the gate's base token may have come before the gate, and was kept. */
+  /** A signal by the gate's correlation key may have come before the gate, and was kept. */
   async #takeEarly({ gate, spec }: Prepared): Promise<void> {
-    if (spec.base === undefined) return
+    if (spec.correlationKey === undefined) return
     const { connection, names, io } = this.#shared
-    const place = { connection, names, io, log: this.#log, p: this.#at.p }
-    await takeEarly(place, hashOfToken(spec.base), this.#idsOf(gate), spec.payload)
+    const place = { connection, names, io, log: this.#log, shard: this.#at.shard }
+    await takeEarly(place, hashOfToken(spec.correlationKey), this.#idsOf(gate), spec.payload)
   }
 }
 

@@ -9,12 +9,13 @@ import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../../define/asset.ts'
 import { Suspension } from '../../define/gates.ts'
 import { directGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
-import { factOf } from '../attempt/values.ts'
 import { inlineMax, Report } from '../lease/report.ts'
-import { HandBack, type Held } from '../pull/in-flight-task.ts'
+import { HandBack } from '../pull/disposition.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 
 interface Gate {
   readonly run: RunId
@@ -26,9 +27,9 @@ interface Gate {
 }
 
 /** Calls what the asset has for the end of a gate. */
-export async function goOn(
+export async function resumeAfterGate(
   shared: WorkerShared,
-  p: number,
+  shard: number,
   how: 'signal' | 'timeout',
   { run, asset: name, gate, seq, timeouts }: Gate,
   { definition }: AnyAsset,
@@ -36,15 +37,18 @@ export async function goOn(
   deps: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
   const { connection, names, io, clock } = shared
-  const opened = names.fact(p, factPath('gate.created', { run, asset: name, gate }))
+  const opened = names.fact(shard, factPath('gate.created', { run, asset: name, gate }))
   const [message, first] = await Promise.all([
-    connection.read((nc) => directGet(nc, names.log(p), { seq })),
-    connection.read((nc) => directGet(nc, names.log(p), { last_by_subj: opened })),
+    connection.read((nc) => directGet(nc, names.log(shard), { seq })),
+    connection.read((nc) => directGet(nc, names.log(shard), { last_by_subj: opened })),
   ])
-  const fact = message && factOf(names, p, message)
-  const created = first && factOf(names, p, first)
+  const fact = message && factOf(names, shard, message)
+  const created = first && factOf(names, shard, first)
   if (fact?.name !== 'gate.resolved')
-    throw new FlowStoneError('unreadable', `message ${seq} of ${names.log(p)} does not end gate ${run}.${name}.${gate}`)
+    throw new FlowStoneError(
+      'unreadable',
+      `message ${seq} of ${names.log(shard)} does not end gate ${run}.${name}.${gate}`,
+    )
   emit('flowstone:gate.resume', {
     gate: `${run}.${name}.${gate}`,
     run,
@@ -69,34 +73,39 @@ export async function goOn(
 }
 
 /** An instance goes on from its gate. Returns when what came of it is stored. */
-export async function runResume(shared: WorkerShared, held: Held, task: ResumeTask, asset: AnyAsset): Promise<void> {
+export async function runResume(
+  shared: WorkerShared,
+  held: InFlightTask,
+  task: ResumeTask,
+  asset: AnyAsset,
+): Promise<void> {
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   const { signal } = held.abort
   const generation = task.gates ?? task.ordinal
   const at = {
-    p: held.p,
+    shard: held.shard,
     run: task.run,
     asset: asset.name,
     prefix: `${chained(task.from.gate)}r${generation}`,
     attempt: generation,
     index: task.index,
-    slab: task.slab,
+    keyChunk: task.keyChunk,
     payloadSchema: asset.definition.payloadSchema,
   }
   const gates = new InstanceGates(shared, () => at)
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
   try {
-    const [slab, deps] = await Promise.all([
-      shared.values.slab(held.p, run, name, task.slab),
+    const [keyChunk, deps] = await Promise.all([
+      shared.values.keyChunk(held.shard, run, name, task.keyChunk),
       shared.values.deps(task.deps),
     ])
-    const key = slab.key(task.index)
+    const key = keyChunk.key(task.index)
     const own = await deps.get()
     const value = await runCode(signal, task.timeoutMs, async (inner) => {
       const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
-      return await goOn(shared, held.p, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
+      return await resumeAfterGate(shared, held.shard, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
     })
     const ms = performance.now() - begunMs
     if (value instanceof Suspension) {
@@ -119,7 +128,7 @@ export async function runResume(shared: WorkerShared, held: Held, task: ResumeTa
     // What was cancelled has ended, and there is nobody to tell.
     if (signal.aborted && !(signal.reason instanceof HandBack)) return
     const failure = failureOf(signal.aborted ? signal.reason : thrown)
-    if (failure.outcome !== 'handed_back') report.leaves(gates.take(task.index)?.left() ?? [])
+    if (failure.outcome !== 'returned') report.leaves(gates.take(task.index)?.left() ?? [])
     report.failure(task.index, performance.now() - begunMs, failure)
   }
   await report.end(performance.now() - begunMs)
@@ -131,15 +140,15 @@ function chained(gate: string): string {
 }
 
 /** The worker before died with it. */
-export async function reportLostResume(shared: WorkerShared, held: Held, task: ResumeTask): Promise<void> {
+export async function reportLostResume(shared: WorkerShared, held: InFlightTask, task: ResumeTask): Promise<void> {
   const report = resumeReport(shared, held, task)
   const message = `the worker died while it ran instance ${task.index}, after its gate`
   report.failure(task.index, 0, { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined })
   await report.end(undefined)
 }
 
-function resumeReport(shared: WorkerShared, held: Held, task: ResumeTask): Report {
-  const at = { p: held.p, run: parseRunId(task.run).id, asset: assetName(task.asset) }
+function resumeReport(shared: WorkerShared, held: InFlightTask, task: ResumeTask): Report {
+  const at = { shard: held.shard, run: parseRunId(task.run).id, asset: assetName(task.asset) }
   return new Report(shared, at, { lease: `gate-${task.from.gate}`, ordinal: task.ordinal, resumes: task.from.gate })
 }
 
@@ -149,33 +158,34 @@ const NAME_MAX = 60
 /** Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for it, and what it throws is logged. */
 export async function runReminder(
   shared: WorkerShared,
-  held: Held,
+  held: InFlightTask,
   task: ReminderTask,
   asset: AnyAsset,
 ): Promise<void> {
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   if (!asset.definition.onTimeout || held.count > REMINDERS_MAX) return
-  const { index, slab: offset, from } = task
-  const at = { p: held.p, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
+  const { index, keyChunk: offset, from } = task
+  const at = { shard: held.shard, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
   const gates = new InstanceGates(shared, () => at)
   try {
     const deps = await (await shared.values.deps(task.deps)).get()
     await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
-      const slab = index === undefined ? undefined : await shared.values.slab(held.p, run, name, offset ?? 0)
+      const keyChunk =
+        index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)
       const ctx: InstanceContext<unknown> =
-        slab && index !== undefined
-          ? new InstanceContextOf(shared, task, asset, signal, slab.key(index), index, gates)
+        keyChunk && index !== undefined
+          ? new InstanceContextOf(shared, task, asset, signal, keyChunk.key(index), index, gates)
           : {
               ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0)),
               scatterKey: undefined,
               index: 0,
             }
-      const opened = shared.names.fact(held.p, factPath('gate.created', { run, asset: name, gate: from.gate }))
+      const opened = shared.names.fact(held.shard, factPath('gate.created', { run, asset: name, gate: from.gate }))
       const message = await shared.connection.read((nc) =>
-        directGet(nc, shared.names.log(held.p), { last_by_subj: opened }),
+        directGet(nc, shared.names.log(held.shard), { last_by_subj: opened }),
       )
-      const created = message && factOf(shared.names, held.p, message)
+      const created = message && factOf(shared.names, held.shard, message)
       const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
       const told = {
         gate: { id: `${run}.${name}.${from.gate}`, metadata },

@@ -9,46 +9,34 @@ import { ENGINE_KEY, type FailureChunk, stateKey } from '../../../projections/st
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
-import { type AssetName, parseRunId, type RunId } from '../../../streams/ids.ts'
+import { parseRunId } from '../../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../../streams/schemas.ts'
-import type { Names } from '../../../streams/subjects.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
 import type { FailureMode, Gathered } from '../../define/asset.ts'
-import { readDoc } from '../../engine/shard/store.ts'
-import type { Io } from '../../io/manager.ts'
-import type { Connection } from '../../log/connection.ts'
+import { readDoc } from '../../log/documents.ts'
 import { directGet, leaderGet } from '../../log/nats.ts'
+import { factIfAny, factOf } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
-import { factIfAny, factOf, type Values } from '../attempt/values.ts'
 import { flat } from '../scatter/flat.ts'
 import { OutcomeCache } from './outcome-cache.ts'
+import type { GatherSource } from './source.ts'
 
 const BATCH_RESULTS = 128
 /** Looks at a state bucket that is behind, up to half a second apart. */
 const STATE_LOOKS = 200
 
-export interface GatherSource {
-  readonly connection: Connection
-  readonly names: Names
-  readonly io: Io
-  readonly values: Values
-  readonly p: number
-  readonly run: RunId
-  readonly asset: AssetName
-}
-
 export type AnyResult = Gathered<unknown, unknown, FailureMode>
 
 /** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
 export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
-  const { connection, names, p, run, asset } = source
-  const query = { last_by_subj: names.fact(p, factPath('run.requested', { run })) }
-  const message = await connection.read((nc) => directGet(nc, names.log(p), query))
-  const fact = message && factOf(names, p, message)
+  const { connection, names, shard, run, asset } = source
+  const query = { last_by_subj: names.fact(shard, factPath('run.requested', { run })) }
+  const message = await connection.read((nc) => directGet(nc, names.log(shard), query))
+  const fact = message && factOf(names, shard, message)
   const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
   if (redrive?.asset !== asset) return undefined
-  const { id, partition } = parseRunId(redrive.run)
-  return { ...source, run: id, p: partition }
+  const origin = parseRunId(redrive.run)
+  return { ...source, run: origin.id, shard: origin.shard }
 }
 
 /** Results of a scatter with those that its redrives brought, in the order of the first one's keys. */
@@ -95,12 +83,12 @@ export function readResults(source: GatherSource, options: ReadOptions = {}): As
 }
 
 async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGenerator<AnyResult[]> {
-  const { names, p, run, asset, connection } = source
-  const stream = names.log(p)
+  const { names, shard, run, asset, connection } = source
+  const stream = names.log(shard)
   const closed = await connection.read((nc) =>
-    leaderGet(nc, stream, { last_by_subj: names.fact(p, factPath('scatter.closed', { run, asset })) }),
+    leaderGet(nc, stream, { last_by_subj: names.fact(shard, factPath('scatter.closed', { run, asset })) }),
   )
-  const fact = closed && factOf(names, p, closed)
+  const fact = closed && factOf(names, shard, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
   const total = options.total ?? fact.data.total
   if (total === undefined)
@@ -114,15 +102,15 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
   const whole = fact.data.status === 'completed'
   const ends = whole ? undefined : new InstanceEnds(source, fact.seq)
 
-  let slab = await source.values.slab(p, run, asset, 0)
+  let keyChunk = await source.values.keyChunk(shard, run, asset, 0)
   let batch: AnyResult[] = []
   for (let i = 0; i < total; i++) {
     if (batch.length >= BATCH_RESULTS) {
       yield batch
       batch = []
     }
-    if (i >= slab.end) slab = await source.values.slab(p, run, asset, i)
-    const key = slab.key(i)
+    if (i >= keyChunk.end) keyChunk = await source.values.keyChunk(shard, run, asset, i)
+    const key = keyChunk.key(i)
     if (ends && !options.failuresOnly && !(await ends.isDone(i))) {
       const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
       batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
@@ -224,25 +212,25 @@ class InstanceEnds {
   }
 
   async #read(key: string): Promise<unknown> {
-    const { connection, names, p } = this.#source
+    const { connection, names, shard } = this.#source
     for (let look = 1; look <= STATE_LOOKS; look++) {
       if (await this.#isFolded()) {
-        const doc = await readDoc(connection, names, names.stateBucket(p), key)
+        const doc = await readDoc(connection, names, names.stateBucket(shard), key)
         if (await this.#isFolded()) {
           // Not there, perhaps since the bucket was gone for that moment and is whole again.
           if (doc !== undefined) return doc
-          const again = await readDoc(connection, names, names.stateBucket(p), key)
+          const again = await readDoc(connection, names, names.stateBucket(shard), key)
           if (await this.#isFolded()) return again
         }
       }
       await connection.ready(Math.min(50 * look, 500))
     }
-    throw new FlowStoneError('state_behind', `the state of partition ${p} is behind its log; is an engine at work?`)
+    throw new FlowStoneError('state_behind', `the state of shard ${shard} is behind its log; is an engine at work?`)
   }
 
   async #isFolded(): Promise<boolean> {
-    const { connection, names, p } = this.#source
-    const engine = await readDoc(connection, names, names.stateBucket(p), ENGINE_KEY)
+    const { connection, names, shard } = this.#source
+    const engine = await readDoc(connection, names, names.stateBucket(shard), ENGINE_KEY)
     const seq = typeof engine === 'object' && engine !== null ? Number(Reflect.get(engine, 'seq')) : 0
     return seq >= this.#closedSeq
   }
@@ -256,10 +244,10 @@ async function buildIndex(
   closedSeq: number,
 ): Promise<ResultIndex> {
   const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total) }
-  const { names, p, run, asset, connection } = source
-  const stream = names.log(p)
-  const subject = names.fact(p, factPath('scatter.outcomes', { run, asset }))
-  const started = names.fact(p, factPath('scatter.started', { run, asset }))
+  const { names, shard, run, asset, connection } = source
+  const stream = names.log(shard)
+  const subject = names.fact(shard, factPath('scatter.outcomes', { run, asset }))
+  const started = names.fact(shard, factPath('scatter.started', { run, asset }))
   const [last, startedAt] = await Promise.all(
     [subject, started].map((last_by_subj) => connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))),
   )
@@ -273,7 +261,7 @@ async function buildIndex(
       for (const message of messages) {
         seq = message.seq
         if (seq > closedSeq) break
-        const fact = factIfAny(names, p, message)
+        const fact = factIfAny(names, shard, message)
         if (fact?.name !== 'scatter.outcomes') continue
         cache.offer(seq, fact.data, message.payload.length)
         const none = new Set([...(fact.data.errors ?? []), ...(fact.data.suspended ?? [])].map(([k]) => k))

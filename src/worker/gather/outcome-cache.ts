@@ -6,8 +6,8 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { ScatterOutcomes } from '../../../streams/schemas.ts'
 import type { Connection } from '../../log/connection.ts'
 import { directGet, headerMap, type StoredMessage } from '../../log/nats.ts'
-import { factIfAny } from '../attempt/values.ts'
-import type { GatherSource } from './gather.ts'
+import { factIfAny } from '../../log/read-fact.ts'
+import type { GatherSource } from './source.ts'
 
 const CACHE_BYTES = 4 * 1024 * 1024
 /** What a fact takes beside its bytes. */
@@ -47,7 +47,7 @@ export class OutcomeCache {
   }
 
   async get(seq: number): Promise<ScatterOutcomes> {
-    const { connection, names, p } = this.#source
+    const { connection, names, shard } = this.#source
     // What is in the way was passed over: duplicates, or results that are asked for later.
     for (const [oldest, { bytes }] of this.#entries) {
       if (this.#bytes <= CACHE_BYTES / 2) break
@@ -56,19 +56,19 @@ export class OutcomeCache {
     const messages = await connection.read((nc) => this.#fetch(nc, seq))
     let wanted: ScatterOutcomes | undefined
     for (const message of messages) {
-      const fact = factIfAny(names, p, message)
+      const fact = factIfAny(names, shard, message)
       if (fact?.name !== 'scatter.outcomes') continue
       this.offer(message.seq, fact.data, message.payload.length)
       if (message.seq === seq) wanted = fact.data
     }
-    if (!wanted) throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(p)} holds no outcomes`)
+    if (!wanted) throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(shard)} holds no outcomes`)
     return this.take(seq) ?? wanted
   }
 
   async #fetch(nc: Connection['nc'], seq: number): Promise<StoredMessage[]> {
-    const { names, p, run, asset } = this.#source
-    const stream = names.log(p)
-    const next_by_subj = names.fact(p, factPath('scatter.outcomes', { run, asset }))
+    const { names, shard, run, asset } = this.#source
+    const stream = names.log(shard)
+    const next_by_subj = names.fact(shard, factPath('scatter.outcomes', { run, asset }))
     const found: StoredMessage[] = []
     const jsm = await jetstreamManager(nc, { checkAPI: false })
     try {

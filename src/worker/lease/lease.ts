@@ -14,47 +14,53 @@ import type { Limits } from '../../define/limits.ts'
 import { factEntry } from '../../log/entries.ts'
 import { channelOf, emit, type InstanceEvent } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
-import { ComeAgain, isUnreachable, runLimited } from '../attempt/limits.ts'
+import { isUnreachable, runLimited } from '../attempt/limits.ts'
 import { type Failure, failureOf, isThenable, runCode } from '../attempt/run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
-import type { Deps, Slab } from '../attempt/values.ts'
-import { HandBack, type Held, Paused } from '../pull/in-flight-task.ts'
+import type { Deps, KeyChunk } from '../attempt/values.ts'
+import { ComeAgain, HandBack, Paused } from '../pull/disposition.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { Slots, type Turn } from '../pull/slots.ts'
 import { inlineMax, Report } from './report.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
 
-/** A lease is cut to last some 80 ms, of a lane twice that. After this long, what it has not begun is handed back. */
+/** A lease is cut to last some 80 ms, of a limited queue twice that. After this long, what it has not begun is handed back. */
 const LONG_MS = 150
 /** … and after this long already where all slots of this process are taken, and none became free lately. */
 const BLOCKED_MS = 40
 const TURN_MS = 20
 const LOOK_MS = 20
-const LANE_LOOK_MS = 50
+const LIMITED_LOOK_MS = 50
 const YIELD_MS = 20
 
 /**
- * Each lease of a lane stands for one of `maxConcurrent`: so many of the scatter's instances run here at a time as leases of it are in this worker's hands. Not one of
+ * Each lease of a limited queue stands for one of `maxConcurrent`: so many of the scatter's instances run here at a time as leases of it are in this worker's hands. Not one of
  * each: while one lease waits for its report to be stored, another's instances use its place. It is acknowledged, and may be followed by another, only when its place is free.
  */
-export async function runLease(shared: WorkerShared, held: Held, task: LeaseTask, asset: AnyAsset): Promise<void> {
+export async function runLease(
+  shared: WorkerShared,
+  held: InFlightTask,
+  task: LeaseTask,
+  asset: AnyAsset,
+): Promise<void> {
   if (!task.serial) return await runInstances(shared, held, task, asset, undefined)
-  const lane = `${task.run}.${asset.name}`
-  const places = shared.places.get(lane) ?? new Slots(0)
-  shared.places.set(lane, places)
+  const limitedQueue = `${task.run}.${asset.name}`
+  const places = shared.places.get(limitedQueue) ?? new Slots(0)
+  shared.places.set(limitedQueue, places)
   places.grow()
   try {
     await runInstances(shared, held, task, asset, places)
   } finally {
     await places.shrink()
-    if (places.size === 0) shared.places.delete(lane)
+    if (places.size === 0) shared.places.delete(limitedQueue)
   }
 }
 
 async function runInstances(
   shared: WorkerShared,
-  held: Held,
+  held: InFlightTask,
   task: LeaseTask,
   asset: AnyAsset,
   places: Slots | undefined,
@@ -62,20 +68,20 @@ async function runInstances(
   const run = parseRunId(task.run).id
   const name = assetName(asset.name)
   const startedMs = performance.now()
-  const report = new Report(shared, { p: held.p, run, asset: name }, task)
+  const report = new Report(shared, { shard: held.shard, run, asset: name }, task)
   const inlineBytes = inlineMax(shared.connection)
   const loaded = await load(shared, held, task, report)
   if (!loaded) return
-  const { slab, deps } = loaded
+  const { keyChunk, deps } = loaded
   const generation = task.gates ?? task.ordinal
   const gates = new InstanceGates(shared, (index) => ({
-    p: held.p,
+    shard: held.shard,
     run: task.run,
     asset: asset.name,
     prefix: `i${index}a${generation}`,
     attempt: generation,
     index,
-    slab: task.slab,
+    keyChunk: task.keyChunk,
     payloadSchema: asset.definition.payloadSchema,
   }))
   const { signal } = held.abort
@@ -130,7 +136,7 @@ async function runInstances(
       return undefined
     }
     const failure = failureOf(thrown)
-    if (failure.outcome !== 'handed_back') leave(index)
+    if (failure.outcome !== 'returned') leave(index)
     reportFailure(index, begunMs, thrown, failure)
     return undefined
   }
@@ -147,7 +153,7 @@ async function runInstances(
     run: task.run,
     asset: asset.name,
     index,
-    key: slab.key(index),
+    key: keyChunk.key(index),
     attempt: task.attempt,
     durationMs,
   })
@@ -170,7 +176,7 @@ async function runInstances(
   const runOne = (index: number, parent = signal): undefined | Promise<void> => {
     const begunMs = nowMs
     try {
-      const key = slab.key(index)
+      const key = keyChunk.key(index)
       const value = runCode(parent, task.timeoutMs, (inner) =>
         execute(new InstanceContextOf(shared, task, asset, inner, key, index, gates), deps.get()),
       )
@@ -191,7 +197,7 @@ async function runInstances(
   const runLimitedOne = async (limits: Limits, index: number): Promise<void> => {
     const { limiter, waiters } = shared
     const { alone = false, ordinal } = task
-    const key = slab.key(index)
+    const key = keyChunk.key(index)
     try {
       const waiting = waitingSignal
       const start = {
@@ -238,16 +244,16 @@ async function runInstances(
     if (next >= end && (held.paused || task.to - task.from === 1)) return
     if (next === task.from) cut = true
     end = next
-    handingBack = splitLease(shared, held, task, 'handed_back', { from: next, ...(held.paused ? {} : { heldMs }) })
+    handingBack = returnLease(shared, held, task, { from: next, ...(held.paused ? {} : { heldMs }) })
     handingBack.catch(() => undefined)
-    waiting?.leave()
+    waiting?.cancelWait()
   }
   const ticker = setInterval(
     () => {
       void report.flushIfDue(performance.now())
       handBack()
     },
-    task.serial ? LANE_LOOK_MS : LOOK_MS,
+    task.serial ? LIMITED_LOOK_MS : LOOK_MS,
   )
   let yieldedMs = startedMs
   let hasSlot = false
@@ -333,7 +339,7 @@ async function runInstances(
     instances: end - task.from,
     durationMs: heldMs,
   })
-  if (cut && signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
+  if (cut && signal.reason instanceof HandBack) await returnLease(shared, held, task)
 }
 
 /**
@@ -342,22 +348,22 @@ async function runInstances(
  */
 async function load(
   shared: WorkerShared,
-  held: Held,
+  held: InFlightTask,
   task: LeaseTask,
   report: Report,
-): Promise<{ slab: Slab; deps: Deps } | undefined> {
+): Promise<{ keyChunk: KeyChunk; deps: Deps } | undefined> {
   const { signal } = held.abort
   try {
     return await runCode(signal, task.timeoutMs, async () => {
-      const [slab, deps] = await Promise.all([
-        shared.values.slab(held.p, parseRunId(task.run).id, assetName(task.asset), task.slab),
+      const [keyChunk, deps] = await Promise.all([
+        shared.values.keyChunk(held.shard, parseRunId(task.run).id, assetName(task.asset), task.keyChunk),
         shared.values.deps(task.deps),
       ])
-      return { slab, deps }
+      return { keyChunk, deps }
     })
   } catch (thrown) {
     if (signal.aborted) {
-      if (signal.reason instanceof HandBack) await splitLease(shared, held, task, 'handed_back')
+      if (signal.reason instanceof HandBack) await returnLease(shared, held, task)
       return undefined
     }
     // NATS is away: nobody's fault, and it comes again.
@@ -369,27 +375,39 @@ async function load(
   }
 }
 
-/** Tells the engine that what is not done of this lease must be leased again: one by one, or, where none of it was begun (`rest`), in leases as usual. */
-export async function splitLease(
+/** Reports that the worker that held a lease before has died. The engine leases the rest again. */
+export async function reportLostLease(shared: WorkerShared, held: InFlightTask, task: LeaseTask): Promise<void> {
+  const { lease } = task
+  const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset), lease }
+  await appendLeaseFact(shared, held, { name: 'lease.lost', ids, data: { lease, worker: shared.id } })
+}
+
+/**
+ * Returns a lease that this worker does not finish. The engine leases the rest again, instance by
+ * instance. With `rest`, only the instances from `rest.from` on are returned, none of which was
+ * started; the engine leases them as it leases new ones.
+ */
+export async function returnLease(
   shared: WorkerShared,
-  held: Held,
+  held: InFlightTask,
   task: LeaseTask,
-  reason: 'lost' | 'handed_back',
-  /** Only the instances from here on, of which none was begun. */
   rest?: { readonly from: number; readonly heldMs?: number },
 ): Promise<void> {
   const { lease } = task
   const ids = {
     run: parseRunId(task.run).id,
     asset: assetName(task.asset),
-    // What is kept may be split later, as a whole: that is another fact.
+    // The worker may return the instances before `from` later. That is another fact.
     lease: rest ? `${lease}-${rest.from}` : lease,
   }
   const heldMs = rest?.heldMs === undefined ? {} : { heldMs: Math.round(rest.heldMs) }
-  const data = { lease, reason, worker: shared.id, ...(rest ? { from: rest.from, ...heldMs } : {}) }
-  const fact: FactDraft = { name: 'scatter.split', ids, data }
+  const data = { lease, worker: shared.id, ...(rest ? { from: rest.from, ...heldMs } : {}) }
+  await appendLeaseFact(shared, held, { name: 'lease.returned', ids, data })
+}
+
+async function appendLeaseFact(shared: WorkerShared, held: InFlightTask, fact: FactDraft): Promise<void> {
   try {
-    await shared.logOf(held.p).append(factEntry(shared.names, held.p, fact))
+    await shared.logOf(held.shard).append(factEntry(shared.names, held.shard, fact))
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
   }

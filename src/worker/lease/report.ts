@@ -7,13 +7,13 @@ import type { ScatterOutcomes } from '../../../streams/schemas.ts'
 import type { Snapshot } from '../../../streams/value.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
-import type { ComeAgain } from '../attempt/limits.ts'
 import type { Failure } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
+import type { ComeAgain } from '../pull/disposition.ts'
 
 const REPORT_MS = 50
-/** Leases of a lane are many, and each reports for itself. */
-const LANE_REPORT_MS = 150
+/** Leases of a limited queue are many, and each reports for itself. */
+const LIMITED_REPORT_MS = 150
 /** Both are less where the server's messages are small. */
 const REPORT_BYTES = 256 * 1024
 export const INLINE_MAX_BYTES = 16 * 1024
@@ -38,7 +38,7 @@ export type ReportOf = Pick<ScatterOutcomes, 'lease' | 'ordinal' | 'resumes'>
 
 export class Report {
   readonly #shared: WorkerShared
-  readonly #at: { readonly p: number; readonly run: RunId; readonly asset: AssetName }
+  readonly #at: { readonly shard: number; readonly run: RunId; readonly asset: AssetName }
   readonly #of: ReportOf
   readonly #everyMs: number
   readonly #maxBytes: number
@@ -50,10 +50,10 @@ export class Report {
 
   constructor(
     shared: WorkerShared,
-    at: { readonly p: number; readonly run: RunId; readonly asset: AssetName },
+    at: { readonly shard: number; readonly run: RunId; readonly asset: AssetName },
     of: ReportOf & { readonly serial?: boolean | undefined },
   ) {
-    this.#everyMs = of.serial ? LANE_REPORT_MS : REPORT_MS
+    this.#everyMs = of.serial ? LIMITED_REPORT_MS : REPORT_MS
     this.#maxBytes = shared.connection.share(REPORT_BYTES)
     this.#shared = shared
     this.#at = at
@@ -100,7 +100,7 @@ export class Report {
   comeAgain(index: number, thrown: ComeAgain): void {
     const { code, message, delayMs } = thrown
     const retryAfterMs = Math.ceil(delayMs)
-    this.failure(index, 0, { outcome: 'handed_back', error: { code, message }, retryAfterMs, thrown })
+    this.failure(index, 0, { outcome: 'returned', error: { code, message }, retryAfterMs, thrown })
   }
 
   /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
@@ -150,11 +150,11 @@ export class Report {
     this.#columns = emptyColumns()
     this.#bytes = 0
     this.#sinceMs = performance.now()
-    const { p, run, asset } = this.#at
+    const { shard, run, asset } = this.#at
     const fact: FactDraft = { name: 'scatter.outcomes', ids: { run, asset }, data }
     const sending = this.#shared
-      .logOf(p)
-      .append(factEntry(this.#shared.names, p, fact))
+      .logOf(shard)
+      .append(factEntry(this.#shared.names, shard, fact))
       .catch((error: unknown) => {
         this.#failed = error
       })

@@ -16,29 +16,32 @@ import { listen } from '../../log/listen.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { Code } from '../attempt/code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import type { Held } from './in-flight-task.ts'
+import type { InFlightTask } from './in-flight-task.ts'
 import { type Delivery, Puller } from './puller.ts'
 
 const LOOK_MS = 5000
 /** What a notification told may not be on the stream yet. */
 const NOTE_GRACE_MS = 5000
 
-const notification = z.object({ p: z.int(), subject: z.string() })
+const notification = z.object({ shard: z.int(), subject: z.string() })
 
 /** Moves a task that this worker has no code for. The caller acknowledges the message it came with. */
-export async function setAside(shared: WorkerShared, held: Held): Promise<void> {
+export async function setAside(shared: WorkerShared, held: InFlightTask): Promise<void> {
   const { connection, names } = shared
-  const { p, task, delivery } = held
+  const { shard, task, delivery } = held
   const [queue = 'default', priority = '1'] = delivery.subject.split('.').slice(4, 6)
   const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
-  const subject = names.asideTask(p, name, task.run)
+  const subject = names.asideTask(shard, name, task.run)
   const contentType = delivery.headers.get('Content-Type')
   const headers = { 'Fs-Task': task.id, [STALE_HEADER]: '1' }
   await shared
-    .workOf(p)
+    .workOf(shard)
     .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })
   if (!connection.isClosed)
-    connection.tell(names.note('aside', task.pipeline), encodeJson({ p, subject: names.asideFilter(p, name) }))
+    connection.tell(
+      names.notification('aside', task.pipeline),
+      encodeJson({ shard, subject: names.asideFilter(shard, name) }),
+    )
 }
 
 interface Source {
@@ -76,9 +79,9 @@ export class Aside {
   async start(): Promise<void> {
     const { connection, topology, code } = this.#options
     this.#subscriptions = code.pipelines.map((pipeline) =>
-      listen(connection.nc, topology.names.note('aside', pipeline), (message) => {
+      listen(connection.nc, topology.names.notification('aside', pipeline), (message) => {
         const told = notificationOf(message.data)
-        if (told) void this.#open(told.p, told.subject)
+        if (told) void this.#open(told.shard, told.subject)
       }),
     )
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
@@ -104,14 +107,14 @@ export class Aside {
 
   async #look(): Promise<void> {
     const { connection, topology, logger } = this.#options
-    const { names, partitions } = topology
+    const { names, shards } = topology
     try {
       const jsm = await jetstreamManager(connection.nc)
       const found = new Set<string>()
-      for (let p = 0; p < partitions && !this.#stopped; p++) {
-        const info = await jsm.streams.info(names.work(p), { subjects_filter: names.allAside(p) })
+      for (let shard = 0; shard < shards && !this.#stopped; shard++) {
+        const info = await jsm.streams.info(names.work(shard), { subjects_filter: names.allAside(shard) })
         for (const subject of Object.keys(info.state.subjects ?? {})) {
-          const key = await this.#open(p, subject)
+          const key = await this.#open(shard, subject)
           if (key !== undefined) found.add(key)
         }
       }
@@ -129,16 +132,16 @@ export class Aside {
   }
 
   /** Returns its key where it is for this worker. */
-  async #open(p: number, subject: string): Promise<string | undefined> {
+  async #open(shard: number, subject: string): Promise<string | undefined> {
     const { topology, code, queues } = this.#options
     const name = topology.names.parseAside(subject)
     if (!name || this.#stopped || !code.has(name) || (queues && !queues.includes(name.queue))) return undefined
-    const key = `${p}.${topology.names.asideConsumer(name)}`
+    const key = `${shard}.${topology.names.asideConsumer(name)}`
     const there = this.#sources.get(key)
     if ((there && !there.puller.inTrouble) || this.#opening.has(key)) return key
     this.#opening.add(key)
     try {
-      await this.#ensure(p, name, key, there?.puller)
+      await this.#ensure(shard, name, key, there?.puller)
     } catch (error) {
       this.#options.logger.warn(
         `tasks set aside of ${name.pipeline}/${name.asset} cannot be read: ${messageOf(error)}; the next try is in ${LOOK_MS} ms`,
@@ -149,16 +152,16 @@ export class Aside {
     return key
   }
 
-  async #ensure(p: number, name: AsideName, key: string, puller: Puller | undefined): Promise<void> {
+  async #ensure(shard: number, name: AsideName, key: string, puller: Puller | undefined): Promise<void> {
     const { connection, topology, ackWaitMs, onDelivery, onChange } = this.#options
     const { names } = topology
     const jsm = await jetstreamManager(connection.nc)
-    const consumer = await ensureAsideConsumer(jsm, names, p, name, { ackWaitMs })
+    const consumer = await ensureAsideConsumer(jsm, names, shard, name, { ackWaitMs })
     if (this.#stopped) return
     if (puller) puller.restored()
     else {
       const on = { delivery: onDelivery, trouble: () => void this.#look() }
-      const made = new Puller(connection, names.work(p), consumer, p, on)
+      const made = new Puller(connection, names.work(shard), consumer, shard, on)
       this.#sources.set(key, { priority: name.priority, puller: made, sinceMs: performance.now() })
     }
     onChange()

@@ -1,10 +1,10 @@
 /** A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with exactly one answer. */
 
 import type { NatsConnection } from '@nats-io/nats-core'
-import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
 import type { Helper } from '../control/helper.ts'
+import { Paused } from './disposition.ts'
 import type { Delivery } from './puller.ts'
 
 /** What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of the worker. */
@@ -12,9 +12,9 @@ export type Waits =
   | { readonly for: 'room' | 'alone' }
   | { readonly for: 'slot' | 'rate'; readonly bucket: string; readonly untilMs?: number }
 
-export class Held {
+export class InFlightTask {
   readonly task: Task
-  readonly p: number
+  readonly shard: number
   readonly streamSeq: number
   readonly count: number
   /** Of its message, by the server's clock. */
@@ -42,7 +42,7 @@ export class Held {
   constructor(nc: NatsConnection, task: Task, delivery: Delivery, nowMs: number) {
     this.#nc = nc
     this.task = task
-    this.p = delivery.p
+    this.shard = delivery.shard
     this.delivery = delivery
     this.streamSeq = delivery.streamSeq
     this.count = delivery.count
@@ -101,7 +101,7 @@ export class Held {
   }
 
   /** It has left this worker. */
-  leave(): void {
+  release(): void {
     this.#helper?.release(this.#slot)
     this.#slot = -1
     this.#helper = undefined
@@ -124,19 +124,5 @@ export class Held {
     if (this.#answered) return
     this.#answered = true
     if (!this.#nc.isClosed()) this.#nc.publish(this.#reply, word)
-  }
-}
-
-/** Why a wait was ended when the scatter was paused: not begun. */
-export class Paused extends FlowStoneError {
-  constructor() {
-    super('paused', 'the scatter is paused')
-  }
-}
-
-/** Why a signal was aborted when the worker drains: not a failure. */
-export class HandBack extends FlowStoneError {
-  constructor() {
-    super('handed_back', 'the worker stops; the work goes to another one')
   }
 }

@@ -4,36 +4,24 @@
  *
  * That it begins is put on the log first. A worker that dies while such a task still waits for its turn has not begun it, and it costs no attempt.
  */
+
 import { ConflictError, FlowStoneError } from '../../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import { factOf } from '../attempt/values.ts'
-import { HandBack, type Held } from './in-flight-task.ts'
-
-/** The task was not begun here: it goes back to its queue, and costs nothing. */
-export class NotBegun extends FlowStoneError {
-  constructor() {
-    super('not_begun', 'the worker stops before this task had its turn')
-  }
-}
-
-/** Another worker runs this very message: it will answer it. */
-export class NotOurs extends FlowStoneError {
-  constructor(task: string) {
-    super('not_ours', `task ${task} is run by another worker`)
-  }
-}
+import { HandBack, NotBegun } from './disposition.ts'
+import type { InFlightTask } from './in-flight-task.ts'
 
 interface Waiting {
   readonly turn: () => void
   readonly giveUp: (reason: unknown) => void
 }
 
-export interface AloneOptions {
+export interface IsolationOptions {
   /**
    * How long the worker takes nothing new for the sake of one task: while it waits for what runs to end, and again while it runs. After that it is run beside what hangs,
    * and other work beside it: code without a time limit must not stop a worker for ever.
@@ -43,8 +31,8 @@ export interface AloneOptions {
   readonly say: (what: 'soon' | 'late' | 'long') => void
 }
 
-export class Alone {
-  readonly #options: AloneOptions
+export class Isolation {
+  readonly #options: IsolationOptions
   /** What runs, and is waited for. What hung longer than the limit is waited for no more. */
   readonly #beside = new Set<object>()
   #running: object | undefined
@@ -52,7 +40,7 @@ export class Alone {
   #over = false
   #timers: NodeJS.Timeout[] = []
 
-  constructor(options: AloneOptions) {
+  constructor(options: IsolationOptions) {
     this.#options = options
   }
 
@@ -151,9 +139,13 @@ export class Alone {
 }
 
 /** Puts on the log that a task begins that runs alone. `lost`: another message of this task was begun before, and its worker is gone. */
-export async function sayBegun(shared: WorkerShared, held: Held, task: Task): Promise<'begun' | 'lost' | 'not ours'> {
+export async function sayBegun(
+  shared: WorkerShared,
+  held: InFlightTask,
+  task: Task,
+): Promise<'begun' | 'lost' | 'not ours'> {
   try {
-    await shared.logOf(held.p).append(factEntry(shared.names, held.p, begunFact(shared.id, held, task)))
+    await shared.logOf(held.shard).append(factEntry(shared.names, held.shard, begunFact(shared.id, held, task)))
     return 'begun'
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
@@ -163,11 +155,11 @@ export async function sayBegun(shared: WorkerShared, held: Held, task: Task): Pr
 }
 
 /** Whether a task that runs alone was begun by the worker that had it before. */
-export async function wasBegun(shared: WorkerShared, held: Held, task: Task): Promise<boolean> {
+export async function wasBegun(shared: WorkerShared, held: InFlightTask, task: Task): Promise<boolean> {
   return (await readBegun(shared, held, task)) !== undefined
 }
 
-function begunFact(worker: string, held: Held, task: Task): FactDraft {
+function begunFact(worker: string, held: InFlightTask, task: Task): FactDraft {
   const ids = { run: parseRunId(task.run).id, asset: assetName(task.asset) }
   const message = held.streamSeq
   if (task.kind === 'lease')
@@ -184,14 +176,18 @@ function begunFact(worker: string, held: Held, task: Task): FactDraft {
   return { name: 'asset.started', ids: { ...ids, pipeline: task.pipeline, attempt: String(task.attempt) }, data }
 }
 
-async function readBegun(shared: WorkerShared, held: Held, task: Task): Promise<{ message?: number } | undefined> {
+async function readBegun(
+  shared: WorkerShared,
+  held: InFlightTask,
+  task: Task,
+): Promise<{ message?: number } | undefined> {
   const { names, connection } = shared
   const { name, ids } = begunFact(shared.id, held, task)
   const path = factPath(name, ids)
   const found = await connection.read((nc) =>
-    leaderGet(nc, names.log(held.p), { last_by_subj: names.fact(held.p, path) }),
+    leaderGet(nc, names.log(held.shard), { last_by_subj: names.fact(held.shard, path) }),
   )
-  const fact = found && factOf(names, held.p, found)
+  const fact = found && factOf(names, held.shard, found)
   if (fact?.name !== 'scatter.begun' && fact?.name !== 'asset.started') return undefined
   return fact.data.message === undefined ? {} : { message: fact.data.message }
 }

@@ -11,10 +11,10 @@ import {
   type RunState,
   stateKey,
 } from '../../../projections/state.ts'
-import { readDoc } from '../../engine/shard/store.ts'
+import { readDoc } from '../../log/documents.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'
-import type { Held } from './in-flight-task.ts'
+import type { InFlightTask } from './in-flight-task.ts'
 
 /** `over`: nobody waits for it. `elsewhere`: another worker runs it. `lost`: a worker that may have begun it is gone. `fresh`: nobody has begun it, or who did gave it back. */
 export type Verdict = 'over' | 'elsewhere' | 'lost' | 'fresh'
@@ -24,7 +24,7 @@ const TOGETHER_MS = 5
 const SLACK_MS = 2000
 
 interface Asked {
-  readonly held: Held
+  readonly held: InFlightTask
   readonly resolve: (verdict: Verdict) => void
   readonly reject: (error: unknown) => void
 }
@@ -40,7 +40,7 @@ export class Judge {
     this.#liveness = liveness
   }
 
-  async verdict(held: Held): Promise<Verdict> {
+  async verdict(held: InFlightTask): Promise<Verdict> {
     return await new Promise<Verdict>((resolve, reject) => {
       this.#waiting.push({ held, resolve, reject })
       this.#timer ??= setTimeout(() => {
@@ -55,10 +55,10 @@ export class Judge {
 
   async #judge(asked: readonly Asked[]): Promise<void> {
     const docs = new Map<string, Promise<unknown>>()
-    const read = (p: number, key: string): Promise<unknown> => {
+    const read = (shard: number, key: string): Promise<unknown> => {
       const { connection, names } = this.#shared
-      const at = `${p} ${key}`
-      const reading = docs.get(at) ?? readDoc(connection, names, names.stateBucket(p), key)
+      const at = `${shard} ${key}`
+      const reading = docs.get(at) ?? readDoc(connection, names, names.stateBucket(shard), key)
       docs.set(at, reading)
       return reading
     }
@@ -78,11 +78,11 @@ export class Judge {
       const expected = new Set(
         others.filter(({ seenMs, beatMs }) => nowMs - seenMs < 2 * beatMs + SLACK_MS).map(({ id }) => id),
       )
-      const names = some.map(({ held }) => messageName(held.p, held.streamSeq))
+      const names = some.map(({ held }) => messageName(held.shard, held.streamSeq))
       const { alive, held: elsewhere, ended } = await this.#liveness.ask(pipeline, names, expected)
       const gone = others.filter(({ id }) => !alive.has(id))
       for (const { held, resolve } of some) {
-        const name = messageName(held.p, held.streamSeq)
+        const name = messageName(held.shard, held.streamSeq)
         if (ended.has(name)) resolve('over')
         else if (elsewhere.has(name)) resolve('elsewhere')
         else {
@@ -95,9 +95,12 @@ export class Judge {
 }
 
 /** Whether the state still waits for this very execution. What it does not know yet is waited for. */
-async function isWaitedFor({ p, task }: Held, read: (p: number, key: string) => Promise<unknown>): Promise<boolean> {
+async function isWaitedFor(
+  { shard, task }: InFlightTask,
+  read: (shard: number, key: string) => Promise<unknown>,
+): Promise<boolean> {
   // The bucket's type of document follows from its key.
-  const run = (await read(p, stateKey.run(task.run))) as RunState | undefined
+  const run = (await read(shard, stateKey.run(task.run))) as RunState | undefined
   if (!run) return true
   if (run.finishedMs !== undefined) return false
   const asset = run.assets[task.asset]
@@ -105,12 +108,12 @@ async function isWaitedFor({ p, task }: Held, read: (p: number, key: string) => 
     case 'reminder':
       return true
     case 'lease': {
-      const barrier = (await read(p, stateKey.barrier(task.run, task.asset))) as BarrierState | undefined
+      const barrier = (await read(shard, stateKey.barrier(task.run, task.asset))) as BarrierState | undefined
       return !barrier || (barrier.status === 'open' && (isAhead(barrier, task.to) || task.lease in barrier.leases))
     }
     case 'resume': {
-      const gate = (await read(p, stateKey.gate(task.run, task.asset, task.from.gate))) as GateState | undefined
-      return !gate?.resume || (!gate.over && gate.resume.attempt <= task.ordinal)
+      const gate = (await read(shard, stateKey.gate(task.run, task.asset, task.from.gate))) as GateState | undefined
+      return !gate?.resume || (!gate.closed && gate.resume.attempt <= task.ordinal)
     }
     default:
       return !asset || (asset.attempt <= task.attempt && isOpen(asset.status))

@@ -1,18 +1,18 @@
 /**
- * Lanes that are open: barriers with `maxConcurrent`, each with a consumer of its own that lets no more leases out than that. A worker hears of a new lane by a note,
- * and reads the queue's document now and then, which is the truth: a note may be lost, and a lane is closed by being gone from there.
+ * Limited queues that are open: barriers with `maxConcurrent`, each with a consumer of its own that lets no more leases out than that. A worker hears of a new limited queue by a note,
+ * and reads the queue's document now and then, which is the truth: a note may be lost, and a limited queue is closed by being gone from there.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
-import { type LanesState, stateKey } from '../../../projections/state.ts'
+import { type LimitedQueuesState, stateKey } from '../../../projections/state.ts'
 import { decode } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
-import { ensureLaneConsumer, type Topology } from '../../../streams/topology.ts'
-import { readDoc } from '../../engine/shard/store.ts'
+import { ensureLimitedQueueConsumer, type Topology } from '../../../streams/topology.ts'
 import type { Connection } from '../../log/connection.ts'
+import { readDoc } from '../../log/documents.ts'
 import { listen } from '../../log/listen.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { every, type Timer } from '../../options/timer.ts'
@@ -20,11 +20,11 @@ import type { Logger } from '../../telemetry.ts'
 import { type Delivery, Puller } from './puller.ts'
 
 const LOOK_MS = 3000
-/** A lane heard of by a note is not in the document until the next checkpoint. */
+/** A limited queue heard of by a note is not in the document until the next checkpoint. */
 const NOTE_GRACE_MS = 5000
 
 const note = z.object({
-  p: z.int(),
+  shard: z.int(),
   pipeline: z.string(),
   queue: z.string(),
   priority: z.int(),
@@ -33,9 +33,9 @@ const note = z.object({
   maxConcurrent: z.int(),
   shape: z.string(),
 })
-type OpenLane = z.infer<typeof note>
+type OpenLimitedQueue = z.infer<typeof note>
 
-export interface Lane {
+export interface LimitedQueue {
   /** `<run>.<asset>` */
   readonly key: string
   readonly maxConcurrent: number
@@ -44,22 +44,22 @@ export interface Lane {
   readonly sinceMs: number
 }
 
-export interface LanesOptions {
+export interface LimitedQueuesOptions {
   readonly connection: Connection
   readonly topology: Topology
   readonly logger: Logger
   readonly ackWaitMs: number
   readonly queues: readonly { readonly pipeline: string; readonly queue: string }[]
   /** Whether this worker has the code for it. */
-  readonly fits: (lane: OpenLane) => boolean
+  readonly fits: (limitedQueue: OpenLimitedQueue) => boolean
   readonly onDelivery: (delivery: Delivery) => void
-  /** Called when a lane was opened, or came back: there may be work. */
+  /** Called when a limited queue was opened, or came back: there may be work. */
   readonly onChange: () => void
 }
 
-export class Lanes {
-  readonly #options: LanesOptions
-  readonly #lanes = new Map<string, Lane>()
+export class LimitedQueues {
+  readonly #options: LimitedQueuesOptions
+  readonly #limitedQueues = new Map<string, LimitedQueue>()
   readonly #opening = new Set<string>()
   readonly #subscriptions: Subscription[] = []
   #timer: Timer | undefined
@@ -67,38 +67,42 @@ export class Lanes {
   #lookAgain = false
   #stopped = false
 
-  constructor(options: LanesOptions) {
+  constructor(options: LimitedQueuesOptions) {
     this.#options = options
   }
 
   async start(): Promise<void> {
     const { connection, topology, queues } = this.#options
     for (const { pipeline, queue } of queues) {
-      const subscription = listen(connection.nc, topology.names.note('lane', `${pipeline}.${queue}`), (message) => {
-        const lane = note.safeParse(decode(message.data, undefined)).data
-        if (lane) void this.#open(lane)
-      })
+      const subscription = listen(
+        connection.nc,
+        topology.names.notification('limited_queue', `${pipeline}.${queue}`),
+        (message) => {
+          const limitedQueue = note.safeParse(decode(message.data, undefined)).data
+          if (limitedQueue) void this.#open(limitedQueue)
+        },
+      )
       this.#subscriptions.push(subscription)
     }
     this.#timer = every(LOOK_MS, () => void this.#look())
     await this.#look()
   }
 
-  /** Lanes whose consumers answer. */
-  get open(): Lane[] {
-    return [...this.#lanes.values()].filter((lane) => !lane.puller.inTrouble)
+  /** Limited queues whose consumers answer. */
+  get open(): LimitedQueue[] {
+    return [...this.#limitedQueues.values()].filter((limitedQueue) => !limitedQueue.puller.inTrouble)
   }
 
   stop(): void {
     this.#stopped = true
     this.#timer?.cancel()
-    for (const { puller } of this.#lanes.values()) puller.stop()
+    for (const { puller } of this.#limitedQueues.values()) puller.stop()
     if (!this.#options.connection.isClosed) for (const subscription of this.#subscriptions) subscription.unsubscribe()
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#lanes.values()].map(({ puller }) => puller.close()))
-    this.#lanes.clear()
+    await Promise.all([...this.#limitedQueues.values()].map(({ puller }) => puller.close()))
+    this.#limitedQueues.clear()
   }
 
   /** One at a time. Who asks while one is under way has another one follow it: that one may have read what has changed since. */
@@ -118,61 +122,75 @@ export class Lanes {
 
   async #lookOnce(): Promise<void> {
     const { connection, topology, queues, logger } = this.#options
-    const { names, partitions } = topology
+    const { names, shards } = topology
     try {
       const found = new Set<string>()
-      for (let p = 0; p < partitions; p++) {
+      for (let shard = 0; shard < shards; shard++) {
         for (const { pipeline, queue } of queues) {
           // The bucket's type of document follows from its key.
-          const doc = (await readDoc(connection, names, names.stateBucket(p), stateKey.lanes(pipeline, queue))) as
-            | LanesState
-            | undefined
-          for (const [id, { priority, maxConcurrent, shape }] of Object.entries(doc?.lanes ?? {})) {
+          const doc = (await readDoc(
+            connection,
+            names,
+            names.stateBucket(shard),
+            stateKey.limitedQueues(pipeline, queue),
+          )) as LimitedQueuesState | undefined
+          for (const [id, { priority, maxConcurrent, shape }] of Object.entries(doc?.limitedQueues ?? {})) {
             const [run = '', asset = ''] = id.split('.')
-            found.add(`${p}.${id}`)
-            await this.#open({ p, pipeline, queue, priority, run, asset, maxConcurrent, shape })
+            found.add(`${shard}.${id}`)
+            await this.#open({ shard, pipeline, queue, priority, run, asset, maxConcurrent, shape })
           }
         }
       }
-      for (const [key, lane] of this.#lanes) {
-        // A consumer that is gone while its lane is not on the list was removed with it.
-        if (found.has(key) || (performance.now() - lane.sinceMs < NOTE_GRACE_MS && !lane.puller.inTrouble)) continue
-        lane.puller.stop()
-        void lane.puller.close()
-        this.#lanes.delete(key)
+      for (const [key, limitedQueue] of this.#limitedQueues) {
+        // A consumer that is gone while its limited queue is not on the list was removed with it.
+        if (
+          found.has(key) ||
+          (performance.now() - limitedQueue.sinceMs < NOTE_GRACE_MS && !limitedQueue.puller.inTrouble)
+        )
+          continue
+        limitedQueue.puller.stop()
+        void limitedQueue.puller.close()
+        this.#limitedQueues.delete(key)
       }
     } catch (error) {
       if (connection.isUp)
-        logger.warn(`lanes could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
+        logger.warn(`limited queues could not be read: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
     }
   }
 
-  async #isClosed({ p, run, asset }: OpenLane): Promise<boolean> {
+  async #isClosed({ shard, run, asset }: OpenLimitedQueue): Promise<boolean> {
     const { connection, topology } = this.#options
-    const subject = topology.names.fact(p, factPath('scatter.closed', { run, asset }))
+    const subject = topology.names.fact(shard, factPath('scatter.closed', { run, asset }))
     return (
-      (await connection.read((nc) => leaderGet(nc, topology.names.log(p), { last_by_subj: subject }))) !== undefined
+      (await connection.read((nc) => leaderGet(nc, topology.names.log(shard), { last_by_subj: subject }))) !== undefined
     )
   }
 
-  async #open(lane: OpenLane): Promise<void> {
-    const key = `${lane.p}.${lane.run}.${lane.asset}`
-    const there = this.#lanes.get(key)
+  async #open(limitedQueue: OpenLimitedQueue): Promise<void> {
+    const key = `${limitedQueue.shard}.${limitedQueue.run}.${limitedQueue.asset}`
+    const there = this.#limitedQueues.get(key)
     // Another version's: left to workers that have it.
-    if (!this.#options.fits(lane)) return
+    if (!this.#options.fits(limitedQueue)) return
     if (this.#stopped || (there && !there.puller.inTrouble) || this.#opening.has(key)) return
     const { connection, topology, ackWaitMs, onDelivery, onChange, logger } = this.#options
     this.#opening.add(key)
     try {
       const jsm = await jetstreamManager(connection.nc)
       // The document may lag behind the end, and a consumer made now would be nobody's.
-      if (await this.#isClosed(lane)) {
+      if (await this.#isClosed(limitedQueue)) {
         there?.puller.stop()
         void there?.puller.close()
-        this.#lanes.delete(key)
+        this.#limitedQueues.delete(key)
         return
       }
-      const consumer = await ensureLaneConsumer(jsm, topology.names, lane.p, lane, lane.maxConcurrent, { ackWaitMs })
+      const consumer = await ensureLimitedQueueConsumer(
+        jsm,
+        topology.names,
+        limitedQueue.shard,
+        limitedQueue,
+        limitedQueue.maxConcurrent,
+        { ackWaitMs },
+      )
       if (this.#stopped) return
       if (there) {
         there.puller.restored()
@@ -180,13 +198,21 @@ export class Lanes {
         return
       }
       const on = { delivery: onDelivery, trouble: () => void this.#look() }
-      const puller = new Puller(connection, topology.names.work(lane.p), consumer, lane.p, on, { standing: true })
-      const { run, asset, priority, maxConcurrent } = lane
-      this.#lanes.set(key, { key: `${run}.${asset}`, maxConcurrent, priority, puller, sinceMs: performance.now() })
+      const puller = new Puller(connection, topology.names.work(limitedQueue.shard), consumer, limitedQueue.shard, on, {
+        standing: true,
+      })
+      const { run, asset, priority, maxConcurrent } = limitedQueue
+      this.#limitedQueues.set(key, {
+        key: `${run}.${asset}`,
+        maxConcurrent,
+        priority,
+        puller,
+        sinceMs: performance.now(),
+      })
       onChange()
     } catch (error) {
       logger.warn(
-        `lane of scatter ${lane.run}.${lane.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`,
+        `limited queue of scatter ${limitedQueue.run}.${limitedQueue.asset} could not be opened: ${messageOf(error)}; it is tried again in ${LOOK_MS} ms`,
       )
     } finally {
       this.#opening.delete(key)

@@ -22,7 +22,7 @@ export interface Delivery {
   readonly streamSeq: number
   /** Server time of the message. */
   readonly timeMs: number
-  readonly p: number
+  readonly shard: number
   /** The server cannot have sent it longer ago than this: it answers a request of then. */
   readonly underWayMs: number
   /** How many messages the consumer had to deliver after this one. */
@@ -43,7 +43,7 @@ const NANOS_PER_MS = 1_000_000
 export class Puller {
   readonly #connection: Connection
   readonly #subject: string
-  readonly p: number
+  readonly shard: number
   readonly #inbox: string
   readonly #subscriptions: readonly Subscription[]
   readonly #onDelivery: (delivery: Delivery) => void
@@ -69,15 +69,15 @@ export class Puller {
     connection: Connection,
     stream: string,
     consumer: string,
-    p: number,
+    shard: number,
     on: { delivery: (delivery: Delivery) => void; trouble: () => void },
-    /** Asks always for what comes: of a lane there is hardly ever more there than the server may let out. */
+    /** Asks always for what comes: of a limited queue there is hardly ever more there than the server may let out. */
     options: { standing?: boolean } = {},
   ) {
     this.#standing = options.standing ?? false
     this.#connection = connection
     this.#subject = apiSubject(connection.nc, `CONSUMER.MSG.NEXT.${stream}.${consumer}`)
-    this.p = p
+    this.shard = shard
     this.#onDelivery = on.delivery
     this.#onTrouble = on.trouble
     const { nc } = connection
@@ -123,7 +123,7 @@ export class Puller {
     })
   }
 
-  /** Has the next task sent when there is one; of a lane, the next `want` ones. What was asked for before counts. */
+  /** Has the next task sent when there is one; of a limited queue, the next `want` ones. What was asked for before counts. */
   block(want = 1): void {
     const now = performance.now()
     if (now > this.#askedUntilMs) this.#asked = 0
@@ -227,7 +227,7 @@ export class Puller {
   }
 
   #deliver(message: Msg, sinceMs: number): void {
-    const delivery = parseDelivery(message, this.p, performance.now() - sinceMs)
+    const delivery = parseDelivery(message, this.shard, performance.now() - sinceMs)
     if (!delivery) return
     this.#dry = delivery.behind === 0
     this.#onDelivery(delivery)
@@ -241,7 +241,7 @@ export class Puller {
 }
 
 /** `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or with domain and account hash in front. */
-function parseDelivery(message: Msg, p: number, underWayMs: number): Delivery | undefined {
+function parseDelivery(message: Msg, shard: number, underWayMs: number): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6
   const [count, streamSeq, , nanos, behind = 1] = tokens.slice(at).map(Number)
@@ -254,7 +254,7 @@ function parseDelivery(message: Msg, p: number, underWayMs: number): Delivery | 
     count,
     streamSeq,
     timeMs: Math.floor(nanos / NANOS_PER_MS),
-    p,
+    shard,
     underWayMs,
     behind,
   }

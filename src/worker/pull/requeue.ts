@@ -25,13 +25,13 @@ export function onDelivery(
  * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a crash, and would cost an attempt. So what came again
  * must not be put back: it may have been begun.
  */
-export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
+export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
   const { connection, names, clock, logger } = shared
-  const { p, subject, payload, headers, reply } = delivery
+  const { shard, subject, payload, headers, reply } = delivery
   const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
   const contentType = headers.get('Content-Type')
   const entry: Entry = {
-    subject: names.taskSchedule(p, `${id}~back`),
+    subject: names.taskSchedule(shard, `${id}~back`),
     payload,
     ...(contentType === undefined ? {} : { contentType }),
     headers: {
@@ -43,7 +43,7 @@ export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs:
     },
   }
   try {
-    await shared.workOf(p).append(entry)
+    await shared.workOf(shard).append(entry)
     connection.tell(reply, '+ACK')
   } catch (error) {
     // It stays with this consumer, and is delivered again when ackWait is over.
@@ -52,6 +52,6 @@ export async function putBack(shared: WorkerShared, delivery: Delivery, delayMs:
 }
 
 /** Leaves what came again to a later delivery. */
-export function leave({ connection }: WorkerShared, { reply }: Delivery, delayMs: number): void {
+export function nak({ connection }: WorkerShared, { reply }: Delivery, delayMs: number): void {
   connection.tell(reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
 }

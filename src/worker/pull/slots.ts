@@ -3,7 +3,7 @@ export interface Turn {
   /** True when there is a slot for who waits, false after `leave`. */
   readonly granted: Promise<boolean>
   /** Waits no longer. A slot that was granted before stays granted. */
-  leave(): void
+  cancelWait(): void
 }
 
 export class Slots {
@@ -84,7 +84,7 @@ export class Slots {
       this.#waiting.splice(at, 1)
       resolve(false)
     }
-    return { granted, leave }
+    return { granted, cancelWait: leave }
   }
 
   give(): void {

@@ -7,7 +7,7 @@ import { measure } from '../../../streams/value.ts'
 
 const LISTED_MAX = 10
 
-export class Seen {
+export class DuplicateKeys {
   readonly #hashes = new HashSet()
   readonly #mode: 'error' | 'drop'
   readonly #twice: string[] = []

@@ -1,4 +1,4 @@
-/** What a scatter's keys look like on the log: slabs of bounded size, each a fact, and the total at their end. */
+/** What a scatter's keys look like on the log: key chunks of bounded size, each a fact, and the total at their end. */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
@@ -13,18 +13,19 @@ import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
-import { factOf, type Values } from '../attempt/values.ts'
+import { factOf } from '../../log/read-fact.ts'
+import type { Values } from '../attempt/values.ts'
 
-/** A slab is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
-export const SLAB_BYTES = 200 * 1024
-export const SLAB_KEYS = 20_000
-export const SLAB_WAIT_MS = 100
+/** A key chunk is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
+export const KEY_CHUNK_BYTES = 200 * 1024
+export const CHUNK_KEYS = 20_000
+export const KEY_CHUNK_WAIT_MS = 100
 
 export interface ScatterTarget {
   readonly connection: Connection
   readonly names: Names
   readonly log: Appender
-  readonly p: number
+  readonly shard: number
   readonly run: RunId
   readonly asset: AssetName
   readonly attempt: number
@@ -34,28 +35,31 @@ export interface ScatterTarget {
   readonly values: Values
 }
 
-/** The slab at `offset`, or with `*` the last one there is. */
-export async function slabFact(target: ScatterTarget, offset: string): Promise<FactOf<'scatter.items'> | undefined> {
-  const { connection, names, p, run, asset } = target
-  const subject = names.fact(p, factPath('scatter.items', { run, asset, offset }))
-  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
+/** The key chunk at `offset`, or with `*` the last one there is. */
+export async function keyChunkFact(
+  target: ScatterTarget,
+  offset: string,
+): Promise<FactOf<'scatter.items'> | undefined> {
+  const { connection, names, shard, run, asset } = target
+  const subject = names.fact(shard, factPath('scatter.items', { run, asset, offset }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
   if (!message) return undefined
-  const fact = factOf(names, p, message)
+  const fact = factOf(names, shard, message)
   if (fact.name === 'scatter.items') return fact
   throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} cannot be read back`)
 }
 
 /** At so many bytes of keys; also the most that one key may take. Less where the server's messages are small. */
-export function slabBytes({ connection }: ScatterTarget): number {
-  return connection.share(SLAB_BYTES)
+export function keyChunkBytes({ connection }: ScatterTarget): number {
+  return connection.share(KEY_CHUNK_BYTES)
 }
 
 export async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
-  const { names, p, run, asset } = target
-  if (!(await ignoreConflict(target.log.append(factEntry(names, p, sizedFact(target, total)))))) return
-  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
-  const message = await target.connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-  const fact = message && factOf(names, p, message)
+  const { names, shard, run, asset } = target
+  if (!(await ignoreConflict(target.log.append(factEntry(names, shard, sizedFact(target, total)))))) return
+  const subject = names.fact(shard, factPath('scatter.sized', { run, asset }))
+  const message = await target.connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
+  const fact = message && factOf(names, shard, message)
   if (fact?.name === 'scatter.sized' && fact.data.total !== total) {
     throw new TerminalError(
       `the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`,
@@ -80,7 +84,7 @@ export function takeKey(target: ScatterTarget, key: unknown, position: number): 
   const size = sizeOfSnapshot(taken)
   // Where duplicates are looked for, the canonical form says so.
   if (target.duplicates === 'allow') checkKey(key, `key[${position}]`)
-  const most = slabBytes(target)
+  const most = keyChunkBytes(target)
   if (size > most)
     throw new InvalidError(
       `key[${position}] takes ${size} bytes; a key is at most ${most}: put large data in a value, and its name in the key`,

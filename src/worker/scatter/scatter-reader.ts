@@ -1,7 +1,7 @@
 /**
- * Stores the keys of an item reader. Every slab carries the cursor behind its last key, so a later attempt goes on there.
+ * Stores the keys of an item reader. Every key chunk carries the cursor behind its last key, so a later attempt goes on there.
  *
- * Slabs make a chain: each begins where the one before it ended, and its subject is taken once. So of two workers that read at once (one was taken for dead and is
+ * Key chunks make a chain: each begins where the one before it ended, and its subject is taken once. So of two workers that read at once (one was taken for dead and is
  * not) only one can lengthen the chain; the other meets what is there, and leaves.
  */
 import { decodeList } from '../../../streams/codec.ts'
@@ -12,17 +12,17 @@ import type { Snapshot } from '../../../streams/value.ts'
 import type { Chunk, ItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
-import { factOf } from '../attempt/values.ts'
-import { Seen } from './duplicate-keys.ts'
+import { DuplicateKeys } from './duplicate-keys.ts'
 import {
+  CHUNK_KEYS,
   ignoreConflict,
   itemsFact,
+  KEY_CHUNK_WAIT_MS,
+  keyChunkBytes,
+  keyChunkFact,
   type ScatterTarget,
-  SLAB_KEYS,
-  SLAB_WAIT_MS,
-  slabBytes,
-  slabFact,
   startedFact,
   storeTotal,
   takeKey,
@@ -37,9 +37,9 @@ interface Place {
 }
 
 export async function storeReader(target: ScatterTarget, reader: ItemReader<unknown>): Promise<number> {
-  const seen = target.duplicates === 'allow' ? undefined : new Seen(target.duplicates)
+  const seen = target.duplicates === 'allow' ? undefined : new DuplicateKeys(target.duplicates)
   let place: Place = { offset: 0, cursor: undefined }
-  const begun = await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
+  const begun = await ignoreConflict(target.log.append(factEntry(target.names, target.shard, startedFact(target))))
   if (begun) {
     const total = await storedTotal(target)
     if (total !== undefined) return total
@@ -69,37 +69,37 @@ export async function storeReader(target: ScatterTarget, reader: ItemReader<unkn
 }
 
 async function storedTotal(target: ScatterTarget): Promise<number | undefined> {
-  const { connection, names, p, run, asset } = target
-  const subject = names.fact(p, factPath('scatter.sized', { run, asset }))
-  const message = await connection.read((nc) => leaderGet(nc, names.log(p), { last_by_subj: subject }))
-  const fact = message && factOf(names, p, message)
+  const { connection, names, shard, run, asset } = target
+  const subject = names.fact(shard, factPath('scatter.sized', { run, asset }))
+  const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
+  const fact = message && factOf(names, shard, message)
   return fact?.name === 'scatter.sized' ? fact.data.total : undefined
 }
 
 /** The end of what earlier attempts stored. To know duplicates, all of it is looked through. */
-async function catchUp(target: ScatterTarget, seen: Seen | undefined): Promise<Place> {
+async function catchUp(target: ScatterTarget, seen: DuplicateKeys | undefined): Promise<Place> {
   if (!seen) {
-    const last = await slabFact(target, '*')
+    const last = await keyChunkFact(target, '*')
     if (!last) return { offset: 0, cursor: undefined }
     return { offset: Number(last.ids.offset) + last.data.count, cursor: last.data.cursor }
   }
   let place: Place = { offset: 0, cursor: undefined }
   for (;;) {
     target.signal.throwIfAborted()
-    const slab = await slabFact(target, String(place.offset))
-    if (!slab) return place
-    for (const key of decodeList(slab.data.keys, slab.data.encoding)) seen.isNew(key)
-    place = { offset: place.offset + slab.data.count, cursor: slab.data.cursor }
+    const keyChunk = await keyChunkFact(target, String(place.offset))
+    if (!keyChunk) return place
+    for (const key of decodeList(keyChunk.data.keys, keyChunk.data.encoding)) seen.isNew(key)
+    place = { offset: place.offset + keyChunk.data.count, cursor: keyChunk.data.cursor }
   }
 }
 
-/** Cuts what a reader gives into slabs. */
+/** Cuts what a reader gives into key chunks. */
 class Feed {
   /** Keys stored. */
   offset: number
   readonly #target: ScatterTarget
   readonly #reader: string
-  readonly #seen: Seen | undefined
+  readonly #seen: DuplicateKeys | undefined
   #keys: Snapshot[] = []
   #bytes = 0
   /** Where the reader goes on behind the last key in `#keys`, or behind the last one stored. */
@@ -107,7 +107,7 @@ class Feed {
   #skip: number
   #late: Promise<undefined> | undefined
 
-  constructor(target: ScatterTarget, reader: string, { offset, cursor }: Place, seen: Seen | undefined) {
+  constructor(target: ScatterTarget, reader: string, { offset, cursor }: Place, seen: DuplicateKeys | undefined) {
     this.#target = target
     this.#reader = reader
     this.#seen = seen
@@ -152,16 +152,16 @@ class Feed {
 
   async #takeChunk(chunk: Chunk<unknown>, known: number): Promise<void> {
     const from = this.#at
-    const mostBytes = slabBytes(this.#target)
+    const mostBytes = keyChunkBytes(this.#target)
     for (let i = known; i < chunk.items.length; i++) {
       const key = chunk.items[i]
       const taken = takeKey(this.#target, key, this.read)
       const { size } = taken
-      if (this.#keys.length > 0 && (this.#bytes + size > mostBytes || this.#keys.length >= SLAB_KEYS)) {
+      if (this.#keys.length > 0 && (this.#bytes + size > mostBytes || this.#keys.length >= CHUNK_KEYS)) {
         await this.#store()
       }
       if (!this.#seen || this.#seen.isNew(key)) {
-        this.#late ??= wait(SLAB_WAIT_MS)
+        this.#late ??= wait(KEY_CHUNK_WAIT_MS)
         this.#keys.push(taken.key)
         this.#bytes += size
       }
@@ -178,8 +178,12 @@ class Feed {
     this.#seen?.check()
     const at = this.#at
     const cursor = { reader: this.#reader, ...(at === undefined ? {} : { at }), skip: this.#skip }
-    const { names, p, log, run, asset } = this.#target
-    if (await ignoreConflict(log.append(factEntry(names, p, itemsFact(this.#target, this.offset, this.#keys, cursor)))))
+    const { names, shard, log, run, asset } = this.#target
+    if (
+      await ignoreConflict(
+        log.append(factEntry(names, shard, itemsFact(this.#target, this.offset, this.#keys, cursor))),
+      )
+    )
       throw new FlowStoneError('superseded', `another worker goes on with scatter ${run}.${asset}`)
     this.offset += this.#keys.length
     this.#keys = []

@@ -1,9 +1,9 @@
 /**
- * Runs a scatter function and stores its keys: scatter.started, slabs of keys, scatter.sized.
+ * Runs a scatter function and stores its keys: scatter.started, key chunks of keys, scatter.sized.
  *
- * A list that fits goes as one atomic batch. Anything longer goes slab by slab, and instances start while later keys still come. When an earlier attempt stored
- * slabs already (its worker died), the keys must be the same again: they are compared by hash, slab by slab, and skipped; where they differ the scatter fails
- * rather than mix two lists. An item reader needs none of that: it goes on from the cursor of the last slab (`scatter-reader.ts`).
+ * A list that fits goes as one atomic batch. Anything longer goes key chunk by key chunk, and instances start while later keys still come. When an earlier attempt stored
+ * key chunks already (its worker died), the keys must be the same again: they are compared by hash, key chunk by key chunk, and skipped; where they differ the scatter fails
+ * rather than mix two lists. An item reader needs none of that: it goes on from the cursor of the last key chunk (`scatter-reader.ts`).
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { ConflictError, FlowStoneError, TerminalError } from '../../../streams/errors.ts'
@@ -13,16 +13,16 @@ import type { Snapshot } from '../../../streams/value.ts'
 import { isItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
 import { unlessAborted } from '../../options/timer.ts'
-import { Seen } from './duplicate-keys.ts'
+import { DuplicateKeys } from './duplicate-keys.ts'
 import {
+  CHUNK_KEYS,
   ignoreConflict,
   itemsFact,
+  KEY_CHUNK_WAIT_MS,
+  keyChunkBytes,
+  keyChunkFact,
   type ScatterTarget,
-  SLAB_KEYS,
-  SLAB_WAIT_MS,
   sizedFact,
-  slabBytes,
-  slabFact,
   startedFact,
   storeTotal,
   type TakenKey,
@@ -31,7 +31,7 @@ import {
 } from './key-chunks.ts'
 import { storeReader } from './scatter-reader.ts'
 
-const REMEMBERED_SLABS = 8
+const REMEMBERED_KEY_CHUNKS = 8
 const LIST_BATCH_BYTES = 6 * 1024 * 1024
 
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
@@ -47,20 +47,24 @@ export async function storeKeys(target: ScatterTarget, source: unknown): Promise
     )
   }
   if (target.duplicates === 'allow') return await storeStream(target, source)
-  const seen = new Seen(target.duplicates)
+  const seen = new DuplicateKeys(target.duplicates)
   return await storeStream(
     target,
     Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen),
   )
 }
 
-function* distinct(source: Iterable<unknown>, mode: 'error' | 'drop', seen = new Seen(mode)): Generator<unknown> {
+function* distinct(
+  source: Iterable<unknown>,
+  mode: 'error' | 'drop',
+  seen = new DuplicateKeys(mode),
+): Generator<unknown> {
   for (const key of source) if (seen.isNew(key)) yield key
   seen.check()
 }
 
 /** No generator: one that waits for a key that never comes could not be closed. */
-function distinctAsync(source: AsyncIterable<unknown>, seen: Seen): AsyncIterable<unknown> {
+function distinctAsync(source: AsyncIterable<unknown>, seen: DuplicateKeys): AsyncIterable<unknown> {
   return {
     [Symbol.asyncIterator]: () => {
       const keys = source[Symbol.asyncIterator]()
@@ -94,15 +98,15 @@ function isIterable(source: unknown): source is Iterable<unknown> | AsyncIterabl
 
 /** All of a list in one batch: all of it or none. Undefined when it is too long for that, or when something is stored already. */
 async function storeList(target: ScatterTarget, list: readonly unknown[]): Promise<number | undefined> {
-  const slabs: Draft[] = []
+  const keyChunks: Draft[] = []
   let keys: Snapshot[] = []
   let bytes = 0
   let all = 0
-  const mostBytes = slabBytes(target)
+  const mostBytes = keyChunkBytes(target)
   for (const [i, given] of list.entries()) {
     const { key, size } = takeKey(target, given, i)
-    if (keys.length > 0 && (bytes + size > mostBytes || keys.length >= SLAB_KEYS)) {
-      slabs.push({ keys, bytes })
+    if (keys.length > 0 && (bytes + size > mostBytes || keys.length >= CHUNK_KEYS)) {
+      keyChunks.push({ keys, bytes })
       keys = []
       bytes = 0
     }
@@ -111,18 +115,18 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
     all += size
     if (all > LIST_BATCH_BYTES) return undefined
   }
-  if (keys.length > 0) slabs.push({ keys, bytes })
-  if (slabs.length > 900) return undefined
+  if (keys.length > 0) keyChunks.push({ keys, bytes })
+  if (keyChunks.length > 900) return undefined
   const facts: FactDraft[] = [startedFact(target)]
   let offset = 0
-  for (const slab of slabs) {
-    facts.push(itemsFact(target, offset, slab.keys))
-    offset += slab.keys.length
+  for (const keyChunk of keyChunks) {
+    facts.push(itemsFact(target, offset, keyChunk.keys))
+    offset += keyChunk.keys.length
   }
   facts.push(sizedFact(target, list.length))
   try {
-    await target.log.append(...facts.map((fact) => factEntry(target.names, target.p, fact)))
-    remember(target, slabs)
+    await target.log.append(...facts.map((fact) => factEntry(target.names, target.shard, fact)))
+    remember(target, keyChunks)
     return list.length
   } catch (error) {
     if (error instanceof ConflictError) return undefined
@@ -131,16 +135,16 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
 }
 
 /** The first of them are leased first; the cache holds a few. */
-function remember({ values, run, asset }: ScatterTarget, slabs: readonly Draft[]): void {
+function remember({ values, run, asset }: ScatterTarget, keyChunks: readonly Draft[]): void {
   let offset = 0
-  for (const { keys } of slabs.slice(0, REMEMBERED_SLABS)) {
-    values.rememberSlab(run, asset, offset, keys)
+  for (const { keys } of keyChunks.slice(0, REMEMBERED_KEY_CHUNKS)) {
+    values.rememberKeyChunk(run, asset, offset, keys)
     offset += keys.length
   }
 }
 
 async function storeStream(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>): Promise<number> {
-  await ignoreConflict(target.log.append(factEntry(target.names, target.p, startedFact(target))))
+  await ignoreConflict(target.log.append(factEntry(target.names, target.shard, startedFact(target))))
   const iterator: AsyncIterator<unknown> | Iterator<unknown> =
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   const buffer: TakenKey[] = []
@@ -176,8 +180,8 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     const taken = takeKey(target, result.value, read++)
     if (buffer.length === 0) {
       sinceMs = performance.now()
-      // One timer a slab, not one a key.
-      late = wait(SLAB_WAIT_MS)
+      // One timer a key chunk, not one a key.
+      late = wait(KEY_CHUNK_WAIT_MS)
     }
     buffer.push(taken)
     bufferBytes += taken.size
@@ -185,7 +189,7 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   }
   /** Stores the first `count` keys of the buffer, or finds them stored. */
   const store = async (count: number): Promise<void> => {
-    const stored = await storeSlab(
+    const stored = await storeKeyChunk(
       target,
       offset,
       buffer.slice(0, count).map(({ key }) => key),
@@ -205,18 +209,18 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
     const done = buffer.splice(0, stored?.count ?? count)
     for (const { size } of done) bufferBytes -= size
     sinceMs = performance.now()
-    late = wait(SLAB_WAIT_MS)
+    late = wait(KEY_CHUNK_WAIT_MS)
     offset += done.length
   }
-  const mostBytes = slabBytes(target)
+  const mostBytes = keyChunkBytes(target)
   try {
     while (!ended) {
-      // Counted from the slab's first key: a source that gives one now and then must not hold back what it gave before.
+      // Counted from the key chunk's first key: a source that gives one now and then must not hold back what it gave before.
       await readOne(buffer.length > 0 ? late : undefined)
-      const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= SLAB_WAIT_MS
-      if (due || bufferBytes >= mostBytes || buffer.length >= SLAB_KEYS) await store(buffer.length)
+      const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= KEY_CHUNK_WAIT_MS
+      if (due || bufferBytes >= mostBytes || buffer.length >= CHUNK_KEYS) await store(buffer.length)
     }
-    while (buffer.length > 0) await store(Math.min(buffer.length, SLAB_KEYS))
+    while (buffer.length > 0) await store(Math.min(buffer.length, CHUNK_KEYS))
   } finally {
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined)
   }
@@ -227,20 +231,22 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
 
 /** Throws when an earlier attempt stored keys behind the last one of this: what runs of them would be counted, and belong to no list. */
 async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
-  if (!(await slabFact(target, String(offset)))) return
+  if (!(await keyChunkFact(target, String(offset)))) return
   throw new TerminalError(
     `the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`,
   )
 }
 
-async function storeSlab(
+async function storeKeyChunk(
   target: ScatterTarget,
   offset: number,
   keys: readonly Snapshot[],
 ): Promise<{ count: number; hash: string } | undefined> {
-  if (!(await ignoreConflict(target.log.append(factEntry(target.names, target.p, itemsFact(target, offset, keys))))))
+  if (
+    !(await ignoreConflict(target.log.append(factEntry(target.names, target.shard, itemsFact(target, offset, keys)))))
+  )
     return undefined
-  const stored = await slabFact(target, String(offset))
+  const stored = await keyChunkFact(target, String(offset))
   if (stored) return stored.data
   throw new FlowStoneError(
     'missing_items',

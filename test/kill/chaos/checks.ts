@@ -2,10 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { expect } from 'vitest'
-import { parseLeaseId } from '../../../projections/scatter/lease.ts'
+import { parseLeaseId } from '../../../projections/scatter/lease-id.ts'
 import type { HistoryEntry, Run } from '../../../src/index.ts'
 import { headerMap } from '../../../src/log/nats.ts'
-import { factIfAny } from '../../../src/worker/attempt/values.ts'
+import { factIfAny } from '../../../src/log/read-fact.ts'
 import type { Fact } from '../../../streams/facts.ts'
 import { collect } from '../../kit/collect.ts'
 import { until } from '../../kit/until.ts'
@@ -15,19 +15,22 @@ import type { Rig } from '../rig.ts'
 import type { Wild } from './faults.ts'
 
 /** All facts there are. */
-export async function factsOnLog(rig: Rig, partitions: number): Promise<Fact[]> {
+export async function factsOnLog(rig: Rig, shards: number): Promise<Fact[]> {
   const jsm = await jetstreamManager(rig.nc)
   const facts: Fact[] = []
-  for (let p = 0; p < partitions; p++) {
+  for (let shard = 0; shard < shards; shard++) {
     for (let next = 1, isMore = true; isMore; ) {
       isMore = false
       try {
         const batch = { seq: next, batch: 500 }
-        for await (const { subject, seq, data, header, time } of await jsm.direct.getBatch(rig.names.log(p), batch)) {
+        for await (const { subject, seq, data, header, time } of await jsm.direct.getBatch(
+          rig.names.log(shard),
+          batch,
+        )) {
           isMore = true
           next = seq + 1
           const stored = { subject, seq, timeMs: time.getTime(), payload: data, headers: headerMap(header) }
-          const fact = factIfAny(rig.names, p, stored)
+          const fact = factIfAny(rig.names, shard, stored)
           if (fact) facts.push(fact)
         }
       } catch (error) {
@@ -97,12 +100,14 @@ export function begunTooOften(facts: readonly Fact[], begun: readonly Begun[]): 
   const may = new Map<string, number>()
   const again = (id: string): void => void may.set(id, (may.get(id) ?? 1) + 1)
   for (const fact of facts) {
-    if (fact.name === 'asset.errored') again(`${fact.ids.run} ${fact.ids.asset} -`)
+    if (fact.name === 'attempt.ended') again(`${fact.ids.run} ${fact.ids.asset} -`)
     if (fact.name === 'scatter.outcomes')
       for (const [k] of fact.data.errors ?? []) again(`${fact.ids.run} ${fact.ids.asset} ${fact.data.at[k]}`)
-    const range = fact.name === 'scatter.split' ? parseLeaseId(fact.data.lease) : undefined
-    if (fact.name !== 'scatter.split' || !range) continue
-    for (let i = fact.data.from ?? range.from; i < range.to; i++) again(`${fact.ids.run} ${fact.ids.asset} ${i}`)
+    if (fact.name !== 'lease.lost' && fact.name !== 'lease.returned') continue
+    const range = parseLeaseId(fact.data.lease)
+    if (!range) continue
+    for (let i = fact.name === 'lease.returned' ? (fact.data.from ?? range.from) : range.from; i < range.to; i++)
+      again(`${fact.ids.run} ${fact.ids.asset} ${i}`)
   }
   const times = new Map<string, number>()
   for (const { run, asset, index } of begun) {
@@ -133,12 +138,12 @@ export function begunPaused({ pauses, resumes }: Holds, begun: readonly Begun[],
 /** Attempts that were charged to a worker that died. */
 export function lostIn(facts: readonly Fact[]): string[] {
   return facts.flatMap((fact) => {
-    if (fact.name === 'scatter.split' && fact.data.reason === 'lost')
-      return [`${fact.p}:${fact.seq} lease ${fact.ids.run} ${fact.ids.asset} ${fact.data.lease} lost`]
-    if (fact.name === 'asset.errored' && fact.data.outcome === 'lost')
-      return [`${fact.p}:${fact.seq} ${fact.ids.run} ${fact.ids.asset} attempt ${fact.ids.attempt} lost`]
+    if (fact.name === 'lease.lost')
+      return [`${fact.shard}:${fact.seq} lease ${fact.ids.run} ${fact.ids.asset} ${fact.data.lease} lost`]
+    if (fact.name === 'attempt.ended' && fact.data.outcome === 'lost')
+      return [`${fact.shard}:${fact.seq} ${fact.ids.run} ${fact.ids.asset} attempt ${fact.ids.attempt} lost`]
     if (fact.name === 'scatter.outcomes' && fact.data.errors?.some(([, { outcome }]) => outcome === 'lost'))
-      return [`${fact.p}:${fact.seq} ${fact.ids.run} ${fact.ids.asset} ${fact.data.resumes} lost`]
+      return [`${fact.shard}:${fact.seq} ${fact.ids.run} ${fact.ids.asset} ${fact.data.resumes} lost`]
     return []
   })
 }
@@ -258,14 +263,14 @@ export function expectRedriven([first, second]: readonly [number, string][][]): 
   expect(second).toEqual(all.map((i) => [i, `redriven ${i}`]))
 }
 
-/** Nothing is left over: no task, no schedule, no lane, no gate, no slot. */
-export async function expectNothingLeft(rig: Rig, runs: readonly Run[], partitions: number): Promise<void> {
+/** Nothing is left over: no task, no schedule, no limited queue, no gate, no slot. */
+export async function expectNothingLeft(rig: Rig, runs: readonly Run[], shards: number): Promise<void> {
   let found: string[] = []
   await until(
     'nothing is left',
     async () => {
       found = []
-      for (let p = 0; p < partitions; p++) found.push(...(await leftOn(rig, runs, p)))
+      for (let shard = 0; shard < shards; shard++) found.push(...(await leftOn(rig, runs, shard)))
       const buckets = await rig.flow.limiter.list()
       for (const { bucket, slots } of buckets)
         if (slots && slots.count > 0) found.push(`slots of ${bucket}: ${slots.count}`)
@@ -278,11 +283,13 @@ export async function expectNothingLeft(rig: Rig, runs: readonly Run[], partitio
   expect(found).toEqual([])
 }
 
-async function leftOn(rig: Rig, runs: readonly Run[], p: number): Promise<string[]> {
+async function leftOn(rig: Rig, runs: readonly Run[], shard: number): Promise<string[]> {
   const jsm = await jetstreamManager(rig.nc)
-  const lanes = (await collect(jsm.consumers.list(rig.names.work(p)))).filter(({ name }) => rig.names.parseLane(name))
-  const work = await jsm.streams.info(rig.names.work(p), { subjects_filter: '>' })
-  const log = await jsm.streams.info(rig.names.log(p), { subjects_filter: '>' })
+  const limitedQueues = (await collect(jsm.consumers.list(rig.names.work(shard)))).filter(({ name }) =>
+    rig.names.parseLimitedQueue(name),
+  )
+  const work = await jsm.streams.info(rig.names.work(shard), { subjects_filter: '>' })
+  const log = await jsm.streams.info(rig.names.log(shard), { subjects_filter: '>' })
   const all = (await Promise.all(runs.map(({ id }) => rig.flow.gates.list(id)))).flat()
   // An engine that was away while a gate timed out, and was answered, still gives it its next timer, which means nothing.
   const over = new Set(all.filter(({ status }) => status !== 'waiting').map(({ id }) => `gate.${id}.timer`))
@@ -290,7 +297,7 @@ async function leftOn(rig: Rig, runs: readonly Run[], p: number): Promise<string
   const gates = all.filter(({ status }) => status === 'waiting')
   const waiting = await rig.flow.gates.waiting()
   return [
-    ...lanes.map(({ name }) => `lane ${name}`),
+    ...limitedQueues.map(({ name }) => `limited queue ${name}`),
     ...Object.keys(work.state.subjects ?? {}),
     ...Object.keys(log.state.subjects ?? {}).filter((subject) => subject.endsWith('.timer') && !isOver(subject)),
     ...gates.map(({ id }) => `waits: ${id}`),

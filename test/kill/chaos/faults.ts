@@ -93,7 +93,7 @@ export interface Wild {
 
 export interface Stage {
   readonly rig: Rig
-  readonly partitions: number
+  readonly shards: number
   readonly ackWaitMs: number
   readonly workers: Pool
   readonly engines: Pool
@@ -165,12 +165,12 @@ async function act(stage: Stage, wild: Wild, what: Fault, someMs: number, dice: 
     case 'rebuild':
       return rebuild(stage, wild)
     case 'delete state':
-      return remove(rig, rig.names.kvStream(rig.names.stateBucket(dice % stage.partitions)))
+      return remove(rig, rig.names.kvStream(rig.names.stateBucket(dice % stage.shards)))
     case 'delete control':
       return remove(rig, rig.names.kvStream(rig.names.controlBucket))
     case 'delete work':
       wild.losses += 1
-      return remove(rig, rig.names.work(dice % stage.partitions))
+      return remove(rig, rig.names.work(dice % stage.shards))
     case 'delete limits':
       wild.away.push([wallMs() - 1000, wallMs() + 4000])
       return remove(rig, rig.names.kvStream(rig.names.limitsBucket))

@@ -8,15 +8,15 @@ const STILL_MS = 40_000
 
 export class Patience implements Disposable {
   readonly #rig: Rig
-  readonly #partitions: number
+  readonly #shards: number
   readonly #controller = new AbortController()
   readonly #timer: NodeJS.Timeout
   #last = ''
   #sinceMs = performance.now()
 
-  constructor(rig: Rig, partitions: number) {
+  constructor(rig: Rig, shards: number) {
     this.#rig = rig
-    this.#partitions = partitions
+    this.#shards = shards
     this.#timer = setInterval(() => void this.#look().catch(() => undefined), LOOK_MS)
   }
 
@@ -37,8 +37,8 @@ export class Patience implements Disposable {
     }
     const jsm = await jetstreamManager(this.#rig.nc, { checkAPI: false })
     const seqs: number[] = []
-    for (let p = 0; p < this.#partitions; p++)
-      seqs.push((await jsm.streams.info(this.#rig.names.log(p))).state.last_seq)
+    for (let shard = 0; shard < this.#shards; shard++)
+      seqs.push((await jsm.streams.info(this.#rig.names.log(shard))).state.last_seq)
     const last = seqs.join()
     if (last === this.#last) return
     this.#last = last

@@ -132,8 +132,13 @@ async function mix(
   }
 }
 
-/** Each round: a value is made, and the next run builds on it, at once and on another log partition. */
-async function chain(rig: Rig, on: (p: number, name: string) => string, asked: Asked, rounds: number): Promise<void> {
+/** Each round: a value is made, and the next run builds on it, at once and on another shard. */
+async function chain(
+  rig: Rig,
+  on: (shard: number, name: string) => string,
+  asked: Asked,
+  rounds: number,
+): Promise<void> {
   for (let round = 0; round < rounds; round++) {
     const first = (await surely(() => rig.materialize(plain, on(round, `plain-${round}`), chaos))) as Run
     asked.runs.push(first)
@@ -164,7 +169,7 @@ async function trigger(rig: Rig, waitsMs: readonly number[]): Promise<string[]> 
     await sleep(waitMs)
     const msgID = `trigger-${n}`
     await surely(async () => {
-      // Partitions of their own, so that the chain builds on its own values.
+      // Shards of their own, so that the chain builds on its own values.
       const body = JSON.stringify({ partition: 'triggered' })
       await jetstream(rig.nc).publish(rig.names.trigger(chaos.name, plain.name), body, { msgID })
     })
@@ -182,7 +187,7 @@ export interface Requests {
 
 export async function request(
   rig: Rig,
-  on: (p: number, name: string) => string,
+  on: (shard: number, name: string) => string,
   random: Random,
   gentle: boolean,
 ): Promise<Requests> {
@@ -190,9 +195,9 @@ export async function request(
   const firsts: { run: Run; asset: string; member: Mixed; partition: string }[] = []
   const cancelAfterMs = 300 + random() * 2500
   const waitsMs = Array.from({ length: 4 }, () => random() * 1200)
-  for (const [p, member] of assets.entries()) {
+  for (const [shard, member] of assets.entries()) {
     const partition = member.name
-    const key = on(p, member.name)
+    const key = on(shard, member.name)
     const run = await rig.flow.materialize(member, { pipeline: chaos, key, partition })
     firsts.push({ run, asset: member.name, member, partition })
   }

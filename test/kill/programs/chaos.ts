@@ -125,7 +125,13 @@ export const gated = asset('gated', {
     const metadata = { index, way }
     if (way === 'never') return ctx.signalGate({ metadata, timeout: '2s' })
     if (way === 'extend')
-      return ctx.signalGate({ metadata, timeout: '4s', onTimeout: 'retry', retryDelays: ['1m'], maxTimeoutRetries: 2 })
+      return ctx.signalGate({
+        metadata,
+        timeout: '4s',
+        timeoutAction: 'retry',
+        retryDelays: ['1m'],
+        maxTimeoutRetries: 2,
+      })
     const gate = await ctx.openGate({ metadata, timeout: '10m' })
     await sleep(index % 20)
     if (way === 'before' && attempt === 1) throw new Error('the outside job could not be begun')

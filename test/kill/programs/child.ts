@@ -1,12 +1,12 @@
 /** What the child processes share: they tell their parent what happens, a line of JSON each, and end with it. */
 import { channel } from 'node:diagnostics_channel'
 import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
-import type { LimitsWork } from './limits.ts'
+import type { LimitsWork } from './limits-work.ts'
 
 export interface Settings {
   url: string
   namespace: string
-  partitions?: number
+  shards?: number
   concurrency?: number
   ackWaitMs?: number
   reconcileMs?: number
@@ -37,8 +37,8 @@ export async function begin(): Promise<{ flow: Flow; settings: Settings }> {
   for (const name of TELEMETRY_CHANNELS) {
     if (!QUIET.has(name)) channel(name).subscribe((data) => tell(name.replace('flowstone:', ''), data as object))
   }
-  const { url, namespace, partitions } = settings
-  const flow = await connect({ servers: url, namespace, ...(partitions === undefined ? {} : { partitions }) })
+  const { url, namespace, shards } = settings
+  const flow = await connect({ servers: url, namespace, ...(shards === undefined ? {} : { shards }) })
   process.on('SIGTERM', () => void flow.close().then(() => process.exit(0)))
   process.stdin.resume().on('end', () => process.exit(1))
   return { flow, settings }

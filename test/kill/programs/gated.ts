@@ -95,7 +95,7 @@ async function held(): Promise<void> {
 }
 
 async function open(ctx: Pick<AssetContext, 'openGate'>, step: string | undefined): Promise<Suspension> {
-  const retry = { onTimeout: 'retry', maxTimeoutRetries: 1, retryDelays: ['200ms'] } as const
+  const retry = { timeoutAction: 'retry', maxTimeoutRetries: 1, retryDelays: ['200ms'] } as const
   const gate = await ctx.openGate({ metadata: step, timeout: '1h', ...(step === 'timing out' ? retry : {}) })
   note(`opened ${gate.isNew}`)
   if (step === 'opened') await held()
@@ -129,7 +129,7 @@ export const steppedMany = asset('stepped_many', {
 export const clocked = asset('clocked', {
   retry: quick,
   execute: (ctx) =>
-    ctx.signalGate({ timeout: '500ms', onTimeout: 'retry', maxTimeoutRetries: 2, retryDelays: ['500ms', '1h'] }),
+    ctx.signalGate({ timeout: '500ms', timeoutAction: 'retry', maxTimeoutRetries: 2, retryDelays: ['500ms', '1h'] }),
   onSignal: (ctx) => ctx.gate.answeredAt.getTime(),
   onTimeout: (ctx) => ctx.timeouts,
 })

@@ -1,22 +1,11 @@
 /** Takes tokens, or slots, of one bucket over and over, and writes down when, by a clock that all processes of the host share. */
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type RateOption, type Slot } from '../../../src/index.ts'
 import { ServerClock } from '../../../src/log/clock.ts'
 import { hostMs } from '../../kit/host-clock.ts'
 import { type Settings, tell } from './child.ts'
-
-export interface LimitsWork {
-  readonly kind: 'take' | 'check' | 'slots'
-  readonly bucket: string
-  readonly rate?: RateOption
-  readonly max?: number
-  readonly weight?: number
-  readonly leaseMs?: number
-  /** Loops side by side. */
-  readonly callers: number
-  /** How far the clock of this process is off. */
-  readonly skewMs?: number
-}
+import type { LimitsWork } from './limits-work.ts'
 
 /** Who is told that much later than its time was not told of the time it had waited for, but asked once more. */
 const LATE_MS = 15
@@ -45,7 +34,7 @@ process.on('SIGTERM', () => process.exit(0))
 process.stdin.resume().on('end', () => process.exit(1))
 tell('ready')
 
-async function take(rate: RateOption): Promise<void> {
+export async function take(rate: RateOption): Promise<void> {
   let fromMs = now()
   let dueMs: number | undefined
   await flow.limiter.take(work.bucket, rate, {
@@ -61,7 +50,7 @@ async function take(rate: RateOption): Promise<void> {
   tell('grant', { fromMs, toMs: late ? toldMs : dueMs, toldMs, n: 1 })
 }
 
-async function check(rate: RateOption): Promise<void> {
+export async function check(rate: RateOption): Promise<void> {
   const fromMs = now()
   const answer = await flow.limiter.check(work.bucket, rate, { maxWait: '30s' })
   const toMs = now()

@@ -54,7 +54,7 @@ export const list = asset('list', {
   gather: (results) => total(results),
 })
 
-/** Keys that come bit by bit: many slabs, and time to die between them. */
+/** Keys that come bit by bit: many key chunks, and time to die between them. */
 export const stream = asset('stream', {
   retry: quick,
   scatter: async function* () {

@@ -43,7 +43,7 @@ export const reading = asset('reading', {
 export const batches = asset('batches', {
   retry: quick,
   scatter: () => batch(lines(), { maxItems: 20 }),
-  // Then whoever takes over looks at the last slab only.
+  // Then whoever takes over looks at the last key chunk only.
   scatterOptions: { duplicates: 'allow' },
   execute: ({ scatterKey: { items }, index }) => {
     if (items.some((item, i) => item !== index * 20 + i)) throw new Error(`batch ${index} begins with ${items[0]}`)

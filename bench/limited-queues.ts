@@ -1,5 +1,5 @@
 /**
- * `lanes`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from `materialize` to `result()`. The ceiling is 50 / 5 ms = 10,000 a second, or what 50
+ * `limited queues`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from `materialize` to `result()`. The ceiling is 50 / 5 ms = 10,000 a second, or what 50
  * loops that wait 5 ms reach in this process with nothing in between, whichever is lower.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,7 +14,7 @@ const MAX_CONCURRENT = 50
 const INSTANCE_MS = 5
 const CEILING = (MAX_CONCURRENT * 1000) / INSTANCE_MS
 
-export const lanes: Bench = {
+export const limitedQueues: Bench = {
   about: `scatter with maxConcurrent ${MAX_CONCURRENT} of instances of ${INSTANCE_MS} ms: instances/s beside as many bare loops`,
   sizes: [30_000],
   async run(job) {
@@ -31,7 +31,7 @@ async function speed(job: Job, n: number): Promise<Figure> {
   await repeated(job, async ({ measured, label }) => {
     const raw = Math.min(CEILING, n / ((await bareLoops(n)) / 1000))
     const engine = n / ((await engineScatter(rig.url, n)) / 1000)
-    say(`lanes n=${n} fsync=${fsync} ${label}: raw ${Math.round(raw)}/s, engine ${Math.round(engine)}/s`)
+    say(`limited queues n=${n} fsync=${fsync} ${label}: raw ${Math.round(raw)}/s, engine ${Math.round(engine)}/s`)
     if (!measured) return
     raws.push(raw)
     engines.push(engine)

@@ -1,0 +1,50 @@
+import type { AssetStatus, RunState } from '../../projections/state.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { ErrorView } from '../../streams/thrown.ts'
+import type { Io } from '../io/manager.ts'
+import type { Limiter } from '../limiter/limiter.ts'
+import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
+import type { Connection } from '../log/connection.ts'
+import type { Logger } from '../telemetry.ts'
+
+export interface RunView {
+  readonly id: string
+  readonly pipeline: string
+  /** Of the pipeline: a hash of its graph and options. */
+  readonly version: string
+  readonly target: string
+  readonly partition: string | undefined
+  readonly status: RunState['status']
+  readonly requestedAt: Date
+  readonly finishedAt: Date | undefined
+  /** When its time limit is over. */
+  readonly deadline?: Date
+  readonly assets: Readonly<
+    Record<
+      string,
+      {
+        readonly status: AssetStatus
+        readonly attempt: number
+        readonly error?: ErrorView
+        /** Of a suspended asset: the gate it waits at, and until when. */
+        readonly gate?: string
+        readonly deadline?: Date
+      }
+    >
+  >
+}
+
+export interface RunDeps {
+  /** Throws `no_namespace` while there is none, or it was not found yet. */
+  readonly shards: number
+  /** To be awaited before anything is read or written. */
+  readonly found: () => Promise<unknown>
+  readonly connection: Connection
+  readonly names: Names
+  readonly clock: ServerClock
+  readonly io: Io
+  readonly limiter: Limiter
+  readonly logger: Logger
+  readonly logOf: (shard: number) => Appender
+}

@@ -1,0 +1,17 @@
+import type { Topology } from '../../../streams/topology.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { ServerClock } from '../../log/clock.ts'
+import type { Connection } from '../../log/connection.ts'
+import type { Logger } from '../../telemetry.ts'
+
+export interface EngineShardOptions {
+  readonly engine: string
+  readonly shard: number
+  readonly topology: Topology
+  readonly connection: Connection
+  readonly clock: ServerClock
+  readonly logger: Logger
+  readonly logOf: (shard: number) => Appender
+  readonly workOf: (shard: number) => Appender
+  readonly reconcileMs: number
+}

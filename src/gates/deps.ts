@@ -1,0 +1,18 @@
+import type { Names } from '../../streams/subjects.ts'
+import type { Io } from '../io/manager.ts'
+import type { Appender } from '../log/appender.ts'
+import type { ServerClock } from '../log/clock.ts'
+import type { Connection } from '../log/connection.ts'
+
+/** What `flow.gates` needs of the namespace that it reads and writes. */
+export interface GateDeps {
+  /** Throws `no_namespace` while there is none, or it was not found yet. */
+  readonly shards: number
+  /** To be awaited before anything is read or written. */
+  readonly found: () => Promise<unknown>
+  readonly connection: Connection
+  readonly names: Names
+  readonly clock: ServerClock
+  readonly io: Io
+  readonly logOf: (shard: number) => Appender
+}
