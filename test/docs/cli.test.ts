@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
-import type { Effect } from 'commander'
+import type { Command } from 'commander'
 import { expect, it } from 'vitest'
 import { program } from '../../src/cli/program.ts'
 
 const PAGE = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
 
-function commandsOf(command: Effect, path: readonly string[] = []): { path: string; options: string[] }[] {
+function commandsOf(command: Command, path: readonly string[] = []): { path: string; options: string[] }[] {
   const options = command.options.flatMap(({ long }) => long ?? [])
   const own = path.length > 0 && command.commands.length === 0 ? [{ path: path.join(' '), options }] : []
   return [...own, ...command.commands.flatMap((inner) => commandsOf(inner, [...path, inner.name()]))]

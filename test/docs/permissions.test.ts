@@ -47,8 +47,8 @@ function expanded(section: string, subjects: readonly string[]): string[] {
         : [subject],
     )
     .flatMap((subject) =>
-      subject.includes('<p>')
-        ? Array.from({ length: SHARDS }, (_, shard) => subject.replace('<p>', `${shard}`))
+      subject.includes('<shard>')
+        ? Array.from({ length: SHARDS }, (_, shard) => subject.replace('<shard>', `${shard}`))
         : [subject],
     )
 }

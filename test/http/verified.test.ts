@@ -172,7 +172,7 @@ test('a fault of the user’s own function is told to the log, and not to the se
   const answer = await send('faulty', '{}', {})
   expect(answer).toMatchObject({ status: 500, body: { reason: 'internal' } })
   expect(answer.text).not.toContain('fault of the user')
-  expect(logger.lines.join('\n')).toContain('verified.faulty: base failed: a fault of the user')
+  expect(logger.lines.join('\n')).toContain('verified.faulty: correlationKey failed: a fault of the user')
 })
 
 test('a sender that cannot be is refused when the handler is made', () => {

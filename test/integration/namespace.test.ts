@@ -140,7 +140,7 @@ describe('a namespace that is not there', () => {
       const namespace = freshNamespace()
       await using first = await connect({ servers: server.url, namespace, logger })
       await first.setup()
-      await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 1, shards: 1 }), { timeout: 5000 })
+      await nc.request(`$KV.${namespace}_control.topology`, JSON.stringify({ v: 2, shards: 1 }), { timeout: 5000 })
       await using flow = await connect({ servers: server.url, namespace, logger })
       await finish(flow)
       await using second = await connect({ servers: server.url, namespace, logger })
@@ -158,7 +158,7 @@ describe('a namespace that is not there', () => {
       const key = `$KV.${namespace}_control.topology`
       const jsm = await jetstreamManager(nc)
       if (how === 'is gone') await jsm.streams.purge(`KV_${namespace}_control`, { filter: key })
-      else await nc.request(key, JSON.stringify({ v: 1, shards: 3 }), { timeout: 5000 })
+      else await nc.request(key, JSON.stringify({ v: 2, shards: 3 }), { timeout: 5000 })
       await until('the entry is whole', async () => {
         const found = await jsm.streams.getMessage(`KV_${namespace}_control`, { last_by_subj: key }).catch(() => null)
         return found?.json<{ made?: boolean }>().made === true

@@ -429,7 +429,7 @@ describe('instances that a worker hands back unbegun, because its lease takes to
     for (const { lease, to } of out) sim.apply(handBack(lease, to, 500))
     const more = leasesOn(sim).slice(out.length)
     expect(more.length).toBeGreaterThanOrEqual(out.length)
-    expect(barrierOf(sim)).toMatchObject({ kept: out.length, refeed: [] })
+    expect(barrierOf(sim)).toMatchObject({ saturated: out.length, requeued: [] })
     for (const { lease, from, to } of out) sim.apply(outcomes(lease, all(from, to), { heldMs: 1000 }))
     expect(barrierOf(sim).saturated).toBe(0)
   })
@@ -453,14 +453,17 @@ describe('an instance that queues up for its next lease, while its first lease i
     sim.apply(sized(3))
     sim.apply(outcomes('0-3-1', [[0, 'now']]))
     sim.apply(split('0-1-2', 'returned'))
-    expect(barrierOf(sim)).toMatchObject({ leases: { '0-3-1': { left: 2 } }, refeed: [{ from: 0, to: 1, ordinal: 3 }] })
+    expect(barrierOf(sim)).toMatchObject({
+      leases: { '0-3-1': { left: 2 } },
+      requeued: [{ from: 0, to: 1, ordinal: 3 }],
+    })
     return sim
   }
 
   it('is settled by a late success, and the lease keeps the two it still has', () => {
     const sim = waiting()
     sim.apply(outcomes('0-3-1', [[0, 'ok']]))
-    expect(barrierOf(sim)).toMatchObject({ succeeded: 1, leases: { '0-3-1': { left: 2 } }, refeed: [] })
+    expect(barrierOf(sim)).toMatchObject({ succeeded: 1, leases: { '0-3-1': { left: 2 } }, requeued: [] })
   })
 
   it('is not failed once more by the error that comes again', () => {
@@ -468,7 +471,7 @@ describe('an instance that queues up for its next lease, while its first lease i
     sim.apply(outcomes('0-3-1', [[0, 'now']]))
     expect(barrierOf(sim)).toMatchObject({
       leases: { '0-3-1': { left: 2 } },
-      refeed: [{ from: 0, to: 1, failures: 1 }],
+      requeued: [{ from: 0, to: 1, failures: 1 }],
     })
     expect(leasesOn(sim).map(({ lease }) => lease)).toEqual(['0-3-1', '0-1-2'])
   })
@@ -476,7 +479,10 @@ describe('an instance that queues up for its next lease, while its first lease i
   it('is leased once, also when the first lease is lost', () => {
     const sim = waiting()
     sim.apply(split('0-3-1', 'lost'))
-    expect(barrierOf(sim)).toMatchObject({ leases: { '0-1-3': { left: 1 } }, refeed: [{ from: 1, to: 3, ordinal: 2 }] })
+    expect(barrierOf(sim)).toMatchObject({
+      leases: { '0-1-3': { left: 1 } },
+      requeued: [{ from: 1, to: 3, ordinal: 2 }],
+    })
     for (const { id, lease } of leasesOn(sim)) if (lease === '0-3-1' || lease === '0-1-2') sim.work.delete(id)
     workOff(sim, () => 'ok')
     const again = sim.facts('scatter.outcomes').filter(({ data }) => data.at.includes(0) && !data.errors)
@@ -513,8 +519,8 @@ describe('after its end a barrier', () => {
     expect(barrierOf(sim)).toMatchObject({
       status: 'failed',
       leases: {},
-      refeed: [],
-      again: {},
+      requeued: [],
+      retries: {},
       delayed: 0,
       workers: {},
     })

@@ -596,7 +596,7 @@ describe('instances at gates', () => {
     sim.apply(created('i0a1n1r1n1', 's', { index: 0, keyChunk: 0 }))
     expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toEqual([])
     expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1 })
-    expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ over: true })
+    expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ closed: true })
     expect(marksOf(sim)).toEqual([expect.stringMatching(/^waiting\..*i0a1n1r1n1$/)])
     for (const late of [1, 2]) {
       sim.apply(behind('i0a1n1', 'error', late))
@@ -667,7 +667,7 @@ describe('instances at gates', () => {
       expect(marksOf(sim)).toEqual([stateKey.resuming(RUN, 's', 'i0a1n1')])
       forgetResumes(sim)
       expect(marksOf(sim)).toEqual([])
-      expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ over: true })
+      expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ closed: true })
     },
   )
 

@@ -133,7 +133,7 @@ describe('a paused scatter', () => {
     const behind = { keyChunk: 0, ordinal: 2, failures: 0 } as const
     const far = SEGMENT_INSTANCES + 5
     barrier.requeued = [
-      ...[0, 10, 20, 30].map((from) => ({ ...behind, from, to: from + 2, wide: true as const })),
+      ...[0, 10, 20, 30].map((from) => ({ ...behind, from, to: from + 2, unstarted: true as const })),
       // Its bits are in another segment than those of the first four. Reading them unloaded throws here.
       { ...behind, from: far, to: far + 2 },
     ]
@@ -184,7 +184,7 @@ describe('a lease of which a part is handed back', () => {
     sim.apply(outcomes('0-8-1', all(0, 3)))
     for (const lease of ['4-5-2', '6-7-2']) sim.apply(outcomes(lease, all(Number(lease[0]), Number(lease[2]))))
     sim.apply(outcomes('8-16-1', all(8, 16)))
-    expect(barrierOf(sim)).toMatchObject({ leases: {}, kept: 0 })
+    expect(barrierOf(sim)).toMatchObject({ leases: {}, saturated: 0 })
     toEnd(sim)
   })
 
@@ -206,7 +206,7 @@ describe('a lease of which a part is handed back', () => {
     sim.apply(paused())
     sim.apply(handBack('0-8-1', 6))
     sim.apply(handBack('0-8-1', 3))
-    expect(barrierOf(sim)).toMatchObject({ kept: 1, leases: { '0-8-1': { left: 3, to: 3 } } })
+    expect(barrierOf(sim)).toMatchObject({ saturated: 1, leases: { '0-8-1': { left: 3, to: 3 } } })
     const before = structuredClone(barrierOf(sim).requeued)
     sim.apply(handBack('0-8-1', 5))
     // Nor one that means another lease.
@@ -216,7 +216,7 @@ describe('a lease of which a part is handed back', () => {
     expect(barrierOf(sim).requeued).toEqual(before)
     sim.apply(outcomes('0-8-1', all(0, 3)))
     sim.apply(outcomes('8-16-1', all(8, 16)))
-    expect(barrierOf(sim)).toMatchObject({ leases: {}, kept: 0 })
+    expect(barrierOf(sim)).toMatchObject({ leases: {}, saturated: 0 })
     toEnd(sim)
   })
 })

@@ -289,8 +289,14 @@ describe.each(factNames())('%s', (name) => {
       const ids = Object.fromEntries(Object.keys(draft.ids).map((key) => [key, id]))
       const odd = factPath(name, ids)
       expect(parsePath(odd)).toEqual({ name, ids })
-      const ends = name.startsWith('asset.') && !['asset.started', 'attempt.ended', 'asset.suspended'].includes(name)
-      expect(expectationPath(odd)).toBe(ends ? `asset.${id}.${id}.${id}.end.*` : odd)
+      const asset = /^asset\.(failed|materialized|skipped|cancelled)$/.test(name)
+      const deadline = name === 'gate.extended' || name === 'gate.deadline_closed'
+      const filter = asset
+        ? `asset.${id}.${id}.${id}.end.*`
+        : deadline
+          ? `gate.${id}.${id}.${id}.deadline.${id}.*`
+          : odd
+      expect(expectationPath(odd)).toBe(filter)
     }
   })
 

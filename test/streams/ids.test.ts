@@ -67,7 +67,7 @@ describe('run ids', () => {
 
   it('make a scatter’s id with an asset, and come back from it', () => {
     const id = barrierId(runId(3, 'r-1'), assetName('a'))
-    expect(parseBarrierId(id)).toEqual({ run: '3-r-1', asset: 'a', partition: 3 })
+    expect(parseBarrierId(id)).toEqual({ run: '3-r-1', asset: 'a', shard: 3 })
     for (const bad of ['0-r1', '0-r1.', '0-r1.a.b', 'x.a']) expect(() => parseBarrierId(bad)).toThrow(InvalidError)
   })
 })
