@@ -149,7 +149,7 @@ function backoffOf({ backoffMinMs, backoffMaxMs }: { backoffMinMs: number; backo
 it.each([
   ...assetsAndRuns.map((says) => ['assets-and-runs.md', says] as const),
   ...scatterPage.map((says) => ['scatter.md', says] as const),
-  ...gatesPage.slice(0, 0).map((says) => ['gates.md', says] as const),
+  ...gatesPage.map((says) => ['gates.md', says] as const),
   ...limitsPage.map((says) => ['limits.md', says] as const),
 ])('docs/%s names what the code has: %s', (page, says) => {
   expect(textOf(page)).toContain(says)
