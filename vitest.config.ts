@@ -7,9 +7,11 @@ export default defineConfig({
     // These need a Docker daemon: `npm run test:container`.
     exclude: ['test/container/**', '**/node_modules/**'],
     globalSetup: ['test/kit/programs.ts'],
-    // A file starts servers and child processes of its own: real processes, so that signals and exits are theirs alone.
+    // A file starts servers and child processes of its own: real processes, so that signals and
+    // exits are theirs alone.
     pool: 'forks',
-    // Most of them wait for servers and processes most of the time; the default leaves one core out.
+    // Most of them wait for servers and processes most of the time; the default leaves one core
+    // out.
     maxWorkers: '100%',
     // What they start is many times the same code: Node need not compile it each time.
     env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },

@@ -1,4 +1,7 @@
-/** `asset`: a plain asset that does nothing, one after the other, from the call of `materialize` to the value, in plain publishes. */
+/**
+ * `asset`: a plain asset that does nothing, one after the other, from the call of `materialize` to
+ * the value, in plain publishes.
+ */
 import { asset as declareAsset, pipeline } from '../src/index.ts'
 import { type Bench, type Job, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'

@@ -23,7 +23,10 @@ export interface Job {
 /** Repeats before the measured ones: Node compiles the engine's hot paths in the first two. */
 export const WARM_UPS = 2
 
-/** Calls back for each repeat; `measured` tells whether its figures count, and `label` which one it is. */
+/**
+ * Calls back for each repeat; `measured` tells whether its figures count, and `label` which one it
+ * is.
+ */
 export async function repeated(
   { repeats }: Job,
   each: (at: { readonly measured: boolean; readonly label: string }) => Promise<void>,

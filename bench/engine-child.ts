@@ -1,4 +1,7 @@
-/** An engine in a process of its own, as `flowstone engine` is. Each line is a namespace to be at work in from now on, and no longer in the one before; an empty one: in none. */
+/**
+ * An engine in a process of its own, as `flowstone engine` is. Each line is a namespace to be at
+ * work in from now on, and no longer in the one before; an empty one: in none.
+ */
 import { createInterface } from 'node:readline'
 import { connect, type Flow } from '../src/index.ts'
 

@@ -1,4 +1,7 @@
-/** What a bench finds out, and the two ways to print it: a JSON line a figure for programs, one table for people. */
+/**
+ * What a bench finds out, and the two ways to print it: a JSON line a figure for programs, one
+ * table for people.
+ */
 
 export type Fsync = 'always' | 'default'
 
@@ -11,7 +14,9 @@ export interface Figure {
   readonly value: number
   /** Unit of `value` and `raw`; it also says which of a bench's figures this is (p50, peak RSS). */
   readonly unit: string
-  /** The same measured with nothing in between, in the same run; null where there is no such thing. */
+  /**
+   * The same measured with nothing in between, in the same run; null where there is no such thing.
+   */
   readonly raw: number | null
   /** `value / raw`. */
   readonly ratio: number | null

@@ -1,6 +1,8 @@
 /**
- * `gates`: signal gates created and answered by 64 callers, beside the same appends with nothing around them; how long it takes from a signal to the asset's next line of
- * code, in plain publishes; and what gates cost that only wait. The engine is in a process of its own, as where gates are answered over HTTP; worker and callers are in this one.
+ * `gates`: signal gates created and answered by 64 callers, beside the same appends with nothing
+ * around them; how long it takes from a signal to the asset's next line of code, in plain
+ * publishes; and what gates cost that only wait. The engine is in a process of its own, as where
+ * gates are answered over HTTP; worker and callers are in this one.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -42,7 +44,10 @@ export const gates: Bench = {
   },
 }
 
-/** `count` calls by as many callers as there are, each going on when its call is answered. Returns calls a second. */
+/**
+ * `count` calls by as many callers as there are, each going on when its call is answered. Returns
+ * calls a second.
+ */
 async function byCallers(count: number, call: (i: number) => Promise<void>): Promise<number> {
   let next = 0
   const startedMs = performance.now()
@@ -206,7 +211,8 @@ async function resumes(url: string, engine: Child, n: number): Promise<number[]>
         resumed = Promise.withResolvers()
         const run = await flow.materialize(waits, { partition: String(i) })
         const token = await opened.promise
-        // The asset is suspended when that is in the state bucket; a signal before would have to wait for it.
+        // The asset is suspended when that is in the state bucket; a signal before would have to
+        // wait for it.
         while ((await run.status())?.assets.waits?.status !== 'suspended') await sleep(1)
         const startedMs = performance.now()
         await flow.gates.signal(token, { answer: i })
@@ -220,7 +226,10 @@ async function resumes(url: string, engine: Child, n: number): Promise<number[]>
   )
 }
 
-/** Gates that wait, and nothing else: the worker in this process, the engine in its own, and the server. */
+/**
+ * Gates that wait, and nothing else: the worker in this process, the engine in its own, and the
+ * server.
+ */
 async function waiting({ rig, fsync, say }: Job, engine: Child, n: number): Promise<Figure[]> {
   return await withEngineApart(
     rig.url,

@@ -1,6 +1,7 @@
 /**
- * `limited queues`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from `materialize` to `result()`. The ceiling is 50 / 5 ms = 10,000 a second, or what 50
- * loops that wait 5 ms reach in this process with nothing in between, whichever is lower.
+ * `limited queues`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from
+ * `materialize` to `result()`. The ceiling is 50 / 5 ms = 10,000 a second, or what 50 loops that
+ * wait 5 ms reach in this process with nothing in between, whichever is lower.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../src/index.ts'

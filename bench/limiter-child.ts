@@ -1,4 +1,7 @@
-/** One of several processes that take tokens of the same bucket: says when it is ready, starts when told to, says when it is done. */
+/**
+ * One of several processes that take tokens of the same bucket: says when it is ready, starts when
+ * told to, says when it is done.
+ */
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import { connect } from '../src/index.ts'

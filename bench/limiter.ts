@@ -1,6 +1,7 @@
 /**
- * `limiter`: grants a second of one bucket (a lone caller, 32 of them, four processes), of 10,000 buckets, slots taken and given back, and how late who waits is woken. Raw:
- * compare-and-set updates of one key, one after the other; where it says so, the same with one process.
+ * `limiter`: grants a second of one bucket (a lone caller, 32 of them, four processes), of 10,000
+ * buckets, slots taken and given back, and how late who waits is woken. Raw: compare-and-set
+ * updates of one key, one after the other; where it says so, the same with one process.
  */
 import { connect, type Flow, type RateOption } from '../src/index.ts'
 import { publish } from '../src/log/nats.ts'
@@ -125,7 +126,10 @@ async function overshoots(flow: Flow, n: number): Promise<number[]> {
   return late
 }
 
-/** Grants a second of processes together, on one bucket: from the first one's start to the last one's end. */
+/**
+ * Grants a second of processes together, on one bucket: from the first one's start to the last
+ * one's end.
+ */
 async function processes(url: string, namespace: string, count: number, callers: number, n: number): Promise<number> {
   const each = Math.ceil(n / count)
   const settings = JSON.stringify({ url, namespace, bucket: `of-${count}-${callers}`, callers, n: each })

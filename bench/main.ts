@@ -1,5 +1,6 @@
 /**
- * `npm run bench`: how fast the engine is, beside what the server gives with nothing in between (the raw ceiling), in the same run on the same server.
+ * `npm run bench`: how fast the engine is, beside what the server gives with nothing in between
+ * (the raw ceiling), in the same run on the same server.
  *
  *   npm run bench                                  all, as a table
  *   npm run --silent bench -- scatter --json       one JSON line a figure on standard output, nothing else
@@ -85,7 +86,8 @@ async function* measure({ names, sizes, repeats, fsyncs }: Wish): AsyncGenerator
   const say = (line: string): void => console.error(line)
   for (const fsync of fsyncs) {
     await using rig = await startRig(fsync)
-    // The server is stopped before its folder is deleted: the other way round it would make some of it anew.
+    // The server is stopped before its folder is deleted: the other way round it would make some of
+    // it anew.
     const interrupted = (): void => {
       rig[Symbol.asyncDispose]().then(
         () => process.exit(130),

@@ -1,6 +1,7 @@
 /**
- * One scatter of n no-op instances with engine, worker and client in this process, left alone. Started by `million.ts`: `node million-run.ts URL N`.
- * Keys come from a generator, because a list that user code keeps would be counted as ours.
+ * One scatter of n no-op instances with engine, worker and client in this process, left alone.
+ * Started by `million.ts`: `node million-run.ts URL N`. Keys come from a generator, because a list
+ * that user code keeps would be counted as ours.
  */
 import { pathToFileURL } from 'node:url'
 import { jetstreamManager } from '@nats-io/jetstream'

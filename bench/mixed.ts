@@ -1,6 +1,7 @@
 /**
- * `mixed`: instances of 1 ms, and among them some of 2 s, in one scatter over four workers of five slots each. Ideal is what twenty slots would take that each begin
- * the next instance the moment they are free, with nothing in between.
+ * `mixed`: instances of 1 ms, and among them some of 2 s, in one scatter over four workers of five
+ * slots each. Ideal is what twenty slots would take that each begin the next instance the moment
+ * they are free, with nothing in between.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../src/index.ts'

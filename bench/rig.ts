@@ -1,4 +1,7 @@
-/** Where a bench runs: a nats-server of its own on a scratch folder, and namespaces that are made for one repeat each and deleted after it. */
+/**
+ * Where a bench runs: a nats-server of its own on a scratch folder, and namespaces that are made
+ * for one repeat each and deleted after it.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,8 +14,10 @@ import type { Child } from './child.ts'
 import type { Fsync } from './figures.ts'
 
 /**
- * How processes are started whose memory is measured, as docs/architecture.md advises where memory is short. By itself Node lets the young generation grow by a hundred megabytes
- * while much is allocated, and collects the old one late when the machine is busy, which says nothing of what is held.
+ * How processes are started whose memory is measured, as docs/architecture.md advises where memory
+ * is short. By itself Node lets the young generation grow by a hundred megabytes while much is
+ * allocated, and collects the old one late when the machine is busy, which says nothing of what is
+ * held.
  */
 export const SMALL_HEAP = ['--max-semi-space-size=4', '--max-old-space-size=192'] as const
 
@@ -42,7 +47,10 @@ export async function startRig(fsync: Fsync): Promise<Rig> {
   }
 }
 
-/** Engine, worker (or workers) and client on one connection in this process: what the raw ceiling is one process of, too. */
+/**
+ * Engine, worker (or workers) and client on one connection in this process: what the raw ceiling is
+ * one process of, too.
+ */
 export async function withEngine<T>(
   url: string,
   pipeline: Pipeline,

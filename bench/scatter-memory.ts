@@ -1,8 +1,10 @@
 /**
- * Memory of one scatter of n: engine, worker and client in this process. Started by `scatter.ts`: `node --expose-gc scatter-memory.ts URL N`.
+ * Memory of one scatter of n: engine, worker and client in this process. Started by `scatter.ts`:
+ * `node --expose-gc scatter-memory.ts URL N`.
  *
- * Two runs: one left alone, for the peak RSS that the system saw, and one with garbage collections at intervals, for what is truly held. Keys come from a
- * generator, because a list that user code keeps would be counted as ours.
+ * Two runs: one left alone, for the peak RSS that the system saw, and one with garbage collections
+ * at intervals, for what is truly held. Keys come from a generator, because a list that user code
+ * keeps would be counted as ours.
  */
 import { pathToFileURL } from 'node:url'
 import { asset, pipeline } from '../src/index.ts'
@@ -27,7 +29,8 @@ async function report(url: string, n: number): Promise<MemoryReport> {
     async gather(results) {
       let count = 0
       for await (const _ of results) {
-        // Every other await of the loop is answered from memory: without this pause no timer would get a turn.
+        // Every other await of the loop is answered from memory: without this pause no timer would
+        // get a turn.
         if (++count % 1000 === 0) await new Promise((resolve) => setImmediate(resolve))
       }
       return count

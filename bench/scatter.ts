@@ -1,6 +1,6 @@
 /**
- * `scatter`: no-op instances with about 100 B in and out, from `materialize` to `result()`, against the raw ceiling at 50 instances a message.
- * Then the memory of the same in a process of its own.
+ * `scatter`: no-op instances with about 100 B in and out, from `materialize` to `result()`, against
+ * the raw ceiling at 50 instances a message. Then the memory of the same in a process of its own.
  */
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -84,7 +84,10 @@ async function memory({ rig, fsync, sizes, say }: Job): Promise<Figure[]> {
   return figures
 }
 
-/** A process of its own for each size: what an earlier one took from the system would hide what this one takes. */
+/**
+ * A process of its own for each size: what an earlier one took from the system would hide what this
+ * one takes.
+ */
 async function memoryOf(url: string, n: number): Promise<MemoryReport> {
   const script = fileURLToPath(new URL('scatter-memory.ts', import.meta.url))
   const { stdout } = await promisify(execFile)(process.execPath, [...SMALL_HEAP, '--expose-gc', script, url, String(n)])

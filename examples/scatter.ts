@@ -1,10 +1,13 @@
 /**
- * A polite crawler: looks for broken links on a small site that this example serves itself, made of the project's documents.
+ * A polite crawler: looks for broken links on a small site that this example serves itself, made of
+ * the project's documents.
  *
  *     npm run example:scatter
  *
- * Shows a scatter over an item reader with maxConcurrent and a rate limit that two scatters share, retries that wait as long as the site asks for, a share of
- * instances that fail for good (failureMode partial), batches with errors of their own, and what a scatter's status says in the end.
+ * Shows a scatter over an item reader with maxConcurrent and a rate limit that two scatters share,
+ * retries that wait as long as the site asks for, a share of instances that fail for good
+ * (failureMode partial), batches with errors of their own, and what a scatter's status says in the
+ * end.
  */
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'

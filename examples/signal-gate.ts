@@ -1,6 +1,8 @@
 /**
- * Signal gates: a scatter hands 200 jobs to a service that knows nothing of FlowStone, and each instance waits at a gate until the service calls back. It does so in any
- * order, for some jobs twice, for some with a wrong address, for some never. Waiting takes no worker: two slots are enough for 200 jobs.
+ * Signal gates: a scatter hands 200 jobs to a service that knows nothing of FlowStone, and each
+ * instance waits at a gate until the service calls back. It does so in any order, for some jobs
+ * twice, for some with a wrong address, for some never. Waiting takes no worker: two slots are
+ * enough for 200 jobs.
  *
  *     npm run example:gates
  *
@@ -124,7 +126,8 @@ function counting(service: string, seen: { submitted: number; reminders: number 
     onSignal: (_, answer: { words: number }) => answer.words,
     onTimeout: (ctx) => {
       if (ctx.retriesLeft === 0) return ctx.fail(`the service never answered for job ${ctx.scatterKey.job}`)
-      // A reminder: the gate waits on, its address stays good. Here one could ask the service how it stands.
+      // A reminder: the gate waits on, its address stays good. Here one could ask the service how
+      // it stands.
       seen.reminders += 1
       return 0
     },

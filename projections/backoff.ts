@@ -1,10 +1,13 @@
-/** Exponential backoff with jitter that needs no random numbers: spread comes from a hash of what is retried, so a replay decides the same. */
+/**
+ * Exponential backoff with jitter that needs no random numbers: spread comes from a hash of what is
+ * retried, so a replay decides the same.
+ */
 import { hash64 } from '../streams/ids.ts'
 import type { RetrySpec } from '../streams/schemas.ts'
 
 /**
- * Milliseconds before the attempt that follows `failures` failures: min, 3·min, 9·min … capped at max (the original's 5, 15, 45 s), of which the upper
- * quarter is spread by `seed`.
+ * Milliseconds before the attempt that follows `failures` failures: min, 3·min, 9·min … capped at
+ * max (the original's 5, 15, 45 s), of which the upper quarter is spread by `seed`.
  */
 export function backoffMs(retry: RetrySpec, failures: number, seed: string): number {
   // 40: beyond any cap, and still a number (0 times infinity is none).

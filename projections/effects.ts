@@ -1,4 +1,7 @@
-/** What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice is harmless. */
+/**
+ * What a decision asks the engine to do. Values only; the engine carries them out. Doing one twice
+ * is harmless.
+ */
 
 import type { DraftOf, FactDraft } from '../streams/facts.ts'
 import type { LimitedQueueName } from '../streams/subjects.ts'
@@ -7,15 +10,24 @@ import type { TriggerRequest } from './run/request.ts'
 
 export type Effect =
   /**
-   * Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was first, and that is fine. `stops`: a fact that its timer was to bring, and
-   * that is not wanted any more.
+   * Append a fact; if its subject is taken, somebody (perhaps this engine, before a crash) was
+   * first, and that is fine. `stops`: a fact that its timer was to bring, and that is not wanted
+   * any more.
    */
   | { readonly do: 'fact'; readonly fact: FactDraft; readonly stops?: FactDraft }
-  /** Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`. */
+  /**
+   * Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`.
+   */
   | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number }
-  /** Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its deadline was moved by somebody else. */
+  /**
+   * Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its
+   * deadline was moved by somebody else.
+   */
   | { readonly do: 'extend_gate'; readonly fact: DraftOf<'gate.extended'> }
-  /** End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more time. */
+  /**
+   * End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more
+   * time.
+   */
   | {
       readonly do: 'time_out_gate'
       readonly close: DraftOf<'gate.deadline_closed'>
@@ -30,7 +42,10 @@ export type Effect =
       readonly dueMs?: number
       readonly limitedQueue?: true
     }
-  /** Cancel what still waits of the gates of an asset; `attempt`: only those that this execution of it opened. */
+  /**
+   * Cancel what still waits of the gates of an asset; `attempt`: only those that this execution of
+   * it opened.
+   */
   | { readonly do: 'cancel_gates'; readonly run: string; readonly asset: string; readonly attempt?: number }
   /** Look up what is materialized already, and append run.planned. */
   | { readonly do: 'plan'; readonly run: string }
@@ -40,14 +55,19 @@ export type Effect =
   | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
   /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */
   | { readonly do: 'pause'; readonly run: string; readonly asset: string }
-  /** Tell workers of a limited queue that is open now. A hint: the document of the queue's limited queues is the truth. */
+  /**
+   * Tell workers of a limited queue that is open now. A hint: the document of the queue's limited
+   * queues is the truth.
+   */
   | {
       readonly do: 'open_limited_queue'
       readonly limitedQueue: LimitedQueueName
       readonly maxConcurrent: number
       readonly shape: string
     }
-  /** Take away the schedules of an asset that has ended, or of its instances when their scatter has. */
+  /**
+   * Take away the schedules of an asset that has ended, or of its instances when their scatter has.
+   */
   | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
   /** Remove a lane's consumer and what is left on its subject. */
   | { readonly do: 'close_limited_queue'; readonly limitedQueue: LimitedQueueName }

@@ -1,6 +1,7 @@
 /**
- * One fact: fold it into the documents it touches, and decide what follows. Pure: the same documents and the same fact give the same documents and
- * the same effects, whoever runs it and whenever.
+ * One fact: fold it into the documents it touches, and decide what follows. Pure: the same
+ * documents and the same fact give the same documents and the same effects, whoever runs it and
+ * whenever.
  */
 import type { Fact, FactOf } from '../streams/facts.ts'
 import type { PipelineSpec } from '../streams/schemas.ts'
@@ -47,8 +48,8 @@ type OutsideRuns = FactOf<
 >
 
 /**
- * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is known to be absent). Some keys follow from documents,
- * so call it until it names nothing new.
+ * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is
+ * known to be absent). Some keys follow from documents, so call it until it names nothing new.
  */
 export function needs(view: View, has: (key: string) => boolean, fact: Fact): Key<unknown>[] {
   const keys: Key<unknown>[] = []
@@ -102,7 +103,8 @@ function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>)
       const spec = pipeline && specOf(pipeline, fact.ids.asset)
       if (spec?.scatter?.maxConcurrent !== undefined)
         keys.push(stateKey.limitedQueues(run.pipeline, spec.scatter.queue ?? spec.queue))
-      // The barrier's own document cannot be there before scatter.started, of which the log holds one.
+      // The barrier's own document cannot be there before scatter.started, of which the log holds
+      // one.
       return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
     }
     case 'asset.suspended':
@@ -171,7 +173,10 @@ function needsOfBarrier(
   return keys
 }
 
-/** A range that waits is at most a lease wide; to find its ends, the fold looks so far to both sides. */
+/**
+ * A range that waits is at most a lease wide; to find its ends, the fold looks so far to both
+ * sides.
+ */
 function addSegments(segments: Set<number>, { from, to }: { from: number; to: number }): void {
   for (let n = segmentOf(Math.max(0, from - LEASE_SIZE_MAX)); n <= segmentOf(to - 1 + LEASE_SIZE_MAX); n++)
     segments.add(n)

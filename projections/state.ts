@@ -1,6 +1,8 @@
 /**
- * What the state bucket holds: a document a key, each the fold of the facts that touched it. Folds work on a `View`: they read documents that the
- * engine has loaded before (see `needs` in step.ts), change them in place, and `put` what they changed. The view owns the documents; a fold never keeps one.
+ * What the state bucket holds: a document a key, each the fold of the facts that touched it. Folds
+ * work on a `View`: they read documents that the engine has loaded before (see `needs` in step.ts),
+ * change them in place, and `put` what they changed. The view owns the documents; a fold never
+ * keeps one.
  */
 import { encodeToken, type RunId } from '../streams/ids.ts'
 import type {
@@ -101,7 +103,10 @@ export interface NewestState {
 export interface Lease {
   /** Instances whose outcome is still due from this lease. */
   left: number
-  /** Where it ends now, once its worker said that it takes long and handed back what it had not begun. All before that runs. */
+  /**
+   * Where it ends now, once its worker said that it takes long and handed back what it had not
+   * begun. All before that runs.
+   */
   to?: number
   keyChunk: number
   fedMs: number
@@ -115,7 +120,10 @@ export interface Lease {
   dueMs?: number
 }
 
-/** Instances to be leased again, after their lease was lost or handed back: one by one, or `wide`, in leases of the present size, where none of them had begun. */
+/**
+ * Instances to be leased again, after their lease was lost or handed back: one by one, or `wide`,
+ * in leases of the present size, where none of them had begun.
+ */
 export interface RequeuedRange {
   unstarted?: true
   from: number
@@ -157,14 +165,20 @@ export interface BarrierState {
   suspended?: number
   leases: Record<string, Lease>
   delayed: number
-  /** Leases that take long, all of whose instances have begun: nobody can be given more of them, so they fill no place in the window. */
+  /**
+   * Leases that take long, all of whose instances have begun: nobody can be given more of them, so
+   * they fill no place in the window.
+   */
   saturated?: number
   requeued: RequeuedRange[]
   /** With `strategy: batch`: failed instances that wait until the first pass is over. */
   deferred?: RequeuedRange[]
   /** Of `failed`: those whose last attempt ran out of time. */
   timedOut?: number
-  /** Instances with an execution behind them that did not count as their end: [ordinal of the current lease, failures so far, key chunk]. */
+  /**
+   * Instances with an execution behind them that did not count as their end: [ordinal of the
+   * current lease, failures so far, key chunk].
+   */
   retries: Record<string, [number, number, number]>
   leaseSize: number
   window: number
@@ -173,19 +187,25 @@ export interface BarrierState {
   /** Milliseconds of a worker's wall time for an instance, smoothed. */
   perInstanceMs?: number
   workers: Record<string, number>
-  /** How many were done at a time not long ago, and how many a second ended before that, smoothed. */
+  /**
+   * How many were done at a time not long ago, and how many a second ended before that, smoothed.
+   */
   pace?: { sinceMs: number; done: number; perSecond?: number }
   startedMs: number
   closedMs?: number
   error?: ErrorInfo
 }
 
-/** Finished bits of 65,536 instances, then (only if one failed or waited) as many failed bits, then (only if one waited at a gate) as many bits for those that do. */
+/**
+ * Finished bits of 65,536 instances, then (only if one failed or waited) as many failed bits, then
+ * (only if one waited at a gate) as many bits for those that do.
+ */
 export type Segment = Uint8Array
 
 /**
- * Why instances have failed, FAILURES_PER_CHUNK instances to a document: [index, sequence of the outcomes that hold the error], or [index, 0, attempt] of one whose worker died.
- * Which error counted only the fold knows: others may stand on the log, before it and behind it.
+ * Why instances have failed, FAILURES_PER_CHUNK instances to a document: [index, sequence of the
+ * outcomes that hold the error], or [index, 0, attempt] of one whose worker died. Which error
+ * counted only the fold knows: others may stand on the log, before it and behind it.
  */
 export interface FailureChunk {
   seq: number
@@ -198,7 +218,10 @@ export interface KeyChunkList {
   keyChunks: [number, number][]
 }
 
-/** Open limited queues of a queue: barriers with a limit on how many of their instances run at a time. Key: `<run>.<asset>`. */
+/**
+ * Open limited queues of a queue: barriers with a limit on how many of their instances run at a
+ * time. Key: `<run>.<asset>`.
+ */
 export interface LimitedQueuesState {
   seq: number
   limitedQueues: Record<string, { priority: number; maxConcurrent: number; shape: string }>
@@ -268,14 +291,20 @@ export const stateKey = {
   open: (run: string): Key<OpenMark> => `open.${run}`,
   pipeline: (name: string, version: string): Key<PipelineSpec> => `pipeline.${name}.${version}`,
   newest: (pipeline: string): Key<NewestState> => `newest.${encodeToken(pipeline)}`,
-  /** The newest value: of an asset of one pipeline. Another pipeline's asset of that name is another asset. */
+  /**
+   * The newest value: of an asset of one pipeline. Another pipeline's asset of that name is another
+   * asset.
+   */
   asset: (pipeline: string, asset: string, partition: string | undefined): Key<CatalogEntry> =>
     `asset.${pipeline}.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
   limitedQueues: (pipeline: string, queue: string): Key<LimitedQueuesState> => `limited_queues.${pipeline}.${queue}`,
   gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
-  /** There while the gate waits; by the hour of its deadline and in the order of deadlines, so that those of a time are found without reading gates, or the names of all. */
+  /**
+   * There while the gate waits; by the hour of its deadline and in the order of deadlines, so that
+   * those of a time are found without reading gates, or the names of all.
+   */
   waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> => {
     const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
     return `${waitingHour(ms)}.${String(ms).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`
@@ -295,14 +324,18 @@ export function isMark(key: string): boolean {
 }
 
 /**
- * Whether a mark may be there for a while though its gate waits no more: who lists it looks at the gate too, and the look after its deadline takes away what an engine left. (One
- * without a deadline is never looked at.)
+ * Whether a mark may be there for a while though its gate waits no more: who lists it looks at the
+ * gate too, and the look after its deadline takes away what an engine left. (One without a deadline
+ * is never looked at.)
  */
 export function mayOutlive(key: string): boolean {
   return key.startsWith('waiting.') && !key.startsWith(FOR_EVER)
 }
 
-/** The log sequence up to which the whole bucket is folded. Written with every checkpoint, under the revision this engine wrote last. */
+/**
+ * The log sequence up to which the whole bucket is folded. Written with every checkpoint, under the
+ * revision this engine wrote last.
+ */
 export const ENGINE_KEY = 'engine'
 
 export interface View {

@@ -1,14 +1,16 @@
 // Builds dist/ from nothing, so that a file deleted from the sources is not published for ever.
 //
-// dist/src, dist/streams, dist/projections: one file for each source, for Node.
-// dist/bundle: the same for bundlers (the condition `module` of package.json), with the NATS client inside. That client is CommonJS: a bundle of ES modules would
-// fail at its first `require('net')` unless its maker adds a banner. Here Node's own modules are asked for in a way that works in both formats.
+// dist/src, dist/streams, dist/projections: one file for each source, for Node. dist/bundle: the
+// same for bundlers (the condition `module` of package.json), with the NATS client inside. That
+// client is CommonJS: a bundle of ES modules would fail at its first `require('net')` unless its
+// maker adds a banner. Here Node's own modules are asked for in a way that works in both formats.
 import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync } from 'node:fs'
 import { build } from 'esbuild'
 
 rmSync('dist', { recursive: true, force: true })
-// The file behind `tsc` is run with this Node: a .cmd shim on Windows cannot be spawned without a shell.
+// The file behind `tsc` is run with this Node: a .cmd shim on Windows cannot be spawned without a
+// shell.
 const result = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], {
   stdio: 'inherit',
 })

@@ -2,9 +2,10 @@
 //
 //   node scripts/setup.mjs [folder with a package of its own ...]
 //
-// Plain JavaScript that Node 20 understands and that needs no dependency, because it runs before there are any. The rest
-// of the project runs on the Node that comes as a dependency (package `node`).
-// It speaks on stderr only: `npm run bench -- --json` promises that stdout holds nothing but results.
+// Plain JavaScript that Node 20 understands and that needs no dependency, because it runs before
+// there are any. The rest of the project runs on the Node that comes as a dependency (package
+// `node`). It speaks on stderr only: `npm run bench -- --json` promises that stdout holds nothing
+// but results.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -32,8 +33,8 @@ function installDependencies(folder) {
 }
 
 /**
- * npm notes what it has put into node_modules, as the last step of an installation. Comparing that with the lock file
- * finds what is missing, outdated or half done, however it came there.
+ * npm notes what it has put into node_modules, as the last step of an installation. Comparing that
+ * with the lock file finds what is missing, outdated or half done, however it came there.
  */
 function isInstalled(path) {
   const wanted = readLock(join(path, 'package-lock.json'))

@@ -1,4 +1,5 @@
-// Reads a report of vitest's json reporter and prints `N passed, N failed`, which is what the CI looks for.
+// Reads a report of vitest's json reporter and prints `N passed, N failed`, which is what the CI
+// looks for.
 import { readFileSync } from 'node:fs'
 
 const report = JSON.parse(readFileSync(process.argv[2], 'utf8'))

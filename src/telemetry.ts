@@ -1,6 +1,7 @@
 /**
- * Telemetry: every event goes to a channel of Node's diagnostics_channel, and costs nothing while nobody listens. The table in docs/telemetry.md is made from
- * what stands here; later capabilities extend it.
+ * Telemetry: every event goes to a channel of Node's diagnostics_channel, and costs nothing while
+ * nobody listens. The table in docs/telemetry.md is made from what stands here; later capabilities
+ * extend it.
  */
 
 import { channel } from 'node:diagnostics_channel'
@@ -27,7 +28,9 @@ export interface TelemetryEvents {
   }
   /** A worker put a task back, unfinished. */
   'flowstone:task.returned': { readonly worker: string; readonly task: string; readonly reason: string }
-  /** Code held up the event loop of a worker's process; `assets`: what the worker had in its hands. */
+  /**
+   * Code held up the event loop of a worker's process; `assets`: what the worker had in its hands.
+   */
   'flowstone:worker.blocked': {
     readonly worker: string
     readonly blockedMs: number
@@ -43,7 +46,10 @@ export interface TelemetryEvents {
   }
   /** The first keys of a scatter are stored: it is open. */
   'flowstone:scatter.start': ScatterEvent
-  /** All instances have ended, and no more of them failed than may. `failed` is more than 0 for a partial failure. */
+  /**
+   * All instances have ended, and no more of them failed than may. `failed` is more than 0 for a
+   * partial failure.
+   */
   'flowstone:scatter.complete': ScatterEndEvent
   /** It failed: by its instances, its threshold, its time limit, or by itself. */
   'flowstone:scatter.failed': ScatterEndEvent & { readonly error?: ErrorView }
@@ -104,7 +110,10 @@ export interface TelemetryEvents {
   }
   /** A message on the log that is no fact FlowStone knows; it is stepped over. */
   'flowstone:engine.bad_fact': { readonly shard: number; readonly seq: number; readonly reason: string }
-  /** The reconciler enqueued tasks that were missing, or set timers of gates again that were past their deadline. */
+  /**
+   * The reconciler enqueued tasks that were missing, or set timers of gates again that were past
+   * their deadline.
+   */
   'flowstone:engine.repaired': {
     readonly shard: number
     readonly tasks: readonly string[]
@@ -131,7 +140,9 @@ export interface TelemetryEvents {
   }
   /** A slot was taken, after `durationMs` of waiting. */
   'flowstone:rate_limit.slot_acquired': SlotEvent
-  /** It was given back after `durationMs`, or lost: its lease ran out before it could be renewed. */
+  /**
+   * It was given back after `durationMs`, or lost: its lease ran out before it could be renewed.
+   */
   'flowstone:rate_limit.slot_released': SlotEvent & { readonly lost: boolean }
   /** The connection to the server broke. */
   'flowstone:connection.away': { readonly server: string }
@@ -254,7 +265,10 @@ export function emit<N extends keyof TelemetryEvents>(name: N, event: TelemetryE
   if (target?.hasSubscribers) target.publish(event)
 }
 
-/** The channel itself, for the hot path: what an event says is put together only when `hasSubscribers`. */
+/**
+ * The channel itself, for the hot path: what an event says is put together only when
+ * `hasSubscribers`.
+ */
 export function channelOf<N extends keyof TelemetryEvents>(
   name: N,
 ): { readonly hasSubscribers: boolean; publish(event: TelemetryEvents[N]): void } {

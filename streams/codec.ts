@@ -1,6 +1,7 @@
 /**
- * Bytes on the wire. Facts that outsiders read are JSON; bulk facts and tasks are MessagePack (plain maps, no msgpackr records, so any language
- * reads them). The `Content-Type` header says which; a reader takes both.
+ * Bytes on the wire. Facts that outsiders read are JSON; bulk facts and tasks are MessagePack
+ * (plain maps, no msgpackr records, so any language reads them). The `Content-Type` header says
+ * which; a reader takes both.
  */
 import { addExtension, Packr, RESET_BUFFER_MODE } from 'msgpackr'
 import { type Encoding, unsqueeze } from './compress.ts'
@@ -29,11 +30,15 @@ export function encodeJson(value: unknown): Uint8Array {
   return utf8Encoder.encode(JSON.stringify(value))
 }
 
-/** MessagePack. Throws InvalidError for what no other process could read: functions, symbols, cycles, class instances that hide their state. */
+/**
+ * MessagePack. Throws InvalidError for what no other process could read: functions, symbols,
+ * cycles, class instances that hide their state.
+ */
 export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   try {
-    // A copy: msgpackr gives a view of its buffer, which the next value is written over. (Left to itself it makes a new buffer, of four times the largest value so far,
-    // whenever one is full, and memory that is let go in such pieces does not go back to the system.)
+    // A copy: msgpackr gives a view of its buffer, which the next value is written over. (Left to
+    // itself it makes a new buffer, of four times the largest value so far, whenever one is full,
+    // and memory that is let go in such pieces does not go back to the system.)
     const view = packr.pack(value, RESET_BUFFER_MODE)
     const bytes = new Uint8Array(view)
     if (view.buffer.byteLength > BUFFER_MAX) packr = new Packr({ ...OPTIONS, copyBuffers: true })
@@ -44,7 +49,9 @@ export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** Bytes of MessagePack that stand for a value: put into another value they are written as they are. */
+/**
+ * Bytes of MessagePack that stand for a value: put into another value they are written as they are.
+ */
 export class Encoded {
   readonly bytes: Uint8Array<ArrayBuffer>
 
@@ -59,8 +66,9 @@ export function encodeWide(value: unknown): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * What MessagePack has no type for is an extension of type 70, with MessagePack of a list in it: `['bigint', '123']`, `['-0']`, `['Float32Array', bytes]`
- * (little-endian; also other typed arrays, and `ArrayBuffer`), `['Map', [[key, value], …]]`, `['Set', [value, …]]`.
+ * What MessagePack has no type for is an extension of type 70, with MessagePack of a list in it:
+ * `['bigint', '123']`, `['-0']`, `['Float32Array', bytes]` (little-endian; also other typed arrays,
+ * and `ArrayBuffer`), `['Map', [[key, value], …]]`, `['Set', [value, …]]`.
  */
 const EXTENSION = 70
 
@@ -104,7 +112,10 @@ function decodeExtension(bytes: Uint8Array): unknown {
   throw new FlowStoneError('undecodable', `an extension of kind ${String(kind)} is not known here`)
 }
 
-/** Its types do not tell of `allocate`, by which its own extensions write without a head of their own. */
+/**
+ * Its types do not tell of `allocate`, by which its own extensions write without a head of their
+ * own.
+ */
 const extension: object = {
   Class: Encoded,
   type: EXTENSION,
@@ -114,7 +125,8 @@ const extension: object = {
   },
   unpack: decodeExtension,
 }
-// msgpackr keeps extensions for all who use this copy of it: the type is one that it does not use itself, and the class is ours.
+// msgpackr keeps extensions for all who use this copy of it: the type is one that it does not use
+// itself, and the class is ours.
 addExtension(extension)
 
 /** `views`: byte fields are not copied, as suits what is only carried on. */
@@ -136,7 +148,10 @@ export function decodeMsgpack(bytes: Uint8Array): unknown {
   return decode(bytes, CONTENT_TYPE.msgpack)
 }
 
-/** The list in an opaque field, which `encoding` says is compressed. Throws `undecodable` when there is none. */
+/**
+ * The list in an opaque field, which `encoding` says is compressed. Throws `undecodable` when there
+ * is none.
+ */
 export function decodeList(field: Uint8Array | readonly unknown[], encoding?: Encoding): readonly unknown[] {
   if (!(field instanceof Uint8Array)) return field
   const list = decodeMsgpack(unsqueeze(field, encoding))

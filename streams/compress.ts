@@ -1,4 +1,7 @@
-/** Compression of what stands in facts and in the object store: Zstandard, where that makes it smaller. A field beside the bytes says so. */
+/**
+ * Compression of what stands in facts and in the object store: Zstandard, where that makes it
+ * smaller. A field beside the bytes says so.
+ */
 
 import { promisify } from 'node:util'
 import { constants, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
@@ -6,7 +9,10 @@ import { FlowStoneError, messageOf } from './errors.ts'
 
 export type Encoding = 'zstd'
 
-/** Less than this is not worth the try; nor, in a list, is less than that altogether, when its items are small: a try takes some 30 microseconds, whatever it is of. */
+/**
+ * Less than this is not worth the try; nor, in a list, is less than that altogether, when its items
+ * are small: a try takes some 30 microseconds, whatever it is of.
+ */
 const SQUEEZE_MIN_BYTES = 512
 const LIST_MIN_BYTES = 4096
 /** What saves less than a tenth costs its readers more than it is worth. */
@@ -14,8 +20,9 @@ const WORTH_IT = 0.9
 /** The fastest level: 90 KB take it a tenth of a millisecond. */
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
 /**
- * What a list in a fact holds at the most: key chunks of keys are closed at 200 KiB and reports at 256 KiB, counted by UTF-16 units of which each may take three bytes, and
- * the item that goes over it may be as large again.
+ * What a list in a fact holds at the most: key chunks of keys are closed at 200 KiB and reports at
+ * 256 KiB, counted by UTF-16 units of which each may take three bytes, and the item that goes over
+ * it may be as large again.
  */
 export const LIST_MAX_BYTES = 2 * 1024 * 1024
 
@@ -40,7 +47,10 @@ function smaller(bytes: Uint8Array<ArrayBuffer>, squeezed: Uint8Array<ArrayBuffe
   return squeezed.length < bytes.length * WORTH_IT ? { bytes: squeezed, encoding: 'zstd' } : { bytes }
 }
 
-/** Of a list in a fact. Throws `undecodable` for what is damaged, or would hold more than `LIST_MAX_BYTES`. */
+/**
+ * Of a list in a fact. Throws `undecodable` for what is damaged, or would hold more than
+ * `LIST_MAX_BYTES`.
+ */
 export function unsqueeze(bytes: Uint8Array, encoding: Encoding | undefined): Uint8Array {
   if (encoding === undefined) return bytes
   try {

@@ -14,7 +14,9 @@ function distance(a: string, b: string): number {
   return row[b.length] ?? 0
 }
 
-/** `; did you mean x?`, or the names there are when none is near, ready to stand behind a message. */
+/**
+ * `; did you mean x?`, or the names there are when none is near, ready to stand behind a message.
+ */
 export function nearest(wrong: string, names: readonly string[]): string {
   const ranked = names
     .map((name) => ({ name, d: distance(wrong.slice(0, 64).toLowerCase(), name.toLowerCase()) }))

@@ -1,11 +1,12 @@
 /**
- * Errors of FlowStone. One base class with a stable `code`; few subclasses, one for each thing that a caller does differently.
- * Every message says what to do next.
+ * Errors of FlowStone. One base class with a stable `code`; few subclasses, one for each thing that
+ * a caller does differently. Every message says what to do next.
  */
 
 /**
- * A process may load several copies of this package (a monorepo, a bundle, another realm of a test runner), and each has classes of its own.
- * `instanceof` looks for this brand, so an error of one copy is known to the others. Classes that users derive go by the class itself.
+ * A process may load several copies of this package (a monorepo, a bundle, another realm of a test
+ * runner), and each has classes of its own. `instanceof` looks for this brand, so an error of one
+ * copy is known to the others. Classes that users derive go by the class itself.
  */
 const BRAND = Symbol.for('flowstone.error')
 /** Of prototypes that are looked at: those of a proxy may have no end. */
@@ -28,7 +29,10 @@ export class FlowStoneError extends Error {
   }
 }
 
-/** Whether the class is among those that the value's prototypes come from: the class itself, or for one of ours another copy of it. */
+/**
+ * Whether the class is among those that the value's prototypes come from: the class itself, or for
+ * one of ours another copy of it.
+ */
 function isMadeBy(wanted: object, value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const brand = brandOf(wanted)
@@ -49,7 +53,10 @@ function brandOf(made: unknown): unknown {
   return typeof made === 'function' && Object.hasOwn(made, BRAND) ? Reflect.get(made, BRAND) : undefined
 }
 
-/** The caller's input is wrong; the same call fails again. The message names the field and what is allowed. */
+/**
+ * The caller's input is wrong; the same call fails again. The message names the field and what is
+ * allowed.
+ */
 export class InvalidError extends FlowStoneError {
   static override readonly [BRAND] = 'InvalidError'
   constructor(message: string, options?: { cause?: unknown }) {
@@ -142,7 +149,10 @@ export class RunFailedError extends FlowStoneError {
   }
 }
 
-/** The message of anything thrown, also of what is no Error, or is one of another realm, or lets nobody look at it. */
+/**
+ * The message of anything thrown, also of what is no Error, or is one of another realm, or lets
+ * nobody look at it.
+ */
 export function messageOf(thrown: unknown): string {
   try {
     if (typeof thrown === 'string') return thrown
@@ -154,7 +164,10 @@ export function messageOf(thrown: unknown): string {
   }
 }
 
-/** Has a message that is more than a member: an Error of any realm, or an instance of a class with one. May throw for a proxy. */
+/**
+ * Has a message that is more than a member: an Error of any realm, or an instance of a class with
+ * one. May throw for a proxy.
+ */
 export function isErrorLike(thrown: unknown): thrown is { readonly message: unknown } {
   if (typeof thrown !== 'object' || thrown === null) return false
   if (thrown instanceof Error) return true

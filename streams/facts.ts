@@ -1,8 +1,10 @@
 /**
- * Facts: what happened, past tense, immutable. This table is the whole vocabulary of the log: name, subject, format, version, schema.
+ * Facts: what happened, past tense, immutable. This table is the whole vocabulary of the log: name,
+ * subject, format, version, schema.
  *
- * Subject of a fact: `<ns>.log.<shard>.` and its path with the ids put in. A path with `end` in it ends an entity: such a fact is appended only if no
- * message stands under `<…>.end.*` yet (see `endExpectation`), so an entity ends once, and the server decides how.
+ * Subject of a fact: `<ns>.log.<shard>.` and its path with the ids put in. A path with `end` in it
+ * ends an entity: such a fact is appended only if no message stands under `<…>.end.*` yet (see
+ * `endExpectation`), so an entity ends once, and the server decides how.
  */
 import type { z } from 'zod'
 import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
@@ -173,7 +175,10 @@ export type FactDraft = {
 
 export type DraftOf<N extends FactName> = Extract<FactDraft, { name: N }>
 
-/** What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock that folds and decisions know. */
+/**
+ * What stands on the log. `timeMs` is the server's clock when it stored the fact: the only clock
+ * that folds and decisions know.
+ */
 export type Fact = FactDraft & { readonly shard: number; readonly seq: number; readonly timeMs: number }
 
 export type FactOf<N extends FactName> = Extract<Fact, { name: N }>
@@ -207,8 +212,8 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
 const ENDS = /^(asset\.[^.]+\.[^.]+\.[^.]+\.end|gate\.[^.]+\.[^.]+\.[^.]+\.deadline\.[^.]+)\.[a-z]+$/
 
 /**
- * The filter under which no fact may stand yet. For most facts it is the path itself.
- * Only one of several facts may end an asset, or settle a deadline: for those it covers all of them.
+ * The filter under which no fact may stand yet. For most facts it is the path itself. Only one of
+ * several facts may end an asset, or settle a deadline: for those it covers all of them.
  */
 export function expectationPath(path: string): string {
   // Counted from the front: an asset may be named `end`.
@@ -230,7 +235,10 @@ const REPEATABLE: ReadonlySet<FactName> = new Set([
   'gate.correlated',
 ])
 
-/** A path that ends so is no fact but a schedule: the server will append the fact that follows from it (`…timer_fired`) when it is time. */
+/**
+ * A path that ends so is no fact but a schedule: the server will append the fact that follows from
+ * it (`…timer_fired`) when it is time.
+ */
 const TIMER = '.timer'
 const FIRED = '.timer_fired'
 
@@ -274,8 +282,9 @@ export interface RawFact {
 }
 
 /**
- * Reads a fact, raising old versions to today's. Throws FlowStoneError `unknown_fact` (nothing of ours), `newer_version` (written by a newer
- * FlowStone: upgrade this process), `undecodable` or `bad_fact` (somebody else wrote here).
+ * Reads a fact, raising old versions to today's. Throws FlowStoneError `unknown_fact` (nothing of
+ * ours), `newer_version` (written by a newer FlowStone: upgrade this process), `undecodable` or
+ * `bad_fact` (somebody else wrote here).
  */
 export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefinition>> = FACTS): Fact {
   const parsed = parsePath(raw.path)
@@ -305,7 +314,8 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
       `${parsed.name} at ${raw.seq}: ${issue?.path.join('.') ?? ''} ${issue?.message ?? ''}`,
     )
   }
-  // The one place where the wire's untyped parts become the typed union; schema and path were checked above.
+  // The one place where the wire's untyped parts become the typed union; schema and path were
+  // checked above.
   return {
     name: parsed.name,
     ids: parsed.ids,
@@ -317,8 +327,9 @@ export function decodeFact(raw: RawFact, table: Readonly<Record<string, FactDefi
 }
 
 /**
- * A body says which fact it is, and of which run and asset. Whoever may publish anywhere can have the server send to any subject, by naming it as where to reply: acknowledgements, and
- * messages of streams that it may read. None of these counts as a fact of this place.
+ * A body says which fact it is, and of which run and asset. Whoever may publish anywhere can have
+ * the server send to any subject, by naming it as where to reply: acknowledgements, and messages of
+ * streams that it may read. None of these counts as a fact of this place.
  */
 function versionOf(
   body: Readonly<Record<string, unknown>>,
@@ -336,7 +347,10 @@ function versionOf(
   return body.v
 }
 
-/** What is decided of a fact stands on subjects of its ids, and longer than a server takes: nothing of ours has such ids. */
+/**
+ * What is decided of a fact stands on subjects of its ids, and longer than a server takes: nothing
+ * of ours has such ids.
+ */
 const ID_MAX = 256
 
 function checkIds(ids: Readonly<Record<string, string>>, { path, shard, seq }: RawFact): void {

@@ -1,8 +1,9 @@
 /**
  * Identifiers and how they appear in subjects and keys.
  *
- * A run's id starts with its shard (`0-…`), so whoever holds an id knows which log and which bucket to read, also after P was raised.
- * Names are `[A-Za-z0-9_-]+`; anything freer (shard keys) is encoded by `encodeToken`, never interpolated.
+ * A run's id starts with its shard (`0-…`), so whoever holds an id knows which log and which bucket
+ * to read, also after P was raised. Names are `[A-Za-z0-9_-]+`; anything freer (shard keys) is
+ * encoded by `encodeToken`, never interpolated.
  */
 import { InvalidError } from './errors.ts'
 import { xxh64 } from './xxh64.ts'
@@ -33,7 +34,10 @@ export function hashBytes64(bytes: Uint8Array): string {
   return xxh64(bytes).toString(16).padStart(16, '0')
 }
 
-/** Checks a name that users choose (asset, pipeline, queue, namespace). `what` names the field in the error. */
+/**
+ * Checks a name that users choose (asset, pipeline, queue, namespace). `what` names the field in
+ * the error.
+ */
 export function checkName(what: string, name: unknown): string {
   // `__proto__` as a property would vanish from the documents that hold things by their names.
   if (typeof name === 'string' && NAME.test(name) && name !== '__proto__') return name
@@ -68,18 +72,25 @@ export function shardOf(text: string, shards: number): number {
 }
 
 /**
- * Whose words a run's id is made of: a user's key, the message id of a trigger, its place on the stream of triggers, or the scatter that a redrive goes on with. Spaces of
- * their own, so that no user's key is any of the others.
+ * Whose words a run's id is made of: a user's key, the message id of a trigger, its place on the
+ * stream of triggers, or the scatter that a redrive goes on with. Spaces of their own, so that no
+ * user's key is any of the others.
  */
 export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive'
 
-/** The id of a run that follows from a text. `attempt`: the second one and later are those that were started because the one before had failed. */
+/**
+ * The id of a run that follows from a text. `attempt`: the second one and later are those that were
+ * started because the one before had failed.
+ */
 export function runIdIn(space: KeySpace, text: string, shards: number, attempt = 1): RunId {
   const whole = `${space}:${attempt}:${text}`
   return runId(shardOf(whole, shards), `k${hash64(whole)}${hash64(`${whole}#`)}`)
 }
 
-/** The id of the first run for an idempotency key: the same key leads to the same run, from any process in any language. */
+/**
+ * The id of the first run for an idempotency key: the same key leads to the same run, from any
+ * process in any language.
+ */
 export function runIdForKey(key: string, shards: number): RunId {
   return runIdIn('key', key, shards)
 }
@@ -111,8 +122,8 @@ export function parseGateId(text: string): { run: RunId; asset: AssetName; gate:
 }
 
 /**
- * Any text as one token of a subject or key. Plain names that do not start with `_` stand for themselves; all else is `_` and base64url of its UTF-8
- * bytes, so no two texts meet.
+ * Any text as one token of a subject or key. Plain names that do not start with `_` stand for
+ * themselves; all else is `_` and base64url of its UTF-8 bytes, so no two texts meet.
  */
 export function encodeToken(text: string): string {
   if (NAME.test(text) && !text.startsWith('_')) return text

@@ -1,6 +1,8 @@
 /**
- * JetStream of a connection, in the domain that the connection was opened for. Nothing else in this project asks the client library for it, or builds a subject of its API: where a leaf
- * node joins two domains, `$JS.API` and `$KV` are those of the server that is connected to, and `$JS.<domain>.API` reaches the other one.
+ * JetStream of a connection, in the domain that the connection was opened for. Nothing else in this
+ * project asks the client library for it, or builds a subject of its API: where a leaf node joins
+ * two domains, `$JS.API` and `$KV` are those of the server that is connected to, and
+ * `$JS.<domain>.API` reaches the other one.
  */
 import * as library from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
@@ -9,7 +11,10 @@ import { InvalidError } from './errors.ts'
 const DOMAIN = /^[A-Za-z0-9_-]{1,64}$/
 const domains = new WeakMap<NatsConnection, string>()
 
-/** From here on, all that is asked over this connection goes to this domain. Empty or undefined: that of the server. */
+/**
+ * From here on, all that is asked over this connection goes to this domain. Empty or undefined:
+ * that of the server.
+ */
 export function useDomain(nc: NatsConnection, domain: string | undefined): void {
   if (domain) domains.set(nc, domain)
 }
@@ -49,7 +54,10 @@ export function apiSubject(nc: NatsConnection, rest: string): string {
   return domain === undefined ? `$JS.API.${rest}` : `$JS.${domain}.API.${rest}`
 }
 
-/** Where to publish what is to be stored under a subject: those of buckets do not cross between domains by themselves. */
+/**
+ * Where to publish what is to be stored under a subject: those of buckets do not cross between
+ * domains by themselves.
+ */
 export function storeSubject(nc: NatsConnection, subject: string): string {
   const domain = domains.get(nc)
   return domain === undefined || !subject.startsWith('$KV.') ? subject : `$JS.${domain}.API.${subject}`

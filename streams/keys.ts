@@ -1,8 +1,10 @@
 /**
- * Scatter keys: one canonical text for keys that mean the same, and its hash. The same in any process and any language.
+ * Scatter keys: one canonical text for keys that mean the same, and its hash. The same in any
+ * process and any language.
  *
- * Canonical form: JSON after RFC 8785 (members sorted by UTF-16 code units, no white space, numbers as ECMAScript prints them); a date stands as its
- * ISO 8601 text, a member that is undefined is left out, bytes stand as base64. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
+ * Canonical form: JSON after RFC 8785 (members sorted by UTF-16 code units, no white space, numbers
+ * as ECMAScript prints them); a date stands as its ISO 8601 text, a member that is undefined is
+ * left out, bytes stand as base64. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
  *
  *     { path: '/a', n: 1 }   →  {"n":1,"path":"/a"}   →  87d5b8d0ecc58ccc
  *
@@ -14,12 +16,14 @@ import { hash64, hashBigInt } from './ids.ts'
 export const DEPTH_MAX = 100
 
 /**
- * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN), for halves of surrogate pairs, which no UTF-8 can say, and for objects that
- * hide what they hold (a URL, a Map).
+ * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN), for
+ * halves of surrogate pairs, which no UTF-8 can say, and for objects that hide what they hold (a
+ * URL, a Map).
  */
 export function canonicalKey(key: unknown, at = 'key'): string {
   const text = canonical(key, at, 0)
-  // JSON.stringify writes half a surrogate pair as an escape; so does it a backslash before `ud…` in a text, hence the second look.
+  // JSON.stringify writes half a surrogate pair as an escape; so does it a backslash before `ud…`
+  // in a text, hence the second look.
   if (text.includes('\\ud')) checkKey(key, at)
   return text
 }
@@ -68,7 +72,8 @@ function canonicalObject(key: object, at: string, depth: number): string {
       break
     }
   }
-  // Plain members in order are what JSON.stringify makes canonical by itself, several times as fast.
+  // Plain members in order are what JSON.stringify makes canonical by itself, several times as
+  // fast.
   if (ordered && hasPlainMembers(key, names)) return JSON.stringify(key)
   let text = '{'
   for (const name of names) {
@@ -107,8 +112,9 @@ function checkObject(key: object, names: readonly string[], at: string): void {
 }
 
 /**
- * The part of `canonicalKey` that is needed also where no duplicates are looked for: throws InvalidError for what would come back from the log as something else. That
- * is half a surrogate pair, in a text or a name (UTF-8 has no bytes for it), and an object that hides what it holds.
+ * The part of `canonicalKey` that is needed also where no duplicates are looked for: throws
+ * InvalidError for what would come back from the log as something else. That is half a surrogate
+ * pair, in a text or a name (UTF-8 has no bytes for it), and an object that hides what it holds.
  */
 export function checkKey(key: unknown, at = 'key'): void {
   if (typeof key === 'string') {
@@ -130,7 +136,10 @@ export function checkKey(key: unknown, at = 'key'): void {
   }
 }
 
-/** What the canonical text stands for: a plain JSON value, with its members in order. Keys that mean the same become the same. */
+/**
+ * What the canonical text stands for: a plain JSON value, with its members in order. Keys that mean
+ * the same become the same.
+ */
 export function normalizeKey(key: unknown): unknown {
   return JSON.parse(canonicalKey(key))
 }
@@ -155,7 +164,10 @@ export function compareKeys(a: unknown, b: unknown): number {
   return first < second ? -1 : first > second ? 1 : 0
 }
 
-/** A set of 64-bit hashes at some 12 bytes each: ten million keys are checked for duplicates in 128 to 256 MB. */
+/**
+ * A set of 64-bit hashes at some 12 bytes each: ten million keys are checked for duplicates in 128
+ * to 256 MB.
+ */
 export class HashSet {
   #slots = new BigUint64Array(1024)
   #size = 0

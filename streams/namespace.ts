@@ -1,6 +1,6 @@
 /**
- * What a namespace is, in one key of its control bucket: how many shards it has, and whether all of it was made. Whoever only reads finds it here, with one request, and makes
- * nothing.
+ * What a namespace is, in one key of its control bucket: how many shards it has, and whether all of
+ * it was made. Whoever only reads finds it here, with one request, and makes nothing.
  */
 import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
@@ -22,7 +22,10 @@ const FORMAT = 2
 const MADE_AFTER_MS = 5000
 const LOOK_MS = 100
 const LISTED_MAX = 10
-/** How often the entry of a namespace is tried, and the pause between: what the server refuses for a moment only. */
+/**
+ * How often the entry of a namespace is tried, and the pause between: what the server refuses for a
+ * moment only.
+ */
 const WRITE_ATTEMPTS = 5
 const WRITE_PAUSE_MS = 250
 const WRONG_LAST_SEQUENCE = 10071
@@ -101,7 +104,10 @@ function refused(stream: string, { errCode, description }: Refusal): FlowStoneEr
   return new FlowStoneError('topology', `${stream} refused the namespace's entry: ${description} (${errCode})`)
 }
 
-/** P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change under them. */
+/**
+ * P is written once, by whoever makes the namespace; ids carry their partition, so it cannot change
+ * under them.
+ */
 export async function agreeOnShards(
   nc: NatsConnection,
   jsm: JetStreamManager,
@@ -146,8 +152,9 @@ export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topolo
 }
 
 /**
- * Writes the entry again where it is gone, or says that the namespace is made in part. Who made the control bucket
- * again may have died, or lost its server, before the entry was whole; then no process could connect any more.
+ * Writes the entry again where it is gone, or says that the namespace is made in part. Who made the
+ * control bucket again may have died, or lost its server, before the entry was whole; then no
+ * process could connect any more.
  */
 export async function keepMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
   const { names, shards } = topology
@@ -163,7 +170,10 @@ function mustAgree(names: Names, shards: number, wished: number | undefined): vo
   )
 }
 
-/** The namespace as it stands, or undefined where there is none. Waits a while for one that is just being made. */
+/**
+ * The namespace as it stands, or undefined where there is none. Waits a while for one that is just
+ * being made.
+ */
 export async function findTopology(
   jsm: JetStreamManager,
   names: Names,

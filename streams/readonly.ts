@@ -1,6 +1,7 @@
 /**
- * Values that several executions of a process look at: made read-only all through, so that none of them sees what another did. Bytes cannot be made so:
- * a value that holds some is copied for each execution, as far as it has to be.
+ * Values that several executions of a process look at: made read-only all through, so that none of
+ * them sees what another did. Bytes cannot be made so: a value that holds some is copied for each
+ * execution, as far as it has to be.
  */
 import { types } from 'node:util'
 
@@ -72,7 +73,10 @@ const READ_ONLY_DATE = readOnly(
 const READ_ONLY_MAP = readOnly(Map.prototype, ['set', 'delete', 'clear', 'getOrInsert', 'getOrInsertComputed'])
 const READ_ONLY_SET = readOnly(Set.prototype, ['add', 'delete', 'clear'])
 
-/** As the prototype, but for what changes an instance: its state is no property, and freezing does not reach it. */
+/**
+ * As the prototype, but for what changes an instance: its state is no property, and freezing does
+ * not reach it.
+ */
 function readOnly(prototype: object, changing: readonly string[]): object {
   const refuse = (name: string) => () => {
     throw new TypeError(`Cannot modify this with ${name}()`)

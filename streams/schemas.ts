@@ -1,6 +1,6 @@
 /**
- * What stands in facts: one zod schema each. Everything here is on disk in users' logs. To change one, raise its version in `facts.ts`, add an
- * upcaster there, and keep the old log readable.
+ * What stands in facts: one zod schema each. Everything here is on disk in users' logs. To change
+ * one, raise its version in `facts.ts`, add an upcaster there, and keep the old log readable.
  */
 
 import { z } from 'zod'
@@ -34,7 +34,10 @@ export const errorInfo = errorOfLevel(0)
 export const valueAt = z.object({ shard: count, seq: count })
 export type ValueAt = z.infer<typeof valueAt>
 
-/** A value as an I/O manager left it: inline in the fact, or a reference that only the manager named understands. */
+/**
+ * A value as an I/O manager left it: inline in the fact, or a reference that only the manager named
+ * understands.
+ */
 export const storedValue = z.union([
   z.object({ json: z.unknown() }),
   z.object({ msgpack: z.string() }),
@@ -52,7 +55,10 @@ export type RetrySpec = z.infer<typeof retryOptions>
 export const failureThreshold = z.union([z.object({ fraction: z.number().min(0).max(1) }), z.object({ count })])
 export type FailureThreshold = z.infer<typeof failureThreshold>
 
-/** Neither `bucket` nor `perKey`: the limit is the scatter's own. `perKey`: the worker's code makes the name of the key. */
+/**
+ * Neither `bucket` nor `perKey`: the limit is the scatter's own. `perKey`: the worker's code makes
+ * the name of the key.
+ */
 const bucketName = { bucket: z.string().optional(), perKey: z.boolean().optional() }
 export const rateLimitSpec = z.object({
   shape: z.enum(['window', 'smooth']),
@@ -70,7 +76,10 @@ export const slotsSpec = z.object({
 })
 export type SlotsSpec = z.infer<typeof slotsSpec>
 
-/** There when the asset scatters: how its instances run. Defaults are those of logs that were written before an option was there. */
+/**
+ * There when the asset scatters: how its instances run. Defaults are those of logs that were
+ * written before an option was there.
+ */
 export const scatterSpec = z.object({
   maxConcurrent: z.int().min(1).optional(),
   failureMode: z.enum(['all_or_nothing', 'partial']).default('all_or_nothing'),
@@ -134,11 +143,14 @@ export const runRequested = z.object({
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),
-  /** The run before it under the same key, or of the same redrive, which failed or was cancelled. */
+  /**
+   * The run before it under the same key, or of the same redrive, which failed or was cancelled.
+   */
   retryOf: token.optional(),
   /**
-   * Run again what did not succeed of this closed scatter, and what is downstream of it; all else is taken from that run. `total`: instances of the whole scatter, with
-   * all that succeeded before.
+   * Run again what did not succeed of this closed scatter, and what is downstream of it; all else
+   * is taken from that run. `total`: instances of the whole scatter, with all that succeeded
+   * before.
    */
   redrive: z.object({ run: token, asset: token, total: count }).optional(),
 })
@@ -156,7 +168,10 @@ export const runCancelRequested = z.object({ reason: z.string().optional() })
 /** Somebody wants the run to go on with another version of its pipeline. */
 export const runAdoptRequested = z.object({ version: token })
 
-/** It does. `replanned`: by asset, attempts below this are of a version that the run has left. `added`: assets that the run makes now, too. */
+/**
+ * It does. `replanned`: by asset, attempts below this are of a version that the run has left.
+ * `added`: assets that the run makes now, too.
+ */
 export const runAdopted = z.object({
   version: token,
   from: token,
@@ -169,7 +184,9 @@ export const runAdoptRefused = z.object({ version: token, misfits: z.array(z.str
 
 export const runStatus = z.enum(['succeeded', 'failed', 'cancelled'])
 
-/** What a requester knows a run by: its key, and the Nats-Msg-Id of the trigger that asked for it. */
+/**
+ * What a requester knows a run by: its key, and the Nats-Msg-Id of the trigger that asked for it.
+ */
 const requestedBy = { key: z.string().optional(), msgId: z.string().optional() }
 
 export const runFinished = z.object({
@@ -179,7 +196,9 @@ export const runFinished = z.object({
   partition: z.string().optional(),
   ...requestedBy,
   status: runStatus,
-  /** Where the target's value stands, when it succeeded; and the value itself, where it is small. */
+  /**
+   * Where the target's value stands, when it succeeded; and the value itself, where it is small.
+   */
   value: valueAt.optional(),
   result: storedValue.optional(),
   /** The asset whose failure is the run's, and its error. */
@@ -196,7 +215,10 @@ export type Phase = z.infer<typeof phase>
 export const assetStarted = z.object({ phase, worker: token, delivery: z.int().min(1), message: count.optional() })
 
 export const attemptOutcome = z.enum(['error', 'terminal', 'timeout', 'lost', 'returned'])
-/** How an attempt ended that brought no value. `lost`: its worker died. `returned`: its worker was asked to stop; costs no attempt. */
+/**
+ * How an attempt ended that brought no value. `lost`: its worker died. `returned`: its worker was
+ * asked to stop; costs no attempt.
+ */
 export type AttemptOutcome = z.infer<typeof attemptOutcome>
 
 export const attemptEnded = z.object({
@@ -220,7 +242,10 @@ export const assetMaterialized = z.object({
   durationMs: count,
 })
 
-/** The attempt waits at a gate: its worker is free. `left`: gates that it opened and does not wait at. */
+/**
+ * The attempt waits at a gate: its worker is free. `left`: gates that it opened and does not wait
+ * at.
+ */
 export const assetSuspended = z.object({ gate: token, worker: token, left: z.array(token).optional() })
 
 const assetEnd = z.object({
@@ -240,8 +265,8 @@ export const scatterStarted = z.object({
 })
 
 /**
- * A list that the engine carries and never looks into: MessagePack of an array, as bytes, so that it is encoded and decoded once, by those who want it. A writer may
- * give the array itself.
+ * A list that the engine carries and never looks into: MessagePack of an array, as bytes, so that
+ * it is encoded and decoded once, by those who want it. A writer may give the array itself.
  */
 const opaqueList = z.union([z.instanceof(Uint8Array), z.array(z.unknown())])
 export type OpaqueList = z.infer<typeof opaqueList>
@@ -261,13 +286,17 @@ function isDurations(value: unknown): value is number[] {
 }
 
 /**
- * Where an item reader goes on behind a key chunk: at its own position `at` (left out: its beginning), after `skip` items from there. `reader` is its name: one
- * source's cursor means nothing to another.
+ * Where an item reader goes on behind a key chunk: at its own position `at` (left out: its
+ * beginning), after `skip` items from there. `reader` is its name: one source's cursor means
+ * nothing to another.
  */
 export const itemsCursor = z.object({ reader: z.string(), at: z.unknown().optional(), skip: count })
 export type ItemsCursor = z.infer<typeof itemsCursor>
 
-/** A key chunk of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded keys. `cursor`: there when an item reader gave them. */
+/**
+ * A key chunk of keys. `keys[k]` belongs to instance `offset + k`; `hash` is xxh64 of the encoded
+ * keys. `cursor`: there when an item reader gave them.
+ */
 export const scatterItems = z.object({
   count: z.int().min(1),
   keys: opaqueList,
@@ -279,8 +308,9 @@ export const scatterItems = z.object({
 export const scatterSized = z.object({ total: count })
 
 /**
- * Outcomes of instances of one lease, in columns. `at[k]` is an instance's index, `ms[k]` its duration. Entries of `errors` and `refs` are
- * `[k, …]`: position in `at`. `values[k]` is null where k is in `errors` or `refs`.
+ * Outcomes of instances of one lease, in columns. `at[k]` is an instance's index, `ms[k]` its
+ * duration. Entries of `errors` and `refs` are `[k, …]`: position in `at`. `values[k]` is null
+ * where k is in `errors` or `refs`.
  */
 export const scatterOutcomes = z.object({
   lease: token,
@@ -296,7 +326,10 @@ export const scatterOutcomes = z.object({
     .optional(),
   /** `[k, gate]`: the instance waits at this gate. */
   suspended: z.array(z.tuple([count, token])).optional(),
-  /** `[k, gates]`: gates that the instance opened and does not wait at. They end with this execution, if it counts. */
+  /**
+   * `[k, gates]`: gates that the instance opened and does not wait at. They end with this
+   * execution, if it counts.
+   */
   left: z.array(z.tuple([count, z.array(token)])).optional(),
   /** The one instance goes on from this gate; `ordinal` counts its executions from there. */
   resumes: token.optional(),
@@ -318,7 +351,10 @@ const QUICK_FIELDS: ReadonlySet<string> = new Set([
   'heldMs',
 ])
 
-/** Outcomes of which all went well and are here: nearly all of them, and most of all that an engine reads. The same checks as the schema's. */
+/**
+ * Outcomes of which all went well and are here: nearly all of them, and most of all that an engine
+ * reads. The same checks as the schema's.
+ */
 export function quickOutcomes(body: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> | undefined {
   const { lease, ordinal, worker, at, ms, values, encoding, heldMs } = body
   for (const field of Object.keys(body)) if (!QUICK_FIELDS.has(field)) return undefined
@@ -355,15 +391,19 @@ export const scatterResumed = z.object({})
 /** The scatter's own time limit is over. */
 export const scatterTimerFired = z.object({ timeoutMs: z.number().positive() })
 
-/** Written before an instance runs that runs alone: a worker that dies without it had not begun, and cost it no attempt. `message`: as in `assetStarted`. */
+/**
+ * Written before an instance runs that runs alone: a worker that dies without it had not begun, and
+ * cost it no attempt. `message`: as in `assetStarted`.
+ */
 export const scatterBegun = z.object({ worker: token, message: count })
 
 export const scatterStatus = z.enum(['completed', 'partial_failure', 'failed', 'cancelled'])
 export type ScatterStatus = z.infer<typeof scatterStatus>
 
 /**
- * It ends before all of its instances have. What was stored before this fact counts, what comes after it does not: so the counts of the `scatter.closed` that follows are
- * those that its status and its gather have.
+ * It ends before all of its instances have. What was stored before this fact counts, what comes
+ * after it does not: so the counts of the `scatter.closed` that follows are those that its status
+ * and its gather have.
  */
 export const scatterEndedEarly = z.object({ status: z.enum(['failed', 'cancelled']), error: errorInfo.optional() })
 
@@ -378,8 +418,9 @@ export const scatterClosed = z.object({
 })
 
 /**
- * A message of the stream of triggers, as the engine copied it to the log. `seq`: its sequence there. `problem`: why it cannot be taken at all; then its body is left
- * out. All texts are cut to their bounds.
+ * A message of the stream of triggers, as the engine copied it to the log. `seq`: its sequence
+ * there. `problem`: why it cannot be taken at all; then its body is left out. All texts are cut to
+ * their bounds.
  */
 export const triggerReceived = z.object({
   seq: count,

@@ -1,6 +1,8 @@
 /**
- * The shape of an asset: all that its code must have in common with the graph that a task was planned with. A worker runs a task only if its own code has the task's
- * shape. What the engine decides by itself (queue, priority, retry, time limits, maxConcurrent, …) is not part of it, nor are limits: a change of those strands nothing.
+ * The shape of an asset: all that its code must have in common with the graph that a task was
+ * planned with. A worker runs a task only if its own code has the task's shape. What the engine
+ * decides by itself (queue, priority, retry, time limits, maxConcurrent, …) is not part of it, nor
+ * are limits: a change of those strands nothing.
  */
 import { hash64 } from './ids.ts'
 import type { AssetSpec } from './schemas.ts'
@@ -27,7 +29,10 @@ export function shapeOf(spec: Omit<AssetSpec, 'shape'>): string {
   return hash64(JSON.stringify(shapeParts(spec))).slice(0, SHAPE_LENGTH)
 }
 
-/** In what two versions of an asset differ: `dependsOn (a → a, b)`. Empty when their shapes are the same. */
+/**
+ * In what two versions of an asset differ: `dependsOn (a → a, b)`. Empty when their shapes are the
+ * same.
+ */
 export function shapeDifferences(from: Omit<AssetSpec, 'shape'>, to: Omit<AssetSpec, 'shape'>): string[] {
   const after = shapeParts(to)
   return Object.entries(shapeParts(from)).flatMap(([part, value]) =>

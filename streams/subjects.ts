@@ -20,26 +20,44 @@ export interface Names {
   /** The path of a fact behind `<ns>.log.<shard>.`; undefined for another subject. */
   readonly factPath: (subject: string) => string | undefined
   readonly trigger: (pipeline: string, asset: string) => string
-  /** What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right; undefined for another subject. */
+  /**
+   * What stands behind `<ns>.trigger.`: a pipeline and an asset, if it is right; undefined for
+   * another subject.
+   */
   readonly triggerTarget: (subject: string) => string | undefined
   readonly task: (shard: number, pipeline: string, queue: string, priority: number) => string
   /** The subject of a barrier's own leases, and the consumer that enforces its maxConcurrent. */
   readonly limitedQueueTask: (shard: number, limitedQueue: LimitedQueueName) => string
   readonly limitedQueueConsumer: (limitedQueue: Pick<LimitedQueueName, 'run' | 'asset'>) => string
-  /** Filter for all limited queue tasks of a WORK stream; and the run and asset of such a subject, or of a lane's consumer. */
+  /**
+   * Filter for all limited queue tasks of a WORK stream; and the run and asset of such a subject,
+   * or of a lane's consumer.
+   */
   readonly allLimitedQueues: (shard: number) => string
   readonly parseLimitedQueue: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
-  /** The subject of a task that is set aside for workers with code of its shape; the consumer of all of one asset and shape, and its filter. */
+  /**
+   * The subject of a task that is set aside for workers with code of its shape; the consumer of all
+   * of one asset and shape, and its filter.
+   */
   readonly asideTask: (shard: number, aside: AsideName, run: string) => string
   readonly asideFilter: (shard: number, aside: AsideName) => string
   readonly asideConsumer: (aside: AsideName) => string
   readonly isAsideConsumer: (consumer: string) => boolean
-  /** Filter for all tasks of a WORK stream that are set aside; of one run. And what such a subject says. */
+  /**
+   * Filter for all tasks of a WORK stream that are set aside; of one run. And what such a subject
+   * says.
+   */
   readonly allAside: (shard: number, run?: string) => string
   readonly parseAside: (subject: string) => (AsideName & { readonly run: string }) | undefined
-  /** Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be taken away at once. */
+  /**
+   * Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be
+   * taken away at once.
+   */
   readonly taskSchedule: (shard: number, taskId: string) => string
-  /** Filter for the schedules of an asset of a run, or for those of its instances only; and for all of them. */
+  /**
+   * Filter for the schedules of an asset of a run, or for those of its instances only; and for all
+   * of them.
+   */
   readonly schedulesOf: (shard: number, of: ScheduleOwner, only?: 'instances') => string
   readonly allSchedules: (shard: number) => string
   /** Whose schedule a subject is; undefined for what is none. */
@@ -78,7 +96,10 @@ export interface AsideName {
 }
 
 const LIMITED_CONSUMER = 'lane__'
-/** `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about instances. `~back`: put back by a worker. */
+/**
+ * `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about
+ * instances. `~back`: put back by a worker.
+ */
 const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
 const ATTEMPT = /^\d+(~back)?$/
 const INSTANCES = 'instances'

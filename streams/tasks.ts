@@ -1,6 +1,7 @@
 /**
- * Tasks: pieces of work on WORK, MessagePack. Always derived from facts, and always derivable again. `id` follows from the fact that caused the
- * task, so the same task enqueued twice is the same piece of work.
+ * Tasks: pieces of work on WORK, MessagePack. Always derived from facts, and always derivable
+ * again. `id` follows from the fact that caused the task, so the same task enqueued twice is the
+ * same piece of work.
  */
 import { z } from 'zod'
 import { CONTENT_TYPE, decode, encodeMsgpack } from './codec.ts'
@@ -23,15 +24,21 @@ const common = {
   deps: z.record(z.string(), valueAt),
   timeoutMs: z.number().optional(),
   /**
-   * It has lost a worker before, and this is its last attempt: it runs with nothing beside it in its process, so that it fails only by its own doing, and takes nobody
-   * with it.
+   * It has lost a worker before, and this is its last attempt: it runs with nothing beside it in
+   * its process, so that it fails only by its own doing, and takes nobody with it.
    */
   alone: z.boolean().optional(),
-  /** It finds the gates that this earlier execution of it opened: its worker died, or handed it back, and what was begun outside goes on. */
+  /**
+   * It finds the gates that this earlier execution of it opened: its worker died, or handed it
+   * back, and what was begun outside goes on.
+   */
   gates: z.int().min(1).optional(),
 }
 
-/** The gate that code goes on from, the fact on the log that ended it, and how often it has timed out. */
+/**
+ * The gate that code goes on from, the fact on the log that ended it, and how often it has timed
+ * out.
+ */
 const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.int().min(0) })
 
 const attemptTask = z.object({
@@ -101,7 +108,10 @@ export function encodeTask(value: Task): { payload: Uint8Array; contentType: str
   return { payload: encodeMsgpack({ v: TASK_VERSION, ...value }), contentType: CONTENT_TYPE.msgpack }
 }
 
-/** Throws FlowStoneError `bad_task` for what is no task, `newer_version` for one of a newer FlowStone. */
+/**
+ * Throws FlowStoneError `bad_task` for what is no task, `newer_version` for one of a newer
+ * FlowStone.
+ */
 export function decodeTask(payload: Uint8Array, contentType: string | undefined): Task {
   const body = decode(payload, contentType)
   if (typeof body === 'object' && body !== null && 'v' in body && typeof body.v === 'number' && body.v > TASK_VERSION) {

@@ -1,4 +1,7 @@
-/** What is kept of anything thrown: code, message, stack, and what caused it; bounded, whatever the thing is. */
+/**
+ * What is kept of anything thrown: code, message, stack, and what caused it; bounded, whatever the
+ * thing is.
+ */
 import { isErrorLike, messageOf } from './errors.ts'
 import type { ErrorInfo } from './schemas.ts'
 import { cut } from './text.ts'
@@ -82,7 +85,10 @@ export function read(thrown: unknown, name: string): unknown {
   }
 }
 
-/** The message, and those of its causes: `fetch failed (cause: ECONNREFUSED: connect ECONNREFUSED 127.0.0.1:9)`. */
+/**
+ * The message, and those of its causes: `fetch failed (cause: ECONNREFUSED: connect ECONNREFUSED
+ * 127.0.0.1:9)`.
+ */
 export function describe({ message, cause, errors }: ErrorView): string {
   const causes = [...(cause ? [cause] : []), ...(errors ?? [])].map(describeCause)
   return causes.length === 0 ? message : cut(`${message} (cause: ${causes.join('; ')})`, SHOWN_MAX, '…')

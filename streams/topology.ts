@@ -1,6 +1,7 @@
 /**
- * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: engines call it at start, and whoever is told to. What differs from the wish is updated
- * where the server allows it, or refused with an error; nothing is ever deleted and made again.
+ * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: engines
+ * call it at start, and whoever is told to. What differs from the wish is updated where the server
+ * allows it, or refused with an error; nothing is ever deleted and made again.
  */
 import {
   AckPolicy,
@@ -23,16 +24,25 @@ import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 export type { Topology } from './namespace.ts'
 
 export interface TopologyOptions {
-  /** Prefix of all streams, buckets and subjects. Default: the environment's FLOWSTONE_NAMESPACE, else `flowstone`. */
+  /**
+   * Prefix of all streams, buckets and subjects. Default: the environment's FLOWSTONE_NAMESPACE,
+   * else `flowstone`.
+   */
   readonly namespace?: string
-  /** Shards: how many engines can share the work. Fixed when the namespace is made. Default 1, at most 64. */
+  /**
+   * Shards: how many engines can share the work. Fixed when the namespace is made. Default 1, at
+   * most 64.
+   */
   readonly shards?: number
   /**
-   * Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be raised later, by an engine that names more; `flow.setup` and `flowstone setup` lower it
-   * too.
+   * Copies of each stream, 1 to 5. Default 1; a cluster wants 3. Can be raised later, by an engine
+   * that names more; `flow.setup` and `flowstone setup` lower it too.
    */
   readonly replicas?: number
-  /** How long the feed for outsiders is kept, in milliseconds. Default: as it was set before, 7 days for a new namespace. */
+  /**
+   * How long the feed for outsiders is kept, in milliseconds. Default: as it was set before, 7 days
+   * for a new namespace.
+   */
   readonly feedMaxAgeMs?: number
 }
 
@@ -58,7 +68,8 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
   try {
     await jetstreamManager(nc)
   } catch (cause) {
-    // One that has just started may not answer yet, or its cluster has no leader: that is another trouble than none.
+    // One that has just started may not answer yet, or its cluster has no leader: that is another
+    // trouble than none.
     if (/time ?out/i.test(messageOf(cause)))
       throw new FlowStoneError(
         'unreachable',
@@ -100,8 +111,9 @@ export function checkTopologyOptions(options: TopologyOptions): void {
 }
 
 /**
- * Makes the namespace, or what is missing of it, and brings it to what the options name. `fewerReplicas`: also down to fewer copies than there are; else a process that
- * names fewer leaves them as they are, and one that was started with an old setting does no harm.
+ * Makes the namespace, or what is missing of it, and brings it to what the options name.
+ * `fewerReplicas`: also down to fewer copies than there are; else a process that names fewer leaves
+ * them as they are, and one that was started with an old setting does no harm.
  */
 export async function ensureTopology(
   nc: NatsConnection,
@@ -175,8 +187,10 @@ function blobsWish(names: Names, replicas: number): Wish {
 }
 
 /**
- * Outsiders publish here, so no header of theirs may do anything: the server refuses roll-ups, schedules, times to live, counters and batches on a stream without them.
- * Schedules cannot be turned off again, and bring roll-ups with them: this is why the log takes nothing from outsiders. The engine takes away what it has copied.
+ * Outsiders publish here, so no header of theirs may do anything: the server refuses roll-ups,
+ * schedules, times to live, counters and batches on a stream without them. Schedules cannot be
+ * turned off again, and bring roll-ups with them: this is why the log takes nothing from outsiders.
+ * The engine takes away what it has copied.
  */
 function triggersWish(names: Names, replicas: number): Wish {
   return {
@@ -197,7 +211,10 @@ function triggersWish(names: Names, replicas: number): Wish {
   }
 }
 
-/** What outsiders see: the ids are dropped from the subject (the body has them), so that their filters stay literal and cheap. */
+/**
+ * What outsiders see: the ids are dropped from the subject (the body has them), so that their
+ * filters stay literal and cheap.
+ */
 function feedTransforms(names: Names, shard: number): { src: string; dest: string }[] {
   const log = `${names.ns}.log.${shard}`
   const asset = ['materialized', 'failed', 'skipped', 'cancelled'].map((event) => ({
@@ -235,7 +252,10 @@ function bucketWish(names: Names, bucket: string, replicas: number, more: Partia
   }
 }
 
-/** Keys go by themselves that nobody renews; watchers hear of it by the marker that is left for a while. */
+/**
+ * Keys go by themselves that nobody renews; watchers hear of it by the marker that is left for a
+ * while.
+ */
 function markedBucketWish(names: Names, bucket: string, replicas: number): Wish {
   return bucketWish(names, bucket, replicas, { subject_delete_marker_ttl: 60_000 * NANOS_PER_MS })
 }
@@ -256,8 +276,9 @@ function workWish(names: Names, shard: number, replicas: number): Wish {
 }
 
 /**
- * Makes what an engine needs of a partition and what is gone: the state is folded again, tasks are enqueued again, and of limits nothing is kept that matters for long. Never the
- * log: to make that anew would be to lose it. Returns what it made.
+ * Makes what an engine needs of a partition and what is gone: the state is folded again, tasks are
+ * enqueued again, and of limits nothing is kept that matters for long. Never the log: to make that
+ * anew would be to lose it. Returns what it made.
  */
 export async function ensureMissing(nc: NatsConnection, topology: Topology, shard: number): Promise<string[]> {
   const { names, replicas } = topology
@@ -279,7 +300,10 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
   return made
 }
 
-/** Makes one state bucket that is missing: after somebody deleted it, to be filled again from the log. */
+/**
+ * Makes one state bucket that is missing: after somebody deleted it, to be filled again from the
+ * log.
+ */
 export async function ensureStateBucket(nc: NatsConnection, topology: Topology, shard: number): Promise<void> {
   const { names, replicas } = topology
   await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(shard), replicas))
@@ -351,7 +375,10 @@ export interface TaskConsumerOptions {
   readonly ackWaitMs: number
 }
 
-/** The shared consumer of a queue and priority on each WORK stream. One per pipeline, queue and priority: few, and their filters do not overlap. */
+/**
+ * The shared consumer of a queue and priority on each WORK stream. One per pipeline, queue and
+ * priority: few, and their filters do not overlap.
+ */
 export async function ensureTaskConsumer(
   jsm: JetStreamManager,
   names: Names,
@@ -370,7 +397,10 @@ export async function ensureTaskConsumer(
   return durable
 }
 
-/** A barrier's own consumer: the server lets at most `maxConcurrent` of its leases be out at a time, over all workers. */
+/**
+ * A barrier's own consumer: the server lets at most `maxConcurrent` of its leases be out at a time,
+ * over all workers.
+ */
 export async function ensureLimitedQueueConsumer(
   jsm: JetStreamManager,
   names: Names,
@@ -391,7 +421,9 @@ export async function ensureLimitedQueueConsumer(
   return durable
 }
 
-/** The consumer of what is set aside for code of one asset and shape: there while such tasks are. */
+/**
+ * The consumer of what is set aside for code of one asset and shape: there while such tasks are.
+ */
 export async function ensureAsideConsumer(
   jsm: JetStreamManager,
   names: Names,

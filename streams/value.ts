@@ -1,26 +1,33 @@
 /**
- * Values of users: what can be stored, and their bytes. A value is encoded at the moment it is given, so that nothing that
- * happens to it later is seen, and what cannot be stored is refused with its place: `value.items[3].callback is a function`.
+ * Values of users: what can be stored, and their bytes. A value is encoded at the moment it is
+ * given, so that nothing that happens to it later is seen, and what cannot be stored is refused
+ * with its place: `value.items[3].callback is a function`.
  */
 import { types } from 'node:util'
 import { decodeMsgpack, Encoded, encodeExtension, encodeMsgpack, encodeWide } from './codec.ts'
 import { InvalidError, messageOf } from './errors.ts'
 import { HALF } from './text.ts'
 
-/** Says of an object what it is, and why it is no value: for classes of ours that users may take for one. */
+/**
+ * Says of an object what it is, and why it is no value: for classes of ours that users may take for
+ * one.
+ */
 export const NO_VALUE = Symbol.for('flowstone.no-value')
 
 /** More would take the stack of whoever reads it. */
 export const DEPTH_MAX = 200
 /** A map of MessagePack with 16 bits of length holds so many members. */
 const MEMBERS_MAX = 65_535
-/** Members of an array beside its elements are looked for up to this length: their names have to be listed with those of the elements. */
+/**
+ * Members of an array beside its elements are looked for up to this length: their names have to be
+ * listed with those of the elements.
+ */
 const LISTED_MAX = 10_000
 const PLACE_MAX = 200
 
 /**
- * Checks a value before it is encoded. Returns about how many bytes it takes when encoded, with text counted by its UTF-16
- * units: where it is not ASCII it takes up to three times as much.
+ * Checks a value before it is encoded. Returns about how many bytes it takes when encoded, with
+ * text counted by its UTF-16 units: where it is not ASCII it takes up to three times as much.
  * @throws InvalidError with the place of what cannot be stored.
  */
 export function measure(value: unknown, at = 'value'): number {
@@ -28,7 +35,8 @@ export function measure(value: unknown, at = 'value'): number {
 }
 
 /**
- * The value as it is now, to be put into a list or a fact: text, numbers and the like as they are, small plain objects and lists as a copy, all else as bytes.
+ * The value as it is now, to be put into a list or a fact: text, numbers and the like as they are,
+ * small plain objects and lists as a copy, all else as bytes.
  * @throws InvalidError with the place of what cannot be stored: `at`, or `at[position]`, and what follows.
  */
 export function snapshot(value: unknown, at = 'value', position?: number): Snapshot {
@@ -60,7 +68,10 @@ export function valueOfSnapshot(given: Snapshot): unknown {
   return given instanceof Encoded ? decodeMsgpack(given.bytes) : given
 }
 
-/** Bounds of what is copied: nearly all keys and values of scatters, of which there may be millions. To encode each by itself takes several times as long. */
+/**
+ * Bounds of what is copied: nearly all keys and values of scatters, of which there may be millions.
+ * To encode each by itself takes several times as long.
+ */
 const COPY_BYTES = 4096
 const COPY_MEMBERS = 64
 const COPY_DEPTH = 8
@@ -68,7 +79,10 @@ const UNCOPIED = Symbol('not copied')
 let lastCopy: unknown
 let lastBytes = 0
 
-/** A copy, or `UNCOPIED` for what is not plain, not small, or cannot be stored: that is looked at with care, by a `Walk`. */
+/**
+ * A copy, or `UNCOPIED` for what is not plain, not small, or cannot be stored: that is looked at
+ * with care, by a `Walk`.
+ */
 function copied(value: unknown): unknown {
   lastBytes = 0
   try {
@@ -120,7 +134,10 @@ function copyOfObject(value: object, depth: number): unknown {
   return copy
 }
 
-/** Whether all of it is of kinds that have nothing but what they hold: plain objects, lists, Map, Set, dates, bytes. Of anything else a copy is another thing. */
+/**
+ * Whether all of it is of kinds that have nothing but what they hold: plain objects, lists, Map,
+ * Set, dates, bytes. Of anything else a copy is another thing.
+ */
 export function isPlainData(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'function' && typeof value !== 'symbol'
   if (depth > DEPTH_MAX) return false
@@ -175,8 +192,8 @@ function unsafePlace(value: unknown, at: string): string {
 }
 
 /**
- * Whether JSON gives the value back as it was. Dates, bytes, maps, undefined, NaN and big integers do not survive JSON; those travel as
- * MessagePack.
+ * Whether JSON gives the value back as it was. Dates, bytes, maps, undefined, NaN and big integers
+ * do not survive JSON; those travel as MessagePack.
  */
 export function isJsonSafe(value: unknown, depth = 0): boolean {
   switch (typeof value) {
@@ -203,7 +220,10 @@ export function isJsonSafe(value: unknown, depth = 0): boolean {
   return true
 }
 
-/** Of what is stored as it stands: nothing of it can change, and nothing of it has to be looked into. Undefined for all else. */
+/**
+ * Of what is stored as it stands: nothing of it can change, and nothing of it has to be looked
+ * into. Undefined for all else.
+ */
 function sizeOfPrimitive(value: unknown): number | undefined {
   switch (typeof value) {
     case 'string':
@@ -265,7 +285,8 @@ class Walk {
   #sizeOfObject(value: object): number {
     this.#reading = undefined
     const list = Array.isArray(value)
-    // Plain objects and lists are nearly all there is, and every value and key of a scatter comes through here.
+    // Plain objects and lists are nearly all there is, and every value and key of a scatter comes
+    // through here.
     if (!list && Object.getPrototypeOf(value) !== Object.prototype) {
       const size = this.#sizeOfSpecial(value)
       if (size !== undefined) return size
@@ -398,7 +419,10 @@ function nameOfClass(value: object): string {
   return typeof name === 'string' && name !== '' ? name : 'class instance'
 }
 
-/** A URL, a Response, a RegExp: it has nothing of its own to be seen, and a class that gets at what it holds. */
+/**
+ * A URL, a Response, a RegExp: it has nothing of its own to be seen, and a class that gets at what
+ * it holds.
+ */
 function hidesAll(value: object): boolean {
   if (Array.isArray(value) || Object.keys(value).length > 0) return false
   const prototype: unknown = Object.getPrototypeOf(value)

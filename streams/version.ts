@@ -6,9 +6,9 @@
 export const MIN_SERVER_VERSION = '2.14.0'
 
 /**
- * Negative when `a` is older than `b`, positive when newer, 0 when the same. Takes `2.15.1`, `v2.15.1`, `2.15.1-RC.1`.
- * A pre-release is older than its release, as semver has it; build metadata (`+…`) does not count.
- * What is no version at all is older than every version.
+ * Negative when `a` is older than `b`, positive when newer, 0 when the same. Takes `2.15.1`,
+ * `v2.15.1`, `2.15.1-RC.1`. A pre-release is older than its release, as semver has it; build
+ * metadata (`+…`) does not count. What is no version at all is older than every version.
  */
 export function compareVersions(a: string, b: string): number {
   const left = parse(a)

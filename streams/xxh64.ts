@@ -1,7 +1,9 @@
 /**
- * xxh64 with seed 0, as https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md has it. WebAssembly computes it, from the moment that it is there: a few milliseconds
- * after this module was loaded. Until then it is computed here, some hundred times slower. So nobody has to wait for it when a pipeline is declared, and this module has no
- * top-level await, which `require()` and bundles in CommonJS cannot have.
+ * xxh64 with seed 0, as https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md has it.
+ * WebAssembly computes it, from the moment that it is there: a few milliseconds after this module
+ * was loaded. Until then it is computed here, some hundred times slower. So nobody has to wait for
+ * it when a pipeline is declared, and this module has no top-level await, which `require()` and
+ * bundles in CommonJS cannot have.
  */
 import xxhash from 'xxhash-wasm'
 

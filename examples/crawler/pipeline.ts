@@ -1,5 +1,6 @@
 /**
- * The crawler as three assets. The site's address is the run's partition, so the same pipeline crawls any site.
+ * The crawler as three assets. The site's address is the run's partition, so the same pipeline
+ * crawls any site.
  *
  *     pages    a scatter over the URLs of the site map: fetches each page, and gathers what links where
  *     links    a scatter over batches of the links that the site map does not have: does each lead anywhere?
@@ -28,14 +29,20 @@ interface Fetched {
   readonly attempt: number
 }
 
-/** What the crawler may ask of the site: so many pages at a time, and so many requests a second, evenly spaced, over all workers. */
+/**
+ * What the crawler may ask of the site: so many pages at a time, and so many requests a second,
+ * evenly spaced, over all workers.
+ */
 export const POLITE = { atOnce: 6, perSecond: 40 } as const
 
 const site = { bucket: 'site', limit: POLITE.perSecond, per: 'second', shape: 'smooth' } as const
 const retry = { maxAttempts: 3, backoff: '200ms..1s' } as const
 
 export function crawler(limiter: Limiter) {
-  /** For requests that are no instance of their own: they wait for the same bucket that instances start by. */
+  /**
+   * For requests that are no instance of their own: they wait for the same bucket that instances
+   * start by.
+   */
   const politely: Get = (url, signal) => limiter.withLimit(site.bucket, site, () => get(url, signal), { signal })
 
   const pages = asset('pages', {
@@ -106,7 +113,10 @@ export function crawler(limiter: Limiter) {
 
 type Get = (url: string, signal: AbortSignal) => Promise<Response>
 
-/** The URLs of a site, which it lists page by page. A page of the list is a chunk, and its number the cursor: whoever takes over goes on with the next. */
+/**
+ * The URLs of a site, which it lists page by page. A page of the list is a chunk, and its number
+ * the cursor: whoever takes over goes on with the next.
+ */
 function siteMap(address: string, politely: Get) {
   return itemReader<string, { page: number }>({
     name: `site map of ${address}`,
@@ -122,7 +132,10 @@ function siteMap(address: string, politely: Get) {
   })
 }
 
-/** Says of an answer whether to come again: what is gone stays gone, and who is asked to wait waits as long as the site says. */
+/**
+ * Says of an answer whether to come again: what is gone stays gone, and who is asked to wait waits
+ * as long as the site says.
+ */
 async function get(url: string, signal: AbortSignal): Promise<Response> {
   const response = await fetch(url, { signal })
   if (response.ok) return response

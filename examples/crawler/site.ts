@@ -1,6 +1,8 @@
 /**
- * A small web site on this machine, made of the project's own documents: a page for each section, and more for long ones. It is slow on purpose, and not quite well: some pages
- * answer "come back later" at first, some are broken for good, and some links lead nowhere. It keeps count of what is asked of it.
+ * A small web site on this machine, made of the project's own documents: a page for each section,
+ * and more for long ones. It is slow on purpose, and not quite well: some pages answer "come back
+ * later" at first, some are broken for good, and some links lead nowhere. It keeps count of what is
+ * asked of it.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
@@ -97,7 +99,9 @@ function send(response: ServerResponse, status: number, body: string): void {
   response.writeHead(status, { 'Content-Type': 'text/html; charset=utf-8' }).end(body)
 }
 
-/** Every section of every document, by its path on the site; a long one goes on on further pages. */
+/**
+ * Every section of every document, by its path on the site; a long one goes on on further pages.
+ */
 function pagesOf(folder: string): Map<string, Page> {
   const pages = new Map<string, Page>()
   const documents = [
@@ -129,7 +133,10 @@ function parts(text: string): string[] {
   return found
 }
 
-/** A page links to its neighbours, to the documents that its text links to, and now and then to a page that has moved away. */
+/**
+ * A page links to its neighbours, to the documents that its text links to, and now and then to a
+ * page that has moved away.
+ */
 function html({ title, text }: Page, path: string, paths: readonly string[]): string {
   const at = paths.indexOf(path)
   const links = [paths.at(at - 1), paths[(at + 1) % paths.length]]
@@ -151,7 +158,9 @@ function escaped(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
 }
 
-/** A number that is always the same for a path: its kind of trouble, and how slow it is. (FNV-1a.) */
+/**
+ * A number that is always the same for a path: its kind of trouble, and how slow it is. (FNV-1a.)
+ */
 function troubleOf(path: string): number {
   let hash = 0x811c9dc5
   for (const letter of path) hash = Math.imul(hash ^ (letter.codePointAt(0) ?? 0), 0x01000193)

@@ -1,10 +1,12 @@
 /**
- * Multinomial naive Bayes with Laplace smoothing, pure. A word's weight is how much more likely it is in spam than in ham,
+ * Multinomial naive Bayes with Laplace smoothing, pure. A word's weight is how much more likely it
+ * is in spam than in ham,
  *
  *     weight(w) = ln( (spamCount(w) + 1) / (spamTotal + V) )  −  ln( (hamCount(w) + 1) / (hamTotal + V) )
  *
- * where V is the number of distinct words. A mail's score is the prior, ln(spam mails / ham mails), plus the weights of all its words: the
- * logarithm of the odds that it is spam. Above 0 it is judged spam. (Manning, Raghavan, Schütze: Introduction to Information Retrieval, 13.2.)
+ * where V is the number of distinct words. A mail's score is the prior, ln(spam mails / ham mails),
+ * plus the weights of all its words: the logarithm of the odds that it is spam. Above 0 it is
+ * judged spam. (Manning, Raghavan, Schütze: Introduction to Information Retrieval, 13.2.)
  */
 import type { Label } from './corpus.ts'
 
@@ -13,12 +15,18 @@ export interface Example {
   readonly tokens: readonly string[]
 }
 
-/** What was learned, small enough to be the value of an asset. Numbers are rounded to 4 digits behind the point. */
+/**
+ * What was learned, small enough to be the value of an asset. Numbers are rounded to 4 digits
+ * behind the point.
+ */
 export interface Model {
   readonly trainedOn: { readonly spam: number; readonly ham: number }
   /** ln(spam mails / ham mails). */
   readonly prior: number
-  /** The words that tell most, the most telling first. Pairs and not an object: a mail may well hold the word `constructor`. */
+  /**
+   * The words that tell most, the most telling first. Pairs and not an object: a mail may well hold
+   * the word `constructor`.
+   */
   readonly weights: readonly (readonly [token: string, weight: number])[]
 }
 
@@ -63,7 +71,10 @@ export function train(examples: Iterable<Example>, { vocabulary = 8_000, minMail
   return { trainedOn, prior: round(Math.log(trainedOn.spam / trainedOn.ham)), weights }
 }
 
-/** Makes the function that scores mails: the logarithm of the odds that it is spam. Words that the model does not know say nothing. */
+/**
+ * Makes the function that scores mails: the logarithm of the odds that it is spam. Words that the
+ * model does not know say nothing.
+ */
 export function scorer({ prior, weights }: Model): (tokens: Iterable<string>) => number {
   const weightOf = new Map(weights)
   return (tokens) => {

@@ -1,8 +1,9 @@
 /**
  * The corpus: 6,046 real mails, each known to be spam or not ("ham"), and how a mail becomes words.
  *
- * The mails stay where they are, in the npm package. Assets pass ids around, and whoever needs a text asks for it by id: 32 MB of mail have no
- * business on a log. The package reads all of its files in one go (about 0.4 s), so a process does that once, when the first text is asked for.
+ * The mails stay where they are, in the npm package. Assets pass ids around, and whoever needs a
+ * text asks for it by id: 32 MB of mail have no business on a log. The package reads all of its
+ * files in one go (about 0.4 s), so a process does that once, when the first text is asked for.
  */
 import { createHash } from 'node:crypto'
 import { createRequire } from 'node:module'
@@ -41,7 +42,10 @@ interface DatasetMail {
 
 let mails: ReadonlyMap<string, Mail> | undefined
 
-/** All mails by id, read from the npm package once per process. Throws when the package is not installed. */
+/**
+ * All mails by id, read from the npm package once per process. Throws when the package is not
+ * installed.
+ */
 export function loadMails(): ReadonlyMap<string, Mail> {
   mails ??= new Map(
     readDataset().map(({ group, id, text }): [string, Mail] => {
@@ -81,8 +85,8 @@ export function listMails(): MailEntry[] {
 }
 
 /**
- * A short hash of what a mail says: its body without regard to case and white space. One mail in seventeen of this corpus was sent more than
- * once, with other headers.
+ * A short hash of what a mail says: its body without regard to case and white space. One mail in
+ * seventeen of this corpus was sent more than once, with other headers.
  */
 export function fingerprint(text: string): string {
   const said = parts(text).body.replace(/\s+/g, ' ').trim().toLowerCase()
@@ -90,9 +94,10 @@ export function fingerprint(text: string): string {
 }
 
 /**
- * Halves the corpus: one half to learn from, the other to be judged. It goes by the fingerprint and not by the id, so that two copies of a mail
- * land on the same side; else the model would be tested on mails it has read. No dice: the same corpus is always split in the same way, so a
- * split that is computed again after a crash is the same split.
+ * Halves the corpus: one half to learn from, the other to be judged. It goes by the fingerprint and
+ * not by the id, so that two copies of a mail land on the same side; else the model would be tested
+ * on mails it has read. No dice: the same corpus is always split in the same way, so a split that
+ * is computed again after a crash is the same split.
  */
 export function splitMails(entries: readonly MailEntry[]): Split {
   const half = (parity: number) =>
@@ -101,8 +106,9 @@ export function splitMails(entries: readonly MailEntry[]): Split {
 }
 
 /**
- * The words of a mail: of its subject (marked as such, they weigh differently there) and of its body, without HTML tags. All other headers are
- * left out: in this corpus they tell whose mailbox a mail was collected in, and that would be cheating.
+ * The words of a mail: of its subject (marked as such, they weigh differently there) and of its
+ * body, without HTML tags. All other headers are left out: in this corpus they tell whose mailbox a
+ * mail was collected in, and that would be cheating.
  */
 export function tokenize(text: string): string[] {
   const { headers, body } = parts(text)
@@ -116,12 +122,18 @@ function parts(text: string): { headers: string; body: string } {
   return end < 0 ? { headers: unix, body: '' } : { headers: unix.slice(0, end), body: unix.slice(end + 2) }
 }
 
-/** From 2 to 20 characters. What is longer is no word, but an address, a boundary or an encoded picture. */
+/**
+ * From 2 to 20 characters. What is longer is no word, but an address, a boundary or an encoded
+ * picture.
+ */
 function words(text: string): string[] {
   return text.toLowerCase().match(/(?<![a-z0-9])[a-z$!][a-z0-9'$!-]{1,19}(?![a-z0-9])/g) ?? []
 }
 
-/** Undoes quoted-printable and base64 where it sees them. A proper MIME parser would ask the headers; this is near enough to count words. */
+/**
+ * Undoes quoted-printable and base64 where it sees them. A proper MIME parser would ask the
+ * headers; this is near enough to count words.
+ */
 function decoded(body: string): string {
   return body
     .replace(/=\n/g, '')
@@ -138,7 +150,10 @@ function isBinary(bytes: string): boolean {
   return false
 }
 
-/** The lengths are bounded, so that a mail full of lone `<` costs no quadratic time. Comments go first: spammers cut words with them. */
+/**
+ * The lengths are bounded, so that a mail full of lone `<` costs no quadratic time. Comments go
+ * first: spammers cut words with them.
+ */
 function withoutTags(html: string): string {
   return html.replace(/<!--[\s\S]{0,2000}?-->/g, '').replace(/<[^<>]{0,2000}>/g, ' ')
 }

@@ -1,5 +1,6 @@
 /**
- * The quickstart: a server, an engine and two workers in one process, and one run of the mail triage from end to end.
+ * The quickstart: a server, an engine and two workers in one process, and one run of the mail
+ * triage from end to end.
  *
  *     npm run quickstart                 from the root of the repository
  *     npm run quickstart -- --slow       the same in about 20 seconds: time for Ctrl-C, or for kill -9
@@ -90,7 +91,8 @@ async function main(): Promise<void> {
       if (error instanceof Interrupted) sayStopped()
       throw error
     } finally {
-      // Before the server stops: workers finish what they hold or hand it back, and say so on the log.
+      // Before the server stops: workers finish what they hold or hand it back, and say so on the
+      // log.
       await flow.close()
     }
   } finally {
@@ -101,8 +103,9 @@ async function main(): Promise<void> {
 type Flow = Awaited<ReturnType<typeof connect>>
 
 /**
- * A run that an earlier quickstart left unfinished is continued, else there is a new one. The list of runs is what the engine has folded so far
- * and may lag behind the log; the key makes that harmless: the n-th run has one key, and asking for it twice brings the same run.
+ * A run that an earlier quickstart left unfinished is continued, else there is a new one. The list
+ * of runs is what the engine has folded so far and may lag behind the log; the key makes that
+ * harmless: the n-th run has one key, and asking for it twice brings the same run.
  */
 async function startOrContinue(flow: Flow) {
   let runs = 0

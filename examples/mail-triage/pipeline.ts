@@ -1,9 +1,11 @@
 /**
- * Mail triage: learn from one half of the mails what spam looks like, then judge the other half, each mail on its own.
+ * Mail triage: learn from one half of the mails what spam looks like, then judge the other half,
+ * each mail on its own.
  *
  *     corpus ──▶ split ──▶ model ──▶ verdicts ──▶ report
  *
- * Values are small (ids, words with weights, counts): they are what the log keeps. The texts come from the dataset, by id, where they are needed.
+ * Values are small (ids, words with weights, counts): they are what the log keeps. The texts come
+ * from the dataset, by id, where they are needed.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../../src/index.ts'
@@ -20,7 +22,8 @@ export const split = asset('split', {
 
 export const model = asset('model', {
   dependsOn: [split],
-  // Only ids of `split.train` are looked up here: the model never sees a mail that it will be tested on.
+  // Only ids of `split.train` are looked up here: the model never sees a mail that it will be
+  // tested on.
   execute: (_ctx, { split }): Model =>
     train(split.train.map(mailById).map(({ label, text }) => ({ label, tokens: tokenize(text) }))),
 })
@@ -55,7 +58,10 @@ export const triage = pipeline('mail_triage', [corpus, split, model, verdicts, r
 
 let pauseMs = 0
 
-/** Makes every verdict take this much longer, so that there is time to watch, and to pull the plug. Lasts as long as the process. */
+/**
+ * Makes every verdict take this much longer, so that there is time to watch, and to pull the plug.
+ * Lasts as long as the process.
+ */
 export function slowDown(ms: number): void {
   pauseMs = ms
 }

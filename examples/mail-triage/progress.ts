@@ -1,4 +1,7 @@
-/** Progress on a terminal: one line that is drawn again and again, or, where output goes to a file, a line of its own now and then. */
+/**
+ * Progress on a terminal: one line that is drawn again and again, or, where output goes to a file,
+ * a line of its own now and then.
+ */
 import { int } from './report.ts'
 
 export interface Progress {
@@ -11,7 +14,10 @@ export interface Progress {
   }[]
 }
 
-/** Assets that have their value, then the scatter with a bar: `3 of 5 assets   verdicts ████████░░░░  1,987 of 2,967`. Pure. */
+/**
+ * Assets that have their value, then the scatter with a bar: `3 of 5 assets   verdicts ████████░░░░
+ * 1,987 of 2,967`. Pure.
+ */
 export function progressLine({ run, scatters }: Progress): string {
   const statuses = Object.values(run.assets).map(({ status }) => status)
   const done = statuses.filter((status) => status === 'materialized' || status === 'reused').length
@@ -31,7 +37,10 @@ function bar(part: number, whole: number | undefined): string {
   return '█'.repeat(filled) + '░'.repeat(BAR_CELLS - filled)
 }
 
-/** Shows lines as they change: often on a terminal, every two seconds elsewhere, and the last one always. After `end` it shows nothing more. */
+/**
+ * Shows lines as they change: often on a terminal, every two seconds elsewhere, and the last one
+ * always. After `end` it shows nothing more.
+ */
 export function liveLine(out: NodeJS.WriteStream): { show(line: string): void; end(): void } {
   const quietMs = out.isTTY ? 50 : 2_000
   let shown = ''

@@ -58,7 +58,10 @@ export interface Report extends Tally, Scores {
   readonly telling: { readonly spam: readonly string[]; readonly ham: readonly string[] }
 }
 
-/** Counts verdicts one by one as they come, so it needs the memory of one however many there are. Keeps the `keep` slowest. */
+/**
+ * Counts verdicts one by one as they come, so it needs the memory of one however many there are.
+ * Keeps the `keep` slowest.
+ */
 export async function tally(results: AsyncIterable<VerdictResult> | Iterable<VerdictResult>, keep = 5): Promise<Tally> {
   const matrix = { truePositive: 0, falsePositive: 0, falseNegative: 0, trueNegative: 0 }
   let failed = 0
@@ -136,7 +139,10 @@ export function render(report: Report): string {
   return lines.join('\n')
 }
 
-/** Aligns cells: the first column to the left, numbers to the right, and a cell that starts with a blank to the left. */
+/**
+ * Aligns cells: the first column to the left, numbers to the right, and a cell that starts with a
+ * blank to the left.
+ */
 export function columns(rows: readonly (readonly string[])[]): string[] {
   const width = (column: number) => Math.max(...rows.map((row) => row[column]?.length ?? 0))
   return rows.map((row) =>

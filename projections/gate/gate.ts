@@ -14,18 +14,21 @@
  *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
  *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
  *
- * Who is told that something was done can rely on it, so what excludes each other is decided by the server, in one append with all of its conditions, and not by whoever looks first:
+ * Who is told that something was done can rely on it, so what excludes each other is decided by the
+ * server, in one append with all of its conditions, and not by whoever looks first:
  *
  *   appended, all or nothing                                       refused when
  *   signal, cancel:  `resolved`                                      the gate has ended
  *   more time:       `deadline.<n+1>.extended`, timer n+1            it has ended; its deadline n was moved by another one; deadline n was the last
  *   timeout of n:    `deadline.<n+1>.closed`, `resolved`             it has ended; its deadline n was moved
  *
- * So a gate does not time out at a deadline that was moved in time, though its timer had fired before; and no timer is set for a gate that has ended.
+ * So a gate does not time out at a deadline that was moved in time, though its timer had fired
+ * before; and no timer is set for a gate that has ended.
  *
- * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A gate belongs to one execution. What that opened and did not wait for, the engine
- * ends when the execution's outcome counts, and not the worker when its code has ended: by then another one may have taken the execution over, and wait there. What is left goes
- * with the asset.
+ * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A
+ * gate belongs to one execution. What that opened and did not wait for, the engine ends when the
+ * execution's outcome counts, and not the worker when its code has ended: by then another one may
+ * have taken the execution over, and wait there. What is left goes with the asset.
  */
 import type { DraftOf, Fact, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
@@ -240,7 +243,9 @@ export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts
   return { gate: gate.gate, seq: gate.resolvedSeq ?? gate.seq, timeouts: gate.timeouts }
 }
 
-/** Gates that an execution opened and does not wait at: they end with it, once it is known to count. */
+/**
+ * Gates that an execution opened and does not wait at: they end with it, once it is known to count.
+ */
 export function endLeft({ run, asset }: Omit<GateIds, 'gate'>, gates: readonly string[]): Effect[] {
   return gates.map((gate) => cancelOf({ run, asset, gate }))
 }

@@ -1,14 +1,16 @@
 /**
- * Instances that wait at gates. Such an instance has left its lease, so it takes no place from others; a bit says that it waits, so it is counted once. Its gate's document
- * says how far it is:
+ * Instances that wait at gates. Such an instance has left its lease, so it takes no place from
+ * others; a bit says that it waits, so it is counted once. Its gate's document says how far it is:
  *
  *   gate waiting             the instance waits
  *   gate ended, `resume`     its code goes on: a task of its own, retried as any instance is, from the gate on and not from the start
  *   gate ended, `over`       it has ended, or waits at another gate
  *
- * `resume` ends with an outcome, and if that comes too late to count, too. Where none comes because the scatter was closed, the reconciler writes one of nothing.
+ * `resume` ends with an outcome, and if that comes too late to count, too. Where none comes because
+ * the scatter was closed, the reconciler writes one of nothing.
  *
- * Nothing of this stands in the barrier's document, which holds a count: a hundred thousand may wait, and a hundred thousand signals may come at once.
+ * Nothing of this stands in the barrier's document, which holds a count: a hundred thousand may
+ * wait, and a hundred thousand signals may come at once.
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
 import type { AssetName } from '../../streams/ids.ts'
@@ -91,7 +93,8 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   const brought = next === undefined && fact.data.errors === undefined && fact.data.at.length > 0
   const left = endLeft(fact.ids, fact.data.left?.[0]?.[1] ?? [])
   if (brought) {
-    // As of a lease: a value counts whoever brings it, also while the instance waits at a later gate by now. So the gather reads it, too: the first one on the log.
+    // As of a lease: a value counts whoever brings it, also while the instance waits at a later
+    // gate by now. So the gather reads it, too: the first one on the log.
     if (!markOnce(context, index, false)) return []
     unsuspend(context, barrier, index)
     barrier.succeeded += 1
@@ -174,12 +177,18 @@ function closeGate(view: View, gate: GateState): void {
   putGate(view, gate)
 }
 
-/** Nothing comes of it any more: its instance is done by another execution, or its scatter is closed. */
+/**
+ * Nothing comes of it any more: its instance is done by another execution, or its scatter is
+ * closed.
+ */
 export function forgetResume(view: View, gate: GateState): void {
   if (gate.resume) closeGate(view, gate)
 }
 
-/** What says so of one whose task is gone, too. An outcome of nothing, from the log, so that the state stays what the log makes of it. */
+/**
+ * What says so of one whose task is gone, too. An outcome of nothing, from the log, so that the
+ * state stays what the log makes of it.
+ */
 export function forgotten(gate: GateState): FactDraft | undefined {
   if (!gate.resume) return undefined
   const { run, asset, resume } = gate
@@ -191,7 +200,10 @@ export function forgotten(gate: GateState): FactDraft | undefined {
   }
 }
 
-/** The task of an instance that goes on from its gate. Also used to enqueue it again when it got lost. */
+/**
+ * The task of an instance that goes on from its gate. Also used to enqueue it again when it got
+ * lost.
+ */
 export function resumeEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
   gate: GateState,
@@ -234,7 +246,10 @@ function resumingKey({ run, asset, gate }: GateState): ReturnType<typeof stateKe
   return stateKey.resuming(run, asset, gate)
 }
 
-/** A gate has timed out, and waits on: `onTimeout` is told. Its message is a reminder and no more, so nothing waits for it. */
+/**
+ * A gate has timed out, and waits on: `onTimeout` is told. Its message is a reminder and no more,
+ * so nothing waits for it.
+ */
 export function reminderEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
   gate: GateState,

@@ -1,5 +1,6 @@
 /**
- * The cell of a rate limit: what was granted lately, and nothing else. One KV message, under 1 KiB, updated by compare-and-set.
+ * The cell of a rate limit: what was granted lately, and nothing else. One KV message, under 1 KiB,
+ * updated by compare-and-set.
  *
  *   window   grants as [server time, how many], newest last. A grant at time g is allowed when all that is in the cell and later than g - period, what is
  *            reserved ahead included, and the grant itself come to no more than the limit. So in ANY stretch of one period (its end left out) there are
@@ -8,12 +9,14 @@
  *   smooth   GCRA (ITU-T I.371): one number, the theoretical arrival time of the next grant at the pace of the limit. A grant may be ahead of it by
  *            `burst` tokens. In any stretch of one period there are at most `limit + burst - 1`.
  *
- * When is a grant made? The writer cannot know: the server stamps the message when it stores it. So what is granted *now* stands in the cell as `made`, "at
- * the time of this message", and whoever has the message, or a later time, settles it. That it may be granted is decided by a lower bound of the
- * server's time, when it was granted by the server's stamp or a later time. Neither asks a caller's clock, so no clock can let too much through.
+ * When is a grant made? The writer cannot know: the server stamps the message when it stores it. So
+ * what is granted *now* stands in the cell as `made`, "at the time of this message", and whoever
+ * has the message, or a later time, settles it. That it may be granted is decided by a lower bound
+ * of the server's time, when it was granted by the server's stamp or a later time. Neither asks a
+ * caller's clock, so no clock can let too much through.
  *
- * What is granted for later (a reservation) is fixed when it is asked for: that is what makes waiting fair. Every answer follows all earlier ones, and nobody
- * needs to be woken.
+ * What is granted for later (a reservation) is fixed when it is asked for: that is what makes
+ * waiting fair. Every answer follows all earlier ones, and nobody needs to be woken.
  */
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 
@@ -26,9 +29,15 @@ export interface Rate {
 }
 
 export interface RateCell {
-  /** The rate of whoever wrote last. Callers may differ (a deploy changes a limit): each keeps its own, counting all grants. */
+  /**
+   * The rate of whoever wrote last. Callers may differ (a deploy changes a limit): each keeps its
+   * own, counting all grants.
+   */
   rate: Rate
-  /** The longest period and the largest limit that were asked about: what is kept is enough for both. */
+  /**
+   * The longest period and the largest limit that were asked about: what is kept is enough for
+   * both.
+   */
   keepMs: number
   keepLimit: number
   /** Time of the newest grant that is not in the cell any more; 0: none was dropped. */
@@ -38,14 +47,23 @@ export interface RateCell {
   tatUs: number
   /** Granted at the time of the message that carries the cell. */
   made: number
-  /** Ids of the latest writes, the last one last: a writer whose answer got lost finds out whether it was stored. */
+  /**
+   * Ids of the latest writes, the last one last: a writer whose answer got lost finds out whether
+   * it was stored.
+   */
   writes: string[]
 }
 
-/** Limits up to this are exact to the millisecond; the cell then holds so many grants, some 4 bytes each. */
+/**
+ * Limits up to this are exact to the millisecond; the cell then holds so many grants, some 4 bytes
+ * each.
+ */
 export const EXACT_MAX = 160
 const SUB_WINDOWS = 100
-/** Rates of different periods on one bucket could make more; then neighbours are joined, at the later time. */
+/**
+ * Rates of different periods on one bucket could make more; then neighbours are joined, at the
+ * later time.
+ */
 const GRANTS_MAX = 164
 const WRITES_KEPT = 8
 const SHOWN_MAX = 100
@@ -63,8 +81,9 @@ export function settled(cell: RateCell, storedMs: number): RateCell {
 }
 
 /**
- * The earliest server time, in milliseconds and `nowMs` at the least, for a grant of `n`. Undefined: that depends on when what is `made` now is stored. More than is
- * `made` may be granted now exactly when the answer is `nowMs`, which must be a lower bound of the server's time.
+ * The earliest server time, in milliseconds and `nowMs` at the least, for a grant of `n`.
+ * Undefined: that depends on when what is `made` now is stored. More than is `made` may be granted
+ * now exactly when the answer is `nowMs`, which must be a lower bound of the server's time.
  */
 export function earliest(cell: RateCell, rate: Rate, n: number, nowMs: number): number | undefined {
   if (rate.shape === 'smooth') {
@@ -96,8 +115,8 @@ export function reserve(cell: RateCell, rate: Rate, n: number, atMs: number): vo
 }
 
 /**
- * Takes a reservation back that is not going to be used; what is not in the cell any more stays counted. Of smooth only the latest can be taken back: others are paced
- * by it.
+ * Takes a reservation back that is not going to be used; what is not in the cell any more stays
+ * counted. Of smooth only the latest can be taken back: others are paced by it.
  */
 export function giveBack(cell: RateCell, rate: Rate, n: number, atMs: number): boolean {
   if (rate.shape === 'smooth') {
@@ -116,7 +135,10 @@ export function giveBack(cell: RateCell, rate: Rate, n: number, atMs: number): b
   return true
 }
 
-/** Readies a draft for being written: forgets what can matter to nobody, given a lower bound of the server's time. */
+/**
+ * Readies a draft for being written: forgets what can matter to nobody, given a lower bound of the
+ * server's time.
+ */
 export function readied(cell: RateCell, rate: Rate, nowMs: number, write: string): RateCell {
   const keepMs = Math.max(cell.keepMs, rate.periodMs)
   const keepLimit = Math.max(cell.keepLimit, rate.limit)
@@ -126,7 +148,8 @@ export function readied(cell: RateCell, rate: Rate, nowMs: number, write: string
   for (const [, count] of cell.grants) sum += count
   let drop = 0
   for (const [timeMs, count] of cell.grants) {
-    // Too old; or so deep in a queue of reservations that all to come are more than a period later anyhow.
+    // Too old; or so deep in a queue of reservations that all to come are more than a period later
+    // anyhow.
     if (timeMs > nowMs - keepMs && sum - count < keepLimit) break
     sum -= count
     drop += 1
@@ -143,7 +166,10 @@ export function lifeMs(cell: RateCell, nowMs: number): number {
   return Math.max(cell.keepMs, newestMs + cell.keepMs - nowMs, cell.tatUs / 1000 - nowMs + cell.keepMs)
 }
 
-/** Tokens that count against a limit at a time: those of the window that ends then, and what is reserved for later. */
+/**
+ * Tokens that count against a limit at a time: those of the window that ends then, and what is
+ * reserved for later.
+ */
 export function counted(cell: RateCell, nowMs: number): { count: number; waiting: number } {
   const { rate } = cell
   if (rate.shape === 'smooth') {
@@ -167,7 +193,8 @@ export function reserved(cell: RateCell, nowMs: number): [atMs: number, tokens: 
   if (rate.shape === 'window') return cell.grants.filter(([timeMs]) => timeMs > nowMs + grainMs(rate))
   const { waiting } = counted(cell, nowMs)
   const { periodMs, limit, burst } = rate
-  // The last one is due when all but the burst before it is paid for; the others at the pace before that.
+  // The last one is due when all but the burst before it is paid for; the others at the pace before
+  // that.
   const lastMs = cell.tatUs / 1000 - (burst * periodMs) / limit
   const shown = Math.min(waiting, SHOWN_MAX)
   return Array.from({ length: shown }, (_, i) => [lastMs - ((waiting - 1 - i) * periodMs) / limit, 1])
@@ -224,7 +251,10 @@ function joined(grants: [number, number][]): [number, number][] {
 
 const VERSION = 1
 
-/** MessagePack of a plain list; grants as base-128 numbers, each time as the distance to the one before. */
+/**
+ * MessagePack of a plain list; grants as base-128 numbers, each time as the distance to the one
+ * before.
+ */
 export function encodeRateCell(cell: RateCell): Uint8Array {
   const { shape, limit, periodMs, burst } = cell.rate
   const head = [VERSION, shape === 'window' ? 0 : 1, limit, periodMs, burst, cell.keepMs, cell.keepLimit, cell.sinceMs]

@@ -1,7 +1,9 @@
 /**
- * A round: what callers of one process asked of one bucket since the last one, answered in the order of their asking, and carried by one update of the cell.
+ * A round: what callers of one process asked of one bucket since the last one, answered in the
+ * order of their asking, and carried by one update of the cell.
  *
- * Pure: cell, questions and a lower bound of the server's time in; answers and the next cell out. Answers count only once the cell is stored.
+ * Pure: cell, questions and a lower bound of the server's time in; answers and the next cell out.
+ * Answers count only once the cell is stored.
  */
 import { earliest, giveBack, make, type Rate, type RateCell, readied, reserve } from './rate-cell.ts'
 
@@ -33,8 +35,9 @@ export interface Round {
 }
 
 /**
- * Reservations reach at most this far ahead. What a process reserved dies with it, unused and counted, so this is the most that the others wait for
- * nothing. Who comes later than that waits in its process, and asks again when its turn is near enough.
+ * Reservations reach at most this far ahead. What a process reserved dies with it, unused and
+ * counted, so this is the most that the others wait for nothing. Who comes later than that waits in
+ * its process, and asks again when its turn is near enough.
  */
 export const AHEAD_MAX_MS = 30_000
 

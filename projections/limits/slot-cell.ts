@@ -1,5 +1,6 @@
 /**
- * The cell of a bucket of slots: who holds how many, until when, and who waits. One KV message, updated by compare-and-set.
+ * The cell of a bucket of slots: who holds how many, until when, and who waits. One KV message,
+ * updated by compare-and-set.
  *
  *   holder   holds `weight` of the bucket's slots until its lease ends, `leaseMs` after the message that took or renewed it. Others may take its place once
  *            a lower bound of the server's time says so. Its own process counts from before it sent that message, so it knows earlier that it is lost.
@@ -8,7 +9,8 @@
  *   ticket   a process that waits, in the order of coming. One that does not take what is free (it died, or stands still) is passed over after `GRACE_MS`, and
  *            forgotten when it has not been renewed for `TICKET_MS`. So the order is a matter of fairness, and the number held of safety.
  *
- * As in rate-cell.ts, the time (and here the sequence) of the message that carries a cell is known to who reads it, not to who writes it: 0 stands for it.
+ * As in rate-cell.ts, the time (and here the sequence) of the message that carries a cell is known
+ * to who reads it, not to who writes it: 0 stands for it.
  */
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 
@@ -109,7 +111,10 @@ function mayGo(cell: SlotCell, { process, weight, max }: Omit<Take, 'id' | 'leas
   return first.weight <= free && nowMs >= roomSince(cell, nowMs) + before.length * GRACE_MS
 }
 
-/** Tickets before one of this process. Those of other numbers, who may not be able to go when this one is, do not stand in its way. */
+/**
+ * Tickets before one of this process. Those of other numbers, who may not be able to go when this
+ * one is, do not stand in its way.
+ */
 function ahead(cell: SlotCell, process: string, max: number, nowMs: number): Ticket[] {
   const mine = cell.queue.findIndex((ticket) => ticket.process === process)
   const before = mine < 0 ? cell.queue : cell.queue.slice(0, mine)
@@ -126,7 +131,10 @@ function roomSince(cell: SlotCell, nowMs: number): number {
   return Math.max(0, ...cell.holders.map(untilMs).filter((until) => until <= nowMs))
 }
 
-/** False when it is not there any more: its lease ended, and somebody took its place; or the bucket was reset. */
+/**
+ * False when it is not there any more: its lease ended, and somebody took its place; or the bucket
+ * was reset.
+ */
 export function renewSlot(cell: SlotCell, id: string): boolean {
   const at = cell.holders.findIndex((holder) => holder.id === id)
   const found = cell.holders[at]
@@ -142,7 +150,10 @@ export function releaseSlot(cell: SlotCell, id: string): boolean {
   return true
 }
 
-/** Puts a process into the queue, or tells more of one that is there. Undefined `wish`: takes it out. True when that changed anything worth writing. */
+/**
+ * Puts a process into the queue, or tells more of one that is there. Undefined `wish`: takes it
+ * out. True when that changed anything worth writing.
+ */
 export function queueUp(
   cell: SlotCell,
   process: string,
@@ -178,7 +189,10 @@ export function readiedSlots(cell: SlotCell, before: SlotCell, nowMs: number, wr
   return next
 }
 
-/** When a waiting process should look again even if nobody writes, as server time: a lease ends, or it may pass others. */
+/**
+ * When a waiting process should look again even if nobody writes, as server time: a lease ends, or
+ * it may pass others.
+ */
 export function lookAgainMs(cell: SlotCell, process: string, max: number, nowMs: number): number {
   const ends = cell.holders.map(untilMs).filter((until) => until > nowMs)
   const before = ahead(cell, process, max, nowMs).length

@@ -1,5 +1,6 @@
 /**
- * A run goes on with another version of its pipeline: because nobody has the code any more that it was planned for.
+ * A run goes on with another version of its pipeline: because nobody has the code any more that it
+ * was planned for.
  *
  *   asset                        on adoption
  *   ended                        unchanged
@@ -7,7 +8,8 @@
  *   not begun, other queue       enqueued anew, where its task waits for a worker
  *   begun                        goes on, if the new version has the same shape for it; else the adoption is refused
  *
- * Begun: it waits at a gate, has opened one, or has instances. What an attempt of the old code still brings is taken: a finished value is never thrown away.
+ * Begun: it waits at a gate, has opened one, or has instances. What an attempt of the old code
+ * still brings is taken: a finished value is never thrown away.
  */
 import type { FactOf } from '../../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
@@ -66,7 +68,10 @@ export function planAdoption(view: View, run: RunState, from: PipelineSpec, to: 
   return { misfits, again, moved, added: [...added] }
 }
 
-/** A scatter function at work may store keys at any moment; a plain asset has nothing to show before it ends, or waits. */
+/**
+ * A scatter function at work may store keys at any moment; a plain asset has nothing to show before
+ * it ends, or waits.
+ */
 function hasBegun(asset: AssetInRun, hasInstances: boolean): boolean {
   if (hasInstances || asset.gated || asset.status === 'suspended' || asset.status === 'scattering') return true
   if (asset.phase === 'scatter') return asset.status === 'running'

@@ -1,8 +1,10 @@
 /**
- * What was decided and does not stand on the log. An engine checkpoints only what it has carried out, so nothing is, mostly. A log that has lost its end, or a state that was thrown
- * away, can leave some: a run whose last asset ended, and whose own end nobody wrote.
+ * What was decided and does not stand on the log. An engine checkpoints only what it has carried
+ * out, so nothing is, mostly. A log that has lost its end, or a state that was thrown away, can
+ * leave some: a run whose last asset ended, and whose own end nobody wrote.
  *
- * Give it the facts in order, each with what was decided of it. Tasks are no part of this: what is missing of those shows on WORK.
+ * Give it the facts in order, each with what was decided of it. Tasks are no part of this: what is
+ * missing of those shows on WORK.
  */
 import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
 import { runIdIn } from '../../streams/ids.ts'
@@ -33,7 +35,10 @@ export class Pending {
     }
   }
 
-  /** What is left to be carried out. To do so is harmless where it was done after the last fact given. */
+  /**
+   * What is left to be carried out. To do so is harmless where it was done after the last fact
+   * given.
+   */
   left(): PendingEffect[] {
     return [...this.#left.values()].filter(({ effect }) => {
       if (effect.do !== 'cancel_gates') return true
@@ -94,7 +99,8 @@ export class Pending {
         return placeOf(effect.end)
       case 'cancel_gates':
         return this.#hasOpen(effect) ? `gates ${effect.run}.${effect.asset}.${effect.attempt ?? ''}` : undefined
-      // Tasks are looked for on WORK; the reconciler removes limited queues and schedules; the rest are hints.
+      // Tasks are looked for on WORK; the reconciler removes limited queues and schedules; the rest
+      // are hints.
       case 'task':
       case 'abort':
       case 'pause':

@@ -9,7 +9,8 @@ export interface Plan {
 }
 
 /**
- * A redrive: the scatter and all that hangs on it are made again; everything else is taken as the earlier run had it, or made where that had nothing.
+ * A redrive: the scatter and all that hangs on it are made again; everything else is taken as the
+ * earlier run had it, or made where that had nothing.
  */
 export function planRedrive(
   pipeline: PipelineSpec,
@@ -50,8 +51,8 @@ export function planIsPure(pipeline: PipelineSpec, target: string, upstream: Ups
 }
 
 /**
- * `all` makes every upstream asset again; `missing` those that have no value in this partition; `none` only the target, whose dependencies must
- * have one.
+ * `all` makes every upstream asset again; `missing` those that have no value in this partition;
+ * `none` only the target, whose dependencies must have one.
  */
 export function planRun(
   pipeline: PipelineSpec,

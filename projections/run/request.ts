@@ -3,10 +3,16 @@ import type { KeySpace } from '../../streams/ids.ts'
 
 export type RunRequest = DraftOf<'run.requested'>['data']
 
-/** What may be another one in two requests that ask for the same: a deploy came in between, another way of asking, or another patience. */
+/**
+ * What may be another one in two requests that ask for the same: a deploy came in between, another
+ * way of asking, or another patience.
+ */
 const ANY: ReadonlySet<string> = new Set(['version', 'trigger', 'retryOf', 'timeoutMs'])
 
-/** In what a request differs from an earlier one under the same key, in words; nothing: it asks for the same. */
+/**
+ * In what a request differs from an earlier one under the same key, in words; nothing: it asks for
+ * the same.
+ */
 export function differences(earlier: RunRequest, wanted: RunRequest): string[] {
   const before = new Map(Object.entries(earlier))
   const now = new Map(Object.entries(wanted))
@@ -29,7 +35,10 @@ export function conflictOf(
   return `${what} ${show(key)} was used for another request: ${differs.join('; ')}. Use another ${what}, or ask for the same`
 }
 
-/** The fact for a trigger whose key belongs to this earlier request; undefined: it asked for the same, and its run is there. */
+/**
+ * The fact for a trigger whose key belongs to this earlier request; undefined: it asked for the
+ * same, and its run is there.
+ */
 export function refusalFor(trigger: TriggerRequest, earlier: RunRequest | undefined): FactDraft | undefined {
   const what = trigger.space === 'key' ? 'key' : 'Nats-Msg-Id'
   const reason = conflictOf(what, trigger.key, earlier, trigger.request)
@@ -43,7 +52,10 @@ function show(value: unknown): string {
   return text.length <= SHOWN_MAX ? text : `${[...text].slice(0, SHOWN_MAX).join('')}…`
 }
 
-/** `refusal`: what to append, once its reason is filled in, when the key was used for something else. */
+/**
+ * `refusal`: what to append, once its reason is filled in, when the key was used for something
+ * else.
+ */
 export interface TriggerRequest {
   readonly space: KeySpace
   readonly key: string

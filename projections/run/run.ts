@@ -23,8 +23,8 @@
  *   open       asset.failed            → failed; what depends on it is skipped
  *   open       asset.skipped|cancelled → skipped | cancelled
  *
- * `attempt.ended` of another attempt than the current one is ignored: that attempt was given up. An end of any kind is final, and the server lets only
- * one in (facts.ts).
+ * `attempt.ended` of another attempt than the current one is ignored: that attempt was given up. An
+ * end of any kind is final, and the server lets only one in (facts.ts).
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
@@ -123,7 +123,10 @@ export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number)
   return effects
 }
 
-/** Whether all that it depends on is there. From the end: what was planned last comes last, and of a thousand dependencies hardly one is looked at in vain. */
+/**
+ * Whether all that it depends on is there. From the end: what was planned last comes last, and of a
+ * thousand dependencies hardly one is looked at in vain.
+ */
 function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
   for (let i = dependsOn.length - 1; i >= 0; i--) {
     const dependency = dependsOn[i]
@@ -154,7 +157,8 @@ export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun)
     shape: spec.shape,
     ...requestOf(run),
     deps: depsOf(run, spec),
-    // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other functions.
+    // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other
+    // functions.
     ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
     attempt: asset.attempt,
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
@@ -232,7 +236,8 @@ export function stepAsset(
       return [
         ...cancelLeft(run, asset, spec),
         ...dropSchedule(run, asset, spec),
-        // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled ends all of its assets.
+        // By itself, at a gate: nothing that needs it can come any more. A run that is cancelled
+        // ends all of its assets.
         ...(run.cancelRequested || run.timedOut ? [] : skipDependents(run, pipeline, spec.name)),
         ...finishIfDone(run, fact),
       ]
@@ -242,7 +247,8 @@ export function stepAsset(
 }
 
 function onAttemptEnded(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'attempt.ended'>): Effect[] {
-  // A late word of a worker that did its part: the instances, or an end already decided, have the say now.
+  // A late word of a worker that did its part: the instances, or an end already decided, have the
+  // say now.
   if (asset.ending || asset.status === 'scattering' || asset.status === 'suspended') return []
   const { outcome, error, retryAfterMs } = fact.data
   if (outcome === 'lost') {
@@ -260,7 +266,10 @@ function onAttemptEnded(run: RunState, spec: AssetSpec, asset: AssetInRun, fact:
   return [...left, nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
 }
 
-/** Gates belong to an execution: one that failed takes its gates with it. One that was lost leaves them to the next, whose outside job runs already. */
+/**
+ * Gates belong to an execution: one that failed takes its gates with it. One that was lost leaves
+ * them to the next, whose outside job runs already.
+ */
 function endGates(run: RunState, name: string, asset: AssetInRun, outcome: AttemptOutcome): Effect[] {
   const opened = asset.gates ?? asset.attempt
   if (outcome === 'lost' || outcome === 'returned') {
@@ -271,7 +280,10 @@ function endGates(run: RunState, name: string, asset: AssetInRun, outcome: Attem
   return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: name, attempt: opened }] : []
 }
 
-/** The scatter function handed in all keys, or their stream began: from here the barrier has the say. */
+/**
+ * The scatter function handed in all keys, or their stream began: from here the barrier has the
+ * say.
+ */
 export function onScatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
@@ -363,7 +375,10 @@ function endAssets(view: View, run: RunState, fact: Fact, reason: string | undef
   return [...effects, ...finishIfDone(run, fact)]
 }
 
-/** A scatter is cancelled by itself: its asset fails with `cancelled`. What never ran is not counted as failed. */
+/**
+ * A scatter is cancelled by itself: its asset fails with `cancelled`. What never ran is not counted
+ * as failed.
+ */
 export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cancel_requested'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
@@ -371,7 +386,10 @@ export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cance
   return closeIfOpen(view, barrier, 'cancelled', undefined)
 }
 
-/** The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be scattered. */
+/**
+ * The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be
+ * scattered.
+ */
 export function onScatterTimerFired(view: View, fact: FactOf<'scatter.timer_fired'>): Effect[] {
   const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))
   if (barrier?.status !== 'open') return []
@@ -395,7 +413,8 @@ export function onRunFinished(view: View, run: RunState, fact: FactOf<'run.finis
 function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Effect[] {
   const lost = new Set([failed])
   const effects: Effect[] = []
-  // A set goes on to what is added while it is read. (The order of `run.assets` is no help: names that are numbers come first there.)
+  // A set goes on to what is added while it is read. (The order of `run.assets` is no help: names
+  // that are numbers come first there.)
   for (const because of lost) {
     for (const [name, asset] of Object.entries(run.assets)) {
       if (asset.status !== 'waiting' || lost.has(name) || !specOf(pipeline, name)?.dependsOn.includes(because)) continue
@@ -417,7 +436,10 @@ function cancelLeft(run: RunState, asset: AssetInRun, spec: AssetSpec): Effect[]
   return asset.gated ? [{ do: 'cancel_gates', run: run.id, asset: spec.name }] : []
 }
 
-/** An attempt that was to begin later. (One that was handed back by a worker is not known here: the reconciler drops it.) */
+/**
+ * An attempt that was to begin later. (One that was handed back by a worker is not known here: the
+ * reconciler drops it.)
+ */
 function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Effect[] {
   return asset.dueMs === undefined ? [] : [{ do: 'drop_schedules', run: run.id, asset: spec.name }]
 }
@@ -500,7 +522,10 @@ function requestOf({ partition, key, msgId }: RunState): { partition?: string; k
   }
 }
 
-/** The target's value, where the fact at hand brought it and it is small: outsiders then need not ask for it. */
+/**
+ * The target's value, where the fact at hand brought it and it is small: outsiders then need not
+ * ask for it.
+ */
 function resultIn(run: RunState, fact: Fact): { result?: StoredValue } {
   if (fact.name !== 'asset.materialized' || fact.ids.asset !== run.target) return {}
   const { value } = fact.data

@@ -1,6 +1,7 @@
 /**
- * What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>`. It stands on a stream of its own; the engine copies each to the log, whatever is in it, as
- * `trigger.received`. Folding that fact decides: run.requested, or trigger.refused with the reason.
+ * What outsiders ask for: a message on `<ns>.trigger.<pipeline>.<asset>`. It stands on a stream of
+ * its own; the engine copies each to the log, whatever is in it, as `trigger.received`. Folding
+ * that fact decides: run.requested, or trigger.refused with the reason.
  */
 
 import { CONTENT_TYPE, decode } from '../../streams/codec.ts'
@@ -27,11 +28,16 @@ export interface TriggerMessage {
   readonly subject: string
   readonly payload: Uint8Array
   readonly contentType: string | undefined
-  /** The Nats-Msg-Id it came with: the same id leads to the same run, however late it comes again. */
+  /**
+   * The Nats-Msg-Id it came with: the same id leads to the same run, however late it comes again.
+   */
   readonly msgId: string | undefined
 }
 
-/** Its copy on the log. The same message gives the same place there, so it is copied once; its time tells it from one of a stream that was made anew. */
+/**
+ * Its copy on the log. The same message gives the same place there, so it is copied once; its time
+ * tells it from one of a stream that was made anew.
+ */
 export function received({
   seq,
   timeMs,
@@ -66,7 +72,10 @@ function targetOf({ data }: FactOf<'trigger.received'>): { pipeline: string; ass
   return pipeline === undefined || asset === undefined || more !== undefined ? undefined : { pipeline, asset }
 }
 
-/** Keys that `takeTrigger` reads: some follow from others, so it is called until it names nothing new. */
+/**
+ * Keys that `takeTrigger` reads: some follow from others, so it is called until it names nothing
+ * new.
+ */
 export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Key<unknown>[] {
   const target = targetOf(fact)
   if (!target) return []

@@ -17,10 +17,12 @@
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
  *   closed  anything           → unchanged (what went on from a gate is over, see suspended.ts)
  *
- * An instance is: not stored → unfed → leased (or waiting for a retry, or due in `refeed`) → done (succeeded or failed). Done is a bit, set once: an
- * outcome that arrives again, or from an older lease, changes nothing. An instance fails when its attempts are used up, not before.
+ * An instance is: not stored → unfed → leased (or waiting for a retry, or due in `refeed`) → done
+ * (succeeded or failed). Done is a bit, set once: an outcome that arrives again, or from an older
+ * lease, changes nothing. An instance fails when its attempts are used up, not before.
  *
- * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the same leases with the same ids.
+ * Leases are cut here, from the facts alone, so an engine that folds the same facts again cuts the
+ * same leases with the same ids.
  */
 
 import type { Fact, FactOf } from '../../streams/facts.ts'
@@ -50,7 +52,10 @@ import {
 import { leaseId, parseLeaseId } from './lease-id.ts'
 import { comeAgainMs } from './pacing.ts'
 
-/** How long instances take is not known yet. A worker that finds them slow hands back what it has not begun, so the first leases need not be small. */
+/**
+ * How long instances take is not known yet. A worker that finds them slow hands back what it has
+ * not begun, so the first leases need not be small.
+ */
 export const LEASE_SIZE_START = 128
 /** One by one they last longer, and of a limited queue there are many leases out from the start. */
 const LIMITED_LEASE_SIZE_START = 16
@@ -77,7 +82,8 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
     requeued: [],
     retries: {},
     leaseSize: maxConcurrent === undefined ? LEASE_SIZE_START : LIMITED_LEASE_SIZE_START,
-    // A limited queue needs as many leases again in reserve as may be out, so that a worker never waits for the engine.
+    // A limited queue needs as many leases again in reserve as may be out, so that a worker never
+    // waits for the engine.
     window: maxConcurrent === undefined ? WINDOW_START : Math.min(WINDOW_MAX, 2 * maxConcurrent),
     workers: {},
     startedMs: fact.timeMs,
@@ -215,7 +221,8 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   barrier.status = fact.data.status
   barrier.closedMs = fact.timeMs
   if (fact.data.error && !barrier.endedEarly) barrier.error = fact.data.error
-  // What was on its way is of no interest any more; the document stays small for as long as the run is kept.
+  // What was on its way is of no interest any more; the document stays small for as long as the run
+  // is kept.
   barrier.leases = {}
   barrier.requeued = []
   delete barrier.deferred
@@ -241,7 +248,8 @@ export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
 
 function storeKeyChunk({ view }: BarrierContext, barrier: BarrierState, fact: FactOf<'scatter.items'>): void {
   const offset = Number(fact.ids.offset)
-  // Key chunks come in order, each once (its subject is taken); anything else was not written by a scatter of ours.
+  // Key chunks come in order, each once (its subject is taken); anything else was not written by a
+  // scatter of ours.
   if (offset !== barrier.stored || barrier.total !== undefined) return
   const key = stateKey.keyChunks(barrier.run, barrier.asset, Math.floor(barrier.keyChunks / CHUNKS_PER_LIST))
   const chunk = view.get(key) ?? { seq: fact.seq, keyChunks: [] }
@@ -265,7 +273,8 @@ function takeOutcomes(context: BarrierContext, barrier: BarrierState, fact: Fact
   const end = (k: number): Effect[] => endLeft(fact.ids, left.get(k) ?? [])
   const kept = lease ? (lease.to ?? range.to) : 0
   let returned = 0
-  // Successes first: what is to be done again then lies between what is done, and makes few ranges. A plain loop: it is run for every instance there is.
+  // Successes first: what is to be done again then lies between what is done, and makes few ranges.
+  // A plain loop: it is run for every instance there is.
   for (let k = 0; k < data.at.length; k++) {
     const index = data.at[k]
     if (index === undefined || !inLease(index) || (errors.size > 0 && errors.has(k))) continue
@@ -307,9 +316,11 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
     endLease(barrier, leaseId(index, index + 1, again[0]))
     return false
   }
-  // It left its lease when it began to wait; now an older execution of it has brought something after all.
+  // It left its lease when it began to wait; now an older execution of it has brought something
+  // after all.
   if (unsuspend(context, barrier, index)) return false
-  // What is due again was taken out of its lease when that was lost; a late word of it settles the instance, and not a place in the lease once more.
+  // What is due again was taken out of its lease when that was lost; a late word of it settles the
+  // instance, and not a place in the lease once more.
   return !dropFromWaiting(context, barrier, index)
 }
 
@@ -325,7 +336,8 @@ function takeError(
 ): Effect[] | undefined {
   if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) return undefined
   const again = barrier.retries[index]
-  // An error counts for the execution that is current; an older one was counted when its lease was lost.
+  // An error counts for the execution that is current; an older one was counted when its lease was
+  // lost.
   if (again ? again[0] !== ordinal : isDue(barrier, index)) return undefined
   const lease = barrier.leases[from]
   if (!lease || index >= (lease.to ?? index + 1)) return undefined
@@ -400,7 +412,10 @@ function releaseLease(context: BarrierContext, barrier: BarrierState, fact: Leas
   return []
 }
 
-/** A worker hands back what it has not begun of a lease, from `from` on: it is leased again as new instances are, to whoever has room. */
+/**
+ * A worker hands back what it has not begun of a lease, from `from` on: it is leased again as new
+ * instances are, to whoever has room.
+ */
 function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'lease.returned'>, from: number): void {
   const id = fact.data.lease
   const range = parseLeaseId(id)
@@ -432,7 +447,8 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
     }
     count += 1
     if (again) {
-      // It goes on as a single one: an older lease may still be out over its place, and must find it marked.
+      // It goes on as a single one: an older lease may still be out over its place, and must find
+      // it marked.
       delete barrier.retries[index]
       barrier.requeued.push({ ...behind, from: index, to: index + 1 })
     } else if (back) back.to = index + 1

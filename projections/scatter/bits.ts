@@ -1,4 +1,7 @@
-/** The barrier's memory of which instances are done: segments of 65,536 bits, so that a write costs 8 KiB whatever the size of the scatter. */
+/**
+ * The barrier's memory of which instances are done: segments of 65,536 bits, so that a write costs
+ * 8 KiB whatever the size of the scatter.
+ */
 
 import type { Segment } from '../state.ts'
 import { type BarrierState, stateKey, type View } from '../state.ts'
@@ -30,7 +33,10 @@ export function isSuspended(segment: Segment, index: number): boolean {
   return segment.length > 2 * SEGMENT_BYTES && has(segment, 2 * SEGMENT_INSTANCES + (index % SEGMENT_INSTANCES))
 }
 
-/** Marks an instance done. Returns the segment to keep, which is a new, longer one when the first failure in it is marked. */
+/**
+ * Marks an instance done. Returns the segment to keep, which is a new, longer one when the first
+ * failure in it is marked.
+ */
 export function markDone(segment: Segment, index: number, failed: boolean): Segment {
   const bit = index % SEGMENT_INSTANCES
   set(segment, bit, true)

@@ -15,8 +15,8 @@ export interface End {
 }
 
 /**
- * Whether it is over. A threshold given as a fraction is measured against the total, so it is looked at from the moment the total is known; one given as a count
- * from the first failure on.
+ * Whether it is over. A threshold given as a fraction is measured against the total, so it is
+ * looked at from the moment the total is known; one given as a count from the first failure on.
  */
 export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End | undefined {
   const { failed, succeeded, total, error: cause } = barrier
@@ -50,7 +50,8 @@ export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End
   }
   if (total === undefined) return undefined
   if (total !== barrier.stored) {
-    // Two executions of a scatter function that gives other keys each time: to wait for this total would be to wait for ever.
+    // Two executions of a scatter function that gives other keys each time: to wait for this total
+    // would be to wait for ever.
     const message = `${barrier.stored} keys are stored, but the scatter function ended after ${total}; it must give the same keys each time it is called`
     return { status: 'failed', error: { code: 'keys_changed', message } }
   }
@@ -59,8 +60,9 @@ export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End
 }
 
 /**
- * All have ended: scatter.closed, with counts that nothing changes any more. Or it ends early: a fact first that says so, since while that is on its way more instances may end,
- * and the total may become known. All of that counts, and stands in the scatter.closed that follows.
+ * All have ended: scatter.closed, with counts that nothing changes any more. Or it ends early: a
+ * fact first that says so, since while that is on its way more instances may end, and the total may
+ * become known. All of that counts, and stands in the scatter.closed that follows.
  */
 export function endEffect(barrier: BarrierState, end: End): Effect {
   if (end.status !== 'failed' && end.status !== 'cancelled') return closeEffect(barrier, end)

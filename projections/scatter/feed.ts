@@ -1,4 +1,7 @@
-/** Feeding: what goes to workers next, so that they always have enough and never all of it. Cut from facts alone, so a replay cuts the same leases. */
+/**
+ * Feeding: what goes to workers next, so that they always have enough and never all of it. Cut from
+ * facts alone, so a replay cuts the same leases.
+ */
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { type BarrierState, stateKey, type View } from '../state.ts'
@@ -7,18 +10,30 @@ import { addToRanges } from './instances.ts'
 import { cutSize, fixedWindow, instanceRetry, leaseOne, newLease, type RetryContext } from './lease.ts'
 
 export const CHUNKS_PER_LIST = 256
-/** Fewest instances out at a time, so that short leases of slow instances reach every slot of a few workers. */
+/**
+ * Fewest instances out at a time, so that short leases of slow instances reach every slot of a few
+ * workers.
+ */
 export const OPEN_MIN = 512
-/** Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease they came from, so that the document stays small. */
+/**
+ * Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease
+ * they came from, so that the document stays small.
+ */
 export const AGAIN_MAX = 2048
 /** While this many ranges wait, nothing new is leased. */
 const REFEED_MAX = 2048
 /** Ranges of `refeed` that one fact may feed from: so far needs() loads. */
 export const REFEED_STEP = 4
-/** Most separate stretches of failed instances that wait for the first pass to be over; the document must stay small. */
+/**
+ * Most separate stretches of failed instances that wait for the first pass to be over; the document
+ * must stay small.
+ */
 export const PARKED_MAX = 4096
 
-/** With `strategy: batch`: once nothing else is to be done (or before, when too many stretches wait), what failed is due again, all of it together. */
+/**
+ * With `strategy: batch`: once nothing else is to be done (or before, when too many stretches
+ * wait), what failed is due again, all of it together.
+ */
 function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
   const { deferred: parked } = barrier
   if (!parked || parked.length === 0) return
@@ -35,7 +50,10 @@ function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: nu
   }
 }
 
-/** Leases one instance again: now or after a wait; or puts it to those that wait, when as many are out as may be, or while nothing is begun. */
+/**
+ * Leases one instance again: now or after a wait; or puts it to those that wait, when as many are
+ * out as may be, or while nothing is begun.
+ */
 export function leaseAgain(
   context: BarrierContext,
   barrier: BarrierState,
@@ -50,7 +68,10 @@ export function leaseAgain(
   return []
 }
 
-/** Keeps the window full: first what is due again, one by one, then new instances in leases of the present size. */
+/**
+ * Keeps the window full: first what is due again, one by one, then new instances in leases of the
+ * present size.
+ */
 export function feed(context: BarrierContext, barrier: BarrierState, nowMs: number): Effect[] {
   if (barrier.paused) return []
   const effects: Effect[] = []
@@ -86,11 +107,13 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
       effects.push(leaseOne(context, barrier, from, behind, nowMs, waitMs))
       again += 1
     } else {
-      // What waits goes first; but while as much of it is out as may be, new instances need not wait for it.
+      // What waits goes first; but while as much of it is out as may be, new instances need not
+      // wait for it.
       if (head && (again < AGAIN_MAX || barrier.requeued.length >= REFEED_MAX)) break
       if (barrier.fedTo >= barrier.stored) break
-      // So far needs() has loaded. An engine that has more at hand must not go on: one that has just started would cut other leases. The next fact goes on;
-      // leases are outstanding, so there is a next fact.
+      // So far needs() has loaded. An engine that has more at hand must not go on: one that has
+      // just started would cut other leases. The next fact goes on; leases are outstanding, so
+      // there is a next fact.
       if (Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST) > lastChunk) break
       const keyChunk = keyChunkAt(context.view, barrier)
       if (!keyChunk) break

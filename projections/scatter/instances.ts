@@ -8,8 +8,9 @@ import { LEASE_SIZE_MAX } from './lease-id.ts'
 export const FAILURES_PER_CHUNK = 1024
 
 /**
- * Adds one instance that waits to be leased again. A range holds all of its instances that are not done, and begins and ends with one: so it grows over what is done,
- * and a lease leaves a few ranges, however its failures are strewn.
+ * Adds one instance that waits to be leased again. A range holds all of its instances that are not
+ * done, and begins and ends with one: so it grows over what is done, and a lease leaves a few
+ * ranges, however its failures are strewn.
  */
 export function addToRanges(context: BarrierContext, ranges: RequeuedRange[], one: RequeuedRange): void {
   const last = ranges.at(-1)
@@ -62,7 +63,10 @@ export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, 
   return false
 }
 
-/** An instance has failed for good, and why: by the error in the outcomes at `seq`, or because its worker died. False if it was done already. */
+/**
+ * An instance has failed for good, and why: by the error in the outcomes at `seq`, or because its
+ * worker died. False if it was done already.
+ */
 export function markFailed(
   context: BarrierContext,
   barrier: BarrierState,

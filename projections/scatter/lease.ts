@@ -1,5 +1,6 @@
 /**
- * Leases: ranges of instances that go to a worker as one task. How they are named, how large they are cut, and how many are out.
+ * Leases: ranges of instances that go to a worker as one task. How they are named, how large they
+ * are cut, and how many are out.
  */
 
 import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
@@ -10,14 +11,20 @@ import type { BarrierState, Lease, RunState } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from './lease-id.ts'
 
-/** A lease should take a worker about this long; one of a limited queue longer, because between two of them its place stands empty for a moment. */
+/**
+ * A lease should take a worker about this long; one of a limited queue longer, because between two
+ * of them its place stands empty for a moment.
+ */
 const LEASE_TARGET_MS = 80
 const LIMITED_LEASE_TARGET_MS = 150
 /** The shortest lease worth its messages, near the end of a scatter. */
 const LEASE_MIN_MS = 10
 const LIMITED_LEASE_MIN_MS = 30
 const LEASE_MIN_UNKNOWN = 8
-/** Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed retry before feeding stops. */
+/**
+ * Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed
+ * retry before feeding stops.
+ */
 export const WINDOW_MAX = 4096
 /** A lease that waited less than this on WORK shows that workers have room. */
 const IDLE_WAIT_MS = 50
@@ -35,23 +42,28 @@ export function instanceRetry(spec: AssetSpec): RetrySpec {
 }
 
 /**
- * The last attempt of what lost a worker before runs alone in its process. Not earlier ones: a machine that is taken away with fifty long instances must not make one
- * queue of them. With one attempt there is nothing to run alone: the first loss is the end.
+ * The last attempt of what lost a worker before runs alone in its process. Not earlier ones: a
+ * machine that is taken away with fifty long instances must not make one queue of them. With one
+ * attempt there is nothing to run alone: the first loss is the end.
  */
 export function runsAlone(behind: { failures: number; lost?: true }, { maxAttempts }: RetrySpec): boolean {
   return behind.lost === true && behind.failures + 1 >= maxAttempts
 }
 
 /**
- * Failures after a lost worker. A loss counts, but the last attempt is used up only by what ran alone: beside others nobody knows who was to blame, and an instance
- * that fails by itself twice and then stands beside a poisonous one is run once more.
+ * Failures after a lost worker. A loss counts, but the last attempt is used up only by what ran
+ * alone: beside others nobody knows who was to blame, and an instance that fails by itself twice
+ * and then stands beside a poisonous one is run once more.
  */
 export function failuresAfterLoss(behind: { failures: number; lost?: true }, retry: RetrySpec): number {
   const failures = behind.failures + 1
   return runsAlone(behind, retry) || retry.maxAttempts === 1 ? failures : Math.min(failures, retry.maxAttempts - 1)
 }
 
-/** Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the others stand idle. `returned`: instances that are leased again. */
+/**
+ * Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the
+ * others stand idle. `returned`: instances that are leased again.
+ */
 export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returned = 0): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (2 * workers))
@@ -62,7 +74,8 @@ export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returne
           (spec.scatter?.maxConcurrent ? LIMITED_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
         )
   const size = Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
-  // The first leases of a limited queue begin in the same moment, and would end so, and be reported and followed by others all at once: they are of different lengths.
+  // The first leases of a limited queue begin in the same moment, and would end so, and be reported
+  // and followed by others all at once: they are of different lengths.
   const alike = spec.scatter?.maxConcurrent !== undefined && barrier.perInstanceMs === undefined
   return alike ? Math.ceil((size * (2 + (barrier.fedTo % 7))) / 8) : size
 }

@@ -3,12 +3,15 @@
 import type { BarrierState } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 
-/** They come a little faster than the limit lets them start, so that it never waits for one of them, and few come in vain. */
+/**
+ * They come a little faster than the limit lets them start, so that it never waits for one of them,
+ * and few come in vain.
+ */
 const FASTER = 1.25
 
 /**
- * Milliseconds from now. Each behind the one before: how many there are is known here, and to no worker. Of a limit by key nothing is known here either; the worker's word
- * holds.
+ * Milliseconds from now. Each behind the one before: how many there are is known here, and to no
+ * worker. Of a limit by key nothing is known here either; the worker's word holds.
  */
 export function comeAgainMs(
   { spec }: Pick<BarrierContext, 'spec'>,

@@ -1,4 +1,7 @@
-/** How commands connect: by options, else by the environment, else to the `flowstone dev` of this folder. */
+/**
+ * How commands connect: by options, else by the environment, else to the `flowstone dev` of this
+ * folder.
+ */
 import { type ConnectOptions, connect, type Flow } from '../client/flow.ts'
 import type { Credentials } from '../log/credentials.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
@@ -21,18 +24,24 @@ export interface GlobalOptions {
   readonly json?: boolean
 }
 
-/** The address of the server of a `flowstone dev`, for its worker. In the environment, because arguments show in lists of processes. */
+/**
+ * The address of the server of a `flowstone dev`, for its worker. In the environment, because
+ * arguments show in lists of processes.
+ */
 export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
 /**
- * The development server is reached by its address, which holds its password, and without what the environment says of TLS and domains: that is
- * of another server.
+ * The development server is reached by its address, which holds its password, and without what the
+ * environment says of TLS and domains: that is of another server.
  */
 export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { tls: null } }
 
 export interface Reach {
   readonly servers: string | undefined
   readonly namespace: string | undefined
-  /** Whether that is the server of a `flowstone dev`: credentials in the environment are for another one. */
+  /**
+   * Whether that is the server of a `flowstone dev`: credentials in the environment are for another
+   * one.
+   */
   readonly isDevelopment: boolean
   /** The `flowstone dev` that is meant, unless somebody named a server. */
   readonly dev: DevState | undefined
@@ -97,13 +106,19 @@ export async function withFlow(
   await act(flow, outputOf(options.json === true))
 }
 
-/** Waits until somebody asks for the end. Throws the reason (exit code 1) when the connection is closed for good before that: whoever started this process starts it again. */
+/**
+ * Waits until somebody asks for the end. Throws the reason (exit code 1) when the connection is
+ * closed for good before that: whoever started this process starts it again.
+ */
 export async function untilStopped(flow: Flow, stop: { readonly asked: Promise<string> }): Promise<void> {
   const reason = await Promise.race([stop.asked.then(() => undefined), flow.closed])
   if (reason) throw reason
 }
 
-/** Resolves at the first SIGTERM, SIGINT (Ctrl-C), or when whoever started this process is gone. At the second one the process ends at once. */
+/**
+ * Resolves at the first SIGTERM, SIGINT (Ctrl-C), or when whoever started this process is gone. At
+ * the second one the process ends at once.
+ */
 export function stopRequest(): { readonly asked: Promise<string>; [Symbol.dispose](): void } {
   const { promise, resolve } = Promise.withResolvers<string>()
   let count = 0

@@ -1,5 +1,6 @@
 /**
- * `flowstone dev FILE`: everything in one go. Server, engine and HTTP are in this process; the worker is a child, because only a new process forgets the code of an old one.
+ * `flowstone dev FILE`: everything in one go. Server, engine and HTTP are in this process; the
+ * worker is a child, because only a new process forgets the code of an old one.
  *
  *     file changed → a new worker is started → it is ready → the old one finishes and ends
  *                                            → it cannot be loaded: the error is shown, and the old one works on
@@ -33,7 +34,9 @@ const SETTLE_MS = 100
 const RESTART_MS = 1000
 /** What a worker whose code is out of date may still take to finish. */
 const DRAIN = '3s'
-/** … and then it is ended, whatever its code does: it may hold up its event loop, and hear nothing. */
+/**
+ * … and then it is ended, whatever its code does: it may hold up its event loop, and hear nothing.
+ */
 const KILL_MS = 4500
 
 interface WorkerProcess {
@@ -87,7 +90,10 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   }
 }
 
-/** The port of the last time, so that addresses which were given out stay good; another one when somebody has it, unless it was asked for by name. */
+/**
+ * The port of the last time, so that addresses which were given out stay good; another one when
+ * somebody has it, unless it was asked for by name.
+ */
 async function listen(
   flow: Parameters<typeof serveGates>[0],
   config: ServeOptions,
@@ -132,7 +138,8 @@ class DevWorkers {
     const child = spawn(process.execPath, [...process.execArgv, main, 'worker', this.#file, ...this.#how.args], {
       env: this.#how.env,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      // Ctrl-C goes to all of a terminal's group: this process alone says when the worker is to stop. Should this one be killed, the worker sees its channel close.
+      // Ctrl-C goes to all of a terminal's group: this process alone says when the worker is to
+      // stop. Should this one be killed, the worker sees its channel close.
       detached: process.platform !== 'win32',
     })
     this.#running.add(child)
@@ -195,7 +202,8 @@ class DevWorkers {
     const watcher = watch(folder, (_, name) => {
       if (name === null || this.#files.has(resolve(folder, name))) this.#later(SETTLE_MS, name ?? folder)
     })
-    // A folder that is gone is no reason to end; a change in the others still starts the worker anew.
+    // A folder that is gone is no reason to end; a change in the others still starts the worker
+    // anew.
     watcher.on('error', () => this.#watchers.delete(folder))
     this.#watchers.set(folder, watcher)
   }

@@ -1,4 +1,7 @@
-/** What `flowstone dev` leaves in its folder: the secret of its gates, and where its server is, so that other commands find it. */
+/**
+ * What `flowstone dev` leaves in its folder: the secret of its gates, and where its server is, so
+ * that other commands find it.
+ */
 import { randomBytes } from 'node:crypto'
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -19,8 +22,9 @@ const devState = z.object({
 export type DevState = Readonly<z.infer<typeof devState>>
 
 /**
- * `id:secret`, as FLOWSTONE_GATE_SECRETS has it; made at the first time and kept, so that addresses which were given out stay good.
- * Only its owner can read it: a file that others can read is put right.
+ * `id:secret`, as FLOWSTONE_GATE_SECRETS has it; made at the first time and kept, so that addresses
+ * which were given out stay good. Only its owner can read it: a file that others can read is put
+ * right.
  */
 export function devSecrets(dir: string): string {
   return keptSecret(join(dir, 'gate-secret'), () => `dev:${randomBytes(32).toString('base64url')}`, /^[^:\s]+:\S{32,}$/)
@@ -46,7 +50,10 @@ function keptSecret(path: string, make: () => string, form: RegExp): string {
   return secret
 }
 
-/** The password of the development server: made at the first time, and kept. Only its owner can read it. */
+/**
+ * The password of the development server: made at the first time, and kept. Only its owner can read
+ * it.
+ */
 export function devPassword(dir: string): string {
   return keptSecret(join(dir, 'server-password'), () => randomBytes(24).toString('base64url'), /^[\w-]{20,}$/)
 }

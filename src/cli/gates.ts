@@ -110,7 +110,10 @@ export function gateCommands(root: Command): void {
     )
 }
 
-/** With a token, as anybody who has it; with an id, by the authority of whoever can reach the server. */
+/**
+ * With a token, as anybody who has it; with an id, by the authority of whoever can reach the
+ * server.
+ */
 function signal(name: string, payload: unknown, options: GlobalOptions & { by?: string; key?: string }): Promise<void> {
   const { by, key } = options
   const how = { source: by ?? 'flowstone cli', ...(key === undefined ? {} : { idempotencyKey: key }) }

@@ -1,4 +1,7 @@
-/** Pipelines out of a user's file. Node runs TypeScript as it is, as long as its types can be stripped. */
+/**
+ * Pipelines out of a user's file. Node runs TypeScript as it is, as long as its types can be
+ * stripped.
+ */
 import { existsSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { basename, dirname, resolve, sep } from 'node:path'
@@ -8,7 +11,10 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { type AnyAsset, isAsset } from '../define/asset.ts'
 import { declaredPipelines, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 
-/** All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such file, or none in it, and `load_failed` when it throws. */
+/**
+ * All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such
+ * file, or none in it, and `load_failed` when it throws.
+ */
 export async function loadPipelines(file: string): Promise<Pipeline[]> {
   const before = new Set(declaredPipelines())
   const exported = await loadModule(file)
@@ -33,7 +39,10 @@ export async function loadPipelines(file: string): Promise<Pipeline[]> {
   throw new InvalidError(`${file} exports no pipeline${hint}`)
 }
 
-/** What the file exports. Throws InvalidError when there is no such file, and `load_failed` when it throws. */
+/**
+ * What the file exports. Throws InvalidError when there is no such file, and `load_failed` when it
+ * throws.
+ */
 export async function loadModule(file: string): Promise<Record<string, unknown>> {
   const path = resolve(file)
   if (!existsSync(path)) throw new InvalidError(`there is no file ${file}`)
@@ -46,7 +55,10 @@ export async function loadModule(file: string): Promise<Record<string, unknown>>
   }
 }
 
-/** What to do about what people meet most often: Node takes the types away and changes nothing else, and finds files by their whole names. */
+/**
+ * What to do about what people meet most often: Node takes the types away and changes nothing else,
+ * and finds files by their whole names.
+ */
 function adviceOn(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined
   const code: unknown = 'code' in error ? error.code : undefined
@@ -64,7 +76,9 @@ function adviceOn(error: unknown): string | undefined {
   return undefined
 }
 
-/** The asset of that name, and its pipeline. `pipeline`: its name, where several have such an asset. */
+/**
+ * The asset of that name, and its pipeline. `pipeline`: its name, where several have such an asset.
+ */
 export function findAsset(
   pipelines: readonly Pipeline[],
   name: string,
@@ -93,7 +107,10 @@ export function findAsset(
   return first
 }
 
-/** Calls back with every file of the user's that is loaded from now on: what a change of means that the code has changed. */
+/**
+ * Calls back with every file of the user's that is loaded from now on: what a change of means that
+ * the code has changed.
+ */
 export function watchLoads(onFile: (path: string) => void): void {
   const own = dirname(dirname(dirname(fileURLToPath(import.meta.url)))) + sep
   const ours = ['src', 'streams', 'projections', 'dist'].map((folder) => `${own}${folder}${sep}`)
@@ -122,7 +139,10 @@ function isPipeline(value: unknown): value is Pipeline {
   )
 }
 
-/** The place in the user's code, where the error tells it: in the first lines of a syntax error, or the first frame that is a file. */
+/**
+ * The place in the user's code, where the error tells it: in the first lines of a syntax error, or
+ * the first frame that is a file.
+ */
 function whereIn(error: unknown): string {
   if (!(error instanceof Error)) return ''
   const place =

@@ -4,8 +4,9 @@ import { CommanderError } from 'commander'
 import { EXIT, failure } from './output.ts'
 import { program } from './program.ts'
 
-// The reader may have read enough (| head): a short command just ends. A part that runs until it is asked to stop
-// does not end in the middle of its work: it stops in order, with exit code 1, so that its supervisor starts it again.
+// The reader may have read enough (| head): a short command just ends. A part that runs until it is
+// asked to stop does not end in the middle of its work: it stops in order, with exit code 1, so
+// that its supervisor starts it again.
 let isClosed = false
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
@@ -32,6 +33,7 @@ try {
       : failure(error, process.argv.includes('--json'))
 }
 
-// Code of the user's that was loaded may have left timers and connections behind. The command is over.
+// Code of the user's that was loaded may have left timers and connections behind. The command is
+// over.
 await new Promise<void>((resolve) => process.stdout.write('', () => resolve()))
 process.exit()

@@ -1,4 +1,7 @@
-/** What commands say: results to standard output (a table for people, JSON with `--json`), everything else to standard error. */
+/**
+ * What commands say: results to standard output (a table for people, JSON with `--json`),
+ * everything else to standard error.
+ */
 
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { printable } from '../../streams/text.ts'
@@ -30,9 +33,11 @@ export function outputOf(json: boolean): Output {
 }
 
 /**
- * JSON for people and scripts. What JSON has no word for is an object with one member that says what it is: `{"$bytes":"aGk="}` (base64), `{"$bigint":"1"}`,
- * `{"$number":"NaN"}` (and `-0`, `Infinity`), `{"$map":[[key, value]]}`, `{"$set":[value]}`, `{"$Float32Array":"…"}` (base64). A date is its ISO text. A member that
- * is undefined is left out; elsewhere it is `{"$undefined":true}`.
+ * JSON for people and scripts. What JSON has no word for is an object with one member that says
+ * what it is: `{"$bytes":"aGk="}` (base64), `{"$bigint":"1"}`, `{"$number":"NaN"}` (and `-0`,
+ * `Infinity`), `{"$map":[[key, value]]}`, `{"$set":[value]}`, `{"$Float32Array":"…"}` (base64). A
+ * date is its ISO text. A member that is undefined is left out; elsewhere it is
+ * `{"$undefined":true}`.
  */
 export function jsonOf(value: unknown, indent?: number): string {
   return JSON.stringify(marked(value), undefined, indent)
@@ -95,7 +100,10 @@ function cell(value: unknown): string {
   return printable(text)
 }
 
-/** The last thing that happens to what is printed: no text of others moves a cursor or turns a line around. JSON means the same with escapes. */
+/**
+ * The last thing that happens to what is printed: no text of others moves a cursor or turns a line
+ * around. JSON means the same with escapes.
+ */
 function safe(text: string): string {
   return printable(text, { lines: true })
 }
@@ -105,7 +113,10 @@ function isSystemError(error: unknown): error is Error {
   return error instanceof Error && 'syscall' in error
 }
 
-/** Says what went wrong, in one line, and returns the exit code. A fault of FlowStone itself comes with its stack: nobody could find it else. */
+/**
+ * Says what went wrong, in one line, and returns the exit code. A fault of FlowStone itself comes
+ * with its stack: nobody could find it else.
+ */
 export function failure(error: unknown, json: boolean): number {
   const code = error instanceof FlowStoneError ? error.code : 'internal'
   const reason: unknown = error instanceof FlowStoneError ? Reflect.get(error, 'reason') : undefined

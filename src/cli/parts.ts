@@ -47,7 +47,9 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
 }
 
-/** Undefined when it was asked to stop first: a top-level await that never settles must not keep it. */
+/**
+ * Undefined when it was asked to stop first: a top-level await that never settles must not keep it.
+ */
 async function untilLoaded(files: readonly string[], stopped: Promise<string>): Promise<Pipeline[] | undefined> {
   const slow = setTimeout(() => {
     console.error(`flowstone: ${files.join(', ')} is still being loaded; does a top-level await there never settle?`)

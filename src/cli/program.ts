@@ -1,4 +1,7 @@
-/** What there is to type. Only what works is listed. What only some commands need is loaded by them: most are over in half a second. */
+/**
+ * What there is to type. Only what works is listed. What only some commands need is loaded by them:
+ * most are over in half a second.
+ */
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { type GlobalOptions, withFlow } from './context.ts'

@@ -26,7 +26,10 @@ export interface RunCommand extends GlobalOptions {
   readonly wait: boolean
 }
 
-/** Starts a run, follows it, and prints the asset's value. Ended by Ctrl-C it only stops following: the run goes on. */
+/**
+ * Starts a run, follows it, and prints the asset's value. Ended by Ctrl-C it only stops following:
+ * the run goes on.
+ */
 export async function runAsset(name: string, options: RunCommand): Promise<void> {
   const output = outputOf(options.json === true)
   const file = options.file ?? reach(options).dev?.file

@@ -21,7 +21,10 @@ export interface Adopted {
 const ANSWER_MS = 10_000
 const LOOK_MS = 50
 
-/** `spec`: undefined for the newest version that is registered. Throws `not_found`, `not_adoptable` with what does not fit, and `no_engine`. */
+/**
+ * `spec`: undefined for the newest version that is registered. Throws `not_found`, `not_adoptable`
+ * with what does not fit, and `no_engine`.
+ */
 export async function adopt(
   deps: RunDeps,
   runId: string,

@@ -1,4 +1,7 @@
-/** `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run workers. */
+/**
+ * `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run
+ * workers.
+ */
 
 import { randomBytes } from 'node:crypto'
 import { type RunState, stateKey } from '../../projections/state.ts'
@@ -54,23 +57,30 @@ export interface MaterializeOptions {
   /** The data partition to make, any text: a date, a customer. Default none. */
   readonly partition?: string
   /**
-   * What to do with what the asset depends on: `all` makes it again, `missing` (default) makes what has no value in this partition, `none` makes nothing, and
-   * fails if something is missing.
+   * What to do with what the asset depends on: `all` makes it again, `missing` (default) makes what
+   * has no value in this partition, `none` makes nothing, and fails if something is missing.
    */
   readonly upstream?: UpstreamMode
-  /** Idempotency key: the same key gives the same run, however often and from wherever it is asked for. */
+  /**
+   * Idempotency key: the same key gives the same run, however often and from wherever it is asked
+   * for.
+   */
   readonly key?: string
   /**
-   * What to do when the run under `key` has failed or was cancelled. `return` (default): give that run, whose `result()` rejects. `retry`: start another one under the
-   * key. A run that goes on, or has succeeded, is given in any case.
+   * What to do when the run under `key` has failed or was cancelled. `return` (default): give that
+   * run, whose `result()` rejects. `retry`: start another one under the key. A run that goes on, or
+   * has succeeded, is given in any case.
    */
   readonly onFailed?: OnFailed
-  /** The pipeline, or its name, for an asset that was declared in several. Each of them has values of its own. */
+  /**
+   * The pipeline, or its name, for an asset that was declared in several. Each of them has values
+   * of its own.
+   */
   readonly pipeline?: Pipeline | string
   /**
-   * Longest time for the whole run, from the request on, waiting included. Default: the pipeline's; `Infinity`: none.
-   * Over it, what is open is cancelled, and the run has failed with `timeout`. The server keeps it: it holds while no
-   * process of yours runs.
+   * Longest time for the whole run, from the request on, waiting included. Default: the pipeline's;
+   * `Infinity`: none. Over it, what is open is cancelled, and the run has failed with `timeout`.
+   * The server keeps it: it holds while no process of yours runs.
    */
   readonly timeout?: Duration
 }
@@ -117,8 +127,9 @@ const FLUSH_MS = 10_000
 const FLUSH_AWAY_MS = 500
 
 /**
- * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the first worker, `setup`, and who takes from a limit make the namespace. Errors:
- * `unreachable`, `server_too_old`, `no_jetstream`, `invalid`.
+ * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the
+ * first worker, `setup`, and who takes from a limit make the namespace. Errors: `unreachable`,
+ * `server_too_old`, `no_jetstream`, `invalid`.
  */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
   refuseUnknown('connect', options, CONNECT_OPTIONS)
@@ -149,8 +160,9 @@ export class Flow {
   #closing: Promise<void> | undefined
   #handlesSignals = false
   /**
-   * Resolves when the connection is closed: with undefined after `close()`, else with the reason (FlowStoneError `closed`). Workers and engines of this flow have nothing to do any more then and
-   * are stopped; end the process, and have it started again.
+   * Resolves when the connection is closed: with undefined after `close()`, else with the reason
+   * (FlowStoneError `closed`). Workers and engines of this flow have nothing to do any more then
+   * and are stopped; end the process, and have it started again.
    */
   readonly closed: Promise<FlowStoneError | undefined>
   /** Look into scatters, and act on them. */
@@ -183,14 +195,17 @@ export class Flow {
     void this.closed.then((reason) => (reason ? this.close() : undefined))
   }
 
-  /** How the connection is: `connected`, `away` since when and why, or `closed`; permissions that the server denied, and streams that are full. */
+  /**
+   * How the connection is: `connected`, `away` since when and why, or `closed`; permissions that
+   * the server denied, and streams that are full.
+   */
   get connection(): ConnectionStatus {
     return this.#connection.status
   }
 
   /**
-   * Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the server is away, or JetStream does not answer for the log, as while no
-   * namespace is there.
+   * Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the
+   * server is away, or JetStream does not answer for the log, as while no namespace is there.
    */
   async ready(timeoutMs = 2000): Promise<void> {
     await mustBeReady(this.#connection, this.#namespace.names.log(0), timeoutMs)
@@ -206,8 +221,9 @@ export class Flow {
   }
 
   /**
-   * Makes the namespace, or what is missing of it, and sets what is named here or was at `connect`. Engines do it at their start; this is for whoever wants it done before,
-   * or with fewer copies (`replicas`) than there are, which nothing else does.
+   * Makes the namespace, or what is missing of it, and sets what is named here or was at `connect`.
+   * Engines do it at their start; this is for whoever wants it done before, or with fewer copies
+   * (`replicas`) than there are, which nothing else does.
    */
   async setup(
     options: Omit<TopologyOptions, 'namespace'> = {},
@@ -218,9 +234,11 @@ export class Flow {
   }
 
   /**
-   * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on whatever happens to this process. With a `key` that was used before it
-   * gives the run of that time: see `isNew` of the handle. Throws InvalidError for bad options, ConflictError when `key` was used for another request, `no_namespace`
-   * before an engine, a worker or `setup` has made the namespace.
+   * Starts a run that makes the asset. Resolves when the request is stored: from then on it goes on
+   * whatever happens to this process. With a `key` that was used before it gives the run of that
+   * time: see `isNew` of the handle. Throws InvalidError for bad options, ConflictError when `key`
+   * was used for another request, `no_namespace` before an engine, a worker or `setup` has made the
+   * namespace.
    */
   async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
     refuseUnknown('materialize', options, MATERIALIZE_OPTIONS)
@@ -262,9 +280,11 @@ export class Flow {
   }
 
   /**
-   * Has an open run go on with another version of its pipeline: the newest that is registered, or `pipeline`. For runs whose version no worker has any more. What has not begun
-   * is planned anew; what has begun goes on, if the new version has the same dependencies, phases and schemas for it. Throws FlowStoneError `not_adoptable`, which names all that
-   * does not fit (then start the old version, or cancel the run), `not_found`, and `no_engine`.
+   * Has an open run go on with another version of its pipeline: the newest that is registered, or
+   * `pipeline`. For runs whose version no worker has any more. What has not begun is planned anew;
+   * what has begun goes on, if the new version has the same dependencies, phases and schemas for
+   * it. Throws FlowStoneError `not_adoptable`, which names all that does not fit (then start the
+   * old version, or cancel the run), `not_found`, and `no_engine`.
    */
   async adopt(runId: string, options: { readonly pipeline?: Pipeline } = {}): Promise<Adopted> {
     const { pipeline } = options
@@ -279,8 +299,9 @@ export class Flow {
   }
 
   /**
-   * Runs, newest first, from the state buckets. `open`: only those that have not ended. At most `limit` (default 100). Without `open` it reads every run there is,
-   * to sort them: meant for people, not for loops.
+   * Runs, newest first, from the state buckets. `open`: only those that have not ended. At most
+   * `limit` (default 100). Without `open` it reads every run there is, to sort them: meant for
+   * people, not for loops.
    */
   async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
     refuseUnknown('runs', options, ['open', 'limit'])
@@ -311,7 +332,10 @@ export class Flow {
     return history(this.#connection, this.#namespace, parseRunId(runId).id)
   }
 
-  /** Makes a pipeline known to the engines: its graph and options, as a fact. Workers and `materialize` do it by themselves. */
+  /**
+   * Makes a pipeline known to the engines: its graph and options, as a fact. Workers and
+   * `materialize` do it by themselves.
+   */
   register(pipeline: Pipeline): Promise<void> {
     const key = `${pipeline.name} ${pipeline.spec.version}`
     let registering = this.#registered.get(key)
@@ -335,7 +359,10 @@ export class Flow {
     return worker
   }
 
-  /** Starts an engine in this process. It resolves at once; `engine.active` when it is at work. Run two or more for failover. */
+  /**
+   * Starts an engine in this process. It resolves at once; `engine.active` when it is at work. Run
+   * two or more for failover.
+   */
   async engine(options: EngineOptions = {}): Promise<Engine> {
     await this.#namespace.make()
     const engine = startEngine({ ...this.#shared(), random: () => randomBytes(8).toString('hex') }, options)
@@ -344,8 +371,9 @@ export class Flow {
   }
 
   /**
-   * What keeps engines from their work until somebody does something, one error for each shard: `log_changed`, when a log is not the one that its state was made from;
-   * `newer_version`, when a newer FlowStone wrote its state. None, mostly.
+   * What keeps engines from their work until somebody does something, one error for each shard:
+   * `log_changed`, when a log is not the one that its state was made from; `newer_version`, when a
+   * newer FlowStone wrote its state. None, mostly.
    */
   async problems(): Promise<FlowStoneError[]> {
     const { names, shards } = this.#topology
@@ -356,15 +384,19 @@ export class Flow {
   }
 
   /**
-   * Deletes the state buckets and folds them again from the log. Engines of the namespace must be stopped: throws ConflictError when one is at work. Nothing that stands on the
-   * log is changed; what had been decided and is not there is appended.
+   * Deletes the state buckets and folds them again from the log. Engines of the namespace must be
+   * stopped: throws ConflictError when one is at work. Nothing that stands on the log is changed;
+   * what had been decided and is not there is appended.
    */
   async rebuild(): Promise<RebuildReport> {
     const topology = await this.#namespace.found()
     return await this.#connection.explaining(rebuild({ ...this.#shared(), topology }))
   }
 
-  /** Stops workers (they finish or hand back), then engines, then the connection. Safe to call twice. */
+  /**
+   * Stops workers (they finish or hand back), then engines, then the connection. Safe to call
+   * twice.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -379,7 +411,8 @@ export class Flow {
     await Promise.all(this.#parts.filter(isWorker).map((part) => part.stop()))
     await Promise.all(this.#parts.filter((part) => !isWorker(part)).map((part) => part.stop()))
     await this.limiter.close()
-    // What cannot be stored now (the server is away, or full) is given up: whoever waits for it hears that the connection was closed.
+    // What cannot be stored now (the server is away, or full) is given up: whoever waits for it
+    // hears that the connection was closed.
     const stored = Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
     const hasWorked = this.#parts.length > 0
     await atMost(this.#connection.isUp || hasWorked ? FLUSH_MS : FLUSH_AWAY_MS, stored)
@@ -453,7 +486,8 @@ export class Flow {
           if (!(error instanceof ConflictError)) throw error
         })
     }
-    // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known everywhere.
+    // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known
+    // everywhere.
     await Promise.all(Array.from({ length: shards - 1 }, (_, i) => at(i + 1)))
     await at(0)
   }

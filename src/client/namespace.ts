@@ -1,4 +1,7 @@
-/** The namespace that a connection is for: there from the start, made by this process, or found as soon as another one has made it. Looking for it makes nothing. */
+/**
+ * The namespace that a connection is for: there from the start, made by this process, or found as
+ * soon as another one has made it. Looking for it makes nothing.
+ */
 
 import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'

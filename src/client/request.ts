@@ -27,7 +27,10 @@ export async function requestFresh(deps: RunDeps, data: RunRequest): Promise<Req
   return { id, isNew: true }
 }
 
-/** The newest run under the key, which is started if there is none. Throws ConflictError when the key was used for another request. */
+/**
+ * The newest run under the key, which is started if there is none. Throws ConflictError when the
+ * key was used for another request.
+ */
 export async function requestUnderKey(
   deps: RunDeps,
   key: string,

@@ -141,7 +141,8 @@ async function attemptReasons(at: Explained, spec: AssetSpec, asset: AssetInRun,
   const wanted: WantedWorker = { pipeline: run.pipeline, version: run.version, queue: spec.queue, spec }
   const missing = missingWorker(seen, wanted)
   if (missing !== undefined) return [missing]
-  // Its slot is asked for by a worker; while none is free, the task is mostly on its way back to the queue.
+  // Its slot is asked for by a worker; while none is free, the task is mostly on its way back to
+  // the queue.
   const bucket = asset.phase === 'execute' ? spec.slots?.bucket : undefined
   const slots = bucket === undefined ? undefined : (await deps.limiter.status(bucket)).slots
   if (bucket !== undefined && slots && slots.remaining < (spec.slots?.weight ?? 1)) return [slotReason(bucket, slots)]

@@ -53,7 +53,10 @@ const WATCH_AGAIN_MS = 500
 
 export class Run<V = unknown> {
   readonly id: RunId
-  /** Whether the call that gave this handle started the run. False: it was there before, under the same key, as the same redrive, or as asked for by id. */
+  /**
+   * Whether the call that gave this handle started the run. False: it was there before, under the
+   * same key, as the same redrive, or as asked for by id.
+   */
   readonly isNew: boolean
   readonly #key: string | undefined
   readonly #shard: number
@@ -69,8 +72,10 @@ export class Run<V = unknown> {
   }
 
   /**
-   * The target's value, when the run has ended. Rejects with RunFailedError: its code and message are those of the asset at fault, or `cancelled`. Read from the
-   * log, so it is exact. `signal` ends the wait, not the run. Throws `not_found` for a run of a partition of the log that is not there.
+   * The target's value, when the run has ended. Rejects with RunFailedError: its code and message
+   * are those of the asset at fault, or `cancelled`. Read from the log, so it is exact. `signal`
+   * ends the wait, not the run. Throws `not_found` for a run of a partition of the log that is not
+   * there.
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
     refuseUnknown('result', options, ['signal'])
@@ -97,8 +102,9 @@ export class Run<V = unknown> {
   }
 
   /**
-   * What the run looks like now, and why what waits in it is waiting. From the state bucket, which may lag the log by some 50 ms; where something waits, workers are asked,
-   * which takes some 30 ms. Undefined when there is no such run.
+   * What the run looks like now, and why what waits in it is waiting. From the state bucket, which
+   * may lag the log by some 50 ms; where something waits, workers are asked, which takes some 30
+   * ms. Undefined when there is no such run.
    */
   async status(): Promise<RunStatus | undefined> {
     if (!(await this.#isPossible())) return undefined
@@ -171,7 +177,10 @@ export class Run<V = unknown> {
     }
   }
 
-  /** Calls back when the run's documents change, as far as that is heard of; returns what ends it at once, also while the server is away. */
+  /**
+   * Calls back when the run's documents change, as far as that is heard of; returns what ends it at
+   * once, also while the server is away.
+   */
   #onChange(onChange: () => void): () => void {
     const { connection, names } = this.#deps
     let ended = false
@@ -198,7 +207,10 @@ export class Run<V = unknown> {
     }
   }
 
-  /** Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done stays. No error when the run has ended already. */
+  /**
+   * Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done
+   * stays. No error when the run has ended already.
+   */
   async cancel(reason?: string): Promise<void> {
     await this.#mustBePossible()
     const { names, logOf } = this.#deps
@@ -267,7 +279,8 @@ export class Run<V = unknown> {
       for (;;) {
         signal?.throwIfAborted()
         if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
-        // Before it is noted it is mostly not there, and a replica that lags is asked again at the next look: no need to bother the leader.
+        // Before it is noted it is mostly not there, and a replica that lags is asked again at the
+        // next look: no need to bother the leader.
         const read = noted ? directGet : directGetIfAny
         noted = false
         // Sent with the question for the end, in one go.
@@ -297,7 +310,10 @@ export class Run<V = unknown> {
   }
 }
 
-/** The value of a run, asked for where the note of its end says that it stands, while the end itself is read. The end is the truth. */
+/**
+ * The value of a run, asked for where the note of its end says that it stands, while the end itself
+ * is read. The end is the truth.
+ */
 class EarlyValue {
   readonly #deps: RunDeps
   readonly #signal: AbortSignal | undefined

@@ -7,7 +7,10 @@ import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import { ableOf, missingWorker, NO_WORKERS, type SeenWorkers } from './seen-workers.ts'
 
-/** All that are stored are counted once: `succeeded + failed + leased + suspended + waitingForRetry + waiting + cancelled`. */
+/**
+ * All that are stored are counted once: `succeeded + failed + leased + suspended + waitingForRetry
+ * + waiting + cancelled`.
+ */
 export interface ScatterStatus {
   readonly id: string
   readonly status: BarrierState['status']
@@ -35,9 +38,15 @@ export interface ScatterStatus {
   readonly cancelled: number
   /** Values on the log or in the object store. */
   readonly resultsStored: number
-  /** What `redrive` would run again: all that did not succeed of a closed scatter whose keys are all known. */
+  /**
+   * What `redrive` would run again: all that did not succeed of a closed scatter whose keys are all
+   * known.
+   */
   readonly redrivable: number
-  /** Finished instances in percent of the total, rounded down to tenths; 0 while the total is unknown, or 0. */
+  /**
+   * Finished instances in percent of the total, rounded down to tenths; 0 while the total is
+   * unknown, or 0.
+   */
   readonly progress: number
   /** Finished instances a second: of late while it is open, on the whole when it is closed. */
   readonly perSecond: number
@@ -53,7 +62,10 @@ export interface ScatterStatus {
   readonly closedAt: Date | undefined
   /** The first error of an instance, or why it failed. */
   readonly error: ErrorView | undefined
-  /** What runs longest, at most five: instances, with the worker that has them; or leases that have been out longest, where no worker tells. */
+  /**
+   * What runs longest, at most five: instances, with the worker that has them; or leases that have
+   * been out longest, where no worker tells.
+   */
   readonly longest: readonly LongRunning[]
   /** Why what waits is waiting. Empty when nothing waits. */
   readonly waitingFor: readonly string[]
@@ -147,7 +159,8 @@ function countsOf(barrier: BarrierState, nowMs: number): Counts {
   const unfed = barrier.stored - barrier.fedTo + inRanges(barrier.requeued.filter(({ unstarted: wide }) => wide))
   const leased = leases.reduce((n, { left }) => n + left, 0) - delayed.length
   const suspended = barrier.suspended ?? 0
-  // Ranges of what is to be run again may lie over what is done, so they cannot be added up; the rest can.
+  // Ranges of what is to be run again may lie over what is done, so they cannot be added up; the
+  // rest can.
   const retries = Math.max(0, barrier.stored - barrier.succeeded - barrier.failed - leased - unfed - suspended)
   return {
     leased,
@@ -225,7 +238,8 @@ function reasonsOf(
   const suspended = barrier.suspended ?? 0
   if (suspended > 0) reasons.push(`a signal: ${suspended} instances wait at gates`)
   if (counts.delayed > 0) {
-    // Whose turn is far off has been given back by its worker, and comes again as if it were to be retried.
+    // Whose turn is far off has been given back by its worker, and comes again as if it were to be
+    // retried.
     const wait = `${counts.delayed} instances wait their turn, or a retry delay, the next for ${counts.nextMs} ms`
     if (spec?.scatter?.rateLimit || spec?.scatter?.slots) reasons.push(...limitsOf(spec.scatter, wait, seen.nextTurn))
     else reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)

@@ -44,8 +44,9 @@ export class Scatters {
   }
 
   /**
-   * Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by some 50 ms; what runs at this moment is asked of the workers, which takes
-   * some 30 ms. Throws `not_found`.
+   * Counts, rate, and why what waits is waiting. From the state bucket, which may lag the log by
+   * some 50 ms; what runs at this moment is asked of the workers, which takes some 30 ms. Throws
+   * `not_found`.
    */
   async status(id: string): Promise<ScatterStatus> {
     const { barrier, run, spec } = await this.#find(id)
@@ -93,7 +94,10 @@ export class Scatters {
     }
   }
 
-  /** Instances that failed for good, in index order, with key and the error that counted as their end. Only of a scatter that is closed: throws `not_closed`. */
+  /**
+   * Instances that failed for good, in index order, with key and the error that counted as their
+   * end. Only of a scatter that is closed: throws `not_closed`.
+   */
   async *failures(id: string): AsyncGenerator<FailedInstance> {
     const { barrier } = await this.#findSettled(id)
     if (barrier.status === 'open')
@@ -107,7 +111,10 @@ export class Scatters {
     }
   }
 
-  /** Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its asset fails with `cancelled`. No error when it has ended. */
+  /**
+   * Ends a scatter early: what runs is aborted, what waits is not begun, and counts as neither. Its
+   * asset fails with `cancelled`. No error when it has ended.
+   */
   async cancel(id: string, reason?: string): Promise<void> {
     const data = reasonOf('scatter.cancel', reason)
     await this.#mustBeThere(id)
@@ -123,8 +130,10 @@ export class Scatters {
   }
 
   /**
-   * Begins nothing more of a scatter until `resume`. What runs is finished; what workers have in their hands and have not begun goes back, and costs no attempt. Survives
-   * everything. Its keys are still taken in, what waits at a gate goes on when that ends, and `totalTimeout` runs. May be done twice; no error when the scatter has ended. Throws `not_found`.
+   * Begins nothing more of a scatter until `resume`. What runs is finished; what workers have in
+   * their hands and have not begun goes back, and costs no attempt. Survives everything. Its keys
+   * are still taken in, what waits at a gate goes on when that ends, and `totalTimeout` runs. May
+   * be done twice; no error when the scatter has ended. Throws `not_found`.
    */
   async pause(id: string, reason?: string): Promise<void> {
     const data = reasonOf('scatter.pause', reason)
@@ -144,9 +153,12 @@ export class Scatters {
   }
 
   /**
-   * Runs again what did not succeed of a closed scatter (failed, or never begun), and then all that is downstream of it; everything else is taken from the earlier run.
-   * Returns the new run, whose gather sees the results of both. Asked for again it gives the same run, and `isNew` of the handle is false; once that has failed, a new one,
-   * which keeps what the failed one brought. A redrive can be redriven. Options of the scatter hold: a `failureThreshold` is one of the whole scatter. Throws `not_redrivable`.
+   * Runs again what did not succeed of a closed scatter (failed, or never begun), and then all that
+   * is downstream of it; everything else is taken from the earlier run. Returns the new run, whose
+   * gather sees the results of both. Asked for again it gives the same run, and `isNew` of the
+   * handle is false; once that has failed, a new one, which keeps what the failed one brought. A
+   * redrive can be redriven. Options of the scatter hold: a `failureThreshold` is one of the whole
+   * scatter. Throws `not_redrivable`.
    */
   async redrive(id: string): Promise<Run> {
     const refuse = (why: string): FlowStoneError => new FlowStoneError('not_redrivable', `scatter ${id} ${why}`)
@@ -234,12 +246,17 @@ export class Scatters {
     return (await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) !== undefined
   }
 
-  /** On the log, of which the state bucket may not know yet. What is missing there, the bucket can say in more words. */
+  /**
+   * On the log, of which the state bucket may not know yet. What is missing there, the bucket can
+   * say in more words.
+   */
   async #mustBeThere(id: string): Promise<void> {
     if (!(await this.#onLog(id, 'scatter.started'))) await this.#find(id)
   }
 
-  /** As the log has it: when the scatter is closed there, waits for the state bucket to say so too. */
+  /**
+   * As the log has it: when the scatter is closed there, waits for the state bucket to say so too.
+   */
   async #findSettled(id: string): Promise<Found> {
     const { connection } = this.#deps
     for (let look = 1; ; look++) {

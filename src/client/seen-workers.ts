@@ -1,4 +1,7 @@
-/** What the workers of a pipeline that answer say of who may run a task: a worker of its queue, with its code. */
+/**
+ * What the workers of a pipeline that answer say of who may run a task: a worker of its queue, with
+ * its code.
+ */
 import { type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'

@@ -24,7 +24,10 @@ export class Triggers {
     this.#deps = deps
   }
 
-  /** Triggers that were refused, newest first, at most `limit` (default 100). Meant for people, not for loops. */
+  /**
+   * Triggers that were refused, newest first, at most `limit` (default 100). Meant for people, not
+   * for loops.
+   */
   async refused(options: { readonly limit?: number } = {}): Promise<RefusedTrigger[]> {
     await this.#deps.found()
     const { connection, names } = this.#deps

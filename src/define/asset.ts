@@ -14,8 +14,9 @@ import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gat
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
 
 /**
- * What a worker gives to user code as `ctx.resources`: database pools, API clients. Empty here; a project declares its own:
- * `declare module 'flowstone' { interface Resources { db: Pool } }`, and hands them to `flow.worker(…, { resources: { db } })`.
+ * What a worker gives to user code as `ctx.resources`: database pools, API clients. Empty here; a
+ * project declares its own: `declare module 'flowstone' { interface Resources { db: Pool } }`, and
+ * hands them to `flow.worker(…, { resources: { db } })`.
  */
 // biome-ignore lint/suspicious/noEmptyInterface: made to be extended by users (declaration merging)
 export interface Resources {}
@@ -29,15 +30,24 @@ export interface AssetContext {
   readonly attempt: number
   /** The same for every attempt: hand it to outside systems that deduplicate. */
   readonly idempotencyKey: string
-  /** Aborted when the run is cancelled, the time limit is over, or the worker must stop. Pass it on to fetch and the like. */
+  /**
+   * Aborted when the run is cancelled, the time limit is over, or the worker must stop. Pass it on
+   * to fetch and the like.
+   */
   readonly signal: AbortSignal
   readonly log: Logger
   readonly resources: Resources
-  /** `return ctx.signalGate({ … })`: waits for a word from outside, at no cost. What `onSignal` makes of it is the value. Throws InvalidError for bad options. */
+  /**
+   * `return ctx.signalGate({ … })`: waits for a word from outside, at no cost. What `onSignal`
+   * makes of it is the value. Throws InvalidError for bad options.
+   */
   signalGate(options?: GateOptions): Suspension
   /** As `signalGate`, for a person's decision: its signal's payload is a `Decision`. */
   approval(options: ApprovalOptions): Suspension
-  /** Stores a gate before the outside job is begun, so that a quick answer finds it: start the job with its token or address, then `return gate.wait()`. */
+  /**
+   * Stores a gate before the outside job is begun, so that a quick answer finds it: start the job
+   * with its token or address, then `return gate.wait()`.
+   */
   openGate(options?: GateOptions): Promise<OpenedGate>
   /** Ends with an error that no retry can help. */
   fail(reason: string): never
@@ -66,8 +76,9 @@ export interface TimedOut {
   /** How often the gate has timed out, this time included. */
   readonly timeouts: number
   /**
-   * How many of the gate's retries are left, the one that begins now included. 0: none, this was the last time, and what `onTimeout` returns or throws counts. More: the gate
-   * waits on, and it does not.
+   * How many of the gate's retries are left, the one that begins now included. 0: none, this was
+   * the last time, and what `onTimeout` returns or throws counts. More: the gate waits on, and it
+   * does not.
    */
   readonly retriesLeft: number
 }
@@ -102,25 +113,34 @@ export type Gathered<K, I, F extends FailureMode> =
   | ScatterResult<K, I>
   | (F extends 'partial' ? ScatterFailure<K> : never)
 
-/** How the instances of a scatter run. Queue, priority and retry are those of the asset unless said otherwise. */
+/**
+ * How the instances of a scatter run. Queue, priority and retry are those of the asset unless said
+ * otherwise.
+ */
 export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknown> {
   /**
-   * How many instances of this scatter run at a time, over all workers and hosts; 1 to 2,048. Default: as many as workers have room for. Enforced by the server: a
-   * worker that is taken for dead (see `ackWait`) and is not may for that time run one instance more.
+   * How many instances of this scatter run at a time, over all workers and hosts; 1 to 2,048.
+   * Default: as many as workers have room for. Enforced by the server: a worker that is taken for
+   * dead (see `ackWait`) and is not may for that time run one instance more.
    */
   readonly maxConcurrent?: number
   /**
-   * `all_or_nothing` (default): the first instance that fails for good fails the scatter at once. `partial`: it goes on until `failureThreshold` is passed;
-   * ended below that it is a `partial_failure`, and the gather and what is downstream run.
+   * `all_or_nothing` (default): the first instance that fails for good fails the scatter at once.
+   * `partial`: it goes on until `failureThreshold` is passed; ended below that it is a
+   * `partial_failure`, and the gather and what is downstream run.
    */
   readonly failureMode?: F
   /**
-   * How many may fail with `partial`: a fraction of the total (0 to 1), or `{ count }`. Default 0: none. A fraction is looked at once all keys are known. Passed, the
-   * scatter fails at once, what runs is aborted, and what waits is not begun.
+   * How many may fail with `partial`: a fraction of the total (0 to 1), or `{ count }`. Default 0:
+   * none. A fraction is looked at once all keys are known. Passed, the scatter fails at once, what
+   * runs is aborted, and what waits is not begun.
    */
   readonly failureThreshold?: number | { readonly count: number }
   readonly retry?: RetryOptions & {
-    /** `individual` (default): each failed instance again after its own backoff. `batch`: all failed ones together, when the first pass is over. */
+    /**
+     * `individual` (default): each failed instance again after its own backoff. `batch`: all failed
+     * ones together, when the first pass is over.
+     */
     readonly strategy?: 'individual' | 'batch'
   }
   readonly queue?: string
@@ -128,13 +148,20 @@ export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknow
   /** Longest time for one instance. Default `'30m'`; `Infinity` for none. */
   readonly timeout?: Duration
   /**
-   * Longest time for the whole scatter, from its first key on, pauses included. Default none. When it is over, the scatter fails with `timeout`, whatever `failureMode`
-   * says; what runs is aborted. Kept by the server: it holds while no process of yours runs.
+   * Longest time for the whole scatter, from its first key on, pauses included. Default none. When
+   * it is over, the scatter fails with `timeout`, whatever `failureMode` says; what runs is
+   * aborted. Kept by the server: it holds while no process of yours runs.
    */
   readonly totalTimeout?: Duration
-  /** Keys that stand for the same thing (see `scatterKeyHash`): `error` (default) fails the scatter and lists them; `drop` keeps the first of each. `allow` keeps all. */
+  /**
+   * Keys that stand for the same thing (see `scatterKeyHash`): `error` (default) fails the scatter
+   * and lists them; `drop` keeps the first of each. `allow` keeps all.
+   */
   readonly duplicates?: 'error' | 'drop' | 'allow'
-  /** How fast instances start, over all workers: `[10, 'second']`, or with a bucket that others share. Default: as fast as they can. */
+  /**
+   * How fast instances start, over all workers: `[10, 'second']`, or with a bucket that others
+   * share. Default: as fast as they can.
+   */
   readonly rateLimit?: RateLimit<K>
   /** Slots that each instance holds while it runs, in place of those of the asset. */
   readonly slots?: SlotsSettings<K>
@@ -142,11 +169,15 @@ export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknow
 
 export interface RetryOptions {
   /**
-   * How often the code is run at the most, losses of the worker process included. Default 3. 1: never again, also when it was only beside what killed the worker. What lost
-   * a worker runs its last attempt alone in its process, so that only what kills its worker by itself fails by it.
+   * How often the code is run at the most, losses of the worker process included. Default 3. 1:
+   * never again, also when it was only beside what killed the worker. What lost a worker runs its
+   * last attempt alone in its process, so that only what kills its worker by itself fails by it.
    */
   readonly maxAttempts?: number
-  /** First wait and longest wait between attempts, tripled each time, with jitter. Default `'1s..60s'`. */
+  /**
+   * First wait and longest wait between attempts, tripled each time, with jitter. Default
+   * `'1s..60s'`.
+   */
   readonly backoff?: Duration | `${string}..${string}`
 }
 
@@ -158,22 +189,29 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
   /** 0 (first) to 3. Default 1. */
   readonly priority?: 0 | 1 | 2 | 3
   /**
-   * Longest time for one execution of each of its functions: `execute`, the scatter function until its last key, the gather, `onSignal`, `onTimeout`. Loading the dependencies
-   * and storing the value count too. Of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is aborted and the attempt has failed.
+   * Longest time for one execution of each of its functions: `execute`, the scatter function until
+   * its last key, the gather, `onSignal`, `onTimeout`. Loading the dependencies and storing the
+   * value count too. Of instances, see `scatterOptions.timeout`. Default none. Over it, `signal` is
+   * aborted and the attempt has failed.
    */
   readonly timeout?: Duration
   readonly retry?: RetryOptions
   /**
-   * Slots that each execution holds while it runs, over all processes: `{ bucket: 'gpu', max: 4 }`. Of a scatter: each instance. Not held by the scatter function and the
-   * gather, nor while it waits at a gate.
+   * Slots that each execution holds while it runs, over all processes: `{ bucket: 'gpu', max: 4 }`.
+   * Of a scatter: each instance. Not held by the scatter function and the gather, nor while it
+   * waits at a gate.
    */
   readonly slots?: SlotsSettings<unknown> & { readonly bucket: string }
   /**
-   * A text of your own, such as `'2'`. Change it when your code expects another form of what it is given: keys, results of instances, values of dependencies. Runs that were
-   * planned before go on with workers that still have the old code. Default none.
+   * A text of your own, such as `'2'`. Change it when your code expects another form of what it is
+   * given: keys, results of instances, values of dependencies. Runs that were planned before go on
+   * with workers that still have the old code. Default none.
    */
   readonly codeVersion?: string
-  /** Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default `nats`. */
+  /**
+   * Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default
+   * `nats`.
+   */
   readonly io?: string
 }
 
@@ -188,11 +226,17 @@ export type ValueOf<A> = A extends Asset<string, infer V> ? V : never
 export type DepValues<D extends readonly AnyAsset[]> = { readonly [A in D[number] as A['name']]: ValueOf<A> }
 
 type Awaitable<T> = T | Promise<T>
-/** Code that only waits, with no `onSignal`, has the payload for its value, and nobody knows the type of that. */
+/**
+ * Code that only waits, with no `onSignal`, has the payload for its value, and nobody knows the
+ * type of that.
+ */
 type Settled<V> = [V] extends [never] ? V : [V] extends [Suspension] ? unknown : V
 export type Keys<K> = Iterable<K> | AsyncIterable<K> | ItemReader<K>
 
-/** The asset's functions with their types erased, as the worker calls them. Methods, so that narrower parameters fit. */
+/**
+ * The asset's functions with their types erased, as the worker calls them. Methods, so that
+ * narrower parameters fit.
+ */
 export interface Definition {
   readonly dependsOn: readonly AnyAsset[]
   readonly spec: AssetSpec
@@ -217,19 +261,26 @@ export interface Definition {
 }
 
 export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> extends CommonOptions<D> {
-  // Said so that a scatter is never taken for a plain asset, not even while the types of its functions are being found out (TypeScript 7.0 fixes a parameter's type then).
+  // Said so that a scatter is never taken for a plain asset, not even while the types of its
+  // functions are being found out (TypeScript 7.0 fixes a parameter's type then).
   readonly scatter?: undefined
   readonly scatterOptions?: undefined
   readonly gather?: undefined
   execute(ctx: AssetContext, deps: DepValues<D>): Awaitable<V | Suspension>
   /**
-   * What the payload of this asset's gates must look like, where a gate does not say so itself. A gate that was opened under one schema goes on only with code that has the
-   * same one.
+   * What the payload of this asset's gates must look like, where a gate does not say so itself. A
+   * gate that was opened under one schema goes on only with code that has the same one.
    */
   readonly payloadSchema?: z.ZodType<P>
-  /** Goes on when a gate was answered: makes the value of the payload, or waits again. Retried by itself, from the gate on. Default: the payload is the value. */
+  /**
+   * Goes on when a gate was answered: makes the value of the payload, or waits again. Retried by
+   * itself, from the gate on. Default: the payload is the value.
+   */
   onSignal?(ctx: AssetContext & Answered, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
-  /** Goes on when nobody answered in time: a value, an error, or another gate. Default: as the gate's `onTimeout` says. */
+  /**
+   * Goes on when nobody answered in time: a value, an error, or another gate. Default: as the
+   * gate's `onTimeout` says.
+   */
   onTimeout?(ctx: AssetContext & TimedOut, deps: DepValues<D>): Awaitable<V | Suspension>
 }
 
@@ -237,8 +288,9 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   extends CommonOptions<D> {
   readonly scatterOptions?: InstanceOptions<F, NoInfer<K>>
   /**
-   * The keys, one for each instance: a list, any iterable or async iterable, or an item reader (`flowstone/items`), which a later attempt goes on with where the one
-   * before it was. Called once an attempt; an empty one closes the scatter as completed.
+   * The keys, one for each instance: a list, any iterable or async iterable, or an item reader
+   * (`flowstone/items`), which a later attempt goes on with where the one before it was. Called
+   * once an attempt; an empty one closes the scatter as completed.
    */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */
@@ -252,7 +304,10 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
 
 export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode, P = unknown>
   extends ScatterOptions<D, K, I, F, P> {
-  /** Makes the asset's value of the results, which come in the order of the keys, read from the log as they are asked for. */
+  /**
+   * Makes the asset's value of the results, which come in the order of the keys, read from the log
+   * as they are asked for.
+   */
   gather(results: AsyncIterable<Gathered<K, Settled<I>, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
@@ -275,8 +330,9 @@ const ALLOWED = [
 ]
 
 /**
- * Declares an asset. Three forms: plain (`execute`), scatter (`scatter` and `execute`; the value is the list of `{ key, value }`), and scatter with `gather`.
- * Throws InvalidError that names the option at fault.
+ * Declares an asset. Three forms: plain (`execute`), scatter (`scatter` and `execute`; the value is
+ * the list of `{ key, value }`), and scatter with `gather`. Throws InvalidError that names the
+ * option at fault.
  */
 export function asset<
   const N extends string,

@@ -9,26 +9,40 @@ import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
 
 export interface GateOptions {
-  /** How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock, also while everything is down. */
+  /**
+   * How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock,
+   * also while everything is down.
+   */
   readonly timeout?: Duration
   /**
-   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance; `retry` waits on, `maxTimeoutRetries` times, and then does what `afterRetries` says.
-   * Where the asset has `onTimeout`, that is called in the end and decides; and after each timeout that is retried it is told, with no say.
+   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance;
+   * `retry` waits on, `maxTimeoutRetries` times, and then does what `afterRetries` says. Where the
+   * asset has `onTimeout`, that is called in the end and decides; and after each timeout that is
+   * retried it is told, with no say.
    */
   readonly timeoutAction?: 'fail' | 'retry' | 'cancel'
   /** With `retry`: how often. Default 3, at most 100. */
   readonly maxTimeoutRetries?: number
-  /** With `retry`: how long it waits each time; the last one goes on. Default 5, 15 and 45 minutes. */
+  /**
+   * With `retry`: how long it waits each time; the last one goes on. Default 5, 15 and 45 minutes.
+   */
   readonly retryDelays?: readonly Duration[]
   /** With `retry`: what follows in the end. Default `fail`. */
   readonly afterRetries?: 'fail' | 'cancel'
-  /** What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the page for people, so no secrets. */
+  /**
+   * What people who are to answer should see. JSON, at most 16 KiB; it stands on the log and on the
+   * page for people, so no secrets.
+   */
   readonly metadata?: unknown
-  /** What a payload must look like: another one is refused, and the gate waits on. It is kept as JSON Schema: what that does not hold, such as transforms and refinements, is refused. */
+  /**
+   * What a payload must look like: another one is refused, and the gate waits on. It is kept as
+   * JSON Schema: what that does not hold, such as transforms and refinements, is refused.
+   */
   readonly payloadSchema?: z.ZodType
   /**
-   * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024 bytes: `flow.gates.signalByCorrelationKey` finds the gate by it. Only its hash is
-   * kept. It is no secret, and opens nothing over HTTP.
+   * A name of your own for the gate, such as the id of an outside job, any text of at most 1,024
+   * bytes: `flow.gates.signalByCorrelationKey` finds the gate by it. Only its hash is kept. It is
+   * no secret, and opens nothing over HTTP.
    */
   readonly correlationKey?: string
 }
@@ -58,11 +72,20 @@ export interface OpenedGate {
   readonly id: string
   /** Whoever has it may answer. Give it to the outside job and to nobody else. */
   readonly token: string
-  /** Where the token is taken by HTTP POST. Throws InvalidError where `connect({ gates: { baseUrl } })` and FLOWSTONE_BASE_URL say nothing. */
+  /**
+   * Where the token is taken by HTTP POST. Throws InvalidError where `connect({ gates: { baseUrl }
+   * })` and FLOWSTONE_BASE_URL say nothing.
+   */
   readonly callbackUrl: string
-  /** False when an earlier execution of this code opened it and was lost: the outside job may run already. */
+  /**
+   * False when an earlier execution of this code opened it and was lost: the outside job may run
+   * already.
+   */
   readonly isNew: boolean
-  /** Return this: the worker is free until the gate is answered. A signal that came before is taken at once. */
+  /**
+   * Return this: the worker is free until the gate is answered. A signal that came before is taken
+   * at once.
+   */
   wait(): Suspension
 }
 
@@ -76,7 +99,10 @@ export interface GateSpec {
   readonly correlationKey: string | undefined
 }
 
-/** What execute, onSignal and onTimeout return to wait. Made by `ctx.signalGate`, `ctx.approval` and `gate.wait()`, and good only as what the code returns. */
+/**
+ * What execute, onSignal and onTimeout return to wait. Made by `ctx.signalGate`, `ctx.approval` and
+ * `gate.wait()`, and good only as what the code returns.
+ */
 export class Suspension {
   /** The gate: opened before, or to be opened now. */
   readonly #gate: { readonly opened: string } | { readonly spec: GateSpec }
@@ -188,7 +214,10 @@ export function parseApproval(options: ApprovalOptions): GateSpec {
   return parseGate({ ...rest, metadata, payloadSchema: decision }, 'approval')
 }
 
-/** How long something waits at a gate. Throws InvalidError beyond 10 years: no calendar may end before it. */
+/**
+ * How long something waits at a gate. Throws InvalidError beyond 10 years: no calendar may end
+ * before it.
+ */
 export function waitMs(field: string, duration: Duration): number {
   const ms = parseDuration(field, duration, { maxMs: Number.POSITIVE_INFINITY })
   if (ms > 0 && ms <= WAIT_MAX_MS) return ms

@@ -11,8 +11,9 @@ import { refuseUnknown } from '../options/unknown.ts'
 export type BucketName<K> = string | ((key: K) => string)
 
 /**
- * How fast instances start, over all workers. `[10, 'second']` and settings without a bucket: a limit of this scatter alone, `smooth`, so that starts are spaced evenly. With
- * a bucket: shared by all who name it, `flow.limiter` included, and a `window` unless said otherwise.
+ * How fast instances start, over all workers. `[10, 'second']` and settings without a bucket: a
+ * limit of this scatter alone, `smooth`, so that starts are spaced evenly. With a bucket: shared by
+ * all who name it, `flow.limiter` included, and a `window` unless said otherwise.
  */
 export type RateLimit<K> = readonly [limit: number, per: RateSettings['per']] | RateLimitSettings<K>
 
@@ -27,7 +28,10 @@ export interface SlotsSettings<K> {
   readonly max: number
   /** How many of them one execution takes. Default 1. */
   readonly weight?: number
-  /** Default `'10s'`: how soon the slot of a worker that died comes back. An execution whose slot was lost is aborted, and has failed with `slot_lost`. */
+  /**
+   * Default `'10s'`: how soon the slot of a worker that died comes back. An execution whose slot
+   * was lost is aborted, and has failed with `slot_lost`.
+   */
   readonly lease?: Duration
 }
 

@@ -1,6 +1,7 @@
 /**
- * What a gate's payload must look like: a zod schema, kept on the log as JSON Schema, and made a zod schema again by whoever takes the signal. What would get lost on that way is
- * refused here, while the asset's author looks, and not by a gate that takes what it should not, or nothing.
+ * What a gate's payload must look like: a zod schema, kept on the log as JSON Schema, and made a
+ * zod schema again by whoever takes the signal. What would get lost on that way is refused here,
+ * while the asset's author looks, and not by a gate that takes what it should not, or nothing.
  */
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
@@ -40,7 +41,10 @@ function toJson(field: string, schema: z.ZodType): Record<string, unknown> {
   }
 }
 
-/** What JSON Schema says nothing of, by the type of a part or of a check, and what to do in its place. The payload comes as it was sent. */
+/**
+ * What JSON Schema says nothing of, by the type of a part or of a check, and what to do in its
+ * place. The payload comes as it was sent.
+ */
 const LOST: Readonly<Record<string, string>> = {
   pipe: 'a transform (or pipe, preprocess, codec) cannot be kept; say what is sent, and change it in onSignal',
   overwrite: 'what changes a value (trim, toLowerCase, …) cannot be kept; change it in onSignal',

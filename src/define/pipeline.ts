@@ -11,12 +11,17 @@ import { type AnyAsset, isAsset } from './asset.ts'
 export interface Pipeline {
   readonly name: string
   readonly assets: readonly AnyAsset[]
-  /** What is registered on the log: the graph and its options, no code. `version` is a hash of it. */
+  /**
+   * What is registered on the log: the graph and its options, no code. `version` is a hash of it.
+   */
   readonly spec: PipelineSpec
 }
 
 export interface PipelineOptions {
-  /** Longest time for each of its runs that names none (`materialize(…, { timeout })`), also of those that a trigger starts. Default none. */
+  /**
+   * Longest time for each of its runs that names none (`materialize(…, { timeout })`), also of
+   * those that a trigger starts. Default none.
+   */
   readonly timeout?: Duration
 }
 
@@ -28,10 +33,16 @@ interface Registry {
   readonly owners: WeakMap<AnyAsset, Set<Pipeline>>
 }
 
-/** One for all copies of this package in the process: a pipeline that one of them declared is known to the others. */
+/**
+ * One for all copies of this package in the process: a pipeline that one of them declared is known
+ * to the others.
+ */
 const { declared, owners }: Registry = registry()
 
-/** Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the list, and for cycles. */
+/**
+ * Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the
+ * list, and for cycles.
+ */
 export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`

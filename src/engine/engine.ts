@@ -1,4 +1,7 @@
-/** The engine as users start it: one for all shards, at work on those that no other engine holds, standing by for the rest. */
+/**
+ * The engine as users start it: one for all shards, at work on those that no other engine holds,
+ * standing by for the rest.
+ */
 import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
@@ -11,18 +14,26 @@ import type { Logger } from '../telemetry.ts'
 import { EngineShard } from './shard/shard.ts'
 
 export interface EngineOptions {
-  /** How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000. Default 30,000; also once after each start. */
+  /**
+   * How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000.
+   * Default 30,000; also once after each start.
+   */
   readonly reconcileMs?: number
 }
 
 export interface Engine {
   readonly id: string
   /**
-   * Resolves when this engine is at work on every partition. While another engine is at work it waits; run several for failover. Rejects when the connection is closed for good; with
-   * FlowStoneError `log_changed` when a log is not the one that its state was made from (see `rebuild`); and with `newer_version` when a newer FlowStone wrote the state.
+   * Resolves when this engine is at work on every partition. While another engine is at work it
+   * waits; run several for failover. Rejects when the connection is closed for good; with
+   * FlowStoneError `log_changed` when a log is not the one that its state was made from (see
+   * `rebuild`); and with `newer_version` when a newer FlowStone wrote the state.
    */
   readonly active: Promise<void>
-  /** Why it does not work on a partition though it could, as `active` rejects; undefined when nothing keeps it. It looks again every other second. */
+  /**
+   * Why it does not work on a partition though it could, as `active` rejects; undefined when
+   * nothing keeps it. It looks again every other second.
+   */
   readonly refused: FlowStoneError | undefined
   /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
   stop(): Promise<void>

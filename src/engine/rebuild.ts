@@ -1,6 +1,7 @@
 /**
- * Rebuild: the state buckets are thrown away and folded again from the log. Tasks are left to the next engine, whose reconciler compares them with what is on WORK. Of all else, what was
- * decided and does not stand on the log (as when that lost its end) is carried out.
+ * Rebuild: the state buckets are thrown away and folded again from the log. Tasks are left to the
+ * next engine, whose reconciler compares them with what is on WORK. Of all else, what was decided
+ * and does not stand on the log (as when that lost its end) is carried out.
  */
 import { randomBytes } from 'node:crypto'
 import { step } from '../../projections/handlers.ts'
@@ -72,8 +73,9 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
 type Folded = Pick<Position, 'recoverTo' | 'epoch'>
 
 /**
- * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried out what it decides of it. All of it, where nobody can say: without a position (a bucket
- * that somebody deleted), or when the log is another one than the state was made from.
+ * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried
+ * out what it decides of it. All of it, where nobody can say: without a position (a bucket that
+ * somebody deleted), or when the log is another one than the state was made from.
  */
 async function foldedTo({ connection, topology }: RebuildDeps, shard: number): Promise<Folded> {
   const { names } = topology

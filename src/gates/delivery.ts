@@ -1,9 +1,11 @@
 /**
- * Deliveries: signals by correlation key that carry an idempotency key. Which gate a delivery is for is decided once and kept, so that it answers the same gate when it is sent
- * again, also when other gates of that name were opened in between.
+ * Deliveries: signals by correlation key that carry an idempotency key. Which gate a delivery is
+ * for is decided once and kept, so that it answers the same gate when it is sent again, also when
+ * other gates of that name were opened in between.
  *
- * The decision is written before the gate is answered. Who dies between the two leaves a decision, and the sender's next try goes on with it. Two tries at once: the server
- * lets one decide, and the other follows.
+ * The decision is written before the gate is answered. Who dies between the two leaves a decision,
+ * and the sender's next try goes on with it. Two tries at once: the server lets one decide, and the
+ * other follows.
  */
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'
@@ -30,7 +32,10 @@ function subjectOf(names: Names, name: string, delivery: string): string {
   return names.kvSubject(names.controlBucket, `delivery.${name}.${delivery}`)
 }
 
-/** The gate that the delivery is for, by the hashes of the correlation key and of the idempotency key. `gate` is undefined where that is not decided. */
+/**
+ * The gate that the delivery is for, by the hashes of the correlation key and of the idempotency
+ * key. `gate` is undefined where that is not decided.
+ */
 export async function decidedGate(
   { connection, names }: Place,
   name: string,
@@ -44,7 +49,10 @@ export async function decidedGate(
   return { gate: parsed?.gate, seq: found.seq }
 }
 
-/** Decides, if nothing was decided since `expectSeq`. False when another one was first, or may have been: to be looked at again. */
+/**
+ * Decides, if nothing was decided since `expectSeq`. False when another one was first, or may have
+ * been: to be looked at again.
+ */
 export async function decideGate(
   { connection, names }: Place,
   name: string,

@@ -1,8 +1,10 @@
 /**
- * Signals that came before their gate, by correlation key: kept for a while in the control bucket, for whoever opens a gate of that name.
+ * Signals that came before their gate, by correlation key: kept for a while in the control bucket,
+ * for whoever opens a gate of that name.
  *
- * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the opener stores the gate, then looks for a word. Both read from the leader, so
- * whichever is later sees the other, and if both see it, the gate takes one of them.
+ * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the
+ * opener stores the gate, then looks for a word. Both read from the leader, so whichever is later
+ * sees the other, and if both see it, the gate takes one of them.
  */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
@@ -46,8 +48,9 @@ function subjectOf(names: Names, hash: string): string {
 }
 
 /**
- * Keeps a signal for `keepMs`, if none is kept under its correlation key: as at a gate, the first one counts. True when it is that one, by its idempotency key, again. Throws
- * SignalRejectedError `already_signaled`, or `too_many_early_signals` when 10,000 are kept.
+ * Keeps a signal for `keepMs`, if none is kept under its correlation key: as at a gate, the first
+ * one counts. True when it is that one, by its idempotency key, again. Throws SignalRejectedError
+ * `already_signaled`, or `too_many_early_signals` when 10,000 are kept.
  */
 export async function keepEarly(
   { connection, names }: Pick<EarlyPlace, 'connection' | 'names'>,
@@ -121,7 +124,8 @@ export async function takeEarly(
     await log.append(resolveEntry(names, shard, ids, { outcome: 'signaled', ...resolution }))
     emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
   } catch (error) {
-    // The signaller saw the gate too, or somebody else was first; or the gate does not take such a payload, and waits on.
+    // The signaller saw the gate too, or somebody else was first; or the gate does not take such a
+    // payload, and waits on.
     if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error
   }
   await dropEarly(place, hash)

@@ -22,13 +22,19 @@ export function resolveEntry(
   return stoppingTimer(names, shard, entry, gateTimer(ids, 0))
 }
 
-/** Another deadline and its timer, to be appended together. The conditions are told in projections/gate/gate.ts. */
+/**
+ * Another deadline and its timer, to be appended together. The conditions are told in
+ * projections/gate/gate.ts.
+ */
 export function extendEntries(names: Names, shard: number, fact: DraftOf<'gate.extended'>): Entry[] {
   const { n, ...ids } = fact.ids
   return [factEntry(names, shard, fact), unlessEnded(names, shard, gateTimer(ids, Number(n)), fact.data.deadlineMs)]
 }
 
-/** The timer of a gate in place of the one there may be: not if it has ended, because nobody would take it away. */
+/**
+ * The timer of a gate in place of the one there may be: not if it has ended, because nobody would
+ * take it away.
+ */
 export function unlessEnded(names: Names, shard: number, timer: DraftOf<'gate.timer_fired'>, dueMs: number): Entry {
   const subject = names.fact(shard, factPath('gate.resolved', timer.ids))
   return { ...timerEntry(names, shard, timer, dueMs), expect: { seq: 0, subject } }

@@ -1,4 +1,7 @@
-/** `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked about one gate is read from the log, and so is exact; lists may lag it by some 50 ms. */
+/**
+ * `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked
+ * about one gate is read from the log, and so is exact; lists may lag it by some 50 ms.
+ */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { GateIds } from '../../projections/gate/gate.ts'
@@ -54,9 +57,11 @@ export class Gates {
   }
 
   /**
-   * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the signal is stored and can be lost no more. Throws SignalRejectedError, whose
-   * `reason` is `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`, `cancelled`, or `invalid_payload` (the gate then waits on). Of signals,
-   * a timeout and a cancel that come at once, the server takes one, and the others are told which.
+   * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the
+   * signal is stored and can be lost no more. Throws SignalRejectedError, whose `reason` is
+   * `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`,
+   * `cancelled`, or `invalid_payload` (the gate then waits on). Of signals, a timeout and a cancel
+   * that come at once, the server takes one, and the others are told which.
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     refuseUnknown('signal', options, SIGNAL_OPTIONS)
@@ -71,8 +76,12 @@ export class Gates {
   }
 
   /**
-   * As `signal`, by the correlation key that the asset's code gave the gate: for code that is trusted, since correlation keys can be guessed. Of several gates of that name the newest
-   * that waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is opened.
+   * As `signal`, by the correlation key that the asset's code gave the gate: for code that is
+   * trusted, since correlation keys can be guessed. Of several gates of that name the newest that
+   * waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by
+   * which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist
+   * yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is
+   * opened.
    */
   async signalByCorrelationKey(
     correlationKey: string,
@@ -87,7 +96,8 @@ export class Gates {
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
     await this.#deps.found()
     const hash = hashOfCorrelationKey(correlationKey)
-    // A signal that was kept may have answered its gate before it is looked for here once more: by its key it is known to be the same, and not told that another one was first.
+    // A signal that was kept may have answered its gate before it is looked for here once more: by
+    // its key it is known to be the same, and not told that another one was first.
     const own = keepMs !== undefined && given.idempotencyKey === undefined
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
@@ -120,12 +130,18 @@ export class Gates {
     return at && (await this.#read.view(at))
   }
 
-  /** The id of the gate that a token names, whether it is there or not. Asks nobody. Throws SignalRejectedError for a token that is not good. */
+  /**
+   * The id of the gate that a token names, whether it is there or not. Asks nobody. Throws
+   * SignalRejectedError for a token that is not good.
+   */
   verify(token: string): string {
     return this.#settings.keys.verify(token)
   }
 
-  /** The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not good. */
+  /**
+   * The gate that a token names, or undefined. Throws SignalRejectedError for a token that is not
+   * good.
+   */
   async getByToken(token: string): Promise<GateView | undefined> {
     const at = await this.#known(this.#settings.keys.verify(token))
     const created = at && (await this.#read.created(at))
@@ -152,7 +168,10 @@ export class Gates {
     return views.toSorted((a, b) => a.openedAt.getTime() - b.openedAt.getTime())
   }
 
-  /** Gates that wait, the soonest deadline first, `limit` (default 100, at most 1,000) of them. `after`: the last one of the page before. From the state buckets. */
+  /**
+   * Gates that wait, the soonest deadline first, `limit` (default 100, at most 1,000) of them.
+   * `after`: the last one of the page before. From the state buckets.
+   */
   async waiting(
     options: { readonly limit?: number; readonly after?: Pick<GateView, 'id' | 'deadline'> } = {},
   ): Promise<GateView[]> {
@@ -184,7 +203,10 @@ export class Gates {
     return views.slice(0, limit)
   }
 
-  /** Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when it was cancelled before. Throws ConflictError when it ended in another way, `not_found`. */
+  /**
+   * Ends a gate: its asset is cancelled, or its instance fails with `gate_cancelled`. No error when
+   * it was cancelled before. Throws ConflictError when it ended in another way, `not_found`.
+   */
   async cancel(id: string, reason?: string): Promise<void> {
     const at = await this.#known(id)
     const given = reasonOf('gates.cancel', reason)
@@ -202,14 +224,16 @@ export class Gates {
   }
 
   /**
-   * Gives a waiting gate a deadline of `duration` from now. Who gets it can rely on it: the gate does not time out before, though its old deadline may be over by now.
-   * Throws ConflictError when the gate has ended, `not_found`.
+   * Gives a waiting gate a deadline of `duration` from now. Who gets it can rely on it: the gate
+   * does not time out before, though its old deadline may be over by now. Throws ConflictError when
+   * the gate has ended, `not_found`.
    */
   async extend(id: string, duration: Duration, options: { readonly by?: string } = {}): Promise<Date> {
     refuseUnknown('extend', options, ['by'])
     const at = await this.#known(id)
     const ms = waitMs('duration', duration)
-    // A fact that does not meet its schema would stay on the log, and the gate could not be read any more.
+    // A fact that does not meet its schema would stay on the log, and the gate could not be read
+    // any more.
     if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
       throw new InvalidError(`by must be text of at most ${SOURCE_MAX} characters`)
     if (options.by !== undefined) checkText('by', options.by)
@@ -233,7 +257,10 @@ export class Gates {
     }
   }
 
-  /** The gate's token, derived again: for code that is trusted. Throws `not_found`, `unknown_gate_secret`. */
+  /**
+   * The gate's token, derived again: for code that is trusted. Throws `not_found`,
+   * `unknown_gate_secret`.
+   */
   async token(id: string): Promise<string> {
     const at = await this.#known(id)
     const created = at && (await this.#read.created(at))
@@ -241,13 +268,19 @@ export class Gates {
     return this.#settings.keys.sign(id, created.data.keyId)
   }
 
-  /** Where the gate is answered over HTTP: `<baseUrl>/hooks/flowstone/signal/<token>`. Takes an id, or a token. */
+  /**
+   * Where the gate is answered over HTTP: `<baseUrl>/hooks/flowstone/signal/<token>`. Takes an id,
+   * or a token.
+   */
   async callbackUrl(idOrToken: string): Promise<string> {
     const isToken = /^v\d+\./.test(idOrToken)
     return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
   }
 
-  /** Where a gate of this id would be; undefined for a partition of the log that is not there: it would be waited for. */
+  /**
+   * Where a gate of this id would be; undefined for a partition of the log that is not there: it
+   * would be waited for.
+   */
   async #known(id: string): Promise<GateAt | undefined> {
     const at = parseGateId(id)
     await this.#deps.found()
@@ -279,8 +312,8 @@ export class Gates {
   }
 
   /**
-   * A signal with a key of its own answers one gate of the name, however often it is sent: the one that it answered before, else the newest that waits. Undefined where no
-   * gate has the name.
+   * A signal with a key of its own answers one gate of the name, however often it is sent: the one
+   * that it answered before, else the newest that waits. Undefined where no gate has the name.
    */
   async #deliver(
     hash: string,
@@ -312,7 +345,10 @@ export class Gates {
     }
   }
 
-  /** Ids of gates of a name: the newest, the one that the delivery answered before, the newest that waits. */
+  /**
+   * Ids of gates of a name: the newest, the one that the delivery answered before, the newest that
+   * waits.
+   */
   async #ofName(hash: string, delivery: string): Promise<{ newest?: string; answered?: string; waiting?: string }> {
     let found: { newest?: string; waiting?: string } = {}
     for await (const at of this.#read.named(hash)) {
@@ -325,8 +361,9 @@ export class Gates {
   }
 
   /**
-   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was answered is not passed over: it may have been by the very signal, sent again,
-   * which would count twice.
+   * Answers the newest gate of a name that waits; undefined where no gate has it. One that was
+   * answered is not passed over: it may have been by the very signal, sent again, which would count
+   * twice.
    */
   async #signalNamed(hash: string, payload: unknown, options: SignalOptions): Promise<SignalAccepted | undefined> {
     let refusal: SignalRejectedError | undefined
@@ -424,7 +461,10 @@ function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
   return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
 }
 
-/** A secret that leaked and is no longer the first still verifies; it must open only gates that were opened with it. */
+/**
+ * A secret that leaked and is no longer the first still verifies; it must open only gates that were
+ * opened with it.
+ */
 function checkToken(hash: string, token: string): void {
   if (!timingSafeEqual(Buffer.from(hash), Buffer.from(hashOfToken(token))))
     throw new SignalRejectedError('invalid_signature', 'this is not the token that its gate was opened with')

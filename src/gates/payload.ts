@@ -41,11 +41,15 @@ export function checkPayload(schema: GateCreated['payload'], payload: unknown, m
 }
 
 /**
- * Whoever holds one token chooses the payload, and the schema's author may not have thought of the worst one. Of each value that a schema refuses zod keeps what is
- * wrong, for each branch of a union: 624 KB of `{}` took more than 1 GiB. So values times parts of the schema are bounded.
+ * Whoever holds one token chooses the payload, and the schema's author may not have thought of the
+ * worst one. Of each value that a schema refuses zod keeps what is wrong, for each branch of a
+ * union: 624 KB of `{}` took more than 1 GiB. So values times parts of the schema are bounded.
  */
 const WORK_MAX = 4_000_000
-/** A pattern can take for ever on a short text, and a schema that contains itself grows with depth. What is bounded by `WORK_MAX` takes a tenth of it. */
+/**
+ * A pattern can take for ever on a short text, and a schema that contains itself grows with depth.
+ * What is bounded by `WORK_MAX` takes a tenth of it.
+ */
 const TIME_MAX_MS = 1000
 const ISSUES_MAX = 8
 /** So little is checked without a time limit, which costs more than the check. */
@@ -80,7 +84,10 @@ function checkerOf(json: NonNullable<GateCreated['payload']>): Checker {
 const context = createContext({ check: undefined })
 const script = new Script('check()')
 
-/** Runs it here, and breaks it off when it takes too long: the time limit of a script holds for all that it calls. */
+/**
+ * Runs it here, and breaks it off when it takes too long: the time limit of a script holds for all
+ * that it calls.
+ */
 function withinTime<T>(check: () => T): T {
   context.check = check
   try {

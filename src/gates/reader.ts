@@ -51,7 +51,10 @@ export class GateReader {
     return undefined
   }
 
-  /** Gates with a correlation key of this hash, the newest first, a few at the most. What is before the newest is read only when it is asked for, one by one. */
+  /**
+   * Gates with a correlation key of this hash, the newest first, a few at the most. What is before
+   * the newest is read only when it is asked for, one by one.
+   */
   async *named(hash: string): AsyncGenerator<GateAt> {
     const { shards } = this.#deps
     const path = factPath('gate.correlated', { hash })

@@ -1,4 +1,6 @@
-/** What a process knows of gates: the secrets of their tokens, and where it is reached from outside. */
+/**
+ * What a process knows of gates: the secrets of their tokens, and where it is reached from outside.
+ */
 import { InvalidError } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type GateSecret, parseSecrets, TokenKeys } from './token.ts'
@@ -6,11 +8,16 @@ import { parseBaseUrl } from './url.ts'
 
 export interface GatesOptions {
   /**
-   * Secrets that tokens are signed with: the first signs, all verify. To change one, put the new one in front, and drop the old one when its gates have ended. Each at least 32
-   * bytes. Default: the environment's FLOWSTONE_GATE_SECRETS (`<id>:<secret>`, several separated by commas); there is no other default, and without one no gate is opened.
+   * Secrets that tokens are signed with: the first signs, all verify. To change one, put the new
+   * one in front, and drop the old one when its gates have ended. Each at least 32 bytes. Default:
+   * the environment's FLOWSTONE_GATE_SECRETS (`<id>:<secret>`, several separated by commas); there
+   * is no other default, and without one no gate is opened.
    */
   readonly secrets?: readonly GateSecret[]
-  /** Where the HTTP handler is reached from outside, such as `https://flows.example.com`. Default: the environment's FLOWSTONE_BASE_URL. */
+  /**
+   * Where the HTTP handler is reached from outside, such as `https://flows.example.com`. Default:
+   * the environment's FLOWSTONE_BASE_URL.
+   */
   readonly baseUrl?: string
 }
 

@@ -1,11 +1,13 @@
 /**
- * Tokens of signal gates: who has one may answer the gate it names, and nobody can make one without a secret.
+ * Tokens of signal gates: who has one may answer the gate it names, and nobody can make one without
+ * a secret.
  *
  *     v1.<key id>.<base64url of the gate's id>.<base64url of HMAC-SHA-256 (RFC 2104)>
  *     signed: "flowstone-gate-v1" NUL <key id> NUL <gate id>, by the secret of that key id
  *
- * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline that is moved (a retried timeout, an extension) leaves no dead token.
- * A token is never stored: only its hash is, and whoever has the secret derives it again.
+ * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline
+ * that is moved (a retried timeout, an extension) leaves no dead token. A token is never stored:
+ * only its hash is, and whoever has the secret derives it again.
  */
 
 import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
@@ -15,7 +17,10 @@ import { checkText } from '../../streams/text.ts'
 export interface GateSecret {
   /** Stands in the tokens it signs: 1 to 32 characters of A-Z a-z 0-9 _ -. */
   readonly id: string
-  /** At least 32 bytes, as text (counted in UTF-8) or bytes. Make one with `openssl rand -base64 32`. */
+  /**
+   * At least 32 bytes, as text (counted in UTF-8) or bytes. Make one with `openssl rand -base64
+   * 32`.
+   */
   readonly secret: string | Uint8Array
 }
 
@@ -28,12 +33,18 @@ const KEY_ID = /^[A-Za-z0-9_-]{1,32}$/
 const TOKEN_MAX = 1024
 const SIGNATURE_BYTES = 32
 
-/** The secrets in force: the first signs, all of them verify. So a new one is put in front, and the old one left until its gates have ended. */
+/**
+ * The secrets in force: the first signs, all of them verify. So a new one is put in front, and the
+ * old one left until its gates have ended.
+ */
 export class TokenKeys {
   readonly #keys = new Map<string, KeyObject>()
   readonly #signing: string | undefined
 
-  /** Throws InvalidError for a secret that is too short, a key id that is no name, or two secrets of one id. */
+  /**
+   * Throws InvalidError for a secret that is too short, a key id that is no name, or two secrets of
+   * one id.
+   */
   constructor(secrets: readonly GateSecret[]) {
     if (!Array.isArray(secrets)) throw new InvalidError('gates.secrets must be a list of { id, secret }')
     if (secrets.length > SECRETS_MAX)
@@ -56,7 +67,10 @@ export class TokenKeys {
     this.#signing = secrets[0]?.id
   }
 
-  /** The key id that signs now. Throws `no_gate_secret` where none was given: there is no default that anybody could know. */
+  /**
+   * The key id that signs now. Throws `no_gate_secret` where none was given: there is no default
+   * that anybody could know.
+   */
   get signing(): string {
     if (this.#signing !== undefined) return this.#signing
     throw new FlowStoneError(
@@ -65,7 +79,10 @@ export class TokenKeys {
     )
   }
 
-  /** Throws `unknown_gate_secret` when the secret of that key id is not here: another process may have it, so trying again may help. */
+  /**
+   * Throws `unknown_gate_secret` when the secret of that key id is not here: another process may
+   * have it, so trying again may help.
+   */
   sign(gate: string, keyId = this.signing): string {
     const signature = this.#signature(gate, keyId)
     if (!signature)
@@ -76,7 +93,10 @@ export class TokenKeys {
     return `${VERSION}.${keyId}.${Buffer.from(gate).toString('base64url')}.${signature.toString('base64url')}`
   }
 
-  /** The gate that a token names. Throws SignalRejectedError: `malformed_token`, or `invalid_signature`. */
+  /**
+   * The gate that a token names. Throws SignalRejectedError: `malformed_token`, or
+   * `invalid_signature`.
+   */
   verify(token: string): string {
     const parts = typeof token === 'string' && token.length <= TOKEN_MAX ? token.split('.') : []
     const [version, keyId = '', gate = '', signature = ''] = parts
@@ -96,13 +116,19 @@ export class TokenKeys {
   }
 }
 
-/** Only the one text that stands for its bytes: a bit that base64url does not use must not make a second valid token. */
+/**
+ * Only the one text that stands for its bytes: a bit that base64url does not use must not make a
+ * second valid token.
+ */
 function canonical(text: string): Buffer | undefined {
   const bytes = Buffer.from(text, 'base64url')
   return bytes.length > 0 && bytes.toString('base64url') === text ? bytes : undefined
 }
 
-/** `id:secret,id:secret`, as FLOWSTONE_GATE_SECRETS has it. Throws InvalidError without showing a secret. */
+/**
+ * `id:secret,id:secret`, as FLOWSTONE_GATE_SECRETS has it. Throws InvalidError without showing a
+ * secret.
+ */
 export function parseSecrets(text: string): GateSecret[] {
   return text
     .split(',')

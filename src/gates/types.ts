@@ -1,7 +1,10 @@
 /** What can be seen of signal gates and done to them, from any process. */
 import type { SignalRejectedError } from '../../streams/errors.ts'
 
-/** `waiting` → `signaled` | `timed_out` | `cancelled`, once; which one the server decided (see `projections/gate/gate.ts`). */
+/**
+ * `waiting` → `signaled` | `timed_out` | `cancelled`, once; which one the server decided (see
+ * `projections/gate/gate.ts`).
+ */
 export type GateStatus = 'waiting' | 'signaled' | 'timed_out' | 'cancelled'
 
 export interface GateView {
@@ -40,7 +43,10 @@ export interface SignalOptions {
   readonly source?: string
   /** Headers worth keeping. Names in lower case; at most 4 KiB in all. */
   readonly headers?: Readonly<Record<string, string>>
-  /** The same key again, by the same or another process, is the same signal: answered `accepted` once more. */
+  /**
+   * The same key again, by the same or another process, is the same signal: answered `accepted`
+   * once more.
+   */
   readonly idempotencyKey?: string
 }
 

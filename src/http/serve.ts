@@ -10,7 +10,10 @@ import type { GatesOverHttp } from './shared/request-context.ts'
 export interface ServeOptions extends GateHandlerOptions {
   /** Default 8080; 0: any free one. */
   readonly port?: number
-  /** Address to listen on. Default `'127.0.0.1'`: for the world, put a proxy that speaks TLS in front, or say `'0.0.0.0'`. */
+  /**
+   * Address to listen on. Default `'127.0.0.1'`: for the world, put a proxy that speaks TLS in
+   * front, or say `'0.0.0.0'`.
+   */
   readonly host?: string
 }
 
@@ -31,9 +34,10 @@ export interface Watched {
 }
 
 /**
- * Serves gates over HTTP, and two addresses for whoever watches the process. `GET /healthz`: 200 while it can be of use again without being started anew (503 once its
- * connection is closed for good). `GET /readyz`: 200 while signals can be stored now, 503 while the server is away, refuses it, or has no room. Throws FlowStoneError
- * `listen_failed`, InvalidError for options.
+ * Serves gates over HTTP, and two addresses for whoever watches the process. `GET /healthz`: 200
+ * while it can be of use again without being started anew (503 once its connection is closed for
+ * good). `GET /readyz`: 200 while signals can be stored now, 503 while the server is away, refuses
+ * it, or has no room. Throws FlowStoneError `listen_failed`, InvalidError for options.
  */
 export async function serveGates(
   flow: { readonly gates: GatesOverHttp } & Watched,
@@ -53,7 +57,8 @@ export async function serveGates(
     if (pathname === '/readyz') return await readiness(flow)
     return await handler(request, env)
   }
-  // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1 without one). No browser can have been at this address.
+  // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1
+  // without one). No browser can have been at this address.
   const listener = getRequestListener(answer, { hostname: 'host.invalid' })
   const server = createServer({
     headersTimeout: 10_000,

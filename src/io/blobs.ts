@@ -1,6 +1,8 @@
 /**
- * The namespace's object store, in the layout of NATS (`nats object ls` reads it), by single requests. The client library reads and writes through consumers of its own, which
- * notice after half a minute that a connection broke; here what is cut goes on where it was, as soon as the server is back.
+ * The namespace's object store, in the layout of NATS (`nats object ls` reads it), by single
+ * requests. The client library reads and writes through consumers of its own, which notice after
+ * half a minute that a connection broke; here what is cut goes on where it was, as soon as the
+ * server is back.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { z } from 'zod'
@@ -27,10 +29,16 @@ const CHUNK_BYTES = 128 * 1024
 const AHEAD = 8
 /** Chunks asked for at a time. */
 const BATCH = 16
-/** The longest silence between two chunks; twice as long each time that it was too short, for slow lines. */
+/**
+ * The longest silence between two chunks; twice as long each time that it was too short, for slow
+ * lines.
+ */
 const SILENCE_MS = 1000
 const ANSWER_MS = 5000
-/** How long one value is tried to be stored, while the server gives no answer. Where it says that it is full, there is no end. */
+/**
+ * How long one value is tried to be stored, while the server gives no answer. Where it says that it
+ * is full, there is no end.
+ */
 const GIVE_UP_MS = 120_000
 const PAUSE_MS = 100
 const FULL_PAUSE_MS = 500
@@ -53,7 +61,10 @@ export class Blobs {
     this.#bucket = bucket
   }
 
-  /** Stores bytes under a name, unless they are there (of this size, where one is given). All of them or none. */
+  /**
+   * Stores bytes under a name, unless they are there (of this size, where one is given). All of
+   * them or none.
+   */
   async put(name: string, bytes: Uint8Array, sameSize: boolean): Promise<void> {
     const there = await this.#meta(name)
     if (there && (!sameSize || there.size === bytes.length)) return
@@ -72,7 +83,10 @@ export class Blobs {
     }
   }
 
-  /** The bytes under a name; undefined where there are none. Throws FlowStoneError `damaged_value` when they are not those that were stored. */
+  /**
+   * The bytes under a name; undefined where there are none. Throws FlowStoneError `damaged_value`
+   * when they are not those that were stored.
+   */
   async get(name: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
     const found = await this.#meta(name, signal)
     if (!found) return undefined

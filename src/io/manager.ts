@@ -1,4 +1,7 @@
-/** I/O managers: where values of assets live. Small ones ride in the fact itself; others are stored by the manager, and the fact holds its reference. */
+/**
+ * I/O managers: where values of assets live. Small ones ride in the fact itself; others are stored
+ * by the manager, and the fact holds its reference.
+ */
 import { decodeMsgpack } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { type Shared, share } from '../../streams/readonly.ts'
@@ -9,24 +12,35 @@ import { unlessAborted } from '../options/timer.ts'
 
 export interface IoContext {
   readonly run: string
-  /** Assets of the same name in two pipelines are two assets, so a place named after one needs this too. Empty for a gate's payload. */
+  /**
+   * Assets of the same name in two pipelines are two assets, so a place named after one needs this
+   * too. Empty for a gate's payload.
+   */
   readonly pipeline: string
   readonly asset: string
   readonly partition: string | undefined
 }
 
 /**
- * Implement this to keep values in a place of your own. References are plain JSON objects, and must stay good for as long as the log is kept.
+ * Implement this to keep values in a place of your own. References are plain JSON objects, and must
+ * stay good for as long as the log is kept.
  *
- * What `load` gives is copied where it is plain data (objects, lists, Map, Set, dates, bytes), so a manager may keep it. Of anything else, such as an instance of
- * a class, no copy can be made: `load` is then called for each execution.
+ * What `load` gives is copied where it is plain data (objects, lists, Map, Set, dates, bytes), so a
+ * manager may keep it. Of anything else, such as an instance of a class, no copy can be made:
+ * `load` is then called for each execution.
  */
 export interface IoManager {
-  /** Stores a value; the same value may be stored twice after a crash. Returns what `load` needs to find it. */
+  /**
+   * Stores a value; the same value may be stored twice after a crash. Returns what `load` needs to
+   * find it.
+   */
   store(value: unknown, context: IoContext): Promise<Record<string, unknown>>
   /** `signal` is aborted when nobody waits for the value any more. */
   load(reference: Readonly<Record<string, unknown>>, options?: { readonly signal?: AbortSignal }): Promise<unknown>
-  /** What `load` gives is never changed by those who get it: one is enough for all executions of a process. Default false. */
+  /**
+   * What `load` gives is never changed by those who get it: one is enough for all executions of a
+   * process. Default false.
+   */
   readonly shared?: boolean
 }
 
@@ -35,7 +49,10 @@ export interface BytesIoManager extends IoManager {
   storeBytes(value: Uint8Array<ArrayBuffer>): Promise<Record<string, unknown>>
 }
 
-/** Values up to this many bytes ride in the fact; less where the server's messages are small. As JSON they may take six times as much. */
+/**
+ * Values up to this many bytes ride in the fact; less where the server's messages are small. As
+ * JSON they may take six times as much.
+ */
 export const INLINE_MAX_BYTES = 64 * 1024
 export const INLINE_PART = 1 / 8
 export const REF_MAX_BYTES = 16 * 1024
@@ -52,7 +69,10 @@ export class Io {
     this.#managers = managers
   }
 
-  /** `value` may be a snapshot. Throws InvalidError, naming the place, for a value that cannot be encoded. */
+  /**
+   * `value` may be a snapshot. Throws InvalidError, naming the place, for a value that cannot be
+   * encoded.
+   */
   async store(manager: string, value: unknown, context: IoContext): Promise<StoredValue> {
     const found = this.#find(manager)
     if (manager !== 'nats') return { manager, ref: checkRef(manager, await found.store(value, context)) }
@@ -62,7 +82,10 @@ export class Io {
     return { manager, ref: checkRef(manager, await found.store(decodeMsgpack(bytes), context)) }
   }
 
-  /** The value, as nobody else has it, where it can be copied. Rejects with the signal's reason as soon as that is aborted, whatever the manager does. */
+  /**
+   * The value, as nobody else has it, where it can be copied. Rejects with the signal's reason as
+   * soon as that is aborted, whatever the manager does.
+   */
   async load(stored: StoredValue, signal?: AbortSignal): Promise<unknown> {
     return (await this.#load(stored, signal)).value
   }
@@ -105,7 +128,9 @@ function takesBytes(manager: IoManager | BytesIoManager): manager is BytesIoMana
   return 'storeBytes' in manager
 }
 
-/** A reference that is no object could not be read back from the log, and its run would never end. */
+/**
+ * A reference that is no object could not be read back from the log, and its run would never end.
+ */
 function checkRef(manager: string, ref: unknown): Record<string, unknown> {
   if (typeof ref === 'object' && ref !== null && !Array.isArray(ref)) {
     const copy = jsonCopy(ref, `I/O manager ${manager}: reference`)

@@ -1,4 +1,7 @@
-/** The default I/O manager: MessagePack in the namespace's object store, compressed where that makes it smaller, named by content hash, so equal values are stored once. */
+/**
+ * The default I/O manager: MessagePack in the namespace's object store, compressed where that makes
+ * it smaller, named by content hash, so equal values are stored once.
+ */
 import { createHash } from 'node:crypto'
 import { decodeMsgpack } from '../../streams/codec.ts'
 import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/compress.ts'
@@ -16,7 +19,8 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
     storeBytes: async (plain) => {
       const hash = createHash('sha256').update(plain).digest('hex')
       const { bytes, encoding } = await squeezeLarge(plain)
-      // Another release of the compressor may give other bytes for the same value: those are as good.
+      // Another release of the compressor may give other bytes for the same value: those are as
+      // good.
       await blobs.put(nameOf(hash, encoding), bytes, encoding === undefined)
       return { hash, bytes: bytes.length, ...(encoding ? { encoding, plainBytes: plain.length } : {}) }
     },

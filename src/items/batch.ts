@@ -1,6 +1,7 @@
 /**
- * The item batcher: instances of several items. Cheap items then share what an instance costs (a request, a transaction, a model that is loaded), and fail one by
- * one all the same: see `settleItems`.
+ * The item batcher: instances of several items. Cheap items then share what an instance costs (a
+ * request, a transaction, a model that is loaded), and fail one by one all the same: see
+ * `settleItems`.
  */
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
@@ -11,11 +12,16 @@ import { type Chunk, ItemReader, isItemReader } from './reader.ts'
 export interface BatchOptions<T = unknown> {
   /** Most items of a batch. Default: as many as maxBytes holds. */
   readonly maxItems?: number
-  /** Most bytes of a batch's items, as they are stored. Default 128 KiB, at most 190 KiB. An item larger than this is a batch of its own. */
+  /**
+   * Most bytes of a batch's items, as they are stored. Default 128 KiB, at most 190 KiB. An item
+   * larger than this is a batch of its own.
+   */
   readonly maxBytes?: number
   /**
-   * A batch holds items of one group only: those for which this gives the same text or number. Of a list, all items of a group come together, wherever they stand.
-   * Iterables and readers are never held in memory as a whole: there a batch ends where the group changes, so have them sorted by group.
+   * A batch holds items of one group only: those for which this gives the same text or number. Of a
+   * list, all items of a group come together, wherever they stand. Iterables and readers are never
+   * held in memory as a whole: there a batch ends where the group changes, so have them sorted by
+   * group.
    */
   groupBy?(item: T): string | number
 }
@@ -34,8 +40,9 @@ export const DEFAULT_BYTES = 128 * 1024
 export const BYTES_MAX = 190 * 1024
 
 /**
- * Puts the items of a list, an iterable or an item reader into batches, for a scatter function to return. The cursor of a reader then stands behind whole batches.
- * `scatterOptions.duplicates` looks at batches, not at items.
+ * Puts the items of a list, an iterable or an item reader into batches, for a scatter function to
+ * return. The cursor of a reader then stands behind whole batches. `scatterOptions.duplicates`
+ * looks at batches, not at items.
  *
  *     scatter: () => batch(readLines('/data/urls.txt'), { maxItems: 100 }),
  *     execute: ({ scatterKey, signal }) => settleItems(scatterKey.items, (url) => check(url, signal)),
@@ -92,7 +99,10 @@ class Filling<T> {
     return this.#items.length === 0
   }
 
-  /** Takes an item. `before`: the batch that ended because the item has no place in it; `full`: the one that ended with it. */
+  /**
+   * Takes an item. `before`: the batch that ended because the item has no place in it; `full`: the
+   * one that ended with it.
+   */
   add(item: T): { before: Batch<T> | undefined; full: Batch<T> | undefined } {
     const { maxItems = Number.POSITIVE_INFINITY, maxBytes = DEFAULT_BYTES, groupBy } = this.#options
     const bytes = measure(item, 'item')
@@ -158,7 +168,10 @@ type Place = z.infer<typeof places>
 function ofReader<T>(source: ItemReader<T>, options: BatchOptions<NoInfer<T>>): ItemReader<Batch<T>> {
   async function* read(given: unknown, signal: AbortSignal): AsyncGenerator<Chunk<Batch<T>>> {
     const filling = new Filling(options)
-    /** Where the source goes on behind the batch that ended last: what waits in `filling` comes again then. */
+    /**
+     * Where the source goes on behind the batch that ended last: what waits in `filling` comes
+     * again then.
+     */
     let behind: Place = given === undefined ? { skip: 0 } : places.parse(given)
     let from = behind
     for await (const chunk of source.read(from.at, signal)) {

@@ -14,11 +14,15 @@ export interface CsvOptions {
   readonly columns?: readonly string[]
   /** What stands between fields. Default `,`. */
   readonly delimiter?: string
-  /** What stands around fields that hold delimiters or line ends; false: nothing does. Default `"`. */
+  /**
+   * What stands around fields that hold delimiters or line ends; false: nothing does. Default `"`.
+   */
   readonly quote?: string | false
   /** Lines that begin with this are skipped. Default: none are. */
   readonly comment?: string
-  /** Longest row, in bytes. Default 1 MiB: a quote that is never closed must not swallow the file. */
+  /**
+   * Longest row, in bytes. Default 1 MiB: a quote that is never closed must not swallow the file.
+   */
   readonly maxRowBytes?: number
   /** Whether white space around fields is dropped. Default false. */
   readonly trim?: boolean
@@ -46,8 +50,8 @@ const OPTIONS: OptionNames<CsvOptions> = {
 }
 
 /**
- * The rows of a CSV text (UTF-8, with or without a byte order mark, any line ends), each as an object of texts by column. `.gz`, `.zst` and `.br` are unpacked.
- * Needs the package csv-parse.
+ * The rows of a CSV text (UTF-8, with or without a byte order mark, any line ends), each as an
+ * object of texts by column. `.gz`, `.zst` and `.br` are unpacked. Needs the package csv-parse.
  *
  *     scatter: () => readCsv('/data/orders.csv').map(({ id }) => ({ id: Number(id) }))
  */

@@ -7,8 +7,9 @@ import type { ByteSource } from './byte-source.ts'
 const BLOCK_BYTES = 128 * 1024
 
 /**
- * A file at a path that is the same on every worker of the asset's queue, for whoever takes the scatter over reads it too. Its size and the time it was
- * last changed tell whether it is still the same.
+ * A file at a path that is the same on every worker of the asset's queue, for whoever takes the
+ * scatter over reads it too. Its size and the time it was last changed tell whether it is still the
+ * same.
  */
 export function fileSource(path: string | URL): ByteSource {
   const name = path instanceof URL ? fileURLToPath(path) : path
@@ -46,7 +47,9 @@ export function fileSource(path: string | URL): ByteSource {
   }
 }
 
-/** Another worker may have the file, so this is not the end; but to look again here is of no use. */
+/**
+ * Another worker may have the file, so this is not the end; but to look again here is of no use.
+ */
 function missing(name: string, error: unknown): unknown {
   if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) return error
   return new InvalidError(

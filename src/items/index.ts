@@ -1,4 +1,6 @@
-/** `flowstone/items`: sources of keys that are read on from a durable cursor, and batches of items. */
+/**
+ * `flowstone/items`: sources of keys that are read on from a durable cursor, and batches of items.
+ */
 export { type Batch, type BatchOptions, batch, type GroupedBatch } from './batch.ts'
 export type { ByteRange, ByteSource } from './byte-source.ts'
 export { type CsvOptions, readCsv } from './csv.ts'

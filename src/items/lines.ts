@@ -24,8 +24,10 @@ const cursors = versioned.extend({ at: z.int().min(0) })
 type Cursor = z.infer<typeof cursors>
 
 /**
- * The lines of a UTF-8 text, without their ends (LF or CRLF; the last one needs none) and without a byte order mark. `.gz`, `.zst` and `.br` are unpacked. To
- * read on from a position costs nothing in a plain text; a compressed one is unpacked again up to there, and no line of it is given twice.
+ * The lines of a UTF-8 text, without their ends (LF or CRLF; the last one needs none) and without a
+ * byte order mark. `.gz`, `.zst` and `.br` are unpacked. To read on from a position costs nothing
+ * in a plain text; a compressed one is unpacked again up to there, and no line of it is given
+ * twice.
  *
  *     scatter: () => readLines('/data/urls.txt')
  */
@@ -34,7 +36,10 @@ export function readLines(from: string | URL | ByteSource, options: LinesOptions
   return lines('lines', sourceOf(from), options, (line) => line)
 }
 
-/** One JSON value for each line; empty lines are none. With a schema: `readJsonLines(path).map((value) => Order.parse(value))`. */
+/**
+ * One JSON value for each line; empty lines are none. With a schema:
+ * `readJsonLines(path).map((value) => Order.parse(value))`.
+ */
 export function readJsonLines(
   from: string | URL | ByteSource,
   options: Omit<LinesOptions, 'keepEmpty'> = {},

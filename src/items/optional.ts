@@ -1,7 +1,10 @@
 /** Packages that only some readers need: loaded when such a reader begins. */
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 
-/** The package. Throws InvalidError that says what to install. A bundler does not see the name, so it neither needs the package nor takes it in: it is looked for at run time. */
+/**
+ * The package. Throws InvalidError that says what to install. A bundler does not see the name, so
+ * it neither needs the package nor takes it in: it is looked for at run time.
+ */
 export async function optionalPackage<T>(name: string, reader: string): Promise<T> {
   try {
     return await import(name)

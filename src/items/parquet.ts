@@ -1,4 +1,7 @@
-/** Rows of Parquet, by hyparquet. A cursor is the number of a row; row groups are read whole, one at a time. */
+/**
+ * Rows of Parquet, by hyparquet. A cursor is the number of a row; row groups are read whole, one at
+ * a time.
+ */
 import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
@@ -19,8 +22,9 @@ type Cursor = z.infer<typeof cursors>
 type Row = Readonly<Record<string, unknown>>
 
 /**
- * The rows of a Parquet file, each as an object by column. A row group is held in memory at a time. Whole numbers of 64 bits are numbers where those are exact, and
- * texts beyond. Compressed with snappy, gzip, zstd, brotli or not at all. Needs the package hyparquet.
+ * The rows of a Parquet file, each as an object by column. A row group is held in memory at a time.
+ * Whole numbers of 64 bits are numbers where those are exact, and texts beyond. Compressed with
+ * snappy, gzip, zstd, brotli or not at all. Needs the package hyparquet.
  *
  *     scatter: () => readParquet('/data/trips.parquet', { columns: ['id', 'from', 'to'] })
  */

@@ -1,4 +1,7 @@
-/** Rows of a Postgres query, page by page in the order of its key columns ("keyset pagination"). By pg, or any client with its `query`. */
+/**
+ * Rows of a Postgres query, page by page in the order of its key columns ("keyset pagination"). By
+ * pg, or any client with its `query`.
+ */
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
@@ -17,11 +20,14 @@ export interface PostgresOptions {
   /** Values of `$1`, `$2`, … in the query. */
   readonly values?: readonly unknown[]
   /**
-   * The column, or columns, of the query's result that are read in order of. Together they must be unique and never null; an index over them makes each page
-   * cheap.
+   * The column, or columns, of the query's result that are read in order of. Together they must be
+   * unique and never null; an index over them makes each page cheap.
    */
   readonly key: string | readonly string[]
-  /** `postgres://…`: a client is made for each read and closed after it. Default: what the environment says (PGHOST and its like). */
+  /**
+   * `postgres://…`: a client is made for each read and closed after it. Default: what the
+   * environment says (PGHOST and its like).
+   */
   readonly connectionString?: string
   /** Your own client or pool instead; it is not closed. */
   readonly client?: PostgresClientLike
@@ -48,9 +54,10 @@ const OPTIONS: OptionNames<PostgresOptions> = {
 }
 
 /**
- * The rows of a query, each as an object by column, as pg gives them (whole numbers of 64 bits and decimals as texts). The cursor is the key of the last row:
- * it outlives the connection, which a cursor of Postgres itself does not. It is no snapshot either: a row that is written behind the cursor meanwhile is seen, one
- * before it is not. Needs the package pg, unless there is a client.
+ * The rows of a query, each as an object by column, as pg gives them (whole numbers of 64 bits and
+ * decimals as texts). The cursor is the key of the last row: it outlives the connection, which a
+ * cursor of Postgres itself does not. It is no snapshot either: a row that is written behind the
+ * cursor meanwhile is seen, one before it is not. Needs the package pg, unless there is a client.
  *
  *     scatter: () => readPostgres({ query: 'SELECT id, email FROM users WHERE active', key: 'id', connectionString })
  */
@@ -86,7 +93,8 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
         }
         for (;;) {
           signal.throwIfAborted()
-          // As text, for a Date would lose microseconds; Postgres reads it as the column's own type again.
+          // As text, for a Date would lose microseconds; Postgres reads it as the column's own type
+          // again.
           const asText = columns.map((column, i) => `${column}::text AS ${KEY}${i}`).join(', ')
           const places = columns.map((_, i) => `$${values.length + i + 1}`).join(', ')
           const from = behind ? ` WHERE (${columns.join(', ')}) > (${places})` : ''

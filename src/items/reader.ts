@@ -1,6 +1,7 @@
 /**
- * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with every key chunk of keys, so whoever takes it over (worker killed,
- * engine restarted, attempt repeated) goes on behind the last key chunk, and never reads from the start again.
+ * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with
+ * every key chunk of keys, so whoever takes it over (worker killed, engine restarted, attempt
+ * repeated) goes on behind the last key chunk, and never reads from the start again.
  */
 
 import { decodeMsgpack } from '../../streams/codec.ts'
@@ -18,18 +19,22 @@ export interface Chunk<T, C = unknown> {
   /** Where to go on behind the last item. Any value that can be stored, at most 16 KiB. */
   readonly cursor: C
   /**
-   * Where to go on behind `items[index]`. Left out, a chunk that was stored in part is read again from its beginning, and the items stored already are passed over: then
-   * the same cursor must give the same items.
+   * Where to go on behind `items[index]`. Left out, a chunk that was stored in part is read again
+   * from its beginning, and the items stored already are passed over: then the same cursor must
+   * give the same items.
    */
   cursorAt?(index: number): C
 }
 
 export interface ItemReaderOptions<T, C> {
-  /** Says what is read, as in `orders of 2026`. Stands in errors and on the log: a scatter is not gone on with by a reader of another name. */
+  /**
+   * Says what is read, as in `orders of 2026`. Stands in errors and on the log: a scatter is not
+   * gone on with by a reader of another name.
+   */
   readonly name: string
   /**
-   * Reads on from `cursor`; undefined: from the beginning. Called again after an error, with the cursor of the last chunk that came through. `signal` is
-   * aborted when nobody wants more.
+   * Reads on from `cursor`; undefined: from the beginning. Called again after an error, with the
+   * cursor of the last chunk that came through. `signal` is aborted when nobody wants more.
    */
   read(cursor: C | undefined, signal: AbortSignal): AsyncIterable<Chunk<T, C>>
   /** A cursor in words, for errors. Default: its JSON. */
@@ -38,7 +43,10 @@ export interface ItemReaderOptions<T, C> {
 }
 
 export interface ReaderRetry {
-  /** How often the source may fail in a row, without a chunk between. Default 5. Then the attempt has failed, and the asset's own `retry` decides. */
+  /**
+   * How often the source may fail in a row, without a chunk between. Default 5. Then the attempt
+   * has failed, and the asset's own `retry` decides.
+   */
   readonly maxAttempts?: number
   /** First wait and longest wait, tripled each time. Default `'200ms..10s'`. */
   readonly backoff?: Duration | `${string}..${string}`
@@ -53,7 +61,10 @@ interface Source<T> {
   position(cursor: unknown): string
 }
 
-/** Made by `itemReader` and the `read…` functions. For a scatter to return; also an async iterable of its items, read from the beginning. */
+/**
+ * Made by `itemReader` and the `read…` functions. For a scatter to return; also an async iterable
+ * of its items, read from the beginning.
+ */
 export class ItemReader<T> implements AsyncIterable<T> {
   readonly [BRAND] = true
   readonly name: string
@@ -68,7 +79,8 @@ export class ItemReader<T> implements AsyncIterable<T> {
   }
 
   /**
-   * Chunk by chunk, from a cursor that it gave before. A source that fails is asked again, with backoff, from behind the last chunk.
+   * Chunk by chunk, from a cursor that it gave before. A source that fails is asked again, with
+   * backoff, from behind the last chunk.
    * @throws FlowStoneError `source_failed` with the position, when it fails too often in a row; what the source says is terminal, or invalid, at once.
    */
   async *read(cursor: unknown, signal: AbortSignal): AsyncGenerator<Chunk<T>> {
@@ -78,7 +90,8 @@ export class ItemReader<T> implements AsyncIterable<T> {
       try {
         for await (const chunk of this.#source.read(at, signal)) {
           const next = takeCursor(this.name, chunk.cursor)
-          // A chunk that leads nowhere is no success, or a source that fails behind it would be asked for ever.
+          // A chunk that leads nowhere is no success, or a source that fails behind it would be
+          // asked for ever.
           if (chunk.items.length > 0 || JSON.stringify(next) !== JSON.stringify(at)) failures = 0
           at = next
           yield { ...chunk, cursor: next }

@@ -1,4 +1,7 @@
-/** Objects of S3 and of what speaks its protocol: their list, and their bytes. By @aws-sdk/client-s3. */
+/**
+ * Objects of S3 and of what speaks its protocol: their list, and their bytes. By
+ * @aws-sdk/client-s3.
+ */
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -16,7 +19,10 @@ export interface S3ListOptions {
   readonly bucket: string
   /** Only keys that begin with this. Default all. */
   readonly prefix?: string
-  /** Default: a new one, set up from the environment as the AWS SDK does it. Give your own for another region, endpoint or credentials. */
+  /**
+   * Default: a new one, set up from the environment as the AWS SDK does it. Give your own for
+   * another region, endpoint or credentials.
+   */
   readonly client?: S3ClientLike
   readonly retry?: ReaderRetry
 }
@@ -57,8 +63,9 @@ async function load(reader: string, client: S3ClientLike | undefined) {
 }
 
 /**
- * The list of a bucket's objects, in the order of their keys. The cursor is the last key and no continuation token, for those expire: an object that is put
- * behind the cursor meanwhile is seen, one before it is not. Needs the package @aws-sdk/client-s3.
+ * The list of a bucket's objects, in the order of their keys. The cursor is the last key and no
+ * continuation token, for those expire: an object that is put behind the cursor meanwhile is seen,
+ * one before it is not. Needs the package @aws-sdk/client-s3.
  *
  *     scatter: () => readS3Objects({ bucket: 'invoices', prefix: '2026/' }),
  *     execute: ({ scatterKey }) => read(scatterKey.bucket, scatterKey.key),
@@ -92,8 +99,8 @@ export function readS3Objects(options: S3ListOptions): ItemReader<S3Item> {
 }
 
 /**
- * An object of S3 to read lines, JSON lines, CSV or Parquet from: `readCsv(s3Object({ bucket, key }))`. Its ETag tells whether it is still the same. Needs the
- * package @aws-sdk/client-s3.
+ * An object of S3 to read lines, JSON lines, CSV or Parquet from: `readCsv(s3Object({ bucket, key
+ * }))`. Its ETag tells whether it is still the same. Needs the package @aws-sdk/client-s3.
  */
 export function s3Object(options: S3ObjectOptions): ByteSource {
   refuseUnknown('s3Object', options, ['bucket', 'key', 'client'])

@@ -1,4 +1,7 @@
-/** What becomes of the items of a batch, one by one: a batch that ran is a success, and says which of its items failed. */
+/**
+ * What becomes of the items of a batch, one by one: a batch that ran is a success, and says which
+ * of its items failed.
+ */
 import { CancelledError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
 import { describe, infoOf } from '../../streams/thrown.ts'
@@ -20,18 +23,22 @@ export interface SettleOptions {
   /** How many items at a time. Default 1: one after the other. */
   readonly concurrency?: number
   /**
-   * How many items may fail before the whole instance has, which is then retried as the asset says: a share of the batch (0 to 1), or `{ count }`. Default 1: items
-   * never fail the instance.
+   * How many items may fail before the whole instance has, which is then retried as the asset says:
+   * a share of the batch (0 to 1), or `{ count }`. Default 1: items never fail the instance.
    */
   readonly failureThreshold?: number | { readonly count: number }
-  /** Give `ctx.signal`: once it is aborted no more items are begun, and the instance ends with its reason. */
+  /**
+   * Give `ctx.signal`: once it is aborted no more items are begun, and the instance ends with its
+   * reason.
+   */
   readonly signal?: AbortSignal
 }
 
 const MESSAGE_MAX = 1000
 
 /**
- * Runs `run` for each item of a batch, and brings what became of each, in the order of the items. What an item throws is its own affair.
+ * Runs `run` for each item of a batch, and brings what became of each, in the order of the items.
+ * What an item throws is its own affair.
  * @throws FlowStoneError `items_failed` when more fail than `failureThreshold` allows.
  */
 export async function settleItems<T, V>(
@@ -110,7 +117,8 @@ type BatchResult<T, V> =
   | { readonly key: Batch<T>; readonly status: 'failed'; readonly error: ItemError }
 
 /**
- * For a gather over batches: item by item what became of it. All items of an instance that failed as a whole have failed with its error.
+ * For a gather over batches: item by item what became of it. All items of an instance that failed
+ * as a whole have failed with its error.
  *
  *     gather: async (results) => {
  *       for await (const { item, status, error } of itemResults(results)) …

@@ -1,4 +1,7 @@
-/** Bytes that can be read from any position: a local file, an object of S3. What readers of lines, CSV and Parquet read from. */
+/**
+ * Bytes that can be read from any position: a local file, an object of S3. What readers of lines,
+ * CSV and Parquet read from.
+ */
 
 import { pipeline, Readable } from 'node:stream'
 import { createBrotliDecompress, createGunzip, createZstdDecompress } from 'node:zlib'
@@ -45,7 +48,10 @@ function endingOf({ name }: ByteSource): string {
   return name.slice(name.lastIndexOf('.') + 1).toLowerCase()
 }
 
-/** The content from a position on. What is compressed can only be entered at its beginning: it is unpacked again up to there, and thrown away. */
+/**
+ * The content from a position on. What is compressed can only be entered at its beginning: it is
+ * unpacked again up to there, and thrown away.
+ */
 export async function* contentOf(
   source: ByteSource,
   from: number,
@@ -53,7 +59,8 @@ export async function* contentOf(
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const make = DECOMPRESSORS[endingOf(source)]
-  // Up to where it ended when it was opened: what grows on is found out at its end, and not read for ever.
+  // Up to where it ended when it was opened: what grows on is found out at its end, and not read
+  // for ever.
   if (!make) {
     if (from < size) yield* source.bytes({ from, to: size }, version, signal)
     return

@@ -1,4 +1,6 @@
-/** Cells in the limits bucket: read from the leader, written under the sequence they were read with. */
+/**
+ * Cells in the limits bucket: read from the leader, written under the sequence they were read with.
+ */
 
 import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
 import type { Answer } from '../../projections/limits/rate-round.ts'
@@ -13,7 +15,10 @@ import { type Question, Relay } from './relay.ts'
 
 export type CellKind = 'rate' | 'slots'
 
-/** What stands under a key: `payload` is undefined where there is nothing, or only the marker of what is gone. */
+/**
+ * What stands under a key: `payload` is undefined where there is nothing, or only the marker of
+ * what is gone.
+ */
 export interface StoredCell {
   /** What a write must expect; 0 where nothing was ever stored, or all of it is gone. */
   readonly seq: number
@@ -30,7 +35,9 @@ export interface CellWrite {
   readonly lifeMs: number
 }
 
-/** `sentMs`: it was stored after this time, monotonic; known where the answer to that sending came. */
+/**
+ * `sentMs`: it was stored after this time, monotonic; known where the answer to that sending came.
+ */
 export type Stored =
   | { readonly seq: number; readonly sentMs: number }
   | { readonly seq: number; readonly sentMs?: undefined; readonly found: StoredCell }
@@ -103,12 +110,16 @@ export class Cells {
       // A marker of what expired, was deleted or reset is empty.
       return { seq: found.seq, timeMs: found.timeMs + 1, payload: found.payload.length > 0 ? found.payload : undefined }
     } catch (error) {
-      // A server that is not there yet, or a stream without a leader: asked again by who waits for it.
+      // A server that is not there yet, or a stream without a leader: asked again by who waits for
+      // it.
       return unlessPassing(error)
     }
   }
 
-  /** The sequence it got; `conflict`: somebody else wrote; `unknown`: no answer came, and it may be stored or not, or be stored yet. */
+  /**
+   * The sequence it got; `conflict`: somebody else wrote; `unknown`: no answer came, and it may be
+   * stored or not, or be stored yet.
+   */
   async write({ key, payload, expectSeq, lifeMs }: CellWrite): Promise<number | 'conflict' | 'unknown'> {
     const entry = {
       subject: this.#names.kvSubject(this.#names.limitsBucket, key),
@@ -129,8 +140,10 @@ export class Cells {
   }
 
   /**
-   * Writes, and finds out what became of it when no answer came: by looking whether `has` finds it in what stands there, and by sending it again under the same
-   * expectation, of which the server lets one through. `lost`: it was not stored, or overwritten too long ago to be found. `wanted`: whether anybody still waits.
+   * Writes, and finds out what became of it when no answer came: by looking whether `has` finds it
+   * in what stands there, and by sending it again under the same expectation, of which the server
+   * lets one through. `lost`: it was not stored, or overwritten too long ago to be found. `wanted`:
+   * whether anybody still waits.
    */
   async store(wish: CellWrite, has: (payload: Uint8Array) => boolean, wanted: () => boolean): Promise<Stored> {
     let uncertain = false
@@ -147,7 +160,10 @@ export class Cells {
     }
   }
 
-  /** Calls back with each cell that is stored from now on, and at reconnects with none. A hint: it may fail to come. Returns what ends it. */
+  /**
+   * Calls back with each cell that is stored from now on, and at reconnects with none. A hint: it
+   * may fail to come. Returns what ends it.
+   */
   watch(key: string, onUpdate: (cell: StoredCell | undefined) => void): () => void {
     let ended = false
     let stop = (): void => undefined

@@ -1,8 +1,10 @@
 /**
- * `flow.limiter`: rate limits and slots that hold over all processes and hosts of a namespace. Guarantees and limits: docs/limits.md.
+ * `flow.limiter`: rate limits and slots that hold over all processes and hosts of a namespace.
+ * Guarantees and limits: docs/limits.md.
  *
- * A bucket is a name and nothing more: it is there once somebody uses it, and goes when it has been idle for long enough to mean nothing. The numbers belong to the
- * call, so a deploy changes a limit by saying another one.
+ * A bucket is a name and nothing more: it is there once somebody uses it, and goes when it has been
+ * idle for long enough to mean nothing. The numbers belong to the call, so a deploy changes a limit
+ * by saying another one.
  */
 
 import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/limits/rate-cell.ts'
@@ -35,12 +37,18 @@ export interface CheckOptions {
   readonly n?: number
   /** How long an answer of the server is waited for. Default `'5s'`. */
   readonly maxWait?: Duration
-  /** What to do when NATS does not answer within maxWait: `closed` (default) throws FlowStoneError `unreachable`, `open` goes on as if there were no limit. */
+  /**
+   * What to do when NATS does not answer within maxWait: `closed` (default) throws FlowStoneError
+   * `unreachable`, `open` goes on as if there were no limit.
+   */
   readonly onUnreachable?: 'closed' | 'open'
 }
 
 export interface TakeOptions extends CheckOptions {
-  /** Longest wait for one's turn. Default `'60s'`. If the turn cannot come in time, RateLimitedError with `retryAfterMs` is thrown, at once if that is known at once. */
+  /**
+   * Longest wait for one's turn. Default `'60s'`. If the turn cannot come in time, RateLimitedError
+   * with `retryAfterMs` is thrown, at once if that is known at once.
+   */
   readonly maxWait?: Duration
   /** Ends the wait with the signal's reason; the place in the queue is given back. */
   readonly signal?: AbortSignal
@@ -59,7 +67,10 @@ export interface RateStatus {
   readonly remaining: number
   /** count / limit; of a smooth rate count / burst. */
   readonly utilization: number
-  /** Tokens that are promised to waiters, each for a time of its own; no more than the limit of them are told. */
+  /**
+   * Tokens that are promised to waiters, each for a time of its own; no more than the limit of them
+   * are told.
+   */
   readonly waiting: number
   /** When those turns are, the next one first; of a smooth rate at most 100 of them. */
   readonly reservations: readonly { readonly at: Date; readonly tokens: number }[]
@@ -71,11 +82,15 @@ export interface SlotOptions {
   /** How many of the bucket's slots it takes. Default 1, at most `max`. */
   readonly weight?: number
   /**
-   * Default `'10s'`, at least 500 ms. A slot is renewed while its process lives; a process that dies loses it when the lease is over. A holder that could not renew for nine
-   * tenths of it takes it for lost.
+   * Default `'10s'`, at least 500 ms. A slot is renewed while its process lives; a process that
+   * dies loses it when the lease is over. A holder that could not renew for nine tenths of it takes
+   * it for lost.
    */
   readonly lease?: Duration
-  /** What it is for, any text of at most 256 characters: `status` shows it beside the slot. Default none. */
+  /**
+   * What it is for, any text of at most 256 characters: `status` shows it beside the slot. Default
+   * none.
+   */
   readonly by?: string
 }
 
@@ -102,7 +117,10 @@ export interface SlotsStatus {
   readonly waiting: number
   readonly holders: readonly {
     readonly slot: string
-    /** What it is for, as far as that was said: of slots of an asset `<run>.<asset>`, of an instance with its index behind. */
+    /**
+     * What it is for, as far as that was said: of slots of an asset `<run>.<asset>`, of an instance
+     * with its index behind.
+     */
     readonly by: string | undefined
     readonly weight: number
     readonly fence: number
@@ -166,8 +184,9 @@ export class Limiter {
   }
 
   /**
-   * Takes `n` tokens of a rate limit if they are there now. Does not wait for a turn: `{ allowed: false, waitMs }` says when there will be room, to the millisecond.
-   * Throws InvalidError, ConflictError (the bucket is in use with another shape), FlowStoneError `unreachable`.
+   * Takes `n` tokens of a rate limit if they are there now. Does not wait for a turn: `{ allowed:
+   * false, waitMs }` says when there will be room, to the millisecond. Throws InvalidError,
+   * ConflictError (the bucket is in use with another shape), FlowStoneError `unreachable`.
    */
   async check(bucket: string, rate: RateOption, options: CheckOptions = {}): Promise<CheckResult> {
     const wish = wishOf('check', bucket, rate, options, CHECK_MAX_WAIT)
@@ -183,8 +202,9 @@ export class Limiter {
   }
 
   /**
-   * Waits for its turn, first come, first served over all processes, and takes `n` tokens. A place in the queue is a time, fixed when it is asked for, so nobody polls.
-   * Throws RateLimitedError, and what `check` throws.
+   * Waits for its turn, first come, first served over all processes, and takes `n` tokens. A place
+   * in the queue is a time, fixed when it is asked for, so nobody polls. Throws RateLimitedError,
+   * and what `check` throws.
    */
   async take(bucket: string, rate: RateOption, options: TakeOptions = {}): Promise<void> {
     const wish = wishOf('take', bucket, rate, options, TAKE_MAX_WAIT)
@@ -206,12 +226,15 @@ export class Limiter {
   }
 
   /**
-   * Takes a slot if one is free and nobody waits for it: at most `max` are held at a time, over all processes, by weight. It is renewed until it is released or its process
-   * dies. Call it with another `max` to change that: it shrinks as holders leave.
+   * Takes a slot if one is free and nobody waits for it: at most `max` are held at a time, over all
+   * processes, by weight. It is renewed until it is released or its process dies. Call it with
+   * another `max` to change that: it shrinks as holders leave.
    *
-   * What no lease can prevent: a process that stands still (SIGSTOP, a long garbage collection, a machine asleep) may, when it wakes, act once more on a slot that others
-   * have by then. `slot.signal` is aborted and `slot.isHeld` is false before others may have it, but code that runs already does not look. Hand `slot.fence` to
-   * what is protected, and refuse lower ones there.
+   * What no lease can prevent: a process that stands still (SIGSTOP, a long garbage collection, a
+   * machine asleep) may, when it wakes, act once more on a slot that others have by then.
+   * `slot.signal` is aborted and `slot.isHeld` is false before others may have it, but code that
+   * runs already does not look. Hand `slot.fence` to what is protected, and refuse lower ones
+   * there.
    */
   async acquireSlot(bucket: string, max: number, options: AcquireOptions = {}): Promise<Slot | 'at_capacity'> {
     const wish = slotWish('acquireSlot', bucket, max, options, options.maxWait ?? ACQUIRE_MAX_WAIT)
@@ -235,8 +258,10 @@ export class Limiter {
   }
 
   /**
-   * Waits for a slot, runs `fn` with it, and gives it back, also when `fn` throws. Processes are served in the order of their coming. When the slot is lost meanwhile, or
-   * `signal` is aborted, the signal that `fn` gets is, and `withSlot` throws at once: FlowStoneError `slot_lost`, or the signal's reason. Of fencing, see `acquireSlot`.
+   * Waits for a slot, runs `fn` with it, and gives it back, also when `fn` throws. Processes are
+   * served in the order of their coming. When the slot is lost meanwhile, or `signal` is aborted,
+   * the signal that `fn` gets is, and `withSlot` throws at once: FlowStoneError `slot_lost`, or the
+   * signal's reason. Of fencing, see `acquireSlot`.
    */
   async withSlot<T>(
     bucket: string,
@@ -278,7 +303,10 @@ export class Limiter {
     }
   }
 
-  /** Buckets in use, by name. `prefix`: only those that start so. At most `limit` (default and most: 1,000). Meant for people, not for loops. */
+  /**
+   * Buckets in use, by name. `prefix`: only those that start so. At most `limit` (default and most:
+   * 1,000). Meant for people, not for loops.
+   */
   async list(options: { prefix?: string; limit?: number } = {}): Promise<BucketStatus[]> {
     refuseUnknown('limiter.list', options, ['prefix', 'limit'])
     const limit = wholeNumber('list: limit', options.limit ?? LIST_MAX, LIST_MAX)
@@ -304,8 +332,9 @@ export class Limiter {
   }
 
   /**
-   * Forgets what a bucket holds. Its whole limit may be taken at once, though waiters keep the times they were promised. Its slots are free at once, and their holders hear
-   * that they are lost when they renew them: for so long there may be more than `max`.
+   * Forgets what a bucket holds. Its whole limit may be taken at once, though waiters keep the
+   * times they were promised. Its slots are free at once, and their holders hear that they are lost
+   * when they renew them: for so long there may be more than `max`.
    */
   async reset(bucket: string): Promise<void> {
     checkBucket(bucket)

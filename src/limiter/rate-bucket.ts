@@ -1,13 +1,17 @@
 /**
- * One rate limit, as a process sees it. Callers are combined: while one update of the cell is in flight, others queue, and all of them go together in the next, in the
- * order they came. So a process costs the server one update at a time, however many callers it has.
+ * One rate limit, as a process sees it. Callers are combined: while one update of the cell is in
+ * flight, others queue, and all of them go together in the next, in the order they came. So a
+ * process costs the server one update at a time, however many callers it has.
  *
- * An update whose answer was lost is looked for by its id in the cell. Found, it counts. Not found, it is sent again under the same expectation, of which the server
- * lets one through. Overwritten so often that it is not known any more, its callers ask again, and what it may have taken stays taken: the safe side.
+ * An update whose answer was lost is looked for by its id in the cell. Found, it counts. Not found,
+ * it is sent again under the same expectation, of which the server lets one through. Overwritten so
+ * often that it is not known any more, its callers ask again, and what it may have taken stays
+ * taken: the safe side.
  *
- * Where several processes want a bucket at the same time, those that were refused hand their callers to the one that got through (relay.ts). Where that does not answer, they
- * take turns: who was refused reads and writes, who got through lets the others go first. Otherwise the one who knows the cell, having written it, would always be a read
- * ahead of the others.
+ * Where several processes want a bucket at the same time, those that were refused hand their
+ * callers to the one that got through (relay.ts). Where that does not answer, they take turns: who
+ * was refused reads and writes, who got through lets the others go first. Otherwise the one who
+ * knows the cell, having written it, would always be a read ahead of the others.
  */
 import {
   counted,
@@ -36,7 +40,10 @@ const LEADER_MS = 500
 const LATE_MIN_MS = 100
 const LATE_MAX_MS = 1000
 
-/** A grant that could not be used in time (its process stood still) is not used at all: many of them would make a burst. */
+/**
+ * A grant that could not be used in time (its process stood still) is not used at all: many of them
+ * would make a burst.
+ */
 export function lateMs(rate: Rate): number {
   return Math.min(LATE_MAX_MS, Math.max(LATE_MIN_MS, rate.periodMs / 20))
 }
@@ -269,7 +276,9 @@ export class RateBucket {
     return undefined
   }
 
-  /** After an update, where others want the same cell: as many updates' time as there are others. */
+  /**
+   * After an update, where others want the same cell: as many updates' time as there are others.
+   */
   async #letOthersGo(): Promise<void> {
     const nowMs = performance.now()
     if (nowMs - this.#contendedMs > CONTENDED_MS || this.#leads(nowMs) || !this.#known) return
@@ -285,7 +294,8 @@ export class RateBucket {
     for (const { caller, answer } of answered) {
       const late = answer.is === 'granted' && caller.ask.kind !== 'peek' && tookMs > lateMs(caller.rate)
       if (late && !caller.lapsed) {
-        // Granted when it was stored, which is long ago by now. Once: a slow server must not starve anybody.
+        // Granted when it was stored, which is long ago by now. Once: a slow server must not starve
+        // anybody.
         caller.lapsed = true
         continue
       }
@@ -306,7 +316,10 @@ function processOf(write: string): string {
   return write.slice(0, Math.max(0, write.lastIndexOf('-')))
 }
 
-/** The cell as this rate can go on with it. Undefined while grants of the other shape count: neither can be told in terms of the other. */
+/**
+ * The cell as this rate can go on with it. Undefined while grants of the other shape count: neither
+ * can be told in terms of the other.
+ */
 function fitting(cell: RateCell, rate: Rate, nowMs: number): RateCell | undefined {
   if (cell.rate.shape === rate.shape) return cell
   const { count, waiting } = counted(cell, nowMs)

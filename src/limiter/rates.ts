@@ -101,7 +101,10 @@ export class Rates {
     return waitMs === undefined ? { allowed: true } : { allowed: false, waitMs }
   }
 
-  /** Resolves when it is the caller's turn. Throws RateLimitedError when that cannot be within `maxWaitMs`, at once if that is known at once. */
+  /**
+   * Resolves when it is the caller's turn. Throws RateLimitedError when that cannot be within
+   * `maxWaitMs`, at once if that is known at once.
+   */
   async take(wish: Wish): Promise<void> {
     const startedMs = performance.now()
     const { bucket, n } = wish
@@ -131,7 +134,8 @@ export class Rates {
             this.#giveBack(wish, told.atMs)
             throw reason
           }
-          // This process stood still: now it would be a burst. Not for ever, or a busy one would never get anything.
+          // This process stood still: now it would be a burst. Not for ever, or a busy one would
+          // never get anything.
           if (clock.atLeast() - told.atMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
           lapses += 1
           break

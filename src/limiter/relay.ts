@@ -1,9 +1,10 @@
 /**
- * Where processes want the same bucket at the same time, all but one would have their updates refused, read, and try again. Instead they hand their questions to the one that got
- * through, which answers them with its own: one update for all of them, in the order of their coming.
+ * Where processes want the same bucket at the same time, all but one would have their updates
+ * refused, read, and try again. Instead they hand their questions to the one that got through,
+ * which answers them with its own: one update for all of them, in the order of their coming.
  *
- * A way to save work, and no more: what is answered is what is stored in the cell. Whoever gets no answer in time asks the cell itself; what was granted to it meanwhile stays
- * counted, unused.
+ * A way to save work, and no more: what is answered is what is stored in the cell. Whoever gets no
+ * answer in time asks the cell itself; what was granted to it meanwhile stays counted, unused.
  */
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
@@ -81,7 +82,8 @@ export class Relay {
       if (!asked.success) return
       const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
         .then((list) => void message.respond(encodeMsgpack(rolled(list))))
-        // Neither an answer that cannot be given, nor a connection that is closed meanwhile, is anybody's fault here.
+        // Neither an answer that cannot be given, nor a connection that is closed meanwhile, is
+        // anybody's fault here.
         .catch(() => undefined)
         .finally(() => this.#serving.delete(serving))
       this.#serving.add(serving)

@@ -1,6 +1,8 @@
 /**
- * One bucket of slots, as a process sees it. All it wants of the cell goes together in one update: slots to give back, leases to renew, callers who want one, its place in
- * the queue. Between updates it sleeps: until the cell changes (a watch), until a lease ends or its turn to pass others comes (a timer), and at most `LOOK_MS`.
+ * One bucket of slots, as a process sees it. All it wants of the cell goes together in one update:
+ * slots to give back, leases to renew, callers who want one, its place in the queue. Between
+ * updates it sleeps: until the cell changes (a watch), until a lease ends or its turn to pass
+ * others comes (a timer), and at most `LOOK_MS`.
  */
 import {
   decodeSlotCell,
@@ -194,7 +196,9 @@ export class SlotBucket {
     this.#answerFull(full)
   }
 
-  /** What this process wants of the cell, in order: give back, keep, take, wait. Changes the draft. */
+  /**
+   * What this process wants of the cell, in order: give back, keep, take, wait. Changes the draft.
+   */
   #plan(cell: SlotCell, nowMs: number) {
     const leaving = [...this.#leaving]
     const taken: SlotCaller[] = []
@@ -270,8 +274,9 @@ export class SlotBucket {
   }
 
   /**
-   * The answer came so late that the lease is over, or nearly: others may have the slot by now. It is given back if it is still there, and the caller asks for another
-   * one, first of all that wait here.
+   * The answer came so late that the lease is over, or nearly: others may have the slot by now. It
+   * is given back if it is still there, and the caller asks for another one, first of all that wait
+   * here.
    */
   #askAgain(caller: SlotCaller): void {
     this.#leaving.push({ id: caller.id, done: () => undefined })

@@ -2,13 +2,19 @@
 import { FlowStoneError } from '../../streams/errors.ts'
 import { after, atMost, type Timer } from '../options/timer.ts'
 
-/** A lease is over for its holder this much before it is for the others: time to stop. Also covers what the two clocks may drift apart. */
+/**
+ * A lease is over for its holder this much before it is for the others: time to stop. Also covers
+ * what the two clocks may drift apart.
+ */
 const EARLY = 0.1
 
 /** What a finished caller waits for its slot to be free for others. */
 const RELEASE_WAIT_MS = 250
 
-/** Until when a holder may rely on a lease that was taken or renewed by a message sent at `sentMs`; monotonic. */
+/**
+ * Until when a holder may rely on a lease that was taken or renewed by a message sent at `sentMs`;
+ * monotonic.
+ */
 export function deadlineMs(sentMs: number, leaseMs: number): number {
   return sentMs + leaseMs * (1 - EARLY)
 }
@@ -41,8 +47,9 @@ export class Slot {
   }
 
   /**
-   * Grows with every slot that is taken in the bucket. Hand it to what the slot protects, and have that refuse whoever comes with a lower one than it has seen: a process
-   * that stood still may believe for a moment that it still holds what others have by then.
+   * Grows with every slot that is taken in the bucket. Hand it to what the slot protects, and have
+   * that refuse whoever comes with a lower one than it has seen: a process that stood still may
+   * believe for a moment that it still holds what others have by then.
    */
   get fence(): number {
     return this.#fence
@@ -53,18 +60,27 @@ export class Slot {
     return this.#abort.signal
   }
 
-  /** Whether it is held as far as can be told here: not released, not lost, and its lease renewed lately enough. */
+  /**
+   * Whether it is held as far as can be told here: not released, not lost, and its lease renewed
+   * lately enough.
+   */
   get isHeld(): boolean {
     return this.#ended === undefined && performance.now() < this.#deadlineMs
   }
 
-  /** Throws FlowStoneError `slot_lost` unless it is held: to be called right before what the slot protects. */
+  /**
+   * Throws FlowStoneError `slot_lost` unless it is held: to be called right before what the slot
+   * protects.
+   */
   throwIfLost(): void {
     if (!this.#ended && performance.now() >= this.#deadlineMs) this.lost()
     this.#abort.signal.throwIfAborted()
   }
 
-  /** Gives it back. Others may have it from then on. Resolves when that is stored, which may take as long as NATS is away. Safe to call twice. */
+  /**
+   * Gives it back. Others may have it from then on. Resolves when that is stored, which may take as
+   * long as NATS is away. Safe to call twice.
+   */
   async release(): Promise<void> {
     if (this.#ended) return
     this.#end('released')
@@ -84,7 +100,10 @@ export class Slot {
     return this.#ended ? Number.POSITIVE_INFINITY : this.#sinceMs + this.leaseMs / 3
   }
 
-  /** Its lease was taken or renewed by a message sent at `sentMs`, so the server counts from then or later. */
+  /**
+   * Its lease was taken or renewed by a message sent at `sentMs`, so the server counts from then or
+   * later.
+   */
   renewed(sentMs: number, fence?: number): void {
     this.#sinceMs = sentMs
     if (fence !== undefined) this.#fence = fence

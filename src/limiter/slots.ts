@@ -59,7 +59,10 @@ export class Slots {
     return value
   }
 
-  /** Slots that this process still holds are given back. While NATS is away that is not waited for: their leases end. */
+  /**
+   * Slots that this process still holds are given back. While NATS is away that is not waited for:
+   * their leases end.
+   */
   async close(): Promise<void> {
     const releasing = [...this.#buckets.values()].flatMap(({ held }) => held.map((slot) => slot.release()))
     await atMost(CLOSE_MS, Promise.all(releasing))

@@ -6,7 +6,10 @@ import { after, atMost, sleep, type Timer } from '../options/timer.ts'
 const AHEAD_MS = 100
 const LONG_MS = 5000
 
-/** Resolves once the server's clock says `atMs` for certain. Rejects with the signal's reason when that is aborted. */
+/**
+ * Resolves once the server's clock says `atMs` for certain. Rejects with the signal's reason when
+ * that is aborted.
+ */
 export async function untilServerTime(
   clock: ServerClock,
   atMs: number,
@@ -25,7 +28,10 @@ export async function untilServerTime(
 
 export type Outcome<T> = { readonly value: T } | 'late'
 
-/** What `begin` brings, unless it is aborted (rejects with the reason) or takes longer (`late`). `drop` is called in both cases. */
+/**
+ * What `begin` brings, unless it is aborted (rejects with the reason) or takes longer (`late`).
+ * `drop` is called in both cases.
+ */
 export function within<T>(
   ms: number,
   signal: AbortSignal | undefined,

@@ -1,13 +1,16 @@
 /**
  * The appender: all appends of a process to one stream go through it, and it commits in groups.
  *
- * While one group is in flight, further appends wait and leave together in the next. Nobody waits for a timer: a lone append leaves at once. A small
- * group goes as plain publishes side by side (with fsync on every write an atomic batch costs about seven publishes, tried), a larger one as one atomic
- * batch. If a batch is refused because of one member, nothing of it is stored; its members are then sent one by one, and only the one at fault hears of it.
+ * While one group is in flight, further appends wait and leave together in the next. Nobody waits
+ * for a timer: a lone append leaves at once. A small group goes as plain publishes side by side
+ * (with fsync on every write an atomic batch costs about seven publishes, tried), a larger one as
+ * one atomic batch. If a batch is refused because of one member, nothing of it is stored; its
+ * members are then sent one by one, and only the one at fault hears of it.
  *
- * A lost answer (connection gone, server killed) leaves a unit *uncertain*. It is sent again. If it was stored the first time, the server refuses it
- * (expected sequence) and the message that stands there carries this unit's id, or says "duplicate" (message id). Either way the caller hears "stored",
- * once, and the log holds it once.
+ * A lost answer (connection gone, server killed) leaves a unit *uncertain*. It is sent again. If it
+ * was stored the first time, the server refuses it (expected sequence) and the message that stands
+ * there carries this unit's id, or says "duplicate" (message id). Either way the caller hears
+ * "stored", once, and the log holds it once.
  */
 import { randomBytes } from 'node:crypto'
 import type { NatsConnection } from '@nats-io/nats-core'
@@ -16,16 +19,28 @@ import type { Connection } from './connection.ts'
 import { type Entry, ERR, isFull, leaderGet, type PubAck, publish, publishBatch, UNIT_HEADER } from './nats.ts'
 
 export interface Appended {
-  /** Sequence of the unit's last message; 0 where a repeat was recognized by its message id in a batch. */
+  /**
+   * Sequence of the unit's last message; 0 where a repeat was recognized by its message id in a
+   * batch.
+   */
   readonly seq: number
 }
 
 export interface AppenderOptions {
-  /** Longest wait for one answer before the unit counts as uncertain, in milliseconds. Default 5,000. */
+  /**
+   * Longest wait for one answer before the unit counts as uncertain, in milliseconds. Default
+   * 5,000.
+   */
   readonly answerTimeoutMs?: number
-  /** How long an append is tried again while the server is away, in milliseconds. Default 120,000. Then TimeoutError: perhaps stored, perhaps not. */
+  /**
+   * How long an append is tried again while the server is away, in milliseconds. Default 120,000.
+   * Then TimeoutError: perhaps stored, perhaps not.
+   */
   readonly giveUpMs?: number
-  /** The same while the server says that its storage is full. Default `giveUpMs`. Then FlowStoneError `storage_full`: nothing was stored. */
+  /**
+   * The same while the server says that its storage is full. Default `giveUpMs`. Then
+   * FlowStoneError `storage_full`: nothing was stored.
+   */
   readonly fullGiveUpMs?: number
   /** Most bytes that wait; more appends wait for room. Default 64 MiB. */
   readonly maxQueuedBytes?: number
@@ -43,7 +58,8 @@ interface Unit {
 }
 
 /**
- * `pending`: something is on its way to the place that was to be free. Only a cluster says so. `crowded`: too many batches are open, of others too; nothing was stored. `full`: there is no
+ * `pending`: something is on its way to the place that was to be free. Only a cluster says so.
+ * `crowded`: too many batches are open, of others too; nothing was stored. `full`: there is no
  * room; nothing was stored.
  */
 type Verdict = { readonly stored: number } | { readonly refused: Error } | 'conflict' | Waiting | 'duplicate'
@@ -88,9 +104,11 @@ export class Appender {
   }
 
   /**
-   * Stores the entries: all or none. Resolves when they are on the stream. Rejects with ConflictError when an expectation does not hold, InvalidError
-   * when a message or batch is too large, TimeoutError when the server did not answer for `giveUpMs`, FlowStoneError `storage_full` when it had no room for `fullGiveUpMs`, and
-   * `denied` when this client may not publish there.
+   * Stores the entries: all or none. Resolves when they are on the stream. Rejects with
+   * ConflictError when an expectation does not hold, InvalidError when a message or batch is too
+   * large, TimeoutError when the server did not answer for `giveUpMs`, FlowStoneError
+   * `storage_full` when it had no room for `fullGiveUpMs`, and `denied` when this client may not
+   * publish there.
    */
   async append(...entries: Entry[]): Promise<Appended> {
     const id = `${this.#process}.${(this.#counter++).toString(36)}`
@@ -156,7 +174,8 @@ export class Appender {
         try {
           await this.#sendGroup(group)
         } catch (error) {
-          // Not foreseen: its callers must hear of it, or they wait for ever. Who has been told hears nothing new.
+          // Not foreseen: its callers must hear of it, or they wait for ever. Who has been told
+          // hears nothing new.
           for (const unit of group)
             this.#done(unit, error instanceof Error ? error : new FlowStoneError('internal', messageOf(error)))
         }
@@ -167,7 +186,10 @@ export class Appender {
     }
   }
 
-  /** Units that may share a batch: no two with the same expectation, because the server checks a batch against the stream, not against itself (tried). */
+  /**
+   * Units that may share a batch: no two with the same expectation, because the server checks a
+   * batch against the stream, not against itself (tried).
+   */
   #takeGroup(): Unit[] {
     const group: Unit[] = []
     const expected = new Set<string>()
@@ -203,7 +225,8 @@ export class Appender {
         if (verdict === 'again') again.push(unit)
         else if (isWaiting(verdict)) {
           const waiting = verdict
-          // Whether what is on its way gets there is not known yet, and nobody can be told yet who was first.
+          // Whether what is on its way gets there is not known yet, and nobody can be told yet who
+          // was first.
           if (waiting === 'uncertain') unit.uncertain = true
           const [first, longest] = PAUSES_MS[waiting]
           pauseMs = Math.max(pauseMs, Math.min(longest, first * 2 ** Math.min(round, 10)))
@@ -298,7 +321,8 @@ export class Appender {
     try {
       ack = await this.#connection.untilDisconnect(send)
     } catch (error) {
-      // No answer, or nobody there to answer: only looking tells. A closed connection never comes back.
+      // No answer, or nobody there to answer: only looking tells. A closed connection never comes
+      // back.
       if (this.#connection.isClosed)
         return {
           refused: new FlowStoneError('closed', `the connection is closed: ${messageOf(error)}`, { cause: error }),

@@ -1,6 +1,8 @@
 /**
- * Questions to the server, each with one answer. The library's own requests make an error with a stack trace and a timer for each, also when all goes well, which is a
- * tenth of a short asset's time. Here one subscription takes all answers of a connection, and one timer looks after those that do not come.
+ * Questions to the server, each with one answer. The library's own requests make an error with a
+ * stack trace and a timer for each, also when all goes well, which is a tenth of a short asset's
+ * time. Here one subscription takes all answers of a connection, and one timer looks after those
+ * that do not come.
  */
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { listen } from './listen.ts'
@@ -19,7 +21,10 @@ interface Awaited {
 const LOOK_MS = 100
 const NO_RESPONDERS = 503
 
-/** The answer to a message. Rejects as the library's `request` does, with its errors; a missing answer may be noticed up to 100 ms late. */
+/**
+ * The answer to a message. Rejects as the library's `request` does, with its errors; a missing
+ * answer may be noticed up to 100 ms late.
+ */
 export function ask(
   nc: NatsConnection,
   subject: string,
@@ -35,7 +40,10 @@ export function ask(
   })
 }
 
-/** As `ask`, for what is answered by several messages: all that come before one without a body, which ends them, and that one. `timeoutMs` is the longest silence between them. */
+/**
+ * As `ask`, for what is answered by several messages: all that come before one without a body,
+ * which ends them, and that one. `timeoutMs` is the longest silence between them.
+ */
 export function askMany(
   nc: NatsConnection,
   subject: string,
@@ -55,7 +63,8 @@ export function askMany(
 }
 
 /**
- * As `ask`, for what several may answer: all answers that come within `settleMs` of the first one; none where nobody listens. Rejects when none comes within `timeoutMs`.
+ * As `ask`, for what several may answer: all answers that come within `settleMs` of the first one;
+ * none where nobody listens. Rejects when none comes within `timeoutMs`.
  */
 export function askAll(
   nc: NatsConnection,
@@ -87,12 +96,16 @@ function askingOf(nc: NatsConnection): Asking {
   return made
 }
 
-/** The server does not let this client publish to `subject`: what was asked there gets no answer. */
+/**
+ * The server does not let this client publish to `subject`: what was asked there gets no answer.
+ */
 export function denyAsked(nc: NatsConnection, subject: string, error: Error): void {
   ofConnection.get(nc)?.deny(subject, error)
 }
 
-/** A new inbox under the prefix that the connection was given; its permissions may allow no other. */
+/**
+ * A new inbox under the prefix that the connection was given; its permissions may allow no other.
+ */
 export function inboxOf(nc: NatsConnection): string {
   const options: unknown = Reflect.get(nc, 'options')
   const prefix: unknown =

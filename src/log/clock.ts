@@ -1,14 +1,18 @@
 /**
- * The server's clock, as far as a client can know it. Clocks of hosts differ, sometimes by minutes, so whatever is compared with or written beside a time of the
- * server (deadlines of gates and schedules, limits) is told by this clock and never by `Date.now()`.
+ * The server's clock, as far as a client can know it. Clocks of hosts differ, sometimes by minutes,
+ * so whatever is compared with or written beside a time of the server (deadlines of gates and
+ * schedules, limits) is told by this clock and never by `Date.now()`.
  *
- * An answer of the server that carries its time was made after the question was sent and before the answer came. So, on this process's monotonic clock:
+ * An answer of the server that carries its time was made after the question was sent and before the
+ * answer came. So, on this process's monotonic clock:
  *
  *     answer's time + (since the answer came)   ≤   server's time   ≤   answer's time + (since the question was sent)
  *
- * `atLeast` is the left side: it is never ahead of the server. What must not happen too early (a limit's next grant) goes by it. `atMost` is the right side,
- * `now` the middle. A clock that is stopped with its process (SIGSTOP) or with its machine only makes the left side smaller. The two clocks may drift apart, so both sides
- * give way by `DRIFT` as their reading ages, and the clock is read again when that is due.
+ * `atLeast` is the left side: it is never ahead of the server. What must not happen too early (a
+ * limit's next grant) goes by it. `atMost` is the right side, `now` the middle. A clock that is
+ * stopped with its process (SIGSTOP) or with its machine only makes the left side smaller. The two
+ * clocks may drift apart, so both sides give way by `DRIFT` as their reading ages, and the clock is
+ * read again when that is due.
  */
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
@@ -21,7 +25,10 @@ const FRESH_MS = 60_000
 const GOOD_RTT_MS = 5
 const SAMPLES_MAX = 3
 
-/** How much faster or slower one of two clocks may run than the other. Quartz is good for half of that. */
+/**
+ * How much faster or slower one of two clocks may run than the other. Quartz is good for half of
+ * that.
+ */
 const DRIFT = 1e-4
 
 /** A bound: server's time minus monotonic time, as it was known at a moment of the latter. */
@@ -44,8 +51,9 @@ export class ServerClock {
   #reading: Promise<void> | undefined
 
   /**
-   * `stream`: any stream of the namespace; the server that leads it is asked for its information. `freshMs`: how old a reading gets before it is taken anew; the
-   * bounds give way by a ten-thousandth of that.
+   * `stream`: any stream of the namespace; the server that leads it is asked for its information.
+   * `freshMs`: how old a reading gets before it is taken anew; the bounds give way by a
+   * ten-thousandth of that.
    */
   constructor(connection: Connection, stream: string, freshMs = FRESH_MS) {
     this.#connection = connection
@@ -53,7 +61,9 @@ export class ServerClock {
     this.#freshMs = freshMs
   }
 
-  /** Reads the clock; must have resolved once before it is asked, and then it keeps itself fresh. */
+  /**
+   * Reads the clock; must have resolved once before it is asked, and then it keeps itself fresh.
+   */
   async ready(): Promise<void> {
     if (this.#sample && performance.now() - this.#readMs < this.#freshMs) return
     this.#reading ??= this.#read().finally(() => {
@@ -77,7 +87,10 @@ export class ServerClock {
     return mostOf(this.#known())
   }
 
-  /** Takes a time of the server that was just received (of a stored message, say): it may be later than what was thought possible. */
+  /**
+   * Takes a time of the server that was just received (of a stored message, say): it may be later
+   * than what was thought possible.
+   */
   heard(serverMs: number): void {
     const sample = this.#sample
     if (!sample || serverMs <= leastOf(sample)) return
@@ -101,7 +114,8 @@ export class ServerClock {
     if (!best) return
     this.#readMs = performance.now()
     const before = this.#sample
-    // Bounds that exclude each other: the server's clock was set, or another server leads now. The new ones hold.
+    // Bounds that exclude each other: the server's clock was set, or another server leads now. The
+    // new ones hold.
     const agree = before && leastOf(before) <= mostOf(best) && leastOf(best) <= mostOf(before)
     this.#sample = agree ? tighter(before, best) : best
   }

@@ -1,4 +1,7 @@
-/** A connection to NATS that tells, at once, when an answer will not come because the server went away, and what is wrong with it. */
+/**
+ * A connection to NATS that tells, at once, when an answer will not come because the server went
+ * away, and what is wrong with it.
+ */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { errors } from '@nats-io/nats-core'
 import {
@@ -19,24 +22,31 @@ import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 
 /**
- * Where the server is, and who asks. What is not named is taken from the environment, with the names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS, NATS_NKEY,
- * NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
+ * Where the server is, and who asks. What is not named is taken from the environment, with the
+ * names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS,
+ * NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
  */
 export interface ConnectionSettings extends Credentials {
-  /** Address or addresses, such as `nats://host:4222` or `nats://user:password@host`. Default: NATS_URL, else nats://127.0.0.1:4222. */
+  /**
+   * Address or addresses, such as `nats://host:4222` or `nats://user:password@host`. Default:
+   * NATS_URL, else nats://127.0.0.1:4222.
+   */
   readonly servers?: string | string[]
   /** Anything else the NATS client takes: user, pass, token, authenticator, tls … */
   readonly nats?: Omit<NodeConnectionOptions & ConnectionOptions, 'servers'>
   readonly name?: string
   /**
-   * The JetStream domain that has the namespace, where it is not that of the server: over a leaf node to its hub, say. Default: NATS_JS_DOMAIN, else the context's, else that of the
-   * server.
+   * The JetStream domain that has the namespace, where it is not that of the server: over a leaf
+   * node to its hub, say. Default: NATS_JS_DOMAIN, else the context's, else that of the server.
    */
   readonly domain?: string
 }
 
 export interface ConnectionStatus {
-  /** `away`: the server cannot be reached, or refuses the credentials; it is tried again. `closed`: for good. */
+  /**
+   * `away`: the server cannot be reached, or refuses the credentials; it is tried again. `closed`:
+   * for good.
+   */
   readonly state: 'connected' | 'away' | 'closed'
   /** Of `away`: since when. */
   readonly since?: Date
@@ -51,16 +61,25 @@ export interface ConnectionStatus {
 }
 
 const READ_GIVE_UP_MS = 60_000
-/** A server that does not answer a ping within this time is taken for gone; the client's own pings find out after half a minute. */
+/**
+ * A server that does not answer a ping within this time is taken for gone; the client's own pings
+ * find out after half a minute.
+ */
 const SUSPECT_MS = 750
 const READY_LOOK_MS = 5000
 
 export class Connection {
   readonly nc: NatsConnection
-  /** Resolves when the connection is closed: with the reason where nobody asked for it, else with undefined. */
+  /**
+   * Resolves when the connection is closed: with the reason where nobody asked for it, else with
+   * undefined.
+   */
   readonly closed: Promise<FlowStoneError | undefined>
   readonly #reports: Reports
-  /** Called at a disconnect, one for each answer that is awaited. (A race against one long-lived promise would keep a trace of every answer.) */
+  /**
+   * Called at a disconnect, one for each answer that is awaited. (A race against one long-lived
+   * promise would keep a trace of every answer.)
+   */
   readonly #awaited = new Set<() => void>()
   #up = true
   #waiters: (() => void)[] = []
@@ -84,7 +103,10 @@ export class Connection {
     })
   }
 
-  /** Throws FlowStoneError `unreachable` when no server answers, `unauthorized` when it refuses the credentials, InvalidError for options. */
+  /**
+   * Throws FlowStoneError `unreachable` when no server answers, `unauthorized` when it refuses the
+   * credentials, InvalidError for options.
+   */
   static async open(settings: ConnectionSettings, logger: Logger = quietLogger): Promise<Connection> {
     // Who gives an authenticator of their own, or names a user there, means that one.
     const { nats = {} } = settings
@@ -100,7 +122,8 @@ export class Connection {
         pingInterval: 10_000,
         // Two stack traces a request otherwise: a tenth of the time of a short asset.
         noAsyncTraces: true,
-        // The client gives up for good after two refusals; credentials may be rotated, or a server restored, while this process waits.
+        // The client gives up for good after two refusals; credentials may be rotated, or a server
+        // restored, while this process waits.
         ignoreAuthErrorAbort: true,
         ...options,
         ...nats,
@@ -142,7 +165,10 @@ export class Connection {
     return this.nc.info?.max_payload ?? 1_048_576
   }
 
-  /** `most` bytes, or `part` of what a message of this server may hold, if that is less: room is left for what goes with them. */
+  /**
+   * `most` bytes, or `part` of what a message of this server may hold, if that is less: room is
+   * left for what goes with them.
+   */
   share(most: number, part = 1 / 4): number {
     return Math.min(most, Math.floor(this.maxPayload * part))
   }
@@ -160,7 +186,10 @@ export class Connection {
     }
   }
 
-  /** An error that names the permission that is missing, where the server denied one and that is why; else the same error. */
+  /**
+   * An error that names the permission that is missing, where the server denied one and that is
+   * why; else the same error.
+   */
   async explained(error: unknown): Promise<unknown> {
     // What the server said beside it is known a turn later.
     await nextTurn()
@@ -181,7 +210,10 @@ export class Connection {
     }
   }
 
-  /** The result of `send`, or undefined if the connection broke before it came, or is broken: what is sent then gets lost, and its answer would be waited for in vain. */
+  /**
+   * The result of `send`, or undefined if the connection broke before it came, or is broken: what
+   * is sent then gets lost, and its answer would be waited for in vain.
+   */
   async untilDisconnect<T>(send: (nc: NatsConnection) => Promise<T>): Promise<T | undefined> {
     if (!this.#up && !this.isClosed) return undefined
     return await new Promise<T | undefined>((resolve, reject) => {
@@ -194,8 +226,9 @@ export class Connection {
   }
 
   /**
-   * For what only reads: the answer, asked for again when the connection broke, nobody answered, or the server said that it cannot answer now (as while it starts again, or a
-   * stream has no leader); for `READ_GIVE_UP_MS` at the most. `signal` ends the wait at once.
+   * For what only reads: the answer, asked for again when the connection broke, nobody answered, or
+   * the server said that it cannot answer now (as while it starts again, or a stream has no
+   * leader); for `READ_GIVE_UP_MS` at the most. `signal` ends the wait at once.
    */
   async read<T>(ask: (nc: NatsConnection) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const deadline = performance.now() + READ_GIVE_UP_MS
@@ -219,7 +252,10 @@ export class Connection {
     }
   }
 
-  /** Resolves when connected, after `pauseMs` at the least; at the latest after 5 s, so that callers can look at their deadline. */
+  /**
+   * Resolves when connected, after `pauseMs` at the least; at the latest after 5 s, so that callers
+   * can look at their deadline.
+   */
   async ready(pauseMs: number): Promise<void> {
     await sleep(pauseMs)
     if (this.#up || this.isClosed) return
@@ -236,7 +272,8 @@ export class Connection {
   }
 
   /**
-   * Somebody waited for an answer in vain: the connection may be half open, which TCP notices after many minutes. Pings the server, and connects anew when it does not answer.
+   * Somebody waited for an answer in vain: the connection may be half open, which TCP notices after
+   * many minutes. Pings the server, and connects anew when it does not answer.
    */
   suspect(): void {
     if (!this.#up || this.isClosed) return
@@ -288,7 +325,9 @@ export class Connection {
   }
 }
 
-/** Bytes that came so far, of messages that are not whole yet too: a slow line is not a dead one. */
+/**
+ * Bytes that came so far, of messages that are not whole yet too: a slow line is not a dead one.
+ */
 function bytesOf(nc: NatsConnection): number {
   let at: unknown = nc
   for (const field of ['protocol', 'transport', 'socket', 'bytesRead'])

@@ -1,6 +1,8 @@
 /**
- * Where the server is and who asks: options, else what stands in the addresses, else the environment (with the names of the NATS command line), else a context of the NATS
- * command line. Nothing of it is ever printed: addresses lose their user and password here, before anything else sees them.
+ * Where the server is and who asks: options, else what stands in the addresses, else the
+ * environment (with the names of the NATS command line), else a context of the NATS command line.
+ * Nothing of it is ever printed: addresses lose their user and password here, before anything else
+ * sees them.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -13,11 +15,17 @@ export interface Credentials {
   readonly user?: string
   readonly password?: string
   readonly token?: string
-  /** A file with a JWT and its seed, as `nsc` and the NATS command line make it. It is read again at each reconnect. */
+  /**
+   * A file with a JWT and its seed, as `nsc` and the NATS command line make it. It is read again at
+   * each reconnect.
+   */
   readonly creds?: string
   /** A file with the seed of an nkey. */
   readonly nkey?: string
-  /** Files for TLS. `ca`: whom to trust; `cert` and `key`: who this client is. `first`: TLS before the server says anything. */
+  /**
+   * Files for TLS. `ca`: whom to trust; `cert` and `key`: who this client is. `first`: TLS before
+   * the server says anything.
+   */
   readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string; readonly first?: boolean }
   /** A context of the NATS command line (`nats context ls`), by name. */
   readonly context?: string
@@ -53,7 +61,10 @@ interface Wanted extends Omit<Credentials, 'context'> {
 type Env = Readonly<Record<string, string | undefined>>
 const DEFAULT_SERVER = 'nats://127.0.0.1:4222'
 
-/** Throws InvalidError, which names the option, for what cannot be, and for files that are not there. */
+/**
+ * Throws InvalidError, which names the option, for what cannot be, and for files that are not
+ * there.
+ */
 export function reachOf(
   given: Credentials & { readonly servers?: string | readonly string[]; readonly domain?: string },
   env: Env,
@@ -68,7 +79,8 @@ export function reachOf(
   // An empty one is that of the server.
   const domain = given.domain ?? fromEnv.domain ?? stored.domain
   checkDomain(domain)
-  // One kind of identity from one place: a user of the environment and a key of a context do not mix.
+  // One kind of identity from one place: a user of the environment and a key of a context do not
+  // mix.
   const who = [given, loginOf(parsed), fromEnv, stored].find(saysWho) ?? {}
   const tls = { ...stored.tls, ...fromEnv.tls, ...given.tls }
   return {

@@ -49,7 +49,10 @@ export interface Stored {
   readonly parts: number
 }
 
-/** `isBound`: one that is gone is lost, which is thrown as `no_stream`; else it may be gone for a moment, while it is rebuilt. */
+/**
+ * `isBound`: one that is gone is lost, which is thrown as `no_stream`; else it may be gone for a
+ * moment, while it is rebuilt.
+ */
 export async function readStored(
   connection: Connection,
   names: Names,
@@ -67,7 +70,8 @@ export async function readStored(
       if (!message) return { doc: undefined, parts: 1 }
       const parts = partsSaid(message)
       const whole = parts === 1 ? message : await joinParts(key, message, read)
-      // Undefined: one of its parts is of another checkpoint than the others, which are on their way.
+      // Undefined: one of its parts is of another checkpoint than the others, which are on their
+      // way.
       if (whole) return { doc: decodeDoc(key, whole), parts }
       if (attempt >= 40) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} is not whole`)
       await unlessAborted(connection.ready(Math.min(100 * attempt, 1000)), signal)

@@ -6,7 +6,10 @@ import type { Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
 import type { Entry } from './nats.ts'
 
-/** A fact as a message for a shard. Every fact that can occur once is stored only if its place is free. */
+/**
+ * A fact as a message for a shard. Every fact that can occur once is stored only if its place is
+ * free.
+ */
 export function factEntry(names: Names, shard: number, fact: FactDraft): Entry {
   const path = factPath(fact.name, fact.ids)
   const { payload, contentType } = encodeFact(fact)
@@ -16,7 +19,10 @@ export function factEntry(names: Names, shard: number, fact: FactDraft): Entry {
   return { subject, payload, contentType, expect: { seq: 0, ...(filter === subject ? {} : { subject: filter }) } }
 }
 
-/** A schedule on the log: at `dueMs` the server appends the fact. It has the place of the schedule to itself, so it stands there once. */
+/**
+ * A schedule on the log: at `dueMs` the server appends the fact. It has the place of the schedule
+ * to itself, so it stands there once.
+ */
 export function timerEntry(names: Names, shard: number, fact: FactDraft, dueMs: number): Entry {
   const { payload, contentType } = encodeFact(fact)
   const headers = {
@@ -26,7 +32,10 @@ export function timerEntry(names: Names, shard: number, fact: FactDraft, dueMs: 
   return { subject: timerSubject(names, shard, fact), payload, contentType, expect: { seq: 0 }, headers }
 }
 
-/** The same entry, which also takes away the timer that was to bring `fact`. No error when it has fired, or was never there. */
+/**
+ * The same entry, which also takes away the timer that was to bring `fact`. No error when it has
+ * fired, or was never there.
+ */
 export function stoppingTimer(names: Names, shard: number, entry: Entry, fact: FactDraft): Entry {
   const headers = { 'Nats-Scheduler': timerSubject(names, shard, fact), 'Nats-Schedule-Next': 'purge' }
   return { ...entry, headers: { ...entry.headers, ...headers } }
@@ -39,8 +48,9 @@ function timerSubject(names: Names, shard: number, fact: FactDraft): string {
 }
 
 /**
- * Marks a task that may be older than its message: what led to it happened a while before it was stored. Its scatter may
- * have been paused or closed in between, so its worker looks at the log first.
+ * Marks a task that may be older than its message: what led to it happened a while before it was
+ * stored. Its scatter may have been paused or closed in between, so its worker looks at the log
+ * first.
  */
 export const STALE_HEADER = 'Fs-Stale'
 
@@ -48,7 +58,10 @@ export function markStale(entry: Entry): Entry {
   return { ...entry, headers: { ...entry.headers, [STALE_HEADER]: '1' } }
 }
 
-/** A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells a task enqueued again from its first, lost one. */
+/**
+ * A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells
+ * a task enqueued again from its first, lost one.
+ */
 export function taskEntry(
   names: Names,
   shard: number,

@@ -1,7 +1,8 @@
 /**
- * Reads for callers that come at once, as the appender is for what they write: while a read is under way further ones wait, and leave together as one request. What was asked
- * together is answered together, so what its callers append next leaves as one group too. (Answered one by one, the first would append alone, and every group costs about as much
- * as a full one.)
+ * Reads for callers that come at once, as the appender is for what they write: while a read is
+ * under way further ones wait, and leave together as one request. What was asked together is
+ * answered together, so what its callers append next leaves as one group too. (Answered one by one,
+ * the first would append alone, and every group costs about as much as a full one.)
  */
 import type { Connection } from './connection.ts'
 import { directGet, directGetMany, leaderGet, type StoredMessage } from './nats.ts'
@@ -25,7 +26,10 @@ export class GroupGet {
     this.#stream = stream
   }
 
-  /** As `directGet`: the last message under a subject (no filter) of which there is never more than one, or undefined. */
+  /**
+   * As `directGet`: the last message under a subject (no filter) of which there is never more than
+   * one, or undefined.
+   */
   last(subject: string): Promise<StoredMessage | undefined> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ subject, resolve, reject })

@@ -1,6 +1,7 @@
 /**
- * The one way to subscribe with a callback. An exception in a callback ends the client library's read loop, and with it everything on that connection; a message of anybody
- * may be undecodable, down to its headers. Here it is dropped and reported.
+ * The one way to subscribe with a callback. An exception in a callback ends the client library's
+ * read loop, and with it everything on that connection; a message of anybody may be undecodable,
+ * down to its headers. Here it is dropped and reported.
  */
 import type { Msg, NatsConnection, Subscription } from '@nats-io/nats-core'
 import { reportsOf } from './reports.ts'

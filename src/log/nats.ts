@@ -1,4 +1,7 @@
-/** Small pieces of the JetStream protocol that the client library has no call for, or hides the answer of. */
+/**
+ * Small pieces of the JetStream protocol that the client library has no call for, or hides the
+ * answer of.
+ */
 import { JetStreamApiError, type StreamInfo } from '@nats-io/jetstream'
 import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
@@ -13,7 +16,10 @@ export interface Entry {
   readonly subject: string
   readonly payload: Uint8Array
   readonly contentType?: string
-  /** Stored only if the last message under `subject` (a filter; default this entry's subject) has this sequence; 0: there is none. */
+  /**
+   * Stored only if the last message under `subject` (a filter; default this entry's subject) has
+   * this sequence; 0: there is none.
+   */
   readonly expect?: { readonly seq: number; readonly subject?: string }
   /** The server drops a second message with this id within its window. A saving, not safety. */
   readonly msgId?: string
@@ -35,7 +41,10 @@ export const ERR = {
   wrongLastSequence: 10071,
   wrongLastSequenceConstant: 10164,
   duplicateInBatch: 10201,
-  /** The first message of a batch was refused without a word, because too many batches are open; nothing of it is stored. */
+  /**
+   * The first message of a batch was refused without a word, because too many batches are open;
+   * nothing of it is stored.
+   */
   incompleteBatch: 10176,
   tooManyBatches: 10210,
   notFound: 10037,
@@ -53,7 +62,10 @@ export class ApiError extends FlowStoneError {
   }
 }
 
-/** Whether the same question may be answered in a while: the server is in trouble, has too much to do, or did not answer. */
+/**
+ * Whether the same question may be answered in a while: the server is in trouble, has too much to
+ * do, or did not answer.
+ */
 export function isPassing(error: unknown): boolean {
   if (error instanceof ApiError) return isPassingStatus(error.status)
   if (error instanceof FlowStoneError || violationIn(error)) return false
@@ -84,7 +96,10 @@ export interface PubError {
   readonly description: string
 }
 
-/** Whether the same message, or batch, may be stored in a while. Where it says so, nothing was stored, but for errors of the 500s: those leave it open. */
+/**
+ * Whether the same message, or batch, may be stored in a while. Where it says so, nothing was
+ * stored, but for errors of the 500s: those leave it open.
+ */
 export function isPassingRefusal({ errCode, code, description }: PubError): boolean {
   return errCode === ERR.incompleteBatch || isPassingStatus(code) || isFullError(errCode, description)
 }
@@ -120,8 +135,9 @@ export async function publish(
 }
 
 /**
- * An atomic batch (ADR-50): all of it is stored or none. The ack's `seq` is that of the last entry, and sequences in a batch follow each other. At most
- * 1,000 entries. Its own implementation because the library's drops expectations and hides the server's error.
+ * An atomic batch (ADR-50): all of it is stored or none. The ack's `seq` is that of the last entry,
+ * and sequences in a batch follow each other. At most 1,000 entries. Its own implementation because
+ * the library's drops expectations and hides the server's error.
  */
 export async function publishBatch(
   nc: NatsConnection,
@@ -165,10 +181,16 @@ function parseAck(nc: NatsConnection, data: Uint8Array): PubAck {
   return { seq, duplicate, error: refusal }
 }
 
-/** What to get: a message by sequence, the first one at or behind a sequence, or the last one under a subject filter. */
+/**
+ * What to get: a message by sequence, the first one at or behind a sequence, or the last one under
+ * a subject filter.
+ */
 export type Query = { readonly seq: number; readonly next_by_subj?: string } | { readonly last_by_subj: string }
 
-/** A message from the stream's leader: never stale. Throws FlowStoneError `no_stream` when there is no such stream. */
+/**
+ * A message from the stream's leader: never stale. Throws FlowStoneError `no_stream` when there is
+ * no such stream.
+ */
 export async function leaderGet(
   nc: NatsConnection,
   stream: string,
@@ -214,8 +236,9 @@ export function headerMap(h: MsgHdrs | undefined): ReadonlyMap<string, string> {
 }
 
 /**
- * Direct get: from any replica, in binary, so quicker than the leader, but perhaps stale. What is not found here is asked of the leader, so a lagging
- * replica costs time, not truth: messages of the log never change.
+ * Direct get: from any replica, in binary, so quicker than the leader, but perhaps stale. What is
+ * not found here is asked of the leader, so a lagging replica costs time, not truth: messages of
+ * the log never change.
  */
 export async function directGet(
   nc: NatsConnection,
@@ -226,7 +249,9 @@ export async function directGet(
   return (await directGetIfAny(nc, stream, query, timeoutMs)) ?? (await leaderGet(nc, stream, query, timeoutMs))
 }
 
-/** As `directGet`, but what the replica does not have is undefined, though the leader may have it. */
+/**
+ * As `directGet`, but what the replica does not have is undefined, though the leader may have it.
+ */
 export async function directGetIfAny(
   nc: NatsConnection,
   stream: string,
@@ -238,8 +263,10 @@ export async function directGetIfAny(
 }
 
 /**
- * The last messages under each of up to 1,024 subjects (no filters), by subject, from one replica: what that does not have is not among them, though the leader may have it.
- * One request, which costs the server and this process half of what as many single ones do (tried with 64). `upToSeq`: as if nothing had come after that.
+ * The last messages under each of up to 1,024 subjects (no filters), by subject, from one replica:
+ * what that does not have is not among them, though the leader may have it. One request, which
+ * costs the server and this process half of what as many single ones do (tried with 64). `upToSeq`:
+ * as if nothing had come after that.
  */
 export async function directGetMany(
   nc: NatsConnection,
@@ -259,7 +286,10 @@ export async function directGetMany(
   )
 }
 
-/** Up to `count` messages under a subject filter, in order, from a sequence on, of one replica: there may be more that it does not have yet. */
+/**
+ * Up to `count` messages under a subject filter, in order, from a sequence on, of one replica:
+ * there may be more that it does not have yet.
+ */
 export async function directNext(
   nc: NatsConnection,
   stream: string,
@@ -293,14 +323,22 @@ function fromDirect(h: MsgHdrs | undefined, data: Uint8Array): StoredMessage {
 /** What a stream holds. */
 export interface Bounds {
   readonly first: number
-  /** The last sequence that was given out. The message may be gone: a schedule that fired, or was taken away. */
+  /**
+   * The last sequence that was given out. The message may be gone: a schedule that fired, or was
+   * taken away.
+   */
   readonly last: number
   readonly messages: number
-  /** When the stream was made, as the server says it. Another time: another stream of the same name. */
+  /**
+   * When the stream was made, as the server says it. Another time: another stream of the same name.
+   */
   readonly created: string
 }
 
-/** The stream's first and last sequence, from its leader. Throws FlowStoneError `no_stream` when there is no such stream. */
+/**
+ * The stream's first and last sequence, from its leader. Throws FlowStoneError `no_stream` when
+ * there is no such stream.
+ */
 export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs = 5000): Promise<Bounds> {
   const reply = await ask(nc, apiSubject(nc, `STREAM.INFO.${stream}`), '', { timeoutMs })
   const body = decode(reply.data, undefined)
@@ -323,8 +361,9 @@ export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs
 }
 
 /**
- * Whether a message stands at one of the sequences `from` to `to`, both included. A sequence may be empty (a schedule leaves the stream when it fires, or is taken away),
- * so whoever waits for a position asks for this, and never waits for one exact message.
+ * Whether a message stands at one of the sequences `from` to `to`, both included. A sequence may be
+ * empty (a schedule leaves the stream when it fires, or is taken away), so whoever waits for a
+ * position asks for this, and never waits for one exact message.
  */
 export async function anyBetween(nc: NatsConnection, stream: string, from: number, to: number): Promise<boolean> {
   if (from > to) return false
@@ -333,8 +372,9 @@ export async function anyBetween(nc: NatsConnection, stream: string, from: numbe
 }
 
 /**
- * What the library's `streams.info` says, from the stream's leader. Throws FlowStoneError `no_stream` as
- * `streamBounds` does: the library's own error counts as passing, so whoever reads would wait a minute.
+ * What the library's `streams.info` says, from the stream's leader. Throws FlowStoneError
+ * `no_stream` as `streamBounds` does: the library's own error counts as passing, so whoever reads
+ * would wait a minute.
  */
 export async function streamInfo(nc: NatsConnection, stream: string, filter?: string): Promise<StreamInfo> {
   const jsm = await jetstreamManager(nc, { checkAPI: false })
@@ -347,8 +387,8 @@ export async function streamInfo(nc: NatsConnection, stream: string, filter?: st
 }
 
 /**
- * As `publish`, for a stream that may be gone. A stream without a leader and one that was deleted look
- * the same to `publish`: nobody answers. Throws FlowStoneError `no_stream` for the second.
+ * As `publish`, for a stream that may be gone. A stream without a leader and one that was deleted
+ * look the same to `publish`: nobody answers. Throws FlowStoneError `no_stream` for the second.
  */
 export async function publishTo(
   nc: NatsConnection,

@@ -1,6 +1,7 @@
 /**
- * A namespace stands in one JetStream domain. Where a leaf node joins two domains in one account, all but the API and the keys of buckets crosses between them, so two streams under
- * the same subjects would each store every message, and everything would run twice.
+ * A namespace stands in one JetStream domain. Where a leaf node joins two domains in one account,
+ * all but the API and the keys of buckets crosses between them, so two streams under the same
+ * subjects would each store every message, and everything would run twice.
  */
 import { JetStreamApiError } from '@nats-io/jetstream'
 import { headers, type Msg, type NatsConnection } from '@nats-io/nats-core'
@@ -17,14 +18,18 @@ const ANSWER_MS = 1000
 const SETTLE_MS = 300
 const SETTLE_NEAR_MS = 30
 
-/** Whether other domains are likely: this server names its own, or has no JetStream and hears another one's. */
+/**
+ * Whether other domains are likely: this server names its own, or has no JetStream and hears
+ * another one's.
+ */
 export function mayMeetDomains(nc: NatsConnection): boolean {
   return (domainOf(nc) ?? serversDomain(nc)) !== undefined || nc.info?.jetstream !== true
 }
 
 /**
- * Throws FlowStoneError `two_domains` where another domain stores the namespace's subjects. Each stream that would store a message says so: this one expects a stream that there is not, so
- * all refuse it, and nothing is stored. Returns whether the namespace's own stream is there.
+ * Throws FlowStoneError `two_domains` where another domain stores the namespace's subjects. Each
+ * stream that would store a message says so: this one expects a stream that there is not, so all
+ * refuse it, and nothing is stored. Returns whether the namespace's own stream is there.
  */
 export async function mustStandAlone(nc: NatsConnection, names: Names): Promise<boolean> {
   const h = headers()

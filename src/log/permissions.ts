@@ -1,4 +1,7 @@
-/** Which NATS permission a denied subject asks for: the pattern that an operator writes into the server's configuration. */
+/**
+ * Which NATS permission a denied subject asks for: the pattern that an operator writes into the
+ * server's configuration.
+ */
 
 export interface Denied {
   readonly operation: 'publish' | 'subscribe'
@@ -8,7 +11,9 @@ export interface Denied {
   readonly permission: string
 }
 
-/** Subjects of which many belong together: the part up to here stays, and `>` stands for the rest. */
+/**
+ * Subjects of which many belong together: the part up to here stays, and `>` stands for the rest.
+ */
 const FAMILIES: readonly RegExp[] = [
   /^\$JS\.ACK\./,
   /^\$JS\.(?:[^.]+\.)?API\.CONSUMER\.MSG\.NEXT\.[^.]+\./,

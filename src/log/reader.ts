@@ -1,6 +1,7 @@
 /**
- * Reads a stream in order from a sequence, and goes on as messages come. An ordered consumer of the library does the work; this adds what it cannot know: that a
- * consumer which looks alive may deliver nothing, so now and then the stream is asked how far it is.
+ * Reads a stream in order from a sequence, and goes on as messages come. An ordered consumer of the
+ * library does the work; this adds what it cannot know: that a consumer which looks alive may
+ * deliver nothing, so now and then the stream is asked how far it is.
  */
 import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
 import { FlowStoneError } from '../../streams/errors.ts'
@@ -9,11 +10,16 @@ import type { Connection } from './connection.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 
 const LOOK_MS = 5000
-/** A server that has just started answers in milliseconds, or not at all: it then is asked again. */
+/**
+ * A server that has just started answers in milliseconds, or not at all: it then is asked again.
+ */
 const ANSWER_MS = 2000
 /** Who waits for a position asks after this time whether anything stands there that can come. */
 const GONE_LOOK_MS = 500
-/** Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server may have sent beyond that. */
+/**
+ * Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server
+ * may have sent beyond that.
+ */
 const HELD_MAX = 4000
 const HELD_BYTES = 2 * 1024 * 1024
 const AHEAD_BYTES = 2 * 1024 * 1024
@@ -35,10 +41,14 @@ export class Reader {
   readonly #filter: string | undefined
   readonly #offReconnect: () => void
 
-  /** Starts with the message at `from`, or the first one after it. `filter`: only messages of this subject. */
+  /**
+   * Starts with the message at `from`, or the first one after it. `filter`: only messages of this
+   * subject.
+   */
   constructor(connection: Connection, stream: string, from: number, filter?: string) {
     this.#filter = filter
-    // A server that was started again has forgotten the consumer, and its silence would be noticed only when heartbeats are missed.
+    // A server that was started again has forgotten the consumer, and its silence would be noticed
+    // only when heartbeats are missed.
     this.#offReconnect = connection.onReconnect(() => this.#messages?.stop())
     this.#connection = connection
     this.#stream = stream
@@ -49,8 +59,9 @@ export class Reader {
   }
 
   /**
-   * Waits for messages, and takes what is there, `max` at most. Empty only when stopped; or, with `upTo`, when nothing is left to come up to that sequence. Throws
-   * FlowStoneError `log_changed` when the stream is not the one any more that was read until now.
+   * Waits for messages, and takes what is there, `max` at most. Empty only when stopped; or, with
+   * `upTo`, when nothing is left to come up to that sequence. Throws FlowStoneError `log_changed`
+   * when the stream is not the one any more that was read until now.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
     while (this.#held.length === 0 && !this.#stopped) {
@@ -107,7 +118,8 @@ export class Reader {
         if (this.#stopped) messages?.stop()
         for await (const message of messages ?? []) {
           if (this.#stopped) return
-          // A consumer made anew starts where the old one should have been; what came twice is dropped.
+          // A consumer made anew starts where the old one should have been; what came twice is
+          // dropped.
           if (message.seq < this.#next) continue
           this.#next = message.seq + 1
           this.#held.push(toStored(message))
@@ -132,7 +144,8 @@ export class Reader {
       opt_start_seq: this.#next,
       ...(this.#filter === undefined ? {} : { filter_subjects: this.#filter }),
     })
-    // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger than the bound would never come.
+    // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger
+    // than the bound would never come.
     const max_bytes = Math.max(AHEAD_BYTES, 2 * this.#connection.maxPayload)
     return await consumer.consume({ max_bytes, idle_heartbeat: 1000 })
   }
@@ -152,7 +165,8 @@ export class Reader {
         this.#held.length === 0 &&
         last >= from &&
         (this.#filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
-      // Behind, and not a step further since the last look: this consumer is dead, whatever it says.
+      // Behind, and not a step further since the last look: this consumer is dead, whatever it
+      // says.
       if (behind && this.#seenAtLook === this.#next) this.#messages?.stop()
       this.#seenAtLook = behind ? from : -1
     } catch (error) {

@@ -1,6 +1,7 @@
 /**
- * What is wrong with a connection, for people: each trouble is logged when it begins, and again now and then while it lasts, but not once for each message that meets it.
- * The same events go to telemetry.
+ * What is wrong with a connection, for people: each trouble is logged when it begins, and again now
+ * and then while it lasts, but not once for each message that meets it. The same events go to
+ * telemetry.
  */
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
@@ -137,13 +138,19 @@ export class Reports {
     return denied
   }
 
-  /** Any other error that the server sends, such as a limit of connections or subscriptions: each text once. */
+  /**
+   * Any other error that the server sends, such as a limit of connections or subscriptions: each
+   * text once.
+   */
   serverError(error: unknown): void {
     const reason = messageOf(error)
     if (this.#once(`server ${reason}`)) this.#logger.error(`nats-server at ${this.#where()} says: ${reason}`)
   }
 
-  /** A message that cannot be read, or whose handling threw: dropped, counted, and logged once for each subscription. */
+  /**
+   * A message that cannot be read, or whose handling threw: dropped, counted, and logged once for
+   * each subscription.
+   */
   badMessage(subscription: string, error: unknown): void {
     this.#badMessages += 1
     const reason = messageOf(error)
@@ -152,7 +159,10 @@ export class Reports {
       this.#logger.warn(`a message on ${subscription} cannot be read and is dropped: ${reason}`)
   }
 
-  /** A stream refused a message because its storage is full. Logged at once, and every 10 s while somebody tries. */
+  /**
+   * A stream refused a message because its storage is full. Logged at once, and every 10 s while
+   * somebody tries.
+   */
   isFull(stream: string, description: string): void {
     const nowMs = performance.now()
     const known = this.#full.get(stream)

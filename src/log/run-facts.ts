@@ -8,7 +8,10 @@ import type { Connection } from './connection.ts'
 import { headerMap, leaderGet } from './nats.ts'
 import { factIfAny } from './read-fact.ts'
 
-/** Named one by one, and not the timers: a schedule that has fired or was taken away is gone, and would be waited for in vain when it is the last. */
+/**
+ * Named one by one, and not the timers: a schedule that has fired or was taken away is gone, and
+ * would be waited for in vain when it is the last.
+ */
 const OF_RUNS = ['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished']
 const OF_SCATTERS = [
   'started',

@@ -42,7 +42,9 @@ function shownMs(ms: number): string {
   return unit ? `${ms / (UNIT_MS[unit] ?? 1)}${unit}` : `${ms}ms`
 }
 
-/** A time limit of a run: 0 for `Infinity`, which is none. Throws InvalidError that names `field`. */
+/**
+ * A time limit of a run: 0 for `Infinity`, which is none. Throws InvalidError that names `field`.
+ */
 export function parseRunTimeout(field: string, value: unknown): number {
   if (value === Number.POSITIVE_INFINITY) return 0
   return parseDuration(field, value, { minMs: 1 })

@@ -13,15 +13,20 @@ export type RateOption = readonly [limit: number, per: Per] | RateSettings
 export interface RateSettings {
   /** Tokens in a period: 1 to 10,000,000. */
   readonly limit: number
-  /** The period: `'second'`, `'minute'`, `'hour'`, `'day'`, or any duration from 10 ms to 365 days. */
+  /**
+   * The period: `'second'`, `'minute'`, `'hour'`, `'day'`, or any duration from 10 ms to 365 days.
+   */
   readonly per: Per
   /**
-   * `window` (default): all of the limit at once when idle, and in any stretch of a period never more than the limit. Exact to the millisecond up to a limit of 160; above
-   * that a token may come back late by a hundredth of the period. `smooth` (default when `burst` is said): paced, one token each period / limit (GCRA); in any stretch of a
-   * period at most limit + burst - 1.
+   * `window` (default): all of the limit at once when idle, and in any stretch of a period never
+   * more than the limit. Exact to the millisecond up to a limit of 160; above that a token may come
+   * back late by a hundredth of the period. `smooth` (default when `burst` is said): paced, one
+   * token each period / limit (GCRA); in any stretch of a period at most limit + burst - 1.
    */
   readonly shape?: 'window' | 'smooth'
-  /** Of `smooth`: how many tokens may be taken at once after a pause. Default 1, at most the limit. */
+  /**
+   * Of `smooth`: how many tokens may be taken at once after a pause. Default 1, at most the limit.
+   */
   readonly burst?: number
 }
 

@@ -4,7 +4,10 @@ import { checkText } from '../../streams/text.ts'
 
 export const REASON_MAX = 2000
 
-/** Returns the field of a fact. Throws InvalidError for what is no text, or is too long. `call` names the caller's call. */
+/**
+ * Returns the field of a fact. Throws InvalidError for what is no text, or is too long. `call`
+ * names the caller's call.
+ */
 export function reasonOf(call: string, reason: unknown): { reason?: string } {
   if (reason === undefined) return {}
   if (typeof reason === 'string' && reason.length <= REASON_MAX) return { reason: checkText(`${call}: reason`, reason) }

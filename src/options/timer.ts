@@ -1,6 +1,7 @@
 /**
- * Timers of any length. `setTimeout` fires after 1 ms when it is given more than 2³¹−1 ms (some 24.8 days), and `setInterval` then fires all the time. Timers whose
- * length a caller says are made here.
+ * Timers of any length. `setTimeout` fires after 1 ms when it is given more than 2³¹−1 ms (some
+ * 24.8 days), and `setInterval` then fires all the time. Timers whose length a caller says are made
+ * here.
  */
 
 /** The longest time that one timer of Node can wait, in milliseconds. */
@@ -77,7 +78,10 @@ export function sleep(ms: number, signal?: AbortSignal, options: TimerOptions = 
   })
 }
 
-/** What the promise brings, or `late` after `ms`. Leaves no timer behind. What is late goes on by itself, and its failure is not looked at. */
+/**
+ * What the promise brings, or `late` after `ms`. Leaves no timer behind. What is late goes on by
+ * itself, and its failure is not looked at.
+ */
 export async function atMost<T>(ms: number, promise: Promise<T>): Promise<T | 'late'> {
   const late = Promise.withResolvers<'late'>()
   const timer = after(ms, () => late.resolve('late'))
@@ -89,7 +93,10 @@ export async function atMost<T>(ms: number, promise: Promise<T>): Promise<T | 'l
   }
 }
 
-/** What `result` brings, or the signal's reason as soon as that is aborted. What runs on is not waited for, and its failure is not looked at. */
+/**
+ * What `result` brings, or the signal's reason as soon as that is aborted. What runs on is not
+ * waited for, and its failure is not looked at.
+ */
 export function unlessAborted<T>(result: T | Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return Promise.resolve(result)
   return new Promise((resolve, reject) => {

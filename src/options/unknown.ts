@@ -1,10 +1,15 @@
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 
-/** The names of all options of a type. One that is added to the type and not here does not compile. */
+/**
+ * The names of all options of a type. One that is added to the type and not here does not compile.
+ */
 export type OptionNames<T> = { readonly [Name in keyof T]-?: true }
 
-/** Throws InvalidError for an option that there is not, naming the nearest one there is; and for what is no object of options. */
+/**
+ * Throws InvalidError for an option that there is not, naming the nearest one there is; and for
+ * what is no object of options.
+ */
 export function refuseUnknown(
   at: string,
   options: object,

@@ -16,8 +16,8 @@ export interface VersionWish {
 }
 
 /**
- * Asks a nats-server for its version by running it: this also finds a truncated file, one for another processor, and
- * one whose libraries are missing, before anything depends on it.
+ * Asks a nats-server for its version by running it: this also finds a truncated file, one for
+ * another processor, and one whose libraries are missing, before anything depends on it.
  */
 export async function inspectBinary(path: string, wish: VersionWish): Promise<Inspected> {
   const result = await run(path, ['--version'], { timeoutMs: 10_000 })

@@ -6,8 +6,8 @@ import { compareVersions } from '../../streams/version.ts'
 import { BINARY_NAME, inspectBinary, type VersionWish } from './binary.ts'
 
 /**
- * The folder that keeps what was fetched: FLOWSTONE_CACHE, else `flowstone` in the user's own cache folder
- * (XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on a Mac, LOCALAPPDATA on Windows).
+ * The folder that keeps what was fetched: FLOWSTONE_CACHE, else `flowstone` in the user's own cache
+ * folder (XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on a Mac, LOCALAPPDATA on Windows).
  */
 export function cacheFolder(env: NodeJS.ProcessEnv): string {
   if (env.FLOWSTONE_CACHE) return env.FLOWSTONE_CACHE
@@ -47,7 +47,10 @@ function cachedVersions(cache: string): string[] {
   }
 }
 
-/** A new folder inside the cache, on the same disk as the final place, so that moving there is one rename. */
+/**
+ * A new folder inside the cache, on the same disk as the final place, so that moving there is one
+ * rename.
+ */
 export function makeScratchFolder(cache: string): string {
   const folder = join(serversFolder(cache), `.tmp-${process.pid}-${randomBytes(4).toString('hex')}`)
   mkdirSync(folder, { recursive: true })
@@ -55,8 +58,9 @@ export function makeScratchFolder(cache: string): string {
 }
 
 /**
- * Puts a nats-server into the cache and returns its path there. The last step is a rename, so another process sees
- * either nothing or the whole file, and of two that install at once one simply wins with the same content.
+ * Puts a nats-server into the cache and returns its path there. The last step is a rename, so
+ * another process sees either nothing or the whole file, and of two that install at once one simply
+ * wins with the same content.
  */
 export function installIntoCache(cache: string, source: string, version: string): string {
   const folder = join(serversFolder(cache), version)
@@ -69,7 +73,8 @@ export function installIntoCache(cache: string, source: string, version: string)
     renameSync(staged, target)
   } catch (error) {
     rmSync(staged, { force: true })
-    // Windows refuses to replace a program that runs. It is there and running then, so it is the one to use.
+    // Windows refuses to replace a program that runs. It is there and running then, so it is the
+    // one to use.
     if (!isInUse(error)) throw error
   }
   return target

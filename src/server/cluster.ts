@@ -23,21 +23,28 @@ const OPTIONS: OptionNames<ClusterOptions> = {
   nodes: true,
 }
 
-/** Some nats-servers on this machine that form one cluster, for trying out replicas and the loss of a node. */
+/**
+ * Some nats-servers on this machine that form one cluster, for trying out replicas and the loss of
+ * a node.
+ */
 export interface RunningCluster extends AsyncDisposable {
   /** All nodes' addresses, comma separated: what a client takes as its servers. */
   readonly url: string
   readonly urls: readonly string[]
   /** As they are now; `restart` puts a new one in place. */
   readonly nodes: readonly RunningServer[]
-  /** Starts a node again, on its folder and port, after it was killed or stopped (a running one is stopped first). */
+  /**
+   * Starts a node again, on its folder and port, after it was killed or stopped (a running one is
+   * stopped first).
+   */
   restart(index: number): Promise<RunningServer>
   /** Stops all nodes. */
   stop(): Promise<void>
 }
 
 /**
- * Starts a cluster and resolves when every node takes requests, that is, when they have elected a leader.
+ * Starts a cluster and resolves when every node takes requests, that is, when they have elected a
+ * leader.
  * @throws As startServer; when one node fails, the others are stopped.
  */
 export async function startCluster(options: ClusterOptions = {}): Promise<RunningCluster> {

@@ -16,8 +16,8 @@ export interface ConfigInput {
 export const SERVER_USER = 'flowstone'
 
 /**
- * The configuration file's text. JSON, which nats-server reads too: quoting is then JSON's, and a path with a quote or a
- * backslash in it does no harm.
+ * The configuration file's text. JSON, which nats-server reads too: quoting is then JSON's, and a
+ * path with a quote or a backslash in it does no harm.
  */
 export function renderConfig(input: ConfigInput): string {
   const config = {

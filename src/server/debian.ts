@@ -3,17 +3,19 @@ import { join } from 'node:path'
 import { run } from './run.ts'
 
 /**
- * The Debian release whose nats-server is new enough (2.15; Debian 13 has 2.10). The program is made for a newer Debian
- * than the one at hand, but needs only old symbols of libc; whoever uses it runs it once before trusting it.
+ * The Debian release whose nats-server is new enough (2.15; Debian 13 has 2.10). The program is
+ * made for a newer Debian than the one at hand, but needs only old symbols of libc; whoever uses it
+ * runs it once before trusting it.
  */
 const SUITE = 'forky'
 const KEYRINGS = '/usr/share/keyrings'
 const SOURCES = '/etc/apt/sources.list.d'
 
 /**
- * Fetches Debian's own nats-server package into `folder` and returns the path of the program in it. The signature is
- * checked by apt, with the archive key that is installed. Needs no root, and neither reads nor writes the system's
- * package lists or sources, except to learn which mirror this machine uses.
+ * Fetches Debian's own nats-server package into `folder` and returns the path of the program in it.
+ * The signature is checked by apt, with the archive key that is installed. Needs no root, and
+ * neither reads nor writes the system's package lists or sources, except to learn which mirror this
+ * machine uses.
  * @throws Error with the reason, when this is no Debian or the mirror does not answer.
  */
 export async function fetchDebianPackage(folder: string): Promise<string> {
@@ -56,7 +58,10 @@ async function fetchFrom(mirror: string, keyring: string, folder: string): Promi
   return join(folder, 'root', 'usr', 'sbin', 'nats-server')
 }
 
-/** Read by apt after its own configuration, so it wins; what is said there of proxies stays in force. */
+/**
+ * Read by apt after its own configuration, so it wins; what is said there of proxies stays in
+ * force.
+ */
 function aptConfig(folder: string, sources: string): string {
   const setting = (name: string, value: string) => `${name} "${value}";`
   return [
@@ -85,7 +90,10 @@ function findKeyring(): string | undefined {
   return name === undefined ? undefined : join(KEYRINGS, name)
 }
 
-/** The Debian mirrors that this machine uses, best guess first. Security archives do not have this package. */
+/**
+ * The Debian mirrors that this machine uses, best guess first. Security archives do not have this
+ * package.
+ */
 async function findMirrors(): Promise<string[]> {
   const format = '$(ORIGIN)|$(LABEL)|$(REPO_URI)'
   const targets = await run('apt-get', ['indextargets', '--format', format, 'Created-By: Packages'], {
@@ -96,7 +104,8 @@ async function findMirrors(): Promise<string[]> {
     .map((line) => line.split('|'))
     .filter(([origin, label]) => origin === 'Debian' && label === 'Debian')
     .map(([, , uri]) => uri)
-  // Where the lists were deleted, as container images do, apt cannot say who is who; then the sources are read.
+  // Where the lists were deleted, as container images do, apt cannot say who is who; then the
+  // sources are read.
   return unique([...listed, ...mirrorsInSources()])
 }
 

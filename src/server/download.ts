@@ -5,13 +5,19 @@ import { get as httpsGet } from 'node:https'
 import { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 
-/** Short, because behind a firewall that drops packets every one of these seconds is waited for nothing. */
+/**
+ * Short, because behind a firewall that drops packets every one of these seconds is waited for
+ * nothing.
+ */
 const CONNECT_TIMEOUT_MS = 3_000
 /** How long an open connection may say nothing. */
 const IDLE_TIMEOUT_MS = 30_000
 const MAX_REDIRECTS = 5
 
-/** Fetches a file to `target` and returns its SHA-256 in hex. Errors name the address and the reason. */
+/**
+ * Fetches a file to `target` and returns its SHA-256 in hex. Errors name the address and the
+ * reason.
+ */
 export async function downloadFile(url: string, target: string): Promise<string> {
   const hash = createHash('sha256')
   const response = await open(url)

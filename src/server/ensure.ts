@@ -8,7 +8,10 @@ import { fetchDebianPackage } from './debian.ts'
 import { ChecksumError, fetchRelease, RELEASE_VERSION } from './release.ts'
 import { say } from './say.ts'
 
-/** Where a nats-server was found: given by path, on the PATH, in the cache, or just fetched from one of two places. */
+/**
+ * Where a nats-server was found: given by path, on the PATH, in the cache, or just fetched from one
+ * of two places.
+ */
 export type NatsServerSource = 'given' | 'path' | 'cache' | 'release' | 'debian'
 
 export interface NatsServerBinary {
@@ -22,15 +25,21 @@ export interface NatsServerBinary {
 export interface EnsureOptions {
   /** Use this program and look nowhere else. Default: the environment's FLOWSTONE_NATS_SERVER. */
   serverPath?: string
-  /** Exactly this version. Default: anything from MIN_SERVER_VERSION on; RELEASE_VERSION when one has to be fetched. */
+  /**
+   * Exactly this version. Default: anything from MIN_SERVER_VERSION on; RELEASE_VERSION when one
+   * has to be fetched.
+   */
   version?: string
   /** Say nothing when something is fetched. Default: false, one line on stderr. */
   quiet?: boolean
-  /** Where one may be fetched when none is there, in this order. Default: `['release', 'debian']`; `[]` fetches nothing. */
+  /**
+   * Where one may be fetched when none is there, in this order. Default: `['release', 'debian']`;
+   * `[]` fetches nothing.
+   */
   from?: readonly ('release' | 'debian')[]
   /**
-   * Where PATH, FLOWSTONE_NATS_SERVER, FLOWSTONE_CACHE, FLOWSTONE_NATS_DOWNLOAD_BASE and FLOWSTONE_NATS_SHA256 (of the
-   * archive, where none is pinned) are read. Default: process.env.
+   * Where PATH, FLOWSTONE_NATS_SERVER, FLOWSTONE_CACHE, FLOWSTONE_NATS_DOWNLOAD_BASE and
+   * FLOWSTONE_NATS_SHA256 (of the archive, where none is pinned) are read. Default: process.env.
    */
   env?: NodeJS.ProcessEnv
 }
@@ -38,8 +47,9 @@ export interface EnsureOptions {
 const OPTIONS: OptionNames<EnsureOptions> = { serverPath: true, version: true, quiet: true, from: true, env: true }
 
 /**
- * Finds a nats-server that is new enough, or gets one. In this order: FLOWSTONE_NATS_SERVER, the PATH, the cache, the
- * official release archive, Debian's package. What is fetched goes into the user's cache folder and is fetched once.
+ * Finds a nats-server that is new enough, or gets one. In this order: FLOWSTONE_NATS_SERVER, the
+ * PATH, the cache, the official release archive, Debian's package. What is fetched goes into the
+ * user's cache folder and is fetched once.
  *
  * @throws FlowStoneError `server_unusable` when a program was named that cannot be used,
  *   `server_not_found` when there is none and none could be fetched; its message lists what was tried.
@@ -74,7 +84,10 @@ export async function ensureNatsServer(options: EnsureOptions = {}): Promise<Nat
   throw new FlowStoneError('server_not_found', notFoundMessage(tried))
 }
 
-/** A program that was named is used or complained about. To use another one silently would be a surprise. */
+/**
+ * A program that was named is used or complained about. To use another one silently would be a
+ * surprise.
+ */
 async function useGiven(path: string, wish: VersionWish, byOption: boolean): Promise<NatsServerBinary> {
   const inspected = await inspectBinary(path, wish)
   if ('version' in inspected) return { path, version: inspected.version, source: 'given' }

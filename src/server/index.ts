@@ -1,6 +1,6 @@
 /**
- * `flowstone/server`: gets a nats-server and runs it. For development, tests and single-machine use;
- * in production a nats-server of your own is used by its address, and nothing here is needed.
+ * `flowstone/server`: gets a nats-server and runs it. For development, tests and single-machine
+ * use; in production a nats-server of your own is used by its address, and nothing here is needed.
  */
 
 export { type ClusterOptions, type RunningCluster, startCluster } from './cluster.ts'

@@ -6,9 +6,11 @@ import { readServerInfo } from './probe.ts'
 import { commandOf, endProcess, isAlive, startOf } from './processes.ts'
 
 /**
- * One server per data folder. Two nats-servers on one folder destroy it, and nats-server itself does not look.
+ * One server per data folder. Two nats-servers on one folder destroy it, and nats-server itself
+ * does not look.
  *
- * The lock is a file that names the process that holds it (the owner) and the server that it started:
+ * The lock is a file that names the process that holds it (the owner) and the server that it
+ * started:
  *
  *   owner alive, server alive or not started yet  → held: a second start is refused
  *   owner alive, server dead                      → stale (the server was killed): taken over
@@ -32,7 +34,9 @@ export interface ServerMark {
 }
 
 interface LockFile {
-  /** Random: no two locks are ever the same, so a stale one cannot be mistaken for its successor. */
+  /**
+   * Random: no two locks are ever the same, so a stale one cannot be mistaken for its successor.
+   */
   id: string
   host: string
   owner: { pid: number; start: string | undefined }
@@ -69,7 +73,10 @@ export async function acquireLock(path: string): Promise<Lock> {
   }
 }
 
-/** Creates the file with its content in one step: a reader never sees half of it, and only one creator succeeds. */
+/**
+ * Creates the file with its content in one step: a reader never sees half of it, and only one
+ * creator succeeds.
+ */
 function createLockFile(path: string, content: LockFile): boolean {
   const staged = `${path}.${content.id}`
   writeFileSync(staged, JSON.stringify(content), { mode: 0o600 })
@@ -104,15 +111,17 @@ async function refuseIfHeld(path: string, lock: LockFile): Promise<void> {
 }
 
 /**
- * Removes a stale lock. Two processes may find it at the same time: the right to remove it is a lock of its own, named
- * after the stale one's id, so the slower of them does not remove what the faster has created meanwhile.
+ * Removes a stale lock. Two processes may find it at the same time: the right to remove it is a
+ * lock of its own, named after the stale one's id, so the slower of them does not remove what the
+ * faster has created meanwhile.
  */
 async function clearStale(path: string, stale: LockFile): Promise<void> {
   const right = await acquireLock(`${path}.stale-${stale.id}`)
   try {
     if (readLockFile(path)?.id !== stale.id) return
     if (stale.server) await stopLeftover(path, stale.server)
-    // Looked at again: while that was waited for, the lock may have gone, and another one come in its place.
+    // Looked at again: while that was waited for, the lock may have gone, and another one come in
+    // its place.
     if (readLockFile(path)?.id === stale.id) rmSync(path, { force: true })
   } finally {
     right.release()
@@ -131,7 +140,10 @@ async function stopLeftover(path: string, server: ServerMark): Promise<void> {
   await endProcess(server.pid, STALE_STOP_MS)
 }
 
-/** Never signal a process by its id alone: ids are used again. The server itself, or its command line, must say so. */
+/**
+ * Never signal a process by its id alone: ids are used again. The server itself, or its command
+ * line, must say so.
+ */
 async function isThatServer(server: ServerMark): Promise<boolean> {
   if ((await commandOf(server.pid)).includes(server.configPath)) return true
   if (server.port === undefined || server.serverId === undefined) return false

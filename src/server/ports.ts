@@ -3,8 +3,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 
 /**
- * The client port of nats-server `pid`, from the file that it writes when it listens (`<program>_<pid>.ports`), or
- * undefined before that. This is how a free port is had without a race: the server itself takes one and tells.
+ * The client port of nats-server `pid`, from the file that it writes when it listens
+ * (`<program>_<pid>.ports`), or undefined before that. This is how a free port is had without a
+ * race: the server itself takes one and tells.
  */
 export function readPort(portsDir: string, pid: number): number | undefined {
   const name = readdirSync(portsDir).find((file) => file.endsWith(`_${pid}.ports`))
@@ -15,8 +16,9 @@ export function readPort(portsDir: string, pid: number): number | undefined {
 }
 
 /**
- * Ports on 127.0.0.1 that are free now. Nodes of a cluster must know each other's before they start, so here there is a
- * race: another program may take one in between. All are held open until all are known, so they differ.
+ * Ports on 127.0.0.1 that are free now. Nodes of a cluster must know each other's before they
+ * start, so here there is a race: another program may take one in between. All are held open until
+ * all are known, so they differ.
  */
 export async function findFreePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(

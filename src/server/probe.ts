@@ -1,7 +1,10 @@
 import { connect } from 'node:net'
 import { SERVER_USER } from './config.ts'
 
-/** What a nats-server says of itself when one connects. `serverId` is new with every start, so it identifies a process. */
+/**
+ * What a nats-server says of itself when one connects. `serverId` is new with every start, so it
+ * identifies a process.
+ */
 export interface ServerInfo {
   serverId: string
   version: string
@@ -11,8 +14,9 @@ export interface ServerInfo {
 const INBOX = '_INBOX.flowstone.probe'
 
 /**
- * Connects to a nats-server on this machine and reads who it is. Speaks the few lines of the protocol itself: this runs
- * before there is a server that a client could connect to, many times a second, and must not retry or log.
+ * Connects to a nats-server on this machine and reads who it is. Speaks the few lines of the
+ * protocol itself: this runs before there is a server that a client could connect to, many times a
+ * second, and must not retry or log.
  * @throws Error when nobody answers, or it is no nats-server.
  */
 export function readServerInfo(port: number, timeoutMs: number): Promise<ServerInfo> {
@@ -23,7 +27,8 @@ export function readServerInfo(port: number, timeoutMs: number): Promise<ServerI
 }
 
 /**
- * Like readServerInfo, but answers only when JetStream takes requests too. In a cluster that is when a leader is elected.
+ * Like readServerInfo, but answers only when JetStream takes requests too. In a cluster that is
+ * when a leader is elected.
  * @throws Error when it does not, within the time.
  */
 export function readServerInfoWhenReady(

@@ -3,7 +3,10 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from './run.ts'
 
-/** Is there a process with this id? One that has ended but was not collected by its parent yet does not count. */
+/**
+ * Is there a process with this id? One that has ended but was not collected by its parent yet does
+ * not count.
+ */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
@@ -15,8 +18,8 @@ export function isAlive(pid: number): boolean {
 }
 
 /**
- * What tells a process from a later one with the same id: when it was started. Undefined where the system does not say
- * (Windows) or the process is gone; then the id alone has to do.
+ * What tells a process from a later one with the same id: when it was started. Undefined where the
+ * system does not say (Windows) or the process is gone; then the id alone has to do.
  */
 export async function startOf(pid: number): Promise<string | undefined> {
   if (process.platform === 'win32') return undefined
@@ -40,7 +43,9 @@ export async function commandOf(pid: number): Promise<string> {
   return answer.ok ? answer.stdout.trim() : ''
 }
 
-/** SIGTERM, and SIGKILL when the process is still there after `patienceMs`. Returns when it is gone. */
+/**
+ * SIGTERM, and SIGKILL when the process is still there after `patienceMs`. Returns when it is gone.
+ */
 export async function endProcess(pid: number, patienceMs: number): Promise<void> {
   sendSignal(pid, 'SIGTERM')
   if (await goneWithin(pid, patienceMs)) return
@@ -67,9 +72,10 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
 }
 
 /**
- * Ends process `pid` when this process ends, even by SIGKILL, where no handler runs: a shell waits on a pipe that only
- * this process holds open, and the system closes it whatever happens. Returns what calls the guard off.
- * Not on Windows (there is no such shell); a server that is left over is found and stopped at the next start.
+ * Ends process `pid` when this process ends, even by SIGKILL, where no handler runs: a shell waits
+ * on a pipe that only this process holds open, and the system closes it whatever happens. Returns
+ * what calls the guard off. Not on Windows (there is no such shell); a server that is left over is
+ * found and stopped at the next start.
  */
 export function endWithThisProcess(pid: number): () => void {
   if (process.platform === 'win32') return () => {}
@@ -91,7 +97,8 @@ function statOf(pid: number): { state: string; start: string } | undefined {
   if (process.platform !== 'linux') return undefined
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The second field is the program's name in parentheses and may hold anything, so count from its end.
+    // The second field is the program's name in parentheses and may hold anything, so count from
+    // its end.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     const state = fields[0]
     const start = fields[19]

@@ -7,13 +7,17 @@ import { run } from './run.ts'
 /** The version that is fetched when none is there. The tests ran against it. */
 export const RELEASE_VERSION = '2.15.1'
 
-/** Where the project publishes its releases. FLOWSTONE_NATS_DOWNLOAD_BASE replaces it, for a mirror of the same layout. */
+/**
+ * Where the project publishes its releases. FLOWSTONE_NATS_DOWNLOAD_BASE replaces it, for a mirror
+ * of the same layout.
+ */
 const RELEASE_BASE = 'https://github.com/nats-io/nats-server/releases/download'
 
 /**
- * SHA-256 of release archives, by file name. An archive that is named here must match. The hashes are those that public
- * builds check their downloads against; none was computed here. Any other archive is checked against the SHA256SUMS file
- * of its release, which trusts the place that it comes from: so only over https, and never from a plain http mirror.
+ * SHA-256 of release archives, by file name. An archive that is named here must match. The hashes
+ * are those that public builds check their downloads against; none was computed here. Any other
+ * archive is checked against the SHA256SUMS file of its release, which trusts the place that it
+ * comes from: so only over https, and never from a plain http mirror.
  */
 const PINNED_SHA256: Readonly<Record<string, string>> = {
   'nats-server-v2.15.1-linux-amd64.tar.gz': 'bf5edc7b1ce98e885c368cb43a886eb148dc5d0551d99f3cf6141fb5e1954c70',
@@ -46,7 +50,10 @@ export function pinnedSha256(name: string): string | undefined {
   return PINNED_SHA256[name]
 }
 
-/** Thrown when an archive is not what it should be. It is deleted, and nothing of it was unpacked or run. */
+/**
+ * Thrown when an archive is not what it should be. It is deleted, and nothing of it was unpacked or
+ * run.
+ */
 export class ChecksumError extends Error {}
 
 /** The file name of the official archive for a system, or undefined where none is published. */
@@ -58,7 +65,8 @@ export function releaseArchiveName(version: string, platform: string, arch: stri
 }
 
 /**
- * Fetches the official archive of `version` into `folder`, checks it, unpacks it, and returns the path of the program.
+ * Fetches the official archive of `version` into `folder`, checks it, unpacks it, and returns the
+ * path of the program.
  * @throws ChecksumError when its checksum is wrong or not to be had; Error when it cannot be fetched or unpacked.
  */
 export async function fetchRelease(
@@ -66,7 +74,10 @@ export async function fetchRelease(
   options: {
     version: string
     base?: string | undefined
-    /** What its SHA-256 must be, in hex, as the user says. Default: as pinned here, else as its release says. */
+    /**
+     * What its SHA-256 must be, in hex, as the user says. Default: as pinned here, else as its
+     * release says.
+     */
     sha256?: string | undefined
     pins?: Readonly<Record<string, string>>
   },
@@ -88,7 +99,8 @@ export async function fetchRelease(
     throw new ChecksumError(`${base}/${name} has SHA-256 ${actual}, but ${expected} was expected: refused`)
   }
 
-  // The system's tar reads .tar.gz everywhere; that of Windows (bsdtar) reads .zip too, which is what Windows gets.
+  // The system's tar reads .tar.gz everywhere; that of Windows (bsdtar) reads .zip too, which is
+  // what Windows gets.
   const unpacked = await run('tar', ['-xf', name, '--strip-components=1'], { cwd: folder, timeoutMs: 60_000 })
   if (!unpacked.ok) throw new Error(`cannot unpack ${name}: tar ${unpacked.complaint}`)
   return join(folder, BINARY_NAME)

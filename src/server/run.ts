@@ -4,7 +4,9 @@ import { execFile } from 'node:child_process'
 export interface RunResult {
   ok: boolean
   stdout: string
-  /** The last line it complained with, or the reason that it did not start. One line, for people. */
+  /**
+   * The last line it complained with, or the reason that it did not start. One line, for people.
+   */
   complaint: string
 }
 

@@ -17,29 +17,39 @@ export interface ServerOptions {
   /** Port on 127.0.0.1. Default: 0, any free one. */
   port?: number
   /**
-   * `always`: on disk before it is acknowledged. `default`: nats-server's own, every 2 minutes, faster, and what was
-   * acknowledged last is lost in a power cut (not when only the server is killed). Default: `always`.
+   * `always`: on disk before it is acknowledged. `default`: nats-server's own, every 2 minutes,
+   * faster, and what was acknowledged last is lost in a power cut (not when only the server is
+   * killed). Default: `always`.
    */
   syncInterval?: 'always' | 'default'
   /** Largest message, in bytes. Default: nats-server's own, 1 MiB. It does not go above 64 MiB. */
   maxPayload?: number
-  /** What clients must know, as user `flowstone`; `url` of the running server holds both. Default: none, anybody on this machine may connect. */
+  /**
+   * What clients must know, as user `flowstone`; `url` of the running server holds both. Default:
+   * none, anybody on this machine may connect.
+   */
   password?: string
   /** See EnsureOptions. */
   version?: string
   /** See EnsureOptions. */
   serverPath?: string
-  /** See EnsureOptions: it is about fetching. The server itself writes to `server.log` in its folder, never here. */
+  /**
+   * See EnsureOptions: it is about fetching. The server itself writes to `server.log` in its
+   * folder, never here.
+   */
   quiet?: boolean
   /** Be a node of a cluster; use startCluster for one that is complete. Default: alone. */
   cluster?: { name: string; node: string; port: number; routes: readonly string[] }
-  /** How long to wait until it takes requests, in ms. Default: 60,000, because a large store takes a while to read. */
+  /**
+   * How long to wait until it takes requests, in ms. Default: 60,000, because a large store takes a
+   * while to read.
+   */
   readyTimeoutMs?: number
 }
 
 /**
- * A nats-server that this process started. It does not keep the process alive, and it ends with it: at a normal end, by
- * a signal, and (not on Windows) even by SIGKILL.
+ * A nats-server that this process started. It does not keep the process alive, and it ends with it:
+ * at a normal end, by a signal, and (not on Windows) even by SIGKILL.
  */
 export interface RunningServer extends AsyncDisposable {
   readonly url: string
@@ -50,11 +60,14 @@ export interface RunningServer extends AsyncDisposable {
   readonly dir: string
   /** Resolves when the server has ended, whoever ended it. */
   readonly ended: Promise<void>
-  /** Clean stop: SIGTERM, and SIGKILL after 15 s. Resolves when it is gone; harmless when it already is. */
+  /**
+   * Clean stop: SIGTERM, and SIGKILL after 15 s. Resolves when it is gone; harmless when it already
+   * is.
+   */
   stop(): Promise<void>
   /**
-   * Sends a signal. For signals that end it, resolves when it is gone; then it can be started again on the same folder
-   * and port. Default: SIGKILL, as a crash would.
+   * Sends a signal. For signals that end it, resolves when it is gone; then it can be started again
+   * on the same folder and port. Default: SIGKILL, as a crash would.
    */
   kill(signal?: NodeJS.Signals): Promise<void>
 }
@@ -189,7 +202,8 @@ function spawnServer(program: string, configPath: string, logPath: string): Chil
     const child = spawn(program, ['-c', configPath], {
       env: serverEnvironment(process.env),
       stdio: ['ignore', log, log],
-      // A process group of its own: Ctrl-C goes to this process, which finishes its work and then stops the server.
+      // A process group of its own: Ctrl-C goes to this process, which finishes its work and then
+      // stops the server.
       detached: process.platform !== 'win32',
       windowsHide: true,
     })
@@ -255,7 +269,10 @@ function handle(
   }
 }
 
-/** The rest of this process's environment is none of the server's business: secrets of gates, credentials of clouds. */
+/**
+ * The rest of this process's environment is none of the server's business: secrets of gates,
+ * credentials of clouds.
+ */
 function serverEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => SERVER_VARIABLES.test(name)))
 }
@@ -276,7 +293,10 @@ function hasEnded(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null || (child.pid !== undefined && !isAlive(child.pid))
 }
 
-/** The server does not keep this process alive, so whoever waits for its end must, or Node ends in the middle of it. */
+/**
+ * The server does not keep this process alive, so whoever waits for its end must, or Node ends in
+ * the middle of it.
+ */
 async function whileAwake(ended: Promise<void>): Promise<void> {
   const awake = setInterval(() => {}, 1_000)
   await ended

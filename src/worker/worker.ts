@@ -1,8 +1,10 @@
 /**
- * A worker: pulls tasks of its pipelines' queues, runs the user's code, puts outcomes on the log, acknowledges. It knows no scheduling rule.
+ * A worker: pulls tasks of its pipelines' queues, runs the user's code, puts outcomes on the log,
+ * acknowledges. It knows no scheduling rule.
  *
- * A task is acknowledged only after its outcome is stored. A worker that dies leaves its tasks to be delivered again; whoever gets one a second time
- * does not run it blindly, but reports the attempt as lost, or splits the lease, and the engine decides.
+ * A task is acknowledged only after its outcome is stored. A worker that dies leaves its tasks to
+ * be delivered again; whoever gets one a second time does not run it blindly, but reports the
+ * attempt as lost, or splits the lease, and the engine decides.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
@@ -44,26 +46,38 @@ import { nak, onDelivery, requeue } from './pull/requeue.ts'
 import { Slots } from './pull/slots.ts'
 
 export interface WorkerOptions {
-  /** How many pieces of user code run at a time in this process: executions, or instances of scatters. Default 10. */
+  /**
+   * How many pieces of user code run at a time in this process: executions, or instances of
+   * scatters. Default 10.
+   */
   readonly concurrency?: number
   /** Only these queues. Default: all that the pipelines' assets name. */
   readonly queues?: readonly string[]
   readonly resources?: Resources
-  /** A worker that gives no sign for this long is taken for dead, and its tasks go to others. Default `'30s'`, 500 ms to one day. The same for all workers of a queue. */
+  /**
+   * A worker that gives no sign for this long is taken for dead, and its tasks go to others.
+   * Default `'30s'`, 500 ms to one day. The same for all workers of a queue.
+   */
   readonly ackWait?: Duration
-  /** How long a stop waits for running code before that is aborted and handed back. Default `'30s'`. */
+  /**
+   * How long a stop waits for running code before that is aborted and handed back. Default `'30s'`.
+   */
   readonly drainTimeout?: Duration
   /**
-   * Close the flow on SIGTERM and SIGINT: its workers finish or hand back, its engines checkpoint, its connection ends. The process then ends by itself, unless something
-   * else of yours keeps it. Default false.
+   * Close the flow on SIGTERM and SIGINT: its workers finish or hand back, its engines checkpoint,
+   * its connection ends. The process then ends by itself, unless something else of yours keeps it.
+   * Default false.
    */
   readonly handleSignals?: boolean
   /**
-   * How long code may hold up the event loop: so long its tasks are kept alive by a thread of their own. After that this worker is taken for dead, and its tasks go to
-   * others. Default `'10m'`.
+   * How long code may hold up the event loop: so long its tasks are kept alive by a thread of their
+   * own. After that this worker is taken for dead, and its tasks go to others. Default `'10m'`.
    */
   readonly maxBlocked?: Duration
-  /** The process is there for this worker alone: after `maxBlocked` it is ended. Default false; true for `flowstone worker` and `dev`. */
+  /**
+   * The process is there for this worker alone: after `maxBlocked` it is ended. Default false; true
+   * for `flowstone worker` and `dev`.
+   */
   readonly ownsProcess?: boolean
 }
 
@@ -87,7 +101,10 @@ const AHEAD_MS = 40
 const AHEAD_MAX = 16
 const LIMITED_AHEAD = 4
 const RESTORE_PAUSE_MS = 50
-/** Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that wait. */
+/**
+ * Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that
+ * wait.
+ */
 const HELPER_SLOTS = 256
 /** How long one task may have the worker to itself: `ackWait`, within these bounds. */
 const ALONE_MIN_MS = 5000
@@ -292,7 +309,10 @@ export class Worker {
     return this.#held.size
   }
 
-  /** Takes no more work, waits for what runs (`drainTimeout`), hands back the rest. Safe to call twice. */
+  /**
+   * Takes no more work, waits for what runs (`drainTimeout`), hands back the rest. Safe to call
+   * twice.
+   */
   stop(): Promise<void> {
     this.#stopping ??= this.#drain()
     return this.#stopping
@@ -345,7 +365,8 @@ export class Worker {
     while (!this.#draining && !this.#shared.connection.isClosed) {
       const want = this.#room()
       if (want === 0) {
-        // Of a limited queue the next lease comes only when one of it is acknowledged: it is asked for beforehand, so that its place is not empty for the time of a question.
+        // Of a limited queue the next lease comes only when one of it is acknowledged: it is asked
+        // for beforehand, so that its place is not empty for the time of a question.
         if (!this.#alone.isWanted) this.#askAhead()
         await this.#settled(1000)
         continue
@@ -367,7 +388,9 @@ export class Worker {
     }
   }
 
-  /** Only of limited queues that are all here: else it would be kept from a worker that has room. */
+  /**
+   * Only of limited queues that are all here: else it would be kept from a worker that has room.
+   */
   #askAhead(): void {
     for (const { key, maxConcurrent, puller } of this.#limitedQueues?.open ?? []) {
       const here = this.#shared.places.get(key)?.size ?? 0
@@ -375,7 +398,10 @@ export class Worker {
     }
   }
 
-  /** What to pull from, the most urgent first: the queues' shared consumers, and the limited queues that are open. */
+  /**
+   * What to pull from, the most urgent first: the queues' shared consumers, and the limited queues
+   * that are open.
+   */
   #levels(): Puller[][] {
     const levels = new Map<number, Puller[]>()
     const add = (priority: number, pullers: readonly Puller[]): void =>
@@ -392,7 +418,10 @@ export class Worker {
     )
   }
 
-  /** A server that was started again may lack what it had not written, and somebody may have deleted a consumer. */
+  /**
+   * A server that was started again may lack what it had not written, and somebody may have deleted
+   * a consumer.
+   */
   async #restoreConsumers(): Promise<void> {
     let warned = false
     for (let troubled = this.#troubled(); troubled.length > 0 && !this.#draining; troubled = this.#troubled()) {
@@ -412,8 +441,9 @@ export class Worker {
   }
 
   /**
-   * How many tasks to ask for now: enough to fill the free slots, and while tasks are short, some ahead, so that no slot waits for the network. Nothing ahead where
-   * slots do not turn over: it would only be kept from workers that have room.
+   * How many tasks to ask for now: enough to fill the free slots, and while tasks are short, some
+   * ahead, so that no slot waits for the network. Nothing ahead where slots do not turn over: it
+   * would only be kept from workers that have room.
    */
   #room(): number {
     const { slots } = this.#shared
@@ -437,7 +467,8 @@ export class Worker {
     }
     const known = this.#held.get(task.id)
     if (known) {
-      // The same message again: answer this delivery instead. Another message of the same task is a repeat; the first one is being worked on.
+      // The same message again: answer this delivery instead. Another message of the same task is a
+      // repeat; the first one is being worked on.
       if (known.streamSeq === delivery.streamSeq && known.shard === delivery.shard) known.renew(delivery)
       else new InFlightTask(connection.nc, task, delivery, this.#shared.clock.now()).ack()
       return

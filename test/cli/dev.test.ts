@@ -65,7 +65,8 @@ test('dev brings all that a pipeline needs, and its code is exchanged while it r
     files.write('export const word = (\n')
     await dev.says('worker   not started')
     expect(dev.stderr()).toContain('word.ts')
-    // What worked still works: the run needs a file that can be loaded, so it is asked for through another one.
+    // What worked still works: the run needs a file that can be loaded, so it is asked for through
+    // another one.
     expect(isAlive(two.pid)).toBe(true)
 
     files.write("export const word = 'three'\n")

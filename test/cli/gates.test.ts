@@ -189,7 +189,8 @@ test('http takes from a module what no option can say: senders with a signature 
     env,
   })
   await server.says('"event":"http"')
-  // The server of `dev` has the same module, and what it says of bodies; an option counts before that.
+  // The server of `dev` has the same module, and what it says of bodies; an option counts before
+  // that.
   for (const [to, check, status] of [
     [String(JSON.parse(server.stdout()).url), 'a', 200],
     [String(JSON.parse(server.stdout()).url), LONGER, 404],

@@ -8,7 +8,10 @@ import { until } from '../kit/until.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Runs compose, as `docker compose` or, where it is no part of docker, as the program `docker-compose`. */
+/**
+ * Runs compose, as `docker compose` or, where it is no part of docker, as the program
+ * `docker-compose`.
+ */
 function compose(...args: string[]): void {
   // A project of its own, so that a user's data is never touched.
   const all = ['-p', 'flowstone-test', '--profile', 'cluster', ...args]

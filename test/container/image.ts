@@ -6,9 +6,10 @@ import { natsImage } from '../kit/container.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 
 /**
- * Makes sure that the daemon has the image that docker-compose.yml names. Where it cannot be pulled, one is made under the
- * same name from the nats-server of this machine, its libraries, and busybox for the health check. It is no copy of the
- * official image, but takes the same arguments, so that compose file and configuration are tested for real.
+ * Makes sure that the daemon has the image that docker-compose.yml names. Where it cannot be
+ * pulled, one is made under the same name from the nats-server of this machine, its libraries, and
+ * busybox for the health check. It is no copy of the official image, but takes the same arguments,
+ * so that compose file and configuration are tested for real.
  */
 export default async function ensureImage(): Promise<void> {
   const image = natsImage()
@@ -40,7 +41,10 @@ function docker(args: string[]): boolean {
   }
 }
 
-/** What the program loads: libc and the loader, or nothing when it is linked statically, as the official ones are. */
+/**
+ * What the program loads: libc and the loader, or nothing when it is linked statically, as the
+ * official ones are.
+ */
 function librariesOf(program: string): string[] {
   try {
     const listed = execFileSync('ldd', [program], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })

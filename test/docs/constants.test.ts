@@ -1,4 +1,7 @@
-/** Numbers that pages name are those of the code. Whoever changes one finds here which sentence names it. */
+/**
+ * Numbers that pages name are those of the code. Whoever changes one finds here which sentence
+ * names it.
+ */
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { pathOf } from './pages.ts'

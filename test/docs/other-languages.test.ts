@@ -1,4 +1,7 @@
-/** docs/other-languages.md lists the members of triggers and of what the feed shows, as streams/schemas.ts declares them. */
+/**
+ * docs/other-languages.md lists the members of triggers and of what the feed shows, as
+ * streams/schemas.ts declares them.
+ */
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { FACTS, type FactName } from '../../streams/facts.ts'
@@ -18,7 +21,10 @@ const FEED = [
   'trigger.refused',
 ] as const satisfies readonly FactName[]
 
-/** Code in the last cell of the row that begins with this. What stands in parentheses explains a member. */
+/**
+ * Code in the last cell of the row that begins with this. What stands in parentheses explains a
+ * member.
+ */
 function listed(name: string): string[] {
   const row = page.split('\n').find((line) => line.startsWith(`| \`${name}\` | `)) ?? ''
   const cell = row.split('|').at(-2) ?? ''

@@ -1,4 +1,7 @@
-/** docs/permissions.md lists what `permissionsOf` allows, which test/integration/permissions.test.ts tries on a server. */
+/**
+ * docs/permissions.md lists what `permissionsOf` allows, which test/integration/permissions.test.ts
+ * tries on a server.
+ */
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { permissionsOf, ROLES, type Role } from '../kit/permissions.ts'

@@ -23,7 +23,8 @@ describe('the crawler example', () => {
     expect(number(/^(\d+) pages with \d+ links/m)).toBe(total)
     expect(number(/(\d+) pages came at a later try/)).toBeGreaterThan(0)
 
-    // Each link that is broken, and why. What is gone is asked for once; a broken page as often as may be.
+    // Each link that is broken, and why. What is gone is asked for once; a broken page as often as
+    // may be.
     const broken = [...stdout.matchAll(/^ {2}(\/\S+)\n {4}(\d+) .*; linked from (.*)$/gm)]
     expect(broken).toHaveLength(number(/(\d+) are broken/))
     // Those that the site plants, and those that the documents have by themselves.

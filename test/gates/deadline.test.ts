@@ -86,7 +86,8 @@ describe('more time, asked for as the timers fire', () => {
     const open = await gatesOf(flow, run.id, COUNT)
     const told = await Promise.all(
       open.map(async ({ id, deadline, index = 0 }) => {
-        // When several timers are due, the server takes up to a quarter of a second for some of them.
+        // When several timers are due, the server takes up to a quarter of a second for some of
+        // them.
         const atMs = (deadline?.getTime() ?? 0) + 25 * (index % 15) - 4
         // The first ones ask in good time, the last ones too late for certain.
         if (index % 15 > 0) await until('its deadline is near', () => Date.now() >= atMs)

@@ -173,7 +173,8 @@ describe('a plain asset at a gate', () => {
     const [old = '', , , fresh = ''] = calls
     expect(fresh).not.toBe(old)
     expect(await reasonOf(flow.gates.signal(old, 'late'))).toBe('cancelled')
-    // By the name that the asset's code gave it, any text: the newest gate of that name (defect 9 of the original).
+    // By the name that the asset's code gave it, any text: the newest gate of that name (defect 9
+    // of the original).
     expect(await flow.gates.getByCorrelationKey(`job/${run.id}.1`)).toMatchObject({ status: 'waiting' })
     await flow.gates.signalByCorrelationKey(`job/${run.id}.1`, 'good')
     expect(await run.result()).toBe('good')

@@ -53,7 +53,8 @@ describe('signals, a timeout and a cancel at the same moment', () => {
     const answers = await Promise.all(
       open.map(async ({ id, deadline, index }) => {
         const token = await stage.flow.gates.token(id)
-        // When several timers are due, the server takes up to a quarter of a second for some of them.
+        // When several timers are due, the server takes up to a quarter of a second for some of
+        // them.
         const atMs = (deadline?.getTime() ?? 0) + 34 * ((index ?? 0) % 15) - 4
         // The first ones come in time, and the others at about the deadline.
         if ((index ?? 0) % 15 !== 0) await until('its deadline is near', () => Date.now() >= atMs - 3)

@@ -105,7 +105,10 @@ export async function post(url: string, payload: unknown, headers: Record<string
   })
 }
 
-/** Bytes as they are, to a server; what it answered until it closed the connection, or `enough` says that it is all. */
+/**
+ * Bytes as they are, to a server; what it answered until it closed the connection, or `enough` says
+ * that it is all.
+ */
 export async function raw(
   url: string,
   parts: readonly string[],

@@ -81,7 +81,8 @@ test('an approval is answered with a comment and a name, and the page says what 
   expect(page.text).toMatch(/Rejected: recorded[\s\S]*Ada[\s\S]*127\.0\.0\.1[\s\S]*not &lt;yet&gt;/)
   expect(page.text).not.toContain('<form')
   expect(await gate.run.result()).toMatchObject({ approved: false, comment: 'not <yet>', by: 'Ada' })
-  // A double click, or a reload, is the same answer; another decision with the same form is another one, and too late.
+  // A double click, or a reload, is the same answer; another decision with the same form is another
+  // one, and too late.
   expect(await answer(gate, fields)).toMatchObject({ status: 200 })
   const late = await answer(gate, { ...fields, decision: 'approve' })
   expect(late.status).toBe(409)

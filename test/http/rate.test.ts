@@ -49,7 +49,8 @@ test('a hundred thousand addresses cost no memory, and the one that was over its
   let refused = 0
   for (let i = 0; i < 100_000; i++) if (limiter.take(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`) > 0) refused++
   expect(limiter.take('attacker')).toBeGreaterThan(0)
-  // Two cells of a name collide with others' only when the table is full of those who used their allowance up.
+  // Two cells of a name collide with others' only when the table is full of those who used their
+  // allowance up.
   expect(refused).toBeLessThan(30_000)
 })
 

@@ -304,7 +304,8 @@ test('no changed token opens a gate: every character changed, cut off, made long
   const [, , otherId = '', otherSignature = ''] = other.token.split('.')
   const changed = [
     ...Array.from(token, (was, i) => `${token.slice(0, i)}${was === 'A' ? 'B' : 'A'}${token.slice(i + 1)}`),
-    // The last character of base64url has bits that mean nothing: none of its neighbours may stand for it.
+    // The last character of base64url has bits that mean nothing: none of its neighbours may stand
+    // for it.
     ...Array.from(
       'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_',
       (c) => token.slice(0, -1) + c,

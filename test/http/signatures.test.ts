@@ -96,7 +96,8 @@ test.each(SCHEME_NAMES)('%s: no other signature holds, whichever character is ch
   const end = scheme === 'stripe' ? value.indexOf(',v0=') : value.length
   for (let i = 0; i < end; i++) {
     const headers = new Headers(sample.headers)
-    // Base64 of 32 bytes has two bits in its last digit that mean nothing; that digit is E, and A has other bits that do.
+    // Base64 of 32 bytes has two bits in its last digit that mean nothing; that digit is E, and A
+    // has other bits that do.
     headers.set(name, `${value.slice(0, i)}${value[i] === 'a' ? 'b' : 'a'}${value.slice(i + 1)}`)
     expect(SCHEMES[scheme](signed(sample, { headers })), `character ${i}`).toBe(false)
   }

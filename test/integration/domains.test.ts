@@ -1,4 +1,7 @@
-/** A hub and a leaf node in one account, each with JetStream of its own: what is published under a namespace's subjects reaches both. */
+/**
+ * A hub and a leaf node in one account, each with JetStream of its own: what is published under a
+ * namespace's subjects reaches both.
+ */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
@@ -71,7 +74,10 @@ describe('a namespace on a hub or on a leaf', () => {
   })
 })
 
-/** Engine, worker and client, wherever they are, in the domain that is named: all that FlowStone does with JetStream. */
+/**
+ * Engine, worker and client, wherever they are, in the domain that is named: all that FlowStone
+ * does with JetStream.
+ */
 async function works(engineAt: string, workerAt: string, domain: string): Promise<void> {
   const namespace = freshNamespace()
   const settings = { namespace, domain, nats: LEAF_USER, logger: listeningLogger() }

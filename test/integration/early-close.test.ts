@@ -17,7 +17,10 @@ const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const AT_ONCE = 6
 
-/** Many instances, of which the first fails for good once `AT_ONCE` are at work; the others wait to be aborted. */
+/**
+ * Many instances, of which the first fails for good once `AT_ONCE` are at work; the others wait to
+ * be aborted.
+ */
 function doomed(options: InstanceOptions) {
   const seen = { started: 0, abortedMs: [] as number[] }
   const full = Promise.withResolvers<void>()
@@ -50,7 +53,10 @@ async function onWork(url: string, namespace: string): Promise<number> {
   }
 }
 
-/** Runs it, and says how long after its end the last instance was aborted, and what was left on WORK a second later. */
+/**
+ * Runs it, and says how long after its end the last instance was aborted, and what was left on WORK
+ * a second later.
+ */
 async function closeEarly(
   url: string,
   options: InstanceOptions,

@@ -1,4 +1,7 @@
-/** A scatter that ends early, while its end and its total cross: what its closing fact, its status, its gather and its redrive say must be one thing. */
+/**
+ * A scatter that ends early, while its end and its total cross: what its closing fact, its status,
+ * its gather and its redrive say must be one thing.
+ */
 import { connect as connectNats, headers } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, type InstanceOptions, pipeline, type Run, TerminalError } from '../../src/index.ts'
@@ -25,7 +28,10 @@ const waitFor = (stage: Stage, run: Run, kind: string, count = 1) =>
 const dataOf = async (stage: Stage, run: Run, kind: string) =>
   (await factsOf(stage.flow, run.id)).find((fact) => fact.kind === kind)?.data
 
-/** Three keys at once, the fourth when `rest` says so. Instances wait for `go`, and fail until healed. */
+/**
+ * Three keys at once, the fourth when `rest` says so. Instances wait for `go`, and fail until
+ * healed.
+ */
 function slowKeys(options: InstanceOptions) {
   const at = {
     healed: false,

@@ -39,7 +39,10 @@ const keyChunksOf = (facts: readonly HistoryEntry[]): KeyChunk[] =>
 
 const retry = { maxAttempts: 3, backoff: '1ms..2ms' } as const
 
-/** The numbers below `total`, `size` at a time, and where it was asked to begin. `before` is called before each chunk but the first of a read. */
+/**
+ * The numbers below `total`, `size` at a time, and where it was asked to begin. `before` is called
+ * before each chunk but the first of a read.
+ */
 function numbers(total: number, size: number, before: (at: number, reads: number) => void = () => undefined) {
   const reads: number[] = []
   const options: ItemReaderOptions<number, number> = {

@@ -37,7 +37,10 @@ const spread = asset('spread', {
 })
 const both = pipeline('both', [first, second, spread])
 
-/** A stream that is being deleted may take a message and answer nothing: the answer is waited for 5 s, then looked for. */
+/**
+ * A stream that is being deleted may take a message and answer nothing: the answer is waited for 5
+ * s, then looked for.
+ */
 const SOON_MS = 12_000
 
 describe('a rebuild', () => {

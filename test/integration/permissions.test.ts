@@ -1,4 +1,7 @@
-/** The roles of docs/permissions.md on a server that enforces them: each can do its part, and no more. */
+/**
+ * The roles of docs/permissions.md on a server that enforces them: each can do its part, and no
+ * more.
+ */
 import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -95,7 +98,8 @@ describe('with the least permissions', () => {
     expect(answer.json()).toMatchObject({ stream: `${NS}_TRIGGERS` })
     const feed = await server.as('feed')
     const told: string[] = []
-    // A message is sent under its own subject, so it is heard by a subscription and not by `request`.
+    // A message is sent under its own subject, so it is heard by a subscription and not by
+    // `request`.
     feed.subscribe('_INBOX_feed.told', {
       callback: (_, message) => {
         told.push(message.string())

@@ -1,4 +1,7 @@
-/** A process that ends in the middle of its work says so: the next one takes over at once, and only what ended it has lost an attempt. */
+/**
+ * A process that ends in the middle of its work says so: the next one takes over at once, and only
+ * what ended it has lost an attempt.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

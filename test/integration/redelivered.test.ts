@@ -24,7 +24,10 @@ afterAll(async () => {
 const once = { retry: { maxAttempts: 1 } } as const
 const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 
-/** Has the next task of a queue delivered, and does with it what a worker would not: `answer`, or nothing. */
+/**
+ * Has the next task of a queue delivered, and does with it what a worker would not: `answer`, or
+ * nothing.
+ */
 async function deliver(namespace: string, name: string, answer: string | undefined, queue = 'default'): Promise<void> {
   const names = namesOf(namespace)
   const at = { shard: 0, pipeline: name, queue, priority: 1 }

@@ -15,7 +15,10 @@ const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const ONCE = { maxAttempts: 1 } as const
 
-/** A scatter over `count` keys `k0`, `k1`, …, of which the `done` that begin first succeed and the rest wait for the gate. */
+/**
+ * A scatter over `count` keys `k0`, `k1`, …, of which the `done` that begin first succeed and the
+ * rest wait for the gate.
+ */
 function blocked(count: number, done: number, options: { maxConcurrent?: number } = {}) {
   const gate = Promise.withResolvers<void>()
   const seen = { started: 0, aborted: 0, done: [] as number[] }
@@ -29,7 +32,8 @@ function blocked(count: number, done: number, options: { maxConcurrent?: number 
         seen.done.push(index)
         return index
       }
-      // Each by its own signal: one that let the others go would have them succeed before theirs came.
+      // Each by its own signal: one that let the others go would have them succeed before theirs
+      // came.
       const aborted = new Promise<void>((resolve) =>
         signal.addEventListener('abort', () => {
           seen.aborted += 1
@@ -224,7 +228,10 @@ describe('cancelling a scatter', () => {
 })
 
 describe('redrive', () => {
-  /** base → work (scatter, gathers [key, value or error code]) → next. `broken` says which keys fail, and may be changed. */
+  /**
+   * base → work (scatter, gathers [key, value or error code]) → next. `broken` says which keys
+   * fail, and may be changed.
+   */
   function chain(count: number) {
     const broken = new Set<number>()
     const calls = { base: 0, instances: [] as number[], gather: 0, next: 0 }

@@ -47,7 +47,8 @@ describe('maxConcurrent', () => {
           most = Math.max(most, running)
           if (running >= maxConcurrent) full.resolve()
           by.add(String(Reflect.get(resources, 'name')))
-          // The first ones wait until as many run as may: so the limit is reached, or the test ends by its time.
+          // The first ones wait until as many run as may: so the limit is reached, or the test ends
+          // by its time.
           await full.promise
           // And some turns of the event loop, in which one too many would begin.
           for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))

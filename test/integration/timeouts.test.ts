@@ -1,4 +1,7 @@
-/** The time limit of an asset is for each of its functions, and for what loads and stores its values. */
+/**
+ * The time limit of an asset is for each of its functions, and for what loads and stores its
+ * values.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type AnyAsset, asset, type IoManager, pipeline } from '../../src/index.ts'
 import { type TestServer, testServer } from '../kit/server.ts'

@@ -1,4 +1,7 @@
-/** Triggers have a stream of their own: what its publishers can do to it, and that each message is copied to the log once. */
+/**
+ * Triggers have a stream of their own: what its publishers can do to it, and that each message is
+ * copied to the log once.
+ */
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { headers } from '@nats-io/nats-core'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'

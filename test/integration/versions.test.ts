@@ -1,4 +1,7 @@
-/** A worker runs a task only with code whose shape is the one that the task was planned with; see docs/assets-and-runs.md. */
+/**
+ * A worker runs a task only with code whose shape is the one that the task was planned with; see
+ * docs/assets-and-runs.md.
+ */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -212,7 +215,10 @@ async function go(
   await Promise.all([second.stop(), back.stop()])
 }
 
-/** report needs a (version 1), or a and b (version 2); each says which version ran it. `other` is the same in both. */
+/**
+ * report needs a (version 1), or a and b (version 2); each says which version ran it. `other` is
+ * the same in both.
+ */
 function version(n: 1 | 2): { shard: Pipeline; report: ReturnType<typeof asset>; other: ReturnType<typeof asset> } {
   const a = asset('a', { execute: () => 'A' })
   const b = asset('b', { execute: () => 'B' })

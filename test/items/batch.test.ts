@@ -9,7 +9,9 @@ import { cursorsOf, expectReadsOn, readAll } from './kit.ts'
 const ten = Array.from({ length: 10 }, (_, i) => i)
 const itemsOf = <T>(batches: Iterable<Batch<T>>): T[][] => [...batches].map(({ items }) => items)
 
-/** A reader whose chunks have the sizes given, with a cursor behind each item or only behind chunks. */
+/**
+ * A reader whose chunks have the sizes given, with a cursor behind each item or only behind chunks.
+ */
 function inChunks<T>(list: readonly T[], sizes: readonly number[], hasCursorAt: boolean) {
   return itemReader<T, { at: number; k: number }>({
     name: 'list',

@@ -15,7 +15,10 @@ export async function readAll<T>(reader: ItemReader<T>, cursor?: unknown): Promi
   return items
 }
 
-/** Every cursor that a reader gives, behind a chunk and within one, with the number of items before it. */
+/**
+ * Every cursor that a reader gives, behind a chunk and within one, with the number of items before
+ * it.
+ */
 export async function cursorsOf<T>(reader: ItemReader<T>): Promise<[cursor: unknown, before: number][]> {
   const found: [unknown, number][] = []
   let before = 0

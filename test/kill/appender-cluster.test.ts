@@ -35,7 +35,8 @@ it('in a cluster, who is refused because of what is still on its way is not told
       { subject: 's.more', payload, expect: { seq: 0 } },
       { subject: 's.timer', payload, expect: { seq: 0, subject: 's.end' } },
     )
-    // Never stored: the sequence is wrong. But the answer is another one while something is on its way there.
+    // Never stored: the sequence is wrong. But the answer is another one while something is on its
+    // way there.
     const probe = async (): Promise<number | undefined> => {
       const wrong = { subject: 's.probe', payload, expect: { seq: 99, subject: 's.more' } }
       const { nc } = connections[1] ?? {}

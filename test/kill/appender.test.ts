@@ -62,7 +62,8 @@ test('appends whose answers are lost in restarts are on the stream once, and onl
   const round = (): void => {
     const n = begun++
     for (const [who, appender] of appenders.entries()) {
-      // Free for all; a place of one's own; a pair that is all there or not at all; and a place that both want.
+      // Free for all; a place of one's own; a pair that is all there or not at all; and a place
+      // that both want.
       append(appender, { subject: `facts.free.${who}` })
       append(appender, { subject: `facts.own.${who}.${n}`, expect: { seq: 0 } })
       append(appender, { subject: `facts.pair.${who}.${n}`, expect: { seq: 0 } }, { subject: `facts.pairs.${who}` })

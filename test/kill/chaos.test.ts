@@ -1,8 +1,12 @@
 /**
- * Everything at once: every kind of scatter and gate in one run, scatters that end early and are redriven, runs that build on one another, and triggers, while processes are
- * killed, stopped, drained and cut off, the server restarts, the state is built again, and buckets are deleted. All of it is drawn from a seed. What is checked at the end holds
- * for every seed. Every third seed is gentle: it takes no work from a worker, so no attempt may be lost. `CHAOS_SEEDS=17,100..199 npx vitest run test/kill/chaos.test.ts` plays those; `CHAOS_MS` is how
- * long it is wild, `CHAOS_SHARDS=1,3` the shards of the log, of which each seed takes one; `CHAOS_WITHOUT='delete work,pause'` leaves faults out.
+ * Everything at once: every kind of scatter and gate in one run, scatters that end early and are
+ * redriven, runs that build on one another, and triggers, while processes are killed, stopped,
+ * drained and cut off, the server restarts, the state is built again, and buckets are deleted. All
+ * of it is drawn from a seed. What is checked at the end holds for every seed. Every third seed is
+ * gentle: it takes no work from a worker, so no attempt may be lost. `CHAOS_SEEDS=17,100..199 npx
+ * vitest run test/kill/chaos.test.ts` plays those; `CHAOS_MS` is how long it is wild,
+ * `CHAOS_SHARDS=1,3` the shards of the log, of which each seed takes one; `CHAOS_WITHOUT='delete
+ * work,pause'` leaves faults out.
  */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -138,7 +142,8 @@ async function play(rig: Rig, seed: number, shards: number): Promise<void> {
     }
     const found = stretches(rig.noted(), workers.troubled, wild.away)
     expect(mostAtATime(found)).toBeLessThanOrEqual(Math.min(SLOTS, MAX_CONCURRENT))
-    // Notes are written a moment after the grant: half of the period is long enough to show a limit that is not kept.
+    // Notes are written a moment after the grant: half of the period is long enough to show a limit
+    // that is not kept.
     expect(mostWithin(500, found)).toBeLessThanOrEqual(PER_SECOND)
     await Promise.all([engines.stop(), workers.stop()])
     const facts = await factsOnLog(rig, shards)

@@ -4,7 +4,10 @@ import { until } from '../kit/until.ts'
 import { list, stream } from './programs/pipelines.ts'
 import { type Child, pair, startRig } from './rig.ts'
 
-/** Longest time without an engine that is at work. The claim's time to live is 2 s, and 200 ms of patience come on top. */
+/**
+ * Longest time without an engine that is at work. The claim's time to live is 2 s, and 200 ms of
+ * patience come on top.
+ */
 const TAKE_OVER_MAX_MS = 3000
 
 function tookOverAfter(killedMs: number, heir: Child): number {

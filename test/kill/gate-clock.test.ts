@@ -1,4 +1,7 @@
-/** Clocks of hosts that are an hour off, each in another direction: gates go by that of the server, which is this host's true one. */
+/**
+ * Clocks of hosts that are an hour off, each in another direction: gates go by that of the server,
+ * which is this host's true one.
+ */
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { HistoryEntry, Run } from '../../src/index.ts'
 import { gateOf } from '../gates/kit.ts'

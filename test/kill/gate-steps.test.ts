@@ -1,4 +1,7 @@
-/** Gates of plain assets and of instances at every step of their life, and one process after the other that is killed and started again just then. */
+/**
+ * Gates of plain assets and of instances at every step of their life, and one process after the
+ * other that is killed and started again just then.
+ */
 import { rmSync, writeFileSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
@@ -34,7 +37,10 @@ class Stage {
     rmSync(this.#hold)
   }
 
-  /** Brings every gate to its step. The engine stands still from here on: what is signalled or times out is on the log, and not folded. */
+  /**
+   * Brings every gate to its step. The engine stands still from here on: what is signalled or times
+   * out is on the log, and not folded.
+   */
   async set(engine: Child): Promise<void> {
     const { flow } = this.#rig
     const plain = await Promise.all(

@@ -1,6 +1,7 @@
 /**
- * Judges what processes wrote down about limits, each by a clock that all of them share (one host). Nobody can say at which moment a grant was made, only between which
- * two: so a bound is broken only where it is broken whichever moments are true.
+ * Judges what processes wrote down about limits, each by a clock that all of them share (one host).
+ * Nobody can say at which moment a grant was made, only between which two: so a bound is broken
+ * only where it is broken whichever moments are true.
  */
 
 /** A grant was made, at the earliest and at the latest. */
@@ -10,7 +11,10 @@ export interface Grant {
   readonly n: number
 }
 
-/** Tokens that were granted within some stretch of a period for certain: the most there are of any such stretch. */
+/**
+ * Tokens that were granted within some stretch of a period for certain: the most there are of any
+ * such stretch.
+ */
 export function worstStretch(grants: readonly Grant[], periodMs: number): number {
   const sorted = grants.toSorted((a, b) => a.fromMs - b.fromMs)
   let worst = 0
@@ -50,7 +54,10 @@ export function worstOverlap(uses: readonly Use[]): number {
   return worst
 }
 
-/** Slots that were taken: who was told before another asked has the lower fence. Returns pairs that are not so. */
+/**
+ * Slots that were taken: who was told before another asked has the lower fence. Returns pairs that
+ * are not so.
+ */
 export function fencesOutOfOrder(
   taken: readonly { readonly askedMs: number; readonly toldMs: number; readonly fence: number }[],
 ): [number, number][] {

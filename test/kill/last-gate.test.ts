@@ -1,4 +1,7 @@
-/** The moment in which the outside job knows its token, and nothing says yet that anybody waits for it. */
+/**
+ * The moment in which the outside job knows its token, and nothing says yet that anybody waits for
+ * it.
+ */
 import { beforeEach, describe, expect, test } from 'vitest'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'

@@ -1,6 +1,7 @@
 /**
- * The bounds of limits and slots, proved on histories: several processes, whose clocks are minutes apart, write down what they were granted and what they used, while
- * some of them are killed, others stopped, and the server is killed and started again.
+ * The bounds of limits and slots, proved on histories: several processes, whose clocks are minutes
+ * apart, write down what they were granted and what they used, while some of them are killed,
+ * others stopped, and the server is killed and started again.
  */
 import { describe, expect, test } from 'vitest'
 import { hostMs } from '../kit/host-clock.ts'
@@ -154,7 +155,8 @@ test('a scatter with slots and a rate keeps to both when a worker is killed, and
   // What did not end ended with its process.
   const uses = begins.map(([id, fromMs]) => ({ fromMs, toMs: ends.get(id) ?? killedMs, weight: 1 }))
   expect(worstOverlap(uses)).toBe(3)
-  // One each 10 ms, and up to half a second late, as code begins on a busy machine. Without the limit it would be nearly three times as many.
+  // One each 10 ms, and up to half a second late, as code begins on a busy machine. Without the
+  // limit it would be nearly three times as many.
   const starts = begins.map(([, ms]) => ({ fromMs: ms, toMs: ms, n: 1 }))
   expect(worstStretch(starts, 1000)).toBeLessThanOrEqual(101 + 50)
   await until('its slots are free', async () => (await rig.flow.limiter.status('sharing')).slots?.count === 0)

@@ -29,7 +29,8 @@ async function supervised<T>(
   let died = 0
   const keep = async (): Promise<void> => {
     while (!over) {
-      // Not so short that a worker which starts on a busy machine is taken for dead: its instances would run twice, and die twice.
+      // Not so short that a worker which starts on a busy machine is taken for dead: its instances
+      // would run twice, and die twice.
       const child = await rig.start('worker', { concurrency: CONCURRENCY, ackWaitMs: 2000 }, env)
       await Promise.race([child.ended, ended])
       if (!over) died += 1

@@ -1,4 +1,7 @@
-/** The world outside of the chaos test: answers gates in random order, some twice, and keeps what it was told, to be compared with the log. */
+/**
+ * The world outside of the chaos test: answers gates in random order, some twice, and keeps what it
+ * was told, to be compared with the log.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Flow, FlowStoneError, type GateView, type Run, SignalRejectedError } from '../../src/index.ts'
 
@@ -11,7 +14,9 @@ export interface Answer {
 
 type Random = () => number
 
-/** A look reads every gate of the run, and costs the server as much as the work that it looks at. */
+/**
+ * A look reads every gate of the run, and costs the server as much as the work that it looks at.
+ */
 const LOOK_MS = 400
 
 /** What is shown to people, and tells this outsider what to do. */

@@ -1,4 +1,7 @@
-/** A TCP proxy in front of a server, for one process: its connections can be cut, refused, stalled, made half-open or slow, while those of other processes are well. */
+/**
+ * A TCP proxy in front of a server, for one process: its connections can be cut, refused, stalled,
+ * made half-open or slow, while those of other processes are well.
+ */
 import { once } from 'node:events'
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -62,7 +65,10 @@ export class ServerProxy implements AsyncDisposable {
     for (const link of this.#links) for (const way of ways) sourceOf(link, way).resume()
   }
 
-  /** The connections that there are carry nothing any more, and are cut in the end; new ones are well. */
+  /**
+   * The connections that there are carry nothing any more, and are cut in the end; new ones are
+   * well.
+   */
   async halfOpen(forMs: number): Promise<void> {
     const links = [...this.#links]
     for (const link of links) link.isDead = true

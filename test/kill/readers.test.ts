@@ -55,13 +55,15 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     const stored = await positions(rig, run.id)
     await rig.start('worker', {}, env)
     await rig.expectWhole(run, 'reading', LINES)
-    // Not from the beginning, and not from anywhere but the end of what was stored (a last key chunk may have been on its way).
+    // Not from the beginning, and not from anywhere but the end of what was stored (a last key
+    // chunk may have been on its way).
     const [first, second, ...more] = begins(rig)
     expect([first, more]).toEqual([0, []])
     expect(second).toBeGreaterThanOrEqual(stored.at(-1) ?? bytes)
     expect(await positions(rig, run.id)).toContain(second)
     expect(second).toBeGreaterThan(100_000)
-    // What was read and not stored is all that is read twice: less than a key chunk, and what was read ahead of it.
+    // What was read and not stored is all that is read twice: less than a key chunk, and what was
+    // read ahead of it.
     expect(bytesRead(rig)).toBeLessThan(bytes + 400 * 1024)
     await rig.expectStateIsFold()
   })
@@ -195,7 +197,8 @@ test('a worker that is killed while it reads a table leaves the rest to the next
     await rig.start('worker', {}, settings)
     await rig.expectWhole(run, 'rows', 5000)
     const pages = rig.noted().map((line) => line.slice(5))
-    // Looks for holes in the key first, then pages from the first on; the next one neither looks again nor begins again.
+    // Looks for holes in the key first, then pages from the first on; the next one neither looks
+    // again nor begins again.
     expect(pages.slice(0, 3)).toEqual(['', '', '99'])
     expect(pages.slice(2)).not.toContain('')
     expect(pages.filter((page) => page === String(stored - 1)).length).toBeGreaterThan(0)

@@ -1,6 +1,7 @@
 /**
- * A server, and engines and workers as processes of their own, that a test may kill, stop and start at will. `await using rig = await startRig()`; at the end
- * everything it started is gone. A failed test prints what its processes had to say.
+ * A server, and engines and workers as processes of their own, that a test may kill, stop and start
+ * at will. `await using rig = await startRig()`; at the end everything it started is gone. A failed
+ * test prints what its processes had to say.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -160,7 +161,8 @@ export class Rig implements AsyncDisposable {
   async startServer(): Promise<void> {
     const { dir, port } = this.#server
     this.#server = await startServer({ dir, port })
-    // What is asked while a connection is broken gets no answer, and a test has no time to wait for that.
+    // What is asked while a connection is broken gets no answer, and a test has no time to wait for
+    // that.
     await this.nc.close()
     this.nc = await connectNats({ servers: this.#server.url })
   }
@@ -221,7 +223,10 @@ export class Rig implements AsyncDisposable {
     return seqs
   }
 
-  /** Stops all engines that are alive, and checks that the state buckets are the fold of the log, byte for byte. */
+  /**
+   * Stops all engines that are alive, and checks that the state buckets are the fold of the log,
+   * byte for byte.
+   */
   async expectStateIsFold(): Promise<void> {
     await Promise.all(this.#children.map((child) => child.stop()))
     const before = await this.state()

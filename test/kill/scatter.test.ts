@@ -11,7 +11,10 @@ async function limitedQueues(rig: Rig): Promise<string[]> {
   return consumers.map(({ name }) => name).filter((name) => rig.names.parseLimitedQueue(name) !== undefined)
 }
 
-/** How many ran at a time at the most. Each line is one write at the end of one file, so they stand in the order in which they happened. */
+/**
+ * How many ran at a time at the most. Each line is one write at the end of one file, so they stand
+ * in the order in which they happened.
+ */
 function most(lines: readonly string[]): number {
   let now = 0
   let found = 0

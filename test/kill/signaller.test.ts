@@ -1,4 +1,7 @@
-/** Who answers a gate dies in the middle of it, and does not know whether it has: whoever asks again is told. */
+/**
+ * Who answers a gate dies in the middle of it, and does not know whether it has: whoever asks again
+ * is told.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { type Run, SignalRejectedError } from '../../src/index.ts'
@@ -19,7 +22,10 @@ interface Asked {
   readonly told: Set<string>
 }
 
-/** Clients are killed at random moments, each with a share of the gates, until some had asked and were not told. */
+/**
+ * Clients are killed at random moments, each with a share of the gates, until some had asked and
+ * were not told.
+ */
 async function killClients(rig: Rig, gates: readonly string[]): Promise<Asked> {
   const asked = new Set<string>()
   const told = new Set<string>()

@@ -4,16 +4,20 @@ import type { Browser } from 'puppeteer-core'
 import { scratchFolder } from './scratch.ts'
 
 /**
- * Headless Chromium out of a package, with the libraries and the font that it wants, so that a machine needs nothing installed. Its own security stays on (that package's
- * usual arguments turn it off), because that is what the tests are about; only the sandbox is off, which root cannot have.
+ * Headless Chromium out of a package, with the libraries and the font that it wants, so that a
+ * machine needs nothing installed. Its own security stays on (that package's usual arguments turn
+ * it off), because that is what the tests are about; only the sandbox is off, which root cannot
+ * have.
  *
- * The package is for Linux on x64. Elsewhere, FLOWSTONE_TEST_CHROMIUM names a Chromium or Chrome that is installed.
+ * The package is for Linux on x64. Elsewhere, FLOWSTONE_TEST_CHROMIUM names a Chromium or Chrome
+ * that is installed.
  */
 export async function openBrowser(): Promise<{ browser: Browser } & AsyncDisposable> {
   const scratch = scratchFolder()
   const inScratch = (...names: string[]): string => join(scratch.path, ...names)
   const installed = process.env.FLOWSTONE_TEST_CHROMIUM
-  // The package unpacks into the system's temporary folder, and its libraries only where it takes the platform for that of its name.
+  // The package unpacks into the system's temporary folder, and its libraries only where it takes
+  // the platform for that of its name.
   const changes = { TMPDIR: scratch.path, AWS_LAMBDA_JS_RUNTIME: 'nodejs24.x' }
   const before = { ...process.env }
   const inPackage = {

@@ -7,7 +7,10 @@ import { readPort } from '../../src/server/ports.ts'
 import { scratchFolder } from './scratch.ts'
 import { until } from './until.ts'
 
-/** A real nats-server that lets nobody hear core messages on these subjects: so every hint gets lost, and only what is looked up is known. */
+/**
+ * A real nats-server that lets nobody hear core messages on these subjects: so every hint gets
+ * lost, and only what is looked up is known.
+ */
 export async function deafNats(subjects: readonly string[]): Promise<{ url: string } & AsyncDisposable> {
   const { path } = await ensureNatsServer({ quiet: true })
   const scratch = scratchFolder()

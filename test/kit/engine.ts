@@ -48,7 +48,9 @@ interface Kept {
   readonly header: MsgHdrs
 }
 
-/** Makes a log anew, with what `keep` leaves of its messages: as when it is restored from a backup. */
+/**
+ * Makes a log anew, with what `keep` leaves of its messages: as when it is restored from a backup.
+ */
 export async function restoreLog(
   servers: string,
   namespace: string,

@@ -6,7 +6,9 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { releaseArchiveName } from '../../src/server/release.ts'
 
-/** A program in `folder` that says it is that nats-server and does nothing else. Returns its path. */
+/**
+ * A program in `folder` that says it is that nats-server and does nothing else. Returns its path.
+ */
 export function fakeNatsServer(folder: string, version: string): string {
   mkdirSync(folder, { recursive: true })
   const path = join(folder, 'nats-server')
@@ -14,7 +16,10 @@ export function fakeNatsServer(folder: string, version: string): string {
   return path
 }
 
-/** A web server that publishes releases in the layout of the official ones. `requests` is what it was asked for. */
+/**
+ * A web server that publishes releases in the layout of the official ones. `requests` is what it
+ * was asked for.
+ */
 export interface ReleaseSite extends AsyncDisposable {
   /** An https address whose certificate this process trusts. */
   readonly base: string

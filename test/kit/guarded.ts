@@ -13,7 +13,10 @@ export interface Permissions {
   readonly subscribe: readonly string[]
 }
 
-/** A nats-server with users. Each user's password is its name, and its inbox starts with `_INBOX_<name>`. */
+/**
+ * A nats-server with users. Each user's password is its name, and its inbox starts with
+ * `_INBOX_<name>`.
+ */
 export interface GuardedServer extends AsyncDisposable {
   readonly url: string
   /** As any NATS client; closed with the server. */
@@ -35,7 +38,10 @@ export function login(user: string): { user: string; pass: string; inboxPrefix: 
   return { user, pass: user, inboxPrefix: `_INBOX_${user}` }
 }
 
-/** One server, in the foreground of a child process, with this text as its configuration. `{port}` and `{dir}` are filled in. */
+/**
+ * One server, in the foreground of a child process, with this text as its configuration. `{port}`
+ * and `{dir}` are filled in.
+ */
 export async function rawServer(
   configuration: string,
   port?: number,

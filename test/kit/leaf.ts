@@ -3,7 +3,10 @@ import { connect } from '@nats-io/transport-node'
 import { freePort, rawServer } from './guarded.ts'
 import { until } from './until.ts'
 
-/** A hub and a leaf, each with a JetStream domain of its own, and a leaf without JetStream: all in one account. */
+/**
+ * A hub and a leaf, each with a JetStream domain of its own, and a leaf without JetStream: all in
+ * one account.
+ */
 export interface HubAndLeaf extends AsyncDisposable {
   readonly hub: string
   readonly leaf: string

@@ -1,7 +1,10 @@
 import type { AddressInfo } from 'node:net'
 import { createServer, type Socket } from 'node:net'
 
-/** Speaks just enough of the NATS protocol to be connected to, as a server of the version that is said. */
+/**
+ * Speaks just enough of the NATS protocol to be connected to, as a server of the version that is
+ * said.
+ */
 export async function oldNats(version: string): Promise<{ url: string } & AsyncDisposable> {
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {

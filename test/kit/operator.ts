@@ -1,4 +1,7 @@
-/** What `nsc` makes: an operator, a system account, an account with JetStream, and a user's credentials; as a server and a client want them. */
+/**
+ * What `nsc` makes: an operator, a system account, an account with JetStream, and a user's
+ * credentials; as a server and a client want them.
+ */
 import { createAccount, createOperator, createUser, type KeyPair } from '@nats-io/nkeys'
 
 export interface OperatorMode {

@@ -15,7 +15,8 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
   const each = (subjects: (shard: number) => string[]): string[] =>
     Array.from({ length: shards }, (_, shard) => subjects(shard)).flat()
   const subscribe = [`_INBOX_${role}.>`]
-  // What everybody does who connects with FlowStone: is there JetStream, where is the namespace, what time is it?
+  // What everybody does who connects with FlowStone: is there JetStream, where is the namespace,
+  // what time is it?
   const connects = [
     '$JS.API.INFO',
     `$JS.API.STREAM.MSG.GET.KV_${ns}_control`,

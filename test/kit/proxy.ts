@@ -1,6 +1,9 @@
 import { connect, createServer, type Socket } from 'node:net'
 
-/** A TCP proxy in front of a server, which can cut its connections, or hold back what passes without closing them. */
+/**
+ * A TCP proxy in front of a server, which can cut its connections, or hold back what passes without
+ * closing them.
+ */
 export interface Proxy extends AsyncDisposable {
   readonly url: string
   /** Bytes that came from the server so far. */

@@ -8,7 +8,10 @@ import { findFreePorts } from '../../src/server/ports.ts'
 import { scratchFolder } from './scratch.ts'
 import { until } from './until.ts'
 
-/** A real nats-server with a configuration of the test's own, that can be stopped, changed and started again on the same port. */
+/**
+ * A real nats-server with a configuration of the test's own, that can be stopped, changed and
+ * started again on the same port.
+ */
 export interface RawNats extends AsyncDisposable {
   readonly url: string
   readonly port: number

@@ -1,6 +1,6 @@
 /**
- * A small server that speaks as much of S3 as readers need: ListObjectsV2 with StartAfter, HeadObject, GetObject with Range and If-Match. The client is the
- * real one of the AWS SDK.
+ * A small server that speaks as much of S3 as readers need: ListObjectsV2 with StartAfter,
+ * HeadObject, GetObject with Range and If-Match. The client is the real one of the AWS SDK.
  */
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'

@@ -2,7 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** A folder of its own that is deleted when it goes out of scope: `using scratch = scratchFolder()`. */
+/**
+ * A folder of its own that is deleted when it goes out of scope: `using scratch = scratchFolder()`.
+ */
 export interface ScratchFolder extends Disposable {
   readonly path: string
 }

@@ -3,7 +3,10 @@ import { type ServerOptions, startServer } from '../../src/server/index.ts'
 import { startContainer } from './container.ts'
 import { scratchFolder } from './scratch.ts'
 
-/** A NATS server for one test file: `const server = await testServer()` in beforeAll, `stop` in afterAll. */
+/**
+ * A NATS server for one test file: `const server = await testServer()` in beforeAll, `stop` in
+ * afterAll.
+ */
 export interface TestServer extends AsyncDisposable {
   readonly url: string
   /** Stops it and deletes its data. Does nothing to a server that was there before. */

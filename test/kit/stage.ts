@@ -27,7 +27,10 @@ export interface StageOptions extends Omit<ConnectOptions, 'servers' | 'logger'>
   reconcileMs?: number
 }
 
-/** An engine and a worker at work in a namespace of their own: `await using stage = await openStage(server.url, pipeline)`. */
+/**
+ * An engine and a worker at work in a namespace of their own: `await using stage = await
+ * openStage(server.url, pipeline)`.
+ */
 export interface Stage extends AsyncDisposable {
   readonly flow: Flow
   readonly engine: Engine | undefined
@@ -77,7 +80,10 @@ export async function factsOf(flow: Flow, run: string): Promise<HistoryEntry[]> 
   return await collect(flow.history(run))
 }
 
-/** The kinds of a run's facts, in order, without what only some runs have: `asset.started` is written when code takes a while. */
+/**
+ * The kinds of a run's facts, in order, without what only some runs have: `asset.started` is
+ * written when code takes a while.
+ */
 export async function kindsOf(flow: Flow, run: string): Promise<string[]> {
   const facts = await factsOf(flow, run)
   return facts.map(({ kind }) => kind).filter((kind) => kind !== 'asset.started')

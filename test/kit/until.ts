@@ -13,7 +13,8 @@ export async function until(
   timeoutMs = 10_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs
-  // Most conditions ask a server: who waits for long asks less often, and leaves the processors to what is waited for.
+  // Most conditions ask a server: who waits for long asks less often, and leaves the processors to
+  // what is waited for.
   for (let pauseMs = 4; !(await holds(condition)); pauseMs = Math.min(PAUSE_MAX_MS, pauseMs * 1.15)) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
     await sleep(pauseMs)

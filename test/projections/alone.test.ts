@@ -17,7 +17,10 @@ import {
 
 const retry = (maxAttempts: number) => ({ maxAttempts, backoffMinMs: 0, backoffMaxMs: 0 })
 
-/** A scatter of one instance that was leased, and what became of its leases one after the other; what is leased now, as `attempt/ordinal`. */
+/**
+ * A scatter of one instance that was leased, and what became of its leases one after the other;
+ * what is leased now, as `attempt/ordinal`.
+ */
 function fated(maxAttempts: number, ...fates: ('lost' | 'returned' | 'error')[]): { sim: Sim; leased: string } {
   const sim = scattered([1], {
     retry: retry(maxAttempts),

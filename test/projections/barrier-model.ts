@@ -1,4 +1,7 @@
-/** What a barrier should be, told without leases: of each instance only which execution is current and how many have failed. And what must hold at every sequence. */
+/**
+ * What a barrier should be, told without leases: of each instance only which execution is current
+ * and how many have failed. And what must hold at every sequence.
+ */
 
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/scatter/bits.ts'
 import { FAILURES_PER_CHUNK } from '../../projections/scatter/instances.ts'

@@ -78,18 +78,27 @@ const scenario = fc.record({
     { fraction: 0.3 },
     { fraction: 1 },
   ),
-  /** What the barrier starts with: a small window is full soon, so that instances queue up for their next lease. */
+  /**
+   * What the barrier starts with: a small window is full soon, so that instances queue up for their
+   * next lease.
+   */
   window: fc.constantFrom(1, 3, 8, 64),
   leaseSize: fc.constantFrom(1, 4, 16),
   /** How much of the scatter is stored before the schedule begins. */
   stored: fc.nat({ max: 8 }),
-  /** Whether instances may fail for good, and runs be cancelled: a scatter in which all goes well in the end is the longer one. */
+  /**
+   * Whether instances may fail for good, and runs be cancelled: a scatter in which all goes well in
+   * the end is the longer one.
+   */
   harsh: fc.boolean(),
   actions: fc.array(action, { maxLength: 200, size: 'max' }),
 })
 type Scenario = typeof scenario extends fc.Arbitrary<infer S> ? S : never
 
-/** Plays a schedule, checks the barrier at every sequence, and then answers all that is asked until the scatter ends. */
+/**
+ * Plays a schedule, checks the barrier at every sequence, and then answers all that is asked until
+ * the scatter ends.
+ */
 function play(given: Scenario): { sim: Sim; model: Model; total: number; base: Bucket; from: number } {
   const { keyChunks, maxAttempts, backoffMs, harsh, actions } = given
   const retry = { maxAttempts: harsh ? maxAttempts : 1_000, backoffMinMs: backoffMs, backoffMaxMs: backoffMs }
@@ -145,7 +154,10 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
       if (roll === 2) return 'returned'
       return roll === 3 ? 'error' : 'ok'
     }
-  /** One of the tasks that may be delivered; a task delivered before is split by whoever gets it, as src/worker/worker.ts does. */
+  /**
+   * One of the tasks that may be delivered; a task delivered before is split by whoever gets it, as
+   * src/worker/worker.ts does.
+   */
   const take = (a: number): LeaseTask | undefined => {
     const due = sim.due('lease').flatMap(({ task }) => (task.kind === 'lease' ? [task] : []))
     const task = due[a % Math.max(1, due.length)]
@@ -261,7 +273,8 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
         sim.append(resumed())
         return
       case 'hold back': {
-        // What a worker does with a lease of a paused scatter: it ends what it has begun, and says that the rest goes back. It may believe so longer than it is true.
+        // What a worker does with a lease of a paused scatter: it ends what it has begun, and says
+        // that the rest goes back. It may believe so longer than it is true.
         const task = take(a)
         if (!task) return
         const begun = all(task, mixed(b)).slice(0, b % 3 === 0 ? 0 : b % (task.to - task.from))
@@ -286,7 +299,8 @@ function play(given: Scenario): { sim: Sim; model: Model; total: number; base: B
     fold(each.b % 4)
   }
 
-  // From here all goes well: what is asked is answered, and what got lost is found by the reconciler.
+  // From here all goes well: what is asked is answered, and what got lost is found by the
+  // reconciler.
   while (script.length > 0) act({ what: 'more items', a: 0, b: 0 })
   sim.append(resumed())
   for (let turn = 0; ; turn++) {

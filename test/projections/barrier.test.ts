@@ -357,7 +357,8 @@ describe('leases', () => {
   })
 
   it('are cut the same by an engine that has just started, also over many small key chunks', () => {
-    // Nothing more is fed while one lease fills the window; when that opens, a whole window is fed in one step, over more key chunks than needs() loads.
+    // Nothing more is fed while one lease fills the window; when that opens, a whole window is fed
+    // in one step, over more key chunks than needs() loads.
     const sim = scatterRun()
     sim.apply(scatterStarted())
     narrow(sim)
@@ -444,7 +445,10 @@ describe('instances that a worker hands back unbegun, because its lease takes to
 })
 
 describe('an instance that queues up for its next lease, while its first lease is still out,', () => {
-  /** Lease 0-3-1 is out and fills the window; instance 0 failed in it, was leased again, handed back, and waits. */
+  /**
+   * Lease 0-3-1 is out and fills the window; instance 0 failed in it, was leased again, handed
+   * back, and waits.
+   */
   function waiting(): Sim {
     const sim = scatterRun()
     sim.apply(scatterStarted())

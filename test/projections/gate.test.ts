@@ -171,7 +171,8 @@ describe('a gate of a plain asset', () => {
     const [task] = tasksIn(sim.apply(errored('a', 1, { outcome })))
     expect(task).toMatchObject({ attempt: 2, gates: 1 })
     expect(gateOf(sim, 'a1n1')?.status).toBe('waiting')
-    // The one that was thought dead comes back with its word: it does not count, and does not stand in the way.
+    // The one that was thought dead comes back with its word: it does not count, and does not stand
+    // in the way.
     expect(sim.apply(suspended('a1n1', 1))).toEqual([])
     expect(a(sim).status).toBe('queued')
     expect(sim.apply(suspended('a1n1', 2))).toEqual([])
@@ -336,7 +337,8 @@ describe('the deadline of a gate', () => {
   })
 })
 
-// ---- instances: whatever happens in whatever order, each is counted once, and all is over in the end ----
+// ---- instances: whatever happens in whatever order, each is counted once, and all is over in the
+// end ----
 
 const TOTAL = 7
 
@@ -367,7 +369,10 @@ function open(world: World, index: number, attempt: number, name?: string): stri
   return gate
 }
 
-/** A worker runs a lease, and reports of each instance what comes: a value, an error, or a gate it waits at. */
+/**
+ * A worker runs a lease, and reports of each instance what comes: a value, an error, or a gate it
+ * waits at.
+ */
 function runLeaseOf(world: World, task: LeaseTask, dice: number): void {
   const at: number[] = []
   const answers: [number, 'ok' | 'error' | 'terminal'][] = []

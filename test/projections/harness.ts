@@ -1,6 +1,7 @@
 /**
- * The log, the state bucket and WORK, in memory: the engine's loop without a server. Facts travel as bytes, a taken place is refused as the server refuses
- * it, documents live in memory and, as of the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
+ * The log, the state bucket and WORK, in memory: the engine's loop without a server. Facts travel
+ * as bytes, a taken place is refused as the server refuses it, documents live in memory and, as of
+ * the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
  */
 
 import type { Effect } from '../../projections/effects.ts'
@@ -49,7 +50,8 @@ export class Docs implements View {
   has = (key: string): boolean => this.#docs.has(key)
 
   get<D>(key: Key<D>): D | undefined {
-    // A fold that reads what `needs` did not name decides one thing in a warm engine and another in one that has just started.
+    // A fold that reads what `needs` did not name decides one thing in a warm engine and another in
+    // one that has just started.
     if (this.folding && !this.#docs.has(key) && this.#bucket.has(key))
       throw new Error(`the fold reads ${key}, which needs() did not name`)
     return this.#docs.get(key) as D | undefined
@@ -78,7 +80,10 @@ export class Docs implements View {
     }
   }
 
-  /** Writes what was put since the last time; what was changed and not put is lost here, as it is in the engine. */
+  /**
+   * Writes what was put since the last time; what was changed and not put is lost here, as it is in
+   * the engine.
+   */
   checkpoint(): Bucket {
     for (const key of this.#touched) {
       const doc = this.#docs.get(key)
@@ -174,7 +179,10 @@ export class Sim {
     }
   }
 
-  /** Appends a fact, folds all there is, and returns what this fact decided. Throws when its place is taken. */
+  /**
+   * Appends a fact, folds all there is, and returns what this fact decided. Throws when its place
+   * is taken.
+   */
   apply(draft: FactDraft, timeMs = this.nowMs): readonly Effect[] {
     this.settle()
     this.nowMs = timeMs
@@ -201,7 +209,10 @@ export class Sim {
     return bucket
   }
 
-  /** The engine dies; the next one starts from a checkpoint, `back` before the newest. `forgotten`: WORK no longer knows which ids it has seen. */
+  /**
+   * The engine dies; the next one starts from a checkpoint, `back` before the newest. `forgotten`:
+   * WORK no longer knows which ids it has seen.
+   */
   crash(back: number, forgotten: boolean): void {
     const at = Math.max(0, this.#checkpoints.length - 1 - back)
     this.#checkpoints.length = at + 1
@@ -211,7 +222,10 @@ export class Sim {
     if (forgotten) this.#enqueued.clear()
   }
 
-  /** What src/engine/maintenance/reconciler.ts does: tasks that open things wait for and WORK does not hold are enqueued again. Returns their ids. */
+  /**
+   * What src/engine/maintenance/reconciler.ts does: tasks that open things wait for and WORK does
+   * not hold are enqueued again. Returns their ids.
+   */
   reconcile(): string[] {
     this.settle()
     const repaired: string[] = []
@@ -428,7 +442,9 @@ export function sized(total: number, asset = 's'): DraftOf<'scatter.sized'> {
 
 export type Answer = 'ok' | 'error' | 'now' | 'terminal' | 'returned'
 
-/** The outcomes of some instances of a lease. `now` is an error that asks to be tried again at once. */
+/**
+ * The outcomes of some instances of a lease. `now` is an error that asks to be tried again at once.
+ */
 export function outcomes(
   lease: string,
   answers: readonly (readonly [number, Answer])[],
@@ -513,7 +529,10 @@ export function leasesOn(sim: Sim): LeaseTask[] {
   return [...sim.work.values()].flatMap(({ task }) => (task.kind === 'lease' ? [task] : []))
 }
 
-/** A worker that takes whatever is due, until nothing is left to do. `answer` says how an instance goes. */
+/**
+ * A worker that takes whatever is due, until nothing is left to do. `answer` says how an instance
+ * goes.
+ */
 export function workOff(sim: Sim, answer: (index: number, task: LeaseTask) => Answer): void {
   for (let turn = 0; turn < 100_000; turn++) {
     sim.settle()

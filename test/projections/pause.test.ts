@@ -134,7 +134,8 @@ describe('a paused scatter', () => {
     const far = SEGMENT_INSTANCES + 5
     barrier.requeued = [
       ...[0, 10, 20, 30].map((from) => ({ ...behind, from, to: from + 2, unstarted: true as const })),
-      // Its bits are in another segment than those of the first four. Reading them unloaded throws here.
+      // Its bits are in another segment than those of the first four. Reading them unloaded throws
+      // here.
       { ...behind, from: far, to: far + 2 },
     ]
     barrier.window = 4096

@@ -19,7 +19,10 @@ const PLAYED = {
 }
 const START_MS = 1_790_000_000_000
 
-/** The server and its clock, and processes that know a lower bound of it, each behind by another lag; a plain list of what was granted when. */
+/**
+ * The server and its clock, and processes that know a lower bound of it, each behind by another
+ * lag; a plain list of what was granted when.
+ */
 class World {
   nowMs = START_MS
   #stored: { payload: Uint8Array; atMs: number } | undefined
@@ -34,7 +37,9 @@ class World {
     return settled(cell, this.#stored.atMs)
   }
 
-  /** One update by a process whose lower bound lags behind; the message takes a while to be stored. */
+  /**
+   * One update by a process whose lower bound lags behind; the message takes a while to be stored.
+   */
   ask(rate: Rate, asks: readonly Ask[], lagMs: number, onTheWayMs: number): readonly Answer[] {
     const boundMs = this.nowMs - lagMs
     const { cell, answers, changed } = round(this.read(rate), rate, asks, boundMs, `w${this.#writes++}`)

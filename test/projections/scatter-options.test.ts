@@ -28,7 +28,10 @@ const scatterOf = (options: Partial<NonNullable<AssetSpec['scatter']>>): Partial
 const partial = (threshold: { fraction: number } | { count: number }) =>
   scatterOf({ failureMode: 'partial', threshold })
 
-/** Answers instances one by one, in the order of their leases: `answer` says how. Returns after which of them the scatter was closed. */
+/**
+ * Answers instances one by one, in the order of their leases: `answer` says how. Returns after
+ * which of them the scatter was closed.
+ */
 function oneByOne(sim: Sim, answer: (index: number) => Answer): number | undefined {
   for (let n = 0; ; ) {
     const [lease] = leasesOn(sim)
@@ -222,7 +225,8 @@ describe('when half of very many instances fail in wide leases,', () => {
           const barrier = barrierOf(sim)
           const again = Object.keys(barrier.retries).length
           againMost = Math.max(againMost, again)
-          // To print it at every fact takes a minute; it is printed whenever it has more members than at any fact before, by a hundredth.
+          // To print it at every fact takes a minute; it is printed whenever it has more members
+          // than at any fact before, by a hundredth.
           const members =
             again + Object.keys(barrier.leases).length + barrier.requeued.length + (barrier.deferred?.length ?? 0)
           if (members <= heaviest * 1.01) continue

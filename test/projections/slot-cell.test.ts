@@ -24,7 +24,9 @@ const PLAYED = {
 const START_MS = 1_790_000_000_000
 const LEASE_MS = 1000
 
-/** The server with its clock, and a plain list of who holds what, told by the holders themselves. */
+/**
+ * The server with its clock, and a plain list of who holds what, told by the holders themselves.
+ */
 class World {
   nowMs = START_MS
   seq = 0
@@ -39,7 +41,10 @@ class World {
     return settledSlots(cell, this.#stored.atMs, this.#stored.seq)
   }
 
-  /** An update by a process whose lower bound of the server's time is behind; undefined: nothing to be written. */
+  /**
+   * An update by a process whose lower bound of the server's time is behind; undefined: nothing to
+   * be written.
+   */
   update(lagMs: number, change: (cell: SlotCell, nowMs: number) => boolean, onTheWayMs = 0): boolean {
     const before = this.read()
     const cell = { ...before }

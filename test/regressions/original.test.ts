@@ -1,4 +1,7 @@
-/** What broke in the original (docs/bugs.md): each of its defects that concerns scatters, as a scatter that must come out right here. */
+/**
+ * What broke in the original (docs/bugs.md): each of its defects that concerns scatters, as a
+ * scatter that must come out right here.
+ */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, headers, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

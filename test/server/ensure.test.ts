@@ -171,7 +171,8 @@ describe('what is missing is fetched', () => {
 
   test('a site that takes the connection and then says nothing is given up', { timeout: 10_000 }, async () => {
     using scratch = scratchFolder()
-    // TLS never gets an answer, so the connection is never established as far as https is concerned.
+    // TLS never gets an answer, so the connection is never established as far as https is
+    // concerned.
     const silent = createServer()
     await new Promise<void>((done) => silent.listen(0, '127.0.0.1', done))
     const address = silent.address()

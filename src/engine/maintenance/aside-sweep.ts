@@ -1,4 +1,7 @@
-/** Tasks that were set aside for other code (src/worker/pull/aside.ts) leave nothing behind: neither tasks of what has ended, nor consumers that nobody needs. */
+/**
+ * Tasks that were set aside for other code (src/worker/pull/aside.ts) leave nothing behind: neither
+ * tasks of what has ended, nor consumers that nobody needs.
+ */
 
 import { isEnded } from '../../../projections/run/run.ts'
 import { stateKey } from '../../../projections/state.ts'

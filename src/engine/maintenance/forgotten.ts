@@ -1,18 +1,26 @@
 /**
- * What WORK has forgotten. An engine that died may have enqueued tasks of facts that its last checkpoint knows nothing of. Whoever follows folds these facts again, and
- * enqueues the tasks again: WORK drops what it was sent before, but only as long as it remembers (`duplicate_window` of the stream). After that they would be done twice.
+ * What WORK has forgotten. An engine that died may have enqueued tasks of facts that its last
+ * checkpoint knows nothing of. Whoever follows folds these facts again, and enqueues the tasks
+ * again: WORK drops what it was sent before, but only as long as it remembers (`duplicate_window`
+ * of the stream). After that they would be done twice.
  */
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { leaderGet, type StoredMessage, streamInfo } from '../../log/nats.ts'
 
-/** An engine makes a checkpoint some 50 ms after it folded a fact; this long after, where the server is slow. */
+/**
+ * An engine makes a checkpoint some 50 ms after it folded a fact; this long after, where the server
+ * is slow.
+ */
 const UNSAVED_MS = 10_000
 /** So much of the window is counted on. */
 const PART = 0.75
 const NANOS_PER_MS = 1_000_000
 
-/** The last fact, behind those folded up to `seq`, of which an engine that is gone may have enqueued tasks that WORK does not remember. 0: there is none. */
+/**
+ * The last fact, behind those folded up to `seq`, of which an engine that is gone may have enqueued
+ * tasks that WORK does not remember. 0: there is none.
+ */
 export async function forgottenTo(connection: Connection, names: Names, shard: number, seq: number): Promise<number> {
   const log = names.log(shard)
   const next = async (from: number): Promise<StoredMessage | undefined> =>
@@ -22,7 +30,8 @@ export async function forgottenTo(connection: Connection, names: Names, shard: n
   const { config, ts } = await connection.read((nc) => streamInfo(nc, names.work(shard)))
   const windowMs = (config.duplicate_window ?? 0) / NANOS_PER_MS
   if (ts === undefined || Date.parse(ts) - first.timeMs < windowMs * PART) return 0
-  // Half of what is left each time: the last one that an engine may have folded without a checkpoint.
+  // Half of what is left each time: the last one that an engine may have folded without a
+  // checkpoint.
   let known = first.seq
   let beyond = (await connection.read((nc) => streamInfo(nc, log))).state.last_seq + 1
   while (beyond - known > 1) {

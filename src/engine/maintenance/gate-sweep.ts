@@ -1,9 +1,11 @@
 /**
- * The safety net under the timers of gates: a gate whose deadline is over, and of whose timer nothing was heard, gets its timer once more. Its time is past, so it fires at
- * once. One too many does no harm: a timer says for which deadline it is.
+ * The safety net under the timers of gates: a gate whose deadline is over, and of whose timer
+ * nothing was heard, gets its timer once more. Its time is past, so it fires at once. One too many
+ * does no harm: a timer says for which deadline it is.
  *
- * Gates are marked in the state bucket by the hour of their deadline, so a look costs as much as there are deadlines in this hour and the last, and not as much as
- * there are gates. Only the first look of an engine is at all of them.
+ * Gates are marked in the state bucket by the hour of their deadline, so a look costs as much as
+ * there are deadlines in this hour and the last, and not as much as there are gates. Only the first
+ * look of an engine is at all of them.
  */
 
 import { gateTimer } from '../../../projections/gate/gate.ts'
@@ -56,7 +58,8 @@ export class GateSweep {
     const doc = store.get(key)
     if (!doc) return false
     if (doc.status !== 'waiting' || doc.deadlineMs !== deadlineMs) {
-      // Listed for a while after it was deleted; or left by an engine that died before it came to that.
+      // Listed for a while after it was deleted; or left by an engine that died before it came to
+      // that.
       store.delete(stateKey.waiting(deadlineMs, doc))
       return false
     }

@@ -1,9 +1,11 @@
 /**
- * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and barriers expect with those that are on WORK, and enqueues
- * again what is missing. A run that waits for a decision which does not come (a plan, an end) gets it by restore.ts.
+ * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and
+ * barriers expect with those that are on WORK, and enqueues again what is missing. A run that waits
+ * for a decision which does not come (a plan, an end) gets it by restore.ts.
  *
- * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on WORK, whose outcome is not among the facts up to the log's end as of
- * after the look at WORK, is lost.
+ * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on
+ * WORK, whose outcome is not among the facts up to the log's end as of after the look at WORK, is
+ * lost.
  */
 
 import type { Effect } from '../../../projections/effects.ts'
@@ -76,7 +78,10 @@ export class Reconciler {
     for (const wake of this.#waiters.splice(0)) wake()
   }
 
-  /** Something was lost just now. What was enqueued a moment ago is looked at when it is old enough, and not half a minute later. */
+  /**
+   * Something was lost just now. What was enqueued a moment ago is looked at when it is old enough,
+   * and not half a minute later.
+   */
   lookNow(): void {
     void this.#run()
     setTimeout(() => void this.#run(), GRACE_MS + DECISION_MS).unref()
@@ -88,7 +93,10 @@ export class Reconciler {
     for (const wake of this.#waiters.splice(0)) wake()
   }
 
-  /** The first look: when all is folded that was there; at once after a recovery, which left all tasks to it. */
+  /**
+   * The first look: when all is folded that was there; at once after a recovery, which left all
+   * tasks to it.
+   */
   async #begin(from: number, recoverTo: number): Promise<void> {
     while (!this.#stopped && !this.#context.connection.isClosed) {
       try {
@@ -108,7 +116,10 @@ export class Reconciler {
     return (await connection.read((nc) => streamBounds(nc, names.log(shard)))).last
   }
 
-  /** Whether all of the log up to a sequence is folded, within some time. What has left the log (a schedule) is not waited for. */
+  /**
+   * Whether all of the log up to a sequence is folded, within some time. What has left the log (a
+   * schedule) is not waited for.
+   */
   async #untilFolded(seq: number, waitMs: number): Promise<boolean> {
     const { connection, names, shard } = this.#context
     const deadline = performance.now() + waitMs
@@ -212,7 +223,10 @@ export class Reconciler {
     )
   }
 
-  /** Limited queues outlive their barrier when an engine dies between closing and removing, when a worker comes late, or when a retry comes due afterwards. */
+  /**
+   * Limited queues outlive their barrier when an engine dies between closing and removing, when a
+   * worker comes late, or when a retry comes due afterwards.
+   */
   async #sweepLimitedQueues(): Promise<void> {
     const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
@@ -228,7 +242,10 @@ export class Reconciler {
     }
   }
 
-  /** Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them away, or a worker handed them back afterwards. */
+  /**
+   * Tasks that were to begin later, of what has ended meanwhile: an engine died before it took them
+   * away, or a worker handed them back afterwards.
+   */
   async #sweepSchedules(): Promise<void> {
     const { connection, names, shard } = this.#context
     const jsm = await jetstreamManager(connection.nc)
@@ -248,7 +265,10 @@ export class Reconciler {
     }
   }
 
-  /** A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks bring no outcome any more. */
+  /**
+   * A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks
+   * bring no outcome any more.
+   */
   async #sweepResumes(): Promise<void> {
     const { names, shard, log } = this.#context
     const facts: FactDraft[] = []
@@ -267,7 +287,10 @@ export class Reconciler {
     return barrier !== undefined && barrier.status !== 'open'
   }
 
-  /** Tasks that open runs wait for, and runs that wait for a decision. `until`: only of what was enqueued, or requested, before. */
+  /**
+   * Tasks that open runs wait for, and runs that wait for a decision. `until`: only of what was
+   * enqueued, or requested, before.
+   */
   async #expected(until: number): Promise<Expected> {
     const expected: Expected = { tasks: new Map(), undecided: new Set() }
     for (const runId of await this.#openRuns()) {

@@ -1,6 +1,7 @@
 /**
- * What was decided for a run and is not on its log: found by folding the run's facts once more, beside the state, and carried out. Costs as much as the run has facts, so it is for
- * runs that stand where nothing will move them.
+ * What was decided for a run and is not on its log: found by folding the run's facts once more,
+ * beside the state, and carried out. Costs as much as the run has facts, so it is for runs that
+ * stand where nothing will move them.
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'

@@ -1,6 +1,7 @@
 /**
- * Carries out a decision, whatever is in it. One that fails for a reason that lies in its data (it is larger than a message may be, say) fails for every engine, each time; so it must
- * not end an engine's term, but becomes a failure of the run that it is for, or a refusal.
+ * Carries out a decision, whatever is in it. One that fails for a reason that lies in its data (it
+ * is larger than a message may be, say) fails for every engine, each time; so it must not end an
+ * engine's term, but becomes a failure of the run that it is for, or a refusal.
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { cutTexts } from '../../../streams/cut.ts'

@@ -1,7 +1,8 @@
 /**
- * What is materialized, over all shards, for a plan. Another shard's state bucket lags its log: by milliseconds while its engine works, by anything while that is
- * stopped. So of the others the bucket is read, and then the rest of the log behind the bucket's position, from the leader. Whoever knows that a run has ended,
- * from wherever, is sure that the next plan sees its values.
+ * What is materialized, over all shards, for a plan. Another shard's state bucket lags its log: by
+ * milliseconds while its engine works, by anything while that is stopped. So of the others the
+ * bucket is read, and then the rest of the log behind the bucket's position, from the leader.
+ * Whoever knows that a run has ended, from wherever, is sure that the next plan sees its values.
  */
 import { upstreamOf } from '../../../projections/run/plan.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
@@ -34,8 +35,9 @@ interface Found {
 const MANY = 200
 
 /**
- * The newest value of each upstream asset in the run's data partition. Newest: in one shard by sequence; between shards by the server's timestamp, then by
- * shard. (Servers of a cluster need clocks that agree.)
+ * The newest value of each upstream asset in the run's data partition. Newest: in one shard by
+ * sequence; between shards by the server's timestamp, then by shard. (Servers of a cluster need
+ * clocks that agree.)
  */
 export async function newestValues(
   source: CatalogSource,
@@ -80,7 +82,8 @@ async function valuesOf(
   run: RunState,
   assets: readonly string[],
 ): Promise<Map<string, Found>> {
-  // A bucket that is deleted or made anew meanwhile has less than its position said: it is read again.
+  // A bucket that is deleted or made anew meanwhile has less than its position said: it is read
+  // again.
   for (;;) {
     const { found, folded } = await lookInto({ connection, names, q, run, assets })
     if ((await foldedTo(connection, names, q)) >= folded) return found
@@ -144,7 +147,8 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
     const message = await connection.read((nc) => leaderGet(nc, stream, { seq: from, next_by_subj: filter }))
     if (!message) break
     take(message)
-    // An engine was away for long: many at a time, of any replica, before the leader is asked again.
+    // An engine was away for long: many at a time, of any replica, before the leader is asked
+    // again.
     if (last - next < MANY) continue
     const after = next
     for (const one of await connection.read((nc) => directNext(nc, stream, after, filter, MANY))) take(one)
@@ -152,7 +156,10 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
   return newest
 }
 
-/** The values that an earlier run has, made or taken: by the log, where each stands under a subject of its own. */
+/**
+ * The values that an earlier run has, made or taken: by the log, where each stands under a subject
+ * of its own.
+ */
 export async function valuesOfRun(
   { connection, names }: Pick<CatalogSource, 'connection' | 'names'>,
   runId: string,

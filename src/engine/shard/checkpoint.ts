@@ -1,6 +1,8 @@
 /**
- * Checkpoints: the touched documents and the log position, in one atomic batch, under the revision that this engine wrote last. That expectation is the
- * fence: an engine that was paused, cut off or deposed fails here, whatever it believes, and nothing of its batch is stored. What does not fit one batch: staged.ts.
+ * Checkpoints: the touched documents and the log position, in one atomic batch, under the revision
+ * that this engine wrote last. That expectation is the fence: an engine that was paused, cut off or
+ * deposed fails here, whatever it believes, and nothing of its batch is stored. What does not fit
+ * one batch: staged.ts.
  */
 import { randomBytes } from 'node:crypto'
 import { ENGINE_KEY } from '../../../projections/state.ts'
@@ -40,7 +42,10 @@ export class FencedError extends FlowStoneError {
   }
 }
 
-/** The log sequence up to which the bucket is folded; 0 for one that no engine has written to, or that is gone. */
+/**
+ * The log sequence up to which the bucket is folded; 0 for one that no engine has written to, or
+ * that is gone.
+ */
 export async function foldedTo(connection: Connection, names: Names, shard: number): Promise<number> {
   const bucket = names.stateBucket(shard)
   const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
@@ -83,9 +88,10 @@ export class Checkpointer {
   }
 
   /**
-   * Reads the position and writes it again under this engine's name: from here on every older engine is fenced out. A bucket that is empty although an engine was at work
-   * here before has been lost. `emptied`: what a rebuild, which empties it on purpose, knows about that. Throws `log_changed` when the log is not the one that the bucket
-   * was made from.
+   * Reads the position and writes it again under this engine's name: from here on every older
+   * engine is fenced out. A bucket that is empty although an engine was at work here before has
+   * been lost. `emptied`: what a rebuild, which empties it on purpose, knows about that. Throws
+   * `log_changed` when the log is not the one that the bucket was made from.
    */
   async takeOver(emptied?: Pick<Position, 'recoverTo' | 'epoch'>): Promise<Position> {
     const position = await this.#read()
@@ -113,8 +119,9 @@ export class Checkpointer {
   }
 
   /**
-   * Stores the documents and the position, all or nothing. `mark`: the last fact up to `seq`, if there is one since the last time. Throws FencedError when another engine wrote
-   * since. Survives reconnects: a lost answer is resolved by looking at the engine key.
+   * Stores the documents and the position, all or nothing. `mark`: the last fact up to `seq`, if
+   * there is one since the last time. Throws FencedError when another engine wrote since. Survives
+   * reconnects: a lost answer is resolved by looking at the engine key.
    */
   async write(documents: readonly Entry[], seq: number, mark: Mark | undefined): Promise<void> {
     const { redo: _, ...position } = this.#position
@@ -138,8 +145,9 @@ export class Checkpointer {
   }
 
   /**
-   * Throws FencedError when another engine wrote since, or the bucket was emptied, deleted or made again: what is in
-   * memory is worthless then. What was read from the bucket before this returns is of this engine's own state.
+   * Throws FencedError when another engine wrote since, or the bucket was emptied, deleted or made
+   * again: what is in memory is worthless then. What was read from the bucket before this returns
+   * is of this engine's own state.
    */
   async look(): Promise<void> {
     let found: StoredMessage | undefined
@@ -167,7 +175,10 @@ export class Checkpointer {
     await this.#commit([], { ...position, seq, ...(mark ? { mark } : {}) })
   }
 
-  /** What no engine wrote is thrown away, with all that stands beside it: the bucket is folded again from the log. */
+  /**
+   * What no engine wrote is thrown away, with all that stands beside it: the bucket is folded again
+   * from the log.
+   */
   async #read(): Promise<Position | undefined> {
     const found = await this.#found()
     this.#revision = found?.seq ?? 0
@@ -247,7 +258,10 @@ export class Checkpointer {
     }
   }
 
-  /** Undefined when no answer came: the server is away, or nobody takes the message, as when the bucket is gone. */
+  /**
+   * Undefined when no answer came: the server is away, or nobody takes the message, as when the
+   * bucket is gone.
+   */
   async #sent(entries: Parameters<typeof publishBatch>[1], unit: string): Promise<PubAck | undefined> {
     const [only] = entries
     try {
@@ -262,5 +276,8 @@ export class Checkpointer {
   }
 }
 
-/** Refusals after which a look at the key tells more: it was changed; or something is still on its way to it; or too many batches of others are open. */
+/**
+ * Refusals after which a look at the key tells more: it was changed; or something is still on its
+ * way to it; or too many batches of others are open.
+ */
 const PASSES: ReadonlySet<number> = new Set([ERR.wrongLastSequence, ERR.wrongLastSequenceConstant, ERR.tooManyBatches])

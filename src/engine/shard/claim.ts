@@ -1,6 +1,7 @@
 /**
- * The claim: which engine is at work on a shard. A key with a time to live, renewed while at work, given up on a clean stop. It only saves work and
- * decides nothing: safety is the checkpoint's fence.
+ * The claim: which engine is at work on a shard. A key with a time to live, renewed while at work,
+ * given up on a clean stop. It only saves work and decides nothing: safety is the checkpoint's
+ * fence.
  */
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -12,7 +13,10 @@ import { ERR, isPassingRefusal, leaderGet, publish, type StoredMessage } from '.
 export const CLAIM_TTL_MS = 2000
 const TTL = `${CLAIM_TTL_MS / 1000}s`
 const RENEW_MS = 600
-/** Longer than this nobody waits who has heard nothing for the time to live: the server is not prompt in dropping what has expired. */
+/**
+ * Longer than this nobody waits who has heard nothing for the time to live: the server is not
+ * prompt in dropping what has expired.
+ */
 const SILENT_LOOK_MS = 200
 
 export class Claim {
@@ -56,8 +60,9 @@ export class Claim {
   }
 
   /**
-   * Waits until the claim may be free: its holder gave it up, or was not heard of for its time to live. Renewals come as core messages, so a standby asks nothing
-   * while the holder lives. A hint: `tryTake` decides.
+   * Waits until the claim may be free: its holder gave it up, or was not heard of for its time to
+   * live. Renewals come as core messages, so a standby asks nothing while the holder lives. A hint:
+   * `tryTake` decides.
    */
   async untilFree(stop: AbortSignal): Promise<void> {
     if (stop.aborted) return
@@ -110,8 +115,9 @@ export class Claim {
       if (await this.#put(this.#revision)) return
       const found = await this.#read()
       const { holder } = holderOf(found)
-      // A renewal before this one was stored, and its answer was lost; or the claim expired while the server was away. Whoever was at work meanwhile has moved the
-      // fence, and the next checkpoint finds out.
+      // A renewal before this one was stored, and its answer was lost; or the claim expired while
+      // the server was away. Whoever was at work meanwhile has moved the fence, and the next
+      // checkpoint finds out.
       if ((holder === undefined || holder === this.#engine) && (await this.#put(found?.seq ?? 0))) return
       clearInterval(this.#timer)
       this.onLost?.()
@@ -150,8 +156,9 @@ export class Claim {
 }
 
 /**
- * Which engine holds the claim; none, if there is no claim. What no engine of ours wrote (`odd`) is no claim: it would never end, since only what has its time to live goes by itself.
- * To take it over is safe, as it always is: the checkpoint's fence decides.
+ * Which engine holds the claim; none, if there is no claim. What no engine of ours wrote (`odd`) is
+ * no claim: it would never end, since only what has its time to live goes by itself. To take it
+ * over is safe, as it always is: the checkpoint's fence decides.
  */
 function holderOf(found: StoredMessage | undefined): { readonly holder?: string; readonly odd?: string } {
   if (

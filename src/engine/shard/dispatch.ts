@@ -1,4 +1,7 @@
-/** Carries out what decisions ask for. Everything here may be done twice without harm, because a successor does it again after a crash. */
+/**
+ * Carries out what decisions ask for. Everything here may be done twice without harm, because a
+ * successor does it again after a crash.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
@@ -22,7 +25,10 @@ import { newestValues, valuesOfRun } from './catalog.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
-/** An engine that folds a fact this long after it was stored is behind: facts that it has not seen yet may say otherwise. */
+/**
+ * An engine that folds a fact this long after it was stored is behind: facts that it has not seen
+ * yet may say otherwise.
+ */
 const BEHIND_MS = 250
 
 export interface DispatchContext {
@@ -45,7 +51,8 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
     case 'fact': {
       const entry = factEntry(names, shard, effect.fact)
       await unlessThere(context.log.append(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry))
-      // Whoever waits for the run is woken as soon as its end stands on the log, and is told where the value should be: to be read beside the end, not after it.
+      // Whoever waits for the run is woken as soon as its end stands on the log, and is told where
+      // the value should be: to be read beside the end, not after it.
       if (effect.fact.name === 'run.finished')
         context.connection.tell(
           names.notification('run', effect.fact.ids.run),
@@ -112,7 +119,10 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
   }
 }
 
-/** Both may be gone already. What is published afterwards (a retry that comes due) is found by the reconciler. */
+/**
+ * Both may be gone already. What is published afterwards (a retry that comes due) is found by the
+ * reconciler.
+ */
 export async function closeLimitedQueue(
   connection: Connection,
   names: Names,
@@ -126,7 +136,10 @@ export async function closeLimitedQueue(
     .catch(() => undefined)
 }
 
-/** A hint that saves work: what is left fires, and is dropped by the worker that gets it, or is found by the reconciler. */
+/**
+ * A hint that saves work: what is left fires, and is dropped by the worker that gets it, or is
+ * found by the reconciler.
+ */
 export async function dropSchedules(
   connection: Connection,
   names: Names,
@@ -182,7 +195,10 @@ export async function unlessThere(appending: Promise<unknown>): Promise<void> {
   }
 }
 
-/** Looks up what is materialized, in all shards, and records the answer as a fact: a replay finds the plan on the log and looks nothing up. */
+/**
+ * Looks up what is materialized, in all shards, and records the answer as a fact: a replay finds
+ * the plan on the log and looks nothing up.
+ */
 async function plan(context: DispatchContext, runId: string): Promise<void> {
   const { store } = context
   const run: RunState | undefined = store.get(stateKey.run(runId))

@@ -1,6 +1,8 @@
 /**
- * The log's messages as facts, each with the documents loaded that it needs. What is not in memory costs a round trip to the bucket. When one fact misses something, those behind
- * it likely do too (a thousand signals for gates that were opened yesterday), so what they miss is read along with it.
+ * The log's messages as facts, each with the documents loaded that it needs. What is not in memory
+ * costs a round trip to the bucket. When one fact misses something, those behind it likely do too
+ * (a thousand signals for gates that were opened yesterday), so what they miss is read along with
+ * it.
  */
 import { needs } from '../../../projections/handlers.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
@@ -35,7 +37,10 @@ export class Facts {
     this.#shard = shard
   }
 
-  /** The fact in a message. Throws for what is none; FlowStoneError `newer_version` for what a newer FlowStone wrote. */
+  /**
+   * The fact in a message. Throws for what is none; FlowStoneError `newer_version` for what a newer
+   * FlowStone wrote.
+   */
   decode({ subject, payload, headers, seq, timeMs }: StoredMessage): Fact {
     const ahead = this.#ahead.get(seq)
     if (ahead) {

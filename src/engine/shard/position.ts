@@ -1,6 +1,8 @@
 /**
- * Where a state bucket stands on its log: the key `engine`. And whether the log is still the one that the bucket was made from: a log that was made anew, was
- * restored from an older backup, or lost its end holds other facts under the same sequences, and the engine would skip them without a word.
+ * Where a state bucket stands on its log: the key `engine`. And whether the log is still the one
+ * that the bucket was made from: a log that was made anew, was restored from an older backup, or
+ * lost its end holds other facts under the same sequences, and the engine would skip them without a
+ * word.
  */
 import { randomBytes } from 'node:crypto'
 import { ENGINE_KEY } from '../../../projections/state.ts'
@@ -23,18 +25,24 @@ export interface Position {
   /** All up to here is folded into the bucket. */
   readonly seq: number
   /**
-   * Facts up to here were folded by an engine before, whose documents are lost, thrown away or were never stored: what tasks they lead to was enqueued then, and done perhaps.
-   * Whoever folds them again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the kind.
+   * Facts up to here were folded by an engine before, whose documents are lost, thrown away or were
+   * never stored: what tasks they lead to was enqueued then, and done perhaps. Whoever folds them
+   * again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the
+   * kind.
    */
   readonly recoverTo: number
   /** The last fact at or before `seq`. None before the first fact. */
   readonly mark?: Mark
   /**
-   * Another one each time the log became another: a task enqueued then is not the one of the same id before, which WORK would drop as sent twice. As long as the log is the
-   * same, so is this: an engine that died may have enqueued tasks of facts behind `seq`, which must not be done twice.
+   * Another one each time the log became another: a task enqueued then is not the one of the same
+   * id before, which WORK would drop as sent twice. As long as the log is the same, so is this: an
+   * engine that died may have enqueued tasks of facts behind `seq`, which must not be done twice.
    */
   readonly epoch?: string
-  /** A checkpoint that did not fit one batch: it is stored whole under `staged.<id>.`, and must be copied from there before anything else is done. */
+  /**
+   * A checkpoint that did not fit one batch: it is stored whole under `staged.<id>.`, and must be
+   * copied from there before anything else is done.
+   */
   readonly redo?: Redo
 }
 
@@ -59,7 +67,10 @@ export function encodePosition({ seq, recoverTo, mark, epoch, redo }: Position):
   })
 }
 
-/** Undefined where no engine has written yet. Throws `newer_version`, or `bad_state` for what no engine wrote. */
+/**
+ * Undefined where no engine has written yet. Throws `newer_version`, or `bad_state` for what no
+ * engine wrote.
+ */
 export function positionIn(bucket: string, found: StoredMessage | undefined): Position | undefined {
   if (!found || found.payload.length === 0) return undefined
   const bad = (): FlowStoneError =>
@@ -148,7 +159,10 @@ export async function logRefusal(
   return refuse(`message ${mark.seq} was stored at ${times[0]}, and the state knows one of ${times[1]}`)
 }
 
-/** What keeps every engine from a partition, as anyone can see it: for `status`, and for an engine before it claims the partition. */
+/**
+ * What keeps every engine from a partition, as anyone can see it: for `status`, and for an engine
+ * before it claims the partition.
+ */
 export async function refusalOf(
   connection: Connection,
   names: Names,

@@ -1,6 +1,6 @@
 /**
- * Tells of scatters as the engine folds their facts. At most once in an engine's term; an engine that takes over folds the last facts again, and tells of them again:
- * at least once in all.
+ * Tells of scatters as the engine folds their facts. At most once in an engine's term; an engine
+ * that takes over folds the last facts again, and tells of them again: at least once in all.
  */
 
 import { stateKey, type View } from '../../../projections/state.ts'

@@ -1,4 +1,7 @@
-/** Whether an engine was at work on a partition before. Remembered outside of the state bucket, which may get lost; and the log and WORK tell, too. */
+/**
+ * Whether an engine was at work on a partition before. Remembered outside of the state bucket,
+ * which may get lost; and the log and WORK tell, too.
+ */
 import { randomBytes } from 'node:crypto'
 import { encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'

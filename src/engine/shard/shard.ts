@@ -5,11 +5,14 @@
  *      ▲                        (fence: write the engine key)   │
  *      └──────── fenced, claim lost, or an error: drop all that is in memory
  *
- * At work (term.ts): take facts that are there, fold each and decide (projections/handlers.ts), carry out the decisions, checkpoint. Append first, then checkpoint: if this process
- * dies in between, the successor folds the same facts from the older documents, decides the same, and its appends meet what is already there.
+ * At work (term.ts): take facts that are there, fold each and decide (projections/handlers.ts),
+ * carry out the decisions, checkpoint. Append first, then checkpoint: if this process dies in
+ * between, the successor folds the same facts from the older documents, decides the same, and its
+ * appends meet what is already there.
  *
- * What ends only when somebody does something (a log that is not the one that the state was made from) is said once, and looked at now and then. The claim stays free meanwhile,
- * so that a rebuild can have it.
+ * What ends only when somebody does something (a log that is not the one that the state was made
+ * from) is said once, and looked at now and then. The claim stays free meanwhile, so that a rebuild
+ * can have it.
  */
 
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
@@ -51,7 +54,10 @@ export class EngineShard {
     this.#done = this.#live()
   }
 
-  /** Resolves when this engine is at work here: at once, or when the one before has gone. Rejects when it refuses to work. */
+  /**
+   * Resolves when this engine is at work here: at once, or when the one before has gone. Rejects
+   * when it refuses to work.
+   */
   get active(): Promise<void> {
     return this.#active.promise
   }
@@ -61,7 +67,10 @@ export class EngineShard {
     return this.#refused
   }
 
-  /** Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at once. */
+  /**
+   * Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at
+   * once.
+   */
   async stop(): Promise<void> {
     this.#stopping = true
     this.#stop.abort()

@@ -5,8 +5,9 @@
  *   commit   the key `engine` says so (`redo`), at the old position: from here on it counts
  *   copy     the documents are stored under their keys, batch by batch; then `engine` says the new position, without `redo`
  *
- * Every batch holds the key `engine` under the revision of the one before, so an engine that was deposed fails at the next of them. One that dies before the commit leaves
- * nothing that counts; one that dies behind it leaves the copying to its successor, who begins with that.
+ * Every batch holds the key `engine` under the revision of the one before, so an engine that was
+ * deposed fails at the next of them. One that dies before the commit leaves nothing that counts;
+ * one that dies behind it leaves the copying to its successor, who begins with that.
  */
 
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -63,7 +64,10 @@ function partsOf(entry: Entry): Record<string, string> {
   return Object.fromEntries(kept)
 }
 
-/** Reads back what was staged, as the entries that are to be stored. Throws `bad_state` when some of it is gone. */
+/**
+ * Reads back what was staged, as the entries that are to be stored. Throws `bad_state` when some of
+ * it is gone.
+ */
 export async function readStaged(
   connection: Connection,
   names: Names,

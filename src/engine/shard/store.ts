@@ -1,6 +1,7 @@
 /**
- * The engine's documents in memory, in front of the state bucket. Implements the folds' `View`. What was touched since the last checkpoint is kept; clean
- * documents may be dropped and are read again when a fact needs them.
+ * The engine's documents in memory, in front of the state bucket. Implements the folds' `View`.
+ * What was touched since the last checkpoint is kept; clean documents may be dropped and are read
+ * again when a fact needs them.
  */
 
 import { isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
@@ -57,7 +58,8 @@ export class Store implements View {
   }
 
   delete<D>(key: Key<D>): void {
-    // A thousand signals are a thousand gates that no longer wait; what else is to be written comes first.
+    // A thousand signals are a thousand gates that no longer wait; what else is to be written comes
+    // first.
     if (mayOutlive(key) && this.#later.size < LATER_MAX) {
       this.#docs.delete(key)
       this.#touched.delete(key)
@@ -79,8 +81,9 @@ export class Store implements View {
   }
 
   /**
-   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy. Throws FlowStoneError
-   * `fenced` when the bucket was deleted, emptied, made again or taken over: what is not there then is no answer.
+   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy.
+   * Throws FlowStoneError `fenced` when the bucket was deleted, emptied, made again or taken over:
+   * what is not there then is no answer.
    */
   async load(keys: readonly string[]): Promise<void> {
     const found = await this.#readAll(keys)
@@ -110,7 +113,10 @@ export class Store implements View {
     return found
   }
 
-  /** What a checkpoint must write, as of now, and what else it has room for. Documents are encoded here, so later folds do not show through. */
+  /**
+   * What a checkpoint must write, as of now, and what else it has room for. Documents are encoded
+   * here, so later folds do not show through.
+   */
   takeTouched(): Entry[] {
     const entries: Entry[] = []
     for (const key of this.#touched) {
@@ -155,7 +161,8 @@ export class Store implements View {
     let excess = this.#docs.size - CLEAN_MAX / 2
     for (const key of this.#docs.keys()) {
       if (excess <= 0) break
-      // What this checkpoint takes is not in the bucket yet; read again from there it would be stale.
+      // What this checkpoint takes is not in the bucket yet; read again from there it would be
+      // stale.
       if (this.#touched.has(key)) continue
       this.#docs.delete(key)
       this.#parts.delete(key)

@@ -1,4 +1,7 @@
-/** One term of an engine at work on a partition: from the take-over to whatever ends it. All that is in memory ends with it. */
+/**
+ * One term of an engine at work on a partition: from the take-over to whatever ends it. All that is
+ * in memory ends with it.
+ */
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
@@ -23,9 +26,14 @@ import { Triggers } from './triggers.ts'
 
 const BATCH_FACTS = 1000
 const CHECKPOINT_LAG_MS = 50
-/** Folding waits for a checkpoint before more is touched than fits one batch, as far as it can: one fact may touch any number. */
+/**
+ * Folding waits for a checkpoint before more is touched than fits one batch, as far as it can: one
+ * fact may touch any number.
+ */
 const TOUCHED_HARD = 900
-/** How often the buckets and the fence are looked at, so that an engine without work notices too. */
+/**
+ * How often the buckets and the fence are looked at, so that an engine without work notices too.
+ */
 const LOOK_MS = 5000
 
 export class Term {
@@ -36,7 +44,10 @@ export class Term {
   #failed = false
   #stopping = false
   #reader: Reader | undefined
-  /** Decisions being carried out, by checkpoint: one may be written only when all decisions of its facts are on their streams. */
+  /**
+   * Decisions being carried out, by checkpoint: one may be written only when all decisions of its
+   * facts are on their streams.
+   */
   readonly #gate = new InFlight()
   readonly #store: Store
   readonly #checkpointer: Checkpointer
@@ -133,7 +144,8 @@ export class Term {
       this.#factsSince += 1
       this.#reconciler?.folded(message.seq)
       for (const effect of effects) {
-        // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is folded.
+        // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is
+        // folded.
         if (effect.do === 'task' && message.seq <= recoverTo) continue
         if (effect.do === 'fact' && effect.fact.name === 'trigger.refused')
           logger.warn(`a trigger of ${effect.fact.data.asset} was refused: ${effect.fact.data.reason}`)
@@ -200,7 +212,8 @@ export class Term {
     try {
       fact = facts.decode(message)
     } catch (error) {
-      // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let a newer engine take over.
+      // A newer FlowStone wrote this: to step over it would fold a wrong state. Stop here, and let
+      // a newer engine take over.
       if (error instanceof FlowStoneError && error.code === 'newer_version') throw error
       this.#stepOver(message.seq, messageOf(error))
       return []

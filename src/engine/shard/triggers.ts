@@ -1,9 +1,10 @@
 /**
- * What outsiders ask for, copied from the stream of triggers to the log, message by message. From there on it is a fact like any other: folded in order, and folded again by
- * a rebuild.
+ * What outsiders ask for, copied from the stream of triggers to the log, message by message. From
+ * there on it is a fact like any other: folded in order, and folded again by a rebuild.
  *
- * Nothing remembers how far it came but the two streams. It begins with the first trigger that is there, a copy that stands on the log refuses a second one, and what is
- * copied is taken away now and then. So an engine may die anywhere in between, and two may do this at once.
+ * Nothing remembers how far it came but the two streams. It begins with the first trigger that is
+ * there, a copy that stands on the log refuses a second one, and what is copied is taken away now
+ * and then. So an engine may die anywhere in between, and two may do this at once.
  */
 
 import { received } from '../../../projections/run/trigger.ts'

@@ -1,4 +1,7 @@
-/** An answer that a person gave on the page: checked, made into a payload, signalled, and told in words. */
+/**
+ * An answer that a person gave on the page: checked, made into a payload, signalled, and told in
+ * words.
+ */
 import { createHash } from 'node:crypto'
 import { SignalRejectedError } from '../../../streams/errors.ts'
 import type { GateView } from '../../gates/types.ts'
@@ -25,7 +28,8 @@ export async function answer({ gates }: RequestContext, { token, fields, sender 
     gate = await gates.getByToken(token)
     if (!gate) throw new HttpProblem('not_found')
     const payload = payloadOf(gate, field('decision'), draft)
-    // Sent twice (a double click, a reload) it is one answer; the same form with another decision is another.
+    // Sent twice (a double click, a reload) it is one answer; the same form with another decision
+    // is another.
     const idempotencyKey = `form:${createHash('sha256')
       .update(`${nonce}\0${field('decision')}\0${JSON.stringify(draft)}`)
       .digest('base64url')}`
@@ -35,7 +39,8 @@ export async function answer({ gates }: RequestContext, { token, fields, sender 
     if (error instanceof SignalRejectedError && ENDED.has(error.reason))
       return await ended(gates, token, 'late', problemOf(error).status)
     const problem = problemOf(error)
-    // The same nonce: should the answer have been stored after all, giving it once more finds it to be the same.
+    // The same nonce: should the answer have been stored after all, giving it once more finds it to
+    // be the same.
     return gate?.status === 'waiting' ? await waitingPage(gate, { nonce, problem, draft }) : await problemPage(problem)
   }
 }

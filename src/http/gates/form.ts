@@ -1,9 +1,11 @@
 /**
- * What keeps other sites from answering in a person's name. The address itself is the secret, so whoever can send a forged answer could as well send a real one;
- * these two checks are for what is left: a browser that was made to send what its user did not mean.
+ * What keeps other sites from answering in a person's name. The address itself is the secret, so
+ * whoever can send a forged answer could as well send a real one; these two checks are for what is
+ * left: a browser that was made to send what its user did not mean.
  *
  * - A request that a browser marks as coming from another site is refused, whatever it holds.
- * - A form needs the nonce of a page of this very gate. It is derived from the token: no state, the same for every process, and worth nothing elsewhere.
+ * - A form needs the nonce of a page of this very gate. It is derived from the token: no state, the
+ *   same for every process, and worth nothing elsewhere.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { HttpProblem } from '../shared/problem.ts'
@@ -18,7 +20,10 @@ export function newNonce(token: string, nowMs: number): string {
   return `${head}.${seal(token, head)}`
 }
 
-/** Throws 403 unless `nonce` was made for this token, and not too long ago. Clocks of several servers may differ by a minute. */
+/**
+ * Throws 403 unless `nonce` was made for this token, and not too long ago. Clocks of several
+ * servers may differ by a minute.
+ */
 export function checkNonce(token: string, nonce: string, nowMs: number): void {
   const cut = nonce.lastIndexOf('.')
   const head = nonce.slice(0, Math.max(0, cut))
@@ -29,13 +34,17 @@ export function checkNonce(token: string, nonce: string, nowMs: number): void {
   if (!right || !(ageMs <= NONCE_LIFE_MS && ageMs > -60_000)) throw new HttpProblem('form_expired')
 }
 
-/** Whether a browser sent it, and if so from a page of this server: throws 403 for pages of others. `origin`: ours, as it is seen from outside. */
+/**
+ * Whether a browser sent it, and if so from a page of this server: throws 403 for pages of others.
+ * `origin`: ours, as it is seen from outside.
+ */
 export function checkBrowser(request: Request, origin: string | undefined): { readonly browser: boolean } {
   const site = request.headers.get('sec-fetch-site')
   const from = request.headers.get('origin')
   if (site === null && from === null) return { browser: false }
   if (site !== null && site !== 'same-origin') throw new HttpProblem('cross_site')
-  // Our page sends no referrer, so browsers write `null` for its origin; what they say of the site, or else the nonce, decides then.
+  // Our page sends no referrer, so browsers write `null` for its origin; what they say of the site,
+  // or else the nonce, decides then.
   if (
     from !== null &&
     from !== 'null' &&

@@ -1,5 +1,6 @@
 /**
- * Gates over HTTP, as one function from Request to Response: it mounts in hono, in Node's http (by `@hono/node-server`), and wherever fetch is spoken.
+ * Gates over HTTP, as one function from Request to Response: it mounts in hono, in Node's http (by
+ * `@hono/node-server`), and wherever fetch is spoken.
  *
  *     POST /hooks/flowstone/signal/<token>      an outside system answers
  *     GET  /hooks/flowstone/signal/<token>      a page for people; it never signals, since previews of links ask for it too
@@ -31,19 +32,35 @@ export interface GateHandlerOptions extends AddressOptions {
   readonly maxBodyBytes?: number
   /** How long a body may take to arrive; longer is 408. Default `'10s'`. */
   readonly bodyTimeout?: Duration
-  /** How long NATS may take to store a signal; longer is 503, and the sender may send it again. Default `'10s'`. */
+  /**
+   * How long NATS may take to store a signal; longer is 503, and the sender may send it again.
+   * Default `'10s'`.
+   */
   readonly answerTimeout?: Duration
-  /** Requests in a time, above which is 429: for each source address (default `[500, 'second']`), and for each token (default `[60, 'minute']`). false: no limit. */
+  /**
+   * Requests in a time, above which is 429: for each source address (default `[500, 'second']`),
+   * and for each token (default `[60, 'minute']`). false: no limit.
+   */
   readonly rateLimit?: { readonly address?: Rate | false; readonly token?: Rate | false }
-  /** Headers kept with a signal. Default: user-agent, content-type, x-request-id. Those that carry secrets are refused (InvalidError). */
+  /**
+   * Headers kept with a signal. Default: user-agent, content-type, x-request-id. Those that carry
+   * secrets are refused (InvalidError).
+   */
   readonly recordHeaders?: readonly string[]
-  /** Where this is reached from outside, such as `https://flows.example.com`: what a browser's Origin is compared with. Default: that of the flow (`connect({ gates: { baseUrl } })`), else the Host header. */
+  /**
+   * Where this is reached from outside, such as `https://flows.example.com`: what a browser's
+   * Origin is compared with. Default: that of the flow (`connect({ gates: { baseUrl } })`), else
+   * the Host header.
+   */
   readonly baseUrl?: string
   /** Senders without a token, by name: `POST /hooks/flowstone/verified/<name>`. */
   readonly verified?: Readonly<Record<string, VerifiedSender>>
   /** false: no page for people; GET is 405. Default true. */
   readonly page?: boolean
-  /** Faults of this side go there, without address and body. Default: warnings and errors to standard error. */
+  /**
+   * Faults of this side go there, without address and body. Default: warnings and errors to
+   * standard error.
+   */
   readonly logger?: Logger
 }
 
@@ -117,7 +134,8 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   const tokenOf = (c: Context): string => {
     const token = c.req.param('token') ?? ''
     if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
-    // By the whole token, and none that is forged: only who has the token can use up its allowance, and no others fill up what is counted in.
+    // By the whole token, and none that is forged: only who has the token can use up its allowance,
+    // and no others fill up what is counted in.
     rim.gates.verify(token)
     enforceLimit(byToken, createHash('sha256').update(token).digest('base64url'))
     return token
@@ -226,7 +244,10 @@ function methodNotAllowed(allow: string): Response {
   return problemResponse(new HttpProblem('method_not_allowed', undefined, { Allow: allow }))
 }
 
-/** The problem to answer with. Faults of this side are logged, and never with the address: it holds the token. */
+/**
+ * The problem to answer with. Faults of this side are logged, and never with the address: it holds
+ * the token.
+ */
 function toProblem(error: unknown, logger: Logger): HttpProblem {
   const problem = problemOf(error)
   if (problem.status >= 500 && !(error instanceof HttpProblem))

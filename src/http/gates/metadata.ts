@@ -1,4 +1,7 @@
-/** Metadata for people's eyes. Whatever it holds, it stays text in a cell: escaped, bounded in depth and size, with nothing in it that can be followed. */
+/**
+ * Metadata for people's eyes. Whatever it holds, it stays text in a cell: escaped, bounded in depth
+ * and size, with nothing in it that can be followed.
+ */
 
 import { html } from 'hono/html'
 import { cut } from '../../../streams/text.ts'
@@ -60,7 +63,8 @@ function clipped(value: string): string {
   return cut(value, TEXT_MAX, '…')
 }
 
-// Marks that turn the direction of what follows, and controls that are not seen: they can make a text look like another one.
+// Marks that turn the direction of what follows, and controls that are not seen: they can make a
+// text look like another one.
 const UNSEEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\u2028\u2029]/gu
 
 /** With what is not seen made to be seen. Escaping is left to the template. */

@@ -1,4 +1,7 @@
-/** The page of a gate, for people: what waits, and a way to answer. No script, nothing loaded; the form goes to the page's own address, so the token stands nowhere in it. */
+/**
+ * The page of a gate, for people: what waits, and a way to answer. No script, nothing loaded; the
+ * form goes to the page's own address, so the token stands nowhere in it.
+ */
 
 import { html, raw } from 'hono/html'
 import { cut } from '../../../streams/text.ts'
@@ -41,7 +44,10 @@ ${metadataSheet(gate)}
   )
 }
 
-/** A gate that has its end: what was recorded. `seen`: to whoever answered, who came too late with an answer, or only looks. */
+/**
+ * A gate that has its end: what was recorded. `seen`: to whoever answered, who came too late with
+ * an answer, or only looks.
+ */
 export function endedPage(gate: GateView, seen: 'mine' | 'late' | 'looked', status = 200): Promise<Response> {
   const { heading, words, look } = ending(gate, seen)
   return page(

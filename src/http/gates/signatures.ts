@@ -1,5 +1,6 @@
 /**
- * Signatures of senders, as their makers document them. All are HMAC-SHA-256 over the raw body, which must not be touched before; they differ in what else is signed.
+ * Signatures of senders, as their makers document them. All are HMAC-SHA-256 over the raw body,
+ * which must not be touched before; they differ in what else is signed.
  *
  * | scheme     | header                                      | signed                        | replay          |
  * |------------|---------------------------------------------|-------------------------------|-----------------|
@@ -65,7 +66,10 @@ function standardKey(secret: string): Buffer {
   return Buffer.from(secret.replace(/^whsec_/, ''), 'base64')
 }
 
-/** Throws InvalidError unless the secret is base64 of at least 24 bytes: what else Node decodes may be shorter than it looks, or empty, and then anybody can sign. */
+/**
+ * Throws InvalidError unless the secret is base64 of at least 24 bytes: what else Node decodes may
+ * be shorter than it looks, or empty, and then anybody can sign.
+ */
 export function checkStandardSecret(field: string, secret: string): void {
   const text = secret.replace(/^whsec_/, '')
   const key = standardKey(secret)

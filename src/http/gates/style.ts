@@ -42,7 +42,10 @@ button[disabled]{display:none}
 @media (max-width:30rem){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.5rem}th,td{display:block;width:auto;padding:.3rem 0}td{border-top:0;padding-top:0}}
 `
 
-/** No script at all, no picture, no font; this one style; forms only to where the page came from; in nobody's frame. */
+/**
+ * No script at all, no picture, no font; this one style; forms only to where the page came from; in
+ * nobody's frame.
+ */
 export const PAGE_CSP = [
   "default-src 'none'",
   `style-src 'sha256-${createHash('sha256').update(STYLE).digest('base64')}'`,

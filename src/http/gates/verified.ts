@@ -1,4 +1,7 @@
-/** Callbacks without a token: the sender is known by its own signature, and the gate by a correlation key that is found in what it sent. */
+/**
+ * Callbacks without a token: the sender is known by its own signature, and the gate by a
+ * correlation key that is found in what it sent.
+ */
 import { createHash } from 'node:crypto'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
@@ -13,15 +16,26 @@ export interface VerifiedSender {
   readonly scheme: SignatureScheme | CustomScheme
   /** What it signs with; several while they are rotated. At least 16 characters each. */
   readonly secret: string | readonly string[]
-  /** The correlation key of the gate that this is for (`ctx.openGate({ correlationKey })`), from what was sent. undefined or null: it is for no gate; it is answered `ignored`, and that is all. */
+  /**
+   * The correlation key of the gate that this is for (`ctx.openGate({ correlationKey })`), from
+   * what was sent. undefined or null: it is for no gate; it is answered `ignored`, and that is all.
+   */
   readonly correlationKey: (payload: unknown, headers: Headers) => string | null | undefined
   /** What the asset gets. Default: all that was sent. */
   readonly payload?: (payload: unknown, headers: Headers) => unknown
-  /** The same for every delivery of the same message. Default: the delivery's own id where the scheme has one, else a hash of the body. */
+  /**
+   * The same for every delivery of the same message. Default: the delivery's own id where the
+   * scheme has one, else a hash of the body.
+   */
   readonly idempotencyKey?: (payload: unknown, headers: Headers) => string | undefined
-  /** How far its clock and this one's may be apart, for schemes that sign the time. Default `'5m'`. */
+  /**
+   * How far its clock and this one's may be apart, for schemes that sign the time. Default `'5m'`.
+   */
   readonly tolerance?: Duration
-  /** Keeps a signal that comes before its gate is opened; see `gates.signalByCorrelationKey`. Default: such a signal is 404. */
+  /**
+   * Keeps a signal that comes before its gate is opened; see `gates.signalByCorrelationKey`.
+   * Default: such a signal is 404.
+   */
   readonly keepFor?: Duration
 }
 
@@ -155,8 +169,9 @@ function slackChallenge(sender: CheckedSender, value: unknown): string | undefin
 }
 
 /**
- * By what a delivery is known when it comes again: an id that the signature covers, else the body that it covers. GitHub signs the body and not `X-GitHub-Delivery`: whoever
- * has seen one delivery could send it again under another id.
+ * By what a delivery is known when it comes again: an id that the signature covers, else the body
+ * that it covers. GitHub signs the body and not `X-GitHub-Delivery`: whoever has seen one delivery
+ * could send it again under another id.
  */
 function deliveryId(sender: CheckedSender, value: unknown, headers: Headers, bytes: Uint8Array): string {
   const id =
@@ -170,7 +185,10 @@ function deliveryId(sender: CheckedSender, value: unknown, headers: Headers, byt
     : createHash('sha256').update(bytes).digest('base64url')
 }
 
-/** What the user's function brings. When it throws, that is this side's fault, and the sender may try again. */
+/**
+ * What the user's function brings. When it throws, that is this side's fault, and the sender may
+ * try again.
+ */
 function asked<T>(sender: CheckedSender, option: string, call: () => T): T {
   try {
     return call()

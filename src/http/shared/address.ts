@@ -1,19 +1,26 @@
 /**
- * Where a request came from. The address of the connection is the truth; what proxy headers say is what somebody wrote, so it counts only as far as proxies that are
- * trusted wrote it: read from the right, where the nearest proxy added, never from the left, where the sender did.
+ * Where a request came from. The address of the connection is the truth; what proxy headers say is
+ * what somebody wrote, so it counts only as far as proxies that are trusted wrote it: read from the
+ * right, where the nearest proxy added, never from the left, where the sender did.
  */
 import { BlockList, isIP } from 'node:net'
 import { InvalidError } from '../../../streams/errors.ts'
 
 export interface AddressOptions {
   /**
-   * Proxies in front, whose header is believed: how many there are, or their addresses and networks (`'10.0.0.0/8'`, `'::1'`, `'loopback'`, `'private'`). Default: none, headers
-   * are ignored.
+   * Proxies in front, whose header is believed: how many there are, or their addresses and networks
+   * (`'10.0.0.0/8'`, `'::1'`, `'loopback'`, `'private'`). Default: none, headers are ignored.
    */
   readonly trustProxy?: number | readonly string[]
-  /** The header those proxies write. Only this one is read: a proxy that writes one passes on the other as the sender wrote it. Default `'x-forwarded-for'`. */
+  /**
+   * The header those proxies write. Only this one is read: a proxy that writes one passes on the
+   * other as the sender wrote it. Default `'x-forwarded-for'`.
+   */
   readonly proxyHeader?: 'x-forwarded-for' | 'forwarded'
-  /** The connection's address, where the default does not know it: it reads what Node, `@hono/node-server` and Deno hand on. */
+  /**
+   * The connection's address, where the default does not know it: it reads what Node,
+   * `@hono/node-server` and Deno hand on.
+   */
   readonly address?: (request: Request, env: unknown) => string | undefined
 }
 
@@ -41,7 +48,8 @@ export function addressReader(options: AddressOptions): (request: Request, env: 
     const header = request.headers.get(proxyHeader)
     const told = header === null ? [] : proxyHeader === 'forwarded' ? forwardedFor(header) : header.split(',')
     const chain = [...told.slice(-MAX_HOPS).map((entry) => normalAddress(entry)), near]
-    // From the connection outwards, as long as the one that says so is trusted. What is no address ends it: whoever wrote it hides.
+    // From the connection outwards, as long as the one that says so is trusted. What is no address
+    // ends it: whoever wrote it hides.
     let at = chain.length - 1
     for (let hop = 0; at > 0 && chain[at - 1] !== undefined && trusted(chain[at] ?? '', hop); hop++) at--
     return chain[at] ?? near
@@ -77,7 +85,10 @@ function trustIn(trustProxy: unknown): ((address: string, hop: number) => boolea
   return (address) => isIP(address) !== 0 && list.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
 }
 
-/** Of RFC 7239: `for=192.0.2.60;proto=http, for="[2001:db8::1]:4711"`. Each element counts, also one that names nobody: it stands for a proxy. */
+/**
+ * Of RFC 7239: `for=192.0.2.60;proto=http, for="[2001:db8::1]:4711"`. Each element counts, also one
+ * that names nobody: it stands for a proxy.
+ */
 function forwardedFor(header: string): string[] {
   const elements: string[] = []
   for (const element of elementsFromTheRight(header)) {
@@ -88,8 +99,9 @@ function forwardedFor(header: string): string[] {
 }
 
 /**
- * What stands between commas outside quotes, the last element first. The nearest proxy wrote the last one, so that is understood by itself: a quote that a sender left
- * open further to the left hides nothing of it.
+ * What stands between commas outside quotes, the last element first. The nearest proxy wrote the
+ * last one, so that is understood by itself: a quote that a sender left open further to the left
+ * hides nothing of it.
  */
 function elementsFromTheRight(header: string): string[] {
   const elements: string[] = []
@@ -113,7 +125,10 @@ function isEscaped(text: string, at: number): boolean {
   return count % 2 === 1
 }
 
-/** Without port, brackets, zone; an IPv4 address that is written as an IPv6 one is the IPv4 one. Undefined for what is no address. */
+/**
+ * Without port, brackets, zone; an IPv4 address that is written as an IPv6 one is the IPv4 one.
+ * Undefined for what is no address.
+ */
 export function normalAddress(text: string): string | undefined {
   const bare = text.trim().replace(/^"(.*)"$/, '$1')
   const host = /^\[([^\]]+)\](?::\d+)?$/.exec(bare)?.[1] ?? /^(\d+\.\d+\.\d+\.\d+):\d+$/.exec(bare)?.[1] ?? bare
@@ -136,7 +151,10 @@ export function limiterName(address: string): string {
     .join(':')}/64`
 }
 
-/** `@hono/node-server` hands on Node's request, Deno the connection; Bun's address needs the option `address`. */
+/**
+ * `@hono/node-server` hands on Node's request, Deno the connection; Bun's address needs the option
+ * `address`.
+ */
 function connectionAddress(_: Request, env: unknown): string | undefined {
   const incoming = property(env, 'incoming')
   const remote =

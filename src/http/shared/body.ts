@@ -1,4 +1,7 @@
-/** A request's body: read with a limit on its size and on its time, and made into a payload by its content type. */
+/**
+ * A request's body: read with a limit on its size and on its time, and made into a payload by its
+ * content type.
+ */
 
 import { cut } from '../../../streams/text.ts'
 import { after } from '../../options/timer.ts'
@@ -26,7 +29,10 @@ export const ACCEPTED =
 const DEPTH_MAX = 64
 const FIELDS_MAX = 1000
 
-/** What the headers promise. Throws 415 for what is not taken, 413 for what says itself that it is too long: nothing is read of those. */
+/**
+ * What the headers promise. Throws 415 for what is not taken, 413 for what says itself that it is
+ * too long: nothing is read of those.
+ */
 export function bodyKind(headers: Headers, limits: BodyLimits): BodyKind {
   const encoding = headers.get('content-encoding')
   if (encoding !== null && encoding.trim().toLowerCase() !== 'identity')
@@ -49,7 +55,10 @@ export function bodyKind(headers: Headers, limits: BodyLimits): BodyKind {
   throw unsupported(`Content-Type ${shown(type)} is not taken.`)
 }
 
-/** All of it, or a problem: 413 as soon as it is too long (whatever it said of its length), 408 when it does not come. */
+/**
+ * All of it, or a problem: 413 as soon as it is too long (whatever it said of its length), 408 when
+ * it does not come.
+ */
 export async function readBody(request: Request, limits: BodyLimits, room: BodyRoom): Promise<Uint8Array> {
   if (!request.body) return new Uint8Array()
   const reader = request.body.getReader()
@@ -95,7 +104,8 @@ export async function parseBody(kind: BodyKind, bytes: Uint8Array, contentType: 
       return { kind, value: parseJson(textOf(bytes)), fields: undefined }
     case 'form': {
       const text = textOf(bytes)
-      // An encoder would have escaped these; so it is JSON whose sender forgot to say so (curl -d), and would arrive as the name of an empty field.
+      // An encoder would have escaped these; so it is JSON whose sender forgot to say so (curl -d),
+      // and would arrive as the name of an empty field.
       if (/^\s*[{[]/.test(text))
         throw new HttpProblem(
           'malformed_body',

@@ -1,4 +1,7 @@
-/** Room for bodies that are being read, of all requests of a handler: senders that are slow must not fill the memory, nor one of them the room of all. */
+/**
+ * Room for bodies that are being read, of all requests of a handler: senders that are slow must not
+ * fill the memory, nor one of them the room of all.
+ */
 
 /** What one request takes of it. */
 export interface BodyRoom {

@@ -1,4 +1,7 @@
-/** Answers to programs. Refusals are problem details (RFC 9457), one stable `reason` for each, and nothing in them that the caller sent as a secret. */
+/**
+ * Answers to programs. Refusals are problem details (RFC 9457), one stable `reason` for each, and
+ * nothing in them that the caller sent as a secret.
+ */
 
 import { FlowStoneError, InvalidError, messageOf, SignalRejectedError } from '../../../streams/errors.ts'
 import { cut } from '../../../streams/text.ts'
@@ -66,7 +69,9 @@ export class HttpProblem extends Error {
   }
 }
 
-/** On every answer: what stands at a secret address is not kept, indexed, framed or told to others. */
+/**
+ * On every answer: what stands at a secret address is not kept, indexed, framed or told to others.
+ */
 export const GUARD_HEADERS: Readonly<Record<string, string>> = {
   'Cache-Control': 'no-store',
   'Referrer-Policy': 'no-referrer',
@@ -104,7 +109,10 @@ export function json(value: unknown): Response {
   })
 }
 
-/** What anything thrown means to the sender. Only a payload's own faults are told in the error's words. */
+/**
+ * What anything thrown means to the sender. Only a payload's own faults are told in the error's
+ * words.
+ */
 export function problemOf(thrown: unknown): HttpProblem {
   if (thrown instanceof HttpProblem) return thrown
   if (thrown instanceof SignalRejectedError)

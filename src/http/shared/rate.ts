@@ -1,11 +1,15 @@
 /**
- * A rate limiter for whoever comes, in memory that is fixed: it protects this process, and how many addresses there are in the world must not matter to it.
+ * A rate limiter for whoever comes, in memory that is fixed: it protects this process, and how many
+ * addresses there are in the world must not matter to it.
  *
- * GCRA: a cell holds the time at which its allowance is whole again; each request moves that on by `period / limit`; beyond `period` ahead of now there is none left.
- * So `limit` requests go through at once, and then one every `period / limit`.
+ * GCRA: a cell holds the time at which its allowance is whole again; each request moves that on by
+ * `period / limit`; beyond `period` ahead of now there is none left. So `limit` requests go through
+ * at once, and then one every `period / limit`.
  *
- * A name has two cells, found by a hash with a key that is random for each process, and shared with whom the hash says. A request is refused when both say so: each
- * cell has seen at least this name's requests, so nobody gets more than the limit; and being refused for another's requests takes two that collide (a count-min sketch).
+ * A name has two cells, found by a hash with a key that is random for each process, and shared with
+ * whom the hash says. A request is refused when both say so: each cell has seen at least this
+ * name's requests, so nobody gets more than the limit; and being refused for another's requests
+ * takes two that collide (a count-min sketch).
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'

@@ -1,4 +1,7 @@
-/** Headers that are kept with a signal, for audit: those that were chosen, short, and never a secret. */
+/**
+ * Headers that are kept with a signal, for audit: those that were chosen, short, and never a
+ * secret.
+ */
 import { InvalidError } from '../../../streams/errors.ts'
 
 export const DEFAULT_RECORDED: readonly string[] = ['user-agent', 'content-type', 'x-request-id']
@@ -11,7 +14,9 @@ const VALUE_MAX = 512
 /** With gates it is 4 KiB, written as JSON. */
 const ALL_MAX = 4000
 
-/** Lower case names. Throws InvalidError for what is no header, and for one that must not be kept. */
+/**
+ * Lower case names. Throws InvalidError for what is no header, and for one that must not be kept.
+ */
 export function checkRecorded(names: readonly string[]): readonly string[] {
   if (!Array.isArray(names)) throw new InvalidError('recordHeaders must be a list of names')
   return names.map((given) => {

@@ -8,7 +8,10 @@ import type { BodyLimits } from './body.ts'
 export interface GatesOverHttp {
   /** Where they are reached from outside, if that is known. */
   readonly baseUrl?: string | undefined
-  /** Throws SignalRejectedError for a token that is not good: told without asking anybody, and before a body is read. */
+  /**
+   * Throws SignalRejectedError for a token that is not good: told without asking anybody, and
+   * before a body is read.
+   */
   verify(token: string): string
   signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
   signalByCorrelationKey(

@@ -1,4 +1,7 @@
-/** Gates that answer in time or not at all: senders hang up after some seconds, and what waits for them would pile up here while NATS is away. */
+/**
+ * Gates that answer in time or not at all: senders hang up after some seconds, and what waits for
+ * them would pile up here while NATS is away.
+ */
 
 import { after } from '../../options/timer.ts'
 import { HttpProblem } from './problem.ts'

@@ -1,4 +1,7 @@
-/** One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates, the scatter function, or the gather. */
+/**
+ * One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates,
+ * the scatter function, or the gather.
+ */
 import { CancelledError, ConflictError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { FactDraft, FactIds } from '../../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
@@ -17,7 +20,10 @@ import { storeKeys } from '../scatter/scatter.ts'
 import { type Failure, failureOf, isThenable, runCode } from './run-code.ts'
 import { contextOf, type WorkerShared } from './shared.ts'
 
-/** An attempt that lasts longer than this is announced on the log, so that it can be seen who works on it. */
+/**
+ * An attempt that lasts longer than this is announced on the log, so that it can be seen who works
+ * on it.
+ */
 const ANNOUNCE_MS = 25
 
 /** Runs the task and puts its outcome on the log. Returns when that is stored. */
@@ -61,7 +67,8 @@ export async function runAttempt(
         throw new InvalidError(
           `${task.kind} of ${asset.name} returned a gate; only execute, onSignal and onTimeout can wait at one`,
         )
-      // What is left is ended by the engine, if this counts: another worker may have taken this execution over meanwhile, and wait at the same gates.
+      // What is left is ended by the engine, if this counts: another worker may have taken this
+      // execution over meanwhile, and wait at the same gates.
       const suspended = (gate: string): FactDraft => {
         const left = opener.left(gate)
         const data = { gate, worker: shared.id, ...(left.length === 0 ? {} : { left }) }
@@ -98,7 +105,8 @@ export async function runAttempt(
     } catch (error) {
       // Ended already: by another attempt, or cancelled. What this one did does not count.
       if (error instanceof ConflictError) return
-      // Stored by nobody, ever: too large for a message, or refused by the server. Anything else comes again.
+      // Stored by nobody, ever: too large for a message, or refused by the server. Anything else
+      // comes again.
       if (!(error instanceof InvalidError)) throw error
       outcome = failureOf(error)
     }
@@ -113,7 +121,10 @@ export async function runAttempt(
   await report(append, ids, task, shared.id, outcome, durationMs)
 }
 
-/** A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The engine decides what follows. */
+/**
+ * A delivery after which nothing was heard: the worker before is lost, and its attempt with it. The
+ * engine decides what follows.
+ */
 export async function reportLost(shared: WorkerShared, held: InFlightTask, task: AttemptTask): Promise<void> {
   const run = parseRunId(task.run).id
   const ids = { pipeline: task.pipeline, asset: assetName(task.asset), run, attempt: String(task.attempt) }
@@ -164,7 +175,10 @@ function calling<T>({ helper }: WorkerShared, held: InFlightTask, code: () => T)
   }
 }
 
-/** The time limit is for all of it: what it loads, the code, and storing the value. Code that hangs in an I/O manager hangs no worker. */
+/**
+ * The time limit is for all of it: what it loads, the code, and storing the value. Code that hangs
+ * in an I/O manager hangs no worker.
+ */
 async function runPhase(
   shared: WorkerShared,
   held: InFlightTask,
@@ -176,7 +190,10 @@ async function runPhase(
 ): Promise<{ value: unknown; stored?: StoredValue | undefined }> {
   const { definition } = asset
   const taken = (result: unknown): unknown => (isThenable(result) ? Promise.resolve(result).then(take) : take(result))
-  /** What it is now, and not what the code makes of it afterwards. A manager of the user's own gets the value itself. */
+  /**
+   * What it is now, and not what the code makes of it afterwards. A manager of the user's own gets
+   * the value itself.
+   */
   const take = (value: unknown): unknown => {
     if (value instanceof Suspension || definition.io !== 'nats') return value
     opener.checkValue()

@@ -1,4 +1,7 @@
-/** The code that a worker has: assets of its pipelines, by shape (streams/shape.ts). Two versions of a pipeline may be there side by side. */
+/**
+ * The code that a worker has: assets of its pipelines, by shape (streams/shape.ts). Two versions of
+ * a pipeline may be there side by side.
+ */
 import { InvalidError } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset.ts'
@@ -54,7 +57,10 @@ export interface ServedQueue {
   readonly priority: number
 }
 
-/** Queues that the pipelines' assets name, or those of them that are in `only`; the most urgent first. */
+/**
+ * Queues that the pipelines' assets name, or those of them that are in `only`; the most urgent
+ * first.
+ */
 export function servedQueues(pipelines: readonly Pipeline[], only: readonly string[] | undefined): ServedQueue[] {
   const served = new Map<string, ServedQueue>()
   for (const { name: pipeline, assets } of pipelines) {

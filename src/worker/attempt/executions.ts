@@ -1,4 +1,7 @@
-/** Which piece of user code runs: known wherever it goes on, so that what ends the process can be told by name. */
+/**
+ * Which piece of user code runs: known wherever it goes on, so that what ends the process can be
+ * told by name.
+ */
 import { AsyncLocalStorage } from 'node:async_hooks'
 
 export interface Execution {
@@ -10,7 +13,10 @@ export interface Execution {
 
 export const executions = new AsyncLocalStorage<Execution>()
 
-/** What is called just now, of code that was seen to wait for nothing: to give it a store of its own would take longer than many an instance does. */
+/**
+ * What is called just now, of code that was seen to wait for nothing: to give it a store of its own
+ * would take longer than many an instance does.
+ */
 let called: Execution | undefined
 
 /** Calls `code` in the name of an execution. What it does after it has returned is nobody's. */

@@ -1,7 +1,9 @@
 /**
- * Limits at the start of user code: slots and rates that hold over all workers. Code waits for them without a local slot, so that what waits keeps nothing else from running;
- * and not for long, nor too many at a time: the rest goes back to the queue until its turn may have come. So a worker that dies takes little with it, and instances of a slow
- * bucket do not stand in the way of another one's.
+ * Limits at the start of user code: slots and rates that hold over all workers. Code waits for them
+ * without a local slot, so that what waits keeps nothing else from running; and not for long, nor
+ * too many at a time: the rest goes back to the queue until its turn may have come. So a worker
+ * that dies takes little with it, and instances of a slow bucket do not stand in the way of another
+ * one's.
  */
 
 import { FlowStoneError, InvalidError, RateLimitedError } from '../../../streams/errors.ts'
@@ -72,13 +74,17 @@ export interface LimitedStart {
   /** Nothing else runs in this process as long as this does, waiting included. */
   readonly alone: boolean
   readonly signal: AbortSignal
-  /** For what waits: aborted with `signal`, and also when nothing more of its scatter is to be begun. */
+  /**
+   * For what waits: aborted with `signal`, and also when nothing more of its scatter is to be
+   * begun.
+   */
   readonly waiting: AbortSignal
 }
 
 /**
- * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost. Begins with a local slot in hand, ends with none. Throws ComeAgain when it was
- * not run because its turn is too far off.
+ * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost.
+ * Begins with a local slot in hand, ends with none. Throws ComeAgain when it was not run because
+ * its turn is too far off.
  */
 export async function runLimited(start: LimitedStart, code: (signal: AbortSignal) => unknown): Promise<void> {
   const place = new LocalPlace(start.local)
@@ -185,7 +191,8 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     } catch (error) {
       if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
       if (!(error instanceof RateLimitedError)) throw error
-      // Before its turn may come, and not with all the others. How many others there are for a key is known to nobody; it shows by how often it was in vain.
+      // Before its turn may come, and not with all the others. How many others there are for a key
+      // is known to nobody; it shows by how often it was in vain.
       const longer = limits.rate.perKey ? Math.min(LONGER_MAX, start.ordinal) : 1
       const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
       throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
@@ -198,7 +205,10 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
   }
 }
 
-/** What the user's function brings may be anything. A limit without a name would be nobody's, and so would hold nothing. */
+/**
+ * What the user's function brings may be anything. A limit without a name would be nobody's, and so
+ * would hold nothing.
+ */
 function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unknown): string {
   try {
     return checkBucket(bucketOf(key))

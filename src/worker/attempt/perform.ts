@@ -1,4 +1,7 @@
-/** Does a task that is in this worker's hands: decides first whether it is still to be done, then runs the code it is about. Says in which way it leaves this worker. */
+/**
+ * Does a task that is in this worker's hands: decides first whether it is still to be done, then
+ * runs the code it is about. Says in which way it leaves this worker.
+ */
 import { messageOf } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset.ts'
@@ -81,7 +84,8 @@ export class Performer {
         await this.#reportLost(held, task)
         return
       case 'not ours':
-        // Begun before, and given back by a worker that lives: who was asked says that nobody has it.
+        // Begun before, and given back by a worker that lives: who was asked says that nobody has
+        // it.
         if (held.count === 1) throw new NotOurs(task.id)
         await this.#begin(held, code)
     }

@@ -1,4 +1,7 @@
-/** Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms the engine decides on. */
+/**
+ * Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms
+ * the engine decides on.
+ */
 import { CancelledError, InvalidError, RetryableError, TerminalError, TimeoutError } from '../../../streams/errors.ts'
 import { READ_ONLY_ADVICE } from '../../../streams/readonly.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
@@ -19,8 +22,10 @@ export interface Failure {
 const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 
 /**
- * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores its signal is not waited for: its result is dropped. What `code`
- * returns at once is returned at once: a scatter may have millions of such instances, and timers and signals are made only for what lasts or asks for them.
+ * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores
+ * its signal is not waited for: its result is dropped. What `code` returns at once is returned at
+ * once: a scatter may have millions of such instances, and timers and signals are made only for
+ * what lasts or asks for them.
  */
 export function runCode<T>(
   parent: AbortSignal,
@@ -72,7 +77,10 @@ type Listener = (reason: unknown) => void
 
 const listening = new WeakMap<AbortSignal, Set<Listener>>()
 
-/** Calls back when the signal is aborted; returns what ends that. One listener for each signal: to add and remove one takes longer than a short instance's whole bookkeeping. */
+/**
+ * Calls back when the signal is aborted; returns what ends that. One listener for each signal: to
+ * add and remove one takes longer than a short instance's whole bookkeeping.
+ */
 function onAbort(signal: AbortSignal, listener: Listener): () => void {
   if (signal.aborted) listener(signal.reason)
   let listeners = listening.get(signal)
@@ -136,12 +144,18 @@ class Limit {
   }
 }
 
-/** Not only promises of this realm: query builders are thenable too, and run only when they are awaited. */
+/**
+ * Not only promises of this realm: query builders are thenable too, and run only when they are
+ * awaited.
+ */
 export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
   return typeof result === 'object' && result !== null && 'then' in result && typeof result.then === 'function'
 }
 
-/** Never throws, whatever was thrown: an error of another copy of this package, of another realm, a proxy, nothing. */
+/**
+ * Never throws, whatever was thrown: an error of another copy of this package, of another realm, a
+ * proxy, nothing.
+ */
 export function failureOf(thrown: unknown): Failure {
   if (thrown instanceof HandBack)
     return { outcome: 'returned', error: { code: 'returned', message: thrown.message }, thrown }
@@ -150,7 +164,9 @@ export function failureOf(thrown: unknown): Failure {
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
     return { outcome: 'terminal', error, thrown }
-  // This process was not told what it needs, and an attempt later it is not told either. Nobody chooses which worker the next attempt meets, so one that is set up wrongly is better heard of at once.
+  // This process was not told what it needs, and an attempt later it is not told either. Nobody
+  // chooses which worker the next attempt meets, so one that is set up wrongly is better heard of
+  // at once.
   if (error.code === NO_GATE_SECRET) return { outcome: 'terminal', error, thrown }
   const wait = thrown instanceof RetryableError ? read(thrown, 'retryAfterMs') : undefined
   const after = typeof wait === 'number' ? wait : Number.NaN

@@ -63,7 +63,10 @@ export function contextOf(
   }
 }
 
-/** The gates that the instances of one task open. Most open none, so an opener is made when it is asked for. */
+/**
+ * The gates that the instances of one task open. Most open none, so an opener is made when it is
+ * asked for.
+ */
 export class InstanceGates {
   readonly #shared: WorkerShared
   readonly #at: (index: number) => Execution
@@ -88,7 +91,10 @@ export class InstanceGates {
     if (this.#openers.size > 0) this.#openers.get(index)?.checkValue()
   }
 
-  /** The opener of an instance that has asked for one. It is forgotten: the instance has ended, or waits. */
+  /**
+   * The opener of an instance that has asked for one. It is forgotten: the instance has ended, or
+   * waits.
+   */
   take(index: number): GateOpener | undefined {
     if (this.#openers.size === 0) return undefined
     const opener = this.#openers.get(index)
@@ -97,7 +103,10 @@ export class InstanceGates {
   }
 }
 
-/** As `contextOf`, for an instance. A class, because there is one for each instance: a literal with a getter in it takes ten times as long to make. */
+/**
+ * As `contextOf`, for an instance. A class, because there is one for each instance: a literal with
+ * a getter in it takes ten times as long to make.
+ */
 export class InstanceContextOf implements InstanceContext<unknown> {
   readonly run: string
   readonly asset: string

@@ -1,4 +1,7 @@
-/** What tasks refer to: dependencies' values and key chunks of keys, read from the log once and kept for the tasks that follow. */
+/**
+ * What tasks refer to: dependencies' values and key chunks of keys, read from the log once and kept
+ * for the tasks that follow.
+ */
 
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -18,7 +21,10 @@ import { unlessAborted } from '../../options/timer.ts'
 const VALUES_MAX = 32
 const KEY_CHUNKS_MAX = 16
 
-/** Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries again. */
+/**
+ * Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries
+ * again.
+ */
 class Recent<T> {
   readonly #entries = new Map<string, Promise<T>>()
   readonly #max: number
@@ -83,7 +89,10 @@ export class Deps {
     this.#same = sights.every(([, sight]) => 'isSame' in sight && sight.isSame) ? this.#all() : undefined
   }
 
-  /** For one execution: it sees nothing of what another does with them. A promise only where a value has to be loaded for each. */
+  /**
+   * For one execution: it sees nothing of what another does with them. A promise only where a value
+   * has to be loaded for each.
+   */
   get(): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
     if (this.#same) return this.#same
     return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded() : this.#all()
@@ -118,7 +127,10 @@ export class Values {
     this.#io = io
   }
 
-  /** Values of dependencies by name, read once for all tasks of this process that follow. Rejects with the signal's reason as soon as that is aborted. */
+  /**
+   * Values of dependencies by name, read once for all tasks of this process that follow. Rejects
+   * with the signal's reason as soon as that is aborted.
+   */
   async deps(deps: Readonly<Record<string, ValueAt>>, signal?: AbortSignal): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {

@@ -1,7 +1,8 @@
 /**
- * What runs in the helper thread (see `helper.ts`), with a connection of its own: signs of life for the tasks of a main thread that is blocked, and a dying process's last
- * words. It is handed over as text (`Function.toString`), so that it needs no file of its own and runs from a bundle too: it uses nothing but what it is given, and speaks the
- * NATS protocol itself.
+ * What runs in the helper thread (see `helper.ts`), with a connection of its own: signs of life for
+ * the tasks of a main thread that is blocked, and a dying process's last words. It is handed over
+ * as text (`Function.toString`), so that it needs no file of its own and runs from a bundle too: it
+ * uses nothing but what it is given, and speaks the NATS protocol itself.
  */
 import type * as fs from 'node:fs'
 import type * as net from 'node:net'
@@ -25,7 +26,10 @@ export interface HelperData {
   readonly owned: boolean
 }
 
-/** Words of a process that ends. `facts` are stored in this order; then what they settle is acknowledged, and the rest is handed back. */
+/**
+ * Words of a process that ends. `facts` are stored in this order; then what they settle is
+ * acknowledged, and the rest is handed back.
+ */
 export interface LastWords {
   readonly facts: readonly {
     readonly subject: string
@@ -46,7 +50,10 @@ export type ToHelper =
   | { readonly server: string }
 export type FromHelper = { readonly nonce: string } | { readonly connected: true } | { readonly failed: string }
 
-/** Layout of the shared memory: when the main thread was last seen (ms), state of the last words, the slot whose code was called last, lengths and texts of slots. */
+/**
+ * Layout of the shared memory: when the main thread was last seen (ms), state of the last words,
+ * the slot whose code was called last, lengths and texts of slots.
+ */
 export const CLOCK = 0
 export const STATE = 0
 export const CURRENT = 1
@@ -198,7 +205,8 @@ export function helperMain(given: {
         for (const [i, subject] of data.questions.entries()) send(`SUB ${subject} ${i + 1}\r\n`)
         send(`SUB ${data.inbox}.* 1000\r\nPING\r\n`)
       }
-      // The main thread signs: it may know how by a function of the user's. While it is blocked, what it said last is tried.
+      // The main thread signs: it may know how by a function of the user's. While it is blocked,
+      // what it said last is tried.
       const timer = setTimeout(() => onAuth?.(), 1000)
       onAuth = () => {
         onAuth = undefined

@@ -1,7 +1,9 @@
 /**
- * A thread beside the main one, with a connection of its own. Code that holds up the event loop holds up everything else in a process: signs of life for its own task and
- * for all others, and a process that ends cannot wait for an answer. The thread can. It costs nothing while all goes well: tasks are written into memory that both share, and
- * it looks there only when the main thread was not seen for a second.
+ * A thread beside the main one, with a connection of its own. Code that holds up the event loop
+ * holds up everything else in a process: signs of life for its own task and for all others, and a
+ * process that ends cannot wait for an answer. The thread can. It costs nothing while all goes
+ * well: tasks are written into memory that both share, and it looks there only when the main thread
+ * was not seen for a second.
  */
 import { Socket } from 'node:net'
 import { Worker as Thread } from 'node:worker_threads'
@@ -57,7 +59,10 @@ export class Helper {
   #isOver = false
   #tickedMs = performance.now()
 
-  /** Undefined where threads may not be started (Node's permissions), or the server is reached by WebSocket. */
+  /**
+   * Undefined where threads may not be started (Node's permissions), or the server is reached by
+   * WebSocket.
+   */
   static start(connection: Connection, options: HelperOptions): Helper | undefined {
     if (/^wss?:/.test(connection.nc.getServer())) return undefined
     try {
@@ -127,7 +132,10 @@ export class Helper {
     clearTimeout(timer)
   }
 
-  /** A task is in this process's hands, to be answered at `reply`. Returns its slot; -1 when there is none left. */
+  /**
+   * A task is in this process's hands, to be answered at `reply`. Returns its slot; -1 when there
+   * is none left.
+   */
   hold(reply: string, label: string): number {
     const slot = this.#free.pop()
     if (slot === undefined) return -1
@@ -150,7 +158,10 @@ export class Helper {
     this.#state[CURRENT] = slot
   }
 
-  /** Has the last words of this process stored, and waits for that: nothing else runs meanwhile. False when it could not be said. */
+  /**
+   * Has the last words of this process stored, and waits for that: nothing else runs meanwhile.
+   * False when it could not be said.
+   */
   lastWords(words: LastWords): boolean {
     if (!this.#isReady || this.#isOver) return false
     this.#isOver = true
@@ -201,8 +212,8 @@ const { parentPort, workerData } = require('node:worker_threads')
 ;(${helperMain.toString()})({ port: parentPort, data: workerData, net: require('node:net'), tls: require('node:tls'), fs: require('node:fs') })`
 
 /**
- * Ends the main thread's connection at once. Its requests for tasks would still be there while the last words are
- * stored, and what is handed back would be delivered to this process again.
+ * Ends the main thread's connection at once. Its requests for tasks would still be there while the
+ * last words are stored, and what is handed back would be delivered to this process again.
  */
 function hangUp({ nc }: Connection): void {
   let found: unknown = nc
@@ -246,7 +257,10 @@ function authOf(connection: Connection, nonce: string): Record<string, unknown> 
   return auth
 }
 
-/** The same for all threads of a machine; a host's clock that is set does not look like a loop that was blocked. */
+/**
+ * The same for all threads of a machine; a host's clock that is set does not look like a loop that
+ * was blocked.
+ */
 function monotonicMs(): number {
   return Number(process.hrtime.bigint() / 1_000_000n)
 }

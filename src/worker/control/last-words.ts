@@ -1,7 +1,9 @@
 /**
- * What a worker says when its process ends without having been asked to: by an exception that nobody caught, a rejection that nobody handled, or `process.exit()` in user code.
- * Without it, others would wait until `ackWait` is over, and everything that it held would have lost an attempt. What ends the process is charged with it, where it is known;
- * then what stood beside it is handed back, at no attempt.
+ * What a worker says when its process ends without having been asked to: by an exception that
+ * nobody caught, a rejection that nobody handled, or `process.exit()` in user code. Without it,
+ * others would wait until `ackWait` is over, and everything that it held would have lost an
+ * attempt. What ends the process is charged with it, where it is known; then what stood beside it
+ * is handed back, at no attempt.
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
@@ -30,7 +32,10 @@ type Speaker = (ending: Ending) => void
 
 const speakers = new Set<Speaker>()
 let uncaught: (Ending & { readonly atMs: number }) | undefined
-/** A process that lives on after an uncaught error (it has a handler) does not end by that error later. */
+/**
+ * A process that lives on after an uncaught error (it has a handler) does not end by that error
+ * later.
+ */
 const UNCAUGHT_MS = 10_000
 
 /** Before the process dies of it; it changes nothing about that. */

@@ -1,6 +1,7 @@
 /**
- * Which workers there are. Each leaves its name with a sign of life now and then, and takes it away when it ends in order, so that what is delivered again can be told
- * apart: a task whose worker died, and one that was handed back, came late, or was never received by anybody.
+ * Which workers there are. Each leaves its name with a sign of life now and then, and takes it away
+ * when it ends in order, so that what is delivered again can be told apart: a task whose worker
+ * died, and one that was handed back, came late, or was never received by anybody.
  *
  * Nothing of this costs a task anything: it is asked only about what is delivered again.
  */
@@ -14,7 +15,9 @@ import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
 import { publish } from '../../log/nats.ts'
 
-/** A worker that died leaves its name. For so long it can be held to account for what comes again. */
+/**
+ * A worker that died leaves its name. For so long it can be held to account for what comes again.
+ */
 const KEPT_S = 7 * 86_400
 const BEAT_MIN_MS = 1000
 /** Who does not answer within this time gives no sign of life. */
@@ -109,7 +112,10 @@ export class Liveness {
     return this.#names.kvSubject(this.#names.controlBucket, `worker.${this.#id}`)
   }
 
-  /** The outcome of this message is stored. Should the acknowledgement get lost, it is known that nothing is left to do. */
+  /**
+   * The outcome of this message is stored. Should the acknowledgement get lost, it is known that
+   * nothing is left to do.
+   */
   ended(message: string): void {
     if (this.#ended.size >= FINISHED_MAX) for (const oldest of this.#ended) if (this.#ended.delete(oldest)) break
     this.#ended.add(message)
@@ -137,7 +143,10 @@ export class Liveness {
     return found
   }
 
-  /** Asks all workers of a pipeline about these messages, until all that are expected to answer have, or for so long as one that lives may take. */
+  /**
+   * Asks all workers of a pipeline about these messages, until all that are expected to answer
+   * have, or for so long as one that lives may take.
+   */
   async ask(pipeline: string, messages: readonly string[], expected: ReadonlySet<string>): Promise<Heard> {
     const { nc } = this.#connection
     const alive = new Set<string>()

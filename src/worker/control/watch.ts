@@ -1,9 +1,12 @@
 /**
- * Whether the work that this worker holds is still wanted: its run or scatter may have ended, or be paused.
- * Notifications report that at once. They are hints: one may be lost, or come before its task. So the log is read too:
+ * Whether the work that this worker holds is still wanted: its run or scatter may have ended, or be
+ * paused. Notifications report that at once. They are hints: one may be lost, or come before its
+ * task. So the log is read too:
  *
- * - before a task runs that waited, came again, is a retry, or was enqueued by an engine that was behind;
- * - before a task of a run or scatter runs that a notification named, and for the first task of each scatter;
+ * - before a task runs that waited, came again, is a retry, or was enqueued by an engine that was
+ *   behind;
+ * - before a task of a run or scatter runs that a notification named, and for the first task of
+ *   each scatter;
  * - every second for what runs.
  */
 import type { Subscription } from '@nats-io/nats-core'
@@ -28,7 +31,10 @@ export class Watch {
   readonly #shared: WorkerShared
   readonly #held: ReadonlyMap<string, InFlightTask>
   readonly #openBarriers = new Set<string>()
-  /** Runs, and assets of runs, that something was told of: tasks of theirs are looked up, however fresh. */
+  /**
+   * Runs, and assets of runs, that something was told of: tasks of theirs are looked up, however
+   * fresh.
+   */
   readonly #told = new Set<string>()
   #subscriptions: Subscription[] = []
   #timer: NodeJS.Timeout | undefined

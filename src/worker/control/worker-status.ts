@@ -1,6 +1,7 @@
 /**
- * Workers tell who asks what of a scatter they run at this moment. The log knows which instances are in leases; whether a lease lies on the queue or in somebody's hands,
- * and which of its instances run, only the workers know. An answer is a hint: nothing is decided by it.
+ * Workers tell who asks what of a scatter they run at this moment. The log knows which instances
+ * are in leases; whether a lease lies on the queue or in somebody's hands, and which of its
+ * instances run, only the workers know. An answer is a hint: nothing is decided by it.
  */
 import type { Msg, Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
@@ -14,7 +15,10 @@ import type { WorkerShared } from '../attempt/shared.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 
 const OLDEST = 5
-/** Workers answer within milliseconds unless their code holds up the process; who does not within this time is not counted. */
+/**
+ * Workers answer within milliseconds unless their code holds up the process; who does not within
+ * this time is not counted.
+ */
 const FIRST_MS = 250
 /** After an answer, others are waited for so long. */
 const NEXT_MS = 30
@@ -34,7 +38,10 @@ const answer = z.object({
   /** Versions of the pipeline that it has, and shapes of the asset (streams/shape.ts). */
   versions: z.array(z.string()),
   shapes: z.array(z.string()),
-  /** Executions of the asset in its hands, and what each waits for before its code begins; by the server's clock. */
+  /**
+   * Executions of the asset in its hands, and what each waits for before its code begins; by the
+   * server's clock.
+   */
   attempts: z.array(
     z.object({
       attempt: z.int(),
@@ -107,7 +114,10 @@ function runningOf(held: ReadonlyMap<string, InFlightTask>, run: string, asset: 
   )
 }
 
-/** What the workers of a pipeline say they do of a scatter. Empty when none is there, or none had time to answer. */
+/**
+ * What the workers of a pipeline say they do of a scatter. Empty when none is there, or none had
+ * time to answer.
+ */
 export async function callRoll(
   connection: Connection,
   subject: string,

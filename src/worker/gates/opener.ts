@@ -1,6 +1,6 @@
 /**
- * The gates of one execution of an asset's code. Their ids are counted, so an execution that takes the place of a lost one finds what that opened, and need not start the
- * outside job twice.
+ * The gates of one execution of an asset's code. Their ids are counted, so an execution that takes
+ * the place of a lost one finds what that opened, and need not start the outside job twice.
  */
 import type { ZodType } from 'zod'
 import { type GateIds, gateTimer } from '../../../projections/gate/gate.ts'
@@ -117,7 +117,10 @@ export class GateOpener {
   /** `ctx.approval`. */
   readonly approval = (options: ApprovalOptions): Suspension => this.#ask(parseApproval(options))
 
-  /** Throws InvalidError where the code asked for a gate and brought a value: without the `return` nobody would be waited for, an approval not either. */
+  /**
+   * Throws InvalidError where the code asked for a gate and brought a value: without the `return`
+   * nobody would be waited for, an approval not either.
+   */
   checkValue(): void {
     if (this.#asked)
       throw new InvalidError(
@@ -152,7 +155,8 @@ export class GateOpener {
       this.#tell(prepared)
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error
-      // Opened by the execution in whose place this one runs; or all of it stands there, and only its answer was lost.
+      // Opened by the execution in whose place this one runs; or all of it stands there, and only
+      // its answer was lost.
       await this.#created(gate)
       const entries = more(gate)
       if (entries.length > 0) await unlessThere(this.#log.append(...entries))

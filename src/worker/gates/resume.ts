@@ -1,4 +1,6 @@
-/** What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders. */
+/**
+ * What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders.
+ */
 
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
@@ -155,7 +157,10 @@ function resumeReport(shared: WorkerShared, held: InFlightTask, task: ResumeTask
 const REMINDERS_MAX = 3
 const NAME_MAX = 60
 
-/** Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for it, and what it throws is logged. */
+/**
+ * Tells `onTimeout` of a timeout after which the gate waits on. It has no say: nothing waits for
+ * it, and what it throws is logged.
+ */
 export async function runReminder(
   shared: WorkerShared,
   held: InFlightTask,

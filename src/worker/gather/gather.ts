@@ -1,6 +1,7 @@
 /**
- * Reads the results of a closed scatter back from the log, in the order of the keys, never all in memory: an index of 12 bytes an instance says in which
- * fact each result stands, and facts are kept while there is room.
+ * Reads the results of a closed scatter back from the log, in the order of the keys, never all in
+ * memory: an index of 12 bytes an instance says in which fact each result stands, and facts are
+ * kept while there is room.
  */
 
 import { isDone, isFailed, segmentOf } from '../../../projections/scatter/bits.ts'
@@ -39,7 +40,9 @@ export async function originOf(source: GatherSource): Promise<GatherSource | und
   return { ...source, run: origin.id, shard: origin.shard }
 }
 
-/** Results of a scatter with those that its redrives brought, in the order of the first one's keys. */
+/**
+ * Results of a scatter with those that its redrives brought, in the order of the first one's keys.
+ */
 export async function readMerged(source: GatherSource): Promise<AsyncGenerator<AnyResult>> {
   const origin = await originOf(source)
   return origin ? merged(source, origin) : readResults(source)
@@ -72,7 +75,10 @@ export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unkno
   for await (const result of await readMerged(origin)) if (result.status === 'failed') yield result.key
 }
 
-/** `total`: how many keys to look at, of a scatter that was closed before all keys were known. `failuresOnly`: skips what succeeded or never ended. */
+/**
+ * `total`: how many keys to look at, of a scatter that was closed before all keys were known.
+ * `failuresOnly`: skips what succeeded or never ended.
+ */
 export interface ReadOptions {
   readonly total?: number
   readonly failuresOnly?: boolean
@@ -143,7 +149,10 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
 }
 
 interface ResultIndex {
-  /** Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so doubles. */
+  /**
+   * Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so
+   * doubles.
+   */
   readonly seqs: Float64Array
   readonly positions: Uint32Array
 }
@@ -166,8 +175,9 @@ async function errorOf(
 }
 
 /**
- * Which instances ended, and why those failed that did: what the state bucket says, read while that has come as far as scatter.closed. A bucket that is made anew just now says
- * less for a while, so its position is looked at before and after.
+ * Which instances ended, and why those failed that did: what the state bucket says, read while that
+ * has come as far as scatter.closed. A bucket that is made anew just now says less for a while, so
+ * its position is looked at before and after.
  */
 class InstanceEnds {
   readonly #source: GatherSource

@@ -1,6 +1,7 @@
 /**
- * Runs the instances of a lease, with the worker's own concurrency, and reports them in groups: when the lease ends, and every 50 ms while it lasts.
- * The lease is acknowledged only after the last report is stored.
+ * Runs the instances of a lease, with the worker's own concurrency, and reports them in groups:
+ * when the lease ends, and every 50 ms while it lasts. The lease is acknowledged only after the
+ * last report is stored.
  */
 import { setImmediate } from 'node:timers/promises'
 import { ConflictError } from '../../../streams/errors.ts'
@@ -26,9 +27,15 @@ import { inlineMax, Report } from './report.ts'
 const completions = channelOf('flowstone:scatter.instance_complete')
 const failures = channelOf('flowstone:scatter.instance_fail')
 
-/** A lease is cut to last some 80 ms, of a limited queue twice that. After this long, what it has not begun is handed back. */
+/**
+ * A lease is cut to last some 80 ms, of a limited queue twice that. After this long, what it has
+ * not begun is handed back.
+ */
 const LONG_MS = 150
-/** … and after this long already where all slots of this process are taken, and none became free lately. */
+/**
+ * … and after this long already where all slots of this process are taken, and none became free
+ * lately.
+ */
 const BLOCKED_MS = 40
 const TURN_MS = 20
 const LOOK_MS = 20
@@ -36,8 +43,10 @@ const LIMITED_LOOK_MS = 50
 const YIELD_MS = 20
 
 /**
- * Each lease of a limited queue stands for one of `maxConcurrent`: so many of the scatter's instances run here at a time as leases of it are in this worker's hands. Not one of
- * each: while one lease waits for its report to be stored, another's instances use its place. It is acknowledged, and may be followed by another, only when its place is free.
+ * Each lease of a limited queue stands for one of `maxConcurrent`: so many of the scatter's
+ * instances run here at a time as leases of it are in this worker's hands. Not one of each: while
+ * one lease waits for its report to be stored, another's instances use its place. It is
+ * acknowledged, and may be followed by another, only when its place is free.
  */
 export async function runLease(
   shared: WorkerShared,
@@ -90,7 +99,10 @@ async function runInstances(
   /** The clock is read once an instance: where one that returned at once ends, the next begins. */
   let nowMs = startedMs
 
-  /** It waits at a gate: reported as soon as the gate is stored, it leaves the lease, and its slot goes to another. */
+  /**
+   * It waits at a gate: reported as soon as the gate is stored, it leaves the lease, and its slot
+   * goes to another.
+   */
   const suspend = async (index: number, begunMs: number, suspension: Suspension): Promise<void> => {
     const opener = gates.of(index)
     const gate = await opener.suspend(suspension, () => [])
@@ -98,7 +110,10 @@ async function runInstances(
     report.leaves(opener.left(gate))
     report.suspended(index, performance.now() - begunMs, gate)
   }
-  /** Gates that it opened and does not wait at end when its end counts, and not before: it may have been taken for lost, and another execution wait there. */
+  /**
+   * Gates that it opened and does not wait at end when its end counts, and not before: it may have
+   * been taken for lost, and another execution wait there.
+   */
   const leave = (index: number): void => {
     const opener = gates.take(index)
     if (opener) report.leaves(opener.left())
@@ -219,7 +234,8 @@ async function runInstances(
       })
     } catch (thrown) {
       if (thrown instanceof ComeAgain) report.comeAgain(index, thrown)
-      // Not begun. It goes back as one that may begin at once, and waits there for the pause to end.
+      // Not begun. It goes back as one that may begin at once, and waits there for the pause to
+      // end.
       else if (held.paused && thrown instanceof Paused) report.comeAgain(index, new ComeAgain('paused', 0))
       else await fail(index, performance.now(), thrown)
     }
@@ -232,8 +248,10 @@ async function runInstances(
   let waiting: Turn | undefined
   let handingBack: Promise<void> | undefined
   /**
-   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and this one is not. Also said when none is left to hand back, so that
-   * the engine has others work on what comes next (a lease of one says nothing by it). And a paused scatter gets back what is not begun; how long that took says nothing.
+   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and
+   * this one is not. Also said when none is left to hand back, so that the engine has others work
+   * on what comes next (a lease of one says nothing by it). And a paused scatter gets back what is
+   * not begun; how long that took says nothing.
    */
   const handBack = (): void => {
     const heldMs = performance.now() - startedMs
@@ -311,7 +329,8 @@ async function runInstances(
         nowMs = performance.now()
       }
       if (nowMs - yieldedMs > YIELD_MS) {
-        // Code that never waits must not keep signs of life, cancels and other tasks from their turn.
+        // Code that never waits must not keep signs of life, cancels and other tasks from their
+        // turn.
         await setImmediate()
         nowMs = performance.now()
         yieldedMs = nowMs
@@ -343,8 +362,9 @@ async function runInstances(
 }
 
 /**
- * Keys and dependencies, within the time limit of an instance. What fails here fails every instance of the lease, as if each had loaded its own; undefined then, and
- * when the work is not wanted any more.
+ * Keys and dependencies, within the time limit of an instance. What fails here fails every instance
+ * of the lease, as if each had loaded its own; undefined then, and when the work is not wanted any
+ * more.
  */
 async function load(
   shared: WorkerShared,

@@ -1,4 +1,6 @@
-/** Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease. */
+/**
+ * Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease.
+ */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
@@ -60,7 +62,10 @@ export class Report {
     this.#of = of
   }
 
-  /** Said before the outcome of the instance that opened these gates and does not wait at them: the engine ends them, if that outcome counts. */
+  /**
+   * Said before the outcome of the instance that opened these gates and does not wait at them: the
+   * engine ends them, if that outcome counts.
+   */
   leaves(gates: readonly string[]): void {
     if (gates.length === 0) return
     this.#columns.left.push([this.#columns.at.length, [...gates]])
@@ -103,7 +108,10 @@ export class Report {
     this.failure(index, 0, { outcome: 'returned', error: { code, message }, retryAfterMs, thrown })
   }
 
-  /** Many may end in the same moment: what is full goes at once, or it would grow over what a message may hold. */
+  /**
+   * Many may end in the same moment: what is full goes at once, or it would grow over what a
+   * message may hold.
+   */
   #grow(bytes: number): void {
     this.#bytes += bytes
     if (this.#bytes >= this.#maxBytes) this.#send(undefined)
@@ -120,7 +128,10 @@ export class Report {
     if (this.#sending.length > 8) await Promise.allSettled(this.#sending)
   }
 
-  /** Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the lease then comes again. */
+  /**
+   * Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the
+   * lease then comes again.
+   */
   async end(heldMs: number | undefined): Promise<void> {
     if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
     await Promise.allSettled(this.#sending)

@@ -1,6 +1,8 @@
 /**
- * Tasks that are set aside for workers with other code. A worker that gets a task whose shape it does not have moves it once, to a subject that names asset and shape. Only
- * workers that have that shape listen there, so the task costs nothing more while it waits. They hear of it by a notification, and look by themselves now and then.
+ * Tasks that are set aside for workers with other code. A worker that gets a task whose shape it
+ * does not have moves it once, to a subject that names asset and shape. Only workers that have that
+ * shape listen there, so the task costs nothing more while it waits. They hear of it by a
+ * notification, and look by themselves now and then.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
@@ -25,7 +27,9 @@ const NOTE_GRACE_MS = 5000
 
 const notification = z.object({ shard: z.int(), subject: z.string() })
 
-/** Moves a task that this worker has no code for. The caller acknowledges the message it came with. */
+/**
+ * Moves a task that this worker has no code for. The caller acknowledges the message it came with.
+ */
 export async function setAside(shared: WorkerShared, held: InFlightTask): Promise<void> {
   const { connection, names } = shared
   const { shard, task, delivery } = held

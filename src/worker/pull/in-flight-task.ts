@@ -1,4 +1,7 @@
-/** A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with exactly one answer. */
+/**
+ * A task in this worker's hands: kept alive with in-progress acknowledgements, and ended with
+ * exactly one answer.
+ */
 
 import type { NatsConnection } from '@nats-io/nats-core'
 import type { Task } from '../../../streams/tasks.ts'
@@ -7,7 +10,10 @@ import type { Helper } from '../control/helper.ts'
 import { Paused } from './disposition.ts'
 import type { Delivery } from './puller.ts'
 
-/** What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of the worker. */
+/**
+ * What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of
+ * the worker.
+ */
 export type Waits =
   | { readonly for: 'room' | 'alone' }
   | { readonly for: 'slot' | 'rate'; readonly bucket: string; readonly untilMs?: number }
@@ -22,7 +28,10 @@ export class InFlightTask {
   /** What led to it is older than its message. */
   readonly isStale: boolean
   readonly delivery: Delivery
-  /** Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop (`HandBack`). */
+  /**
+   * Aborted when the work is not wanted any more (`CancelledError`) or when the worker must stop
+   * (`HandBack`).
+   */
   readonly abort = new AbortController()
   /** Why its code does not run yet, for who asks. */
   waits: Waits | undefined
@@ -73,7 +82,10 @@ export class InFlightTask {
     return performance.now() - this.#sinceMs < ms
   }
 
-  /** The same message came again (the server restarted, or heard nothing of us): the newest delivery is the one to answer. */
+  /**
+   * The same message came again (the server restarted, or heard nothing of us): the newest delivery
+   * is the one to answer.
+   */
   renew(delivery: Delivery): void {
     this.#reply = delivery.reply
     this.#helper?.renew(this.#slot, this.#reply, this.label)
@@ -111,7 +123,10 @@ export class InFlightTask {
     this.#answer('+ACK')
   }
 
-  /** Has the server deliver the task again, after a pause. Whoever gets it takes this execution for lost. */
+  /**
+   * Has the server deliver the task again, after a pause. Whoever gets it takes this execution for
+   * lost.
+   */
   nak(delayMs: number): void {
     this.#answer(`-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
   }

@@ -1,8 +1,10 @@
 /**
- * The last attempt of what has lost a worker before runs alone: the process finishes what it runs, takes nothing new, runs that one, and goes on. So what kills its
- * process kills nobody else, and nobody's last attempt is used up by standing beside it.
+ * The last attempt of what has lost a worker before runs alone: the process finishes what it runs,
+ * takes nothing new, runs that one, and goes on. So what kills its process kills nobody else, and
+ * nobody's last attempt is used up by standing beside it.
  *
- * That it begins is put on the log first. A worker that dies while such a task still waits for its turn has not begun it, and it costs no attempt.
+ * That it begins is put on the log first. A worker that dies while such a task still waits for its
+ * turn has not begun it, and it costs no attempt.
  */
 
 import { ConflictError, FlowStoneError } from '../../../streams/errors.ts'
@@ -23,11 +25,15 @@ interface Waiting {
 
 export interface IsolationOptions {
   /**
-   * How long the worker takes nothing new for the sake of one task: while it waits for what runs to end, and again while it runs. After that it is run beside what hangs,
-   * and other work beside it: code without a time limit must not stop a worker for ever.
+   * How long the worker takes nothing new for the sake of one task: while it waits for what runs to
+   * end, and again while it runs. After that it is run beside what hangs, and other work beside it:
+   * code without a time limit must not stop a worker for ever.
    */
   readonly limitMs: number
-  /** `soon`: it waits already for a while. `late`: it waits no longer. `long`: it runs for so long that others are begun beside it. */
+  /**
+   * `soon`: it waits already for a while. `late`: it waits no longer. `long`: it runs for so long
+   * that others are begun beside it.
+   */
   readonly say: (what: 'soon' | 'late' | 'long') => void
 }
 
@@ -61,7 +67,10 @@ export class Isolation {
     }
   }
 
-  /** Waits until nothing else runs, then runs `work`. Rejects with NotBegun when the worker stops first; resolves unrun when it is aborted first. */
+  /**
+   * Waits until nothing else runs, then runs `work`. Rejects with NotBegun when the worker stops
+   * first; resolves unrun when it is aborted first.
+   */
   async run(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
     if (!(await this.#turn(signal))) return
     const one = {}
@@ -138,7 +147,10 @@ export class Isolation {
   }
 }
 
-/** Puts on the log that a task begins that runs alone. `lost`: another message of this task was begun before, and its worker is gone. */
+/**
+ * Puts on the log that a task begins that runs alone. `lost`: another message of this task was
+ * begun before, and its worker is gone.
+ */
 export async function sayBegun(
   shared: WorkerShared,
   held: InFlightTask,

@@ -1,8 +1,11 @@
 /**
- * What is to be done with a task that was delivered before. A delivery count above 1 proves nothing: it may have been handed back, or delivered to a request whose answer
- * nobody received. So the state is asked whether the task is still waited for, the workers who has it, and their names whether one is gone that may have begun it.
+ * What is to be done with a task that was delivered before. A delivery count above 1 proves
+ * nothing: it may have been handed back, or delivered to a request whose answer nobody received. So
+ * the state is asked whether the task is still waited for, the workers who has it, and their names
+ * whether one is gone that may have begun it.
  *
- * Many come at once (a worker that dies leaves all it held), so what comes together is asked together.
+ * Many come at once (a worker that dies leaves all it held), so what comes together is asked
+ * together.
  */
 import {
   type AssetStatus,
@@ -16,7 +19,10 @@ import type { WorkerShared } from '../attempt/shared.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'
 import type { InFlightTask } from './in-flight-task.ts'
 
-/** `over`: nobody waits for it. `elsewhere`: another worker runs it. `lost`: a worker that may have begun it is gone. `fresh`: nobody has begun it, or who did gave it back. */
+/**
+ * `over`: nobody waits for it. `elsewhere`: another worker runs it. `lost`: a worker that may have
+ * begun it is gone. `fresh`: nobody has begun it, or who did gave it back.
+ */
 export type Verdict = 'over' | 'elsewhere' | 'lost' | 'fresh'
 
 const TOGETHER_MS = 5
@@ -94,7 +100,9 @@ export class Judge {
   }
 }
 
-/** Whether the state still waits for this very execution. What it does not know yet is waited for. */
+/**
+ * Whether the state still waits for this very execution. What it does not know yet is waited for.
+ */
 async function isWaitedFor(
   { shard, task }: InFlightTask,
   read: (shard: number, key: string) => Promise<unknown>,

@@ -1,6 +1,8 @@
 /**
- * Limited queues that are open: barriers with `maxConcurrent`, each with a consumer of its own that lets no more leases out than that. A worker hears of a new limited queue by a note,
- * and reads the queue's document now and then, which is the truth: a note may be lost, and a limited queue is closed by being gone from there.
+ * Limited queues that are open: barriers with `maxConcurrent`, each with a consumer of its own that
+ * lets no more leases out than that. A worker hears of a new limited queue by a note, and reads the
+ * queue's document now and then, which is the truth: a note may be lost, and a limited queue is
+ * closed by being gone from there.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
@@ -105,7 +107,10 @@ export class LimitedQueues {
     this.#limitedQueues.clear()
   }
 
-  /** One at a time. Who asks while one is under way has another one follow it: that one may have read what has changed since. */
+  /**
+   * One at a time. Who asks while one is under way has another one follow it: that one may have
+   * read what has changed since.
+   */
   #look(): Promise<void> {
     if (this.#looking) {
       this.#lookAgain = true

@@ -1,6 +1,7 @@
 /**
- * Pulls tasks from one consumer, by request: as many as asked for at once, or the next one when it comes. A subscription for each of the two, because a delivery
- * carries the subject of its stream and does not say which request it answers.
+ * Pulls tasks from one consumer, by request: as many as asked for at once, or the next one when it
+ * comes. A subscription for each of the two, because a delivery carries the subject of its stream
+ * and does not say which request it answers.
  */
 import type { Msg, Subscription } from '@nats-io/nats-core'
 import { encodeJson } from '../../../streams/codec.ts'
@@ -33,7 +34,10 @@ export interface Delivery {
 const NOTHING_THERE: ReadonlySet<number> = new Set([404, 408])
 const BLOCK_MS = 30_000
 const BLOCK_GRACE_MS = 1000
-/** The server says so often that it still knows of a request, and is asked again when it has not said so for the second of the two: in a change of leader requests get lost without a word. */
+/**
+ * The server says so often that it still knows of a request, and is asked again when it has not
+ * said so for the second of the two: in a change of leader requests get lost without a word.
+ */
 const HEARTBEAT_MS = 1000
 const SILENCE_MS = 2500
 const LOOK_MS = 250
@@ -50,7 +54,10 @@ export class Puller {
   readonly #onTrouble: () => void
   readonly #standing: boolean
   #quick: { want: number; got: number; done: (got: number) => void } | undefined
-  /** Tasks that were asked for as they come, and did not come yet; and when the server lets go of the last of these requests. */
+  /**
+   * Tasks that were asked for as they come, and did not come yet; and when the server lets go of
+   * the last of these requests.
+   */
   #asked = 0
   #askedUntilMs = 0
   /** When the oldest request was made that may still be answered. */
@@ -62,7 +69,10 @@ export class Puller {
   readonly #offReconnect: () => void
   #inTrouble = false
   #stopped = false
-  /** The server said last that there is nothing more: to ask again for what is there would be of no use, to ask for what comes is. */
+  /**
+   * The server said last that there is nothing more: to ask again for what is there would be of no
+   * use, to ask for what comes is.
+   */
   #dry = false
 
   constructor(
@@ -71,7 +81,10 @@ export class Puller {
     consumer: string,
     shard: number,
     on: { delivery: (delivery: Delivery) => void; trouble: () => void },
-    /** Asks always for what comes: of a limited queue there is hardly ever more there than the server may let out. */
+    /**
+     * Asks always for what comes: of a limited queue there is hardly ever more there than the
+     * server may let out.
+     */
     options: { standing?: boolean } = {},
   ) {
     this.#standing = options.standing ?? false
@@ -90,7 +103,10 @@ export class Puller {
     this.#offReconnect = connection.onReconnect(() => this.#trouble())
   }
 
-  /** Whether the consumer may be gone: nobody answered for it, it was deleted, or the server is another one. Asking it again is of no use then. */
+  /**
+   * Whether the consumer may be gone: nobody answered for it, it was deleted, or the server is
+   * another one. Asking it again is of no use then.
+   */
   get inTrouble(): boolean {
     return this.#inTrouble
   }
@@ -100,7 +116,10 @@ export class Puller {
     this.#inTrouble = false
   }
 
-  /** Takes what is there now, `want` at most; resolves with how many came. Where there was nothing a moment ago, it only has the next one sent (see `block`). */
+  /**
+   * Takes what is there now, `want` at most; resolves with how many came. Where there was nothing a
+   * moment ago, it only has the next one sent (see `block`).
+   */
   async pull(want: number): Promise<number> {
     if (this.#dry || this.#standing) {
       this.block(want)
@@ -123,7 +142,10 @@ export class Puller {
     })
   }
 
-  /** Has the next task sent when there is one; of a limited queue, the next `want` ones. What was asked for before counts. */
+  /**
+   * Has the next task sent when there is one; of a limited queue, the next `want` ones. What was
+   * asked for before counts.
+   */
   block(want = 1): void {
     const now = performance.now()
     if (now > this.#askedUntilMs) this.#asked = 0
@@ -155,13 +177,19 @@ export class Puller {
     this.#endQuick()
   }
 
-  /** What the server has sent by now is still handed on; a delivery that nobody takes would come again only after `ackWait`, as if its worker had died. */
+  /**
+   * What the server has sent by now is still handed on; a delivery that nobody takes would come
+   * again only after `ackWait`, as if its worker had died.
+   */
   async close(): Promise<void> {
     if (this.#connection.isClosed) return
     await Promise.all(this.#subscriptions.map((subscription) => subscription.drain().catch(() => undefined)))
   }
 
-  /** A message without a reply is a status of the server: nothing there (404), expired (408), or trouble. */
+  /**
+   * A message without a reply is a status of the server: nothing there (404), expired (408), or
+   * trouble.
+   */
   #receiveQuick(message: Msg): void {
     const quick = this.#quick
     if (!message.reply) {
@@ -240,7 +268,10 @@ export class Puller {
   }
 }
 
-/** `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or with domain and account hash in front. */
+/**
+ * `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or
+ * with domain and account hash in front.
+ */
 function parseDelivery(message: Msg, shard: number, underWayMs: number): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6

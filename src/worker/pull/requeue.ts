@@ -6,9 +6,12 @@ import type { WorkerShared } from '../attempt/shared.ts'
 import type { Delivery } from './puller.ts'
 
 /**
- * What is done with a task that comes. A worker that drains takes nothing new. One in which something wants the process for itself gives back what it had asked for before, but not
- * what must be alone too (that waits its turn), and not what came again: put back as a new message it would be taken for one that nobody has begun. Nor what is late, though it
- * comes for the first time: it may have gone to another worker meanwhile, and be done. Left to the server, it comes again if it is not, and who gets it then looks (`Judge`).
+ * What is done with a task that comes. A worker that drains takes nothing new. One in which
+ * something wants the process for itself gives back what it had asked for before, but not what must
+ * be alone too (that waits its turn), and not what came again: put back as a new message it would
+ * be taken for one that nobody has begun. Nor what is late, though it comes for the first time: it
+ * may have gone to another worker meanwhile, and be done. Left to the server, it comes again if it
+ * is not, and who gets it then looks (`Judge`).
  */
 export function onDelivery(
   { count, late }: { readonly count: number; readonly late: boolean },
@@ -22,8 +25,9 @@ export function onDelivery(
 }
 
 /**
- * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be told from one after a crash, and would cost an attempt. So what came again
- * must not be put back: it may have been begun.
+ * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be
+ * told from one after a crash, and would cost an attempt. So what came again must not be put back:
+ * it may have been begun.
  */
 export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
   const { connection, names, clock, logger } = shared

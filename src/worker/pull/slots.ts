@@ -1,4 +1,6 @@
-/** Room for user code: at most `size` pieces at a time in this process, first come, first served. */
+/**
+ * Room for user code: at most `size` pieces at a time in this process, first come, first served.
+ */
 export interface Turn {
   /** True when there is a slot for who waits, false after `leave`. */
   readonly granted: Promise<boolean>
@@ -23,7 +25,10 @@ export class Slots {
     return this.#size
   }
 
-  /** One place more, for who waits or comes next. Who retires keeps the place that it waits for: this one is another. */
+  /**
+   * One place more, for who waits or comes next. Who retires keeps the place that it waits for:
+   * this one is another.
+   */
   grow(): void {
     this.#size += 1
     if (this.#used >= this.#places) return

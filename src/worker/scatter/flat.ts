@@ -1,4 +1,7 @@
-/** One by one what comes in lists: what is there already costs its reader one turn, and not the several of a generator. */
+/**
+ * One by one what comes in lists: what is there already costs its reader one turn, and not the
+ * several of a generator.
+ */
 export function flat<T>(batches: AsyncGenerator<T[]>): AsyncGenerator<T> {
   let batch: readonly T[] = []
   let at = 0

@@ -1,4 +1,7 @@
-/** What a scatter's keys look like on the log: key chunks of bounded size, each a fact, and the total at their end. */
+/**
+ * What a scatter's keys look like on the log: key chunks of bounded size, each a fact, and the
+ * total at their end.
+ */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
 import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
@@ -16,7 +19,10 @@ import { leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import type { Values } from '../attempt/values.ts'
 
-/** A key chunk is closed at this many bytes of keys, at this many keys, or when a slow source has not filled it within this time of its first key. */
+/**
+ * A key chunk is closed at this many bytes of keys, at this many keys, or when a slow source has
+ * not filled it within this time of its first key.
+ */
 export const KEY_CHUNK_BYTES = 200 * 1024
 export const CHUNK_KEYS = 20_000
 export const KEY_CHUNK_WAIT_MS = 100
@@ -49,7 +55,10 @@ export async function keyChunkFact(
   throw new FlowStoneError('missing_items', `keys at offset ${offset} of scatter ${run}.${asset} cannot be read back`)
 }
 
-/** At so many bytes of keys; also the most that one key may take. Less where the server's messages are small. */
+/**
+ * At so many bytes of keys; also the most that one key may take. Less where the server's messages
+ * are small.
+ */
 export function keyChunkBytes({ connection }: ScatterTarget): number {
   return connection.share(KEY_CHUNK_BYTES)
 }

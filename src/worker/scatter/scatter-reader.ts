@@ -1,8 +1,10 @@
 /**
- * Stores the keys of an item reader. Every key chunk carries the cursor behind its last key, so a later attempt goes on there.
+ * Stores the keys of an item reader. Every key chunk carries the cursor behind its last key, so a
+ * later attempt goes on there.
  *
- * Key chunks make a chain: each begins where the one before it ended, and its subject is taken once. So of two workers that read at once (one was taken for dead and is
- * not) only one can lengthen the chain; the other meets what is there, and leaves.
+ * Key chunks make a chain: each begins where the one before it ended, and its subject is taken
+ * once. So of two workers that read at once (one was taken for dead and is not) only one can
+ * lengthen the chain; the other meets what is there, and leaves.
  */
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
@@ -59,7 +61,8 @@ export async function storeReader(target: ScatterTarget, reader: ItemReader<unkn
   try {
     await feed.take(reader.read(place.cursor?.at, target.signal))
   } catch (error) {
-    // The reader knows its place in the source, and this its place in the scatter; both help to find what is wrong.
+    // The reader knows its place in the source, and this its place in the scatter; both help to
+    // find what is wrong.
     if (error instanceof FlowStoneError && error.code === 'source_failed')
       throw new FlowStoneError(error.code, `${error.message} (after ${feed.read} keys)`, { cause: error.cause })
     throw error
@@ -168,7 +171,8 @@ class Feed {
       this.#at = chunk.cursorAt ? chunk.cursorAt(i) : from
       this.#skip = chunk.cursorAt ? 0 : i + 1
     }
-    // All of the chunk's duplicates are listed, and none is ever behind a stored cursor: a later attempt finds them again.
+    // All of the chunk's duplicates are listed, and none is ever behind a stored cursor: a later
+    // attempt finds them again.
     this.#seen?.check()
   }
 

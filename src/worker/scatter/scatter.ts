@@ -1,9 +1,11 @@
 /**
  * Runs a scatter function and stores its keys: scatter.started, key chunks of keys, scatter.sized.
  *
- * A list that fits goes as one atomic batch. Anything longer goes key chunk by key chunk, and instances start while later keys still come. When an earlier attempt stored
- * key chunks already (its worker died), the keys must be the same again: they are compared by hash, key chunk by key chunk, and skipped; where they differ the scatter fails
- * rather than mix two lists. An item reader needs none of that: it goes on from the cursor of the last key chunk (`scatter-reader.ts`).
+ * A list that fits goes as one atomic batch. Anything longer goes key chunk by key chunk, and
+ * instances start while later keys still come. When an earlier attempt stored key chunks already
+ * (its worker died), the keys must be the same again: they are compared by hash, key chunk by key
+ * chunk, and skipped; where they differ the scatter fails rather than mix two lists. An item reader
+ * needs none of that: it goes on from the cursor of the last key chunk (`scatter-reader.ts`).
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { ConflictError, FlowStoneError, TerminalError } from '../../../streams/errors.ts'
@@ -96,7 +98,10 @@ function isIterable(source: unknown): source is Iterable<unknown> | AsyncIterabl
   return typeof source === 'object' && source !== null && (Symbol.iterator in source || Symbol.asyncIterator in source)
 }
 
-/** All of a list in one batch: all of it or none. Undefined when it is too long for that, or when something is stored already. */
+/**
+ * All of a list in one batch: all of it or none. Undefined when it is too long for that, or when
+ * something is stored already.
+ */
 async function storeList(target: ScatterTarget, list: readonly unknown[]): Promise<number | undefined> {
   const keyChunks: Draft[] = []
   let keys: Snapshot[] = []
@@ -165,7 +170,8 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
       if (!(next instanceof Promise)) return take(next)
       pending = next
     }
-    // One that never comes must not keep its source open for ever. (Where keys wait to be stored, the next look is near.)
+    // One that never comes must not keep its source open for ever. (Where keys wait to be stored,
+    // the next look is near.)
     const result =
       late === undefined ? await unlessAborted(pending, target.signal) : await Promise.race([pending, late])
     if (result === undefined) return false
@@ -215,7 +221,8 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   const mostBytes = keyChunkBytes(target)
   try {
     while (!ended) {
-      // Counted from the key chunk's first key: a source that gives one now and then must not hold back what it gave before.
+      // Counted from the key chunk's first key: a source that gives one now and then must not hold
+      // back what it gave before.
       await readOne(buffer.length > 0 ? late : undefined)
       const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= KEY_CHUNK_WAIT_MS
       if (due || bufferBytes >= mostBytes || buffer.length >= CHUNK_KEYS) await store(buffer.length)
@@ -229,7 +236,10 @@ async function storeStream(target: ScatterTarget, source: Iterable<unknown> | As
   return offset
 }
 
-/** Throws when an earlier attempt stored keys behind the last one of this: what runs of them would be counted, and belong to no list. */
+/**
+ * Throws when an earlier attempt stored keys behind the last one of this: what runs of them would
+ * be counted, and belong to no list.
+ */
 async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
   if (!(await keyChunkFact(target, String(offset)))) return
   throw new TerminalError(

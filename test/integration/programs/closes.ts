@@ -1,4 +1,7 @@
-/** A process that does a little of everything, and then closes (`close`), or waits for a signal (`signal`). Tells what it has done, one word a line. */
+/**
+ * A process that does a little of everything, and then closes (`close`), or waits for a signal
+ * (`signal`). Tells what it has done, one word a line.
+ */
 import { asset, connect, pipeline } from '../../../src/index.ts'
 
 const [servers = '', namespace = '', how = ''] = process.argv.slice(2)

@@ -1,4 +1,7 @@
-/** A worker whose code ends its process, or holds up its event loop. Run as a program it is that worker. */
+/**
+ * A worker whose code ends its process, or holds up its event loop. Run as a program it is that
+ * worker.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, connect, pipeline } from '../../../src/index.ts'
 

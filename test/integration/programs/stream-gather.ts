@@ -1,6 +1,7 @@
 /**
- * A scatter of n results of 1 KB, gathered one by one, with engine and worker in this process: `node --expose-gc stream-gather.ts URL NAMESPACE N`. Prints what was most in use right
- * after a garbage collection while the gather ran, and how many results it saw.
+ * A scatter of n results of 1 KB, gathered one by one, with engine and worker in this process:
+ * `node --expose-gc stream-gather.ts URL NAMESPACE N`. Prints what was most in use right after a
+ * garbage collection while the gather ran, and how many results it saw.
  */
 import { randomBytes } from 'node:crypto'
 import { asset, connect, pipeline } from '../../../src/index.ts'
@@ -10,7 +11,8 @@ const count = Number(n)
 const live = { before: 0, most: 0 }
 
 function inUse(): number {
-  // Twice: what the first one finds to be free of buffers is swept beside it, and counted until then.
+  // Twice: what the first one finds to be free of buffers is swept beside it, and counted until
+  // then.
   globalThis.gc?.()
   globalThis.gc?.()
   const { heapUsed, arrayBuffers } = process.memoryUsage()

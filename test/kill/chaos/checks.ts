@@ -58,11 +58,15 @@ export function begunIn(lines: readonly string[]): Begun[] {
   })
 }
 
-/** Clocks of this host and of the server's timestamps are one; this is for what lies between reading and writing them. */
+/**
+ * Clocks of this host and of the server's timestamps are one; this is for what lies between reading
+ * and writing them.
+ */
 const NEAR_MS = 60
 /**
- * A worker hears of a pause by a notification of the engine. Where no engine runs, it looks by itself: it trusts a task
- * for 500 ms, of a fact that was 250 ms old at most, and looks 1500 ms later at the latest.
+ * A worker hears of a pause by a notification of the engine. Where no engine runs, it looks by
+ * itself: it trusts a task for 500 ms, of a fact that was 250 ms old at most, and looks 1500 ms
+ * later at the latest.
  */
 const PAUSED_MS = 2300
 
@@ -95,7 +99,10 @@ export function againAfterEnd(facts: readonly Fact[], begun: readonly Begun[], i
   return wrong
 }
 
-/** Begun once, and once more for each time that it is reported to have failed, to be lost, or to have been handed back. */
+/**
+ * Begun once, and once more for each time that it is reported to have failed, to be lost, or to
+ * have been handed back.
+ */
 export function begunTooOften(facts: readonly Fact[], begun: readonly Begun[]): string[] {
   const may = new Map<string, number>()
   const again = (id: string): void => void may.set(id, (may.get(id) ?? 1) + 1)
@@ -119,7 +126,10 @@ export function begunTooOften(facts: readonly Fact[], begun: readonly Begun[]): 
     .map(([id, count]) => `${id} was begun ${count} times, and should be at most ${may.get(id) ?? 1}`)
 }
 
-/** What was begun while its scatter was paused: after a pause, and before any resume that ended later than that. */
+/**
+ * What was begun while its scatter was paused: after a pause, and before any resume that ended
+ * later than that.
+ */
 export function begunPaused({ pauses, resumes }: Holds, begun: readonly Begun[], isWell: IsWell): string[] {
   return pauses.flatMap(({ run, asset, fromMs, toMs }) => {
     const untilMs = resumes
@@ -291,7 +301,8 @@ async function leftOn(rig: Rig, runs: readonly Run[], shard: number): Promise<st
   const work = await jsm.streams.info(rig.names.work(shard), { subjects_filter: '>' })
   const log = await jsm.streams.info(rig.names.log(shard), { subjects_filter: '>' })
   const all = (await Promise.all(runs.map(({ id }) => rig.flow.gates.list(id)))).flat()
-  // An engine that was away while a gate timed out, and was answered, still gives it its next timer, which means nothing.
+  // An engine that was away while a gate timed out, and was answered, still gives it its next
+  // timer, which means nothing.
   const over = new Set(all.filter(({ status }) => status !== 'waiting').map(({ id }) => `gate.${id}.timer`))
   const isOver = (subject: string): boolean => over.has(subject.slice(subject.indexOf('.gate.') + 1))
   const gates = all.filter(({ status }) => status === 'waiting')

@@ -25,7 +25,10 @@ export type Fault =
   | 'delete work'
   | 'pause'
 
-/** Nothing that takes work from a worker but by its own will: not one attempt may be lost, and nothing is run again that has ended. */
+/**
+ * Nothing that takes work from a worker but by its own will: not one attempt may be lost, and
+ * nothing is run again that has ended.
+ */
 const GENTLE = {
   'drain worker': 4,
   'kill engine': 2,
@@ -80,7 +83,10 @@ export interface Resume {
 
 export interface Wild {
   readonly log: string[]
-  /** Times [from, to] in which limits could not be kept: no server, or what it knew of them was deleted; and a little after. */
+  /**
+   * Times [from, to] in which limits could not be kept: no server, or what it knew of them was
+   * deleted; and a little after.
+   */
   readonly away: [number, number][]
   readonly pauses: Pause[]
   /** Two pauses of one scatter may overlap: the first resume ends both. */
@@ -101,7 +107,9 @@ export interface Stage {
   readonly pausable: readonly { readonly run: Run; readonly asset: string }[]
 }
 
-/** A rebuild of a log of some hundred facts takes less than this, whatever else the machine does. */
+/**
+ * A rebuild of a log of some hundred facts takes less than this, whatever else the machine does.
+ */
 const REBUILD_MS = 20_000
 const SURELY_MS = 45_000
 
@@ -264,7 +272,10 @@ async function pause({ rig, pausable }: Stage, wild: Wild, forMs: number, dice: 
   await resume()
 }
 
-/** The server may be away for a moment; a scatter that has not begun cannot be resumed, and need not. */
+/**
+ * The server may be away for a moment; a scatter that has not begun cannot be resumed, and need
+ * not.
+ */
 export async function surely<T>(act: () => Promise<T>): Promise<T | undefined> {
   const deadline = wallMs() + SURELY_MS
   for (;;) {

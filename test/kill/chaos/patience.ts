@@ -1,4 +1,7 @@
-/** How long to wait for what should come: as long as something happens, since nobody knows what else the machine does. */
+/**
+ * How long to wait for what should come: as long as something happens, since nobody knows what else
+ * the machine does.
+ */
 import { jetstreamManager } from '@nats-io/jetstream'
 import type { Rig } from '../rig.ts'
 

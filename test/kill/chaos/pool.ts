@@ -1,4 +1,7 @@
-/** Keeps so many processes alive, each behind a proxy of its own: what a supervisor does, on a bad network. */
+/**
+ * Keeps so many processes alive, each behind a proxy of its own: what a supervisor does, on a bad
+ * network.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { wallMs } from '../programs/chaos.ts'
 import type { Settings } from '../programs/child.ts'

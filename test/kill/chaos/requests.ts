@@ -1,4 +1,7 @@
-/** What users ask for while all goes wrong: scatters that end early and are redriven, chains of runs of which each builds on the one before, triggers. */
+/**
+ * What users ask for while all goes wrong: scatters that end early and are redriven, chains of runs
+ * of which each builds on the one before, triggers.
+ */
 import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstream } from '@nats-io/jetstream'
@@ -44,7 +47,10 @@ function mayBe(n: number, healed: boolean, gentle: boolean): (text: string) => b
   return (text) => wanted.includes(text) || (!gentle && text.startsWith('worker_lost: '))
 }
 
-/** Of a scatter that has ended: its counts, its list of failures, and what it says of itself, must be one thing. */
+/**
+ * Of a scatter that has ended: its counts, its list of failures, and what it says of itself, must
+ * be one thing.
+ */
 async function examine(rig: Rig, run: Run, asset: string, healed: boolean, gentle: boolean): Promise<string[]> {
   const id = `${run.id}.${asset}`
   const wrong: string[] = []

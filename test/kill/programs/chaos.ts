@@ -1,4 +1,7 @@
-/** One pipeline in which everything meets: readers, batches, limits of all kinds, gates of all kinds, code that fails, code that kills its process. */
+/**
+ * One pipeline in which everything meets: readers, batches, limits of all kinds, gates of all
+ * kinds, code that fails, code that kills its process.
+ */
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type AssetContext, asset, type InstanceOptions, pipeline, TerminalError } from '../../../src/index.ts'
@@ -22,7 +25,10 @@ export const WAYS = ['once', 'twice', 'never', 'cancel', 'extend', 'chain', 'bef
 export type Way = (typeof WAYS)[number]
 export const wayOf = (index: number): Way => WAYS[index % WAYS.length] ?? 'once'
 
-/** As an outsider sees time: children and test are on one machine. (`timeOrigin` of a process can be a tenth of a second off.) */
+/**
+ * As an outsider sees time: children and test are on one machine. (`timeOrigin` of a process can be
+ * a tenth of a second off.)
+ */
 export const wallMs = (): number => Date.now()
 
 /** Notes that code begins, and in which process. Read again by `checks.ts`. */

@@ -1,4 +1,7 @@
-/** What the child processes share: they tell their parent what happens, a line of JSON each, and end with it. */
+/**
+ * What the child processes share: they tell their parent what happens, a line of JSON each, and end
+ * with it.
+ */
 import { channel } from 'node:diagnostics_channel'
 import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
 import type { LimitsWork } from './limits-work.ts'

@@ -48,7 +48,10 @@ export const gatedMany = asset('gated_many', {
   gather: (results) => total(results),
 })
 
-/** Opens two gates, waits at the last one, and dies in between where KILL_AT_LAST_GATE is set: nothing of its outcome is on the log, and the outside job has its token. */
+/**
+ * Opens two gates, waits at the last one, and dies in between where KILL_AT_LAST_GATE is set:
+ * nothing of its outcome is on the log, and the outside job has its token.
+ */
 async function waitAtLast(ctx: Pick<AssetContext, 'openGate'>): Promise<Suspension> {
   const spare = await ctx.openGate({ metadata: 'spare' })
   const gate = await ctx.openGate({ metadata: 'last' })

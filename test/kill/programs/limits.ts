@@ -1,4 +1,7 @@
-/** Takes tokens, or slots, of one bucket over and over, and writes down when, by a clock that all processes of the host share. */
+/**
+ * Takes tokens, or slots, of one bucket over and over, and writes down when, by a clock that all
+ * processes of the host share.
+ */
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type RateOption, type Slot } from '../../../src/index.ts'
@@ -7,12 +10,17 @@ import { hostMs } from '../../kit/host-clock.ts'
 import { type Settings, tell } from './child.ts'
 import type { LimitsWork } from './limits-work.ts'
 
-/** Who is told that much later than its time was not told of the time it had waited for, but asked once more. */
+/**
+ * Who is told that much later than its time was not told of the time it had waited for, but asked
+ * once more.
+ */
 const LATE_MS = 15
 
 /**
- * How vague the clock was, by which the last wait was told: after a restart, on a busy machine, it may be tens of milliseconds. And when it was read, at the earliest: on a busy
- * machine the process may have to wait for a processor between reading the clock and telling the wait, and then the time of the telling is too late for the lower bound.
+ * How vague the clock was, by which the last wait was told: after a restart, on a busy machine, it
+ * may be tens of milliseconds. And when it was read, at the earliest: on a busy machine the process
+ * may have to wait for a processor between reading the clock and telling the wait, and then the
+ * time of the telling is too late for the lower bound.
  */
 let vagueMs = 0
 let readMs = 0
@@ -45,7 +53,8 @@ export async function take(rate: RateOption): Promise<void> {
     },
   })
   const toldMs = now()
-  // Later than its time by more than is let pass: it was asked for once more, and there is no telling when.
+  // Later than its time by more than is let pass: it was asked for once more, and there is no
+  // telling when.
   const late = dueMs === undefined || toldMs > dueMs + LATE_MS
   tell('grant', { fromMs, toMs: late ? toldMs : dueMs, toldMs, n: 1 })
 }

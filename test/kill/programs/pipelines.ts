@@ -1,4 +1,7 @@
-/** The pipelines of the kill tests. Their code is the same in every process; what differs from test to test comes from the environment. */
+/**
+ * The pipelines of the kill tests. Their code is the same in every process; what differs from test
+ * to test comes from the environment.
+ */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asset, pipeline } from '../../../src/index.ts'
@@ -19,7 +22,9 @@ export interface Total {
 export const quick = { backoff: '20ms..100ms', maxAttempts: 5 } as const
 const pauseMs = Number(process.env.KILL_INSTANCE_MS ?? 1)
 
-/** One line for each start of user code that a test wants to count, whatever becomes of its process. */
+/**
+ * One line for each start of user code that a test wants to count, whatever becomes of its process.
+ */
 export function note(what: string): void {
   const file = process.env.KILL_NOTES
   if (file) appendFileSync(file, `${what}\n`)
@@ -109,7 +114,9 @@ export const poison = asset('poison', {
 
 export const POISONOUS = [37, 141]
 
-/** Two of 200 take their process down, on every attempt. One more that fails would fail the scatter. */
+/**
+ * Two of 200 take their process down, on every attempt. One more that fails would fail the scatter.
+ */
 const poisonous = (maxAttempts: number) =>
   asset(`poisonous_${maxAttempts}`, {
     scatterOptions: {
@@ -199,7 +206,10 @@ export const halfGather = asset('half_gather', {
   },
 })
 
-/** Every tenth instance fails for good in a process with KILL_BROKEN. What is run again takes its time. */
+/**
+ * Every tenth instance fails for good in a process with KILL_BROKEN. What is run again takes its
+ * time.
+ */
 export const broken = asset('broken', {
   scatterOptions: { failureMode: 'partial', failureThreshold: 0.5, retry: { maxAttempts: 1 } },
   scatter: () => Array.from({ length: 3000 }, (_, i) => i),
@@ -223,7 +233,10 @@ export const broken = asset('broken', {
 })
 export const afterBroken = asset('after_broken', { dependsOn: [broken], execute: (_, deps) => deps.broken })
 
-/** The first instances wait for one another until as many run as may, so that this is seen however slow the machine is. */
+/**
+ * The first instances wait for one another until as many run as may, so that this is seen however
+ * slow the machine is.
+ */
 const limitedMs = Number(process.env.KILL_LIMITED_MS ?? 20)
 const limited = (maxConcurrent: number, count: number) => {
   let isReached = false

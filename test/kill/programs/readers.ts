@@ -1,4 +1,7 @@
-/** Assets whose keys come from item readers, slowly enough to die in the middle. Where they read is told by the environment; what they read is noted. */
+/**
+ * Assets whose keys come from item readers, slowly enough to die in the middle. Where they read is
+ * told by the environment; what they read is noted.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { S3Client } from '@aws-sdk/client-s3'
 import pg from 'pg'
@@ -39,7 +42,10 @@ export const reading = asset('reading', {
   gather: (results) => total(results),
 })
 
-/** The same in batches. The value of an instance is the sum of its items, each checked to be the next one. */
+/**
+ * The same in batches. The value of an instance is the sum of its items, each checked to be the
+ * next one.
+ */
 export const batches = asset('batches', {
   retry: quick,
   scatter: () => batch(lines(), { maxItems: 20 }),
