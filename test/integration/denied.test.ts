@@ -87,7 +87,7 @@ test('acknowledgements that are denied are said once, with what follows from it'
 })
 
 test('hints that may not be heard are said once for all of them', async () => {
-  await using server = await rawNats(without([], ['*.note.>', '*.roll_call.>']))
+  await using server = await rawNats(without([], ['*.notify.>', '*.roll_call.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
   await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
@@ -95,7 +95,7 @@ test('hints that may not be heard are said once for all of them', async () => {
   await flow.worker(pipe)
   expect(await (await flow.materialize(one)).result()).toBe(1)
   const said = logger.lines.filter((line) => /lacks the permission/.test(line))
-  expect(said.filter((line) => line.includes(`subscribe ${namespace}.note.>`))).toHaveLength(1)
+  expect(said.filter((line) => line.includes(`subscribe ${namespace}.notify.>`))).toHaveLength(1)
   expect(said.filter((line) => line.includes(`subscribe ${namespace}.roll_call.>`))).toHaveLength(1)
 })
 
@@ -119,7 +119,7 @@ test.each([
   ['$O.ns_blobs.C.abc', '$O.ns_blobs.>'],
   ['ns.log.3.asset.a.x.end.failed', 'ns.log.3.>'],
   ['ns.work.0.p.q.0.shared', 'ns.work.0.>'],
-  ['ns.note.run.x', 'ns.note.>'],
+  ['ns.notify.run.x', 'ns.notify.>'],
   ['ns.trigger.orders', 'ns.trigger.orders'],
   ['_INBOX.abc.*', '_INBOX.>'],
 ])('the permission for %s is %s', (subject, permission) => {

@@ -89,7 +89,7 @@ describe('a scatter that is closed early', () => {
   )
 
   it('stops what runs within some seconds also when no worker hears of it', async () => {
-    await using deaf = await deafNats(['*.note.abort.*', '*.note.pause.*'])
+    await using deaf = await deafNats(['*.notify.abort.*', '*.notify.pause.*'])
     const { abortedAfterMs, beganLater } = await closeEarly(deaf.url, {})
     expect(abortedAfterMs).toBeLessThan(3000)
     expect(beganLater).toBe(0)
@@ -98,7 +98,7 @@ describe('a scatter that is closed early', () => {
 
 describe('a scatter that is paused where no worker hears of it', () => {
   it('begins nothing more after some seconds', async () => {
-    await using deaf = await deafNats(['*.note.abort.*', '*.note.pause.*'])
+    await using deaf = await deafNats(['*.notify.abort.*', '*.notify.pause.*'])
     let done = 0
     const work = asset('work', {
       scatter: () => range(100_000),

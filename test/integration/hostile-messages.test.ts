@@ -45,11 +45,11 @@ test('no core message, whatever is in it, ends the read loop of who hears it', a
   await run.result()
   const nc = await connectNats({ servers: server.url })
   const subjects = [
-    `${ns}.note.limited queue.p.default`,
-    `${ns}.note.abort.${run.id}`,
-    `${ns}.note.pause.${run.id}`,
-    `${ns}.note.run.${run.id}`,
-    `${ns}.note.limits.x`,
+    `${ns}.notify.limited_queue.p.default`,
+    `${ns}.notify.abort.${run.id}`,
+    `${ns}.notify.pause.${run.id}`,
+    `${ns}.notify.run.${run.id}`,
+    `${ns}.notify.limits.x`,
     `${ns}.roll_call.p`,
   ]
   for (const subject of subjects) {
@@ -63,9 +63,9 @@ test('no core message, whatever is in it, ends the read loop of who hears it', a
   expect(await (await flow.materialize(many, { upstream: 'all' })).result()).toHaveLength(3)
   expect(performance.now() - began).toBeLessThan(3000)
   expect(flow.connection.badMessages).toBeGreaterThan(0)
-  expect(stage.lines.filter((line) => line.includes(`${ns}.note.limited queue.p.default cannot be read`))).toHaveLength(
-    1,
-  )
+  expect(
+    stage.lines.filter((line) => line.includes(`${ns}.notify.limited_queue.p.default cannot be read`)),
+  ).toHaveLength(1)
   expect(stage.lines.filter((line) => line.includes(`${ns}.roll_call.p cannot be read`))).toHaveLength(1)
   await nc.close()
 })

@@ -139,7 +139,7 @@ const OUTSIDE = [
   `${NS}.log.0.gate.0-x.a.a1n1.resolved`,
   `${NS}.log.0.run.0-x.cancel_requested`,
   `${NS}.work.0.shop.default.1.shared`,
-  `${NS}.note.run.0-x`,
+  `${NS}.notify.run.0-x`,
   `$KV.${NS}_limits.slots.gpu`,
   `$O.${NS}_blobs.C.x`,
   `$JS.API.STREAM.MSG.GET.${NS}_LOG_0`,

@@ -77,12 +77,12 @@ describe('telemetry', () => {
     const engine = stage.engine?.id
     await (await stage.flow.materialize(quick)).result()
     await stage[Symbol.asyncDispose]()
-    expect(of('flowstone:engine.active')).toEqual([{ engine, partition: 0, seq: 0 }])
-    expect(of('flowstone:engine.standby')).toEqual([{ engine, partition: 0, reason: 'stopped' }])
+    expect(of('flowstone:engine.active')).toEqual([{ engine, shard: 0, seq: 0 }])
+    expect(of('flowstone:engine.standby')).toEqual([{ engine, shard: 0, reason: 'stopped' }])
     const checkpoints = of('flowstone:engine.checkpoint')
     expect(checkpoints.length).toBeGreaterThan(0)
     for (const each of checkpoints)
-      expect(each).toMatchObject({ engine, partition: 0, keys: expect.any(Number), durationMs: expect.any(Number) })
+      expect(each).toMatchObject({ engine, shard: 0, keys: expect.any(Number), durationMs: expect.any(Number) })
     expect(checkpoints.map(({ seq }) => seq)).toEqual(checkpoints.map(({ seq }) => seq).toSorted((a, b) => a - b))
   })
 
@@ -109,6 +109,6 @@ describe('telemetry', () => {
     const { seq } = await jetstream(nc).publish(`${stage.namespace}.log.0.nonsense`, '{}')
     await nc.close()
     await until('that is told of', () => of('flowstone:engine.bad_fact').length > 0)
-    expect(of('flowstone:engine.bad_fact')).toEqual([{ partition: 0, seq, reason: 'nonsense is no fact of FlowStone' }])
+    expect(of('flowstone:engine.bad_fact')).toEqual([{ shard: 0, seq, reason: 'nonsense is no fact of FlowStone' }])
   })
 })

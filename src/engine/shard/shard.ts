@@ -40,6 +40,8 @@ export class EngineShard {
   #done: Promise<void> | undefined
   #active = Promise.withResolvers<void>()
   #refused: FlowStoneError | undefined
+  /** The last term met a fact that this version cannot read. */
+  #unreadable = false
   /** Facts that cannot be folded: stepped over from now on. */
   readonly #poison = new Map<number, string>()
   #againMs = AGAIN_MS
@@ -86,7 +88,8 @@ export class EngineShard {
     while (!this.#stopping && !connection.isClosed) {
       try {
         const refusal = await refusalOf(connection, names, shard)
-        this.#refuse(refusal)
+        // Nobody else may know of a fact that this version cannot read: the next term finds out.
+        if (refusal || !this.#unreadable) this.#refuse(refusal)
         if (refusal) {
           await this.#pause(REFUSED_LOOK_MS)
           continue
@@ -117,6 +120,12 @@ export class EngineShard {
       if (!this.#stopping) await this.#term.work()
     } catch (error) {
       reason = error instanceof FlowStoneError ? error.code : 'error'
+      this.#unreadable = false
+      if (error instanceof FlowStoneError && REFUSALS.has(reason)) {
+        this.#unreadable = true
+        this.#refuse(error)
+        pauseMs = REFUSED_LOOK_MS
+      }
       if (error instanceof PoisonError) this.#poison.set(error.seq, error.message)
       if (reason !== 'fenced' && reason !== 'claim_lost' && !connection.isClosed && !REFUSALS.has(reason)) {
         logger.error(`engine of shard ${shard} starts again: ${messageOf(error)}`, { engine })
