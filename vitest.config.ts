@@ -1,21 +1,50 @@
 import { fileURLToPath } from 'node:url'
-import { defineConfig } from 'vitest/config'
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
+
+/** What needs neither a nats-server nor a process of its own. */
+const UNIT = [
+  'test/{define,options,projections,scripts,streams,worker}/**/*.test.ts',
+  'test/docs/!(snippets).test.ts',
+  'test/items/!(postgres).test.ts',
+  'test/http/{address,body,form,metadata,rate,signatures}.test.ts',
+  'test/gates/{payload,token}.test.ts',
+  'test/cli/output.test.ts',
+  'test/server/{compose,version}.test.ts',
+  'test/kill/history.test.ts',
+]
+const KILL = ['test/kill/**/*.test.ts']
+// The tests in test/container need a Docker daemon: `npm run test:container`.
+const NEVER = ['test/container/**', '**/node_modules/**']
+
+/** A file starts servers and child processes of its own, so it is a process of its own. */
+const REAL: TestProjectInlineConfiguration['test'] = {
+  pool: 'forks',
+  globalSetup: ['test/kit/programs.ts'],
+  // What they start is many times the same code: Node need not compile it each time.
+  env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
+}
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    // These need a Docker daemon: `npm run test:container`.
-    exclude: ['test/container/**', '**/node_modules/**'],
-    globalSetup: ['test/kit/programs.ts'],
-    // A file starts servers and child processes of its own: real processes, so that signals and
-    // exits are theirs alone.
-    pool: 'forks',
-    // Most of them wait for servers and processes most of the time; the default leaves one core
-    // out.
+    // Most tests wait for servers and processes. The default leaves one core out.
     maxWorkers: '100%',
-    // What they start is many times the same code: Node need not compile it each time.
-    env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
+    exclude: NEVER,
     testTimeout: 90_000,
     hookTimeout: 120_000,
+    projects: [
+      // Pure code: the files share the modules that they load. Property tests may take a while.
+      {
+        extends: true,
+        test: { name: 'unit', include: UNIT, pool: 'threads', isolate: false },
+      },
+      {
+        extends: true,
+        test: { name: 'integration', include: ['test/**/*.test.ts'], exclude: [...UNIT, ...KILL], ...REAL },
+      },
+      {
+        extends: true,
+        test: { name: 'kill', include: KILL, exclude: UNIT, ...REAL },
+      },
+    ],
   },
 })
