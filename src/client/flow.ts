@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { type RunState, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
-import { ConflictError, type FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { type FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
@@ -480,11 +480,7 @@ export class Flow {
       if (await this.#connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) return
       const entry = entries[shard]
       if (!entry) return
-      await this.#logOf(shard)
-        .append(entry)
-        .catch((error: unknown) => {
-          if (!(error instanceof ConflictError)) throw error
-        })
+      await this.#logOf(shard).appendOnce(entry)
     }
     // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known
     // everywhere.

@@ -73,13 +73,8 @@ export async function hasFailed(deps: RunDeps, id: RunId): Promise<boolean> {
 /** True when it is stored, false when this run was requested before. */
 export async function append({ names, logOf }: RunDeps, id: RunId, data: RunRequest): Promise<boolean> {
   const { shard } = parseRunId(id)
-  try {
-    await logOf(shard).append(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
-    return true
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-    return false
-  }
+  const entry = factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data })
+  return (await logOf(shard).appendOnce(entry)) === 'stored'
 }
 
 async function requestOf(deps: RunDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {

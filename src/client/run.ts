@@ -3,7 +3,7 @@
 import { Kvm } from '@nats-io/kv'
 import { type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
-import { ConflictError, FlowStoneError, RunFailedError } from '../../streams/errors.ts'
+import { FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'
@@ -215,13 +215,9 @@ export class Run<V = unknown> {
     await this.#mustBePossible()
     const { names, logOf } = this.#deps
     const data = reasonOf('run.cancel', reason)
-    try {
-      await logOf(this.#shard).append(
-        factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
-      )
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-    }
+    await logOf(this.#shard).appendOnce(
+      factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
+    )
   }
 
   /** A partition of the log that is not there would be waited for. */

@@ -4,7 +4,7 @@ import type { RunRequest } from '../../projections/run/request.ts'
 import { isDone, isFailed, segmentOf } from '../../projections/scatter/bits.ts'
 import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
-import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
@@ -120,13 +120,9 @@ export class Scatters {
     await this.#mustBeThere(id)
     const { names, logOf } = this.#deps
     const { run, asset, shard } = parseBarrierId(id)
-    try {
-      await logOf(shard).append(
-        factEntry(names, shard, { name: 'scatter.cancel_requested', ids: { run, asset }, data }),
-      )
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-    }
+    await logOf(shard).appendOnce(
+      factEntry(names, shard, { name: 'scatter.cancel_requested', ids: { run, asset }, data }),
+    )
   }
 
   /**

@@ -10,7 +10,7 @@ import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
 import type { GateIds } from '../../projections/gate/gate.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
-import { ConflictError, FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
+import { FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type GateCreated, storedValue } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -121,12 +121,13 @@ export async function takeEarly(
     checkPayload(schema, await io.load(signal.payload))
     if (signal.idempotency !== undefined && !own)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
-    await log.append(resolveEntry(names, shard, ids, { outcome: 'signaled', ...resolution }))
-    emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
+    const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...resolution })
+    // It exists if the signaller saw the gate too, or if another signal was first.
+    if ((await log.appendOnce(end)) === 'stored')
+      emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
   } catch (error) {
-    // The signaller saw the gate too, or somebody else was first; or the gate does not take such a
-    // payload, and waits on.
-    if (!(error instanceof ConflictError || error instanceof SignalRejectedError)) throw error
+    // The gate does not accept this payload, and keeps waiting.
+    if (!(error instanceof SignalRejectedError)) throw error
   }
   await dropEarly(place, hash)
 }

@@ -37,6 +37,7 @@ const KEY_MAX = 1024
 const PAGE = 100
 const PAGE_MAX = 1000
 const READ_AHEAD = 64
+const EXTEND_TRIES = 5
 
 type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
 
@@ -213,14 +214,10 @@ export class Gates {
     if (!at || !(await this.#read.created(at))) throw notFound(id)
     const { names, logOf } = this.#deps
     const end = { outcome: 'cancelled', ...given } as const
-    try {
-      await logOf(at.shard).append(resolveEntry(names, at.shard, at, end))
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-      const ended = await this.#read.resolved(at)
-      if (ended?.data.outcome === 'cancelled') return
-      throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
-    }
+    if ((await logOf(at.shard).appendOnce(resolveEntry(names, at.shard, at, end))) === 'stored') return
+    const ended = await this.#read.resolved(at)
+    if (ended?.data.outcome === 'cancelled') return
+    throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
   }
 
   /**
@@ -247,13 +244,11 @@ export class Gates {
       const by = options.by ? { by: options.by } : {}
       const data = { why: 'request', deadlineMs, timeouts: moved.timeouts, ...by } as const
       const ids = { run, asset, gate, n: String(moved.count + 1) }
-      try {
-        await logOf(at.shard).append(...extendEntries(names, at.shard, { name: 'gate.extended', ids, data }))
-        return new Date(deadlineMs)
-      } catch (error) {
-        // It ended meanwhile, or its deadline was moved by somebody else.
-        if (!(error instanceof ConflictError) || look >= 5) throw error
-      }
+      const entries = extendEntries(names, at.shard, { name: 'gate.extended', ids, data })
+      if ((await logOf(at.shard).appendOnce(...entries)) === 'stored') return new Date(deadlineMs)
+      // The gate ended meanwhile, or another caller moved its deadline.
+      if (look >= EXTEND_TRIES)
+        throw new ConflictError(`gate ${id}: other callers changed it ${look} times meanwhile; try again`)
     }
   }
 
@@ -300,12 +295,8 @@ export class Gates {
     if (token !== undefined) checkToken(created.data.tokenHash, token)
     checkPayload(created.data.payload, payload ?? null)
     const signal = await this.#signalOf(payload, options, at)
-    try {
-      await logOf(at.shard).append(resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal }))
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-      return await this.#tellLoser(id, at, signal.idempotency)
-    }
+    const end = resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal })
+    if ((await logOf(at.shard).appendOnce(end)) === 'exists') return await this.#tellLoser(id, at, signal.idempotency)
     const waitedMs = Math.max(0, clock.now() - created.timeMs)
     emit('flowstone:gate.signal', { gate: id, run: at.run, asset: at.asset, waitedMs })
     return { status: 'accepted', gate: id, repeated: false }

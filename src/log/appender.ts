@@ -26,6 +26,8 @@ export interface Appended {
   readonly seq: number
 }
 
+export type AppendedOnce = 'stored' | 'exists'
+
 export interface AppenderOptions {
   /**
    * Longest wait for one answer before the unit counts as uncertain, in milliseconds. Default
@@ -125,6 +127,20 @@ export class Appender {
       this.#queue.push({ ...unit, settle })
       if (!this.#busy) void this.#run()
     })
+  }
+
+  /**
+   * As `append`, for entries that may be on the stream already: a conflict is an answer, not an
+   * error. `exists`: an expectation did not hold, so nothing of this call was stored.
+   */
+  async appendOnce(...entries: Entry[]): Promise<AppendedOnce> {
+    try {
+      await this.append(...entries)
+      return 'stored'
+    } catch (error) {
+      if (error instanceof ConflictError) return 'exists'
+      throw error
+    }
   }
 
   /** Resolves when nothing waits and nothing is in flight. */

@@ -13,7 +13,7 @@ import { HOUR_MS, parseWaiting, stateKey, waitingHour } from '../../../projectio
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import { unlessEnded } from '../../gates/entries.ts'
-import { type DispatchContext, unlessThere } from '../shard/dispatch.ts'
+import type { DispatchContext } from '../shard/dispatch.ts'
 
 /** A timer that is late by less than this is on its way. */
 const LATE_MS = 5000
@@ -64,7 +64,7 @@ export class GateSweep {
       return false
     }
     const ids = { run: parseRunId(run).id, asset: assetName(asset), gate }
-    await unlessThere(log.append(unlessEnded(names, shard, gateTimer(ids, doc.deadlines), deadlineMs)))
+    await log.appendOnce(unlessEnded(names, shard, gateTimer(ids, doc.deadlines), deadlineMs))
     return true
   }
 }

@@ -10,7 +10,7 @@ import type { FactDraft } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import { factEntry, stoppingTimer } from '../../log/entries.ts'
 import type { Logger } from '../../telemetry.ts'
-import { type DispatchContext, dispatch, unlessThere } from './dispatch.ts'
+import { type DispatchContext, dispatch } from './dispatch.ts'
 
 /** No text in a decision that replaces another one is longer. */
 const TEXT_MAX = 300
@@ -37,7 +37,7 @@ export async function carryOut(
     if (!instead) return
     const entry = factEntry(context.names, context.shard, instead)
     const stops = effect.do === 'fact' ? effect.stops : undefined
-    await unlessThere(context.log.append(stops ? stoppingTimer(context.names, context.shard, entry, stops) : entry))
+    await context.log.appendOnce(stops ? stoppingTimer(context.names, context.shard, entry, stops) : entry)
   }
 }
 

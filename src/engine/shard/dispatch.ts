@@ -9,7 +9,6 @@ import type { TriggerRequest } from '../../../projections/run/request.ts'
 import { refusalFor } from '../../../projections/run/request.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
-import { ConflictError } from '../../../streams/errors.ts'
 import { parseRunId, type RunId, runIdIn } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
@@ -50,7 +49,7 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
   switch (effect.do) {
     case 'fact': {
       const entry = factEntry(names, shard, effect.fact)
-      await unlessThere(context.log.append(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry))
+      await context.log.appendOnce(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry)
       // Whoever waits for the run is woken as soon as its end stands on the log, and is told where
       // the value should be: to be read beside the end, not after it.
       if (effect.fact.name === 'run.finished')
@@ -61,16 +60,14 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
       return
     }
     case 'timer':
-      await unlessThere(context.log.append(timerEntry(names, shard, effect.fact, effect.dueMs)))
+      await context.log.appendOnce(timerEntry(names, shard, effect.fact, effect.dueMs))
       return
     case 'extend_gate':
-      await unlessThere(context.log.append(...extendEntries(names, shard, effect.fact)))
+      await context.log.appendOnce(...extendEntries(names, shard, effect.fact))
       return
     case 'time_out_gate': {
       const { ids, data } = effect.end
-      await unlessThere(
-        context.log.append(factEntry(names, shard, effect.close), resolveEntry(names, shard, ids, data)),
-      )
+      await context.log.appendOnce(factEntry(names, shard, effect.close), resolveEntry(names, shard, ids, data))
       return
     }
     case 'task': {
@@ -162,9 +159,7 @@ async function cancelGates(
     opened
       .filter(({ gate }) => gate.startsWith(prefix))
       .map((ids) =>
-        unlessThere(
-          log.append(resolveEntry(names, shard, ids, { outcome: 'cancelled', reason: 'what opened it has ended' })),
-        ),
+        log.appendOnce(resolveEntry(names, shard, ids, { outcome: 'cancelled', reason: 'what opened it has ended' })),
       ),
   )
 }
@@ -175,24 +170,11 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
   const id = runIdIn(trigger.space, trigger.key, shards)
   const target = parseRunId(id).shard
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
-  try {
-    await context.logOf(target).append(entry)
-    return
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
+  if ((await context.logOf(target).appendOnce(entry)) === 'stored') return
   const found = await connection.read((nc) => leaderGet(nc, names.log(target), { last_by_subj: entry.subject }))
   const earlier = found && factIfAny(names, target, found)
   const refusal = refusalFor(trigger, earlier?.name === 'run.requested' ? earlier.data : undefined)
-  if (refusal) await unlessThere(log.append(factEntry(names, shard, refusal)))
-}
-
-export async function unlessThere(appending: Promise<unknown>): Promise<void> {
-  try {
-    await appending
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
+  if (refusal) await log.appendOnce(factEntry(names, shard, refusal))
 }
 
 /**
@@ -232,5 +214,5 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
 
 async function appendPlan({ names, shard, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {
   const data = { assets: [...assets], ...(error ? { error } : {}) }
-  await unlessThere(log.append(factEntry(names, shard, { name: 'run.planned', ids: { run }, data })))
+  await log.appendOnce(factEntry(names, shard, { name: 'run.planned', ids: { run }, data }))
 }

@@ -8,7 +8,7 @@
  */
 
 import { received } from '../../../projections/run/trigger.ts'
-import { ConflictError, messageOf } from '../../../streams/errors.ts'
+import { messageOf } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Appender } from '../../log/appender.ts'
@@ -73,11 +73,11 @@ export class Triggers {
     })
     for (let said = false; !this.#stopped; said = true) {
       try {
-        await log.append(factEntry(names, 0, draft))
+        // It exists if an earlier engine copied it, or this one did and the answer was lost.
+        await log.appendOnce(factEntry(names, 0, draft))
         return
       } catch (error) {
-        // An engine before this one has copied it, or this one: the answer was lost.
-        if (error instanceof ConflictError || this.#stopped || connection.isClosed) return
+        if (this.#stopped || connection.isClosed) return
         if (!said) logger.warn(`trigger ${message.seq} is not on the log yet: ${messageOf(error)}; it is tried again`)
         await connection.ready(AGAIN_MS)
       }

@@ -2,7 +2,7 @@
  * One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates,
  * the scatter function, or the gather.
  */
-import { CancelledError, ConflictError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
+import { CancelledError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { FactDraft, FactIds } from '../../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { StoredValue } from '../../../streams/schemas.ts'
@@ -10,6 +10,7 @@ import type { AttemptTask } from '../../../streams/tasks.ts'
 import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../../define/asset.ts'
 import { Suspension } from '../../define/gates.ts'
+import type { AppendedOnce } from '../../log/appender.ts'
 import { factEntry } from '../../log/entries.ts'
 import { emit } from '../../telemetry.ts'
 import { GateOpener } from '../gates/opener.ts'
@@ -37,7 +38,7 @@ export async function runAttempt(
   const name = assetName(asset.name)
   const { shard } = held
   const log = shared.logOf(shard)
-  const append = (fact: FactDraft): Promise<unknown> => log.append(factEntry(shared.names, shard, fact))
+  const append = (fact: FactDraft): Promise<AppendedOnce> => log.appendOnce(factEntry(shared.names, shard, fact))
 
   const event = {
     worker: shared.id,
@@ -101,10 +102,9 @@ export async function runAttempt(
       data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) },
     }
     try {
-      await append(fact)
-    } catch (error) {
       // Ended already: by another attempt, or cancelled. What this one did does not count.
-      if (error instanceof ConflictError) return
+      if ((await append(fact)) === 'exists') return
+    } catch (error) {
       // Stored by nobody, ever: too large for a message, or refused by the server. Anything else
       // comes again.
       if (!(error instanceof InvalidError)) throw error
@@ -129,8 +129,8 @@ export async function reportLost(shared: WorkerShared, held: InFlightTask, task:
   const run = parseRunId(task.run).id
   const ids = { pipeline: task.pipeline, asset: assetName(task.asset), run, attempt: String(task.attempt) }
   const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
-  const append = (fact: FactDraft): Promise<unknown> =>
-    shared.logOf(held.shard).append(factEntry(shared.names, held.shard, fact))
+  const append = (fact: FactDraft): Promise<AppendedOnce> =>
+    shared.logOf(held.shard).appendOnce(factEntry(shared.names, held.shard, fact))
   await report(
     append,
     ids,
@@ -142,7 +142,7 @@ export async function reportLost(shared: WorkerShared, held: InFlightTask, task:
 }
 
 async function report(
-  append: (fact: FactDraft) => Promise<unknown>,
+  append: (fact: FactDraft) => Promise<AppendedOnce>,
   ids: FactIds<'attempt.ended'>,
   task: AttemptTask,
   worker: string,
@@ -157,12 +157,8 @@ async function report(
     ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
     durationMs: Math.round(durationMs),
   }
-  try {
-    await append({ name: 'attempt.ended', ids, data })
-  } catch (error) {
-    // Reported before, by us or by who took over.
-    if (!(error instanceof ConflictError)) throw error
-  }
+  // It exists if it was reported before: by this worker, or by the one that took over.
+  await append({ name: 'attempt.ended', ids, data })
 }
 
 /** The helper thread knows whose code holds up the event loop. */

@@ -4,7 +4,7 @@
  */
 import type { ZodType } from 'zod'
 import { type GateIds, gateTimer } from '../../../projections/gate/gate.ts'
-import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
+import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { GateCreated } from '../../../streams/schemas.ts'
@@ -89,15 +89,9 @@ export class GateOpener {
     const id = this.#idOf(prepared.gate)
     const { keys, baseUrl } = this.#shared.gates
     let { token } = prepared
-    let isNew = true
-    try {
-      await this.#log.append(...prepared.entries)
-      this.#tell(prepared)
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-      isNew = false
-      token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
-    }
+    const isNew = (await this.#log.appendOnce(...prepared.entries)) === 'stored'
+    if (isNew) this.#tell(prepared)
+    else token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
     this.#opened.add(prepared.gate)
     if (isNew) await this.#takeEarly(prepared)
     return {
@@ -145,21 +139,19 @@ export class GateOpener {
       if (!this.#opened.has(wanted.opened))
         throw new InvalidError('a gate that another execution opened was returned; open one with this ctx')
       const entries = more(wanted.opened)
-      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+      if (entries.length > 0) await this.#log.appendOnce(...entries)
       return wanted.opened
     }
     const prepared = this.#prepare(wanted.spec)
     const { gate } = prepared
-    try {
-      await this.#log.append(...prepared.entries, ...more(gate))
+    if ((await this.#log.appendOnce(...prepared.entries, ...more(gate))) === 'stored') {
       this.#tell(prepared)
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error
-      // Opened by the execution in whose place this one runs; or all of it stands there, and only
-      // its answer was lost.
+    } else {
+      // The execution that this one replaces opened it; or all of it is stored, and only the answer
+      // was lost.
       await this.#created(gate)
       const entries = more(gate)
-      if (entries.length > 0) await unlessThere(this.#log.append(...entries))
+      if (entries.length > 0) await this.#log.appendOnce(...entries)
     }
     this.#opened.add(gate)
     await this.#takeEarly(prepared)
@@ -247,12 +239,4 @@ export class GateOpener {
 /** `ctx.fail`. */
 export function fail(reason: string): never {
   throw new TerminalError(String(reason))
-}
-
-async function unlessThere(appending: Promise<unknown>): Promise<void> {
-  try {
-    await appending
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
 }

@@ -4,7 +4,6 @@
  * last report is stored.
  */
 import { setImmediate } from 'node:timers/promises'
-import { ConflictError } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { LeaseTask } from '../../../streams/tasks.ts'
@@ -426,9 +425,5 @@ export async function returnLease(
 }
 
 async function appendLeaseFact(shared: WorkerShared, held: InFlightTask, fact: FactDraft): Promise<void> {
-  try {
-    await shared.logOf(held.shard).append(factEntry(shared.names, held.shard, fact))
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
+  await shared.logOf(held.shard).appendOnce(factEntry(shared.names, held.shard, fact))
 }

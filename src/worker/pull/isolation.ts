@@ -7,7 +7,7 @@
  * turn has not begun it, and it costs no attempt.
  */
 
-import { ConflictError, FlowStoneError } from '../../../streams/errors.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { Task } from '../../../streams/tasks.ts'
@@ -156,12 +156,9 @@ export async function sayBegun(
   held: InFlightTask,
   task: Task,
 ): Promise<'begun' | 'lost' | 'not ours'> {
-  try {
-    await shared.logOf(held.shard).append(factEntry(shared.names, held.shard, begunFact(shared.id, held, task)))
-    return 'begun'
-  } catch (error) {
-    if (!(error instanceof ConflictError)) throw error
-  }
+  const fact = begunFact(shared.id, held, task)
+  const appended = await shared.logOf(held.shard).appendOnce(factEntry(shared.names, held.shard, fact))
+  if (appended === 'stored') return 'begun'
   const there = await readBegun(shared, held, task)
   return there?.message === held.streamSeq ? 'not ours' : 'lost'
 }

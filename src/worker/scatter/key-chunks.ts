@@ -4,7 +4,7 @@
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
-import { ConflictError, FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
+import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
 import type { FactDraft, FactOf } from '../../../streams/facts.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { type AssetName, hashBytes64, type RunId } from '../../../streams/ids.ts'
@@ -65,7 +65,7 @@ export function keyChunkBytes({ connection }: ScatterTarget): number {
 
 export async function storeTotal(target: ScatterTarget, total: number): Promise<void> {
   const { names, shard, run, asset } = target
-  if (!(await ignoreConflict(target.log.append(factEntry(names, shard, sizedFact(target, total)))))) return
+  if ((await target.log.appendOnce(factEntry(names, shard, sizedFact(target, total)))) === 'stored') return
   const subject = names.fact(shard, factPath('scatter.sized', { run, asset }))
   const message = await target.connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
   const fact = message && factOf(names, shard, message)
@@ -73,17 +73,6 @@ export async function storeTotal(target: ScatterTarget, total: number): Promise<
     throw new TerminalError(
       `the scatter function gave ${total} keys, its earlier attempt ${fact.data.total}; it must give the same keys each time it is called`,
     )
-  }
-}
-
-/** Whether somebody was first. */
-export async function ignoreConflict(appending: Promise<unknown>): Promise<boolean> {
-  try {
-    await appending
-    return false
-  } catch (error) {
-    if (error instanceof ConflictError) return true
-    throw error
   }
 }
 

@@ -19,7 +19,6 @@ import { emit } from '../../telemetry.ts'
 import { DuplicateKeys } from './duplicate-keys.ts'
 import {
   CHUNK_KEYS,
-  ignoreConflict,
   itemsFact,
   KEY_CHUNK_WAIT_MS,
   keyChunkBytes,
@@ -41,8 +40,8 @@ interface Place {
 export async function storeReader(target: ScatterTarget, reader: ItemReader<unknown>): Promise<number> {
   const seen = target.duplicates === 'allow' ? undefined : new DuplicateKeys(target.duplicates)
   let place: Place = { offset: 0, cursor: undefined }
-  const begun = await ignoreConflict(target.log.append(factEntry(target.names, target.shard, startedFact(target))))
-  if (begun) {
+  const begun = await target.log.appendOnce(factEntry(target.names, target.shard, startedFact(target)))
+  if (begun === 'exists') {
     const total = await storedTotal(target)
     if (total !== undefined) return total
     place = await catchUp(target, seen)
@@ -183,11 +182,8 @@ class Feed {
     const at = this.#at
     const cursor = { reader: this.#reader, ...(at === undefined ? {} : { at }), skip: this.#skip }
     const { names, shard, log, run, asset } = this.#target
-    if (
-      await ignoreConflict(
-        log.append(factEntry(names, shard, itemsFact(this.#target, this.offset, this.#keys, cursor))),
-      )
-    )
+    const entry = factEntry(names, shard, itemsFact(this.#target, this.offset, this.#keys, cursor))
+    if ((await log.appendOnce(entry)) === 'exists')
       throw new FlowStoneError('superseded', `another worker goes on with scatter ${run}.${asset}`)
     this.offset += this.#keys.length
     this.#keys = []

@@ -8,7 +8,7 @@
  * needs none of that: it goes on from the cursor of the last key chunk (`scatter-reader.ts`).
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
-import { ConflictError, FlowStoneError, TerminalError } from '../../../streams/errors.ts'
+import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import { hashBytes64 } from '../../../streams/ids.ts'
 import type { Snapshot } from '../../../streams/value.ts'
@@ -18,7 +18,6 @@ import { unlessAborted } from '../../options/timer.ts'
 import { DuplicateKeys } from './duplicate-keys.ts'
 import {
   CHUNK_KEYS,
-  ignoreConflict,
   itemsFact,
   KEY_CHUNK_WAIT_MS,
   keyChunkBytes,
@@ -129,14 +128,10 @@ async function storeList(target: ScatterTarget, list: readonly unknown[]): Promi
     offset += keyChunk.keys.length
   }
   facts.push(sizedFact(target, list.length))
-  try {
-    await target.log.append(...facts.map((fact) => factEntry(target.names, target.shard, fact)))
-    remember(target, keyChunks)
-    return list.length
-  } catch (error) {
-    if (error instanceof ConflictError) return undefined
-    throw error
-  }
+  const entries = facts.map((fact) => factEntry(target.names, target.shard, fact))
+  if ((await target.log.appendOnce(...entries)) === 'exists') return undefined
+  remember(target, keyChunks)
+  return list.length
 }
 
 /** The first of them are leased first; the cache holds a few. */
@@ -149,7 +144,7 @@ function remember({ values, run, asset }: ScatterTarget, keyChunks: readonly Dra
 }
 
 async function storeStream(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>): Promise<number> {
-  await ignoreConflict(target.log.append(factEntry(target.names, target.shard, startedFact(target))))
+  await target.log.appendOnce(factEntry(target.names, target.shard, startedFact(target)))
   const iterator: AsyncIterator<unknown> | Iterator<unknown> =
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   const buffer: TakenKey[] = []
@@ -252,10 +247,8 @@ async function storeKeyChunk(
   offset: number,
   keys: readonly Snapshot[],
 ): Promise<{ count: number; hash: string } | undefined> {
-  if (
-    !(await ignoreConflict(target.log.append(factEntry(target.names, target.shard, itemsFact(target, offset, keys)))))
-  )
-    return undefined
+  const entry = factEntry(target.names, target.shard, itemsFact(target, offset, keys))
+  if ((await target.log.appendOnce(entry)) === 'stored') return undefined
   const stored = await keyChunkFact(target, String(offset))
   if (stored) return stored.data
   throw new FlowStoneError(
