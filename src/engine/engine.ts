@@ -1,6 +1,6 @@
 /**
- * The engine as users start it: one for all shards, at work on those that no other engine holds,
- * standing by for the rest.
+ * The engine as users start it: one object for all shards. It is active on the shards that no other
+ * engine holds, and is a standby for the rest.
  */
 import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
@@ -24,15 +24,15 @@ export interface EngineOptions {
 export interface Engine {
   readonly id: string
   /**
-   * Resolves when this engine is at work on every partition. While another engine is at work it
-   * waits; run several for failover. Rejects when the connection is closed for good; with
-   * FlowStoneError `log_changed` when a log is not the one that its state was made from (see
-   * `rebuild`); and with `newer_version` when a newer FlowStone wrote the state.
+   * Resolves when this engine is active on every shard. It waits while another engine is active;
+   * run several for failover. Rejects when the connection is closed for good. Rejects with
+   * FlowStoneError `log_changed` when the state was not made from this log (see `rebuild`). Rejects
+   * with `newer_version` when a newer FlowStone wrote the state.
    */
   readonly active: Promise<void>
   /**
-   * Why it does not work on a partition though it could, as `active` rejects; undefined when
-   * nothing keeps it. It looks again every other second.
+   * Why this engine refuses to work on a shard: the error that `active` rejects with. Undefined
+   * when it refuses none. The engine checks again every two seconds.
    */
   readonly refused: FlowStoneError | undefined
   /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */

@@ -1,7 +1,7 @@
 /**
- * Rebuild: the state buckets are thrown away and folded again from the log. Tasks are left to the
- * next engine, whose reconciler compares them with what is on WORK. Of all else, what was decided
- * and does not stand on the log (as when that lost its end) is carried out.
+ * Rebuild: deletes the state buckets and folds them again from the log. Tasks are left to the next
+ * engine, whose reconciler compares them with WORK. Other decisions that are not on the log (as
+ * when the log lost its end) are carried out here.
  */
 import { randomBytes } from 'node:crypto'
 import { step } from '../../projections/handlers.ts'
@@ -50,11 +50,11 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
   const name = `rebuild-${randomBytes(6).toString('hex')}`
   let facts = 0
   for (let shard = 0; shard < topology.shards; shard++) {
-    // The claim stands in a bucket that may be lost too.
+    // The claim is in a bucket that may be lost too.
     await ensureBuckets(connection, topology, shard)
     const claim = new Claim(connection, topology.names, shard, name)
     if (!(await claim.tryTake()))
-      throw new ConflictError(`an engine is at work on shard ${shard}; stop all engines of the namespace, then rebuild`)
+      throw new ConflictError(`an engine is active on shard ${shard}; stop all engines of the namespace, then rebuild`)
     claim.keep()
     try {
       const folded = await foldedTo(deps, shard)
@@ -73,9 +73,9 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
 type Folded = Pick<Position, 'recoverTo' | 'epoch'>
 
 /**
- * How much of the log is folded. What no engine has folded yet is left to one: nobody has carried
- * out what it decides of it. All of it, where nobody can say: without a position (a bucket that
- * somebody deleted), or when the log is another one than the state was made from.
+ * How much of the log is folded. Facts that no engine has folded yet are left to the next engine,
+ * because nobody has carried out their decisions. All of the log is folded when the position is
+ * unknown: it is missing (the bucket was deleted), or the state was not made from this log.
  */
 async function foldedTo({ connection, topology }: RebuildDeps, shard: number): Promise<Folded> {
   const { names } = topology
@@ -144,7 +144,7 @@ class Folding {
     const { connection, topology } = this.#deps
     const store = this.#store
     const checkpointer = this.#checkpointer
-    // Should this die half way, whoever goes on knows that these facts are old.
+    // If this process dies half way, the next engine knows that these facts are old.
     const { seq: from } = await checkpointer.takeOver(wanted)
     if (upTo <= from) return 0
     const reader = new Reader(connection, topology.names.log(this.#shard), from + 1)

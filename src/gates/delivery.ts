@@ -1,11 +1,11 @@
 /**
- * Deliveries: signals by correlation key that carry an idempotency key. Which gate a delivery is
- * for is decided once and kept, so that it answers the same gate when it is sent again, also when
- * other gates of that name were opened in between.
+ * Deliveries are signals by correlation key that carry an idempotency key. The gate of a delivery
+ * is decided once, and the decision is kept. So a delivery that is sent again answers the same
+ * gate, even if other gates with that key were opened in between.
  *
- * The decision is written before the gate is answered. Who dies between the two leaves a decision,
- * and the sender's next try goes on with it. Two tries at once: the server lets one decide, and the
- * other follows.
+ * The decision is written before the gate is answered. If a process dies between the two, the
+ * decision remains, and the next try of the sender continues with it. Of two tries at the same
+ * time, the server lets one decide, and the other follows.
  */
 import { z } from 'zod'
 import { decode, encodeJson } from '../../streams/codec.ts'

@@ -1,10 +1,10 @@
 /**
- * Signals that came before their gate, by correlation key: kept for a while in the control bucket,
- * for whoever opens a gate of that name.
+ * Signals that came before their gate, by correlation key. The control bucket keeps them for a
+ * while, for whoever opens a gate with that key.
  *
- * Neither can miss the other. The signaller puts its word down, then looks for the gate again; the
- * opener stores the gate, then looks for a word. Both read from the leader, so whichever is later
- * sees the other, and if both see it, the gate takes one of them.
+ * A signal and its gate cannot miss each other. The signaller stores the signal, then looks for the
+ * gate again; the opener stores the gate, then looks for a signal. Both read from the leader, so
+ * whichever is later sees the other. If both see it, the gate takes one of them.
  */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
@@ -93,7 +93,7 @@ export async function keepEarly(
     }
     const other = found?.seq ?? 0
     if (other === seq) throw new FlowStoneError('refused', `the signal could not be kept: ${ack.error.description}`)
-    // What stands there is the mark of one that is gone.
+    // The key holds only the marker of a deleted signal.
     seq = other
   }
 }

@@ -23,8 +23,8 @@ export function resolveEntry(
 }
 
 /**
- * Another deadline and its timer, to be appended together. The conditions are told in
- * projections/gate/gate.ts.
+ * Another deadline and its timer, to be appended together. projections/gate/gate.ts explains the
+ * conditions.
  */
 export function extendEntries(names: Names, shard: number, fact: DraftOf<'gate.extended'>): Entry[] {
   const { n, ...ids } = fact.ids

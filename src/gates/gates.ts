@@ -59,10 +59,12 @@ export class Gates {
 
   /**
    * Answers the gate that a token names. `payload`: JSON, what `onSignal` gets. Resolves when the
-   * signal is stored and can be lost no more. Throws SignalRejectedError, whose `reason` is
-   * `malformed_token`, `invalid_signature`, `not_found`, `already_signaled`, `expired`,
-   * `cancelled`, or `invalid_payload` (the gate then waits on). Of signals, a timeout and a cancel
-   * that come at once, the server takes one, and the others are told which.
+   * signal is stored durably. A signal, a timeout and a cancel may race: the server takes one of
+   * them, and the error of the others says which.
+   *
+   * Throws SignalRejectedError, whose `reason` is `malformed_token`, `invalid_signature`,
+   * `not_found`, `already_signaled`, `expired`, `cancelled`, or `invalid_payload` (the gate then
+   * keeps waiting).
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     refuseUnknown('signal', options, SIGNAL_OPTIONS)
@@ -77,12 +79,13 @@ export class Gates {
   }
 
   /**
-   * As `signal`, by the correlation key that the asset's code gave the gate: for code that is
-   * trusted, since correlation keys can be guessed. Of several gates of that name the newest that
-   * waits is answered; but one that was answered is passed over only with an `idempotencyKey`, by
-   * which a signal that is sent again is known. `keepFor`: a signal for a gate that does not exist
-   * yet is kept so long (at most 24 h, 64 KiB, and 10,000 of them), and answers the gate when it is
-   * opened.
+   * As `signal`, by the correlation key that the code of the asset gave the gate. Only for trusted
+   * code, since correlation keys can be guessed. If several gates have the key, the newest one that
+   * waits is answered. A gate that was answered is skipped only with an `idempotencyKey`, which
+   * identifies a signal that is sent again.
+   *
+   * `keepFor`: how long a signal is kept whose gate does not exist yet. It answers the gate when
+   * that is opened. At most 24 h, 64 KiB, and 10,000 of them.
    */
   async signalByCorrelationKey(
     correlationKey: string,
@@ -97,8 +100,8 @@ export class Gates {
       throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
     await this.#deps.found()
     const hash = hashOfCorrelationKey(correlationKey)
-    // A signal that was kept may have answered its gate before it is looked for here once more: by
-    // its key it is known to be the same, and not told that another one was first.
+    // A kept signal may have answered its gate before this call looks for the gate once more. The
+    // key shows that it is the same signal, so the caller gets no `already_signaled`.
     const own = keepMs !== undefined && given.idempotencyKey === undefined
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
@@ -273,8 +276,8 @@ export class Gates {
   }
 
   /**
-   * Where a gate of this id would be; undefined for a partition of the log that is not there: it
-   * would be waited for.
+   * Where a gate of this id would be. Undefined for a shard that does not exist: a read there would
+   * wait.
    */
   async #known(id: string): Promise<GateAt | undefined> {
     const at = parseGateId(id)
@@ -363,7 +366,7 @@ export class Gates {
         return await this.#signal(idOf(at), at, payload, options)
       } catch (error) {
         if (!(error instanceof SignalRejectedError)) throw error
-        // The newest one is meant, and what is wrong with it is told, when none of them waits.
+        // The newest gate is the one meant. If no gate waits, its error is the one to report.
         refusal ??= error
         if (error.reason !== 'expired' && error.reason !== 'cancelled') break
       }

@@ -27,7 +27,7 @@ export interface GateView {
   readonly kind: 'signal' | 'approval'
   readonly endedAt: Date | undefined
   readonly signal: GateSignal | undefined
-  /** Why it was cancelled, where somebody said so. */
+  /** Why it was cancelled, if a reason was given. */
   readonly reason: string | undefined
 }
 

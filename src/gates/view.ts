@@ -2,7 +2,7 @@
 import type { GateState } from '../../projections/state.ts'
 import type { GateView } from './types.ts'
 
-/** From the state bucket: without the signal, which stands on the log. */
+/** From the state bucket: without the signal, which is on the log. */
 export function viewOfState(gate: GateState): GateView {
   return {
     id: `${gate.run}.${gate.asset}.${gate.gate}`,

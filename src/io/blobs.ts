@@ -1,8 +1,8 @@
 /**
- * The namespace's object store, in the layout of NATS (`nats object ls` reads it), by single
- * requests. The client library reads and writes through consumers of its own, which notice after
- * half a minute that a connection broke; here what is cut goes on where it was, as soon as the
- * server is back.
+ * The object store of the namespace, in the layout of NATS (`nats object ls` reads it). The client
+ * library reads and writes through its own consumers, which notice a broken connection only after
+ * half a minute. Here every transfer uses single requests, and continues where it was interrupted
+ * as soon as the server is back.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { z } from 'zod'

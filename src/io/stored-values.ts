@@ -8,7 +8,7 @@ import { directGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import type { Io } from './manager.ts'
 
-/** The value that stands at a place of the log. */
+/** The value at a place of the log. */
 export async function loadValueAt(
   connection: Connection,
   names: Names,

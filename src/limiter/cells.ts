@@ -16,8 +16,8 @@ import { type Question, Relay } from './relay.ts'
 export type CellKind = 'rate' | 'slots'
 
 /**
- * What stands under a key: `payload` is undefined where there is nothing, or only the marker of
- * what is gone.
+ * The content of a key. `payload` is undefined if there is none, or only the marker of a deleted
+ * cell.
  */
 export interface StoredCell {
   /** What a write must expect; 0 where nothing was ever stored, or all of it is gone. */
@@ -117,8 +117,8 @@ export class Cells {
   }
 
   /**
-   * The sequence it got; `conflict`: somebody else wrote; `unknown`: no answer came, and it may be
-   * stored or not, or be stored yet.
+   * The sequence of the write. `conflict`: another client wrote first. `unknown`: no answer came;
+   * it may be stored, not stored, or still be stored later.
    */
   async write({ key, payload, expectSeq, lifeMs }: CellWrite): Promise<number | 'conflict' | 'unknown'> {
     const entry = {
@@ -140,10 +140,10 @@ export class Cells {
   }
 
   /**
-   * Writes, and finds out what became of it when no answer came: by looking whether `has` finds it
-   * in what stands there, and by sending it again under the same expectation, of which the server
-   * lets one through. `lost`: it was not stored, or overwritten too long ago to be found. `wanted`:
-   * whether anybody still waits.
+   * Writes, and finds out the result when no answer came. It looks whether `has` recognizes the
+   * stored payload, and sends the write again under the same expectation; the server accepts only
+   * one. `lost`: it was not stored, or was overwritten too long ago to be found. `wanted`: whether
+   * a caller still waits.
    */
   async store(wish: CellWrite, has: (payload: Uint8Array) => boolean, wanted: () => boolean): Promise<Stored> {
     let uncertain = false

@@ -2,9 +2,9 @@
  * `flow.limiter`: rate limits and slots that hold over all processes and hosts of a namespace.
  * Guarantees and limits: docs/limits.md.
  *
- * A bucket is a name and nothing more: it is there once somebody uses it, and goes when it has been
- * idle for long enough to mean nothing. The numbers belong to the call, so a deploy changes a limit
- * by saying another one.
+ * A bucket is only a name. It exists from its first use, and is deleted when it has been idle so
+ * long that it limits nothing. The numbers belong to the call, so a deploy changes a limit by
+ * passing another one.
  */
 
 import { counted, decodeRateCell, earliest, type Rate, reserved, settled } from '../../projections/limits/rate-cell.ts'
@@ -39,7 +39,7 @@ export interface CheckOptions {
   readonly maxWait?: Duration
   /**
    * What to do when NATS does not answer within maxWait: `closed` (default) throws FlowStoneError
-   * `unreachable`, `open` goes on as if there were no limit.
+   * `unreachable`, `open` continues as if there were no limit.
    */
   readonly onUnreachable?: 'closed' | 'open'
 }
@@ -68,13 +68,12 @@ export interface RateStatus {
   /** count / limit; of a smooth rate count / burst. */
   readonly utilization: number
   /**
-   * Tokens that are promised to waiters, each for a time of its own; no more than the limit of them
-   * are told.
+   * Tokens that are promised to waiters, each for its own time. Never reports more than the limit.
    */
   readonly waiting: number
   /** When those turns are, the next one first; of a smooth rate at most 100 of them. */
   readonly reservations: readonly { readonly at: Date; readonly tokens: number }[]
-  /** When somebody who asks now would have a turn; now, where there is room. */
+  /** When a caller that asks now would get a turn; now, if there is room. */
   readonly nextTurn: Date
 }
 
@@ -83,8 +82,8 @@ export interface SlotOptions {
   readonly weight?: number
   /**
    * Default `'10s'`, at least 500 ms. A slot is renewed while its process lives; a process that
-   * dies loses it when the lease is over. A holder that could not renew for nine tenths of it takes
-   * it for lost.
+   * dies loses it when the lease has expired. A holder that could not renew for nine tenths of the
+   * lease treats the slot as lost.
    */
   readonly lease?: Duration
   /**
@@ -226,15 +225,14 @@ export class Limiter {
   }
 
   /**
-   * Takes a slot if one is free and nobody waits for it: at most `max` are held at a time, over all
-   * processes, by weight. It is renewed until it is released or its process dies. Call it with
-   * another `max` to change that: it shrinks as holders leave.
+   * Takes a slot if one is free and nobody waits for it. At most `max` are held at a time, over all
+   * processes, by weight. The slot is renewed until it is released or its process dies. Call it
+   * with another `max` to change that: it shrinks as holders leave.
    *
-   * What no lease can prevent: a process that stands still (SIGSTOP, a long garbage collection, a
-   * machine asleep) may, when it wakes, act once more on a slot that others have by then.
-   * `slot.signal` is aborted and `slot.isHeld` is false before others may have it, but code that
-   * runs already does not look. Hand `slot.fence` to what is protected, and refuse lower ones
-   * there.
+   * No lease can prevent this: a stalled process (SIGSTOP, a long garbage collection, a sleeping
+   * machine) may act once more on a slot that others have by then. `slot.signal` is aborted and
+   * `slot.isHeld` is false before others may have it, but running code does not look. Pass
+   * `slot.fence` to the protected resource, and let that refuse lower fences.
    */
   async acquireSlot(bucket: string, max: number, options: AcquireOptions = {}): Promise<Slot | 'at_capacity'> {
     const wish = slotWish('acquireSlot', bucket, max, options, options.maxWait ?? ACQUIRE_MAX_WAIT)
@@ -253,7 +251,7 @@ export class Limiter {
     const wish = slotWish('takeSlot', bucket, max, options, options.maxWait ?? SLOT_MAX_WAIT)
     await this.#deps.foundOrMade()
     const slot = await this.#slots.acquire({ ...wish, waits: true, signal: options.signal })
-    if (slot === 'at_capacity') throw new FlowStoneError('internal', 'one that waits was told that there is no room')
+    if (slot === 'at_capacity') throw new FlowStoneError('internal', 'a caller that waits got at_capacity')
     return slot
   }
 

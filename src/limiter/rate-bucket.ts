@@ -317,8 +317,8 @@ function processOf(write: string): string {
 }
 
 /**
- * The cell as this rate can go on with it. Undefined while grants of the other shape count: neither
- * can be told in terms of the other.
+ * The cell as this rate can continue it. Undefined while grants of the other shape count, because
+ * neither shape can be expressed in the other.
  */
 function fitting(cell: RateCell, rate: Rate, nowMs: number): RateCell | undefined {
   if (cell.rate.shape === rate.shape) return cell

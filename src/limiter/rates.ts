@@ -12,7 +12,7 @@ import { untilServerTime, within } from './wait.ts'
 
 /** Buckets of which this process remembers the cell. */
 const REMEMBERED = 10_000
-/** A wait as short as this is waited out rather than told: the caller's timer is no finer. */
+/** A wait as short as this is waited out and not reported: the timer of the caller is no finer. */
 const SHORT_MS = 2
 const LAPSES_MAX = 2
 

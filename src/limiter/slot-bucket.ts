@@ -274,9 +274,9 @@ export class SlotBucket {
   }
 
   /**
-   * The answer came so late that the lease is over, or nearly: others may have the slot by now. It
-   * is given back if it is still there, and the caller asks for another one, first of all that wait
-   * here.
+   * The answer came so late that the lease has expired, or nearly: others may have the slot by now.
+   * The slot is given back if it is still there. The caller asks for another one, before all others
+   * that wait here.
    */
   #askAgain(caller: SlotCaller): void {
     this.#leaving.push({ id: caller.id, done: () => undefined })

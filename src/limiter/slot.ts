@@ -3,8 +3,8 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { after, atMost, type Timer } from '../options/timer.ts'
 
 /**
- * A lease is over for its holder this much before it is for the others: time to stop. Also covers
- * what the two clocks may drift apart.
+ * The holder treats a lease as expired this much earlier than the others do, so that it has time to
+ * stop. This also covers the drift between the two clocks.
  */
 const EARLY = 0.1
 
@@ -47,9 +47,9 @@ export class Slot {
   }
 
   /**
-   * Grows with every slot that is taken in the bucket. Hand it to what the slot protects, and have
-   * that refuse whoever comes with a lower one than it has seen: a process that stood still may
-   * believe for a moment that it still holds what others have by then.
+   * Grows with every slot that is taken in the bucket. Pass it to the protected resource, and let
+   * that refuse a fence lower than one it has seen. A process that was stalled may believe for a
+   * moment that it still holds a slot that others have by then.
    */
   get fence(): number {
     return this.#fence
@@ -61,8 +61,8 @@ export class Slot {
   }
 
   /**
-   * Whether it is held as far as can be told here: not released, not lost, and its lease renewed
-   * lately enough.
+   * Whether it is held, as far as this process knows: not released, not lost, and its lease renewed
+   * recently enough.
    */
   get isHeld(): boolean {
     return this.#ended === undefined && performance.now() < this.#deadlineMs

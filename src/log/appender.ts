@@ -1,16 +1,18 @@
 /**
  * The appender: all appends of a process to one stream go through it, and it commits in groups.
  *
- * While one group is in flight, further appends wait and leave together in the next. Nobody waits
- * for a timer: a lone append leaves at once. A small group goes as plain publishes side by side
- * (with fsync on every write an atomic batch costs about seven publishes, tried), a larger one as
- * one atomic batch. If a batch is refused because of one member, nothing of it is stored; its
- * members are then sent one by one, and only the one at fault hears of it.
+ * While one group is in flight, further appends wait and leave together in the next. No append
+ * waits for a timer: a single one leaves at once. A small group is sent as plain publishes side by
+ * side, a larger one as one atomic batch. (With fsync on every write, an atomic batch costs about
+ * seven publishes; measured.)
+ *
+ * If a batch is refused because of one member, nothing of it is stored. Its members are then sent
+ * one by one, and only the one at fault gets the error.
  *
  * A lost answer (connection gone, server killed) leaves a unit *uncertain*. It is sent again. If it
- * was stored the first time, the server refuses it (expected sequence) and the message that stands
- * there carries this unit's id, or says "duplicate" (message id). Either way the caller hears
- * "stored", once, and the log holds it once.
+ * was stored the first time, the server refuses it. Then the stored message carries the id of this
+ * unit (expected sequence), or the server answers "duplicate" (message id). Either way the caller
+ * gets "stored" once, and the log holds it once.
  */
 import { randomBytes } from 'node:crypto'
 import type { NatsConnection } from '@nats-io/nats-core'
@@ -106,11 +108,15 @@ export class Appender {
   }
 
   /**
-   * Stores the entries: all or none. Resolves when they are on the stream. Rejects with
-   * ConflictError when an expectation does not hold, InvalidError when a message or batch is too
-   * large, TimeoutError when the server did not answer for `giveUpMs`, FlowStoneError
-   * `storage_full` when it had no room for `fullGiveUpMs`, and `denied` when this client may not
-   * publish there.
+   * Stores the entries, all or none. Resolves when they are on the stream.
+   *
+   * Rejects with:
+   *
+   * - ConflictError: an expectation does not hold.
+   * - InvalidError: a message or batch is too large.
+   * - TimeoutError: the server did not answer for `giveUpMs`.
+   * - FlowStoneError `storage_full`: the server had no room for `fullGiveUpMs`.
+   * - FlowStoneError `denied`: this client may not publish there.
    */
   async append(...entries: Entry[]): Promise<Appended> {
     const id = `${this.#process}.${(this.#counter++).toString(36)}`
@@ -190,8 +196,8 @@ export class Appender {
         try {
           await this.#sendGroup(group)
         } catch (error) {
-          // Not foreseen: its callers must hear of it, or they wait for ever. Who has been told
-          // hears nothing new.
+          // Unexpected: the callers must get the error, or they wait for ever. A unit that is
+          // settled ignores it.
           for (const unit of group)
             this.#done(unit, error instanceof Error ? error : new FlowStoneError('internal', messageOf(error)))
         }
@@ -241,8 +247,8 @@ export class Appender {
         if (verdict === 'again') again.push(unit)
         else if (isWaiting(verdict)) {
           const waiting = verdict
-          // Whether what is on its way gets there is not known yet, and nobody can be told yet who
-          // was first.
+          // It is not known yet whether the message in flight will be stored. So no caller can get
+          // an answer yet.
           if (waiting === 'uncertain') unit.uncertain = true
           const [first, longest] = PAUSES_MS[waiting]
           pauseMs = Math.max(pauseMs, Math.min(longest, first * 2 ** Math.min(round, 10)))
@@ -254,7 +260,7 @@ export class Appender {
         } else if (verdict === 'conflict') {
           const resolved = unit.uncertain
             ? await this.#findOwn(unit)
-            : new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
+            : new ConflictError(`${unit.expectations.join(', ')}: another append was first`)
           if (resolved === 'unknown') {
             again.push(unit)
             pauseMs = Math.max(pauseMs, UNKNOWN_PAUSE_MS)
@@ -360,7 +366,7 @@ export class Appender {
     return { refused: new FlowStoneError('refused', `${this.#stream} refused the append: ${description} (${errCode})`) }
   }
 
-  /** After an uncertain send met a conflict: is what stands there ours? */
+  /** After an uncertain send met a conflict: is the stored message ours? */
   async #findOwn(unit: Unit): Promise<Appended | Error | 'unknown'> {
     for (const [i, entry] of unit.entries.entries()) {
       if (!entry.expect) continue
@@ -377,7 +383,7 @@ export class Appender {
         return 'unknown'
       }
     }
-    return new ConflictError(`${unit.expectations.join(', ')}: somebody was first`)
+    return new ConflictError(`${unit.expectations.join(', ')}: another append was first`)
   }
 }
 

@@ -1,18 +1,20 @@
 /**
- * The server's clock, as far as a client can know it. Clocks of hosts differ, sometimes by minutes,
- * so whatever is compared with or written beside a time of the server (deadlines of gates and
- * schedules, limits) is told by this clock and never by `Date.now()`.
+ * The clock of the server, as far as a client can know it. Clocks of hosts differ, sometimes by
+ * minutes. So times that are compared with a time of the server, or written beside one, come from
+ * this clock and never from `Date.now()`. Examples are deadlines of gates and schedules, and
+ * limits.
  *
  * An answer of the server that carries its time was made after the question was sent and before the
- * answer came. So, on this process's monotonic clock:
+ * answer came. So, on the monotonic clock of this process:
  *
  *     answer's time + (since the answer came)   ≤   server's time   ≤   answer's time + (since the question was sent)
  *
- * `atLeast` is the left side: it is never ahead of the server. What must not happen too early (a
- * limit's next grant) goes by it. `atMost` is the right side, `now` the middle. A clock that is
- * stopped with its process (SIGSTOP) or with its machine only makes the left side smaller. The two
- * clocks may drift apart, so both sides give way by `DRIFT` as their reading ages, and the clock is
- * read again when that is due.
+ * `atLeast` is the left side: it is never ahead of the server. It serves what must not happen too
+ * early, such as the next grant of a limit. `atMost` is the right side, `now` the middle.
+ *
+ * A clock that is stopped with its process (SIGSTOP) or with its machine only makes the left side
+ * smaller. The two clocks may drift apart. So both sides give way by `DRIFT` as their reading ages,
+ * and the clock is read again when that is due.
  */
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'

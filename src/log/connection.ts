@@ -211,8 +211,8 @@ export class Connection {
   }
 
   /**
-   * The result of `send`, or undefined if the connection broke before it came, or is broken: what
-   * is sent then gets lost, and its answer would be waited for in vain.
+   * The result of `send`. Undefined if the connection is broken, or breaks before the result came:
+   * the request may be lost then, and its answer may never come.
    */
   async untilDisconnect<T>(send: (nc: NatsConnection) => Promise<T>): Promise<T | undefined> {
     if (!this.#up && !this.isClosed) return undefined
@@ -226,9 +226,9 @@ export class Connection {
   }
 
   /**
-   * For what only reads: the answer, asked for again when the connection broke, nobody answered, or
-   * the server said that it cannot answer now (as while it starts again, or a stream has no
-   * leader); for `READ_GIVE_UP_MS` at the most. `signal` ends the wait at once.
+   * Sends a request that only reads, and retries it for at most `READ_GIVE_UP_MS`. It retries when
+   * the connection broke, nobody answered, or the server cannot answer now (while it starts, or
+   * while a stream has no leader). `signal` ends the wait at once.
    */
   async read<T>(ask: (nc: NatsConnection) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const deadline = performance.now() + READ_GIVE_UP_MS

@@ -1,8 +1,8 @@
 /**
- * Where the server is and who asks: options, else what stands in the addresses, else the
- * environment (with the names of the NATS command line), else a context of the NATS command line.
- * Nothing of it is ever printed: addresses lose their user and password here, before anything else
- * sees them.
+ * Where the server is, and the credentials of the client. In this order: the options, the addresses
+ * themselves, the environment (with the names of the NATS command line), a context of the NATS
+ * command line. Nothing of it is ever printed: addresses lose their user and password here, before
+ * other code sees them.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'

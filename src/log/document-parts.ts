@@ -1,8 +1,8 @@
 /**
- * Documents that are larger than a message may be: the run of a pipeline with thousands of assets,
- * say. The first part stands under the document's key and says how many there are; the others
- * beside it under `part.<n>.<key>`. All carry the hash of the whole, so a reader notices parts of
- * different checkpoints, and reads again.
+ * Documents that are larger than a message may be, such as the run of a pipeline with thousands of
+ * assets. The first part is stored under the key of the document, and has the number of parts. The
+ * others are stored under `part.<n>.<key>`. All parts carry the hash of the whole document. So a
+ * reader notices parts of different checkpoints, and reads again.
  */
 import { hashBytes64 } from '../../streams/ids.ts'
 import type { StoredMessage } from './nats.ts'

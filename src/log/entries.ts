@@ -20,8 +20,8 @@ export function factEntry(names: Names, shard: number, fact: FactDraft): Entry {
 }
 
 /**
- * A schedule on the log: at `dueMs` the server appends the fact. It has the place of the schedule
- * to itself, so it stands there once.
+ * A schedule on the log: at `dueMs` the server appends the fact. The subject of the schedule
+ * belongs to it alone, so the log holds it once.
  */
 export function timerEntry(names: Names, shard: number, fact: FactDraft, dueMs: number): Entry {
   const { payload, contentType } = encodeFact(fact)
@@ -59,8 +59,8 @@ export function markStale(entry: Entry): Entry {
 }
 
 /**
- * A task as a message: on its queue, or as a schedule that puts it there at `dueMs`. `repair` tells
- * a task enqueued again from its first, lost one.
+ * A task as a message: on its queue, or as a schedule that enqueues it at `dueMs`. `repair`
+ * distinguishes a task that is enqueued again from the first one, which was lost.
  */
 export function taskEntry(
   names: Names,

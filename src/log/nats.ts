@@ -42,8 +42,8 @@ export const ERR = {
   wrongLastSequenceConstant: 10164,
   duplicateInBatch: 10201,
   /**
-   * The first message of a batch was refused without a word, because too many batches are open;
-   * nothing of it is stored.
+   * The server refused the first message of a batch without a reason, because too many batches are
+   * open. Nothing of the batch is stored.
    */
   incompleteBatch: 10176,
   tooManyBatches: 10210,
@@ -263,10 +263,9 @@ export async function directGetIfAny(
 }
 
 /**
- * The last messages under each of up to 1,024 subjects (no filters), by subject, from one replica:
- * what that does not have is not among them, though the leader may have it. One request, which
- * costs the server and this process half of what as many single ones do (tried with 64). `upToSeq`:
- * as if nothing had come after that.
+ * The last message under each of up to 1,024 subjects (no filters), by subject, from one replica.
+ * Messages that this replica lacks are missing, though the leader may have them. It is one request,
+ * and costs half as much as single ones (measured with 64). `upToSeq`: ignores later messages.
  */
 export async function directGetMany(
   nc: NatsConnection,
@@ -361,9 +360,9 @@ export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs
 }
 
 /**
- * Whether a message stands at one of the sequences `from` to `to`, both included. A sequence may be
- * empty (a schedule leaves the stream when it fires, or is taken away), so whoever waits for a
- * position asks for this, and never waits for one exact message.
+ * Whether a message exists at one of the sequences `from` to `to`, both included. A sequence may be
+ * empty, because a schedule leaves the stream when it fires or is removed. So code that waits for a
+ * position uses this, and never waits for one exact message.
  */
 export async function anyBetween(nc: NatsConnection, stream: string, from: number, to: number): Promise<boolean> {
   if (from > to) return false

@@ -1,7 +1,7 @@
 /**
- * A namespace stands in one JetStream domain. Where a leaf node joins two domains in one account,
- * all but the API and the keys of buckets crosses between them, so two streams under the same
- * subjects would each store every message, and everything would run twice.
+ * A namespace lives in one JetStream domain. A leaf node may join two domains in one account. Then
+ * all subjects cross between them, except the API and the keys of buckets. Two streams under the
+ * same subjects would each store every message, and everything would run twice.
  */
 import { JetStreamApiError } from '@nats-io/jetstream'
 import { headers, type Msg, type NatsConnection } from '@nats-io/nats-core'

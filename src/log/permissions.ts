@@ -11,9 +11,7 @@ export interface Denied {
   readonly permission: string
 }
 
-/**
- * Subjects of which many belong together: the part up to here stays, and `>` stands for the rest.
- */
+/** Families of subjects: the part that matches is kept, and `>` replaces the rest. */
 const FAMILIES: readonly RegExp[] = [
   /^\$JS\.ACK\./,
   /^\$JS\.(?:[^.]+\.)?API\.CONSUMER\.MSG\.NEXT\.[^.]+\./,

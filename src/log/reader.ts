@@ -1,7 +1,7 @@
 /**
- * Reads a stream in order from a sequence, and goes on as messages come. An ordered consumer of the
- * library does the work; this adds what it cannot know: that a consumer which looks alive may
- * deliver nothing, so now and then the stream is asked how far it is.
+ * Reads a stream in order from a sequence, and continues as messages come. An ordered consumer of
+ * the client library does the work. A consumer that looks alive may deliver nothing, so the reader
+ * asks the stream from time to time how far it is.
  */
 import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
 import { FlowStoneError } from '../../streams/errors.ts'
@@ -14,7 +14,7 @@ const LOOK_MS = 5000
  * A server that has just started answers in milliseconds, or not at all: it then is asked again.
  */
 const ANSWER_MS = 2000
-/** Who waits for a position asks after this time whether anything stands there that can come. */
+/** A caller that waits for a position checks after this time whether any message can still come. */
 const GONE_LOOK_MS = 500
 /**
  * Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server

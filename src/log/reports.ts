@@ -1,7 +1,7 @@
 /**
- * What is wrong with a connection, for people: each trouble is logged when it begins, and again now
- * and then while it lasts, but not once for each message that meets it. The same events go to
- * telemetry.
+ * Reports what is wrong with a connection, for people. Each problem is logged when it begins, and
+ * from time to time while it lasts, but not for each message that meets it. Telemetry gets the same
+ * events.
  */
 import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
@@ -161,7 +161,7 @@ export class Reports {
 
   /**
    * A stream refused a message because its storage is full. Logged at once, and every 10 s while
-   * somebody tries.
+   * appends are tried.
    */
   isFull(stream: string, description: string): void {
     const nowMs = performance.now()

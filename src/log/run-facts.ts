@@ -9,8 +9,8 @@ import { headerMap, leaderGet } from './nats.ts'
 import { factIfAny } from './read-fact.ts'
 
 /**
- * Named one by one, and not the timers: a schedule that has fired or was taken away is gone, and
- * would be waited for in vain when it is the last.
+ * These are listed one by one, without the timers. A schedule that fired or was removed is gone. If
+ * it were the last message, a reader would wait for it in vain.
  */
 const OF_RUNS = ['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished']
 const OF_SCATTERS = [

@@ -1,4 +1,4 @@
-/** The reason that a caller gives for what he does. It stands in facts, so it has a bound. */
+/** The reason that a caller gives for an action. Facts contain it, so its length is bounded. */
 import { InvalidError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 

@@ -79,8 +79,8 @@ export function sleep(ms: number, signal?: AbortSignal, options: TimerOptions = 
 }
 
 /**
- * What the promise brings, or `late` after `ms`. Leaves no timer behind. What is late goes on by
- * itself, and its failure is not looked at.
+ * The result of the promise, or `late` after `ms`. Leaves no timer behind. A late promise continues
+ * by itself, and its failure is ignored.
  */
 export async function atMost<T>(ms: number, promise: Promise<T>): Promise<T | 'late'> {
   const late = Promise.withResolvers<'late'>()

@@ -118,11 +118,11 @@ describe('a rebuild', () => {
     expect(await rejection(open.result())).toMatchObject({ code: 'cancelled' })
   })
 
-  it('is refused while an engine is at work, and says what to do', async () => {
+  it('is refused while an engine is active, and says what to do', async () => {
     await using stage = await openStage(server.url, all, { worker: false })
     const error = await rejection(stage.flow.rebuild())
     expect(error).toBeInstanceOf(ConflictError)
-    expect(error.message).toContain('an engine is at work on shard 0; stop all engines of the namespace, then rebuild')
+    expect(error.message).toContain('an engine is active on shard 0; stop all engines of the namespace, then rebuild')
     await stage.engine?.stop()
     expect((await stage.flow.rebuild()).facts).toBe(0)
   })

@@ -1,11 +1,11 @@
 /**
- * The safety net under the timers of gates: a gate whose deadline is over, and of whose timer
- * nothing was heard, gets its timer once more. Its time is past, so it fires at once. One too many
- * does no harm: a timer says for which deadline it is.
+ * The safety net for gate timers. When a deadline has passed and its timer did not fire, the gate
+ * gets its timer once more. That timer is overdue, so it fires at once. An extra timer does no
+ * harm, because each timer names its deadline.
  *
- * Gates are marked in the state bucket by the hour of their deadline, so a look costs as much as
- * there are deadlines in this hour and the last, and not as much as there are gates. Only the first
- * look of an engine is at all of them.
+ * The state bucket marks gates by the hour of their deadline. So one sweep costs as much as there
+ * are deadlines in this hour and the last, however many gates there are. Only the first sweep of an
+ * engine reads all marks.
  */
 
 import { gateTimer } from '../../../projections/gate/gate.ts'

@@ -1,11 +1,11 @@
 /**
- * The reconciler: no open thing lacks what will move it. It compares the tasks that open runs and
- * barriers expect with those that are on WORK, and enqueues again what is missing. A run that waits
- * for a decision which does not come (a plan, an end) gets it by restore.ts.
+ * The reconciler makes sure that nothing open waits for a task that is lost. It compares the tasks
+ * that open runs and barriers expect with those on WORK, and enqueues the missing ones again. For a
+ * run that lacks a decision (a plan, an end), restore.ts appends it.
  *
- * Sound because a task leaves WORK only after its outcome is on the log: a task that is not on
- * WORK, whose outcome is not among the facts up to the log's end as of after the look at WORK, is
- * lost.
+ * This is sound because a task leaves WORK only after its outcome is on the log. The reconciler
+ * reads WORK first, then folds the log to its end as of that moment. A task that is not on WORK and
+ * has no outcome by then is lost.
  */
 
 import type { Effect } from '../../../projections/effects.ts'
@@ -266,7 +266,7 @@ export class Reconciler {
   }
 
   /**
-   * A scatter that is closed early leaves instances that were to go on from a gate, and whose tasks
+   * A scatter that is closed early leaves instances that were to continue after a gate. Their tasks
    * bring no outcome any more.
    */
   async #sweepResumes(): Promise<void> {
@@ -353,7 +353,7 @@ export class Reconciler {
     return await this.#keysUnder('open.')
   }
 
-  /** Gates from which an instance of this scatter goes on now. */
+  /** Gates after which an instance of this scatter continues now. */
   async #resuming(run: string, asset: string): Promise<GateState[]> {
     const gates: GateState[] = []
     for (const name of await this.#keysUnder(stateKey.resuming(run, asset, ''))) {

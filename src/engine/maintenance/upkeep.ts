@@ -3,8 +3,8 @@ import { ensureMissing, type Topology } from '../../../streams/topology.ts'
 import type { Connection } from '../../log/connection.ts'
 
 /**
- * Makes the streams and buckets of a partition that are gone, all but its log. Returns the names of
- * those it made.
+ * Creates the streams and buckets of a shard that are gone, except its log. Returns the names of
+ * those that it created.
  */
 export async function ensureBuckets(connection: Connection, topology: Topology, shard: number): Promise<string[]> {
   const made = await connection.untilDisconnect((nc) => ensureMissing(nc, topology, shard))

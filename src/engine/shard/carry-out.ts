@@ -1,7 +1,7 @@
 /**
- * Carries out a decision, whatever is in it. One that fails for a reason that lies in its data (it
- * is larger than a message may be, say) fails for every engine, each time; so it must not end an
- * engine's term, but becomes a failure of the run that it is for, or a refusal.
+ * Carries out a decision, whatever its data. Some data, such as a fact larger than a message may
+ * be, makes every engine fail each time. Such a failure must not end the term of an engine. It
+ * becomes a failure of the run, or a refusal.
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { cutTexts } from '../../../streams/cut.ts'

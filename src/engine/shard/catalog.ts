@@ -157,8 +157,8 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
 }
 
 /**
- * The values that an earlier run has, made or taken: by the log, where each stands under a subject
- * of its own.
+ * The values that an earlier run has, made or reused. They are read from the log, where each has
+ * its own subject.
  */
 export async function valuesOfRun(
   { connection, names }: Pick<CatalogSource, 'connection' | 'names'>,

@@ -88,10 +88,10 @@ export class Checkpointer {
   }
 
   /**
-   * Reads the position and writes it again under this engine's name: from here on every older
-   * engine is fenced out. A bucket that is empty although an engine was at work here before has
-   * been lost. `emptied`: what a rebuild, which empties it on purpose, knows about that. Throws
-   * `log_changed` when the log is not the one that the bucket was made from.
+   * Reads the position and writes it again under the name of this engine. From then on every older
+   * engine is fenced out. If the bucket is empty although an engine was active here before, its
+   * content has been lost. `emptied`: what a rebuild knows when it emptied the bucket on purpose.
+   * Throws `log_changed` when the bucket was not made from this log.
    */
   async takeOver(emptied?: Pick<Position, 'recoverTo' | 'epoch'>): Promise<Position> {
     const position = await this.#read()
@@ -176,8 +176,8 @@ export class Checkpointer {
   }
 
   /**
-   * What no engine wrote is thrown away, with all that stands beside it: the bucket is folded again
-   * from the log.
+   * Content that no engine wrote is deleted, with all that is beside it. The bucket is then folded
+   * again from the log.
    */
   async #read(): Promise<Position | undefined> {
     const found = await this.#found()

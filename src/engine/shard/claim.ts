@@ -1,7 +1,7 @@
 /**
- * The claim: which engine is at work on a shard. A key with a time to live, renewed while at work,
- * given up on a clean stop. It only saves work and decides nothing: safety is the checkpoint's
- * fence.
+ * The claim says which engine is active on a shard. It is a key with a time to live: the active
+ * engine renews it, and gives it up on a clean stop. The claim only avoids wasted work. Safety
+ * comes from the fence of the checkpoint.
  */
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -49,7 +49,7 @@ export class Claim {
     this.#engine = engine
   }
 
-  /** Tries once to become the engine at work. */
+  /** Tries once to become the active engine. */
   async tryTake(): Promise<boolean> {
     const found = await this.#read()
     const { holder, odd } = holderOf(found)
@@ -115,9 +115,9 @@ export class Claim {
       if (await this.#put(this.#revision)) return
       const found = await this.#read()
       const { holder } = holderOf(found)
-      // A renewal before this one was stored, and its answer was lost; or the claim expired while
-      // the server was away. Whoever was at work meanwhile has moved the fence, and the next
-      // checkpoint finds out.
+      // An earlier renewal was stored and its answer was lost, or the claim expired while the
+      // server was away. If another engine was active meanwhile, it moved the fence, and the next
+      // checkpoint fails.
       if ((holder === undefined || holder === this.#engine) && (await this.#put(found?.seq ?? 0))) return
       clearInterval(this.#timer)
       this.onLost?.()
@@ -142,7 +142,7 @@ export class Claim {
       undefined,
       1500,
     )
-    // Nobody else can claim it then. Whoever is at work goes on; a standby tries again.
+    // Nobody else can claim it then. The active engine continues; a standby tries again.
     if (ack.error && isPassingRefusal(ack.error))
       throw new FlowStoneError('refused', `the claim could not be stored: ${ack.error.description}`)
     // A renewal before this one is still on its way: that is no answer yet.

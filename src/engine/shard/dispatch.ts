@@ -39,7 +39,7 @@ export interface DispatchContext {
   readonly store: Store
   readonly log: Appender
   readonly work: Appender
-  /** The appender of another partition's log. */
+  /** The appender of the log of another shard. */
   readonly logOf: (shard: number) => Appender
 }
 
@@ -50,8 +50,8 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
     case 'fact': {
       const entry = factEntry(names, shard, effect.fact)
       await context.log.appendOnce(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry)
-      // Whoever waits for the run is woken as soon as its end stands on the log, and is told where
-      // the value should be: to be read beside the end, not after it.
+      // Wakes the clients that wait for the run as soon as its end is on the log. The notification
+      // says where the value should be, so that they read it together with the end.
       if (effect.fact.name === 'run.finished')
         context.connection.tell(
           names.notification('run', effect.fact.ids.run),

@@ -73,7 +73,7 @@ export class Facts {
     try {
       return this.#missing(fact)
     } catch {
-      // Told when it is its turn.
+      // Reported when this fact is folded.
       return []
     }
   }
@@ -91,7 +91,7 @@ export class Facts {
         this.#ahead.set(message.seq, fact)
         facts.push(fact)
       } catch {
-        // Told when it is its turn.
+        // Reported when this fact is folded.
       }
     }
     return facts

@@ -1,6 +1,6 @@
 /**
- * Tells of what becomes of gates, as the engine folds their facts: at most once in an engine's
- * term; an engine that takes over folds the last facts again, and tells of them again.
+ * Emits telemetry about gates while the engine folds their facts: at most once in a term. An engine
+ * that takes over folds the last facts again, and emits their events again.
  */
 import { stateKey, type View } from '../../../projections/state.ts'
 import type { Fact } from '../../../streams/facts.ts'

@@ -1,8 +1,8 @@
 /**
- * Where a state bucket stands on its log: the key `engine`. And whether the log is still the one
- * that the bucket was made from: a log that was made anew, was restored from an older backup, or
- * lost its end holds other facts under the same sequences, and the engine would skip them without a
- * word.
+ * The position of a state bucket on its log, stored under the key `engine`. It also shows whether
+ * the log is still the one that the bucket was made from. A log may be created anew, be restored
+ * from an older backup, or lose its end. It then holds other facts under the same sequences, and
+ * the engine would skip them silently.
  */
 import { randomBytes } from 'node:crypto'
 import { ENGINE_KEY } from '../../../projections/state.ts'
@@ -25,10 +25,10 @@ export interface Position {
   /** All up to here is folded into the bucket. */
   readonly seq: number
   /**
-   * Facts up to here were folded by an engine before, whose documents are lost, thrown away or were
-   * never stored: what tasks they lead to was enqueued then, and done perhaps. Whoever folds them
-   * again enqueues none; the reconciler finds those that are missing. 0: there is nothing of the
-   * kind.
+   * An earlier engine folded the facts up to here, but their documents are lost, discarded or were
+   * never stored. Their tasks were enqueued then, and perhaps done. An engine that folds these
+   * facts again enqueues no tasks; the reconciler finds the missing ones. 0: there are no such
+   * facts.
    */
   readonly recoverTo: number
   /** The last fact at or before `seq`. None before the first fact. */
@@ -129,7 +129,7 @@ function redoIn(value: unknown): Redo | undefined {
 export const REBUILD_ADVICE =
   'stop all engines of the namespace, then make the state anew from the log: flowstone rebuild, or flow.rebuild()'
 
-/** Why no engine may go on from this position on this log; undefined when it may. */
+/** Why no engine may continue from this position on this log; undefined when it may. */
 export async function logRefusal(
   connection: Connection,
   names: Names,
@@ -160,8 +160,8 @@ export async function logRefusal(
 }
 
 /**
- * What keeps every engine from a partition, as anyone can see it: for `status`, and for an engine
- * before it claims the partition.
+ * What keeps every engine from a shard, as any client can see it: for `status`, and for an engine
+ * before it claims the shard.
  */
 export async function refusalOf(
   connection: Connection,
@@ -182,7 +182,7 @@ export async function refusalOf(
   }
 }
 
-/** What ends only when somebody does something. */
+/** Codes of the problems that end only when a person acts. */
 export const REFUSALS: ReadonlySet<string> = new Set(['log_changed', 'newer_version'])
 
 export function newEpoch(): string {

@@ -1,6 +1,7 @@
 /**
- * Tells of scatters as the engine folds their facts. At most once in an engine's term; an engine
- * that takes over folds the last facts again, and tells of them again: at least once in all.
+ * Emits telemetry about scatters while the engine folds their facts: at most once in a term. An
+ * engine that takes over folds the last facts again, and emits their events again. In all, each
+ * event is emitted at least once.
  */
 
 import { stateKey, type View } from '../../../projections/state.ts'

@@ -1,6 +1,6 @@
 /**
- * Whether an engine was at work on a partition before. Remembered outside of the state bucket,
- * which may get lost; and the log and WORK tell, too.
+ * Whether an engine was active on a shard before. A mark outside of the state bucket records it,
+ * because that bucket may get lost. The log and WORK show it too.
  */
 import { randomBytes } from 'node:crypto'
 import { encodeJson } from '../../../streams/codec.ts'
@@ -11,7 +11,9 @@ import { ERR, isFull, isPassingRefusal, leaderGet, publishTo, streamBounds, UNIT
 
 const FULL_PAUSE_MS = 500
 
-/** Sets the mark. True for who set it first on a partition where nothing has been done yet. */
+/**
+ * Sets the mark. True for the caller that set it first on a shard where nothing has been done yet.
+ */
 export async function isFirstEngine(connection: Connection, names: Names, shard: number): Promise<boolean> {
   const unit = randomBytes(12).toString('base64url')
   const entry = { subject: markOf(names, shard), payload: encodeJson({ v: 1 }), contentType: 'application/json' }
@@ -31,7 +33,7 @@ export async function isFirstEngine(connection: Connection, names: Names, shard:
   return !(await hasTraces(connection, names, shard))
 }
 
-/** Whether an engine has been at work on the partition, by the mark or by what it left. */
+/** Whether an engine was active on the shard, by the mark or by what it left. */
 export async function hasBegun(connection: Connection, names: Names, shard: number): Promise<boolean> {
   return (await readMark(connection, names, shard)) !== undefined || (await hasTraces(connection, names, shard))
 }

@@ -5,14 +5,14 @@
  *      ▲                        (fence: write the engine key)   │
  *      └──────── fenced, claim lost, or an error: drop all that is in memory
  *
- * At work (term.ts): take facts that are there, fold each and decide (projections/handlers.ts),
- * carry out the decisions, checkpoint. Append first, then checkpoint: if this process dies in
- * between, the successor folds the same facts from the older documents, decides the same, and its
- * appends meet what is already there.
+ * Work (term.ts): take the next facts, fold each and decide (projections/handlers.ts), carry out
+ * the decisions, checkpoint. The order is: append first, then checkpoint. If this process dies in
+ * between, its successor folds the same facts from the older documents and decides the same. Its
+ * appends then find the entries on the log already.
  *
- * What ends only when somebody does something (a log that is not the one that the state was made
- * from) is said once, and looked at now and then. The claim stays free meanwhile, so that a rebuild
- * can have it.
+ * Some problems end only when a person acts, such as a log that the state was not made from. The
+ * engine reports such a problem once, and checks it from time to time. The claim stays free
+ * meanwhile, so that a rebuild can take it.
  */
 
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
@@ -57,8 +57,8 @@ export class EngineShard {
   }
 
   /**
-   * Resolves when this engine is at work here: at once, or when the one before has gone. Rejects
-   * when it refuses to work.
+   * Resolves when this engine is active here: at once, or after the engine before has gone. Rejects
+   * when this engine refuses to work.
    */
   get active(): Promise<void> {
     return this.#active.promise

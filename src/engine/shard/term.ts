@@ -1,6 +1,6 @@
 /**
- * One term of an engine at work on a partition: from the take-over to whatever ends it. All that is
- * in memory ends with it.
+ * One term of an active engine on a shard: from the take-over to whatever ends it. All that is in
+ * memory ends with the term.
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
@@ -102,7 +102,7 @@ export class Term {
     const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
     const facts = new Facts(store, names, shard)
-    // One partition takes what outsiders ask for; runs go to whichever theirs is.
+    // One shard takes the triggers of external clients; each run goes to its own shard.
     const triggers = shard === 0 ? new Triggers({ connection, names, log, logger }) : undefined
     this.#reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger }, from, recoverTo)
     emit('flowstone:engine.active', { engine, shard, seq: from })
@@ -200,7 +200,7 @@ export class Term {
       })
   }
 
-  /** Folds one message of the log. What is no fact of ours is stepped over, and told. */
+  /** Folds one message of the log. Steps over what is no fact of ours, and reports it. */
   async #fold(facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Effect[]> {
     const { topology, engine } = this.#options
     const message = messages[i]

@@ -1,10 +1,11 @@
 /**
- * What outsiders ask for, copied from the stream of triggers to the log, message by message. From
- * there on it is a fact like any other: folded in order, and folded again by a rebuild.
+ * Copies the triggers of external clients from the stream of triggers to the log, message by
+ * message. From then on a trigger is a fact like any other: folded in order, and folded again by a
+ * rebuild.
  *
- * Nothing remembers how far it came but the two streams. It begins with the first trigger that is
- * there, a copy that stands on the log refuses a second one, and what is copied is taken away now
- * and then. So an engine may die anywhere in between, and two may do this at once.
+ * Only the two streams remember how far this came. It begins with the first trigger in the stream.
+ * A copy on the log refuses a second one, and copied triggers are deleted from time to time. So an
+ * engine may die at any point, and two engines may do this at once.
  */
 
 import { received } from '../../../projections/run/trigger.ts'
@@ -21,7 +22,7 @@ import type { Logger } from '../../telemetry.ts'
 export interface TriggersContext {
   readonly connection: Connection
   readonly names: Names
-  /** Of the partition that takes triggers: the first one. */
+  /** Of the shard that takes triggers: the first one. */
   readonly log: Appender
   readonly logger: Logger
 }
