@@ -1,5 +1,6 @@
 /** FlowStone: asset-first data orchestration, event-sourced on NATS JetStream. */
 
+export type { ErrorCode } from '../streams/error-codes.ts'
 export {
   CancelledError,
   ConflictError,

@@ -3,6 +3,8 @@
  * a caller does differently. Every message says what to do next.
  */
 
+import type { ErrorCode } from './error-codes.ts'
+
 /**
  * A process may load several copies of this package (a monorepo, a bundle, another realm of a test
  * runner), and each has classes of its own. `instanceof` looks for this brand, so an error of one
@@ -17,7 +19,7 @@ export class FlowStoneError extends Error {
   /** Stable, machine readable, snake_case. Messages may change between releases, codes do not. */
   readonly code: string
 
-  constructor(code: string, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.name = new.target.name
     this.code = code
@@ -107,7 +109,7 @@ export class TimeoutError extends FlowStoneError {
   }
 }
 
-/** A signal that a gate did not take. `reason` says why; */
+/** A gate refused a signal. `reason` says why. */
 export class SignalRejectedError extends FlowStoneError {
   static override readonly [BRAND] = 'SignalRejectedError'
   readonly reason:
@@ -143,7 +145,8 @@ export class RunFailedError extends FlowStoneError {
   readonly asset: string | undefined
 
   constructor(code: string, message: string, details: { runId: string; asset?: string; cause?: unknown }) {
-    super(code, message, { cause: details.cause })
+    // A run ends with the code of what failed in it, which may be that of an error of the user's own.
+    super(code as ErrorCode, message, { cause: details.cause })
     this.runId = details.runId
     this.asset = details.asset
   }

@@ -287,7 +287,7 @@ describe('a scatter over an item reader', () => {
     let attempt = 0
     function* broken() {
       for (let i = 0; i < 25_000; i++) yield i
-      throw new FlowStoneError('broken', 'broken')
+      throw new FlowStoneError('internal', 'broken')
     }
     const keys = asset('keys', {
       retry,

@@ -1,0 +1,25 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { ERROR_CODES } from '../../streams/error-codes.ts'
+
+const root = new URL('../..', import.meta.url)
+const page = readFileSync(new URL('docs/errors.md', root), 'utf8')
+
+test('the page of errors lists each code once, and no other', () => {
+  const rows = page.split('\n').filter((line) => line.startsWith('| `'))
+  const listed = rows.flatMap((row) =>
+    [...(row.split('|')[1] ?? '').matchAll(/`([a-z_0-9]+)`/g)].map(([, code]) => code),
+  )
+  expect(listed.toSorted()).toEqual([...ERROR_CODES].toSorted())
+})
+
+test('each error code is used in the code', () => {
+  const files = execFileSync('git', ['ls-files', 'src', 'streams', 'projections'], { cwd: root, encoding: 'utf8' })
+  const text = files
+    .split('\n')
+    .filter((file) => file.endsWith('.ts') && file !== 'streams/error-codes.ts')
+    .map((file) => readFileSync(new URL(file, root), 'utf8'))
+    .join('\n')
+  expect(ERROR_CODES.filter((code) => !text.includes(`'${code}'`))).toEqual([])
+})
