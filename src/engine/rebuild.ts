@@ -88,7 +88,8 @@ async function foldedTo({ connection, topology }: RebuildDeps, shard: number): P
   try {
     position = positionIn(bucket, found)
   } catch (error) {
-    // What is not an engine's goes with the bucket; what a newer engine wrote is another's.
+    // A position that no engine wrote is deleted with the bucket. One that a newer engine wrote is
+    // kept.
     if (!(error instanceof FlowStoneError) || error.code !== 'bad_state') throw error
     return { recoverTo: last }
   }

@@ -1,6 +1,6 @@
 /**
- * `flow.gates`: answer signal gates, look at them, and act on them, from any process. What is asked
- * about one gate is read from the log, and so is exact; lists may lag it by some 50 ms.
+ * `flow.gates`: answer signal gates, look at them, and act on them, from any process. Questions
+ * about one gate are read from the log, and so are exact; lists may lag it by some 50 ms.
  */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
@@ -52,7 +52,7 @@ export class Gates {
     this.#read = new GateReader(deps)
   }
 
-  /** Where gates are reached from outside; undefined where nobody said. */
+  /** The base URL at which external systems reach gates; undefined when none is set. */
   get baseUrl(): string | undefined {
     return this.#settings.baseUrl
   }
@@ -135,8 +135,8 @@ export class Gates {
   }
 
   /**
-   * The id of the gate that a token names, whether it is there or not. Asks nobody. Throws
-   * SignalRejectedError for a token that is not good.
+   * The id of the gate that a token names, whether the gate exists or not. Sends no request. Throws
+   * SignalRejectedError for an invalid token.
    */
   verify(token: string): string {
     return this.#settings.keys.verify(token)

@@ -52,8 +52,8 @@ export class GateReader {
   }
 
   /**
-   * Gates with a correlation key of this hash, the newest first, a few at the most. What is before
-   * the newest is read only when it is asked for, one by one.
+   * Gates with a correlation key of this hash, the newest first, a few at most. Those before the
+   * newest are read only on demand, one by one.
    */
   async *named(hash: string): AsyncGenerator<GateAt> {
     const { shards } = this.#deps

@@ -1,13 +1,13 @@
 /**
- * Tokens of signal gates: who has one may answer the gate it names, and nobody can make one without
+ * Tokens of signal gates. The holder of a token may answer the gate that it names; making one takes
  * a secret.
  *
  *     v1.<key id>.<base64url of the gate's id>.<base64url of HMAC-SHA-256 (RFC 2104)>
  *     signed: "flowstone-gate-v1" NUL <key id> NUL <gate id>, by the secret of that key id
  *
- * There is no time in a token. Whether a gate still waits is decided by its facts, so a deadline
- * that is moved (a retried timeout, an extension) leaves no dead token. A token is never stored:
- * only its hash is, and whoever has the secret derives it again.
+ * There is no time in a token. The facts of a gate decide whether it still waits. So a deadline
+ * that is moved (a retried timeout, an extension) does not invalidate the token. A token is never
+ * stored, only its hash; a process with the secret derives the token again.
  */
 
 import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto'

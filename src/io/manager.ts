@@ -83,8 +83,8 @@ export class Io {
   }
 
   /**
-   * The value, as nobody else has it, where it can be copied. Rejects with the signal's reason as
-   * soon as that is aborted, whatever the manager does.
+   * The value, as a copy of its own where it can be copied. Rejects with the reason of the signal
+   * as soon as that is aborted, whatever the manager does.
    */
   async load(stored: StoredValue, signal?: AbortSignal): Promise<unknown> {
     return (await this.#load(stored, signal)).value

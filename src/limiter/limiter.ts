@@ -202,8 +202,8 @@ export class Limiter {
 
   /**
    * Waits for its turn, first come, first served over all processes, and takes `n` tokens. A place
-   * in the queue is a time, fixed when it is asked for, so nobody polls. Throws RateLimitedError,
-   * and what `check` throws.
+   * in the queue is a time, fixed at the request, so no client polls. Throws RateLimitedError, and
+   * the errors of `check`.
    */
   async take(bucket: string, rate: RateOption, options: TakeOptions = {}): Promise<void> {
     const wish = wishOf('take', bucket, rate, options, TAKE_MAX_WAIT)

@@ -1,10 +1,10 @@
 /**
- * Where processes want the same bucket at the same time, all but one would have their updates
- * refused, read, and try again. Instead they hand their questions to the one that got through,
- * which answers them with its own: one update for all of them, in the order of their coming.
+ * When several processes want the same bucket at the same time, all but one would have their
+ * updates refused, read, and try again. Instead they send their questions to the one whose update
+ * got through. It answers them together with its own: one update for all, in order of arrival.
  *
- * A way to save work, and no more: what is answered is what is stored in the cell. Whoever gets no
- * answer in time asks the cell itself; what was granted to it meanwhile stays counted, unused.
+ * This only saves work: the answers are what is stored in the cell. A process that gets no answer
+ * in time asks the cell itself. What was granted to it meanwhile stays counted, unused.
  */
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'

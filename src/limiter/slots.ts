@@ -60,8 +60,8 @@ export class Slots {
   }
 
   /**
-   * Slots that this process still holds are given back. While NATS is away that is not waited for:
-   * their leases end.
+   * Gives back the slots that this process still holds. It does not wait for that while NATS is
+   * away, because their leases expire.
    */
   async close(): Promise<void> {
     const releasing = [...this.#buckets.values()].flatMap(({ held }) => held.map((slot) => slot.release()))

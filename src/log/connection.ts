@@ -1,6 +1,6 @@
 /**
- * A connection to NATS that tells, at once, when an answer will not come because the server went
- * away, and what is wrong with it.
+ * A connection to NATS that reports at once when an answer will not come because the server went
+ * away, and why.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { errors } from '@nats-io/nats-core'
@@ -22,9 +22,9 @@ import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 
 /**
- * Where the server is, and who asks. What is not named is taken from the environment, with the
- * names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS,
- * NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
+ * Where the server is, and the credentials of the client. Settings that are missing come from the
+ * environment, with the names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD,
+ * NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
  */
 export interface ConnectionSettings extends Credentials {
   /**
@@ -71,8 +71,8 @@ const READY_LOOK_MS = 5000
 export class Connection {
   readonly nc: NatsConnection
   /**
-   * Resolves when the connection is closed: with the reason where nobody asked for it, else with
-   * undefined.
+   * Resolves when the connection is closed: with the reason if the client did not ask for it, else
+   * with undefined.
    */
   readonly closed: Promise<FlowStoneError | undefined>
   readonly #reports: Reports

@@ -236,9 +236,9 @@ export function headerMap(h: MsgHdrs | undefined): ReadonlyMap<string, string> {
 }
 
 /**
- * Direct get: from any replica, in binary, so quicker than the leader, but perhaps stale. What is
- * not found here is asked of the leader, so a lagging replica costs time, not truth: messages of
- * the log never change.
+ * Direct get: from any replica, in binary, so faster than the leader, but perhaps stale. A message
+ * that is not found here is read from the leader. Messages of the log never change, so a lagging
+ * replica costs time but never gives a wrong answer.
  */
 export async function directGet(
   nc: NatsConnection,

@@ -12,7 +12,7 @@ import { NOT_FOUND } from '../../streams/namespace.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { askAll } from './ask.ts'
 
-/** For the first answer: somebody who listens and never answers is no stream. */
+/** For the first answer: a subscriber that never answers is no stream. */
 const ANSWER_MS = 1000
 /** After the first answer, for that of the other side of a leaf node. */
 const SETTLE_MS = 300

@@ -59,9 +59,9 @@ export class Reader {
   }
 
   /**
-   * Waits for messages, and takes what is there, `max` at most. Empty only when stopped; or, with
-   * `upTo`, when nothing is left to come up to that sequence. Throws FlowStoneError `log_changed`
-   * when the stream is not the one any more that was read until now.
+   * Waits for messages, and takes those available, at most `max`. Empty only when stopped, or, with
+   * `upTo`, when no more can come up to that sequence. Throws FlowStoneError `log_changed` when the
+   * stream is no longer the one that was read until now.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
     while (this.#held.length === 0 && !this.#stopped) {

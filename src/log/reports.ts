@@ -197,7 +197,7 @@ export class Reports {
     this.#fullSaidMs = performance.now()
     const streams = this.full.map((stream) => `${stream}: ${this.#full.get(stream)?.limit}`)
     this.#logger.error(
-      `JetStream storage is full (${streams.join(' · ')}); nothing is lost, and FlowStone goes on when there is room`,
+      `JetStream storage is full (${streams.join(' · ')}); nothing is lost, and FlowStone continues when there is room`,
     )
   }
 

@@ -1,6 +1,6 @@
 /**
- * Tasks that were set aside for other code (src/worker/pull/aside.ts) leave nothing behind: neither
- * tasks of what has ended, nor consumers that nobody needs.
+ * Cleans up after tasks that were set aside for other code (src/worker/pull/aside.ts). It deletes
+ * the tasks of runs and assets that have ended, and the consumers that are no longer needed.
  */
 
 import { isEnded } from '../../../projections/run/run.ts'

@@ -1,8 +1,8 @@
 /**
- * What WORK has forgotten. An engine that died may have enqueued tasks of facts that its last
- * checkpoint knows nothing of. Whoever follows folds these facts again, and enqueues the tasks
- * again: WORK drops what it was sent before, but only as long as it remembers (`duplicate_window`
- * of the stream). After that they would be done twice.
+ * Finds the tasks that WORK no longer remembers. An engine that died may have enqueued tasks for
+ * facts behind its last checkpoint. Its successor folds these facts again, and enqueues the tasks
+ * again. WORK drops such duplicates, but only within the `duplicate_window` of the stream. After
+ * that the tasks would be done twice.
  */
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'

@@ -203,7 +203,7 @@ export class Reconciler {
       if (restored.length === 0) continue
       const decisions = restored.map((effect) => (effect.do === 'fact' ? effect.fact.name : effect.do))
       emit('flowstone:engine.repaired', { shard, tasks: [], runs: [id] })
-      logger.warn(`run ${id} waited for what had been decided and was not on the log: ${decisions.join(', ')}`, {
+      logger.warn(`run ${id} lacked decisions on the log; they are restored: ${decisions.join(', ')}`, {
         shard,
       })
     }

@@ -1,8 +1,8 @@
 /**
- * What is materialized, over all shards, for a plan. Another shard's state bucket lags its log: by
- * milliseconds while its engine works, by anything while that is stopped. So of the others the
- * bucket is read, and then the rest of the log behind the bucket's position, from the leader.
- * Whoever knows that a run has ended, from wherever, is sure that the next plan sees its values.
+ * Finds what is materialized, over all shards, for a plan. The state bucket of another shard lags
+ * its log: by milliseconds while its engine runs, by any time while that is stopped. So for other
+ * shards this reads the bucket, and then the rest of the log behind its position, from the leader.
+ * Any client that knows that a run has ended can rely on this: the next plan sees its values.
  */
 import { upstreamOf } from '../../../projections/run/plan.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'

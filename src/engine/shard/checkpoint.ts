@@ -145,9 +145,9 @@ export class Checkpointer {
   }
 
   /**
-   * Throws FencedError when another engine wrote since, or the bucket was emptied, deleted or made
-   * again: what is in memory is worthless then. What was read from the bucket before this returns
-   * is of this engine's own state.
+   * Throws FencedError when another engine wrote since, or when the bucket was emptied, deleted or
+   * made again. The documents in memory are worthless then. All that was read from the bucket
+   * before this returns belongs to the state of this engine.
    */
   async look(): Promise<void> {
     let found: StoredMessage | undefined

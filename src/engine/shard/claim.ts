@@ -14,8 +14,8 @@ export const CLAIM_TTL_MS = 2000
 const TTL = `${CLAIM_TTL_MS / 1000}s`
 const RENEW_MS = 600
 /**
- * Longer than this nobody waits who has heard nothing for the time to live: the server is not
- * prompt in dropping what has expired.
+ * A standby that has heard nothing for the time to live looks again after this: the server is not
+ * prompt in dropping expired keys.
  */
 const SILENT_LOOK_MS = 200
 

@@ -117,8 +117,8 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
 }
 
 /**
- * Both may be gone already. What is published afterwards (a retry that comes due) is found by the
- * reconciler.
+ * Both may be gone already. The reconciler finds tasks that are published afterwards (a retry that
+ * comes due).
  */
 export async function closeLimitedQueue(
   connection: Connection,
@@ -134,8 +134,8 @@ export async function closeLimitedQueue(
 }
 
 /**
- * A hint that saves work: what is left fires, and is dropped by the worker that gets it, or is
- * found by the reconciler.
+ * Only saves work. A schedule that is left fires; then the worker that gets its task drops it, or
+ * the reconciler finds it.
  */
 export async function dropSchedules(
   connection: Connection,

@@ -1,8 +1,8 @@
 /**
- * The log's messages as facts, each with the documents loaded that it needs. What is not in memory
- * costs a round trip to the bucket. When one fact misses something, those behind it likely do too
- * (a thousand signals for gates that were opened yesterday), so what they miss is read along with
- * it.
+ * The messages of the log as facts, each with the documents that it needs. A document that is not
+ * in memory costs a round trip to the bucket. When one fact misses a document, the facts behind it
+ * likely do too (a thousand signals for gates that were opened yesterday). So their documents are
+ * read in the same request.
  */
 import { needs } from '../../../projections/handlers.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'

@@ -156,7 +156,7 @@ export class EngineShard {
     const { connection, shard, engine, logger } = this.#options
     if (connection.isClosed || performance.now() - this.#saidMs < SAY_MS) return
     this.#saidMs = performance.now()
-    logger.warn(`engine of shard ${shard} cannot look at its claim: ${messageOf(error)}; it tries again`, { engine })
+    logger.warn(`engine of shard ${shard} cannot read its claim: ${messageOf(error)}; it tries again`, { engine })
   }
 
   #pause(ms: number): Promise<void> {
