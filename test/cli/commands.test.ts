@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { runCommand, startCommand, type Where, writeModule } from './kit.ts'
 
 const scratch = scratchFolder()
-let server: TestServer
+const server = useServer()
 let at: Where
 let namespace: string
 
@@ -24,14 +24,12 @@ export default pipeline('greetings', [greeting, broken, words, slow])
 `
 
 beforeAll(async () => {
-  server = await testServer()
   namespace = freshNamespace()
   at = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: namespace } }
   writeModule(scratch.path, 'pipeline.ts', PIPELINE)
 })
 
 afterAll(async () => {
-  await server?.stop()
   scratch[Symbol.dispose]()
 })
 

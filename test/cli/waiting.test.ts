@@ -1,16 +1,15 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { startCommand, type Where } from './kit.ts'
 
 const INDEX = new URL('../../src/index.ts', import.meta.url).href
 const scratch = scratchFolder()
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   writeFileSync(
     join(scratch.path, 'p.ts'),
     `import { asset, pipeline } from '${INDEX}'
@@ -18,7 +17,6 @@ export const p = pipeline('p', [asset('one', { execute: () => 1 })])`,
   )
 })
 afterAll(async () => {
-  await server.stop()
   scratch[Symbol.dispose]()
 })
 

@@ -18,7 +18,7 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { loadPipelines } from '../../src/cli/load.ts'
 import { jsonOf } from '../../src/cli/output.ts'
 import { connect, type Flow, type Pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -29,16 +29,14 @@ const LIMIT_MS = 30_000
 
 const files = readdirSync(FOLDER, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'))
 
-let server: TestServer
+const server = useServer()
 beforeAll(async () => {
-  server = await testServer()
   vi.stubEnv('NATS_URL', server.url)
   vi.stubEnv('FLOWSTONE_GATE_SECRETS', `docs:${'s'.repeat(32)}`)
   vi.stubEnv('FLOWSTONE_BASE_URL', 'http://127.0.0.1:8080')
 })
 afterAll(async () => {
   vi.unstubAllEnvs()
-  await server.stop()
 })
 
 it.each(files.sort())('%s runs, and leaves no connection open', { timeout: LIMIT_MS }, async (name) => {

@@ -1,17 +1,13 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
 import { namesOf } from '../../streams/subjects.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { GATES, gateOf } from './kit.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const NAME = 'invoice/17'
 const paid = asset('paid', {

@@ -1,17 +1,13 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { type AssetContext, asset, type Flow, type GateView, pipeline, SignalRejectedError } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { kindsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const gates = { secrets: [{ id: 'k1', secret: 's'.repeat(32) }], baseUrl: 'https://flows.example.com/' }
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 /** The one gate that waits in a run. */
 async function waitingGate(flow: Flow, run: string): Promise<GateView> {

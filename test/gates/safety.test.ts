@@ -5,20 +5,18 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { stateKey } from '../../projections/state.ts'
 import { asset, pipeline, TELEMETRY_CHANNELS } from '../../src/index.ts'
 import { namesOf } from '../../streams/subjects.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { GATES, gateOf, gatesOf, untilSuspended } from './kit.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const brief = asset('brief', { execute: (ctx) => ctx.signalGate({ timeout: Number(ctx.partition) }) })

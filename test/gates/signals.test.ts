@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest'
+import { describe, expect, expectTypeOf, it } from 'vitest'
 import { z } from 'zod'
 import {
   asset,
@@ -9,16 +9,12 @@ import {
   SignalRejectedError,
   type ValueOf,
 } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, kindsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { GATES, gateOf, untilSuspended } from './kit.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 async function reason(signalling: Promise<unknown>): Promise<string> {
   const error = await rejection(signalling)

@@ -2,16 +2,15 @@ import { createServer, type Server } from 'node:http'
 import type { Browser, Page, SerializedAXNode } from 'puppeteer-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openBrowser } from '../kit/browser.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { type GateStage, openGateStage } from './kit.ts'
 
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 let chromium: Awaited<ReturnType<typeof openBrowser>>
 let browser: Browser
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
   chromium = await openBrowser()
   browser = chromium.browser
@@ -20,7 +19,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await chromium?.[Symbol.asyncDispose]()
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 /** A tab of its own, with what it complains about. */

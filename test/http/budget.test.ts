@@ -1,16 +1,15 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type GateHandler, gateHandler } from '../../src/http/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { until } from '../kit/until.ts'
 import { type GateStage, openGateStage } from './kit.ts'
 
 const BODY = new Uint8Array(1_048_576)
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 let handler: GateHandler
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
   const sender = { scheme: () => true, secret: 'a secret of sixteen or more', correlationKey: () => undefined }
   handler = gateHandler(gates.flow, { address: (request) => request.headers.get('x-from') ?? '', verified: { sender } })
@@ -18,7 +17,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 /** A body of 1 MiB that never ends. */

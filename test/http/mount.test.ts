@@ -3,21 +3,19 @@ import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type GatesOverHttp, gateHandler } from '../../src/http/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { listeningLogger } from '../kit/stage.ts'
 import { type GateStage, openGateStage, post, request } from './kit.ts'
 
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
 })
 
 afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 test('the handler is a function from Request to Response, and needs no server', async () => {

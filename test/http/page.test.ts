@@ -1,19 +1,17 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { serveGates } from '../../src/http/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { type GateStage, type OpenedGate, openGateStage, request, SECRETS } from './kit.ts'
 
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
 })
 
 afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 const BROWSER = { Accept: 'text/html,application/xhtml+xml,*/*;q=0.8' }

@@ -1,21 +1,19 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { z } from 'zod'
 import { TokenKeys } from '../../src/gates/token.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { until } from '../kit/until.ts'
 import { type GateStage, openGateStage, post, raw, request, SECRETS } from './kit.ts'
 
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
 })
 
 afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 test('a signal is answered 200 when it is stored, and the asset goes on with its payload', async () => {

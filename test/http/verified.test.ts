@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { gateHandler, type VerifiedSender } from '../../src/http/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { listeningLogger } from '../kit/stage.ts'
 import { type Answer, type GateStage, openGateStage, request } from './kit.ts'
 
@@ -20,12 +20,11 @@ function text(value: unknown): string | undefined {
 const base: VerifiedSender['correlationKey'] = (payload) => text(field(payload, 'task'))
 
 const logger = listeningLogger()
-let server: TestServer
+const server = useServer()
 let gates: GateStage
 let url: (name: string) => string
 
 beforeAll(async () => {
-  server = await testServer()
   gates = await openGateStage(server.url)
   const http = await gates.serve({
     logger,
@@ -59,7 +58,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
-  await server?.stop()
 })
 
 function hmac(content: string, encoding: 'hex' | 'base64' = 'hex', key: string | Buffer = SECRET): string {

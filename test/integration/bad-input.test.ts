@@ -12,15 +12,11 @@ import {
   type WorkerOptions,
 } from '../../src/index.ts'
 import { bareNats } from '../kit/bare-nats.ts'
+import { useServer } from '../kit/fixture.ts'
 import { oldNats } from '../kit/old-nats.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace, openStage, rejection, type Stage } from '../kit/stage.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 describe('connect', () => {
   it('says that no server is there, where it looked, and how to get one', async () => {

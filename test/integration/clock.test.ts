@@ -1,17 +1,11 @@
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { ensureTopology } from '../../streams/topology.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace } from '../kit/stage.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer()
-})
-afterAll(async () => {
-  await server.stop()
-})
+const server = useServer()
 
 describe('the server clock', () => {
   it('tells the time of the server, and never runs ahead of it, when the clock of this host is an hour off', async () => {

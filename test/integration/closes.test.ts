@@ -1,16 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 function start(how: 'close' | 'signal'): { child: ChildProcess; said: () => string } {
   const program = join(import.meta.dirname, 'programs', 'closes.ts')

@@ -1,18 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { Objm } from '@nats-io/obj'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { messageOf } from '../../streams/errors.ts'
+import { useServer } from '../kit/fixture.ts'
 import { startProxy } from '../kit/proxy.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { listeningLogger, openStage } from '../kit/stage.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer()
-})
-afterAll(() => server.stop())
+const server = useServer()
 
 const SIZE = 8 * 1024 * 1024
 const large = asset('large', { execute: () => new Uint8Array(randomBytes(SIZE)) })

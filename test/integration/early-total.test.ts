@@ -3,21 +3,17 @@
  * its gather and its redrive say must be one thing.
  */
 import { connect as connectNats, headers } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, type InstanceOptions, pipeline, type Run, TerminalError } from '../../src/index.ts'
 import { encodeFact, type FactDraft, factPath } from '../../streams/facts.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { collect } from '../kit/collect.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const kinds = async (stage: Stage, run: Run) => (await factsOf(stage.flow, run.id)).map(({ kind }) => kind)

@@ -1,15 +1,11 @@
 import { connect as connectTcp } from 'node:net'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer()
-})
-afterAll(() => server.stop())
+const server = useServer()
 
 /** Publishes headers as they are, past any check of a client library. */
 async function publishRaw(url: string, subject: string, header: string, body: string): Promise<void> {

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { asset, FlowStoneError, type HistoryEntry, pipeline, TerminalError } from '../../src/index.ts'
 import {
   batch,
@@ -13,18 +13,14 @@ import {
   settleItems,
 } from '../../src/items/index.ts'
 import { collect } from '../kit/collect.ts'
+import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 const scratch = scratchFolder()
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
 afterAll(async () => {
-  await server.stop()
   scratch[Symbol.dispose]()
 })
 

@@ -10,19 +10,17 @@ import { Connection } from '../../src/log/connection.ts'
 import { readDoc } from '../../src/log/documents.ts'
 import { publish, publishBatch, streamBounds } from '../../src/log/nats.ts'
 import { ensureStateBucket, ensureTopology, type Topology } from '../../streams/topology.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let connection: Connection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   connection = await Connection.open({ servers: server.url })
 })
 afterAll(async () => {
   await connection.close()
-  await server.stop()
 })
 
 async function freshTopology(): Promise<Topology> {

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import net from 'node:net'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { connect, type Flow } from '../../src/index.ts'
 import { after } from '../../src/options/timer.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -44,11 +44,7 @@ async function lateProxy(port: number): Promise<Late> {
   return late
 }
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const LEASE = { lease: '500ms', maxWait: '20s' } as const
 

@@ -3,19 +3,17 @@ import { connect as connectNats, type NatsConnection } from '@nats-io/transport-
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, InvalidError, pipeline } from '../../src/index.ts'
 import { namesOf } from '../../streams/subjects.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i)

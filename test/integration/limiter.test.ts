@@ -1,22 +1,20 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { connect, type Flow, RateLimitedError, type RateOption, TELEMETRY_CHANNELS } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let flow: Flow
 let other: Flow
 const namespace = freshNamespace()
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   flow = await connect({ servers: server.url, namespace })
   other = await connect({ servers: server.url, namespace })
 })
 afterAll(async () => {
   await Promise.all([flow.close(), other.close()])
-  await server.stop()
 })
 
 async function sleep(ms: number): Promise<void> {

@@ -1,13 +1,9 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, type HistoryEntry, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const splitsOf = (facts: readonly HistoryEntry[]) =>
   facts.filter(({ kind }) => kind === 'lease.returned').map(({ data }) => data)

@@ -12,21 +12,19 @@ import { runId } from '../../streams/ids.ts'
 import { ensureStateBucket, ensureTopology, type Topology } from '../../streams/topology.ts'
 import { keyOn } from '../gates/kit.ts'
 import { deleteStream, foldAndForget } from '../kit/engine.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 let connection: Connection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
   connection = await Connection.open({ servers: server.url })
 })
 afterAll(async () => {
   await connection.close()
   await nc.close()
-  await server.stop()
 })
 
 const first = asset('first', { execute: () => 1 })

@@ -1,17 +1,13 @@
 import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { deleteStream } from '../kit/engine.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const signal = (): AbortSignal => AbortSignal.timeout(25_000)
 let release = Promise.withResolvers<void>()

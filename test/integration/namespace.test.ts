@@ -4,19 +4,17 @@ import { connect as connectNats, type NatsConnection } from '@nats-io/transport-
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, connect, type Flow, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const thing = asset('thing', { execute: () => 'made' })

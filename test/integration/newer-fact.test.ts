@@ -1,18 +1,14 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { encodeJson } from '../../streams/codec.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer()
-})
-afterAll(() => server.stop())
+const server = useServer()
 
 test('an engine that meets a fact of a newer version says so once, and does not spin', async () => {
   const one = asset('one', { execute: () => 1 })

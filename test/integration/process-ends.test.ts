@@ -4,17 +4,13 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { describe, expect, it } from 'vitest'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { ends } from './programs/ends.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const program = fileURLToPath(new URL('./programs/ends.ts', import.meta.url))
 

@@ -13,19 +13,17 @@ import type { StoredMessage } from '../../src/log/nats.ts'
 import { startServer } from '../../src/server/index.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { ensureStateBucket, ensureTopology } from '../../streams/topology.ts'
+import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
 import { freshNamespace } from '../kit/stage.ts'
 
-let server: TestServer
+const server = useServer()
 let connection: Connection
 beforeAll(async () => {
-  server = await testServer()
   connection = await Connection.open({ servers: server.url })
 })
 afterAll(async () => {
   await connection?.close()
-  await server?.stop()
 })
 
 const text = (message: StoredMessage | undefined): string | undefined =>

@@ -6,19 +6,17 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { ensureTaskConsumer } from '../../streams/topology.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const once = { retry: { maxAttempts: 1 } } as const

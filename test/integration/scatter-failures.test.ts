@@ -1,16 +1,12 @@
 import { jetstream } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, pipeline, TerminalError } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const soon = { maxAttempts: 3, backoff: '10ms' } as const
 const limit = () => ({ signal: AbortSignal.timeout(15_000) })

@@ -3,21 +3,19 @@ import { connect as connectNats, type NatsConnection } from '@nats-io/transport-
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, type InstanceOptions, InvalidError, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 let jsm: JetStreamManager
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
   jsm = await jetstreamManager(nc)
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const limit = () => ({ signal: AbortSignal.timeout(20_000) })

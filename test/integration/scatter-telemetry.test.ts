@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { asset, pipeline, TELEMETRY_CHANNELS } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -9,9 +9,8 @@ const NAMES = TELEMETRY_CHANNELS.filter((name) => name.startsWith('flowstone:sca
 const heard: { name: string; event: Record<string, unknown> }[] = []
 const listen = (event: unknown, name: string | symbol) =>
   heard.push({ name: String(name).replace('flowstone:scatter.', ''), event: event as Record<string, unknown> })
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   for (const name of NAMES) subscribe(name, listen)
 })
 beforeEach(() => {
@@ -19,7 +18,6 @@ beforeEach(() => {
 })
 afterAll(async () => {
   for (const name of NAMES) unsubscribe(name, listen)
-  await server.stop()
 })
 
 const limit = () => ({ signal: AbortSignal.timeout(20_000) })

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Claim } from '../../src/engine/shard/claim.ts'
 import { type AnyAsset, type Asset, asset, type Flow, pipeline } from '../../src/index.ts'
 import { Appender } from '../../src/log/appender.ts'
@@ -6,15 +6,11 @@ import { Connection } from '../../src/log/connection.ts'
 import { factEntry } from '../../src/log/entries.ts'
 import { assetName, runId, runIdForKey } from '../../streams/ids.ts'
 import { namesOf } from '../../streams/subjects.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 /** An asset, and one that depends on it, whose value says which value it was given. */
 function pair() {

@@ -1,21 +1,19 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { connect, type Flow, RateLimitedError, type Slot } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let flow: Flow
 let other: Flow
 const namespace = freshNamespace()
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   flow = await connect({ servers: server.url, namespace })
   other = await connect({ servers: server.url, namespace })
 })
 afterAll(async () => {
   await Promise.all([flow.close(), other.close()])
-  await server.stop()
 })
 
 async function acquire(of: Flow, ...[bucket, max, options]: Parameters<Flow['limiter']['acquireSlot']>): Promise<Slot> {

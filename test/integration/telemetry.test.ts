@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, pipeline, TELEMETRY_CHANNELS, type TelemetryEvents } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -9,14 +9,12 @@ type Heard = { [N in keyof TelemetryEvents]: { name: N; event: TelemetryEvents[N
 
 const heard: Heard[] = []
 const listen = (event: unknown, name: string | symbol) => heard.push({ name, event } as Heard)
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   for (const name of TELEMETRY_CHANNELS) subscribe(name, listen)
 })
 afterAll(async () => {
   for (const name of TELEMETRY_CHANNELS) unsubscribe(name, listen)
-  await server.stop()
 })
 
 const of = <N extends keyof TelemetryEvents>(name: N) =>

@@ -2,17 +2,13 @@
  * The time limit of an asset is for each of its functions, and for what loads and stores its
  * values.
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { type AnyAsset, asset, type IoManager, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const secrets = [{ id: 'k1', secret: 'x'.repeat(40) }]
 const never = (): Promise<never> => new Promise<never>(() => undefined)

@@ -1,8 +1,9 @@
 import { jetstream } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, InvalidError, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
+import { testServer } from '../kit/server.ts'
 import { openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -33,11 +34,7 @@ describe.each([
   ['1 MiB', 1024 * 1024],
   ['8 MiB', 8 * 1024 * 1024],
 ])('with a max_payload of %s', (_, maxPayload) => {
-  let server: TestServer
-  beforeAll(async () => {
-    server = await testServer({ syncInterval: 'default', maxPayload })
-  })
-  afterAll(() => server.stop())
+  const server = useServer({ syncInterval: 'default', maxPayload })
 
   async function publish(subject: string, body: unknown): Promise<void> {
     const nc = await connectNats({ servers: server.url })

@@ -7,21 +7,19 @@ import { headers } from '@nats-io/nats-core'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, type Flow, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
 let jsm: JetStreamManager
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
   jsm = await jetstreamManager(nc)
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const report = asset('report', { execute: ({ partition }) => `report of ${partition}` })

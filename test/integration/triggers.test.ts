@@ -3,20 +3,18 @@ import { headers } from '@nats-io/nats-core'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 /** An outsider: any NATS client, without this library. */
 let nc: NatsConnection
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   nc = await connectNats({ servers: server.url })
 })
 afterAll(async () => {
   await nc.close()
-  await server.stop()
 })
 
 const made: string[] = []

@@ -14,18 +14,16 @@ import {
   settleItems,
 } from '../../src/items/index.ts'
 import { ensureNatsServer, startCluster, startServer } from '../../src/server/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { freshNamespace } from '../kit/stage.ts'
 
-let server: TestServer
+const server = useServer({ syncInterval: 'default' })
 let flow: Flow
 beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
   flow = await connect({ servers: server.url, namespace: freshNamespace() })
 })
 afterAll(async () => {
   await flow.close()
-  await server.stop()
 })
 
 const made = asset('made', { execute: () => 1 })

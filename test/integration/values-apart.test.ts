@@ -1,16 +1,12 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, type IoManager, pipeline, TerminalError } from '../../src/index.ts'
 import { itemReader } from '../../src/items/index.ts'
 import { collect } from '../kit/collect.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const retry = { maxAttempts: 3, backoff: 10 } as const
 const ADVICE = /is read-only, because other executions use it too: change a copy of it, such as structuredClone/

@@ -1,15 +1,11 @@
 /** Waiting is never silent: the status says why an asset waits. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { asset, type Flow, pipeline, type RateOption, type Run } from '../../src/index.ts'
-import { type TestServer, testServer } from '../kit/server.ts'
+import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
-let server: TestServer
-beforeAll(async () => {
-  server = await testServer({ syncInterval: 'default' })
-})
-afterAll(() => server.stop())
+const server = useServer({ syncInterval: 'default' })
 
 const gates = { secrets: [{ id: 'k1', secret: 'x'.repeat(40) }] }
 

@@ -3,10 +3,9 @@ import { type ServerOptions, startServer } from '../../src/server/index.ts'
 import { startContainer } from './container.ts'
 import { scratchFolder } from './scratch.ts'
 
-/**
- * A NATS server for one test file: `const server = await testServer()` in beforeAll, `stop` in
- * afterAll.
- */
+export type TestServerOptions = Pick<ServerOptions, 'syncInterval' | 'maxPayload'>
+
+/** A NATS server for tests. A test file gets one from `useServer` in `fixture.ts`. */
 export interface TestServer extends AsyncDisposable {
   readonly url: string
   /** Stops it and deletes its data. Does nothing to a server that was there before. */
@@ -22,9 +21,7 @@ export interface TestServer extends AsyncDisposable {
  *
  * A test that kills and restarts its server uses `startServer` itself, whatever is said there.
  */
-export async function testServer(
-  options: Pick<ServerOptions, 'syncInterval' | 'maxPayload'> = {},
-): Promise<TestServer> {
+export async function testServer(options: TestServerOptions = {}): Promise<TestServer> {
   const kind = process.env.FLOWSTONE_TEST_NATS || 'binary'
   if (kind === 'binary') return await startBinary(options)
   if (kind === 'container') return await startContainer()
@@ -35,7 +32,7 @@ export async function testServer(
   return { url: kind, stop, [Symbol.asyncDispose]: stop }
 }
 
-async function startBinary(options: Pick<ServerOptions, 'syncInterval' | 'maxPayload'>): Promise<TestServer> {
+async function startBinary(options: TestServerOptions): Promise<TestServer> {
   const scratch = scratchFolder()
   const server = await startServer({ ...options, dir: join(scratch.path, 'nats') })
   const stop = async () => {
