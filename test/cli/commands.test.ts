@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
@@ -33,7 +33,7 @@ afterAll(async () => {
   scratch[Symbol.dispose]()
 })
 
-test('what is typed wrong is told in words, with the exit code 2', async () => {
+it('what is typed wrong is told in words, with the exit code 2', async () => {
   const help = await runCommand(['--help'], at)
   expect(help).toMatchObject({ code: 0, stderr: '' })
   expect(help.stdout).toContain('dev [options] <file>')
@@ -57,7 +57,7 @@ test('what is typed wrong is told in words, with the exit code 2', async () => {
   }
 }, 60_000)
 
-test('a server that is not there, and a file that cannot be loaded, are told in one line', async () => {
+it('a server that is not there, and a file that cannot be loaded, are told in one line', async () => {
   const away = await runCommand(['status', '--server', 'nats://127.0.0.1:1'], at)
   expect(away.code).toBe(1)
   expect(away.stderr).toMatch(/^flowstone: no nats-server at nats:\/\/127.0.0.1:1.*\n$/)
@@ -78,7 +78,7 @@ test('a server that is not there, and a file that cannot be loaded, are told in 
   )
 })
 
-test('engine, worker and run are three processes that find each other', async () => {
+it('engine, worker and run are three processes that find each other', async () => {
   await using engine = startCommand(['engine'], at)
   await engine.says('at work')
   await using worker = startCommand(['worker', 'pipeline.ts', '--concurrency', '2'], at)
@@ -141,7 +141,7 @@ test('engine, worker and run are three processes that find each other', async ()
   expect(JSON.parse(rebuilt.stdout).facts).toBeGreaterThan(10)
 }, 120_000)
 
-test.each(['SIGTERM', 'SIGINT'] as const)(
+it.each(['SIGTERM', 'SIGINT'] as const)(
   'at %s a worker finishes what it holds, and ends with 0',
   async (signal) => {
     await using stage = await openStage(server.url, [], { namespace: freshNamespace(), worker: false })
@@ -160,7 +160,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
   30_000,
 )
 
-test('following a run can be left, and the run goes on', async () => {
+it('following a run can be left, and the run goes on', async () => {
   await using stage = await openStage(server.url, [], { namespace: freshNamespace(), worker: false })
   const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
   await using following = startCommand(['run', 'slow', '--file', 'pipeline.ts'], where)
@@ -174,7 +174,7 @@ test('following a run can be left, and the run goes on', async () => {
   expect(await stage.flow.run(id ?? '').result()).toBe('slow and done')
 }, 30_000)
 
-test('shared limits are listed, shown and emptied', async () => {
+it('shared limits are listed, shown and emptied', async () => {
   await using stage = await openStage(server.url, [], { namespace: freshNamespace(), engine: false, worker: false })
   const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
   expect((await runCommand(['limit', 'ls'], where)).stdout).toBe('no limits in use\n')
@@ -189,7 +189,7 @@ test('shared limits are listed, shown and emptied', async () => {
   expect((await stage.flow.limiter.status('an api')).rate).toBeUndefined()
 })
 
-test('a namespace that is not there is not made by looking, and is made by setup', async () => {
+it('a namespace that is not there is not made by looking, and is made by setup', async () => {
   const typo = `${namespace}-typo`
   for (const args of [['status'], ['status', '0-nobody'], ['gate', 'ls'], ['limit', 'ls'], ['rebuild']]) {
     const { code, stderr } = await runCommand([...args, '--namespace', typo], at)

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { isAlive } from '../../src/server/processes.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
@@ -43,7 +43,7 @@ async function isReady(dev: Running): Promise<void> {
   await dev.says('at work: dev (said)')
 }
 
-test('dev brings all that a pipeline needs, and its code is exchanged while it runs', async () => {
+it('dev brings all that a pipeline needs, and its code is exchanged while it runs', async () => {
   using files = project()
   let http: string
   {
@@ -94,7 +94,7 @@ test('dev brings all that a pipeline needs, and its code is exchanged while it r
   expect(JSON.parse(stdout).length).toBe(3)
 }, 180_000)
 
-test('a worker that dies is started again, and all of dev ends with the process that was started', async () => {
+it('a worker that dies is started again, and all of dev ends with the process that was started', async () => {
   using files = project()
   await using dev = files.start()
   await isReady(dev)
@@ -108,7 +108,7 @@ test('a worker that dies is started again, and all of dev ends with the process 
   await until('the worker has ended too', () => !isAlive(next.pid))
 }, 60_000)
 
-test('a file that is not there, and a broken one, are told of', async () => {
+it('a file that is not there, and a broken one, are told of', async () => {
   using files = project('(')
   const none = await runCommand(['dev', 'none.ts'], files.at)
   expect(none).toMatchObject({ code: 2, stderr: 'flowstone: there is no file none.ts\n' })
@@ -126,7 +126,7 @@ const execute = () => { writeFileSync('blocked', String(process.pid)); for (;;);
 export default pipeline('dev', [asset('said', { execute })])
 `
 
-test('dev ends within seconds, whatever its code does, and leaves no process behind', async () => {
+it('dev ends within seconds, whatever its code does, and leaves no process behind', async () => {
   using files = project()
   writeModule(files.path, 'pipeline.ts', BLOCKING)
   await using dev = files.start()
@@ -140,7 +140,7 @@ test('dev ends within seconds, whatever its code does, and leaves no process beh
   expect(isAlive(worker)).toBe(false)
 }, 90_000)
 
-test('a worker whose file is never loaded ends when it is asked to', async () => {
+it('a worker whose file is never loaded ends when it is asked to', async () => {
   using files = project()
   writeModule(files.path, 'pipeline.ts', 'setInterval(() => undefined, 1000)\nawait new Promise(() => undefined)\n')
   await using worker = startCommand(['worker', 'pipeline.ts'], files.at)
@@ -149,7 +149,7 @@ test('a worker whose file is never loaded ends when it is asked to', async () =>
   expect((await worker.ended).code).toBe(0)
 }, 90_000)
 
-test('dev stops in order when nobody reads what it says', async () => {
+it('dev stops in order when nobody reads what it says', async () => {
   using files = project()
   await using dev = files.start()
   await isReady(dev)

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { connect, type Flow, type GateView } from '../../src/index.ts'
 import { post, request } from '../http/kit.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -79,7 +79,7 @@ async function ended(run: string): Promise<Ended> {
   return await runCommand(['status', run], at)
 }
 
-test('gates are listed, shown, answered by id and by token, and each is answered once', async () => {
+it('gates are listed, shown, answered by id and by token, and each is answered once', async () => {
   const { run, gate } = await waiting('job', 'j1')
   expect((await runCommand(['gate', 'ls'], at)).stdout).toMatch(
     new RegExp(`${gate} +waiting +signal .*\\{"job":"j1"\\}`),
@@ -107,7 +107,7 @@ test('gates are listed, shown, answered by id and by token, and each is answered
   })
 }, 60_000)
 
-test('dev serves the page of its gates', async () => {
+it('dev serves the page of its gates', async () => {
   const { run, gate } = await waiting('published', 'the report')
   const { url } = await json('gate', 'url', gate)
   const page = await request(String(url), { headers: { Accept: 'text/html' } })
@@ -116,7 +116,7 @@ test('dev serves the page of its gates', async () => {
   expect((await ended(run)).stdout).toMatch(/status +succeeded/)
 }, 60_000)
 
-test('an approval is given by command', async () => {
+it('an approval is given by command', async () => {
   const { run, gate } = await waiting('published', 'the other report')
   expect(await json('gate', 'reject', gate, '--comment', 'not yet', '--by', 'ada')).toMatchObject({
     status: 'accepted',
@@ -129,7 +129,7 @@ test('an approval is given by command', async () => {
   expect((await flow.gates.get(gate))?.signal?.payload).toEqual({ approved: false, comment: 'not yet', by: 'ada' })
 }, 60_000)
 
-test('gates are cancelled with a reason, and put off', async () => {
+it('gates are cancelled with a reason, and put off', async () => {
   const { run, gate } = await waiting('job', 'j2')
   const before = await json('gate', 'show', gate)
   const { deadline } = await json('gate', 'extend', gate, '3h')
@@ -139,7 +139,7 @@ test('gates are cancelled with a reason, and put off', async () => {
   expect(await json('gate', 'show', gate)).toMatchObject({ status: 'cancelled', reason: 'not needed' })
 }, 60_000)
 
-test('a payload comes out of a file too, and what is no JSON is refused before anybody is asked', async () => {
+it('a payload comes out of a file too, and what is no JSON is refused before anybody is asked', async () => {
   const { run, gate } = await waiting('job', 'j3')
   writeFileSync(join(scratch.path, 'payload.json'), '["from a file"]')
   const wrong = await runCommand(['gate', 'signal', gate, '--payload', 'yes'], at)
@@ -158,7 +158,7 @@ test('a payload comes out of a file too, and what is no JSON is refused before a
   })
 }, 60_000)
 
-test('http is a process of its own, and needs the secret', async () => {
+it('http is a process of its own, and needs the secret', async () => {
   const { gate } = await waiting('job', 'j4')
   const { url } = await json('gate', 'url', gate)
   const none = await runCommand(['http', '--port', '0'], at)
@@ -173,7 +173,7 @@ test('http is a process of its own, and needs the secret', async () => {
   expect(await server.ended).toMatchObject({ code: 0, stderr: '' })
 }, 60_000)
 
-test('http takes from a module what no option can say: senders with a signature of their own', async () => {
+it('http takes from a module what no option can say: senders with a signature of their own', async () => {
   const env = {
     FLOWSTONE_GATE_SECRETS: readFileSync(join(scratch.path, '.flowstone', 'gate-secret'), 'utf8').trim(),
     HOOK_SECRET,

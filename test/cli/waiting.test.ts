@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
@@ -20,7 +20,7 @@ afterAll(async () => {
   scratch[Symbol.dispose]()
 })
 
-test('flowstone run says that an engine is missing, then that a worker is, and ends when both are there', async () => {
+it('flowstone run says that an engine is missing, then that a worker is, and ends when both are there', async () => {
   await using stage = await openStage(server.url, [], { namespace: freshNamespace(), engine: false, worker: false })
   const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
   await using following = startCommand(['run', 'one', '--file', 'p.ts'], where)

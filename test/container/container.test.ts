@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { testServer } from '../kit/server.ts'
 import { until } from '../kit/until.ts'
 
@@ -52,7 +52,7 @@ async function storeOne(url: string, replicas: number): Promise<number> {
   }
 }
 
-test('docker compose up runs one node, whose data outlives the container', async () => {
+it('docker compose up runs one node, whose data outlives the container', async () => {
   using _nats = services('nats')
   const url = 'nats://127.0.0.1:4222'
   expect(await storeOne(url, 1)).toBe(1)
@@ -60,7 +60,7 @@ test('docker compose up runs one node, whose data outlives the container', async
   expect(await storeOne(url, 1)).toBe(2)
 })
 
-test('the profile `cluster` runs three nodes that replicate', async () => {
+it('the profile `cluster` runs three nodes that replicate', async () => {
   using _nats = services('nats-1', 'nats-2', 'nats-3')
   const url = 'nats://127.0.0.1:4223,nats://127.0.0.1:4224,nats://127.0.0.1:4225'
   // Healthy means that each node is up; the first leader may take a moment longer.
@@ -73,7 +73,7 @@ test('the profile `cluster` runs three nodes that replicate', async () => {
   await until('it goes on with two of three', async () => (await storeOne(url, 3).catch(() => 0)) > stored, 30_000)
 })
 
-test('the test kit starts a server in a container', async () => {
+it('the test kit starts a server in a container', async () => {
   process.env.FLOWSTONE_TEST_NATS = 'container'
   await using server = await testServer()
   expect(await storeOne(server.url, 1)).toBe(1)

@@ -1,17 +1,17 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { type AddressOptions, addressReader, limiterName, normalAddress } from '../../src/http/shared/address.ts'
 
 function sourceOf(options: AddressOptions, headers: Record<string, string>, remoteAddress = '203.0.113.9'): string {
   return addressReader(options)(new Request('http://h/', { headers }), { incoming: { socket: { remoteAddress } } })
 }
 
-test('proxy headers are ignored unless somebody says that they are to be trusted', () => {
+it('proxy headers are ignored unless somebody says that they are to be trusted', () => {
   const headers = { 'x-forwarded-for': '1.1.1.1', forwarded: 'for=2.2.2.2', 'x-real-ip': '3.3.3.3' }
   expect(sourceOf({}, headers)).toBe('203.0.113.9')
   expect(sourceOf({ trustProxy: 0 }, headers)).toBe('203.0.113.9')
 })
 
-test('by number: what the nearest proxies added, and never what the sender wrote before it', () => {
+it('by number: what the nearest proxies added, and never what the sender wrote before it', () => {
   const headers = { 'x-forwarded-for': '6.6.6.6, 198.51.100.7, 10.0.0.2' }
   expect(sourceOf({ trustProxy: 1 }, headers)).toBe('10.0.0.2')
   expect(sourceOf({ trustProxy: 2 }, headers)).toBe('198.51.100.7')
@@ -19,7 +19,7 @@ test('by number: what the nearest proxies added, and never what the sender wrote
   expect(sourceOf({ trustProxy: 1 }, {})).toBe('203.0.113.9')
 })
 
-test('by address: outwards as long as the one that says so is trusted', () => {
+it('by address: outwards as long as the one that says so is trusted', () => {
   const trustProxy = ['loopback', '10.0.0.0/8']
   const headers = { 'x-forwarded-for': '6.6.6.6, 198.51.100.7, 10.0.0.2' }
   expect(sourceOf({ trustProxy }, headers, '127.0.0.1')).toBe('198.51.100.7')
@@ -28,19 +28,19 @@ test('by address: outwards as long as the one that says so is trusted', () => {
   expect(sourceOf({ trustProxy }, { 'x-forwarded-for': '10.1.1.1, 10.0.0.2' }, '10.9.9.9')).toBe('10.1.1.1')
 })
 
-test('what is no address ends the way outwards', () => {
+it('what is no address ends the way outwards', () => {
   expect(sourceOf({ trustProxy: 2 }, { 'x-forwarded-for': '1.1.1.1, <script>, 10.0.0.2' })).toBe('10.0.0.2')
   expect(sourceOf({ trustProxy: 1 }, { 'x-forwarded-for': 'unknown' })).toBe('203.0.113.9')
   expect(sourceOf({ trustProxy: 1 }, { 'x-forwarded-for': ',' })).toBe('203.0.113.9')
 })
 
-test('only the header that the proxies write is read', () => {
+it('only the header that the proxies write is read', () => {
   const headers = { 'x-forwarded-for': '6.6.6.6', forwarded: 'for=198.51.100.7;proto=https' }
   expect(sourceOf({ trustProxy: 1, proxyHeader: 'forwarded' }, headers)).toBe('198.51.100.7')
   expect(sourceOf({ trustProxy: 1 }, headers)).toBe('6.6.6.6')
 })
 
-test.each([
+it.each([
   ['for=192.0.2.43, For="[2001:db8:cafe::17]:4711"', 1, '2001:db8:cafe::17'],
   ['for=192.0.2.43, For="[2001:db8:cafe::17]:4711"', 2, '192.0.2.43'],
   ['for="192.0.2.43:47011";by=203.0.113.43', 1, '192.0.2.43'],
@@ -56,7 +56,7 @@ test.each([
   expect(sourceOf({ trustProxy, proxyHeader: 'forwarded' }, { forwarded })).toBe(expected)
 })
 
-test('an address has one form', () => {
+it('an address has one form', () => {
   expect(normalAddress('::ffff:192.0.2.1')).toBe('192.0.2.1')
   expect(normalAddress('[2001:DB8::1]:443')).toBe('2001:db8::1')
   expect(normalAddress('fe80::1%eth0')).toBe('fe80::1')
@@ -65,7 +65,7 @@ test('an address has one form', () => {
   expect(normalAddress('')).toBeUndefined()
 })
 
-test('a whole /64 of IPv6 has one allowance', () => {
+it('a whole /64 of IPv6 has one allowance', () => {
   expect(limiterName('2001:db8:0:1::5')).toBe(limiterName('2001:db8:0:1:ffff::9'))
   expect(limiterName('2001:db8:0:1::5')).not.toBe(limiterName('2001:db8:0:2::5'))
   expect(limiterName('2001:0db8:0000:0001:1:2:3:4')).toBe(limiterName('2001:db8:0:1::'))
@@ -73,14 +73,14 @@ test('a whole /64 of IPv6 has one allowance', () => {
   expect(limiterName('192.0.2.1')).toBe('192.0.2.1')
 })
 
-test('options that cannot be are refused, trusting everybody among them', () => {
+it('options that cannot be are refused, trusting everybody among them', () => {
   // As from a file of configuration, which no type checker sees.
   for (const trustProxy of ['true', '-1', '1.5', '"loopback"', '["nonsense"]', '["10.0.0.0/33"]', '["10.0.0.0/"]'])
     expect(() => addressReader(JSON.parse(`{"trustProxy":${trustProxy}}`))).toThrow(/^trustProxy/)
   expect(() => addressReader(JSON.parse('{"proxyHeader":"x-real-ip"}'))).toThrow(/^proxyHeader/)
 })
 
-test('an address that nobody knows is called so, and Deno and an option of one’s own bring it too', () => {
+it('an address that nobody knows is called so, and Deno and an option of one’s own bring it too', () => {
   const request = new Request('http://h/')
   expect(addressReader({})(request, undefined)).toBe('unknown')
   expect(addressReader({})(request, { remoteAddr: { hostname: '192.0.2.8' } })).toBe('192.0.2.8')

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { bodyKind, parseBody, readBody } from '../../src/http/shared/body.ts'
 import { BodyBudget, type BodyRoom } from '../../src/http/shared/budget.ts'
 import { HttpProblem } from '../../src/http/shared/problem.ts'
@@ -22,7 +22,7 @@ async function refusal(contentType: string | undefined, body: string | Uint8Arra
   return problem
 }
 
-test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, unknown]>([
+it.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, unknown]>([
   ['JSON', 'application/json', '{"a":[1,null]}', { a: [1, null] }],
   ['JSON of a vendor, with a charset', 'application/vnd.x.y+json; charset=UTF-8', '"text"', 'text'],
   [
@@ -45,7 +45,7 @@ test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, unknown
   expect(await payloadOf(contentType, body)).toEqual(expected)
 })
 
-test('a multipart form of texts becomes a payload, one with a file does not', async () => {
+it('a multipart form of texts becomes a payload, one with a file does not', async () => {
   const text = '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
   expect(await payloadOf('multipart/form-data; boundary=b', text)).toEqual({ a: '1' })
   const file = text.replace('name="a"', 'name="a"; filename="x.txt"')
@@ -54,7 +54,7 @@ test('a multipart form of texts becomes a payload, one with a file does not', as
   expect(await refusal('multipart/form-data; boundary=c', text)).toMatchObject({ status: 400 })
 })
 
-test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, number]>([
+it.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, number]>([
   ['JSON that is none', 'application/json', '{', 400],
   ['an empty body that says it is JSON', 'application/json', '', 400],
   ['JSON in a form, as curl -d sends it', 'application/x-www-form-urlencoded', '{"approved":true}', 400],
@@ -68,14 +68,14 @@ test.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, number]
   expect(await refusal(contentType, body)).toMatchObject({ status })
 })
 
-test('a fault of JSON is told by its place where that is known, and what was sent is not repeated', async () => {
+it('a fault of JSON is told by its place where that is known, and what was sent is not repeated', async () => {
   expect((await refusal('application/json', '{"a":1 "secret":2}')).detail).toBe(
     'The body is not JSON (at position 7 (line 1 column 8)).',
   )
   expect((await refusal('application/json', '{"password": secret}')).detail).toBe('The body is not JSON.')
 })
 
-test('a name that means something to JavaScript is a name like any other', async () => {
+it('a name that means something to JavaScript is a name like any other', async () => {
   const value = await payloadOf('application/x-www-form-urlencoded', '__proto__=1&constructor=2')
   expect(Object.entries(Object(value))).toEqual([
     ['__proto__', '1'],
@@ -84,14 +84,14 @@ test('a name that means something to JavaScript is a name like any other', async
   expect(Reflect.get({}, '1')).toBeUndefined()
 })
 
-test('a compressed body is refused, and one that says it is too long, before anything is read', () => {
+it('a compressed body is refused, and one that says it is too long, before anything is read', () => {
   const kind = (headers: Record<string, string>) => () => bodyKind(new Headers(headers), LIMITS)
   expect(kind({ 'content-type': 'application/json', 'content-encoding': 'gzip' })).toThrow(HttpProblem)
   expect(kind({ 'content-type': 'application/json', 'content-length': '1001' })).toThrow('Body too large')
   expect(kind({ 'content-type': 'application/json', 'content-length': '1000' })()).toBe('json')
 })
 
-test('a body without end is cut off at the limit', async () => {
+it('a body without end is cut off at the limit', async () => {
   let given = 0
   const endless = new ReadableStream({
     pull(controller) {
@@ -104,7 +104,7 @@ test('a body without end is cut off at the limit', async () => {
   expect(given).toBeLessThan(2000)
 })
 
-test('a body that does not come is waited for until its time is over, and leaves nothing in the budget', async () => {
+it('a body that does not come is waited for until its time is over, and leaves nothing in the budget', async () => {
   const budget = new BodyBudget(10_000, 10_000)
   const stuck = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) })
   const request = new Request('http://h/', { method: 'POST', body: stuck, duplex: 'half' })
@@ -113,7 +113,7 @@ test('a body that does not come is waited for until its time is over, and leaves
   expect(budget.roomOf('b').take(10_000)).toBe(true)
 })
 
-test('more bodies at once than there is room for are put off, and take nothing', async () => {
+it('more bodies at once than there is room for are put off, and take nothing', async () => {
   const budget = new BodyBudget(10_000, 10_000)
   budget.roomOf('a').take(9_990)
   const request = new Request('http://h/', { method: 'POST', body: 'x'.repeat(100) })
@@ -121,7 +121,7 @@ test('more bodies at once than there is room for are put off, and take nothing',
   expect(budget.roomOf('b').take(10)).toBe(true)
 })
 
-test('one sender has its share of the room, and no more', () => {
+it('one sender has its share of the room, and no more', () => {
   const budget = new BodyBudget(1000, 300)
   const [a, b] = [budget.roomOf('a'), budget.roomOf('b')]
   expect(a.take(300)).toBe(true)
@@ -131,7 +131,7 @@ test('one sender has its share of the room, and no more', () => {
   expect(budget.roomOf('a').take(300)).toBe(true)
 })
 
-test.each([
+it.each([
   ['a form', 'application/x-www-form-urlencoded', 'a&'.repeat(524_288)],
   ['a form of names and values', 'application/x-www-form-urlencoded', 'a=%41&'.repeat(170_000)],
   [

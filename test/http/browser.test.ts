@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http'
 import type { Browser, Page, SerializedAXNode } from 'puppeteer-core'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { openBrowser } from '../kit/browser.ts'
 import { useServer } from '../kit/fixture.ts'
 import { type GateStage, openGateStage } from './kit.ts'
@@ -39,7 +39,7 @@ async function press(page: Page, button: string): Promise<void> {
   await Promise.all([page.waitForNavigation(), page.click(`button[value=${button}]`)])
 }
 
-test('a person approves on a phone, and is told that it was recorded', async () => {
+it('a person approves on a phone, and is told that it was recorded', async () => {
   const gate = await gates.open({
     approval: { message: 'Publish the report?', context: { rows: 12, note: '<img src=x onerror=alert(1)>' } },
   })
@@ -57,7 +57,7 @@ test('a person approves on a phone, and is told that it was recorded', async () 
   expect(await gate.run.result()).toMatchObject({ approved: true, comment: 'Looks fine', by: 'Ada' })
 })
 
-test('the keyboard reaches everything in order, and Enter in a field decides nothing', async () => {
+it('the keyboard reaches everything in order, and Enter in a field decides nothing', async () => {
   const gate = await gates.open({ approval: { message: 'Publish?' } })
   await using open = await tab(gate.url)
   const { page } = open
@@ -78,7 +78,7 @@ test('the keyboard reaches everything in order, and Enter in a field decides not
   expect(await gate.run.result()).toMatchObject({ approved: false })
 })
 
-test('every field has a name that is read out, and colors keep enough contrast in the light and in the dark', async () => {
+it('every field has a name that is read out, and colors keep enough contrast in the light and in the dark', async () => {
   const gate = await gates.open({ approval: { message: 'Publish?', context: { a: 1 } } })
   await using open = await tab(gate.url)
   const { page } = open
@@ -117,7 +117,7 @@ const CONTRAST = `(() => {
   return low
 })()`
 
-test('a page of another site can neither frame it nor answer in a person’s name', async () => {
+it('a page of another site can neither frame it nor answer in a person’s name', async () => {
   const gate = await gates.open({ approval: { message: 'Publish?' } })
   const evil = await otherSite(`<!doctype html><title>evil</title><iframe src="${gate.url}"></iframe>
 <form id="forged" method="post" action="${gate.url}"><input name="decision" value="approve"></form>`)
@@ -148,7 +148,7 @@ async function otherSite(html: string): Promise<{ url: string; server: Server }>
   return { url: `http://localhost:${typeof address === 'object' ? address?.port : ''}`, server: web }
 }
 
-test('JSON that is wrong is said so beside the field, and what was typed is still there', async () => {
+it('JSON that is wrong is said so beside the field, and what was typed is still there', async () => {
   const gate = await gates.open()
   await using open = await tab(gate.url)
   const { page } = open

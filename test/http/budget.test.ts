@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type GateHandler, gateHandler } from '../../src/http/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { until } from '../kit/until.ts'
@@ -46,7 +46,7 @@ async function send(path: string, from: string, body: string | ReadableStream<Ui
   return (await handler(request)).status
 }
 
-test('slow bodies of one address leave room for others, and those of all who are not known for tokens', async () => {
+it('slow bodies of one address leave room for others, and those of all who are not known for tokens', async () => {
   const gate = await gates.open()
   const slow = await Promise.all(Array.from({ length: 64 }, () => stuck('10.0.0.1')))
   try {

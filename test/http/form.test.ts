@@ -1,10 +1,10 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { checkBrowser, checkNonce, newNonce } from '../../src/http/gates/form.ts'
 
 const NOW = Date.parse('2026-11-25T12:00:00Z')
 const HOUR = 3_600_000
 
-test('a nonce holds for its token, for a day', () => {
+it('a nonce holds for its token, for a day', () => {
   const nonce = newNonce('token', NOW)
   checkNonce('token', nonce, NOW)
   checkNonce('token', nonce, NOW + 24 * HOUR)
@@ -14,7 +14,7 @@ test('a nonce holds for its token, for a day', () => {
   expect(() => checkNonce('other token', nonce, NOW)).toThrow('Form not valid')
 })
 
-test('no changed nonce holds, and two are never the same', () => {
+it('no changed nonce holds, and two are never the same', () => {
   const nonce = newNonce('token', NOW)
   for (let i = 0; i < nonce.length; i++) {
     const changed = `${nonce.slice(0, i)}${nonce[i] === 'x' ? 'y' : 'x'}${nonce.slice(i + 1)}`
@@ -31,7 +31,7 @@ function browser(headers: Record<string, string>, origin?: string): boolean {
   return checkBrowser(new Request(`${OWN}/hooks/flowstone/signal/x`, { method: 'POST', headers }), origin).browser
 }
 
-test('a program is no browser, and our own page is one', () => {
+it('a program is no browser, and our own page is one', () => {
   expect(browser({})).toBe(false)
   expect(browser({ 'sec-fetch-site': 'same-origin', origin: 'null' })).toBe(true)
   expect(browser({ 'sec-fetch-site': 'same-origin', origin: OWN })).toBe(true)
@@ -39,7 +39,7 @@ test('a program is no browser, and our own page is one', () => {
   expect(browser({ origin: 'null' })).toBe(true)
 })
 
-test.each([
+it.each([
   { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' },
   { 'sec-fetch-site': 'same-site', origin: 'https://other.example.com' },
   { 'sec-fetch-site': 'cross-site', origin: 'null' },
@@ -53,7 +53,7 @@ test.each([
   expect(() => browser(headers, OWN)).toThrow('From another site')
 })
 
-test('behind a proxy that changes the host, the configured address is what counts', () => {
+it('behind a proxy that changes the host, the configured address is what counts', () => {
   const behind = (origin: string) =>
     checkBrowser(
       new Request('http://10.0.0.7:8080/', { method: 'POST', headers: { origin } }),

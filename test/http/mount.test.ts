@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type GatesOverHttp, gateHandler } from '../../src/http/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { listeningLogger } from '../kit/stage.ts'
@@ -18,7 +18,7 @@ afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
 })
 
-test('the handler is a function from Request to Response, and needs no server', async () => {
+it('the handler is a function from Request to Response, and needs no server', async () => {
   const gate = await gates.open()
   const handler = gateHandler(gates.flow)
   const answer = await handler(new Request(`http://flows.example.com${gate.path}`, { method: 'POST' }))
@@ -26,7 +26,7 @@ test('the handler is a function from Request to Response, and needs no server', 
   expect((await gates.flow.gates.get(gate.id))?.signal?.source).toBe('unknown')
 })
 
-test('it mounts in a hono app beside other routes, also below a path', async () => {
+it('it mounts in a hono app beside other routes, also below a path', async () => {
   const [one, two] = [await gates.open(), await gates.open()]
   const handler = gateHandler(gates.flow)
   const app = new Hono()
@@ -48,7 +48,7 @@ test('it mounts in a hono app beside other routes, also below a path', async () 
   }
 })
 
-test('what fails within is logged, without the token, and not told outside', async () => {
+it('what fails within is logged, without the token, and not told outside', async () => {
   const { path, token } = await gates.open()
   const logger = listeningLogger()
   const failing: GatesOverHttp = {
@@ -64,7 +64,7 @@ test('what fails within is logged, without the token, and not told outside', asy
   expect(logger.lines.join('\n')).not.toContain(token)
 })
 
-test('options that cannot be are refused when the handler is made', () => {
+it('options that cannot be are refused when the handler is made', () => {
   const make = (options: string) => () => gateHandler(gates.flow, JSON.parse(options))
   expect(make('{"maxBodyBytes":0}')).toThrow('maxBodyBytes must be')
   expect(make('{"bodyTimeout":"soon"}')).toThrow('bodyTimeout must be')

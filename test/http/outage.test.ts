@@ -1,10 +1,10 @@
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { startServer } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { openGateStage, post, request } from './kit.ts'
 
-test('while NATS is away a signal is not acknowledged, and sending it again afterwards is the same signal', async () => {
+it('while NATS is away a signal is not acknowledged, and sending it again afterwards is the same signal', async () => {
   using scratch = scratchFolder()
   const dir = join(scratch.path, 'nats')
   let server = await startServer({ dir })

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { serveGates } from '../../src/http/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { type GateStage, type OpenedGate, openGateStage, request, SECRETS } from './kit.ts'
@@ -30,7 +30,7 @@ async function status(gate: OpenedGate): Promise<string | undefined> {
   return (await gates.flow.gates.get(gate.id))?.status
 }
 
-test('GET and HEAD show, and never signal, whoever asks', async () => {
+it('GET and HEAD show, and never signal, whoever asks', async () => {
   const gate = await gates.open({ approval: { message: 'Publish it?' } })
   for (const agent of ['Slackbot-LinkExpanding 1.0', 'facebookexternalhit/1.1', 'Mozilla/5.0']) {
     const page = await request(`${gate.url}?decision=approve`, { headers: { ...BROWSER, 'User-Agent': agent } })
@@ -42,7 +42,7 @@ test('GET and HEAD show, and never signal, whoever asks', async () => {
   expect(await status(gate)).toBe('waiting')
 })
 
-test('the page is sealed: no script, no frame, no cache, no index, no referrer, and the token is not in it', async () => {
+it('the page is sealed: no script, no frame, no cache, no index, no referrer, and the token is not in it', async () => {
   const gate = await gates.open({ metadata: { a: 1 } })
   const { headers, text } = await request(gate.url, { headers: BROWSER })
   expect(headers.get('content-security-policy')).toMatch(
@@ -61,7 +61,7 @@ test('the page is sealed: no script, no frame, no cache, no index, no referrer, 
   expect([...headers].flat().join('\n')).not.toContain(gate.token)
 })
 
-test('what the asset says stays text, whatever it holds', async () => {
+it('what the asset says stays text, whatever it holds', async () => {
   const hostile = '</td></table><script>alert(1)</script><form action="//evil.example">"\'<img src=x onerror=alert(1)>'
   const gate = await gates.open({ approval: { message: hostile, context: { [hostile]: [hostile] } } })
   const { text } = await request(gate.url, { headers: BROWSER })
@@ -70,7 +70,7 @@ test('what the asset says stays text, whatever it holds', async () => {
   expect(text).toContain('&lt;script&gt;alert(1)')
 })
 
-test('an approval is answered with a comment and a name, and the page says what was recorded', async () => {
+it('an approval is answered with a comment and a name, and the page says what was recorded', async () => {
   const gate = await gates.open({ approval: { message: 'Publish it?' } })
   const fields = { 'flowstone-form': await nonceOf(gate), decision: 'reject', comment: ' not <yet> ', by: 'Ada' }
   const page = await answer(gate, fields)
@@ -90,7 +90,7 @@ test('an approval is answered with a comment and a name, and the page says what 
   expect(looked.text).toMatch(/Already rejected[\s\S]*Ada/)
 })
 
-test('any other gate takes JSON, or nothing; what is no JSON is shown again', async () => {
+it('any other gate takes JSON, or nothing; what is no JSON is shown again', async () => {
   const gate = await gates.open()
   const nonce = await nonceOf(gate)
   const wrong = await answer(gate, { 'flowstone-form': nonce, decision: 'send', payload: '{"a": <b>' })
@@ -108,7 +108,7 @@ test('any other gate takes JSON, or nothing; what is no JSON is shown again', as
   expect(await empty.run.result()).toBeNull()
 })
 
-test('an approval takes no other decision, and no novel for a comment', async () => {
+it('an approval takes no other decision, and no novel for a comment', async () => {
   const gate = await gates.open({ approval: { message: 'Well?' } })
   const nonce = await nonceOf(gate)
   expect(await answer(gate, { 'flowstone-form': nonce })).toMatchObject({ status: 400 })
@@ -119,7 +119,7 @@ test('an approval takes no other decision, and no novel for a comment', async ()
   expect(await status(gate)).toBe('waiting')
 })
 
-test('a form of another site, of another gate, or of nowhere does not signal', async () => {
+it('a form of another site, of another gate, or of nowhere does not signal', async () => {
   const [gate, other] = [
     await gates.open({ approval: { message: 'Well?' } }),
     await gates.open({ approval: { message: 'Well?' } }),
@@ -142,7 +142,7 @@ test('a form of another site, of another gate, or of nowhere does not signal', a
   expect(await answer(gate, fields)).toMatchObject({ status: 200 })
 })
 
-test('behind a proxy, a browser’s origin is compared with the address that people use', async () => {
+it('behind a proxy, a browser’s origin is compared with the address that people use', async () => {
   const gate = await gates.open({ approval: { message: 'Well?' } })
   const proxied = await gates.serve({ baseUrl: 'https://flows.example.com' })
   const behind = { ...gate, url: `${proxied.url}${gate.path}` }
@@ -153,7 +153,7 @@ test('behind a proxy, a browser’s origin is compared with the address that peo
   })
 })
 
-test('… which need not be said again where the flow knows it', async () => {
+it('… which need not be said again where the flow knows it', async () => {
   const gate = await gates.open({ approval: { message: 'Well?' } })
   const flow = await gates.stage.connect({ gates: { secrets: SECRETS, baseUrl: 'https://flows.example.com' } })
   await using server = await serveGates(flow, { port: 0 })
@@ -165,7 +165,7 @@ test('… which need not be said again where the flow knows it', async () => {
   })
 })
 
-test('gates that have ended, and gates that are none, have a page with the same status that a program gets', async () => {
+it('gates that have ended, and gates that are none, have a page with the same status that a program gets', async () => {
   const gate = await gates.open({ metadata: { job: 'j1' } })
   const nonce = await nonceOf(gate)
   await gates.flow.gates.cancel(gate.id, 'not <needed>')

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { FixedLimiter } from '../../src/http/shared/rate.ts'
 
-test('lets the limit through at once, then one for each step, and says how long to wait', () => {
+it('lets the limit through at once, then one for each step, and says how long to wait', () => {
   let now = 0
   const limiter = new FixedLimiter('rate', [10, 'second'], () => now)
   for (let i = 0; i < 10; i++) expect(limiter.take('a')).toBe(0)
@@ -14,14 +14,14 @@ test('lets the limit through at once, then one for each step, and says how long 
   expect(limiter.take('a')).toBeCloseTo(100)
 })
 
-test('one sender that uses up its allowance takes nothing from another', () => {
+it('one sender that uses up its allowance takes nothing from another', () => {
   const limiter = new FixedLimiter('rate', [1, 'hour'], () => 0)
   expect(limiter.take('a')).toBe(0)
   expect(limiter.take('a')).toBeGreaterThan(0)
   expect(limiter.take('b')).toBe(0)
 })
 
-test('nobody gets more than the limit in what its bound allows, whatever others do', () => {
+it('nobody gets more than the limit in what its bound allows, whatever others do', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 20 }),
@@ -42,7 +42,7 @@ test('nobody gets more than the limit in what its bound allows, whatever others 
   )
 })
 
-test('a hundred thousand addresses cost no memory, and the one that was over its limit stays over it', () => {
+it('a hundred thousand addresses cost no memory, and the one that was over its limit stays over it', () => {
   const limiter = new FixedLimiter('rate', [2, 'hour'], () => 0)
   limiter.take('attacker')
   limiter.take('attacker')
@@ -54,7 +54,7 @@ test('a hundred thousand addresses cost no memory, and the one that was over its
   expect(refused).toBeLessThan(30_000)
 })
 
-test('a limit that is none is refused when it is made', () => {
+it('a limit that is none is refused when it is made', () => {
   for (const rate of ['[0,"second"]', '[null,"second"]', '[1,"day"]', '[1]'])
     expect(() => new FixedLimiter('rateLimit.address', JSON.parse(rate))).toThrow(/^rateLimit.address must be/)
 })

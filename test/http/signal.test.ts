@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { z } from 'zod'
 import { TokenKeys } from '../../src/gates/token.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -16,14 +16,14 @@ afterAll(async () => {
   await gates?.[Symbol.asyncDispose]()
 })
 
-test('a signal is answered 200 when it is stored, and the asset goes on with its payload', async () => {
+it('a signal is answered 200 when it is stored, and the asset goes on with its payload', async () => {
   const gate = await gates.open()
   const answer = await post(gate.url, { approved: true, n: [1, 2.5, null] })
   expect(answer).toMatchObject({ status: 200, body: { status: 'accepted', gate: gate.id, repeated: false } })
   expect(await gate.run.result()).toEqual({ approved: true, n: [1, 2.5, null] })
 })
 
-test.each<[string, RequestInit, unknown]>([
+it.each<[string, RequestInit, unknown]>([
   ['a form', { body: new URLSearchParams({ a: '1', b: 'ü' }) }, { a: '1', b: 'ü' }],
   ['a multipart form', { body: multipart({ a: '1' }) }, { a: '1' }],
   ['text', { body: 'done', headers: { 'Content-Type': 'text/plain' } }, 'done'],
@@ -40,7 +40,7 @@ function multipart(fields: Readonly<Record<string, string>>): FormData {
   return form
 }
 
-test('400: what is no token, and what is no JSON', async () => {
+it('400: what is no token, and what is no JSON', async () => {
   const { url, token } = await gates.open()
   const base = url.slice(0, -token.length)
   for (const wrong of ['x', token.slice(0, -5), `${token}.x`, encodeURIComponent('<script>'), 'a'.repeat(3000)])
@@ -54,7 +54,7 @@ test('400: what is no token, and what is no JSON', async () => {
   expect((await gates.flow.gates.getByToken(token))?.status).toBe('waiting')
 })
 
-test('401: a token that is signed by nobody here', async () => {
+it('401: a token that is signed by nobody here', async () => {
   const { url, token } = await gates.open()
   const forged = url.replace(/.(.)$/, (_, last: string) => `${url.at(-2) === 'A' ? 'B' : 'A'}${last}`)
   const answer = await post(forged, {})
@@ -63,7 +63,7 @@ test('401: a token that is signed by nobody here', async () => {
   expect((await gates.flow.gates.getByToken(token))?.status).toBe('waiting')
 })
 
-test('404: a gate that never was, and what is no address here', async () => {
+it('404: a gate that never was, and what is no address here', async () => {
   const { id } = await gates.open()
   const never = new TokenKeys(SECRETS).sign(id.replace(/n1$/, 'n7'))
   expect(await post(`${gates.http.url}/hooks/flowstone/signal/${never}`, {})).toMatchObject({
@@ -80,7 +80,7 @@ test('404: a gate that never was, and what is no address here', async () => {
     expect(await post(`${gates.http.url}${path}`, {}), path).toMatchObject({ status: 404 })
 })
 
-test('405: methods that mean nothing here', async () => {
+it('405: methods that mean nothing here', async () => {
   const { url } = await gates.open()
   for (const method of ['PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
     const answer = await request(url, { method })
@@ -93,7 +93,7 @@ test('405: methods that mean nothing here', async () => {
   expect(answer.headers.get('allow')).toBe('POST')
 })
 
-test('409: the second one is told, unless it is the first one again', async () => {
+it('409: the second one is told, unless it is the first one again', async () => {
   const gate = await gates.open()
   const key = { 'Idempotency-Key': '"delivery-1"' }
   expect(await post(gate.url, { n: 1 }, key)).toMatchObject({ status: 200, body: { repeated: false } })
@@ -107,7 +107,7 @@ test('409: the second one is told, unless it is the first one again', async () =
   expect(await gate.run.result()).toEqual({ n: 1 })
 })
 
-test('of many at once one is told that it was accepted', async () => {
+it('of many at once one is told that it was accepted', async () => {
   const gate = await gates.open()
   const answers = await Promise.all(Array.from({ length: 40 }, (_, n) => post(gate.url, { n })))
   expect(answers.filter(({ status }) => status === 200)).toHaveLength(1)
@@ -115,7 +115,7 @@ test('of many at once one is told that it was accepted', async () => {
   expect(await gate.run.result()).toEqual({ n: answers.findIndex(({ status }) => status === 200) })
 })
 
-test('410: a gate that has timed out, and one that was cancelled', async () => {
+it('410: a gate that has timed out, and one that was cancelled', async () => {
   const late = await gates.open({ timeout: '50ms' })
   await until('it has timed out', async () => (await gates.flow.gates.get(late.id))?.status === 'timed_out')
   expect(await post(late.url, {})).toMatchObject({ status: 410, body: { reason: 'expired' } })
@@ -124,7 +124,7 @@ test('410: a gate that has timed out, and one that was cancelled', async () => {
   expect(await post(gone.url, {})).toMatchObject({ status: 410, body: { reason: 'cancelled' } })
 })
 
-test('413: a body above the limit, whether it says so or not', async () => {
+it('413: a body above the limit, whether it says so or not', async () => {
   const gate = await gates.open()
   const small = await gates.serve({ maxBodyBytes: 1000 })
   const url = `${small.url}${gate.path}`
@@ -141,7 +141,7 @@ test('413: a body above the limit, whether it says so or not', async () => {
   expect(await big.run.result()).toHaveLength(1_000_000)
 })
 
-test('408: a body that does not come', async () => {
+it('408: a body that does not come', async () => {
   const gate = await gates.open()
   const hasty = await gates.serve({ bodyTimeout: '100ms' })
   const head = `POST ${gate.path} HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nbegun`
@@ -149,7 +149,7 @@ test('408: a body that does not come', async () => {
   expect((await gates.flow.gates.getByToken(gate.token))?.status).toBe('waiting')
 })
 
-test('415: what is not taken, and what is', async () => {
+it('415: what is not taken, and what is', async () => {
   const { url } = await gates.open()
   for (const type of ['image/png', 'application/pdf', 'application/json; charset=latin1']) {
     const answer = await request(url, { method: 'POST', headers: { 'Content-Type': type }, body: 'x' })
@@ -159,7 +159,7 @@ test('415: what is not taken, and what is', async () => {
   expect(await post(url, {}, { 'Content-Encoding': 'gzip' })).toMatchObject({ status: 415 })
 })
 
-test('422: a payload with a member that would come back under another name is refused, and the gate waits on', async () => {
+it('422: a payload with a member that would come back under another name is refused, and the gate waits on', async () => {
   const gate = await gates.open()
   const headers = { 'Content-Type': 'application/json' }
   const answer = await request(gate.url, { method: 'POST', headers, body: '{"a":{"__proto__":1}}' })
@@ -168,7 +168,7 @@ test('422: a payload with a member that would come back under another name is re
   expect(await post(gate.url, { a: 1 })).toMatchObject({ status: 200 })
 })
 
-test('422: a payload that the gate’s schema does not take is told what is wrong, and the gate waits on', async () => {
+it('422: a payload that the gate’s schema does not take is told what is wrong, and the gate waits on', async () => {
   const gate = await gates.open({ payloadSchema: z.object({ rows: z.number().int() }) })
   const answer = await post(gate.url, { rows: 'many' })
   expect(answer).toMatchObject({ status: 422, body: { reason: 'invalid_payload' } })
@@ -177,7 +177,7 @@ test('422: a payload that the gate’s schema does not take is told what is wron
   expect(await gate.run.result()).toEqual({ rows: 12 })
 })
 
-test('429: too many from one address, or for one token, and when to come again', async () => {
+it('429: too many from one address, or for one token, and when to come again', async () => {
   const [one, two] = [await gates.open(), await gates.open()]
   const byToken = await gates.serve({ rateLimit: { token: [2, 'hour'] } })
   for (const status of [400, 400, 429]) {
@@ -204,7 +204,7 @@ test('429: too many from one address, or for one token, and when to come again',
   expect((await from('192.0.2.2')).status).toBe(200)
 })
 
-test('problems are problem details, and repeat neither token nor payload', async () => {
+it('problems are problem details, and repeat neither token nor payload', async () => {
   const { url, token } = await gates.open({ payloadSchema: z.object({ ok: z.literal(true) }) })
   const answer = await post(url, { ok: false })
   expect(answer.headers.get('content-type')).toBe('application/problem+json')
@@ -219,7 +219,7 @@ test('problems are problem details, and repeat neither token nor payload', async
   expect([...answer.headers].flat().join('\n')).not.toContain(token)
 })
 
-test('who signaled is recorded: the address, and the headers that were chosen', async () => {
+it('who signaled is recorded: the address, and the headers that were chosen', async () => {
   const gate = await gates.open()
   const chosen = await gates.serve({
     recordHeaders: ['User-Agent', 'X-Batch', 'X-Original-URL'],
@@ -241,14 +241,14 @@ test('who signaled is recorded: the address, and the headers that were chosen', 
   })
 })
 
-test('proxy headers of somebody who is no proxy are not believed', async () => {
+it('proxy headers of somebody who is no proxy are not believed', async () => {
   const gate = await gates.open()
   const headers = { 'X-Forwarded-For': '6.6.6.6', Forwarded: 'for=6.6.6.6', 'X-Real-IP': '6.6.6.6' }
   expect(await post(gate.url, 1, headers)).toMatchObject({ status: 200 })
   expect((await gates.flow.gates.get(gate.id))?.signal?.source).toBe('127.0.0.1')
 })
 
-test('a header given twice does not bring an address past the proxy', async () => {
+it('a header given twice does not bring an address past the proxy', async () => {
   const gate = await gates.open()
   const proxied = await gates.serve({ trustProxy: 1 })
   const head = [
@@ -269,7 +269,7 @@ test('a header given twice does not bring an address past the proxy', async () =
   expect((await gates.flow.gates.get(gate.id))?.signal?.source).toBe('198.51.100.7')
 })
 
-test('a body with two lengths is refused', async () => {
+it('a body with two lengths is refused', async () => {
   const gate = await gates.open()
   const head = (more: string) =>
     `POST ${gate.path} HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n${more}\r\n\r\n0\r\n\r\n`
@@ -280,7 +280,7 @@ test('a body with two lengths is refused', async () => {
   expect((await gates.flow.gates.getByToken(gate.token))?.status).toBe('waiting')
 })
 
-test('the server says that it lives, and nothing of it hangs when it is closed', async () => {
+it('the server says that it lives, and nothing of it hangs when it is closed', async () => {
   const other = await gates.serve()
   expect(await request(`${other.url}/healthz`)).toMatchObject({ status: 200, text: 'ok\n' })
   await other.close()
@@ -288,13 +288,13 @@ test('the server says that it lives, and nothing of it hangs when it is closed',
   await expect(request(`${other.url}/healthz`)).rejects.toThrow()
 })
 
-test('a health check over HTTP/1.0 needs no Host header; HTTP/1.1 does', async () => {
+it('a health check over HTTP/1.0 needs no Host header; HTTP/1.1 does', async () => {
   const { url } = gates.http
   expect(await raw(url, ['GET /healthz HTTP/1.0\r\n\r\n'])).toMatch(/^HTTP\/1.1 200 [\s\S]*ok\n$/)
   expect(await raw(url, ['GET /healthz HTTP/1.1\r\n\r\n'])).toMatch(/^HTTP\/1.1 400 /)
 })
 
-test('no changed token opens a gate: every character changed, cut off, made longer, by another key, of another gate', async () => {
+it('no changed token opens a gate: every character changed, cut off, made longer, by another key, of another gate', async () => {
   const [gate, other] = [await gates.open(), await gates.open()]
   const open = await gates.serve({ rateLimit: { address: false, token: false } })
   const { token } = gate

@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { SCHEMES, type Signed } from '../../src/http/gates/signatures.ts'
 
 /** What the makers publish in their documentation, to try one's own code on. */
@@ -61,18 +61,18 @@ function signed(sample: Sample, changes: Partial<Signed> = {}): Signed {
   }
 }
 
-test.each(SCHEME_NAMES)('%s: what its maker publishes holds', (scheme) => {
+it.each(SCHEME_NAMES)('%s: what its maker publishes holds', (scheme) => {
   expect(SCHEMES[scheme](signed(SAMPLES[scheme]))).toBe(true)
 })
 
-test.each(SCHEME_NAMES)('%s: any of several secrets may have signed, as while they are rotated', (scheme) => {
+it.each(SCHEME_NAMES)('%s: any of several secrets may have signed, as while they are rotated', (scheme) => {
   const sample = SAMPLES[scheme]
   const other = 'whsec_YW5vdGhlciBzZWNyZXQgb2YgdGhlIHNhbWU='
   expect(SCHEMES[scheme](signed(sample, { secrets: [other, sample.secret] }))).toBe(true)
   expect(SCHEMES[scheme](signed(sample, { secrets: [other] }))).toBe(false)
 })
 
-test.each(SCHEME_NAMES)('%s: a changed body, a missing header, or a broken one does not hold', (scheme) => {
+it.each(SCHEME_NAMES)('%s: a changed body, a missing header, or a broken one does not hold', (scheme) => {
   const sample = SAMPLES[scheme]
   expect(SCHEMES[scheme](signed(sample, { body: Buffer.from(`${sample.body} `) }))).toBe(false)
   expect(SCHEMES[scheme](signed(sample, { body: new Uint8Array() }))).toBe(false)
@@ -88,7 +88,7 @@ test.each(SCHEME_NAMES)('%s: a changed body, a missing header, or a broken one d
   }
 })
 
-test.each(SCHEME_NAMES)('%s: no other signature holds, whichever character is changed', (scheme) => {
+it.each(SCHEME_NAMES)('%s: no other signature holds, whichever character is changed', (scheme) => {
   const sample = SAMPLES[scheme]
   const name = Object.keys(sample.headers).find((header) => /signature/i.test(header)) ?? ''
   const value = sample.headers[name] ?? ''
@@ -103,7 +103,7 @@ test.each(SCHEME_NAMES)('%s: no other signature holds, whichever character is ch
   }
 })
 
-test.each(['slack', 'standard', 'stripe'] as const)(
+it.each(['slack', 'standard', 'stripe'] as const)(
   '%s: a message of more than five minutes ago, or ahead, is a replay',
   (scheme) => {
     const sample = SAMPLES[scheme]
@@ -115,7 +115,7 @@ test.each(['slack', 'standard', 'stripe'] as const)(
   },
 )
 
-test('stripe: one of several signatures is enough, and those of other versions do not count', () => {
+it('stripe: one of several signatures is enough, and those of other versions do not count', () => {
   const sample = stripe(1_700_000_000_000)
   const header = sample.headers['Stripe-Signature'] ?? ''
   const two = header.replace(',v1=', `,v1=${'a'.repeat(64)},v1=`)

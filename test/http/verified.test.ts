@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { gateHandler, type VerifiedSender } from '../../src/http/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { listeningLogger } from '../kit/stage.ts'
@@ -86,7 +86,7 @@ const SIGN: Readonly<Record<string, (body: string) => Record<string, string>>> =
   own: (body) => ({ 'X-Own': `${SECRET} ${body.length}` }),
 }
 
-test.each(['github', 'stripe', 'slack', 'standard', 'own'])(
+it.each(['github', 'stripe', 'slack', 'standard', 'own'])(
   '%s: what it has signed reaches the gate of its correlation key',
   async (name) => {
     const task = `arn:${name}/task.with.dots and more`
@@ -116,7 +116,7 @@ test.each(['github', 'stripe', 'slack', 'standard', 'own'])(
   },
 )
 
-test('a body that GitHub signed once answers one gate, whatever delivery id stands beside it', async () => {
+it('a body that GitHub signed once answers one gate, whatever delivery id stands beside it', async () => {
   const one = await gates.open({ correlationKey: 'github, twice' })
   const body = JSON.stringify({ task: 'github, twice' })
   const again = (delivery: string) => send('github', body, { ...SIGN.github?.(body), 'X-GitHub-Delivery': delivery })
@@ -126,7 +126,7 @@ test('a body that GitHub signed once answers one gate, whatever delivery id stan
   expect((await gates.flow.gates.get(two.id))?.status).toBe('waiting')
 })
 
-test('another delivery of another message finds the gate answered', async () => {
+it('another delivery of another message finds the gate answered', async () => {
   await gates.open({ correlationKey: 'twice' })
   const own = (delivery: string) => {
     const body = JSON.stringify({ task: 'twice', delivery })
@@ -137,7 +137,7 @@ test('another delivery of another message finds the gate answered', async () => 
   expect(await own('2')).toMatchObject({ status: 409 })
 })
 
-test('a message for no gate is ignored, one for a gate that is not there is 404', async () => {
+it('a message for no gate is ignored, one for a gate that is not there is 404', async () => {
   const other = JSON.stringify({ zen: 'ping' })
   expect(await send('github', other, SIGN.github?.(other) ?? {})).toMatchObject({
     status: 200,
@@ -150,30 +150,30 @@ test('a message for no gate is ignored, one for a gate that is not there is 404'
   })
 })
 
-test('Slack is told that the address is meant, once it has signed', async () => {
+it('Slack is told that the address is meant, once it has signed', async () => {
   const body = JSON.stringify({ type: 'url_verification', challenge: 'c' })
   expect(await send('slack', body, SIGN.slack?.(body) ?? {})).toMatchObject({ status: 200, body: { challenge: 'c' } })
   expect(await send('slack', body, {})).toMatchObject({ status: 401 })
 })
 
-test('a body is not parsed before its signature holds', async () => {
+it('a body is not parsed before its signature holds', async () => {
   expect(await send('github', '{', {})).toMatchObject({ status: 401 })
   expect(await send('github', '{', SIGN.github?.('{') ?? {})).toMatchObject({ status: 400 })
 })
 
-test('a sender that is not set up is 404, and there is nothing to get', async () => {
+it('a sender that is not set up is 404, and there is nothing to get', async () => {
   expect(await send('nobody', '{}', {})).toMatchObject({ status: 404, body: { reason: 'unknown_sender' } })
   expect(await request(url('github'))).toMatchObject({ status: 405 })
 })
 
-test('a fault of the user’s own function is told to the log, and not to the sender', async () => {
+it('a fault of the user’s own function is told to the log, and not to the sender', async () => {
   const answer = await send('faulty', '{}', {})
   expect(answer).toMatchObject({ status: 500, body: { reason: 'internal' } })
   expect(answer.text).not.toContain('fault of the user')
   expect(logger.lines.join('\n')).toContain('verified.faulty: correlationKey failed: a fault of the user')
 })
 
-test('a sender that cannot be is refused when the handler is made', () => {
+it('a sender that cannot be is refused when the handler is made', () => {
   const refused =
     (sender: unknown, name = 'x') =>
     () =>
@@ -208,7 +208,7 @@ test('a sender that cannot be is refused when the handler is made', () => {
   expect(refused(good, 'a/b')).toThrow('verified: "a/b" must be')
 })
 
-test('what the user’s functions bring is looked at, and a fault of theirs is not the sender’s', async () => {
+it('what the user’s functions bring is looked at, and a fault of theirs is not the sender’s', async () => {
   const lines = listeningLogger()
   const sender = { scheme: () => true, secret: SECRET }
   const handler = gateHandler(gates.flow, {

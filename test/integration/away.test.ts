@@ -1,5 +1,5 @@
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { leaderGet } from '../../src/log/nats.ts'
@@ -14,7 +14,7 @@ const slow = asset('slow', {
   execute: ({ signal }) => new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve())),
 })
 
-test('whoever waits for a run leaves at once by a signal while the server is away, and a close ends too', async () => {
+it('whoever waits for a run leaves at once by a signal while the server is away, and a close ends too', async () => {
   await using server = await rawNats()
   await using host = await openStage(server.url, pipeline('p', [slow]), { worker: { drainTimeout: '100ms' } })
   const logger = listeningLogger()
@@ -51,7 +51,7 @@ test('whoever waits for a run leaves at once by a signal while the server is awa
   await server.start()
 }, 30_000)
 
-test('flowstone run says since when the server is away, and goes on when it is back', async () => {
+it('flowstone run says since when the server is away, and goes on when it is back', async () => {
   using scratch = scratchFolder()
   await using server = await rawNats()
   const release = Promise.withResolvers<string>()
@@ -74,7 +74,7 @@ export default pipeline('p', [asset('held', { execute: () => '' })])`,
   expect(await command.ended).toMatchObject({ code: 0, stdout: '"done"\n' })
 }, 60_000)
 
-test('commands take the user and its password from the environment or an option, and do not show them', async () => {
+it('commands take the user and its password from the environment or an option, and do not show them', async () => {
   using scratch = scratchFolder()
   const users = [{ user: 'app', password: 's3cret' }]
   await using server = await rawNats({ authorization: { users } })
@@ -98,7 +98,7 @@ export default pipeline('p', [asset('a', { execute: () => 1 })])`,
   expect(unknown.stderr).not.toContain('s3cret')
 }, 60_000)
 
-test('a read that the server refuses for a moment is asked again', async () => {
+it('a read that the server refuses for a moment is asked again', async () => {
   await using server = await bareNats()
   const api = await connectNats({ servers: server.url })
   let asked = 0

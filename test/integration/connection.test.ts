@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { serveGates } from '../../src/http/index.ts'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -8,7 +8,7 @@ import { until } from '../kit/until.ts'
 const login = { user: 'app', pass: 'good' }
 const withPassword = (password: string) => ({ authorization: { users: [{ user: 'app', password }] } })
 
-test('engine, worker and HTTP go on after the server has refused their credentials many times', async () => {
+it('engine, worker and HTTP go on after the server has refused their credentials many times', async () => {
   await using server = await rawNats(withPassword('good'))
   const logger = listeningLogger()
   const namespace = freshNamespace()
@@ -41,7 +41,7 @@ test('engine, worker and HTTP go on after the server has refused their credentia
   expect(flow.connection.state).toBe('connected')
 }, 40_000)
 
-test('every part stops, and flow.closed tells why, when the connection is closed for good', async () => {
+it('every part stops, and flow.closed tells why, when the connection is closed for good', async () => {
   await using server = await rawNats()
   const logger = listeningLogger()
   const slow = asset('slow', {
@@ -73,7 +73,7 @@ test('every part stops, and flow.closed tells why, when the connection is closed
   expect(logger.lines.filter((line) => /closed for good/.test(line))).toHaveLength(1)
 }, 20_000)
 
-test('flow.closed brings nothing after a close that was asked for', async () => {
+it('flow.closed brings nothing after a close that was asked for', async () => {
   await using server = await rawNats()
   const flow = await connect({ servers: server.url, namespace: freshNamespace() })
   await flow.close()

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { Objm } from '@nats-io/obj'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -14,7 +14,7 @@ const SIZE = 8 * 1024 * 1024
 const large = asset('large', { execute: () => new Uint8Array(randomBytes(SIZE)) })
 const pipe = pipeline('p', [large])
 
-test.each(['cut', 'stall'] as const)(
+it.each(['cut', 'stall'] as const)(
   'a large value is read on within 3 s when its connection is %s half way',
   async (how) => {
     await using stage = await openStage(server.url, pipe)
@@ -45,7 +45,7 @@ test.each(['cut', 'stall'] as const)(
   30_000,
 )
 
-test.each(['cut', 'stall'] as const)(
+it.each(['cut', 'stall'] as const)(
   'a large value is stored on when its connection is %s half way',
   async (how) => {
     await using proxy = await startProxy(Number(new URL(server.url).port))
@@ -68,7 +68,7 @@ test.each(['cut', 'stall'] as const)(
   30_000,
 )
 
-test('a wait for a large value ends with its signal while the connection stalls', async () => {
+it('a wait for a large value ends with its signal while the connection stalls', async () => {
   await using stage = await openStage(server.url, pipe)
   const run = await stage.flow.materialize(large)
   await run.result()
@@ -88,7 +88,7 @@ test('a wait for a large value ends with its signal while the connection stalls'
   expect(performance.now() - abortedMs).toBeLessThan(500)
 })
 
-test('values in the object store are objects as NATS has them, and those of NATS can be read', async () => {
+it('values in the object store are objects as NATS has them, and those of NATS can be read', async () => {
   await using stage = await openStage(server.url, pipe)
   await (await stage.flow.materialize(large)).result()
   const nc = await connectNats({ servers: server.url })

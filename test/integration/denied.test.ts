@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { deniedBy } from '../../src/log/permissions.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -35,7 +35,7 @@ async function namespaceOn(url: string): Promise<string> {
   return namespace
 }
 
-test('connect says at once which permission it lacks to hear answers', async () => {
+it('connect says at once which permission it lacks to hear answers', async () => {
   await using server = await rawNats(without([], ['_INBOX.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
@@ -46,7 +46,7 @@ test('connect says at once which permission it lacks to hear answers', async () 
   expect(logger.lines.filter((line) => /subscribe _INBOX\.>/.test(line))).toHaveLength(1)
 })
 
-test('what may not be published is refused at once by name', async () => {
+it('what may not be published is refused at once by name', async () => {
   await using server = await rawNats(without(['*.log.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
@@ -58,7 +58,7 @@ test('what may not be published is refused at once by name', async () => {
   expect(flow.connection.denied).toMatchObject([{ operation: 'publish', permission: `${namespace}.log.0.>` }])
 })
 
-test('a limit that may not be read or written is refused at once by name', async () => {
+it('a limit that may not be read or written is refused at once by name', async () => {
   const namespace = freshNamespace()
   const subjects = [`$KV.${namespace}_limits.>`, `$JS.API.STREAM.MSG.GET.KV_${namespace}_limits`]
   for (const denied of subjects) {
@@ -71,7 +71,7 @@ test('a limit that may not be read or written is refused at once by name', async
   }
 })
 
-test('acknowledgements that are denied are said once, with what follows from it', async () => {
+it('acknowledgements that are denied are said once, with what follows from it', async () => {
   await using server = await rawNats(without(['$JS.ACK.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
@@ -86,7 +86,7 @@ test('acknowledgements that are denied are said once, with what follows from it'
   ])
 })
 
-test('hints that may not be heard are said once for all of them', async () => {
+it('hints that may not be heard are said once for all of them', async () => {
   await using server = await rawNats(without([], ['*.notify.>', '*.roll_call.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
@@ -99,7 +99,7 @@ test('hints that may not be heard are said once for all of them', async () => {
   expect(said.filter((line) => line.includes(`subscribe ${namespace}.roll_call.>`))).toHaveLength(1)
 })
 
-test('a worker that may not pull fails to start by name', async () => {
+it('a worker that may not pull fails to start by name', async () => {
   await using server = await rawNats(without(['$JS.API.CONSUMER.>']))
   const namespace = await namespaceOn(server.url)
   await using flow = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
@@ -109,7 +109,7 @@ test('a worker that may not pull fails to start by name', async () => {
   })
 })
 
-test.each([
+it.each([
   ['$JS.ACK.S.C.1.2.3.4.5', '$JS.ACK.>'],
   ['$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.p__q__0', '$JS.API.CONSUMER.MSG.NEXT.ns_WORK_0.>'],
   ['$JS.API.CONSUMER.CREATE.ns_LOG_0.abc', '$JS.API.CONSUMER.CREATE.ns_LOG_0.>'],

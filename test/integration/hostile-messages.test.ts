@@ -1,6 +1,6 @@
 import { connect as connectTcp } from 'node:net'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
@@ -28,7 +28,7 @@ async function publishRaw(url: string, subject: string, header: string, body: st
 
 const HOSTILE = ['x', '', '\u00c1', '{"p":1e999}', '[[[[', 'null', '"text"']
 
-test('no core message, whatever is in it, ends the read loop of who hears it', async () => {
+it('no core message, whatever is in it, ends the read loop of who hears it', async () => {
   const ok = asset('ok', { execute: () => 1 })
   const many = asset('many', {
     scatter: () => [1, 2, 3],
@@ -66,7 +66,7 @@ test('no core message, whatever is in it, ends the read loop of who hears it', a
   await nc.close()
 })
 
-test('a stored message with headers that cannot be read is stepped over by engine, worker and watchers', async () => {
+it('a stored message with headers that cannot be read is stepped over by engine, worker and watchers', async () => {
   const ok = asset('ok', { execute: () => 1 })
   await using stage = await openStage(server.url, pipeline('p', [ok]))
   const { flow, namespace: ns } = stage

@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { encodeJson } from '../../streams/codec.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -10,7 +10,7 @@ import { until } from '../kit/until.ts'
 
 const server = useServer()
 
-test('an engine that meets a fact of a newer version says so once, and does not spin', async () => {
+it('an engine that meets a fact of a newer version says so once, and does not spin', async () => {
   const one = asset('one', { execute: () => 1 })
   await using stage = await openStage(server.url, pipeline('newer', [one]))
   const { flow, namespace, engine, lines } = stage

@@ -1,12 +1,12 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { connect } from '../../src/index.ts'
 import { startCluster } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, listeningLogger } from '../kit/stage.ts'
 
-test('replicas reach every stream, the object store too, and are lowered by setup alone', async () => {
+it('replicas reach every stream, the object store too, and are lowered by setup alone', async () => {
   using scratch = scratchFolder()
   await using cluster = await startCluster({ dir: scratch.path, syncInterval: 'default' })
   const servers = [...cluster.urls]

@@ -1,6 +1,6 @@
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { Appender } from '../../src/log/appender.ts'
 import { Connection } from '../../src/log/connection.ts'
@@ -24,7 +24,7 @@ async function fill(nc: NatsConnection): Promise<() => Promise<void>> {
   return async () => void (await jsm.streams.delete('FILL'))
 }
 
-test('storage that is full is said at once, costs no attempt, and work goes on when there is room', async () => {
+it('storage that is full is said at once, costs no attempt, and work goes on when there is room', async () => {
   await using server = await rawNats({ jetstream: { max_file_store: 30 * 1024 * 1024 } })
   const release = Promise.withResolvers<void>()
   const executions = { small: 0, large: 0 }
@@ -95,7 +95,7 @@ test('storage that is full is said at once, costs no attempt, and work goes on w
   await nc.close()
 }, 60_000)
 
-test('an append that has waited for room for long enough says that nothing was stored; a patient one waits on', async () => {
+it('an append that has waited for room for long enough says that nothing was stored; a patient one waits on', async () => {
   await using server = await rawNats()
   const nc = await connectNats({ servers: server.url })
   const jsm = await jetstreamManager(nc)
@@ -116,7 +116,7 @@ test('an append that has waited for room for long enough says that nothing was s
   await nc.close()
 }, 20_000)
 
-test('batches that others leave open hold nobody up for good', async () => {
+it('batches that others leave open hold nobody up for good', async () => {
   await using server = await rawNats()
   const nc = await connectNats({ servers: server.url })
   const { headers } = await import('@nats-io/nats-core')

@@ -4,7 +4,7 @@
  */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { asset, type Flow, type Pipeline, pipeline, type Run } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -175,7 +175,7 @@ const kinds: Kind[] = [
 ]
 
 describe('a run of version 1 while only version 2 is there', () => {
-  test.each(kinds)('waits, and goes on when version 1 is back: $name', async ({ v1, v2, upTo, onward, brings }) => {
+  it.each(kinds)('waits, and goes on when version 1 is back: $name', async ({ v1, v2, upTo, onward, brings }) => {
     await using stage = await openStage(server.url, v1(), { gates, worker: false })
     const { flow } = stage
     const first = v1()
@@ -226,7 +226,7 @@ function version(n: 1 | 2): { shard: Pipeline; report: ReturnType<typeof asset>;
   return { shard: pipeline('p', n === 1 ? [a, report, other] : [a, b, report, other]), report, other }
 }
 
-test('instances of a scatter that is open wait for the code that it was begun with', async () => {
+it('instances of a scatter that is open wait for the code that it was begun with', async () => {
   const make = (execute: (ctx: { signal: AbortSignal; scatterKey: number }) => unknown, gather: boolean): Pipeline => {
     const options = { scatter: () => [1, 2, 3], execute }
     const count = { gather: async (results: AsyncIterable<{ value?: unknown }>) => all(keys(results)) }
@@ -251,7 +251,7 @@ test('instances of a scatter that is open wait for the code that it was begun wi
 })
 
 describe('old and new workers side by side', () => {
-  test('each run is made by code of its own version, whoever is asked first', async () => {
+  it('each run is made by code of its own version, whoever is asked first', async () => {
     const [v1, v2] = [version(1), version(2)]
     await using stage = await openStage(server.url, v1.shard)
     const { flow } = stage
@@ -268,14 +268,14 @@ describe('old and new workers side by side', () => {
     await until('nothing is set aside any more', async () => (await countAside(stage)) === 0)
   })
 
-  test('what did not change is made by either of them', async () => {
+  it('what did not change is made by either of them', async () => {
     const [v1, v2] = [version(1), version(2)]
     await using stage = await openStage(server.url, v2.shard)
     const run = await stage.flow.materialize(v1.other)
     expect(await run.result()).toBe('other 2')
   })
 
-  test('one worker may have both', async () => {
+  it('one worker may have both', async () => {
     const [v1, v2] = [version(1), version(2)]
     await using stage = await openStage(server.url, [v1.shard, v2.shard])
     const { flow } = stage
@@ -286,7 +286,7 @@ describe('old and new workers side by side', () => {
 })
 
 describe('tasks that nobody here has the code for', () => {
-  test('are moved once, and cost nothing more while they wait', async () => {
+  it('are moved once, and cost nothing more while they wait', async () => {
     const v1 = pipeline('p', [asset('report', { execute: wrong, onTimeout: wrong })])
     const other = asset('other', { execute: () => 'other' })
     await using stage = await openStage(server.url, pipeline('p', [asset('report', { execute: wrong }), other]))
@@ -302,7 +302,7 @@ describe('tasks that nobody here has the code for', () => {
     expect(await countAside(stage)).toBe(200)
   })
 
-  test('vanish with their run', async () => {
+  it('vanish with their run', async () => {
     const v1 = pipeline('p', [asset('report', { scatter: () => [1], execute: () => 1 })])
     const v2 = pipeline('p', [asset('report', { execute: () => 1 })])
     await using stage = await openStage(server.url, v2, { reconcileMs: 100 })
@@ -327,7 +327,7 @@ describe('tasks that nobody here has the code for', () => {
 })
 
 describe('a run whose version nobody has any more', () => {
-  test('goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
+  it('goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
     const [v1, v2] = [version(1), version(2)]
     await using stage = await openStage(server.url, v2.shard)
     const { flow } = stage
@@ -345,7 +345,7 @@ describe('a run whose version nobody has any more', () => {
     expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended/) })
   })
 
-  test('is not run by the old code any more, should that come back', async () => {
+  it('is not run by the old code any more, should that come back', async () => {
     const v1 = pipeline('p', [asset('report', { execute: wrong })])
     const v2 = pipeline('p', [asset('report', { queue: 'later', codeVersion: '2', execute: () => 'new' })])
     await using stage = await openStage(server.url, pipeline('p', [asset('x', { execute: () => 1 })]))
@@ -362,7 +362,7 @@ describe('a run whose version nobody has any more', () => {
     expect(await run.result()).toBe('new')
   })
 
-  test('waits at its gate, and goes on there with code of the same shape', async () => {
+  it('waits at its gate, and goes on there with code of the same shape', async () => {
     const gated = asset('gated', { execute: (ctx) => ctx.signalGate(), onSignal: (_, payload) => ({ payload }) })
     const make = (n: number): Pipeline => {
       const other = asset('other', { dependsOn: [gated], execute: () => n, codeVersion: String(n) })
@@ -381,7 +381,7 @@ describe('a run whose version nobody has any more', () => {
     expect(await run.result()).toBe(2)
   })
 
-  test('is refused, with what does not fit, where code has begun that is another one', async () => {
+  it('is refused, with what does not fit, where code has begun that is another one', async () => {
     const v1 = pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate(), onSignal: () => 1 })])
     await using stage = await openStage(server.url, v1, { gates })
     const { flow } = stage

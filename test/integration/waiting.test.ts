@@ -1,5 +1,5 @@
 /** Waiting is never silent: the status says why an asset waits. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { asset, type Flow, pipeline, type RateOption, type Run } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
@@ -40,7 +40,7 @@ function held(): { readonly execute: () => Promise<string>; readonly letGo: () =
 }
 
 describe('the status of a plain asset says that it waits for', () => {
-  test('an engine, before one has seen the run, and after it has gone', async () => {
+  it('an engine, before one has seen the run, and after it has gone', async () => {
     const code = held()
     const slow = asset('slow', { execute: code.execute })
     const shard = pipeline('p', [slow])
@@ -59,7 +59,7 @@ describe('the status of a plain asset says that it waits for', () => {
     expect((await run.status())?.waitingFor).toEqual([])
   })
 
-  test('a worker, one of its queue, or one with its version', async () => {
+  it('a worker, one of its queue, or one with its version', async () => {
     const report = asset('report', { queue: 'big', execute: () => 1 })
     const other = asset('other', { execute: () => 1 })
     const v1 = pipeline('p', [report, other])
@@ -83,7 +83,7 @@ describe('the status of a plain asset says that it waits for', () => {
     expect(await run.result()).toBe(1)
   })
 
-  test('its dependencies, a gate, or a retry', async () => {
+  it('its dependencies, a gate, or a retry', async () => {
     const approved = asset('approved', { execute: (ctx) => ctx.approval({ message: 'ok?', timeout: '1h' }) })
     const flaky = asset('flaky', {
       retry: { backoff: '1h' },
@@ -100,7 +100,7 @@ describe('the status of a plain asset says that it waits for', () => {
     await run.cancel()
   })
 
-  test('a slot, and who holds it', async () => {
+  it('a slot, and who holds it', async () => {
     const code = held()
     const a = asset('a', { slots: { bucket: 'gpu', max: 1 }, execute: code.execute })
     await using stage = await openStage(server.url, pipeline('p', [a]))
@@ -113,7 +113,7 @@ describe('the status of a plain asset says that it waits for', () => {
     expect(await Promise.all([first.result(), second.result()])).toEqual(['done', 'done'])
   })
 
-  test('room in a worker', async () => {
+  it('room in a worker', async () => {
     const code = held()
     const a = asset('a', { execute: code.execute })
     await using stage = await openStage(server.url, pipeline('p', [a]), { worker: { concurrency: 1 } })
@@ -127,7 +127,7 @@ describe('the status of a plain asset says that it waits for', () => {
     await Promise.all(runs.map((run) => run.result()))
   })
 
-  test('what its scatter waits for', async () => {
+  it('what its scatter waits for', async () => {
     const s = asset('s', { scatter: () => [1, 2, 3], execute: () => 1, scatterOptions: { queue: 'nobody' } })
     await using stage = await openStage(server.url, pipeline('p', [s]), { worker: { queues: ['default'] } })
     const run = await stage.flow.materialize(s)
@@ -138,7 +138,7 @@ describe('the status of a plain asset says that it waits for', () => {
   })
 })
 
-test('a scatter with a rate limit says when its next turn is', async () => {
+it('a scatter with a rate limit says when its next turn is', async () => {
   const s = asset('s', { scatter: () => [1, 2, 3], execute: () => 1, scatterOptions: { rateLimit: [1, '20s'] } })
   await using stage = await openStage(server.url, pipeline('p', [s]))
   const run = await stage.flow.materialize(s)
@@ -148,7 +148,7 @@ test('a scatter with a rate limit says when its next turn is', async () => {
   await run.cancel()
 })
 
-test('a scatter whose code nobody has says so', async () => {
+it('a scatter whose code nobody has says so', async () => {
   const v1 = pipeline('p', [asset('s', { scatter: () => [1], scatterOptions: { queue: 'far' }, execute: () => 1 })])
   const v2 = pipeline('p', [
     asset('s', { scatter: () => [1], scatterOptions: { queue: 'far' }, execute: () => 1, codeVersion: '2' }),
@@ -166,7 +166,7 @@ test('a scatter whose code nobody has says so', async () => {
 })
 
 describe('the status of a rate limit', () => {
-  test.each(['window', 'smooth'] as const)('shows turns that are promised: %s', async (shape) => {
+  it.each(['window', 'smooth'] as const)('shows turns that are promised: %s', async (shape) => {
     await using stage = await openStage(server.url, pipeline('p', [asset('a', { execute: () => 1 })]), {
       engine: false,
       worker: false,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { Appender } from '../../src/log/appender.ts'
 import { Connection } from '../../src/log/connection.ts'
 import type { Entry } from '../../src/log/nats.ts'
@@ -22,7 +22,7 @@ interface Sent {
   readonly outcome: Promise<Outcome>
 }
 
-test('appends whose answers are lost in restarts are on the stream once, and only real conflicts are told', async () => {
+it('appends whose answers are lost in restarts are on the stream once, and only real conflicts are told', async () => {
   using scratch = scratchFolder()
   let server = await startServer({ dir: join(scratch.path, 'nats') })
   const connections = await Promise.all([0, 1].map(() => Connection.open({ servers: server.url })))
@@ -108,7 +108,7 @@ test('appends whose answers are lost in restarts are on the stream once, and onl
   await server.stop()
 }, 60_000)
 
-test('an append is not given up because the clock of this host is set an hour on while the server is away', async () => {
+it('an append is not given up because the clock of this host is set an hour on while the server is away', async () => {
   using scratch = scratchFolder()
   let server = await startServer({ dir: join(scratch.path, 'nats') })
   const connection = await Connection.open({ servers: server.url })

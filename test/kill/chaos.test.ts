@@ -10,7 +10,7 @@
  */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { Run } from '../../src/index.ts'
 import { keyOn } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
@@ -177,7 +177,7 @@ async function play(rig: Rig, seed: number, shards: number): Promise<void> {
 describe.each(SEEDS.map((seed) => ({ seed, shards: SHARDS[seed % SHARDS.length] ?? 1 })))(
   'everything at once, seed $seed, log in $shards',
   ({ seed, shards }) => {
-    test('ends, and every count, value and answer is right', { timeout: 300_000 }, async () => {
+    it('ends, and every count, value and answer is right', { timeout: 300_000 }, async () => {
       await using rig = await startRig({ shards })
       await play(rig, seed, shards)
     })

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { parseRunId, runIdForKey } from '../../streams/ids.ts'
 import { until } from '../kit/until.ts'
 import { list, stream } from './programs/pipelines.ts'
@@ -20,7 +20,7 @@ function keyIn(shard: number, shards: number): string {
 }
 
 describe('an engine that is killed', () => {
-  test.each([100, 2500, 4600])('when %i instances are done is followed by its standby', async (done) => {
+  it.each([100, 2500, 4600])('when %i instances are done is followed by its standby', async (done) => {
     await using rig = await startRig()
     const { victim, heir } = await pair(rig)
     const run = await rig.materialize(list)
@@ -35,7 +35,7 @@ describe('an engine that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('while keys still come in is followed by its standby, and that one by the next', async () => {
+  it('while keys still come in is followed by its standby, and that one by the next', async () => {
     await using rig = await startRig()
     const { victim, heir } = await pair(rig)
     const standbys = [heir, await rig.start('engine')]
@@ -52,7 +52,7 @@ describe('an engine that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('with nobody else there is followed by one that is started later', async () => {
+  it('with nobody else there is followed by one that is started later', async () => {
     await using rig = await startRig()
     const [worker, victim] = await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
@@ -70,7 +70,7 @@ describe('an engine that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('with all three shards is followed by its standby in all three', async () => {
+  it('with all three shards is followed by its standby in all three', async () => {
     await using rig = await startRig({ shards: 3 })
     const { victim, heir } = await pair(rig)
     await rig.start('worker')
@@ -92,7 +92,7 @@ describe('an engine that is killed', () => {
   })
 })
 
-test('an engine that was stopped changes nothing when it wakes up, stands by, and takes over when the other one is killed', async () => {
+it('an engine that was stopped changes nothing when it wakes up, stands by, and takes over when the other one is killed', async () => {
   await using rig = await startRig()
   const { victim: sleeper, heir } = await pair(rig)
   const run = await rig.materialize(list)

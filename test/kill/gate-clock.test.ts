@@ -2,7 +2,7 @@
  * Clocks of hosts that are an hour off, each in another direction: gates go by that of the server,
  * which is this host's true one.
  */
-import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { HistoryEntry, Run } from '../../src/index.ts'
 import { gateOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
@@ -37,7 +37,7 @@ async function fired(rig: Rig, run: Run, count: number): Promise<HistoryEntry[]>
 describe.each([HOUR_MS, -HOUR_MS])(
   'with the clocks of worker and engine %i ms off, and that of the client as much the other way',
   (skewMs) => {
-    test('a gate opens, times out, waits on, is given more time and is answered by the clock of the server', async () => {
+    it('a gate opens, times out, waits on, is given more time and is answered by the clock of the server', async () => {
       await using rig = await startRig()
       await rig.engine({ skewMs })
       await rig.start('worker', { skewMs }, { KILL_GATES: '1' })

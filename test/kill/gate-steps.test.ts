@@ -3,7 +3,7 @@
  * other that is killed and started again just then.
  */
 import { rmSync, writeFileSync } from 'node:fs'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
@@ -99,7 +99,7 @@ class Stage {
 }
 
 describe('gates at every step of their life, plain and of instances', () => {
-  test.each(['nats-server', 'engine', 'worker'])('outlive a restart of the %s', async (what) => {
+  it.each(['nats-server', 'engine', 'worker'])('outlive a restart of the %s', async (what) => {
     await using rig = await startRig()
     const engine = await rig.engine()
     const stage = new Stage(rig)

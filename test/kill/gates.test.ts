@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
 import { keyOn } from '../gates/kit.ts'
 import { rejection } from '../kit/stage.ts'
@@ -44,7 +44,7 @@ async function counts(rig: Rig, run: Run): Promise<Record<string, number>> {
 }
 
 describe('a worker that is killed', () => {
-  test('after it opened a gate and before it waits there is followed by one that finds the gate: the outside job is not started twice', async () => {
+  it('after it opened a gate and before it waits there is followed by one that finds the gate: the outside job is not started twice', async () => {
     await using rig = await startRig()
     await rig.engine()
     const victim = await worker(rig, { KILL_GATE_MS: '20000' })
@@ -62,7 +62,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('in onSignal is followed by one that gets the same payload', async () => {
+  it('in onSignal is followed by one that gets the same payload', async () => {
     await using rig = await startRig()
     await rig.engine()
     const victim = await worker(rig, { KILL_SIGNAL_MS: '20000' })
@@ -79,7 +79,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('with instances at their gates, and before them, leaves none that is opened or counted twice', async () => {
+  it('with instances at their gates, and before them, leaves none that is opened or counted twice', async () => {
     await using rig = await startRig()
     await rig.engine()
     const victim = await worker(rig)
@@ -107,7 +107,7 @@ describe('a worker that is killed', () => {
 })
 
 describe('an engine that is killed', () => {
-  test('between a signal and what follows is followed by one that lets the asset go on', async () => {
+  it('between a signal and what follows is followed by one that lets the asset go on', async () => {
     await using rig = await startRig()
     const victim = await rig.engine()
     await worker(rig)
@@ -121,7 +121,7 @@ describe('an engine that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('with hundreds of instances that are signalled meanwhile loses none and counts none twice', async () => {
+  it('with hundreds of instances that are signalled meanwhile loses none and counts none twice', async () => {
     await using rig = await startRig()
     const victim = await rig.engine()
     await worker(rig)
@@ -140,7 +140,7 @@ describe('an engine that is killed', () => {
 })
 
 describe('an engine of three shards that is killed', () => {
-  test('while their gates are signalled, cancelled and extended is followed by its standby on each', async () => {
+  it('while their gates are signalled, cancelled and extended is followed by its standby on each', async () => {
     const every = [0, 1, 2]
     await using rig = await startRig({ shards: 3 })
     const victim = await rig.engine()
@@ -190,7 +190,7 @@ describe('an engine of three shards that is killed', () => {
 })
 
 describe('a server that is killed', () => {
-  test('with everything else while a gate waits, and is started after its deadline, fires at once', async () => {
+  it('with everything else while a gate waits, and is started after its deadline, fires at once', async () => {
     await using rig = await startRig()
     const engine = await rig.engine()
     const first = await worker(rig)
@@ -211,7 +211,7 @@ describe('a server that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('while signals come in keeps all that were accepted, and no gate has two', async () => {
+  it('while signals come in keeps all that were accepted, and no gate has two', async () => {
     await using rig = await startRig()
     await rig.engine()
     await worker(rig)

@@ -1,9 +1,9 @@
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, outOfTime } from './programs/pipelines.ts'
 import { startRig } from './rig.ts'
 
-test('a paused scatter stays so when server, engine and worker are killed, and is whole when it is resumed', async () => {
+it('a paused scatter stays so when server, engine and worker are killed, and is whole when it is resumed', async () => {
   await using rig = await startRig()
   const [worker, engine] = await Promise.all([rig.start('worker', {}, { KILL_INSTANCE_MS: '20' }), rig.engine()])
   const run = await rig.materialize(list)
@@ -31,7 +31,7 @@ test('a paused scatter stays so when server, engine and worker are killed, and i
   await rig.expectStateIsFold()
 })
 
-test('the time limit of a whole scatter holds when server, engine and worker are killed meanwhile', async () => {
+it('the time limit of a whole scatter holds when server, engine and worker are killed meanwhile', async () => {
   await using rig = await startRig()
   const [worker, engine] = await Promise.all([rig.start('worker', { concurrency: 20 }), rig.engine()])
   const run = await rig.materialize(outOfTime)

@@ -2,7 +2,7 @@
  * The moment in which the outside job knows its token, and nothing says yet that anybody waits for
  * it.
  */
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
@@ -21,7 +21,7 @@ describe.each([
   { where: 'onSignal', before: 1 },
   { where: 'onTimeout', before: 1 },
 ])('a worker that dies between the last gate of $where and its outcome', ({ where, before }) => {
-  test.each(['before', 'after'])('is followed by one that waits there; the signal comes %s that', async (order) => {
+  it.each(['before', 'after'])('is followed by one that waits there; the signal comes %s that', async (order) => {
     await using rig = await startRig()
     await rig.engine()
     const victim = await rig.start('worker', {}, { ...env, KILL_AT_LAST_GATE: '1' })
@@ -59,7 +59,7 @@ describe.each([
   })
 })
 
-test('a worker that dies before openGate has returned is followed by one that finds the gate, and is not told that it is new', async () => {
+it('a worker that dies before openGate has returned is followed by one that finds the gate, and is not told that it is new', async () => {
   await using rig = await startRig()
   await rig.engine()
   const victim = await rig.start('worker', {}, { ...env, KILL_IN_OPEN_GATE: '1' })

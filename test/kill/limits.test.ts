@@ -3,7 +3,7 @@
  * apart, write down what they were granted and what they used, while some of them are killed,
  * others stopped, and the server is killed and started again.
  */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { hostMs } from '../kit/host-clock.ts'
 import { until } from '../kit/until.ts'
 import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
@@ -76,7 +76,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
 }
 
 describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
-  test.each([
+  it.each([
     ['window', 'take', { limit: 20, per: '400ms' }, 20],
     ['large window', 'check', { limit: 200, per: '2s' }, 200],
     ['smooth rate', 'take', { limit: 50, per: 'second', burst: 5 }, 54],
@@ -102,7 +102,7 @@ describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
     )
   })
 
-  test('slots are never used by more than max, and their fences grow', async () => {
+  it('slots are never used by more than max, and their fences grow', async () => {
     await using rig = await startRig()
     const all = await team(rig, 6, { kind: 'slots', bucket: 'b', max: 3, leaseMs: 1000, callers: 2 })
     const taken = () =>
@@ -134,7 +134,7 @@ describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
   })
 })
 
-test('a scatter with slots and a rate keeps to both when a worker is killed, and all of it is done', async () => {
+it('a scatter with slots and a rate keeps to both when a worker is killed, and all of it is done', async () => {
   await using rig = await startRig()
   const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.start('worker'), rig.engine()])
   const run = await rig.materialize(sharing)

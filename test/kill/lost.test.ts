@@ -1,5 +1,5 @@
 import { jetstreamManager } from '@nats-io/jetstream'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { RunFailedError } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
 import {
@@ -48,7 +48,7 @@ async function supervised<T>(
 }
 
 describe('code that kills its worker', () => {
-  test('each time: its scatter fails with worker_lost after maxAttempts', async () => {
+  it('each time: its scatter fails with worker_lost after maxAttempts', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(poison)
@@ -65,7 +65,7 @@ describe('code that kills its worker', () => {
     await rig.expectStateIsFold()
   })
 
-  test('twice, and then no more: its scatter succeeds', async () => {
+  it('twice, and then no more: its scatter succeeds', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(poison)
@@ -74,7 +74,7 @@ describe('code that kills its worker', () => {
     await rig.expectStateIsFold()
   })
 
-  test.each([poisonous2, poisonous3])(
+  it.each([poisonous2, poisonous3])(
     'fails alone in a scatter of 200, two of which are poisonous, and takes nothing with it of what stood beside them: $name',
     async (poisonous) => {
       await using rig = await startRig()
@@ -101,7 +101,7 @@ describe('code that kills its worker', () => {
     120_000,
   )
 
-  test('in a plain asset fails that with worker_lost after maxAttempts', async () => {
+  it('in a plain asset fails that with worker_lost after maxAttempts', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(deadly)
@@ -113,7 +113,7 @@ describe('code that kills its worker', () => {
 })
 
 describe('what gets lost on WORK', () => {
-  test('tasks that were purged are enqueued again by the reconciler, and the run ends', async () => {
+  it('tasks that were purged are enqueued again by the reconciler, and the run ends', async () => {
     await using rig = await startRig()
     const [engine, worker] = await Promise.all([rig.engine({ reconcileMs: 500 }), rig.start('worker')])
     const run = await rig.materialize(list)
@@ -128,7 +128,7 @@ describe('what gets lost on WORK', () => {
     await rig.expectStateIsFold()
   })
 
-  test('a consumer that was deleted is made again by the workers', async () => {
+  it('a consumer that was deleted is made again by the workers', async () => {
     await using rig = await startRig()
     const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(list)

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startS3 } from '../kit/s3.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
@@ -46,7 +46,7 @@ const bytesRead = (rig: Rig): number =>
   rig.noted().reduce((sum, line) => sum + (line.startsWith('read') ? Number(line.slice(5)) : 0), 0)
 
 describe('a worker that is killed while it reads a file of 100,000 lines', () => {
-  test('in the middle of a key chunk leaves the rest to the next, which reads on from the cursor', async () => {
+  it('in the middle of a key chunk leaves the rest to the next, which reads on from the cursor', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(reading, undefined, reads)
@@ -68,7 +68,7 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     await rig.expectStateIsFold()
   })
 
-  test('again and again gets to the end all the same, and reads each part once', async () => {
+  it('again and again gets to the end all the same, and reads each part once', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(reading, undefined, reads)
@@ -92,7 +92,7 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     await rig.expectStateIsFold()
   })
 
-  test('into batches leaves whole batches, and the next goes on behind them', async () => {
+  it('into batches leaves whole batches, and the next goes on behind them', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(batches, undefined, reads)
@@ -109,7 +109,7 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
   })
 })
 
-test('a worker that was stopped while it read, and wakes up when another has gone on, adds nothing', async () => {
+it('a worker that was stopped while it read, and wakes up when another has gone on, adds nothing', async () => {
   await using rig = await startRig()
   const [sleeper] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
   const run = await rig.materialize(reading, undefined, reads)
@@ -128,7 +128,7 @@ test('a worker that was stopped while it read, and wakes up when another has gon
   await rig.expectStateIsFold()
 })
 
-test('an engine that is killed while keys are fed leaves them to its heir, and the reading goes on', async () => {
+it('an engine that is killed while keys are fed leaves them to its heir, and the reading goes on', async () => {
   await using rig = await startRig()
   const [victim] = await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   await rig.start('engine')
@@ -141,7 +141,7 @@ test('an engine that is killed while keys are fed leaves them to its heir, and t
   await rig.expectStateIsFold()
 })
 
-test('a server that is killed while keys are stored has them all in the end, and nothing is read twice', async () => {
+it('a server that is killed while keys are stored has them all in the end, and nothing is read twice', async () => {
   await using rig = await startRig()
   await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   const run = await rig.materialize(reading, undefined, reads)
@@ -155,7 +155,7 @@ test('a server that is killed while keys are stored has them all in the end, and
   await rig.expectStateIsFold()
 })
 
-test('a worker that is killed while it lists a bucket leaves the rest to the next, which lists on behind the last key', async () => {
+it('a worker that is killed while it lists a bucket leaves the rest to the next, which lists on behind the last key', async () => {
   await using s3 = await startS3('things')
   for (let i = 1000; i < 6000; i++) s3.objects.set(String(i), new Uint8Array())
   await using rig = await startRig()
@@ -180,7 +180,7 @@ test('a worker that is killed while it lists a bucket leaves the rest to the nex
   await rig.expectStateIsFold()
 })
 
-test('a worker that is killed while it reads a table leaves the rest to the next, which asks for what is behind the last row', async () => {
+it('a worker that is killed while it reads a table leaves the rest to the next, which asks for what is behind the last row', async () => {
   const db = await PGlite.create()
   const postgres = new PGLiteSocketServer({ db, host: '127.0.0.1', port: 0, maxConnections: 10 })
   await postgres.start()

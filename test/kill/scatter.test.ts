@@ -1,5 +1,5 @@
 import { jetstreamManager } from '@nats-io/jetstream'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
 import { afterBroken, batch, halfGather, limitedTo, list } from './programs/pipelines.ts'
@@ -26,7 +26,7 @@ function most(lines: readonly string[]): number {
 }
 
 describe('maxConcurrent over three worker processes', () => {
-  test.each(limitedTo.map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
+  it.each(limitedTo.map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
     'of %i is reached and never passed, and its limited queue goes with the scatter',
     async (limit, asset) => {
       await using rig = await startRig()
@@ -45,7 +45,7 @@ describe('maxConcurrent over three worker processes', () => {
     },
   )
 
-  test('holds while workers are killed, and its limited queue goes all the same when the engine dies at the end', async () => {
+  it('holds while workers are killed, and its limited queue goes all the same when the engine dies at the end', async () => {
     await using rig = await startRig()
     const [, asset] = limitedTo
     const victim = await rig.engine({ reconcileMs: 1000 })
@@ -74,7 +74,7 @@ describe('maxConcurrent over three worker processes', () => {
 })
 
 describe('a worker that is killed', () => {
-  test('while what failed is retried as a batch leaves the rest of it to the other one', async () => {
+  it('while what failed is retried as a batch leaves the rest of it to the other one', async () => {
     await using rig = await startRig()
     const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(batch)
@@ -86,7 +86,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('when its gather has read half of the results leaves the reading to the other one, from the start', async () => {
+  it('when its gather has read half of the results leaves the reading to the other one, from the start', async () => {
     await using rig = await startRig()
     const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(halfGather)
@@ -103,7 +103,7 @@ describe('a worker that is killed', () => {
 })
 
 describe('an engine that is killed', () => {
-  test('again and again while leases are fed is followed by the next, and feeds the same', async () => {
+  it('again and again while leases are fed is followed by the next, and feeds the same', async () => {
     await using rig = await startRig()
     await rig.start('worker')
     let engine = await rig.engine()
@@ -119,7 +119,7 @@ describe('an engine that is killed', () => {
   })
 })
 
-test('a redrive goes on when its engine and its worker are killed half way, and runs nothing that had succeeded', async () => {
+it('a redrive goes on when its engine and its worker are killed half way, and runs nothing that had succeeded', async () => {
   await using rig = await startRig()
   const [engine, first] = await Promise.all([rig.engine(), rig.start('worker', {}, { KILL_BROKEN: '1' })])
   const run = await rig.materialize(afterBroken)

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, SUM, slowGather, stream } from './programs/pipelines.ts'
 import { pair, type Rig, startRig } from './rig.ts'
@@ -13,7 +13,7 @@ async function gapAfterRestart(rig: Rig, worker: { of(event: string): readonly {
 }
 
 describe('a server that is killed and started again', () => {
-  test.each([200, 2500, 4500])(
+  it.each([200, 2500, 4500])(
     'when %i instances are done: engine and workers go on, and a waiting client gets its result',
     async (done) => {
       await using rig = await startRig()
@@ -33,7 +33,7 @@ describe('a server that is killed and started again', () => {
     },
   )
 
-  test('three times in one run', async () => {
+  it('three times in one run', async () => {
     await using rig = await startRig()
     await rig.engine()
     const [worker] = await Promise.all([
@@ -47,7 +47,7 @@ describe('a server that is killed and started again', () => {
     await rig.expectStateIsFold()
   })
 
-  test('while keys still come in: none is left out, none is there twice', async () => {
+  it('while keys still come in: none is left out, none is there twice', async () => {
     await using rig = await startRig()
     await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
@@ -58,7 +58,7 @@ describe('a server that is killed and started again', () => {
     await rig.expectStateIsFold()
   })
 
-  test('during a gather', async () => {
+  it('during a gather', async () => {
     await using rig = await startRig()
     await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(slowGather)
@@ -69,7 +69,7 @@ describe('a server that is killed and started again', () => {
     await rig.expectStateIsFold()
   })
 
-  test('while a client in another process waits', async () => {
+  it('while a client in another process waits', async () => {
     await using rig = await startRig()
     await Promise.all([rig.start('worker'), rig.engine()])
     const waiter = await rig.start('waiter')
@@ -83,7 +83,7 @@ describe('a server that is killed and started again', () => {
   })
 })
 
-test('a server that is killed while the standby takes over, and the engine before it is dead, is no end either', async () => {
+it('a server that is killed while the standby takes over, and the engine before it is dead, is no end either', async () => {
   await using rig = await startRig()
   const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)
@@ -96,7 +96,7 @@ test('a server that is killed while the standby takes over, and the engine befor
   await rig.expectStateIsFold()
 })
 
-test('a server that is killed together with the engine at work leaves all to the standby', async () => {
+it('a server that is killed together with the engine at work leaves all to the standby', async () => {
   await using rig = await startRig()
   const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)

@@ -3,7 +3,7 @@
  * is told.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { type Run, SignalRejectedError } from '../../src/index.ts'
 import { gatesOf } from '../gates/kit.ts'
 import { ANSWERED, answerBy, answered, gatedKills } from './programs/gated.ts'
@@ -56,7 +56,7 @@ async function answersOf(rig: Rig, run: Run): Promise<Map<string, string>> {
 }
 
 describe('a client that is killed while it signals', () => {
-  test('and asks again with the same key is told that its signal counts; with another key, who was first', async () => {
+  it('and asks again with the same key is told that its signal counts; with another key, who was first', async () => {
     await using rig = await startRig()
     await rig.engine()
     await rig.start('worker', {}, { KILL_GATES: '1' })

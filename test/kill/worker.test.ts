@@ -1,10 +1,10 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { until } from '../kit/until.ts'
 import { list, slow, slowGather, stream } from './programs/pipelines.ts'
 import { type Child, startRig } from './rig.ts'
 
 describe('a worker that is killed', () => {
-  test.each([200, 2500, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
+  it.each([200, 2500, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
@@ -14,7 +14,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('three times over, with nobody else there, leaves the rest to the one started after it', async () => {
+  it('three times over, with nobody else there, leaves the rest to the one started after it', async () => {
     await using rig = await startRig()
     await rig.engine()
     const run = await rig.materialize(list)
@@ -28,7 +28,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('between two key chunks of its scatter function leaves no key out and none twice', async () => {
+  it('between two key chunks of its scatter function leaves no key out and none twice', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
@@ -41,7 +41,7 @@ describe('a worker that is killed', () => {
     await rig.expectStateIsFold()
   })
 
-  test('during its gather leaves that to the other one', async () => {
+  it('during its gather leaves that to the other one', async () => {
     await using rig = await startRig()
     const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(slowGather)
@@ -57,7 +57,7 @@ describe('a worker that is killed', () => {
   })
 })
 
-test('a worker that was stopped, and wakes up after its leases were split, counts nothing twice', async () => {
+it('a worker that was stopped, and wakes up after its leases were split, counts nothing twice', async () => {
   await using rig = await startRig()
   const [sleeper] = await Promise.all([rig.start('worker'), rig.engine()])
   const run = await rig.materialize(slow)

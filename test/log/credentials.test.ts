@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createUser } from '@nats-io/nkeys'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { connect } from '../../src/index.ts'
 import { reachOf } from '../../src/log/credentials.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -9,7 +9,7 @@ import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
 
 describe('an address', () => {
-  test.each([
+  it.each([
     ['nats://me:pw@host:4222', 'nats://host:4222', { user: 'me', pass: 'pw' }],
     ['me:p%40w:x%2F@host', 'nats://host', { user: 'me', pass: 'p@w:x/' }],
     ['nats://se%20cret@[::1]:4222', 'nats://[::1]:4222', { token: 'se cret' }],
@@ -20,14 +20,14 @@ describe('an address', () => {
     expect(reachOf({ servers: text }, {})).toEqual({ servers: [address], options })
   })
 
-  test('may be several, in one text too, and all may name the same user', () => {
+  it('may be several, in one text too, and all may name the same user', () => {
     const { servers, options } = reachOf({ servers: 'nats://a:b@one, nats://a:b@two:1 ,three' }, {})
     expect(servers).toEqual(['nats://one', 'nats://two:1', 'nats://three'])
     expect(options).toEqual({ user: 'a', pass: 'b' })
     expect(() => reachOf({ servers: ['a:b@one', 'c:d@two'] }, {})).toThrow(/servers: .* same user/)
   })
 
-  test.each(['nats://me:secret@', 'http://me:secret@host', 'nats://me:secret@ho st', 'nats://me:secret@host:99999'])(
+  it.each(['nats://me:secret@', 'http://me:secret@host', 'nats://me:secret@ho st', 'nats://me:secret@host:99999'])(
     'that cannot be is refused without a word of the secret: %s',
     (text) => {
       const refused = (): unknown => reachOf({ servers: text }, {})
@@ -38,7 +38,7 @@ describe('an address', () => {
 })
 
 describe('the JetStream domain', () => {
-  test('is taken from the option, else the variable; an empty one is that of the server', () => {
+  it('is taken from the option, else the variable; an empty one is that of the server', () => {
     const env = { NATS_JS_DOMAIN: 'hub' }
     expect(reachOf({}, env).domain).toBe('hub')
     expect(reachOf({ domain: 'leaf' }, env).domain).toBe('leaf')
@@ -49,7 +49,7 @@ describe('the JetStream domain', () => {
 })
 
 describe('the environment', () => {
-  test('is asked for what no option names', () => {
+  it('is asked for what no option names', () => {
     const env = { NATS_URL: 'nats://host:1', NATS_USER: 'u', NATS_PASSWORD: 'p' }
     expect(reachOf({}, env)).toEqual({ servers: ['nats://host:1'], options: { user: 'u', pass: 'p' } })
     expect(reachOf({ token: 't' }, env).options).toEqual({ token: 't' })
@@ -60,7 +60,7 @@ describe('the environment', () => {
     expect(reachOf({}, { NATS_TOKEN: 't', NATS_URL: '' }).options).toEqual({ token: 't' })
   })
 
-  test('names files that must be there', () => {
+  it('names files that must be there', () => {
     for (const [name, at] of [
       ['NATS_CA', /tls\.ca: the file \/nowhere/],
       ['NATS_CERT', /cert and key go together/],
@@ -71,7 +71,7 @@ describe('the environment', () => {
 })
 
 describe('a context of the NATS command line', () => {
-  test('gives the address, the user and the files', () => {
+  it('gives the address, the user and the files', () => {
     using scratch = scratchFolder()
     const folder = join(scratch.path, 'nats', 'context')
     mkdirSync(folder, { recursive: true })
@@ -92,7 +92,7 @@ describe('a context of the NATS command line', () => {
   })
 })
 
-test('all kinds of credentials connect, and refusals do not show them', async () => {
+it('all kinds of credentials connect, and refusals do not show them', async () => {
   using scratch = scratchFolder()
   const key = createUser()
   const users = [{ user: 'app', password: 's3cret@' }, { nkey: key.getPublicKey() }]

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { asset, type ConnectOptions, connect, pipeline } from '../../src/index.ts'
 import { runCommand } from '../cli/kit.ts'
 import { operatorMode } from '../kit/operator.ts'
@@ -21,7 +21,7 @@ async function expectWorking(options: ConnectOptions): Promise<void> {
   await flow.close()
 }
 
-test('a server with TLS is used with the authority that signed it, and refused without', async () => {
+it('a server with TLS is used with the authority that signed it, and refused without', async () => {
   await using server = await rawNats({ tls: { cert_file: PEM, key_file: PEM } })
   const servers = `tls://localhost:${server.port}`
   const namespace = freshNamespace()
@@ -34,7 +34,7 @@ test('a server with TLS is used with the authority that signed it, and refused w
   expect(status).toMatchObject({ code: 0, stdout: expect.stringContaining('made') })
 })
 
-test('credentials of an operator, as nsc makes them, are used by all parts and by the command', async () => {
+it('credentials of an operator, as nsc makes them, are used by all parts and by the command', async () => {
   using scratch = scratchFolder()
   const { config, creds } = operatorMode()
   await using server = await rawNats(config)

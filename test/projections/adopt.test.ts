@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { DraftOf } from '../../streams/facts.ts'
 import type { AssetSpec } from '../../streams/schemas.ts'
 import {
@@ -36,7 +36,7 @@ const tasks = (sim: Sim): unknown[] =>
   [...sim.work.values()].map(({ task, queue }) => [task.asset, task.version, queue, Object.keys(task.deps)])
 
 describe('a run that goes on with another version', () => {
-  test('plans anew what has not begun, and makes dependencies that it lacks', () => {
+  it('plans anew what has not begun, and makes dependencies that it lacks', () => {
     const sim = begun(
       [spec('a'), spec('t', { dependsOn: ['a'] })],
       [spec('a'), spec('b'), spec('t', { dependsOn: ['a', 'b'] })],
@@ -56,20 +56,20 @@ describe('a run that goes on with another version', () => {
     expect(sim.run(RUN).status).toBe('succeeded')
   })
 
-  test('begins at once what needs nothing any more', () => {
+  it('begins at once what needs nothing any more', () => {
     const sim = begun([spec('a'), spec('t', { dependsOn: ['a'] })], [spec('a'), spec('t')])
     sim.apply(wish())
     expect(tasks(sim)).toContainEqual(['t', 'v2', 'default', []])
   })
 
-  test('enqueues on another queue what waits there', () => {
+  it('enqueues on another queue what waits there', () => {
     const sim = begun([spec('t')], [spec('t', { queue: 'fast' })])
     sim.apply(wish())
     expect(answer(sim)).toMatchObject({ replanned: { t: 2 } })
     expect(tasks(sim).at(-1)).toEqual(['t', 'v2', 'fast', []])
   })
 
-  test('is the same when it is asked for twice', () => {
+  it('is the same when it is asked for twice', () => {
     const sim = begun([spec('t')], [spec('t', { codeVersion: '2', shape: 'two' })])
     sim.apply(wish())
     sim.apply(wish())
@@ -77,7 +77,7 @@ describe('a run that goes on with another version', () => {
     expect(sim.run(RUN).assets.t?.attempt).toBe(3)
   })
 
-  test.each<[string, () => Sim, RegExp]>([
+  it.each<[string, () => Sim, RegExp]>([
     ['of a version that is not registered', () => begun([spec('t')], []), /version v3 .* not registered/],
     ['that lacks an open asset', () => begun([spec('t')], [spec('u')]), /t is queued, and the new version has no such/],
     [

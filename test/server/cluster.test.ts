@@ -1,11 +1,11 @@
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { startCluster } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
 
-test('a cluster of three keeps a replicated stream going without one of its nodes, which can come back', async () => {
+it('a cluster of three keeps a replicated stream going without one of its nodes, which can come back', async () => {
   using scratch = scratchFolder()
   await using cluster = await startCluster({ dir: scratch.path })
   expect(cluster.urls).toHaveLength(3)
@@ -33,6 +33,6 @@ test('a cluster of three keeps a replicated stream going without one of its node
   await connection.close()
 })
 
-test.each([0, 2, 11])('a cluster of %i is refused', async (nodes) => {
+it.each([0, 2, 11])('a cluster of %i is refused', async (nodes) => {
   await expect(startCluster({ nodes })).rejects.toMatchObject({ code: 'invalid' })
 })

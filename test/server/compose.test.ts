@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { z } from 'zod'
 import { RELEASE_VERSION } from '../../src/server/index.ts'
@@ -21,7 +21,7 @@ const Compose = z.object({
 })
 const { services } = Compose.parse(parse(read('docker-compose.yml'), { merge: true }))
 
-test('docker-compose.yml runs one node, and three more when the cluster is asked for', () => {
+it('docker-compose.yml runs one node, and three more when the cluster is asked for', () => {
   const byProfile = Object.entries(services).map(([name, service]) => [name, service.profiles ?? []])
   expect(Object.fromEntries(byProfile)).toEqual({
     nats: [],
@@ -31,18 +31,18 @@ test('docker-compose.yml runs one node, and three more when the cluster is asked
   })
 })
 
-test('its images are the version that the project fetches itself', () => {
+it('its images are the version that the project fetches itself', () => {
   for (const service of Object.values(services)) expect(service.image).toBe(`nats:${RELEASE_VERSION}-alpine`)
 })
 
-test('its ports are open to this machine only, each is used once, and the first is the usual one', () => {
+it('its ports are open to this machine only, each is used once, and the first is the usual one', () => {
   const ports = Object.values(services).flatMap((service) => service.ports)
   for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:4222$/)
   expect(new Set(ports).size).toBe(4)
   expect(services.nats?.ports).toEqual(['127.0.0.1:4222:4222'])
 })
 
-test('its servers write to disk before they acknowledge', () => {
+it('its servers write to disk before they acknowledge', () => {
   for (const file of ['docker/nats-server.conf', 'docker/nats-cluster.conf']) {
     expect(read(file)).toMatch(/sync_interval: always/)
     expect(read(file)).toMatch(/store_dir: \/data/)

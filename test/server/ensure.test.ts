@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { cacheFolder } from '../../src/server/cache.ts'
 import { ensureNatsServer, RELEASE_VERSION } from '../../src/server/index.ts'
 import { fetchRelease, pinnedSha256, releaseArchiveName } from '../../src/server/release.ts'
@@ -20,7 +20,7 @@ function emptyEnvironment(folder: string): NodeJS.ProcessEnv & { PATH: string; F
 const NOT_PINNED = '2.14.3'
 
 describe('what is there is used, in this order', () => {
-  test('the program that FLOWSTONE_NATS_SERVER names goes before the PATH', async () => {
+  it('the program that FLOWSTONE_NATS_SERVER names goes before the PATH', async () => {
     using scratch = scratchFolder()
     const env = emptyEnvironment(scratch.path)
     fakeNatsServer(env.PATH, '2.15.0')
@@ -29,7 +29,7 @@ describe('what is there is used, in this order', () => {
     expect(found).toEqual({ path: given, version: '2.14.0', source: 'given' })
   })
 
-  test('a named program that is too old is refused, even when the PATH has a good one', async () => {
+  it('a named program that is too old is refused, even when the PATH has a good one', async () => {
     using scratch = scratchFolder()
     const env = emptyEnvironment(scratch.path)
     fakeNatsServer(env.PATH, '2.15.0')
@@ -40,7 +40,7 @@ describe('what is there is used, in this order', () => {
     })
   })
 
-  test('a named program that is not there, or does not run, is refused', async () => {
+  it('a named program that is not there, or does not run, is refused', async () => {
     using scratch = scratchFolder()
     const missing = join(scratch.path, 'missing')
     await expect(ensureNatsServer({ serverPath: missing })).rejects.toMatchObject({
@@ -53,7 +53,7 @@ describe('what is there is used, in this order', () => {
     await expect(ensureNatsServer({ serverPath: broken })).rejects.toMatchObject({ code: 'server_unusable' })
   })
 
-  test('an old nats-server on the PATH is passed over for a newer one behind it', async () => {
+  it('an old nats-server on the PATH is passed over for a newer one behind it', async () => {
     using scratch = scratchFolder()
     const env = emptyEnvironment(scratch.path)
     fakeNatsServer(env.PATH, '2.10.27')
@@ -62,7 +62,7 @@ describe('what is there is used, in this order', () => {
     expect(found).toEqual({ path: good, version: '2.15.0', source: 'path' })
   })
 
-  test('the PATH goes before the cache, and of the cache the newest', async () => {
+  it('the PATH goes before the cache, and of the cache the newest', async () => {
     using scratch = scratchFolder()
     const env = emptyEnvironment(scratch.path)
     fakeNatsServer(join(env.FLOWSTONE_CACHE, 'nats-server', '2.9.0'), '2.9.0')
@@ -73,7 +73,7 @@ describe('what is there is used, in this order', () => {
     expect(await ensureNatsServer({ env })).toMatchObject({ version: '2.14.0', source: 'path' })
   })
 
-  test('when an exact version is asked for, another one will not do', async () => {
+  it('when an exact version is asked for, another one will not do', async () => {
     using scratch = scratchFolder()
     const env = emptyEnvironment(scratch.path)
     fakeNatsServer(env.PATH, '2.15.0')
@@ -86,7 +86,7 @@ describe('what is there is used, in this order', () => {
 })
 
 describe('what is missing is fetched', () => {
-  test('from the release archive, once; the cache has it from then on', async () => {
+  it('from the release archive, once; the cache has it from then on', async () => {
     using scratch = scratchFolder()
     await using site = await releaseSite(join(scratch.path), RELEASE_VERSION)
     const env = {
@@ -103,7 +103,7 @@ describe('what is missing is fetched', () => {
     expect(readdirSync(join(env.FLOWSTONE_CACHE, 'nats-server')), 'nothing else is left').toEqual([RELEASE_VERSION])
   })
 
-  test('by several at once, and all of them get a whole program', async () => {
+  it('by several at once, and all of them get a whole program', async () => {
     using scratch = scratchFolder()
     await using site = await releaseSite(scratch.path, NOT_PINNED)
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
@@ -113,7 +113,7 @@ describe('what is missing is fetched', () => {
     expect(new Set(found.map((binary) => `${binary.path} ${binary.version}`)).size).toBe(1)
   })
 
-  test.each(['corrupt', 'unlisted'] as const)('but an archive with a %s checksum is refused', async (fault) => {
+  it.each(['corrupt', 'unlisted'] as const)('but an archive with a %s checksum is refused', async (fault) => {
     using scratch = scratchFolder()
     await using site = await releaseSite(scratch.path, NOT_PINNED, fault)
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
@@ -124,7 +124,7 @@ describe('what is missing is fetched', () => {
     expect(readdirSync(join(env.FLOWSTONE_CACHE, 'nats-server'))).toEqual([])
   })
 
-  test('a pinned checksum goes before what the site says', async () => {
+  it('a pinned checksum goes before what the site says', async () => {
     using scratch = scratchFolder()
     await using site = await releaseSite(scratch.path, RELEASE_VERSION)
     const name = releaseArchiveName(RELEASE_VERSION, process.platform, process.arch) ?? ''
@@ -137,7 +137,7 @@ describe('what is missing is fetched', () => {
     expect(site.requests.some((request) => request.endsWith('SHA256SUMS'))).toBe(false)
   })
 
-  test('an archive that is not the pinned one is refused, whatever its site says of it', async () => {
+  it('an archive that is not the pinned one is refused, whatever its site says of it', async () => {
     using scratch = scratchFolder()
     for (const arch of ['x64', 'arm64', 'ia32', 'ppc64', 's390x', 'riscv64', 'loong64'])
       expect(pinnedSha256(releaseArchiveName(RELEASE_VERSION, 'linux', arch) ?? ''), arch).toMatch(/^[0-9a-f]{64}$/)
@@ -147,7 +147,7 @@ describe('what is missing is fetched', () => {
     expect(site.requests.some((request) => request.endsWith('SHA256SUMS'))).toBe(false)
   })
 
-  test('a plain http mirror is refused unless the hash of the archive is known', async () => {
+  it('a plain http mirror is refused unless the hash of the archive is known', async () => {
     using scratch = scratchFolder()
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: 'http://127.0.0.1:1' }
     const options = { version: NOT_PINNED, from: ['release'], quiet: true } as const
@@ -160,7 +160,7 @@ describe('what is missing is fetched', () => {
     await expect(ensureNatsServer({ ...options, env: wrong })).rejects.toThrow('must be 64 hex digits')
   })
 
-  test('a release that turns out to be another version is not installed', async () => {
+  it('a release that turns out to be another version is not installed', async () => {
     using scratch = scratchFolder()
     await using site = await releaseSite(scratch.path, '2.14.1')
     const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: site.base }
@@ -169,7 +169,7 @@ describe('what is missing is fetched', () => {
     })
   })
 
-  test('a site that takes the connection and then says nothing is given up', { timeout: 10_000 }, async () => {
+  it('a site that takes the connection and then says nothing is given up', { timeout: 10_000 }, async () => {
     using scratch = scratchFolder()
     // TLS never gets an answer, so the connection is never established as far as https is
     // concerned.
@@ -191,7 +191,7 @@ describe('what is missing is fetched', () => {
   })
 })
 
-test('when nothing helps, the error lists what was tried and what the user can do', async () => {
+it('when nothing helps, the error lists what was tried and what the user can do', async () => {
   using scratch = scratchFolder()
   const env = { ...emptyEnvironment(scratch.path), FLOWSTONE_NATS_DOWNLOAD_BASE: 'https://127.0.0.1:1' }
   fakeNatsServer(env.PATH, '2.10.27')
@@ -205,13 +205,13 @@ test('when nothing helps, the error lists what was tried and what the user can d
   }
 })
 
-test('release archives are named as the project names them', () => {
+it('release archives are named as the project names them', () => {
   expect(releaseArchiveName('2.15.1', 'linux', 'x64')).toBe('nats-server-v2.15.1-linux-amd64.tar.gz')
   expect(releaseArchiveName('2.15.1', 'darwin', 'arm64')).toBe('nats-server-v2.15.1-darwin-arm64.tar.gz')
   expect(releaseArchiveName('2.15.1', 'win32', 'x64')).toBe('nats-server-v2.15.1-windows-amd64.zip')
   expect(releaseArchiveName('2.15.1', 'sunos', 'x64')).toBeUndefined()
 })
 
-test('the cache is where the user wants it', () => {
+it('the cache is where the user wants it', () => {
   expect(cacheFolder({ FLOWSTONE_CACHE: '/somewhere', XDG_CACHE_HOME: '/xdg' })).toBe('/somewhere')
 })

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
-import { describe, expect, test, vi } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { connect as connectFlow } from '../../src/index.ts'
 import { startServer } from '../../src/server/index.ts'
 import { isAlive } from '../../src/server/processes.ts'
@@ -45,7 +45,7 @@ function killAfterwards(pid: number): Disposable {
 }
 
 describe('a server', () => {
-  test('takes JetStream requests as soon as it is started, on 127.0.0.1 and a free port, and writes at once', async () => {
+  it('takes JetStream requests as soon as it is started, on 127.0.0.1 and a free port, and writes at once', async () => {
     using scratch = scratchFolder()
     await using server = await startServer({ dir: scratch.path })
     expect(server.url).toBe(`nats://127.0.0.1:${server.port}`)
@@ -54,7 +54,7 @@ describe('a server', () => {
     expect(config).toMatchObject({ host: '127.0.0.1', jetstream: { sync_interval: 'always' } })
   })
 
-  test('that is stopped is gone, and stopping it again does no harm', async () => {
+  it('that is stopped is gone, and stopping it again does no harm', async () => {
     using scratch = scratchFolder()
     const server = await startServer({ dir: scratch.path })
     await server.stop()
@@ -64,7 +64,7 @@ describe('a server', () => {
     expect(readFileSync(join(scratch.path, 'server.log'), 'utf8')).toContain('Server Exiting')
   })
 
-  test('that is killed comes back on the same folder and port with all its data', async () => {
+  it('that is killed comes back on the same folder and port with all its data', async () => {
     using scratch = scratchFolder()
     const first = await startServer({ dir: scratch.path })
     await storeOne(first.url)
@@ -74,7 +74,7 @@ describe('a server', () => {
     expect(await storeOne(second.url)).toBe(2)
   })
 
-  test('that is killed by somebody else can be started again at once', async () => {
+  it('that is killed by somebody else can be started again at once', async () => {
     using scratch = scratchFolder()
     const first = await startServer({ dir: scratch.path })
     process.kill(first.pid, 'SIGKILL')
@@ -84,13 +84,13 @@ describe('a server', () => {
     await expect(startServer({ dir: scratch.path }), 'the lock is the second one’s').rejects.toThrow()
   })
 
-  test('runs in a folder whose name has quotes, spaces and letters of all kinds', async () => {
+  it('runs in a folder whose name has quotes, spaces and letters of all kinds', async () => {
     using scratch = scratchFolder()
     await using server = await startServer({ dir: join(scratch.path, 'a "b" $c \\d é #e {') })
     expect(await storeOne(server.url)).toBe(1)
   })
 
-  test('takes messages as large as it is told to', async () => {
+  it('takes messages as large as it is told to', async () => {
     using scratch = scratchFolder()
     await using server = await startServer({ dir: scratch.path, maxPayload: 2 * 1024 * 1024 })
     const connection = await connect({ servers: server.url })
@@ -98,7 +98,7 @@ describe('a server', () => {
     await connection.close()
   })
 
-  test('whose port is taken says so', async () => {
+  it('whose port is taken says so', async () => {
     using scratch = scratchFolder()
     const squatter = createServer()
     await new Promise<void>((done) => squatter.listen(0, '127.0.0.1', done))
@@ -113,7 +113,7 @@ describe('a server', () => {
     expect(server.port).toBe(port)
   })
 
-  test.each([{ port: -1 }, { port: 70_000 }, { port: 1.5 }, { maxPayload: 0 }, { maxPayload: 1e9 }])(
+  it.each([{ port: -1 }, { port: 70_000 }, { port: 1.5 }, { maxPayload: 0 }, { maxPayload: 1e9 }])(
     'is not started with options that cannot be: %o',
     async (options) => {
       await expect(startServer(options)).rejects.toMatchObject({ code: 'invalid' })
@@ -122,7 +122,7 @@ describe('a server', () => {
 })
 
 describe('of two servers on one folder', () => {
-  test('the second is refused, in this process and in another', async () => {
+  it('the second is refused, in this process and in another', async () => {
     using scratch = scratchFolder()
     const other = await startElsewhere(scratch.path)
     using _owner = killAfterwards(other.owner)
@@ -138,7 +138,7 @@ describe('of two servers on one folder', () => {
     expect(await storeOne(mine.url)).toBe(2)
   })
 
-  test('started at the same moment, exactly one runs', async () => {
+  it('started at the same moment, exactly one runs', async () => {
     using scratch = scratchFolder()
     const starts = await Promise.allSettled(Array.from({ length: 5 }, () => startServer({ dir: scratch.path })))
     const running = starts.filter((start) => start.status === 'fulfilled').map((start) => start.value)
@@ -146,7 +146,7 @@ describe('of two servers on one folder', () => {
     await running[0]?.stop()
   })
 
-  test('one that was written by another machine is not touched', async () => {
+  it('one that was written by another machine is not touched', async () => {
     using scratch = scratchFolder()
     const lock = { id: 'a', host: 'another-machine', owner: { pid: 1 } }
     writeFileSync(join(scratch.path, 'server.lock'), JSON.stringify(lock))
@@ -155,7 +155,7 @@ describe('of two servers on one folder', () => {
 })
 
 describe('a server does not outlive the process that started it', () => {
-  test.each(['SIGTERM', 'SIGKILL'] as const)('when that gets a %s', async (signal) => {
+  it.each(['SIGTERM', 'SIGKILL'] as const)('when that gets a %s', async (signal) => {
     using scratch = scratchFolder()
     const other = await startElsewhere(scratch.path)
     using _server = killAfterwards(other.pid)
@@ -163,7 +163,7 @@ describe('a server does not outlive the process that started it', () => {
     await until('the server has ended', () => !isAlive(other.pid))
   })
 
-  test('and where it does all the same, the next start on its folder stops it', async () => {
+  it('and where it does all the same, the next start on its folder stops it', async () => {
     using scratch = scratchFolder()
     const leftover = await startServer({ dir: scratch.path })
     await storeOne(leftover.url)
@@ -181,7 +181,7 @@ describe('a server does not outlive the process that started it', () => {
     await running[0]?.stop()
   })
 
-  test('but a process that only has the id of such a server is left alone', async () => {
+  it('but a process that only has the id of such a server is left alone', async () => {
     using scratch = scratchFolder()
     const innocent = spawn('sleep', ['60'])
     using _innocent = killAfterwards(innocent.pid ?? 0)
@@ -195,7 +195,7 @@ describe('a server does not outlive the process that started it', () => {
 })
 
 describe('a server with a password', () => {
-  test('takes nobody without it, and its address holds it', async () => {
+  it('takes nobody without it, and its address holds it', async () => {
     using scratch = scratchFolder()
     await using server = await startServer({ dir: join(scratch.path, 'nats'), password: 'p w/:@%' })
     await expect(connect({ servers: `nats://127.0.0.1:${server.port}`, reconnect: false })).rejects.toThrow(
@@ -209,7 +209,7 @@ describe('a server with a password', () => {
 describe.skipIf(process.platform === 'win32')('the folder of a server', () => {
   const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8)
 
-  test('is for its owner only, and not for git', async () => {
+  it('is for its owner only, and not for git', async () => {
     using scratch = scratchFolder()
     const dir = join(scratch.path, 'nats')
     await using server = await startServer({ dir })
@@ -225,7 +225,7 @@ describe.skipIf(process.platform === 'win32')('the folder of a server', () => {
     expect(readFileSync(join(dir, '.gitignore'), 'utf8')).toBe('*\n')
   })
 
-  test('keeps a .gitignore that is there', async () => {
+  it('keeps a .gitignore that is there', async () => {
     using scratch = scratchFolder()
     writeFileSync(join(scratch.path, '.gitignore'), 'mine\n')
     await using _server = await startServer({ dir: scratch.path })
@@ -233,7 +233,7 @@ describe.skipIf(process.platform === 'win32')('the folder of a server', () => {
   })
 })
 
-test.runIf(process.platform === 'linux')('a server inherits no secrets from its process', async () => {
+it.runIf(process.platform === 'linux')('a server inherits no secrets from its process', async () => {
   using scratch = scratchFolder()
   vi.stubEnv('FLOWSTONE_GATE_SECRETS', 'k1:not for the server')
   vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'nor this')

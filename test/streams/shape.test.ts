@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { asset } from '../../src/index.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
@@ -11,7 +11,7 @@ const plain = asset('x', { execute }).definition.spec
 const spread = asset('x', { scatter, execute }).definition.spec
 
 describe('the shape of an asset', () => {
-  test.each([
+  it.each([
     ['a dependency', asset('x', { dependsOn: [a], execute }).definition.spec, plain, 'dependsOn (nothing → a)'],
     ['onSignal', asset('x', { execute, onSignal: execute }).definition.spec, plain, 'onSignal (no → yes)'],
     ['onTimeout', asset('x', { execute, onTimeout: execute }).definition.spec, plain, 'onTimeout (no → yes)'],
@@ -34,7 +34,7 @@ describe('the shape of an asset', () => {
     expect(shapeDifferences(before, changed)).toEqual([said])
   })
 
-  test('changes when a plain asset becomes a scatter, and with the payload schema', () => {
+  it('changes when a plain asset becomes a scatter, and with the payload schema', () => {
     expect(spread.shape).not.toBe(plain.shape)
     const shapeWith = (payloadSchema: z.ZodType): string => asset('x', { execute, payloadSchema }).definition.spec.shape
     const one = shapeWith(z.object({ a: z.string() }))
@@ -42,7 +42,7 @@ describe('the shape of an asset', () => {
     expect(shapeWith(z.object({ a: z.int() }))).not.toBe(one)
   })
 
-  test('stays the same with what the engine decides, or limits, and with the order of dependencies', () => {
+  it('stays the same with what the engine decides, or limits, and with the order of dependencies', () => {
     const options = { execute, dependsOn: [a, b] as const }
     const { shape } = asset('x', options).definition.spec
     const changed = [
@@ -53,7 +53,7 @@ describe('the shape of an asset', () => {
     for (const { definition } of changed) expect(definition.spec.shape).toBe(shape)
   })
 
-  test.each(['', 'x'.repeat(129), '\ud800', 2])('refuses the codeVersion %j', (codeVersion) => {
+  it.each(['', 'x'.repeat(129), '\ud800', 2])('refuses the codeVersion %j', (codeVersion) => {
     expect(() => asset('x', { execute, codeVersion: codeVersion as string })).toThrow(
       /asset x: codeVersion must be text/,
     )

@@ -1,11 +1,11 @@
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, test } from 'vitest'
+import { expect, it } from 'vitest'
 import { Connection } from '../../src/log/connection.ts'
 import { Puller } from '../../src/worker/pull/puller.ts'
 import { bareNats } from '../kit/bare-nats.ts'
 import { until } from '../kit/until.ts'
 
-test('a request for tasks that got lost is asked again within 3 s, and one that the server knows of is not', async () => {
+it('a request for tasks that got lost is asked again within 3 s, and one that the server knows of is not', async () => {
   await using server = await bareNats()
   // Stands in for the consumer's leader: a change of leaders cannot be had at the right moment.
   const leader = await connectNats({ servers: server.url })
