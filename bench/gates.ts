@@ -1,8 +1,8 @@
 /**
  * `gates`: signal gates created and answered by 64 callers, beside the same appends with nothing
- * around them; how long it takes from a signal to the asset's next line of code, in plain
- * publishes; and what gates cost that only wait. The engine is in a process of its own, as where
- * gates are answered over HTTP; worker and callers are in this one.
+ * around them. It also measures the time from a signal to the asset's next line of code, in plain
+ * publishes, and the cost of gates that only wait. The engine has a process of its own, as where
+ * gates are answered over HTTP. Worker and callers are in this one.
  */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -64,7 +64,7 @@ interface Opened {
   readonly perSecond: number
 }
 
-/** An asset that opens as many gates as it is told, and waits at one more. */
+/** An asset that opens `count` gates and waits at one more. */
 async function opened(flow: Flow, count: number): Promise<Opened> {
   const run = await flow.materialize(opens, { partition: String(count), upstream: 'all' })
   return await new Promise<Opened>((resolve, reject) => {

@@ -1,6 +1,6 @@
 /**
- * One of several processes that take tokens of the same bucket: says when it is ready, starts when
- * told to, says when it is done.
+ * One of several processes that take tokens of the same bucket: It reports when it is ready, starts
+ * on a message, and reports when it is done.
  */
 import { createInterface } from 'node:readline'
 import { z } from 'zod'

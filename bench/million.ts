@@ -1,8 +1,8 @@
 /**
- * `million`: a million no-op instances with about 100 B in and out, in a process of its own: its
- * speed beside the raw ceiling at 50 a message, its peak memory (engine, worker and client
- * together), and what log and state bucket hold of it, for each instance. One measured repeat: it
- * is long, and its figures are not of the kind that jitters.
+ * `million`: a million no-op instances with about 100 B in and out, in a process of its own. It
+ * measures the speed beside the raw ceiling at 50 a message, and the peak memory of engine, worker
+ * and client together. It also measures what log and state bucket hold for each instance. It is
+ * measured once: it is long, and its figures hardly vary.
  */
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'

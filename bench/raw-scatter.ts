@@ -1,8 +1,8 @@
 /**
- * The raw ceiling of a scatter: the same streams, the same consumers and messages of the same shape
- * at 50 instances a message, in one process, with nothing in between: no barrier, no state, no
- * checks, no user code. Each message is encoded by its sender and decoded by its receiver, as bare
- * MessagePack: without that it would be no message but a blob, which no program could use.
+ * The raw ceiling of a scatter: the same streams, consumers and messages, at 50 instances a
+ * message, in one process. Nothing is in between: no barrier, no state, no checks, no user code.
+ * Each message is encoded by its sender and decoded by its receiver, as bare MessagePack: without
+ * that it would be no message but a blob, which no program could use.
  *
  *   task messages (50 keys each) → WORK → pulled → outcome messages (50 values each) → LOG → read and counted
  *

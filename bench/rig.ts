@@ -15,9 +15,8 @@ import type { Fsync } from './figures.ts'
 
 /**
  * How processes are started whose memory is measured, as docs/architecture.md advises where memory
- * is short. By itself Node lets the young generation grow by a hundred megabytes while much is
- * allocated, and collects the old one late when the machine is busy, which says nothing of what is
- * held.
+ * is short. By default, Node lets the young generation grow by a hundred megabytes while much is
+ * allocated. It also collects the old one late when the machine is busy. Neither says what is held.
  */
 export const SMALL_HEAP = ['--max-semi-space-size=4', '--max-old-space-size=192'] as const
 
@@ -93,7 +92,7 @@ export async function withEngineApart<T>(
   })
 }
 
-/** A namespace that nobody is at work in yet. */
+/** A new namespace, without an engine or a worker. */
 export async function withNamespace<T>(url: string, use: (namespace: string) => Promise<T>): Promise<T> {
   const namespace = newNamespace()
   try {
@@ -103,7 +102,7 @@ export async function withNamespace<T>(url: string, use: (namespace: string) => 
   }
 }
 
-/** The same streams as the engine's, and nobody at work on them. */
+/** The same streams as the engine's, without an engine or a worker. */
 export async function withRaw<T>(
   url: string,
   use: (connection: Connection, topology: Topology) => Promise<T>,

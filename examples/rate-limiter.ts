@@ -1,6 +1,6 @@
 /**
- * Limits that hold over processes: an API with 60 calls a minute that three processes share, a
- * crawl with a limit for each host, and a GPU with 4 slots one of whose holders is killed.
+ * Limits that hold over processes. Three processes share an API with 60 calls a minute. A crawl has
+ * a limit for each host. A GPU has 4 slots, and one of their holders is killed.
  *
  *     npm run example:limits
  *

@@ -4,10 +4,9 @@
  *
  *     npm run example:scatter
  *
- * Shows a scatter over an item reader with maxConcurrent and a rate limit that two scatters share,
- * retries that wait as long as the site asks for, a share of instances that fail for good
- * (failureMode partial), batches with errors of their own, and what a scatter's status says in the
- * end.
+ * Shows a scatter over an item reader with maxConcurrent and a rate limit that two scatters share.
+ * Retries wait as long as the site asks for. A share of the instances fails for good (failureMode
+ * partial), and batches have errors of their own. In the end it shows a scatter's status.
  */
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'

@@ -1,5 +1,6 @@
-// Checks the package as a user gets it: packs it, installs the tarball into an empty project, imports it with Node, and
-// type-checks a program that uses it. Run by `npm run check:package`, after the build.
+// Checks the package as a user gets it: packs it, installs the tarball into an empty project,
+// imports it with Node, and type-checks a program that uses it. Run by `npm run check:package`,
+// after the build.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,7 +8,10 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
-/** What can be imported, and from where: all of it, and nothing else. A new export of the package is added here too. */
+/**
+ * What can be imported, and from where: all of it, and nothing else. A new export of the package is
+ * added here too.
+ */
 const EXPORTS = {
   flowstone: [
     'CancelledError',
@@ -68,7 +72,7 @@ export async function url(): Promise<string> {
   await using server: RunningServer = await startServer(options)
   return server.url
 }
-// None of the packages that only some readers need is installed here, and none is needed for the types.
+// None of the packages that only some readers need is installed here, and the types need none.
 export const objects: ItemReader<S3Item> = readS3Objects({ bucket: 'b' })
 export const lines = asset('lines', {
   scatter: () => batch(readLines('lines.txt'), { maxItems: 10 }),
@@ -78,7 +82,10 @@ export const lines = asset('lines', {
 export const wrong: ServerOptions = { port: '4222' }
 `
 
-/** A program that asks a server, so that the client and its sockets are in it, and reads with a package that is not there. */
+/**
+ * A program that asks a server, so that the client and its sockets are in it. It also reads with a
+ * package that is not there.
+ */
 const BUNDLED = `
 import { asset, connect, pipeline } from 'flowstone'
 import { gateHandler } from 'flowstone/http'
@@ -143,7 +150,10 @@ function checkExports(project) {
   }
 }
 
-/** Packages that only some readers need are not installed with ours; such a reader says what to install when it begins. */
+/**
+ * Packages that only some readers need are not installed with ours. Such a reader says what to
+ * install when it begins.
+ */
 function checkOptional(project) {
   const readers = {
     'csv-parse': "readCsv('package.json')",
@@ -170,7 +180,7 @@ function checkRequire(project) {
   }
 }
 
-/** Bundled with no banner and none of the optional packages, and run where there is no node_modules. */
+/** Bundled without a banner and optional packages, and run where there is no node_modules. */
 async function checkBundles(project) {
   writeFileSync(join(project, 'bundled.js'), BUNDLED)
   const alone = join(scratch, 'alone')
@@ -207,7 +217,7 @@ function checkTypes(project) {
     lib: ['es2024', 'esnext.disposable'],
     types: ['node'],
     strict: true,
-    // Declarations are checked too (no skipLibCheck): a user's compiler finds what is wrong in ours.
+    // Declarations are checked too (no skipLibCheck), as a user's compiler may do.
     noEmit: true,
   }
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }))

@@ -66,7 +66,8 @@ function npm() {
 /** So that a download happens here and says so, and not in the middle of something. */
 function ensureServer() {
   const tests = process.env.FLOWSTONE_TEST_NATS
-  if (process.env.NATS_URL || (tests && tests !== 'binary')) return // Another server is going to be used.
+  // Another server is going to be used.
+  if (process.env.NATS_URL || (tests && tests !== 'binary')) return
   const node = join(root, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node')
   const result = spawnSync(existsSync(node) ? node : process.execPath, [join(root, 'scripts', 'ensure-server.ts')], {
     stdio: ['ignore', 2, 2],

@@ -83,7 +83,8 @@ describe('train', () => {
   })
 
   it('takes the prior from the number of mails', () => {
-    expect(train([...tiny, { label: 'ham', tokens: [] }, { label: 'ham', tokens: [] }]).prior).toBe(-1.0986) // ln 1/3
+    // ln 1/3
+    expect(train([...tiny, { label: 'ham', tokens: [] }, { label: 'ham', tokens: [] }]).prior).toBe(-1.0986)
   })
 
   it('keeps the most telling words: strong, and in many mails', () => {

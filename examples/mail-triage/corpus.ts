@@ -94,10 +94,10 @@ export function fingerprint(text: string): string {
 }
 
 /**
- * Halves the corpus: one half to learn from, the other to be judged. It goes by the fingerprint and
- * not by the id, so that two copies of a mail land on the same side; else the model would be tested
- * on mails it has read. No dice: the same corpus is always split in the same way, so a split that
- * is computed again after a crash is the same split.
+ * Halves the corpus: one half to learn from, the other to be judged. It uses the fingerprint and
+ * not the id, so that two copies of a mail land on the same side. Otherwise the model would be
+ * tested on mails it has read. Nothing is random: a split that is computed again after a crash is
+ * the same split.
  */
 export function splitMails(entries: readonly MailEntry[]): Split {
   const half = (parity: number) =>

@@ -104,7 +104,7 @@ type Flow = Awaited<ReturnType<typeof connect>>
 
 /**
  * A run that an earlier quickstart left unfinished is continued, else there is a new one. The list
- * of runs is what the engine has folded so far and may lag behind the log; the key makes that
+ * of runs is what the engine has folded so far, so it may lag behind the log. The key makes that
  * harmless: the n-th run has one key, and asking for it twice brings the same run.
  */
 async function startOrContinue(flow: Flow) {

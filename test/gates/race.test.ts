@@ -23,7 +23,7 @@ const raced = asset('raced', {
   },
 })
 
-/** What a caller was told, as the outcome that it implies. */
+/** The outcome that the answer to a caller implies. */
 async function told(asking: Promise<unknown>): Promise<string> {
   try {
     await asking

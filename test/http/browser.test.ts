@@ -129,7 +129,7 @@ it('a page of another site can neither frame it nor answer in a person’s name'
     await Promise.all([page.waitForNavigation(), page.evaluate('document.getElementById("forged").submit()')])
     expect(await page.content()).toContain('From another site')
     await page.goto(evil.url)
-    // It is sent all the same; what came of it is not even told to that page.
+    // The browser sends it all the same, but that page cannot read the answer.
     const sent = await page.evaluate(
       `fetch(${JSON.stringify(gate.url)}, { method: 'POST', mode: 'no-cors', body: 'decision=approve' }).then(() => 'told', String)`,
     )

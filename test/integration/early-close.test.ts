@@ -14,8 +14,8 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const AT_ONCE = 6
 
 /**
- * Many instances, of which the first fails for good once `AT_ONCE` are at work; the others wait to
- * be aborted.
+ * Many instances, of which the first fails for good once `AT_ONCE` run. The others wait to be
+ * aborted.
  */
 function doomed(options: InstanceOptions) {
   const seen = { started: 0, abortedMs: [] as number[] }

@@ -106,7 +106,7 @@ describe('a rebuild', () => {
     expect([...after.keys()]).toEqual([...before.keys()])
     for (const [key, bytes] of before) expect(after.get(key), key).toBe(bytes)
 
-    // And an engine goes on from there.
+    // And an engine continues from that state.
     await (await flow.engine()).active
     await flow.worker(all, { drainTimeout: 0 })
     expect(await (await flow.materialize(last, { partition: 'a' })).result()).toBe(2 + (2000 * 1999) / 2)

@@ -6,7 +6,9 @@ import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-/** A scatter over 0 … 9 of which `broken` fail, and whose gather fails while it is told to. */
+/**
+ * A scatter over 0 … 9 of which `broken` fail, and whose gather fails while `gatherBroken` is set.
+ */
 function scatterOf(scatterOptions: object) {
   const state = { broken: new Set<number>(), gatherBroken: false, ran: [] as number[] }
   const work = asset('work', {
@@ -31,7 +33,7 @@ function scatterOf(scatterOptions: object) {
 const everything = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 const except = (...failed: number[]) => everything.map((key) => [key, failed.includes(key) ? 'failed' : 'ok'])
 
-/** The status of a scatter that is over, once the state shows that. */
+/** The status of a scatter that has ended, once the state shows that. */
 async function closed(flow: Flow, id: string): Promise<ScatterStatus> {
   await until('the state shows the end', async () => (await flow.scatter.status(id)).status !== 'open')
   return await flow.scatter.status(id)

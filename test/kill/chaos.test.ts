@@ -1,8 +1,8 @@
 /**
  * Everything at once: every kind of scatter and gate in one run, scatters that end early and are
- * redriven, runs that build on one another, and triggers, while processes are killed, stopped,
- * drained and cut off, the server restarts, the state is built again, and buckets are deleted. All
- * of it is drawn from a seed. What is checked at the end holds for every seed. Every third seed is
+ * redriven, runs that build on one another, and triggers. Meanwhile processes are killed, stopped,
+ * drained and cut off. The server restarts, the state is rebuilt, and buckets are deleted. All of
+ * it is drawn from a seed. What is checked at the end holds for every seed. Every third seed is
  * gentle: it takes no work from a worker, so no attempt may be lost. `CHAOS_SEEDS=17,100..199 npx
  * vitest run test/kill/chaos.test.ts` plays those; `CHAOS_MS` is how long it is wild,
  * `CHAOS_SHARDS=1,3` the shards of the log, of which each seed takes one; `CHAOS_WITHOUT='delete

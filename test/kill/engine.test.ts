@@ -5,8 +5,8 @@ import { list, stream } from './programs/pipelines.ts'
 import { type Child, pair, startRig } from './rig.ts'
 
 /**
- * Longest time without an engine that is at work. The claim's time to live is 2 s, and 200 ms of
- * patience come on top.
+ * Longest time without an active engine. The claim's time to live is 2 s. The standby waits 200 ms
+ * more.
  */
 const TAKE_OVER_MAX_MS = 3000
 

@@ -38,8 +38,8 @@ class Stage {
   }
 
   /**
-   * Brings every gate to its step. The engine stands still from here on: what is signalled or times
-   * out is on the log, and not folded.
+   * Brings every gate to its step. The engine is stopped from here on: signals and timeouts are on
+   * the log, but not folded.
    */
   async set(engine: Child): Promise<void> {
     const { flow } = this.#rig

@@ -55,8 +55,8 @@ export function worstOverlap(uses: readonly Use[]): number {
 }
 
 /**
- * Slots that were taken: who was told before another asked has the lower fence. Returns pairs that
- * are not so.
+ * Slots that were taken: a holder that had its slot before another asked has the lower fence.
+ * Returns the pairs for which this is not so.
  */
 export function fencesOutOfOrder(
   taken: readonly { readonly askedMs: number; readonly toldMs: number; readonly fence: number }[],

@@ -39,7 +39,7 @@ it('the time limit of a whole scatter holds when server, engine and worker are k
   await rig.killServer()
   await Promise.all([worker.kill(), engine.kill()])
   await rig.startServer()
-  // Nobody is at work when the time is over; whoever comes finds it on the log.
+  // No process runs when the time ends. The next engine finds the deadline on the log.
   await rig.engine()
   await expect(run.result({ signal: AbortSignal.timeout(20_000) })).rejects.toMatchObject({
     code: 'timeout',

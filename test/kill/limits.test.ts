@@ -1,6 +1,6 @@
 /**
- * The bounds of limits and slots, proved on histories: several processes, whose clocks are minutes
- * apart, write down what they were granted and what they used, while some of them are killed,
+ * The bounds of limits and slots, proved on histories. Several processes, whose clocks are minutes
+ * apart, write down what they were granted and what they used. Meanwhile some of them are killed,
  * others stopped, and the server is killed and started again.
  */
 import { describe, expect, it } from 'vitest'
@@ -91,7 +91,7 @@ describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
     const periodMs = rate.per === 'second' ? 1000 : Number.parseFloat(rate.per) * (rate.per.endsWith('ms') ? 1 : 1000)
     const history = grantsOf(all)
     expect(failuresOf(all)).toEqual([])
-    // Nobody is told before its time.
+    // No wait ends before its time.
     expect(history.filter(({ fromMs, toldMs }) => toldMs < fromMs)).toEqual([])
     const worst = worstStretch(history, periodMs)
     expect(worst).toBeLessThanOrEqual(most)

@@ -1,6 +1,6 @@
 /**
- * The world outside of the chaos test: answers gates in random order, some twice, and keeps what it
- * was told, to be compared with the log.
+ * The world outside of the chaos test: answers gates in random order, some twice, and keeps the
+ * replies, to be compared with the log.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Flow, FlowStoneError, type GateView, type Run, SignalRejectedError } from '../../src/index.ts'

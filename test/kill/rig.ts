@@ -68,7 +68,7 @@ export class Child {
     return this.#process.exitCode
   }
 
-  /** Everything it told of one kind. */
+  /** Everything it reported of one kind. */
   of(event: string): Told[] {
     return this.told.filter((line) => line.event === event)
   }
@@ -120,7 +120,7 @@ export class Rig implements AsyncDisposable {
     this.notes = join(parts.scratch.path, 'notes')
   }
 
-  /** Starts a process and waits until it is at work. */
+  /** Starts a process and waits until it is active. */
   async start(
     program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller',
     settings: Partial<Settings> = {},
@@ -147,7 +147,7 @@ export class Rig implements AsyncDisposable {
     return this.#server.port
   }
 
-  /** An engine that is at work, unless `standby`. */
+  /** An active engine, unless `standby`. */
   async engine(settings: Partial<Settings> = {}): Promise<Child> {
     const child = await this.start('engine', settings)
     await until('the engine is at work', () => child.of('engine.active').length >= this.#shards)
@@ -293,7 +293,7 @@ export class Rig implements AsyncDisposable {
   }
 }
 
-/** An engine at work, one that stands by for it, and a worker. */
+/** An active engine, its standby, and a worker. */
 export async function pair(rig: Rig): Promise<{ victim: Child; heir: Child }> {
   const [victim] = await Promise.all([rig.engine(), rig.start('worker')])
   return { victim, heir: await rig.start('engine') }

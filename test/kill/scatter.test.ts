@@ -137,7 +137,7 @@ it('a redrive goes on when its engine and its worker are killed half way, and ru
   expect((await rig.flow.scatter.redrive(`${run.id}.broken`)).id).toBe(again.id)
   await rig.start('worker')
   const value = await again.result({ signal: AbortSignal.timeout(30_000) })
-  // What its worker had in its hands has failed with its one attempt; a second redrive does those.
+  // What its worker had been assigned has failed with its one attempt. A second redrive does those.
   const { failed } = value as { failed: number }
   expect(failed).toBeLessThanOrEqual(300 - 60)
   expect(value).toMatchObject({ ok: 3000 - failed })

@@ -1,6 +1,6 @@
 /**
- * Who answers a gate dies in the middle of it, and does not know whether it has: whoever asks again
- * is told.
+ * A client dies while it answers a gate, and does not know whether its answer counts. A client that
+ * asks again gets to know.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeEach, describe, expect, it } from 'vitest'
@@ -16,7 +16,7 @@ beforeEach(() => {
   process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
 })
 
-/** Who asked, and who was told. */
+/** Gates with a request, and gates with a reply. */
 interface Asked {
   readonly asked: Set<string>
   readonly told: Set<string>
@@ -24,7 +24,7 @@ interface Asked {
 
 /**
  * Clients are killed at random moments, each with a share of the gates, until some had asked and
- * were not told.
+ * got no reply.
  */
 async function killClients(rig: Rig, gates: readonly string[]): Promise<Asked> {
   const asked = new Set<string>()

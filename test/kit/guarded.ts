@@ -33,7 +33,7 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-/** How `connect` is to be told who it is: `nats: login('worker')`. */
+/** The login that `connect` takes:  `nats: login('worker')`. */
 export function login(user: string): { user: string; pass: string; inboxPrefix: string } {
   return { user, pass: user, inboxPrefix: `_INBOX_${user}` }
 }

@@ -1,7 +1,7 @@
 /**
- * The programs that the tests with kills start, each in one file with all that it imports: they are
- * started some four hundred times, and reading two hundred files each time took half of the
- * processors. Done once for a whole run of the tests.
+ * Bundles each program that the kill tests start into one file. The tests start them some four
+ * hundred times. Reading two hundred files each time took half of the processor time. This runs
+ * once for a whole run of the tests.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'

@@ -24,7 +24,7 @@ export interface RawNats extends AsyncDisposable {
   reload(config: Record<string, unknown>): void
 }
 
-/** `config`: what the server is told besides its port and folder; `jetstream` may hold limits. */
+/** `config`: settings of the server besides its port and folder; `jetstream` may hold limits. */
 export async function rawNats(config: Record<string, unknown> = {}): Promise<RawNats> {
   const { path } = await ensureNatsServer({ quiet: true })
   const scratch = scratchFolder()

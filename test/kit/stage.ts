@@ -28,7 +28,7 @@ export interface StageOptions extends Omit<ConnectOptions, 'servers' | 'logger'>
 }
 
 /**
- * An engine and a worker at work in a namespace of their own: `await using stage = await
+ * An engine and a worker that run in a namespace of their own: `await using stage = await
  * openStage(server.url, pipeline)`.
  */
 export interface Stage extends AsyncDisposable {

@@ -8,7 +8,7 @@ const turns = async (): Promise<void> => {
   for (let i = 0; i < 10; i++) await Promise.resolve()
 }
 
-/** A piece of work that lasts until it is told to end. */
+/** A piece of work that lasts until `end` is called. */
 function work(log: string[], name: string) {
   const { promise, resolve } = Promise.withResolvers<void>()
   const run = async (): Promise<void> => {

@@ -1,4 +1,4 @@
-/** What must hold when all is over, by the log, by what processes noted, and by the server. */
+/** What must hold at the end, by the log, by what processes noted, and by the server. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { expect } from 'vitest'
@@ -65,8 +65,8 @@ export function begunIn(lines: readonly string[]): Begun[] {
 const NEAR_MS = 60
 /**
  * A worker hears of a pause by a notification of the engine. Where no engine runs, it looks by
- * itself: it trusts a task for 500 ms, of a fact that was 250 ms old at most, and looks 1500 ms
- * later at the latest.
+ * itself. It trusts a task for 500 ms. The fact of that task was 250 ms old at most. The worker
+ * looks again 1500 ms later at the latest.
  */
 const PAUSED_MS = 2300
 

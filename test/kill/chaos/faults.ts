@@ -137,7 +137,7 @@ export async function goWild(stage: Stage, random: Random, gentle: boolean, forM
   return wild
 }
 
-/** The next may begin before this one is over. */
+/** The next may begin before this one has ended. */
 async function act(stage: Stage, wild: Wild, what: Fault, someMs: number, dice: number): Promise<void> {
   const { rig, workers, engines, ackWaitMs } = stage
   const random = (): number => dice / 4_294_967_296

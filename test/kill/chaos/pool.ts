@@ -41,7 +41,7 @@ export class Pool {
     this.#keepers = Array.from({ length: count }, () => this.#keep())
   }
 
-  /** Resolves when the first of them is at work. */
+  /** Resolves when the first of them is active. */
   get ready(): Promise<void> {
     return this.#first.promise
   }
@@ -62,7 +62,7 @@ export class Pool {
     await this.#ended(member)
   }
 
-  /** Ends all of them, and starts none until `act` is over. */
+  /** Ends all of them, and starts none until `act` has ended. */
   async without<T>(act: () => Promise<T>): Promise<T> {
     this.#held += 1
     try {

@@ -183,7 +183,7 @@ export const last = asset('last', {
   onSignal: (_, payload: { value: string }, deps) => ({ ...deps, last: payload.value }),
 })
 
-/** Most of it waits for what never comes, until its time is over. */
+/** Most of its instances wait for nothing, until the total timeout ends them. */
 export const hurried = asset('hurried', {
   scatterOptions: { totalTimeout: '3s', failureMode: 'partial', failureThreshold: 1, retry: patient },
   scatter: () => Array.from({ length: HURRIED }, (_, i) => i),

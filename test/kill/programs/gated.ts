@@ -7,7 +7,7 @@ import { note, quick, total } from './pipelines.ts'
 
 export const GATED_INSTANCES = 300
 
-// It is told of when the gate is on the log, and before `openGate` returns.
+// The channel reports a gate once it is on the log, and before `openGate` returns.
 if (process.env.KILL_IN_OPEN_GATE)
   channel('flowstone:gate.create').subscribe(() => process.kill(process.pid, 'SIGKILL'))
 
@@ -49,7 +49,7 @@ export const gatedMany = asset('gated_many', {
 })
 
 /**
- * Opens two gates, waits at the last one, and dies in between where KILL_AT_LAST_GATE is set:
+ * Opens two gates and waits at the last one. Where KILL_AT_LAST_GATE is set, it dies in between:
  * nothing of its outcome is on the log, and the outside job has its token.
  */
 async function waitAtLast(ctx: Pick<AssetContext, 'openGate'>): Promise<Suspension> {
@@ -82,7 +82,7 @@ export const answerBy = (by: string, gate: string): { by: string; text: string }
   text: 'x'.repeat(/[048]a\d+n\d+$/.test(gate) ? 200_000 : 10),
 })
 
-/** Tells of each instance who answered, and how much came. */
+/** Reports of each instance who answered, and how much came. */
 export const answered = asset('answered', {
   scatter: () => Array.from({ length: ANSWERED }, (_, i) => i),
   execute: (ctx) => ctx.signalGate(),

@@ -11,16 +11,16 @@ import { type Settings, tell } from './child.ts'
 import type { LimitsWork } from './limits-work.ts'
 
 /**
- * Who is told that much later than its time was not told of the time it had waited for, but asked
- * once more.
+ * A grant that is later than its time by more than this did not end the wait that was announced:
+ * the process had asked once more.
  */
 const LATE_MS = 15
 
 /**
- * How vague the clock was, by which the last wait was told: after a restart, on a busy machine, it
- * may be tens of milliseconds. And when it was read, at the earliest: on a busy machine the process
- * may have to wait for a processor between reading the clock and telling the wait, and then the
- * time of the telling is too late for the lower bound.
+ * How vague the clock was that the last wait was computed with. After a restart, on a busy machine,
+ * it may be tens of milliseconds. `readMs` is when that clock was read, at the earliest. On a busy
+ * machine the process may wait for a processor between reading the clock and reporting the wait.
+ * Then the time of the report is too late for the lower bound.
  */
 let vagueMs = 0
 let readMs = 0

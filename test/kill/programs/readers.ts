@@ -1,6 +1,6 @@
 /**
- * Assets whose keys come from item readers, slowly enough to die in the middle. Where they read is
- * told by the environment; what they read is noted.
+ * Assets whose keys come from item readers, slowly enough to die in the middle. The environment
+ * says where they read. What they read is noted.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { S3Client } from '@aws-sdk/client-s3'

@@ -1,6 +1,6 @@
 /**
- * A client in a process of its own that answers gates, some at a time, and says of which it asks
- * and of which it was told.
+ * A client in a process of its own that answers gates, some at a time, and reports each request and
+ * each reply.
  */
 import { begin, tell } from './child.ts'
 import { answerBy } from './gated.ts'
