@@ -2,9 +2,9 @@
  * A worker: pulls tasks of its pipelines' queues, runs the user's code, puts outcomes on the log,
  * acknowledges. It knows no scheduling rule.
  *
- * A task is acknowledged only after its outcome is stored. A worker that dies leaves its tasks to
- * be delivered again; whoever gets one a second time does not run it blindly, but reports the
- * attempt as lost, or splits the lease, and the engine decides.
+ * A task is acknowledged only after its outcome is stored. The tasks of a worker that dies are
+ * delivered again. Whoever gets one a second time does not run it blindly. It reports the attempt
+ * or the lease as lost, and the engine decides.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
@@ -304,7 +304,7 @@ export class Worker {
     })
   }
 
-  /** How many tasks are in this worker's hands: at work, or fetched ahead. */
+  /** How many tasks this worker holds: running, or fetched ahead. */
   get busy(): number {
     return this.#held.size
   }
@@ -365,8 +365,8 @@ export class Worker {
     while (!this.#draining && !this.#shared.connection.isClosed) {
       const want = this.#room()
       if (want === 0) {
-        // Of a limited queue the next lease comes only when one of it is acknowledged: it is asked
-        // for beforehand, so that its place is not empty for the time of a question.
+        // The next lease of a limited queue comes only when one of it is acknowledged. It is
+        // requested beforehand, so that its place is not empty during a request.
         if (!this.#alone.isWanted) this.#askAhead()
         await this.#settled(1000)
         continue

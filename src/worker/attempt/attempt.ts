@@ -1,6 +1,6 @@
 /**
- * One execution of an asset's own code: `execute` of a plain asset and what goes on from its gates,
- * the scatter function, or the gather.
+ * One execution of an asset's own code: `execute` of a plain asset and what continues after its
+ * gates, the scatter function, or the gather.
  */
 import { CancelledError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { FactDraft, FactIds } from '../../../streams/facts.ts'
@@ -105,8 +105,8 @@ export async function runAttempt(
       // Ended already: by another attempt, or cancelled. What this one did does not count.
       if ((await append(fact)) === 'exists') return
     } catch (error) {
-      // Stored by nobody, ever: too large for a message, or refused by the server. Anything else
-      // comes again.
+      // It can never be stored: too large for a message, or refused by the server. Anything else
+      // is retried.
       if (!(error instanceof InvalidError)) throw error
       outcome = failureOf(error)
     }

@@ -1,6 +1,6 @@
 /**
- * Which piece of user code runs: known wherever it goes on, so that what ends the process can be
- * told by name.
+ * Which piece of user code runs. It is known wherever that code continues, so that the code that
+ * ends the process can be named.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 

@@ -1,9 +1,8 @@
 /**
  * Limits at the start of user code: slots and rates that hold over all workers. Code waits for them
- * without a local slot, so that what waits keeps nothing else from running; and not for long, nor
- * too many at a time: the rest goes back to the queue until its turn may have come. So a worker
- * that dies takes little with it, and instances of a slow bucket do not stand in the way of another
- * one's.
+ * without a local slot, so that it keeps nothing else from running. Only few wait at a time, and
+ * not for long. The rest goes back to the queue until its turn may have come. So a worker that dies
+ * takes little with it, and instances of a slow bucket do not block those of another.
  */
 
 import { FlowStoneError, InvalidError, RateLimitedError } from '../../../streams/errors.ts'
@@ -67,7 +66,7 @@ export interface LimitedStart {
   readonly ownBucket: string
   /** For who asks who holds a slot: run and asset. */
   readonly by: string
-  /** Told what it waits for, and `undefined` when it waits no more. */
+  /** Called with what it waits for, and with `undefined` when it waits no more. */
   readonly tell?: (waits: Waits | undefined) => void
   /** How often it was begun, this time included. */
   readonly ordinal: number

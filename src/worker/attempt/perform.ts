@@ -91,7 +91,7 @@ export class Performer {
     }
   }
 
-  /** What goes on from here, also later, is known to be of this task. */
+  /** What runs from here, also later, is known to belong to this task. */
   async #begin(held: InFlightTask, code: () => Promise<void>): Promise<void> {
     held.begun = true
     const { run, asset } = held.task

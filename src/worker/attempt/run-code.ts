@@ -24,8 +24,8 @@ const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 /**
  * Calls `code` with a signal that is aborted with `parent` or after `timeoutMs`. Code that ignores
  * its signal is not waited for: its result is dropped. What `code` returns at once is returned at
- * once: a scatter may have millions of such instances, and timers and signals are made only for
- * what lasts or asks for them.
+ * once, because a scatter may have millions of such instances. Timers and signals are made only for
+ * code that lasts or asks for them.
  */
 export function runCode<T>(
   parent: AbortSignal,
@@ -164,9 +164,8 @@ export function failureOf(thrown: unknown): Failure {
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
     return { outcome: 'terminal', error, thrown }
-  // This process was not told what it needs, and an attempt later it is not told either. Nobody
-  // chooses which worker the next attempt meets, so one that is set up wrongly is better heard of
-  // at once.
+  // This process lacks a setting, and will still lack it at the next attempt. Nobody chooses
+  // which worker runs the next attempt, so a wrong setup is better reported at once.
   if (error.code === NO_GATE_SECRET) return { outcome: 'terminal', error, thrown }
   const wait = thrown instanceof RetryableError ? read(thrown, 'retryAfterMs') : undefined
   const after = typeof wait === 'number' ? wait : Number.NaN

@@ -1,8 +1,9 @@
 /**
- * What runs in the helper thread (see `helper.ts`), with a connection of its own: signs of life for
- * the tasks of a main thread that is blocked, and a dying process's last words. It is handed over
- * as text (`Function.toString`), so that it needs no file of its own and runs from a bundle too: it
- * uses nothing but what it is given, and speaks the NATS protocol itself.
+ * What runs in the helper thread (see `helper.ts`), with a connection of its own. It sends signs of
+ * life for the tasks of a blocked main thread, and the last words of a dying process.
+ *
+ * It is passed as text (`Function.toString`), so it needs no file of its own and also runs from a
+ * bundle. It uses nothing but its arguments, and speaks the NATS protocol itself.
  */
 import type * as fs from 'node:fs'
 import type * as net from 'node:net'

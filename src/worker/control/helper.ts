@@ -1,9 +1,10 @@
 /**
- * A thread beside the main one, with a connection of its own. Code that holds up the event loop
- * holds up everything else in a process: signs of life for its own task and for all others, and a
- * process that ends cannot wait for an answer. The thread can. It costs nothing while all goes
- * well: tasks are written into memory that both share, and it looks there only when the main thread
- * was not seen for a second.
+ * A thread beside the main one, with a connection of its own. Code that blocks the event loop also
+ * blocks the signs of life for all tasks of the process. And a process that ends cannot wait for an
+ * answer. The thread can do both.
+ *
+ * It costs nothing while all goes well: tasks are written into memory that both threads share. It
+ * looks there only when the main thread was not seen for a second.
  */
 import { Socket } from 'node:net'
 import { Worker as Thread } from 'node:worker_threads'

@@ -1,7 +1,7 @@
 /**
  * What a worker says when its process ends without having been asked to: by an exception that
  * nobody caught, a rejection that nobody handled, or `process.exit()` in user code. Without it,
- * others would wait until `ackWait` is over, and everything that it held would have lost an
+ * others would wait until `ackWait` has passed, and everything that it held would have lost an
  * attempt. What ends the process is charged with it, where it is known; then what stood beside it
  * is handed back, at no attempt.
  */

@@ -1,7 +1,7 @@
 /**
- * Which workers there are. Each leaves its name with a sign of life now and then, and takes it away
- * when it ends in order, so that what is delivered again can be told apart: a task whose worker
- * died, and one that was handed back, came late, or was never received by anybody.
+ * Which workers there are. Each stores its name with a sign of life now and then, and removes it
+ * when it ends in order. This distinguishes the reasons why a task is delivered again: its worker
+ * died, or the task was handed back, came late, or was never received by anybody.
  *
  * Nothing of this costs a task anything: it is asked only about what is delivered again.
  */
@@ -16,7 +16,7 @@ import type { Connection } from '../../log/connection.ts'
 import { publish } from '../../log/nats.ts'
 
 /**
- * A worker that died leaves its name. For so long it can be held to account for what comes again.
+ * A worker that died leaves its name. For so long, a task delivered again can be traced to it.
  */
 const KEPT_S = 7 * 86_400
 const BEAT_MIN_MS = 1000
@@ -39,7 +39,7 @@ export interface WorkerSeen {
 export interface Heard {
   /** Workers that answered. */
   readonly alive: ReadonlySet<string>
-  /** Messages that some worker has in its hands now. */
+  /** Messages that some worker holds now. */
   readonly held: ReadonlySet<string>
   /** Messages whose outcome some worker has stored. */
   readonly ended: ReadonlySet<string>
@@ -64,7 +64,7 @@ export class Liveness {
       readonly id: string
       readonly pipelines: readonly string[]
       readonly ackWaitMs: number
-      /** Whether this worker has the message in its hands. */
+      /** Whether this worker holds the message. */
       readonly isHeld: (message: string) => boolean
     },
   ) {

@@ -32,7 +32,7 @@ export class Watch {
   readonly #held: ReadonlyMap<string, InFlightTask>
   readonly #openBarriers = new Set<string>()
   /**
-   * Runs, and assets of runs, that something was told of: tasks of theirs are looked up, however
+   * Runs, and assets of runs, for which a notification came: their tasks are looked up, however
    * fresh.
    */
   readonly #told = new Set<string>()
@@ -172,7 +172,7 @@ export class Watch {
   }
 }
 
-/** Work that ends with the scatter: leases, and what goes on from the gates of instances. */
+/** Work that ends with the scatter: leases, and what continues after the gates of instances. */
 function isInstances({ kind }: Task): boolean {
   return kind === 'lease' || kind === 'resume'
 }

@@ -39,7 +39,7 @@ const answer = z.object({
   versions: z.array(z.string()),
   shapes: z.array(z.string()),
   /**
-   * Executions of the asset in its hands, and what each waits for before its code begins; by the
+   * Executions of the asset that it holds, and what each waits for before its code begins; by the
    * server's clock.
    */
   attempts: z.array(

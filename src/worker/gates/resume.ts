@@ -1,5 +1,5 @@
 /**
- * What goes on from a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders.
+ * What runs after a gate: `onSignal` with the payload that came, `onTimeout`, and its reminders.
  */
 
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -74,7 +74,7 @@ export async function resumeAfterGate(
     : payload
 }
 
-/** An instance goes on from its gate. Returns when what came of it is stored. */
+/** Continues an instance after its gate. Returns when its outcome is stored. */
 export async function runResume(
   shared: WorkerShared,
   held: InFlightTask,

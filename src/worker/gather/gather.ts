@@ -1,6 +1,6 @@
 /**
- * Reads the results of a closed scatter back from the log, in the order of the keys, never all in
- * memory: an index of 12 bytes an instance says in which fact each result stands, and facts are
+ * Reads the results of a closed scatter back from the log, in the order of the keys. They are never
+ * all in memory. An index of 12 bytes an instance says in which fact each result is, and facts are
  * kept while there is room.
  */
 

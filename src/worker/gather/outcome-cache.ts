@@ -17,8 +17,8 @@ const FETCH_BYTES = 1024 * 1024
 
 /**
  * Outcome facts by sequence, within a bound in bytes. Results are read about in the order in which
- * they came, so those are kept that came first, each until its last result is taken; others are
- * fetched again, with some that follow.
+ * they came. So the first ones are kept, each until its last result is taken. Others are fetched
+ * again, with some that follow.
  */
 export class OutcomeCache {
   readonly #source: GatherSource

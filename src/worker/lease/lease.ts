@@ -42,10 +42,10 @@ const LIMITED_LOOK_MS = 50
 const YIELD_MS = 20
 
 /**
- * Each lease of a limited queue stands for one of `maxConcurrent`: so many of the scatter's
- * instances run here at a time as leases of it are in this worker's hands. Not one of each: while
- * one lease waits for its report to be stored, another's instances use its place. It is
- * acknowledged, and may be followed by another, only when its place is free.
+ * Each lease of a limited queue stands for one of `maxConcurrent`. This worker runs as many
+ * instances of the scatter at a time as it holds leases of it. Not one of each: while one lease
+ * waits for its report to be stored, another's instances use its place. A lease is acknowledged,
+ * and may be followed by another, only when its place is free.
  */
 export async function runLease(
   shared: WorkerShared,
@@ -348,7 +348,7 @@ async function runInstances(
   }
   const heldMs = performance.now() - startedMs
   await report.end(cut ? undefined : heldMs)
-  // Not stored: the lease comes again, and who gets it then finds what is left.
+  // If this was not stored, the lease is delivered again, and its next worker finds what is left.
   await handingBack
   emit('flowstone:lease.stop', {
     worker: shared.id,
@@ -385,7 +385,7 @@ async function load(
       if (signal.reason instanceof HandBack) await returnLease(shared, held, task)
       return undefined
     }
-    // NATS is away: nobody's fault, and it comes again.
+    // NATS is unreachable: no attempt is charged, and the lease is retried.
     if (isUnreachable(thrown)) throw thrown
     const failure = failureOf(thrown)
     for (let index = task.from; index < task.to; index++) report.failure(index, 0, failure)

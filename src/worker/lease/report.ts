@@ -35,7 +35,7 @@ interface Columns {
   left: NonNullable<ScatterOutcomes['left']>
 }
 
-/** Whose instances are told of: a lease's, or the one that goes on from a gate. */
+/** Whose instances are reported: a lease's, or the one that continues after a gate. */
 export type ReportOf = Pick<ScatterOutcomes, 'lease' | 'ordinal' | 'resumes'>
 
 export class Report {
@@ -130,7 +130,7 @@ export class Report {
 
   /**
    * Sends the rest, and waits until all of it is stored. Throws if any of it could not be: the
-   * lease then comes again.
+   * lease is then retried.
    */
   async end(heldMs: number | undefined): Promise<void> {
     if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)

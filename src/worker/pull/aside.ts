@@ -22,7 +22,7 @@ import type { InFlightTask } from './in-flight-task.ts'
 import { type Delivery, Puller } from './puller.ts'
 
 const LOOK_MS = 5000
-/** What a notification told may not be on the stream yet. */
+/** What a notification announced may not be on the stream yet. */
 const NOTE_GRACE_MS = 5000
 
 const notification = z.object({ shard: z.int(), subject: z.string() })

@@ -35,7 +35,7 @@ export class InFlightTask {
   readonly abort = new AbortController()
   /** Why its code does not run yet, for who asks. */
   waits: Waits | undefined
-  /** Of a lease: instances whose code is at work, and since when (by this process's clock). */
+  /** Of a lease: instances whose code runs, and since when (by this process's clock). */
   readonly running = new Map<number, number>()
   /** Its code was called, or is about to be. */
   begun = false

@@ -1,8 +1,8 @@
 /**
  * Limited queues that are open: barriers with `maxConcurrent`, each with a consumer of its own that
- * lets no more leases out than that. A worker hears of a new limited queue by a note, and reads the
- * queue's document now and then, which is the truth: a note may be lost, and a limited queue is
- * closed by being gone from there.
+ * lets no more leases out than that. A notification announces a new limited queue to the workers,
+ * but it may be lost. So each worker also reads the document of the queues now and then, and that
+ * document decides. A limited queue that is gone from it is closed.
  */
 
 import type { Subscription } from '@nats-io/nats-core'

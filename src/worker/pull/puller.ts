@@ -35,8 +35,9 @@ const NOTHING_THERE: ReadonlySet<number> = new Set([404, 408])
 const BLOCK_MS = 30_000
 const BLOCK_GRACE_MS = 1000
 /**
- * The server says so often that it still knows of a request, and is asked again when it has not
- * said so for the second of the two: in a change of leader requests get lost without a word.
+ * The server confirms at the first interval that it still knows of a request. Without a
+ * confirmation for the second, the request is sent again: a change of leader loses requests
+ * silently.
  */
 const HEARTBEAT_MS = 1000
 const SILENCE_MS = 2500
@@ -111,7 +112,7 @@ export class Puller {
     return this.#inTrouble
   }
 
-  /** The consumer is there, as far as can be told. */
+  /** The consumer is there, as far as is known. */
   restored(): void {
     this.#inTrouble = false
   }

@@ -6,12 +6,14 @@ import type { WorkerShared } from '../attempt/shared.ts'
 import type { Delivery } from './puller.ts'
 
 /**
- * What is done with a task that comes. A worker that drains takes nothing new. One in which
- * something wants the process for itself gives back what it had asked for before, but not what must
- * be alone too (that waits its turn), and not what came again: put back as a new message it would
- * be taken for one that nobody has begun. Nor what is late, though it comes for the first time: it
- * may have gone to another worker meanwhile, and be done. Left to the server, it comes again if it
- * is not, and who gets it then looks (`Judge`).
+ * What is done with a task that comes. A worker that drains takes nothing new. When a task wants
+ * the process for itself, the worker puts back what it had asked for before. There are exceptions:
+ *
+ * - A task that must be alone too waits its turn.
+ * - A task that was delivered again is not put back: as a new message it would look unbegun.
+ * - A late first delivery is not put back either: another worker may have done it meanwhile. It is
+ *   left to the server, which delivers it again if it is not done. Its next worker then looks
+ *   (`Judge`).
  */
 export function onDelivery(
   { count, late }: { readonly count: number; readonly late: boolean },
@@ -25,9 +27,9 @@ export function onDelivery(
 }
 
 /**
- * On its queue, as a message of its own: a delivery after a negative acknowledgement could not be
- * told from one after a crash, and would cost an attempt. So what came again must not be put back:
- * it may have been begun.
+ * Puts a task back on its queue, as a message of its own. A delivery after a negative
+ * acknowledgement would look like one after a crash, and would cost an attempt. So a task that was
+ * delivered again must not be put back: it may have been begun.
  */
 export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
   const { connection, names, clock, logger } = shared
@@ -50,7 +52,7 @@ export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs:
     await shared.workOf(shard).append(entry)
     connection.tell(reply, '+ACK')
   } catch (error) {
-    // It stays with this consumer, and is delivered again when ackWait is over.
+    // It stays with this consumer, and is delivered again when ackWait has passed.
     logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
   }
 }

@@ -20,8 +20,8 @@ import { factOf } from '../../log/read-fact.ts'
 import type { Values } from '../attempt/values.ts'
 
 /**
- * A key chunk is closed at this many bytes of keys, at this many keys, or when a slow source has
- * not filled it within this time of its first key.
+ * A key chunk is closed at this many bytes of keys, or at this many keys. It is also closed when a
+ * slow source has not filled it within this time of its first key.
  */
 export const KEY_CHUNK_BYTES = 200 * 1024
 export const CHUNK_KEYS = 20_000

@@ -2,10 +2,12 @@
  * Runs a scatter function and stores its keys: scatter.started, key chunks of keys, scatter.sized.
  *
  * A list that fits goes as one atomic batch. Anything longer goes key chunk by key chunk, and
- * instances start while later keys still come. When an earlier attempt stored key chunks already
- * (its worker died), the keys must be the same again: they are compared by hash, key chunk by key
- * chunk, and skipped; where they differ the scatter fails rather than mix two lists. An item reader
- * needs none of that: it goes on from the cursor of the last key chunk (`scatter-reader.ts`).
+ * instances start while later keys still come.
+ *
+ * When an earlier attempt stored key chunks already (its worker died), the keys must be the same
+ * again. They are compared by hash, key chunk by key chunk, and skipped. Where they differ, the
+ * scatter fails rather than mix two lists. An item reader needs none of that: it continues from the
+ * cursor of the last key chunk (`scatter-reader.ts`).
  */
 import { encodeMsgpack } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
