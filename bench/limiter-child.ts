@@ -1,5 +1,5 @@
 /**
- * One of several processes that take tokens of the same bucket: It reports when it is ready, starts
+ * One of several processes that take tokens of the same bucket. It reports when it is ready, starts
  * on a message, and reports when it is done.
  */
 import { createInterface } from 'node:readline'

@@ -33,7 +33,7 @@ afterAll(async () => {
   scratch[Symbol.dispose]()
 })
 
-it('what is typed wrong is told in words, with the exit code 2', async () => {
+it('the command explains wrong arguments, with the exit code 2', async () => {
   const help = await runCommand(['--help'], at)
   expect(help).toMatchObject({ code: 0, stderr: '' })
   expect(help.stdout).toContain('dev [options] <file>')
@@ -57,7 +57,7 @@ it('what is typed wrong is told in words, with the exit code 2', async () => {
   }
 }, 60_000)
 
-it('a server that is not there, and a file that cannot be loaded, are told in one line', async () => {
+it('a missing server, and a file that cannot be loaded, are reported in one line', async () => {
   const away = await runCommand(['status', '--server', 'nats://127.0.0.1:1'], at)
   expect(away.code).toBe(1)
   expect(away.stderr).toMatch(/^flowstone: no nats-server at nats:\/\/127.0.0.1:1.*\n$/)

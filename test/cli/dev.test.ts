@@ -108,7 +108,7 @@ it('a worker that dies is started again, and all of dev ends with the process th
   await until('the worker has ended too', () => !isAlive(next.pid))
 }, 60_000)
 
-it('a file that is not there, and a broken one, are told of', async () => {
+it('a missing file, and a broken one, are reported', async () => {
   using files = project('(')
   const none = await runCommand(['dev', 'none.ts'], files.at)
   expect(none).toMatchObject({ code: 2, stderr: 'flowstone: there is no file none.ts\n' })

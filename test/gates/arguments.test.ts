@@ -14,7 +14,7 @@ function odd<T>(value: unknown): T {
 }
 
 describe('what is asked of a gate', () => {
-  it('is checked before anything is written: the gate stays as it was, and can be read', async () => {
+  it('what is asked of a gate is checked before anything is written: the gate stays as it was, and can be read', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
     const run = await stage.flow.materialize(waits)
@@ -42,7 +42,7 @@ describe('what is asked of a gate', () => {
     expect(await run.result()).toBe('fine')
   })
 
-  it('is counted in bytes, also where a character takes several: a payload over 1 MiB is refused', async () => {
+  it('what is asked of a gate is counted in bytes, also where a character takes several: a payload over 1 MiB is refused', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
     const run = await stage.flow.materialize(waits)
@@ -55,7 +55,7 @@ describe('what is asked of a gate', () => {
     expect(await run.result()).toBe(euros(1_040_000))
   })
 
-  it('is told at once where there is no such part of the log', { timeout: 10_000 }, async () => {
+  it('what is asked of a gate is refused at once where the log has no such shard', { timeout: 10_000 }, async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
     const id = '7-abc.waits.a1n1'

@@ -36,8 +36,8 @@ async function countOf(namespace: string, id: string, what: 'timer' | 'timer_fir
   return info.state.subjects?.[filter] ?? 0
 }
 
-describe('a deadline that is over while no engine is at work', () => {
-  it('is moved by who asks for more time before the timeout counts', async () => {
+describe('a deadline that passes while no engine runs', () => {
+  it('a deadline that passes while no engine runs is moved by who asks for more time before the timeout counts', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES })
     const { flow, namespace } = stage
     const run = await flow.materialize(once)
@@ -56,7 +56,7 @@ describe('a deadline that is over while no engine is at work', () => {
     expect(await countOf(namespace, id, 'timer')).toBe(0)
   })
 
-  it('leaves no timer and no timeout with a gate that was answered before the engine came back', async () => {
+  it('a deadline that passes while no engine runs leaves no timer and no timeout with a gate that was answered before the engine came back', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES })
     const { flow, namespace } = stage
     const run = await flow.materialize(retried)
@@ -74,7 +74,7 @@ describe('a deadline that is over while no engine is at work', () => {
 })
 
 describe('more time, asked for as the timers fire', () => {
-  it('is given, and then the gate does not time out before; or refused, and then it has', {
+  it('more time, asked for as the timers fire, is given, and then the gate does not time out before; or refused, and then it has', {
     timeout: 60_000,
   }, async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, worker: { concurrency: 50 } })

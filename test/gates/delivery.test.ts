@@ -54,7 +54,7 @@ describe.each([1, 3])('a delivery that is sent again, with %i shards of the log'
 })
 
 describe('a delivery', () => {
-  it('is known again when many gates of the name came after the one that it answered', async () => {
+  it('a delivery is known again when many gates of the name came after the one that it answered', async () => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES })
     const { flow } = stage
     const first = await opened(flow, 'first')
@@ -68,7 +68,7 @@ describe('a delivery', () => {
     expect((await flow.gates.get(last.id))?.status).toBe('waiting')
   })
 
-  it('is known again by the gate that it answered, where the record of deliveries was lost', async () => {
+  it('a delivery is known again by the gate that it answered, where the record of deliveries was lost', async () => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES })
     const { flow } = stage
     const one = await opened(flow, 'a')
@@ -84,7 +84,7 @@ describe('a delivery', () => {
     expect((await flow.gates.get(two.id))?.status).toBe('waiting')
   })
 
-  it('that was kept before its gate was opened answers that gate only', async () => {
+  it('a delivery that was kept before its gate was opened answers that gate only', async () => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES })
     const { flow } = stage
     const early = () =>
@@ -98,7 +98,7 @@ describe('a delivery', () => {
     expect((await flow.gates.get(two.id))?.status).toBe('waiting')
   })
 
-  it('that was decided for a gate which then ended otherwise answers the next one that waits', async () => {
+  it('a delivery that was decided for a gate which then ended otherwise answers the next one that waits', async () => {
     await using stage = await openStage(server.url, deliveries, { gates: GATES })
     const { flow } = stage
     const one = await opened(flow, 'a')

@@ -30,7 +30,7 @@ const signalled = async (flow: Flow, base: string, n: number, key?: string): Pro
   )
 
 describe('a signal by correlation key that comes before its gate', () => {
-  it('is refused, unless whoever signals asks that it is kept', async () => {
+  it('a signal by correlation key that comes before its gate is refused, unless whoever signals asks that it is kept', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES })
     const told: unknown[] = []
     const listen = (event: unknown): void => void told.push(event)
@@ -51,7 +51,7 @@ describe('a signal by correlation key that comes before its gate', () => {
     unsubscribe('flowstone:gate.signal', listen)
   })
 
-  it('counts once: a second one is told so, the same one again is accepted again, and the next gate of that name waits', async () => {
+  it('a signal by correlation key that comes before its gate counts once: a second one is refused, the same one again is accepted again, and the next gate of that name waits', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES })
     const { flow } = stage
     await signalled(flow, 'once', 1, 'first')
@@ -68,7 +68,7 @@ describe('a signal by correlation key that comes before its gate', () => {
     expect(await next.result()).toBe(3)
   })
 
-  it('that the gate does not take is dropped, and the gate waits on', async () => {
+  it('an early signal by correlation key that the gate does not take is dropped, and the gate waits on', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES })
     await stage.flow.gates.signalByCorrelationKey('wrong', { n: 'no number' }, { keepFor: '1m' })
     const run = await stage.flow.materialize(named, { partition: 'wrong' })
@@ -78,7 +78,9 @@ describe('a signal by correlation key that comes before its gate', () => {
     expect(await run.result()).toBe(5)
   })
 
-  it('is never lost, however the two meet', { timeout: 30_000 }, async () => {
+  it('a signal by correlation key that comes before its gate is never lost, however the two meet', {
+    timeout: 30_000,
+  }, async () => {
     await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 20 } })
     const other = await stage.connect({ gates: GATES })
     const results = await Promise.all(

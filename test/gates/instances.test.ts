@@ -44,7 +44,7 @@ const some = asset('some', {
 const all = pipeline('instances', [jobs, some])
 
 describe('instances of a scatter at gates', () => {
-  it('wait by the thousands at no cost, go on one by one, and the barrier waits for them', {
+  it('instances of a scatter at gates wait by the thousands at no cost, go on one by one, and the barrier waits for them', {
     timeout: 60_000,
   }, async () => {
     await using stage = await openStage(server.url, all, { gates, worker: { concurrency: 50 } })

@@ -30,12 +30,12 @@ afterEach(() => {
 })
 
 describe('a payload that a gate does not take', () => {
-  it('is refused without a list of all that is wrong, however long that would be', () => {
+  it('a payload that a gate does not take is refused without a list of all that is wrong, however long that would be', () => {
     const { why } = checked(EVENTS, JSON.parse(`[${'{},'.repeat(208_000)}{}]`))
     expect(why).toMatch(/the payload has more than \d+ values, which is the most that can be checked/)
   })
 
-  it('is refused in bounded memory right below that limit', () => {
+  it('a payload that a gate does not take is refused in bounded memory right below that limit', () => {
     const most = Number(/more than (\d+) values/.exec(checked(EVENTS, new Array(100_000).fill(1)).why ?? '')?.[1])
     const { why } = checked(
       EVENTS,
@@ -45,7 +45,7 @@ describe('a payload that a gate does not take', () => {
     expect(why?.length).toBeLessThan(2000)
   })
 
-  it('names a few of the places where it is wrong', () => {
+  it('a payload that a gate does not take names a few of the places where it is wrong', () => {
     const { why } = checked(z.array(z.object({ id: z.string() })), new Array(100).fill({ id: 7 }))
     expect(why).toContain('[0].id')
     expect(why).not.toContain('[9].id')
@@ -66,7 +66,7 @@ describe('a check that would take for ever', () => {
     expect(tookMs).toBeLessThan(3000)
   })
 
-  it('leaves the next one as it was', () => {
+  it('a check that would take for ever leaves the next one as it was', () => {
     const schema = z.object({ a: z.string().regex(/^(a+)+$/) })
     expect(checked(schema, { a: 'aaa' }).why).toBeUndefined()
     expect(checked(schema, { a: 'b' }).why).toContain('Invalid string')
@@ -85,7 +85,7 @@ describe('a payload that a gate takes', () => {
     ).toBeUndefined()
   })
 
-  it('is checked by its own schema, also where thousands of others came before', () => {
+  it('a payload that a gate takes is checked by its own schema, also where thousands of others came before', () => {
     for (let n = 0; n < 500; n++) expect(checked(z.literal(n), n + 1).why).toBeDefined()
     for (let n = 0; n < 500; n++) expect(checked(z.literal(n), n).why).toBeUndefined()
   })

@@ -113,7 +113,7 @@ describe('a plain asset at a gate', () => {
     expect(await reasonOf(flow.gates.signal(token, { approved: false }))).toBe('already_signaled')
   })
 
-  it('fails when onSignal says so, and the payload is its value when there is no onSignal', async () => {
+  it('a plain asset at a gate fails when onSignal says so, and the payload is its value when there is no onSignal', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(published)
@@ -140,7 +140,7 @@ describe('a plain asset at a gate', () => {
     ])
   })
 
-  it('runs onSignal again when that throws, and never execute; the payload is not lost', async () => {
+  it('a plain asset at a gate runs onSignal again when that throws, and never execute; the payload is not lost', async () => {
     calls.length = 0
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
@@ -150,7 +150,7 @@ describe('a plain asset at a gate', () => {
     expect(calls).toEqual(['execute', 'onSignal 21', 'onSignal 21', 'onSignal 21'])
   })
 
-  it('that opened its gate first takes a signal that comes before it waits', async () => {
+  it('a plain asset at a gate that opened its gate first takes a signal that comes before it waits', async () => {
     calls.length = 0
     await using stage = await openStage(server.url, all, { gates })
     flowOfTest = stage.flow
@@ -160,7 +160,7 @@ describe('a plain asset at a gate', () => {
     expect(calls[2]).toBe(`https://flows.example.com/hooks/flowstone/signal/${calls[0]}`)
   })
 
-  it('that fails takes its gate with it: the old token never resolves the new attempt', async () => {
+  it('a plain asset at a gate that fails takes its gate with it: the old token never resolves the new attempt', async () => {
     calls.length = 0
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
@@ -176,7 +176,7 @@ describe('a plain asset at a gate', () => {
     expect(await run.result()).toBe('good')
   })
 
-  it('refuses a payload that is not what was asked for, and waits on', async () => {
+  it('a plain asset at a gate refuses a payload that is not what was asked for, and waits on', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(checked)
@@ -187,7 +187,7 @@ describe('a plain asset at a gate', () => {
     expect(await run.result()).toBe(5)
   })
 
-  it('can ask for an approval', async () => {
+  it('a plain asset at a gate can ask for an approval', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(approval)
@@ -198,7 +198,7 @@ describe('a plain asset at a gate', () => {
     expect(await run.result()).toEqual({ approved: true, comment: 'fine' })
   })
 
-  it('is cancelled with its gate, and with its run', async () => {
+  it('a plain asset at a gate is cancelled with its gate, and with its run', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(after)

@@ -36,7 +36,7 @@ async function told(asking: Promise<unknown>): Promise<string> {
 }
 
 describe('signals, a timeout and a cancel at the same moment', () => {
-  it('are decided once: the log has one end, all are told of it, and the asset goes by it', {
+  it('signals, a timeout and a cancel at the same moment are decided once: the log has one end, all callers learn it, and the asset uses it', {
     timeout: 60_000,
   }, async () => {
     await using stage = await openStage(server.url, pipeline('races', [raced]), {

@@ -23,7 +23,9 @@ const brief = asset('brief', { execute: (ctx) => ctx.signalGate({ timeout: Numbe
 const briefly = pipeline('brief', [brief])
 
 describe('the timer of a gate', () => {
-  it('that got lost is set again once the gate is past its deadline', { timeout: 30_000 }, async () => {
+  it('the timer of a gate that got lost is set again once the gate is past its deadline', {
+    timeout: 30_000,
+  }, async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES, reconcileMs: 200 })
     const run = await stage.flow.materialize(brief, { partition: '1500' })
     const gate = await gateOf(stage.flow, run.id)
@@ -59,7 +61,7 @@ describe('the timer of a gate', () => {
     },
   )
 
-  it('is no longer looked for when the gate has ended: a mark that an engine left is taken away after the deadline', async () => {
+  it('the timer of a gate is no longer looked for when the gate has ended: a mark that an engine left is taken away after the deadline', async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES, worker: {} })
     const { flow } = stage
     const run = await flow.materialize(brief, { partition: '1000' })
@@ -87,7 +89,7 @@ describe('the timer of a gate', () => {
     })
   })
 
-  it('whose time passed while no engine was at work ends the gate as soon as one is', async () => {
+  it('the timer of a gate whose time passed while no engine ran ends the gate as soon as one is active', async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES })
     const run = await stage.flow.materialize(brief, { partition: '300' })
     const { id } = await gateOf(stage.flow, run.id)
@@ -114,7 +116,7 @@ describe('what goes on behind a gate', () => {
   })
   const both = pipeline('both', [plain, many])
 
-  it('is enqueued again when its task got lost', { timeout: 40_000 }, async () => {
+  it('what goes on behind a gate is enqueued again when its task got lost', { timeout: 40_000 }, async () => {
     await using stage = await openStage(server.url, both, { gates: GATES, reconcileMs: 300, worker: false })
     const { flow } = stage
     const first = await flow.worker(both)
@@ -166,7 +168,7 @@ describe('a scatter that is closed early', () => {
 })
 
 describe('gates', () => {
-  it('are told of by telemetry', async () => {
+  it('gates are reported by telemetry', async () => {
     const events: { name: string; data: object }[] = []
     for (const name of TELEMETRY_CHANNELS) {
       if (!name.startsWith('flowstone:gate.')) continue

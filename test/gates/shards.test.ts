@@ -33,7 +33,7 @@ async function pages(flow: Flow, limit: number): Promise<GateView[]> {
 }
 
 describe('gates of runs that live on several shards of the log', () => {
-  it('are listed together by their deadlines, and each is extended, cancelled and answered where it is', async () => {
+  it('gates of runs that live on several shards of the log are listed together by their deadlines, and each is extended, cancelled and answered where it is', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, shards: SHARDS })
     const { flow } = stage
     // Deadlines go round the shards: 1 h on the first, 2 h on the second, …
@@ -70,7 +70,7 @@ describe('gates of runs that live on several shards of the log', () => {
     await waits([])
   })
 
-  it('are found by their correlation key on whichever it is, and of several the newest is meant', async () => {
+  it('gates of runs that live on several shards of the log are found by their correlation key on whichever it is, and of several the newest is meant', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, shards: SHARDS })
     const { flow } = stage
     const opened: GateView[] = []
@@ -92,7 +92,7 @@ describe('gates of runs that live on several shards of the log', () => {
     }
   })
 
-  it('of one name are answered from the newest back, as far as they wait; a signal that may be the same again is not taken for another', async () => {
+  it('gates of one name on several shards are answered from the newest back, as far as they wait; a signal that may be the same again is not taken for another', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, shards: SHARDS })
     const { flow } = stage
     const opened: string[] = []
@@ -115,7 +115,7 @@ describe('gates of runs that live on several shards of the log', () => {
     expect(await rejection(signal('e'))).toMatchObject({ reason: 'cancelled' })
   })
 
-  it('of instances belong to their own run, on each', async () => {
+  it('gates of instances belong to their own run, on each shard of the log', async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, shards: SHARDS })
     const { flow } = stage
     const runs = await Promise.all(every.map((shard) => flow.materialize(many, { key: keyOn(shard, SHARDS, 'many') })))

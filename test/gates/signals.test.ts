@@ -23,7 +23,7 @@ async function reason(signalling: Promise<unknown>): Promise<string> {
 }
 
 describe('an asset that waits at a gate', () => {
-  it('goes on with what the signal brought, and holds no worker meanwhile (defect 5: onSignal was never called)', async () => {
+  it('an asset that waits at a gate goes on with what the signal brought, and holds no worker meanwhile (defect 5: onSignal was never called)', async () => {
     const published = asset('published', {
       execute: (ctx) => ctx.signalGate({ timeout: '1h', metadata: { job: 'a/b.c' } }),
       onSignal: (ctx, payload: { approved: boolean }) => ({
@@ -81,7 +81,7 @@ describe('an asset that waits at a gate', () => {
     ])
   })
 
-  it('has the payload as its value where there is no onSignal', async () => {
+  it('an asset that waits at a gate has the payload as its value where there is no onSignal', async () => {
     const waits = asset('waits', { execute: (ctx) => ctx.signalGate() })
     // Nobody knows its type; above all it is not that of the gate.
     expectTypeOf<ValueOf<typeof waits>>().toEqualTypeOf<unknown>()
@@ -116,7 +116,7 @@ describe('a gate', () => {
     onSignal: (_, payload: { n: number }) => payload.n,
   })
 
-  it('takes one signal, and tells all others the truth; the same idempotency key is the same signal', async () => {
+  it('a gate takes one signal, and tells all others the truth; the same idempotency key is the same signal', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
     const run = await stage.flow.materialize(waits)
@@ -136,7 +136,7 @@ describe('a gate', () => {
     expect(resolved).toHaveLength(1)
   })
 
-  it('refuses a payload that its schema does not take, and waits on', async () => {
+  it('a gate refuses a payload that its schema does not take, and waits on', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const { gates } = stage.flow
     const run = await stage.flow.materialize(waits)
@@ -152,7 +152,7 @@ describe('a gate', () => {
     expect(await run.result()).toBe(7)
   })
 
-  it('keeps a payload that is too large for a message elsewhere', async () => {
+  it('a gate keeps a payload that is too large for a message elsewhere', async () => {
     const large = asset('large', { execute: (ctx) => ctx.signalGate() })
     await using stage = await openStage(server.url, pipeline('p', [large]), { gates: GATES })
     const run = await stage.flow.materialize(large)
@@ -161,7 +161,7 @@ describe('a gate', () => {
     expect(await run.result()).toEqual({ text })
   })
 
-  it('is cancelled with its asset and what depends on it, and then takes no signal', async () => {
+  it('a gate is cancelled with its asset and what depends on it, and then takes no signal', async () => {
     const after = asset('after', { dependsOn: [waits], execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('p', [waits, after]), { gates: GATES })
     const { gates } = stage.flow
@@ -181,7 +181,7 @@ describe('a gate', () => {
     expect(await gates.get(id)).toMatchObject({ status: 'cancelled', reason: 'no longer wanted' })
   })
 
-  it('is not cancelled any more once it was signalled (defect 10: the signal was overwritten)', async () => {
+  it('a gate is not cancelled any more once it was signalled (defect 10: the signal was overwritten)', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES, worker: false })
     await using late = await openStage(server.url, pipeline('p', [waits]), {
       gates: GATES,
@@ -199,7 +199,7 @@ describe('a gate', () => {
     expect(await gates.get(id)).toMatchObject({ status: 'signaled', reason: undefined, signal: { payload: { n: 5 } } })
   })
 
-  it('is found by the name its code gave it, whatever is in that (defect 9: a dot was malformed)', async () => {
+  it('a gate is found by the name its code gave it, whatever is in that (defect 9: a dot was malformed)', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES, shards: 3 })
     const { gates } = stage.flow
     for (const [n, base] of [
@@ -218,7 +218,7 @@ describe('a gate', () => {
     }
   })
 
-  it('has no token and no name of its own on the log, only hashes (defect 9: tokens were stored in clear)', async () => {
+  it('a gate has no token and no name of its own on the log, only hashes (defect 9: tokens were stored in clear)', async () => {
     await using stage = await openStage(server.url, pipeline('p', [waits]), { gates: GATES })
     const run = await stage.flow.materialize(waits, { partition: 'my-job-17' })
     const { id } = await gateOf(stage.flow, run.id)

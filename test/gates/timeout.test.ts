@@ -39,7 +39,7 @@ async function gateOf(flow: Flow, run: string): Promise<string> {
 }
 
 describe('a gate that nobody answers', () => {
-  it('fails its asset within 50 ms of its time', async () => {
+  it('a gate that nobody answers fails its asset within 50 ms of its time', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     // The first one of a process is slower: code is compiled.
@@ -67,7 +67,7 @@ describe('a gate that nobody answers', () => {
     })
   })
 
-  it('waits on as often as it may, tells onTimeout each time, and only the last time counts', async () => {
+  it('a gate that nobody answers waits on as often as it may, tells onTimeout each time, and only the last time counts', async () => {
     calls.length = 0
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
@@ -77,7 +77,7 @@ describe('a gate that nobody answers', () => {
     expect(stage.lines.filter((line) => line.includes('while its gate waits on'))).toHaveLength(3)
   })
 
-  it('keeps its token good while it is retried (defect 9 of the original)', async () => {
+  it('a gate that nobody answers keeps its token good while it is retried (defect 9 of the original)', async () => {
     calls.length = 0
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
@@ -88,7 +88,7 @@ describe('a gate that nobody answers', () => {
     expect(await run.result()).toBe('late, but not too late')
   })
 
-  it('leaves what follows to onTimeout: another gate, or a value', async () => {
+  it('a gate that nobody answers leaves what follows to onTimeout: another gate, or a value', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const run = await stage.flow.materialize(decides)
     expect(await run.result()).toBe('gave up after 1')
@@ -97,7 +97,7 @@ describe('a gate that nobody answers', () => {
 })
 
 describe('a deadline', () => {
-  it('can be moved, nearer and farther', async () => {
+  it('a deadline can be moved, nearer and farther', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(long)

@@ -19,7 +19,7 @@ function reasonOf(token: string, from = keys): string {
 }
 
 describe('a token', () => {
-  it('names the gate it was made for, the same each time', () => {
+  it('a token names the gate it was made for, the same each time', () => {
     const token = keys.sign(GATE)
     expect(keys.sign(GATE)).toBe(token)
     expect(keys.verify(token)).toBe(GATE)
@@ -55,7 +55,7 @@ describe('a token', () => {
     expect(reasonOf('x'.repeat(10_000_000))).toBe('malformed_token')
   })
 
-  it('of another gate, another secret or another key id opens nothing', () => {
+  it('a token of another gate, another secret or another key id opens nothing', () => {
     const [version, id, , signature] = keys.sign(GATE).split('.')
     const other = keys.sign(`${GATE}0`).split('.')[2]
     expect(reasonOf([version, id, other, signature].join('.'))).toBe('invalid_signature')
@@ -119,7 +119,7 @@ describe('secrets', () => {
     expect(() => new TokenKeys(secrets)).toThrow(message)
   })
 
-  it('have no default: without one nothing is signed, and no token is good (defect 8 of the original)', () => {
+  it('secrets have no default: without one nothing is signed, and no token is good (defect 8 of the original)', () => {
     const none = new TokenKeys([])
     expect(() => none.sign(GATE)).toThrow('FLOWSTONE_GATE_SECRETS')
     expect(reasonOf(keys.sign(GATE), none)).toBe('invalid_signature')
@@ -138,7 +138,7 @@ describe('secrets', () => {
       expect(() => gateSettings(options as unknown as GatesOptions, {})).toThrow(message)
   })
 
-  it('are read from one variable', () => {
+  it('secrets are read from one variable', () => {
     expect(parseSecrets(` k2:${secret}:with:colons , k1:${secret}`)).toEqual([
       { id: 'k2', secret: `${secret}:with:colons` },
       { id: 'k1', secret },

@@ -68,7 +68,7 @@ it.each<[string, string | undefined, string | Uint8Array<ArrayBuffer>, number]>(
   expect(await refusal(contentType, body)).toMatchObject({ status })
 })
 
-it('a fault of JSON is told by its place where that is known, and what was sent is not repeated', async () => {
+it('a fault of JSON is reported with its place where that is known, and what was sent is not repeated', async () => {
   expect((await refusal('application/json', '{"a":1 "secret":2}')).detail).toBe(
     'The body is not JSON (at position 7 (line 1 column 8)).',
   )
@@ -104,7 +104,7 @@ it('a body without end is cut off at the limit', async () => {
   expect(given).toBeLessThan(2000)
 })
 
-it('a body that does not come is waited for until its time is over, and leaves nothing in the budget', async () => {
+it('a body that does not come is waited for until its time has passed, and leaves nothing in the budget', async () => {
   const budget = new BodyBudget(10_000, 10_000)
   const stuck = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) })
   const request = new Request('http://h/', { method: 'POST', body: stuck, duplex: 'half' })

@@ -39,7 +39,7 @@ async function press(page: Page, button: string): Promise<void> {
   await Promise.all([page.waitForNavigation(), page.click(`button[value=${button}]`)])
 }
 
-it('a person approves on a phone, and is told that it was recorded', async () => {
+it('a person approves on a phone, and reads that it was recorded', async () => {
   const gate = await gates.open({
     approval: { message: 'Publish the report?', context: { rows: 12, note: '<img src=x onerror=alert(1)>' } },
   })

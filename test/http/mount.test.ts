@@ -48,7 +48,7 @@ it('it mounts in a hono app beside other routes, also below a path', async () =>
   }
 })
 
-it('what fails within is logged, without the token, and not told outside', async () => {
+it('an internal failure is logged, without the token, and not sent to the client', async () => {
   const { path, token } = await gates.open()
   const logger = listeningLogger()
   const failing: GatesOverHttp = {

@@ -93,7 +93,7 @@ it('405: methods that mean nothing here', async () => {
   expect(answer.headers.get('allow')).toBe('POST')
 })
 
-it('409: the second one is told, unless it is the first one again', async () => {
+it('409: a second signal is refused, unless it is the first one again', async () => {
   const gate = await gates.open()
   const key = { 'Idempotency-Key': '"delivery-1"' }
   expect(await post(gate.url, { n: 1 }, key)).toMatchObject({ status: 200, body: { repeated: false } })
@@ -107,7 +107,7 @@ it('409: the second one is told, unless it is the first one again', async () => 
   expect(await gate.run.result()).toEqual({ n: 1 })
 })
 
-it('of many at once one is told that it was accepted', async () => {
+it('one of many signals at once is accepted', async () => {
   const gate = await gates.open()
   const answers = await Promise.all(Array.from({ length: 40 }, (_, n) => post(gate.url, { n })))
   expect(answers.filter(({ status }) => status === 200)).toHaveLength(1)
@@ -168,7 +168,7 @@ it('422: a payload with a member that would come back under another name is refu
   expect(await post(gate.url, { a: 1 })).toMatchObject({ status: 200 })
 })
 
-it('422: a payload that the gate’s schema does not take is told what is wrong, and the gate waits on', async () => {
+it('422: a payload that the gate’s schema does not take gets the reason, and the gate waits on', async () => {
   const gate = await gates.open({ payloadSchema: z.object({ rows: z.number().int() }) })
   const answer = await post(gate.url, { rows: 'many' })
   expect(answer).toMatchObject({ status: 422, body: { reason: 'invalid_payload' } })

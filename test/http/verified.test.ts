@@ -150,7 +150,7 @@ it('a message for no gate is ignored, one for a gate that is not there is 404', 
   })
 })
 
-it('Slack is told that the address is meant, once it has signed', async () => {
+it('Slack gets its challenge back, once it has signed', async () => {
   const body = JSON.stringify({ type: 'url_verification', challenge: 'c' })
   expect(await send('slack', body, SIGN.slack?.(body) ?? {})).toMatchObject({ status: 200, body: { challenge: 'c' } })
   expect(await send('slack', body, {})).toMatchObject({ status: 401 })
@@ -166,7 +166,7 @@ it('a sender that is not set up is 404, and there is nothing to get', async () =
   expect(await request(url('github'))).toMatchObject({ status: 405 })
 })
 
-it('a fault of the user’s own function is told to the log, and not to the sender', async () => {
+it('a fault of the user’s own function is logged, and not sent to the sender', async () => {
   const answer = await send('faulty', '{}', {})
   expect(answer).toMatchObject({ status: 500, body: { reason: 'internal' } })
   expect(answer.text).not.toContain('fault of the user')

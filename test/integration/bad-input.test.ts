@@ -19,7 +19,7 @@ import { freshNamespace, openStage, rejection, type Stage } from '../kit/stage.t
 const server = useServer({ syncInterval: 'default' })
 
 describe('connect', () => {
-  it('says that no server is there, where it looked, and how to get one', async () => {
+  it('connect says that no server is there, where it looked, and how to get one', async () => {
     // A port that was free a moment ago.
     const probe = createServer()
     await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))
@@ -33,14 +33,14 @@ describe('connect', () => {
     expect(error.message).toContain('set servers or NATS_URL')
   })
 
-  it('says which version of the server is needed when it is too old', async () => {
+  it('connect says which version of the server is needed when it is too old', async () => {
     await using old = await oldNats('2.10.0')
     const error = await rejection(connect({ servers: old.url }))
     expect(error).toMatchObject({ code: 'server_too_old' })
     expect(error.message).toMatch(/is 2\.10\.0; FlowStone needs 2\.14\.0 or later .*Upgrade it/)
   })
 
-  it('says that the server has no JetStream, and how to start one that has', async () => {
+  it('connect says that the server has no JetStream, and how to start one that has', async () => {
     await using bare = await bareNats()
     const error = await rejection(connect({ servers: bare.url }))
     expect(error).toMatchObject({ code: 'no_jetstream' })
@@ -64,7 +64,7 @@ describe('connect', () => {
     expect(error.message).toContain(message)
   })
 
-  it('says what the server said when it cannot make a stream', async () => {
+  it('connect says what the server said when it cannot make a stream', async () => {
     await using flow = await connect({ servers: server.url, namespace: freshNamespace(), replicas: 3 })
     const error = await rejection(flow.setup())
     expect(error).toMatchObject({ code: 'topology' })
@@ -94,7 +94,7 @@ describe('materialize', () => {
     expect(error.message).toContain(message)
   })
 
-  it('refuses a pipeline that has no such asset, and names the nearest', async () => {
+  it('materialize refuses a pipeline that has no such asset, and names the nearest', async () => {
     const error = await rejection(stage.flow.materialize(other, { pipeline: all }))
     expect(error).toBeInstanceOf(InvalidError)
     expect(error.message).toBe('pipeline all has no asset finer; did you mean fine?')
@@ -112,13 +112,15 @@ describe('materialize', () => {
     expect(error.message).toContain(`${field} must`)
   })
 
-  it('refuses what is no run id', () => {
+  it('materialize refuses what is no run id', () => {
     expect(() => stage.flow.run('nonsense')).toThrow('"nonsense" is no run id')
     expect(() => stage.flow.run('0-a.b')).toThrow(InvalidError)
     expect(() => stage.flow.history('*')).toThrow(InvalidError)
   })
 
-  it('tells at once that there is no run of a partition of the log that is not there', { timeout: 4000 }, async () => {
+  it('materialize says at once that there is no run on a shard that does not exist', {
+    timeout: 4000,
+  }, async () => {
     const { flow } = stage
     const id = '7-abc'
     const run = flow.run(id)
@@ -154,7 +156,7 @@ describe('materialize', () => {
 })
 
 describe('odd but allowed input', () => {
-  it('takes assets with names that objects have, or numbers, and options that are no whole milliseconds', async () => {
+  it('odd but allowed input takes assets with names that objects have, or numbers, and options that are no whole milliseconds', async () => {
     const names = ['constructor', 'toString', 'hasOwnProperty', '7', '-', '_x']
     const sources = names.map((name) => asset(name, { execute: () => name, retry: { backoff: 0.5 }, timeout: 2000.5 }))
     const last = asset('valueOf', {
@@ -167,7 +169,7 @@ describe('odd but allowed input', () => {
     expect(value).toEqual(names.toSorted().map((key) => ({ key, value: true })))
   })
 
-  it('refuses the one name that objects cannot hold', () => {
+  it('odd but allowed input refuses the one name that objects cannot hold', () => {
     expect(() => asset('__proto__', { execute: () => 1 })).toThrow(InvalidError)
   })
 })

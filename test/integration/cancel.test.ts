@@ -22,7 +22,7 @@ async function noTasks(namespace: string): Promise<void> {
 }
 
 describe('what was to begin later', () => {
-  it('is taken away when its scatter is cancelled: instances of a slow rate limit', async () => {
+  it('what was to begin later is taken away when its scatter is cancelled: instances of a slow rate limit', async () => {
     const slow = asset('slow', {
       scatter: () => Array.from({ length: 100 }, (_, i) => i),
       scatterOptions: { rateLimit: [1, 'hour'] },
@@ -39,7 +39,7 @@ describe('what was to begin later', () => {
     await noTasks(stage.namespace)
   })
 
-  it('is taken away when its run is cancelled: the next attempt of an asset', async () => {
+  it('what was to begin later is taken away when its run is cancelled: the next attempt of an asset', async () => {
     const failing = asset('failing', {
       retry: { maxAttempts: 3, backoff: '1d' },
       execute: () => {
@@ -54,7 +54,7 @@ describe('what was to begin later', () => {
     await noTasks(stage.namespace)
   })
 
-  it('is dropped by the reconciler when a worker put it back after the end', async () => {
+  it('what was to begin later is dropped by the reconciler when a worker put it back after the end', async () => {
     const plain = asset('plain', { execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('put-back', [plain]), { reconcileMs: 200 })
     const run = await stage.flow.materialize(plain)
@@ -107,7 +107,7 @@ describe('cancelling a run', () => {
     await noTasks(stage.namespace)
   })
 
-  it('does not run what is queued behind other work', async () => {
+  it('cancelling a run does not run what is queued behind other work', async () => {
     const gate = Promise.withResolvers<void>()
     let ran = 0
     const busy = asset('busy', { execute: () => gate.promise })
@@ -124,7 +124,7 @@ describe('cancelling a run', () => {
     expect(ran).toBe(0)
   })
 
-  it('does not run a retry that was due later', async () => {
+  it('cancelling a run does not run a retry that was due later', async () => {
     const calls: string[] = []
     const later = { maxAttempts: 5, backoff: '700ms' } as const
     const fails = asset('fails', {

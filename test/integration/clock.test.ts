@@ -8,7 +8,7 @@ import { freshNamespace } from '../kit/stage.ts'
 const server = useServer()
 
 describe('the server clock', () => {
-  it('tells the time of the server, and never runs ahead of it, when the clock of this host is an hour off', async () => {
+  it('the server clock tells the time of the server, and never runs ahead of it, when the clock of this host is an hour off', async () => {
     const connection = await Connection.open({ servers: server.url })
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
     const clock = new ServerClock(connection, names.log(0))

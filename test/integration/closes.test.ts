@@ -25,7 +25,7 @@ function start(how: 'close' | 'signal'): { child: ChildProcess; said: () => stri
 const AT_ONCE_MS = 900
 
 describe('a process', () => {
-  it('ends at once when its flow is closed: no timer is left, and slots are given back', async () => {
+  it('a process ends at once when its flow is closed: no timer is left, and slots are given back', async () => {
     const { child, said } = start('close')
     await until('it has closed', () => said().includes('closed'), 30_000)
     const closedMs = performance.now()

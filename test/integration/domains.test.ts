@@ -23,7 +23,7 @@ const at = (url: string, namespace: string): Promise<Flow> =>
   connect({ servers: url, namespace, nats: LEAF_USER, logger: listeningLogger() })
 
 describe('a namespace on a hub or on a leaf', () => {
-  it('is refused on the other one, by whoever would make it, and nothing of it is made there', async () => {
+  it('a namespace on a hub or on a leaf is refused on the other one, by whoever would make it, and nothing of it is made there', async () => {
     const one = asset('one', { execute: () => 1 })
     const shard = pipeline('p', [one])
     for (const [first, second] of [
@@ -46,7 +46,7 @@ describe('a namespace on a hub or on a leaf', () => {
     }
   })
 
-  it('that stands on both already is refused at connect, on either side, and what asks stores nothing', async () => {
+  it('a namespace on a hub or on a leaf that stands on both already is refused at connect, on either side, and what asks stores nothing', async () => {
     const namespace = freshNamespace()
     const stored: (() => Promise<number>)[] = []
     const opened = await Promise.all(
@@ -125,7 +125,7 @@ describe('the option domain', () => {
   it('joins an engine at the hub with a worker at a leaf that has no JetStream', () =>
     works(servers.hub, servers.bare, 'hub'))
 
-  it('is also an environment variable; a domain that there is not is named, and a name that cannot be is refused', async () => {
+  it('the option domain is also an environment variable; a domain that there is not is named, and a name that cannot be is refused', async () => {
     vi.stubEnv('NATS_JS_DOMAIN', 'nope')
     try {
       const missing = await rejection(at(servers.leaf, freshNamespace()))

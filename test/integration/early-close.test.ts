@@ -84,7 +84,7 @@ describe('a scatter that is closed early', () => {
     30_000,
   )
 
-  it('stops what runs within some seconds also when no worker hears of it', async () => {
+  it('a scatter that is closed early stops what runs within some seconds also when no worker hears of it', async () => {
     await using deaf = await deafNats(['*.notify.abort.*', '*.notify.pause.*'])
     const { abortedAfterMs, beganLater } = await closeEarly(deaf.url, {})
     expect(abortedAfterMs).toBeLessThan(3000)
@@ -93,7 +93,7 @@ describe('a scatter that is closed early', () => {
 })
 
 describe('a scatter that is paused where no worker hears of it', () => {
-  it('begins nothing more after some seconds', async () => {
+  it('a scatter that is paused where no worker hears of it begins nothing more after some seconds', async () => {
     await using deaf = await deafNats(['*.notify.abort.*', '*.notify.pause.*'])
     let done = 0
     const work = asset('work', {
@@ -124,7 +124,7 @@ describe('a scatter that is paused where no worker hears of it', () => {
 })
 
 describe('what comes due after the end', () => {
-  it('is not begun: a retry that was scheduled before its run was cancelled', async () => {
+  it('what comes due after the end is not begun: a retry that was scheduled before its run was cancelled', async () => {
     let started = 0
     const work = asset('work', {
       retry: { maxAttempts: 3, backoff: '300ms' },

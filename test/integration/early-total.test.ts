@@ -99,7 +99,7 @@ describe('a scatter whose end is decided before the engine has read its total', 
     30_000,
   )
 
-  it('is not redriven when it ends before its keys are all known, and never gathers less', async () => {
+  it('a scatter whose end is decided before the engine has read its total is not redriven when it ends before its keys are all known, and never gathers less', async () => {
     const { work, at } = slowKeys({})
     await using stage = await openStage(server.url, pipeline('unknown_total', [work]))
     const run = await stage.flow.materialize(work)
@@ -136,7 +136,7 @@ async function append(stage: Stage, draft: FactDraft): Promise<void> {
 }
 
 describe('the error of an instance that failed', () => {
-  it('is the one that counted, whatever late workers say: in the gather, in the list and in the status', async () => {
+  it('the error of an instance that failed is the one that counted, whatever late workers say: in the gather, in the list and in the status', async () => {
     const open = Promise.withResolvers<void>()
     const work = asset('work', {
       retry: { maxAttempts: 2, backoff: '10ms' },
@@ -187,7 +187,7 @@ describe('the error of an instance that failed', () => {
     expect((await stage.flow.scatter.status(id)).error).toEqual({ code: 'error', message: 'attempt 2 of 1' })
   }, 30_000)
 
-  it('is the loss of its worker where that was its last attempt, and not the error of an earlier one', async () => {
+  it('the error of an instance that failed is the loss of its worker where that was its last attempt, and not the error of an earlier one', async () => {
     const begun = Promise.withResolvers<void>()
     const hang = Promise.withResolvers<void>()
     const work = asset('work', {

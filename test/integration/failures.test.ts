@@ -8,7 +8,7 @@ const server = useServer({ syncInterval: 'default' })
 const soon = { maxAttempts: 3, backoff: '10ms' } as const
 
 describe('an asset that fails', () => {
-  it('is tried again after a pause, and its history shows each attempt', async () => {
+  it('an asset that fails is tried again after a pause, and its history shows each attempt', async () => {
     const attempts: number[] = []
     const flaky = asset('flaky', {
       retry: { maxAttempts: 3, backoff: '40ms..1s' },
@@ -34,7 +34,7 @@ describe('an asset that fails', () => {
     expect(gaps[1]).toBeGreaterThanOrEqual(89)
   })
 
-  it('has failed when its attempts are used up, with the last error', async () => {
+  it('an asset that fails has failed when its attempts are used up, with the last error', async () => {
     const hopeless = asset('hopeless', {
       retry: soon,
       execute: ({ attempt }) => {
@@ -48,7 +48,7 @@ describe('an asset that fails', () => {
     expect(failed?.data).toMatchObject({ attempts: 3, error: { code: 'error', message: 'failure 3' } })
   })
 
-  it('is not tried again after a TerminalError', async () => {
+  it('an asset that fails is not tried again after a TerminalError', async () => {
     let calls = 0
     const wrong = asset('wrong', {
       retry: soon,
@@ -62,7 +62,7 @@ describe('an asset that fails', () => {
     expect(calls).toBe(1)
   })
 
-  it('waits as long as its RetryableError says, not as long as its backoff', async () => {
+  it('an asset that fails waits as long as its RetryableError says, not as long as its backoff', async () => {
     const times: number[] = []
     const limited = asset('limited', {
       retry: { maxAttempts: 2, backoff: '1h' },
@@ -94,7 +94,7 @@ describe('an asset that fails', () => {
     expect(await (await stage.flow.materialize(odd)).result({ signal: AbortSignal.timeout(5000) })).toBe(expected)
   })
 
-  it('does not hurt the engine with a retryAfterMs beyond all calendars', async () => {
+  it('an asset that fails does not hurt the engine with a retryAfterMs beyond all calendars', async () => {
     const never = asset('never', {
       retry: soon,
       execute: () => {

@@ -42,7 +42,7 @@ async function feed(namespace: string, subject: string, count: number): Promise<
 }
 
 describe('the feed', () => {
-  it('tells outsiders, in JSON and under few subjects, what was made, what failed, and what is over', async () => {
+  it('the feed reports to outsiders, in JSON and under few subjects, what was made, what failed, and what has ended', async () => {
     await using stage = await openStage(server.url, paint)
     const run = await stage.flow.materialize(broken, { partition: 'p' })
     await rejection(run.result())
@@ -78,7 +78,7 @@ describe('the feed', () => {
     ])
   })
 
-  it('tells a requester which of its requests ended, with a small value, and what was skipped, cancelled or refused', async () => {
+  it('the feed tells a requester which of its requests ended, with a small value, and what was skipped, cancelled or refused', async () => {
     const plain = asset('plain', { execute: () => ({ colour: 'red' }) })
     const fails = asset('fails', {
       retry: { maxAttempts: 1 },
@@ -120,7 +120,7 @@ describe('the feed', () => {
     expect(stage.lines.join('\n')).toContain('a trigger of plian was refused: pipeline told has no asset plian')
   })
 
-  it('has no stacks and no paths, in causes of a plain asset and of a scatter neither; the log has them', async () => {
+  it('the feed has no stacks and no paths, in causes of a plain asset and of a scatter neither; the log has them', async () => {
     const deep = () => {
       const cause = Object.assign(new Error("open '/home/app/secret/orders.csv'"), { code: 'ENOENT' })
       const failure = new Error('reading /home/app/secret/orders.csv failed', { cause })
@@ -149,7 +149,7 @@ describe('the feed', () => {
     expect(bodies).not.toMatch(/stack|secret|\.ts:\d|\/home/)
   })
 
-  it('has the facts of all shards, and nothing of what is inside', async () => {
+  it('the feed has the facts of all shards, and nothing of what is inside', async () => {
     await using stage = await openStage(server.url, paint, { shards: 3 })
     for (let i = 0; i < 8; i++) await (await stage.flow.materialize(colours, { key: `k${i}` })).result()
     const bodies = await feed(stage.namespace, '>', 24)
@@ -160,7 +160,7 @@ describe('the feed', () => {
 })
 
 describe('the history of a run', () => {
-  it('has its facts in order, decoded, and those of no other run', async () => {
+  it('the history of a run has its facts in order, decoded, and those of no other run', async () => {
     await using stage = await openStage(server.url, paint)
     const other = await stage.flow.materialize(colours)
     await other.result()
@@ -186,12 +186,12 @@ describe('the history of a run', () => {
     expect(facts[0]?.time.getTime()).toBeGreaterThan(Date.now() - 60_000)
   })
 
-  it('is empty for a run that never was', async () => {
+  it('the history of a run is empty for a run that never was', async () => {
     await using stage = await openStage(server.url, paint)
     expect(await factsOf(stage.flow, '0-nobody')).toEqual([])
   })
 
-  it('and the engine step over what somebody else published to the log', async () => {
+  it('the history of a run, and the engine, step over what somebody else published to the log', async () => {
     const gate = Promise.withResolvers<string>()
     const held = asset('held', { execute: () => gate.promise })
     await using stage = await openStage(server.url, pipeline('held', [held]))

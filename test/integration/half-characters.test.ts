@@ -10,7 +10,7 @@ const HALF = 'a\ud800'
 const gates = { secrets: [{ id: 'k1', secret: 'x'.repeat(40) }], baseUrl: 'http://127.0.0.1:9' }
 
 describe('half a surrogate pair', () => {
-  it('is refused at every door, with the place, and nothing is stored of it', async () => {
+  it('half a surrogate pair is refused at every door, with the place, and nothing is stored of it', async () => {
     const up = asset('up', { execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('p', [up]), { gates })
     const { flow } = stage
@@ -40,7 +40,7 @@ describe('half a surrogate pair', () => {
     await until('the state has the one run', async () => (await flow.runs()).length === 1)
   })
 
-  it('is refused in what an asset gives: values, keys, gates', async () => {
+  it('half a surrogate pair is refused in what an asset gives: values, keys, gates', async () => {
     const once = { retry: { maxAttempts: 1 } } as const
     const value = asset('value', { ...once, execute: () => ({ list: [HALF] }) })
     const key = asset('key', { ...once, scatter: () => [{ id: HALF }], execute: () => 1 })

@@ -83,7 +83,7 @@ describe('a scatter over an item reader', () => {
     expect(keyChunks.flatMap(({ keys }) => keys)).toEqual(lines)
   })
 
-  it('goes on from the last cursor when an attempt has failed, and reads nothing from the beginning again', async () => {
+  it('a scatter over an item reader continues at the last cursor when an attempt has failed, and reads nothing from the beginning again', async () => {
     const { reads, reader } = numbers(100_000, 5000, (at, count) => {
       if (count < 3 && at === count * 35_000) throw new Error('broken')
     })
@@ -113,7 +113,7 @@ describe('a scatter over an item reader', () => {
     }
   })
 
-  it('goes on within a chunk whose cursor stands behind all of it, by passing over what is stored', async () => {
+  it('a scatter over an item reader goes on within a chunk whose cursor stands behind all of it, by passing over what is stored', async () => {
     const { reads, reader } = numbers(50_000, 50_000, () => undefined)
     let reading = 0
     const failing = itemReader<number, number>({
@@ -143,7 +143,7 @@ describe('a scatter over an item reader', () => {
     ])
   })
 
-  it('fails with the position of its source, and how many keys there were, when that fails for good', async () => {
+  it('a scatter over an item reader fails with the position of its source, and how many keys there were, when that fails for good', async () => {
     const { reader, reads } = numbers(1000, 100, (at) => {
       if (at === 300) throw new Error('no route to host')
     })
@@ -155,7 +155,7 @@ describe('a scatter over an item reader', () => {
     expect(reads.length).toBe(3)
   })
 
-  it('begins with what is there while its source lets it wait for more', async () => {
+  it('a scatter over an item reader begins with what is there while its source lets it wait for more', async () => {
     const begun = Promise.withResolvers<void>()
     const slow = itemReader<number, number>({
       name: 'slow',
@@ -256,7 +256,7 @@ describe('a scatter over an item reader', () => {
     expect(keyChunksOf(await factsOf(stage.flow, run.id))).toEqual([])
   })
 
-  it('is not gone on with by what reads something else', async () => {
+  it('a scatter over an item reader is not gone on with by what reads something else', async () => {
     let attempt = 0
     const begin = (name: string) =>
       itemReader<number, number>({
@@ -279,7 +279,7 @@ describe('a scatter over an item reader', () => {
     )
   })
 
-  it('is not gone on with where a plain generator began', async () => {
+  it('a scatter over an item reader is not gone on with where a plain generator began', async () => {
     let attempt = 0
     function* broken() {
       for (let i = 0; i < 25_000; i++) yield i
@@ -370,7 +370,7 @@ it('keys of a reader are all stored, each once and in order, wherever it fails a
 }, 60_000)
 
 describe('a scatter over batches', () => {
-  it('tells item by item what became of it, and fails those of an instance that failed', async () => {
+  it('a scatter over batches tells item by item what became of it, and fails those of an instance that failed', async () => {
     const checked = asset('checked', {
       retry: { maxAttempts: 1 },
       scatter: () => batch(numbers(95, 7).reader, { maxItems: 10 }),
@@ -408,7 +408,7 @@ describe('a scatter over batches', () => {
     expect(keys[9]).toEqual({ items: [90, 91, 92, 93, 94] })
   })
 
-  it('goes on behind whole batches when an attempt has failed', async () => {
+  it('a scatter over batches goes on behind whole batches when an attempt has failed', async () => {
     const { reads, reader } = numbers(70_000, 4000, (at, count) => {
       if (count === 1 && at === 60_000) throw new Error('broken')
     })
@@ -427,7 +427,7 @@ describe('a scatter over batches', () => {
 })
 
 describe('a key', () => {
-  it('of the largest size goes there and back, whatever its script', async () => {
+  it('a key of the largest size goes there and back, whatever its script', async () => {
     const large = ['a', '日', '😀'].map((text) => text.repeat((200 * 1024 - 3) / text.length))
     const keys = asset('keys', {
       scatter: () => large,

@@ -45,7 +45,7 @@ async function refusals(namespace: string): Promise<{ asset: string; reason: str
 }
 
 describe('a key that was used for something else', () => {
-  it('is a conflict that names all that differs', async () => {
+  it('a key that was used for something else is a conflict that names all that differs', async () => {
     await using stage = await openStage(server.url, [all, other])
     const { flow } = stage
     const first = await flow.materialize(report, { key: 'k', partition: 'a', upstream: 'all' })
@@ -66,7 +66,7 @@ describe('a key that was used for something else', () => {
     )
   })
 
-  it('is recorded as a refused trigger, and starts nothing', async () => {
+  it('a key that was used for something else is recorded as a refused trigger, and starts nothing', async () => {
     await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow, namespace } = stage
     await publish(namespace, { key: 'nightly', partition: 'a' })
@@ -107,7 +107,7 @@ describe('a key that was used for something else', () => {
 })
 
 describe('a key of a user', () => {
-  it('is never one that is made inside: of messages, triggers, redrives', async () => {
+  it('a key of a user is never one that is made inside: of messages, triggers, redrives', async () => {
     state.broken = false
     await using stage = await openStage(server.url, all)
     const { flow, namespace } = stage
@@ -133,7 +133,7 @@ describe('a key of a user', () => {
 })
 
 describe('a run under a key that has failed', () => {
-  it('is given again, said to be an old one, and tried again when that is asked for', async () => {
+  it('a run under a key that has failed is given again, said to be an old one, and tried again when that is asked for', async () => {
     await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
     state.broken = true
@@ -163,7 +163,7 @@ describe('a run under a key that has failed', () => {
     expect(error).toMatchObject({ code: 'conflict' })
   })
 
-  it('counts as failed when it was cancelled; one that goes on is given as it is', async () => {
+  it('a run under a key that has failed counts as failed when it was cancelled; one that goes on is given as it is', async () => {
     const gate = Promise.withResolvers<string>()
     const slow = asset('slow', { execute: () => gate.promise })
     await using stage = await openStage(server.url, pipeline('slow', [slow]))

@@ -51,7 +51,7 @@ async function stagedCount({ names }: Topology): Promise<number> {
 }
 
 describe('a checkpoint of more documents than fit one batch', () => {
-  it('is stored whole, and leaves nothing beside', async () => {
+  it('a checkpoint of more documents than fit one batch is stored whole, and leaves nothing beside', async () => {
     const topology = await freshTopology()
     const checkpointer = new Checkpointer(connection, topology.names, 0, 'one')
     await checkpointer.takeOver()
@@ -61,7 +61,7 @@ describe('a checkpoint of more documents than fit one batch', () => {
     expect(await stagedCount(topology)).toBe(0)
   })
 
-  it('of an engine that was followed by another one changes nothing', async () => {
+  it('a checkpoint of an engine that was followed by another one changes nothing', async () => {
     const topology = await freshTopology()
     const [one, two] = ['one', 'two'].map((name) => new Checkpointer(connection, topology.names, 0, name))
     await one?.takeOver()
@@ -104,7 +104,7 @@ describe('a checkpoint of more documents than fit one batch', () => {
 })
 
 describe('a document that is larger than a message may be', () => {
-  it('is stored in parts, read back whole, and leaves no part when it shrinks', async () => {
+  it('a document that is larger than a message may be is stored in parts, read back whole, and leaves no part when it shrinks', async () => {
     const topology = await freshTopology()
     const { names } = topology
     const checkpointer = new Checkpointer(connection, names, 0, 'one')
@@ -133,7 +133,7 @@ describe('a run of more assets than fit one checkpoint', () => {
     return { all, run: async () => (await flow.materialize(last)).result({ signal }) }
   }
 
-  it('is registered, runs, and holds up nobody; a rebuild brings it back', async () => {
+  it('a run of more assets than fit one checkpoint is registered, runs, and holds up nobody; a rebuild brings it back', async () => {
     const small = asset('small', { execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('small', [small]))
     const { flow } = stage

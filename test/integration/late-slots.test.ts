@@ -48,8 +48,8 @@ const server = useServer({ syncInterval: 'default' })
 
 const LEASE = { lease: '500ms', maxWait: '20s' } as const
 
-describe('a slot whose answer comes after its lease is over', () => {
-  it('is not handed out: its caller gets another one, and no two run at once', async () => {
+describe('a slot whose answer comes after its lease has ended', () => {
+  it('a slot whose answer comes after its lease has ended is not handed out: its caller gets another one, and no two run at once', async () => {
     await using late = await lateProxy(Number(new URL(server.url).port))
     const namespace = freshNamespace()
     await using slow = await connect({ servers: late.url, namespace })
@@ -84,7 +84,7 @@ describe('a slot whose answer comes after its lease is over', () => {
     expect(most).toBe(1)
   })
 
-  it('is not given by acquireSlot either', async () => {
+  it('a slot whose answer comes after its lease has ended is not given by acquireSlot either', async () => {
     await using late = await lateProxy(Number(new URL(server.url).port))
     const namespace = freshNamespace()
     await using slow = await connect({ servers: late.url, namespace })

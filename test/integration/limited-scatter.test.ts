@@ -61,7 +61,7 @@ describe('rateLimit of a scatter', () => {
     expect(Math.max(...times) - Math.min(...times)).toBeLessThan(49 * 40 * 3)
   })
 
-  it('is shared by the name of its bucket: with other scatters, and with who asks the limiter', async () => {
+  it('rateLimit of a scatter is shared by the name of its bucket: with other scatters, and with who asks the limiter', async () => {
     const starts: number[] = []
     const rateLimit = { bucket: 'openai', limit: 10, per: '600ms' } as const
     const one = asset('one', {
@@ -112,7 +112,7 @@ describe('rateLimit of a scatter', () => {
     expect(await run.result()).toHaveLength(40)
   })
 
-  it('keeps no room from other work while it waits', async () => {
+  it('rateLimit of a scatter keeps no room from other work while it waits', async () => {
     const slow = asset('slow', {
       scatterOptions: { rateLimit: [1, 'second'] },
       scatter: () => range(200),
@@ -135,7 +135,7 @@ describe('rateLimit of a scatter', () => {
     await waits.cancel()
   })
 
-  it('ends at once when it is cancelled, and counts no attempt for what never began', async () => {
+  it('rateLimit of a scatter ends at once when it is cancelled, and counts no attempt for what never began', async () => {
     const attempts: number[] = []
     const slow = asset('slow', {
       retry: { maxAttempts: 1 },
@@ -195,7 +195,7 @@ describe('a function that names the bucket for each key', () => {
 })
 
 describe('slots', () => {
-  it('are held by instances while they run, over all workers, by weight, and all run', async () => {
+  it('slots are held by instances while they run, over all workers, by weight, and all run', async () => {
     let held = 0
     let peak = 0
     const train = asset('train', {
@@ -217,7 +217,7 @@ describe('slots', () => {
     expect((await stage.flow.limiter.status('gpu')).slots).toMatchObject({ count: 0, waiting: 0 })
   })
 
-  it('are held by plain assets too, and given back when those fail', async () => {
+  it('slots are held by plain assets too, and given back when those fail', async () => {
     let held = 0
     let peak = 0
     const plain = asset('plain', {
@@ -265,7 +265,7 @@ describe('slots', () => {
 })
 
 describe('what waits at a gate', () => {
-  it('holds no slot meanwhile, neither an instance nor a plain asset', async () => {
+  it('what waits at a gate holds no slot meanwhile, neither an instance nor a plain asset', async () => {
     const asked = asset('asked', {
       scatter: () => [1, 2, 3],
       scatterOptions: { slots: { bucket: 'desk', max: 1 }, maxConcurrent: 1 },

@@ -27,7 +27,7 @@ async function back(): Promise<void> {
 }
 
 describe('while NATS is away', () => {
-  it('a call waits no longer than maxWait, and then says what is wrong, or goes on, as it is told', async () => {
+  it('a call waits no longer than maxWait, and then says what is wrong, or goes on, as its option says', async () => {
     const { limiter } = flow
     await limiter.check('api', [5, 'minute'])
     await server.kill()
@@ -74,7 +74,7 @@ describe('while NATS is away', () => {
     expect(performance.now() - startedMs).toBeLessThan(4000)
   })
 
-  it('a slot is lost for its holder before its lease is over for the others', async () => {
+  it('a slot is lost for its holder before its lease has ended for the others', async () => {
     const { limiter } = flow
     const slot = await limiter.acquireSlot('gpu', 1, { lease: '1s' })
     if (slot === 'at_capacity') throw new Error('no slot')
@@ -91,7 +91,7 @@ describe('while NATS is away', () => {
 })
 
 describe('a result that was made with a slot', () => {
-  it('is not held back while NATS is away, and the slot is given back when it is there again', async () => {
+  it('a result that was made with a slot is not held back while NATS is away, and the slot is given back when it is there again', async () => {
     const { limiter } = flow
     let lastMs = 0
     const result = await limiter.withSlot(
@@ -112,7 +112,7 @@ describe('a result that was made with a slot', () => {
 })
 
 describe('a scatter with a rate limit', () => {
-  it('goes on after an outage without a burst, and every instance runs once', async () => {
+  it('a scatter with a rate limit goes on after an outage without a burst, and every instance runs once', async () => {
     const starts: number[] = []
     const attempts: number[] = []
     const paced = asset('paced', {

@@ -36,13 +36,13 @@ describe('check', () => {
     expect(await flow.limiter.check('api', rate)).toEqual({ allowed: true })
   })
 
-  it('takes nothing when it peeks', async () => {
+  it('check takes nothing when it peeks', async () => {
     for (let i = 0; i < 5; i++) expect(await flow.limiter.peek('peeked', [1, 'hour'])).toEqual({ allowed: true })
     expect(await flow.limiter.check('peeked', [1, 'hour'])).toEqual({ allowed: true })
     expect(await flow.limiter.peek('peeked', [1, 'hour'])).toMatchObject({ allowed: false })
   })
 
-  it('takes several tokens at once, or none', async () => {
+  it('check takes several tokens at once, or none', async () => {
     expect(await flow.limiter.check('several', [10, 'day'], { n: 8 })).toEqual({ allowed: true })
     expect(await flow.limiter.check('several', [10, 'day'], { n: 3 })).toMatchObject({ allowed: false })
     expect(await flow.limiter.check('several', [10, 'day'], { n: 2 })).toEqual({ allowed: true })
@@ -59,7 +59,7 @@ describe('check', () => {
     for (const waitMs of waits) expect(waitMs).toBeLessThanOrEqual(60_010)
   })
 
-  it('gives out exactly its limit when many want it at the same time, and one of them goes away meanwhile', async () => {
+  it('check gives out exactly its limit when many want it at the same time, and one of them goes away meanwhile', async () => {
     const third = await connect({ servers: server.url, namespace })
     const rate: RateOption = [600, 'hour']
     let allowed = 0
@@ -73,7 +73,7 @@ describe('check', () => {
     expect((await flow.limiter.status('crowded')).rate).toMatchObject({ count: 600, remaining: 0 })
   })
 
-  it('is not led astray by the clocks of its processes, however wrong they are', async () => {
+  it('check is not led astray by the clocks of its processes, however wrong they are', async () => {
     const realNow = Date.now.bind(Date)
     const allowed: boolean[] = []
     for (const offMs of [0, 600_000, -600_000, 3_600_000]) {
@@ -86,7 +86,7 @@ describe('check', () => {
     expect(allowed.filter(Boolean)).toHaveLength(5)
   })
 
-  it('refuses nonsense, by name', async () => {
+  it('check refuses nonsense, by name', async () => {
     const { limiter } = flow
     const zero = await rejection(limiter.check('b', [0, 'second']))
     expect(zero).toMatchObject({
@@ -104,7 +104,7 @@ describe('check', () => {
     expect((await rejection(limiter.check('b', both))).message).toContain('burst goes with shape smooth')
   })
 
-  it('does not mix shapes on one bucket', async () => {
+  it('check does not mix shapes on one bucket', async () => {
     await flow.limiter.check('shape', [5, 'minute'])
     const error = await rejection(other.limiter.check('shape', { limit: 5, per: 'minute', shape: 'smooth' }))
     expect(error).toMatchObject({ code: 'conflict', message: expect.stringContaining("say shape: 'window'") })
@@ -112,7 +112,7 @@ describe('check', () => {
     expect(await other.limiter.check('shape', { limit: 5, per: 'minute', shape: 'smooth' })).toEqual({ allowed: true })
   })
 
-  it('starts anew after it was idle: the cell is gone then', async () => {
+  it('check starts anew after it was idle: the cell is gone then', async () => {
     const rate: RateOption = { limit: 1, per: '100ms' }
     await flow.limiter.check('idle', rate)
     expect((await flow.limiter.status('idle')).rate?.count).toBeDefined()
@@ -123,7 +123,7 @@ describe('check', () => {
 })
 
 describe('withLimit', () => {
-  it('runs each when it is its turn, in the order of their asking, over processes', async () => {
+  it('withLimit runs each when it is its turn, in the order of their asking, over processes', async () => {
     const rate: RateOption = { limit: 2, per: '100ms' }
     const order: number[] = []
     const startedMs = performance.now()
@@ -152,7 +152,7 @@ describe('withLimit', () => {
     expect((times.at(-1) ?? 0) - (times[0] ?? 0)).toBeGreaterThan(9 * 20 - 5)
   })
 
-  it('fails at once when its turn cannot come in time, and says when it would', async () => {
+  it('withLimit fails at once when its turn cannot come in time, and says when it would', async () => {
     await flow.limiter.check('full', [1, 'minute'])
     const startedMs = performance.now()
     const error = await rejection(flow.limiter.withLimit('full', [1, 'minute'], () => 1, { maxWait: '30s' }))
@@ -163,7 +163,7 @@ describe('withLimit', () => {
     expect(performance.now() - startedMs).toBeLessThan(5000)
   })
 
-  it('gives its place back when its signal is aborted', async () => {
+  it('withLimit gives its place back when its signal is aborted', async () => {
     const rate: RateOption = { limit: 1, per: '10s' }
     await flow.limiter.check('aborted', rate)
     const abort = new AbortController()
@@ -176,14 +176,14 @@ describe('withLimit', () => {
     expect(next.allowed ? 0 : next.waitMs).toBeLessThan(10_010)
   })
 
-  it('takes its tokens also when its function throws', async () => {
+  it('withLimit takes its tokens also when its function throws', async () => {
     const rate: RateOption = [1, 'hour']
     const error = await rejection(flow.limiter.withLimit('throws', rate, () => Promise.reject(new Error('no luck'))))
     expect(error.message).toBe('no luck')
     expect(await flow.limiter.check('throws', rate)).toMatchObject({ allowed: false })
   })
 
-  it('waits longer than a place can be reserved ahead', async () => {
+  it('withLimit waits longer than a place can be reserved ahead', async () => {
     const rate: RateOption = { limit: 1, per: '31s' }
     await flow.limiter.check('far', rate)
     await flow.limiter.take('far', rate, { maxWait: '1ms' }).catch(() => undefined)
@@ -198,7 +198,7 @@ describe('withLimit', () => {
 })
 
 describe('telemetry', () => {
-  it('tells of checks, waits, and slots, with how long they took', async () => {
+  it('telemetry reports checks, waits, and slots, with how long they took', async () => {
     const heard: { name: string; event: object }[] = []
     const listen = (event: unknown, name: string | symbol): void => {
       if (typeof event === 'object' && event !== null) heard.push({ name: String(name), event })

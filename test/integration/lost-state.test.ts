@@ -42,7 +42,7 @@ const both = pipeline('both', [first, second, spread])
 const SOON_MS = 12_000
 
 describe('a rebuild', () => {
-  it('ends soon whenever a bucket is deleted meanwhile, and the next one rebuilds all', {
+  it('a rebuild ends soon whenever a bucket is deleted meanwhile, and the next one rebuilds all', {
     timeout: 90_000,
   }, async () => {
     await using stage = await openStage(server.url, both)
@@ -99,7 +99,7 @@ describe('an engine whose state bucket is deleted', () => {
   }
   const bucketOf = ({ names }: Topology): string => names.kvStream(names.stateBucket(0))
 
-  it('is fenced at its next checkpoint, at once', async () => {
+  it('an engine whose state bucket is deleted is fenced at its next checkpoint, at once', async () => {
     const { topology, checkpointer } = await atWork()
     await deleteStream(server.url, bucketOf(topology))
     const sinceMs = performance.now()
@@ -107,7 +107,7 @@ describe('an engine whose state bucket is deleted', () => {
     expect(performance.now() - sinceMs).toBeLessThan(2000)
   })
 
-  it('is fenced when it reads what another engine has not folded again yet', async () => {
+  it('an engine whose state bucket is deleted is fenced when it reads what another engine has not folded again yet', async () => {
     const { topology, checkpointer, store } = await atWork()
     await store.load([key])
     await deleteStream(server.url, bucketOf(topology))

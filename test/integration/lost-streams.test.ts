@@ -21,7 +21,7 @@ const slow = asset('slow', {
 const after = asset('after', { dependsOn: [slow], execute: (_, { slow: two }) => two + 1 })
 const all = pipeline('lost', [one, slow, after])
 
-describe('under an engine at work', () => {
+describe('under an active engine', () => {
   it('a state bucket that is deleted is made and folded again', async () => {
     release = Promise.withResolvers()
     await using stage = await openStage(server.url, all)
@@ -68,7 +68,7 @@ describe('under an engine at work', () => {
 })
 
 describe('a control bucket that is lost', () => {
-  it('does not turn three logs into one, and no run is done twice', async () => {
+  it('a control bucket that is lost does not turn three logs into one, and no run is done twice', async () => {
     const namespace = freshNamespace()
     let calls = 0
     const counted = asset('counted', { execute: () => ++calls })

@@ -57,7 +57,7 @@ const looks: [string, (flow: Flow) => Promise<unknown>][] = [
 ]
 
 describe('a namespace that is not there', () => {
-  it('is not made by connecting, by looking, or by asking for a run: the error lists those that are there', async () => {
+  it('a namespace that is not there is not made by connecting, by looking, or by asking for a run: the error lists those that are there', async () => {
     const there = freshNamespace()
     await using made = await connect({ servers: server.url, namespace: there, logger })
     await made.setup()
@@ -89,7 +89,7 @@ describe('a namespace that is not there', () => {
     expect(await streamsOf(namespace)).toHaveLength(11)
   })
 
-  it('is found by a connection that was there before it, at its next call', async () => {
+  it('a namespace that is not there is found by a connection that was there before it, at its next call', async () => {
     const namespace = freshNamespace()
     await using before = await connect({ servers: server.url, namespace, logger })
     const run = before.run(RUN)
@@ -103,7 +103,7 @@ describe('a namespace that is not there', () => {
     expect(await (await before.materialize(thing)).result()).toBe('made')
   })
 
-  it('takes a worker before an engine, and a request before either has begun', async () => {
+  it('a namespace that is not there takes a worker before an engine, and a request before either has begun', async () => {
     const namespace = freshNamespace()
     await using flow = await connect({ servers: server.url, namespace, logger })
     await flow.worker(things)
@@ -112,7 +112,7 @@ describe('a namespace that is not there', () => {
     expect(await run.result()).toBe('made')
   })
 
-  it('that was made in part is finished by whoever makes it, and not taken for whole by who looks', async () => {
+  it('a namespace that was made in part is finished by whoever makes it, and not taken for whole by who looks', async () => {
     const namespace = freshNamespace()
     await using flow = await connect({ servers: server.url, namespace, logger })
     await flow.setup()
@@ -128,7 +128,7 @@ describe('a namespace that is not there', () => {
     expect(await streamsOf(namespace)).toContain(`${namespace}_FEED`)
   })
 
-  it('that was made in part is finished by an engine, a worker or a setup that connects afterwards', async () => {
+  it('a namespace that was made in part is finished by an engine, a worker or a setup that connects afterwards', async () => {
     const ways: ((flow: Flow) => Promise<unknown>)[] = [
       (flow) => flow.engine(),
       (flow) => flow.worker(things),

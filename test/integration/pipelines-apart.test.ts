@@ -24,7 +24,7 @@ function team(name: string, io = 'nats') {
 }
 
 describe('two pipelines with assets of the same names', () => {
-  it('have values of their own', async () => {
+  it('two pipelines with assets of the same names have values of their own', async () => {
     const [a, b] = [team('teamA'), team('teamB')]
     await using stage = await openStage(server.url, [a.all, b.all])
     const { flow } = stage
@@ -36,7 +36,7 @@ describe('two pipelines with assets of the same names', () => {
     expect(await (await flow.materialize(a.sum, { upstream: 'none' })).result()).toBe('sum of teamA 1')
   })
 
-  it('are told apart on the feed and in triggers', async () => {
+  it('two pipelines with assets of the same names are distinct on the feed and in triggers', async () => {
     const [a, b] = [team('teamA'), team('teamB')]
     await using stage = await openStage(server.url, [a.all, b.all])
     await jetstream(nc).publish(`${stage.namespace}.trigger.teamB.sum`)
@@ -56,7 +56,7 @@ describe('two pipelines with assets of the same names', () => {
     ])
   })
 
-  it('can be told apart by an I/O manager that names places after assets', async () => {
+  it('two pipelines with assets of the same names can be distinguished by an I/O manager that names places after assets', async () => {
     const io = memoryIo()
     const seen: IoContext[] = []
     const noting = {
@@ -87,7 +87,7 @@ describe('two pipelines with assets of the same names', () => {
 })
 
 describe('one asset in two pipelines', () => {
-  it('is one asset in each, with a value in each, and who asks says in which', async () => {
+  it('one asset in two pipelines is one asset in each, with a value in each, and who asks says in which', async () => {
     let made = 0
     const shared = asset('shared', { execute: () => ++made })
     const left = asset('left', { dependsOn: [shared], execute: (_, deps) => `left ${deps.shared}` })

@@ -79,7 +79,7 @@ describe('a worker whose process ends by user code', () => {
 })
 
 describe('a worker whose event loop is held up for longer than ackWait', () => {
-  it('keeps its task, and says whose code it is', async () => {
+  it('a worker whose event loop is held up for longer than ackWait keeps its task, and says whose code it is', async () => {
     const { pipeline: shard, work } = ends('fine')
     await using stage = await openStage(server.url, shard, { worker: false })
     const child = await victim(stage.namespace, 'block')

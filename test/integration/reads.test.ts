@@ -54,7 +54,7 @@ describe('reads of callers that come at once', () => {
     expect(asked()).toBe(1)
   })
 
-  it('are as many requests as there are groups', async () => {
+  it('reads of callers that come at once are as many requests as there are groups', async () => {
     const { gets, subject, asked } = await streamOf(600)
     const found = await Promise.all(Array.from({ length: 600 }, (_, i) => gets.last(subject(i))))
     expect(found.map(text)).toEqual(Array.from({ length: 600 }, (_, i) => `body ${i}`))
@@ -100,7 +100,7 @@ describe('marks of gates that have ended', () => {
   const marked = (i: number, deadlineMs: number | undefined = 1000 + i) => stateKey.waiting(deadlineMs, gate(i))
   const keysOf = (store: Store): string[] => store.takeTouched().map(({ subject }) => subject.split('.').at(-1) ?? '')
 
-  it('are deleted when a checkpoint has room for it, and nothing else waits for that', async () => {
+  it('marks of gates that have ended are deleted when a checkpoint has room for it, and nothing else waits for that', async () => {
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
     const store = new Store(connection, names, 0, new Checkpointer(connection, names, 0, 'engine'))
     for (let i = 0; i < 1000; i++) store.put(marked(i), { since: 0 })
@@ -117,7 +117,7 @@ describe('marks of gates that have ended', () => {
     expect(store.hasMore).toBe(false)
   })
 
-  it('are there again when they are put again, and go at once where nobody would look for them later', async () => {
+  it('marks of gates that have ended are there again when they are put again, and go at once where nobody would look for them later', async () => {
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
     const store = new Store(connection, names, 0, new Checkpointer(connection, names, 0, 'engine'))
     store.delete(marked(1))
@@ -131,7 +131,7 @@ describe('marks of gates that have ended', () => {
 })
 
 describe('facts whose documents are not in memory', () => {
-  it('are loaded together with those of the facts behind them', async () => {
+  it('facts whose documents are not in memory are loaded together with those of the facts behind them', async () => {
     const topology = await ensureTopology(connection.nc, { namespace: freshNamespace() })
     const { names } = topology
     await ensureStateBucket(connection.nc, topology, 0)

@@ -114,7 +114,7 @@ describe('a rebuild', () => {
     expect(await rejection(open.result())).toMatchObject({ code: 'cancelled' })
   })
 
-  it('is refused while an engine is active, and says what to do', async () => {
+  it('a rebuild is refused while an engine is active, and says what to do', async () => {
     await using stage = await openStage(server.url, all, { worker: false })
     const error = await rejection(stage.flow.rebuild())
     expect(error).toBeInstanceOf(ConflictError)
@@ -123,7 +123,7 @@ describe('a rebuild', () => {
     expect((await stage.flow.rebuild()).facts).toBe(0)
   })
 
-  it('leaves what no engine has folded yet to the next one, with all that it decides of it', async () => {
+  it('a rebuild leaves what no engine has folded yet to the next one, with all that it decides of it', async () => {
     await using stage = await openStage(server.url, all)
     const { flow, namespace } = stage
     await (await flow.materialize(numbers, { partition: 'before' })).result()
@@ -184,7 +184,7 @@ describe('a rebuild', () => {
     expect((await run.status())?.status).toBe('succeeded')
   })
 
-  it('of an empty log gives empty buckets', async () => {
+  it('a rebuild of an empty log gives empty buckets', async () => {
     await using stage = await openStage(server.url, all, { engine: false, worker: false })
     expect(await stage.flow.rebuild()).toMatchObject({ facts: 0 })
     expect((await snapshot(stage.namespace, 1)).size).toBe(0)

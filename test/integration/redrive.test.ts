@@ -55,7 +55,7 @@ describe('a redrive', () => {
     expect(await closed(flow, `${second.id}.work`)).toMatchObject({ failed: 2, failuresLeft: 0 })
   })
 
-  it('that fails keeps what it recovered, and is asked for again under the same id', async () => {
+  it('a redrive that fails keeps what it recovered, and is asked for again under the same id', async () => {
     const { state, work, all } = scatterOf({ failureMode: 'partial', failureThreshold: { count: 1 }, maxConcurrent: 1 })
     await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
@@ -80,7 +80,7 @@ describe('a redrive', () => {
     expect([after.id, after.isNew]).toEqual([third.id, false])
   })
 
-  it('whose instances have all succeeded, and whose gather has failed, runs the gather again', async () => {
+  it('a redrive whose instances have all succeeded, and whose gather has failed, runs the gather again', async () => {
     const { state, work, all } = scatterOf({})
     await using stage = await openStage(server.url, all)
     const { flow } = stage
@@ -101,7 +101,7 @@ describe('a redrive', () => {
     expect((await rejection(flow.scatter.redrive(`${third.id}.work`))).message).toContain('nothing that failed')
   })
 
-  it('that was cancelled before its scatter began is asked for again', async () => {
+  it('a redrive that was cancelled before its scatter began is asked for again', async () => {
     const { state, work, all } = scatterOf({})
     await using stage = await openStage(server.url, all)
     const { flow } = stage

@@ -104,7 +104,7 @@ describe('an engine that starts on a quiet log', () => {
 })
 
 describe('a message that has left the log', () => {
-  it('is not waited for by a rebuild, nor by an engine: a gate is extended, and signalled while nothing runs', async () => {
+  it('a message that has left the log is not waited for by a rebuild, nor by an engine: a gate is extended, and signalled while nothing runs', async () => {
     await using stage = await openStage(server.url, all, { gates })
     const { flow } = stage
     const run = await flow.materialize(waits)
@@ -124,8 +124,8 @@ describe('a message that has left the log', () => {
   })
 })
 
-describe('a rebuild before any engine was at work', () => {
-  it('leaves requests and triggers to the first engine', async () => {
+describe('a rebuild before any engine was active', () => {
+  it('a rebuild before any engine was active leaves requests and triggers to the first engine', async () => {
     await using stage = await openStage(server.url, all, { engine: false })
     const { flow, namespace } = stage
     const planned = await flow.materialize(top)
@@ -184,7 +184,7 @@ describe('a log that is not the one that the state was made from', () => {
     await worker.stop()
   })
 
-  it('is noticed under an engine at work', async () => {
+  it('a log that is not the one that the state was made from is noticed under an active engine', async () => {
     await using stage = await openStage(server.url, all)
     const { flow, namespace, engine } = stage
     await (await flow.materialize(top)).result()

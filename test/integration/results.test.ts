@@ -18,7 +18,7 @@ async function logBytes(namespace: string): Promise<number> {
 }
 
 describe('results', () => {
-  it('and keys are compressed on the log where that makes them smaller, and read like any others', async () => {
+  it('results and keys are compressed on the log where that makes them smaller, and read like any others', async () => {
     const line = 'The quick brown fox jumps over the lazy dog. '.repeat(20)
     const wordy = asset('wordy', {
       scatter: () => Array.from({ length: 500 }, (_, i) => `${line}${i}`),

@@ -26,7 +26,7 @@ async function timersOf(namespace: string, run: string): Promise<number> {
 }
 
 describe('a run with a time limit', () => {
-  it('fails with timeout when an asset hangs: what runs is aborted, what waits is cancelled', async () => {
+  it('a run with a time limit fails with timeout when an asset hangs: what runs is aborted, what waits is cancelled', async () => {
     const aborted = Promise.withResolvers<unknown>()
     const hangs = asset('hangs', {
       execute: ({ signal }) => {
@@ -48,7 +48,7 @@ describe('a run with a time limit', () => {
     expect(cancelled?.data).toMatchObject({ reason: 'the run took longer than its timeout of 500 ms' })
   })
 
-  it('ends its gates and scatters too', async () => {
+  it('a run with a time limit ends its gates and scatters too', async () => {
     const waits = asset('waits', { execute: ({ signalGate }) => signalGate({ timeout: '1h' }) })
     const spread = asset('spread', {
       scatter: () => [1, 2],
@@ -66,7 +66,7 @@ describe('a run with a time limit', () => {
     )
   })
 
-  it('that no worker and no engine takes up fails at once when an engine comes', async () => {
+  it('a run with a time limit that no worker and no engine takes up fails at once when an engine comes', async () => {
     const plain = asset('plain', { execute: () => 1 })
     const shard = pipeline('nobody', [plain], { timeout: '300ms' })
     await using stage = await openStage(server.url, shard, { worker: false, engine: false })
@@ -76,7 +76,7 @@ describe('a run with a time limit', () => {
     expect((await rejection(run.result())).code).toBe('timeout')
   })
 
-  it('is that of its pipeline, also for a trigger, unless the request says Infinity; what ends in time leaves no timer', async () => {
+  it('a run with a time limit is that of its pipeline, also for a trigger, unless the request says Infinity; what ends in time leaves no timer', async () => {
     const hangs = asset('hangs', { execute: ({ partition }) => (partition ? 1 : new Promise<number>(() => undefined)) })
     const shard = pipeline('limited', [hangs], { timeout: '400ms' })
     await using stage = await openStage(server.url, shard)
@@ -94,7 +94,7 @@ describe('a run with a time limit', () => {
     expect(await timersOf(stage.namespace, quick.id)).toBe(0)
   })
 
-  it('refuses a limit that is none, or beyond a year', async () => {
+  it('a run with a time limit refuses a limit that is none, or beyond a year', async () => {
     const plain = asset('plain', { execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('bounds', [plain]), { worker: false, engine: false })
     for (const timeout of [0, '0s', '400d', Number.NaN, -1] as const) {

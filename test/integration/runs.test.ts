@@ -52,7 +52,7 @@ describe('a run', () => {
     ])
   })
 
-  it('can be asked for before there is an engine or a worker, and is made when they come', async () => {
+  it('a run can be asked for before there is an engine or a worker, and is made when they come', async () => {
     const { sum, sums: all } = sums()
     await using stage = await openStage(server.url, all, { engine: false, worker: false })
     const run = await stage.flow.materialize(sum)
@@ -65,7 +65,7 @@ describe('a run', () => {
     expect(await run.result()).toEqual({ sum: 18 })
   })
 
-  it('takes upstream values that are there (missing), makes all again (all), or makes nothing else (none)', async () => {
+  it('a run takes upstream values that are there (missing), makes all again (all), or makes nothing else (none)', async () => {
     const { sum, numbers, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)
     const { flow } = stage
@@ -78,7 +78,7 @@ describe('a run', () => {
     expect(made).toEqual({ numbers: 2, doubled: 2, sum: 3 })
   })
 
-  it('keeps values of data shards apart, whatever text names them', async () => {
+  it('a run keeps values of data partitions apart, whatever text names them', async () => {
     const { sum, doubled, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)
     const { flow } = stage
@@ -92,7 +92,7 @@ describe('a run', () => {
     expect(error.message).toContain('doubled needs numbers')
   })
 
-  it('is the same run for the same key, and another request with that key is a conflict', async () => {
+  it('a run is the same run for the same key, and another request with that key is a conflict', async () => {
     const { sum, doubled, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)
     const { flow } = stage
@@ -112,7 +112,7 @@ describe('a run', () => {
     expect(await rejection(flow.materialize(sum, { key: 'once' }))).toBeInstanceOf(ConflictError)
   })
 
-  it('can be followed from another connection, by its id alone', async () => {
+  it('a run can be followed from another connection, by its id alone', async () => {
     const { sum, sums: all } = sums()
     await using stage = await openStage(server.url, all)
     const run = await stage.flow.materialize(sum, { partition: 'p' })
@@ -129,7 +129,7 @@ describe('a run', () => {
     })
   })
 
-  it('is listed, newest first, and as open until it has ended', async () => {
+  it('a run is listed, newest first, and as open until it has ended', async () => {
     const gate = Promise.withResolvers<void>()
     const quick = asset('quick', { execute: () => 1 })
     const held = asset('held', { execute: () => gate.promise })
@@ -150,7 +150,7 @@ describe('a run', () => {
     expect(await flow.runs()).toHaveLength(2)
   })
 
-  it('is watched: updates come while it goes on, and end with it', async () => {
+  it('a run is watched: updates come while it goes on, and end with it', async () => {
     const gate = Promise.withResolvers<void>()
     const first = asset('first', { execute: () => 1 })
     const second = asset('second', {
@@ -178,7 +178,7 @@ describe('a run', () => {
     expect((await collect(run.watch())).map(({ run: { status } }) => status)).toEqual(['succeeded'])
   })
 
-  it('can be watched and awaited no longer, without ending it', async () => {
+  it('a run can be watched and awaited no longer, without ending it', async () => {
     const gate = Promise.withResolvers<number>()
     const slow = asset('slow', { execute: () => gate.promise })
     await using stage = await openStage(server.url, pipeline('patience', [slow]))
@@ -235,7 +235,7 @@ describe('a run', () => {
     expect(await rejection(run.result({ signal: AbortSignal.timeout(5000) }))).toMatchObject({ asset: '30' })
   })
 
-  it('takes the pipeline by name for an asset that is in several', async () => {
+  it('a run takes the pipeline by name for an asset that is in several', async () => {
     const shared = asset('shared', { execute: () => 'made' })
     const one = pipeline('one', [shared])
     const two = pipeline('two', [shared])

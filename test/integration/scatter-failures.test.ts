@@ -93,7 +93,7 @@ describe('an instance that fails', () => {
 })
 
 describe('a scatter function', () => {
-  it('that throws is called again, and fails its asset when its attempts are used up', async () => {
+  it('a scatter function that throws is called again, and fails its asset when its attempts are used up', async () => {
     let calls = 0
     const flaky = asset('flaky', {
       retry: soon,
@@ -141,7 +141,7 @@ describe('a scatter function', () => {
     expect(calls).toBe(1)
   })
 
-  it('that is called again after it has given some keys goes on behind them when it gives the same', async () => {
+  it('a scatter function that is called again after it has given some keys goes on behind them when it gives the same', async () => {
     let calls = 0
     const instances = new Map<number, number>()
     const again = asset('again', {
@@ -194,7 +194,7 @@ describe('a scatter function', () => {
     expect([...ran]).toEqual([1, 2])
   })
 
-  it('that ends just where an earlier attempt’s key chunk ended, but had more, fails with that reason', async () => {
+  it('a scatter function that ends just where an earlier attempt’s key chunk ended, but had more, fails with that reason', async () => {
     let calls = 0
     const ran = new Set<number>()
     const shorter = asset('shorter', {
@@ -215,7 +215,7 @@ describe('a scatter function', () => {
     expect(error.message).toContain('gave 1 keys, its earlier attempt more')
   })
 
-  it('that gives a key too large fails, naming the key and what to do', async () => {
+  it('a scatter function that gives a key too large fails, naming the key and what to do', async () => {
     const large = asset('large', {
       scatter: function* () {
         yield 'fine'
@@ -229,7 +229,7 @@ describe('a scatter function', () => {
     expect(error.message).toMatch(/key\[1\] takes 300003 bytes; a key is at most 204800: put large data in a value/)
   })
 
-  it('that never ends is stopped when its run is cancelled, and may clean up', async () => {
+  it('a scatter function that never ends is stopped when its run is cancelled, and may clean up', async () => {
     const ended = Promise.withResolvers<void>()
     let ran = 0
     const endless = asset('endless', {
@@ -255,7 +255,7 @@ describe('a scatter function', () => {
 })
 
 describe('a gather', () => {
-  it('that throws is called again, with all results from the first', async () => {
+  it('a gather that throws is called again, with all results from the first', async () => {
     const seen: number[] = []
     const flaky = asset('flaky', {
       retry: soon,
@@ -279,7 +279,7 @@ describe('a gather', () => {
     expect(seen).toEqual([5, 10])
   })
 
-  it('fails its asset when its attempts are used up', async () => {
+  it('a gather fails its asset when its attempts are used up', async () => {
     const hopeless = asset('hopeless', {
       retry: soon,
       scatter: () => [1],

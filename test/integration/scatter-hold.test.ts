@@ -114,7 +114,7 @@ describe('a scatter that is paused', () => {
     expect(await run.result(limit())).toBe((5000 * 4999) / 2)
   }, 60_000)
 
-  it('stays so when engine and workers are replaced, and its retries that come due are held', async () => {
+  it('a scatter that is paused stays so when engine and workers are replaced, and its retries that come due are held', async () => {
     const { work, started, open } = gated(40, 0)
     const flaky = asset('flaky', {
       scatterOptions: { retry: { maxAttempts: 2, backoff: '400ms' } },
@@ -192,7 +192,7 @@ describe('a scatter that is paused', () => {
     60_000,
   )
 
-  it('can be cancelled, and one that nobody knows cannot be paused', async () => {
+  it('a scatter that is paused can be cancelled, and one that nobody knows cannot be paused', async () => {
     const { work, open } = gated(50, 1)
     await using stage = await openStage(server.url, pipeline('ended', [work]))
     const run = await stage.flow.materialize(work)
@@ -209,7 +209,7 @@ describe('a scatter that is paused', () => {
 })
 
 describe('totalTimeout', () => {
-  it('fails the whole scatter with timeout, also a partial one, and aborts what runs', async () => {
+  it('totalTimeout fails the whole scatter with timeout, also a partial one, and aborts what runs', async () => {
     const aborted: number[] = []
     const slow = asset('slow', {
       scatterOptions: { totalTimeout: '400ms', failureMode: 'partial', failureThreshold: 1 },
@@ -238,7 +238,7 @@ describe('totalTimeout', () => {
     expect(await stage.flow.scatter.status(`${run.id}.slow`)).toMatchObject({ error: { code: 'timeout' }, failed: 0 })
   }, 30_000)
 
-  it('holds while nobody is at work, and is gone with the scatter', async () => {
+  it('totalTimeout holds while no process runs, and is gone with the scatter', async () => {
     const forever = new Promise<number>(() => undefined)
     const work = asset('work', {
       scatterOptions: { totalTimeout: '700ms' },
@@ -274,7 +274,7 @@ describe('totalTimeout', () => {
     await nc.close()
   }, 30_000)
 
-  it('leaves no timer behind when many scatters end at once, and a rebuild steps over it', async () => {
+  it('totalTimeout leaves no timer behind when many scatters end at once, and a rebuild steps over it', async () => {
     const work = asset('work', {
       scatterOptions: { totalTimeout: '1h' },
       scatter: () => range(3),

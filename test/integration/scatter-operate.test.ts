@@ -45,7 +45,7 @@ function blocked(count: number, done: number, options: { maxConcurrent?: number 
 }
 
 describe('the status of a scatter', () => {
-  it('says while it is blocked what is done, leased and pending, and why what waits is waiting', async () => {
+  it('the status of a scatter says while it is blocked what is done, leased and pending, and why what waits is waiting', async () => {
     const { work, gate } = blocked(100, 3, { maxConcurrent: 2 })
     await using stage = await openStage(server.url, pipeline('blocked', [work]))
     const run = await stage.flow.materialize(work)
@@ -99,7 +99,7 @@ describe('the status of a scatter', () => {
     expect(await scatter.status(id)).toMatchObject({ running: 0, waiting: 0, resultsStored: 100, redrivable: 0 })
   }, 30_000)
 
-  it('says that what failed waits for its retry, or with batch for the end of the first pass', async () => {
+  it('the status of a scatter says that what failed waits for its retry, or with batch for the end of the first pass', async () => {
     const gate = Promise.withResolvers<void>()
     const of = (name: string, strategy: 'individual' | 'batch') =>
       asset(name, {
@@ -131,7 +131,7 @@ describe('the status of a scatter', () => {
     gate.resolve()
   }, 30_000)
 
-  it('that nobody knows is not_found, with a hint', async () => {
+  it('the status of a scatter that nobody knows is not_found, with a hint', async () => {
     const { work, gate } = blocked(3, 1)
     const plain = asset('plain', { dependsOn: [work], execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('unknown', [work, plain]))
@@ -156,7 +156,7 @@ describe('the status of a scatter', () => {
 })
 
 describe('the instances of a scatter', () => {
-  it('that are pending are listed in order, with their keys; failures only when it is closed', async () => {
+  it('the instances of a scatter that are pending are listed in order, with their keys; failures only when it is closed', async () => {
     const { work, gate, seen } = blocked(30, 5)
     await using stage = await openStage(server.url, pipeline('pending', [work]), { worker: { concurrency: 8 } })
     const run = await stage.flow.materialize(work)
@@ -172,7 +172,7 @@ describe('the instances of a scatter', () => {
     await until('none is pending', async () => (await collect(scatter.pending(id))).length === 0)
   }, 30_000)
 
-  it('that failed are listed in order, with key and last error', async () => {
+  it('the instances of a scatter that failed are listed in order, with key and last error', async () => {
     const some = asset('some', {
       retry: { maxAttempts: 2, backoff: '10ms' },
       scatterOptions: { failureMode: 'partial', failureThreshold: 1 },
@@ -262,7 +262,7 @@ describe('redrive', () => {
   const gathered = (count: number, failed: readonly number[] = []) =>
     range(count).map((n) => [n, n, failed.includes(n) ? `broken at ${n}` : n + 1001])
 
-  it('runs only what did not succeed, gathers both in order, runs what follows, and takes upstream values as they are', async () => {
+  it('redrive runs only what did not succeed, gathers both in order, runs what follows, and takes upstream values as they are', async () => {
     const { broken, calls, next, all } = chain(12)
     for (const n of [1, 5, 6, 11]) broken.add(n)
     await using stage = await openStage(server.url, all)
@@ -298,7 +298,7 @@ describe('redrive', () => {
     expect(calls).toMatchObject({ base: 1, next: 2 })
   }, 30_000)
 
-  it('of a redrive goes on with what that left', async () => {
+  it('redrive of a redrive goes on with what that left', async () => {
     const { broken, calls, next, all } = chain(10)
     for (const n of [0, 4, 7, 9]) broken.add(n)
     await using stage = await openStage(server.url, all)
@@ -319,7 +319,7 @@ describe('redrive', () => {
     expect((await rejection(stage.flow.scatter.redrive(`${last.id}.work`))).message).toContain('nothing that failed')
   }, 30_000)
 
-  it('runs what was never begun, after a cancel', async () => {
+  it('redrive runs what was never begun, after a cancel', async () => {
     const { work, seen, gate } = blocked(20, 5)
     await using stage = await openStage(server.url, pipeline('cancelled', [work]), { worker: { concurrency: 3 } })
     const first = await stage.flow.materialize(work)
@@ -336,7 +336,7 @@ describe('redrive', () => {
     expect(seen.started).toBe(15)
   }, 30_000)
 
-  it('is refused while the scatter runs, and when nothing failed', async () => {
+  it('redrive is refused while the scatter runs, and when nothing failed', async () => {
     const { work, gate } = blocked(6, 1)
     await using stage = await openStage(server.url, pipeline('refused', [work]))
     const run = await stage.flow.materialize(work)

@@ -70,7 +70,7 @@ describe('maxConcurrent', () => {
     30_000,
   )
 
-  it('holds while instances fail and are tried again', async () => {
+  it('maxConcurrent holds while instances fail and are tried again', async () => {
     let running = 0
     let most = 0
     const flaky = asset('flaky', {

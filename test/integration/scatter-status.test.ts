@@ -10,7 +10,7 @@ const limit = () => ({ signal: AbortSignal.timeout(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('why a scatter does not go on', () => {
-  it('is told by its workers: what runs, since when and where, and that all slots are taken', async () => {
+  it('why a scatter does not go on is reported by its workers: what runs, since when and where, and that all slots are taken', async () => {
     const gate = Promise.withResolvers<void>()
     let begun = 0
     const work = asset('work', {
@@ -52,7 +52,7 @@ describe('why a scatter does not go on', () => {
     await run.result(limit())
   }, 30_000)
 
-  it('is that no worker serves its queue', async () => {
+  it('a scatter does not go on: the status says that no worker serves its queue', async () => {
     const work = asset('work', {
       scatterOptions: { queue: 'gpu', totalTimeout: '1h' },
       scatter: () => range(10),
@@ -76,7 +76,7 @@ describe('why a scatter does not go on', () => {
     await run.result(limit())
   }, 30_000)
 
-  it('has nothing to do with what can be run again once it is closed', async () => {
+  it('why a scatter does not go on has nothing to do with what can be run again once it is closed', async () => {
     const work = asset('work', {
       scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 1 } },
       scatter: () => range(10),
@@ -99,7 +99,7 @@ describe('why a scatter does not go on', () => {
     })
   }, 30_000)
 
-  it('is not asked of a plain asset: the error says so, and where its state is', async () => {
+  it('why a scatter does not go on is not asked of a plain asset: the error says so, and where its state is', async () => {
     const plain = asset('plain', { execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('plain', [plain]))
     const run = await stage.flow.materialize(plain)

@@ -25,7 +25,7 @@ const whole = () => heard.filter(({ name }) => !name.startsWith('instance'))
 const of = (name: string) => heard.flatMap((each) => (each.name === name ? [each.event] : []))
 
 describe('telemetry of a scatter', () => {
-  it('tells of its start, each instance, its end, and that its gather is due', async () => {
+  it('telemetry of a scatter reports its start, each instance, its end, and that its gather is due', async () => {
     const work = asset('work', {
       scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 2, backoff: '10ms' } },
       scatter: () => ['a', 'b', 'c'],
@@ -57,7 +57,7 @@ describe('telemetry of a scatter', () => {
     ])
   }, 30_000)
 
-  it('tells that it failed, and why', async () => {
+  it('telemetry of a scatter tells that it failed, and why', async () => {
     const work = asset('work', {
       retry: { maxAttempts: 1 },
       scatter: () => [1, 2, 3],
@@ -76,7 +76,7 @@ describe('telemetry of a scatter', () => {
     ])
   }, 30_000)
 
-  it('tells that it was cancelled', async () => {
+  it('telemetry of a scatter tells that it was cancelled', async () => {
     const work = asset('work', {
       scatter: () => [1, 2, 3],
       execute: ({ signal }) =>

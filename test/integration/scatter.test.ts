@@ -48,7 +48,7 @@ describe('a scatter', () => {
     expect(closed).toMatchObject([{ status: 'completed', total: 3, succeeded: 3, failed: 0 }])
   })
 
-  it('starts instances while a slow source still gives keys', async () => {
+  it('a scatter starts instances while a slow source still gives keys', async () => {
     const firstRan = Promise.withResolvers<void>()
     const slow = asset('slow', {
       scatter: async function* () {
@@ -88,13 +88,13 @@ describe('a scatter', () => {
     expect(closed).toMatchObject([{ status: 'completed', total: 0, succeeded: 0, failed: 0 }])
   })
 
-  it('of one key runs one instance', async () => {
+  it('a scatter of one key runs one instance', async () => {
     const one = asset('one', { scatter: () => [{ id: 'only' }], execute: ({ scatterKey }) => scatterKey.id })
     await using stage = await openStage(server.url, pipeline('single', [one]))
     expect(await (await stage.flow.materialize(one)).result()).toEqual([{ key: { id: 'only' }, value: 'only' }])
   })
 
-  it('of 20,000 keys runs each once, and gathers in the order of the keys', async () => {
+  it('a scatter of 20,000 keys runs each once, and gathers in the order of the keys', async () => {
     const count = 20_000
     const ran = new Uint8Array(count)
     const many = asset('many', {
@@ -125,7 +125,7 @@ describe('a scatter', () => {
     })
   })
 
-  it('of keys that fill many key chunks gives each instance its own key', async () => {
+  it('a scatter of keys that fill many key chunks gives each instance its own key', async () => {
     const count = 3000
     const wide = asset('wide', {
       // 3,000 keys of 1 KB: some 15 key chunks.
@@ -145,7 +145,7 @@ describe('a scatter', () => {
     expect(dataOf(await factsOf(stage.flow, run.id), 'scatter.items').length).toBeGreaterThan(10)
   })
 
-  it('keeps large values of instances by reference', async () => {
+  it('a scatter keeps large values of instances by reference', async () => {
     const large = asset('large', {
       scatter: () => [16_000, 20_000, 300_000],
       execute: ({ scatterKey }) => 'x'.repeat(scatterKey),
@@ -158,7 +158,7 @@ describe('a scatter', () => {
     expect(refs.map(([, stored]) => 'manager' in stored && stored.ref.bytes)).toHaveLength(2)
   })
 
-  it('reports values that come all at once in messages that the server takes', async () => {
+  it('a scatter reports values that come all at once in messages that the server takes', async () => {
     // A hundred instances of 15 KB end in the same moment: 1.5 MB, and a message holds 1 MiB.
     const together = Promise.withResolvers<void>()
     let waiting = 0
@@ -182,7 +182,7 @@ describe('a scatter', () => {
     expect(stage.lines).toEqual([])
   })
 
-  it('goes on beside another one: neither waits for the other to end', async () => {
+  it('a scatter goes on beside another one: neither waits for the other to end', async () => {
     const counts = { a: 0, b: 0 }
     const bothHalf = Promise.withResolvers<void>()
     const instance = (name: 'a' | 'b') => async () => {
@@ -200,7 +200,7 @@ describe('a scatter', () => {
     expect(await (await stage.flow.materialize(both)).result()).toBe(400)
   })
 
-  it('is shared by workers', async () => {
+  it('a scatter is shared by workers', async () => {
     const by = new Map<string, number>()
     const two = Promise.withResolvers<void>()
     const shared = asset('shared', {

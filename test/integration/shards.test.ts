@@ -30,8 +30,8 @@ function keyIn(flow: Flow, shard: number, target: AnyAsset, partition: string) {
   }
 }
 
-describe('with three shards, what a caller was told is there is there for the next run', () => {
-  it('is found with `none`, not made again with `missing`, and is the newest of several, each time', async () => {
+describe('with three shards, a value that a caller has seen', () => {
+  it('with three shards, a value that a caller has seen is found with `none`, not made again with `missing`, and is the newest of several, each time', async () => {
     const { counts, up, down, all } = pair()
     await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow } = stage
@@ -123,7 +123,7 @@ describe('with the engine of another shard away', () => {
 })
 
 describe.each([1, 3])('with %i shards, a redrive that is asked for when its run has just ended', (shards) => {
-  it('takes the values that the run had at its very end', async () => {
+  it('with the engine of another shard away takes the values that the run had at its very end', async () => {
     const state = { made: 0, broken: true, closed: Promise.withResolvers<void>() }
     const late = asset('late', {
       execute: async () => {

@@ -31,7 +31,7 @@ function latch(): { open: () => void; opened: Promise<void> } {
 }
 
 describe('acquireSlot', () => {
-  it('gives max slots over all processes, and fences that grow', async () => {
+  it('acquireSlot gives max slots over all processes, and fences that grow', async () => {
     const a = await acquire(flow, 'gpu', 2)
     const b = await acquire(other, 'gpu', 2)
     expect(await flow.limiter.acquireSlot('gpu', 2)).toBe('at_capacity')
@@ -56,7 +56,7 @@ describe('acquireSlot', () => {
     expect(status.slots).toMatchObject({ count: 0, holders: [] })
   })
 
-  it('counts weights, and follows another max', async () => {
+  it('acquireSlot counts weights, and follows another max', async () => {
     const heavy = await acquire(flow, 'weights', 4, { weight: 3 })
     expect(await other.limiter.acquireSlot('weights', 4, { weight: 2 })).toBe('at_capacity')
     const light = await acquire(other, 'weights', 4)
@@ -87,14 +87,14 @@ describe('acquireSlot', () => {
     await slot.release()
   })
 
-  it('has the slots of a process that closes at once', async () => {
+  it('acquireSlot has the slots of a process that closes at once', async () => {
     const third = await connect({ servers: server.url, namespace })
     await acquire(third, 'closed', 1)
     await third.close()
     await (await acquire(flow, 'closed', 1)).release()
   })
 
-  it('refuses nonsense, by name', async () => {
+  it('acquireSlot refuses nonsense, by name', async () => {
     const { limiter } = flow
     expect((await rejection(limiter.acquireSlot('b', 0))).message).toContain('max must be a whole number from 1')
     expect((await rejection(limiter.acquireSlot('b', 2, { weight: 3 }))).message).toContain(
@@ -107,7 +107,7 @@ describe('acquireSlot', () => {
 })
 
 describe('withSlot', () => {
-  it('runs at most max at a time over processes, all of them in the end, and each wakes soon after a slot came free', async () => {
+  it('withSlot runs at most max at a time over processes, all of them in the end, and each wakes soon after a slot came free', async () => {
     let running = 0
     let most = 0
     const startedMs = performance.now()
@@ -125,7 +125,7 @@ describe('withSlot', () => {
     expect((await flow.limiter.status('pool')).slots).toMatchObject({ count: 0, waiting: 0 })
   })
 
-  it('gives the slot back when its function throws', async () => {
+  it('withSlot gives the slot back when its function throws', async () => {
     expect(await rejection(flow.limiter.withSlot('thrown', 1, () => Promise.reject(new Error('oh'))))).toMatchObject({
       message: 'oh',
     })
@@ -136,7 +136,7 @@ describe('withSlot', () => {
     expect(await other.limiter.withSlot('thrown', 1, (slot) => slot.weight)).toBe(1)
   })
 
-  it('tells how many wait, and gives up after maxWait, leaving no trace in the queue', async () => {
+  it('withSlot tells how many wait, and gives up after maxWait, leaving no trace in the queue', async () => {
     const gate = latch()
     const holds = flow.limiter.withSlot('busy', 1, () => gate.opened)
     await until('it is held', async () => (await flow.limiter.status('busy')).slots?.count === 1)
@@ -153,7 +153,7 @@ describe('withSlot', () => {
     await holds
   })
 
-  it('ends its wait when its signal is aborted, and aborts what runs', async () => {
+  it('withSlot ends its wait when its signal is aborted, and aborts what runs', async () => {
     const abort = new AbortController()
     let seen: unknown
     const work = (_: Slot, signal: AbortSignal): Promise<void> =>
@@ -182,7 +182,7 @@ describe('withSlot', () => {
     expect(await other.limiter.withSlot('reset', 1, () => 'free')).toBe('free')
   })
 
-  it('serves a large weight although small ones keep coming', async () => {
+  it('withSlot serves a large weight although small ones keep coming', async () => {
     let stop = false
     const small = async (of: Flow): Promise<void> => {
       while (!stop) await of.limiter.withSlot('mixed', 3, () => new Promise((done) => setTimeout(done, 5)))

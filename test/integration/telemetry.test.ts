@@ -21,7 +21,7 @@ const of = <N extends keyof TelemetryEvents>(name: N) =>
   heard.flatMap((each) => (each.name === name ? [each.event as TelemetryEvents[N]] : []))
 
 describe('telemetry', () => {
-  it('tells of each piece of code when it starts and how long it took, or what it threw', async () => {
+  it('telemetry reports each piece of code when it starts and how long it took, or what it threw', async () => {
     const error = new Error('not yet')
     const flaky = asset('flaky', {
       retry: { maxAttempts: 2, backoff: '10ms' },
@@ -68,7 +68,7 @@ describe('telemetry', () => {
     )
   })
 
-  it('tells when an engine is at work, checkpoints, and stands by', async () => {
+  it('telemetry reports when an engine is active, checkpoints, and stands by', async () => {
     heard.length = 0
     const quick = asset('quick', { execute: () => 1 })
     const stage = await openStage(server.url, pipeline('engines', [quick]))
@@ -84,7 +84,7 @@ describe('telemetry', () => {
     expect(checkpoints.map(({ seq }) => seq)).toEqual(checkpoints.map(({ seq }) => seq).toSorted((a, b) => a - b))
   })
 
-  it('tells of work that is handed back, and of messages on the log that are no facts', async () => {
+  it('telemetry reports work that is handed back, and messages on the log that are no facts', async () => {
     heard.length = 0
     const waits = asset('waits', { slots: { bucket: 'taken', max: 1 }, execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('handed', [waits]), { worker: { drainTimeout: '50ms' } })

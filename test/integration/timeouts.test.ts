@@ -59,7 +59,7 @@ describe('the time limit of an asset', () => {
     if (name.includes('closed')) await until('its source is closed', () => closed)
   })
 
-  it('is for onSignal', async () => {
+  it('the time limit of an asset holds for onSignal', async () => {
     const target = asset('a', {
       ...limits,
       execute: ({ signalGate }) => signalGate({ correlationKey: 'answer' }),
@@ -96,7 +96,7 @@ describe('the time limit of an asset', () => {
     },
   )
 
-  it('is not over when a manager throws: each instance of the lease loses an attempt, and no worker is lost', async () => {
+  it('the time limit of an asset has not passed when a manager throws: each instance of the lease loses an attempt, and no worker is lost', async () => {
     const working: IoManager = { store: () => Promise.resolve({ at: 1 }), load: () => Promise.resolve([1, 2]) }
     const broken: IoManager = { ...working, load: () => Promise.reject(new Error('no such file')) }
     const first = asset('first', { io: 'files', execute: () => [1, 2] })

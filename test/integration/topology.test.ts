@@ -31,7 +31,7 @@ async function setUp(options: ConnectOptions): Promise<void> {
 }
 
 describe('the streams and buckets of a namespace', () => {
-  it('are made once, however many set them up, also at the same moment', async () => {
+  it('the streams and buckets of a namespace are made once, however many set them up, also at the same moment', async () => {
     const namespace = freshNamespace()
     const flows = await Promise.all(
       Array.from({ length: 4 }, () => connect({ servers: server.url, namespace, shards: 2 })),
@@ -79,7 +79,7 @@ describe('the streams and buckets of a namespace', () => {
     expect(await ageMs()).toBe(30_000)
   })
 
-  it('keep what facts must keep: no age limit, no deletes, atomic batches, schedules', async () => {
+  it('the streams and buckets of a namespace keep what facts must keep: no age limit, no deletes, atomic batches, schedules', async () => {
     const namespace = freshNamespace()
     await setUp({ namespace })
     const { config } = await jsm.streams.info(`${namespace}_LOG_0`)
@@ -93,7 +93,7 @@ describe('the streams and buckets of a namespace', () => {
     })
   })
 
-  it('are apart from those of other namespaces, also of one whose name begins the same', async () => {
+  it('the streams and buckets of a namespace are apart from those of other namespaces, also of one whose name begins the same', async () => {
     let made = 0
     const counted = asset('counted', { execute: () => (made += 1) })
     const all = pipeline('apart', [counted])

@@ -63,7 +63,7 @@ describe('the stream of triggers', () => {
     })
   })
 
-  it('takes what is large, odd or not to be decoded; the engine refuses it, and goes on', async () => {
+  it('the stream of triggers takes what is large, odd or not to be decoded; the engine refuses it, and goes on', async () => {
     await using stage = await openStage(server.url, reports)
     const { namespace, flow } = stage
     const js = jetstream(nc)
@@ -86,7 +86,7 @@ describe('the stream of triggers', () => {
     expect(stage.lines.filter((line) => line.includes('starts again'))).toEqual([])
   })
 
-  it('is emptied as its messages come to the log', async () => {
+  it('the stream of triggers is emptied as its messages come to the log', async () => {
     await using stage = await openStage(server.url, reports)
     await send(stage.namespace, 'a')
     await until('it is made', async () => (await shardsMade(stage.flow)).length === 1)
@@ -100,7 +100,7 @@ describe('the stream of triggers', () => {
 })
 
 describe('a trigger', () => {
-  it('that waited for an engine gives one run, however many engines read it, one after the other or at once', async () => {
+  it('a trigger that waited for an engine gives one run, however many engines read it, one after the other or at once', async () => {
     await using stage = await openStage(server.url, reports, { engine: false })
     const { namespace, flow } = stage
     // Nothing is taken away: every engine reads all of them.
@@ -125,7 +125,7 @@ describe('a trigger', () => {
     expect(await shardsMade(flow)).toEqual(all)
   })
 
-  it('is not taken for an older one when the stream was made anew', async () => {
+  it('a trigger is not taken for an older one when the stream was made anew', async () => {
     await using stage = await openStage(server.url, reports)
     const { namespace, flow, engine } = stage
     await send(namespace, 'a')

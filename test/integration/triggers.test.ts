@@ -50,7 +50,7 @@ async function refusals(namespace: string): Promise<{ asset: string; reason: str
 }
 
 describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
-  it('starts a run: with nothing in it, or with partition, upstream and key', async () => {
+  it('a message to <ns>.trigger.<pipeline>.<asset> starts a run: with nothing in it, or with partition, upstream and key', async () => {
     await using stage = await openStage(server.url, reports)
     await publish(stage.namespace, 'report')
     await publish(stage.namespace, 'summary', { partition: '2026-11-23', upstream: 'all' })
@@ -99,7 +99,7 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
     expect(await stage.flow.runs()).toHaveLength(2)
   })
 
-  it('is refused with a reason when it makes no sense, and the engine goes on', async () => {
+  it('a message to <ns>.trigger.<pipeline>.<asset> is refused with a reason when it makes no sense, and the engine goes on', async () => {
     await using stage = await openStage(server.url, reports)
     const { namespace } = stage
     await publish(namespace, 'report', '{"partition":')
@@ -138,7 +138,7 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
     expect((await refusals(namespace))[7]).toMatchObject({ pipeline: 'reports', asset: 'raport', msgId: 'id-1' })
   })
 
-  it('names the pipeline: an asset that is in several is asked for in one of them', async () => {
+  it('a message to <ns>.trigger.<pipeline>.<asset> names the pipeline: an asset that is in several is asked for in one of them', async () => {
     await using stage = await openStage(server.url, [reports, copies])
     await publish(stage.namespace, 'copies.report', { partition: 'p' })
     await until('it is made', async () => (await stage.flow.runs())[0]?.finishedAt !== undefined)

@@ -88,11 +88,11 @@ describe('an option that there is not', () => {
     expect(error).toMatchObject({ message: expect.stringContaining('there is no option conncurrency') })
   })
 
-  it('is told with the nearest one that there is', async () => {
+  it('an option that there is not is refused with the nearest known one', async () => {
     await expect(flow.worker(shard, wrong({}))).rejects.toThrow('did you mean concurrency?')
   })
 
-  it('is told apart from what is no object of options', async () => {
+  it('an option that there is not is distinct from what is no object of options', async () => {
     const options = JSON.parse('"nightly"')
     await expect(flow.materialize(made, options)).rejects.toThrow('materialize: options must be an object, got string')
     await expect(connect(JSON.parse('null'))).rejects.toThrow('connect: options must be an object, got null')
@@ -100,7 +100,7 @@ describe('an option that there is not', () => {
 })
 
 describe('FLOWSTONE_NAMESPACE', () => {
-  it('is the namespace of connect, unless it is given one', async () => {
+  it('FLOWSTONE_NAMESPACE is the namespace of connect, unless it is given one', async () => {
     const [env, given] = [freshNamespace(), freshNamespace()]
     vi.stubEnv('FLOWSTONE_NAMESPACE', env)
     try {

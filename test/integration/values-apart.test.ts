@@ -15,7 +15,7 @@ describe('a value that several executions use', () => {
   const made = () =>
     asset('made', { execute: () => ({ list: ['b', 'a'], when: new Date(5), tags: new Map([['a', 1]]) }) })
 
-  it('cannot be changed: a write to it is an error that says what to do', async () => {
+  it('a value that several executions use cannot be changed: a write to it is an error that says what to do', async () => {
     const d = made()
     const writes: [string, (value: { list: string[]; when: Date; tags: Map<string, number> }) => unknown][] = [
       ['push', ({ list }) => list.push('x')],
@@ -51,7 +51,7 @@ describe('a value that several executions use', () => {
     expect(value).toEqual([['a', 'b'], 3, { list: ['b', 'a'], when: new Date(5), tags: new Map([['a', 1]]) }])
   })
 
-  it('is for each instance its own where it holds bytes', async () => {
+  it('a value that several executions use is for each instance its own where it holds bytes', async () => {
     const bytes = asset('bytes', {
       execute: () => ({ raw: new Uint8Array([1, 2, 3]), vectors: [{ v: new Float32Array([1, 2]) }], name: 'x' }),
     })
@@ -71,7 +71,7 @@ describe('a value that several executions use', () => {
     expect(value.map((one) => one.value)).toEqual(Array.from({ length: 5 }, () => [1, 2]))
   })
 
-  it('is copied from an I/O manager that keeps it, or loaded for each execution', async () => {
+  it('a value that several executions use is copied from an I/O manager that keeps it, or loaded for each execution', async () => {
     class Model {
       rows = ['a']
     }
@@ -107,7 +107,7 @@ describe('a value that several executions use', () => {
     expect(kept.get('plain')).toEqual({ list: [1] })
   })
 
-  it('is what it was when it was returned, or given as a key', async () => {
+  it('a value that several executions use is what it was when it was returned, or given as a key', async () => {
     const late: unknown[] = []
     const plain = asset('plain', {
       execute: () => {
@@ -161,7 +161,7 @@ describe('a value that several executions use', () => {
     expect(values(await (await stage.flow.materialize(read)).result())).toEqual([0, 1, 2])
   })
 
-  it('and a key are the same in every attempt', async () => {
+  it('a value that several executions use and a key are the same in every attempt', async () => {
     const seen: string[] = []
     const url = asset('url', {
       scatter: () => [{ url: 'x', tags: [1], raw: new Uint8Array([1]) }],
@@ -182,7 +182,7 @@ describe('a value that several executions use', () => {
 })
 
 describe('what cannot be stored, or cannot be looked at,', () => {
-  it('fails alone, at once, with its place, and costs its neighbours nothing', async () => {
+  it('what cannot be stored, or cannot be looked at, fails alone, at once, with its place, and costs its neighbours nothing', async () => {
     const getter = (name: string): unknown =>
       Object.defineProperty({}, name, {
         enumerable: true,
@@ -281,7 +281,7 @@ describe('what cannot be stored, or cannot be looked at,', () => {
     for (const [key, attempt] of attempts) if (![5, 11, 13].includes(key)) expect([key, attempt]).toEqual([key, 1])
   })
 
-  it('fails a plain asset at once, as does an I/O manager whose reference is no JSON', async () => {
+  it('what cannot be stored, or cannot be looked at, fails a plain asset at once, as does an I/O manager whose reference is no JSON', async () => {
     const odd: IoManager = { store: async () => ({ at: new Date(0), n: 1n }), load: async () => 1 }
     const model = asset('model', { retry, execute: () => ({ a: { toJSON: 1, b: [new WeakMap()] } }) })
     const ref = asset('ref', { retry, io: 'odd', execute: () => 1 })
@@ -301,7 +301,7 @@ describe('what cannot be stored, or cannot be looked at,', () => {
 })
 
 describe('the cause of an error', () => {
-  it('is on the log, in the status and in what a caller gets', async () => {
+  it('the cause of an error is on the log, in the status and in what a caller gets', async () => {
     const down = asset('down', {
       retry: { maxAttempts: 1 },
       execute: async () => (await fetch('http://127.0.0.1:9/')).text(),

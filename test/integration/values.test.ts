@@ -48,7 +48,7 @@ describe('a value', () => {
     expect(await (await stage.flow.materialize(same)).result()).toEqual([{ key: 1, value }])
   })
 
-  it('that is large goes to the object store, once for equal content, and comes back whole', async () => {
+  it('a value that is large goes to the object store, once for equal content, and comes back whole', async () => {
     const large = () => ({ text: 'x'.repeat(2_000_000), bytes: new Uint8Array(3_000_000).fill(7) })
     const one = asset('one', { execute: large })
     const two = asset('two', { execute: large })
@@ -67,7 +67,7 @@ describe('a value', () => {
     await nc.close()
   })
 
-  it('can be kept by memoryIo: never the same object, and known to this process only', async () => {
+  it('a value can be kept by memoryIo: never the same object, and known to this process only', async () => {
     const value = { list: [1] }
     const made = asset('made', { io: 'memory', execute: () => value })
     const changed = asset('changed', {
@@ -85,7 +85,7 @@ describe('a value', () => {
     expect(await rejection(without.run(run.id).result())).toMatchObject({ code: 'unknown_io' })
   })
 
-  it('can be kept by an I/O manager of one’s own, which is told whose value it is', async () => {
+  it('a value can be kept by an I/O manager of one’s own, which gets the asset whose value it is', async () => {
     const shelf = new Map<string, unknown>()
     const own: IoManager = {
       store: async (value, { run, asset: name, partition }) => {
@@ -138,7 +138,7 @@ describe('a value', () => {
     expect(error.message).toContain(message.replace('value', 'key[0]'))
   })
 
-  it('that hides what cannot be stored fails its asset, and the worker lives on', async () => {
+  it('a value that hides what cannot be stored fails its asset, and the worker lives on', async () => {
     const hiding = () => ({
       toJSON: () => {
         throw new Error('not for you')
@@ -173,7 +173,7 @@ describe('a value', () => {
     },
   )
 
-  it('whose I/O manager the worker does not have fails its asset, naming the manager', async () => {
+  it('a value whose I/O manager the worker does not have fails its asset, naming the manager', async () => {
     const made = asset('made', { io: 'elsewhere', retry: { maxAttempts: 1 }, execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('unknown', [made]))
     const error = await rejection((await stage.flow.materialize(made)).result())
@@ -181,7 +181,7 @@ describe('a value', () => {
     expect(error.message).toContain('there is no I/O manager elsewhere here; pass it to connect')
   })
 
-  it('of a dependency that cannot be loaded fails what needs it', async () => {
+  it('a value of a dependency that cannot be loaded fails what needs it', async () => {
     const lossy: IoManager = {
       store: async () => ({ id: 1 }),
       load: async () => {

@@ -286,7 +286,7 @@ describe('old and new workers side by side', () => {
 })
 
 describe('tasks that nobody here has the code for', () => {
-  it('are moved once, and cost nothing more while they wait', async () => {
+  it('tasks that nobody here has the code for are moved once, and cost nothing more while they wait', async () => {
     const v1 = pipeline('p', [asset('report', { execute: wrong, onTimeout: wrong })])
     const other = asset('other', { execute: () => 'other' })
     await using stage = await openStage(server.url, pipeline('p', [asset('report', { execute: wrong }), other]))
@@ -327,7 +327,7 @@ describe('tasks that nobody here has the code for', () => {
 })
 
 describe('a run whose version nobody has any more', () => {
-  it('goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
+  it('a run whose version nobody has any more goes on with the newest one: what has not begun is planned anew, new dependencies are made', async () => {
     const [v1, v2] = [version(1), version(2)]
     await using stage = await openStage(server.url, v2.shard)
     const { flow } = stage
@@ -345,7 +345,7 @@ describe('a run whose version nobody has any more', () => {
     expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended/) })
   })
 
-  it('is not run by the old code any more, should that come back', async () => {
+  it('a run whose version nobody has any more is not run by the old code any more, should that come back', async () => {
     const v1 = pipeline('p', [asset('report', { execute: wrong })])
     const v2 = pipeline('p', [asset('report', { queue: 'later', codeVersion: '2', execute: () => 'new' })])
     await using stage = await openStage(server.url, pipeline('p', [asset('x', { execute: () => 1 })]))
@@ -362,7 +362,7 @@ describe('a run whose version nobody has any more', () => {
     expect(await run.result()).toBe('new')
   })
 
-  it('waits at its gate, and goes on there with code of the same shape', async () => {
+  it('a run whose version nobody has any more waits at its gate, and goes on there with code of the same shape', async () => {
     const gated = asset('gated', { execute: (ctx) => ctx.signalGate(), onSignal: (_, payload) => ({ payload }) })
     const make = (n: number): Pipeline => {
       const other = asset('other', { dependsOn: [gated], execute: () => n, codeVersion: String(n) })
@@ -381,7 +381,7 @@ describe('a run whose version nobody has any more', () => {
     expect(await run.result()).toBe(2)
   })
 
-  it('is refused, with what does not fit, where code has begun that is another one', async () => {
+  it('a run whose version nobody has any more is refused, with what does not fit, where code has begun that is another one', async () => {
     const v1 = pipeline('p', [asset('report', { execute: (ctx) => ctx.signalGate(), onSignal: () => 1 })])
     await using stage = await openStage(server.url, v1, { gates })
     const { flow } = stage

@@ -9,7 +9,7 @@ const server = useServer({ syncInterval: 'default' })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('a worker that is stopped', () => {
-  it('waits for what runs, and takes nothing new', async () => {
+  it('a worker that is stopped waits for what runs, and takes nothing new', async () => {
     const gate = Promise.withResolvers<string>()
     let others = 0
     const held = asset('held', { execute: () => gate.promise })
@@ -91,7 +91,7 @@ describe('a worker that is stopped', () => {
     expect(started.filter((name) => name.startsWith('first'))).toHaveLength(1)
   })
 
-  it('stops with its flow, and twice is as good as once', async () => {
+  it('a worker that is stopped stops with its flow, and twice is as good as once', async () => {
     const quick = asset('quick', { execute: () => 1 })
     const all = pipeline('closes', [quick])
     await using stage = await openStage(server.url, all)
@@ -157,7 +157,7 @@ describe('a worker', () => {
     await nc.close()
   })
 
-  it('runs what has priority 0 before what has 3, when both are queued', async () => {
+  it('a worker runs what has priority 0 before what has 3, when both are queued', async () => {
     const order: number[] = []
     const low = asset('low', { priority: 3, execute: () => order.push(3) })
     const mid = asset('mid', { execute: () => order.push(1) })
@@ -175,7 +175,7 @@ describe('a worker', () => {
     expect(order).toEqual([...Array(5).fill(0), ...Array(5).fill(1), ...Array(5).fill(3)])
   })
 
-  it('serves only the queues that it is told to', async () => {
+  it('a worker serves only the queues of its options', async () => {
     const where: string[] = []
     const note = ({ asset: name, resources }: { asset: string; resources: object }) =>
       where.push(`${name} on ${Reflect.get(resources, 'name')}`)
@@ -219,7 +219,7 @@ describe('a worker', () => {
     },
   )
 
-  it('gives user code its resources, its partition, and an idempotency key that is the same for every attempt', async () => {
+  it('a worker gives user code its resources, its partition, and an idempotency key that is the same for every attempt', async () => {
     const seen: string[] = []
     const flaky = asset('flaky', {
       retry: { maxAttempts: 2, backoff: '10ms' },

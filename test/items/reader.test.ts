@@ -128,7 +128,7 @@ describe('an item reader', () => {
 })
 
 describe('telemetry', () => {
-  it('tells of a source that is asked again, and from where', async () => {
+  it('reports a source that is asked again, and from where', async () => {
     const heard: unknown[] = []
     const listen = (event: unknown): void => void heard.push(event)
     subscribe('flowstone:items.retry', listen)

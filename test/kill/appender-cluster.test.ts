@@ -11,7 +11,7 @@ import { until } from '../kit/until.ts'
 
 const payload = new Uint8Array([1])
 
-it('in a cluster, who is refused because of what is still on its way is not told that somebody was first, and gets the place', async () => {
+it('in a cluster, an append that is refused because of one still on its way is no conflict, and gets the place', async () => {
   using scratch = scratchFolder()
   await using cluster = await startCluster({ dir: join(scratch.path, 'cluster') })
   const admin = await connectNats({ servers: [...cluster.urls] })

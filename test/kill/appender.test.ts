@@ -22,7 +22,7 @@ interface Sent {
   readonly outcome: Promise<Outcome>
 }
 
-it('appends whose answers are lost in restarts are on the stream once, and only real conflicts are told', async () => {
+it('appends whose answers are lost in restarts are on the stream once, and only real conflicts are reported', async () => {
   using scratch = scratchFolder()
   let server = await startServer({ dir: join(scratch.path, 'nats') })
   const connections = await Promise.all([0, 1].map(() => Connection.open({ servers: server.url })))

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
 
 describe('the judge of histories', () => {
-  it('counts what lies within a stretch whichever moments are true, and nothing else', () => {
+  it('the judge of histories counts what lies within a stretch whichever moments are true, and nothing else', () => {
     const at = (fromMs: number, toMs = fromMs) => ({ fromMs, toMs, n: 1 })
     expect(worstStretch([at(0), at(50), at(99)], 100)).toBe(3)
     expect(worstStretch([at(0), at(50), at(100)], 100)).toBe(2)

@@ -59,7 +59,7 @@ describe.each([
   })
 })
 
-it('a worker that dies before openGate has returned is followed by one that finds the gate, and is not told that it is new', async () => {
+it('a worker that dies before openGate has returned is followed by one that finds the gate, and does not take it for new', async () => {
   await using rig = await startRig()
   await rig.engine()
   const victim = await rig.start('worker', {}, { ...env, KILL_IN_OPEN_GATE: '1' })

@@ -45,7 +45,7 @@ describe('maxConcurrent over three worker processes', () => {
     },
   )
 
-  it('holds while workers are killed, and its limited queue goes all the same when the engine dies at the end', async () => {
+  it('maxConcurrent over three worker processes holds while workers are killed, and its limited queue goes all the same when the engine dies at the end', async () => {
     await using rig = await startRig()
     const [, asset] = limitedTo
     const victim = await rig.engine({ reconcileMs: 1000 })

@@ -96,7 +96,7 @@ it('a server that is killed while the standby takes over, and the engine before 
   await rig.expectStateIsFold()
 })
 
-it('a server that is killed together with the engine at work leaves all to the standby', async () => {
+it('a server that is killed together with the active engine leaves all to the standby', async () => {
   await using rig = await startRig()
   const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)

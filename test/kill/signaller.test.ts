@@ -56,7 +56,7 @@ async function answersOf(rig: Rig, run: Run): Promise<Map<string, string>> {
 }
 
 describe('a client that is killed while it signals', () => {
-  it('and asks again with the same key is told that its signal counts; with another key, who was first', async () => {
+  it('a client that is killed while it signals and asks again with the same key learns that its signal counts; with another key, who was first', async () => {
     await using rig = await startRig()
     await rig.engine()
     await rig.start('worker', {}, { KILL_GATES: '1' })

@@ -90,7 +90,7 @@ describe('a server', () => {
     expect(await storeOne(server.url)).toBe(1)
   })
 
-  it('takes messages as large as it is told to', async () => {
+  it('takes messages as large as its option says', async () => {
     using scratch = scratchFolder()
     await using server = await startServer({ dir: scratch.path, maxPayload: 2 * 1024 * 1024 })
     const connection = await connect({ servers: server.url })

@@ -90,7 +90,7 @@ describe('what runs alone in a worker', () => {
     expect(alone.isWanted).toBe(false)
   })
 
-  it('runs beside what hangs once the limit is over, and others are begun beside it when it hangs itself', async () => {
+  it('runs beside what hangs once the limit has passed, and others are begun beside it when it hangs itself', async () => {
     const said: string[] = []
     const alone = new Isolation({ limitMs: 40, say: (what) => said.push(what) })
     const log: string[] = []
