@@ -117,7 +117,7 @@ class DevWorkers {
   readonly #output: Output
   readonly #how: WorkerProcess
   readonly #running = new Set<ChildProcess>()
-  /** Those that were told to stop: their end is no news. */
+  /** Those that were asked to stop. Their end is not reported. */
   readonly #told = new Set<ChildProcess>()
   readonly #files = new Set<string>()
   readonly #watchers = new Map<string, FSWatcher>()

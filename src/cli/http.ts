@@ -1,4 +1,4 @@
-/** `flowstone http`: gates over HTTP, until it is told to stop. */
+/** `flowstone http`: serves gates over HTTP until it is asked to stop. */
 import { InvalidError } from '../../streams/errors.ts'
 import { type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'

@@ -1,4 +1,4 @@
-/** Commands that run a part until they are told to stop: worker, engine. */
+/** Commands that run a part until they are asked to stop: worker, engine. */
 import { InvalidError } from '../../streams/errors.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import { parseDuration } from '../options/duration.ts'

@@ -360,7 +360,7 @@ export class Flow {
   }
 
   /**
-   * Starts an engine in this process. It resolves at once; `engine.active` when it is at work. Run
+   * Starts an engine in this process. It resolves at once; `engine.active` when it is active. Run
    * two or more for failover.
    */
   async engine(options: EngineOptions = {}): Promise<Engine> {

@@ -18,7 +18,7 @@ export interface RunView {
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
-  /** When its time limit is over. */
+  /** When its time limit ends. */
   readonly deadline?: Date
   readonly assets: Readonly<
     Record<

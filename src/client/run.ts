@@ -44,7 +44,7 @@ export interface RunUpdate {
   readonly scatters: readonly ScatterView[]
 }
 
-/** A caller that has waited so many looks is told once what is missing: an engine or a worker. */
+/** A caller that has waited so many looks gets one warning if an engine or a worker is missing. */
 const WARN_LOOKS = 5
 /** How often a waiting caller looks by itself, should the note that wakes it get lost. */
 const LOOK_MS = 2000

@@ -26,7 +26,7 @@ export interface ScatterStatus {
   readonly pending: number
   /** Of `pending`: in a lease on the queue, or in a worker's hands. */
   readonly leased: number
-  /** Of `leased`: those whose code is at work now, as far as workers answer. */
+  /** Of `leased`: those whose code runs now, as far as workers answer. */
   readonly running: number
   /** Of `pending`: waiting at a signal gate, or going on from one. */
   readonly suspended: number
@@ -146,7 +146,7 @@ interface Counts {
   readonly nextMs: number
   /** All that are to be run again: those, those that are due, and those that are parked. */
   readonly retries: number
-  /** Of a batch that is retried when the first pass is over. */
+  /** Of a batch that is retried when the first pass has ended. */
   readonly parked: number
   readonly unfed: number
 }
@@ -238,8 +238,7 @@ function reasonsOf(
   const suspended = barrier.suspended ?? 0
   if (suspended > 0) reasons.push(`a signal: ${suspended} instances wait at gates`)
   if (counts.delayed > 0) {
-    // Whose turn is far off has been given back by its worker, and comes again as if it were to be
-    // retried.
+    // A worker returns an instance whose turn is far off. It is redelivered like a retry.
     const wait = `${counts.delayed} instances wait their turn, or a retry delay, the next for ${counts.nextMs} ms`
     if (spec?.scatter?.rateLimit || spec?.scatter?.slots) reasons.push(...limitsOf(spec.scatter, wait, seen.nextTurn))
     else reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)
