@@ -39,7 +39,7 @@ async function speed(job: Job, n: number): Promise<Figure> {
   })
   const value = median(engines)
   const raw = median(raws)
-  return { bench: 'lanes', n, fsync, value, unit: 'instances/s', raw, ratio: value / raw }
+  return { bench: 'limitedQueues', n, fsync, value, unit: 'instances/s', raw, ratio: value / raw }
 }
 
 async function bareLoops(n: number): Promise<number> {

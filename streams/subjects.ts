@@ -95,7 +95,7 @@ export interface AsideName {
   readonly shape: string
 }
 
-const LIMITED_CONSUMER = 'lane__'
+const LIMITED_CONSUMER = 'limited__'
 /**
  * `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about
  * instances. `~back`: put back by a worker.

@@ -27,8 +27,8 @@ describe('half a surrogate pair', () => {
       ['gates.cancel: reason', () => flow.gates.cancel(id, HALF)],
       ['by', () => flow.gates.extend(id, '1h', { by: HALF })],
       ['idempotencyKey', () => flow.gates.signalByCorrelationKey('x', 1, { idempotencyKey: HALF })],
-      ['token', () => flow.gates.signalByCorrelationKey(HALF, 1, { keepFor: '1h' })],
-      ['token', () => flow.gates.getByCorrelationKey(HALF)],
+      ['correlation key', () => flow.gates.signalByCorrelationKey(HALF, 1, { keepFor: '1h' })],
+      ['correlation key', () => flow.gates.getByCorrelationKey(HALF)],
       ['bucket', () => flow.limiter.check(HALF, [1, 'hour'])],
       ['bucket', () => flow.limiter.acquireSlot(HALF, 1)],
     ]
@@ -57,7 +57,7 @@ describe('half a surrogate pair', () => {
       [value, 'value.list[0] has half a surrogate pair'],
       [key, 'key[0].id has half a surrogate pair'],
       [metadata, 'gate: metadata.title has half a surrogate pair'],
-      [token, 'gate: token has half a surrogate pair'],
+      [token, 'gate: correlationKey has half a surrogate pair'],
       [bucket, 'bucket has half a surrogate pair'],
     ]
     for (const [one, message] of places) {

@@ -24,7 +24,7 @@ const soon = { maxAttempts: 2, backoff: '10ms' } as const
 
 async function limitedQueuesOf(namespace: string): Promise<string[]> {
   const consumers = await collect(jsm.consumers.list(`${namespace}_WORK_0`))
-  return consumers.map(({ name }) => name).filter((name) => name.startsWith('limited_queue'))
+  return consumers.map(({ name }) => name).filter((name) => name.startsWith('limited__'))
 }
 
 describe('maxConcurrent', () => {

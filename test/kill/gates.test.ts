@@ -169,7 +169,7 @@ describe('an engine of three shards that is killed', () => {
     await rig.flow.gates.signalById(third.id, 3)
     expect(heir.of('engine.active')).toEqual([])
     await until('its standby is at work on each', () => heir.of('engine.active').length === 3)
-    expect(heir.of('engine.active').map(({ partition }) => partition)).toEqual(expect.arrayContaining(every))
+    expect(heir.of('engine.active').map(({ shard }) => shard)).toEqual(expect.arrayContaining(every))
 
     const left = gates.filter((_, n) => n % 2 === 1)
     let waiting: GateView[] = []
