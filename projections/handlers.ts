@@ -3,8 +3,8 @@
  * documents and the same fact give the same documents and the same effects, whoever runs it and
  * whenever.
  */
-import type { Fact, FactOf } from '../streams/facts.ts'
-import type { PipelineSpec } from '../streams/schemas.ts'
+import type { Fact, FactName, FactOf } from '../streams/facts.ts'
+import type { AssetSpec, PipelineSpec } from '../streams/schemas.ts'
 import type { Effect } from './effects.ts'
 import {
   endGate,
@@ -21,6 +21,7 @@ import {
 import { gatesOf, reminderEffect } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'
 import {
+  type AssetFact,
   isEnded,
   onRunCancelRequested,
   onRunFinished,
@@ -35,121 +36,279 @@ import {
   stepAsset,
 } from './run/run.ts'
 import { needsOfTrigger, onTriggerReceived } from './run/trigger.ts'
-import { closeBarrier, onScatterEndedEarly, startBarrier, stepBarrier, stepBarrierGate } from './scatter/barrier.ts'
+import {
+  type BarrierFact,
+  closeBarrier,
+  onScatterEndedEarly,
+  startBarrier,
+  stepBarrier,
+  stepBarrierGate,
+} from './scatter/barrier.ts'
 import { Bits, segmentOf } from './scatter/bits.ts'
 import { CHUNKS_PER_LIST, REFEED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
-import { type Key, type RunState, specOf, stateKey, type View } from './state.ts'
+import { type AssetInRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 
-/** Facts that change no run. */
-type OutsideRuns = FactOf<
-  'pipeline.registered' | 'trigger.received' | 'trigger.refused' | 'run.requested' | 'scatter.begun' | 'gate.correlated'
->
+/** Facts that belong to no open run. */
+type OutsideRuns =
+  | 'pipeline.registered'
+  | 'trigger.received'
+  | 'trigger.refused'
+  | 'run.requested'
+  | 'scatter.begun'
+  | 'gate.correlated'
+
+/** The run and the pipeline that a fact is about. Without the pipeline, only the run may change. */
+interface InRun {
+  readonly view: View
+  readonly run: RunState
+  readonly pipeline: PipelineSpec | undefined
+}
+
+/** How a fact is folded. One table holds both parts, so that they cannot drift apart. */
+interface OutsideHandler<F> {
+  /** Keys of the documents that `apply` reads. */
+  needs(view: View, fact: F): Key<unknown>[]
+  /** Changes the documents, and says what follows. */
+  apply(view: View, fact: F): Effect[]
+}
+
+interface RunHandler<F> {
+  /** Keys of the documents that `apply` reads, besides the run and its pipeline. */
+  needs(view: View, run: RunState, fact: F): Key<unknown>[]
+  /** Changes the documents, and says what follows. */
+  apply(at: InRun, fact: F): Effect[]
+}
+
+type Handlers = {
+  readonly [N in FactName]: N extends OutsideRuns ? OutsideHandler<FactOf<N>> : RunHandler<FactOf<N>>
+}
+
+const nothing = (): Key<unknown>[] => []
+const noEffect = (): Effect[] => []
+
+const outside = { needs: nothing, apply: noEffect }
+
+/** The outcome of an asset is written whole, so nothing else is read. */
+const ofAsset = { needs: nothing, apply: (at: InRun, fact: AssetFact) => withPipeline(at, fact, stepAsset) }
+const ofGate = {
+  needs: (_view: View, run: RunState, fact: FactOf<'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed'>) => [
+    stateKey.gate(run.id, fact.ids.asset, fact.ids.gate),
+  ],
+  apply: (at: InRun, fact: GateFact) => withPipeline(at, fact, stepGate),
+}
+const ofBarrier = {
+  needs: needsOfBarrierFact,
+  apply: (at: InRun, fact: BarrierFact) => inScatter(at, fact, stepBarrier),
+}
+
+const HANDLERS: Handlers = {
+  'pipeline.registered': { needs: nothing, apply: onPipelineRegistered },
+  'trigger.received': { needs: needsOfTrigger, apply: onTriggerReceived },
+  'trigger.refused': outside,
+  'scatter.begun': outside,
+  'gate.correlated': outside,
+  'run.requested': {
+    // The run's own document cannot be there before this fact, of which the log holds one.
+    needs: (_view, fact) => [stateKey.pipeline(fact.data.pipeline, fact.data.version)],
+    apply: onRunRequested,
+  },
+  'run.planned': {
+    needs: nothing,
+    apply: ({ view, run }, fact) => {
+      run.seq = fact.seq
+      view.put(stateKey.run(run.id), run)
+      return onRunPlanned(view, run, fact)
+    },
+  },
+  'run.adopt_requested': {
+    needs: (view, run, fact) => [stateKey.pipeline(run.pipeline, fact.data.version), ...needsBarriers(view, run)],
+    apply: ({ view, run }, fact) => onRunAdoptRequested(view, run, fact),
+  },
+  // What was decided, for those who ask. It took effect when it was decided.
+  'run.adopted': { needs: nothing, apply: noEffect },
+  'run.adopt_refused': { needs: nothing, apply: noEffect },
+  'run.cancel_requested': {
+    needs: needsBarriers,
+    apply: ({ view, run }, fact) => onRunCancelRequested(view, run, fact),
+  },
+  'run.timer_fired': { needs: needsBarriers, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
+  'run.finished': { needs: nothing, apply: ({ view, run }, fact) => onRunFinished(view, run, fact) },
+  'asset.started': ofAsset,
+  'attempt.ended': ofAsset,
+  'asset.materialized': ofAsset,
+  'asset.skipped': ofAsset,
+  'asset.cancelled': ofAsset,
+  'asset.failed': { needs: needsBarrier, apply: ofAsset.apply },
+  'asset.suspended': {
+    needs: (_view, run, fact) => [stateKey.gate(run.id, fact.ids.asset, fact.data.gate)],
+    apply: (at, fact) => withPipeline(at, fact, onAssetSuspended),
+  },
+  'gate.created': {
+    // The gate's own document cannot be there before this fact, of which the log holds one.
+    needs: (view, run, fact) =>
+      fact.data.index === undefined ? [] : needsOfBarrier(view, run, fact.ids.asset, [fact.data.index]),
+    apply: ofGate.apply,
+  },
+  'gate.timer_fired': ofGate,
+  'gate.extended': ofGate,
+  'gate.deadline_closed': ofGate,
+  'gate.resolved': {
+    needs: (view, run, fact) => {
+      const key = stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)
+      const index = view.get(key)?.index
+      return index === undefined ? [key] : [key, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
+    },
+    apply: ofGate.apply,
+  },
+  'scatter.started': {
+    needs: needsLimitedQueues,
+    apply: (at, fact) =>
+      inScatter(at, fact, (context, _fact, asset) => {
+        const { view, run } = context
+        // A run that has ended opens nothing any more.
+        if (asset.ending || run.finishedMs !== undefined) return []
+        onScatterStarted(view, run, fact)
+        return startBarrier(context, fact)
+      }),
+  },
+  'scatter.sized': {
+    needs: needsOfBarrierFact,
+    apply: (at, fact) =>
+      inScatter(at, fact, (context) => {
+        onScatterSized(context.view, context.run, fact)
+        return stepBarrier(context, fact)
+      }),
+  },
+  'scatter.items': ofBarrier,
+  'scatter.outcomes': ofBarrier,
+  'lease.lost': ofBarrier,
+  'lease.returned': ofBarrier,
+  'scatter.paused': ofBarrier,
+  'scatter.resumed': ofBarrier,
+  'scatter.cancel_requested': {
+    needs: needsBarrier,
+    apply: (at, fact) => inScatter(at, fact, ({ view }) => onScatterCancelRequested(view, fact)),
+  },
+  'scatter.timer_fired': {
+    needs: needsBarrier,
+    apply: (at, fact) => inScatter(at, fact, ({ view }) => onScatterTimerFired(view, fact)),
+  },
+  'scatter.ended_early': { needs: needsBarrier, apply: (at, fact) => inScatter(at, fact, onScatterEndedEarly) },
+  'scatter.closed': {
+    needs: (view, run, fact) => [...needsLimitedQueues(view, run, fact), ...needsBarrier(view, run, fact)],
+    apply: (at, fact) =>
+      inScatter(at, fact, (context, _fact, _asset, pipeline) => [
+        ...closeBarrier(context, fact),
+        ...onScatterClosed(context.view, context.run, pipeline, fact),
+      ]),
+  },
+}
+
+function isOutside(fact: Fact): fact is FactOf<OutsideRuns> {
+  return OUTSIDE.has(fact.name)
+}
+
+const OUTSIDE: ReadonlySet<FactName> = new Set<OutsideRuns>([
+  'pipeline.registered',
+  'trigger.received',
+  'trigger.refused',
+  'run.requested',
+  'scatter.begun',
+  'gate.correlated',
+])
 
 /**
- * Keys that must be loaded before `step` may see the fact. `has` tells what is loaded (also what is
+ * Keys that must be loaded before `step` may see the fact. `has` says what is loaded (also what is
  * known to be absent). Some keys follow from documents, so call it until it names nothing new.
  */
 export function needs(view: View, has: (key: string) => boolean, fact: Fact): Key<unknown>[] {
-  const keys: Key<unknown>[] = []
-  switch (fact.name) {
-    case 'trigger.received':
-      keys.push(...needsOfTrigger(view, fact))
-      break
-    case 'pipeline.registered':
-    case 'trigger.refused':
-    case 'scatter.begun':
-    case 'gate.correlated':
-      break
-    case 'run.requested':
-      // The run's own document cannot be there before this fact, of which the log holds one.
-      keys.push(stateKey.pipeline(fact.data.pipeline, fact.data.version))
-      break
-    default: {
-      const runKey = stateKey.run(fact.ids.run)
-      keys.push(runKey)
-      const run = view.get(runKey)
-      if (run) keys.push(...needsInRun(view, run, fact))
-    }
-  }
+  if (isOutside(fact))
+    return outsideHandler(fact)
+      .needs(view, fact)
+      .filter((key) => !has(key))
+  const runKey = stateKey.run(fact.ids.run)
+  const run = view.get(runKey)
+  if (!run) return [runKey].filter((key) => !has(key))
+  const keys = [runKey, stateKey.pipeline(run.pipeline, run.version), ...runHandler(fact).needs(view, run, fact)]
   return keys.filter((key) => !has(key))
 }
 
-function needsInRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Key<unknown>[] {
-  const keys: Key<unknown>[] = [stateKey.pipeline(run.pipeline, run.version)]
-  switch (fact.name) {
-    case 'run.planned':
-    case 'run.finished':
-    case 'asset.started':
-    case 'attempt.ended':
-    case 'asset.materialized':
-    case 'asset.skipped':
-    case 'asset.cancelled':
-      // What these write anew, they write whole.
-      return keys
-    case 'run.adopted':
-    case 'run.adopt_refused':
-      return keys
-    case 'run.adopt_requested':
-      keys.push(stateKey.pipeline(run.pipeline, fact.data.version))
-      return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
-    case 'run.cancel_requested':
-    case 'run.timer_fired':
-      return [...keys, ...Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))]
-    case 'scatter.started':
-    case 'scatter.closed': {
-      const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
-      const spec = pipeline && specOf(pipeline, fact.ids.asset)
-      if (spec?.scatter?.maxConcurrent !== undefined)
-        keys.push(stateKey.limitedQueues(run.pipeline, spec.scatter.queue ?? spec.queue))
-      // The barrier's own document cannot be there before scatter.started, of which the log holds
-      // one.
-      return fact.name === 'scatter.started' ? keys : [...keys, stateKey.barrier(run.id, fact.ids.asset)]
-    }
-    case 'asset.suspended':
-      return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.data.gate)]
-    case 'gate.timer_fired':
-    case 'gate.extended':
-    case 'gate.deadline_closed':
-      return [...keys, stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)]
-    case 'gate.created': {
-      const { index } = fact.data
-      // The gate's own document cannot be there before this fact, of which the log holds one.
-      return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
-    }
-    case 'gate.resolved': {
-      const gateKey = stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)
-      keys.push(gateKey)
-      const index = view.get(gateKey)?.index
-      return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
-    }
-    case 'asset.failed':
-    case 'scatter.cancel_requested':
-    case 'scatter.timer_fired':
-    case 'scatter.ended_early':
-      return [...keys, stateKey.barrier(run.id, fact.ids.asset)]
-    case 'scatter.items':
-    case 'scatter.sized':
-    case 'scatter.outcomes':
-    case 'lease.lost':
-    case 'lease.returned':
-    case 'scatter.paused':
-    case 'scatter.resumed': {
-      for (const gate of gatesOf(fact)) keys.push(stateKey.gate(run.id, fact.ids.asset, gate))
-      // What goes on from a gate is no lease: its index stands in the gate's document.
-      const resumes = fact.name === 'scatter.outcomes' ? fact.data.resumes : undefined
-      const index = resumes === undefined ? undefined : view.get(stateKey.gate(run.id, fact.ids.asset, resumes))?.index
-      const single = index === undefined ? [] : [index]
-      return [
-        ...keys,
-        ...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact)),
-        ...failuresOf(run, fact, index),
-      ]
-    }
-    default:
-      return fact satisfies never
-  }
+/** Folds one fact, and says what follows. */
+export function step(view: View, fact: Fact): Effect[] {
+  if (isOutside(fact)) return outsideHandler(fact).apply(view, fact)
+  const run = view.get(stateKey.run(fact.ids.run))
+  if (!run) return []
+  // The end of an asset of another pipeline is no end of this one.
+  if ('pipeline' in fact.ids && fact.ids.pipeline !== run.pipeline) return []
+  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  return runHandler(fact).apply({ view, run, pipeline }, fact)
+}
+
+/** The table pairs each name with its own fact, which the type of a look-up cannot say. */
+function outsideHandler(fact: FactOf<OutsideRuns>): OutsideHandler<Fact> {
+  return HANDLERS[fact.name] as OutsideHandler<Fact>
+}
+
+function runHandler(fact: Exclude<Fact, FactOf<OutsideRuns>>): RunHandler<Fact> {
+  return HANDLERS[fact.name] as RunHandler<Fact>
+}
+
+/** Without its pipeline an asset is not folded. */
+function withPipeline<F>(
+  { view, run, pipeline }: InRun,
+  fact: F,
+  apply: (view: View, run: RunState, pipeline: PipelineSpec, fact: F) => Effect[],
+): Effect[] {
+  return pipeline ? apply(view, run, pipeline, fact) : []
+}
+
+/** For facts of a scatter: only if its asset is part of the run. */
+function inScatter<F extends { readonly ids: { readonly asset: string } }>(
+  { view, run, pipeline }: InRun,
+  fact: F,
+  apply: (
+    context: { view: View; run: RunState; spec: AssetSpec },
+    fact: F,
+    asset: AssetInRun,
+    pipeline: PipelineSpec,
+  ) => Effect[],
+): Effect[] {
+  const spec = pipeline && specOf(pipeline, fact.ids.asset)
+  const asset = run.assets[fact.ids.asset]
+  return pipeline && spec && asset ? apply({ view, run, spec }, fact, asset, pipeline) : []
+}
+
+/** The barriers of all assets of a run. */
+function needsBarriers(_view: View, run: RunState): Key<unknown>[] {
+  return Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))
+}
+
+function needsBarrier(_view: View, run: RunState, fact: { readonly ids: { readonly asset: string } }): Key<unknown>[] {
+  return [stateKey.barrier(run.id, fact.ids.asset)]
+}
+
+/** The limited queues of a scatter with `maxConcurrent`. */
+function needsLimitedQueues(
+  view: View,
+  run: RunState,
+  fact: { readonly ids: { readonly asset: string } },
+): Key<unknown>[] {
+  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
+  const spec = pipeline && specOf(pipeline, fact.ids.asset)
+  if (spec?.scatter?.maxConcurrent === undefined) return []
+  return [stateKey.limitedQueues(run.pipeline, spec.scatter.queue ?? spec.queue)]
+}
+
+function needsOfBarrierFact(view: View, run: RunState, fact: BarrierFact): Key<unknown>[] {
+  const keys: Key<unknown>[] = gatesOf(fact).map((gate) => stateKey.gate(run.id, fact.ids.asset, gate))
+  // What resumes after a gate is no lease: its index stands in the gate's document.
+  const resumes = fact.name === 'scatter.outcomes' ? fact.data.resumes : undefined
+  const index = resumes === undefined ? undefined : view.get(stateKey.gate(run.id, fact.ids.asset, resumes))?.index
+  const single = index === undefined ? [] : [index]
+  keys.push(...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact)), ...failuresOf(run, fact, index))
+  return keys
 }
 
 /** What a barrier needs to take in something of these instances and segments, and to feed on. */
@@ -203,99 +362,6 @@ function failuresOf(run: RunState, fact: Fact, resumed: number | undefined): Key
 
 function chunkOf(index: number): number {
   return Math.floor(index / FAILURES_PER_CHUNK)
-}
-
-export function step(view: View, fact: Fact): Effect[] {
-  switch (fact.name) {
-    case 'trigger.refused':
-    case 'scatter.begun':
-    case 'gate.correlated':
-      return []
-    case 'pipeline.registered':
-      return onPipelineRegistered(view, fact)
-    case 'trigger.received':
-      return onTriggerReceived(view, fact)
-    case 'run.requested':
-      return onRunRequested(view, fact)
-    default: {
-      const run = view.get(stateKey.run(fact.ids.run))
-      return run ? stepRun(view, run, fact) : []
-    }
-  }
-}
-
-function stepRun(view: View, run: RunState, fact: Exclude<Fact, OutsideRuns>): Effect[] {
-  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
-  // Somebody else's: the end of an asset of another pipeline is no end of this one.
-  if ('pipeline' in fact.ids && fact.ids.pipeline !== run.pipeline) return []
-  switch (fact.name) {
-    case 'run.planned':
-      run.seq = fact.seq
-      view.put(stateKey.run(run.id), run)
-      return onRunPlanned(view, run, fact)
-    case 'run.adopt_requested':
-      return onRunAdoptRequested(view, run, fact)
-    case 'run.adopted':
-    case 'run.adopt_refused':
-      // What was decided, for those who ask: it was done when it was decided.
-      return []
-    case 'run.cancel_requested':
-      return onRunCancelRequested(view, run, fact)
-    case 'run.timer_fired':
-      return onRunTimerFired(view, run, fact)
-    case 'run.finished':
-      return onRunFinished(view, run, fact)
-    default:
-  }
-  if (!pipeline) return []
-  switch (fact.name) {
-    case 'asset.started':
-    case 'attempt.ended':
-    case 'asset.materialized':
-    case 'asset.failed':
-    case 'asset.skipped':
-    case 'asset.cancelled':
-      return stepAsset(view, run, pipeline, fact)
-    case 'asset.suspended':
-      return onAssetSuspended(view, run, pipeline, fact)
-    case 'gate.created':
-    case 'gate.timer_fired':
-    case 'gate.extended':
-    case 'gate.deadline_closed':
-    case 'gate.resolved':
-      return stepGate(view, run, pipeline, fact)
-    default:
-  }
-  const spec = specOf(pipeline, fact.ids.asset)
-  const asset = run.assets[fact.ids.asset]
-  if (!spec || !asset) return []
-  switch (fact.name) {
-    case 'scatter.started':
-      // A run that ended meanwhile opens nothing any more.
-      if (asset.ending || run.finishedMs !== undefined) return []
-      onScatterStarted(view, run, fact)
-      return startBarrier({ view, run, spec }, fact)
-    case 'scatter.sized':
-      onScatterSized(view, run, fact)
-      return stepBarrier({ view, run, spec }, fact)
-    case 'scatter.items':
-    case 'scatter.outcomes':
-    case 'lease.lost':
-    case 'lease.returned':
-    case 'scatter.paused':
-    case 'scatter.resumed':
-      return stepBarrier({ view, run, spec }, fact)
-    case 'scatter.cancel_requested':
-      return onScatterCancelRequested(view, fact)
-    case 'scatter.timer_fired':
-      return onScatterTimerFired(view, fact)
-    case 'scatter.ended_early':
-      return onScatterEndedEarly({ view, run, spec }, fact)
-    case 'scatter.closed':
-      return [...closeBarrier({ view, run, spec }, fact), ...onScatterClosed(view, run, pipeline, fact)]
-    default:
-      return fact satisfies never
-  }
 }
 
 function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Effect[] {

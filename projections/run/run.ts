@@ -179,15 +179,13 @@ export function isEnded(asset: AssetInRun): boolean {
   return ['materialized', 'reused', 'failed', 'skipped', 'cancelled'].includes(asset.status)
 }
 
+/** What is said of an asset's attempts and of its end. */
+export type AssetFact = FactOf<
+  'asset.started' | 'attempt.ended' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
+>
+
 /** Facts about one asset of a run. `barrier` is the asset's own, where it has one. */
-export function stepAsset(
-  view: View,
-  run: RunState,
-  pipeline: PipelineSpec,
-  fact: FactOf<
-    'asset.started' | 'attempt.ended' | 'asset.materialized' | 'asset.failed' | 'asset.skipped' | 'asset.cancelled'
-  >,
-): Effect[] {
+export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fact: AssetFact): Effect[] {
   const asset = run.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset)) return []

@@ -110,7 +110,7 @@ export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'
   return [...effects, { do: 'open_limited_queue', limitedQueue, maxConcurrent, shape: spec.shape }]
 }
 
-type BarrierFact = FactOf<
+export type BarrierFact = FactOf<
   | 'scatter.items'
   | 'scatter.sized'
   | 'scatter.outcomes'
