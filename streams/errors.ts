@@ -19,7 +19,8 @@ export class FlowStoneError extends Error {
   /** Stable, machine readable, snake_case. Messages may change between releases, codes do not. */
   readonly code: string
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  /** `code`: one of ours, or one of your own for errors that you derive from this class. */
+  constructor(code: ErrorCode | (string & {}), message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.name = new.target.name
     this.code = code
@@ -145,8 +146,7 @@ export class RunFailedError extends FlowStoneError {
   readonly asset: string | undefined
 
   constructor(code: string, message: string, details: { runId: string; asset?: string; cause?: unknown }) {
-    // A run ends with the code of what failed in it, which may be that of an error of the user's own.
-    super(code as ErrorCode, message, { cause: details.cause })
+    super(code, message, { cause: details.cause })
     this.runId = details.runId
     this.asset = details.asset
   }

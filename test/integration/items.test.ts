@@ -283,7 +283,7 @@ describe('a scatter over an item reader', () => {
     let attempt = 0
     function* broken() {
       for (let i = 0; i < 25_000; i++) yield i
-      throw new FlowStoneError('internal', 'broken')
+      throw new FlowStoneError('broken', 'broken')
     }
     const keys = asset('keys', {
       retry,
