@@ -206,18 +206,18 @@ const HANDLERS: Handlers = {
   },
 }
 
-function isOutside(fact: Fact): fact is FactOf<OutsideRuns> {
-  return OUTSIDE.has(fact.name)
+const OUTSIDE: Readonly<Record<OutsideRuns, true>> = {
+  'pipeline.registered': true,
+  'trigger.received': true,
+  'trigger.refused': true,
+  'run.requested': true,
+  'scatter.begun': true,
+  'gate.correlated': true,
 }
 
-const OUTSIDE: ReadonlySet<FactName> = new Set<OutsideRuns>([
-  'pipeline.registered',
-  'trigger.received',
-  'trigger.refused',
-  'run.requested',
-  'scatter.begun',
-  'gate.correlated',
-])
+function isOutside(fact: Fact): fact is FactOf<OutsideRuns> {
+  return fact.name in OUTSIDE
+}
 
 /**
  * Keys that must be loaded before `step` may see the fact. `has` says what is loaded (also what is
