@@ -62,7 +62,7 @@ import { type RunningServer, type ServerOptions, startServer } from 'flowstone/s
 
 export const uses = [asset, connect, pipeline]
 
-const ci: VerifiedSender = { scheme: 'github', secret: 'sixteen characters', base: () => undefined }
+const ci: VerifiedSender = { scheme: 'github', secret: 'sixteen characters', correlationKey: () => undefined }
 export async function handler(): Promise<GateHandler> {
   return gateHandler(await connect(), { verified: { ci } })
 }
