@@ -29,7 +29,7 @@ export interface TelemetryEvents {
   /** A worker put a task back, unfinished. */
   'flowstone:task.returned': { readonly worker: string; readonly task: string; readonly reason: string }
   /**
-   * Code held up the event loop of a worker's process; `assets`: what the worker had in its hands.
+   * Code held up the event loop of a worker's process. `assets`: what the worker held then.
    */
   'flowstone:worker.blocked': {
     readonly worker: string
@@ -69,13 +69,13 @@ export interface TelemetryEvents {
   'flowstone:gate.create': GateEvent & { readonly kind: 'signal' | 'approval'; readonly timeoutMs?: number }
   /** A signal was accepted, in the process that gave it. */
   'flowstone:gate.signal': GateEvent & { readonly waitedMs: number }
-  /** Its last deadline was over. */
+  /** Its last deadline has passed. */
   'flowstone:gate.timeout': GateEvent & { readonly waitedMs: number; readonly timeouts: number }
-  /** A deadline was over, and it waits on. */
+  /** A deadline has passed, and it waits on. */
   'flowstone:gate.timeout_retry': GateEvent & { readonly timeouts: number; readonly waitMs: number }
   /** It was cancelled by `flow.gates.cancel`, or because what opened it ended. */
   'flowstone:gate.cancel': GateEvent & { readonly waitedMs?: number; readonly reason?: string }
-  /** A worker goes on from it. `delayMs`: since it ended. */
+  /** A worker continues after it. `delayMs`: the time since it ended. */
   'flowstone:gate.resume': GateEvent & { readonly how: 'signal' | 'timeout'; readonly delayMs: number }
   /** The source of an item reader failed, and is asked again in `waitMs` from `position` on. */
   'flowstone:items.retry': {

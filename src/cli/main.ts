@@ -4,9 +4,9 @@ import { CommanderError } from 'commander'
 import { EXIT, failure } from './output.ts'
 import { program } from './program.ts'
 
-// The reader may have read enough (| head): a short command just ends. A part that runs until it is
-// asked to stop does not end in the middle of its work: it stops in order, with exit code 1, so
-// that its supervisor starts it again.
+// The reader of standard output may have read enough (| head). A short command then just ends. A
+// part that runs until it is asked to stop does not end in the middle of its work. It stops in
+// order, with exit code 1, so that its supervisor starts it again.
 let isClosed = false
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error

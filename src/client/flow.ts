@@ -57,8 +57,9 @@ export interface MaterializeOptions {
   /** The data partition to make, any text: a date, a customer. Default none. */
   readonly partition?: string
   /**
-   * What to do with what the asset depends on: `all` makes it again, `missing` (default) makes what
-   * has no value in this partition, `none` makes nothing, and fails if something is missing.
+   * What to do with the assets that this one depends on. `all` makes them again. `missing`
+   * (default) makes those that have no value in this partition. `none` makes nothing, and fails if
+   * a value is missing.
    */
   readonly upstream?: UpstreamMode
   /**
@@ -204,8 +205,9 @@ export class Flow {
   }
 
   /**
-   * Whether this process can do its work now: rejects within `timeoutMs` (default 2,000) when the
-   * server is away, or JetStream does not answer for the log, as while no namespace is there.
+   * Resolves if this process can do its work now. Rejects within `timeoutMs` (default 2,000) when
+   * the server is away, or when JetStream does not answer for the log. The latter is also so while
+   * there is no namespace.
    */
   async ready(timeoutMs = 2000): Promise<void> {
     await mustBeReady(this.#connection, this.#namespace.names.log(0), timeoutMs)
@@ -371,9 +373,11 @@ export class Flow {
   }
 
   /**
-   * What keeps engines from their work until somebody does something, one error for each shard:
-   * `log_changed`, when a log is not the one that its state was made from; `newer_version`, when a
-   * newer FlowStone wrote its state. None, mostly.
+   * What keeps engines from their work until somebody acts: at most one error for each shard, and
+   * usually none.
+   *
+   * - `log_changed`: the log is not the one that the state was made from.
+   * - `newer_version`: a newer FlowStone wrote the state.
    */
   async problems(): Promise<FlowStoneError[]> {
     const { names, shards } = this.#topology
@@ -385,8 +389,8 @@ export class Flow {
 
   /**
    * Deletes the state buckets and folds them again from the log. Engines of the namespace must be
-   * stopped: throws ConflictError when one is at work. Nothing that stands on the log is changed;
-   * what had been decided and is not there is appended.
+   * stopped: throws ConflictError when one runs. Nothing that is on the log is changed. Decisions
+   * that are missing there are appended.
    */
   async rebuild(): Promise<RebuildReport> {
     const topology = await this.#namespace.found()

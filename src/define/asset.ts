@@ -31,15 +31,15 @@ export interface AssetContext {
   /** The same for every attempt: hand it to outside systems that deduplicate. */
   readonly idempotencyKey: string
   /**
-   * Aborted when the run is cancelled, the time limit is over, or the worker must stop. Pass it on
-   * to fetch and the like.
+   * Aborted when the run is cancelled, the time limit has passed, or the worker must stop. Pass it
+   * on to fetch and the like.
    */
   readonly signal: AbortSignal
   readonly log: Logger
   readonly resources: Resources
   /**
-   * `return ctx.signalGate({ … })`: waits for a word from outside, at no cost. What `onSignal`
-   * makes of it is the value. Throws InvalidError for bad options.
+   * `return ctx.signalGate({ … })`: waits for a signal from outside, at no cost. The value is what
+   * `onSignal` makes of the signal. Throws InvalidError for bad options.
    */
   signalGate(options?: GateOptions): Suspension
   /** As `signalGate`, for a person's decision: its signal's payload is a `Decision`. */
@@ -138,8 +138,8 @@ export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknow
   readonly failureThreshold?: number | { readonly count: number }
   readonly retry?: RetryOptions & {
     /**
-     * `individual` (default): each failed instance again after its own backoff. `batch`: all failed
-     * ones together, when the first pass is over.
+     * `individual` (default): each failed instance is retried after its own backoff. `batch`: all
+     * failed ones are retried together, when the first pass has ended.
      */
     readonly strategy?: 'individual' | 'batch'
   }
@@ -149,8 +149,8 @@ export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknow
   readonly timeout?: Duration
   /**
    * Longest time for the whole scatter, from its first key on, pauses included. Default none. When
-   * it is over, the scatter fails with `timeout`, whatever `failureMode` says; what runs is
-   * aborted. Kept by the server: it holds while no process of yours runs.
+   * it has passed, the scatter fails with `timeout`, whatever `failureMode` says, and what runs is
+   * aborted. The server keeps the time, so it also counts while no process of yours runs.
    */
   readonly totalTimeout?: Duration
   /**
@@ -261,8 +261,8 @@ export interface Definition {
 }
 
 export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> extends CommonOptions<D> {
-  // Said so that a scatter is never taken for a plain asset, not even while the types of its
-  // functions are being found out (TypeScript 7.0 fixes a parameter's type then).
+  // These keep a scatter from being taken for a plain asset, even while TypeScript infers the types
+  // of its functions. TypeScript 7.0 fixes a parameter's type at that point.
   readonly scatter?: undefined
   readonly scatterOptions?: undefined
   readonly gather?: undefined
@@ -279,7 +279,7 @@ export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> ext
   onSignal?(ctx: AssetContext & Answered, payload: P, deps: DepValues<D>): Awaitable<V | Suspension>
   /**
    * Goes on when nobody answered in time: a value, an error, or another gate. Default: as the
-   * gate's `onTimeout` says.
+   * gate's `timeoutAction` says.
    */
   onTimeout?(ctx: AssetContext & TimedOut, deps: DepValues<D>): Awaitable<V | Suspension>
 }
@@ -289,8 +289,8 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   readonly scatterOptions?: InstanceOptions<F, NoInfer<K>>
   /**
    * The keys, one for each instance: a list, any iterable or async iterable, or an item reader
-   * (`flowstone/items`), which a later attempt goes on with where the one before it was. Called
-   * once an attempt; an empty one closes the scatter as completed.
+   * (`flowstone/items`). With an item reader, a later attempt continues where the one before it
+   * stopped. Called once an attempt. No keys: the scatter closes as completed.
    */
   scatter(deps: DepValues<D>, ctx: AssetContext): Awaitable<Keys<K>>
   /** Runs for each key, in parallel, on any worker. */

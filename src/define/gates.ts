@@ -15,10 +15,10 @@ export interface GateOptions {
    */
   readonly timeout?: Duration
   /**
-   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance;
+   * What follows when nobody answered in time: `fail` (default) or `cancel` the asset or instance.
    * `retry` waits on, `maxTimeoutRetries` times, and then does what `afterRetries` says. Where the
-   * asset has `onTimeout`, that is called in the end and decides; and after each timeout that is
-   * retried it is told, with no say.
+   * asset has `onTimeout`, that is called after the last timeout and decides. It is also called
+   * after each timeout that is retried, but then decides nothing.
    */
   readonly timeoutAction?: 'fail' | 'retry' | 'cancel'
   /** With `retry`: how often. Default 3, at most 100. */

@@ -137,7 +137,7 @@ async function open(options: PostgresOptions): Promise<{ client: PostgresClientL
   const { default: pg } = await optionalPackage<typeof import('pg')>('pg', 'readPostgres')
   const { connectionString } = options
   const client = new pg.Client(connectionString === undefined ? {} : { connectionString })
-  // Told by the query at hand, too; without a listener it would end the process.
+  // The current query reports the error, too. Without a listener it would end the process.
   client.on('error', () => undefined)
   await client.connect()
   return { client, close: () => client.end().catch(() => undefined) }

@@ -1,7 +1,7 @@
 /**
  * Item readers: sources of keys that can be read on from a cursor. A scatter stores the cursor with
- * every key chunk of keys, so whoever takes it over (worker killed, engine restarted, attempt
- * repeated) goes on behind the last key chunk, and never reads from the start again.
+ * every key chunk. When a worker is killed, an engine restarts or an attempt is repeated, the next
+ * one continues behind the last key chunk. It never reads from the start again.
  */
 
 import { decodeMsgpack } from '../../streams/codec.ts'
@@ -19,9 +19,9 @@ export interface Chunk<T, C = unknown> {
   /** Where to go on behind the last item. Any value that can be stored, at most 16 KiB. */
   readonly cursor: C
   /**
-   * Where to go on behind `items[index]`. Left out, a chunk that was stored in part is read again
-   * from its beginning, and the items stored already are passed over: then the same cursor must
-   * give the same items.
+   * Where to go on behind `items[index]`. Without it, a chunk that was stored in part is read again
+   * from its beginning, and the items stored already are skipped. The same cursor must then give
+   * the same items.
    */
   cursorAt?(index: number): C
 }
@@ -81,7 +81,8 @@ export class ItemReader<T> implements AsyncIterable<T> {
   /**
    * Chunk by chunk, from a cursor that it gave before. A source that fails is asked again, with
    * backoff, from behind the last chunk.
-   * @throws FlowStoneError `source_failed` with the position, when it fails too often in a row; what the source says is terminal, or invalid, at once.
+   * @throws FlowStoneError `source_failed` with the position, when it fails too often in a row.
+   * What the source says is terminal, or invalid, is thrown at once.
    */
   async *read(cursor: unknown, signal: AbortSignal): AsyncGenerator<Chunk<T>> {
     let at = cursor

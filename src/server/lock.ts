@@ -48,7 +48,8 @@ const STALE_STOP_MS = 10_000
 
 /**
  * Takes the lock at `path`, stopping a server that its dead owner left behind.
- * @throws FlowStoneError `server_locked` when somebody else holds it; the message says who, and what to do.
+ * @throws FlowStoneError `server_locked` when somebody else holds it. The message says who,
+ * and what to do.
  */
 export async function acquireLock(path: string): Promise<Lock> {
   const owner = { pid: process.pid, start: await startOf(process.pid) }
@@ -111,9 +112,9 @@ async function refuseIfHeld(path: string, lock: LockFile): Promise<void> {
 }
 
 /**
- * Removes a stale lock. Two processes may find it at the same time: the right to remove it is a
- * lock of its own, named after the stale one's id, so the slower of them does not remove what the
- * faster has created meanwhile.
+ * Removes a stale lock. Two processes may find it at the same time. So the right to remove it is a
+ * lock of its own, named after the stale one's id. The slower process then does not remove a lock
+ * that the faster one has created meanwhile.
  */
 async function clearStale(path: string, stale: LockFile): Promise<void> {
   const right = await acquireLock(`${path}.stale-${stale.id}`)

@@ -14,9 +14,9 @@ export interface ServerInfo {
 const INBOX = '_INBOX.flowstone.probe'
 
 /**
- * Connects to a nats-server on this machine and reads who it is. Speaks the few lines of the
- * protocol itself: this runs before there is a server that a client could connect to, many times a
- * second, and must not retry or log.
+ * Connects to a nats-server on this machine and reads who it is. It speaks the few lines of the
+ * protocol itself, without a client. It runs many times a second, before there is a server to
+ * connect to, and must not retry or log.
  * @throws Error when nobody answers, or it is no nats-server.
  */
 export function readServerInfo(port: number, timeoutMs: number): Promise<ServerInfo> {

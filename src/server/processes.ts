@@ -72,10 +72,10 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
 }
 
 /**
- * Ends process `pid` when this process ends, even by SIGKILL, where no handler runs: a shell waits
- * on a pipe that only this process holds open, and the system closes it whatever happens. Returns
- * what calls the guard off. Not on Windows (there is no such shell); a server that is left over is
- * found and stopped at the next start.
+ * Ends process `pid` when this process ends, even by SIGKILL, where no handler runs. A shell waits
+ * on a pipe that only this process holds open, and the system closes it whatever happens. Returns a
+ * function that calls the guard off. Not on Windows, which has no such shell: there the next start
+ * finds a server that is left over, and stops it.
  */
 export function endWithThisProcess(pid: number): () => void {
   if (process.platform === 'win32') return () => {}

@@ -16,8 +16,8 @@ const RELEASE_BASE = 'https://github.com/nats-io/nats-server/releases/download'
 /**
  * SHA-256 of release archives, by file name. An archive that is named here must match. The hashes
  * are those that public builds check their downloads against; none was computed here. Any other
- * archive is checked against the SHA256SUMS file of its release, which trusts the place that it
- * comes from: so only over https, and never from a plain http mirror.
+ * archive is checked against the SHA256SUMS file of its release. That trusts the place the file
+ * comes from, so it is read only over https, never from a plain http mirror.
  */
 const PINNED_SHA256: Readonly<Record<string, string>> = {
   'nats-server-v2.15.1-linux-amd64.tar.gz': 'bf5edc7b1ce98e885c368cb43a886eb148dc5d0551d99f3cf6141fb5e1954c70',
@@ -67,7 +67,8 @@ export function releaseArchiveName(version: string, platform: string, arch: stri
 /**
  * Fetches the official archive of `version` into `folder`, checks it, unpacks it, and returns the
  * path of the program.
- * @throws ChecksumError when its checksum is wrong or not to be had; Error when it cannot be fetched or unpacked.
+ * @throws ChecksumError when its checksum is wrong or cannot be read; Error when the archive cannot
+ * be fetched or unpacked.
  */
 export async function fetchRelease(
   folder: string,

@@ -80,8 +80,9 @@ const ENDING_SIGNALS: ReadonlySet<NodeJS.Signals> = new Set(['SIGKILL', 'SIGTERM
  * Starts a nats-server with JetStream on 127.0.0.1 and resolves when it takes requests.
  *
  * A server that an earlier, dead process left behind on the same folder is stopped first.
- * @throws FlowStoneError `server_locked` when a living process uses the folder, `server_start_failed` when it does not
- *   come up (with what it said), and those of ensureNatsServer. InvalidError for options that cannot be.
+ * @throws FlowStoneError `server_locked` when a living process uses the folder;
+ * `server_start_failed`, with the server's output, when it does not start; and those of
+ * ensureNatsServer. InvalidError for options that are not valid.
  */
 export async function startServer(options: ServerOptions = {}): Promise<RunningServer> {
   validate(options)

@@ -1,6 +1,6 @@
 /**
- * An answer that a person gave on the page: checked, made into a payload, signalled, and told in
- * words.
+ * Handles an answer that a person gave on the page: checks it, makes a payload of it, signals it,
+ * and shows the person the result.
  */
 import { createHash } from 'node:crypto'
 import { SignalRejectedError } from '../../../streams/errors.ts'

@@ -1,7 +1,7 @@
 /**
  * What keeps other sites from answering in a person's name. The address itself is the secret, so
- * whoever can send a forged answer could as well send a real one; these two checks are for what is
- * left: a browser that was made to send what its user did not mean.
+ * whoever can send a forged answer could as well send a real one. One case is left: a browser that
+ * was made to send what its user did not mean. Two checks cover it:
  *
  * - A request that a browser marks as coming from another site is refused, whatever it holds.
  * - A form needs the nonce of a page of this very gate. It is derived from the token: no state, the

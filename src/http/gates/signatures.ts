@@ -1,13 +1,14 @@
 /**
  * Signatures of senders, as their makers document them. All are HMAC-SHA-256 over the raw body,
- * which must not be touched before; they differ in what else is signed.
+ * which must not be changed before the check. They differ in what else is signed, and in what
+ * bounds a replay.
  *
- * | scheme     | header                                      | signed                        | replay          |
- * |------------|---------------------------------------------|-------------------------------|-----------------|
- * | `github`   | X-Hub-Signature-256: `sha256=<hex>`         | body                          | not bounded     |
- * | `stripe`   | Stripe-Signature: `t=<s>,v1=<hex>[,v1=…]`   | `<t>.` body                   | by the time     |
- * | `slack`    | X-Slack-Signature: `v0=<hex>`               | `v0:<time>:` body             | by the time     |
- * | `standard` | webhook-signature: `v1,<base64>[ v1,…]`     | `<webhook-id>.<time>.` body   | by the time     |
+ *   | scheme     | header                                    | signed                      | bound |
+ *   |------------|-------------------------------------------|-----------------------------|-------|
+ *   | `github`   | X-Hub-Signature-256: `sha256=<hex>`       | body                        | none  |
+ *   | `stripe`   | Stripe-Signature: `t=<s>,v1=<hex>[,v1=…]` | `<t>.` body                 | time  |
+ *   | `slack`    | X-Slack-Signature: `v0=<hex>`             | `v0:<time>:` body           | time  |
+ *   | `standard` | webhook-signature: `v1,<base64>[ v1,…]`   | `<webhook-id>.<time>.` body | time  |
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'

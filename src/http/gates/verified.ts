@@ -169,9 +169,9 @@ function slackChallenge(sender: CheckedSender, value: unknown): string | undefin
 }
 
 /**
- * By what a delivery is known when it comes again: an id that the signature covers, else the body
- * that it covers. GitHub signs the body and not `X-GitHub-Delivery`: whoever has seen one delivery
- * could send it again under another id.
+ * What identifies a delivery when it is sent again: an id that the signature covers, else the body
+ * that it covers. GitHub signs the body and not `X-GitHub-Delivery`, so whoever has seen one
+ * delivery could send it again under another id.
  */
 function deliveryId(sender: CheckedSender, value: unknown, headers: Headers, bytes: Uint8Array): string {
   const id =

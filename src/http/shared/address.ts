@@ -1,7 +1,7 @@
 /**
- * Where a request came from. The address of the connection is the truth; what proxy headers say is
- * what somebody wrote, so it counts only as far as proxies that are trusted wrote it: read from the
- * right, where the nearest proxy added, never from the left, where the sender did.
+ * Where a request came from. The address of the connection is certain. Anybody can write a proxy
+ * header, so it counts only as far as trusted proxies wrote it. It is read from the right, where
+ * the nearest proxy added its part, and never from the left, where the sender wrote.
  */
 import { BlockList, isIP } from 'node:net'
 import { InvalidError } from '../../../streams/errors.ts'

@@ -70,7 +70,8 @@ export class HttpProblem extends Error {
 }
 
 /**
- * On every answer: what stands at a secret address is not kept, indexed, framed or told to others.
+ * On every answer: what is at a secret address is not cached, indexed or framed, and the address is
+ * not passed on to other sites.
  */
 export const GUARD_HEADERS: Readonly<Record<string, string>> = {
   'Cache-Control': 'no-store',
@@ -110,8 +111,8 @@ export function json(value: unknown): Response {
 }
 
 /**
- * What anything thrown means to the sender. Only a payload's own faults are told in the error's
- * words.
+ * What anything thrown means to the sender. The sender sees the error's message only when the fault
+ * is in the payload.
  */
 export function problemOf(thrown: unknown): HttpProblem {
   if (thrown instanceof HttpProblem) return thrown

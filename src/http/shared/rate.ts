@@ -6,10 +6,10 @@
  * `period / limit`; beyond `period` ahead of now there is none left. So `limit` requests go through
  * at once, and then one every `period / limit`.
  *
- * A name has two cells, found by a hash with a key that is random for each process, and shared with
- * whom the hash says. A request is refused when both say so: each cell has seen at least this
- * name's requests, so nobody gets more than the limit; and being refused for another's requests
- * takes two that collide (a count-min sketch).
+ * A name has two cells, found by a hash with a key that is random for each process. Other names may
+ * share a cell. A request is refused when both cells say so. Each cell has seen at least this
+ * name's requests, so nobody gets more than the limit. A name is refused for the requests of others
+ * only when both of its cells collide (a count-min sketch).
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'

@@ -9,8 +9,8 @@ export interface GatesOverHttp {
   /** Where they are reached from outside, if that is known. */
   readonly baseUrl?: string | undefined
   /**
-   * Throws SignalRejectedError for a token that is not good: told without asking anybody, and
-   * before a body is read.
+   * Throws SignalRejectedError for a token that is not good. It asks no server, and runs before a
+   * body is read.
    */
   verify(token: string): string
   signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
