@@ -25,8 +25,8 @@ export type Effect =
    */
   | { readonly do: 'extend_gate'; readonly fact: DraftOf<'gate.extended'> }
   /**
-   * End a gate whose last deadline is over. Both or neither: not if it has ended, or was given more
-   * time.
+   * End a gate whose last deadline has passed. Both or neither: not if it has ended, or was given
+   * more time.
    */
   | {
       readonly do: 'time_out_gate'

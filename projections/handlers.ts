@@ -333,7 +333,7 @@ function needsOfBarrier(
 }
 
 /**
- * A range that waits is at most a lease wide; to find its ends, the fold looks so far to both
+ * A range that waits is at most as long as a lease. To find its ends, the fold looks so far to both
  * sides.
  */
 function addSegments(segments: Set<number>, { from, to }: { from: number; to: number }): void {

@@ -30,13 +30,13 @@ export type AssetStatus =
 
 export interface AssetInRun {
   status: AssetStatus
-  /** Which piece of the asset's code is due or at work. */
+  /** Which piece of the asset's code is due or runs. */
   phase: Phase
   /** Ordinal of the latest execution, 0 before the first. */
   attempt: number
   /** Failures in this phase that count against `retry.maxAttempts`. */
   failures: number
-  /** A worker died with an attempt of this phase in its hands. */
+  /** A worker died while it ran an attempt of this phase. */
   lost?: true
   /** Server time of the fact that queued the latest execution. */
   queuedMs?: number
@@ -77,7 +77,7 @@ export interface RunState {
   cancelRequested?: true
   /** By asset: attempts below this are of a version that the run has left. */
   replanned?: Record<string, number>
-  /** Its time limit, and when that is over; `timedOut` once it is. */
+  /** Its time limit, and when that passes; `timedOut` once it has passed. */
   timeoutMs?: number
   deadlineMs?: number
   timedOut?: true
@@ -121,7 +121,7 @@ export interface Lease {
 }
 
 /**
- * Instances to be leased again, after their lease was lost or handed back: one by one, or `wide`,
+ * Instances to be leased again, after their lease was lost or returned: one by one, or `unstarted`,
  * in leases of the present size, where none of them had begun.
  */
 export interface RequeuedRange {
@@ -171,7 +171,7 @@ export interface BarrierState {
    */
   saturated?: number
   requeued: RequeuedRange[]
-  /** With `strategy: batch`: failed instances that wait until the first pass is over. */
+  /** With `strategy: batch`: failed instances that wait until the first pass has ended. */
   deferred?: RequeuedRange[]
   /** Of `failed`: those whose last attempt ran out of time. */
   timedOut?: number
@@ -182,7 +182,7 @@ export interface BarrierState {
   retries: Record<string, [number, number, number]>
   leaseSize: number
   window: number
-  /** When the last instance comes again for which the rate limit had no room. */
+  /** When the last instance is retried for which the rate limit had no room. */
   pacedMs?: number
   /** Milliseconds of a worker's wall time for an instance, smoothed. */
   perInstanceMs?: number
@@ -197,8 +197,8 @@ export interface BarrierState {
 }
 
 /**
- * Finished bits of 65,536 instances, then (only if one failed or waited) as many failed bits, then
- * (only if one waited at a gate) as many bits for those that do.
+ * Finished bits of 65,536 instances. Then as many failed bits, only if one failed or waited. Then
+ * as many bits for those that wait at a gate, only if one did.
  */
 export type Segment = Uint8Array
 
@@ -251,7 +251,7 @@ export interface GateState {
   metadata?: unknown
   /** Somebody waits at it; before, it is only open. */
   awaited?: true
-  /** The instance's code that goes on from here, until it has brought something. */
+  /** The instance's code that continues from here, until it has brought something. */
   resume?: { attempt: number; failures: number; queuedMs: number; dueMs?: number; lost?: true; gates?: number }
   /** Of an instance: nothing more comes of this gate. */
   closed?: true
@@ -302,14 +302,14 @@ export const stateKey = {
   limitedQueues: (pipeline: string, queue: string): Key<LimitedQueuesState> => `limited_queues.${pipeline}.${queue}`,
   gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
   /**
-   * There while the gate waits; by the hour of its deadline and in the order of deadlines, so that
-   * those of a time are found without reading gates, or the names of all.
+   * There while the gate waits. Ordered by the hour of its deadline, then by deadline. So the gates
+   * of an hour are found without reading gates, or the names of all.
    */
   waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> => {
     const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
     return `${waitingHour(ms)}.${String(ms).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`
   },
-  /** There while an instance's code is due, or at work, that goes on from a gate. */
+  /** There while an instance's code that continues after a gate is due or runs. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
   keyChunks: (run: string, asset: string, n: number): Key<KeyChunkList> => `key_chunks.${run}.${asset}.${n}`,
@@ -324,9 +324,9 @@ export function isMark(key: string): boolean {
 }
 
 /**
- * Whether a mark may be there for a while though its gate waits no more: who lists it looks at the
- * gate too, and the look after its deadline takes away what an engine left. (One without a deadline
- * is never looked at.)
+ * Whether a mark may be there for a while though its gate waits no more. Who lists the mark looks
+ * at the gate too. The look after its deadline removes what an engine left. (A gate without a
+ * deadline is never looked at.)
  */
 export function mayOutlive(key: string): boolean {
   return key.startsWith('waiting.') && !key.startsWith(FOR_EVER)

@@ -36,9 +36,9 @@ export function encodeJson(value: unknown): Uint8Array {
  */
 export function encodeMsgpack(value: unknown): Uint8Array<ArrayBuffer> {
   try {
-    // A copy: msgpackr gives a view of its buffer, which the next value is written over. (Left to
-    // itself it makes a new buffer, of four times the largest value so far, whenever one is full,
-    // and memory that is let go in such pieces does not go back to the system.)
+    // A copy: msgpackr gives a view of its buffer, which the next value is written over. (Without
+    // the copy it makes a new buffer whenever one is full, of four times the largest value so far.
+    // Memory that is freed in such pieces does not go back to the system.)
     const view = packr.pack(value, RESET_BUFFER_MODE)
     const bytes = new Uint8Array(view)
     if (view.buffer.byteLength > BUFFER_MAX) packr = new Packr({ ...OPTIONS, copyBuffers: true })
@@ -66,9 +66,9 @@ export function encodeWide(value: unknown): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * What MessagePack has no type for is an extension of type 70, with MessagePack of a list in it:
- * `['bigint', '123']`, `['-0']`, `['Float32Array', bytes]` (little-endian; also other typed arrays,
- * and `ArrayBuffer`), `['Map', [[key, value], …]]`, `['Set', [value, …]]`.
+ * A type that MessagePack does not have is an extension of type 70, with MessagePack of a list in
+ * it. The lists: `['bigint', '123']`, `['-0']`, `['Float32Array', bytes]` (little-endian; also
+ * other typed arrays, and `ArrayBuffer`), `['Map', [[key, value], …]]`, `['Set', [value, …]]`.
  */
 const EXTENSION = 70
 

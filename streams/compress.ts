@@ -10,8 +10,8 @@ import { FlowStoneError, messageOf } from './errors.ts'
 export type Encoding = 'zstd'
 
 /**
- * Less than this is not worth the try; nor, in a list, is less than that altogether, when its items
- * are small: a try takes some 30 microseconds, whatever it is of.
+ * Less than this is not worth the try. The same holds for a list of small items with less than this
+ * altogether. A try takes some 30 microseconds, whatever its size.
  */
 const SQUEEZE_MIN_BYTES = 512
 const LIST_MIN_BYTES = 4096
@@ -20,9 +20,9 @@ const WORTH_IT = 0.9
 /** The fastest level: 90 KB take it a tenth of a millisecond. */
 const OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
 /**
- * What a list in a fact holds at the most: key chunks of keys are closed at 200 KiB and reports at
- * 256 KiB, counted by UTF-16 units of which each may take three bytes, and the item that goes over
- * it may be as large again.
+ * What a list in a fact holds at the most. Key chunks are closed at 200 KiB and reports at 256 KiB,
+ * counted by UTF-16 units, of which each may take three bytes. The item that exceeds the limit may
+ * be as large again.
  */
 export const LIST_MAX_BYTES = 2 * 1024 * 1024
 

@@ -3,8 +3,8 @@
  * subject, format, version, schema.
  *
  * Subject of a fact: `<ns>.log.<shard>.` and its path with the ids put in. A path with `end` in it
- * ends an entity: such a fact is appended only if no message stands under `<…>.end.*` yet (see
- * `endExpectation`), so an entity ends once, and the server decides how.
+ * ends an entity. Such a fact is appended only if no message stands under `<…>.end.*` yet (see
+ * `endExpectation`). So an entity ends once, and the server decides how.
  */
 import type { z } from 'zod'
 import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'

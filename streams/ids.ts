@@ -72,9 +72,9 @@ export function shardOf(text: string, shards: number): number {
 }
 
 /**
- * Whose words a run's id is made of: a user's key, the message id of a trigger, its place on the
- * stream of triggers, or the scatter that a redrive goes on with. Spaces of their own, so that no
- * user's key is any of the others.
+ * What a run's id is made of: a user's key, the message id of a trigger, its place on the stream of
+ * triggers, or the scatter that a redrive continues. Each has its own space, so no user's key
+ * equals any of the others.
  */
 export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive'
 

@@ -1,8 +1,8 @@
 /**
  * JetStream of a connection, in the domain that the connection was opened for. Nothing else in this
- * project asks the client library for it, or builds a subject of its API: where a leaf node joins
- * two domains, `$JS.API` and `$KV` are those of the server that is connected to, and
- * `$JS.<domain>.API` reaches the other one.
+ * project asks the client library for it, or builds a subject of its API. Where a leaf node joins
+ * two domains, `$JS.API` and `$KV` are those of the connected server. `$JS.<domain>.API` reaches
+ * the other domain.
  */
 import * as library from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'

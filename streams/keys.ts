@@ -3,8 +3,8 @@
  * process and any language.
  *
  * Canonical form: JSON after RFC 8785 (members sorted by UTF-16 code units, no white space, numbers
- * as ECMAScript prints them); a date stands as its ISO 8601 text, a member that is undefined is
- * left out, bytes stand as base64. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
+ * as ECMAScript prints them). A date stands as its ISO 8601 text, bytes as base64, and an undefined
+ * member is left out. Hash: xxh64, seed 0, of the UTF-8 bytes, as 16 hex digits.
  *
  *     { path: '/a', n: 1 }   →  {"n":1,"path":"/a"}   →  87d5b8d0ecc58ccc
  *
@@ -16,8 +16,8 @@ import { hash64, hashBigInt } from './ids.ts'
 export const DEPTH_MAX = 100
 
 /**
- * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN), for
- * halves of surrogate pairs, which no UTF-8 can say, and for objects that hide what they hold (a
+ * The key as text. Throws InvalidError for what JSON cannot say (functions, cycles, NaN). Also for
+ * halves of surrogate pairs, which UTF-8 cannot say, and for objects that hide what they hold (a
  * URL, a Map).
  */
 export function canonicalKey(key: unknown, at = 'key'): string {

@@ -204,7 +204,7 @@ export async function noNamespace(jsm: JetStreamManager, names: Names): Promise<
       if (name !== undefined) there.push(name)
     }
   } catch {
-    // Whoever may not list streams is told less.
+    // A caller who may not list streams gets a shorter message.
   }
   const some = there.toSorted().slice(0, LISTED_MAX)
   const more = there.length > some.length ? `, and ${there.length - some.length} more` : ''

@@ -155,7 +155,7 @@ export const runRequested = z.object({
   redrive: z.object({ run: token, asset: token, total: count }).optional(),
 })
 
-/** Appended by the server when a run's time limit is over. */
+/** Appended by the server when a run's time limit has passed. */
 export const runTimerFired = z.object({ timeoutMs: z.number().positive() })
 
 export const runPlanned = z.object({
@@ -331,7 +331,7 @@ export const scatterOutcomes = z.object({
    * execution, if it counts.
    */
   left: z.array(z.tuple([count, z.array(token)])).optional(),
-  /** The one instance goes on from this gate; `ordinal` counts its executions from there. */
+  /** The one instance continues after this gate; `ordinal` counts its executions from there. */
   resumes: token.optional(),
   /** Set on the fact that ends the lease: how long the worker held it, in milliseconds. */
   heldMs: z.number().min(0).optional(),
@@ -388,7 +388,7 @@ export const leaseReturned = z.object({
 export const scatterPaused = z.object({ reason: z.string().optional() })
 export const scatterResumed = z.object({})
 
-/** The scatter's own time limit is over. */
+/** The scatter's own time limit has passed. */
 export const scatterTimerFired = z.object({ timeoutMs: z.number().positive() })
 
 /**
@@ -464,7 +464,7 @@ export const gateCreated = z.object({
   deadlineMs: z.number().positive().optional(),
   /** Waits after each timeout that is retried, in milliseconds. */
   retriesMs: z.array(z.number().positive()),
-  /** What becomes of the asset, or instance, when the last deadline is over. */
+  /** What becomes of the asset, or instance, when the last deadline has passed. */
   afterRetries: z.enum(['fail', 'cancel']),
   metadata: z.unknown().optional(),
   /** JSON Schema that a payload must meet. */
@@ -476,7 +476,7 @@ export const gateCreated = z.object({
 })
 export type GateCreated = z.infer<typeof gateCreated>
 
-/** The deadline number `n` is over. */
+/** The deadline number `n` has passed. */
 export const gateTimerFired = z.object({ n: count })
 
 /**
@@ -510,7 +510,7 @@ export const gateResolved = z.object({
   /** Where the signal came from, and what came with it. */
   source: z.string().max(256).optional(),
   headers: z.record(z.string(), z.string()).optional(),
-  /** SHA-256 of the idempotency key, as hex: the same signal again is told so. */
+  /** SHA-256 of the idempotency key, as hex: the same signal again gets an answer that says so. */
   idempotency: token.optional(),
   reason: z.string().max(2000).optional(),
 })

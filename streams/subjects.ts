@@ -31,7 +31,7 @@ export interface Names {
   readonly limitedQueueConsumer: (limitedQueue: Pick<LimitedQueueName, 'run' | 'asset'>) => string
   /**
    * Filter for all limited queue tasks of a WORK stream; and the run and asset of such a subject,
-   * or of a lane's consumer.
+   * or of a limited queue's consumer.
    */
   readonly allLimitedQueues: (shard: number) => string
   readonly parseLimitedQueue: (subjectOrConsumer: string) => { run: string; asset: string } | undefined

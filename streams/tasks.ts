@@ -24,8 +24,8 @@ const common = {
   deps: z.record(z.string(), valueAt),
   timeoutMs: z.number().optional(),
   /**
-   * It has lost a worker before, and this is its last attempt: it runs with nothing beside it in
-   * its process, so that it fails only by its own doing, and takes nobody with it.
+   * It has lost a worker before, and this is its last attempt. So nothing runs beside it in its
+   * process: it fails only by its own doing, and takes nobody with it.
    */
   alone: z.boolean().optional(),
   /**
@@ -36,8 +36,8 @@ const common = {
 }
 
 /**
- * The gate that code goes on from, the fact on the log that ended it, and how often it has timed
- * out.
+ * The gate after which code continues, the fact on the log that ended it, and how often it has
+ * timed out.
  */
 const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.int().min(0) })
 
@@ -70,7 +70,7 @@ const leaseTask = z.object({
   maxAttempts: z.int().min(1),
 })
 
-/** An instance goes on from a gate. */
+/** An instance continues after a gate. */
 const resumeTask = z.object({
   ...common,
   kind: z.literal('resume'),
@@ -84,7 +84,7 @@ const resumeTask = z.object({
   maxAttempts: z.int().min(1),
 })
 
-/** A gate has timed out and waits on: `onTimeout` is told, and has no say. */
+/** A gate has timed out and still waits: `onTimeout` is called, and decides nothing. */
 const reminderTask = z.object({
   ...common,
   kind: z.literal('reminder'),

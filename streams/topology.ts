@@ -1,7 +1,7 @@
 /**
  * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: engines
- * call it at start, and whoever is told to. What differs from the wish is updated where the server
- * allows it, or refused with an error; nothing is ever deleted and made again.
+ * call it at start, and so does whoever is asked to. What differs from the wish is updated where
+ * the server allows it, or refused with an error. Nothing is ever deleted and made again.
  */
 import {
   AckPolicy,
@@ -112,8 +112,8 @@ export function checkTopologyOptions(options: TopologyOptions): void {
 
 /**
  * Makes the namespace, or what is missing of it, and brings it to what the options name.
- * `fewerReplicas`: also down to fewer copies than there are; else a process that names fewer leaves
- * them as they are, and one that was started with an old setting does no harm.
+ * `fewerReplicas`: also down to fewer copies than there are. Without it, a process that names fewer
+ * copies leaves them as they are, so an old setting does no harm.
  */
 export async function ensureTopology(
   nc: NatsConnection,
@@ -276,9 +276,9 @@ function workWish(names: Names, shard: number, replicas: number): Wish {
 }
 
 /**
- * Makes what an engine needs of a partition and what is gone: the state is folded again, tasks are
- * enqueued again, and of limits nothing is kept that matters for long. Never the log: to make that
- * anew would be to lose it. Returns what it made.
+ * Makes what an engine needs of a shard and what is gone. The state is folded again and tasks are
+ * enqueued again. Limits keep nothing that matters for long. Never the log: to make that anew would
+ * be to lose it. Returns what it made.
  */
 export async function ensureMissing(nc: NatsConnection, topology: Topology, shard: number): Promise<string[]> {
   const { names, replicas } = topology

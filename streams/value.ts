@@ -1,7 +1,7 @@
 /**
  * Values of users: what can be stored, and their bytes. A value is encoded at the moment it is
- * given, so that nothing that happens to it later is seen, and what cannot be stored is refused
- * with its place: `value.items[3].callback is a function`.
+ * given, so later changes to it are not seen. What cannot be stored is refused with its place:
+ * `value.items[3].callback is a function`.
  */
 import { types } from 'node:util'
 import { decodeMsgpack, Encoded, encodeExtension, encodeMsgpack, encodeWide } from './codec.ts'
@@ -35,9 +35,10 @@ export function measure(value: unknown, at = 'value'): number {
 }
 
 /**
- * The value as it is now, to be put into a list or a fact: text, numbers and the like as they are,
- * small plain objects and lists as a copy, all else as bytes.
- * @throws InvalidError with the place of what cannot be stored: `at`, or `at[position]`, and what follows.
+ * The value as it is now, to be put into a list or a fact. Text, numbers and the like stay as they
+ * are, small plain objects and lists are copied, all else becomes bytes.
+ * @throws InvalidError with the place of what cannot be stored: `at`, or `at[position]`, and what
+ * follows.
  */
 export function snapshot(value: unknown, at = 'value', position?: number): Snapshot {
   if (sizeOfPrimitive(value) !== undefined) return value as Snapshot

@@ -1,5 +1,5 @@
 /**
- * A signal gate: something that waits for a word from outside, at no cost.
+ * A signal gate: something that waits for a signal from outside the pipeline, at no cost.
  *
  *   state    fact                      → state                                                        caused by
  *   (none)   gate.created              → waiting; its timer stands on the log beside it                  worker, before the outside job is begun
@@ -14,21 +14,22 @@
  *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
  *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
  *
- * Who is told that something was done can rely on it, so what excludes each other is decided by the
- * server, in one append with all of its conditions, and not by whoever looks first:
+ * A caller who gets an answer can rely on it. So the server decides between what excludes each
+ * other, in one append with all of its conditions. It does not matter who looks first:
  *
  *   appended, all or nothing                                       refused when
  *   signal, cancel:  `resolved`                                      the gate has ended
  *   more time:       `deadline.<n+1>.extended`, timer n+1            it has ended; its deadline n was moved by another one; deadline n was the last
  *   timeout of n:    `deadline.<n+1>.closed`, `resolved`             it has ended; its deadline n was moved
  *
- * So a gate does not time out at a deadline that was moved in time, though its timer had fired
- * before; and no timer is set for a gate that has ended.
+ * So a gate does not time out at a deadline that was moved in time, even if its timer had fired
+ * before. No timer is set for a gate that has ended.
  *
- * A gate may end before anybody waits at it: the job outside was quick, and its word is kept. A
- * gate belongs to one execution. What that opened and did not wait for, the engine ends when the
- * execution's outcome counts, and not the worker when its code has ended: by then another one may
- * have taken the execution over, and wait there. What is left goes with the asset.
+ * A gate may end before anybody waits at it: the job outside was quick, and its signal is kept. A
+ * gate belongs to one execution. The engine ends the gates that the execution opened and did not
+ * wait for, when the outcome of the execution counts. The worker does not end them when its code
+ * has ended: by then another worker may have taken over the execution and wait there. What is left
+ * is removed with the asset.
  */
 import type { DraftOf, Fact, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
@@ -238,7 +239,7 @@ export function afterGate(
   }
 }
 
-/** What code that goes on from a gate must know of it. */
+/** What code must know of the gate after which it continues. */
 export function resumeOf(gate: EndedGate): { gate: string; seq: number; timeouts: number } {
   return { gate: gate.gate, seq: gate.resolvedSeq ?? gate.seq, timeouts: gate.timeouts }
 }

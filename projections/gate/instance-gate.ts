@@ -201,8 +201,8 @@ export function forgotten(gate: GateState): FactDraft | undefined {
 }
 
 /**
- * The task of an instance that goes on from its gate. Also used to enqueue it again when it got
- * lost.
+ * The task of an instance that continues after its gate. Also used to enqueue the task again when
+ * it got lost.
  */
 export function resumeEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
@@ -247,8 +247,8 @@ function resumingKey({ run, asset, gate }: GateState): ReturnType<typeof stateKe
 }
 
 /**
- * A gate has timed out, and waits on: `onTimeout` is told. Its message is a reminder and no more,
- * so nothing waits for it.
+ * A gate has timed out and still waits: `onTimeout` is called. Its message is only a reminder, so
+ * nothing waits for it.
  */
 export function reminderEffect(
   { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },

@@ -6,11 +6,11 @@
  *            a lower bound of the server's time says so. Its own process counts from before it sent that message, so it knows earlier that it is lost.
  *   fence    made of the sequence of the message that took it, and its place in that: grows with each slot taken in this bucket, also when the cell had expired
  *            in between.
- *   ticket   a process that waits, in the order of coming. One that does not take what is free (it died, or stands still) is passed over after `GRACE_MS`, and
+ *   ticket   a process that waits, in the order of coming. One that does not take what is free (it died, or hangs) is passed over after `GRACE_MS`, and
  *            forgotten when it has not been renewed for `TICKET_MS`. So the order is a matter of fairness, and the number held of safety.
  *
- * As in rate-cell.ts, the time (and here the sequence) of the message that carries a cell is known
- * to who reads it, not to who writes it: 0 stands for it.
+ * As in rate-cell.ts, the reader of a cell knows the time (and here the sequence) of the message
+ * that carries it. The writer does not: 0 stands for it.
  */
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 
@@ -94,7 +94,7 @@ export function takeSlots(cell: SlotCell, take: Take, nowMs: number): boolean {
   // Of very many, words would make up most of the cell.
   const said = holders.length < SAID_MAX ? by : ''
   cell.holders = [...holders, { id, weight, leaseMs, atMs: 0, sinceMs: 0, fence: 0, by: said }]
-  // Who was passed over comes again, at the end.
+  // A process that was passed over is placed again, at the end.
   const passed = new Set(ahead(cell, take.process, max, nowMs))
   cell.queue = cell.queue.filter((ticket) => ticket.process !== take.process && !passed.has(ticket))
   cell.max = max

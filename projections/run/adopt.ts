@@ -69,8 +69,8 @@ export function planAdoption(view: View, run: RunState, from: PipelineSpec, to: 
 }
 
 /**
- * A scatter function at work may store keys at any moment; a plain asset has nothing to show before
- * it ends, or waits.
+ * A scatter function that runs may store keys at any moment. A plain asset has nothing to show
+ * before it ends or waits.
  */
 function hasBegun(asset: AssetInRun, hasInstances: boolean): boolean {
   if (hasInstances || asset.gated || asset.status === 'suspended' || asset.status === 'scattering') return true

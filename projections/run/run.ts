@@ -215,7 +215,7 @@ export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fac
     }
     case 'asset.failed': {
       asset.status = 'failed'
-      // The attempt told more: where it was thrown. Ends go to outsiders.
+      // The attempt reported more: where it was thrown. Ends go to outsiders.
       if (!asset.error || forOutsiders(asset.error).message !== fact.data.error.message) asset.error = fact.data.error
       const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
@@ -290,7 +290,7 @@ export function onScatterStarted(view: View, run: RunState, fact: FactOf<'scatte
   view.put(stateKey.run(run.id), run)
 }
 
-/** The total is fixed: the scatter function's part is over. */
+/** The total is fixed: the scatter function's part has ended. */
 export function onScatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
@@ -385,8 +385,8 @@ export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cance
 }
 
 /**
- * The time limit of the whole scatter is over: it fails, with what runs, waits, or is still to be
- * scattered.
+ * The time limit of the whole scatter has passed: it fails, with what runs, waits, or is still to
+ * be scattered.
  */
 export function onScatterTimerFired(view: View, fact: FactOf<'scatter.timer_fired'>): Effect[] {
   const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))

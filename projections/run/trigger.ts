@@ -29,7 +29,7 @@ export interface TriggerMessage {
   readonly payload: Uint8Array
   readonly contentType: string | undefined
   /**
-   * The Nats-Msg-Id it came with: the same id leads to the same run, however late it comes again.
+   * The Nats-Msg-Id it came with: the same id leads to the same run, however late it is sent again.
    */
   readonly msgId: string | undefined
 }

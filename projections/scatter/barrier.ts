@@ -1,5 +1,5 @@
 /**
- * The barrier of a scatter: who is done, what is leased, what comes next, and when it is over.
+ * The barrier of a scatter: who is done, what is leased, what comes next, and when it has ended.
  *
  *   state   fact               → state                                                    caused by
  *   (none)  scatter.started    → open                                                     worker (scatter task)
@@ -15,9 +15,9 @@
  *   open    scatter.cancel_requested → open, an early end (cancelled) is decided             client
  *   open    scatter.ended_early → ended early: nothing more counts; scatter.closed is decided   engine, once
  *   open    scatter.closed     → completed | partial_failure | failed | cancelled         engine, once
- *   closed  anything           → unchanged (what went on from a gate is over, see suspended.ts)
+ *   closed  anything           → unchanged (what continued after a gate has ended, see suspended.ts)
  *
- * An instance is: not stored → unfed → leased (or waiting for a retry, or due in `refeed`) → done
+ * An instance is: not stored → unfed → leased (or waiting for a retry, or due in `requeued`) → done
  * (succeeded or failed). Done is a bit, set once: an outcome that arrives again, or from an older
  * lease, changes nothing. An instance fails when its attempts are used up, not before.
  *
@@ -319,8 +319,8 @@ function takeSuccess(context: BarrierContext, barrier: BarrierState, index: numb
   // It left its lease when it began to wait; now an older execution of it has brought something
   // after all.
   if (unsuspend(context, barrier, index)) return false
-  // What is due again was taken out of its lease when that was lost; a late word of it settles the
-  // instance, and not a place in the lease once more.
+  // An instance that is due again was taken out of its lease when the lease was lost. A late
+  // outcome settles the instance, but not a place in the lease a second time.
   return !dropFromWaiting(context, barrier, index)
 }
 

@@ -15,8 +15,9 @@ export interface End {
 }
 
 /**
- * Whether it is over. A threshold given as a fraction is measured against the total, so it is
- * looked at from the moment the total is known; one given as a count from the first failure on.
+ * Whether the scatter has ended. A threshold given as a fraction is measured against the total, so
+ * it is checked once the total is known. A threshold given as a count is checked from the first
+ * failure on.
  */
 export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End | undefined {
   const { failed, succeeded, total, error: cause } = barrier

@@ -16,13 +16,13 @@ export const CHUNKS_PER_LIST = 256
  */
 export const OPEN_MIN = 512
 /**
- * Instances that are retried one by one at a time; more wait in `refeed`, a range for each lease
+ * Instances that are retried one by one at a time. More wait in `requeued`, a range for each lease
  * they came from, so that the document stays small.
  */
 export const AGAIN_MAX = 2048
 /** While this many ranges wait, nothing new is leased. */
 const REFEED_MAX = 2048
-/** Ranges of `refeed` that one fact may feed from: so far needs() loads. */
+/** Ranges of `requeued` that one fact may feed from: so far needs() loads. */
 export const REFEED_STEP = 4
 /**
  * Most separate stretches of failed instances that wait for the first pass to be over; the document

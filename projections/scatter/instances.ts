@@ -9,8 +9,8 @@ export const FAILURES_PER_CHUNK = 1024
 
 /**
  * Adds one instance that waits to be leased again. A range holds all of its instances that are not
- * done, and begins and ends with one: so it grows over what is done, and a lease leaves a few
- * ranges, however its failures are strewn.
+ * done, and begins and ends with one. So it grows over what is done, and a lease leaves only a few
+ * ranges, wherever its failures are.
  */
 export function addToRanges(context: BarrierContext, ranges: RequeuedRange[], one: RequeuedRange): void {
   const last = ranges.at(-1)

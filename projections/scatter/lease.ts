@@ -51,9 +51,9 @@ export function runsAlone(behind: { failures: number; lost?: true }, { maxAttemp
 }
 
 /**
- * Failures after a lost worker. A loss counts, but the last attempt is used up only by what ran
- * alone: beside others nobody knows who was to blame, and an instance that fails by itself twice
- * and then stands beside a poisonous one is run once more.
+ * Failures after a lost worker. A loss counts, but only an instance that ran alone uses up its last
+ * attempt by it: beside others, nobody knows which one was to blame. So an instance that failed
+ * twice by itself, and then ran beside a poisonous one, is run once more.
  */
 export function failuresAfterLoss(behind: { failures: number; lost?: true }, retry: RetrySpec): number {
   const failures = behind.failures + 1
@@ -74,8 +74,8 @@ export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returne
           (spec.scatter?.maxConcurrent ? LIMITED_LEASE_MIN_MS : LEASE_MIN_MS) / Math.max(barrier.perInstanceMs, 0.01),
         )
   const size = Math.max(1, Math.min(barrier.leaseSize, Math.max(share, worthwhile)))
-  // The first leases of a limited queue begin in the same moment, and would end so, and be reported
-  // and followed by others all at once: they are of different lengths.
+  // The first leases of a limited queue begin in the same moment. With equal lengths they would
+  // also end, be reported and be followed by others all at once. So their lengths differ.
   const alike = spec.scatter?.maxConcurrent !== undefined && barrier.perInstanceMs === undefined
   return alike ? Math.ceil((size * (2 + (barrier.fedTo % 7))) / 8) : size
 }

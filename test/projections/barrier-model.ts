@@ -1,6 +1,6 @@
 /**
- * What a barrier should be, told without leases: of each instance only which execution is current
- * and how many have failed. And what must hold at every sequence.
+ * What a barrier should be, without leases: of each instance only which execution is current and
+ * how many have failed. And what must hold at every sequence.
  */
 
 import { isDone, isFailed, newSegment, segmentOf } from '../../projections/scatter/bits.ts'
@@ -14,7 +14,7 @@ import { barrierOf, RUN, type Sim } from './harness.ts'
 interface Instance {
   execution: number
   failures: number
-  /** A worker died with it in its hands; with its last attempt it then runs alone. */
+  /** A worker died while it ran this; with its last attempt it then runs alone. */
   lost?: boolean
   end?: 'succeeded' | 'failed'
   /** Sequence of the fact that it failed by. */

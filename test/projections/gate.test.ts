@@ -337,8 +337,7 @@ describe('the deadline of a gate', () => {
   })
 })
 
-// ---- instances: whatever happens in whatever order, each is counted once, and all is over in the
-// end ----
+// ---- instances: whatever happens in whatever order, each is counted once, and all end ----
 
 const TOTAL = 7
 
@@ -412,7 +411,7 @@ function happen(world: World, [what, n, dice]: readonly [number, number, number]
     case 3:
       if (task?.kind === 'lease') runLeaseOf(world, task, n + dice)
       else if (task?.kind === 'resume') runResumeOf(world, task, n + dice)
-      // Mostly acknowledged; else it comes again.
+      // Mostly acknowledged; else it is retried.
       if (task && (task.kind === 'lease' || task.kind === 'resume') && dice > 0) sim.work.delete(task.id)
       break
     case 4:
@@ -571,7 +570,7 @@ describe('instances at gates', () => {
     expect(barrierOf(sim)).toMatchObject({ status: 'completed', succeeded: 1 })
   })
 
-  /** The only instance goes on from its gate. Two failures, and it has failed. */
+  /** The only instance continues after its gate. Two failures, and it has failed. */
   function goingOn(): Sim {
     const { sim, lease } = lostOnce()
     sim.apply(withGates(outcomes(lease, [[0, 'ok']]), { suspended: [[0, 'i0a1n1']], ordinal: 2 }))
@@ -633,7 +632,7 @@ describe('instances at gates', () => {
     expect(barrierOf(sim)).toMatchObject({ status: 'partial_failure', failed: 1, error: { code: 'gate_cancelled' } })
   })
 
-  /** One instance goes on from its gate, another one waits; then its scatter is closed. */
+  /** One instance continues after its gate, another one waits; then its scatter is closed. */
   function closedEarly(draft: FactDraft): Sim {
     const sim = scattered([2], { ...options, scatter: plainScatter })
     for (const index of [0, 1]) sim.apply(created(`i${index}a1n1`, 's', { index, keyChunk: 0 }))

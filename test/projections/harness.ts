@@ -1,7 +1,7 @@
 /**
  * The log, the state bucket and WORK, in memory: the engine's loop without a server. Facts travel
- * as bytes, a taken place is refused as the server refuses it, documents live in memory and, as of
- * the last checkpoint, as bytes in a bucket, and a restart reads only what `needs` names.
+ * as bytes, and a taken place is refused as the server refuses it. Documents live in memory and, as
+ * of the last checkpoint, as bytes in a bucket. A restart reads only what `needs` names.
  */
 
 import type { Effect } from '../../projections/effects.ts'

@@ -175,7 +175,7 @@ describe('a window', () => {
         for (const n of ns) {
           const tokens = Math.min(n, rate.limit)
           let [answer] = world.ask(rate, [{ kind: 'wait', n: tokens, maxWaitMs: 1e9 }], 0, 0)
-          // Too far off: it asks again when told to, before anybody else here.
+          // Too far off: it asks again at the time given, before anybody else here.
           while (answer?.is === 'far') {
             world.nowMs += answer.waitMs
             ;[answer] = world.ask(rate, [{ kind: 'wait', n: tokens, maxWaitMs: 1e9 }], 0, 0)

@@ -25,7 +25,7 @@ const START_MS = 1_790_000_000_000
 const LEASE_MS = 1000
 
 /**
- * The server with its clock, and a plain list of who holds what, told by the holders themselves.
+ * The server with its clock, and a plain list of who holds what, as the holders themselves report.
  */
 class World {
   nowMs = START_MS
