@@ -118,7 +118,7 @@ class DevWorkers {
   readonly #how: WorkerProcess
   readonly #running = new Set<ChildProcess>()
   /** Those that were asked to stop. Their end is not reported. */
-  readonly #told = new Set<ChildProcess>()
+  readonly #notified = new Set<ChildProcess>()
   readonly #files = new Set<string>()
   readonly #watchers = new Map<string, FSWatcher>()
   #starting: ChildProcess | undefined
@@ -174,7 +174,7 @@ class DevWorkers {
 
   #hasEnded(child: ChildProcess, how: string | number): void {
     this.#running.delete(child)
-    if (this.#told.delete(child)) return
+    if (this.#notified.delete(child)) return
     if (child === this.#starting) {
       this.#starting = undefined
       this.#output.event('broken', { how }, `worker   not started (${how}); it is tried again when the code changes`)
@@ -187,8 +187,8 @@ class DevWorkers {
 
   /** Once: at a second signal it would end at once. */
   #tell(child: ChildProcess): void {
-    if (this.#told.has(child)) return
-    this.#told.add(child)
+    if (this.#notified.has(child)) return
+    this.#notified.add(child)
     child.kill('SIGTERM')
     const timer = setTimeout(() => child.kill('SIGKILL'), KILL_MS)
     child.once('exit', () => clearTimeout(timer))

@@ -189,7 +189,7 @@ function recentRate({ pace, succeeded, failed, startedMs }: BarrierState, nowMs:
 
 function longestOf({ barrier, seen, nowMs }: StatusInput): LongRunning[] {
   const { workers } = seen ?? NO_WORKERS
-  const told = workers.flatMap(({ worker, oldest }) =>
+  const reported = workers.flatMap(({ worker, oldest }) =>
     oldest.map(([index, sinceMs]) => ({ from: index, to: index + 1, sinceMs, worker })),
   )
   const out = Object.entries(barrier.leases).flatMap(([id, { fedMs, dueMs, to }]) => {
@@ -197,7 +197,7 @@ function longestOf({ barrier, seen, nowMs }: StatusInput): LongRunning[] {
     if (!range || (dueMs !== undefined && dueMs > nowMs)) return []
     return [{ from: range.from, to: to ?? range.to, sinceMs: dueMs ?? fedMs, worker: undefined }]
   })
-  return (told.length > 0 ? told : out)
+  return (reported.length > 0 ? reported : out)
     .sort((a, b) => a.sinceMs - b.sinceMs)
     .slice(0, 5)
     .map(({ from, to, sinceMs, worker }) => ({ from, to, since: new Date(sinceMs), worker }))

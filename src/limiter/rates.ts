@@ -80,13 +80,13 @@ export class Rates {
     const startedMs = performance.now()
     const { bucket, n } = wish
     const ask: Ask = { kind, n }
-    let told = await this.#ask(wish, ask, wish.maxWaitMs)
-    if (told.is === 'refused' && told.waitMs <= SHORT_MS) {
-      await sleep(told.waitMs, wish.signal)
-      told = await this.#ask(wish, ask, wish.maxWaitMs)
+    let reply = await this.#ask(wish, ask, wish.maxWaitMs)
+    if (reply.is === 'refused' && reply.waitMs <= SHORT_MS) {
+      await sleep(reply.waitMs, wish.signal)
+      reply = await this.#ask(wish, ask, wish.maxWaitMs)
     }
-    if (told.is === 'unreachable' && wish.onUnreachable === 'closed') throw unreachable(bucket, this.#cells)
-    const waitMs = told.is === 'refused' ? Math.ceil(told.waitMs) : undefined
+    if (reply.is === 'unreachable' && wish.onUnreachable === 'closed') throw unreachable(bucket, this.#cells)
+    const waitMs = reply.is === 'refused' ? Math.ceil(reply.waitMs) : undefined
     if (kind === 'check') {
       const durationMs = performance.now() - startedMs
       const allowed = waitMs === undefined
@@ -122,29 +122,29 @@ export class Rates {
     const { clock } = this.#cells
     for (let lapses = 0; ; ) {
       const leftMs = Math.max(0, startedMs + wish.maxWaitMs - performance.now())
-      const told = await this.#ask(wish, { kind: 'wait', n, maxWaitMs: leftMs }, leftMs)
-      switch (told.is) {
+      const reply = await this.#ask(wish, { kind: 'wait', n, maxWaitMs: leftMs }, leftMs)
+      switch (reply.is) {
         case 'granted':
           return
         case 'reserved':
-          wish.onWait?.(told.atMs - clock.atLeast())
+          wish.onWait?.(reply.atMs - clock.atLeast())
           try {
-            await untilServerTime(clock, told.atMs, signal)
+            await untilServerTime(clock, reply.atMs, signal)
           } catch (reason) {
-            this.#giveBack(wish, told.atMs)
+            this.#giveBack(wish, reply.atMs)
             throw reason
           }
           // This process stood still: now it would be a burst. Not for ever, or a busy one would
           // never get anything.
-          if (clock.atLeast() - told.atMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+          if (clock.atLeast() - reply.atMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
           lapses += 1
           break
         case 'far':
-          wish.onWait?.(told.waitMs)
-          await sleep(told.waitMs, signal)
+          wish.onWait?.(reply.waitMs)
+          await sleep(reply.waitMs, signal)
           break
         case 'refused': {
-          const retryAfterMs = Math.ceil(told.waitMs)
+          const retryAfterMs = Math.ceil(reply.waitMs)
           throw new RateLimitedError(
             `limit ${bucket} has no room for ${n} within ${Math.round(wish.maxWaitMs)} ms; it will in ${retryAfterMs} ms. Wait longer (maxWait), or ask for less`,
             { retryAfterMs },
@@ -154,7 +154,7 @@ export class Rates {
           if (wish.onUnreachable === 'open') return
           throw unreachable(bucket, this.#cells)
         default:
-          told satisfies never
+          reply satisfies never
       }
     }
   }

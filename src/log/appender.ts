@@ -57,7 +57,7 @@ interface Unit {
   readonly expectations: readonly string[]
   readonly startedMs: number
   uncertain: boolean
-  told: boolean
+  reported: boolean
   readonly settle: (result: Appended | Error) => void
 }
 
@@ -182,7 +182,7 @@ export class Appender {
       expectations,
       startedMs: performance.now(),
       uncertain: false,
-      told: false,
+      reported: false,
     }
   }
 
@@ -288,8 +288,8 @@ export class Appender {
   }
 
   #done(unit: Unit, result: Appended | Error): void {
-    if (unit.told) return
-    unit.told = true
+    if (unit.reported) return
+    unit.reported = true
     this.#queuedBytes -= unit.bytes
     unit.settle(result)
     for (const wake of this.#room.splice(0)) wake()

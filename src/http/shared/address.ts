@@ -46,8 +46,8 @@ export function addressReader(options: AddressOptions): (request: Request, env: 
     const near = normalAddress(address(request, env) ?? '') ?? UNKNOWN_ADDRESS
     if (!trusted) return near
     const header = request.headers.get(proxyHeader)
-    const told = header === null ? [] : proxyHeader === 'forwarded' ? forwardedFor(header) : header.split(',')
-    const chain = [...told.slice(-MAX_HOPS).map((entry) => normalAddress(entry)), near]
+    const given = header === null ? [] : proxyHeader === 'forwarded' ? forwardedFor(header) : header.split(',')
+    const chain = [...given.slice(-MAX_HOPS).map((entry) => normalAddress(entry)), near]
     // From the connection outwards, as long as the one that says so is trusted. What is no address
     // ends it: whoever wrote it hides.
     let at = chain.length - 1

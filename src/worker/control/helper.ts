@@ -252,8 +252,8 @@ function authOf(connection: Connection, nonce: string): Record<string, unknown> 
   let auth: Record<string, unknown> = {}
   for (const one of list) {
     if (typeof one !== 'function') continue
-    const told: unknown = one(nonce)
-    if (typeof told === 'object' && told !== null) auth = { ...auth, ...told }
+    const reported: unknown = one(nonce)
+    if (typeof reported === 'object' && reported !== null) auth = { ...auth, ...reported }
   }
   return auth
 }

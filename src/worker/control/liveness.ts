@@ -136,8 +136,8 @@ export class Liveness {
       if (!messages) return
       for await (const message of messages) {
         if (message.data.length === 0) continue
-        const told = sign.safeParse(decode(message.data, undefined)).data
-        if (told) found.push({ ...told, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
+        const reported = sign.safeParse(decode(message.data, undefined)).data
+        if (reported) found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
       }
     })
     return found
@@ -157,12 +157,12 @@ export class Liveness {
     const subscription = nc.subscribe(inbox, {
       callback: (error, message) => {
         if (error || message.data.length === 0) return
-        const told = answer.safeParse(decode(message.data, undefined)).data
-        if (!told) return
-        alive.add(told.worker)
+        const reported = answer.safeParse(decode(message.data, undefined)).data
+        if (!reported) return
+        alive.add(reported.worker)
         // What this worker has just been given again is what is asked about.
-        if (told.worker !== this.#id) for (const one of told.holds) held.add(one)
-        for (const one of told.ended) ended.add(one)
+        if (reported.worker !== this.#id) for (const one of reported.holds) held.add(one)
+        for (const one of reported.ended) ended.add(one)
         if ([...expected].every((id) => alive.has(id))) resolve()
       },
     })

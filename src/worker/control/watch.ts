@@ -35,7 +35,7 @@ export class Watch {
    * Runs, and assets of runs, for which a notification came: their tasks are looked up, however
    * fresh.
    */
-  readonly #told = new Set<string>()
+  readonly #reported = new Set<string>()
   #subscriptions: Subscription[] = []
   #timer: NodeJS.Timeout | undefined
   #looking = false
@@ -73,8 +73,8 @@ export class Watch {
       held.ageMs < STALE_MS &&
       !held.isStale &&
       !retry &&
-      !this.#told.has(task.run) &&
-      !this.#told.has(barrier) &&
+      !this.#reported.has(task.run) &&
+      !this.#reported.has(barrier) &&
       (task.kind !== 'lease' || this.#openBarriers.has(barrier))
     if (fresh) return 'wanted'
     const found = await this.onLog(held.shard, task)
@@ -120,7 +120,7 @@ export class Watch {
   }
 
   #abort(run: string, asset: string): void {
-    remember(this.#told, asset === '' ? run : `${run}.${asset}`)
+    remember(this.#reported, asset === '' ? run : `${run}.${asset}`)
     for (const { task, abort } of this.#held.values()) {
       if (task.run !== run || (asset !== '' && task.asset !== asset)) continue
       this.#openBarriers.delete(`${run}.${task.asset}`)
@@ -131,7 +131,7 @@ export class Watch {
   }
 
   #pause(run: string, asset: string): void {
-    remember(this.#told, `${run}.${asset}`)
+    remember(this.#reported, `${run}.${asset}`)
     for (const held of this.#leases(run, asset)) held.pause()
   }
 

@@ -71,7 +71,7 @@ export function answerRollCalls(
       if (!asked) return
       const instances = runningOf(held, asked.run, asked.asset)
       const ageOf = performance.now() - clock.now()
-      const told: WorkerAnswer = {
+      const reported: WorkerAnswer = {
         worker: id,
         queues: [...queues],
         slots: slots.size,
@@ -85,7 +85,7 @@ export function answerRollCalls(
         shapes: code.shapesOf(pipeline, asked.asset),
         attempts: attemptsOf(held, asked.run, asked.asset, ageOf),
       }
-      message.respond(encodeJson(told))
+      message.respond(encodeJson(reported))
     }),
   )
 }
@@ -136,8 +136,8 @@ export async function callRoll(
     }
     clearTimeout(timer)
     timer = setTimeout(resolve, NEXT_MS)
-    const told = answer.safeParse(decode(message.data, undefined)).data
-    if (told) answers.push(told)
+    const reported = answer.safeParse(decode(message.data, undefined)).data
+    if (reported) answers.push(reported)
   }
   const subscription = listen(nc, inbox, onAnswer, () => resolve())
   try {

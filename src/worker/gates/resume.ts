@@ -192,12 +192,12 @@ export async function runReminder(
       )
       const created = message && factOf(shared.names, held.shard, message)
       const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
-      const told = {
+      const details = {
         gate: { id: `${run}.${name}.${from.gate}`, metadata },
         timeouts: from.timeouts,
         retriesLeft: task.retriesLeft,
       }
-      await asset.definition.onTimeout?.(Object.assign(ctx, told), deps)
+      await asset.definition.onTimeout?.(Object.assign(ctx, details), deps)
     })
   } catch (error) {
     if (!held.abort.signal.aborted)

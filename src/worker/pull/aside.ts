@@ -84,8 +84,8 @@ export class Aside {
     const { connection, topology, code } = this.#options
     this.#subscriptions = code.pipelines.map((pipeline) =>
       listen(connection.nc, topology.names.notification('aside', pipeline), (message) => {
-        const told = notificationOf(message.data)
-        if (told) void this.#open(told.shard, told.subject)
+        const notice = notificationOf(message.data)
+        if (notice) void this.#open(notice.shard, notice.subject)
       }),
     )
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
