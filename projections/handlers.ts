@@ -45,7 +45,7 @@ import {
   stepBarrierGate,
 } from './scatter/barrier.ts'
 import { Bits, segmentOf } from './scatter/bits.ts'
-import { CHUNKS_PER_LIST, REFEED_STEP } from './scatter/feed.ts'
+import { CHUNKS_PER_LIST, REQUEUED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
 import { type AssetInRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
@@ -326,7 +326,10 @@ function needsOfBarrier(
   const last = Math.floor(barrier.keyChunks / CHUNKS_PER_LIST)
   for (const n of new Set([chunk, Math.min(chunk + 1, last), last])) keys.push(stateKey.keyChunks(run.id, asset, n))
   for (const index of indices) segments.add(segmentOf(index))
-  for (const range of [...barrier.requeued.slice(0, REFEED_STEP), ...(barrier.deferred ?? []).slice(0, REFEED_STEP)])
+  for (const range of [
+    ...barrier.requeued.slice(0, REQUEUED_STEP),
+    ...(barrier.deferred ?? []).slice(0, REQUEUED_STEP),
+  ])
     addSegments(segments, range)
   for (const n of segments) keys.push(stateKey.segment(run.id, asset, n))
   return keys

@@ -94,7 +94,7 @@ export function takeSlots(cell: SlotCell, take: Take, nowMs: number): boolean {
   // Of very many, words would make up most of the cell.
   const said = holders.length < SAID_MAX ? by : ''
   cell.holders = [...holders, { id, weight, leaseMs, atMs: 0, sinceMs: 0, fence: 0, by: said }]
-  // A process that was passed over is placed again, at the end.
+  // A process that was passed over has to queue again, at the end.
   const passed = new Set(ahead(cell, take.process, max, nowMs))
   cell.queue = cell.queue.filter((ticket) => ticket.process !== take.process && !passed.has(ticket))
   cell.max = max

@@ -21,30 +21,30 @@ export const OPEN_MIN = 512
  */
 export const AGAIN_MAX = 2048
 /** While this many ranges wait, nothing new is leased. */
-const REFEED_MAX = 2048
+const REQUEUED_MAX = 2048
 /** Ranges of `requeued` that one fact may feed from: so far needs() loads. */
-export const REFEED_STEP = 4
+export const REQUEUED_STEP = 4
 /**
  * Most separate stretches of failed instances that wait for the first pass to be over; the document
  * must stay small.
  */
-export const PARKED_MAX = 4096
+export const DEFERRED_MAX = 4096
 
 /**
  * With `strategy: batch`: once nothing else is to be done (or before, when too many stretches
  * wait), what failed is due again, all of it together.
  */
 function releaseParked(context: BarrierContext, barrier: BarrierState, nowMs: number): void {
-  const { deferred: parked } = barrier
-  if (!parked || parked.length === 0) return
+  const { deferred } = barrier
+  if (!deferred || deferred.length === 0) return
   const passOver =
     barrier.total !== undefined &&
     barrier.fedTo === barrier.stored &&
     barrier.requeued.length === 0 &&
     Object.keys(barrier.leases).length === 0
-  if (!passOver && parked.length < PARKED_MAX) return
+  if (!passOver && deferred.length < DEFERRED_MAX) return
   delete barrier.deferred
-  for (const range of parked) {
+  for (const range of deferred) {
     const wait = backoffMs(instanceRetry(context.spec), range.failures, `${barrier.run}.${barrier.asset}`)
     barrier.requeued.push({ ...range, dueMs: nowMs + wait })
   }
@@ -83,7 +83,7 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
   const lastChunk = Math.floor(barrier.fedKeyChunk / CHUNKS_PER_LIST) + 1
   while (open < window) {
     const head = barrier.requeued[0]
-    if (head && again < AGAIN_MAX && ranges < REFEED_STEP) {
+    if (head && again < AGAIN_MAX && ranges < REQUEUED_STEP) {
       const { from, to: _, dueMs, ...behind } = head
       if (head.unstarted) {
         const to = Math.min(from + cutSize(context, barrier, head.to - from), head.to)
@@ -109,7 +109,7 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
     } else {
       // What waits goes first; but while as much of it is out as may be, new instances need not
       // wait for it.
-      if (head && (again < AGAIN_MAX || barrier.requeued.length >= REFEED_MAX)) break
+      if (head && (again < AGAIN_MAX || barrier.requeued.length >= REQUEUED_MAX)) break
       if (barrier.fedTo >= barrier.stored) break
       // So far needs() has loaded. An engine that has more at hand must not go on: one that has
       // just started would cut other leases. The next fact goes on; leases are outstanding, so

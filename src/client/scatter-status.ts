@@ -144,10 +144,10 @@ interface Counts {
   readonly delayed: number
   /** Milliseconds until the first of those. */
   readonly nextMs: number
-  /** All that are to be run again: those, those that are due, and those that are parked. */
+  /** All that will run again: these, those that are due, and those that are deferred. */
   readonly retries: number
   /** Of a batch that is retried when the first pass has ended. */
-  readonly parked: number
+  readonly deferred: number
   readonly unfed: number
 }
 
@@ -167,7 +167,7 @@ function countsOf(barrier: BarrierState, nowMs: number): Counts {
     delayed: delayed.length,
     nextMs: Math.max(0, Math.round(Math.min(...delayed.map(({ dueMs }) => dueMs ?? nowMs)) - nowMs)),
     retries,
-    parked: Math.min(retries - delayed.length, inRanges(barrier.deferred ?? [])),
+    deferred: Math.min(retries - delayed.length, inRanges(barrier.deferred ?? [])),
     unfed,
   }
 }
@@ -243,8 +243,8 @@ function reasonsOf(
     if (spec?.scatter?.rateLimit || spec?.scatter?.slots) reasons.push(...limitsOf(spec.scatter, wait, seen.nextTurn))
     else reasons.push(`a retry delay: ${counts.delayed} instances, the next in ${counts.nextMs} ms`)
   }
-  if (counts.parked > 0)
-    reasons.push(`the end of the first pass: ${counts.parked} failed instances are retried together then`)
+  if (counts.deferred > 0)
+    reasons.push(`the end of the first pass: ${counts.deferred} failed instances are retried together then`)
   if (barrier.total === undefined) reasons.push('keys: the scatter function has not given all of them')
   return reasons
 }

@@ -98,9 +98,9 @@ export function checkBarrier(sim: Sim, model: Model): void {
   if (leases.length - delayed - kept > Math.max(barrier.window, stored))
     say('more leases out than the window has room for')
 
-  const inRefeed = new Map<number, number>()
+  const inRequeued = new Map<number, number>()
   for (const range of [...barrier.requeued, ...(barrier.deferred ?? [])])
-    for (let i = range.from; i < range.to; i++) inRefeed.set(i, (inRefeed.get(i) ?? 0) + 1)
+    for (let i = range.from; i < range.to; i++) inRequeued.set(i, (inRequeued.get(i) ?? 0) + 1)
   const expectedLeft = new Map<string, number>()
   const wide = leases.flatMap(([id, lease]) => {
     const range = parseLeaseId(id)
@@ -116,7 +116,7 @@ export function checkBarrier(sim: Sim, model: Model): void {
     if (why.length > 1 || why[0] !== instance.failedAt)
       say(`${index} failed by ${instance.failedAt}, and is said to have failed by ${why}`)
     const again = barrier.retries[index]
-    const refed = inRefeed.get(index) ?? 0
+    const refed = inRequeued.get(index) ?? 0
     if (instance.end !== undefined) {
       // A range may lie over what is done, and is fed around it; it neither begins nor ends there.
       if (again || barrier.requeued.some((range) => range.from === index || range.to === index + 1)) {

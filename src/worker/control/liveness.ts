@@ -137,7 +137,8 @@ export class Liveness {
       for await (const message of messages) {
         if (message.data.length === 0) continue
         const reported = sign.safeParse(decode(message.data, undefined)).data
-        if (reported) found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
+        if (reported)
+          found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
       }
     })
     return found
