@@ -1,5 +1,5 @@
 /**
- * `limited queues`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from
+ * `limited`: a scatter with `maxConcurrent: 50` and instances that wait 5 ms, from
  * `materialize` to `result()`. The ceiling is 50 / 5 ms = 10,000 a second, or what 50 loops that
  * wait 5 ms reach in this process with nothing in between, whichever is lower.
  */
@@ -32,14 +32,14 @@ async function speed(job: Job, n: number): Promise<Figure> {
   await repeated(job, async ({ measured, label }) => {
     const raw = Math.min(CEILING, n / ((await bareLoops(n)) / 1000))
     const engine = n / ((await engineScatter(rig.url, n)) / 1000)
-    say(`limited queues n=${n} fsync=${fsync} ${label}: raw ${Math.round(raw)}/s, engine ${Math.round(engine)}/s`)
+    say(`limited n=${n} fsync=${fsync} ${label}: raw ${Math.round(raw)}/s, engine ${Math.round(engine)}/s`)
     if (!measured) return
     raws.push(raw)
     engines.push(engine)
   })
   const value = median(engines)
   const raw = median(raws)
-  return { bench: 'limitedQueues', n, fsync, value, unit: 'instances/s', raw, ratio: value / raw }
+  return { bench: 'limited', n, fsync, value, unit: 'instances/s', raw, ratio: value / raw }
 }
 
 async function bareLoops(n: number): Promise<number> {

@@ -63,7 +63,7 @@ describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
   })
 
   it.each([
-    ['limited_queues', '200', ['instances/s']],
+    ['limited', '200', ['instances/s']],
     ['mixed', '40', ['ms (ratio to the ideal schedule)']],
   ])('prints the speed of %s beside what could be', async (name, n, units) => {
     const figures = await bench(name, '--n', n)
@@ -88,7 +88,7 @@ describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
   it('names the benches there are when asked for another one', async () => {
     await expect(bench('scater')).rejects.toMatchObject({
       stdout: '',
-      stderr: expect.stringContaining('there are scatter, asset, limited queues, mixed, million, limiter'),
+      stderr: expect.stringContaining('there are scatter, asset, limited, mixed, million, limiter'),
     })
   })
 
