@@ -21,7 +21,15 @@ import { mixed } from './mixed.ts'
 import { startRig } from './rig.ts'
 import { scatter } from './scatter.ts'
 
-const BENCHES: Readonly<Record<string, Bench>> = { scatter, asset, limited: limitedQueues, mixed, million, limiter, gates }
+const BENCHES: Readonly<Record<string, Bench>> = {
+  scatter,
+  asset,
+  limited: limitedQueues,
+  mixed,
+  million,
+  limiter,
+  gates,
+}
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
