@@ -9,7 +9,7 @@
  */
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { connect } from '../../src/index.ts'
+import { connect, type HistoryEntry } from '../../src/index.ts'
 import { startServer } from '../../src/server/index.ts'
 import { isInstalled } from './corpus.ts'
 import { report, slowDown, triage } from './pipeline.ts'
@@ -23,22 +23,23 @@ const CONCURRENCY = 8
 /** With 16 mails in work at a time, 3,000 mails then take about 20 s. */
 const SLOW_MS = 100
 
-/** What the facts of this run mean. Others are listed too, without a word. */
+/** What the facts of this run mean. Others are listed too, without an explanation. */
 const MEANING: Readonly<Record<string, string>> = {
   'pipeline.registered': 'the graph of assets and their options, without code',
-  'run.requested': 'somebody wants `report`',
+  'run.requested': 'a request for `report`',
   'run.planned': 'which assets that takes',
-  'asset.started': 'a worker began on an asset, or on its scatter or gather',
-  'attempt.ended': 'an attempt failed or was handed back; it is made again',
+  'asset.started': 'a worker started an asset, its scatter or its gather',
+  'attempt.ended': 'an attempt failed or was returned; another one follows',
   'asset.materialized': 'an asset has its value',
   'scatter.started': 'one asset became many instances',
   'scatter.items': 'their keys: one fact for many',
   'scatter.sized': 'how many there are: no more keys will come',
   'scatter.outcomes': 'verdicts: one fact for many mails',
-  'scatter.split': 'mails that waited behind slow ones, or with a worker that stopped, were given out again',
+  'lease.returned': 'mails that waited behind slow ones, or with a worker that stopped, are leased again',
+  'lease.lost': 'a worker died; its mails are leased again',
   'scatter.closed': 'all are judged: written once, then they are gathered',
   'run.finished': 'the end',
-}
+} satisfies Partial<Record<HistoryEntry['kind'], string>>
 
 const { values: args } = parseArgs({
   options: {
@@ -78,7 +79,7 @@ async function main(): Promise<void> {
     try {
       await flow.engine()
       for (let i = 0; i < WORKERS; i++) await flow.worker(triage, { concurrency: CONCURRENCY, ackWait: '3s' })
-      say(`one engine and ${WORKERS} workers at work in this process; they could as well be on other machines`)
+      say(`one engine and ${WORKERS} workers run in this process; they could as well be on other machines`)
 
       const run = await startOrContinue(flow)
       await follow(run)
@@ -112,7 +113,9 @@ async function startOrContinue(flow: Flow) {
   for (const { id, status, target } of await flow.runs({ limit: 10_000 })) {
     if (target !== report.name) continue
     if (!args.fresh && !['succeeded', 'failed', 'cancelled'].includes(status)) {
-      say(`run ${id} was left unfinished and goes on where it was (what is judged stays judged; --fresh starts anew)\n`)
+      say(
+        `run ${id} was left unfinished and continues where it was (what is judged stays judged; --fresh starts anew)\n`,
+      )
       return flow.run<Report>(id)
     }
     runs++
@@ -142,7 +145,7 @@ async function showLog(flow: Flow, run: string): Promise<void> {
     facts++
   }
   say(
-    `All of this is ${int(facts)} facts on a log, on disk before anybody went on. Everything else was computed from them:`,
+    `All of this is ${int(facts)} facts on a log, each on disk before its next step. Everything else was computed from them:`,
   )
   const rows = [...counts].map(([kind, n]) => [`  ${kind}`, int(n), `   ${MEANING[kind] ?? ''}`])
   for (const row of columns(rows)) say(row)
@@ -152,7 +155,7 @@ async function showNext(url: string): Promise<void> {
   say('What to try next')
   say('  npm run quickstart                a fresh run; the log keeps the old one')
   say(
-    '  npm run quickstart -- --slow      press Ctrl-C half way (or kill -9 it), then run it again: it goes on where it was',
+    '  npm run quickstart -- --slow      press Ctrl-C half way (or kill -9 it), then run it again: it continues where it was',
   )
   say('  npm run quickstart -- --keep      leaves the server up, for a look with the nats command line')
   say('  examples/mail-triage/pipeline.ts  the five assets, to change and run again')
@@ -169,7 +172,7 @@ async function showNext(url: string): Promise<void> {
 
 function sayStopped(): void {
   say('\nStopping: what is in work is finished or handed back. The run stays open on the log.')
-  say('Run it again and it goes on from there. (Ctrl-C once more ends it at once; that costs nothing but time.)')
+  say('Run it again and it continues from there. (Ctrl-C once more ends it at once; that costs nothing but time.)')
 }
 
 /** The first of the two: `work`, or Ctrl-C. */

@@ -62,7 +62,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   await using flow = await connect({ ...WITHOUT_ENVIRONMENT, servers: server.url, namespace, name: 'flowstone dev' })
   const engine = await flow.engine()
   await engine.active
-  output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} at work`)
+  output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
   await using http = await listen(flow, config, options, before?.http)
   output.event('http', { url: http.url }, `http     gates at ${http.url}/hooks/flowstone/signal/<token>`)
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })

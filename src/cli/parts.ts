@@ -40,7 +40,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   output.event(
     'worker',
     { id: worker.id, pipelines: assets },
-    `worker   ${worker.id} at work: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
+    `worker   ${worker.id} active: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
   )
   tell({ ready: true })
   await untilStopped(flow, stop)
@@ -72,9 +72,9 @@ export async function runEngine(options: GlobalOptions & { readonly shards?: str
   const engine = await flow.engine()
   const { id } = engine
   output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
-  const atWork = (): void => output.event('engine', { id, active: true }, `engine   ${id} at work`)
+  const sayActive = (): void => output.event('engine', { id, active: true }, `engine   ${id} active`)
   // It refuses to work: somebody must do something first, and the error says what.
-  const refused = new Promise<never>((_, reject) => void engine.active.then(atWork, reject))
+  const refused = new Promise<never>((_, reject) => void engine.active.then(sayActive, reject))
   await Promise.race([untilStopped(flow, stop), refused])
 }
 

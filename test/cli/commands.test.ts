@@ -80,7 +80,7 @@ it('a missing server, and a file that cannot be loaded, are reported in one line
 
 it('engine, worker and run are three processes that find each other', async () => {
   await using engine = startCommand(['engine'], at)
-  await engine.says('at work')
+  await engine.says('active')
   await using worker = startCommand(['worker', 'pipeline.ts', '--concurrency', '2'], at)
   await worker.says('greetings (greeting, broken, words, slow)')
   const run = (...args: string[]) => runCommand(['run', ...args, '--file', 'pipeline.ts'], at)
@@ -170,7 +170,7 @@ it('following a run can be left, and the run goes on', async () => {
   expect(left.code).toBe(130)
   const [, id] = /flowstone status (\S+)/.exec(left.stderr) ?? []
   await using worker = startCommand(['worker', 'pipeline.ts'], where)
-  await worker.says('at work')
+  await worker.says('active')
   expect(await stage.flow.run(id ?? '').result()).toBe('slow and done')
 }, 30_000)
 

@@ -40,7 +40,7 @@ function project(word = "'one'") {
 }
 
 async function isReady(dev: Running): Promise<void> {
-  await dev.says('at work: dev (said)')
+  await dev.says('active: dev (said)')
 }
 
 it('dev brings all that a pipeline needs, and its code is exchanged while it runs', async () => {
@@ -57,7 +57,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     expect(statSync(secret).mode & 0o777).toBe(0o600)
 
     files.write("export const word = 'two'\n")
-    await dev.says('at work: dev (said)', 2)
+    await dev.says('active: dev (said)', 2)
     await until('the old worker has ended', () => !isAlive(one.pid))
     const two = await files.said()
     expect(two).toMatchObject({ word: 'two' })
@@ -70,7 +70,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     expect(isAlive(two.pid)).toBe(true)
 
     files.write("export const word = 'three'\n")
-    await dev.says('at work: dev (said)', 3)
+    await dev.says('active: dev (said)', 3)
     await until('the old worker has ended', () => !isAlive(two.pid))
     expect(await files.said()).toMatchObject({ word: 'three' })
 
@@ -101,7 +101,7 @@ it('a worker that dies is started again, and all of dev ends with the process th
   const { pid } = await files.said()
   process.kill(pid, 'SIGKILL')
   await dev.says('ended by itself (SIGKILL)')
-  await dev.says('at work: dev (said)', 2)
+  await dev.says('active: dev (said)', 2)
   const next = await files.said()
   expect(next.pid).not.toBe(pid)
   dev.child.kill('SIGKILL')

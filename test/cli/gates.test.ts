@@ -45,7 +45,7 @@ beforeAll(async () => {
     ...at,
     env: { HOOK_SECRET },
   })
-  await dev.says('at work: gated')
+  await dev.says('active: gated')
   const state = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8'))
   http = state.http
   flow = await connect({ servers: state.server, namespace: state.namespace })

@@ -92,7 +92,7 @@ export default pipeline('p', [asset('a', { execute: () => 1 })])`,
     FLOWSTONE_GATE_SECRETS: `k1:${'x'.repeat(40)}`,
   }
   await using engine = startCommand(['engine'], { cwd: scratch.path, env })
-  await engine.says('at work')
+  await engine.says('active')
   const unknown = await runCommand(['status', '--user', 'other'], { cwd: scratch.path, env })
   expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('refuses the credentials') })
   expect(unknown.stderr).not.toContain('s3cret')

@@ -235,7 +235,7 @@ class InstanceEnds {
       }
       await connection.ready(Math.min(50 * look, 500))
     }
-    throw new FlowStoneError('state_behind', `the state of shard ${shard} is behind its log; is an engine at work?`)
+    throw new FlowStoneError('state_behind', `the state of shard ${shard} is behind its log; is an engine running?`)
   }
 
   async #isFolded(): Promise<boolean> {
