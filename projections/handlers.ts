@@ -4,7 +4,7 @@
  * whenever.
  */
 import type { Fact, FactName, FactOf } from '../streams/facts.ts'
-import type { AssetSpec, PipelineSpec } from '../streams/schemas.ts'
+import type { PipelineSpec } from '../streams/schemas.ts'
 import type { Effect } from './effects.ts'
 import {
   endGate,
@@ -45,6 +45,7 @@ import {
   stepBarrierGate,
 } from './scatter/barrier.ts'
 import { Bits, segmentOf } from './scatter/bits.ts'
+import type { ScatterContext } from './scatter/context.ts'
 import { CHUNKS_PER_LIST, REQUEUED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
@@ -268,12 +269,7 @@ function withPipeline<F>(
 function inScatter<F extends { readonly ids: { readonly asset: string } }>(
   { view, run, pipeline }: InRun,
   fact: F,
-  apply: (
-    context: { view: View; run: RunState; spec: AssetSpec },
-    fact: F,
-    asset: AssetInRun,
-    pipeline: PipelineSpec,
-  ) => Effect[],
+  apply: (context: ScatterContext, fact: F, asset: AssetInRun, pipeline: PipelineSpec) => Effect[],
 ): Effect[] {
   const spec = pipeline && specOf(pipeline, fact.ids.asset)
   const asset = run.assets[fact.ids.asset]

@@ -36,7 +36,7 @@ export function suspendInstance(
 ): Effect[] | undefined {
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
-  if (!gate || !bits || bits.isDone(index) || bits.isSuspended(index)) return undefined
+  if (!gate || bits.isDone(index) || bits.isSuspended(index)) return undefined
   // As of an error: only the execution that is current counts.
   const again = barrier.retries[index]
   if (again ? again[0] !== fact.data.ordinal : isDue(barrier, index)) return undefined
@@ -53,7 +53,7 @@ export function suspendInstance(
 
 /** Takes an instance out of those that wait; false if it does not. */
 export function unsuspend({ bits }: BarrierContext, barrier: BarrierState, index: number): boolean {
-  if (!bits?.isSuspended(index)) return false
+  if (!bits.isSuspended(index)) return false
   bits.suspend(index, false)
   barrier.suspended = Math.max(0, (barrier.suspended ?? 0) - 1)
   return true
@@ -67,7 +67,7 @@ export function resumeInstance(
   nowMs: number,
 ): Effect[] {
   const { index } = gate
-  if (index === undefined || !gate.awaited || !context.bits?.isSuspended(index)) return []
+  if (index === undefined || !gate.awaited || !context.bits.isSuspended(index)) return []
   return resumeAfterGate(context, barrier, gate, nowMs)
 }
 
@@ -86,7 +86,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
   const { resume, index } = gate ?? {}
-  if (!gate || index === undefined || !bits) return []
+  if (!gate || index === undefined) return []
   if (bits.isDone(index)) forgetResume(view, gate)
   if (bits.isDone(index) || !bits.isSuspended(index)) return []
   const next = fact.data.suspended?.[0]?.[1]

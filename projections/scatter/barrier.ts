@@ -32,7 +32,7 @@ import { type EndedGate, endLeft, gateOf } from '../gate/gate.ts'
 import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from '../gate/instance-gate.ts'
 import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
 import { Bits } from './bits.ts'
-import type { BarrierContext } from './context.ts'
+import type { BarrierContext, ScatterContext } from './context.ts'
 import { closeEffect, endEffect, endOf, timerFact } from './end.ts'
 import { CHUNKS_PER_LIST, feed, leaseAgain } from './feed.ts'
 import { addToRanges, dropFromWaiting, isDue, lostError, markFailed, markOnce } from './instances.ts'
@@ -61,7 +61,7 @@ export const LEASE_SIZE_START = 128
 const LIMITED_LEASE_SIZE_START = 16
 const WINDOW_START = 8
 
-export function startBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.started'>): Effect[] {
+export function startBarrier({ view, run, spec }: ScatterContext, fact: FactOf<'scatter.started'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   if (view.get(key)) return []
   const maxConcurrent = spec.scatter?.maxConcurrent
@@ -121,7 +121,7 @@ export type BarrierFact = FactOf<
 >
 
 /** Folds a fact into an open barrier and decides what follows: leases to enqueue, or the end. */
-export function stepBarrier(given: BarrierContext, fact: BarrierFact): Effect[] {
+export function stepBarrier(given: ScatterContext, fact: BarrierFact): Effect[] {
   const { view } = given
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
@@ -170,7 +170,7 @@ export function stepBarrier(given: BarrierContext, fact: BarrierFact): Effect[] 
 }
 
 /** The gate of one of its instances has ended. */
-export function stepBarrierGate(given: BarrierContext, gate: EndedGate, fact: FactOf<'gate.resolved'>): Effect[] {
+export function stepBarrierGate(given: ScatterContext, gate: EndedGate, fact: FactOf<'gate.resolved'>): Effect[] {
   const { view, run } = given
   const key = stateKey.barrier(run.id, gate.asset)
   const barrier = view.get(key)
@@ -197,7 +197,7 @@ function endOrGoOn(context: BarrierContext, barrier: BarrierState, effects: Effe
 }
 
 /** What was stored until now counts, and nothing that comes. */
-export function onScatterEndedEarly({ view }: BarrierContext, fact: FactOf<'scatter.ended_early'>): Effect[] {
+export function onScatterEndedEarly({ view }: ScatterContext, fact: FactOf<'scatter.ended_early'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
   if (barrier?.status !== 'open' || barrier.endedEarly) return []
@@ -211,7 +211,7 @@ export function onScatterEndedEarly({ view }: BarrierContext, fact: FactOf<'scat
 }
 
 /** scatter.closed: the last word. */
-export function closeBarrier({ view, run, spec }: BarrierContext, fact: FactOf<'scatter.closed'>): Effect[] {
+export function closeBarrier({ view, run, spec }: ScatterContext, fact: FactOf<'scatter.closed'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
   const barrier = view.get(key)
   if (!barrier || barrier.status !== 'open') return []
@@ -334,7 +334,7 @@ function takeError(
   error: NonNullable<FactOf<'scatter.outcomes'>['data']['errors']>[number][1],
   fact: Fact,
 ): Effect[] | undefined {
-  if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) return undefined
+  if (context.bits.isDone(index) || context.bits.isSuspended(index)) return undefined
   const again = barrier.retries[index]
   // An error counts for the execution that is current; an older one was counted when its lease was
   // lost.
@@ -388,7 +388,7 @@ function releaseLease(context: BarrierContext, barrier: BarrierState, fact: Leas
   const failures = lost ? failuresAfterLoss(lease, retry) : lease.failures
   const exhausted = failures >= retry.maxAttempts
   for (let index = range.from; index < (lease.to ?? range.to); index++) {
-    if (context.bits?.isDone(index) || context.bits?.isSuspended(index)) continue
+    if (context.bits.isDone(index) || context.bits.isSuspended(index)) continue
     const again = barrier.retries[index]
     if (again ? again[0] !== range.ordinal : isDue(barrier, index)) continue
     delete barrier.retries[index]
@@ -438,8 +438,8 @@ function takeBack(context: BarrierContext, barrier: BarrierState, fact: FactOf<'
   for (let index = from; index < end; index++) {
     const again = barrier.retries[index]
     if (
-      context.bits?.isDone(index) ||
-      context.bits?.isSuspended(index) ||
+      context.bits.isDone(index) ||
+      context.bits.isSuspended(index) ||
       (again ? again[0] !== range.ordinal : isDue(barrier, index))
     ) {
       back = undefined

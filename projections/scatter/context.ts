@@ -1,12 +1,16 @@
-/** What the folds of a barrier work with. */
+/** What the folds of a scatter work with. */
 import type { AssetSpec } from '../../streams/schemas.ts'
 import type { RunState, View } from '../state.ts'
 import type { Bits } from './bits.ts'
 
-export interface BarrierContext {
+export interface ScatterContext {
   readonly view: View
-  /** The segments that this step reads and writes, taken from the view once and put back once. */
-  readonly bits?: Bits
   readonly run: RunState
   readonly spec: AssetSpec
+}
+
+/** A step of an open barrier. */
+export interface BarrierContext extends ScatterContext {
+  /** The segments that this step reads and writes: taken from the view once, and stored once. */
+  readonly bits: Bits
 }

@@ -7,7 +7,7 @@ import type { ErrorInfo, ScatterStatus } from '../../streams/schemas.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Effect } from '../effects.ts'
 import type { BarrierState } from '../state.ts'
-import type { BarrierContext } from './context.ts'
+import type { ScatterContext } from './context.ts'
 
 export interface End {
   readonly status: ScatterStatus
@@ -19,7 +19,7 @@ export interface End {
  * it is checked once the total is known. A threshold given as a count is checked from the first
  * failure on.
  */
-export function endOf({ run, spec }: BarrierContext, barrier: BarrierState): End | undefined {
+export function endOf({ run, spec }: ScatterContext, barrier: BarrierState): End | undefined {
   const { failed, succeeded, total, error: cause } = barrier
   const partial = spec.scatter?.failureMode === 'partial'
   if (failed > 0) {

@@ -99,7 +99,7 @@ export function feed(context: BarrierContext, barrier: BarrierState, nowMs: numb
       }
       const waitMs = Math.max(0, (dueMs ?? nowMs) - nowMs)
       do head.from += 1
-      while (head.from < head.to && context.bits?.isDone(head.from))
+      while (head.from < head.to && context.bits.isDone(head.from))
       if (head.from >= head.to) {
         barrier.requeued.shift()
         ranges += 1

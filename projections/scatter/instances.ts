@@ -31,7 +31,7 @@ export function addToRanges(context: BarrierContext, ranges: RequeuedRange[], on
 }
 
 function allDone({ bits }: BarrierContext, from: number, to: number): boolean {
-  for (let index = from; index < to; index++) if (!bits?.isDone(index)) return false
+  for (let index = from; index < to; index++) if (!bits.isDone(index)) return false
   return true
 }
 
@@ -48,7 +48,7 @@ export function dropFromWaiting(context: BarrierContext, barrier: BarrierState, 
     const at = ranges.findIndex((range) => index >= range.from && index < range.to)
     const range = ranges[at]
     if (!range) continue
-    const isDone = (i: number): boolean => context.bits?.isDone(i) ?? false
+    const isDone = (i: number): boolean => context.bits.isDone(i)
     let left = index
     while (left > range.from && isDone(left - 1)) left -= 1
     let right = index + 1
@@ -90,7 +90,7 @@ export function lostError(index: number, attempt: number): { code: string; messa
 
 /** Sets an instance's bit; false if it was set already. */
 export function markOnce({ bits }: BarrierContext, index: number, failed: boolean): boolean {
-  if (!bits || bits.isDone(index)) return false
+  if (bits.isDone(index)) return false
   bits.mark(index, failed)
   return true
 }

@@ -8,7 +8,7 @@ import type { LimitedQueueName } from '../../streams/subjects.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
 import type { Effect } from '../effects.ts'
 import type { BarrierState, Lease, RunState } from '../state.ts'
-import type { BarrierContext } from './context.ts'
+import type { ScatterContext } from './context.ts'
 import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from './lease-id.ts'
 
 /**
@@ -64,7 +64,7 @@ export function failuresAfterLoss(behind: { failures: number; lost?: true }, ret
  * Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the
  * others stand idle. `returned`: instances that are leased again.
  */
-export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returned = 0): number {
+export function cutSize({ spec }: ScatterContext, barrier: BarrierState, returned = 0): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
   const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (2 * workers))
   const worthwhile =
@@ -81,7 +81,7 @@ export function cutSize({ spec }: BarrierContext, barrier: BarrierState, returne
 }
 
 /** With maxConcurrent the number of leases out is not found out but given. */
-export function fixedWindow({ spec }: BarrierContext): boolean {
+export function fixedWindow({ spec }: ScatterContext): boolean {
   return spec.scatter?.maxConcurrent !== undefined
 }
 
@@ -132,7 +132,7 @@ export function keepPace(barrier: BarrierState, nowMs: number): void {
 }
 
 export function leaseOne(
-  context: BarrierContext,
+  context: ScatterContext,
   barrier: BarrierState,
   index: number,
   behind: RetryContext,
@@ -144,7 +144,7 @@ export function leaseOne(
 }
 
 export function newLease(
-  context: BarrierContext,
+  context: ScatterContext,
   barrier: BarrierState,
   cut: RetryContext & { readonly from: number; readonly to: number },
   nowMs: number,
@@ -164,7 +164,7 @@ export function newLease(
 
 /** The task of a lease that is out. Also used to enqueue it again when it got lost. */
 export function leaseEffect(
-  { run, spec }: Pick<BarrierContext, 'run' | 'spec'>,
+  { run, spec }: Pick<ScatterContext, 'run' | 'spec'>,
   barrier: BarrierState,
   id: string,
 ): Effect {

@@ -1,7 +1,7 @@
 /** Instances whose rate limit had no room, and that a worker handed back: when they come again. */
 
 import type { BarrierState } from '../state.ts'
-import type { BarrierContext } from './context.ts'
+import type { ScatterContext } from './context.ts'
 
 /**
  * They come a little faster than the limit lets them start, so that it never waits for one of them,
@@ -14,7 +14,7 @@ const FASTER = 1.25
  * worker. Of a limit by key nothing is known here either; the worker's word holds.
  */
 export function comeAgainMs(
-  { spec }: Pick<BarrierContext, 'spec'>,
+  { spec }: Pick<ScatterContext, 'spec'>,
   barrier: BarrierState,
   retryAfterMs: number,
   nowMs: number,
