@@ -7,10 +7,12 @@
 import { encodeToken, type RunId } from '../streams/ids.ts'
 import type {
   AssetSpec,
+  EarlierValue,
   ErrorInfo,
   GateOutcome,
   Phase,
   PipelineSpec,
+  ReuseReason,
   ScatterStatus,
   UpstreamMode,
   ValueAt,
@@ -24,6 +26,7 @@ export type AssetStatus =
   | 'scattering'
   | 'materialized'
   | 'reused'
+  | 'given'
   | 'failed'
   | 'skipped'
   | 'cancelled'
@@ -44,6 +47,14 @@ export interface AssetInRun {
   dueMs?: number
   worker?: string
   value?: ValueAt
+  /** Of the value. */
+  hash?: string
+  /** A value of an earlier run that is taken if it was made of the same. */
+  candidate?: EarlierValue
+  /** Of the inputs that it goes back to, as the run was given them. */
+  inputs?: string
+  /** Of a reused value: the run that made it, and why it is taken. */
+  from?: { run?: string; why: ReuseReason }
   error?: ErrorInfo
   /** Its gates are those that this earlier execution opened: its worker died, or handed it back. */
   gates?: number
@@ -71,6 +82,10 @@ export interface RunState {
   /** The Nats-Msg-Id of the trigger that asked for it. */
   msgId?: string
   redrive?: { run: string; asset: string; total: number }
+  tags?: Record<string, string>
+  /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
+  inputs?: Record<string, string>
+  given?: { shard: number; seq: number }
   status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   requestedMs: number
   finishedMs?: number
@@ -92,6 +107,10 @@ export interface CatalogEntry {
   run: string
   value: ValueAt
   timeMs: number
+  /** See fingerprint.ts. `inputs`: of what its run was given for it. */
+  hash?: string
+  fingerprint?: string
+  inputs?: string
 }
 
 /** Which version of a pipeline was registered last. */

@@ -18,10 +18,12 @@ export type { Adopted } from './client/adopt.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { Run, RunUpdate, ScatterView } from './client/run.ts'
+export type { RunOptions } from './client/run-request.ts'
 export type { RunStatus } from './client/run-status.ts'
 export type { RunView } from './client/run-view.ts'
 export type { FailedInstance, PendingInstance, Scatters } from './client/scatter.ts'
 export type { LongRunning, ScatterStatus } from './client/scatter-status.ts'
+export type { AssetValue, ValueOptions } from './client/values.ts'
 export {
   type Answered,
   type AnsweredGate,
@@ -30,6 +32,8 @@ export {
   type AssetContext,
   asset,
   type FailureMode,
+  type InputOf,
+  type InputsOf,
   type InstanceContext,
   type InstanceOptions,
   type Resources,
@@ -40,8 +44,10 @@ export {
   type ValueOf,
 } from './define/asset.ts'
 export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
+export { type Input, input } from './define/input.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
+export type { StandardIssue, StandardResult, StandardSchema } from './define/standard-schema.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
 export type { Gates } from './gates/gates.ts'

@@ -20,6 +20,7 @@ export const ERROR_CODES = [
   'threshold_passed',
   'keys_changed',
   'gate_cancelled',
+  'missing_input',
   'missing_upstream',
   'unknown_asset',
   'unknown_pipeline',

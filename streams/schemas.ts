@@ -30,8 +30,11 @@ function errorOfLevel(level: number): z.ZodType<ErrorInfo> {
 }
 export const errorInfo = errorOfLevel(0)
 
-/** Where a value stands: the shard and sequence of the fact that carries or names it. */
-export const valueAt = z.object({ shard: count, seq: count })
+/**
+ * Where a value stands: the shard and sequence of the fact that carries or names it. `input`: that
+ * fact is a run's request, which carries several; this is the one given under that name.
+ */
+export const valueAt = z.object({ shard: count, seq: count, input: token.optional() })
 export type ValueAt = z.infer<typeof valueAt>
 
 /**
@@ -98,9 +101,22 @@ export const scatterSpec = z.object({
 })
 export type ScatterSpec = z.infer<typeof scatterSpec>
 
+/**
+ * There when the value of the asset is given to a run, and not made. `schema`: JSON Schema of what
+ * is given. `absent`: what stands for it in a run that gives nothing.
+ */
+export const inputSpec = z.object({
+  schema: z.record(z.string(), z.unknown()),
+  absent: storedValue.optional(),
+})
+export type InputSpec = z.infer<typeof inputSpec>
+
 export const assetSpec = z.object({
   name: token,
   dependsOn: z.array(token),
+  input: inputSpec.optional(),
+  /** Its value is never current: it is made again whatever it was made of. */
+  volatile: z.boolean().optional(),
   scatter: scatterSpec.optional(),
   queue: token,
   priority: z.int().min(0).max(3),
@@ -127,10 +143,12 @@ export const pipelineRegistered = z.object({
   assets: z.array(assetSpec),
   /** Time limit of each of its runs that names none. */
   timeoutMs: z.number().positive().optional(),
+  /** What its runs do with upstream assets, where they say nothing. Default `all`. */
+  upstream: z.enum(['all', 'stale', 'missing', 'none']).optional(),
 })
 export type PipelineSpec = z.infer<typeof pipelineRegistered>
 
-export const upstreamMode = z.enum(['all', 'missing', 'none'])
+export const upstreamMode = z.enum(['all', 'stale', 'missing', 'none'])
 export type UpstreamMode = z.infer<typeof upstreamMode>
 
 export const runRequested = z.object({
@@ -141,6 +159,9 @@ export const runRequested = z.object({
   partition: z.string().max(512).optional(),
   key: z.string().optional(),
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
+  /** What it was given, by the name of the input asset. */
+  input: z.record(token, storedValue).optional(),
+  tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),
   /**
@@ -158,8 +179,35 @@ export const runRequested = z.object({
 /** Appended by the server when a run's time limit has passed. */
 export const runTimerFired = z.object({ timeoutMs: z.number().positive() })
 
+/**
+ * A value that was made before. `run`: the run that made it. `hash`: of the value. `fingerprint`:
+ * of what it was made of, and by which code.
+ */
+export const earlierValue = z.object({
+  value: valueAt,
+  run: token.optional(),
+  hash: token.optional(),
+  fingerprint: token.optional(),
+})
+export type EarlierValue = z.infer<typeof earlierValue>
+
+/** Why a run takes a value that was made before. */
+export const reuseReason = z.enum(['present', 'current', 'earlier_run'])
+export type ReuseReason = z.infer<typeof reuseReason>
+
+/**
+ * `reuse`: taken as it is. `candidate`: taken if its fingerprint is that of the dependencies, once
+ * they have their values.
+ */
 export const runPlanned = z.object({
-  assets: z.array(z.object({ name: token, reuse: valueAt.optional() })),
+  assets: z.array(
+    z.object({
+      name: token,
+      reuse: valueAt.optional(),
+      from: earlierValue.omit({ value: true }).extend({ why: reuseReason }).optional(),
+      candidate: earlierValue.optional(),
+    }),
+  ),
   error: errorInfo.optional(),
 })
 
@@ -239,6 +287,10 @@ export const assetMaterialized = z.object({
   attempt: z.int().min(1),
   worker: token,
   value: storedValue,
+  /** Of the value; of what it was made of; of what the run was given for it. See fingerprint.ts. */
+  hash: token.optional(),
+  fingerprint: token.optional(),
+  inputs: token.optional(),
   durationMs: count,
 })
 
@@ -446,6 +498,8 @@ export const triggerBody = z.strictObject({
   partition: wholeText.max(512).optional(),
   upstream: upstreamMode.optional(),
   key: wholeText.min(1).max(512).optional(),
+  input: z.record(z.string(), z.unknown()).optional(),
+  tags: z.record(z.string(), z.string()).optional(),
 })
 
 export const gateKind = z.enum(['signal', 'approval'])

@@ -4,6 +4,7 @@
  * decides by itself (queue, priority, retry, time limits, maxConcurrent, …) is not part of it, nor
  * are limits: a change of those strands nothing.
  */
+import { canonicalJson } from './fingerprint.ts'
 import { hash64 } from './ids.ts'
 import type { AssetSpec } from './schemas.ts'
 
@@ -13,7 +14,7 @@ const SHAPE_LENGTH = 12
 export function shapeParts(spec: Omit<AssetSpec, 'shape'>): Readonly<Record<string, string>> {
   const { scatter } = spec
   return {
-    kind: scatter ? 'scatter' : 'plain',
+    kind: spec.input ? 'input' : scatter ? 'scatter' : 'plain',
     dependsOn: spec.dependsOn.toSorted().join(', ') || 'nothing',
     gather: yesNo(scatter?.gather),
     onSignal: yesNo(spec.onSignal),
@@ -22,6 +23,7 @@ export function shapeParts(spec: Omit<AssetSpec, 'shape'>): Readonly<Record<stri
     failureMode: scatter?.failureMode ?? 'none',
     duplicates: scatter?.duplicates ?? 'none',
     codeVersion: spec.codeVersion ?? 'none',
+    ...(spec.input ? { input: hash64(canonicalJson(spec.input.schema)) } : {}),
   }
 }
 

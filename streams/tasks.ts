@@ -50,6 +50,9 @@ const attemptTask = z.object({
   attempt: z.int().min(1),
   /** How many more failures the asset may have: 0 means this is its last attempt. */
   attemptsLeft: z.int().min(0),
+  /** What its value is made of, and which inputs it goes back to: for the fact that carries it. */
+  fingerprint: z.string().optional(),
+  inputs: z.string().optional(),
 })
 
 const leaseTask = z.object({

@@ -17,7 +17,7 @@ import { shapeDifferences } from '../../streams/shape.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type AssetInRun, type RunState, specOf, stateKey, type View } from '../state.ts'
-import { isEnded, nextAttempt, startReady } from './run.ts'
+import { assetInRun, isEnded, nextAttempt, startReady } from './run.ts'
 
 interface Adoption {
   /** Why it cannot be, a reason each. Empty: it can. */
@@ -42,6 +42,8 @@ export function planAdoption(view: View, run: RunState, from: PipelineSpec, to: 
       if (there ? isEnded(there) && there.value === undefined : run.upstream === 'none')
         misfits.push(`${name} needs ${dependency}, which ${there ? `is ${there.status}` : 'the run may not make'}`)
       if (there || added.has(dependency) || !spec) continue
+      if (spec.input && run.inputs?.[dependency] === undefined)
+        misfits.push(`${name} needs input ${dependency}, which the run was not given`)
       added.add(dependency)
       addMissing(dependency, spec)
     }
@@ -114,12 +116,12 @@ export function onRunAdoptRequested(view: View, run: RunState, fact: FactOf<'run
   run.seq = fact.seq
   run.version = version
   view.put(stateKey.run(run.id), run)
-  for (const name of added) run.assets[name] = newAsset(to, name)
+  for (const name of added) run.assets[name] = assetInRun(run, to, { name })
   const effects: Effect[] = []
   for (const name of again) {
     const { attempt } = run.assets[name] ?? { attempt: 0 }
     // An attempt of the old code that is reported from now on is not the current one.
-    run.assets[name] = { ...newAsset(to, name), attempt: attempt === 0 ? 0 : attempt + 1 }
+    run.assets[name] = { ...assetInRun(run, to, { name }), attempt: attempt === 0 ? 0 : attempt + 1 }
     run.replanned = { ...run.replanned, [name]: attempt + 1 }
     effects.push({ do: 'drop_schedules', run: run.id, asset: name })
   }
@@ -136,7 +138,3 @@ export function onRunAdoptRequested(view: View, run: RunState, fact: FactOf<'run
 
 const MISFITS_MAX = 20
 const MISFIT_LENGTH = 1000
-
-function newAsset(pipeline: PipelineSpec, name: string): AssetInRun {
-  return { status: 'waiting', phase: specOf(pipeline, name)?.scatter ? 'scatter' : 'execute', attempt: 0, failures: 0 }
-}

@@ -1,5 +1,6 @@
 import type { DraftOf, FactDraft } from '../../streams/facts.ts'
 import type { KeySpace } from '../../streams/ids.ts'
+import type { GivenValue } from './input.ts'
 
 export type RunRequest = DraftOf<'run.requested'>['data']
 
@@ -60,5 +61,7 @@ export interface TriggerRequest {
   readonly space: KeySpace
   readonly key: string
   readonly request: RunRequest
+  /** What the run is given, to be checked before it exists. */
+  readonly given: readonly GivenValue[]
   readonly refusal: DraftOf<'trigger.refused'>
 }

@@ -27,6 +27,7 @@
  * end of any kind is final, and the server lets only one in (facts.ts).
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
+import { fingerprintOf, hashOfValue } from '../../streams/fingerprint.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import { forOutsiders } from '../../streams/outside.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../../streams/schemas.ts'
@@ -35,8 +36,16 @@ import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { endEffect } from '../scatter/end.ts'
 import { depsOf, failuresAfterLoss, runsAlone } from '../scatter/lease.ts'
-import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey, type View } from '../state.ts'
-import { type Plan, planIsPure, planRun } from './plan.ts'
+import {
+  type AssetInRun,
+  type BarrierState,
+  type CatalogEntry,
+  type RunState,
+  specOf,
+  stateKey,
+  type View,
+} from '../state.ts'
+import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
 
 /** Characters of JSON. */
 const RESULT_MAX = 8192
@@ -56,6 +65,8 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...(data.key === undefined ? {} : { key: data.key }),
     ...(data.trigger?.msgId === undefined ? {} : { msgId: data.trigger.msgId }),
     ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
+    ...(data.tags === undefined ? {} : { tags: data.tags }),
+    ...givenIn(fact),
     status: 'requested',
     requestedMs: fact.timeMs,
     assets: {},
@@ -69,8 +80,15 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     return finish(run, fact, { code: 'unknown_pipeline', message })
   }
   if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [...timer, { do: 'plan', run: id }]
-  const plan = planRun(pipeline, data.target, data.upstream, () => undefined)
+  const plan = planRun(pipeline, data.target, data.upstream, () => undefined, run.inputs)
   return [...timer, ...applyPlan(run, pipeline, plan, fact)]
+}
+
+/** What the run was given: hashes, and where the values stand. */
+function givenIn({ data, shard, seq }: FactOf<'run.requested'>): Pick<RunState, 'inputs' | 'given'> {
+  if (data.input === undefined) return {}
+  const hashes = Object.entries(data.input).map(([name, stored]) => [name, hashOfValue(stored)])
+  return { inputs: Object.fromEntries(hashes), given: { shard, seq } }
 }
 
 /** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
@@ -89,38 +107,74 @@ export function onRunPlanned(view: View, run: RunState, fact: FactOf<'run.planne
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   if (run.status !== 'requested' || !pipeline || run.finishing) return []
   const { assets, error } = fact.data
-  const plan: Plan = {
-    assets: assets.map(({ name, reuse }) => (reuse ? { name, reuse } : { name })),
-    ...(error ? { error } : {}),
-  }
-  return applyPlan(run, pipeline, plan, fact)
+  return applyPlan(run, pipeline, error ? { assets: [], error } : { assets: assets as PlannedAsset[] }, fact)
 }
 
 function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Effect[] {
   if (plan.error) return finish(run, fact, plan.error)
   run.status = 'running'
-  for (const { name, reuse } of plan.assets) {
-    const phase = specOf(pipeline, name)?.scatter ? 'scatter' : 'execute'
-    run.assets[name] = {
-      status: reuse ? 'reused' : 'waiting',
-      phase,
-      attempt: 0,
-      failures: 0,
-      ...(reuse ? { value: reuse } : {}),
-    }
-  }
+  for (const planned of plan.assets) run.assets[planned.name] = assetInRun(run, pipeline, planned)
   return startReady(run, pipeline, fact.timeMs)
 }
 
-/** Starts every waiting asset whose dependencies have their values. */
+/** An asset of a run, as its plan has it. */
+export function assetInRun(run: RunState, pipeline: PipelineSpec, planned: PlannedAsset): AssetInRun {
+  const { name, reuse, from, candidate } = planned
+  const spec = specOf(pipeline, name)
+  const asset: AssetInRun = { status: 'waiting', phase: spec?.scatter ? 'scatter' : 'execute', attempt: 0, failures: 0 }
+  if (spec?.input) {
+    const hash = run.inputs?.[name]
+    return {
+      ...asset,
+      status: 'given',
+      ...(run.given ? { value: { ...run.given, input: name } } : {}),
+      ...(hash ? { hash } : {}),
+    }
+  }
+  if (reuse) {
+    asset.status = 'reused'
+    asset.value = reuse
+    if (from?.hash !== undefined) asset.hash = from.hash
+    if (from) asset.from = { ...(from.run === undefined ? {} : { run: from.run }), why: from.why }
+    return asset
+  }
+  if (candidate) asset.candidate = candidate
+  const inputs = run.inputs && inputsOf(pipeline, name, run.inputs)
+  return inputs === undefined ? asset : { ...asset, inputs }
+}
+
+/**
+ * Starts every waiting asset whose dependencies have their values. One whose candidate was made of
+ * the same is there at once, and then what waits for it is looked at.
+ */
 export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Effect[] {
   const effects: Effect[] = []
-  for (const [name, asset] of Object.entries(run.assets)) {
-    if (asset.status !== 'waiting' || asset.ending) continue
-    const spec = specOf(pipeline, name)
-    if (spec && hasAll(run, spec)) effects.push(nextAttempt(run, spec, asset, nowMs))
+  for (let again = true; again; ) {
+    again = false
+    for (const [name, asset] of Object.entries(run.assets)) {
+      if (asset.status !== 'waiting' || asset.ending) continue
+      const spec = specOf(pipeline, name)
+      if (!spec || !hasAll(run, spec)) continue
+      if (takeCandidate(run, spec, asset)) again = true
+      else effects.push(nextAttempt(run, spec, asset, nowMs))
+    }
   }
   return effects
+}
+
+function takeCandidate(run: RunState, spec: AssetSpec, asset: AssetInRun): boolean {
+  const { candidate } = asset
+  delete asset.candidate
+  if (candidate?.fingerprint === undefined || candidate.fingerprint !== fingerprintIn(run, spec)) return false
+  asset.status = 'reused'
+  asset.value = candidate.value
+  if (candidate.hash !== undefined) asset.hash = candidate.hash
+  asset.from = { ...(candidate.run === undefined ? {} : { run: candidate.run }), why: 'current' }
+  return true
+}
+
+function fingerprintIn(run: RunState, spec: AssetSpec): string | undefined {
+  return fingerprintOf(spec, Object.fromEntries(spec.dependsOn.map((name) => [name, run.assets[name]?.hash])))
 }
 
 /**
@@ -147,6 +201,7 @@ export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, n
 
 /** The task of an asset's current attempt. Also used to enqueue it again when it got lost. */
 export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun): Effect {
+  const fingerprint = fingerprintIn(run, spec)
   const task: AttemptTask = {
     kind: asset.phase,
     id: `${run.id}.${spec.name}.${asset.attempt}`,
@@ -164,6 +219,8 @@ export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun)
     attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
     ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
     ...(asset.gates === undefined ? {} : { gates: asset.gates }),
+    ...(fingerprint === undefined ? {} : { fingerprint }),
+    ...(asset.inputs === undefined ? {} : { inputs: asset.inputs }),
     ...(asset.resume && (asset.phase === 'signal' || asset.phase === 'timeout') ? { from: asset.resume } : {}),
   }
   return {
@@ -176,7 +233,7 @@ export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun)
 }
 
 export function isEnded(asset: AssetInRun): boolean {
-  return ['materialized', 'reused', 'failed', 'skipped', 'cancelled'].includes(asset.status)
+  return ['materialized', 'reused', 'given', 'failed', 'skipped', 'cancelled'].includes(asset.status)
 }
 
 /** What is said of an asset's attempts and of its end. */
@@ -204,13 +261,9 @@ export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fac
       const value: ValueAt = { shard: fact.shard, seq: fact.seq }
       asset.status = 'materialized'
       asset.value = value
+      if (fact.data.hash !== undefined) asset.hash = fact.data.hash
       delete asset.error
-      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), {
-        seq: fact.seq,
-        run: run.id,
-        value,
-        timeMs: fact.timeMs,
-      })
+      view.put(stateKey.asset(run.pipeline, spec.name, run.partition), entryOf(fact))
       return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
     }
     case 'asset.failed': {
@@ -241,6 +294,20 @@ export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fac
       ]
     default:
       return fact satisfies never
+  }
+}
+
+/** What is known of a value from here on, by whoever plans a run. */
+export function entryOf({ shard, seq, timeMs, ids, data }: FactOf<'asset.materialized'>): CatalogEntry {
+  const { hash, fingerprint, inputs } = data
+  return {
+    seq,
+    run: ids.run,
+    value: { shard, seq },
+    timeMs,
+    ...(hash === undefined ? {} : { hash }),
+    ...(fingerprint === undefined ? {} : { fingerprint }),
+    ...(inputs === undefined ? {} : { inputs }),
   }
 }
 

@@ -13,9 +13,10 @@ import { triggerBody } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type Key, specOf, stateKey, type View } from '../state.ts'
+import { inputOf } from './input.ts'
 
-/** Far more than all that a trigger can say. */
-export const TRIGGER_BODY_MAX = 16 * 1024
+/** Most of it is input. Larger input is for clients with an object store. */
+export const TRIGGER_BODY_MAX = 32 * 1024
 const SUBJECT_MAX = 512
 export const MSG_ID_MAX = 512
 const CONTENT_TYPE_MAX = 256
@@ -112,10 +113,10 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
   if (!checked.success) {
     const issue = checked.error.issues[0]
     return refuse(
-      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key`,
+      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key, input, tags`,
     )
   }
-  const { key, partition, upstream } = checked.data
+  const { key, partition, upstream, input, tags } = checked.data
   const version = view.get(stateKey.newest(target.pipeline))?.version
   const pipeline = version === undefined ? undefined : view.get(stateKey.pipeline(target.pipeline, version))
   if (version === undefined || !pipeline)
@@ -124,17 +125,21 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
     const names = pipeline.assets.map(({ name }) => name)
     return refuse(`pipeline ${target.pipeline} has no asset ${target.asset}${nearest(target.asset, names)}`)
   }
+  const given = inputOf(pipeline, target.asset, input ?? {})
+  if ('reason' in given) return refuse(given.reason)
   const request = {
     pipeline: target.pipeline,
     version,
     target: target.asset,
-    upstream: upstream ?? 'missing',
+    upstream: upstream ?? pipeline.upstream ?? 'all',
+    ...(tags === undefined ? {} : { tags }),
+    ...(given.stored === undefined ? {} : { input: given.stored }),
     ...(partition === undefined ? {} : { partition }),
     ...(key === undefined ? {} : { key }),
     trigger: { seq: trigger.seq, ...(trigger.msgId === undefined ? {} : { msgId: trigger.msgId }) },
   } as const
   const identity = identityOf(fact, key)
-  return [{ do: 'request', trigger: { ...identity, request, refusal: refusal('') } }]
+  return [{ do: 'request', trigger: { ...identity, request, given: given.checks, refusal: refusal('') } }]
 }
 
 function identityOf(

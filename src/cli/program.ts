@@ -11,7 +11,7 @@ import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
-import { adoptRun, type RunCommand, runAsset, showHistory, showStatus } from './runs.ts'
+import { adoptRun, type RunCommand, runAsset, showHistory, showStatus, showValue, type ValueCommand } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
@@ -45,12 +45,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 
   connected(root.command('run <asset>'))
     .description('make an asset, follow it, print its value')
-    .option('--file <file>', 'the file that declares it; default: that of the flowstone dev of this folder')
+    .option(
+      '--file <file>',
+      'the file that declares it; default: that of the flowstone dev of this folder, else none: name it PIPELINE/ASSET',
+    )
     .option('--pipeline <name>', 'for an asset that is in several')
     .option('--partition <text>', 'the data partition to make')
     .option('--key <text>', 'idempotency key: the same key is the same run')
     .option('--on-failed <what>', 'when the run of that key has failed: return (default) it, or retry')
-    .option('--upstream <mode>', 'all, missing (default) or none')
+    .option('--upstream <mode>', "all, stale, missing or none; default: the pipeline's, else all")
+    .option('--input <value>', 'NAME=JSON or NAME=@FILE, or a JSON object of all; may be given again', collect)
+    .option('--tag <name=value>', 'to find the run by; may be given again', collect)
     .option(
       '--timeout <duration>',
       "longest time for the whole run, such as 90s or 2h; default: the pipeline's, else none",
@@ -66,6 +71,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
       withFlow(options, (flow, output) =>
         showStatus(flow, output, run, wholeNumber('--limit', options.limit), options.all === true),
       ),
+    )
+
+  connected(root.command('value <asset>'))
+    .description('the newest value of an asset (PIPELINE/ASSET), or the one of a run')
+    .option('--partition <text>', 'of this data partition')
+    .option('--run <run>', 'the value that this run made or took')
+    .action((asset: string, options: ValueCommand) =>
+      withFlow(options, (flow, output) => showValue(flow, output, asset, options)),
     )
 
   connected(root.command('adopt <run>'))
@@ -138,6 +151,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
       }),
     )
   return root
+}
+
+function collect(value: string, before: readonly string[] | undefined): string[] {
+  return [...(before ?? []), value]
 }
 
 function version(): string {

@@ -2,13 +2,15 @@
 
 import { readFileSync } from 'node:fs'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { upstreamMode } from '../../streams/schemas.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
-import type { RunUpdate } from '../client/run.ts'
+import type { Run, RunUpdate } from '../client/run.ts'
+import type { RunOptions } from '../client/run-request.ts'
 import type { RunStatus } from '../client/run-status.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
+import { notMade } from '../client/values.ts'
+import { parseUpstream } from '../define/pipeline.ts'
 import { parseRunTimeout } from '../options/duration.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
@@ -22,6 +24,8 @@ export interface RunCommand extends GlobalOptions {
   readonly key?: string
   readonly onFailed?: string
   readonly upstream?: string
+  readonly input?: string[]
+  readonly tag?: string[]
   readonly timeout?: string
   readonly wait: boolean
 }
@@ -32,28 +36,22 @@ export interface RunCommand extends GlobalOptions {
  */
 export async function runAsset(name: string, options: RunCommand): Promise<void> {
   const output = outputOf(options.json === true)
-  const file = options.file ?? reach(options).dev?.file
-  if (file === undefined)
-    throw new InvalidError(
-      `run: name the file that declares ${name} with --file FILE (or start it with flowstone dev FILE)`,
-    )
-  const { asset, pipeline } = findAsset(await loadPipelines(file), name, options.pipeline)
-  const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
-  if (!upstream.success) throw new InvalidError(`--upstream must be all, missing or none, got ${options.upstream}`)
-  const timeout = options.timeout === undefined ? undefined : parseRunTimeout('--timeout', options.timeout)
   const { onFailed } = options
   if (onFailed !== undefined && onFailed !== 'return' && onFailed !== 'retry')
     throw new InvalidError(`--on-failed must be return or retry, got ${onFailed}`)
-  using stop = stopRequest()
-  await using flow = await open(options)
-  const asking = flow.materialize(asset, {
-    pipeline,
-    upstream: upstream.data,
+  const asked: RunOptions = {
     ...(options.partition === undefined ? {} : { partition: options.partition }),
     ...(options.key === undefined ? {} : { key: options.key }),
-    ...(timeout === undefined ? {} : { timeout }),
+    ...(options.timeout === undefined ? {} : { timeout: parseRunTimeout('--timeout', options.timeout) }),
+    ...(options.upstream === undefined ? {} : { upstream: parseUpstream('--upstream', options.upstream) }),
     ...(onFailed === undefined ? {} : { onFailed }),
-  })
+    ...(options.input === undefined ? {} : { input: inputArgument(options.input) }),
+    ...(options.tag === undefined ? {} : { tags: tagArgument(options.tag) }),
+  }
+  const start = await starter(name, options)
+  using stop = stopRequest()
+  await using flow = await open(options)
+  const asking = start(flow, asked)
   const run = await Promise.race([asking, stop.asked])
   if (typeof run === 'string') {
     output.note(
@@ -85,6 +83,61 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     return
   }
   output.result({ run: run.id, value }, () => [jsonOf(value, 2)])
+}
+
+/** By code where a file says it, else by what is registered. */
+async function starter(
+  name: string,
+  options: RunCommand,
+): Promise<(flow: Flow, asked: RunOptions) => Promise<Run<unknown>>> {
+  const file = options.file ?? reach(options).dev?.file
+  if (file === undefined) {
+    const [pipeline, asset] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
+    if (pipeline === undefined)
+      throw new InvalidError(
+        `run: say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
+      )
+    return async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked)
+  }
+  const [named, own] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
+  const { asset, pipeline } = findAsset(await loadPipelines(file), own ?? name, named)
+  return async (flow, asked) => await flow.materialize(asset, { ...asked, pipeline })
+}
+
+/** One input: `order=@file.json` or `order={"id":1}`. All of them: `{"order":…}`. */
+export function inputArgument(given: readonly string[]): Record<string, unknown> {
+  const input: Record<string, unknown> = {}
+  for (const text of given) {
+    const [, name, json] = /^([A-Za-z0-9_-]+)=(.*)$/s.exec(text) ?? []
+    if (name !== undefined && json !== undefined) {
+      input[name] = parseJson(`--input ${name}`, json)
+      continue
+    }
+    const all = parseJson('--input', text)
+    if (typeof all !== 'object' || all === null || Array.isArray(all))
+      throw new InvalidError(`--input must be NAME=JSON, NAME=@FILE, or a JSON object with a value for each input`)
+    Object.assign(input, all)
+  }
+  return input
+}
+
+function parseJson(option: string, text: string): unknown {
+  const source = text.startsWith('@') ? readFileSync(text === '@-' ? 0 : text.slice(1), 'utf8') : text
+  try {
+    return JSON.parse(source)
+  } catch {
+    throw new InvalidError(`${option} must be JSON, such as '{"id":1}', or @FILE`)
+  }
+}
+
+function tagArgument(given: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    given.map((text) => {
+      const at = text.indexOf('=')
+      if (at < 1) throw new InvalidError(`--tag must be NAME=VALUE, got ${text}`)
+      return [text.slice(0, at), text.slice(at + 1)]
+    }),
+  )
 }
 
 function progress({ run, scatters }: RunUpdate): string {
@@ -133,6 +186,24 @@ export async function showStatus(
   ])
 }
 
+export interface ValueCommand extends GlobalOptions {
+  readonly partition?: string
+  readonly run?: string
+}
+
+export async function showValue(
+  flow: Flow,
+  output: Output,
+  asset: string,
+  { partition, run }: ValueCommand,
+): Promise<void> {
+  const options = { ...(partition === undefined ? {} : { partition }), ...(run === undefined ? {} : { run }) }
+  const found = await flow.value(asset, options)
+  if (!found) throw notMade(asset, options)
+  output.note(`made ${found.at?.toISOString() ?? 'before'}${found.run === undefined ? '' : ` by run ${found.run}`}`)
+  output.result(found, () => [jsonOf(found.value, 2)])
+}
+
 export async function adoptRun(flow: Flow, output: Output, run: string): Promise<void> {
   const adopted = await flow.adopt(run)
   const { version, from, added } = adopted
@@ -151,17 +222,24 @@ export async function showHistory(flow: Flow, output: Output, run: string): Prom
 
 const LINE_MAX = 200
 
+const REUSED = {
+  current: 'made of the same, by the same code',
+  present: 'there was a value',
+  earlier_run: 'the run before had it',
+} as const
+
 function runLines(view: RunStatus): string[] {
   const { assets, waitingFor, ...rest } = view
   return [
     ...fields({ ...rest, waitingFor: waitingFor.join('; ') || undefined }),
     '',
     ...table(
-      ['asset', 'status', 'attempt', 'gate', 'error', 'waiting for'],
-      Object.entries(assets).map(([name, { status, attempt, gate, error, waitingFor: why }]) => [
+      ['asset', 'status', 'attempt', 'reused', 'gate', 'error', 'waiting for'],
+      Object.entries(assets).map(([name, { status, attempt, reused, gate, error, waitingFor: why }]) => [
         name,
         status,
         attempt,
+        reused && `${REUSED[reused.why]}${reused.run === undefined ? '' : `, of run ${reused.run}`}`,
         gate,
         error && describe(error),
         why.join('; ') || undefined,

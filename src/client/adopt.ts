@@ -36,7 +36,7 @@ export async function adopt(
   if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
   if (spec && spec.name !== view.pipeline)
     throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
-  const wanted = spec?.version ?? (await newestVersion(deps, shard, view.pipeline))
+  const wanted = spec?.version ?? (await newestPipeline(deps, shard, view.pipeline))?.version
   if (wanted === undefined)
     throw new InvalidError(
       `adopt: pipeline ${view.pipeline} is not registered; start a worker with the new version first`,
@@ -71,13 +71,13 @@ export async function adopt(
 }
 
 /** As the log has it: the state bucket may not know yet of a worker that has just started. */
-async function newestVersion(
+export async function newestPipeline(
   { connection, names }: RunDeps,
   shard: number,
   pipeline: string,
-): Promise<string | undefined> {
+): Promise<PipelineSpec | undefined> {
   const last_by_subj = names.fact(shard, factPath('pipeline.registered', { pipeline, version: '*' }))
   const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
   const fact = message && factOf(names, shard, message)
-  return fact?.name === 'pipeline.registered' ? fact.data.version : undefined
+  return fact?.name === 'pipeline.registered' ? fact.data : undefined
 }

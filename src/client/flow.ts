@@ -4,17 +4,16 @@
  */
 
 import { randomBytes } from 'node:crypto'
+import type { RunRequest } from '../../projections/run/request.ts'
 import { type RunState, stateKey } from '../../projections/state.ts'
-import { nearest } from '../../streams/did-you-mean.ts'
-import { type FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
-import { type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
-import { checkText } from '../../streams/text.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
-import { type AnyAsset, type Asset, isAsset } from '../define/asset.ts'
-import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import type { AnyAsset, Asset, InputOf } from '../define/asset.ts'
+import { inputsUpstream } from '../define/input.ts'
+import type { Pipeline } from '../define/pipeline.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { refusalOf } from '../engine/shard/position.ts'
@@ -30,19 +29,21 @@ import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { mustBeReady } from '../log/ready.ts'
-import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { atMost } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
-import { type Adopted, adopt } from './adopt.ts'
+import { type Adopted, adopt, newestPipeline } from './adopt.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
+import { ownerOf, placeOf, targetOf } from './owner.ts'
 import { type OnFailed, requestFresh, requestUnderKey } from './request.ts'
 import { Run, viewOfRun } from './run.ts'
+import { parseOnFailed, type RunOptions, runRequestOf } from './run-request.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 import { Scatters } from './scatter.ts'
 import { Triggers } from './triggers.ts'
+import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
 
 export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   /** I/O managers by name, besides `nats` (the default one of every asset). */
@@ -53,37 +54,12 @@ export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   readonly logger?: Logger
 }
 
-export interface MaterializeOptions {
-  /** The data partition to make, any text: a date, a customer. Default none. */
-  readonly partition?: string
-  /**
-   * What to do with the assets that this one depends on. `all` makes them again. `missing`
-   * (default) makes those that have no value in this partition. `none` makes nothing, and fails if
-   * a value is missing.
-   */
-  readonly upstream?: UpstreamMode
-  /**
-   * Idempotency key: the same key gives the same run, however often and from wherever it is asked
-   * for.
-   */
-  readonly key?: string
-  /**
-   * What to do when the run under `key` has failed or was cancelled. `return` (default): give that
-   * run, whose `result()` rejects. `retry`: start another one under the key. A run that goes on, or
-   * has succeeded, is given in any case.
-   */
-  readonly onFailed?: OnFailed
+export interface MaterializeOptions<G = Readonly<Record<string, unknown>>> extends RunOptions<G> {
   /**
    * The pipeline, or its name, for an asset that was declared in several. Each of them has values
    * of its own.
    */
   readonly pipeline?: Pipeline | string
-  /**
-   * Longest time for the whole run, from the request on, waiting included. Default: the pipeline's;
-   * `Infinity`: none. Over it, what is open is cancelled, and the run has failed with `timeout`.
-   * The server keeps it: it holds while no process of yours runs.
-   */
-  readonly timeout?: Duration
 }
 
 const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
@@ -106,17 +82,17 @@ const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   gates: true,
   logger: true,
 }
-const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = {
+const RUN_OPTIONS: OptionNames<RunOptions> = {
   partition: true,
+  input: true,
+  tags: true,
   upstream: true,
   key: true,
-  pipeline: true,
   timeout: true,
   onFailed: true,
 }
+const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = { ...RUN_OPTIONS, pipeline: true }
 
-/** Of a partition, and of a key. */
-export const TEXT_MAX = 512
 /** Subject and headers of a fact. */
 const ENVELOPE_BYTES = 1024
 /** How many documents are asked for side by side. */
@@ -242,43 +218,65 @@ export class Flow {
    * was used for another request, `no_namespace` before an engine, a worker or `setup` has made the
    * namespace.
    */
-  async materialize<V>(asset: Asset<string, V>, options: MaterializeOptions = {}): Promise<Run<V>> {
+  async materialize<V, G = unknown>(
+    asset: Asset<string, V, G>,
+    options: MaterializeOptions<InputOf<G>> = {},
+  ): Promise<Run<V>> {
     refuseUnknown('materialize', options, MATERIALIZE_OPTIONS)
-    const owner = this.#ownerOf(asset, options.pipeline)
-    const upstream = upstreamMode.safeParse(options.upstream ?? 'missing')
-    if (!upstream.success)
-      throw new InvalidError(
-        `materialize: upstream must be all, missing or none, got ${JSON.stringify(options.upstream)}`,
-      )
-    for (const field of ['partition', 'key'] as const) {
-      const value: unknown = options[field]
-      if (value !== undefined && (typeof value !== 'string' || value.length > TEXT_MAX))
-        throw new InvalidError(`materialize: ${field} must be text of at most ${TEXT_MAX} characters`)
-      if (value !== undefined) checkText(`materialize: ${field}`, value)
-    }
-    if (options.key === '') throw new InvalidError('materialize: key must not be empty')
-    const timeoutMs =
-      options.timeout === undefined ? undefined : parseRunTimeout('materialize: timeout', options.timeout)
-    const onFailed: unknown = options.onFailed ?? 'return'
-    if (onFailed !== 'return' && onFailed !== 'retry')
-      throw new InvalidError(`materialize: onFailed must be return or retry, got ${JSON.stringify(options.onFailed)}`)
-    if (onFailed === 'retry' && options.key === undefined)
-      throw new InvalidError('materialize: onFailed needs key: without a key every run is a new one')
+    const owner = ownerOf(asset, options.pipeline)
+    const { spec } = owner
+    const schemas = new Map(
+      [...inputsUpstream(asset)].flatMap(([name, { definition }]) =>
+        definition.inputSchema ? [[name, definition.inputSchema] as const] : [],
+      ),
+    )
+    const data = await runRequestOf(
+      { at: 'materialize', pipeline: spec, target: asset.name, io: this.#io, schemas },
+      options,
+    )
     await this.register(owner)
-    const data = {
-      pipeline: owner.name,
-      version: owner.spec.version,
-      target: asset.name,
-      upstream: upstream.data,
-      ...(options.partition === undefined ? {} : { partition: options.partition }),
-      ...(options.key === undefined ? {} : { key: options.key }),
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-    }
+    return await this.#start<V>(data, parseOnFailed('materialize', options))
+  }
+
+  /**
+   * Starts a run by name, without its code: `flow.request('orders/invoice', { input: { … } })`. The
+   * newest version of the pipeline that is registered says what the asset needs. Otherwise as
+   * `materialize`. Throws `not_found` for a pipeline that is not registered.
+   */
+  async request<V = unknown>(target: string, options: RunOptions = {}): Promise<Run<V>> {
+    refuseUnknown('request', options, RUN_OPTIONS)
+    const { pipeline, asset } = targetOf('request', target)
+    await this.#namespace.found()
+    const spec = await newestPipeline(this.#runDeps(), 0, pipeline)
+    if (!spec)
+      throw new FlowStoneError(
+        'not_found',
+        `request: pipeline ${pipeline} is not registered; start a worker of it first`,
+      )
+    const data = await runRequestOf({ at: 'request', pipeline: spec, target: asset, io: this.#io }, options)
+    return await this.#start<V>(data, parseOnFailed('request', options))
+  }
+
+  async #start<V>(data: RunRequest, onFailed: OnFailed): Promise<Run<V>> {
     const deps = this.#runDeps()
-    const { key } = options
+    const { key } = data
     const { id, isNew } =
       key === undefined ? await requestFresh(deps, data) : await requestUnderKey(deps, key, data, onFailed)
     return new Run<V>(deps, id, { isNew, ...(key === undefined ? {} : { key }) })
+  }
+
+  /**
+   * The newest value of an asset in a partition, or the one that `run` made or took, with the run
+   * it is of. Undefined when there is none. `asset`: as declared, or its name: `'orders/invoice'`.
+   */
+  async value<V>(asset: Asset<string, V> | string, options: ValueOptions = {}): Promise<AssetValue<V> | undefined> {
+    refuseUnknown('value', options, ['partition', 'run'])
+    return await assetValue<V>(this.#runDeps(), placeOf('value', asset), options)
+  }
+
+  /** The partitions in which the asset has a value, sorted; `''` stands for none. */
+  async partitions(asset: AnyAsset | string): Promise<string[]> {
+    return await partitionsOf(this.#runDeps(), placeOf('partitions', asset))
   }
 
   /**
@@ -432,38 +430,6 @@ export class Flow {
           this.#logger.error(`closing after ${signal} failed: ${messageOf(error)}`),
         )
       })
-  }
-
-  #ownerOf(asset: AnyAsset, named: Pipeline | string | undefined): Pipeline {
-    if (!isAsset(asset)) {
-      throw new InvalidError(
-        `materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
-      )
-    }
-    const owners = pipelinesOf(asset)
-    if (typeof named === 'string') {
-      // Declared again under its name, as when code is loaded anew: the last one counts.
-      const found = owners.findLast((owner) => owner.name === named)
-      if (found) return found
-      const hint = nearest(named, [...new Set(owners.map((owner) => owner.name))])
-      throw new InvalidError(`asset ${asset.name} is in no pipeline ${named}${hint}`)
-    }
-    if (named) {
-      if (named.assets.includes(asset)) return named
-      const names = named.assets.map((member) => member.name)
-      throw new InvalidError(`pipeline ${named.name} has no asset ${asset.name}${nearest(asset.name, names)}`)
-    }
-    const [owner] = owners
-    if (!owner)
-      throw new InvalidError(
-        `asset ${asset.name} is in no pipeline; put it in one: pipeline('name', [${asset.name}, …])`,
-      )
-    const names = new Set(owners.map((other) => other.name))
-    if (names.size > 1)
-      throw new InvalidError(
-        `asset ${asset.name} is in several pipelines (${[...names].join(', ')}), and each has values of its own; say which: materialize(${asset.name}, { pipeline: '${owner.name}' })`,
-      )
-    return owners.at(-1) ?? owner
   }
 
   async #register(pipeline: Pipeline): Promise<void> {

@@ -1,4 +1,5 @@
 import type { AssetStatus, RunState } from '../../projections/state.ts'
+import type { ReuseReason } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import type { Io } from '../io/manager.ts'
@@ -15,6 +16,7 @@ export interface RunView {
   readonly version: string
   readonly target: string
   readonly partition: string | undefined
+  readonly tags?: Readonly<Record<string, string>>
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
@@ -30,6 +32,12 @@ export interface RunView {
         /** Of a suspended asset: the gate it waits at, and until when. */
         readonly gate?: string
         readonly deadline?: Date
+        /**
+         * Of a reused value: the run that made it, and why it was taken. `current`: it was made of
+         * the same values by the same code. `present`: there was one. `earlier_run`: the run that
+         * is tried again had it.
+         */
+        readonly reused?: { readonly run?: string; readonly why: ReuseReason }
       }
     >
   >

@@ -4,7 +4,7 @@ import { Kvm } from '@nats-io/kv'
 import { type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError, RunFailedError } from '../../streams/errors.ts'
-import { factPath } from '../../streams/facts.ts'
+import { type FactOf, factPath } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
@@ -120,16 +120,37 @@ export class Run<V = unknown> {
     return doc ? viewOfRun(doc) : await this.#requested()
   }
 
+  /**
+   * What the run was given, by the name of the input, as it was given; `{}` for a run without
+   * inputs. From the log. Throws `not_found`.
+   */
+  async input(): Promise<Record<string, unknown>> {
+    const { connection, names, io } = this.#deps
+    const fact = (await this.#isPossible()) ? await this.#request() : undefined
+    if (!fact) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
+    const at = { shard: this.#shard, seq: fact.seq }
+    const given = Object.keys(fact.data.input ?? {}).map(
+      async (input) => [input, await loadValueAt(connection, names, io, { ...at, input })] as const,
+    )
+    return Object.fromEntries(await Promise.all(given))
+  }
+
   /** As the log has it, before an engine has seen it. */
   async #requested(): Promise<RunView | undefined> {
+    const fact = await this.#request()
+    if (!fact) return undefined
+    const { pipeline, version, target, partition, tags } = fact.data
+    const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
+    const shown = tags === undefined ? {} : { tags }
+    return { ...common, ...shown, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
+  }
+
+  async #request(): Promise<FactOf<'run.requested'> | undefined> {
     const { connection, names } = this.#deps
     const subject = names.fact(this.#shard, factPath('run.requested', { run: this.id }))
     const message = await connection.read((nc) => leaderGet(nc, names.log(this.#shard), { last_by_subj: subject }))
     const fact = message && factOf(names, this.#shard, message)
-    if (fact?.name !== 'run.requested') return undefined
-    const { pipeline, version, target, partition } = fact.data
-    const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
-    return { ...common, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
+    return fact?.name === 'run.requested' ? fact : undefined
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
@@ -355,13 +376,14 @@ function hintedAt(note: Uint8Array): ValueAt | undefined {
 type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
 
 export function viewOfRun(doc: RunState): RunView {
-  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate, waitsUntilMs }]) => {
+  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate, waitsUntilMs, from }]) => {
     const shown = error ? { error: viewOfError(error) } : {}
     const waits = {
       ...(gate === undefined || status !== 'suspended' ? {} : { gate: `${doc.id}.${name}.${gate}` }),
       ...(waitsUntilMs === undefined ? {} : { deadline: new Date(waitsUntilMs) }),
     }
-    return [name, { status, attempt, ...shown, ...waits }] as const
+    const reused = from ? { reused: { ...from } } : {}
+    return [name, { status, attempt, ...shown, ...waits, ...reused }] as const
   })
   return {
     id: doc.id,
@@ -369,6 +391,7 @@ export function viewOfRun(doc: RunState): RunView {
     version: doc.version,
     target: doc.target,
     partition: doc.partition,
+    ...(doc.tags === undefined ? {} : { tags: doc.tags }),
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),

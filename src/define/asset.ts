@@ -12,6 +12,7 @@ import type { Logger } from '../telemetry.ts'
 import { parseCodeVersion, schemaHash } from './code-version.ts'
 import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
+import type { StandardSchema } from './standard-schema.ts'
 
 /**
  * What a worker gives to user code as `ctx.resources`: database pools, API clients. Empty here; a
@@ -209,20 +210,37 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
    */
   readonly codeVersion?: string
   /**
+   * True: its value is never current, because it depends on more than its dependencies, such as the
+   * time or a table. With `upstream: 'stale'` it is made again by each run. Default false.
+   */
+  readonly volatile?: boolean
+  /**
    * Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default
    * `nats`.
    */
   readonly io?: string
 }
 
-export interface Asset<N extends string = string, V = unknown> {
+/** `N`: its name. `V`: its value. `G`: what a run of it is given, by the name of the input. */
+export interface Asset<N extends string = string, V = unknown, G = unknown> {
   readonly name: N
   readonly definition: Definition
   /** Only a type: what `materialize` brings. */
   readonly value?: V
+  /** Only a type: what `materialize` is given as `input`. */
+  readonly inputs?: G
 }
 export type AnyAsset = Asset<string, unknown>
 export type ValueOf<A> = A extends Asset<string, infer V> ? V : never
+/** What a run of these is given: all that each of them is. */
+export type InputsOf<D extends readonly AnyAsset[]> = D extends readonly [
+  Asset<string, unknown, infer G>,
+  ...infer Rest extends readonly AnyAsset[],
+]
+  ? G & InputsOf<Rest>
+  : unknown
+/** Of an asset whose inputs are not known by type, anything may be given by name. */
+export type InputOf<G> = unknown extends G ? Readonly<Record<string, unknown>> : G
 export type DepValues<D extends readonly AnyAsset[]> = { readonly [A in D[number] as A['name']]: ValueOf<A> }
 
 type Awaitable<T> = T | Promise<T>
@@ -241,6 +259,8 @@ export interface Definition {
   readonly dependsOn: readonly AnyAsset[]
   readonly spec: AssetSpec
   readonly io: string
+  /** Of an input: what it takes, and makes of it. */
+  readonly inputSchema?: StandardSchema<unknown, unknown>
   /** Of its gates, where they name none. */
   readonly payloadSchema?: z.ZodType
   /** Of `execute`, also of each instance. */
@@ -320,6 +340,7 @@ const ALLOWED = [
   'io',
   'slots',
   'codeVersion',
+  'volatile',
   'payloadSchema',
   'execute',
   'onSignal',
@@ -342,18 +363,18 @@ export function asset<
   V = never,
   const F extends FailureMode = 'all_or_nothing',
   P = unknown,
->(name: N, options: GatherOptions<D, K, I, V, F, P>): Asset<N, V>
+>(name: N, options: GatherOptions<D, K, I, V, F, P>): Asset<N, V, InputsOf<D>>
 export function asset<
   const N extends string,
   const D extends readonly AnyAsset[] = [],
   K = never,
   I = unknown,
   P = unknown,
->(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: Settled<I> }[]>
+>(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: Settled<I> }[], InputsOf<D>>
 export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = unknown, P = unknown>(
   name: N,
   options: PlainOptions<D, V, P>,
-): Asset<N, Settled<V>>
+): Asset<N, Settled<V>, InputsOf<D>>
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
@@ -414,6 +435,7 @@ export function asset(
     ...(options.onTimeout ? { onTimeout: true } : {}),
     ...(options.onSignal ? { onSignal: true } : {}),
     ...(options.payloadSchema === undefined ? {} : { payloadSchema: schemaHash(at, options.payloadSchema) }),
+    ...(parseVolatile(at, options.volatile) ? { volatile: true } : {}),
     ...(options.codeVersion === undefined ? {} : { codeVersion: parseCodeVersion(at, options.codeVersion) }),
   }
   const spec: AssetSpec = { ...graph, shape: shapeOf(graph) }
@@ -433,6 +455,11 @@ export function asset(
     ...(payloadSchema ? { payloadSchema } : {}),
   }
   return { name, definition }
+}
+
+function parseVolatile(at: string, value: unknown): boolean {
+  if (value === undefined || typeof value === 'boolean') return value === true
+  throw new InvalidError(`${at}: volatile must be true or false, got ${typeof value}`)
 }
 
 export function isAsset(value: unknown): value is AnyAsset {

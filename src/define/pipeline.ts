@@ -3,7 +3,7 @@
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkName, hash64 } from '../../streams/ids.ts'
-import type { PipelineSpec } from '../../streams/schemas.ts'
+import { type PipelineSpec, type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
@@ -23,6 +23,11 @@ export interface PipelineOptions {
    * those that a trigger starts. Default none.
    */
   readonly timeout?: Duration
+  /**
+   * What its runs do with upstream assets, where they say nothing: `all` (default), `stale`,
+   * `missing` or `none`. See `materialize`.
+   */
+  readonly upstream?: UpstreamMode
 }
 
 const DECLARED_MAX = 10
@@ -46,7 +51,9 @@ const { declared, owners }: Registry = registry()
 export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
-  refuseUnknown(at, options, ['timeout'])
+  refuseUnknown(at, options, ['timeout', 'upstream'])
+  const upstream =
+    options.upstream === undefined ? {} : { upstream: parseUpstream(`${at}: upstream`, options.upstream) }
   const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
   if (!Array.isArray(assets) || assets.length === 0) throw new InvalidError(`${at}: give it at least one asset`)
   const byName = new Map<string, AnyAsset>()
@@ -71,15 +78,23 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
   }
   refuseCycles(at, assets)
   const specs = assets.map((member) => member.definition.spec)
-  const limit = timeoutMs === 0 ? {} : { timeoutMs }
+  const settings = { ...(timeoutMs === 0 ? {} : { timeoutMs }), ...upstream }
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
-  const version = hash64(JSON.stringify(timeoutMs === 0 ? sorted : [sorted, limit]))
-  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs, ...limit } }
+  const version = hash64(JSON.stringify(Object.keys(settings).length === 0 ? sorted : [sorted, settings]))
+  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs, ...settings } }
   declared.push(result)
   if (declared.length > DECLARED_MAX) declared.shift()
   for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
   return result
 }
+
+export function parseUpstream(at: string, value: unknown): UpstreamMode {
+  const checked = upstreamMode.safeParse(value)
+  if (checked.success) return checked.data
+  throw new InvalidError(`${at} must be ${UPSTREAM_MODES}, got ${JSON.stringify(value)}`)
+}
+
+const UPSTREAM_MODES = 'all, stale, missing or none'
 
 /** Some that were declared in this process lately, exported or not: for advice. */
 export function declaredPipelines(): readonly Pipeline[] {

@@ -29,6 +29,14 @@ export async function storedValueAt(
   if (!message)
     throw new FlowStoneError('missing_value', `log ${names.log(at.shard)} has no message ${at.seq}: pruned?`)
   const fact = factOf(names, at.shard, message)
+  if (at.input !== undefined) {
+    const given = fact.name === 'run.requested' ? fact.data.input?.[at.input] : undefined
+    if (given) return given
+    throw new FlowStoneError(
+      'missing_value',
+      `message ${at.seq} of ${names.log(at.shard)} is ${fact.name}, and gives no input ${at.input}`,
+    )
+  }
   if (fact.name !== 'asset.materialized')
     throw new FlowStoneError(
       'missing_value',

@@ -60,7 +60,7 @@ const NUMBERS: readonly Named[] = [
   { page: 'production', says: 'dropped, after 7 days', file: '../streams/topology', code: 'FEED_MAX_AGE_MS = 7 * 24' },
   { page: 'production', says: '1 to 64', file: '../streams/topology', code: 'S_MAX = 64' },
   { page: 'production', says: 'nats-server 2.14', file: '../streams/version', code: "MIN_SERVER_VERSION = '2.14.0'" },
-  { page: 'other-languages', says: 'at most 16 KiB', file: '../projections/run/trigger', code: 'BODY_MAX = 16 * 1024' },
+  { page: 'other-languages', says: 'at most 32 KiB', file: '../projections/run/trigger', code: 'BODY_MAX = 32 * 1024' },
   {
     page: 'other-languages',
     says: '(up to 512 characters)',

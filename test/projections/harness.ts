@@ -290,9 +290,14 @@ export class Sim {
           pipeline,
           run.target,
           run.upstream,
-          (asset) => this.docs.peek(stateKey.asset(run.pipeline, asset, run.partition))?.value,
+          (asset) => this.docs.peek(stateKey.asset(run.pipeline, asset, run.partition)),
+          run.inputs,
         )
-        this.append({ name: 'run.planned', ids: { run: run.id }, data: { assets, ...(error ? { error } : {}) } })
+        this.append({
+          name: 'run.planned',
+          ids: { run: run.id },
+          data: { assets: [...assets], ...(error ? { error } : {}) },
+        })
         return
       }
       case 'request': {

@@ -437,7 +437,7 @@ describe('cancel', () => {
 describe('the plan', () => {
   const pipeline: PipelineSpec = { name: 'p', version: 'v1', assets: diamond }
   const at = (seq: number): ValueAt => ({ shard: 0, seq })
-  const catalogOf = (there: Record<string, ValueAt>) => (name: string) => there[name]
+  const catalogOf = (there: Record<string, ValueAt>) => (name: string) => there[name] && { value: there[name] }
 
   it('has what the target needs, dependencies first, each once', () => {
     expect(upstreamOf(pipeline, 'd')).toEqual(['a', 'b', 'c', 'd'])
@@ -468,7 +468,7 @@ describe('the plan', () => {
         .map(({ name }) => name)
         .join(''),
     ).toBe(reused)
-    for (const { name, reuse } of assets) if (reuse) expect(reuse).toEqual(catalogOf(there)(name))
+    for (const { name, reuse } of assets) if (reuse) expect(reuse).toEqual(catalogOf(there)(name)?.value)
   })
 
   it('none refuses with the names of what is missing and what to do', () => {

@@ -28,14 +28,14 @@ const shop = registered([spec('orders'), spec('bill', { dependsOn: ['orders'] })
 const other = registered([spec('orders')], 'other')
 
 describe('a trigger', () => {
-  it('without a body asks for the asset and what it lacks upstream', () => {
+  it('without a body asks for the asset and all that is upstream', () => {
     const sim = withPipelines(shop)
     send(sim)
     expect(sim.facts('run.requested')[0]?.data).toMatchObject({
       pipeline: 'shop',
       version: 'v1',
       target: 'orders',
-      upstream: 'missing',
+      upstream: 'all',
     })
   })
 
@@ -92,7 +92,7 @@ describe('a trigger', () => {
     ['an option there is not', { body: { shards: 'x' } }, /shards.*allowed are partition, upstream, key/],
     ['an upstream there is not', { body: { upstream: 'some' } }, /upstream: /],
     ['an empty key', { body: { key: '' } }, /key: /],
-    ['a body too large', { body: { partition: 'x'.repeat(17_000) } }, /^body: it has 17016 bytes, of at most 16384$/],
+    ['a body too large', { body: { partition: 'x'.repeat(33_000) } }, /^body: it has 33016 bytes, of at most 32768$/],
     ['a partition too long', { body: { partition: 'x'.repeat(513) } }, /partition: /],
   ]
   it.each(refusals)('for %s is refused with the reason', (_, message, reason) => {

@@ -26,12 +26,12 @@ const make = async (options: MaterializeOptions) =>
   (await flow.materialize(revenue, options)).result()
 
 await make({ partition: day }) // makes orders and revenue
-await make({ partition: day }) // makes revenue, of the stored orders
-await make({ partition: day, upstream: 'all' }) // makes both again
+await make({ partition: day }) // makes both again
+await make({ partition: day, upstream: 'missing' }) // makes revenue, of the stored orders
 await make({ partition: nextDay }) // makes both: another partition
 // #endregion
 await flow.close()
 deepEqual(made, [
-  ...[`orders ${day}`, `revenue ${day}`, `revenue ${day}`, `orders ${day}`, `revenue ${day}`],
+  ...[`orders ${day}`, `revenue ${day}`, `orders ${day}`, `revenue ${day}`, `revenue ${day}`],
   ...[`orders ${nextDay}`, `revenue ${nextDay}`],
 ])

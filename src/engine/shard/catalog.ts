@@ -4,11 +4,12 @@
  * shards this reads the bucket, and then the rest of the log behind its position, from the leader.
  * Any client that knows that a run has ended can rely on this: the next plan sees its values.
  */
-import { upstreamOf } from '../../../projections/run/plan.ts'
+import { type Known, upstreamOf } from '../../../projections/run/plan.ts'
+import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
-import type { PipelineSpec, ValueAt } from '../../../streams/schemas.ts'
+import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { readDocIfAny } from '../../log/documents.ts'
@@ -26,10 +27,7 @@ export interface CatalogSource {
   readonly store: Store
 }
 
-interface Found {
-  readonly value: ValueAt
-  readonly timeMs: number
-}
+type Found = CatalogEntry
 
 /** Messages that a read of many may skip the leader for: it is asked for what follows them. */
 const MANY = 200
@@ -43,13 +41,27 @@ export async function newestValues(
   source: CatalogSource,
   run: RunState,
   pipeline: PipelineSpec,
-): Promise<ReadonlyMap<string, ValueAt>> {
+): Promise<ReadonlyMap<string, Known>> {
   const assets = upstreamOf(pipeline, run.target).filter((asset) => asset !== run.target)
   const shards = await Promise.all(
     Array.from({ length: source.shards }, (_, q) =>
       q === source.shard ? ownValues(source, run, assets) : valuesOf(source, q, run, assets),
     ),
   )
+  return newestOf(shards)
+}
+
+/** The same for a client, which has no shard of its own: of these assets. */
+export async function newestOnLogs(
+  { connection, names, shards }: Pick<CatalogSource, 'connection' | 'names' | 'shards'>,
+  of: Sought,
+  assets: readonly string[],
+): Promise<ReadonlyMap<string, Found>> {
+  const found = Array.from({ length: shards }, (_, q) => valuesOf({ connection, names }, q, of, assets))
+  return newestOf(await Promise.all(found))
+}
+
+function newestOf(shards: readonly ReadonlyMap<string, Found>[]): ReadonlyMap<string, Found> {
   const newest = new Map<string, Found>()
   for (const found of shards)
     for (const [asset, one] of found) {
@@ -57,7 +69,7 @@ export async function newestValues(
       // Shards come in order, so of two of the same millisecond the later shard's counts.
       if (!other || one.timeMs >= other.timeMs) newest.set(asset, one)
     }
-  return new Map([...newest].map(([asset, { value }]) => [asset, value]))
+  return newest
 }
 
 /** Of this engine's own shard: all up to the request is folded. */
@@ -77,9 +89,9 @@ async function ownValues(
 }
 
 async function valuesOf(
-  { connection, names }: CatalogSource,
+  { connection, names }: Pick<CatalogSource, 'connection' | 'names'>,
   q: number,
-  run: RunState,
+  run: Sought,
   assets: readonly string[],
 ): Promise<Map<string, Found>> {
   // A bucket that is deleted or made anew meanwhile has less than its position said: it is read
@@ -118,11 +130,14 @@ async function lookInto({
   return { found, folded }
 }
 
+/** Whose values: of one pipeline, in one data partition. */
+type Sought = Pick<RunState, 'pipeline' | 'partition'>
+
 interface Tail {
   readonly connection: Connection
   readonly names: Names
   readonly q: number
-  readonly run: RunState
+  readonly run: Sought
   readonly asset: string
   readonly from: number
   readonly last: number
@@ -139,8 +154,7 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
   const take = (message: StoredMessage): void => {
     next = message.seq + 1
     const fact = factIfAny(names, q, message)
-    if (fact?.name === 'asset.materialized' && fact.data.partition === partition)
-      newest = { value: { shard: q, seq: fact.seq }, timeMs: fact.timeMs }
+    if (fact?.name === 'asset.materialized' && fact.data.partition === partition) newest = entryOf(fact)
   }
   while (next <= last) {
     const from = next
@@ -165,17 +179,19 @@ export async function valuesOfRun(
   runId: string,
   { pipeline }: Pick<RunState, 'pipeline'>,
   assets: readonly string[],
-): Promise<ReadonlyMap<string, ValueAt>> {
+): Promise<ReadonlyMap<string, Known>> {
   const { id: run, shard: q } = parseRunId(runId)
   const last = (path: string): Promise<StoredMessage | undefined> =>
     connection.read((nc) => leaderGet(nc, names.log(q), { last_by_subj: names.fact(q, path) }))
   const planned = await last(factPath('run.planned', { run }))
   const plan = planned && factIfAny(names, q, planned)
-  const found = new Map<string, ValueAt>()
-  if (plan?.name === 'run.planned') for (const { name, reuse } of plan.data.assets) if (reuse) found.set(name, reuse)
+  const found = new Map<string, Known>()
+  if (plan?.name === 'run.planned')
+    for (const { name, reuse, from } of plan.data.assets) if (reuse) found.set(name, { ...from, value: reuse })
   const read = async (name: string): Promise<void> => {
     const made = await last(factPath('asset.materialized', { pipeline, asset: assetName(name), run }))
-    if (made) found.set(name, { shard: q, seq: made.seq })
+    const fact = made && factIfAny(names, q, made)
+    if (fact?.name === 'asset.materialized') found.set(name, entryOf(fact))
   }
   await Promise.all(assets.filter((name) => !found.has(name)).map(read))
   return found

@@ -7,12 +7,15 @@ import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
 import type { TriggerRequest } from '../../../projections/run/request.ts'
 import { refusalFor } from '../../../projections/run/request.ts'
+import { TRIGGER_BODY_MAX } from '../../../projections/run/trigger.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
 import { parseRunId, type RunId, runIdIn } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { LimitedQueueName, Names, ScheduleOwner } from '../../../streams/subjects.ts'
+import { cut } from '../../../streams/text.ts'
+import { mismatchOf, wireBytes } from '../../define/json-check.ts'
 import { extendEntries, openGates, resolveEntry } from '../../gates/entries.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
@@ -24,6 +27,7 @@ import { newestValues, valuesOfRun } from './catalog.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
+const REASON_MAX = 2000
 /**
  * An engine that folds a fact this long after it was stored is behind: facts that it has not seen
  * yet may say otherwise.
@@ -167,6 +171,15 @@ async function cancelGates(
 /** Starts the run of a trigger; or records that its key was used for something else. */
 async function request(context: DispatchContext, trigger: TriggerRequest): Promise<void> {
   const { connection, names, shard, shards, log } = context
+  for (const { name, schema, value } of trigger.given) {
+    const at = `input.${name}`
+    const mismatch = mismatchOf(schema, value, wireBytes(at, value, TRIGGER_BODY_MAX), 'its schema')
+    if (mismatch === undefined) continue
+    const { refusal } = trigger
+    const reason = cut(`${at}: ${mismatch}`, REASON_MAX)
+    await log.appendOnce(factEntry(names, shard, { ...refusal, data: { ...refusal.data, reason } }))
+    return
+  }
   const id = runIdIn(trigger.space, trigger.key, shards)
   const target = parseRunId(id).shard
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
@@ -208,7 +221,7 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
   await appendPlan(
     context,
     id,
-    planRun(pipeline, target, upstream, (asset) => found.get(asset)),
+    planRun(pipeline, target, upstream, (asset) => found.get(asset), run.inputs),
   )
 }
 

@@ -4,6 +4,7 @@
  */
 import { CancelledError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { FactDraft, FactIds } from '../../../streams/facts.ts'
+import { hashOfValue } from '../../../streams/fingerprint.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { StoredValue } from '../../../streams/schemas.ts'
 import type { AttemptTask } from '../../../streams/tasks.ts'
@@ -99,7 +100,14 @@ export async function runAttempt(
     const fact: FactDraft = {
       name: 'asset.materialized',
       ids: { pipeline: task.pipeline, asset: name, run },
-      data: { ...data, value: outcome.stored, durationMs: Math.round(durationMs) },
+      data: {
+        ...data,
+        value: outcome.stored,
+        hash: hashOfValue(outcome.stored),
+        ...(task.fingerprint === undefined ? {} : { fingerprint: task.fingerprint }),
+        ...(task.inputs === undefined ? {} : { inputs: task.inputs }),
+        durationMs: Math.round(durationMs),
+      },
     }
     try {
       // Ended already: by another attempt, or cancelled. What this one did does not count.
@@ -196,7 +204,7 @@ async function runPhase(
     return snapshot(value)
   }
   const call = async (signal: () => AbortSignal): Promise<unknown> => {
-    const deps = await (await shared.values.deps(task.deps)).get()
+    const deps = await (await shared.values.deps(task.deps, asset)).get()
     const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`, opener)
     switch (task.kind) {
       case 'execute': {

@@ -7,10 +7,12 @@ import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import type { AssetName, RunId } from '../../../streams/ids.ts'
-import { shareList } from '../../../streams/readonly.ts'
-import type { ValueAt } from '../../../streams/schemas.ts'
+import { share, shareList } from '../../../streams/readonly.ts'
+import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
-import { type Snapshot, valueOfSnapshot } from '../../../streams/value.ts'
+import { isPlainData, type Snapshot, valueOfSnapshot } from '../../../streams/value.ts'
+import type { AnyAsset } from '../../define/asset.ts'
+import { parseWith, type StandardSchema } from '../../define/standard-schema.ts'
 import type { Io, Sight } from '../../io/manager.ts'
 import { storedValueAt } from '../../io/stored-values.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -131,17 +133,27 @@ export class Values {
    * Values of dependencies by name, read once for all tasks of this process that follow. Rejects
    * with the signal's reason as soon as that is aborted.
    */
-  async deps(deps: Readonly<Record<string, ValueAt>>, signal?: AbortSignal): Promise<Deps> {
+  async deps(deps: Readonly<Record<string, ValueAt>>, { definition }: AnyAsset, signal?: AbortSignal): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         // Others may wait for the same value: it goes on being loaded.
-        const loading = this.#values.get(`${at.shard}:${at.seq}`, async () =>
-          this.#io.loadShared(await storedValueAt(this.#connection, this.#names, at)),
-        )
+        const loading = this.#values.get(`${at.shard}:${at.seq}:${at.input ?? ''}`, async () => {
+          const stored = await storedValueAt(this.#connection, this.#names, at)
+          const schema = definition.dependsOn.find((asset) => asset.name === name)?.definition.inputSchema
+          if (at.input === undefined || !schema) return await this.#io.loadShared(stored)
+          return await this.#given(`input ${name}`, schema, stored)
+        })
         return [name, await unlessAborted(loading, signal)] as const
       }),
     )
     return new Deps(entries)
+  }
+
+  /** What an input's schema makes of what a run was given. */
+  async #given(at: string, schema: StandardSchema, stored: StoredValue): Promise<Sight> {
+    const load = async (): Promise<unknown> => await parseWith(at, schema, await this.#io.load(stored))
+    const value = await load()
+    return isPlainData(value) ? share(structuredClone(value)) : { load }
   }
 
   /** Keys that this process stored itself need not be read again. */

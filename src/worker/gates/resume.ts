@@ -101,7 +101,7 @@ export async function runResume(
   try {
     const [keyChunk, deps] = await Promise.all([
       shared.values.keyChunk(held.shard, run, name, task.keyChunk),
-      shared.values.deps(task.deps),
+      shared.values.deps(task.deps, asset),
     ])
     const key = keyChunk.key(task.index)
     const own = await deps.get()
@@ -174,7 +174,7 @@ export async function runReminder(
   const at = { shard: held.shard, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
   const gates = new InstanceGates(shared, () => at)
   try {
-    const deps = await (await shared.values.deps(task.deps)).get()
+    const deps = await (await shared.values.deps(task.deps, asset)).get()
     await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
       const keyChunk =
         index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)

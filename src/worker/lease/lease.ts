@@ -78,7 +78,7 @@ async function runInstances(
   const startedMs = performance.now()
   const report = new Report(shared, { shard: held.shard, run, asset: name }, task)
   const inlineBytes = inlineMax(shared.connection)
-  const loaded = await load(shared, held, task, report)
+  const loaded = await load(shared, held, task, asset, report)
   if (!loaded) return
   const { keyChunk, deps } = loaded
   const generation = task.gates ?? task.ordinal
@@ -369,6 +369,7 @@ async function load(
   shared: WorkerShared,
   held: InFlightTask,
   task: LeaseTask,
+  asset: AnyAsset,
   report: Report,
 ): Promise<{ keyChunk: KeyChunk; deps: Deps } | undefined> {
   const { signal } = held.abort
@@ -376,7 +377,7 @@ async function load(
     return await runCode(signal, task.timeoutMs, async () => {
       const [keyChunk, deps] = await Promise.all([
         shared.values.keyChunk(held.shard, parseRunId(task.run).id, assetName(task.asset), task.keyChunk),
-        shared.values.deps(task.deps),
+        shared.values.deps(task.deps, asset),
       ])
       return { keyChunk, deps }
     })

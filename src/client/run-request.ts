@@ -1,0 +1,185 @@
+/** What a run is asked for with: checked here, before the run exists. */
+import { upstreamOf } from '../../projections/run/plan.ts'
+import type { RunRequest } from '../../projections/run/request.ts'
+import { specOf } from '../../projections/state.ts'
+import { nearest } from '../../streams/did-you-mean.ts'
+import { InvalidError } from '../../streams/errors.ts'
+import type { AssetSpec, PipelineSpec, StoredValue, UpstreamMode } from '../../streams/schemas.ts'
+import { checkText } from '../../streams/text.ts'
+import { mismatchOf, wireBytes } from '../define/json-check.ts'
+import { parseUpstream } from '../define/pipeline.ts'
+import { parseWith, type StandardSchema } from '../define/standard-schema.ts'
+import type { Io } from '../io/manager.ts'
+import { type Duration, parseRunTimeout } from '../options/duration.ts'
+import type { OnFailed } from './request.ts'
+
+/** What a run can be asked for with. `G`: what it is given, by the name of the input. */
+export interface RunOptions<G = Readonly<Record<string, unknown>>> {
+  /** The data partition to make, any text: a date, a customer. Default none. */
+  readonly partition?: string
+  /**
+   * Values for the inputs that the asset goes back to, by name. Each is checked against the
+   * input's schema. Together they take at most what a message of the server holds; larger values
+   * are kept in the object store.
+   */
+  readonly input?: G
+  /**
+   * To find the run by, such as `{ tenant: 'a' }`. At most 32; each name and value has up to 256
+   * characters.
+   */
+  readonly tags?: Readonly<Record<string, string>>
+  /**
+   * What to do with the assets that this one depends on. Default: the pipeline's, else `all`.
+   *
+   * - `all` makes them again.
+   * - `stale` makes those that are not current: made from other values, or by other code.
+   * - `missing` makes those that have no value in this partition.
+   * - `none` makes nothing, and fails if a value is missing.
+   *
+   * A value that goes back to an input is reused only by a run that was given the same input.
+   */
+  readonly upstream?: UpstreamMode
+  /**
+   * Idempotency key: the same key gives the same run, however often and from wherever it is asked
+   * for.
+   */
+  readonly key?: string
+  /**
+   * What to do when the run under `key` has failed or was cancelled. `return` (default): give that
+   * run, whose `result()` rejects. `retry`: start another one under the key. A run that goes on, or
+   * has succeeded, is given in any case.
+   */
+  readonly onFailed?: OnFailed
+  /**
+   * Longest time for the whole run, from the request on, waiting included. Default: the pipeline's;
+   * `Infinity`: none. Over it, what is open is cancelled, and the run has failed with `timeout`.
+   * The server keeps it: it holds while no process of yours runs.
+   */
+  readonly timeout?: Duration
+}
+
+/** Of a partition, and of a key. */
+export const TEXT_MAX = 512
+const TAGS_MAX = 32
+const TAG_MAX = 256
+
+export interface RequestContext {
+  /** Names the call in errors. */
+  readonly at: string
+  readonly pipeline: PipelineSpec
+  readonly target: string
+  readonly io: Io
+  /** The schemas of inputs, where their code is here. Else they are checked by JSON Schema. */
+  readonly schemas?: ReadonlyMap<string, StandardSchema>
+}
+
+/** The request of a run. Throws InvalidError that names the field. */
+export async function runRequestOf(context: RequestContext, options: RunOptions<unknown>): Promise<RunRequest> {
+  const { at, pipeline, target } = context
+  const upstream =
+    options.upstream === undefined ? pipeline.upstream : parseUpstream(`${at}: upstream`, options.upstream)
+  for (const field of ['partition', 'key'] as const) checkField(`${at}: ${field}`, options[field])
+  if (options.key === '') throw new InvalidError(`${at}: key must not be empty`)
+  const timeoutMs = options.timeout === undefined ? undefined : parseRunTimeout(`${at}: timeout`, options.timeout)
+  parseOnFailed(at, options)
+  const tags = parseTags(`${at}: tags`, options.tags)
+  const input = await inputOf(context, options)
+  return {
+    pipeline: pipeline.name,
+    version: pipeline.version,
+    target,
+    upstream: upstream ?? 'all',
+    ...(options.partition === undefined ? {} : { partition: options.partition }),
+    ...(options.key === undefined ? {} : { key: options.key }),
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(input === undefined ? {} : { input }),
+    ...(tags === undefined ? {} : { tags }),
+  }
+}
+
+export function parseOnFailed(at: string, { onFailed, key }: Pick<RunOptions, 'onFailed' | 'key'>): OnFailed {
+  const what: unknown = onFailed ?? 'return'
+  if (what !== 'return' && what !== 'retry')
+    throw new InvalidError(`${at}: onFailed must be return or retry, got ${JSON.stringify(onFailed)}`)
+  if (what === 'retry' && key === undefined)
+    throw new InvalidError(`${at}: onFailed needs key: without a key every run is a new one`)
+  return what
+}
+
+function checkField(at: string, value: unknown): void {
+  if (value === undefined) return
+  if (typeof value !== 'string' || value.length > TEXT_MAX)
+    throw new InvalidError(`${at} must be text of at most ${TEXT_MAX} characters`)
+  checkText(at, value)
+}
+
+/** Throws InvalidError for what are no tags. None: undefined. */
+export function parseTags(at: string, tags: unknown): Record<string, string> | undefined {
+  if (tags === undefined) return undefined
+  if (typeof tags !== 'object' || tags === null || Array.isArray(tags))
+    throw new InvalidError(`${at} must be an object of texts, such as { tenant: 'a' }`)
+  const entries = Object.entries(tags)
+  if (entries.length > TAGS_MAX) throw new InvalidError(`${at}: at most ${TAGS_MAX}, got ${entries.length}`)
+  for (const [name, value] of entries) {
+    if (typeof value !== 'string') throw new InvalidError(`${at}.${name} must be text, got ${typeof value}`)
+    if (name === '' || name.length > TAG_MAX || value.length > TAG_MAX)
+      throw new InvalidError(`${at}.${name}: name and value must have at most ${TAG_MAX} characters`)
+    checkText(`${at}: name`, name)
+    checkText(`${at}.${name}`, value)
+  }
+  return entries.length === 0 ? undefined : Object.fromEntries(entries)
+}
+
+async function inputOf(
+  { at, pipeline, target, io, schemas }: RequestContext,
+  { input: given, partition }: RunOptions<unknown>,
+): Promise<Record<string, StoredValue> | undefined> {
+  if (specOf(pipeline, target)?.input)
+    throw new InvalidError(`${at}: ${target} is an input, which a run is given; name an asset that depends on it`)
+  const wanted = inputsNeeded(pipeline, target)
+  const all = given ?? {}
+  if (typeof all !== 'object' || Array.isArray(all))
+    throw new InvalidError(`${at}: input must be an object with a value for each input: { order: … }`)
+  const values = new Map(Object.entries(all).filter(([, value]) => value !== undefined))
+  const names = wanted.map(({ name }) => name)
+  for (const name of values.keys())
+    if (!names.includes(name)) {
+      const why = names.length === 0 ? `${target} goes back to no input` : `there is no input ${name}`
+      throw new InvalidError(`${at}: input: ${why}${names.length === 0 ? '' : nearest(name, names)}`)
+    }
+  const stored = await Promise.all(
+    wanted.map(async ({ name, input }) => {
+      if (!values.has(name)) {
+        if (input?.absent) return [name, input.absent] as const
+        throw new InvalidError(`${at}: input: ${name} is missing, and ${target} needs it: { input: { ${name}: … } }`)
+      }
+      const value = values.get(name)
+      const place = `${at}: input.${name}`
+      const schema = schemas?.get(name)
+      // What is stored is what was given; each worker makes of it what its schema says.
+      if (schema) await parseWith(place, schema, value)
+      else checkByJson(place, input?.schema ?? {}, value)
+      return [
+        name,
+        await io.store('nats', value, { run: '', pipeline: pipeline.name, asset: name, partition }),
+      ] as const
+    }),
+  )
+  return stored.length === 0 ? undefined : Object.fromEntries(stored)
+}
+
+/** The inputs that an asset goes back to. */
+export function inputsNeeded(pipeline: PipelineSpec, target: string): AssetSpec[] {
+  return upstreamOf(pipeline, target).flatMap((name) => {
+    const spec = specOf(pipeline, name)
+    return spec?.input ? [spec] : []
+  })
+}
+
+const INPUT_MAX_BYTES = 64 * 1024 * 1024
+
+/** Throws InvalidError for a value that does not fit its JSON Schema. */
+export function checkByJson(at: string, schema: Readonly<Record<string, unknown>>, value: unknown): void {
+  const mismatch = mismatchOf(schema, value, wireBytes(at, value, INPUT_MAX_BYTES), `its schema`)
+  if (mismatch !== undefined) throw new InvalidError(`${at}: ${mismatch}`)
+}

@@ -1,0 +1,86 @@
+/** Values of assets: the newest of a partition, and that of a run. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { stateKey } from '../../projections/state.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import { decodeToken } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import { newestOnLogs, valuesOfRun } from '../engine/shard/catalog.ts'
+import { foldedTo } from '../engine/shard/checkpoint.ts'
+import { loadValueAt } from '../io/stored-values.ts'
+import { streamBounds } from '../log/nats.ts'
+import type { RunDeps } from './run-view.ts'
+
+export interface ValueOptions {
+  /** Default: the value of runs without a partition. */
+  readonly partition?: string
+  /** The value that this run made or took. Default: the newest one. */
+  readonly run?: string
+}
+
+export interface AssetValue<V = unknown> {
+  readonly value: V
+  /** The run that made it, and when. */
+  readonly run: string | undefined
+  readonly at: Date | undefined
+}
+
+/** Folding is behind by milliseconds while an engine works; without one, nobody waits for it. */
+const FOLDED_WAIT_MS = 1000
+const LOOK_MS = 10
+
+/** Undefined when there is none. */
+export async function assetValue<V>(
+  deps: RunDeps,
+  { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
+  { partition, run }: ValueOptions,
+): Promise<AssetValue<V> | undefined> {
+  await deps.found()
+  const { connection, names, shards, io } = deps
+  const of = { pipeline, ...(partition === undefined ? {} : { partition }) }
+  const found =
+    run === undefined
+      ? (await newestOnLogs({ connection, names, shards }, of, [asset])).get(asset)
+      : (await valuesOfRun({ connection, names }, run, of, [asset])).get(asset)
+  if (!found) return undefined
+  const timeMs = 'timeMs' in found && typeof found.timeMs === 'number' ? found.timeMs : undefined
+  return {
+    // What the asset's function returned, by its declared type.
+    value: (await loadValueAt(connection, names, io, found.value)) as V,
+    run: found.run,
+    at: timeMs === undefined ? undefined : new Date(timeMs),
+  }
+}
+
+/** The partitions that have a value of the asset, sorted. No partition is ''. */
+export async function partitionsOf(
+  { connection, names, found, ...deps }: RunDeps,
+  { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
+): Promise<string[]> {
+  await found()
+  const { shards } = deps
+  const jsm = await jetstreamManager(connection.nc)
+  const partitions = new Set<string>()
+  for (let shard = 0; shard < shards; shard++) {
+    await untilFolded({ connection, names }, shard)
+    const bucket = names.stateBucket(shard)
+    const prefix = names.kvSubject(bucket, stateKey.asset(pipeline, asset, 'x').slice(0, -1))
+    const info = await connection.read(() =>
+      jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}*` }),
+    )
+    for (const subject of Object.keys(info.state.subjects ?? {}))
+      partitions.add(decodeToken(subject.slice(prefix.length)))
+  }
+  return [...partitions].toSorted()
+}
+
+/** What is on the log now is in the state, if an engine folds it. */
+async function untilFolded({ connection, names }: Pick<RunDeps, 'connection' | 'names'>, shard: number): Promise<void> {
+  const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+  const untilMs = performance.now() + FOLDED_WAIT_MS
+  while ((await foldedTo(connection, names, shard)) < last && performance.now() < untilMs) await sleep(LOOK_MS)
+}
+
+export function notMade(asset: string, { partition, run }: ValueOptions): FlowStoneError {
+  const where = run === undefined ? (partition === undefined ? '' : ` in partition ${partition}`) : ` in run ${run}`
+  return new FlowStoneError('not_found', `asset ${asset} has no value${where}`)
+}
