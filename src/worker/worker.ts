@@ -470,10 +470,10 @@ export class Worker {
       // The same message again: answer this delivery instead. Another message of the same task is a
       // repeat; the first one is being worked on.
       if (known.streamSeq === delivery.streamSeq && known.shard === delivery.shard) known.renew(delivery)
-      else new InFlightTask(connection.nc, task, delivery, this.#shared.clock.now()).ack()
+      else new InFlightTask(connection, task, delivery, this.#shared.clock.now()).ack()
       return
     }
-    const held = new InFlightTask(connection.nc, task, delivery, this.#shared.clock.now())
+    const held = new InFlightTask(connection, task, delivery, this.#shared.clock.now())
     const late = held.ageMs >= this.#ackWaitMs && delivery.underWayMs >= this.#ackWaitMs
     const worker = { draining: this.#draining, aloneWanted: this.#alone.isWanted }
     const given = onDelivery({ count: delivery.count, late }, task, worker)

@@ -3,10 +3,11 @@
  * exactly one answer.
  */
 
-import type { NatsConnection } from '@nats-io/nats-core'
 import type { Task } from '../../../streams/tasks.ts'
+import type { Connection } from '../../log/connection.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
 import type { Helper } from '../control/helper.ts'
+import { acknowledge } from './acknowledge.ts'
 import { Paused } from './disposition.ts'
 import type { Delivery } from './puller.ts'
 
@@ -43,13 +44,13 @@ export class InFlightTask {
   #helper: Helper | undefined
   readonly #sinceMs = performance.now()
   #reply: string
-  readonly #nc: NatsConnection
+  readonly #connection: Connection
   #answered = false
   #pausing: AbortController | undefined
   #paused = false
 
-  constructor(nc: NatsConnection, task: Task, delivery: Delivery, nowMs: number) {
-    this.#nc = nc
+  constructor(connection: Connection, task: Task, delivery: Delivery, nowMs: number) {
+    this.#connection = connection
     this.task = task
     this.shard = delivery.shard
     this.delivery = delivery
@@ -120,7 +121,7 @@ export class InFlightTask {
   }
 
   ack(): void {
-    this.#answer('+ACK')
+    if (this.#answers()) acknowledge(this.#connection, this.#reply, this.delivery)
   }
 
   /**
@@ -128,16 +129,17 @@ export class InFlightTask {
    * lost.
    */
   nak(delayMs: number): void {
-    this.#answer(`-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
+    if (this.#answers()) this.#connection.tell(this.#reply, `-NAK ${JSON.stringify({ delay: delayMs * 1_000_000 })}`)
   }
 
   heartbeat(): void {
-    if (!this.#answered && !this.#nc.isClosed()) this.#nc.publish(this.#reply, '+WPI')
+    if (!this.#answered) this.#connection.tell(this.#reply, '+WPI')
   }
 
-  #answer(word: string): void {
-    if (this.#answered) return
+  /** True the first time: it gets one answer. */
+  #answers(): boolean {
+    const isFirst = !this.#answered
     this.#answered = true
-    if (!this.#nc.isClosed()) this.#nc.publish(this.#reply, word)
+    return isFirst
   }
 }

@@ -28,6 +28,8 @@ export interface Delivery {
   readonly underWayMs: number
   /** How many messages the consumer had to deliver after this one. */
   readonly behind: number
+  /** Until it is acknowledged, it keeps one of few places. */
+  readonly isLimited: boolean
 }
 
 /** Statuses that say no more than: nothing there now. */
@@ -39,8 +41,8 @@ const BLOCK_GRACE_MS = 1000
  * confirmation for the second, the request is sent again: a change of leader loses requests
  * silently.
  */
-const HEARTBEAT_MS = 1000
-const SILENCE_MS = 2500
+const HEARTBEAT_MS = 700
+const SILENCE_MS = 1800
 const LOOK_MS = 250
 const HEARTBEAT = 100
 const NANOS_PER_MS = 1_000_000
@@ -256,7 +258,7 @@ export class Puller {
   }
 
   #deliver(message: Msg, sinceMs: number): void {
-    const delivery = parseDelivery(message, this.shard, performance.now() - sinceMs)
+    const delivery = parseDelivery(message, this.shard, performance.now() - sinceMs, this.#standing)
     if (!delivery) return
     this.#dry = delivery.behind === 0
     this.#onDelivery(delivery)
@@ -273,7 +275,7 @@ export class Puller {
  * `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>`, or
  * with domain and account hash in front.
  */
-function parseDelivery(message: Msg, shard: number, underWayMs: number): Delivery | undefined {
+function parseDelivery(message: Msg, shard: number, underWayMs: number, isLimited: boolean): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6
   const [count, streamSeq, , nanos, behind = 1] = tokens.slice(at).map(Number)
@@ -289,5 +291,6 @@ function parseDelivery(message: Msg, shard: number, underWayMs: number): Deliver
     shard,
     underWayMs,
     behind,
+    isLimited,
   }
 }

@@ -3,6 +3,7 @@ import { messageOf } from '../../../streams/errors.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
 import type { Entry } from '../../log/nats.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
+import { acknowledge } from './acknowledge.ts'
 import type { Delivery } from './puller.ts'
 
 /**
@@ -50,7 +51,7 @@ export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs:
   }
   try {
     await shared.workOf(shard).append(entry)
-    connection.tell(reply, '+ACK')
+    acknowledge(connection, reply, delivery)
   } catch (error) {
     // It stays with this consumer, and is delivered again when ackWait has passed.
     logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
