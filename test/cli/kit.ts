@@ -17,6 +17,8 @@ export interface Ended {
 export interface Where {
   readonly cwd: string
   readonly env?: Readonly<Record<string, string>>
+  /** Whether it leads a process group of its own. */
+  readonly group?: boolean
 }
 
 /** The command as a process of its own, which goes on. Ends with the scope. */
@@ -25,18 +27,19 @@ export interface Running extends AsyncDisposable {
   stdout(): string
   stderr(): string
   /** Waits until this stands in what it has said. */
-  says(text: string, times?: number): Promise<void>
+  says(text: string | RegExp, times?: number): Promise<void>
   /** Resolves when it has ended. */
   readonly ended: Promise<Ended>
 }
 
-export function startCommand(args: readonly string[], { cwd, env = {} }: Where): Running {
+export function startCommand(args: readonly string[], { cwd, env = {}, group = false }: Where): Running {
   const inherited = { ...process.env }
   for (const name of Object.keys(inherited)) if (/^(NATS_URL|FLOWSTONE_)/.test(name)) delete inherited[name]
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    detached: group,
   })
   let stdout = ''
   let stderr = ''

@@ -79,3 +79,25 @@ it('flow.closed brings nothing after a close that was asked for', async () => {
   await flow.close()
   expect(await flow.closed).toBeUndefined()
 })
+
+it('a worker goes on when credentials cannot be read while its helper thread connects', async () => {
+  await using server = await rawNats()
+  const logger = listeningLogger()
+  let isMissing = false
+  const authenticator = () => {
+    if (isMissing) throw new Error('no such file')
+    return login
+  }
+  const one = asset('one', { execute: () => 1 })
+  await using flow = await connect({
+    servers: server.url,
+    namespace: freshNamespace(),
+    nats: { authenticator },
+    logger,
+  })
+  await flow.engine()
+  isMissing = true
+  await flow.worker(pipeline('p', [one]))
+  expect(logger.lines.filter((line) => /got no credentials: no such file/.test(line))).toHaveLength(1)
+  expect(await (await flow.materialize(one)).result()).toBe(1)
+}, 20_000)

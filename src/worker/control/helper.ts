@@ -198,7 +198,19 @@ export class Helper {
       this.#onReady.resolve()
     } else if ('nonce' in message) {
       this.#say({ server: this.#connection.nc.getServer() })
-      this.#say({ auth: authOf(this.#connection, message.nonce) })
+      this.#sign(message.nonce)
+    }
+  }
+
+  /** The user's function or file may fail. The thread then tries what it knows, and asks again. */
+  #sign(nonce: string): void {
+    try {
+      this.#say({ auth: authOf(this.#connection, nonce) })
+    } catch (error) {
+      if (!this.#isOver)
+        this.#options.logger.warn(
+          `the helper thread of ${this.#options.worker} got no credentials: ${messageOf(error)}; it tries again`,
+        )
     }
   }
 
