@@ -5,7 +5,8 @@
 import { type ConnectOptions, connect, type Flow } from '../client/flow.ts'
 import type { Credentials } from '../log/credentials.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
-import { type Output, outputOf } from './output.ts'
+import { EXIT, type Output, outputOf } from './output.ts'
+import { isSupervised, isToEndNow } from './supervise.ts'
 
 export interface GlobalOptions {
   readonly server?: string
@@ -117,20 +118,27 @@ export async function untilStopped(flow: Flow, stop: { readonly asked: Promise<s
 
 /**
  * Resolves at the first SIGTERM, SIGINT (Ctrl-C), or when whoever started this process is gone. At
- * the second one the process ends at once.
+ * the second one the process ends at once. Of a supervised process its supervisor says when that
+ * is: it passes signals on, and both may have got the same one.
  */
 export function stopRequest(): { readonly asked: Promise<string>; [Symbol.dispose](): void } {
   const { promise, resolve } = Promise.withResolvers<string>()
   let count = 0
   const on = (signal: NodeJS.Signals): void => {
     count += 1
-    if (count > 1) process.exit(130)
+    if (count > 1 && !isSupervised) process.exit(EXIT.interrupted)
     resolve(signal)
+  }
+  const order = (message: unknown): void => {
+    if (isToEndNow(message)) process.exit(EXIT.interrupted)
   }
   const gone = (): void => resolve('parent gone')
   process.on('SIGTERM', on).on('SIGINT', on).on('disconnect', gone)
+  if (isSupervised) process.on('message', order)
+  if (isSupervised && !process.connected) gone()
   return {
     asked: promise,
-    [Symbol.dispose]: () => void process.off('SIGTERM', on).off('SIGINT', on).off('disconnect', gone),
+    [Symbol.dispose]: () =>
+      void process.off('SIGTERM', on).off('SIGINT', on).off('disconnect', gone).off('message', order),
   }
 }

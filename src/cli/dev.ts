@@ -5,11 +5,10 @@
  *     file changed → a new worker is started → it is ready → the old one finishes and ends
  *                                            → it cannot be loaded: the error is shown, and the old one works on
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/flow.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
@@ -19,7 +18,8 @@ import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVI
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
-import { type FromWorker, wholeNumber } from './parts.ts'
+import { wholeNumber } from './parts.ts'
+import { fromWorker, spawnWorker } from './supervise.ts'
 
 export interface DevCommand extends GlobalOptions {
   readonly port?: string
@@ -134,19 +134,20 @@ class DevWorkers {
 
   start(): void {
     if (this.#starting) this.#tell(this.#starting)
-    const main = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './main.ts' : './main.js', import.meta.url))
-    const child = spawn(process.execPath, [...process.execArgv, main, 'worker', this.#file, ...this.#how.args], {
+    const child = spawnWorker(['worker', this.#file, ...this.#how.args], {
       env: this.#how.env,
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      stdin: 'ignore',
       // Ctrl-C goes to all of a terminal's group: this process alone says when the worker is to
       // stop. Should this one be killed, the worker sees its channel close.
-      detached: process.platform !== 'win32',
+      detached: true,
     })
     this.#running.add(child)
     this.#starting = child
-    child.on('message', (message: FromWorker) => {
+    child.on('message', (said) => {
+      const message = fromWorker(said)
+      if (!message) return
       if ('loaded' in message) this.#watch(message.loaded)
-      else if (child === this.#starting) this.#isReady(child)
+      else if ('ready' in message && child === this.#starting) this.#isReady(child)
     })
     child.once('exit', (code, signal) => this.#hasEnded(child, signal ?? code ?? 'unknown'))
   }

@@ -2,12 +2,15 @@
 import { InvalidError } from '../../streams/errors.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import { parseDuration } from '../options/duration.ts'
-import type { WorkerOptions } from '../worker/worker.ts'
-import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
+import { every } from '../options/timer.ts'
+import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/worker.ts'
+import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadPipelines, watchLoads } from './load.ts'
 import { outputOf } from './output.ts'
+import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
 
 const LOADING_MS = 10_000
+const ALIVE_MS = 1000
 
 export interface WorkerCommand extends GlobalOptions {
   readonly concurrency?: string
@@ -15,20 +18,24 @@ export interface WorkerCommand extends GlobalOptions {
   readonly drain?: string
 }
 
-/** What a worker that `flowstone dev` started tells it. */
-export type FromWorker = { readonly loaded: string } | { readonly ready: true }
-
 export async function runWorker(files: readonly string[], options: WorkerCommand): Promise<void> {
   const output = outputOf(options.json === true)
+  const drainMs = parseDuration('--drain', options.drain ?? WORKER_DEFAULTS.drainTimeout)
   const workerOptions: WorkerOptions = {
     ...(options.concurrency === undefined ? {} : { concurrency: wholeNumber('--concurrency', options.concurrency) }),
     ...(options.queues === undefined ? {} : { queues: options.queues.split(',') }),
-    ...(options.drain === undefined ? {} : { drainTimeout: parseDuration('--drain', options.drain) }),
+    drainTimeout: drainMs,
     ownsProcess: true,
   }
   using stop = stopRequest()
-  const tell = (message: FromWorker): void => void process.send?.(message)
-  if (process.send) watchLoads((loaded) => tell({ loaded }))
+  // A channel that is closed throws: its supervisor is gone, and that is heard by itself.
+  const tell = (message: FromWorker): void => void (process.connected && process.send?.(message))
+  if (isSupervised) {
+    endWithSupervisor(drainMs)
+    if (process.env[DEV_SERVER]) watchLoads((loaded) => tell({ loaded }))
+    // From then on its supervisor wants to know whether its event loop still turns.
+    void stop.asked.then(() => every(ALIVE_MS, () => tell({ alive: true }), { unref: true }))
+  }
   const pipelines = await untilLoaded(files, stop.asked)
   if (!pipelines) return
   await using flow = await open(options)
@@ -42,7 +49,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     { id: worker.id, pipelines: assets },
     `worker   ${worker.id} active: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
   )
-  tell({ ready: true })
+  tell({ ready: true, drainMs })
   await untilStopped(flow, stop)
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
 }
