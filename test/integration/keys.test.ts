@@ -72,7 +72,7 @@ describe('a key that was used for something else', () => {
     await publish(namespace, { key: 'nightly', partition: 'a' })
     await until('it is made', async () => (await flow.runs())[0]?.finishedAt !== undefined)
     await publish(namespace, { key: 'nightly', partition: 'b' })
-    await publish(namespace, { key: 'nightly', partition: 'a', upstream: 'all' })
+    await publish(namespace, { key: 'nightly', partition: 'a', upstream: 'missing' })
     await publish(namespace, { key: 'nightly', partition: 'a' })
     await jetstream(nc).publish(`${namespace}.trigger.all.base`, '{"key":"nightly","partition":"a"}')
     await publish(namespace, { partition: 'c' })
@@ -82,7 +82,7 @@ describe('a key that was used for something else', () => {
     expect(reasons).toEqual([
       expect.stringContaining('partition was "a", and is now "b"'),
       expect.stringContaining('target was "report", and is now "base"'),
-      expect.stringContaining('upstream was "missing", and is now "all"'),
+      expect.stringContaining('upstream was "all", and is now "missing"'),
     ])
     for (const reason of reasons) expect(reason).toContain('key "nightly" was used for another request')
     expect(await flow.runs()).toHaveLength(2)

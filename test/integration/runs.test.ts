@@ -44,7 +44,6 @@ describe('a run', () => {
     expect(made).toEqual({ numbers: 1, doubled: 1, sum: 1 })
     expect(await kindsOf(stage.flow, run.id)).toEqual([
       'run.requested',
-      'run.planned',
       'asset.materialized',
       'asset.materialized',
       'asset.materialized',
@@ -65,14 +64,14 @@ describe('a run', () => {
     expect(await run.result()).toEqual({ sum: 18 })
   })
 
-  it('a run takes upstream values that are there (missing), makes all again (all), or makes nothing else (none)', async () => {
+  it('a run takes upstream values that are there (missing), makes all again (all, the default), or nothing else (none)', async () => {
     const { sum, numbers, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)
     const { flow } = stage
     await (await flow.materialize(numbers)).result()
-    await (await flow.materialize(sum)).result()
+    await (await flow.materialize(sum, { upstream: 'missing' })).result()
     expect(made).toEqual({ numbers: 1, doubled: 1, sum: 1 })
-    await (await flow.materialize(sum, { upstream: 'all' })).result()
+    await (await flow.materialize(sum)).result()
     expect(made).toEqual({ numbers: 2, doubled: 2, sum: 2 })
     await (await flow.materialize(sum, { upstream: 'none' })).result()
     expect(made).toEqual({ numbers: 2, doubled: 2, sum: 3 })
@@ -85,7 +84,7 @@ describe('a run', () => {
     expect(await (await flow.materialize(sum, { partition: 'big' })).result()).toEqual({ sum: 900 })
     expect(await (await flow.materialize(sum, { partition: 'a.b *> ü/\n' })).result()).toEqual({ sum: 18 })
     expect(made.numbers).toBe(2)
-    await (await flow.materialize(sum, { partition: 'a.b *> ü/\n' })).result()
+    await (await flow.materialize(sum, { partition: 'a.b *> ü/\n', upstream: 'missing' })).result()
     expect(made).toEqual({ numbers: 2, doubled: 2, sum: 3 })
     const error = await rejection((await flow.materialize(doubled, { partition: 'new', upstream: 'none' })).result())
     expect(error).toMatchObject({ code: 'missing_upstream' })
