@@ -6,6 +6,7 @@ import type { PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
+import { newestPipeline } from '../runs/registered.ts'
 import { Run } from './run.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -68,16 +69,4 @@ export async function adopt(
     await connection.ready(LOOK_MS)
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
   }
-}
-
-/** As the log has it: the state bucket may not know yet of a worker that has just started. */
-export async function newestPipeline(
-  { connection, names }: RunDeps,
-  shard: number,
-  pipeline: string,
-): Promise<PipelineSpec | undefined> {
-  const last_by_subj = names.fact(shard, factPath('pipeline.registered', { pipeline, version: '*' }))
-  const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
-  const fact = message && factOf(names, shard, message)
-  return fact?.name === 'pipeline.registered' ? fact.data : undefined
 }

@@ -4,13 +4,21 @@ import { conflictOf, type RunRequest } from '../../projections/run/request.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
 import { type KeySpace, newRunId, parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
+import type { Names } from '../../streams/subjects.ts'
+import type { OnFailed } from '../define/run-options.ts'
+import type { Appender } from '../log/appender.ts'
+import type { Connection } from '../log/connection.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
-import type { RunDeps } from './run-view.ts'
 
-/** What to do when the newest run under a key has failed, or was cancelled. */
-export type OnFailed = 'return' | 'retry'
+/** What is needed to start a run, and to look whether it is there. */
+export interface RequestDeps {
+  readonly connection: Connection
+  readonly names: Names
+  readonly shards: number
+  readonly logOf: (shard: number) => Appender
+}
 
 export interface Requested {
   readonly id: RunId
@@ -21,7 +29,7 @@ export interface Requested {
 /** Attempts that are looked for side by side. */
 const LOOK_AHEAD = 8
 
-export async function requestFresh(deps: RunDeps, data: RunRequest): Promise<Requested> {
+export async function requestFresh(deps: RequestDeps, data: RunRequest): Promise<Requested> {
   const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards)
   if (!(await append(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
   return { id, isNew: true }
@@ -32,7 +40,7 @@ export async function requestFresh(deps: RunDeps, data: RunRequest): Promise<Req
  * key was used for another request.
  */
 export async function requestUnderKey(
-  deps: RunDeps,
+  deps: RequestDeps,
   key: string,
   data: RunRequest,
   onFailed: OnFailed,
@@ -50,7 +58,7 @@ export async function requestUnderKey(
 
 /** The last of the runs that were started one after the other for a text; there is a first one. */
 export async function newestAttempt(
-  deps: RunDeps,
+  deps: RequestDeps,
   space: KeySpace,
   text: string,
 ): Promise<{ id: RunId; attempt: number }> {
@@ -65,24 +73,24 @@ export async function newestAttempt(
 }
 
 /** Whether it has ended, and not well. By the log. */
-export async function hasFailed(deps: RunDeps, id: RunId): Promise<boolean> {
+export async function hasFailed(deps: RequestDeps, id: RunId): Promise<boolean> {
   const end = await factAt(deps, id, 'run.finished')
   return end !== undefined && end.data.status !== 'succeeded'
 }
 
 /** True when it is stored, false when this run was requested before. */
-export async function append({ names, logOf }: RunDeps, id: RunId, data: RunRequest): Promise<boolean> {
+export async function append({ names, logOf }: RequestDeps, id: RunId, data: RunRequest): Promise<boolean> {
   const { shard } = parseRunId(id)
   const entry = factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data })
   return (await logOf(shard).appendOnce(entry)) === 'stored'
 }
 
-async function requestOf(deps: RunDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {
+async function requestOf(deps: RequestDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {
   return await factAt(deps, id, 'run.requested')
 }
 
 async function factAt<N extends 'run.requested' | 'run.finished'>(
-  { connection, names }: RunDeps,
+  { connection, names }: RequestDeps,
   run: RunId,
   name: N,
 ): Promise<FactOf<N> | undefined> {
