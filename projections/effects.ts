@@ -17,8 +17,9 @@ export type Effect =
   | { readonly do: 'fact'; readonly fact: FactDraft; readonly stops?: FactDraft }
   /**
    * Have the server append a fact at `dueMs` of its clock: one whose path ends in `timer_fired`.
+   * `replaces`: also if a timer for it is there, which goes.
    */
-  | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number }
+  | { readonly do: 'timer'; readonly fact: FactDraft; readonly dueMs: number; readonly replaces?: true }
   /**
    * Give a gate another deadline, and its timer. Both or neither: not if it has ended, or its
    * deadline was moved by somebody else.

@@ -6,6 +6,9 @@
 import type { Fact, FactName, FactOf } from '../streams/facts.ts'
 import type { PipelineSpec } from '../streams/schemas.ts'
 import type { Effect } from './effects.ts'
+import { needsOfTaken, onTaken } from './events/events.ts'
+import { needsOfTimer, onEventTimerFired } from './events/group.ts'
+import { needsOfOpenRun } from './events/open-runs.ts'
 import {
   endGate,
   type GateFact,
@@ -56,6 +59,10 @@ type OutsideRuns =
   | 'pipeline.registered'
   | 'trigger.received'
   | 'trigger.refused'
+  | 'subscription.taken'
+  | 'event.retried'
+  | 'event.refused'
+  | 'event.timer_fired'
   | 'run.requested'
   | 'scatter.begun'
   | 'gate.correlated'
@@ -108,11 +115,18 @@ const HANDLERS: Handlers = {
   'pipeline.registered': { needs: nothing, apply: onPipelineRegistered },
   'trigger.received': { needs: needsOfTrigger, apply: onTriggerReceived },
   'trigger.refused': outside,
+  'subscription.taken': { needs: needsOfTaken, apply: onTaken },
+  'event.retried': { needs: needsOfTaken, apply: onTaken },
+  'event.refused': outside,
+  'event.timer_fired': { needs: needsOfTimer, apply: onEventTimerFired },
   'scatter.begun': outside,
   'gate.correlated': outside,
   'run.requested': {
     // The run's own document cannot be there before this fact, of which the log holds one.
-    needs: (_view, fact) => [stateKey.pipeline(fact.data.pipeline, fact.data.version)],
+    needs: (_view, { data }) => [
+      stateKey.pipeline(data.pipeline, data.version),
+      ...needsOfOpenRun(data.pipeline, data.event?.subscription),
+    ],
     apply: onRunRequested,
   },
   'run.planned': {
@@ -135,7 +149,10 @@ const HANDLERS: Handlers = {
     apply: ({ view, run }, fact) => onRunCancelRequested(view, run, fact),
   },
   'run.timer_fired': { needs: needsBarriers, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
-  'run.finished': { needs: nothing, apply: ({ view, run }, fact) => onRunFinished(view, run, fact) },
+  'run.finished': {
+    needs: (_view, run) => needsOfOpenRun(run.pipeline, run.subscription),
+    apply: ({ view, run }, fact) => onRunFinished(view, run, fact),
+  },
   'asset.started': ofAsset,
   'attempt.ended': ofAsset,
   'asset.materialized': ofAsset,
@@ -211,6 +228,10 @@ const OUTSIDE: Readonly<Record<OutsideRuns, true>> = {
   'pipeline.registered': true,
   'trigger.received': true,
   'trigger.refused': true,
+  'subscription.taken': true,
+  'event.retried': true,
+  'event.refused': true,
+  'event.timer_fired': true,
   'run.requested': true,
   'scatter.begun': true,
   'gate.correlated': true,

@@ -14,6 +14,7 @@ import type {
   PipelineSpec,
   ReuseReason,
   ScatterStatus,
+  StoredValue,
   UpstreamMode,
   ValueAt,
 } from '../streams/schemas.ts'
@@ -82,6 +83,8 @@ export interface RunState {
   /** The Nats-Msg-Id of the trigger that asked for it. */
   msgId?: string
   redrive?: { run: string; asset: string; total: number }
+  /** The subscription whose message asked for it. */
+  subscription?: string
   tags?: Record<string, string>
   /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
   inputs?: Record<string, string>
@@ -246,6 +249,47 @@ export interface LimitedQueuesState {
   limitedQueues: Record<string, { priority: number; maxConcurrent: number; shape: string }>
 }
 
+/** How far a subscription is. In the first shard. */
+export interface SubscriptionState {
+  seq: number
+  /** Its stream, as facts name it, and the last message of it that was taken. */
+  source: string
+  to: number
+  taken: number
+  refused: number
+}
+
+/** Runs of a subscription in this shard that have not ended. */
+export interface OpenRunsState {
+  seq: number
+  open: number
+}
+
+/** Messages that wait to start one run together, or to be replaced by a later one. */
+export interface EventGroupState {
+  seq: number
+  /** Of the newest message. */
+  version: string
+  partition?: string
+  tags?: Record<string, string>
+  /** Of the oldest. */
+  source: string
+  stream: string
+  first: number
+  firstMs: number
+  msgId?: string
+  /** What each of them gives the run; of `take: 'last'` only the newest. */
+  inputs: Record<string, StoredValue>[]
+  count: number
+  bytes: number
+  /** What they are known by, so that none counts twice. */
+  keys: string[]
+  /** Server time at which the run starts. */
+  dueMs: number
+  /** A schedule of the server is there for this time. */
+  timerMs?: number
+}
+
 /** See gate.ts and, for those of instances, suspended.ts. */
 export interface GateState {
   seq: number
@@ -318,6 +362,10 @@ export const stateKey = {
     `asset.${pipeline}.${asset}.${encodeToken(partition ?? '')}`,
   barrier: (run: string, asset: string): Key<BarrierState> => `barrier.${run}.${asset}`,
   segment: (run: string, asset: string, n: number): Key<Segment> => `segment.${run}.${asset}.${n}`,
+  subscription: (pipeline: string, name: string): Key<SubscriptionState> => `subscription.${pipeline}.${name}`,
+  openRuns: (pipeline: string, subscription: string): Key<OpenRunsState> => `open_runs.${pipeline}.${subscription}`,
+  eventGroup: (pipeline: string, subscription: string, group: string): Key<EventGroupState> =>
+    `event_group.${pipeline}.${subscription}.${group}`,
   limitedQueues: (pipeline: string, queue: string): Key<LimitedQueuesState> => `limited_queues.${pipeline}.${queue}`,
   gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
   /**

@@ -9,6 +9,7 @@
 import type { z } from 'zod'
 import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
 import { FlowStoneError } from './errors.ts'
+import * as e from './event-schemas.ts'
 import { type AssetName, isRunId, type RunId } from './ids.ts'
 import * as s from './schemas.ts'
 
@@ -148,6 +149,30 @@ export const FACTS = {
     schema: s.scatterEndedEarly,
   },
   'scatter.closed': { path: 'scatter.:run.:asset.closed', format: 'json', version: 1, schema: s.scatterClosed },
+  'subscription.taken': {
+    path: 'subscription.:pipeline.:subscription.taken.:source.:from',
+    format: 'json',
+    version: 1,
+    schema: e.subscriptionTaken,
+  },
+  'event.retried': {
+    path: 'subscription.:pipeline.:subscription.retried.:source.:seq',
+    format: 'json',
+    version: 1,
+    schema: e.eventRetried,
+  },
+  'event.refused': {
+    path: 'subscription.:pipeline.:subscription.refused.:source.:seq',
+    format: 'json',
+    version: 1,
+    schema: e.eventRefused,
+  },
+  'event.timer_fired': {
+    path: 'subscription.:pipeline.:subscription.group.:group.timer_fired',
+    format: 'json',
+    version: 1,
+    schema: e.eventTimerFired,
+  },
   'trigger.received': { path: 'trigger.:trigger.received', format: 'msgpack', version: 1, schema: s.triggerReceived },
   'trigger.refused': { path: 'trigger.:trigger.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>
@@ -233,6 +258,7 @@ const REPEATABLE: ReadonlySet<FactName> = new Set([
   'scatter.resumed',
   'gate.timer_fired',
   'gate.correlated',
+  'event.timer_fired',
 ])
 
 /**

@@ -73,10 +73,10 @@ export function shardOf(text: string, shards: number): number {
 
 /**
  * What a run's id is made of: a user's key, the message id of a trigger, its place on the stream of
- * triggers, or the scatter that a redrive continues. Each has its own space, so no user's key
+ * triggers, the scatter that a redrive continues, or the message of a subscription. Each has its own space, so no user's key
  * equals any of the others.
  */
-export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive'
+export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event'
 
 /**
  * The id of a run that follows from a text. `attempt`: the second one and later are those that were

@@ -4,6 +4,7 @@
  */
 
 import { z } from 'zod'
+import { runEvent, subscriptionSpec } from './event-schemas.ts'
 import { HALF } from './text.ts'
 
 const count = z.int().min(0)
@@ -145,6 +146,8 @@ export const pipelineRegistered = z.object({
   timeoutMs: z.number().positive().optional(),
   /** What its runs do with upstream assets, where they say nothing. Default `all`. */
   upstream: z.enum(['all', 'stale', 'missing', 'none']).optional(),
+  /** What starts runs of it by itself. */
+  subscriptions: z.array(subscriptionSpec).optional(),
 })
 export type PipelineSpec = z.infer<typeof pipelineRegistered>
 
@@ -159,6 +162,8 @@ export const runRequested = z.object({
   partition: z.string().max(512).optional(),
   key: z.string().optional(),
   trigger: z.object({ seq: count, msgId: z.string().optional() }).optional(),
+  /** The message of a subscription that asked for it. */
+  event: runEvent.optional(),
   /** What it was given, by the name of the input asset. */
   input: z.record(token, storedValue).optional(),
   tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),

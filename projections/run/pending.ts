@@ -59,6 +59,7 @@ export class Pending {
       case 'run.timer_fired':
       case 'scatter.timer_fired':
       case 'scatter.closed':
+      case 'event.timer_fired':
         this.#left.delete(timerOf(fact))
         return
       case 'gate.created': {
@@ -128,7 +129,8 @@ function outcomeOf({ run, asset }: { run: string; asset: string }, gate: string)
   return `outcome ${run}.${asset}.${gate}`
 }
 
-/** Of a scatter, or of a run. */
+/** Of a scatter, of a run, or of messages that wait for their run. */
 function timerOf({ ids }: Pick<Fact, 'ids'>): string {
+  if ('group' in ids) return `timer ${ids.pipeline}.${ids.subscription}.${ids.group}`
   return `timer ${'run' in ids ? ids.run : ''}${'asset' in ids ? `.${ids.asset}` : ''}`
 }

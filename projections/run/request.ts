@@ -8,7 +8,7 @@ export type RunRequest = DraftOf<'run.requested'>['data']
  * What may be another one in two requests that ask for the same: a deploy came in between, another
  * way of asking, or another patience.
  */
-const ANY: ReadonlySet<string> = new Set(['version', 'trigger', 'retryOf', 'timeoutMs'])
+const ANY: ReadonlySet<string> = new Set(['version', 'trigger', 'event', 'retryOf', 'timeoutMs'])
 
 /**
  * In what a request differs from an earlier one under the same key, in words; nothing: it asks for
@@ -41,9 +41,17 @@ export function conflictOf(
  * same, and its run is there.
  */
 export function refusalFor(trigger: TriggerRequest, earlier: RunRequest | undefined): FactDraft | undefined {
-  const what = trigger.space === 'key' ? 'key' : 'Nats-Msg-Id'
-  const reason = conflictOf(what, trigger.key, earlier, trigger.request)
-  return reason === undefined ? undefined : { ...trigger.refusal, data: { ...trigger.refusal.data, reason } }
+  const what = trigger.space === 'message' ? 'Nats-Msg-Id' : 'key'
+  const key = trigger.space === 'event' ? (trigger.request.key ?? '') : trigger.key
+  const reason = conflictOf(what, key, earlier, trigger.request)
+  return reason === undefined ? undefined : refusalBecause(trigger, reason)
+}
+
+/** The fact that says why a request cannot be taken. */
+export function refusalBecause({ refusal }: TriggerRequest, reason: string): FactDraft {
+  return refusal.name === 'trigger.refused'
+    ? { ...refusal, data: { ...refusal.data, reason } }
+    : { ...refusal, data: { ...refusal.data, reason } }
 }
 
 const SHOWN_MAX = 100
@@ -63,5 +71,5 @@ export interface TriggerRequest {
   readonly request: RunRequest
   /** What the run is given, to be checked before it exists. */
   readonly given: readonly GivenValue[]
-  readonly refusal: DraftOf<'trigger.refused'>
+  readonly refusal: DraftOf<'trigger.refused'> | DraftOf<'event.refused'>
 }

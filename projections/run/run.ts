@@ -34,6 +34,7 @@ import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, V
 import type { AttemptTask } from '../../streams/tasks.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
+import { countOpenRun } from '../events/open-runs.ts'
 import { endEffect } from '../scatter/end.ts'
 import { depsOf, failuresAfterLoss, runsAlone } from '../scatter/lease.ts'
 import {
@@ -63,7 +64,8 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     upstream: data.upstream,
     ...(data.partition === undefined ? {} : { partition: data.partition }),
     ...(data.key === undefined ? {} : { key: data.key }),
-    ...(data.trigger?.msgId === undefined ? {} : { msgId: data.trigger.msgId }),
+    ...msgIdIn(data),
+    ...(data.event === undefined ? {} : { subscription: data.event.subscription }),
     ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
     ...(data.tags === undefined ? {} : { tags: data.tags }),
     ...givenIn(fact),
@@ -73,6 +75,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
   }
   view.put(stateKey.run(id), run)
   view.put(stateKey.open(id), { since: fact.timeMs })
+  countOpenRun(view, run, fact.seq, 1)
   const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
   const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
   if (!pipeline) {
@@ -82,6 +85,11 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
   if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [...timer, { do: 'plan', run: id }]
   const plan = planRun(pipeline, data.target, data.upstream, () => undefined, run.inputs)
   return [...timer, ...applyPlan(run, pipeline, plan, fact)]
+}
+
+function msgIdIn({ trigger, event }: FactOf<'run.requested'>['data']): Pick<RunState, 'msgId'> {
+  const msgId = trigger?.msgId ?? event?.msgId
+  return msgId === undefined ? {} : { msgId }
 }
 
 /** What the run was given: hashes, and where the values stand. */
@@ -472,6 +480,7 @@ export function onRunFinished(view: View, run: RunState, fact: FactOf<'run.finis
   if (fact.data.error) run.error = fact.data.error
   view.put(stateKey.run(run.id), run)
   view.delete(stateKey.open(run.id))
+  countOpenRun(view, run, fact.seq, -1)
   return []
 }
 

@@ -129,7 +129,7 @@ export class Sim {
   /** Commands by the sequence of the fact that caused them. */
   readonly issued = new Map<number, readonly Effect[]>()
   /** Schedules on the log. */
-  readonly timers: { fact: FactDraft; dueMs: number }[] = []
+  timers: { fact: FactDraft; dueMs: number }[] = []
   docs = new Docs()
   nowMs = START_MS
   /** Facts up to this sequence are folded. */
@@ -331,9 +331,12 @@ export class Sim {
         this.append(effect.close)
         this.append(effect.end)
         return
-      case 'timer':
+      case 'timer': {
+        const place = factPath(effect.fact.name, effect.fact.ids)
+        if (effect.replaces) this.timers = this.timers.filter(({ fact }) => factPath(fact.name, fact.ids) !== place)
         this.timers.push({ fact: effect.fact, dueMs: effect.dueMs })
         return
+      }
       case 'abort':
       case 'pause':
       case 'open_limited_queue':

@@ -243,6 +243,37 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, asset },
     data: { ...end, status: 'partial_failure', total: 3, succeeded: 2, failed: 1, error },
   },
+  'subscription.taken': {
+    name: 'subscription.taken',
+    ids: { pipeline: 'p', subscription: 's', source: 'ab', from: '7' },
+    data: {
+      version: 'v',
+      worker: 'w',
+      stream: 'ORDERS',
+      to: 12,
+      events: [
+        { seq: 8, key: 'k', msgId: 'm', input: { order: { json: { id: 1 } } }, partition: 'x', tags: { a: 'b' } },
+        { seq: 9, refused: 'no JSON' },
+        { seq: 10, input: { order: { msgpack: 'wA==' } }, group: 'g', bytes: 3 },
+        { seq: 11, input: { order: { manager: 'nats', ref: { hash: 'h' } } } },
+      ],
+    },
+  },
+  'event.retried': {
+    name: 'event.retried',
+    ids: { pipeline: 'p', subscription: 's', source: 'ab', seq: '9' },
+    data: { version: 'v', worker: 'w', stream: 'ORDERS', events: [{ seq: 9 }] },
+  },
+  'event.refused': {
+    name: 'event.refused',
+    ids: { pipeline: 'p', subscription: 's', source: 'ab', seq: '9' },
+    data: { pipeline: 'p', subscription: 's', stream: 'ORDERS', seq: 9, key: 'k', msgId: 'm', reason: 'no JSON' },
+  },
+  'event.timer_fired': {
+    name: 'event.timer_fired',
+    ids: { pipeline: 'p', subscription: 's', group: 'g' },
+    data: {},
+  },
   'trigger.received': {
     name: 'trigger.received',
     ids: { trigger: '7-1700000000000' },
@@ -361,6 +392,7 @@ describe('paths', () => {
       'scatter.outcomes',
       'scatter.paused',
       'scatter.resumed',
+      'event.timer_fired',
     ])
   })
 })

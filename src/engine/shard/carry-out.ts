@@ -4,6 +4,7 @@
  * becomes a failure of the run, or a refusal.
  */
 import type { Effect } from '../../../projections/effects.ts'
+import { refusalBecause } from '../../../projections/run/request.ts'
 import { cutTexts } from '../../../streams/cut.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
@@ -72,8 +73,8 @@ function insteadOf(effect: Effect, thrown: unknown): FactDraft | undefined {
       return { name: 'asset.failed', ids: { run: parseRunId(run).id, asset: assetName(asset), pipeline }, data }
     }
     case 'request': {
-      const { ids, data } = effect.trigger.refusal
-      return { name: 'trigger.refused', ids, data: cutTexts({ ...data, reason: error.message }, TEXT_MAX) }
+      const refusal = refusalBecause(effect.trigger, error.message)
+      return { ...refusal, data: cutTexts(refusal.data, TEXT_MAX) } as FactDraft
     }
     default:
       return undefined

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
 import type { TriggerRequest } from '../../../projections/run/request.ts'
-import { refusalFor } from '../../../projections/run/request.ts'
+import { refusalBecause, refusalFor } from '../../../projections/run/request.ts'
 import { TRIGGER_BODY_MAX } from '../../../projections/run/trigger.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
@@ -63,9 +63,11 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
         )
       return
     }
-    case 'timer':
-      await context.log.appendOnce(timerEntry(names, shard, effect.fact, effect.dueMs))
+    case 'timer': {
+      const { expect, ...timer } = timerEntry(names, shard, effect.fact, effect.dueMs)
+      await context.log.appendOnce(effect.replaces || !expect ? timer : { ...timer, expect })
       return
+    }
     case 'extend_gate':
       await context.log.appendOnce(...extendEntries(names, shard, effect.fact))
       return
@@ -175,9 +177,8 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
     const at = `input.${name}`
     const mismatch = mismatchOf(schema, value, wireBytes(at, value, TRIGGER_BODY_MAX), 'its schema')
     if (mismatch === undefined) continue
-    const { refusal } = trigger
     const reason = cut(`${at}: ${mismatch}`, REASON_MAX)
-    await log.appendOnce(factEntry(names, shard, { ...refusal, data: { ...refusal.data, reason } }))
+    await log.appendOnce(factEntry(names, shard, refusalBecause(trigger, reason)))
     return
   }
   const id = runIdIn(trigger.space, trigger.key, shards)

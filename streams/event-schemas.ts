@@ -1,0 +1,103 @@
+/**
+ * What stands in the facts of subscriptions: one zod schema each. As in `schemas.ts`, everything
+ * here is on disk in users' logs.
+ */
+import { z } from 'zod'
+
+const count = z.int().min(0)
+const TOKEN_MAX = 256
+const TEXT_MAX = 512
+const token = z.string().min(1).max(TOKEN_MAX)
+
+/** Of subscriptions that start one run for several messages. */
+export const batchSpec = z.object({ maxItems: z.int().min(1), maxWaitMs: z.int().min(1) })
+export const debounceSpec = z.object({
+  waitMs: z.int().min(1),
+  maxWaitMs: z.int().min(1).optional(),
+  take: z.enum(['last', 'all']),
+})
+
+/** A subscription as the engine knows it: options, no code. It is a part of its pipeline. */
+export const subscriptionSpec = z.object({
+  name: token,
+  /** Where messages come from: an existing stream, a subject of a stream of its own, or a bucket. */
+  from: z.union([
+    z.object({ stream: token, subject: z.string().max(TEXT_MAX).optional() }),
+    z.object({ bucket: token, key: z.string().max(TEXT_MAX).optional() }),
+    z.object({ subject: z.string().max(TEXT_MAX) }),
+  ]),
+  /** The asset that its runs make. */
+  run: token,
+  maxOpen: z.int().min(1),
+  batch: batchSpec.optional(),
+  debounce: debounceSpec.optional(),
+})
+export type SubscriptionSpec = z.infer<typeof subscriptionSpec>
+
+/**
+ * A value, as `storedValue` of schemas.ts. Here to have no import cycle, and because the list of
+ * events is long: it is checked again where it becomes a run's.
+ */
+const stored = z.union([
+  z.object({ json: z.unknown() }),
+  z.object({ msgpack: z.string() }),
+  z.object({ manager: z.string(), ref: z.record(z.string(), z.unknown()) }),
+])
+
+/** A message that was taken. */
+export const takenEvent = z.object({
+  /** Its sequence in its stream. */
+  seq: count,
+  /** What it is known by: the same key is the same event. None: it is known by its place. */
+  key: z.string().max(TEXT_MAX).optional(),
+  msgId: z.string().max(TEXT_MAX).optional(),
+  /** Why no run can start for it; then there is no input. */
+  refused: z.string().optional(),
+  input: z.record(token, stored).optional(),
+  partition: z.string().max(TEXT_MAX).optional(),
+  tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),
+  /** With `batch` and `debounce`: messages of the same group share a run. A hash. */
+  group: token.optional(),
+  /** Of its input, as JSON, where it is of a group. */
+  bytes: count.optional(),
+})
+export type TakenEvent = z.infer<typeof takenEvent>
+
+const taken = {
+  /** Of the pipeline: its code made the events of the messages. */
+  version: token,
+  worker: token,
+  stream: token,
+  events: z.array(takenEvent),
+}
+
+/** All messages of a stream up to `to` have been read. Those without an event start no run. */
+export const subscriptionTaken = z.object({ ...taken, to: count })
+
+/** A message that was refused is taken after all. */
+export const eventRetried = z.object(taken)
+
+/** No run starts for a message. */
+export const eventRefused = z.object({
+  pipeline: token,
+  subscription: token,
+  stream: token,
+  seq: count,
+  key: z.string().max(TEXT_MAX).optional(),
+  msgId: z.string().max(TEXT_MAX).optional(),
+  reason: z.string(),
+})
+
+/** The time of a batch, or of messages that are debounced, may have come. */
+export const eventTimerFired = z.object({})
+
+/** Of a run: the message that asked for it, or the first of several. */
+export const runEvent = z.object({
+  subscription: token,
+  stream: token,
+  seq: count,
+  msgId: z.string().max(TEXT_MAX).optional(),
+  /** How many messages it is for, where it may be several. */
+  messages: count.optional(),
+})
+export type RunEvent = z.infer<typeof runEvent>
