@@ -8,6 +8,7 @@ import { channel } from 'node:diagnostics_channel'
 import { printable } from '../streams/text.ts'
 import type { ErrorView } from '../streams/thrown.ts'
 
+/** What is published on `node:diagnostics_channel`, by the name of its channel. */
 export interface TelemetryEvents {
   /** A worker begins to run a piece of user code of an asset. */
   'flowstone:materialization.start': MaterializationEvent
@@ -181,6 +182,7 @@ export interface GateEvent {
   readonly asset: string
 }
 
+/** Which code of which asset ran, and where. */
 export interface MaterializationEvent {
   readonly worker: string
   readonly run: string
@@ -277,9 +279,13 @@ export function channelOf<N extends keyof TelemetryEvents>(
 
 /** What FlowStone writes its own words to. pino, winston and console fit. */
 export interface Logger {
+  /** What happens all the time. */
   debug(message: string, fields?: Readonly<Record<string, unknown>>): void
+  /** What somebody may want to know. */
   info(message: string, fields?: Readonly<Record<string, unknown>>): void
+  /** What is wrong, and may get right by itself. */
   warn(message: string, fields?: Readonly<Record<string, unknown>>): void
+  /** What is wrong, and somebody has to look at. */
   error(message: string, fields?: Readonly<Record<string, unknown>>): void
 }
 

@@ -98,4 +98,5 @@ export const ERROR_CODES = [
   'reader_stopped',
 ] as const
 
+/** A code that FlowStone gives to its errors, such as `worker_lost`. */
 export type ErrorCode = (typeof ERROR_CODES)[number]

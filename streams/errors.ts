@@ -14,6 +14,7 @@ const BRAND = Symbol.for('flowstone.error')
 /** Of prototypes that are looked at: those of a proxy may have no end. */
 const LEVELS_MAX = 50
 
+/** What FlowStone throws and rejects with. `code` says what it is; the message says what to do. */
 export class FlowStoneError extends Error {
   static readonly [BRAND]: string = 'FlowStoneError'
   /** Stable, machine readable, snake_case. Messages may change between releases, codes do not. */
@@ -26,6 +27,7 @@ export class FlowStoneError extends Error {
     this.code = code
   }
 
+  /** Also true of an error of another copy of this package in the same process. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     // biome-ignore lint/complexity/noThisInStatic: the class that is asked about, which may be one that derives from this
     return isMadeBy(this, value)

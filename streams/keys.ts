@@ -154,6 +154,10 @@ export function scatterKeyNumber(key: unknown, at?: string): bigint {
   return hashBigInt(canonicalKey(key, at))
 }
 
+/**
+ * Whether both are the same scatter key: their canonical texts are equal. Throws InvalidError for
+ * what is no key.
+ */
 export function sameKey(a: unknown, b: unknown): boolean {
   return canonicalKey(a) === canonicalKey(b)
 }

@@ -10,6 +10,7 @@ import { newestPipeline } from '../runs/registered.ts'
 import { Run } from './run.ts'
 import type { RunDeps } from './run-view.ts'
 
+/** A run that goes on with another version of its pipeline, as `flow.adopt` reports it. */
 export interface Adopted {
   readonly run: string
   /** The version that the run goes on with, and the one before. */

@@ -47,6 +47,10 @@ import { Scatters } from './scatter.ts'
 import { Triggers } from './triggers.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
 
+/**
+ * Options of `connect`: which server, as whom, in which namespace, and what the connection works
+ * with.
+ */
 export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   /** I/O managers by name, besides `nats` (the default one of every asset). */
   readonly io?: Readonly<Record<string, IoManager>>
@@ -56,6 +60,7 @@ export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   readonly logger?: Logger
 }
 
+/** Options of `flow.materialize`. */
 export interface MaterializeOptions<G = Readonly<Record<string, unknown>>> extends RunOptions<G> {
   /**
    * The pipeline, or its name, for an asset that was declared in several. Each of them has values
@@ -127,6 +132,10 @@ export async function connect(options: ConnectOptions = {}): Promise<Flow> {
   }
 }
 
+/**
+ * A connection to a namespace, from `connect`. It starts runs, reads them, and starts engines and
+ * workers. Close it at the end (`await using flow = await connect()`).
+ */
 export class Flow {
   readonly #connection: Connection
   readonly #namespace: Namespace
@@ -406,6 +415,7 @@ export class Flow {
     return this.#closing
   }
 
+  /** The same as `close`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

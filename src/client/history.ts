@@ -6,6 +6,7 @@ import type { Topology } from '../../streams/topology.ts'
 import type { Connection } from '../log/connection.ts'
 import { runFacts } from '../log/run-facts.ts'
 
+/** A fact of a run, as `flow.history` yields it. */
 export interface HistoryEntry {
   /** Sequence on the log of the run's partition. */
   readonly seq: number

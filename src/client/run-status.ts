@@ -10,6 +10,7 @@ import type { RunDeps, RunView } from './run-view.ts'
 import { statusOf } from './scatter-status.ts'
 import { ableOf, missingWorker, type SeenWorkers, seeScatter, seeWorkers, type WantedWorker } from './seen-workers.ts'
 
+/** A run, its assets, and why what waits is waiting. */
 export interface RunStatus extends RunView {
   /** Why nothing of the run goes on. Empty when something does. */
   readonly waitingFor: readonly string[]

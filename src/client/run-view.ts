@@ -9,6 +9,7 @@ import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import type { Logger } from '../telemetry.ts'
 
+/** A run and its assets, as far as the state bucket knows. */
 export interface RunView {
   readonly id: string
   readonly pipeline: string

@@ -21,6 +21,7 @@ import { refuseUnknown } from '../options/unknown.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 
+/** A scatter and its counts, as far as the state bucket knows. */
 export interface ScatterView {
   readonly run: string
   readonly asset: string
@@ -39,6 +40,7 @@ export interface ScatterView {
   readonly paused: boolean
 }
 
+/** What `run.watch` yields each time something has changed: the run and its scatters. */
 export interface RunUpdate {
   readonly run: RunView
   readonly scatters: readonly ScatterView[]
@@ -51,6 +53,7 @@ const LOOK_MS = 2000
 /** After a watch that ended, the next one is begun. */
 const WATCH_AGAIN_MS = 500
 
+/** A handle on a run: its result, its status, its updates. It holds no connection of its own. */
 export class Run<V = unknown> {
   readonly id: RunId
   /**

@@ -71,6 +71,7 @@ export interface ScatterStatus {
   readonly waitingFor: readonly string[]
 }
 
+/** Instances that a worker has been at for long: which, since when, and which worker. */
 export interface LongRunning {
   /** Instances [from, to). */
   readonly from: number

@@ -21,11 +21,13 @@ import type { RunDeps } from './run-view.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
 import { seeScatter } from './seen-workers.ts'
 
+/** An instance that is not done: its place in the scatter, from 0, and its key. */
 export interface PendingInstance {
   readonly index: number
   readonly key: unknown
 }
 
+/** An instance that failed for good, and by what. */
 export interface FailedInstance extends PendingInstance {
   readonly error: ErrorView
 }
@@ -36,6 +38,7 @@ interface Found {
   readonly spec: AssetSpec | undefined
 }
 
+/** `flow.scatter`: looks at scatters, and operates them. A scatter is named `<run>.<asset>`. */
 export class Scatters {
   readonly #deps: RunDeps
 

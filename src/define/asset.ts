@@ -22,6 +22,7 @@ import type { StandardSchema } from './standard-schema.ts'
 // biome-ignore lint/suspicious/noEmptyInterface: made to be extended by users (declaration merging)
 export interface Resources {}
 
+/** What an asset's code gets: who and where it is, its dependencies, and gates. */
 export interface AssetContext {
   readonly run: string
   readonly asset: string
@@ -92,6 +93,7 @@ export interface InstanceContext<K> extends AssetContext {
   readonly index: number
 }
 
+/** An instance that succeeded, as a gather gets it. `index` is its place in the scatter, from 0. */
 export interface ScatterResult<K, I> {
   readonly key: K
   readonly index: number
@@ -108,6 +110,10 @@ export interface ScatterFailure<K> {
   readonly error: ErrorView
 }
 
+/**
+ * What a failed instance means to its scatter. `all_or_nothing`: the scatter fails. `partial`: it
+ * goes on, up to its `failureThreshold`.
+ */
 export type FailureMode = 'all_or_nothing' | 'partial'
 /** What a gather gets: failed instances only where the scatter goes on without them. */
 export type Gathered<K, I, F extends FailureMode> =
@@ -168,6 +174,7 @@ export interface InstanceOptions<F extends FailureMode = FailureMode, K = unknow
   readonly slots?: SlotsSettings<K>
 }
 
+/** How often code is run again that failed, and after which waits. */
 export interface RetryOptions {
   /**
    * How often the code is run at the most, losses of the worker process included. Default 3. 1:
@@ -221,7 +228,10 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
   readonly io?: string
 }
 
-/** `N`: its name. `V`: its value. `G`: what a run of it is given, by the name of the input. */
+/**
+ * A declared asset, from `asset(name, { … })`. `N`: its name. `V`: its value. `G`: what a run of it
+ * is given, by the name of the input.
+ */
 export interface Asset<N extends string = string, V = unknown, G = unknown> {
   readonly name: N
   readonly definition: Definition
@@ -230,7 +240,10 @@ export interface Asset<N extends string = string, V = unknown, G = unknown> {
   /** Only a type: what `materialize` is given as `input`. */
   readonly inputs?: G
 }
+
+/** An asset of any name and value. */
 export type AnyAsset = Asset<string, unknown>
+/** The type of an asset's value: `ValueOf<typeof report>`. */
 export type ValueOf<A> = A extends Asset<string, infer V> ? V : never
 /** What a run of these is given: all that each of them is. */
 export type InputsOf<D extends readonly AnyAsset[]> = D extends readonly [

@@ -8,6 +8,7 @@ import { type Duration, parseDuration } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
 
+/** Options of a gate: how long it waits, what follows then, and which payload it takes. */
 export interface GateOptions {
   /**
    * How long it waits at the most; `Infinity`: for ever. Default `'1h'`. By the server's clock,
@@ -47,6 +48,7 @@ export interface GateOptions {
   readonly correlationKey?: string
 }
 
+/** Options of an approval: a gate that people decide. */
 export interface ApprovalOptions extends Omit<GateOptions, 'payload' | 'metadata'> {
   /** What is to be decided, for people. */
   readonly message: string

@@ -17,6 +17,10 @@ export type BucketName<K> = string | ((key: K) => string)
  */
 export type RateLimit<K> = readonly [limit: number, per: RateSettings['per']] | RateLimitSettings<K>
 
+/**
+ * A rate limit of an asset, and the bucket that it shares with others. `K` is the type of the
+ * scatter key.
+ */
 export interface RateLimitSettings<K> extends RateSettings {
   readonly bucket?: BucketName<K>
 }

@@ -8,6 +8,7 @@ import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
 
+/** Assets that are deployed together, from `pipeline(name, [ … ])`. */
 export interface Pipeline {
   readonly name: string
   readonly assets: readonly AnyAsset[]
@@ -17,6 +18,7 @@ export interface Pipeline {
   readonly spec: PipelineSpec
 }
 
+/** Options of `pipeline`. */
 export interface PipelineOptions {
   /**
    * Longest time for each of its runs that names none (`materialize(…, { timeout })`), also of

@@ -13,6 +13,7 @@ import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 import { EngineShard } from './shard/shard.ts'
 
+/** Options of `flow.engine`. */
 export interface EngineOptions {
   /**
    * How often the reconciler looks for tasks that got lost, in milliseconds: 10 to 86,400,000.
@@ -21,6 +22,7 @@ export interface EngineOptions {
   readonly reconcileMs?: number
 }
 
+/** A running engine, from `flow.engine`. It ends with its connection, or by `stop`. */
 export interface Engine {
   readonly id: string
   /**

@@ -27,6 +27,7 @@ import { logRefusal, type Mark, newEpoch, type Position, positionIn } from './sh
 import { hasBegun } from './shard/seen-before.ts'
 import { Store, TOUCHED_SOFT } from './shard/store.ts'
 
+/** What `flow.rebuild` did. */
 export interface RebuildReport {
   /** Facts folded, over all shards. */
   readonly facts: number

@@ -41,6 +41,10 @@ const EXTEND_TRIES = 5
 
 type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
 
+/**
+ * `flow.gates`: looks at gates and answers them. A call that is too late throws
+ * SignalRejectedError.
+ */
 export class Gates {
   readonly #deps: GateDeps
   readonly #settings: GateSettings

@@ -6,6 +6,7 @@ import { refuseUnknown } from '../options/unknown.ts'
 import { type GateSecret, parseSecrets, TokenKeys } from './token.ts'
 import { parseBaseUrl } from './url.ts'
 
+/** Options of `connect` for signal gates: their tokens' secrets and address. */
 export interface GatesOptions {
   /**
    * Secrets that tokens are signed with: the first signs, all verify. To change one, put the new

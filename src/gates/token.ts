@@ -14,6 +14,7 @@ import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } fr
 import { FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 
+/** A secret that tokens of gates are signed with. */
 export interface GateSecret {
   /** Stands in the tokens it signs: 1 to 32 characters of A-Z a-z 0-9 _ -. */
   readonly id: string

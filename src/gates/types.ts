@@ -7,6 +7,7 @@ import type { SignalRejectedError } from '../../streams/errors.ts'
  */
 export type GateStatus = 'waiting' | 'signaled' | 'timed_out' | 'cancelled'
 
+/** A gate, as far as the state bucket knows. */
 export interface GateView {
   /** `<run>.<asset>.<gate>`: where the gate stands on the log. Not a secret: it opens nothing. */
   readonly id: string
@@ -31,6 +32,7 @@ export interface GateView {
   readonly reason: string | undefined
 }
 
+/** A signal that a gate took: its payload, who sent it, and the headers that were kept. */
 export interface GateSignal {
   readonly payload: unknown
   readonly source: string | undefined
@@ -50,6 +52,7 @@ export interface SignalOptions {
   readonly idempotencyKey?: string
 }
 
+/** The answer to a signal that was accepted; `gate` is the id of the gate that took it. */
 export interface SignalAccepted {
   readonly status: 'accepted'
   readonly gate: string

@@ -7,6 +7,7 @@ import { type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 import { HttpProblem, problemResponse } from './shared/problem.ts'
 import type { GatesOverHttp } from './shared/request-context.ts'
 
+/** Options of `serveGates`: where it listens, and those of `gateHandler`. */
 export interface ServeOptions extends GateHandlerOptions {
   /** Default 8080; 0: any free one. */
   readonly port?: number
@@ -17,6 +18,7 @@ export interface ServeOptions extends GateHandlerOptions {
   readonly host?: string
 }
 
+/** A running HTTP server for gates, from `serveGates`. It ends by `close`. */
 export interface GateServer extends AsyncDisposable {
   readonly url: string
   readonly port: number

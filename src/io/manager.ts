@@ -10,6 +10,7 @@ import { encodeValue, isJsonSafe, isPlainData, jsonCopy } from '../../streams/va
 import type { Connection } from '../log/connection.ts'
 import { unlessAborted } from '../options/timer.ts'
 
+/** Whose value an I/O manager stores or loads. */
 export interface IoContext {
   readonly run: string
   /**

@@ -9,6 +9,7 @@ import { measure } from '../../streams/value.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type Chunk, ItemReader, isItemReader } from './reader.ts'
 
+/** Options of `batch`: when a batch is full, and which items belong together. */
 export interface BatchOptions<T = unknown> {
   /** Most items of a batch. Default: as many as maxBytes holds. */
   readonly maxItems?: number
@@ -30,6 +31,8 @@ export interface BatchOptions<T = unknown> {
 export interface Batch<T> {
   readonly items: T[]
 }
+
+/** The same with `groupBy`: all its items are of this one group. */
 export interface GroupedBatch<T> extends Batch<T> {
   readonly group: string | number
 }

@@ -1,3 +1,7 @@
+/**
+ * Something that can be read in pieces, such as a file or an object. A reader reads on from any
+ * place in it.
+ */
 export interface ByteSource {
   /** Path or address; its ending says whether it is compressed. */
   readonly name: string
@@ -10,6 +14,7 @@ export interface ByteSource {
   bytes(range: ByteRange, version: string, signal: AbortSignal): AsyncIterable<Uint8Array>
 }
 
+/** Bytes from `from`, counted from 0, up to and without `to`. */
 export interface ByteRange {
   readonly from: number
   readonly to: number

@@ -9,6 +9,7 @@ import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 
+/** Options of `readCsv`. */
 export interface CsvOptions {
   /** Names of the columns. Default: the first row has them. */
   readonly columns?: readonly string[]

@@ -7,6 +7,7 @@ import type { ByteSource } from './byte-source.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { changed, contentOf, openSource, sourceOf, versioned } from './source.ts'
 
+/** Options of `readLines` and `readJsonLines`. */
 export interface LinesOptions {
   /** Whether empty lines are items too. Default false. */
   readonly keepEmpty?: boolean

@@ -11,6 +11,7 @@ import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 import { openSource, sourceOf, versioned } from './source.ts'
 
+/** Options of `readParquet`. */
 export interface ParquetOptions {
   /** Columns to read. Default all. */
   readonly columns?: readonly string[]

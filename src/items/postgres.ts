@@ -11,9 +11,11 @@ import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 
 /** A Client or a Pool of pg, or what is like one. */
 export interface PostgresClientLike {
+  /** Runs one statement with values for `$1`, `$2`, … */
   query(text: string, values: unknown[]): Promise<{ readonly rows: readonly unknown[] }>
 }
 
+/** Options of `readPostgres`. */
 export interface PostgresOptions {
   /** Any SELECT, without ORDER BY or LIMIT of its own. */
   readonly query: string

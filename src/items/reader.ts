@@ -26,6 +26,9 @@ export interface Chunk<T, C = unknown> {
   cursorAt?(index: number): C
 }
 
+/**
+ * What `itemReader` makes a reader of: its name, and how it reads on. `T` is an item, `C` a cursor.
+ */
 export interface ItemReaderOptions<T, C> {
   /**
    * Says what is read, as in `orders of 2026`. Stands in errors and on the log: a scatter is not
@@ -42,6 +45,7 @@ export interface ItemReaderOptions<T, C> {
   readonly retry?: ReaderRetry
 }
 
+/** How a reader goes on when its source fails. */
 export interface ReaderRetry {
   /**
    * How often the source may fail in a row, without a chunk between. Default 5. Then the attempt
@@ -152,6 +156,7 @@ export class ItemReader<T> implements AsyncIterable<T> {
     return cursor === undefined ? 'the beginning' : this.#source.position(cursor)
   }
 
+  /** All items, from the first one on. */
   async *[Symbol.asyncIterator](): AsyncGenerator<T> {
     const ended = new AbortController()
     try {

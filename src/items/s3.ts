@@ -12,9 +12,11 @@ import { changed } from './source.ts'
 
 /** A client of @aws-sdk/client-s3. */
 export interface S3ClientLike {
+  /** Sends one command, and brings its output. */
   send(command: object, options?: object): Promise<unknown>
 }
 
+/** Options of `readS3Objects`. */
 export interface S3ListOptions {
   readonly bucket: string
   /** Only keys that begin with this. Default all. */
@@ -27,6 +29,7 @@ export interface S3ListOptions {
   readonly retry?: ReaderRetry
 }
 
+/** An object of a bucket, as its list names it. */
 export interface S3Item {
   readonly bucket: string
   readonly key: string
@@ -36,6 +39,7 @@ export interface S3Item {
   readonly etag: string
 }
 
+/** Options of `s3Object`: which object, and with which client it is read. */
 export interface S3ObjectOptions {
   readonly bucket: string
   readonly key: string

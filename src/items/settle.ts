@@ -8,6 +8,7 @@ import { describe, infoOf } from '../../streams/thrown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import type { Batch } from './batch.ts'
 
+/** Why an item failed. `code` is that of the error, as in FlowStoneError. */
 export interface ItemError {
   readonly code: string
   readonly message: string
@@ -19,6 +20,7 @@ export interface SettledItems<T, V> {
   readonly failed: { readonly item: T; readonly error: ItemError }[]
 }
 
+/** Options of `settleItems`. */
 export interface SettleOptions {
   /** How many items at a time. Default 1: one after the other. */
   readonly concurrency?: number
@@ -108,6 +110,7 @@ function tooMany(
   )
 }
 
+/** An item and what became of it. */
 export type ItemResult<T, V> =
   | { readonly item: T; readonly status: 'ok'; readonly value: V; readonly error?: undefined }
   | { readonly item: T; readonly status: 'failed'; readonly value?: undefined; readonly error: ItemError }

@@ -32,6 +32,7 @@ import { type CheckResult, Rates, type Wish } from './rates.ts'
 import type { Slot } from './slot.ts'
 import { type SlotRequest, Slots } from './slots.ts'
 
+/** Options of `limiter.check`, which does not wait for its turn. */
 export interface CheckOptions {
   /** How many tokens at once. Default 1; at most the limit, of a smooth rate its burst. */
   readonly n?: number
@@ -44,6 +45,7 @@ export interface CheckOptions {
   readonly onUnreachable?: 'closed' | 'open'
 }
 
+/** Options of `limiter.take`, which waits for its turn. */
 export interface TakeOptions extends CheckOptions {
   /**
    * Longest wait for one's turn. Default `'60s'`. If the turn cannot come in time, RateLimitedError
@@ -56,6 +58,7 @@ export interface TakeOptions extends CheckOptions {
   readonly onWait?: (waitMs: number) => void
 }
 
+/** A rate limit that is in use. Counts are tokens, times are milliseconds. */
 export interface RateStatus {
   readonly shape: 'window' | 'smooth'
   /** As it was said by whoever asked last. */
@@ -77,6 +80,7 @@ export interface RateStatus {
   readonly nextTurn: Date
 }
 
+/** Options that all calls for a slot have. */
 export interface SlotOptions {
   /** How many of the bucket's slots it takes. Default 1, at most `max`. */
   readonly weight?: number
@@ -93,11 +97,13 @@ export interface SlotOptions {
   readonly by?: string
 }
 
+/** Options of `limiter.acquireSlot`, which does not wait for a slot. */
 export interface AcquireOptions extends SlotOptions {
   /** How long an answer of the server is waited for. Default `'5s'`. */
   readonly maxWait?: Duration
 }
 
+/** Options of `limiter.withSlot`. */
 export interface WithSlotOptions extends SlotOptions {
   /** Longest wait for a slot. Default `'30s'`. Then RateLimitedError. */
   readonly maxWait?: Duration
@@ -105,6 +111,7 @@ export interface WithSlotOptions extends SlotOptions {
   readonly signal?: AbortSignal
 }
 
+/** Slots that are in use. Counts are by weight. */
 export interface SlotsStatus {
   /** As it was said by whoever took one last. */
   readonly limit: number
@@ -129,6 +136,7 @@ export interface SlotsStatus {
   }[]
 }
 
+/** What is in use under a name: a rate limit, slots, or both. */
 export interface BucketStatus {
   readonly bucket: string
   /** Undefined where no rate limit of this name is in use. */
@@ -164,6 +172,7 @@ export interface LimiterDeps {
   readonly foundOrMade: () => Promise<unknown>
 }
 
+/** `flow.limiter`: rate limits and slots that all processes of a namespace share. */
 export class Limiter {
   readonly #deps: LimiterDeps
   readonly #cells: Cells
@@ -240,6 +249,7 @@ export class Limiter {
     return await this.#slots.acquire({ ...wish, waits: false, signal: undefined })
   }
 
+  /** Gives a slot back, as `slot.release` does. */
   async releaseSlot(slot: Slot): Promise<void> {
     await slot.release()
   }

@@ -26,6 +26,7 @@ export interface Wish {
   readonly onWait: ((waitMs: number) => void) | undefined
 }
 
+/** Whether there was room in a rate limit. If not, nothing was taken. */
 export type CheckResult =
   | { readonly allowed: true }
   /** There is room after `waitMs` milliseconds, if nobody else comes first. */

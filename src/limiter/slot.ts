@@ -19,6 +19,7 @@ export function deadlineMs(sentMs: number, leaseMs: number): number {
   return sentMs + leaseMs * (1 - EARLY)
 }
 
+/** A slot that is held until `release`. It is renewed while its process lives. */
 export class Slot {
   readonly bucket: string
   readonly id: string
@@ -92,6 +93,7 @@ export class Slot {
     await atMost(RELEASE_WAIT_MS, this.release())
   }
 
+  /** The same as `release`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.release()
   }
@@ -111,6 +113,7 @@ export class Slot {
     if (!this.#ended) this.#timer = after(Math.max(0, this.#deadlineMs - performance.now()), () => this.#check())
   }
 
+  /** For FlowStone itself: the slot is not held any more, so `signal` is aborted. */
   lost(): void {
     if (this.#ended) return
     this.#end('lost')

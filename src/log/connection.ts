@@ -42,6 +42,7 @@ export interface ConnectionSettings extends Credentials {
   readonly domain?: string
 }
 
+/** How the connection to the server is. */
 export interface ConnectionStatus {
   /**
    * `away`: the server cannot be reached, or refuses the credentials; it is tried again. `closed`:

@@ -11,6 +11,7 @@ import { type Authenticator, credsAuthenticator, jwtAuthenticator, nkeyAuthentic
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { checkDomain } from '../../streams/jetstream.ts'
 
+/** Whom the server takes this process for. Give one kind of them. */
 export interface Credentials {
   readonly user?: string
   readonly password?: string

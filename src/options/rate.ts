@@ -5,11 +5,13 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkText, cut } from '../../streams/text.ts'
 import { type Duration, parseDuration } from './duration.ts'
 
+/** The period of a rate: a word, or a duration such as `'10s'`. */
 export type Per = 'second' | 'minute' | 'hour' | 'day' | Duration
 
 /** `[60, 'minute']`, or the same with names and more to say. */
 export type RateOption = readonly [limit: number, per: Per] | RateSettings
 
+/** A rate: so many tokens in a period. */
 export interface RateSettings {
   /** Tokens in a period: 1 to 10,000,000. */
   readonly limit: number

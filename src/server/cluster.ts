@@ -4,6 +4,7 @@ import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { findFreePorts } from './ports.ts'
 import { type RunningServer, type ServerOptions, startServer } from './start.ts'
 
+/** Options of `startCluster`. What it shares with `startServer` holds for each node. */
 export interface ClusterOptions
   extends Pick<ServerOptions, 'syncInterval' | 'maxPayload' | 'version' | 'serverPath' | 'quiet' | 'readyTimeoutMs'> {
   /** Folder; each node has one of its own in it (`n1`, `n2`, …). Default: `.flowstone/cluster`. */

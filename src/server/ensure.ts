@@ -14,6 +14,7 @@ import { say } from './say.ts'
  */
 export type NatsServerSource = 'given' | 'path' | 'cache' | 'release' | 'debian'
 
+/** A nats-server program: where it is, which version, and how it was found. */
 export interface NatsServerBinary {
   /** Absolute, or as it was given. */
   path: string
@@ -22,6 +23,7 @@ export interface NatsServerBinary {
   source: NatsServerSource
 }
 
+/** Options of `ensureNatsServer`. */
 export interface EnsureOptions {
   /** Use this program and look nowhere else. Default: the environment's FLOWSTONE_NATS_SERVER. */
   serverPath?: string

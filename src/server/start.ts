@@ -11,6 +11,7 @@ import { readPort } from './ports.ts'
 import { readServerInfoWhenReady, type ServerInfo } from './probe.ts'
 import { endWithThisProcess, isAlive, sendSignal } from './processes.ts'
 
+/** Options of `startServer`. */
 export interface ServerOptions {
   /** Folder for data, configuration, log and lock; made when missing. Default: `.flowstone`. */
   dir?: string

@@ -45,6 +45,7 @@ import { type Delivery, Puller } from './pull/puller.ts'
 import { nak, onDelivery, requeue } from './pull/requeue.ts'
 import { Slots } from './pull/slots.ts'
 
+/** Options of `flow.worker`. */
 export interface WorkerOptions {
   /**
    * How many pieces of user code run at a time in this process: executions, or instances of
@@ -130,6 +131,7 @@ interface Source {
   readonly restore: (puller: Puller) => Promise<void>
 }
 
+/** A running worker, from `flow.worker`. It ends with its connection, or by `stop`. */
 export class Worker {
   readonly id: string
   readonly #shared: WorkerShared

@@ -27,6 +27,7 @@ import { checkBrowser, NONCE_FIELD, newNonce } from './form.ts'
 import { endedPage, problemPage, waitingPage } from './page.ts'
 import { checkSenders, type VerifiedSender, verifiedSignal } from './verified.ts'
 
+/** Options of `gateHandler`: limits on what is taken, and whose requests are signed. */
 export interface GateHandlerOptions extends AddressOptions {
   /** Largest body, in bytes; more is 413. Default 1 MiB. */
   readonly maxBodyBytes?: number

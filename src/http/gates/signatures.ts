@@ -13,6 +13,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
 
+/** How a sender signs its requests: GitHub, Stripe, Slack, or Standard Webhooks. */
 export type SignatureScheme = 'github' | 'stripe' | 'slack' | 'standard'
 
 /** A scheme of one's own: whether the sender is who it says. */

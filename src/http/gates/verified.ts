@@ -11,6 +11,7 @@ import { accepted, HttpProblem, json } from '../shared/problem.ts'
 import type { RequestContext, Sender } from '../shared/request-context.ts'
 import { type CustomScheme, checkStandardSecret, SCHEMES, type SignatureScheme } from './signatures.ts'
 
+/** A sender whose requests are signed: how, with what, and which gate they are for. */
 export interface VerifiedSender {
   /** How it signs; or a function that checks it. */
   readonly scheme: SignatureScheme | CustomScheme

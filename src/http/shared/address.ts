@@ -6,6 +6,7 @@
 import { BlockList, isIP } from 'node:net'
 import { InvalidError } from '../../../streams/errors.ts'
 
+/** Where the address of a sender is read when proxies stand in front. */
 export interface AddressOptions {
   /**
    * Proxies in front, whose header is believed: how many there are, or their addresses and networks

@@ -13,12 +13,15 @@ export interface GatesOverHttp {
    * body is read.
    */
   verify(token: string): string
+  /** Answers the gate of a token. Throws SignalRejectedError when it is too late or not good. */
   signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
+  /** Answers the gate that was opened with this correlation key, as `flow.gates` does. */
   signalByCorrelationKey(
     correlationKey: string,
     payload: unknown,
     options?: SignalOptions & { readonly keepFor?: Duration },
   ): Promise<SignalAccepted>
+  /** The gate of a token, as it is now. */
   getByToken(token: string): Promise<GateView | undefined>
 }
 
