@@ -3,7 +3,8 @@ import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config
 
 /** What needs neither a nats-server nor a process of its own. */
 const UNIT = [
-  'test/{define,options,projections,scripts,streams,worker}/**/*.test.ts',
+  'test/{define,options,projections,scripts,streams}/**/*.test.ts',
+  'test/worker/!(puller).test.ts',
   'test/docs/!(snippets).test.ts',
   'test/items/!(postgres).test.ts',
   'test/http/{address,body,form,metadata,rate,signatures}.test.ts',
@@ -16,7 +17,7 @@ const KILL = ['test/kill/**/*.test.ts']
 // The tests in test/container need a Docker daemon: `npm run test:container`.
 const NEVER = ['test/container/**', '**/node_modules/**']
 
-/** A file starts servers and child processes of its own, so it is a process of its own. */
+/** A file starts servers and child processes of its own, so it runs in a process and no thread. */
 const REAL: TestProjectInlineConfiguration['test'] = {
   pool: 'forks',
   globalSetup: ['test/kit/programs.ts'],
@@ -37,9 +38,18 @@ export default defineConfig({
         extends: true,
         test: { name: 'unit', include: UNIT, pool: 'threads', isolate: false },
       },
+      // Files share a process, one after the other: each would load the same modules again, for more
+      // than a second of processor time. So a file takes back what it changes of its process, such
+      // as listeners and variables of the environment.
       {
         extends: true,
-        test: { name: 'integration', include: ['test/**/*.test.ts'], exclude: [...UNIT, ...KILL], ...REAL },
+        test: {
+          name: 'integration',
+          include: ['test/**/*.test.ts'],
+          exclude: [...UNIT, ...KILL],
+          isolate: false,
+          ...REAL,
+        },
       },
       {
         extends: true,

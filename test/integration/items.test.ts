@@ -14,6 +14,7 @@ import {
 } from '../../src/items/index.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
+import { runs } from '../kit/runs.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -365,7 +366,7 @@ it('keys of a reader are all stored, each once and in order, wherever it fails a
         for (const { count, keys } of keyChunksOf(await factsOf(stage.flow, run.id))) expect(keys).toHaveLength(count)
       },
     ),
-    { numRuns: 30, endOnFailure: true },
+    { ...runs(20), endOnFailure: true },
   )
 }, 60_000)
 

@@ -3,6 +3,7 @@ import { describe, expect, expectTypeOf, it } from 'vitest'
 import { asset } from '../../src/index.ts'
 import { type Batch, batch, type GroupedBatch, itemReader, itemResults, settleItems } from '../../src/items/index.ts'
 import { collect } from '../kit/collect.ts'
+import { runs } from '../kit/runs.ts'
 import { rejection } from '../kit/stage.ts'
 import { cursorsOf, expectReadsOn, readAll } from './kit.ts'
 
@@ -94,7 +95,7 @@ describe('batches', () => {
         expect(await readAll(reader)).toEqual(expected)
         await expectReadsOn(reader)
       }),
-      { numRuns: 300 },
+      runs(150),
     )
   })
 

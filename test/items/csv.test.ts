@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readCsv } from '../../src/items/index.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { runs } from '../kit/runs.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { rejection } from '../kit/stage.ts'
 import { expectReadsOn, readAll } from './kit.ts'
@@ -43,7 +44,7 @@ describe('rows of CSV', () => {
     ['are none under a header alone', 'a,b\n', []],
     ['are none in an empty file', '', []],
     ['are not made of empty lines', 'a\n\n1\n\n', [{ a: '1' }]],
-  ])('%s', async (_, text, expected) => {
+  ])('rows of CSV %s', async (_, text, expected) => {
     expect(await expectReadsOn(readCsv(fileOf(text)))).toEqual(expected)
   })
 
@@ -67,7 +68,7 @@ describe('rows of CSV', () => {
           expect(await expectReadsOn(readCsv(fileOf(text)))).toEqual(rows.map(([a, b]) => ({ a, b })))
         },
       ),
-      { numRuns: 60 },
+      runs(30),
     )
   })
 

@@ -9,13 +9,14 @@ import { until } from '../kit/until.ts'
 import { batches, objects, reading, reads, rows } from './programs/readers.ts'
 import { type Rig, startRig } from './rig.ts'
 
-const LINES = 100_000
+const LINES = 25_000
+const LINE_BYTES = 40
 const scratch = scratchFolder()
 const path = join(scratch.path, 'numbers.txt')
-const bytes = LINES * 10
+const bytes = LINES * LINE_BYTES
 
 beforeAll(() => {
-  writeFileSync(path, Array.from({ length: LINES }, (_, i) => `${String(i).padStart(9, '0')}\n`).join(''))
+  writeFileSync(path, Array.from({ length: LINES }, (_, i) => `${String(i).padStart(LINE_BYTES - 1, '0')}\n`).join(''))
 })
 afterAll(() => scratch[Symbol.dispose]())
 
@@ -45,7 +46,7 @@ const begins = (rig: Rig): number[] =>
 const bytesRead = (rig: Rig): number =>
   rig.noted().reduce((sum, line) => sum + (line.startsWith('read') ? Number(line.slice(5)) : 0), 0)
 
-describe('a worker that is killed while it reads a file of 100,000 lines', () => {
+describe('a worker that is killed while it reads a file of 25,000 lines', () => {
   it('in the middle of a key chunk leaves the rest to the next, which reads on from the cursor', async () => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
@@ -103,8 +104,8 @@ describe('a worker that is killed while it reads a file of 100,000 lines', () =>
     const [first, second, ...more] = begins(rig)
     expect([first, more]).toEqual([0, []])
     expect(second).toBeGreaterThan(100_000)
-    // Behind a whole batch of 20 lines of 10 bytes.
-    expect((second ?? 1) % 200).toBe(0)
+    // Behind a whole batch of 20 lines.
+    expect((second ?? 1) % (20 * LINE_BYTES)).toBe(0)
     await rig.expectStateIsFold()
   })
 })

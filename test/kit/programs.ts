@@ -31,7 +31,8 @@ export default async function setup(project: TestProject): Promise<void> {
     platform: 'node',
     target: 'node24',
     keepNames: true,
-    sourcemap: 'inline',
+    // No source map inside: each of some four hundred processes would read it, and none uses it.
+    sourcemap: false,
     // Clients that few of them load.
     external: ['pg', '@aws-sdk/*', 'hyparquet', 'csv-parse', 'msgpackr-extract'],
     banner: {

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { stateKey } from '../../projections/state.ts'
 import type { LeaseTask } from '../../streams/tasks.ts'
+import { runs } from '../kit/runs.ts'
 import { checkBarrier, Model } from './barrier-model.ts'
 import {
   type Answer,
@@ -369,10 +370,7 @@ describe('a barrier under any schedule', () => {
         for (const fact of sim.log.slice(from)) foldOne(again, fact)
         expect(printed(sim.docs.checkpoint())).toEqual(printed(again.checkpoint()))
       }),
-      {
-        numRuns: Number(process.env.FC_RUNS ?? 150),
-        ...(process.env.FC_SEED ? { seed: Number(process.env.FC_SEED) } : {}),
-      },
+      runs(60),
     )
   })
 })

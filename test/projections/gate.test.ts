@@ -9,6 +9,7 @@ import type { FactDraft } from '../../streams/facts.ts'
 import { assetName } from '../../streams/ids.ts'
 import type { AssetSpec, GateCreated } from '../../streams/schemas.ts'
 import type { LeaseTask, ResumeTask, Task } from '../../streams/tasks.ts'
+import { runs } from '../kit/runs.ts'
 import {
   cancel,
   Docs,
@@ -728,7 +729,7 @@ describe('instances at gates', () => {
         for (const fact of sim.log) foldOne(docs, fact)
         expect(printed(docs.checkpoint())).toEqual(printed(sim.rebase()))
       }),
-      { numRuns: 300 },
+      runs(100),
     )
   })
 })

@@ -12,11 +12,9 @@ import {
   settled,
 } from '../../projections/limits/rate-cell.ts'
 import { type Answer, type Ask, round } from '../../projections/limits/rate-round.ts'
+import { runs } from '../kit/runs.ts'
 
-const PLAYED = {
-  numRuns: Number(process.env.FC_RUNS ?? 1000),
-  ...(process.env.FC_SEED ? { seed: Number(process.env.FC_SEED) } : {}),
-}
+const PLAYED = runs(300)
 const START_MS = 1_790_000_000_000
 
 /**

@@ -16,11 +16,9 @@ import {
   takeSlots,
   waitingFor,
 } from '../../projections/limits/slot-cell.ts'
+import { runs } from '../kit/runs.ts'
 
-const PLAYED = {
-  numRuns: Number(process.env.FC_RUNS ?? 1000),
-  ...(process.env.FC_SEED ? { seed: Number(process.env.FC_SEED) } : {}),
-}
+const PLAYED = runs(300)
 const START_MS = 1_790_000_000_000
 const LEASE_MS = 1000
 

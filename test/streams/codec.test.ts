@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CONTENT_TYPE, decode, decodeMsgpack, encodeJson, encodeMsgpack } from '../../streams/codec.ts'
 import { isJsonSafe } from '../../streams/value.ts'
+import { runs } from '../kit/runs.ts'
 
 /** What the wire keeps: all but -0, which MessagePack has no place for. */
 const value = fc.letrec((tie) => ({
@@ -31,7 +32,7 @@ describe('MessagePack', () => {
       fc.property(value, (given) => {
         expect(decodeMsgpack(encodeMsgpack(given))).toStrictEqual(given)
       }),
-      { numRuns: 500 },
+      runs(200),
     )
   })
 
@@ -62,7 +63,7 @@ describe('JSON', () => {
       fc.property(value, (given) => {
         if (isJsonSafe(given)) expect(decode(encodeJson(given), CONTENT_TYPE.json)).toStrictEqual(given)
       }),
-      { numRuns: 500 },
+      runs(200),
     )
   })
 

@@ -2,6 +2,7 @@ import { zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { LIST_MAX_BYTES, squeeze, squeezeLarge, unsqueeze, unsqueezeLarge } from '../../streams/compress.ts'
+import { runs } from '../kit/runs.ts'
 
 const text = (length: number): Uint8Array<ArrayBuffer> =>
   new TextEncoder().encode('what is said again '.repeat(length / 19 + 1))
@@ -29,7 +30,7 @@ describe('squeezed bytes', () => {
         const later = await squeezeLarge(bytes)
         expect(new Uint8Array(await unsqueezeLarge(later.bytes, later.encoding, bytes.length))).toEqual(bytes)
       }),
-      { numRuns: 50 },
+      runs(50),
     )
   })
 

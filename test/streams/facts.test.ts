@@ -305,7 +305,7 @@ function codeOf(act: () => unknown): string {
   return 'none'
 }
 
-describe.each(factNames())('%s', (name) => {
+describe.each(factNames())('the fact %s', (name) => {
   const draft = drafts[name]
   const path = factPath(draft.name, draft.ids)
 

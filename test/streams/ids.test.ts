@@ -16,6 +16,7 @@ import {
   runIdForKey,
   shardOf,
 } from '../../streams/ids.ts'
+import { runs } from '../kit/runs.ts'
 
 describe('xxh64', () => {
   // Of the reference implementation (xxhsum -H1), seed 0.
@@ -48,7 +49,7 @@ describe('run ids', () => {
         expect(shard).toBe(shardOf(`key:1:${key}`, shards))
         expect(id.startsWith(`${shard}-`) && shard < shards).toBe(true)
       }),
-      { numRuns: 200 },
+      runs(200),
     )
   })
 
@@ -108,7 +109,7 @@ describe('tokens', () => {
         expect(encodeToken(a)).toMatch(/^[A-Za-z0-9_-]+$/)
         expect(encodeToken(a) === encodeToken(b)).toBe(a === b)
       }),
-      { numRuns: 1000 },
+      runs(500),
     )
   })
 

@@ -12,6 +12,7 @@ import {
   scatterKeyHash,
   scatterKeyNumber,
 } from '../../streams/keys.ts'
+import { runs } from '../kit/runs.ts'
 
 /** The same value with the members of every object in another order. */
 function turned(value: unknown): unknown {
@@ -77,7 +78,7 @@ describe('the canonical text of a key', () => {
         expect(canonicalKey(turned(key))).toBe(canonicalKey(key))
         expect(sameKey(turned(key), key)).toBe(true)
       }),
-      { numRuns: 500 },
+      runs(200),
     )
   })
 
@@ -88,7 +89,7 @@ describe('the canonical text of a key', () => {
         // JSON.parse and stringify first: -0 is 0 in JSON.
         expect(JSON.parse(canonicalKey(key))).toEqual(JSON.parse(JSON.stringify(key)))
       }),
-      { numRuns: 500 },
+      runs(200),
     )
   })
 
@@ -120,7 +121,7 @@ describe('the canonical text of a key', () => {
     ['keeps what only looks like half a surrogate pair', '\\ud83d', '"\\\\ud83d"'],
     ['keeps whole surrogate pairs', { '\u{1f600}': ['\u{1f600}'] }, '{"\u{1f600}":["\u{1f600}"]}'],
     ['has no escape for what needs none', '\u2028\u007f/', '"\u2028\u007f/"'],
-  ])('%s', (_, key, text) => {
+  ])('the canonical text of a key %s', (_, key, text) => {
     expect(canonicalKey(key)).toBe(text)
   })
 })
@@ -170,7 +171,7 @@ describe('keys', () => {
         expect(JSON.stringify(normalizeKey(turned(one)))).toBe(JSON.stringify(normalizeKey(one)))
         expect(sameKey(normalizeKey(one), one)).toBe(true)
       }),
-      { numRuns: 200 },
+      runs(100),
     )
   })
 
@@ -203,7 +204,7 @@ describe('keys', () => {
         expect(refused(checkKey)).toBe(refused(canonicalKey))
         if (half !== '') expect(refused(checkKey)).toBe(true)
       }),
-      { numRuns: 300 },
+      runs(100),
     )
   })
 })
@@ -228,7 +229,7 @@ describe('a set of hashes', () => {
         }
         return true
       }),
-      { numRuns: 40 },
+      runs(20),
     )
   })
 

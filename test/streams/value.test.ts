@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { decodeMsgpack, encodeMsgpack } from '../../streams/codec.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { encodeValue, jsonCopy, measure, snapshot } from '../../streams/value.ts'
+import { runs } from '../kit/runs.ts'
 
 const members = (n: number): Record<string, number> =>
   Object.fromEntries(Array.from({ length: n }, (_, i) => [`member ${i}`, i]))
@@ -194,7 +195,7 @@ describe('measure', () => {
           expect(measure(given)).toBeGreaterThanOrEqual(encodeMsgpack(given).length)
         },
       ),
-      { numRuns: 200 },
+      runs(100),
     )
   })
 })

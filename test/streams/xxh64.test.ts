@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import xxhash from 'xxhash-wasm'
 import { slowXxh64, xxh64 } from '../../streams/xxh64.ts'
+import { runs } from '../kit/runs.ts'
 
 const { h64Raw } = await xxhash()
 
@@ -22,7 +23,7 @@ describe('xxh64', () => {
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         expect(slowXxh64(bytes)).toBe(h64Raw(bytes))
       }),
-      { numRuns: 500 },
+      runs(200),
     )
   })
 

@@ -22,7 +22,7 @@ describe('a task that comes', () => {
       { draining: true, aloneWanted: true },
       'leave',
     ],
-  ] as const)('%s', (_, count, task, worker, given) => {
+  ] as const)('a task that comes %s', (_, count, task, worker, given) => {
     expect(onDelivery({ count, late: false }, task, worker)).toBe(given)
   })
 
