@@ -10,6 +10,7 @@ import { loadValueAt } from '../io/stored-values.ts'
 import { streamBounds } from '../log/nats.ts'
 import type { RunDeps } from './run-view.ts'
 
+/** Which value of an asset is asked for. */
 export interface ValueOptions {
   /** Default: the value of runs without a partition. */
   readonly partition?: string
@@ -17,6 +18,7 @@ export interface ValueOptions {
   readonly run?: string
 }
 
+/** A value of an asset, and where it comes from. */
 export interface AssetValue<V = unknown> {
   readonly value: V
   /** The run that made it, and when. */

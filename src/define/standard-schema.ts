@@ -16,10 +16,12 @@ export interface StandardSchema<I = unknown, O = I> {
   }
 }
 
+/** What a Standard Schema says of a value: what it makes of it, or what is wrong. */
 export type StandardResult<O> =
   | { readonly value: O; readonly issues?: undefined }
   | { readonly issues: readonly StandardIssue[] }
 
+/** One thing that is wrong with a value, and where. */
 export interface StandardIssue {
   readonly message: string
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined
