@@ -54,6 +54,8 @@ export interface AssetInRun {
   candidate?: EarlierValue
   /** Of the inputs that it goes back to, as the run was given them. */
   inputs?: string
+  /** Of a scatter: it runs only what did not succeed of the scatter of that run. */
+  redrive?: { run: string; total: number }
   /** Of a reused value: the run that made it, and why it is taken. */
   from?: { run?: string; why: ReuseReason }
   error?: ErrorInfo
@@ -85,6 +87,9 @@ export interface RunState {
   redrive?: { run: string; asset: string; total: number }
   /** The subscription whose message asked for it. */
   subscription?: string
+  /** The run that this one follows: tried again, or under the same key. */
+  retryOf?: string
+  retry?: { run: string; from?: string }
   tags?: Record<string, string>
   /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
   inputs?: Record<string, string>
@@ -409,6 +414,11 @@ export interface View {
   get<D>(key: Key<D>): D | undefined
   put<D>(key: Key<D>, doc: D): void
   delete<D>(key: Key<D>): void
+}
+
+/** The scatter that one of a run goes on with; `total`: its instances, and those that succeeded. */
+export function redriveIn(run: RunState, asset: string): { run: string; total: number } | undefined {
+  return run.redrive?.asset === asset ? run.redrive : run.assets[asset]?.redrive
 }
 
 export function specOf(pipeline: PipelineSpec, asset: string): AssetSpec | undefined {

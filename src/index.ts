@@ -17,6 +17,7 @@ export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from
 export type { Adopted } from './client/adopt.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
+export type { RunRetryOptions } from './client/retry.ts'
 export type { Run, RunUpdate, ScatterView } from './client/run.ts'
 export type { RunStatus } from './client/run-status.ts'
 export type { RunView } from './client/run-view.ts'

@@ -25,6 +25,7 @@ export const ERROR_CODES = [
   'unknown_asset',
   'unknown_pipeline',
   'not_redrivable',
+  'not_retryable',
   'not_adoptable',
   'not_closed',
   'not_run',

@@ -72,11 +72,11 @@ export function shardOf(text: string, shards: number): number {
 }
 
 /**
- * What a run's id is made of: a user's key, the message id of a trigger, its place on the stream of
- * triggers, the scatter that a redrive continues, or the message of a subscription. Each has its own space, so no user's key
- * equals any of the others.
+ * What a run's id is made of: a user's key, the message id of a trigger, or its place on the stream
+ * of triggers. Also the scatter that a redrive continues, the message of a subscription, or the
+ * run that is tried again. Each has its own space, so no user's key equals any of the others.
  */
-export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event'
+export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'retry'
 
 /**
  * The id of a run that follows from a text. `attempt`: the second one and later are those that were

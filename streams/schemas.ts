@@ -179,6 +179,11 @@ export const runRequested = z.object({
    * before.
    */
   redrive: z.object({ run: token, asset: token, total: count }).optional(),
+  /**
+   * Take what this ended run made or took, and make the rest. `from`: make this asset again, and
+   * all downstream of it.
+   */
+  retry: z.object({ run: token, from: token.optional() }).optional(),
 })
 
 /** Appended by the server when a run's time limit has passed. */
@@ -202,7 +207,8 @@ export type ReuseReason = z.infer<typeof reuseReason>
 
 /**
  * `reuse`: taken as it is. `candidate`: taken if its fingerprint is that of the dependencies, once
- * they have their values.
+ * they have their values. `redrive`: a scatter that runs only what did not succeed of that run's;
+ * `total` as in run.requested.
  */
 export const runPlanned = z.object({
   assets: z.array(
@@ -211,6 +217,7 @@ export const runPlanned = z.object({
       reuse: valueAt.optional(),
       from: earlierValue.omit({ value: true }).extend({ why: reuseReason }).optional(),
       candidate: earlierValue.optional(),
+      redrive: z.object({ run: token, total: count }).optional(),
     }),
   ),
   error: errorInfo.optional(),

@@ -18,6 +18,8 @@ export interface PlannedAsset {
   readonly from?: Omit<EarlierValue, 'value'> & { readonly why: ReuseReason }
   /** Taken if it was made of what the dependencies turn out to be. */
   readonly candidate?: EarlierValue
+  /** A scatter that runs only what did not succeed of the scatter of that run. */
+  readonly redrive?: { readonly run: string; readonly total: number }
 }
 
 export interface Plan {
@@ -35,7 +37,7 @@ export interface Known {
 }
 
 /** Hash of each value that the run was given, by input asset. */
-type Given = Readonly<Record<string, string>>
+export type Given = Readonly<Record<string, string>>
 
 /**
  * A redrive: the scatter and all that hangs on it are made again; everything else is taken as the
@@ -174,18 +176,18 @@ function planPresent(
 }
 
 /** Fails a plan that needs an input which was not given. */
-function withInput(pipeline: PipelineSpec, plan: Plan, given: Given): Plan {
+export function withInput(pipeline: PipelineSpec, plan: Plan, given: Given): Plan {
   const missing = plan.assets.filter(({ name }) => specOf(pipeline, name)?.input && given[name] === undefined)
   if (missing.length === 0) return plan
   const names = missing.map(({ name }) => name).join(', ')
   return { assets: [], error: { code: 'missing_input', message: `the run was not given ${names}; pass it as input` } }
 }
 
-function earlierOf({ value, run, hash, fingerprint }: Known): EarlierValue {
+export function earlierOf({ value, run, hash, fingerprint }: Known): EarlierValue {
   return { value, ...made({ run, hash, fingerprint }) }
 }
 
-function reuseOf(name: string, { value, run, hash }: Known, why: ReuseReason): PlannedAsset {
+export function reuseOf(name: string, { value, run, hash }: Known, why: ReuseReason): PlannedAsset {
   return { name, reuse: value, from: { ...made({ run, hash }), why } }
 }
 

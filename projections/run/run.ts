@@ -67,6 +67,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...msgIdIn(data),
     ...(data.event === undefined ? {} : { subscription: data.event.subscription }),
     ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
+    ...retriedIn(data),
     ...(data.tags === undefined ? {} : { tags: data.tags }),
     ...givenIn(fact),
     status: 'requested',
@@ -82,7 +83,8 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
     return finish(run, fact, { code: 'unknown_pipeline', message })
   }
-  if (data.redrive || !planIsPure(pipeline, data.target, data.upstream)) return [...timer, { do: 'plan', run: id }]
+  if (data.redrive || data.retry || !planIsPure(pipeline, data.target, data.upstream))
+    return [...timer, { do: 'plan', run: id }]
   const plan = planRun(pipeline, data.target, data.upstream, () => undefined, run.inputs)
   return [...timer, ...applyPlan(run, pipeline, plan, fact)]
 }
@@ -90,6 +92,16 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
 function msgIdIn({ trigger, event }: FactOf<'run.requested'>['data']): Pick<RunState, 'msgId'> {
   const msgId = trigger?.msgId ?? event?.msgId
   return msgId === undefined ? {} : { msgId }
+}
+
+/** The run before it, and how it is taken up. */
+function retriedIn({ retryOf, retry }: FactOf<'run.requested'>['data']): Pick<RunState, 'retryOf' | 'retry'> {
+  return {
+    ...(retryOf === undefined ? {} : { retryOf }),
+    ...(retry === undefined
+      ? {}
+      : { retry: { run: retry.run, ...(retry.from === undefined ? {} : { from: retry.from }) } }),
+  }
 }
 
 /** What the run was given: hashes, and where the values stand. */
@@ -127,7 +139,7 @@ function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact
 
 /** An asset of a run, as its plan has it. */
 export function assetInRun(run: RunState, pipeline: PipelineSpec, planned: PlannedAsset): AssetInRun {
-  const { name, reuse, from, candidate } = planned
+  const { name, reuse, from, candidate, redrive } = planned
   const spec = specOf(pipeline, name)
   const asset: AssetInRun = { status: 'waiting', phase: spec?.scatter ? 'scatter' : 'execute', attempt: 0, failures: 0 }
   if (spec?.input) {
@@ -147,6 +159,7 @@ export function assetInRun(run: RunState, pipeline: PipelineSpec, planned: Plann
     return asset
   }
   if (candidate) asset.candidate = candidate
+  if (redrive) asset.redrive = { ...redrive }
   const inputs = run.inputs && inputsOf(pipeline, name, run.inputs)
   return inputs === undefined ? asset : { ...asset, inputs }
 }

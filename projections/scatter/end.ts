@@ -6,7 +6,7 @@ import { forOutsiders } from '../../streams/outside.ts'
 import type { ErrorInfo, ScatterStatus } from '../../streams/schemas.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Effect } from '../effects.ts'
-import type { BarrierState } from '../state.ts'
+import { type BarrierState, redriveIn } from '../state.ts'
 import type { ScatterContext } from './context.ts'
 
 export interface End {
@@ -34,7 +34,7 @@ export function endOf({ run, spec }: ScatterContext, barrier: BarrierState): End
     }
     const threshold = spec.scatter?.threshold ?? { fraction: 0 }
     // A redrive runs some instances of a scatter; all others have succeeded.
-    const whole = run.redrive?.asset === spec.name ? run.redrive.total : total
+    const whole = redriveIn(run, spec.name)?.total ?? total
     const allowed =
       'count' in threshold ? threshold.count : whole === undefined ? undefined : threshold.fraction * whole
     // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.

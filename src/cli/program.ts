@@ -11,7 +11,18 @@ import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
-import { adoptRun, type RunCommand, runAsset, showHistory, showStatus, showValue, type ValueCommand } from './runs.ts'
+import {
+  adoptRun,
+  cancelRun,
+  type RetryCommand,
+  type RunCommand,
+  retryRun,
+  runAsset,
+  showHistory,
+  showStatus,
+  showValue,
+  type ValueCommand,
+} from './runs.ts'
 import { scatterCommands } from './scatters.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
@@ -62,6 +73,21 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
     .option('--no-wait', 'print the id of the run, and end')
     .action((asset: string, options: RunCommand) => runAsset(asset, options))
+
+  connected(root.command('retry <run>'))
+    .description('take up a run that has ended: a new run that takes what was made, and makes the rest')
+    .option('--from <asset>', 'make this asset again, and all downstream; default: what failed')
+    .option('--input <value>', 'as of run: values in place of those of the earlier run', collect)
+    .option('--timeout <duration>', "longest time for the whole run; default: the earlier run's")
+    .option('--no-wait', 'print the id of the run, and end')
+    .action((run: string, options: RetryCommand) => retryRun(run, options))
+
+  connected(root.command('cancel <run>'))
+    .description('end a run early; what is done stays')
+    .option('--reason <text>')
+    .action((run: string, options: GlobalOptions & { reason?: string }) =>
+      withFlow(options, (flow, output) => cancelRun(flow, output, run, options.reason)),
+    )
 
   connected(root.command('status [run]'))
     .description('open runs; or one run, its assets and scatters')

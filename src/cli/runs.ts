@@ -65,6 +65,11 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     return
   }
   output.note(`run ${run.id}${run.isNew ? '' : ', which was started before under this key'}`)
+  await follow(run, stop, output)
+}
+
+/** Follows a run, and prints its value. Ended by Ctrl-C it only stops following. */
+async function follow(run: Run, stop: ReturnType<typeof stopRequest>, output: Output): Promise<void> {
   const leave = new AbortController()
   void stop.asked.then(() => leave.abort())
   let last = ''
@@ -83,6 +88,44 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     return
   }
   output.result({ run: run.id, value }, () => [jsonOf(value, 2)])
+}
+
+export interface RetryCommand extends GlobalOptions {
+  readonly from?: string
+  readonly input?: string[]
+  readonly timeout?: string
+  readonly wait: boolean
+}
+
+/** Takes up a run that has ended, as a new one, and follows that. */
+export async function retryRun(id: string, options: RetryCommand): Promise<void> {
+  const output = outputOf(options.json === true)
+  const asked = {
+    ...(options.from === undefined ? {} : { from: options.from }),
+    ...(options.input === undefined ? {} : { input: inputArgument(options.input) }),
+    ...(options.timeout === undefined ? {} : { timeout: parseRunTimeout('--timeout', options.timeout) }),
+  }
+  using stop = stopRequest()
+  await using flow = await open(options)
+  const run = await flow.retry(id, asked)
+  if (!options.wait) {
+    output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
+    return
+  }
+  output.note(`run ${run.id}${run.isNew ? '' : ', which was started before'}`)
+  await follow(run, stop, output)
+}
+
+export async function cancelRun(flow: Flow, output: Output, id: string, reason: string | undefined): Promise<void> {
+  const run = flow.run(id)
+  const view = await run.view()
+  if (!view) throw new FlowStoneError('not_found', `there is no run ${id}`)
+  await run.cancel(reason)
+  if (view.finishedAt === undefined) output.result({ run: id, cancelled: true }, () => [`run ${id} is being cancelled`])
+  else
+    output.result({ run: id, ended: view.status }, () => [
+      `run ${id} has ended (${view.status}): there was nothing to do`,
+    ])
 }
 
 /** By code where a file says it, else by what is registered. */

@@ -1,10 +1,13 @@
 /** Commands about scatters. */
 import type { Command } from 'commander'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { cut, printable } from '../../streams/text.ts'
+import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields, type Output } from './output.ts'
+import { fields, jsonOf, type Output } from './output.ts'
+import { wholeNumber } from './parts.ts'
 import { scatterTable } from './runs.ts'
 
 export function scatterCommands(root: Command): void {
@@ -24,6 +27,12 @@ export function scatterCommands(root: Command): void {
         const status = await flow.scatter.status(id)
         output.result(status, () => fields({ ...status }))
       }),
+    )
+  connected(scatter.command('failures <scatter>'))
+    .description('instances of a closed scatter that failed for good; with --json a line for each')
+    .option('--limit <n>', 'at most so many', '100')
+    .action((id: string, options: GlobalOptions & { limit: string }) =>
+      withFlow(options, (flow, output) => showFailures(flow, output, id, wholeNumber('--limit', options.limit))),
     )
   connected(scatter.command('cancel <scatter>'))
     .description('end it early; what is done stays')
@@ -60,6 +69,22 @@ export function scatterCommands(root: Command): void {
       }),
     )
 }
+
+async function showFailures(flow: Flow, output: Output, id: string, limit: number): Promise<void> {
+  let count = 0
+  for await (const { index, key, error, attempts } of flow.scatter.failures(id)) {
+    if (count === limit) {
+      output.note(`the first ${limit}; --limit N lists more`)
+      return
+    }
+    count += 1
+    const line = `${String(index).padStart(7)}  ${cut(printable(jsonOf(key)), KEY_MAX, '…')}  ${attempts} attempt(s)  ${printable(describe(error))}`
+    output.event('failed', { index, key, attempts, error }, line)
+  }
+  if (count === 0) output.note(`scatter ${id} has no instance that failed`)
+}
+
+const KEY_MAX = 80
 
 /** Does it, and says so; or that there was nothing to do, since the scatter had ended before. */
 async function act(

@@ -41,6 +41,7 @@ import { Worker, type WorkerOptions } from '../worker/worker.ts'
 import { type Adopted, adopt } from './adopt.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
+import { type RunRetryOptions, retryRun } from './retry.ts'
 import { Run, viewOfRun } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 import { Scatters } from './scatter.ts'
@@ -302,6 +303,21 @@ export class Flow {
     refuseUnknown('adopt', options, ['pipeline'])
     if (pipeline) await this.register(pipeline)
     return await adopt(this.#runDeps(), runId, pipeline?.spec)
+  }
+
+  /**
+   * Starts a run that takes up an ended one: same target, partition, tags and input. It takes what
+   * the earlier run made or took, and makes the rest; from an asset: that asset, and all
+   * downstream. Of a scatter that failed only the instances run that did not succeed. The newest
+   * registered version of the pipeline is used. Asked for twice at the same time it gives one run:
+   * see `isNew` of the handle. Throws `not_retryable` for a run that is open or, without `from`,
+   * has succeeded; `not_found`; ConflictError while it is tried again with other options.
+   */
+  async retry<V = unknown>(runId: string, options: RunRetryOptions = {}): Promise<Run<V>> {
+    refuseUnknown('retry', options, ['from', 'input', 'timeout'])
+    const deps = this.#runDeps()
+    const { id, isNew } = await retryRun(deps, runId, options)
+    return new Run<V>(deps, id, { isNew })
   }
 
   /** A handle on a run that was started before, here or elsewhere. */

@@ -18,6 +18,8 @@ export interface RunView {
   readonly target: string
   readonly partition: string | undefined
   readonly tags?: Readonly<Record<string, string>>
+  /** The run that this one takes up, or follows under the same key. */
+  readonly retryOf?: string
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined

@@ -142,9 +142,12 @@ export class Run<V = unknown> {
   async #requested(): Promise<RunView | undefined> {
     const fact = await this.#request()
     if (!fact) return undefined
-    const { pipeline, version, target, partition, tags } = fact.data
+    const { pipeline, version, target, partition, tags, retryOf } = fact.data
     const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
-    const shown = tags === undefined ? {} : { tags }
+    const shown = {
+      ...(tags === undefined ? {} : { tags }),
+      ...(retryOf === undefined ? {} : { retryOf }),
+    }
     return { ...common, ...shown, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
 
@@ -395,6 +398,7 @@ export function viewOfRun(doc: RunState): RunView {
     target: doc.target,
     partition: doc.partition,
     ...(doc.tags === undefined ? {} : { tags: doc.tags }),
+    ...(doc.retryOf === undefined ? {} : { retryOf: doc.retryOf }),
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),

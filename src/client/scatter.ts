@@ -2,7 +2,7 @@
 
 import type { RunRequest } from '../../projections/run/request.ts'
 import { isDone, isFailed, segmentOf } from '../../projections/scatter/bits.ts'
-import { type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
+import { type BarrierState, type RunState, redriveIn, specOf, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
@@ -15,7 +15,7 @@ import { leaderGet } from '../log/nats.ts'
 import { reasonOf } from '../options/reason.ts'
 import { append, hasFailed, newestAttempt } from '../runs/request.ts'
 import { Values } from '../worker/attempt/values.ts'
-import { type AnyResult, readResults } from '../worker/gather/gather.ts'
+import { readFailures } from '../worker/gather/gather.ts'
 import { Run } from './run.ts'
 import type { RunDeps } from './run-view.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
@@ -30,6 +30,8 @@ export interface PendingInstance {
 /** An instance that failed for good, and by what. */
 export interface FailedInstance extends PendingInstance {
   readonly error: ErrorView
+  /** How often it was executed. */
+  readonly attempts: number
 }
 
 interface Found {
@@ -59,7 +61,7 @@ export class Scatters {
     const { shard } = parseBarrierId(id)
     const seen = isOut && spec ? await seeScatter(this.#deps, shard, run, spec) : undefined
     const { pipeline, version } = run
-    const whole = run.redrive?.asset === barrier.asset ? run.redrive.total : undefined
+    const whole = redriveIn(run, barrier.asset)?.total
     return statusOf({ id, barrier, spec, whole, pipeline, version, seen, nowMs: clock.now() })
   }
 
@@ -98,8 +100,8 @@ export class Scatters {
   }
 
   /**
-   * Instances that failed for good, in index order, with key and the error that counted as their
-   * end. Only of a scatter that is closed: throws `not_closed`.
+   * Instances that failed for good, in index order, with key, attempts, and the error that counted
+   * as their end. Only of a scatter that is closed: throws `not_closed`.
    */
   async *failures(id: string): AsyncGenerator<FailedInstance> {
     const { barrier } = await this.#findSettled(id)
@@ -109,9 +111,10 @@ export class Scatters {
         `scatter ${id} is still running; its failures are listed when it is closed (status has their count)`,
       )
     if (barrier.failed === 0) return
-    for await (const result of this.#results(id, barrier.stored)) {
-      if (result.status === 'failed') yield { index: result.index, key: result.key, error: result.error }
-    }
+    const { connection, names, io } = this.#deps
+    const { run, asset, shard } = parseBarrierId(id)
+    const values = new Values(connection, names, io)
+    yield* readFailures({ connection, names, io, values, shard, run, asset }, barrier.stored)
   }
 
   /**
@@ -175,7 +178,7 @@ export class Scatters {
   async #redriveFrom(id: string, { barrier, run }: Found): Promise<Run> {
     const { shards } = this.#deps
     const { asset } = parseBarrierId(id)
-    const total = run.redrive?.asset === asset ? run.redrive.total : (barrier.total ?? 0)
+    const total = redriveIn(run, asset)?.total ?? barrier.total ?? 0
     const data: RunRequest = {
       pipeline: run.pipeline,
       version: run.version,
@@ -207,15 +210,6 @@ export class Scatters {
       if (look > 50) throw new FlowStoneError('state_behind', `scatter ${id} is not closed yet; try again`)
       await this.#deps.connection.ready(20 * look)
     }
-  }
-
-  #results(id: string, total: number): AsyncGenerator<AnyResult> {
-    const { connection, names, io } = this.#deps
-    const { run, asset, shard } = parseBarrierId(id)
-    return readResults(
-      { connection, names, io, values: new Values(connection, names, io), shard, run, asset },
-      { total, failuresOnly: true },
-    )
   }
 
   async #run(runId: string, id: string): Promise<RunState> {

@@ -49,7 +49,8 @@ export async function requestUnderKey(
   if (await append(deps, first, data)) return { id: first, isNew: true }
   const conflict = conflictOf('key', key, (await requestOf(deps, first))?.data, data)
   if (conflict !== undefined) throw new ConflictError(conflict)
-  const { id, attempt } = await newestAttempt(deps, 'key', key)
+  const { id: last, attempt } = await newestAttempt(deps, 'key', key)
+  const id = await newestRetry(deps, last)
   if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id, isNew: false }
   const next = runIdIn('key', key, deps.shards, attempt + 1)
   // Who asks at the same time gets the same run, and one of both has started it.
@@ -72,6 +73,16 @@ export async function newestAttempt(
   }
 }
 
+/** The last of the runs that were started one after the other, each since the one before failed. */
+export async function newestRetry(deps: RequestDeps, id: RunId): Promise<RunId> {
+  for (let run = id; ; ) {
+    const end = await factAt(deps, run, 'run.finished')
+    if (!end || end.data.status === 'succeeded') return run
+    if (!(await factAt(deps, runIdIn('retry', run, deps.shards), 'run.requested'))) return run
+    run = (await newestAttempt(deps, 'retry', run)).id
+  }
+}
+
 /** Whether it has ended, and not well. By the log. */
 export async function hasFailed(deps: RequestDeps, id: RunId): Promise<boolean> {
   const end = await factAt(deps, id, 'run.finished')
@@ -89,7 +100,7 @@ async function requestOf(deps: RequestDeps, id: RunId): Promise<FactOf<'run.requ
   return await factAt(deps, id, 'run.requested')
 }
 
-async function factAt<N extends 'run.requested' | 'run.finished'>(
+export async function factAt<N extends 'run.requested' | 'run.finished'>(
   { connection, names }: RequestDeps,
   run: RunId,
   name: N,

@@ -26,6 +26,8 @@ export interface RequestContext {
   readonly io: Io
   /** The schemas of inputs, where their code is here. Else they are checked by JSON Schema. */
   readonly schemas?: ReadonlyMap<string, StandardSchema>
+  /** Stored values of inputs that are not given anew. */
+  readonly kept?: Readonly<Record<string, StoredValue>>
 }
 
 /** The request of a run. Throws InvalidError that names the field. */
@@ -86,7 +88,7 @@ export function parseTags(at: string, tags: unknown): Record<string, string> | u
 }
 
 async function inputOf(
-  { at, pipeline, target, io, schemas }: RequestContext,
+  { at, pipeline, target, io, schemas, kept = {} }: RequestContext,
   { input: given, partition }: RunOptions<unknown>,
 ): Promise<Record<string, StoredValue> | undefined> {
   if (specOf(pipeline, target)?.input)
@@ -105,6 +107,8 @@ async function inputOf(
   const stored = await Promise.all(
     wanted.map(async ({ name, input }) => {
       if (!values.has(name)) {
+        const before = kept[name]
+        if (before) return [name, before] as const
         if (input?.absent) return [name, input.absent] as const
         throw new InvalidError(`${at}: input: ${name} is missing, and ${target} needs it: { input: { ${name}: … } }`)
       }

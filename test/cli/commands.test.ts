@@ -43,10 +43,10 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     [['status', '--bogus'], "unknown option '--bogus'"],
     [['status', '--limit', 'many'], '--limit must be a whole number'],
     [['worker', 'none.ts'], 'there is no file none.ts'],
-    [['run', 'greeting'], 'name the file that declares greeting with --file FILE'],
+    [['run', 'greeting'], 'name the file that declares it with --file FILE'],
     [['run', 'greting', '--file', 'pipeline.ts'], 'there is no asset greting; did you mean greeting?'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
-    [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, missing or none'],
+    [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, stale, missing or none'],
     [['status', 'nonsense'], '"nonsense" is no run id'],
     [['http', '--trust-proxy', 'everybody'], 'FLOWSTONE_GATE_SECRETS'],
   ] as const) {

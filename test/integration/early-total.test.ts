@@ -218,7 +218,7 @@ describe('the error of an instance that failed', () => {
       })
     const error = { code: 'worker_lost', message: 'the worker died while it ran instance 0, attempt 2' }
     expect(await run.result(limit())).toEqual(error)
-    expect(await collect(stage.flow.scatter.failures(id))).toEqual([{ index: 0, key: 'k', error }])
+    expect(await collect(stage.flow.scatter.failures(id))).toEqual([{ index: 0, key: 'k', error, attempts: 2 }])
     hang.resolve()
   }, 30_000)
 })

@@ -190,6 +190,7 @@ describe('the instances of a scatter', () => {
         index: n,
         key: { n },
         error: { code: 'error', message: `broken at ${n}, attempt 2` },
+        attempts: 2,
       })),
     )
     const status = await stage.flow.scatter.status(`${run.id}.some`)

@@ -7,7 +7,7 @@
 import { type Known, upstreamOf } from '../../../projections/run/plan.ts'
 import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
-import { factPath } from '../../../streams/facts.ts'
+import { expectationPath, factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -186,12 +186,21 @@ export async function valuesOfRun(
   const planned = await last(factPath('run.planned', { run }))
   const plan = planned && factIfAny(names, q, planned)
   const found = new Map<string, Known>()
+  const candidates = new Map<string, Known>()
   if (plan?.name === 'run.planned')
-    for (const { name, reuse, from } of plan.data.assets) if (reuse) found.set(name, { ...from, value: reuse })
+    for (const { name, reuse, from, candidate } of plan.data.assets) {
+      if (reuse) found.set(name, { ...from, value: reuse })
+      else if (candidate) candidates.set(name, candidate)
+    }
+  // In a run that has ended, what was a candidate and has no end was taken.
+  const ended = candidates.size > 0 && (await last(factPath('run.finished', { run }))) !== undefined
   const read = async (name: string): Promise<void> => {
-    const made = await last(factPath('asset.materialized', { pipeline, asset: assetName(name), run }))
-    const fact = made && factIfAny(names, q, made)
+    const path = factPath('asset.materialized', { pipeline, asset: assetName(name), run })
+    const end = await last(expectationPath(path))
+    const fact = end && factIfAny(names, q, end)
     if (fact?.name === 'asset.materialized') found.set(name, entryOf(fact))
+    const candidate = candidates.get(name)
+    if (!end && ended && candidate) found.set(name, candidate)
   }
   await Promise.all(assets.filter((name) => !found.has(name)).map(read))
   return found

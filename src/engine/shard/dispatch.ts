@@ -7,6 +7,7 @@ import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
 import type { TriggerRequest } from '../../../projections/run/request.ts'
 import { refusalBecause, refusalFor } from '../../../projections/run/request.ts'
+import { planRetry } from '../../../projections/run/retry.ts'
 import { TRIGGER_BODY_MAX } from '../../../projections/run/trigger.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
@@ -24,6 +25,7 @@ import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../.
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
+import { earlierRun } from './earlier.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
@@ -218,12 +220,30 @@ async function plan(context: DispatchContext, runId: string): Promise<void> {
     )
     return
   }
+  if (run.retry) {
+    await appendPlan(context, id, await planOfRetry(context, run, pipeline, run.retry))
+    return
+  }
   const found = await newestValues(context, run, pipeline)
   await appendPlan(
     context,
     id,
     planRun(pipeline, target, upstream, (asset) => found.get(asset), run.inputs),
   )
+}
+
+async function planOfRetry(
+  context: DispatchContext,
+  run: RunState,
+  pipeline: PipelineSpec,
+  { run: earlierId, from }: NonNullable<RunState['retry']>,
+): Promise<Plan> {
+  const { target, upstream, inputs: given = {} } = run
+  const isThere = parseRunId(earlierId).shard < context.shards
+  const earlier = isThere ? await earlierRun(context, earlierId, upstreamOf(pipeline, target)) : undefined
+  if (!earlier) return { assets: [], error: { code: 'not_found', message: `there is no run ${earlierId}` } }
+  const found = upstream === 'all' ? undefined : await newestValues(context, run, pipeline)
+  return planRetry({ pipeline, target, upstream, from, given, earlier, catalog: (asset) => found?.get(asset) })
 }
 
 async function appendPlan({ names, shard, log }: DispatchContext, run: RunId, { assets, error }: Plan): Promise<void> {

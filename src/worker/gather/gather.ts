@@ -14,6 +14,7 @@ import { parseRunId } from '../../../streams/ids.ts'
 import type { ScatterOutcomes } from '../../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
 import type { FailureMode, Gathered } from '../../define/asset.ts'
+import { redriveOf } from '../../engine/shard/earlier.ts'
 import { readDoc } from '../../log/documents.ts'
 import { directGet, leaderGet } from '../../log/nats.ts'
 import { factIfAny, factOf } from '../../log/read-fact.ts'
@@ -34,8 +35,8 @@ export async function originOf(source: GatherSource): Promise<GatherSource | und
   const query = { last_by_subj: names.fact(shard, factPath('run.requested', { run })) }
   const message = await connection.read((nc) => directGet(nc, names.log(shard), query))
   const fact = message && factOf(names, shard, message)
-  const redrive = fact?.name === 'run.requested' ? fact.data.redrive : undefined
-  if (redrive?.asset !== asset) return undefined
+  const redrive = fact?.name === 'run.requested' ? await redriveOf(source, fact, asset) : undefined
+  if (!redrive) return undefined
   const origin = parseRunId(redrive.run)
   return { ...source, run: origin.id, shard: origin.shard }
 }
@@ -75,20 +76,36 @@ export async function* remainingKeys(origin: GatherSource): AsyncGenerator<unkno
   for await (const result of await readMerged(origin)) if (result.status === 'failed') yield result.key
 }
 
-/**
- * `total`: how many keys to look at, of a scatter that was closed before all keys were known.
- * `failuresOnly`: skips what succeeded or never ended.
- */
-export interface ReadOptions {
-  readonly total?: number
-  readonly failuresOnly?: boolean
+/** A failed instance, with how often it was executed. */
+export interface ReadFailure {
+  readonly key: unknown
+  readonly index: number
+  readonly error: ErrorView
+  readonly attempts: number
 }
 
-export function readResults(source: GatherSource, options: ReadOptions = {}): AsyncGenerator<AnyResult> {
-  return flat(readBatches(source, options))
+/** Instances of a closed scatter that failed for good, in order. */
+export async function* readFailures(source: GatherSource, total: number): AsyncGenerator<ReadFailure> {
+  const { names, shard, run, asset, connection, values } = source
+  const closed = await connection.read((nc) =>
+    leaderGet(nc, names.log(shard), { last_by_subj: names.fact(shard, factPath('scatter.closed', { run, asset })) }),
+  )
+  if (!closed) throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
+  const cache = new OutcomeCache(source)
+  const ends = new InstanceEnds(source, closed.seq)
+  let keyChunk = total > 0 ? await values.keyChunk(shard, run, asset, 0) : undefined
+  for (let index = 0; keyChunk && index < total; index++) {
+    if (!(await ends.hasFailed(index))) continue
+    if (index >= keyChunk.end) keyChunk = await values.keyChunk(shard, run, asset, index)
+    yield { index, key: keyChunk.key(index), ...(await failureOf(source, await ends.why(index), cache, index)) }
+  }
 }
 
-async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGenerator<AnyResult[]> {
+export function readResults(source: GatherSource): AsyncGenerator<AnyResult> {
+  return flat(readBatches(source))
+}
+
+async function* readBatches(source: GatherSource): AsyncGenerator<AnyResult[]> {
   const { names, shard, run, asset, connection } = source
   const stream = names.log(shard)
   const closed = await connection.read((nc) =>
@@ -96,7 +113,7 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
   )
   const fact = closed && factOf(names, shard, closed)
   if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
-  const total = options.total ?? fact.data.total
+  const { total } = fact.data
   if (total === undefined)
     // Never fewer results than there are instances: nobody knows how many those are.
     throw new TerminalError(
@@ -104,7 +121,7 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
     )
   if (total === 0) return
   const cache = new OutcomeCache(source)
-  const index = options.failuresOnly ? undefined : await buildIndex(source, cache, total, fact.seq)
+  const index = await buildIndex(source, cache, total, fact.seq)
   const whole = fact.data.status === 'completed'
   const ends = whole ? undefined : new InstanceEnds(source, fact.seq)
 
@@ -117,16 +134,20 @@ async function* readBatches(source: GatherSource, options: ReadOptions): AsyncGe
     }
     if (i >= keyChunk.end) keyChunk = await source.values.keyChunk(shard, run, asset, i)
     const key = keyChunk.key(i)
-    if (ends && !options.failuresOnly && !(await ends.isDone(i))) {
+    if (ends && !(await ends.isDone(i))) {
       const message = `the scatter ended (${fact.data.status}) before instance ${i} had`
       batch.push({ key, index: i, status: 'failed', error: { code: 'not_run', message } })
       continue
     }
     if (ends && (await ends.hasFailed(i))) {
-      batch.push({ key, index: i, status: 'failed', error: await errorOf(source, await ends.why(i), cache, i) })
+      batch.push({
+        key,
+        index: i,
+        status: 'failed',
+        error: (await failureOf(source, await ends.why(i), cache, i)).error,
+      })
       continue
     }
-    if (!index) continue
     const seq = index.seqs[i] ?? 0
     if (seq === 0)
       throw new FlowStoneError(
@@ -157,21 +178,21 @@ interface ResultIndex {
   readonly positions: Uint32Array
 }
 
-/** The error that counted as the end of an instance. */
-async function errorOf(
+/** The error that counted as the end of an instance, and how often that was executed. */
+async function failureOf(
   { run, asset }: GatherSource,
   why: FailureChunk['at'][number] | undefined,
   cache: OutcomeCache,
   i: number,
-): Promise<ErrorView> {
+): Promise<Pick<ReadFailure, 'error' | 'attempts'>> {
   if (!why)
     throw new FlowStoneError('missing_result', `scatter ${run}.${asset}: no error of instance ${i} is on record`)
   const [, seq, attempt] = why
-  if (attempt !== undefined) return lostError(i, attempt)
+  if (attempt !== undefined) return { error: lostError(i, attempt), attempts: attempt }
   const outcomes = cache.take(seq) ?? (await cache.get(seq))
   const found = outcomes.errors?.find(([k]) => outcomes.at[k] === i)
   if (!found) throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${i}`)
-  return viewOfError(found[1].error)
+  return { error: viewOfError(found[1].error), attempts: outcomes.ordinal }
 }
 
 /**

@@ -1,0 +1,82 @@
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { z } from 'zod'
+import { asset, input, pipeline } from '../../src/index.ts'
+import { useServer } from '../kit/fixture.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { openStage, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+import { runCommand, type Where } from './kit.ts'
+
+const server = useServer({ syncInterval: 'default' })
+const scratch = scratchFolder()
+let broken = true
+const name = input('name', z.string())
+const words = asset('words', {
+  dependsOn: [name],
+  scatter: () => ['a', 'bb', 'ccc'],
+  scatterOptions: { retry: { maxAttempts: 2, backoff: '10ms..20ms' }, failureMode: 'partial' },
+  execute: ({ scatterKey }) => {
+    if (broken && scatterKey === 'bb') throw new Error('not this one')
+    return scatterKey.length
+  },
+})
+const hello = asset('hello', { dependsOn: [name, words], execute: (_ctx, { name }) => `hello ${name}` })
+const slow = asset('slow', {
+  execute: async ({ signal }) => {
+    await new Promise((resolve) => signal.addEventListener('abort', resolve))
+    signal.throwIfAborted()
+  },
+})
+const all = pipeline('greetings', [name, words, hello, slow])
+
+let stage: Stage
+let at: Where
+beforeAll(async () => {
+  stage = await openStage(server.url, all)
+  at = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+})
+afterAll(async () => {
+  await stage[Symbol.asyncDispose]()
+  scratch[Symbol.dispose]()
+})
+
+it('a run is started by name without its code, its failures are listed, and it is tried again', async () => {
+  const first = await runCommand(['run', 'greetings/hello', '--input', 'name="moon"', '--tag', 'a=b'], at)
+  expect(first).toMatchObject({ code: 1, stdout: '' })
+  const [, id = ''] = /run (0-\S+)/.exec(first.stderr) ?? []
+
+  const failures = await runCommand(['scatter', 'failures', `${id}.words`], at)
+  expect(failures.stdout).toMatch(/^ +1 {2}"bb" {2}2 attempt\(s\) {2}.*not this one\n$/)
+  const json = await runCommand(['scatter', 'failures', `${id}.words`, '--json'], at)
+  expect(JSON.parse(json.stdout)).toMatchObject({
+    index: 1,
+    key: 'bb',
+    attempts: 2,
+    error: { message: 'not this one' },
+  })
+
+  broken = false
+  const second = await runCommand(['retry', id], at)
+  expect(second).toMatchObject({ code: 0, stdout: '"hello moon"\n' })
+  const [, again = ''] = /run (0-\S+)/.exec(second.stderr) ?? []
+  const shown = await runCommand(['status', again], at)
+  expect(shown.stdout).toMatch(new RegExp(`retryOf +${id}`))
+
+  const refused = await runCommand(['retry', again], at)
+  expect(refused.code).toBe(1)
+  expect(refused.stderr).toContain('name the asset from which')
+  const third = await runCommand(['retry', again, '--from', 'hello', '--input', '{"name":"sun"}', '--json'], at)
+  expect(JSON.parse(third.stdout)).toMatchObject({ value: 'hello sun' })
+}, 120_000)
+
+it('a run is cancelled, with a reason', async () => {
+  const run = await stage.flow.request('greetings/slow')
+  await until('it runs', async () => (await run.view())?.assets.slow?.status === 'running')
+  const done = await runCommand(['cancel', run.id, '--reason', 'not needed'], at)
+  expect(done).toMatchObject({ code: 0, stdout: `run ${run.id} is being cancelled\n` })
+  await expect(run.result()).rejects.toMatchObject({ code: 'cancelled' })
+  await until('the state shows it', async () => (await run.view())?.finishedAt !== undefined)
+  const late = await runCommand(['cancel', run.id, '--json'], at)
+  expect(JSON.parse(late.stdout)).toEqual({ run: run.id, ended: 'cancelled' })
+  expect((await runCommand(['cancel', '0-gone'], at)).stderr).toContain('there is no run 0-gone')
+}, 60_000)
