@@ -15,6 +15,7 @@ export {
 } from '../streams/errors.ts'
 export { canonicalKey, compareKeys, normalizeKey, sameKey, scatterKeyHash } from '../streams/keys.ts'
 export type { Adopted } from './client/adopt.ts'
+export type { Events, EventTest, EventTestOptions, RefusedEvent } from './client/events.ts'
 export { type ConnectOptions, connect, type Flow, type MaterializeOptions } from './client/flow.ts'
 export type { HistoryEntry } from './client/history.ts'
 export type { RunRetryOptions } from './client/retry.ts'
@@ -49,6 +50,16 @@ export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
 export type { RunOptions } from './define/run-options.ts'
 export type { StandardIssue, StandardResult, StandardSchema } from './define/standard-schema.ts'
+export {
+  type BatchOptions,
+  type DebounceOptions,
+  type EventMessage,
+  type EventSource,
+  type ItemOf,
+  type Subscription,
+  type SubscriptionOptions,
+  subscription,
+} from './define/subscription.ts'
 export type { Engine, EngineOptions } from './engine/engine.ts'
 export type { RebuildReport } from './engine/rebuild.ts'
 export type { Gates } from './gates/gates.ts'

@@ -69,6 +69,14 @@ export interface Names {
   readonly rollCall: (pipeline: string) => string
   /** A core request to all workers of a pipeline: who of you has these tasks? */
   readonly holders: (pipeline: string) => string
+  /** A core request to all workers of a pipeline: take a message that was refused. */
+  readonly eventRetry: (pipeline: string) => string
+  /** The stream of a subject that FlowStone keeps for a subscription. */
+  readonly events: (pipeline: string, subscription: string) => string
+  /** The consumer of a subscription on its stream. `turn`: there may be two for a moment. */
+  readonly eventConsumer: (pipeline: string, subscription: string, turn: 'a' | 'b') => string
+  /** The key of the control bucket that says which worker reads a subscription. */
+  readonly eventReader: (pipeline: string, subscription: string) => string
 }
 
 export interface ScheduleOwner {
@@ -169,7 +177,18 @@ export function namesOf(namespace: string): Names {
     notification: (kind, id) => `${ns}.notify.${kind}.${id}`,
     rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
     holders: (pipeline) => `${ns}.roll_call.${pipeline}.held`,
+    eventRetry: (pipeline) => `${ns}.roll_call.${pipeline}.event`,
+    events: (pipeline, subscription) => shortName(`${ns}_EVENTS_${pipeline}_${subscription}`),
+    eventConsumer: (pipeline, subscription, turn) => shortName(`${ns}__${pipeline}__${subscription}__${turn}`),
+    eventReader: (pipeline, subscription) => `reader.${pipeline}.${subscription}`,
   }
+}
+
+/** Servers take names of up to 255 characters. */
+const NAME_MAX = 200
+
+function shortName(name: string): string {
+  return name.length <= NAME_MAX ? name : `${name.slice(0, NAME_MAX - 17)}_${hash64(name)}`
 }
 
 function asidePrefix(ns: string, shard: number, { pipeline, queue, priority, asset, shape }: AsideName): string {

@@ -39,6 +39,7 @@ import { parseOnFailed, runRequestOf } from '../runs/run-request.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { Worker, type WorkerOptions } from '../worker/worker.ts'
 import { type Adopted, adopt } from './adopt.ts'
+import { Events } from './events.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
 import { type RunRetryOptions, retryRun } from './retry.ts'
@@ -158,6 +159,8 @@ export class Flow {
   readonly scatter: Scatters
   /** What outsiders asked for and could not get. */
   readonly triggers: Triggers
+  /** Messages of subscriptions: those that were refused, and what others would start. */
+  readonly events: Events
   /** Answer signal gates, look at them, and act on them. */
   readonly gates: Gates
   /** Rate limits and slots, over all processes of the namespace. */
@@ -178,6 +181,7 @@ export class Flow {
     })
     this.scatter = new Scatters(this.#runDeps())
     this.triggers = new Triggers(this.#runDeps())
+    this.events = new Events(this.#eventsDeps())
     this.#gateSettings = gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.closed = connection.closed
@@ -525,6 +529,10 @@ export class Flow {
       logger: this.#logger,
       logOf: this.#logOf,
     }
+  }
+
+  #eventsDeps(): ConstructorParameters<typeof Events>[0] {
+    return Object.assign(this.#runDeps(), { topology: () => this.#namespace.found() })
   }
 
   readonly #logOf = (shard: number): Appender => this.#appender(this.#namespace.names.log(shard), {})

@@ -7,6 +7,7 @@ import { type PipelineSpec, type UpstreamMode, upstreamMode } from '../../stream
 import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
+import { isSubscription, type Subscription } from './subscription.ts'
 
 /** Assets that are deployed together, from `pipeline(name, [ … ])`. */
 export interface Pipeline {
@@ -16,6 +17,7 @@ export interface Pipeline {
    * What is registered on the log: the graph and its options, no code. `version` is a hash of it.
    */
   readonly spec: PipelineSpec
+  readonly subscriptions: readonly Subscription[]
 }
 
 /** Options of `pipeline`. */
@@ -30,6 +32,8 @@ export interface PipelineOptions {
    * `missing` or `none`. See `materialize`.
    */
   readonly upstream?: UpstreamMode
+  /** Messages that start runs by themselves. Workers of the pipeline read them. */
+  readonly subscriptions?: readonly Subscription[]
 }
 
 const DECLARED_MAX = 10
@@ -53,7 +57,7 @@ const { declared, owners }: Registry = registry()
 export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
-  refuseUnknown(at, options, ['timeout', 'upstream'])
+  refuseUnknown(at, options, ['timeout', 'upstream', 'subscriptions'])
   const upstream =
     options.upstream === undefined ? {} : { upstream: parseUpstream(`${at}: upstream`, options.upstream) }
   const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
@@ -80,14 +84,40 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
   }
   refuseCycles(at, assets)
   const specs = assets.map((member) => member.definition.spec)
-  const settings = { ...(timeoutMs === 0 ? {} : { timeoutMs }), ...upstream }
+  const subscriptions = checkSubscriptions(at, assets, options.subscriptions ?? [])
+  const settings = {
+    ...(timeoutMs === 0 ? {} : { timeoutMs }),
+    ...upstream,
+    ...(subscriptions.length === 0 ? {} : { subscriptions: subscriptions.map(({ definition }) => definition.spec) }),
+  }
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   const version = hash64(JSON.stringify(Object.keys(settings).length === 0 ? sorted : [sorted, settings]))
-  const result: Pipeline = { name, assets: [...assets], spec: { name, version, assets: specs, ...settings } }
+  const result: Pipeline = {
+    name,
+    assets: [...assets],
+    spec: { name, version, assets: specs, ...settings },
+    subscriptions,
+  }
   declared.push(result)
   if (declared.length > DECLARED_MAX) declared.shift()
   for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
   return result
+}
+
+function checkSubscriptions(at: string, assets: readonly AnyAsset[], given: readonly Subscription[]): Subscription[] {
+  if (!Array.isArray(given)) throw new InvalidError(`${at}: subscriptions must be a list`)
+  const names = new Set<string>()
+  for (const [i, one] of given.entries()) {
+    if (!isSubscription(one))
+      throw new InvalidError(`${at}: subscriptions[${i}] is none; declare it with subscription(name, options)`)
+    if (names.has(one.name)) throw new InvalidError(`${at}: there are two subscriptions named ${one.name}`)
+    names.add(one.name)
+    if (!assets.includes(one.definition.run))
+      throw new InvalidError(
+        `${at}: subscription ${one.name} runs ${one.definition.run.name}, which is not in the pipeline; add it to the list`,
+      )
+  }
+  return [...given]
 }
 
 export function parseUpstream(at: string, value: unknown): UpstreamMode {

@@ -35,6 +35,8 @@ import { beforeExit, lastWordsOf } from './control/last-words.ts'
 import { Liveness, messageName } from './control/liveness.ts'
 import { Watch } from './control/watch.ts'
 import { answerRollCalls } from './control/worker-status.ts'
+import { SubscriptionReader } from './events/reader.ts'
+import { answerRetries } from './events/retries.ts'
 import { Aside } from './pull/aside.ts'
 import { HandBack } from './pull/disposition.ts'
 import { InFlightTask } from './pull/in-flight-task.ts'
@@ -148,6 +150,7 @@ export class Worker {
   #rollCalls: Subscription[] = []
   #stopping: Promise<void> | undefined
   #draining = false
+  #readers: readonly SubscriptionReader[] = []
   #wake: (() => void) | undefined
   #waking: NodeJS.Immediate | undefined
   /** Instances a task stands for, smoothed: how many tasks to ask for. */
@@ -269,6 +272,7 @@ export class Worker {
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
     this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
+    this.#startReaders(pipelines)
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()
     })
@@ -277,6 +281,23 @@ export class Worker {
     this.#pullLoop().catch((error: unknown) => {
       if (!connection.isClosed) this.#logger.error(`worker ${this.id} takes no more tasks: ${messageOf(error)}`)
     })
+  }
+
+  /** Of two versions of a pipeline the last one reads. */
+  #startReaders(pipelines: readonly Pipeline[]): void {
+    const all = new Map(
+      pipelines.flatMap((pipeline) =>
+        pipeline.subscriptions.map(
+          (subscription) => [`${pipeline.name}/${subscription.name}`, { pipeline, subscription }] as const,
+        ),
+      ),
+    )
+    const topology = this.#topology
+    this.#rollCalls.push(...answerRetries(this.#shared, topology, [...all.values()]))
+    this.#readers = [...all.values()].map(
+      ({ pipeline, subscription }) => new SubscriptionReader(this.#shared, topology, pipeline.spec, subscription),
+    )
+    for (const reader of this.#readers) reader.start()
   }
 
   #startHelper(options: WorkerOptions, pipelines: readonly Pipeline[]): void {
@@ -322,6 +343,7 @@ export class Worker {
 
   async #drain(): Promise<void> {
     this.#draining = true
+    const readers = Promise.all(this.#readers.map((reader) => reader.stop()))
     this.#alone.giveUp()
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
@@ -336,6 +358,7 @@ export class Worker {
     await this.#limitedQueues?.close()
     await this.#aside?.close()
     await Promise.all(this.#puttingBack)
+    await readers
     this.#heartbeats?.cancel()
     this.#watch.stop()
     await this.#liveness.stop()

@@ -37,15 +37,17 @@ export class Claim {
   constructor(
     connection: Connection,
     names: Names,
-    shard: number,
+    /** A shard; or the key of something else that one process at a time does. */
+    of: number | { readonly key: string },
     engine: string,
     say: (message: string) => void = () => undefined,
   ) {
+    const key = typeof of === 'number' ? `claim.${of}` : of.key
     this.#connection = connection
     this.#say = say
-    this.#key = `key claim.${shard} of bucket ${names.controlBucket}`
+    this.#key = `key ${key} of bucket ${names.controlBucket}`
     this.#stream = names.kvStream(names.controlBucket)
-    this.#subject = names.kvSubject(names.controlBucket, `claim.${shard}`)
+    this.#subject = names.kvSubject(names.controlBucket, key)
     this.#engine = engine
   }
 

@@ -21,6 +21,8 @@ export interface Delivery {
   /** How often this message was delivered, this time included. */
   readonly count: number
   readonly streamSeq: number
+  /** Which delivery of its consumer this is, from 1, redeliveries counted. */
+  readonly consumerSeq: number
   /** Server time of the message. */
   readonly timeMs: number
   readonly shard: number
@@ -278,7 +280,7 @@ export class Puller {
 function parseDelivery(message: Msg, shard: number, underWayMs: number, isLimited: boolean): Delivery | undefined {
   const tokens = (message.reply ?? '').split('.')
   const at = tokens.length === 9 ? 4 : 6
-  const [count, streamSeq, , nanos, behind = 1] = tokens.slice(at).map(Number)
+  const [count, streamSeq, consumerSeq = 0, nanos, behind = 1] = tokens.slice(at).map(Number)
   if (count === undefined || streamSeq === undefined || nanos === undefined) return undefined
   return {
     subject: message.subject,
@@ -287,6 +289,7 @@ function parseDelivery(message: Msg, shard: number, underWayMs: number, isLimite
     reply: message.reply ?? '',
     count,
     streamSeq,
+    consumerSeq,
     timeMs: Math.floor(nanos / NANOS_PER_MS),
     shard,
     underWayMs,

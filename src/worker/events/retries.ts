@@ -1,0 +1,85 @@
+/**
+ * A worker takes a message that was refused, when somebody asks for it: only workers have the code
+ * that makes a run of a message. Several may do it at once; the log takes the first.
+ */
+import type { Msg, Subscription as NatsSubscription } from '@nats-io/nats-core'
+import { z } from 'zod'
+import { eventIdentity } from '../../../projections/events/request.ts'
+import { decode, encodeJson } from '../../../streams/codec.ts'
+import { messageOf } from '../../../streams/errors.ts'
+import type { DraftOf } from '../../../streams/facts.ts'
+import { runIdIn } from '../../../streams/ids.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { Topology } from '../../../streams/topology.ts'
+import type { Pipeline } from '../../define/pipeline.ts'
+import type { Subscription } from '../../define/subscription.ts'
+import { factEntry } from '../../log/entries.ts'
+import { listen } from '../../log/listen.ts'
+import { leaderGet } from '../../log/nats.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import { Mapper } from './mapper.ts'
+import { openSource } from './source.ts'
+
+const question = z.object({ subscription: z.string(), source: z.string(), seq: z.int().min(1) })
+export type RetryQuestion = z.infer<typeof question>
+
+/** `run`: it is there. `waits`: for others, with `batch` or `debounce`. */
+export const retryAnswer = z.union([
+  z.object({ run: z.string() }),
+  z.object({ waits: z.literal(true) }),
+  z.object({ refused: z.string() }),
+  z.object({ left: z.literal(true) }),
+])
+export type RetryAnswer = z.infer<typeof retryAnswer>
+
+/** Has a worker answer for the subscriptions of its pipelines. */
+export function answerRetries(
+  shared: WorkerShared,
+  topology: Topology,
+  all: readonly { readonly pipeline: Pipeline; readonly subscription: Subscription }[],
+): NatsSubscription[] {
+  const { connection, names } = shared
+  return [...new Set(all.map(({ pipeline }) => pipeline.name))].map((name) =>
+    listen(connection.nc, names.eventRetry(name), (message) => {
+      const asked = question.safeParse(decode(message.data, undefined)).data
+      const of = all.find(
+        ({ pipeline, subscription }) => pipeline.name === name && subscription.name === asked?.subscription,
+      )
+      if (!asked || !of) return
+      retry(shared, topology, of, asked)
+        .catch((error: unknown): RetryAnswer => ({ refused: messageOf(error) }))
+        .then((answer) => respond(message, answer))
+        .catch(() => undefined)
+    }),
+  )
+}
+
+function respond(message: Msg, answer: RetryAnswer): void {
+  message.respond(encodeJson(answer))
+}
+
+async function retry(
+  shared: WorkerShared,
+  topology: Topology,
+  { pipeline, subscription }: { readonly pipeline: Pipeline; readonly subscription: Subscription },
+  { source: id, seq }: RetryQuestion,
+): Promise<RetryAnswer> {
+  const { connection, names, logOf } = shared
+  const { name, version } = pipeline.spec
+  const jsm = await jetstreamManager(connection.nc)
+  const source = await openSource(jsm, topology, name, subscription.definition.spec)
+  if (source.id !== id) return { refused: `stream ${source.stream} was made anew since, or is another one now` }
+  const message = await connection.read((nc) => leaderGet(nc, source.stream, { seq }))
+  if (!message) return { refused: `message ${seq} is not in stream ${source.stream} any more` }
+  const event = await new Mapper(pipeline.spec, subscription, shared.io).map(message)
+  if (!event) return { left: true }
+  if (event.refused !== undefined) return { refused: event.refused }
+  const fact: DraftOf<'event.retried'> = {
+    name: 'event.retried',
+    ids: { pipeline: name, subscription: subscription.name, source: id, seq: String(seq) },
+    data: { version, worker: shared.id, stream: source.stream, events: [event] },
+  }
+  await logOf(0).appendOnce(factEntry(names, 0, fact))
+  if (event.group !== undefined) return { waits: true }
+  return { run: runIdIn('event', eventIdentity(name, subscription.name, { source: id }, event), topology.shards) }
+}

@@ -1,0 +1,93 @@
+/**
+ * What was taken, on the log: one fact for a range of messages. The next range begins where the
+ * last one ended, and the place of its fact follows from that. So of two readers one is let in.
+ */
+import type { TakenEvent } from '../../../streams/event-schemas.ts'
+import { type DraftOf, factPath } from '../../../streams/facts.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { factEntry } from '../../log/entries.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+
+export const EVENTS_MAX = 500
+/** Of a fact, as JSON; less where the server's messages are small. */
+const FACT_BYTES = 256 * 1024
+
+/** `new`: nothing was taken; messages that were there before do not count. */
+export type From = number | 'new'
+
+export interface Taker {
+  readonly pipeline: string
+  readonly subscription: string
+  readonly version: string
+  readonly source: string
+  readonly stream: string
+}
+
+/** Up to which message the stream was taken; undefined: nothing was taken yet. */
+export async function takenUpTo(
+  connection: Connection,
+  names: Names,
+  { pipeline, subscription, source }: Pick<Taker, 'pipeline' | 'subscription' | 'source'>,
+): Promise<number | undefined> {
+  const path = factPath('subscription.taken', { pipeline, subscription, source, from: '*' })
+  const found = await connection.read((nc) => leaderGet(nc, names.log(0), { last_by_subj: names.fact(0, path) }))
+  const fact = found && factOf(names, 0, found)
+  return fact?.name === 'subscription.taken' ? fact.data.to : undefined
+}
+
+/** False when another reader was first. */
+export async function storeTaken(
+  { names, logOf, id }: Pick<WorkerShared, 'names' | 'logOf' | 'id'>,
+  { pipeline, subscription, version, source, stream }: Taker,
+  { from, to, events }: { readonly from: From; readonly to: number; readonly events: readonly TakenEvent[] },
+): Promise<boolean> {
+  const fact: DraftOf<'subscription.taken'> = {
+    name: 'subscription.taken',
+    ids: { pipeline, subscription, source, from: String(from) },
+    data: { version, worker: id, stream, to, events: [...events] },
+  }
+  return (await logOf(0).appendOnce(factEntry(names, 0, fact))) === 'stored'
+}
+
+export interface Range {
+  readonly to: number
+  readonly events: readonly TakenEvent[]
+}
+
+/**
+ * Ranges of messages whose facts are small enough. `mapped`: what came of each message, in order. A
+ * message whose event does not fit by itself is refused.
+ */
+export function rangesOf(
+  connection: Connection,
+  mapped: readonly { readonly seq: number; readonly event: TakenEvent | undefined }[],
+): Range[] {
+  const most = connection.share(FACT_BYTES)
+  const single = connection.share(Number.POSITIVE_INFINITY, 3 / 4)
+  const ranges: Range[] = []
+  let events: TakenEvent[] = []
+  let bytes = 0
+  let to = 0
+  for (const { seq, event } of mapped) {
+    const size = event ? Buffer.byteLength(JSON.stringify(event)) : 0
+    if (events.length > 0 && (events.length >= EVENTS_MAX || bytes + size > most)) {
+      ranges.push({ to, events })
+      events = []
+      bytes = 0
+    }
+    if (event && size > single) events.push(tooLarge(event, size, single))
+    else if (event) events.push(event)
+    bytes += size
+    to = seq
+  }
+  if (mapped.length > 0) ranges.push({ to, events })
+  return ranges
+}
+
+function tooLarge({ seq, msgId }: TakenEvent, size: number, single: number): TakenEvent {
+  const refused = `its run would be given ${size} bytes, and a message of this server has room for ${single}; publish a reference to large data`
+  return { seq, ...(msgId === undefined ? {} : { msgId }), refused }
+}
