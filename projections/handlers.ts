@@ -23,6 +23,7 @@ import {
 } from './gate/gate.ts'
 import { gatesOf, reminderEffect } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'
+import { endList, listKey, listsOf } from './run/lists.ts'
 import {
   type AssetFact,
   isEnded,
@@ -126,6 +127,7 @@ const HANDLERS: Handlers = {
     needs: (_view, { data }) => [
       stateKey.pipeline(data.pipeline, data.version),
       ...needsOfOpenRun(data.pipeline, data.event?.subscription),
+      ...listsOf(data).map(listKey.list),
     ],
     apply: onRunRequested,
   },
@@ -150,7 +152,11 @@ const HANDLERS: Handlers = {
   },
   'run.timer_fired': { needs: needsBarriers, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
   'run.finished': {
-    needs: (_view, run) => needsOfOpenRun(run.pipeline, run.subscription),
+    needs: (_view, run, fact) => {
+      const list = endList(fact.data.status)
+      const lists = list === undefined ? [] : [listKey.list(list)]
+      return [...lists, ...needsOfOpenRun(run.pipeline, run.subscription)]
+    },
     apply: ({ view, run }, fact) => onRunFinished(view, run, fact),
   },
   'asset.started': ofAsset,

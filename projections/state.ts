@@ -121,6 +121,19 @@ export interface CatalogEntry {
   inputs?: string
 }
 
+/** A run in a list, and the server time at which it was added. */
+export type RunListEntry = [run: string, timeMs: number]
+
+/** See run/lists.ts. */
+export interface RunList {
+  /** What its runs have in common. */
+  of: string
+  /** Full pages before these. */
+  pages: number
+  /** Added last, the newest at the end. */
+  runs: RunListEntry[]
+}
+
 /** Which version of a pipeline was registered last. */
 export interface NewestState {
   seq: number

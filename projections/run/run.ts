@@ -46,6 +46,7 @@ import {
   stateKey,
   type View,
 } from '../state.ts'
+import { addToLists, endList, listsOf } from './lists.ts'
 import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
 
 /** Characters of JSON. */
@@ -77,6 +78,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
   view.put(stateKey.run(id), run)
   view.put(stateKey.open(id), { since: fact.timeMs })
   countOpenRun(view, run, fact.seq, 1)
+  addToLists(view, listsOf(data), id, fact.timeMs)
   const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
   const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
   if (!pipeline) {
@@ -494,6 +496,8 @@ export function onRunFinished(view: View, run: RunState, fact: FactOf<'run.finis
   view.put(stateKey.run(run.id), run)
   view.delete(stateKey.open(run.id))
   countOpenRun(view, run, fact.seq, -1)
+  const list = endList(fact.data.status)
+  if (list !== undefined) addToLists(view, [list], run.id, fact.timeMs)
   return []
 }
 

@@ -5,11 +5,9 @@
 
 import { randomBytes } from 'node:crypto'
 import type { RunRequest } from '../../projections/run/request.ts'
-import { type RunState, stateKey } from '../../projections/state.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import type { AnyAsset, Asset, InputOf } from '../define/asset.ts'
 import { inputsUpstream } from '../define/input.ts'
@@ -26,7 +24,6 @@ import { Limiter } from '../limiter/limiter.ts'
 import { Appender, type AppenderOptions } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
-import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { mustBeReady } from '../log/ready.ts'
@@ -43,8 +40,9 @@ import { Events } from './events.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
 import { type RunRetryOptions, retryRun } from './retry.ts'
-import { Run, viewOfRun } from './run.ts'
+import { Run } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
+import { listRuns, type RunsOptions } from './runs.ts'
 import { Scatters } from './scatter.ts'
 import { Triggers } from './triggers.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
@@ -104,8 +102,6 @@ const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = { ...RUN_OPTIONS, p
 
 /** Subject and headers of a fact. */
 const ENVELOPE_BYTES = 1024
-/** How many documents are asked for side by side. */
-const READ_AHEAD = 64
 const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
 /** How long a close waits for what is on its way to the streams. */
 const FLUSH_MS = 10_000
@@ -330,32 +326,14 @@ export class Flow {
   }
 
   /**
-   * Runs, newest first, from the state buckets. `open`: only those that have not ended. At most
-   * `limit` (default 100). Without `open` it reads every run there is, to sort them: meant for
-   * people, not for loops.
+   * Runs, newest first. All that is named must hold: `{ target: 'orders/invoice', tag: { tenant:
+   * 'a' } }`. At most `limit` (default 100). For the next page give the id of the last one as
+   * `after`. Found by lists in the state, so the length of the past does not matter, but where
+   * several conditions hold for few of many. Runs of `status` failed or cancelled come in the order
+   * in which they ended.
    */
-  async runs(options: { open?: boolean; limit?: number } = {}): Promise<RunView[]> {
-    refuseUnknown('runs', options, ['open', 'limit'])
-    const { names, shards } = await this.#namespace.found()
-    const jsm = await jetstreamManager(this.#connection.nc)
-    const limit = options.limit ?? 100
-    const kind = options.open ? 'open' : 'run'
-    const found: RunView[] = []
-    for (let shard = 0; shard < shards; shard++) {
-      const bucket = names.stateBucket(shard)
-      const prefix = names.kvSubject(bucket, `${kind}.`)
-      const info = await this.#connection.read(() =>
-        jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` }),
-      )
-      const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
-      for (let i = 0; i < ids.length; i += READ_AHEAD) {
-        const some = ids.slice(i, i + READ_AHEAD)
-        const docs = await Promise.all(some.map((id) => readDoc(this.#connection, names, bucket, stateKey.run(id))))
-        for (const doc of docs as (RunState | undefined)[])
-          if (doc && !(options.open && doc.finishedMs !== undefined)) found.push(viewOfRun(doc))
-      }
-    }
-    return found.toSorted((a, b) => b.requestedAt.getTime() - a.requestedAt.getTime()).slice(0, limit)
+  async runs(options: RunsOptions = {}): Promise<RunView[]> {
+    return await listRuns(this.#runDeps(), options)
   }
 
   /** A run's facts, in order, decoded: what happened, when, by whom. */

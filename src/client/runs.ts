@@ -1,0 +1,248 @@
+/** `flow.runs`: finds runs by the lists in the state (projections/run/lists.ts). */
+import { listKey, listOf } from '../../projections/run/lists.ts'
+import { type RunList, type RunListEntry, type RunState, stateKey } from '../../projections/state.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { parseRunId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import { type AnyAsset, isAsset } from '../define/asset.ts'
+import { readDoc } from '../log/documents.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { placeOf } from '../runs/owner.ts'
+import { parseTags } from '../runs/run-request.ts'
+import { viewOfRun } from './run.ts'
+import type { RunDeps, RunView } from './run-view.ts'
+
+export interface RunsOptions {
+  /** True: only those that have not ended. */
+  readonly open?: boolean
+  /** Only those in one of these states. */
+  readonly status?: RunView['status'] | readonly RunView['status'][]
+  /** The asset that was asked for, as declared or by name: `'orders/invoice'`. */
+  readonly target?: AnyAsset | string
+  /** Runs that have all of these tags. */
+  readonly tag?: Readonly<Record<string, string>>
+  readonly partition?: string
+  /** Asked for at this time or later. */
+  readonly since?: Date
+  /** 1 to 10,000. Default 100. */
+  readonly limit?: number
+  /** The id of a run: those that come after it in the list. */
+  readonly after?: string
+}
+
+const OPTIONS: OptionNames<RunsOptions> = {
+  open: true,
+  status: true,
+  target: true,
+  tag: true,
+  partition: true,
+  since: true,
+  limit: true,
+  after: true,
+}
+const STATUSES = ['requested', 'running', 'succeeded', 'failed', 'cancelled'] as const
+const LIMIT_MAX = 10_000
+/** How many documents are asked for side by side. */
+const READ_AHEAD = 64
+
+interface Wanted {
+  readonly statuses: readonly string[] | undefined
+  readonly target: { readonly pipeline: string; readonly asset: string } | undefined
+  readonly tags: Readonly<Record<string, string>>
+  readonly partition: string | undefined
+  readonly sinceMs: number
+  readonly limit: number
+  readonly after: string | undefined
+}
+
+/** Throws InvalidError that names the option, and `not_found` for `after`. */
+export async function listRuns(deps: RunDeps, options: RunsOptions): Promise<RunView[]> {
+  const wanted = parse(options)
+  await deps.found()
+  const isOpen = wanted.statuses?.every((status) => status === 'requested' || status === 'running') ?? false
+  const list = listFor(wanted)
+  const isListed = !isOpen
+  const from = wanted.after === undefined ? undefined : await placeIn(deps, wanted.after, list)
+  const sources = Array.from({ length: deps.shards }, (_, shard) =>
+    isListed ? listed(deps, shard, list, from) : openRuns(deps, shard, from),
+  )
+  const found: RunView[] = []
+  for await (const doc of merged(sources)) {
+    if (doc.requestedMs < wanted.sinceMs && list !== listOf.ended('failed') && list !== listOf.ended('cancelled')) break
+    if (!fits(doc, wanted)) continue
+    found.push(viewOfRun(doc))
+    if (found.length >= wanted.limit) break
+  }
+  return found
+}
+
+function parse(options: RunsOptions): Wanted {
+  refuseUnknown('runs', options, OPTIONS)
+  const { open, target, partition, since, limit = 100, after } = options
+  const given: unknown = options.status
+  const statuses = given === undefined ? undefined : Array.isArray(given) ? given : [given]
+  const wrong = statuses?.find((status) => !STATUSES.includes(status))
+  if (wrong !== undefined)
+    throw new InvalidError(`runs: status must be one of ${STATUSES.join(', ')}, got ${JSON.stringify(wrong)}`)
+  if (!(Number.isInteger(limit) && limit >= 1 && limit <= LIMIT_MAX))
+    throw new InvalidError(`runs: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${JSON.stringify(limit)}`)
+  if (since !== undefined && !(since instanceof Date && Number.isFinite(since.getTime())))
+    throw new InvalidError('runs: since must be a Date')
+  if (partition !== undefined && typeof partition !== 'string') throw new InvalidError('runs: partition must be text')
+  if (target !== undefined && typeof target !== 'string' && !isAsset(target))
+    throw new InvalidError("runs: target must be an asset, or a text such as 'orders/invoice'")
+  const opened = STATUSES.filter((status) => status === 'requested' || status === 'running')
+  return {
+    statuses: open ? opened.filter((status) => statuses?.includes(status) ?? true) : statuses,
+    target: target === undefined ? undefined : placeOf('runs: target', target),
+    tags: parseTags('runs: tag', options.tag) ?? {},
+    partition,
+    sinceMs: since?.getTime() ?? Number.NEGATIVE_INFINITY,
+    limit,
+    after: after === undefined ? undefined : parseRunId(after).id,
+  }
+}
+
+/** The list that is likely to be the shortest. */
+function listFor({ tags, partition, statuses, target }: Wanted): string {
+  const [tag] = Object.entries(tags)
+  if (tag) return listOf.tag(...tag)
+  if (partition !== undefined) return listOf.partition(partition)
+  const [status, more] = statuses ?? []
+  if ((status === 'failed' || status === 'cancelled') && more === undefined) return listOf.ended(status)
+  if (target) return listOf.target(target.pipeline, target.asset)
+  return listOf.all()
+}
+
+function fits(run: RunState, { statuses, target, tags, partition, sinceMs }: Wanted): boolean {
+  if (statuses && !statuses.includes(run.status)) return false
+  if (target && (run.pipeline !== target.pipeline || run.target !== target.asset)) return false
+  if (partition !== undefined && run.partition !== partition) return false
+  if (run.requestedMs < sinceMs) return false
+  return Object.entries(tags).every(([name, value]) => run.tags?.[name] === value)
+}
+
+/** Where a page goes on: behind this run, which was added then. */
+interface Place {
+  readonly run: string
+  readonly shard: number
+  readonly timeMs: number
+}
+
+async function placeIn(deps: RunDeps, run: string, list: string): Promise<Place> {
+  const { shard } = parseRunId(run)
+  const doc = shard < deps.shards ? await runDoc(deps, shard, run) : undefined
+  if (!doc) throw new FlowStoneError('not_found', `runs: after: there is no run ${run}`)
+  const isEnded = list === listOf.ended('failed') || list === listOf.ended('cancelled')
+  return { run, shard, timeMs: isEnded ? (doc.finishedMs ?? doc.requestedMs) : doc.requestedMs }
+}
+
+type Listed = AsyncGenerator<{ readonly doc: RunState; readonly timeMs: number }>
+
+/** The runs of a list in one shard, from the newest on. */
+async function* listed(deps: RunDeps, shard: number, list: string, from: Place | undefined): Listed {
+  const head = await listDoc(deps, shard, list)
+  if (!head) return
+  let entries: readonly RunListEntry[] = head.runs
+  let page = head.pages
+  if (from) {
+    page = await pageOf(deps, shard, list, head, from.timeMs)
+    if (page < head.pages) entries = await pageDoc(deps, shard, list, page)
+  }
+  for (;;) {
+    yield* docsOf(deps, shard, behind(entries.toReversed(), shard, from))
+    page -= 1
+    if (page < 0) return
+    entries = await pageDoc(deps, shard, list, page)
+  }
+}
+
+/** The last page whose first run was added at this time or before. */
+async function pageOf(deps: RunDeps, shard: number, list: string, head: RunList, timeMs: number): Promise<number> {
+  const [first] = head.runs
+  if (first && first[1] <= timeMs) return head.pages
+  let [low, high] = [0, head.pages - 1]
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2)
+    const [entry] = await pageDoc(deps, shard, list, middle)
+    if (entry && entry[1] <= timeMs) low = middle
+    else high = middle - 1
+  }
+  return Math.max(low, 0)
+}
+
+/** Of runs from the newest on: those behind a place. */
+function behind(entries: readonly RunListEntry[], shard: number, from: Place | undefined): readonly RunListEntry[] {
+  if (!from) return entries
+  const at = entries.findIndex(([run]) => run === from.run)
+  if (at >= 0) return entries.slice(at + 1)
+  // Of runs of the same millisecond in several shards, the lower shard comes first.
+  return entries.filter(([, timeMs]) => timeMs < from.timeMs || (timeMs === from.timeMs && shard > from.shard))
+}
+
+async function* openRuns(deps: RunDeps, shard: number, from: Place | undefined): Listed {
+  const { connection, names } = deps
+  const bucket = names.stateBucket(shard)
+  const prefix = names.kvSubject(bucket, 'open.')
+  const jsm = await jetstreamManager(connection.nc)
+  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` }))
+  const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+  const found: { doc: RunState; timeMs: number }[] = []
+  for await (const one of docsOf(
+    deps,
+    shard,
+    ids.map((id) => [id, 0] as RunListEntry),
+  ))
+    if (one.doc.finishedMs === undefined) found.push({ doc: one.doc, timeMs: one.doc.requestedMs })
+  found.sort((a, b) => b.timeMs - a.timeMs)
+  const left = behind(
+    found.map(({ doc, timeMs }) => [doc.id, timeMs]),
+    shard,
+    from,
+  )
+  const ids2 = new Set(left.map(([id]) => id))
+  for (const one of found) if (ids2.has(one.doc.id)) yield one
+}
+
+async function* docsOf(deps: RunDeps, shard: number, entries: readonly RunListEntry[]): Listed {
+  // A few first: whoever wants the newest one needs no more.
+  for (let i = 0, count = 8; i < entries.length; i += count, count = READ_AHEAD) {
+    const some = entries.slice(i, i + count)
+    const docs = await Promise.all(some.map(([run]) => runDoc(deps, shard, run)))
+    for (const [k, doc] of docs.entries()) if (doc) yield { doc, timeMs: some[k]?.[1] ?? doc.requestedMs }
+  }
+}
+
+/** The newest of all shards first. */
+async function* merged(sources: readonly Listed[]): AsyncGenerator<RunState> {
+  const heads = await Promise.all(sources.map((source) => source.next()))
+  for (;;) {
+    let newest = -1
+    for (const [i, head] of heads.entries()) {
+      const best = heads[newest]
+      if (!head.done && (!best || best.done || head.value.timeMs > best.value.timeMs)) newest = i
+    }
+    const [head, source] = [heads[newest], sources[newest]]
+    if (!head || head.done || !source) return
+    yield head.value.doc
+    heads[newest] = await source.next()
+  }
+}
+
+async function runDoc({ connection, names }: RunDeps, shard: number, run: string): Promise<RunState | undefined> {
+  return (await readDoc(connection, names, names.stateBucket(shard), stateKey.run(run))) as RunState | undefined
+}
+
+async function listDoc({ connection, names }: RunDeps, shard: number, list: string): Promise<RunList | undefined> {
+  return (await readDoc(connection, names, names.stateBucket(shard), listKey.list(list))) as RunList | undefined
+}
+
+async function pageDoc(
+  { connection, names }: RunDeps,
+  shard: number,
+  list: string,
+  n: number,
+): Promise<RunListEntry[]> {
+  const key = listKey.page(list, n)
+  return ((await readDoc(connection, names, names.stateBucket(shard), key)) as RunListEntry[] | undefined) ?? []
+}
