@@ -18,6 +18,7 @@ import {
   type RunCommand,
   retryRun,
   runAsset,
+  type StatusCommand,
   showHistory,
   showStatus,
   showValue,
@@ -93,10 +94,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .description('open runs; or one run, its assets and scatters')
     .option('--all', 'runs that have ended too')
     .option('--limit <n>', 'at most so many runs', '50')
-    .action((run: string | undefined, options: GlobalOptions & { all?: boolean; limit: string }) =>
-      withFlow(options, (flow, output) =>
-        showStatus(flow, output, run, wholeNumber('--limit', options.limit), options.all === true),
-      ),
+    .option('--status <names>', 'only these, separated by commas: requested, running, succeeded, failed, cancelled')
+    .option('--target <asset>', 'only runs of this asset, PIPELINE/ASSET')
+    .option('--tag <name=value>', 'only runs with this tag; may be given again', collect)
+    .option('--partition <text>', 'only runs of this data partition')
+    .option('--since <time>', 'asked for since a time, or so long ago: 2h')
+    .option('--after <run>', 'the next page: runs behind this one')
+    .action((run: string | undefined, options: StatusCommand) =>
+      withFlow(options, (flow, output) => showStatus(flow, output, run, options)),
     )
 
   connected(root.command('value <asset>'))

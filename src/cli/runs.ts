@@ -7,14 +7,19 @@ import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import type { Run, RunUpdate } from '../client/run.ts'
 import type { RunStatus } from '../client/run-status.ts'
+import type { RunView } from '../client/run-view.ts'
+import type { RunsOptions } from '../client/runs.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { notMade } from '../client/values.ts'
 import { parseUpstream } from '../define/pipeline.ts'
+
 import type { RunOptions } from '../define/run-options.ts'
-import { parseRunTimeout } from '../options/duration.ts'
+import { type Duration, parseDuration, parseRunTimeout } from '../options/duration.ts'
+
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
 import { EXIT, fields, jsonOf, type Output, outputOf, table } from './output.ts'
+import { wholeNumber } from './parts.ts'
 import { tellWaiting } from './waiting.ts'
 
 export interface RunCommand extends GlobalOptions {
@@ -191,18 +196,56 @@ function progress({ run, scatters }: RunUpdate): string {
   return `  ${run.status}: ${assets.join(', ')}`
 }
 
+export interface StatusCommand extends GlobalOptions {
+  readonly all?: boolean
+  readonly limit: string
+  readonly status?: string
+  readonly target?: string
+  readonly tag?: string[]
+  readonly partition?: string
+  readonly since?: string
+  readonly after?: string
+}
+
+/** Which runs are listed: open ones, unless something says otherwise. */
+function runsArgument({ all, limit, status, target, tag, partition, since, after }: StatusCommand): RunsOptions {
+  const sinceDate = since === undefined ? undefined : sinceArgument(since)
+  return {
+    limit: wholeNumber('--limit', limit),
+    ...(all || status !== undefined ? {} : { open: true }),
+    // What is no status is refused by name.
+    ...(status === undefined ? {} : { status: status.split(',') as RunView['status'][] }),
+    ...(target === undefined ? {} : { target }),
+    ...(tag === undefined ? {} : { tag: tagArgument(tag) }),
+    ...(partition === undefined ? {} : { partition }),
+    ...(sinceDate === undefined ? {} : { since: sinceDate }),
+    ...(after === undefined ? {} : { after }),
+  }
+}
+
+/** A time, or how long ago: `2h`. */
+function sinceArgument(text: string): Date {
+  const at = new Date(text)
+  if (Number.isFinite(at.getTime())) return at
+  try {
+    return new Date(Date.now() - parseDuration('--since', text as Duration))
+  } catch {
+    throw new InvalidError(`--since must be a time, such as 2026-11-23T08:00Z, or a duration, such as 2h, got ${text}`)
+  }
+}
+
 export async function showStatus(
   flow: Flow,
   output: Output,
   run: string | undefined,
-  limit: number,
-  all: boolean,
+  options: StatusCommand,
 ): Promise<void> {
   // What is no id is said before anything is asked for.
   if (run !== undefined) flow.run(run)
   for (const problem of await flow.problems()) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
-    const runs = await flow.runs({ limit, open: !all })
+    const wanted = runsArgument(options)
+    const runs = await flow.runs(wanted)
     output.result(runs, () =>
       table(
         ['run', 'status', 'pipeline', 'asset', 'partition', 'requested', 'finished'],
@@ -215,7 +258,7 @@ export async function showStatus(
           one.requestedAt,
           one.finishedAt,
         ]),
-        all ? 'no runs' : 'no open runs (--all shows those that ended too)',
+        wanted.open ? 'no open runs (--all shows those that ended too)' : 'no runs',
       ),
     )
     return
