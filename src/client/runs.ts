@@ -149,8 +149,9 @@ async function* listed(deps: RunDeps, shard: number, list: string, from: Place |
     page = await pageOf(deps, shard, list, head, from.timeMs)
     if (page < head.pages) entries = await pageDoc(deps, shard, list, page)
   }
+  const isWanted = behind(shard, from)
   for (;;) {
-    yield* docsOf(deps, shard, behind(entries.toReversed(), shard, from))
+    yield* docsOf(deps, shard, entries.toReversed().filter(isWanted))
     page -= 1
     if (page < 0) return
     entries = await pageDoc(deps, shard, list, page)
@@ -160,7 +161,7 @@ async function* listed(deps: RunDeps, shard: number, list: string, from: Place |
 /** The last page whose first run was added at this time or before. */
 async function pageOf(deps: RunDeps, shard: number, list: string, head: RunList, timeMs: number): Promise<number> {
   const [first] = head.runs
-  if (first && first[1] <= timeMs) return head.pages
+  if (head.pages === 0 || (first && first[1] <= timeMs)) return head.pages
   let [low, high] = [0, head.pages - 1]
   while (low < high) {
     const middle = Math.ceil((low + high) / 2)
@@ -171,13 +172,17 @@ async function pageOf(deps: RunDeps, shard: number, list: string, head: RunList,
   return Math.max(low, 0)
 }
 
-/** Of runs from the newest on: those behind a place. */
-function behind(entries: readonly RunListEntry[], shard: number, from: Place | undefined): readonly RunListEntry[] {
-  if (!from) return entries
-  const at = entries.findIndex(([run]) => run === from.run)
-  if (at >= 0) return entries.slice(at + 1)
-  // Of runs of the same millisecond in several shards, the lower shard comes first.
-  return entries.filter(([, timeMs]) => timeMs < from.timeMs || (timeMs === from.timeMs && shard > from.shard))
+/** Says of runs of a shard, given from the newest on, which of them are behind a place. */
+function behind(shard: number, from: Place | undefined): (entry: RunListEntry) => boolean {
+  // Of runs of the same millisecond the log's order counts, and the lower shard comes first.
+  let isBehind = from === undefined || shard > from.shard
+  return ([run, timeMs]) => {
+    if (!from || timeMs < from.timeMs) return true
+    if (timeMs > from.timeMs) return false
+    const before = isBehind
+    if (run === from.run) isBehind = true
+    return before
+  }
 }
 
 async function* openRuns(deps: RunDeps, shard: number, from: Place | undefined): Listed {
@@ -194,14 +199,9 @@ async function* openRuns(deps: RunDeps, shard: number, from: Place | undefined):
     ids.map((id) => [id, 0] as RunListEntry),
   ))
     if (one.doc.finishedMs === undefined) found.push({ doc: one.doc, timeMs: one.doc.requestedMs })
-  found.sort((a, b) => b.timeMs - a.timeMs)
-  const left = behind(
-    found.map(({ doc, timeMs }) => [doc.id, timeMs]),
-    shard,
-    from,
-  )
-  const ids2 = new Set(left.map(([id]) => id))
-  for (const one of found) if (ids2.has(one.doc.id)) yield one
+  found.sort((a, b) => b.timeMs - a.timeMs || (a.doc.id < b.doc.id ? 1 : -1))
+  const isWanted = behind(shard, from)
+  for (const one of found) if (isWanted([one.doc.id, one.timeMs])) yield one
 }
 
 async function* docsOf(deps: RunDeps, shard: number, entries: readonly RunListEntry[]): Listed {
