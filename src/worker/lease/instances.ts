@@ -1,0 +1,228 @@
+/** Runs the instances of one lease, each for itself, and puts how they ended into its report. */
+import type { LeaseTask } from '../../../streams/tasks.ts'
+import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import type { AnyAsset } from '../../define/asset.ts'
+import { Suspension } from '../../define/gates.ts'
+import type { Limits } from '../../define/limits.ts'
+import { channelOf, type InstanceEvent } from '../../telemetry.ts'
+import { callAs, executions } from '../attempt/executions.ts'
+import { runLimited } from '../attempt/limits.ts'
+import { type Failure, failureOf, isThenable, runCode } from '../attempt/run-code.ts'
+import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import type { Deps, KeyChunk } from '../attempt/values.ts'
+import { ComeAgain, Paused } from '../pull/disposition.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
+import { inlineMax, type Report } from './report.ts'
+
+const completions = channelOf('flowstone:scatter.instance_complete')
+const failures = channelOf('flowstone:scatter.instance_fail')
+
+/** What the instances of a lease have in common. */
+export interface LeaseParts {
+  readonly shared: WorkerShared
+  readonly held: InFlightTask
+  readonly task: LeaseTask
+  readonly asset: AnyAsset
+  readonly report: Report
+  readonly keyChunk: KeyChunk
+  readonly deps: Deps
+  /** When this worker began with the lease. */
+  readonly startedMs: number
+}
+
+export class InstanceRunner {
+  readonly #shared: WorkerShared
+  readonly #held: InFlightTask
+  readonly #task: LeaseTask
+  readonly #asset: AnyAsset
+  readonly #report: Report
+  readonly #keyChunk: KeyChunk
+  readonly #deps: Deps
+  readonly #gates: InstanceGates
+  readonly #signal: AbortSignal
+  /** For what waits for a limit. */
+  readonly #waiting: AbortSignal
+  readonly #inlineBytes: number
+  /** Whether the last one had ended when it returned: the next one mostly has, too. */
+  #isQuick = false
+  #cut = false
+  /**
+   * The clock is read once an instance: where one that returned at once ends, the next begins.
+   * Whoever waits before the next one reads it again.
+   */
+  nowMs: number
+
+  constructor({ shared, held, task, asset, report, keyChunk, deps, startedMs }: LeaseParts) {
+    this.#shared = shared
+    this.#held = held
+    this.#task = task
+    this.#asset = asset
+    this.#report = report
+    this.#keyChunk = keyChunk
+    this.#deps = deps
+    this.#gates = gatesOf(shared, held, task, asset)
+    this.#signal = held.abort.signal
+    this.#waiting = asset.definition.limits ? held.waiting : held.abort.signal
+    this.#inlineBytes = inlineMax(shared.connection)
+    this.nowMs = startedMs
+  }
+
+  /** An instance was aborted, and is not in the report. */
+  get wasCut(): boolean {
+    return this.#cut
+  }
+
+  /** A promise only where there is something to wait for. */
+  run(index: number, parent = this.#signal): undefined | Promise<void> {
+    const begunMs = this.nowMs
+    try {
+      const key = this.#keyChunk.key(index)
+      const value = runCode(parent, this.#task.timeoutMs, (signal) => this.#execute(index, key, signal))
+      if (isThenable(value)) this.#held.running.set(index, begunMs)
+      const pending = isThenable(value)
+        ? value.then((settled) => this.#keep(index, begunMs, settled))
+        : this.#keep(index, begunMs, value)
+      return pending?.catch((thrown: unknown) => this.#fail(index, begunMs, thrown))
+    } catch (thrown) {
+      return this.#fail(index, begunMs, thrown)
+    }
+  }
+
+  /** As `run`, once the limits let it; gives its local slot back itself. */
+  async runLimited(limits: Limits, index: number): Promise<void> {
+    const { limiter, waiters, slots } = this.#shared
+    const { run, alone = false, ordinal } = this.#task
+    const asset = this.#asset.name
+    try {
+      const start = {
+        limits,
+        limiter,
+        waiters,
+        local: slots,
+        key: this.#keyChunk.key(index),
+        ownBucket: `scatter:${run}.${asset}`,
+        by: `${run}.${asset}.${index}`,
+        ordinal,
+        alone,
+        signal: this.#signal,
+        waiting: this.#waiting,
+      }
+      await runLimited(start, (signal) => {
+        this.nowMs = performance.now()
+        return this.run(index, signal)
+      })
+    } catch (thrown) {
+      if (thrown instanceof ComeAgain) this.#report.comeAgain(index, thrown)
+      // Not begun. It goes back as one that may begin at once, and waits there for the pause to
+      // end.
+      else if (this.#held.paused && thrown instanceof Paused) this.#report.comeAgain(index, new ComeAgain('paused', 0))
+      else this.#fail(index, performance.now(), thrown)
+    }
+  }
+
+  #execute(index: number, key: unknown, signal: () => AbortSignal): unknown {
+    const ctx = new InstanceContextOf(this.#shared, this.#task, this.#asset, signal, key, index, this.#gates)
+    const deps = this.#deps.get()
+    return deps instanceof Promise ? deps.then((loaded) => this.#call(ctx, loaded)) : this.#call(ctx, deps)
+  }
+
+  #call(ctx: InstanceContextOf, deps: Readonly<Record<string, unknown>>): unknown {
+    const { execute } = this.#asset.definition
+    this.#shared.helper?.calls(this.#held.slot)
+    try {
+      const result = this.#isQuick ? callAs(ctx, () => execute(ctx, deps)) : executions.run(ctx, execute, ctx, deps)
+      this.#isQuick = !isThenable(result)
+      return result
+    } finally {
+      this.#shared.helper?.calls(-1)
+    }
+  }
+
+  #keep(index: number, begunMs: number, value: unknown): undefined | Promise<void> {
+    if (value instanceof Suspension) return this.#suspend(index, begunMs, value)
+    this.#gates.checkValue(index)
+    const taken = snapshot(value)
+    const bytes = sizeOfSnapshot(taken)
+    this.nowMs = performance.now()
+    const ms = this.nowMs - begunMs
+    if (completions.hasSubscribers) completions.publish(this.#event(index, ms))
+    if (bytes <= this.#inlineBytes) {
+      this.#leave(index)
+      this.#report.value(index, ms, taken, bytes)
+      return undefined
+    }
+    const { run, pipeline, partition, timeoutMs } = this.#task
+    const stored = this.#shared.io.store('nats', taken, { run, pipeline, asset: this.#asset.name, partition })
+    const within = runCode(this.#signal, timeoutMs, () => stored)
+    return Promise.resolve(within).then((ref) => {
+      this.#leave(index)
+      this.#report.ref(index, ms, ref, bytes)
+    })
+  }
+
+  /**
+   * It waits at a gate: reported as soon as the gate is stored, it leaves the lease, and its slot
+   * goes to another.
+   */
+  async #suspend(index: number, begunMs: number, suspension: Suspension): Promise<void> {
+    const opener = this.#gates.of(index)
+    const gate = await opener.suspend(suspension, () => [])
+    this.#gates.take(index)
+    this.#report.leaves(opener.left(gate))
+    this.#report.suspended(index, performance.now() - begunMs, gate)
+  }
+
+  /**
+   * Gates that it opened and does not wait at end when its end counts, and not before: it may have
+   * been taken for lost, and another execution wait there.
+   */
+  #leave(index: number): void {
+    const opener = this.#gates.take(index)
+    if (opener) this.#report.leaves(opener.left())
+  }
+
+  #fail(index: number, begunMs: number, thrown: unknown): undefined {
+    this.nowMs = performance.now()
+    // Aborted: cancelled work counts for nothing, and handed back work is somebody else's.
+    if (this.#signal.aborted) {
+      this.#cut = true
+      return
+    }
+    const failure = failureOf(thrown)
+    if (failure.outcome !== 'returned') this.#leave(index)
+    const ms = this.nowMs - begunMs
+    this.#report.failure(index, ms, failure)
+    if (failures.hasSubscribers) this.#publishFailure(index, ms, failure)
+  }
+
+  #publishFailure(index: number, ms: number, { outcome, thrown }: Failure): void {
+    const isLast = outcome === 'terminal' || this.#task.attempt >= this.#task.maxAttempts
+    failures.publish({ ...this.#event(index, ms), error: thrown, outcome, isLast })
+  }
+
+  #event(index: number, durationMs: number): InstanceEvent {
+    return {
+      worker: this.#shared.id,
+      run: this.#task.run,
+      asset: this.#asset.name,
+      index,
+      key: this.#keyChunk.key(index),
+      attempt: this.#task.attempt,
+      durationMs,
+    }
+  }
+}
+
+function gatesOf(shared: WorkerShared, { shard }: InFlightTask, task: LeaseTask, asset: AnyAsset): InstanceGates {
+  const generation = task.gates ?? task.ordinal
+  return new InstanceGates(shared, (index) => ({
+    shard,
+    run: task.run,
+    asset: asset.name,
+    prefix: `i${index}a${generation}`,
+    attempt: generation,
+    index,
+    keyChunk: task.keyChunk,
+    payloadSchema: asset.definition.payloadSchema,
+  }))
+}

@@ -1,0 +1,229 @@
+/**
+ * One lease in this worker's hands: begins its instances as there is room for them, hands back what
+ * waits for too long, and ends when all that it began is in the report.
+ */
+import { setImmediate } from 'node:timers/promises'
+import type { LeaseTask } from '../../../streams/tasks.ts'
+import type { Limits } from '../../define/limits.ts'
+import { emit } from '../../telemetry.ts'
+import type { WorkerShared } from '../attempt/shared.ts'
+import { HandBack } from '../pull/disposition.ts'
+import type { InFlightTask } from '../pull/in-flight-task.ts'
+import type { Slots, Turn } from '../pull/slots.ts'
+import { InstanceRunner, type LeaseParts } from './instances.ts'
+import { returnLease } from './lease-facts.ts'
+import type { Report } from './report.ts'
+
+/**
+ * A lease is cut to last some 80 ms, of a limited queue twice that. After this long, what it has
+ * not begun is handed back.
+ */
+const LONG_MS = 150
+/**
+ * … and after this long already where all slots of this process are taken, and none became free
+ * lately.
+ */
+const BLOCKED_MS = 40
+const TURN_MS = 20
+const LOOK_MS = 20
+const LIMITED_LOOK_MS = 50
+const YIELD_MS = 20
+
+export class LeaseRun {
+  readonly #shared: WorkerShared
+  readonly #held: InFlightTask
+  readonly #task: LeaseTask
+  readonly #limits: Limits | undefined
+  readonly #report: Report
+  readonly #instances: InstanceRunner
+  readonly #signal: AbortSignal
+  readonly #slots: Slots
+  /** Of a limited queue: what its leases hold of it. */
+  readonly #places: Slots | undefined
+  readonly #startedMs: number
+  #yieldedMs: number
+  /** The instance to begin next, and the one behind the last: closer when some are handed back. */
+  #next: number
+  #end: number
+  /** Instances that were begun and have not ended. */
+  readonly #running = new Set<Promise<void>>()
+  #broken: { readonly error: unknown } | undefined
+  /** What is in hand for the next instance. */
+  #hasSlot = false
+  #hasPlace = false
+  #turn: Turn | undefined
+  #handingBack: Promise<void> | undefined
+  /** How long it lasted says nothing: it was ended, or has run nothing. */
+  #cut = false
+
+  constructor(parts: LeaseParts, places: Slots | undefined) {
+    const { shared, held, task, asset, report, startedMs } = parts
+    this.#shared = shared
+    this.#held = held
+    this.#task = task
+    this.#limits = asset.definition.limits
+    this.#report = report
+    this.#instances = new InstanceRunner(parts)
+    this.#signal = held.abort.signal
+    this.#slots = shared.slots
+    this.#places = places
+    this.#startedMs = startedMs
+    this.#yieldedMs = startedMs
+    this.#next = task.from
+    this.#end = task.to
+  }
+
+  /** Returns when all of it is stored. */
+  async run(): Promise<void> {
+    const look = (): void => {
+      void this.#report.flushIfDue(performance.now())
+      this.#handBackIfLong()
+    }
+    const looking = setInterval(look, this.#task.serial ? LIMITED_LOOK_MS : LOOK_MS)
+    try {
+      await this.#beginAll()
+      this.#giveRoom()
+      await Promise.all(this.#running)
+      if (this.#broken) throw this.#broken.error
+    } finally {
+      this.#giveRoom()
+      clearInterval(looking)
+    }
+    await this.#finish()
+  }
+
+  /** Code that never waits is begun and ended here, without a promise. */
+  async #beginAll(): Promise<void> {
+    const instances = this.#instances
+    while (this.#next < this.#end) {
+      if (!this.#takeRoom() && !(await this.#waitForRoom())) return
+      if (this.#signal.aborted) {
+        this.#cut = true
+        return
+      }
+      if (this.#held.paused) this.#handBackIfLong()
+      // Handed back, perhaps while a slot was on its way here.
+      if (this.#next >= this.#end) return
+      const index = this.#next++
+      const pending = this.#limits ? instances.runLimited(this.#limits, index) : instances.run(index)
+      if (pending) this.#follow(index, pending)
+      else this.#letOthersIn()
+      if (this.#report.isDue(instances.nowMs)) {
+        await this.#report.flushIfDue(instances.nowMs)
+        instances.nowMs = performance.now()
+      }
+      if (instances.nowMs - this.#yieldedMs > YIELD_MS) {
+        // Code that never waits must not keep signs of life, cancels and other tasks from their
+        // turn.
+        await setImmediate()
+        instances.nowMs = performance.now()
+        this.#yieldedMs = instances.nowMs
+      }
+    }
+  }
+
+  /** False: there is none now. What it got of it is in hand. */
+  #takeRoom(): boolean {
+    if (this.#places && !this.#hasPlace) {
+      if (!this.#places.tryTake()) return false
+      this.#hasPlace = true
+    }
+    if (!this.#hasSlot) this.#hasSlot = this.#slots.tryTake()
+    return this.#hasSlot
+  }
+
+  /** False: it waits no longer, as what was to be begun is handed back. */
+  async #waitForRoom(): Promise<boolean> {
+    if (this.#places && !this.#hasPlace) {
+      this.#hasPlace = await this.#turnOf(this.#places)
+      if (!this.#hasPlace) return false
+    }
+    if (!this.#hasSlot) this.#hasSlot = this.#slots.tryTake() || (await this.#turnOf(this.#slots))
+    return this.#hasSlot
+  }
+
+  async #turnOf(room: Slots): Promise<boolean> {
+    this.#turn = room.turn()
+    const granted = await this.#turn.granted
+    this.#instances.nowMs = performance.now()
+    return granted
+  }
+
+  /** An instance that ended at once leaves its room to the next one, unless others wait for it. */
+  #letOthersIn(): void {
+    if (this.#slots.waiting > 0) {
+      this.#slots.give()
+      this.#hasSlot = false
+    }
+    if (this.#places && this.#places.waiting > 0) {
+      this.#places.give()
+      this.#hasPlace = false
+    }
+  }
+
+  #giveRoom(): void {
+    if (this.#hasSlot) this.#slots.give()
+    if (this.#hasPlace) this.#places?.give()
+    this.#hasSlot = false
+    this.#hasPlace = false
+  }
+
+  /** An instance that lasts keeps the room that was in hand. */
+  #follow(index: number, pending: Promise<void>): void {
+    this.#hasSlot = false
+    this.#hasPlace = false
+    const one = pending.finally(() => {
+      if (!this.#limits) this.#slots.give()
+      this.#places?.give()
+      this.#held.running.delete(index)
+      this.#running.delete(one)
+    })
+    // Awaited in `run` with the others; by then one that was broken may be gone.
+    one.catch((error: unknown) => {
+      this.#broken ??= { error }
+    })
+    this.#running.add(one)
+    this.#instances.nowMs = performance.now()
+  }
+
+  /**
+   * Instances that wait behind long ones go to whoever has room: a lease is meant to be short, and
+   * this one is not. Also said when none is left to hand back, so that the engine has others work
+   * on what comes next (a lease of one says nothing by it). And a paused scatter gets back what is
+   * not begun; how long that took says nothing.
+   */
+  #handBackIfLong(): void {
+    const { paused } = this.#held
+    const { from, to } = this.#task
+    const heldMs = performance.now() - this.#startedMs
+    if (this.#handingBack || this.#signal.aborted || !(paused || this.#isLong(heldMs))) return
+    if (this.#next >= this.#end && (paused || to - from === 1)) return
+    if (this.#next === from) this.#cut = true
+    this.#end = this.#next
+    const rest = { from: this.#next, ...(paused ? {} : { heldMs }) }
+    this.#handingBack = returnLease(this.#shared, this.#held, this.#task, rest)
+    this.#handingBack.catch(() => undefined)
+    this.#turn?.cancelWait()
+  }
+
+  #isLong(heldMs: number): boolean {
+    if (heldMs >= (this.#task.serial ? 2 * LONG_MS : LONG_MS)) return true
+    return heldMs >= BLOCKED_MS && this.#slots.free === 0 && !this.#slots.turnedOverWithin(TURN_MS)
+  }
+
+  async #finish(): Promise<void> {
+    const cut = this.#cut || this.#instances.wasCut
+    const heldMs = performance.now() - this.#startedMs
+    await this.#report.end(cut ? undefined : heldMs)
+    // If this was not stored, the lease is delivered again, and its next worker finds what is left.
+    await this.#handingBack
+    emit('flowstone:lease.stop', {
+      worker: this.#shared.id,
+      run: this.#task.run,
+      asset: this.#task.asset,
+      instances: this.#end - this.#task.from,
+      durationMs: heldMs,
+    })
+    if (cut && this.#signal.reason instanceof HandBack) await returnLease(this.#shared, this.#held, this.#task)
+  }
+}
