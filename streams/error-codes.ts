@@ -85,8 +85,6 @@ export const ERROR_CODES = [
   // Inside FlowStone: they end in a retry, or in the log of a process.
   'internal',
   'returned',
-  'not_begun',
-  'not_ours',
   'paused',
   'limited',
   'limits',

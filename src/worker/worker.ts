@@ -217,7 +217,13 @@ export class Worker {
       isHeld: (message) => this.#heldMessages.has(message),
     })
     const judge = new Judge(this.#shared, this.#liveness)
-    this.#performer = new Performer(this.#shared, { code: this.#code, watch: this.#watch, alone: this.#alone, judge })
+    this.#performer = new Performer(this.#shared, {
+      code: this.#code,
+      watch: this.#watch,
+      alone: this.#alone,
+      judge,
+      liveness: this.#liveness,
+    })
   }
 
   static async start(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions = {}): Promise<Worker> {
@@ -519,22 +525,13 @@ export class Worker {
     const size = task.kind === 'lease' && !task.serial ? task.to - task.from : 1
     this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
     const startedMs = performance.now()
-    this.#performer
-      .perform(held, task)
-      .then(
-        () => {
-          this.#liveness.ended(messageName(held.shard, held.streamSeq))
-          held.ack()
-        },
-        (error: unknown) => this.#performer.giveBack(held, error),
-      )
-      .finally(() => {
-        this.#lastTaskMs = performance.now() - startedMs
-        this.#held.delete(task.id)
-        held.release()
-        this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
-        this.#wake?.()
-      })
+    void this.#performer.perform(held, task).finally(() => {
+      this.#lastTaskMs = performance.now() - startedMs
+      this.#held.delete(task.id)
+      held.release()
+      this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
+      this.#wake?.()
+    })
     this.#wake?.()
   }
 

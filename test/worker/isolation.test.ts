@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { CancelledError } from '../../src/index.ts'
-import { HandBack, NotBegun } from '../../src/worker/pull/disposition.ts'
+import { type Disposition, DONE, HandBack, NOT_BEGUN } from '../../src/worker/pull/disposition.ts'
 import { Isolation } from '../../src/worker/pull/isolation.ts'
 import { until } from '../kit/until.ts'
 
@@ -11,12 +11,21 @@ const turns = async (): Promise<void> => {
 /** A piece of work that lasts until `end` is called. */
 function work(log: string[], name: string) {
   const { promise, resolve } = Promise.withResolvers<void>()
-  const run = async (): Promise<void> => {
+  const run = async (): Promise<Disposition> => {
     log.push(`${name} begins`)
     await promise
     log.push(`${name} ends`)
+    return DONE
   }
   return { run, end: resolve }
+}
+
+/** A piece of work that ends at once. */
+function note(log: string[], text: string): () => Promise<Disposition> {
+  return async () => {
+    log.push(text)
+    return DONE
+  }
 }
 
 const never = new AbortController().signal
@@ -27,11 +36,14 @@ describe('what runs alone in a worker', () => {
     const alone = lone()
     const log: string[] = []
     const [a, b, x, y] = ['a', 'b', 'x', 'y'].map((name) => work(log, name))
-    const all = [alone.beside(() => a?.run() ?? Promise.resolve()), alone.beside(() => b?.run() ?? Promise.resolve())]
+    const all = [
+      alone.beside(() => a?.run() ?? Promise.resolve(DONE)),
+      alone.beside(() => b?.run() ?? Promise.resolve(DONE)),
+    ]
     expect(alone.isWanted).toBe(false)
     all.push(
-      alone.run(never, () => x?.run() ?? Promise.resolve()),
-      alone.run(never, () => y?.run() ?? Promise.resolve()),
+      alone.run(never, () => x?.run() ?? Promise.resolve(DONE)),
+      alone.run(never, () => y?.run() ?? Promise.resolve(DONE)),
     )
     expect(alone.isWanted).toBe(true)
     a?.end()
@@ -51,9 +63,9 @@ describe('what runs alone in a worker', () => {
     const alone = lone()
     const log: string[] = []
     const failing = alone.run(never, () => Promise.reject(new Error('broken')))
-    const next = alone.run(never, async () => void log.push('next'))
+    const next = alone.run(never, note(log, 'next'))
     await expect(failing).rejects.toThrow('broken')
-    await next
+    expect(await next).toBe(DONE)
     expect(log).toEqual(['next'])
   })
 
@@ -63,11 +75,11 @@ describe('what runs alone in a worker', () => {
     const other = work(log, 'other')
     const running = alone.beside(other.run)
     const abort = new AbortController()
-    const waiting = alone.run(abort.signal, async () => void log.push('never'))
+    const waiting = alone.run(abort.signal, note(log, 'never'))
     abort.abort(new CancelledError('enough'))
-    await waiting
+    expect(await waiting).toBe(DONE)
     expect(alone.isWanted).toBe(false)
-    await alone.run(abort.signal, async () => void log.push('never'))
+    expect(await alone.run(abort.signal, note(log, 'never'))).toBe(DONE)
     other.end()
     await running
     expect(log).toEqual(['other begins', 'other ends'])
@@ -81,10 +93,10 @@ describe('what runs alone in a worker', () => {
     const told = alone.run(abort.signal, () => Promise.reject(new Error('begun')))
     const waiting = alone.run(never, () => Promise.reject(new Error('begun')))
     abort.abort(new HandBack())
-    await expect(told).rejects.toBeInstanceOf(NotBegun)
+    expect(await told).toBe(NOT_BEGUN)
     alone.giveUp()
-    await expect(waiting).rejects.toBeInstanceOf(NotBegun)
-    await expect(alone.run(never, () => Promise.reject(new Error('begun')))).rejects.toBeInstanceOf(NotBegun)
+    expect(await waiting).toBe(NOT_BEGUN)
+    expect(await alone.run(never, () => Promise.reject(new Error('begun')))).toBe(NOT_BEGUN)
     other.end()
     await running
     expect(alone.isWanted).toBe(false)
@@ -95,9 +107,9 @@ describe('what runs alone in a worker', () => {
     const alone = new Isolation({ limitMs: 40, say: (what) => said.push(what) })
     const log: string[] = []
     const [hung, first, second] = ['hung', 'first', 'second'].map((name) => work(log, name))
-    void alone.beside(() => hung?.run() ?? Promise.resolve())
-    void alone.run(never, () => first?.run() ?? Promise.resolve())
-    void alone.run(never, () => second?.run() ?? Promise.resolve())
+    void alone.beside(() => hung?.run() ?? Promise.resolve(DONE))
+    void alone.run(never, () => first?.run() ?? Promise.resolve(DONE))
+    void alone.run(never, () => second?.run() ?? Promise.resolve(DONE))
     await until('the first runs', () => log.includes('first begins'))
     expect(said).toEqual(['soon', 'late'])
     expect(alone.isWanted).toBe(true)

@@ -11,7 +11,7 @@ import type { Limiter } from '../../limiter/limiter.ts'
 import { lateMs } from '../../limiter/rate-bucket.ts'
 import type { Slot } from '../../limiter/slot.ts'
 import { checkBucket } from '../../options/rate.ts'
-import { ComeAgain, HandBack, NotBegun } from '../pull/disposition.ts'
+import { type ComeAgain, comeAgain, type Disposition, DONE, HandBack, NOT_BEGUN } from '../pull/disposition.ts'
 import type { InFlightTask, Waits } from '../pull/in-flight-task.ts'
 import type { Slots } from '../pull/slots.ts'
 
@@ -80,23 +80,32 @@ export interface LimitedStart {
   readonly waiting: AbortSignal
 }
 
+/** What `code` came to, or that its turn is too far off, and it was not run. */
+export type Limited<T> = { readonly kind: 'ran'; readonly result: T } | ComeAgain
+
 /**
  * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost.
- * Begins with a local slot in hand, ends with none. Throws ComeAgain when it was not run because
- * its turn is too far off.
+ * Begins with a local slot in hand, ends with none. Rejects with the reason of `waiting` when that
+ * is aborted first.
  */
-export async function runLimited(start: LimitedStart, code: (signal: AbortSignal) => unknown): Promise<void> {
+export async function runLimited<T>(
+  start: LimitedStart,
+  code: (signal: AbortSignal) => T | Promise<T>,
+): Promise<Limited<T>> {
   const place = new LocalPlace(start.local)
   let slot: Slot | undefined
   try {
-    slot = await takeSlot(start, place)
-    await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
+    const taken = await takeSlot(start, place)
+    if (taken.kind === 'come_again') return taken
+    slot = taken.slot
+    const later = await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
+    if (later) return later
     // Paused meanwhile, or cancelled: not begun, however its turn came.
     start.waiting.throwIfAborted()
     // It was lost while this waited for its turn: nothing was run, and another slot may be free.
-    if (slot && !slot.isHeld) throw new ComeAgain(slot.bucket, UNREACHABLE_MS)
+    if (slot && !slot.isHeld) return comeAgain(slot.bucket, UNREACHABLE_MS)
     start.tell?.(undefined)
-    await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal)
+    return { kind: 'ran', result: await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal) }
   } finally {
     place.leave()
     await slot?.releaseSoon()
@@ -108,8 +117,8 @@ export async function runLimitedAttempt(
   shared: { readonly limiter: Limiter; readonly waiters: LimitWaiters; readonly slots: Slots },
   held: InFlightTask,
   limits: Limits,
-  run: () => Promise<void>,
-): Promise<void> {
+  run: () => Promise<Disposition>,
+): Promise<Disposition> {
   const { limiter, waiters, slots: local } = shared
   const { signal } = held.abort
   const { run: runId, asset, alone = false } = held.task
@@ -131,30 +140,46 @@ export async function runLimitedAttempt(
   }
   let begun = false
   try {
-    await runLimited(start, async (both) => {
+    const limited = await runLimited(start, async (both) => {
       begun = true
       const onAbort = (): void => held.abort.abort(both.reason)
       both.addEventListener('abort', onAbort, { once: true })
-      await run().finally(() => both.removeEventListener('abort', onAbort))
+      return await run().finally(() => both.removeEventListener('abort', onAbort))
     })
+    if (limited.kind === 'ran') return limited.result
+    if (!signal.aborted) return limited
   } catch (error) {
     if (begun || !signal.aborted) throw error
-    // It never began: what was cancelled has ended, and what stops hands it back.
-    if (signal.reason instanceof HandBack) throw new NotBegun()
   }
+  // It never began: what was cancelled has ended, and what stops hands it back.
+  return signal.reason instanceof HandBack ? NOT_BEGUN : DONE
 }
 
-async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | undefined> {
-  const { limits, limiter, waiters, key, waiting } = start
-  if (!limits.slots) return undefined
+type SlotTaken = { readonly kind: 'taken'; readonly slot: Slot | undefined } | ComeAgain
+
+async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<SlotTaken> {
+  const { limits, limiter, key } = start
+  if (!limits.slots) return { kind: 'taken', slot: undefined }
   const { max, weight, leaseMs: lease } = limits.slots
   const bucket = bucketFor('slots', limits.slots.bucketOf, key)
-  const at = await limiter.acquireSlot(bucket, max, { weight, lease, by: start.by }).catch((error: unknown) => {
-    throw isUnreachable(error) ? new ComeAgain(bucket, UNREACHABLE_MS) : error
-  })
-  if (at !== 'at_capacity') return at
+  try {
+    const slot = await limiter.acquireSlot(bucket, max, { weight, lease, by: start.by })
+    if (slot !== 'at_capacity') return { kind: 'taken', slot }
+  } catch (error) {
+    if (isUnreachable(error)) return comeAgain(bucket, UNREACHABLE_MS)
+    throw error
+  }
   place.leave()
-  if (waiters.isFull) throw new ComeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
+  return await waitForSlot(start, bucket, limits.slots)
+}
+
+async function waitForSlot(
+  start: LimitedStart,
+  bucket: string,
+  { max, weight, leaseMs: lease }: NonNullable<Limits['slots']>,
+): Promise<SlotTaken> {
+  const { limiter, waiters, waiting } = start
+  if (waiters.isFull) return comeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
   const options = {
     weight,
     lease,
@@ -164,17 +189,19 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<Slot | 
   }
   try {
     start.tell?.({ for: 'slot', bucket })
-    return await waiters.wait(() => limiter.takeSlot(bucket, max, options))
+    return { kind: 'taken', slot: await waiters.wait(() => limiter.takeSlot(bucket, max, options)) }
   } catch (error) {
-    throw error instanceof RateLimitedError || isUnreachable(error) ? new ComeAgain(bucket, SLOT_BACK_MS) : error
+    if (error instanceof RateLimitedError || isUnreachable(error)) return comeAgain(bucket, SLOT_BACK_MS)
+    throw error
   }
 }
 
-async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<void> {
+/** Undefined: it is its turn, and a local slot is in hand. */
+async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<ComeAgain | undefined> {
   const { limits, limiter, waiters, key, ownBucket, waiting } = start
   if (!limits.rate) {
     await place.enter()
-    return
+    return undefined
   }
   const { rate, option } = limits.rate
   const { bucketOf } = limits.rate
@@ -188,19 +215,19 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     try {
       await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal: waiting, onWait }))
     } catch (error) {
-      if (isUnreachable(error)) throw new ComeAgain(bucket, UNREACHABLE_MS)
+      if (isUnreachable(error)) return comeAgain(bucket, UNREACHABLE_MS)
       if (!(error instanceof RateLimitedError)) throw error
       // Before its turn may come, and not with all the others. How many others there are for a key
       // is known to nobody; it shows by how often it was in vain.
       const longer = limits.rate.perKey ? Math.min(LONGER_MAX, start.ordinal) : 1
       const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
-      throw new ComeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
+      return comeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
     }
     start.tell?.({ for: 'room' })
     const turnMs = performance.now()
     await place.enter()
     // No local slot was free when its turn came: by now it would be a burst.
-    if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
+    if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return undefined
   }
 }
 

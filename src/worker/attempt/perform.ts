@@ -2,16 +2,16 @@
  * Does a task that is in this worker's hands: decides first whether it is still to be done, then
  * runs the code it is about. Says in which way it leaves this worker.
  */
-import { messageOf } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset.ts'
 import { emit } from '../../telemetry.ts'
+import { type Liveness, messageName } from '../control/liveness.ts'
 import type { Watch } from '../control/watch.ts'
 import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
 import { runLease } from '../lease/lease.ts'
 import { reportLostLease, returnLease } from '../lease/lease-facts.ts'
 import { setAside } from '../pull/aside.ts'
-import { ComeAgain, NotBegun, NotOurs } from '../pull/disposition.ts'
+import { type Disposition, DONE, NOT_OURS, reasonText } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
@@ -26,74 +26,87 @@ import type { WorkerShared } from './shared.ts'
 const AGAIN_MS = 1000
 const AGAIN_MAX_MS = 30_000
 
+interface PerformerParts {
+  readonly code: Code
+  readonly watch: Watch
+  readonly alone: Isolation
+  readonly judge: Judge
+  readonly liveness: Liveness
+}
+
 export class Performer {
   readonly #shared: WorkerShared
-  readonly #parts: { readonly code: Code; readonly watch: Watch; readonly alone: Isolation; readonly judge: Judge }
+  readonly #parts: PerformerParts
 
-  constructor(shared: WorkerShared, parts: { code: Code; watch: Watch; alone: Isolation; judge: Judge }) {
+  constructor(shared: WorkerShared, parts: PerformerParts) {
     this.#shared = shared
     this.#parts = parts
   }
 
-  /** Resolves when nothing is left to do. */
-  perform(held: InFlightTask, task: Task): Promise<void> {
-    return task.alone ? this.#run(held, task) : this.#parts.alone.beside(() => this.#run(held, task))
+  /** Resolves when the task has left this worker. */
+  async perform(held: InFlightTask, task: Task): Promise<void> {
+    await this.#leave(held, await this.#dispose(held, task))
   }
 
-  async #run(held: InFlightTask, task: Task): Promise<void> {
+  async #dispose(held: InFlightTask, task: Task): Promise<Disposition> {
+    try {
+      return await (task.alone ? this.#run(held, task) : this.#parts.alone.beside(() => this.#run(held, task)))
+    } catch (error) {
+      return { kind: 'failed', error }
+    }
+  }
+
+  async #run(held: InFlightTask, task: Task): Promise<Disposition> {
     const { code, watch, alone } = this.#parts
     const asset = code.of(task)
     const wanted = await (asset ? watch.wanted(held, task) : watch.onLog(held.shard, task))
-    if (wanted === 'over') return
-    if (held.count > 1 && (await this.#isSettled(held, task))) return
+    if (wanted === 'over') return DONE
+    const settled = held.count > 1 ? await this.#settled(held, task) : undefined
+    if (settled) return settled
     if (!asset) {
       await setAside(this.#shared, held)
-      return
+      return DONE
     }
     if (wanted === 'paused' && task.kind === 'lease') {
       await returnLease(this.#shared, held, task, { from: task.from })
-      return
+      return DONE
     }
     held.waits = { for: task.alone ? 'alone' : 'room' }
-    if (task.alone) await alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
-    else await this.#runCode(held, task, asset)
+    if (task.alone) return await alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
+    return await this.#runCode(held, task, asset)
   }
 
-  /** Of what was delivered before: whether it is not to be run here. */
-  async #isSettled(held: InFlightTask, task: Task): Promise<boolean> {
+  /** What becomes of a task that was delivered before; undefined when it is to be run here. */
+  async #settled(held: InFlightTask, task: Task): Promise<Disposition | undefined> {
     // A reminder has no outcome that could be lost.
-    if (task.kind === 'reminder') return false
+    if (task.kind === 'reminder') return undefined
     const verdict = await this.#parts.judge.verdict(held)
-    if (verdict === 'over') return true
-    if (verdict === 'elsewhere') throw new NotOurs(task.id)
-    if (verdict === 'fresh' || (task.alone && !(await wasBegun(this.#shared, held, task)))) return false
-    await this.#reportLost(held, task)
-    return true
+    if (verdict === 'over') return DONE
+    if (verdict === 'elsewhere') return NOT_OURS
+    if (verdict === 'fresh' || (task.alone && !(await wasBegun(this.#shared, held, task)))) return undefined
+    return await this.#reportLost(held, task)
   }
 
   /** Says first that what runs alone begins now. */
-  async #whenBegun(held: InFlightTask, task: Task, code: () => Promise<void>): Promise<void> {
-    if (!task.alone) {
-      await this.#begin(held, code)
-      return
-    }
-    switch (await sayBegun(this.#shared, held, task)) {
+  async #whenBegun(held: InFlightTask, task: Task, code: () => Promise<void>): Promise<Disposition> {
+    if (!task.alone) return await this.#begin(held, code)
+    const said = await sayBegun(this.#shared, held, task)
+    switch (said) {
       case 'begun':
-        await this.#begin(held, code)
-        return
+        return await this.#begin(held, code)
       case 'lost':
-        await this.#reportLost(held, task)
-        return
+        return await this.#reportLost(held, task)
       case 'not ours':
         // Begun before, and given back by a worker that lives: who was asked says that nobody has
         // it.
-        if (held.count === 1) throw new NotOurs(task.id)
-        await this.#begin(held, code)
+        return held.count === 1 ? NOT_OURS : await this.#begin(held, code)
+      default:
+        return said satisfies never
     }
   }
 
   /** What runs from here, also later, is known to belong to this task. */
-  async #begin(held: InFlightTask, code: () => Promise<void>): Promise<void> {
+  async #begin(held: InFlightTask, code: () => Promise<void>): Promise<Disposition> {
     held.begun = true
     const { run, asset } = held.task
     const { helper } = this.#shared
@@ -104,19 +117,18 @@ export class Performer {
     )
     helper?.calls(-1)
     await running
+    return DONE
   }
 
-  async #reportLost(held: InFlightTask, task: Task): Promise<void> {
+  async #reportLost(held: InFlightTask, task: Task): Promise<Disposition> {
     if (task.kind === 'lease') await reportLostLease(this.#shared, held, task)
     else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
     else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
+    return DONE
   }
 
-  async #runCode(held: InFlightTask, task: Task, asset: AnyAsset): Promise<void> {
-    if (task.kind === 'lease') {
-      await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
-      return
-    }
+  async #runCode(held: InFlightTask, task: Task, asset: AnyAsset): Promise<Disposition> {
+    if (task.kind === 'lease') return await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
     const { slots } = this.#shared
     held.waits = { for: 'room' }
     if (!slots.tryTake()) await slots.turn().granted
@@ -124,11 +136,10 @@ export class Performer {
     const { limits } = asset.definition
     if (limits && task.kind === 'execute') {
       const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)
-      await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
-      return
+      return await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
     }
     try {
-      await this.#whenBegun(held, task, async () => {
+      return await this.#whenBegun(held, task, async () => {
         if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
         else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
         else await runAttempt(this.#shared, held, task, asset)
@@ -138,21 +149,31 @@ export class Performer {
     }
   }
 
-  /** What is done with a task that could not be finished. */
-  async giveBack(held: InFlightTask, error: unknown): Promise<void> {
-    const reason = messageOf(error)
-    const { id, connection, logger } = this.#shared
-    emit('flowstone:task.returned', { worker: id, task: held.task.id, reason })
-    if (error instanceof NotOurs) return
-    if (error instanceof NotBegun) {
-      await requeue(this.#shared, held.delivery, 0)
-      return
+  async #leave(held: InFlightTask, disposition: Disposition): Promise<void> {
+    if (disposition.kind !== 'done') {
+      const reason = reasonText(disposition, held.task.id)
+      emit('flowstone:task.returned', { worker: this.#shared.id, task: held.task.id, reason })
     }
-    if (error instanceof ComeAgain) {
-      await requeue(this.#shared, held.delivery, error.delayMs)
-      return
+    switch (disposition.kind) {
+      case 'done':
+        this.#parts.liveness.ended(messageName(held.shard, held.streamSeq))
+        held.ack()
+        return
+      case 'not_ours':
+        return
+      case 'not_begun':
+        return await requeue(this.#shared, held.delivery, 0)
+      case 'come_again':
+        return await requeue(this.#shared, held.delivery, disposition.delayMs)
+      case 'failed':
+        return this.#retry(held, reasonText(disposition, held.task.id))
+      default:
+        return disposition satisfies never
     }
-    // The outcome could not be stored. The delivery that follows finds out what is missing.
+  }
+
+  #retry(held: InFlightTask, reason: string): void {
+    const { connection, logger } = this.#shared
     if (!connection.isClosed) logger.warn(`task ${held.task.id} is handed back: ${reason}`)
     held.nak(Math.min(AGAIN_MAX_MS, AGAIN_MS * held.count))
   }

@@ -6,11 +6,11 @@ import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
 import { channelOf, type InstanceEvent } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
-import { runLimited } from '../attempt/limits.ts'
+import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
 import { type Failure, failureOf, isThenable, runCode } from '../attempt/run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
-import { ComeAgain, Paused } from '../pull/disposition.ts'
+import { comeAgain, Paused } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { inlineMax, type Report } from './report.ts'
 
@@ -90,33 +90,39 @@ export class InstanceRunner {
 
   /** As `run`, once the limits let it; gives its local slot back itself. */
   async runLimited(limits: Limits, index: number): Promise<void> {
-    const { limiter, waiters, slots } = this.#shared
-    const { run, alone = false, ordinal } = this.#task
-    const asset = this.#asset.name
+    const start = this.#limitedStart(limits, index)
+    let limited: Limited<void>
     try {
-      const start = {
-        limits,
-        limiter,
-        waiters,
-        local: slots,
-        key: this.#keyChunk.key(index),
-        ownBucket: `scatter:${run}.${asset}`,
-        by: `${run}.${asset}.${index}`,
-        ordinal,
-        alone,
-        signal: this.#signal,
-        waiting: this.#waiting,
-      }
-      await runLimited(start, (signal) => {
+      limited = await runLimited(start, (signal) => {
         this.nowMs = performance.now()
         return this.run(index, signal)
       })
     } catch (thrown) {
-      if (thrown instanceof ComeAgain) this.#report.comeAgain(index, thrown)
       // Not begun. It goes back as one that may begin at once, and waits there for the pause to
       // end.
-      else if (this.#held.paused && thrown instanceof Paused) this.#report.comeAgain(index, new ComeAgain('paused', 0))
+      if (this.#held.paused && thrown instanceof Paused) this.#report.comeAgain(index, comeAgain('paused', 0))
       else this.#fail(index, performance.now(), thrown)
+      return
+    }
+    if (limited.kind === 'come_again') this.#report.comeAgain(index, limited)
+  }
+
+  #limitedStart(limits: Limits, index: number): LimitedStart {
+    const { limiter, waiters, slots } = this.#shared
+    const { run, alone = false, ordinal } = this.#task
+    const asset = this.#asset.name
+    return {
+      limits,
+      limiter,
+      waiters,
+      local: slots,
+      key: this.#keyChunk.key(index),
+      ownBucket: `scatter:${run}.${asset}`,
+      by: `${run}.${asset}.${index}`,
+      ordinal,
+      alone,
+      signal: this.#signal,
+      waiting: this.#waiting,
     }
   }
 

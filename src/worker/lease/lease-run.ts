@@ -1,6 +1,6 @@
 /**
- * One lease in this worker's hands: begins its instances as there is room for them, hands back what
- * waits for too long, and ends when all that it began is in the report.
+ * One lease in this worker's hands. It begins the instances as there is room for them, and hands
+ * back what waits too long. It ends when the report holds all that it began.
  */
 import { setImmediate } from 'node:timers/promises'
 import type { LeaseTask } from '../../../streams/tasks.ts'

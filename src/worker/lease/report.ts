@@ -11,7 +11,7 @@ import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
 import type { Failure } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import type { ComeAgain } from '../pull/disposition.ts'
+import { type ComeAgain, noRoomText } from '../pull/disposition.ts'
 
 const REPORT_MS = 50
 /** Leases of a limited queue are many, and each reports for itself. */
@@ -102,10 +102,9 @@ export class Report {
   }
 
   /** Not begun: its turn is not near. */
-  comeAgain(index: number, thrown: ComeAgain): void {
-    const { code, message, delayMs } = thrown
-    const retryAfterMs = Math.ceil(delayMs)
-    this.failure(index, 0, { outcome: 'returned', error: { code, message }, retryAfterMs, thrown })
+  comeAgain(index: number, later: ComeAgain): void {
+    const error = { code: 'limited', message: noRoomText(later) }
+    this.failure(index, 0, { outcome: 'returned', error, retryAfterMs: Math.ceil(later.delayMs), thrown: undefined })
   }
 
   /**

@@ -15,8 +15,11 @@ import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import { HandBack, NotBegun } from './disposition.ts'
+import { type Disposition, DONE, HandBack, NOT_BEGUN } from './disposition.ts'
 import type { InFlightTask } from './in-flight-task.ts'
+
+/** `not_begun`: the worker stops first. `over`: the task was aborted first. */
+type Turn = 'granted' | 'not_begun' | 'over'
 
 interface Waiting {
   readonly turn: () => void
@@ -56,11 +59,11 @@ export class Isolation {
   }
 
   /** What may have others beside it, from the moment it is in this worker's hands. */
-  async beside(work: () => Promise<void>): Promise<void> {
+  async beside<T>(work: () => Promise<T>): Promise<T> {
     const one = {}
     this.#beside.add(one)
     try {
-      await work()
+      return await work()
     } finally {
       this.#beside.delete(one)
       this.#next()
@@ -68,11 +71,12 @@ export class Isolation {
   }
 
   /**
-   * Waits until nothing else runs, then runs `work`. Rejects with NotBegun when the worker stops
-   * first; resolves unrun when it is aborted first.
+   * Waits until nothing else runs, then runs `work`. It is not run when the worker stops first, or
+   * when it is aborted first: then nobody waits for it.
    */
-  async run(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
-    if (!(await this.#turn(signal))) return
+  async run(signal: AbortSignal, work: () => Promise<Disposition>): Promise<Disposition> {
+    const turn = await this.#turn(signal)
+    if (turn !== 'granted') return turn === 'over' ? DONE : NOT_BEGUN
     const one = {}
     this.#running = one
     const long = setTimeout(() => {
@@ -81,7 +85,7 @@ export class Isolation {
       this.#next()
     }, this.#options.limitMs)
     try {
-      await work()
+      return await work()
     } finally {
       clearTimeout(long)
       if (this.#running === one) this.#running = undefined
@@ -96,18 +100,18 @@ export class Isolation {
     for (const { giveUp } of this.#waiting.splice(0)) giveUp(new HandBack())
   }
 
-  async #turn(signal: AbortSignal): Promise<boolean> {
-    const { promise, resolve, reject } = Promise.withResolvers<boolean>()
+  async #turn(signal: AbortSignal): Promise<Turn> {
+    const { promise, resolve } = Promise.withResolvers<Turn>()
     const one: Waiting = {
-      turn: () => resolve(true),
-      giveUp: (reason) => (reason instanceof HandBack ? reject(new NotBegun()) : resolve(false)),
+      turn: () => resolve('granted'),
+      giveUp: (reason) => resolve(reason instanceof HandBack ? 'not_begun' : 'over'),
     }
     const onAbort = (): void => {
       this.#waiting = this.#waiting.filter((other) => other !== one)
       one.giveUp(signal.reason)
     }
-    if (this.#over) throw new NotBegun()
-    if (signal.aborted) return false
+    if (this.#over) return 'not_begun'
+    if (signal.aborted) return 'over'
     signal.addEventListener('abort', onAbort, { once: true })
     this.#waiting.push(one)
     this.#next()
