@@ -60,6 +60,11 @@ export const STATE = 0
 export const CURRENT = 1
 export const HEAD_BYTES = 32
 
+/**
+ * It is long on purpose. A thread gets the text of this one function, so whatever it calls is
+ * declared in it. The text of a class or of another function would come from a bundler under a name
+ * that this text does not know.
+ */
 export function helperMain(given: {
   port: MessagePort
   data: HelperData
