@@ -9,29 +9,22 @@
  * scatter fails rather than mix two lists. An item reader needs none of that: it continues from the
  * cursor of the last key chunk (`scatter-reader.ts`).
  */
-import { encodeMsgpack } from '../../../streams/codec.ts'
-import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
+import { TerminalError } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
-import { hashBytes64 } from '../../../streams/ids.ts'
 import type { Snapshot } from '../../../streams/value.ts'
 import { isItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
-import { unlessAborted } from '../../options/timer.ts'
 import { DuplicateKeys } from './duplicate-keys.ts'
 import {
   CHUNK_KEYS,
   itemsFact,
-  KEY_CHUNK_WAIT_MS,
   keyChunkBytes,
-  keyChunkFact,
   type ScatterTarget,
   sizedFact,
   startedFact,
-  storeTotal,
-  type TakenKey,
   takeKey,
-  wait,
 } from './key-chunks.ts'
+import { storeStream } from './key-stream.ts'
 import { storeReader } from './scatter-reader.ts'
 
 const REMEMBERED_KEY_CHUNKS = 8
@@ -143,122 +136,4 @@ function remember({ values, run, asset }: ScatterTarget, keyChunks: readonly Dra
     values.rememberKeyChunk(run, asset, offset, keys)
     offset += keys.length
   }
-}
-
-async function storeStream(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>): Promise<number> {
-  await target.log.appendOnce(factEntry(target.names, target.shard, startedFact(target)))
-  const iterator: AsyncIterator<unknown> | Iterator<unknown> =
-    Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
-  const buffer: TakenKey[] = []
-  let bufferBytes = 0
-  /** When the oldest key of the buffer came. */
-  let sinceMs = 0
-  let late: Promise<undefined> | undefined
-  let offset = 0
-  let read = 0
-  let ended = false
-  let pending: Promise<IteratorResult<unknown>> | undefined
-
-  /** Reads one key into the buffer; false if none came before `late`, or at the end. */
-  const readOne = async (late?: Promise<undefined>): Promise<boolean> => {
-    target.signal.throwIfAborted()
-    if (pending === undefined) {
-      const next = iterator.next()
-      if (!(next instanceof Promise)) return take(next)
-      pending = next
-    }
-    // One that never comes must not keep its source open for ever. (Where keys wait to be stored,
-    // the next look is near.)
-    const result =
-      late === undefined ? await unlessAborted(pending, target.signal) : await Promise.race([pending, late])
-    if (result === undefined) return false
-    pending = undefined
-    return take(result)
-  }
-  const take = (result: IteratorResult<unknown>): boolean => {
-    if (result.done) {
-      ended = true
-      return false
-    }
-    const taken = takeKey(target, result.value, read++)
-    if (buffer.length === 0) {
-      sinceMs = performance.now()
-      // One timer a key chunk, not one a key.
-      late = wait(KEY_CHUNK_WAIT_MS)
-    }
-    buffer.push(taken)
-    bufferBytes += taken.size
-    return true
-  }
-  /** Stores the first `count` keys of the buffer, or finds them stored. */
-  const store = async (count: number): Promise<void> => {
-    const stored = await storeKeyChunk(
-      target,
-      offset,
-      buffer.slice(0, count).map(({ key }) => key),
-    )
-    if (stored !== undefined) {
-      // Stored by an earlier attempt, perhaps cut elsewhere: compare just as many keys as it has.
-      while (buffer.length < stored.count && !ended) await readOne()
-      const same =
-        buffer.length >= stored.count && hashKeys(buffer.slice(0, stored.count).map(({ key }) => key)) === stored.hash
-      if (!same) {
-        const range = `${offset} to ${offset + stored.count - 1}`
-        throw new TerminalError(
-          `the scatter function gave other keys than its earlier attempt at positions ${range}; it must give the same keys each time it is called`,
-        )
-      }
-    }
-    const done = buffer.splice(0, stored?.count ?? count)
-    for (const { size } of done) bufferBytes -= size
-    sinceMs = performance.now()
-    late = wait(KEY_CHUNK_WAIT_MS)
-    offset += done.length
-  }
-  const mostBytes = keyChunkBytes(target)
-  try {
-    while (!ended) {
-      // Counted from the key chunk's first key: a source that gives one now and then must not hold
-      // back what it gave before.
-      await readOne(buffer.length > 0 ? late : undefined)
-      const due = !ended && buffer.length > 0 && performance.now() - sinceMs >= KEY_CHUNK_WAIT_MS
-      if (due || bufferBytes >= mostBytes || buffer.length >= CHUNK_KEYS) await store(buffer.length)
-    }
-    while (buffer.length > 0) await store(Math.min(buffer.length, CHUNK_KEYS))
-  } finally {
-    if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined)
-  }
-  await refuseRest(target, offset)
-  await storeTotal(target, offset)
-  return offset
-}
-
-/**
- * Throws when an earlier attempt stored keys behind the last one of this: what runs of them would
- * be counted, and belong to no list.
- */
-async function refuseRest(target: ScatterTarget, offset: number): Promise<void> {
-  if (!(await keyChunkFact(target, String(offset)))) return
-  throw new TerminalError(
-    `the scatter function gave ${offset} keys, its earlier attempt more; it must give the same keys each time it is called`,
-  )
-}
-
-async function storeKeyChunk(
-  target: ScatterTarget,
-  offset: number,
-  keys: readonly Snapshot[],
-): Promise<{ count: number; hash: string } | undefined> {
-  const entry = factEntry(target.names, target.shard, itemsFact(target, offset, keys))
-  if ((await target.log.appendOnce(entry)) === 'stored') return undefined
-  const stored = await keyChunkFact(target, String(offset))
-  if (stored) return stored.data
-  throw new FlowStoneError(
-    'missing_items',
-    `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`,
-  )
-}
-
-function hashKeys(keys: readonly Snapshot[]): string {
-  return hashBytes64(encodeMsgpack(keys))
 }
