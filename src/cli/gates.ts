@@ -16,14 +16,30 @@ interface SignalCommand extends GlobalOptions {
   readonly key?: string
 }
 
+interface ListCommand extends GlobalOptions {
+  readonly run?: string
+  readonly limit: string
+  readonly after?: string
+}
+
 export function gateCommands(root: Command): void {
   const gate = root.command('gate').description('look at signal gates, and act on them')
+  listCommand(gate)
+  showCommand(gate)
+  signalCommand(gate)
+  decisionCommands(gate)
+  cancelCommand(gate)
+  extendCommand(gate)
+  urlCommand(gate)
+}
+
+function listCommand(gate: Command): void {
   connected(gate.command('ls'))
     .description('gates that wait, the soonest deadline first; or all of a run')
     .option('--run <run>', 'the gates of this run, ended ones too')
     .option('--limit <n>', 'at most so many', '100')
     .option('--after <gate>', 'goes on after this one, the last one that was listed')
-    .action((options: GlobalOptions & { run?: string; limit: string; after?: string }) =>
+    .action((options: ListCommand) =>
       withFlow(options, async (flow, output) => {
         const limit = wholeNumber('--limit', options.limit)
         const after = options.after === undefined ? undefined : await flow.gates.get(options.after)
@@ -43,6 +59,9 @@ export function gateCommands(root: Command): void {
         )
       }),
     )
+}
+
+function showCommand(gate: Command): void {
   connected(gate.command('show <gate>'))
     .description('one gate, by its id or its token')
     .action((name: string, options: GlobalOptions) =>
@@ -56,6 +75,9 @@ export function gateCommands(root: Command): void {
         output.result(view, () => gateLines(view))
       }),
     )
+}
+
+function signalCommand(gate: Command): void {
   connected(gate.command('signal <gate>'))
     .description('answer a gate, by its id (your access to the server is your authority) or its token')
     .option('--payload <json>', 'what the asset gets; default null')
@@ -65,6 +87,9 @@ export function gateCommands(root: Command): void {
     .action((name: string, options: SignalCommand) =>
       signal(name, jsonArgument('--payload', options.payload, options.payloadFile), options),
     )
+}
+
+function decisionCommands(gate: Command): void {
   for (const [verb, approved] of [
     ['approve', true],
     ['reject', false],
@@ -79,6 +104,9 @@ export function gateCommands(root: Command): void {
         return signal(name, payload, options)
       })
   }
+}
+
+function cancelCommand(gate: Command): void {
   connected(gate.command('cancel <gate>'))
     .description('end it without an answer; its asset is cancelled')
     .option('--reason <text>')
@@ -88,6 +116,9 @@ export function gateCommands(root: Command): void {
         output.result({ gate: id, cancelled: true }, () => [`gate ${id} is cancelled`])
       }),
     )
+}
+
+function extendCommand(gate: Command): void {
   connected(gate.command('extend <gate> <duration>'))
     .description('move its deadline: so long from now, such as 30m or 2d')
     .action((id: string, duration: string, options: GlobalOptions) => {
@@ -100,6 +131,9 @@ export function gateCommands(root: Command): void {
         ])
       })
     })
+}
+
+function urlCommand(gate: Command): void {
   connected(gate.command('url <gate>'))
     .description('the address that answers it: a secret; needs FLOWSTONE_GATE_SECRETS and FLOWSTONE_BASE_URL')
     .action((id: string, options: GlobalOptions) =>
