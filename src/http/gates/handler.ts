@@ -96,14 +96,23 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   if (typeof options !== 'object' || options === null)
     throw new InvalidError(`gateHandler: options must be an object, got ${JSON.stringify(options)}`)
   refuseUnknown('gateHandler', options, OPTIONS)
-  const {
-    maxBodyBytes = 1_048_576,
-    rateLimit = {},
-    verified = {},
-    page = true,
-    logger = quietLogger,
-    baseUrl = flow.gates.baseUrl,
-  } = options
+  const { page = true, logger = quietLogger } = options
+  const requests = new GateRequests(flow.gates, options)
+  const app = new Hono({ strict: true })
+  if (page) app.get(SIGNAL, async (c) => await requests.show(c))
+  app.post(SIGNAL, async (c) => await requests.signal(c))
+  app.post(VERIFIED, async (c) => await requests.verifiedSignal(c, c.req.param('name')))
+  app.all(SIGNAL, () => methodNotAllowed(page ? 'GET, HEAD, POST' : 'POST'))
+  app.all(VERIFIED, () => methodNotAllowed('POST'))
+  app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
+  app.onError(async (error, c) => {
+    const problem = toProblem(error, logger)
+    return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
+  })
+  return async (request, env) => await app.fetch(request, toBindings(env))
+}
+
+function checkOptions({ maxBodyBytes, baseUrl, rateLimit, page }: Checked): void {
   if (!Number.isInteger(maxBodyBytes) || maxBodyBytes < 1)
     throw new InvalidError(`maxBodyBytes must be a whole number from 1, got ${maxBodyBytes}`)
   if (baseUrl !== undefined && !/^https?:$/.test(URL.canParse(baseUrl) ? new URL(baseUrl).protocol : ''))
@@ -114,52 +123,59 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
     throw new InvalidError(`rateLimit must be an object such as { address: false }, got ${JSON.stringify(rateLimit)}`)
   refuseUnknown('rateLimit', rateLimit, ['address', 'token'])
   if (typeof page !== 'boolean') throw new InvalidError(`page must be true or false, got ${JSON.stringify(page)}`)
-  const addressOf = addressReader(options)
-  const limits = { maxBytes: maxBodyBytes, timeoutMs: parseTimeout('bodyTimeout', options.bodyTimeout) }
-  const byAddress = limiter('rateLimit.address', rateLimit.address ?? [500, 'second'])
-  const byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
-  const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
-  const senders = checkSenders(verified)
+}
+
+interface Checked extends Required<Pick<GateHandlerOptions, 'maxBodyBytes' | 'rateLimit' | 'page'>> {
+  readonly baseUrl: string | undefined
+}
+
+/** What is done with the requests that a gate handler takes. */
+class GateRequests {
+  readonly #rim: RequestContext
+  readonly #baseUrl: string | undefined
+  readonly #addressOf: ReturnType<typeof addressReader>
+  readonly #byAddress: FixedLimiter | undefined
+  readonly #byToken: FixedLimiter | undefined
+  readonly #senders: ReturnType<typeof checkSenders>
   // Two of them: whoever is not known yet must not take the room of those with a token.
-  const signedBodies = bodyBudget(maxBodyBytes)
-  const otherBodies = bodyBudget(maxBodyBytes)
-  const answerMs = parseTimeout('answerTimeout', options.answerTimeout)
-  const rim: RequestContext = { gates: withTimeout(flow.gates, answerMs), limits, recorded }
+  readonly #signedBodies: BodyBudget
+  readonly #otherBodies: BodyBudget
 
-  const app = new Hono({ strict: true })
-  const admit = (c: Context): string => {
-    const source = addressOf(c.req.raw, c.env)
-    enforceLimit(byAddress, limiterName(source))
-    return source
-  }
-  const tokenOf = (c: Context): string => {
-    const token = c.req.param('token') ?? ''
-    if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
-    // By the whole token, and none that is forged: only who has the token can use up its allowance,
-    // and no others fill up what is counted in.
-    rim.gates.verify(token)
-    enforceLimit(byToken, createHash('sha256').update(token).digest('base64url'))
-    return token
+  constructor(gates: GatesOverHttp, options: GateHandlerOptions) {
+    const { maxBodyBytes = 1_048_576, rateLimit = {}, verified = {}, page = true, baseUrl = gates.baseUrl } = options
+    checkOptions({ maxBodyBytes, baseUrl, rateLimit, page })
+    this.#baseUrl = baseUrl
+    this.#addressOf = addressReader(options)
+    const limits = { maxBytes: maxBodyBytes, timeoutMs: parseTimeout('bodyTimeout', options.bodyTimeout) }
+    this.#byAddress = limiter('rateLimit.address', rateLimit.address ?? [500, 'second'])
+    this.#byToken = limiter('rateLimit.token', rateLimit.token ?? [60, 'minute'])
+    const recorded = checkRecorded(options.recordHeaders ?? DEFAULT_RECORDED)
+    this.#senders = checkSenders(verified)
+    this.#signedBodies = bodyBudget(maxBodyBytes)
+    this.#otherBodies = bodyBudget(maxBodyBytes)
+    const answerMs = parseTimeout('answerTimeout', options.answerTimeout)
+    this.#rim = { gates: withTimeout(gates, answerMs), limits, recorded }
   }
 
-  if (page)
-    app.get(SIGNAL, async (c) => {
-      admit(c)
-      const token = tokenOf(c)
-      const gate = await rim.gates.getByToken(token)
-      if (!gate) throw new HttpProblem('not_found')
-      if (gate.status !== 'waiting') return await endedPage(gate, 'looked')
-      return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
-    })
+  /** The page for people. */
+  async show(c: Context): Promise<Response> {
+    this.#admit(c)
+    const token = this.#tokenOf(c)
+    const gate = await this.#rim.gates.getByToken(token)
+    if (!gate) throw new HttpProblem('not_found')
+    if (gate.status !== 'waiting') return await endedPage(gate, 'looked')
+    return await waitingPage(gate, { nonce: newNonce(token, Date.now()) })
+  }
 
-  app.post(SIGNAL, async (c) => {
+  async signal(c: Context): Promise<Response> {
+    const rim = this.#rim
     const request = c.req.raw
-    const source = admit(c)
-    const token = tokenOf(c)
-    const kind = bodyKind(request.headers, limits)
-    const { browser } = checkBrowser(request, baseUrl)
-    const body = await received(rim, request, kind, signedBodies.roomOf(limiterName(source)))
-    const sender: Sender = { source, headers: recordedHeaders(request.headers, recorded, token) }
+    const source = this.#admit(c)
+    const token = this.#tokenOf(c)
+    const kind = bodyKind(request.headers, rim.limits)
+    const { browser } = checkBrowser(request, this.#baseUrl)
+    const body = await received(rim, request, kind, this.#signedBodies.roomOf(limiterName(source)))
+    const sender: Sender = { source, headers: recordedHeaders(request.headers, rim.recorded, token) }
     if (body.fields?.some(([name]) => name === NONCE_FIELD))
       return await answer(rim, { token, fields: body.fields, sender })
     // What a form of any page can send, our own pages only send with a nonce.
@@ -172,27 +188,35 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
         ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
       }),
     )
-  })
+  }
 
-  app.post(VERIFIED, async (c) => {
-    const source = admit(c)
+  async verifiedSignal(c: Context, name: string): Promise<Response> {
+    const rim = this.#rim
+    const source = this.#admit(c)
     const request = c.req.raw
-    const sender = senders.get(c.req.param('name'))
+    const sender = this.#senders.get(name)
     if (!sender) throw new HttpProblem('unknown_sender')
-    const kind = bodyKind(request.headers, limits)
-    const bytes = await readBody(request, limits, otherBodies.roomOf(limiterName(source)))
-    const known = { source, headers: recordedHeaders(request.headers, recorded, undefined) }
+    const kind = bodyKind(request.headers, rim.limits)
+    const bytes = await readBody(request, rim.limits, this.#otherBodies.roomOf(limiterName(source)))
+    const known = { source, headers: recordedHeaders(request.headers, rim.recorded, undefined) }
     return await verifiedSignal(rim, { sender, kind, bytes, request, known })
-  })
+  }
 
-  app.all(SIGNAL, () => methodNotAllowed(page ? 'GET, HEAD, POST' : 'POST'))
-  app.all(VERIFIED, () => methodNotAllowed('POST'))
-  app.notFound(() => problemResponse(new HttpProblem('not_found', 'There is nothing at this address.')))
-  app.onError(async (error, c) => {
-    const problem = toProblem(error, logger)
-    return wantsPage(c.req.raw) ? await problemPage(problem) : problemResponse(problem)
-  })
-  return async (request, env) => await app.fetch(request, toBindings(env))
+  #admit(c: Context): string {
+    const source = this.#addressOf(c.req.raw, c.env)
+    enforceLimit(this.#byAddress, limiterName(source))
+    return source
+  }
+
+  #tokenOf(c: Context): string {
+    const token = c.req.param('token') ?? ''
+    if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
+    // By the whole token, and none that is forged: only who has the token can use up its allowance,
+    // and no others fill up what is counted in.
+    this.#rim.gates.verify(token)
+    enforceLimit(this.#byToken, createHash('sha256').update(token).digest('base64url'))
+    return token
+  }
 }
 
 function bodyBudget(maxBodyBytes: number): BodyBudget {
