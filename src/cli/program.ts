@@ -27,6 +27,27 @@ import {
 import { scatterCommands } from './scatters.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
+/** In the order in which --help has them. */
+const COMMANDS: readonly ((root: Command) => void)[] = [
+  devCommand,
+  runCommand,
+  retryCommand,
+  cancelCommand,
+  statusCommand,
+  valueCommand,
+  adoptCommand,
+  logCommands,
+  workerCommand,
+  engineCommand,
+  httpCommand,
+  setupCommand,
+  triggerCommands,
+  gateCommands,
+  scatterCommands,
+  limitCommands,
+  rebuildCommand,
+]
+
 export function program(): Command {
   const root = new Command('flowstone')
     .description('Asset-first data orchestration, event-sourced on NATS JetStream.')
@@ -41,7 +62,11 @@ NATS_KEY, NATS_CONTEXT (as the NATS command line has them), FLOWSTONE_NAMESPACE,
 Without NATS_URL and --server, commands go to the \`flowstone dev\` of this folder, else to nats://127.0.0.1:4222.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
+  for (const register of COMMANDS) register(root)
+  return root
+}
 
+function devCommand(root: Command): void {
   root
     .command('dev <file>')
     .description(
@@ -54,7 +79,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
     .option('--json', 'one line of JSON for each thing that happens')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
+}
 
+function runCommand(root: Command): void {
   connected(root.command('run <asset>'))
     .description('make an asset, follow it, print its value')
     .option(
@@ -74,7 +101,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
     .option('--no-wait', 'print the id of the run, and end')
     .action((asset: string, options: RunCommand) => runAsset(asset, options))
+}
 
+function retryCommand(root: Command): void {
   connected(root.command('retry <run>'))
     .description('take up a run that has ended: a new run that takes what was made, and makes the rest')
     .option('--from <asset>', 'make this asset again, and all downstream; default: what failed')
@@ -82,14 +111,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .option('--timeout <duration>', "longest time for the whole run; default: the earlier run's")
     .option('--no-wait', 'print the id of the run, and end')
     .action((run: string, options: RetryCommand) => retryRun(run, options))
+}
 
+function cancelCommand(root: Command): void {
   connected(root.command('cancel <run>'))
     .description('end a run early; what is done stays')
     .option('--reason <text>')
     .action((run: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, (flow, output) => cancelRun(flow, output, run, options.reason)),
     )
+}
 
+function statusCommand(root: Command): void {
   connected(root.command('status [run]'))
     .description('open runs; or one run, its assets and scatters')
     .option('--all', 'runs that have ended too')
@@ -103,7 +136,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .action((run: string | undefined, options: StatusCommand) =>
       withFlow(options, (flow, output) => showStatus(flow, output, run, options)),
     )
+}
 
+function valueCommand(root: Command): void {
   connected(root.command('value <asset>'))
     .description('the newest value of an asset (PIPELINE/ASSET), or the one of a run')
     .option('--partition <text>', 'of this data partition')
@@ -111,29 +146,39 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     .action((asset: string, options: ValueCommand) =>
       withFlow(options, (flow, output) => showValue(flow, output, asset, options)),
     )
+}
 
+function adoptCommand(root: Command): void {
   connected(root.command('adopt <run>'))
     .description('have an open run go on with the newest version of its pipeline, for code that nobody has any more')
     .action((run: string, options: GlobalOptions) => withFlow(options, (flow, output) => adoptRun(flow, output, run)))
+}
 
+function logCommands(root: Command): void {
   connected(root.command('log').description('look at the log').command('show <run>'))
     .description('what happened in a run, fact by fact; with --json a line for each')
     .action((run: string, options: GlobalOptions) =>
       withFlow(options, (flow, output) => showHistory(flow, output, run)),
     )
+}
 
+function workerCommand(root: Command): void {
   connected(root.command('worker <files...>'))
     .description('run the code of the pipelines that the files export')
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
     .option('--queues <names>', 'only these, separated by commas')
     .option('--drain <duration>', 'how long a stop waits for running code; default 30s')
     .action((files: string[], options: WorkerCommand) => runWorker(files, options))
+}
 
+function engineCommand(root: Command): void {
   connected(root.command('engine'))
     .description('decide what is to be done; run two or more for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .action((options: GlobalOptions & { shards?: string }) => runEngine(options))
+}
 
+function httpCommand(root: Command): void {
   connected(root.command('http'))
     .description('signal gates over HTTP: callbacks of other systems, and a page for people')
     .option('--port <port>', 'default 8080; 0: any free one')
@@ -147,14 +192,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
       'a module that exports more of it by default: senders with a signature, limits, recorded headers',
     )
     .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
+}
 
+function setupCommand(root: Command): void {
   connected(root.command('setup'))
     .description('make the streams and buckets of a namespace, or change what can be changed of them')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
     .action((options: SetupCommand) => setup(options))
+}
 
+function triggerCommands(root: Command): void {
   connected(root.command('trigger').description('what outsiders asked for').command('ls'))
     .description('triggers that were refused, and why; newest first')
     .option('--limit <n>', 'at most so many', '50')
@@ -168,11 +217,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
         )
       }),
     )
+}
 
-  gateCommands(root)
-  scatterCommands(root)
-  limitCommands(root)
-
+function rebuildCommand(root: Command): void {
   connected(root.command('rebuild'))
     .description('delete the state and fold it again from the log; engines must be stopped')
     .action((options: GlobalOptions) =>
@@ -181,7 +228,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
         output.result(report, () => [`folded ${report.facts} facts in ${(report.durationMs / 1000).toFixed(1)} s`])
       }),
     )
-  return root
 }
 
 function collect(value: string, before: readonly string[] | undefined): string[] {
