@@ -9,17 +9,15 @@ import type { Effect } from './effects.ts'
 import { needsOfTaken, onTaken } from './events/events.ts'
 import { needsOfTimer, onEventTimerFired } from './events/group.ts'
 import { needsOfOpenRun } from './events/open-runs.ts'
+import { isObsolete, onAssetSuspended, resumeAsset } from './gate/asset-gate.ts'
 import {
   endGate,
   type GateFact,
   gateOf,
   hasEnded,
-  isObsolete,
-  onAssetSuspended,
   onGateCreated,
   onGateExtended,
   onGateTimerFired,
-  resumeAsset,
 } from './gate/gate.ts'
 import { gatesOf, reminderEffect } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'

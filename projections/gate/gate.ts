@@ -31,12 +31,11 @@
  * has ended: by then another worker may have taken over the execution and wait there. What is left
  * is removed with the asset.
  */
-import type { DraftOf, Fact, FactOf } from '../../streams/facts.ts'
+import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
-import type { AssetSpec, ErrorInfo, PipelineSpec } from '../../streams/schemas.ts'
+import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
-import { cancelEffect, failEffect, isEnded, nextAttempt } from '../run/run.ts'
-import { type AssetInRun, type GateState, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { type GateState, type RunState, stateKey, type View } from '../state.ts'
 
 export const GATE_TIMEOUT = 'gate_timeout'
 
@@ -92,17 +91,6 @@ export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.crea
   return obsolete ? [cancelOf(idsOf(gate))] : []
 }
 
-/** Whether a gate of a plain asset comes too late: its attempt was given up. */
-export function isObsolete(run: RunState, asset: AssetInRun | undefined, attempt: number): boolean {
-  return (
-    !asset ||
-    isEnded(asset) ||
-    asset.ending === true ||
-    run.finishedMs !== undefined ||
-    (asset.gates ?? asset.attempt) !== attempt
-  )
-}
-
 export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired'>): Effect[] {
   // The timer of a deadline that was moved meanwhile says nothing.
   if (hasEnded(gate) || fact.data.n !== gate.deadlines) return []
@@ -155,65 +143,14 @@ export function endGate(view: View, gate: GateState, fact: FactOf<'gate.resolved
   return true
 }
 
-/** The attempt of a plain asset waits. */
-export function onAssetSuspended(
-  view: View,
-  run: RunState,
-  pipeline: PipelineSpec,
-  fact: FactOf<'asset.suspended'>,
-): Effect[] {
-  const spec = specOf(pipeline, fact.ids.asset)
-  const asset = run.assets[fact.ids.asset]
-  const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
-  if (!spec || !asset || !gate) return []
-  if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
-  if (asset.status !== 'queued' && asset.status !== 'running') return []
-  run.seq = fact.seq
-  asset.status = 'suspended'
-  asset.gate = gate.gate
-  delete asset.worker
-  view.put(stateKey.run(run.id), run)
-  if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
+/**
+ * From now on somebody waits at it. Returns the gate if it has ended already: then whoever waits
+ * continues at once.
+ */
+export function awaitGate(view: View, gate: GateState): EndedGate | undefined {
   gate.awaited = true
   putGate(view, gate)
-  return [
-    ...endLeft(fact.ids, fact.data.left ?? []),
-    ...(hasEnded(gate) ? resumeAfterGate(run, spec, asset, gate, fact) : []),
-  ]
-}
-
-/** The gate that an asset waits at has ended. */
-export function resumeAsset(
-  view: View,
-  run: RunState,
-  pipeline: PipelineSpec,
-  gate: EndedGate,
-  fact: FactOf<'gate.resolved'>,
-): Effect[] {
-  const spec = specOf(pipeline, gate.asset)
-  const asset = run.assets[gate.asset]
-  if (!spec || asset?.status !== 'suspended' || asset.gate !== gate.gate || asset.ending) return []
-  run.seq = fact.seq
-  view.put(stateKey.run(run.id), run)
-  return resumeAfterGate(run, spec, asset, gate, fact)
-}
-
-function resumeAfterGate(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, fact: Fact): Effect[] {
-  const next = afterGate(spec, gate)
-  delete asset.waitsUntilMs
-  if ('phase' in next) {
-    asset.phase = next.phase
-    asset.failures = 0
-    delete asset.lost
-    delete asset.gates
-    delete asset.error
-    delete asset.gate
-    asset.resume = resumeOf(gate)
-    return [nextAttempt(run, spec, asset, fact.timeMs)]
-  }
-  asset.ending = true
-  if (next.end === 'failed') return [failEffect(run, spec.name, next.error, asset.attempt)]
-  return [cancelEffect(run, spec.name, next.error.message)]
+  return hasEnded(gate) ? gate : undefined
 }
 
 /** What follows for whoever waits there: code to run, or an end. */

@@ -22,7 +22,17 @@ import type { BarrierContext } from '../scatter/context.ts'
 import { isDue, markFailed, markOnce } from '../scatter/instances.ts'
 import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from '../scatter/lease.ts'
 import { type BarrierState, type GateState, type RunState, stateKey, type View } from '../state.ts'
-import { afterGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate, resumeOf } from './gate.ts'
+import {
+  afterGate,
+  awaitGate,
+  type EndedGate,
+  endLeft,
+  GATE_TIMEOUT,
+  gateOf,
+  hasEnded,
+  putGate,
+  resumeOf,
+} from './gate.ts'
 
 type Outcomes = FactOf<'scatter.outcomes'>
 
@@ -46,9 +56,8 @@ export function suspendInstance(
   delete barrier.retries[index]
   bits.suspend(index, true)
   barrier.suspended = (barrier.suspended ?? 0) + 1
-  gate.awaited = true
-  putGate(view, gate)
-  return hasEnded(gate) ? resumeAfterGate(context, barrier, gate, fact.timeMs) : []
+  const ended = awaitGate(view, gate)
+  return ended ? resumeAfterGate(context, barrier, ended, fact.timeMs) : []
 }
 
 /** Takes an instance out of those that wait; false if it does not. */
@@ -107,9 +116,8 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []
     closeGate(view, gate)
-    other.awaited = true
-    putGate(view, other)
-    return [...left, ...(hasEnded(other) ? resumeAfterGate(context, barrier, other, fact.timeMs) : [])]
+    const ended = awaitGate(view, other)
+    return [...left, ...(ended ? resumeAfterGate(context, barrier, ended, fact.timeMs) : [])]
   }
   const error = fact.data.errors?.[0]?.[1]
   // Aborted: nothing came of it.
