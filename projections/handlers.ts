@@ -19,7 +19,7 @@ import {
   onGateExtended,
   onGateTimerFired,
 } from './gate/gate.ts'
-import { gatesOf, reminderEffect } from './gate/instance-gate.ts'
+import { gatesOf } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'
 import { endList, listKey, listsOf } from './run/lists.ts'
 import {
@@ -52,6 +52,7 @@ import { CHUNKS_PER_LIST, REQUEUED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
 import { type AssetInRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
+import { instanceQueue, reminderEffect } from './tasks.ts'
 
 /** Facts that belong to no open run. */
 type OutsideRuns =
@@ -319,7 +320,7 @@ function needsLimitedQueues(
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
   const spec = pipeline && specOf(pipeline, fact.ids.asset)
   if (spec?.scatter?.maxConcurrent === undefined) return []
-  return [stateKey.limitedQueues(run.pipeline, spec.scatter.queue ?? spec.queue)]
+  return [stateKey.limitedQueues(run.pipeline, instanceQueue(spec).queue)]
 }
 
 function needsOfBarrierFact(view: View, run: RunState, fact: BarrierFact): Key<unknown>[] {

@@ -14,25 +14,16 @@
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
 import type { AssetName } from '../../streams/ids.ts'
-import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
-import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
+import type { ErrorInfo } from '../../streams/schemas.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
+import { failuresAfterLoss, instanceRetry } from '../retry.ts'
 import type { BarrierContext } from '../scatter/context.ts'
 import { isDue, markFailed, markOnce } from '../scatter/instances.ts'
-import { depsOf, failuresAfterLoss, instanceRetry, returnSome, runsAlone } from '../scatter/lease.ts'
-import { type BarrierState, type GateState, type RunState, stateKey, type View } from '../state.ts'
-import {
-  afterGate,
-  awaitGate,
-  type EndedGate,
-  endLeft,
-  GATE_TIMEOUT,
-  gateOf,
-  hasEnded,
-  putGate,
-  resumeOf,
-} from './gate.ts'
+import { returnSome } from '../scatter/lease.ts'
+import { type BarrierState, type GateState, stateKey, type View } from '../state.ts'
+import { resumeEffect } from '../tasks.ts'
+import { afterGate, awaitGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate } from './gate.ts'
 
 type Outcomes = FactOf<'scatter.outcomes'>
 
@@ -208,82 +199,8 @@ export function forgotten(gate: GateState): FactDraft | undefined {
   }
 }
 
-/**
- * The task of an instance that continues after its gate. Also used to enqueue the task again when
- * it got lost.
- */
-export function resumeEffect(
-  { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
-  gate: GateState,
-): Effect {
-  const { resume, index, keyChunk } = gate
-  if (!resume || index === undefined || !hasEnded(gate)) throw new Error(`nothing goes on from gate ${gate.gate}`)
-  const retry = instanceRetry(spec)
-  const task: ResumeTask = {
-    kind: 'resume',
-    id: `${run.id}.${spec.name}.${gate.gate}.${resume.attempt}`,
-    run: run.id,
-    asset: spec.name,
-    pipeline: run.pipeline,
-    version: run.version,
-    shape: spec.shape,
-    ...(run.partition === undefined ? {} : { partition: run.partition }),
-    deps: depsOf(run, spec),
-    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
-    ...(runsAlone(resume, retry) ? { alone: true } : {}),
-    ...(resume.gates === undefined ? {} : { gates: resume.gates }),
-    how: gate.status === 'timed_out' ? 'timeout' : 'signal',
-    from: resumeOf(gate),
-    index,
-    keyChunk: keyChunk ?? 0,
-    ordinal: resume.attempt,
-    attempt: resume.failures + 1,
-    maxAttempts: retry.maxAttempts,
-  }
-  return {
-    do: 'task',
-    task,
-    queue: spec.scatter?.queue ?? spec.queue,
-    priority: spec.scatter?.priority ?? spec.priority,
-    ...(resume.dueMs === undefined ? {} : { dueMs: resume.dueMs }),
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { limitedQueue: true }),
-  }
-}
-
 function resumingKey({ run, asset, gate }: GateState): ReturnType<typeof stateKey.resuming> {
   return stateKey.resuming(run, asset, gate)
-}
-
-/**
- * A gate has timed out and still waits: `onTimeout` is called. Its message is only a reminder, so
- * nothing waits for it.
- */
-export function reminderEffect(
-  { run, spec }: { readonly run: RunState; readonly spec: AssetSpec },
-  gate: GateState,
-): Effect {
-  const { index, keyChunk } = gate
-  const task: ReminderTask = {
-    kind: 'reminder',
-    id: `${run.id}.${spec.name}.${gate.gate}.reminder${gate.timeouts}`,
-    run: run.id,
-    asset: spec.name,
-    pipeline: run.pipeline,
-    version: run.version,
-    shape: spec.shape,
-    ...(run.partition === undefined ? {} : { partition: run.partition }),
-    deps: depsOf(run, spec),
-    from: { gate: gate.gate, seq: 0, timeouts: gate.timeouts },
-    // With the one that begins now: 0 is said only when the gate has ended.
-    retriesLeft: gate.retriesMs.length - gate.timeouts + 1,
-    attempt: 1,
-    ...(index === undefined ? {} : { index }),
-    ...(keyChunk === undefined ? {} : { keyChunk }),
-  }
-  const { queue, priority } = index === undefined ? spec : { ...spec, ...spec.scatter }
-  const timeoutMs = index === undefined ? spec.timeoutMs : spec.scatter?.timeoutMs
-  if (timeoutMs !== undefined) task.timeoutMs = timeoutMs
-  return { do: 'task', task, queue: queue ?? spec.queue, priority: priority ?? spec.priority }
 }
 
 /** Gate documents that a fact of a scatter's outcomes touches. */

@@ -17,6 +17,7 @@ import { shapeDifferences } from '../../streams/shape.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type AssetInRun, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { instanceQueue } from '../tasks.ts'
 import { assetInRun, isEnded, nextAttempt, startReady } from './run.ts'
 
 interface Adoption {
@@ -82,11 +83,10 @@ function hasBegun(asset: AssetInRun, hasInstances: boolean): boolean {
 
 /** Leases that are out stand on a queue of their own. */
 function limitedQueueDifferences(before: AssetSpec, after: AssetSpec): string[] {
-  const limitedQueueOf = ({ scatter, queue, priority }: AssetSpec): Record<string, string> => ({
-    maxConcurrent: String(scatter?.maxConcurrent ?? 'none'),
-    queue: scatter?.queue ?? queue,
-    priority: String(scatter?.priority ?? priority),
-  })
+  const limitedQueueOf = (spec: AssetSpec): Record<string, string> => {
+    const { queue, priority } = instanceQueue(spec)
+    return { maxConcurrent: String(spec.scatter?.maxConcurrent ?? 'none'), queue, priority: String(priority) }
+  }
   const [a, b] = [limitedQueueOf(before), limitedQueueOf(after)]
   return Object.entries(a).flatMap(([part, value]) => (b[part] === value ? [] : [`${part} (${value} → ${b[part]})`]))
 }

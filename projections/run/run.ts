@@ -27,16 +27,15 @@
  * end of any kind is final, and the server lets only one in (facts.ts).
  */
 import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
-import { fingerprintOf, hashOfValue } from '../../streams/fingerprint.ts'
+import { hashOfValue } from '../../streams/fingerprint.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import { forOutsiders } from '../../streams/outside.ts'
 import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../../streams/schemas.ts'
-import type { AttemptTask } from '../../streams/tasks.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { countOpenRun } from '../events/open-runs.ts'
+import { failuresAfterLoss } from '../retry.ts'
 import { endEffect } from '../scatter/end.ts'
-import { depsOf, failuresAfterLoss, runsAlone } from '../scatter/lease.ts'
 import {
   type AssetInRun,
   type BarrierState,
@@ -46,6 +45,7 @@ import {
   stateKey,
   type View,
 } from '../state.ts'
+import { attemptEffect, fingerprintIn, requesterOf } from '../tasks.ts'
 import { addToLists, endList, listsOf } from './lists.ts'
 import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
 
@@ -196,10 +196,6 @@ function takeCandidate(run: RunState, spec: AssetSpec, asset: AssetInRun): boole
   return true
 }
 
-function fingerprintIn(run: RunState, spec: AssetSpec): string | undefined {
-  return fingerprintOf(spec, Object.fromEntries(spec.dependsOn.map((name) => [name, run.assets[name]?.hash])))
-}
-
 /**
  * Whether all that it depends on is there. From the end: what was planned last comes last, and of a
  * thousand dependencies hardly one is looked at in vain.
@@ -220,39 +216,6 @@ export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, n
   if (dueMs === undefined) delete asset.dueMs
   else asset.dueMs = dueMs
   return attemptEffect(run, spec, asset)
-}
-
-/** The task of an asset's current attempt. Also used to enqueue it again when it got lost. */
-export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun): Effect {
-  const fingerprint = fingerprintIn(run, spec)
-  const task: AttemptTask = {
-    kind: asset.phase,
-    id: `${run.id}.${spec.name}.${asset.attempt}`,
-    run: run.id,
-    asset: spec.name,
-    pipeline: run.pipeline,
-    version: run.version,
-    shape: spec.shape,
-    ...requestOf(run),
-    deps: depsOf(run, spec),
-    // Instances have a limit of their own (see lease.ts); this one is for each of the asset's other
-    // functions.
-    ...(spec.timeoutMs === undefined ? {} : { timeoutMs: spec.timeoutMs }),
-    attempt: asset.attempt,
-    attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
-    ...(runsAlone(asset, spec.retry) ? { alone: true } : {}),
-    ...(asset.gates === undefined ? {} : { gates: asset.gates }),
-    ...(fingerprint === undefined ? {} : { fingerprint }),
-    ...(asset.inputs === undefined ? {} : { inputs: asset.inputs }),
-    ...(asset.resume && (asset.phase === 'signal' || asset.phase === 'timeout') ? { from: asset.resume } : {}),
-  }
-  return {
-    do: 'task',
-    task,
-    queue: spec.queue,
-    priority: spec.priority,
-    ...(asset.dueMs === undefined ? {} : { dueMs: asset.dueMs }),
-  }
 }
 
 export function isEnded(asset: AssetInRun): boolean {
@@ -581,7 +544,7 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
     run: run.id,
     pipeline: run.pipeline,
     target: run.target,
-    ...requestOf(run),
+    ...requesterOf(run),
     status,
     ...(target?.value ? { value: target.value } : {}),
     ...resultIn(run, fact),
@@ -600,17 +563,8 @@ function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; as
 function endIn(
   run: RunState,
   asset: string,
-): { run: string; asset: string; pipeline: string } & ReturnType<typeof requestOf> {
-  return { run: run.id, asset, pipeline: run.pipeline, ...requestOf(run) }
-}
-
-/** What stands in every end that outsiders hear of. */
-function requestOf({ partition, key, msgId }: RunState): { partition?: string; key?: string; msgId?: string } {
-  return {
-    ...(partition === undefined ? {} : { partition }),
-    ...(key === undefined ? {} : { key }),
-    ...(msgId === undefined ? {} : { msgId }),
-  }
+): { run: string; asset: string; pipeline: string } & ReturnType<typeof requesterOf> {
+  return { run: run.id, asset, pipeline: run.pipeline, ...requesterOf(run) }
 }
 
 /**

@@ -30,6 +30,7 @@ import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { type EndedGate, endLeft, gateOf } from '../gate/gate.ts'
 import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from '../gate/instance-gate.ts'
+import { failuresAfterLoss, instanceRetry } from '../retry.ts'
 import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
 import { Bits } from './bits.ts'
 import type { BarrierContext, ScatterContext } from './context.ts'
@@ -39,10 +40,8 @@ import { addToRanges, dropFromWaiting, isDue, lostError, markFailed, markOnce } 
 import {
   adapt,
   endLease,
-  failuresAfterLoss,
   fixedWindow,
   holderOf,
-  instanceRetry,
   keepPace,
   limitedQueueOf,
   type RetryContext,

@@ -4,10 +4,11 @@
  */
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
+import { instanceRetry } from '../retry.ts'
 import { type BarrierState, stateKey, type View } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 import { addToRanges } from './instances.ts'
-import { cutSize, fixedWindow, instanceRetry, leaseOne, newLease, type RetryContext } from './lease.ts'
+import { cutSize, fixedWindow, leaseOne, newLease, type RetryContext } from './lease.ts'
 
 export const CHUNKS_PER_LIST = 256
 /**

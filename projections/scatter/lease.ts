@@ -3,11 +3,11 @@
  * are cut, and how many are out.
  */
 
-import type { AssetSpec, RetrySpec } from '../../streams/schemas.ts'
+import type { AssetSpec } from '../../streams/schemas.ts'
 import type { LimitedQueueName } from '../../streams/subjects.ts'
-import type { LeaseTask } from '../../streams/tasks.ts'
 import type { Effect } from '../effects.ts'
 import type { BarrierState, Lease, RunState } from '../state.ts'
+import { instanceQueue, leaseEffect } from '../tasks.ts'
 import type { ScatterContext } from './context.ts'
 import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from './lease-id.ts'
 
@@ -31,33 +31,7 @@ const IDLE_WAIT_MS = 50
 const WORKER_SEEN_MS = 60_000
 
 export function limitedQueueOf(run: RunState, spec: AssetSpec): LimitedQueueName {
-  const queue = spec.scatter?.queue ?? spec.queue
-  const priority = spec.scatter?.priority ?? spec.priority
-  return { pipeline: run.pipeline, queue, priority, run: run.id, asset: spec.name }
-}
-
-/** How instances of an asset are retried: their own rule where there is one, else the asset's. */
-export function instanceRetry(spec: AssetSpec): RetrySpec {
-  return spec.scatter?.retry ?? spec.retry
-}
-
-/**
- * The last attempt of what lost a worker before runs alone in its process. Not earlier ones: a
- * machine that is taken away with fifty long instances must not make one queue of them. With one
- * attempt there is nothing to run alone: the first loss is the end.
- */
-export function runsAlone(behind: { failures: number; lost?: true }, { maxAttempts }: RetrySpec): boolean {
-  return behind.lost === true && behind.failures + 1 >= maxAttempts
-}
-
-/**
- * Failures after a lost worker. A loss counts, but only an instance that ran alone uses up its last
- * attempt by it: beside others, nobody knows which one was to blame. So an instance that failed
- * twice by itself, and then ran beside a poisonous one, is run once more.
- */
-export function failuresAfterLoss(behind: { failures: number; lost?: true }, retry: RetrySpec): number {
-  const failures = behind.failures + 1
-  return runsAlone(behind, retry) || retry.maxAttempts === 1 ? failures : Math.min(failures, retry.maxAttempts - 1)
+  return { pipeline: run.pipeline, ...instanceQueue(spec), run: run.id, asset: spec.name }
 }
 
 /**
@@ -160,56 +134,6 @@ export function newLease(
   const id = leaseId(cut.from, cut.to, cut.ordinal)
   barrier.leases[id] = lease
   return leaseEffect(context, barrier, id)
-}
-
-/** The task of a lease that is out. Also used to enqueue it again when it got lost. */
-export function leaseEffect(
-  { run, spec }: Pick<ScatterContext, 'run' | 'spec'>,
-  barrier: BarrierState,
-  id: string,
-): Effect {
-  const lease = barrier.leases[id]
-  const range = parseLeaseId(id)
-  if (!lease || !range) throw new Error(`no lease ${id}`)
-  const task: LeaseTask = {
-    kind: 'lease',
-    id: `${barrier.run}.${barrier.asset}.${id}`,
-    run: barrier.run,
-    asset: barrier.asset,
-    pipeline: run.pipeline,
-    version: run.version,
-    shape: spec.shape,
-    ...(run.partition === undefined ? {} : { partition: run.partition }),
-    deps: depsOf(run, spec),
-    ...(spec.scatter?.timeoutMs === undefined ? {} : { timeoutMs: spec.scatter.timeoutMs }),
-    from: range.from,
-    to: lease.to ?? range.to,
-    keyChunk: lease.keyChunk,
-    lease: id,
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { serial: true }),
-    ordinal: range.ordinal,
-    attempt: lease.failures + 1,
-    maxAttempts: instanceRetry(spec).maxAttempts,
-    ...(runsAlone(lease, instanceRetry(spec)) ? { alone: true } : {}),
-    ...(lease.gates === undefined ? {} : { gates: lease.gates }),
-  }
-  return {
-    do: 'task',
-    task,
-    queue: spec.scatter?.queue ?? spec.queue,
-    priority: spec.scatter?.priority ?? spec.priority,
-    ...(lease.dueMs === undefined ? {} : { dueMs: lease.dueMs }),
-    ...(spec.scatter?.maxConcurrent === undefined ? {} : { limitedQueue: true }),
-  }
-}
-
-export function depsOf(run: RunState, spec: AssetSpec): LeaseTask['deps'] {
-  const deps: LeaseTask['deps'] = {}
-  for (const name of spec.dependsOn) {
-    const value = run.assets[name]?.value
-    if (value) deps[name] = value
-  }
-  return deps
 }
 
 /** The lease that an instance is in now. */

@@ -9,10 +9,10 @@ import { gateTimer } from '../../projections/gate/gate.ts'
 import { needs, step } from '../../projections/handlers.ts'
 import { planRun } from '../../projections/run/plan.ts'
 import { refusalFor } from '../../projections/run/request.ts'
-import { attemptEffect, isEnded } from '../../projections/run/run.ts'
+import { isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
-import { leaseEffect } from '../../projections/scatter/lease.ts'
 import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
+import { attemptEffect, leaseEffect } from '../../projections/tasks.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
   type DraftOf,
