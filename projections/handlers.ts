@@ -51,7 +51,7 @@ import type { ScatterContext } from './scatter/context.ts'
 import { CHUNKS_PER_LIST, REQUEUED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
-import { type AssetInRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
+import { type AssetInRun, editRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 import { instanceQueue, reminderEffect } from './tasks.ts'
 
 /** Facts that belong to no open run. */
@@ -132,11 +132,7 @@ const HANDLERS: Handlers = {
   },
   'run.planned': {
     needs: nothing,
-    apply: ({ view, run }, fact) => {
-      run.seq = fact.seq
-      view.put(stateKey.run(run.id), run)
-      return onRunPlanned(view, run, fact)
-    },
+    apply: ({ view, run }, fact) => onRunPlanned(view, editRun(view, run, fact), fact),
   },
   'run.adopt_requested': {
     needs: (view, run, fact) => [stateKey.pipeline(run.pipeline, fact.data.version), ...needsBarriers(view, run)],

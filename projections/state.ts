@@ -1,8 +1,7 @@
 /**
  * What the state bucket holds: a document a key, each the fold of the facts that touched it. Folds
- * work on a `View`: they read documents that the engine has loaded before (see `needs` in step.ts),
- * change them in place, and `put` what they changed. The view owns the documents; a fold never
- * keeps one.
+ * work on a `View`. The engine has loaded what they read (see `needs` in handlers.ts). The view owns
+ * the documents: a fold never keeps one, and changes only what `edit` gave it.
  */
 import { encodeToken, type RunId } from '../streams/ids.ts'
 import type {
@@ -424,7 +423,14 @@ export function mayOutlive(key: string): boolean {
 export const ENGINE_KEY = 'engine'
 
 export interface View {
-  get<D>(key: Key<D>): D | undefined
+  /** A document to read. */
+  get<D>(key: Key<D>): Readonly<D> | undefined
+  /**
+   * A document to change in place: the next checkpoint writes it. `create` makes one that is not
+   * there. Without `create`, a document that is not there is an error of the fold.
+   */
+  edit<D>(key: Key<D>, create?: () => NoInfer<D>): D
+  /** Stores a whole document. */
   put<D>(key: Key<D>, doc: D): void
   delete<D>(key: Key<D>): void
 }
@@ -432,6 +438,21 @@ export interface View {
 /** The scatter that one of a run goes on with; `total`: its instances, and those that succeeded. */
 export function redriveIn(run: RunState, asset: string): { run: string; total: number } | undefined {
   return run.redrive?.asset === asset ? run.redrive : run.assets[asset]?.redrive
+}
+
+/** How every view implements `edit`. `stored` is the document itself, as `get` finds it. */
+export function editDoc<D>(view: View, key: Key<D>, stored: D | undefined, create?: () => NoInfer<D>): D {
+  const doc = stored ?? create?.()
+  if (doc === undefined) throw new Error(`there is no document ${key} to change`)
+  view.put(key, doc)
+  return doc
+}
+
+/** The run, to be changed by this fact. */
+export function editRun(view: View, { id }: Readonly<RunState>, { seq }: { readonly seq: number }): RunState {
+  const run = view.edit(stateKey.run(id))
+  run.seq = seq
+  return run
 }
 
 export function specOf(pipeline: PipelineSpec, asset: string): AssetSpec | undefined {

@@ -7,7 +7,7 @@ import type { FactOf } from '../../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
 import { cancelEffect, failEffect, isEnded, nextAttempt } from '../run/run.ts'
-import { type AssetInRun, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { type AssetInRun, editRun, type RunState, specOf, type View } from '../state.ts'
 import { afterGate, awaitGate, type EndedGate, endLeft, gateOf, resumeOf } from './gate.ts'
 
 /** Whether a gate of a plain asset comes too late: its attempt was given up. */
@@ -24,21 +24,20 @@ export function isObsolete(run: RunState, asset: AssetInRun | undefined, attempt
 /** The attempt of a plain asset waits. */
 export function onAssetSuspended(
   view: View,
-  run: RunState,
+  before: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<'asset.suspended'>,
 ): Effect[] {
   const spec = specOf(pipeline, fact.ids.asset)
-  const asset = run.assets[fact.ids.asset]
+  const asset = before.assets[fact.ids.asset]
   const gate = gateOf(view, { ...fact.ids, gate: fact.data.gate })
   if (!spec || !asset || !gate) return []
-  if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(run, asset, gate.attempt)) return []
+  if (Number(fact.ids.attempt) !== asset.attempt || isObsolete(before, asset, gate.attempt)) return []
   if (asset.status !== 'queued' && asset.status !== 'running') return []
-  run.seq = fact.seq
+  const run = editRun(view, before, fact)
   asset.status = 'suspended'
   asset.gate = gate.gate
   delete asset.worker
-  view.put(stateKey.run(run.id), run)
   if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
   const ended = awaitGate(view, gate)
   return [
@@ -50,16 +49,15 @@ export function onAssetSuspended(
 /** The gate that an asset waits at has ended. */
 export function resumeAsset(
   view: View,
-  run: RunState,
+  before: RunState,
   pipeline: PipelineSpec,
   gate: EndedGate,
   fact: FactOf<'gate.resolved'>,
 ): Effect[] {
   const spec = specOf(pipeline, gate.asset)
-  const asset = run.assets[gate.asset]
+  const asset = before.assets[gate.asset]
   if (!spec || asset?.status !== 'suspended' || asset.gate !== gate.gate || asset.ending) return []
-  run.seq = fact.seq
-  view.put(stateKey.run(run.id), run)
+  const run = editRun(view, before, fact)
   return resumeAfterGate(run, spec, asset, gate, fact.timeMs)
 }
 

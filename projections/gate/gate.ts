@@ -35,7 +35,7 @@ import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
-import { type GateState, type RunState, stateKey, type View } from '../state.ts'
+import { editRun, type GateState, type RunState, stateKey, type View } from '../state.ts'
 
 export const GATE_TIMEOUT = 'gate_timeout'
 
@@ -50,9 +50,10 @@ export function gateOf(view: View, ids: { run: string; asset: string; gate: stri
   return view.get(stateKey.gate(ids.run, ids.asset, ids.gate))
 }
 
-/** Keeps the gate, and the mark under which waiting gates are found by deadline. */
-export function putGate(view: View, gate: GateState): void {
-  view.put(stateKey.gate(gate.run, gate.asset, gate.gate), gate)
+/** The gate, to be changed. */
+export function editGate<G extends GateState>(view: View, { run, asset, gate }: Readonly<G>): G {
+  // It is the same document: it has not changed since `G` was seen.
+  return view.edit(stateKey.gate(run, asset, gate)) as G
 }
 
 export function hasEnded(gate: GateState): gate is EndedGate {
@@ -81,12 +82,12 @@ export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.crea
     afterRetries,
     ...(metadata === undefined ? {} : { metadata }),
   }
-  putGate(view, gate)
+  view.put(stateKey.gate(gate.run, gate.asset, gate.gate), gate)
   view.put(waitingKey(gate), { since: fact.timeMs })
   const asset = run.assets[gate.asset]
   if (asset && !asset.gated) {
+    view.edit(stateKey.run(run.id))
     asset.gated = true
-    view.put(stateKey.run(run.id), run)
   }
   return obsolete ? [cancelOf(idsOf(gate))] : []
 }
@@ -111,35 +112,34 @@ export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired
 }
 
 /** True when the deadline was moved because it was over, of which `onTimeout` hears. */
-export function onGateExtended(view: View, run: RunState, gate: GateState, fact: FactOf<'gate.extended'>): boolean {
-  if (hasEnded(gate) || Number(fact.ids.n) !== gate.deadlines + 1) return false
-  view.delete(waitingKey(gate))
+export function onGateExtended(view: View, run: RunState, before: GateState, fact: FactOf<'gate.extended'>): boolean {
+  if (hasEnded(before) || Number(fact.ids.n) !== before.deadlines + 1) return false
+  view.delete(waitingKey(before))
+  const gate = editGate(view, before)
   gate.seq = fact.seq
   gate.deadlines += 1
   gate.deadlineMs = fact.data.deadlineMs
   if (fact.data.why === 'retry') gate.timeouts += 1
-  putGate(view, gate)
   view.put(waitingKey(gate), { since: gate.openedMs })
   const asset = run.assets[gate.asset]
   if (asset?.status === 'suspended' && asset.gate === gate.gate) {
-    run.seq = fact.seq
+    editRun(view, run, fact)
     asset.waitsUntilMs = fact.data.deadlineMs
-    view.put(stateKey.run(run.id), run)
   }
   return fact.data.why === 'retry'
 }
 
 /** False when it had ended before. */
-export function endGate(view: View, gate: GateState, fact: FactOf<'gate.resolved'>): boolean {
-  if (hasEnded(gate)) return false
-  view.delete(waitingKey(gate))
+export function endGate(view: View, before: GateState, fact: FactOf<'gate.resolved'>): boolean {
+  if (hasEnded(before)) return false
+  view.delete(waitingKey(before))
+  const gate: GateState = editGate(view, before)
   gate.seq = fact.seq
   gate.status = fact.data.outcome
   gate.endedMs = fact.timeMs
   gate.resolvedSeq = fact.seq
   if (fact.data.outcome === 'timed_out') gate.timeouts += 1
   if (fact.data.reason !== undefined) gate.reason = fact.data.reason
-  putGate(view, gate)
   return true
 }
 
@@ -147,9 +147,9 @@ export function endGate(view: View, gate: GateState, fact: FactOf<'gate.resolved
  * From now on somebody waits at it. Returns the gate if it has ended already: then whoever waits
  * continues at once.
  */
-export function awaitGate(view: View, gate: GateState): EndedGate | undefined {
+export function awaitGate(view: View, before: GateState): EndedGate | undefined {
+  const gate = editGate(view, before)
   gate.awaited = true
-  putGate(view, gate)
   return hasEnded(gate) ? gate : undefined
 }
 

@@ -23,7 +23,7 @@ import { isDue, markFailed, markOnce } from '../scatter/instances.ts'
 import { returnSome } from '../scatter/lease.ts'
 import { type BarrierState, type GateState, stateKey, type View } from '../state.ts'
 import { resumeEffect } from '../tasks.ts'
-import { afterGate, awaitGate, type EndedGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded, putGate } from './gate.ts'
+import { afterGate, awaitGate, type EndedGate, editGate, endLeft, GATE_TIMEOUT, gateOf, hasEnded } from './gate.ts'
 
 type Outcomes = FactOf<'scatter.outcomes'>
 
@@ -71,10 +71,10 @@ export function resumeInstance(
   return resumeAfterGate(context, barrier, gate, nowMs)
 }
 
-function resumeAfterGate(context: BarrierContext, barrier: BarrierState, gate: EndedGate, nowMs: number): Effect[] {
-  const next = afterGate(context.spec, gate)
+function resumeAfterGate(context: BarrierContext, barrier: BarrierState, ended: EndedGate, nowMs: number): Effect[] {
+  const gate = editGate(context.view, ended)
   gate.resume = { attempt: 1, failures: 0, queuedMs: nowMs }
-  putGate(context.view, gate)
+  const next = afterGate(context.spec, gate)
   // Its end is an outcome like any other, so that it can be read from the log.
   if ('end' in next) return [{ do: 'fact', fact: failedAtGate(barrier, gate, next.error) }]
   context.view.put(resumingKey(gate), { since: nowMs })
@@ -85,7 +85,7 @@ function resumeAfterGate(context: BarrierContext, barrier: BarrierState, gate: E
 export function takeResumed(context: BarrierContext, barrier: BarrierState, token: string, fact: Outcomes): Effect[] {
   const { view, bits } = context
   const gate = gateOf(view, { ...fact.ids, gate: token })
-  const { resume, index } = gate ?? {}
+  const { index } = gate ?? {}
   if (!gate || index === undefined) return []
   if (bits.isDone(index)) forgetResume(view, gate)
   if (bits.isDone(index) || !bits.isSuspended(index)) return []
@@ -102,7 +102,7 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
     return left
   }
   // An error or a gate counts only of the execution that is current.
-  if (!hasEnded(gate) || !resume || fact.data.ordinal !== resume.attempt) return []
+  if (!hasEnded(gate) || fact.data.ordinal !== gate.resume?.attempt) return []
   if (next !== undefined) {
     const other = gateOf(view, { ...fact.ids, gate: next })
     if (!other || other.gate === gate.gate) return []
@@ -115,6 +115,8 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
   if (!error) return []
   const retry = instanceRetry(context.spec)
   const { outcome, retryAfterMs } = error
+  const { resume } = editGate(view, gate)
+  if (!resume) return []
   if (outcome === 'lost') {
     resume.failures = failuresAfterLoss(resume, retry)
     resume.lost = true
@@ -134,7 +136,6 @@ export function takeResumed(context: BarrierContext, barrier: BarrierState, toke
     resume.dueMs =
       fact.timeMs +
       (retryAfterMs ?? backoffMs(retry, resume.failures, `${barrier.run}.${barrier.asset}.${index}.${gate.gate}`))
-  putGate(view, gate)
   return [...left, resumeEffect(context, gate)]
 }
 
@@ -169,11 +170,11 @@ function endInstance(
   closeGate(context.view, gate)
 }
 
-function closeGate(view: View, gate: GateState): void {
+function closeGate(view: View, before: GateState): void {
+  const gate = editGate(view, before)
   gate.closed = true
   if (gate.resume) view.delete(resumingKey(gate))
   delete gate.resume
-  putGate(view, gate)
 }
 
 /**

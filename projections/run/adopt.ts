@@ -16,7 +16,7 @@ import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
-import { type AssetInRun, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { type AssetInRun, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { instanceQueue } from '../tasks.ts'
 import { assetInRun, isEnded, nextAttempt, startReady } from './run.ts'
 
@@ -92,9 +92,9 @@ function limitedQueueDifferences(before: AssetSpec, after: AssetSpec): string[] 
 }
 
 /** Decides, and does it. Who asked reads the answer from the log. */
-export function onRunAdoptRequested(view: View, run: RunState, fact: FactOf<'run.adopt_requested'>): Effect[] {
+export function onRunAdoptRequested(view: View, planned: RunState, fact: FactOf<'run.adopt_requested'>): Effect[] {
   const { version } = fact.data
-  const ids = { run: run.id, request: String(fact.seq) }
+  const ids = { run: planned.id, request: String(fact.seq) }
   const refuse = (misfits: readonly string[]): Effect[] => [
     {
       do: 'fact',
@@ -105,17 +105,17 @@ export function onRunAdoptRequested(view: View, run: RunState, fact: FactOf<'run
       },
     },
   ]
-  if (run.finishedMs !== undefined || run.finishing || run.cancelRequested) return refuse(['the run has ended'])
-  if (run.status === 'requested') return refuse(['the run is not planned yet'])
-  const from = view.get(stateKey.pipeline(run.pipeline, run.version))
-  const to = view.get(stateKey.pipeline(run.pipeline, version))
-  if (!from || !to) return refuse([`version ${version} of pipeline ${run.pipeline} is not registered`])
-  const { misfits, again, moved, added } = planAdoption(view, run, from, to)
+  if (planned.finishedMs !== undefined || planned.finishing || planned.cancelRequested)
+    return refuse(['the run has ended'])
+  if (planned.status === 'requested') return refuse(['the run is not planned yet'])
+  const from = view.get(stateKey.pipeline(planned.pipeline, planned.version))
+  const to = view.get(stateKey.pipeline(planned.pipeline, version))
+  if (!from || !to) return refuse([`version ${version} of pipeline ${planned.pipeline} is not registered`])
+  const { misfits, again, moved, added } = planAdoption(view, planned, from, to)
   if (misfits.length > 0) return refuse(misfits)
-  const before = run.version
-  run.seq = fact.seq
+  const before = planned.version
+  const run = editRun(view, planned, fact)
   run.version = version
-  view.put(stateKey.run(run.id), run)
   for (const name of added) run.assets[name] = assetInRun(run, to, { name })
   const effects: Effect[] = []
   for (const name of again) {

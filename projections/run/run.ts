@@ -36,15 +36,7 @@ import type { Effect } from '../effects.ts'
 import { countOpenRun } from '../events/open-runs.ts'
 import { failuresAfterLoss } from '../retry.ts'
 import { endEffect } from '../scatter/end.ts'
-import {
-  type AssetInRun,
-  type BarrierState,
-  type CatalogEntry,
-  type RunState,
-  specOf,
-  stateKey,
-  type View,
-} from '../state.ts'
+import { type AssetInRun, type CatalogEntry, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { attemptEffect, fingerprintIn, requesterOf } from '../tasks.ts'
 import { addToLists, endList, listsOf } from './lists.ts'
 import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
@@ -228,12 +220,11 @@ export type AssetFact = FactOf<
 >
 
 /** Facts about one asset of a run. `barrier` is the asset's own, where it has one. */
-export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fact: AssetFact): Effect[] {
-  const asset = run.assets[fact.ids.asset]
+export function stepAsset(view: View, before: RunState, pipeline: PipelineSpec, fact: AssetFact): Effect[] {
+  const asset = before.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset)) return []
-  run.seq = fact.seq
-  view.put(stateKey.run(run.id), run)
+  const run = editRun(view, before, fact)
   switch (fact.name) {
     case 'asset.started':
       if (Number(fact.ids.attempt) === asset.attempt) {
@@ -256,11 +247,10 @@ export function stepAsset(view: View, run: RunState, pipeline: PipelineSpec, fac
       asset.status = 'failed'
       // The attempt reported more: where it was thrown. Ends go to outsiders.
       if (!asset.error || forOutsiders(asset.error).message !== fact.data.error.message) asset.error = fact.data.error
-      const barrier = view.get(stateKey.barrier(run.id, spec.name))
       return [
         ...cancelLeft(run, asset, spec),
         ...dropSchedule(run, asset, spec),
-        ...closeIfOpen(view, barrier, 'failed', fact.data.error),
+        ...closeIfOpen(view, fact.ids, 'failed', fact.data.error),
         ...skipDependents(run, pipeline, spec.name),
         ...finishIfDone(run, fact),
       ]
@@ -338,31 +328,28 @@ function endGates(run: RunState, name: string, asset: AssetInRun, outcome: Attem
 export function onScatterStarted(view: View, run: RunState, fact: FactOf<'scatter.started'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
-  run.seq = fact.seq
+  editRun(view, run, fact)
   if (asset.status === 'queued') asset.status = 'running'
-  view.put(stateKey.run(run.id), run)
 }
 
 /** The total is fixed: the scatter function's part has ended. */
 export function onScatterSized(view: View, run: RunState, fact: FactOf<'scatter.sized'>): void {
   const asset = run.assets[fact.ids.asset]
   if (!asset || isEnded(asset) || asset.phase !== 'scatter') return
-  run.seq = fact.seq
+  editRun(view, run, fact)
   asset.status = 'scattering'
-  view.put(stateKey.run(run.id), run)
 }
 
 export function onScatterClosed(
   view: View,
-  run: RunState,
+  before: RunState,
   pipeline: PipelineSpec,
   fact: FactOf<'scatter.closed'>,
 ): Effect[] {
-  const asset = run.assets[fact.ids.asset]
+  const asset = before.assets[fact.ids.asset]
   const spec = specOf(pipeline, fact.ids.asset)
   if (!asset || !spec || isEnded(asset) || asset.ending) return []
-  run.seq = fact.seq
-  view.put(stateKey.run(run.id), run)
+  const run = editRun(view, before, fact)
   switch (fact.data.status) {
     case 'completed':
     case 'partial_failure':
@@ -386,20 +373,18 @@ export function onScatterClosed(
   }
 }
 
-export function onRunCancelRequested(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Effect[] {
-  if (run.finishedMs !== undefined || run.cancelRequested) return []
-  run.seq = fact.seq
+export function onRunCancelRequested(view: View, before: RunState, fact: FactOf<'run.cancel_requested'>): Effect[] {
+  if (before.finishedMs !== undefined || before.cancelRequested) return []
+  const run = editRun(view, before, fact)
   run.cancelRequested = true
-  view.put(stateKey.run(run.id), run)
   return endAssets(view, run, fact, fact.data.reason)
 }
 
 /** What is open of a run that took too long is cancelled, and the run has failed. */
-export function onRunTimerFired(view: View, run: RunState, fact: FactOf<'run.timer_fired'>): Effect[] {
-  if (run.finishedMs !== undefined || run.cancelRequested || run.timedOut) return []
-  run.seq = fact.seq
+export function onRunTimerFired(view: View, before: RunState, fact: FactOf<'run.timer_fired'>): Effect[] {
+  if (before.finishedMs !== undefined || before.cancelRequested || before.timedOut) return []
+  const run = editRun(view, before, fact)
   run.timedOut = true
-  view.put(stateKey.run(run.id), run)
   return endAssets(view, run, fact, timeoutMessage(run))
 }
 
@@ -412,7 +397,7 @@ function endAssets(view: View, run: RunState, fact: Fact, reason: string | undef
   const effects: Effect[] = [{ do: 'abort', run: run.id }]
   for (const [name, asset] of Object.entries(run.assets)) {
     if (isEnded(asset)) continue
-    effects.push(...closeIfOpen(view, view.get(stateKey.barrier(run.id, name)), 'cancelled', undefined))
+    effects.push(...closeIfOpen(view, { run: run.id, asset: name }, 'cancelled', undefined))
     asset.ending = true
     const data = {
       ...endIn(run, name),
@@ -431,10 +416,7 @@ function endAssets(view: View, run: RunState, fact: Fact, reason: string | undef
  * as failed.
  */
 export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cancel_requested'>): Effect[] {
-  const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
-  const barrier = view.get(key)
-  if (barrier?.status === 'open') barrier.seq = fact.seq
-  return closeIfOpen(view, barrier, 'cancelled', undefined)
+  return closeIfOpen(view, fact.ids, 'cancelled', undefined, fact)
 }
 
 /**
@@ -444,19 +426,17 @@ export function onScatterCancelRequested(view: View, fact: FactOf<'scatter.cance
 export function onScatterTimerFired(view: View, fact: FactOf<'scatter.timer_fired'>): Effect[] {
   const barrier = view.get(stateKey.barrier(fact.ids.run, fact.ids.asset))
   if (barrier?.status !== 'open') return []
-  barrier.seq = fact.seq
   const done = `${barrier.succeeded + barrier.failed} of ${barrier.total ?? `${barrier.stored} or more`} instances were done`
   const message = `the scatter ran longer than its totalTimeout of ${fact.data.timeoutMs} ms; ${done}`
-  return closeIfOpen(view, barrier, 'failed', { code: 'timeout', message })
+  return closeIfOpen(view, fact.ids, 'failed', { code: 'timeout', message }, fact)
 }
 
-export function onRunFinished(view: View, run: RunState, fact: FactOf<'run.finished'>): Effect[] {
-  if (run.finishedMs !== undefined) return []
-  run.seq = fact.seq
+export function onRunFinished(view: View, before: RunState, fact: FactOf<'run.finished'>): Effect[] {
+  if (before.finishedMs !== undefined) return []
+  const run = editRun(view, before, fact)
   run.status = fact.data.status
   run.finishedMs = fact.timeMs
   if (fact.data.error) run.error = fact.data.error
-  view.put(stateKey.run(run.id), run)
   view.delete(stateKey.open(run.id))
   countOpenRun(view, run, fact.seq, -1)
   const list = endList(fact.data.status)
@@ -498,15 +478,20 @@ function dropSchedule(run: RunState, asset: AssetInRun, spec: AssetSpec): Effect
   return asset.dueMs === undefined ? [] : [{ do: 'drop_schedules', run: run.id, asset: spec.name }]
 }
 
+/** `fact`: what was said of the scatter itself. */
 function closeIfOpen(
   view: View,
-  barrier: BarrierState | undefined,
+  { run, asset }: { readonly run: string; readonly asset: string },
   status: 'failed' | 'cancelled',
   error: ErrorInfo | undefined,
+  fact?: Fact,
 ): Effect[] {
-  if (!barrier || barrier.status !== 'open' || barrier.closing) return []
+  const key = stateKey.barrier(run, asset)
+  const before = view.get(key)
+  if (before?.status !== 'open' || before.closing) return []
+  const barrier = view.edit(key)
   barrier.closing = true
-  view.put(stateKey.barrier(barrier.run, barrier.asset), barrier)
+  if (fact) barrier.seq = fact.seq
   return [endEffect(barrier, { status, ...(error ? { error } : {}) })]
 }
 

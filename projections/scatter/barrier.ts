@@ -98,14 +98,13 @@ export function startBarrier({ view, run, spec }: ScatterContext, fact: FactOf<'
   if (maxConcurrent === undefined) return effects
   const limitedQueue = limitedQueueOf(run, spec)
   const limitedQueuesKey = stateKey.limitedQueues(limitedQueue.pipeline, limitedQueue.queue)
-  const limitedQueues = view.get(limitedQueuesKey) ?? { seq: fact.seq, limitedQueues: {} }
+  const limitedQueues = view.edit(limitedQueuesKey, () => ({ seq: fact.seq, limitedQueues: {} }))
   limitedQueues.seq = fact.seq
   limitedQueues.limitedQueues[`${limitedQueue.run}.${limitedQueue.asset}`] = {
     priority: limitedQueue.priority,
     maxConcurrent,
     shape: spec.shape,
   }
-  view.put(limitedQueuesKey, limitedQueues)
   return [...effects, { do: 'open_limited_queue', limitedQueue, maxConcurrent, shape: spec.shape }]
 }
 
@@ -123,18 +122,17 @@ export type BarrierFact = FactOf<
 export function stepBarrier(given: ScatterContext, fact: BarrierFact): Effect[] {
   const { view } = given
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
-  const barrier = view.get(key)
-  if (barrier?.status !== 'open' || barrier.endedEarly) {
+  const before = view.get(key)
+  if (before?.status !== 'open' || before.endedEarly) {
     const resumed = fact.name === 'scatter.outcomes' && fact.data.resumes
-    const gate = barrier && resumed ? gateOf(view, { ...fact.ids, gate: resumed }) : undefined
+    const gate = before && resumed ? gateOf(view, { ...fact.ids, gate: resumed }) : undefined
     if (gate) forgetResume(view, gate)
     return []
   }
+  const barrier = view.edit(key)
   barrier.seq = fact.seq
-  view.put(key, barrier)
 
-  const bits = new Bits(view, barrier)
-  const context = { ...given, bits }
+  const context = { ...given, bits: new Bits(view, barrier) }
   const effects: Effect[] = []
   switch (fact.name) {
     case 'scatter.items':
@@ -163,25 +161,20 @@ export function stepBarrier(given: ScatterContext, fact: BarrierFact): Effect[] 
     default:
       fact satisfies never
   }
-  const decided = endOrGoOn(context, barrier, effects, fact.timeMs)
-  bits.put()
-  return decided
+  return endOrGoOn(context, barrier, effects, fact.timeMs)
 }
 
 /** The gate of one of its instances has ended. */
 export function stepBarrierGate(given: ScatterContext, gate: EndedGate, fact: FactOf<'gate.resolved'>): Effect[] {
   const { view, run } = given
   const key = stateKey.barrier(run.id, gate.asset)
-  const barrier = view.get(key)
-  if (barrier?.status !== 'open' || barrier.endedEarly) return []
+  const before = view.get(key)
+  if (before?.status !== 'open' || before.endedEarly) return []
+  const barrier = view.edit(key)
   barrier.seq = fact.seq
-  view.put(key, barrier)
-  const bits = new Bits(view, barrier)
-  const context = { ...given, bits }
+  const context = { ...given, bits: new Bits(view, barrier) }
   const effects = resumeInstance(context, barrier, gate, fact.timeMs)
-  const decided = endOrGoOn(context, barrier, effects, fact.timeMs)
-  bits.put()
-  return decided
+  return endOrGoOn(context, barrier, effects, fact.timeMs)
 }
 
 /** What was decided, and the next leases; or the end, and no leases. */
@@ -198,22 +191,22 @@ function endOrGoOn(context: BarrierContext, barrier: BarrierState, effects: Effe
 /** What was stored until now counts, and nothing that comes. */
 export function onScatterEndedEarly({ view }: ScatterContext, fact: FactOf<'scatter.ended_early'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
-  const barrier = view.get(key)
-  if (barrier?.status !== 'open' || barrier.endedEarly) return []
+  const before = view.get(key)
+  if (before?.status !== 'open' || before.endedEarly) return []
+  const barrier = view.edit(key)
   barrier.seq = fact.seq
   barrier.closing = true
   barrier.endedEarly = true
   // Here it is whole: scatter.closed goes to outsiders.
   if (fact.data.error) barrier.error = fact.data.error
-  view.put(key, barrier)
   return [closeEffect(barrier, fact.data)]
 }
 
 /** scatter.closed: the last word. */
 export function closeBarrier({ view, run, spec }: ScatterContext, fact: FactOf<'scatter.closed'>): Effect[] {
   const key = stateKey.barrier(fact.ids.run, fact.ids.asset)
-  const barrier = view.get(key)
-  if (!barrier || barrier.status !== 'open') return []
+  if (view.get(key)?.status !== 'open') return []
+  const barrier = view.edit(key)
   const drop: Effect[] =
     barrier.delayed > 0 ? [{ do: 'drop_schedules', run: run.id, asset: spec.name, only: 'instances' }] : []
   barrier.seq = fact.seq
@@ -232,15 +225,13 @@ export function closeBarrier({ view, run, spec }: ScatterContext, fact: FactOf<'
   delete barrier.paused
   delete barrier.pace
   delete barrier.suspended
-  view.put(key, barrier)
   if (spec.scatter?.maxConcurrent === undefined) return drop
   const limitedQueue = limitedQueueOf(run, spec)
   const limitedQueuesKey = stateKey.limitedQueues(limitedQueue.pipeline, limitedQueue.queue)
-  const limitedQueues = view.get(limitedQueuesKey)
-  if (limitedQueues) {
+  if (view.get(limitedQueuesKey)) {
+    const limitedQueues = view.edit(limitedQueuesKey)
     limitedQueues.seq = fact.seq
     delete limitedQueues.limitedQueues[`${limitedQueue.run}.${limitedQueue.asset}`]
-    view.put(limitedQueuesKey, limitedQueues)
   }
   return [...drop, { do: 'close_limited_queue', limitedQueue }]
 }
@@ -251,10 +242,9 @@ function storeKeyChunk({ view }: BarrierContext, barrier: BarrierState, fact: Fa
   // scatter of ours.
   if (offset !== barrier.stored || barrier.total !== undefined) return
   const key = stateKey.keyChunks(barrier.run, barrier.asset, Math.floor(barrier.keyChunks / CHUNKS_PER_LIST))
-  const chunk = view.get(key) ?? { seq: fact.seq, keyChunks: [] }
+  const chunk = view.edit(key, () => ({ seq: fact.seq, keyChunks: [] }))
   chunk.seq = fact.seq
   chunk.keyChunks.push([offset, fact.data.count])
-  view.put(key, chunk)
   barrier.keyChunks += 1
   barrier.stored += fact.data.count
 }

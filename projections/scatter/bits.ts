@@ -69,7 +69,8 @@ export class Bits {
   readonly #view: View
   readonly #barrier: BarrierState
   readonly #segments = new Map<number, Uint8Array>()
-  readonly #changed = new Set<number>()
+  /** Those that the view has been given by this step. */
+  readonly #stored = new Map<number, Uint8Array>()
 
   constructor(view: View, barrier: BarrierState) {
     this.#view = view
@@ -82,8 +83,7 @@ export class Bits {
 
   mark(index: number, failed: boolean): void {
     const n = segmentOf(index)
-    this.#segments.set(n, markDone(this.#segment(n), index, failed))
-    this.#changed.add(n)
+    this.#store(n, markDone(this.#segment(n), index, failed))
   }
 
   isSuspended(index: number): boolean {
@@ -92,15 +92,15 @@ export class Bits {
 
   suspend(index: number, waits: boolean): void {
     const n = segmentOf(index)
-    this.#segments.set(n, markSuspended(this.#segment(n), index, waits))
-    this.#changed.add(n)
+    this.#store(n, markSuspended(this.#segment(n), index, waits))
   }
 
-  put(): void {
-    for (const n of this.#changed) {
-      const segment = this.#segments.get(n)
-      if (segment) this.#view.put(this.#key(n), segment)
-    }
+  /** Once for a segment, and again only when a longer one takes its place. */
+  #store(n: number, segment: Uint8Array): void {
+    if (this.#stored.get(n) === segment) return
+    this.#stored.set(n, segment)
+    this.#segments.set(n, segment)
+    this.#view.put(this.#key(n), segment)
   }
 
   #segment(n: number): Uint8Array {

@@ -11,6 +11,6 @@ export interface ScatterContext {
 
 /** A step of an open barrier. */
 export interface BarrierContext extends ScatterContext {
-  /** The segments that this step reads and writes: taken from the view once, and stored once. */
+  /** The segments that this step reads and writes. */
   readonly bits: Bits
 }

@@ -76,10 +76,9 @@ export function markFailed(
   if (!markOnce(context, index, true)) return false
   barrier.failed += 1
   const key = stateKey.failures(barrier.run, barrier.asset, Math.floor(index / FAILURES_PER_CHUNK))
-  const chunk = context.view.get(key) ?? { seq: why.seq, at: [] }
+  const chunk = context.view.edit(key, () => ({ seq: why.seq, at: [] }))
   chunk.seq = why.seq
   chunk.at.push('lostAt' in why ? [index, 0, why.lostAt] : [index, why.seq])
-  context.view.put(key, chunk)
   return true
 }
 

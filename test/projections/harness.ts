@@ -11,7 +11,15 @@ import { planRun } from '../../projections/run/plan.ts'
 import { refusalFor } from '../../projections/run/request.ts'
 import { isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
-import { type BarrierState, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
+import {
+  type BarrierState,
+  editDoc,
+  type Key,
+  type RunState,
+  specOf,
+  stateKey,
+  type View,
+} from '../../projections/state.ts'
 import { attemptEffect, leaseEffect } from '../../projections/tasks.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {
@@ -55,6 +63,10 @@ export class Docs implements View {
     if (this.folding && !this.#docs.has(key) && this.#bucket.has(key))
       throw new Error(`the fold reads ${key}, which needs() did not name`)
     return this.#docs.get(key) as D | undefined
+  }
+
+  edit<D>(key: Key<D>, create?: () => NoInfer<D>): D {
+    return editDoc(this, key, this.get(key), create)
   }
 
   put<D>(key: Key<D>, doc: D): void {

@@ -6,7 +6,7 @@
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
 import { Pending } from '../../../projections/run/pending.ts'
-import { type Key, type RunState, stateKey, type View } from '../../../projections/state.ts'
+import { editDoc, type Key, type RunState, stateKey, type View } from '../../../projections/state.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { leaderGet } from '../../log/nats.ts'
@@ -53,8 +53,12 @@ class Beside implements View {
 
   get<D>(key: Key<D>): D | undefined {
     if (key === this.#pipelineKey) return this.knowsPipeline ? this.#context.store.get(key) : undefined
-    // The key's type says what stands behind it; only `put` writes here.
+    // The key's type says what is behind it. Only `put` writes here.
     return this.#docs.get(key) as D | undefined
+  }
+
+  edit<D>(key: Key<D>, create?: () => NoInfer<D>): D {
+    return editDoc(this, key, this.get(key), create)
   }
 
   put<D>(key: Key<D>, doc: D): void {

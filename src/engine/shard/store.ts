@@ -4,7 +4,7 @@
  * again when a fact needs them.
  */
 
-import { isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { editDoc, isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -49,6 +49,10 @@ export class Store implements View {
   get<D>(key: Key<D>): D | undefined {
     // The key's type says what stands behind it; only this project writes here.
     return this.#docs.get(key) as D | undefined
+  }
+
+  edit<D>(key: Key<D>, create?: () => NoInfer<D>): D {
+    return editDoc(this, key, this.get(key), create)
   }
 
   put<D>(key: Key<D>, doc: D): void {
