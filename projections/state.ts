@@ -1,7 +1,7 @@
 /**
  * What the state bucket holds: a document a key, each the fold of the facts that touched it. Folds
- * work on a `View`. The engine has loaded what they read (see `needs` in handlers.ts). The view owns
- * the documents: a fold never keeps one, and changes only what `edit` gave it.
+ * work on a `View`. The engine has loaded what they read (see `needs` in handlers.ts). The view
+ * owns the documents: a fold never keeps one, and changes only what `edit` gave it.
  */
 import { encodeToken, type RunId } from '../streams/ids.ts'
 import type {

@@ -16,6 +16,7 @@ import {
   scatterStarted,
   sized,
   spec,
+  timerFired,
   workOff,
 } from './harness.ts'
 
@@ -247,6 +248,25 @@ describe('when half of very many instances fail in wide leases,', () => {
     },
     30_000,
   )
+})
+
+describe('a scatter whose end is decided', () => {
+  const cancel = { name: 'scatter.cancel_requested', ids: { run: RUN, asset: 's' as never }, data: {} } as const
+  it.each([
+    ['cancel', timerFired(1000), cancel],
+    ['time limit', cancel, timerFired(1000)],
+  ])('is not changed by a %s that comes before its closing fact', (_what, first, second) => {
+    const sim = scattered([2])
+    sim.append(first)
+    sim.append(second)
+    sim.fold()
+    sim.checkpoint()
+    const decided = { ...barrierOf(sim) }
+    expect(decided.closing).toBe(true)
+    expect(sim.fold()).toEqual([])
+    sim.docs.assertWritten()
+    expect(barrierOf(sim)).toEqual(decided)
+  })
 })
 
 describe('defects of the original', () => {
