@@ -106,7 +106,7 @@ export interface AsideName {
 const LIMITED_CONSUMER = 'limited__'
 /**
  * `<run>.<asset>.<rest>`; of an attempt of the asset the rest is its number, and all else is about
- * instances. `~back`: put back by a worker.
+ * instances. `~back`: returned by a worker.
  */
 const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
 const ATTEMPT = /^\d+(~back)?$/

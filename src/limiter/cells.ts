@@ -1,5 +1,6 @@
 /**
- * Cells in the limits bucket: read from the leader, written under the sequence they were read with.
+ * Cells in the limits bucket. They are read from the leader. A write names the sequence that was
+ * read, so a cell that changed since then refuses it.
  */
 
 import { type KV, Kvm, KvWatchInclude } from '@nats-io/kv'
@@ -20,7 +21,7 @@ export type CellKind = 'rate' | 'slots'
  * cell.
  */
 export interface StoredCell {
-  /** What a write must expect; 0 where nothing was ever stored, or all of it is gone. */
+  /** What a write must expect: 0 if the key holds nothing. */
   readonly seq: number
   /** Server time of the message, rounded up. */
   readonly timeMs: number
@@ -31,12 +32,12 @@ export interface CellWrite {
   readonly key: string
   readonly payload: Uint8Array
   readonly expectSeq: number
-  /** The cell goes when it was not written for so long. */
+  /** The server removes the cell when nobody writes it for so long. */
   readonly lifeMs: number
 }
 
 /**
- * `sentMs`: it was stored after this time, monotonic; known where the answer to that sending came.
+ * `sentMs`: the cell was stored after this time (monotonic). It is known if the write was answered.
  */
 export type Stored =
   | { readonly seq: number; readonly sentMs: number }
@@ -47,7 +48,7 @@ export type Stored =
 const ANSWER_MS = 5000
 const RETRY_MS = 50
 const FULL_PAUSE_MS = 500
-/** Beyond what the cell needs: the server counts whole seconds. */
+/** More than the cell needs, because the server counts whole seconds. */
 const SPARE_S = 2
 const MARKER_S = 60
 
@@ -80,14 +81,14 @@ export class Cells {
     return this.#names.kvStream(this.#names.limitsBucket)
   }
 
-  /** For people: why no answer came. */
+  /** Says why no answer came, for people. */
   get whySilent(): string {
     if (this.isFull) return `JetStream storage is full (${this.#stream})`
     const { state } = this.connection.status
     return state === 'away' ? 'NATS is away' : 'NATS did not answer in time'
   }
 
-  /** Before asking again: a moment, or until the connection is back. */
+  /** The pause before asking again: a moment, or until the connection is back. */
   async retry(): Promise<void> {
     if (this.connection.isClosed)
       throw new FlowStoneError('closed', 'the connection was closed; limits cannot be asked')
@@ -107,18 +108,17 @@ export class Cells {
       const { found } = answer
       if (!found) return { seq: 0, timeMs: 0, payload: undefined }
       this.clock.heard(found.timeMs)
-      // A marker of what expired, was deleted or reset is empty.
+      // The marker of a cell that expired, was deleted or was reset is empty.
       return { seq: found.seq, timeMs: found.timeMs + 1, payload: found.payload.length > 0 ? found.payload : undefined }
     } catch (error) {
-      // A server that is not there yet, or a stream without a leader: asked again by who waits for
-      // it.
+      // The server is not there yet, or the stream has no leader. Whoever waits asks again.
       return unlessPassing(error)
     }
   }
 
   /**
-   * The sequence of the write. `conflict`: another client wrote first. `unknown`: no answer came;
-   * it may be stored, not stored, or still be stored later.
+   * Returns the sequence of the write. `conflict`: another client wrote first. `unknown`: no answer
+   * came. The write may be stored, may not be stored, or may still be stored later.
    */
   async write({ key, payload, expectSeq, lifeMs }: CellWrite): Promise<number | 'conflict' | 'unknown'> {
     const entry = {
@@ -140,8 +140,8 @@ export class Cells {
   }
 
   /**
-   * Writes, and finds out the result when no answer came. It looks whether `has` recognizes the
-   * stored payload, and sends the write again under the same expectation; the server accepts only
+   * Writes, and finds out the result if no answer came. It checks if `has` recognizes the stored
+   * payload. If not, it sends the write again under the same expectation: the server accepts only
    * one. `lost`: it was not stored, or was overwritten too long ago to be found. `wanted`: whether
    * a caller still waits.
    */
@@ -161,8 +161,8 @@ export class Cells {
   }
 
   /**
-   * Calls back with each cell that is stored from now on, and at reconnects with none. A hint: it
-   * may fail to come. Returns what ends it.
+   * Calls back with each cell that is stored from now on. After a reconnect it calls back without
+   * a cell. This is a hint: a call may be missing. Returns a function that ends the watch.
    */
   watch(key: string, onUpdate: (cell: StoredCell | undefined) => void): () => void {
     let ended = false
@@ -173,7 +173,7 @@ export class Cells {
       const updates = await (await this.#kv).watch({ key, include: KvWatchInclude.UpdatesOnly })
       stop = () => updates.stop()
       if (ended) stop()
-      // What came before the watch was there.
+      // The watch missed what was stored before it began.
       else onUpdate(undefined)
       for await (const { revision, created, operation, value } of updates) {
         if (ended) break
@@ -183,7 +183,7 @@ export class Cells {
       }
     }
     follow().catch(() => {
-      // Whoever waits looks by itself now and then.
+      // Callers that wait also read the cell now and then.
       this.#kv = undefined
     })
     return () => {
@@ -193,7 +193,7 @@ export class Cells {
     }
   }
 
-  /** Leaves a marker, which goes by itself. */
+  /** Leaves a marker that the server removes after a while. */
   async remove(key: string): Promise<void> {
     const entry = {
       subject: this.#names.kvSubject(this.#names.limitsBucket, key),
@@ -205,7 +205,7 @@ export class Cells {
   }
 }
 
-/** Undefined for what may be answered in a while; else (a permission is missing) it is thrown. */
+/** Undefined for an error that may pass. Throws any other, such as a missing permission. */
 function unlessPassing(error: unknown): undefined {
   if (!isPassing(error)) throw error
 }

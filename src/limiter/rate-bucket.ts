@@ -1,17 +1,17 @@
 /**
- * One rate limit, as a process sees it. Callers are combined: while one update of the cell is in
- * flight, others queue, and all of them go together in the next, in the order they came. So a
- * process costs the server one update at a time, however many callers it has.
+ * One rate limit, as a process sees it. Callers are combined. While one update of the cell is in
+ * flight, further callers queue. The next update serves all of them, in the order they came. So a
+ * process has one update in flight, however many callers it has.
  *
- * An update whose answer was lost is looked for by its id in the cell. Found, it counts. Not found,
- * it is sent again under the same expectation, of which the server lets one through. Overwritten so
- * often that it is not known any more, its callers ask again, and what it may have taken stays
- * taken: the safe side.
+ * If the answer to an update is lost, the process looks for the update's id in the cell. If it is
+ * there, the update counts. If it is not, the process sends it again under the same expectation:
+ * the server accepts only one. If later writes have removed the id, the callers ask again. What the
+ * update may have taken then stays taken, which is safe.
  *
- * Where several processes want a bucket at the same time, those that were refused hand their
- * callers to the one that got through (relay.ts). Where that does not answer, they take turns: who
- * was refused reads and writes, who got through lets the others go first. Otherwise the one who
- * knows the cell, having written it, would always be a read ahead of the others.
+ * When several processes want a bucket at the same time, the refused ones send their callers to
+ * the process whose update was stored (relay.ts). If it does not answer, the processes take turns:
+ * a refused one reads and writes, and the one that wrote lets the others go first. Otherwise the
+ * last writer would always win, because it need not read the cell.
  */
 import {
   counted,
@@ -32,17 +32,17 @@ import type { Relay } from './relay.ts'
 const BATCH_MAX = 2000
 const CONTENDED_MS = 200
 const PAUSE_MAX_MS = 20
-/** Who wrote within this time is at it. */
+/** A process that wrote within this time is active. */
 const FRESH_MS = 100
-/** A leader is asked for so long after its last answer, before another look at who leads. */
+/** After its last answer a leader is asked for so long. Then the process looks again who leads. */
 const LEADER_MS = 500
-/** How much later than its time a grant may be used. */
+/** How late a grant may be used. */
 const LATE_MIN_MS = 100
 const LATE_MAX_MS = 1000
 
 /**
- * A grant that could not be used in time (its process stood still) is not used at all: many of them
- * would make a burst.
+ * A grant is not used at all when its process was stalled and missed its time. Many of them would
+ * make a burst.
  */
 export function lateMs(rate: Rate): number {
   return Math.min(LATE_MAX_MS, Math.max(LATE_MIN_MS, rate.periodMs / 20))
@@ -52,9 +52,9 @@ export interface Caller {
   readonly rate: Rate
   readonly ask: Ask
   readonly queuedMs: number
-  /** Asks for another process. */
+  /** It asks for another process. */
   readonly remote: boolean
-  /** Set when it does not wait for its answer any more. */
+  /** The caller does not wait any more. */
   gone: boolean
   /** Whether a grant of it came too late once. */
   lapsed: boolean
@@ -64,7 +64,7 @@ export interface Caller {
 interface Known {
   readonly cell: RateCell
   readonly seq: number
-  /** This or anything newer is what stands there, as of then; monotonic. */
+  /** At this monotonic time the cell had this content, or a newer one. */
   readonly asOfMs: number
 }
 
@@ -98,7 +98,7 @@ export class RateBucket {
 
   ask(caller: Caller): void {
     if (caller.remote) {
-      // It leads now, for itself too.
+      // This process leads now, also for its own callers.
       this.#servedMs = performance.now()
       this.#leader = undefined
     }
@@ -109,7 +109,7 @@ export class RateBucket {
   }
 
   async #run(): Promise<void> {
-    // Who asks in the same breath goes together.
+    // Callers of the same tick share an update.
     await Promise.resolve()
     try {
       while (this.#next()) await this.#round()
@@ -140,7 +140,7 @@ export class RateBucket {
     const nowMs = this.#cells.clock.atLeast()
     const cell = fitting(known.cell, rate, nowMs)
     if (!cell) {
-      // It may have been reset since the others asked.
+      // The bucket may have been reset since the others asked.
       const sure = batch.filter(({ queuedMs }) => queuedMs <= known.asOfMs)
       if (sure.length === 0) this.#known = undefined
       this.#settleAll(sure, conflicting(this.name, known.cell.rate))
@@ -159,7 +159,7 @@ export class RateBucket {
       return answer && answer.is !== 'next round' ? [{ caller, answer }] : []
     })
     if (!result.changed) {
-      // A no is only said of what is known to be so after it was asked.
+      // A refusal must rest on a content that is newer than the question.
       const sure = answered.filter(({ caller, answer }) => answer.is === 'done' || caller.queuedMs <= known.asOfMs)
       if (sure.length === 0) this.#known = undefined
       this.#deliver(sure, undefined)
@@ -173,7 +173,7 @@ export class RateBucket {
     await this.#letOthersGo()
   }
 
-  /** From the front of the queue: those of one rate. */
+  /** The callers at the front of the queue that have the same rate. */
   #batch(): Caller[] {
     const [first] = this.#queue
     if (!first) return []
@@ -192,7 +192,7 @@ export class RateBucket {
     return this.#known
   }
 
-  /** After a conflict: whoever wrote last, if that was just now and in another process. */
+  /** After a conflict: the last writer, if it is another process that wrote just now. */
   #findLeader({ writes }: RateCell, timeMs: number): void {
     const nowMs = performance.now()
     if (this.#conflicts === 0 || this.#leads(nowMs) || this.#cells.clock.now() - timeMs > FRESH_MS) return
@@ -204,7 +204,7 @@ export class RateBucket {
     return nowMs - this.#servedMs < CONTENDED_MS
   }
 
-  /** Has another process answer, with its own callers. */
+  /** Lets another process answer, together with its own callers. */
   async #handOver(leader: { readonly process: string; untilMs: number }): Promise<void> {
     const batch = this.#batch().filter(({ remote }) => !remote)
     const rate = batch[0]?.rate
@@ -243,7 +243,7 @@ export class RateBucket {
     return { cell: settled(cell, timeMs), seq }
   }
 
-  /** Undefined when it is not stored; the round is begun anew then. */
+  /** Undefined if the update was not stored. Then the round begins again. */
   async #store(
     cell: RateCell,
     expectSeq: number,

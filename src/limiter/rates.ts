@@ -1,4 +1,4 @@
-/** Rate limits: what `flow.limiter` says of them. */
+/** The rate limits of `flow.limiter`. */
 
 import type { Rate } from '../../projections/limits/rate-cell.ts'
 import type { Answer, Ask } from '../../projections/limits/rate-round.ts'
@@ -10,9 +10,9 @@ import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
 import type { Question, Relay } from './relay.ts'
 import { untilServerTime, within } from './wait.ts'
 
-/** Buckets of which this process remembers the cell. */
+/** Number of buckets whose cell this process remembers. */
 const REMEMBERED = 10_000
-/** A wait as short as this is waited out and not reported: the timer of the caller is no finer. */
+/** A wait this short is not reported, but waited for: a caller's timer is no finer. */
 const SHORT_MS = 2
 const LAPSES_MAX = 2
 
@@ -50,11 +50,11 @@ export class Rates {
     await this.#relay.close().catch(() => undefined)
   }
 
-  /** For another process, together with what is asked here. */
+  /** Answers another process, together with the callers of this one. */
   async #serve({ bucket, rate, untilMs, asks }: Question): Promise<readonly Answer[]> {
     const { clock } = this.#cells
     await clock.ready()
-    // Asked long ago, while this process stood still: nobody waits for it.
+    // The question is old, because this process was stalled. Nobody waits for an answer.
     if (clock.now() > untilMs) throw new FlowStoneError('late', 'nobody waits for this answer')
     const asked = this.#bucket(bucket)
     const list = await Promise.all(
@@ -103,8 +103,8 @@ export class Rates {
   }
 
   /**
-   * Resolves when it is the caller's turn. Throws RateLimitedError when that cannot be within
-   * `maxWaitMs`, at once if that is known at once.
+   * Resolves when it is the caller's turn. Throws RateLimitedError if the turn cannot come within
+   * `maxWaitMs`. It throws at once if it knows that at once.
    */
   async take(wish: Wish): Promise<void> {
     const startedMs = performance.now()
@@ -135,8 +135,8 @@ export class Rates {
             this.#giveBack(wish, reply.atMs)
             throw reason
           }
-          // This process stood still: now it would be a burst. Not for ever, or a busy one would
-          // never get anything.
+          // This process was stalled, and using the grant now would make a burst. So it asks again,
+          // but not for ever: a busy process must get something in the end.
           if (clock.atLeast() - reply.atMs <= lateMs(rate) || lapses >= LAPSES_MAX) return
           lapses += 1
           break
@@ -175,7 +175,7 @@ export class Rates {
           lapsed: false,
           settle: (answer) => {
             if (!caller?.gone) settle(answer)
-            // Nobody waits for it any more.
+            // The caller does not wait any more.
             else if (!(answer instanceof Error) && answer.is === 'reserved')
               this.#giveBack({ bucket, rate, n }, answer.atMs)
           },
@@ -209,7 +209,7 @@ export class Rates {
   #bucket(name: string): RateBucket {
     this.#relay.open()
     const found = this.#buckets.get(name) ?? new RateBucket(name, this.#cells, this.#writer, this.#relay)
-    // The newest last.
+    // The newest one is last.
     this.#buckets.delete(name)
     this.#buckets.set(name, found)
     if (this.#buckets.size > REMEMBERED) {
@@ -223,7 +223,7 @@ export class Rates {
   }
 }
 
-/** Even who does not want to wait gives the server time to answer. */
+/** A caller that does not want to wait still gives the server time to answer. */
 const MIN_PATIENCE_MS = 250
 
 function unreachable(bucket: string, cells: Cells): FlowStoneError {

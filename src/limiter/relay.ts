@@ -1,10 +1,11 @@
 /**
- * When several processes want the same bucket at the same time, all but one would have their
- * updates refused, read, and try again. Instead they send their questions to the one whose update
- * got through. It answers them together with its own: one update for all, in order of arrival.
+ * Several processes may want the same bucket at the same time. Then the server would refuse all
+ * updates but one, and the others would read and try again. Instead they send their questions to
+ * the process whose update was stored. It answers them together with its own callers: one update
+ * for all, in order of arrival.
  *
- * This only saves work: the answers are what is stored in the cell. A process that gets no answer
- * in time asks the cell itself. What was granted to it meanwhile stays counted, unused.
+ * This only saves work, because the answers are stored in the cell. A process that gets no answer
+ * in time uses the cell itself. What was granted to it meanwhile stays counted, unused.
  */
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
@@ -23,9 +24,9 @@ const count = z.int().min(1)
 const question = z.object({
   bucket: z.string(),
   rate: z.object({ shape: z.enum(['window', 'smooth']), limit: count, periodMs: z.number(), burst: count }),
-  /** Server time after which nobody waits for the answer. */
+  /** After this server time nobody waits for the answer. */
   untilMs: z.number(),
-  /** Each with how often it is asked in a row: callers of one process mostly want the same. */
+  /** Each question, and how often it follows itself: callers of a process mostly ask the same. */
   asks: z.array(
     z.tuple([
       count,
@@ -60,7 +61,7 @@ export class Relay {
   #subscription: Subscription | undefined
   readonly #serving = new Set<Promise<void>>()
 
-  /** `serve` answers what other processes ask; rejects for what it cannot. */
+  /** `serve` answers other processes. It rejects for a question that it cannot answer. */
   constructor(
     connection: Connection,
     names: Names,
@@ -78,19 +79,19 @@ export class Relay {
     if (this.#subscription || this.#connection.isClosed) return
     this.#subscription = listen(this.#connection.nc, this.#names.notification('limits', this.id), (message) => {
       const asked = question.safeParse(decodeMsgpack(message.data))
-      // Without an answer it asks the cell.
+      // Without an answer the other process uses the cell.
       if (!asked.success) return
       const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
         .then((list) => void message.respond(encodeMsgpack(rolled(list))))
-        // Neither an answer that cannot be given, nor a connection that is closed meanwhile, is
-        // anybody's fault here.
+        // There may be no answer, or the connection may be closed meanwhile. Neither is an error
+        // of this process.
         .catch(() => undefined)
         .finally(() => this.#serving.delete(serving))
       this.#serving.add(serving)
     })
   }
 
-  /** What the process `leader` answers; undefined when it does not, or not in time. */
+  /** The answers of the process `leader`. Undefined if there is none in time. */
   async ask(
     leader: string,
     bucket: string,
@@ -107,7 +108,7 @@ export class Relay {
     return list.length === asks.length ? list : undefined
   }
 
-  /** Answers what was asked before. Nobody waits for it longer than a moment. */
+  /** Answers the open questions, and waits only a moment for that. */
   async close(): Promise<void> {
     const subscription = this.#subscription
     if (!subscription || this.#connection.isClosed) return
@@ -120,7 +121,7 @@ export class Relay {
   }
 }
 
-/** What cannot be read is no answer: the cell is asked then. */
+/** A message that cannot be read counts as no answer. */
 function answersIn(data: Uint8Array): Answer[] {
   try {
     const found = answers.safeParse(decodeMsgpack(data))
@@ -130,7 +131,7 @@ function answersIn(data: Uint8Array): Answer[] {
   }
 }
 
-/** Equal neighbours as one, with how many they are. */
+/** Joins equal neighbours, with their number. */
 function rolled<T extends Ask | Answer>(list: readonly T[]): [number, T][] {
   const runs: [number, T][] = []
   let last: string | undefined
@@ -145,6 +146,6 @@ function rolled<T extends Ask | Answer>(list: readonly T[]): [number, T][] {
 }
 
 function unrolled<T>(runs: readonly (readonly [number, T])[]): T[] {
-  // A number that nobody means is not followed.
+  // No process asks more often: a larger number is cut.
   return runs.flatMap(([times, item]) => Array.from({ length: Math.min(times, ASKS_MAX) }, () => item))
 }

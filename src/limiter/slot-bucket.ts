@@ -1,8 +1,8 @@
 /**
- * One bucket of slots, as a process sees it. All it wants of the cell goes together in one update:
- * slots to give back, leases to renew, callers who want one, its place in the queue. Between
- * updates it sleeps: until the cell changes (a watch), until a lease ends or its turn to pass
- * others comes (a timer), and at most `LOOK_MS`.
+ * One bucket of slots, as a process sees it. One update of the cell does all that the process
+ * wants: it releases slots, renews leases, takes slots for callers and queues the process. Between
+ * updates the process sleeps. It wakes when the cell changes (a watch), when a lease ends or its
+ * turn comes (a timer), and after `LOOK_MS` at the latest.
  */
 import {
   decodeSlotCell,
@@ -25,7 +25,7 @@ import type { Cells, StoredCell } from './cells.ts'
 import { deadlineMs, Slot } from './slot.ts'
 
 const LOOK_MS = 5000
-/** A watch costs a consumer: it is kept for whoever comes soon. */
+/** A watch costs a consumer, so it is kept for callers that come soon. */
 const UNWATCH_MS = 5000
 const PAUSE_MAX_MS = 20
 
@@ -36,13 +36,13 @@ export interface SlotWish {
   readonly leaseMs: number
   /** What it is for. */
   readonly by?: string
-  /** Whether it waits, or wants one now or not at all. */
+  /** Whether it waits for a slot. If not, it wants one now or not at all. */
   readonly waits: boolean
 }
 
 export interface SlotCaller {
   readonly wish: SlotWish
-  /** Of the slot that it gets. A new one each time it has to ask again. */
+  /** The id of its slot. Each time it has to ask again, it gets a new one. */
   id: string
   readonly queuedMs: number
   gone: boolean
@@ -74,7 +74,7 @@ export class SlotBucket {
   #running = false
   /** Whether something happened that may let a waiter go. */
   #stirred = false
-  /** Something newer than what is known may stand there. */
+  /** The cell may have a newer content. */
   #doubted = false
   #conflicts = 0
   #contactMs = 0
@@ -94,7 +94,7 @@ export class SlotBucket {
     return !this.#running && this.#held.size + this.#callers.length + this.#leaving.length === 0
   }
 
-  /** When the server last had a word for this bucket; monotonic. */
+  /** When the server last answered for this bucket; monotonic. */
   get contactMs(): number {
     return this.#contactMs
   }
@@ -108,7 +108,7 @@ export class SlotBucket {
     this.#stir()
   }
 
-  /** A caller that waits no more leaves the queue. */
+  /** A caller that does not wait any more leaves the queue. */
   left(caller: SlotCaller): void {
     caller.gone = true
     this.#stir()
@@ -171,7 +171,7 @@ export class SlotBucket {
     const cell: SlotCell = { ...known.cell }
     const { leaving, renewed, missing, taken, full, changed } = this.#plan(cell, nowMs)
     for (const slot of missing) slot.lost()
-    // A no is only said of what is known to be so after it was asked.
+    // A refusal must rest on a content that is newer than the question.
     const sure = full.filter(({ queuedMs }) => queuedMs <= known.asOfMs)
     if (!changed) {
       this.#answerFull(sure)
@@ -197,7 +197,7 @@ export class SlotBucket {
   }
 
   /**
-   * What this process wants of the cell, in order: give back, keep, take, wait. Changes the draft.
+   * Changes the draft to what this process wants, in this order: release, renew, take, queue.
    */
   #plan(cell: SlotCell, nowMs: number) {
     const leaving = [...this.#leaving]
@@ -264,7 +264,7 @@ export class SlotBucket {
     const slot = new Slot(
       { ...wish, id },
       (slot) => this.#end(slot, false),
-      // If it is still there: nobody needs to wait for its end.
+      // Releases it if it is still there, so that nobody waits for its end.
       (slot) => void this.#end(slot, true),
     )
     this.#held.set(id, slot)
@@ -274,9 +274,9 @@ export class SlotBucket {
   }
 
   /**
-   * The answer came so late that the lease has expired, or nearly: others may have the slot by now.
-   * The slot is given back if it is still there. The caller asks for another one, before all others
-   * that wait here.
+   * The answer came so late that the lease has expired, or nearly. Others may have the slot by now.
+   * The slot is released if it is still there. The caller asks for another one, before all other
+   * callers of this process.
    */
   #askAgain(caller: SlotCaller): void {
     this.#leaving.push({ id: caller.id, done: () => undefined })
@@ -325,7 +325,7 @@ export class SlotBucket {
     )
   }
 
-  /** Nothing to do: sleeps until there is. */
+  /** Sleeps until there is something to do. */
   #rest(): void {
     this.#timer?.cancel()
     const dues = [...this.#held.values()].map(({ dueMs }) => dueMs)
@@ -346,7 +346,7 @@ export class SlotBucket {
     const nowMs = this.#cells.clock.atLeast()
     const inMs = lookAgainMs(this.#known.cell, this.#process, first.wish.max, nowMs) - nowMs
     if (inMs < LOOK_MS) return inMs
-    // A look that is not for a known time is for what was not heard of.
+    // Otherwise it wakes for changes that the watch missed.
     this.#known = undefined
     return LOOK_MS
   }
@@ -356,9 +356,9 @@ export class SlotBucket {
     this.#unwatchTimer = undefined
     this.#unwatch ??= this.#cells.watch(this.#key, (found) => {
       if (!this.#queued) return
-      // Older than what is known: of no interest.
+      // An older content than the known one is ignored.
       if (found && this.#known && found.seq <= this.#known.seq) return
-      // While an update is under way, its outcome may be newer or not: that is read then.
+      // During an update nobody knows which is newer. The cell is read after it.
       if (this.#running) this.#doubted = true
       else this.#known = found && { ...this.#decoded(found), asOfMs: 0 }
       this.#stir()

@@ -1,19 +1,19 @@
-/** A slot in this process's hands. */
+/** A slot that this process holds. */
 import { FlowStoneError } from '../../streams/errors.ts'
 import { after, atMost, type Timer } from '../options/timer.ts'
 
 /**
- * The holder treats a lease as expired this much earlier than the others do, so that it has time to
- * stop. This also covers the drift between the two clocks.
+ * The holder treats a lease as expired this much earlier than other processes do. So it has time
+ * to stop. This also covers the drift between the two clocks.
  */
 const EARLY = 0.1
 
-/** What a finished caller waits for its slot to be free for others. */
+/** How long a finished caller waits until its slot is free for others. */
 const RELEASE_WAIT_MS = 250
 
 /**
- * Until when a holder may rely on a lease that was taken or renewed by a message sent at `sentMs`;
- * monotonic.
+ * The monotonic time until which a holder may rely on a lease. The message that took or renewed it
+ * was sent at `sentMs`.
  */
 export function deadlineMs(sentMs: number, leaseMs: number): number {
   return sentMs + leaseMs * (1 - EARLY)

@@ -1,4 +1,4 @@
-/** Slots: what `flow.limiter` does with them. */
+/** The slots of `flow.limiter`. */
 import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
 import { atMost } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
@@ -12,7 +12,7 @@ export interface SlotRequest extends SlotWish {
   readonly signal: AbortSignal | undefined
 }
 
-/** Buckets whose cell this process remembers. */
+/** Number of buckets whose cell this process remembers. */
 const REMEMBERED = 10_000
 const CLOSE_MS = 1000
 
@@ -60,8 +60,8 @@ export class Slots {
   }
 
   /**
-   * Gives back the slots that this process still holds. It does not wait for that while NATS is
-   * away, because their leases expire.
+   * Releases the slots that this process still holds. While NATS is away it does not wait for that,
+   * because the leases expire.
    */
   async close(): Promise<void> {
     const releasing = [...this.#buckets.values()].flatMap(({ held }) => held.map((slot) => slot.release()))

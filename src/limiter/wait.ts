@@ -1,14 +1,14 @@
-/** Waiting: for a time of the server, and for no longer than a caller wants. */
+/** Waits for a time of the server's clock, and for no longer than a caller wants. */
 import type { ServerClock } from '../log/clock.ts'
 import { after, atMost, sleep, type Timer } from '../options/timer.ts'
 
-/** Long waits end this much early, to read the clock again: its bounds give way with time. */
+/** A long wait ends this early to read the clock again: the clock's bounds widen with time. */
 const AHEAD_MS = 100
 const LONG_MS = 5000
 
 /**
- * Resolves once the server's clock says `atMs` for certain. Rejects with the signal's reason when
- * that is aborted.
+ * Resolves when the server's clock has certainly reached `atMs`. Rejects with the signal's reason
+ * when the signal is aborted.
  */
 export async function untilServerTime(
   clock: ServerClock,
@@ -17,7 +17,7 @@ export async function untilServerTime(
 ): Promise<void> {
   for (let left = atMs - clock.atLeast(); left > 0; left = atMs - clock.atLeast()) {
     await sleep(left > LONG_MS ? left - AHEAD_MS : left, signal)
-    // In vain while the server is away; what is known goes on being true.
+    // This fails while the server is away. The bounds that are known stay true.
     if (left > LONG_MS)
       await atMost(
         AHEAD_MS / 2,
@@ -29,8 +29,8 @@ export async function untilServerTime(
 export type Outcome<T> = { readonly value: T } | 'late'
 
 /**
- * What `begin` brings, unless it is aborted (rejects with the reason) or takes longer (`late`).
- * `drop` is called in both cases.
+ * Resolves with what `begin` settles. Rejects with the reason when the signal is aborted. Resolves
+ * with `late` when it takes longer. In the last two cases it calls `drop`.
  */
 export function within<T>(
   ms: number,

@@ -512,7 +512,7 @@ export class Worker {
       held.nak(0)
       return
     }
-    if (given === 'put back') {
+    if (given === 'return') {
       const putting = requeue(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
       this.#puttingBack.add(putting)
       return

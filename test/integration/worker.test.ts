@@ -140,7 +140,7 @@ describe('a worker', () => {
     ])
   })
 
-  it('drops a task that it puts back again and again when its run is cancelled', async () => {
+  it('drops a task that it returns again and again when its run is cancelled', async () => {
     const old = pipeline('circles', [asset('first', { execute: () => 1 })])
     const second = asset('second', { execute: () => 1 })
     const current = pipeline('circles', [second])

@@ -9,12 +9,12 @@ describe('a task that comes', () => {
   it.each([
     ['for the first time to a worker with room', 1, {}, idle, 'take'],
     ['again to a worker with room, which reports it as lost', 2, {}, idle, 'take'],
-    ['for the first time to one that drains', 1, {}, drains, 'put back'],
+    ['for the first time to one that drains', 1, {}, drains, 'return'],
     ['again to one that drains: as a new message it would have no past', 2, {}, drains, 'leave'],
-    ['for the first time beside what wants to run alone', 1, {}, wanted, 'put back'],
+    ['for the first time beside what wants to run alone', 1, {}, wanted, 'return'],
     ['again beside what wants to run alone: as a new message it would have no past', 2, {}, wanted, 'take'],
     ['and must run alone, too, so it waits its turn', 1, { alone: true }, wanted, 'take'],
-    ['and must run alone, to one that drains', 1, { alone: true }, { draining: true, aloneWanted: true }, 'put back'],
+    ['and must run alone, to one that drains', 1, { alone: true }, { draining: true, aloneWanted: true }, 'return'],
     [
       'again and must run alone, to one that drains',
       2,

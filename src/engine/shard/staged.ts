@@ -1,13 +1,13 @@
 /**
- * A checkpoint larger than one atomic batch, atomic in effect:
+ * A checkpoint that is larger than one atomic batch. Its effect is atomic all the same:
  *
  *   stage    its documents are stored under `staged.<id>.<n>`, batch by batch; nobody reads them there
  *   commit   the key `engine` says so (`redo`), at the old position: from here on it counts
  *   copy     the documents are stored under their keys, batch by batch; then `engine` says the new position, without `redo`
  *
- * Every batch holds the key `engine` under the revision of the one before, so an engine that was
- * deposed fails at the next of them. One that dies before the commit leaves nothing that counts;
- * one that dies behind it leaves the copying to its successor, who begins with that.
+ * Every batch writes the key `engine` under the revision of the batch before. So an engine that was
+ * replaced fails at its next batch. If an engine dies before the commit, nothing of the checkpoint
+ * counts. If it dies after the commit, its successor copies the documents first.
  */
 
 import { FlowStoneError } from '../../../streams/errors.ts'
@@ -16,14 +16,14 @@ import type { Connection } from '../../log/connection.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
 import type { Redo } from './position.ts'
 
-/** With the key `engine`, 1,000 messages: what the server takes in one batch. */
+/** The server takes 1,000 messages in one batch. One of them is the key `engine`. */
 const BATCH_MESSAGES = 999
 const BATCH_BYTES = 8 * 1024 * 1024
 const SUBJECT_HEADER = 'Fs-Staged-Subject'
 const READ_AHEAD = 32
 const PREFIX = 'staged.'
 
-/** Entries in groups, each of which fits one batch. */
+/** Splits entries into groups. Each group fits one batch. */
 export function batchesOf(entries: readonly Entry[]): Entry[][] {
   const batches: Entry[][] = []
   let batch: Entry[] = []
@@ -45,12 +45,12 @@ function stagedKey(id: string, n: number | '>'): string {
   return `${PREFIX}${id}.${n}`
 }
 
-/** The same documents in their place for the time being. `at`: the number of the first. */
+/** The same documents under their staging keys. `at` is the number of the first one. */
 export function stagedEntries(names: Names, bucket: string, id: string, at: number, batch: readonly Entry[]): Entry[] {
   return batch.map((entry, i) => ({
     ...entry,
     subject: names.kvSubject(bucket, stagedKey(id, at + i)),
-    // Without the time to live of a deletion's mark: it must be there as long as it is needed.
+    // A deletion has no time to live here: the staged entry must stay until it is copied.
     headers: {
       ...(entry.headers?.['KV-Operation'] ? { 'Fs-Staged-Deleted': '1' } : {}),
       ...partsOf(entry),
@@ -64,10 +64,7 @@ function partsOf(entry: Entry): Record<string, string> {
   return Object.fromEntries(kept)
 }
 
-/**
- * Reads back what was staged, as the entries that are to be stored. Throws `bad_state` when some of
- * it is gone.
- */
+/** Reads the staged entries, ready to be stored. Throws `bad_state` if one is missing. */
 export async function readStaged(
   connection: Connection,
   names: Names,
@@ -106,7 +103,7 @@ export async function readStaged(
   return entries
 }
 
-/** Ids of checkpoints that were staged and are still there. */
+/** Ids of the checkpoints that are still staged. */
 export async function stagedIds(
   list: (filter: string) => Promise<readonly string[]>,
   names: Names,

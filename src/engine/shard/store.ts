@@ -1,7 +1,7 @@
 /**
- * The engine's documents in memory, in front of the state bucket. Implements the folds' `View`.
- * What was touched since the last checkpoint is kept; clean documents may be dropped and are read
- * again when a fact needs them.
+ * The engine's cache of documents, in front of the state bucket. It is the `View` of the folds. It
+ * keeps documents that changed since the last checkpoint. It may drop unchanged ones, and reads
+ * them again when a fact needs them.
  */
 
 import { editDoc, isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
@@ -12,14 +12,14 @@ import { partKey, partsOf } from '../../log/document-parts.ts'
 import { encodeDoc, readStored, type Stored } from '../../log/documents.ts'
 import { type Entry, isGone } from '../../log/nats.ts'
 
-/** A checkpoint is best one batch of 1,000 messages. With so many documents touched it is due. */
+/** A checkpoint is due after so many changed documents: one batch takes 1,000 messages. */
 export const TOUCHED_SOFT = 800
 const CLEAN_MAX = 20_000
 const LATER_MAX = 20_000
-/** Marks of deleted keys go after a while: they would be listed with the others for ever. */
+/** The server removes the marker of a deleted key after a while, so that lists stay short. */
 export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
 
-/** Says whether a bucket is still the one that an engine took over: `look` of its checkpointer. */
+/** Checks that a bucket is still the one that this engine took over. */
 export interface Fence {
   /** Throws FlowStoneError `fenced`. */
   look(): Promise<void>
@@ -28,12 +28,12 @@ export interface Fence {
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
   readonly #touched = new Set<string>()
-  /** Marks that go when a checkpoint has room for it. */
+  /** Keys to delete when a checkpoint has room for them. */
   readonly #later = new Set<string>()
   readonly #connection: Connection
   readonly #bucket: string
   readonly #names: Names
-  /** Into how many messages documents were split that do not fit one. */
+  /** Documents that do not fit one message, with the number of their parts. */
   readonly #parts = new Map<string, number>()
   readonly #fence: Fence
 
@@ -47,7 +47,7 @@ export class Store implements View {
   has = (key: string): boolean => this.#docs.has(key)
 
   get<D>(key: Key<D>): D | undefined {
-    // The key's type says what stands behind it; only this project writes here.
+    // The key's type says what is stored under it. Only this project writes here.
     return this.#docs.get(key) as D | undefined
   }
 
@@ -62,7 +62,7 @@ export class Store implements View {
   }
 
   delete<D>(key: Key<D>): void {
-    // A thousand signals are a thousand gates that no longer wait; what else is to be written comes
+    // A thousand signals end a thousand gates. Their marks can wait; other documents are written
     // first.
     if (mayOutlive(key) && this.#later.size < LATER_MAX) {
       this.#docs.delete(key)
@@ -74,20 +74,20 @@ export class Store implements View {
     this.#touched.add(key)
   }
 
-  /** What the next checkpoint must write. */
+  /** How many documents the next checkpoint must write. */
   get touched(): number {
     return this.#touched.size
   }
 
-  /** Whether something is left that may be written later. */
+  /** Whether deletions are left that may be written later. */
   get hasMore(): boolean {
     return this.#later.size > 0
   }
 
   /**
-   * Reads keys from the bucket, from its leader: a take-over must not start from a stale copy.
-   * Throws FlowStoneError `fenced` when the bucket was deleted, emptied, made again or taken over:
-   * what is not there then is no answer.
+   * Reads keys from the leader of the bucket: a take-over must not start from an old copy. Throws
+   * FlowStoneError `fenced` when the bucket was deleted, emptied, made again or taken over. A key
+   * that is missing then says nothing.
    */
   async load(keys: readonly string[]): Promise<void> {
     const found = await this.#readAll(keys)
@@ -99,10 +99,10 @@ export class Store implements View {
     }
   }
 
-  /** A document as the bucket has it; it is not kept. Throws as `load` does. */
+  /** A document as the bucket has it. The cache does not keep it. Throws as `load` does. */
   async read<D>(key: Key<D>): Promise<D | undefined> {
     const [found] = await this.#readAll([key])
-    // The key's type says what stands behind it; only this project writes here.
+    // The key's type says what is stored under it. Only this project writes here.
     return found?.doc as D | undefined
   }
 
@@ -112,14 +112,14 @@ export class Store implements View {
     const found = await Promise.all(keys.map(read)).catch((error: unknown) => {
       throw isGone(error) ? new FlowStoneError('fenced', `${this.#bucket} was deleted`) : error
     })
-    // After the reads: what they found is of the bucket that this engine took over.
+    // It looks after the reads: then they were of the bucket that this engine took over.
     await this.#fence.look()
     return found
   }
 
   /**
-   * What a checkpoint must write, as of now, and what else it has room for. Documents are encoded
-   * here, so later folds do not show through.
+   * The entries of a checkpoint: all that it must write, and deletions as far as it has room.
+   * Documents are encoded here, so later folds do not change them.
    */
   takeTouched(): Entry[] {
     const entries: Entry[] = []
@@ -133,7 +133,7 @@ export class Store implements View {
       entries.push(this.#deleted(key))
       this.#later.delete(key)
     }
-    // Nobody reads marks here, so they would only fill the room of what is read.
+    // Nobody reads marks from this cache, so they would only take room.
     for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
     this.#dropClean()
     this.#touched.clear()
@@ -149,7 +149,7 @@ export class Store implements View {
       contentType,
       ...(part.headers ? { headers: part.headers } : {}),
     }))
-    // It was larger once.
+    // The document had more parts before.
     for (let n = parts.length; n < (this.#parts.get(key) ?? 1); n++) entries.push(this.#deleted(partKey(key, n)))
     if (parts.length > 1) this.#parts.set(key, parts.length)
     else this.#parts.delete(key)
@@ -165,8 +165,7 @@ export class Store implements View {
     let excess = this.#docs.size - CLEAN_MAX / 2
     for (const key of this.#docs.keys()) {
       if (excess <= 0) break
-      // What this checkpoint takes is not in the bucket yet; read again from there it would be
-      // stale.
+      // The bucket does not have what this checkpoint takes yet. A read would find an old version.
       if (this.#touched.has(key)) continue
       this.#docs.delete(key)
       this.#parts.delete(key)

@@ -1,4 +1,4 @@
-/** Puts tasks back that this worker did not begin. */
+/** Returns tasks that this worker did not begin to their queue. */
 import { messageOf } from '../../../streams/errors.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
 import type { Entry } from '../../log/nats.ts'
@@ -7,30 +7,30 @@ import { acknowledge } from './acknowledge.ts'
 import type { Delivery } from './puller.ts'
 
 /**
- * What is done with a task that comes. A worker that drains takes nothing new. When a task wants
- * the process for itself, the worker puts back what it had asked for before. There are exceptions:
+ * What a worker does with a task that it gets. A worker that drains takes nothing new. When a task
+ * needs the process for itself, the worker returns what it had asked for before. There are
+ * exceptions:
  *
- * - A task that must be alone too waits its turn.
- * - A task that was delivered again is not put back: as a new message it would look unbegun.
- * - A late first delivery is not put back either: another worker may have done it meanwhile. It is
- *   left to the server, which delivers it again if it is not done. Its next worker then looks
- *   (`Judge`).
+ * - Another task that must run alone waits its turn.
+ * - A task that was delivered again is not returned: as a new message it would look unbegun.
+ * - A late first delivery is not returned either: another worker may have done it meanwhile. The
+ *   server delivers it again if it is not done. Its next worker then looks (`Judge`).
  */
 export function onDelivery(
   { count, late }: { readonly count: number; readonly late: boolean },
   { alone }: { readonly alone?: boolean | undefined },
   worker: { readonly draining: boolean; readonly aloneWanted: boolean },
-): 'take' | 'put back' | 'leave' {
+): 'take' | 'return' | 'leave' {
   const again = count > 1
   if (late && !again) return 'leave'
-  if (worker.draining) return again ? 'leave' : 'put back'
-  return worker.aloneWanted && !alone && !again ? 'put back' : 'take'
+  if (worker.draining) return again ? 'leave' : 'return'
+  return worker.aloneWanted && !alone && !again ? 'return' : 'take'
 }
 
 /**
- * Puts a task back on its queue, as a message of its own. A delivery after a negative
- * acknowledgement would look like one after a crash, and would cost an attempt. So a task that was
- * delivered again must not be put back: it may have been begun.
+ * Returns a task to its queue as a new message. A delivery after a negative acknowledgement would
+ * look like one after a crash, and would cost an attempt. A task that was delivered again must not
+ * be returned: it may have been begun.
  */
 export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
   const { connection, names, clock, logger } = shared
@@ -53,7 +53,7 @@ export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs:
     await shared.workOf(shard).append(entry)
     acknowledge(connection, reply, delivery)
   } catch (error) {
-    // It stays with this consumer, and is delivered again when ackWait has passed.
+    // The message stays with this consumer. The server delivers it again after ackWait.
     logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
   }
 }
