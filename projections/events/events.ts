@@ -13,7 +13,7 @@
  */
 import type { FactOf } from '../../streams/facts.ts'
 import type { Effect } from '../effects.ts'
-import { type Key, type SubscriptionState, stateKey, type View } from '../state.ts'
+import { type Key, stateKey, type View } from '../state.ts'
 import { addToGroup } from './group.ts'
 import { refusedEvent, requestEffect } from './request.ts'
 
@@ -31,7 +31,7 @@ export function needsOfTaken(_view: View, { ids, data }: TakenFact): Key<unknown
 export function onTaken(view: View, fact: TakenFact): Effect[] {
   const { ids, data, seq, timeMs } = fact
   const key = stateKey.subscription(ids.pipeline, ids.subscription)
-  const state: SubscriptionState = view.get(key) ?? { seq, source: ids.source, to: 0, taken: 0, refused: 0 }
+  const state = view.edit(key, () => ({ seq, source: ids.source, to: 0, taken: 0, refused: 0 }))
   state.seq = seq
   if (fact.name === 'subscription.taken') {
     state.source = ids.source
@@ -54,6 +54,5 @@ export function onTaken(view: View, fact: TakenFact): Effect[] {
     if (event.group === undefined) effects.push(requestEffect(pipeline, spec, place, event))
     else effects.push(...addToGroup(view, pipeline, spec, place, event, timeMs))
   }
-  view.put(key, state)
   return effects
 }

@@ -33,7 +33,7 @@ export function addToGroup(
   const bytes = event.bytes ?? JSON.stringify(event.input ?? {}).length
   if (group && event.key !== undefined && group.keys.includes(event.key)) return []
   if (group && group.count > 0 && takesAll(spec) && group.bytes + bytes > GROUP_BYTES_MAX)
-    effects.push(...close(group, pipeline, spec))
+    effects.push(...close(view.edit(key), pipeline, spec))
   group = withEvent(group, spec, place, event, { bytes, nowMs, version: pipeline.version })
   const most = spec.batch?.maxItems ?? GROUP_ITEMS_MAX
   if (takesAll(spec) && (group.count >= most || group.bytes > GROUP_BYTES_MAX))
@@ -62,13 +62,14 @@ export function onEventTimerFired(view: View, { ids, seq, timeMs }: FactOf<'even
     return []
   }
   if (timeMs >= group.dueMs) {
+    const due = view.edit(key)
     view.delete(key)
-    return close(group, pipeline, spec)
+    return close(due, pipeline, spec)
   }
-  group.seq = seq
-  group.timerMs = group.dueMs
-  view.put(key, group)
-  return [{ do: 'timer', fact: { name: 'event.timer_fired', ids, data: {} }, dueMs: group.dueMs, replaces: true }]
+  const changed = view.edit(key)
+  changed.seq = seq
+  changed.timerMs = changed.dueMs
+  return [{ do: 'timer', fact: { name: 'event.timer_fired', ids, data: {} }, dueMs: changed.dueMs, replaces: true }]
 }
 
 function takesAll({ batch, debounce }: SubscriptionSpec): boolean {
