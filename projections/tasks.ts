@@ -5,9 +5,9 @@
 import { fingerprintOf } from '../streams/fingerprint.ts'
 import type { AssetSpec } from '../streams/schemas.ts'
 import type { AttemptTask, LeaseTask, ReminderTask, ResumeTask, Task } from '../streams/tasks.ts'
+import { type Behind, instanceRetry, runsAlone } from './attempts.ts'
 import type { Effect } from './effects.ts'
 import { hasEnded, resumeOf } from './gate/gate.ts'
-import { type Behind, instanceRetry, runsAlone } from './retry.ts'
 import { parseLeaseId } from './scatter/lease-id.ts'
 import type { AssetInRun, BarrierState, GateState, RunState } from './state.ts'
 

@@ -26,11 +26,11 @@
  */
 
 import type { Fact, FactOf } from '../../streams/facts.ts'
+import { failuresAfterLoss, instanceRetry } from '../attempts.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { type EndedGate, endLeft, gateOf } from '../gate/gate.ts'
 import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from '../gate/instance-gate.ts'
-import { failuresAfterLoss, instanceRetry } from '../retry.ts'
 import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
 import { Bits } from './bits.ts'
 import type { BarrierContext, ScatterContext } from './context.ts'

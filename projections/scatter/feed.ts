@@ -2,9 +2,10 @@
  * Feeding: what goes to workers next, so that they always have enough and never all of it. Cut from
  * facts alone, so a replay cuts the same leases.
  */
+
+import { instanceRetry } from '../attempts.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
-import { instanceRetry } from '../retry.ts'
 import { type BarrierState, stateKey, type View } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 import { addToRanges } from './instances.ts'

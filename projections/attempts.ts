@@ -1,4 +1,4 @@
-/** How what failed is retried. When, is in backoff.ts. */
+/** Which attempt is the last, and whether it runs alone. When it begins is in backoff.ts. */
 import type { AssetSpec, RetrySpec } from '../streams/schemas.ts'
 
 /** What has happened to an attempt, an instance or a lease before. */
