@@ -49,13 +49,12 @@ export function endList(status: FactOf<'run.finished'>['data']['status']): strin
 export function addToLists(view: View, lists: readonly string[], run: string, timeMs: number): void {
   for (const of of lists) {
     const key = listKey.list(of)
-    const list = view.get(key) ?? { of, pages: 0, runs: [] }
+    const list = view.edit(key, () => ({ of, pages: 0, runs: [] }))
     list.runs.push([run, timeMs])
     if (list.runs.length >= LIST_PAGE) {
       view.put(listKey.page(of, list.pages), list.runs)
       list.pages += 1
       list.runs = []
     }
-    view.put(key, list)
   }
 }
