@@ -3,7 +3,7 @@
  * apart, write down what they were granted and what they used. Meanwhile some of them are killed,
  * others stopped, and the server is killed and started again.
  */
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { hostMs } from '../kit/host-clock.ts'
 import { until } from '../kit/until.ts'
 import { fencesOutOfOrder, worstOverlap, worstStretch } from './history.ts'
@@ -13,29 +13,29 @@ import { type Child, type Rig, startRig } from './rig.ts'
 
 const SKEWS_MS = [0, 180_000, -180_000, 3_600_000, -3_600_000, 600_000, -600_000, 0]
 
-async function team(rig: Rig, count: number, work: LimitsWork): Promise<Child[]> {
+async function team(rig: Rig, count: number, works: readonly LimitsWork[]): Promise<Child[]> {
   const skewMs = (i: number): number => SKEWS_MS[i % SKEWS_MS.length] ?? 0
   return await Promise.all(
-    Array.from({ length: count }, (_, i) => rig.start('limits', { work: { ...work, skewMs: skewMs(i) } })),
+    Array.from({ length: count }, (_, i) =>
+      rig.start('limits', { work: works.map((work) => ({ ...work, skewMs: skewMs(i) })) }),
+    ),
   )
 }
 
-const grantsOf = (team: readonly Child[]) =>
+const grantsOf = (team: readonly Child[], of: string) =>
   team.flatMap((child) =>
-    child.of('grant').map(({ fromMs, toMs, toldMs, n }) => ({
-      fromMs: Number(fromMs),
-      toMs: Number(toMs),
-      toldMs: Number(toldMs),
-      n: Number(n),
-    })),
+    child
+      .of('grant')
+      .filter(({ bucket }) => bucket === of)
+      .map(({ fromMs, toMs, toldMs, n }) => ({
+        fromMs: Number(fromMs),
+        toMs: Number(toMs),
+        toldMs: Number(toldMs),
+        n: Number(n),
+      })),
   )
 
 const failuresOf = (team: readonly Child[]) => team.flatMap((child) => child.of('failed').map(({ message }) => message))
-
-async function grants(team: readonly Child[], more: number): Promise<void> {
-  const before = grantsOf(team).length
-  await until(`${more} more grants`, () => grantsOf(team).length >= before + more, 30_000)
-}
 
 /** Who did something last: it is in the middle of it. */
 function busiest(team: readonly Child[]): Child | undefined {
@@ -75,63 +75,52 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   },
 }
 
-describe.each(Object.entries(FAULTS))('while %s', (_, fault) => {
-  it.each([
-    ['window', 'take', { limit: 20, per: '400ms' }, 20],
-    ['large window', 'check', { limit: 200, per: '2s' }, 200],
-    ['smooth rate', 'take', { limit: 50, per: 'second', burst: 5 }, 54],
-  ] as const)('a %s is never passed', async (shape, kind, rate, most) => {
-    await using rig = await startRig()
-    const processes = shape === 'window' ? 8 : 4
-    const all = await team(rig, processes, { kind, bucket: 'b', rate, callers: 6 })
-    const some = (n: number): Promise<void> => grants(all, n)
-    await some(60)
-    await fault(rig, all, some)
-    await some(80)
-    const periodMs = rate.per === 'second' ? 1000 : Number.parseFloat(rate.per) * (rate.per.endsWith('ms') ? 1 : 1000)
-    const history = grantsOf(all)
-    expect(failuresOf(all)).toEqual([])
+/** Rates by bucket, and the most that may be granted in a period. */
+const RATES = [
+  { kind: 'take', bucket: 'window', rate: { limit: 20, per: '400ms' }, periodMs: 400, most: 20 },
+  { kind: 'check', bucket: 'large-window', rate: { limit: 200, per: '2s' }, periodMs: 2000, most: 200 },
+  { kind: 'take', bucket: 'smooth', rate: { limit: 50, per: 'second', burst: 5 }, periodMs: 1000, most: 54 },
+] as const
+const SLOTS = { kind: 'slots', bucket: 'slots', max: 3, leaseMs: 1000, callers: 2 } as const
+const PROCESSES = 6
+
+it.each(Object.entries(FAULTS))('while %s, no rate is passed, and no slot is used twice', async (_, fault) => {
+  await using rig = await startRig()
+  const rates = RATES.map(({ kind, bucket, rate }) => ({ kind, bucket, rate, callers: 4 }))
+  const all = await team(rig, PROCESSES, [...rates, SLOTS])
+  const taken = () =>
+    all.flatMap((child) =>
+      child.of('taken').map(({ askedMs, toldMs, fence }) => ({
+        askedMs: Number(askedMs),
+        toldMs: Number(toldMs),
+        fence: Number(fence),
+      })),
+    )
+  const counts = (): number[] => [...RATES.map(({ bucket }) => grantsOf(all, bucket).length), taken().length]
+  const some = async (n: number): Promise<void> => {
+    const before = counts()
+    await until(`${n} more of each`, () => counts().every((count, i) => count >= (before[i] ?? 0) + n), 40_000)
+  }
+  await some(40)
+  await fault(rig, all, some)
+  await some(60)
+  expect(failuresOf(all)).toEqual([])
+  for (const { bucket, rate, periodMs, most } of RATES) {
+    const history = grantsOf(all, bucket)
     // No wait ends before its time.
     expect(history.filter(({ fromMs, toldMs }) => toldMs < fromMs)).toEqual([])
     const worst = worstStretch(history, periodMs)
     expect(worst).toBeLessThanOrEqual(most)
     // It was near the bound: it would have been passed if it could be.
     expect(worst).toBeGreaterThanOrEqual(rate.limit * 0.5)
-    console.info(
-      `${shape}: ${history.length} grants of ${processes} processes, at most ${worst} of ${most} in a period`,
-    )
-  })
-
-  it('slots are never used by more than max, and their fences grow', async () => {
-    await using rig = await startRig()
-    const all = await team(rig, 6, { kind: 'slots', bucket: 'b', max: 3, leaseMs: 1000, callers: 2 })
-    const taken = () =>
-      all.flatMap((child) =>
-        child.of('taken').map(({ askedMs, toldMs, fence }) => ({
-          askedMs: Number(askedMs),
-          toldMs: Number(toldMs),
-          fence: Number(fence),
-        })),
-      )
-    const some = async (n: number): Promise<void> => {
-      const before = taken().length
-      await until(`${n} more slots taken`, () => taken().length >= before + n, 40_000)
-    }
-    await some(40)
-    await fault(rig, all, some)
-    await some(60)
-    const uses = new Map<number, { fromMs: number; toMs: number; weight: number }>()
-    for (const child of all) {
-      for (const { fence, fromMs, toMs, weight } of child.of('use')) {
-        uses.set(Number(fence), { fromMs: Number(fromMs), toMs: Number(toMs), weight: Number(weight) })
-      }
-    }
-    expect(failuresOf(all)).toEqual([])
-    expect(worstOverlap([...uses.values()])).toBe(3)
-    expect(fencesOutOfOrder(taken())).toEqual([])
-    expect(new Set(taken().map(({ fence }) => fence)).size).toBe(taken().length)
-    console.info(`slots: ${taken().length} taken by ${all.length} processes, never more than 3 at a time`)
-  })
+  }
+  const uses = new Map<number, { fromMs: number; toMs: number; weight: number }>()
+  for (const child of all)
+    for (const { fence, fromMs, toMs, weight } of child.of('use'))
+      uses.set(Number(fence), { fromMs: Number(fromMs), toMs: Number(toMs), weight: Number(weight) })
+  expect(worstOverlap([...uses.values()])).toBe(SLOTS.max)
+  expect(fencesOutOfOrder(taken())).toEqual([])
+  expect(new Set(taken().map(({ fence }) => fence)).size).toBe(taken().length)
 })
 
 it('a scatter with slots and a rate keeps to both when a worker is killed, and all of it is done', async () => {

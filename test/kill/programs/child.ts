@@ -16,7 +16,7 @@ export interface Settings {
   /** How far the clock of this process is off. */
   skewMs?: number
   /** What `limits` does. */
-  work?: LimitsWork
+  work?: LimitsWork | readonly LimitsWork[]
   /** What `signaller` answers. */
   gates?: readonly string[]
 }

@@ -1,5 +1,5 @@
 /**
- * Takes tokens, or slots, of one bucket over and over, and writes down when, by a clock that all
+ * Takes tokens, or slots, of some buckets over and over, and writes down when, by a clock that all
  * processes of the host share.
  */
 
@@ -32,9 +32,12 @@ ServerClock.prototype.atLeast = function () {
   return least
 }
 
-const { url, namespace, work } = JSON.parse(process.argv.at(-1) ?? '{}') as Settings & { work: LimitsWork }
+const { url, namespace, work } = JSON.parse(process.argv.at(-1) ?? '{}') as Settings & {
+  work: LimitsWork | readonly LimitsWork[]
+}
+const works = [work].flat()
 const realNow = Date.now.bind(Date)
-Date.now = () => realNow() + (work.skewMs ?? 0)
+Date.now = () => realNow() + (works[0]?.skewMs ?? 0)
 const now = hostMs
 
 const flow = await connect({ servers: url, namespace })
@@ -42,10 +45,10 @@ process.on('SIGTERM', () => process.exit(0))
 process.stdin.resume().on('end', () => process.exit(1))
 tell('ready')
 
-export async function take(rate: RateOption): Promise<void> {
+async function take({ bucket }: LimitsWork, rate: RateOption): Promise<void> {
   let fromMs = now()
   let dueMs: number | undefined
-  await flow.limiter.take(work.bucket, rate, {
+  await flow.limiter.take(bucket, rate, {
     maxWait: '30s',
     onWait: (waitMs) => {
       dueMs = now() + waitMs
@@ -56,19 +59,18 @@ export async function take(rate: RateOption): Promise<void> {
   // Later than its time by more than is let pass: it was asked for once more, and there is no
   // telling when.
   const late = dueMs === undefined || toldMs > dueMs + LATE_MS
-  tell('grant', { fromMs, toMs: late ? toldMs : dueMs, toldMs, n: 1 })
+  tell('grant', { bucket, fromMs, toMs: late ? toldMs : dueMs, toldMs, n: 1 })
 }
 
-export async function check(rate: RateOption): Promise<void> {
+async function check({ bucket }: LimitsWork, rate: RateOption): Promise<void> {
   const fromMs = now()
-  const answer = await flow.limiter.check(work.bucket, rate, { maxWait: '30s' })
+  const answer = await flow.limiter.check(bucket, rate, { maxWait: '30s' })
   const toMs = now()
-  if (answer.allowed) tell('grant', { fromMs, toMs, toldMs: toMs, n: 1 })
+  if (answer.allowed) tell('grant', { bucket, fromMs, toMs, toldMs: toMs, n: 1 })
   else await sleep(Math.max(1, Math.random() * answer.waitMs))
 }
 
-async function hold(): Promise<void> {
-  const { bucket, max = 1, weight = 1, leaseMs = 1000 } = work
+async function hold({ bucket, max = 1, weight = 1, leaseMs = 1000 }: LimitsWork): Promise<void> {
   const askedMs = now()
   const slot: Slot = await flow.limiter.takeSlot(bucket, max, { weight, lease: leaseMs, maxWait: '60s' })
   const toldMs = now()
@@ -87,12 +89,12 @@ async function hold(): Promise<void> {
   await slot.release()
 }
 
-async function loop(): Promise<void> {
+async function loop(work: LimitsWork): Promise<void> {
   for (;;) {
     try {
-      if (work.kind === 'slots') await hold()
-      else if (work.kind === 'take') await take(work.rate ?? [1, 'second'])
-      else await check(work.rate ?? [1, 'second'])
+      if (work.kind === 'slots') await hold(work)
+      else if (work.kind === 'take') await take(work, work.rate ?? [1, 'second'])
+      else await check(work, work.rate ?? [1, 'second'])
     } catch (error) {
       tell('failed', { message: String(error) })
       await sleep(20)
@@ -100,4 +102,4 @@ async function loop(): Promise<void> {
   }
 }
 
-await Promise.all(Array.from({ length: work.callers }, loop))
+await Promise.all(works.flatMap((work) => Array.from({ length: work.callers }, () => loop(work))))
