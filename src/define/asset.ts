@@ -403,13 +403,7 @@ export function asset(
   if (typeof options !== 'object' || options === null)
     throw new InvalidError(`${at}: options must be an object with execute`)
   refuseUnknown(at, options, ALLOWED)
-  for (const key of ['execute', 'onSignal', 'onTimeout', 'scatter', 'gather'] as const) {
-    const value: unknown = options[key]
-    if (typeof value !== 'function' && (key === 'execute' || value !== undefined))
-      throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
-  }
-  for (const key of ['gather', 'scatterOptions'] as const)
-    if (options[key] && !options.scatter) throw new InvalidError(`${at}: ${key} needs scatter`)
+  checkParts(at, options)
   const dependsOn = options.dependsOn ?? []
   if (!Array.isArray(dependsOn)) throw new InvalidError(`${at}: dependsOn must be an array of assets`)
   for (const [i, dependency] of dependsOn.entries()) {
@@ -468,6 +462,18 @@ export function asset(
     ...(payloadSchema ? { payloadSchema } : {}),
   }
   return { name, definition }
+}
+
+/** Throws for what is no function, and for what only a scatter has. */
+function checkParts(at: string, options: object): void {
+  for (const key of ['execute', 'onSignal', 'onTimeout', 'scatter', 'gather'] as const) {
+    const value: unknown = Reflect.get(options, key)
+    if (typeof value !== 'function' && (key === 'execute' || value !== undefined))
+      throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)
+  }
+  for (const key of ['gather', 'scatterOptions'] as const)
+    if (Reflect.get(options, key) && !Reflect.get(options, 'scatter'))
+      throw new InvalidError(`${at}: ${key} needs scatter`)
 }
 
 function parseVolatile(at: string, value: unknown): boolean {
