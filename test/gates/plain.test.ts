@@ -101,7 +101,6 @@ describe('a plain asset at a gate', () => {
     })
     expect(await kindsOf(flow, run.id)).toEqual([
       'run.requested',
-      'run.planned',
       'asset.materialized',
       'gate.created',
       'asset.suspended',

@@ -45,7 +45,7 @@ async function gateOf(flow: Flow): Promise<string> {
 describe('an engine that starts on a quiet log', () => {
   it('makes the plan of a run that was folded and never planned', async () => {
     await using stage = await openStage(server.url, all, { engine: false })
-    const run = await stage.flow.materialize(top)
+    const run = await stage.flow.materialize(top, { upstream: 'missing' })
     await foldAndForget(server.url, stage.namespace)
     expect((await run.status())?.status).toBe('requested')
     await stage.flow.engine()
