@@ -4,9 +4,10 @@
  */
 
 import type { DraftOf, FactDraft } from '../streams/facts.ts'
+import type { ValueAt } from '../streams/schemas.ts'
 import type { LimitedQueueName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
-import type { TriggerRequest } from './run/request.ts'
+import type { RunRequest, TriggerRequest } from './run/request.ts'
 
 export type Effect =
   /**
@@ -52,6 +53,27 @@ export type Effect =
   | { readonly do: 'plan'; readonly run: string }
   /** Start a run in the partition that its id names: append run.requested there. */
   | { readonly do: 'request'; readonly trigger: TriggerRequest }
+  /** Start the run of an occurrence of a schedule. Both or neither. */
+  | {
+      readonly do: 'start_run'
+      readonly fired: DraftOf<'schedule.fired'>
+      readonly request: DraftOf<'run.requested'>
+    }
+  /**
+   * The same, with what its code said in `value`. `refused`: to be appended, with the reason, if
+   * that cannot be.
+   */
+  | {
+      readonly do: 'start_evaluated'
+      readonly value: ValueAt
+      readonly fired: DraftOf<'schedule.fired'>
+      readonly request: DraftOf<'run.requested'>
+      readonly refused: DraftOf<'schedule.skipped'>
+    }
+  /** Start the runs that an evaluation of a sensor asked for in `value`. */
+  | { readonly do: 'start_sensed'; readonly value: ValueAt; readonly request: RunRequest }
+  /** The document of a schedule or sensor has changed: what is due may be another thing. A hint. */
+  | { readonly do: 'alarm'; readonly key: string }
   /** Tell workers to stop what they do for a run, or for one asset of it. A hint. */
   | { readonly do: 'abort'; readonly run: string; readonly asset?: string }
   /** Tell workers to begin nothing more of a scatter. A hint: the log is the truth. */

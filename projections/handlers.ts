@@ -51,6 +51,9 @@ import type { ScatterContext } from './scatter/context.ts'
 import { CHUNKS_PER_LIST, REQUEUED_STEP } from './scatter/feed.ts'
 import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
+import { needsOfRegistered, onDefined } from './schedule/definitions.ts'
+import { needsOfSchedule, onScheduledRunFinished, onScheduleFact, type ScheduleFact } from './schedule/schedule.ts'
+import { needsOfSensor, onEvaluationFinished, onEvaluationRequested } from './schedule/sensor.ts'
 import { type AssetInRun, editRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 import { instanceQueue, reminderEffect } from './tasks.ts'
 
@@ -66,6 +69,7 @@ type OutsideRuns =
   | 'run.requested'
   | 'scatter.begun'
   | 'gate.correlated'
+  | ScheduleFact['name']
 
 /** The run and the pipeline that a fact is about. Without the pipeline, only the run may change. */
 interface InRun {
@@ -111,8 +115,21 @@ const ofBarrier = {
   apply: (at: InRun, fact: BarrierFact) => inScatter(at, fact, stepBarrier),
 }
 
+const ofSchedule = {
+  needs: (view: View, { ids }: ScheduleFact) => needsOfSchedule(view, ids.pipeline, ids.schedule),
+  apply: onScheduleFact,
+}
+
 const HANDLERS: Handlers = {
-  'pipeline.registered': { needs: nothing, apply: onPipelineRegistered },
+  'pipeline.registered': { needs: needsOfRegistered, apply: onPipelineRegistered },
+  'schedule.due': ofSchedule,
+  'schedule.fired': ofSchedule,
+  'schedule.skipped': ofSchedule,
+  'schedule.missed': ofSchedule,
+  'schedule.paused': ofSchedule,
+  'schedule.resumed': ofSchedule,
+  'schedule.triggered': ofSchedule,
+  'schedule.backfill_requested': ofSchedule,
   'trigger.received': { needs: needsOfTrigger, apply: onTriggerReceived },
   'trigger.refused': outside,
   'subscription.taken': { needs: needsOfTaken, apply: onTaken },
@@ -123,12 +140,16 @@ const HANDLERS: Handlers = {
   'gate.correlated': outside,
   'run.requested': {
     // The run's own document cannot be there before this fact, of which the log holds one.
-    needs: (_view, { data }) => [
+    needs: (view, { data }) => [
       stateKey.pipeline(data.pipeline, data.version),
       ...needsOfOpenRun(data.pipeline, data.event?.subscription),
       ...listsOf(data).map(listKey.list),
+      ...(data.sensor?.evaluates ? needsOfSensor(view, data.pipeline, data.sensor.name) : []),
     ],
-    apply: onRunRequested,
+    apply: (view, fact) => {
+      if (fact.data.sensor) onEvaluationRequested(view, fact.data.sensor, fact)
+      return onRunRequested(view, fact)
+    },
   },
   'run.planned': {
     needs: nothing,
@@ -147,12 +168,20 @@ const HANDLERS: Handlers = {
   },
   'run.timer_fired': { needs: needsBarriers, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
   'run.finished': {
-    needs: (_view, run, fact) => {
+    needs: (view, { pipeline, subscription, schedule, sensor }, fact) => {
       const list = endList(fact.data.status)
-      const lists = list === undefined ? [] : [listKey.list(list)]
-      return [...lists, ...needsOfOpenRun(run.pipeline, run.subscription)]
+      return [
+        ...(list === undefined ? [] : [listKey.list(list)]),
+        ...needsOfOpenRun(pipeline, subscription),
+        ...(schedule ? needsOfSchedule(view, pipeline, schedule.name) : []),
+        ...(sensor?.evaluates ? needsOfSensor(view, pipeline, sensor.name) : []),
+      ]
     },
-    apply: ({ view, run }, fact) => onRunFinished(view, run, fact),
+    apply: ({ view, run }, fact) => [
+      ...onRunFinished(view, run, fact),
+      ...(run.schedule ? onScheduledRunFinished(view, run, run.schedule, fact) : []),
+      ...(run.sensor?.evaluates ? onEvaluationFinished(view, run, run.sensor, fact) : []),
+    ],
   },
   'asset.started': ofAsset,
   'attempt.ended': ofAsset,
@@ -236,6 +265,14 @@ const OUTSIDE: Readonly<Record<OutsideRuns, true>> = {
   'run.requested': true,
   'scatter.begun': true,
   'gate.correlated': true,
+  'schedule.due': true,
+  'schedule.fired': true,
+  'schedule.skipped': true,
+  'schedule.missed': true,
+  'schedule.paused': true,
+  'schedule.resumed': true,
+  'schedule.triggered': true,
+  'schedule.backfill_requested': true,
 }
 
 function isOutside(fact: Fact): fact is FactOf<OutsideRuns> {
@@ -419,7 +456,9 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
 
 function onPipelineRegistered(view: View, fact: FactOf<'pipeline.registered'>): Effect[] {
   const { name, version } = fact.data
+  const before = fact.shard === 0 ? view.get(stateKey.newest(name)) : undefined
+  const effects = onDefined(view, before && view.get(stateKey.pipeline(name, before.version)), fact)
   view.put(stateKey.pipeline(name, version), fact.data)
   view.put(stateKey.newest(name), { seq: fact.seq, version })
-  return []
+  return effects
 }

@@ -4,6 +4,7 @@
  * owns the documents: a fold never keeps one, and changes only what `edit` gave it.
  */
 import { encodeToken, type RunId } from '../streams/ids.ts'
+import type { ScheduledBy, SensedBy } from '../streams/schedule-schemas.ts'
 import type {
   AssetSpec,
   EarlierValue,
@@ -17,6 +18,7 @@ import type {
   UpstreamMode,
   ValueAt,
 } from '../streams/schemas.ts'
+import type { ScheduleState, SensorState } from './schedule/state.ts'
 
 export type AssetStatus =
   | 'waiting'
@@ -90,6 +92,8 @@ export interface RunState {
   retryOf?: string
   retry?: { run: string; from?: string }
   tags?: Record<string, string>
+  schedule?: ScheduledBy
+  sensor?: SensedBy
   /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
   inputs?: Record<string, string>
   given?: { shard: number; seq: number }
@@ -396,6 +400,8 @@ export const stateKey = {
   /** There while an instance's code that continues after a gate is due or runs. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
+  schedule: (pipeline: string, name: string): Key<ScheduleState> => `schedule.${pipeline}.${name}`,
+  sensor: (pipeline: string, name: string): Key<SensorState> => `sensor.${pipeline}.${name}`,
   keyChunks: (run: string, asset: string, n: number): Key<KeyChunkList> => `key_chunks.${run}.${asset}.${n}`,
 } as const
 

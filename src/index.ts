@@ -25,6 +25,15 @@ export type { RunView } from './client/run-view.ts'
 export type { RunsOptions } from './client/runs.ts'
 export type { FailedInstance, PendingInstance, Scatters } from './client/scatter.ts'
 export type { LongRunning, ScatterStatus } from './client/scatter-status.ts'
+export type {
+  BackfillOptions,
+  OccurrenceView,
+  Schedules,
+  ScheduleView,
+  ScheduleWhen,
+  TriggerOptions,
+} from './client/schedules.ts'
+export type { Sensors, SensorView } from './client/sensors.ts'
 export type { AssetValue, ValueOptions } from './client/values.ts'
 export {
   type Answered,
@@ -50,6 +59,18 @@ export { type Input, input } from './define/input.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
 export type { RunOptions } from './define/run-options.ts'
+export {
+  type AtTime,
+  type DstOptions,
+  type Schedule,
+  type ScheduleOptions,
+  type Sensed,
+  type Sensor,
+  type SensorOptions,
+  type SensorRun,
+  schedule,
+  sensor,
+} from './define/schedule.ts'
 export type { StandardIssue, StandardResult, StandardSchema } from './define/standard-schema.ts'
 export {
   type BatchOptions,

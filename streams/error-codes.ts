@@ -28,6 +28,7 @@ export const ERROR_CODES = [
   'not_retryable',
   'not_adoptable',
   'not_closed',
+  'not_started',
   'not_run',
   'items_failed',
   'source_failed',

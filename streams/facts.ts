@@ -11,6 +11,7 @@ import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
 import { FlowStoneError } from './errors.ts'
 import * as e from './event-schemas.ts'
 import { type AssetName, isRunId, type RunId } from './ids.ts'
+import * as c from './schedule-schemas.ts'
 import * as s from './schemas.ts'
 
 /** Raises the body of one version by one. */
@@ -173,6 +174,54 @@ export const FACTS = {
     version: 1,
     schema: e.eventTimerFired,
   },
+  'schedule.due': {
+    path: 'schedule.:pipeline.:schedule.due.:step',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleDue,
+  },
+  'schedule.fired': {
+    path: 'schedule.:pipeline.:schedule.at.:occurrence.fired',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleFired,
+  },
+  'schedule.skipped': {
+    path: 'schedule.:pipeline.:schedule.at.:occurrence.skipped',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleSkipped,
+  },
+  'schedule.missed': {
+    path: 'schedule.:pipeline.:schedule.at.:occurrence.missed',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleMissed,
+  },
+  'schedule.paused': {
+    path: 'schedule.:pipeline.:schedule.hold.paused',
+    format: 'json',
+    version: 1,
+    schema: c.schedulePaused,
+  },
+  'schedule.resumed': {
+    path: 'schedule.:pipeline.:schedule.hold.resumed',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleResumed,
+  },
+  'schedule.triggered': {
+    path: 'schedule.:pipeline.:schedule.triggered.:request',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleTriggered,
+  },
+  'schedule.backfill_requested': {
+    path: 'schedule.:pipeline.:schedule.backfill_requested.:request',
+    format: 'json',
+    version: 1,
+    schema: c.scheduleBackfillRequested,
+  },
   'trigger.received': { path: 'trigger.:trigger.received', format: 'msgpack', version: 1, schema: s.triggerReceived },
   'trigger.refused': { path: 'trigger.:trigger.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>
@@ -233,8 +282,12 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
     .join('.')
 }
 
-/** An asset ends in one of several ways. A gate's deadline is either moved or closed. */
-const ENDS = /^(asset\.[^.]+\.[^.]+\.[^.]+\.end|gate\.[^.]+\.[^.]+\.[^.]+\.deadline\.[^.]+)\.[a-z]+$/
+/**
+ * An asset ends in one of several ways. A gate's deadline is either moved or closed. An occurrence
+ * of a schedule is fired, skipped or missed.
+ */
+const ENDS =
+  /^(asset\.[^.]+\.[^.]+\.[^.]+\.end|gate\.[^.]+\.[^.]+\.[^.]+\.deadline\.[^.]+|schedule\.[^.]+\.[^.]+\.at\.[^.]+)\.[a-z]+$/
 
 /**
  * The filter under which no fact may stand yet. For most facts it is the path itself. Only one of
@@ -259,6 +312,8 @@ const REPEATABLE: ReadonlySet<FactName> = new Set([
   'gate.timer_fired',
   'gate.correlated',
   'event.timer_fired',
+  'schedule.paused',
+  'schedule.resumed',
 ])
 
 /**

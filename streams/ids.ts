@@ -72,11 +72,17 @@ export function shardOf(text: string, shards: number): number {
 }
 
 /**
- * What a run's id is made of: a user's key, the message id of a trigger, or its place on the stream
- * of triggers. Also the scatter that a redrive continues, the message of a subscription, or the
- * run that is tried again. Each has its own space, so no user's key equals any of the others.
+ * What a run's id is made of. It is a user's key, or what started the run:
+ *
+ * - the message id of a trigger, or its place on the stream of triggers;
+ * - the scatter that a redrive continues;
+ * - the message of a subscription;
+ * - what a sensor found;
+ * - the run that is tried again.
+ *
+ * Each has its own space, so no user's key equals any of the others.
  */
-export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'retry'
+export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'sensor' | 'retry'
 
 /**
  * The id of a run that follows from a text. `attempt`: the second one and later are those that were
@@ -85,6 +91,15 @@ export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 're
 export function runIdIn(space: KeySpace, text: string, shards: number, attempt = 1): RunId {
   const whole = `${space}:${attempt}:${text}`
   return runId(shardOf(whole, shards), `k${hash64(whole)}${hash64(`${whole}#`)}`)
+}
+
+/**
+ * The run of an occurrence of a schedule, and the evaluation of a sensor or a schedule: always in
+ * the first shard, which keeps their state.
+ */
+export function runIdOfSchedule(kind: 'schedule' | 'sensor', ...parts: readonly string[]): RunId {
+  const whole = [kind, ...parts].join(':')
+  return runId(0, `k${hash64(whole)}${hash64(`${whole}#`)}`)
 }
 
 /**

@@ -5,6 +5,7 @@
 
 import { z } from 'zod'
 import { runEvent, subscriptionSpec } from './event-schemas.ts'
+import { scheduledBy, scheduleSpec, sensedBy, sensorSpec } from './schedule-schemas.ts'
 import { HALF } from './text.ts'
 
 const count = z.int().min(0)
@@ -116,6 +117,8 @@ export const assetSpec = z.object({
   name: token,
   dependsOn: z.array(token),
   input: inputSpec.optional(),
+  /** Nobody declared it: it belongs to a schedule or a sensor. */
+  internal: z.boolean().optional(),
   /** Its value is never current: it is made again whatever it was made of. */
   volatile: z.boolean().optional(),
   scatter: scatterSpec.optional(),
@@ -142,6 +145,8 @@ export const pipelineRegistered = z.object({
   name: token,
   version: token,
   assets: z.array(assetSpec),
+  schedules: z.array(scheduleSpec).optional(),
+  sensors: z.array(sensorSpec).optional(),
   /** Time limit of each of its runs that names none. */
   timeoutMs: z.number().positive().optional(),
   /** What its runs do with upstream assets, where they say nothing. Default `all`. */
@@ -167,6 +172,9 @@ export const runRequested = z.object({
   /** What it was given, by the name of the input asset. */
   input: z.record(token, storedValue).optional(),
   tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),
+  /** The schedule or the sensor that it is of. */
+  schedule: scheduledBy.optional(),
+  sensor: sensedBy.optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),
   /**

@@ -29,10 +29,13 @@ export const listKey = {
   page: (list: string, n: number): Key<RunListEntry[]> => `runs.${hash64(list)}.${n}`,
 } as const
 
-type Requested = Pick<FactOf<'run.requested'>['data'], 'pipeline' | 'target' | 'partition' | 'tags'>
+type RequestData = FactOf<'run.requested'>['data']
+type Requested = Pick<RequestData, 'pipeline' | 'target' | 'partition' | 'tags' | 'schedule' | 'sensor'>
 
 /** The lists that a run is in from its request on. */
-export function listsOf({ pipeline, target, partition, tags }: Requested): string[] {
+export function listsOf({ pipeline, target, partition, tags, schedule, sensor }: Requested): string[] {
+  // Nobody looks for evaluations, but by their own name.
+  if (schedule?.evaluates || sensor?.evaluates) return [listOf.target(pipeline, target)]
   return [
     listOf.all(),
     listOf.target(pipeline, target),

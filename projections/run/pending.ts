@@ -92,6 +92,11 @@ export class Pending {
         return `run.${effect.run}.planned`
       case 'request':
         return `run.${runIdIn(effect.trigger.space, effect.trigger.key, this.#shards)}.requested`
+      case 'start_run':
+      case 'start_evaluated':
+        return placeOf(effect.request)
+      case 'start_sensed':
+        return `sensed ${effect.request.pipeline}.${effect.request.sensor?.name ?? ''}`
       case 'timer':
         return timerOf(effect.fact)
       case 'extend_gate':
@@ -104,6 +109,7 @@ export class Pending {
       // are hints.
       case 'task':
       case 'abort':
+      case 'alarm':
       case 'pause':
       case 'open_limited_queue':
       case 'drop_schedules':

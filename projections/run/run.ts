@@ -62,6 +62,8 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
     ...retriedIn(data),
     ...(data.tags === undefined ? {} : { tags: data.tags }),
+    ...(data.schedule === undefined ? {} : { schedule: data.schedule }),
+    ...(data.sensor === undefined ? {} : { sensor: data.sensor }),
     ...givenIn(fact),
     status: 'requested',
     requestedMs: fact.timeMs,

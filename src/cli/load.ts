@@ -93,11 +93,15 @@ export function findAsset(
       )}`,
     )
   const found = among.flatMap((one) =>
-    one.assets.filter((asset) => asset.name === name).map((asset) => ({ asset, pipeline: one })),
+    one.assets
+      .filter((asset) => asset.name === name && !asset.definition.spec.internal)
+      .map((asset) => ({ asset, pipeline: one })),
   )
   const [first] = found
   if (!first) {
-    const names = among.flatMap(({ assets }) => assets.map((asset) => asset.name))
+    const names = among.flatMap(({ assets }) =>
+      assets.flatMap(({ name, definition }) => (definition.spec.internal ? [] : [name])),
+    )
     throw new InvalidError(`there is no asset ${name}${nearest(name, names)}`)
   }
   if (found.length > 1)

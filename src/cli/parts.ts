@@ -42,7 +42,9 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   const worker = await flow.worker(pipelines, workerOptions)
   const assets = pipelines.map((pipeline) => ({
     pipeline: pipeline.name,
-    assets: pipeline.assets.map(({ name }) => name),
+    assets: pipeline.assets.flatMap(({ name, definition }) => (definition.spec.internal ? [] : [name])),
+    ...(pipeline.spec.schedules ? { schedules: pipeline.spec.schedules.map(({ name }) => name) } : {}),
+    ...(pipeline.spec.sensors ? { sensors: pipeline.spec.sensors.map(({ name }) => name) } : {}),
   }))
   output.event(
     'worker',

@@ -25,6 +25,7 @@ import {
   type ValueCommand,
 } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
+import { scheduleCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
 /** In the order in which --help has them. */
@@ -43,6 +44,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   setupCommand,
   triggerCommands,
   gateCommands,
+  scheduleCommands,
   scatterCommands,
   limitCommands,
   rebuildCommand,

@@ -44,6 +44,8 @@ import { Run } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 import { listRuns, type RunsOptions } from './runs.ts'
 import { Scatters } from './scatter.ts'
+import { Schedules } from './schedules.ts'
+import { Sensors } from './sensors.ts'
 import { Triggers } from './triggers.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
 
@@ -157,6 +159,10 @@ export class Flow {
   readonly triggers: Triggers
   /** Messages of subscriptions: those that were refused, and what others would start. */
   readonly events: Events
+  /** Look at schedules, and act on them. */
+  readonly schedules: Schedules
+  /** Look at sensors. */
+  readonly sensors: Sensors
   /** Answer signal gates, look at them, and act on them. */
   readonly gates: Gates
   /** Rate limits and slots, over all processes of the namespace. */
@@ -178,6 +184,8 @@ export class Flow {
     this.scatter = new Scatters(this.#runDeps())
     this.triggers = new Triggers(this.#runDeps())
     this.events = new Events(this.#eventsDeps())
+    this.schedules = new Schedules(this.#runDeps())
+    this.sensors = new Sensors(this.#runDeps())
     this.#gateSettings = gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.closed = connection.closed
@@ -327,7 +335,8 @@ export class Flow {
 
   /**
    * Runs, newest first. All that is named must hold: `{ target: 'orders/invoice', tag: { tenant:
-   * 'a' } }`. At most `limit` (default 100). For the next page give the id of the last one as
+   * 'a' } }`. At most `limit` (default 100). Evaluations of
+   * schedules and sensors are left out, unless they are the `target`. For the next page give the id of the last one as
    * `after`. Found by lists in the state, so the length of the past does not matter, but where
    * several conditions hold for few of many. Runs of `status` failed or cancelled come in the order
    * in which they ended.

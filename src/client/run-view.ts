@@ -20,6 +20,10 @@ export interface RunView {
   readonly tags?: Readonly<Record<string, string>>
   /** The run that this one takes up, or follows under the same key. */
   readonly retryOf?: string
+  /** The schedule that started it, and its nominal time. */
+  readonly schedule?: { readonly name: string; readonly at: Date; readonly by?: 'trigger' | 'backfill' }
+  /** The sensor that started it. */
+  readonly sensor?: string
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
@@ -58,4 +62,9 @@ export interface RunDeps {
   readonly limiter: Limiter
   readonly logger: Logger
   readonly logOf: (shard: number) => Appender
+}
+
+/** Whether a run only evaluates code of a schedule or sensor. */
+export function isInternal({ schedule, sensor }: Pick<RunState, 'schedule' | 'sensor'>): boolean {
+  return schedule?.evaluates === true || sensor?.evaluates === true
 }

@@ -399,12 +399,20 @@ export function viewOfRun(doc: RunState): RunView {
     partition: doc.partition,
     ...(doc.tags === undefined ? {} : { tags: doc.tags }),
     ...(doc.retryOf === undefined ? {} : { retryOf: doc.retryOf }),
+    ...startedBy(doc),
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),
     ...(doc.deadlineMs === undefined ? {} : { deadline: new Date(doc.deadlineMs) }),
     assets: Object.fromEntries(assets),
   }
+}
+
+function startedBy({ schedule, sensor }: RunState): Pick<RunView, 'schedule' | 'sensor'> {
+  if (sensor) return { sensor: sensor.name }
+  if (!schedule) return {}
+  const { name, atMs, by } = schedule
+  return { schedule: { name, at: new Date(atMs), ...(by === undefined ? {} : { by }) } }
 }
 
 export function viewOfBarrier(barrier: BarrierState): ScatterView {

@@ -10,7 +10,7 @@ import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
-import type { RunDeps, RunView } from './run-view.ts'
+import { isInternal, type RunDeps, type RunView } from './run-view.ts'
 
 export interface RunsOptions {
   /** True: only those that have not ended. */
@@ -115,6 +115,7 @@ function listFor({ tags, partition, statuses, target }: Wanted): string {
 }
 
 function fits(run: RunState, { statuses, target, tags, partition, sinceMs }: Wanted): boolean {
+  if (!target && isInternal(run)) return false
   if (statuses && !statuses.includes(run.status)) return false
   if (target && (run.pipeline !== target.pipeline || run.target !== target.asset)) return false
   if (partition !== undefined && run.partition !== partition) return false

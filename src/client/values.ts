@@ -76,7 +76,10 @@ export async function partitionsOf(
 }
 
 /** What is on the log now is in the state, if an engine folds it. */
-async function untilFolded({ connection, names }: Pick<RunDeps, 'connection' | 'names'>, shard: number): Promise<void> {
+export async function untilFolded(
+  { connection, names }: Pick<RunDeps, 'connection' | 'names'>,
+  shard: number,
+): Promise<void> {
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
   const untilMs = performance.now() + FOLDED_WAIT_MS
   while ((await foldedTo(connection, names, shard)) < last && performance.now() < untilMs) await sleep(LOOK_MS)

@@ -7,11 +7,13 @@ import { type PipelineSpec, type UpstreamMode, upstreamMode } from '../../stream
 import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
+import type { Schedule, Sensor } from './schedule.ts'
 import { isSubscription, type Subscription } from './subscription.ts'
 
 /** Assets that are deployed together, from `pipeline(name, [ … ])`. */
 export interface Pipeline {
   readonly name: string
+  /** The assets that are declared, and after them those that run code of schedules and sensors. */
   readonly assets: readonly AnyAsset[]
   /**
    * What is registered on the log: the graph and its options, no code. `version` is a hash of it.
@@ -34,6 +36,10 @@ export interface PipelineOptions {
   readonly upstream?: UpstreamMode
   /** Messages that start runs by themselves. Workers of the pipeline read them. */
   readonly subscriptions?: readonly Subscription[]
+  /** What starts runs at certain times. See `schedule`. */
+  readonly schedules?: readonly Schedule[]
+  /** Code that looks whether runs are to be started. See `sensor`. */
+  readonly sensors?: readonly Sensor[]
 }
 
 const DECLARED_MAX = 10
@@ -54,14 +60,21 @@ const { declared, owners }: Registry = registry()
  * Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the
  * list, and for cycles.
  */
-export function pipeline(name: string, assets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
+export function pipeline(name: string, declaredAssets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
-  refuseUnknown(at, options, ['timeout', 'upstream', 'subscriptions'])
+  refuseUnknown(at, options, ['timeout', 'upstream', 'subscriptions', 'schedules', 'sensors'])
   const upstream =
     options.upstream === undefined ? {} : { upstream: parseUpstream(`${at}: upstream`, options.upstream) }
   const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
-  if (!Array.isArray(assets) || assets.length === 0) throw new InvalidError(`${at}: give it at least one asset`)
+  if (!Array.isArray(declaredAssets) || declaredAssets.length === 0)
+    throw new InvalidError(`${at}: give it at least one asset`)
+  const schedules = membersOf(at, 'schedule', options.schedules, declaredAssets)
+  const sensors = membersOf(at, 'sensor', options.sensors, declaredAssets)
+  const assets: readonly AnyAsset[] = [
+    ...declaredAssets,
+    ...[...schedules, ...sensors].flatMap(({ internal }) => internal),
+  ]
   const byName = new Map<string, AnyAsset>()
   for (const [i, member] of assets.entries()) {
     if (!isAsset(member))
@@ -89,6 +102,8 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
     ...(timeoutMs === 0 ? {} : { timeoutMs }),
     ...upstream,
     ...(subscriptions.length === 0 ? {} : { subscriptions: subscriptions.map(({ definition }) => definition.spec) }),
+    ...(schedules.length === 0 ? {} : { schedules: schedules.map(({ spec }) => spec) }),
+    ...(sensors.length === 0 ? {} : { sensors: sensors.map(({ spec }) => spec) }),
   }
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   const version = hash64(JSON.stringify(Object.keys(settings).length === 0 ? sorted : [sorted, settings]))
@@ -100,7 +115,7 @@ export function pipeline(name: string, assets: readonly AnyAsset[], options: Pip
   }
   declared.push(result)
   if (declared.length > DECLARED_MAX) declared.shift()
-  for (const member of assets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
+  for (const member of declaredAssets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
   return result
 }
 
@@ -118,6 +133,28 @@ function checkSubscriptions(at: string, assets: readonly AnyAsset[], given: read
       )
   }
   return [...given]
+}
+
+/** Schedules or sensors of a pipeline. Throws InvalidError for what does not belong there. */
+function membersOf<M extends Schedule | Sensor>(
+  at: string,
+  kind: M['kind'],
+  members: readonly M[] = [],
+  assets: readonly AnyAsset[],
+): readonly M[] {
+  if (!Array.isArray(members)) throw new InvalidError(`${at}: ${kind}s must be a list`)
+  const names = new Set<string>()
+  for (const [i, member] of members.entries()) {
+    if (typeof member !== 'object' || member === null || member.kind !== kind)
+      throw new InvalidError(`${at}: ${kind}s[${i}] is no ${kind}; declare it with ${kind}(name, options)`)
+    if (names.has(member.name)) throw new InvalidError(`${at}: there are two ${kind}s named ${member.name}`)
+    names.add(member.name)
+    if (!assets.includes(member.target))
+      throw new InvalidError(
+        `${at}: ${kind} ${member.name} runs ${member.target.name}, which is not in the pipeline; add it to the list`,
+      )
+  }
+  return members
 }
 
 export function parseUpstream(at: string, value: unknown): UpstreamMode {

@@ -5,6 +5,7 @@
 import type { FlowStoneError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
+import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -52,6 +53,7 @@ export function startEngine(
     logger: Logger
     logOf: (shard: number) => Appender
     workOf: (shard: number) => Appender
+    io: Io
     random: () => string
   },
   options: EngineOptions = {},

@@ -11,6 +11,7 @@ import { ConflictError, FlowStoneError, messageOf } from '../../streams/errors.t
 import { isTimer } from '../../streams/facts.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { ensureStateBucket, type Topology } from '../../streams/topology.ts'
+import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -41,6 +42,7 @@ export interface RebuildDeps {
   readonly logger: Logger
   readonly logOf: (shard: number) => Appender
   readonly workOf: (shard: number) => Appender
+  readonly io: Io
 }
 
 export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
@@ -199,11 +201,12 @@ class Folding {
 
   /** Before the last checkpoint: should this die before that, what is left is found again. */
   async #carryOut(): Promise<void> {
-    const { connection, topology, clock, logger, logOf, workOf } = this.#deps
+    const { connection, topology, clock, logger, logOf, workOf, io } = this.#deps
     const { names, shards } = topology
     const shard = this.#shard
     const [log, work] = [logOf(shard), workOf(shard)]
-    const context: DispatchContext = { connection, names, shard, shards, clock, store: this.#store, log, work, logOf }
+    const store = this.#store
+    const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf, io }
     for (const { effect, timeMs } of this.#pending.left()) {
       if (effect.do === 'plan') await this.#loadForPlan(effect.run)
       await carryOut(context, effect, timeMs, logger)

@@ -349,6 +349,14 @@ export class Sim {
         this.timers.push({ fact: effect.fact, dueMs: effect.dueMs })
         return
       }
+      case 'start_run':
+      case 'start_evaluated':
+        if (this.#isTaken(effect.fired) || this.#isTaken(effect.request)) return
+        this.append(effect.fired)
+        this.append(effect.request)
+        return
+      case 'start_sensed':
+      case 'alarm':
       case 'abort':
       case 'pause':
       case 'open_limited_queue':

@@ -62,6 +62,46 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       trigger: { seq: 4, msgId: 'm' },
     },
   },
+  'schedule.due': {
+    name: 'schedule.due',
+    ids: { pipeline: 'p', schedule: 's', step: '3' },
+    data: {
+      fromMs: 1,
+      upToMs: 9,
+      nowMs: 9,
+      skipped: { firstMs: 2, lastMs: 3, count: 2 },
+      missed: { firstMs: 4, lastMs: 5, count: 2, why: 'late' },
+      at: [8, 9],
+      ends: true,
+    },
+  },
+  'schedule.fired': {
+    name: 'schedule.fired',
+    ids: { pipeline: 'p', schedule: 's', occurrence: '8' },
+    data: { atMs: 8, run, by: 'backfill' },
+  },
+  'schedule.skipped': {
+    name: 'schedule.skipped',
+    ids: { pipeline: 'p', schedule: 's', occurrence: '2' },
+    data: { why: 'paused', atMs: 2, lastMs: 3, count: 2, by: 'trigger', error },
+  },
+  'schedule.missed': {
+    name: 'schedule.missed',
+    ids: { pipeline: 'p', schedule: 's', occurrence: '4' },
+    data: { why: 'changed', atMs: 4, lastMs: 5, count: 2 },
+  },
+  'schedule.paused': { name: 'schedule.paused', ids: { pipeline: 'p', schedule: 's' }, data: { reason: 'r' } },
+  'schedule.resumed': { name: 'schedule.resumed', ids: { pipeline: 'p', schedule: 's' }, data: {} },
+  'schedule.triggered': {
+    name: 'schedule.triggered',
+    ids: { pipeline: 'p', schedule: 's', request: 'r' },
+    data: {},
+  },
+  'schedule.backfill_requested': {
+    name: 'schedule.backfill_requested',
+    ids: { pipeline: 'p', schedule: 's', request: 'r' },
+    data: { at: [1, 2] },
+  },
   'run.planned': {
     name: 'run.planned',
     ids: { run },
@@ -326,7 +366,9 @@ describe.each(factNames())('the fact %s', (name) => {
         ? `asset.${id}.${id}.${id}.end.*`
         : deadline
           ? `gate.${id}.${id}.${id}.deadline.${id}.*`
-          : odd
+          : /^schedule\.(fired|skipped|missed)$/.test(name)
+            ? `schedule.${id}.${id}.at.${id}.*`
+            : odd
       expect(expectationPath(odd)).toBe(filter)
     }
   })
@@ -393,6 +435,8 @@ describe('paths', () => {
       'scatter.paused',
       'scatter.resumed',
       'event.timer_fired',
+      'schedule.paused',
+      'schedule.resumed',
     ])
   })
 })

@@ -18,12 +18,14 @@ import type { LimitedQueueName, Names, ScheduleOwner } from '../../../streams/su
 import { cut } from '../../../streams/text.ts'
 import { mismatchOf, wireBytes } from '../../define/json-check.ts'
 import { extendEntries, openGates, resolveEntry } from '../../gates/entries.ts'
+import type { Io } from '../../io/manager.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
+import { startEvaluated, startSensed } from '../schedules/start.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { earlierRun } from './earlier.ts'
 import type { Store } from './store.ts'
@@ -47,6 +49,9 @@ export interface DispatchContext {
   readonly work: Appender
   /** The appender of the log of another shard. */
   readonly logOf: (shard: number) => Appender
+  readonly io: Io
+  /** The clock of schedules and sensors, where one runs: a document of theirs has changed. */
+  readonly alarm?: (key: string) => void
 }
 
 /** `repair`: see `taskEntry`. */
@@ -91,6 +96,18 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
       return
     case 'request':
       await request(context, effect.trigger)
+      return
+    case 'start_run':
+      await context.log.appendOnce(factEntry(names, shard, effect.fired), factEntry(names, shard, effect.request))
+      return
+    case 'start_evaluated':
+      await startEvaluated(context, effect)
+      return
+    case 'start_sensed':
+      await startSensed(context, effect)
+      return
+    case 'alarm':
+      context.alarm?.(effect.key)
       return
     case 'abort':
       context.connection.tell(names.notification('abort', effect.run), effect.asset ?? '')

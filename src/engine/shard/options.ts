@@ -1,4 +1,5 @@
 import type { Topology } from '../../../streams/topology.ts'
+import type { Io } from '../../io/manager.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -13,5 +14,6 @@ export interface EngineShardOptions {
   readonly logger: Logger
   readonly logOf: (shard: number) => Appender
   readonly workOf: (shard: number) => Appender
+  readonly io: Io
   readonly reconcileMs: number
 }

@@ -12,6 +12,7 @@ import { Reader } from '../../log/reader.ts'
 import { emit } from '../../telemetry.ts'
 import { Reconciler } from '../maintenance/reconciler.ts'
 import { ensureBuckets } from '../maintenance/upkeep.ts'
+import { Alarms } from '../schedules/alarms.ts'
 import { carryOut } from './carry-out.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { DispatchContext } from './dispatch.ts'
@@ -86,7 +87,7 @@ export class Term {
   }
 
   async work(): Promise<void> {
-    const { connection, topology, clock, shard, engine, logger, logOf, workOf } = this.#options
+    const { connection, topology, clock, shard, engine, logger, logOf, workOf, io } = this.#options
     const { names, shards } = topology
     await ensureBuckets(connection, topology, shard)
     const { seq: from, recoverTo, epoch } = await this.#checkpointer.takeOver()
@@ -98,13 +99,17 @@ export class Term {
     this.#folded = from
     const store = this.#store
     const [log, work] = [logOf(shard), workOf(shard)]
-    const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf }
+    // One shard has the schedules and sensors.
+    const alarms = shard === 0 ? new Alarms({ connection, names, clock, store, log, io, logger }) : undefined
+    const alarm = (key: string): void => alarms?.changed(key)
+    const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf, io, alarm }
     const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
     const facts = new Facts(store, names, shard)
     // One shard takes the triggers of external clients; each run goes to its own shard.
     const triggers = shard === 0 ? new Triggers({ connection, names, log, logger }) : undefined
     this.#reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger }, from, recoverTo)
+    alarms?.begin()
     emit('flowstone:engine.active', { engine, shard, seq: from })
     this.#onActive()
     this.#lookTimer = setInterval(() => void this.#look(), LOOK_MS)
@@ -126,6 +131,7 @@ export class Term {
       clearInterval(this.#lookTimer)
       this.#reconciler.stop()
       triggers?.stop()
+      alarms?.stop()
       reader.stop()
     }
   }

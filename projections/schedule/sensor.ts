@@ -1,0 +1,85 @@
+/**
+ * A sensor, in the first shard.
+ *
+ *   fact                              → sensor                                          caused by
+ *   pipeline.registered               → begins, goes on or ends                          worker, client
+ *   run.requested (an evaluation)     → evaluating: there is no other one until it ends   engine, by its clock
+ *   run.finished (the same)           → its value has the cursor, and the runs to start;  engine
+ *                                       failed: the cursor stays
+ *
+ * Cursor and runs stand in the evaluation's one value, so one is never stored without the other.
+ */
+import type { FactOf } from '../../streams/facts.ts'
+import { runIdOfSchedule } from '../../streams/ids.ts'
+import type { SensedBy } from '../../streams/schedule-schemas.ts'
+import type { StoredValue } from '../../streams/schemas.ts'
+import type { Effect } from '../effects.ts'
+import { type Key, type RunState, stateKey, type View } from '../state.ts'
+import { evaluationRequest } from './schedule.ts'
+import type { SensorState } from './state.ts'
+
+export function needsOfSensor(view: View, pipeline: string, name: string): Key<unknown>[] {
+  const key = stateKey.sensor(pipeline, name)
+  const state = view.get(key)
+  return state ? [key, stateKey.pipeline(pipeline, state.version)] : [key]
+}
+
+/** When it is evaluated next; undefined: not as long as nothing changes. */
+export function nextEvaluation({ removed, evaluating, lastMs, spec }: SensorState): number | undefined {
+  return removed || evaluating ? undefined : (lastMs ?? Number.NEGATIVE_INFINITY) + spec.everyMs
+}
+
+/** The next evaluation. `last`: the value of the one before. */
+export function evaluationOf(state: SensorState, last: StoredValue): Extract<Effect, { do: 'fact' }>['fact'] {
+  const { pipeline, name, spec } = state
+  const evaluation = state.evaluations + 1
+  const of = { sensor: { name, evaluation, evaluates: true } }
+  const data = evaluationRequest(state, spec.evaluates, last, of)
+  return { name: 'run.requested', ids: { run: runIdOfSchedule('sensor', pipeline, name, String(evaluation)) }, data }
+}
+
+export function onEvaluationRequested(view: View, sensor: SensedBy, fact: FactOf<'run.requested'>): void {
+  const key = stateKey.sensor(fact.data.pipeline, sensor.name)
+  const known = view.get(key)
+  if (!known || !sensor.evaluates || sensor.evaluation !== known.evaluations + 1) return
+  const state = view.edit(key)
+  state.seq = fact.seq
+  state.evaluations = sensor.evaluation
+  state.lastMs = fact.timeMs
+  state.evaluating = { run: fact.ids.run, sinceMs: fact.timeMs }
+}
+
+export function onEvaluationFinished(
+  view: View,
+  of: RunState,
+  sensor: SensedBy,
+  fact: FactOf<'run.finished'>,
+): Effect[] {
+  const key = stateKey.sensor(of.pipeline, sensor.name)
+  if (view.get(key)?.evaluating?.run !== of.id) return []
+  const state = view.edit(key)
+  state.seq = fact.seq
+  delete state.evaluating
+  const { value, error, status } = fact.data
+  const again: Effect = { do: 'alarm', key }
+  if (!value) {
+    state.failures += 1
+    state.error = error ?? { code: status, message: `its evaluation was ${status}` }
+    return [again]
+  }
+  state.value = value
+  state.valueMs = fact.timeMs
+  state.failures = 0
+  delete state.error
+  if (state.removed) return [again]
+  const { pipeline, version, spec } = state
+  const upstream = view.get(stateKey.pipeline(pipeline, version))?.upstream ?? 'all'
+  const request = {
+    pipeline,
+    version,
+    target: spec.target,
+    upstream,
+    sensor: { name: sensor.name, evaluation: sensor.evaluation },
+  }
+  return [{ do: 'start_sensed', value, request }, again]
+}

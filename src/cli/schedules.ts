@@ -1,0 +1,133 @@
+/** Commands about schedules and sensors. */
+import type { Command } from 'commander'
+import type { OccurrenceView, ScheduleView, ScheduleWhen } from '../client/schedules.ts'
+import { type GlobalOptions, withFlow } from './context.ts'
+import { connected } from './options.ts'
+import { table } from './output.ts'
+import { wholeNumber } from './parts.ts'
+
+export function scheduleCommands(root: Command): void {
+  const schedule = root.command('schedule').description('look at schedules, and act on them')
+  connected(schedule.command('ls'))
+    .description('all schedules: when, last and next')
+    .option('--removed', 'also those that no pipeline has any more')
+    .action((options: GlobalOptions & { removed?: boolean }) =>
+      withFlow(options, async (flow, output) => {
+        const found = await flow.schedules.list({ removed: options.removed === true })
+        output.result(found, () =>
+          table(
+            ['schedule', 'state', 'when', 'last', 'next', 'open', 'waiting', 'fired', 'skipped', 'missed'],
+            found.map(scheduleRow),
+            'there is no schedule',
+          ),
+        )
+      }),
+    )
+  connected(schedule.command('preview <schedule>'))
+    .description('the next occurrences; starts nothing')
+    .option('--count <n>', 'how many', '10')
+    .action((name: string, options: GlobalOptions & { count: string }) =>
+      withFlow(options, async (flow, output) => {
+        const next = await flow.schedules.preview(name, wholeNumber('--count', options.count))
+        output.result(next, () => next.map((at) => at.toISOString()))
+      }),
+    )
+  connected(schedule.command('log <schedule>'))
+    .description('what became of its occurrences, newest first')
+    .option('--limit <n>', 'at most so many', '50')
+    .action((name: string, options: GlobalOptions & { limit: string }) =>
+      withFlow(options, async (flow, output) => {
+        const found = await flow.schedules.occurrences(name, { limit: wholeNumber('--limit', options.limit) })
+        output.result(found, () =>
+          table(['at', 'what', 'count', 'why', 'run'], found.map(occurrenceRow), 'nothing was due yet'),
+        )
+      }),
+    )
+  connected(schedule.command('pause <schedule>'))
+    .description('nothing is due any more, until it is resumed')
+    .option('--reason <text>')
+    .action((name: string, options: GlobalOptions & { reason?: string }) =>
+      withFlow(options, async (flow, output) => {
+        await flow.schedules.pause(name, options.reason)
+        output.result({ schedule: name, paused: true }, () => [`schedule ${name} is paused`])
+      }),
+    )
+  connected(schedule.command('resume <schedule>'))
+    .description('what is due from now on starts again')
+    .action((name: string, options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        await flow.schedules.resume(name)
+        output.result({ schedule: name, paused: false }, () => [`schedule ${name} goes on`])
+      }),
+    )
+  connected(schedule.command('trigger <schedule>'))
+    .description('start a run now')
+    .option('--key <text>', 'idempotency key: the same key starts no second run')
+    .action((name: string, options: GlobalOptions & { key?: string }) =>
+      withFlow(options, async (flow, output) => {
+        const run = await flow.schedules.trigger(name, options.key === undefined ? {} : { key: options.key })
+        output.result({ schedule: name, run: run.id }, () => [`run ${run.id}`])
+      }),
+    )
+  connected(schedule.command('backfill <schedule>'))
+    .description('start the runs of occurrences that are over')
+    .requiredOption('--from <date>', 'the first moment, such as 2026-11-01T00:00:00Z')
+    .requiredOption('--to <date>', 'up to here')
+    .option('--key <text>', 'idempotency key: the same key asks for nothing twice')
+    .action((name: string, options: GlobalOptions & { from: string; to: string; key?: string }) =>
+      withFlow(options, async (flow, output) => {
+        const { from, to, key } = options
+        const at = await flow.schedules.backfill(name, { from, to, ...(key === undefined ? {} : { key }) })
+        output.result(at, () => [`${at.length} occurrences are started`, ...at.map((one) => one.toISOString())])
+      }),
+    )
+
+  connected(root.command('sensor').description('look at sensors').command('ls'))
+    .description('all sensors: state, last evaluation and error')
+    .action((options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        const found = await flow.sensors.list()
+        output.result(found, () =>
+          table(
+            ['sensor', 'state', 'last', 'next', 'evaluations', 'failures', 'error'],
+            found.map((one) => [
+              one.name,
+              one.state,
+              one.last,
+              one.next,
+              one.evaluations,
+              one.failures,
+              one.error?.message,
+            ]),
+            'there is no sensor',
+          ),
+        )
+      }),
+    )
+}
+
+function scheduleRow(one: ScheduleView): unknown[] {
+  const { last } = one
+  const became = last && `${last.what} ${(last.last ?? last.at).toISOString()}`
+  return [
+    one.name,
+    one.state,
+    whenText(one.when),
+    became,
+    one.next,
+    one.open.length,
+    one.waiting,
+    one.fired,
+    one.skipped,
+    one.missed,
+  ]
+}
+
+function whenText(when: ScheduleWhen): string {
+  return 'cron' in when ? `${when.cron} ${when.timeZone}` : `every ${when.everyMs} ms`
+}
+
+function occurrenceRow({ at, what, count, why, by, run, error }: OccurrenceView): unknown[] {
+  const because = [why, by, error?.message].filter((part) => part !== undefined).join(': ')
+  return [at, what, count ?? 1, because === '' ? undefined : because, run]
+}

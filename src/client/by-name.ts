@@ -1,0 +1,53 @@
+/** Documents of schedules and sensors, by the names that people give. */
+import { nearest } from '../../streams/did-you-mean.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import { readDoc } from '../log/documents.ts'
+import type { RunDeps } from './run-view.ts'
+import { untilFolded } from './values.ts'
+
+interface Named {
+  readonly pipeline: string
+  readonly name: string
+}
+
+const READ_AHEAD = 64
+
+/** All of one kind, by name: what is on the log now, if an engine folds it. */
+export async function docsUnder<D extends Named>(deps: RunDeps, kind: string): Promise<D[]> {
+  await deps.found()
+  const { connection, names } = deps
+  await untilFolded(deps, 0)
+  const jsm = await jetstreamManager(connection.nc)
+  const bucket = names.stateBucket(0)
+  const prefix = names.kvSubject(bucket, '')
+  const filter = names.kvSubject(bucket, `${kind}.>`)
+  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
+  const keys = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+  const docs: D[] = []
+  for (let i = 0; i < keys.length; i += READ_AHEAD) {
+    const read = keys.slice(i, i + READ_AHEAD).map((key) => readDoc(connection, names, bucket, key))
+    // The bucket's type of document follows from its key.
+    for (const doc of (await Promise.all(read)) as (D | undefined)[]) if (doc) docs.push(doc)
+  }
+  return docs.toSorted((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))
+}
+
+/** Throws FlowStoneError `not_found`, and InvalidError for a name that several have. */
+export async function findDoc<D extends Named>(deps: RunDeps, at: string, kind: string, name: unknown): Promise<D> {
+  if (typeof name !== 'string')
+    throw new InvalidError(`${at}: name a ${kind}, such as 'sales/nightly', got ${typeof name}`)
+  const docs = await docsUnder<D>(deps, kind)
+  const found = docs.filter((doc) => (name.includes('/') ? nameOf(doc) === name : doc.name === name))
+  const [first, second] = found
+  if (first && !second) return first
+  if (!first) {
+    const hint = nearest(name, docs.map(nameOf))
+    throw new FlowStoneError('not_found', `there is no ${kind} ${name}${hint}`)
+  }
+  throw new InvalidError(`${at}: several pipelines have a ${kind} ${name}: ${found.map(nameOf).join(', ')}; name one`)
+}
+
+function nameOf({ pipeline, name }: Named): string {
+  return `${pipeline}/${name}`
+}

@@ -1,0 +1,122 @@
+/**
+ * Starts runs with what code of a schedule or sensor said. A worker ran that code, and checked what
+ * it said; its value stands on the log. All here may be done twice: ids of runs follow from the
+ * schedule and the nominal time, or from the sensor and the evaluation.
+ */
+import type { Effect } from '../../../projections/effects.ts'
+import { inputOf } from '../../../projections/run/input.ts'
+import type { RunRequest } from '../../../projections/run/request.ts'
+import { stateKey } from '../../../projections/state.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import { parseRunId, runIdIn } from '../../../streams/ids.ts'
+import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import { cut } from '../../../streams/text.ts'
+import type { Io } from '../../io/manager.ts'
+import type { Appender } from '../../log/appender.ts'
+import type { Connection } from '../../log/connection.ts'
+import { factEntry } from '../../log/entries.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { factIfAny } from '../../log/read-fact.ts'
+import type { Store } from '../shard/store.ts'
+
+export interface StartContext {
+  readonly connection: Connection
+  readonly names: Names
+  readonly shard: number
+  readonly shards: number
+  readonly store: Store
+  readonly log: Appender
+  readonly logOf: (shard: number) => Appender
+  readonly io: Io
+}
+
+type Of<D extends Effect['do']> = Extract<Effect, { do: D }>
+
+/** What code may say of a run. */
+interface Asked {
+  readonly partition?: string
+  readonly input?: Readonly<Record<string, unknown>>
+  readonly tags?: Record<string, string>
+  readonly key?: string
+}
+
+const REASON_MAX = 2000
+const SENSED_AT_ONCE = 64
+const LOST: ReadonlySet<string> = new Set(['missing_value', 'unknown_io', 'undecodable', 'invalid'])
+
+export async function startEvaluated(context: StartContext, effect: Of<'start_evaluated'>): Promise<void> {
+  const { names, shard, log } = context
+  const { fired, request, refused } = effect
+  try {
+    const asked = (await load(context, effect.value)) as Asked
+    const data = await requestWith(context, request.data, asked)
+    await log.appendOnce(factEntry(names, shard, fired), factEntry(names, shard, { ...request, data }))
+  } catch (error) {
+    if (!(error instanceof FlowStoneError) || !LOST.has(error.code)) throw error
+    const why = { code: error.code, message: cut(messageOf(error), REASON_MAX) }
+    await log.appendOnce(factEntry(names, shard, { ...refused, data: { ...refused.data, error: why } }))
+  }
+}
+
+/** Throws InvalidError when some cannot be started; the others are. */
+export async function startSensed(context: StartContext, { value, request }: Of<'start_sensed'>): Promise<void> {
+  const { names, shards, logOf } = context
+  const { pipeline, sensor } = request
+  const of = `${pipeline}/${sensor?.name ?? ''}`
+  const { runs } = (await load(context, value)) as { readonly runs: readonly Asked[] }
+  const wrong: string[] = []
+  const begin = async (asked: Asked, i: number): Promise<void> => {
+    const id = runIdIn(
+      'sensor',
+      asked.key === undefined ? `${of}/${sensor?.evaluation}/${i}` : `${of}/key/${asked.key}`,
+      shards,
+    )
+    const { shard } = parseRunId(id)
+    try {
+      const data = await requestWith(context, request, asked)
+      await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
+    } catch (error) {
+      if (!(error instanceof InvalidError)) throw error
+      wrong.push(`runs[${i}]: ${error.message}`)
+    }
+  }
+  for (let from = 0; from < runs.length; from += SENSED_AT_ONCE)
+    await Promise.all(runs.slice(from, from + SENSED_AT_ONCE).map((asked, i) => begin(asked, from + i)))
+  if (wrong.length > 0) throw new InvalidError(`sensor ${of}: ${wrong.slice(0, 3).join('; ')}`)
+}
+
+/** The value of an evaluation as it is stored: from the leader, because it has just been stored. */
+export async function storedValue(
+  { connection, names }: Pick<StartContext, 'connection' | 'names'>,
+  { shard, seq }: ValueAt,
+): Promise<StoredValue> {
+  const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq }))
+  const fact = found && factIfAny(names, shard, found)
+  if (fact?.name === 'asset.materialized') return fact.data.value
+  throw new FlowStoneError('missing_value', `message ${seq} of ${names.log(shard)} is no value`)
+}
+
+async function load(context: StartContext, at: ValueAt): Promise<unknown> {
+  return await context.io.load(await storedValue(context, at))
+}
+
+/** Throws InvalidError for what this version of the pipeline cannot be asked for with. */
+async function requestWith({ store, io }: StartContext, request: RunRequest, asked: Asked): Promise<RunRequest> {
+  const key = stateKey.pipeline(request.pipeline, request.version)
+  if (!store.has(key)) await store.load([key])
+  const pipeline = store.get(key)
+  if (!pipeline) throw new InvalidError(`version ${request.version} of pipeline ${request.pipeline} is not registered`)
+  const { partition, tags, input = {} } = asked
+  const given = inputOf(pipeline, request.target, input)
+  if ('reason' in given) throw new InvalidError(given.reason)
+  const stored: Record<string, StoredValue> = { ...given.stored }
+  for (const [name, value] of Object.entries(input))
+    stored[name] = await io.store('nats', value, { run: '', pipeline: pipeline.name, asset: name, partition })
+  return {
+    ...request,
+    ...(partition === undefined ? {} : { partition }),
+    ...(tags === undefined || Object.keys(tags).length === 0 ? {} : { tags }),
+    ...(Object.keys(stored).length === 0 ? {} : { input: stored }),
+  }
+}

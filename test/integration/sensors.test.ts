@@ -1,0 +1,63 @@
+import { expect, it } from 'vitest'
+import { z } from 'zod'
+import { asset, input, pipeline, sensor } from '../../src/index.ts'
+import { useServer } from '../kit/fixture.ts'
+import { openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const server = useServer()
+
+it('a sensor gets its cursor, starts the runs that it asks for, and is evaluated again when it has failed', async () => {
+  const file = input('file', z.object({ name: z.string() }))
+  const load = asset('load', { dependsOn: [file], execute: (_, deps) => deps.file.name })
+  const seen: (number | undefined)[] = []
+  let broken = false
+  const files = sensor('files', {
+    every: '1s',
+    run: load,
+    evaluate: (_ctx, cursor: number | undefined) => {
+      seen.push(cursor)
+      if (broken) throw new TypeError('the folder is gone')
+      const n = (cursor ?? 0) + 1
+      const own = { input: { file: { name: `f${n}` } }, partition: `p${n}`, tags: { from: 'files' } }
+      return { cursor: n, runs: [own, { input: { file: { name: 'always' } }, key: 'always' }] }
+    },
+  })
+  await using stage = await openStage(server.url, pipeline('p', [file, load], { sensors: [files] }), { shards: 2 })
+  const { flow } = stage
+  await until('three files are loaded', async () => (await flow.runs()).filter((run) => run.finishedAt).length >= 4)
+  const runs = (await flow.runs()).filter(({ status }) => status === 'succeeded')
+  const names = await Promise.all(runs.map((run) => flow.run(run.id).result()))
+  expect(names.filter((name) => name === 'always')).toHaveLength(1)
+  expect(names).toEqual(expect.arrayContaining(['f1', 'f2', 'f3', 'always']))
+  expect(runs.every(({ sensor }) => sensor === 'files')).toBe(true)
+  expect(seen.slice(0, 3)).toEqual([undefined, 1, 2])
+
+  broken = true
+  await until('two evaluations have failed', async () => ((await flow.sensors.list())[0]?.failures ?? 0) >= 2)
+  const [view] = await flow.sensors.list()
+  expect(view).toMatchObject({ name: 'p/files', target: 'load', error: { message: 'the folder is gone' } })
+  const { cursor } = view ?? {}
+  broken = false
+  await until('it goes on', async () => (await flow.sensors.list())[0]?.failures === 0)
+  // Each cursor that was stored was given once; failures gave the same one again.
+  const tried = seen.filter((one) => one === cursor)
+  expect(tried.length).toBeGreaterThanOrEqual(3)
+  const cursors = seen.map((one) => one ?? 0)
+  expect(cursors).toEqual(cursors.toSorted((a, b) => a - b))
+})
+
+it('a sensor that asks for what cannot be has failed, and starts nothing', async () => {
+  const file = input('file', z.object({ name: z.string() }))
+  const load = asset('load', { dependsOn: [file], execute: (_, deps) => deps.file.name })
+  const runs: unknown = [{ input: { file: { name: 'fine' } } }, { input: { file: { name: 5 } } }]
+  const files = sensor('files', { every: '1s', run: load, evaluate: () => ({ cursor: 1, runs: runs as never[] }) })
+  await using stage = await openStage(server.url, pipeline('p', [file, load], { sensors: [files] }))
+  const { flow } = stage
+  await until('it has failed', async () => ((await flow.sensors.list())[0]?.failures ?? 0) >= 1)
+  expect((await flow.sensors.list())[0]).toMatchObject({
+    cursor: undefined,
+    error: { message: expect.stringMatching(/sensor files: runs\[1\]: input\.file\.name: /) },
+  })
+  expect(await flow.runs()).toEqual([])
+})
