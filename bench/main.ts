@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util'
 import { InvalidError, messageOf } from '../streams/errors.ts'
 import { asset } from './asset.ts'
 import type { Bench } from './bench.ts'
+import { events } from './events.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
 import { gates } from './gates.ts'
 import { limitedQueues } from './limited-queues.ts'
@@ -29,6 +30,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   million,
   limiter,
   gates,
+  events,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 

@@ -20,7 +20,7 @@ export const debounceSpec = z.object({
 /** A subscription as the engine knows it: options, no code. It is a part of its pipeline. */
 export const subscriptionSpec = z.object({
   name: token,
-  /** Where messages come from: an existing stream, a subject of a stream of its own, or a bucket. */
+  /** An existing stream; a bucket; or a subject, which has a stream of its own. */
   from: z.union([
     z.object({ stream: token, subject: z.string().max(TEXT_MAX).optional() }),
     z.object({ bucket: token, key: z.string().max(TEXT_MAX).optional() }),

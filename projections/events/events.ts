@@ -4,7 +4,7 @@
  *
  * | fact | what the fold does |
  * |---|---|
- * | `subscription.taken` | starts a run for each event, or takes it into its group; refuses others |
+ * | `subscription.taken` | starts a run for each event, or puts it into its group; or refuses it |
  * | `event.retried` | the same for a message that was refused |
  * | `event.timer_fired` | starts the run of a group, if it is time (group.ts) |
  * | `event.refused` | nothing: it is there to be listed |

@@ -1,7 +1,8 @@
 /**
  * Messages that start one run together (`batch`), or that wait until no other comes (`debounce`).
  * A document for each group holds them. One schedule of the server for each group says when to
- * look: it is set for the first time at which the run may start, and again if that has moved.
+ * look. It is set for the earliest time at which the run may start. If that has moved when it
+ * fires, it is set again.
  */
 
 import type { SubscriptionSpec, TakenEvent } from '../../streams/event-schemas.ts'

@@ -1,4 +1,4 @@
-/** `flow.events`: messages of subscriptions that could not start a run, and what others would start. */
+/** `flow.events`: messages that could not start a run, and what others would start. */
 import { eventIdentity } from '../../projections/events/request.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
@@ -97,7 +97,7 @@ export class Events {
   }
 
   /**
-   * Has a worker read a refused message again, and take it: after its code was mended, say. Gives
+   * Has a worker read a refused message again, and take it: after its code was changed, say. Gives
    * the id of its run; undefined where it waits for other messages. Throws `not_found` when no such
    * message was refused or no worker answers, and InvalidError when it is refused again.
    */

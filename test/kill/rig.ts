@@ -142,6 +142,11 @@ export class Rig implements AsyncDisposable {
     return child
   }
 
+  /** All that were started, in order. */
+  get children(): readonly Child[] {
+    return this.#children
+  }
+
   /** Of the server. */
   get port(): number {
     return this.#server.port

@@ -26,7 +26,7 @@ const AHEAD_BYTES = 4 * 1024 * 1024
 const FIRST_WANT = 64
 /** So many messages without an event are passed over before that is put on the log. */
 const SILENT_MAX = 10_000
-/** Keys of events that were stored lately: a message that comes again is mostly soon. */
+/** Keys of events that were stored lately: a second message of a key mostly comes soon. */
 const RECENT_MAX = 20_000
 /** Of a stream of FlowStone's own, so many messages that were taken are kept. */
 const KEPT = 100_000

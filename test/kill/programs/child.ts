@@ -28,6 +28,9 @@ const QUIET: ReadonlySet<string> = new Set([
   'flowstone:scatter.instance_fail',
 ])
 
+/** Of thousands of runs nobody reads these. */
+const MANY = /materialization|task/
+
 export function tell(event: string, data: object = {}): void {
   process.stdout.write(`${JSON.stringify({ event, atMs: Date.now(), ...data })}\n`)
 }
@@ -38,7 +41,8 @@ export async function begin(): Promise<{ flow: Flow; settings: Settings }> {
   const realNow = Date.now.bind(Date)
   Date.now = () => realNow() + (settings.skewMs ?? 0)
   for (const name of TELEMETRY_CHANNELS) {
-    if (!QUIET.has(name)) channel(name).subscribe((data) => tell(name.replace('flowstone:', ''), data as object))
+    if (!QUIET.has(name) && !(process.env.KILL_EVENTS && MANY.test(name)))
+      channel(name).subscribe((data) => tell(name.replace('flowstone:', ''), data as object))
   }
   const { url, namespace, shards } = settings
   const flow = await connect({ servers: url, namespace, ...(shards === undefined ? {} : { shards }) })
