@@ -2,12 +2,10 @@
  * Messages that start runs. A worker that has the code of a subscription reads its stream and
  * records what it took: `subscription.taken`, a fact for each range of messages.
  *
- * | fact | what the fold does |
- * |---|---|
- * | `subscription.taken` | starts a run for each event, or puts it into its group; or refuses it |
- * | `event.retried` | the same for a message that was refused |
- * | `event.timer_fired` | starts the run of a group, if it is time (group.ts) |
- * | `event.refused` | nothing: it is there to be listed |
+ * - `subscription.taken` starts a run for each event, or puts it into its group, or refuses it.
+ * - `event.retried` does the same for a message that was refused.
+ * - `event.timer_fired` starts the run of a group, if it is time (group.ts).
+ * - `event.refused` does nothing. It is there to be listed.
  *
  * The id of a run follows from the event's key, so a message that comes twice starts one run.
  */

@@ -2,6 +2,7 @@
 import type { SubscriptionSpec, TakenEvent } from '../../streams/event-schemas.ts'
 import type { DraftOf } from '../../streams/facts.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
+import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import type { GivenValue } from '../run/input.ts'
 import { specOf } from '../state.ts'
@@ -87,7 +88,7 @@ export function refusedEvent(
     seq,
     ...(key === undefined ? {} : { key }),
     ...(msgId === undefined ? {} : { msgId }),
-    reason: reason.slice(0, REASON_MAX),
+    reason: cut(reason, REASON_MAX),
   }
   return { name: 'event.refused', ids: { pipeline, subscription, source, seq: String(seq) }, data }
 }

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { type GlobalOptions, withFlow } from './context.ts'
 import type { DevCommand } from './dev.ts'
+import { eventCommands } from './events.ts'
 import { gateCommands } from './gates.ts'
 import type { HttpCommand } from './http.ts'
 import { limitCommands } from './limits.ts'
@@ -43,6 +44,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   httpCommand,
   setupCommand,
   triggerCommands,
+  eventCommands,
   gateCommands,
   scheduleCommands,
   scatterCommands,

@@ -53,6 +53,7 @@ export interface EventTest {
   readonly reason?: string
 }
 
+/** Which messages a test looks at. */
 export interface EventTestOptions {
   /** The first message to look at. Default: the first one that was not taken yet. */
   readonly fromSeq?: number
@@ -69,6 +70,7 @@ const SETTLE_MS = 250
 
 type EventsDeps = RunDeps & { readonly topology: () => Promise<Topology> }
 
+/** Look at messages of subscriptions, and have refused ones taken. */
 export class Events {
   readonly #deps: EventsDeps
 

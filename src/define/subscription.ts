@@ -45,6 +45,7 @@ export type EventSource =
   | { readonly bucket: string; readonly key?: string; readonly start?: 'all' | 'new' }
   | { readonly subject: string }
 
+/** When the run of a batch starts. */
 export interface BatchOptions {
   /** So many messages at most, up to 1,000. */
   readonly maxItems: number
@@ -54,6 +55,7 @@ export interface BatchOptions {
   readonly key?: (message: EventMessage) => string
 }
 
+/** When the run of messages starts that wait for each other. */
 export interface DebounceOptions<T extends 'last' | 'all' = 'last' | 'all'> {
   /** Messages with the same text wait for each other. Default: all do. */
   readonly key?: (message: EventMessage) => string
@@ -114,8 +116,10 @@ interface DebouncedOptions<G> extends ListOptions<G> {
   readonly debounce: DebounceOptions<'all'> & { readonly take: 'all' }
 }
 
+/** What a subscription reads, and what a run is given. */
 export type SubscriptionOptions<G> = SingleOptions<G> | BatchedOptions<G> | DebouncedOptions<G>
 
+/** What starts runs of a pipeline by itself: what `subscription` returned. */
 export interface Subscription {
   readonly name: string
   readonly definition: SubscriptionDefinition

@@ -1,3 +1,8 @@
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -202,4 +207,35 @@ it('a namespace that is not there is not made by looking, and is made by setup',
   const other = await runCommand(['setup', '--namespace', typo, '--shards', '3'], at)
   expect(other).toMatchObject({ code: 2, stdout: '' })
   expect(other.stderr).toContain('was made with 2, not 3')
+}, 60_000)
+
+it('event shows what messages would do, lists those that were refused, and takes them', async () => {
+  const zod = pathToFileURL(createRequire(import.meta.url).resolve('zod')).href
+  const code = (total: string): string => `
+import { asset, input, pipeline, subscription } from 'flowstone'
+import { z } from '${zod}'
+const order = input('order', z.object({ total: ${total} }))
+const bill = asset('bill', { dependsOn: [order], execute: (_, { order }) => order.total })
+const ordered = subscription('ordered', { from: { stream: 'CLI_ORDERS' }, run: bill })
+export const bills = pipeline('bills', [order, bill], { subscriptions: [ordered] })`
+  writeModule(scratch.path, 'events.ts', code('z.number()'))
+  const nc = await connectNats({ servers: server.url })
+  await (await jetstreamManager(nc)).streams.add({ name: 'CLI_ORDERS', subjects: ['cli.orders'] })
+  for (const body of ['{"total":1}', '{"total":"x"}']) nc.publish('cli.orders', body)
+  await nc.drain()
+  const { bills } = await import(join(scratch.path, 'events.ts'))
+  await using stage = await openStage(server.url, bills, { namespace })
+  await until('one is refused', async () => (await stage.flow.events.refused()).length === 1)
+  const listed = await runCommand(['event', 'ls'], at)
+  expect(listed.stdout).toMatch(/bills\/ordered +CLI_ORDERS +2 .*message: input\.order\.total/)
+  writeModule(scratch.path, 'events-2.ts', code('z.any()'))
+  const tried = await runCommand(['event', 'test', 'ordered', '--file', 'events-2.ts', '--from-seq', '1', '--json'], at)
+  expect(tried).toMatchObject({ code: 0, stderr: '' })
+  expect(JSON.parse(tried.stdout)).toMatchObject([
+    { seq: 1, outcome: 'exists' },
+    { seq: 2, outcome: 'run', input: { order: { total: 'x' } } },
+  ])
+  const again = await runCommand(['event', 'retry', '2'], at)
+  expect(again).toMatchObject({ code: 2, stderr: expect.stringContaining('message 2 is refused again') })
+  expect((await runCommand(['event', 'retry', '9'], at)).stderr).toContain('no message 9 was refused')
 }, 60_000)

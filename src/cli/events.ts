@@ -1,0 +1,127 @@
+/** Commands about messages that start runs. */
+import type { Command } from 'commander'
+import { nearest } from '../../streams/did-you-mean.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
+import type { EventTest } from '../client/events.ts'
+import type { Flow } from '../client/flow.ts'
+import type { Pipeline } from '../define/pipeline.ts'
+import type { Subscription } from '../define/subscription.ts'
+import { type GlobalOptions, reach, withFlow } from './context.ts'
+import { loadPipelines } from './load.ts'
+import { connected } from './options.ts'
+import { jsonOf, table } from './output.ts'
+import { wholeNumber } from './parts.ts'
+
+interface TestCommand extends GlobalOptions {
+  readonly file?: string
+  readonly fromSeq?: string
+  readonly count: string
+}
+
+export function eventCommands(root: Command): void {
+  const event = root.command('event').description('messages that start runs by themselves')
+  connected(event.command('ls'))
+    .description('messages that started no run, and why; newest first')
+    .option('--subscription <name>', 'only of this one: PIPELINE/NAME')
+    .option('--limit <n>', 'at most so many', '50')
+    .action((options: GlobalOptions & { limit: string; subscription?: string }) =>
+      withFlow(options, async (flow, output) => {
+        const { subscription } = options
+        const limit = wholeNumber('--limit', options.limit)
+        const refused = await flow.events.refused({ limit, ...(subscription === undefined ? {} : { subscription }) })
+        output.result(refused, () =>
+          table(
+            ['subscription', 'stream', 'seq', 'at', 'reason'],
+            refused.map((one) => [`${one.pipeline}/${one.subscription}`, one.stream, one.seq, one.at, one.reason]),
+            'no message was refused',
+          ),
+        )
+      }),
+    )
+  connected(event.command('retry <seq>'))
+    .description('have a worker take a message that was refused')
+    .option('--subscription <name>', 'PIPELINE/NAME, where several refused a message of that number')
+    .action((seq: string, options: GlobalOptions & { subscription?: string }) =>
+      withFlow(options, async (flow, output) => {
+        const number = wholeNumber('SEQ', seq)
+        const subscription = options.subscription ?? (await refusedBy(flow, number))
+        const run = await flow.events.retry(subscription, number)
+        output.result({ subscription, seq: number, run }, () => [
+          run === undefined ? 'taken: it waits for other messages' : `run ${run}`,
+        ])
+      }),
+    )
+  connected(event.command('test <subscription>'))
+    .description('what messages of its stream would do; starts nothing')
+    .option('--file <file>', 'the file that declares it; default: that of the flowstone dev of this folder')
+    .option('--from-seq <n>', 'the first message; default: the first one that was not taken yet')
+    .option('--count <n>', 'how many messages, up to 1,000', '10')
+    .action((name: string, options: TestCommand) => testEvents(name, options))
+}
+
+async function testEvents(name: string, options: TestCommand): Promise<void> {
+  const file = options.file ?? reach(options).dev?.file
+  if (file === undefined)
+    throw new InvalidError('event test: name the file that declares the subscription: --file FILE')
+  const { pipeline, subscription } = findSubscription(await loadPipelines(file), name)
+  await withFlow(options, async (flow, output) => {
+    const tests = await flow.events.test(subscription, {
+      pipeline,
+      count: wholeNumber('--count', options.count),
+      ...(options.fromSeq === undefined ? {} : { fromSeq: wholeNumber('--from-seq', options.fromSeq) }),
+    })
+    output.result(tests, () =>
+      table(
+        ['seq', 'subject', 'what', 'key', 'input or reason'],
+        tests.map((test) => [test.seq, test.subject, WORDS[test.outcome], test.key, test.reason ?? shown(test)]),
+        'no message there',
+      ),
+    )
+  })
+}
+
+const WORDS: Readonly<Record<EventTest['outcome'], string>> = {
+  run: 'starts a run',
+  exists: 'its run is there',
+  waits: 'waits for others',
+  left: 'left out',
+  refused: 'refused',
+}
+const SHOWN_MAX = 80
+
+function shown({ input }: EventTest): string {
+  const text = input === undefined ? '' : jsonOf(input)
+  return cut(text, SHOWN_MAX, '…')
+}
+
+/** The subscription that has refused a message of this number. */
+async function refusedBy(flow: Flow, seq: number): Promise<string> {
+  const refused = await flow.events.refused({ limit: Number.MAX_SAFE_INTEGER })
+  const names = refused.filter((one) => one.seq === seq).map((one) => `${one.pipeline}/${one.subscription}`)
+  const [first, ...more] = [...new Set(names)]
+  if (first === undefined) throw new FlowStoneError('not_found', `no message ${seq} was refused, or it was taken since`)
+  if (more.length === 0) return first
+  throw new InvalidError(`several refused a message ${seq} (${[first, ...more].join(', ')}); name one: --subscription`)
+}
+
+function findSubscription(
+  pipelines: readonly Pipeline[],
+  named: string,
+): { readonly pipeline: Pipeline; readonly subscription: Subscription } {
+  const [of, name] = named.includes('/') ? named.split('/', 2) : [undefined, named]
+  const all = pipelines.flatMap((pipeline) =>
+    pipeline.subscriptions.map((subscription) => ({ pipeline, subscription })),
+  )
+  const found = all.filter(
+    ({ pipeline, subscription }) => subscription.name === name && (of === undefined || pipeline.name === of),
+  )
+  const [first] = found
+  if (!first) {
+    const names = all.map(({ subscription }) => subscription.name)
+    throw new InvalidError(`there is no subscription ${named}${nearest(name ?? '', names)}`)
+  }
+  if (found.length === 1) return first
+  const names = found.map(({ pipeline }) => `${pipeline.name}/${name}`)
+  throw new InvalidError(`subscription ${named} is in several pipelines; name one: ${names.join(', ')}`)
+}
