@@ -21,6 +21,7 @@ import {
 } from './gate/gate.ts'
 import { gatesOf } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'
+import { needsOfEntering, needsOfLeaving } from './run/concurrency.ts'
 import { endList, listKey, listsOf } from './run/lists.ts'
 import {
   type AssetFact,
@@ -142,6 +143,7 @@ const HANDLERS: Handlers = {
     // The run's own document cannot be there before this fact, of which the log holds one.
     needs: (view, { data }) => [
       stateKey.pipeline(data.pipeline, data.version),
+      ...needsOfEntering(view, data.pipeline, data.concurrency),
       ...needsOfOpenRun(data.pipeline, data.event?.subscription),
       ...listsOf(data).map(listKey.list),
       ...(data.sensor?.evaluates ? needsOfSensor(view, data.pipeline, data.sensor.name) : []),
@@ -163,16 +165,18 @@ const HANDLERS: Handlers = {
   'run.adopted': { needs: nothing, apply: noEffect },
   'run.adopt_refused': { needs: nothing, apply: noEffect },
   'run.cancel_requested': {
-    needs: needsBarriers,
+    needs: needsOfCancel,
     apply: ({ view, run }, fact) => onRunCancelRequested(view, run, fact),
   },
-  'run.timer_fired': { needs: needsBarriers, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
+  'run.timer_fired': { needs: needsOfCancel, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
   'run.finished': {
-    needs: (view, { pipeline, subscription, schedule, sensor }, fact) => {
+    needs: (view, run, fact) => {
+      const { pipeline, subscription, schedule, sensor } = run
       const list = endList(fact.data.status)
       return [
         ...(list === undefined ? [] : [listKey.list(list)]),
         ...needsOfOpenRun(pipeline, subscription),
+        ...needsOfLeaving(view, run),
         ...(schedule ? needsOfSchedule(view, pipeline, schedule.name) : []),
         ...(sensor?.evaluates ? needsOfSensor(view, pipeline, sensor.name) : []),
       ]
@@ -338,6 +342,11 @@ function inScatter<F extends { readonly ids: { readonly asset: string } }>(
 /** The barriers of all assets of a run. */
 function needsBarriers(_view: View, run: RunState): Key<unknown>[] {
   return Object.keys(run.assets).map((asset) => stateKey.barrier(run.id, asset))
+}
+
+/** What is open of a run ends; or its wait. */
+function needsOfCancel(view: View, run: RunState): Key<unknown>[] {
+  return [...needsBarriers(view, run), ...(run.queue ? needsOfLeaving(view, run) : [])]
 }
 
 function needsBarrier(_view: View, run: RunState, fact: { readonly ids: { readonly asset: string } }): Key<unknown>[] {

@@ -13,6 +13,7 @@ import type {
   Phase,
   PipelineSpec,
   ReuseReason,
+  RunConcurrency,
   ScatterStatus,
   StoredValue,
   UpstreamMode,
@@ -94,10 +95,17 @@ export interface RunState {
   tags?: Record<string, string>
   schedule?: ScheduledBy
   sensor?: SensedBy
+  concurrency?: RunConcurrency
+  /** While it waits for its turn: its place in the order of coming, and who is next to it. */
+  queue?: { at: number; prev?: string; next?: string }
+  /** When its turn came, if it has waited. */
+  startedMs?: number
+  /** The run for which it was skipped. */
+  skippedFor?: string
   /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
   inputs?: Record<string, string>
   given?: { shard: number; seq: number }
-  status: 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
+  status: 'queued' | 'requested' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   requestedMs: number
   finishedMs?: number
   cancelRequested?: true
@@ -110,6 +118,22 @@ export interface RunState {
   finishing?: true
   error?: ErrorInfo
   assets: Record<string, AssetInRun>
+}
+
+/**
+ * Runs of one pipeline and concurrency key; there while one of them is open. `ending`: of those
+ * that run, those that were cancelled for a newer one. `first`, `last`: of those that wait, who
+ * are linked by `queue` of their documents. `entered`: how many have waited so far.
+ */
+export interface ConcurrencyState {
+  seq: number
+  key: string
+  running: string[]
+  ending?: string[]
+  waiting: number
+  first?: string
+  last?: string
+  entered: number
 }
 
 /** The newest materialization of an asset in a partition, within this shard. */
@@ -402,6 +426,7 @@ export const stateKey = {
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
   schedule: (pipeline: string, name: string): Key<ScheduleState> => `schedule.${pipeline}.${name}`,
   sensor: (pipeline: string, name: string): Key<SensorState> => `sensor.${pipeline}.${name}`,
+  concurrency: (pipeline: string, group: string): Key<ConcurrencyState> => `concurrency.${pipeline}.${group}`,
   keyChunks: (run: string, asset: string, n: number): Key<KeyChunkList> => `key_chunks.${run}.${asset}.${n}`,
 } as const
 

@@ -54,6 +54,7 @@ export {
   type TimedOut,
   type ValueOf,
 } from './define/asset.ts'
+export type { PipelineConcurrency, RunConcurrencyOptions } from './define/concurrency.ts'
 export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export { type Input, input } from './define/input.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'

@@ -13,6 +13,7 @@ export const ERROR_CODES = [
   // How a run, an asset or an instance ended.
   'timeout',
   'cancelled',
+  'run_skipped',
   'terminal',
   'retryable',
   'worker_lost',

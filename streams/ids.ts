@@ -86,11 +86,12 @@ export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'se
 
 /**
  * The id of a run that follows from a text. `attempt`: the second one and later are those that were
- * started because the one before had failed.
+ * started because the one before had failed. `group`: the shard follows from it, in place of the
+ * text.
  */
-export function runIdIn(space: KeySpace, text: string, shards: number, attempt = 1): RunId {
+export function runIdIn(space: KeySpace, text: string, shards: number, attempt = 1, group?: string): RunId {
   const whole = `${space}:${attempt}:${text}`
-  return runId(shardOf(whole, shards), `k${hash64(whole)}${hash64(`${whole}#`)}`)
+  return runId(shardOf(group ?? whole, shards), `k${hash64(whole)}${hash64(`${whole}#`)}`)
 }
 
 /**
@@ -110,10 +111,10 @@ export function runIdForKey(key: string, shards: number): RunId {
   return runIdIn('key', key, shards)
 }
 
-/** A fresh run id: sorts by time within a shard. */
-export function newRunId(nowMs: number, random: string, shards: number): RunId {
+/** A fresh run id: sorts by time within a shard. `group`: the shard follows from it. */
+export function newRunId(nowMs: number, random: string, shards: number, group?: string): RunId {
   const unique = `${nowMs.toString(36)}-${random}`
-  return runId(shardOf(unique, shards), unique)
+  return runId(shardOf(group ?? unique, shards), unique)
 }
 
 export function barrierId(run: RunId, asset: AssetName): BarrierId {

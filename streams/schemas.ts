@@ -141,6 +141,25 @@ export const assetSpec = z.object({
 /** An asset as the engine knows it: graph and options, no code. */
 export type AssetSpec = z.infer<typeof assetSpec>
 
+export const onConflict = z.enum(['queue', 'skip', 'cancel_running'])
+/** What becomes of a run while others of its key are active. */
+export type OnConflict = z.infer<typeof onConflict>
+const concurrencyLimit = { limit: z.int().min(1), onConflict: onConflict.default('queue') }
+
+/**
+ * How many runs of a pipeline and key are active at a time, as a run is requested with it. The
+ * shard of the run follows from both.
+ */
+export const runConcurrency = z.object({ key: z.string().max(512), ...concurrencyLimit })
+export type RunConcurrency = z.infer<typeof runConcurrency>
+
+/** The same for all runs of a pipeline: what makes the key. None: one key for all. */
+export const concurrencySpec = z.object({
+  key: z.union([z.literal('partition'), z.object({ tag: z.string() }), z.object({ input: z.string() })]).optional(),
+  ...concurrencyLimit,
+})
+export type ConcurrencySpec = z.infer<typeof concurrencySpec>
+
 export const pipelineRegistered = z.object({
   name: token,
   version: token,
@@ -151,6 +170,8 @@ export const pipelineRegistered = z.object({
   timeoutMs: z.number().positive().optional(),
   /** What its runs do with upstream assets, where they say nothing. Default `all`. */
   upstream: z.enum(['all', 'stale', 'missing', 'none']).optional(),
+  /** How many of its runs are active at a time. */
+  concurrency: concurrencySpec.optional(),
   /** What starts runs of it by itself. */
   subscriptions: z.array(subscriptionSpec).optional(),
 })
@@ -175,6 +196,7 @@ export const runRequested = z.object({
   /** The schedule or the sensor that it is of. */
   schedule: scheduledBy.optional(),
   sensor: sensedBy.optional(),
+  concurrency: runConcurrency.optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),
   /**
@@ -520,6 +542,13 @@ export const triggerBody = z.strictObject({
   key: wholeText.min(1).max(512).optional(),
   input: z.record(z.string(), z.unknown()).optional(),
   tags: z.record(z.string(), z.string()).optional(),
+  concurrency: z
+    .strictObject({
+      key: wholeText.max(512).default(''),
+      limit: z.int().min(1).max(1000),
+      onConflict: onConflict.default('queue'),
+    })
+    .optional(),
 })
 
 export const gateKind = z.enum(['signal', 'approval'])

@@ -4,6 +4,7 @@ import type { DraftOf } from '../../streams/facts.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
+import { concurrencyOf, givenValue } from '../run/concurrency-key.ts'
 import type { GivenValue } from '../run/input.ts'
 import { specOf } from '../state.ts'
 
@@ -41,6 +42,7 @@ export function requestEffect(
 ): Effect {
   const { seq, msgId, input, partition, tags } = event
   const key = event.key ?? `${place.stream}:${seq}`
+  const concurrency = concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(input?.[name]) })
   const request = {
     pipeline: pipeline.name,
     version: pipeline.version,
@@ -57,6 +59,7 @@ export function requestEffect(
     },
     ...(input === undefined ? {} : { input }),
     ...(tags === undefined ? {} : { tags }),
+    ...(concurrency === undefined ? {} : { concurrency }),
   } as const
   const identity = eventIdentity(pipeline.name, spec.name, place, event, messages !== undefined)
   const refusal = refusedEvent(pipeline.name, spec.name, place, event, '')

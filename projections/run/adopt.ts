@@ -107,7 +107,7 @@ export function onRunAdoptRequested(view: View, planned: RunState, fact: FactOf<
   ]
   if (planned.finishedMs !== undefined || planned.finishing || planned.cancelRequested)
     return refuse(['the run has ended'])
-  if (planned.status === 'requested') return refuse(['the run is not planned yet'])
+  if (planned.status === 'requested' || planned.status === 'queued') return refuse(['the run is not planned yet'])
   const from = view.get(stateKey.pipeline(planned.pipeline, planned.version))
   const to = view.get(stateKey.pipeline(planned.pipeline, version))
   if (!from || !to) return refuse([`version ${version} of pipeline ${planned.pipeline} is not registered`])

@@ -7,8 +7,8 @@
  * missing of those shows on WORK.
  */
 import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
-import { runIdIn } from '../../streams/ids.ts'
 import type { Effect } from '../effects.ts'
+import { runIdFor } from './request.ts'
 
 export interface PendingEffect {
   readonly effect: Effect
@@ -91,7 +91,7 @@ export class Pending {
       case 'plan':
         return `run.${effect.run}.planned`
       case 'request':
-        return `run.${runIdIn(effect.trigger.space, effect.trigger.key, this.#shards)}.requested`
+        return `run.${runIdFor(effect.trigger.request, effect.trigger.space, effect.trigger.key, this.#shards)}.requested`
       case 'start_run':
       case 'start_evaluated':
         return placeOf(effect.request)

@@ -1,8 +1,20 @@
 import type { DraftOf, FactDraft } from '../../streams/facts.ts'
-import type { KeySpace } from '../../streams/ids.ts'
+import { type KeySpace, type RunId, runIdIn } from '../../streams/ids.ts'
+import { groupOf } from './concurrency-key.ts'
 import type { GivenValue } from './input.ts'
 
 export type RunRequest = DraftOf<'run.requested'>['data']
+
+/** The id of the run: its shard follows from the concurrency key, where the request has one. */
+export function runIdFor(
+  { pipeline, concurrency }: Pick<RunRequest, 'pipeline' | 'concurrency'>,
+  space: KeySpace,
+  text: string,
+  shards: number,
+  attempt = 1,
+): RunId {
+  return runIdIn(space, text, shards, attempt, concurrency && groupOf(pipeline, concurrency))
+}
 
 /**
  * What may be another one in two requests that ask for the same: a deploy came in between, another

@@ -8,6 +8,9 @@
  *   running    run.cancel_requested    → every asset not ended is cancelled, its scatter closed    client
  *   running    (last asset ends)       → run.finished is decided                                   engine
  *   any        run.finished            → succeeded | failed | cancelled                            engine, once
+ *   (none)     run.requested           → queued, or cancelled at once: others of its key are active   concurrency.ts
+ *   queued     (its turn comes)        → requested; running at once if the plan needs no look-up   engine
+ *   queued     cancel, time limit      → run.finished is decided
  *
  *   asset      fact                    → asset
  *   waiting    (dependencies there)    → queued: a task `execute`, or `scatter`
@@ -38,6 +41,7 @@ import { countOpenRun } from '../events/open-runs.ts'
 import { endEffect } from '../scatter/end.ts'
 import { type AssetInRun, type CatalogEntry, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { attemptEffect, fingerprintIn, requesterOf } from '../tasks.ts'
+import { enterGroup, leaveGroup } from './concurrency.ts'
 import { addToLists, endList, listsOf } from './lists.ts'
 import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
 
@@ -74,15 +78,40 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
   countOpenRun(view, run, fact.seq, 1)
   addToLists(view, listsOf(data), id, fact.timeMs)
   const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
+  if (data.concurrency) run.concurrency = { ...data.concurrency }
   const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
   if (!pipeline) {
     const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
     return finish(run, fact, { code: 'unknown_pipeline', message })
   }
-  if (data.redrive || data.retry || !planIsPure(pipeline, data.target, data.upstream))
-    return [...timer, { do: 'plan', run: id }]
-  const plan = planRun(pipeline, data.target, data.upstream, () => undefined, run.inputs)
-  return [...timer, ...applyPlan(run, pipeline, plan, fact)]
+  const { as, behind, effects } = enterGroup(view, run)
+  if (as === 'started') return [...timer, ...beginRun(run, pipeline, fact)]
+  if (as === 'waiting') return [...timer, ...effects]
+  run.skippedFor = behind ?? 'unknown'
+  return finish(run, fact)
+}
+
+/** Plans a run: at once where the plan follows from its request. */
+function beginRun(run: RunState, pipeline: PipelineSpec, fact: Fact): Effect[] {
+  const { target, upstream, redrive, retry } = run
+  if (redrive || retry || !planIsPure(pipeline, target, upstream)) return [{ do: 'plan', run: run.id }]
+  return applyPlan(
+    run,
+    pipeline,
+    planRun(pipeline, target, upstream, () => undefined, run.inputs),
+    fact,
+  )
+}
+
+/** A run has ended, or waits no more: those whose turn it is now start. */
+function startNext(view: View, run: RunState, fact: Fact): Effect[] {
+  return leaveGroup(view, run).flatMap((next) => {
+    next.seq = fact.seq
+    next.status = 'requested'
+    next.startedMs = fact.timeMs
+    const pipeline = view.get(stateKey.pipeline(next.pipeline, next.version))
+    return pipeline ? beginRun(next, pipeline, fact) : []
+  })
 }
 
 function msgIdIn({ trigger, event }: FactOf<'run.requested'>['data']): Pick<RunState, 'msgId'> {
@@ -379,7 +408,8 @@ export function onRunCancelRequested(view: View, before: RunState, fact: FactOf<
   if (before.finishedMs !== undefined || before.cancelRequested) return []
   const run = editRun(view, before, fact)
   run.cancelRequested = true
-  return endAssets(view, run, fact, fact.data.reason)
+  const next = run.queue ? startNext(view, run, fact) : []
+  return [...endAssets(view, run, fact, fact.data.reason), ...next]
 }
 
 /** What is open of a run that took too long is cancelled, and the run has failed. */
@@ -387,7 +417,8 @@ export function onRunTimerFired(view: View, before: RunState, fact: FactOf<'run.
   if (before.finishedMs !== undefined || before.cancelRequested || before.timedOut) return []
   const run = editRun(view, before, fact)
   run.timedOut = true
-  return endAssets(view, run, fact, timeoutMessage(run))
+  const next = run.queue ? startNext(view, run, fact) : []
+  return [...endAssets(view, run, fact, timeoutMessage(run)), ...next]
 }
 
 function timeoutMessage(run: RunState): string {
@@ -443,7 +474,7 @@ export function onRunFinished(view: View, before: RunState, fact: FactOf<'run.fi
   countOpenRun(view, run, fact.seq, -1)
   const list = endList(fact.data.status)
   if (list !== undefined) addToLists(view, [list], run.id, fact.timeMs)
-  return []
+  return startNext(view, run, fact)
 }
 
 function skipDependents(run: RunState, pipeline: PipelineSpec, failed: string): Effect[] {
@@ -526,7 +557,9 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
   const cause = error ?? tooLong ?? failed?.[1].error
   const succeeded = target?.value !== undefined
   const cancelled = run.cancelRequested || (!failed && assets.some((asset) => asset.status === 'cancelled'))
-  const status = succeeded ? 'succeeded' : cancelled && !error && !tooLong ? 'cancelled' : 'failed'
+  const skipped = run.skippedFor === undefined ? undefined : skippedError(run, run.skippedFor)
+  const isCancelled = skipped !== undefined || (cancelled && !error && !tooLong)
+  const status = succeeded ? 'succeeded' : isCancelled ? 'cancelled' : 'failed'
   const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
     run: run.id,
     pipeline: run.pipeline,
@@ -537,10 +570,16 @@ function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
     ...resultIn(run, fact),
     ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
     ...(status === 'failed' && cause ? { error: forOutsiders(cause) } : {}),
+    ...(skipped ? { error: skipped } : {}),
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
   const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
   return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...stops }]
+}
+
+function skippedError({ concurrency }: RunState, other: string): ErrorInfo {
+  const key = JSON.stringify(concurrency?.key ?? '')
+  return { code: 'run_skipped', message: `run ${other} of concurrency key ${key} is active, and onConflict is skip` }
 }
 
 function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; asset: AssetName } {

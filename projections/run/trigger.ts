@@ -13,6 +13,7 @@ import { triggerBody } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type Key, specOf, stateKey, type View } from '../state.ts'
+import { concurrencyOf, givenValue } from './concurrency-key.ts'
 import { inputOf } from './input.ts'
 
 /** Most of it is input. Larger input is for clients with an object store. */
@@ -113,10 +114,10 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
   if (!checked.success) {
     const issue = checked.error.issues[0]
     return refuse(
-      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key, input, tags`,
+      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key, input, tags, concurrency`,
     )
   }
-  const { key, partition, upstream, input, tags } = checked.data
+  const { key, partition, upstream, input, tags, concurrency: own } = checked.data
   const version = view.get(stateKey.newest(target.pipeline))?.version
   const pipeline = version === undefined ? undefined : view.get(stateKey.pipeline(target.pipeline, version))
   if (version === undefined || !pipeline)
@@ -127,12 +128,15 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
   }
   const given = inputOf(pipeline, target.asset, input ?? {})
   if ('reason' in given) return refuse(given.reason)
+  const concurrency =
+    own ?? concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(given.stored?.[name]) })
   const request = {
     pipeline: target.pipeline,
     version,
     target: target.asset,
     upstream: upstream ?? pipeline.upstream ?? 'all',
     ...(tags === undefined ? {} : { tags }),
+    ...(concurrency === undefined ? {} : { concurrency }),
     ...(given.stored === undefined ? {} : { input: given.stored }),
     ...(partition === undefined ? {} : { partition }),
     ...(key === undefined ? {} : { key }),

@@ -99,6 +99,9 @@ function runCommand(root: Command): void {
     .option('--upstream <mode>', "all, stale, missing or none; default: the pipeline's, else all")
     .option('--input <value>', 'NAME=JSON or NAME=@FILE, or a JSON object of all; may be given again', collect)
     .option('--tag <name=value>', 'to find the run by; may be given again', collect)
+    .option('--concurrency-key <text>', 'which runs wait for each other; default: all of the pipeline')
+    .option('--concurrency-limit <n>', "how many runs of that key are active at a time; default: the pipeline's")
+    .option('--on-conflict <what>', 'while there is no room: queue (default), skip, or cancel_running')
     .option(
       '--timeout <duration>',
       "longest time for the whole run, such as 90s or 2h; default: the pipeline's, else none",

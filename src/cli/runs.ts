@@ -32,6 +32,9 @@ export interface RunCommand extends GlobalOptions {
   readonly input?: string[]
   readonly tag?: string[]
   readonly timeout?: string
+  readonly concurrencyKey?: string
+  readonly concurrencyLimit?: string
+  readonly onConflict?: string
   readonly wait: boolean
 }
 
@@ -52,6 +55,7 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     ...(onFailed === undefined ? {} : { onFailed }),
     ...(options.input === undefined ? {} : { input: inputArgument(options.input) }),
     ...(options.tag === undefined ? {} : { tags: tagArgument(options.tag) }),
+    ...concurrencyArgument(options),
   }
   const start = await starter(name, options)
   using stop = stopRequest()
@@ -100,6 +104,22 @@ export interface RetryCommand extends GlobalOptions {
   readonly input?: string[]
   readonly timeout?: string
   readonly wait: boolean
+}
+
+function concurrencyArgument(options: RunCommand): Pick<RunOptions, 'concurrency'> {
+  const { concurrencyKey, concurrencyLimit, onConflict } = options
+  const given = {
+    ...(concurrencyKey === undefined ? {} : { key: concurrencyKey }),
+    ...(onConflict === undefined ? {} : { onConflict }),
+  }
+  if (concurrencyLimit !== undefined) {
+    const concurrency = { ...given, limit: wholeNumber('--concurrency-limit', concurrencyLimit) }
+    // What is not one of those there are is named by whom it is given to.
+    return { concurrency: concurrency as NonNullable<RunOptions['concurrency']> }
+  }
+  if (Object.keys(given).length > 0)
+    throw new InvalidError('--concurrency-key and --on-conflict need --concurrency-limit')
+  return {}
 }
 
 /** Takes up a run that has ended, as a new one, and follows that. */

@@ -98,6 +98,7 @@ const RUN_OPTIONS: OptionNames<RunOptions> = {
   upstream: true,
   key: true,
   timeout: true,
+  concurrency: true,
   onFailed: true,
 }
 const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = { ...RUN_OPTIONS, pipeline: true }

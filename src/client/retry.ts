@@ -1,11 +1,11 @@
 /** `flow.retry`: a new run that takes what an earlier one made or took, and makes the rest. */
 import { upstreamOf } from '../../projections/run/plan.ts'
-import { differences, type RunRequest } from '../../projections/run/request.ts'
+import { differences, type RunRequest, runIdFor } from '../../projections/run/request.ts'
 import { specOf } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { FactOf } from '../../streams/facts.ts'
-import { parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
+import { parseRunId, type RunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { type AnyAsset, isAsset } from '../define/asset.ts'
 import type { Duration } from '../options/duration.ts'
@@ -47,9 +47,9 @@ export async function retryRun(deps: RunDeps, runId: string, options: RunRetryOp
     throw notRetryable(id, 'has succeeded; to make some of it again, name the asset from which: { from }')
   const data = await requestAgain(deps, ended.request, from, options)
   for (;;) {
-    const first = runIdIn('retry', id, deps.shards)
+    const first = runIdFor(data, 'retry', id, deps.shards)
     if (await append(deps, first, data)) return { id: first, isNew: true }
-    const newest = await newestAttempt(deps, 'retry', id)
+    const newest = await newestAttempt(deps, data, 'retry', id)
     const other = await factAt(deps, newest.id, 'run.requested')
     const end = await factAt(deps, newest.id, 'run.finished')
     const differs = other ? differences(other.data, data) : []
@@ -61,7 +61,7 @@ export async function retryRun(deps: RunDeps, runId: string, options: RunRetryOp
       return { id: newest.id, isNew: false }
     // That one has failed as well: what it brought is taken, too.
     if (end.data.status !== 'succeeded' && from === undefined) return await retryRun(deps, newest.id, options)
-    const next = runIdIn('retry', id, deps.shards, newest.attempt + 1)
+    const next = runIdFor(data, 'retry', id, deps.shards, newest.attempt + 1)
     if (await append(deps, next, data)) return { id: next, isNew: true }
   }
 }
@@ -91,13 +91,13 @@ async function requestAgain(
   from: string | undefined,
   { input, timeout }: RunRetryOptions,
 ): Promise<RunRequest> {
-  const { target, partition, tags, upstream, key, trigger, event, timeoutMs } = earlier
+  const { target, partition, tags, upstream, key, trigger, event, timeoutMs, concurrency } = earlier
   const pipeline = await newestPipeline(deps, shard, earlier.pipeline)
   if (!pipeline) throw notRetryable(ids.run, `is of pipeline ${earlier.pipeline}, which is not registered`)
   if (!specOf(pipeline, target))
     throw notRetryable(ids.run, `made ${target}, and version ${pipeline.version} of its pipeline has no such asset`)
   checkFrom(pipeline, target, from)
-  const data = await runRequestOf(
+  const { concurrency: _pipelines, ...data } = await runRequestOf(
     { at: 'retry', pipeline, target, io: deps.io, kept: earlier.input ?? {} },
     {
       upstream,
@@ -115,6 +115,8 @@ async function requestAgain(
     ...(key === undefined ? {} : { key }),
     ...(trigger === undefined ? {} : { trigger }),
     ...(event === undefined ? {} : { event }),
+    // It stays in its group, so that its id follows from the earlier run alone.
+    ...(concurrency === undefined ? {} : { concurrency }),
     retryOf: ids.run,
     retry: { run: ids.run, ...(from === undefined ? {} : { from }) },
   }

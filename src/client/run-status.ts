@@ -1,6 +1,14 @@
 /** Why what waits in a run is waiting. */
+import { groupKey } from '../../projections/run/concurrency-key.ts'
 import { isEnded } from '../../projections/run/run.ts'
-import { type AssetInRun, type BarrierState, type RunState, specOf, stateKey } from '../../projections/state.ts'
+import {
+  type AssetInRun,
+  type BarrierState,
+  type ConcurrencyState,
+  type RunState,
+  specOf,
+  stateKey,
+} from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { engineAtWork } from '../engine/shard/claim.ts'
 import type { SlotsStatus } from '../limiter/limiter.ts'
@@ -30,6 +38,8 @@ const FRESH_MS = 1000
 /** Workers are asked for so many assets of a run at the most. */
 const ASKED_MAX = 32
 const HOLDERS_SHOWN = 5
+/** Those before it in a queue are counted up to here. */
+const AHEAD_MAX = 100
 
 interface Explained {
   readonly deps: RunDeps
@@ -51,6 +61,7 @@ export async function explainRun(
   if (view.finishedAt) return { ...view, waitingFor: [], assets: none }
   const waitingFor = await engineReason(deps, shard)
   if (!run) return { ...view, waitingFor, assets: none }
+  if (run.queue) return { ...view, waitingFor: [...waitingFor, await turnReason(deps, shard, run)], assets: none }
   const { connection, names } = deps
   const key = stateKey.pipeline(run.pipeline, run.version)
   // The bucket's type of document follows from its key.
@@ -69,6 +80,29 @@ export async function explainRun(
     }),
   )
   return { ...view, waitingFor, assets: Object.fromEntries(assets) }
+}
+
+/** Which runs are before it, and its place in the queue. */
+async function turnReason({ connection, names }: RunDeps, shard: number, run: RunState): Promise<string> {
+  const read = (key: string): Promise<unknown> => readDoc(connection, names, names.stateBucket(shard), key)
+  const key = groupKey(run.pipeline, run.concurrency)
+  // The bucket's type of document follows from its key.
+  const group = key && ((await read(key)) as ConcurrencyState | undefined)
+  const { limit = 1 } = run.concurrency ?? {}
+  if (!group) return 'its turn'
+  let ahead = 0
+  let about = ''
+  for (let prev = run.queue?.prev; prev !== undefined; ahead++) {
+    if (ahead === AHEAD_MAX) {
+      about = `${AHEAD_MAX} or more of `
+      break
+    }
+    prev = ((await read(stateKey.run(prev))) as RunState | undefined)?.queue?.prev
+  }
+  const place = about === '' ? `place ${ahead + 1} of ${group.waiting}` : `behind ${about}${group.waiting} that wait`
+  const shown = group.running.slice(0, HOLDERS_SHOWN).join(', ')
+  const more = group.running.length > HOLDERS_SHOWN ? `, and ${group.running.length - HOLDERS_SHOWN} more` : ''
+  return `its turn under concurrency key ${JSON.stringify(group.key)}, limit ${limit}: active ${shown}${more}; ${place}`
 }
 
 async function engineReason({ connection, names }: RunDeps, shard: number): Promise<string[]> {

@@ -1,5 +1,5 @@
 import type { AssetStatus, RunState } from '../../projections/state.ts'
-import type { ReuseReason } from '../../streams/schemas.ts'
+import type { ReuseReason, RunConcurrency } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import type { Io } from '../io/manager.ts'
@@ -24,6 +24,8 @@ export interface RunView {
   readonly schedule?: { readonly name: string; readonly at: Date; readonly by?: 'trigger' | 'backfill' }
   /** The sensor that started it. */
   readonly sensor?: string
+  /** How many runs of its key are active at a time. */
+  readonly concurrency?: Readonly<RunConcurrency>
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined

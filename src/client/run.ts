@@ -87,10 +87,10 @@ export class Run<V = unknown> {
     const { status, value, asset, error } = await this.#finished(options.signal, early)
     // What the target's function returned, by its declared type.
     if (status === 'succeeded' && value) return (await early.at(value)) as V
-    const code = status === 'cancelled' ? 'cancelled' : (error?.code ?? 'run_failed')
+    const code = error?.code ?? (status === 'cancelled' ? 'cancelled' : 'run_failed')
     const message =
       status === 'cancelled'
-        ? `run ${this.id} was cancelled`
+        ? `run ${this.id} was ${error ? `skipped: ${error.message}` : 'cancelled'}`
         : `run ${this.id} failed${asset ? ` at ${asset}` : ''}: ${error ? describe(error) : 'unknown error'}`
     const old =
       this.isNew || this.#key === undefined
@@ -142,11 +142,12 @@ export class Run<V = unknown> {
   async #requested(): Promise<RunView | undefined> {
     const fact = await this.#request()
     if (!fact) return undefined
-    const { pipeline, version, target, partition, tags, retryOf } = fact.data
+    const { pipeline, version, target, partition, tags, retryOf, concurrency } = fact.data
     const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
     const shown = {
       ...(tags === undefined ? {} : { tags }),
       ...(retryOf === undefined ? {} : { retryOf }),
+      ...(concurrency === undefined ? {} : { concurrency }),
     }
     return { ...common, ...shown, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
@@ -400,6 +401,7 @@ export function viewOfRun(doc: RunState): RunView {
     ...(doc.tags === undefined ? {} : { tags: doc.tags }),
     ...(doc.retryOf === undefined ? {} : { retryOf: doc.retryOf }),
     ...startedBy(doc),
+    ...(doc.concurrency === undefined ? {} : { concurrency: { ...doc.concurrency } }),
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),

@@ -1,12 +1,12 @@
 /** `flow.scatter`: look into a scatter and act on it, by id (`<run id>.<asset>`). */
 
-import type { RunRequest } from '../../projections/run/request.ts'
+import { type RunRequest, runIdFor } from '../../projections/run/request.ts'
 import { isDone, isFailed, segmentOf } from '../../projections/scatter/bits.ts'
 import { type BarrierState, type RunState, redriveIn, specOf, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'
-import { type AssetName, parseBarrierId, type RunId, runIdIn } from '../../streams/ids.ts'
+import { type AssetName, parseBarrierId, type RunId } from '../../streams/ids.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import { readDoc } from '../log/documents.ts'
@@ -186,17 +186,18 @@ export class Scatters {
       upstream: run.upstream,
       ...(run.partition === undefined ? {} : { partition: run.partition }),
       redrive: { run: run.id, asset, total },
+      ...(run.concurrency === undefined ? {} : { concurrency: run.concurrency }),
     }
-    const first = runIdIn('redrive', id, shards)
+    const first = runIdFor(data, 'redrive', id, shards)
     if (await append(this.#deps, first, data)) return new Run(this.#deps, first, { isNew: true })
-    const newest = await newestAttempt(this.#deps, 'redrive', id)
+    const newest = await newestAttempt(this.#deps, data, 'redrive', id)
     if (!(await hasFailed(this.#deps, newest.id))) return new Run(this.#deps, newest.id)
     const left = `${newest.id}.${asset}`
     const found = await this.#findEnded(left)
     if (found && found.barrier.total !== undefined && found.barrier.total === found.barrier.stored)
       return await this.#redriveFrom(left, found)
     // It failed before its scatter knew what to run: it left nothing to go on with.
-    const next = runIdIn('redrive', id, shards, newest.attempt + 1)
+    const next = runIdFor(data, 'redrive', id, shards, newest.attempt + 1)
     const isNew = await append(this.#deps, next, { ...data, retryOf: newest.id })
     return new Run(this.#deps, next, { isNew })
   }

@@ -7,6 +7,7 @@ import { type PipelineSpec, type UpstreamMode, upstreamMode } from '../../stream
 import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset.ts'
+import { type PipelineConcurrency, parsePipelineConcurrency } from './concurrency.ts'
 import type { Schedule, Sensor } from './schedule.ts'
 import { isSubscription, type Subscription } from './subscription.ts'
 
@@ -34,6 +35,11 @@ export interface PipelineOptions {
    * `missing` or `none`. See `materialize`.
    */
   readonly upstream?: UpstreamMode
+  /**
+   * How many of its runs are active at a time, all of them or by a key: `{ limit: 1, key:
+   * 'partition' }`. Runs that name another `concurrency` themselves have that.
+   */
+  readonly concurrency?: PipelineConcurrency
   /** Messages that start runs by themselves. Workers of the pipeline read them. */
   readonly subscriptions?: readonly Subscription[]
   /** What starts runs at certain times. See `schedule`. */
@@ -63,7 +69,7 @@ const { declared, owners }: Registry = registry()
 export function pipeline(name: string, declaredAssets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
-  refuseUnknown(at, options, ['timeout', 'upstream', 'subscriptions', 'schedules', 'sensors'])
+  refuseUnknown(at, options, ['timeout', 'upstream', 'concurrency', 'subscriptions', 'schedules', 'sensors'])
   const upstream =
     options.upstream === undefined ? {} : { upstream: parseUpstream(`${at}: upstream`, options.upstream) }
   const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
@@ -97,10 +103,13 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
   }
   refuseCycles(at, assets)
   const specs = assets.map((member) => member.definition.spec)
+  const inputs = specs.flatMap((spec) => (spec.input ? [spec.name] : []))
+  const concurrency = parsePipelineConcurrency(`${at}: concurrency`, options.concurrency, inputs)
   const subscriptions = checkSubscriptions(at, assets, options.subscriptions ?? [])
   const settings = {
     ...(timeoutMs === 0 ? {} : { timeoutMs }),
     ...upstream,
+    ...(concurrency ? { concurrency } : {}),
     ...(subscriptions.length === 0 ? {} : { subscriptions: subscriptions.map(({ definition }) => definition.spec) }),
     ...(schedules.length === 0 ? {} : { schedules: schedules.map(({ spec }) => spec) }),
     ...(sensors.length === 0 ? {} : { sensors: sensors.map(({ spec }) => spec) }),

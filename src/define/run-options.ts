@@ -1,6 +1,7 @@
 /** What a run is asked for with, by `flow.materialize` and `ctx.run`. */
 import type { UpstreamMode } from '../../streams/schemas.ts'
 import type { Duration } from '../options/duration.ts'
+import type { RunConcurrencyOptions } from './concurrency.ts'
 
 /** What to do when the newest run under a key has failed, or was cancelled. */
 export type OnFailed = 'return' | 'retry'
@@ -48,4 +49,6 @@ export interface RunOptions<G = Readonly<Record<string, unknown>>> {
    * The server keeps it: it holds while no process of yours runs.
    */
   readonly timeout?: Duration
+  /** How many runs of a key are active at a time. Default: as the pipeline says. */
+  readonly concurrency?: RunConcurrencyOptions
 }

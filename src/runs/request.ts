@@ -1,9 +1,10 @@
 /** Starts runs, each once: under a key, or of a scatter that is redriven. */
 import { randomBytes } from 'node:crypto'
-import { conflictOf, type RunRequest } from '../../projections/run/request.ts'
+import { groupOf } from '../../projections/run/concurrency-key.ts'
+import { conflictOf, type RunRequest, runIdFor } from '../../projections/run/request.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
-import { type KeySpace, newRunId, parseRunId, type RunId, runIdIn } from '../../streams/ids.ts'
+import { type KeySpace, newRunId, parseRunId, type RunId, runId } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { OnFailed } from '../define/run-options.ts'
 import type { Appender } from '../log/appender.ts'
@@ -30,7 +31,8 @@ export interface Requested {
 const LOOK_AHEAD = 8
 
 export async function requestFresh(deps: RequestDeps, data: RunRequest): Promise<Requested> {
-  const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards)
+  const group = data.concurrency && groupOf(data.pipeline, data.concurrency)
+  const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards, group)
   if (!(await append(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
   return { id, isNew: true }
 }
@@ -45,14 +47,15 @@ export async function requestUnderKey(
   data: RunRequest,
   onFailed: OnFailed,
 ): Promise<Requested> {
-  const first = runIdIn('key', key, deps.shards)
+  const first = runIdFor(data, 'key', key, deps.shards)
+  if (await isElsewhere(deps, first, data)) throw new ConflictError(ELSEWHERE(key))
   if (await append(deps, first, data)) return { id: first, isNew: true }
   const conflict = conflictOf('key', key, (await requestOf(deps, first))?.data, data)
   if (conflict !== undefined) throw new ConflictError(conflict)
-  const { id: last, attempt } = await newestAttempt(deps, 'key', key)
+  const { id: last, attempt } = await newestAttempt(deps, data, 'key', key)
   const id = await newestRetry(deps, last)
   if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id, isNew: false }
-  const next = runIdIn('key', key, deps.shards, attempt + 1)
+  const next = runIdFor(data, 'key', key, deps.shards, attempt + 1)
   // Who asks at the same time gets the same run, and one of both has started it.
   return { id: next, isNew: await append(deps, next, { ...data, retryOf: id }) }
 }
@@ -60,16 +63,17 @@ export async function requestUnderKey(
 /** The last of the runs that were started one after the other for a text; there is a first one. */
 export async function newestAttempt(
   deps: RequestDeps,
+  of: Grouped,
   space: KeySpace,
   text: string,
 ): Promise<{ id: RunId; attempt: number }> {
   for (let attempt = 1; ; attempt += LOOK_AHEAD) {
-    const ahead = Array.from({ length: LOOK_AHEAD }, (_, i) => runIdIn(space, text, deps.shards, attempt + 1 + i))
+    const ahead = Array.from({ length: LOOK_AHEAD }, (_, i) => runIdFor(of, space, text, deps.shards, attempt + 1 + i))
     const there = await Promise.all(ahead.map((id) => requestOf(deps, id)))
     const missing = there.indexOf(undefined)
     if (missing < 0) continue
     const newest = attempt + missing
-    return { id: runIdIn(space, text, deps.shards, newest), attempt: newest }
+    return { id: runIdFor(of, space, text, deps.shards, newest), attempt: newest }
   }
 }
 
@@ -77,10 +81,26 @@ export async function newestAttempt(
 export async function newestRetry(deps: RequestDeps, id: RunId): Promise<RunId> {
   for (let run = id; ; ) {
     const end = await factAt(deps, run, 'run.finished')
-    if (!end || end.data.status === 'succeeded') return run
-    if (!(await factAt(deps, runIdIn('retry', run, deps.shards), 'run.requested'))) return run
-    run = (await newestAttempt(deps, 'retry', run)).id
+    const request = end && end.data.status !== 'succeeded' ? await requestOf(deps, run) : undefined
+    // A retry stays in the group of the run that it takes up.
+    if (!request || !(await requestOf(deps, runIdFor(request.data, 'retry', run, deps.shards)))) return run
+    run = (await newestAttempt(deps, request.data, 'retry', run)).id
   }
+}
+
+type Grouped = Pick<RunRequest, 'pipeline' | 'concurrency'>
+
+const ELSEWHERE = (key: string): string =>
+  `key ${JSON.stringify(key)} was used for a request of another concurrency key. Use another key, or ask for the same`
+
+/** With a concurrency key, the same key may have led to another shard before. */
+async function isElsewhere(deps: RequestDeps, id: RunId, { concurrency }: Grouped): Promise<boolean> {
+  if (!concurrency || deps.shards === 1) return false
+  const { shard } = parseRunId(id)
+  const unique = id.slice(id.indexOf('-') + 1)
+  const others = Array.from({ length: deps.shards }, (_, q) => q).filter((q) => q !== shard)
+  const found = await Promise.all(others.map((q) => requestOf(deps, runId(q, unique))))
+  return found.some((request) => request !== undefined)
 }
 
 /** Whether it has ended, and not well. By the log. */

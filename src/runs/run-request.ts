@@ -1,4 +1,5 @@
 /** What a run is asked for with: checked here, before the run exists. */
+import { concurrencyOf, givenValue, type KeySource } from '../../projections/run/concurrency-key.ts'
 import { upstreamOf } from '../../projections/run/plan.ts'
 import type { RunRequest } from '../../projections/run/request.ts'
 import { specOf } from '../../projections/state.ts'
@@ -6,6 +7,7 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import type { AssetSpec, PipelineSpec, StoredValue } from '../../streams/schemas.ts'
 import { checkText } from '../../streams/text.ts'
+import { parseRunConcurrency } from '../define/concurrency.ts'
 import { mismatchOf, wireBytes } from '../define/json-check.ts'
 import { parseUpstream } from '../define/pipeline.ts'
 import type { OnFailed, RunOptions } from '../define/run-options.ts'
@@ -40,7 +42,9 @@ export async function runRequestOf(context: RequestContext, options: RunOptions<
   const timeoutMs = options.timeout === undefined ? undefined : parseRunTimeout(`${at}: timeout`, options.timeout)
   parseOnFailed(at, options)
   const tags = parseTags(`${at}: tags`, options.tags)
+  const own = parseRunConcurrency(`${at}: concurrency`, options.concurrency)
   const input = await inputOf(context, options)
+  const concurrency = own ?? concurrencyOf(pipeline, sourceOf(options, input))
   return {
     pipeline: pipeline.name,
     version: pipeline.version,
@@ -51,7 +55,17 @@ export async function runRequestOf(context: RequestContext, options: RunOptions<
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(input === undefined ? {} : { input }),
     ...(tags === undefined ? {} : { tags }),
+    ...(concurrency === undefined ? {} : { concurrency }),
   }
+}
+
+/** What makes the concurrency key of a run: of its input what was given, else the default. */
+function sourceOf(
+  { partition, tags, input: given }: RunOptions<unknown>,
+  stored: Readonly<Record<string, StoredValue>> | undefined,
+): KeySource {
+  const values = new Map(Object.entries(given ?? {}))
+  return { partition, tags, input: (name) => values.get(name) ?? givenValue(stored?.[name]) }
 }
 
 export function parseOnFailed(at: string, { onFailed, key }: Pick<RunOptions, 'onFailed' | 'key'>): OnFailed {

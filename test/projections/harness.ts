@@ -8,7 +8,7 @@ import type { Effect } from '../../projections/effects.ts'
 import { gateTimer } from '../../projections/gate/gate.ts'
 import { needs, step } from '../../projections/handlers.ts'
 import { planRun } from '../../projections/run/plan.ts'
-import { refusalFor } from '../../projections/run/request.ts'
+import { refusalFor, runIdFor } from '../../projections/run/request.ts'
 import { isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
 import {
@@ -34,7 +34,7 @@ import {
   factPath,
   isRepeatable,
 } from '../../streams/facts.ts'
-import { type AssetName, assetName, type RunId, runId, runIdIn } from '../../streams/ids.ts'
+import { type AssetName, assetName, type RunId, runId } from '../../streams/ids.ts'
 import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
 import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
@@ -314,7 +314,7 @@ export class Sim {
       }
       case 'request': {
         const { trigger } = effect
-        const run = runIdIn(trigger.space, trigger.key, 1)
+        const run = runIdFor(trigger.request, trigger.space, trigger.key, 1)
         if (this.append({ name: 'run.requested', ids: { run }, data: trigger.request })) return
         const refusal = refusalFor(trigger, this.facts('run.requested').find(({ ids }) => ids.run === run)?.data)
         if (refusal) this.append(refusal)

@@ -297,7 +297,7 @@ export class Reconciler {
       const run = await this.#doc(stateKey.run(runId))
       if (!run || run.finishedMs !== undefined) continue
       const late = run.deadlineMs !== undefined && run.deadlineMs < this.#context.clock.atLeast() - GRACE_MS
-      if (run.finishing || late || (run.status === 'requested' && run.requestedMs < until))
+      if (run.finishing || late || (run.status === 'requested' && (run.startedMs ?? run.requestedMs) < until))
         expected.undecided.add(runId)
       const pipeline = await this.#doc(stateKey.pipeline(run.pipeline, run.version))
       if (!pipeline) continue

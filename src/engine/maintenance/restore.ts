@@ -5,8 +5,16 @@
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
+import { groupKey } from '../../../projections/run/concurrency-key.ts'
 import { Pending } from '../../../projections/run/pending.ts'
-import { editDoc, type Key, type RunState, stateKey, type View } from '../../../projections/state.ts'
+import {
+  type ConcurrencyState,
+  editDoc,
+  type Key,
+  type RunState,
+  stateKey,
+  type View,
+} from '../../../projections/state.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { leaderGet } from '../../log/nats.ts'
@@ -46,9 +54,15 @@ class Beside implements View {
   readonly #context: DispatchContext
   knowsPipeline = false
 
-  constructor(context: DispatchContext, { pipeline, version }: RunState) {
+  constructor(context: DispatchContext, run: RunState) {
+    const { pipeline, version, concurrency, skippedFor, status } = run
     this.#context = context
     this.#pipelineKey = stateKey.pipeline(pipeline, version)
+    const group = groupKey(pipeline, concurrency)
+    if (!group || !concurrency || (skippedFor === undefined && status !== 'queued')) return
+    // Others are in its way, as they were.
+    const running = Array.from({ length: concurrency.limit }, () => skippedFor ?? 'another')
+    this.#docs.set(group, { seq: 0, key: concurrency.key, running, waiting: 0, entered: 0 } satisfies ConcurrencyState)
   }
 
   get<D>(key: Key<D>): D | undefined {

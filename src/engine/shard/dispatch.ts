@@ -6,12 +6,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
 import type { TriggerRequest } from '../../../projections/run/request.ts'
-import { refusalBecause, refusalFor } from '../../../projections/run/request.ts'
+import { refusalBecause, refusalFor, runIdFor } from '../../../projections/run/request.ts'
 import { planRetry } from '../../../projections/run/retry.ts'
 import { TRIGGER_BODY_MAX } from '../../../projections/run/trigger.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
-import { parseRunId, type RunId, runIdIn } from '../../../streams/ids.ts'
+import { parseRunId, type RunId } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { LimitedQueueName, Names, ScheduleOwner } from '../../../streams/subjects.ts'
@@ -200,7 +200,7 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
     await log.appendOnce(factEntry(names, shard, refusalBecause(trigger, reason)))
     return
   }
-  const id = runIdIn(trigger.space, trigger.key, shards)
+  const id = runIdFor(trigger.request, trigger.space, trigger.key, shards)
   const target = parseRunId(id).shard
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
   if ((await context.logOf(target).appendOnce(entry)) === 'stored') return
