@@ -47,6 +47,20 @@ it('a sensor gets its cursor, starts the runs that it asks for, and is evaluated
   expect(cursors).toEqual(cursors.toSorted((a, b) => a - b))
 })
 
+it('large input that a sensor asks for is kept in the object store', async () => {
+  const text = input('text', z.string())
+  const length = asset('length', { dependsOn: [text], execute: (_, deps) => deps.text.length })
+  const large = sensor('large', {
+    every: '1h',
+    run: length,
+    evaluate: () => ({ cursor: 1, runs: [{ input: { text: 'x'.repeat(2_000_000) } }] }),
+  })
+  await using stage = await openStage(server.url, pipeline('p', [text, length], { sensors: [large] }))
+  const { flow } = stage
+  await until('its run is there', async () => (await flow.runs()).length === 1)
+  expect(await flow.run((await flow.runs())[0]?.id ?? '').result()).toBe(2_000_000)
+})
+
 it('a sensor that asks for what cannot be has failed, and starts nothing', async () => {
   const file = input('file', z.object({ name: z.string() }))
   const load = asset('load', { dependsOn: [file], execute: (_, deps) => deps.file.name })

@@ -43,7 +43,8 @@ interface Asked {
 
 const REASON_MAX = 2000
 const SENSED_AT_ONCE = 64
-const LOST: ReadonlySet<string> = new Set(['missing_value', 'unknown_io', 'undecodable', 'invalid'])
+/** What would fail again, for whoever tries. */
+const FINAL: ReadonlySet<string> = new Set(['missing_value', 'unknown_io', 'undecodable', 'invalid', 'denied'])
 
 export async function startEvaluated(context: StartContext, effect: Of<'start_evaluated'>): Promise<void> {
   const { names, shard, log } = context
@@ -53,7 +54,7 @@ export async function startEvaluated(context: StartContext, effect: Of<'start_ev
     const data = await requestWith(context, request.data, asked)
     await log.appendOnce(factEntry(names, shard, fired), factEntry(names, shard, { ...request, data }))
   } catch (error) {
-    if (!(error instanceof FlowStoneError) || !LOST.has(error.code)) throw error
+    if (!isFinal(error)) throw error
     const why = { code: error.code, message: cut(messageOf(error), REASON_MAX) }
     await log.appendOnce(factEntry(names, shard, { ...refused, data: { ...refused.data, error: why } }))
   }
@@ -64,7 +65,7 @@ export async function startSensed(context: StartContext, { value, request }: Of<
   const { names, shards, logOf } = context
   const { pipeline, sensor } = request
   const of = `${pipeline}/${sensor?.name ?? ''}`
-  const { runs } = (await load(context, value)) as { readonly runs: readonly Asked[] }
+  const { runs } = (await load(context, value).catch(throwInvalid)) as { readonly runs: readonly Asked[] }
   const wrong: string[] = []
   const begin = async (asked: Asked, i: number): Promise<void> => {
     const id = runIdIn(
@@ -77,13 +78,22 @@ export async function startSensed(context: StartContext, { value, request }: Of<
       const data = await requestWith(context, request, asked)
       await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     } catch (error) {
-      if (!(error instanceof InvalidError)) throw error
+      if (!isFinal(error)) throw error
       wrong.push(`runs[${i}]: ${error.message}`)
     }
   }
   for (let from = 0; from < runs.length; from += SENSED_AT_ONCE)
     await Promise.all(runs.slice(from, from + SENSED_AT_ONCE).map((asked, i) => begin(asked, from + i)))
   if (wrong.length > 0) throw new InvalidError(`sensor ${of}: ${wrong.slice(0, 3).join('; ')}`)
+}
+
+function isFinal(error: unknown): error is FlowStoneError {
+  return error instanceof FlowStoneError && FINAL.has(error.code)
+}
+
+/** So that it is reported and left out, and the engine goes on. */
+function throwInvalid(error: unknown): never {
+  throw isFinal(error) ? new InvalidError(error.message, { cause: error }) : error
 }
 
 /** The value of an evaluation as it is stored: from the leader, because it has just been stored. */
