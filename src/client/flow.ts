@@ -336,11 +336,11 @@ export class Flow {
 
   /**
    * Runs, newest first. All that is named must hold: `{ target: 'orders/invoice', tag: { tenant:
-   * 'a' } }`. At most `limit` (default 100). Evaluations of
-   * schedules and sensors are left out, unless they are the `target`. For the next page give the id of the last one as
+   * 'a' } }`. At most `limit` (default 100). For the next page give the id of the last one as
    * `after`. Found by lists in the state, so the length of the past does not matter, but where
    * several conditions hold for few of many. Runs of `status` failed or cancelled come in the order
-   * in which they ended.
+   * in which they ended. Evaluations of schedules and sensors are left out, unless one is the
+   * `target`.
    */
   async runs(options: RunsOptions = {}): Promise<RunView[]> {
     return await listRuns(this.#runDeps(), options)
