@@ -47,7 +47,7 @@ function shop() {
 
 async function measure(job: Job, engine: Child, n: number): Promise<Figure[]> {
   const { rig, fsync, repeats, say } = job
-  const each = Math.ceil(SINGLE / repeats)
+  const each = Math.ceil(Math.min(SINGLE, n) / repeats)
   const speeds: number[] = []
   const times: number[] = []
   const raws: number[] = []

@@ -81,6 +81,16 @@ describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
     for (const { value } of figures) expect(value).toBeGreaterThan(0)
   })
 
+  it('prints how many runs messages start a second, and how long each takes', async () => {
+    const figures = await bench('events', '--n', '10')
+    expect(figures.map(({ unit }) => unit)).toEqual([
+      'runs of three assets/s',
+      'ms publish to finished (p50; ratio in plain publishes, p50)',
+      'ms publish to finished (p99; ratio in plain publishes, p50)',
+    ])
+    for (const { value } of figures) expect(value).toBeGreaterThan(0)
+  })
+
   it('names the benches there are when asked for another one', async () => {
     await expect(bench('scater')).rejects.toMatchObject({
       stdout: '',

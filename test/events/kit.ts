@@ -1,7 +1,6 @@
 import { jetstreamManager, RetentionPolicy } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
-import type { Flow } from '../../src/index.ts'
 
 /** Somebody who publishes, and knows nothing of FlowStone. */
 export class Publisher implements AsyncDisposable {
@@ -33,10 +32,4 @@ export class Publisher implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.nc.drain()
   }
-}
-
-/** Keys of the runs that have succeeded, sorted. */
-export async function succeeded(flow: Flow): Promise<string[]> {
-  const runs = await flow.runs({ limit: 20_000 })
-  return runs.filter(({ status }) => status === 'succeeded').map(({ id }) => id)
 }
