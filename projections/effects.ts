@@ -4,10 +4,13 @@
  */
 
 import type { DraftOf, FactDraft } from '../streams/facts.ts'
-import type { ValueAt } from '../streams/schemas.ts'
+import type { AssetName, RunId } from '../streams/ids.ts'
+import type { ValueAt, Waiter } from '../streams/schemas.ts'
 import type { LimitedQueueName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
 import type { RunRequest, TriggerRequest } from './run/request.ts'
+
+export type GateIds = { readonly run: RunId; readonly asset: AssetName; readonly gate: string }
 
 export type Effect =
   /**
@@ -49,6 +52,12 @@ export type Effect =
    * it opened.
    */
   | { readonly do: 'cancel_gates'; readonly run: string; readonly asset: string; readonly attempt?: number }
+  /** Start the run that a gate waits for, or have the gate wait for the one that there is. */
+  | { readonly do: 'start_child'; readonly gate: GateIds }
+  /** Tell the run that a gate waited for that it does not any more. */
+  | { readonly do: 'abandon_child'; readonly gate: GateIds; readonly child: RunId }
+  /** End a gate that waits for a run, which has ended. */
+  | { readonly do: 'wake_parent'; readonly run: string; readonly waiter: Waiter }
   /** Look up what is materialized already, and append run.planned. */
   | { readonly do: 'plan'; readonly run: string }
   /** Start a run in the partition that its id names: append run.requested there. */

@@ -11,10 +11,12 @@ import { needsOfTimer, onEventTimerFired } from './events/group.ts'
 import { needsOfOpenRun } from './events/open-runs.ts'
 import { isObsolete, onAssetSuspended, resumeAsset } from './gate/asset-gate.ts'
 import {
+  abandonChild,
   endGate,
   type GateFact,
   gateOf,
   hasEnded,
+  onChildRequested,
   onGateCreated,
   onGateExtended,
   onGateTimerFired,
@@ -39,6 +41,7 @@ import {
   stepAsset,
 } from './run/run.ts'
 import { needsOfTrigger, onTriggerReceived } from './run/trigger.ts'
+import { onRunAbandoned, onRunAwaited, wakeAll } from './run/waiters.ts'
 import {
   type BarrierFact,
   closeBarrier,
@@ -111,6 +114,12 @@ const ofGate = {
   ],
   apply: (at: InRun, fact: GateFact) => withPipeline(at, fact, stepGate),
 }
+const ofNewGate = {
+  // The gate's own document cannot be there before this fact, of which the log holds one.
+  needs: (view: View, run: RunState, fact: FactOf<'gate.created' | 'child.requested'>) =>
+    fact.data.index === undefined ? [] : needsOfBarrier(view, run, fact.ids.asset, [fact.data.index]),
+  apply: ofGate.apply,
+}
 const ofBarrier = {
   needs: needsOfBarrierFact,
   apply: (at: InRun, fact: BarrierFact) => inScatter(at, fact, stepBarrier),
@@ -168,6 +177,8 @@ const HANDLERS: Handlers = {
     needs: needsOfCancel,
     apply: ({ view, run }, fact) => onRunCancelRequested(view, run, fact),
   },
+  'run.awaited': { needs: nothing, apply: ({ view, run }, fact) => onRunAwaited(view, run, fact) },
+  'run.abandoned': { needs: needsOfCancel, apply: ({ view, run }, fact) => onRunAbandoned(view, run, fact) },
   'run.timer_fired': { needs: needsOfCancel, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
   'run.finished': {
     needs: (view, run, fact) => {
@@ -183,6 +194,7 @@ const HANDLERS: Handlers = {
     },
     apply: ({ view, run }, fact) => [
       ...onRunFinished(view, run, fact),
+      ...wakeAll(view, run),
       ...(run.schedule ? onScheduledRunFinished(view, run, run.schedule, fact) : []),
       ...(run.sensor?.evaluates ? onEvaluationFinished(view, run, run.sensor, fact) : []),
     ],
@@ -197,12 +209,8 @@ const HANDLERS: Handlers = {
     needs: (_view, run, fact) => [stateKey.gate(run.id, fact.ids.asset, fact.data.gate)],
     apply: (at, fact) => withPipeline(at, fact, onAssetSuspended),
   },
-  'gate.created': {
-    // The gate's own document cannot be there before this fact, of which the log holds one.
-    needs: (view, run, fact) =>
-      fact.data.index === undefined ? [] : needsOfBarrier(view, run, fact.ids.asset, [fact.data.index]),
-    apply: ofGate.apply,
-  },
+  'gate.created': ofNewGate,
+  'child.requested': ofNewGate,
   'gate.timer_fired': ofGate,
   'gate.extended': ofGate,
   'gate.deadline_closed': ofGate,
@@ -434,7 +442,7 @@ function chunkOf(index: number): number {
 function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateFact): Effect[] {
   const spec = specOf(pipeline, fact.ids.asset)
   if (!spec) return []
-  if (fact.name === 'gate.created') {
+  if (fact.name === 'gate.created' || fact.name === 'child.requested') {
     const { index, attempt } = fact.data
     const asset = run.assets[fact.ids.asset]
     const barrier = index === undefined ? undefined : view.get(stateKey.barrier(run.id, fact.ids.asset))
@@ -442,7 +450,9 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
       index === undefined
         ? isObsolete(run, asset, attempt)
         : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index) || (asset !== undefined && isEnded(asset))
-    return onGateCreated(view, run, fact, obsolete)
+    return fact.name === 'gate.created'
+      ? onGateCreated(view, run, fact, obsolete)
+      : onChildRequested(view, run, fact, obsolete)
   }
   const gate = gateOf(view, fact.ids)
   if (!gate) return []
@@ -455,9 +465,12 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
       return []
     case 'gate.resolved':
       if (!endGate(view, gate, fact) || !hasEnded(gate)) return []
-      return gate.index === undefined
-        ? resumeAsset(view, run, pipeline, gate, fact)
-        : stepBarrierGate({ view, run, spec }, gate, fact)
+      return [
+        ...abandonChild(gate),
+        ...(gate.index === undefined
+          ? resumeAsset(view, run, pipeline, gate, fact)
+          : stepBarrierGate({ view, run, spec }, gate, fact)),
+      ]
     default:
       return fact satisfies never
   }

@@ -7,6 +7,7 @@ import { encodeToken, type RunId } from '../streams/ids.ts'
 import type { ScheduledBy, SensedBy } from '../streams/schedule-schemas.ts'
 import type {
   AssetSpec,
+  ChildEnd,
   EarlierValue,
   ErrorInfo,
   GateOutcome,
@@ -18,6 +19,7 @@ import type {
   StoredValue,
   UpstreamMode,
   ValueAt,
+  Waiter,
 } from '../streams/schemas.ts'
 import type { ScheduleState, SensorState } from './schedule/state.ts'
 
@@ -63,8 +65,9 @@ export interface AssetInRun {
   error?: ErrorInfo
   /** Its gates are those that this earlier execution opened: its worker died, or handed it back. */
   gates?: number
-  /** The gate it waits at, while it is suspended. */
+  /** The gate it waits at, while it is suspended; and the run that it waits for there. */
   gate?: string
+  child?: string
   /** Server time until which it waits there. */
   waitsUntilMs?: number
   /** It has opened a gate: when it ends, those that are left are cancelled. */
@@ -102,6 +105,9 @@ export interface RunState {
   startedMs?: number
   /** The run for which it was skipped. */
   skippedFor?: string
+  /** What started it; and all that wait for it, until it has ended. */
+  parent?: Waiter
+  waiters?: Waiter[]
   /** Hash of each value that it was given, by input asset; they stand in the fact `given`. */
   inputs?: Record<string, string>
   given?: { shard: number; seq: number }
@@ -341,7 +347,7 @@ export interface GateState {
   run: RunId
   asset: string
   gate: string
-  kind: 'signal' | 'approval'
+  kind: 'signal' | 'approval' | 'run'
   status: 'waiting' | GateOutcome
   /** Ordinal of the execution that opened it. */
   attempt: number
@@ -366,6 +372,8 @@ export interface GateState {
   resolvedSeq?: number
   endedMs?: number
   reason?: string
+  /** Of kind `run`: what it waits for, and how that ended. `started`: the engine was asked to. */
+  child?: { run: RunId; target: string; started?: true; end?: Omit<ChildEnd, 'value'> }
 }
 
 /** A key of the state bucket, and the type of document behind it. */
@@ -421,6 +429,8 @@ export const stateKey = {
     const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
     return `${waitingHour(ms)}.${String(ms).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`
   },
+  /** There while a gate of kind `run` waits. */
+  child: (at: { run: string; asset: string; gate: string }): Key<OpenMark> => `child.${at.run}.${at.asset}.${at.gate}`,
   /** There while an instance's code that continues after a gate is due or runs. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
@@ -431,7 +441,7 @@ export const stateKey = {
 } as const
 
 const FOR_EVER = `${waitingHour(NO_DEADLINE)}.`
-const MARKS = ['open.', 'waiting.', 'resuming.']
+const MARKS = ['open.', 'waiting.', 'resuming.', 'child.']
 
 /** Whether a key is that of an OpenMark. */
 export function isMark(key: string): boolean {

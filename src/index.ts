@@ -43,6 +43,7 @@ export {
   type AssetContext,
   asset,
   type FailureMode,
+  type FinishedChild,
   type InputOf,
   type InputsOf,
   type InstanceContext,
@@ -55,11 +56,11 @@ export {
   type ValueOf,
 } from './define/asset.ts'
 export type { PipelineConcurrency, RunConcurrencyOptions } from './define/concurrency.ts'
-export type { ApprovalOptions, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
+export type { ApprovalOptions, ChildRun, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export { type Input, input } from './define/input.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'
-export type { RunOptions } from './define/run-options.ts'
+export type { ChildOptions, RunOptions } from './define/run-options.ts'
 export {
   type AtTime,
   type DstOptions,

@@ -21,6 +21,7 @@ export const ERROR_CODES = [
   'threshold_passed',
   'keys_changed',
   'gate_cancelled',
+  'child_failed',
   'missing_input',
   'missing_upstream',
   'unknown_asset',

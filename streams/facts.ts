@@ -52,6 +52,13 @@ export const FACTS = {
     version: 1,
     schema: s.runAdoptRefused,
   },
+  'run.awaited': { path: 'run.:run.awaited.:parent.:asset.:gate', format: 'json', version: 1, schema: s.runAwaited },
+  'run.abandoned': {
+    path: 'run.:run.abandoned.:parent.:asset.:gate',
+    format: 'json',
+    version: 1,
+    schema: s.runAbandoned,
+  },
   'run.finished': { path: 'run.:run.finished', format: 'json', version: 1, schema: s.runFinished },
   'asset.started': {
     path: 'asset.:pipeline.:asset.:run.started.:attempt',
@@ -91,6 +98,12 @@ export const FACTS = {
     schema: s.assetSuspended,
   },
   'gate.created': { path: 'gate.:run.:asset.:gate.created', format: 'json', version: 1, schema: s.gateCreated },
+  'child.requested': {
+    path: 'gate.:run.:asset.:gate.child_requested',
+    format: 'json',
+    version: 1,
+    schema: s.childRequested,
+  },
   'gate.timer_fired': {
     path: 'gate.:run.:asset.:gate.timer_fired',
     format: 'json',

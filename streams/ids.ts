@@ -78,11 +78,12 @@ export function shardOf(text: string, shards: number): number {
  * - the scatter that a redrive continues;
  * - the message of a subscription;
  * - what a sensor found;
- * - the run that is tried again.
+ * - the run that is tried again;
+ * - the execution that waits for it, `<run>.<asset>.<gate>`.
  *
  * Each has its own space, so no user's key equals any of the others.
  */
-export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'sensor' | 'retry'
+export type KeySpace = 'key' | 'message' | 'trigger' | 'redrive' | 'event' | 'sensor' | 'retry' | 'child'
 
 /**
  * The id of a run that follows from a text. `attempt`: the second one and later are those that were

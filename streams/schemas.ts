@@ -131,6 +131,8 @@ export const assetSpec = z.object({
   onTimeout: z.boolean().optional(),
   /** It has code for a gate that was answered. */
   onSignal: z.boolean().optional(),
+  /** It has code for a run that it started. */
+  onRun: z.boolean().optional(),
   /** Hash of what the payload of its gates must look like, where the asset declares it. */
   payloadSchema: token.optional(),
   /** The author's own word for what its code expects of keys, results, payloads and values. */
@@ -180,6 +182,10 @@ export type PipelineSpec = z.infer<typeof pipelineRegistered>
 export const upstreamMode = z.enum(['all', 'stale', 'missing', 'none'])
 export type UpstreamMode = z.infer<typeof upstreamMode>
 
+/** What waits for a run: an execution of an asset, at this gate. */
+export const waiter = z.object({ run: token, asset: token, gate: token })
+export type Waiter = z.infer<typeof waiter>
+
 export const runRequested = z.object({
   pipeline: token,
   version: token,
@@ -214,7 +220,15 @@ export const runRequested = z.object({
    * all downstream of it.
    */
   retry: z.object({ run: token, from: token.optional() }).optional(),
+  /** What started it, and waits for it. */
+  parent: waiter.optional(),
 })
+
+/** Something else waits for a run that was there before: see the ids of the fact. */
+export const runAwaited = z.object({})
+
+/** It waits no more, because it was cancelled. */
+export const runAbandoned = z.object({})
 
 /** Appended by the server when a run's time limit has passed. */
 export const runTimerFired = z.object({ timeoutMs: z.number().positive() })
@@ -604,6 +618,31 @@ export const gateDeadlineClosed = z.object({
   timeouts: count,
 })
 
+/**
+ * An execution waits for a run. This takes the place of `gate.created`: such a gate has no token,
+ * and nobody can answer it. The engine starts the run.
+ */
+export const childRequested = z.object({
+  /** As in `gate.created`. */
+  attempt: z.int().min(1),
+  index: count.optional(),
+  keyChunk: count.optional(),
+  worker: token,
+  /** The id of the run, and what it is requested with. */
+  child: token,
+  request: runRequested,
+})
+export type ChildRequested = z.infer<typeof childRequested>
+
+/** How a run ended: what stands in its `run.finished`. */
+export const childEnd = z.object({
+  status: runStatus,
+  value: valueAt.optional(),
+  asset: token.optional(),
+  error: errorInfo.optional(),
+})
+export type ChildEnd = z.infer<typeof childEnd>
+
 export const gateResolved = z.object({
   run: token,
   asset: token,
@@ -616,6 +655,8 @@ export const gateResolved = z.object({
   /** SHA-256 of the idempotency key, as hex: the same signal again gets an answer that says so. */
   idempotency: token.optional(),
   reason: z.string().max(2000).optional(),
+  /** Of a gate that waits for a run, once that has ended. */
+  child: childEnd.optional(),
 })
 export type GateResolved = z.infer<typeof gateResolved>
 

@@ -19,6 +19,7 @@ export function shapeParts(spec: Omit<AssetSpec, 'shape'>): Readonly<Record<stri
     gather: yesNo(scatter?.gather),
     onSignal: yesNo(spec.onSignal),
     onTimeout: yesNo(spec.onTimeout),
+    ...(spec.onRun ? { onRun: 'yes' } : {}),
     payloadSchema: spec.payloadSchema ?? 'none',
     failureMode: scatter?.failureMode ?? 'none',
     duplicates: scatter?.duplicates ?? 'none',
@@ -36,10 +37,11 @@ export function shapeOf(spec: Omit<AssetSpec, 'shape'>): string {
  * same.
  */
 export function shapeDifferences(from: Omit<AssetSpec, 'shape'>, to: Omit<AssetSpec, 'shape'>): string[] {
-  const after = shapeParts(to)
-  return Object.entries(shapeParts(from)).flatMap(([part, value]) =>
-    after[part] === value ? [] : [`${part} (${value} → ${after[part]})`],
-  )
+  const [before, after] = [shapeParts(from), shapeParts(to)]
+  return Object.keys({ ...before, ...after }).flatMap((part) => {
+    const [was, is] = [before[part] ?? 'no', after[part] ?? 'no']
+    return was === is ? [] : [`${part} (${was} → ${is})`]
+  })
 }
 
 function yesNo(there: boolean | undefined): string {

@@ -39,6 +39,7 @@ export function onAssetSuspended(
   asset.gate = gate.gate
   delete asset.worker
   if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
+  if (gate.child) asset.child = gate.child.run
   const ended = awaitGate(view, gate)
   return [
     ...endLeft(fact.ids, fact.data.left ?? []),
@@ -64,6 +65,7 @@ export function resumeAsset(
 function resumeAfterGate(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, nowMs: number): Effect[] {
   const next = afterGate(spec, gate)
   delete asset.waitsUntilMs
+  delete asset.child
   if ('phase' in next) {
     asset.phase = next.phase
     asset.failures = 0

@@ -14,6 +14,10 @@
  *   instance scatter.outcomes, `suspended` → as an asset, and counted by its barrier (`suspended`)
  *   instance (gate ends)               → as an asset; a cancelled gate fails the instance
  *
+ *   (none)   child.requested           → waiting for a run, which the engine starts                       worker, for `ctx.run`
+ *   waiting  gate.resolved, `child`    → signaled; the asset is queued for `onRun`, or failed if the run did not succeed
+ *   waiting  gate.resolved, cancelled  → cancelled; the run is told (run/waiters.ts)
+ *
  * A caller who gets an answer can rely on it. So the server decides between what excludes each
  * other, in one append with all of its conditions. It does not matter who looks first:
  *
@@ -34,13 +38,14 @@
 import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
-import type { Effect } from '../effects.ts'
+import type { Effect, GateIds } from '../effects.ts'
 import { editRun, type GateState, type RunState, stateKey, type View } from '../state.ts'
 
 export const GATE_TIMEOUT = 'gate_timeout'
+const CHILD_FAILED = 'child_failed'
 
 export type GateFact = FactOf<
-  'gate.created' | 'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed' | 'gate.resolved'
+  'gate.created' | 'child.requested' | 'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed' | 'gate.resolved'
 >
 
 /** What has ended and lets somebody go on. */
@@ -82,14 +87,52 @@ export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.crea
     afterRetries,
     ...(metadata === undefined ? {} : { metadata }),
   }
+  addGate(view, run, gate)
+  return obsolete ? [cancelOf(idsOf(gate))] : []
+}
+
+/** A gate that waits for a run. The engine starts the run, unless what wants it has ended. */
+export function onChildRequested(
+  view: View,
+  run: RunState,
+  fact: FactOf<'child.requested'>,
+  obsolete: boolean,
+): Effect[] {
+  if (gateOf(view, fact.ids)) return []
+  const { attempt, index, keyChunk, child, request } = fact.data
+  const gate: GateState = {
+    seq: fact.seq,
+    run: run.id,
+    asset: fact.ids.asset,
+    gate: fact.ids.gate,
+    kind: 'run',
+    status: 'waiting',
+    attempt,
+    ...(index === undefined ? {} : { index }),
+    ...(keyChunk === undefined ? {} : { keyChunk }),
+    openedMs: fact.timeMs,
+    deadlines: 0,
+    timeouts: 0,
+    retriesMs: [],
+    afterRetries: 'fail',
+    child: {
+      run: child as RunId,
+      target: `${request.pipeline}/${request.target}`,
+      ...(obsolete ? {} : { started: true as const }),
+    },
+  }
+  addGate(view, run, gate)
+  return obsolete ? [cancelOf(idsOf(gate))] : [{ do: 'start_child', gate: idsOf(gate) }]
+}
+
+function addGate(view: View, run: RunState, gate: GateState): void {
   view.put(stateKey.gate(gate.run, gate.asset, gate.gate), gate)
-  view.put(waitingKey(gate), { since: fact.timeMs })
+  view.put(waitingKey(gate), { since: gate.openedMs })
   const asset = run.assets[gate.asset]
   if (asset && !asset.gated) {
     view.edit(stateKey.run(run.id))
     asset.gated = true
   }
-  return obsolete ? [cancelOf(idsOf(gate))] : []
 }
 
 export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired'>): Effect[] {
@@ -140,7 +183,18 @@ export function endGate(view: View, before: GateState, fact: FactOf<'gate.resolv
   gate.resolvedSeq = fact.seq
   if (fact.data.outcome === 'timed_out') gate.timeouts += 1
   if (fact.data.reason !== undefined) gate.reason = fact.data.reason
+  if (gate.child && fact.data.child) {
+    // The value is read from the fact.
+    const { value: _, ...end } = fact.data.child
+    gate.child = { ...gate.child, end }
+  }
   return true
+}
+
+/** Nobody waits there any more for the run that it waited for. */
+export function abandonChild(gate: EndedGate): Effect[] {
+  if (!gate.child?.started || gate.status !== 'cancelled') return []
+  return [{ do: 'abandon_child', gate: idsOf(gate), child: gate.child.run }]
 }
 
 /**
@@ -160,7 +214,8 @@ export function afterGate(
 ): { readonly phase: 'signal' | 'timeout' } | { readonly end: 'failed' | 'cancelled'; readonly error: ErrorInfo } {
   switch (gate.status) {
     case 'signaled':
-      return { phase: 'signal' }
+      if (!gate.child || gate.child.end?.status === 'succeeded') return { phase: 'signal' }
+      return { end: 'failed', error: childError(gate.child) }
     case 'timed_out': {
       if (spec.onTimeout) return { phase: 'timeout' }
       const message = `nobody answered gate ${gate.run}.${gate.asset}.${gate.gate} in time`
@@ -174,6 +229,15 @@ export function afterGate(
     default:
       return gate.status satisfies never
   }
+}
+
+/** Why what waited for a run fails. No retry helps: the run would be the same. */
+function childError({ run, target, end }: NonNullable<GateState['child']>): ErrorInfo {
+  const what = `run ${run} of ${target}, which it waited for,`
+  if (end?.status === 'cancelled') return { code: CHILD_FAILED, message: `${what} was cancelled` }
+  const at = end?.asset === undefined ? '' : ` at ${end.asset}`
+  const why = end?.error ? `: ${end.error.message}` : ''
+  return { code: CHILD_FAILED, message: `${what} failed${at}${why}`, ...(end?.error ? { cause: end.error } : {}) }
 }
 
 /** What code must know of the gate after which it continues. */
@@ -202,12 +266,11 @@ export function gateTimer(ids: GateIds, n: number): DraftOf<'gate.timer_fired'> 
   return { name: 'gate.timer_fired', ids, data: { n } }
 }
 
-export type GateIds = { readonly run: RunId; readonly asset: AssetName; readonly gate: string }
-
 function idsOf({ run, asset, gate }: GateState): GateIds {
   return { run, asset: asset as AssetName, gate }
 }
 
-function waitingKey({ run, asset, gate, deadlineMs }: GateState): ReturnType<typeof stateKey.waiting> {
+function waitingKey({ run, asset, gate, deadlineMs, child }: GateState): ReturnType<typeof stateKey.waiting> {
+  if (child) return stateKey.child({ run, asset, gate })
   return stateKey.waiting(deadlineMs, { run, asset, gate })
 }

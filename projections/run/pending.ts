@@ -9,6 +9,7 @@
 import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
 import type { Effect } from '../effects.ts'
 import { runIdFor } from './request.ts'
+import { abandonment } from './waiters.ts'
 
 export interface PendingEffect {
   readonly effect: Effect
@@ -62,7 +63,8 @@ export class Pending {
       case 'event.timer_fired':
         this.#left.delete(timerOf(fact))
         return
-      case 'gate.created': {
+      case 'gate.created':
+      case 'child.requested': {
         const asset = `${fact.ids.run}.${fact.ids.asset}`
         const gates = this.#gates.get(asset) ?? new Set()
         this.#gates.set(asset, gates.add(fact.ids.gate))
@@ -105,6 +107,12 @@ export class Pending {
         return placeOf(effect.end)
       case 'cancel_gates':
         return this.#hasOpen(effect) ? `gates ${effect.run}.${effect.asset}.${effect.attempt ?? ''}` : undefined
+      case 'abandon_child':
+        return placeOf(abandonment(effect.child, effect.gate))
+      // The reconciler looks for runs that gates wait for.
+      case 'start_child':
+      case 'wake_parent':
+        return undefined
       // Tasks are looked for on WORK; the reconciler removes limited queues and schedules; the rest
       // are hints.
       case 'task':

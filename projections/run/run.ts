@@ -68,6 +68,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...(data.tags === undefined ? {} : { tags: data.tags }),
     ...(data.schedule === undefined ? {} : { schedule: data.schedule }),
     ...(data.sensor === undefined ? {} : { sensor: data.sensor }),
+    ...(data.parent === undefined ? {} : { parent: data.parent, waiters: [data.parent] }),
     ...givenIn(fact),
     status: 'requested',
     requestedMs: fact.timeMs,
@@ -404,12 +405,16 @@ export function onScatterClosed(
   }
 }
 
-export function onRunCancelRequested(view: View, before: RunState, fact: FactOf<'run.cancel_requested'>): Effect[] {
+export function onRunCancelRequested(view: View, run: RunState, fact: FactOf<'run.cancel_requested'>): Effect[] {
+  return cancelRun(view, run, fact, fact.data.reason)
+}
+
+export function cancelRun(view: View, before: RunState, fact: Fact, reason: string | undefined): Effect[] {
   if (before.finishedMs !== undefined || before.cancelRequested) return []
   const run = editRun(view, before, fact)
   run.cancelRequested = true
   const next = run.queue ? startNext(view, run, fact) : []
-  return [...endAssets(view, run, fact, fact.data.reason), ...next]
+  return [...endAssets(view, run, fact, reason), ...next]
 }
 
 /** What is open of a run that took too long is cancelled, and the run has failed. */

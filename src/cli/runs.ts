@@ -209,9 +209,9 @@ function tagArgument(given: readonly string[]): Record<string, string> {
 }
 
 function progress({ run, scatters }: RunUpdate): string {
-  const assets = Object.entries(run.assets).map(([name, { status, gate }]) => {
+  const assets = Object.entries(run.assets).map(([name, { status, gate, waitsForRun }]) => {
     const scatter = scatters.find(({ asset }) => asset === name)
-    return `${name} ${status}${gate === undefined ? '' : ` at gate ${gate}`}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
+    return `${name} ${status}${gate === undefined ? '' : ` at gate ${gate}`}${waitsForRun === undefined ? '' : ` for run ${waitsForRun}`}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
   })
   return `  ${run.status}: ${assets.join(', ')}`
 }

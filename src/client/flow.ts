@@ -371,7 +371,8 @@ export class Flow {
     const list = Array.isArray(pipelines) ? pipelines : [pipelines]
     await this.#namespace.foundOrMade()
     for (const pipeline of list) await this.register(pipeline)
-    const parts = { ...this.#shared(), random: randomBytes(8).toString('hex') }
+    const register = (pipeline: Pipeline): Promise<void> => this.register(pipeline)
+    const parts = { ...this.#shared(), random: randomBytes(8).toString('hex'), register }
     const worker = await this.#connection.explaining(Worker.start(parts, list, options))
     this.#parts.push(worker)
     if (options.handleSignals) this.#closeOnSignals()

@@ -116,6 +116,7 @@ async function reasonsOf(at: Explained, spec: AssetSpec, asset: AssetInRun, mayA
     case 'waiting':
       return dependencyReasons(at.run, spec)
     case 'suspended': {
+      if (asset.child !== undefined) return [`run ${asset.child}`]
       const until = asset.waitsUntilMs === undefined ? '' : ` until ${new Date(asset.waitsUntilMs).toISOString()}`
       return [`a signal: at gate ${at.run.id}.${spec.name}.${asset.gate ?? '?'}${until}`]
     }

@@ -26,6 +26,8 @@ export interface RunView {
   readonly sensor?: string
   /** How many runs of its key are active at a time. */
   readonly concurrency?: Readonly<RunConcurrency>
+  /** The run that started it by `ctx.run`, and the asset that did. */
+  readonly parent?: { readonly run: string; readonly asset: string }
   readonly status: RunState['status']
   readonly requestedAt: Date
   readonly finishedAt: Date | undefined
@@ -41,6 +43,8 @@ export interface RunView {
         /** Of a suspended asset: the gate it waits at, and until when. */
         readonly gate?: string
         readonly deadline?: Date
+        /** Of a suspended asset: the run that it waits for, in place of a gate. */
+        readonly waitsForRun?: string
         /**
          * Of a reused value: the run that made it, and why it was taken. `current`: it was made of
          * the same values by the same code. `present`: there was one. `earlier_run`: the run that

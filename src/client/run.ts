@@ -142,12 +142,13 @@ export class Run<V = unknown> {
   async #requested(): Promise<RunView | undefined> {
     const fact = await this.#request()
     if (!fact) return undefined
-    const { pipeline, version, target, partition, tags, retryOf, concurrency } = fact.data
+    const { pipeline, version, target, partition, tags, retryOf, concurrency, parent } = fact.data
     const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
     const shown = {
       ...(tags === undefined ? {} : { tags }),
       ...(retryOf === undefined ? {} : { retryOf }),
       ...(concurrency === undefined ? {} : { concurrency }),
+      ...(parent === undefined ? {} : { parent: { run: parent.run, asset: parent.asset } }),
     }
     return { ...common, ...shown, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
@@ -383,15 +384,20 @@ function hintedAt(note: Uint8Array): ValueAt | undefined {
 type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
 
 export function viewOfRun(doc: RunState): RunView {
-  const assets = Object.entries(doc.assets).map(([name, { status, attempt, error, gate, waitsUntilMs, from }]) => {
-    const shown = error ? { error: viewOfError(error) } : {}
-    const waits = {
-      ...(gate === undefined || status !== 'suspended' ? {} : { gate: `${doc.id}.${name}.${gate}` }),
-      ...(waitsUntilMs === undefined ? {} : { deadline: new Date(waitsUntilMs) }),
-    }
-    const reused = from ? { reused: { ...from } } : {}
-    return [name, { status, attempt, ...shown, ...waits, ...reused }] as const
-  })
+  const assets = Object.entries(doc.assets).map(
+    ([name, { status, attempt, error, gate, child, waitsUntilMs, from }]) => {
+      const shown = error ? { error: viewOfError(error) } : {}
+      const waits = {
+        ...(gate === undefined || child !== undefined || status !== 'suspended'
+          ? {}
+          : { gate: `${doc.id}.${name}.${gate}` }),
+        ...(child === undefined || status !== 'suspended' ? {} : { waitsForRun: child }),
+        ...(waitsUntilMs === undefined ? {} : { deadline: new Date(waitsUntilMs) }),
+      }
+      const reused = from ? { reused: { ...from } } : {}
+      return [name, { status, attempt, ...shown, ...waits, ...reused }] as const
+    },
+  )
   return {
     id: doc.id,
     pipeline: doc.pipeline,
@@ -402,6 +408,7 @@ export function viewOfRun(doc: RunState): RunView {
     ...(doc.retryOf === undefined ? {} : { retryOf: doc.retryOf }),
     ...startedBy(doc),
     ...(doc.concurrency === undefined ? {} : { concurrency: { ...doc.concurrency } }),
+    ...(doc.parent === undefined ? {} : { parent: { run: doc.parent.run, asset: doc.parent.asset } }),
     status: doc.status,
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),

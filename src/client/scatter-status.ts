@@ -237,7 +237,7 @@ function reasonsOf(
   }
   if (counts.unfed > 0 && !paused) reasons.push(`room: ${counts.unfed} instances are fed to workers as others end`)
   const suspended = barrier.suspended ?? 0
-  if (suspended > 0) reasons.push(`a signal: ${suspended} instances wait at gates`)
+  if (suspended > 0) reasons.push(`a signal, or a run: ${suspended} instances wait`)
   if (counts.delayed > 0) {
     // A worker returns an instance whose turn is far off. It is redelivered like a retry.
     const wait = `${counts.delayed} instances wait their turn, or a retry delay, the next for ${counts.nextMs} ms`

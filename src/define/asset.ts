@@ -10,8 +10,9 @@ import { type Duration, parseDuration, parseRange } from '../options/duration.ts
 import { refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 import { parseCodeVersion, schemaHash } from './code-version.ts'
-import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from './gates.ts'
+import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import { type Limits, parseRateLimit, parseSlots, type RateLimit, type SlotsSettings } from './limits.ts'
+import type { ChildOptions } from './run-options.ts'
 import type { StandardSchema } from './standard-schema.ts'
 
 /**
@@ -24,7 +25,7 @@ export interface Resources {}
 
 /** What an asset's code gets: who and where it is, its dependencies, and gates. */
 export interface AssetContext {
-  readonly run: string
+  readonly runId: string
   readonly asset: string
   /** The data partition the run is for, as given to `materialize`. */
   readonly partition: string | undefined
@@ -51,6 +52,14 @@ export interface AssetContext {
    * with its token or address, then `return gate.wait()`.
    */
   openGate(options?: GateOptions): Promise<OpenedGate>
+  /**
+   * `return ctx.run(asset, { input })`: starts a run of another asset, by object or by name
+   * (`'orders/invoice'`), and waits until it has ended, at no cost. The value is that of the run,
+   * or what `onRun` makes of it. A run that fails, or is cancelled, fails what waits for it. Throws
+   * InvalidError for bad options.
+   */
+  run<V, G = unknown>(asset: Asset<string, V, G>, options?: ChildOptions<InputOf<G>>): ChildRun<V>
+  run<V = unknown>(asset: string, options?: ChildOptions): ChildRun<V>
   /** Ends with an error that no retry can help. */
   fail(reason: string): never
 }
@@ -91,6 +100,14 @@ export interface InstanceContext<K> extends AssetContext {
   readonly scatterKey: K
   /** Position of the key in the scatter, from 0. */
   readonly index: number
+}
+
+/** What `onRun` gets: the run that `ctx.run` started, and its value. */
+export interface FinishedChild<V> {
+  /** Its id. */
+  readonly run: string
+  /** The value of its asset. */
+  readonly value: V
 }
 
 /** An instance that succeeded, as a gather gets it. `index` is its place in the scatter, from 0. */
@@ -261,7 +278,11 @@ type Awaitable<T> = T | Promise<T>
  * Code that only waits, with no `onSignal`, has the payload for its value, and nobody knows the
  * type of that.
  */
-type Settled<V> = [V] extends [never] ? V : [V] extends [Suspension] ? unknown : V
+type Settled<V> = [V] extends [never] ? V : V extends ChildRun<infer C> ? C : V extends Suspension ? unknown : V
+/** As `Settled`, where `onRun` returns `R`: that comes in place of the value of the run. */
+type AfterRun<V, R> = [R] extends [never] ? Settled<V> : Settled<Exclude<V, ChildRun>> | Settled<R>
+/** What the runs make that code returns. */
+type ChildValue<V> = V extends ChildRun<infer C> ? C : never
 export type Keys<K> = Iterable<K> | AsyncIterable<K> | ItemReader<K>
 
 /**
@@ -285,6 +306,7 @@ export interface Definition {
     deps: Readonly<Record<string, unknown>>,
   ): unknown
   onTimeout?(ctx: InstanceContext<unknown> & TimedOut, deps: Readonly<Record<string, unknown>>): unknown
+  onRun?(ctx: InstanceContext<unknown>, child: FinishedChild<unknown>, deps: Readonly<Record<string, unknown>>): unknown
   scatter?(deps: Readonly<Record<string, unknown>>, ctx: AssetContext): Awaitable<Keys<unknown>>
   gather?(
     results: AsyncIterable<Gathered<unknown, unknown, FailureMode>>,
@@ -293,7 +315,7 @@ export interface Definition {
   ): unknown
 }
 
-export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> extends CommonOptions<D> {
+export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown, R = never> extends CommonOptions<D> {
   // These keep a scatter from being taken for a plain asset, even while TypeScript infers the types
   // of its functions. TypeScript 7.0 fixes a parameter's type at that point.
   readonly scatter?: undefined
@@ -315,10 +337,21 @@ export interface PlainOptions<D extends readonly AnyAsset[], V, P = unknown> ext
    * gate's `timeoutAction` says.
    */
   onTimeout?(ctx: AssetContext & TimedOut, deps: DepValues<D>): Awaitable<V | Suspension>
+  /**
+   * Goes on when the run of `ctx.run` has succeeded. Retried by itself, from there on: the run is
+   * not started again. Default: the value of the run is the value.
+   */
+  onRun?(ctx: AssetContext, child: FinishedChild<NoInfer<ChildValue<V>>>, deps: DepValues<D>): Awaitable<R | Suspension>
 }
 
-export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends FailureMode = FailureMode, P = unknown>
-  extends CommonOptions<D> {
+export interface ScatterOptions<
+  D extends readonly AnyAsset[],
+  K,
+  I,
+  F extends FailureMode = FailureMode,
+  P = unknown,
+  R = never,
+> extends CommonOptions<D> {
   readonly scatterOptions?: InstanceOptions<F, NoInfer<K>>
   /**
    * The keys, one for each instance: a list, any iterable or async iterable, or an item reader
@@ -333,15 +366,28 @@ export interface ScatterOptions<D extends readonly AnyAsset[], K, I, F extends F
   /** As for a plain asset, for the instance that waited. */
   onSignal?(ctx: InstanceContext<K> & Answered, payload: P, deps: DepValues<D>): Awaitable<I | Suspension>
   onTimeout?(ctx: InstanceContext<K> & TimedOut, deps: DepValues<D>): Awaitable<I | Suspension>
+  /** As for a plain asset, for the instance that started the run. */
+  onRun?(
+    ctx: InstanceContext<K>,
+    child: FinishedChild<NoInfer<ChildValue<I>>>,
+    deps: DepValues<D>,
+  ): Awaitable<R | Suspension>
 }
 
-export interface GatherOptions<D extends readonly AnyAsset[], K, I, V, F extends FailureMode = FailureMode, P = unknown>
-  extends ScatterOptions<D, K, I, F, P> {
+export interface GatherOptions<
+  D extends readonly AnyAsset[],
+  K,
+  I,
+  V,
+  F extends FailureMode = FailureMode,
+  P = unknown,
+  R = never,
+> extends ScatterOptions<D, K, I, F, P, R> {
   /**
    * Makes the asset's value of the results, which come in the order of the keys, read from the log
    * as they are asked for.
    */
-  gather(results: AsyncIterable<Gathered<K, Settled<I>, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
+  gather(results: AsyncIterable<Gathered<K, AfterRun<I, R>, F>>, ctx: AssetContext, deps: DepValues<D>): Awaitable<V>
 }
 
 const ALLOWED = [
@@ -358,6 +404,7 @@ const ALLOWED = [
   'execute',
   'onSignal',
   'onTimeout',
+  'onRun',
   'scatter',
   'scatterOptions',
   'gather',
@@ -376,22 +423,30 @@ export function asset<
   V = never,
   const F extends FailureMode = 'all_or_nothing',
   P = unknown,
->(name: N, options: GatherOptions<D, K, I, V, F, P>): Asset<N, V, InputsOf<D>>
+  R = never,
+>(name: N, options: GatherOptions<D, K, I, V, F, P, R>): Asset<N, V, InputsOf<D>>
 export function asset<
   const N extends string,
   const D extends readonly AnyAsset[] = [],
   K = never,
   I = unknown,
   P = unknown,
->(name: N, options: ScatterOptions<D, K, I, FailureMode, P>): Asset<N, { key: K; value: Settled<I> }[], InputsOf<D>>
-export function asset<const N extends string, const D extends readonly AnyAsset[] = [], V = unknown, P = unknown>(
+  R = never,
+>(
   name: N,
-  options: PlainOptions<D, V, P>,
-): Asset<N, Settled<V>, InputsOf<D>>
+  options: ScatterOptions<D, K, I, FailureMode, P, R>,
+): Asset<N, { key: K; value: AfterRun<I, R> }[], InputsOf<D>>
+export function asset<
+  const N extends string,
+  const D extends readonly AnyAsset[] = [],
+  V = unknown,
+  P = unknown,
+  R = never,
+>(name: N, options: PlainOptions<D, V, P, R>): Asset<N, AfterRun<V, R>, InputsOf<D>>
 export function asset(
   name: string,
   options: CommonOptions<readonly AnyAsset[]> &
-    Pick<Definition, 'execute' | 'onSignal' | 'onTimeout'> & {
+    Pick<Definition, 'execute' | 'onSignal' | 'onTimeout' | 'onRun'> & {
       scatter?: Definition['scatter'] | undefined
       gather?: Definition['gather'] | undefined
       scatterOptions?: InstanceOptions<FailureMode, never> | undefined
@@ -441,12 +496,13 @@ export function asset(
     retry: parseRetry(`${at}: retry`, options.retry),
     ...(options.onTimeout ? { onTimeout: true } : {}),
     ...(options.onSignal ? { onSignal: true } : {}),
+    ...(options.onRun ? { onRun: true } : {}),
     ...(options.payloadSchema === undefined ? {} : { payloadSchema: schemaHash(at, options.payloadSchema) }),
     ...(parseVolatile(at, options.volatile) ? { volatile: true } : {}),
     ...(options.codeVersion === undefined ? {} : { codeVersion: parseCodeVersion(at, options.codeVersion) }),
   }
   const spec: AssetSpec = { ...graph, shape: shapeOf(graph) }
-  const { execute, onSignal, onTimeout, scatter, gather, payloadSchema } = options
+  const { execute, onSignal, onTimeout, onRun, scatter, gather, payloadSchema } = options
   const definition: Definition = {
     dependsOn,
     spec,
@@ -457,6 +513,7 @@ export function asset(
     execute,
     ...(onSignal ? { onSignal } : {}),
     ...(onTimeout ? { onTimeout } : {}),
+    ...(onRun ? { onRun } : {}),
     ...(scatter ? { scatter } : {}),
     ...(gather ? { gather } : {}),
     ...(payloadSchema ? { payloadSchema } : {}),
@@ -466,7 +523,7 @@ export function asset(
 
 /** Throws for what is no function, and for what only a scatter has. */
 function checkParts(at: string, options: object): void {
-  for (const key of ['execute', 'onSignal', 'onTimeout', 'scatter', 'gather'] as const) {
+  for (const key of ['execute', 'onSignal', 'onTimeout', 'onRun', 'scatter', 'gather'] as const) {
     const value: unknown = Reflect.get(options, key)
     if (typeof value !== 'function' && (key === 'execute' || value !== undefined))
       throw new InvalidError(`${at}: ${key} must be a function, got ${typeof value}`)

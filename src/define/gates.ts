@@ -7,6 +7,7 @@ import { isJsonSafe, jsonCopy, NO_VALUE } from '../../streams/value.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
+import type { ChildOptions } from './run-options.ts'
 
 /** Options of a gate: how long it waits, what follows then, and which payload it takes. */
 export interface GateOptions {
@@ -101,25 +102,40 @@ export interface GateSpec {
   readonly correlationKey: string | undefined
 }
 
+/** What code waits at: a gate opened before, one to be opened now, or a run to be started now. */
+export type Awaited = { readonly opened: string } | { readonly spec: GateSpec } | { readonly child: ChildSpec }
+
+/** What `ctx.run` was called with; checked by the worker. */
+export interface ChildSpec {
+  readonly target: unknown
+  readonly options: ChildOptions
+}
+
 /**
- * What execute, onSignal and onTimeout return to wait. Made by `ctx.signalGate`, `ctx.approval` and
- * `gate.wait()`, and good only as what the code returns.
+ * What an asset's code returns to wait. Made by `ctx.signalGate`, `ctx.approval`, `gate.wait()` and
+ * `ctx.run`, and good only as what the code returns.
  */
 export class Suspension {
-  /** The gate: opened before, or to be opened now. */
-  readonly #gate: { readonly opened: string } | { readonly spec: GateSpec }
+  readonly #at: Awaited
 
-  constructor(gate: { readonly opened: string } | { readonly spec: GateSpec }) {
-    this.#gate = gate
+  constructor(at: Awaited) {
+    this.#at = at
   }
 
   /** Within a value it would be stored empty, and nobody would wait. */
-  readonly [NO_VALUE] = 'a gate; return it by itself, one at a time: what is returned within a value waits for nobody'
+  readonly [NO_VALUE] =
+    'a gate, or a run; return it by itself, one at a time: what is returned within a value waits for nobody'
 
   /** For the worker. */
-  static of(suspension: Suspension): { readonly opened: string } | { readonly spec: GateSpec } {
-    return suspension.#gate
+  static of(suspension: Suspension): Awaited {
+    return suspension.#at
   }
+}
+
+/** A run that code waits for. `V`: its value. */
+export class ChildRun<V = unknown> extends Suspension {
+  /** Only a type. */
+  declare readonly value?: V
 }
 
 const ALLOWED = [

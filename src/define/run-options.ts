@@ -52,3 +52,9 @@ export interface RunOptions<G = Readonly<Record<string, unknown>>> {
   /** How many runs of a key are active at a time. Default: as the pipeline says. */
   readonly concurrency?: RunConcurrencyOptions
 }
+
+/** What `ctx.run` takes. */
+export interface ChildOptions<G = Readonly<Record<string, unknown>>> extends RunOptions<G> {
+  /** Name of the pipeline, for an asset that is in several. Default: the one of this code. */
+  readonly pipeline?: string
+}

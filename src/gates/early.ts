@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import type { GateIds } from '../../projections/gate/gate.ts'
+import type { GateIds } from '../../projections/effects.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'

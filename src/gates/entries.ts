@@ -1,6 +1,7 @@
 /** Gates as messages on the log, and which of them are there. */
 
-import { type GateIds, gateTimer } from '../../projections/gate/gate.ts'
+import type { GateIds } from '../../projections/effects.ts'
+import { gateTimer } from '../../projections/gate/gate.ts'
 import { type DraftOf, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
@@ -55,7 +56,8 @@ export async function openGates(
   const ended = new Set<string>()
   for (const subject of Object.keys(info.state.subjects ?? {})) {
     const [of = '', gate = '', event] = subject.slice(prefix.length).split('.')
-    if (event === 'created') open.set(`${of}.${gate}`, { run: parseRunId(run).id, asset: assetName(of), gate })
+    if (event === 'created' || event === 'child_requested')
+      open.set(`${of}.${gate}`, { run: parseRunId(run).id, asset: assetName(of), gate })
     else if (event === 'resolved') ended.add(`${of}.${gate}`)
   }
   for (const key of ended) open.delete(key)

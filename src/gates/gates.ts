@@ -4,7 +4,7 @@
  */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { GateIds } from '../../projections/gate/gate.ts'
+import type { GateIds } from '../../projections/effects.ts'
 import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'

@@ -1,6 +1,6 @@
 /** Reads gates from the log: exact, whatever the engine has folded by now. */
 
-import type { GateIds } from '../../projections/gate/gate.ts'
+import type { GateIds } from '../../projections/effects.ts'
 import type { FactOf } from '../../streams/facts.ts'
 import { expectationPath, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'

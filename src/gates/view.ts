@@ -15,7 +15,7 @@ export function viewOfState(gate: GateState): GateView {
     timeouts: gate.timeouts,
     retriesLeft: Math.max(0, gate.retriesMs.length - gate.timeouts),
     metadata: gate.metadata,
-    kind: gate.kind,
+    kind: gate.kind === 'approval' ? 'approval' : 'signal',
     endedAt: gate.endedMs === undefined ? undefined : new Date(gate.endedMs),
     signal: undefined,
     reason: gate.reason,

@@ -12,7 +12,15 @@ import { factIfAny } from './read-fact.ts'
  * These are listed one by one, without the timers. A schedule that fired or was removed is gone. If
  * it were the last message, a reader would wait for it in vain.
  */
-const OF_RUNS = ['requested', 'planned', 'cancel_requested', 'timer_fired', 'finished']
+const OF_RUNS = [
+  'requested',
+  'planned',
+  'cancel_requested',
+  'awaited.*.*.*',
+  'abandoned.*.*.*',
+  'timer_fired',
+  'finished',
+]
 const OF_SCATTERS = [
   'started',
   'items.*',
@@ -26,7 +34,7 @@ const OF_SCATTERS = [
   'cancel_requested',
   'closed',
 ]
-const OF_GATES = ['created', 'timer_fired', 'resolved', 'deadline.*.extended', 'deadline.*.closed']
+const OF_GATES = ['created', 'child_requested', 'timer_fired', 'resolved', 'deadline.*.extended', 'deadline.*.closed']
 
 /** Up to the last one there is when it begins. */
 export async function* runFacts(connection: Connection, names: Names, shard: number, id: RunId): AsyncGenerator<Fact> {

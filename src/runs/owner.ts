@@ -5,10 +5,10 @@ import { type AnyAsset, isAsset } from '../define/asset.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 
 /** Throws InvalidError for what is no asset, and for one in no pipeline or in several. */
-export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined): Pipeline {
+export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined, at = 'materialize'): Pipeline {
   if (!isAsset(asset)) {
     throw new InvalidError(
-      `materialize takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
+      `${at} takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
     )
   }
   const owners = pipelinesOf(asset)
@@ -30,7 +30,7 @@ export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined): 
   const names = new Set(owners.map((other) => other.name))
   if (names.size > 1)
     throw new InvalidError(
-      `asset ${asset.name} is in several pipelines (${[...names].join(', ')}), and each has values of its own; say which: materialize(${asset.name}, { pipeline: '${owner.name}' })`,
+      `asset ${asset.name} is in several pipelines (${[...names].join(', ')}), and each has values of its own; say which: ${at}(${asset.name}, { pipeline: '${owner.name}' })`,
     )
   return owners.at(-1) ?? owner
 }

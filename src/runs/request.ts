@@ -13,11 +13,15 @@ import { factEntry } from '../log/entries.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
 
-/** What is needed to start a run, and to look whether it is there. */
-export interface RequestDeps {
+/** What is needed to look whether a run is there. */
+export interface LookDeps {
   readonly connection: Connection
   readonly names: Names
   readonly shards: number
+}
+
+/** … and to start it. */
+export interface RequestDeps extends LookDeps {
   readonly logOf: (shard: number) => Appender
 }
 
@@ -60,9 +64,28 @@ export async function requestUnderKey(
   return { id: next, isNew: await append(deps, next, { ...data, retryOf: id }) }
 }
 
+/**
+ * The run that a key stands for now, which may not be there yet. `retryOf`: the one before it,
+ * which has failed.
+ */
+export async function newestUnderKey(
+  deps: LookDeps,
+  key: string,
+  data: RunRequest,
+  onFailed: OnFailed,
+): Promise<{ readonly id: RunId; readonly retryOf?: RunId }> {
+  const first = runIdFor(data, 'key', key, deps.shards)
+  if (await isElsewhere(deps, first, data)) throw new ConflictError(ELSEWHERE(key))
+  if (!(await requestOf(deps, first))) return { id: first }
+  const { id: last, attempt } = await newestAttempt(deps, data, 'key', key)
+  const id = await newestRetry(deps, last)
+  if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id }
+  return { id: runIdFor(data, 'key', key, deps.shards, attempt + 1), retryOf: id }
+}
+
 /** The last of the runs that were started one after the other for a text; there is a first one. */
 export async function newestAttempt(
-  deps: RequestDeps,
+  deps: LookDeps,
   of: Grouped,
   space: KeySpace,
   text: string,
@@ -78,7 +101,7 @@ export async function newestAttempt(
 }
 
 /** The last of the runs that were started one after the other, each since the one before failed. */
-export async function newestRetry(deps: RequestDeps, id: RunId): Promise<RunId> {
+export async function newestRetry(deps: LookDeps, id: RunId): Promise<RunId> {
   for (let run = id; ; ) {
     const end = await factAt(deps, run, 'run.finished')
     const request = end && end.data.status !== 'succeeded' ? await requestOf(deps, run) : undefined
@@ -94,7 +117,7 @@ const ELSEWHERE = (key: string): string =>
   `key ${JSON.stringify(key)} was used for a request of another concurrency key. Use another key, or ask for the same`
 
 /** With a concurrency key, the same key may have led to another shard before. */
-async function isElsewhere(deps: RequestDeps, id: RunId, { concurrency }: Grouped): Promise<boolean> {
+async function isElsewhere(deps: LookDeps, id: RunId, { concurrency }: Grouped): Promise<boolean> {
   if (!concurrency || deps.shards === 1) return false
   const { shard } = parseRunId(id)
   const unique = id.slice(id.indexOf('-') + 1)
@@ -104,7 +127,7 @@ async function isElsewhere(deps: RequestDeps, id: RunId, { concurrency }: Groupe
 }
 
 /** Whether it has ended, and not well. By the log. */
-export async function hasFailed(deps: RequestDeps, id: RunId): Promise<boolean> {
+export async function hasFailed(deps: LookDeps, id: RunId): Promise<boolean> {
   const end = await factAt(deps, id, 'run.finished')
   return end !== undefined && end.data.status !== 'succeeded'
 }
@@ -116,12 +139,12 @@ export async function append({ names, logOf }: RequestDeps, id: RunId, data: Run
   return (await logOf(shard).appendOnce(entry)) === 'stored'
 }
 
-async function requestOf(deps: RequestDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {
+async function requestOf(deps: LookDeps, id: RunId): Promise<FactOf<'run.requested'> | undefined> {
   return await factAt(deps, id, 'run.requested')
 }
 
 export async function factAt<N extends 'run.requested' | 'run.finished'>(
-  { connection, names }: RequestDeps,
+  { connection, names }: LookDeps,
   run: RunId,
   name: N,
 ): Promise<FactOf<N> | undefined> {

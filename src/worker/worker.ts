@@ -124,6 +124,7 @@ interface WorkerParts {
   readonly logOf: (shard: number) => Appender
   readonly workOf: (shard: number) => Appender
   readonly random: string
+  readonly register: (pipeline: Pipeline) => Promise<void>
 }
 
 interface Source {
@@ -196,6 +197,7 @@ export class Worker {
       names: topology.names,
       clock,
       gates: parts.gates,
+      children: { connection, names: topology.names, shards: topology.shards, io, register: parts.register },
       io,
       values,
       logger,

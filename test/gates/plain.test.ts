@@ -56,7 +56,7 @@ const flaky = asset('flaky', {
 const before = asset('before', {
   retry: { maxAttempts: 2, backoff: '10ms' },
   execute: async (ctx) => {
-    const gate = await ctx.openGate({ correlationKey: `job/${ctx.run}.1` })
+    const gate = await ctx.openGate({ correlationKey: `job/${ctx.runId}.1` })
     calls.push(gate.token, String(gate.isNew), gate.callbackUrl)
     if (ctx.partition === 'fails' && ctx.attempt === 1) throw new Error('the job could not be started')
     if (ctx.partition === 'early') await flowOfTest?.gates.signal(gate.token, 'quick')

@@ -12,13 +12,13 @@ const work = { atWork: 0, most: 0, order: [] as string[], waits: new Map<string,
 const order = input('order', z.object({ customer: z.string(), n: z.int() }))
 const job = asset('job', {
   dependsOn: [order],
-  execute: async ({ run, signal }, { order }) => {
+  execute: async ({ runId, signal }, { order }) => {
     work.atWork += 1
     work.most = Math.max(work.most, work.atWork)
     work.order.push(`${order.customer}${order.n}`)
     if (work.hold)
       await new Promise<void>((resolve) => {
-        work.waits.set(run, resolve)
+        work.waits.set(runId, resolve)
         signal.addEventListener('abort', () => resolve())
       })
     work.atWork -= 1

@@ -199,7 +199,7 @@ describe('upstream stale', () => {
 
 describe('values', () => {
   it('the newest of a partition, that of a run, and the partitions there are', async () => {
-    const day = asset('day', { execute: ({ partition, run }) => `${partition} ${run}` })
+    const day = asset('day', { execute: ({ partition, runId }) => `${partition} ${runId}` })
     await using stage = await openStage(server.url, pipeline('days', [day]), { shards: 2 })
     const { flow } = stage
     expect(await flow.value(day)).toBeUndefined()

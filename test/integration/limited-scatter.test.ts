@@ -40,8 +40,8 @@ describe('rateLimit of a scatter', () => {
     const paced = asset('paced', {
       scatterOptions: { rateLimit: [25, 'second'] },
       scatter: () => range(50),
-      execute: ({ index, run }) => {
-        starts.push({ at: performance.now(), worker: run })
+      execute: ({ index, runId }) => {
+        starts.push({ at: performance.now(), worker: runId })
         return index
       },
     })

@@ -32,7 +32,7 @@ async function snapshot(namespace: string, shards: number): Promise<Map<string, 
 /** An asset that brings how often its code has begun, and the runs that it began for. */
 function counting() {
   const begun: string[] = []
-  const counted = asset('counted', { execute: ({ run }) => begun.push(run) })
+  const counted = asset('counted', { execute: ({ runId }) => begun.push(runId) })
   return { begun, counted }
 }
 

@@ -110,7 +110,7 @@ describe('the streams and buckets of a namespace', () => {
 })
 
 describe('several shards', () => {
-  const source = asset('source', { execute: ({ run }) => run })
+  const source = asset('source', { execute: ({ runId }) => runId })
   const reader = asset('reader', { dependsOn: [source], execute: (_, deps) => deps.source })
   const many = asset('many', {
     scatter: () => Array.from({ length: 200 }, (_, i) => i),

@@ -11,8 +11,8 @@ const LIMIT = 1
 it('runs of a key keep their limit and their order while engines are killed, and one that was skipped stays so', async () => {
   const seen = { active: 0, most: 0, began: [] as string[] }
   const job = asset('job', {
-    execute: async ({ run }) => {
-      seen.began.push(run)
+    execute: async ({ runId }) => {
+      seen.began.push(runId)
       seen.active += 1
       seen.most = Math.max(seen.most, seen.active)
       await sleep(20)

@@ -4,6 +4,7 @@
  * of the last checkpoint, as bytes in a bucket. A restart reads only what `needs` names.
  */
 
+import { isDeepStrictEqual } from 'node:util'
 import type { Effect } from '../../projections/effects.ts'
 import { gateTimer } from '../../projections/gate/gate.ts'
 import { needs, step } from '../../projections/handlers.ts'
@@ -11,6 +12,7 @@ import { planRun } from '../../projections/run/plan.ts'
 import { refusalFor, runIdFor } from '../../projections/run/request.ts'
 import { isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
+import { abandonment, awaiting, endForParent, isSame } from '../../projections/run/waiters.ts'
 import {
   type BarrierState,
   editDoc,
@@ -329,6 +331,27 @@ export class Sim {
             ids.gate.startsWith(effect.attempt === undefined ? '' : `a${effect.attempt}n`)
           )
             this.append({ name: 'gate.resolved', ids, data: { ...ids, outcome: 'cancelled' } })
+        return
+      }
+      case 'start_child': {
+        const wanted = this.facts('child.requested').find(({ ids }) => isDeepStrictEqual(ids, effect.gate))?.data
+        const run = wanted?.child as RunId
+        if (!wanted || this.append({ name: 'run.requested', ids: { run }, data: wanted.request })) return
+        const earlier = this.facts('run.requested').find(({ ids }) => ids.run === run)?.data
+        if (!isSame(earlier?.parent, effect.gate)) this.append(awaiting(run, effect.gate))
+        return
+      }
+      case 'abandon_child':
+        this.#carryOut({ do: 'start_child', gate: effect.gate })
+        this.append(abandonment(effect.child, effect.gate))
+        return
+      case 'wake_parent': {
+        const { run, asset, gate } = effect.waiter
+        const finished = this.facts('run.finished').find(({ ids }) => ids.run === effect.run)
+        if (!finished) throw new Error(`run ${effect.run} has not ended`)
+        const ids = { run: run as RunId, asset: assetName(asset), gate }
+        const data = { ...ids, outcome: 'signaled', child: endForParent(finished.data) } as const
+        this.append({ name: 'gate.resolved', ids, data })
         return
       }
       case 'extend_gate': {

@@ -241,6 +241,20 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       correlationHash: 'cd',
     },
   },
+  'child.requested': {
+    name: 'child.requested',
+    ids: { run, asset, gate: 'a1n1' },
+    data: {
+      attempt: 1,
+      index: 4,
+      keyChunk: 0,
+      worker: 'w',
+      child: '0-r2',
+      request: { pipeline: 'p', version: 'v', target: 'b', upstream: 'all', parent: { run, asset, gate: 'a1n1' } },
+    },
+  },
+  'run.awaited': { name: 'run.awaited', ids: { run, parent: '0-r2', asset, gate: 'a1n1' }, data: {} },
+  'run.abandoned': { name: 'run.abandoned', ids: { run, parent: '0-r2', asset, gate: 'a1n1' }, data: {} },
   'gate.timer_fired': { name: 'gate.timer_fired', ids: { run, asset, gate: 'a1n1' }, data: { n: 0 } },
   'gate.extended': {
     name: 'gate.extended',

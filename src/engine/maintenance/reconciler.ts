@@ -26,6 +26,7 @@ import { emit, type Logger } from '../../telemetry.ts'
 import { carryOut } from '../shard/carry-out.ts'
 import { type DispatchContext, dropSchedules } from '../shard/dispatch.ts'
 import { AsideSweep } from './aside-sweep.ts'
+import { sweepChildren } from './child-sweep.ts'
 import { GateSweep } from './gate-sweep.ts'
 import { restoreDecisions } from './restore.ts'
 
@@ -211,6 +212,7 @@ export class Reconciler {
 
   async #sweepGates(): Promise<void> {
     if (this.#looks++ % LOOKS_PER_SWEEP !== 0) return
+    await this.#sweepChildren()
     const gates = await this.#sweep.look()
     if (gates.length === 0) return
     emit('flowstone:engine.repaired', { shard: this.#context.shard, tasks: [], gates })
@@ -221,6 +223,20 @@ export class Reconciler {
         gates: gates.slice(0, 5),
       },
     )
+  }
+
+  async #sweepChildren(): Promise<void> {
+    const gates = await sweepChildren(this.#context, {
+      keysUnder: (start) => this.#keysUnder(start),
+      doc: (key) => this.#doc(key),
+    })
+    if (gates.length === 0) return
+    const { shard, logger } = this.#context
+    emit('flowstone:engine.repaired', { shard, tasks: [], gates })
+    logger.warn(`${gates.length} execution(s) waited for runs that had ended, or were not there; they go on`, {
+      shard,
+      gates: gates.slice(0, 5),
+    })
   }
 
   /**

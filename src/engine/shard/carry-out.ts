@@ -76,6 +76,12 @@ function insteadOf(effect: Effect, thrown: unknown): FactDraft | undefined {
       const refusal = refusalBecause(effect.trigger, error.message)
       return { ...refusal, data: cutTexts(refusal.data, TEXT_MAX) } as FactDraft
     }
+    // Its run cannot be requested: who waits for it fails.
+    case 'start_child': {
+      const { gate: ids } = effect
+      const data = { ...ids, outcome: 'signaled', child: { status: 'failed', error } } as const
+      return { name: 'gate.resolved', ids, data }
+    }
     default:
       return undefined
   }

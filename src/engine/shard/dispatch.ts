@@ -27,6 +27,7 @@ import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { startEvaluated, startSensed } from '../schedules/start.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
+import { abandonChild, startChild, wakeParent } from './children.ts'
 import { earlierRun } from './earlier.ts'
 import type { Store } from './store.ts'
 
@@ -90,6 +91,15 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
     }
     case 'cancel_gates':
       await cancelGates(context, effect)
+      return
+    case 'start_child':
+      await startChild(context, effect.gate)
+      return
+    case 'abandon_child':
+      await abandonChild(context, effect.gate, effect.child)
+      return
+    case 'wake_parent':
+      await wakeParent(context, effect.run, effect.waiter)
       return
     case 'plan':
       await plan(context, effect.run)

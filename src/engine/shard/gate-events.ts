@@ -10,7 +10,8 @@ export function tellOfGate(view: View, fact: Fact): void {
   if (fact.name !== 'gate.resolved' && fact.name !== 'gate.extended') return
   const { run, asset, gate: name } = fact.ids
   const gate = view.get(stateKey.gate(run, asset, name))
-  if (gate?.seq !== fact.seq) return
+  // One that waits for a run is no signal gate.
+  if (gate?.seq !== fact.seq || gate.child) return
   const event = { gate: `${run}.${asset}.${name}`, run, asset }
   const waitedMs = Math.max(0, fact.timeMs - gate.openedMs)
   if (fact.name === 'gate.extended') {

@@ -67,6 +67,7 @@ class Attempt {
     const opener = new GateOpener(shared, {
       shard: held.shard,
       run: task.run,
+      pipeline: task.pipeline,
       asset: asset.name,
       prefix: `a${generation}`,
       attempt: generation,

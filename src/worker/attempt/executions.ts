@@ -5,7 +5,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
 export interface Execution {
-  readonly run: string
+  readonly runId: string
   readonly asset: string
   /** Of an instance. */
   readonly index?: number

@@ -112,7 +112,7 @@ export class Performer {
     const { helper } = this.#shared
     helper?.calls(held.slot)
     const running = executions.run(
-      held.task.kind === 'resume' ? { run, asset, index: held.task.index } : { run, asset },
+      held.task.kind === 'resume' ? { runId: run, asset, index: held.task.index } : { runId: run, asset },
       code,
     )
     helper?.calls(-1)

@@ -2,7 +2,8 @@
 import type { Names } from '../../../streams/subjects.ts'
 import type { Task } from '../../../streams/tasks.ts'
 import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset.ts'
-import type { ApprovalOptions, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
+import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
+import type { ChildOptions } from '../../define/run-options.ts'
 import type { GateSettings } from '../../gates/settings.ts'
 import type { Io } from '../../io/manager.ts'
 import type { Limiter } from '../../limiter/limiter.ts'
@@ -11,6 +12,7 @@ import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { Helper } from '../control/helper.ts'
+import type { ChildDeps } from '../gates/children.ts'
 import { type Execution, fail, GateOpener } from '../gates/opener.ts'
 import type { Slots } from '../pull/slots.ts'
 import type { LimitWaiters } from './limits.ts'
@@ -30,6 +32,7 @@ export interface WorkerShared {
   readonly places: Map<string, Slots>
   readonly limiter: Limiter
   readonly gates: GateSettings
+  readonly children: ChildDeps
   readonly waiters: LimitWaiters
   readonly logOf: (shard: number) => Appender
   readonly workOf: (shard: number) => Appender
@@ -46,7 +49,7 @@ export function contextOf(
   opener: GateOpener,
 ): AssetContext {
   return {
-    run: task.run,
+    runId: task.run,
     asset: asset.name,
     partition: task.partition,
     attempt: task.attempt,
@@ -59,6 +62,7 @@ export function contextOf(
     signalGate: opener.signal,
     approval: opener.approval,
     openGate: opener.open,
+    run: opener.run,
     fail,
   }
 }
@@ -108,7 +112,7 @@ export class InstanceGates {
  * a getter in it takes ten times as long to make.
  */
 export class InstanceContextOf implements InstanceContext<unknown> {
-  readonly run: string
+  readonly runId: string
   readonly asset: string
   readonly partition: string | undefined
   readonly attempt: number
@@ -130,7 +134,7 @@ export class InstanceContextOf implements InstanceContext<unknown> {
     index: number,
     gates: InstanceGates,
   ) {
-    this.run = task.run
+    this.runId = task.run
     this.asset = asset.name
     this.partition = task.partition
     this.attempt = task.attempt
@@ -156,5 +160,9 @@ export class InstanceContextOf implements InstanceContext<unknown> {
 
   get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
     return this.#gates.of(this.index).open
+  }
+
+  get run(): <V>(target: AnyAsset | string, options?: ChildOptions) => ChildRun<V> {
+    return this.#gates.of(this.index).run
   }
 }

@@ -106,7 +106,7 @@ function draftsOf(
 ): FactDraft[] {
   const { task } = held
   if (!held.begun) return []
-  const isAt = culprit?.run === task.run && culprit.asset === task.asset
+  const isAt = culprit?.runId === task.run && culprit.asset === task.asset
   const run = parseRunId(task.run).id
   const asset = assetName(task.asset)
   const worker = shared.id

@@ -3,14 +3,17 @@
  * the place of a lost one finds what that opened, and need not start the outside job twice.
  */
 import type { ZodType } from 'zod'
-import { type GateIds, gateTimer } from '../../../projections/gate/gate.ts'
+import type { GateIds } from '../../../projections/effects.ts'
+import { gateTimer } from '../../../projections/gate/gate.ts'
 import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
-import { factPath } from '../../../streams/facts.ts'
+import { type Fact, factPath } from '../../../streams/facts.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { GateCreated } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import {
   type ApprovalOptions,
+  ChildRun,
+  type ChildSpec,
   type GateOptions,
   type GateSpec,
   type OpenedGate,
@@ -18,6 +21,7 @@ import {
   parseGate,
   Suspension,
 } from '../../define/gates.ts'
+import type { ChildOptions } from '../../define/run-options.ts'
 import { takeEarly } from '../../gates/early.ts'
 import type { GateSettings } from '../../gates/settings.ts'
 import { hashOfToken } from '../../gates/token.ts'
@@ -30,6 +34,7 @@ import { factEntry, timerEntry } from '../../log/entries.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
+import { type ChildDeps, checkChild, childOf } from './children.ts'
 
 /** What a gate opener needs of its worker. */
 export interface GateOpenerDeps {
@@ -41,12 +46,14 @@ export interface GateOpenerDeps {
   readonly gates: GateSettings
   readonly io: Io
   readonly logOf: (shard: number) => Appender
+  readonly children: ChildDeps
 }
 
 /** Where an execution stands in its run. */
 export interface Execution {
   readonly shard: number
   readonly run: string
+  readonly pipeline: string
   readonly asset: string
   /** What the ids of its gates begin with. */
   readonly prefix: string
@@ -111,6 +118,14 @@ export class GateOpener {
   /** `ctx.approval`. */
   readonly approval = (options: ApprovalOptions): Suspension => this.#ask(parseApproval(options))
 
+  /** `ctx.run`. */
+  readonly run = <V>(target: unknown, options: ChildOptions = {}): ChildRun<V> => {
+    const child = { target, options }
+    checkChild(child)
+    this.#asked = true
+    return new ChildRun<V>({ child })
+  }
+
   /**
    * Throws InvalidError where the code asked for a gate and brought a value: without the `return`
    * nobody would be waited for, an approval not either.
@@ -118,7 +133,7 @@ export class GateOpener {
   checkValue(): void {
     if (this.#asked)
       throw new InvalidError(
-        'ctx.signalGate and ctx.approval wait only where what they give is returned: return ctx.signalGate({ … }), and go on in onSignal',
+        'ctx.signalGate, ctx.approval and ctx.run wait only where what they give is returned: return ctx.signalGate({ … }), and go on in onSignal',
       )
   }
 
@@ -142,6 +157,7 @@ export class GateOpener {
       if (entries.length > 0) await this.#log.appendOnce(...entries)
       return wanted.opened
     }
+    if ('child' in wanted) return await this.#suspendForRun(wanted.child, more)
     const prepared = this.#prepare(wanted.spec)
     const { gate } = prepared
     if ((await this.#log.appendOnce(...prepared.entries, ...more(gate))) === 'stored') {
@@ -155,6 +171,31 @@ export class GateOpener {
     }
     this.#opened.add(gate)
     await this.#takeEarly(prepared)
+    return gate
+  }
+
+  /** As `suspend`, at a gate that the end of a run opens. The engine starts the run. */
+  async #suspendForRun(spec: ChildSpec, more: (gate: string) => readonly Entry[]): Promise<string> {
+    const { names, id: worker, children } = this.#shared
+    const { shard, pipeline, attempt, index, keyChunk } = this.#at
+    const gate = this.#nextGate()
+    const ids = this.#idsOf(gate)
+    const { id: child, request } = await childOf(children, pipeline, ids, spec)
+    const data = {
+      attempt,
+      ...(index === undefined ? {} : { index }),
+      ...(keyChunk === undefined ? {} : { keyChunk }),
+      worker,
+      child,
+      request,
+    }
+    const entry = factEntry(names, shard, { name: 'child.requested', ids, data })
+    if ((await this.#log.appendOnce(entry, ...more(gate))) === 'stored') return gate
+    // As for a gate that was opened before.
+    if (!(await this.#stored('child.requested', gate)))
+      throw new FlowStoneError('unreadable', `the run that ${this.#idOf(gate)} waits for could not be asked for`)
+    const entries = more(gate)
+    if (entries.length > 0) await this.#log.appendOnce(...entries)
     return gate
   }
 
@@ -177,9 +218,8 @@ export class GateOpener {
 
   #prepare(spec: GateSpec): Prepared {
     const { names, clock, gates, id: worker } = this.#shared
-    const { shard, prefix, attempt, index, keyChunk } = this.#at
-    this.#count += 1
-    const gate = `${prefix}n${this.#count}`
+    const { shard, attempt, index, keyChunk } = this.#at
+    const gate = this.#nextGate()
     const ids = this.#idsOf(gate)
     const keyId = gates.keys.signing
     const token = gates.keys.sign(this.#idOf(gate), keyId)
@@ -206,12 +246,21 @@ export class GateOpener {
     return { gate, entries, spec, token }
   }
 
-  async #created(gate: string): Promise<GateCreated> {
+  #nextGate(): string {
+    this.#count += 1
+    return `${this.#at.prefix}n${this.#count}`
+  }
+
+  async #stored(name: 'gate.created' | 'child.requested', gate: string): Promise<Fact | undefined> {
     const { connection, names } = this.#shared
     const { shard } = this.#at
-    const subject = names.fact(shard, factPath('gate.created', this.#idsOf(gate)))
+    const subject = names.fact(shard, factPath(name, this.#idsOf(gate)))
     const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
-    const fact = message && factOf(names, shard, message)
+    return message && factOf(names, shard, message)
+  }
+
+  async #created(gate: string): Promise<GateCreated> {
+    const fact = await this.#stored('gate.created', gate)
     if (fact?.name !== 'gate.created')
       throw new FlowStoneError('unreadable', `gate ${this.#idOf(gate)} could not be opened, nor read back`)
     return fact.data

@@ -5,11 +5,13 @@
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../../streams/ids.ts'
+import type { ChildEnd } from '../../../streams/schemas.ts'
 import type { ReminderTask, ResumeTask } from '../../../streams/tasks.ts'
 import { reasonOf } from '../../../streams/thrown.ts'
 import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../../define/asset.ts'
 import { Suspension } from '../../define/gates.ts'
+import { loadValueAt } from '../../io/stored-values.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
@@ -51,6 +53,8 @@ export async function resumeAfterGate(
       'unreadable',
       `message ${seq} of ${names.log(shard)} does not end gate ${run}.${name}.${gate}`,
     )
+  if (fact.data.child)
+    return await afterRun(shared, shard, { run, asset: name, gate }, fact.data.child, definition, ctx, deps)
   emit('flowstone:gate.resume', {
     gate: `${run}.${name}.${gate}`,
     run,
@@ -74,6 +78,25 @@ export async function resumeAfterGate(
     : payload
 }
 
+/** The run that it waited for has succeeded. */
+async function afterRun(
+  { connection, names, io }: WorkerShared,
+  shard: number,
+  { run, asset: name, gate }: Pick<Gate, 'run' | 'asset' | 'gate'>,
+  { value: at }: ChildEnd,
+  { onRun }: AnyAsset['definition'],
+  ctx: InstanceContext<unknown>,
+  deps: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
+  const value = at === undefined ? undefined : await loadValueAt(connection, names, io, at)
+  if (!onRun) return value
+  const asked = names.fact(shard, factPath('child.requested', { run, asset: name, gate }))
+  const message = await connection.read((nc) => directGet(nc, names.log(shard), { last_by_subj: asked }))
+  const fact = message && factOf(names, shard, message)
+  const child = fact?.name === 'child.requested' ? fact.data.child : ''
+  return await onRun(ctx, { run: child, value }, deps)
+}
+
 /** Continues an instance after its gate. Returns when its outcome is stored. */
 export async function runResume(
   shared: WorkerShared,
@@ -88,6 +111,7 @@ export async function runResume(
   const at = {
     shard: held.shard,
     run: task.run,
+    pipeline: task.pipeline,
     asset: asset.name,
     prefix: `${chained(task.from.gate)}r${generation}`,
     attempt: generation,
@@ -171,7 +195,14 @@ export async function runReminder(
   const name = assetName(asset.name)
   if (!asset.definition.onTimeout || held.count > REMINDERS_MAX) return
   const { index, keyChunk: offset, from } = task
-  const at = { shard: held.shard, run: task.run, asset: asset.name, prefix: 'reminder', attempt: 1 }
+  const at = {
+    shard: held.shard,
+    run: task.run,
+    pipeline: task.pipeline,
+    asset: asset.name,
+    prefix: 'reminder',
+    attempt: 1,
+  }
   const gates = new InstanceGates(shared, () => at)
   try {
     const deps = await (await shared.values.deps(task.deps, asset)).get()

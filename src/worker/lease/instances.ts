@@ -224,6 +224,7 @@ function gatesOf(shared: WorkerShared, { shard }: InFlightTask, task: LeaseTask,
   return new InstanceGates(shared, (index) => ({
     shard,
     run: task.run,
+    pipeline: task.pipeline,
     asset: asset.name,
     prefix: `i${index}a${generation}`,
     attempt: generation,

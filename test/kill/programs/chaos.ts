@@ -33,7 +33,7 @@ export const wallMs = (): number => Date.now()
 
 /** Notes that code begins, and in which process. Read again by `checks.ts`. */
 function begins(ctx: AssetContext & { readonly index?: number }): void {
-  note(`x ${ctx.run} ${ctx.asset} ${ctx.index ?? '-'} ${ctx.attempt} ${process.pid} ${wallMs()}`)
+  note(`x ${ctx.runId} ${ctx.asset} ${ctx.index ?? '-'} ${ctx.attempt} ${process.pid} ${wallMs()}`)
 }
 
 const patient = { backoff: '20ms..200ms', maxAttempts: 12 } as const
@@ -246,7 +246,7 @@ export const plain = asset('plain', {
   retry: patient,
   execute: (ctx) => {
     begins(ctx)
-    return ctx.run
+    return ctx.runId
   },
 })
 
