@@ -26,6 +26,7 @@ import { forOutsiders } from '../../streams/outside.ts'
 import type { ScheduledBy } from '../../streams/schedule-schemas.ts'
 import type { ErrorInfo } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
+import { concurrencyOf, givenValue } from '../run/concurrency-key.ts'
 import { inputOf } from '../run/input.ts'
 import type { RunRequest } from '../run/request.ts'
 import { type Key, type RunState, stateKey, type View } from '../state.ts'
@@ -196,7 +197,13 @@ function start(view: View, state: ScheduleState, occurrence: Occurrence): Effect
   const given = registered ? inputOf(registered, spec.target, {}) : { reason: `version ${version} is not registered` }
   state.open[id] = { atMs, run, ...(by ? { by } : {}) }
   if ('reason' in given) return [skip(state, occurrence, 'refused', { code: 'refused', message: given.reason })]
-  const request = { ...requestOf(view, state, of), ...(given.stored ? { input: given.stored } : {}) }
+  const { stored } = given
+  const concurrency = registered && concurrencyOf(registered, { input: (one) => givenValue(stored?.[one]) })
+  const request = {
+    ...requestOf(view, state, of),
+    ...(stored ? { input: stored } : {}),
+    ...(concurrency ? { concurrency } : {}),
+  }
   return [
     {
       do: 'start_run',

@@ -4,11 +4,12 @@
  * schedule and the nominal time, or from the sensor and the evaluation.
  */
 import type { Effect } from '../../../projections/effects.ts'
+import { concurrencyOf, givenValue } from '../../../projections/run/concurrency-key.ts'
 import { inputOf } from '../../../projections/run/input.ts'
-import type { RunRequest } from '../../../projections/run/request.ts'
+import { type RunRequest, runIdFor } from '../../../projections/run/request.ts'
 import { stateKey } from '../../../projections/state.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
-import { parseRunId, runIdIn } from '../../../streams/ids.ts'
+import { parseRunId } from '../../../streams/ids.ts'
 import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import { cut } from '../../../streams/text.ts'
@@ -68,14 +69,11 @@ export async function startSensed(context: StartContext, { value, request }: Of<
   const { runs } = (await load(context, value).catch(throwInvalid)) as { readonly runs: readonly Asked[] }
   const wrong: string[] = []
   const begin = async (asked: Asked, i: number): Promise<void> => {
-    const id = runIdIn(
-      'sensor',
-      asked.key === undefined ? `${of}/${sensor?.evaluation}/${i}` : `${of}/key/${asked.key}`,
-      shards,
-    )
-    const { shard } = parseRunId(id)
+    const text = asked.key === undefined ? `${of}/${sensor?.evaluation}/${i}` : `${of}/key/${asked.key}`
     try {
       const data = await requestWith(context, request, asked)
+      const id = runIdFor(data, 'sensor', text, shards)
+      const { shard } = parseRunId(id)
       await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     } catch (error) {
       if (!isFinal(error)) throw error
@@ -123,8 +121,10 @@ async function requestWith({ store, io }: StartContext, request: RunRequest, ask
   const stored: Record<string, StoredValue> = { ...given.stored }
   for (const [name, value] of Object.entries(input))
     stored[name] = await io.store('nats', value, { run: '', pipeline: pipeline.name, asset: name, partition })
+  const concurrency = concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(stored[name]) })
   return {
     ...request,
+    ...(concurrency === undefined ? {} : { concurrency }),
     ...(partition === undefined ? {} : { partition }),
     ...(tags === undefined || Object.keys(tags).length === 0 ? {} : { tags }),
     ...(Object.keys(stored).length === 0 ? {} : { input: stored }),

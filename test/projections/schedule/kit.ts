@@ -4,6 +4,7 @@ import type { ScheduleState } from '../../../projections/schedule/state.ts'
 import { stateKey } from '../../../projections/state.ts'
 import type { RunId } from '../../../streams/ids.ts'
 import type { ScheduleSpec, ScheduleTiming } from '../../../streams/schedule-schemas.ts'
+import type { PipelineSpec } from '../../../streams/schemas.ts'
 import { registered, Sim, spec } from '../harness.ts'
 
 export const HOUR_MS = 3_600_000
@@ -25,11 +26,11 @@ export class Clocked {
   readonly sim = new Sim()
   #version = 0
 
-  define(schedules: readonly ScheduleSpec[], timeMs = this.sim.nowMs): void {
+  define(schedules: readonly ScheduleSpec[], timeMs = this.sim.nowMs, more: Partial<PipelineSpec> = {}): void {
     this.#version += 1
     const evaluations = schedules.flatMap(({ evaluates }) => (evaluates === undefined ? [] : [spec(evaluates)]))
     const draft = registered([spec('a'), ...evaluations], 'p', `v${this.#version}`)
-    this.sim.apply({ ...draft, data: { ...draft.data, schedules: [...schedules] } }, timeMs)
+    this.sim.apply({ ...draft, data: { ...draft.data, schedules: [...schedules], ...more } }, timeMs)
   }
 
   get state(): ScheduleState {

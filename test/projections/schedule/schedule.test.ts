@@ -39,6 +39,13 @@ describe('a schedule', () => {
     expect(one.sim.facts('run.requested')).toHaveLength(1)
   })
 
+  it('starts its runs under the concurrency of the pipeline', () => {
+    const one = new Clocked()
+    one.define([scheduleSpec()], START_MS, { concurrency: { limit: 1, onConflict: 'queue' } })
+    one.look(T)
+    expect(one.sim.facts('run.requested')[0]?.data.concurrency).toEqual({ key: '', limit: 1, onConflict: 'queue' })
+  })
+
   it('starts each run later by the jitter of its occurrence, in order', () => {
     const one = clocked({ jitterMs: 2 * HOUR_MS, catchUp: 'all' })
     for (let ms = T; ms < T + 20 * HOUR_MS; ms = one.look(ms) ?? 0) if (ms === 0) throw new Error('it stopped')
