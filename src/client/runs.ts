@@ -12,6 +12,7 @@ import { parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
 import { isInternal, type RunDeps, type RunView } from './run-view.ts'
 
+/** Which runs `flow.runs` lists. */
 export interface RunsOptions {
   /** True: only those that have not ended. */
   readonly open?: boolean
