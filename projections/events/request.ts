@@ -1,11 +1,13 @@
 /** The run that a message of a subscription asks for. */
 import type { SubscriptionSpec, TakenEvent } from '../../streams/event-schemas.ts'
 import type { DraftOf } from '../../streams/facts.ts'
-import type { PipelineSpec } from '../../streams/schemas.ts'
+import type { RunId } from '../../streams/ids.ts'
+import type { PipelineSpec, RunConcurrency } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { concurrencyOf, givenValue } from '../run/concurrency-key.ts'
 import type { GivenValue } from '../run/input.ts'
+import { runIdFor } from '../run/request.ts'
 import { specOf } from '../state.ts'
 
 /** Where an event comes from. */
@@ -32,6 +34,26 @@ export function eventIdentity(
   return `${pipeline} ${subscription} ${of}`
 }
 
+/** The run of a message, which is not of a group. */
+export function eventRunId(
+  pipeline: PipelineSpec,
+  subscription: string,
+  place: Pick<Place, 'source'>,
+  event: TakenEvent,
+  shards: number,
+): RunId {
+  const concurrency = concurrencyOfEvent(pipeline, event)
+  const of = { pipeline: pipeline.name, ...(concurrency ? { concurrency } : {}) }
+  return runIdFor(of, 'event', eventIdentity(pipeline.name, subscription, place, event), shards)
+}
+
+function concurrencyOfEvent(
+  pipeline: PipelineSpec,
+  { partition, tags, input }: Pick<TakenEvent, 'partition' | 'tags' | 'input'>,
+): RunConcurrency | undefined {
+  return concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(input?.[name]) })
+}
+
 /** `messages`: for how many of a group it is. */
 export function requestEffect(
   pipeline: PipelineSpec,
@@ -42,7 +64,7 @@ export function requestEffect(
 ): Effect {
   const { seq, msgId, input, partition, tags } = event
   const key = event.key ?? `${place.stream}:${seq}`
-  const concurrency = concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(input?.[name]) })
+  const concurrency = concurrencyOfEvent(pipeline, event)
   const request = {
     pipeline: pipeline.name,
     version: pipeline.version,

@@ -1,11 +1,12 @@
 /** `flow.events`: messages that could not start a run, and what others would start. */
-import { eventIdentity } from '../../projections/events/request.ts'
+import { eventRunId } from '../../projections/events/request.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { TakenEvent } from '../../streams/event-schemas.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
-import { parseRunId, runIdIn } from '../../streams/ids.ts'
+import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
+import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Topology } from '../../streams/topology.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { isSubscription, type Subscription } from '../define/subscription.ts'
@@ -155,13 +156,18 @@ export class Events {
       if (!message) break
       seq = message.seq + 1
       const event = await mapper.map(message)
-      results.push({ seq: message.seq, subject: message.subject, ...(await this.#outcome(place, topology, event)) })
+      results.push({
+        seq: message.seq,
+        subject: message.subject,
+        ...(await this.#outcome(pipeline.spec, place, topology, event)),
+      })
     }
     return results
   }
 
   async #outcome(
-    place: { readonly pipeline: string; readonly subscription: string; readonly source: string },
+    pipeline: PipelineSpec,
+    place: { readonly subscription: string; readonly source: string },
     { shards }: Topology,
     event: TakenEvent | undefined,
   ): Promise<Omit<EventTest, 'seq' | 'subject'>> {
@@ -169,7 +175,7 @@ export class Events {
     if (event.refused !== undefined) return { outcome: 'refused', reason: event.refused }
     const { connection, names, io } = this.#deps
     const { key, partition, tags, input = {} } = event
-    const run = runIdIn('event', eventIdentity(place.pipeline, place.subscription, place, event), shards)
+    const run = eventRunId(pipeline, place.subscription, place, event, shards)
     const values = await Promise.all(
       Object.entries(input).map(async ([name, value]) => [name, await io.load(value)] as const),
     )

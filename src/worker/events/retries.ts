@@ -4,11 +4,10 @@
  */
 import type { Msg, Subscription as NatsSubscription } from '@nats-io/nats-core'
 import { z } from 'zod'
-import { eventIdentity } from '../../../projections/events/request.ts'
+import { eventRunId } from '../../../projections/events/request.ts'
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import type { DraftOf } from '../../../streams/facts.ts'
-import { runIdIn } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Topology } from '../../../streams/topology.ts'
 import type { Pipeline } from '../../define/pipeline.ts'
@@ -81,5 +80,5 @@ async function retry(
   }
   await logOf(0).appendOnce(factEntry(names, 0, fact))
   if (event.group !== undefined) return { waits: true }
-  return { run: runIdIn('event', eventIdentity(name, subscription.name, { source: id }, event), topology.shards) }
+  return { run: eventRunId(pipeline.spec, subscription.name, { source: id }, event, topology.shards) }
 }
