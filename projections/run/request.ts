@@ -1,5 +1,7 @@
 import type { DraftOf, FactDraft } from '../../streams/facts.ts'
+import { hashOfValue } from '../../streams/fingerprint.ts'
 import { type KeySpace, type RunId, runIdIn } from '../../streams/ids.ts'
+import type { RunState } from '../state.ts'
 import { groupOf } from './concurrency-key.ts'
 import type { GivenValue } from './input.ts'
 
@@ -33,6 +35,18 @@ export function differences(earlier: RunRequest, wanted: RunRequest): string[] {
     const [was, is] = [show(before.get(field)), show(now.get(field))]
     return ANY.has(field) || was === is ? [] : [`${field} was ${was}, and is now ${is}`]
   })
+}
+
+/** Whether a run that was folded was asked for by the same request, as far as its document says. */
+export function isSameRequest(run: RunState, wanted: RunRequest): boolean {
+  const hashes = Object.entries(wanted.input ?? {}).map(([name, stored]) => [name, hashOfValue(stored)])
+  const of = ({ pipeline, target, upstream, partition, key, tags }: RunState | RunRequest): string =>
+    JSON.stringify([pipeline, target, upstream, partition, key, tags])
+  return (
+    of(run) === of(wanted) &&
+    JSON.stringify(run.inputs ?? {}) === JSON.stringify(Object.fromEntries(hashes)) &&
+    run.redrive === undefined
+  )
 }
 
 /** Why a key cannot be taken; undefined: both ask for the same. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Effect } from '../../../projections/effects.ts'
 import { type Plan, planRedrive, planRun, upstreamOf } from '../../../projections/run/plan.ts'
 import type { TriggerRequest } from '../../../projections/run/request.ts'
-import { refusalBecause, refusalFor, runIdFor } from '../../../projections/run/request.ts'
+import { isSameRequest, refusalBecause, refusalFor, runIdFor } from '../../../projections/run/request.ts'
 import { planRetry } from '../../../projections/run/retry.ts'
 import { TRIGGER_BODY_MAX } from '../../../projections/run/trigger.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
@@ -212,6 +212,9 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
   }
   const id = runIdFor(trigger.request, trigger.space, trigger.key, shards)
   const target = parseRunId(id).shard
+  // A message that comes twice: an append would be refused, with all that is stored beside it.
+  const known = target === shard ? context.store.get(stateKey.run(id)) : undefined
+  if (known && isSameRequest(known, trigger.request)) return
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
   if ((await context.logOf(target).appendOnce(entry)) === 'stored') return
   const found = await connection.read((nc) => leaderGet(nc, names.log(target), { last_by_subj: entry.subject }))
