@@ -38,9 +38,9 @@ export default defineConfig({
         extends: true,
         test: { name: 'unit', include: UNIT, pool: 'threads', isolate: false },
       },
-      // Files share a process, one after the other: each would load the same modules again, for more
-      // than a second of processor time. So a file takes back what it changes of its process, such
-      // as listeners and variables of the environment.
+      // Files share a process, one after the other: each would load the same modules again, for
+      // more than a second of processor time. So a file takes back what it changes of its process,
+      // such as listeners and variables of the environment.
       {
         extends: true,
         test: {

@@ -56,7 +56,10 @@ const EXPORTS = {
   'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
 }
 
-/** A user's program. It must pass the type check as it is, so each @ts-expect-error must be an error. */
+/**
+ * A user's program. It must pass the type check as it is, so each @ts-expect-error must be an
+ * error.
+ */
 const PROGRAM = `
 import { asset, connect, pipeline } from 'flowstone'
 import { type GateHandler, gateHandler, type VerifiedSender } from 'flowstone/http'

@@ -1,6 +1,6 @@
 /**
- * How many runs of a key are active at a time. Runs of a pipeline and a key are a *group*. They
- * are in one shard (see `runIdFor`), so the order of its log is the order in which they came.
+ * How many runs of a key are active at a time. Runs of a pipeline and a key are a *group*. They are
+ * in one shard (see `runIdFor`), so the order of its log is the order in which they came.
  *
  *   a run comes, and                        onConflict        it
  *   there is room, and nobody waits                           starts
