@@ -324,7 +324,7 @@ export class Sim {
       }
       case 'cancel_gates': {
         // By the log, as the engine does; one that has ended refuses another end.
-        for (const { ids } of this.facts('gate.created'))
+        for (const { ids } of [...this.facts('gate.created'), ...this.facts('child.requested')])
           if (
             ids.run === effect.run &&
             ids.asset === effect.asset &&

@@ -9,6 +9,7 @@ const { flow, settings } = await begin()
 async function wanted(): Promise<Pipeline | Pipeline[]> {
   if (process.env.KILL_CHAOS) return (await import('./chaos.ts')).chaos
   if (process.env.KILL_GATES) return (await import('./gated.ts')).gatedKills
+  if (process.env.KILL_CHILDREN) return (await import('./parents.ts')).childKills
   if (process.env.KILL_EVENTS) return (await import('./events.ts')).events
   if (process.env.KILL_READS) return [kills, (await import('./readers.ts')).reads]
   return kills
