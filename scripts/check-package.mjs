@@ -38,7 +38,7 @@ const EXPORTS = {
     'schedule',
     'sensor',
   ],
-  'flowstone/http': ['gateHandler', 'serveGates'],
+  'flowstone/http': ['gateHandler', 'runHandler', 'serveGates'],
   'flowstone/items': [
     'ItemReader',
     'batch',

@@ -146,11 +146,18 @@ export class RunFailedError extends FlowStoneError {
   static override readonly [BRAND] = 'RunFailedError'
   readonly runId: string
   readonly asset: string | undefined
+  /** How the run ended. An asset's own error may have the code `cancelled`, too. */
+  readonly status: 'failed' | 'cancelled'
 
-  constructor(code: string, message: string, details: { runId: string; asset?: string; cause?: unknown }) {
+  constructor(
+    code: string,
+    message: string,
+    details: { runId: string; asset?: string; status?: 'failed' | 'cancelled'; cause?: unknown },
+  ) {
     super(code, message, { cause: details.cause })
     this.runId = details.runId
     this.asset = details.asset
+    this.status = details.status ?? 'failed'
   }
 }
 

@@ -1,7 +1,9 @@
 /** Commands about messages that start runs. */
+
 import type { Command } from 'commander'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { jsonOf } from '../../streams/plain-json.ts'
 import { cut } from '../../streams/text.ts'
 import type { EventTest } from '../client/events.ts'
 import type { Flow } from '../client/flow.ts'
@@ -10,7 +12,7 @@ import type { Subscription } from '../define/subscription.ts'
 import { type GlobalOptions, reach, withFlow } from './context.ts'
 import { loadPipelines } from './load.ts'
 import { connected } from './options.ts'
-import { jsonOf, table } from './output.ts'
+import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
 interface TestCommand extends GlobalOptions {

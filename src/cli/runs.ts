@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
@@ -18,7 +19,7 @@ import { type Duration, parseDuration, parseRunTimeout } from '../options/durati
 
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
-import { EXIT, fields, jsonOf, type Output, outputOf, table } from './output.ts'
+import { EXIT, fields, type Output, outputOf, table } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { tellWaiting } from './waiting.ts'
 

@@ -1,12 +1,13 @@
 /** Commands about scatters. */
 import type { Command } from 'commander'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields, jsonOf, type Output } from './output.ts'
+import { fields, type Output } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { scatterTable } from './runs.ts'
 

@@ -262,7 +262,8 @@ export class Flow {
   /**
    * Starts a run by name, without its code: `flow.request('orders/invoice', { input: { … } })`. The
    * newest version of the pipeline that is registered says what the asset needs. Otherwise as
-   * `materialize`. Throws `not_found` for a pipeline that is not registered.
+   * `materialize`. Throws `not_found` for a pipeline that is not registered, and for an asset that
+   * it has not.
    */
   async request<V = unknown>(target: string, options: RunOptions = {}): Promise<Run<V>> {
     refuseUnknown('request', options, RUN_OPTIONS)

@@ -99,6 +99,7 @@ export class Run<V = unknown> {
     const cause = error && status === 'failed' ? causeFrom(error) : undefined
     throw new RunFailedError(code, `${message}${old}`, {
       runId: this.id,
+      status: status === 'cancelled' ? 'cancelled' : 'failed',
       ...(asset === undefined ? {} : { asset }),
       ...(cause ? { cause } : {}),
     })

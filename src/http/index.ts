@@ -1,10 +1,16 @@
-/** `flowstone/http`: signal gates over HTTP, as a handler to mount and as a server. */
+/** `flowstone/http`: signal gates and runs over HTTP, as handlers to mount and as a server. */
 
 export { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
-export type { CustomScheme, SignatureScheme } from './gates/signatures.ts'
 export type { VerifiedSender } from './gates/verified.ts'
+export type { ApiKey, ApiKeyAction } from './runs/api-keys.ts'
+export { type RunHandler, type RunHandlerOptions, runHandler } from './runs/handler.ts'
+export type { RunOverHttp, RunsOverHttp } from './runs/over-http.ts'
+export type { Webhook, WebhookMessage } from './runs/webhooks.ts'
 export { type GateServer, type ServeOptions, serveGates } from './serve.ts'
 export type { AddressOptions } from './shared/address.ts'
+export type { CommonOptions } from './shared/limits.ts'
 export type { ProblemReason } from './shared/problem.ts'
 export type { Rate } from './shared/rate.ts'
 export type { GatesOverHttp } from './shared/request-context.ts'
+export type { CustomScheme, SignatureScheme } from './shared/signatures.ts'
+export type { SignedSender } from './shared/signed.ts'

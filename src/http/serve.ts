@@ -3,12 +3,19 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { type GateHandlerOptions, gateHandler } from './gates/handler.ts'
+import { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
+import { isForRuns, type RunHandlerOptions, runHandler } from './runs/handler.ts'
+import type { RunsOverHttp } from './runs/over-http.ts'
+import { checkRateLimit } from './shared/limits.ts'
 import { HttpProblem, problemResponse } from './shared/problem.ts'
 import type { GatesOverHttp } from './shared/request-context.ts'
 
-/** Options of `serveGates`: where it listens, and those of `gateHandler`. */
-export interface ServeOptions extends GateHandlerOptions {
+/** Options of `serveGates`: where it listens, and those of `gateHandler` and `runHandler`. */
+export interface ServeOptions
+  extends Omit<GateHandlerOptions, 'rateLimit'>,
+    Pick<RunHandlerOptions, 'apiKeys' | 'webhooks'> {
+  /** As of `gateHandler` and `runHandler`. */
+  readonly rateLimit?: NonNullable<GateHandlerOptions['rateLimit']> & NonNullable<RunHandlerOptions['rateLimit']>
   /** Default 8080; 0: any free one. */
   readonly port?: number
   /**
@@ -18,7 +25,7 @@ export interface ServeOptions extends GateHandlerOptions {
   readonly host?: string
 }
 
-/** A running HTTP server for gates, from `serveGates`. It ends by `close`. */
+/** A running HTTP server, from `serveGates`. It ends by `close`. */
 export interface GateServer extends AsyncDisposable {
   readonly url: string
   readonly port: number
@@ -36,13 +43,14 @@ export interface Watched {
 }
 
 /**
- * Serves gates over HTTP, and two addresses for whoever watches the process. `GET /healthz`: 200
- * while it can be of use again without being started anew (503 once its connection is closed for
- * good). `GET /readyz`: 200 while signals can be stored now, 503 while the server is away, refuses
- * it, or has no room. Throws FlowStoneError `listen_failed`, InvalidError for options.
+ * Serves gates over HTTP, runs if there are `apiKeys` or `webhooks`, and two addresses for whoever
+ * watches the process. `GET /healthz`: 200 while it can be of use again without being started anew
+ * (503 once its connection is closed for good). `GET /readyz`: 200 while signals can be stored now,
+ * 503 while the server is away, refuses it, or has no room. Throws FlowStoneError `listen_failed`,
+ * InvalidError for options.
  */
 export async function serveGates(
-  flow: { readonly gates: GatesOverHttp } & Watched,
+  flow: { readonly gates: GatesOverHttp } & Watched & Partial<RunsOverHttp>,
   options: ServeOptions = {},
 ): Promise<GateServer> {
   const { port = 8080, host = '127.0.0.1', ...rest } = options
@@ -50,7 +58,8 @@ export async function serveGates(
     throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
   if (typeof host !== 'string' || host === '')
     throw new InvalidError(`host must be an address to listen on, got ${JSON.stringify(host)}`)
-  const handler = gateHandler(flow, rest)
+  const closing = new AbortController()
+  const handler = handlerOf(flow, rest, closing.signal)
   const answer = async (request: Request, env: unknown): Promise<Response> => {
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
@@ -86,16 +95,49 @@ export async function serveGates(
   }
   const address = server.address()
   const bound = typeof address === 'object' && address !== null ? address.port : port
-  let closing: Promise<void> | undefined
+  let ended: Promise<void> | undefined
   const close = (): Promise<void> => {
-    closing ??= closed(server)
-    return closing
+    closing.abort()
+    ended ??= closed(server)
+    return ended
   }
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
     port: bound,
     close,
     [Symbol.asyncDispose]: close,
+  }
+}
+
+/** Gates, and runs where somebody may start them. */
+function handlerOf(
+  flow: { readonly gates: GatesOverHttp } & Partial<RunsOverHttp>,
+  options: Omit<ServeOptions, 'port' | 'host'>,
+  closing: AbortSignal,
+): GateHandler {
+  const { apiKeys, webhooks, rateLimit = {}, ...ofGates } = options
+  checkRateLimit(rateLimit)
+  const { key, ...others } = rateLimit
+  const gates = gateHandler(flow, { ...ofGates, rateLimit: others })
+  if (apiKeys === undefined && webhooks === undefined) return gates
+  const { verified: _, page: __, recordHeaders: ___, ...common } = ofGates
+  const { request, run } = flow
+  if (typeof request !== 'function' || typeof run !== 'function')
+    throw new InvalidError('serveGates: apiKeys and webhooks need a flow, as connect() returns it')
+  const ofRuns: RunHandlerOptions = {
+    ...common,
+    ...(apiKeys === undefined ? {} : { apiKeys }),
+    ...(webhooks === undefined ? {} : { webhooks }),
+    rateLimit: {
+      ...(others.address === undefined ? {} : { address: others.address }),
+      ...(key === undefined ? {} : { key }),
+    },
+  }
+  const starts: RunsOverHttp = { request: request.bind(flow), run: run.bind(flow) }
+  const runs = runHandler({ ...starts, gates: flow.gates }, ofRuns, closing)
+  return async (incoming, env) => {
+    const path = URL.canParse(incoming.url) ? new URL(incoming.url).pathname : ''
+    return await (isForRuns(ofRuns, path) ? runs : gates)(incoming, env)
   }
 }
 

@@ -4,7 +4,7 @@ import { upstreamOf } from '../../projections/run/plan.ts'
 import type { RunRequest } from '../../projections/run/request.ts'
 import { specOf } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
-import { InvalidError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { AssetSpec, PipelineSpec, StoredValue } from '../../streams/schemas.ts'
 import { checkText } from '../../streams/text.ts'
 import { parseRunConcurrency } from '../define/concurrency.ts'
@@ -32,9 +32,27 @@ export interface RequestContext {
   readonly kept?: Readonly<Record<string, StoredValue>>
 }
 
-/** The request of a run. Throws InvalidError that names the field. */
+/** Marks a value that is for the only input of an asset, whatever its name. */
+const ONLY: unique symbol = Symbol('only input')
+
+/** Input for an asset of one input, whose name the caller does not know; of none, it is dropped. */
+export function onlyInput(value: unknown): Readonly<Record<string, unknown>> {
+  return { [ONLY]: value }
+}
+
+/**
+ * The request of a run. Throws InvalidError that names the field, and `not_found` for an asset that
+ * the pipeline has not.
+ */
 export async function runRequestOf(context: RequestContext, options: RunOptions<unknown>): Promise<RunRequest> {
   const { at, pipeline, target } = context
+  if (!specOf(pipeline, target)) {
+    const names = pipeline.assets.map(({ name }) => name)
+    throw new FlowStoneError(
+      'not_found',
+      `${at}: pipeline ${pipeline.name} has no asset ${target}${nearest(target, names)}`,
+    )
+  }
   const upstream =
     options.upstream === undefined ? pipeline.upstream : parseUpstream(`${at}: upstream`, options.upstream)
   for (const field of ['partition', 'key'] as const) checkField(`${at}: ${field}`, options[field])
@@ -111,8 +129,8 @@ async function inputOf(
   const all = given ?? {}
   if (typeof all !== 'object' || Array.isArray(all))
     throw new InvalidError(`${at}: input must be an object with a value for each input: { order: … }`)
-  const values = new Map(Object.entries(all).filter(([, value]) => value !== undefined))
   const names = wanted.map(({ name }) => name)
+  const values = valuesOf(at, target, all, names)
   for (const name of values.keys())
     if (!names.includes(name)) {
       const why = names.length === 0 ? `${target} goes back to no input` : `there is no input ${name}`
@@ -139,6 +157,14 @@ async function inputOf(
     }),
   )
   return stored.length === 0 ? undefined : Object.fromEntries(stored)
+}
+
+function valuesOf(at: string, target: string, given: object, names: readonly string[]): Map<string, unknown> {
+  if (!Object.hasOwn(given, ONLY)) return new Map(Object.entries(given).filter(([, value]) => value !== undefined))
+  const [name, second] = names
+  if (second !== undefined)
+    throw new InvalidError(`${at}: input: ${target} goes back to ${names.join(', ')}; say what each of them is given`)
+  return new Map(name === undefined ? [] : [[name, Reflect.get(given, ONLY)]])
 }
 
 /** The inputs that an asset goes back to. */

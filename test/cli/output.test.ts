@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { jsonOf } from '../../src/cli/output.ts'
+import { jsonOf } from '../../streams/plain-json.ts'
 
 it('JSON of the command says what JSON has no word for, and bytes are base64', () => {
   const cases: [unknown, string][] = [

@@ -21,20 +21,37 @@ function firstCells(text: string, head: string): string[] {
 /** Names of the list of options in a file. */
 function optionsOf(path: string): string[] {
   const source = readFileSync(pathOf(path), 'utf8')
-  const [, list = ''] = /^const OPTIONS = \[(.*?)\]/ms.exec(source) ?? []
-  return [...list.matchAll(/'(\w+)'/g)].map(([, name = '']) => name)
+  const [, list = ''] = /^(?:export )?const (?:COMMON_)?OPTIONS = \[(.*?)\]/ms.exec(source) ?? []
+  const common = list.includes('...COMMON_OPTIONS') ? optionsOf('src/http/shared/limits.ts') : []
+  return [...common, ...[...list.matchAll(/'(\w+)'/g)].map(([, name = '']) => name)]
 }
 
-it('docs/http.md lists the options of gateHandler and serveGates', () => {
+it('docs/http.md lists the options of gateHandler, runHandler and serveGates', () => {
   const listed = firstCells(section('Which options are there?'), 'option').map((name) => name.split('.')[0])
   expect([...new Set(listed)].toSorted()).toEqual(
-    [...optionsOf('src/http/gates/handler.ts'), 'port', 'host'].toSorted(),
+    [
+      ...new Set([...optionsOf('src/http/gates/handler.ts'), ...optionsOf('src/http/runs/handler.ts'), 'port', 'host']),
+    ].toSorted(),
   )
 })
 
 it('docs/http.md lists the options of a sender', () => {
   const text = section('How does a service answer that signs its webhooks?')
   expect(firstCells(text, 'option of a sender').toSorted()).toEqual(optionsOf('src/http/gates/verified.ts').toSorted())
+})
+
+it('docs/http.md lists the options of an API key', () => {
+  const text = section('How do I start runs?')
+  expect(firstCells(text, 'option of an API key').toSorted()).toEqual(optionsOf('src/http/runs/api-keys.ts').toSorted())
+})
+
+it('docs/http.md lists the options of a webhook', () => {
+  const [, rows = ''] =
+    /^\| option of a webhook .*\n.*\n((?:\|.*\n)+)/m.exec(section('How do webhooks start runs?')) ?? []
+  const names = rows
+    .split('\n')
+    .flatMap((row) => [...(row.split('|')[1] ?? '').matchAll(/`(\w+)`/g)].map(([, name]) => name))
+  expect(names.toSorted()).toEqual(optionsOf('src/http/runs/webhooks.ts').toSorted())
 })
 
 it('docs/http.md lists all reasons with their status', () => {

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { expect, it } from 'vitest'
-import { SCHEMES, type Signed } from '../../src/http/gates/signatures.ts'
+import { SCHEMES, type Signed } from '../../src/http/shared/signatures.ts'
 
 /** What the makers publish in their documentation, to try one's own code on. */
 const PUBLISHED = {

@@ -5,7 +5,8 @@
 import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { asset, connect, type Flow, pipeline } from '../../src/index.ts'
+import { z } from 'zod'
+import { asset, connect, type Flow, input, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
 import { type GuardedServer, guardedServer, login } from '../kit/guarded.ts'
 import { permissionsOf, ROLES, type Role } from '../kit/permissions.ts'
@@ -33,7 +34,9 @@ const total = asset('total', {
   slots: { bucket: 'gpu', max: 2 },
   execute: (_, deps) => `${deps.many} ${JSON.stringify(deps.approved)}`,
 })
-const shop = pipeline('shop', [large, many, approved, total])
+const note = input('note', z.string())
+const parcel = asset('parcel', { dependsOn: [note], execute: (_, deps) => deps.note.length })
+const shop = pipeline('shop', [large, many, approved, total, note, parcel])
 
 let server: GuardedServer
 let admin: NatsConnection
@@ -88,6 +91,17 @@ describe('with the least permissions', () => {
     await operator.run(other.run).cancel('not wanted')
     await until('it is over', async () => (await operator.run(other.run).status())?.status === 'cancelled')
     for (const [role, flow] of flows) expect(flow.connection.denied, role).toEqual([])
+  }, 60_000)
+
+  it('who serves HTTP starts runs with large input, reads them, and answers gates, and nothing is denied', async () => {
+    const flow = await flowAs('http')
+    const run = await flow.request('shop/parcel', { input: { note: 'x'.repeat(200_000) }, key: 'over http' })
+    expect(await run.result()).toBe(200_000)
+    expect((await run.view())?.target).toBe('parcel')
+    const { gate } = await startAndStopAtGate('of http')
+    await flow.gates.signal(await flow.gates.token(gate), { approved: true })
+    expect((await run.status())?.waitingFor).toEqual([])
+    expect(flow.connection.denied).toEqual([])
   }, 60_000)
 
   it('a trigger is stored and starts a run, and a reader of the feed hears of its end', async () => {
@@ -155,6 +169,10 @@ const DENIED: readonly [Role, readonly string[]][] = [
   ['feed', [...OUTSIDE, `${NS}.trigger.shop.large`]],
   [
     'gates',
+    [...FORBIDDEN, `${NS}.log.0.run.0-x.cancel_requested`, `${NS}.trigger.shop.large`, `$KV.${NS}_limits.slots.gpu`],
+  ],
+  [
+    'http',
     [...FORBIDDEN, `${NS}.log.0.run.0-x.cancel_requested`, `${NS}.trigger.shop.large`, `$KV.${NS}_limits.slots.gpu`],
   ],
   ['client', [...FORBIDDEN, `${NS}.log.0.gate.0-x.a.a1n1.resolved`, `$KV.${NS}_limits.slots.gpu`]],

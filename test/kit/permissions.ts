@@ -8,7 +8,7 @@ export interface Deployment {
   readonly queue: string
 }
 
-export const ROLES = ['engine', 'worker', 'client', 'gates', 'operator', 'feed', 'trigger'] as const
+export const ROLES = ['engine', 'worker', 'client', 'gates', 'http', 'operator', 'feed', 'trigger'] as const
 export type Role = (typeof ROLES)[number]
 
 export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deployment): Permissions {
@@ -72,6 +72,24 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
         ],
         subscribe,
       }
+    case 'http':
+      return {
+        publish: [
+          ...connects,
+          ...readsLog,
+          ...readsState,
+          ...readsBlobs,
+          `${ns}.log.*.gate.>`,
+          `$KV.${ns}_control.early.>`,
+          `$KV.${ns}_control.delivery.>`,
+          `${ns}.log.*.run.*.requested`,
+          `$O.${ns}_blobs.>`,
+          `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
+          `${ns}.roll_call.${pipeline}`,
+          `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+        ],
+        subscribe: [...subscribe, `${ns}.notify.run.*`],
+      }
     case 'operator':
       return {
         publish: [
@@ -130,6 +148,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           // What it runs now, when an operator or a client asks.
           '_INBOX_operator.>',
           '_INBOX_client.>',
+          '_INBOX_http.>',
           // Whether what comes a second time is in the hands of a worker that lives.
           '_INBOX_worker.>',
           `${ns}.roll_call.${pipeline}.held`,

@@ -15,6 +15,12 @@ export type ProblemReason =
   | 'cross_site'
   | 'form_expired'
   | 'unknown_sender'
+  | 'unauthorized'
+  | 'forbidden'
+  | 'unknown_asset'
+  | 'unknown_run'
+  | 'key_conflict'
+  | 'invalid_input'
   | 'method_not_allowed'
   | 'slow_body'
   | 'payload_too_large'
@@ -37,6 +43,16 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
   cross_site: [403, 'From another site', 'A page of another site must not send this.'],
   form_expired: [403, 'Form not valid', 'This form is too old, or belongs to another gate; open the page again.'],
   unknown_sender: [404, 'No such sender', 'No sender of this name is set up here.'],
+  unauthorized: [401, 'No valid API key', 'Send a valid API key: Authorization: Bearer <key>.'],
+  forbidden: [403, 'Not allowed', 'This API key does not allow that.'],
+  unknown_asset: [404, 'No such asset', 'No pipeline that is registered has an asset of this name.'],
+  unknown_run: [404, 'No such run', 'There is no run of this id that this API key may read.'],
+  key_conflict: [
+    409,
+    'Key used before',
+    'This idempotency key was used for another request. Use another key, or ask for the same.',
+  ],
+  invalid_input: [422, 'Invalid input', 'The request is not what this asset takes.'],
   method_not_allowed: [405, 'Method not allowed', 'This address takes other methods; see Allow.'],
   slow_body: [408, 'Body too slow', 'The body did not arrive in time.'],
   payload_too_large: [413, 'Body too large', 'The body is larger than is accepted here.'],
@@ -45,7 +61,7 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
   unavailable: [
     503,
     'Not available',
-    'It is not known whether the signal was stored. Send it again, with the same Idempotency-Key.',
+    'It is not known whether this was stored. Send it again, with the same Idempotency-Key.',
   ],
   internal: [500, 'Internal error', 'Something went wrong here.'],
 }
@@ -65,8 +81,12 @@ export class HttpProblem extends Error {
     this.title = title
     this.detail = detail ?? usual
     // RFC 9110 wants a challenge with every 401.
-    this.headers = status === 401 ? { 'WWW-Authenticate': 'FlowStone realm="gate"', ...headers } : headers
+    this.headers = status === 401 ? { 'WWW-Authenticate': challengeOf(reason), ...headers } : headers
   }
+}
+
+function challengeOf(reason: ProblemReason): string {
+  return reason === 'unauthorized' ? 'Bearer realm="flowstone"' : 'FlowStone realm="gate"'
 }
 
 /**
@@ -104,9 +124,19 @@ export function accepted({ status, gate, repeated }: SignalAccepted): Response {
   return json({ status, gate, repeated })
 }
 
-export function json(value: unknown): Response {
-  return new Response(`${JSON.stringify(value)}\n`, {
-    headers: { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'Content-Type': 'application/json' },
+export function json(value: unknown, status = 200, headers: Readonly<Record<string, string>> = {}): Response {
+  return jsonText(JSON.stringify(value), status, headers)
+}
+
+export function jsonText(text: string, status: number, headers: Readonly<Record<string, string>>): Response {
+  return new Response(`${text}\n`, {
+    status,
+    headers: {
+      ...GUARD_HEADERS,
+      'Content-Security-Policy': SEALED_CSP,
+      ...headers,
+      'Content-Type': 'application/json',
+    },
   })
 }
 

@@ -18,7 +18,8 @@ export function withTimeout(gates: GatesOverHttp, ms: number): GatesOverHttp {
   }
 }
 
-async function within<T>(ms: number, answer: Promise<T>): Promise<T> {
+/** What the promise brings, or `unavailable` after `ms`. */
+export async function within<T>(ms: number, answer: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>()
   const timer = after(ms, () => late.reject(new HttpProblem('unavailable', undefined, { 'Retry-After': '5' })))
   try {
