@@ -16,7 +16,7 @@ import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
-import { httpConfig } from './http.ts'
+import { announce, httpConfig } from './http.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { fromWorker, spawnWorker } from './supervise.ts'
@@ -64,7 +64,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
   await using http = await listen(flow, config, options, before?.http)
-  output.event('http', { url: http.url }, `http     gates at ${http.url}/hooks/flowstone/signal/<token>`)
+  announce(output, http.url, config)
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
     args: [

@@ -1,9 +1,9 @@
-/** `flowstone http`: serves gates over HTTP until it is asked to stop. */
+/** `flowstone http`: serves gates and runs over HTTP until it is asked to stop. */
 import { InvalidError } from '../../streams/errors.ts'
 import { type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
-import { outputOf } from './output.ts'
+import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
 export interface HttpCommand extends GlobalOptions {
@@ -18,16 +18,27 @@ export interface HttpCommand extends GlobalOptions {
 
 export async function runHttp(options: HttpCommand): Promise<void> {
   const output = outputOf(options.json === true)
-  if (!process.env.FLOWSTONE_GATE_SECRETS)
+  using stop = stopRequest()
+  const config = await httpConfig(options.config)
+  const startsRuns = config.apiKeys !== undefined || config.webhooks !== undefined
+  if (!process.env.FLOWSTONE_GATE_SECRETS && !startsRuns)
     throw new InvalidError(
       "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
     )
-  using stop = stopRequest()
-  const config = await httpConfig(options.config)
   await using flow = await open(options)
   await using server = await serveGates(flow, { ...config, ...httpOptions(options) })
-  output.event('http', { url: server.url }, `http     gates at ${server.url}/hooks/flowstone/signal/<token>`)
+  announce(output, server.url, config)
   await untilStopped(flow, stop)
+}
+
+/** Where it listens, and for what. */
+export function announce(output: Output, url: string, { apiKeys, webhooks }: ServeOptions): void {
+  const lines = [
+    `http     gates at ${url}/hooks/flowstone/signal/<token>`,
+    ...(apiKeys === undefined ? [] : [`http     runs at ${url}/runs/<pipeline>/<asset>`]),
+    ...Object.keys(webhooks ?? {}).map((path) => `http     webhook at ${url}${path}`),
+  ]
+  output.event('http', { url }, lines.join('\n'))
 }
 
 /** What the file exports by default: options of `serveGates`, which looks at them. */

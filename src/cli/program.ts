@@ -8,7 +8,7 @@ import { type GlobalOptions, withFlow } from './context.ts'
 import type { DevCommand } from './dev.ts'
 import { eventCommands } from './events.ts'
 import { gateCommands } from './gates.ts'
-import type { HttpCommand } from './http.ts'
+import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
 import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
@@ -41,7 +41,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   logCommands,
   workerCommand,
   engineCommand,
-  httpCommand,
+  httpCommands,
   setupCommand,
   triggerCommands,
   eventCommands,
@@ -183,22 +183,6 @@ function engineCommand(root: Command): void {
     .description('decide what is to be done; run two or more for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .action((options: GlobalOptions & { shards?: string }) => runEngine(options))
-}
-
-function httpCommand(root: Command): void {
-  connected(root.command('http'))
-    .description('signal gates over HTTP: callbacks of other systems, and a page for people')
-    .option('--port <port>', 'default 8080; 0: any free one')
-    .option('--host <address>', 'address to listen on; default 127.0.0.1')
-    .option('--base-url <url>', 'how it is reached from outside; default: FLOWSTONE_BASE_URL')
-    .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
-    .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
-    .option('--max-body <bytes>', 'default 1048576')
-    .option(
-      '--config <file>',
-      'a module that exports more of it by default: senders with a signature, limits, recorded headers',
-    )
-    .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
 }
 
 function setupCommand(root: Command): void {

@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { newApiKey } from '../../src/http/runs/api-keys.ts'
 import { connect, type Flow, type GateView } from '../../src/index.ts'
 import { post, request } from '../http/kit.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -16,7 +17,8 @@ export const published = asset('published', {
 })
 export const job = asset('job', { execute: (ctx) => ctx.signalGate({ timeout: '1h', metadata: { job: ctx.partition } }) })
 export const hooked = asset('hooked', { execute: (ctx) => ctx.signalGate({ correlationKey: 'check/' + ctx.partition }) })
-export default pipeline('gated', [published, job, hooked])
+export const plain = asset('plain', { execute: () => 'made' })
+export default pipeline('gated', [published, job, hooked, plain])
 `
 /** What only a module can say: how senders sign, and what their messages are about. */
 const SENDERS = `
@@ -26,8 +28,11 @@ export default {
   },
   rateLimit: { address: [1000, 'second'] },
   maxBodyBytes: 40,
+  apiKeys: [{ id: 'cli', hash: process.env.KEY_HASH, assets: ['gated/plain'] }],
+  webhooks: { '/hooks/plain': { sender: { scheme: 'github', secret: process.env.HOOK_SECRET }, run: 'gated/plain' } },
 }
 `
+const API = newApiKey()
 const HOOK_SECRET = 'known to the sender and to us'
 const LONGER = 'one that takes more than the module lets through'
 
@@ -43,7 +48,7 @@ beforeAll(async () => {
   writeFileSync(join(scratch.path, 'senders.ts'), SENDERS)
   dev = startCommand(['dev', 'pipeline.ts', '--http-port', '0', '--http-config', 'senders.ts'], {
     ...at,
-    env: { HOOK_SECRET },
+    env: { HOOK_SECRET, KEY_HASH: API.hash },
   })
   await dev.says('active: gated')
   const state = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8'))
@@ -177,6 +182,7 @@ it('http takes from a module what no option can say: senders with a signature of
   const env = {
     FLOWSTONE_GATE_SECRETS: readFileSync(join(scratch.path, '.flowstone', 'gate-secret'), 'utf8').trim(),
     HOOK_SECRET,
+    KEY_HASH: API.hash,
   }
   const message = async (to: string, check: string): Promise<number> => {
     const body = JSON.stringify({ check })
@@ -210,4 +216,42 @@ it('http takes from a module what no option can say: senders with a signature of
     expect(code).toBe(2)
     expect(stderr).toContain(says)
   }
+}, 60_000)
+
+it('http key makes a key, with which runs start at dev and at http, and webhooks start them too', async () => {
+  const made = await runCommand(
+    ['http', 'key', '--id', 'cli', '--assets', 'gated/plain,gated/job', '--may', 'start,read'],
+    at,
+  )
+  const [key = ''] = made.stdout.split('\n')
+  const [, hash = ''] =
+    /^\{ id: 'cli', hash: '([0-9a-f]{64})', assets: \['gated\/plain', 'gated\/job'\], may: /m.exec(made.stderr) ?? []
+  expect(made.stderr).not.toContain(key)
+  const wrong = await runCommand(['http', 'key', '--id', 'cli', '--assets', 'gated'], at)
+  expect(wrong).toMatchObject({
+    code: 2,
+    stdout: '',
+    stderr: expect.stringContaining('assets must be a list of names'),
+  })
+
+  // Without a gate secret: whoever starts runs needs none.
+  const env = { HOOK_SECRET, KEY_HASH: hash }
+  await using server = startCommand(['http', '--port', '0', '--config', 'senders.ts'], { ...at, env })
+  await server.says('runs at http')
+  await server.says('webhook at http')
+  const [, own = ''] = /runs at (http:\S+?)\/runs/.exec(server.stdout()) ?? []
+  for (const [to, good, bad] of [
+    [own, key, API.key],
+    [http, API.key, key],
+  ] as const) {
+    const start = (by: string) =>
+      post(`${to}/runs/gated/plain`, {}, { Authorization: `Bearer ${by}`, Prefer: 'wait=30' })
+    expect(await start(good)).toMatchObject({ status: 200, body: { status: 'succeeded', value: 'made' } })
+    expect(await start(bad)).toMatchObject({ status: 401 })
+    const signature = `sha256=${createHmac('sha256', HOOK_SECRET).update('{}').digest('hex')}`
+    const hook = await post(`${to}/hooks/plain`, {}, { 'X-Hub-Signature-256': signature })
+    expect(hook).toMatchObject({ status: 200, body: { status: 'accepted', repeated: to === http } })
+  }
+  const signal = await post(`${own}/hooks/flowstone/signal/${'v1.x.'.repeat(20)}`, {})
+  expect(signal.status).toBeLessThan(500)
 }, 60_000)

@@ -7,7 +7,8 @@ const PAGE = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
 
 function commandsOf(command: Command, path: readonly string[] = []): { path: string; options: string[] }[] {
   const options = command.options.flatMap(({ long }) => long ?? [])
-  const own = path.length > 0 && command.commands.length === 0 ? [{ path: path.join(' '), options }] : []
+  const own =
+    path.length > 0 && (command.commands.length === 0 || options.length > 0) ? [{ path: path.join(' '), options }] : []
   return [...own, ...command.commands.flatMap((inner) => commandsOf(inner, [...path, inner.name()]))]
 }
 

@@ -129,7 +129,11 @@ it('a run that failed is 200, and says at which asset and why', async () => {
     status: 200,
     body: { status: 'failed', error: { asset: 'broken', message: `run ${run} failed at broken: no paper` } },
   })
-  expect(await read('shop', run)).toMatchObject({ status: 200, body: { status: 'failed', error: { asset: 'broken' } } })
+  // Without waiting the state is asked, which may be a moment behind.
+  expect(await read('shop', run, WAIT)).toMatchObject({
+    status: 200,
+    body: { status: 'failed', error: { asset: 'broken' } },
+  })
 })
 
 it('a run that takes longer is 202, and one that was cancelled says so', async () => {

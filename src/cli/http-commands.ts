@@ -1,0 +1,33 @@
+/** `flowstone http`, and the keys for it. What they do is loaded when they are called. */
+import type { Command } from 'commander'
+import type { HttpCommand } from './http.ts'
+import type { KeyCommand } from './http-key.ts'
+import { connected } from './options.ts'
+
+export function httpCommands(root: Command): void {
+  const http = connected(root.command('http'))
+    .description('signal gates and runs over HTTP: callbacks of other systems, a page for people, API keys, webhooks')
+    .option('--port <port>', 'default 8080; 0: any free one')
+    .option('--host <address>', 'address to listen on; default 127.0.0.1')
+    .option('--base-url <url>', 'how it is reached from outside; default: FLOWSTONE_BASE_URL')
+    .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
+    .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
+    .option('--max-body <bytes>', 'default 1048576')
+    .option(
+      '--config <file>',
+      'a module that exports more of it by default: API keys, webhooks, senders with a signature, limits',
+    )
+    .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
+
+  http
+    .command('key')
+    .description('make an API key: prints it once, and the line for apiKeys in the module of --config')
+    .requiredOption('--id <name>', 'whose it is')
+    .requiredOption('--assets <names>', 'what it may start and read, separated by commas: orders/*,sales/report')
+    .option('--may <actions>', 'start, read, or both separated by commas (default)')
+    .option('--expires <date>', 'such as 2027-01-31; default never')
+    .option('--json', 'JSON instead of text')
+    .action(async (_: unknown, command: Command) =>
+      (await import('./http-key.ts')).makeKey(command.optsWithGlobals<KeyCommand>()),
+    )
+}

@@ -1,0 +1,36 @@
+/** `flowstone http key`: makes an API key and shows it once, with its line of the configuration. */
+import { type ApiKey, ApiKeys, newApiKey } from '../http/runs/api-keys.ts'
+import { outputOf } from './output.ts'
+
+export interface KeyCommand {
+  readonly id: string
+  readonly assets: string
+  readonly may?: string
+  readonly expires?: string
+  readonly json?: boolean
+}
+
+export function makeKey({ id, assets, may, expires, json }: KeyCommand): void {
+  const { key, hash } = newApiKey()
+  // What `may` holds is checked with the rest.
+  const entry = {
+    id,
+    hash,
+    assets: assets.split(','),
+    ...(may === undefined ? {} : { may: may.split(',') as ApiKey['may'] & {} }),
+    ...(expires === undefined ? {} : { expires }),
+  }
+  new ApiKeys([entry])
+  const output = outputOf(json === true)
+  output.note('The key, which is shown this once. Give it to its client, and keep it nowhere else:')
+  output.result({ key, entry }, () => [key])
+  output.note(`For apiKeys in the module of flowstone http --config:\n${lineOf(entry)}`)
+}
+
+/** As one writes it in a module. */
+function lineOf(entry: ApiKey): string {
+  const text = (value: unknown): string =>
+    Array.isArray(value) ? `[${value.map(text).join(', ')}]` : `'${String(value)}'`
+  const fields = Object.entries(entry).map(([name, value]) => `${name}: ${text(value)}`)
+  return `{ ${fields.join(', ')} },`
+}
