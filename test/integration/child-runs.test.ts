@@ -182,6 +182,16 @@ describe('a run under a key', () => {
   })
 })
 
+it('a run with the concurrency key of one that waits for it runs within its place', async () => {
+  const concurrency = { key: 'one', limit: 1 }
+  const leaf = asset('leaf', { execute: () => 'leaf' })
+  const middle = asset('middle', { execute: (ctx) => ctx.run(leaf, { concurrency }) })
+  const root = asset('root', { execute: (ctx) => ctx.run(middle) })
+  await using stage = await openStage(server.url, pipeline('nested', [leaf, middle, root]), { shards: 2 })
+  const run = await stage.flow.materialize(root, { concurrency })
+  expect(await run.result()).toBe('leaf')
+})
+
 describe('instances that start runs', () => {
   it.each([
     [200, 16],
