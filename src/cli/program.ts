@@ -19,6 +19,7 @@ import {
   type RunCommand,
   retryRun,
   runAsset,
+  runsArgument,
   type StatusCommand,
   showHistory,
   showStatus,
@@ -140,9 +141,10 @@ function statusCommand(root: Command): void {
     .option('--partition <text>', 'only runs of this data partition')
     .option('--since <time>', 'asked for since a time, or so long ago: 2h')
     .option('--after <run>', 'the next page: runs behind this one')
-    .action((run: string | undefined, options: StatusCommand) =>
-      withFlow(options, (flow, output) => showStatus(flow, output, run, options)),
-    )
+    .action((run: string | undefined, options: StatusCommand) => {
+      const wanted = runsArgument(options)
+      return withFlow(options, (flow, output) => showStatus(flow, output, run, wanted))
+    })
 }
 
 function valueCommand(root: Command): void {

@@ -229,7 +229,7 @@ export interface StatusCommand extends GlobalOptions {
 }
 
 /** Which runs are listed: open ones, unless something says otherwise. */
-function runsArgument({ all, limit, status, target, tag, partition, since, after }: StatusCommand): RunsOptions {
+export function runsArgument({ all, limit, status, target, tag, partition, since, after }: StatusCommand): RunsOptions {
   const sinceDate = since === undefined ? undefined : sinceArgument(since)
   return {
     limit: wholeNumber('--limit', limit),
@@ -259,13 +259,12 @@ export async function showStatus(
   flow: Flow,
   output: Output,
   run: string | undefined,
-  options: StatusCommand,
+  wanted: RunsOptions,
 ): Promise<void> {
   // What is no id is said before anything is asked for.
   if (run !== undefined) flow.run(run)
   for (const problem of await flow.problems()) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
-    const wanted = runsArgument(options)
     const runs = await flow.runs(wanted)
     output.result(runs, () =>
       table(
