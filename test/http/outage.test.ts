@@ -1,7 +1,10 @@
+import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { newApiKey } from '../../src/http/runs/api-keys.ts'
 import { startServer } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
+import { until } from '../kit/until.ts'
 import { openGateStage, post, request } from './kit.ts'
 
 it('while NATS is away a signal is not acknowledged, and sending it again afterwards is the same signal', async () => {
@@ -29,6 +32,45 @@ it('while NATS is away a signal is not acknowledged, and sending it again afterw
   expect(await post(`${hasty.url}${gate.path}`, { n: 1 }, key)).toMatchObject({ status: 200 })
   expect(await post(gate.url, { n: 2 })).toMatchObject({ status: 409 })
   expect(await gate.run.result()).toEqual({ n: 1 })
+  await gates.stage[Symbol.asyncDispose]()
+  await server.stop()
+}, 60_000)
+
+it('while NATS is away no run is acknowledged, and what is sent again afterwards starts one', async () => {
+  using scratch = scratchFolder()
+  const dir = join(scratch.path, 'nats')
+  let server = await startServer({ dir })
+  await using gates = await openGateStage(server.url)
+  const { key, hash } = newApiKey()
+  const secret = 'a secret of sixteen or more'
+  const options = {
+    apiKeys: [{ id: 'shop', hash, assets: ['http/*'] }],
+    webhooks: { '/hooks/in': { sender: { scheme: 'github', secret }, run: 'http/gated' } },
+  } as const
+  const hasty = await gates.serve({ ...options, answerTimeout: '500ms' })
+  const patient = await gates.serve(options)
+  const { port } = server
+  const signed = { 'X-Hub-Signature-256': `sha256=${createHmac('sha256', secret).update('{}').digest('hex')}` }
+  const send = {
+    byKey: (to: string) =>
+      post(`${to}/runs/http/gated`, {}, { Authorization: `Bearer ${key}`, 'Idempotency-Key': 'once' }),
+    bySignature: (to: string) => post(`${to}/hooks/in`, {}, signed),
+  }
+  await server.kill()
+  for (const one of Object.values(send))
+    expect(await one(hasty.url)).toMatchObject({ status: 503, body: { reason: 'unavailable' } })
+  const late = Object.values(send).map(async (one) => await one(patient.url))
+
+  server = await startServer({ dir, port })
+  for (const [at, one] of Object.values(send).entries()) {
+    const first = await late[at]
+    expect(first?.status).toBeLessThan(300)
+    // Whatever became of the requests that nobody was answered, there is one run.
+    const again = await one(hasty.url)
+    expect(again.body).toMatchObject({ run: first?.body.run, repeated: true })
+    expect((await gates.flow.run(String(again.body.run)).view())?.target).toBe('gated')
+  }
+  await until('the engine has read both', async () => (await gates.flow.runs({ limit: 10 })).length === 2)
   await gates.stage[Symbol.asyncDispose]()
   await server.stop()
 }, 60_000)
