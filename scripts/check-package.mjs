@@ -37,6 +37,7 @@ const EXPORTS = {
     'scatterKeyHash',
     'schedule',
     'sensor',
+    'subscription',
   ],
   'flowstone/http': ['gateHandler', 'runHandler', 'serveGates'],
   'flowstone/items': [
