@@ -33,6 +33,7 @@ const EXPORTS = {
     'memoryIo',
     'normalizeKey',
     'pipeline',
+    'subscription',
     'sameKey',
     'scatterKeyHash',
     'schedule',
