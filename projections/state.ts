@@ -323,6 +323,7 @@ export interface EventGroupState {
   version: string
   partition?: string
   tags?: Record<string, string>
+  concurrency?: RunConcurrency
   /** Of the oldest. */
   source: string
   stream: string

@@ -33,7 +33,6 @@ const EXPORTS = {
     'memoryIo',
     'normalizeKey',
     'pipeline',
-    'subscription',
     'sameKey',
     'scatterKeyHash',
     'schedule',

@@ -56,6 +56,14 @@ export const takenEvent = z.object({
   input: z.record(token, stored).optional(),
   partition: z.string().max(TEXT_MAX).optional(),
   tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),
+  /** How many runs of its key are active at a time, where the subscription says so. */
+  concurrency: z
+    .object({
+      key: z.string().max(TEXT_MAX),
+      limit: z.int().min(1),
+      onConflict: z.enum(['queue', 'skip', 'cancel_running']),
+    })
+    .optional(),
   /** With `batch` and `debounce`: messages of the same group share a run. A hash. */
   group: token.optional(),
   /** Of its input, as JSON, where it is of a group. */

@@ -94,6 +94,7 @@ function withEvent(
     version,
     ...(event.partition === undefined ? {} : { partition: event.partition }),
     ...(event.tags === undefined ? {} : { tags: event.tags }),
+    ...(event.concurrency === undefined ? {} : { concurrency: event.concurrency }),
     source: open?.source ?? place.source,
     stream: open?.stream ?? place.stream,
     first: open?.first ?? event.seq,
@@ -122,13 +123,14 @@ function timer(group: EventGroupState, pipeline: PipelineSpec, spec: Subscriptio
 
 /** Starts the run of a group, and empties it. */
 function close(group: EventGroupState, pipeline: PipelineSpec, spec: SubscriptionSpec): Effect[] {
-  const { source, stream, first, msgId, partition, tags, count } = group
+  const { source, stream, first, msgId, partition, tags, concurrency, count } = group
   const input = takesAll(spec) ? joined(group.inputs) : group.inputs[0]
   const event: TakenEvent = {
     seq: first,
     ...(msgId === undefined ? {} : { msgId }),
     ...(partition === undefined ? {} : { partition }),
     ...(tags === undefined ? {} : { tags }),
+    ...(concurrency === undefined ? {} : { concurrency }),
     ...(input === undefined || Object.keys(input).length === 0 ? {} : { input }),
   }
   const effect = requestEffect(pipeline, spec, { source, stream, factSeq: group.seq }, event, count)

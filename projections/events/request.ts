@@ -49,9 +49,9 @@ export function eventRunId(
 
 function concurrencyOfEvent(
   pipeline: PipelineSpec,
-  { partition, tags, input }: Pick<TakenEvent, 'partition' | 'tags' | 'input'>,
+  { partition, tags, input, concurrency }: Pick<TakenEvent, 'partition' | 'tags' | 'input' | 'concurrency'>,
 ): RunConcurrency | undefined {
-  return concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(input?.[name]) })
+  return concurrency ?? concurrencyOf(pipeline, { partition, tags, input: (name) => givenValue(input?.[name]) })
 }
 
 /** `messages`: for how many of a group it is. */

@@ -7,6 +7,7 @@ import { type Duration, parseDuration } from '../options/duration.ts'
 import { wholeNumber } from '../options/rate.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, type Asset, type InputOf, isAsset } from './asset.ts'
+import { parseRunConcurrency, type RunConcurrencyOptions } from './concurrency.ts'
 import { inputsUpstream } from './input.ts'
 
 /** A message, as the functions of a subscription get it. They must not wait for anything. */
@@ -77,6 +78,16 @@ interface Common {
   /** The data partition of the run. */
   readonly partition?: (message: EventMessage) => string | undefined
   readonly tags?: (message: EventMessage) => Readonly<Record<string, string>> | undefined
+  /**
+   * How many of its runs with the same key are active at a time; see `materialize`. `key`: of a
+   * message, any text such as a customer. Default: one key for the subscription. Without it, the
+   * pipeline's `concurrency` holds.
+   */
+  readonly concurrency?: {
+    readonly key?: (message: EventMessage) => string | undefined
+    readonly limit: number
+    readonly onConflict?: 'queue' | 'skip' | 'cancel_running'
+  }
   /** Only messages for which it is true start a run. */
   readonly filter?: (message: EventMessage) => boolean
   /**
@@ -132,6 +143,7 @@ export interface SubscriptionDefinition {
   readonly start: 'all' | 'new'
   /** A run is given a list of what its messages bring. */
   readonly isList: boolean
+  readonly concurrency: Pick<RunConcurrencyOptions, 'limit' | 'onConflict'> | undefined
   /** The input that takes a message's JSON, where there is no function. */
   readonly only: string | undefined
   input?(message: EventMessage): unknown
@@ -140,9 +152,22 @@ export interface SubscriptionDefinition {
   tags?(message: EventMessage): unknown
   filter?(message: EventMessage): unknown
   group?(message: EventMessage): unknown
+  concurrencyKey?(message: EventMessage): unknown
 }
 
-const OPTIONS = ['from', 'run', 'input', 'key', 'partition', 'tags', 'filter', 'maxOpen', 'batch', 'debounce'] as const
+const OPTIONS = [
+  'from',
+  'run',
+  'input',
+  'key',
+  'partition',
+  'tags',
+  'concurrency',
+  'filter',
+  'maxOpen',
+  'batch',
+  'debounce',
+] as const
 const FUNCTIONS = ['input', 'key', 'partition', 'tags', 'filter'] as const
 export const MAX_OPEN = 1000
 const MAX_OPEN_MAX = 1_000_000
@@ -168,6 +193,8 @@ export function subscription<G>(name: string, options: SubscriptionOptions<G>): 
   const group = batch?.key ?? debounce?.key
   if (group !== undefined && typeof group !== 'function')
     throw new InvalidError(`${at}: ${batch ? 'batch' : 'debounce'}.key must be a function of the message`)
+  const concurrency = parseConcurrency(`${at}: concurrency`, options.concurrency)
+  const concurrencyKey = options.concurrency?.key
   const spec: SubscriptionSpec = {
     name,
     from: parseSource(`${at}: from`, from),
@@ -181,6 +208,7 @@ export function subscription<G>(name: string, options: SubscriptionOptions<G>): 
     run,
     start: 'start' in from && from.start === 'new' ? 'new' : 'all',
     isList: batch !== undefined || debounce?.take === 'all',
+    concurrency,
     only: input ? undefined : onlyInput(at, run),
     ...(input ? { input } : {}),
     ...(key ? { key } : {}),
@@ -188,6 +216,7 @@ export function subscription<G>(name: string, options: SubscriptionOptions<G>): 
     ...(tags ? { tags } : {}),
     ...(filter ? { filter } : {}),
     ...(group ? { group } : {}),
+    ...(concurrencyKey ? { concurrencyKey } : {}),
   }
   return { name, definition }
 }
@@ -241,6 +270,15 @@ function parseSource(at: string, from: unknown): SubscriptionSpec['from'] {
     throw new InvalidError(`${at} must be { stream, subject? }, { bucket, key? } or { subject }`)
   refuseUnknown(at, from, ['subject'])
   return { subject }
+}
+
+function parseConcurrency(at: string, given: Common['concurrency']): SubscriptionDefinition['concurrency'] {
+  if (given === undefined) return undefined
+  const { key, ...limit } = given
+  if (key !== undefined && typeof key !== 'function')
+    throw new InvalidError(`${at}.key must be a function of the message`)
+  const parsed = parseRunConcurrency(at, limit)
+  return parsed && { limit: parsed.limit, onConflict: parsed.onConflict }
 }
 
 function parseBatch(at: string, batch: BatchOptions): NonNullable<SubscriptionSpec['batch']> {

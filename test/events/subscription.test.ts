@@ -151,6 +151,39 @@ describe('a subscription', () => {
     await until('all have run', () => running === 30)
   })
 
+  it('runs so many at a time of a key as its concurrency says, first come first served', async () => {
+    await using publisher = await Publisher.connect(server.url)
+    await publisher.stream('TURNS', ['turns'])
+    const active = new Map<string, number>()
+    const ended: string[] = []
+    let most = 0
+    const invoice = asset('invoice', {
+      dependsOn: [order],
+      execute: async (_, deps) => {
+        const [customer = ''] = deps.order.id.split('-')
+        const now = (active.get(customer) ?? 0) + 1
+        active.set(customer, now)
+        most = Math.max(most, now)
+        await new Promise((resolve) => setImmediate(resolve))
+        active.set(customer, now - 1)
+        ended.push(deps.order.id)
+      },
+    })
+    const turns = subscription('turns', {
+      from: { stream: 'TURNS' },
+      run: invoice,
+      concurrency: { key: (message) => message.json<{ id: string }>().id.split('-')[0], limit: 1 },
+    })
+    await using _stage = await openStage(server.url, pipeline('turns', [order, invoice], { subscriptions: [turns] }))
+    for (let i = 0; i < 24; i++) publisher.send('turns', { id: `${'abc'[i % 3]}-${i}`, total: i })
+    await until('all have run', () => ended.length === 24)
+    expect(most).toBe(1)
+    for (const customer of 'abc') {
+      const numbers = ended.filter((id) => id.startsWith(customer)).map((id) => Number(id.split('-')[1]))
+      expect(numbers).toEqual(numbers.toSorted((a, b) => a - b))
+    }
+  })
+
   it('says what it waits for while its stream is not there, and goes on when it is', async () => {
     const { made, orders: all } = shop({ stream: 'LATER' })
     await using stage = await openStage(server.url, all)
@@ -293,6 +326,9 @@ describe('the declaration of a subscription', () => {
     expect(say({ batch: { maxItems: 2 } })).toMatch(/batch\.maxWait must be milliseconds/)
     expect(say({ batch: { maxItems: 2, maxWait: '1s' }, debounce: { wait: '1s' } })).toMatch(/exclude each other/)
     expect(say({ debounce: { wait: '2s', maxWait: '1s' } })).toMatch(/debounce\.maxWait must be at least 2s/)
+    expect(say({ concurrency: { limit: 0 } })).toMatch(/concurrency\.limit must be a whole number from 1/)
+    expect(say({ concurrency: { limit: 1, key: 'x' } })).toMatch(/concurrency\.key must be a function/)
+    expect(say({ concurrency: { limit: 1, onConflict: 'drop' } })).toMatch(/onConflict must be queue, skip or/)
     expect(say({ concurency: 1 })).toMatch(/there is no option concurency/)
     const one = subscription('s', { from, run: invoice })
     expect(() => pipeline('p', [order, invoice], { subscriptions: [one, one] })).toThrow(/two subscriptions named s/)

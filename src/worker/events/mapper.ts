@@ -16,7 +16,7 @@ import type { Io } from '../../io/manager.ts'
 import { runRequestOf, TEXT_MAX } from '../../runs/run-request.ts'
 import { eventMessage, MSG_ID, type RawMessage } from './message.ts'
 
-type Field = 'filter' | 'key' | 'partition' | 'tags' | 'input' | 'group'
+type Field = 'filter' | 'key' | 'partition' | 'tags' | 'input' | 'group' | 'concurrencyKey'
 
 export class Mapper {
   readonly #definition: SubscriptionDefinition
@@ -60,13 +60,15 @@ export class Mapper {
   }
 
   async #event(message: EventMessage): Promise<Omit<TakenEvent, 'seq' | 'msgId'>> {
-    const { spec, isList } = this.#definition
+    const { spec, isList, concurrency } = this.#definition
+    const concurrencyKey = this.#call('concurrencyKey', message)
     const given = this.#inputOf(message)
     const options = {
       input: isList ? listsOf(given) : given,
       partition: this.#call('partition', message),
       tags: this.#call('tags', message),
       key: this.#call('key', message) ?? message.id,
+      ...(concurrency ? { concurrency: { ...concurrency, key: concurrencyKey ?? spec.name } } : {}),
     }
     const context = {
       at: 'message',
@@ -83,7 +85,8 @@ export class Mapper {
       ...(partition === undefined ? {} : { partition }),
       ...(tags === undefined ? {} : { tags }),
       ...(input === undefined ? {} : { input }),
-      ...(spec.batch || spec.debounce ? this.#groupOf(message, partition, input, Object.keys(given)) : {}),
+      ...(concurrency && request.concurrency ? { concurrency: request.concurrency } : {}),
+      ...(spec.batch || spec.debounce ? this.#groupOf(message, request, Object.keys(given)) : {}),
     }
   }
 
@@ -98,8 +101,7 @@ export class Mapper {
 
   #groupOf(
     message: EventMessage,
-    partition: string | undefined,
-    input: TakenEvent['input'],
+    { partition, input, concurrency }: Pick<TakenEvent, 'partition' | 'input' | 'concurrency'>,
     names: readonly string[],
   ): Pick<TakenEvent, 'group' | 'bytes'> {
     const key = this.#call('group', message) ?? ''
@@ -116,7 +118,9 @@ export class Mapper {
           `input.${name}: messages that wait for each other must bring small JSON; give the run a reference to it`,
         )
     }
-    const text = JSON.stringify([key, partition ?? null])
+    // A run has one concurrency key.
+    const own = this.#definition.concurrency && concurrency ? [concurrency.key] : []
+    const text = JSON.stringify([key, partition ?? null, ...own])
     return { group: `${hash64(text)}${hash64(`${text}#`)}`, bytes }
   }
 
