@@ -223,11 +223,11 @@ describe('a worker', () => {
     const seen: string[] = []
     const flaky = asset('flaky', {
       retry: { maxAttempts: 2, backoff: '10ms' },
-      execute: ({ resources, partition, idempotencyKey, run, asset: name, attempt, log }) => {
+      execute: ({ resources, partition, idempotencyKey, runId, asset: name, attempt, log }) => {
         log.info(`attempt ${attempt}`)
         seen.push(idempotencyKey)
         if (attempt === 1) throw new Error('not yet')
-        return { resources: { ...resources }, partition, run, name }
+        return { resources: { ...resources }, partition, run: runId, name }
       },
     })
     await using stage = await openStage(server.url, pipeline('context', [flaky]), {
