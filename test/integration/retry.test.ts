@@ -124,7 +124,8 @@ describe('flow.retry', () => {
       await flow.worker(shop)
     }
     expect(await (await flow.retry(first.id)).result()).toBe(`bill of o-1: ${WHOLE}`)
-    expect(state.ran).toEqual(['report'])
+    // A worker may begin the task of the cancelled one, too, before it hears of that.
+    expect(new Set(state.ran)).toEqual(new Set(['report']))
   })
 
   it('makes a named asset again with all downstream, also of a run that succeeded, each time anew', async () => {
