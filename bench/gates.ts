@@ -34,7 +34,7 @@ export const gates: Bench = {
     const engine = startChild('engine-child.ts', job.rig.url)
     try {
       for (const n of job.sizes) {
-        figures.push(...(await speeds(job, engine, n)), ...(await latency(job, engine)))
+        figures.push(...(await speeds(job, engine, n)), ...(await latency(job, engine, Math.min(RESUMES, n))))
         if (n * 10 >= WAITING) figures.push(...(await waiting(job, engine, n * 10)))
       }
     } finally {
@@ -163,9 +163,9 @@ async function rawSpeeds(url: string, n: number): Promise<{ created: number; sig
   })
 }
 
-async function latency(job: Job, engine: Child): Promise<Figure[]> {
+async function latency(job: Job, engine: Child, count: number): Promise<Figure[]> {
   const { rig, fsync, repeats, say } = job
-  const each = Math.ceil(RESUMES / repeats)
+  const each = Math.ceil(count / repeats)
   const raws: number[] = []
   const times: number[] = []
   await repeated(job, async ({ measured, label }) => {
@@ -213,7 +213,7 @@ async function resumes(url: string, engine: Child, n: number): Promise<number[]>
         const token = await opened.promise
         // The asset is suspended when that is in the state bucket; a signal before would have to
         // wait for it.
-        while ((await run.status())?.assets.waits?.status !== 'suspended') await sleep(1)
+        while ((await run.view())?.assets.waits?.status !== 'suspended') await sleep(1)
         const startedMs = performance.now()
         await flow.gates.signal(token, { answer: i })
         times.push((await resumed.promise) - startedMs)
