@@ -178,7 +178,7 @@ describe.each(SEEDS.map((seed) => ({ seed, shards: SHARDS[seed % SHARDS.length] 
   'everything at once, seed $seed, log in $shards',
   ({ seed, shards }) => {
     it('ends, and every count, value and answer is right', { timeout: 300_000 }, async () => {
-      await using rig = await startRig({ shards })
+      await using rig = await startRig({ shards, killsServer: true })
       await play(rig, seed, shards)
     })
   },

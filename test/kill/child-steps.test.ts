@@ -11,7 +11,7 @@ import { startRig } from './rig.ts'
 
 describe('runs that others wait for, at every step', () => {
   it.each(['nats-server', 'engine', 'worker'])('outlive a kill of the %s', async (what) => {
-    await using rig = await startRig({ shards: 2 })
+    await using rig = await startRig({ killsServer: true, shards: 2 })
     const hold = `${rig.notes}.hold`
     writeFileSync(hold, '')
     const env = { KILL_CHILDREN: '1', KILL_HOLD: hold }

@@ -27,7 +27,7 @@ async function facts(rig: Rig, path: string): Promise<number> {
 }
 
 it('10,000 events of 1,000 keys start 1,000 runs, whoever is killed meanwhile', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   await stream(rig, 'ORDERS', 'orders')
   const [reader] = await Promise.all([rig.start('worker', WORKER, CODE), rig.engine()])
   const engine = rig.children.find((child) => child !== reader)
@@ -50,7 +50,7 @@ it('10,000 events of 1,000 keys start 1,000 runs, whoever is killed meanwhile', 
 })
 
 it('messages that wait for each other start their runs, whoever is killed meanwhile', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   await stream(rig, 'CHANGES', 'changes')
   const [reader] = await Promise.all([rig.start('worker', WORKER, CODE), rig.engine()])
   const engine = rig.children.find((child) => child !== reader)

@@ -100,7 +100,7 @@ class Stage {
 
 describe('gates at every step of their life, plain and of instances', () => {
   it.each(['nats-server', 'engine', 'worker'])('outlive a restart of the %s', async (what) => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const engine = await rig.engine()
     const stage = new Stage(rig)
     const worker = await stage.worker()

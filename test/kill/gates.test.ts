@@ -45,7 +45,7 @@ async function counts(rig: Rig, run: Run): Promise<Record<string, number>> {
 
 describe('a worker that is killed', () => {
   it('after it opened a gate and before it waits there is followed by one that finds the gate: the outside job is not started twice', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     const victim = await worker(rig, { KILL_GATE_MS: '20000' })
     const run = await rig.materialize(gated, undefined, gatedKills)
@@ -63,7 +63,7 @@ describe('a worker that is killed', () => {
   })
 
   it('in onSignal is followed by one that gets the same payload', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     const victim = await worker(rig, { KILL_SIGNAL_MS: '20000' })
     const run = await rig.materialize(gated, undefined, gatedKills)
@@ -80,7 +80,7 @@ describe('a worker that is killed', () => {
   })
 
   it('with instances at their gates, and before them, leaves none that is opened or counted twice', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     const victim = await worker(rig)
     const run = await rig.materialize(gatedMany, undefined, gatedKills)
@@ -108,7 +108,7 @@ describe('a worker that is killed', () => {
 
 describe('an engine that is killed', () => {
   it('between a signal and what follows is followed by one that lets the asset go on', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const victim = await rig.engine()
     await worker(rig)
     const run = await rig.materialize(gated, undefined, gatedKills)
@@ -122,7 +122,7 @@ describe('an engine that is killed', () => {
   })
 
   it('with hundreds of instances that are signalled meanwhile loses none and counts none twice', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const victim = await rig.engine()
     await worker(rig)
     const run = await rig.materialize(gatedMany, undefined, gatedKills)
@@ -142,7 +142,7 @@ describe('an engine that is killed', () => {
 describe('an engine of three shards that is killed', () => {
   it('while their gates are signalled, cancelled and extended is followed by its standby on each', async () => {
     const every = [0, 1, 2]
-    await using rig = await startRig({ shards: 3 })
+    await using rig = await startRig({ killsServer: true, shards: 3 })
     const victim = await rig.engine()
     await worker(rig)
     await worker(rig)
@@ -191,7 +191,7 @@ describe('an engine of three shards that is killed', () => {
 
 describe('a server that is killed', () => {
   it('with everything else while a gate waits, and is started after its deadline, fires at once', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const engine = await rig.engine()
     const first = await worker(rig)
     const run = (await rig.flow.materialize(brief, { pipeline: gatedKills, partition: '3000' })) as Run
@@ -212,7 +212,7 @@ describe('a server that is killed', () => {
   })
 
   it('while signals come in keeps all that were accepted, and no gate has two', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     await worker(rig)
     const run = await rig.materialize(gatedMany, undefined, gatedKills)

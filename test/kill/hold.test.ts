@@ -4,7 +4,7 @@ import { list, outOfTime } from './programs/pipelines.ts'
 import { startRig } from './rig.ts'
 
 it('a paused scatter stays so when server, engine and worker are killed, and is whole when it is resumed', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const [worker, engine] = await Promise.all([rig.start('worker', {}, { KILL_INSTANCE_MS: '20' }), rig.engine()])
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 800)
@@ -32,7 +32,7 @@ it('a paused scatter stays so when server, engine and worker are killed, and is 
 })
 
 it('the time limit of a whole scatter holds when server, engine and worker are killed meanwhile', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const [worker, engine] = await Promise.all([rig.start('worker', { concurrency: 20 }), rig.engine()])
   const run = await rig.materialize(outOfTime)
   await rig.progress(run, 'out_of_time', 10)

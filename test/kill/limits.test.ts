@@ -85,7 +85,7 @@ const SLOTS = { kind: 'slots', bucket: 'slots', max: 3, leaseMs: 1000, callers: 
 const PROCESSES = 6
 
 it.each(Object.entries(FAULTS))('while %s, no rate is passed, and no slot is used twice', async (_, fault) => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const rates = RATES.map(({ kind, bucket, rate }) => ({ kind, bucket, rate, callers: 4 }))
   const all = await team(rig, PROCESSES, [...rates, SLOTS])
   const taken = () =>
@@ -124,7 +124,7 @@ it.each(Object.entries(FAULTS))('while %s, no rate is passed, and no slot is use
 })
 
 it('a scatter with slots and a rate keeps to both when a worker is killed, and all of it is done', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.start('worker'), rig.engine()])
   const run = await rig.materialize(sharing)
   const begun = (): string[] => rig.noted().filter((line) => line.startsWith('begin'))

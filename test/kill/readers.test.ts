@@ -48,7 +48,7 @@ const bytesRead = (rig: Rig): number =>
 
 describe('a worker that is killed while it reads a file of 25,000 lines', () => {
   it('in the middle of a key chunk leaves the rest to the next, which reads on from the cursor', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(reading, undefined, reads)
     await keyChunks(rig, run, 'reading', 3)
@@ -70,7 +70,7 @@ describe('a worker that is killed while it reads a file of 25,000 lines', () => 
   })
 
   it('again and again gets to the end all the same, and reads each part once', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     const run = await rig.materialize(reading, undefined, reads)
     const stored: number[] = []
@@ -94,7 +94,7 @@ describe('a worker that is killed while it reads a file of 25,000 lines', () => 
   })
 
   it('into batches leaves whole batches, and the next goes on behind them', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const [victim] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
     const run = await rig.materialize(batches, undefined, reads)
     await keyChunks(rig, run, 'batches', 3)
@@ -111,7 +111,7 @@ describe('a worker that is killed while it reads a file of 25,000 lines', () => 
 })
 
 it('a worker that was stopped while it read, and wakes up when another has gone on, adds nothing', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const [sleeper] = await Promise.all([rig.start('worker', {}, env), rig.engine()])
   const run = await rig.materialize(reading, undefined, reads)
   await keyChunks(rig, run, 'reading', 2)
@@ -130,7 +130,7 @@ it('a worker that was stopped while it read, and wakes up when another has gone 
 })
 
 it('an engine that is killed while keys are fed leaves them to its heir, and the reading goes on', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const [victim] = await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   await rig.start('engine')
   const run = await rig.materialize(reading, undefined, reads)
@@ -143,7 +143,7 @@ it('an engine that is killed while keys are fed leaves them to its heir, and the
 })
 
 it('a server that is killed while keys are stored has them all in the end, and nothing is read twice', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   await Promise.all([rig.engine(), rig.start('worker', {}, env)])
   const run = await rig.materialize(reading, undefined, reads)
   await keyChunks(rig, run, 'reading', 3)
@@ -159,7 +159,7 @@ it('a server that is killed while keys are stored has them all in the end, and n
 it('a worker that is killed while it lists a bucket leaves the rest to the next, which lists on behind the last key', async () => {
   await using s3 = await startS3('things')
   for (let i = 1000; i < 6000; i++) s3.objects.set(String(i), new Uint8Array())
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const settings = { KILL_READS: 'yes', KILL_S3: s3.url }
   const [victim] = await Promise.all([rig.start('worker', {}, settings), rig.engine()])
   const dead = Promise.withResolvers<void>()
@@ -187,7 +187,7 @@ it('a worker that is killed while it reads a table leaves the rest to the next, 
   await postgres.start()
   try {
     await db.exec('CREATE TABLE numbers AS SELECT i AS id FROM generate_series(0, 4999) AS i')
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     const address = `postgres://postgres@${postgres.getServerConn()}/postgres?sslmode=disable`
     const settings = { KILL_READS: 'yes', KILL_POSTGRES: address }
     const [victim] = await Promise.all([rig.start('worker', {}, settings), rig.engine()])

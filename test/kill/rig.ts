@@ -103,6 +103,7 @@ export class Rig implements AsyncDisposable {
   #server: RunningServer
   readonly #scratch: ReturnType<typeof scratchFolder>
   readonly #shards: number
+  readonly #killsServer: boolean
   readonly #children: Child[] = []
 
   constructor(parts: {
@@ -111,12 +112,14 @@ export class Rig implements AsyncDisposable {
     server: RunningServer
     scratch: ReturnType<typeof scratchFolder>
     shards: number
+    killsServer: boolean
   }) {
     this.flow = parts.flow
     this.nc = parts.nc
     this.#server = parts.server
     this.#scratch = parts.scratch
     this.#shards = parts.shards
+    this.#killsServer = parts.killsServer
     this.notes = join(parts.scratch.path, 'notes')
   }
 
@@ -159,7 +162,9 @@ export class Rig implements AsyncDisposable {
     return child
   }
 
+  /** Only of a rig that was started with `killsServer`. */
   async killServer(): Promise<void> {
+    if (!this.#killsServer) throw new Error('start the rig with { killsServer: true }: its server must write at once')
     await this.#server.kill()
   }
 
@@ -304,14 +309,20 @@ export async function pair(rig: Rig): Promise<{ victim: Child; heir: Child }> {
   return { victim, heir: await rig.start('engine') }
 }
 
-export async function startRig(options: { shards?: number } = {}): Promise<Rig> {
+/**
+ * `killsServer`: the test kills nats-server, too, which then waits for the disk with every write.
+ * Else it does not: what the death of another process leaves does not depend on the disk.
+ */
+export async function startRig(options: { shards?: number; killsServer?: boolean } = {}): Promise<Rig> {
   const scratch = scratchFolder()
-  const server = await startServer({ dir: join(scratch.path, 'nats') })
+  const { killsServer = false } = options
+  const syncInterval = killsServer ? 'always' : 'default'
+  const server = await startServer({ dir: join(scratch.path, 'nats'), syncInterval })
   const shards = options.shards ?? 1
   const flow = await connect({ servers: server.url, namespace: NAMESPACE, shards })
   await flow.setup()
   const nc = await connectNats({ servers: server.url })
-  const rig = new Rig({ flow, nc, server, scratch, shards })
+  const rig = new Rig({ flow, nc, server, scratch, shards, killsServer })
   onTestFailed(() => console.error(rig.report()))
   return rig
 }

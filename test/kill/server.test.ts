@@ -16,7 +16,7 @@ describe('a server that is killed and started again', () => {
   it.each([200, 2500, 4500])(
     'when %i instances are done: engine and workers go on, and a waiting client gets its result',
     async (done) => {
-      await using rig = await startRig()
+      await using rig = await startRig({ killsServer: true })
       await rig.engine()
       const worker = await rig.start('worker')
       const run = await rig.materialize(list)
@@ -34,7 +34,7 @@ describe('a server that is killed and started again', () => {
   )
 
   it('three times in one run', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await rig.engine()
     const [worker] = await Promise.all([
       rig.start('worker', {}, { KILL_INSTANCE_MS: '10' }),
@@ -48,7 +48,7 @@ describe('a server that is killed and started again', () => {
   })
 
   it('while keys still come in: none is left out, none is there twice', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(stream)
     await until('some key chunks are stored', async () => ((await rig.barrier(run, 'stream'))?.keyChunks ?? 0) >= 2)
@@ -59,7 +59,7 @@ describe('a server that is killed and started again', () => {
   })
 
   it('during a gather', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await Promise.all([rig.start('worker'), rig.engine()])
     const run = await rig.materialize(slowGather)
     await until('the gather has begun', () => rig.noted().includes('gather'), 20_000)
@@ -70,7 +70,7 @@ describe('a server that is killed and started again', () => {
   })
 
   it('while a client in another process waits', async () => {
-    await using rig = await startRig()
+    await using rig = await startRig({ killsServer: true })
     await Promise.all([rig.start('worker'), rig.engine()])
     const waiter = await rig.start('waiter')
     const run = rig.flow.run(String(waiter.of('ready')[0]?.run))
@@ -84,7 +84,7 @@ describe('a server that is killed and started again', () => {
 })
 
 it('a server that is killed while the standby takes over, and the engine before it is dead, is no end either', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 2000)
@@ -97,7 +97,7 @@ it('a server that is killed while the standby takes over, and the engine before 
 })
 
 it('a server that is killed together with the active engine leaves all to the standby', async () => {
-  await using rig = await startRig()
+  await using rig = await startRig({ killsServer: true })
   const { victim, heir } = await pair(rig)
   const run = await rig.materialize(list)
   await rig.progress(run, 'list', 2000)
