@@ -2,6 +2,7 @@ import { jetstream } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { asset, pipeline, TerminalError } from '../../src/index.ts'
+import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -13,6 +14,31 @@ const limit = () => ({ signal: AbortSignal.timeout(15_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('an instance that fails', () => {
+  it('is listed with its key, also where the key chunks before it have no failure', async () => {
+    const stored = Promise.withResolvers<void>()
+    const spread = asset('spread', {
+      retry: { maxAttempts: 1 },
+      scatter: async function* () {
+        yield* range(30)
+        // The first keys are stored by themselves.
+        await stored.promise
+        yield* range(30).map((key) => key + 30)
+      },
+      scatterOptions: { failureMode: 'partial', failureThreshold: { count: 1 } },
+      execute: ({ scatterKey }) => {
+        if (scatterKey === 0) stored.resolve()
+        if (scatterKey === 50) throw new Error('this one')
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('spread', [spread]))
+    const run = await stage.flow.materialize(spread)
+    await run.result()
+    const facts = await factsOf(stage.flow, run.id)
+    expect(facts.filter(({ kind }) => kind === 'scatter.items').length).toBeGreaterThan(1)
+    const failures = await collect(stage.flow.scatter.failures(`${run.id}.spread`))
+    expect(failures).toMatchObject([{ index: 50, key: 50, attempts: 1, error: { message: 'this one' } }])
+  })
+
   it('once, and then not, is run again by itself and counted once', async () => {
     const calls = new Map<number, number[]>()
     const flaky = asset('flaky', {

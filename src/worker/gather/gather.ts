@@ -95,8 +95,9 @@ export async function* readFailures(source: GatherSource, total: number): AsyncG
   const ends = new InstanceEnds(source, closed.seq)
   let keyChunk = total > 0 ? await values.keyChunk(shard, run, asset, 0) : undefined
   for (let index = 0; keyChunk && index < total; index++) {
-    if (!(await ends.hasFailed(index))) continue
+    // Chunk by chunk: only where one ends is known where the next begins.
     if (index >= keyChunk.end) keyChunk = await values.keyChunk(shard, run, asset, index)
+    if (!(await ends.hasFailed(index))) continue
     yield { index, key: keyChunk.key(index), ...(await failureOf(source, await ends.why(index), cache, index)) }
   }
 }
