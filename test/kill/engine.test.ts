@@ -20,7 +20,7 @@ function keyIn(shard: number, shards: number): string {
 }
 
 describe('an engine that is killed', () => {
-  it.each([100, 2500, 4600])('when %i instances are done is followed by its standby', async (done) => {
+  it.each([100, 4600])('when %i instances are done is followed by its standby', async (done) => {
     await using rig = await startRig()
     const { victim, heir } = await pair(rig)
     const run = await rig.materialize(list)

@@ -4,7 +4,7 @@ import { list, slow, slowGather, stream } from './programs/pipelines.ts'
 import { type Child, startRig } from './rig.ts'
 
 describe('a worker that is killed', () => {
-  it.each([200, 2500, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
+  it.each([200, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
