@@ -14,7 +14,11 @@ import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const MAX_CONCURRENT = 2
-const BOUND_MS = 3000
+/**
+ * On a quiet machine work goes on within 3 s. Here three servers and all else share two processors,
+ * and the leader is elected in that time, too. Without what is tested, it takes 11 s and more.
+ */
+const BOUND_MS = 8000
 const NODE = 'n3'
 
 interface LimitedQueue extends AsyncDisposable {
@@ -94,7 +98,7 @@ async function limitedConsumer(jsm: JetStreamManager, stream: string): Promise<s
   return found.name
 }
 
-it('a limited queue goes on within 3 s when its stream or its consumer changes leaders', async () => {
+it('a limited queue goes on soon when its stream or its consumer changes leaders', async () => {
   using scratch = scratchFolder()
   await using cluster = await startCluster({ dir: join(scratch.path, 'cluster'), syncInterval: 'default' })
   await using queue = await limitedQueue(cluster)
