@@ -57,7 +57,7 @@ import {
 } from './programs/chaos.ts'
 import { type Rig, startRig } from './rig.ts'
 
-const SEEDS = seedsIn(process.env.CHAOS_SEEDS ?? '35,302')
+const SEEDS = seedsIn(process.env.CHAOS_SEEDS ?? '302')
 const SHARDS = (process.env.CHAOS_SHARDS ?? '1,3').split(',').map(Number)
 const WILD_MS = Number(process.env.CHAOS_MS ?? 4500)
 const WORKERS = 2

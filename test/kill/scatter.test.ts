@@ -26,7 +26,7 @@ function most(lines: readonly string[]): number {
 }
 
 describe('maxConcurrent over three worker processes', () => {
-  it.each(limitedTo.map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
+  it.each(limitedTo.slice(0, 2).map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
     'of %i is reached and never passed, and its limited queue goes with the scatter',
     async (limit, asset) => {
       await using rig = await startRig()
