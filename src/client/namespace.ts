@@ -91,7 +91,8 @@ export class Namespace {
   }
 
   async #is(topology: Topology): Promise<void> {
-    this.#topology = topology
+    // The clock first: who asks meanwhile must not go on before it is read.
     await this.clock.ready()
+    this.#topology = topology
   }
 }
