@@ -16,7 +16,7 @@
  *
  *   (none)   child.requested           → waiting for a run, which the engine starts                       worker, for `ctx.run`
  *   waiting  gate.resolved, `child`    → signaled; the asset is queued for `onRun`, or failed if the run did not succeed
- *   waiting  gate.resolved, cancelled  → cancelled; the run is told (run/waiters.ts)
+ *   waiting  gate.resolved, cancelled  → cancelled; the run hears of it (run/waiters.ts)
  *
  * A caller who gets an answer can rely on it. So the server decides between what excludes each
  * other, in one append with all of its conditions. It does not matter who looks first:

@@ -52,8 +52,13 @@ export function jsonSchemaOf(at: string, schema: StandardSchema): Record<string,
   return json
 }
 
+/** Also of another copy of zod. */
+function isZod(schema: object): schema is z.ZodType {
+  return '_zod' in schema
+}
+
 function saidBy(schema: StandardSchema): Record<string, unknown> {
-  if ('_zod' in schema) return { ...z.toJSONSchema(schema as unknown as z.ZodType, { io: 'input' }) }
+  if (isZod(schema)) return { ...z.toJSONSchema(schema, { io: 'input' }) }
   const said: unknown = Reflect.get(schema['~standard'], 'jsonSchema')
   const make: unknown = typeof said === 'object' && said !== null ? Reflect.get(said, 'input') : undefined
   if (typeof make !== 'function')

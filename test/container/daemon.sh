@@ -14,7 +14,7 @@ set -euo pipefail
 action=${1:?start or stop}
 mkdir -p "${2:?folder}"
 dir=$(cd "$2" && pwd)
-programs=$dir/packages/root/usr/sbin:$dir/packages/root/usr/bin:$dir/packages/root/bin
+programs=$dir/packages/tree/usr/sbin:$dir/packages/tree/usr/bin:$dir/packages/tree/bin
 
 fetch() {
   local keyring uri release
@@ -40,14 +40,14 @@ END
   local packages=(docker.io containerd runc busybox-static iptables libip4tc2 libip6tc2 libxtables12 libnfnetlink0 libnftnl11
     libnetfilter-conntrack3)
   apt-get -c apt.conf -qq download "${packages[@]/%//$release}" docker-compose/trixie
-  for package in *.deb; do dpkg-deb -x "$package" root; done
-  for name in iptables ip6tables; do ln -sf xtables-nft-multi "root/usr/sbin/$name"; done
+  for package in *.deb; do dpkg-deb -x "$package" tree; done
+  for name in iptables ip6tables; do ln -sf xtables-nft-multi "tree/usr/sbin/$name"; done
 }
 
 start() {
-  [ -x "$dir/packages/root/usr/sbin/dockerd" ] || (fetch) >&2
+  [ -x "$dir/packages/tree/usr/sbin/dockerd" ] || (fetch) >&2
   local libraries
-  libraries=$(ls -d "$dir"/packages/root/usr/lib/*-linux-gnu)
+  libraries=$(ls -d "$dir"/packages/tree/usr/lib/*-linux-gnu)
   LD_LIBRARY_PATH=$libraries XTABLES_LIBDIR=$libraries/xtables PATH=$programs:$PATH \
     setsid dockerd --data-root "$dir/root" --exec-root "$dir/exec" -H "unix://$dir/docker.sock" --pidfile "$dir/pid" \
     --ip 127.0.0.1 --iptables=false --ip6tables=false >"$dir/log" 2>&1 </dev/null &

@@ -217,17 +217,17 @@ describe('a message that cannot start a run', () => {
       expect((await rejection(stage.flow.events.retry('orders/order-created', 2))).message).toMatch(/refused again/)
       expect((await rejection(stage.flow.events.retry('orders/order-created', 3))).message).toMatch(/was not refused/)
     }
-    const mended = shop(
+    const corrected = shop(
       { stream: 'BAD' },
       {
         input: (message: EventMessage) => ({
-          order: { id: 'mended', total: Number.parseInt(message.text(), 36) || 0 },
+          order: { id: 'corrected', total: Number.parseInt(message.text(), 36) || 0 },
         }),
       },
     )
-    await using stage = await openStage(server.url, mended.orders, { namespace })
+    await using stage = await openStage(server.url, corrected.orders, { namespace })
     const run = await stage.flow.events.retry('orders/order-created', 2)
-    expect(await stage.flow.run(run ?? '').result()).toEqual({ id: 'mended', partition: '' })
+    expect(await stage.flow.run(run ?? '').result()).toEqual({ id: 'corrected', partition: '' })
     expect((await stage.flow.events.refused()).map(({ seq }) => seq)).toEqual([1])
   })
 

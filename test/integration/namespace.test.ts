@@ -2,7 +2,9 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Namespace } from '../../src/client/namespace.ts'
 import { asset, connect, type Flow, pipeline } from '../../src/index.ts'
+import { Connection } from '../../src/log/connection.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
@@ -101,6 +103,32 @@ describe('a namespace that is not there', () => {
     expect(before.shards).toBe(3)
     await later.worker(things)
     expect(await (await before.materialize(thing)).result()).toBe('made')
+  })
+
+  it('a namespace that is not there is found only when its clock is read, whoever asks in between', async () => {
+    const name = freshNamespace()
+    const connection = await Connection.open({ servers: server.url })
+    try {
+      const early = new Namespace(connection, { namespace: name }, logger)
+      await early.look()
+      await using maker = await connect({ servers: server.url, namespace: name })
+      await maker.setup()
+      let first = false
+      const asked: Promise<number>[] = []
+      const ask = async (): Promise<number> => {
+        await early.found()
+        first = true
+        return early.clock.now()
+      }
+      // The next one asks as soon as there may be something to find.
+      while (!first) {
+        asked.push(ask())
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      for (const nowMs of await Promise.all(asked)) expect(nowMs).toBeGreaterThan(0)
+    } finally {
+      await connection.close()
+    }
   })
 
   it('a namespace that is not there takes a worker before an engine, and a request before either has begun', async () => {

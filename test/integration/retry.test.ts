@@ -203,7 +203,7 @@ describe('flow.retry after a deploy', () => {
   })
 })
 
-it('a client without an engine is told that there is no run', async () => {
+it('a client without an engine hears that there is no run', async () => {
   await using other = await connect({ servers: server.url, namespace: stage.namespace })
   expect(await rejection(other.retry('0-nothing'))).toMatchObject({ code: 'not_found' })
 })
