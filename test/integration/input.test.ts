@@ -121,8 +121,9 @@ describe('a run with input', () => {
       expect.stringMatching(/^input: order is missing, and invoice needs it/),
       expect.stringMatching(/^input: there is no input other/),
     ])
-    const [run] = (await flow.runs()).filter(({ tags }) => tags?.from === 'x')
-    expect(await flow.run(run?.id ?? '').result()).toMatchObject({ id: 'o-2', total: 6 })
+    const runOfTag = async () => (await flow.runs()).find(({ tags }) => tags?.from === 'x')
+    await until('the run is listed', async () => (await runOfTag()) !== undefined)
+    expect(await flow.run((await runOfTag())?.id ?? '').result()).toMatchObject({ id: 'o-2', total: 6 })
   })
 })
 
