@@ -316,8 +316,12 @@ export function isRepeatable(name: FactName): boolean {
   return REPEATABLE.has(name)
 }
 
-/** The last of the two that stands under `…hold.*` says whether a scatter is paused. */
+/**
+ * The last of the two that stands under `…hold.*` says whether a scatter is paused. A version of a
+ * pipeline is registered again when it is the current one again.
+ */
 const REPEATABLE: ReadonlySet<FactName> = new Set([
+  'pipeline.registered',
   'run.adopt_requested',
   'scatter.outcomes',
   'scatter.paused',

@@ -458,9 +458,10 @@ export class Flow {
     const { names, shards } = await this.#namespace.found()
     const { name, version } = pipeline.spec
     const ids = { pipeline: name, version }
-    const entries = Array.from({ length: shards }, (_, shard) =>
-      factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }),
-    )
+    const entries = Array.from({ length: shards }, (_, shard) => ({
+      ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }),
+      expect: { seq: 0 },
+    }))
     const bytes = entries[0]?.payload.length ?? 0
     const { maxPayload } = this.#connection
     if (bytes > maxPayload - ENVELOPE_BYTES)

@@ -1,19 +1,34 @@
 /** Which pipelines are registered. */
-import { factPath } from '../../streams/facts.ts'
+import { type FactOf, factPath } from '../../streams/facts.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 
-/** As the log has it: the state bucket may not know yet of a worker that has just started. */
-export async function newestPipeline(
-  { connection, names }: { readonly connection: Connection; readonly names: Names },
+interface Deps {
+  readonly connection: Connection
+  readonly names: Names
+}
+
+/** Filter for all versions of a pipeline on a log. */
+export function registeredUnder(names: Names, shard: number, pipeline: string): string {
+  return names.fact(shard, factPath('pipeline.registered', { pipeline, version: '*' }))
+}
+
+/** The current version: registered last, or registered again. */
+export async function lastRegistered(
+  { connection, names }: Deps,
   shard: number,
   pipeline: string,
-): Promise<PipelineSpec | undefined> {
-  const last_by_subj = names.fact(shard, factPath('pipeline.registered', { pipeline, version: '*' }))
+): Promise<FactOf<'pipeline.registered'> | undefined> {
+  const last_by_subj = registeredUnder(names, shard, pipeline)
   const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
   const fact = message && factOf(names, shard, message)
-  return fact?.name === 'pipeline.registered' ? fact.data : undefined
+  return fact?.name === 'pipeline.registered' ? fact : undefined
+}
+
+/** As the log has it: the state bucket may not know yet of a worker that has just started. */
+export async function newestPipeline(deps: Deps, shard: number, pipeline: string): Promise<PipelineSpec | undefined> {
+  return (await lastRegistered(deps, shard, pipeline))?.data
 }

@@ -30,6 +30,7 @@ import { LimitWaiters } from './attempt/limits.ts'
 import { Performer } from './attempt/perform.ts'
 import type { WorkerShared } from './attempt/shared.ts'
 import { Values } from './attempt/values.ts'
+import { CurrentVersions } from './control/current-version.ts'
 import { Helper } from './control/helper.ts'
 import { beforeExit, lastWordsOf } from './control/last-words.ts'
 import { Liveness, messageName } from './control/liveness.ts'
@@ -152,6 +153,7 @@ export class Worker {
   #stopping: Promise<void> | undefined
   #draining = false
   #readers: readonly SubscriptionReader[] = []
+  #versions: CurrentVersions | undefined
   #wake: (() => void) | undefined
   #waking: NodeJS.Immediate | undefined
   /** Instances a task stands for, smoothed: how many tasks to ask for. */
@@ -281,6 +283,8 @@ export class Worker {
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
     this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
     this.#startReaders(pipelines)
+    const newest = new Map(pipelines.map(({ name, spec }) => [name, spec]))
+    this.#versions = new CurrentVersions(this.#shared, this.#topology, [...newest.values()])
     this.#heartbeats = every(this.#ackWaitMs / 3, () => {
       for (const held of this.#held.values()) held.heartbeat()
     })
@@ -351,7 +355,7 @@ export class Worker {
 
   async #drain(): Promise<void> {
     this.#draining = true
-    const readers = Promise.all(this.#readers.map((reader) => reader.stop()))
+    const readers = Promise.all([...this.#readers, this.#versions].map((one) => one?.stop()))
     this.#alone.giveUp()
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()

@@ -152,6 +152,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           // Whether what comes a second time is in the hands of a worker that lives.
           '_INBOX_worker.>',
           `${ns}.roll_call.${pipeline}.held`,
+          `${ns}.roll_call.${pipeline}`,
           `$KV.${ns}_control.worker.*`,
           `$JS.API.DIRECT.GET.KV_${ns}_control`,
           `$KV.${ns}_limits.>`,

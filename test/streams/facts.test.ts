@@ -442,6 +442,7 @@ describe('paths', () => {
 
   it('of all facts but those that may occur again hold one message', () => {
     expect(factNames().filter(isRepeatable)).toEqual([
+      'pipeline.registered',
       'run.adopt_requested',
       'gate.timer_fired',
       'gate.correlated',

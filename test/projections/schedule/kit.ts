@@ -25,11 +25,29 @@ export function scheduleSpec(more: Partial<ScheduleSpec> = {}): ScheduleSpec {
 export class Clocked {
   readonly sim = new Sim()
   #version = 0
+  readonly #defined: (readonly [readonly ScheduleSpec[], Partial<PipelineSpec>])[] = []
 
   define(schedules: readonly ScheduleSpec[], timeMs = this.sim.nowMs, more: Partial<PipelineSpec> = {}): void {
     this.#version += 1
+    this.#defined.push([schedules, more])
+    this.#register(this.#version, schedules, timeMs, more)
+  }
+
+  /** A version that was registered before is registered again. */
+  defineAgain(version: number, timeMs: number): void {
+    const [schedules, more] = this.#defined[version - 1] ?? []
+    if (!schedules) throw new Error(`there is no version ${version}`)
+    this.#register(version, schedules, timeMs, more)
+  }
+
+  #register(
+    version: number,
+    schedules: readonly ScheduleSpec[],
+    timeMs: number,
+    more: Partial<PipelineSpec> = {},
+  ): void {
     const evaluations = schedules.flatMap(({ evaluates }) => (evaluates === undefined ? [] : [spec(evaluates)]))
-    const draft = registered([spec('a'), ...evaluations], 'p', `v${this.#version}`)
+    const draft = registered([spec('a'), ...evaluations], 'p', `v${version}`)
     this.sim.apply({ ...draft, data: { ...draft.data, schedules: [...schedules], ...more } }, timeMs)
   }
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { DECIDED_MAX, ON_TIME_MS, STARTED_MAX } from '../../../projections/schedule/due.ts'
 import { QUEUE_MAX } from '../../../projections/schedule/schedule.ts'
+import { stateKey } from '../../../projections/state.ts'
 import { START_MS } from '../harness.ts'
 import { Clocked, HOUR_MS, scheduleSpec } from './kit.ts'
 
@@ -234,6 +235,31 @@ describe('a new version of the pipeline', () => {
     one.define([scheduleSpec()], T + 5.5 * HOUR_MS)
     one.look(T + 6 * HOUR_MS)
     expect(firedAt(one)).toEqual([T, T + 6 * HOUR_MS])
+  })
+
+  it('an earlier version that is registered again brings its timing back, and fires nothing of before', () => {
+    const one = clocked({ catchUp: 'all' })
+    one.look(T)
+    one.define([scheduleSpec({ timing: minutes, catchUp: 'all' })], T + 60_000 + 1)
+    one.look(T + 120_000)
+    const before = firedAt(one)
+    one.defineAgain(1, T + 5.5 * HOUR_MS)
+    one.look(T + 6 * HOUR_MS)
+    expect(firedAt(one)).toEqual([...before, T + 6 * HOUR_MS])
+    expect(one.sim.facts('run.requested').at(-1)?.data.version).toBe('v1')
+    expect(one.sim.facts('schedule.missed').map(({ data }) => data.why)).toEqual(['changed'])
+    expect(one.sim.docs.peek(stateKey.newest('p'))?.version).toBe('v1')
+  })
+
+  it('an earlier version that is registered again brings back what the later one did not have', () => {
+    const one = clocked({ catchUp: 'all' })
+    one.look(T)
+    one.define([], T + 1)
+    expect(one.look(T + 5 * HOUR_MS)).toBeUndefined()
+    one.defineAgain(1, T + 5.5 * HOUR_MS)
+    one.look(T + 6 * HOUR_MS)
+    expect(firedAt(one)).toEqual([T, T + 6 * HOUR_MS])
+    expect(one.sim.facts('schedule.missed')).toEqual([])
   })
 
   it('makes a look at the clock by the old one mean nothing', () => {
