@@ -22,6 +22,7 @@ export const ERROR_CODES = [
   'keys_changed',
   'gate_cancelled',
   'child_failed',
+  'wait_cycle',
   'missing_input',
   'missing_upstream',
   'unknown_asset',

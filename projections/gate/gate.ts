@@ -43,6 +43,7 @@ import { editRun, type GateState, type RunState, stateKey, type View } from '../
 
 export const GATE_TIMEOUT = 'gate_timeout'
 const CHILD_FAILED = 'child_failed'
+const WAIT_CYCLE = 'wait_cycle'
 
 export type GateFact = FactOf<
   'gate.created' | 'child.requested' | 'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed' | 'gate.resolved'
@@ -235,6 +236,13 @@ export function afterGate(
 function childError({ run, target, end }: NonNullable<GateState['child']>): ErrorInfo {
   const what = `run ${run} of ${target}, which it waited for,`
   if (end?.status === 'cancelled') return { code: CHILD_FAILED, message: `${what} was cancelled` }
+  // The other run has not ended.
+  if (end?.error?.code === WAIT_CYCLE)
+    return {
+      code: CHILD_FAILED,
+      message: `it may not wait for run ${run} of ${target}: ${end.error.message}`,
+      cause: end.error,
+    }
   const at = end?.asset === undefined ? '' : ` at ${end.asset}`
   const why = end?.error ? `: ${end.error.message}` : ''
   return { code: CHILD_FAILED, message: `${what} failed${at}${why}`, ...(end?.error ? { cause: end.error } : {}) }

@@ -182,6 +182,43 @@ describe('a run under a key', () => {
   })
 })
 
+describe('runs that would wait for each other', () => {
+  it.each([1, 4])('by their keys are found out, with %i shards, and the error names them', async (shards) => {
+    const a: Asset<'a', string> = asset('a', { execute: (ctx) => ctx.run<string>('round/b', { key: 'b' }) })
+    const b: Asset<'b', string> = asset('b', { execute: (ctx) => ctx.run<string>('round/c', { key: 'c' }) })
+    const c: Asset<'c', string> = asset('c', { execute: (ctx) => ctx.run<string>('round/a', { key: 'a' }) })
+    await using stage = await openStage(server.url, pipeline('round', [a, b, c]), { shards })
+    const { flow } = stage
+    const run = await flow.materialize(a, { key: 'a' })
+    const failed = await rejection(run.result())
+    expect(failed.code).toBe('child_failed')
+    const [[ofB], [ofC]] = [await flow.runs({ target: 'round/b' }), await flow.runs({ target: 'round/c' })]
+    const finished = (await factsOf(flow, ofC?.id ?? '')).find(({ kind }) => kind === 'run.finished')
+    expect(finished?.data).toMatchObject({ error: { code: 'child_failed', cause: { code: 'wait_cycle' } } })
+    const wanted = `it may not wait for run ${run.id} of round/a: it waits for run ${ofB?.id}, which waits for run ${ofC?.id}, which would wait for it`
+    expect(JSON.stringify(finished?.data)).toContain(wanted)
+  })
+
+  it('is no circle when two wait for the same run, or one waits that has ended', async () => {
+    let turn = 0
+    const shared = asset('shared', { execute: (ctx) => ctx.signalGate({ correlationKey: 'shared' }) })
+    const first = asset('first', { execute: (ctx) => ctx.run(shared, { key: 's' }) })
+    const second = asset('second', {
+      execute: (ctx) => ctx.run(first, { key: 'f' }),
+      onRun: (ctx, { value }) => (++turn === 1 ? ctx.run(shared, { key: 's' }) : value),
+    })
+    await using stage = await openStage(server.url, pipeline('tree', [shared, first, second]), { gates })
+    const { flow } = stage
+    const one = await flow.materialize(first, { key: 'f' })
+    const two = await flow.materialize(second)
+    await childOf(flow, one.id, 'first')
+    await childOf(flow, two.id, 'second')
+    await flow.gates.signalByCorrelationKey('shared', 'done')
+    expect(await one.result()).toBe('done')
+    expect(await two.result()).toBe('done')
+  })
+})
+
 it('a run with the concurrency key of one that waits for it runs within its place', async () => {
   const concurrency = { key: 'one', limit: 1 }
   const leaf = asset('leaf', { execute: () => 'leaf' })

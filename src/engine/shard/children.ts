@@ -16,6 +16,7 @@ import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
+import { waitCycle } from './wait-cycle.ts'
 
 interface Context {
   readonly connection: Connection
@@ -35,8 +36,17 @@ export async function startChild(context: Context, gate: GateIds): Promise<void>
   const earlier = await factAt(context, parseRunId(child).shard, 'run.requested', { run: child })
   if (isSame(earlier?.data.parent, gate)) return
   const conflict = conflictOf('key', data.request.key ?? child, earlier?.data, data.request)
-  if (conflict === undefined) await append(context, awaiting(child, gate))
+  if (conflict === undefined) await awaitChild(context, child, gate)
   else await end(context, gate, { status: 'failed', error: { code: 'conflict', message: conflict } })
+}
+
+/** The wait is on the log before circles are looked for: see wait-cycle.ts. */
+async function awaitChild(context: Context, child: RunId, gate: GateIds): Promise<void> {
+  await append(context, awaiting(child, gate))
+  const cycle = await waitCycle(context, child, gate)
+  if (cycle === undefined) return
+  await end(context, gate, { status: 'failed', error: { code: 'wait_cycle', message: cycle } })
+  await append(context, abandonment(child, gate))
 }
 
 /** It is started first, if it was not: a run that was never there could not be cancelled. */
