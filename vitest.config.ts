@@ -20,7 +20,6 @@ const NEVER = ['test/container/**', '**/node_modules/**']
 /** A file starts servers and child processes of its own, so it runs in a process and no thread. */
 const REAL: TestProjectInlineConfiguration['test'] = {
   pool: 'forks',
-  globalSetup: ['test/kit/programs.ts'],
   // What they start is many times the same code: Node need not compile it each time.
   env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
 }
@@ -48,12 +47,13 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: [...UNIT, ...KILL],
           isolate: false,
+          globalSetup: ['test/kit/command.ts'],
           ...REAL,
         },
       },
       {
         extends: true,
-        test: { name: 'kill', include: KILL, exclude: UNIT, ...REAL },
+        test: { name: 'kill', include: KILL, exclude: UNIT, globalSetup: ['test/kit/programs.ts'], ...REAL },
       },
     ],
   },

@@ -2,11 +2,19 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { inject } from 'vitest'
 import { until } from '../kit/until.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-const INDEX = new URL('../../src/index.ts', import.meta.url).href
+/** The command as the repository has it. Elsewhere the tests start a bundle, which loads faster. */
+export const FROM_SOURCE = {
+  main: fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url)),
+  index: fileURLToPath(new URL('../../src/index.ts', import.meta.url)),
+}
+const bundled = (): typeof FROM_SOURCE => ({
+  main: join(inject('command'), 'src', 'cli', 'main.js'),
+  index: join(inject('command'), 'src', 'index.js'),
+})
 
 export interface Ended {
   readonly code: number | null
@@ -19,6 +27,8 @@ export interface Where {
   readonly env?: Readonly<Record<string, string>>
   /** Whether it leads a process group of its own. */
   readonly group?: boolean
+  /** The command. Default: the bundle of it. */
+  readonly main?: string
 }
 
 /** The command as a process of its own, which goes on. Ends with the scope. */
@@ -32,10 +42,13 @@ export interface Running extends AsyncDisposable {
   readonly ended: Promise<Ended>
 }
 
-export function startCommand(args: readonly string[], { cwd, env = {}, group = false }: Where): Running {
+export function startCommand(
+  args: readonly string[],
+  { cwd, env = {}, group = false, main = bundled().main }: Where,
+): Running {
   const inherited = { ...process.env }
   for (const name of Object.keys(inherited)) if (/^(NATS_URL|FLOWSTONE_)/.test(name)) delete inherited[name]
-  const child = spawn(process.execPath, [MAIN, ...args], {
+  const child = spawn(process.execPath, [main, ...args], {
     cwd,
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -79,9 +92,9 @@ export async function runCommand(args: readonly string[], where: Where): Promise
   return await startCommand(args, where).ended
 }
 
-/** A user's file. `from 'flowstone'` in it is this repository. */
-export function writeModule(folder: string, name: string, source: string): string {
+/** A user's file. `from 'flowstone'` in it is the package of the command that loads it. */
+export function writeModule(folder: string, name: string, source: string, { index } = bundled()): string {
   const path = join(folder, name)
-  writeFileSync(path, source.replaceAll("'flowstone'", `'${INDEX}'`))
+  writeFileSync(path, source.replaceAll("'flowstone'", `'${pathToFileURL(index).href}'`))
   return path
 }

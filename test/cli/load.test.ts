@@ -1,10 +1,12 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { scratchFolder } from '../kit/scratch.ts'
-import { runCommand } from './kit.ts'
+import { FROM_SOURCE, runCommand, writeModule } from './kit.ts'
 
-const FLOWSTONE = join(import.meta.dirname, '..', '..', 'src', 'index.ts')
+const UNEXPORTED = `import { asset, pipeline } from 'flowstone'
+const a = asset('a', { execute: () => 1 })
+const nightly = pipeline('nightly', [a])
+`
+const EXPORT_IT = /p\.ts declares the pipeline nightly and exports none: write export before its const/
 
 it.each([
   [
@@ -28,21 +30,26 @@ it.each([
     { 'p.ts': "import '@/assets'" },
     /Node does not read paths of tsconfig\.json: import @\/assets by its relative path/,
   ],
-  [
-    'a pipeline that is not exported',
-    {
-      'p.ts': `import { asset, pipeline } from ${JSON.stringify(FLOWSTONE)}\nconst a = asset('a', { execute: () => 1 })\nconst nightly = pipeline('nightly', [a])`,
-    },
-    /p\.ts declares the pipeline nightly and exports none: write export before its const/,
-  ],
+  ['a pipeline that is not exported', { 'p.ts': UNEXPORTED }, EXPORT_IT],
 ])('a file with %s says what to do', async (_, files, advice) => {
   using scratch = scratchFolder()
-  mkdirSync(scratch.path, { recursive: true })
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(scratch.path, name), text)
+  for (const [name, text] of Object.entries(files)) writeModule(scratch.path, name, text)
   const { code, stderr } = await runCommand(['worker', 'p.ts'], {
     cwd: scratch.path,
     env: { NATS_URL: 'nats://127.0.0.1:1' },
   })
   expect(stderr).toMatch(advice)
+  expect(code).not.toBe(0)
+})
+
+it('the command from source shares its instance of FlowStone with the file that it loads', async () => {
+  using scratch = scratchFolder()
+  writeModule(scratch.path, 'p.ts', UNEXPORTED, FROM_SOURCE)
+  const { code, stderr } = await runCommand(['worker', 'p.ts'], {
+    cwd: scratch.path,
+    env: { NATS_URL: 'nats://127.0.0.1:1' },
+    main: FROM_SOURCE.main,
+  })
+  expect(stderr).toMatch(EXPORT_IT)
   expect(code).not.toBe(0)
 })

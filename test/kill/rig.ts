@@ -41,7 +41,7 @@ export class Child {
   readonly #process: ChildProcess
 
   constructor(program: string, settings: Settings, env: Record<string, string>) {
-    const path = join(inject('programs'), `${program}.mjs`)
+    const path = join(inject('programs'), `${program}.js`)
     this.#process = spawn(NODE, [path, JSON.stringify(settings)], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
