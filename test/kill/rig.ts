@@ -125,7 +125,7 @@ export class Rig implements AsyncDisposable {
 
   /** Starts a process and waits until it is active. */
   async start(
-    program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller',
+    program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller' | 'http',
     settings: Partial<Settings> = {},
     env: Record<string, string> = {},
   ): Promise<Child> {
@@ -162,6 +162,14 @@ export class Rig implements AsyncDisposable {
     return child
   }
 
+  /** Starts a process that kills itself where `env` says, and waits for that. */
+  async dies(program: string, env: Record<string, string>, settings: Partial<Settings> = {}): Promise<void> {
+    const child = this.spawn(program, settings, env)
+    const late = sleep(30_000, 'late', { ref: false })
+    if ((await Promise.race([child.ended, late])) === 'late' || child.exitCode !== null)
+      throw new Error(`process ${child.pid} did not kill itself: ${JSON.stringify(env)}`)
+  }
+
   /** Only of a rig that was started with `killsServer`. */
   async killServer(): Promise<void> {
     if (!this.#killsServer) throw new Error('start the rig with { killsServer: true }: its server must write at once')
@@ -191,6 +199,13 @@ export class Rig implements AsyncDisposable {
       this.names.kvSubject(bucket, `barrier.${run.id}.${asset}`),
     )
     return doc as BarrierState | undefined
+  }
+
+  /** How many facts of this kind are on the log of the first shard. */
+  async facts(path: string): Promise<number> {
+    const jsm = await jetstreamManager(this.nc)
+    const { state } = await jsm.streams.info(this.names.log(0), { subjects_filter: this.names.fact(0, path) })
+    return Object.values(state.subjects ?? {}).reduce((sum, count) => sum + count, 0)
   }
 
   /** Waits until so many instances are done, and the run goes on. */

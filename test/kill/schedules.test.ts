@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import { asset, pipeline, schedule, sensor } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
+import { expectAccounted, numbersOf, stopAll } from './occurrences.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const report = asset('report', { execute: ({ partition }) => partition ?? 'none' })
@@ -45,30 +46,35 @@ it('engines that are killed around ticks lose no occurrence and double none, and
   const before = (await flow.schedules.get('times/plain')).fired
   await until('it goes on', async () => (await flow.schedules.get('times/plain')).fired > before + 1)
 
-  // The end: nothing more is due, and what is open ends.
-  await flow.register(none)
-  await until('all have stopped', async () => (await flow.schedules.list()).length === 0)
-  await until('no run is open', async () => {
-    const [left, sensors] = [await flow.schedules.list({ removed: true }), await flow.sensors.list({ removed: true })]
-    const idle = left.every((one) => one.open.length === 0) && sensors.every((one) => one.run === undefined)
-    return idle && (await flow.runs({ open: true })).length === 0
-  })
-  const runs = await flow.runs({ limit: 1000 })
-  expect(runs.every(({ status }) => status === 'succeeded')).toBe(true)
-  for (const name of ['plain', 'coded']) {
-    const became = await flow.schedules.occurrences(`times/${name}`, { limit: 1000 })
-    const seconds = became.flatMap(({ at, count = 1 }) =>
-      Array.from({ length: count }, (_, i) => at.getTime() / 1000 + i),
-    )
-    const sorted = seconds.toSorted((a, b) => a - b)
-    expect(sorted).toEqual(sorted.map((_, i) => (sorted[0] ?? 0) + i))
-    const fired = became.flatMap(({ run }) => run ?? [])
-    const started = runs.flatMap(({ id, schedule }) => (schedule?.name === name ? [id] : []))
-    expect(started.toSorted()).toEqual(fired.toSorted())
-    if (name === 'plain') expect(became.every(({ what, why }) => what === 'fired' || why === 'changed')).toBe(true)
-  }
-  const numbers = runs.flatMap(({ sensor, partition }) => (sensor === 'counter' ? [Number(partition?.slice(1))] : []))
-  expect(numbers.toSorted((a, b) => a - b)).toEqual(numbers.map((_, i) => i + 1))
+  const runs = await stopAll(rig, none)
+  await expectAccounted(rig, 'times/plain', runs, { all: true })
+  await expectAccounted(rig, 'times/coded', runs, { all: false })
+  const numbers = numbersOf(runs, 'counter', 'n')
+  expect(numbers).toEqual(numbers.map((_, i) => i + 1))
   expect(numbers.length).toBeGreaterThan(3)
+  await rig.expectStateIsFold()
+})
+
+it('a server that is killed around ticks loses no occurrence and doubles none, nor does a sensor its runs', async () => {
+  await using rig = await startRig({ killsServer: true })
+  const { flow } = rig
+  await rig.engine()
+  await rig.start('engine')
+  await flow.worker(all)
+  const fired = async (): Promise<number> => (await flow.schedules.get('times/plain')).fired
+  await until('all have begun', async () => (await flow.schedules.list()).every((one) => one.fired > 0))
+  for (const afterMs of MOMENTS) {
+    const before = await fired()
+    await sleep(1000 - ((Date.now() - afterMs) % 1000))
+    await rig.killServer()
+    await rig.startServer()
+    await until('it goes on', async () => (await fired()) > before)
+  }
+  const runs = await stopAll(rig, none)
+  await expectAccounted(rig, 'times/plain', runs, { all: true })
+  await expectAccounted(rig, 'times/coded', runs, { all: false })
+  const numbers = numbersOf(runs, 'counter', 'n')
+  expect(numbers).toEqual(numbers.map((_, i) => i + 1))
+  expect(numbers.length).toBeGreaterThan(1)
   await rig.expectStateIsFold()
 })

@@ -4,6 +4,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
+import { dieAtAppend } from './dying.ts'
 import type { LimitsWork } from './limits-work.ts'
 
 export interface Settings {
@@ -19,6 +20,10 @@ export interface Settings {
   work?: LimitsWork | readonly LimitsWork[]
   /** What `signaller` answers. */
   gates?: readonly string[]
+  /** What `retrier` has tried again. */
+  run?: string
+  /** Whose requests `http` takes. */
+  apiKeyHash?: string
 }
 
 const QUIET: ReadonlySet<string> = new Set([
@@ -37,6 +42,7 @@ export function tell(event: string, data: object = {}): void {
 
 /** Connects as the settings in the last argument say. */
 export async function begin(): Promise<{ flow: Flow; settings: Settings }> {
+  dieAtAppend()
   const settings = JSON.parse(process.argv.at(-1) ?? '{}') as Settings
   const realNow = Date.now.bind(Date)
   Date.now = () => realNow() + (settings.skewMs ?? 0)

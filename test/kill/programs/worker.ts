@@ -11,6 +11,9 @@ async function wanted(): Promise<Pipeline | Pipeline[]> {
   if (process.env.KILL_GATES) return (await import('./gated.ts')).gatedKills
   if (process.env.KILL_CHILDREN) return (await import('./parents.ts')).childKills
   if (process.env.KILL_EVENTS) return (await import('./events.ts')).events
+  if (process.env.KILL_RETRIED) return (await import('./retried.ts')).retriedKills
+  if (process.env.KILL_TIMED)
+    return (await import('./timed.ts'))[process.env.KILL_TIMED === 'sensed' ? 'sensed' : 'scheduled']
   if (process.env.KILL_READS) return [kills, (await import('./readers.ts')).reads]
   return kills
 }

@@ -1,0 +1,26 @@
+/**
+ * Has a process kill itself at an append: just before it leaves, or as soon as it is stored.
+ * `KILL_AT='after [.]planned'`: what follows the first word is a pattern for the subject of a
+ * message, a blank, and its data.
+ */
+import { Appender } from '../../../src/log/appender.ts'
+import type { Entry } from '../../../src/log/nats.ts'
+
+const [, when, pattern = ''] = /^(before|after) (.+)$/.exec(process.env.KILL_AT ?? '') ?? []
+const wanted = new RegExp(pattern)
+
+export function dieHere(): void {
+  process.kill(process.pid, 'SIGKILL')
+}
+
+export function dieAtAppend(): void {
+  if (when === undefined) return
+  const append = Appender.prototype.append
+  Appender.prototype.append = async function (this: Appender, ...entries: Entry[]) {
+    const isHere = entries.some(({ subject, payload }) => wanted.test(`${subject} ${Buffer.from(payload)}`))
+    if (isHere && when === 'before') dieHere()
+    const stored = await append.apply(this, entries)
+    if (isHere) dieHere()
+    return stored
+  }
+}
