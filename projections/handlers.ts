@@ -57,7 +57,13 @@ import { FAILURES_PER_CHUNK } from './scatter/instances.ts'
 import { LEASE_SIZE_MAX, parseLeaseId } from './scatter/lease-id.ts'
 import { needsOfRegistered, onDefined } from './schedule/definitions.ts'
 import { needsOfSchedule, onScheduledRunFinished, onScheduleFact, type ScheduleFact } from './schedule/schedule.ts'
-import { needsOfSensor, onEvaluationFinished, onEvaluationRequested } from './schedule/sensor.ts'
+import {
+  needsOfSensor,
+  onEvaluationFinished,
+  onEvaluationRequested,
+  onSensorFact,
+  type SensorFact,
+} from './schedule/sensor.ts'
 import { type AssetInRun, editRun, type Key, type RunState, specOf, stateKey, type View } from './state.ts'
 import { instanceQueue, reminderEffect } from './tasks.ts'
 
@@ -74,6 +80,7 @@ type OutsideRuns =
   | 'scatter.begun'
   | 'gate.correlated'
   | ScheduleFact['name']
+  | SensorFact['name']
 
 /** The run and the pipeline that a fact is about. Without the pipeline, only the run may change. */
 interface InRun {
@@ -130,6 +137,11 @@ const ofSchedule = {
   apply: onScheduleFact,
 }
 
+const ofSensor = {
+  needs: (view: View, { ids }: SensorFact) => needsOfSensor(view, ids.pipeline, ids.sensor),
+  apply: onSensorFact,
+}
+
 const HANDLERS: Handlers = {
   'pipeline.registered': { needs: needsOfRegistered, apply: onPipelineRegistered },
   'schedule.due': ofSchedule,
@@ -140,6 +152,9 @@ const HANDLERS: Handlers = {
   'schedule.resumed': ofSchedule,
   'schedule.triggered': ofSchedule,
   'schedule.backfill_requested': ofSchedule,
+  'sensor.paused': ofSensor,
+  'sensor.resumed': ofSensor,
+  'sensor.triggered': ofSensor,
   'trigger.received': { needs: needsOfTrigger, apply: onTriggerReceived },
   'trigger.refused': outside,
   'subscription.taken': { needs: needsOfTaken, apply: onTaken },
@@ -285,6 +300,9 @@ const OUTSIDE: Readonly<Record<OutsideRuns, true>> = {
   'schedule.resumed': true,
   'schedule.triggered': true,
   'schedule.backfill_requested': true,
+  'sensor.paused': true,
+  'sensor.resumed': true,
+  'sensor.triggered': true,
 }
 
 function isOutside(fact: Fact): fact is FactOf<OutsideRuns> {

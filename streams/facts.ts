@@ -235,6 +235,19 @@ export const FACTS = {
     version: 1,
     schema: c.scheduleBackfillRequested,
   },
+  'sensor.paused': { path: 'sensor.:pipeline.:sensor.hold.paused', format: 'json', version: 1, schema: c.sensorPaused },
+  'sensor.resumed': {
+    path: 'sensor.:pipeline.:sensor.hold.resumed',
+    format: 'json',
+    version: 1,
+    schema: c.sensorResumed,
+  },
+  'sensor.triggered': {
+    path: 'sensor.:pipeline.:sensor.triggered.:request',
+    format: 'json',
+    version: 1,
+    schema: c.sensorTriggered,
+  },
   'trigger.received': { path: 'trigger.:trigger.received', format: 'msgpack', version: 1, schema: s.triggerReceived },
   'trigger.refused': { path: 'trigger.:trigger.refused', format: 'json', version: 1, schema: s.triggerRefused },
 } as const satisfies Record<string, FactDefinition>
@@ -331,6 +344,8 @@ const REPEATABLE: ReadonlySet<FactName> = new Set([
   'event.timer_fired',
   'schedule.paused',
   'schedule.resumed',
+  'sensor.paused',
+  'sensor.resumed',
 ])
 
 /**

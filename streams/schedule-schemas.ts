@@ -117,3 +117,8 @@ export const scheduleResumed = z.object({})
 export const scheduleTriggered = z.object({})
 /** Somebody wants the runs of these occurrences. */
 export const scheduleBackfillRequested = z.object({ at: z.array(timeMs) })
+
+export const sensorPaused = z.object({ reason: z.string().max(2000).optional() })
+export const sensorResumed = z.object({})
+/** Somebody wants it evaluated now. */
+export const sensorTriggered = z.object({})

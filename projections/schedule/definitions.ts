@@ -36,7 +36,9 @@ export function onDefined(view: View, before: PipelineSpec | undefined, fact: Re
   for (const spec of sensors) defineSensor(view, spec, fact)
   for (const old of before?.sensors ?? []) {
     const state = view.get(stateKey.sensor(name, old.name))
-    if (state && !sensors.some((one) => one.name === old.name)) putSensor(view, { ...state, removed: true }, fact)
+    if (!state || sensors.some((one) => one.name === old.name)) continue
+    const { paused: _, asked: _asked, ...known } = state
+    putSensor(view, { ...known, removed: true }, fact)
   }
   return [
     ...schedules.flatMap((spec) => defineSchedule(view, spec, fact)),

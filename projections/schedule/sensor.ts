@@ -6,6 +6,9 @@
  *   run.requested (an evaluation)     → evaluating: there is no other one until it ends   engine, by its clock
  *   run.finished (the same)           → its value has the cursor, and the runs to start;  engine
  *                                       failed: the cursor stays
+ *   sensor.paused | resumed           → not evaluated any more, or again                 client
+ *   sensor.triggered                  → evaluated as soon as no evaluation goes on, also  client
+ *                                       while it is paused
  *
  * Cursor and runs stand in the evaluation's one value, so one is never stored without the other.
  */
@@ -24,9 +27,44 @@ export function needsOfSensor(view: View, pipeline: string, name: string): Key<u
   return state ? [key, stateKey.pipeline(pipeline, state.version)] : [key]
 }
 
+export type SensorFact = FactOf<'sensor.paused' | 'sensor.resumed' | 'sensor.triggered'>
+
+export function onSensorFact(view: View, fact: SensorFact): Effect[] {
+  const key = stateKey.sensor(fact.ids.pipeline, fact.ids.sensor)
+  const known = view.get(key)
+  if (!known || known.removed) return []
+  const state = view.edit(key)
+  state.seq = fact.seq
+  switch (fact.name) {
+    case 'sensor.paused': {
+      const { reason } = fact.data
+      state.paused ??= { sinceMs: fact.timeMs, ...(reason === undefined ? {} : { reason }) }
+      break
+    }
+    case 'sensor.resumed':
+      delete state.paused
+      break
+    case 'sensor.triggered':
+      state.asked = true
+      break
+    default:
+      return fact satisfies never
+  }
+  return [{ do: 'alarm', key }]
+}
+
 /** When it is evaluated next; undefined: not as long as nothing changes. */
-export function nextEvaluation({ removed, evaluating, lastMs, spec }: SensorState): number | undefined {
-  return removed || evaluating ? undefined : (lastMs ?? Number.NEGATIVE_INFINITY) + spec.everyMs
+export function nextEvaluation({
+  removed,
+  evaluating,
+  asked,
+  paused,
+  lastMs = Number.NEGATIVE_INFINITY,
+  spec,
+}: SensorState): number | undefined {
+  if (removed || evaluating) return undefined
+  if (asked) return lastMs
+  return paused ? undefined : lastMs + spec.everyMs
 }
 
 /** The next evaluation. `last`: the value of the one before. */
@@ -46,6 +84,7 @@ export function onEvaluationRequested(view: View, sensor: SensedBy, fact: FactOf
   state.seq = fact.seq
   state.evaluations = sensor.evaluation
   state.lastMs = fact.timeMs
+  delete state.asked
   state.evaluating = { run: fact.ids.run, sinceMs: fact.timeMs }
 }
 

@@ -77,6 +77,9 @@ export interface SensorState {
   version: string
   spec: SensorSpec
   removed?: true
+  paused?: { sinceMs: number; reason?: string }
+  /** Somebody wants it evaluated now. */
+  asked?: true
   /** How many were begun. */
   evaluations: number
   evaluating?: { run: RunId; sinceMs: number }

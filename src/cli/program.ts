@@ -27,7 +27,7 @@ import {
   type ValueCommand,
 } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
-import { scheduleCommands } from './schedules.ts'
+import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
 
 /** In the order in which --help has them. */
@@ -48,6 +48,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   eventCommands,
   gateCommands,
   scheduleCommands,
+  sensorCommands,
   scatterCommands,
   limitCommands,
   rebuildCommand,

@@ -81,8 +81,11 @@ export function scheduleCommands(root: Command): void {
         output.result(at, () => [`${at.length} occurrences are started`, ...at.map((one) => one.toISOString())])
       }),
     )
+}
 
-  connected(root.command('sensor').description('look at sensors').command('ls'))
+export function sensorCommands(root: Command): void {
+  const sensor = root.command('sensor').description('look at sensors, and act on them')
+  connected(sensor.command('ls'))
     .description('all sensors: state, last evaluation and error')
     .action((options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
@@ -102,6 +105,31 @@ export function scheduleCommands(root: Command): void {
             'there is no sensor',
           ),
         )
+      }),
+    )
+  connected(sensor.command('pause <sensor>'))
+    .description('it is not evaluated any more, until it is resumed')
+    .option('--reason <text>')
+    .action((name: string, options: GlobalOptions & { reason?: string }) =>
+      withFlow(options, async (flow, output) => {
+        await flow.sensors.pause(name, options.reason)
+        output.result({ sensor: name, paused: true }, () => [`sensor ${name} is paused`])
+      }),
+    )
+  connected(sensor.command('resume <sensor>'))
+    .description('it is evaluated again')
+    .action((name: string, options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        await flow.sensors.resume(name)
+        output.result({ sensor: name, paused: false }, () => [`sensor ${name} goes on`])
+      }),
+    )
+  connected(sensor.command('trigger <sensor>'))
+    .description('have it evaluated now')
+    .action((name: string, options: GlobalOptions) =>
+      withFlow(options, async (flow, output) => {
+        await flow.sensors.trigger(name)
+        output.result({ sensor: name, triggered: true }, () => [`sensor ${name} is evaluated`])
       }),
     )
 }

@@ -1,10 +1,15 @@
-/** `flow.sensors`: look at sensors. */
+/** `flow.sensors`: look at sensors, and act on them. */
+import { randomBytes } from 'node:crypto'
 import { nextEvaluation } from '../../projections/schedule/sensor.ts'
 import type { SensorState } from '../../projections/schedule/state.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import type { FactDraft } from '../../streams/facts.ts'
 import { loadValueAt } from '../io/stored-values.ts'
+import { factEntry } from '../log/entries.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import { docsUnder } from './by-name.ts'
+import { docsUnder, findDoc } from './by-name.ts'
 import type { RunDeps } from './run-view.ts'
+import { untilFolded } from './values.ts'
 
 /** A sensor, as far as the state bucket knows. */
 export interface SensorView {
@@ -15,7 +20,10 @@ export interface SensorView {
   /** The asset that its runs make. */
   readonly target: string
   readonly everyMs: number
-  readonly state: 'waiting' | 'evaluating' | 'removed'
+  /** `paused`: also while an evaluation goes on that began before. */
+  readonly state: 'waiting' | 'evaluating' | 'paused' | 'removed'
+  readonly pausedSince?: Date
+  readonly pausedBecause?: string
   /** How many evaluations were begun. */
   readonly evaluations: number
   /** How many have failed in a row, and why the last one did. */
@@ -47,9 +55,49 @@ export class Sensors {
     return await Promise.all(shown.map((doc) => this.#view(doc)))
   }
 
+  /** One sensor. `name`: `<pipeline>/<sensor>`, or the sensor if only one pipeline has it. */
+  async get(name: string): Promise<SensorView> {
+    return await this.#view(await findDoc<SensorState>(this.#deps, 'sensors.get', 'sensor', name))
+  }
+
+  /** It is not evaluated any more, until `resume`. An evaluation that goes on ends as always. */
+  async pause(name: string, reason?: string): Promise<void> {
+    const data = reason === undefined ? {} : { reason }
+    await this.#say('sensors.pause', name, (ids) => ({ name: 'sensor.paused', ids, data }))
+  }
+
+  /** It is evaluated again: at once, if it would have been due meanwhile. */
+  async resume(name: string): Promise<void> {
+    await this.#say('sensors.resume', name, (ids) => ({ name: 'sensor.resumed', ids, data: {} }))
+  }
+
+  /** Has it evaluated now, also while it is paused; after the evaluation that goes on, if any. */
+  async trigger(name: string): Promise<void> {
+    const request = randomBytes(8).toString('hex')
+    await this.#say('sensors.trigger', name, (ids) => ({
+      name: 'sensor.triggered',
+      ids: { ...ids, request },
+      data: {},
+    }))
+  }
+
+  async #say(at: string, name: string, fact: (ids: { pipeline: string; sensor: string }) => FactDraft): Promise<void> {
+    const { names, logOf } = this.#deps
+    const { pipeline, name: sensor, removed } = await findDoc<SensorState>(this.#deps, at, 'sensor', name)
+    if (removed)
+      throw new FlowStoneError(
+        'not_found',
+        `${at}: no pipeline has sensor ${pipeline}/${sensor} any more; start a worker of one that has`,
+      )
+    await logOf(0).appendOnce(factEntry(names, 0, fact({ pipeline, sensor })))
+    // Who asks next sees it, if an engine is there.
+    await untilFolded(this.#deps, 0)
+  }
+
   async #view(doc: SensorState): Promise<SensorView> {
     const { connection, names, io, clock } = this.#deps
-    const { pipeline, name, spec, evaluating, removed, evaluations, failures, error, lastMs, value, valueMs } = doc
+    const { pipeline, name, spec, evaluating, removed, paused, evaluations, failures, error, lastMs, value, valueMs } =
+      doc
     const last: unknown = value && (await loadValueAt(connection, names, io, value))
     const nextMs = nextEvaluation(doc)
     return {
@@ -58,7 +106,9 @@ export class Sensors {
       sensor: name,
       target: spec.target,
       everyMs: spec.everyMs,
-      state: removed ? 'removed' : evaluating ? 'evaluating' : 'waiting',
+      state: removed ? 'removed' : paused ? 'paused' : evaluating ? 'evaluating' : 'waiting',
+      ...(paused ? { pausedSince: new Date(paused.sinceMs) } : {}),
+      ...(paused?.reason === undefined ? {} : { pausedBecause: paused.reason }),
       evaluations,
       failures,
       ...(error ? { error: { code: error.code, message: error.message } } : {}),

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest'
 import { z } from 'zod'
 import { asset, input, pipeline, sensor } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
-import { openStage } from '../kit/stage.ts'
+import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const server = useServer()
@@ -74,4 +74,26 @@ it('a sensor that asks for what cannot be has failed, and starts nothing', async
     error: { message: expect.stringMatching(/sensor files: runs\[1\]: input\.file\.name: /) },
   })
   expect(await flow.runs()).toEqual([])
+})
+
+it('a sensor is paused, triggered and resumed by hand, also over a change of engines', async () => {
+  let count = 0
+  const load = asset('load', { execute: () => 'made' })
+  const files = sensor('files', { every: '1s', run: load, evaluate: () => ({ cursor: ++count, runs: [] }) })
+  await using stage = await openStage(server.url, pipeline('p', [load], { sensors: [files] }))
+  const { flow } = stage
+  await until('it was evaluated', async () => (await flow.sensors.get('files')).evaluations >= 1)
+  await flow.sensors.pause('p/files', 'the disk is full')
+  await until('none goes on', async () => (await flow.sensors.get('files')).run === undefined)
+  const paused = await flow.sensors.get('files')
+  expect(paused).toMatchObject({ state: 'paused', pausedBecause: 'the disk is full', next: undefined })
+  await stage.engine?.stop()
+  const other = await (await stage.connect()).engine()
+  await other.active
+  await flow.sensors.trigger('files')
+  await until('it was evaluated once', async () => (await flow.sensors.get('files')).cursor === count)
+  expect(await flow.sensors.get('files')).toMatchObject({ state: 'paused', evaluations: paused.evaluations + 1 })
+  await flow.sensors.resume('files')
+  await until('it goes on', async () => (await flow.sensors.get('files')).evaluations > paused.evaluations + 1)
+  expect((await rejection(flow.sensors.pause('fils'))).message).toBe('there is no sensor fils; there are: p/files')
 })

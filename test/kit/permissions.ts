@@ -110,6 +110,8 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.scatter.*.*.cancel_requested`,
           `${ns}.log.*.scatter.*.*.hold.*`,
           `${ns}.log.0.schedule.*.*.hold.*`,
+          `${ns}.log.0.sensor.*.*.hold.*`,
+          `${ns}.log.0.sensor.*.*.triggered.*`,
           `${ns}.log.0.schedule.*.*.triggered.*`,
           `${ns}.log.0.schedule.*.*.backfill_requested.*`,
           `${ns}.log.*.gate.>`,

@@ -97,6 +97,9 @@ const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { pipeline: 'p', schedule: 's', request: 'r' },
     data: {},
   },
+  'sensor.paused': { name: 'sensor.paused', ids: { pipeline: 'p', sensor: 's' }, data: { reason: 'r' } },
+  'sensor.resumed': { name: 'sensor.resumed', ids: { pipeline: 'p', sensor: 's' }, data: {} },
+  'sensor.triggered': { name: 'sensor.triggered', ids: { pipeline: 'p', sensor: 's', request: 'r' }, data: {} },
   'schedule.backfill_requested': {
     name: 'schedule.backfill_requested',
     ids: { pipeline: 'p', schedule: 's', request: 'r' },
@@ -452,6 +455,8 @@ describe('paths', () => {
       'event.timer_fired',
       'schedule.paused',
       'schedule.resumed',
+      'sensor.paused',
+      'sensor.resumed',
     ])
   })
 })
