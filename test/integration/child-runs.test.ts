@@ -219,6 +219,31 @@ describe('runs that would wait for each other', () => {
   })
 })
 
+it('a parent that waits goes on after it and its run were adopted, and the state was rebuilt', async () => {
+  const version = (n: number) => {
+    const leaf = asset('leaf', { execute: (ctx) => ctx.signalGate({ correlationKey: 'leaf' }) })
+    const parent = asset('parent', { execute: (ctx) => ctx.run(leaf), onRun: (_, { value }) => `${n}: ${value}` })
+    const top = asset('top', { dependsOn: [parent], execute: (_, deps) => `${n}: ${deps.parent}`, codeVersion: `${n}` })
+    return { top, all: pipeline('adopting', [leaf, parent, top]) }
+  }
+  await using stage = await openStage(server.url, version(1).all, { gates, shards: 2 })
+  const { flow } = stage
+  const run = await flow.materialize(version(1).top, { pipeline: 'adopting' })
+  const child = await childOf(flow, run.id, 'parent')
+  await until('the child waits', async () => (await flow.gates.list(child)).length === 1)
+  await stage.worker?.stop()
+  await flow.worker(version(2).all)
+  const { version: newest } = version(2).all.spec
+  for (const id of [child, run.id]) expect(await flow.adopt(id)).toMatchObject({ version: newest })
+  await stage.engine?.stop()
+  await flow.rebuild()
+  await flow.engine()
+  await flow.gates.signalByCorrelationKey('leaf', 'done')
+  expect(await run.result()).toBe('2: 2: done')
+  await until('no run is open', async () => (await flow.runs({ open: true })).length === 0)
+  expect(await flow.runs()).toHaveLength(2)
+})
+
 it('a run with the concurrency key of one that waits for it runs within its place', async () => {
   const concurrency = { key: 'one', limit: 1 }
   const leaf = asset('leaf', { execute: () => 'leaf' })

@@ -1,12 +1,12 @@
 /**
- * Has a process kill itself at an append: just before it leaves, or as soon as it is stored.
- * `KILL_AT='after [.]planned'`: what follows the first word is a pattern for the subject of a
- * message, a blank, and its data.
+ * Has a process kill itself at an append: just before it leaves, or as soon as it is stored. Or has
+ * it lose each of them: it takes them for stored. `KILL_AT='after [.]planned'`: what follows the
+ * first word is a pattern for the subject of a message, a blank, and its data.
  */
 import { Appender } from '../../../src/log/appender.ts'
 import type { Entry } from '../../../src/log/nats.ts'
 
-const [, when, pattern = ''] = /^(before|after) (.+)$/.exec(process.env.KILL_AT ?? '') ?? []
+const [, when, pattern = ''] = /^(before|after|lose) (.+)$/.exec(process.env.KILL_AT ?? '') ?? []
 const wanted = new RegExp(pattern)
 
 export function dieHere(): void {
@@ -18,6 +18,7 @@ export function dieAtAppend(): void {
   const append = Appender.prototype.append
   Appender.prototype.append = async function (this: Appender, ...entries: Entry[]) {
     const isHere = entries.some(({ subject, payload }) => wanted.test(`${subject} ${Buffer.from(payload)}`))
+    if (isHere && when === 'lose') return { seq: 0 }
     if (isHere && when === 'before') dieHere()
     const stored = await append.apply(this, entries)
     if (isHere) dieHere()
