@@ -4,7 +4,7 @@ import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config
 /** What needs neither a nats-server nor a process of its own. */
 const UNIT = [
   'test/{define,options,projections,scripts,streams}/**/*.test.ts',
-  'test/worker/!(puller).test.ts',
+  'test/worker/!(acknowledge|puller).test.ts',
   'test/docs/!(snippets).test.ts',
   'test/items/!(postgres).test.ts',
   'test/http/{address,api-keys,body,form,metadata,rate,signatures}.test.ts',

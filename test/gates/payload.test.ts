@@ -53,15 +53,8 @@ describe('a payload that a gate does not take', () => {
 })
 
 describe('a check that would take for ever', () => {
-  it.each([
-    [
-      'a pattern that goes back again and again',
-      z.object({ a: z.string().regex(/^(a+)+$/) }),
-      { a: `${'a'.repeat(50)}!` },
-    ],
-    ['a long text and a pattern', z.string().regex(/(x+x+)+y/), 'x'.repeat(30_000)],
-  ])('is broken off: %s', (_, schema, payload) => {
-    const { why, tookMs } = checked(schema, payload)
+  it('a check that would take for ever is broken off: a long text and a pattern', () => {
+    const { why, tookMs } = checked(z.object({ a: z.string().regex(/(x+x+)+y/) }), { a: 'x'.repeat(30_000) })
     expect(why).toContain("it could not be checked against the gate's schema within 1000 ms")
     expect(tookMs).toBeLessThan(3000)
   })

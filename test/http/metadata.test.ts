@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { metadataTable, text } from '../../src/http/gates/metadata.ts'
+import { runs } from '../kit/runs.ts'
 
 async function shown(value: unknown): Promise<string> {
   return String(await metadataTable(value))
@@ -34,6 +35,7 @@ it('no value, whatever it is, brings a tag or an attribute of its own', async ()
         expect(html.replaceAll(OWN_TAGS, '')).not.toMatch(/[<>"']/)
       },
     ),
+    runs(100),
   )
 })
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { FixedLimiter } from '../../src/http/shared/rate.ts'
+import { runs } from '../kit/runs.ts'
 
 it('lets the limit through at once, then one for each step, and says how long to wait', () => {
   let now = 0
@@ -39,6 +40,7 @@ it('nobody gets more than the limit in what its bound allows, whatever others do
         for (const count of taken.values()) expect(count).toBeLessThanOrEqual(limit + (now / 1000) * limit + 1e-6)
       },
     ),
+    runs(60),
   )
 })
 

@@ -138,9 +138,13 @@ describe('a pipeline', () => {
     ])
   })
 
-  it('registered twice in the same version is there once: the server refuses the second', () => {
+  it('registered again in an earlier version is run in that one', () => {
     const sim = withPipelines(shop)
-    expect(sim.append(shop)).toBeUndefined()
+    sim.apply(registered([spec('orders', { queue: 'new' })], 'shop', 'v2'))
+    expect(sim.docs.peek(stateKey.newest('shop'))?.version).toBe('v2')
+    sim.apply(shop)
     expect(sim.docs.peek(stateKey.newest('shop'))?.version).toBe('v1')
+    send(sim, { msgId: 'after' })
+    expect(sim.facts('run.requested').map(({ data }) => data.version)).toEqual(['v1'])
   })
 })

@@ -16,6 +16,7 @@ import {
   runIdForKey,
   shardOf,
 } from '../../streams/ids.ts'
+import { codePoint } from '../kit/any-text.ts'
 import { runs } from '../kit/runs.ts'
 
 describe('xxh64', () => {
@@ -96,7 +97,7 @@ describe('names', () => {
 
 describe('tokens', () => {
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    fc.string({ unit: codePoint }),
     fc.string({ unit: 'grapheme' }),
     fc.stringMatching(/^[A-Za-z0-9_-]*$/),
     fc.string().map(encodeToken),

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import type { CronTiming, ScheduleSpec, ScheduleTiming } from '../../../streams/schedule-schemas.ts'
+import { runs } from '../../kit/runs.ts'
 import { START_MS } from '../harness.ts'
 import { Clocked, HOUR_MS, scheduleSpec, within } from './kit.ts'
 
@@ -74,6 +75,6 @@ it('every occurrence of a year is fired, skipped or missed, once, whatever the d
         )
       },
     ),
-    { numRuns: 40 },
+    runs(40),
   )
 })
