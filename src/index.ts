@@ -34,6 +34,7 @@ export type {
   TriggerOptions,
 } from './client/schedules.ts'
 export type { Sensors, SensorView } from './client/sensors.ts'
+export type { SubscriptionGroups, SubscriptionView } from './client/subscriptions.ts'
 export type { AssetValue, ValueOptions } from './client/values.ts'
 export {
   type Answered,

@@ -7,6 +7,7 @@ import { jsonOf } from '../../streams/plain-json.ts'
 import { cut } from '../../streams/text.ts'
 import type { EventTest } from '../client/events.ts'
 import type { Flow } from '../client/flow.ts'
+import type { SubscriptionView } from '../client/subscriptions.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { Subscription } from '../define/subscription.ts'
 import { type GlobalOptions, reach, withFlow } from './context.ts'
@@ -24,6 +25,15 @@ interface TestCommand extends GlobalOptions {
 export function eventCommands(root: Command): void {
   const event = root.command('event').description('messages that start runs by themselves')
   connected(event.command('ls'))
+    .description('where each subscription stands')
+    .option('--removed', 'also those that no pipeline has any more')
+    .action((options: GlobalOptions & { removed?: boolean }) =>
+      withFlow(options, async (flow, output) => {
+        const found = await flow.events.list({ removed: options.removed === true })
+        output.result(found, () => table(STANDING, found.map(standing), 'there is no subscription'))
+      }),
+    )
+  connected(event.command('refused'))
     .description('messages that started no run, and why; newest first')
     .option('--subscription <name>', 'only of this one: PIPELINE/NAME')
     .option('--limit <n>', 'at most so many', '50')
@@ -60,6 +70,15 @@ export function eventCommands(root: Command): void {
     .option('--from-seq <n>', 'the first message; default: the first one that was not taken yet')
     .option('--count <n>', 'how many messages, up to 1,000', '10')
     .action((name: string, options: TestCommand) => testEvents(name, options))
+}
+
+const STANDING = ['subscription', 'state', 'stream', 'taken to', 'last', 'waiting', 'open', 'groups', 'next', 'refused']
+
+function standing(one: SubscriptionView): unknown[] {
+  const { count, messages, next } = one.groups
+  const open = one.state === 'removed' ? one.open : `${one.open} of ${one.maxOpen}`
+  const groups = count === 0 ? undefined : `${count}${messages === undefined ? '' : ` (${messages} messages)`}`
+  return [one.name, one.state, one.stream, one.takenTo, one.last, one.waiting, open, groups, next, one.refused]
 }
 
 async function testEvents(name: string, options: TestCommand): Promise<void> {

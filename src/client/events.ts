@@ -1,9 +1,9 @@
-/** `flow.events`: messages that could not start a run, and what others would start. */
+/** `flow.events`: where subscriptions stand, what was refused, and what messages would start. */
 import { eventRunId } from '../../projections/events/request.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { TakenEvent } from '../../streams/event-schemas.ts'
-import { type FactOf, factPath } from '../../streams/facts.ts'
+import { type FactOf, factPath, parsePath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
@@ -20,6 +20,7 @@ import { type RetryAnswer, retryAnswer } from '../worker/events/retries.ts'
 import { openSource } from '../worker/events/source.ts'
 import { takenUpTo } from '../worker/events/taken.ts'
 import type { RunDeps } from './run-view.ts'
+import { listSubscriptions, type SubscriptionView } from './subscriptions.ts'
 
 /** A message that started no run. */
 export interface RefusedEvent {
@@ -77,6 +78,22 @@ export class Events {
 
   constructor(deps: EventsDeps) {
     this.#deps = deps
+  }
+
+  /**
+   * Where each subscription stands, by name: how far it has read, what waits, and which runs are
+   * open. `removed`: also those that the current version of their pipeline has no more.
+   */
+  async list(options: { readonly removed?: boolean } = {}): Promise<SubscriptionView[]> {
+    refuseUnknown('events.list', options, ['removed'])
+    await this.#deps.found()
+    const refused = new Map<string, number>()
+    for (const { subject } of await this.#refusedSubjects({ pipeline: '*', asset: '*' })) {
+      const { pipeline, subscription } = parsePath(this.#deps.names.factPath(subject) ?? '')?.ids ?? {}
+      const name = `${pipeline}/${subscription}`
+      refused.set(name, (refused.get(name) ?? 0) + 1)
+    }
+    return await listSubscriptions(this.#deps, refused, options.removed === true)
   }
 
   /**
@@ -196,13 +213,7 @@ export class Events {
     await this.#deps.found()
     const { connection, names } = this.#deps
     const of = named === undefined ? { pipeline: '*', asset: '*' } : targetOf('events', named)
-    const ids = { pipeline: of.pipeline, subscription: of.asset, source: '*', seq: '*' }
-    const [refused, retried] = await Promise.all([
-      this.#subjects(factPath('event.refused', ids)),
-      this.#subjects(factPath('event.retried', ids)),
-    ])
-    const taken = new Set(retried.map(({ subject }) => subject.replace('.retried.', '.refused.')))
-    const open = refused.filter(({ subject }) => !taken.has(subject))
+    const open = await this.#refusedSubjects(of)
     const facts: FactOf<'event.refused'>[] = []
     // Of each stream the newest messages first; then all by time.
     const some = open.toSorted((a, b) => b.seq - a.seq).slice(0, Math.min(open.length, limit))
@@ -215,6 +226,20 @@ export class Events {
       facts.push(...(await Promise.all(read)).flat())
     }
     return facts.toSorted((a, b) => b.seq - a.seq)
+  }
+
+  /** Of messages that were not taken since. */
+  async #refusedSubjects(of: {
+    readonly pipeline: string
+    readonly asset: string
+  }): Promise<{ readonly subject: string; readonly seq: number }[]> {
+    const ids = { pipeline: of.pipeline, subscription: of.asset, source: '*', seq: '*' }
+    const [refused, retried] = await Promise.all([
+      this.#subjects(factPath('event.refused', ids)),
+      this.#subjects(factPath('event.retried', ids)),
+    ])
+    const taken = new Set(retried.map(({ subject }) => subject.replace('.retried.', '.refused.')))
+    return refused.filter(({ subject }) => !taken.has(subject))
   }
 
   async #subjects(path: string): Promise<{ readonly subject: string; readonly seq: number }[]> {

@@ -182,7 +182,12 @@ function holderOf(found: StoredMessage | undefined): { readonly holder?: string;
 
 /** The engine that is active on a shard; undefined: none. */
 export async function engineAtWork(connection: Connection, names: Names, shard: number): Promise<string | undefined> {
-  const subject = names.kvSubject(names.controlBucket, `claim.${shard}`)
+  return await claimHolder(connection, names, `claim.${shard}`)
+}
+
+/** Who has a claim, by its key; undefined: nobody. */
+export async function claimHolder(connection: Connection, names: Names, key: string): Promise<string | undefined> {
+  const subject = names.kvSubject(names.controlBucket, key)
   const stream = names.kvStream(names.controlBucket)
   return holderOf(await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject }))).holder
 }

@@ -7,6 +7,7 @@
 import {
   AckPolicy,
   type ConsumerConfig,
+  type ConsumerInfo,
   DeliverPolicy,
   DiscardPolicy,
   JetStreamApiError,
@@ -55,6 +56,47 @@ export async function openSource(
   }
   const info = await keepSubject(jsm, names.events(pipeline, name), from.subject, replicas)
   return { ...sourceOf(info, undefined), isOwn: true }
+}
+
+/** As `openSource`, and makes nothing: undefined for a stream that is not there. */
+export async function findSource(
+  jsm: JetStreamManager,
+  { names }: { readonly names: Names },
+  pipeline: string,
+  { name, from }: SubscriptionSpec,
+): Promise<Source | undefined> {
+  const { stream, filter, bucket } = placeOf(names, pipeline, name, from)
+  const info = await infoOf(jsm, stream)
+  return info && { ...sourceOf(info, filter), bucket, isOwn: !('stream' in from) && bucket === undefined }
+}
+
+/** By its options alone. */
+export function placeOf(
+  names: Names,
+  pipeline: string,
+  name: string,
+  from: SubscriptionSpec['from'],
+): Pick<Source, 'stream' | 'filter' | 'bucket'> {
+  if ('stream' in from) return { stream: from.stream, filter: from.subject, bucket: undefined }
+  if ('bucket' in from) {
+    const { bucket, key = '>' } = from
+    return { stream: names.kvStream(bucket), filter: names.kvSubject(bucket, key), bucket }
+  }
+  return { stream: names.events(pipeline, name), filter: undefined, bucket: undefined }
+}
+
+/**
+ * How many messages wait to be taken, by the consumer of the last session; undefined: there was
+ * none. `nameOf`: the consumer's name.
+ */
+export async function waitingFor(
+  jsm: JetStreamManager,
+  { stream }: Pick<Source, 'stream'>,
+  nameOf: (turn: 'a' | 'b') => string,
+): Promise<number | undefined> {
+  const found = await Promise.all((['a', 'b'] as const).map((turn) => consumerOf(jsm, stream, nameOf(turn))))
+  const [last] = found.flatMap((info) => info ?? []).toSorted((a, b) => Date.parse(b.created) - Date.parse(a.created))
+  return last && last.num_pending + last.num_ack_pending
 }
 
 function sourceOf({ config, created, state }: StreamInfo, filter: string | undefined): Source {
@@ -122,7 +164,7 @@ export async function openConsumer(
   }
   // Messages that nobody is interested in leave such a stream: the next one comes first.
   const isInterest = retention === RetentionPolicy.Interest
-  const turn = isInterest && (await hasConsumer(jsm, stream, nameOf('a'))) ? 'b' : 'a'
+  const turn = isInterest && (await consumerOf(jsm, stream, nameOf('a'))) ? 'b' : 'a'
   const earlier = turn === 'a' && isInterest ? nameOf('b') : nameOf('a')
   const config: Partial<ConsumerConfig> = {
     durable_name: nameOf(turn),
@@ -147,12 +189,11 @@ export async function openConsumer(
   return nameOf(turn)
 }
 
-async function hasConsumer(jsm: JetStreamManager, stream: string, name: string): Promise<boolean> {
+async function consumerOf(jsm: JetStreamManager, stream: string, name: string): Promise<ConsumerInfo | undefined> {
   try {
-    await jsm.consumers.info(stream, name)
-    return true
+    return await jsm.consumers.info(stream, name)
   } catch (error) {
-    if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return false
+    if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
     throw error
   }
 }
