@@ -36,19 +36,18 @@ export interface Names {
   readonly allLimitedQueues: (shard: number) => string
   readonly parseLimitedQueue: (subjectOrConsumer: string) => { run: string; asset: string } | undefined
   /**
-   * The subject of a task that is set aside for workers with code of its shape; the consumer of all
-   * of one asset and shape, and its filter.
+   * The subject of an unmatched task, which waits for workers with code of its shape; the consumer
+   * of all of one asset and shape, and its filter.
    */
-  readonly asideTask: (shard: number, aside: AsideName, run: string) => string
-  readonly asideFilter: (shard: number, aside: AsideName) => string
-  readonly asideConsumer: (aside: AsideName) => string
-  readonly isAsideConsumer: (consumer: string) => boolean
+  readonly unmatchedTask: (shard: number, unmatched: UnmatchedName, run: string) => string
+  readonly unmatchedFilter: (shard: number, unmatched: UnmatchedName) => string
+  readonly unmatchedConsumer: (unmatched: UnmatchedName) => string
+  readonly isUnmatchedConsumer: (consumer: string) => boolean
   /**
-   * Filter for all tasks of a WORK stream that are set aside; of one run. And what such a subject
-   * says.
+   * Filter for all unmatched tasks of a WORK stream; of one run. And what such a subject says.
    */
-  readonly allAside: (shard: number, run?: string) => string
-  readonly parseAside: (subject: string) => (AsideName & { readonly run: string }) | undefined
+  readonly allUnmatched: (shard: number, run?: string) => string
+  readonly parseUnmatched: (subject: string) => (UnmatchedName & { readonly run: string }) | undefined
   /**
    * Where the schedule of a delayed task stands: by run and asset, so that all of an asset's can be
    * taken away at once.
@@ -66,7 +65,7 @@ export interface Names {
   /** Core messages that say "look again": hints, never truth. */
   readonly notification: (kind: NotificationKind, id: string) => string
   /** A core request to all workers of a pipeline: what are you doing? */
-  readonly rollCall: (pipeline: string) => string
+  readonly workerStatus: (pipeline: string) => string
   /** A core request to all workers of a pipeline: who of you has these tasks? */
   readonly holders: (pipeline: string) => string
   /** A core request to all workers of a pipeline: take a message that was refused. */
@@ -84,7 +83,7 @@ export interface ScheduleOwner {
   readonly asset: string
 }
 
-export type NotificationKind = 'run' | 'abort' | 'pause' | 'limited_queue' | 'aside' | 'limits'
+export type NotificationKind = 'run' | 'abort' | 'pause' | 'limited_queue' | 'unmatched' | 'limits'
 
 export interface LimitedQueueName {
   readonly pipeline: string
@@ -95,7 +94,7 @@ export interface LimitedQueueName {
 }
 
 /** Tasks of one asset and shape on one queue. */
-export interface AsideName {
+export interface UnmatchedName {
   readonly pipeline: string
   readonly queue: string
   readonly priority: number
@@ -111,7 +110,7 @@ const LIMITED_CONSUMER = 'limited__'
 const TASK_ID = /^([^.]+)\.([^.]+)\.(.+)$/
 const ATTEMPT = /^\d+(~back)?$/
 const INSTANCES = 'instances'
-const ASIDE_CONSUMER = 'aside__'
+const UNMATCHED_CONSUMER = 'unmatched__'
 
 export function namesOf(namespace: string): Names {
   const ns = checkName('namespace', namespace)
@@ -160,24 +159,24 @@ export function namesOf(namespace: string): Names {
       const [run, asset] = subject.split('.later.')[1]?.split('.') ?? []
       return run === undefined || asset === undefined ? undefined : { run, asset }
     },
-    asideTask: (shard, aside, run) => `${asidePrefix(ns, shard, aside)}.${run}`,
-    asideFilter: (shard, aside) => `${asidePrefix(ns, shard, aside)}.*`,
-    asideConsumer: (aside) => `${ASIDE_CONSUMER}${hash64(asidePrefix(ns, 0, aside))}`,
-    isAsideConsumer: (consumer) => consumer.startsWith(ASIDE_CONSUMER),
-    allAside: (shard, run = '*') => `${ns}.work.${shard}.*.*.*.aside.*.*.${run}`,
-    parseAside: (subject) => {
+    unmatchedTask: (shard, unmatched, run) => `${unmatchedPrefix(ns, shard, unmatched)}.${run}`,
+    unmatchedFilter: (shard, unmatched) => `${unmatchedPrefix(ns, shard, unmatched)}.*`,
+    unmatchedConsumer: (unmatched) => `${UNMATCHED_CONSUMER}${hash64(unmatchedPrefix(ns, 0, unmatched))}`,
+    isUnmatchedConsumer: (consumer) => consumer.startsWith(UNMATCHED_CONSUMER),
+    allUnmatched: (shard, run = '*') => `${ns}.work.${shard}.*.*.*.unmatched.*.*.${run}`,
+    parseUnmatched: (subject) => {
       const [pipeline, queue, priority, kind, asset, shape, run] = subject
         .slice(`${ns}.work.`.length)
         .split('.')
         .slice(1)
-      if (!pipeline || !queue || !priority || kind !== 'aside' || !asset || !shape || !run) return undefined
+      if (!pipeline || !queue || !priority || kind !== 'unmatched' || !asset || !shape || !run) return undefined
       return { pipeline, queue, priority: Number(priority), asset, shape, run }
     },
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     notification: (kind, id) => `${ns}.notify.${kind}.${id}`,
-    rollCall: (pipeline) => `${ns}.roll_call.${pipeline}`,
-    holders: (pipeline) => `${ns}.roll_call.${pipeline}.held`,
-    eventRetry: (pipeline) => `${ns}.roll_call.${pipeline}.event`,
+    workerStatus: (pipeline) => `${ns}.workers.${pipeline}`,
+    holders: (pipeline) => `${ns}.workers.${pipeline}.held`,
+    eventRetry: (pipeline) => `${ns}.workers.${pipeline}.event`,
     events: (pipeline, subscription) => shortName(`${ns}_EVENTS_${pipeline}_${subscription}`),
     eventConsumer: (pipeline, subscription, turn) => shortName(`${ns}__${pipeline}__${subscription}__${turn}`),
     eventReader: (pipeline, subscription) => `reader.${pipeline}.${subscription}`,
@@ -191,6 +190,10 @@ function shortName(name: string): string {
   return name.length <= NAME_MAX ? name : `${name.slice(0, NAME_MAX - 17)}_${hash64(name)}`
 }
 
-function asidePrefix(ns: string, shard: number, { pipeline, queue, priority, asset, shape }: AsideName): string {
-  return `${ns}.work.${shard}.${pipeline}.${queue}.${priority}.aside.${asset}.${shape}`
+function unmatchedPrefix(
+  ns: string,
+  shard: number,
+  { pipeline, queue, priority, asset, shape }: UnmatchedName,
+): string {
+  return `${ns}.work.${shard}.${pipeline}.${queue}.${priority}.unmatched.${asset}.${shape}`
 }

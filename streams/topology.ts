@@ -18,7 +18,7 @@ import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
-import { type AsideName, type LimitedQueueName, type Names, namesOf } from './subjects.ts'
+import { type LimitedQueueName, type Names, namesOf, type UnmatchedName } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
 export type { Topology } from './namespace.ts'
@@ -422,17 +422,24 @@ export async function ensureLimitedQueueConsumer(
 }
 
 /**
- * The consumer of what is set aside for code of one asset and shape: there while such tasks are.
+ * The consumer of unmatched tasks of one asset and shape: there while such tasks are.
  */
-export async function ensureAsideConsumer(
+export async function ensureUnmatchedConsumer(
   jsm: JetStreamManager,
   names: Names,
   shard: number,
-  aside: AsideName,
+  unmatched: UnmatchedName,
   options: TaskConsumerOptions,
 ): Promise<string> {
-  const durable = names.asideConsumer(aside)
-  await ensurePullConsumer(jsm, names.work(shard), durable, names.asideFilter(shard, aside), options, TASKS_OUT_MAX)
+  const durable = names.unmatchedConsumer(unmatched)
+  await ensurePullConsumer(
+    jsm,
+    names.work(shard),
+    durable,
+    names.unmatchedFilter(shard, unmatched),
+    options,
+    TASKS_OUT_MAX,
+  )
   return durable
 }
 

@@ -9,7 +9,7 @@ import type { Names } from '../../streams/subjects.ts'
 import type { Limiter } from '../limiter/limiter.ts'
 import type { Connection } from '../log/connection.ts'
 import { readDoc } from '../log/documents.ts'
-import { callRoll, type WorkerAnswer } from '../worker/control/worker-status.ts'
+import { askWorkers, type WorkerAnswer } from '../worker/control/worker-status.ts'
 
 export interface SeenWorkers {
   readonly workers: readonly WorkerAnswer[]
@@ -42,7 +42,7 @@ export async function seeWorkers(
   spec: AssetSpec | undefined,
   asset: string,
 ): Promise<SeenWorkers> {
-  const workers = await callRoll(connection, names.rollCall(run.pipeline), { run: run.id, asset })
+  const workers = await askWorkers(connection, names.workerStatus(run.pipeline), { run: run.id, asset })
   const others = new Map<string, AssetSpec | undefined>()
   if (!spec || workers.some(({ shapes }) => shapes.includes(spec.shape))) return { workers, others }
   const versions = [...new Set(workers.flatMap((worker) => worker.versions))].slice(0, VERSIONS_MAX)

@@ -20,7 +20,7 @@ const FAMILIES: readonly RegExp[] = [
   /^\$JS\.FC\./,
   /^(?:\$JS\.[^.]+\.API\.)?\$(?:KV|O)\.[^.]+\./,
   /^[^.]+\.(?:log|work)\.\d+\./,
-  /^[^.]+\.(?:notify|feed|roll_call)\./,
+  /^[^.]+\.(?:notify|feed|workers)\./,
 ]
 
 /** `inboxPrefix`: as the connection was given it. */

@@ -35,10 +35,9 @@ import { Helper } from './control/helper.ts'
 import { beforeExit, lastWordsOf } from './control/last-words.ts'
 import { Liveness, messageName } from './control/liveness.ts'
 import { Watch } from './control/watch.ts'
-import { answerRollCalls } from './control/worker-status.ts'
+import { answerStatusRequests } from './control/worker-status.ts'
 import { SubscriptionReader } from './events/reader.ts'
 import { answerRetries } from './events/retries.ts'
-import { Aside } from './pull/aside.ts'
 import { HandBack } from './pull/disposition.ts'
 import { InFlightTask } from './pull/in-flight-task.ts'
 import { Isolation } from './pull/isolation.ts'
@@ -47,6 +46,7 @@ import { LimitedQueues } from './pull/limited-queues.ts'
 import { type Delivery, Puller } from './pull/puller.ts'
 import { nak, onDelivery, requeue } from './pull/requeue.ts'
 import { Slots } from './pull/slots.ts'
+import { UnmatchedTasks } from './pull/unmatched.ts'
 
 /** Options of `flow.worker`. */
 export interface WorkerOptions {
@@ -149,7 +149,7 @@ export class Worker {
   readonly #logger: Logger
   #heartbeats: Timer | undefined
   readonly #watch: Watch
-  #rollCalls: Subscription[] = []
+  #statusRequests: Subscription[] = []
   #stopping: Promise<void> | undefined
   #draining = false
   #readers: readonly SubscriptionReader[] = []
@@ -160,7 +160,7 @@ export class Worker {
   #tasksSize = 8
   #lastTaskMs = 1000
   #limitedQueues: LimitedQueues | undefined
-  #aside: Aside | undefined
+  #unmatched: UnmatchedTasks | undefined
   #offExit: (() => void) | undefined
   readonly #maxBlockedMs: number
   readonly #puttingBack = new Set<Promise<void>>()
@@ -276,12 +276,12 @@ export class Worker {
       queues: wanted,
       fits: (limitedQueue) => code.has(limitedQueue),
     })
-    this.#aside = new Aside({ ...common, code, queues: options.queues })
-    await Promise.all([this.#limitedQueues.start(), this.#aside.start()])
+    this.#unmatched = new UnmatchedTasks({ ...common, code, queues: options.queues })
+    await Promise.all([this.#limitedQueues.start(), this.#unmatched.start()])
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
-    this.#rollCalls = answerRollCalls(this.#shared, this.#held, queuesOf, code)
+    this.#statusRequests = answerStatusRequests(this.#shared, this.#held, queuesOf, code)
     this.#startReaders(pipelines)
     const newest = new Map(pipelines.map(({ name, spec }) => [name, spec]))
     this.#versions = new CurrentVersions(this.#shared, this.#topology, [...newest.values()])
@@ -305,7 +305,7 @@ export class Worker {
       ),
     )
     const topology = this.#topology
-    this.#rollCalls.push(...answerRetries(this.#shared, topology, [...all.values()]))
+    this.#statusRequests.push(...answerRetries(this.#shared, topology, [...all.values()]))
     this.#readers = [...all.values()].map(
       ({ pipeline, subscription }) => new SubscriptionReader(this.#shared, topology, pipeline.spec, subscription),
     )
@@ -360,7 +360,7 @@ export class Worker {
     this.#wake?.()
     for (const { pullers } of this.#sources) for (const puller of pullers) puller.stop()
     this.#limitedQueues?.stop()
-    this.#aside?.stop()
+    this.#unmatched?.stop()
     // Without a connection nothing of what is finished can be stored.
     const deadline = performance.now() + (this.#shared.connection.isClosed ? 0 : this.#drainMs)
     while (this.#held.size > 0 && performance.now() < deadline) await this.#settled(deadline - performance.now())
@@ -368,7 +368,7 @@ export class Worker {
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#limitedQueues?.close()
-    await this.#aside?.close()
+    await this.#unmatched?.close()
     await Promise.all(this.#puttingBack)
     await readers
     this.#heartbeats?.cancel()
@@ -376,7 +376,7 @@ export class Worker {
     await this.#liveness.stop()
     this.#offExit?.()
     await this.#shared.helper?.stop()
-    if (!this.#shared.connection.isClosed) for (const subscription of this.#rollCalls) subscription.unsubscribe()
+    if (!this.#shared.connection.isClosed) for (const subscription of this.#statusRequests) subscription.unsubscribe()
   }
 
   /** Slots become free ten thousand times a second: one look a turn of the event loop is enough. */
@@ -444,7 +444,7 @@ export class Worker {
     const add = (priority: number, pullers: readonly Puller[]): void =>
       void levels.set(priority, [...(levels.get(priority) ?? []), ...pullers])
     for (const { priority, pullers } of this.#sources) add(priority, pullers)
-    for (const { priority, puller } of [...(this.#limitedQueues?.open ?? []), ...(this.#aside?.open ?? [])])
+    for (const { priority, puller } of [...(this.#limitedQueues?.open ?? []), ...(this.#unmatched?.open ?? [])])
       add(priority, [puller])
     return [...levels].toSorted(([a], [b]) => a - b).map(([, pullers]) => pullers)
   }

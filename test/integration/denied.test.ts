@@ -87,7 +87,7 @@ it('acknowledgements that are denied are said once, with what follows from it', 
 })
 
 it('hints that may not be heard are said once for all of them', async () => {
-  await using server = await rawNats(without([], ['*.notify.>', '*.roll_call.>']))
+  await using server = await rawNats(without([], ['*.notify.>', '*.workers.>']))
   const namespace = await namespaceOn(server.url)
   const logger = listeningLogger()
   await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
@@ -96,7 +96,7 @@ it('hints that may not be heard are said once for all of them', async () => {
   expect(await (await flow.materialize(one)).result()).toBe(1)
   const said = logger.lines.filter((line) => /lacks the permission/.test(line))
   expect(said.filter((line) => line.includes(`subscribe ${namespace}.notify.>`))).toHaveLength(1)
-  expect(said.filter((line) => line.includes(`subscribe ${namespace}.roll_call.>`))).toHaveLength(1)
+  expect(said.filter((line) => line.includes(`subscribe ${namespace}.workers.>`))).toHaveLength(1)
 })
 
 it('a worker that may not pull fails to start by name', async () => {

@@ -46,7 +46,7 @@ it('no core message, whatever is in it, ends the read loop of who hears it', asy
     `${ns}.notify.pause.${run.id}`,
     `${ns}.notify.run.${run.id}`,
     `${ns}.notify.limits.x`,
-    `${ns}.roll_call.p`,
+    `${ns}.workers.p`,
   ]
   for (const subject of subjects) {
     for (const text of HOSTILE) nc.publish(subject, text, { reply: '_INBOX.answer' })
@@ -62,7 +62,7 @@ it('no core message, whatever is in it, ends the read loop of who hears it', asy
   expect(
     stage.lines.filter((line) => line.includes(`${ns}.notify.limited_queue.p.default cannot be read`)),
   ).toHaveLength(1)
-  expect(stage.lines.filter((line) => line.includes(`${ns}.roll_call.p cannot be read`))).toHaveLength(1)
+  expect(stage.lines.filter((line) => line.includes(`${ns}.workers.p cannot be read`))).toHaveLength(1)
   await nc.close()
 })
 

@@ -15,20 +15,22 @@ const server = useServer({ syncInterval: 'default' })
 
 const gates = { secrets: [{ id: 'k1', secret: 'x'.repeat(40) }] }
 
-/** Subjects of tasks that are set aside, with how many there are. */
-async function aside({ namespace }: Stage): Promise<Record<string, number>> {
+/** Subjects of unmatched tasks, with how many there are. */
+async function unmatched({ namespace }: Stage): Promise<Record<string, number>> {
   const nc = await connectNats({ servers: server.url })
   try {
     const jsm = await jetstreamManager(nc)
-    const info = await jsm.streams.info(`${namespace}_WORK_0`, { subjects_filter: `${namespace}.work.0.*.*.*.aside.>` })
+    const info = await jsm.streams.info(`${namespace}_WORK_0`, {
+      subjects_filter: `${namespace}.work.0.*.*.*.unmatched.>`,
+    })
     return info.state.subjects ?? {}
   } finally {
     await nc.close()
   }
 }
 
-const countAside = async (stage: Stage): Promise<number> =>
-  Object.values(await aside(stage)).reduce((sum, n) => sum + n, 0)
+const countUnmatched = async (stage: Stage): Promise<number> =>
+  Object.values(await unmatched(stage)).reduce((sum, n) => sum + n, 0)
 
 /** How many messages were ever stored on WORK. */
 async function tasksSoFar({ namespace }: Stage): Promise<number> {
@@ -202,12 +204,12 @@ async function go(
   const { flow } = stage
   const second = await flow.worker(v2())
   await onward?.(flow, run)
-  await until('its task is set aside', async () => (await countAside(stage)) === 1)
+  await until('its task is unmatched', async () => (await countUnmatched(stage)) === 1)
   expect((await run.status())?.finishedAt).toBeUndefined()
   const back = await (await stage.connect({ gates })).worker(v1())
   expect(await run.result()).toEqual(brings)
   expect(await kindsOf(flow, run.id)).not.toContain('attempt.ended')
-  expect(await countAside(stage)).toBe(0)
+  expect(await countUnmatched(stage)).toBe(0)
   await Promise.all([second.stop(), back.stop()])
 }
 
@@ -245,7 +247,7 @@ it('instances of a scatter that is open wait for the code that it was begun with
   await until('its instances run', () => begun === 3)
   await (await stage.connect()).worker(make(wrong, false))
   await stage.worker?.stop()
-  await until('they are set aside', async () => (await countAside(stage)) >= 1)
+  await until('they are unmatched', async () => (await countUnmatched(stage)) >= 1)
   await (await stage.connect()).worker(make(({ scatterKey }) => scatterKey * 2, true))
   expect(await run.result()).toEqual([2, 4, 6])
 })
@@ -265,7 +267,7 @@ describe('old and new workers side by side', () => {
     )
     const values = await Promise.all(runs.map((run) => run.result()))
     expect(values).toEqual(values.map((_, i) => (i % 2 === 0 ? '1: a' : '2: a,b')))
-    await until('nothing is set aside any more', async () => (await countAside(stage)) === 0)
+    await until('nothing is unmatched any more', async () => (await countUnmatched(stage)) === 0)
   })
 
   it('what did not change is made by either of them', async () => {
@@ -281,7 +283,7 @@ describe('old and new workers side by side', () => {
     const { flow } = stage
     expect(await (await flow.materialize(v1.report, { pipeline: v1.shard })).result()).toBe('1: a')
     expect(await (await flow.materialize(v2.report, { pipeline: v2.shard })).result()).toBe('2: a,b')
-    expect(await countAside(stage)).toBe(0)
+    expect(await countUnmatched(stage)).toBe(0)
   })
 })
 
@@ -294,12 +296,12 @@ describe('tasks that nobody here has the code for', () => {
     const [report] = v1.assets
     if (!report) throw new Error('no report')
     await Promise.all(Array.from({ length: 200 }, () => flow.materialize(report)))
-    await until('all are set aside', async () => (await countAside(stage)) === 200)
+    await until('all are unmatched', async () => (await countUnmatched(stage)) === 200)
     const before = await tasksSoFar(stage)
     for (let i = 0; i < 50; i++) await (await flow.materialize(other)).result()
     // Those of the 50 runs, and nothing else.
     expect((await tasksSoFar(stage)) - before).toBe(50)
-    expect(await countAside(stage)).toBe(200)
+    expect(await countUnmatched(stage)).toBe(200)
   })
 
   it('vanish with their run', async () => {
@@ -309,9 +311,9 @@ describe('tasks that nobody here has the code for', () => {
     const [report] = v1.assets
     if (!report) throw new Error('no report')
     const runs = await Promise.all(Array.from({ length: 3 }, () => stage.flow.materialize(report)))
-    await until('all are set aside', async () => (await countAside(stage)) === 3)
+    await until('all are unmatched', async () => (await countUnmatched(stage)) === 3)
     await Promise.all(runs.slice(0, 2).map((run) => run.cancel()))
-    await until('those of cancelled runs are gone', async () => (await countAside(stage)) === 1)
+    await until('those of cancelled runs are gone', async () => (await countUnmatched(stage)) === 1)
     const back = await (await stage.connect()).worker(v1)
     expect(await runs[2]?.result()).toEqual([{ key: 1, value: 1 }])
     await back.stop()
@@ -320,7 +322,7 @@ describe('tasks that nobody here has the code for', () => {
     await until('their consumer is gone', async () => {
       const names: string[] = []
       for await (const { name } of jsm.consumers.list(`${stage.namespace}_WORK_0`)) names.push(name)
-      return names.every((name) => !name.startsWith('aside__'))
+      return names.every((name) => !name.startsWith('unmatched__'))
     })
     await nc.close()
   })
@@ -332,7 +334,7 @@ describe('a run whose version nobody has any more', () => {
     await using stage = await openStage(server.url, v2.shard)
     const { flow } = stage
     const run = await flow.materialize(v1.report, { pipeline: v1.shard })
-    await until('it is set aside', async () => (await countAside(stage)) === 1)
+    await until('it is unmatched', async () => (await countUnmatched(stage)) === 1)
     expect(await flow.adopt(run.id, { pipeline: v2.shard })).toEqual({
       run: run.id,
       version: v2.shard.spec.version,
@@ -353,10 +355,10 @@ describe('a run whose version nobody has any more', () => {
     const [report] = v1.assets
     if (!report) throw new Error('no report')
     const run = await flow.materialize(report)
-    await until('it is set aside', async () => (await countAside(stage)) === 1)
+    await until('it is unmatched', async () => (await countUnmatched(stage)) === 1)
     await flow.adopt(run.id, { pipeline: v2 })
     const old = await (await stage.connect()).worker(v1)
-    await until('the old task is dropped', async () => (await countAside(stage)) === 0)
+    await until('the old task is dropped', async () => (await countUnmatched(stage)) === 0)
     await old.stop()
     await flow.worker(v2)
     expect(await run.result()).toBe('new')

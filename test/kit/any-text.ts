@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 
 /**
- * One code point of any plane, as `unit` of a text. The `binary` of fast-check is the same: it first
- * makes a table of them all, which takes two seconds.
+ * One code point of any plane, as `unit` of a text. The `binary` of fast-check is the same. It
+ * first makes a table of them all, which takes two seconds.
  */
 export const codePoint = fc
   .oneof(

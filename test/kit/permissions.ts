@@ -55,7 +55,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.pipeline.${pipeline}.*.registered`,
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
-          `${ns}.roll_call.${pipeline}`,
+          `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
         ],
         subscribe: [...subscribe, `${ns}.notify.run.*`],
@@ -85,7 +85,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.run.*.requested`,
           `$O.${ns}_blobs.>`,
           `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
-          `${ns}.roll_call.${pipeline}`,
+          `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
         ],
         subscribe: [...subscribe, `${ns}.notify.run.*`],
@@ -115,7 +115,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.0.schedule.*.*.triggered.*`,
           `${ns}.log.0.schedule.*.*.backfill_requested.*`,
           `${ns}.log.*.gate.>`,
-          `${ns}.roll_call.*`,
+          `${ns}.workers.*`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$KV.${ns}_limits.>`,
@@ -153,8 +153,8 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           '_INBOX_http.>',
           // Whether what comes a second time is in the hands of a worker that lives.
           '_INBOX_worker.>',
-          `${ns}.roll_call.${pipeline}.held`,
-          `${ns}.roll_call.${pipeline}`,
+          `${ns}.workers.${pipeline}.held`,
+          `${ns}.workers.${pipeline}`,
           `$KV.${ns}_control.worker.*`,
           `$JS.API.DIRECT.GET.KV_${ns}_control`,
           `$KV.${ns}_limits.>`,
@@ -164,7 +164,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.CONSUMER.CREATE.KV_${ns}_limits.>`,
           `$JS.API.CONSUMER.DELETE.KV_${ns}_limits.>`,
         ],
-        subscribe: [...subscribe, `${ns}.notify.>`, `${ns}.roll_call.${pipeline}`, `${ns}.roll_call.${pipeline}.held`],
+        subscribe: [...subscribe, `${ns}.notify.>`, `${ns}.workers.${pipeline}`, `${ns}.workers.${pipeline}.held`],
       }
     case 'engine': {
       const streams = [

@@ -25,10 +25,10 @@ import { anyBetween, streamBounds } from '../../log/nats.ts'
 import { emit, type Logger } from '../../telemetry.ts'
 import { carryOut } from '../shard/carry-out.ts'
 import { type DispatchContext, dropSchedules } from '../shard/dispatch.ts'
-import { AsideSweep } from './aside-sweep.ts'
 import { sweepChildren } from './child-sweep.ts'
 import { GateSweep } from './gate-sweep.ts'
 import { restoreDecisions } from './restore.ts'
+import { UnmatchedSweep } from './unmatched-sweep.ts'
 
 /** What was enqueued less than this ago may still be on its way. */
 const GRACE_MS = 5000
@@ -57,7 +57,7 @@ export class Reconciler {
   #repairs = 0
   #looks = 0
   readonly #sweep: GateSweep
-  readonly #aside: AsideSweep
+  readonly #unmatched: UnmatchedSweep
 
   /** `from`: how far the log is folded; `recoverTo`: up to where tasks are left to this. */
   constructor(
@@ -68,7 +68,7 @@ export class Reconciler {
     this.#context = context
     this.#folded = from
     this.#sweep = new GateSweep(context)
-    this.#aside = new AsideSweep(context)
+    this.#unmatched = new UnmatchedSweep(context)
     this.#timer = setInterval(() => void this.#run(), context.everyMs)
     this.#timer.unref()
     void this.#begin(from, recoverTo)
@@ -152,7 +152,7 @@ export class Reconciler {
       await this.#reconcile()
       await this.#sweepLimitedQueues()
       await this.#sweepSchedules()
-      await this.#aside.look()
+      await this.#unmatched.look()
       await this.#sweepResumes()
       await this.#sweepGates()
     } catch (error) {

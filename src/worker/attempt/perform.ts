@@ -10,12 +10,12 @@ import type { Watch } from '../control/watch.ts'
 import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
 import { runLease } from '../lease/lease.ts'
 import { reportLostLease, returnLease } from '../lease/lease-facts.ts'
-import { setAside } from '../pull/aside.ts'
 import { type Disposition, DONE, NOT_OURS, reasonText } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
 import { requeue } from '../pull/requeue.ts'
+import { keepUnmatched } from '../pull/unmatched.ts'
 import { reportLost, runAttempt } from './attempt.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
@@ -64,7 +64,7 @@ export class Performer {
     const settled = held.count > 1 ? await this.#settled(held, task) : undefined
     if (settled) return settled
     if (!asset) {
-      await setAside(this.#shared, held)
+      await keepUnmatched(this.#shared, held)
       return DONE
     }
     if (wanted === 'paused' && task.kind === 'lease') {

@@ -12,7 +12,7 @@ import { factEntry } from '../../log/entries.ts'
 import { sleep } from '../../options/timer.ts'
 import { lastRegistered, registeredUnder } from '../../runs/registered.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import { callRoll } from './worker-status.ts'
+import { askWorkers } from './worker-status.ts'
 
 /** Workers must be silent this often, one after the other: one of them may have been busy. */
 const SILENT_LOOKS = 2
@@ -71,7 +71,7 @@ export class CurrentVersions {
 
   async #hasWorker(pipeline: string, version: string): Promise<boolean> {
     const { connection, names } = this.#shared
-    const answers = await callRoll(connection, names.rollCall(pipeline), { run: '', asset: '' })
+    const answers = await askWorkers(connection, names.workerStatus(pipeline), { run: '', asset: '' })
     return answers.some(({ versions }) => versions.includes(version))
   }
 

@@ -58,7 +58,7 @@ const answer = z.object({
 export type WorkerAnswer = z.infer<typeof answer>
 
 /** Has a worker answer for each of its pipelines. */
-export function answerRollCalls(
+export function answerStatusRequests(
   shared: WorkerShared,
   held: ReadonlyMap<string, InFlightTask>,
   queuesOf: ReadonlyMap<string, ReadonlySet<string>>,
@@ -66,7 +66,7 @@ export function answerRollCalls(
 ): Subscription[] {
   const { connection, names, slots, clock, id } = shared
   return [...queuesOf].map(([pipeline, queues]) =>
-    listen(connection.nc, names.rollCall(pipeline), (message) => {
+    listen(connection.nc, names.workerStatus(pipeline), (message) => {
       const asked = question.safeParse(decode(message.data, undefined)).data
       if (!asked) return
       const instances = runningOf(held, asked.run, asked.asset)
@@ -118,7 +118,7 @@ function runningOf(held: ReadonlyMap<string, InFlightTask>, run: string, asset: 
  * What the workers of a pipeline say they do of a scatter. Empty when none is there, or none had
  * time to answer.
  */
-export async function callRoll(
+export async function askWorkers(
   connection: Connection,
   subject: string,
   asked: { readonly run: string; readonly asset: string },

@@ -1,6 +1,6 @@
 /**
- * Cleans up after tasks that were set aside for other code (src/worker/pull/aside.ts). It deletes
- * the tasks of runs and assets that have ended, and the consumers that are no longer needed.
+ * Cleans up after tasks that waited for other code (src/worker/pull/unmatched.ts). It deletes the
+ * tasks of runs and assets that have ended, and the consumers that are no longer needed.
  */
 
 import { isEnded } from '../../../projections/run/run.ts'
@@ -8,7 +8,7 @@ import { stateKey } from '../../../projections/state.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
 
-export class AsideSweep {
+export class UnmatchedSweep {
   readonly #context: Pick<DispatchContext, 'connection' | 'names' | 'shard' | 'store'>
   /** Consumers that had nothing to do at the last look. */
   #idle = new Set<string>()
@@ -21,14 +21,14 @@ export class AsideSweep {
     const { connection, names, shard } = this.#context
     const stream = names.work(shard)
     const jsm = await jetstreamManager(connection.nc)
-    const info = await jsm.streams.info(stream, { subjects_filter: names.allAside(shard) })
+    const info = await jsm.streams.info(stream, { subjects_filter: names.allUnmatched(shard) })
     for (const subject of Object.keys(info.state.subjects ?? {})) {
-      const aside = names.parseAside(subject)
-      if (aside && (await this.#isOver(aside))) await jsm.streams.purge(stream, { filter: subject })
+      const unmatched = names.parseUnmatched(subject)
+      if (unmatched && (await this.#isOver(unmatched))) await jsm.streams.purge(stream, { filter: subject })
     }
     const idle = new Set<string>()
     for await (const { name, num_pending, num_ack_pending } of jsm.consumers.list(stream)) {
-      if (!names.isAsideConsumer(name) || num_pending > 0 || num_ack_pending > 0) continue
+      if (!names.isUnmatchedConsumer(name) || num_pending > 0 || num_ack_pending > 0) continue
       // Twice in a row, so that none is taken away that has just been made.
       if (this.#idle.has(name)) await jsm.consumers.delete(stream, name)
       else idle.add(name)

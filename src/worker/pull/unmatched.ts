@@ -1,8 +1,8 @@
 /**
- * Tasks that are set aside for workers with other code. A worker that gets a task whose shape it
- * does not have moves it once, to a subject that names asset and shape. Only workers that have that
- * shape listen there, so the task costs nothing more while it waits. They hear of it by a
- * notification, and look by themselves now and then.
+ * Unmatched tasks wait for workers with other code. A worker that gets a task whose shape it does
+ * not have moves it once, to a subject that names asset and shape. Only workers that have that shape
+ * listen there, so the task costs nothing more while it waits. They hear of it by a notification,
+ * and look by themselves now and then.
  */
 
 import type { Subscription } from '@nats-io/nats-core'
@@ -10,8 +10,8 @@ import { z } from 'zod'
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
-import type { AsideName } from '../../../streams/subjects.ts'
-import { ensureAsideConsumer, type Topology } from '../../../streams/topology.ts'
+import type { UnmatchedName } from '../../../streams/subjects.ts'
+import { ensureUnmatchedConsumer, type Topology } from '../../../streams/topology.ts'
 import type { Connection } from '../../log/connection.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
 import { listen } from '../../log/listen.ts'
@@ -30,12 +30,12 @@ const notification = z.object({ shard: z.int(), subject: z.string() })
 /**
  * Moves a task that this worker has no code for. The caller acknowledges the message it came with.
  */
-export async function setAside(shared: WorkerShared, held: InFlightTask): Promise<void> {
+export async function keepUnmatched(shared: WorkerShared, held: InFlightTask): Promise<void> {
   const { connection, names } = shared
   const { shard, task, delivery } = held
   const [queue = 'default', priority = '1'] = delivery.subject.split('.').slice(4, 6)
   const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
-  const subject = names.asideTask(shard, name, task.run)
+  const subject = names.unmatchedTask(shard, name, task.run)
   const contentType = delivery.headers.get('Content-Type')
   const headers = { 'Fs-Task': task.id, [STALE_HEADER]: '1' }
   await shared
@@ -43,8 +43,8 @@ export async function setAside(shared: WorkerShared, held: InFlightTask): Promis
     .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })
   if (!connection.isClosed)
     connection.tell(
-      names.notification('aside', task.pipeline),
-      encodeJson({ shard, subject: names.asideFilter(shard, name) }),
+      names.notification('unmatched', task.pipeline),
+      encodeJson({ shard, subject: names.unmatchedFilter(shard, name) }),
     )
 }
 
@@ -54,7 +54,7 @@ interface Source {
   readonly sinceMs: number
 }
 
-export interface AsideOptions {
+export interface UnmatchedOptions {
   readonly connection: Connection
   readonly topology: Topology
   readonly logger: Logger
@@ -67,23 +67,23 @@ export interface AsideOptions {
   readonly onChange: () => void
 }
 
-/** What is set aside for this worker's code. */
-export class Aside {
-  readonly #options: AsideOptions
+/** Unmatched tasks that wait for this worker's code. */
+export class UnmatchedTasks {
+  readonly #options: UnmatchedOptions
   readonly #sources = new Map<string, Source>()
   readonly #opening = new Set<string>()
   #subscriptions: Subscription[] = []
   #timer: NodeJS.Timeout | undefined
   #stopped = false
 
-  constructor(options: AsideOptions) {
+  constructor(options: UnmatchedOptions) {
     this.#options = options
   }
 
   async start(): Promise<void> {
     const { connection, topology, code } = this.#options
     this.#subscriptions = code.pipelines.map((pipeline) =>
-      listen(connection.nc, topology.names.notification('aside', pipeline), (message) => {
+      listen(connection.nc, topology.names.notification('unmatched', pipeline), (message) => {
         const notice = notificationOf(message.data)
         if (notice) void this.#open(notice.shard, notice.subject)
       }),
@@ -116,7 +116,7 @@ export class Aside {
       const jsm = await jetstreamManager(connection.nc)
       const found = new Set<string>()
       for (let shard = 0; shard < shards && !this.#stopped; shard++) {
-        const info = await jsm.streams.info(names.work(shard), { subjects_filter: names.allAside(shard) })
+        const info = await jsm.streams.info(names.work(shard), { subjects_filter: names.allUnmatched(shard) })
         for (const subject of Object.keys(info.state.subjects ?? {})) {
           const key = await this.#open(shard, subject)
           if (key !== undefined) found.add(key)
@@ -131,16 +131,16 @@ export class Aside {
     } catch (error) {
       // That the server is away is said by the connection.
       if (connection.isUp && !this.#stopped)
-        logger.warn(`tasks set aside could not be listed: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
+        logger.warn(`unmatched tasks could not be listed: ${messageOf(error)}; the next look is in ${LOOK_MS} ms`)
     }
   }
 
   /** Returns its key where it is for this worker. */
   async #open(shard: number, subject: string): Promise<string | undefined> {
     const { topology, code, queues } = this.#options
-    const name = topology.names.parseAside(subject)
+    const name = topology.names.parseUnmatched(subject)
     if (!name || this.#stopped || !code.has(name) || (queues && !queues.includes(name.queue))) return undefined
-    const key = `${shard}.${topology.names.asideConsumer(name)}`
+    const key = `${shard}.${topology.names.unmatchedConsumer(name)}`
     const there = this.#sources.get(key)
     if ((there && !there.puller.inTrouble) || this.#opening.has(key)) return key
     this.#opening.add(key)
@@ -148,7 +148,7 @@ export class Aside {
       await this.#ensure(shard, name, key, there?.puller)
     } catch (error) {
       this.#options.logger.warn(
-        `tasks set aside of ${name.pipeline}/${name.asset} cannot be read: ${messageOf(error)}; the next try is in ${LOOK_MS} ms`,
+        `unmatched tasks of ${name.pipeline}/${name.asset} cannot be read: ${messageOf(error)}; the next try is in ${LOOK_MS} ms`,
       )
     } finally {
       this.#opening.delete(key)
@@ -156,11 +156,11 @@ export class Aside {
     return key
   }
 
-  async #ensure(shard: number, name: AsideName, key: string, puller: Puller | undefined): Promise<void> {
+  async #ensure(shard: number, name: UnmatchedName, key: string, puller: Puller | undefined): Promise<void> {
     const { connection, topology, ackWaitMs, onDelivery, onChange } = this.#options
     const { names } = topology
     const jsm = await jetstreamManager(connection.nc)
-    const consumer = await ensureAsideConsumer(jsm, names, shard, name, { ackWaitMs })
+    const consumer = await ensureUnmatchedConsumer(jsm, names, shard, name, { ackWaitMs })
     if (this.#stopped) return
     if (puller) puller.restored()
     else {
