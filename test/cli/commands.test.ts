@@ -1,3 +1,4 @@
+import { rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -15,7 +16,11 @@ const server = useServer()
 let at: Where
 let namespace: string
 
+/** What the asset `slow` waits for. */
+const go = join(scratch.path, 'go')
+
 const PIPELINE = `
+import { existsSync } from 'node:fs'
 import { asset, pipeline } from 'flowstone'
 export const greeting = asset('greeting', { execute: (ctx) => 'hello ' + (ctx.partition ?? 'world') })
 export const broken = asset('broken', { execute: () => { throw new Error('no such luck') }, retry: { maxAttempts: 1 } })
@@ -24,7 +29,12 @@ export const words = asset('words', {
   scatterOptions: { retry: { maxAttempts: 1 }, failureMode: 'partial', failureThreshold: { count: 1 } },
   execute: (ctx) => { if (ctx.scatterKey === 'bb') throw new Error('not this one'); return ctx.scatterKey.length },
 })
-export const slow = asset('slow', { execute: async () => { await new Promise((r) => setTimeout(r, 1500)); return 'slow and done' } })
+export const slow = asset('slow', {
+  execute: async () => {
+    while (!existsSync('go')) await new Promise((resolve) => setTimeout(resolve, 10))
+    return 'slow and done'
+  },
+})
 export default pipeline('greetings', [greeting, broken, words, slow])
 `
 
@@ -149,6 +159,7 @@ it('engine, worker and run are three processes that find each other', async () =
 it.each(['SIGTERM', 'SIGINT'] as const)(
   'at %s a worker finishes what it holds, and ends with 0',
   async (signal) => {
+    rmSync(go, { force: true })
     await using stage = await openStage(server.url, [], { namespace: freshNamespace(), worker: false })
     const where: Where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
     await using worker = startCommand(['worker', 'pipeline.ts', '--json'], where)
@@ -157,9 +168,9 @@ it.each(['SIGTERM', 'SIGINT'] as const)(
     const run = stage.flow.run(started.stdout.trim())
     await until('the asset runs', async () => (await run.status())?.assets.slow?.status === 'running')
     worker.child.kill(signal)
-    const ended = await worker.ended
-    expect(ended).toMatchObject({ code: 0, stderr: '' })
-    expect(ended.stdout).toContain('"event":"stopping","tasks":1')
+    await worker.says('"event":"stopping","tasks":1')
+    writeFileSync(go, '')
+    expect(await worker.ended).toMatchObject({ code: 0, stderr: '' })
     expect(await run.result()).toBe('slow and done')
   },
   30_000,
@@ -176,6 +187,7 @@ it('following a run can be left, and the run goes on', async () => {
   const [, id] = /flowstone status (\S+)/.exec(left.stderr) ?? []
   await using worker = startCommand(['worker', 'pipeline.ts'], where)
   await worker.says('active')
+  writeFileSync(go, '')
   expect(await stage.flow.run(id ?? '').result()).toBe('slow and done')
 }, 30_000)
 

@@ -3,6 +3,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { asset, type InstanceOptions, pipeline } from '../../src/index.ts'
+import { STALE_MS } from '../../src/worker/control/watch.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -100,8 +101,9 @@ describe('a scatter that is paused', () => {
     await Promise.all(range(2000).map(() => flow.materialize(other)))
     const { scatter } = flow
     await scatter.pause(`${run.id}.work`)
-    // A worker trusts the state for a moment. The pause is older than that when the engine comes.
-    await sleep(1000)
+    // A worker trusts the state for STALE_MS. The pause is older than that when the engine comes.
+    // Nothing but the clock says so.
+    await sleep(2 * STALE_MS)
     await (await flow.engine()).active
     await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined, 20_000)
     await until('nothing is leased', async () => (await scatter.status(`${run.id}.work`)).leased === 0)

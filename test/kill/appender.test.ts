@@ -120,7 +120,8 @@ it('an append is not given up because the clock of this host is set an hour on w
   const appending = appender.append({ subject: 'facts.one', payload: Buffer.from('one'), expect: { seq: 0 } })
   vi.spyOn(Date, 'now').mockImplementation(() => realNow() + 3_600_000)
   onTestFinished(() => void vi.restoreAllMocks())
-  // Long enough for several times without an answer.
+  // An append that is given up ends when an answer is late, after 100 ms. Ten such times pass. No
+  // condition shows what must not happen.
   const isOver = appending.then(
     () => 'stored',
     (error: unknown) => String(error),

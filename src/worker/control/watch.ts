@@ -21,7 +21,7 @@ import type { WorkerShared } from '../attempt/shared.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 
 /** Work that has waited this long may have ended meanwhile: worth a look before it is run. */
-const STALE_MS = 500
+export const STALE_MS = 500
 const LOOK_MS = 1000
 const REMEMBERED = 1000
 

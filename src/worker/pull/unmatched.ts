@@ -1,6 +1,6 @@
 /**
  * Unmatched tasks wait for workers with other code. A worker that gets a task whose shape it does
- * not have moves it once, to a subject that names asset and shape. Only workers that have that shape
+ * not have moves it once, to a subject that names asset and shape. Only workers with that shape
  * listen there, so the task costs nothing more while it waits. They hear of it by a notification,
  * and look by themselves now and then.
  */
