@@ -99,8 +99,11 @@ export interface RunState {
   schedule?: ScheduledBy
   sensor?: SensedBy
   concurrency?: RunConcurrency
-  /** While it waits for its turn: its place in the order of coming, and who is next to it. */
-  queue?: { at: number; prev?: string; next?: string }
+  /**
+   * While it waits for its turn: its place in the order of coming, and who is next to it. `front`:
+   * it takes the place of another one.
+   */
+  queue?: { at: number; prev?: string; next?: string; front?: true }
   /** When its turn came, if it has waited. */
   startedMs?: number
   /** The run for which it was skipped. */
@@ -129,7 +132,8 @@ export interface RunState {
 /**
  * Runs of one pipeline and concurrency key; there while one of them is open. `ending`: of those
  * that run, those that were cancelled for a newer one. `first`, `last`: of those that wait, who
- * are linked by `queue` of their documents. `entered`: how many have waited so far.
+ * are linked by `queue` of their documents. `front`: at their head, those that take the place of
+ * another one. `entered`: how many have waited so far.
  */
 export interface ConcurrencyState {
   seq: number
@@ -139,6 +143,7 @@ export interface ConcurrencyState {
   waiting: number
   first?: string
   last?: string
+  front?: { count: number; last: string }
   entered: number
 }
 

@@ -6,8 +6,10 @@
  *   there is room, and nobody waits                           starts
  *   else                                    queue             waits: status `queued`
  *   else                                    skip              ends at once, as cancelled
- *   else                                    cancel_running    waits, and the oldest that runs is cancelled; where all
- *                                                             of them end already, the first that waits
+ *   there is room, and nobody replaces      cancel_running    starts
+ *   else                                    cancel_running    waits before those with `queue`, and the oldest that
+ *                                                             runs is cancelled; where all of them end already, the
+ *                                                             first that was to take the place of one
  *   a run ends, or one that waits is cancelled: those at the head of the queue start while there is room
  *
  * Who waits is linked through the documents of the runs: `queue.prev`, `queue.next`. So each step
@@ -23,10 +25,11 @@ import { groupKey } from './concurrency-key.ts'
 export function needsOfEntering(view: View, pipeline: string, concurrency: RunConcurrency | undefined): Key<unknown>[] {
   const key = groupKey(pipeline, concurrency)
   if (!key) return []
-  const { first, last } = view.get(key) ?? {}
-  if (first === undefined || last === undefined) return [key]
-  const next = view.get(stateKey.run(first))?.queue?.next
-  return [key, stateKey.run(first), stateKey.run(last), ...(next === undefined ? [] : [stateKey.run(next)])]
+  const { first, last, front } = view.get(key) ?? {}
+  const ends = [first, front?.last]
+  const behind = ends.map((id) => (id === undefined ? undefined : view.get(stateKey.run(id))?.queue?.next))
+  const runs = [...ends, last, ...behind].flatMap((id) => (id === undefined ? [] : [stateKey.run(id)]))
+  return [key, ...new Set(runs)]
 }
 
 export interface Entered {
@@ -43,7 +46,9 @@ export function enterGroup(view: View, run: RunState): Entered {
   if (!concurrency || !key) return { as: 'started', effects: [] }
   const before = view.get(key)
   const behind = before?.running[0]
-  const hasRoom = behind === undefined || (before?.waiting === 0 && before.running.length < concurrency.limit)
+  const replaces = concurrency.onConflict === 'cancel_running'
+  const ahead = replaces ? (before?.front?.count ?? 0) : (before?.waiting ?? 0)
+  const hasRoom = behind === undefined || (ahead === 0 && (before?.running.length ?? 0) < concurrency.limit)
   if (!hasRoom && concurrency.onConflict === 'skip') return { as: 'skipped', behind, effects: [] }
   const group = view.edit(key, () => ({ seq: run.seq, key: concurrency.key, running: [], waiting: 0, entered: 0 }))
   group.seq = run.seq
@@ -51,24 +56,43 @@ export function enterGroup(view: View, run: RunState): Entered {
     group.running.push(id)
     return { as: 'started', effects: [] }
   }
-  const effects = concurrency.onConflict === 'cancel_running' ? makeRoom(view, group, run) : []
-  const last = group.last
+  const effects = replaces ? makeRoom(view, group, run, concurrency.limit) : []
   group.entered += 1
   group.waiting += 1
-  group.last = id
   run.status = 'queued'
-  run.queue = { at: group.entered, ...(last === undefined ? {} : { prev: last }) }
-  if (last === undefined) group.first = id
-  else link(view, last, 'next', id)
+  run.queue = { at: group.entered }
+  if (replaces) {
+    run.queue.front = true
+    insert(view, group, run, group.front?.last)
+    group.front = { count: (group.front?.count ?? 0) + 1, last: id }
+  } else insert(view, group, run, group.last)
   return { as: 'waiting', behind, effects }
 }
 
-/** Cancels one run, so that the number of those that run and wait does not grow. */
-function makeRoom(view: View, group: ConcurrencyState, run: RunState): Effect[] {
-  const running = group.running.find((id) => !group.ending?.includes(id))
-  if (running !== undefined) {
-    group.ending = [...(group.ending ?? []), running]
-    return [replaceEffect(running, run)]
+/** Behind `after`, or at the head. */
+function insert(view: View, group: ConcurrencyState, run: RunState, after: string | undefined): void {
+  const { id, queue } = run
+  if (!queue) return
+  const next = after === undefined ? group.first : view.get(stateKey.run(after))?.queue?.next
+  if (after !== undefined) queue.prev = after
+  if (next !== undefined) queue.next = next
+  if (after === undefined) group.first = id
+  else link(view, after, 'next', id)
+  if (next === undefined) group.last = id
+  else link(view, next, 'prev', id)
+}
+
+/**
+ * Cancels one run, so that those that run and those that replace some do not become more. Nobody,
+ * if a run ends whose place nobody takes yet.
+ */
+function makeRoom(view: View, group: ConcurrencyState, run: RunState, limit: number): Effect[] {
+  const active = group.running.filter((id) => !group.ending?.includes(id))
+  if (active.length + (group.front?.count ?? 0) < limit) return []
+  const [oldest] = active
+  if (oldest !== undefined) {
+    group.ending = [...(group.ending ?? []), oldest]
+    return [replaceEffect(oldest, run)]
   }
   const { first } = group
   if (first === undefined) return []
@@ -126,12 +150,18 @@ export function leaveGroup(view: View, run: RunState): RunState[] {
 
 /** `run` is of a view that writes it. */
 function unlink(view: View, group: ConcurrencyState, run: RunState): void {
-  const { prev, next } = run.queue ?? {}
+  const { prev, next, front } = run.queue ?? {}
   if (prev !== undefined) link(view, prev, 'next', next)
   if (next !== undefined) link(view, next, 'prev', prev)
   if (group.first === run.id) setOrDelete(group, 'first', next)
   if (group.last === run.id) setOrDelete(group, 'last', prev)
   group.waiting -= 1
+  if (front && group.front) {
+    const { count, last } = group.front
+    // Before one of them there are only others of them.
+    if (count > 1) group.front = { count: count - 1, last: last === run.id && prev !== undefined ? prev : last }
+    else delete group.front
+  }
   delete run.queue
 }
 

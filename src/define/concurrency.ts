@@ -11,7 +11,8 @@ interface Common {
   /**
    * What becomes of a run while there is no room. `queue` (default): it waits, first come first
    * served. `skip`: it ends at once, as cancelled, and `result()` rejects with `run_skipped`.
-   * `cancel_running`: it waits for the end of the oldest, which is cancelled.
+   * `cancel_running`: it takes the place of the oldest, which is cancelled, before all that wait
+   * with `queue`.
    */
   readonly onConflict?: OnConflict
 }

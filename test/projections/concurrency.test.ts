@@ -97,6 +97,39 @@ describe('runs with a concurrency key', () => {
     expect(sim.facts('run.cancel_requested')[0]?.data.reason).toContain(id(2))
   })
 
+  it('take the place of a running one with cancel_running, before those that wait with queue', () => {
+    const sim = begun()
+    sim.apply(ask(0, limited(1)))
+    for (const n of [1, 2]) sim.apply(ask(n, limited(1)))
+    sim.append(ask(3, limited(1, 'cancel_running')))
+    sim.append(ask(4, limited(1, 'cancel_running')))
+    sim.settle()
+    // The first was cancelled by 3, and 3, before it began, by 4. Those in the queue wait on.
+    expect(statuses(sim, 5)).toEqual(['cancelled', 'queued', 'queued', 'cancelled', 'running'])
+    expect(groupIn(sim)).toMatchObject({ running: [id(4)], waiting: 2, first: id(1), last: id(2) })
+    expect(groupIn(sim)?.front).toBeUndefined()
+    for (const n of [4, 1, 2]) sim.apply(materialized('a', id(n)))
+    expect(groupIn(sim)).toBeUndefined()
+  })
+
+  it('with cancel_running cancel nobody for a place that gets free by itself, nor one of the queue', () => {
+    const sim = begun()
+    for (const n of [0, 1]) sim.apply(ask(n, limited(2)))
+    sim.apply(ask(2, limited(2)))
+    // Both that run are cancelled for 3 and 4, which are then cancelled themselves.
+    for (const n of [3, 4]) sim.append(ask(n, limited(2, 'cancel_running')))
+    for (const n of [3, 4]) sim.append(cancelled(n))
+    sim.append(ask(5, limited(2, 'cancel_running')))
+    sim.settle()
+    expect(statuses(sim, 6)).toEqual(['cancelled', 'cancelled', 'running', 'cancelled', 'cancelled', 'running'])
+    expect(
+      sim
+        .facts('run.cancel_requested')
+        .map(({ ids }) => ids.run)
+        .filter((run) => run === id(2)),
+    ).toEqual([])
+  })
+
   it('with limits of their own: one waits until it fits, and those behind it wait with it', () => {
     const sim = begun()
     for (const [n, limit] of [3, 3, 1, 3, 3].entries()) sim.apply(ask(n, limited(limit)))
@@ -142,6 +175,25 @@ describe('the concurrency key of a pipeline', () => {
   })
 })
 
+/** Those that wait are linked both ways, and those that replace others stand at the head. */
+function expectLinked(sim: Sim): void {
+  const group = groupIn(sim)
+  const waiting: { id: string; front: boolean }[] = []
+  let prev: string | undefined
+  for (let at = group?.first; at !== undefined; ) {
+    const { queue, status } = sim.run(at as RunId)
+    expect({ at, status, prev: queue?.prev }).toEqual({ at, status: 'queued', prev })
+    waiting.push({ id: at, front: queue?.front === true })
+    prev = at
+    at = queue?.next
+  }
+  expect(group?.last).toBe(prev)
+  expect(waiting).toHaveLength(group?.waiting ?? 0)
+  const front = waiting.filter((one) => one.front)
+  expect(waiting.slice(0, front.length)).toEqual(front)
+  expect(group?.front).toEqual(front.length === 0 ? undefined : { count: front.length, last: front.at(-1)?.id })
+}
+
 /** With crashes between: at most `limit` at a time, in order, none is lost. */
 const step = fc.record({
   what: fc.constantFrom('ask', 'ask', 'end', 'end', 'fail', 'cancel', 'crash', 'checkpoint', 'fold'),
@@ -149,7 +201,7 @@ const step = fc.record({
 })
 
 describe('any order of requests, ends, cancels and crashes', () => {
-  it.each(['queue', 'skip', 'cancel_running'] as const)(
+  it.each(['queue', 'skip', 'cancel_running', 'mixed'] as const)(
     'keeps the limit with %s, in order, and loses none',
     (onConflict) => {
       fc.assert(
@@ -167,13 +219,19 @@ describe('any order of requests, ends, cancels and crashes', () => {
                 run.skippedFor === undefined
               )
             })
-          const check = () => expect(running().length).toBeLessThanOrEqual(limit)
+          const check = () => {
+            expect(running().length).toBeLessThanOrEqual(limit)
+            expectLinked(sim)
+          }
+          const policies = new Map<number, RunConcurrency['onConflict']>()
           for (const { what, a } of steps) {
             sim.nowMs += 10
             const one = open()[a % Math.max(1, open().length)]
             const atWork = running()[a % Math.max(1, running().length)]
             if (what === 'ask') {
-              sim.append(ask(asked.length, limited(limit, onConflict)))
+              const policy = onConflict === 'mixed' ? (['queue', 'skip', 'cancel_running'] as const)[a % 3] : onConflict
+              policies.set(asked.length, policy ?? 'queue')
+              sim.append(ask(asked.length, limited(limit, policy)))
               asked.push(asked.length)
             } else if (what === 'cancel' && one !== undefined) sim.append(cancelled(one))
             else if (what === 'end' && atWork !== undefined) sim.append(materialized('a', id(atWork)))
@@ -200,7 +258,10 @@ describe('any order of requests, ends, cancels and crashes', () => {
           // By the order in which the facts say it: what started later had come later.
           const started = asked.filter((n) => sim.run(id(n)).startedMs !== undefined)
           const byStart = started.toSorted((a, b) => (sim.run(id(a)).startedMs ?? 0) - (sim.run(id(b)).startedMs ?? 0))
-          expect(byStart).toEqual(started)
+          for (const policy of ['queue', 'cancel_running'] as const) {
+            const of = (n: number): boolean => policies.get(n) === policy
+            expect(byStart.filter(of)).toEqual(started.filter(of))
+          }
           expect(groupIn(sim)).toBeUndefined()
           expect([...new Set(sim.facts('run.finished').map(({ ids }) => ids.run))]).toHaveLength(asked.length)
           const anew = new Docs()
