@@ -35,6 +35,8 @@ it('occurrences and evaluations of a sensor count once, whoever dies before and 
   const cursor = async (): Promise<number> => Number((await flow.sensors.list())[0]?.cursor)
   const before = await cursor()
   await until('the sensor goes on', async () => (await cursor()) > before + 1)
+  const waiting = async (): Promise<number> => (await flow.schedules.get('scheduled/coded')).waiting
+  await until('no occurrence waits', async () => (await waiting()) === 0, 40_000)
 
   const runs = await stopAll(rig, ...ended)
   await expectAccounted(rig, 'scheduled/coded', runs, { all: true })

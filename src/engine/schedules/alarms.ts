@@ -120,19 +120,21 @@ export class Alarms {
     const state = store.get(key as Key<ScheduleState | SensorState>)
     if (!state) return undefined
     const nowMs = Math.floor(clock.now())
-    const { fact, atMs } = 'step' in state ? lookAt(state, nowMs) : await this.#sense(state, nowMs)
+    const { fact, atMs } = 'step' in state ? lookAt(state, nowMs) : await this.#sense(key, state, nowMs)
     if (!fact) return atMs === undefined ? undefined : atMs - nowMs
     // Folding it looks again. It exists when another engine was first, and is folded as well.
     await log.appendOnce(factEntry(names, 0, fact))
     return LOOK_MS
   }
 
-  async #sense(state: SensorState, nowMs: number): Promise<{ fact?: FactDraft; atMs?: number }> {
+  async #sense(key: string, state: SensorState, nowMs: number): Promise<{ fact?: FactDraft; atMs?: number }> {
     const atMs = nextEvaluation(state)
     if (atMs === undefined) return {}
     if (atMs > nowMs) return { atMs }
-    const { value } = state
+    const { value, seq } = state
     const last: StoredValue = value ? await storedValue(this.#context, value) : { json: null }
+    // Facts may have changed the document meanwhile. Its next evaluation needs another cursor then.
+    if (this.#context.store.get(key as Key<SensorState>)?.seq !== seq) return { atMs: nowMs }
     return { fact: evaluationOf(state, last) }
   }
 
