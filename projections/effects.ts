@@ -5,7 +5,8 @@
 
 import type { DraftOf, FactDraft } from '../streams/facts.ts'
 import type { AssetName, RunId } from '../streams/ids.ts'
-import type { ValueAt, Waiter } from '../streams/schemas.ts'
+import type { Waiter } from '../streams/run-schemas.ts'
+import type { ValueAt } from '../streams/schemas.ts'
 import type { LimitedQueueName } from '../streams/subjects.ts'
 import type { Task } from '../streams/tasks.ts'
 import type { RunRequest, TriggerRequest } from './run/request.ts'

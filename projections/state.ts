@@ -3,23 +3,20 @@
  * work on a `View`. The engine has loaded what they read (see `needs` in handlers.ts). The view
  * owns the documents: a fold never keeps one, and changes only what `edit` gave it.
  */
+
+import type { ChildEnd, GateOutcome } from '../streams/gate-schemas.ts'
 import { encodeToken, type RunId } from '../streams/ids.ts'
+import type { EarlierValue, Phase, ReuseReason, Waiter } from '../streams/run-schemas.ts'
+import type { ScatterStatus } from '../streams/scatter-schemas.ts'
 import type { ScheduledBy, SensedBy } from '../streams/schedule-schemas.ts'
 import type {
   AssetSpec,
-  ChildEnd,
-  EarlierValue,
   ErrorInfo,
-  GateOutcome,
-  Phase,
   PipelineSpec,
-  ReuseReason,
   RunConcurrency,
-  ScatterStatus,
   StoredValue,
   UpstreamMode,
   ValueAt,
-  Waiter,
 } from '../streams/schemas.ts'
 import type { ScheduleState, SensorState } from './schedule/state.ts'
 

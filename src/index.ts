@@ -36,26 +36,25 @@ export type {
 export type { Sensors, SensorView } from './client/sensors.ts'
 export type { SubscriptionGroups, SubscriptionView } from './client/subscriptions.ts'
 export type { AssetValue, ValueOptions } from './client/values.ts'
-export {
-  type Answered,
-  type AnsweredGate,
-  type AnyAsset,
-  type Asset,
-  type AssetContext,
-  asset,
-  type FailureMode,
-  type FinishedChild,
-  type InputOf,
-  type InputsOf,
-  type InstanceContext,
-  type InstanceOptions,
-  type Resources,
-  type RetryOptions,
-  type ScatterFailure,
-  type ScatterResult,
-  type TimedOut,
-  type ValueOf,
-} from './define/asset.ts'
+export { asset } from './define/asset.ts'
+export type { InstanceOptions, RetryOptions } from './define/asset-options.ts'
+export type {
+  Answered,
+  AnsweredGate,
+  AnyAsset,
+  Asset,
+  AssetContext,
+  FailureMode,
+  FinishedChild,
+  InputOf,
+  InputsOf,
+  InstanceContext,
+  Resources,
+  ScatterFailure,
+  ScatterResult,
+  TimedOut,
+  ValueOf,
+} from './define/asset-type.ts'
 export type { PipelineConcurrency, RunConcurrencyOptions } from './define/concurrency.ts'
 export type { ApprovalOptions, ChildRun, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
 export { type Input, input } from './define/input.ts'

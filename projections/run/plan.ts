@@ -1,14 +1,8 @@
 /** Planning a run: which assets it makes, and which it takes as they are. */
 import { nearest } from '../../streams/did-you-mean.ts'
 import { hash64 } from '../../streams/ids.ts'
-import type {
-  EarlierValue,
-  ErrorInfo,
-  PipelineSpec,
-  ReuseReason,
-  UpstreamMode,
-  ValueAt,
-} from '../../streams/schemas.ts'
+import type { EarlierValue, ReuseReason } from '../../streams/run-schemas.ts'
+import type { ErrorInfo, PipelineSpec, UpstreamMode, ValueAt } from '../../streams/schemas.ts'
 import { specOf } from '../state.ts'
 
 export interface PlannedAsset {

@@ -13,8 +13,9 @@
  * So a run that somebody else has started is not cancelled by those who wait for it.
  */
 import type { DraftOf, FactData, FactOf } from '../../streams/facts.ts'
+import type { ChildEnd } from '../../streams/gate-schemas.ts'
 import type { RunId } from '../../streams/ids.ts'
-import type { ChildEnd, Waiter } from '../../streams/schemas.ts'
+import type { Waiter } from '../../streams/run-schemas.ts'
 import type { Effect, GateIds } from '../effects.ts'
 import { editRun, type RunState, stateKey, type View } from '../state.ts'
 import { cancelRun } from './run.ts'

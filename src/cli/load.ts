@@ -8,7 +8,7 @@ import { basename, dirname, resolve, sep } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { type AnyAsset, isAsset } from '../define/asset.ts'
+import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { declaredPipelines, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 
 /**

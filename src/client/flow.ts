@@ -9,7 +9,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
-import type { AnyAsset, Asset, InputOf } from '../define/asset.ts'
+import type { AnyAsset, Asset, InputOf } from '../define/asset-type.ts'
 import { inputsUpstream } from '../define/input.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { OnFailed, RunOptions } from '../define/run-options.ts'

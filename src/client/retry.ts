@@ -7,7 +7,7 @@ import { ConflictError, FlowStoneError, InvalidError } from '../../streams/error
 import type { FactOf } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
-import { type AnyAsset, isAsset } from '../define/asset.ts'
+import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import type { Duration } from '../options/duration.ts'
 import { newestPipeline } from '../runs/registered.ts'
 import { append, factAt, newestAttempt, type Requested } from '../runs/request.ts'

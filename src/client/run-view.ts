@@ -1,5 +1,6 @@
 import type { AssetStatus, RunState } from '../../projections/state.ts'
-import type { ReuseReason, RunConcurrency } from '../../streams/schemas.ts'
+import type { ReuseReason } from '../../streams/run-schemas.ts'
+import type { RunConcurrency } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import type { Io } from '../io/manager.ts'

@@ -4,7 +4,7 @@ import { type RunList, type RunListEntry, type RunState, stateKey } from '../../
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
-import { type AnyAsset, isAsset } from '../define/asset.ts'
+import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { readDoc } from '../log/documents.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'

@@ -3,7 +3,7 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import type { AnyAsset } from './asset.ts'
+import type { AnyAsset } from './asset-type.ts'
 import { inputsUpstream } from './input.ts'
 import { parseWith } from './standard-schema.ts'
 

@@ -4,7 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import type { AssetSpec, StoredValue } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
-import type { AnyAsset, Asset, Definition } from './asset.ts'
+import type { AnyAsset, Asset, Definition } from './asset-type.ts'
 import { isStandardSchema, jsonSchemaOf, type StandardSchema } from './standard-schema.ts'
 
 /** `N`: its name. `V`: what assets that depend on it get. `G`: what a run is given. */

@@ -15,7 +15,8 @@ import {
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { checkAsked } from './asked.ts'
-import { type AnyAsset, type Asset, type AssetContext, asset, type InputOf, isAsset } from './asset.ts'
+import { asset } from './asset.ts'
+import { type AnyAsset, type Asset, type AssetContext, type InputOf, isAsset } from './asset-type.ts'
 import { input, inputsUpstream } from './input.ts'
 
 type Awaitable<T> = T | Promise<T>

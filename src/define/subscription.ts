@@ -6,7 +6,7 @@ import { checkName } from '../../streams/ids.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { wholeNumber } from '../options/rate.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import { type AnyAsset, type Asset, type InputOf, isAsset } from './asset.ts'
+import { type AnyAsset, type Asset, type InputOf, isAsset } from './asset-type.ts'
 import { parseRunConcurrency, type RunConcurrencyOptions } from './concurrency.ts'
 import { inputsUpstream } from './input.ts'
 

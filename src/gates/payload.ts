@@ -1,6 +1,6 @@
 /** What a gate takes. */
 import { messageOf, SignalRejectedError } from '../../streams/errors.ts'
-import type { GateCreated } from '../../streams/schemas.ts'
+import type { GateCreated } from '../../streams/gate-schemas.ts'
 import { mismatchOf, wireBytes } from '../define/json-check.ts'
 
 export const PAYLOAD_MAX_BYTES = 1024 * 1024

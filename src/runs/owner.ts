@@ -1,7 +1,7 @@
 /** Which pipeline an asset is made in, and how a target is named without its code. */
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { type AnyAsset, isAsset } from '../define/asset.ts'
+import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 
 /** Throws InvalidError for what is no asset, and for one in no pipeline or in several. */

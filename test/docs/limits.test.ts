@@ -5,7 +5,8 @@ import { EXACT_MAX } from '../../projections/limits/rate-cell.ts'
 import { AHEAD_MAX_MS } from '../../projections/limits/rate-round.ts'
 import { SAID_MAX } from '../../projections/limits/slot-cell.ts'
 import { MSG_ID_MAX, TRIGGER_BODY_MAX } from '../../projections/run/trigger.ts'
-import { asset, MAX_CONCURRENT, TIMER_MAX_MS } from '../../src/define/asset.ts'
+import { asset } from '../../src/define/asset.ts'
+import { MAX_CONCURRENT, TIMER_MAX_MS } from '../../src/define/asset-checks.ts'
 import { VERSION_MAX } from '../../src/define/code-version.ts'
 import {
   CORRELATION_KEY_MAX_BYTES,

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { FACTS, type FactName } from '../../streams/facts.ts'
-import { triggerBody } from '../../streams/schemas.ts'
+import { triggerBody } from '../../streams/run-schemas.ts'
 import { pathOf } from './pages.ts'
 
 const page = readFileSync(pathOf('docs/other-languages.md'), 'utf8')

@@ -37,7 +37,8 @@ import {
   isRepeatable,
 } from '../../streams/facts.ts'
 import { type AssetName, assetName, type RunId, runId } from '../../streams/ids.ts'
-import type { AssetSpec, ScatterOutcomes } from '../../streams/schemas.ts'
+import type { ScatterOutcomes } from '../../streams/scatter-schemas.ts'
+import type { AssetSpec } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
 import { decodeTask, encodeTask, type LeaseTask } from '../../streams/tasks.ts'
 

@@ -4,7 +4,7 @@
  */
 import { InvalidError } from '../../../streams/errors.ts'
 import type { Task } from '../../../streams/tasks.ts'
-import type { AnyAsset } from '../../define/asset.ts'
+import type { AnyAsset } from '../../define/asset-type.ts'
 import type { Pipeline } from '../../define/pipeline.ts'
 
 export interface CodeName {

@@ -3,7 +3,7 @@
  * runs the code it is about. Says in which way it leaves this worker.
  */
 import type { Task } from '../../../streams/tasks.ts'
-import type { AnyAsset } from '../../define/asset.ts'
+import type { AnyAsset } from '../../define/asset-type.ts'
 import { emit } from '../../telemetry.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'
 import type { Watch } from '../control/watch.ts'

@@ -1,7 +1,7 @@
 /** What the parts of a worker share. */
 import type { Names } from '../../../streams/subjects.ts'
 import type { Task } from '../../../streams/tasks.ts'
-import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset.ts'
+import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset-type.ts'
 import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
 import type { ChildOptions } from '../../define/run-options.ts'
 import type { GateSettings } from '../../gates/settings.ts'

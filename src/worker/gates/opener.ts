@@ -7,8 +7,8 @@ import type { GateIds } from '../../../projections/effects.ts'
 import { gateTimer } from '../../../projections/gate/gate.ts'
 import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
 import { type Fact, factPath } from '../../../streams/facts.ts'
+import type { GateCreated } from '../../../streams/gate-schemas.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
-import type { GateCreated } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import {
   type ApprovalOptions,

@@ -1,7 +1,7 @@
 /** Runs the instances of one lease, each for itself, and puts how they ended into its report. */
 import type { LeaseTask } from '../../../streams/tasks.ts'
 import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
-import type { AnyAsset } from '../../define/asset.ts'
+import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
 import { channelOf, type InstanceEvent } from '../../telemetry.ts'

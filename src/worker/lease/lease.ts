@@ -5,7 +5,7 @@
  */
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { LeaseTask } from '../../../streams/tasks.ts'
-import type { AnyAsset } from '../../define/asset.ts'
+import type { AnyAsset } from '../../define/asset-type.ts'
 import { isUnreachable } from '../attempt/limits.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'

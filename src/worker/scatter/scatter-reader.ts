@@ -9,7 +9,7 @@
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
-import type { ItemsCursor } from '../../../streams/schemas.ts'
+import type { ItemsCursor } from '../../../streams/scatter-schemas.ts'
 import type { Snapshot } from '../../../streams/value.ts'
 import type { Chunk, ItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
