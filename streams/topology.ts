@@ -161,10 +161,12 @@ export async function ensureTopology(
     allow_direct: true,
     retention: RetentionPolicy.Limits,
     max_age: feedMaxAge ?? FEED_MAX_AGE_MS * NANOS_PER_MS,
-    sources: Array.from({ length: shards }, (_, shard) => ({
-      name: names.log(shard),
-      subject_transforms: feedTransforms(names, shard),
-    })),
+    sources: [feedTransforms, feedTransformsSince].flatMap((transforms) =>
+      Array.from({ length: shards }, (_, shard) => ({
+        name: names.log(shard),
+        subject_transforms: transforms(names, shard),
+      })),
+    ),
   })
   await ensureStream(jsm, blobsWish(names, replicas))
   const topology = { names, shards, replicas }
@@ -231,6 +233,27 @@ function feedTransforms(names: Names, shard: number): { src: string; dest: strin
       dest: `${names.ns}.feed.gate.created.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}`,
     },
     { src: `${log}.trigger.*.refused`, dest: `${names.ns}.feed.trigger.refused` },
+  ]
+}
+
+/**
+ * What the feed shows besides, as sources of their own. The server knows a source by its
+ * transforms: one that has others than before copies the whole log again. Each message costs the
+ * server a write, so these are rare ones.
+ */
+function feedTransformsSince(names: Names, shard: number): { src: string; dest: string }[] {
+  const log = `${names.ns}.log.${shard}`
+  const schedule = ['missed', 'skipped'].map((what) => ({
+    src: `${log}.schedule.*.*.at.*.${what}`,
+    // Its body has no ids.
+    dest: `${names.ns}.feed.schedule.{{wildcard(1)}}.{{wildcard(2)}}.${what}`,
+  }))
+  return [
+    {
+      src: `${log}.subscription.*.*.refused.*.*`,
+      dest: `${names.ns}.feed.event.{{wildcard(1)}}.{{wildcard(2)}}.refused`,
+    },
+    ...schedule,
   ]
 }
 

@@ -2,6 +2,7 @@
 import type { SubscriptionSpec, TakenEvent } from '../../streams/event-schemas.ts'
 import type { DraftOf } from '../../streams/facts.ts'
 import type { RunId } from '../../streams/ids.ts'
+import { forOutsiders } from '../../streams/outside.ts'
 import type { PipelineSpec, RunConcurrency } from '../../streams/schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
@@ -113,7 +114,8 @@ export function refusedEvent(
     seq,
     ...(key === undefined ? {} : { key }),
     ...(msgId === undefined ? {} : { msgId }),
-    reason: cut(reason, REASON_MAX),
+    // The feed shows it.
+    reason: cut(forOutsiders({ code: '', message: reason }).message, REASON_MAX),
   }
   return { name: 'event.refused', ids: { pipeline, subscription, source, seq: String(seq) }, data }
 }

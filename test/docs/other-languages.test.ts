@@ -19,6 +19,9 @@ const FEED = [
   'scatter.closed',
   'gate.created',
   'trigger.refused',
+  'event.refused',
+  'schedule.missed',
+  'schedule.skipped',
 ] as const satisfies readonly FactName[]
 
 /**

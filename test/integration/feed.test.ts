@@ -1,7 +1,8 @@
-import { DeliverPolicy, jetstream } from '@nats-io/jetstream'
+import { DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { asset, pipeline } from '../../src/index.ts'
+import { z } from 'zod'
+import { asset, input, pipeline, schedule, subscription } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -156,6 +157,46 @@ describe('the feed', () => {
     expect(bodies).toHaveLength(24)
     const finished = bodies.filter(({ target }) => target !== undefined)
     expect(new Set(finished.map(({ run }) => String(run).split('-')[0])).size).toBeGreaterThan(1)
+  })
+
+  it('the feed tells of messages that started no run, and of occurrences that did not', async () => {
+    const given = input('given', z.object({ id: z.string() }))
+    const made = asset('made', { dependsOn: [given], execute: () => 1 })
+    const heard = subscription('heard', {
+      from: { stream: 'FEED_HEARD' },
+      run: made,
+      key: (message) => {
+        throw new Error(`cannot read '/srv/app/keys/${message.seq}.json'`)
+      },
+    })
+    const plain = asset('plain', { execute: () => 1 })
+    const yearly = schedule('yearly', {
+      cron: '@yearly',
+      run: plain,
+      partition: () => {
+        throw new Error('no such year')
+      },
+    })
+    await (await jetstreamManager(nc)).streams.add({ name: 'FEED_HEARD', subjects: ['feed.heard'] })
+    await jetstream(nc).publish('feed.heard', '{"id":"a"}', { msgID: 'm1' })
+    const all = pipeline('rare', [given, made, plain], { subscriptions: [heard], schedules: [yearly] })
+    await using stage = await openStage(server.url, all)
+    const ns = stage.namespace
+    expect(await feed(ns, 'event.rare.heard.refused', 1)).toMatchObject([
+      {
+        fact: 'event.refused',
+        pipeline: 'rare',
+        subscription: 'heard',
+        stream: 'FEED_HEARD',
+        seq: 1,
+        msgId: 'm1',
+        reason: "key: cannot read '…/1.json'",
+      },
+    ])
+    await rejection(stage.flow.schedules.trigger('yearly'))
+    expect(await feed(ns, 'schedule.rare.yearly.skipped', 1)).toMatchObject([
+      { why: 'evaluation_failed', by: 'trigger', atMs: expect.any(Number), error: { message: 'no such year' } },
+    ])
   })
 })
 
