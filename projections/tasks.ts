@@ -9,7 +9,8 @@ import { type Behind, instanceRetry, runsAlone } from './attempts.ts'
 import type { Effect } from './effects.ts'
 import { hasEnded, resumeOf } from './gate/gate.ts'
 import { parseLeaseId } from './scatter/lease-id.ts'
-import type { AssetInRun, BarrierState, GateState, RunState } from './state.ts'
+import type { BarrierState } from './scatter/state.ts'
+import type { AssetInRun, GateState, RunState } from './state.ts'
 
 /** An asset of a run. */
 interface InRun {

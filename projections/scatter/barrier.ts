@@ -31,7 +31,7 @@ import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { type EndedGate, endLeft, gateOf } from '../gate/gate.ts'
 import { forgetResume, resumeInstance, suspendInstance, takeResumed, unsuspend } from '../gate/instance-gate.ts'
-import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
+import { stateKey } from '../state.ts'
 import { Bits } from './bits.ts'
 import type { BarrierContext, ScatterContext } from './context.ts'
 import { closeEffect, endEffect, endOf, timerFact } from './end.ts'
@@ -50,6 +50,7 @@ import {
 } from './lease.ts'
 import { leaseId, parseLeaseId } from './lease-id.ts'
 import { comeAgainMs } from './pacing.ts'
+import type { BarrierState, RequeuedRange } from './state.ts'
 
 /**
  * How long instances take is not known yet. A worker that finds them slow hands back what it has

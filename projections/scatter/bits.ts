@@ -3,8 +3,8 @@
  * 8 KiB whatever the size of the scatter.
  */
 
-import type { Segment } from '../state.ts'
-import { type BarrierState, stateKey, type View } from '../state.ts'
+import { stateKey, type View } from '../state.ts'
+import type { BarrierState, Segment } from './state.ts'
 
 export const SEGMENT_INSTANCES = 65_536
 const SEGMENT_BYTES = SEGMENT_INSTANCES / 8

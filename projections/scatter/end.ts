@@ -7,8 +7,9 @@ import type { ScatterStatus } from '../../streams/scatter-schemas.ts'
 import type { ErrorInfo } from '../../streams/schemas.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Effect } from '../effects.ts'
-import { type BarrierState, redriveIn } from '../state.ts'
+import { redriveIn } from '../state.ts'
 import type { ScatterContext } from './context.ts'
+import type { BarrierState } from './state.ts'
 
 export interface End {
   readonly status: ScatterStatus

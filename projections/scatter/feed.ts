@@ -6,10 +6,11 @@
 import { instanceRetry } from '../attempts.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
-import { type BarrierState, stateKey, type View } from '../state.ts'
+import { stateKey, type View } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 import { addToRanges } from './instances.ts'
 import { cutSize, fixedWindow, leaseOne, newLease, type RetryContext } from './lease.ts'
+import type { BarrierState } from './state.ts'
 
 export const CHUNKS_PER_LIST = 256
 /**

@@ -1,8 +1,9 @@
 /** The instances of a barrier: which are done, and which wait to be leased again. */
 
-import { type BarrierState, type RequeuedRange, stateKey } from '../state.ts'
+import { stateKey } from '../state.ts'
 import type { BarrierContext } from './context.ts'
 import { LEASE_SIZE_MAX } from './lease-id.ts'
+import type { BarrierState, RequeuedRange } from './state.ts'
 
 /** Small documents: each failure writes one of them anew. */
 export const FAILURES_PER_CHUNK = 1024

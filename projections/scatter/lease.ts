@@ -6,10 +6,11 @@
 import type { AssetSpec } from '../../streams/schemas.ts'
 import type { LimitedQueueName } from '../../streams/subjects.ts'
 import type { Effect } from '../effects.ts'
-import type { BarrierState, Lease, RunState } from '../state.ts'
+import type { RunState } from '../state.ts'
 import { instanceQueue, leaseEffect } from '../tasks.ts'
 import type { ScatterContext } from './context.ts'
 import { LEASE_SIZE_MAX, leaseId, parseLeaseId } from './lease-id.ts'
+import type { BarrierState, Lease } from './state.ts'
 
 /**
  * A lease should take a worker about this long; one of a limited queue longer, because between two

@@ -1,7 +1,7 @@
 /** Instances whose rate limit had no room, and that a worker handed back: when they come again. */
 
-import type { BarrierState } from '../state.ts'
 import type { ScatterContext } from './context.ts'
+import type { BarrierState } from './state.ts'
 
 /**
  * They come a little faster than the limit lets them start, so that it never waits for one of them,

@@ -2,7 +2,9 @@
  * How commands connect: by options, else by the environment, else to the `flowstone dev` of this
  * folder.
  */
-import { type ConnectOptions, connect, type Flow } from '../client/flow.ts'
+
+import { connect, type Flow } from '../client/flow.ts'
+import type { ConnectOptions } from '../client/options.ts'
 import type { Credentials } from '../log/credentials.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
 import { EXIT, type Output, outputOf } from './output.ts'

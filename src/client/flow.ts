@@ -2,11 +2,9 @@
  * `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run
  * workers.
  */
-
 import { randomBytes } from 'node:crypto'
 import type { RunRequest } from '../../projections/run/request.ts'
-import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { factPath } from '../../streams/facts.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import type { AnyAsset, Asset, InputOf } from '../define/asset-type.ts'
@@ -17,18 +15,16 @@ import { type Engine, type EngineOptions, startEngine } from '../engine/engine.t
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import { refusalOf } from '../engine/shard/position.ts'
 import { Gates } from '../gates/gates.ts'
-import { type GateSettings, type GatesOptions, gateSettings } from '../gates/settings.ts'
-import { Io, type IoManager } from '../io/manager.ts'
+import { type GateSettings, gateSettings } from '../gates/settings.ts'
+import { Io } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Limiter } from '../limiter/limiter.ts'
 import { Appender, type AppenderOptions } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
-import { Connection, type ConnectionSettings, type ConnectionStatus } from '../log/connection.ts'
-import { factEntry } from '../log/entries.ts'
-import { leaderGet } from '../log/nats.ts'
+import { Connection, type ConnectionStatus } from '../log/connection.ts'
 import { mustBeReady } from '../log/ready.ts'
 import { atMost } from '../options/timer.ts'
-import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { ownerOf, placeOf, targetOf } from '../runs/owner.ts'
 import { newestPipeline } from '../runs/registered.ts'
 import { requestFresh, requestUnderKey } from '../runs/request.ts'
@@ -39,6 +35,14 @@ import { type Adopted, adopt } from './adopt.ts'
 import { Events } from './events.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Namespace } from './namespace.ts'
+import {
+  CONNECT_OPTIONS,
+  type ConnectOptions,
+  MATERIALIZE_OPTIONS,
+  type MaterializeOptions,
+  RUN_OPTIONS,
+} from './options.ts'
+import { registerPipeline } from './register.ts'
 import { type RunRetryOptions, retryRun } from './retry.ts'
 import { Run } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
@@ -49,62 +53,6 @@ import { Sensors } from './sensors.ts'
 import { Triggers } from './triggers.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
 
-/**
- * Options of `connect`: which server, as whom, in which namespace, and what the connection works
- * with.
- */
-export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
-  /** I/O managers by name, besides `nats` (the default one of every asset). */
-  readonly io?: Readonly<Record<string, IoManager>>
-  /** Secrets of signal gates' tokens, and where they are taken. */
-  readonly gates?: GatesOptions
-  /** Default: warnings and errors to standard error. */
-  readonly logger?: Logger
-}
-
-/** Options of `flow.materialize`. */
-export interface MaterializeOptions<G = Readonly<Record<string, unknown>>> extends RunOptions<G> {
-  /**
-   * The pipeline, or its name, for an asset that was declared in several. Each of them has values
-   * of its own.
-   */
-  readonly pipeline?: Pipeline | string
-}
-
-const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
-  servers: true,
-  user: true,
-  password: true,
-  token: true,
-  creds: true,
-  nkey: true,
-  tls: true,
-  context: true,
-  domain: true,
-  nats: true,
-  name: true,
-  namespace: true,
-  shards: true,
-  replicas: true,
-  feedMaxAgeMs: true,
-  io: true,
-  gates: true,
-  logger: true,
-}
-const RUN_OPTIONS: OptionNames<RunOptions> = {
-  partition: true,
-  input: true,
-  tags: true,
-  upstream: true,
-  key: true,
-  timeout: true,
-  concurrency: true,
-  onFailed: true,
-}
-const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = { ...RUN_OPTIONS, pipeline: true }
-
-/** Subject and headers of a fact. */
-const ENVELOPE_BYTES = 1024
 const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
 /** How long a close waits for what is on its way to the streams. */
 const FLUSH_MS = 10_000
@@ -360,7 +308,7 @@ export class Flow {
     const key = `${pipeline.name} ${pipeline.spec.version}`
     let registering = this.#registered.get(key)
     if (!registering) {
-      registering = this.#register(pipeline)
+      registering = registerPipeline(this.#connection, this.#namespace, this.#logOf, pipeline)
       this.#registered.set(key, registering)
       registering.catch(() => this.#registered.delete(key))
     }
@@ -452,33 +400,6 @@ export class Flow {
           this.#logger.error(`closing after ${signal} failed: ${messageOf(error)}`),
         )
       })
-  }
-
-  async #register(pipeline: Pipeline): Promise<void> {
-    const { names, shards } = await this.#namespace.found()
-    const { name, version } = pipeline.spec
-    const ids = { pipeline: name, version }
-    const entries = Array.from({ length: shards }, (_, shard) => ({
-      ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }),
-      expect: { seq: 0 },
-    }))
-    const bytes = entries[0]?.payload.length ?? 0
-    const { maxPayload } = this.#connection
-    if (bytes > maxPayload - ENVELOPE_BYTES)
-      throw new InvalidError(
-        `pipeline ${name}: its ${pipeline.spec.assets.length} assets take ${bytes} bytes to register, and a message of this server holds ${maxPayload}; make several pipelines of it, or raise max_payload of nats-server`,
-      )
-    const at = async (shard: number): Promise<void> => {
-      const subject = names.fact(shard, factPath('pipeline.registered', ids))
-      if (await this.#connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) return
-      const entry = entries[shard]
-      if (!entry) return
-      await this.#logOf(shard).appendOnce(entry)
-    }
-    // Triggers are taken on shard 0, and start runs on any: a pipeline that is known there is known
-    // everywhere.
-    await Promise.all(Array.from({ length: shards - 1 }, (_, i) => at(i + 1)))
-    await at(0)
   }
 
   #shared(): {

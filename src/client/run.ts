@@ -1,7 +1,8 @@
 /** A handle on a run: wait for it, watch it, cancel it. Any process can have one. */
 
 import { Kvm } from '@nats-io/kv'
-import { type BarrierState, type RunState, stateKey } from '../../projections/state.ts'
+import type { BarrierState } from '../../projections/scatter/state.ts'
+import { type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'

@@ -2,7 +2,7 @@
 
 import { PACE_MS } from '../../projections/scatter/lease.ts'
 import { parseLeaseId } from '../../projections/scatter/lease-id.ts'
-import type { BarrierState } from '../../projections/state.ts'
+import type { BarrierState } from '../../projections/scatter/state.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import { ableOf, missingWorker, NO_WORKERS, type SeenWorkers } from './seen-workers.ts'

@@ -2,7 +2,8 @@
 
 import { type RunRequest, runIdFor } from '../../projections/run/request.ts'
 import { isDone, isFailed, segmentOf } from '../../projections/scatter/bits.ts'
-import { type BarrierState, type RunState, redriveIn, specOf, stateKey } from '../../projections/state.ts'
+import type { BarrierState } from '../../projections/scatter/state.ts'
+import { type RunState, redriveIn, specOf, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactDraft, factPath } from '../../streams/facts.ts'

@@ -13,15 +13,8 @@ import { refusalFor, runIdFor } from '../../projections/run/request.ts'
 import { isEnded } from '../../projections/run/run.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
 import { abandonment, awaiting, endForParent, isSame } from '../../projections/run/waiters.ts'
-import {
-  type BarrierState,
-  editDoc,
-  type Key,
-  type RunState,
-  specOf,
-  stateKey,
-  type View,
-} from '../../projections/state.ts'
+import type { BarrierState } from '../../projections/scatter/state.ts'
+import { editDoc, type Key, type RunState, specOf, stateKey, type View } from '../../projections/state.ts'
 import { attemptEffect, leaseEffect } from '../../projections/tasks.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import {

@@ -6,7 +6,8 @@
 
 import { isDone, isFailed, segmentOf } from '../../../projections/scatter/bits.ts'
 import { FAILURES_PER_CHUNK, lostError } from '../../../projections/scatter/instances.ts'
-import { ENGINE_KEY, type FailureChunk, stateKey } from '../../../projections/state.ts'
+import type { FailureChunk } from '../../../projections/scatter/state.ts'
+import { ENGINE_KEY, stateKey } from '../../../projections/state.ts'
 import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'

@@ -7,13 +7,9 @@
  * Many come at once (a worker that dies leaves all it held), so what comes together is asked
  * together.
  */
-import {
-  type AssetStatus,
-  type BarrierState,
-  type GateState,
-  type RunState,
-  stateKey,
-} from '../../../projections/state.ts'
+
+import type { BarrierState } from '../../../projections/scatter/state.ts'
+import { type AssetStatus, type GateState, type RunState, stateKey } from '../../../projections/state.ts'
 import { readDoc } from '../../log/documents.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'

@@ -7,7 +7,8 @@
 
 import type { Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
-import { type LimitedQueuesState, stateKey } from '../../../projections/state.ts'
+import type { LimitedQueuesState } from '../../../projections/scatter/state.ts'
+import { stateKey } from '../../../projections/state.ts'
 import { decode } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
