@@ -17,7 +17,7 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
   const manager: BytesIoManager = {
     store: (value) => manager.storeBytes(encodeValue(value)),
     storeBytes: async (plain) => {
-      const hash = createHash('sha256').update(plain).digest('hex')
+      const hash = hashOf(plain)
       const { bytes, encoding } = await squeezeLarge(plain)
       // Another release of the compressor may give other bytes for the same value: those are as
       // good.
@@ -29,10 +29,21 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
       const bytes = await blobs.get(nameOf(String(hash), encoding), signal)
       if (!bytes)
         throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
-      return decodeMsgpack(await unsqueezeLarge(bytes, encoding, Number(plainBytes)))
+      const plain = await unsqueezeLarge(bytes, encoding, Number(plainBytes))
+      // Whoever may store values could store another one under this name.
+      if (hashOf(plain) !== hash)
+        throw new FlowStoneError(
+          'damaged_value',
+          `value ${String(hash)} in object store ${names.blobBucket} is another one: its hash is ${hashOf(plain)}`,
+        )
+      return decodeMsgpack(plain)
     },
   }
   return manager
+}
+
+function hashOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
 
 function nameOf(hash: string, encoding: Encoding | undefined): string {

@@ -12,7 +12,7 @@ import { mismatchOf, wireBytes } from '../define/json-check.ts'
 import { parseUpstream } from '../define/pipeline.ts'
 import type { OnFailed, RunOptions } from '../define/run-options.ts'
 import { parseWith, type StandardSchema } from '../define/standard-schema.ts'
-import type { Io } from '../io/manager.ts'
+import type { Io, IoContext } from '../io/manager.ts'
 import { parseRunTimeout } from '../options/duration.ts'
 
 /** Of a partition, and of a key. */
@@ -152,11 +152,25 @@ async function inputOf(
       else checkByJson(place, input?.schema ?? {}, value)
       return [
         name,
-        await io.store('nats', value, { run: '', pipeline: pipeline.name, asset: name, partition }),
+        await storedInput(io, place, value, { run: '', pipeline: pipeline.name, asset: name, partition }),
       ] as const
     }),
   )
   return stored.length === 0 ? undefined : Object.fromEntries(stored)
+}
+
+/** What a part of the system with few permissions may not store is said of the field. */
+async function storedInput(io: Io, place: string, value: unknown, context: IoContext): Promise<StoredValue> {
+  try {
+    return await io.store('nats', value, context)
+  } catch (cause) {
+    if (!(cause instanceof FlowStoneError) || cause.code !== 'denied') throw cause
+    throw new FlowStoneError(
+      'denied',
+      `${place}: it is too large for a message, and this NATS user may not write to the object store (${cause.message}). Allow it (docs/permissions.md), or give the run a reference to the value`,
+      { cause },
+    )
+  }
 }
 
 function valuesOf(at: string, target: string, given: object, names: readonly string[]): Map<string, unknown> {

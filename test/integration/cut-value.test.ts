@@ -6,7 +6,7 @@ import { asset, connect, pipeline } from '../../src/index.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { useServer } from '../kit/fixture.ts'
 import { startProxy } from '../kit/proxy.ts'
-import { listeningLogger, openStage } from '../kit/stage.ts'
+import { listeningLogger, openStage, rejection } from '../kit/stage.ts'
 
 const server = useServer()
 
@@ -99,6 +99,22 @@ it('values in the object store are objects as NATS has them, and those of NATS c
   const bytes = await bucket.getBlob(object?.name ?? '')
   expect(bytes?.length).toBe(object?.size)
   await nc.close()
+})
+
+it('a value that somebody put in the place of another one is not taken for it', async () => {
+  await using stage = await openStage(server.url, pipe)
+  const run = await stage.flow.materialize(large)
+  await run.result()
+  const nc = await connectNats({ servers: server.url })
+  const bucket = await new Objm(nc).open(`${stage.namespace}_blobs`)
+  const [object] = await bucket.list()
+  await bucket.putBlob({ name: object?.name ?? '' }, new Uint8Array(randomBytes(SIZE)))
+  await nc.close()
+  const other = await stage.connect()
+  expect(await rejection(other.run(run.id).result())).toMatchObject({
+    code: 'damaged_value',
+    message: expect.stringContaining('is another one: its hash is'),
+  })
 })
 
 function sha256(bytes: Uint8Array): string {

@@ -10,7 +10,7 @@ import { asset, connect, type Flow, input, pipeline } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
 import { type GuardedServer, guardedServer, login } from '../kit/guarded.ts'
 import { permissionsOf, ROLES, type Role } from '../kit/permissions.ts'
-import { listeningLogger } from '../kit/stage.ts'
+import { listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const NS = 'guarded'
@@ -53,7 +53,12 @@ async function flowAs(role: Role): Promise<Flow> {
 
 beforeAll(async () => {
   const users = Object.fromEntries(ROLES.map((role) => [role, permissionsOf(role, DEPLOYMENT)]))
-  server = await guardedServer({ ...users, admin: { publish: ['>'], subscribe: ['>'] } })
+  const { publish } = permissionsOf('client', DEPLOYMENT)
+  const small = {
+    publish: publish.filter((subject) => !subject.startsWith('$O.')),
+    subscribe: ['_INBOX_small.>', `${NS}.notify.run.*`],
+  }
+  server = await guardedServer({ ...users, small, admin: { publish: ['>'], subscribe: ['>'] } })
   admin = await server.as('admin')
   jsm = await jetstreamManager(admin)
   await (await (await flowAs('engine')).engine()).active
@@ -102,6 +107,20 @@ describe('with the least permissions', () => {
     await flow.gates.signal(await flow.gates.token(gate), { approved: true })
     expect((await run.status())?.waitingFor).toEqual([])
     expect(flow.connection.denied).toEqual([])
+  }, 60_000)
+
+  it('a client starts runs with large input, and one that may not store it is told which field it is', async () => {
+    const client = await flowAs('client')
+    const input = { note: 'y'.repeat(200_000) }
+    expect(await (await client.materialize(parcel, { input })).result()).toBe(200_000)
+    expect(client.connection.denied).toEqual([])
+    await using small = await connect({ servers: server.url, namespace: NS, nats: login('small'), logger })
+    expect(await (await small.materialize(parcel, { input: { note: 'short' } })).result()).toBe(5)
+    const error = await rejection(small.materialize(parcel, { input: { note: 'z'.repeat(200_000) } }))
+    expect(error.code).toBe('denied')
+    expect(error.message).toMatch(
+      /^materialize: input\.note: it is too large .*\(not allowed to publish to \$O\.guarded_blobs\..* or give the run a reference/,
+    )
   }, 60_000)
 
   it('a trigger is stored and starts a run, and a reader of the feed hears of its end', async () => {

@@ -55,6 +55,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.pipeline.${pipeline}.*.registered`,
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
+          `$O.${ns}_blobs.>`,
           `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
         ],
