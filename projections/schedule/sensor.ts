@@ -5,7 +5,7 @@
  *   pipeline.registered               → begins, goes on or ends                          worker, client
  *   run.requested (an evaluation)     → evaluating: there is no other one until it ends   engine, by its clock
  *   run.finished (the same)           → its value has the cursor, and the runs to start;  engine
- *                                       failed: the cursor stays
+ *                                       failed, or the sensor is removed: the cursor stays
  *   sensor.paused | resumed           → not evaluated any more, or again                 client
  *   sensor.triggered                  → evaluated as soon as no evaluation goes on, also  client
  *                                       while it is paused
@@ -106,11 +106,12 @@ export function onEvaluationFinished(
     state.error = error ?? { code: status, message: `its evaluation was ${status}` }
     return [again]
   }
-  state.value = value
-  state.valueMs = fact.timeMs
   state.failures = 0
   delete state.error
+  // Its runs are not started, so it keeps the cursor before them, should it come back.
   if (state.removed) return [again]
+  state.value = value
+  state.valueMs = fact.timeMs
   const { pipeline, version, spec } = state
   const upstream = view.get(stateKey.pipeline(pipeline, version))?.upstream ?? 'all'
   const request = {

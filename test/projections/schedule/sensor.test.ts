@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { Effect } from '../../../projections/effects.ts'
 import { evaluationOf, nextEvaluation } from '../../../projections/schedule/sensor.ts'
 import type { SensorState } from '../../../projections/schedule/state.ts'
 import { stateKey } from '../../../projections/state.ts'
@@ -38,9 +39,12 @@ function runOf(fact: FactDraft): string {
   return fact.ids.run
 }
 
-function finish(sim: Sim, run: string): void {
-  const data = { run, pipeline: 'p', target: evaluates, status: 'failed' as const, durationMs: 0 }
-  sim.apply({ name: 'run.finished', ids: { run: run as RunId }, data })
+/** `seq`: where its value is; without one it has failed. */
+function finish(sim: Sim, run: string, seq?: number): readonly Effect[] {
+  const ended =
+    seq === undefined ? { status: 'failed' as const } : { status: 'succeeded' as const, value: { shard: 0, seq } }
+  const data = { run, pipeline: 'p', target: evaluates, durationMs: 0, ...ended }
+  return sim.apply({ name: 'run.finished', ids: { run: run as RunId }, data })
 }
 
 const ids = { pipeline: 'p', sensor: 'files' }
@@ -96,4 +100,16 @@ it('a sensor that is triggered during an evaluation is evaluated again after it,
   expect(nextEvaluation(stateOf(sim))).toBeLessThanOrEqual(sim.nowMs)
   finish(sim, evaluate(sim))
   expect(nextEvaluation(stateOf(sim))).toBe(sim.nowMs + EVERY_MS)
+})
+
+it('a sensor that is removed while it is evaluated takes neither the cursor nor the runs of that', () => {
+  const sim = sensing()
+  const does = (effects: readonly Effect[]): string[] => effects.map((effect) => effect.do)
+  expect(does(finish(sim, evaluate(sim), 5))).toContain('start_sensed')
+  const run = evaluate(sim)
+  define(sim, [], 'v2')
+  expect(does(finish(sim, run, 9))).not.toContain('start_sensed')
+  define(sim, [{ name: 'files', target: 'a', everyMs: EVERY_MS, evaluates }], 'v3')
+  expect(stateOf(sim).value).toEqual({ shard: 0, seq: 5 })
+  expect(nextEvaluation(stateOf(sim))).toBeDefined()
 })
