@@ -24,14 +24,12 @@ import {
 import { gatesOf } from './gate/instance-gate.ts'
 import { onRunAdoptRequested } from './run/adopt.ts'
 import { needsOfEntering, needsOfLeaving } from './run/concurrency.ts'
+import { isEnded } from './run/end.ts'
 import { endList, listKey, listsOf } from './run/lists.ts'
 import {
   type AssetFact,
-  isEnded,
   onRunCancelRequested,
   onRunFinished,
-  onRunPlanned,
-  onRunRequested,
   onRunTimerFired,
   onScatterCancelRequested,
   onScatterClosed,
@@ -40,6 +38,7 @@ import {
   onScatterTimerFired,
   stepAsset,
 } from './run/run.ts'
+import { onRunPlanned, onRunRequested } from './run/start.ts'
 import { needsOfTrigger, onTriggerReceived } from './run/trigger.ts'
 import { onRunAbandoned, onRunAwaited, wakeAll } from './run/waiters.ts'
 import {

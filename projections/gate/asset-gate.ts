@@ -6,7 +6,8 @@
 import type { FactOf } from '../../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
-import { cancelEffect, failEffect, isEnded, nextAttempt } from '../run/run.ts'
+import { cancelEffect, failEffect, isEnded } from '../run/end.ts'
+import { nextAttempt } from '../run/start-assets.ts'
 import { type AssetInRun, editRun, type RunState, specOf, type View } from '../state.ts'
 import { afterGate, awaitGate, type EndedGate, endLeft, gateOf, resumeOf } from './gate.ts'
 

@@ -18,7 +18,8 @@ import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type AssetInRun, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { instanceQueue } from '../tasks.ts'
-import { assetInRun, isEnded, nextAttempt, startReady } from './run.ts'
+import { isEnded } from './end.ts'
+import { assetInRun, nextAttempt, startReady } from './start-assets.ts'
 
 interface Adoption {
   /** Why it cannot be, a reason each. Empty: it can. */

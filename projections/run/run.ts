@@ -29,222 +29,19 @@
  * `attempt.ended` of another attempt than the current one is ignored: that attempt was given up. An
  * end of any kind is final, and the server lets only one in (facts.ts).
  */
-import type { Fact, FactDraft, FactOf } from '../../streams/facts.ts'
-import { hashOfValue } from '../../streams/fingerprint.ts'
-import type { AssetName, RunId } from '../../streams/ids.ts'
+import type { Fact, FactOf } from '../../streams/facts.ts'
 import { forOutsiders } from '../../streams/outside.ts'
-import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, StoredValue, ValueAt } from '../../streams/schemas.ts'
+import type { AssetSpec, AttemptOutcome, ErrorInfo, PipelineSpec, ValueAt } from '../../streams/schemas.ts'
 import { failuresAfterLoss } from '../attempts.ts'
 import { backoffMs } from '../backoff.ts'
 import type { Effect } from '../effects.ts'
 import { countOpenRun } from '../events/open-runs.ts'
 import { endEffect } from '../scatter/end.ts'
 import { type AssetInRun, type CatalogEntry, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
-import { attemptEffect, fingerprintIn, requesterOf } from '../tasks.ts'
-import { enterGroup, leaveGroup } from './concurrency.ts'
-import { addToLists, endList, listsOf } from './lists.ts'
-import { inputsOf, type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
-
-/** Characters of JSON. */
-const RESULT_MAX = 8192
-
-export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effect[] {
-  const { data } = fact
-  const id = fact.ids.run
-  if (view.get(stateKey.run(id))) return []
-  const run: RunState = {
-    seq: fact.seq,
-    id,
-    pipeline: data.pipeline,
-    version: data.version,
-    target: data.target,
-    upstream: data.upstream,
-    ...(data.partition === undefined ? {} : { partition: data.partition }),
-    ...(data.key === undefined ? {} : { key: data.key }),
-    ...msgIdIn(data),
-    ...(data.event === undefined ? {} : { subscription: data.event.subscription }),
-    ...(data.redrive === undefined ? {} : { redrive: data.redrive }),
-    ...retriedIn(data),
-    ...(data.tags === undefined ? {} : { tags: data.tags }),
-    ...(data.schedule === undefined ? {} : { schedule: data.schedule }),
-    ...(data.sensor === undefined ? {} : { sensor: data.sensor }),
-    ...(data.parent === undefined ? {} : { parent: data.parent, waiters: [data.parent] }),
-    ...givenIn(fact),
-    status: 'requested',
-    requestedMs: fact.timeMs,
-    assets: {},
-  }
-  view.put(stateKey.run(id), run)
-  view.put(stateKey.open(id), { since: fact.timeMs })
-  countOpenRun(view, run, fact.seq, 1)
-  addToLists(view, listsOf(data), id, fact.timeMs)
-  const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
-  if (data.concurrency) run.concurrency = { ...data.concurrency }
-  const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
-  if (!pipeline) {
-    const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
-    return finish(run, fact, { code: 'unknown_pipeline', message })
-  }
-  const { as, behind, effects } = enterGroup(view, run)
-  if (as === 'started') return [...timer, ...beginRun(run, pipeline, fact)]
-  if (as === 'waiting') return [...timer, ...effects]
-  run.skippedFor = behind ?? 'unknown'
-  return finish(run, fact)
-}
-
-/** Plans a run: at once where the plan follows from its request. */
-function beginRun(run: RunState, pipeline: PipelineSpec, fact: Fact): Effect[] {
-  const { target, upstream, redrive, retry } = run
-  if (redrive || retry || !planIsPure(pipeline, target, upstream)) return [{ do: 'plan', run: run.id }]
-  return applyPlan(
-    run,
-    pipeline,
-    planRun(pipeline, target, upstream, () => undefined, run.inputs),
-    fact,
-  )
-}
-
-/** A run has ended, or waits no more: those whose turn it is now start. */
-function startNext(view: View, run: RunState, fact: Fact): Effect[] {
-  return leaveGroup(view, run).flatMap((next) => {
-    next.seq = fact.seq
-    next.status = 'requested'
-    next.startedMs = fact.timeMs
-    const pipeline = view.get(stateKey.pipeline(next.pipeline, next.version))
-    return pipeline ? beginRun(next, pipeline, fact) : []
-  })
-}
-
-function msgIdIn({ trigger, event }: FactOf<'run.requested'>['data']): Pick<RunState, 'msgId'> {
-  const msgId = trigger?.msgId ?? event?.msgId
-  return msgId === undefined ? {} : { msgId }
-}
-
-/** The run before it, and how it is taken up. */
-function retriedIn({ retryOf, retry }: FactOf<'run.requested'>['data']): Pick<RunState, 'retryOf' | 'retry'> {
-  return {
-    ...(retryOf === undefined ? {} : { retryOf }),
-    ...(retry === undefined
-      ? {}
-      : { retry: { run: retry.run, ...(retry.from === undefined ? {} : { from: retry.from }) } }),
-  }
-}
-
-/** What the run was given: hashes, and where the values stand. */
-function givenIn({ data, shard, seq }: FactOf<'run.requested'>): Pick<RunState, 'inputs' | 'given'> {
-  if (data.input === undefined) return {}
-  const hashes = Object.entries(data.input).map(([name, stored]) => [name, hashOfValue(stored)])
-  return { inputs: Object.fromEntries(hashes), given: { shard, seq } }
-}
-
-/** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
-function limitRun(run: RunState, timeoutMs: number, nowMs: number): Effect[] {
-  if (timeoutMs === 0) return []
-  run.timeoutMs = timeoutMs
-  run.deadlineMs = nowMs + timeoutMs
-  return [{ do: 'timer', fact: runTimer(run.id, timeoutMs), dueMs: run.deadlineMs }]
-}
-
-function runTimer(run: RunId, timeoutMs: number): FactDraft {
-  return { name: 'run.timer_fired', ids: { run }, data: { timeoutMs } }
-}
-
-export function onRunPlanned(view: View, run: RunState, fact: FactOf<'run.planned'>): Effect[] {
-  const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
-  if (run.status !== 'requested' || !pipeline || run.finishing) return []
-  const { assets, error } = fact.data
-  return applyPlan(run, pipeline, error ? { assets: [], error } : { assets: assets as PlannedAsset[] }, fact)
-}
-
-function applyPlan(run: RunState, pipeline: PipelineSpec, plan: Plan, fact: Fact): Effect[] {
-  if (plan.error) return finish(run, fact, plan.error)
-  run.status = 'running'
-  for (const planned of plan.assets) run.assets[planned.name] = assetInRun(run, pipeline, planned)
-  return startReady(run, pipeline, fact.timeMs)
-}
-
-/** An asset of a run, as its plan has it. */
-export function assetInRun(run: RunState, pipeline: PipelineSpec, planned: PlannedAsset): AssetInRun {
-  const { name, reuse, from, candidate, redrive } = planned
-  const spec = specOf(pipeline, name)
-  const asset: AssetInRun = { status: 'waiting', phase: spec?.scatter ? 'scatter' : 'execute', attempt: 0, failures: 0 }
-  if (spec?.input) {
-    const hash = run.inputs?.[name]
-    return {
-      ...asset,
-      status: 'given',
-      ...(run.given ? { value: { ...run.given, input: name } } : {}),
-      ...(hash ? { hash } : {}),
-    }
-  }
-  if (reuse) {
-    asset.status = 'reused'
-    asset.value = reuse
-    if (from?.hash !== undefined) asset.hash = from.hash
-    if (from) asset.from = { ...(from.run === undefined ? {} : { run: from.run }), why: from.why }
-    return asset
-  }
-  if (candidate) asset.candidate = candidate
-  if (redrive) asset.redrive = { ...redrive }
-  const inputs = run.inputs && inputsOf(pipeline, name, run.inputs)
-  return inputs === undefined ? asset : { ...asset, inputs }
-}
-
-/**
- * Starts every waiting asset whose dependencies have their values. One whose candidate was made of
- * the same is there at once, and then what waits for it is looked at.
- */
-export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number): Effect[] {
-  const effects: Effect[] = []
-  for (let again = true; again; ) {
-    again = false
-    for (const [name, asset] of Object.entries(run.assets)) {
-      if (asset.status !== 'waiting' || asset.ending) continue
-      const spec = specOf(pipeline, name)
-      if (!spec || !hasAll(run, spec)) continue
-      if (takeCandidate(run, spec, asset)) again = true
-      else effects.push(nextAttempt(run, spec, asset, nowMs))
-    }
-  }
-  return effects
-}
-
-function takeCandidate(run: RunState, spec: AssetSpec, asset: AssetInRun): boolean {
-  const { candidate } = asset
-  delete asset.candidate
-  if (candidate?.fingerprint === undefined || candidate.fingerprint !== fingerprintIn(run, spec)) return false
-  asset.status = 'reused'
-  asset.value = candidate.value
-  if (candidate.hash !== undefined) asset.hash = candidate.hash
-  asset.from = { ...(candidate.run === undefined ? {} : { run: candidate.run }), why: 'current' }
-  return true
-}
-
-/**
- * Whether all that it depends on is there. From the end: what was planned last comes last, and of a
- * thousand dependencies hardly one is looked at in vain.
- */
-function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
-  for (let i = dependsOn.length - 1; i >= 0; i--) {
-    const dependency = dependsOn[i]
-    if (dependency === undefined || !run.assets[dependency]?.value) return false
-  }
-  return true
-}
-
-export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Effect {
-  asset.status = 'queued'
-  asset.queuedMs = nowMs
-  asset.attempt += 1
-  delete asset.worker
-  if (dueMs === undefined) delete asset.dueMs
-  else asset.dueMs = dueMs
-  return attemptEffect(run, spec, asset)
-}
-
-export function isEnded(asset: AssetInRun): boolean {
-  return ['materialized', 'reused', 'given', 'failed', 'skipped', 'cancelled'].includes(asset.status)
-}
+import { endIn, failEffect, finishIfDone, idsIn, isEnded, timeoutMessage } from './end.ts'
+import { addToLists, endList } from './lists.ts'
+import { startNext } from './start.ts'
+import { nextAttempt, startReady } from './start-assets.ts'
 
 /** What is said of an asset's attempts and of its end. */
 export type AssetFact = FactOf<
@@ -426,10 +223,6 @@ export function onRunTimerFired(view: View, before: RunState, fact: FactOf<'run.
   return [...endAssets(view, run, fact, timeoutMessage(run)), ...next]
 }
 
-function timeoutMessage(run: RunState): string {
-  return `the run took longer than its timeout of ${run.timeoutMs} ms`
-}
-
 /** Ends everything of a run that is open. */
 function endAssets(view: View, run: RunState, fact: Fact, reason: string | undefined): Effect[] {
   const effects: Effect[] = [{ do: 'abort', run: run.id }]
@@ -531,79 +324,4 @@ function closeIfOpen(
   barrier.closing = true
   if (fact) barrier.seq = fact.seq
   return [endEffect(barrier, { status, ...(error ? { error } : {}) })]
-}
-
-export function failEffect(run: RunState, asset: string, error: ErrorInfo, attempts: number): Effect {
-  const data = { ...endIn(run, asset), error: forOutsiders(error), attempts }
-  return { do: 'fact', fact: { name: 'asset.failed', ids: idsIn(run, asset), data } }
-}
-
-export function cancelEffect(run: RunState, asset: string, reason: string): Effect {
-  const data = { ...endIn(run, asset), reason }
-  return { do: 'fact', fact: { name: 'asset.cancelled', ids: idsIn(run, asset), data } }
-}
-
-function finishIfDone(run: RunState, fact: Fact): Effect[] {
-  // The quick answer first: a run may have thousands of assets.
-  const target = run.assets[run.target]
-  if (target && !isEnded(target)) return []
-  const assets = Object.values(run.assets)
-  if (!run.cancelRequested && !run.timedOut && assets.length === 0) return []
-  return assets.every(isEnded) ? finish(run, fact) : []
-}
-
-function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
-  if (run.finishing) return []
-  run.finishing = true
-  const target = run.assets[run.target]
-  const assets = Object.values(run.assets)
-  const failed = Object.entries(run.assets).find(([, asset]) => asset.status === 'failed')
-  const tooLong = run.timedOut ? { code: 'timeout', message: timeoutMessage(run) } : undefined
-  const cause = error ?? tooLong ?? failed?.[1].error
-  const succeeded = target?.value !== undefined
-  const cancelled = run.cancelRequested || (!failed && assets.some((asset) => asset.status === 'cancelled'))
-  const skipped = run.skippedFor === undefined ? undefined : skippedError(run, run.skippedFor)
-  const isCancelled = skipped !== undefined || (cancelled && !error && !tooLong)
-  const status = succeeded ? 'succeeded' : isCancelled ? 'cancelled' : 'failed'
-  const data: Extract<FactDraft, { name: 'run.finished' }>['data'] = {
-    run: run.id,
-    pipeline: run.pipeline,
-    target: run.target,
-    ...requesterOf(run),
-    status,
-    ...(target?.value ? { value: target.value } : {}),
-    ...resultIn(run, fact),
-    ...(status === 'failed' && failed && !tooLong ? { asset: failed[0] } : {}),
-    ...(status === 'failed' && cause ? { error: forOutsiders(cause) } : {}),
-    ...(skipped ? { error: skipped } : {}),
-    durationMs: Math.max(0, fact.timeMs - run.requestedMs),
-  }
-  const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
-  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...stops }]
-}
-
-function skippedError({ concurrency }: RunState, other: string): ErrorInfo {
-  const key = JSON.stringify(concurrency?.key ?? '')
-  return { code: 'run_skipped', message: `run ${other} of concurrency key ${key} is active, and onConflict is skip` }
-}
-
-function idsIn(run: RunState, asset: string): { pipeline: string; run: RunId; asset: AssetName } {
-  return { pipeline: run.pipeline, run: run.id, asset: asset as AssetName }
-}
-
-function endIn(
-  run: RunState,
-  asset: string,
-): { run: string; asset: string; pipeline: string } & ReturnType<typeof requesterOf> {
-  return { run: run.id, asset, pipeline: run.pipeline, ...requesterOf(run) }
-}
-
-/**
- * The target's value, where the fact at hand brought it and it is small: outsiders then need not
- * ask for it.
- */
-function resultIn(run: RunState, fact: Fact): { result?: StoredValue } {
-  if (fact.name !== 'asset.materialized' || fact.ids.asset !== run.target) return {}
-  const { value } = fact.data
-  return JSON.stringify(value).length <= RESULT_MAX ? { result: value } : {}
 }

@@ -1,6 +1,6 @@
 /** Why what waits in a run is waiting. */
 import { groupKey } from '../../projections/run/concurrency-key.ts'
-import { isEnded } from '../../projections/run/run.ts'
+import { isEnded } from '../../projections/run/end.ts'
 import type { BarrierState } from '../../projections/scatter/state.ts'
 import { type AssetInRun, type ConcurrencyState, type RunState, specOf, stateKey } from '../../projections/state.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'

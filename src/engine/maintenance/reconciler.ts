@@ -11,7 +11,7 @@
 import type { Effect } from '../../../projections/effects.ts'
 import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
 import { forgotten } from '../../../projections/gate/instance-gate.ts'
-import { isEnded } from '../../../projections/run/run.ts'
+import { isEnded } from '../../../projections/run/end.ts'
 import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
 import type { BarrierContext } from '../../../projections/scatter/context.ts'
 import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../../projections/state.ts'

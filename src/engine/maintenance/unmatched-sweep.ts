@@ -3,7 +3,7 @@
  * tasks of runs and assets that have ended, and the consumers that are no longer needed.
  */
 
-import { isEnded } from '../../../projections/run/run.ts'
+import { isEnded } from '../../../projections/run/end.ts'
 import { stateKey } from '../../../projections/state.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
