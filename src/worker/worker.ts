@@ -6,14 +6,12 @@
  * delivered again. Whoever gets one a second time does not run it blindly. It reports the attempt
  * or the lease as lost, and the engine decides.
  */
-
 import type { Subscription } from '@nats-io/nats-core'
-import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
-import type { Resources } from '../define/asset-type.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { GateSettings } from '../gates/settings.ts'
 import type { Io } from '../io/manager.ts'
@@ -21,9 +19,7 @@ import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Duration, parseDuration } from '../options/duration.ts'
 import { after, every, type Timer } from '../options/timer.ts'
-import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Code, servedQueues } from './attempt/code.ts'
 import { LimitWaiters } from './attempt/limits.ts'
@@ -38,9 +34,10 @@ import { Watch } from './control/watch.ts'
 import { answerStatusRequests } from './control/worker-status.ts'
 import { SubscriptionReader } from './events/reader.ts'
 import { answerRetries } from './events/retries.ts'
+import { parseWorkerOptions, type WorkerOptions } from './options.ts'
 import { HandBack } from './pull/disposition.ts'
 import { InFlightTask } from './pull/in-flight-task.ts'
-import { Isolation } from './pull/isolation.ts'
+import { Isolation, isolationText } from './pull/isolation.ts'
 import { Judge } from './pull/judge.ts'
 import { LimitedQueues } from './pull/limited-queues.ts'
 import { type Delivery, Puller } from './pull/puller.ts'
@@ -48,57 +45,6 @@ import { nak, onDelivery, requeue } from './pull/requeue.ts'
 import { Slots } from './pull/slots.ts'
 import { UnmatchedTasks } from './pull/unmatched.ts'
 
-/** Options of `flow.worker`. */
-export interface WorkerOptions {
-  /**
-   * How many pieces of user code run at a time in this process: executions, or instances of
-   * scatters. Default 10.
-   */
-  readonly concurrency?: number
-  /** Only these queues. Default: all that the pipelines' assets name. */
-  readonly queues?: readonly string[]
-  readonly resources?: Resources
-  /**
-   * A worker that gives no sign for this long is taken for dead, and its tasks go to others.
-   * Default `'30s'`, 500 ms to one day. The same for all workers of a queue.
-   */
-  readonly ackWait?: Duration
-  /**
-   * How long a stop waits for running code before that is aborted and handed back. Default `'30s'`.
-   */
-  readonly drainTimeout?: Duration
-  /**
-   * Close the flow on SIGTERM and SIGINT: its workers finish or hand back, its engines checkpoint,
-   * its connection ends. The process then ends by itself, unless something else of yours keeps it.
-   * Default false.
-   */
-  readonly handleSignals?: boolean
-  /**
-   * How long code may hold up the event loop: so long its tasks are kept alive by a thread of their
-   * own. After that this worker is taken for dead, and its tasks go to others. Default `'10m'`.
-   */
-  readonly maxBlocked?: Duration
-  /**
-   * The process is there for this worker alone: after `maxBlocked` it is ended. Default false; true
-   * for `flowstone worker` and `dev`.
-   */
-  readonly ownsProcess?: boolean
-}
-
-export const WORKER_DEFAULTS = { concurrency: 10, drainTimeout: '30s', ackWait: '30s', maxBlocked: '10m' } as const
-
-const OPTIONS: OptionNames<WorkerOptions> = {
-  concurrency: true,
-  queues: true,
-  resources: true,
-  ackWait: true,
-  drainTimeout: true,
-  handleSignals: true,
-  maxBlocked: true,
-  ownsProcess: true,
-}
-/** Longer, and what a dead worker held would lie there for days. */
-const ACK_WAIT_MAX_MS = 86_400_000
 const SHORT_TASK_MS = 20
 /** Tasks are held ahead for about this long, and at most so many. */
 const AHEAD_MS = 40
@@ -170,26 +116,18 @@ export class Worker {
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
     const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
-    refuseUnknown('worker', options, OPTIONS)
-    const concurrency = options.concurrency ?? WORKER_DEFAULTS.concurrency
-    if (!Number.isInteger(concurrency) || concurrency < 1)
-      throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
+    const { concurrency, drainMs, ackWaitMs, maxBlockedMs } = parseWorkerOptions(options)
     this.id = `worker-${hash64(parts.random).slice(0, 10)}`
     this.#topology = topology
     this.#logger = logger
-    this.#drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? WORKER_DEFAULTS.drainTimeout)
-    this.#ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? WORKER_DEFAULTS.ackWait, {
-      maxMs: ACK_WAIT_MAX_MS,
-    })
-    if (this.#ackWaitMs < 500)
-      throw new InvalidError(
-        'worker: ackWait must be at least 500 ms; shorter, and workers are taken for dead while they work',
-      )
-    this.#maxBlockedMs = parseDuration('worker: maxBlocked', options.maxBlocked ?? WORKER_DEFAULTS.maxBlocked, {
-      minMs: 1000,
-    })
+    this.#drainMs = drainMs
+    this.#ackWaitMs = ackWaitMs
+    this.#maxBlockedMs = maxBlockedMs
     const limitMs = Math.min(ALONE_MAX_MS, Math.max(ALONE_MIN_MS, this.#ackWaitMs))
-    this.#alone = new Isolation({ limitMs, say: (what) => this.#logger.warn(this.#aloneText(what, limitMs)) })
+    this.#alone = new Isolation({
+      limitMs,
+      say: (what) => this.#logger.warn(isolationText(what, limitMs, this.#held.values())),
+    })
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wakeSoon())
     const values = new Values(connection, topology.names, io)
@@ -539,21 +477,6 @@ export class Worker {
       this.#wake?.()
     })
     this.#wake?.()
-  }
-
-  #aloneText(what: 'soon' | 'late' | 'long', limitMs: number): string {
-    const texts = (alone: boolean): string =>
-      [...this.#held.values()]
-        .filter(({ task }) => (task.alone ?? false) === alone)
-        .map(({ task }) => `${task.asset} (run ${task.run})`)
-        .slice(0, 5)
-        .join(', ')
-    const [lone, others] = [texts(true), texts(false)]
-    if (what === 'soon')
-      return `this worker takes no new work: ${lone} has lost a worker before and is to run alone; it waits for ${others} to end, ${limitMs} ms at the most`
-    if (what === 'late')
-      return `${lone} was to run alone, but ${others} did not end within ${limitMs} ms; it runs beside that. Give the asset a timeout`
-    return `${lone} runs alone for ${limitMs} ms now; this worker takes other work beside it. Give the asset a timeout`
   }
 
   #refuse(delivery: Delivery, error: unknown): void {

@@ -204,3 +204,24 @@ async function readBegun(
   if (fact?.name !== 'scatter.begun' && fact?.name !== 'asset.started') return undefined
   return fact.data.message === undefined ? {} : { message: fact.data.message }
 }
+
+/** What a worker says of a task that is to run alone. `held`: all tasks that it holds. */
+export function isolationText(
+  what: 'soon' | 'late' | 'long',
+  limitMs: number,
+  held: Iterable<{ readonly task: Task }>,
+): string {
+  const tasks = [...held].map(({ task }) => task)
+  const texts = (alone: boolean): string =>
+    tasks
+      .filter((task) => (task.alone ?? false) === alone)
+      .map(({ asset, run }) => `${asset} (run ${run})`)
+      .slice(0, 5)
+      .join(', ')
+  const [lone, others] = [texts(true), texts(false)]
+  if (what === 'soon')
+    return `this worker takes no new work: ${lone} has lost a worker before and is to run alone; it waits for ${others} to end, ${limitMs} ms at the most`
+  if (what === 'late')
+    return `${lone} was to run alone, but ${others} did not end within ${limitMs} ms; it runs beside that. Give the asset a timeout`
+  return `${lone} runs alone for ${limitMs} ms now; this worker takes other work beside it. Give the asset a timeout`
+}
