@@ -44,6 +44,14 @@ const stored = z.union([
   z.object({ manager: z.string(), ref: z.record(z.string(), z.unknown()) }),
 ])
 
+/** A message as it was, where its stream does not keep it. `data`: bytes. */
+const keptMessage = z.object({
+  subject: z.string().max(TEXT_MAX),
+  timeMs: z.int(),
+  headers: z.record(z.string(), z.string()),
+  data: stored,
+})
+
 /** A message that was taken. */
 export const takenEvent = z.object({
   /** Its sequence in its stream. */
@@ -53,6 +61,8 @@ export const takenEvent = z.object({
   msgId: z.string().max(TEXT_MAX).optional(),
   /** Why no run can start for it; then there is no input. */
   refused: z.string().optional(),
+  /** Then also the message, to be read again. */
+  message: keptMessage.optional(),
   input: z.record(token, stored).optional(),
   partition: z.string().max(TEXT_MAX).optional(),
   tags: z.record(z.string().max(TOKEN_MAX), z.string().max(TOKEN_MAX)).optional(),
@@ -94,6 +104,8 @@ export const eventRefused = z.object({
   key: z.string().max(TEXT_MAX).optional(),
   msgId: z.string().max(TEXT_MAX).optional(),
   reason: z.string(),
+  /** The message stands in the fact with this sequence, because its stream does not keep it. */
+  kept: count.optional(),
 })
 
 /** The time of a batch, or of messages that are debounced, may have come. */

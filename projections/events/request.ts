@@ -103,8 +103,8 @@ const REASON_MAX = 2000
 export function refusedEvent(
   pipeline: string,
   subscription: string,
-  { source, stream }: Pick<Place, 'source' | 'stream'>,
-  { seq, key, msgId }: Pick<TakenEvent, 'seq' | 'key' | 'msgId'>,
+  { source, stream, factSeq }: Place,
+  { seq, key, msgId, message }: Pick<TakenEvent, 'seq' | 'key' | 'msgId' | 'message'>,
   reason: string,
 ): DraftOf<'event.refused'> {
   const data = {
@@ -116,6 +116,7 @@ export function refusedEvent(
     ...(msgId === undefined ? {} : { msgId }),
     // The feed shows it.
     reason: cut(forOutsiders({ code: '', message: reason }).message, REASON_MAX),
+    ...(message ? { kept: factSeq } : {}),
   }
   return { name: 'event.refused', ids: { pipeline, subscription, source, seq: String(seq) }, data }
 }

@@ -231,6 +231,40 @@ describe('a message that cannot start a run', () => {
     expect((await stage.flow.events.refused()).map(({ seq }) => seq)).toEqual([1])
   })
 
+  it('of a work queue is kept, large or small, and is taken when it is tried again', async () => {
+    await using publisher = await Publisher.connect(server.url)
+    await publisher.stream('KEPT', ['kept.*'], RetentionPolicy.Workqueue)
+    const namespace = freshNamespace()
+    const large = 'x'.repeat(200_000)
+    publisher.send('kept.small', { id: 'a', total: 'much' }, 'm1')
+    publisher.send('kept.large', { id: large, total: 'much' })
+    {
+      await using stage = await openStage(server.url, shop({ stream: 'KEPT' }).orders, { namespace })
+      await until('both are refused', async () => (await stage.flow.events.refused()).length === 2)
+      await until('the queue is empty', async () => (await publisher.count('KEPT')) === 0)
+    }
+    const seen: EventMessage[] = []
+    const corrected = shop(
+      { stream: 'KEPT' },
+      {
+        input: (message: EventMessage) => {
+          seen.push(message)
+          return { order: { id: String(message.json<{ id: string }>().id.length), total: 1 } }
+        },
+      },
+    )
+    await using stage = await openStage(server.url, corrected.orders, { namespace })
+    for (const [seq, id] of [
+      [1, '1'],
+      [2, '200000'],
+    ] as const) {
+      const run = await stage.flow.events.retry('orders/order-created', seq)
+      expect(await stage.flow.run(run ?? '').result()).toEqual({ id, partition: '' })
+    }
+    expect(seen[0]).toMatchObject({ subject: 'kept.small', id: 'm1', seq: 1, time: expect.any(Date) })
+    expect(await stage.flow.events.refused()).toEqual([])
+  })
+
   it('is refused for what a function does wrong', async () => {
     await using publisher = await Publisher.connect(server.url)
     await publisher.stream('WRONG', ['wrong.*'])

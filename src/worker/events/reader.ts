@@ -14,6 +14,7 @@ import { Claim } from '../../engine/shard/claim.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import type { Delivery } from '../pull/puller.ts'
 import { Deliveries, SessionEnd } from './deliveries.ts'
+import { dropsTaken, keptMessage } from './kept.ts'
 import { Mapper } from './mapper.ts'
 import { OpenRuns } from './open-runs.ts'
 import { openConsumer, openSource, type Source } from './source.ts'
@@ -150,7 +151,7 @@ export class SubscriptionReader {
         const room = await openRuns.room(source.id, signal)
         const taken = await deliveries.take(Math.min(room, this.#want), signal)
         works()
-        if (taken.length > 0) await this.#take(taken, taker, place, openRuns)
+        if (taken.length > 0) await this.#take(taken, source, taker, place, openRuns)
         deliveries.ack(taken)
         if (source.isOwn) this.#purge(source.stream, place.chain)
       }
@@ -172,12 +173,13 @@ export class SubscriptionReader {
   /** Throws SessionEnd when another reader was first. */
   async #take(
     deliveries: readonly Delivery[],
+    source: Source,
     taker: Taker,
     place: { chain: number; position: number },
     openRuns: OpenRuns,
   ): Promise<void> {
     const fresh = deliveries.filter(({ streamSeq }) => streamSeq > place.position)
-    const mapped = await Promise.all(fresh.map(async (delivery) => await this.#map(delivery)))
+    const mapped = await Promise.all(fresh.map(async (delivery) => await this.#map(delivery, source)))
     const seen = new Map<string, string>()
     for (const one of mapped) if (one.event && this.#isRepeated(one.event, seen)) one.event = undefined
     for (const { to, events } of rangesOf(this.#shared.connection, mapped)) {
@@ -192,14 +194,19 @@ export class SubscriptionReader {
     this.#remember(seen)
   }
 
-  async #map({ subject, payload, headers, streamSeq, timeMs }: Delivery): Promise<{
+  async #map(
+    { subject, payload, headers, streamSeq, timeMs }: Delivery,
+    source: Source,
+  ): Promise<{
     seq: number
     event: TakenEvent | undefined
   }> {
     const bytes = payload.length + 256
     this.#messageBytes = this.#messageBytes === 0 ? bytes : this.#messageBytes * 0.95 + bytes * 0.05
     const event = await this.#mapper.map({ subject, payload, headers, seq: streamSeq, timeMs })
-    return { seq: streamSeq, event }
+    if (event?.refused === undefined || !dropsTaken(source)) return { seq: streamSeq, event }
+    const message = await keptMessage(this.#shared, this.#pipeline.name, { subject, payload, headers, timeMs })
+    return { seq: streamSeq, event: message ? { ...event, message } : event }
   }
 
   get #want(): number {

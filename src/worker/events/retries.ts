@@ -16,7 +16,9 @@ import { factEntry } from '../../log/entries.ts'
 import { listen } from '../../log/listen.ts'
 import { leaderGet } from '../../log/nats.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
+import { readKept } from './kept.ts'
 import { Mapper } from './mapper.ts'
+import type { RawMessage } from './message.ts'
 import { openSource } from './source.ts'
 
 const question = z.object({ subscription: z.string(), source: z.string(), seq: z.int().min(1) })
@@ -63,22 +65,36 @@ async function retry(
   { pipeline, subscription }: { readonly pipeline: Pipeline; readonly subscription: Subscription },
   { source: id, seq }: RetryQuestion,
 ): Promise<RetryAnswer> {
-  const { connection, names, logOf } = shared
+  const { names, logOf } = shared
   const { name, version } = pipeline.spec
-  const jsm = await jetstreamManager(connection.nc)
-  const source = await openSource(jsm, topology, name, subscription.definition.spec)
-  if (source.id !== id) return { refused: `stream ${source.stream} was made anew since, or is another one now` }
-  const message = await connection.read((nc) => leaderGet(nc, source.stream, { seq }))
-  if (!message) return { refused: `message ${seq} is not in stream ${source.stream} any more` }
-  const event = await new Mapper(pipeline.spec, subscription, shared.io).map(message)
+  const ids = { pipeline: name, subscription: subscription.name, source: id, seq: String(seq) }
+  const read = (await readKept(shared, ids)) ?? (await readAgain(shared, topology, { pipeline, subscription }, id, seq))
+  if ('refused' in read) return read
+  const event = await new Mapper(pipeline.spec, subscription, shared.io).map(read.message)
   if (!event) return { left: true }
   if (event.refused !== undefined) return { refused: event.refused }
   const fact: DraftOf<'event.retried'> = {
     name: 'event.retried',
-    ids: { pipeline: name, subscription: subscription.name, source: id, seq: String(seq) },
-    data: { version, worker: shared.id, stream: source.stream, events: [event] },
+    ids,
+    data: { version, worker: shared.id, stream: read.stream, events: [event] },
   }
   await logOf(0).appendOnce(factEntry(names, 0, fact))
   if (event.group !== undefined) return { waits: true }
   return { run: eventRunId(pipeline.spec, subscription.name, { source: id }, event, topology.shards) }
+}
+
+/** From its stream, or why that cannot be. */
+async function readAgain(
+  { connection }: WorkerShared,
+  topology: Topology,
+  { pipeline, subscription }: { readonly pipeline: Pipeline; readonly subscription: Subscription },
+  id: string,
+  seq: number,
+): Promise<{ readonly message: RawMessage; readonly stream: string } | { readonly refused: string }> {
+  const jsm = await jetstreamManager(connection.nc)
+  const source = await openSource(jsm, topology, pipeline.name, subscription.definition.spec)
+  if (source.id !== id) return { refused: `stream ${source.stream} was made anew since, or is another one now` }
+  const message = await connection.read((nc) => leaderGet(nc, source.stream, { seq }))
+  if (!message) return { refused: `message ${seq} is not in stream ${source.stream} any more` }
+  return { message, stream: source.stream }
 }

@@ -87,7 +87,10 @@ export function rangesOf(
   return ranges
 }
 
-function tooLarge({ seq, msgId }: TakenEvent, size: number, single: number): TakenEvent {
+function tooLarge({ message, ...event }: TakenEvent, size: number, single: number): TakenEvent {
+  // Refused already: only the message is not kept.
+  if (message) return event
+  const { seq, msgId } = event
   const refused = `its run would be given ${size} bytes, and a message of this server has room for ${single}; publish a reference to large data`
   return { seq, ...(msgId === undefined ? {} : { msgId }), refused }
 }
