@@ -1,9 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { asset, pipeline, schedule, sensor } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
 import { expectAccounted, numbersOf, stopAll } from './occurrences.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
+
+// They wait for ticks, kill around them, and wait for what is open: on a busy machine that adds up.
+vi.setConfig({ testTimeout: 120_000 })
 
 const report = asset('report', { execute: ({ partition }) => partition ?? 'none' })
 const found = asset('found', { execute: ({ partition }) => partition ?? 'none' })
