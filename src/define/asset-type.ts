@@ -53,6 +53,7 @@ export interface AssetContext {
    * InvalidError for bad options.
    */
   run<V, G = unknown>(asset: Asset<string, V, G>, options?: ChildOptions<InputOf<G>>): ChildRun<V>
+  /** The same by name, of an asset whose code is elsewhere. */
   run<V = unknown>(asset: string, options?: ChildOptions): ChildRun<V>
   /** Ends with an error that no retry can help. */
   fail(reason: string): never

@@ -11,6 +11,7 @@ export interface StandardSchema<I = unknown, O = I> {
   readonly '~standard': {
     readonly version: 1
     readonly vendor: string
+    /** Gives the value as it is from here on, or what is wrong with it. */
     readonly validate: (value: unknown) => StandardResult<O> | Promise<StandardResult<O>>
     readonly types?: { readonly input: I; readonly output: O } | undefined
   }

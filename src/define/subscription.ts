@@ -24,6 +24,7 @@ export interface EventMessage {
   readonly time: Date
   /** Its body, which must be JSON. `T` is not checked: the schema of the input does that. */
   json<T = ReturnType<typeof JSON.parse>>(): T
+  /** Its body as text. */
   text(): string
   /** Of a change in a bucket. A key that was deleted has an empty body. */
   readonly bucket?: string

@@ -10,6 +10,7 @@ export interface RunOverHttp {
   readonly id: string
   /** Whether the call that gave it started it. */
   readonly isNew: boolean
+  /** How the run is. Undefined when there is none of this id. */
   view(): Promise<RunView | undefined>
   /** The target's value. Rejects with RunFailedError. `signal` ends the wait. */
   result(options: { readonly signal?: AbortSignal }): Promise<unknown>
