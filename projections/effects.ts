@@ -102,5 +102,5 @@ export type Effect =
    * Take away the schedules of an asset that has ended, or of its instances when their scatter has.
    */
   | { readonly do: 'drop_schedules'; readonly run: string; readonly asset: string; readonly only?: 'instances' }
-  /** Remove a lane's consumer and what is left on its subject. */
+  /** Remove a limited queue's consumer and what is left on its subject. */
   | { readonly do: 'close_limited_queue'; readonly limitedQueue: LimitedQueueName }

@@ -36,8 +36,8 @@ function gated(count: number, free: number, options: InstanceOptions = {}) {
 
 describe('a scatter that is paused', () => {
   it.each<[string, InstanceOptions]>([
-    ['without a lane', {}],
-    ['with a lane', { maxConcurrent: 3 }],
+    ['without a limited queue', {}],
+    ['with a limited queue', { maxConcurrent: 3 }],
   ])(
     '%s ends what runs, begins nothing more, says so, and goes on when it is resumed; no attempt is lost',
     async (_, options) => {

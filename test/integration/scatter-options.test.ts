@@ -258,8 +258,8 @@ describe('scatterOptions', () => {
   }, 30_000)
 
   it.each<[string, InstanceOptions]>([
-    ['without a lane', { queue: 'gpu', priority: 0 }],
-    ['with a lane', { queue: 'gpu', priority: 3, maxConcurrent: 2 }],
+    ['without a limited queue', { queue: 'gpu', priority: 0 }],
+    ['with a limited queue', { queue: 'gpu', priority: 3, maxConcurrent: 2 }],
   ])(
     'queue says which workers run the instances, %s; scatter and gather stay on the queue of the asset',
     async (_, scatterOptions) => {
