@@ -72,6 +72,10 @@ export interface AssetInRun {
   resume?: { gate: string; seq: number; timeouts: number }
   /** An end was decided and is on its way to the log. */
   ending?: true
+  /** Of the current attempt: what its task brings besides, in this order. See run/chain.ts. */
+  chain?: string[]
+  /** It comes with the task of this asset. */
+  chained?: string
 }
 
 export interface RunState {

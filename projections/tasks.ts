@@ -3,8 +3,8 @@
  * reconciler when WORK has lost one.
  */
 import { fingerprintOf } from '../streams/fingerprint.ts'
-import type { AssetSpec } from '../streams/schemas.ts'
-import type { AttemptTask, LeaseTask, ReminderTask, ResumeTask, Task } from '../streams/tasks.ts'
+import type { AssetSpec, PipelineSpec } from '../streams/schemas.ts'
+import type { AttemptTask, ChainStep, LeaseTask, ReminderTask, ResumeTask, Task } from '../streams/tasks.ts'
 import { type Behind, instanceRetry, runsAlone } from './attempts.ts'
 import type { Effect } from './effects.ts'
 import { hasEnded, resumeOf } from './gate/gate.ts'
@@ -37,9 +37,10 @@ export function fingerprintIn(run: RunState, spec: AssetSpec): string | undefine
   return fingerprintOf(spec, Object.fromEntries(spec.dependsOn.map((name) => [name, run.assets[name]?.hash])))
 }
 
-/** The task of an asset's current attempt. */
-export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun): Effect {
+/** The task of an asset's current attempt, with what is chained to it. */
+export function attemptEffect(run: RunState, pipeline: PipelineSpec, spec: AssetSpec, asset: AssetInRun): Effect {
   const fingerprint = fingerprintIn(run, spec)
+  const chain = chainSteps(run, pipeline, spec.name, asset)
   const task: AttemptTask = {
     kind: asset.phase,
     ...common({ run, spec }, String(asset.attempt)),
@@ -52,8 +53,38 @@ export function attemptEffect(run: RunState, spec: AssetSpec, asset: AssetInRun)
     ...(fingerprint === undefined ? {} : { fingerprint }),
     ...(asset.inputs === undefined ? {} : { inputs: asset.inputs }),
     ...(asset.resume && (asset.phase === 'signal' || asset.phase === 'timeout') ? { from: asset.resume } : {}),
+    ...(chain.length === 0 ? {} : { chain }),
   }
   return enqueue(task, spec, asset.dueMs)
+}
+
+function chainSteps(run: RunState, pipeline: PipelineSpec, head: string, { chain = [] }: AssetInRun): ChainStep[] {
+  return chain.flatMap((name) => {
+    const [spec, asset] = [specOf(pipeline, name), run.assets[name]]
+    if (!spec || asset?.chained !== head) return []
+    return [
+      {
+        asset: name,
+        shape: spec.shape,
+        dependsOn: spec.dependsOn,
+        deps: depsOf(run, spec),
+        hashes: hashesOf(run, spec),
+        ...timeLimit(spec.timeoutMs),
+        attempt: asset.status === 'waiting' ? asset.attempt + 1 : asset.attempt,
+        attemptsLeft: Math.max(0, spec.retry.maxAttempts - asset.failures - 1),
+        ...(asset.inputs === undefined ? {} : { inputs: asset.inputs }),
+      },
+    ]
+  })
+}
+
+function hashesOf(run: RunState, spec: AssetSpec): Record<string, string> {
+  return Object.fromEntries(
+    spec.dependsOn.flatMap((name) => {
+      const hash = run.assets[name]?.hash
+      return hash === undefined ? [] : [[name, hash]]
+    }),
+  )
 }
 
 /** The task of a lease that is out. */

@@ -127,6 +127,8 @@ export const assetSpec = z.object({
   timeoutMs: z.number().positive().optional(),
   retry: retryOptions,
   slots: slotsSpec.optional(),
+  /** Its execution waits for rates or slots. */
+  limited: z.boolean().optional(),
   /** It has code for a gate that nobody answered. */
   onTimeout: z.boolean().optional(),
   /** It has code for a gate that was answered. */

@@ -41,6 +41,20 @@ const common = {
  */
 const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.int().min(0) })
 
+/** An asset that the same worker runs next. Dependencies that the task makes itself are left out. */
+const chainStep = z.object({
+  asset: z.string(),
+  shape: z.string(),
+  deps: z.record(z.string(), valueAt),
+  /** Of the values of its dependencies, where they are known. */
+  hashes: z.record(z.string(), z.string()),
+  timeoutMs: z.number().optional(),
+  attempt: z.int().min(1),
+  attemptsLeft: z.int().min(0),
+  inputs: z.string().optional(),
+})
+export type ChainStep = z.infer<typeof chainStep>
+
 const attemptTask = z.object({
   ...common,
   kind: z.enum(['execute', 'scatter', 'gather', 'signal', 'timeout']),
@@ -53,6 +67,8 @@ const attemptTask = z.object({
   /** What its value is made of, and which inputs it goes back to: for the fact that carries it. */
   fingerprint: z.string().optional(),
   inputs: z.string().optional(),
+  /** What is chained to it, in this order. */
+  chain: z.array(chainStep).optional(),
 })
 
 const leaseTask = z.object({
@@ -105,10 +121,13 @@ export type LeaseTask = z.infer<typeof leaseTask>
 export type ResumeTask = z.infer<typeof resumeTask>
 export type ReminderTask = z.infer<typeof reminderTask>
 
-const TASK_VERSION = 1
+const TASK_VERSION = 2
+/** Tasks without a chain are as they were: older workers do them. */
+const UNCHAINED_VERSION = 1
 
 export function encodeTask(value: Task): { payload: Uint8Array; contentType: string } {
-  return { payload: encodeMsgpack({ v: TASK_VERSION, ...value }), contentType: CONTENT_TYPE.msgpack }
+  const v = 'chain' in value ? TASK_VERSION : UNCHAINED_VERSION
+  return { payload: encodeMsgpack({ v, ...value }), contentType: CONTENT_TYPE.msgpack }
 }
 
 /**

@@ -6,6 +6,7 @@
 import type { FactOf } from '../../streams/facts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
+import { unchain } from '../run/chain.ts'
 import { cancelEffect, failEffect, isEnded } from '../run/end.ts'
 import { nextAttempt } from '../run/start-assets.ts'
 import { type AssetInRun, editRun, type RunState, specOf, type View } from '../state.ts'
@@ -37,6 +38,7 @@ export function onAssetSuspended(
   if (asset.status !== 'queued' && asset.status !== 'running') return []
   const run = editRun(view, before, fact)
   asset.status = 'suspended'
+  unchain(run, spec.name)
   asset.gate = gate.gate
   delete asset.worker
   if (gate.deadlineMs !== undefined) asset.waitsUntilMs = gate.deadlineMs
@@ -44,7 +46,7 @@ export function onAssetSuspended(
   const ended = awaitGate(view, gate)
   return [
     ...endLeft(fact.ids, fact.data.left ?? []),
-    ...(ended ? resumeAfterGate(run, spec, asset, ended, fact.timeMs) : []),
+    ...(ended ? resumeAfterGate(run, pipeline, spec, asset, ended, fact.timeMs) : []),
   ]
 }
 
@@ -60,10 +62,17 @@ export function resumeAsset(
   const asset = before.assets[gate.asset]
   if (!spec || asset?.status !== 'suspended' || asset.gate !== gate.gate || asset.ending) return []
   const run = editRun(view, before, fact)
-  return resumeAfterGate(run, spec, asset, gate, fact.timeMs)
+  return resumeAfterGate(run, pipeline, spec, asset, gate, fact.timeMs)
 }
 
-function resumeAfterGate(run: RunState, spec: AssetSpec, asset: AssetInRun, gate: EndedGate, nowMs: number): Effect[] {
+function resumeAfterGate(
+  run: RunState,
+  pipeline: PipelineSpec,
+  spec: AssetSpec,
+  asset: AssetInRun,
+  gate: EndedGate,
+  nowMs: number,
+): Effect[] {
   const next = afterGate(spec, gate)
   delete asset.waitsUntilMs
   delete asset.child
@@ -75,7 +84,7 @@ function resumeAfterGate(run: RunState, spec: AssetSpec, asset: AssetInRun, gate
     delete asset.error
     delete asset.gate
     asset.resume = resumeOf(gate)
-    return [nextAttempt(run, spec, asset, nowMs)]
+    return [nextAttempt(run, pipeline, spec, asset, nowMs)]
   }
   asset.ending = true
   if (next.end === 'failed') return [failEffect(run, spec.name, next.error, asset.attempt)]

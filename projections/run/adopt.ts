@@ -18,6 +18,7 @@ import { cut } from '../../streams/text.ts'
 import type { Effect } from '../effects.ts'
 import { type AssetInRun, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
 import { instanceQueue } from '../tasks.ts'
+import { unchain } from './chain.ts'
 import { isEnded } from './end.ts'
 import { assetInRun, nextAttempt, startReady } from './start-assets.ts'
 
@@ -120,7 +121,9 @@ export function onRunAdoptRequested(view: View, planned: RunState, fact: FactOf<
   for (const name of added) run.assets[name] = assetInRun(run, to, { name })
   const effects: Effect[] = []
   for (const name of again) {
-    const { attempt } = run.assets[name] ?? { attempt: 0 }
+    const { attempt: last, chained } = run.assets[name] ?? { attempt: 0 }
+    const attempt = chained !== undefined && run.assets[name]?.status === 'waiting' ? last + 1 : last
+    unchain(run, name, true)
     // An attempt of the old code that is reported from now on is not the current one.
     run.assets[name] = { ...assetInRun(run, to, { name }), attempt: attempt === 0 ? 0 : attempt + 1 }
     run.replanned = { ...run.replanned, [name]: attempt + 1 }
@@ -129,7 +132,8 @@ export function onRunAdoptRequested(view: View, planned: RunState, fact: FactOf<
   for (const name of moved) {
     const [asset, spec] = [run.assets[name], specOf(to, name)]
     if (!asset || !spec) continue
-    effects.push(nextAttempt(run, spec, asset, fact.timeMs, asset.dueMs))
+    unchain(run, name, true)
+    effects.push(nextAttempt(run, to, spec, asset, fact.timeMs, asset.dueMs))
     run.replanned = { ...run.replanned, [name]: asset.attempt }
   }
   const data = { version, from: before, replanned: run.replanned ?? {}, added: [...added] }

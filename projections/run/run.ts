@@ -38,6 +38,7 @@ import type { Effect } from '../effects.ts'
 import { countOpenRun } from '../events/open-runs.ts'
 import { endEffect } from '../scatter/end.ts'
 import { type AssetInRun, type CatalogEntry, editRun, type RunState, specOf, stateKey, type View } from '../state.ts'
+import { unchain } from './chain.ts'
 import { endIn, failEffect, finishIfDone, idsIn, isEnded, timeoutMessage } from './end.ts'
 import { addToLists, endList } from './lists.ts'
 import { startNext } from './start.ts'
@@ -62,13 +63,15 @@ export function stepAsset(view: View, before: RunState, pipeline: PipelineSpec, 
       }
       return []
     case 'attempt.ended':
-      return Number(fact.ids.attempt) === asset.attempt ? onAttemptEnded(run, spec, asset, fact) : []
+      return Number(fact.ids.attempt) === asset.attempt ? onAttemptEnded(run, pipeline, spec, asset, fact) : []
     case 'asset.materialized': {
       const value: ValueAt = { shard: fact.shard, seq: fact.seq }
       asset.status = 'materialized'
       asset.value = value
       if (fact.data.hash !== undefined) asset.hash = fact.data.hash
       delete asset.error
+      // Its worker was given up, and goes on all the same. Whoever has the current attempt ends it.
+      if (fact.data.attempt !== asset.attempt) unchain(run, spec.name, true)
       view.put(stateKey.asset(run.pipeline, spec.name, run.partition), entryOf(fact))
       return [...cancelLeft(run, asset, spec), ...startReady(run, pipeline, fact.timeMs), ...finishIfDone(run, fact)]
     }
@@ -116,7 +119,13 @@ export function entryOf({ shard, seq, timeMs, ids, data }: FactOf<'asset.materia
   }
 }
 
-function onAttemptEnded(run: RunState, spec: AssetSpec, asset: AssetInRun, fact: FactOf<'attempt.ended'>): Effect[] {
+function onAttemptEnded(
+  run: RunState,
+  pipeline: PipelineSpec,
+  spec: AssetSpec,
+  asset: AssetInRun,
+  fact: FactOf<'attempt.ended'>,
+): Effect[] {
   // A late word of a worker that did its part: the instances, or an end already decided, have the
   // say now.
   if (asset.ending || asset.status === 'scattering' || asset.status === 'suspended') return []
@@ -131,9 +140,9 @@ function onAttemptEnded(run: RunState, spec: AssetSpec, asset: AssetInRun, fact:
     asset.ending = true
     return [...left, failEffect(run, spec.name, error, asset.attempt)]
   }
-  if (outcome === 'returned') return [nextAttempt(run, spec, asset, fact.timeMs)]
+  if (outcome === 'returned') return [nextAttempt(run, pipeline, spec, asset, fact.timeMs)]
   const waitMs = retryAfterMs ?? backoffMs(spec.retry, asset.failures, `${run.id}.${spec.name}`)
-  return [...left, nextAttempt(run, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
+  return [...left, nextAttempt(run, pipeline, spec, asset, fact.timeMs, fact.timeMs + waitMs)]
 }
 
 /**
@@ -186,7 +195,7 @@ export function onScatterClosed(
       asset.failures = 0
       delete asset.lost
       delete asset.error
-      return [nextAttempt(run, spec, asset, fact.timeMs)]
+      return [nextAttempt(run, pipeline, spec, asset, fact.timeMs)]
     case 'failed': {
       asset.ending = true
       const error = fact.data.error ?? { code: 'scatter_failed', message: 'the scatter failed' }

@@ -3,6 +3,7 @@ import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
 import { type AssetInRun, type RunState, specOf } from '../state.ts'
 import { attemptEffect, fingerprintIn } from '../tasks.ts'
+import { chain, unchain } from './chain.ts'
 import { inputsOf, type PlannedAsset } from './plan.ts'
 
 /** An asset of a run, as its plan has it. */
@@ -45,7 +46,8 @@ export function startReady(run: RunState, pipeline: PipelineSpec, nowMs: number)
       const spec = specOf(pipeline, name)
       if (!spec || !hasAll(run, spec)) continue
       if (takeCandidate(run, spec, asset)) again = true
-      else effects.push(nextAttempt(run, spec, asset, nowMs))
+      else if (asset.chained === undefined) effects.push(nextAttempt(run, pipeline, spec, asset, nowMs))
+      else queue(asset, nowMs)
     }
   }
   return effects
@@ -74,12 +76,26 @@ function hasAll(run: RunState, { dependsOn }: AssetSpec): boolean {
   return true
 }
 
-export function nextAttempt(run: RunState, spec: AssetSpec, asset: AssetInRun, nowMs: number, dueMs?: number): Effect {
+export function nextAttempt(
+  run: RunState,
+  pipeline: PipelineSpec,
+  spec: AssetSpec,
+  asset: AssetInRun,
+  nowMs: number,
+  dueMs?: number,
+): Effect {
+  unchain(run, spec.name)
+  delete asset.chained
+  queue(asset, nowMs)
+  if (dueMs === undefined) delete asset.dueMs
+  else asset.dueMs = dueMs
+  chain(run, pipeline, spec, asset)
+  return attemptEffect(run, pipeline, spec, asset)
+}
+
+function queue(asset: AssetInRun, nowMs: number): void {
   asset.status = 'queued'
   asset.queuedMs = nowMs
   asset.attempt += 1
   delete asset.worker
-  if (dueMs === undefined) delete asset.dueMs
-  else asset.dueMs = dueMs
-  return attemptEffect(run, spec, asset)
 }

@@ -117,6 +117,7 @@ export function asset(
     dependsOn: names,
     ...(scatterSpec ? { scatter: scatterSpec } : {}),
     ...(slots ? { slots: slots.spec } : {}),
+    ...(!scatterSpec && (paced || held) ? { limited: true } : {}),
     queue: checkName(`${at}: queue`, options.queue ?? 'default'),
     priority: parsePriority(`${at}: priority`, options.priority),
     ...(options.timeout === undefined

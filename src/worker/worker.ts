@@ -148,6 +148,7 @@ export class Worker {
       waiters: new LimitWaiters(concurrency),
       logOf,
       workOf,
+      isDraining: () => this.#draining,
       helper: undefined,
     }
     this.#watch = new Watch(this.#shared, this.#held)
@@ -441,7 +442,7 @@ export class Worker {
       return
     }
     const known = this.#held.get(task.id)
-    if (known) {
+    if (known && !known.isLeaving) {
       // The same message again: answer this delivery instead. Another message of the same task is a
       // repeat; the first one is being worked on.
       if (known.streamSeq === delivery.streamSeq && known.shard === delivery.shard) known.renew(delivery)
@@ -471,7 +472,7 @@ export class Worker {
     const startedMs = performance.now()
     void this.#performer.perform(held, task).finally(() => {
       this.#lastTaskMs = performance.now() - startedMs
-      this.#held.delete(task.id)
+      if (this.#held.get(task.id) === held) this.#held.delete(task.id)
       held.release()
       this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
       this.#wake?.()

@@ -9,6 +9,7 @@ import type { Effect } from '../../projections/effects.ts'
 import { gateTimer } from '../../projections/gate/gate.ts'
 import { needs, step } from '../../projections/handlers.ts'
 import { isEnded } from '../../projections/run/end.ts'
+import { carrierOf } from '../../projections/run/chain.ts'
 import { planRun } from '../../projections/run/plan.ts'
 import { refusalFor, runIdFor } from '../../projections/run/request.ts'
 import { received, type TriggerMessage } from '../../projections/run/trigger.ts'
@@ -237,8 +238,8 @@ export class Sim {
   reconcile(): string[] {
     this.settle()
     const repaired: string[] = []
-    const add = (effect: Effect): void => {
-      if (effect.do !== 'task' || this.work.has(effect.task.id)) return
+    const add = (effect: Effect, carrier?: string): void => {
+      if (effect.do !== 'task' || this.work.has(carrier ?? effect.task.id)) return
       repaired.push(effect.task.id)
       this.work.set(effect.task.id, effect)
     }
@@ -250,7 +251,8 @@ export class Sim {
       for (const [name, asset] of Object.entries(run.assets)) {
         const spec = specOf(pipeline, name)
         if (!spec || isEnded(asset) || asset.ending) continue
-        if (asset.status === 'queued' || asset.status === 'running') add(attemptEffect(run, spec, asset))
+        if (asset.status === 'queued' || asset.status === 'running')
+          add(attemptEffect(run, pipeline, spec, asset), carrierOf(run, name))
         const barrier = this.docs.peek(stateKey.barrier(id, name))
         if (barrier?.status !== 'open' || barrier.closing) continue
         for (const lease of Object.keys(barrier.leases)) add(leaseEffect({ run, spec }, barrier, lease))

@@ -11,6 +11,7 @@
 import type { Effect } from '../../../projections/effects.ts'
 import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
 import { forgotten } from '../../../projections/gate/instance-gate.ts'
+import { carrierOf } from '../../../projections/run/chain.ts'
 import { isEnded } from '../../../projections/run/end.ts'
 import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
 import type { BarrierContext } from '../../../projections/scatter/context.ts'
@@ -19,6 +20,7 @@ import { attemptEffect, leaseEffect, resumeEffect } from '../../../projections/t
 import { messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { ScheduleOwner } from '../../../streams/subjects.ts'
 import { factEntry } from '../../log/entries.ts'
 import { anyBetween, streamBounds } from '../../log/nats.ts'
@@ -321,7 +323,7 @@ export class Reconciler {
         const spec = specOf(pipeline, name)
         if (!spec || isEnded(asset)) continue
         if (asset.ending) expected.undecided.add(runId)
-        else await this.#expectedOf(expected, { run, spec }, asset, until)
+        else await this.#expectedOf(expected, { run, pipeline, spec }, asset, until)
       }
     }
     return expected
@@ -329,16 +331,16 @@ export class Reconciler {
 
   async #expectedOf(
     { tasks, undecided }: Expected,
-    context: Pick<BarrierContext, 'run' | 'spec'>,
+    context: Pick<BarrierContext, 'run' | 'spec'> & { readonly pipeline: PipelineSpec },
     asset: AssetInRun,
     until: number,
   ): Promise<void> {
-    const { run, spec } = context
-    const add = (effect: Effect): void => {
-      if (effect.do === 'task') tasks.set(effect.task.id, effect)
+    const { run, pipeline, spec } = context
+    const add = (effect: Effect, carrier?: string): void => {
+      if (effect.do === 'task') tasks.set(carrier ?? effect.task.id, effect)
     }
     if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until)
-      add(attemptEffect(run, spec, asset))
+      add(attemptEffect(run, pipeline, spec, asset), carrierOf(run, spec.name))
     if (!spec.scatter) return
     const barrier = await this.#doc(stateKey.barrier(run.id, spec.name))
     if (barrier?.status !== 'open') return

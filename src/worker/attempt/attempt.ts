@@ -2,15 +2,15 @@
  * One execution of an asset's own code: `execute` of a plain asset and what continues after its
  * gates, the scatter function, or the gather. Puts on the log how it ended.
  */
-import { CancelledError, InvalidError } from '../../../streams/errors.ts'
+import { CancelledError, ConflictError, InvalidError } from '../../../streams/errors.ts'
 import type { FactDraft, FactIds } from '../../../streams/facts.ts'
 import { hashOfValue } from '../../../streams/fingerprint.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
-import type { StoredValue } from '../../../streams/schemas.ts'
+import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
 import type { AttemptTask } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
-import type { AppendedOnce } from '../../log/appender.ts'
+import type { Appended, AppendedOnce } from '../../log/appender.ts'
 import { factEntry } from '../../log/entries.ts'
 import { emit, type MaterializationEvent } from '../../telemetry.ts'
 import { GateOpener } from '../gates/opener.ts'
@@ -25,14 +25,23 @@ import type { WorkerShared } from './shared.ts'
  */
 const ANNOUNCE_MS = 25
 
-/** Runs the task and puts its outcome on the log. Returns when that is stored. */
+/** A value on the log. */
+export interface Made {
+  readonly at: ValueAt
+  readonly stored: StoredValue
+}
+
+/**
+ * Runs the task and puts its outcome on the log. Resolves when that is stored: with the value, if
+ * there is one.
+ */
 export async function runAttempt(
   shared: WorkerShared,
   held: InFlightTask,
   task: AttemptTask,
   asset: AnyAsset,
-): Promise<void> {
-  await new Attempt(shared, held, task, asset).run()
+): Promise<Made | undefined> {
+  return await new Attempt(shared, held, task, asset).run()
 }
 
 /**
@@ -42,7 +51,7 @@ export async function runAttempt(
 export async function reportLost(shared: WorkerShared, held: InFlightTask, task: AttemptTask): Promise<void> {
   const message = `the worker that ran attempt ${task.attempt} of ${task.asset} died or was cut off`
   const failure: Failure = { outcome: 'lost', error: { code: 'worker_lost', message }, thrown: undefined }
-  await report(shared, held, task, failure, 0)
+  await reportFailure(shared, held, task, failure)
 }
 
 type Outcome =
@@ -88,7 +97,7 @@ class Attempt {
     this.#ids = idsOf(task)
   }
 
-  async run(): Promise<void> {
+  async run(): Promise<Made | undefined> {
     const startedMs = performance.now()
     const announce = setTimeout(() => this.#announce(), ANNOUNCE_MS)
     emit('flowstone:materialization.start', this.#event)
@@ -98,11 +107,16 @@ class Attempt {
     if (outcome.kind === 'value' && outcome.stored) {
       const materialized = await this.#materialize(outcome.stored, durationMs)
       // Ended already: by another attempt, or cancelled. What this one did does not count.
-      if (materialized === 'exists') return
-      if (materialized !== 'stored') outcome = { kind: 'failed', failure: materialized }
+      if (materialized === 'exists') return undefined
+      if ('seq' in materialized) {
+        emit('flowstone:materialization.stop', { ...this.#event, durationMs })
+        return { at: { shard: this.#held.shard, seq: materialized.seq }, stored: outcome.stored }
+      }
+      outcome = { kind: 'failed', failure: materialized }
     }
     if (outcome.kind === 'failed') await this.#fail(outcome.failure, durationMs)
     else emit('flowstone:materialization.stop', { ...this.#event, durationMs })
+    return undefined
   }
 
   #announce(): void {
@@ -136,7 +150,7 @@ class Attempt {
     await opener.suspend(suspension, (gate) => [factEntry(this.#shared.names, this.#held.shard, suspended(gate))])
   }
 
-  async #materialize(value: StoredValue, durationMs: number): Promise<AppendedOnce | Failure> {
+  async #materialize(value: StoredValue, durationMs: number): Promise<Appended | 'exists' | Failure> {
     const { run: runText, pipeline, attempt, partition, key, msgId, fingerprint, inputs } = this.#task
     const { run, name } = this.#parts
     const data = {
@@ -156,8 +170,9 @@ class Attempt {
     }
     const fact: FactDraft = { name: 'asset.materialized', ids: { pipeline, asset: name, run }, data }
     try {
-      return await append(this.#shared, this.#held, fact)
+      return await this.#shared.logOf(this.#held.shard).append(factEntry(this.#shared.names, this.#held.shard, fact))
     } catch (error) {
+      if (error instanceof ConflictError) return 'exists'
       // It can never be stored: too large for a message, or refused by the server. Anything else
       // is retried.
       if (!(error instanceof InvalidError)) throw error
@@ -170,7 +185,7 @@ class Attempt {
     emit('flowstone:materialization.exception', { ...this.#event, durationMs, error, outcome })
     // Its asset has ended, which is why it was aborted: there is nobody to report to.
     if (this.#held.abort.signal.aborted && error instanceof CancelledError) return
-    await report(this.#shared, this.#held, this.#task, failure, durationMs)
+    await reportFailure(this.#shared, this.#held, this.#task, failure, durationMs)
   }
 }
 
@@ -182,12 +197,13 @@ function append(shared: WorkerShared, { shard }: InFlightTask, fact: FactDraft):
   return shared.logOf(shard).appendOnce(factEntry(shared.names, shard, fact))
 }
 
-async function report(
+/** An attempt that has not brought a value. */
+export async function reportFailure(
   shared: WorkerShared,
   held: InFlightTask,
   task: AttemptTask,
   failure: Failure,
-  durationMs: number,
+  durationMs = 0,
 ): Promise<void> {
   const data = {
     phase: task.kind,

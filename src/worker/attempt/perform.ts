@@ -16,7 +16,8 @@ import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
 import { requeue } from '../pull/requeue.ts'
 import { keepUnmatched } from '../pull/unmatched.ts'
-import { reportLost, runAttempt } from './attempt.ts'
+import { reportLost } from './attempt.ts'
+import { type MadeValues, placeOnLog, runChain } from './chain.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
 import { runLimitedAttempt } from './limits.ts'
@@ -56,7 +57,17 @@ export class Performer {
     }
   }
 
-  async #run(held: InFlightTask, task: Task): Promise<Disposition> {
+  async #run(held: InFlightTask, first: Task): Promise<Disposition> {
+    if (held.count === 1 || !('chain' in first)) return await this.#runFrom(held, first)
+    // Another worker may have begun the chain.
+    const place = await placeOnLog(this.#shared, held.shard, first, this.#parts.code)
+    if (!place) return DONE
+    held.goOn(place.task)
+    return await this.#runFrom(held, place.task, place.made)
+  }
+
+  /** `made`: by others, of the chain that the task belongs to. */
+  async #runFrom(held: InFlightTask, task: Task, made: MadeValues = new Map()): Promise<Disposition> {
     const { code, watch, alone } = this.#parts
     const asset = code.of(task)
     const wanted = await (asset ? watch.wanted(held, task) : watch.onLog(held.shard, task))
@@ -72,8 +83,8 @@ export class Performer {
       return DONE
     }
     held.waits = { for: task.alone ? 'alone' : 'room' }
-    if (task.alone) return await alone.run(held.abort.signal, () => this.#runCode(held, task, asset))
-    return await this.#runCode(held, task, asset)
+    if (task.alone) return await alone.run(held.abort.signal, () => this.#runCode(held, task, asset, made))
+    return await this.#runCode(held, task, asset, made)
   }
 
   /** What becomes of a task that was delivered before; undefined when it is to be run here. */
@@ -127,7 +138,7 @@ export class Performer {
     return DONE
   }
 
-  async #runCode(held: InFlightTask, task: Task, asset: AnyAsset): Promise<Disposition> {
+  async #runCode(held: InFlightTask, task: Task, asset: AnyAsset, made: MadeValues): Promise<Disposition> {
     if (task.kind === 'lease') return await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
     const { slots } = this.#shared
     held.waits = { for: 'room' }
@@ -135,14 +146,14 @@ export class Performer {
     held.waits = undefined
     const { limits } = asset.definition
     if (limits && task.kind === 'execute') {
-      const run = (): Promise<void> => runAttempt(this.#shared, held, task, asset)
+      const run = (): Promise<void> => runChain(this.#shared, held, { task, made }, asset, this.#parts.code)
       return await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
     }
     try {
       return await this.#whenBegun(held, task, async () => {
         if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
         else if (task.kind === 'reminder') await runReminder(this.#shared, held, task, asset)
-        else await runAttempt(this.#shared, held, task, asset)
+        else await runChain(this.#shared, held, { task, made }, asset, this.#parts.code)
       })
     } finally {
       slots.give()
@@ -162,8 +173,10 @@ export class Performer {
       case 'not_ours':
         return
       case 'not_begun':
+        held.isLeaving = true
         return await requeue(this.#shared, held.delivery, 0)
       case 'come_again':
+        held.isLeaving = true
         return await requeue(this.#shared, held.delivery, disposition.delayMs)
       case 'failed':
         return this.#retry(held, reasonText(disposition, held.task.id))

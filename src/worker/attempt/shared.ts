@@ -36,6 +36,8 @@ export interface WorkerShared {
   readonly waiters: LimitWaiters
   readonly logOf: (shard: number) => Appender
   readonly workOf: (shard: number) => Appender
+  /** Whether it takes no more work. */
+  readonly isDraining: () => boolean
   /** The thread beside this one; none before the worker has started. */
   helper: Helper | undefined
 }

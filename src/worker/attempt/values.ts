@@ -112,6 +112,10 @@ export class Deps {
   }
 }
 
+function keyOfValue({ shard, seq, input = '' }: ValueAt): string {
+  return `${shard}:${seq}:${input}`
+}
+
 function frozen(entries: Iterable<readonly [string, unknown]>): Readonly<Record<string, unknown>> {
   return Object.freeze(Object.fromEntries(entries))
 }
@@ -137,7 +141,7 @@ export class Values {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         // Others may wait for the same value: it goes on being loaded.
-        const loading = this.#values.get(`${at.shard}:${at.seq}:${at.input ?? ''}`, async () => {
+        const loading = this.#values.get(keyOfValue(at), async () => {
           const stored = await storedValueAt(this.#connection, this.#names, at)
           const schema = definition.dependsOn.find((asset) => asset.name === name)?.definition.inputSchema
           if (at.input === undefined || !schema) return await this.#io.loadShared(stored)
@@ -147,6 +151,12 @@ export class Values {
       }),
     )
     return new Deps(entries)
+  }
+
+  /** A value that this process put on the log itself need not be read again. */
+  remember(at: ValueAt, stored: StoredValue): void {
+    // What cannot be loaded now fails the execution that needs it.
+    void this.#values.get(keyOfValue(at), async () => await this.#io.loadShared(stored)).catch(() => undefined)
   }
 
   /** What an input's schema makes of what a run was given. */

@@ -20,7 +20,7 @@ export type Waits =
   | { readonly for: 'slot' | 'rate'; readonly bucket: string; readonly untilMs?: number }
 
 export class InFlightTask {
-  readonly task: Task
+  #task: Task
   readonly shard: number
   readonly streamSeq: number
   readonly count: number
@@ -40,6 +40,8 @@ export class InFlightTask {
   readonly running = new Map<number, number>()
   /** Its code was called, or is about to be. */
   begun = false
+  /** It is stored anew: another message of the same task is no repeat of this one. */
+  isLeaving = false
   #slot = -1
   #helper: Helper | undefined
   readonly #sinceMs = performance.now()
@@ -51,7 +53,7 @@ export class InFlightTask {
 
   constructor(connection: Connection, task: Task, delivery: Delivery, nowMs: number) {
     this.#connection = connection
-    this.task = task
+    this.#task = task
     this.shard = delivery.shard
     this.delivery = delivery
     this.streamSeq = delivery.streamSeq
@@ -59,6 +61,17 @@ export class InFlightTask {
     this.ageMs = nowMs - delivery.timeMs
     this.isStale = delivery.headers.has(STALE_HEADER)
     this.#reply = delivery.reply
+  }
+
+  /** What is to be done now; of a chain, another attempt after each. */
+  get task(): Task {
+    return this.#task
+  }
+
+  /** The next attempt of its chain. */
+  goOn(task: Task): void {
+    this.#task = task
+    this.#helper?.renew(this.#slot, this.#reply, this.label)
   }
 
   /** Its scatter is paused: what it has not begun is not to be begun here. */

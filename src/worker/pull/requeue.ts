@@ -1,7 +1,7 @@
 /** Returns tasks that this worker did not begin to their queue. */
 import { messageOf } from '../../../streams/errors.ts'
+import { encodeTask, type Task } from '../../../streams/tasks.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
-import type { Entry } from '../../log/nats.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { acknowledge } from './acknowledge.ts'
 import type { Delivery } from './puller.ts'
@@ -33,11 +33,31 @@ export function onDelivery(
  * be returned: it may have been begun.
  */
 export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
-  const { connection, names, clock, logger } = shared
-  const { shard, subject, payload, headers, reply } = delivery
-  const id = headers.get('Fs-Task') ?? String(delivery.streamSeq)
-  const contentType = headers.get('Content-Type')
-  const entry: Entry = {
+  const { connection, logger } = shared
+  const { payload, headers, reply } = delivery
+  try {
+    await enqueueAgain(shared, delivery, { payload, contentType: headers.get('Content-Type') }, delayMs)
+    acknowledge(connection, reply, delivery)
+  } catch (error) {
+    // The message stays with this consumer. The server delivers it again after ackWait.
+    logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: idOf(delivery) })
+  }
+}
+
+/** Stores what is left of a task as a new message. The caller acknowledges the one it came with. */
+export async function requeueRest(shared: WorkerShared, delivery: Delivery, rest: Task): Promise<void> {
+  await enqueueAgain(shared, delivery, encodeTask(rest), 0)
+}
+
+async function enqueueAgain(
+  { names, clock, workOf }: WorkerShared,
+  delivery: Delivery,
+  { payload, contentType }: { readonly payload: Uint8Array; readonly contentType: string | undefined },
+  delayMs: number,
+): Promise<void> {
+  const { shard, subject } = delivery
+  const id = idOf(delivery)
+  await workOf(shard).append({
     subject: names.taskSchedule(shard, `${id}~back`),
     payload,
     ...(contentType === undefined ? {} : { contentType }),
@@ -48,14 +68,11 @@ export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs:
       'Nats-Schedule': `@at ${new Date(clock.now() + delayMs).toISOString()}`,
       'Nats-Schedule-Target': subject,
     },
-  }
-  try {
-    await shared.workOf(shard).append(entry)
-    acknowledge(connection, reply, delivery)
-  } catch (error) {
-    // The message stays with this consumer. The server delivers it again after ackWait.
-    logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: id })
-  }
+  })
+}
+
+function idOf({ headers, streamSeq }: Delivery): string {
+  return headers.get('Fs-Task') ?? String(streamSeq)
 }
 
 /** Leaves what came again to a later delivery. */

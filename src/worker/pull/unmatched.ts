@@ -11,6 +11,7 @@ import { decode, encodeJson } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { UnmatchedName } from '../../../streams/subjects.ts'
+import { encodeTask } from '../../../streams/tasks.ts'
 import { ensureUnmatchedConsumer, type Topology } from '../../../streams/topology.ts'
 import type { Connection } from '../../log/connection.ts'
 import { STALE_HEADER } from '../../log/entries.ts'
@@ -35,12 +36,12 @@ export async function keepUnmatched(shared: WorkerShared, held: InFlightTask): P
   const { shard, task, delivery } = held
   const [queue = 'default', priority = '1'] = delivery.subject.split('.').slice(4, 6)
   const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
-  const subject = names.unmatchedTask(shard, name, task.run)
-  const contentType = delivery.headers.get('Content-Type')
+import type { UnmatchedName } from '../../../streams/subjects.ts'
+import { encodeTask } from '../../../streams/tasks.ts'
+import { ensureUnmatchedConsumer, type Topology } from '../../../streams/topology.ts'
   const headers = { 'Fs-Task': task.id, [STALE_HEADER]: '1' }
-  await shared
-    .workOf(shard)
-    .append({ subject, payload: delivery.payload, ...(contentType === undefined ? {} : { contentType }), headers })
+  // Of a chain, what is left of it.
+  await shared.workOf(shard).append({ subject, ...encodeTask(task), headers })
   if (!connection.isClosed)
     connection.tell(
       names.notification('unmatched', task.pipeline),
