@@ -21,7 +21,7 @@ export function hashOfValue(stored: StoredValue): string {
 
 /** `hashes`: of the value of each dependency; undefined when one of them has none. */
 export function fingerprintOf(
-  spec: AssetSpec,
+  spec: Pick<AssetSpec, 'shape' | 'dependsOn'> & { readonly scatter?: AssetSpec['scatter'] },
   hashes: Readonly<Record<string, string | undefined>>,
 ): string | undefined {
   const parts: (readonly [string, string])[] = []

@@ -45,6 +45,7 @@ const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.i
 const chainStep = z.object({
   asset: z.string(),
   shape: z.string(),
+  dependsOn: z.array(z.string()),
   deps: z.record(z.string(), valueAt),
   /** Of the values of its dependencies, where they are known. */
   hashes: z.record(z.string(), z.string()),

@@ -46,7 +46,7 @@ export async function runChain(
   let value = await runAttempt(shared, held, task, asset)
   while (value && task.chain) {
     remember(shared, made, task.asset, value)
-    const next = nextOf(task, made, code)
+    const next = nextOf(task, made)
     if (!next) return
     task = next
     held.goOn(task)
@@ -68,10 +68,9 @@ export async function placeOnLog(
   shared: WorkerShared,
   shard: number,
   first: AttemptTask,
-  code: Code,
 ): Promise<ChainPlace | undefined> {
   const made = new Map<string, { at: ValueAt; hash: string }>()
-  for (let task: AttemptTask | undefined = first; task; task = nextOf(task, made, code)) {
+  for (let task: AttemptTask | undefined = first; task; task = nextOf(task, made)) {
     const { connection, names } = shared
     const ids = { pipeline: task.pipeline, asset: assetName(task.asset), run: parseRunId(task.run).id }
     const path = factPath('asset.materialized', ids)
@@ -96,19 +95,18 @@ function remember(
 }
 
 /** The attempt that follows in the chain. */
-function nextOf(task: AttemptTask, made: MadeValues, code: Code): AttemptTask | undefined {
+function nextOf(task: AttemptTask, made: MadeValues): AttemptTask | undefined {
   const [step, ...rest] = task.chain ?? []
   if (!step) return undefined
   const { id, run, pipeline, version, partition, key, msgId } = task
-  const spec = code.of({ pipeline, asset: step.asset, shape: step.shape })?.definition.spec
   const deps = { ...step.deps }
   const hashes: Record<string, string> = { ...step.hashes }
   for (const [name, { at, hash }] of made) {
-    if (!spec?.dependsOn.includes(name)) continue
+    if (!step.dependsOn.includes(name)) continue
     deps[name] = at
     hashes[name] = hash
   }
-  const fingerprint = spec && fingerprintOf(spec, hashes)
+  const fingerprint = fingerprintOf(step, hashes)
   return {
     kind: 'execute',
     id,

@@ -60,7 +60,7 @@ export class Performer {
   async #run(held: InFlightTask, first: Task): Promise<Disposition> {
     if (held.count === 1 || !('chain' in first)) return await this.#runFrom(held, first)
     // Another worker may have begun the chain.
-    const place = await placeOnLog(this.#shared, held.shard, first, this.#parts.code)
+    const place = await placeOnLog(this.#shared, held.shard, first)
     if (!place) return DONE
     held.goOn(place.task)
     return await this.#runFrom(held, place.task, place.made)
