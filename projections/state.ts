@@ -327,6 +327,11 @@ export function isMark(key: string): boolean {
   return MARKS.some((prefix) => key.startsWith(prefix))
 }
 
+/** Whether a key is put by a fact that the log holds once. So it was not there before that. */
+export function isPutOnce(key: string): boolean {
+  return key.startsWith('open.')
+}
+
 /**
  * Whether a mark may be there for a while though its gate waits no more. Who lists the mark looks
  * at the gate too. The look after its deadline removes what an engine left. (A gate without a

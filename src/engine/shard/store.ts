@@ -4,7 +4,7 @@
  * them again when a fact needs them.
  */
 
-import { editDoc, isMark, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { editDoc, isMark, isPutOnce, type Key, mayOutlive, type View } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -28,6 +28,8 @@ export interface Fence {
 export class Store implements View {
   readonly #docs = new Map<string, unknown>()
   readonly #touched = new Set<string>()
+  /** Of those, what the bucket does not have yet, for certain. */
+  readonly #fresh = new Set<string>()
   /** Keys to delete when a checkpoint has room for them. */
   readonly #later = new Set<string>()
   readonly #connection: Connection
@@ -57,11 +59,18 @@ export class Store implements View {
 
   put<D>(key: Key<D>, doc: D): void {
     this.#later.delete(key)
+    if (isPutOnce(key)) this.#fresh.add(key)
     this.#docs.set(key, doc)
     this.#touched.add(key)
   }
 
   delete<D>(key: Key<D>): void {
+    // Put and deleted between two checkpoints: the bucket never hears of it.
+    if (this.#fresh.delete(key)) {
+      this.#docs.set(key, undefined)
+      this.#touched.delete(key)
+      return
+    }
     // A thousand signals end a thousand gates. Their marks can wait; other documents are written
     // first.
     if (mayOutlive(key) && this.#later.size < LATER_MAX) {
@@ -137,6 +146,7 @@ export class Store implements View {
     for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
     this.#dropClean()
     this.#touched.clear()
+    this.#fresh.clear()
     return entries
   }
 

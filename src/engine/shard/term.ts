@@ -26,7 +26,13 @@ import { Store, TOUCHED_SOFT } from './store.ts'
 import { Triggers } from './triggers.ts'
 
 const BATCH_FACTS = 1000
+/**
+ * A document that changes often is written once for all its changes up to the next checkpoint. So
+ * while much changes, checkpoints are rarer.
+ */
 const CHECKPOINT_LAG_MS = 50
+const BUSY_LAG_MS = 250
+const BUSY_DOCUMENTS = 64
 /**
  * Folding waits for a checkpoint before more is touched than fits one batch, as far as it can: one
  * fact may touch any number.
@@ -55,6 +61,7 @@ export class Term {
   #folded = 0
   #mark: Mark | undefined
   #factsSince = 0
+  #lagMs = CHECKPOINT_LAG_MS
   #repair = ''
   #writing: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
@@ -170,7 +177,7 @@ export class Term {
     }
     if (this.#factsSince >= BATCH_FACTS) this.#checkpointSoon()
     else if (this.#factsSince > 0 && !this.#writing)
-      this.#timer ??= setTimeout(() => this.#checkpointSoon(), CHECKPOINT_LAG_MS)
+      this.#timer ??= setTimeout(() => this.#checkpointSoon(), this.#lagMs)
   }
 
   async #checkpoint(): Promise<void> {
@@ -181,6 +188,7 @@ export class Term {
     const mark = this.#mark
     const entries = this.#store.takeTouched()
     this.#factsSince = 0
+    this.#lagMs = entries.length >= BUSY_DOCUMENTS ? BUSY_LAG_MS : CHECKPOINT_LAG_MS
     await this.#gate.drain()
     if (seq === this.#checkpointer.seq && entries.length === 0) return
     // A decision that could not be carried out: its fact must be folded again.
@@ -202,7 +210,7 @@ export class Term {
       .finally(() => {
         this.#writing = undefined
         if ((this.#factsSince > 0 || this.#store.hasMore) && !this.#stopping && !this.#failed)
-          this.#timer ??= setTimeout(() => this.#checkpointSoon(), CHECKPOINT_LAG_MS)
+          this.#timer ??= setTimeout(() => this.#checkpointSoon(), this.#lagMs)
       })
   }
 

@@ -11,6 +11,7 @@ async function wanted(): Promise<Pipeline | Pipeline[]> {
   if (process.env.KILL_GATES) return (await import('./gated.ts')).gatedKills
   if (process.env.KILL_CHILDREN) return (await import('./parents.ts')).childKills
   if (process.env.KILL_EVENTS) return (await import('./events.ts')).events
+  if (process.env.KILL_ROWS) return (await import('./rows.ts')).rows
   if (process.env.KILL_RETRIED) return (await import('./retried.ts')).retriedKills
   if (process.env.KILL_TIMED)
     return (await import('./timed.ts'))[process.env.KILL_TIMED === 'sensed' ? 'sensed' : 'scheduled']
