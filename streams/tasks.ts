@@ -41,7 +41,9 @@ const common = {
  */
 const fromGate = z.object({ gate: z.string(), seq: z.int().min(0), timeouts: z.int().min(0) })
 
-/** An asset that the same worker runs next. Dependencies that the task makes itself are left out. */
+/**
+ * An asset that the same worker runs next. `deps` lacks what the task makes itself.
+ */
 const chainStep = z.object({
   asset: z.string(),
   shape: z.string(),

@@ -147,7 +147,7 @@ interface Turn {
   readonly pick: number
 }
 
-/** As src/worker/attempt/chain.ts does it: goes on from the first attempt that has no end. */
+/** As src/worker/attempt/chain.ts does it: begins with the first attempt that has no end. */
 function play(sim: Sim, { steps, stop, pick }: Turn): void {
   sim.settle()
   const due = sim.due()

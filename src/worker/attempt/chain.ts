@@ -12,13 +12,14 @@ import { fingerprintOf, hashOfValue } from '../../../streams/fingerprint.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { ValueAt } from '../../../streams/schemas.ts'
 import type { AttemptTask } from '../../../streams/tasks.ts'
-import type { AnyAsset } from '../../define/asset.ts'
+import type { AnyAsset } from '../../define/asset-type.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
-import { setAside } from '../pull/aside.ts'
+
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { requeueRest } from '../pull/requeue.ts'
+import { keepUnmatched } from '../pull/unmatched.ts'
 import { type Made, runAttempt } from './attempt.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
@@ -54,7 +55,7 @@ export async function runChain(
     if (held.abort.signal.aborted && !(held.abort.signal.reason instanceof HandBack)) return
     const member = code.of(task)
     held.isLeaving = !member || held.abort.signal.aborted || shared.isDraining()
-    if (!member) return await setAside(shared, held)
+    if (!member) return await keepUnmatched(shared, held)
     if (held.isLeaving) return await requeueRest(shared, held.delivery, task)
     value = await executions.run({ runId: task.run, asset: task.asset }, () => runAttempt(shared, held, task, member))
   }

@@ -36,9 +36,7 @@ export async function keepUnmatched(shared: WorkerShared, held: InFlightTask): P
   const { shard, task, delivery } = held
   const [queue = 'default', priority = '1'] = delivery.subject.split('.').slice(4, 6)
   const name = { pipeline: task.pipeline, queue, priority: Number(priority), asset: task.asset, shape: task.shape }
-import type { UnmatchedName } from '../../../streams/subjects.ts'
-import { encodeTask } from '../../../streams/tasks.ts'
-import { ensureUnmatchedConsumer, type Topology } from '../../../streams/topology.ts'
+  const subject = names.unmatchedTask(shard, name, task.run)
   const headers = { 'Fs-Task': task.id, [STALE_HEADER]: '1' }
   // Of a chain, what is left of it.
   await shared.workOf(shard).append({ subject, ...encodeTask(task), headers })
