@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util'
 import { InvalidError, messageOf } from '../streams/errors.ts'
 import { asset } from './asset.ts'
 import type { Bench } from './bench.ts'
+import { cost } from './cost.ts'
 import { events } from './events.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
 import { gates } from './gates.ts'
@@ -20,10 +21,13 @@ import { limiter } from './limiter.ts'
 import { million } from './million.ts'
 import { mixed } from './mixed.ts'
 import { startRig } from './rig.ts'
+import { runs } from './runs.ts'
 import { scatter } from './scatter.ts'
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   scatter,
+  runs,
+  cost,
   asset,
   limited: limitedQueues,
   mixed,

@@ -85,8 +85,9 @@ export class Run<V = unknown> {
     refuseUnknown('result', options, ['signal'])
     await this.#mustBePossible()
     const early = new EarlyValue(this.#deps, options.signal)
-    const { status, value, asset, error } = await this.#finished(options.signal, early)
+    const { status, value, result, asset, error } = await this.#finished(options.signal, early)
     // What the target's function returned, by its declared type.
+    if (status === 'succeeded' && result) return (await this.#deps.io.load(result, options.signal)) as V
     if (status === 'succeeded' && value) return (await early.at(value)) as V
     const code = error?.code ?? (status === 'cancelled' ? 'cancelled' : 'run_failed')
     const message =
@@ -108,8 +109,8 @@ export class Run<V = unknown> {
 
   /**
    * What the run looks like now, and why what waits in it is waiting. From the state bucket, which
-   * may lag the log by some 50 ms; where something waits, workers are asked, which takes some 30
-   * ms. Undefined when there is no such run.
+   * may lag the log by some 50 ms, under load by 250 ms. Where something waits, workers are asked,
+   * which takes some 30 ms. Undefined when there is no such run.
    */
   async status(): Promise<RunStatus | undefined> {
     if (!(await this.#isPossible())) return undefined

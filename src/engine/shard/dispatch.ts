@@ -62,13 +62,15 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
     case 'fact': {
       const entry = factEntry(names, shard, effect.fact)
       await context.log.appendOnce(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry)
-      // Wakes the clients that wait for the run as soon as its end is on the log. The notification
-      // says where the value should be, so that they read it together with the end.
-      if (effect.fact.name === 'run.finished')
+      // Wakes the clients that wait for the run as soon as its end is on the log. A value that is
+      // not in that fact is read together with it: the notification says where it should be.
+      if (effect.fact.name === 'run.finished') {
+        const { value, result } = effect.fact.data
         context.connection.tell(
           names.notification('run', effect.fact.ids.run),
-          encodeJson(effect.fact.data.value ?? {}),
+          encodeJson(result === undefined && value ? value : {}),
         )
+      }
       return
     }
     case 'timer': {

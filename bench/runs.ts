@@ -1,0 +1,156 @@
+/**
+ * `runs`: runs of three plain assets in a row by n callers, from the call of `materialize` to the
+ * value. With one caller it measures the time of a run, with more the runs a second. Engine, worker
+ * and callers have a process each.
+ *
+ * Raw is what a run writes, with nothing in between: the same facts, the task and one document, by
+ * as many callers, each message when the one before is stored. It reads nothing and acknowledges
+ * nothing.
+ */
+import { attemptEffect } from '../projections/tasks.ts'
+import { connect } from '../src/index.ts'
+import { Appender } from '../src/log/appender.ts'
+import type { Connection } from '../src/log/connection.ts'
+import { factEntry, taskEntry } from '../src/log/entries.ts'
+import { encodeJson } from '../streams/codec.ts'
+import type { FactDraft } from '../streams/facts.ts'
+import { assetName, type RunId, runId } from '../streams/ids.ts'
+import type { Topology } from '../streams/topology.ts'
+import { type Bench, type Job, repeated } from './bench.ts'
+import { type Child, startChild } from './child.ts'
+import type { Figure } from './figures.ts'
+import { instanceValue } from './payload.ts'
+import { withNamespace, withRaw } from './rig.ts'
+import { median } from './stats.ts'
+import { third, threeAssets } from './three-assets.ts'
+
+const MEASURED_MS = 3000
+const WARM_MS = 500
+
+export const runs: Bench = {
+  about: 'runs of three plain assets by n callers: time of a run (n = 1), runs a second',
+  sizes: [1, 50, 200],
+  async run(job) {
+    const children = ['engine-child.ts', 'worker-child.ts'].map((program) => startChild(program, job.rig.url))
+    try {
+      const figures: Figure[] = []
+      for (const n of job.sizes) figures.push(await measure(job, children, n))
+      return figures
+    } finally {
+      for (const child of children) await child.end()
+    }
+  },
+}
+
+interface Speed {
+  readonly perSecond: number
+  /** Median, in milliseconds. */
+  readonly ms: number
+}
+
+async function measure(job: Job, children: readonly Child[], n: number): Promise<Figure> {
+  const { rig, fsync, say } = job
+  const ours: number[] = []
+  const raws: number[] = []
+  const of = ({ perSecond, ms }: Speed): number => (n === 1 ? ms : perSecond)
+  await repeated(job, async ({ measured, label }) => {
+    const raw = await withRaw(rig.url, (connection, topology) => byCallers(n, rawRun(connection, topology)))
+    const engine = await withNamespace(rig.url, (namespace) => engineRuns(rig.url, namespace, children, n))
+    const text = ({ perSecond, ms }: Speed): string => `${Math.round(perSecond)}/s, ${ms.toFixed(1)} ms`
+    say(`runs n=${n} fsync=${fsync} ${label}: ${text(engine)} (raw ${text(raw)})`)
+    if (!measured) return
+    ours.push(of(engine))
+    raws.push(of(raw))
+  })
+  const value = median(ours)
+  const raw = median(raws)
+  return { bench: 'runs', n, fsync, value, unit: n === 1 ? 'ms (p50)' : 'runs/s', raw, ratio: value / raw }
+}
+
+async function engineRuns(url: string, namespace: string, children: readonly Child[], n: number): Promise<Speed> {
+  const everyone = async (line: string): Promise<void> => {
+    for (const child of children) {
+      child.say(line)
+      await child.line()
+    }
+  }
+  await everyone(namespace)
+  try {
+    await using flow = await connect({ servers: url, namespace })
+    return await byCallers(n, async () => {
+      await (await flow.materialize(third)).result()
+    })
+  } finally {
+    await everyone('')
+  }
+}
+
+/** Each caller begins the next run when the one before has ended. */
+async function byCallers(n: number, run: () => Promise<void>): Promise<Speed> {
+  const times: number[] = []
+  const fromMs = performance.now() + WARM_MS
+  const toMs = fromMs + MEASURED_MS
+  await Promise.all(
+    Array.from({ length: n }, async () => {
+      for (;;) {
+        const startedMs = performance.now()
+        if (startedMs >= toMs) return
+        await run()
+        const endedMs = performance.now()
+        if (endedMs >= fromMs && endedMs < toMs) times.push(endedMs - startedMs)
+      }
+    }),
+  )
+  return { perSecond: times.length / (MEASURED_MS / 1000), ms: median(times) }
+}
+
+function rawRun(connection: Connection, { names }: Topology): () => Promise<void> {
+  // One for each process that writes.
+  const [client, engine, worker] = [0, 1, 2].map(() => new Appender(connection, names.log(0)))
+  const work = new Appender(connection, names.work(0))
+  const bucket = names.stateBucket(0)
+  const state = new Appender(connection, names.kvStream(bucket))
+  const { spec } = threeAssets
+  const [head] = spec.assets
+  if (!client || !engine || !worker || !head) throw new Error('three appenders, and an asset')
+  let count = 0
+  return async () => {
+    const run = runId(0, `raw${count++}`)
+    const document = { ...documentOf(run), version: spec.version }
+    await client.append(factEntry(names, 0, requested(run, spec.version)))
+    const task = attemptEffect(document, spec, head, { status: 'queued', phase: 'execute', attempt: 1, failures: 0 })
+    if (task.do === 'task') await work.append(taskEntry(names, 0, task, Date.now()))
+    let seq = 0
+    for (const { name } of spec.assets) ({ seq } = await worker.append(factEntry(names, 0, materialized(run, name))))
+    await engine.append(factEntry(names, 0, finished(run, seq)))
+    state
+      .append({ subject: names.kvSubject(bucket, `run.${run}`), payload: encodeJson(document) })
+      .catch(() => undefined)
+  }
+}
+
+function documentOf(id: RunId) {
+  const asset = { status: 'materialized', phase: 'execute', attempt: 1, failures: 0, hash: 'f'.repeat(16) } as const
+  const assets = Object.fromEntries(threeAssets.spec.assets.map(({ name }) => [name, { ...asset }]))
+  const common = { id, seq: 1, pipeline: 'three', target: 'third', upstream: 'all', status: 'running' } as const
+  return { ...common, requestedMs: 0, assets }
+}
+
+function requested(run: RunId, version: string): FactDraft {
+  const data = { pipeline: 'three', version, target: 'third', upstream: 'all' } as const
+  return { name: 'run.requested', ids: { run }, data }
+}
+
+function materialized(run: RunId, asset: string): FactDraft {
+  const data = { run, asset, pipeline: 'three', attempt: 1, worker: 'worker-0123456789', hash: 'f'.repeat(16) }
+  return {
+    name: 'asset.materialized',
+    ids: { pipeline: 'three', asset: assetName(asset), run },
+    data: { ...data, value: { json: instanceValue(1) }, durationMs: 0 },
+  }
+}
+
+function finished(run: RunId, seq: number): FactDraft {
+  const data = { run, pipeline: 'three', target: 'third', status: 'succeeded', value: { shard: 0, seq } } as const
+  return { name: 'run.finished', ids: { run }, data: { ...data, durationMs: 1 } }
+}
