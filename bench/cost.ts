@@ -108,7 +108,8 @@ async function measure({ rig, fsync, say }: Job, n: number, feature: Feature): P
     }
     return found
   }
-  const sum = (all: Map<string, Stored>): number => [...all.values()].reduce((total, { messages }) => total + messages, 0)
+  const sum = (all: Map<string, Stored>): number =>
+    [...all.values()].reduce((total, { messages }) => total + messages, 0)
   /** When the last checkpoint is written. */
   const settled = async (namespace: string): Promise<Map<string, Stored>> => {
     let found = await stored(namespace)
@@ -132,7 +133,11 @@ async function measure({ rig, fsync, say }: Job, n: number, feature: Feature): P
         const streams = ['LOG_0', 'WORK_0', 'state_0', 'FEED'] as const
         const added = streams.map((stream) => {
           const [from, to] = [before.get(stream), after.get(stream)]
-          return { stream, messages: (to?.messages ?? 0) - (from?.messages ?? 0), bytes: (to?.bytes ?? 0) - (from?.bytes ?? 0) }
+          return {
+            stream,
+            messages: (to?.messages ?? 0) - (from?.messages ?? 0),
+            bytes: (to?.bytes ?? 0) - (from?.bytes ?? 0),
+          }
         })
         const each = (value: number): number => Math.round((value / units) * 1000) / 1000
         say(`cost of a ${name}: ${added.map(({ stream, messages }) => `${stream} ${each(messages)}`).join(', ')}`)

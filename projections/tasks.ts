@@ -10,7 +10,7 @@ import type { Effect } from './effects.ts'
 import { hasEnded, resumeOf } from './gate/gate.ts'
 import { parseLeaseId } from './scatter/lease-id.ts'
 import type { BarrierState } from './scatter/state.ts'
-import type { AssetInRun, GateState, RunState } from './state.ts'
+import { type AssetInRun, type GateState, type RunState, specOf } from './state.ts'
 
 /** An asset of a run. */
 interface InRun {
