@@ -6,15 +6,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { type AnyAsset, asset, type Flow, pipeline } from '../src/index.ts'
+import { type AnyAsset, asset, type Flow, type Pipeline, pipeline } from '../src/index.ts'
 import type { Bench, Job } from './bench.ts'
 import type { Figure } from './figures.ts'
 import { instanceKey, instanceValue } from './payload.ts'
 import { withEngine } from './rig.ts'
 import { third, threeAssets } from './three-assets.ts'
 
-const QUIET_MS = 600
-const LOOK_MS = 100
+const QUIET_MS = 300
+const LOOK_MS = 60
 
 export const cost: Bench = {
   about: 'messages and bytes that a unit of each feature writes, one unit after the other',
@@ -30,7 +30,7 @@ interface Feature {
   readonly name: string
   /** Units that `use` does. */
   readonly units: number
-  readonly assets: readonly AnyAsset[]
+  readonly pipeline: Pipeline
   use(flow: Flow): Promise<void>
 }
 
@@ -60,19 +60,25 @@ function features(n: number): Feature[] {
       return gate.wait()
     },
   })
-  const parent = asset('parent', { dependsOn: [], execute: (ctx) => ctx.run(one) })
+  const child = asset('child', { execute: () => instanceValue(1) })
+  const parent = asset('parent', { execute: (ctx) => ctx.run(child) })
   const oneByOne = (target: AnyAsset) => async (flow: Flow) => {
     for (let i = 0; i < n; i++) await (await flow.materialize(target)).result()
   }
   return [
-    { name: 'run of one asset', units: n, assets: [one], use: oneByOne(one) },
-    { name: 'run of three assets in a row', units: n, assets: threeAssets.assets, use: oneByOne(third) },
-    { name: 'retry of an asset, with its run', units: n, assets: [fails], use: oneByOne(fails) },
-    { name: 'child run, with its parent', units: n, assets: [one, parent], use: oneByOne(parent) },
+    { name: 'run of one asset', units: n, pipeline: pipeline('one', [one]), use: oneByOne(one) },
+    { name: 'run of three assets in a row', units: n, pipeline: threeAssets, use: oneByOne(third) },
+    { name: 'retry of an asset, with its run', units: n, pipeline: pipeline('fails', [fails]), use: oneByOne(fails) },
+    {
+      name: 'child run, with its parent',
+      units: n,
+      pipeline: pipeline('parents', [child, parent]),
+      use: oneByOne(parent),
+    },
     {
       name: 'gate and signal, with its run',
       units: n,
-      assets: [waits],
+      pipeline: pipeline('waits', [waits]),
       use: async (flow) => {
         for (let i = 0; i < n; i++) {
           const run = await flow.materialize(waits)
@@ -85,7 +91,7 @@ function features(n: number): Feature[] {
     {
       name: `instance of a scatter of ${(n * 100).toLocaleString('en')}`,
       units: n * 100,
-      assets: [many],
+      pipeline: pipeline('many', [many]),
       use: async (flow) => void (await (await flow.materialize(many)).result()),
     },
   ]
@@ -97,7 +103,7 @@ interface Stored {
 }
 
 async function measure({ rig, fsync, say }: Job, n: number, feature: Feature): Promise<Figure[]> {
-  const { name, units, assets, use } = feature
+  const { name, units, pipeline, use } = feature
   const nc = await connectNats({ servers: rig.url })
   const jsm = await jetstreamManager(nc)
   const stored = async (namespace: string): Promise<Map<string, Stored>> => {
@@ -125,7 +131,7 @@ async function measure({ rig, fsync, say }: Job, n: number, feature: Feature): P
   try {
     return await withEngine(
       rig.url,
-      pipeline('cost', assets),
+      pipeline,
       async (flow) => {
         const before = await settled(flow.namespace)
         await use(flow)

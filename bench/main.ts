@@ -26,8 +26,6 @@ import { scatter } from './scatter.ts'
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   scatter,
-  runs,
-  cost,
   asset,
   limited: limitedQueues,
   mixed,
@@ -35,6 +33,8 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   limiter,
   gates,
   events,
+  runs,
+  cost,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 

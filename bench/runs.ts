@@ -24,8 +24,9 @@ import { withNamespace, withRaw } from './rig.ts'
 import { median } from './stats.ts'
 import { third, threeAssets } from './three-assets.ts'
 
-const MEASURED_MS = 3000
-const WARM_MS = 500
+/** Runs of a repeat for each caller, and of all. The first fifth is not measured. */
+const RUNS_EACH = 60
+const RUNS_MAX = 1200
 
 export const runs: Bench = {
   about: 'runs of three plain assets by n callers: time of a run (n = 1), runs a second',
@@ -87,21 +88,24 @@ async function engineRuns(url: string, namespace: string, children: readonly Chi
 
 /** Each caller begins the next run when the one before has ended. */
 async function byCallers(n: number, run: () => Promise<void>): Promise<Speed> {
+  const all = Math.min(RUNS_MAX, n * RUNS_EACH)
+  const warm = Math.floor(all / 5)
+  const ends: number[] = []
   const times: number[] = []
-  const fromMs = performance.now() + WARM_MS
-  const toMs = fromMs + MEASURED_MS
+  let begun = 0
   await Promise.all(
     Array.from({ length: n }, async () => {
-      for (;;) {
+      while (begun < all) {
+        begun += 1
         const startedMs = performance.now()
-        if (startedMs >= toMs) return
         await run()
-        const endedMs = performance.now()
-        if (endedMs >= fromMs && endedMs < toMs) times.push(endedMs - startedMs)
+        ends.push(performance.now())
+        times.push(performance.now() - startedMs)
       }
     }),
   )
-  return { perSecond: times.length / (MEASURED_MS / 1000), ms: median(times) }
+  const [fromMs = 0, toMs = 0] = [ends[warm], ends.at(-1)]
+  return { perSecond: (all - warm - 1) / ((toMs - fromMs) / 1000), ms: median(times.slice(warm)) }
 }
 
 function rawRun(connection: Connection, { names }: Topology): () => Promise<void> {

@@ -98,6 +98,27 @@ describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
     })
   })
 
+  it('prints how fast runs of three assets are beside the same messages', async () => {
+    const figures = await bench('runs', '--n', '2')
+    expect(figures).toMatchObject([{ bench: 'runs', n: 2, unit: 'runs/s' }])
+    for (const { value, raw } of figures) {
+      expect(value).toBeGreaterThan(0)
+      expect(raw).toBeGreaterThan(0)
+    }
+  })
+
+  it('prints what each feature writes: a run of three assets has one task', async () => {
+    const figures = await bench('cost', '--n', '3')
+    const ofRow = figures.filter(({ unit }) => /three assets in a row/.test(String(unit)))
+    expect(ofRow.map(({ unit, value }) => [unit, value])).toEqual([
+      ['messages on LOG: run of three assets in a row', 5],
+      ['messages on WORK: run of three assets in a row', 1],
+      ['messages on state: run of three assets in a row', expect.any(Number)],
+      ['messages on FEED: run of three assets in a row', 4],
+      ['bytes that stay: run of three assets in a row', expect.any(Number)],
+    ])
+  })
+
   it('prints how fast gates are created and signalled beside raw appends, and how long it takes to go on', async () => {
     const figures = await bench('gates', '--n', '40')
     expect(figures.map(({ unit }) => unit)).toEqual([

@@ -119,6 +119,24 @@ describe('assets that follow one another', () => {
     expect((await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'attempt.ended')).toEqual([])
   })
 
+  it('wait for their turn again when the first took a second: what is more urgent comes first', async () => {
+    const gate = Promise.withResolvers<void>()
+    const { row: all, third, steps } = row({ first: () => gate.promise })
+    const urgent = asset('urgent', { priority: 0, execute: () => steps().length })
+    const both = pipeline('row', [...all.assets, urgent])
+    await using stage = await openStage(server.url, both, { worker: { ...worker('one'), concurrency: 1 } })
+    const run = await stage.flow.materialize(third, { pipeline: both })
+    await until('it runs', () => steps().length === 1)
+    const startedMs = performance.now()
+    const other = await stage.flow.materialize(urgent)
+    await until('the other is queued', async () => (await other.status())?.assets.urgent?.status === 'queued')
+    await until('a second has passed', () => performance.now() - startedMs > 1050)
+    gate.resolve()
+    expect(await other.result()).toBe(1)
+    expect(await run.result()).toEqual(WHOLE)
+    expect(steps()).toEqual(['first.1 one', 'second.1 one', 'third.1 one'])
+  })
+
   it('end with their run when it is cancelled in the middle', async () => {
     const running = Promise.withResolvers<void>()
     const {

@@ -25,6 +25,12 @@ import type { Code } from './code.ts'
 import { executions } from './executions.ts'
 import type { WorkerShared } from './shared.ts'
 
+/**
+ * A chain does not wait for its turn between two assets. After this time what is left does, so that
+ * more urgent work, and other workers, have theirs.
+ */
+const CHAIN_MS = 1000
+
 /** Values that a chain has made so far. */
 export type MadeValues = ReadonlyMap<string, { readonly at: ValueAt; readonly hash: string }>
 
@@ -43,6 +49,7 @@ export async function runChain(
   code: Code,
 ): Promise<void> {
   const made = new Map(before)
+  const startedMs = performance.now()
   let task = first
   let value = await runAttempt(shared, held, task, asset)
   while (value && task.chain) {
@@ -54,7 +61,8 @@ export async function runChain(
     // Cancelled: nobody waits for it.
     if (held.abort.signal.aborted && !(held.abort.signal.reason instanceof HandBack)) return
     const member = code.of(task)
-    held.isLeaving = !member || held.abort.signal.aborted || shared.isDraining()
+    const isLate = performance.now() - startedMs > CHAIN_MS
+    held.isLeaving = !member || isLate || held.abort.signal.aborted || shared.isDraining()
     if (!member) return await keepUnmatched(shared, held)
     if (held.isLeaving) return await requeueRest(shared, held.delivery, task)
     value = await executions.run({ runId: task.run, asset: task.asset }, () => runAttempt(shared, held, task, member))
