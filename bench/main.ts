@@ -23,6 +23,7 @@ import { mixed } from './mixed.ts'
 import { startRig } from './rig.ts'
 import { runs } from './runs.ts'
 import { scatter } from './scatter.ts'
+import { writes } from './writes.ts'
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   scatter,
@@ -35,6 +36,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   events,
   runs,
   cost,
+  writes,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 

@@ -119,6 +119,17 @@ describe('npm run bench -- NAME --json', { timeout: 120_000 }, () => {
     ])
   })
 
+  it('prints what messages cost side by side and as a batch', async () => {
+    const figures = await bench('writes', '--n', '20')
+    expect(figures.map(({ unit }) => unit)).toEqual([
+      'ms side by side',
+      'ms side by side (CPU of the server)',
+      'ms as a batch',
+      'ms as a batch (CPU of the server)',
+    ])
+    for (const { unit, value } of figures) if (!/CPU/.test(String(unit))) expect(value).toBeGreaterThan(0)
+  })
+
   it('prints how fast gates are created and signalled beside raw appends, and how long it takes to go on', async () => {
     const figures = await bench('gates', '--n', '40')
     expect(figures.map(({ unit }) => unit)).toEqual([

@@ -109,7 +109,7 @@ describe('with the least permissions', () => {
     expect(flow.connection.denied).toEqual([])
   }, 60_000)
 
-  it('a client starts runs with large input, and one that may not store it is told which field it is', async () => {
+  it('a client starts runs with large input, and the error of one that may not store it names the field', async () => {
     const client = await flowAs('client')
     const input = { note: 'y'.repeat(200_000) }
     expect(await (await client.materialize(parcel, { input })).result()).toBe(200_000)

@@ -28,6 +28,7 @@ const ANNOUNCE_MS = 25
 /** A value on the log. */
 export interface Made {
   readonly at: ValueAt
+  readonly hash: string
   readonly stored: StoredValue
 }
 
@@ -105,12 +106,13 @@ class Attempt {
     clearTimeout(announce)
     const durationMs = performance.now() - startedMs
     if (outcome.kind === 'value' && outcome.stored) {
-      const materialized = await this.#materialize(outcome.stored, durationMs)
+      const hash = hashOfValue(outcome.stored)
+      const materialized = await this.#materialize(outcome.stored, hash, durationMs)
       // Ended already: by another attempt, or cancelled. What this one did does not count.
       if (materialized === 'exists') return undefined
       if ('seq' in materialized) {
         emit('flowstone:materialization.stop', { ...this.#event, durationMs })
-        return { at: { shard: this.#held.shard, seq: materialized.seq }, stored: outcome.stored }
+        return { at: { shard: this.#held.shard, seq: materialized.seq }, hash, stored: outcome.stored }
       }
       outcome = { kind: 'failed', failure: materialized }
     }
@@ -150,7 +152,7 @@ class Attempt {
     await opener.suspend(suspension, (gate) => [factEntry(this.#shared.names, this.#held.shard, suspended(gate))])
   }
 
-  async #materialize(value: StoredValue, durationMs: number): Promise<Appended | 'exists' | Failure> {
+  async #materialize(value: StoredValue, hash: string, durationMs: number): Promise<Appended | 'exists' | Failure> {
     const { run: runText, pipeline, attempt, partition, key, msgId, fingerprint, inputs } = this.#task
     const { run, name } = this.#parts
     const data = {
@@ -163,7 +165,7 @@ class Attempt {
       attempt,
       worker: this.#shared.id,
       value,
-      hash: hashOfValue(value),
+      hash,
       ...(fingerprint === undefined ? {} : { fingerprint }),
       ...(inputs === undefined ? {} : { inputs }),
       durationMs: Math.round(durationMs),

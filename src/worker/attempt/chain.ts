@@ -15,7 +15,6 @@ import type { AttemptTask } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
-
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { requeueRest } from '../pull/requeue.ts'
@@ -97,9 +96,9 @@ function remember(
   shared: WorkerShared,
   made: Map<string, { at: ValueAt; hash: string }>,
   asset: string,
-  { at, stored }: Made,
+  { at, hash, stored }: Made,
 ): void {
-  made.set(asset, { at, hash: hashOfValue(stored) })
+  made.set(asset, { at, hash })
   shared.values.remember(at, stored)
 }
 
