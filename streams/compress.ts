@@ -34,7 +34,7 @@ export interface Squeezed {
 /** At once, for what is about as large as a message: a list of so many items. */
 export function squeeze(bytes: Uint8Array<ArrayBuffer>, items = 1): Squeezed {
   if (bytes.length < Math.min(SQUEEZE_MIN_BYTES * Math.max(1, items), LIST_MIN_BYTES)) return { bytes }
-  return smaller(bytes, zstdCompressSync(bytes, OPTIONS))
+  return smaller(bytes, zstdCompressSync(bytes, { ...OPTIONS, pledgedSrcSize: bytes.length }))
 }
 
 /** Beside the event loop, for what may be large. */
@@ -54,10 +54,28 @@ function smaller(bytes: Uint8Array<ArrayBuffer>, squeezed: Uint8Array<ArrayBuffe
 export function unsqueeze(bytes: Uint8Array, encoding: Encoding | undefined): Uint8Array {
   if (encoding === undefined) return bytes
   try {
-    return zstdDecompressSync(bytes, { maxOutputLength: LIST_MAX_BYTES })
+    // Room for all of it at once, where it says how much it is. Else it comes in pieces.
+    const chunkSize = Math.min(LIST_MAX_BYTES, Math.max(CHUNK_MIN, contentSize(bytes) ?? CHUNK_USUAL))
+    return zstdDecompressSync(bytes, { maxOutputLength: LIST_MAX_BYTES, chunkSize })
   } catch (cause) {
     throw undecodable(cause, LIST_MAX_BYTES)
   }
+}
+
+/** Node's least, and what it takes by itself. */
+const CHUNK_MIN = 64
+const CHUNK_USUAL = 16 * 1024
+const FRAME = 0xfd2fb528
+
+/** What the head of a frame says of its content (RFC 8878), where it is one of the usual kinds. */
+function contentSize(bytes: Uint8Array): number | undefined {
+  if (bytes.length < 10) return undefined
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const descriptor = bytes[4] ?? 0
+  const isSingle = (descriptor & 0x20) !== 0
+  if (view.getUint32(0, true) !== FRAME || !isSingle || (descriptor & 0x03) !== 0) return undefined
+  if (descriptor >> 6 === 1) return view.getUint16(5, true) + 0x100
+  return descriptor >> 6 === 2 ? view.getUint32(5, true) : undefined
 }
 
 /** `plainBytes`: how many there must be, as was said where the value was stored. */

@@ -10,6 +10,7 @@ export const ERROR_CODES = [
   'unknown_io',
   'load_failed',
   'not_found',
+  'pruned',
   // How a run, an asset or an instance ended.
   'timeout',
   'cancelled',
@@ -82,10 +83,18 @@ export const ERROR_CODES = [
   'undecodable',
   'unreadable',
   'state_behind',
+  'no_snapshot',
+  'read_only',
   'bad_state',
   'bad_fact',
   'bad_task',
   'unknown_fact',
+  // Archives.
+  'run_open',
+  'bad_archive',
+  'archive_failed',
+  'not_empty',
+  'importing',
   // Inside FlowStone: they end in a retry, or in the log of a process.
   'internal',
   'returned',

@@ -3,6 +3,7 @@
  * here is on disk in users' logs.
  */
 import { z } from 'zod'
+import { by } from './by.ts'
 
 const count = z.int().min(0)
 const TOKEN_MAX = 256
@@ -93,7 +94,7 @@ const taken = {
 export const subscriptionTaken = z.object({ ...taken, to: count })
 
 /** A message that was refused is taken after all. */
-export const eventRetried = z.object(taken)
+export const eventRetried = z.object({ ...taken, by: by.optional() })
 
 /** No run starts for a message. */
 export const eventRefused = z.object({

@@ -393,9 +393,11 @@ export function parsePath(path: string): { name: FactName; ids: Record<string, s
   return undefined
 }
 
-export function encodeFact(draft: FactDraft): { payload: Uint8Array; contentType: string } {
+/** `by`: who caused it, where that is somebody outside. */
+export function encodeFact(draft: FactDraft, by?: string): { payload: Uint8Array; contentType: string } {
   const { format, version } = FACTS[draft.name]
-  return { payload: encode({ v: version, fact: draft.name, ...draft.data }, format), contentType: CONTENT_TYPE[format] }
+  const body = { v: version, fact: draft.name, ...draft.data, ...(by === undefined ? {} : { by }) }
+  return { payload: encode(body, format), contentType: CONTENT_TYPE[format] }
 }
 
 export interface RawFact {

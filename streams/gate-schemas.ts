@@ -1,6 +1,7 @@
 /** What stands in facts of gates, and of runs that a gate waits for. See schemas.ts. */
 
 import { z } from 'zod'
+import { by } from './by.ts'
 import { runRequested, runStatus } from './run-schemas.ts'
 import { count, errorInfo, storedValue, token, valueAt } from './schemas.ts'
 
@@ -44,6 +45,7 @@ export const gateExtended = z.object({
   deadlineMs: z.number().positive(),
   /** How often it has timed out by then. */
   timeouts: count,
+  /** Of a request. Text of the caller's own where it was given. */
   by: z.string().max(256).optional(),
 })
 
@@ -94,6 +96,7 @@ export const gateResolved = z.object({
   /** SHA-256 of the idempotency key, as hex: the same signal again gets an answer that says so. */
   idempotency: token.optional(),
   reason: z.string().max(2000).optional(),
+  by: by.optional(),
   /** Of a gate that waits for a run, once that has ended. */
   child: childEnd.optional(),
 })

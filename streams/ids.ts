@@ -29,6 +29,11 @@ export function hashBigInt(text: string): bigint {
   return xxh64(text)
 }
 
+/** xxh64 with seed 0 of bytes. */
+export function hashBytes(bytes: Uint8Array): bigint {
+  return xxh64(bytes)
+}
+
 /** xxh64 with seed 0 of bytes, as 16 hex digits. */
 export function hashBytes64(bytes: Uint8Array): string {
   return xxh64(bytes).toString(16).padStart(16, '0')

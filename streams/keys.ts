@@ -170,10 +170,11 @@ export function compareKeys(a: unknown, b: unknown): number {
 
 /**
  * A set of 64-bit hashes at some 12 bytes each: ten million keys are checked for duplicates in 128
- * to 256 MB.
+ * to 256 MB. Kept as halves, since each access to a 64-bit element would make an object.
  */
 export class HashSet {
-  #slots = new BigUint64Array(1024)
+  /** Lower and upper half of each. */
+  #slots = new Uint32Array(2 * 1024)
   #size = 0
 
   get size(): number {
@@ -182,27 +183,39 @@ export class HashSet {
 
   /** False if it was there already. */
   add(hash: bigint): boolean {
+    whole[0] = hash
     // 0 marks an empty slot.
-    const value = hash === 0n ? 1n : hash
-    if (this.#size * 4 >= this.#slots.length * 3) this.#grow()
-    if (!insert(this.#slots, value)) return false
+    const low = halves[0] || (halves[1] ? 0 : 1)
+    const high = halves[1] ?? 0
+    if (this.#size * 8 >= this.#slots.length * 3) this.#grow()
+    if (!insert(this.#slots, low, high)) return false
     this.#size += 1
     return true
   }
 
   #grow(): void {
-    const wider = new BigUint64Array(this.#slots.length * 2)
-    for (const value of this.#slots) if (value !== 0n) insert(wider, value)
+    const slots = this.#slots
+    const wider = new Uint32Array(slots.length * 2)
+    for (let at = 0; at < slots.length; at += 2) {
+      const low = slots[at] ?? 0
+      const high = slots[at + 1] ?? 0
+      if (low !== 0 || high !== 0) insert(wider, low, high)
+    }
     this.#slots = wider
   }
 }
 
-function insert(slots: BigUint64Array, value: bigint): boolean {
+const whole = new BigUint64Array(1)
+const halves = new Uint32Array(whole.buffer)
+
+function insert(slots: Uint32Array, low: number, high: number): boolean {
   const mask = slots.length - 1
-  for (let at = Number(value & 0xffffffffn) & mask; ; at = (at + 1) & mask) {
-    if (slots[at] === value) return false
-    if (slots[at] === 0n) {
-      slots[at] = value
+  for (let at = (low * 2) & mask; ; at = (at + 2) & mask) {
+    const there = slots[at]
+    if (there === low && slots[at + 1] === high) return false
+    if (there === 0 && slots[at + 1] === 0) {
+      slots[at] = low
+      slots[at + 1] = high
       return true
     }
   }

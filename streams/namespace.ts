@@ -5,7 +5,7 @@
 import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from './codec.ts'
-import { FlowStoneError, InvalidError } from './errors.ts'
+import { ConflictError, FlowStoneError, InvalidError } from './errors.ts'
 import { isFullError } from './full.ts'
 import { storeSubject } from './jetstream.ts'
 import type { Names } from './subjects.ts'
@@ -38,6 +38,14 @@ interface TopologyKey {
   readonly replicas: number
   /** All streams and buckets have been there once. */
   readonly made: boolean
+  /** An import fills it, or was broken off. Nothing else may write there. */
+  readonly importing?: Importing
+}
+
+/** Who imports into a namespace, and since when. */
+export interface Importing {
+  readonly id: string
+  readonly atMs: number
 }
 
 async function readKey(jsm: JetStreamManager, names: Names): Promise<TopologyKey | undefined> {
@@ -62,7 +70,63 @@ async function readKey(jsm: JetStreamManager, names: Names): Promise<TopologyKey
       'bad_topology',
       `key ${TOPOLOGY_KEY} of bucket ${names.controlBucket} is not what FlowStone wrote`,
     )
-  return { seq: message.seq, shards, replicas: Number(field('replicas') ?? 1), made: field('made') === true }
+  const importing = importingIn(field('importing'))
+  const replicas = Number(field('replicas') ?? 1)
+  return { seq: message.seq, shards, replicas, made: field('made') === true, ...(importing ? { importing } : {}) }
+}
+
+function importingIn(value: unknown): Importing | undefined {
+  if (typeof value !== 'object' || value === null) return undefined
+  return { id: String(Reflect.get(value, 'id')), atMs: Number(Reflect.get(value, 'atMs')) }
+}
+
+/** Throws FlowStoneError `importing`. */
+function mustNotBeImporting(names: Names, { importing }: TopologyKey): void {
+  if (!importing) return
+  throw new FlowStoneError(
+    'importing',
+    `an import into namespace ${names.ns} began at ${new Date(importing.atMs).toISOString()} and has not ended. If it was broken off, run \`flowstone import\` again: it begins anew`,
+  )
+}
+
+/** The namespace into which somebody imports, or began to. */
+export async function importingTo(
+  jsm: JetStreamManager,
+  names: Names,
+): Promise<{ readonly topology: Topology; readonly importing: Importing } | undefined> {
+  const found = await readKey(jsm, names)
+  if (!found?.importing) return undefined
+  const { shards, replicas, importing } = found
+  return { topology: { names, shards, replicas }, importing }
+}
+
+/**
+ * From here on nobody but this import writes to the namespace. Throws ConflictError when another
+ * one began in the same moment.
+ */
+export async function beginImport(
+  nc: NatsConnection,
+  jsm: JetStreamManager,
+  { names, shards, replicas }: Topology,
+  importing: Importing,
+): Promise<void> {
+  const found = await readKey(jsm, names)
+  await writeKey(nc, names, found?.seq ?? 0, { shards, replicas, made: false, importing })
+  if ((await readKey(jsm, names))?.importing?.id !== importing.id)
+    throw new ConflictError(`another import into namespace ${names.ns} is running`)
+}
+
+/** All of it is there: the namespace is one as any other. Or, `made: false`: nothing was done. */
+export async function endImport(
+  nc: NatsConnection,
+  jsm: JetStreamManager,
+  { names, shards, replicas }: Topology,
+  { id }: Importing,
+): Promise<void> {
+  const found = await readKey(jsm, names)
+  if (found?.importing?.id !== id)
+    throw new ConflictError(`another import into namespace ${names.ns} has begun meanwhile`)
+  await writeKey(nc, names, found.seq, { shards, replicas, made: true })
 }
 
 async function writeKey(
@@ -117,6 +181,7 @@ export async function agreeOnShards(
   for (;;) {
     const found = await readKey(jsm, names)
     if (found) {
+      mustNotBeImporting(names, found)
       mustAgree(names, found.shards, wished)
       return found.shards
     }
@@ -147,7 +212,7 @@ async function countLogs(jsm: JetStreamManager, names: Names): Promise<number> {
 export async function markMade(nc: NatsConnection, jsm: JetStreamManager, topology: Topology): Promise<void> {
   const { names, shards, replicas } = topology
   const found = await readKey(jsm, names)
-  if (found && !(found.made && found.replicas === replicas))
+  if (found && !found.importing && !(found.made && found.replicas === replicas))
     await writeKey(nc, names, found.seq, { shards, replicas, made: true })
 }
 
@@ -184,6 +249,7 @@ export async function findTopology(
     const found = await readKey(jsm, names)
     if (!found) return undefined
     const { shards, replicas } = found
+    mustNotBeImporting(names, found)
     mustAgree(names, shards, wished)
     if (found.made) return { names, shards, replicas }
     if (performance.now() > deadline)

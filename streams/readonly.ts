@@ -46,7 +46,9 @@ function protect(value: unknown, withBytes: Set<object>): boolean {
     for (const inner of value) has = protect(inner, withBytes) || has
     Object.setPrototypeOf(value, READ_ONLY_SET)
   } else if (types.isDate(value)) Object.setPrototypeOf(value, READ_ONLY_DATE)
-  else for (const inner of Object.values(value)) has = protect(inner, withBytes) || has
+  else
+    for (const name in value)
+      if (Object.hasOwn(value, name)) has = protect((value as Record<string, unknown>)[name], withBytes) || has
   Object.freeze(value)
   if (has) withBytes.add(value)
   return has

@@ -1,6 +1,7 @@
 /** What stands in facts of runs, of their assets and of triggers. See schemas.ts. */
 
 import { z } from 'zod'
+import { by } from './by.ts'
 import { runEvent } from './event-schemas.ts'
 import { scheduledBy, sensedBy } from './schedule-schemas.ts'
 import {
@@ -57,6 +58,7 @@ export const runRequested = z.object({
   retry: z.object({ run: token, from: token.optional() }).optional(),
   /** What started it, and waits for it. */
   parent: waiter.optional(),
+  by: by.optional(),
 })
 
 /** Something else waits for a run that was there before: see the ids of the fact. */
@@ -102,10 +104,10 @@ export const runPlanned = z.object({
   error: errorInfo.optional(),
 })
 
-export const runCancelRequested = z.object({ reason: z.string().optional() })
+export const runCancelRequested = z.object({ reason: z.string().optional(), by: by.optional() })
 
 /** Somebody wants the run to go on with another version of its pipeline. */
-export const runAdoptRequested = z.object({ version: token })
+export const runAdoptRequested = z.object({ version: token, by: by.optional() })
 
 /**
  * It does. `replanned`: by asset, attempts below this are of a version that the run has left.
@@ -208,6 +210,7 @@ export const triggerReceived = z.object({
   contentType: z.string().max(256).optional(),
   msgId: z.string().max(512).optional(),
   problem: z.string().max(2000).optional(),
+  by: by.optional(),
 })
 
 export const triggerRefused = z.object({
@@ -215,6 +218,7 @@ export const triggerRefused = z.object({
   asset: z.string(),
   reason: z.string(),
   msgId: z.string().optional(),
+  by: by.optional(),
 })
 
 const wholeText = z.string().refine((text) => text.isWellFormed(), HALF)

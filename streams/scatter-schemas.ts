@@ -1,6 +1,7 @@
 /** What stands in facts of scatters and of their leases. See schemas.ts. */
 
 import { z } from 'zod'
+import { by } from './by.ts'
 import { attemptOutcome, count, errorInfo, storedValue, TOKEN_MAX, token } from './schemas.ts'
 
 export const scatterStarted = z.object({
@@ -112,7 +113,7 @@ export function quickOutcomes(body: Readonly<Record<string, unknown>>): Readonly
   return { ...outcomes, ...(encoding ? { encoding } : {}), ...(heldMs === undefined ? {} : { heldMs }) }
 }
 
-export const scatterCancelRequested = z.object({ reason: z.string().optional() })
+export const scatterCancelRequested = z.object({ reason: z.string().optional(), by: by.optional() })
 
 /** The worker that held a lease has died. `worker` is the one that found out. */
 export const leaseLost = z.object({ lease: token, worker: token })
@@ -129,8 +130,8 @@ export const leaseReturned = z.object({
   heldMs: z.number().min(0).optional(),
 })
 
-export const scatterPaused = z.object({ reason: z.string().optional() })
-export const scatterResumed = z.object({})
+export const scatterPaused = z.object({ reason: z.string().optional(), by: by.optional() })
+export const scatterResumed = z.object({ by: by.optional() })
 
 /** The scatter's own time limit has passed. */
 export const scatterTimerFired = z.object({ timeoutMs: z.number().positive() })

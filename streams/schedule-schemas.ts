@@ -3,6 +3,7 @@
  * version.
  */
 import { z } from 'zod'
+import { by } from './by.ts'
 
 const TOKEN_MAX = 256
 const token = z.string().min(1).max(TOKEN_MAX)
@@ -111,14 +112,14 @@ export const scheduleMissed = z.object({
   count: z.int().min(1),
 })
 
-export const schedulePaused = z.object({ reason: z.string().max(2000).optional() })
-export const scheduleResumed = z.object({})
+export const schedulePaused = z.object({ reason: z.string().max(2000).optional(), by: by.optional() })
+export const scheduleResumed = z.object({ by: by.optional() })
 /** Somebody wants a run now. */
-export const scheduleTriggered = z.object({})
+export const scheduleTriggered = z.object({ by: by.optional() })
 /** Somebody wants the runs of these occurrences. */
-export const scheduleBackfillRequested = z.object({ at: z.array(timeMs) })
+export const scheduleBackfillRequested = z.object({ at: z.array(timeMs), by: by.optional() })
 
-export const sensorPaused = z.object({ reason: z.string().max(2000).optional() })
-export const sensorResumed = z.object({})
+export const sensorPaused = z.object({ reason: z.string().max(2000).optional(), by: by.optional() })
+export const sensorResumed = z.object({ by: by.optional() })
 /** Somebody wants it evaluated now. */
-export const sensorTriggered = z.object({})
+export const sensorTriggered = z.object({ by: by.optional() })

@@ -5,7 +5,9 @@
  * Here: pipelines, and what facts of several subjects share. The others: `*-schemas.ts`.
  */
 import { z } from 'zod'
+import { by } from './by.ts'
 import { subscriptionSpec } from './event-schemas.ts'
+import { retentionSpec } from './retention.ts'
 import { scheduleSpec, sensorSpec } from './schedule-schemas.ts'
 
 export const count = z.int().min(0)
@@ -139,6 +141,8 @@ export const assetSpec = z.object({
   payloadSchema: token.optional(),
   /** The author's own word for what its code expects of keys, results, payloads and values. */
   codeVersion: token.optional(),
+  /** How long runs of it are kept, and how many of its values. */
+  retention: retentionSpec.optional(),
   /** See shape.ts: a worker runs its tasks only with code of the same shape. */
   shape: token,
 })
@@ -164,7 +168,7 @@ export const concurrencySpec = z.object({
 })
 export type ConcurrencySpec = z.infer<typeof concurrencySpec>
 
-export const pipelineRegistered = z.object({
+const pipelineSpec = z.object({
   name: token,
   version: token,
   assets: z.array(assetSpec),
@@ -178,8 +182,12 @@ export const pipelineRegistered = z.object({
   concurrency: concurrencySpec.optional(),
   /** What starts runs of it by itself. */
   subscriptions: z.array(subscriptionSpec).optional(),
+  /** How long its runs are kept. */
+  retention: retentionSpec.optional(),
 })
-export type PipelineSpec = z.infer<typeof pipelineRegistered>
+export type PipelineSpec = z.infer<typeof pipelineSpec>
+/** `by`: whose process registered it. */
+export const pipelineRegistered = pipelineSpec.extend({ by: by.optional() })
 
 export const upstreamMode = z.enum(['all', 'stale', 'missing', 'none'])
 export type UpstreamMode = z.infer<typeof upstreamMode>

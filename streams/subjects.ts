@@ -6,9 +6,19 @@ export interface Names {
   readonly log: (shard: number) => string
   readonly work: (shard: number) => string
   readonly feed: string
+  /** What outsiders see of a fact, by its path on the feed (`feedPath`). */
+  readonly feedFact: (path: string) => string
+  /** How far the feed shows the log of a shard. */
+  readonly feedPosition: (shard: number) => string
+  /** Blocks that prove that the logs were not changed: heads, and details of each shard. */
+  readonly proof: string
+  readonly proofHead: (shard: number) => string
+  readonly proofDetail: (shard: number) => string
   /** What outsiders ask for, until the engine has copied it to the log. */
   readonly triggers: string
   readonly stateBucket: (shard: number) => string
+  /** Runs that have ended, and the base: the state at an earlier position of the log. */
+  readonly historyBucket: (shard: number) => string
   readonly controlBucket: string
   readonly blobBucket: string
   /** Cells of rate limits (`rate.<bucket>`) and of slots (`slots.<bucket>`). */
@@ -64,6 +74,8 @@ export interface Names {
   readonly taskConsumer: (pipeline: string, queue: string, priority: number) => string
   /** Core messages that say "look again": hints, never truth. */
   readonly notification: (kind: NotificationKind, id: string) => string
+  /** A core request to all engines: where are you active? */
+  readonly engines: string
   /** A core request to all workers of a pipeline: what are you doing? */
   readonly workerStatus: (pipeline: string) => string
   /** A core request to all workers of a pipeline: who of you has these tasks? */
@@ -121,8 +133,14 @@ export function namesOf(namespace: string): Names {
     log: (shard) => `${ns}_LOG_${shard}`,
     work: (shard) => `${ns}_WORK_${shard}`,
     feed: `${ns}_FEED`,
+    feedFact: (path) => `${ns}.feed.${path}`,
+    feedPosition: (shard) => `${ns}.feed_position.${shard}`,
+    proof: `${ns}_PROOF`,
+    proofHead: (shard) => `${ns}.proof.${shard}.head`,
+    proofDetail: (shard) => `${ns}.proof.${shard}.detail`,
     triggers: `${ns}_TRIGGERS`,
     stateBucket: (shard) => `${ns}_state_${shard}`,
+    historyBucket: (shard) => `${ns}_history_${shard}`,
     controlBucket: `${ns}_control`,
     blobBucket: `${ns}_blobs`,
     limitsBucket: `${ns}_limits`,
@@ -174,6 +192,7 @@ export function namesOf(namespace: string): Names {
     },
     taskConsumer: (pipeline, queue, priority) => `${pipeline}=${queue}=${priority}`,
     notification: (kind, id) => `${ns}.notify.${kind}.${id}`,
+    engines: `${ns}.engines`,
     workerStatus: (pipeline) => `${ns}.workers.${pipeline}`,
     holders: (pipeline) => `${ns}.workers.${pipeline}.held`,
     eventRetry: (pipeline) => `${ns}.workers.${pipeline}.event`,

@@ -1,16 +1,15 @@
 /**
- * Creates or checks streams, buckets and consumers; the only place that does. Idempotent: engines
- * call it at start, and so does whoever is asked to. What differs from the wish is updated where
- * the server allows it, or refused with an error. Nothing is ever deleted and made again.
+ * Creates or checks streams and buckets; the only place that does. Idempotent: engines call it at
+ * start, and so does whoever is asked to. What differs from the wish is updated where the server
+ * allows it, or refused with an error. Nothing is ever deleted and made again.
  */
 import {
-  AckPolicy,
-  DeliverPolicy,
   DiscardPolicy,
   JetStreamApiError,
   type JetStreamManager,
   RetentionPolicy,
   StorageType,
+  StoreCompression,
   type StreamConfig,
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
@@ -18,7 +17,7 @@ import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
-import { type LimitedQueueName, type Names, namesOf, type UnmatchedName } from './subjects.ts'
+import { type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
 export type { Topology } from './namespace.ts'
@@ -48,6 +47,10 @@ export interface TopologyOptions {
 
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
+const FEED_WINDOW_MS = 1000
+/** So long the server may take to copy what the feed lacks, and how often it is asked. */
+const SOURCES_WAIT_MS = 5000
+const SOURCES_LOOK_MS = 50
 const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
 export const SHARDS_MAX = 64
 const REPLICAS_MAX = 5
@@ -150,24 +153,14 @@ export async function ensureTopology(
     })
     await ensureStream(jsm, workWish(names, shard, replicas))
     await ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas))
+    await ensureStream(jsm, bucketWish(names, names.historyBucket(shard), replicas))
   })
   await Promise.all(perShard)
   // After the logs: the first one held the triggers once, and no subject may stand in two streams.
   await ensureStream(jsm, triggersWish(names, replicas))
-  await ensureStream(jsm, {
-    name: names.feed,
-    num_replicas: replicas,
-    storage: StorageType.File,
-    allow_direct: true,
-    retention: RetentionPolicy.Limits,
-    max_age: feedMaxAge ?? FEED_MAX_AGE_MS * NANOS_PER_MS,
-    sources: [feedTransforms, feedTransformsSince].flatMap((transforms) =>
-      Array.from({ length: shards }, (_, shard) => ({
-        name: names.log(shard),
-        subject_transforms: transforms(names, shard),
-      })),
-    ),
-  })
+  await dropFeedSources(jsm, names)
+  await ensureStream(jsm, feedWish(names, replicas, feedMaxAge))
+  await ensureStream(jsm, proofWish(names, replicas))
   await ensureStream(jsm, blobsWish(names, replicas))
   const topology = { names, shards, replicas }
   await markMade(nc, jsm, topology)
@@ -213,48 +206,63 @@ function triggersWish(names: Names, replicas: number): Wish {
   }
 }
 
-/**
- * What outsiders see: the ids are dropped from the subject (the body has them), so that their
- * filters stay literal and cheap.
- */
-function feedTransforms(names: Names, shard: number): { src: string; dest: string }[] {
-  const log = `${names.ns}.log.${shard}`
-  const asset = ['materialized', 'failed', 'skipped', 'cancelled'].map((event) => ({
-    src: `${log}.asset.*.*.*.end.${event}`,
-    dest: `${names.ns}.feed.asset.{{wildcard(1)}}.{{wildcard(2)}}.${event}`,
-  }))
-  return [
-    ...asset,
-    { src: `${log}.run.*.finished`, dest: `${names.ns}.feed.run.finished` },
-    { src: `${log}.scatter.*.*.closed`, dest: `${names.ns}.feed.scatter.closed` },
-    // Its body has no ids, so they stay in the subject.
-    {
-      src: `${log}.gate.*.*.*.created`,
-      dest: `${names.ns}.feed.gate.created.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}`,
-    },
-    { src: `${log}.trigger.*.refused`, dest: `${names.ns}.feed.trigger.refused` },
-  ]
+/** The engine of each shard copies to it what outsiders see. */
+function feedWish(names: Names, replicas: number, maxAgeNanos = FEED_MAX_AGE_MS * NANOS_PER_MS): Wish {
+  return {
+    name: names.feed,
+    subjects: [names.feedFact('>'), `${names.ns}.feed_position.*`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    allow_direct: true,
+    allow_atomic: true,
+    retention: RetentionPolicy.Limits,
+    max_age: maxAgeNanos,
+    allow_msg_ttl: true,
+    // A fact comes twice only within a batch that is sent again, and that is refused as a whole.
+    duplicate_window: Math.min(FEED_WINDOW_MS * NANOS_PER_MS, maxAgeNanos),
+    // What is said of a run is much like what is said of others.
+    compression: StoreCompression.S2,
+  }
+}
+
+/** Blocks stay for ever. Details may be taken away one by one, once their facts are pruned. */
+function proofWish(names: Names, replicas: number): Wish {
+  return {
+    name: names.proof,
+    subjects: [`${names.ns}.proof.*.head`, `${names.ns}.proof.*.detail`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    // Full: the engine is refused, and tries on. Nothing is thrown away for it.
+    discard: DiscardPolicy.New,
+    allow_direct: true,
+    allow_atomic: true,
+    allow_rollup_hdrs: false,
+    allow_msg_ttl: false,
+  }
 }
 
 /**
- * What the feed shows besides, as sources of their own. The server knows a source by its
- * transforms: one that has others than before copies the whole log again. Each message costs the
- * server a write, so these are rare ones.
+ * The server made the feed from the logs once. It first copies what is there, so that the engine
+ * can go on where it stopped.
  */
-function feedTransformsSince(names: Names, shard: number): { src: string; dest: string }[] {
-  const log = `${names.ns}.log.${shard}`
-  const schedule = ['missed', 'skipped'].map((what) => ({
-    src: `${log}.schedule.*.*.at.*.${what}`,
-    // Its body has no ids.
-    dest: `${names.ns}.feed.schedule.{{wildcard(1)}}.{{wildcard(2)}}.${what}`,
-  }))
-  return [
-    {
-      src: `${log}.subscription.*.*.refused.*.*`,
-      dest: `${names.ns}.feed.event.{{wildcard(1)}}.{{wildcard(2)}}.refused`,
-    },
-    ...schedule,
-  ]
+async function dropFeedSources(jsm: JetStreamManager, names: Names): Promise<void> {
+  const deadlineMs = Date.now() + SOURCES_WAIT_MS
+  for (;;) {
+    const info = await jsm.streams.info(names.feed).catch((error: unknown) => {
+      if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
+      throw topologyError(`stream ${names.feed}`, error)
+    })
+    if (!info?.config.sources?.length) return
+    const isCopied = (info.sources ?? []).every(({ lag }) => lag === 0)
+    if (isCopied || Date.now() > deadlineMs) {
+      await jsm.streams.update(names.feed, { ...info.config, sources: [] }).catch((error: unknown) => {
+        throw topologyError(`stream ${names.feed}`, error)
+      })
+      return
+    }
+    await new Promise((resolve) => setTimeout(resolve, SOURCES_LOOK_MS))
+  }
 }
 
 function bucketWish(names: Names, bucket: string, replicas: number, more: Partial<StreamConfig> = {}): Wish {
@@ -312,6 +320,9 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     markedBucketWish(names, names.limitsBucket, replicas),
     workWish(names, shard, replicas),
     bucketWish(names, names.stateBucket(shard), replicas),
+    bucketWish(names, names.historyBucket(shard), replicas),
+    feedWish(names, replicas),
+    proofWish(names, replicas),
   ]
   for (const wish of wishes) {
     if (!(await configOf(jsm, wish.name))) {
@@ -391,105 +402,4 @@ function topologyError(what: string, cause: unknown): FlowStoneError {
       { cause },
     )
   return new FlowStoneError('topology', `${what} could not be made or updated: ${messageOf(cause)}`, { cause })
-}
-
-export interface TaskConsumerOptions {
-  /** A task whose worker gave no sign for this long is given to another one, in milliseconds. */
-  readonly ackWaitMs: number
-}
-
-/**
- * The shared consumer of a queue and priority on each WORK stream. One per pipeline, queue and
- * priority: few, and their filters do not overlap.
- */
-export async function ensureTaskConsumer(
-  jsm: JetStreamManager,
-  names: Names,
-  at: { shard: number; pipeline: string; queue: string; priority: number },
-  options: TaskConsumerOptions,
-): Promise<string> {
-  const durable = names.taskConsumer(at.pipeline, at.queue, at.priority)
-  await ensurePullConsumer(
-    jsm,
-    names.work(at.shard),
-    durable,
-    names.task(at.shard, at.pipeline, at.queue, at.priority),
-    options,
-    TASKS_OUT_MAX,
-  )
-  return durable
-}
-
-/**
- * A barrier's own consumer: the server lets at most `maxConcurrent` of its leases be out at a time,
- * over all workers.
- */
-export async function ensureLimitedQueueConsumer(
-  jsm: JetStreamManager,
-  names: Names,
-  shard: number,
-  limitedQueue: LimitedQueueName,
-  maxConcurrent: number,
-  options: TaskConsumerOptions,
-): Promise<string> {
-  const durable = names.limitedQueueConsumer(limitedQueue)
-  await ensurePullConsumer(
-    jsm,
-    names.work(shard),
-    durable,
-    names.limitedQueueTask(shard, limitedQueue),
-    options,
-    maxConcurrent,
-  )
-  return durable
-}
-
-/**
- * The consumer of unmatched tasks of one asset and shape: there while such tasks are.
- */
-export async function ensureUnmatchedConsumer(
-  jsm: JetStreamManager,
-  names: Names,
-  shard: number,
-  unmatched: UnmatchedName,
-  options: TaskConsumerOptions,
-): Promise<string> {
-  const durable = names.unmatchedConsumer(unmatched)
-  await ensurePullConsumer(
-    jsm,
-    names.work(shard),
-    durable,
-    names.unmatchedFilter(shard, unmatched),
-    options,
-    TASKS_OUT_MAX,
-  )
-  return durable
-}
-
-const TASKS_OUT_MAX = 100_000
-
-async function ensurePullConsumer(
-  jsm: JetStreamManager,
-  stream: string,
-  durable: string,
-  filter: string,
-  options: TaskConsumerOptions,
-  maxAckPending: number,
-): Promise<void> {
-  const ack_wait = options.ackWaitMs * NANOS_PER_MS
-  try {
-    await jsm.consumers.add(stream, {
-      durable_name: durable,
-      filter_subject: filter,
-      ack_policy: AckPolicy.Explicit,
-      deliver_policy: DeliverPolicy.All,
-      ack_wait,
-      max_deliver: -1,
-      max_ack_pending: maxAckPending,
-      max_waiting: 10_000,
-    })
-  } catch (error) {
-    if (!(error instanceof JetStreamApiError)) throw error
-    await jsm.consumers.update(stream, durable, { ack_wait })
-  }
 }
