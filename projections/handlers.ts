@@ -16,6 +16,8 @@ import {
   type GateFact,
   gateOf,
   hasEnded,
+  needsOfGate,
+  needsOfNewGate,
   onChildRequested,
   onGateCreated,
   onGateExtended,
@@ -47,7 +49,7 @@ import {
 } from './run/run.ts'
 import { onRunPlanned, onRunRequested } from './run/start.ts'
 import { needsOfTrigger, onTriggerReceived } from './run/trigger.ts'
-import { onRunAbandoned, onRunAwaited, wakeAll } from './run/waiters.ts'
+import { onRunAbandoned, onRunAwaited, onUnknownAwaited, wakeAll } from './run/waiters.ts'
 import {
   type BarrierFact,
   closeBarrier,
@@ -120,14 +122,15 @@ const outside = { needs: nothing, apply: noEffect }
 const ofAsset = { needs: nothing, apply: (at: InRun, fact: AssetFact) => withPipeline(at, fact, stepAsset) }
 const ofGate = {
   needs: (_view: View, run: RunState, fact: FactOf<'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed'>) => [
-    stateKey.gate(run.id, fact.ids.asset, fact.ids.gate),
+    ...needsOfGate(run, fact.ids.asset, fact.ids.gate),
   ],
   apply: (at: InRun, fact: GateFact) => withPipeline(at, fact, stepGate),
 }
 const ofNewGate = {
-  // The gate's own document cannot be there before this fact, of which the log holds one.
-  needs: (view: View, run: RunState, fact: FactOf<'gate.created' | 'child.requested'>) =>
-    fact.data.index === undefined ? [] : needsOfBarrier(view, run, fact.ids.asset, [fact.data.index]),
+  needs: (view: View, run: RunState, { ids, data }: FactOf<'gate.created' | 'child.requested'>) => [
+    ...needsOfNewGate(run, ids.asset, ids.gate),
+    ...(data.index === undefined ? [] : needsOfBarrier(view, run, ids.asset, [data.index])),
+  ],
   apply: ofGate.apply,
 }
 const ofBarrier = {
@@ -224,7 +227,7 @@ const HANDLERS: Handlers = {
   'asset.cancelled': ofAsset,
   'asset.failed': { needs: needsBarrier, apply: ofAsset.apply },
   'asset.suspended': {
-    needs: (_view, run, fact) => [stateKey.gate(run.id, fact.ids.asset, fact.data.gate)],
+    needs: (_view, run, fact) => needsOfGate(run, fact.ids.asset, fact.data.gate),
     apply: (at, fact) => withPipeline(at, fact, onAssetSuspended),
   },
   'gate.created': ofNewGate,
@@ -234,9 +237,9 @@ const HANDLERS: Handlers = {
   'gate.deadline_closed': ofGate,
   'gate.resolved': {
     needs: (view, run, fact) => {
-      const key = stateKey.gate(run.id, fact.ids.asset, fact.ids.gate)
-      const index = view.get(key)?.index
-      return index === undefined ? [key] : [key, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
+      const keys = needsOfGate(run, fact.ids.asset, fact.ids.gate)
+      const index = gateOf(view, fact.ids)?.index
+      return index === undefined ? keys : [...keys, ...needsOfBarrier(view, run, fact.ids.asset, [index])]
     },
     apply: ofGate.apply,
   },
@@ -332,7 +335,7 @@ export function needs(view: View, has: (key: string) => boolean, fact: Fact): Ke
 export function step(view: View, fact: Fact): Effect[] {
   if (isOutside(fact)) return outsideHandler(fact).apply(view, fact)
   const run = view.get(stateKey.run(fact.ids.run))
-  if (!run) return []
+  if (!run) return fact.name === 'run.awaited' ? onUnknownAwaited(fact) : []
   // The end of an asset of another pipeline is no end of this one.
   if ('pipeline' in fact.ids && fact.ids.pipeline !== run.pipeline) return []
   const pipeline = view.get(stateKey.pipeline(run.pipeline, run.version))
@@ -406,10 +409,11 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
 }
 
 function onPipelineRegistered(view: View, fact: FactOf<'pipeline.registered'>): Effect[] {
-  const { name, version } = fact.data
+  const { by: _, ...spec } = fact.data
+  const { name, version } = spec
   const before = fact.shard === 0 ? view.get(stateKey.newest(name)) : undefined
   const effects = onDefined(view, before && view.get(stateKey.pipeline(name, before.version)), fact)
-  view.put(stateKey.pipeline(name, version), fact.data)
+  view.put(stateKey.pipeline(name, version), spec)
   view.put(stateKey.newest(name), { seq: fact.seq, version })
   return effects
 }

@@ -1,5 +1,6 @@
 /** Which documents of a scatter a fact needs. */
 import type { Fact } from '../streams/facts.ts'
+import { gateOf, needsOfGate } from './gate/gate.ts'
 import { gatesOf } from './gate/instance-gate.ts'
 import { needsOfLeaving } from './run/concurrency.ts'
 import type { BarrierFact } from './scatter/barrier.ts'
@@ -41,12 +42,13 @@ export function needsLimitedQueues(
 }
 
 export function needsOfBarrierFact(view: View, run: RunState, fact: BarrierFact): Key<unknown>[] {
-  const keys: Key<unknown>[] = gatesOf(fact).map((gate) => stateKey.gate(run.id, fact.ids.asset, gate))
+  const { asset } = fact.ids
+  const keys = gatesOf(fact).flatMap((gate) => needsOfGate(run, asset, gate))
   // What resumes after a gate is no lease: its index stands in the gate's document.
   const resumes = fact.name === 'scatter.outcomes' ? fact.data.resumes : undefined
-  const index = resumes === undefined ? undefined : view.get(stateKey.gate(run.id, fact.ids.asset, resumes))?.index
+  const index = resumes === undefined ? undefined : gateOf(view, { run: run.id, asset, gate: resumes })?.index
   const single = index === undefined ? [] : [index]
-  keys.push(...needsOfBarrier(view, run, fact.ids.asset, single, segmentsOf(fact)), ...failuresOf(run, fact, index))
+  keys.push(...needsOfBarrier(view, run, asset, single, segmentsOf(fact)), ...failuresOf(run, fact, index))
   return keys
 }
 

@@ -66,8 +66,11 @@ export interface AssetInRun {
   child?: string
   /** Server time until which it waits there. */
   waitsUntilMs?: number
-  /** It has opened a gate: when it ends, those that are left are cancelled. */
-  gated?: true
+  /**
+   * It has opened a gate: when it ends, those that are left are cancelled. `true`: the first of
+   * them was folded by a version that gave each gate a document of its own.
+   */
+  gated?: true | 'rows'
   /** The gate that the phases `signal` and `timeout` go on from, and the fact that ended it. */
   resume?: { gate: string; seq: number; timeouts: number }
   /** An end was decided and is on its way to the log. */
@@ -159,8 +162,14 @@ export interface CatalogEntry {
   inputs?: string
 }
 
-/** A run in a list, and the server time at which it was added. */
-export type RunListEntry = [run: string, timeMs: number]
+/** What lists show of a run. */
+export type ListedRun = Omit<RunState, 'seq' | 'upstream'>
+
+/**
+ * A run in a list, and the server time at which it was added. `shown`: in lists of the base, once
+ * the run is sealed; null once it is pruned.
+ */
+export type RunListEntry = [run: string, timeMs: number, shown?: ListedRun | null]
 
 /** See run/lists.ts. */
 export interface RunList {
@@ -168,6 +177,8 @@ export interface RunList {
   of: string
   /** Full pages before these. */
   pages: number
+  /** The first page that is still there. In lists of the base. Default 0. */
+  from?: number
   /** Added last, the newest at the end. */
   runs: RunListEntry[]
 }
@@ -241,7 +252,9 @@ export interface GateState {
   /** Waits after each timeout that is retried. */
   retriesMs: number[]
   afterRetries: 'fail' | 'cancel'
+  /** Only what is small. `large`: it stands in the fact that opened the gate. */
   metadata?: unknown
+  large?: true
   /** Somebody waits at it; before, it is only open. */
   awaited?: true
   /** The instance's code that continues from here, until it has brought something. */
@@ -253,6 +266,20 @@ export interface GateState {
   reason?: string
   /** Of kind `run`: what it waits for, and how that ended. `started`: the engine was asked to. */
   child?: { run: RunId; target: string; started?: true; end?: Omit<ChildEnd, 'value'> }
+}
+
+/**
+ * Gates of an asset that were opened side by side, by name. What many of them cost is messages to
+ * the server, so they share a document.
+ */
+export interface GateRow {
+  gates: Record<string, GateState>
+}
+
+interface GatePlace {
+  readonly run: string
+  readonly asset: string
+  readonly gate: string
 }
 
 /** A key of the state bucket, and the type of document behind it. */
@@ -271,13 +298,47 @@ export function waitingHour(ms: number): string {
   return `waiting.${String(Math.floor(ms / HOUR_MS)).padStart(9, '0')}`
 }
 
-/** The deadline and the place of a gate, as its mark has them. */
-export function parseWaiting(
-  key: string,
-): { deadlineMs: number; run: string; asset: string; gate: string } | undefined {
-  const [kind, , ms, run, asset, gate] = key.split('.')
-  if (kind !== 'waiting' || run === undefined || asset === undefined || gate === undefined) return undefined
-  return { deadlineMs: Number(ms), run, asset, gate }
+const ROW = 16
+/** Executions of instances open few gates each. */
+const OF_INSTANCE = 2
+const SECOND_MS = 1000
+
+/** The row of a gate's name. The letter sets it apart from names of gates. */
+export function rowOf(gate: string): string {
+  const [, index, opener = gate, count = '0'] = /^(?:i(\d+)(?=\D))?(.*?)(\d+)$/.exec(gate) ?? []
+  if (index === undefined) return `R${opener}${Math.floor(Number(count) / ROW)}`
+  return `Ri${Math.floor(Number(index) / ROW)}${opener}${Math.floor(Number(count) / OF_INSTANCE)}`
+}
+
+function deadlineToken(ms: number): string {
+  return String(ms).padStart(15, '0')
+}
+
+/**
+ * The deadline in a mark, and the key of the document with the gates that it stands for.
+ * `together`: what the places of all these gates begin with when gates are sorted by deadline.
+ * Those without one are sorted by row.
+ */
+export function parseWaiting(key: string): { ms: number; doc: Key<GateRow | GateState>; together: string } | undefined {
+  const [kind, , text, run, asset, name] = key.split('.')
+  if (kind !== 'waiting' || run === undefined || asset === undefined || name === undefined) return undefined
+  const isRow = name.startsWith('R')
+  const ms = Number(text)
+  const second = `${waitingHour(ms)}.${deadlineToken(ms).slice(0, -3)}`
+  const row = isRow ? key : stateKey.waiting(undefined, { run, asset, gate: name })
+  return {
+    ms,
+    doc: `${isRow ? 'gates' : 'gate'}.${run}.${asset}.${name}`,
+    together: key.startsWith(FOR_EVER) ? row : second,
+  }
+}
+
+/** Gates that wait and that a mark stands for. `doc`: see `parseWaiting`. */
+export function waitingUnder(key: string, doc: Readonly<GateRow | GateState> | undefined): GateState[] {
+  if (!doc) return []
+  const waits = (gate: GateState, mark: string): boolean => gate.status === 'waiting' && !gate.child && mark === key
+  if (!('gates' in doc)) return waits(doc, stateKey.waitingAlone(doc.deadlineMs, doc)) ? [doc] : []
+  return Object.values(doc.gates).filter((gate) => waits(gate, stateKey.waiting(gate.deadlineMs, gate)))
 }
 
 export const stateKey = {
@@ -299,17 +360,26 @@ export const stateKey = {
   eventGroup: (pipeline: string, subscription: string, group: string): Key<EventGroupState> =>
     `event_group.${pipeline}.${subscription}.${group}`,
   limitedQueues: (pipeline: string, queue: string): Key<LimitedQueuesState> => `limited_queues.${pipeline}.${queue}`,
-  gate: (run: string, asset: string, gate: string): Key<GateState> => `gate.${run}.${asset}.${gate}`,
+  gates: ({ run, asset, gate }: GatePlace): Key<GateRow> => `gates.${run}.${asset}.${rowOf(gate)}`,
+  /** Of a gate that an older version has folded. */
+  gateAlone: ({ run, asset, gate }: GatePlace): Key<GateState> => `gate.${run}.${asset}.${gate}`,
   /**
-   * There while the gate waits. Ordered by the hour of its deadline, then by deadline. So the gates
-   * of an hour are found without reading gates, or the names of all.
+   * There while gates of a row wait whose deadline is in the same second. Ordered by the hour of
+   * the deadline, then by its second. So the gates of an hour are found without reading gates, or
+   * the names of all.
    */
-  waiting: (deadlineMs: number | undefined, at: { run: string; asset: string; gate: string }): Key<OpenMark> => {
+  waiting: (deadlineMs: number | undefined, { run, asset, gate }: GatePlace): Key<OpenMark> => {
     const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
-    return `${waitingHour(ms)}.${String(ms).padStart(15, '0')}.${at.run}.${at.asset}.${at.gate}`
+    const second = Math.floor(ms / SECOND_MS) * SECOND_MS
+    return `${waitingHour(ms)}.${deadlineToken(second)}.${run}.${asset}.${rowOf(gate)}`
+  },
+  /** As `waiting`, of a gate that an older version has folded. */
+  waitingAlone: (deadlineMs: number | undefined, { run, asset, gate }: GatePlace): Key<OpenMark> => {
+    const ms = Math.min(deadlineMs ?? NO_DEADLINE, NO_DEADLINE)
+    return `${waitingHour(ms)}.${deadlineToken(ms)}.${run}.${asset}.${gate}`
   },
   /** There while a gate of kind `run` waits. */
-  child: (at: { run: string; asset: string; gate: string }): Key<OpenMark> => `child.${at.run}.${at.asset}.${at.gate}`,
+  child: (at: GatePlace): Key<OpenMark> => `child.${at.run}.${at.asset}.${at.gate}`,
   /** There while an instance's code that continues after a gate is due or runs. */
   resuming: (run: string, asset: string, gate: string): Key<OpenMark> => `resuming.${run}.${asset}.${gate}`,
   failures: (run: string, asset: string, n: number): Key<FailureChunk> => `failures.${run}.${asset}.${n}`,
@@ -319,6 +389,40 @@ export const stateKey = {
   keyChunks: (run: string, asset: string, n: number): Key<KeyChunkList> => `key_chunks.${run}.${asset}.${n}`,
 } as const
 
+/**
+ * How the keys of all documents begin: what of the base is copied into a state that is made again.
+ */
+export const STATE_KINDS = [
+  'run',
+  'runs',
+  'open',
+  'pipeline',
+  'newest',
+  'asset',
+  'barrier',
+  'segment',
+  'subscription',
+  'open_runs',
+  'event_group',
+  'limited_queues',
+  'gates',
+  'gate',
+  'waiting',
+  'child',
+  'resuming',
+  'failures',
+  'schedule',
+  'sensor',
+  'concurrency',
+  'key_chunks',
+] as const
+
+/** Whether a document is of something in a run: a scatter, a gate, an asset. */
+export function isOfPart(key: string, run: string): boolean {
+  const [kind, of, ...part] = key.split('.')
+  return kind === 'waiting' ? part[1] === run : of === run && part.length > 0
+}
+
 const FOR_EVER = `${waitingHour(NO_DEADLINE)}.`
 const MARKS = ['open.', 'waiting.', 'resuming.', 'child.']
 
@@ -327,9 +431,13 @@ export function isMark(key: string): boolean {
   return MARKS.some((prefix) => key.startsWith(prefix))
 }
 
-/** Whether a key is put by a fact that the log holds once. So it was not there before that. */
+const PUT_ONCE = ['open.', 'run.', 'gates.']
+
+/**
+ * Whether a key is first put by a fact that the log holds once. So it was not there before that.
+ */
 export function isPutOnce(key: string): boolean {
-  return key.startsWith('open.')
+  return PUT_ONCE.some((prefix) => key.startsWith(prefix))
 }
 
 /**
@@ -380,6 +488,12 @@ export function editRun(view: View, { id }: Readonly<RunState>, { seq }: { reado
   return run
 }
 
-export function specOf(pipeline: PipelineSpec, asset: string): AssetSpec | undefined {
-  return pipeline.assets.find((spec) => spec.name === asset)
+/** Of pipelines with many assets: a graph never changes, and is asked for each of them again. */
+const SPECS = new WeakMap<readonly AssetSpec[], ReadonlyMap<string, AssetSpec>>()
+
+export function specOf({ assets }: PipelineSpec, asset: string): AssetSpec | undefined {
+  if (assets.length <= 8) return assets.find((spec) => spec.name === asset)
+  const specs = SPECS.get(assets) ?? new Map(assets.map((spec) => [spec.name, spec]))
+  SPECS.set(assets, specs)
+  return specs.get(asset)
 }

@@ -39,11 +39,22 @@ import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import type { AssetSpec, ErrorInfo } from '../../streams/schemas.ts'
 import type { Effect, GateIds } from '../effects.ts'
-import { editRun, type GateState, type RunState, stateKey, type View } from '../state.ts'
+import {
+  type AssetInRun,
+  editRun,
+  type GateState,
+  type Key,
+  type OpenMark,
+  type RunState,
+  stateKey,
+  type View,
+} from '../state.ts'
 
 export const GATE_TIMEOUT = 'gate_timeout'
 const CHILD_FAILED = 'child_failed'
 const WAIT_CYCLE = 'wait_cycle'
+/** Metadata with more characters is not kept in the state. */
+const METADATA_MAX = 512
 
 export type GateFact = FactOf<
   'gate.created' | 'child.requested' | 'gate.timer_fired' | 'gate.extended' | 'gate.deadline_closed' | 'gate.resolved'
@@ -52,14 +63,47 @@ export type GateFact = FactOf<
 /** What has ended and lets somebody go on. */
 export type EndedGate = GateState & { readonly status: Exclude<GateState['status'], 'waiting'> }
 
-export function gateOf(view: View, ids: { run: string; asset: string; gate: string }): GateState | undefined {
-  return view.get(stateKey.gate(ids.run, ids.asset, ids.gate))
+type GatePlace = { readonly run: string; readonly asset: string; readonly gate: string }
+
+/** Of a gate whose run is loaded. */
+export function gateOf(view: View, at: GatePlace): GateState | undefined {
+  const gate = view.get(stateKey.gates(at))?.gates[at.gate]
+  const asset = view.get(stateKey.run(at.run))?.assets[at.asset]
+  return gate ?? (mayBeAlone(asset) ? view.get(stateKey.gateAlone(at)) : undefined)
+}
+
+/** Whether a gate of it may have a document of its own, from an older version. */
+function mayBeAlone(asset: Readonly<AssetInRun> | undefined): boolean {
+  return asset === undefined || asset.gated === true
+}
+
+/** What `gateOf` reads. */
+export function needsOfGate(run: RunState, asset: string, gate: string): Key<unknown>[] {
+  const at = { run: run.id, asset, gate }
+  return [stateKey.gates(at), ...(mayBeAlone(run.assets[asset]) ? [stateKey.gateAlone(at)] : [])]
+}
+
+/** Of an asset that has opened no gate yet, there is no row that could be read. */
+export function needsOfNewGate(run: RunState, asset: string, gate: string): Key<unknown>[] {
+  return isFirst(run, asset) ? [] : needsOfGate(run, asset, gate)
+}
+
+function isFirst(run: RunState, asset: string): boolean {
+  const opener = run.assets[asset]
+  return opener !== undefined && !opener.gated
 }
 
 /** The gate, to be changed. */
-export function editGate<G extends GateState>(view: View, { run, asset, gate }: Readonly<G>): G {
-  // It is the same document: it has not changed since `G` was seen.
-  return view.edit(stateKey.gate(run, asset, gate)) as G
+export function editGate<G extends GateState>(view: View, before: Readonly<G>): G {
+  const key = stateKey.gates(before)
+  // It is the same object: it has not changed since `G` was seen.
+  if (view.get(key)?.gates[before.gate]) return view.edit(key).gates[before.gate] as G
+  const gate = view.edit(stateKey.gateAlone(before)) as G
+  view.delete(stateKey.gateAlone(before))
+  if (!gate.child) view.delete(stateKey.waitingAlone(gate.deadlineMs, gate))
+  view.edit(key, () => ({ gates: {} })).gates[gate.gate] = gate
+  if (!hasEnded(gate)) putMark(view, gate)
+  return gate
 }
 
 export function hasEnded(gate: GateState): gate is EndedGate {
@@ -68,7 +112,7 @@ export function hasEnded(gate: GateState): gate is EndedGate {
 
 /** `obsolete`: what opened it has ended meanwhile. */
 export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.created'>, obsolete: boolean): Effect[] {
-  if (gateOf(view, fact.ids)) return []
+  if (isThere(view, run, fact.ids)) return []
   const { kind, attempt, index, keyChunk, deadlineMs, retriesMs, afterRetries, metadata } = fact.data
   const gate: GateState = {
     seq: fact.seq,
@@ -86,7 +130,7 @@ export function onGateCreated(view: View, run: RunState, fact: FactOf<'gate.crea
     timeouts: 0,
     retriesMs,
     afterRetries,
-    ...(metadata === undefined ? {} : { metadata }),
+    ...(metadata === undefined ? {} : isLarge(metadata) ? { large: true as const } : { metadata }),
   }
   addGate(view, run, gate)
   return obsolete ? [cancelOf(idsOf(gate))] : []
@@ -99,7 +143,7 @@ export function onChildRequested(
   fact: FactOf<'child.requested'>,
   obsolete: boolean,
 ): Effect[] {
-  if (gateOf(view, fact.ids)) return []
+  if (isThere(view, run, fact.ids)) return []
   const { attempt, index, keyChunk, child, request } = fact.data
   const gate: GateState = {
     seq: fact.seq,
@@ -126,14 +170,23 @@ export function onChildRequested(
   return obsolete ? [cancelOf(idsOf(gate))] : [{ do: 'start_child', gate: idsOf(gate) }]
 }
 
+function isThere(view: View, run: RunState, ids: GateIds): boolean {
+  return !isFirst(run, ids.asset) && gateOf(view, ids) !== undefined
+}
+
+function isLarge(metadata: unknown): boolean {
+  return JSON.stringify(metadata).length > METADATA_MAX
+}
+
 function addGate(view: View, run: RunState, gate: GateState): void {
-  view.put(stateKey.gate(gate.run, gate.asset, gate.gate), gate)
-  view.put(waitingKey(gate), { since: gate.openedMs })
+  const key = stateKey.gates(gate)
   const asset = run.assets[gate.asset]
   if (asset && !asset.gated) {
+    view.put(key, { gates: { [gate.gate]: gate } })
     view.edit(stateKey.run(run.id))
-    asset.gated = true
-  }
+    asset.gated = 'rows'
+  } else view.edit(key, () => ({ gates: {} })).gates[gate.gate] = gate
+  putMark(view, gate)
 }
 
 export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired'>): Effect[] {
@@ -158,13 +211,13 @@ export function onGateTimerFired(gate: GateState, fact: FactOf<'gate.timer_fired
 /** True when the deadline was moved because it was over, of which `onTimeout` hears. */
 export function onGateExtended(view: View, run: RunState, before: GateState, fact: FactOf<'gate.extended'>): boolean {
   if (hasEnded(before) || Number(fact.ids.n) !== before.deadlines + 1) return false
-  view.delete(waitingKey(before))
   const gate = editGate(view, before)
+  deleteMark(view, gate)
   gate.seq = fact.seq
   gate.deadlines += 1
   gate.deadlineMs = fact.data.deadlineMs
   if (fact.data.why === 'retry') gate.timeouts += 1
-  view.put(waitingKey(gate), { since: gate.openedMs })
+  putMark(view, gate)
   const asset = run.assets[gate.asset]
   if (asset?.status === 'suspended' && asset.gate === gate.gate) {
     editRun(view, run, fact)
@@ -176,8 +229,8 @@ export function onGateExtended(view: View, run: RunState, before: GateState, fac
 /** False when it had ended before. */
 export function endGate(view: View, before: GateState, fact: FactOf<'gate.resolved'>): boolean {
   if (hasEnded(before)) return false
-  view.delete(waitingKey(before))
   const gate: GateState = editGate(view, before)
+  deleteMark(view, gate)
   gate.seq = fact.seq
   gate.status = fact.data.outcome
   gate.endedMs = fact.timeMs
@@ -278,7 +331,23 @@ function idsOf({ run, asset, gate }: GateState): GateIds {
   return { run, asset: asset as AssetName, gate }
 }
 
-function waitingKey({ run, asset, gate, deadlineMs, child }: GateState): ReturnType<typeof stateKey.waiting> {
-  if (child) return stateKey.child({ run, asset, gate })
-  return stateKey.waiting(deadlineMs, { run, asset, gate })
+/** The mark of a gate that waits. Another gate of its row may have put it. */
+function putMark(view: View, gate: GateState): void {
+  if (!isShared(view, gate)) view.put(markOf(gate), { since: gate.openedMs })
+}
+
+/** Before the gate changes: it waits no more, or until another deadline. */
+function deleteMark(view: View, gate: GateState): void {
+  if (!isShared(view, gate)) view.delete(markOf(gate))
+}
+
+function isShared(view: View, gate: GateState): boolean {
+  if (gate.child) return false
+  const mark = markOf(gate)
+  const row = Object.values(view.get(stateKey.gates(gate))?.gates ?? {})
+  return row.some((other) => other.gate !== gate.gate && !other.child && !hasEnded(other) && markOf(other) === mark)
+}
+
+function markOf(gate: GateState): Key<OpenMark> {
+  return gate.child ? stateKey.child(gate) : stateKey.waiting(gate.deadlineMs, gate)
 }

@@ -10,7 +10,9 @@
  */
 import type { FactOf } from '../../streams/facts.ts'
 import { hash64 } from '../../streams/ids.ts'
-import type { Key, RunList, RunListEntry, View } from '../state.ts'
+import type { Key, ListedRun, RunList, RunListEntry, RunState, View } from '../state.ts'
+
+export type { ListedRun } from '../state.ts'
 
 /** Runs on a page. */
 export const LIST_PAGE = 64
@@ -49,11 +51,50 @@ export function endList(status: FactOf<'run.finished'>['data']['status']): strin
   return status === 'succeeded' ? undefined : listOf.ended(status)
 }
 
-export function addToLists(view: View, lists: readonly string[], run: string, timeMs: number): void {
+/** The lists that a run is in, and the time under which it stands there. */
+export function listsOfRun(run: Readonly<RunState>): { list: string; timeMs: number }[] {
+  const { status, requestedMs, finishedMs } = run
+  const end = status === 'failed' || status === 'cancelled' ? endList(status) : undefined
+  return [
+    ...listsOf(run).map((list) => ({ list, timeMs: requestedMs })),
+    ...(end === undefined || finishedMs === undefined ? [] : [{ list: end, timeMs: finishedMs }]),
+  ]
+}
+
+/** What lists show of a run that has ended. */
+export function shownOf(run: Readonly<RunState>): ListedRun {
+  const { id, pipeline, version, target, partition, tags, retryOf, schedule, sensor, concurrency, parent } = run
+  const { status, requestedMs, finishedMs, deadlineMs } = run
+  const assets = Object.entries(run.assets).map(([name, { status, phase, attempt, failures, error, from }]) => [
+    name,
+    { status, phase, attempt, failures, ...(error ? { error } : {}), ...(from ? { from } : {}) },
+  ])
+  return {
+    id,
+    pipeline,
+    version,
+    target,
+    ...(partition === undefined ? {} : { partition }),
+    ...(tags ? { tags } : {}),
+    ...(retryOf === undefined ? {} : { retryOf }),
+    ...(schedule ? { schedule } : {}),
+    ...(sensor ? { sensor } : {}),
+    ...(concurrency ? { concurrency } : {}),
+    ...(parent ? { parent } : {}),
+    status,
+    requestedMs,
+    ...(finishedMs === undefined ? {} : { finishedMs }),
+    ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    assets: Object.fromEntries(assets) as ListedRun['assets'],
+  }
+}
+
+/** `shown`: of a run that is sealed. */
+export function addToLists(view: View, lists: readonly string[], run: string, timeMs: number, shown?: ListedRun): void {
   for (const of of lists) {
     const key = listKey.list(of)
     const list = view.edit(key, () => ({ of, pages: 0, runs: [] }))
-    list.runs.push([run, timeMs])
+    list.runs.push(shown ? [run, timeMs, shown] : [run, timeMs])
     if (list.runs.length >= LIST_PAGE) {
       view.put(listKey.page(of, list.pages), list.runs)
       list.pages += 1

@@ -4,6 +4,7 @@
  * that fact decides: run.requested, or trigger.refused with the reason.
  */
 
+import { byPart } from '../../streams/by.ts'
 import { CONTENT_TYPE, decode } from '../../streams/codec.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { messageOf } from '../../streams/errors.ts'
@@ -34,6 +35,8 @@ export interface TriggerMessage {
    * The Nats-Msg-Id it came with: the same id leads to the same run, however late it is sent again.
    */
   readonly msgId: string | undefined
+  /** Who sent it, as it says itself. */
+  readonly by?: string | undefined
 }
 
 /**
@@ -47,6 +50,7 @@ export function received({
   payload,
   contentType,
   msgId,
+  by,
 }: TriggerMessage): DraftOf<'trigger.received'> {
   const problem =
     payload.length > TRIGGER_BODY_MAX
@@ -65,6 +69,7 @@ export function received({
     ...(contentType === undefined ? {} : { contentType: cut(contentType, CONTENT_TYPE_MAX) }),
     ...(msgId === undefined ? {} : { msgId: cut(msgId, MSG_ID_MAX) }),
     ...(problem === undefined ? {} : { problem }),
+    ...(by ? { by: byPart('trigger', by) } : {}),
   }
   return { name: 'trigger.received', ids: { trigger: `${seq}-${timeMs}` }, data }
 }
@@ -88,6 +93,7 @@ export function needsOfTrigger(view: View, fact: FactOf<'trigger.received'>): Ke
 
 export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>): Effect[] {
   const { data: trigger } = fact
+  const said = trigger.by === undefined ? {} : { by: trigger.by }
   const target = targetOf(fact)
   const refusal = (reason: string): DraftOf<'trigger.refused'> => {
     const data = {
@@ -95,6 +101,7 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
       asset: cut(target?.asset ?? trigger.subject, 256),
       reason: cut(reason, 2000),
       ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
+      ...said,
     }
     return { name: 'trigger.refused', ids: fact.ids, data }
   }
@@ -141,6 +148,7 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
     ...(partition === undefined ? {} : { partition }),
     ...(key === undefined ? {} : { key }),
     trigger: { seq: trigger.seq, ...(trigger.msgId === undefined ? {} : { msgId: trigger.msgId }) },
+    ...said,
   } as const
   const identity = identityOf(fact, key)
   return [{ do: 'request', trigger: { ...identity, request, given: given.checks, refusal: refusal('') } }]

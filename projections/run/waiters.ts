@@ -6,6 +6,7 @@
  *   (none)  run.requested, `parent`     → requested; the parent waits for it                engine of the parent
  *   open    run.awaited                 → one more waits for it                             engine of who waits
  *   ended   run.awaited                 → unchanged; who waits goes on at once
+ *   gone    run.awaited                 → as ended, if the history knows its end
  *   open    run.abandoned               → one less waits; a run that a parent started is
  *                                         cancelled with the last one                        engine of who waited
  *   any     run.finished                → whoever waits goes on                              engine
@@ -26,6 +27,11 @@ export function onRunAwaited(view: View, before: RunState, fact: FactOf<'run.awa
   const run = editRun(view, before, fact)
   run.waiters = [...(run.waiters ?? []), waiter]
   return []
+}
+
+/** Of a run that the state does not know: its document is gone when it ended a while ago. */
+export function onUnknownAwaited({ ids, ...fact }: FactOf<'run.awaited'>): Effect[] {
+  return [{ do: 'wake_parent', run: ids.run, waiter: waiterOf({ ids, ...fact }) }]
 }
 
 export function onRunAbandoned(view: View, before: RunState, fact: FactOf<'run.abandoned'>): Effect[] {

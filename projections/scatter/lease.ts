@@ -38,10 +38,15 @@ export function limitedQueueOf(run: RunState, spec: AssetSpec): LimitedQueueName
 /**
  * Guided: the nearer the end, the smaller the leases, so that no worker holds a long one while the
  * others stand idle. `returned`: instances that are leased again.
+ *
+ * A small scatter is one lease at first: if its instances are quick, more would only be messages.
+ * If they are slow, the worker soon returns what it has not begun, and that is shared.
  */
 export function cutSize({ spec }: ScatterContext, barrier: BarrierState, returned = 0): number {
   const workers = Math.max(1, Object.keys(barrier.workers).length, spec.scatter?.maxConcurrent ?? 1)
-  const share = Math.ceil((barrier.stored - barrier.fedTo + returned) / (2 * workers))
+  const left = barrier.stored - barrier.fedTo + returned
+  const isFirst = barrier.fedTo === 0 && returned === 0 && spec.scatter?.maxConcurrent === undefined
+  const share = isFirst ? left : Math.ceil(left / (2 * workers))
   const worthwhile =
     barrier.perInstanceMs === undefined
       ? LEASE_MIN_UNKNOWN
