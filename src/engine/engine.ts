@@ -2,16 +2,19 @@
  * The engine as users start it: one object for all shards. It is active on the shards that no other
  * engine holds, and is a standby for the rest.
  */
-import type { FlowStoneError } from '../../streams/errors.ts'
+import { type FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import type { Topology } from '../../streams/topology.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
-import { parseDuration } from '../options/duration.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
+import { answerForEngine } from './answer.ts'
+import { type ProofOptions, proofSettings } from './proof/settings.ts'
+import { type EngineRetention, parseEngineRetention } from './retention.ts'
 import { EngineShard } from './shard/shard.ts'
 
 /** Options of `flow.engine`. */
@@ -21,6 +24,30 @@ export interface EngineOptions {
    * Default 30,000; also once after each start.
    */
   readonly reconcileMs?: number
+  /**
+   * Runs that ended so long ago are sealed: their facts leave the log for the history, where they
+   * take little room and no memory of the server. All that can be asked of a run works as before.
+   * 1 s to 365 days, or `'never'`. Default `'1h'`. Less than five minutes is for tests: a process
+   * that stood still for longer may then do again what was done once.
+   */
+  readonly sealAfter?: Duration | 'never'
+  /**
+   * How many facts are sealed between two snapshots, at least: `flow.at` folds as many. 1 to
+   * 10,000,000; default 16,000. Fewer make `flow.at` quicker, and the history larger.
+   */
+  readonly snapshotEvery?: number
+  /**
+   * Whether the log is proven: a chain of blocks with a hash of each fact, by which `flowstone
+   * verify --proof` finds what was changed. Default true. An object says which key signs the
+   * blocks: without one, who can write to the server can make another chain.
+   */
+  readonly proof?: boolean | ProofOptions
+  /**
+   * How long runs are kept whose pipeline does not say it, such as `{ runs: '90d', failed: '180d'
+   * }`, and where runs are archived to before they are pruned: `archive: 's3://BUCKET/PREFIX'`.
+   * Give it to all engines of a namespace. Default: for ever. Needs `sealAfter`.
+   */
+  readonly retention?: EngineRetention
 }
 
 /** A running engine, from `flow.engine`. It ends with its connection, or by `stop`. */
@@ -42,7 +69,15 @@ export interface Engine {
   stop(): Promise<void>
 }
 
-const OPTIONS: OptionNames<EngineOptions> = { reconcileMs: true }
+const OPTIONS: OptionNames<EngineOptions> = {
+  reconcileMs: true,
+  sealAfter: true,
+  snapshotEvery: true,
+  proof: true,
+  retention: true,
+}
+const SEAL_BOUNDS = { minMs: 1000, maxMs: 365 * 86_400_000 }
+const SNAPSHOT_EVERY_MAX = 10_000_000
 const RECONCILE_BOUNDS = { minMs: 10, maxMs: 86_400_000 }
 
 export function startEngine(
@@ -61,11 +96,23 @@ export function startEngine(
   refuseUnknown('engine', options, OPTIONS)
   const id = `engine-${hash64(shared.random()).slice(0, 10)}`
   const reconcileMs = parseDuration('engine: reconcileMs', options.reconcileMs ?? 30_000, RECONCILE_BOUNDS)
-  const shards = Array.from(
-    { length: shared.topology.shards },
-    (_, shard) => new EngineShard({ ...shared, engine: id, shard, reconcileMs }),
-  )
+  const { sealAfter = '1h', snapshotEvery = 16_000 } = options
+  if (!(Number.isInteger(snapshotEvery) && snapshotEvery >= 1 && snapshotEvery <= SNAPSHOT_EVERY_MAX))
+    throw new InvalidError(
+      `engine: snapshotEvery must be a whole number from 1 to ${SNAPSHOT_EVERY_MAX}, got ${JSON.stringify(snapshotEvery)}`,
+    )
+  const sealAfterMs = sealAfter === 'never' ? undefined : parseDuration('engine: sealAfter', sealAfter, SEAL_BOUNDS)
+  const proof = proofSettings(options.proof, sealAfterMs)
+  const { retention, archive } = parseEngineRetention('engine: retention', options.retention)
+  if (options.retention !== undefined && sealAfterMs === undefined)
+    throw new InvalidError("engine: retention needs runs that are sealed: sealAfter must not be 'never'")
+  const settings = { ...shared, engine: id, reconcileMs, sealAfterMs, snapshotEvery, proof, retention, archive }
+  const shards = Array.from({ length: shared.topology.shards }, (_, shard) => new EngineShard({ ...settings, shard }))
   for (const partition of shards) partition.start()
+  const answers = answerForEngine(shared.connection, shared.topology.names, () => ({
+    engine: id,
+    active: shards.flatMap((partition, shard) => (partition.isActive ? [shard] : [])),
+  }))
   const active = Promise.withResolvers<void>()
   void Promise.all(shards.map((partition) => partition.active)).then(() => active.resolve(), active.reject)
   void shared.connection.closed.then((reason) => (reason ? active.reject(reason) : undefined))
@@ -78,6 +125,7 @@ export function startEngine(
       return shards.find((partition) => partition.refused)?.refused
     },
     stop: async () => {
+      if (!shared.connection.isClosed) answers.unsubscribe()
       await Promise.all(shards.map((partition) => partition.stop()))
     },
   }

@@ -18,6 +18,7 @@ import type { Connection } from '../log/connection.ts'
 import { leaderGet, type StoredMessage, streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import type { Logger } from '../telemetry.ts'
+import { emptyForeignBase, restoreFromBase } from './history/restore.ts'
 import { ensureBuckets } from './maintenance/upkeep.ts'
 import { carryOut } from './shard/carry-out.ts'
 import { Checkpointer } from './shard/checkpoint.ts'
@@ -61,6 +62,10 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
     claim.keep()
     try {
       const folded = await foldedTo(deps, shard)
+      if (await emptyForeignBase({ connection, names: topology.names, shard }))
+        deps.logger.warn(
+          `the history of shard ${shard} is of another log: runs in it can be read, and their newest values are not taken over`,
+        )
       const bucket = topology.names.kvStream(topology.names.stateBucket(shard))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, shard)
@@ -149,9 +154,11 @@ class Folding {
     const store = this.#store
     const checkpointer = this.#checkpointer
     // If this process dies half way, the next engine knows that these facts are old.
-    const { seq: from } = await checkpointer.takeOver(wanted)
+    const { names } = topology
+    const { seq } = await checkpointer.takeOver(wanted)
+    const from = seq > 0 ? seq : await restoreFromBase({ connection, names, shard: this.#shard }, checkpointer)
     if (upTo <= from) return 0
-    const reader = new Reader(connection, topology.names.log(this.#shard), from + 1)
+    const reader = new Reader(connection, names.log(this.#shard), from + 1)
     let folded = from
     try {
       while (folded < upTo) {

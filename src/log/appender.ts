@@ -172,9 +172,12 @@ export class Appender {
     }
     if (entries.length === 0 || entries.length > BATCH_MESSAGES_MAX)
       throw new InvalidError(`an append takes 1 to ${BATCH_MESSAGES_MAX} messages, got ${entries.length}`)
+    const expectations = entries.flatMap((entry) => (entry.expect ? [entry.expect.subject ?? entry.subject] : []))
     // What has no expectation is made recognizable by a message id, for the case of a lost answer.
-    const marked = entries.map((entry, i) => (entry.expect || entry.msgId ? entry : { ...entry, msgId: `${id}.${i}` }))
-    const expectations = marked.flatMap((entry) => (entry.expect ? [entry.expect.subject ?? entry.subject] : []))
+    const marked =
+      expectations.length > 0
+        ? entries
+        : entries.map((entry, i) => (entry.msgId ? entry : { ...entry, msgId: `${id}.${i}` }))
     return {
       id,
       entries: marked,

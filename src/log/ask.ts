@@ -53,7 +53,8 @@ export function askMany(
   return new Promise((resolve, reject) => {
     const answers: Msg[] = []
     const take = (answer: Msg): boolean => {
-      const isEnd = answer.data.length === 0
+      // A message of a stream may be empty too, such as the marker of a deleted document.
+      const isEnd = answer.data.length === 0 && !answer.headers?.has('Nats-Subject')
       if (isEnd) resolve({ answers, end: answer })
       else answers.push(answer)
       return isEnd

@@ -71,6 +71,8 @@ const READY_LOOK_MS = 5000
 
 export class Connection {
   readonly nc: NatsConnection
+  /** Whom the server takes this process for, as far as its credentials say. */
+  readonly user: string | undefined
   /**
    * Resolves when the connection is closed: with the reason if the client did not ask for it, else
    * with undefined.
@@ -88,8 +90,9 @@ export class Connection {
   #suspecting: Promise<void> | undefined
   #closing = false
 
-  private constructor(nc: NatsConnection, reports: Reports) {
+  private constructor(nc: NatsConnection, reports: Reports, user: string | undefined) {
     this.nc = nc
+    this.user = user
     this.#reports = reports
     reportTo(nc, reports)
     void this.#follow()
@@ -113,7 +116,7 @@ export class Connection {
     const { nats = {} } = settings
     const own = nats.user !== undefined || nats.token !== undefined || nats.authenticator !== undefined
     const { NATS_URL, NATS_JS_DOMAIN } = process.env
-    const { servers, options, domain } = reachOf(settings, own ? { NATS_URL, NATS_JS_DOMAIN } : process.env)
+    const { servers, options, domain, user } = reachOf(settings, own ? { NATS_URL, NATS_JS_DOMAIN } : process.env)
     try {
       const nc = await connectNats({
         timeout: 5000,
@@ -137,7 +140,7 @@ export class Connection {
         inboxPrefix: nats.inboxPrefix ?? options.inboxPrefix ?? '_INBOX',
         limitOf: async (stream, why) => await limitReached(await jetstreamManager(nc, { timeout: 1000 }), stream, why),
       })
-      return new Connection(nc, reports)
+      return new Connection(nc, reports, own ? nats.user : user)
     } catch (cause) {
       const where = servers.join(', ')
       if (cause instanceof FlowStoneError) throw cause

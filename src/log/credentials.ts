@@ -7,7 +7,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { type Authenticator, credsAuthenticator, jwtAuthenticator, nkeyAuthenticator } from '@nats-io/nats-core'
+import { type Authenticator, credsAuthenticator, jwtAuthenticator, nkeyAuthenticator, nkeys } from '@nats-io/nats-core'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { checkDomain } from '../../streams/jetstream.ts'
 
@@ -37,6 +37,8 @@ export interface Reached {
   /** The JetStream domain, where one is named. */
   readonly domain: string | undefined
   readonly servers: string[]
+  /** Whom the server will take this process for: a name, or the public part of an nkey. */
+  readonly user: string | undefined
   readonly options: {
     readonly user?: string
     readonly pass?: string
@@ -87,6 +89,7 @@ export function reachOf(
   return {
     servers: parsed.map(({ address }) => address),
     domain,
+    user: nameOf(who),
     options: {
       ...identityOf(who),
       ...(stored.inboxPrefix === undefined ? {} : { inboxPrefix: stored.inboxPrefix }),
@@ -168,6 +171,32 @@ function identityOf({ user, password, token, creds, nkey, userJwt }: Wanted): Re
   if (userJwt !== undefined) return { authenticator: jwtAuthenticator(userJwt) }
   if (token !== undefined) return { token }
   return user === undefined ? {} : { user, ...(password === undefined ? {} : { pass: password }) }
+}
+
+/** As the credentials have it. The server checks them, so it is true for whoever is connected. */
+function nameOf({ user, creds, nkey, userJwt }: Wanted): string | undefined {
+  try {
+    if (nkey !== undefined) return nkeys.fromSeed(trimmed(fileOf('nkey', nkey))).getPublicKey()
+    const jwt = userJwt ?? (creds === undefined ? undefined : jwtIn(new TextDecoder().decode(fileOf('creds', creds))))
+    return jwt === undefined ? user : userInJwt(jwt)
+  } catch {
+    // Not read here: the authenticator says what is wrong with it.
+    return user
+  }
+}
+
+function jwtIn(creds: string): string | undefined {
+  return /-{3,}BEGIN NATS USER JWT-{3,}\s+(\S+)/.exec(creds)?.[1]
+}
+
+/** Its name, which the account signed; else its key. */
+function userInJwt(jwt: string): string | undefined {
+  const claims: unknown = JSON.parse(Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString())
+  const text = (field: string): string | undefined => {
+    const value: unknown = typeof claims === 'object' && claims !== null ? Reflect.get(claims, field) : undefined
+    return typeof value === 'string' && value !== '' ? value : undefined
+  }
+  return text('name') ?? text('sub')
 }
 
 function tlsOf(tls: NonNullable<Credentials['tls']>, isWanted: boolean): Pick<Reached['options'], 'tls'> {

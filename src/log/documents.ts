@@ -1,3 +1,4 @@
+import { zstdDecompressSync } from 'node:zlib'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -6,15 +7,33 @@ import type { Connection } from './connection.ts'
 import { joinParts, partsSaid } from './document-parts.ts'
 import { isGone, isPassing, leaderGet, type StoredMessage } from './nats.ts'
 
-export function encodeDoc(doc: unknown): Uint8Array {
-  return doc instanceof Uint8Array ? new Uint8Array(doc) : encodeJson(doc)
+/** The content type of documents that are bare bytes. */
+export const BYTES = 'application/octet-stream'
+
+/** How a document is compressed, if it is. */
+export const ENCODING_HEADER = 'Fs-Encoding'
+
+export function encodeDoc(doc: unknown): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(doc instanceof Uint8Array ? doc : encodeJson(doc))
 }
 
 export function decodeDoc(key: string, message: StoredMessage): unknown {
   if (message.payload.length === 0 || message.headers.has('KV-Operation') || message.headers.has('Nats-Marker-Reason'))
     return undefined
-  if (key.startsWith('segment.')) return new Uint8Array(message.payload)
-  return decode(message.payload, message.headers.get('Content-Type'))
+  const type = message.headers.get('Content-Type')
+  const payload =
+    message.headers.get(ENCODING_HEADER) === 'zstd' ? zstdDecompressSync(message.payload) : message.payload
+  if (type === BYTES || key.startsWith('segment.')) return new Uint8Array(payload)
+  return decode(payload, type)
+}
+
+/** The bytes of a document that there is, decompressed, and whether they are all it is. */
+export function decodeStored(
+  key: string,
+  { payload, headers }: StoredMessage,
+): { readonly bytes: Uint8Array; readonly isBytes: boolean } {
+  const bytes = headers.get(ENCODING_HEADER) === 'zstd' ? zstdDecompressSync(payload) : payload
+  return { bytes, isBytes: headers.get('Content-Type') === BYTES || key.startsWith('segment.') }
 }
 
 /** A document of a state bucket, as its leader has it; undefined when there is none. */
@@ -47,6 +66,7 @@ export interface Stored {
   readonly doc: unknown
   /** In how many messages. */
   readonly parts: number
+  readonly bytes: number
 }
 
 /**
@@ -67,12 +87,12 @@ export async function readStored(
   for (let attempt = 1; ; attempt++) {
     try {
       const message = await read(key)
-      if (!message) return { doc: undefined, parts: 1 }
+      if (!message) return { doc: undefined, parts: 1, bytes: 0 }
       const parts = partsSaid(message)
       const whole = parts === 1 ? message : await joinParts(key, message, read)
       // Undefined: one of its parts is of another checkpoint than the others, which are on their
       // way.
-      if (whole) return { doc: decodeDoc(key, whole), parts }
+      if (whole) return { doc: decodeDoc(key, whole), parts, bytes: whole.payload.length }
       if (attempt >= 40) throw new FlowStoneError('unreadable', `key ${key} of bucket ${bucket} is not whole`)
       await unlessAborted(connection.ready(Math.min(100 * attempt, 1000)), signal)
     } catch (cause) {

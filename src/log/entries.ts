@@ -8,11 +8,11 @@ import type { Entry } from './nats.ts'
 
 /**
  * A fact as a message for a shard. Every fact that can occur once is stored only if its place is
- * free.
+ * free. `by`: who caused it, where that is somebody outside.
  */
-export function factEntry(names: Names, shard: number, fact: FactDraft): Entry {
+export function factEntry(names: Names, shard: number, fact: FactDraft, by?: string): Entry {
   const path = factPath(fact.name, fact.ids)
-  const { payload, contentType } = encodeFact(fact)
+  const { payload, contentType } = encodeFact(fact, by)
   const subject = names.fact(shard, path)
   if (isRepeatable(fact.name)) return { subject, payload, contentType }
   const filter = names.fact(shard, expectationPath(path))

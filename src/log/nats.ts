@@ -304,6 +304,28 @@ export async function directNext(
   return answers.map((answer) => fromDirect(answer.headers, answer.data))
 }
 
+/** The first message under a filter that was stored at a time or later, of one replica. */
+export async function directSince(
+  nc: NatsConnection,
+  stream: string,
+  since: Date,
+  filter: string,
+  timeoutMs = 5000,
+): Promise<StoredMessage | undefined> {
+  const query = encodeJson({ start_time: since.toISOString(), next_by_subj: filter })
+  const reply = await ask(nc, apiSubject(nc, `DIRECT.GET.${stream}`), query, { timeoutMs })
+  const { code, description } = reply.headers ?? {}
+  if (code === NOT_FOUND) return undefined
+  if (code !== undefined && code >= 400) throw new ApiError(stream, code, description ?? 'no status')
+  return fromDirect(reply.headers, reply.data)
+}
+
+/** How many messages stand under a filter behind a sequence, in one replica. */
+export async function countBehind(nc: NatsConnection, stream: string, seq: number, filter: string): Promise<number> {
+  const [next] = await directNext(nc, stream, seq + 1, filter, 1)
+  return next ? 1 + Number(next.headers.get('Nats-Num-Pending') ?? 0) : 0
+}
+
 const BATCH_BYTES = 4 * 1024 * 1024
 const END_OF_BATCH = 204
 const NOT_FOUND = 404

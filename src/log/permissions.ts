@@ -20,7 +20,7 @@ const FAMILIES: readonly RegExp[] = [
   /^\$JS\.FC\./,
   /^(?:\$JS\.[^.]+\.API\.)?\$(?:KV|O)\.[^.]+\./,
   /^[^.]+\.(?:log|work)\.\d+\./,
-  /^[^.]+\.(?:notify|feed|workers)\./,
+  /^[^.]+\.(?:notify|feed|feed_position|proof|workers)\./,
 ]
 
 /** `inboxPrefix`: as the connection was given it. */

@@ -14,15 +14,20 @@ const LOOK_MS = 5000
  * A server that has just started answers in milliseconds, or not at all: it then is asked again.
  */
 const ANSWER_MS = 2000
+/**
+ * The client library asks for at most 100 messages at a time, and by default for more after each
+ * 25. Each request is a message to the server.
+ */
+const REFILL_AT = 40
 /** A caller that waits for a position checks after this time whether any message can still come. */
 const GONE_LOOK_MS = 500
 /**
  * Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server
  * may have sent beyond that.
  */
-const HELD_MAX = 4000
-const HELD_BYTES = 2 * 1024 * 1024
-const AHEAD_BYTES = 2 * 1024 * 1024
+const HELD_MAX = 1000
+const HELD_BYTES = 1024 * 1024
+const AHEAD_BYTES = 1024 * 1024
 
 export class Reader {
   readonly #connection: Connection
@@ -147,7 +152,7 @@ export class Reader {
     // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger
     // than the bound would never come.
     const max_bytes = Math.max(AHEAD_BYTES, 2 * this.#connection.maxPayload)
-    return await consumer.consume({ max_bytes, idle_heartbeat: 1000 })
+    return await consumer.consume({ max_bytes, threshold_messages: REFILL_AT, idle_heartbeat: 1000 })
   }
 
   async #look(): Promise<void> {

@@ -3,9 +3,10 @@
  * whose run has ended goes on. Both are done when facts are folded. They are missing here only if
  * a log lost its end, or an engine stepped over a fact.
  */
-import { type GateState, type Key, stateKey } from '../../../projections/state.ts'
+import type { GateState, Key } from '../../../projections/state.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { assetName, parseGateId, parseRunId } from '../../../streams/ids.ts'
+import { storedGate } from '../../log/gate-doc.ts'
 import { directGetMany } from '../../log/nats.ts'
 import { startChild, wakeParent } from '../shard/children.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
@@ -26,7 +27,7 @@ export async function sweepChildren(context: DispatchContext, { keysUnder, doc }
   const repaired: string[] = []
   for (let i = 0; i < keys.length; i += LOOK_AT_ONCE) {
     const some = keys.slice(i, i + LOOK_AT_ONCE).map((key) => parseGateId(key))
-    const gates = await Promise.all(some.map((at) => doc(stateKey.gate(at.run, at.asset, at.gate))))
+    const gates = await Promise.all(some.map((at) => storedGate(doc, at)))
     const old = gates.flatMap((gate) =>
       gate?.status === 'waiting' && gate.child && gate.openedMs < context.clock.now() - GRACE_MS ? [gate] : [],
     )

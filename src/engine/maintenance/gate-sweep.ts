@@ -9,8 +9,16 @@
  */
 
 import { gateTimer } from '../../../projections/gate/gate.ts'
-import { HOUR_MS, parseWaiting, stateKey, waitingHour } from '../../../projections/state.ts'
-import { assetName, parseRunId } from '../../../streams/ids.ts'
+import {
+  type GateRow,
+  type GateState,
+  HOUR_MS,
+  type Key,
+  parseWaiting,
+  waitingHour,
+  waitingUnder,
+} from '../../../projections/state.ts'
+import { assetName } from '../../../streams/ids.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import { unlessEnded } from '../../gates/entries.ts'
 import type { DispatchContext } from '../shard/dispatch.ts'
@@ -35,8 +43,7 @@ export class GateSweep {
     for (const hour of hoursBetween(this.#lookedTo, overMs))
       for (const key of await this.#marks(hour)) {
         const mark = parseWaiting(key)
-        if (mark && mark.deadlineMs < overMs && (await this.#repair(mark)))
-          repaired.push(`${mark.run}.${mark.asset}.${mark.gate}`)
+        if (mark && mark.ms < overMs) repaired.push(...(await this.#repair(key, mark.doc, overMs)))
       }
     this.#lookedTo = overMs
     return repaired
@@ -51,21 +58,21 @@ export class GateSweep {
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
   }
 
-  async #repair({ run, asset, gate, deadlineMs }: NonNullable<ReturnType<typeof parseWaiting>>): Promise<boolean> {
+  async #repair(mark: string, key: Key<GateRow | GateState>, overMs: number): Promise<string[]> {
     const { store, log, names, shard } = this.#context
-    const key = stateKey.gate(run, asset, gate)
     if (!store.has(key)) await store.load([key])
     const doc = store.get(key)
-    if (!doc) return false
-    if (doc.status !== 'waiting' || doc.deadlineMs !== deadlineMs) {
-      // Listed for a while after it was deleted; or left by an engine that died before it came to
-      // that.
-      store.delete(stateKey.waiting(deadlineMs, doc))
-      return false
+    if (!doc) return []
+    const waiting = waitingUnder(mark, doc)
+    // Listed for a while after it was deleted; or left by an engine that died before it came to
+    // that.
+    if (waiting.length === 0) store.delete(mark)
+    const late = waiting.filter(({ deadlineMs = overMs }) => deadlineMs < overMs)
+    for (const { run, asset, gate, deadlines, deadlineMs = overMs } of late) {
+      const ids = { run, asset: assetName(asset), gate }
+      await log.appendOnce(unlessEnded(names, shard, gateTimer(ids, deadlines), deadlineMs))
     }
-    const ids = { run: parseRunId(run).id, asset: assetName(asset), gate }
-    await log.appendOnce(unlessEnded(names, shard, gateTimer(ids, doc.deadlines), deadlineMs))
-    return true
+    return late.map(({ run, asset, gate }) => `${run}.${asset}.${gate}`)
   }
 }
 

@@ -8,46 +8,31 @@
  * has no outcome by then is lost.
  */
 
-import type { Effect } from '../../../projections/effects.ts'
-import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
 import { forgotten } from '../../../projections/gate/instance-gate.ts'
-import { carrierOf } from '../../../projections/run/chain.ts'
 import { isEnded } from '../../../projections/run/end.ts'
-import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
-import type { BarrierContext } from '../../../projections/scatter/context.ts'
-import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../../projections/state.ts'
-import { attemptEffect, leaseEffect, resumeEffect } from '../../../projections/tasks.ts'
+import { type GateState, type Key, stateKey } from '../../../projections/state.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
-import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { ScheduleOwner } from '../../../streams/subjects.ts'
 import { factEntry } from '../../log/entries.ts'
+import { storedGate } from '../../log/gate-doc.ts'
 import { anyBetween, streamBounds } from '../../log/nats.ts'
 import { emit, type Logger } from '../../telemetry.ts'
 import { carryOut } from '../shard/carry-out.ts'
 import { type DispatchContext, dropSchedules } from '../shard/dispatch.ts'
 import { sweepChildren } from './child-sweep.ts'
+import { type ExpectedSource, expectedOf, GRACE_MS, type TaskEffect, tasksOnWork } from './expected.ts'
 import { GateSweep } from './gate-sweep.ts'
 import { restoreDecisions } from './restore.ts'
 import { UnmatchedSweep } from './unmatched-sweep.ts'
 
-/** What was enqueued less than this ago may still be on its way. */
-const GRACE_MS = 5000
 /** A decision that was not folded within this time, though all there is was, is not on its way. */
 const DECISION_MS = 1000
 const FOLD_LOOK_MS = 250
 const FOLD_WAIT_MS = 10_000
 /** Timers of gates are kept by the server, and do not get lost by anything that happens here. */
 const LOOKS_PER_SWEEP = 10
-
-type TaskEffect = Extract<Effect, { do: 'task' }>
-
-interface Expected {
-  readonly tasks: Map<string, TaskEffect>
-  /** Ids of runs. */
-  readonly undecided: Set<string>
-}
 
 export class Reconciler {
   readonly #context: DispatchContext & { readonly everyMs: number; readonly logger: Logger }
@@ -58,6 +43,7 @@ export class Reconciler {
   #waiters: (() => void)[] = []
   #repairs = 0
   #looks = 0
+  readonly #source: ExpectedSource
   readonly #sweep: GateSweep
   readonly #unmatched: UnmatchedSweep
 
@@ -69,6 +55,11 @@ export class Reconciler {
   ) {
     this.#context = context
     this.#folded = from
+    this.#source = {
+      doc: (key) => this.#doc(key),
+      keysUnder: (start) => this.#keysUnder(start),
+      atLeast: () => context.clock.atLeast(),
+    }
     this.#sweep = new GateSweep(context)
     this.#unmatched = new UnmatchedSweep(context)
     this.#timer = setInterval(() => void this.#run(), context.everyMs)
@@ -166,11 +157,12 @@ export class Reconciler {
   }
 
   async #reconcile(): Promise<void> {
-    const before = await this.#expected(this.#context.clock.now() - GRACE_MS)
+    const { connection, names, shard } = this.#context
+    const before = await expectedOf(this.#source, this.#context.clock.now() - GRACE_MS)
     if (before.tasks.size === 0 && before.undecided.size === 0) return
-    const present = await this.#present()
+    const present = await tasksOnWork(connection, names.work(shard))
     if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
-    const still = await this.#expected(Number.POSITIVE_INFINITY)
+    const still = await expectedOf(this.#source, Number.POSITIVE_INFINITY)
     const lost = [...before.tasks.keys()].flatMap((id) => (present.has(id) ? [] : (still.tasks.get(id) ?? [])))
     if (lost.length > 0) await this.#enqueue(lost)
     const undecided = [...before.undecided].filter((run) => still.undecided.has(run))
@@ -198,7 +190,7 @@ export class Reconciler {
     const deadline = performance.now() + DECISION_MS
     while (performance.now() < deadline && !this.#stopped) await this.#pause(deadline - performance.now())
     if (!(await this.#untilFolded(await this.#last(), FOLD_WAIT_MS))) return
-    const { undecided } = await this.#expected(Number.POSITIVE_INFINITY)
+    const { undecided } = await expectedOf(this.#source, Number.POSITIVE_INFINITY)
     for (const id of runs) {
       const run = undecided.has(id) ? store.get(stateKey.run(id)) : undefined
       if (!run || this.#stopped) continue
@@ -305,84 +297,14 @@ export class Reconciler {
     return barrier !== undefined && barrier.status !== 'open'
   }
 
-  /**
-   * Tasks that open runs wait for, and runs that wait for a decision. `until`: only of what was
-   * enqueued, or requested, before.
-   */
-  async #expected(until: number): Promise<Expected> {
-    const expected: Expected = { tasks: new Map(), undecided: new Set() }
-    for (const runId of await this.#openRuns()) {
-      const run = await this.#doc(stateKey.run(runId))
-      if (!run || run.finishedMs !== undefined) continue
-      const late = run.deadlineMs !== undefined && run.deadlineMs < this.#context.clock.atLeast() - GRACE_MS
-      if (run.finishing || late || (run.status === 'requested' && (run.startedMs ?? run.requestedMs) < until))
-        expected.undecided.add(runId)
-      const pipeline = await this.#doc(stateKey.pipeline(run.pipeline, run.version))
-      if (!pipeline) continue
-      for (const [name, asset] of Object.entries(run.assets)) {
-        const spec = specOf(pipeline, name)
-        if (!spec || isEnded(asset)) continue
-        if (asset.ending) expected.undecided.add(runId)
-        else await this.#expectedOf(expected, { run, pipeline, spec }, asset, until)
-      }
-    }
-    return expected
-  }
-
-  async #expectedOf(
-    { tasks, undecided }: Expected,
-    context: Pick<BarrierContext, 'run' | 'spec'> & { readonly pipeline: PipelineSpec },
-    asset: AssetInRun,
-    until: number,
-  ): Promise<void> {
-    const { run, pipeline, spec } = context
-    const add = (effect: Effect, carrier?: string): void => {
-      if (effect.do === 'task') tasks.set(carrier ?? effect.task.id, effect)
-    }
-    if ((asset.status === 'queued' || asset.status === 'running') && asset.attempt > 0 && (asset.queuedMs ?? 0) < until)
-      add(attemptEffect(run, pipeline, spec, asset), carrierOf(run, spec.name))
-    if (!spec.scatter) return
-    const barrier = await this.#doc(stateKey.barrier(run.id, spec.name))
-    if (barrier?.status !== 'open') return
-    const lateMs = this.#context.clock.atLeast() - GRACE_MS
-    if (barrier.closing || (barrier.deadlineMs !== undefined && barrier.deadlineMs < lateMs)) undecided.add(run.id)
-    if (barrier.closing) return
-    for (const [id, lease] of Object.entries(barrier.leases))
-      if (lease.fedMs < until) add(leaseEffect(context, barrier, id))
-    if (!barrier.suspended) return
-    for (const gate of await this.#resuming(run.id, spec.name)) {
-      const { resume, closed: over, index } = gate
-      if (!resume || over || index === undefined || resume.queuedMs >= until || !hasEnded(gate)) continue
-      const segment = await this.#doc(stateKey.segment(run.id, spec.name, segmentOf(index)))
-      // An older execution may have brought its value meanwhile.
-      if (!segment || !isSuspended(segment, index)) continue
-      if ('end' in afterGate(spec, gate)) undecided.add(run.id)
-      else add(resumeEffect(context, gate))
-    }
-  }
-
   async #doc<D>(key: Key<D>): Promise<D | undefined> {
     const { store } = this.#context
     if (!store.has(key)) await store.load([key])
     return store.get(key)
   }
 
-  async #openRuns(): Promise<string[]> {
-    return await this.#keysUnder('open.')
-  }
-
-  /** Gates after which an instance of this scatter continues now. */
-  async #resuming(run: string, asset: string): Promise<GateState[]> {
-    const gates: GateState[] = []
-    for (const name of await this.#keysUnder(stateKey.resuming(run, asset, ''))) {
-      const gate = await this.#gate(run, asset, name)
-      if (gate) gates.push(gate)
-    }
-    return gates
-  }
-
   async #gate(run: string, asset: string, gate: string): Promise<GateState | undefined> {
-    return await this.#doc(stateKey.gate(run, asset, gate))
+    return await storedGate((key) => this.#doc(key), { run, asset, gate })
   }
 
   /** The rest of the keys of the state bucket that begin so. */
@@ -393,31 +315,5 @@ export class Reconciler {
     const prefix = names.kvSubject(bucket, start)
     const info = await jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` })
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
-  }
-
-  /** Ids of all tasks on WORK, held by a worker or not, due or scheduled. */
-  async #present(): Promise<Set<string>> {
-    const { connection, names, shard } = this.#context
-    const stream = names.work(shard)
-    const present = new Set<string>()
-    const { first, last, messages } = await streamBounds(connection.nc, stream)
-    if (messages === 0) return present
-    const jsm = await jetstreamManager(connection.nc)
-    for (let seq = first; seq <= last; ) {
-      let next = seq
-      try {
-        for await (const message of await jsm.direct.getBatch(stream, { seq, batch: 1000 })) {
-          const id = message.header.get('Fs-Task')
-          if (id) present.add(id)
-          next = message.seq + 1
-        }
-      } catch (error) {
-        // All from here on was acknowledged meanwhile.
-        if (messageOf(error) !== 'message not found') throw error
-      }
-      if (next === seq) break
-      seq = next
-    }
-    return present
   }
 }

@@ -17,6 +17,7 @@ import type { Io } from '../../io/manager.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
+import { isSealed, sealedAt } from '../../log/history.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import type { Store } from '../shard/store.ts'
@@ -74,6 +75,8 @@ export async function startSensed(context: StartContext, { value, request }: Of<
       const data = await requestWith(context, request, asked)
       const id = runIdFor(data, 'sensor', text, shards)
       const { shard } = parseRunId(id)
+      // A key may have been used long ago. What has no key is asked for once.
+      if (asked.key !== undefined && (await isSealed(context, id))) return
       await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     } catch (error) {
       if (!isFinal(error)) throw error
@@ -94,13 +97,16 @@ function throwInvalid(error: unknown): never {
   throw isFinal(error) ? new InvalidError(error.message, { cause: error }) : error
 }
 
-/** The value of an evaluation as it is stored: from the leader, because it has just been stored. */
+/**
+ * The value of an evaluation as it is stored: from the leader, because it has just been stored. It
+ * may be an old one of a sensor.
+ */
 export async function storedValue(
   { connection, names }: Pick<StartContext, 'connection' | 'names'>,
   { shard, seq }: ValueAt,
 ): Promise<StoredValue> {
   const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq }))
-  const fact = found && factIfAny(names, shard, found)
+  const fact = found ? factIfAny(names, shard, found) : await sealedAt({ connection, names }, shard, seq)
   if (fact?.name === 'asset.materialized') return fact.data.value
   throw new FlowStoneError('missing_value', `message ${seq} of ${names.log(shard)} is no value`)
 }

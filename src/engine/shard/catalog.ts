@@ -7,11 +7,12 @@
 import { type Known, upstreamOf } from '../../../projections/run/plan.ts'
 import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
-import { expectationPath, factPath } from '../../../streams/facts.ts'
+import { expectationPath, type Fact, factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
+import { type DocSource, liveSource } from '../../log/doc-source.ts'
 import { readDocIfAny } from '../../log/documents.ts'
 import { directNext, leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
@@ -175,16 +176,15 @@ async function newestBehind({ connection, names, q, run, asset, from, last }: Ta
  * its own subject.
  */
 export async function valuesOfRun(
-  { connection, names }: Pick<CatalogSource, 'connection' | 'names'>,
+  source: Pick<CatalogSource, 'connection' | 'names'>,
   runId: string,
   { pipeline }: Pick<RunState, 'pipeline'>,
   assets: readonly string[],
+  docs: Pick<DocSource, 'lastOfRun'> = liveSource(source),
 ): Promise<ReadonlyMap<string, Known>> {
-  const { id: run, shard: q } = parseRunId(runId)
-  const last = (path: string): Promise<StoredMessage | undefined> =>
-    connection.read((nc) => leaderGet(nc, names.log(q), { last_by_subj: names.fact(q, path) }))
-  const planned = await last(factPath('run.planned', { run }))
-  const plan = planned && factIfAny(names, q, planned)
+  const { id: run } = parseRunId(runId)
+  const last = (path: string): Promise<Fact | undefined> => docs.lastOfRun(run, path)
+  const plan = await last(factPath('run.planned', { run }))
   const found = new Map<string, Known>()
   const candidates = new Map<string, Known>()
   if (plan?.name === 'run.planned')
@@ -196,11 +196,10 @@ export async function valuesOfRun(
   const ended = candidates.size > 0 && (await last(factPath('run.finished', { run }))) !== undefined
   const read = async (name: string): Promise<void> => {
     const path = factPath('asset.materialized', { pipeline, asset: assetName(name), run })
-    const end = await last(expectationPath(path))
-    const fact = end && factIfAny(names, q, end)
+    const fact = await last(expectationPath(path))
     if (fact?.name === 'asset.materialized') found.set(name, entryOf(fact))
     const candidate = candidates.get(name)
-    if (!end && ended && candidate) found.set(name, candidate)
+    if (!fact && ended && candidate) found.set(name, candidate)
   }
   await Promise.all(assets.filter((name) => !found.has(name)).map(read))
   return found

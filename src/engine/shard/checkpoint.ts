@@ -47,7 +47,11 @@ export class FencedError extends FlowStoneError {
  * that is gone.
  */
 export async function foldedTo(connection: Connection, names: Names, shard: number): Promise<number> {
-  const bucket = names.stateBucket(shard)
+  return (await positionOf(connection, names, names.stateBucket(shard)))?.seq ?? 0
+}
+
+/** Undefined for a bucket that no engine has written to, or that is gone. */
+export async function positionOf(connection: Connection, names: Names, bucket: string): Promise<Position | undefined> {
   const query = { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }
   const found = await connection
     .read((nc) => leaderGet(nc, names.kvStream(bucket), query))
@@ -55,7 +59,7 @@ export async function foldedTo(connection: Connection, names: Names, shard: numb
       if (isGone(error)) return undefined
       throw error
     })
-  return positionIn(bucket, found)?.seq ?? 0
+  return positionIn(bucket, found)
 }
 
 export class Checkpointer {
@@ -72,9 +76,16 @@ export class Checkpointer {
   #revision = 0
   #position: Position = START
 
-  constructor(connection: Connection, names: Names, shard: number, engine: string) {
+  /** `bucket`: of the state by default; that of the history has a position of its own. */
+  constructor(
+    connection: Connection,
+    names: Names,
+    shard: number,
+    engine: string,
+    bucket: string = names.stateBucket(shard),
+  ) {
     this.#connection = connection
-    this.#bucket = names.stateBucket(shard)
+    this.#bucket = bucket
     this.#stream = names.kvStream(this.#bucket)
     this.#subject = names.kvSubject(this.#bucket, ENGINE_KEY)
     this.#engine = engine
@@ -87,6 +98,16 @@ export class Checkpointer {
     return this.#position.seq
   }
 
+  /** The sequence that the last checkpoint has in its bucket: its documents stand before it. */
+  get revision(): number {
+    return this.#revision
+  }
+
+  /** The last fact up to there, by which the log is known again. It must stay on the log. */
+  get mark(): Mark | undefined {
+    return this.#position.mark
+  }
+
   /**
    * Reads the position and writes it again under the name of this engine. From then on every older
    * engine is fenced out. If the bucket is empty although an engine was active here before, its
@@ -95,8 +116,6 @@ export class Checkpointer {
    */
   async takeOver(emptied?: Pick<Position, 'recoverTo' | 'epoch'>): Promise<Position> {
     const position = await this.#read()
-    // Of those there are now, none is of an engine that comes later.
-    const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
     const first = await isFirstEngine(this.#connection, this.#names, this.#shard)
     if (position) {
       const refusal = await logRefusal(this.#connection, this.#names, this.#shard, position)
@@ -108,6 +127,20 @@ export class Checkpointer {
       const { last } = await this.#connection.read((nc) => streamBounds(nc, this.#names.log(this.#shard)))
       this.#position = { seq: 0, recoverTo: last }
     }
+    await this.#begin()
+    return this.#position
+  }
+
+  /** As `takeOver`, of a bucket whose position is not compared with the log. */
+  async takeOverAsItIs(): Promise<Position> {
+    this.#position = (await this.#read()) ?? START
+    await this.#begin()
+    return this.#position
+  }
+
+  async #begin(): Promise<void> {
+    // Of those there are now, none is of an engine that comes later.
+    const staged = await stagedIds((filter) => this.#subjects(filter), this.#names, this.#bucket)
     await this.#commit([], this.#position)
     const { redo } = this.#position
     if (redo) {
@@ -115,7 +148,6 @@ export class Checkpointer {
       await this.#copy(documents, redo)
     }
     for (const id of staged) await this.#purge(id)
-    return this.#position
   }
 
   /**

@@ -6,7 +6,7 @@
 import type { GateIds } from '../../../projections/effects.ts'
 import { conflictOf } from '../../../projections/run/request.ts'
 import { abandonment, awaiting, endForParent, isSame } from '../../../projections/run/waiters.ts'
-import { type DraftOf, type Fact, type FactName, type FactOf, factPath } from '../../../streams/facts.ts'
+import type { DraftOf } from '../../../streams/facts.ts'
 import type { ChildEnd } from '../../../streams/gate-schemas.ts'
 import { assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { Waiter } from '../../../streams/run-schemas.ts'
@@ -15,8 +15,8 @@ import { resolveEntry } from '../../gates/entries.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { isSealed } from '../../log/history.ts'
+import { runFact } from '../../log/run-fact.ts'
 import { waitCycle } from './wait-cycle.ts'
 
 interface Context {
@@ -29,12 +29,12 @@ interface Context {
 
 /** Starts the run that a gate waits for, or has the gate wait for the one that is there. */
 export async function startChild(context: Context, gate: GateIds): Promise<void> {
-  const { data } = (await factAt(context, context.shard, 'child.requested', gate)) ?? {}
+  const { data } = (await runFact(context, gate.run, 'child.requested', { ...gate })) ?? {}
   if (!data) return
   const child = parseRunId(data.child).id
   const request: DraftOf<'run.requested'> = { name: 'run.requested', ids: { run: child }, data: data.request }
   if (await append(context, request)) return
-  const earlier = await factAt(context, parseRunId(child).shard, 'run.requested', { run: child })
+  const earlier = await runFact(context, child, 'run.requested')
   if (isSame(earlier?.data.parent, gate)) return
   const conflict = conflictOf('key', data.request.key ?? child, earlier?.data, data.request)
   if (conflict === undefined) await awaitChild(context, child, gate)
@@ -58,8 +58,8 @@ export async function abandonChild(context: Context, gate: GateIds, child: RunId
 
 /** Ends the gate of who waits, if the run has ended. Says whether it has. */
 export async function wakeParent(context: Context, child: string, waiter: Waiter): Promise<boolean> {
-  const { id, shard } = parseRunId(child)
-  const finished = await factAt(context, shard, 'run.finished', { run: id })
+  const { id } = parseRunId(child)
+  const finished = await runFact(context, id, 'run.finished')
   if (!finished) return false
   const gate = { run: parseRunId(waiter.run).id, asset: assetName(waiter.asset), gate: waiter.gate }
   await end(context, gate, endForParent(finished.data))
@@ -73,21 +73,11 @@ async function end({ names, logOf }: Context, gate: GateIds, child: ChildEnd): P
 
 /** To the log of the run. True when it is stored, false when it was there. */
 async function append(
-  { names, logOf }: Context,
+  context: Context,
   fact: DraftOf<'run.requested' | 'run.awaited' | 'run.abandoned'>,
 ): Promise<boolean> {
+  const { names, logOf } = context
+  if (fact.name === 'run.requested' && (await isSealed(context, fact.ids.run))) return false
   const { shard } = parseRunId(fact.ids.run)
   return (await logOf(shard).appendOnce(factEntry(names, shard, fact))) === 'stored'
-}
-
-async function factAt<N extends FactName>(
-  { connection, names }: Context,
-  shard: number,
-  name: N,
-  ids: Readonly<Record<string, string>>,
-): Promise<FactOf<N> | undefined> {
-  const last_by_subj = names.fact(shard, factPath(name, ids))
-  const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
-  const fact: Fact | undefined = found && factIfAny(names, shard, found)
-  return fact?.name === name ? (fact as FactOf<N>) : undefined
 }

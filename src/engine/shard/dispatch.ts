@@ -23,8 +23,8 @@ import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { isSealed } from '../../log/history.ts'
+import { runFact } from '../../log/run-fact.ts'
 import { startEvaluated, startSensed } from '../schedules/start.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { abandonChild, startChild, wakeParent } from './children.ts'
@@ -203,7 +203,7 @@ async function cancelGates(
 
 /** Starts the run of a trigger; or records that its key was used for something else. */
 async function request(context: DispatchContext, trigger: TriggerRequest): Promise<void> {
-  const { connection, names, shard, shards, log } = context
+  const { names, shard, shards, log } = context
   for (const { name, schema, value } of trigger.given) {
     const at = `input.${name}`
     const mismatch = mismatchOf(schema, value, wireBytes(at, value, TRIGGER_BODY_MAX), 'its schema')
@@ -218,10 +218,9 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
   const known = target === shard ? context.store.get(stateKey.run(id)) : undefined
   if (known && isSameRequest(known, trigger.request)) return
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
-  if ((await context.logOf(target).appendOnce(entry)) === 'stored') return
-  const found = await connection.read((nc) => leaderGet(nc, names.log(target), { last_by_subj: entry.subject }))
-  const earlier = found && factIfAny(names, target, found)
-  const refusal = refusalFor(trigger, earlier?.name === 'run.requested' ? earlier.data : undefined)
+  const isThere = (await isSealed(context, id)) || (await context.logOf(target).appendOnce(entry)) === 'exists'
+  if (!isThere) return
+  const refusal = refusalFor(trigger, (await runFact(context, id, 'run.requested'))?.data)
   if (refusal) await log.appendOnce(factEntry(names, shard, refusal))
 }
 

@@ -5,14 +5,13 @@
 import type { Known } from '../../../projections/run/plan.ts'
 import type { Earlier } from '../../../projections/run/retry.ts'
 import { specOf } from '../../../projections/state.ts'
-import { type Fact, type FactName, type FactOf, factPath } from '../../../streams/facts.ts'
+import type { FactOf } from '../../../streams/facts.ts'
 import { hashOfValue } from '../../../streams/fingerprint.ts'
 import { assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { runFact } from '../../log/run-fact.ts'
 import { valuesOfRun } from './catalog.ts'
 
 export interface LogSource {
@@ -28,13 +27,13 @@ export async function earlierRun(
 ): Promise<Earlier | undefined> {
   const { id } = parseRunId(runId)
   const [request, adopted] = await Promise.all([
-    lastFact(source, id, 'run.requested', { run: id }),
-    lastFact(source, id, 'run.adopted', { run: id, request: '*' }),
+    runFact(source, id, 'run.requested', { run: id }),
+    runFact(source, id, 'run.adopted', { run: id, request: '*' }),
   ])
   if (!request) return undefined
   const { pipeline: name, version, input = {} } = request.data
   const [registered, values] = await Promise.all([
-    lastFact(source, id, 'pipeline.registered', { pipeline: name, version: adopted?.data.version ?? version }),
+    runFact(source, id, 'pipeline.registered', { pipeline: name, version: adopted?.data.version ?? version }),
     valuesOfRun(source, id, { pipeline: name }, assets),
   ])
   const inputs = Object.fromEntries(Object.entries(input).map(([input, stored]) => [input, hashOfValue(stored)]))
@@ -71,7 +70,7 @@ export async function redriveOf(
 ): Promise<{ readonly run: string; readonly total: number } | undefined> {
   if (data.redrive?.asset === asset) return data.redrive
   if (!data.retry) return undefined
-  const planned = await lastFact(source, ids.run, 'run.planned', { run: ids.run })
+  const planned = await runFact(source, ids.run, 'run.planned', { run: ids.run })
   return planned?.data.assets.find(({ name }) => name === asset)?.redrive
 }
 
@@ -79,25 +78,11 @@ export async function redriveOf(
 async function totalOf(source: LogSource, run: RunId, name: string): Promise<number | undefined> {
   const asset = assetName(name)
   const [closed, chunk] = await Promise.all([
-    lastFact(source, run, 'scatter.closed', { run, asset }),
-    lastFact(source, run, 'scatter.items', { run, asset, offset: '*' }),
+    runFact(source, run, 'scatter.closed', { run, asset }),
+    runFact(source, run, 'scatter.items', { run, asset, offset: '*' }),
   ])
   const total = closed?.data.total
   // A scatter function that ended after fewer keys than it had given before has no one list.
   const stored = chunk ? Number(chunk.ids.offset) + chunk.data.count : 0
   return total === stored ? total : undefined
-}
-
-async function lastFact<N extends FactName>(
-  { connection, names }: LogSource,
-  run: RunId,
-  name: N,
-  ids: Readonly<Record<string, string>>,
-): Promise<FactOf<N> | undefined> {
-  const { shard } = parseRunId(run)
-  const last_by_subj = names.fact(shard, factPath(name, ids))
-  const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
-  const fact: Fact | undefined = message && factIfAny(names, shard, message)
-  // The name tells which fact it is; the compiler does not see that through the type parameter.
-  return fact?.name === name ? (fact as FactOf<N>) : undefined
 }

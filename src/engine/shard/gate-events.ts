@@ -2,14 +2,15 @@
  * Emits telemetry about gates while the engine folds their facts: at most once in a term. An engine
  * that takes over folds the last facts again, and emits their events again.
  */
-import { stateKey, type View } from '../../../projections/state.ts'
+import { gateOf } from '../../../projections/gate/gate.ts'
+import type { View } from '../../../projections/state.ts'
 import type { Fact } from '../../../streams/facts.ts'
 import { emit } from '../../telemetry.ts'
 
 export function tellOfGate(view: View, fact: Fact): void {
   if (fact.name !== 'gate.resolved' && fact.name !== 'gate.extended') return
   const { run, asset, gate: name } = fact.ids
-  const gate = view.get(stateKey.gate(run, asset, name))
+  const gate = gateOf(view, fact.ids)
   // One that waits for a run is no signal gate.
   if (gate?.seq !== fact.seq || gate.child) return
   const event = { gate: `${run}.${asset}.${name}`, run, asset }

@@ -12,7 +12,7 @@ import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
 
-const ENGINE_VERSION = 1
+const ENGINE_VERSION = 2
 
 /** A message of the log that stays there, by which the log is known again. */
 export interface Mark {

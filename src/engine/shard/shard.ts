@@ -64,6 +64,10 @@ export class EngineShard {
     return this.#active.promise
   }
 
+  get isActive(): boolean {
+    return this.#term !== undefined
+  }
+
   /** Why it does not work, though it could. */
   get refused(): FlowStoneError | undefined {
     return this.#refused

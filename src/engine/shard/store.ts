@@ -4,17 +4,20 @@
  * them again when a fact needs them.
  */
 
-import { editDoc, isMark, isPutOnce, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { editDoc, isMark, isOfPart, isPutOnce, type Key, mayOutlive, type View } from '../../../projections/state.ts'
+import { squeeze } from '../../../streams/compress.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { partKey, partsOf } from '../../log/document-parts.ts'
-import { encodeDoc, readStored, type Stored } from '../../log/documents.ts'
+import { BYTES, ENCODING_HEADER, encodeDoc, readStored, type Stored } from '../../log/documents.ts'
 import { type Entry, isGone } from '../../log/nats.ts'
 
 /** A checkpoint is due after so many changed documents: one batch takes 1,000 messages. */
 export const TOUCHED_SOFT = 800
 const CLEAN_MAX = 20_000
+/** As stored. In memory they take some four times as much. */
+const CLEAN_MAX_BYTES = 8 * 1024 * 1024
 const LATER_MAX = 20_000
 /** The server removes the marker of a deleted key after a while, so that lists stay short. */
 export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
@@ -23,6 +26,15 @@ export const DELETED = { 'KV-Operation': 'DEL', 'Nats-TTL': '60s' }
 export interface Fence {
   /** Throws FlowStoneError `fenced`. */
   look(): Promise<void>
+}
+
+export interface StoreOptions {
+  /** Default: that of the state. */
+  readonly bucket?: string
+  /** Whether large documents are stored compressed. Default: they are not. */
+  readonly compress?: boolean
+  /** Unchanged documents that are kept in memory. Default 20,000, but 8 MB of them at the most. */
+  readonly keeps?: number
 }
 
 export class Store implements View {
@@ -37,13 +49,26 @@ export class Store implements View {
   readonly #names: Names
   /** Documents that do not fit one message, with the number of their parts. */
   readonly #parts = new Map<string, number>()
+  /** Bytes of each document in memory, as it was stored last; and all together. */
+  readonly #sizes = new Map<string, number>()
+  #bytes = 0
   readonly #fence: Fence
+  readonly #compress: boolean
+  readonly #keeps: number
 
-  constructor(connection: Connection, names: Names, shard: number, fence: Fence) {
+  constructor(
+    connection: Connection,
+    names: Names,
+    shard: number,
+    fence: Fence,
+    { bucket = names.stateBucket(shard), compress = false, keeps = CLEAN_MAX }: StoreOptions = {},
+  ) {
+    this.#compress = compress
+    this.#keeps = keeps
     this.#fence = fence
     this.#connection = connection
     this.#names = names
-    this.#bucket = names.stateBucket(shard)
+    this.#bucket = bucket
   }
 
   has = (key: string): boolean => this.#docs.has(key)
@@ -59,7 +84,7 @@ export class Store implements View {
 
   put<D>(key: Key<D>, doc: D): void {
     this.#later.delete(key)
-    if (isPutOnce(key)) this.#fresh.add(key)
+    if (isPutOnce(key) && !this.#docs.has(key)) this.#fresh.add(key)
     this.#docs.set(key, doc)
     this.#touched.add(key)
   }
@@ -74,13 +99,45 @@ export class Store implements View {
     // A thousand signals end a thousand gates. Their marks can wait; other documents are written
     // first.
     if (mayOutlive(key) && this.#later.size < LATER_MAX) {
-      this.#docs.delete(key)
+      this.#drop(key)
       this.#touched.delete(key)
       this.#later.add(key)
       return
     }
     this.#docs.set(key, undefined)
     this.#touched.add(key)
+  }
+
+  /** Has a document stored again, as it is. Says whether there is one. */
+  touch(key: string): boolean {
+    const isThere = this.#docs.get(key) !== undefined
+    if (isThere) this.#touched.add(key)
+    return isThere
+  }
+
+  /**
+   * Deletes documents that are in the bucket, and drops others from memory. `stored`: in how many
+   * parts they are there.
+   */
+  forget(keys: readonly string[], stored: ReadonlyMap<string, number>): void {
+    for (const key of keys) {
+      const parts = stored.get(key)
+      if (parts !== undefined) {
+        if (parts > 1) this.#parts.set(key, parts)
+        this.delete(key)
+      } else if (!this.#touched.has(key)) this.#drop(key)
+    }
+  }
+
+  /** Drops what `isOfPart` says from memory: the bucket loses it by a purge. */
+  drop(run: string): void {
+    for (const key of this.#docs.keys()) {
+      if (!isOfPart(key, run)) continue
+      this.#drop(key)
+      this.#touched.delete(key)
+      this.#fresh.delete(key)
+      this.#parts.delete(key)
+    }
   }
 
   /** How many documents the next checkpoint must write. */
@@ -101,9 +158,10 @@ export class Store implements View {
   async load(keys: readonly string[]): Promise<void> {
     const found = await this.#readAll(keys)
     for (const [i, key] of keys.entries()) {
-      const { doc, parts } = found[i] ?? { doc: undefined, parts: 1 }
+      const { doc, parts, bytes } = found[i] ?? { doc: undefined, parts: 1, bytes: 0 }
       if (this.#docs.has(key)) continue
       this.#docs.set(key, doc)
+      this.#sized(key, bytes)
       if (parts > 1) this.#parts.set(key, parts)
     }
   }
@@ -134,7 +192,7 @@ export class Store implements View {
     const entries: Entry[] = []
     for (const key of this.#touched) {
       const doc = this.#docs.get(key)
-      if (doc === undefined) entries.push(this.#deleted(key))
+      if (doc === undefined) entries.push(...this.#deletedWhole(key))
       else entries.push(...this.#entriesOf(key, doc))
     }
     for (const key of this.#later) {
@@ -143,7 +201,7 @@ export class Store implements View {
       this.#later.delete(key)
     }
     // Nobody reads marks from this cache, so they would only take room.
-    for (const key of this.#touched) if (isMark(key)) this.#docs.delete(key)
+    for (const key of this.#touched) if (isMark(key)) this.#drop(key)
     this.#dropClean()
     this.#touched.clear()
     this.#fresh.clear()
@@ -151,13 +209,16 @@ export class Store implements View {
   }
 
   #entriesOf(key: string, doc: unknown): Entry[] {
-    const contentType = doc instanceof Uint8Array ? 'application/octet-stream' : 'application/json'
-    const parts = partsOf(key, encodeDoc(doc), this.#connection.maxPayload)
+    const contentType = doc instanceof Uint8Array ? BYTES : 'application/json'
+    const plain = encodeDoc(doc)
+    this.#sized(key, plain.length)
+    const { bytes, encoding } = this.#compress ? squeeze(plain) : { bytes: plain }
+    const parts = partsOf(key, bytes, this.#connection.maxPayload)
     const entries: Entry[] = parts.map((part) => ({
       subject: this.#names.kvSubject(this.#bucket, part.key),
       payload: part.payload,
       contentType,
-      ...(part.headers ? { headers: part.headers } : {}),
+      headers: { ...part.headers, ...(encoding ? { [ENCODING_HEADER]: encoding } : {}) },
     }))
     // The document had more parts before.
     for (let n = parts.length; n < (this.#parts.get(key) ?? 1); n++) entries.push(this.#deleted(partKey(key, n)))
@@ -166,20 +227,37 @@ export class Store implements View {
     return entries
   }
 
+  #deletedWhole(key: string): Entry[] {
+    const parts = this.#parts.get(key) ?? 1
+    this.#parts.delete(key)
+    this.#sized(key, 0)
+    return Array.from({ length: parts }, (_, n) => this.#deleted(n === 0 ? key : partKey(key, n)))
+  }
+
   #deleted(key: string): Entry {
     return { subject: this.#names.kvSubject(this.#bucket, key), payload: new Uint8Array(), headers: DELETED }
   }
 
   #dropClean(): void {
-    if (this.#docs.size <= CLEAN_MAX) return
-    let excess = this.#docs.size - CLEAN_MAX / 2
+    if (this.#docs.size <= this.#keeps && this.#bytes <= CLEAN_MAX_BYTES) return
     for (const key of this.#docs.keys()) {
-      if (excess <= 0) break
+      if (this.#docs.size <= this.#keeps / 2 && this.#bytes <= CLEAN_MAX_BYTES / 2) break
       // The bucket does not have what this checkpoint takes yet. A read would find an old version.
       if (this.#touched.has(key)) continue
-      this.#docs.delete(key)
+      this.#drop(key)
       this.#parts.delete(key)
-      excess -= 1
     }
+  }
+
+  /** From memory. */
+  #drop(key: string): void {
+    this.#docs.delete(key)
+    this.#sized(key, 0)
+  }
+
+  #sized(key: string, bytes: number): void {
+    this.#bytes += bytes - (this.#sizes.get(key) ?? 0)
+    if (bytes > 0) this.#sizes.set(key, bytes)
+    else this.#sizes.delete(key)
   }
 }

@@ -10,13 +10,18 @@ import { cut } from '../../../streams/text.ts'
 import type { StoredMessage } from '../../log/nats.ts'
 import { Reader } from '../../log/reader.ts'
 import { emit } from '../../telemetry.ts'
+import { basePosition, restoreFromBase } from '../history/restore.ts'
+import { Sealer } from '../history/sealer.ts'
+import { Stored } from '../history/stored.ts'
 import { Reconciler } from '../maintenance/reconciler.ts'
 import { ensureBuckets } from '../maintenance/upkeep.ts'
+import { Prover } from '../proof/prover.ts'
 import { Alarms } from '../schedules/alarms.ts'
 import { carryOut } from './carry-out.ts'
 import { Checkpointer } from './checkpoint.ts'
 import type { DispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
+import { Feed } from './feed.ts'
 import { tellOfGate } from './gate-events.ts'
 import { InFlight } from './in-flight.ts'
 import type { EngineShardOptions } from './options.ts'
@@ -33,6 +38,7 @@ const BATCH_FACTS = 1000
 const CHECKPOINT_LAG_MS = 50
 const BUSY_LAG_MS = 250
 const BUSY_DOCUMENTS = 64
+const BUSY_FACTS = 128
 /**
  * Folding waits for a checkpoint before more is touched than fits one batch, as far as it can: one
  * fact may touch any number.
@@ -62,12 +68,15 @@ export class Term {
   #mark: Mark | undefined
   #factsSince = 0
   #lagMs = CHECKPOINT_LAG_MS
+  readonly #stored: Stored
   #repair = ''
   #writing: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #lookTimer: NodeJS.Timeout | undefined
   #looking = false
   #reconciler: Reconciler | undefined
+  #feed: Feed | undefined
+  #prover: Prover | undefined
 
   constructor(options: EngineShardOptions, poison: ReadonlyMap<number, string>, onActive: () => void) {
     this.#options = options
@@ -76,6 +85,7 @@ export class Term {
     const { connection, topology, shard, engine } = options
     this.#checkpointer = new Checkpointer(connection, topology.names, shard, engine)
     this.#store = new Store(connection, topology.names, shard, this.#checkpointer)
+    this.#stored = new Stored(this.#checkpointer)
     this.#failure.promise.catch(() => undefined)
   }
 
@@ -97,9 +107,10 @@ export class Term {
     const { connection, topology, clock, shard, engine, logger, logOf, workOf, io } = this.#options
     const { names, shards } = topology
     await ensureBuckets(connection, topology, shard)
-    const { seq: from, recoverTo, epoch } = await this.#checkpointer.takeOver()
+    const { seq, recoverTo, epoch } = await this.#checkpointer.takeOver()
+    const from = seq > 0 ? seq : await restoreFromBase({ connection, names, shard }, this.#checkpointer)
     this.#repair = epoch === undefined ? '' : `#${epoch}`
-    if (from === 0 && recoverTo > 0)
+    if (seq === 0 && recoverTo > 0)
       logger.warn(`the state of shard ${shard} was lost; it is folded again from its log, up to ${recoverTo}`, {
         engine,
       })
@@ -116,6 +127,14 @@ export class Term {
     // One shard takes the triggers of external clients; each run goes to its own shard.
     const triggers = shard === 0 ? new Triggers({ connection, names, log, logger }) : undefined
     this.#reconciler = new Reconciler({ ...context, everyMs: this.#options.reconcileMs, logger }, from, recoverTo)
+    const feed = new Feed({ connection, names, shard, logger, from })
+    this.#feed = feed
+    feed.start()
+    const prover = this.#newProver(from)
+    this.#prover = prover
+    prover.start()
+    const sealer = this.#sealer()
+    sealer?.start()
     alarms?.begin()
     emit('flowstone:engine.active', { engine, shard, seq: from })
     this.#onActive()
@@ -132,15 +151,51 @@ export class Term {
       await this.#writing
       do await this.#checkpoint()
       while (store.hasMore)
+      await Promise.all([feed.finish(), prover.finish()])
       if (this.#failed) await this.#failure.promise
     } finally {
       clearTimeout(this.#timer)
       clearInterval(this.#lookTimer)
       this.#reconciler.stop()
+      sealer?.stop()
+      feed.stop()
+      prover.stop()
       triggers?.stop()
       alarms?.stop()
       reader.stop()
     }
+  }
+
+  #newProver(from: number): Prover {
+    const { connection, topology, clock, shard, logger, proof } = this.#options
+    const { names } = topology
+    const sealedTo = async (): Promise<number> => (await basePosition({ connection, names, shard }))?.seq ?? 0
+    return new Prover({ connection, names, shard, clock, logger, from, ...proof, sealedTo })
+  }
+
+  #sealer(): Sealer | undefined {
+    const { connection, topology, clock, shard, engine, logger, sealAfterMs, snapshotEvery, retention, archive } =
+      this.#options
+    if (sealAfterMs === undefined) return undefined
+    return new Sealer({
+      connection,
+      names: topology.names,
+      shard,
+      shards: topology.shards,
+      engine,
+      clock,
+      logger,
+      retention,
+      archive,
+      afterMs: sealAfterMs,
+      snapshotEvery,
+      state: this.#store,
+      stored: this.#stored,
+      shownTo: () => this.#feed?.shownTo ?? 0,
+      provenTo: () => this.#prover?.provenTo ?? 0,
+      leaving: async (records) => await this.#prover?.leaving(records),
+      touched: () => this.#checkpointSoon(),
+    })
   }
 
   async #foldAll(
@@ -156,6 +211,8 @@ export class Term {
       this.#folded = message.seq
       this.#factsSince += 1
       this.#reconciler?.folded(message.seq)
+      this.#feed?.offer(message)
+      this.#prover?.offer(message)
       for (const effect of effects) {
         // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is
         // folded.
@@ -187,13 +244,15 @@ export class Term {
     const seq = this.#folded
     const mark = this.#mark
     const entries = this.#store.takeTouched()
+    const isBusy = entries.length >= BUSY_DOCUMENTS || this.#factsSince >= BUSY_FACTS
     this.#factsSince = 0
-    this.#lagMs = entries.length >= BUSY_DOCUMENTS ? BUSY_LAG_MS : CHECKPOINT_LAG_MS
+    this.#lagMs = isBusy ? BUSY_LAG_MS : CHECKPOINT_LAG_MS
     await this.#gate.drain()
     if (seq === this.#checkpointer.seq && entries.length === 0) return
     // A decision that could not be carried out: its fact must be folded again.
     if (this.#failed) return
     await this.#checkpointer.write(entries, seq, mark)
+    this.#stored.remember()
     emit('flowstone:engine.checkpoint', {
       engine: this.#options.engine,
       shard: this.#options.shard,

@@ -9,6 +9,7 @@
  */
 
 import { received } from '../../../projections/run/trigger.ts'
+import { BY_HEADER } from '../../../streams/by.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -71,6 +72,7 @@ export class Triggers {
       payload: message.payload,
       contentType: message.headers.get('Content-Type'),
       msgId: message.headers.get('Nats-Msg-Id'),
+      by: message.headers.get(BY_HEADER),
     })
     for (let said = false; !this.#stopped; said = true) {
       try {

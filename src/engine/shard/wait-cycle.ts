@@ -11,8 +11,7 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Waiter } from '../../../streams/run-schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { runFact } from '../../log/run-fact.ts'
 
 interface Context {
   readonly connection: Connection
@@ -52,15 +51,13 @@ function textOf(child: string, waitsFor: ReadonlyMap<string, string>): string {
 async function waitersOf({ connection, names }: Context, run: string): Promise<Waiter[]> {
   const { id, shard } = parseRunId(run)
   const log = names.log(shard)
-  const requested = names.fact(shard, factPath('run.requested', { run: id }))
   const awaited = names.fact(shard, factPath('run.awaited', { run: id, parent: '*', asset: '*', gate: '*' }))
   const jsm = await jetstreamManager(connection.nc)
-  const [found, info] = await Promise.all([
-    connection.read((nc) => leaderGet(nc, log, { last_by_subj: requested })),
+  const [requested, info] = await Promise.all([
+    runFact({ connection, names }, id, 'run.requested'),
     connection.read(() => jsm.streams.info(log, { subjects_filter: awaited })),
   ])
-  const fact = found && factIfAny(names, shard, found)
-  const parent = fact?.name === 'run.requested' ? fact.data.parent : undefined
+  const parent = requested?.data.parent
   const others = Object.keys(info.state.subjects ?? {}).flatMap((subject): Waiter[] => {
     const { parent: by, asset, gate } = parsePath(names.factPath(subject) ?? '')?.ids ?? {}
     return by === undefined || asset === undefined || gate === undefined ? [] : [{ run: by, asset, gate }]
@@ -68,8 +65,6 @@ async function waitersOf({ connection, names }: Context, run: string): Promise<W
   return [...(parent ? [parent] : []), ...others]
 }
 
-async function isWaiting({ connection, names }: Context, { run, asset, gate }: Waiter): Promise<boolean> {
-  const { shard } = parseRunId(run)
-  const last_by_subj = names.fact(shard, factPath('gate.resolved', { run, asset, gate }))
-  return !(await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj })))
+async function isWaiting(context: Context, { run, asset, gate }: Waiter): Promise<boolean> {
+  return (await runFact(context, run, 'gate.resolved', { run, asset, gate })) === undefined
 }

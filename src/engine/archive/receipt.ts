@@ -1,0 +1,69 @@
+/**
+ * Archives that somebody relies on before he takes something away: retention archives runs, has the
+ * archive confirmed, and prunes them then.
+ *
+ * The name of an archive follows from its runs. So who dies before it prunes writes the same one
+ * again.
+ */
+import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
+import { hash64 } from '../../../streams/ids.ts'
+import type { ArchiveReceipt } from '../../../streams/retention.ts'
+import type { S3ClientLike } from '../../items/s3.ts'
+import type { Piece } from './pieces.ts'
+import { verifiedArchive } from './read.ts'
+import { type RecordSource, Records } from './records.ts'
+import { type Place, placeOf } from './sink.ts'
+import { writeArchive } from './write.ts'
+
+/** Throws InvalidError for a place that nothing can be archived to. */
+export function parseArchiveTarget(at: string, target: unknown): string {
+  if (typeof target !== 'string' || !/^(s3:\/\/[^/]+|file:.)/.test(target))
+    throw new InvalidError(`${at} must be s3://BUCKET/PREFIX or file:FOLDER, got ${JSON.stringify(target)}`)
+  placeIn(at, target, 'archive')
+  return target
+}
+
+function placeIn(at: string, target: string, name: string, client?: S3ClientLike): Place {
+  return placeOf(at, `${target.replace(/\/+$/, '')}/${name}`, client)
+}
+
+export interface ArchiveRunsOptions {
+  readonly at: Date
+  readonly client?: S3ClientLike
+  /** What is known of the runs. Default: each is looked for. */
+  readonly pieces?: () => AsyncIterable<Piece>
+}
+
+/**
+ * Writes runs that have ended into one archive under `target`: `s3://BUCKET/PREFIX`, or
+ * `file:FOLDER`. When it resolves, the archive is stored.
+ */
+export async function archiveRuns(
+  source: RecordSource,
+  target: string,
+  runs: readonly string[],
+  { at, client, pieces }: ArchiveRunsOptions,
+): Promise<ArchiveReceipt> {
+  const sorted = runs.toSorted()
+  const name = `${source.names.ns}-${hash64(sorted.join(' '))}.jsonl.zst`
+  const place = placeIn('archive', parseArchiveTarget('archive', target), name, client)
+  const wanted = { sinceMs: 0, untilMs: Number.POSITIVE_INFINITY, pipelines: undefined, open: false }
+  const selection = { runs: sorted, wanted, catalog: false, related: false, ...(pieces ? { pieces } : {}) }
+  const records = new Records(source).of(selection, at)
+  const written = await writeArchive(records, { name, sink: await place.sink(), format: 'jsonl' })
+  const { sha256, lines, facts } = written
+  return { to: place.name, sha256, lines, runs: written.runs, facts }
+}
+
+/**
+ * Reads the archive back, and compares it with what was written. Throws `bad_archive` where it is
+ * not that.
+ */
+export async function confirmArchive(receipt: ArchiveReceipt, client?: S3ClientLike): Promise<void> {
+  const { foot } = await verifiedArchive(placeOf('archive', receipt.to, client).source())
+  if (foot.sha256 !== receipt.sha256 || foot.lines !== receipt.lines)
+    throw new FlowStoneError(
+      'bad_archive',
+      `${receipt.to} is another archive than the one that was written: ${foot.sha256}, not ${receipt.sha256}`,
+    )
+}

@@ -1,0 +1,174 @@
+/**
+ * The base: the state of a shard at an earlier position of its log, in the history bucket. It
+ * trails the log, and is folded like the state. Of a run that is sealed, the base keeps nothing but
+ * what outlives the run. So a state that is made again begins with the base, and folds only what
+ * comes behind it.
+ */
+import { FlowStoneError } from '../../../streams/errors.ts'
+import { type HistoryManifest, historyKey, type IndexSegment } from '../../../streams/history.ts'
+import { jetstreamManager } from '../../../streams/jetstream.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { partsOf, partsSaid } from '../../log/document-parts.ts'
+import { BYTES, decodeDoc, readDoc } from '../../log/documents.ts'
+import { directGetMany, type Entry, leaderGet, streamBounds, streamInfo } from '../../log/nats.ts'
+import { Checkpointer } from '../shard/checkpoint.ts'
+import { type Mark, REBUILD_ADVICE } from '../shard/position.ts'
+import { Store } from '../shard/store.ts'
+import type { PageStore } from './segments.ts'
+
+/** Pages of lists are large: 64 runs each. */
+const DOCUMENTS = 400
+const DOCS_AT_ONCE = 200
+
+interface BaseOptions {
+  readonly connection: Connection
+  readonly names: Names
+  readonly shard: number
+  readonly engine: string
+}
+
+export class Base implements PageStore {
+  readonly store: Store
+  readonly #connection: Connection
+  readonly #names: Names
+  readonly #bucket: string
+  readonly #checkpointer: Checkpointer
+  #manifest: HistoryManifest
+
+  private constructor({ connection, names, shard, engine }: BaseOptions, log: string) {
+    this.#connection = connection
+    this.#names = names
+    this.#bucket = names.historyBucket(shard)
+    this.#checkpointer = new Checkpointer(connection, names, shard, engine, this.#bucket)
+    this.store = new Store(connection, names, shard, this.#checkpointer, {
+      bucket: this.#bucket,
+      compress: true,
+      keeps: DOCUMENTS,
+    })
+    this.#manifest = { v: 1, log, graceMs: 0, packs: 0, nextSegment: 0, levels: [] }
+  }
+
+  /** Takes the base over: an engine that had it before fails at its next write. */
+  static async takeOver(options: BaseOptions): Promise<Base> {
+    const { connection, names, shard } = options
+    const { created, last, first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    const base = new Base(options, created)
+    const { seq } = await base.#checkpointer.takeOverAsItIs()
+    const manifest = await manifestOf(connection, names, shard)
+    if (seq > 0 && (manifest?.log !== created || seq > last))
+      throw new FlowStoneError(
+        'log_changed',
+        `the history is of another log than ${names.log(shard)}; to seal runs again, ${REBUILD_ADVICE}`,
+      )
+    if (seq === 0 && first > 1 && manifest === undefined)
+      throw new FlowStoneError(
+        'log_changed',
+        `the log ${names.log(shard)} has lost its beginning, and its history is gone`,
+      )
+    base.#manifest = manifest ? { ...manifest, log: created } : base.#manifest
+    return base
+  }
+
+  /** All facts up to here are folded into it. */
+  get seq(): number {
+    return this.#checkpointer.seq
+  }
+
+  /** The last fact up to there, if it is known. */
+  get mark(): Mark | undefined {
+    return this.#checkpointer.mark
+  }
+
+  get manifest(): HistoryManifest {
+    return this.#manifest
+  }
+
+  /** Names of documents that begin so. */
+  async keys(prefix: string): Promise<string[]> {
+    const filter = this.#names.kvSubject(this.#bucket, `${prefix}>`)
+    const info = await this.#connection.read((nc) => streamInfo(nc, this.#names.kvStream(this.#bucket), filter))
+    const before = this.#names.kvSubject(this.#bucket, '').length
+    return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(before))
+  }
+
+  /**
+   * Documents that there are, by key, many in one request. Of any replica: what was stored a moment
+   * ago may be older, or missing.
+   */
+  async docs(keys: readonly string[]): Promise<Map<string, unknown>> {
+    const stream = this.#names.kvStream(this.#bucket)
+    const found = new Map<string, unknown>()
+    for (let i = 0; i < keys.length; i += DOCS_AT_ONCE) {
+      const some = keys.slice(i, i + DOCS_AT_ONCE)
+      const subjects = some.map((key) => this.#names.kvSubject(this.#bucket, key))
+      const there = await this.#connection.read((nc) => directGetMany(nc, stream, subjects))
+      for (const [k, key] of some.entries()) {
+        const message = there.get(subjects[k] ?? '')
+        if (!message) continue
+        const doc = partsSaid(message) > 1 ? await this.store.read<unknown>(key) : decodeDoc(key, message)
+        if (doc !== undefined) found.set(key, doc)
+      }
+    }
+    return found
+  }
+
+  async read(keys: readonly string[]): Promise<Uint8Array[]> {
+    const stream = this.#names.kvStream(this.#bucket)
+    const subjects = keys.map((key) => this.#names.kvSubject(this.#bucket, key))
+    const there = await this.#connection.read((nc) => directGetMany(nc, stream, subjects))
+    const pages = subjects.map(async (last_by_subj) => {
+      const found =
+        there.get(last_by_subj) ?? (await this.#connection.read((nc) => leaderGet(nc, stream, { last_by_subj })))
+      if (!found) throw new Error(`${last_by_subj}, a page of the index, is gone`)
+      return found.payload
+    })
+    return await Promise.all(pages)
+  }
+
+  /** What nothing refers to yet: it counts with the next checkpoint. */
+  async write(documents: readonly { readonly key: string; readonly bytes: Uint8Array }[]): Promise<void> {
+    const entries = documents.flatMap(({ key, bytes }) =>
+      partsOf(key, bytes, this.#connection.maxPayload).map(
+        (part): Entry => ({
+          subject: this.#names.kvSubject(this.#bucket, part.key),
+          payload: part.payload,
+          contentType: BYTES,
+          ...(part.headers ? { headers: part.headers } : {}),
+        }),
+      ),
+    )
+    await this.#checkpointer.write(entries, this.seq, undefined)
+  }
+
+  /** All that has changed, and the position. */
+  async checkpoint(seq: number, mark: Mark | undefined, manifest: HistoryManifest): Promise<void> {
+    this.store.put(historyKey.manifest, manifest)
+    do await this.#checkpointer.write(this.store.takeTouched(), seq, mark)
+    while (this.store.hasMore)
+    this.#manifest = manifest
+  }
+
+  /** Takes segments away that the index needs no more. Their numbers are never given again. */
+  async drop(segments: readonly IndexSegment[]): Promise<void> {
+    await this.purge(segments.map(({ id }) => `index.${id}.*`))
+  }
+
+  /** Takes documents away of which nothing says any more that they are there. */
+  async purge(keys: readonly string[]): Promise<void> {
+    const jsm = await jetstreamManager(this.#connection.nc)
+    for (const key of keys) {
+      const filter = this.#names.kvSubject(this.#bucket, key)
+      await jsm.streams.purge(this.#names.kvStream(this.#bucket), { filter })
+    }
+  }
+}
+
+export async function manifestOf(
+  connection: Connection,
+  names: Names,
+  shard: number,
+): Promise<HistoryManifest | undefined> {
+  const doc = await readDoc(connection, names, names.historyBucket(shard), historyKey.manifest)
+  return doc as HistoryManifest | undefined
+}

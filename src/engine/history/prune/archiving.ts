@@ -1,0 +1,74 @@
+/**
+ * Archives runs before they are pruned, beside other work: an archive that hangs holds nothing up
+ * but the pruning.
+ */
+import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
+import { decodePack, historyKey } from '../../../../streams/history.ts'
+import type { ArchiveReceipt } from '../../../../streams/retention.ts'
+import { readDocIfAny } from '../../../log/documents.ts'
+import type { Piece } from '../../archive/pieces.ts'
+import { archiveRuns, confirmArchive } from '../../archive/receipt.ts'
+import type { RecordSource } from '../../archive/records.ts'
+import type { ArchivePlace } from '../../retention.ts'
+
+/** How often it is looked whether it is done. */
+const LOOK_MS = 20
+/** An archive that takes longer is not there. */
+const LONGEST_MS = 600_000
+
+/** Runs of one shard, and the packs that have them. */
+export interface ToArchive {
+  readonly shard: number
+  readonly runs: readonly string[]
+  readonly packs: readonly number[]
+  /** When the last of them ended: the time of the archive, so it is the same each time. */
+  readonly endedMs: number
+}
+
+/**
+ * Yields how long to wait until the archive is stored, read back, and compared. Throws
+ * `archive_failed`.
+ */
+export async function* archived(
+  source: RecordSource,
+  { to, client }: ArchivePlace,
+  what: ToArchive,
+  longestMs = LONGEST_MS,
+): AsyncGenerator<number, ArchiveReceipt> {
+  let outcome: { readonly receipt: ArchiveReceipt } | { readonly error: unknown } | undefined
+  const store = async (): Promise<ArchiveReceipt> => {
+    const pieces = (): AsyncIterable<Piece> => piecesIn(source, what)
+    const options = { at: new Date(what.endedMs), pieces, ...(client ? { client } : {}) }
+    const receipt = await archiveRuns(source, to, what.runs, options)
+    if (receipt.runs !== what.runs.length) throw new Error(`it has ${receipt.runs} of ${what.runs.length} runs`)
+    await confirmArchive(receipt, client)
+    return receipt
+  }
+  store().then(
+    (receipt) => {
+      outcome = { receipt }
+    },
+    (error: unknown) => {
+      outcome = { error }
+    },
+  )
+  const untilMs = performance.now() + longestMs
+  while (!outcome && performance.now() < untilMs) yield LOOK_MS
+  if (outcome && 'receipt' in outcome) return outcome.receipt
+  const cause = outcome ? outcome.error : undefined
+  const why = outcome ? messageOf(cause) : `it is not stored after ${longestMs} ms`
+  throw new FlowStoneError('archive_failed', `they cannot be archived to ${to}: ${why}`, { cause })
+}
+
+/** A pack at a time: of a large scatter there are many. */
+async function* piecesIn(
+  { connection, names }: RecordSource,
+  { shard, runs, packs }: ToArchive,
+): AsyncGenerator<Piece> {
+  const wanted = new Set(runs)
+  for (const n of packs) {
+    const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
+    if (!(bytes instanceof Uint8Array)) throw new Error(`pack ${n} of the history of shard ${shard} is gone`)
+    for (const part of await decodePack(bytes)) if (wanted.has(part.run)) yield { shard, ...part }
+  }
+}

@@ -1,0 +1,416 @@
+/**
+ * Prunes runs that are older than they are kept, in small steps: each takes some ten milliseconds,
+ * and the engine rests for many times as long before the next one. See docs/decisions/retention.md.
+ *
+ *   survey   the summaries of all packs say which packs are due, and what later runs refer to
+ *   archive  where runs are archived first: those of a few packs are, and the archive is read back
+ *   batch    a few packs are read; what stays of them is packed anew, and stored in one checkpoint
+ *   sweep    some minutes later old packs, pages of lists and objects that nothing names are gone
+ */
+import type { Ground } from '../../../../projections/retention/judge.ts'
+import { Policies, shortestMs } from '../../../../projections/retention/policy.ts'
+import { summaryOf } from '../../../../projections/retention/summary.ts'
+import { type CatalogEntry, type NewestState, stateKey } from '../../../../projections/state.ts'
+import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
+import { decodePack, type HistoryManifest, historyKey } from '../../../../streams/history.ts'
+import { decodeToken } from '../../../../streams/ids.ts'
+import {
+  type ArchiveReceipt,
+  isInRanges,
+  type PackSummary,
+  type PruneCause,
+  retentionKey,
+} from '../../../../streams/retention.ts'
+import type { PipelineSpec } from '../../../../streams/schemas.ts'
+import { readDocIfAny } from '../../../log/documents.ts'
+import { sealedRun } from '../../../log/history.ts'
+import { parseArchiveTarget } from '../../archive/receipt.ts'
+import type { ArchivePlace } from '../../retention.ts'
+import type { Base } from '../base.ts'
+import type { SealerOptions } from '../options.ts'
+import { blobEntriesFor } from '../packing.ts'
+import { insertEntries } from '../segments.ts'
+import type { Snapshots } from '../snapshots.ts'
+import { archived } from './archiving.ts'
+import { Batch, type BatchContext, type BatchTotals } from './batch.ts'
+import { openRefs } from './open-runs.ts'
+import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
+import { Survey } from './survey.ts'
+import { Sweep } from './sweep.ts'
+
+/** After a step the engine rests for so many times as long as the step took. */
+const REST = 24
+const REST_MIN_MS = 5
+const REST_MAX_MS = 3000
+const SUMMARIES = 100
+const PACKS = 16
+/** The same where runs are archived first, which takes longer. */
+const PACKS_ARCHIVED = 4
+const ARCHIVE_REST_MAX_MS = 30_000
+const BATCH_MS = 60
+/** How often it is looked for what is due. */
+const LOOK_MS = 3_600_000
+const LOOKS_PER_AGE = 20
+/** An archive that could not be reached is tried again after this time. */
+const AGAIN_MS = 300_000
+/** Whether somebody has asked for something. */
+const IDLE_MS = 3000
+/** Whether there is a policy by now. */
+const NO_POLICY_MS = 30_000
+
+export class Pruner {
+  readonly #options: SealerOptions
+  readonly #base: Base
+  readonly #snapshots: Snapshots
+  readonly #sweep: Sweep
+  #work: AsyncGenerator<number | undefined, void> | undefined
+  #survey: Survey | undefined
+  #specs = new Map<string, PipelineSpec>()
+  #newest = new Map<string, number>()
+  #lookAtMs = 0
+  #said = ''
+  /** What is on record about an archive that cannot be reached; null: not known yet. */
+  #backlog: string | undefined | null = null
+
+  constructor(options: SealerOptions, base: Base, snapshots: Snapshots) {
+    this.#options = options
+    this.#base = base
+    this.#snapshots = snapshots
+    this.#sweep = new Sweep(options, base)
+  }
+
+  async begin(): Promise<void> {
+    await this.#sweep.begin()
+  }
+
+  /** A pack was sealed: a look that is under way knows what its runs refer to. */
+  saw(n: number, summary: PackSummary): void {
+    this.#survey?.addRefs(summary)
+    for (const run of summary.parts ?? []) {
+      const parts = this.#survey?.parts
+      parts?.set(run, [...(parts.get(run) ?? []), n])
+    }
+  }
+
+  /** A step. Returns after how many milliseconds the next one may follow. */
+  async step(): Promise<number> {
+    const startedMs = performance.now()
+    const hasSwept = await this.#sweep.step()
+    this.#work ??= this.#live()
+    const waitMs = hasSwept ? undefined : (await this.#work.next()).value
+    const tookMs = performance.now() - startedMs
+    return typeof waitMs === 'number' ? waitMs : Math.min(REST_MAX_MS, Math.max(REST_MIN_MS, tookMs * REST))
+  }
+
+  /** Yields after each step: for how long nothing is to be done, or undefined for a rest. */
+  async *#live(): AsyncGenerator<number | undefined, void> {
+    for (;;) {
+      const order = await this.#order()
+      if (order) yield* this.#obey(order)
+      else if (performance.now() >= this.#lookAtMs) yield* this.#look()
+      yield this.#idleMs
+    }
+  }
+
+  get #idleMs(): number {
+    return Math.min(IDLE_MS, this.#options.afterMs)
+  }
+
+  /** What somebody asked for and got no answer to. */
+  async #order(): Promise<PruneOrderDoc | undefined> {
+    const { shard } = this.#options
+    const order = await readOrder(this.#options, shard)
+    if (!order) return undefined
+    return (await readAnswer(this.#options, shard))?.id === order.id ? undefined : order
+  }
+
+  async *#obey(order: PruneOrderDoc): AsyncGenerator<number | undefined, void> {
+    const { id, by, beforeMs, pipeline, dryRun = false } = order
+    const archive = this.#placeOf(order)
+    const words = [
+      beforeMs === undefined ? 'by retention' : `ended before ${new Date(beforeMs).toISOString()}`,
+      ...(pipeline === undefined ? [] : [`of pipeline ${pipeline}`]),
+    ]
+    const cause: PruneCause = {
+      why: 'request',
+      request: id,
+      policy: words.join(', '),
+      ...(by === undefined ? {} : { by }),
+    }
+    await this.#readSpecs()
+    const policies = new Policies(this.#options.retention, (name) => this.#specs.get(name), orderOf(order))
+    const totals = noTotals()
+    let error: string | undefined
+    try {
+      if (archive) parseArchiveTarget('prune: archive', archive.to)
+      yield* this.#prune(policies, cause, { isDry: dryRun, isEager: true, archive }, totals)
+    } catch (problem) {
+      error = messageOf(problem)
+    }
+    const { runs, facts, bytes, oldestMs, newestMs } = totals
+    const ends = runs === 0 ? {} : { oldestMs, newestMs }
+    const answer = {
+      v: 1,
+      id,
+      runs,
+      facts,
+      bytes,
+      ...ends,
+      ...(archive ? { archive: archive.to } : {}),
+      ...(error === undefined ? {} : { error }),
+    } as const
+    await writeAnswer(this.#options, this.#options.shard, answer)
+  }
+
+  /** Where what goes by an order is archived to. */
+  #placeOf({ archive: to }: PruneOrderDoc): ArchivePlace | undefined {
+    const { archive } = this.#options
+    return to === undefined ? archive : { ...archive, to }
+  }
+
+  async *#look(): AsyncGenerator<number | undefined, void> {
+    const { retention, archive, afterMs, logger, shard } = this.#options
+    await this.#readSpecs()
+    const specs = [
+      retention,
+      ...[...this.#specs.values()].flatMap((one) => [one.retention, ...one.assets.map((a) => a.retention)]),
+    ]
+    const hasAny = specs.some((spec) => spec && Object.values(spec).some((value = 0) => value > 0))
+    this.#lookAtMs = performance.now() + Math.min(NO_POLICY_MS, afterMs)
+    if (!hasAny) return
+    const policies = new Policies(retention, (name) => this.#specs.get(name))
+    const totals = noTotals()
+    let longestMs = LOOK_MS
+    try {
+      yield* this.#prune(policies, { why: 'policy', policy: JSON.stringify(retention) }, { archive }, totals)
+      this.#said = ''
+      await this.#note(undefined)
+    } catch (error) {
+      const text = messageOf(error)
+      const isArchive = error instanceof FlowStoneError && error.code === 'archive_failed'
+      // Its text names a file that has another name each time.
+      const what = isArchive ? error.code : text
+      if (what !== this.#said) logger.warn(`runs of shard ${shard} are not pruned: ${text}`)
+      this.#said = what
+      if (isArchive) {
+        longestMs = AGAIN_MS
+        await this.#note(text)
+      }
+    }
+    if (totals.runs > 0) logger.info(`${totals.runs} runs of shard ${shard} were pruned by their retention`)
+    const shortest = shortestMs(specs) ?? LOOK_MS
+    this.#lookAtMs = performance.now() + Math.min(longestMs, Math.max(afterMs, shortest / LOOKS_PER_AGE))
+  }
+
+  /** For the doctor: why runs wait to be archived, and since when. */
+  async #note(says: string | undefined): Promise<void> {
+    // Only whether there is something counts: the text is never the same.
+    if (this.#backlog !== null && (this.#backlog === undefined) === (says === undefined)) return
+    await writeBacklog(this.#options, this.#options.shard, this.#options.clock.now(), says)
+    this.#backlog = says
+  }
+
+  async *#prune(
+    policies: Policies,
+    cause: PruneCause,
+    { isDry = false, isEager = false, archive }: PruneMode,
+    totals: BatchTotals,
+  ): AsyncGenerator<number | undefined, void> {
+    const { clock, shard } = this.#options
+    const nowMs = clock.now()
+    const survey = new Survey(shard, policies, nowMs)
+    this.#survey = survey
+    this.#newest = new Map()
+    yield* this.#surveyAll(survey)
+    const ground: Ground = {
+      shard,
+      nowMs,
+      policies,
+      newest: (place) => this.#newest.get(place),
+      newer: (pipeline, asset, partition) => survey.newer(pipeline, asset, partition),
+      isTaken: (seq) => survey.isTaken(seq),
+      isLineage: (seq) => survey.isLineage(seq),
+      isHeld: (run) => survey.isHeld(run),
+    }
+    const looseFromMs = policies.looseKeptFromMs(nowMs)
+    const isThere = (run: string): Promise<boolean> => this.#isThere(run)
+    const context = {
+      base: this.#base,
+      snapshots: this.#snapshots,
+      leaving: this.#options.leaving,
+      shard,
+      survey,
+      ground,
+      cause,
+      isEager,
+      looseFromMs,
+      isThere,
+    }
+    const left = [...survey.candidates]
+    // The same packs make the same archive, however long it takes to read them.
+    const [packs, batchMs] = archive ? [PACKS_ARCHIVED, Number.POSITIVE_INFINITY] : [PACKS, BATCH_MS]
+    while (left.length > 0) {
+      const startedMs = performance.now()
+      const batch = new Batch(context)
+      const taken: number[] = []
+      for (let i = 0; i < packs && left.length > 0 && performance.now() - startedMs < batchMs; i++) {
+        const { n, seqs } = left.shift() ?? { n: 0, seqs: undefined }
+        if (seqs) survey.countBehind(seqs[1])
+        taken.push(n)
+        await batch.take(n, isDry || archive !== undefined, (places) => this.#readNewest(places))
+      }
+      let restMs: number | undefined
+      if (isDry) addTotals(totals, batch.totals)
+      else if (archive) restMs = yield* this.#archiveAndCommit(context, batch, taken, archive, totals)
+      else await this.#commit(batch, undefined, totals)
+      yield left.length > 0 ? restMs : undefined
+    }
+    this.#survey = undefined
+  }
+
+  /**
+   * `counted`: what would go of the packs. Only what is archived goes. Returns how long to rest.
+   */
+  async *#archiveAndCommit(
+    context: BatchContext,
+    counted: Batch,
+    packs: readonly number[],
+    archive: ArchivePlace,
+    totals: BatchTotals,
+  ): AsyncGenerator<number, number | undefined> {
+    if (counted.packs.length === 0) return undefined
+    const startedMs = performance.now()
+    const runs = counted.pruned.map(({ id }) => id)
+    const what = { shard: context.shard, runs, packs: counted.packs, endedMs: counted.totals.newestMs }
+    const receipt = runs.length === 0 ? undefined : yield* archived(this.#options, archive, what)
+    const restMs = Math.min(ARCHIVE_REST_MAX_MS, (performance.now() - startedMs) * REST)
+    // Meanwhile other runs may have been sealed: what stays is packed behind them.
+    const batch = new Batch(context, counted.factsOf)
+    for (const n of packs) await batch.take(n, false, (places) => this.#readNewest(places))
+    // One to which something came late is archived again with the next look.
+    if (batch.isArchived) await this.#commit(batch, receipt, totals)
+    return restMs
+  }
+
+  async #commit(batch: Batch, archive: ArchiveReceipt | undefined, totals: BatchTotals): Promise<void> {
+    const atMs = this.#options.clock.now()
+    await batch.commit(atMs, (wave) => this.#sweep.add(atMs, wave), archive)
+    addTotals(totals, batch.totals)
+  }
+
+  async *#surveyAll(survey: Survey): AsyncGenerator<undefined, void> {
+    const { connection, names, shards, shard } = this.#options
+    for (let other = 0; other < shards; other++) if (other !== shard) yield* this.#surveyOther(survey, other)
+    const { packs, gone = [] } = this.#base.manifest
+    const all = Array.from({ length: packs }, (_, n) => n).filter((n) => !isInRanges(gone, n))
+    for (let i = 0; i < all.length; i += SUMMARIES) {
+      const some = all.slice(i, i + SUMMARIES)
+      const found = await this.#base.docs(some.map((n) => retentionKey.summary(n)))
+      for (const n of some) {
+        const summary = found.get(retentionKey.summary(n)) as PackSummary | undefined
+        if (summary) survey.add(n, summary)
+        else {
+          survey.add(n, await this.#summarize(n))
+          yield undefined
+        }
+      }
+      yield undefined
+    }
+    const { manifest } = this.#base
+    if (manifest.summarizedTo !== manifest.packs)
+      await this.#base.checkpoint(this.#base.seq, undefined, { ...manifest, summarizedTo: manifest.packs })
+    // Last, so that nothing that began meanwhile is missed.
+    for await (const { runs, values } of openRefs(connection, names, shards)) {
+      for (const run of runs) survey.hold(run)
+      for (const at of values) survey.take(at)
+      yield undefined
+    }
+    survey.close()
+  }
+
+  /** What runs of another shard refer to. */
+  async *#surveyOther(survey: Survey, shard: number): AsyncGenerator<undefined, void> {
+    const { connection, names } = this.#options
+    const bucket = names.historyBucket(shard)
+    const manifest = (await readDocIfAny(connection, names, bucket, historyKey.manifest)) as HistoryManifest | undefined
+    const { packs = 0, gone = [] } = manifest ?? {}
+    for (let n = 0; n < packs; n++) {
+      if (isInRanges(gone, n)) continue
+      const summary = await readDocIfAny(connection, names, bucket, retentionKey.summary(n))
+      // Its own engine makes those that are missing.
+      if (!summary) throw new Error(`pack ${n} of shard ${shard} has no summary yet`)
+      survey.addRefs(summary as PackSummary)
+      if (n % SUMMARIES === 0) yield undefined
+    }
+  }
+
+  /** Of a pack that an older version wrote. Which objects it names goes into the index. */
+  async #summarize(n: number): Promise<PackSummary> {
+    const key = retentionKey.summary(n)
+    const known = await this.#base.store.read<PackSummary>(key)
+    if (known) return known
+    const bytes = await this.#base.store.read<unknown>(historyKey.pack(n))
+    if (!(bytes instanceof Uint8Array)) return { v: 1, bytes: 0, groups: [], newestMs: 0, values: {} }
+    const runs = await decodePack(bytes)
+    const summary = summaryOf(runs, bytes.length)
+    const entries = blobEntriesFor(
+      runs.flatMap(({ facts }) => facts),
+      n,
+    )
+    const before = this.#base.manifest
+    const gone = before.gone ?? []
+    const { levels, nextSegment, obsolete } = await insertEntries(this.#base, before, entries, (pack) =>
+      isInRanges(gone, pack),
+    )
+    this.#base.store.put<PackSummary>(key, summary)
+    await this.#base.checkpoint(this.#base.seq, undefined, { ...before, levels, nextSegment })
+    await this.#base.drop(obsolete)
+    return summary
+  }
+
+  async #readNewest(places: readonly string[]): Promise<void> {
+    const missing = places.filter((place) => !this.#newest.has(place))
+    const found = await this.#base.docs(missing)
+    for (const [place, doc] of found) this.#newest.set(place, (doc as CatalogEntry).seq)
+  }
+
+  async #isThere(run: string): Promise<boolean> {
+    const { connection, names } = this.#options
+    if (await this.#base.store.read(stateKey.run(run))) return true
+    return (await sealedRun({ connection, names }, run)) !== undefined
+  }
+
+  /** The versions of pipelines that were registered last. */
+  async #readSpecs(): Promise<void> {
+    const keys = await this.#base.keys('newest.')
+    const newest = await this.#base.docs(keys)
+    const specs = new Map<string, PipelineSpec>()
+    const keyOf = new Map<string, string>()
+    for (const [key, doc] of newest) {
+      const name = decodeToken(key.slice('newest.'.length))
+      keyOf.set(stateKey.pipeline(name, (doc as NewestState).version), name)
+    }
+    for (const [key, doc] of await this.#base.docs([...keyOf.keys()]))
+      specs.set(keyOf.get(key) ?? '', doc as PipelineSpec)
+    this.#specs = specs
+  }
+}
+
+interface PruneMode {
+  readonly isDry?: boolean
+  readonly isEager?: boolean
+  /** Where runs are archived to first. */
+  readonly archive?: ArchivePlace | undefined
+}
+
+function noTotals(): BatchTotals {
+  return { runs: 0, facts: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY, newestMs: 0 }
+}
+
+function addTotals(totals: BatchTotals, { runs, facts, bytes, oldestMs, newestMs }: Readonly<BatchTotals>): void {
+  totals.runs += runs
+  totals.facts += facts
+  totals.bytes += bytes
+  totals.oldestMs = Math.min(totals.oldestMs, oldestMs)
+  totals.newestMs = Math.max(totals.newestMs, newestMs)
+}

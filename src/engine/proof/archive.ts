@@ -1,0 +1,191 @@
+/**
+ * The blocks of a proof in a file, and archives that are checked by it: without a server. The file
+ * has a line of JSON for each block, behind one that says what it is.
+ */
+import { ProofCheck } from '../../../projections/proof/check.ts'
+import type { ProofCheckpoint, ProofReport } from '../../../projections/proof/findings.ts'
+import { runOfPath } from '../../../projections/proof/left.ts'
+import { type ArchiveRecord, factIn, headIn } from '../../../streams/archive.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import { parsePath } from '../../../streams/facts.ts'
+import { decodeDetail } from '../../../streams/proof.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { ByteSource } from '../../items/byte-source.ts'
+import type { Connection } from '../../log/connection.ts'
+import { linesOf, recordsOf } from '../archive/read.ts'
+import type { Sink } from '../archive/sink.ts'
+import { blocksOf } from './verify.ts'
+
+const FILE_VERSION = 1
+const PIECE_BYTES = 64 * 1024
+
+interface ProofHead {
+  readonly kind: 'proof'
+  readonly v: typeof FILE_VERSION
+  readonly namespace: string
+  readonly shards: number
+}
+
+interface ProofLine {
+  readonly kind: 'block'
+  readonly shard: number
+  /** Base64, as they stand on the stream. */
+  readonly head: string
+  readonly detail?: string
+}
+
+/** Writes all blocks of all shards. Returns how many. */
+export async function exportProof(
+  { connection, names, shards }: { readonly connection: Connection; readonly names: Names; readonly shards: number },
+  sink: Sink,
+): Promise<number> {
+  let count = 0
+  try {
+    const head: ProofHead = { kind: 'proof', v: FILE_VERSION, namespace: names.ns, shards }
+    let held = `${JSON.stringify(head)}\n`
+    for (let shard = 0; shard < shards; shard++)
+      for await (const block of blocksOf({ connection, names, shard })) {
+        const detail = block.detail && Buffer.from(block.detail).toString('base64')
+        const line: ProofLine = {
+          kind: 'block',
+          shard,
+          head: Buffer.from(block.head).toString('base64'),
+          ...(detail === undefined ? {} : { detail }),
+        }
+        held += `${JSON.stringify(line)}\n`
+        count += 1
+        if (held.length < PIECE_BYTES) continue
+        await sink.write(Buffer.from(held))
+        held = ''
+      }
+    await sink.write(Buffer.from(held))
+    await sink.commit()
+  } catch (error) {
+    await sink.abort()
+    throw error
+  }
+  return count
+}
+
+export interface ArchiveCheckOptions {
+  readonly archives: readonly ByteSource[]
+  /** What `exportProof` wrote, later than the archives. */
+  readonly blocks: ByteSource
+  readonly keys: readonly string[]
+  readonly checkpoints: readonly ProofCheckpoint[]
+}
+
+/** What is known of a shard. */
+interface Shard {
+  readonly check: ProofCheck
+  /** Where runs have ended, as their blocks say. */
+  readonly ends: Map<string, number>
+}
+
+/**
+ * Facts of archives, against blocks. Of a run that is in an archive all facts must be there, up to
+ * its end. Throws `bad_archive` for a file that is none; a damaged line is a finding.
+ */
+export async function verifyArchives(options: ArchiveCheckOptions): Promise<ProofReport[]> {
+  const { archives, blocks } = options
+  const { head, shards } = await readBlocks(options)
+  const runs = new Set<string>()
+  const lasts = new Map<string, number>()
+  const damaged: string[] = []
+  for (const archive of archives) {
+    try {
+      for await (const record of recordsOf(archive)) readRecord(record, { head, shards, runs, lasts })
+    } catch (error) {
+      if (!(error instanceof FlowStoneError) || error.code !== 'bad_archive') throw error
+      damaged.push(`${archive.name}: ${messageOf(error)}`)
+    }
+  }
+  const reports = [...shards.values()].map(({ check, ends }) => {
+    for (const why of damaged) check.archiveDamaged(why)
+    // What comes behind the end of a run may have come behind the archive.
+    return check.end((path, seq) => {
+      const run = runOfPath(path)
+      if (run === undefined || !runs.has(run) || !parsePath(path)) return false
+      return seq <= (ends.get(run) ?? lasts.get(run) ?? 0)
+    })
+  })
+  if (reports.length === 0) throw new InvalidError(`${blocks.name} has no block`)
+  return reports
+}
+
+async function readBlocks({ blocks, keys, checkpoints }: ArchiveCheckOptions): Promise<{
+  readonly head: ProofHead
+  readonly shards: Map<number, Shard>
+}> {
+  let head: ProofHead | undefined
+  const shards = new Map<number, Shard>()
+  for await (const { record } of linesOf(blocks)) {
+    if (!head) {
+      head = proofHeadIn(blocks.name, record)
+      for (let shard = 0; shard < head.shards; shard++) {
+        const check = new ProofCheck({ ns: head.namespace, shard, keys, checkpoints, isArchive: true })
+        shards.set(shard, { check, ends: new Map() })
+      }
+      continue
+    }
+    const { shard = 0, head: bytes, detail } = record as Partial<ProofLine>
+    const found = shards.get(shard)
+    if (!found || typeof bytes !== 'string') throw new InvalidError(`${blocks.name} has a line that is no block`)
+    const packed = detail === undefined ? undefined : Buffer.from(detail, 'base64')
+    found.check.block(Buffer.from(bytes, 'base64'), packed)
+    if (packed) noteEnds(packed, found.ends)
+  }
+  if (!head) throw new InvalidError(`${blocks.name} is empty`)
+  return { head, shards }
+}
+
+function noteEnds(packed: Uint8Array, ends: Map<string, number>): void {
+  try {
+    const { seqs, paths } = decodeDetail(packed)
+    for (const [i, path] of paths.entries()) {
+      const [, run] = /^run\.([^.]+)\.finished$/.exec(path) ?? []
+      if (run !== undefined) ends.set(run, seqs[i] ?? 0)
+    }
+  } catch {
+    // The check has said so.
+  }
+}
+
+function readRecord(
+  record: ArchiveRecord,
+  of: {
+    readonly head: ProofHead
+    readonly shards: ReadonlyMap<number, Shard>
+    readonly runs: Set<string>
+    readonly lasts: Map<string, number>
+  },
+): void {
+  if (record.kind === 'archive') {
+    const { namespace } = headIn(record)
+    if (namespace !== of.head.namespace)
+      throw new InvalidError(`the archive is of namespace ${namespace}, and the proof of ${of.head.namespace}`)
+    return
+  }
+  if (record.kind === 'document' || record.kind === 'blob') {
+    if (record.kind === 'document' && record.run !== undefined) of.runs.add(record.run)
+    return
+  }
+  const { shard, ...fact } = factIn(of.head.namespace, record)
+  of.shards.get(shard)?.check.fact(fact)
+  const run = runOfPath(fact.path)
+  if (run === undefined || record.reference) return
+  of.runs.add(run)
+  of.lasts.set(run, Math.max(of.lasts.get(run) ?? 0, fact.seq))
+}
+
+function proofHeadIn(name: string, record: object): ProofHead {
+  const { kind, v, namespace, shards } = record as Partial<ProofHead>
+  if (typeof v === 'number' && v > FILE_VERSION)
+    throw new FlowStoneError(
+      'newer_version',
+      `${name} has version ${v}, this process knows ${FILE_VERSION}; upgrade it`,
+    )
+  if (kind !== 'proof' || v !== FILE_VERSION || typeof namespace !== 'string' || typeof shards !== 'number')
+    throw new InvalidError(`${name} is not what flowstone proof export wrote`)
+  return { kind, v, namespace, shards }
+}
