@@ -1,7 +1,6 @@
 /** Runs the command that was typed, and ends the process with its exit code. */
-import { CommanderError } from 'commander'
-import { EXIT, failure } from './output.ts'
-import { program } from './program.ts'
+import { outcomeOf } from './outcome.ts'
+import { EXIT } from './output.ts'
 
 // The reader of standard output may have read enough (| head). A short command then just ends. A
 // part that runs until it is asked to stop does not end in the middle of its work. It stops in
@@ -20,17 +19,7 @@ process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
 })
 
-try {
-  await program().parseAsync()
-} catch (error) {
-  // Commander has said already what was wrong; help and version are no errors.
-  process.exitCode =
-    error instanceof CommanderError
-      ? error.exitCode === 0
-        ? EXIT.ok
-        : EXIT.usage
-      : failure(error, process.argv.includes('--json'))
-}
+process.exitCode = (await outcomeOf(process.argv.slice(2))) ?? process.exitCode
 
 // Code of the user's that was loaded may have left timers and connections behind. The command is
 // over.

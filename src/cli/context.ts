@@ -3,7 +3,9 @@
  * folder.
  */
 
-import { connect, type Flow } from '../client/flow.ts'
+import { localBy } from '../client/by.ts'
+import { connect } from '../client/connect.ts'
+import type { Flow } from '../client/flow.ts'
 import type { ConnectOptions } from '../client/options.ts'
 import type { Credentials } from '../log/credentials.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
@@ -69,6 +71,7 @@ export async function open(options: GlobalOptions, more: ConnectOptions = {}): P
   if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
     name: 'flowstone cli',
+    by: localBy('cli'),
     ...(servers === undefined ? {} : { servers: servers.split(',') }),
     ...(isDevelopment ? WITHOUT_ENVIRONMENT : credentialsOf(options)),
     ...(namespace === undefined ? {} : { namespace }),

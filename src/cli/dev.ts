@@ -10,7 +10,8 @@ import { once } from 'node:events'
 import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { connect } from '../client/flow.ts'
+import { connect } from '../client/connect.ts'
+import { isLoopback } from '../http/api/access.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
@@ -50,6 +51,8 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
   process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   const config = await httpConfig(options.httpConfig)
+  // Whoever reaches a loopback address is on this machine, and may do what its user may.
+  const settings = isLoopback(config.host ?? '127.0.0.1') ? { api: { open: 'admin' as const }, ...config } : config
   const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
@@ -63,8 +66,8 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
-  await using http = await listen(flow, config, options, before?.http)
-  announce(output, http.url, config)
+  await using http = await listen(flow, settings, options, before?.http)
+  announce(output, http.url, settings)
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
     args: [

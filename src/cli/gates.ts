@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { GateView } from '../gates/types.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { fields, table } from './output.ts'
@@ -16,7 +17,7 @@ interface SignalCommand extends GlobalOptions {
   readonly key?: string
 }
 
-interface ListCommand extends GlobalOptions {
+interface ListCommand extends AtOptions {
   readonly run?: string
   readonly limit: string
   readonly after?: string
@@ -34,13 +35,13 @@ export function gateCommands(root: Command): void {
 }
 
 function listCommand(gate: Command): void {
-  connected(gate.command('ls'))
+  readable(gate.command('ls'))
     .description('gates that wait, the soonest deadline first; or all of a run')
     .option('--run <run>', 'the gates of this run, ended ones too')
     .option('--limit <n>', 'at most so many', '100')
     .option('--after <gate>', 'goes on after this one, the last one that was listed')
     .action((options: ListCommand) =>
-      withFlow(options, async (flow, output) => {
+      withReading(options, async (flow, output) => {
         const limit = wholeNumber('--limit', options.limit)
         const after = options.after === undefined ? undefined : await flow.gates.get(options.after)
         if (options.after !== undefined && !after)
@@ -62,10 +63,10 @@ function listCommand(gate: Command): void {
 }
 
 function showCommand(gate: Command): void {
-  connected(gate.command('show <gate>'))
+  readable(gate.command('show <gate>'))
     .description('one gate, by its id or its token')
-    .action((name: string, options: GlobalOptions) =>
-      withFlow(options, async (flow, output) => {
+    .action((name: string, options: AtOptions) =>
+      withReading(options, async (flow, output) => {
         const view = isToken(name) ? await flow.gates.getByToken(name) : await flow.gates.get(name)
         if (!view)
           throw new FlowStoneError(

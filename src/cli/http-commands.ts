@@ -13,6 +13,7 @@ export function httpCommands(root: Command): void {
     .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
     .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
     .option('--max-body <bytes>', 'default 1048576')
+    .option('--api', 'the API, too: for the API keys; without any, for all who reach a loopback address')
     .option(
       '--config <file>',
       'a module that exports more of it by default: API keys, webhooks, senders with a signature, limits',
@@ -24,7 +25,8 @@ export function httpCommands(root: Command): void {
     .description('make an API key: prints it once, and the line for apiKeys in the module of --config')
     .requiredOption('--id <name>', 'whose it is')
     .requiredOption('--assets <names>', 'what it may start and read, separated by commas: orders/*,sales/report')
-    .option('--may <actions>', 'start, read, or both separated by commas (default)')
+    .option('--may <actions>', 'start, read, operate, administer, separated by commas; default start,read')
+    .option('--role <role>', 'in place of --may: viewer, operator or admin')
     .option('--expires <date>', 'such as 2027-01-31; default never')
     .option('--json', 'JSON instead of text')
     .action(async (_: unknown, command: Command) =>

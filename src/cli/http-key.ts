@@ -1,23 +1,25 @@
 /** `flowstone http key`: makes an API key and shows it once, with its line of the configuration. */
-import { type ApiKey, ApiKeys, newApiKey } from '../http/runs/api-keys.ts'
+import { type ApiKey, ApiKeys, newApiKey } from '../http/shared/api-keys.ts'
 import { outputOf } from './output.ts'
 
 export interface KeyCommand {
   readonly id: string
   readonly assets: string
   readonly may?: string
+  readonly role?: string
   readonly expires?: string
   readonly json?: boolean
 }
 
-export function makeKey({ id, assets, may, expires, json }: KeyCommand): void {
+export function makeKey({ id, assets, may, role, expires, json }: KeyCommand): void {
   const { key, hash } = newApiKey()
-  // What `may` holds is checked with the rest.
+  // What `may` and `role` hold is checked with the rest.
   const entry = {
     id,
     hash,
     assets: assets.split(','),
     ...(may === undefined ? {} : { may: may.split(',') as ApiKey['may'] & {} }),
+    ...(role === undefined ? {} : { role: role as ApiKey['role'] & {} }),
     ...(expires === undefined ? {} : { expires }),
   }
   new ApiKeys([entry])

@@ -14,28 +14,31 @@ export interface HttpCommand extends GlobalOptions {
   readonly baseUrl?: string
   readonly maxBody?: string
   readonly config?: string
+  readonly api?: boolean
 }
 
 export async function runHttp(options: HttpCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   const config = await httpConfig(options.config)
-  const startsRuns = config.apiKeys !== undefined || config.webhooks !== undefined
-  if (!process.env.FLOWSTONE_GATE_SECRETS && !startsRuns)
+  const isOfUse = config.apiKeys !== undefined || config.webhooks !== undefined || options.api || config.api
+  if (!process.env.FLOWSTONE_GATE_SECRETS && !isOfUse)
     throw new InvalidError(
       "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
     )
   await using flow = await open(options)
-  await using server = await serveGates(flow, { ...config, ...httpOptions(options) })
-  announce(output, server.url, config)
+  const settings = { ...config, ...httpOptions(options) }
+  await using server = await serveGates(flow, settings)
+  announce(output, server.url, settings)
   await untilStopped(flow, stop)
 }
 
 /** Where it listens, and for what. */
-export function announce(output: Output, url: string, { apiKeys, webhooks }: ServeOptions): void {
+export function announce(output: Output, url: string, { apiKeys, webhooks, api }: ServeOptions): void {
   const lines = [
     `http     gates at ${url}/hooks/flowstone/signal/<token>`,
     ...(apiKeys === undefined ? [] : [`http     runs at ${url}/runs/<pipeline>/<asset>`]),
+    ...(api ? [`http     API at ${url}/api/v1, described at ${url}/api/v1/openapi.json`] : []),
     ...Object.keys(webhooks ?? {}).map((path) => `http     webhook at ${url}${path}`),
   ]
   output.event('http', { url }, lines.join('\n'))
@@ -53,7 +56,7 @@ function isOptions(value: unknown): value is ServeOptions {
   return typeof value === 'object' && value !== null
 }
 
-export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxBody }: HttpCommand): ServeOptions {
+export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxBody, api }: HttpCommand): ServeOptions {
   if (proxyHeader !== undefined && proxyHeader !== 'x-forwarded-for' && proxyHeader !== 'forwarded')
     throw new InvalidError(`--proxy-header must be x-forwarded-for or forwarded, got ${proxyHeader}`)
   const base = baseUrl ?? process.env.FLOWSTONE_BASE_URL
@@ -65,6 +68,7 @@ export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxB
       : { trustProxy: /^\d+$/.test(trustProxy) ? Number(trustProxy) : trustProxy.split(',') }),
     ...(proxyHeader === undefined ? {} : { proxyHeader }),
     ...(base === undefined ? {} : { baseUrl: base }),
+    ...(api ? { api } : {}),
     ...(maxBody === undefined ? {} : { maxBodyBytes: wholeNumber('--max-body', maxBody) }),
   }
 }

@@ -1,6 +1,8 @@
 /** Commands that run a part until they are asked to stop: worker, engine. */
-import { InvalidError } from '../../streams/errors.ts'
+import { readFileSync } from 'node:fs'
+import { InvalidError, messageOf } from '../../streams/errors.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import type { EngineOptions } from '../engine/engine.ts'
 import { parseDuration } from '../options/duration.ts'
 import { every } from '../options/timer.ts'
 import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
@@ -71,20 +73,57 @@ async function untilLoaded(files: readonly string[], stopped: Promise<string>): 
   }
 }
 
-export async function runEngine(options: GlobalOptions & { readonly shards?: string }): Promise<void> {
+export interface EngineCommand extends GlobalOptions {
+  readonly shards?: string
+  readonly sealAfter?: string
+  readonly proofKey?: string
+  /** False with --no-proof. */
+  readonly proof?: boolean
+  readonly snapshotEvery?: string
+  readonly retain?: string
+  readonly retainFailed?: string
+  readonly archive?: string
+}
+
+/** What is no duration is refused by its name. */
+function engineOptions(options: EngineCommand): EngineOptions {
+  const { sealAfter, retain, retainFailed, archive, proofKey, snapshotEvery } = options
+  const proof = proofKey === undefined ? options.proof : { key: fileOf('--proof-key', proofKey) }
+  const retention = {
+    ...(retain === undefined ? {} : { runs: retain }),
+    ...(retainFailed === undefined ? {} : { failed: retainFailed }),
+    ...(archive === undefined ? {} : { archive }),
+  }
+  return {
+    ...(sealAfter === undefined ? {} : { sealAfter }),
+    ...(proof === undefined ? {} : { proof }),
+    ...(snapshotEvery === undefined ? {} : { snapshotEvery: wholeNumber('--snapshot-every', snapshotEvery) }),
+    ...(Object.keys(retention).length === 0 ? {} : { retention }),
+  } as EngineOptions
+}
+
+export async function runEngine(options: EngineCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   await using flow = await open(
     options,
     options.shards === undefined ? {} : { shards: wholeNumber('--shards', options.shards) },
   )
-  const engine = await flow.engine()
+  const engine = await flow.engine(engineOptions(options))
   const { id } = engine
   output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
   const sayActive = (): void => output.event('engine', { id, active: true }, `engine   ${id} active`)
   // It refuses to work: somebody must do something first, and the error says what.
   const refused = new Promise<never>((_, reject) => void engine.active.then(sayActive, reject))
   await Promise.race([untilStopped(flow, stop), refused])
+}
+
+function fileOf(option: string, file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new InvalidError(`${option}: ${messageOf(cause)}`, { cause })
+  }
 }
 
 export function wholeNumber(option: string, text: string): number {

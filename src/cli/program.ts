@@ -4,14 +4,21 @@
  */
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
+import { archiveCommands } from './archive.ts'
+import { type AtOptions, readable, withReading } from './at.ts'
+import { auditCommand } from './audit.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import type { DevCommand } from './dev.ts'
+import { diffCommand } from './diff.ts'
+import { doctorCommand } from './doctor.ts'
 import { eventCommands } from './events.ts'
 import { gateCommands } from './gates.ts'
 import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
 import { connected } from './options.ts'
-import { runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
+import { type EngineCommand, runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
+import { proofCommands } from './proof.ts'
+import { pruneCommands } from './prune.ts'
 import {
   adoptRun,
   cancelRun,
@@ -29,6 +36,8 @@ import {
 import { scatterCommands } from './scatters.ts'
 import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
+import { verifyCommand } from './verify.ts'
+import { whyCommand } from './why.ts'
 
 /** In the order in which --help has them. */
 const COMMANDS: readonly ((root: Command) => void)[] = [
@@ -37,6 +46,8 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   retryCommand,
   cancelCommand,
   statusCommand,
+  whyCommand,
+  diffCommand,
   valueCommand,
   adoptCommand,
   logCommands,
@@ -51,7 +62,13 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   sensorCommands,
   scatterCommands,
   limitCommands,
+  pruneCommands,
+  auditCommand,
+  doctorCommand,
+  proofCommands,
   rebuildCommand,
+  archiveCommands,
+  verifyCommand,
 ]
 
 export function program(): Command {
@@ -132,7 +149,7 @@ function cancelCommand(root: Command): void {
 }
 
 function statusCommand(root: Command): void {
-  connected(root.command('status [run]'))
+  readable(root.command('status [run]'))
     .description('open runs; or one run, its assets and scatters')
     .option('--all', 'runs that have ended too')
     .option('--limit <n>', 'at most so many runs', '50')
@@ -144,17 +161,17 @@ function statusCommand(root: Command): void {
     .option('--after <run>', 'the next page: runs behind this one')
     .action((run: string | undefined, options: StatusCommand) => {
       const wanted = runsArgument(options)
-      return withFlow(options, (flow, output) => showStatus(flow, output, run, wanted))
+      return withReading(options, (flow, output) => showStatus(flow, output, run, wanted))
     })
 }
 
 function valueCommand(root: Command): void {
-  connected(root.command('value <asset>'))
+  readable(root.command('value <asset>'))
     .description('the newest value of an asset (PIPELINE/ASSET), or the one of a run')
     .option('--partition <text>', 'of this data partition')
     .option('--run <run>', 'the value that this run made or took')
     .action((asset: string, options: ValueCommand) =>
-      withFlow(options, (flow, output) => showValue(flow, output, asset, options)),
+      withReading(options, (flow, output) => showValue(flow, output, asset, options)),
     )
 }
 
@@ -165,11 +182,9 @@ function adoptCommand(root: Command): void {
 }
 
 function logCommands(root: Command): void {
-  connected(root.command('log').description('look at the log').command('show <run>'))
+  readable(root.command('log').description('look at the log').command('show <run>'))
     .description('what happened in a run, fact by fact; with --json a line for each')
-    .action((run: string, options: GlobalOptions) =>
-      withFlow(options, (flow, output) => showHistory(flow, output, run)),
-    )
+    .action((run: string, options: AtOptions) => withReading(options, (flow, output) => showHistory(flow, output, run)))
 }
 
 function workerCommand(root: Command): void {
@@ -185,7 +200,17 @@ function engineCommand(root: Command): void {
   connected(root.command('engine'))
     .description('decide what is to be done; run two or more for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
-    .action((options: GlobalOptions & { shards?: string }) => runEngine(options))
+    .option('--seal-after <time>', 'how long after their end runs leave the log; default 1h; never')
+    .option(
+      '--proof-key <file>',
+      'the key that signs the proof of the log; default: FLOWSTONE_PROOF_KEY_FILE, else none',
+    )
+    .option('--no-proof', 'prove nothing')
+    .option('--snapshot-every <n>', 'facts that are sealed between two snapshots, for --at; default 16000')
+    .option('--retain <time>', 'how long runs are kept whose pipeline does not say it; default for ever')
+    .option('--retain-failed <time>', 'the same of runs that failed; default as --retain')
+    .option('--archive <target>', 'where runs are archived before they are pruned: file:FOLDER, s3://BUCKET/PREFIX')
+    .action((options: EngineCommand) => runEngine(options))
 }
 
 function setupCommand(root: Command): void {

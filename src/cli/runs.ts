@@ -15,12 +15,14 @@ import { notMade } from '../client/values.ts'
 import { parseUpstream } from '../define/pipeline.ts'
 
 import type { RunOptions } from '../define/run-options.ts'
-import { type Duration, parseDuration, parseRunTimeout } from '../options/duration.ts'
+import { parseRunTimeout } from '../options/duration.ts'
 
+import type { AtOptions, Reading } from './at.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { findAsset, loadPipelines } from './load.ts'
 import { EXIT, fields, type Output, outputOf, table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { sinceArgument } from './times.ts'
 import { tellWaiting } from './waiting.ts'
 
 export interface RunCommand extends GlobalOptions {
@@ -217,7 +219,7 @@ function progress({ run, scatters }: RunUpdate): string {
   return `  ${run.status}: ${assets.join(', ')}`
 }
 
-export interface StatusCommand extends GlobalOptions {
+export interface StatusCommand extends AtOptions {
   readonly all?: boolean
   readonly limit: string
   readonly status?: string
@@ -244,26 +246,15 @@ export function runsArgument({ all, limit, status, target, tag, partition, since
   }
 }
 
-/** A time, or how long ago: `2h`. */
-function sinceArgument(text: string): Date {
-  const at = new Date(text)
-  if (Number.isFinite(at.getTime())) return at
-  try {
-    return new Date(Date.now() - parseDuration('--since', text as Duration))
-  } catch {
-    throw new InvalidError(`--since must be a time, such as 2026-11-23T08:00Z, or a duration, such as 2h, got ${text}`)
-  }
-}
-
 export async function showStatus(
-  flow: Flow,
+  flow: Reading & Partial<Pick<Flow, 'problems'>>,
   output: Output,
   run: string | undefined,
   wanted: RunsOptions,
 ): Promise<void> {
   // What is no id is said before anything is asked for.
   if (run !== undefined) flow.run(run)
-  for (const problem of await flow.problems()) output.note(`warning: no engine can work: ${problem.message}`)
+  for (const problem of (await flow.problems?.()) ?? []) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
     const runs = await flow.runs(wanted)
     output.result(runs, () =>
@@ -292,13 +283,13 @@ export async function showStatus(
   ])
 }
 
-export interface ValueCommand extends GlobalOptions {
+export interface ValueCommand extends AtOptions {
   readonly partition?: string
   readonly run?: string
 }
 
 export async function showValue(
-  flow: Flow,
+  flow: Reading,
   output: Output,
   asset: string,
   { partition, run }: ValueCommand,
@@ -318,7 +309,7 @@ export async function adoptRun(flow: Flow, output: Output, run: string): Promise
 }
 
 /** What happened in a run, a line for each fact. With JSON also a line each: it may be long. */
-export async function showHistory(flow: Flow, output: Output, run: string): Promise<void> {
+export async function showHistory(flow: Reading, output: Output, run: string): Promise<void> {
   for await (const { seq, time, kind, data, ...rest } of flow.history(run)) {
     const about = printable(jsonOf(data))
     const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${cut(about, LINE_MAX, '…')}`

@@ -5,6 +5,7 @@ import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
+import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { fields, type Output } from './output.ts'
@@ -13,18 +14,18 @@ import { scatterTable } from './runs.ts'
 
 export function scatterCommands(root: Command): void {
   const scatter = root.command('scatter').description('look into scatters, and act on them')
-  connected(scatter.command('ls <run>'))
+  readable(scatter.command('ls <run>'))
     .description('the scatters of a run')
-    .action((run: string, options: GlobalOptions) =>
-      withFlow(options, async (flow, output) => {
+    .action((run: string, options: AtOptions) =>
+      withReading(options, async (flow, output) => {
         const scatters = await flow.scatter.list(run)
         output.result(scatters, () => scatterTable(scatters))
       }),
     )
-  connected(scatter.command('show <scatter>'))
+  readable(scatter.command('show <scatter>'))
     .description('counts, rate, and why what waits is waiting; its id is <run>.<asset>')
-    .action((id: string, options: GlobalOptions) =>
-      withFlow(options, async (flow, output) => {
+    .action((id: string, options: AtOptions) =>
+      withReading(options, async (flow, output) => {
         const status = await flow.scatter.status(id)
         output.result(status, () => fields({ ...status }))
       }),

@@ -1,6 +1,7 @@
 /** Commands about schedules and sensors. */
 import type { Command } from 'commander'
 import type { OccurrenceView, ScheduleView, ScheduleWhen } from '../client/schedules.ts'
+import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { table } from './output.ts'
@@ -8,11 +9,11 @@ import { wholeNumber } from './parts.ts'
 
 export function scheduleCommands(root: Command): void {
   const schedule = root.command('schedule').description('look at schedules, and act on them')
-  connected(schedule.command('ls'))
+  readable(schedule.command('ls'))
     .description('all schedules: when, last and next')
     .option('--removed', 'also those that no pipeline has any more')
-    .action((options: GlobalOptions & { removed?: boolean }) =>
-      withFlow(options, async (flow, output) => {
+    .action((options: AtOptions & { removed?: boolean }) =>
+      withReading(options, async (flow, output) => {
         const found = await flow.schedules.list({ removed: options.removed === true })
         output.result(found, () =>
           table(
@@ -85,10 +86,10 @@ export function scheduleCommands(root: Command): void {
 
 export function sensorCommands(root: Command): void {
   const sensor = root.command('sensor').description('look at sensors, and act on them')
-  connected(sensor.command('ls'))
+  readable(sensor.command('ls'))
     .description('all sensors: state, last evaluation and error')
-    .action((options: GlobalOptions) =>
-      withFlow(options, async (flow, output) => {
+    .action((options: AtOptions) =>
+      withReading(options, async (flow, output) => {
         const found = await flow.sensors.list()
         output.result(found, () =>
           table(

@@ -29,6 +29,7 @@ export function fromWorker(message: unknown): FromWorker | undefined {
 const END_NOW = 'flowstone: end now'
 const SUPERVISOR = 'FLOWSTONE_SUPERVISOR'
 const INTERRUPTED = 130
+const SEMI_SPACE_MB = 16
 const LOOK_MS = 200
 /** A child that was asked to stop and says nothing for so long is blocked. */
 const SILENT_MS = 3000
@@ -56,12 +57,21 @@ export function needsSupervisor(command: string | undefined): boolean {
   return command === 'worker' && !isSupervised && process.platform !== 'win32' && !isDebugged
 }
 
+/**
+ * By default, Node lets the young generation grow to some 130 MB while much is allocated, and never
+ * gives it back. A worker needs a fraction of it. What somebody has set for Node holds.
+ */
+function youngGeneration(): string[] {
+  const flags = [...process.execArgv, process.env.NODE_OPTIONS ?? '']
+  return flags.some((flag) => flag.includes('semi-space-size')) ? [] : [`--max-semi-space-size=${SEMI_SPACE_MB}`]
+}
+
 export function spawnWorker(
   args: readonly string[],
   options: { readonly env: NodeJS.ProcessEnv; readonly stdin: 'inherit' | 'ignore'; readonly detached: boolean },
 ): ChildProcess {
   const main = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './main.ts' : './main.js', import.meta.url))
-  return spawn(process.execPath, [...process.execArgv, main, ...args], {
+  return spawn(process.execPath, [...youngGeneration(), ...process.execArgv, main, ...args], {
     env: { ...options.env, [SUPERVISOR]: '1' },
     stdio: [options.stdin, 'inherit', 'inherit', 'ipc'],
     detached: options.detached && process.platform !== 'win32',

@@ -4,7 +4,9 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../log/entries.ts'
+import { isSealed } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
+import { missingRun } from '../log/pruned.ts'
 import { factOf } from '../log/read-fact.ts'
 import { newestPipeline } from '../runs/registered.ts'
 import { Run } from './run.ts'
@@ -32,10 +34,12 @@ export async function adopt(
   runId: string,
   spec: Pick<PipelineSpec, 'name' | 'version'> | undefined,
 ): Promise<Adopted> {
-  const { connection, names, logOf } = deps
+  const { connection, names, logOf, by } = deps
   const { id: run, shard } = parseRunId(runId)
   const view = await new Run(deps, run).view()
-  if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
+  if (!view) throw await missingRun(deps, run)
+  if (await isSealed(deps, run))
+    throw new FlowStoneError('not_adoptable', `run ${run} cannot go on with another version: it has ended`)
   if (spec && spec.name !== view.pipeline)
     throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
   const wanted = spec?.version ?? (await newestPipeline(deps, shard, view.pipeline))?.version
@@ -44,7 +48,7 @@ export async function adopt(
       `adopt: pipeline ${view.pipeline} is not registered; start a worker with the new version first`,
     )
   const draft = { name: 'run.adopt_requested', ids: { run }, data: { version: wanted } } as const
-  const { seq } = await logOf(shard).append(factEntry(names, shard, draft))
+  const { seq } = await logOf(shard).append(factEntry(names, shard, draft, by))
   const ids = { run, request: String(seq) }
   const untilMs = performance.now() + ANSWER_MS
   for (;;) {

@@ -1,8 +1,6 @@
 /** Documents of schedules and sensors, by the names that people give. */
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
-import { readDoc } from '../log/documents.ts'
 import type { RunDeps } from './run-view.ts'
 import { untilFolded } from './values.ts'
 
@@ -16,17 +14,11 @@ const READ_AHEAD = 64
 /** All of one kind, by name: what is on the log now, if an engine folds it. */
 export async function docsUnder<D extends Named>(deps: RunDeps, kind: string): Promise<D[]> {
   await deps.found()
-  const { connection, names } = deps
   await untilFolded(deps, 0)
-  const jsm = await jetstreamManager(connection.nc)
-  const bucket = names.stateBucket(0)
-  const prefix = names.kvSubject(bucket, '')
-  const filter = names.kvSubject(bucket, `${kind}.>`)
-  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
-  const keys = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+  const keys = await deps.docs.keys(0, `${kind}.`)
   const docs: D[] = []
   for (let i = 0; i < keys.length; i += READ_AHEAD) {
-    const read = keys.slice(i, i + READ_AHEAD).map((key) => readDoc(connection, names, bucket, key))
+    const read = keys.slice(i, i + READ_AHEAD).map((key) => deps.docs.read(0, key))
     // The bucket's type of document follows from its key.
     for (const doc of (await Promise.all(read)) as (D | undefined)[]) if (doc) docs.push(doc)
   }

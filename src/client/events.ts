@@ -11,6 +11,7 @@ import type { Topology } from '../../streams/topology.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { isSubscription, type Subscription } from '../define/subscription.ts'
 import { askAll } from '../log/ask.ts'
+import { isSealed } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -122,7 +123,7 @@ export class Events {
    * message was refused or no worker answers, and InvalidError when it is refused again.
    */
   async retry(subscription: string, seq: number): Promise<string | undefined> {
-    const { connection, names } = this.#deps
+    const { connection, names, by } = this.#deps
     const at = 'events.retry'
     const { pipeline, asset: name } = targetOf(at, subscription)
     const found = (await this.#refused(subscription, Number.POSITIVE_INFINITY)).find(({ data }) => data.seq === seq)
@@ -131,7 +132,7 @@ export class Events {
         'not_found',
         `${at}: message ${seq} of ${subscription} was not refused, or was taken since`,
       )
-    const asked = encodeJson({ subscription: name, source: found.ids.source, seq })
+    const asked = encodeJson({ subscription: name, source: found.ids.source, seq, ...(by === undefined ? {} : { by }) })
     const options = { timeoutMs: ANSWER_MS, settleMs: SETTLE_MS }
     const messages = await connection.read((nc) => askAll(nc, names.eventRetry(pipeline), asked, options))
     const answers = messages.flatMap(({ data }): RetryAnswer[] => {
@@ -206,7 +207,8 @@ export class Events {
     const { shard } = parseRunId(run)
     const subject = names.fact(shard, factPath('run.requested', { run }))
     const there = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))
-    return { outcome: there ? 'exists' : 'run', run, ...given }
+    const isThere = there !== undefined || (await isSealed(this.#deps, run))
+    return { outcome: isThere ? 'exists' : 'run', run, ...given }
   }
 
   async #refused(named: string | undefined, limit: number): Promise<FactOf<'event.refused'>[]> {

@@ -1,27 +1,29 @@
-/**
- * `connect`: the door to a namespace. From here: start runs, follow them, run an engine, run
- * workers.
- */
+/** `Flow`: all that there is to do with a namespace. */
 import { randomBytes } from 'node:crypto'
+import type { AuditEntry } from '../../projections/audit.ts'
+import type { Finding } from '../../projections/doctor/finding.ts'
 import type { RunRequest } from '../../projections/run/request.ts'
-import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import type { Why } from '../../projections/why/types.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import type { AnyAsset, Asset, InputOf } from '../define/asset-type.ts'
 import { inputsUpstream } from '../define/input.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { OnFailed, RunOptions } from '../define/run-options.ts'
+import { type ExportOptions, type ExportReport, exportRuns } from '../engine/archive/export.ts'
+import { type ImportOptions, type ImportReport, importArchives } from '../engine/archive/import.ts'
 import { type Engine, type EngineOptions, startEngine } from '../engine/engine.ts'
 import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
-import { refusalOf } from '../engine/shard/position.ts'
+import type { VerifyReport } from '../engine/verify/report.ts'
+import type { VerifyOptions } from '../engine/verify/verify.ts'
 import { Gates } from '../gates/gates.ts'
 import { type GateSettings, gateSettings } from '../gates/settings.ts'
-import { Io } from '../io/manager.ts'
+import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
 import { Limiter } from '../limiter/limiter.ts'
-import { Appender, type AppenderOptions } from '../log/appender.ts'
-import type { ServerClock } from '../log/clock.ts'
-import { Connection, type ConnectionStatus } from '../log/connection.ts'
+import type { Connection, ConnectionStatus } from '../log/connection.ts'
+import { liveSource } from '../log/doc-source.ts'
 import { mustBeReady } from '../log/ready.ts'
 import { atMost } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -33,17 +35,21 @@ import { type Logger, quietLogger } from '../telemetry.ts'
 import type { WorkerOptions } from '../worker/options.ts'
 import { Worker } from '../worker/worker.ts'
 import { type Adopted, adopt } from './adopt.ts'
+import { Appenders } from './appenders.ts'
+import { FlowAt, type When } from './at.ts'
+import { type AuditOptions, audit } from './audit.ts'
+import { checkBy, whoActs } from './by.ts'
+import { closeOnSignals } from './close-on-signals.ts'
+import { type DiffOptions, diff, type FlowDiff } from './diff.ts'
+import { type DoctorOptions, doctor } from './doctor/doctor.ts'
 import { Events } from './events.ts'
 import { type HistoryEntry, history } from './history.ts'
-import { Namespace } from './namespace.ts'
-import {
-  CONNECT_OPTIONS,
-  type ConnectOptions,
-  MATERIALIZE_OPTIONS,
-  type MaterializeOptions,
-  RUN_OPTIONS,
-} from './options.ts'
+import { Inspect } from './inspect/inspect.ts'
+import type { Namespace } from './namespace.ts'
+import { type ConnectOptions, MATERIALIZE_OPTIONS, type MaterializeOptions, RUN_OPTIONS } from './options.ts'
+import { Proof } from './proof.ts'
 import { registerPipeline } from './register.ts'
+import { Retention } from './retention.ts'
 import { type RunRetryOptions, retryRun } from './retry.ts'
 import { Run } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
@@ -53,54 +59,31 @@ import { Schedules } from './schedules.ts'
 import { Sensors } from './sensors.ts'
 import { Triggers } from './triggers.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
+import { problemsOf, verifyNamespace } from './verify.ts'
+import { type WhyTarget, why } from './why.ts'
 
-const PATIENT: AppenderOptions = { fullGiveUpMs: Number.POSITIVE_INFINITY }
 /** How long a close waits for what is on its way to the streams. */
 const FLUSH_MS = 10_000
 /** The same while the server is away, where nothing is on its way but requests of this process. */
 const FLUSH_AWAY_MS = 500
 
-/**
- * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the
- * first worker, `setup`, and who takes from a limit make the namespace. Errors: `unreachable`,
- * `server_too_old`, `no_jetstream`, `invalid`.
- */
-export async function connect(options: ConnectOptions = {}): Promise<Flow> {
-  refuseUnknown('connect', options, CONNECT_OPTIONS)
-  const connection = await Connection.open(options, options.logger ?? quietLogger)
-  try {
-    // The environment is read here: what knows the wire knows no process.
-    const name = options.namespace ?? (process.env.FLOWSTONE_NAMESPACE || undefined)
-    const settings = name === undefined ? options : { ...options, namespace: name }
-    const namespace = new Namespace(connection, settings, options.logger ?? quietLogger)
-    await namespace.look()
-    return new Flow(connection, namespace, options)
-  } catch (error) {
-    const explained = await connection.explained(error)
-    await connection.close()
-    throw explained
-  }
-}
-
-/**
- * A connection to a namespace, from `connect`. It starts runs, reads them, and starts engines and
- * workers. Close it at the end (`await using flow = await connect()`).
- */
+/** A connection to a namespace, from `connect`. Close it at the end (`await using flow = …`). */
 export class Flow {
   readonly #connection: Connection
   readonly #namespace: Namespace
   readonly #gateSettings: GateSettings
   readonly #io: Io
   readonly #logger: Logger
-  readonly #appenders = new Map<string, Appender>()
-  readonly #registered = new Map<string, Promise<void>>()
-  readonly #parts: { stop(): Promise<void> }[] = []
+  readonly #options: ConnectOptions
+  readonly #parent: Flow | undefined
+  readonly #by: string | undefined
+  readonly #appenders: Appenders
+  readonly #registered: Map<string, Promise<void>>
+  readonly #parts: { stop(): Promise<void> }[]
   #closing: Promise<void> | undefined
-  #handlesSignals = false
   /**
    * Resolves when the connection is closed: with undefined after `close()`, else with the reason
-   * (FlowStoneError `closed`). Workers and engines of this flow have nothing to do any more then
-   * and are stopped; end the process, and have it started again.
+   * (FlowStoneError `closed`). Then its workers and engines are stopped; start the process again.
    */
   readonly closed: Promise<FlowStoneError | undefined>
   /** Look into scatters, and act on them. */
@@ -113,39 +96,54 @@ export class Flow {
   readonly schedules: Schedules
   /** Look at sensors. */
   readonly sensors: Sensors
+  /** Whether the log is as it was proven. */
+  readonly proof: Proof
+  /** Looks for people, who want to see much at a glance: graphs, maps, pages of the log. */
+  readonly inspect: Inspect
   /** Answer signal gates, look at them, and act on them. */
   readonly gates: Gates
+  /** Take away runs that are older than they are kept. */
+  readonly retention: Retention
   /** Rate limits and slots, over all processes of the namespace. */
   readonly limiter: Limiter
 
-  constructor(connection: Connection, namespace: Namespace, options: ConnectOptions) {
+  constructor(connection: Connection, namespace: Namespace, options: ConnectOptions, parent?: Flow) {
     this.#connection = connection
     this.#namespace = namespace
+    this.#options = options
+    this.#parent = parent
     this.#logger = options.logger ?? quietLogger
-    const managers = new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})])
-    this.#io = new Io(connection, managers)
-    this.limiter = new Limiter({
-      connection,
-      names: namespace.names,
-      id: randomBytes(4).toString('hex'),
-      found: () => namespace.found(),
-      foundOrMade: () => namespace.foundOrMade(),
-    })
+    this.#by = whoActs(options.by, connection.user)
+    const managers = (): Map<string, IoManager> =>
+      new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})])
+    this.#io = parent ? parent.#io : new Io(connection, managers())
+    this.limiter =
+      parent?.limiter ??
+      new Limiter({
+        connection,
+        names: namespace.names,
+        id: randomBytes(4).toString('hex'),
+        found: () => namespace.found(),
+        foundOrMade: () => namespace.foundOrMade(),
+      })
+    this.#appenders = parent ? parent.#appenders : new Appenders(connection, namespace.names)
+    this.#registered = parent ? parent.#registered : new Map()
+    this.#parts = parent ? parent.#parts : []
     this.scatter = new Scatters(this.#runDeps())
     this.triggers = new Triggers(this.#runDeps())
-    this.events = new Events(this.#eventsDeps())
+    this.events = new Events(Object.assign(this.#runDeps(), { topology: () => namespace.found() }))
     this.schedules = new Schedules(this.#runDeps())
     this.sensors = new Sensors(this.#runDeps())
-    this.#gateSettings = gateSettings(options.gates)
+    this.inspect = new Inspect(this.#runDeps())
+    this.proof = new Proof(this.#runDeps())
+    this.retention = new Retention(this.#runDeps())
+    this.#gateSettings = parent ? parent.#gateSettings : gateSettings(options.gates)
     this.gates = new Gates(this.#runDeps(), this.#gateSettings)
     this.closed = connection.closed
-    void this.closed.then((reason) => (reason ? this.close() : undefined))
+    if (!parent) void this.closed.then((reason) => (reason ? this.close() : undefined))
   }
 
-  /**
-   * How the connection is: `connected`, `away` since when and why, or `closed`; permissions that
-   * the server denied, and streams that are full.
-   */
+  /** Its state, since when and why it is away, permissions denied, and streams that are full. */
   get connection(): ConnectionStatus {
     return this.#connection.status
   }
@@ -165,7 +163,7 @@ export class Flow {
 
   /** Shards. Throws `no_namespace` while there is none. */
   get shards(): number {
-    return this.#topology.shards
+    return this.#namespace.topology.shards
   }
 
   /**
@@ -296,9 +294,78 @@ export class Flow {
     return await listRuns(this.#runDeps(), options)
   }
 
+  /**
+   * The same flow for somebody else, over the same connection: what it causes says `by`. For a
+   * program that acts for several: `flow.as('user:ana').materialize(report)`. Closing one closes
+   * both.
+   */
+  as(by: string): Flow {
+    return new Flow(
+      this.#connection,
+      this.#namespace,
+      { ...this.#options, by: checkBy('as', by) },
+      this.#parent ?? this,
+    )
+  }
+
+  /** What people and outside systems did, and who: newest first, from the logs and the history. */
+  async audit(options: AuditOptions = {}): Promise<AuditEntry[]> {
+    return await audit(this.#runDeps(), options)
+  }
+
+  /** Looks at server, streams, engines and work, and says what to do. Changes nothing. */
+  async doctor(options: DoctorOptions = {}): Promise<Finding[]> {
+    const { clock } = this.#namespace
+    return await doctor(Object.assign(this.#runDeps(), { clock, gateKeys: this.#gateSettings.keys.ids }), options)
+  }
+
   /** A run's facts, in order, decoded: what happened, when, by whom. */
   history(runId: string): AsyncGenerator<HistoryEntry> {
-    return history(this.#connection, this.#namespace, parseRunId(runId).id)
+    return history(this.#runDeps(), parseRunId(runId).id)
+  }
+
+  /**
+   * All as it was at a time of the server, or at a sequence: see `When`. It only reads. Its reads
+   * throw `no_snapshot` for a time before what is kept, InvalidError for one that has not come yet.
+   */
+  at(when: When): FlowAt {
+    return new FlowAt(this.#runDeps(), this.#gateSettings, when)
+  }
+
+  /** What changed between two times in runs, values, gates, scatters, schedules. `to`: now. */
+  async diff(from: When, to?: When, options: DiffOptions = {}): Promise<FlowDiff> {
+    return await diff(this.#runDeps(), this.#gateSettings, { from, to }, options)
+  }
+
+  /** Why a run, an asset of it, or the newest value of an asset is as it is. Throws `not_found`. */
+  why(what: WhyTarget): Promise<Why> {
+    return why(this.#runDeps(), what)
+  }
+
+  /**
+   * Writes runs to an archive: JSON lines or Parquet, in a file, a stream or S3. See
+   * docs/archive.md. Throws `not_found`, and `run_open` for a run that has not ended.
+   */
+  async export(options: ExportOptions): Promise<ExportReport> {
+    const namespace = this.#namespace
+    return await exportRuns(this.#runDeps(), options, async () => {
+      await namespace.found()
+      return namespace.clock.now()
+    })
+  }
+
+  /**
+   * Reads archives into this namespace, which must be empty or not be made yet. Runs have their
+   * ids, facts, results and values as before. Throws `bad_archive`, `not_empty`, and ConflictError
+   * while an engine is active. One that was broken off begins anew when it is called again.
+   */
+  async import(from: string | readonly string[], options: ImportOptions = {}): Promise<ImportReport> {
+    const make = (wanted: TopologyOptions): Promise<Topology> => this.#namespace.make(wanted)
+    const { names, clock } = this.#namespace
+    const deps = { connection: this.#connection, names, clock, logOf: this.#appenders.log, make }
+    const report = await importArchives(deps, from, options)
+    await this.#namespace.look()
+    return report
   }
 
   /**
@@ -309,7 +376,7 @@ export class Flow {
     const key = `${pipeline.name} ${pipeline.spec.version}`
     let registering = this.#registered.get(key)
     if (!registering) {
-      registering = registerPipeline(this.#connection, this.#namespace, this.#logOf, pipeline)
+      registering = registerPipeline(this.#connection, this.#namespace, this.#appenders.log, pipeline, this.#by)
       this.#registered.set(key, registering)
       registering.catch(() => this.#registered.delete(key))
     }
@@ -325,13 +392,12 @@ export class Flow {
     const parts = { ...this.#shared(), random: randomBytes(8).toString('hex'), register }
     const worker = await this.#connection.explaining(Worker.start(parts, list, options))
     this.#parts.push(worker)
-    if (options.handleSignals) this.#closeOnSignals()
+    if (options.handleSignals) closeOnSignals(this, this.#logger)
     return worker
   }
 
   /**
-   * Starts an engine in this process. It resolves at once; `engine.active` when it is active. Run
-   * two or more for failover.
+   * Starts an engine in this process. It resolves at once; `engine.active` when it is active.
    */
   async engine(options: EngineOptions = {}): Promise<Engine> {
     await this.#namespace.make()
@@ -348,11 +414,7 @@ export class Flow {
    * - `newer_version`: a newer FlowStone wrote the state.
    */
   async problems(): Promise<FlowStoneError[]> {
-    const { names, shards } = this.#topology
-    const found = await Promise.all(
-      Array.from({ length: shards }, (_, shard) => refusalOf(this.#connection, names, shard)),
-    )
-    return found.flatMap((problem) => problem ?? [])
+    return await problemsOf(this.#connection, this.#namespace.topology)
   }
 
   /**
@@ -366,10 +428,19 @@ export class Flow {
   }
 
   /**
+   * Compares state, history, stored values and what is open with the log, and names what differs.
+   * Reads only, while engines and workers go on. Throws `newer_version` for a newer log.
+   */
+  verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    return this.#connection.explaining(verifyNamespace(this.#runDeps(), options))
+  }
+
+  /**
    * Stops workers (they finish or hand back), then engines, then the connection. Safe to call
    * twice.
    */
   close(): Promise<void> {
+    if (this.#parent) return this.#parent.close()
     this.#closing ??= this.#close()
     return this.#closing
   }
@@ -386,44 +457,24 @@ export class Flow {
     await this.limiter.close()
     // What cannot be stored now (the server is away, or full) is given up: whoever waits for it
     // hears that the connection was closed.
-    const stored = Promise.all([...this.#appenders.values()].map((appender) => appender.flush()))
+    const stored = this.#appenders.flush()
     const hasWorked = this.#parts.length > 0
     await atMost(this.#connection.isUp || hasWorked ? FLUSH_MS : FLUSH_AWAY_MS, stored)
     await this.#connection.close()
   }
 
-  #closeOnSignals(): void {
-    if (this.#handlesSignals) return
-    this.#handlesSignals = true
-    for (const signal of ['SIGTERM', 'SIGINT'] as const)
-      process.once(signal, () => {
-        this.close().catch((error: unknown) =>
-          this.#logger.error(`closing after ${signal} failed: ${messageOf(error)}`),
-        )
-      })
-  }
-
-  #shared(): {
-    connection: Connection
-    topology: Topology
-    clock: ServerClock
-    gates: GateSettings
-    io: Io
-    limiter: Limiter
-    logger: Logger
-    logOf: (shard: number) => Appender
-    workOf: (shard: number) => Appender
-  } {
+  #shared() {
     return {
       connection: this.#connection,
-      topology: this.#topology,
+      topology: this.#namespace.topology,
       clock: this.#namespace.clock,
       gates: this.#gateSettings,
       io: this.#io,
       limiter: this.limiter,
       logger: this.#logger,
-      logOf: this.#patientLogOf,
-      workOf: this.#patientWorkOf,
+      by: this.#by,
+      logOf: this.#appenders.patientLog,
+      workOf: this.#appenders.patientWork,
     }
   }
 
@@ -431,6 +482,7 @@ export class Flow {
     const namespace = this.#namespace
     return {
       connection: this.#connection,
+      docs: liveSource({ connection: this.#connection, names: namespace.names }),
       names: namespace.names,
       get shards() {
         return namespace.topology.shards
@@ -440,30 +492,8 @@ export class Flow {
       io: this.#io,
       limiter: this.limiter,
       logger: this.#logger,
-      logOf: this.#logOf,
+      logOf: this.#appenders.log,
+      by: this.#by,
     }
-  }
-
-  #eventsDeps(): ConstructorParameters<typeof Events>[0] {
-    return Object.assign(this.#runDeps(), { topology: () => this.#namespace.found() })
-  }
-
-  readonly #logOf = (shard: number): Appender => this.#appender(this.#namespace.names.log(shard), {})
-  /** Of workers and engines: what was done is not given up because there is no room to say so. */
-  readonly #patientLogOf = (shard: number): Appender => this.#appender(this.#namespace.names.log(shard), PATIENT)
-  readonly #patientWorkOf = (shard: number): Appender => this.#appender(this.#namespace.names.work(shard), PATIENT)
-
-  get #topology(): Topology {
-    return this.#namespace.topology
-  }
-
-  #appender(stream: string, options: AppenderOptions): Appender {
-    const key = options === PATIENT ? `${stream} patient` : stream
-    let appender = this.#appenders.get(key)
-    if (!appender) {
-      appender = new Appender(this.#connection, stream, options)
-      this.#appenders.set(key, appender)
-    }
-    return appender
   }
 }

@@ -2,9 +2,8 @@
 import { decodeList } from '../../streams/codec.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
-import type { Topology } from '../../streams/topology.ts'
-import type { Connection } from '../log/connection.ts'
-import { runFacts } from '../log/run-facts.ts'
+import { prunedProblem } from '../log/pruned.ts'
+import type { RunDeps } from './run-view.ts'
 
 /** A fact of a run, as `flow.history` yields it. */
 export interface HistoryEntry {
@@ -33,13 +32,17 @@ function readable(fact: Fact): Fact['data'] {
 }
 
 export async function* history(
-  connection: Connection,
-  namespace: { readonly found: () => Promise<Topology> },
+  deps: Pick<RunDeps, 'connection' | 'names' | 'found' | 'shards' | 'docs'>,
   run: string,
 ): AsyncGenerator<HistoryEntry> {
-  const { names, shards } = await namespace.found()
+  await deps.found()
   const { id, shard } = parseRunId(run)
-  if (shard >= shards) return
-  for await (const fact of runFacts(connection, names, shard, id))
+  if (shard >= deps.shards) return
+  let isThere = false
+  for await (const fact of deps.docs.factsOfRun(id)) {
+    isThere = true
     yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: readable(fact) }
+  }
+  const problem = isThere ? undefined : await prunedProblem(deps, id)
+  if (problem) throw problem
 }

@@ -13,6 +13,8 @@ import type { Connection } from '../log/connection.ts'
 import { mayMeetDomains, mustStandAlone } from '../log/one-domain.ts'
 import type { Logger } from '../telemetry.ts'
 
+const UNFINISHED: ReadonlySet<string> = new Set(['no_namespace', 'importing'])
+
 export class Namespace {
   readonly names: Names
   readonly clock: ServerClock
@@ -45,8 +47,8 @@ export class Namespace {
     const jsm = await jetstreamManager(nc)
     this.#missing = undefined
     const found = await findTopology(jsm, this.names, this.#options.shards).catch((error: unknown) => {
-      // Made in part: whoever is to finish it connects first.
-      if (!(error instanceof FlowStoneError) || error.code !== 'no_namespace') throw error
+      // Made in part, or imported in part: whoever is to finish it connects first.
+      if (!(error instanceof FlowStoneError) || !UNFINISHED.has(error.code)) throw error
       this.#missing = error
       return undefined
     })

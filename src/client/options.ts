@@ -17,6 +17,13 @@ export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
   readonly io?: Readonly<Record<string, IoManager>>
   /** Secrets of signal gates' tokens, and where they are taken. */
   readonly gates?: GatesOptions
+  /**
+   * Who this program is, for `flow.audit`: a name without spaces such as `checkout`, or with a
+   * kind, `job:nightly`. It stands in the facts that the program causes from outside: requests,
+   * cancels, signals. It is what the program says of itself: see docs/audit.md. Default: its NATS
+   * user, else its user and host.
+   */
+  readonly by?: string
   /** Default: warnings and errors to standard error. */
   readonly logger?: Logger
 }
@@ -48,6 +55,7 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   feedMaxAgeMs: true,
   io: true,
   gates: true,
+  by: true,
   logger: true,
 }
 export const RUN_OPTIONS: OptionNames<RunOptions> = {

@@ -16,12 +16,13 @@ export async function registerPipeline(
   namespace: Namespace,
   logOf: (shard: number) => Appender,
   pipeline: Pipeline,
+  by: string | undefined,
 ): Promise<void> {
   const { names, shards } = await namespace.found()
   const { name, version } = pipeline.spec
   const ids = { pipeline: name, version }
   const entries = Array.from({ length: shards }, (_, shard) => ({
-    ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }),
+    ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline.spec }, by),
     expect: { seq: 0 },
   }))
   const bytes = entries[0]?.payload.length ?? 0

@@ -8,6 +8,7 @@ import type { FactOf } from '../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
+import { missingRun } from '../log/pruned.ts'
 import type { Duration } from '../options/duration.ts'
 import { newestPipeline } from '../runs/registered.ts'
 import { append, factAt, newestAttempt, type Requested } from '../runs/request.ts'
@@ -42,7 +43,7 @@ export async function retryRun(deps: RunDeps, runId: string, options: RunRetryOp
   await deps.found()
   const from = fromOf(options.from)
   const ended = shard < deps.shards ? await endedRun(deps, id) : undefined
-  if (!ended) throw new FlowStoneError('not_found', `there is no run ${id}`)
+  if (!ended) throw await missingRun(deps, id)
   if (ended.status === 'succeeded' && from === undefined)
     throw notRetryable(id, 'has succeeded; to make some of it again, name the asset from which: { from }')
   const data = await requestAgain(deps, ended.request, from, options)

@@ -52,7 +52,8 @@ export async function explainRun(
   const none = Object.fromEntries(
     Object.entries(view.assets).map(([name, asset]) => [name, { ...asset, waitingFor: [] as readonly string[] }]),
   )
-  if (view.finishedAt) return { ...view, waitingFor: [], assets: none }
+  // Of the past nobody can be asked.
+  if (view.finishedAt || deps.docs.past) return { ...view, waitingFor: [], assets: none }
   const waitingFor = await engineReason(deps, shard)
   if (!run) return { ...view, waitingFor, assets: none }
   if (run.queue) return { ...view, waitingFor: [...waitingFor, await turnReason(deps, shard, run)], assets: none }

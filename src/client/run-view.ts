@@ -8,6 +8,7 @@ import type { Limiter } from '../limiter/limiter.ts'
 import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import type { DocSource } from '../log/doc-source.ts'
 import type { Logger } from '../telemetry.ts'
 
 /** A run and its assets, as far as the state bucket knows. */
@@ -63,12 +64,16 @@ export interface RunDeps {
   /** To be awaited before anything is read or written. */
   readonly found: () => Promise<unknown>
   readonly connection: Connection
+  /** What is read comes from here: of now, or of a time in the past. */
+  readonly docs: DocSource
   readonly names: Names
-  readonly clock: ServerClock
+  readonly clock: Pick<ServerClock, 'now'>
   readonly io: Io
   readonly limiter: Limiter
   readonly logger: Logger
   readonly logOf: (shard: number) => Appender
+  /** Who acts: what stands in the facts that this causes. */
+  readonly by: string | undefined
 }
 
 /** Whether a run only evaluates code of a schedule or sensor. */

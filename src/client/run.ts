@@ -2,7 +2,7 @@
 
 import { Kvm } from '@nats-io/kv'
 import type { BarrierState } from '../../projections/scatter/state.ts'
-import { type RunState, stateKey } from '../../projections/state.ts'
+import { type ListedRun, type RunState, stateKey } from '../../projections/state.ts'
 import { decode } from '../../streams/codec.ts'
 import { FlowStoneError, RunFailedError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
@@ -11,14 +11,17 @@ import { jetstream } from '../../streams/jetstream.ts'
 import { type ValueAt, valueAt } from '../../streams/schemas.ts'
 import { causeFrom, describe, viewOfError } from '../../streams/thrown.ts'
 import { loadValueAt } from '../io/stored-values.ts'
-import { readDoc } from '../log/documents.ts'
+import { factIn } from '../log/doc-source.ts'
 import { factEntry } from '../log/entries.ts'
+import { isSealed, sealedFact } from '../log/history.ts'
 import { listen } from '../log/listen.ts'
-import { directGet, directGetIfAny, leaderGet } from '../log/nats.ts'
+import { directGet, directGetIfAny } from '../log/nats.ts'
+import { missingRun, prunedProblem } from '../log/pruned.ts'
 import { factOf } from '../log/read-fact.ts'
 import { reasonOf } from '../options/reason.ts'
 import { unlessAborted } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import { readBarrier, readRun } from './run-doc.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 
@@ -51,6 +54,12 @@ export interface RunUpdate {
 const WARN_LOOKS = 5
 /** How often a waiting caller looks by itself, should the note that wakes it get lost. */
 const LOOK_MS = 2000
+/**
+ * A run that was started so short ago has not ended: its end will be noted. Should it have, the
+ * first look comes so late.
+ */
+const YOUNG_MS = 5
+const FIRST_LOOK_MS = 50
 /** After a watch that ended, the next one is begun. */
 const WATCH_AGAIN_MS = 500
 
@@ -65,6 +74,7 @@ export class Run<V = unknown> {
   readonly #key: string | undefined
   readonly #shard: number
   readonly #deps: RunDeps
+  readonly #madeMs = performance.now()
 
   constructor(deps: RunDeps, id: string, { isNew = false, key }: { isNew?: boolean; key?: string } = {}) {
     const parsed = parseRunId(id)
@@ -114,7 +124,7 @@ export class Run<V = unknown> {
    */
   async status(): Promise<RunStatus | undefined> {
     if (!(await this.#isPossible())) return undefined
-    const doc = await this.#doc(stateKey.run(this.id))
+    const doc = await this.#doc()
     const view = doc ? viewOfRun(doc) : await this.#requested()
     return view && (await explainRun(this.#deps, this.#shard, view, doc))
   }
@@ -122,7 +132,7 @@ export class Run<V = unknown> {
   /** As `status`, without the reasons: asks no worker. */
   async view(): Promise<RunView | undefined> {
     if (!(await this.#isPossible())) return undefined
-    const doc = await this.#doc(stateKey.run(this.id))
+    const doc = await this.#doc()
     return doc ? viewOfRun(doc) : await this.#requested()
   }
 
@@ -133,7 +143,7 @@ export class Run<V = unknown> {
   async input(): Promise<Record<string, unknown>> {
     const { connection, names, io } = this.#deps
     const fact = (await this.#isPossible()) ? await this.#request() : undefined
-    if (!fact) throw new FlowStoneError('not_found', `there is no run ${this.id}`)
+    if (!fact) throw await missingRun(this.#deps, this.id)
     const at = { shard: this.#shard, seq: fact.seq }
     const given = Object.keys(fact.data.input ?? {}).map(
       async (input) => [input, await loadValueAt(connection, names, io, { ...at, input })] as const,
@@ -157,11 +167,7 @@ export class Run<V = unknown> {
   }
 
   async #request(): Promise<FactOf<'run.requested'> | undefined> {
-    const { connection, names } = this.#deps
-    const subject = names.fact(this.#shard, factPath('run.requested', { run: this.id }))
-    const message = await connection.read((nc) => leaderGet(nc, names.log(this.#shard), { last_by_subj: subject }))
-    const fact = message && factOf(names, this.#shard, message)
-    return fact?.name === 'run.requested' ? fact : undefined
+    return await factIn(this.#deps.docs, this.id, 'run.requested')
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
@@ -245,10 +251,12 @@ export class Run<V = unknown> {
    */
   async cancel(reason?: string): Promise<void> {
     await this.#mustBePossible()
-    const { names, logOf } = this.#deps
+    const { names, logOf, by } = this.#deps
     const data = reasonOf('run.cancel', reason)
+    // It has ended, and its place on the log may be free.
+    if (await isSealed(this.#deps, this.id)) return
     await logOf(this.#shard).appendOnce(
-      factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }),
+      factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }, by),
     )
   }
 
@@ -263,21 +271,16 @@ export class Run<V = unknown> {
   }
 
   async #update(signal: AbortSignal | undefined): Promise<RunUpdate | undefined> {
-    const doc = await this.#doc(stateKey.run(this.id), signal)
+    const doc = await this.#doc(signal)
     if (!doc) return undefined
-    const barriers = await Promise.all(Object.keys(doc.assets).map((asset) => this.#barrier(asset, signal)))
+    const barriers = await Promise.all(
+      Object.keys(doc.assets).map((asset) => readBarrier(this.#deps, doc, asset, signal)),
+    )
     return { run: viewOfRun(doc), scatters: barriers.flatMap((barrier) => (barrier ? [viewOfBarrier(barrier)] : [])) }
   }
 
-  async #doc(key: string, signal?: AbortSignal): Promise<RunState | undefined> {
-    const { connection, names } = this.#deps
-    return (await readDoc(connection, names, names.stateBucket(this.#shard), key, signal)) as RunState | undefined
-  }
-
-  async #barrier(asset: string, signal: AbortSignal | undefined): Promise<BarrierState | undefined> {
-    const { connection, names } = this.#deps
-    const key = stateKey.barrier(this.id, asset)
-    return (await readDoc(connection, names, names.stateBucket(this.#shard), key, signal)) as BarrierState | undefined
+  async #doc(signal?: AbortSignal): Promise<RunState | undefined> {
+    return await readRun(this.#deps, this.id, signal)
   }
 
   async #warnOfMissing(): Promise<void> {
@@ -301,9 +304,19 @@ export class Run<V = unknown> {
     })
     const onAbort = (): void => wake?.()
     signal?.addEventListener('abort', onAbort)
+    const rest = async (ms: number): Promise<void> => {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms)
+        wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
     // What was noted while the connection was broken was not heard.
     const offReconnect = connection.onReconnect(onAbort)
     try {
+      if (this.isNew && performance.now() - this.#madeMs < YOUNG_MS && !signal?.aborted) await rest(FIRST_LOOK_MS)
       for (;;) {
         signal?.throwIfAborted()
         if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a run was awaited')
@@ -320,15 +333,15 @@ export class Run<V = unknown> {
         const fact = message && factOf(names, this.#shard, message)
         if (fact?.name === 'run.finished') return fact.data
         if (noted) continue
+        // What was started a moment ago is not sealed.
+        const isYoung = this.isNew && looks === 0
+        const sealed = isYoung ? undefined : await runFinished(this.#deps, this.id)
+        if (sealed) return sealed.data
+        const problem = looks === 1 ? await prunedProblem(this.#deps, this.id) : undefined
+        if (problem) throw problem
         looks += 1
         if (looks === WARN_LOOKS) void this.#warnOfMissing()
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, LOOK_MS)
-          wake = () => {
-            clearTimeout(timer)
-            resolve()
-          }
-        })
+        await rest(LOOK_MS)
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
@@ -336,6 +349,11 @@ export class Run<V = unknown> {
       if (!connection.isClosed) subscription.unsubscribe()
     }
   }
+}
+
+async function runFinished(deps: RunDeps, run: RunId): Promise<FactOf<'run.finished'> | undefined> {
+  const fact = await sealedFact(deps, run, factPath('run.finished', { run }))
+  return fact?.name === 'run.finished' ? fact : undefined
 }
 
 /**
@@ -386,7 +404,7 @@ function hintedAt(note: Uint8Array): ValueAt | undefined {
 
 type FinishedData = Extract<ReturnType<typeof factOf>, { name: 'run.finished' }>['data']
 
-export function viewOfRun(doc: RunState): RunView {
+export function viewOfRun(doc: ListedRun): RunView {
   const assets = Object.entries(doc.assets).map(
     ([name, { status, attempt, error, gate, child, waitsUntilMs, from }]) => {
       const shown = error ? { error: viewOfError(error) } : {}
@@ -420,7 +438,7 @@ export function viewOfRun(doc: RunState): RunView {
   }
 }
 
-function startedBy({ schedule, sensor }: RunState): Pick<RunView, 'schedule' | 'sensor'> {
+function startedBy({ schedule, sensor }: ListedRun): Pick<RunView, 'schedule' | 'sensor'> {
   if (sensor) return { sensor: sensor.name }
   if (!schedule) return {}
   const { name, atMs, by } = schedule

@@ -1,15 +1,14 @@
 /** `flow.runs`: finds runs by the lists in the state (projections/run/lists.ts). */
 import { listKey, listOf } from '../../projections/run/lists.ts'
-import { type RunList, type RunListEntry, type RunState, stateKey } from '../../projections/state.ts'
+import type { ListedRun, RunList, RunListEntry } from '../../projections/state.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
-import { readDoc } from '../log/documents.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
+import { readRun, readRuns } from './run-doc.ts'
 import { isInternal, type RunDeps, type RunView } from './run-view.ts'
 
 /** Which runs `flow.runs` lists. */
@@ -44,7 +43,7 @@ const OPTIONS: OptionNames<RunsOptions> = {
 const STATUSES = ['requested', 'running', 'succeeded', 'failed', 'cancelled'] as const
 const LIMIT_MAX = 10_000
 /** How many documents are asked for side by side. */
-const READ_AHEAD = 64
+const READ_AHEAD = 128
 
 interface Wanted {
   readonly statuses: readonly string[] | undefined
@@ -63,7 +62,7 @@ export async function listRuns(deps: RunDeps, options: RunsOptions): Promise<Run
   const isOpen = wanted.statuses?.every((status) => status === 'requested' || status === 'running') ?? false
   const list = listFor(wanted)
   const isListed = !isOpen
-  const from = wanted.after === undefined ? undefined : await placeIn(deps, wanted.after, list)
+  const from = wanted.after === undefined ? placeOfPast(deps) : await placeIn(deps, wanted.after, list)
   const sources = Array.from({ length: deps.shards }, (_, shard) =>
     isListed ? listed(deps, shard, list, from) : openRuns(deps, shard, from),
   )
@@ -115,7 +114,7 @@ function listFor({ tags, partition, statuses, target }: Wanted): string {
   return listOf.all()
 }
 
-function fits(run: RunState, { statuses, target, tags, partition, sinceMs }: Wanted): boolean {
+function fits(run: ListedRun, { statuses, target, tags, partition, sinceMs }: Wanted): boolean {
   if (!target && isInternal(run)) return false
   if (statuses && !statuses.includes(run.status)) return false
   if (target && (run.pipeline !== target.pipeline || run.target !== target.asset)) return false
@@ -133,41 +132,53 @@ interface Place {
 
 async function placeIn(deps: RunDeps, run: string, list: string): Promise<Place> {
   const { shard } = parseRunId(run)
-  const doc = shard < deps.shards ? await runDoc(deps, shard, run) : undefined
+  const doc = shard < deps.shards ? await readRun(deps, run) : undefined
   if (!doc) throw new FlowStoneError('not_found', `runs: after: there is no run ${run}`)
   const isEnded = list === listOf.ended('failed') || list === listOf.ended('cancelled')
   return { run, shard, timeMs: isEnded ? (doc.finishedMs ?? doc.requestedMs) : doc.requestedMs }
 }
 
-type Listed = AsyncGenerator<{ readonly doc: RunState; readonly timeMs: number }>
+/** In the past a list ends with what had been added by then. */
+function placeOfPast({ docs: { past } }: RunDeps): Place | undefined {
+  return past && { run: '', shard: -1, timeMs: past.timeMs }
+}
+
+type Listed = AsyncGenerator<{ readonly doc: ListedRun; readonly timeMs: number }>
 
 /** The runs of a list in one shard, from the newest on. */
 async function* listed(deps: RunDeps, shard: number, list: string, from: Place | undefined): Listed {
-  const head = await listDoc(deps, shard, list)
+  const { head, base } = await listDocs(deps, shard, list)
   if (!head) return
-  let entries: readonly RunListEntry[] = head.runs
   let page = head.pages
+  let entries: readonly RunListEntry[] = shownIn(head.runs, page, base)
   if (from) {
-    page = await pageOf(deps, shard, list, head, from.timeMs)
-    if (page < head.pages) entries = await pageDoc(deps, shard, list, page)
+    page = await pageOf(deps, shard, list, head, base, from.timeMs)
+    if (page < head.pages) entries = await pageDoc(deps, shard, list, page, base)
   }
   const isWanted = behind(shard, from)
   for (;;) {
     yield* docsOf(deps, shard, entries.toReversed().filter(isWanted))
     page -= 1
-    if (page < 0) return
-    entries = await pageDoc(deps, shard, list, page)
+    if (page < (base?.from ?? 0)) return
+    entries = await pageDoc(deps, shard, list, page, base)
   }
 }
 
 /** The last page whose first run was added at this time or before. */
-async function pageOf(deps: RunDeps, shard: number, list: string, head: RunList, timeMs: number): Promise<number> {
+async function pageOf(
+  deps: RunDeps,
+  shard: number,
+  list: string,
+  head: RunList,
+  base: RunList | undefined,
+  timeMs: number,
+): Promise<number> {
   const [first] = head.runs
   if (head.pages === 0 || (first && first[1] <= timeMs)) return head.pages
-  let [low, high] = [0, head.pages - 1]
+  let [low, high] = [base?.from ?? 0, head.pages - 1]
   while (low < high) {
     const middle = Math.ceil((low + high) / 2)
-    const [entry] = await pageDoc(deps, shard, list, middle)
+    const [entry] = await pageDoc(deps, shard, list, middle, base)
     if (entry && entry[1] <= timeMs) low = middle
     else high = middle - 1
   }
@@ -188,13 +199,9 @@ function behind(shard: number, from: Place | undefined): (entry: RunListEntry) =
 }
 
 async function* openRuns(deps: RunDeps, shard: number, from: Place | undefined): Listed {
-  const { connection, names } = deps
-  const bucket = names.stateBucket(shard)
-  const prefix = names.kvSubject(bucket, 'open.')
-  const jsm = await jetstreamManager(connection.nc)
-  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}>` }))
-  const ids = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
-  const found: { doc: RunState; timeMs: number }[] = []
+  const prefix = 'open.'
+  const ids = (await deps.docs.keys(shard, prefix)).map((key) => key.slice(prefix.length))
+  const found: { doc: ListedRun; timeMs: number }[] = []
   for await (const one of docsOf(
     deps,
     shard,
@@ -206,17 +213,30 @@ async function* openRuns(deps: RunDeps, shard: number, from: Place | undefined):
   for (const one of found) if (isWanted([one.doc.id, one.timeMs])) yield one
 }
 
-async function* docsOf(deps: RunDeps, shard: number, entries: readonly RunListEntry[]): Listed {
+async function* docsOf(deps: RunDeps, shard: number, listed: readonly RunListEntry[]): Listed {
+  const entries = asOfThen(deps, listed)
   // A few first: whoever wants the newest one needs no more.
   for (let i = 0, count = 8; i < entries.length; i += count, count = READ_AHEAD) {
-    const some = entries.slice(i, i + count)
-    const docs = await Promise.all(some.map(([run]) => runDoc(deps, shard, run)))
-    for (const [k, doc] of docs.entries()) if (doc) yield { doc, timeMs: some[k]?.[1] ?? doc.requestedMs }
+    const some = entries.slice(i, i + count).filter(([, , shown]) => shown !== null)
+    const wanted = some.flatMap(([run, , shown]) => (shown ? [] : [run]))
+    const docs = await readRuns(deps, shard, wanted)
+    for (const [run, timeMs, shown] of some) {
+      const doc = shown ?? docs.get(run)
+      if (doc) yield { doc, timeMs: timeMs || doc.requestedMs }
+    }
   }
 }
 
+/** In the past a run had perhaps not ended yet, or not begun: its own document says so. */
+function asOfThen({ docs: { past } }: RunDeps, entries: readonly RunListEntry[]): readonly RunListEntry[] {
+  if (!past) return entries
+  return entries.map(([run, timeMs, shown]) =>
+    shown?.finishedMs !== undefined && shown.finishedMs < past.timeMs ? [run, timeMs, shown] : [run, timeMs],
+  )
+}
+
 /** The newest of all shards first. */
-async function* merged(sources: readonly Listed[]): AsyncGenerator<RunState> {
+async function* merged(sources: readonly Listed[]): AsyncGenerator<ListedRun> {
   const heads = await Promise.all(sources.map((source) => source.next()))
   for (;;) {
     let newest = -1
@@ -231,20 +251,34 @@ async function* merged(sources: readonly Listed[]): AsyncGenerator<RunState> {
   }
 }
 
-async function runDoc({ connection, names }: RunDeps, shard: number, run: string): Promise<RunState | undefined> {
-  return (await readDoc(connection, names, names.stateBucket(shard), stateKey.run(run))) as RunState | undefined
+/** The state's list, and the base's, which shows runs that are sealed. */
+async function listDocs(deps: RunDeps, shard: number, list: string): Promise<{ head?: RunList; base?: RunList }> {
+  const { docs } = deps
+  const key = listKey.list(list)
+  const [head, base] = (await Promise.all([docs.read(shard, key), docs.ofBase(shard, key)])) as [
+    RunList | undefined,
+    RunList | undefined,
+  ]
+  return { ...(head ? { head } : {}), ...(base ? { base } : {}) }
 }
 
-async function listDoc({ connection, names }: RunDeps, shard: number, list: string): Promise<RunList | undefined> {
-  return (await readDoc(connection, names, names.stateBucket(shard), listKey.list(list))) as RunList | undefined
-}
-
+/** A full page: of the base, where it is full, too. */
 async function pageDoc(
-  { connection, names }: RunDeps,
+  { docs }: RunDeps,
   shard: number,
   list: string,
   n: number,
+  base: RunList | undefined,
 ): Promise<RunListEntry[]> {
   const key = listKey.page(list, n)
-  return ((await readDoc(connection, names, names.stateBucket(shard), key)) as RunListEntry[] | undefined) ?? []
+  const page = await (n < (base?.pages ?? 0) ? docs.ofBase(shard, key) : docs.read(shard, key))
+  // The bucket's type of document follows from its key.
+  return shownIn((page as RunListEntry[] | undefined) ?? [], n, base)
+}
+
+/** The entries of a page, or of the head, as the base shows them. */
+function shownIn(entries: readonly RunListEntry[], n: number, base: RunList | undefined): RunListEntry[] {
+  if (n !== base?.pages) return [...entries]
+  const shown = new Map(base.runs.map((entry) => [entry[0], entry]))
+  return entries.map((entry) => shown.get(entry[0]) ?? entry)
 }

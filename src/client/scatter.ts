@@ -6,18 +6,20 @@ import type { BarrierState } from '../../projections/scatter/state.ts'
 import { type RunState, redriveIn, specOf, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { type FactDraft, factPath } from '../../streams/facts.ts'
+import type { FactDraft } from '../../streams/facts.ts'
 import { type AssetName, parseBarrierId, type RunId } from '../../streams/ids.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
-import { readDoc } from '../log/documents.ts'
+import { factIn } from '../log/doc-source.ts'
 import { factEntry } from '../log/entries.ts'
-import { leaderGet } from '../log/nats.ts'
+import { isSealed } from '../log/history.ts'
+import { missingRun } from '../log/pruned.ts'
 import { reasonOf } from '../options/reason.ts'
 import { append, hasFailed, newestAttempt } from '../runs/request.ts'
 import { Values } from '../worker/attempt/values.ts'
 import { readFailures } from '../worker/gather/gather.ts'
 import { Run } from './run.ts'
+import { readBarrier, readRun } from './run-doc.ts'
 import type { RunDeps } from './run-view.ts'
 import { type ScatterStatus, statusOf } from './scatter-status.ts'
 import { seeScatter } from './seen-workers.ts'
@@ -56,14 +58,15 @@ export class Scatters {
    */
   async status(id: string): Promise<ScatterStatus> {
     const { barrier, run, spec } = await this.#find(id)
-    const { clock } = this.#deps
-    // Only what is out can be in a worker's hands.
-    const isOut = barrier.status === 'open' && Object.keys(barrier.leases).length > 0
+    const { clock, docs } = this.#deps
+    // Only what is out can be in a worker's hands. Of the past nobody can be asked.
+    const isOut = !docs.past && barrier.status === 'open' && Object.keys(barrier.leases).length > 0
     const { shard } = parseBarrierId(id)
     const seen = isOut && spec ? await seeScatter(this.#deps, shard, run, spec) : undefined
     const { pipeline, version } = run
     const whole = redriveIn(run, barrier.asset)?.total
-    return statusOf({ id, barrier, spec, whole, pipeline, version, seen, nowMs: clock.now() })
+    const status = statusOf({ id, barrier, spec, whole, pipeline, version, seen, nowMs: clock.now() })
+    return docs.past ? { ...status, waitingFor: [] } : status
   }
 
   /** The scatters of a run. */
@@ -83,15 +86,18 @@ export class Scatters {
   /** Instances that have not ended, in index order, with their keys. */
   async *pending(id: string): AsyncGenerator<PendingInstance> {
     const { barrier } = await this.#find(id)
-    const { names, connection, io } = this.#deps
+    const { names, connection, io, docs } = this.#deps
     const { run, asset, shard } = parseBarrierId(id)
     const values = new Values(connection, names, io)
+    const isOpen = barrier.status === 'open' && !docs.past
+    const read = async (key: string): Promise<unknown> =>
+      isOpen ? await docs.read(shard, key) : await docs.ofRun(run, key)
     let segment: { n: number; bits: Uint8Array | undefined } | undefined
     let keyChunk = barrier.stored > 0 ? await values.keyChunk(shard, run, asset, 0) : undefined
     for (let index = 0; keyChunk && index < barrier.stored; index++) {
       const n = segmentOf(index)
       if (segment?.n !== n) {
-        const bits = await readDoc(connection, names, names.stateBucket(shard), stateKey.segment(run, asset, n))
+        const bits = await read(stateKey.segment(run, asset, n))
         segment = { n, bits: bits instanceof Uint8Array ? bits : undefined }
       }
       if (index >= keyChunk.end) keyChunk = await values.keyChunk(shard, run, asset, index)
@@ -125,10 +131,11 @@ export class Scatters {
   async cancel(id: string, reason?: string): Promise<void> {
     const data = reasonOf('scatter.cancel', reason)
     await this.#mustBeThere(id)
-    const { names, logOf } = this.#deps
+    const { names, logOf, by } = this.#deps
     const { run, asset, shard } = parseBarrierId(id)
+    if (await isSealed(this.#deps, run)) return
     await logOf(shard).appendOnce(
-      factEntry(names, shard, { name: 'scatter.cancel_requested', ids: { run, asset }, data }),
+      factEntry(names, shard, { name: 'scatter.cancel_requested', ids: { run, asset }, data }, by),
     )
   }
 
@@ -150,9 +157,10 @@ export class Scatters {
 
   async #hold(id: string, fact: (ids: { run: RunId; asset: AssetName }) => FactDraft): Promise<void> {
     await this.#mustBeThere(id)
-    const { names, logOf } = this.#deps
+    const { names, logOf, by } = this.#deps
     const { run, asset, shard } = parseBarrierId(id)
-    await logOf(shard).append(factEntry(names, shard, fact({ run, asset })))
+    if (await isSealed(this.#deps, run)) return
+    await logOf(shard).append(factEntry(names, shard, fact({ run, asset }), by))
   }
 
   /**
@@ -216,15 +224,11 @@ export class Scatters {
 
   async #run(runId: string, id: string): Promise<RunState> {
     await this.#deps.found()
-    const { connection, names, shards } = this.#deps
+    const { shards } = this.#deps
     const { shard } = parseBarrierId(`${runId}.x`)
     // A partition of the log that is not there would be waited for.
-    const doc =
-      shard < shards ? await readDoc(connection, names, names.stateBucket(shard), stateKey.run(runId)) : undefined
-    // The bucket's type of document follows from its key.
-    const run = doc as RunState | undefined
-    if (!run)
-      throw new FlowStoneError('not_found', `there is no run ${runId}${id === runId ? '' : `, of scatter ${id}`}`)
+    const run = shard < shards ? await readRun(this.#deps, runId) : undefined
+    if (!run) throw await missingRun(this.#deps, runId, id === runId ? '' : `scatter ${id}: `)
     return run
   }
 
@@ -234,11 +238,10 @@ export class Scatters {
 
   async #onLog(id: string, event: 'scatter.started' | 'scatter.ended_early' | 'scatter.closed'): Promise<boolean> {
     await this.#deps.found()
-    const { connection, names, shards } = this.#deps
+    const { docs, shards } = this.#deps
     const { run, asset, shard } = parseBarrierId(id)
     if (shard >= shards) return false
-    const subject = names.fact(shard, factPath(event, { run, asset }))
-    return (await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: subject }))) !== undefined
+    return (await factIn(docs, run, event, { run, asset })) !== undefined
   }
 
   /**
@@ -253,7 +256,8 @@ export class Scatters {
    * As the log has it: when the scatter is closed there, waits for the state bucket to say so too.
    */
   async #findSettled(id: string): Promise<Found> {
-    const { connection } = this.#deps
+    const { connection, docs } = this.#deps
+    if (docs.past) return await this.#find(id)
     for (let look = 1; ; look++) {
       const found = await this.#find(id).catch(async (error: unknown) => {
         if (!(await this.#onLog(id, 'scatter.started'))) throw error
@@ -276,14 +280,14 @@ export class Scatters {
   }
 
   async #find(id: string): Promise<Found> {
-    const { connection, names } = this.#deps
     const { run: runId, asset, shard } = parseBarrierId(id)
     const run = await this.#run(runId, id)
-    const bucket = names.stateBucket(shard)
-    const [barrier, pipeline] = (await Promise.all([
-      readDoc(connection, names, bucket, stateKey.barrier(runId, asset)),
-      readDoc(connection, names, bucket, stateKey.pipeline(run.pipeline, run.version)),
-    ])) as [BarrierState | undefined, PipelineSpec | undefined]
+    const [barrier, doc] = await Promise.all([
+      readBarrier(this.#deps, run, asset),
+      this.#deps.docs.read(shard, stateKey.pipeline(run.pipeline, run.version)),
+    ])
+    // The bucket's type of document follows from its key.
+    const pipeline = doc as PipelineSpec | undefined
     const spec = pipeline && specOf(pipeline, asset)
     if (!barrier) {
       if (spec && !spec.scatter)

@@ -5,12 +5,13 @@ import { nextOccurrence, occurrencesAfter, someOccurrences } from '../../project
 import type { RecentOccurrence, ScheduleState } from '../../projections/schedule/state.ts'
 import { stateKey } from '../../projections/state.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { type FactDraft, factPath } from '../../streams/facts.ts'
+import { type Fact, type FactDraft, factPath } from '../../streams/facts.ts'
 import { runIdOfSchedule } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { ScheduleTiming } from '../../streams/schedule-schemas.ts'
 import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
+import { sealedUnder } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -180,7 +181,8 @@ export class Schedules {
   async occurrences(name: string, options: { readonly limit?: number } = {}): Promise<OccurrenceView[]> {
     refuseUnknown('schedules.occurrences', options, ['limit'])
     const { pipeline, name: schedule } = await this.#find('schedules.occurrences', name)
-    const { connection, names } = this.#deps
+    const { connection, names, docs } = this.#deps
+    const upTo = (await docs.past?.seqOf(0)) ?? Number.POSITIVE_INFINITY
     const stream = names.log(0)
     const jsm = await jetstreamManager(connection.nc)
     const filter = names.fact(0, `schedule.${pipeline}.${schedule}.at.>`)
@@ -200,6 +202,7 @@ export class Schedules {
     for (let i = 0; i < subjects.length; i += READ_AHEAD)
       found.push(...(await Promise.all(subjects.slice(i, i + READ_AHEAD).map(read))).flat())
     return found
+      .filter(({ seq }) => seq <= upTo)
       .toSorted((a, b) => b.seq - a.seq)
       .slice(0, options.limit ?? 100)
       .map(({ view }) => view)
@@ -221,8 +224,18 @@ export class Schedules {
   }
 
   async #append(fact: FactDraft): Promise<boolean> {
-    const { names, logOf } = this.#deps
-    return (await logOf(0).appendOnce(factEntry(names, 0, fact))) === 'stored'
+    const { names, logOf, by } = this.#deps
+    // A key may have been used long ago.
+    if (await sealedUnder(this.#deps, 0, factPath(fact.name, fact.ids))) return false
+    return (await logOf(0).appendOnce(factEntry(names, 0, fact, by))) === 'stored'
+  }
+
+  async #sealedEnd(pipeline: string, schedule: string, occurrence: string): Promise<Fact | undefined> {
+    const ids = { pipeline, schedule, occurrence }
+    const [fired, skipped] = await Promise.all(
+      (['schedule.fired', 'schedule.skipped'] as const).map((name) => sealedUnder(this.#deps, 0, factPath(name, ids))),
+    )
+    return fired ?? skipped
   }
 
   /** Until it is decided; its code may wait for a worker for longer. */
@@ -232,7 +245,7 @@ export class Schedules {
     const untilMs = performance.now() + ANSWER_MS
     for (;;) {
       const message = await connection.read((nc) => leaderGet(nc, names.log(0), { last_by_subj: filter }))
-      const fact = message && factOf(names, 0, message)
+      const fact = message ? factOf(names, 0, message) : await this.#sealedEnd(pipeline, schedule, occurrence)
       if (fact?.name === 'schedule.fired') return
       if (fact?.name === 'schedule.skipped') {
         const { why, error } = fact.data

@@ -82,14 +82,14 @@ export class Sensors {
   }
 
   async #say(at: string, name: string, fact: (ids: { pipeline: string; sensor: string }) => FactDraft): Promise<void> {
-    const { names, logOf } = this.#deps
+    const { names, logOf, by } = this.#deps
     const { pipeline, name: sensor, removed } = await findDoc<SensorState>(this.#deps, at, 'sensor', name)
     if (removed)
       throw new FlowStoneError(
         'not_found',
         `${at}: no pipeline has sensor ${pipeline}/${sensor} any more; start a worker of one that has`,
       )
-    await logOf(0).appendOnce(factEntry(names, 0, fact({ pipeline, sensor })))
+    await logOf(0).appendOnce(factEntry(names, 0, fact({ pipeline, sensor }), by))
     // Who asks next sees it, if an engine is there.
     await untilFolded(this.#deps, 0)
   }

@@ -1,9 +1,8 @@
 /** Values of assets: the newest of a partition, and that of a run. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { stateKey } from '../../projections/state.ts'
+import { type CatalogEntry, stateKey } from '../../projections/state.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import { newestOnLogs, valuesOfRun } from '../engine/shard/catalog.ts'
 import { foldedTo } from '../engine/shard/checkpoint.ts'
 import { loadValueAt } from '../io/stored-values.ts'
@@ -37,12 +36,14 @@ export async function assetValue<V>(
   { partition, run }: ValueOptions,
 ): Promise<AssetValue<V> | undefined> {
   await deps.found()
-  const { connection, names, shards, io } = deps
+  const { connection, names, shards, io, docs } = deps
   const of = { pipeline, ...(partition === undefined ? {} : { partition }) }
   const found =
     run === undefined
-      ? (await newestOnLogs({ connection, names, shards }, of, [asset])).get(asset)
-      : (await valuesOfRun({ connection, names }, run, of, [asset])).get(asset)
+      ? docs.past
+        ? await newestThen(deps, stateKey.asset(pipeline, asset, partition))
+        : (await newestOnLogs({ connection, names, shards }, of, [asset])).get(asset)
+      : (await valuesOfRun({ connection, names }, run, of, [asset], docs)).get(asset)
   if (!found) return undefined
   const timeMs = 'timeMs' in found && typeof found.timeMs === 'number' ? found.timeMs : undefined
   return {
@@ -53,33 +54,38 @@ export async function assetValue<V>(
   }
 }
 
+async function newestThen({ docs, shards }: RunDeps, key: string): Promise<CatalogEntry | undefined> {
+  let newest: CatalogEntry | undefined
+  for (let shard = 0; shard < shards; shard++) {
+    // The bucket's type of document follows from its key.
+    const entry = (await docs.read(shard, key)) as CatalogEntry | undefined
+    if (entry && (!newest || entry.timeMs >= newest.timeMs)) newest = entry
+  }
+  return newest
+}
+
 /** The partitions that have a value of the asset, sorted. No partition is ''. */
 export async function partitionsOf(
-  { connection, names, found, ...deps }: RunDeps,
+  deps: RunDeps,
   { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
 ): Promise<string[]> {
-  await found()
-  const { shards } = deps
-  const jsm = await jetstreamManager(connection.nc)
+  await deps.found()
+  const { shards, docs } = deps
   const partitions = new Set<string>()
   for (let shard = 0; shard < shards; shard++) {
-    await untilFolded({ connection, names }, shard)
-    const bucket = names.stateBucket(shard)
-    const prefix = names.kvSubject(bucket, stateKey.asset(pipeline, asset, 'x').slice(0, -1))
-    const info = await connection.read(() =>
-      jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}*` }),
-    )
-    for (const subject of Object.keys(info.state.subjects ?? {}))
-      partitions.add(decodeToken(subject.slice(prefix.length)))
+    await untilFolded(deps, shard)
+    const prefix = stateKey.asset(pipeline, asset, 'x').slice(0, -1)
+    for (const key of await docs.keys(shard, prefix)) partitions.add(decodeToken(key.slice(prefix.length)))
   }
   return [...partitions].toSorted()
 }
 
 /** What is on the log now is in the state, if an engine folds it. */
 export async function untilFolded(
-  { connection, names }: Pick<RunDeps, 'connection' | 'names'>,
+  { connection, names, docs }: Pick<RunDeps, 'connection' | 'names' | 'docs'>,
   shard: number,
 ): Promise<void> {
+  if (docs.past) return
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
   const untilMs = performance.now() + FOLDED_WAIT_MS
   while ((await foldedTo(connection, names, shard)) < last && performance.now() < untilMs) await sleep(LOOK_MS)

@@ -16,6 +16,7 @@ import type {
 } from './asset-type.ts'
 import type { ChildRun, Suspension } from './gates.ts'
 import type { RateLimit, SlotsSettings } from './limits.ts'
+import type { AssetRetention } from './retention.ts'
 
 /**
  * How the instances of a scatter run. Queue, priority and retry are those of the asset unless said
@@ -118,6 +119,11 @@ export interface CommonOptions<D extends readonly AnyAsset[]> {
    * time or a table. With `upstream: 'stale'` it is made again by each run. Default false.
    */
   readonly volatile?: boolean
+  /**
+   * How long runs that were asked for this asset are kept, and how many of its values: `{ runs:
+   * '30d', keepLast: 10 }`. Default: what the pipeline says.
+   */
+  readonly retention?: AssetRetention
   /**
    * Name of the I/O manager that stores the value, as registered with `connect({ io })`. Default
    * `nats`.

@@ -18,6 +18,7 @@ import type {
 import { type AnyAsset, type Asset, type Definition, type FailureMode, type InputsOf, isAsset } from './asset-type.ts'
 import { parseCodeVersion, schemaHash } from './code-version.ts'
 import { parseRateLimit, parseSlots } from './limits.ts'
+import { parseAssetRetention } from './retention.ts'
 
 const ALLOWED = [
   'dependsOn',
@@ -29,6 +30,7 @@ const ALLOWED = [
   'slots',
   'codeVersion',
   'volatile',
+  'retention',
   'payloadSchema',
   'execute',
   'onSignal',
@@ -131,7 +133,9 @@ export function asset(
     ...(parseVolatile(at, options.volatile) ? { volatile: true } : {}),
     ...(options.codeVersion === undefined ? {} : { codeVersion: parseCodeVersion(at, options.codeVersion) }),
   }
-  const spec: AssetSpec = { ...graph, shape: shapeOf(graph) }
+  const retention = options.retention && { retention: parseAssetRetention(`${at}: retention`, options.retention) }
+  // How long something is kept changes nothing of what the code expects.
+  const spec: AssetSpec = { ...graph, ...retention, shape: shapeOf(graph) }
   const { execute, onSignal, onTimeout, onRun, scatter, gather, payloadSchema } = options
   const definition: Definition = {
     dependsOn,

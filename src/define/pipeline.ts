@@ -8,6 +8,7 @@ import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset-type.ts'
 import { type PipelineConcurrency, parsePipelineConcurrency } from './concurrency.ts'
+import { parseRetention, type RetentionOptions } from './retention.ts'
 import type { Schedule, Sensor } from './schedule.ts'
 import { isSubscription, type Subscription } from './subscription.ts'
 
@@ -40,6 +41,11 @@ export interface PipelineOptions {
    * 'partition' }`. Runs that name another `concurrency` themselves have that.
    */
   readonly concurrency?: PipelineConcurrency
+  /**
+   * How long its runs are kept after their end: `{ runs: '90d', failed: '180d', perAsset: {
+   * keepLast: 100 } }`. Default: what the engine says. An asset may say it for itself.
+   */
+  readonly retention?: RetentionOptions
   /** Messages that start runs by themselves. Workers of the pipeline read them. */
   readonly subscriptions?: readonly Subscription[]
   /** What starts runs at certain times. See `schedule`. */
@@ -48,6 +54,7 @@ export interface PipelineOptions {
   readonly sensors?: readonly Sensor[]
 }
 
+const OPTIONS = ['timeout', 'upstream', 'concurrency', 'retention', 'subscriptions', 'schedules', 'sensors']
 const DECLARED_MAX = 10
 const REGISTRY = Symbol.for('flowstone.pipelines')
 
@@ -69,7 +76,7 @@ const { declared, owners }: Registry = registry()
 export function pipeline(name: string, declaredAssets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
-  refuseUnknown(at, options, ['timeout', 'upstream', 'concurrency', 'subscriptions', 'schedules', 'sensors'])
+  refuseUnknown(at, options, OPTIONS)
   const upstream =
     options.upstream === undefined ? {} : { upstream: parseUpstream(`${at}: upstream`, options.upstream) }
   const timeoutMs = options.timeout === undefined ? 0 : parseRunTimeout(`${at}: timeout`, options.timeout)
@@ -110,6 +117,7 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
     ...(timeoutMs === 0 ? {} : { timeoutMs }),
     ...upstream,
     ...(concurrency ? { concurrency } : {}),
+    ...(options.retention && { retention: parseRetention(`${at}: retention`, options.retention) }),
     ...(subscriptions.length === 0 ? {} : { subscriptions: subscriptions.map(({ definition }) => definition.spec) }),
     ...(schedules.length === 0 ? {} : { schedules: schedules.map(({ spec }) => spec) }),
     ...(sensors.length === 0 ? {} : { sensors: sensors.map(({ spec }) => spec) }),

@@ -9,6 +9,7 @@
 import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
 import type { GateIds } from '../../projections/effects.ts'
+import { by } from '../../streams/by.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/gate-schemas.ts'
@@ -31,6 +32,7 @@ const earlySignal = z.object({
   source: z.string().optional(),
   headers: z.record(z.string(), z.string()).optional(),
   idempotency: z.string().optional(),
+  by: by.optional(),
   /** Its key is of this library's making: nobody sends it again. */
   own: z.boolean().optional(),
 })

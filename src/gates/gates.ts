@@ -5,14 +5,12 @@
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { GateIds } from '../../projections/effects.ts'
-import { type GateState, parseWaiting, stateKey } from '../../projections/state.ts'
+import type { GateState } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateResolved } from '../../streams/gate-schemas.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import { checkText, cut } from '../../streams/text.ts'
 import { waitMs } from '../define/gates.ts'
-import { readDoc } from '../log/documents.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
@@ -28,6 +26,7 @@ import { hashOfCorrelationKey, hashOfToken } from './token.ts'
 import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
 import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
+import { type Place, waitingGates } from './waiting.ts'
 
 const SIGNAL_OPTIONS: OptionNames<SignalOptions> = { source: true, headers: true, idempotencyKey: true }
 export const KEEP_MAX_MS = 24 * 3_600_000
@@ -39,7 +38,7 @@ const PAGE_MAX = 1000
 const READ_AHEAD = 64
 const EXTEND_TRIES = 5
 
-type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency'>
+type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency' | 'by'>
 
 /**
  * `flow.gates`: looks at gates and answers them. A call that is too late throws
@@ -160,8 +159,12 @@ export class Gates {
   /** The newest gate with this correlation key, or undefined. */
   async getByCorrelationKey(correlationKey: string): Promise<GateView | undefined> {
     await this.#deps.found()
-    const found = await this.#read.byCorrelation(hashOfCorrelationKey(correlationKey))
-    return found && (await this.#read.view(found))
+    for await (const gate of this.#read.named(hashOfCorrelationKey(correlationKey))) {
+      const view = await this.#read.view(gate)
+      // In the past the newest of today was perhaps not open yet.
+      if (view || !this.#deps.docs.past) return view
+    }
+    return undefined
   }
 
   /** All gates of a run, in the order in which they were opened. */
@@ -187,28 +190,17 @@ export class Gates {
     const { limit = PAGE, after } = options
     if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX)
       throw new InvalidError(`limit must be a whole number from 1 to ${PAGE_MAX}, got ${limit}`)
-    const from = after && keyAfter(after)
+    const from = after && placeOf(after)
     await this.#deps.found()
-    const { connection, names, shards } = this.#deps
-    const jsm = await jetstreamManager(connection.nc)
-    const marks: { key: string; shard: number }[] = []
-    for (let shard = 0; shard < shards; shard++) {
-      const bucket = names.stateBucket(shard)
-      const prefix = names.kvSubject(bucket, '')
-      const filter = names.kvSubject(bucket, 'waiting.>')
-      const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
-      for (const subject of Object.keys(info.state.subjects ?? {})) {
-        const key = subject.slice(prefix.length)
-        if (from === undefined || key > from) marks.push({ key, shard })
-      }
-    }
-    marks.sort((a, b) => (a.key < b.key ? -1 : 1))
-    const views: GateView[] = []
-    for (let i = 0; i < marks.length && views.length < limit; i += READ_AHEAD) {
-      const docs = await Promise.all(marks.slice(i, i + READ_AHEAD).map((mark) => this.#waitingAt(mark)))
-      views.push(...docs.flatMap((doc) => (doc ? [viewOfState(doc)] : [])))
-    }
-    return views.slice(0, limit)
+    const gates = await waitingGates(this.#deps, limit, from)
+    return await Promise.all(gates.map((gate) => this.#listed(gate)))
+  }
+
+  async #listed(gate: GateState): Promise<GateView> {
+    const view = viewOfState(gate)
+    if (!gate.large) return view
+    const created = await this.#read.created(parseGateId(view.id))
+    return { ...view, metadata: created?.data.metadata }
   }
 
   /**
@@ -218,10 +210,12 @@ export class Gates {
   async cancel(id: string, reason?: string): Promise<void> {
     const at = await this.#known(id)
     const given = reasonOf('gates.cancel', reason)
-    if (!at || !(await this.#read.created(at))) throw notFound(id)
+    const created = at && (await this.#read.created(at))
+    if (!created) throw notFound(id)
     const { names, logOf } = this.#deps
-    const end = { outcome: 'cancelled', ...given } as const
-    if ((await logOf(at.shard).appendOnce(resolveEntry(names, at.shard, at, end))) === 'stored') return
+    const end = { outcome: 'cancelled', ...given, ...this.#said } as const
+    const isSealed = await this.#read.isSealed(at, created)
+    if (!isSealed && (await logOf(at.shard).appendOnce(resolveEntry(names, at.shard, at, end))) === 'stored') return
     const ended = await this.#read.resolved(at)
     if (ended?.data.outcome === 'cancelled') return
     throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
@@ -248,7 +242,7 @@ export class Gates {
       const [ended, moved] = await Promise.all([this.#read.resolved(at), this.#read.extensions(at)])
       if (ended) throw new ConflictError(`gate ${id} has ended: ${ended.data.outcome}`)
       const deadlineMs = Math.ceil(clock.now() + ms)
-      const by = options.by ? { by: options.by } : {}
+      const by = options.by ? { by: options.by } : this.#said
       const data = { why: 'request', deadlineMs, timeouts: moved.timeouts, ...by } as const
       const ids = { run, asset, gate, n: String(moved.count + 1) }
       const entries = extendEntries(names, at.shard, { name: 'gate.extended', ids, data })
@@ -302,6 +296,7 @@ export class Gates {
     if (token !== undefined) checkToken(created.data.tokenHash, token)
     checkPayload(created.data.payload, payload ?? null)
     const signal = await this.#signalOf(payload, options, at)
+    if (await this.#read.isSealed(at, created)) return await this.#tellLoser(id, at, signal.idempotency)
     const end = resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal })
     if ((await logOf(at.shard).appendOnce(end)) === 'exists') return await this.#tellLoser(id, at, signal.idempotency)
     const waitedMs = Math.max(0, clock.now() - created.timeMs)
@@ -416,22 +411,13 @@ export class Gates {
       ...(source === undefined ? {} : { source }),
       ...(headers === undefined ? {} : { headers: kept }),
       ...(idempotencyKey === undefined ? {} : { idempotency: hashOfKey(idempotencyKey) }),
+      ...this.#said,
     }
   }
 
-  async #waitingAt({ key, shard }: { key: string; shard: number }): Promise<GateState | undefined> {
-    const { connection, names } = this.#deps
-    const at = parseWaiting(key)
-    if (!at) return undefined
-    // The bucket's type of document follows from its key.
-    const doc = (await readDoc(
-      connection,
-      names,
-      names.stateBucket(shard),
-      stateKey.gate(at.run, at.asset, at.gate),
-    )) as GateState | undefined
-    // Keys of gates that have ended are listed for a while.
-    return doc?.status === 'waiting' && stateKey.waiting(doc.deadlineMs, doc) === key ? doc : undefined
+  get #said(): { readonly by?: string } {
+    const { by } = this.#deps
+    return by === undefined ? {} : { by }
   }
 }
 
@@ -452,11 +438,11 @@ function idOf({ run, asset, gate }: GateIds): string {
   return `${run}.${asset}.${gate}`
 }
 
-function keyAfter({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): string {
+function placeOf({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): Place {
   const { run, asset, gate } = parseGateId(id)
   if (deadline !== undefined && !(deadline instanceof Date))
     throw new InvalidError(`after: deadline must be a Date, got ${typeof deadline}`)
-  return stateKey.waiting(deadline?.getTime(), { run, asset, gate })
+  return { run, asset, gate, deadlineMs: deadline?.getTime() }
 }
 
 /**

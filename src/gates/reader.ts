@@ -1,11 +1,13 @@
 /** Reads gates from the log: exact, whatever the engine has folded by now. */
 
 import type { GateIds } from '../../projections/effects.ts'
-import type { FactOf } from '../../streams/facts.ts'
+import type { Fact, FactOf } from '../../streams/facts.ts'
 import { expectationPath, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
+import { factIn } from '../log/doc-source.ts'
 import { GroupGet } from '../log/group-get.ts'
+import { isSealed, sealedFact, sealedRun, sealedUnder } from '../log/history.ts'
 import { directGetMany, leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import type { GateDeps } from './deps.ts'
@@ -13,33 +15,55 @@ import type { GateView } from './types.ts'
 
 export type GateAt = GateIds & { readonly shard: number }
 
+/** Facts of a run leave the log more than this after its end, but for tests. */
+const YOUNG_MS = 2000
+/** How long a run that was not sealed counts as such. */
+const NOT_SEALED_MS = 1000
+const REMEMBERED = 1000
+
 /** Of gates with the same correlation key, so many are looked at. */
 const NAMED_MAX = 8
 
 export class GateReader {
   readonly #deps: GateDeps
   readonly #created = new Map<number, GroupGet>()
+  readonly #notSealed = new Map<string, number>()
 
   constructor(deps: GateDeps) {
     this.#deps = deps
   }
 
   async created(at: GateAt): Promise<FactOf<'gate.created'> | undefined> {
+    const { names, docs } = this.#deps
+    if (docs.past) return await factIn(docs, at.run, 'gate.created', idsOf(at))
     // It never changes, so any replica will do; what that does not have is asked of the leader.
-    const { names } = this.#deps
-    const message = await this.#createdIn(at.shard).last(names.fact(at.shard, factPath('gate.created', idsOf(at))))
-    const fact = message && factOf(names, at.shard, message)
+    const path = factPath('gate.created', idsOf(at))
+    const message = await this.#createdIn(at.shard).last(names.fact(at.shard, path))
+    const fact = message ? factOf(names, at.shard, message) : await sealedFact(this.#deps, at.run, path)
     return fact?.name === 'gate.created' ? fact : undefined
   }
 
+  /**
+   * Whether the run of a gate is sealed, so that the log may not know how the gate ended. A gate
+   * that was opened a moment ago is of no such run.
+   */
+  async isSealed({ run }: GateAt, { timeMs }: FactOf<'gate.created'>): Promise<boolean> {
+    const nowMs = performance.now()
+    if (this.#deps.clock.now() - timeMs < YOUNG_MS || nowMs < (this.#notSealed.get(run) ?? 0)) return false
+    if (await isSealed(this.#deps, run)) return true
+    if (this.#notSealed.size > REMEMBERED) this.#notSealed.clear()
+    this.#notSealed.set(run, nowMs + NOT_SEALED_MS)
+    return false
+  }
+
   async resolved(at: GateAt): Promise<FactOf<'gate.resolved'> | undefined> {
-    const fact = await this.#last(at.shard, factPath('gate.resolved', idsOf(at)))
-    return fact?.name === 'gate.resolved' ? fact : undefined
+    return await factIn(this.#deps.docs, at.run, 'gate.resolved', idsOf(at))
   }
 
   /** How often its deadline was moved (or found to be the last), and what the last one is. */
   async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
-    const fact = await this.#last(at.shard, expectationPath(factPath('gate.extended', { ...idsOf(at), n: '*' })))
+    const path = expectationPath(factPath('gate.extended', { ...idsOf(at), n: '*' }))
+    const fact = await this.#deps.docs.lastOfRun(at.run, path)
     if (fact?.name !== 'gate.extended' && fact?.name !== 'gate.deadline_closed')
       return { count: 0, timeouts: 0, deadlineMs: undefined }
     return { count: Number(fact.ids.n), timeouts: fact.data.timeouts, deadlineMs: fact.data.deadlineMs }
@@ -58,7 +82,12 @@ export class GateReader {
   async *named(hash: string): AsyncGenerator<GateAt> {
     const { shards } = this.#deps
     const path = factPath('gate.correlated', { hash })
-    const all = await Promise.all(Array.from({ length: shards }, (_, shard) => this.#last(shard, path)))
+    const all = await Promise.all(
+      Array.from(
+        { length: shards },
+        async (_, shard) => (await this.#last(shard, path)) ?? (await sealedUnder(this.#deps, shard, path)),
+      ),
+    )
     const found = all.flatMap((fact) => (fact?.name === 'gate.correlated' ? [fact] : []))
     const left = new Map<number, number>()
     for (let n = 1; ; n++) {
@@ -76,14 +105,21 @@ export class GateReader {
   }
 
   async ofRun(run: string): Promise<GateAt[]> {
-    const { connection, names } = this.#deps
+    const { connection, names, docs } = this.#deps
     const { id, shard } = parseRunId(run)
+    if (docs.past) return await gatesIn(docs.factsOfRun(id))
     const prefix = names.fact(shard, `gate.${id}.`)
     const jsm = await jetstreamManager(connection.nc)
     const filter = `${prefix}*.*.created`
     const info = await connection.read(() => jsm.streams.info(names.log(shard), { subjects_filter: filter }))
-    return Object.keys(info.state.subjects ?? {}).map((subject) => {
-      const [asset = '', gate = ''] = subject.slice(prefix.length).split('.')
+    const hot = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
+    const sealed = (await sealedRun(this.#deps, id))?.facts ?? []
+    const cold = sealed.flatMap(({ path }) => {
+      const [, , asset, gate, event] = path.split('.')
+      return path.startsWith('gate.') && event === 'created' ? [`${asset}.${gate}.created`] : []
+    })
+    return [...new Set([...hot, ...cold])].map((place) => {
+      const [asset = '', gate = ''] = place.split('.')
       return { run: id, asset: assetName(asset), gate, shard }
     })
   }
@@ -146,6 +182,14 @@ export class GateReader {
     const info = await connection.read(() => jsm.streams.info(names.log(shard), { subjects_filter: subject }))
     return info.state.subjects?.[subject] ?? 0
   }
+}
+
+async function gatesIn(facts: AsyncIterable<Fact>): Promise<GateAt[]> {
+  const gates: GateAt[] = []
+  for await (const { name, ids, shard } of facts)
+    if (name === 'gate.created')
+      gates.push({ run: parseRunId(ids.run).id, asset: assetName(ids.asset), gate: ids.gate, shard })
+  return gates
 }
 
 function idsOf({ run, asset, gate }: GateAt): { run: string; asset: string; gate: string } {

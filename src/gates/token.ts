@@ -68,6 +68,11 @@ export class TokenKeys {
     this.#signing = secrets[0]?.id
   }
 
+  /** Ids of all; the first signs. */
+  get ids(): string[] {
+    return [...this.#keys.keys()]
+  }
+
   /**
    * The key id that signs now. Throws `no_gate_secret` where none was given: there is no default
    * that anybody could know.

@@ -1,13 +1,15 @@
 /** `flowstone/http`: signal gates and runs over HTTP, as handlers to mount and as a server. */
 
+export { type ApiHandler, type ApiHandlerOptions, apiHandler } from './api/handler.ts'
+export type { ApiFlow } from './api/route.ts'
 export { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 export type { VerifiedSender } from './gates/verified.ts'
-export type { ApiKey, ApiKeyAction } from './runs/api-keys.ts'
 export { type RunHandler, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 export type { RunOverHttp, RunsOverHttp } from './runs/over-http.ts'
 export type { Webhook, WebhookMessage } from './runs/webhooks.ts'
-export { type GateServer, type ServeOptions, serveGates } from './serve.ts'
+export { type GateServer, type ServedFlow, type ServeOptions, serveGates, serveHttp } from './serve.ts'
 export type { AddressOptions } from './shared/address.ts'
+export type { ApiKey, ApiKeyAction, ApiKeyRole } from './shared/api-keys.ts'
 export type { CommonOptions } from './shared/limits.ts'
 export type { ProblemReason } from './shared/problem.ts'
 export type { Rate } from './shared/rate.ts'

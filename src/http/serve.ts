@@ -3,6 +3,9 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { isLoopback } from './api/access.ts'
+import { type ApiHandlerOptions, apiHandler, isForApi } from './api/handler.ts'
+import type { ApiFlow } from './api/route.ts'
 import { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 import { isForRuns, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 import type { RunsOverHttp } from './runs/over-http.ts'
@@ -14,6 +17,11 @@ import type { GatesOverHttp } from './shared/request-context.ts'
 export interface ServeOptions
   extends Omit<GateHandlerOptions, 'rateLimit'>,
     Pick<RunHandlerOptions, 'apiKeys' | 'webhooks'> {
+  /**
+   * `true`: the API below `/api/v1` too, for `apiKeys`; without any, for all who reach a loopback
+   * address, who may do all. `open`: what may be done without a key, also where there are keys.
+   */
+  readonly api?: boolean | { readonly open?: ApiHandlerOptions['open'] }
   /** As of `gateHandler` and `runHandler`. */
   readonly rateLimit?: NonNullable<GateHandlerOptions['rateLimit']> & NonNullable<RunHandlerOptions['rateLimit']>
   /** Default 8080; 0: any free one. */
@@ -49,24 +57,22 @@ export interface Watched {
  * 503 while the server is away, refuses it, or has no room. Throws FlowStoneError `listen_failed`,
  * InvalidError for options.
  */
-export async function serveGates(
-  flow: { readonly gates: GatesOverHttp } & Watched & Partial<RunsOverHttp>,
-  options: ServeOptions = {},
-): Promise<GateServer> {
-  const { port = 8080, host = '127.0.0.1', ...rest } = options
+export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): Promise<GateServer> {
+  const { port = 8080, host = '127.0.0.1', api = false, ...rest } = options
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
   if (typeof host !== 'string' || host === '')
     throw new InvalidError(`host must be an address to listen on, got ${JSON.stringify(host)}`)
   const closing = new AbortController()
-  const handler = handlerOf(flow, rest, closing.signal)
+  const gatesAndRuns = handlerOf(flow, rest, closing.signal)
+  const ofApi = api === false ? undefined : apiOf(flow, { ...rest, api, host }, closing.signal)
   const answer = async (request: Request, env: unknown): Promise<Response> => {
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
     if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
     if (pathname === '/healthz') return health(flow)
     if (pathname === '/readyz') return await readiness(flow)
-    return await handler(request, env)
+    return await (ofApi && isForApi(pathname) ? ofApi : gatesAndRuns)(request, env)
   }
   // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1
   // without one). No browser can have been at this address.
@@ -109,10 +115,52 @@ export async function serveGates(
   }
 }
 
+/** The same as `serveGates`, under a name for all that it serves. */
+export const serveHttp = serveGates
+
+/** What is served: all that `connect()` returns has it. */
+export type ServedFlow = { readonly gates: GatesOverHttp } & Watched &
+  Partial<RunsOverHttp & Omit<ApiFlow, 'gates' | 'request' | 'run'>>
+
+/** Whoever reaches a loopback address is on this machine, and may do what its user may. */
+function apiOf(
+  flow: ServedFlow,
+  options: Omit<ServeOptions, 'port'> & { readonly host: string },
+  closing: AbortSignal,
+): GateHandler {
+  const {
+    api,
+    apiKeys,
+    rateLimit = {},
+    host,
+    verified: _,
+    page: __,
+    recordHeaders: ___,
+    webhooks: ____,
+    ...common
+  } = options
+  const asked = typeof api === 'object' ? api.open : undefined
+  const open = asked ?? (apiKeys === undefined && isLoopback(host) ? 'admin' : undefined)
+  if (open === undefined && apiKeys === undefined)
+    throw new InvalidError(
+      `serveGates: api without apiKeys is only for loopback addresses, and host is ${host}; flowstone http key --role viewer makes a key`,
+    )
+  if (open !== undefined && open !== 'viewer' && !isLoopback(host))
+    throw new InvalidError(`serveGates: api.open must be viewer where host is no loopback address (${host})`)
+  if (!isWhole(flow)) throw new InvalidError('serveGates: api needs a flow, as connect() returns it')
+  const { token: _____, ...rates } = rateLimit
+  const keyed = apiKeys === undefined ? {} : { apiKeys }
+  return apiHandler(flow, { ...common, ...keyed, ...(open === undefined ? {} : { open }), rateLimit: rates }, closing)
+}
+
+function isWhole(flow: object): flow is ApiFlow {
+  return 'inspect' in flow && 'scatter' in flow
+}
+
 /** Gates, and runs where somebody may start them. */
 function handlerOf(
   flow: { readonly gates: GatesOverHttp } & Partial<RunsOverHttp>,
-  options: Omit<ServeOptions, 'port' | 'host'>,
+  options: Omit<ServeOptions, 'port' | 'host' | 'api'>,
   closing: AbortSignal,
 ): GateHandler {
   const { apiKeys, webhooks, rateLimit = {}, ...ofGates } = options
@@ -121,7 +169,7 @@ function handlerOf(
   const gates = gateHandler(flow, { ...ofGates, rateLimit: others })
   if (apiKeys === undefined && webhooks === undefined) return gates
   const { verified: _, page: __, recordHeaders: ___, ...common } = ofGates
-  const { request, run } = flow
+  const { request, run, as } = flow
   if (typeof request !== 'function' || typeof run !== 'function')
     throw new InvalidError('serveGates: apiKeys and webhooks need a flow, as connect() returns it')
   const ofRuns: RunHandlerOptions = {
@@ -133,7 +181,11 @@ function handlerOf(
       ...(key === undefined ? {} : { key }),
     },
   }
-  const starts: RunsOverHttp = { request: request.bind(flow), run: run.bind(flow) }
+  const starts: RunsOverHttp = {
+    request: request.bind(flow),
+    run: run.bind(flow),
+    ...(as ? { as: as.bind(flow) } : {}),
+  }
   const runs = runHandler({ ...starts, gates: flow.gates }, ofRuns, closing)
   return async (incoming, env) => {
     const path = URL.canParse(incoming.url) ? new URL(incoming.url).pathname : ''

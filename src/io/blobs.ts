@@ -12,6 +12,7 @@ import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Connection } from '../log/connection.ts'
 import {
   directGet,
+  directGetMany,
   directNext,
   type Entry,
   isFull,
@@ -21,6 +22,7 @@ import {
   type PubError,
   publish,
   type StoredMessage,
+  streamInfo,
 } from '../log/nats.ts'
 
 /** Less where the server's messages are small. */
@@ -42,6 +44,9 @@ const ANSWER_MS = 5000
 const GIVE_UP_MS = 120_000
 const PAUSE_MS = 100
 const FULL_PAUSE_MS = 500
+const TOUCHES = 5
+const LISTED = 200
+const TOUCH_PAUSE_MS = 20
 
 const meta = z.object({
   nuid: z.string(),
@@ -51,6 +56,16 @@ const meta = z.object({
   deleted: z.boolean().optional(),
 })
 type Meta = z.infer<typeof meta>
+
+const named = z.object({ name: z.string(), nuid: z.string(), size: z.int() })
+
+/** A value in the store, and when it was stored last. */
+export interface StoredBlob extends z.infer<typeof named> {
+  readonly timeMs: number
+}
+
+/** Undefined: the server did not say. */
+type Outcome = 'stored' | { readonly refusal: PubError | undefined }
 
 export class Blobs {
   readonly #connection: Connection
@@ -66,11 +81,9 @@ export class Blobs {
    * them or none.
    */
   async put(name: string, bytes: Uint8Array, sameSize: boolean): Promise<void> {
-    const there = await this.#meta(name)
-    if (there && (!sameSize || there.size === bytes.length)) return
     const startedMs = performance.now()
     for (;;) {
-      const outcome = await this.#tryPut(name, bytes)
+      const outcome = (await this.#touch(name, bytes, sameSize)) ?? (await this.#tryPut(name, bytes))
       if (outcome === 'stored') return
       if (!isFull(outcome?.refusal) && performance.now() - startedMs > GIVE_UP_MS)
         throw new FlowStoneError(
@@ -106,7 +119,91 @@ export class Blobs {
     return bytes
   }
 
-  async #tryPut(name: string, bytes: Uint8Array): Promise<'stored' | { readonly refusal: PubError | undefined }> {
+  /**
+   * Stores the description again, so that it says when the value was stored last: one that was
+   * stored a moment ago is not taken away, though nothing names it yet. Undefined: the value is not
+   * there.
+   */
+  async #touch(name: string, bytes: Uint8Array, sameSize: boolean): Promise<Outcome | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      const stored = await this.#stored(name, attempt > 1)
+      const there = stored && metaIn(stored)
+      if (!there || (sameSize && there.size !== bytes.length)) return undefined
+      const { seq, payload } = stored
+      const headers = { 'Nats-Rollup': 'sub' }
+      const outcome = await this.#publish({ subject: this.#metaSubject(name), payload, expect: { seq }, headers }, true)
+      if (outcome === 'stored' || attempt >= TOUCHES) return outcome
+      // Somebody stored it, or took it away, at the same time.
+      await this.#connection.ready(TOUCH_PAUSE_MS)
+    }
+  }
+
+  /**
+   * Takes a value away, unless it was stored again since `beforeMs`. Says whether it is gone. Doing
+   * it twice is harmless, also after a crash in the middle.
+   */
+  async remove(name: string, beforeMs: number): Promise<boolean> {
+    const stored = await this.#stored(name, true)
+    if (!stored) return true
+    const content: unknown = decode(stored.payload, undefined)
+    const known = meta.safeParse(content).data
+    if (!known?.deleted) {
+      if (!known || stored.timeMs >= beforeMs) return false
+      const payload = encodeJson({ ...Object(content), deleted: true })
+      const outcome = await this.#publish(
+        { subject: this.#metaSubject(name), payload, expect: { seq: stored.seq }, headers: { 'Nats-Rollup': 'sub' } },
+        true,
+      )
+      if (outcome !== 'stored') return false
+    }
+    const jsm = await jetstreamManager(this.#connection.nc)
+    if (known) await jsm.streams.purge(this.#stream, { filter: this.#chunks(known.nuid) })
+    const mark = await this.#stored(name, true)
+    if (mark && !metaIn(mark))
+      await jsm.streams.purge(this.#stream, { filter: this.#metaSubject(name), seq: mark.seq + 1 })
+    return true
+  }
+
+  /** All values there are. Those that somebody is storing may be missing. */
+  async *list(): AsyncGenerator<StoredBlob> {
+    const subjects = await this.#subjects('M')
+    for (let i = 0; i < subjects.length; i += LISTED) {
+      const some = subjects.slice(i, i + LISTED)
+      const there = await this.#connection.read((nc) => directGetMany(nc, this.#stream, some))
+      for (const { payload, timeMs } of there.values()) {
+        const found = payload.length > 0 ? named.safeParse(decode(payload, undefined)).data : undefined
+        if (found) yield { ...found, timeMs }
+      }
+    }
+  }
+
+  /** Chunks of no value in `known`, the last of which is older. Takes them away, or counts them. */
+  async takeHalves(
+    known: ReadonlySet<string>,
+    beforeMs: number,
+    isDry: boolean,
+  ): Promise<{ readonly objects: number; readonly bytes: number }> {
+    let [objects, bytes] = [0, 0]
+    const jsm = await jetstreamManager(this.#connection.nc)
+    for (const subject of await this.#subjects('C')) {
+      if (known.has(subject.slice(this.#chunks('').length))) continue
+      const query = { last_by_subj: subject }
+      const last = await this.#connection.read((nc) => leaderGet(nc, this.#stream, query, ANSWER_MS))
+      if (!last || last.timeMs >= beforeMs) continue
+      if (!isDry) await jsm.streams.purge(this.#stream, { filter: subject })
+      objects += 1
+      bytes += last.payload.length
+    }
+    return { objects, bytes }
+  }
+
+  async #subjects(kind: 'M' | 'C'): Promise<string[]> {
+    const filter = `$O.${this.#bucket}.${kind}.>`
+    const info = await this.#connection.read((nc) => streamInfo(nc, this.#stream, filter))
+    return Object.keys(info.state.subjects ?? {})
+  }
+
+  async #tryPut(name: string, bytes: Uint8Array): Promise<Outcome> {
     const nuid = randomBytes(11).toString('hex')
     const subject = this.#chunks(nuid)
     const chunkBytes = this.#connection.share(CHUNK_BYTES)
@@ -138,12 +235,13 @@ export class Blobs {
     return await this.#publish({ subject: this.#metaSubject(name), payload, headers: { 'Nats-Rollup': 'sub' } })
   }
 
-  async #publish(entry: Entry): Promise<'stored' | { readonly refusal: PubError | undefined }> {
+  /** `isConditional`: it is no error that another one was stored since. */
+  async #publish(entry: Entry, isConditional = false): Promise<Outcome> {
     try {
       const ack = await this.#connection.untilDisconnect((nc) => publish(nc, entry, undefined, ANSWER_MS))
       if (!ack) return { refusal: undefined }
       if (!ack.error) return 'stored'
-      if (isPassingRefusal(ack.error)) return { refusal: ack.error }
+      if (isPassingRefusal(ack.error) || isConditional) return { refusal: ack.error }
       throw new FlowStoneError(
         'refused',
         `${this.#bucket} refused a value: ${ack.error.description} (${ack.error.errCode})`,
@@ -185,10 +283,18 @@ export class Blobs {
   }
 
   async #meta(name: string, signal?: AbortSignal): Promise<Meta | undefined> {
+    const found = await this.#stored(name, false, signal)
+    return found && metaIn(found)
+  }
+
+  /** What describes a value, or says that it was deleted. */
+  async #stored(name: string, byLeader: boolean, signal?: AbortSignal): Promise<StoredMessage | undefined> {
     const query = { last_by_subj: this.#metaSubject(name) }
-    const found = await this.#connection.read((nc) => directGet(nc, this.#stream, query, ANSWER_MS), signal)
-    const known = found && found.payload.length > 0 ? meta.safeParse(decode(found.payload, undefined)).data : undefined
-    return known?.deleted ? undefined : known
+    const found = await this.#connection.read(
+      (nc) => (byLeader ? leaderGet : directGet)(nc, this.#stream, query, ANSWER_MS),
+      signal,
+    )
+    return found && found.payload.length > 0 ? found : undefined
   }
 
   #damaged(name: string, how: string): FlowStoneError {
@@ -206,6 +312,12 @@ export class Blobs {
   #metaSubject(name: string): string {
     return `$O.${this.#bucket}.M.${padded(Buffer.from(name))}`
   }
+}
+
+/** Undefined for one that was deleted. */
+function metaIn(found: StoredMessage): Meta | undefined {
+  const known = meta.safeParse(decode(found.payload, undefined)).data
+  return known?.deleted ? undefined : known
 }
 
 function digestOf(bytes: Uint8Array): string {

@@ -3,8 +3,9 @@
  * it smaller, named by content hash, so equal values are stored once.
  */
 import { createHash } from 'node:crypto'
+import { blobName } from '../../streams/blob-refs.ts'
 import { decodeMsgpack } from '../../streams/codec.ts'
-import { type Encoding, squeezeLarge, unsqueezeLarge } from '../../streams/compress.ts'
+import { squeezeLarge, unsqueezeLarge } from '../../streams/compress.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { encodeValue } from '../../streams/value.ts'
@@ -21,12 +22,12 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
       const { bytes, encoding } = await squeezeLarge(plain)
       // Another release of the compressor may give other bytes for the same value: those are as
       // good.
-      await blobs.put(nameOf(hash, encoding), bytes, encoding === undefined)
+      await blobs.put(blobName(hash, encoding), bytes, encoding === undefined)
       return { hash, bytes: bytes.length, ...(encoding ? { encoding, plainBytes: plain.length } : {}) }
     },
     load: async ({ hash, encoding: named, plainBytes }, { signal } = {}) => {
       const encoding = named === 'zstd' ? named : undefined
-      const bytes = await blobs.get(nameOf(String(hash), encoding), signal)
+      const bytes = await blobs.get(blobName(String(hash), encoding), signal)
       if (!bytes)
         throw new FlowStoneError('missing_value', `value ${String(hash)} is not in object store ${names.blobBucket}`)
       const plain = await unsqueezeLarge(bytes, encoding, Number(plainBytes))
@@ -42,10 +43,6 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
   return manager
 }
 
-function hashOf(bytes: Uint8Array): string {
+export function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
-}
-
-function nameOf(hash: string, encoding: Encoding | undefined): string {
-  return encoding ? `${hash}-${encoding}` : hash
 }

@@ -4,6 +4,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import type { StoredValue, ValueAt } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
+import { sealedAt } from '../log/history.ts'
 import { directGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import type { Io } from './manager.ts'
@@ -26,9 +27,9 @@ export async function storedValueAt(
   signal?: AbortSignal,
 ): Promise<StoredValue> {
   const message = await connection.read((nc) => directGet(nc, names.log(at.shard), { seq: at.seq }), signal)
-  if (!message)
-    throw new FlowStoneError('missing_value', `log ${names.log(at.shard)} has no message ${at.seq}: pruned?`)
-  const fact = factOf(names, at.shard, message)
+  const fact = message ? factOf(names, at.shard, message) : await sealedAt({ connection, names }, at.shard, at.seq)
+  if (!fact)
+    throw new FlowStoneError('missing_value', `log and history of ${names.log(at.shard)} have no message ${at.seq}`)
   if (at.input !== undefined) {
     const given = fact.name === 'run.requested' ? fact.data.input?.[at.input] : undefined
     if (given) return given

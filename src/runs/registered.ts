@@ -30,5 +30,8 @@ export async function lastRegistered(
 
 /** As the log has it: the state bucket may not know yet of a worker that has just started. */
 export async function newestPipeline(deps: Deps, shard: number, pipeline: string): Promise<PipelineSpec | undefined> {
-  return (await lastRegistered(deps, shard, pipeline))?.data
+  const fact = await lastRegistered(deps, shard, pipeline)
+  if (!fact) return undefined
+  const { by: _, ...spec } = fact.data
+  return spec
 }

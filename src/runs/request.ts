@@ -3,15 +3,15 @@ import { randomBytes } from 'node:crypto'
 import { groupOf } from '../../projections/run/concurrency-key.ts'
 import { conflictOf, type RunRequest, runIdFor } from '../../projections/run/request.ts'
 import { ConflictError, FlowStoneError } from '../../streams/errors.ts'
-import { type FactOf, factPath } from '../../streams/facts.ts'
+import type { FactOf } from '../../streams/facts.ts'
 import { type KeySpace, newRunId, parseRunId, type RunId, runId } from '../../streams/ids.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { OnFailed } from '../define/run-options.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { factEntry } from '../log/entries.ts'
-import { leaderGet } from '../log/nats.ts'
-import { factIfAny } from '../log/read-fact.ts'
+import { isSealed } from '../log/history.ts'
+import { runFact } from '../log/run-fact.ts'
 
 /** What is needed to look whether a run is there. */
 export interface LookDeps {
@@ -23,6 +23,8 @@ export interface LookDeps {
 /** … and to start it. */
 export interface RequestDeps extends LookDeps {
   readonly logOf: (shard: number) => Appender
+  /** Who asks. */
+  readonly by: string | undefined
 }
 
 export interface Requested {
@@ -37,7 +39,7 @@ const LOOK_AHEAD = 8
 export async function requestFresh(deps: RequestDeps, data: RunRequest): Promise<Requested> {
   const group = data.concurrency && groupOf(data.pipeline, data.concurrency)
   const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards, group)
-  if (!(await append(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
+  if (!(await appendNew(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
   return { id, isNew: true }
 }
 
@@ -133,9 +135,15 @@ export async function hasFailed(deps: LookDeps, id: RunId): Promise<boolean> {
 }
 
 /** True when it is stored, false when this run was requested before. */
-export async function append({ names, logOf }: RequestDeps, id: RunId, data: RunRequest): Promise<boolean> {
+export async function append(deps: RequestDeps, id: RunId, data: RunRequest): Promise<boolean> {
+  // The log may have forgotten it.
+  if (await isSealed(deps, id)) return false
+  return await appendNew(deps, id, data)
+}
+
+async function appendNew({ names, logOf, by }: RequestDeps, id: RunId, data: RunRequest): Promise<boolean> {
   const { shard } = parseRunId(id)
-  const entry = factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data })
+  const entry = factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }, by)
   return (await logOf(shard).appendOnce(entry)) === 'stored'
 }
 
@@ -144,14 +152,9 @@ async function requestOf(deps: LookDeps, id: RunId): Promise<FactOf<'run.request
 }
 
 export async function factAt<N extends 'run.requested' | 'run.finished'>(
-  { connection, names }: LookDeps,
+  deps: LookDeps,
   run: RunId,
   name: N,
 ): Promise<FactOf<N> | undefined> {
-  const { shard } = parseRunId(run)
-  const found = await connection.read((nc) =>
-    leaderGet(nc, names.log(shard), { last_by_subj: names.fact(shard, factPath(name, { run })) }),
-  )
-  const fact = found && factIfAny(names, shard, found)
-  return fact?.name === name ? (fact as FactOf<N>) : undefined
+  return await runFact(deps, run, name)
 }

@@ -7,18 +7,13 @@
  * or the lease as lost, and the engine decides.
  */
 import type { Subscription } from '@nats-io/nats-core'
+import { ensureTaskConsumer } from '../../streams/consumers.ts'
 import { messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
-import { ensureTaskConsumer, type Topology } from '../../streams/topology.ts'
+import type { Topology } from '../../streams/topology.ts'
 import type { Pipeline } from '../define/pipeline.ts'
-import type { GateSettings } from '../gates/settings.ts'
-import type { Io } from '../io/manager.ts'
-import type { Limiter } from '../limiter/limiter.ts'
-import type { Appender } from '../log/appender.ts'
-import type { ServerClock } from '../log/clock.ts'
-import type { Connection } from '../log/connection.ts'
 import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Code, servedQueues } from './attempt/code.ts'
@@ -35,6 +30,7 @@ import { answerStatusRequests } from './control/worker-status.ts'
 import { SubscriptionReader } from './events/reader.ts'
 import { answerRetries } from './events/retries.ts'
 import { parseWorkerOptions, type WorkerOptions } from './options.ts'
+import type { WorkerParts } from './parts.ts'
 import { HandBack } from './pull/disposition.ts'
 import { InFlightTask } from './pull/in-flight-task.ts'
 import { Isolation, isolationText } from './pull/isolation.ts'
@@ -50,6 +46,8 @@ const SHORT_TASK_MS = 20
 const AHEAD_MS = 40
 const AHEAD_MAX = 16
 const LIMITED_AHEAD = 4
+/** Tasks whose outcomes are being stored: while there are so many, no more are asked for. */
+const STORING_MAX = 200
 const RESTORE_PAUSE_MS = 50
 /**
  * Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that
@@ -59,20 +57,6 @@ const HELPER_SLOTS = 256
 /** How long one task may have the worker to itself: `ackWait`, within these bounds. */
 const ALONE_MIN_MS = 5000
 const ALONE_MAX_MS = 30_000
-
-interface WorkerParts {
-  readonly connection: Connection
-  readonly topology: Topology
-  readonly clock: ServerClock
-  readonly gates: GateSettings
-  readonly io: Io
-  readonly limiter: Limiter
-  readonly logger: Logger
-  readonly logOf: (shard: number) => Appender
-  readonly workOf: (shard: number) => Appender
-  readonly random: string
-  readonly register: (pipeline: Pipeline) => Promise<void>
-}
 
 interface Source {
   readonly priority: number
@@ -136,6 +120,7 @@ export class Worker {
       connection,
       names: topology.names,
       clock,
+      by: parts.by,
       gates: parts.gates,
       children: { connection, names: topology.names, shards: topology.shards, io, register: parts.register },
       io,
@@ -427,9 +412,18 @@ export class Worker {
     if (this.#alone.isWanted) return 0
     const moving = slots.free > 0 || slots.turnedOverWithin(SHORT_TASK_MS)
     const worthHolding = Math.max(2, Math.min(AHEAD_MAX, Math.ceil(AHEAD_MS / this.#lastTaskMs)))
-    const ahead = moving && this.#lastTaskMs < 100 ? worthHolding - this.#held.size : 0
+    const storing = this.#storing()
+    if (storing >= STORING_MAX) return 0
+    const ahead = moving && this.#lastTaskMs < 100 ? worthHolding - (this.#held.size - storing) : 0
     if (slots.waiting > 0 || slots.free === 0) return Math.max(0, ahead)
     return Math.max(1, ahead, Math.floor(slots.free / Math.max(1, this.#tasksSize)))
+  }
+
+  /** Tasks whose code has run, and whose outcome is on its way to the log. */
+  #storing(): number {
+    let storing = 0
+    for (const held of this.#held.values()) if (held.isStoring) storing += 1
+    return storing
   }
 
   #receive(delivery: Delivery): void {
@@ -471,7 +465,7 @@ export class Worker {
     this.#tasksSize = this.#tasksSize * 0.8 + size * 0.2
     const startedMs = performance.now()
     void this.#performer.perform(held, task).finally(() => {
-      this.#lastTaskMs = performance.now() - startedMs
+      this.#lastTaskMs = held.seat?.usedMs ?? performance.now() - startedMs
       if (this.#held.get(task.id) === held) this.#held.delete(task.id)
       held.release()
       this.#heldMessages.delete(messageName(held.shard, held.streamSeq))

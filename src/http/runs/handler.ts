@@ -11,6 +11,7 @@ import { cut } from '../../../streams/text.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { type Logger, quietLogger } from '../../telemetry.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
+import { type ApiKey, ApiKeys, type KnownKey } from '../shared/api-keys.ts'
 import { bodyKind, readBody } from '../shared/body.ts'
 import type { BodyBudget } from '../shared/budget.ts'
 import { toProblem } from '../shared/fault.ts'
@@ -32,8 +33,7 @@ import { HttpProblem, problemResponse } from '../shared/problem.ts'
 import type { FixedLimiter, Rate } from '../shared/rate.ts'
 import { within } from '../shared/with-timeout.ts'
 import { endOf, type RunEnd, runAnswer, startedAnswer, viewOf } from './answer.ts'
-import { type ApiKey, ApiKeys, type KnownKey } from './api-keys.ts'
-import { type RunOverHttp, type RunsOverHttp, startProblem } from './over-http.ts'
+import { type RunOverHttp, type RunsOverHttp, startProblem, startsFor } from './over-http.ts'
 import { waitOf } from './prefer.ts'
 import { receiveStart } from './start.ts'
 import { Waits } from './waits.ts'
@@ -161,7 +161,7 @@ async function start(shared: Shared, c: Context, key: KnownKey): Promise<Respons
   const options = await receiveStart(request, limits, bodies.roomOf(key.id), key.id)
   let run: RunOverHttp
   try {
-    run = await within(limits.answerMs, flow.request(`${pipeline}/${asset}`, options))
+    run = await within(limits.answerMs, startsFor(flow, 'http', key.id).request(`${pipeline}/${asset}`, options))
   } catch (error) {
     throw startProblem(error)
   }
@@ -227,7 +227,8 @@ async function receiveWebhook(
   const kind = bodyKind(headers, limits)
   const bytes = await readBody(request, limits, room)
   const timed: Pick<RunsOverHttp, 'request'> = {
-    request: (target, options) => within(limits.answerMs, flow.request(target, options)),
+    request: (target, options) =>
+      within(limits.answerMs, startsFor(flow, 'webhook', webhook.path).request(target, options)),
   }
   return await startByWebhook(timed, webhook, { kind, bytes, headers }, logger)
 }

@@ -1,4 +1,5 @@
 /** What of a flow is needed to start and read runs, and how its errors are answered. */
+import { byPart } from '../../../streams/by.ts'
 import { ConflictError, FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import { cut } from '../../../streams/text.ts'
 import type { RunView } from '../../client/run-view.ts'
@@ -22,6 +23,17 @@ export interface RunsOverHttp {
   request(target: string, options: RunOptions): Promise<RunOverHttp>
   /** The run of that id, as `flow.run` gives it. */
   run(id: string): RunOverHttp
+  /** The same for somebody else: what it starts says so. */
+  as?(by: string): Pick<RunsOverHttp, 'request'>
+}
+
+/** What starts runs in the name of the sender of a request. */
+export function startsFor<F extends Pick<RunsOverHttp, 'request' | 'as'>>(
+  flow: F,
+  kind: 'http' | 'webhook',
+  name: string,
+): Pick<RunsOverHttp, 'request'> {
+  return flow.as?.(byPart(kind, name)) ?? flow
 }
 
 /**

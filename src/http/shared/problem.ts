@@ -19,6 +19,10 @@ export type ProblemReason =
   | 'forbidden'
   | 'unknown_asset'
   | 'unknown_run'
+  | 'unknown_id'
+  | 'invalid_query'
+  | 'conflict'
+  | 'not_kept'
   | 'key_conflict'
   | 'invalid_input'
   | 'method_not_allowed'
@@ -47,6 +51,10 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
   forbidden: [403, 'Not allowed', 'This API key does not allow that.'],
   unknown_asset: [404, 'No such asset', 'No pipeline that is registered has an asset of this name.'],
   unknown_run: [404, 'No such run', 'There is no run of this id that this API key may read.'],
+  unknown_id: [404, 'Nothing of this name', 'There is nothing of this name that this API key may see.'],
+  invalid_query: [400, 'Invalid query', 'A query parameter is not known, or is not what it must be.'],
+  not_kept: [404, 'Not kept', 'How this was at that time is not kept.'],
+  conflict: [409, 'Not possible now', 'Its state does not allow that.'],
   key_conflict: [
     409,
     'Key used before',
@@ -72,14 +80,17 @@ export class HttpProblem extends Error {
   readonly title: string
   readonly detail: string
   readonly headers: Readonly<Record<string, string>>
+  /** The parameter, or the place in the body, that is at fault. */
+  readonly field: string | undefined
 
-  constructor(reason: ProblemReason, detail?: string, headers: Readonly<Record<string, string>> = {}) {
+  constructor(reason: ProblemReason, detail?: string, headers: Readonly<Record<string, string>> = {}, field?: string) {
     const [status, title, usual] = PROBLEMS[reason]
     super(title)
     this.reason = reason
     this.status = status
     this.title = title
     this.detail = detail ?? usual
+    this.field = field
     // RFC 9110 wants a challenge with every 401.
     this.headers = status === 401 ? { 'WWW-Authenticate': challengeOf(reason), ...headers } : headers
   }
@@ -107,8 +118,8 @@ export const GUARD_HEADERS: Readonly<Record<string, string>> = {
 export const SEALED_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 export function problemResponse(problem: HttpProblem): Response {
-  const { status, title, detail, reason } = problem
-  const body = { type: `urn:flowstone:problem:${reason}`, title, status, detail, reason }
+  const { status, title, detail, reason, field } = problem
+  const body = { type: `urn:flowstone:problem:${reason}`, title, status, detail, reason, field }
   return new Response(`${JSON.stringify(body)}\n`, {
     status,
     headers: {

@@ -12,6 +12,7 @@ import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Appended, AppendedOnce } from '../../log/appender.ts'
 import { factEntry } from '../../log/entries.ts'
+import { isSealed } from '../../log/history.ts'
 import { emit, type MaterializationEvent } from '../../telemetry.ts'
 import { GateOpener } from '../gates/opener.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
@@ -30,6 +31,8 @@ export interface Made {
   readonly at: ValueAt
   readonly hash: string
   readonly stored: StoredValue
+  /** Of the fact that has it. */
+  readonly bytes: number
 }
 
 /**
@@ -104,6 +107,7 @@ class Attempt {
     emit('flowstone:materialization.start', this.#event)
     let outcome = await this.#outcome()
     clearTimeout(announce)
+    this.#held.stores()
     const durationMs = performance.now() - startedMs
     if (outcome.kind === 'value' && outcome.stored) {
       const hash = hashOfValue(outcome.stored)
@@ -112,7 +116,8 @@ class Attempt {
       if (materialized === 'exists') return undefined
       if ('seq' in materialized) {
         emit('flowstone:materialization.stop', { ...this.#event, durationMs })
-        return { at: { shard: this.#held.shard, seq: materialized.seq }, hash, stored: outcome.stored }
+        const { seq, bytes } = materialized
+        return { at: { shard: this.#held.shard, seq }, hash, stored: outcome.stored, bytes }
       }
       outcome = { kind: 'failed', failure: materialized }
     }
@@ -152,7 +157,11 @@ class Attempt {
     await opener.suspend(suspension, (gate) => [factEntry(this.#shared.names, this.#held.shard, suspended(gate))])
   }
 
-  async #materialize(value: StoredValue, hash: string, durationMs: number): Promise<Appended | 'exists' | Failure> {
+  async #materialize(
+    value: StoredValue,
+    hash: string,
+    durationMs: number,
+  ): Promise<(Appended & { readonly bytes: number }) | 'exists' | Failure> {
     const { run: runText, pipeline, attempt, partition, key, msgId, fingerprint, inputs } = this.#task
     const { run, name } = this.#parts
     const data = {
@@ -171,8 +180,12 @@ class Attempt {
       durationMs: Math.round(durationMs),
     }
     const fact: FactDraft = { name: 'asset.materialized', ids: { pipeline, asset: name, run }, data }
+    if (await isTooLate(this.#shared, this.#held)) return 'exists'
     try {
-      return await this.#shared.logOf(this.#held.shard).append(factEntry(this.#shared.names, this.#held.shard, fact))
+      const { shard } = this.#held
+      const entry = factEntry(this.#shared.names, shard, fact)
+      const { seq } = await this.#shared.logOf(shard).append(entry)
+      return { seq, bytes: entry.payload.length }
     } catch (error) {
       if (error instanceof ConflictError) return 'exists'
       // It can never be stored: too large for a message, or refused by the server. Anything else
@@ -195,8 +208,17 @@ function idsOf({ pipeline, asset, run, attempt }: AttemptTask): FactIds<'attempt
   return { pipeline, asset: assetName(asset), run: parseRunId(run).id, attempt: String(attempt) }
 }
 
-function append(shared: WorkerShared, { shard }: InFlightTask, fact: FactDraft): Promise<AppendedOnce> {
-  return shared.logOf(shard).appendOnce(factEntry(shared.names, shard, fact))
+async function append(shared: WorkerShared, held: InFlightTask, fact: FactDraft): Promise<AppendedOnce> {
+  if (await isTooLate(shared, held)) return 'exists'
+  return await shared.logOf(held.shard).appendOnce(factEntry(shared.names, held.shard, fact))
+}
+
+/** An attempt that lasted so long may have outlived its run. */
+const LONG_MS = 60_000
+
+/** Its run has ended so long ago that the log knows nothing of it. */
+async function isTooLate(shared: WorkerShared, { heldMs, task }: InFlightTask): Promise<boolean> {
+  return heldMs > LONG_MS && (await isSealed(shared, task.run))
 }
 
 /** An attempt that has not brought a value. */

@@ -19,14 +19,14 @@ import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { requeueRest } from '../pull/requeue.ts'
 import { keepUnmatched } from '../pull/unmatched.ts'
-import { type Made, runAttempt } from './attempt.ts'
+import { runAttempt } from './attempt.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
 import type { WorkerShared } from './shared.ts'
 
 /**
- * A chain does not wait for its turn between two assets. After this time what is left does, so that
- * more urgent work, and other workers, have theirs.
+ * A chain stays where it began. After so much time of code what is left waits for its turn on the
+ * queue, so that more urgent work, and other workers, have theirs.
  */
 const CHAIN_MS = 1000
 
@@ -48,23 +48,30 @@ export async function runChain(
   code: Code,
 ): Promise<void> {
   const made = new Map(before)
-  const startedMs = performance.now()
-  let task = first
-  let value = await runAttempt(shared, held, task, asset)
-  while (value && task.chain) {
-    remember(shared, made, task.asset, value)
-    const next = nextOf(task, made)
-    if (!next) return
-    task = next
-    held.goOn(task)
-    // Cancelled: nobody waits for it.
-    if (held.abort.signal.aborted && !(held.abort.signal.reason instanceof HandBack)) return
-    const member = code.of(task)
-    const isLate = performance.now() - startedMs > CHAIN_MS
-    held.isLeaving = !member || isLate || held.abort.signal.aborted || shared.isDraining()
-    if (!member) return await keepUnmatched(shared, held)
-    if (held.isLeaving) return await requeueRest(shared, held.delivery, task)
-    value = await executions.run({ runId: task.run, asset: task.asset }, () => runAttempt(shared, held, task, member))
+  const kept: ValueAt[] = []
+  try {
+    let task = first
+    let value = await runAttempt(shared, held, task, asset)
+    while (value && task.chain) {
+      made.set(task.asset, value)
+      shared.values.keep(value.at, value.stored, value.bytes)
+      kept.push(value.at)
+      const next = nextOf(task, made)
+      if (!next) return
+      task = next
+      held.goOn(task)
+      await held.takeSeat()
+      // Cancelled: nobody waits for it.
+      if (held.abort.signal.aborted && !(held.abort.signal.reason instanceof HandBack)) return
+      const member = code.of(task)
+      const isLate = (held.seat?.usedMs ?? 0) > CHAIN_MS
+      held.isLeaving = !member || isLate || held.abort.signal.aborted || shared.isDraining()
+      if (!member) return await keepUnmatched(shared, held)
+      if (held.isLeaving) return await requeueRest(shared, held.delivery, task)
+      value = await executions.run({ runId: task.run, asset: task.asset }, () => runAttempt(shared, held, task, member))
+    }
+  } finally {
+    for (const at of kept) shared.values.release(at)
   }
 }
 
@@ -90,16 +97,6 @@ export async function placeOnLog(
     made.set(task.asset, { at: { shard, seq: found.seq }, hash: end.data.hash ?? hashOfValue(end.data.value) })
   }
   return undefined
-}
-
-function remember(
-  shared: WorkerShared,
-  made: Map<string, { at: ValueAt; hash: string }>,
-  asset: string,
-  { at, hash, stored }: Made,
-): void {
-  made.set(asset, { at, hash })
-  shared.values.remember(at, stored)
 }
 
 /** The attempt that follows in the chain. */

@@ -20,10 +20,10 @@ export const executions = new AsyncLocalStorage<Execution>()
 let called: Execution | undefined
 
 /** Calls `code` in the name of an execution. What it does after it has returned is nobody's. */
-export function callAs<T>(execution: Execution, code: () => T): T {
+export function callAs<T, A extends unknown[]>(execution: Execution, code: (...given: A) => T, ...given: A): T {
   called = execution
   try {
-    return code()
+    return code(...given)
   } finally {
     called = undefined
   }

@@ -13,7 +13,7 @@ import type { Slot } from '../../limiter/slot.ts'
 import { checkBucket } from '../../options/rate.ts'
 import { type ComeAgain, comeAgain, type Disposition, DONE, HandBack, NOT_BEGUN } from '../pull/disposition.ts'
 import type { InFlightTask, Waits } from '../pull/in-flight-task.ts'
-import type { Slots } from '../pull/slots.ts'
+import { Seat, type Slots } from '../pull/slots.ts'
 
 /** A turn within this time is waited for here, without a local slot. */
 const HOLD_MS = 5000
@@ -92,7 +92,7 @@ export async function runLimited<T>(
   start: LimitedStart,
   code: (signal: AbortSignal) => T | Promise<T>,
 ): Promise<Limited<T>> {
-  const place = new LocalPlace(start.local)
+  const place = new Seat(start.local, true)
   let slot: Slot | undefined
   try {
     const taken = await takeSlot(start, place)
@@ -107,7 +107,7 @@ export async function runLimited<T>(
     start.tell?.(undefined)
     return { kind: 'ran', result: await code(slot ? AbortSignal.any([start.signal, slot.signal]) : start.signal) }
   } finally {
-    place.leave()
+    place.give()
     await slot?.releaseSoon()
   }
 }
@@ -157,7 +157,7 @@ export async function runLimitedAttempt(
 
 type SlotTaken = { readonly kind: 'taken'; readonly slot: Slot | undefined } | ComeAgain
 
-async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<SlotTaken> {
+async function takeSlot(start: LimitedStart, place: Seat): Promise<SlotTaken> {
   const { limits, limiter, key } = start
   if (!limits.slots) return { kind: 'taken', slot: undefined }
   const { max, weight, leaseMs: lease } = limits.slots
@@ -169,7 +169,7 @@ async function takeSlot(start: LimitedStart, place: LocalPlace): Promise<SlotTak
     if (isUnreachable(error)) return comeAgain(bucket, UNREACHABLE_MS)
     throw error
   }
-  place.leave()
+  place.give()
   return await waitForSlot(start, bucket, limits.slots)
 }
 
@@ -197,10 +197,10 @@ async function waitForSlot(
 }
 
 /** Undefined: it is its turn, and a local slot is in hand. */
-async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number): Promise<ComeAgain | undefined> {
+async function takeTurn(start: LimitedStart, place: Seat, holdMs: number): Promise<ComeAgain | undefined> {
   const { limits, limiter, waiters, key, ownBucket, waiting } = start
   if (!limits.rate) {
-    await place.enter()
+    await place.take()
     return undefined
   }
   const { rate, option } = limits.rate
@@ -210,7 +210,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     const maxWait = waiters.isFull ? BRIEF_MS : holdMs
     const onWait = (waitMs: number): void => {
       start.tell?.({ for: 'rate', bucket, untilMs: performance.now() + waitMs })
-      if (waitMs > BRIEF_MS) place.leave()
+      if (waitMs > BRIEF_MS) place.give()
     }
     try {
       await waiters.wait(() => limiter.take(bucket, option, { maxWait, signal: waiting, onWait }))
@@ -225,7 +225,7 @@ async function takeTurn(start: LimitedStart, place: LocalPlace, holdMs: number):
     }
     start.tell?.({ for: 'room' })
     const turnMs = performance.now()
-    await place.enter()
+    await place.take()
     // No local slot was free when its turn came: by now it would be a burst.
     if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return undefined
   }
@@ -246,26 +246,4 @@ function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unk
 
 export function isUnreachable(error: unknown): boolean {
   return error instanceof FlowStoneError && error.code === 'unreachable'
-}
-
-/** One local slot, that is in hand or not. */
-class LocalPlace {
-  readonly #local: Slots
-  #inHand = true
-
-  constructor(local: Slots) {
-    this.#local = local
-  }
-
-  leave(): void {
-    if (!this.#inHand) return
-    this.#inHand = false
-    this.#local.give()
-  }
-
-  async enter(): Promise<void> {
-    if (this.#inHand) return
-    if (!this.#local.tryTake()) await this.#local.turn().granted
-    this.#inHand = true
-  }
 }

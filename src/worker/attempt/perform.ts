@@ -15,6 +15,7 @@ import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
 import { requeue } from '../pull/requeue.ts'
+import { Seat } from '../pull/slots.ts'
 import { keepUnmatched } from '../pull/unmatched.ts'
 import { reportLost } from './attempt.ts'
 import { type MadeValues, placeOnLog, runChain } from './chain.ts'
@@ -141,14 +142,18 @@ export class Performer {
   async #runCode(held: InFlightTask, task: Task, asset: AnyAsset, made: MadeValues): Promise<Disposition> {
     if (task.kind === 'lease') return await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
     const { slots } = this.#shared
-    held.waits = { for: 'room' }
-    if (!slots.tryTake()) await slots.turn().granted
-    held.waits = undefined
     const { limits } = asset.definition
+    held.waits = { for: 'room' }
     if (limits && task.kind === 'execute') {
+      if (!slots.tryTake()) await slots.turn().granted
+      held.waits = undefined
       const run = (): Promise<void> => runChain(this.#shared, held, { task, made }, asset, this.#parts.code)
       return await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
     }
+    const seat = new Seat(slots)
+    held.seat = seat
+    await seat.take()
+    held.waits = undefined
     try {
       return await this.#whenBegun(held, task, async () => {
         if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)
@@ -156,7 +161,7 @@ export class Performer {
         else await runChain(this.#shared, held, { task, made }, asset, this.#parts.code)
       })
     } finally {
-      slots.give()
+      seat.give()
     }
   }
 

@@ -33,9 +33,26 @@ export function runCode<T>(
   code: (signal: () => AbortSignal) => T | Promise<T>,
 ): T | Promise<T> {
   parent.throwIfAborted()
+  if (timeoutMs === undefined)
+    return whileWanted(
+      parent,
+      code(() => parent),
+    )
+  return runTimed(parent, timeoutMs, code)
+}
+
+/** What was called comes to, unless `parent` is aborted before. */
+export function whileWanted<T>(parent: AbortSignal, result: T | Promise<T>): T | Promise<T> {
+  return isThenable(result) ? untilEnd(parent, undefined, result) : result
+}
+
+function runTimed<T>(
+  parent: AbortSignal,
+  timeoutMs: number,
+  code: (signal: () => AbortSignal) => T | Promise<T>,
+): T | Promise<T> {
   let limit: Limit | undefined
   const signal = (): AbortSignal => {
-    if (timeoutMs === undefined) return parent
     limit ??= new Limit(parent, timeoutMs)
     return limit.signal
   }
@@ -50,7 +67,7 @@ export function runCode<T>(
     limit?.end()
     return result
   }
-  if (timeoutMs !== undefined) limit ??= new Limit(parent, timeoutMs)
+  limit ??= new Limit(parent, timeoutMs)
   return untilEnd(parent, limit, result)
 }
 

@@ -26,6 +26,8 @@ export interface WorkerShared {
   readonly io: Io
   readonly values: Values
   readonly logger: Logger
+  /** Whose process this is: what stands in `pipeline.registered`. */
+  readonly by: string | undefined
   readonly resources: Resources
   readonly slots: Slots
   /** Of each limited queue that this worker holds leases of: as many places as leases. */
@@ -118,6 +120,7 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly asset: string
   readonly partition: string | undefined
   readonly attempt: number
+  /** No getter: a copy of the context must have it, too. */
   readonly idempotencyKey: string
   readonly log: Logger
   readonly resources: Resources
@@ -152,6 +155,7 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   get signal(): AbortSignal {
     return this.#signal()
   }
+
   get signalGate(): (options?: GateOptions) => Suspension {
     return this.#gates.of(this.index).signal
   }

@@ -3,25 +3,28 @@
  * for the tasks that follow.
  */
 
-import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import type { AssetName, RunId } from '../../../streams/ids.ts'
+import { ListReader, readList } from '../../../streams/list.ts'
 import { share, shareList } from '../../../streams/readonly.ts'
 import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
-import { isPlainData, type Snapshot, valueOfSnapshot } from '../../../streams/value.ts'
+import { isPlainData } from '../../../streams/value.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { parseWith, type StandardSchema } from '../../define/standard-schema.ts'
 import type { Io, Sight } from '../../io/manager.ts'
 import { storedValueAt } from '../../io/stored-values.ts'
 import type { Connection } from '../../log/connection.ts'
+import { sealedUnder } from '../../log/history.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { unlessAborted } from '../../options/timer.ts'
 
 const VALUES_MAX = 32
 const KEY_CHUNKS_MAX = 16
+/** Of the values of chains that are under way, all together. */
+const KEPT_BYTES = 32 * 1024 * 1024
 
 /**
  * Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries
@@ -67,17 +70,21 @@ export class KeyChunk {
   readonly offset: number
   /** The index behind its last key. */
   readonly end: number
-  readonly #at: (k: number) => unknown
+  readonly #keys: ListReader
 
-  /** Takes the keys over. */
-  constructor(offset: number, keys: readonly unknown[]) {
+  constructor(offset: number, keys: ListReader) {
     this.offset = offset
-    this.end = offset + keys.length
-    this.#at = shareList(keys)
+    this.end = offset + keys.count
+    this.#keys = keys
+  }
+
+  /** For one reader, who asks for keys about in order. */
+  fork(): KeyChunk {
+    return new KeyChunk(this.offset, this.#keys.fork())
   }
 
   key(index: number): unknown {
-    return this.#at(index - this.offset)
+    return this.#keys.item(index - this.offset)
   }
 }
 
@@ -126,6 +133,8 @@ export class Values {
   readonly #io: Io
   readonly #values = new Recent<Sight>(VALUES_MAX)
   readonly #keyChunks = new Recent<KeyChunk>(KEY_CHUNKS_MAX)
+  readonly #kept = new Map<string, { readonly sight: Promise<Sight>; readonly bytes: number }>()
+  #keptBytes = 0
 
   constructor(connection: Connection, names: Names, io: Io) {
     this.#connection = connection
@@ -141,22 +150,40 @@ export class Values {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         // Others may wait for the same value: it goes on being loaded.
-        const loading = this.#values.get(keyOfValue(at), async () => {
+        const key = keyOfValue(at)
+        const load = async (): Promise<Sight> => {
           const stored = await storedValueAt(this.#connection, this.#names, at)
           const schema = definition.dependsOn.find((asset) => asset.name === name)?.definition.inputSchema
           if (at.input === undefined || !schema) return await this.#io.loadShared(stored)
           return await this.#given(`input ${name}`, schema, stored)
-        })
+        }
+        const loading = this.#kept.get(key)?.sight ?? this.#values.get(key, load)
         return [name, await unlessAborted(loading, signal)] as const
       }),
     )
     return new Deps(entries)
   }
 
-  /** A value that this process put on the log itself need not be read again. */
-  remember(at: ValueAt, stored: StoredValue): void {
+  /**
+   * A value that this process put on the log itself need not be read again: it is kept until
+   * `release`, unless there are too many. `bytes`: about its size.
+   */
+  keep(at: ValueAt, stored: StoredValue, bytes: number): void {
+    const key = keyOfValue(at)
+    const load = async (): Promise<Sight> => await this.#io.loadShared(stored)
+    const isRoom = this.#keptBytes + bytes <= KEPT_BYTES && !this.#kept.has(key)
+    const sight = isRoom ? load() : this.#values.get(key, load)
     // What cannot be loaded now fails the execution that needs it.
-    void this.#values.get(keyOfValue(at), async () => await this.#io.loadShared(stored)).catch(() => undefined)
+    sight.catch(() => undefined)
+    if (!isRoom) return
+    this.#kept.set(key, { sight, bytes })
+    this.#keptBytes += bytes
+  }
+
+  release(at: ValueAt): void {
+    const key = keyOfValue(at)
+    this.#keptBytes -= this.#kept.get(key)?.bytes ?? 0
+    this.#kept.delete(key)
   }
 
   /** What an input's schema makes of what a run was given. */
@@ -167,23 +194,26 @@ export class Values {
   }
 
   /** Keys that this process stored itself need not be read again. */
-  rememberKeyChunk(run: RunId, asset: AssetName, offset: number, keys: readonly Snapshot[]): void {
-    this.#keyChunks.put(`${run}.${asset}.${offset}`, new KeyChunk(offset, keys.map(valueOfSnapshot)))
+  rememberKeyChunk(run: RunId, asset: AssetName, offset: number, keys: Uint8Array): void {
+    this.#keyChunks.put(`${run}.${asset}.${offset}`, new KeyChunk(offset, new ListReader(keys, shareList)))
   }
 
-  keyChunk(shard: number, run: RunId, asset: AssetName, offset: number): Promise<KeyChunk> {
-    return this.#keyChunks.get(`${run}.${asset}.${offset}`, async () => {
+  async keyChunk(shard: number, run: RunId, asset: AssetName, offset: number): Promise<KeyChunk> {
+    const keyChunk = await this.#keyChunks.get(`${run}.${asset}.${offset}`, async () => {
       const subject = this.#names.fact(shard, factPath('scatter.items', { run, asset, offset: String(offset) }))
       const message = await this.#connection.read((nc) =>
         directGet(nc, this.#names.log(shard), { last_by_subj: subject }),
       )
-      const fact = message && factOf(this.#names, shard, message)
+      const source = { connection: this.#connection, names: this.#names }
+      const path = this.#names.factPath(subject) ?? ''
+      const fact = message ? factOf(this.#names, shard, message) : await sealedUnder(source, shard, path)
       if (fact?.name !== 'scatter.items')
         throw new FlowStoneError(
           'missing_items',
           `keys at offset ${offset} of scatter ${run}.${asset} are not on the log`,
         )
-      return new KeyChunk(offset, decodeList(fact.data.keys, fact.data.encoding))
+      return new KeyChunk(offset, readList(fact.data.keys, fact.data.encoding, shareList))
     })
+    return keyChunk.fork()
   }
 }

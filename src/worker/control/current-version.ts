@@ -77,13 +77,13 @@ export class CurrentVersions {
 
   /** On all shards, the first one last, as at first. False when another worker was faster. */
   async #makeCurrent(pipeline: PipelineSpec): Promise<boolean> {
-    const { names, logOf } = this.#shared
+    const { names, logOf, by } = this.#shared
     const ids = { pipeline: pipeline.name, version: pipeline.version }
     for (let shard = this.#shards - 1; shard >= 0; shard--) {
       const last = await lastRegistered(this.#shared, shard, pipeline.name)
       if (last?.data.version === pipeline.version) continue
       const expect = { seq: last?.seq ?? 0, subject: registeredUnder(names, shard, pipeline.name) }
-      const entry = { ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline }), expect }
+      const entry = { ...factEntry(names, shard, { name: 'pipeline.registered', ids, data: pipeline }, by), expect }
       if ((await logOf(shard).appendOnce(entry)) !== 'stored') return false
     }
     return true

@@ -123,25 +123,7 @@ export class Liveness {
 
   /** All workers that left their names and did not take them away. */
   async seen(): Promise<WorkerSeen[]> {
-    const names = this.#names
-    const stream = names.kvStream(names.controlBucket)
-    const prefix = names.kvSubject(names.controlBucket, 'worker.')
-    const found: WorkerSeen[] = []
-    await this.#connection.read(async (nc) => {
-      found.length = 0
-      const jsm = await jetstreamManager(nc)
-      const messages = await jsm.direct
-        .getLastMessagesFor(stream, { multi_last: [`${prefix}*`] })
-        .catch(() => undefined)
-      if (!messages) return
-      for await (const message of messages) {
-        if (message.data.length === 0) continue
-        const reported = sign.safeParse(decode(message.data, undefined)).data
-        if (reported)
-          found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
-      }
-    })
-    return found
+    return await workersSeen(this.#connection, this.#names)
   }
 
   /**
@@ -191,6 +173,26 @@ export class Liveness {
     }
     await publish(this.#connection.nc, entry, undefined, 5000)
   }
+}
+
+/** All workers that left their names and did not take them away. */
+export async function workersSeen(connection: Connection, names: Names): Promise<WorkerSeen[]> {
+  const stream = names.kvStream(names.controlBucket)
+  const prefix = names.kvSubject(names.controlBucket, 'worker.')
+  const found: WorkerSeen[] = []
+  await connection.read(async (nc) => {
+    found.length = 0
+    const jsm = await jetstreamManager(nc)
+    const messages = await jsm.direct.getLastMessagesFor(stream, { multi_last: [`${prefix}*`] }).catch(() => undefined)
+    if (!messages) return
+    for await (const message of messages) {
+      if (message.data.length === 0) continue
+      const reported = sign.safeParse(decode(message.data, undefined)).data
+      if (reported)
+        found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
+    }
+  })
+  return found
 }
 
 /** How a message of WORK is named in questions. */

@@ -14,6 +14,7 @@ import { CancelledError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { Task } from '../../../streams/tasks.ts'
+import { isSealed } from '../../log/history.ts'
 import { listen } from '../../log/listen.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
@@ -90,13 +91,13 @@ export class Watch {
         this.#last(shard, `asset.${task.pipeline}.${ids.asset}.${ids.run}.end.*`),
         this.#isLeft(shard, task),
       ])
-      return end !== undefined || left ? 'over' : 'wanted'
+      return end !== undefined || left || (await isSealed(this.#shared, task.run)) ? 'over' : 'wanted'
     }
     const [closed, hold] = await Promise.all([
       this.#last(shard, factPath('scatter.closed', ids)),
       this.#last(shard, `scatter.${ids.run}.${ids.asset}.hold.*`),
     ])
-    if (closed !== undefined) return 'over'
+    if (closed !== undefined || (await isSealed(this.#shared, task.run))) return 'over'
     return hold?.endsWith('.paused') ? 'paused' : 'wanted'
   }
 

@@ -3,6 +3,7 @@
  * acknowledged. So it stands beside its refusal in `subscription.taken`, to be read again.
  */
 import { type FactOf, factPath } from '../../../streams/facts.ts'
+import { sealedAt } from '../../log/history.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
@@ -44,7 +45,7 @@ export async function readKept(
   const at = refused?.name === 'event.refused' ? refused.data.kept : undefined
   if (at === undefined) return undefined
   const stored = await connection.read((nc) => leaderGet(nc, log, { seq: at }))
-  const taken = stored && factIfAny(names, 0, stored)
+  const taken = stored ? factIfAny(names, 0, stored) : await sealedAt({ connection, names }, 0, at)
   if (taken?.name !== 'subscription.taken') return undefined
   const seq = Number(ids.seq)
   const kept = taken.data.events.find((event) => event.seq === seq)?.message

@@ -18,7 +18,7 @@ import { dropsTaken, keptMessage } from './kept.ts'
 import { Mapper } from './mapper.ts'
 import { OpenRuns } from './open-runs.ts'
 import { openConsumer, openSource, type Source } from './source.ts'
-import { EVENTS_MAX, type From, rangesOf, storeTaken, type Taker, takenUpTo } from './taken.ts'
+import { EVENTS_MAX, type From, lastTaken, rangesOf, storeTaken, type Taken, type Taker } from './taken.ts'
 
 const PAUSE_MS = 50
 const PAUSE_MAX_MS = 5000
@@ -136,8 +136,8 @@ export class SubscriptionReader {
       source: source.id,
       stream: source.stream,
     }
-    const to =
-      (await takenUpTo(connection, names, taker)) ?? (start === 'new' ? await this.#startNew(taker, source) : 0)
+    const last = await lastTaken(connection, names, taker)
+    const { to, seq } = last ?? (start === 'new' ? await this.#startNew(taker, source) : { to: 0, seq: 0 })
     const openRuns = new OpenRuns(
       { connection, names, shards: this.#topology.shards },
       { pipeline, subscription: spec.name, max: spec.maxOpen },
@@ -145,7 +145,7 @@ export class SubscriptionReader {
     )
     const consumer = await openConsumer(jsm, source, (turn) => names.eventConsumer(pipeline, spec.name, turn), to)
     const deliveries = new Deliveries(connection, source.stream, consumer)
-    const place = { chain: to, position: to }
+    const place = { chain: to, position: to, seq }
     try {
       while (!signal.aborted) {
         const room = await openRuns.room(source.id, signal)
@@ -160,13 +160,14 @@ export class SubscriptionReader {
     }
   }
 
-  async #startNew(taker: Taker, { last, stream, retention }: Source): Promise<number> {
+  async #startNew(taker: Taker, { last, stream, retention }: Source): Promise<Taken> {
     if (retention === 'workqueue')
       throw new FlowStoneError(
         'invalid',
         `from.start: all messages of work queue ${stream} are taken, so it must be all`,
       )
-    if (await storeTaken(this.#shared, taker, { from: 'new', to: last, events: [] })) return last
+    const stored = await storeTaken(this.#shared, taker, { from: 'new', to: last, events: [], after: 0 })
+    if (stored) return stored
     throw new SessionEnd('another reader was first')
   }
 
@@ -175,7 +176,7 @@ export class SubscriptionReader {
     deliveries: readonly Delivery[],
     source: Source,
     taker: Taker,
-    place: { chain: number; position: number },
+    place: { chain: number; position: number; seq: number },
     openRuns: OpenRuns,
   ): Promise<void> {
     const fresh = deliveries.filter(({ streamSeq }) => streamSeq > place.position)
@@ -186,9 +187,10 @@ export class SubscriptionReader {
       place.position = to
       if (events.length === 0 && to - place.chain < SILENT_MAX) continue
       const from: From = place.chain
-      if (!(await storeTaken(this.#shared, taker, { from, to, events })))
-        throw new SessionEnd('another reader was first')
+      const stored = await storeTaken(this.#shared, taker, { from, to, events, after: place.seq })
+      if (!stored) throw new SessionEnd('another reader was first')
       place.chain = to
+      place.seq = stored.seq
       openRuns.took(to, events.filter(({ refused }) => refused === undefined).length)
     }
     this.#remember(seen)

@@ -5,6 +5,7 @@
 import type { Msg, Subscription as NatsSubscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { eventRunId } from '../../../projections/events/request.ts'
+import { by } from '../../../streams/by.ts'
 import { decode, encodeJson } from '../../../streams/codec.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import type { DraftOf } from '../../../streams/facts.ts'
@@ -21,7 +22,12 @@ import { Mapper } from './mapper.ts'
 import type { RawMessage } from './message.ts'
 import { openSource } from './source.ts'
 
-const question = z.object({ subscription: z.string(), source: z.string(), seq: z.int().min(1) })
+const question = z.object({
+  subscription: z.string(),
+  source: z.string(),
+  seq: z.int().min(1),
+  by: by.optional().catch(undefined),
+})
 export type RetryQuestion = z.infer<typeof question>
 
 /** `run`: it is there. `waits`: for others, with `batch` or `debounce`. */
@@ -63,7 +69,7 @@ async function retry(
   shared: WorkerShared,
   topology: Topology,
   { pipeline, subscription }: { readonly pipeline: Pipeline; readonly subscription: Subscription },
-  { source: id, seq }: RetryQuestion,
+  { source: id, seq, by }: RetryQuestion,
 ): Promise<RetryAnswer> {
   const { names, logOf } = shared
   const { name, version } = pipeline.spec
@@ -78,7 +84,7 @@ async function retry(
     ids,
     data: { version, worker: shared.id, stream: read.stream, events: [event] },
   }
-  await logOf(0).appendOnce(factEntry(names, 0, fact))
+  await logOf(0).appendOnce(factEntry(names, 0, fact, by))
   if (event.group !== undefined) return { waits: true }
   return { run: eventRunId(pipeline.spec, subscription.name, { source: id }, event, topology.shards) }
 }

@@ -1,7 +1,9 @@
 /**
  * What was taken, on the log: one fact for a range of messages. The next range begins where the
- * last one ended, and the place of its fact follows from that. So of two readers one is let in.
+ * last one ended, and its fact is stored only behind the fact of that one. So of two readers one is
+ * let in, also when older facts have left the log.
  */
+import { ConflictError } from '../../../streams/errors.ts'
 import type { TakenEvent } from '../../../streams/event-schemas.ts'
 import { type DraftOf, factPath } from '../../../streams/facts.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -26,30 +28,54 @@ export interface Taker {
   readonly stream: string
 }
 
-/** Up to which message the stream was taken; undefined: nothing was taken yet. */
-export async function takenUpTo(
-  connection: Connection,
-  names: Names,
-  { pipeline, subscription, source }: Pick<Taker, 'pipeline' | 'subscription' | 'source'>,
-): Promise<number | undefined> {
-  const path = factPath('subscription.taken', { pipeline, subscription, source, from: '*' })
-  const found = await connection.read((nc) => leaderGet(nc, names.log(0), { last_by_subj: names.fact(0, path) }))
-  const fact = found && factOf(names, 0, found)
-  return fact?.name === 'subscription.taken' ? fact.data.to : undefined
+/** Up to which message a stream was taken, and the sequence of the fact that says so. */
+export interface Taken {
+  readonly to: number
+  readonly seq: number
 }
 
-/** False when another reader was first. */
+/** Undefined: nothing was taken yet. */
+export async function lastTaken(connection: Connection, names: Names, of: Chain): Promise<Taken | undefined> {
+  const query = { last_by_subj: chainFilter(names, of) }
+  const found = await connection.read((nc) => leaderGet(nc, names.log(0), query))
+  const fact = found && factOf(names, 0, found)
+  return fact?.name === 'subscription.taken' ? { to: fact.data.to, seq: fact.seq } : undefined
+}
+
+export async function takenUpTo(connection: Connection, names: Names, of: Chain): Promise<number | undefined> {
+  return (await lastTaken(connection, names, of))?.to
+}
+
+type Chain = Pick<Taker, 'pipeline' | 'subscription' | 'source'>
+
+function chainFilter(names: Names, { pipeline, subscription, source }: Chain): string {
+  return names.fact(0, factPath('subscription.taken', { pipeline, subscription, source, from: '*' }))
+}
+
+/** `after`: the fact of the range before, 0: none. Undefined when another reader was first. */
 export async function storeTaken(
   { names, logOf, id }: Pick<WorkerShared, 'names' | 'logOf' | 'id'>,
   { pipeline, subscription, version, source, stream }: Taker,
-  { from, to, events }: { readonly from: From; readonly to: number; readonly events: readonly TakenEvent[] },
-): Promise<boolean> {
+  {
+    from,
+    to,
+    events,
+    after,
+  }: { readonly from: From; readonly to: number; readonly events: readonly TakenEvent[]; readonly after: number },
+): Promise<Taken | undefined> {
   const fact: DraftOf<'subscription.taken'> = {
     name: 'subscription.taken',
     ids: { pipeline, subscription, source, from: String(from) },
     data: { version, worker: id, stream, to, events: [...events] },
   }
-  return (await logOf(0).appendOnce(factEntry(names, 0, fact))) === 'stored'
+  const expect = { seq: after, subject: chainFilter(names, fact.ids) }
+  try {
+    const { seq } = await logOf(0).append({ ...factEntry(names, 0, fact), expect })
+    return { to, seq }
+  } catch (error) {
+    if (error instanceof ConflictError) return undefined
+    throw error
+  }
 }
 
 export interface Range {

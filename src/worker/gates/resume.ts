@@ -8,7 +8,7 @@ import type { ChildEnd } from '../../../streams/gate-schemas.ts'
 import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { ReminderTask, ResumeTask } from '../../../streams/tasks.ts'
 import { reasonOf } from '../../../streams/thrown.ts'
-import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import { loadValueAt } from '../../io/stored-values.ts'
@@ -141,14 +141,18 @@ export async function runResume(
       report.suspended(task.index, ms, gate)
     } else {
       gates.checkValue(task.index)
-      const taken = snapshot(value)
-      const bytes = sizeOfSnapshot(taken)
-      const { run, pipeline, partition } = task
-      const context = { run, pipeline, asset: asset.name, partition }
-      const ref = bytes <= inlineMax(shared.connection) ? undefined : await shared.io.store('nats', taken, context)
-      report.leaves(gates.take(task.index)?.left() ?? [])
-      if (ref) report.ref(task.index, ms, ref, bytes)
-      else report.value(task.index, ms, taken, bytes)
+      const bytes = report.write(value)
+      if (bytes <= inlineMax(shared.connection)) {
+        report.leaves(gates.take(task.index)?.left() ?? [])
+        report.value(task.index, ms, bytes)
+      } else {
+        report.undo()
+        const { run, pipeline, partition } = task
+        const context = { run, pipeline, asset: asset.name, partition }
+        const ref = await shared.io.store('nats', snapshot(value), context)
+        report.leaves(gates.take(task.index)?.left() ?? [])
+        report.ref(task.index, ms, ref, bytes)
+      }
     }
   } catch (thrown) {
     // What was cancelled has ended, and there is nobody to tell.
@@ -157,7 +161,9 @@ export async function runResume(
     if (failure.outcome !== 'returned') report.leaves(gates.take(task.index)?.left() ?? [])
     report.failure(task.index, performance.now() - begunMs, failure)
   }
-  await report.end(performance.now() - begunMs)
+  const durationMs = performance.now() - begunMs
+  held.stores()
+  await report.end(durationMs)
 }
 
 /** Gates after gates have names that grow; a name has room for 128 characters. */

@@ -1,6 +1,6 @@
 /**
  * Reads the results of a closed scatter back from the log, in the order of the keys. They are never
- * all in memory. An index of 12 bytes an instance says in which fact each result is, and facts are
+ * all in memory. An index of 6 bytes an instance says in which fact each result is, and facts are
  * kept while there is room.
  */
 
@@ -8,18 +8,20 @@ import { isDone, isFailed, segmentOf } from '../../../projections/scatter/bits.t
 import { FAILURES_PER_CHUNK, lostError } from '../../../projections/scatter/instances.ts'
 import type { FailureChunk } from '../../../projections/scatter/state.ts'
 import { ENGINE_KEY, stateKey } from '../../../projections/state.ts'
-import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
-import { factPath } from '../../../streams/facts.ts'
+import { decodeFact, type FactOf, factPath } from '../../../streams/facts.ts'
 import { parseRunId } from '../../../streams/ids.ts'
+import { type ListReader, readList } from '../../../streams/list.ts'
 import type { ScatterOutcomes } from '../../../streams/scatter-schemas.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
 import type { FailureMode, Gathered } from '../../define/asset-type.ts'
 import { redriveOf } from '../../engine/shard/earlier.ts'
 import { readDoc } from '../../log/documents.ts'
-import { directGet, leaderGet } from '../../log/nats.ts'
-import { factIfAny, factOf } from '../../log/read-fact.ts'
+import { runDoc, sealedParts } from '../../log/history.ts'
+import { leaderGet } from '../../log/nats.ts'
+import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
+import { runFact } from '../../log/run-fact.ts'
 import { flat } from '../scatter/flat.ts'
 import { OutcomeCache } from './outcome-cache.ts'
 import type { GatherSource } from './source.ts'
@@ -32,11 +34,9 @@ export type AnyResult = Gathered<unknown, unknown, FailureMode>
 
 /** Where a run that redrives a scatter gets the rest from: the scatter it goes on with. */
 export async function originOf(source: GatherSource): Promise<GatherSource | undefined> {
-  const { connection, names, shard, run, asset } = source
-  const query = { last_by_subj: names.fact(shard, factPath('run.requested', { run })) }
-  const message = await connection.read((nc) => directGet(nc, names.log(shard), query))
-  const fact = message && factOf(names, shard, message)
-  const redrive = fact?.name === 'run.requested' ? await redriveOf(source, fact, asset) : undefined
+  const { run, asset } = source
+  const fact = await runFact(source, run, 'run.requested')
+  const redrive = fact && (await redriveOf(source, fact, asset))
   if (!redrive) return undefined
   const origin = parseRunId(redrive.run)
   return { ...source, run: origin.id, shard: origin.shard }
@@ -87,10 +87,8 @@ export interface ReadFailure {
 
 /** Instances of a closed scatter that failed for good, in order. */
 export async function* readFailures(source: GatherSource, total: number): AsyncGenerator<ReadFailure> {
-  const { names, shard, run, asset, connection, values } = source
-  const closed = await connection.read((nc) =>
-    leaderGet(nc, names.log(shard), { last_by_subj: names.fact(shard, factPath('scatter.closed', { run, asset })) }),
-  )
+  const { shard, run, asset, values } = source
+  const closed = await runFact(source, run, 'scatter.closed', { run, asset })
   if (!closed) throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
   const cache = new OutcomeCache(source)
   const ends = new InstanceEnds(source, closed.seq)
@@ -108,13 +106,9 @@ export function readResults(source: GatherSource): AsyncGenerator<AnyResult> {
 }
 
 async function* readBatches(source: GatherSource): AsyncGenerator<AnyResult[]> {
-  const { names, shard, run, asset, connection } = source
-  const stream = names.log(shard)
-  const closed = await connection.read((nc) =>
-    leaderGet(nc, stream, { last_by_subj: names.fact(shard, factPath('scatter.closed', { run, asset })) }),
-  )
-  const fact = closed && factOf(names, shard, closed)
-  if (fact?.name !== 'scatter.closed') throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
+  const { shard, run, asset } = source
+  const fact = await runFact(source, run, 'scatter.closed', { run, asset })
+  if (!fact) throw new FlowStoneError('not_closed', `scatter ${run}.${asset} is not closed`)
   const { total } = fact.data
   if (total === undefined)
     // Never fewer results than there are instances: nobody knows how many those are.
@@ -150,17 +144,17 @@ async function* readBatches(source: GatherSource): AsyncGenerator<AnyResult[]> {
       })
       continue
     }
-    const seq = index.seqs[i] ?? 0
+    const seq = index.seq(i)
     if (seq === 0)
       throw new FlowStoneError(
         'missing_result',
         `scatter ${run}.${asset}: the result of instance ${i} is not on the log`,
       )
     const outcomes = cache.take(seq) ?? (await cache.get(seq))
-    const k = index.positions[i] ?? 0
+    const k = index.position(i)
     const ref = outcomes.refs?.find(([position]) => position === k)
     if (!ref) {
-      batch.push({ key, index: i, status: 'ok', value: valuesOf(outcomes)[k] })
+      batch.push({ key, index: i, status: 'ok', value: valuesOf(outcomes).item(k) })
       continue
     }
     // Such a value may be large: it waits for nobody, and nobody holds it but who asked.
@@ -171,14 +165,45 @@ async function* readBatches(source: GatherSource): AsyncGenerator<AnyResult[]> {
   yield batch
 }
 
-interface ResultIndex {
-  /**
-   * Sequence of the fact that holds the result of instance i; 0: none. Sequences pass 2^32, so
-   * doubles.
-   */
-  readonly seqs: Float64Array
-  readonly positions: Uint32Array
+/**
+ * Which fact holds the result of each instance, and where in it: six bytes an instance. A fact
+ * holds the outcomes of a lease at the most, which are a thousand.
+ */
+class ResultIndex {
+  /** One more than its place in `#seqs`; 0: none. */
+  readonly #facts: Uint32Array
+  readonly #positions: Uint16Array
+  readonly #seqs: number[] = []
+
+  constructor(total: number) {
+    this.#facts = new Uint32Array(total)
+    this.#positions = new Uint16Array(total)
+  }
+
+  /** Of the fact with the result of instance i; 0: none. */
+  seq(i: number): number {
+    return this.#seqs[(this.#facts[i] ?? 0) - 1] ?? 0
+  }
+
+  position(i: number): number {
+    return this.#positions[i] ?? 0
+  }
+
+  /** The first success of an index counts: the rule of the barrier's fold. */
+  addFact(seq: number, { at, errors = [], suspended = [] }: ScatterOutcomes): void {
+    const none = new Set([...errors, ...suspended].map(([k]) => k))
+    const fact = this.#seqs.push(seq)
+    for (let k = 0; k < at.length && k <= POSITION_MAX; k++) {
+      const i = at[k]
+      if (i === undefined || i >= this.#facts.length || this.#facts[i] !== 0) continue
+      if (none.size > 0 && none.has(k)) continue
+      this.#facts[i] = fact
+      this.#positions[i] = k
+    }
+  }
 }
+
+const POSITION_MAX = 0xffff
 
 /** The error that counted as the end of an instance, and how often that was executed. */
 async function failureOf(
@@ -245,14 +270,14 @@ class InstanceEnds {
   }
 
   async #read(key: string): Promise<unknown> {
-    const { connection, names, shard } = this.#source
+    const { connection, names, shard, run } = this.#source
     for (let look = 1; look <= STATE_LOOKS; look++) {
       if (await this.#isFolded()) {
         const doc = await readDoc(connection, names, names.stateBucket(shard), key)
         if (await this.#isFolded()) {
           // Not there, perhaps since the bucket was gone for that moment and is whole again.
           if (doc !== undefined) return doc
-          const again = await readDoc(connection, names, names.stateBucket(shard), key)
+          const again = await runDoc({ connection, names }, run, key)
           if (await this.#isFolded()) return again
         }
       }
@@ -269,14 +294,18 @@ class InstanceEnds {
   }
 }
 
-/** The first success of an index counts: the rule of the barrier's fold. */
 async function buildIndex(
   source: GatherSource,
   cache: OutcomeCache,
   total: number,
   closedSeq: number,
 ): Promise<ResultIndex> {
-  const index: ResultIndex = { seqs: new Float64Array(total), positions: new Uint32Array(total) }
+  const index = new ResultIndex(total)
+  const take = (fact: FactOf<'scatter.outcomes'>, bytes: number): void => {
+    cache.offer(fact.seq, fact.data, bytes)
+    index.addFact(fact.seq, fact.data)
+  }
+  if (await takeSealed(source, closedSeq, take)) return index
   const { names, shard, run, asset, connection } = source
   const stream = names.log(shard)
   const subject = names.fact(shard, factPath('scatter.outcomes', { run, asset }))
@@ -295,14 +324,7 @@ async function buildIndex(
         seq = message.seq
         if (seq > closedSeq) break
         const fact = factIfAny(names, shard, message)
-        if (fact?.name !== 'scatter.outcomes') continue
-        cache.offer(seq, fact.data, message.payload.length)
-        const none = new Set([...(fact.data.errors ?? []), ...(fact.data.suspended ?? [])].map(([k]) => k))
-        for (const [k, i] of fact.data.at.entries()) {
-          if (i >= total || index.seqs[i] !== 0 || none.has(k)) continue
-          index.seqs[i] = seq
-          index.positions[i] = k
-        }
+        if (fact?.name === 'scatter.outcomes') take(fact, message.payload.length)
       }
     }
   } finally {
@@ -311,13 +333,32 @@ async function buildIndex(
   return index
 }
 
-const decoded = new WeakMap<ScatterOutcomes, readonly unknown[]>()
+/** The outcomes of a scatter whose run is sealed. Says whether it is. */
+async function takeSealed(
+  source: GatherSource,
+  closedSeq: number,
+  take: (fact: FactOf<'scatter.outcomes'>, bytes: number) => void,
+): Promise<boolean> {
+  const { run, asset, shard } = source
+  const path = factPath('scatter.outcomes', { run, asset })
+  let isThere = false
+  for await (const { facts } of sealedParts(source, run))
+    for (const sealed of facts) {
+      if (sealed.path === `run.${run}.requested`) isThere = true
+      if (sealed.path !== path || sealed.seq > closedSeq) continue
+      const fact = decodeFact({ ...sealed, shard })
+      if (fact.name === 'scatter.outcomes') take(fact, sealed.payload.length)
+    }
+  return isThere
+}
 
-/** The values of a fact, decoded when the first of them is asked for. */
-function valuesOf(outcomes: ScatterOutcomes): readonly unknown[] {
+const decoded = new WeakMap<ScatterOutcomes, ListReader>()
+
+/** The values of a fact, unpacked when the first of them is asked for. */
+function valuesOf(outcomes: ScatterOutcomes): ListReader {
   let values = decoded.get(outcomes)
   if (!values) {
-    values = decodeList(outcomes.values, outcomes.encoding)
+    values = readList(outcomes.values, outcomes.encoding)
     decoded.set(outcomes, values)
   }
   return values

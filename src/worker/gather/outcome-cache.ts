@@ -5,6 +5,7 @@ import { factPath } from '../../../streams/facts.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { ScatterOutcomes } from '../../../streams/scatter-schemas.ts'
 import type { Connection } from '../../log/connection.ts'
+import { sealedAt } from '../../log/history.ts'
 import { directGet, headerMap, type StoredMessage } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import type { GatherSource } from './source.ts'
@@ -61,6 +62,10 @@ export class OutcomeCache {
       if (fact?.name !== 'scatter.outcomes') continue
       this.offer(message.seq, fact.data, message.payload.length)
       if (message.seq === seq) wanted = fact.data
+    }
+    if (!wanted) {
+      const sealed = await sealedAt(this.#source, shard, seq)
+      if (sealed?.name === 'scatter.outcomes') return sealed.data
     }
     if (!wanted) throw new FlowStoneError('missing_result', `message ${seq} of ${names.log(shard)} holds no outcomes`)
     return this.take(seq) ?? wanted

@@ -1,13 +1,13 @@
 /** Runs the instances of one lease, each for itself, and puts how they ended into its report. */
 import type { LeaseTask } from '../../../streams/tasks.ts'
-import { sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
 import { channelOf, type InstanceEvent } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
 import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
-import { type Failure, failureOf, isThenable, runCode } from '../attempt/run-code.ts'
+import { type Failure, failureOf, isThenable, runCode, whileWanted } from '../attempt/run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { comeAgain, Paused } from '../pull/disposition.ts'
@@ -40,6 +40,7 @@ export class InstanceRunner {
   readonly #deps: Deps
   readonly #gates: InstanceGates
   readonly #signal: AbortSignal
+  readonly #ownSignal = (): AbortSignal => this.#signal
   /** For what waits for a limit. */
   readonly #waiting: AbortSignal
   readonly #inlineBytes: number
@@ -76,16 +77,35 @@ export class InstanceRunner {
   run(index: number, parent = this.#signal): undefined | Promise<void> {
     const begunMs = this.nowMs
     try {
-      const key = this.#keyChunk.key(index)
-      const value = runCode(parent, this.#task.timeoutMs, (signal) => this.#execute(index, key, signal))
-      if (isThenable(value)) this.#held.running.set(index, begunMs)
-      const pending = isThenable(value)
-        ? value.then((settled) => this.#keep(index, begunMs, settled))
-        : this.#keep(index, begunMs, value)
-      return pending?.catch((thrown: unknown) => this.#fail(index, begunMs, thrown))
+      const value = this.#start(index, parent)
+      const pending = isThenable(value) ? this.#await(index, begunMs, value) : this.#keep(index, begunMs, value)
+      return pending && this.#caught(index, begunMs, pending)
     } catch (thrown) {
       return this.#fail(index, begunMs, thrown)
     }
+  }
+
+  // What is called for each instance makes no closures: those of code that lasts are made apart.
+
+  #start(index: number, parent: AbortSignal): unknown {
+    const key = this.#keyChunk.key(index)
+    const { timeoutMs } = this.#task
+    if (timeoutMs !== undefined || parent !== this.#signal) return this.#startWithin(index, key, parent, timeoutMs)
+    parent.throwIfAborted()
+    return whileWanted(parent, this.#execute(index, key, this.#ownSignal))
+  }
+
+  #startWithin(index: number, key: unknown, parent: AbortSignal, timeoutMs: number | undefined): unknown {
+    return runCode(parent, timeoutMs, (signal) => this.#execute(index, key, signal))
+  }
+
+  #await(index: number, begunMs: number, value: Promise<unknown>): Promise<void> {
+    this.#held.running.set(index, begunMs)
+    return value.then((settled) => this.#keep(index, begunMs, settled))
+  }
+
+  #caught(index: number, begunMs: number, pending: Promise<void>): Promise<void> {
+    return pending.catch((thrown: unknown) => this.#fail(index, begunMs, thrown))
   }
 
   /** As `run`, once the limits let it; gives its local slot back itself. */
@@ -136,7 +156,7 @@ export class InstanceRunner {
     const { execute } = this.#asset.definition
     this.#shared.helper?.calls(this.#held.slot)
     try {
-      const result = this.#isQuick ? callAs(ctx, () => execute(ctx, deps)) : executions.run(ctx, execute, ctx, deps)
+      const result = this.#isQuick ? callAs(ctx, execute, ctx, deps) : executions.run(ctx, execute, ctx, deps)
       this.#isQuick = !isThenable(result)
       return result
     } finally {
@@ -147,14 +167,15 @@ export class InstanceRunner {
   #keep(index: number, begunMs: number, value: unknown): undefined | Promise<void> {
     if (value instanceof Suspension) return this.#suspend(index, begunMs, value)
     this.#gates.checkValue(index)
-    const taken = snapshot(value)
-    const bytes = sizeOfSnapshot(taken)
+    const bytes = this.#report.write(value)
+    const taken = bytes > this.#inlineBytes ? snapshot(value) : undefined
+    if (bytes > this.#inlineBytes) this.#report.undo()
     this.nowMs = performance.now()
     const ms = this.nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(this.#event(index, ms))
     if (bytes <= this.#inlineBytes) {
       this.#leave(index)
-      this.#report.value(index, ms, taken, bytes)
+      this.#report.value(index, ms, bytes)
       return undefined
     }
     const { run, pipeline, partition, timeoutMs } = this.#task

@@ -1,12 +1,11 @@
 /**
  * Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease.
  */
-import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import type { AssetName, RunId } from '../../../streams/ids.ts'
+import { ListWriter } from '../../../streams/list.ts'
 import type { ScatterOutcomes } from '../../../streams/scatter-schemas.ts'
-import type { Snapshot } from '../../../streams/value.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
 import type { Failure } from '../attempt/run-code.ts'
@@ -28,7 +27,6 @@ export function inlineMax(connection: Connection): number {
 interface Columns {
   at: number[]
   ms: number[]
-  values: Snapshot[]
   refs: NonNullable<ScatterOutcomes['refs']>
   errors: NonNullable<ScatterOutcomes['errors']>
   suspended: NonNullable<ScatterOutcomes['suspended']>
@@ -45,6 +43,8 @@ export class Report {
   readonly #everyMs: number
   readonly #maxBytes: number
   #columns = emptyColumns()
+  /** Of each instance in `at`; and of the one that ended just now, before it is put there. */
+  readonly #values = new ListWriter()
   #bytes = 0
   #sinceMs = performance.now()
   #sending: Promise<unknown>[] = []
@@ -75,19 +75,35 @@ export class Report {
   /** It waits at this gate. */
   suspended(index: number, ms: number, gate: string): void {
     this.#columns.suspended.push([this.#columns.at.length, gate])
-    this.#add(index, ms, null)
+    this.#values.add(null)
+    this.#add(index, ms)
     this.#grow(60)
   }
 
-  value(index: number, ms: number, value: Snapshot, bytes: number): void {
-    this.#add(index, ms, value)
+  /**
+   * Takes the value of an instance as it is now; `value`, or `undo`, comes next. Returns how many
+   * bytes it takes. Throws InvalidError for what cannot be stored.
+   */
+  write(value: unknown): number {
+    return this.#values.add(value)
+  }
+
+  /** The value that was taken last is not reported as such. */
+  undo(): void {
+    this.#values.undo()
+  }
+
+  /** The instance whose value was taken last. */
+  value(index: number, ms: number, bytes: number): void {
+    this.#add(index, ms)
     this.#grow(bytes)
   }
 
   /** A value of so many bytes that was stored by itself, or in `stored`. */
   ref(index: number, ms: number, stored: NonNullable<ScatterOutcomes['refs']>[number][1], bytes: number): void {
     this.#columns.refs.push([this.#columns.at.length, stored])
-    this.#add(index, ms, null)
+    this.#values.add(null)
+    this.#add(index, ms)
     this.#grow('manager' in stored ? 200 : bytes * 1.4)
   }
 
@@ -97,7 +113,8 @@ export class Report {
       this.#columns.at.length,
       { outcome, error, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) },
     ])
-    this.#add(index, ms, null)
+    this.#values.add(null)
+    this.#add(index, ms)
     this.#grow(300 + JSON.stringify(error).length)
   }
 
@@ -133,15 +150,17 @@ export class Report {
    */
   async end(heldMs: number | undefined): Promise<void> {
     if (heldMs !== undefined || this.#columns.at.length > 0) this.#send(heldMs)
+    this.#values.end()
     await Promise.allSettled(this.#sending)
     if (this.#failed !== undefined) throw this.#failed
   }
 
   #send(heldMs: number | undefined): void {
-    const { at, ms, values, refs, errors, suspended, left } = this.#columns
+    const { at, ms, refs, errors, suspended, left } = this.#columns
     const { lease, ordinal, resumes } = this.#of
-    // Every value was encoded before it came here, so this cannot fail for one of them.
-    const { bytes, encoding } = squeeze(encodeMsgpack(values), values.length)
+    // Where they are not compressed, these are a view of the writer's buffer: the fact is encoded
+    // before the next value comes.
+    const { bytes, encoding } = squeeze(this.#values.list(), at.length)
     const data: ScatterOutcomes = {
       lease,
       ordinal,
@@ -162,9 +181,11 @@ export class Report {
     this.#sinceMs = performance.now()
     const { shard, run, asset } = this.#at
     const fact: FactDraft = { name: 'scatter.outcomes', ids: { run, asset }, data }
+    const entry = factEntry(this.#shared.names, shard, fact)
+    this.#values.drop(at.length)
     const sending = this.#shared
       .logOf(shard)
-      .append(factEntry(this.#shared.names, shard, fact))
+      .append(entry)
       .catch((error: unknown) => {
         this.#failed = error
       })
@@ -174,14 +195,13 @@ export class Report {
     this.#sending.push(sending)
   }
 
-  #add(index: number, ms: number, value: Snapshot): void {
+  #add(index: number, ms: number): void {
     if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
     this.#columns.at.push(index)
     this.#columns.ms.push(Math.round(ms * 100) / 100)
-    this.#columns.values.push(value)
   }
 }
 
 function emptyColumns(): Columns {
-  return { at: [], ms: [], values: [], refs: [], errors: [], suspended: [], left: [] }
+  return { at: [], ms: [], refs: [], errors: [], suspended: [], left: [] }
 }

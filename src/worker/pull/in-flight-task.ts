@@ -10,6 +10,7 @@ import type { Helper } from '../control/helper.ts'
 import { acknowledge } from './acknowledge.ts'
 import { Paused } from './disposition.ts'
 import type { Delivery } from './puller.ts'
+import type { Seat } from './slots.ts'
 
 /**
  * What a task in a worker's hands may wait for before its code is begun. `room`: `concurrency` of
@@ -40,8 +41,11 @@ export class InFlightTask {
   readonly running = new Map<number, number>()
   /** Its code was called, or is about to be. */
   begun = false
+  /** The slot of its code, where it has one of its own; see `Seat`. */
+  seat: Seat | undefined
   /** It is stored anew: another message of the same task is no repeat of this one. */
   isLeaving = false
+  #isStoring = false
   #slot = -1
   #helper: Helper | undefined
   readonly #sinceMs = performance.now()
@@ -63,6 +67,11 @@ export class InFlightTask {
     this.#reply = delivery.reply
   }
 
+  /** How long this worker has had it. */
+  get heldMs(): number {
+    return performance.now() - this.#sinceMs
+  }
+
   /** What is to be done now; of a chain, another attempt after each. */
   get task(): Task {
     return this.#task
@@ -72,6 +81,24 @@ export class InFlightTask {
   goOn(task: Task): void {
     this.#task = task
     this.#helper?.renew(this.#slot, this.#reply, this.label)
+  }
+
+  /** Its code has run: its slot is for other code while the outcome is on its way to the log. */
+  stores(): void {
+    this.#isStoring = true
+    this.seat?.give()
+  }
+
+  get isStoring(): boolean {
+    return this.#isStoring
+  }
+
+  /** Waits for a slot for the code that follows in its chain. */
+  async takeSeat(): Promise<void> {
+    this.#isStoring = false
+    this.waits = { for: 'room' }
+    await this.seat?.take()
+    this.waits = undefined
   }
 
   /** Its scatter is paused: what it has not begun is not to be begun here. */

@@ -9,8 +9,9 @@
  */
 
 import type { BarrierState } from '../../../projections/scatter/state.ts'
-import { type AssetStatus, type GateState, type RunState, stateKey } from '../../../projections/state.ts'
+import { type AssetStatus, type Key, type RunState, stateKey } from '../../../projections/state.ts'
 import { readDoc } from '../../log/documents.ts'
+import { storedGate } from '../../log/gate-doc.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'
 import type { InFlightTask } from './in-flight-task.ts'
@@ -116,7 +117,9 @@ async function isWaitedFor(
       return !barrier || (barrier.status === 'open' && (isAhead(barrier, task.to) || task.lease in barrier.leases))
     }
     case 'resume': {
-      const gate = (await read(shard, stateKey.gate(task.run, task.asset, task.from.gate))) as GateState | undefined
+      const at = { run: task.run, asset: task.asset, gate: task.from.gate }
+      // As above.
+      const gate = await storedGate(async <D>(key: Key<D>) => (await read(shard, key)) as D | undefined, at)
       return !gate?.resume || (!gate.closed && gate.resume.attempt <= task.ordinal)
     }
     default:

@@ -104,3 +104,40 @@ export class Slots {
     }
   }
 }
+
+/**
+ * A task's slot. It is for its code: whoever stores an outcome has left it to others. So the
+ * outcomes of many tasks share a batch.
+ */
+export class Seat {
+  readonly #slots: Slots
+  #taken: boolean
+  #takenMs = performance.now()
+  #usedMs = 0
+
+  /** `taken`: a slot that is in hand already. */
+  constructor(slots: Slots, taken = false) {
+    this.#slots = slots
+    this.#taken = taken
+  }
+
+  /** How long the code has had it, all together. */
+  get usedMs(): number {
+    return this.#usedMs + (this.#taken ? performance.now() - this.#takenMs : 0)
+  }
+
+  async take(): Promise<void> {
+    if (this.#taken) return
+    if (!this.#slots.tryTake()) await this.#slots.turn().granted
+    this.#taken = true
+    this.#takenMs = performance.now()
+  }
+
+  /** Harmless twice. */
+  give(): void {
+    if (!this.#taken) return
+    this.#usedMs = this.usedMs
+    this.#taken = false
+    this.#slots.give()
+  }
+}

@@ -17,26 +17,28 @@ export function flat<T>(batches: AsyncGenerator<T[]>): AsyncGenerator<T> {
   }
   // Whoever asks for several at once gets them one after the other.
   let asking: Promise<unknown> | undefined
+  const ask = (): Promise<IteratorResult<T, undefined>> => {
+    const asked = (asking ?? Promise.resolve()).then(() => {
+      const there = batch[at]
+      if (there === undefined) return more()
+      at += 1
+      return { done: false as const, value: there }
+    })
+    const settled = asked
+      .catch(() => undefined)
+      .finally(() => {
+        if (asking === settled) asking = undefined
+      })
+    asking = settled
+    return asked
+  }
   return {
+    // What is there is given by a function without closures: there is a call for each result.
     next: () => {
       const value = asking ? undefined : batch[at]
-      if (value !== undefined) {
-        at += 1
-        return Promise.resolve({ done: false, value })
-      }
-      const asked = (asking ?? Promise.resolve()).then(() => {
-        const there = batch[at]
-        if (there === undefined) return more()
-        at += 1
-        return { done: false as const, value: there }
-      })
-      const settled = asked
-        .catch(() => undefined)
-        .finally(() => {
-          if (asking === settled) asking = undefined
-        })
-      asking = settled
-      return asked
+      if (value === undefined) return ask()
+      at += 1
+      return Promise.resolve({ done: false, value })
     },
     return: async (value) => {
       batch = []

@@ -2,22 +2,23 @@
  * What a scatter's keys look like on the log: key chunks of bounded size, each a fact, and the
  * total at their end.
  */
-import { encodeMsgpack } from '../../../streams/codec.ts'
 import { squeeze } from '../../../streams/compress.ts'
 import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
 import type { FactDraft, FactOf } from '../../../streams/facts.ts'
 import { factPath } from '../../../streams/facts.ts'
 import { type AssetName, hashBytes64, type RunId } from '../../../streams/ids.ts'
 import { checkKey } from '../../../streams/keys.ts'
+import type { ListWriter } from '../../../streams/list.ts'
 import type { ItemsCursor } from '../../../streams/scatter-schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
-import { type Snapshot, sizeOfSnapshot, snapshot } from '../../../streams/value.ts'
+import { measure } from '../../../streams/value.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import type { Values } from '../attempt/values.ts'
+import type { DuplicateKeys } from './duplicate-keys.ts'
 
 /**
  * A key chunk is closed at this many bytes of keys, or at this many keys. It is also closed when a
@@ -76,23 +77,33 @@ export async function storeTotal(target: ScatterTarget, total: number): Promise<
   }
 }
 
-/** The key as it is now: a scatter function may give the same object again, changed. */
-export function takeKey(target: ScatterTarget, key: unknown, position: number): TakenKey {
-  const taken = snapshot(key, 'key', position)
-  const size = sizeOfSnapshot(taken)
-  // Where duplicates are looked for, the canonical form says so.
-  if (target.duplicates === 'allow') checkKey(key, `key[${position}]`)
+/**
+ * Adds the key to those that are to be stored, as it is now: a scatter function may give the same
+ * object again, changed. False: it was given before, and is not added.
+ */
+export function takeKey(
+  target: ScatterTarget,
+  keys: ListWriter,
+  key: unknown,
+  position: number,
+  seen: DuplicateKeys | undefined,
+): boolean {
+  const size = keys.add(key, 'key', position)
+  if (seen) {
+    if (!seen.isNewIn(keys, key)) {
+      keys.undo()
+      return false
+    }
+    // Where duplicates are looked for, the canonical form says so.
+  } else if (!keys.isCanonical) checkKey(key, `key[${position}]`)
   const most = keyChunkBytes(target)
-  if (size > most)
+  // Text is counted by its UTF-16 units: as much of it may be in a key in any script.
+  const counted = size > most ? measure(key) : size
+  if (counted > most)
     throw new InvalidError(
-      `key[${position}] takes ${size} bytes; a key is at most ${most}: put large data in a value, and its name in the key`,
+      `key[${position}] takes ${counted} bytes; a key is at most ${most}: put large data in a value, and its name in the key`,
     )
-  return { key: taken, size }
-}
-
-export interface TakenKey {
-  readonly key: Snapshot
-  readonly size: number
+  return true
 }
 
 export function startedFact({ run, asset, attempt, worker }: ScatterTarget): FactDraft {
@@ -102,16 +113,16 @@ export function startedFact({ run, asset, attempt, worker }: ScatterTarget): Fac
 export function itemsFact(
   { run, asset }: ScatterTarget,
   offset: number,
-  list: readonly Snapshot[],
+  keys: Uint8Array<ArrayBuffer>,
+  count: number,
   cursor?: ItemsCursor,
 ): FactDraft {
-  const keys = encodeMsgpack(list)
-  const { bytes, encoding } = squeeze(keys, list.length)
+  const { bytes, encoding } = squeeze(keys, count)
   return {
     name: 'scatter.items',
     ids: { run, asset, offset: String(offset) },
     data: {
-      count: list.length,
+      count,
       keys: bytes,
       ...(encoding ? { encoding } : {}),
       hash: hashBytes64(keys),

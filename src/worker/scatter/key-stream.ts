@@ -2,12 +2,12 @@
  * Stores the keys of a scatter function as they come, key chunk by key chunk. What an earlier
  * attempt stored is compared and skipped.
  */
-import { encodeMsgpack } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import { hashBytes64 } from '../../../streams/ids.ts'
-import type { Snapshot } from '../../../streams/value.ts'
+import { ListWriter } from '../../../streams/list.ts'
 import { factEntry } from '../../log/entries.ts'
 import { unlessAborted } from '../../options/timer.ts'
+import type { DuplicateKeys } from './duplicate-keys.ts'
 import {
   CHUNK_KEYS,
   itemsFact,
@@ -17,18 +17,24 @@ import {
   type ScatterTarget,
   startedFact,
   storeTotal,
-  type TakenKey,
   takeKey,
   wait,
 } from './key-chunks.ts'
 
-/** Returns how many keys there are, once all are stored. */
+/** Without a turn for others, keys are taken for this long at the most. */
+const TAKE_MS = 10
+
+/**
+ * Returns how many keys there are, once all are stored. `seen`: keys that were given before are
+ * looked for.
+ */
 export async function storeStream(
   target: ScatterTarget,
   source: Iterable<unknown> | AsyncIterable<unknown>,
+  seen?: DuplicateKeys,
 ): Promise<number> {
   await target.log.appendOnce(factEntry(target.names, target.shard, startedFact(target)))
-  const total = await new KeyStream(target, source).storeAll()
+  const total = await new KeyStream(target, source, seen).storeAll()
   await refuseRest(target, total)
   await storeTotal(target, total)
   return total
@@ -37,9 +43,10 @@ export async function storeStream(
 class KeyStream {
   readonly #target: ScatterTarget
   readonly #source: AsyncIterator<unknown> | Iterator<unknown>
+  readonly #seen: DuplicateKeys | undefined
+  readonly #mostBytes: number
   /** Keys that were read and not stored. */
-  readonly #buffer: TakenKey[] = []
-  #bufferBytes = 0
+  readonly #buffer = new ListWriter()
   /** When the oldest key of the buffer came. */
   #sinceMs = 0
   /** Resolves when it waits for too long. */
@@ -51,27 +58,50 @@ class KeyStream {
   /** The next key, asked for already. */
   #pending: Promise<IteratorResult<unknown>> | undefined
 
-  constructor(target: ScatterTarget, source: Iterable<unknown> | AsyncIterable<unknown>) {
+  constructor(
+    target: ScatterTarget,
+    source: Iterable<unknown> | AsyncIterable<unknown>,
+    seen: DuplicateKeys | undefined,
+  ) {
     this.#target = target
+    this.#seen = seen
+    this.#mostBytes = keyChunkBytes(target)
     this.#source = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
   }
 
   async storeAll(): Promise<number> {
-    const mostBytes = keyChunkBytes(this.#target)
     const buffer = this.#buffer
     try {
       while (!this.#ended) {
+        this.#readSome()
         // Counted from the key chunk's first key: a source that gives one now and then must not
         // hold back what it gave before.
-        await this.#readOne(buffer.length > 0 ? this.#late : undefined)
-        const due = !this.#ended && buffer.length > 0 && performance.now() - this.#sinceMs >= KEY_CHUNK_WAIT_MS
-        if (due || this.#bufferBytes >= mostBytes || buffer.length >= CHUNK_KEYS) await this.#store(buffer.length)
+        if (!this.#ended && !this.#isFull) await this.#readOne(buffer.count > 0 ? this.#late : undefined)
+        const due = !this.#ended && buffer.count > 0 && performance.now() - this.#sinceMs >= KEY_CHUNK_WAIT_MS
+        if (due || this.#isFull) await this.#store(buffer.count)
       }
-      while (buffer.length > 0) await this.#store(Math.min(buffer.length, CHUNK_KEYS))
+      while (buffer.count > 0) await this.#store(Math.min(buffer.count, CHUNK_KEYS))
     } finally {
+      buffer.end()
       if (!this.#ended) void Promise.resolve(this.#source.return?.()).catch(() => undefined)
     }
     return this.#stored
+  }
+
+  get #isFull(): boolean {
+    return this.#buffer.size >= this.#mostBytes || this.#buffer.count >= CHUNK_KEYS
+  }
+
+  /** Of a source that gives its keys at once, without a promise for each. */
+  #readSome(): void {
+    this.#target.signal.throwIfAborted()
+    const untilMs = performance.now() + TAKE_MS
+    for (let i = 1; this.#pending === undefined && !this.#ended && !this.#isFull; i++) {
+      const next = this.#source.next()
+      if (next instanceof Promise) this.#pending = next
+      else this.#take(next)
+      if (i % 8 === 0 && performance.now() > untilMs) return
+    }
   }
 
   /** Reads one key into the buffer, unless none comes before `late`. */
@@ -98,13 +128,13 @@ class KeyStream {
   #take(result: IteratorResult<unknown>): void {
     if (result.done) {
       this.#ended = true
+      this.#seen?.check()
       return
     }
-    const taken = takeKey(this.#target, result.value, this.#read++)
+    const isFirst = this.#buffer.count === 0
+    if (!takeKey(this.#target, this.#buffer, result.value, this.#read++, this.#seen)) return
     // One timer a key chunk, not one a key.
-    if (this.#buffer.length === 0) this.#restart()
-    this.#buffer.push(taken)
-    this.#bufferBytes += taken.size
+    if (isFirst) this.#restart()
   }
 
   /** The time of the key chunk to come begins. */
@@ -115,16 +145,12 @@ class KeyStream {
 
   /** Stores the first `count` keys of the buffer, or finds them stored. */
   async #store(count: number): Promise<void> {
-    const earlier = await storeKeyChunk(this.#target, this.#stored, this.#firstKeys(count))
+    const earlier = await storeKeyChunk(this.#target, this.#stored, this.#buffer.list(count), count)
     if (earlier) await this.#compare(earlier)
-    const done = this.#buffer.splice(0, earlier?.count ?? count)
-    for (const { size } of done) this.#bufferBytes -= size
+    const done = earlier?.count ?? count
+    this.#buffer.drop(done)
     this.#restart()
-    this.#stored += done.length
-  }
-
-  #firstKeys(count: number): Snapshot[] {
-    return this.#buffer.slice(0, count).map(({ key }) => key)
+    this.#stored += done
   }
 
   /**
@@ -132,8 +158,8 @@ class KeyStream {
    * are read first.
    */
   async #compare({ count, hash }: { readonly count: number; readonly hash: string }): Promise<void> {
-    while (this.#buffer.length < count && !this.#ended) await this.#readOne()
-    if (this.#buffer.length >= count && hashKeys(this.#firstKeys(count)) === hash) return
+    while (this.#buffer.count < count && !this.#ended) await this.#readOne()
+    if (this.#buffer.count >= count && hashBytes64(this.#buffer.list(count)) === hash) return
     const range = `${this.#stored} to ${this.#stored + count - 1}`
     throw new TerminalError(
       `the scatter function gave other keys than its earlier attempt at positions ${range}; it must give the same keys each time it is called`,
@@ -155,9 +181,10 @@ async function refuseRest(target: ScatterTarget, offset: number): Promise<void> 
 async function storeKeyChunk(
   target: ScatterTarget,
   offset: number,
-  keys: readonly Snapshot[],
+  keys: Uint8Array<ArrayBuffer>,
+  count: number,
 ): Promise<{ count: number; hash: string } | undefined> {
-  const entry = factEntry(target.names, target.shard, itemsFact(target, offset, keys))
+  const entry = factEntry(target.names, target.shard, itemsFact(target, offset, keys, count))
   if ((await target.log.appendOnce(entry)) === 'stored') return undefined
   const stored = await keyChunkFact(target, String(offset))
   if (stored) return stored.data
@@ -165,8 +192,4 @@ async function storeKeyChunk(
     'missing_items',
     `keys at offset ${offset} of scatter ${target.run}.${target.asset} cannot be read back`,
   )
-}
-
-function hashKeys(keys: readonly Snapshot[]): string {
-  return hashBytes64(encodeMsgpack(keys))
 }

@@ -6,11 +6,10 @@
  * once. So of two workers that read at once (one was taken for dead and is not) only one can
  * lengthen the chain; the other meets what is there, and leaves.
  */
-import { decodeList } from '../../../streams/codec.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
+import { ListWriter, readList } from '../../../streams/list.ts'
 import type { ItemsCursor } from '../../../streams/scatter-schemas.ts'
-import type { Snapshot } from '../../../streams/value.ts'
 import type { Chunk, ItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
 import { leaderGet } from '../../log/nats.ts'
@@ -66,6 +65,7 @@ export async function storeReader(target: ScatterTarget, reader: ItemReader<unkn
       throw new FlowStoneError(error.code, `${error.message} (after ${feed.read} keys)`, { cause: error.cause })
     throw error
   }
+  feed.end()
   await storeTotal(target, feed.offset)
   return feed.offset
 }
@@ -90,7 +90,8 @@ async function catchUp(target: ScatterTarget, seen: DuplicateKeys | undefined): 
     target.signal.throwIfAborted()
     const keyChunk = await keyChunkFact(target, String(place.offset))
     if (!keyChunk) return place
-    for (const key of decodeList(keyChunk.data.keys, keyChunk.data.encoding)) seen.isNew(key)
+    const keys = readList(keyChunk.data.keys, keyChunk.data.encoding)
+    for (let k = 0; k < keys.count; k++) seen.isNew(keys.item(k))
     place = { offset: place.offset + keyChunk.data.count, cursor: keyChunk.data.cursor }
   }
 }
@@ -102,8 +103,7 @@ class Feed {
   readonly #target: ScatterTarget
   readonly #reader: string
   readonly #seen: DuplicateKeys | undefined
-  #keys: Snapshot[] = []
-  #bytes = 0
+  readonly #keys = new ListWriter()
   /** Where the reader goes on behind the last key in `#keys`, or behind the last one stored. */
   #at: unknown
   #skip: number
@@ -120,7 +120,12 @@ class Feed {
 
   /** Keys stored, and those that wait to be. */
   get read(): number {
-    return this.offset + this.#keys.length
+    return this.offset + this.#keys.count
+  }
+
+  /** All is stored. */
+  end(): void {
+    this.#keys.end()
   }
 
   async take(chunks: AsyncGenerator<Chunk<unknown>>): Promise<void> {
@@ -157,15 +162,10 @@ class Feed {
     const mostBytes = keyChunkBytes(this.#target)
     for (let i = known; i < chunk.items.length; i++) {
       const key = chunk.items[i]
-      const taken = takeKey(this.#target, key, this.read)
-      const { size } = taken
-      if (this.#keys.length > 0 && (this.#bytes + size > mostBytes || this.#keys.length >= CHUNK_KEYS)) {
-        await this.#store()
-      }
-      if (!this.#seen || this.#seen.isNew(key)) {
+      const keys = this.#keys
+      if (takeKey(this.#target, keys, key, this.read, this.#seen)) {
+        if (keys.count > 1 && (keys.size > mostBytes || keys.count > CHUNK_KEYS)) await this.#store(keys.count - 1)
         this.#late ??= wait(KEY_CHUNK_WAIT_MS)
-        this.#keys.push(taken.key)
-        this.#bytes += size
       }
       this.#at = chunk.cursorAt ? chunk.cursorAt(i) : from
       this.#skip = chunk.cursorAt ? 0 : i + 1
@@ -175,18 +175,18 @@ class Feed {
     this.#seen?.check()
   }
 
-  async #store(): Promise<void> {
+  async #store(count = this.#keys.count): Promise<void> {
     this.#late = undefined
-    if (this.#keys.length === 0) return
+    if (count === 0) return
     this.#seen?.check()
     const at = this.#at
     const cursor = { reader: this.#reader, ...(at === undefined ? {} : { at }), skip: this.#skip }
     const { names, shard, log, run, asset } = this.#target
-    const entry = factEntry(names, shard, itemsFact(this.#target, this.offset, this.#keys, cursor))
+    const keys = this.#keys.list(count)
+    const entry = factEntry(names, shard, itemsFact(this.#target, this.offset, keys, count, cursor))
     if ((await log.appendOnce(entry)) === 'exists')
       throw new FlowStoneError('superseded', `another worker goes on with scatter ${run}.${asset}`)
-    this.offset += this.#keys.length
-    this.#keys = []
-    this.#bytes = 0
+    this.offset += count
+    this.#keys.drop(count)
   }
 }

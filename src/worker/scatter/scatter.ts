@@ -11,7 +11,7 @@
  */
 import { TerminalError } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
-import type { Snapshot } from '../../../streams/value.ts'
+import { ListWriter } from '../../../streams/list.ts'
 import { isItemReader } from '../../items/reader.ts'
 import { factEntry } from '../../log/entries.ts'
 import { DuplicateKeys } from './duplicate-keys.ts'
@@ -31,10 +31,12 @@ const REMEMBERED_KEY_CHUNKS = 8
 const LIST_BATCH_BYTES = 6 * 1024 * 1024
 
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
+  const seen = target.duplicates === 'allow' ? undefined : new DuplicateKeys(target.duplicates)
   if (isList(source)) {
-    const list = target.duplicates === 'allow' ? source : [...distinct(source, target.duplicates)]
-    const total = await storeList(target, list)
-    return total ?? (await storeStream(target, list))
+    const total = await storeList(target, source, seen)
+    if (total !== undefined) return total
+    // Where duplicates are an error, there are none: all of the list was looked at.
+    return await storeStream(target, source, target.duplicates === 'drop' ? new DuplicateKeys('drop') : undefined)
   }
   if (isItemReader(source)) return await storeReader(target, source)
   if (!isIterable(source)) {
@@ -42,46 +44,12 @@ export async function storeKeys(target: ScatterTarget, source: unknown): Promise
       `scatter must return a list, an iterable, an async iterable or an item reader, got ${source === null ? 'null' : typeof source}`,
     )
   }
-  if (target.duplicates === 'allow') return await storeStream(target, source)
-  const seen = new DuplicateKeys(target.duplicates)
-  return await storeStream(
-    target,
-    Symbol.asyncIterator in source ? distinctAsync(source, seen) : distinct(source, target.duplicates, seen),
-  )
-}
-
-function* distinct(
-  source: Iterable<unknown>,
-  mode: 'error' | 'drop',
-  seen = new DuplicateKeys(mode),
-): Generator<unknown> {
-  for (const key of source) if (seen.isNew(key)) yield key
-  seen.check()
-}
-
-/** No generator: one that waits for a key that never comes could not be closed. */
-function distinctAsync(source: AsyncIterable<unknown>, seen: DuplicateKeys): AsyncIterable<unknown> {
-  return {
-    [Symbol.asyncIterator]: () => {
-      const keys = source[Symbol.asyncIterator]()
-      return {
-        next: async () => {
-          for (;;) {
-            const result = await keys.next()
-            if (result.done) seen.check()
-            else if (!seen.isNew(result.value)) continue
-            return result
-          }
-        },
-        return: async () => (await keys.return?.()) ?? { done: true, value: undefined },
-      }
-    },
-  }
+  return await storeStream(target, source, seen)
 }
 
 interface Draft {
-  readonly keys: Snapshot[]
-  readonly bytes: number
+  readonly keys: Uint8Array<ArrayBuffer>
+  readonly count: number
 }
 
 function isList(source: unknown): source is readonly unknown[] {
@@ -96,44 +64,63 @@ function isIterable(source: unknown): source is Iterable<unknown> | AsyncIterabl
  * All of a list in one batch: all of it or none. Undefined when it is too long for that, or when
  * something is stored already.
  */
-async function storeList(target: ScatterTarget, list: readonly unknown[]): Promise<number | undefined> {
-  const keyChunks: Draft[] = []
-  let keys: Snapshot[] = []
-  let bytes = 0
-  let all = 0
-  const mostBytes = keyChunkBytes(target)
-  for (const [i, given] of list.entries()) {
-    const { key, size } = takeKey(target, given, i)
-    if (keys.length > 0 && (bytes + size > mostBytes || keys.length >= CHUNK_KEYS)) {
-      keyChunks.push({ keys, bytes })
-      keys = []
-      bytes = 0
-    }
-    keys.push(key)
-    bytes += size
-    all += size
-    if (all > LIST_BATCH_BYTES) return undefined
-  }
-  if (keys.length > 0) keyChunks.push({ keys, bytes })
-  if (keyChunks.length > 900) return undefined
+async function storeList(
+  target: ScatterTarget,
+  list: readonly unknown[],
+  seen: DuplicateKeys | undefined,
+): Promise<number | undefined> {
+  const keyChunks = chunksOf(target, list, seen)
+  if (!keyChunks || keyChunks.length > 900) return undefined
   const facts: FactDraft[] = [startedFact(target)]
   let offset = 0
-  for (const keyChunk of keyChunks) {
-    facts.push(itemsFact(target, offset, keyChunk.keys))
-    offset += keyChunk.keys.length
+  for (const { keys, count } of keyChunks) {
+    facts.push(itemsFact(target, offset, keys, count))
+    offset += count
   }
-  facts.push(sizedFact(target, list.length))
+  facts.push(sizedFact(target, offset))
   const entries = facts.map((fact) => factEntry(target.names, target.shard, fact))
   if ((await target.log.appendOnce(...entries)) === 'exists') return undefined
   remember(target, keyChunks)
-  return list.length
+  return offset
+}
+
+/** Undefined for a list that is too long. All of it is looked at for duplicates, in any case. */
+function chunksOf(
+  target: ScatterTarget,
+  list: readonly unknown[],
+  seen: DuplicateKeys | undefined,
+): Draft[] | undefined {
+  const mostBytes = keyChunkBytes(target)
+  const keyChunks: Draft[] = []
+  const keys = new ListWriter()
+  const close = (count: number): void => {
+    if (count > 0) keyChunks.push({ keys: keys.list(count).slice(), count })
+    keys.drop(count)
+  }
+  try {
+    let all = 0
+    for (const [i, key] of list.entries()) {
+      if (!takeKey(target, keys, key, i, seen)) continue
+      if (keys.count > 1 && (keys.size > mostBytes || keys.count > CHUNK_KEYS)) close(keys.count - 1)
+      all += keys.last.length
+      if (all <= LIST_BATCH_BYTES) continue
+      if (!seen) return undefined
+      keyChunks.length = 0
+    }
+    seen?.check()
+    if (all > LIST_BATCH_BYTES) return undefined
+    close(keys.count)
+    return keyChunks
+  } finally {
+    keys.end()
+  }
 }
 
 /** The first of them are leased first; the cache holds a few. */
 function remember({ values, run, asset }: ScatterTarget, keyChunks: readonly Draft[]): void {
   let offset = 0
-  for (const { keys } of keyChunks.slice(0, REMEMBERED_KEY_CHUNKS)) {
+  for (const { keys, count } of keyChunks.slice(0, REMEMBERED_KEY_CHUNKS)) {
     values.rememberKeyChunk(run, asset, offset, keys)
-    offset += keys.length
+    offset += count
   }
 }

@@ -6,8 +6,15 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 
-/** What an API key may be used for. */
-export type ApiKeyAction = 'start' | 'read'
+/**
+ * What an API key may be used for. `read`: see runs, and all else that the API shows. `start`:
+ * start runs. `operate`: cancel, retry, answer, pause. `administer`: what others notice, such as to
+ * empty a limit.
+ */
+export type ApiKeyAction = 'start' | 'read' | 'operate' | 'administer'
+
+/** What keys of people are mostly good for: `viewer` reads, `operator` acts, `admin` may all. */
+export type ApiKeyRole = 'viewer' | 'operator' | 'admin'
 
 /** A key whose holder may start and read runs: `flowstone http key` makes one. */
 export interface ApiKey {
@@ -20,8 +27,10 @@ export interface ApiKey {
   readonly hash: string
   /** For which assets: `'orders/invoice'`; `'orders/*'` for all of a pipeline. */
   readonly assets: readonly string[]
-  /** Default: both, `start` and `read`. */
+  /** Default: `start` and `read`. */
   readonly may?: readonly ApiKeyAction[]
+  /** In place of `may`: all that this role may. */
+  readonly role?: ApiKeyRole
   /** From then on it is unknown: a date, or its ISO text. Default: never. */
   readonly expires?: Date | string
 }
@@ -31,6 +40,8 @@ export interface KnownKey {
   readonly id: string
   may(action: ApiKeyAction): boolean
   covers(pipeline: string, asset: string): boolean
+  /** Whether it is for all assets of all pipelines. */
+  readonly seesAll: boolean
 }
 
 interface CheckedKey extends KnownKey {
@@ -38,8 +49,13 @@ interface CheckedKey extends KnownKey {
   readonly expiresMs: number
 }
 
-const OPTIONS = ['id', 'hash', 'assets', 'may', 'expires'] as const satisfies readonly (keyof ApiKey)[]
-const ACTIONS: readonly string[] = ['start', 'read'] satisfies ApiKeyAction[]
+const OPTIONS = ['id', 'hash', 'assets', 'may', 'role', 'expires'] as const satisfies readonly (keyof ApiKey)[]
+const ACTIONS: readonly string[] = ['start', 'read', 'operate', 'administer'] satisfies ApiKeyAction[]
+export const ROLES: Readonly<Record<ApiKeyRole, readonly ApiKeyAction[]>> = {
+  viewer: ['read'],
+  operator: ['read', 'start', 'operate'],
+  admin: ['read', 'start', 'operate', 'administer'],
+}
 const KEY_BYTES = 32
 /** Says what it is, to whoever finds it where it should not be. */
 const PREFIX = 'fsk_'
@@ -85,7 +101,8 @@ export class ApiKeys {
 
 function checkKey(at: string, key: ApiKey): CheckedKey {
   refuseUnknown(at, key, OPTIONS)
-  const { id, hash, assets, may = ['start', 'read'], expires } = key
+  const { id, hash, assets, role, expires } = key
+  const may = key.may ?? (role === undefined ? ['start', 'read'] : rolesActions(`${at} (${id})`, role))
   if (typeof id !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(id))
     throw new InvalidError(`${at}: id must be 1 to 64 of A-Z a-z 0-9 _ -, got ${JSON.stringify(id)}`)
   // Not shown: it may be the key itself.
@@ -96,7 +113,8 @@ function checkKey(at: string, key: ApiKey): CheckedKey {
       `${at} (${id}): assets must be a list of names such as 'orders/invoice' or 'orders/*', got ${JSON.stringify(assets)}`,
     )
   if (!Array.isArray(may) || may.length === 0 || may.some((one) => !ACTIONS.includes(one)))
-    throw new InvalidError(`${at} (${id}): may must be a list of start, read, got ${JSON.stringify(may)}`)
+    throw new InvalidError(`${at} (${id}): may must be a list of ${ACTIONS.join(', ')}, got ${JSON.stringify(may)}`)
+  if (key.may !== undefined && role !== undefined) throw new InvalidError(`${at} (${id}): give role or may, not both`)
   const expiresMs = expires === undefined ? Number.POSITIVE_INFINITY : dateOf(expires)
   if (Number.isNaN(expiresMs))
     throw new InvalidError(`${at} (${id}): expires must be a date such as '2027-01-31', got ${JSON.stringify(expires)}`)
@@ -108,7 +126,14 @@ function checkKey(at: string, key: ApiKey): CheckedKey {
     may: (action) => may.includes(action),
     covers: (pipeline, asset) =>
       patterns.some(([ofPipeline, ofAsset]) => fits(ofPipeline, pipeline) && fits(ofAsset, asset)),
+    seesAll: assets.includes('*/*'),
   }
+}
+
+/** Throws InvalidError for what is no role. */
+export function rolesActions(at: string, role: ApiKeyRole): readonly ApiKeyAction[] {
+  if (Object.hasOwn(ROLES, role)) return ROLES[role]
+  throw new InvalidError(`${at}: role must be one of ${Object.keys(ROLES).join(', ')}, got ${JSON.stringify(role)}`)
 }
 
 function fits(pattern: string | undefined, name: string): boolean {

@@ -1,0 +1,91 @@
+/** `flowstone export` and `flowstone import`. */
+import type { Command } from 'commander'
+import { InvalidError } from '../../streams/errors.ts'
+import type { ExportOptions, ExportReport } from '../engine/archive/export.ts'
+import type { ArchiveFormat } from '../engine/archive/write.ts'
+import { type GlobalOptions, withFlow } from './context.ts'
+import { connected } from './options.ts'
+import { wholeNumber } from './parts.ts'
+import { sinceArgument } from './times.ts'
+
+interface ExportCommand extends GlobalOptions {
+  readonly to: string
+  readonly since?: string
+  readonly until?: string
+  readonly pipeline?: string[]
+  readonly all?: boolean
+  readonly open?: boolean
+  readonly format?: string
+}
+
+interface ImportCommand extends GlobalOptions {
+  readonly replicas?: string
+  readonly skipOpen?: boolean
+}
+
+export function archiveCommands(root: Command): void {
+  connected(root.command('export [run...]'))
+    .description('write runs to an archive: JSON lines or Parquet, in a file, in S3 or to standard output')
+    .option('--to <place>', 'a path, s3://BUCKET/KEY, or - for standard output; ends in .gz, .zst or .parquet', '-')
+    .option('--since <time>', 'runs asked for since then: a time, or how long ago, such as 7d')
+    .option('--until <time>', 'runs asked for before then')
+    .option('--pipeline <name>', 'runs of this pipeline; may be given again', (text: string, before: string[] = []) => [
+      ...before,
+      text,
+    ])
+    .option('--all', 'all runs, and the newest value of each asset')
+    .option('--open', 'runs that have not ended, too; import takes none of them')
+    .option('--format <name>', 'jsonl or parquet; default: by the name')
+    .action((runs: string[], options: ExportCommand) => exportCommand(runs, options))
+  connected(root.command('import <archive...>'))
+    .description('read archives into an empty namespace: files, or s3://BUCKET/KEY')
+    .option('--replicas <n>', 'copies of each stream of the namespace; default 1')
+    .option('--skip-open', 'leave out runs that had not ended')
+    .action((archives: string[], options: ImportCommand) => importCommand(archives, options))
+}
+
+async function exportCommand(runs: readonly string[], options: ExportCommand): Promise<void> {
+  const { to, since, until, pipeline, all, open, format } = options
+  const toStream = to === '-'
+  if (toStream && options.json)
+    throw new InvalidError('--json needs --to: standard output has the archive, which is JSON as it is')
+  const wanted: ExportOptions = {
+    to: toStream ? process.stdout : to,
+    ...(runs.length > 0 ? { runs } : {}),
+    ...(since === undefined ? {} : { since: sinceArgument(since) }),
+    ...(until === undefined ? {} : { until: sinceArgument(until, '--until') }),
+    ...(pipeline ? { pipelines: pipeline } : {}),
+    ...(all ? { all } : {}),
+    ...(open ? { open } : {}),
+    // What is no format is refused by name.
+    ...(format === undefined ? {} : { format: format as ArchiveFormat }),
+  }
+  await withFlow(options, async (flow, output) => {
+    const report = await flow.export(wanted)
+    const lines = reportLines(report)
+    if (toStream) for (const line of lines) output.note(line)
+    else output.result(report, () => lines)
+  })
+}
+
+function reportLines({ to, runs, facts, blobs, left, sha256 }: ExportReport): string[] {
+  const where = to === undefined ? '' : ` in ${to}`
+  const some = left === 0 ? [] : [`${left} run(s) that have not ended were left out (--open takes them as they are)`]
+  return [`${runs} run(s), ${facts} facts and ${blobs} large value(s)${where}, SHA-256 ${sha256}`, ...some]
+}
+
+async function importCommand(archives: readonly string[], options: ImportCommand): Promise<void> {
+  const { replicas, skipOpen } = options
+  await withFlow(options, async (flow, output) => {
+    const report = await flow.import(archives, {
+      ...(replicas === undefined ? {} : { replicas: wholeNumber('--replicas', replicas) }),
+      ...(skipOpen ? { skipOpen } : {}),
+    })
+    const { runs, facts, blobs, left, twice } = report
+    output.result(report, () => [
+      `namespace ${flow.namespace}: ${runs} run(s), ${facts} facts and ${blobs} large value(s)`,
+      ...(left > 0 ? [`${left} run(s) that had not ended were left out`] : []),
+      ...(twice > 0 ? [`${twice} run(s) were in an earlier archive already`] : []),
+    ])
+  })
+}

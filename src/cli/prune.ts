@@ -1,0 +1,89 @@
+/** `flowstone prune` and `flowstone gc`. */
+import type { Command } from 'commander'
+import type { PruneOptions } from '../client/prune.ts'
+import { type GlobalOptions, withFlow } from './context.ts'
+import { connected } from './options.ts'
+import { table } from './output.ts'
+import { wholeNumber } from './parts.ts'
+
+interface PruneCommand extends GlobalOptions {
+  readonly olderThan?: string
+  readonly pipeline?: string
+  readonly archive?: string
+  readonly dryRun?: boolean
+  readonly timeout?: string
+}
+
+export function pruneCommands(root: Command): void {
+  const command = connected(root.command('prune'))
+    .description('have the engines take away runs that are older than their retention, or than you say')
+    .option('--older-than <duration>', 'runs that ended so long ago, whatever their retention says: 30d')
+    .option('--pipeline <name>', 'only runs of this pipeline')
+    .option('--archive <target>', 'where engines archive it first: file:FOLDER, s3://BUCKET/PREFIX')
+    .option('--dry-run', 'only say what would go')
+    .option('--timeout <duration>', 'how long to wait for the engines; default 10m')
+    .action((options: PruneCommand) =>
+      withFlow(options, async (flow, output) => {
+        const report = await flow.retention.prune(pruneArgument(options))
+        const { runs, facts, bytes, oldest, newest, archives, dryRun } = report
+        const ended = oldest && newest ? `, which ended from ${oldest.toISOString()} to ${newest.toISOString()}` : ''
+        const verb = dryRun ? 'would go' : 'are gone'
+        output.result(report, () => [
+          `${runs} runs ${verb}${ended}: ${facts} facts, ${bytes} bytes of the history`,
+          ...archives.map((to) => `${dryRun ? 'archived first to' : 'archived to'} ${to}`),
+        ])
+      }),
+    )
+  connected(command.command('ls'))
+    .description('what was pruned, when, and why; newest first')
+    .option('--limit <n>', 'at most so many steps', '50')
+    .action((options: GlobalOptions & { limit: string }) =>
+      withFlow(options, async (flow, output) => {
+        const found = await flow.retention.records({ limit: wholeNumber('--limit', options.limit) })
+        output.result(found, () =>
+          table(
+            ['time', 'shard', 'runs', 'facts', 'ended up to', 'why', 'by', 'policy', 'archive'],
+            found.map((one) => [
+              one.at,
+              one.shard,
+              one.runs,
+              one.facts,
+              one.newest,
+              one.why,
+              one.by,
+              one.policy,
+              one.archive?.to,
+            ]),
+            'nothing was pruned',
+          ),
+        )
+      }),
+    )
+  connected(root.command('gc'))
+    .description('take away objects of the object store that nothing names')
+    .option('--dry-run', 'only say what would go')
+    .option('--grace <duration>', 'objects that were stored since then stay; default 1d')
+    .action((options: GlobalOptions & { dryRun?: boolean; grace?: string }) =>
+      withFlow(options, async (flow, output) => {
+        const { dryRun, grace } = options
+        const report = await flow.retention.gc({
+          ...(dryRun ? { dryRun } : {}),
+          // What is no duration is refused by its name.
+          ...(grace === undefined ? {} : { grace: grace as '1d' }),
+        })
+        const verb = report.dryRun ? 'would go' : 'are gone'
+        output.result(report, () => [`${report.objects} objects ${verb}: ${report.bytes} bytes`])
+      }),
+    )
+}
+
+function pruneArgument({ olderThan, pipeline, archive, dryRun, timeout }: PruneCommand): PruneOptions {
+  return {
+    // What is no duration is refused by its name.
+    ...(olderThan === undefined ? {} : { olderThan: olderThan as '30d' }),
+    ...(pipeline === undefined ? {} : { pipeline }),
+    ...(archive === undefined ? {} : { archive }),
+    ...(dryRun ? { dryRun } : {}),
+    ...(timeout === undefined ? {} : { timeout: timeout as '10m' }),
+  }
+}

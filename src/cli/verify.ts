@@ -1,0 +1,90 @@
+/** `flowstone verify`: does all that there is agree with the log? */
+import type { Command } from 'commander'
+import { InvalidError } from '../../streams/errors.ts'
+import type { VerifyFinding, VerifyProgress, VerifyReport } from '../engine/verify/report.ts'
+import type { VerifyOptions } from '../engine/verify/verify.ts'
+import { withFlow } from './context.ts'
+import { connected } from './options.ts'
+import { EXIT } from './output.ts'
+import { wholeNumber } from './parts.ts'
+import { type ProofVerifyCommand, proofOptions, verifyByProof } from './proof.ts'
+
+const PROGRESS_MS = 1000
+
+interface VerifyCommand extends ProofVerifyCommand {
+  readonly proof?: boolean
+  readonly only?: string
+  readonly rate?: string
+  readonly limit?: string
+}
+
+export function verifyCommand(root: Command): void {
+  connected(
+    proofOptions(
+      root.command('verify').option('--proof', 'compare logs and history with their proof, and nothing else'),
+    ),
+  )
+    .description('compare state, history, values and what is open with the log; reads only, and work goes on')
+    .option('--only <checks>', 'of state, facts, history, values, open: these, separated by commas; default: all')
+    .option('--rate <n>', 'messages read in a second, at most; default 20000')
+    .option('--limit <n>', 'findings to list; default 1000')
+    .action(async (options: VerifyCommand) => {
+      if (isByProof(options)) return await verifyByProof(options)
+      const wanted = optionsOf(options)
+      await withFlow(options, async (flow, output) => {
+        const onProgress = every(PROGRESS_MS, (progress: VerifyProgress) => output.note(progressLine(progress)))
+        const report = await flow.verify({ ...wanted, onProgress })
+        output.result(report, () => reportLines(report))
+        if (!report.ok) process.exitCode = EXIT.failed
+      })
+    })
+}
+
+function isByProof({ proof, key, sinceCheckpoint, archive, blocks }: VerifyCommand): boolean {
+  if (proof) return true
+  if (key || sinceCheckpoint !== undefined || archive || blocks !== undefined)
+    throw new InvalidError('--key, --since-checkpoint, --archive and --blocks need --proof')
+  return false
+}
+
+function optionsOf({ only, rate, limit }: VerifyCommand): VerifyOptions {
+  return {
+    // What it is not is refused by its name.
+    ...(only === undefined ? {} : { only: only.split(',').map((name) => name.trim()) as VerifyOptions['only'] & {} }),
+    ...(rate === undefined ? {} : { rate: wholeNumber('--rate', rate) }),
+    ...(limit === undefined ? {} : { limit: wholeNumber('--limit', limit) }),
+  }
+}
+
+/** Calls at most so often. */
+function every<T>(ms: number, call: (value: T) => void): (value: T) => void {
+  let dueMs = performance.now() + ms
+  return (value) => {
+    if (performance.now() < dueMs) return
+    dueMs = performance.now() + ms
+    call(value)
+  }
+}
+
+function progressLine({ shard, step, done, total }: VerifyProgress): string {
+  return `shard ${shard}: ${step}, ${done}${total === undefined ? '' : ` of ${total}`}`
+}
+
+function reportLines(report: VerifyReport): string[] {
+  const { findings, more, checks, notes, facts, durationMs } = report
+  return [
+    ...findings.flatMap(findingLines),
+    ...(more > 0 ? [`… and ${more} more`] : []),
+    ...checks.map(({ check, shard, looked }) => {
+      const counts = Object.entries(looked).map(([name, count]) => `${name} ${count}`)
+      return `${check.padEnd(8)} ${shard === undefined ? '' : `shard ${shard}: `}${counts.join(', ')}`
+    }),
+    ...notes.map((note) => `note     ${note}`),
+    `${findings.length + more === 0 ? 'nothing differs' : `${findings.length + more} findings`}; ${facts} messages of the log in ${(durationMs / 1000).toFixed(1)} s`,
+  ]
+}
+
+function findingLines({ check, kind, shard, message, advice }: VerifyFinding): string[] {
+  const where = shard === undefined ? '' : ` shard ${shard}:`
+  return [`${check}: ${kind}:${where} ${message}`, `  ${advice}`]
+}

@@ -1,0 +1,131 @@
+/** `flow.audit`: what people and outside systems did, from the logs and the history. */
+import {
+  AUDITED,
+  type AuditEntry,
+  type AuditWanted,
+  auditOf,
+  isWanted,
+  isWantedKind,
+  Newest,
+} from '../../projections/audit.ts'
+import { nearest } from '../../streams/did-you-mean.ts'
+import { InvalidError } from '../../streams/errors.ts'
+import { decodeFact, type Fact, factPath, parsePath } from '../../streams/facts.ts'
+import type { SealedFact } from '../../streams/history.ts'
+import { messagesUnder } from '../log/messages-under.ts'
+import { packsNewestFirst } from '../log/packs.ts'
+import { factIfAny } from '../log/read-fact.ts'
+import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import type { RunDeps } from './run-view.ts'
+
+/** Which of what people and outside systems did. All that is named must hold. */
+export interface AuditOptions {
+  /**
+   * Who: `cli:ana@laptop`, or a part of it: `ana@laptop`, `ana`. `*` stands for any text:
+   * `http:*`.
+   */
+  readonly by?: string
+  /** Stored since then. Default: all that there is. */
+  readonly since?: Date
+  /** Stored before then. For the next page: the time of the last entry. */
+  readonly until?: Date
+  /** Facts: `'run.cancel_requested'`, or all of a kind: `'run'`. */
+  readonly kind?: string | readonly string[]
+  /** At most so many, the newest. Default 100, at most 10,000. */
+  readonly limit?: number
+}
+
+const OPTIONS: OptionNames<AuditOptions> = { by: true, since: true, until: true, kind: true, limit: true }
+const LIMIT_MAX = 10_000
+
+/** Newest first. */
+export async function audit(deps: RunDeps, options: AuditOptions): Promise<AuditEntry[]> {
+  const { limit, ...wanted } = wantedOf(options)
+  await deps.found()
+  const newest = new Newest(limit)
+  const take = (fact: Fact | undefined): void => {
+    const entry = fact && auditOf(fact)
+    if (entry && isWanted(entry, wanted)) newest.add(entry)
+  }
+  for (let shard = 0; shard < deps.shards; shard++) {
+    await fromLog(deps, shard, wanted, take)
+    await fromHistory(deps, shard, { wanted, floorMs: () => newest.floorMs, take })
+  }
+  return newest.list()
+}
+
+/** Throws InvalidError that names the option. */
+function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number } {
+  refuseUnknown('audit', options, OPTIONS)
+  const { by, since, until, kind, limit = 100 } = options
+  if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX)
+    throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${limit}`)
+  for (const [field, date] of Object.entries({ since, until }))
+    if (date !== undefined && !(date instanceof Date && Number.isFinite(date.getTime())))
+      throw new InvalidError(`audit: ${field} must be a Date, got ${JSON.stringify(date)}`)
+  if (by !== undefined && (typeof by !== 'string' || by === ''))
+    throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${JSON.stringify(by)}`)
+  const kinds = kind === undefined ? undefined : typeof kind === 'string' ? [kind] : kind
+  for (const one of kinds ?? [])
+    if (!AUDITED.some((name) => isWantedKind(name, [one])))
+      throw new InvalidError(`audit: kind: nothing that is audited is named ${one}${nearest(one, [...AUDITED])}`)
+  return {
+    by,
+    kinds,
+    sinceMs: since?.getTime() ?? Number.NEGATIVE_INFINITY,
+    untilMs: until?.getTime() ?? Number.POSITIVE_INFINITY,
+    limit,
+  }
+}
+
+/** Every id of a path, as a filter of the server. */
+const ANY_ID = new Proxy<Record<string, string>>({}, { get: () => '*' })
+
+async function fromLog(
+  { connection, names }: RunDeps,
+  shard: number,
+  { kinds, sinceMs }: AuditWanted,
+  take: (fact: Fact | undefined) => void,
+): Promise<void> {
+  const filters = AUDITED.filter((name) => isWantedKind(name, kinds)).map((name) =>
+    names.fact(shard, factPath(name, ANY_ID)),
+  )
+  const from = Number.isFinite(sinceMs) ? new Date(sinceMs) : 1
+  for await (const message of messagesUnder(connection, names.log(shard), filters, from))
+    take(factIfAny(names, shard, message))
+}
+
+async function fromHistory(
+  deps: RunDeps,
+  shard: number,
+  {
+    wanted,
+    floorMs,
+    take,
+  }: {
+    readonly wanted: AuditWanted
+    readonly floorMs: () => number
+    readonly take: (fact: Fact | undefined) => void
+  },
+): Promise<void> {
+  for await (const { timeMs, runs } of packsNewestFirst(deps, shard)) {
+    if (timeMs < Math.max(wanted.sinceMs, floorMs())) return
+    for (const { facts } of await runs())
+      for (const fact of facts) if (isMaybeWanted(fact, wanted)) take(sealed(fact, shard))
+  }
+}
+
+/** By what is known without decoding it. */
+function isMaybeWanted({ path, timeMs }: SealedFact, { kinds, sinceMs, untilMs }: AuditWanted): boolean {
+  const name = timeMs >= sinceMs && timeMs < untilMs ? parsePath(path)?.name : undefined
+  return name !== undefined && isWantedKind(name, kinds)
+}
+
+/** Undefined for what is no fact of ours. */
+function sealed(fact: SealedFact, shard: number): Fact | undefined {
+  try {
+    return decodeFact({ ...fact, shard })
+  } catch {
+    return undefined
+  }
+}

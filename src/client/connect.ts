@@ -1,0 +1,31 @@
+/** `connect`: the door to a namespace. */
+import { Connection } from '../log/connection.ts'
+import { refuseUnknown } from '../options/unknown.ts'
+import { quietLogger } from '../telemetry.ts'
+import { checkBy } from './by.ts'
+import { Flow } from './flow.ts'
+import { Namespace } from './namespace.ts'
+import { CONNECT_OPTIONS, type ConnectOptions } from './options.ts'
+
+/**
+ * Connects, checks the server, and looks for the namespace. Makes nothing: the first engine, the
+ * first worker, `setup`, and who takes from a limit make the namespace. Errors: `unreachable`,
+ * `server_too_old`, `no_jetstream`, `invalid`.
+ */
+export async function connect(options: ConnectOptions = {}): Promise<Flow> {
+  refuseUnknown('connect', options, CONNECT_OPTIONS)
+  const connection = await Connection.open(options, options.logger ?? quietLogger)
+  try {
+    // The environment is read here: what knows the wire knows no process.
+    const name = options.namespace ?? (process.env.FLOWSTONE_NAMESPACE || undefined)
+    const settings = name === undefined ? options : { ...options, namespace: name }
+    if (options.by !== undefined) checkBy('connect', options.by)
+    const namespace = new Namespace(connection, settings, options.logger ?? quietLogger)
+    await namespace.look()
+    return new Flow(connection, namespace, options)
+  } catch (error) {
+    const explained = await connection.explained(error)
+    await connection.close()
+    throw explained
+  }
+}

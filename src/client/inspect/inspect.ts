@@ -1,0 +1,141 @@
+/** `flow.inspect`: looks at a namespace as people do, who want to see much at a glance. */
+import { InvalidError } from '../../../streams/errors.ts'
+import { parseRunId } from '../../../streams/ids.ts'
+import type { RunDeps } from '../run-view.ts'
+import { type AssetState, assetStates } from './assets.ts'
+import { type StateChanges, stateChanges } from './changes.ts'
+import {
+  type FactsOptions,
+  type FactsPage,
+  type FactView,
+  factsPage,
+  type RailPoint,
+  railOf,
+  runFactsPage,
+} from './facts.ts'
+import { type InstanceView, instanceView } from './instance.ts'
+import { MapWatch } from './map-watch.ts'
+import { type PipelineGraph, pipelineGraph, pipelineGraphs } from './pipelines.ts'
+import {
+  type ErrorGroup,
+  errorGroups,
+  type InstanceFailure,
+  type MapOptions,
+  type MapTile,
+  mapTiles,
+  type ScatterMap,
+  scatterFailures,
+  scatterMap,
+} from './scatter-map.ts'
+import { type Span, timelineOf } from './timeline.ts'
+import { type ShardView, shardViews, type WorkerView, workerViews } from './workers.ts'
+
+const FAILURES_MAX = 1000
+
+/**
+ * `flow.inspect`: what the HTTP API shows and nothing else of the client does. Meant for people,
+ * not for loops. From the state, which may lag the log by some 50 ms.
+ */
+export class Inspect {
+  readonly #deps: RunDeps
+
+  constructor(deps: RunDeps) {
+    this.#deps = deps
+  }
+
+  /** All pipelines, by name: the versions that were registered last. */
+  async pipelines(): Promise<PipelineGraph[]> {
+    return await pipelineGraphs(this.#deps)
+  }
+
+  /** One of them; undefined where no such pipeline is registered. */
+  async pipeline(name: string): Promise<PipelineGraph | undefined> {
+    return await pipelineGraph(this.#deps, name)
+  }
+
+  /** Assets with their newest values and what runs do to them: of all pipelines, or of one. */
+  async assets(pipeline?: string): Promise<AssetState[]> {
+    return await assetStates(this.#deps, pipeline)
+  }
+
+  /** The state of each instance of a scatter: at most 10 million at a time. Throws `not_found`. */
+  async map(scatter: string, options: MapOptions = {}): Promise<ScatterMap> {
+    return await scatterMap(this.#deps, scatter, options)
+  }
+
+  /** The same as counts of tiles of `size` instances, from 1,000 on. */
+  async tiles(scatter: string, size: number): Promise<MapTile[]> {
+    if (!Number.isSafeInteger(size) || size < 1000)
+      throw new InvalidError('tiles: size must be a whole number from 1000')
+    return await mapTiles(this.#deps, scatter, size)
+  }
+
+  /** Failed instances by error, most first; of an open scatter, too. Of the first 100,000. */
+  async errors(scatter: string): Promise<ErrorGroup[]> {
+    return await errorGroups(this.#deps, scatter)
+  }
+
+  /**
+   * Failed instances in order, from an index on; of an open scatter, too. At most `limit` (default
+   * 100, at most 1,000).
+   */
+  async failures(
+    scatter: string,
+    { from = 0, limit = 100 }: { readonly from?: number; readonly limit?: number } = {},
+  ): Promise<(InstanceFailure & { readonly key: unknown })[]> {
+    if (!Number.isInteger(limit) || limit < 1 || limit > FAILURES_MAX)
+      throw new InvalidError(`failures: limit must be a whole number from 1 to ${FAILURES_MAX}`)
+    return await scatterFailures(this.#deps, scatter, { from, limit })
+  }
+
+  /** One instance, its key and its attempts. Throws `not_found`. */
+  async instance(scatter: string, index: number): Promise<InstanceView> {
+    return await instanceView(this.#deps, scatter, index)
+  }
+
+  /** When what of a run ran or waited. Empty where there is no such run. */
+  async timeline(run: string): Promise<Span[]> {
+    return await timelineOf(this.#deps, run)
+  }
+
+  /** Facts of the logs, newest first. Those of sealed runs are in their histories only. */
+  async facts(options: FactsOptions = {}): Promise<FactsPage> {
+    return await factsPage(this.#deps, options)
+  }
+
+  /** Facts of a run in order, behind a sequence: at most `limit`. Also of a sealed run. */
+  async factsOfRun(
+    run: string,
+    { after = 0, limit = 100 }: { readonly after?: number; readonly limit?: number } = {},
+  ): Promise<FactView[]> {
+    return await runFactsPage(this.#deps, parseRunId(run).id, after, limit)
+  }
+
+  /** How many facts were stored when. */
+  async rail(from: Date, to: Date, points: number): Promise<RailPoint[]> {
+    return await railOf(this.#deps, from, to, points)
+  }
+
+  /**
+   * Names of what changes, as hints, at most one list each `everyMs`, until `signal` is aborted.
+   * The first one says that all may have changed.
+   */
+  changes(everyMs: number, signal: AbortSignal): AsyncGenerator<StateChanges> {
+    return stateChanges(this.#deps, everyMs, signal)
+  }
+
+  /** The map of a scatter that is looked at again and again. */
+  mapWatch(scatter: string): MapWatch {
+    return new MapWatch(this.#deps, scatter)
+  }
+
+  /** Workers that left their names. Asks them, which takes some 30 ms. */
+  async workers(): Promise<WorkerView[]> {
+    return await workerViews(this.#deps)
+  }
+
+  /** The shards of the log, and which engine is active on each. */
+  async shards(): Promise<ShardView[]> {
+    return await shardViews(this.#deps)
+  }
+}

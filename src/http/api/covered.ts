@@ -1,0 +1,44 @@
+/** What the key of a caller is for. */
+import type { RunView } from '../../client/run-view.ts'
+import { HttpProblem } from '../shared/problem.ts'
+import type { Call, Caller } from './route.ts'
+
+/** The run, if the caller may see it. Throws the problem `unknown_run`. */
+export async function runFor({ flow, caller }: Pick<Call, 'flow' | 'caller'>, id: string): Promise<RunView> {
+  const view = await flow.run(id).view()
+  if (!view || !seesRun(caller, view)) throw new HttpProblem('unknown_run')
+  return view
+}
+
+/** By the run that it is of: `<run>.<asset>`, or `<run>.<asset>.<gate>`. */
+export async function partFor(call: Pick<Call, 'flow' | 'caller'>, id: string): Promise<void> {
+  if (call.caller.seesAll) return
+  await runFor(call, id.slice(0, id.indexOf('.')))
+}
+
+export function seesRun(caller: Caller, { pipeline, target }: Pick<RunView, 'pipeline' | 'target'>): boolean {
+  return caller.covers(pipeline, target)
+}
+
+/** For lists: those that the caller may see. */
+export async function gatesFor<G extends { readonly run: string }>(
+  { flow, caller }: Pick<Call, 'flow' | 'caller'>,
+  gates: readonly G[],
+): Promise<G[]> {
+  if (caller.seesAll) return [...gates]
+  const runs = [...new Set(gates.map(({ run }) => run))]
+  const views = await Promise.all(runs.map(async (run) => [run, await flow.run(run).view()] as const))
+  const seen = new Map(views)
+  return gates.filter(({ run }) => {
+    const view = seen.get(run)
+    return view !== undefined && seesRun(caller, view)
+  })
+}
+
+/** Of what belongs to a pipeline and makes an asset of it. */
+export function madeFor<T extends { readonly pipeline: string; readonly target: string }>(
+  caller: Caller,
+  all: readonly T[],
+): T[] {
+  return all.filter((one) => caller.covers(one.pipeline, one.target))
+}

@@ -1,0 +1,186 @@
+/**
+ * Live updates as server-sent events. Each client has a loop of its own, which looks at what has
+ * changed and sends it: at most four times a second, and only while the client reads. What changes
+ * meanwhile is sent together. So a client costs a bounded memory, however slow it is, and one that
+ * does not read at all is dropped.
+ */
+import { changedStates, countStates, encodeStates } from '../../../projections/scatter/map.ts'
+import { messageOf } from '../../../streams/errors.ts'
+import { jsonOf } from '../../../streams/plain-json.ts'
+import type { StateChanges } from '../../client/inspect/changes.ts'
+import type { MapLook, MapWatch } from '../../client/inspect/map-watch.ts'
+import { GUARD_HEADERS, HttpProblem, SEALED_CSP } from '../shared/problem.ts'
+import { gatesFor, runFor, seesRun } from './covered.ts'
+import type { Call, LiveTopics } from './route.ts'
+
+const EVERY_MS = 250
+const HEARTBEAT_MS = 15_000
+/** A client that reads nothing for so long is dropped. */
+const STALLED_MS = 30_000
+const CLIENTS_MAX = 100
+const CLIENTS_OF_KEY_MAX = 20
+const RUNS_SHOWN = 100
+const GATES_SHOWN = 50
+const encoder = new TextEncoder()
+
+type LiveCall = Pick<Call, 'flow' | 'caller' | 'signal' | 'logger'>
+
+/** Who listens now, of all clients of a handler. */
+export class LiveClients {
+  readonly #ofKey = new Map<string, number>()
+  readonly #closing: AbortSignal | undefined
+  #all = 0
+
+  /** `closing`: then all of them end. */
+  constructor(closing: AbortSignal | undefined) {
+    this.#closing = closing
+  }
+
+  /** Throws the problem `unavailable` when there are too many. */
+  open(call: LiveCall, topics: LiveTopics): Response {
+    const { id } = call.caller
+    const taken = this.#ofKey.get(id) ?? 0
+    if (this.#all >= CLIENTS_MAX || taken >= CLIENTS_OF_KEY_MAX)
+      throw new HttpProblem('unavailable', 'Too many clients listen at this moment.', { 'Retry-After': '10' })
+    this.#count(id, 1)
+    const gone = new AbortController()
+    const ends = [call.signal, gone.signal, ...(this.#closing ? [this.#closing] : [])]
+    const client = new LiveClient(call, topics, AbortSignal.any(ends))
+    const body = new ReadableStream<Uint8Array>({
+      start: (stream) => {
+        void client.run(stream).finally(() => {
+          gone.abort()
+          this.#count(id, -1)
+        })
+      },
+      pull: () => client.wake(),
+      cancel: () => gone.abort(),
+    })
+    const headers = { ...GUARD_HEADERS, 'Content-Security-Policy': SEALED_CSP, 'X-Accel-Buffering': 'no' }
+    return new Response(body, { headers: { ...headers, 'Content-Type': 'text/event-stream' } })
+  }
+
+  #count(id: string, by: 1 | -1): void {
+    const taken = (this.#ofKey.get(id) ?? 0) + by
+    this.#all += by
+    if (taken === 0) this.#ofKey.delete(id)
+    else this.#ofKey.set(id, taken)
+  }
+}
+
+class LiveClient {
+  readonly #call: LiveCall
+  readonly #topics: LiveTopics
+  readonly #signal: AbortSignal
+  readonly #maps = new Map<string, { readonly watch: MapWatch; last: MapLook | undefined }>()
+  #stream: ReadableStreamDefaultController<Uint8Array> | undefined
+  #wake: (() => void) | undefined
+  #sent = 0
+  #heartbeat: NodeJS.Timeout | undefined
+
+  constructor(call: LiveCall, topics: LiveTopics, signal: AbortSignal) {
+    this.#call = call
+    this.#topics = topics
+    this.#signal = signal
+    for (const id of topics.scatter) this.#maps.set(id, { watch: call.flow.inspect.mapWatch(id), last: undefined })
+  }
+
+  wake(): void {
+    this.#wake?.()
+  }
+
+  /** Until the client goes away, does not read, or the server closes. */
+  async run(stream: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
+    this.#stream = stream
+    this.#heartbeat = setInterval(() => {
+      // Who reads nothing needs no sign of life.
+      if ((stream.desiredSize ?? 0) > 0) stream.enqueue(encoder.encode(': \n\n'))
+    }, HEARTBEAT_MS)
+    try {
+      for await (const changes of this.#call.flow.inspect.changes(EVERY_MS, this.#signal)) await this.#show(changes)
+    } catch (error) {
+      if (!this.#signal.aborted) this.#call.logger.warn(`http: live updates ended: ${messageOf(error)}`)
+    } finally {
+      clearInterval(this.#heartbeat)
+      try {
+        stream.close()
+      } catch {
+        // The client has closed it.
+      }
+    }
+  }
+
+  async #show({ runs, scatters, gates, missed }: StateChanges): Promise<void> {
+    const { flow } = this.#call
+    if (this.#topics.runs && (missed || runs.size > 0)) await this.#showRuns(missed ? undefined : runs)
+    for (const id of this.#topics.run) {
+      const isTouched = missed || runs.has(id) || [...scatters.keys()].some((one) => one.startsWith(`${id}.`))
+      if (!isTouched) continue
+      const run = await runFor(this.#call, id)
+      await this.#send('run', { run, scatters: await flow.scatter.list(id).catch(() => []) })
+    }
+    for (const [id, map] of this.#maps) {
+      const changed = scatters.get(id)
+      if (missed || changed) await this.#showMap(id, map, missed ? undefined : changed)
+    }
+    if (this.#topics.gates && (missed || gates)) {
+      const waiting = await gatesFor(this.#call, await flow.gates.waiting({ limit: 1000 }))
+      await this.#send('gates', { waiting: waiting.length, gates: waiting.slice(0, GATES_SHOWN) })
+    }
+  }
+
+  /** Undefined: the newest ones, since any may have changed. */
+  async #showRuns(changed: ReadonlySet<string> | undefined): Promise<void> {
+    const { flow, caller } = this.#call
+    const some = changed && [...changed].slice(-RUNS_SHOWN)
+    const found = some
+      ? (await Promise.all(some.map((id) => flow.run(id).view()))).flatMap((run) => run ?? [])
+      : await flow.runs({ limit: RUNS_SHOWN })
+    const runs = found.filter((run) => seesRun(caller, run))
+    if (runs.length > 0) await this.#send('runs', { runs, more: Math.max(0, (changed?.size ?? 0) - RUNS_SHOWN) })
+  }
+
+  async #showMap(
+    id: string,
+    map: { readonly watch: MapWatch; last: MapLook | undefined },
+    changed: ReadonlySet<number> | undefined,
+  ): Promise<void> {
+    const before = map.last
+    const look = await map.watch.look(changed)
+    map.last = look
+    const { states, ...about } = look
+    const change = before ? changedStates(before.states, states) : { from: 0, states }
+    if (!change && before?.status === look.status) return
+    await this.#send(before ? 'ranges' : 'map', {
+      id,
+      ...about,
+      from: change?.from ?? 0,
+      length: change?.states.length ?? 0,
+      counts: countStates(states),
+      runs: Buffer.from(encodeStates(change?.states ?? new Uint8Array())).toString('base64'),
+    })
+  }
+
+  async #send(event: string, data: unknown): Promise<void> {
+    await this.#untilRead()
+    this.#sent += 1
+    this.#stream?.enqueue(encoder.encode(`id: ${this.#sent}\nevent: ${event}\ndata: ${jsonOf(data)}\n\n`))
+  }
+
+  /** Throws when the client goes away, or reads nothing for long. */
+  async #untilRead(): Promise<void> {
+    this.#signal.throwIfAborted()
+    if ((this.#stream?.desiredSize ?? 0) > 0) return
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const onAbort = (): void => reject(new Error('the client went away'))
+    const timer = setTimeout(() => reject(new Error('the client does not read')), STALLED_MS)
+    this.#signal.addEventListener('abort', onAbort, { once: true })
+    this.#wake = resolve
+    try {
+      await promise
+    } finally {
+      clearTimeout(timer)
+      this.#signal.removeEventListener('abort', onAbort)
+    }
+  }
+}
