@@ -1,9 +1,10 @@
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
 
 /** What needs neither a nats-server nor a process of its own. */
 const UNIT = [
-  'test/{define,options,projections,scripts,streams}/**/*.test.ts',
+  'test/{define,engine,options,projections,scripts,streams}/**/*.test.ts',
   'test/worker/!(acknowledge|puller).test.ts',
   'test/docs/!(snippets).test.ts',
   'test/items/!(postgres).test.ts',
@@ -12,21 +13,32 @@ const UNIT = [
   'test/cli/output.test.ts',
   'test/server/{compose,version}.test.ts',
   'test/kill/history.test.ts',
+  'test/bench-guard.test.ts',
 ]
 const KILL = ['test/kill/**/*.test.ts']
+/** They measure how long something takes, so little else may run beside them. */
+const TIMED = [
+  'test/integration/late-slots.test.ts',
+  'test/examples/scatter.test.ts',
+  'test/gates/deadline.test.ts',
+  'test/rate-limiter-example.test.ts',
+]
 // The tests in test/container need a Docker daemon: `npm run test:container`.
 const NEVER = ['test/container/**', '**/node_modules/**']
 
 /** A file starts servers and child processes of its own, so it runs in a process and no thread. */
 const REAL: TestProjectInlineConfiguration['test'] = {
   pool: 'forks',
+  // They mostly wait for servers and processes, so there may be more of them than processors.
+  maxWorkers: Math.ceil(availableParallelism() * 1.5),
+  sequence: { groupOrder: 1 },
   // What they start is many times the same code: Node need not compile it each time.
   env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
 }
 
 export default defineConfig({
   test: {
-    // Most tests wait for servers and processes. The default leaves one core out.
+    // The default leaves one processor out.
     maxWorkers: '100%',
     exclude: NEVER,
     testTimeout: 90_000,
@@ -45,7 +57,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['test/**/*.test.ts'],
-          exclude: [...UNIT, ...KILL],
+          exclude: [...UNIT, ...TIMED, ...KILL],
           isolate: false,
           globalSetup: ['test/kit/command.ts'],
           ...REAL,
@@ -53,7 +65,27 @@ export default defineConfig({
       },
       {
         extends: true,
-        test: { name: 'kill', include: KILL, exclude: UNIT, globalSetup: ['test/kit/programs.ts'], ...REAL },
+        test: {
+          name: 'timed',
+          include: TIMED,
+          isolate: false,
+          ...REAL,
+          maxWorkers: '100%',
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'kill',
+          include: KILL,
+          exclude: UNIT,
+          globalSetup: ['test/kit/programs.ts'],
+          ...REAL,
+          // Each has four processes or more already.
+          maxWorkers: '100%',
+          sequence: { groupOrder: 2 },
+        },
       },
     ],
   },

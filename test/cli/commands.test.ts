@@ -62,7 +62,11 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     [['run', 'greting', '--file', 'pipeline.ts'], 'there is no asset greting; did you mean greeting?'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, stale, missing or none'],
+    [['export'], 'say which runs'],
+    [['export', '--all', '--to', 'x', '--format', 'csv'], 'format must be jsonl or parquet'],
+    [['import', 'none.jsonl'], 'there is no archive none.jsonl'],
     [['status', 'nonsense'], '"nonsense" is no run id'],
+    [['status', '--at', 'whenever'], '--at must be a time'],
     [['http', '--trust-proxy', 'everybody'], 'FLOWSTONE_GATE_SECRETS'],
   ] as const) {
     const { code, stdout, stderr } = await runCommand(args, at)
@@ -143,6 +147,16 @@ it('engine, worker and run are three processes that find each other', async () =
 
   const log = (await runCommand(['log', 'show', partial.run], at)).stdout
   expect(log).toMatch(/^ +\d+ {2}\S+Z {2}run\.requested .*\n[\s\S]* scatter\.closed [\s\S]* run\.finished /)
+  const [, sized = ''] = /^ *(\d+) .* scatter\.sized /m.exec(log) ?? []
+  const then = async (...args: string[]) => JSON.parse((await runCommand([...args, '--json'], at)).stdout)
+  expect(await then('scatter', 'show', `${partial.run}.words`, '--at', sized)).toMatchObject({
+    status: 'open',
+    succeeded: 0,
+    stored: 3,
+  })
+  expect(await then('status', partial.run, '--at', `0:${sized}`)).toMatchObject({ status: 'running' })
+  const changed = await runCommand(['diff', sized], at)
+  expect(changed.stdout).toMatch(new RegExp(`run +${partial.run} +running +succeeded +greetings/words\n`))
   const unknown = await runCommand(['status', '0-nobody-knows-it'], at)
   expect(unknown.code).toBe(1)
   expect(unknown.stderr).toContain('there is no run 0-nobody-knows-it')
@@ -154,6 +168,18 @@ it('engine, worker and run are three processes that find each other', async () =
   expect((await engine.ended).code).toBe(0)
   const rebuilt = await runCommand(['rebuild', '--json'], at)
   expect(JSON.parse(rebuilt.stdout).facts).toBeGreaterThan(10)
+
+  const lines = await runCommand(['export', partial.run], at)
+  expect(lines.stdout).toContain('"kind":"scatter.closed"')
+  expect(lines.stderr).toMatch(/^1 run\(s\), \d+ facts /)
+  const exported = await runCommand(['export', '--since', '1h', '--to', 'all.jsonl.gz', '--json'], at)
+  expect(JSON.parse(exported.stdout)).toMatchObject({ to: 'all.jsonl.gz', runs: all.length, left: 0 })
+  const copy = `${namespace}-copy`
+  const imported = await runCommand(['import', 'all.jsonl.gz', '--namespace', copy], at)
+  expect(imported).toMatchObject({ code: 0, stderr: '' })
+  expect(imported.stdout).toContain(`namespace ${copy}: ${all.length} run(s)`)
+  const copied = await runCommand(['status', '--all', '--json', '--namespace', copy], at)
+  expect(JSON.parse(copied.stdout)).toEqual(all)
 }, 120_000)
 
 it.each(['SIGTERM', 'SIGINT'] as const)(

@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { newApiKey } from '../../src/http/runs/api-keys.ts'
+import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { connect, type Flow, type GateView } from '../../src/index.ts'
 import { post, request } from '../http/kit.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -76,6 +76,8 @@ async function waiting(asset: string, partition: string): Promise<{ run: string;
     gate = (await flow.gates.list(String(run)))[0]
     return gate !== undefined
   })
+  // The list of all that wait is of the state, which may lag.
+  await until('it is listed', async () => (await flow.gates.waiting()).some(({ id }) => id === gate?.id))
   return { run: String(run), gate: gate?.id ?? '' }
 }
 

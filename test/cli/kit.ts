@@ -16,6 +16,8 @@ const bundled = (): typeof FROM_SOURCE => ({
   index: join(inject('command'), 'src', 'index.js'),
 })
 
+const IS_OURS = /^(NATS_URL|FLOWSTONE_)/
+
 export interface Ended {
   readonly code: number | null
   readonly stdout: string
@@ -47,7 +49,7 @@ export function startCommand(
   { cwd, env = {}, group = false, main = bundled().main }: Where,
 ): Running {
   const inherited = { ...process.env }
-  for (const name of Object.keys(inherited)) if (/^(NATS_URL|FLOWSTONE_)/.test(name)) delete inherited[name]
+  for (const name of Object.keys(inherited)) if (IS_OURS.test(name)) delete inherited[name]
   const child = spawn(process.execPath, [main, ...args], {
     cwd,
     env: { ...inherited, ...env },
@@ -87,9 +89,57 @@ export function startCommand(
   }
 }
 
-/** The command from its start to its end. */
+/** They go on until they are stopped, or load code that may not end. */
+const OF_THEIR_OWN = new Set(['dev', 'worker', 'engine', 'http'])
+let isHere = false
+
+/**
+ * The command from its start to its end. In this process where that is the same: half a second of
+ * the processor goes into the start of one.
+ */
 export async function runCommand(args: readonly string[], where: Where): Promise<Ended> {
-  return await startCommand(args, where).ended
+  if (isHere || where.main !== undefined || OF_THEIR_OWN.has(args[0] ?? ''))
+    return await startCommand(args, where).ended
+  isHere = true
+  try {
+    return await runHere(args, where)
+  } finally {
+    isHere = false
+  }
+}
+
+async function runHere(args: readonly string[], { cwd, env = {} }: Where): Promise<Ended> {
+  const { outcomeOf } = (await import(join(inject('command'), 'src', 'cli', 'outcome.js'))) as {
+    outcomeOf: (args: readonly string[]) => Promise<number | undefined>
+  }
+  const before = { cwd: process.cwd(), env: { ...process.env }, exitCode: process.exitCode }
+  const { log, error } = console
+  const writes = { stdout: process.stdout.write, stderr: process.stderr.write }
+  const said = { stdout: '', stderr: '' }
+  const take = (to: keyof typeof said) => (text: unknown) => {
+    said[to] += String(text)
+    return true
+  }
+  for (const name of Object.keys(process.env)) if (IS_OURS.test(name)) delete process.env[name]
+  Object.assign(process.env, env)
+  process.chdir(cwd)
+  console.log = (text) => take('stdout')(`${text}\n`)
+  console.error = (text) => take('stderr')(`${text}\n`)
+  process.stdout.write = take('stdout')
+  process.stderr.write = take('stderr')
+  process.exitCode = undefined
+  try {
+    const code = (await outcomeOf(args)) ?? Number(process.exitCode ?? 0)
+    return { code, ...said }
+  } finally {
+    Object.assign(console, { log, error })
+    process.stdout.write = writes.stdout
+    process.stderr.write = writes.stderr
+    process.exitCode = before.exitCode
+    process.chdir(before.cwd)
+    for (const name of Object.keys(process.env)) if (!(name in before.env)) delete process.env[name]
+    Object.assign(process.env, before.env)
+  }
 }
 
 /** A user's file. `from 'flowstone'` in it is the package of the command that loads it. */

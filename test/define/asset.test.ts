@@ -47,7 +47,7 @@ describe('asset', () => {
       'an option there is not',
       'a',
       { execute, dependOn: [] },
-      /there is no option dependOn; did you mean dependsOn\?; allowed are dependsOn, queue, priority, timeout, retry, io, slots, codeVersion, volatile, payloadSchema, execute, onSignal, onTimeout, onRun, scatter, scatterOptions, gather/,
+      /there is no option dependOn; did you mean dependsOn\?; allowed are dependsOn, queue, priority, timeout, retry, io, slots, codeVersion, volatile, retention, payloadSchema, execute, onSignal, onTimeout, onRun, scatter, scatterOptions, gather/,
     ],
     ['no execute', 'a', {}, /execute must be a function, got undefined/],
     ['a scatter that is none', 'a', { execute, scatter: [1] }, /scatter must be a function, got object/],

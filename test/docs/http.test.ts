@@ -30,7 +30,13 @@ it('docs/http.md lists the options of gateHandler, runHandler and serveGates', (
   const listed = firstCells(section('Which options are there?'), 'option').map((name) => name.split('.')[0])
   expect([...new Set(listed)].toSorted()).toEqual(
     [
-      ...new Set([...optionsOf('src/http/gates/handler.ts'), ...optionsOf('src/http/runs/handler.ts'), 'port', 'host']),
+      ...new Set([
+        ...optionsOf('src/http/gates/handler.ts'),
+        ...optionsOf('src/http/runs/handler.ts'),
+        'port',
+        'host',
+        'api',
+      ]),
     ].toSorted(),
   )
 })
@@ -42,7 +48,9 @@ it('docs/http.md lists the options of a sender', () => {
 
 it('docs/http.md lists the options of an API key', () => {
   const text = section('How do I start runs?')
-  expect(firstCells(text, 'option of an API key').toSorted()).toEqual(optionsOf('src/http/runs/api-keys.ts').toSorted())
+  expect(firstCells(text, 'option of an API key').toSorted()).toEqual(
+    optionsOf('src/http/shared/api-keys.ts').toSorted(),
+  )
 })
 
 it('docs/http.md lists the options of a webhook', () => {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { expect, it } from 'vitest'
-import { type ApiKey, ApiKeys, newApiKey } from '../../src/http/runs/api-keys.ts'
 import { waitOf } from '../../src/http/runs/prefer.ts'
 import { Waits } from '../../src/http/runs/waits.ts'
+import { type ApiKey, ApiKeys, newApiKey } from '../../src/http/shared/api-keys.ts'
 
 const NOW = Date.parse('2026-06-01T00:00:00Z')
 

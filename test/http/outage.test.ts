@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { newApiKey } from '../../src/http/runs/api-keys.ts'
+import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { startServer } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'

@@ -192,6 +192,8 @@ describe('runs that would wait for each other', () => {
     const run = await flow.materialize(a, { key: 'a' })
     const failed = await rejection(run.result())
     expect(failed.code).toBe('child_failed')
+    // The list lags behind the log: each shard has a checkpoint of its own.
+    await until('all three are listed', async () => (await flow.runs()).length === 3)
     const [[ofB], [ofC]] = [await flow.runs({ target: 'round/b' }), await flow.runs({ target: 'round/c' })]
     const finished = (await factsOf(flow, ofC?.id ?? '')).find(({ kind }) => kind === 'run.finished')
     expect(finished?.data).toMatchObject({ error: { code: 'child_failed', cause: { code: 'wait_cycle' } } })

@@ -127,7 +127,8 @@ describe('rateLimit of a scatter', () => {
     const startedMs = performance.now()
     for (let i = 0; i < 5; i++)
       expect(await (await stage.flow.materialize(quick, { key: `${i}` })).result()).toBe('done')
-    expect(performance.now() - startedMs).toBeLessThan(5000)
+    // The scatter needs 200 s.
+    expect(performance.now() - startedMs).toBeLessThan(20_000)
     // The state may lag what was heard of the quick ones.
     await until('the state knows it', async () => (await waits.status())?.assets.slow !== undefined)
     const status = await stage.flow.scatter.status(`${waits.id}.slow`)

@@ -2,6 +2,7 @@
  * The roles of docs/permissions.md on a server that enforces them: each can do its part, and no
  * more.
  */
+import { PassThrough } from 'node:stream'
 import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -91,6 +92,7 @@ describe('with the least permissions', () => {
     expect((await collect(operator.history(run))).at(-1)?.kind).toBe('run.finished')
     await until('the state has it', async () => (await operator.scatter.status(`${run}.many`)).status === 'completed')
     expect((await operator.limiter.list()).length).toBeGreaterThan(0)
+    expect((await operator.export({ to: new PassThrough().resume(), all: true })).runs).toBeGreaterThan(0)
     await operator.limiter.reset('gpu')
     const other = await startAndStopAtGate('cancelled')
     await operator.run(other.run).cancel('not wanted')

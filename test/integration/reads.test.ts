@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { jetstreamManager } from '@nats-io/jetstream'
+import { type ConsumerMessages, jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { stateKey } from '../../projections/state.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
@@ -9,13 +9,15 @@ import { resolveEntry } from '../../src/gates/entries.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { factEntry } from '../../src/log/entries.ts'
 import { GroupGet } from '../../src/log/group-get.ts'
+import { messagesUnder } from '../../src/log/messages-under.ts'
 import type { StoredMessage } from '../../src/log/nats.ts'
 import { startServer } from '../../src/server/index.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { ensureStateBucket, ensureTopology } from '../../streams/topology.ts'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { freshNamespace } from '../kit/stage.ts'
+import { freshNamespace, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 const server = useServer()
 let connection: Connection
@@ -97,8 +99,8 @@ describe('reads of callers that come at once', () => {
 
 describe('marks of gates that have ended', () => {
   const gate = (i: number) => ({ run: 'r', asset: 'a', gate: `a1n${i}` })
-  const marked = (i: number, deadlineMs: number | undefined = 1000 + i) => stateKey.waiting(deadlineMs, gate(i))
-  const keysOf = (store: Store): string[] => store.takeTouched().map(({ subject }) => subject.split('.').at(-1) ?? '')
+  const marked = (i: number, deadlineMs: number | undefined = 1000 * (i + 1)) => stateKey.waiting(deadlineMs, gate(i))
+  const keysOf = (store: Store): string[] => store.takeTouched().map(({ subject }) => subject)
 
   it('marks of gates that have ended are deleted when a checkpoint has room for it, and nothing else waits for that', async () => {
     const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
@@ -106,10 +108,10 @@ describe('marks of gates that have ended', () => {
     for (let i = 0; i < 1000; i++) store.put(marked(i), { since: 0 })
     expect(keysOf(store)).toHaveLength(1000)
     for (let i = 0; i < 1000; i++) store.delete(marked(i))
-    for (let i = 0; i < 700; i++) store.put(stateKey.gate('r', 'a', `b${i}`), { gate: `b${i}` } as never)
+    for (let i = 0; i < 700; i++) store.put(stateKey.gateAlone({ run: 'r', asset: 'a', gate: `b${i}` }), {} as never)
     expect(store.touched).toBe(700)
     const first = keysOf(store)
-    expect(first.filter((key) => key.startsWith('b'))).toHaveLength(700)
+    expect(first.filter((key) => key.includes('.gate.'))).toHaveLength(700)
     expect(first).toHaveLength(800)
     expect(store.hasMore).toBe(true)
     const rest = [...keysOf(store), ...keysOf(store)]
@@ -140,8 +142,13 @@ describe('facts whose documents are not in memory', () => {
     const gates = Array.from({ length: 300 }, (_, i) => ({ run, asset, gate: `a1n${i + 1}` }))
     const checkpointer = new Checkpointer(connection, names, 0, 'engine')
     const before = new Store(connection, names, 0, checkpointer)
-    before.put(stateKey.run(run), { id: run, pipeline: 'gates', version: '1', assets: {} } as never)
-    for (const at of gates) before.put(stateKey.gate(run, asset, at.gate), { gate: at.gate } as never)
+    before.put(stateKey.run(run), {
+      id: run,
+      pipeline: 'gates',
+      version: '1',
+      assets: { opens: { gated: 'rows' } },
+    } as never)
+    for (const at of gates) before.edit(stateKey.gates(at), () => ({ gates: {} })).gates[at.gate] = at as never
     await checkpointer.takeOver()
     await checkpointer.write(before.takeTouched(), 1, undefined)
 
@@ -160,11 +167,51 @@ describe('facts whose documents are not in memory', () => {
       const fact = facts.decode(message)
       await facts.load(fact, messages, i + 1)
       expect(fact.seq).toBe(message.seq)
-      expect(store.get(stateKey.gate(run, asset, 'gate' in fact.ids ? fact.ids.gate : ''))).toEqual({
-        gate: 'gate' in fact.ids ? fact.ids.gate : '',
-      })
+      const at = { run, asset, gate: 'gate' in fact.ids ? fact.ids.gate : '' }
+      expect(store.get(stateKey.gates(at))?.gates[at.gate]).toEqual(at)
     }
     // The run, then what it leads to; then what is beyond the facts that are looked at ahead.
     expect(loads.mock.calls.length).toBeLessThanOrEqual(4)
   })
 })
+
+describe('messages under some subjects', () => {
+  it('are all that there were when the reading began', async () => {
+    const { stream, subject } = await filled(700)
+    const found: number[] = []
+    for await (const { seq } of messagesUnder(connection, stream, [`${stream}.>`], 11)) {
+      if (found.length === 0) await connection.nc.request(subject(0), 'one more')
+      found.push(seq)
+    }
+    expect(found).toEqual(Array.from({ length: 690 }, (_, i) => 11 + i))
+  })
+
+  it('are an error when the reading ends before the last one', async () => {
+    const { stream } = await filled(700)
+    const consumer: unknown = await jetstream(connection.nc).consumers.get(stream, { filter_subjects: ['>'] })
+    // As the library does when it gives up.
+    const consume = vi.spyOn(Object.getPrototypeOf(consumer), 'consume')
+    const found: number[] = []
+    const read = async (): Promise<void> => {
+      for await (const { seq } of messagesUnder(connection, stream, [`${stream}.>`])) {
+        found.push(seq)
+        const messages = (await consume.mock.results[0]?.value) as ConsumerMessages
+        if (seq === 1) messages.stop()
+      }
+    }
+    const error = await rejection(read())
+    consume.mockRestore()
+    expect(error).toMatchObject({ code: 'reader_stopped', message: expect.stringContaining('before message 700') })
+    expect(found.length).toBeLessThan(700)
+  })
+})
+
+async function filled(count: number): Promise<{ stream: string; subject: (i: number) => string }> {
+  const stream = freshNamespace()
+  const jsm = await jetstreamManager(connection.nc)
+  await jsm.streams.add({ name: stream, subjects: [`${stream}.>`], allow_direct: true })
+  const subject = (i: number): string => `${stream}.${i}`
+  for (let i = 0; i < count; i++) connection.nc.publish(subject(i), `body ${i}`)
+  await until('all are stored', async () => (await jsm.streams.info(stream)).state.messages === count)
+  return { stream, subject }
+}

@@ -98,19 +98,19 @@ describe('a scatter that is paused', () => {
     const begun = started.length
     expect(begun).toBeLessThan(5000)
     // What the next engine has to do before it comes to the pause.
-    await Promise.all(range(2000).map(() => flow.materialize(other)))
+    await Promise.all(range(1200).map(() => flow.materialize(other)))
     const { scatter } = flow
     await scatter.pause(`${run.id}.work`)
     // A worker trusts the state for STALE_MS. The pause is older than that when the engine comes.
     // Nothing but the clock says so.
     await sleep(2 * STALE_MS)
     await (await flow.engine()).active
-    await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined, 20_000)
+    await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined, 40_000)
     await until('nothing is leased', async () => (await scatter.status(`${run.id}.work`)).leased === 0)
     expect(started).toHaveLength(begun)
     await scatter.resume(`${run.id}.work`)
     expect(await run.result(limit())).toBe((5000 * 4999) / 2)
-  }, 60_000)
+  }, 90_000)
 
   it('a scatter that is paused stays so when engine and workers are replaced, and its retries that come due are held', async () => {
     const { work, started, open } = gated(40, 0)

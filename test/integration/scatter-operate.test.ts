@@ -144,7 +144,7 @@ describe('the status of a scatter', () => {
     expect((await rejection(scatter.status(`${run.id}.plain`))).message).toContain('is plain: it has no scatter')
     expect(await rejection(scatter.status('0-nobody.work'))).toMatchObject({
       code: 'not_found',
-      message: 'there is no run 0-nobody, of scatter 0-nobody.work',
+      message: 'scatter 0-nobody.work: there is no run 0-nobody',
     })
     expect(await rejection(scatter.cancel(`${run.id}.wrok`))).toMatchObject({ code: 'not_found' })
     expect(await rejection(scatter.redrive(`${run.id}.wrok`))).toMatchObject({ code: 'not_found' })

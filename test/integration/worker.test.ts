@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -238,4 +239,37 @@ describe('a worker', () => {
     expect(new Set(seen).size).toBe(1)
     expect(stage.lines).toEqual(['attempt 1', 'attempt 2'])
   })
+})
+
+it('a slot is for code: while an outcome is stored, other code has it, of a chain, too', async () => {
+  let [running, most] = [0, 0]
+  const code = async () => {
+    running += 1
+    most = Math.max(most, running)
+    await new Promise((resolve) => setImmediate(resolve))
+    running -= 1
+  }
+  const first = asset('first', { execute: code })
+  const second = asset('second', { dependsOn: [first], execute: code })
+  const all = pipeline('seats', [first, second])
+  const began: string[] = []
+  let beside = 0
+  const starts = (event: unknown): void => void began.push(String(Reflect.get(Object(event), 'run')))
+  // Its outcome is on the log.
+  const stops = (event: unknown): void => {
+    if (began.at(-1) !== Reflect.get(Object(event), 'run')) beside += 1
+  }
+  subscribe('flowstone:materialization.start', starts)
+  subscribe('flowstone:materialization.stop', stops)
+  try {
+    await using stage = await openStage(server.url, all, { worker: false })
+    const runs = await Promise.all(range(20).map(() => stage.flow.materialize(second)))
+    await stage.flow.worker(all, { concurrency: 1 })
+    await Promise.all(runs.map((run) => run.result()))
+  } finally {
+    unsubscribe('flowstone:materialization.start', starts)
+    unsubscribe('flowstone:materialization.stop', stops)
+  }
+  expect([most, began.length]).toEqual([1, 40])
+  expect(beside).toBeGreaterThan(0)
 })

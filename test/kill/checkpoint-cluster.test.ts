@@ -1,17 +1,26 @@
 import { join } from 'node:path'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
+import { asset, connect, pipeline } from '../../src/index.ts'
 import { Connection } from '../../src/log/connection.ts'
-import { startCluster } from '../../src/server/index.ts'
+import { type RunningCluster, startCluster } from '../../src/server/index.ts'
 import { ensureTopology } from '../../streams/topology.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
 
+const scratch = scratchFolder()
+let cluster: RunningCluster
+beforeAll(async () => {
+  cluster = await startCluster({ dir: join(scratch.path, 'cluster') })
+}, 60_000)
+afterAll(async () => {
+  await cluster[Symbol.asyncDispose]()
+  scratch[Symbol.dispose]()
+})
+
 it('in a cluster, a checkpoint that is refused because its own first try is still on its way waits for that', async () => {
-  using scratch = scratchFolder()
-  await using cluster = await startCluster({ dir: join(scratch.path, 'cluster') })
   const admin = await connectNats({ servers: [...cluster.urls] })
   const { names } = await ensureTopology(admin, { namespace: 'pending', replicas: 3 })
   const jsm = await jetstreamManager(admin)
@@ -45,3 +54,50 @@ it('in a cluster, a checkpoint that is refused because its own first try is stil
     await connection.close()
   }
 }, 60_000)
+
+it('in a cluster of three, runs are sealed while a server is away, and are whole in what is left', async () => {
+  const made: string[] = []
+  const one = asset('one', { execute: (ctx) => made.push(ctx.runId) })
+  const two = asset('two', { dependsOn: [one], execute: (_ctx, deps) => deps.one > 0 })
+  const servers = cluster.urls[0] ?? ''
+  const flow = await connect({ servers, namespace: 'sealing', replicas: 3 })
+  try {
+    const engine = await flow.engine({ sealAfter: '1s' })
+    await flow.worker(pipeline('p', [one, two]))
+    await engine.active
+    const away = cluster.nodes[2]
+    if (away) process.kill(away.pid, 'SIGSTOP')
+    try {
+      const ids = await Promise.all(
+        Array.from({ length: 5 }, async (_, i) => {
+          const run = await flow.materialize(two, { key: `key ${i}`, upstream: 'all' })
+          expect(await run.result()).toBe(true)
+          return run.id
+        }),
+      )
+      const admin = await connectNats({ servers })
+      const jsm = await jetstreamManager(admin)
+      await until(
+        'nothing but the last fact is on the log',
+        async () => {
+          const { state } = await jsm.streams.info('sealing_LOG_0', { subjects_filter: 'sealing.log.0.*.*.>' })
+          return (
+            Object.keys(state.subjects ?? {}).filter((subject) => ids.some((id) => subject.includes(id))).length <= 1
+          )
+        },
+        30_000,
+      )
+      await admin.close()
+      for (const [i, id] of ids.entries()) {
+        const again = await flow.materialize(two, { key: `key ${i}`, upstream: 'all' })
+        expect([again.id, again.isNew]).toEqual([id, false])
+        expect(await again.result()).toBe(true)
+      }
+      expect(made).toHaveLength(5)
+    } finally {
+      if (away) process.kill(away.pid, 'SIGCONT')
+    }
+  } finally {
+    await flow.close()
+  }
+}, 90_000)

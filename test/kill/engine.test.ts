@@ -20,7 +20,7 @@ function keyIn(shard: number, shards: number): string {
 }
 
 describe('an engine that is killed', () => {
-  it.each([100, 4600])('when %i instances are done is followed by its standby', async (done) => {
+  it.each([4600])('when %i instances are done is followed by its standby', async (done) => {
     await using rig = await startRig()
     const { victim, heir } = await pair(rig)
     const run = await rig.materialize(list)
@@ -82,7 +82,7 @@ describe('an engine that is killed', () => {
       (await Promise.all(runs.map((run) => rig.barrier(run, 'list')))).every(
         (barrier) => (barrier?.succeeded ?? 0) > 100,
       )
-    await until('all have begun', done, 20_000)
+    await until('all have begun', done)
     const killedMs = Date.now()
     await victim.kill()
     await until('the standby has all shards', () => heir.of('engine.active').length === 3)

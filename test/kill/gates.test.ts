@@ -33,7 +33,7 @@ async function gateOf(rig: Rig, run: Run): Promise<GateView> {
 }
 
 async function untilWaits(run: Run, asset: string): Promise<void> {
-  await until(`${asset} waits`, async () => (await run.status())?.assets[asset]?.status === 'suspended', 20_000)
+  await until(`${asset} waits`, async () => (await run.status())?.assets[asset]?.status === 'suspended')
 }
 
 /** How often each kind of fact is on the log of a run. */

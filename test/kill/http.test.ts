@@ -1,7 +1,7 @@
 /** The process that serves HTTP dies in the middle of `POST /runs`. Who asks again gets one run. */
 import { rmSync, writeFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { newApiKey } from '../../src/http/runs/api-keys.ts'
+import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { type Child, type Rig, startRig } from './rig.ts'

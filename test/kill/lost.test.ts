@@ -2,17 +2,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { describe, expect, it } from 'vitest'
 import { RunFailedError } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
-import {
-  beside,
-  besidePlain,
-  deadly,
-  kills,
-  list,
-  POISONOUS,
-  poison,
-  poisonous2,
-  poisonous3,
-} from './programs/pipelines.ts'
+import { beside, besidePlain, deadly, kills, list, POISONOUS, poison, poisonous3 } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const CONCURRENCY = 20
@@ -65,16 +55,7 @@ describe('code that kills its worker', () => {
     await rig.expectStateIsFold()
   })
 
-  it('twice, and then no more: its scatter succeeds', async () => {
-    await using rig = await startRig()
-    await rig.engine()
-    const run = await rig.materialize(poison)
-    await supervised(rig, 2, { KILL_POISON_TIMES: '2' }, () => rig.expectWhole(run, 'poison', 100))
-    expect(rig.noted()).toEqual(['poison 1', 'poison 2', 'poison 3'])
-    await rig.expectStateIsFold()
-  })
-
-  it.each([poisonous2, poisonous3])(
+  it.each([poisonous3])(
     'fails alone in a scatter of 200, two of which are poisonous, and takes nothing with it of what stood beside them: $name',
     async (poisonous) => {
       await using rig = await startRig()

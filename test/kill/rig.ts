@@ -18,6 +18,7 @@ import { type RunningServer, startServer } from '../../src/server/index.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
+import { compareFeed } from './feed.ts'
 import type { Settings } from './programs/child.ts'
 import { INSTANCES, kills, SUM, type Total } from './programs/pipelines.ts'
 
@@ -125,7 +126,7 @@ export class Rig implements AsyncDisposable {
 
   /** Starts a process and waits until it is active. */
   async start(
-    program: 'engine' | 'worker' | 'waiter' | 'limits' | 'signaller' | 'http',
+    program: 'engine' | 'worker' | 'limits' | 'signaller' | 'http',
     settings: Partial<Settings> = {},
     env: Record<string, string> = {},
   ): Promise<Child> {
@@ -148,6 +149,11 @@ export class Rig implements AsyncDisposable {
   /** All that were started, in order. */
   get children(): readonly Child[] {
     return this.#children
+  }
+
+  /** Of the server. */
+  get url(): string {
+    return this.#server.url
   }
 
   /** Of the server. */
@@ -249,11 +255,18 @@ export class Rig implements AsyncDisposable {
   }
 
   /**
-   * Stops all engines that are alive, and checks that the state buckets are the fold of the log,
-   * byte for byte.
+   * Checks that the feed shows each fact once, all of them where an engine is alive to do so. Then
+   * stops all processes, and checks that the state buckets are the fold of the log, byte for byte.
    */
   async expectStateIsFold(): Promise<void> {
+    const feed = () => compareFeed(this.nc, this.names, this.#shards)
+    if (this.#children.some((child) => child.isAlive && child.of('engine.active').length > 0)) {
+      await until('the feed shows all facts', async () => (await feed()).missing === 0)
+      expect((await feed()).shown).toBeGreaterThan(0)
+    }
     await Promise.all(this.#children.map((child) => child.stop()))
+    await feed()
+    await this.expectProven()
     const before = await this.state()
     let claimed: unknown
     await until('the claims are free', async () => {
@@ -272,6 +285,15 @@ export class Rig implements AsyncDisposable {
     expect([...after.keys()].toSorted()).toEqual([...before.keys()].toSorted())
     for (const [key, bytes] of before) expect(after.get(key), key).toBe(bytes)
     expect(before.size).toBeGreaterThan(2)
+  }
+
+  /** All facts are as their blocks say, and no block is missing. */
+  async expectProven(): Promise<void> {
+    for (const { findings, gaps, covers } of await this.flow.proof.verify()) {
+      expect(findings).toEqual([])
+      expect(gaps).toEqual([])
+      expect(covers?.from ?? 1).toBe(1)
+    }
   }
 
   /** The run has succeeded, every instance counted once, and nothing is left open. */

@@ -26,7 +26,7 @@ function most(lines: readonly string[]): number {
 }
 
 describe('maxConcurrent over three worker processes', () => {
-  it.each(limitedTo.slice(0, 2).map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
+  it.each(limitedTo.slice(0, 1).map((asset) => [Number(asset.name.split('_')[1]), asset] as const))(
     'of %i is reached and never passed, and its limited queue goes with the scatter',
     async (limit, asset) => {
       await using rig = await startRig()
@@ -63,7 +63,7 @@ describe('maxConcurrent over three worker processes', () => {
     await rig.progress(run, asset.name, 290)
     await victim.kill()
     await rig.expectWhole(run, asset.name, 300)
-    await until('its limited queue is gone', async () => (await limitedQueues(rig)).length === 0, 20_000)
+    await until('its limited queue is gone', async () => (await limitedQueues(rig)).length === 0)
     // A killed instance has begun and never ended: from then on it is counted as if it ran.
     const lines = rig.noted()
     const killed = lines.filter((line) => line === '+').length - lines.filter((line) => line === '-').length
@@ -90,7 +90,7 @@ describe('a worker that is killed', () => {
     await using rig = await startRig()
     const [workers] = await Promise.all([Promise.all([rig.start('worker'), rig.start('worker')]), rig.engine()])
     const run = await rig.materialize(halfGather)
-    await until('half is read', () => rig.noted().length === 1, 20_000)
+    await until('half is read', () => rig.noted().length === 1)
     const gathers = (worker: Child): boolean =>
       worker.of('materialization.start').some(({ phase }) => phase === 'gather')
     const victim = workers.find(gathers)

@@ -4,7 +4,7 @@ import { list, slow, slowGather, stream } from './programs/pipelines.ts'
 import { type Child, startRig } from './rig.ts'
 
 describe('a worker that is killed', () => {
-  it.each([200, 4600])('when %i instances are done leaves the rest to the other one', async (done) => {
+  it.each([4600])('when %i instances are done leaves the rest to the other one', async (done) => {
     await using rig = await startRig()
     const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.engine()])
     const run = await rig.materialize(list)
@@ -47,7 +47,7 @@ describe('a worker that is killed', () => {
     const run = await rig.materialize(slowGather)
     const gathers = (worker: Child): boolean =>
       worker.of('materialization.start').some(({ phase }) => phase === 'gather')
-    await until('the gather has begun', () => workers.some(gathers) && rig.noted().includes('gather'), 20_000)
+    await until('the gather has begun', () => workers.some(gathers) && rig.noted().includes('gather'))
     const victim = workers.find(gathers)
     await victim?.kill()
     expect(victim).toBeDefined()

@@ -9,5 +9,5 @@ declare module 'vitest' {
 }
 
 export default async function setup(project: TestProject): Promise<void> {
-  project.provide('command', await bundle(['src/cli/main.ts', 'src/index.ts']))
+  project.provide('command', await bundle(['src/cli/main.ts', 'src/cli/outcome.ts', 'src/index.ts']))
 }

@@ -31,6 +31,9 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
   const readsState = each((shard) => [
     `$JS.API.STREAM.MSG.GET.KV_${ns}_state_${shard}`,
     `$JS.API.STREAM.INFO.KV_${ns}_state_${shard}`,
+    `$JS.API.DIRECT.GET.KV_${ns}_state_${shard}`,
+    `$JS.API.STREAM.MSG.GET.KV_${ns}_history_${shard}`,
+    `$JS.API.DIRECT.GET.KV_${ns}_history_${shard}`,
   ])
   const readsBlobs = [`$JS.API.DIRECT.GET.OBJ_${ns}_blobs`, `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`]
   switch (role) {
@@ -105,6 +108,10 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
             `$JS.API.CONSUMER.DELETE.${ns}_LOG_${shard}.>`,
             `$JS.API.CONSUMER.MSG.NEXT.${ns}_LOG_${shard}.>`,
           ]),
+          `$JS.API.STREAM.MSG.GET.${ns}_PROOF`,
+          `$JS.API.CONSUMER.CREATE.${ns}_PROOF.>`,
+          `$JS.API.CONSUMER.DELETE.${ns}_PROOF.>`,
+          `$JS.API.CONSUMER.MSG.NEXT.${ns}_PROOF.>`,
           `${ns}.log.*.run.*.requested`,
           `${ns}.log.*.run.*.cancel_requested`,
           `${ns}.log.*.run.*.adopt_requested`,
@@ -117,9 +124,22 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.0.schedule.*.*.backfill_requested.*`,
           `${ns}.log.*.gate.>`,
           `${ns}.workers.*`,
+          // What the doctor looks at.
+          `${ns}.engines`,
+          '$SYS.REQ.USER.INFO',
+          ...each((shard) => [
+            `$JS.API.STREAM.INFO.${ns}_WORK_${shard}`,
+            `$JS.API.CONSUMER.LIST.${ns}_WORK_${shard}`,
+            `$JS.API.STREAM.INFO.KV_${ns}_history_${shard}`,
+          ]),
+          `$JS.API.STREAM.INFO.${ns}_TRIGGERS`,
+          `$JS.API.STREAM.INFO.${ns}_FEED`,
+          `$JS.API.STREAM.MSG.GET.${ns}_FEED`,
+          `$JS.API.STREAM.INFO.OBJ_${ns}_blobs`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$KV.${ns}_limits.>`,
+          `$KV.${ns}_control.prune.*`,
         ],
         subscribe: [...subscribe, `${ns}.notify.run.*`],
       }
@@ -169,9 +189,15 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
       }
     case 'engine': {
       const streams = [
-        ...each((shard) => [`${ns}_LOG_${shard}`, `${ns}_WORK_${shard}`, `KV_${ns}_state_${shard}`]),
+        ...each((shard) => [
+          `${ns}_LOG_${shard}`,
+          `${ns}_WORK_${shard}`,
+          `KV_${ns}_state_${shard}`,
+          `KV_${ns}_history_${shard}`,
+        ]),
         `${ns}_TRIGGERS`,
         `${ns}_FEED`,
+        `${ns}_PROOF`,
         `KV_${ns}_control`,
         `KV_${ns}_limits`,
         `OBJ_${ns}_blobs`,
@@ -190,12 +216,17 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ]),
           `${ns}.log.>`,
           `${ns}.work.>`,
+          `${ns}.feed.>`,
+          `${ns}.feed_position.*`,
+          `${ns}.proof.*.*`,
           `${ns}.notify.>`,
           `$KV.${ns}_control.>`,
+          // Who it is, when the doctor asks.
+          '_INBOX_operator.>',
           `$O.${ns}_blobs.>`,
-          ...each((shard) => [`$KV.${ns}_state_${shard}.>`]),
+          ...each((shard) => [`$KV.${ns}_state_${shard}.>`, `$KV.${ns}_history_${shard}.>`]),
         ],
-        subscribe: [...subscribe, `$KV.${ns}_control.claim.*`],
+        subscribe: [...subscribe, `$KV.${ns}_control.claim.*`, `${ns}.engines`],
       }
     }
   }

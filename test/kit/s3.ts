@@ -1,6 +1,7 @@
 /**
- * A small server that speaks as much of S3 as readers need: ListObjectsV2 with StartAfter,
- * HeadObject, GetObject with Range and If-Match. The client is the real one of the AWS SDK.
+ * A small server that speaks as much of S3 as readers and archives need: ListObjectsV2 with
+ * StartAfter, HeadObject, GetObject with Range and If-Match, PutObject, uploads of several parts.
+ * The client is the real one of the AWS SDK.
  */
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -10,7 +11,9 @@ export interface S3Server extends AsyncDisposable {
   readonly url: string
   readonly client: S3Client
   readonly objects: Map<string, Uint8Array>
-  /** What was asked for: `list after=…`, `head key`, `get key bytes=…`. */
+  /** Uploads that were begun and neither completed nor given up. */
+  readonly uploads: Map<string, Map<number, Uint8Array>>
+  /** What was asked for: `list after=…`, `head key`, `get key bytes=…`, `put key`, `part 1 key`. */
   readonly asked: string[]
   /** Called with what was asked for, before it is answered. */
   hold: (asked: string) => Promise<void> | void
@@ -24,6 +27,7 @@ const PAGE = 1000
 
 export async function startS3(bucket: string): Promise<S3Server> {
   const objects = new Map<string, Uint8Array>()
+  const uploads = new Map<string, Map<number, Uint8Array>>()
   const asked: string[] = []
   const state: Pick<S3Server, 'failNext' | 'tearNext' | 'hold'> = { failNext: 0, tearNext: 0, hold: () => undefined }
   const server = createServer((request, response) => void answer(request, response))
@@ -53,7 +57,8 @@ export async function startS3(bucket: string): Promise<S3Server> {
       response.end(
         `<?xml version="1.0"?><ListBucketResult><IsTruncated>${keys.length > PAGE}</IsTruncated>${contents}</ListBucketResult>`,
       )
-    } else sendObject(request.method ?? 'GET', key, request.headers, response)
+    } else if (request.method !== 'GET' && request.method !== 'HEAD') await takeObject(request, url, key, response)
+    else sendObject(request.method ?? 'GET', key, request.headers, response)
   }
 
   function sendObject(method: string, key: string, headers: NodeJS.Dict<string | string[]>, response: ServerResponse) {
@@ -73,6 +78,38 @@ export async function startS3(bucket: string): Promise<S3Server> {
     } else response.end(part)
   }
 
+  async function takeObject(request: IncomingMessage, url: URL, key: string, response: ServerResponse) {
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk)
+    const body = new Uint8Array(Buffer.concat(chunks))
+    const id = url.searchParams.get('uploadId')
+    const part = url.searchParams.get('partNumber')
+    const line = part === null ? `${request.method?.toLowerCase()} ${key}` : `part ${part} ${key}`
+    asked.push(line)
+    await state.hold(line)
+    if (url.searchParams.has('uploads')) {
+      const made = `upload-${uploads.size + 1}`
+      uploads.set(made, new Map())
+      response.end(`<InitiateMultipartUploadResult><UploadId>${made}</UploadId></InitiateMultipartUploadResult>`)
+      return
+    }
+    const upload = id === null ? undefined : uploads.get(id)
+    if (id !== null && !upload) return refuse(response, 404, 'NoSuchUpload')
+    if (!upload) objects.set(key, body)
+    else if (part !== null) upload.set(Number(part), body)
+    else {
+      uploads.delete(id ?? '')
+      const parts = [...upload].toSorted(([a], [b]) => a - b).map(([, bytes]) => bytes)
+      if (request.method === 'POST') objects.set(key, new Uint8Array(Buffer.concat(parts)))
+    }
+    response.setHeader('ETag', etag(body))
+    response.end(
+      request.method === 'POST'
+        ? `<CompleteMultipartUploadResult><Key>${key}</Key></CompleteMultipartUploadResult>`
+        : undefined,
+    )
+  }
+
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const address = server.address()
   if (typeof address !== 'object' || address === null) throw new Error('no port')
@@ -88,6 +125,7 @@ export async function startS3(bucket: string): Promise<S3Server> {
     url,
     client,
     objects,
+    uploads,
     asked,
     [Symbol.asyncDispose]: async () => {
       client.destroy()

@@ -1,5 +1,13 @@
 import type { HistoryEntry, Worker, WorkerOptions } from '../../src/index.ts'
-import { type ConnectOptions, connect, type Engine, type Flow, type Logger, type Pipeline } from '../../src/index.ts'
+import {
+  type ConnectOptions,
+  connect,
+  type Engine,
+  type EngineOptions,
+  type Flow,
+  type Logger,
+  type Pipeline,
+} from '../../src/index.ts'
 import { collect } from './collect.ts'
 
 let count = 0
@@ -25,6 +33,10 @@ export interface StageOptions extends Omit<ConnectOptions, 'servers' | 'logger'>
   /** Options of the worker that runs the pipelines; false: none. */
   worker?: WorkerOptions | false
   reconcileMs?: number
+  sealAfter?: EngineOptions['sealAfter']
+  snapshotEvery?: number
+  proof?: EngineOptions['proof']
+  retention?: EngineOptions['retention']
 }
 
 /**
@@ -47,14 +59,22 @@ export async function openStage(
   pipelines: Pipeline | readonly Pipeline[],
   options: StageOptions = {},
 ): Promise<Stage> {
-  const { engine: wantsEngine = true, worker: workerOptions = {}, reconcileMs, ...settings } = options
+  const { engine: wantsEngine = true, worker: workerOptions = {}, ...rest } = options
+  const { reconcileMs, sealAfter, snapshotEvery, proof, retention, ...settings } = rest
   const logger = listeningLogger()
   const namespace = settings.namespace ?? freshNamespace()
   const flow = await connect({ ...settings, servers: url, namespace, logger })
   // Engines and workers make it by themselves.
   if (!wantsEngine && workerOptions === false) await flow.setup()
   const others: Flow[] = []
-  const engine = wantsEngine ? await flow.engine(reconcileMs === undefined ? {} : { reconcileMs }) : undefined
+  const engineOptions: EngineOptions = {
+    ...(reconcileMs === undefined ? {} : { reconcileMs }),
+    ...(sealAfter === undefined ? {} : { sealAfter }),
+    ...(snapshotEvery === undefined ? {} : { snapshotEvery }),
+    ...(proof === undefined ? {} : { proof }),
+    ...(retention === undefined ? {} : { retention }),
+  }
+  const engine = wantsEngine ? await flow.engine(engineOptions) : undefined
   const worker = workerOptions === false ? undefined : await flow.worker(pipelines, workerOptions)
   await engine?.active
   return {

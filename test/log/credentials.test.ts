@@ -17,7 +17,11 @@ describe('an address', () => {
     ['tls://me:a@b@host:4443', 'tls://host:4443', { user: 'me', pass: 'a@b', tls: {} }],
     ['nats://host:4222', 'nats://host:4222', {}],
   ])('%s gives its user and loses it', (text, address, options) => {
-    expect(reachOf({ servers: text }, {})).toEqual({ servers: [address], options })
+    expect(reachOf({ servers: text }, {})).toEqual({
+      servers: [address],
+      options,
+      ...('user' in options ? { user: options.user } : {}),
+    })
   })
 
   it('may be several, in one text too, and all may name the same user', () => {
@@ -51,11 +55,12 @@ describe('the JetStream domain', () => {
 describe('the environment', () => {
   it('is asked for what no option names', () => {
     const env = { NATS_URL: 'nats://host:1', NATS_USER: 'u', NATS_PASSWORD: 'p' }
-    expect(reachOf({}, env)).toEqual({ servers: ['nats://host:1'], options: { user: 'u', pass: 'p' } })
+    expect(reachOf({}, env)).toEqual({ servers: ['nats://host:1'], options: { user: 'u', pass: 'p' }, user: 'u' })
     expect(reachOf({ token: 't' }, env).options).toEqual({ token: 't' })
     expect(reachOf({ servers: 'x:y@other' }, env)).toEqual({
       servers: ['nats://other'],
       options: { user: 'x', pass: 'y' },
+      user: 'x',
     })
     expect(reachOf({}, { NATS_TOKEN: 't', NATS_URL: '' }).options).toEqual({ token: 't' })
   })
@@ -82,6 +87,7 @@ describe('a context of the NATS command line', () => {
     const wanted = {
       servers: ['nats://one:1', 'nats://two:2'],
       options: { user: 'u', pass: 'p', inboxPrefix: '_MINE' },
+      user: 'u',
     }
     expect(reachOf({ context: 'prod' }, env)).toEqual(wanted)
     expect(reachOf({}, { ...env, NATS_CONTEXT: 'prod' })).toEqual(wanted)
@@ -109,6 +115,7 @@ it('all kinds of credentials connect, and refusals do not show them', async () =
   ]) {
     const flow = await connect({ ...common, ...how })
     expect(flow.connection.state).toBe('connected')
+    expect(reachOf(how, {}).user).toBe('nkey' in how ? key.getPublicKey() : 'app')
     await flow.close()
   }
   const wrong = await rejection(connect({ ...common, servers: `nats://app:wr0ng@${at}` }))

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { asset, type ConnectOptions, connect, pipeline } from '../../src/index.ts'
+import { reachOf } from '../../src/log/credentials.ts'
 import { runCommand } from '../cli/kit.ts'
 import { operatorMode } from '../kit/operator.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -42,6 +43,7 @@ it('credentials of an operator, as nsc makes them, are used by all parts and by 
   writeFileSync(file, creds, { mode: 0o600 })
   const namespace = freshNamespace()
   await expectWorking({ servers: server.url, namespace, creds: file })
+  expect(reachOf({ creds: file }, {}).user).toBe('user')
   const refused = await rejection(connect({ servers: server.url, namespace, logger: listeningLogger() }))
   expect(refused).toMatchObject({ code: 'unauthorized' })
   const status = await runCommand(

@@ -322,6 +322,18 @@ describe('leases', () => {
     expect(sizes.at(-1)).toBeLessThanOrEqual(10)
   })
 
+  it.each([1, 16, 100, LEASE_SIZE_START])('of a scatter of %i instances are one at first', (count) => {
+    expect(leasesOn(scattered([count])).map(({ from, to }) => [from, to])).toEqual([[0, count]])
+  })
+
+  it('of a small scatter whose worker returns what it has not begun are shared', () => {
+    const sim = scattered([100])
+    sim.apply(handBack('0-100-1', 10))
+    const back = leasesOn(sim).filter(({ from }) => from >= 10)
+    expect(back.length).toBeGreaterThan(3)
+    expect(back.reduce((sum, { from, to }) => sum + to - from, 0)).toBe(90)
+  })
+
   it('are of one instance where instances are slow', () => {
     const sim = scattered([1000])
     const task = leasesOn(sim)[0]

@@ -42,7 +42,7 @@ function waiting(): Sim {
 }
 
 const gateOf = (sim: Sim, run: RunId = RUN): GateState | undefined =>
-  sim.docs.peek(stateKey.gate(run, 'parent', 'a1n1'))
+  sim.docs.peek(stateKey.gates({ run, asset: 'parent', gate: 'a1n1' }))?.gates.a1n1
 const marks = (sim: Sim): string[] => [...sim.docs.checkpoint().keys()].filter((key) => key.startsWith('child.'))
 
 /** Folded again from nothing, it is the same. */

@@ -5,7 +5,7 @@ import { gateTimer } from '../../projections/gate/gate.ts'
 import { forgotten } from '../../projections/gate/instance-gate.ts'
 import { isDone, isFailed, isSuspended } from '../../projections/scatter/bits.ts'
 import type { BarrierState } from '../../projections/scatter/state.ts'
-import { type AssetInRun, type GateState, stateKey } from '../../projections/state.ts'
+import { type AssetInRun, type GateState, type RunState, stateKey, waitingUnder } from '../../projections/state.ts'
 import type { FactDraft } from '../../streams/facts.ts'
 import type { GateCreated } from '../../streams/gate-schemas.ts'
 import { assetName } from '../../streams/ids.ts'
@@ -94,7 +94,7 @@ const a = (sim: Sim): AssetInRun => {
   return found
 }
 const gateOf = (sim: Sim, gate: string, asset = 'a'): GateState | undefined =>
-  sim.docs.peek(stateKey.gate(RUN, asset, gate))
+  sim.docs.peek(stateKey.gates({ run: RUN, asset, gate }))?.gates[gate]
 const tasksIn = (effects: readonly Effect[]): Task[] =>
   effects.flatMap((effect) => (effect.do === 'task' ? [effect.task] : []))
 const factsIn = (effects: readonly Effect[]): FactDraft[] =>
@@ -328,15 +328,54 @@ describe('the deadline of a gate', () => {
     sim.apply(created('a1n1', 'a', { deadlineMs: 3_600_000 * 5 + 7 }))
     sim.apply(created('a1n2'))
     expect(marks()).toEqual([
-      `waiting.000000005.000000018000007.${RUN}.a.a1n1`,
-      `waiting.277777777.999999999999999.${RUN}.a.a1n2`,
+      `waiting.000000005.000000018000000.${RUN}.a.Ra1n0`,
+      `waiting.277777777.999999999999000.${RUN}.a.Ra1n0`,
     ])
     sim.apply(extended('a1n1', 1, 3_600_000 * 6))
-    expect(marks()).toContain(`waiting.000000006.000000021600000.${RUN}.a.a1n1`)
+    expect(marks()).toContain(`waiting.000000006.000000021600000.${RUN}.a.Ra1n0`)
     expect(marks()).toHaveLength(2)
     sim.apply(resolved('a1n1'))
     sim.apply(resolved('a1n2', 'cancelled'))
     expect(marks()).toEqual([])
+  })
+
+  it('is in a mark that gates of a row share, until none of them waits', () => {
+    const sim = plainRun()
+    const deadlineMs = 3_600_000 * 5
+    for (const gate of ['a1n1', 'a1n2', 'a1n15', 'a1n16']) sim.apply(created(gate, 'a', { deadlineMs }))
+    const of = (row: string): string => `waiting.000000005.000000018000000.${RUN}.a.${row}`
+    expect(marksOf(sim)).toEqual([of('Ra1n0'), of('Ra1n1')])
+    sim.apply(resolved('a1n2'))
+    sim.apply(resolved('a1n16'))
+    expect(marksOf(sim)).toEqual([of('Ra1n0')])
+    const row = sim.docs.peek(stateKey.gates({ run: RUN, asset: 'a', gate: 'a1n1' }))
+    expect(waitingUnder(of('Ra1n0'), row).map(({ gate }) => gate)).toEqual(['a1n1', 'a1n15'])
+    sim.apply(resolved('a1n1'))
+    sim.apply(resolved('a1n15'))
+    expect(marksOf(sim)).toEqual([])
+  })
+
+  it('is known of a gate that an older version has folded, which moves into its row when it changes', () => {
+    const sim = plainRun()
+    sim.apply(created('a1n1', 'a', { deadlineMs: 3_600_000 * 5 + 7 }))
+    const at = { run: RUN, asset: 'a', gate: 'a1n1' }
+    const [run, gate] = [sim.run(RUN), gateOf(sim, 'a1n1')]
+    if (!gate) throw new Error('there is no gate')
+    // As that version left it.
+    sim.docs.put(stateKey.run(RUN), { ...run, assets: { a: { ...run.assets.a, gated: true } } } as RunState)
+    sim.docs.put(stateKey.gateAlone(at), gate)
+    sim.docs.put(stateKey.waitingAlone(gate.deadlineMs, at), { since: 0 })
+    sim.docs.delete(stateKey.gates(at))
+    sim.docs.delete(stateKey.waiting(gate.deadlineMs, at))
+    const [mark = ''] = marksOf(sim)
+    expect(waitingUnder(mark, gate)).toEqual([gate])
+    sim.apply(extended('a1n1', 1, 3_600_000 * 6))
+    expect(marksOf(sim)).toEqual([`waiting.000000006.000000021600000.${RUN}.a.Ra1n0`])
+    expect(sim.docs.peek(stateKey.gateAlone(at))).toBeUndefined()
+    sim.apply(created('a1n2'))
+    sim.apply(suspended('a1n1'))
+    expect(tasksIn(sim.apply(resolved('a1n1')))).toMatchObject([{ kind: 'signal' }])
+    expect(gateOf(sim, 'a1n1')).toMatchObject({ status: 'signaled', deadlines: 1 })
   })
 })
 
@@ -604,7 +643,7 @@ describe('instances at gates', () => {
     expect(tasksIn(sim.apply(behind('i0a1n1', 'ok', 1, { suspended: [[0, 'i0a1n1r1n1']] })))).toEqual([])
     expect(barrierOf(sim)).toMatchObject({ status: 'open', suspended: 1 })
     expect(gateOf(sim, 'i0a1n1', 's')).toMatchObject({ closed: true })
-    expect(marksOf(sim)).toEqual([expect.stringMatching(/^waiting\..*i0a1n1r1n1$/)])
+    expect(marksOf(sim)).toEqual([expect.stringMatching(/^waiting\..*Ri0a1n1r1n0$/)])
     for (const late of [1, 2]) {
       sim.apply(behind('i0a1n1', 'error', late))
       sim.apply(behind('i0a1n1', 'error', late))

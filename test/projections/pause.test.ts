@@ -47,7 +47,7 @@ describe('a paused scatter', () => {
   })
 
   it('takes back a lease that was not begun as a whole, at no attempt, and one that was begun without what is done', () => {
-    const sim = scattered([16], { retry: { ...RETRY, maxAttempts: 1 } })
+    const sim = scattered([8, 8], { retry: { ...RETRY, maxAttempts: 1 } })
     expect(leasesOn(sim).map(({ lease }) => lease)).toEqual(['0-8-1', '8-16-1'])
     sim.apply(paused())
     sim.work.clear()
@@ -112,7 +112,7 @@ describe('a paused scatter', () => {
   })
 
   it('keeps apart what goes on as a whole and what goes on one by one, over what is done between them', () => {
-    const sim = scattered([16])
+    const sim = scattered([8, 8])
     sim.apply(paused())
     sim.apply(handBack('0-8-1', 4))
     sim.apply(outcomes('0-8-1', all(0, 4)))
@@ -169,7 +169,7 @@ describe('a lease of which a part is handed back', () => {
   }
 
   it('leaves out what is done, what waits for a retry, and what is leased by itself', () => {
-    const sim = scattered([16])
+    const sim = scattered([8, 8])
     sim.apply(
       outcomes('0-8-1', [
         [4, 'error'],
@@ -190,7 +190,7 @@ describe('a lease of which a part is handed back', () => {
   })
 
   it('leaves out what waits at a gate', () => {
-    const sim = scattered([16])
+    const sim = scattered([8, 8])
     const ids = { run: RUN, asset: assetName('s'), gate: 'i5a1n1' }
     const gate = { kind: 'signal', attempt: 1, index: 5, keyChunk: 0, worker: 'w', keyId: 'k', tokenHash: 'h' } as const
     sim.apply({ name: 'gate.created', ids, data: { ...gate, retriesMs: [], afterRetries: 'fail' } })
@@ -203,7 +203,7 @@ describe('a lease of which a part is handed back', () => {
   })
 
   it('takes no word that comes after one that handed back more, and counts as kept once', () => {
-    const sim = scattered([16])
+    const sim = scattered([8, 8])
     sim.apply(paused())
     sim.apply(handBack('0-8-1', 6))
     sim.apply(handBack('0-8-1', 3))

@@ -72,7 +72,8 @@ const logs: Record<string, () => Sim> = {
     sim.apply(registered([spec('s', { scatter: plainScatter }), spec('t', { dependsOn: ['s'] })]))
     sim.apply(requested('t'))
     sim.apply(scatterStarted())
-    sim.apply(keyChunk(0, 60))
+    sim.apply(keyChunk(0, 30))
+    sim.apply(keyChunk(30, 30))
     sim.apply(sized(60))
     const [first, second] = leasesOn(sim)
     sim.apply(

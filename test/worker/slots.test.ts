@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Slots } from '../../src/worker/pull/slots.ts'
+import { Seat, Slots } from '../../src/worker/pull/slots.ts'
 
 /** What a promise has come to once all that is due now has run. */
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {
@@ -67,5 +67,23 @@ describe('slots', () => {
     slots.tryTake()
     expect(await isSettled(slots.shrink())).toBe(true)
     expect([slots.size, slots.free]).toEqual([1, 0])
+  })
+
+  it('of a task go to others while its outcome is stored, and are given back once', async () => {
+    const slots = new Slots(1)
+    const [one, other] = [new Seat(slots), new Seat(slots)]
+    await one.take()
+    const waits = other.take()
+    expect(await isSettled(waits)).toBe(false)
+    one.give()
+    one.give()
+    await waits
+    expect(slots.free).toBe(0)
+    const again = one.take()
+    expect(await isSettled(again)).toBe(false)
+    other.give()
+    await again
+    one.give()
+    expect(slots.free).toBe(1)
   })
 })

@@ -3,7 +3,7 @@
  * with it.
  */
 import { channel } from 'node:diagnostics_channel'
-import { connect, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
+import { connect, type EngineOptions, type Flow, TELEMETRY_CHANNELS } from '../../../src/index.ts'
 import { dieAtAppend } from './dying.ts'
 import type { LimitsWork } from './limits-work.ts'
 
@@ -14,6 +14,8 @@ export interface Settings {
   concurrency?: number
   ackWaitMs?: number
   reconcileMs?: number
+  sealAfter?: EngineOptions['sealAfter']
+  retention?: EngineOptions['retention']
   /** How far the clock of this process is off. */
   skewMs?: number
   /** What `limits` does. */
@@ -22,6 +24,8 @@ export interface Settings {
   gates?: readonly string[]
   /** What `retrier` has tried again. */
   run?: string
+  /** What `import` reads. */
+  archive?: string
   /** Whose requests `http` takes. */
   apiKeyHash?: string
 }

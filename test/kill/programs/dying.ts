@@ -1,8 +1,9 @@
 /**
- * Has a process kill itself at an append: just before it leaves, or as soon as it is stored. Or has
- * it lose each of them: it takes them for stored. `KILL_AT='after [.]planned'`: what follows the
- * first word is a pattern for the subject of a message, a blank, and its data.
+ * Has a process kill itself at an append or a checkpoint: just before it leaves, or as soon as it
+ * is stored. Or has it lose each append: it takes them for stored. `KILL_AT='after [.]planned'`:
+ * what follows the first word is a pattern for the subject of a message, a blank, and its data.
  */
+import { Checkpointer } from '../../../src/engine/shard/checkpoint.ts'
 import { Appender } from '../../../src/log/appender.ts'
 import type { Entry } from '../../../src/log/nats.ts'
 
@@ -23,5 +24,12 @@ export function dieAtAppend(): void {
     const stored = await append.apply(this, entries)
     if (isHere) dieHere()
     return stored
+  }
+  const write = Checkpointer.prototype.write
+  Checkpointer.prototype.write = async function (this: Checkpointer, ...checkpoint: Parameters<typeof write>) {
+    const isHere = checkpoint[0].some(({ subject }) => wanted.test(`${subject} `))
+    if (isHere && when === 'before') dieHere()
+    await write.apply(this, checkpoint)
+    if (isHere) dieHere()
   }
 }

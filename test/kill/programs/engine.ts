@@ -2,5 +2,10 @@
 import { begin, tell } from './child.ts'
 
 const { flow, settings } = await begin()
-const engine = await flow.engine({ reconcileMs: settings.reconcileMs ?? 30_000 })
+const { reconcileMs = 30_000, sealAfter, retention } = settings
+const engine = await flow.engine({
+  reconcileMs,
+  ...(sealAfter === undefined ? {} : { sealAfter }),
+  ...(retention === undefined ? {} : { retention }),
+})
 tell('ready', { engine: engine.id })

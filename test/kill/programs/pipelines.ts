@@ -141,7 +141,6 @@ const poisonous = (maxAttempts: number) =>
       return { succeeded, failed }
     },
   })
-export const poisonous2 = poisonous(2)
 export const poisonous3 = poisonous(3)
 
 /** What stands beside: it bears no loss but one. */
@@ -303,7 +302,6 @@ export const kills = pipeline('kills', [
   slowGather,
   slow,
   poison,
-  poisonous2,
   poisonous3,
   beside,
   besidePlain,

@@ -1,0 +1,63 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { placeOf } from '../../src/engine/archive/sink.ts'
+import { writeArchive } from '../../src/engine/archive/write.ts'
+import type { ArchiveRecord } from '../../streams/archive.ts'
+import { startS3 } from '../kit/s3.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+import { rejection } from '../kit/stage.ts'
+
+const MB = 1024 * 1024
+
+async function* broken(): AsyncGenerator<ArchiveRecord> {
+  yield { kind: 'archive', raw: 'x'.repeat(9 * MB) }
+  throw new Error('the server is away')
+}
+
+describe('an archive in S3', () => {
+  it('is uploaded in parts, and is there when all of them are', async () => {
+    await using s3 = await startS3('kept')
+    const sink = await placeOf('to', 's3://kept/a/b', s3.client).sink()
+    for (let i = 0; i < 20; i++) {
+      await sink.write(new Uint8Array(MB).fill(i))
+      expect(s3.objects.size).toBe(0)
+    }
+    await sink.commit()
+    const stored = s3.objects.get('a/b')
+    expect(stored?.length).toBe(20 * MB)
+    expect(Array.from({ length: 20 }, (_, i) => stored?.[i * MB])).toEqual(Array.from({ length: 20 }, (_, i) => i))
+    expect(s3.asked.filter((line) => line.startsWith('part'))).toEqual([1, 2, 3].map((n) => `part ${n} a/b`))
+  })
+
+  it('that cannot be written is named, and leaves neither an object nor an upload', async () => {
+    await using s3 = await startS3('kept')
+    const place = placeOf('to', 's3://kept/a/b', s3.client)
+    const written = writeArchive(broken(), { name: place.name, sink: await place.sink(), format: 'jsonl' })
+    expect((await rejection(written)).message).toBe('the server is away')
+    expect([s3.objects.size, s3.uploads.size, s3.asked]).toEqual([0, 0, ['post a/b', 'part 1 a/b', 'delete a/b']])
+    const other = await placeOf('to', 's3://other/a', s3.client).sink()
+    await other.write(new Uint8Array(1))
+    expect(await rejection(other.commit())).toMatchObject({
+      code: 'archive_failed',
+      message: expect.stringContaining('s3://other/a'),
+    })
+  })
+})
+
+describe('an archive in a file', () => {
+  it('has its name when it is whole, and leaves nothing when it is not', async () => {
+    using scratch = scratchFolder()
+    const path = join(scratch.path, 'folder', 'a.jsonl')
+    const place = placeOf('to', path)
+    const written = writeArchive(broken(), { name: place.name, sink: await place.sink(), format: 'jsonl' })
+    expect((await rejection(written)).message).toBe('the server is away')
+    expect(readdirSync(join(scratch.path, 'folder'))).toEqual([])
+    const sink = await place.sink()
+    await sink.write(new Uint8Array([104, 105]))
+    expect(existsSync(path)).toBe(false)
+    await sink.commit()
+    expect(readFileSync(path, 'utf8')).toBe('hi')
+    expect(readdirSync(join(scratch.path, 'folder'))).toEqual(['a.jsonl'])
+  })
+})

@@ -1,0 +1,198 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, headers, type NatsConnection } from '@nats-io/transport-node'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { asset, type Flow, type ProofReport, pipeline, verifyArchive } from '../../src/index.ts'
+import { newProofKey, parseProofKey } from '../../streams/proof-keys.ts'
+import { useServer } from '../kit/fixture.ts'
+import { openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const server = useServer({ syncInterval: 'default' })
+let nc: NatsConnection
+
+beforeAll(async () => {
+  nc = await connectNats({ servers: server.url })
+})
+const folder = mkdtempSync(join(tmpdir(), 'flowstone-proof-'))
+afterAll(async () => {
+  rmSync(folder, { recursive: true })
+  await nc.close()
+})
+
+const first = asset('first', { execute: async () => 1 })
+const all = asset('all', {
+  scatter: async () => [1, 2, 3],
+  execute: async ({ scatterKey }) => Number(scatterKey) * 2,
+  gather: async () => 'done',
+})
+const last = asset('last', { dependsOn: [first, all], execute: async () => 3 })
+const shop = pipeline('shop', [first, all, last])
+
+async function verified(flow: Flow, options?: Parameters<Flow['proof']['verify']>[0]): Promise<ProofReport> {
+  const [report] = await flow.proof.verify(options)
+  if (!report) throw new Error('there is no report')
+  return report
+}
+
+async function materialize(flow: Flow, count = 1): Promise<string> {
+  let id = ''
+  for (let i = 0; i < count; i++) {
+    const run = await flow.materialize(last)
+    await run.result()
+    id = run.id
+  }
+  return id
+}
+
+it('each fact is in a block, and one that is taken away or changed is named', async () => {
+  const key = newProofKey()
+  const { publicKey } = parseProofKey('key', key)
+  await using stage = await openStage(server.url, shop, { proof: { key } })
+  const { flow, namespace } = stage
+  const jsm = await jetstreamManager(nc)
+  const run = await materialize(flow, 2)
+  await stage.engine?.stop()
+  const whole = await verified(flow, { keys: [publicKey] })
+  const { state } = await jsm.streams.info(`${namespace}_LOG_0`)
+  expect(whole).toMatchObject({ problems: 0, uncovered: 0, newer: 0, left: 0, covers: { from: 1 } })
+  expect(whole.intact).toBe(whole.facts)
+  expect(whole.intact).toBe(state.messages)
+  expect(whole.signedTo).toBe(whole.blocks - 1)
+
+  // Another engine goes on where that one stopped.
+  const checkpoint = await flow.proof.checkpoint()
+  expect(checkpoint).toMatchObject([{ ns: namespace, shard: 0, n: whole.blocks - 1, key: publicKey }])
+  const next = await flow.engine({ proof: { key } })
+  await next.active
+  await materialize(flow)
+  await next.stop()
+  const more = await verified(flow, { keys: [publicKey], since: checkpoint })
+  expect(more).toMatchObject({ problems: 0, newer: 0, covers: { from: 1 }, gaps: [] })
+  expect(more.blocks).toBeGreaterThan(whole.blocks)
+  expect(more.intact).toBe((await jsm.streams.info(`${namespace}_LOG_0`)).state.messages)
+
+  const path = `run.${run}.finished`
+  await jsm.streams.purge(`${namespace}_LOG_0`, { filter: `${namespace}.log.0.${path}` })
+  const removed = await verified(flow)
+  expect(removed.findings).toMatchObject([{ problem: 'fact_removed', path }])
+  expect(removed.intact).toBe(more.intact - 1)
+
+  // The log, made anew of the same messages, but for one byte.
+  const stream = `${namespace}_LOG_0`
+  const messages = await everything(stream)
+  const { config } = await jsm.streams.info(stream)
+  await jsm.streams.delete(stream)
+  await jsm.streams.add({ ...config, deny_delete: false })
+  for (let seq = 1; seq <= (messages.at(-1)?.seq ?? 0); seq++) {
+    const message = messages.find((one) => one.seq === seq)
+    const h = headers()
+    h.set('Content-Type', message?.type ?? '')
+    await jetstream(nc).publish(message?.subject ?? `${namespace}.log.0.x.timer`, message?.data ?? '', { headers: h })
+  }
+  const rebuilt = await verified(flow)
+  expect(rebuilt.findings).toContainEqual(expect.objectContaining({ problem: 'log_replaced' }))
+  const named = rebuilt.findings.flatMap(({ problem, seq }) => (problem === 'fact_changed' ? [seq] : []))
+  // The server gave all of them other times.
+  expect(named.length).toBe(more.intact - 1)
+
+  // The end of the chain is cut off: nothing but the checkpoint knows.
+  const { state: proof } = await jsm.streams.info(`${namespace}_PROOF`)
+  const kept = await flow.proof.checkpoint()
+  await jsm.streams.deleteMessage(`${namespace}_PROOF`, proof.last_seq)
+  expect((await verified(flow, { since: kept })).findings).toContainEqual(
+    expect.objectContaining({ problem: 'checkpoint_missing', block: more.blocks - 1 }),
+  )
+})
+
+it('of sealed runs nothing is found, nor of facts that leave by rule', async () => {
+  await using stage = await openStage(server.url, shop, { sealAfter: '1s' })
+  const { flow, namespace } = stage
+  const jsm = await jetstreamManager(nc)
+  // A message that is no fact leaves the log with the runs around it. So do triggers.
+  await jetstream(nc).publish(`${namespace}.log.0.run.0-nobody.unknown`, 'no fact')
+  await jetstream(nc).publish(`${namespace}.trigger.shop.first`, '{}')
+  await jetstream(nc).publish(`${namespace}.trigger.shop.nothing`, '{}')
+  await materialize(flow, 2)
+  const left = async (filter: string): Promise<number> => {
+    const info = await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: `${namespace}.log.0.${filter}` })
+    return Object.keys(info.state.subjects ?? {}).length
+  }
+  await until(
+    'runs and triggers have left the log',
+    async () => (await left('run.>')) + (await left('trigger.*.received')) <= 1,
+    20_000,
+  )
+  const report = await verified(flow)
+  expect(report.findings).toEqual([])
+  expect(report.left).toBe(3)
+  expect(report.intact).toBe(report.facts - 3)
+  expect(report.facts).toBeGreaterThan(20)
+
+  // An archive, and the blocks beside it.
+  const [archive, blocks] = [join(folder, 'runs.jsonl'), join(folder, 'runs.proof')]
+  await flow.export({ to: archive, all: true })
+  await flow.proof.export(blocks)
+  const [archived] = await verifyArchive(archive, { blocks, since: await flow.proof.checkpoint() })
+  expect(archived).toMatchObject({ problems: 0, newer: 0 })
+  expect(archived?.intact).toBeGreaterThan(20)
+  const lines = readFileSync(archive, 'utf8').split('\n')
+  const at = lines.findIndex((line) => line.includes('"run.finished"'))
+  const changed = String(lines[at]).replace('"succeeded"', '"cancelled"')
+  expect(changed).not.toBe(lines[at])
+  const seq = Number(/"seq":(\d+)/.exec(changed)?.[1])
+  for (const [problem, ...rest] of [['fact_changed', changed], ['fact_removed']] as const) {
+    writeFileSync(archive, lines.toSpliced(at, 1, ...rest).join('\n'))
+    const [found] = await verifyArchive(archive, { blocks })
+    expect(found?.findings.map((one) => [one.problem, one.seq])).toEqual(
+      expect.arrayContaining([
+        [problem, seq],
+        ['archive_damaged', undefined],
+      ]),
+    )
+    expect(found?.problems).toBe(2)
+  }
+
+  // A pack of the history is gone.
+  const pack = `$KV.${namespace}_history_0.pack.0`
+  await jsm.streams.purge(`KV_${namespace}_history_0`, { filter: pack })
+  const damaged = await verified(flow)
+  expect(damaged.findings.map(({ problem }) => problem)).toContain('fact_removed')
+  expect(damaged.findings.every(({ path }) => path !== undefined)).toBe(true)
+})
+
+it('a proof that was off says what it does not cover, and still what leaves', async () => {
+  await using stage = await openStage(server.url, shop, { proof: false })
+  const { flow } = stage
+  await materialize(flow)
+  expect((await verified(flow)).findings).toMatchObject([{ problem: 'no_proof' }])
+  await stage.engine?.stop()
+  const next = await flow.engine()
+  await next.active
+  await materialize(flow)
+  await next.stop()
+  const report = await verified(flow)
+  expect(report).toMatchObject({ problems: 0, signedTo: undefined })
+  expect(report.covers?.from).toBeGreaterThan(1)
+})
+
+interface Message {
+  readonly seq: number
+  readonly subject: string
+  readonly type: string
+  readonly data: Uint8Array
+}
+
+async function everything(stream: string): Promise<Message[]> {
+  const consumer = await jetstream(nc).consumers.get(stream)
+  const { num_pending: count } = await consumer.info()
+  const found: Message[] = []
+  for await (const message of await consumer.fetch({ max_messages: count, expires: 5000 })) {
+    const { seq, subject, data } = message
+    found.push({ seq, subject, data, type: message.headers?.get('Content-Type') ?? '' })
+    if (found.length === count) break
+  }
+  return found
+}

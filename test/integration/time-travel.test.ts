@@ -1,0 +1,229 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { asset, type Flow, type FlowAt, FlowStoneError, pipeline, schedule } from '../../src/index.ts'
+import { collect } from '../kit/collect.ts'
+import { useServer } from '../kit/fixture.ts'
+import { openStage, rejection, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const server = useServer({ syncInterval: 'default' })
+let nc: NatsConnection
+
+let next = 1
+const count = asset('count', { execute: () => next++ })
+const asks = asset('asks', {
+  execute: (ctx) => ctx.signalGate({ timeout: '1h', correlationKey: `asks-${ctx.runId}` }),
+  onSignal: (_ctx, payload) => payload,
+})
+const crowd = asset('crowd', {
+  scatter: () => [0, 1, 2, 3],
+  scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 1 } },
+  execute: (ctx) => ctx.signalGate({ timeout: '1h', correlationKey: `crowd-${ctx.scatterKey}` }),
+  onSignal: (ctx, payload: string) => (ctx.scatterKey < 3 ? payload : ctx.fail('no')),
+  gather: async (results) => (await collect(results)).length,
+})
+const shop = pipeline('shop', [count, asks, crowd], {
+  schedules: [schedule('yearly', { every: '365d', run: count })],
+})
+const GATES = { secrets: [{ id: 'k1', secret: 'a secret of thirty-two bytes or more' }] }
+
+/** All that is read of some runs, without what only the present can say. */
+async function picture(flow: Flow | FlowAt, ids: readonly string[]): Promise<unknown> {
+  const runs = ids.map(async (id) => {
+    const status = await flow.run(id).view()
+    if (!status) return { id }
+    const scatters = await flow.scatter.list(id)
+    const ended = scatters.flatMap((scatter) => (scatter.status === 'open' ? [] : [scatter.id]))
+    return {
+      status,
+      scatters: scatters.map(
+        ({ perSecond: _, estimatedEnd: _end, waitingFor: _for, running: _running, ...rest }) => rest,
+      ),
+      pending: await Promise.all(scatters.map(({ id }) => collect(flow.scatter.pending(id)))),
+      failures: await Promise.all(ended.map((id) => collect(flow.scatter.failures(id)))),
+      gates: await flow.gates.list(id),
+      history: (await collect(flow.history(id))).map(({ seq, kind }) => `${seq} ${kind}`),
+      input: await flow.run(id).input(),
+    }
+  })
+  const { next: _, ...yearly } = await flow.schedules.get('yearly')
+  return {
+    runs: await Promise.all(runs),
+    all: await flow.runs(),
+    open: await flow.runs({ open: true }),
+    failed: await flow.runs({ status: 'failed' }),
+    waiting: await flow.gates.waiting(),
+    named: await flow.gates.getByCorrelationKey('crowd-1'),
+    count: await flow.value(count),
+    partitions: await flow.partitions(count),
+    yearly,
+    occurrences: await flow.schedules.occurrences('yearly'),
+  }
+}
+
+describe('flow.at', () => {
+  let stage: Stage
+  let ids: string[]
+  const moments: { seq: number; time: Date; shown: unknown }[] = []
+
+  beforeAll(async () => {
+    nc = await connectNats({ servers: server.url })
+    stage = await openStage(server.url, shop, { sealAfter: '1s', snapshotEvery: 5, gates: GATES })
+  })
+  afterAll(async () => {
+    await stage[Symbol.asyncDispose]()
+    await nc.close()
+  })
+
+  /** What there is now, at a moment when nothing goes on. */
+  async function remember(): Promise<void> {
+    const jsm = await jetstreamManager(nc)
+    const bounds = async (): Promise<number> => (await jsm.streams.info(`${stage.namespace}_LOG_0`)).state.last_seq
+    for (;;) {
+      // The list of partitions waits until all is folded.
+      await stage.flow.partitions(count)
+      const seq = await bounds()
+      const shown = await picture(stage.flow, ids)
+      if ((await bounds()) !== seq) continue
+      const { time } = (await jsm.streams.getMessage(`${stage.namespace}_LOG_0`, { seq })) ?? { time: new Date() }
+      moments.push({ seq, time, shown })
+      return
+    }
+  }
+
+  async function answer(from: number, to: number): Promise<void> {
+    for (let i = from; i < to; i++) await stage.flow.gates.signalByCorrelationKey(`crowd-${i}`, 'go')
+  }
+
+  it('shows runs, scatters, gates, values and schedules as they were, on the log and in the history', async () => {
+    const { flow } = stage
+    const [gated, scattered] = await Promise.all([flow.materialize(asks), flow.materialize(crowd)])
+    ids = [gated.id, scattered.id]
+    const scatter = `${scattered.id}.crowd`
+    const suspended = async (n: number): Promise<void> =>
+      until(`${n} wait`, async () => (await flow.scatter.status(scatter)).suspended === n)
+    await suspended(4)
+    await until('the gate is open', async () => (await flow.gates.waiting()).length === 5)
+    await flow.schedules.pause('yearly', 'for now')
+    await remember()
+    await (await flow.materialize(count, { key: 'first' })).result()
+    await remember()
+    await flow.gates.signalByCorrelationKey(`asks-${gated.id}`, { yes: true })
+    await gated.result()
+    await answer(0, 2)
+    await suspended(2)
+    await flow.schedules.resume('yearly')
+    await flow.schedules.trigger('yearly')
+    await until('no more is open', async () => (await flow.runs({ open: true })).length === 1)
+    await remember()
+    await answer(2, 4)
+    await scattered.result()
+    for (let i = 0; i < 6; i++) await (await flow.materialize(count, { partition: `p${i}` })).result()
+    await until('the state shows the end', async () => (await flow.runs({ open: true })).length === 0)
+    await remember()
+    expect(new Set(moments.map(({ shown }) => JSON.stringify(shown))).size).toBe(moments.length)
+
+    for (const { seq, shown } of moments) expect(await picture(flow.at(seq), ids)).toEqual(shown)
+
+    // The last fact stays on the log: let it be one of another run.
+    await (await flow.materialize(count)).result()
+    const jsm = await jetstreamManager(nc)
+    const subjects_filter = `${stage.namespace}.log.0.run.${scattered.id}.>`
+    await until(
+      'the run has left the log',
+      async () =>
+        Object.keys((await jsm.streams.info(`${stage.namespace}_LOG_0`, { subjects_filter })).state.subjects ?? {})
+          .length === 0,
+      20_000,
+    )
+    for (const { seq, time, shown } of moments) {
+      expect(await picture(flow.at(seq), ids)).toEqual(shown)
+      const { shards } = await flow.at(time).position()
+      expect(shards).toEqual([{ shard: 0, seq }])
+      expect(await picture(flow.at(time), ids)).toEqual(shown)
+    }
+    const stretches = await jsm.streams.info(`KV_${stage.namespace}_history_0`, {
+      subjects_filter: `$KV.${stage.namespace}_history_0.snapshot.*`,
+    })
+    expect(Object.keys(stretches.state.subjects ?? {}).length).toBeGreaterThan(1)
+  }, 60_000)
+
+  it('says what changed between two times', async () => {
+    const { flow } = stage
+    const [first, , third, last] = moments
+    const changed = await flow.diff(first?.seq ?? 0, last?.seq)
+    const [gated = '', scattered = ''] = ids
+    expect(changed.more).toEqual([])
+    expect(changed.runs).toContainEqual({
+      id: gated,
+      target: 'shop/asks',
+      partition: undefined,
+      before: 'running',
+      after: 'succeeded',
+    })
+    expect(changed.runs.filter(({ before }) => before === undefined)).toHaveLength(8)
+    expect(changed.assets.map(({ asset, partition }) => `${asset}@${partition}`).toSorted()).toEqual(
+      [
+        'shop/asks@',
+        'shop/crowd@',
+        'shop/count@',
+        ...Array.from({ length: 6 }, (_, i) => `shop/count@p${i}`),
+      ].toSorted(),
+    )
+    expect(changed.gates).toHaveLength(5)
+    expect(changed.gates.every(({ before, after }) => before === 'waiting' && after === 'signaled')).toBe(true)
+    expect(changed.scatters).toMatchObject([
+      { id: `${scattered}.crowd`, before: { succeeded: 0 }, after: { succeeded: 3, failed: 1 } },
+    ])
+    expect(changed.schedules).toMatchObject([{ name: 'shop/yearly', before: { state: 'paused' }, after: { fired: 1 } }])
+    const none = await flow.diff(third?.seq ?? 0, third?.seq)
+    const { runs, assets, gates, scatters, schedules } = none
+    expect([runs, assets, gates, scatters, schedules]).toEqual([[], [], [], [], []])
+    const cut = await flow.diff(first?.seq ?? 0, last?.time, { limit: 2 })
+    expect(cut.runs).toHaveLength(2)
+    expect(cut.more).toEqual(expect.arrayContaining(['runs', 'assets', 'gates']))
+    expect(await rejection(flow.diff(last?.seq ?? 0, first?.seq))).toMatchObject({ code: 'invalid' })
+  })
+
+  it('only reads, and names what it cannot show', async () => {
+    const { flow } = stage
+    const at = flow.at(moments[0]?.seq ?? 0)
+    const [run = ''] = ids
+    const acts = [
+      () => Reflect.get(at.run(run), 'cancel')(),
+      () => Reflect.get(at.run(run), 'result')(),
+      () => Reflect.get(at.scatter, 'pause')('x'),
+      () => Reflect.get(at.gates, 'signalById')('x'),
+      () => Reflect.get(at.schedules, 'trigger')('yearly'),
+      () => Reflect.get(at, 'materialize')(count),
+    ]
+    for (const act of acts) expect(await rejection(act())).toMatchObject({ code: 'read_only' })
+    const wrong = [Number.MAX_SAFE_INTEGER, { shard: 7, seq: 1 }, new Date(Date.now() + 3_600_000)]
+    for (const when of wrong) expect(await rejection(flow.at(when).runs())).toMatchObject({ code: 'invalid' })
+    expect(() => flow.at(0)).toThrow('at: give a Date, a sequence')
+    expect(await flow.at(new Date(0)).runs()).toEqual([])
+    expect(await flow.at(1).run(run).view()).toBeUndefined()
+    expect(await rejection(flow.at(1).schedules.get('nightly'))).toMatchObject({ code: 'not_found' })
+  })
+
+  it('names a time whose runs were pruned, and goes on behind the next snapshot', async () => {
+    const { flow } = stage
+    const [first] = moments
+    await flow.retention.prune({ olderThan: '1ms' })
+    await until('the time cannot be shown', async () => {
+      const error = await rejection(flow.at(first?.seq ?? 0).runs())
+      return error instanceof FlowStoneError && error.code === 'no_snapshot'
+    })
+    // The next runs that are sealed bring a snapshot.
+    await until('the present can be shown', async () => {
+      const run = await flow.materialize(count)
+      await run.result()
+      const then = flow.at((await run.view())?.requestedAt ?? new Date(0))
+      return await then.gates.waiting().then(
+        () => true,
+        () => false,
+      )
+    })
+  })
+})

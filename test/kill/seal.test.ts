@@ -1,0 +1,87 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { describe, expect, it } from 'vitest'
+import { until } from '../kit/until.ts'
+import { rows, three } from './programs/rows.ts'
+import { type Rig, startRig } from './rig.ts'
+
+const ROWS = { KILL_ROWS: '1' }
+const SEALS = { sealAfter: '1s' } as const
+const WHOLE = 'one two three'
+const KINDS = ['run.requested', 'asset.materialized', 'asset.materialized', 'asset.materialized', 'run.finished']
+
+async function sealedSoon(rig: Rig): Promise<void> {
+  const jsm = await jetstreamManager(rig.nc)
+  await until(
+    'nothing but the last fact is on the log',
+    async () => {
+      const { state } = await jsm.streams.info(rig.names.log(0), { subjects_filter: rig.names.fact(0, 'run.>') })
+      return Object.keys(state.subjects ?? {}).length <= 1
+    },
+    40_000,
+  )
+}
+
+/** Each run ran once, its facts are there once, and its key leads to it. */
+async function expectAll(rig: Rig, ids: readonly string[]): Promise<void> {
+  const again = await Promise.all(ids.map((_, i) => rig.materialize<string>(three, `key ${i}`, rows)))
+  expect(again.map(({ id }) => id)).toEqual(ids)
+  for (const run of again) {
+    expect(run.isNew).toBe(false)
+    expect(await run.result()).toBe(WHOLE)
+    const kinds: string[] = []
+    // It is written when code lasts a while.
+    for await (const { kind } of rig.flow.history(run.id)) if (kind !== 'asset.started') kinds.push(kind)
+    expect(kinds).toEqual(KINDS)
+  }
+  expect(rig.noted()).toHaveLength(3 * ids.length)
+  expect((await rig.flow.runs({ limit: 1000 })).map(({ id }) => id).toSorted()).toEqual(ids.toSorted())
+}
+
+async function runAll(rig: Rig, count: number): Promise<string[]> {
+  const runs = await Promise.all(Array.from({ length: count }, (_, i) => rig.materialize(three, `key ${i}`, rows)))
+  for (const run of runs) expect(await run.result()).toBe(WHOLE)
+  return runs.map(({ id }) => id)
+}
+
+/** At each step of it: packs, the wave, the documents of the state, and a base that is copied. */
+const STEPS = ['before history_0[.]wave', 'after history_0[.]wave', 'after state_0[.]run[.]'] as const
+const COPY = 'after state_0[.]runs[.]'
+
+describe('an engine that seals runs', () => {
+  it('and dies at any step of it leaves every run whole to the next one', async () => {
+    await using rig = await startRig()
+    const first = await rig.engine()
+    await rig.start('worker', {}, ROWS)
+    const ids = await runAll(rig, 10)
+    await first.stop()
+    for (const at of STEPS) await rig.dies('engine', { KILL_AT: at }, SEALS)
+    const next = await rig.engine(SEALS)
+    await sealedSoon(rig)
+    await next.stop()
+    // The state is made again of the base.
+    await (await jetstreamManager(rig.nc)).streams.delete(rig.names.kvStream(rig.names.stateBucket(0)))
+    await rig.dies('engine', { KILL_AT: COPY }, SEALS)
+    await rig.engine(SEALS)
+    await expectAll(rig, ids)
+  })
+
+  it('and is killed again and again, as its server is, loses no run, and does none twice', async () => {
+    await using rig = await startRig({ killsServer: true })
+    await rig.start('worker', {}, ROWS)
+    let engine = await rig.engine(SEALS)
+    const ids = await runAll(rig, 20)
+    for (const afterMs of [700, 1300, 2000]) {
+      // The moment is what is tried here.
+      await new Promise((resolve) => setTimeout(resolve, afterMs))
+      if (afterMs === 1300) {
+        await rig.killServer()
+        await rig.startServer()
+        continue
+      }
+      await engine.kill()
+      engine = await rig.engine(SEALS)
+    }
+    await sealedSoon(rig)
+    await expectAll(rig, ids)
+  })
+})
