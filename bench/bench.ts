@@ -20,6 +20,12 @@ export interface Job {
   say(line: string): void
 }
 
+/** One repeat of a measurement: with nothing in between, and then with the engine. */
+export interface Pair {
+  readonly raw: number
+  readonly value: number
+}
+
 /** Repeats before the measured ones: Node compiles the engine's hot paths in the first two. */
 export const WARM_UPS = 2
 

@@ -4,7 +4,6 @@
  * publishes, and the cost of gates that only wait. The engine has a process of its own, as where
  * gates are answered over HTTP. Worker and callers are in this one.
  */
-import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gateTimer } from '../projections/gate/gate.ts'
 import { resolveEntry } from '../src/gates/entries.ts'
@@ -12,9 +11,10 @@ import { asset, type Flow, pipeline } from '../src/index.ts'
 import { Appender } from '../src/log/appender.ts'
 import { factEntry, timerEntry } from '../src/log/entries.ts'
 import { assetName, runId } from '../streams/ids.ts'
-import { type Bench, type Job, repeated } from './bench.ts'
+import { type Bench, type Job, type Pair, repeated } from './bench.ts'
 import { type Child, startChild } from './child.ts'
 import type { Figure } from './figures.ts'
+import { cpuMsOf, rssOf } from './processes.ts'
 import { rawPublishes } from './raw-publish.ts'
 import { type Rig, withEngineApart, withRaw } from './rig.ts'
 import { median, quantile } from './stats.ts'
@@ -98,30 +98,14 @@ async function speeds(job: Job, engine: Child, n: number): Promise<Figure[]> {
     rawSignals: [] as number[],
   }
   await repeated(job, async ({ measured, label }) => {
-    const raw = await rawSpeeds(rig.url, n)
-    const ours = await withEngineApart(
-      rig.url,
-      engine,
-      opening,
-      async (flow) => {
-        const { tokens, perSecond } = await opened(flow, n)
-        const signals = await byCallers(n, async (i) => {
-          await flow.gates.signal(tokens[i] ?? '', { answer: i })
-        })
-        return { created: perSecond, signals }
-      },
-      [{ drainTimeout: 100 }],
-      SETTINGS,
-    )
-    const each = (value: number): string => `${Math.round(value)}/s`
-    say(
-      `gates n=${n} fsync=${fsync} ${label}: created ${each(ours.created)} (raw ${each(raw.created)}), signalled ${each(ours.signals)} (raw ${each(raw.signals)})`,
-    )
+    const { created, signals } = await gatePairs(rig.url, engine, n)
+    const text = ({ raw, value }: Pair): string => `${Math.round(value)}/s (raw ${Math.round(raw)}/s)`
+    say(`gates n=${n} fsync=${fsync} ${label}: created ${text(created)}, signalled ${text(signals)}`)
     if (!measured) return
-    found.created.push(ours.created)
-    found.signals.push(ours.signals)
-    found.rawCreated.push(raw.created)
-    found.rawSignals.push(raw.signals)
+    found.created.push(created.value)
+    found.signals.push(signals.value)
+    found.rawCreated.push(created.raw)
+    found.rawSignals.push(signals.raw)
   })
   const figure = (values: number[], raws: number[], unit: string): Figure => {
     const value = median(values)
@@ -132,6 +116,23 @@ async function speeds(job: Job, engine: Child, n: number): Promise<Figure[]> {
     figure(found.created, found.rawCreated, 'gates created/s'),
     figure(found.signals, found.rawSignals, 'signals accepted/s'),
   ]
+}
+
+/** Gates created and signals accepted a second: one repeat of raw and engine. */
+export async function gatePairs(url: string, engine: Child, n: number): Promise<{ created: Pair; signals: Pair }> {
+  const raw = await rawSpeeds(url, n)
+  const use = async (flow: Flow) => {
+    const { tokens, perSecond } = await opened(flow, n)
+    const signals = await byCallers(n, async (i) => {
+      await flow.gates.signal(tokens[i] ?? '', { answer: i })
+    })
+    return { created: perSecond, signals }
+  }
+  const ours = await withEngineApart(url, engine, opening, use, [{ drainTimeout: 100 }], SETTINGS)
+  return {
+    created: { raw: raw.created, value: ours.created },
+    signals: { raw: raw.signals, value: ours.signals },
+  }
 }
 
 /** The same messages, in groups as they come, and nothing else. */
@@ -279,23 +280,5 @@ async function cost(rig: Rig, engine: Child, ms: number): Promise<Cost> {
     serverPercent: ((cpuMsOf(rig.serverPid) - serverMs) / elapsedMs) * 100,
     ownMb: (process.memoryUsage.rss() + rssOf(engine.pid)) / 1e6,
     serverMb: rssOf(rig.serverPid) / 1e6,
-  }
-}
-
-/** Linux tells it in hundredths of a second. NaN elsewhere. */
-function cpuMsOf(pid: number): number {
-  const fields = procFile(pid, 'stat').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) * 10
-}
-
-function rssOf(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1]) * 1024
-}
-
-function procFile(pid: number, name: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'utf8')
-  } catch {
-    return ''
   }
 }

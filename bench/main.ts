@@ -11,18 +11,26 @@ import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { InvalidError, messageOf } from '../streams/errors.ts'
 import { asset } from './asset.ts'
+import { at } from './at.ts'
 import type { Bench } from './bench.ts'
 import { cost } from './cost.ts'
 import { events } from './events.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
+import { flat } from './flat.ts'
 import { gates } from './gates.ts'
+import { history } from './history.ts'
 import { limitedQueues } from './limited-queues.ts'
 import { limiter } from './limiter.ts'
+import { load } from './load.ts'
 import { million } from './million.ts'
 import { mixed } from './mixed.ts'
-import { startRig } from './rig.ts'
+import { prune } from './prune.ts'
+import { replay } from './replay.ts'
+import { endOnSignals, startRig } from './rig.ts'
 import { runs } from './runs.ts'
 import { scatter } from './scatter.ts'
+import { start } from './start.ts'
+import { verify } from './verify.ts'
 import { writes } from './writes.ts'
 
 const BENCHES: Readonly<Record<string, Bench>> = {
@@ -35,12 +43,18 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   gates,
   events,
   runs,
+  flat,
+  history,
+  prune,
+  at,
+  replay,
+  start,
+  verify,
+  load,
   cost,
   writes,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
-
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 const HELP = `npm run bench -- [NAME ...] [options]
 
@@ -102,15 +116,7 @@ async function* measure({ names, sizes, repeats, fsyncs }: Wish): AsyncGenerator
   const say = (line: string): void => console.error(line)
   for (const fsync of fsyncs) {
     await using rig = await startRig(fsync)
-    // The server is stopped before its folder is deleted: the other way round it would make some of
-    // it anew.
-    const interrupted = (): void => {
-      rig[Symbol.asyncDispose]().then(
-        () => process.exit(130),
-        () => process.exit(130),
-      )
-    }
-    for (const signal of SIGNALS) process.once(signal, interrupted)
+    const ignoreSignals = endOnSignals(rig)
     say(
       `nats-server ${rig.serverVersion} with fsync ${fsync}, node ${process.version}, ${availableParallelism()} cores`,
     )
@@ -118,7 +124,7 @@ async function* measure({ names, sizes, repeats, fsyncs }: Wish): AsyncGenerator
       const bench = BENCHES[name]
       if (bench) yield* await bench.run({ rig, fsync, sizes: sizes ?? bench.sizes, repeats, say })
     }
-    for (const signal of SIGNALS) process.off(signal, interrupted)
+    ignoreSignals()
   }
 }
 

@@ -1,8 +1,8 @@
 /**
  * `million`: a million no-op instances with about 100 B in and out, in a process of its own. It
- * measures the speed beside the raw ceiling at 50 a message, and the peak memory of engine, worker
- * and client together. It also measures what log and state bucket hold for each instance. It is
- * measured once: it is long, and its figures hardly vary.
+ * measures the speed beside the raw ceiling at 50 a message. It also measures the peak memory of
+ * engine, worker and client together, with Node's defaults, and what log and state bucket hold for
+ * each instance. It is measured once: it is long, and its figures hardly vary.
  */
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -11,7 +11,7 @@ import type { Bench, Job } from './bench.ts'
 import type { Figure } from './figures.ts'
 import type { MillionReport } from './million-run.ts'
 import { rawScatter } from './raw-scatter.ts'
-import { SMALL_HEAP, withRaw } from './rig.ts'
+import { withRaw } from './rig.ts'
 
 export const million: Bench = {
   about: 'scatter of a million no-op instances: instances/s, peak memory, bytes of log and state for each',
@@ -43,7 +43,7 @@ async function measure({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
 
 async function reportOf(url: string, n: number): Promise<MillionReport> {
   const script = fileURLToPath(new URL('million-run.ts', import.meta.url))
-  const { stdout } = await promisify(execFile)(process.execPath, [...SMALL_HEAP, script, url, String(n)])
+  const { stdout } = await promisify(execFile)(process.execPath, [script, url, String(n)])
   const report: unknown = JSON.parse(stdout)
   if (typeof report !== 'object' || report === null) throw new Error(`no report: ${stdout}`)
   const field = (name: keyof MillionReport): number => Number(Reflect.get(report, name))

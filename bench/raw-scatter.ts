@@ -14,8 +14,9 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import type { Connection } from '../src/log/connection.ts'
 import { type Entry, publish, publishBatch } from '../src/log/nats.ts'
 import { CONTENT_TYPE, decodeMsgpack, encodeMsgpack } from '../streams/codec.ts'
+import { ensureTaskConsumer } from '../streams/consumers.ts'
 import { newRunId } from '../streams/ids.ts'
-import { ensureTaskConsumer, type Topology } from '../streams/topology.ts'
+import type { Topology } from '../streams/topology.ts'
 import { instanceKey, instanceValue } from './payload.ts'
 
 export const RAW_PER_MESSAGE = 50

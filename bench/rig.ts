@@ -46,6 +46,27 @@ export async function startRig(fsync: Fsync): Promise<Rig> {
   }
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/**
+ * Ends the rig and this process when somebody interrupts it, until the returned function is called.
+ * The server is stopped before its folder is deleted: the other way round it would make some of it
+ * anew.
+ */
+export function endOnSignals(rig: Rig, onSignal: () => void = () => undefined): () => void {
+  const interrupted = (): void => {
+    onSignal()
+    rig[Symbol.asyncDispose]().then(
+      () => process.exit(130),
+      () => process.exit(130),
+    )
+  }
+  for (const signal of SIGNALS) process.once(signal, interrupted)
+  return () => {
+    for (const signal of SIGNALS) process.off(signal, interrupted)
+  }
+}
+
 /**
  * Engine, worker (or workers) and client on one connection in this process: what the raw ceiling is
  * one process of, too.

@@ -13,18 +13,17 @@ import { Appender } from '../src/log/appender.ts'
 import type { Connection } from '../src/log/connection.ts'
 import { factEntry, taskEntry } from '../src/log/entries.ts'
 import { encodeJson } from '../streams/codec.ts'
-import type { FactDraft } from '../streams/facts.ts'
-import { assetName, type RunId, runId } from '../streams/ids.ts'
+import { type RunId, runId } from '../streams/ids.ts'
 import type { Topology } from '../streams/topology.ts'
-import { type Bench, type Job, repeated } from './bench.ts'
+import { type Bench, type Job, type Pair, repeated } from './bench.ts'
 import { type Child, startChild } from './child.ts'
 import type { Figure } from './figures.ts'
-import { instanceValue } from './payload.ts'
+import { finished, materialized, requested } from './made-up-runs.ts'
 import { withNamespace, withRaw } from './rig.ts'
 import { median } from './stats.ts'
 import { third, threeAssets } from './three-assets.ts'
 
-/** Runs of a repeat for each caller, and of all. The first fifth is not measured. */
+/** Runs of a repeat for each caller, and of all. */
 const RUNS_EACH = 60
 const RUNS_MAX = 1200
 
@@ -32,18 +31,29 @@ export const runs: Bench = {
   about: 'runs of three plain assets by n callers: time of a run (n = 1), runs a second',
   sizes: [1, 50, 200],
   async run(job) {
-    const children = ['engine-child.ts', 'worker-child.ts'].map((program) => startChild(program, job.rig.url))
-    try {
+    return await withChildren(job.rig.url, async (children) => {
       const figures: Figure[] = []
       for (const n of job.sizes) figures.push(await measure(job, children, n))
       return figures
-    } finally {
-      for (const child of children) await child.end()
-    }
+    })
   },
 }
 
-interface Speed {
+/** An engine and a worker in processes of their own. */
+export async function withChildren<T>(
+  url: string,
+  use: (children: readonly Child[]) => Promise<T>,
+  engine = 'engine-child.ts',
+): Promise<T> {
+  const children = [engine, 'worker-child.ts'].map((program) => startChild(program, url))
+  try {
+    return await use(children)
+  } finally {
+    for (const child of children) await child.end()
+  }
+}
+
+export interface Speed {
   readonly perSecond: number
   /** Median, in milliseconds. */
   readonly ms: number
@@ -55,8 +65,9 @@ async function measure(job: Job, children: readonly Child[], n: number): Promise
   const raws: number[] = []
   const of = ({ perSecond, ms }: Speed): number => (n === 1 ? ms : perSecond)
   await repeated(job, async ({ measured, label }) => {
-    const raw = await withRaw(rig.url, (connection, topology) => byCallers(n, rawRun(connection, topology)))
-    const engine = await withNamespace(rig.url, (namespace) => engineRuns(rig.url, namespace, children, n))
+    const all = Math.min(RUNS_MAX, n * RUNS_EACH)
+    const raw = await rawRuns(rig.url, n, all)
+    const engine = await engineRuns(rig.url, children, n, all)
     const text = ({ perSecond, ms }: Speed): string => `${Math.round(perSecond)}/s, ${ms.toFixed(1)} ms`
     say(`runs n=${n} fsync=${fsync} ${label}: ${text(engine)} (raw ${text(raw)})`)
     if (!measured) return
@@ -68,7 +79,28 @@ async function measure(job: Job, children: readonly Child[], n: number): Promise
   return { bench: 'runs', n, fsync, value, unit: n === 1 ? 'ms (p50)' : 'runs/s', raw, ratio: value / raw }
 }
 
-async function engineRuns(url: string, namespace: string, children: readonly Child[], n: number): Promise<Speed> {
+/** Runs a second by `n` callers, of `all` runs: one repeat of raw and engine. */
+export async function runsPair(url: string, children: readonly Child[], n: number, all: number): Promise<Pair> {
+  const raw = await rawRuns(url, n, all)
+  const engine = await engineRuns(url, children, n, all)
+  return { raw: raw.perSecond, value: engine.perSecond }
+}
+
+export async function rawRuns(url: string, n: number, all: number): Promise<Speed> {
+  return await withRaw(url, (connection, topology) => byCallers(n, all, rawRun(connection, topology)))
+}
+
+export async function engineRuns(url: string, children: readonly Child[], n: number, all: number): Promise<Speed> {
+  return await withNamespace(url, (namespace) => runsIn(url, namespace, children, n, all))
+}
+
+async function runsIn(
+  url: string,
+  namespace: string,
+  children: readonly Child[],
+  n: number,
+  all: number,
+): Promise<Speed> {
   const everyone = async (line: string): Promise<void> => {
     for (const child of children) {
       child.say(line)
@@ -78,7 +110,7 @@ async function engineRuns(url: string, namespace: string, children: readonly Chi
   await everyone(namespace)
   try {
     await using flow = await connect({ servers: url, namespace })
-    return await byCallers(n, async () => {
+    return await byCallers(n, all, async () => {
       await (await flow.materialize(third)).result()
     })
   } finally {
@@ -86,9 +118,8 @@ async function engineRuns(url: string, namespace: string, children: readonly Chi
   }
 }
 
-/** Each caller begins the next run when the one before has ended. */
-async function byCallers(n: number, run: () => Promise<void>): Promise<Speed> {
-  const all = Math.min(RUNS_MAX, n * RUNS_EACH)
+/** Each caller begins the next run when the one before has ended. The first fifth only warms up. */
+export async function byCallers(n: number, all: number, run: () => Promise<void>): Promise<Speed> {
   const warm = Math.floor(all / 5)
   const ends: number[] = []
   const times: number[] = []
@@ -138,23 +169,4 @@ function documentOf(id: RunId) {
   const assets = Object.fromEntries(threeAssets.spec.assets.map(({ name }) => [name, { ...asset }]))
   const common = { id, seq: 1, pipeline: 'three', target: 'third', upstream: 'all', status: 'running' } as const
   return { ...common, requestedMs: 0, assets }
-}
-
-function requested(run: RunId, version: string): FactDraft {
-  const data = { pipeline: 'three', version, target: 'third', upstream: 'all' } as const
-  return { name: 'run.requested', ids: { run }, data }
-}
-
-function materialized(run: RunId, asset: string): FactDraft {
-  const data = { run, asset, pipeline: 'three', attempt: 1, worker: 'worker-0123456789', hash: 'f'.repeat(16) }
-  return {
-    name: 'asset.materialized',
-    ids: { pipeline: 'three', asset: assetName(asset), run },
-    data: { ...data, value: { json: instanceValue(1) }, durationMs: 0 },
-  }
-}
-
-function finished(run: RunId, seq: number): FactDraft {
-  const data = { run, pipeline: 'three', target: 'third', status: 'succeeded', value: { shard: 0, seq } } as const
-  return { name: 'run.finished', ids: { run }, data: { ...data, durationMs: 1 } }
 }

@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { asset, pipeline } from '../src/index.ts'
-import { type Bench, type Job, repeated } from './bench.ts'
+import { type Bench, type Job, type Pair, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'
 import { instanceKey, instanceValue } from './payload.ts'
 import { rawScatter } from './raw-scatter.ts'
@@ -30,8 +30,7 @@ async function speed(job: Job, n: number): Promise<Figure> {
   const raws: number[] = []
   const engines: number[] = []
   await repeated(job, async ({ measured, label }) => {
-    const raw = n / ((await withRaw(rig.url, (connection, topology) => rawScatter(connection, topology, n))) / 1000)
-    const engine = n / ((await engineScatter(rig.url, n)) / 1000)
+    const { raw, value: engine } = await scatterPair(rig.url, n)
     const perSecond = (value: number): string => `${Math.round(value).toLocaleString('en-US')}/s`
     say(`scatter n=${n} fsync=${fsync} ${label}: raw ${perSecond(raw)}, engine ${perSecond(engine)}`)
     if (!measured) return
@@ -41,6 +40,12 @@ async function speed(job: Job, n: number): Promise<Figure> {
   const value = median(engines)
   const raw = median(raws)
   return { bench: 'scatter', n, fsync, value, unit: 'instances/s', raw, ratio: value / raw }
+}
+
+/** Instances a second: one repeat of raw and engine. */
+export async function scatterPair(url: string, n: number): Promise<Pair> {
+  const rawMs = await withRaw(url, (connection, topology) => rawScatter(connection, topology, n))
+  return { raw: n / (rawMs / 1000), value: n / ((await engineScatter(url, n)) / 1000) }
 }
 
 async function engineScatter(url: string, n: number): Promise<number> {

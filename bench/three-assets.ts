@@ -2,7 +2,7 @@
 import { asset, pipeline } from '../src/index.ts'
 import { instanceValue } from './payload.ts'
 
-const first = asset('first', { execute: () => instanceValue(1) })
+export const first = asset('first', { execute: () => instanceValue(1) })
 const second = asset('second', { dependsOn: [first], execute: () => instanceValue(2) })
 export const third = asset('third', { dependsOn: [second], execute: () => instanceValue(3) })
 export const threeAssets = pipeline('three', [first, second, third])

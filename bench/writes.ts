@@ -3,15 +3,14 @@
  * all are answered, and processor time of the server.
  */
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { type Entry, publish, publishBatch } from '../src/log/nats.ts'
 import { type Bench, type Job, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'
+import { cpuMsOf } from './processes.ts'
 import { withRaw } from './rig.ts'
 import { median } from './stats.ts'
 
 const MESSAGES = 400
-const TICK_MS = 10
 const TIMEOUT_MS = 10_000
 
 export const writes: Bench = {
@@ -54,7 +53,7 @@ async function costOf({ rig }: Job, n: number, isBatch: boolean): Promise<Cost> 
     const rounds = Math.max(5, Math.ceil(MESSAGES / n))
     const times: number[] = []
     const payload = new Uint8Array(300)
-    const before = cpuOf(rig.serverPid)
+    const before = cpuMsOf(rig.serverPid)
     for (let round = 0; round < rounds; round++) {
       const entries = Array.from(
         { length: n },
@@ -75,12 +74,6 @@ async function costOf({ rig }: Job, n: number, isBatch: boolean): Promise<Cost> 
       const refused = acks.find(({ error }) => error)
       if (refused?.error) throw new Error(`a write was refused: ${refused.error.description}`)
     }
-    return { ms: median(times), cpuMs: (cpuOf(rig.serverPid) - before) / rounds }
+    return { ms: median(times), cpuMs: (cpuMsOf(rig.serverPid) - before) / rounds }
   })
-}
-
-/** Processor time that a process has used so far, in milliseconds. Linux only. */
-function cpuOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS
 }
