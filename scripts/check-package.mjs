@@ -38,8 +38,9 @@ const EXPORTS = {
     'schedule',
     'sensor',
     'subscription',
+    'verifyArchive',
   ],
-  'flowstone/http': ['gateHandler', 'runHandler', 'serveGates'],
+  'flowstone/http': ['apiHandler', 'gateHandler', 'runHandler', 'serveGates', 'serveHttp'],
   'flowstone/items': [
     'ItemReader',
     'batch',
