@@ -19,6 +19,7 @@ const KILL = ['test/kill/**/*.test.ts']
 /** They measure how long something takes, so little else may run beside them. */
 const TIMED = [
   'test/integration/late-slots.test.ts',
+  'test/integration/limiter.test.ts',
   'test/examples/scatter.test.ts',
   'test/gates/deadline.test.ts',
   'test/rate-limiter-example.test.ts',

@@ -24,7 +24,7 @@ export async function* recordsOf(source: ByteSource): AsyncGenerator<ArchiveReco
   const tally = new ArchiveTally()
   let foot: ArchiveFoot | undefined
   let isFirst = true
-  for await (const { record, line } of source.name.endsWith('.parquet') ? rowsOf(source) : linesOf(source)) {
+  for await (const { record, line } of source.name.endsWith('.parquet') ? rowsOf(source) : recordLinesOf(source)) {
     if (foot) throw badArchive('something stands behind its end')
     if (isFirst) headIn(record)
     isFirst = false
@@ -71,9 +71,14 @@ async function* rowsOf(source: ByteSource): AsyncGenerator<{ readonly record: Ar
   for await (const record of parquetRecords(source)) yield { record, line: lineOf(record) }
 }
 
-export async function* linesOf(
+async function* recordLinesOf(
   source: ByteSource,
 ): AsyncGenerator<{ readonly record: ArchiveRecord; readonly line: string }> {
+  for await (const line of linesOf(source)) yield { record: recordIn(line), line }
+}
+
+/** Each with its newline. Throws `bad_archive` for a file that is torn. */
+export async function* linesOf(source: ByteSource): AsyncGenerator<string> {
   const { signal } = new AbortController()
   const stat = await source.stat(signal)
   let held: Uint8Array[] = []
@@ -87,7 +92,7 @@ export async function* linesOf(
         const line = Buffer.concat(held).toString('utf8')
         held = []
         size = 0
-        yield { record: recordIn(line), line }
+        yield line
       }
       if (from < bytes.length) held.push(bytes.subarray(from))
       size += bytes.length - from

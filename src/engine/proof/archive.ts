@@ -1,6 +1,5 @@
 /**
- * The blocks of a proof in a file, and archives that are checked by it: without a server. The file
- * has a line of JSON for each block, behind one that says what it is.
+ * The blocks of a proof in a file, and archives that are checked by it: without a server.
  */
 import { ProofCheck } from '../../../projections/proof/check.ts'
 import type { ProofCheckpoint, ProofReport } from '../../../projections/proof/findings.ts'
@@ -9,6 +8,13 @@ import { type ArchiveRecord, factIn, headIn } from '../../../streams/archive.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import { parsePath } from '../../../streams/facts.ts'
 import { decodeDetail } from '../../../streams/proof.ts'
+import {
+  type ProofFileHead,
+  proofBlockIn,
+  proofBlockLine,
+  proofHeadIn,
+  proofHeadLine,
+} from '../../../streams/proof-file.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -16,23 +22,7 @@ import { linesOf, recordsOf } from '../archive/read.ts'
 import type { Sink } from '../archive/sink.ts'
 import { blocksOf } from './verify.ts'
 
-const FILE_VERSION = 1
 const PIECE_BYTES = 64 * 1024
-
-interface ProofHead {
-  readonly kind: 'proof'
-  readonly v: typeof FILE_VERSION
-  readonly namespace: string
-  readonly shards: number
-}
-
-interface ProofLine {
-  readonly kind: 'block'
-  readonly shard: number
-  /** Base64, as they stand on the stream. */
-  readonly head: string
-  readonly detail?: string
-}
 
 /** Writes all blocks of all shards. Returns how many. */
 export async function exportProof(
@@ -41,18 +31,10 @@ export async function exportProof(
 ): Promise<number> {
   let count = 0
   try {
-    const head: ProofHead = { kind: 'proof', v: FILE_VERSION, namespace: names.ns, shards }
-    let held = `${JSON.stringify(head)}\n`
+    let held = proofHeadLine({ namespace: names.ns, shards })
     for (let shard = 0; shard < shards; shard++)
       for await (const block of blocksOf({ connection, names, shard })) {
-        const detail = block.detail && Buffer.from(block.detail).toString('base64')
-        const line: ProofLine = {
-          kind: 'block',
-          shard,
-          head: Buffer.from(block.head).toString('base64'),
-          ...(detail === undefined ? {} : { detail }),
-        }
-        held += `${JSON.stringify(line)}\n`
+        held += proofBlockLine({ shard, head: block.head, ...(block.detail ? { detail: block.detail } : {}) })
         count += 1
         if (held.length < PIECE_BYTES) continue
         await sink.write(Buffer.from(held))
@@ -114,26 +96,25 @@ export async function verifyArchives(options: ArchiveCheckOptions): Promise<Proo
 }
 
 async function readBlocks({ blocks, keys, checkpoints }: ArchiveCheckOptions): Promise<{
-  readonly head: ProofHead
+  readonly head: ProofFileHead
   readonly shards: Map<number, Shard>
 }> {
-  let head: ProofHead | undefined
+  let head: ProofFileHead | undefined
   const shards = new Map<number, Shard>()
-  for await (const { record } of linesOf(blocks)) {
+  for await (const line of linesOf(blocks)) {
     if (!head) {
-      head = proofHeadIn(blocks.name, record)
+      head = proofHeadIn(blocks.name, line)
       for (let shard = 0; shard < head.shards; shard++) {
         const check = new ProofCheck({ ns: head.namespace, shard, keys, checkpoints, isArchive: true })
         shards.set(shard, { check, ends: new Map() })
       }
       continue
     }
-    const { shard = 0, head: bytes, detail } = record as Partial<ProofLine>
-    const found = shards.get(shard)
-    if (!found || typeof bytes !== 'string') throw new InvalidError(`${blocks.name} has a line that is no block`)
-    const packed = detail === undefined ? undefined : Buffer.from(detail, 'base64')
-    found.check.block(Buffer.from(bytes, 'base64'), packed)
-    if (packed) noteEnds(packed, found.ends)
+    const block = proofBlockIn(blocks.name, line)
+    const found = shards.get(block.shard)
+    if (!found) throw new InvalidError(`${blocks.name} has a block of shard ${block.shard}, which its head lacks`)
+    found.check.block(block.head, block.detail)
+    if (block.detail) noteEnds(block.detail, found.ends)
   }
   if (!head) throw new InvalidError(`${blocks.name} is empty`)
   return { head, shards }
@@ -154,7 +135,7 @@ function noteEnds(packed: Uint8Array, ends: Map<string, number>): void {
 function readRecord(
   record: ArchiveRecord,
   of: {
-    readonly head: ProofHead
+    readonly head: ProofFileHead
     readonly shards: ReadonlyMap<number, Shard>
     readonly runs: Set<string>
     readonly lasts: Map<string, number>
@@ -176,16 +157,4 @@ function readRecord(
   if (run === undefined || record.reference) return
   of.runs.add(run)
   of.lasts.set(run, Math.max(of.lasts.get(run) ?? 0, fact.seq))
-}
-
-function proofHeadIn(name: string, record: object): ProofHead {
-  const { kind, v, namespace, shards } = record as Partial<ProofHead>
-  if (typeof v === 'number' && v > FILE_VERSION)
-    throw new FlowStoneError(
-      'newer_version',
-      `${name} has version ${v}, this process knows ${FILE_VERSION}; upgrade it`,
-    )
-  if (kind !== 'proof' || v !== FILE_VERSION || typeof namespace !== 'string' || typeof shards !== 'number')
-    throw new InvalidError(`${name} is not what flowstone proof export wrote`)
-  return { kind, v, namespace, shards }
 }
