@@ -130,12 +130,11 @@ export function factRecord(ns: string, shard: number, fact: SealedFact, referenc
     ...(reference ? { reference } : {}),
   }
   const raw = { type: contentType ?? CONTENT_TYPE.json, raw: Buffer.from(payload).toString('base64') }
-  const body = recordOf(decode(payload, contentType))
-  if (!body) return { ...common, ...raw }
-  const { v, fact: _, ...data } = body
+  const { v, fact: _, ...data } = recordOf(decode(payload, contentType)) ?? {}
+  if (typeof v !== 'number' || !Number.isFinite(v)) return { ...common, ...raw }
   if (contentType?.startsWith(CONTENT_TYPE.msgpack))
-    return { ...common, ...raw, v: Number(v), data: JSON.parse(jsonOf(readable(data))) }
-  const record = { ...common, v: Number(v), data }
+    return { ...common, ...raw, v, data: JSON.parse(jsonOf(readable(data))) }
+  const record = { ...common, v, data }
   return Buffer.from(bodyText(record)).equals(payload) && contentType === CONTENT_TYPE.json
     ? record
     : { ...record, ...raw }

@@ -55,6 +55,8 @@ describe('a fact in an archive', () => {
       '{"v":1,"fact":"run.requested","n":12345678901234567890}',
       '{"v":1,"fact":"run.requested","t":"\\u0041"}',
       '{"v":1,"fact":"run.finished"}',
+      '{"v":"1","fact":"run.requested"}',
+      '{"v":1e999,"fact":"run.requested"}',
       '[1]',
     ]
     for (const text of texts) {
