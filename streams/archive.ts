@@ -131,7 +131,7 @@ export function factRecord(ns: string, shard: number, fact: SealedFact, referenc
   }
   const raw = { type: contentType ?? CONTENT_TYPE.json, raw: Buffer.from(payload).toString('base64') }
   const { v, fact: _, ...data } = recordOf(decode(payload, contentType)) ?? {}
-  if (typeof v !== 'number' || !Number.isFinite(v)) return { ...common, ...raw }
+  if (typeof v !== 'number' || !Number.isSafeInteger(v) || v < 0) return { ...common, ...raw }
   if (contentType?.startsWith(CONTENT_TYPE.msgpack))
     return { ...common, ...raw, v, data: JSON.parse(jsonOf(readable(data))) }
   const record = { ...common, v, data }

@@ -57,6 +57,8 @@ describe('a fact in an archive', () => {
       '{"v":1,"fact":"run.finished"}',
       '{"v":"1","fact":"run.requested"}',
       '{"v":1e999,"fact":"run.requested"}',
+      '{"v":0.5,"fact":"run.requested"}',
+      '{"v":-1,"fact":"run.requested"}',
       '[1]',
     ]
     for (const text of texts) {
