@@ -321,6 +321,7 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     workWish(names, shard, replicas),
     bucketWish(names, names.stateBucket(shard), replicas),
     bucketWish(names, names.historyBucket(shard), replicas),
+    triggersWish(names, replicas),
     feedWish(names, replicas),
     proofWish(names, replicas),
   ]

@@ -164,7 +164,6 @@ class Folding {
       while (folded < upTo) {
         // What has left the log (a schedule that fired, or was taken away) is not waited for.
         const messages = await reader.take(1000, upTo)
-        if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed during a rebuild')
         if (messages.length === 0) break
         for (const [i, message] of messages.entries()) {
           if (message.seq > upTo) break

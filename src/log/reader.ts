@@ -66,7 +66,7 @@ export class Reader {
   /**
    * Waits for messages, and takes those available, at most `max`. Empty only when stopped, or, with
    * `upTo`, when no more can come up to that sequence. Throws FlowStoneError `log_changed` when the
-   * stream is no longer the one that was read until now.
+   * stream is no longer the one that was read until now, and `closed` with its connection.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
     while (this.#held.length === 0 && !this.#stopped) {
@@ -139,6 +139,8 @@ export class Reader {
       } catch {
         // The server is away or forgot the consumer; a new one starts at #next.
       }
+      // Who waits would take an empty answer for the end of the stream.
+      if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)
       if (!this.#stopped) await this.#connection.ready(100)
     }
   }
@@ -162,7 +164,8 @@ export class Reader {
       const { last, created } = await streamBounds(nc, this.#stream, 2000)
       this.#created ??= created
       if (created !== this.#created || last < this.#next - 1) {
-        this.#fail(`stream ${this.#stream} is another one than before: made ${created}, its last message is ${last}`)
+        const what = `stream ${this.#stream} is another one than before`
+        this.#fail('log_changed', `${what}: made ${created}, its last message is ${last}`)
         return
       }
       const from = this.#next
@@ -176,12 +179,13 @@ export class Reader {
       this.#seenAtLook = behind ? from : -1
     } catch (error) {
       // Anything else is asked again at the next look.
-      if (error instanceof FlowStoneError && error.code === 'no_stream') this.#fail(error.message)
+      if (error instanceof FlowStoneError && error.code === 'no_stream') this.#fail('log_changed', error.message)
     }
   }
 
-  #fail(message: string): void {
-    this.#failure = new FlowStoneError('log_changed', message)
+  #fail(code: 'log_changed' | 'closed', message: string): void {
+    if (this.#stopped) return
+    this.#failure = new FlowStoneError(code, message)
     this.stop()
   }
 }

@@ -50,15 +50,18 @@ describe('under an active engine', () => {
     expect(await run.result({ signal: signal() })).toBe(3)
   })
 
-  it('buckets of control and of limits that are deleted are made again, and it works on', async () => {
+  it('buckets of control and of limits and the stream of triggers that are deleted are made again, and it works on', async () => {
     await using stage = await openStage(server.url, all, { shards: 3 })
     const { flow, namespace } = stage
-    for (const bucket of ['control', 'limits']) await deleteStream(server.url, `KV_${namespace}_${bucket}`)
-    await until('both are made again', () =>
-      ['control', 'limits'].every((bucket) =>
-        stage.lines.some((line) => line.includes(`KV_${namespace}_${bucket} was gone`)),
-      ),
+    const streams = [`KV_${namespace}_control`, `KV_${namespace}_limits`, `${namespace}_TRIGGERS`]
+    for (const stream of streams) await deleteStream(server.url, stream)
+    await until('all are made again', () =>
+      streams.every((stream) => stage.lines.some((line) => line.includes(`${stream} was gone`))),
     )
+    const nc = await connectNats({ servers: server.url })
+    await nc.request(`${namespace}.trigger.lost.one`, '{}', { timeout: 5000 })
+    await nc.close()
+    await until('the trigger started a run', async () => (await flow.runs()).length === 1, 20_000)
     const runs = await Promise.all(Array.from({ length: 9 }, () => flow.materialize(one)))
     for (const run of runs) expect(await run.result({ signal: signal() })).toBe(1)
     expect((await stage.connect()).shards).toBe(3)

@@ -11,6 +11,7 @@ import { factEntry } from '../../src/log/entries.ts'
 import { GroupGet } from '../../src/log/group-get.ts'
 import { messagesUnder } from '../../src/log/messages-under.ts'
 import type { StoredMessage } from '../../src/log/nats.ts'
+import { Reader } from '../../src/log/reader.ts'
 import { startServer } from '../../src/server/index.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { ensureStateBucket, ensureTopology } from '../../streams/topology.ts'
@@ -203,6 +204,18 @@ describe('messages under some subjects', () => {
     consume.mockRestore()
     expect(error).toMatchObject({ code: 'reader_stopped', message: expect.stringContaining('before message 700') })
     expect(found.length).toBeLessThan(700)
+  })
+})
+
+describe('a reader', () => {
+  it('a reader that waits for messages ends with an error when its connection is closed', async () => {
+    const { stream } = await filled(3)
+    const own = await Connection.open({ servers: server.url })
+    const error = rejection(new Reader(own, stream, 4).take(10))
+    await own.close()
+    expect(await error).toMatchObject({ code: 'closed', message: expect.stringContaining(stream) })
+    // What is there and was not delivered is not taken for nothing.
+    expect(await rejection(new Reader(own, stream, 1).take(10, 3))).toMatchObject({ code: 'closed' })
   })
 })
 

@@ -34,14 +34,13 @@ const AGAIN_MS = 1000
 
 export class Triggers {
   readonly #context: TriggersContext
-  readonly #reader: Reader
+  #reader: Reader | undefined
   #stopped = false
   #copied = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(context: TriggersContext) {
     this.#context = context
-    this.#reader = new Reader(context.connection, context.names.triggers, 1)
     void this.#run()
   }
 
@@ -49,12 +48,30 @@ export class Triggers {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
-    this.#reader.stop()
+    this.#reader?.stop()
   }
 
   async #run(): Promise<void> {
+    const { connection, names } = this.#context
+    while (!this.#stopped && !connection.isClosed) {
+      const reader = new Reader(connection, names.triggers, 1)
+      this.#reader = reader
+      try {
+        await this.#copyFrom(reader)
+      } catch {
+        // The stream was deleted: an engine makes it again, and it counts anew.
+        clearTimeout(this.#timer)
+        this.#timer = undefined
+      } finally {
+        reader.stop()
+      }
+      if (!this.#stopped) await connection.ready(AGAIN_MS)
+    }
+  }
+
+  async #copyFrom(reader: Reader): Promise<void> {
     while (!this.#stopped) {
-      const messages = await this.#reader.take(BATCH)
+      const messages = await reader.take(BATCH)
       await Promise.all(messages.map((message) => this.#copy(message)))
       const last = messages.at(-1)
       if (!last || this.#stopped) continue
