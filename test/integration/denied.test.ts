@@ -1,3 +1,5 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { deniedBy } from '../../src/log/permissions.ts'
@@ -69,6 +71,36 @@ it('a limit that may not be read or written is refused at once by name', async (
     expect(await rejection(flow.limiter.take('b', { limit: 5, per: 'minute' }))).toMatchObject(missing)
     expect(await rejection(flow.limiter.takeSlot('s', 1, { lease: '5s' }))).toMatchObject(missing)
   }
+})
+
+it('an engine that may not read the proof says so once and goes on, and seals where the proof is off', async () => {
+  const [off, on] = [freshNamespace(), freshNamespace()]
+  await using server = await rawNats(without([off, on].map((ns) => `$JS.API.STREAM.MSG.GET.${ns}_PROOF`)))
+  const [offLogger, onLogger] = [listeningLogger(), listeningLogger()]
+  for (const namespace of [off, on]) await makeNamespace(server.url, namespace)
+  await using flow = await connect({ servers: server.url, namespace: off, nats: app, logger: offLogger })
+  await using other = await connect({ servers: server.url, namespace: on, nats: app, logger: onLogger })
+  await flow.engine({ proof: false, sealAfter: '1s' })
+  await other.engine({ sealAfter: '1s' })
+  const nc = await connectNats({ servers: server.url, ...admin })
+  const jsm = await jetstreamManager(nc)
+  const onLog = async (ns: string, filter: string): Promise<number> => {
+    const info = await jsm.streams.info(`${ns}_LOG_0`, { subjects_filter: `${ns}.log.0.${filter}` })
+    return Object.keys(info.state.subjects ?? {}).length
+  }
+  for (const one of [flow, other]) {
+    await one.worker(pipe)
+    nc.publish(`${one.namespace}.trigger.p.one`, '{}')
+  }
+  await until('all of it has left the log', async () => {
+    // But for the last fact.
+    return (await onLog(off, 'run.>')) <= 1 && (await onLog(off, 'trigger.*.received')) === 0
+  })
+  await until('the run has ended', async () => (await onLog(on, 'run.*.finished')) === 1)
+  await nc.close()
+  const said = ({ lines }: { readonly lines: string[] }): string[] => lines.filter((line) => /^\S+_PROOF /.test(line))
+  expect(said(offLogger)).toEqual([expect.stringContaining('nothing says what leaves the log of shard 0: not allowed')])
+  expect(said(onLogger)).toEqual([expect.stringContaining('takes no blocks of shard 0, and nothing leaves its log')])
 })
 
 it('acknowledgements that are denied are said once, with what follows from it', async () => {

@@ -69,17 +69,18 @@ export class Sealer {
   }
 
   async #live(): Promise<void> {
-    const { logger, shard } = this.#options
+    const { connection, logger, shard } = this.#options
     let said = ''
-    while (!this.#stopped) {
+    while (!this.#stopped && !connection.isClosed) {
       try {
         await this.#work()
       } catch (error) {
         const text = messageOf(error)
-        if (!this.#stopped && text !== said) logger.warn(`ended runs of shard ${shard} are not sealed: ${text}`)
+        if (!this.#stopped && !connection.isClosed && text !== said)
+          logger.warn(`ended runs of shard ${shard} are not sealed: ${text}`)
         said = text
       }
-      if (!this.#stopped) await this.#pause(AGAIN_MS)
+      if (!this.#stopped && !connection.isClosed) await this.#pause(AGAIN_MS)
     }
   }
 

@@ -130,8 +130,8 @@ export class Prover {
   }
 
   /**
-   * Resolves when the proof says that these facts leave. Nothing is to be taken away before that.
-   * At once where there is no proof.
+   * Resolves when the proof says that these facts leave, or when there is none. Nothing is to be
+   * taken away before that. Rejects when the proof takes nothing.
    */
   async leaving(records: readonly LeftRecord[]): Promise<void> {
     if (records.length === 0) return
@@ -154,7 +154,11 @@ export class Prover {
     this.#stopped = true
     this.#reader?.stop()
     this.#wake?.()
-    for (const { failed } of this.#leaving.splice(0)) failed(new FlowStoneError('closed', 'the engine has stopped'))
+    this.#failLeaving(new FlowStoneError('closed', 'the engine has stopped'))
+  }
+
+  #failLeaving(error: unknown): void {
+    for (const { failed } of this.#leaving.splice(0)) failed(error)
   }
 
   #factOf({ subject, seq, timeMs, headers, payload }: StoredMessage): SealedFact | undefined {
@@ -171,24 +175,40 @@ export class Prover {
   }
 
   async #run(): Promise<void> {
-    const { connection, names, shard, logger } = this.#options
+    const { connection } = this.#options
     while (!this.#stopped && !connection.isClosed) {
       try {
+        // An engine that does not prove needs the proof only to say what leaves.
+        if (!this.#options.isOn && this.#leaving.length === 0) {
+          if (this.#isStopping) return
+          await this.#awoken()
+          continue
+        }
         this.#at ??= await this.#lastBlock()
         if (await this.#turn(this.#at)) return
       } catch (error) {
         this.#fallBehind()
         // Another engine proves: from where it stands by now.
         if (error instanceof ConflictError) this.#at = undefined
-        else if (!connection.isClosed) {
-          if (!this.#warned)
-            logger.warn(`${names.proof} takes no blocks of shard ${shard}: ${messageOf(error)}; trying on`)
-          this.#warned = true
-        }
+        else if (!connection.isClosed) this.#cannot(error)
         if (this.#isStopping) return
         await connection.ready(AGAIN_MS)
       }
     }
+  }
+
+  /** Who waits for it is not left waiting: the proof may take nothing for very long. */
+  #cannot(error: unknown): void {
+    const { names, shard, logger, isOn } = this.#options
+    // Who turned the proof off, and gave the engine no right to it, has none.
+    const isNone = !isOn && !this.#at && error instanceof FlowStoneError && error.code === 'denied'
+    const what = isNone
+      ? `${names.proof} may not be read, and the proof is off: nothing says what leaves the log of shard ${shard}`
+      : `${names.proof} takes no blocks of shard ${shard}, and nothing leaves its log until it does`
+    if (!this.#warned) logger.warn(`${what}: ${messageOf(error)}`)
+    this.#warned = true
+    if (isNone) for (const { stored } of this.#leaving.splice(0)) stored()
+    else this.#failLeaving(error)
   }
 
   /** Does what is due, or waits for it. True: it has ended. */
