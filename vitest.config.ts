@@ -42,7 +42,7 @@ export default defineConfig({
     // The default leaves one processor out.
     maxWorkers: '100%',
     exclude: NEVER,
-    testTimeout: 90_000,
+    testTimeout: 180_000,
     hookTimeout: 120_000,
     projects: [
       // Pure code: the files share the modules that they load. Property tests may take a while.

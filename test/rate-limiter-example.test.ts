@@ -20,4 +20,4 @@ it('npm run example:limits: three processes share a limit, hosts do not hold eac
   }
   expect(stdout).toContain('4 of 4 held, 2 waiting')
   expect(stdout).toMatch(/s later its slot is another's, with fence \d+/)
-}, 60_000)
+})

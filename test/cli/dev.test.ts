@@ -106,7 +106,7 @@ it('a worker that dies is started again, and all of dev ends with the process th
   expect(next.pid).not.toBe(pid)
   dev.child.kill('SIGKILL')
   await until('the worker has ended too', () => !isAlive(next.pid))
-}, 60_000)
+})
 
 it('a missing file, and a broken one, are reported', async () => {
   using files = project('(')
@@ -117,7 +117,7 @@ it('a missing file, and a broken one, are reported', async () => {
   files.write("export const word = 'mended'\n")
   await isReady(dev)
   expect(await files.said()).toMatchObject({ word: 'mended' })
-}, 60_000)
+})
 
 const BLOCKING = `
 import { writeFileSync } from 'node:fs'
@@ -133,12 +133,12 @@ it('dev ends within seconds, whatever its code does, and leaves no process behin
   await isReady(dev)
   await runCommand(['run', 'said', '--no-wait'], files.at)
   const note = join(files.path, 'blocked')
-  await until('its code runs', () => existsSync(note) && readFileSync(note, 'utf8') !== '', 30_000)
+  await until('its code runs', () => existsSync(note) && readFileSync(note, 'utf8') !== '')
   const worker = Number(readFileSync(note, 'utf8'))
   dev.child.kill('SIGINT')
   await dev.ended
   expect(isAlive(worker)).toBe(false)
-}, 90_000)
+})
 
 it('a worker whose file is never loaded ends when it is asked to', async () => {
   using files = project()
@@ -147,7 +147,7 @@ it('a worker whose file is never loaded ends when it is asked to', async () => {
   await worker.says('is still being loaded')
   worker.child.kill('SIGTERM')
   expect((await worker.ended).code).toBe(0)
-}, 90_000)
+})
 
 it('dev stops in order when nobody reads what it says', async () => {
   using files = project()
@@ -158,4 +158,4 @@ it('dev stops in order when nobody reads what it says', async () => {
   const { code, stderr } = await dev.ended
   expect(code).toBe(1)
   expect(stderr).toContain('nobody reads standard output any more')
-}, 90_000)
+})

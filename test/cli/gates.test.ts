@@ -54,7 +54,7 @@ beforeAll(async () => {
   const state = JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8'))
   http = state.http
   flow = await connect({ servers: state.server, namespace: state.namespace })
-}, 60_000)
+})
 
 afterAll(async () => {
   await flow?.close()
@@ -112,7 +112,7 @@ it('gates are listed, shown, answered by id and by token, and each is answered o
     status: 'signaled',
     signal: { payload: { rows: 3 }, source: 'ada' },
   })
-}, 60_000)
+})
 
 it('dev serves the page of its gates', async () => {
   const { run, gate } = await waiting('published', 'the report')
@@ -121,7 +121,7 @@ it('dev serves the page of its gates', async () => {
   expect(page.text).toContain('Publish the report?')
   expect(await post(String(url), { approved: true })).toMatchObject({ status: 200 })
   expect((await ended(run)).stdout).toMatch(/status +succeeded/)
-}, 60_000)
+})
 
 it('an approval is given by command', async () => {
   const { run, gate } = await waiting('published', 'the other report')
@@ -134,7 +134,7 @@ it('an approval is given by command', async () => {
   const late = await runCommand(['gate', 'approve', gate], at)
   expect(late).toMatchObject({ code: 1, stdout: '' })
   expect((await flow.gates.get(gate))?.signal?.payload).toEqual({ approved: false, comment: 'not yet', by: 'ada' })
-}, 60_000)
+})
 
 it('gates are cancelled with a reason, and put off', async () => {
   const { run, gate } = await waiting('job', 'j2')
@@ -144,7 +144,7 @@ it('gates are cancelled with a reason, and put off', async () => {
   expect(await json('gate', 'cancel', gate, '--reason', 'not needed')).toEqual({ gate, cancelled: true })
   expect((await ended(run)).stdout).toMatch(/status +cancelled/)
   expect(await json('gate', 'show', gate)).toMatchObject({ status: 'cancelled', reason: 'not needed' })
-}, 60_000)
+})
 
 it('a payload comes out of a file too, and what is no JSON is refused before anybody is asked', async () => {
   const { run, gate } = await waiting('job', 'j3')
@@ -163,7 +163,7 @@ it('a payload comes out of a file too, and what is no JSON is refused before any
   expect(await json('gate', 'show', gate)).toMatchObject({
     signal: { payload: ['from a file'], source: 'flowstone cli' },
   })
-}, 60_000)
+})
 
 it('http is a process of its own, and needs the secret', async () => {
   const { gate } = await waiting('job', 'j4')
@@ -178,7 +178,7 @@ it('http is a process of its own, and needs the secret', async () => {
   expect(await post(`${own}${new URL(String(url)).pathname}`, 1)).toMatchObject({ status: 200 })
   server.child.kill('SIGTERM')
   expect(await server.ended).toMatchObject({ code: 0, stderr: '' })
-}, 60_000)
+})
 
 it('http takes from a module what no option can say: senders with a signature of their own', async () => {
   const env = {
@@ -218,7 +218,7 @@ it('http takes from a module what no option can say: senders with a signature of
     expect(code).toBe(2)
     expect(stderr).toContain(says)
   }
-}, 60_000)
+})
 
 it('http key makes a key, with which runs start at dev and at http, and webhooks start them too', async () => {
   const made = await runCommand(
@@ -256,4 +256,4 @@ it('http key makes a key, with which runs start at dev and at http, and webhooks
   }
   const signal = await post(`${own}/hooks/flowstone/signal/${'v1.x.'.repeat(20)}`, {})
   expect(signal.status).toBeLessThan(500)
-}, 60_000)
+})

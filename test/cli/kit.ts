@@ -75,7 +75,6 @@ export function startCommand(
       await until(
         `flowstone ${args.join(' ')} says ${text}; it said:\n${stdout}\n${stderr}`,
         () => count() >= times || child.exitCode !== null,
-        60_000,
       )
       if (count() < times)
         throw new Error(

@@ -67,7 +67,7 @@ it('a run is started by name without its code, its failures are listed, and it i
   expect(refused.stderr).toContain('name the asset from which')
   const third = await runCommand(['retry', again, '--from', 'hello', '--input', '{"name":"sun"}', '--json'], at)
   expect(JSON.parse(third.stdout)).toMatchObject({ value: 'hello sun' })
-}, 120_000)
+})
 
 it('a run is cancelled, with a reason', async () => {
   const run = await stage.flow.request('greetings/slow')
@@ -79,4 +79,4 @@ it('a run is cancelled, with a reason', async () => {
   const late = await runCommand(['cancel', run.id, '--json'], at)
   expect(JSON.parse(late.stdout)).toEqual({ run: run.id, ended: 'cancelled' })
   expect((await runCommand(['cancel', '0-gone'], at)).stderr).toContain('there is no run 0-gone')
-}, 60_000)
+})

@@ -31,4 +31,4 @@ it('flowstone run says that an engine is missing, then that a worker is, and end
   const { code, stdout } = await following.ended
   expect([code, stdout]).toEqual([0, '1\n'])
   expect(worker.child.exitCode).toBeNull()
-}, 60_000)
+})

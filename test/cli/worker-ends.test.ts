@@ -40,7 +40,7 @@ function startWorker(scratch: ScratchFolder, source: string): Worker {
   const note = join(scratch.path, 'note')
   return Object.assign(startCommand(['worker', 'pipeline.ts', '--drain', '1s'], where), {
     inner: async () => {
-      await until('its code runs', () => existsSync(note) && readFileSync(note, 'utf8') !== '', 30_000)
+      await until('its code runs', () => existsSync(note) && readFileSync(note, 'utf8') !== '')
       return Number(readFileSync(note, 'utf8'))
     },
     start: async (asset: string) => {

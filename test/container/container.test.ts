@@ -70,7 +70,7 @@ it('the profile `cluster` runs three nodes that replicate', async () => {
     return stored > 0
   })
   compose('kill', 'nats-1')
-  await until('it goes on with two of three', async () => (await storeOne(url, 3).catch(() => 0)) > stored, 30_000)
+  await until('it goes on with two of three', async () => (await storeOne(url, 3).catch(() => 0)) > stored)
 })
 
 it('the test kit starts a server in a container', async () => {

@@ -46,7 +46,7 @@ describe('the crawler example', () => {
     expect(row('total')[0]).toBe(String(total))
     expect(row('failed')).toEqual([String(failed), '0'])
     expect(row('succeeded')[0]).toBe(String(total - failed))
-  }, 60_000)
+  })
 
   it('has a site whose pages link to each other, with some trouble that is always the same', async () => {
     await using site = await startSite(ROOT)

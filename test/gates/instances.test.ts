@@ -51,7 +51,7 @@ describe('instances of a scatter at gates', () => {
     const { flow } = stage
     const run = await flow.materialize(jobs)
     const id = `${run.id}.jobs`
-    await until('all wait', async () => (await flow.scatter.status(id).catch(() => undefined))?.suspended === N, 30_000)
+    await until('all wait', async () => (await flow.scatter.status(id).catch(() => undefined))?.suspended === N)
     expect(stage.worker?.busy).toBe(0)
     const status = await flow.scatter.status(id)
     expect(status).toMatchObject({ total: N, succeeded: 0, failed: 0, leased: 0, pending: N })

@@ -101,7 +101,7 @@ beforeAll(async () => {
   const source = { connection, names: namesOf(stage.namespace) }
   await (await flow.materialize(first, { upstream: 'all' })).result()
   for (const run of [plain, oddRun, largeRun, failed, gated, scattered])
-    await until('it is sealed', async () => await isSealed(source, run.id), 20_000)
+    await until('it is sealed', async () => await isSealed(source, run.id))
   await connection.close()
   // Those are on the log.
   const reusing = await flow.materialize(counted, { upstream: 'missing' })
@@ -110,7 +110,7 @@ beforeAll(async () => {
   const late = await flow.materialize(odd, { upstream: 'all' })
   await late.result()
   runs = { plain, odd: oddRun, large: largeRun, failed, gated, scattered, reusing, keyed, late }
-}, 40_000)
+})
 afterAll(() => stage[Symbol.asyncDispose]())
 
 /** All that users see of runs. */

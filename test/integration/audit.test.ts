@@ -120,15 +120,11 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
   expect((await flow.audit({ until: onLog[4]?.time ?? new Date(), limit: 1 }))[0]?.seq).toBeLessThan(onLog[4]?.seq ?? 0)
 
   const jsm = await jetstreamManager(nc)
-  await until(
-    'the facts have left the log',
-    async () => {
-      const info = await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: '>' })
-      const left = Object.keys(info.state.subjects ?? {}).join(' ')
-      return ![gated.id, cancelled.id, '.hold.', '.triggered.'].some((part) => left.includes(part))
-    },
-    20_000,
-  )
+  await until('the facts have left the log', async () => {
+    const info = await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: '>' })
+    const left = Object.keys(info.state.subjects ?? {}).join(' ')
+    return ![gated.id, cancelled.id, '.hold.', '.triggered.'].some((part) => left.includes(part))
+  })
   expect((await flow.audit()).map(shown)).toEqual(onLog.map(shown))
   expect(await count({ by: 'ana', since: new Date(beforeMs) })).toBe(byAna)
 

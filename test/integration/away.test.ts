@@ -49,7 +49,7 @@ it('whoever waits for a run leaves at once by a signal while the server is away,
   await flow.close()
   expect(performance.now() - closing).toBeLessThan(3000)
   await server.start()
-}, 30_000)
+})
 
 it('flowstone run says since when the server is away, and goes on when it is back', async () => {
   using scratch = scratchFolder()
@@ -72,7 +72,7 @@ export default pipeline('p', [asset('held', { execute: () => '' })])`,
   await command.says('server is back')
   release.resolve('done')
   expect(await command.ended).toMatchObject({ code: 0, stdout: '"done"\n' })
-}, 60_000)
+})
 
 it('commands take the user and its password from the environment or an option, and do not show them', async () => {
   using scratch = scratchFolder()
@@ -96,7 +96,7 @@ export default pipeline('p', [asset('a', { execute: () => 1 })])`,
   const unknown = await runCommand(['status', '--user', 'other'], { cwd: scratch.path, env })
   expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('refuses the credentials') })
   expect(unknown.stderr).not.toContain('s3cret')
-}, 60_000)
+})
 
 it('a read that the server refuses for a moment is asked again', async () => {
   await using server = await bareNats()

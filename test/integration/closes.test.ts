@@ -27,7 +27,7 @@ const AT_ONCE_MS = 900
 describe('a process', () => {
   it('a process ends at once when its flow is closed: no timer is left, and slots are given back', async () => {
     const { child, said } = start('close')
-    await until('it has closed', () => said().includes('closed'), 30_000)
+    await until('it has closed', () => said().includes('closed'))
     const closedMs = performance.now()
     const [code] = await once(child, 'exit')
     expect(performance.now() - closedMs).toBeLessThan(AT_ONCE_MS)
@@ -37,7 +37,7 @@ describe('a process', () => {
 
   it.each(['SIGTERM', 'SIGINT'] as const)('whose worker handles signals ends in order at %s', async (signal) => {
     const { child, said } = start('signal')
-    await until('it is ready', () => said().includes('ready'), 30_000)
+    await until('it is ready', () => said().includes('ready'))
     child.kill(signal)
     const signalledMs = performance.now()
     const [code, by] = await once(child, 'exit')

@@ -26,7 +26,7 @@ it('engine, worker and HTTP go on after the server has refused their credentials
   await server.stop()
   await server.start(withPassword('other'))
   await until('the refusal is logged', () => logger.lines.some((line) => /refuses the credentials/.test(line)))
-  await until('many attempts', () => server.log().split('authentication error').length > 4, 15_000)
+  await until('many attempts', () => server.log().split('authentication error').length > 4)
   expect(flow.connection).toMatchObject({ state: 'away', reason: expect.stringMatching(/Authorization Violation/i) })
   expect([await health('/healthz'), await health('/readyz')]).toEqual([200, 503])
   expect(logger.lines.filter((line) => /refuses the credentials/.test(line))).toHaveLength(1)
@@ -39,7 +39,7 @@ it('engine, worker and HTTP go on after the server has refused their credentials
   expect(await (await other.materialize(one, { upstream: 'all' })).result()).toBe(1)
   await until('it is ready again', async () => (await health('/readyz')) === 200)
   expect(flow.connection.state).toBe('connected')
-}, 40_000)
+})
 
 it('every part stops, and flow.closed tells why, when the connection is closed for good', async () => {
   await using server = await rawNats()
@@ -71,7 +71,7 @@ it('every part stops, and flow.closed tells why, when the connection is closed f
   expect((await fetch(`${http.url}/healthz`)).status).toBe(503)
   expect((await fetch(`${http.url}/readyz`)).status).toBe(503)
   expect(logger.lines.filter((line) => /closed for good/.test(line))).toHaveLength(1)
-}, 20_000)
+})
 
 it('flow.closed brings nothing after a close that was asked for', async () => {
   await using server = await rawNats()
@@ -100,4 +100,4 @@ it('a worker goes on when credentials cannot be read while its helper thread con
   await flow.worker(pipeline('p', [one]))
   expect(logger.lines.filter((line) => /got no credentials: no such file/.test(line))).toHaveLength(1)
   expect(await (await flow.materialize(one)).result()).toBe(1)
-}, 20_000)
+})

@@ -65,39 +65,33 @@ describe('a scatter whose end is decided before the engine has read its total', 
     ['its threshold', { failureMode: 'partial', failureThreshold: { count: 0 } }],
     ['a cancel', {}, (stage, id) => stage.flow.scatter.cancel(id)],
     ['its time limit', { totalTimeout: '700ms' }],
-  ])(
-    'by %s is redriven whole, and says the same in its end as in its status',
-    async (how, options, act) => {
-      const { work, at } = slowKeys(options)
-      await using stage = await openStage(server.url, pipeline('slow_keys', [work]))
-      const run = await stage.flow.materialize(work)
-      const id = `${run.id}.work`
-      await at.begun.promise
-      await stage.engine?.stop()
-      if (act) await act(stage, id)
-      else if (how === 'its time limit') await waitFor(stage, run, 'scatter.timer_fired')
-      at.go.resolve()
-      await waitFor(stage, run, 'scatter.outcomes')
-      at.rest.resolve()
-      await waitFor(stage, run, 'scatter.sized')
-      await stage.flow.engine()
-      await rejection(run.result(limit()))
-      await waitFor(stage, run, 'scatter.closed')
-      await until('the state shows the end', async () => (await stage.flow.scatter.status(id)).status !== 'open')
-      const { total, succeeded, failed, redrivable, status } = await stage.flow.scatter.status(id)
-      expect({ total, redrivable }).toEqual({ total: 4, redrivable: 4 - succeeded })
-      expect(await dataOf(stage, run, 'scatter.closed')).toMatchObject({ status, total, succeeded, failed })
-      at.healed = true
-      const done = [...at.ran]
-      const again = await stage.flow.scatter.redrive(id)
-      expect(await again.result(limit())).toEqual(all)
-      // What was stored before the end is not run again.
-      expect(at.ran.slice(done.length).toSorted()).toEqual(
-        all.map(({ key }) => key).filter((key) => !done.includes(key)),
-      )
-    },
-    30_000,
-  )
+  ])('by %s is redriven whole, and says the same in its end as in its status', async (how, options, act) => {
+    const { work, at } = slowKeys(options)
+    await using stage = await openStage(server.url, pipeline('slow_keys', [work]))
+    const run = await stage.flow.materialize(work)
+    const id = `${run.id}.work`
+    await at.begun.promise
+    await stage.engine?.stop()
+    if (act) await act(stage, id)
+    else if (how === 'its time limit') await waitFor(stage, run, 'scatter.timer_fired')
+    at.go.resolve()
+    await waitFor(stage, run, 'scatter.outcomes')
+    at.rest.resolve()
+    await waitFor(stage, run, 'scatter.sized')
+    await stage.flow.engine()
+    await rejection(run.result(limit()))
+    await waitFor(stage, run, 'scatter.closed')
+    await until('the state shows the end', async () => (await stage.flow.scatter.status(id)).status !== 'open')
+    const { total, succeeded, failed, redrivable, status } = await stage.flow.scatter.status(id)
+    expect({ total, redrivable }).toEqual({ total: 4, redrivable: 4 - succeeded })
+    expect(await dataOf(stage, run, 'scatter.closed')).toMatchObject({ status, total, succeeded, failed })
+    at.healed = true
+    const done = [...at.ran]
+    const again = await stage.flow.scatter.redrive(id)
+    expect(await again.result(limit())).toEqual(all)
+    // What was stored before the end is not run again.
+    expect(at.ran.slice(done.length).toSorted()).toEqual(all.map(({ key }) => key).filter((key) => !done.includes(key)))
+  })
 
   it('a scatter whose end is decided before the engine has read its total is not redriven when it ends before its keys are all known, and never gathers less', async () => {
     const { work, at } = slowKeys({})
@@ -119,7 +113,7 @@ describe('a scatter whose end is decided before the engine has read its total', 
     const error = await rejection(stage.flow.run(forged).result(limit()))
     expect(error.message).toContain('before all of its keys were known')
     at.rest.resolve()
-  }, 30_000)
+  })
 })
 
 /** Puts a fact on the log as a process would that was late. */
@@ -185,7 +179,7 @@ describe('the error of an instance that failed', () => {
     ])
     await until('the state shows the end', async () => (await stage.flow.scatter.status(id)).status !== 'open')
     expect((await stage.flow.scatter.status(id)).error).toEqual({ code: 'error', message: 'attempt 2 of 1' })
-  }, 30_000)
+  })
 
   it('the error of an instance that failed is the loss of its worker where that was its last attempt, and not the error of an earlier one', async () => {
     const begun = Promise.withResolvers<void>()
@@ -220,5 +214,5 @@ describe('the error of an instance that failed', () => {
     expect(await run.result(limit())).toEqual(error)
     expect(await collect(stage.flow.scatter.failures(id))).toEqual([{ index: 0, key: 'k', error, attempts: 2 }])
     hang.resolve()
-  }, 30_000)
+  })
 })

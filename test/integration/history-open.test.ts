@@ -38,7 +38,6 @@ it('a run that stays open keeps its facts, and others leave the log all the same
       `run ${run} has left the log`,
       async () =>
         (await onLog(stage, `*.${run}.>`)).length === 0 && (await onLog(stage, `asset.*.*.${run}.>`)).length === 0,
-      20_000,
     )
   }
   const waits = await flow.materialize(asks)

@@ -373,7 +373,7 @@ it('keys of a reader are all stored, each once and in order, wherever it fails a
     ),
     { ...runs(20), endOnFailure: true },
   )
-}, 60_000)
+})
 
 describe('a scatter over batches', () => {
   it('a scatter over batches tells item by item what became of it, and fails those of an instance that failed', async () => {

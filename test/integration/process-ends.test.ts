@@ -27,7 +27,7 @@ async function victim(namespace: string, how: string): Promise<ChildProcess & { 
   child.stderr?.on('data', (data: Buffer) => {
     text += data.toString()
   })
-  await until('the worker is ready', () => text.includes('ready'), 40_000)
+  await until('the worker is ready', () => text.includes('ready'))
   return Object.assign(child, { said: () => text })
 }
 
@@ -45,7 +45,7 @@ describe('a worker whose process ends by user code', () => {
       const neighbour = await stage.flow.materialize(beside)
       await until('the neighbour runs', async () => (await neighbour.status())?.assets.beside?.status === 'running')
       const run = await stage.flow.materialize(work)
-      await until('the process has ended', () => child.exitCode !== null, 40_000)
+      await until('the process has ended', () => child.exitCode !== null)
       // Far below the 30 s of ackWait, after which anybody would notice.
       await until('both are to be done again', async () => {
         const [one, other] = [await run.status(), await neighbour.status()]
@@ -69,13 +69,13 @@ describe('a worker whose process ends by user code', () => {
     await using stage = await openStage(server.url, shard, { worker: false })
     const child = await victim(stage.namespace, 'exit')
     const run = await stage.flow.materialize(spread)
-    await until('the process has ended', () => child.exitCode !== null, 40_000)
+    await until('the process has ended', () => child.exitCode !== null)
     await stage.flow.worker(shard)
     // The attempt that each instance was run with in the end.
     expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toMatchObject(
       [1, 1, 2, 1].map((value) => ({ value })),
     )
-  }, 100_000)
+  })
 })
 
 describe('a worker whose event loop is held up for longer than ackWait', () => {
@@ -84,11 +84,11 @@ describe('a worker whose event loop is held up for longer than ackWait', () => {
     await using stage = await openStage(server.url, shard, { worker: false })
     const child = await victim(stage.namespace, 'block')
     const run = await stage.flow.materialize(work)
-    await until('it says so', () => child.said().includes('is blocked for'), 20_000)
+    await until('it says so', () => child.said().includes('is blocked for'))
     expect(child.said()).toContain(`by work (run ${run.id})`)
     await stage.flow.worker(shard, { ackWait: '1s' })
     expect(await run.result({ signal: AbortSignal.timeout(30_000) })).toBe('blocked')
     expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('attempt.ended')
     child.kill('SIGKILL')
-  }, 100_000)
+  })
 })

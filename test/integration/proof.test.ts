@@ -123,7 +123,6 @@ it('of sealed runs nothing is found, nor of facts that leave by rule', async () 
   await until(
     'runs and triggers have left the log',
     async () => (await left('run.>')) + (await left('trigger.*.received')) <= 1,
-    20_000,
   )
   const report = await verified(flow)
   expect(report.findings).toEqual([])

@@ -100,7 +100,7 @@ describe.concurrent('an engine that starts on a quiet log', () => {
     await foldAndForget(server.url, namespace)
     await flow.engine()
     expect(await rejection(run.result({ signal: signal() }))).toMatchObject({ code: 'cancelled' })
-    await until('its gate is cancelled', async () => (await flow.gates.get(gate))?.status === 'cancelled', 20_000)
+    await until('its gate is cancelled', async () => (await flow.gates.get(gate))?.status === 'cancelled')
   })
 })
 
@@ -190,6 +190,6 @@ describe.concurrent('a log that is not the one that the state was made from', ()
     const { flow, namespace, engine } = stage
     await (await flow.materialize(top)).result()
     await restoreLog(server.url, namespace, () => 0)
-    await until('the engine says so', () => engine?.refused?.code === 'log_changed', 20_000)
+    await until('the engine says so', () => engine?.refused?.code === 'log_changed')
   })
 })

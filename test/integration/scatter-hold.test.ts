@@ -76,7 +76,6 @@ describe('a scatter that is paused', () => {
       await scatter.pause(id)
       await scatter.resume(id)
     },
-    30_000,
   )
 
   it('while no engine runs begins nothing more when the next engine folds what came before the pause', async () => {
@@ -105,12 +104,12 @@ describe('a scatter that is paused', () => {
     // Nothing but the clock says so.
     await sleep(2 * STALE_MS)
     await (await flow.engine()).active
-    await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined, 40_000)
+    await until('it is paused', async () => (await scatter.status(`${run.id}.work`)).paused !== undefined)
     await until('nothing is leased', async () => (await scatter.status(`${run.id}.work`)).leased === 0)
     expect(started).toHaveLength(begun)
     await scatter.resume(`${run.id}.work`)
     expect(await run.result(limit())).toBe((5000 * 4999) / 2)
-  }, 90_000)
+  })
 
   it('a scatter that is paused stays so when engine and workers are replaced, and its retries that come due are held', async () => {
     const { work, started, open } = gated(40, 0)
@@ -161,7 +160,7 @@ describe('a scatter that is paused', () => {
     }
     expect(await run.result(limit())).toBe((40 * 39) / 2)
     expect(await second.result(limit())).toHaveLength(3)
-  }, 40_000)
+  })
 
   it.each<[string, InstanceOptions]>([
     ['a slot, all in one lease', { slots: { bucket: 'one-lease', max: 1 } }],
@@ -187,7 +186,6 @@ describe('a scatter that is paused', () => {
       expect(new Set(started).size).toBe(60)
       expect(started.every((line) => line.endsWith('/1'))).toBe(true)
     },
-    60_000,
   )
 
   it('a scatter that is paused can be cancelled, and one that nobody knows cannot be paused', async () => {
@@ -203,7 +201,7 @@ describe('a scatter that is paused', () => {
     expect(await rejection(scatter.pause('0-nobody.work'))).toMatchObject({ code: 'not_found' })
     expect(await rejection(scatter.resume(`${run.id}.wrok`))).toMatchObject({ code: 'not_found' })
     open()
-  }, 30_000)
+  })
 })
 
 describe('totalTimeout', () => {
@@ -234,7 +232,7 @@ describe('totalTimeout', () => {
     )
     expect(stage.lines.join()).not.toContain('stepped over')
     expect(await stage.flow.scatter.status(`${run.id}.slow`)).toMatchObject({ error: { code: 'timeout' }, failed: 0 })
-  }, 30_000)
+  })
 
   it('totalTimeout holds while no process runs, and is gone with the scatter', async () => {
     const forever = new Promise<number>(() => undefined)
@@ -270,7 +268,7 @@ describe('totalTimeout', () => {
     expect(await quick.result(limit())).toHaveLength(20)
     expect(await onLog(`${quick.id}.work.timer`)).toBeUndefined()
     await nc.close()
-  }, 30_000)
+  })
 
   it('totalTimeout leaves no timer behind when many scatters end at once, and a rebuild steps over it', async () => {
     const work = asset('work', {
@@ -296,5 +294,5 @@ describe('totalTimeout', () => {
     await stage.flow.rebuild()
     expect(await stage.flow.scatter.status(`${still.id}.work`)).toEqual(before)
     await nc.close()
-  }, 30_000)
+  })
 })

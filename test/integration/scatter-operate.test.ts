@@ -97,7 +97,7 @@ describe('the status of a scatter', () => {
     })
     expect((await scatter.status(id)).closedAt).toBeInstanceOf(Date)
     expect(await scatter.status(id)).toMatchObject({ running: 0, waiting: 0, resultsStored: 100, redrivable: 0 })
-  }, 30_000)
+  })
 
   it('the status of a scatter says that what failed waits for its retry, or with batch for the end of the first pass', async () => {
     const gate = Promise.withResolvers<void>()
@@ -129,7 +129,7 @@ describe('the status of a scatter', () => {
       await run.cancel()
     }
     gate.resolve()
-  }, 30_000)
+  })
 
   it('the status of a scatter that nobody knows is not_found, with a hint', async () => {
     const { work, gate } = blocked(3, 1)
@@ -152,7 +152,7 @@ describe('the status of a scatter', () => {
     expect((await rejection(scatter.status('work'))).message).toContain('work')
     gate.resolve()
     await run.result(limit())
-  }, 30_000)
+  })
 })
 
 describe('the instances of a scatter', () => {
@@ -170,7 +170,7 @@ describe('the instances of a scatter', () => {
     await run.result(limit())
     expect(await collect(scatter.failures(id))).toEqual([])
     await until('none is pending', async () => (await collect(scatter.pending(id))).length === 0)
-  }, 30_000)
+  })
 
   it('the instances of a scatter that failed are listed in order, with key and last error', async () => {
     const some = asset('some', {
@@ -196,7 +196,7 @@ describe('the instances of a scatter', () => {
     const status = await stage.flow.scatter.status(`${run.id}.some`)
     expect(status).toMatchObject({ status: 'partial_failure', succeeded: 16, failed: 4, failuresLeft: 16 })
     expect(status.error?.message).toMatch(/^broken at \d+, attempt 2$/)
-  }, 30_000)
+  })
 })
 
 describe('cancelling a scatter', () => {
@@ -221,7 +221,7 @@ describe('cancelling a scatter', () => {
     await scatter.cancel(id)
     const closed = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'scatter.closed')
     expect(closed).toHaveLength(1)
-  }, 30_000)
+  })
 })
 
 describe('redrive', () => {
@@ -278,7 +278,7 @@ describe('redrive', () => {
     expect(calls).toMatchObject({ base: 1, gather: 2, next: 2 })
     const closed = (await factsOf(stage.flow, second.id)).filter(({ kind }) => kind === 'scatter.closed')
     expect(closed.map(({ data }) => data)).toMatchObject([{ status: 'completed', total: 4, succeeded: 4 }])
-  }, 30_000)
+  })
 
   it('asked for twice gives the same run, and runs once', async () => {
     const { broken, calls, next, all } = chain(5)
@@ -297,7 +297,7 @@ describe('redrive', () => {
     expect(await three.result(limit())).toEqual(gathered(5))
     expect(calls.instances).toEqual([3])
     expect(calls).toMatchObject({ base: 1, next: 2 })
-  }, 30_000)
+  })
 
   it('redrive of a redrive goes on with what that left', async () => {
     const { broken, calls, next, all } = chain(10)
@@ -318,7 +318,7 @@ describe('redrive', () => {
     expect(ran).toEqual([[0, 4, 7, 9], [4, 9], [9]])
     expect(calls).toMatchObject({ base: 1, gather: 4, next: 4 })
     expect((await rejection(stage.flow.scatter.redrive(`${last.id}.work`))).message).toContain('nothing that failed')
-  }, 30_000)
+  })
 
   it('redrive runs what was never begun, after a cancel', async () => {
     const { work, seen, gate } = blocked(20, 5)
@@ -335,7 +335,7 @@ describe('redrive', () => {
     const second = await scatter.redrive(id)
     expect(await second.result(limit())).toEqual(range(20).map((n) => ({ key: `k${n}`, value: expect.any(Number) })))
     expect(seen.started).toBe(15)
-  }, 30_000)
+  })
 
   it('redrive is refused while the scatter runs, and when nothing failed', async () => {
     const { work, gate } = blocked(6, 1)
@@ -352,5 +352,5 @@ describe('redrive', () => {
     const late = await rejection(scatter.redrive(id))
     expect(late).toMatchObject({ code: 'not_redrivable' })
     expect(late.message).toBe(`scatter ${id} has nothing that failed`)
-  }, 30_000)
+  })
 })

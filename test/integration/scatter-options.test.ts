@@ -67,7 +67,6 @@ describe('maxConcurrent', () => {
       if (maxConcurrent > 1) expect([...by].toSorted()).toEqual(['one', 'two'])
       await until('its limited queue is gone', async () => (await limitedQueuesOf(stage.namespace)).length === 0)
     },
-    30_000,
   )
 
   it('maxConcurrent holds while instances fail and are tried again', async () => {
@@ -90,7 +89,7 @@ describe('maxConcurrent', () => {
     const values = (await (await stage.flow.materialize(flaky)).result(limit())).map(({ value }) => value)
     expect(values).toEqual(range(20).map((key) => (key % 2 === 0 ? 3 : 1)))
     expect(most).toBe(2)
-  }, 30_000)
+  })
 })
 
 describe("failureMode 'partial'", () => {
@@ -122,7 +121,7 @@ describe("failureMode 'partial'", () => {
     )
     const closed = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'scatter.closed')
     expect(closed.map(({ data }) => data)).toMatchObject([{ status: 'partial_failure', succeeded: 7, failed: 3 }])
-  }, 30_000)
+  })
 
   it('fails at once when its threshold is passed: what runs is aborted within a second, what waits is not begun', async () => {
     let started = 0
@@ -162,7 +161,7 @@ describe("failureMode 'partial'", () => {
     // Two places came free when two failed.
     expect(started).toBeLessThanOrEqual(8)
     expect(after).toBe(0)
-  }, 30_000)
+  })
 })
 
 describe('duplicates', () => {
@@ -176,44 +175,36 @@ describe('duplicates', () => {
       },
     ],
   ]
-  it.each(sources)(
-    'in %s are an error that lists them, where nothing is said',
-    async (_, scatter) => {
-      let calls = 0
-      const twice = asset('twice', {
-        retry: soon,
-        scatter: () => {
-          calls += 1
-          return scatter()
-        },
-        execute: ({ scatterKey }) => scatterKey.a,
-      })
-      await using stage = await openStage(server.url, pipeline('twice', [twice]))
-      const error = await rejection((await stage.flow.materialize(twice)).result(limit()))
-      expect(error.message).toContain('2 duplicate key(s): {"a":1,"b":2} (again at 2), {"a":2} (again at 4);')
-      expect(error.message).toContain("set scatterOptions.duplicates to 'drop' or 'allow'")
-      expect(calls).toBe(1)
-    },
-    30_000,
-  )
+  it.each(sources)('in %s are an error that lists them, where nothing is said', async (_, scatter) => {
+    let calls = 0
+    const twice = asset('twice', {
+      retry: soon,
+      scatter: () => {
+        calls += 1
+        return scatter()
+      },
+      execute: ({ scatterKey }) => scatterKey.a,
+    })
+    await using stage = await openStage(server.url, pipeline('twice', [twice]))
+    const error = await rejection((await stage.flow.materialize(twice)).result(limit()))
+    expect(error.message).toContain('2 duplicate key(s): {"a":1,"b":2} (again at 2), {"a":2} (again at 4);')
+    expect(error.message).toContain("set scatterOptions.duplicates to 'drop' or 'allow'")
+    expect(calls).toBe(1)
+  })
 
-  it.each(sources)(
-    'in %s are left out with drop, the first of each stays',
-    async (_, scatter) => {
-      const once = asset('once', {
-        scatterOptions: { duplicates: 'drop' },
-        scatter,
-        execute: ({ scatterKey, index }) => [index, scatterKey.a],
-      })
-      await using stage = await openStage(server.url, pipeline('once', [once]))
-      expect(await (await stage.flow.materialize(once)).result(limit())).toEqual([
-        { key: { a: 1, b: 2 }, value: [0, 1] },
-        { key: { a: 2 }, value: [1, 2] },
-        { key: { a: 3 }, value: [2, 3] },
-      ])
-    },
-    30_000,
-  )
+  it.each(sources)('in %s are left out with drop, the first of each stays', async (_, scatter) => {
+    const once = asset('once', {
+      scatterOptions: { duplicates: 'drop' },
+      scatter,
+      execute: ({ scatterKey, index }) => [index, scatterKey.a],
+    })
+    await using stage = await openStage(server.url, pipeline('once', [once]))
+    expect(await (await stage.flow.materialize(once)).result(limit())).toEqual([
+      { key: { a: 1, b: 2 }, value: [0, 1] },
+      { key: { a: 2 }, value: [1, 2] },
+      { key: { a: 3 }, value: [2, 3] },
+    ])
+  })
 
   it('all run with allow', async () => {
     const each = asset('each', {
@@ -223,7 +214,7 @@ describe('duplicates', () => {
     })
     await using stage = await openStage(server.url, pipeline('each', [each]))
     expect((await (await stage.flow.materialize(each)).result(limit())).map(({ value }) => value)).toEqual([0, 1, 2])
-  }, 30_000)
+  })
 })
 
 describe('scatterOptions', () => {
@@ -255,7 +246,7 @@ describe('scatterOptions', () => {
     expect(await run.result(limit())).toEqual([1, 1, 'failed', 2, 1])
     expect(aborted.toSorted()).toEqual([2, 2, 3])
     await until('the state says so', async () => (await stage.flow.scatter.status(`${run.id}.slow`)).timedOut === 1)
-  }, 30_000)
+  })
 
   it.each<[string, InstanceOptions]>([
     ['without a limited queue', { queue: 'gpu', priority: 0 }],
@@ -291,7 +282,6 @@ describe('scatterOptions', () => {
         'scatter on plain',
       ])
     },
-    30_000,
   )
 
   it.each<[string, object, RegExp]>([

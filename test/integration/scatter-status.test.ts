@@ -50,7 +50,7 @@ describe('why a scatter does not go on', () => {
     }
     gate.resolve()
     await run.result(limit())
-  }, 30_000)
+  })
 
   it('a scatter does not go on: the status says that no worker serves its queue', async () => {
     const work = asset('work', {
@@ -74,7 +74,7 @@ describe('why a scatter does not go on', () => {
     expect((await scatter.status(id)).waitingFor).toEqual([expect.stringMatching(/^a worker: none /)])
     await stage.flow.worker(pipeline('nobody', [work]))
     await run.result(limit())
-  }, 30_000)
+  })
 
   it('why a scatter does not go on has nothing to do with what can be run again once it is closed', async () => {
     const work = asset('work', {
@@ -97,7 +97,7 @@ describe('why a scatter does not go on', () => {
       progress: 100,
       waitingFor: [],
     })
-  }, 30_000)
+  })
 
   it('why a scatter does not go on is not asked of a plain asset: the error says so, and where its state is', async () => {
     const plain = asset('plain', { execute: () => 1 })

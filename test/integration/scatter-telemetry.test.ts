@@ -55,7 +55,7 @@ describe('telemetry of a scatter', () => {
       { ...failure, index: 2, key: 'c', attempt: 1, isLast: false },
       { ...failure, index: 2, key: 'c', attempt: 2, isLast: true },
     ])
-  }, 30_000)
+  })
 
   it('telemetry of a scatter tells that it failed, and why', async () => {
     const work = asset('work', {
@@ -74,7 +74,7 @@ describe('telemetry of a scatter', () => {
       { name: 'start' },
       { name: 'failed', event: { engine: stage.engine?.id, run: run.id, asset: 'work', failed: 1, error } },
     ])
-  }, 30_000)
+  })
 
   it('telemetry of a scatter tells that it was cancelled', async () => {
     const work = asset('work', {
@@ -91,5 +91,5 @@ describe('telemetry of a scatter', () => {
       { name: 'start' },
       { name: 'cancel', event: { run: run.id, asset: 'work', total: 3, succeeded: 0, failed: 0 } },
     ])
-  }, 30_000)
+  })
 })

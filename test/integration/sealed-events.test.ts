@@ -90,18 +90,14 @@ it('facts of triggers, subscriptions, schedules and sensors leave the log, and a
   const [schedules, events] = [await flow.schedules.list(), await flow.events.list()]
   const sensed = await flow.sensors.get('watched')
 
-  await until(
-    'their facts have left the log',
-    async () => {
-      // What is newest stays, so something newer is made.
-      await (await flow.materialize(plain, { upstream: 'all' })).result()
-      const of = ['trigger.*.received', 'schedule.*.*.due.*', 'schedule.*.*.hold.*', 'schedule.*.*.triggered.*']
-      const more = ['schedule.*.*.backfill_requested.*', 'sensor.>', 'subscription.*.*.retried.*.*', 'run.*.planned']
-      const left = await Promise.all([...of, ...more].map(onLog))
-      return left.every((n) => n === 0) && (await onLog('subscription.*.*.taken.*.*')) === 2
-    },
-    30_000,
-  )
+  await until('their facts have left the log', async () => {
+    // What is newest stays, so something newer is made.
+    await (await flow.materialize(plain, { upstream: 'all' })).result()
+    const of = ['trigger.*.received', 'schedule.*.*.due.*', 'schedule.*.*.hold.*', 'schedule.*.*.triggered.*']
+    const more = ['schedule.*.*.backfill_requested.*', 'sensor.>', 'subscription.*.*.retried.*.*', 'run.*.planned']
+    const left = await Promise.all([...of, ...more].map(onLog))
+    return left.every((n) => n === 0) && (await onLog('subscription.*.*.taken.*.*')) === 2
+  })
   expect(await onLog('subscription.*.*.refused.*.*')).toBe(0)
   expect(await flow.schedules.list()).toEqual(schedules)
   expect(await flow.events.list()).toEqual(events)

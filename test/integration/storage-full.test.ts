@@ -93,7 +93,7 @@ it('storage that is full is said at once, costs no attempt, and work goes on whe
   }
   await until('room is said', () => stage.lines.some((line) => /stores messages of .* again/.test(line)))
   await nc.close()
-}, 60_000)
+})
 
 it('an append that has waited for room for long enough says that nothing was stored; a patient one waits on', async () => {
   await using server = await rawNats()
@@ -114,7 +114,7 @@ it('an append that has waited for room for long enough says that nothing was sto
   expect(connection.status.full).toEqual([])
   await connection.close()
   await nc.close()
-}, 20_000)
+})
 
 it('batches that others leave open hold nobody up for good', async () => {
   await using server = await rawNats()
@@ -145,4 +145,4 @@ it('batches that others leave open hold nobody up for good', async () => {
   )
   await connection.close()
   await nc.close()
-}, 40_000)
+})

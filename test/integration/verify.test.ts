@@ -114,7 +114,7 @@ describe('verifying a namespace', () => {
   beforeAll(async () => {
     stage = await openStage(server.url, shop, { sealAfter: '1s', gates: GATES, worker: { queues: ['default'] } })
     sealed = await someRuns(stage)
-  }, 60_000)
+  })
   afterAll(() => stage[Symbol.asyncDispose]())
 
   it('finds nothing while work goes on and runs are sealed', async () => {

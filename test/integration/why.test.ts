@@ -111,12 +111,12 @@ it('explains a run that failed, on the log and sealed, and what was skipped for 
   const left = async (): Promise<object> =>
     (await jsm.streams.info(`${stage.namespace}_LOG_0`, { subjects_filter: `${stage.namespace}.log.0.*.${run.id}.>` }))
       .state.subjects ?? {}
-  await until('the run has left the log', async () => Object.keys(await left()).length === 0, 20_000)
+  await until('the run has left the log', async () => Object.keys(await left()).length === 0)
   await nc.close()
   const reader = await stage.connect()
   expect(await reader.why(run.id)).toEqual(found)
   expect(await reader.why(`${run.id}.after`)).toEqual(skipped)
-}, 30_000)
+})
 
 it('explains who waits: at a gate, for a turn, for another run', async () => {
   const concurrency = { key: 'one', limit: 1 }

@@ -54,4 +54,4 @@ it('in a cluster, an append that is refused because of one still on its way is n
     for (const { pid } of followers) process.kill(pid, 'SIGCONT')
     await Promise.all(connections.map((connection) => connection.close()))
   }
-}, 60_000)
+}, 180_000)

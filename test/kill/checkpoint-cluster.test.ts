@@ -14,7 +14,7 @@ const scratch = scratchFolder()
 let cluster: RunningCluster
 beforeAll(async () => {
   cluster = await startCluster({ dir: join(scratch.path, 'cluster') })
-}, 60_000)
+}, 180_000)
 afterAll(async () => {
   await cluster[Symbol.asyncDispose]()
   scratch[Symbol.dispose]()
@@ -53,7 +53,7 @@ it('in a cluster, a checkpoint that is refused because its own first try is stil
     for (const { pid } of followers) process.kill(pid, 'SIGCONT')
     await connection.close()
   }
-}, 60_000)
+}, 180_000)
 
 it('in a cluster of three, runs are sealed while a server is away, and are whole in what is left', async () => {
   const made: string[] = []
@@ -77,16 +77,10 @@ it('in a cluster of three, runs are sealed while a server is away, and are whole
       )
       const admin = await connectNats({ servers })
       const jsm = await jetstreamManager(admin)
-      await until(
-        'nothing but the last fact is on the log',
-        async () => {
-          const { state } = await jsm.streams.info('sealing_LOG_0', { subjects_filter: 'sealing.log.0.*.*.>' })
-          return (
-            Object.keys(state.subjects ?? {}).filter((subject) => ids.some((id) => subject.includes(id))).length <= 1
-          )
-        },
-        30_000,
-      )
+      await until('nothing but the last fact is on the log', async () => {
+        const { state } = await jsm.streams.info('sealing_LOG_0', { subjects_filter: 'sealing.log.0.*.*.>' })
+        return Object.keys(state.subjects ?? {}).filter((subject) => ids.some((id) => subject.includes(id))).length <= 1
+      })
       await admin.close()
       for (const [i, id] of ids.entries()) {
         const again = await flow.materialize(two, { key: `key ${i}`, upstream: 'all' })
@@ -100,4 +94,4 @@ it('in a cluster of three, runs are sealed while a server is away, and are whole
   } finally {
     await flow.close()
   }
-}, 90_000)
+}, 180_000)

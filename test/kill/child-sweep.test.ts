@@ -32,7 +32,7 @@ it('executions whose runs were never started, and whose wake-ups were lost, are 
 
   const second = await losingEngine(rig, 'gate[.].*[.]resolved')
   const ended = async (): Promise<number> => (await flow.runs()).filter(({ finishedAt }) => finishedAt).length
-  await until('the runs are started, and have ended', async () => (await ended()) === WAITING, 30_000)
+  await until('the runs are started, and have ended', async () => (await ended()) === WAITING)
   await second.stop()
   expect(new Set(repairedBy(second)).size).toBe(WAITING)
   expect(await flow.runs({ open: true })).toHaveLength(2)

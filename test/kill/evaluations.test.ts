@@ -38,7 +38,7 @@ it('occurrences and evaluations of a sensor count once, whoever dies before and 
   const before = await cursor()
   await until('the sensor goes on', async () => (await cursor()) > before + 1)
   const waiting = async (): Promise<number> => (await flow.schedules.get('scheduled/coded')).waiting
-  await until('no occurrence waits', async () => (await waiting()) === 0, 40_000)
+  await until('no occurrence waits', async () => (await waiting()) === 0)
 
   const runs = await stopAll(rig, ...ended)
   await expectAccounted(rig, 'scheduled/coded', runs, { all: true })

@@ -92,7 +92,7 @@ describe('a worker that is killed', () => {
     const second = await worker(rig)
     const waits = async (): Promise<boolean> =>
       (await rig.flow.scatter.status(`${run.id}.gated_many`).catch(() => undefined))?.suspended === GATED_INSTANCES
-    await until('all wait', waits, 30_000)
+    await until('all wait', waits)
     const gates = await rig.flow.gates.list(run.id)
     expect(new Set(gates.map(({ index }) => index)).size).toBe(GATED_INSTANCES)
     expect(gates).toHaveLength(GATED_INSTANCES)
@@ -128,7 +128,7 @@ describe('an engine that is killed', () => {
     const run = await rig.materialize(gatedMany, undefined, gatedKills)
     const waits = async (): Promise<boolean> =>
       (await rig.flow.scatter.status(`${run.id}.gated_many`).catch(() => undefined))?.suspended === GATED_INSTANCES
-    await until('all wait', waits, 30_000)
+    await until('all wait', waits)
     const gates = await rig.flow.gates.list(run.id)
     const signalling = Promise.all(gates.map(({ id, index }) => rig.flow.gates.signalById(id, index)))
     await victim.kill()
@@ -154,7 +154,6 @@ describe('an engine of three shards that is killed', () => {
       await until(
         'all wait',
         async () => (await rig.flow.scatter.status(`${id}.gated_many`)).suspended === GATED_INSTANCES,
-        30_000,
       )
     const heir = await rig.start('engine')
     const gates = (await Promise.all(many.map(({ id }) => rig.flow.gates.list(id)))).flat()
@@ -218,12 +217,12 @@ describe('a server that is killed', () => {
     const run = await rig.materialize(gatedMany, undefined, gatedKills)
     const waits = async (): Promise<boolean> =>
       (await rig.flow.scatter.status(`${run.id}.gated_many`).catch(() => undefined))?.suspended === GATED_INSTANCES
-    await until('all wait', waits, 30_000)
+    await until('all wait', waits)
     const gates = await rig.flow.gates.list(run.id)
     let accepted = 0
     const signalling = Promise.all(
       gates.map(async ({ id, index }, n) => {
-        await until('its turn has come', () => accepted >= n - 20, 40_000)
+        await until('its turn has come', () => accepted >= n - 20)
         const { repeated } = await rig.flow.gates.signalById(id, index, { idempotencyKey: id })
         expect(repeated).toBe(false)
         accepted += 1

@@ -19,7 +19,6 @@ it('a paused scatter stays so when server, engine and worker are killed, and is 
   await until(
     'nothing is out',
     async () => Object.keys((await rig.barrier(run, 'list'))?.leases ?? { x: 1 }).length === 0,
-    30_000,
   )
   const before = await rig.flow.scatter.status(id)
   expect(before).toMatchObject({ status: 'open', running: 0, leased: 0, paused: { reason: 'maintenance' } })

@@ -99,7 +99,7 @@ it.each(Object.entries(FAULTS))('while %s, no rate is passed, and no slot is use
   const counts = (): number[] => [...RATES.map(({ bucket }) => grantsOf(all, bucket).length), taken().length]
   const some = async (n: number): Promise<void> => {
     const before = counts()
-    await until(`${n} more of each`, () => counts().every((count, i) => count >= (before[i] ?? 0) + n), 40_000)
+    await until(`${n} more of each`, () => counts().every((count, i) => count >= (before[i] ?? 0) + n))
   }
   await some(40)
   await fault(rig, all, some)
@@ -128,7 +128,7 @@ it('a scatter with slots and a rate keeps to both when a worker is killed, and a
   const [victim] = await Promise.all([rig.start('worker'), rig.start('worker'), rig.start('worker'), rig.engine()])
   const run = await rig.materialize(sharing)
   const begun = (): string[] => rig.noted().filter((line) => line.startsWith('begin'))
-  await until('some have run', () => begun().length >= 60, 30_000)
+  await until('some have run', () => begun().length >= 60)
   await victim.kill()
   const killedMs = hostMs()
   await rig.expectWhole(run, 'sharing', 300)

@@ -79,7 +79,6 @@ describe('code that kills its worker', () => {
       )
       await rig.expectStateIsFold()
     },
-    120_000,
   )
 
   it('in a plain asset fails that with worker_lost after maxAttempts', async () => {

@@ -11,15 +11,11 @@ const AT_END: ReadonlySet<string> = new Set(['changed', 'removed'])
 export async function stopAll({ flow }: Rig, ...without: readonly Pipeline[]): Promise<RunView[]> {
   for (const pipeline of without) await flow.register(pipeline)
   await until('all have stopped', async () => (await flow.schedules.list()).length === 0)
-  await until(
-    'no run is open',
-    async () => {
-      const [left, sensors] = [await flow.schedules.list({ removed: true }), await flow.sensors.list({ removed: true })]
-      const idle = left.every((one) => one.open.length === 0) && sensors.every((one) => one.run === undefined)
-      return idle && (await flow.runs({ open: true })).length === 0
-    },
-    30_000,
-  )
+  await until('no run is open', async () => {
+    const [left, sensors] = [await flow.schedules.list({ removed: true }), await flow.sensors.list({ removed: true })]
+    const idle = left.every((one) => one.open.length === 0) && sensors.every((one) => one.run === undefined)
+    return idle && (await flow.runs({ open: true })).length === 0
+  })
   const runs = await flow.runs({ limit: 1000 })
   expect(runs.every(({ status }) => status === 'succeeded')).toBe(true)
   return runs

@@ -29,7 +29,6 @@ describe('an engine that prunes runs', () => {
     await until(
       'all are sealed',
       async () => Object.keys((await jsm.streams.info(stream, marks)).state.subjects ?? {}).length > 0,
-      30_000,
     )
     await first.stop()
     for (const at of STEPS) {

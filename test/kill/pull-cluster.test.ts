@@ -54,7 +54,7 @@ async function limitedQueue(cluster: RunningCluster): Promise<LimitedQueue> {
   const run = await flow.materialize(work)
   const more = async (n: number): Promise<void> => {
     const before = began.length
-    await until(`${n} more instances`, () => began.length >= before + n, 60_000)
+    await until(`${n} more instances`, () => began.length >= before + n)
   }
   await more(20)
   const consumer = await limitedConsumer(jsm, stream)
@@ -117,7 +117,7 @@ it('a limited queue goes on soon when its stream or its consumer changes leaders
   while ((await leaderOf('CONSUMER')) !== NODE) await stepDown('CONSUMER')
   await more(20)
   await cluster.nodes.at(-1)?.kill()
-  await until('others lead', isLedByOthers, 60_000)
+  await until('others lead', isLedByOthers)
   const ledMs = performance.now()
   await more(20)
   const next = began.find((ms) => ms > ledMs) ?? Number.NaN

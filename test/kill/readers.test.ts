@@ -23,11 +23,7 @@ afterAll(() => scratch[Symbol.dispose]())
 const env = { KILL_READS: 'yes', KILL_FILE: path }
 
 async function keyChunks(rig: Rig, run: Parameters<Rig['barrier']>[0], asset: string, count: number): Promise<void> {
-  await until(
-    `${count} key chunks of ${asset}`,
-    async () => ((await rig.barrier(run, asset))?.keyChunks ?? 0) >= count,
-    20_000,
-  )
+  await until(`${count} key chunks of ${asset}`, async () => ((await rig.barrier(run, asset))?.keyChunks ?? 0) >= count)
   expect((await rig.barrier(run, asset))?.total).toBeUndefined()
 }
 

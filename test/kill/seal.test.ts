@@ -11,14 +11,10 @@ const KINDS = ['run.requested', 'asset.materialized', 'asset.materialized', 'ass
 
 async function sealedSoon(rig: Rig): Promise<void> {
   const jsm = await jetstreamManager(rig.nc)
-  await until(
-    'nothing but the last fact is on the log',
-    async () => {
-      const { state } = await jsm.streams.info(rig.names.log(0), { subjects_filter: rig.names.fact(0, 'run.>') })
-      return Object.keys(state.subjects ?? {}).length <= 1
-    },
-    40_000,
-  )
+  await until('nothing but the last fact is on the log', async () => {
+    const { state } = await jsm.streams.info(rig.names.log(0), { subjects_filter: rig.names.fact(0, 'run.>') })
+    return Object.keys(state.subjects ?? {}).length <= 1
+  })
 }
 
 /** Each run ran once, its facts are there once, and its key leads to it. */

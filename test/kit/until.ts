@@ -5,12 +5,12 @@ const PAUSE_MAX_MS = 40
 
 /**
  * Waits until a condition holds: tests wait for what they mean and never for time to pass.
- * @throws Error naming `what` when it does not hold within `timeoutMs` (default 30,000).
+ * @throws Error naming `what` when it does not hold within `timeoutMs` (default 60,000).
  */
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs
   // Most conditions ask a server: who waits for long asks less often, and leaves the processors to

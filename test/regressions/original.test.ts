@@ -225,5 +225,5 @@ describe('defect 11: the barrier holds all keys and is written for each instance
     expect(largest).toBeLessThan(256 * 1024)
     const jsm = await jetstreamManager(nc)
     expect((await jsm.streams.info(stream)).state.last_seq).toBeLessThan(count / 10)
-  }, 60_000)
+  })
 })

@@ -33,4 +33,4 @@ it('an acknowledgement of a limited queue is repeated until it is confirmed, and
   expect(times('shared')).toBe(1)
   await connection.close()
   await leader.close()
-}, 20_000)
+})

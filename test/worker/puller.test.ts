@@ -36,4 +36,4 @@ it('a request for tasks that got lost is asked again within 3 s, and one that th
   puller.stop()
   await connection.close()
   await leader.close()
-}, 20_000)
+})

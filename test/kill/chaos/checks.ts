@@ -276,20 +276,16 @@ export function expectRedriven([first, second]: readonly [number, string][][]): 
 /** Nothing is left over: no task, no schedule, no limited queue, no gate, no slot. */
 export async function expectNothingLeft(rig: Rig, runs: readonly Run[], shards: number): Promise<void> {
   let found: string[] = []
-  await until(
-    'nothing is left',
-    async () => {
-      found = []
-      for (let shard = 0; shard < shards; shard++) found.push(...(await leftOn(rig, runs, shard)))
-      const buckets = await rig.flow.limiter.list()
-      for (const { bucket, slots } of buckets)
-        if (slots && slots.count > 0) found.push(`slots of ${bucket}: ${slots.count}`)
-      // A look costs as much as the work that it waits for.
-      if (found.length > 0) await sleep(300)
-      return found.length === 0
-    },
-    25_000,
-  ).catch(() => undefined)
+  await until('nothing is left', async () => {
+    found = []
+    for (let shard = 0; shard < shards; shard++) found.push(...(await leftOn(rig, runs, shard)))
+    const buckets = await rig.flow.limiter.list()
+    for (const { bucket, slots } of buckets)
+      if (slots && slots.count > 0) found.push(`slots of ${bucket}: ${slots.count}`)
+    // A look costs as much as the work that it waits for.
+    if (found.length > 0) await sleep(300)
+    return found.length === 0
+  }).catch(() => undefined)
   expect(found).toEqual([])
 }
 
