@@ -37,10 +37,16 @@ export function takenBy(run: Readonly<RunState>): SeqAt[] {
   })
 }
 
-/** Runs that a run goes on with, or waits for. */
+/**
+ * Runs that a run goes on with, follows, or waits for. Of a key that was used again, each attempt
+ * names the one before. Who looks for the last attempt steps from one to the next.
+ */
 export function namedBy(run: Readonly<RunState>): string[] {
+  const { redrive, retry, retryOf } = run
   return [
-    ...(run.redrive ? [run.redrive.run] : []),
+    ...(redrive ? [redrive.run] : []),
+    ...(retry ? [retry.run] : []),
+    ...(retryOf === undefined ? [] : [retryOf]),
     ...Object.values(run.assets).flatMap(({ redrive, child }) => [
       ...(redrive ? [redrive.run] : []),
       ...(child === undefined ? [] : [child]),
