@@ -6,8 +6,9 @@
  * takes facts off the log only some minutes after the index says where they are. So either this
  * finds them, or the log still refuses what may be there once.
  */
+import { stateKey } from '../../projections/state.ts'
 import type { Fact } from '../../streams/facts.ts'
-import { decodeFact } from '../../streams/facts.ts'
+import { decodeFact, isRepeatable, parsePath } from '../../streams/facts.ts'
 import {
   decodePack,
   type HistoryManifest,
@@ -62,7 +63,10 @@ export async function isSealed(source: HistorySource, run: string): Promise<bool
   return false
 }
 
-/** What is sealed of a run, a pack at a time: of a large scatter there are many. */
+/**
+ * What is sealed of a run, a pack at a time: of a large scatter there are many. Pruning moves parts
+ * to later packs, so they come in no order. Only what has the document of the run comes first.
+ */
 export async function* sealedParts(source: HistorySource, run: string): AsyncGenerator<SealedRun> {
   yield* historyOf(source, parseRunId(run).shard).parts(run)
 }
@@ -82,12 +86,20 @@ export async function sealedFacts(source: HistorySource, run: string): Promise<F
 /** The last sealed fact of a run under a path, in which a token may be `*`. */
 export async function sealedFact(source: HistorySource, run: string, path: string): Promise<Fact | undefined> {
   const { shard } = parseRunId(run)
-  // Of what is in several packs, the later ones have the later facts.
-  for await (const { facts } of historyOf(source, shard).parts(run, { lastFirst: true })) {
-    const found = facts.findLast((fact) => isUnder(fact.path, path))
-    if (found) return factOfSealed(shard, found)
+  const isOnce = isOnceUnder(path)
+  let last: SealedFact | undefined
+  // The end of a run is mostly in its last pack.
+  for await (const { facts } of historyOf(source, shard).partsNewestFirst(run)) {
+    for (const fact of facts) if (fact.seq > (last?.seq ?? 0) && isUnder(fact.path, path)) last = fact
+    if (last && isOnce) break
   }
-  return undefined
+  return last && factOfSealed(shard, last)
+}
+
+/** Whether one fact may stand under a path, and no more. */
+function isOnceUnder(path: string): boolean {
+  const name = path.includes('*') ? undefined : parsePath(path)?.name
+  return name !== undefined && !isRepeatable(name)
 }
 
 /** A fact that others refer to by its sequence: a value, what a run was given, outcomes. */
@@ -181,10 +193,29 @@ export class ShardHistory {
     return { run, docs, facts: [...bySeq.values()].sort((a, b) => a.seq - b.seq) }
   }
 
-  async *parts(run: string, { lastFirst = false } = {}): AsyncGenerator<SealedRun> {
+  /** What has the document of the run comes first. */
+  async *parts(run: string): AsyncGenerator<SealedRun> {
     const numbers = await this.#numbersOf(indexHash.run(run))
-    for (const n of lastFirst ? numbers.toReversed() : numbers)
-      for (const part of await this.pack(n)) if (part.run === run) yield part
+    const key = stateKey.run(run)
+    // They are read again: all of them would be too much to hold.
+    let before: number[] | undefined = []
+    for (const n of numbers) {
+      const parts = (await this.pack(n)).filter((part) => part.run === run)
+      if (before && !parts.some((part) => key in part.docs)) {
+        before.push(n)
+        continue
+      }
+      yield* parts.toSorted((a, b) => Number(key in b.docs) - Number(key in a.docs))
+      for (const m of before ?? []) yield* (await this.pack(m)).filter((part) => part.run === run)
+      before = undefined
+    }
+    for (const n of before ?? []) yield* (await this.pack(n)).filter((part) => part.run === run)
+  }
+
+  /** Those of the newest pack first. */
+  async *partsNewestFirst(run: string): AsyncGenerator<SealedRun> {
+    for (const n of (await this.#numbersOf(indexHash.run(run))).toReversed())
+      yield* (await this.pack(n)).filter((part) => part.run === run)
   }
 
   async doc(run: string, key: string): Promise<unknown> {

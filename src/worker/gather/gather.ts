@@ -189,13 +189,16 @@ class ResultIndex {
     return this.#positions[i] ?? 0
   }
 
-  /** The first success of an index counts: the rule of the barrier's fold. */
+  /**
+   * The first success of an index counts: the rule of the barrier's fold. Facts of a sealed run come
+   * in any order.
+   */
   addFact(seq: number, { at, errors = [], suspended = [] }: ScatterOutcomes): void {
     const none = new Set([...errors, ...suspended].map(([k]) => k))
     const fact = this.#seqs.push(seq)
     for (let k = 0; k < at.length && k <= POSITION_MAX; k++) {
       const i = at[k]
-      if (i === undefined || i >= this.#facts.length || this.#facts[i] !== 0) continue
+      if (i === undefined || i >= this.#facts.length || (this.#facts[i] !== 0 && this.seq(i) < seq)) continue
       if (none.size > 0 && none.has(k)) continue
       this.#facts[i] = fact
       this.#positions[i] = k
