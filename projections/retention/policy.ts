@@ -4,7 +4,6 @@
  */
 import type { RetentionSpec } from '../../streams/retention.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
-import { specOf } from '../state.ts'
 
 /** What was asked for by a person: it counts in place of ages. */
 export interface PruneOrder {
@@ -84,9 +83,4 @@ export function shortestMs(specs: readonly (RetentionSpec | undefined)[]): numbe
 
 function firstOf<T>(values: readonly (T | undefined)[]): T | undefined {
   return values.find((value) => value !== undefined)
-}
-
-/** Assets of the same pipeline that an asset was made from. */
-export function madeFrom(spec: PipelineSpec | undefined, asset: string): readonly string[] | undefined {
-  return spec && specOf(spec, asset)?.dependsOn
 }

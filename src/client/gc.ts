@@ -1,4 +1,4 @@
-/** `flow.gc`: takes objects away that nothing names. */
+/** `flow.retention.gc`: takes objects away that nothing names. */
 import { FlowStoneError } from '../../streams/errors.ts'
 import { takeStrays } from '../engine/history/prune/strays.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
@@ -6,7 +6,7 @@ import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { prune } from './prune.ts'
 import type { RunDeps } from './run-view.ts'
 
-/** Options of `flow.gc`. */
+/** Options of `flow.retention.gc`. */
 export interface GcOptions {
   /** True: nothing goes; the report says what would. */
   readonly dryRun?: boolean

@@ -1,4 +1,4 @@
-/** `flow.prune`: asks the engines to prune, and waits for what comes of it. */
+/** `flow.retention.prune`: asks the engines to prune, and waits for what comes of it. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
@@ -12,7 +12,7 @@ import { type Duration, parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { RunDeps } from './run-view.ts'
 
-/** What `flow.prune` takes away. */
+/** What `flow.retention.prune` takes away. */
 export interface PruneOptions {
   /**
    * Runs that ended so long ago, such as `'30d'`, whatever their retention says. Default: those
@@ -139,7 +139,7 @@ async function answerOf(deps: RunDeps, shard: number, id: string, timeoutMs: num
 /** Steps of pruning, the newest first, of all shards. */
 export async function pruned(deps: RunDeps, { limit = 100 }: { readonly limit?: number }): Promise<PruneEntry[]> {
   if (!(Number.isInteger(limit) && limit >= 1 && limit <= 10_000))
-    throw new InvalidError(`pruned: limit must be a whole number from 1 to 10000, got ${JSON.stringify(limit)}`)
+    throw new InvalidError(`records: limit must be a whole number from 1 to 10000, got ${JSON.stringify(limit)}`)
   await deps.found()
   const found: PruneEntry[] = []
   for (let shard = 0; shard < deps.shards; shard++) {

@@ -3,7 +3,6 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { indexHash } from '../../streams/history.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { type PrunedRun, type PruneRecord, REMAINS, remainsOf, retentionKey } from '../../streams/retention.ts'
-import type { ValueAt } from '../../streams/schemas.ts'
 import { readDocIfAny } from './documents.ts'
 import { type HistorySource, historyOf } from './history.ts'
 import { leaderGet } from './nats.ts'
@@ -12,18 +11,9 @@ import { leaderGet } from './nats.ts'
 export async function prunedRun(source: HistorySource, run: string): Promise<PrunedRun | undefined> {
   const key = remainsOf(run)
   const parts = await historyOf(source, parseRunId(run).shard).packsWith(indexHash.run(key))
+  const all = parts.flatMap((part) => (part.run === key ? ((part.docs[REMAINS] as PrunedRun | undefined) ?? []) : []))
   // Of a key that was used again after it was pruned, the last one counts.
-  return parts.findLast((part) => part.run === key)?.docs[REMAINS] as PrunedRun | undefined
-}
-
-/** The pruned run that made a value, with what the value was made from. */
-export async function makerOf(source: HistorySource, { shard, seq }: ValueAt): Promise<PrunedRun | undefined> {
-  for (const part of await historyOf(source, shard).packsWith(indexHash.seq(seq))) {
-    const remains = part.docs[REMAINS] as PrunedRun | undefined
-    if (remains?.values.some((value) => value.shard === shard && value.seq === seq && value.run === remains.run))
-      return remains
-  }
-  return undefined
+  return all.toSorted((a, b) => a.prunedMs - b.prunedMs).at(-1)
 }
 
 /**

@@ -45,8 +45,8 @@ export interface ArchiveBacklog {
   readonly says?: string
 }
 
-export const orderKey = (shard: number): string => `prune.${shard}`
-export const answerKey = (shard: number): string => `pruned.${shard}`
+const orderKey = (shard: number): string => `prune.${shard}`
+const answerKey = (shard: number): string => `pruned.${shard}`
 
 const backlogKey = (shard: number): string => `unarchived.${shard}`
 
