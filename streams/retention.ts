@@ -45,7 +45,7 @@ export interface PackSummary {
   readonly parts?: readonly string[]
   /** Values of other runs that its runs took. */
   readonly took?: readonly SeqAt[]
-  /** Runs whose scatters its runs go on with. */
+  /** Runs that its runs go on with, or follow: redrives, retries, later attempts of a key. */
   readonly redrives?: readonly string[]
   /** Facts of no run: how many, and when the first and the last of them were stored. */
   readonly loose?: { readonly facts: number; readonly oldestMs: number; readonly newestMs: number }
@@ -138,8 +138,6 @@ export const retentionKey = {
   record: (n: number): string => `pruned.${String(n).padStart(12, '0')}`,
   /** What a step of pruning has still to take away. */
   wave: (n: number): string => `prune.${String(n).padStart(12, '0')}`,
-  /** Ranges of packs that are gone. */
-  gone: 'gone',
 } as const
 
 /** The key of what is left of a run, in the pack and in the index: no run has such an id. */

@@ -51,6 +51,7 @@ it('facts of a run that lasted long stay for the grace of its own wave, also beh
       shownTo: () => Number.POSITIVE_INFINITY,
       provenTo: () => Number.POSITIVE_INFINITY,
       leaving: async () => undefined,
+      isStopped: () => false,
       touched: () => undefined,
     }
     const waves = new Waves(sealer, base)

@@ -6,43 +6,21 @@ import type { RunState } from '../../../projections/state.ts'
 import { stateKey } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { isTimer, parsePath } from '../../../streams/facts.ts'
-import { decodePack, historyKey, type SealedFact, type SealedRun } from '../../../streams/history.ts'
+import type { SealedFact } from '../../../streams/history.ts'
 import { parseRunId } from '../../../streams/ids.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { readDoc, readDocIfAny } from '../../log/documents.ts'
+import { readDoc } from '../../log/documents.ts'
 import { isSealed, sealedDoc, sealedParts } from '../../log/history.ts'
 import { streamBounds } from '../../log/nats.ts'
 import { Reader } from '../../log/reader.ts'
 import { rawRunFacts } from '../../log/run-facts.ts'
 import { sleep } from '../../options/timer.ts'
-import { manifestOf } from '../history/base.ts'
 import { documentsOf, readDocuments } from '../history/run-documents.ts'
 import { foldedTo } from '../shard/checkpoint.ts'
 import { engineAtWork } from '../shard/claim.ts'
-
-export interface PieceSource {
-  readonly connection: Connection
-  readonly names: Names
-}
-
-/** What is known of a run at a time. `run.<id>` is among the documents of its first piece. */
-export interface Piece {
-  readonly shard: number
-  readonly run: string
-  readonly docs: Readonly<Record<string, unknown>>
-  readonly facts: readonly SealedFact[]
-}
-
-/** Which runs are wanted, by what their requests say. */
-export interface Wanted {
-  readonly sinceMs: number
-  readonly untilMs: number
-  /** Undefined: of all. */
-  readonly pipelines: ReadonlySet<string> | undefined
-  /** Also runs that have not ended. */
-  readonly open: boolean
-}
+import { PackedRuns } from './packed.ts'
+import type { Piece, PieceSource, Wanted } from './piece.ts'
 
 const PIECE_BYTES = 1024 * 1024
 /** Facts of runs on the log that are held until their runs are whole. */
@@ -175,55 +153,11 @@ export async function* piecesOfShard(
   wanted: Wanted,
   seen: Set<string>,
 ): AsyncGenerator<Piece | { readonly open: string }> {
-  let from = yield* packedPieces(source, shard, wanted, seen, 0)
-  yield* loggedPieces(source, shard, wanted, seen)
+  const packed = new PackedRuns(source, shard, wanted, seen)
+  yield* packed.next()
+  yield* loggedPieces(source, shard, wanted, seen, packed)
   // Packs that were written meanwhile have runs that had left the log when it was read.
-  for (;;) {
-    const to: number = yield* packedPieces(source, shard, wanted, seen, from)
-    if (to === from) return
-    from = to
-  }
-}
-
-/** Returns the number of packs that there are. */
-async function* packedPieces(
-  source: PieceSource,
-  shard: number,
-  wanted: Wanted,
-  seen: Set<string>,
-  from: number,
-): AsyncGenerator<Piece, number> {
-  const { connection, names } = source
-  const packs = (await manifestOf(connection, names, shard))?.packs ?? 0
-  let current: { run: string; isWanted: boolean } | undefined
-  for (let n = from; n < packs; n++) {
-    const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
-    if (!(bytes instanceof Uint8Array)) continue
-    for (const part of await decodePack(bytes)) {
-      if (part.run === '') continue
-      if (part.run !== current?.run || stateKey.run(part.run) in part.docs)
-        current = { run: part.run, isWanted: await isWantedPart(source, part, wanted, seen) }
-      if (!current.isWanted) continue
-      seen.add(part.run)
-      yield { shard, ...part }
-    }
-  }
-  return packs
-}
-
-/** Whether a part is to be exported. What came late is wanted where its run was. */
-async function isWantedPart(source: PieceSource, part: SealedRun, wanted: Wanted, seen: Set<string>): Promise<boolean> {
-  const key = stateKey.run(part.run)
-  const own = part.docs[key]
-  if (own) return !seen.has(part.run) && fits(own as RunState, wanted)
-  if (seen.has(part.run)) return true
-  const doc = await sealedDoc(source, part.run, key)
-  return doc !== undefined && fits(doc as RunState, wanted)
-}
-
-function fits({ requestedMs, pipeline }: Pick<RunState, 'requestedMs' | 'pipeline'>, wanted: Wanted): boolean {
-  if (requestedMs < wanted.sinceMs || requestedMs >= wanted.untilMs) return false
-  return wanted.pipelines?.has(pipeline) ?? true
+  while (yield* packed.next());
 }
 
 /** A run on the log, and those of its facts that were not yielded yet. */
@@ -240,6 +174,7 @@ async function* loggedPieces(
   shard: number,
   wanted: Wanted,
   seen: Set<string>,
+  packed: PackedRuns,
 ): AsyncGenerator<Piece | { readonly open: string }> {
   const { connection, names } = source
   const last = await untilFolded(source, shard)
@@ -278,6 +213,10 @@ async function* loggedPieces(
       seen.add(run)
     } else yield { open: run }
   }
+  packed.leave(
+    [...held.keys()].filter((run) => seen.has(run)),
+    last,
+  )
 }
 
 /** Returns the bytes that it holds now. */

@@ -22,7 +22,8 @@ import { Blobs } from '../../io/blobs.ts'
 import { readDoc } from '../../log/documents.ts'
 import { rawSealedAt, rawSealedUnder } from '../../log/history.ts'
 import { leaderGet, type StoredMessage, streamInfo } from '../../log/nats.ts'
-import { type Piece, type PieceSource, piecesOfRun, piecesOfShard, type Wanted } from './pieces.ts'
+import type { Piece, PieceSource, Wanted } from './piece.ts'
+import { piecesOfRun, piecesOfShard } from './pieces.ts'
 
 /** Documents that are read side by side. */
 const ENTRIES_AT_ONCE = 32

@@ -33,6 +33,8 @@ export interface SealerOptions {
   readonly provenTo: () => number
   /** Has the proof say that facts leave the log by rule. They may be taken away after that. */
   readonly leaving: (records: readonly LeftRecord[]) => Promise<void>
+  /** Whether the engine leaves the shard. */
+  readonly isStopped: () => boolean
   /** Documents of the state were deleted: a checkpoint is due. */
   readonly touched: () => void
 }

@@ -194,6 +194,7 @@ export class Term {
       shownTo: () => this.#feed?.shownTo ?? 0,
       provenTo: () => this.#prover?.provenTo ?? 0,
       leaving: async (records) => await this.#prover?.leaving(records),
+      isStopped: () => this.#stopping || this.#failed,
       touched: () => this.#checkpointSoon(),
     })
   }

@@ -2,11 +2,12 @@
  * Archives runs before they are pruned, beside other work: an archive that hangs holds nothing up
  * but the pruning.
  */
+import { runIn } from '../../../../projections/retention/summary.ts'
 import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
-import { decodePack, historyKey } from '../../../../streams/history.ts'
+import { decodePack, historyKey, type SealedRun } from '../../../../streams/history.ts'
 import type { ArchiveReceipt } from '../../../../streams/retention.ts'
 import { readDocIfAny } from '../../../log/documents.ts'
-import type { Piece } from '../../archive/pieces.ts'
+import type { Piece } from '../../archive/piece.ts'
 import { archiveRuns, confirmArchive } from '../../archive/receipt.ts'
 import type { RecordSource } from '../../archive/records.ts'
 import type { ArchivePlace } from '../../retention.ts'
@@ -16,11 +17,12 @@ const LOOK_MS = 20
 /** An archive that takes longer is not there. */
 const LONGEST_MS = 600_000
 
-/** Runs of one shard, and the packs that have them. */
+/** Runs of one shard. */
 export interface ToArchive {
   readonly shard: number
   readonly runs: readonly string[]
-  readonly packs: readonly number[]
+  /** The packs that have each of them, the one with its document first. */
+  readonly places: ReadonlyMap<string, readonly number[]>
   /** When the last of them ended: the time of the archive, so it is the same each time. */
   readonly endedMs: number
 }
@@ -60,15 +62,25 @@ export async function* archived(
   throw new FlowStoneError('archive_failed', `they cannot be archived to ${to}: ${why}`, { cause })
 }
 
-/** A pack at a time: of a large scatter there are many. */
+/** A run at a time, its document first. A few packs are in memory: of a large scatter there are many. */
 async function* piecesIn(
   { connection, names }: RecordSource,
-  { shard, runs, packs }: ToArchive,
+  { shard, runs, places }: ToArchive,
 ): AsyncGenerator<Piece> {
-  const wanted = new Set(runs)
-  for (const n of packs) {
+  let last: { readonly n: number; readonly parts: ReadonlyMap<string, readonly SealedRun[]> } | undefined
+  const read = async (n: number): Promise<ReadonlyMap<string, readonly SealedRun[]>> => {
     const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
     if (!(bytes instanceof Uint8Array)) throw new Error(`pack ${n} of the history of shard ${shard} is gone`)
-    for (const part of await decodePack(bytes)) if (wanted.has(part.run)) yield { shard, ...part }
+    return Map.groupBy(await decodePack(bytes), ({ run }) => run)
   }
+  for (const run of runs)
+    for (const n of places.get(run) ?? []) {
+      if (last?.n !== n) last = { n, parts: await read(n) }
+      const parts = last.parts.get(run) ?? []
+      yield* parts.toSorted((a, b) => rankOf(a) - rankOf(b)).map((part) => ({ shard, ...part }))
+    }
+}
+
+function rankOf(part: SealedRun): number {
+  return runIn(part) ? 0 : (part.facts[0]?.seq ?? Number.POSITIVE_INFINITY)
 }

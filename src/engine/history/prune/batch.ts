@@ -26,7 +26,7 @@ import { insertEntries } from '../segments.ts'
 import type { Snapshots } from '../snapshots.ts'
 import { dropFromLists } from './lists.ts'
 import type { Survey } from './survey.ts'
-import type { PruneWave } from './sweep.ts'
+import type { Sweep } from './sweep.ts'
 
 /** A part of the runs has to be due before a pack is written anew, or one has to be late. */
 const WORTH_PART = 1 / 4
@@ -37,6 +37,7 @@ export interface BatchContext {
   readonly base: Base
   readonly snapshots: Snapshots
   readonly shard: number
+  readonly sweep: Sweep
   readonly survey: Survey
   readonly ground: Ground
   readonly cause: PruneCause
@@ -67,6 +68,13 @@ export class Batch {
   readonly #seqs: number[] = []
   readonly #blobs = new Set<string>()
   readonly #factsOf = new Map<string, number>()
+  readonly #values = new Map<string, Map<number, SealedFact>>()
+  /**
+   * What is kept of runs whose document is in another pack. That one may be read later, and its run
+   * go with all that there is of it.
+   */
+  readonly #tails = new Map<string, SealedRun[]>()
+  readonly #places = new Map<string, PartPlace[]>()
   readonly #archived: ReadonlyMap<string, number> | undefined
   readonly totals: BatchTotals = { runs: 0, facts: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY, newestMs: 0 }
 
@@ -89,6 +97,22 @@ export class Batch {
   /** How many facts each of them has. */
   get factsOf(): ReadonlyMap<string, number> {
     return this.#factsOf
+  }
+
+  /** The packs that have them, in the order of their facts; the one with the document first. */
+  get places(): ReadonlyMap<string, readonly number[]> {
+    return new Map(
+      this.#pruned.map(({ id }) => {
+        const places = (this.#places.get(id) ?? []).toSorted((a, b) => a.from - b.from)
+        return [id, [...new Set(places.map(({ n }) => n))]]
+      }),
+    )
+  }
+
+  /** Whether all of it may still go, though more refers to runs and values by now. */
+  get isFree(): boolean {
+    const { ground } = this.#context
+    return !this.#pruned.some(({ id }) => ground.isHeld(id)) && !this.#seqs.some((seq) => ground.isTaken(seq))
   }
 
   /** Whether the archive has all of them, and not less of one to which something came late. */
@@ -118,16 +142,19 @@ export class Batch {
     if (expired.size > 0 ? !isWorth : !isLess) return
     const others = new Set([...expired.keys()].flatMap((run) => survey.parts.get(run) ?? []))
     others.delete(n)
-    const values = new Map<string, Map<number, SealedFact>>()
     this.totals.bytes += bytes
-    await this.#strip(n, runs, left, expired, values, isDry)
+    await this.#strip(n, runs, left, expired, isDry)
     for (const other of others) {
       if (this.#packs.includes(other) || this.#isGone(other)) continue
       const content = await this.#read(other)
       this.totals.bytes += content.bytes
-      await this.#strip(other, content.runs, content.runs, expired, values, isDry)
+      await this.#strip(other, content.runs, content.runs, expired, isDry)
     }
-    for (const run of expired.values()) await this.#leave(run, values.get(run.id) ?? new Map(), isDry)
+    for (const run of expired.values()) {
+      for (const tail of this.#tails.get(run.id) ?? []) this.#take(run, tail)
+      this.#tails.delete(run.id)
+      await this.#leave(run, isDry)
+    }
   }
 
   /** By how much a run is late, as a part of the time for which it is kept. */
@@ -172,26 +199,36 @@ export class Batch {
     runs: readonly SealedRun[],
     left: readonly (SealedRun | undefined)[],
     expired: ReadonlyMap<string, RunState>,
-    values: Map<string, Map<number, SealedFact>>,
     isDry: boolean,
   ): Promise<void> {
     this.#packs.push(n)
     for (const [i, sealed] of runs.entries()) {
       const run = expired.get(sealed.run)
-      if (!run) {
-        const stays = left[i]
+      const stays = left[i]
+      this.#place(n, sealed)
+      if (run) this.#take(run, sealed)
+      else if (stays && isTail(stays)) this.#tails.set(stays.run, [...(this.#tails.get(stays.run) ?? []), stays])
+      else {
         if (stays !== sealed) this.#lose(sealed.facts, new Set(stays?.facts.map(({ seq }) => seq)))
         if (stays && !isDry) await this.#packing.add(stays.run, stays.docs, stays.facts)
-        continue
       }
-      const own = new Set(ownValues(run).map(({ seq }) => seq))
-      const found = values.get(run.id) ?? new Map<number, SealedFact>()
-      values.set(run.id, found)
-      this.#factsOf.set(run.id, (this.#factsOf.get(run.id) ?? 0) + sealed.facts.length)
-      for (const fact of sealed.facts) if (own.has(fact.seq)) found.set(fact.seq, fact)
-      this.#lose(sealed.facts, own)
     }
     await nextTurn()
+  }
+
+  #place(n: number, sealed: SealedRun): void {
+    const from = runIn(sealed) ? 0 : (sealed.facts[0]?.seq ?? Number.POSITIVE_INFINITY)
+    if (sealed.run !== '') this.#places.set(sealed.run, [...(this.#places.get(sealed.run) ?? []), { n, from }])
+  }
+
+  /** What a pack has of a run that goes. */
+  #take(run: Readonly<RunState>, { facts }: SealedRun): void {
+    const own = new Set(ownValues(run).map(({ seq }) => seq))
+    const found = this.#values.get(run.id) ?? new Map<number, SealedFact>()
+    this.#values.set(run.id, found)
+    this.#factsOf.set(run.id, (this.#factsOf.get(run.id) ?? 0) + facts.length)
+    for (const fact of facts) if (own.has(fact.seq)) found.set(fact.seq, fact)
+    this.#lose(facts, own)
   }
 
   /** Facts that go, but for some of which it is not decided yet. */
@@ -204,8 +241,9 @@ export class Batch {
     }
   }
 
-  async #leave(run: RunState, facts: ReadonlyMap<number, SealedFact>, isDry: boolean): Promise<void> {
+  async #leave(run: RunState, isDry: boolean): Promise<void> {
     const { ground, shard } = this.#context
+    const facts = this.#values.get(run.id) ?? new Map<number, SealedFact>()
     const spec = await this.#specOf(run)
     const fingerprint = (fact: SealedFact): string | undefined => {
       const decoded = decodeFact({ ...fact, shard })
@@ -240,21 +278,17 @@ export class Batch {
     return { runs: await decodePack(bytes), bytes: bytes.length }
   }
 
-  /** Stores it. `wave` gets what is still to be taken away. */
-  async commit(
-    nowMs: number,
-    wave: (doc: Required<Pick<PruneWave, 'packs' | 'pages' | 'docs' | 'blobs'>>) => void,
-    archive: ArchiveReceipt | undefined,
-  ): Promise<PruneRecord | undefined> {
-    const { base, snapshots, cause, survey, leaving } = this.#context
-    if (this.#packs.length === 0) return undefined
+  /** Stores it. When it fails, what the base has in memory is not what is stored. */
+  async commit(nowMs: number, archive: ArchiveReceipt | undefined): Promise<void> {
+    const { base, snapshots, cause, survey, sweep, leaving } = this.#context
+    if (this.#packs.length === 0) return
     const packing = this.#packing
+    for (const tails of this.#tails.values())
+      for (const { run, docs, facts } of tails) await packing.add(run, docs, facts)
     await packing.end()
     const before = base.manifest
     const gone = addToRanges(before.gone ?? [], this.#packs)
     const inserted = await insertEntries(base, before, packing.entries, (n) => isInRanges(gone, n))
-    const pages = await dropFromLists(base.store, this.#pruned)
-    const docs = await snapshots.dropOldest((n) => isInRanges(gone, n))
     const { records = 0 } = before
     const into = [...packing.summaries.keys()]
     const added = [...packing.summaries.values()].reduce((sum, { bytes }) => sum + bytes, 0)
@@ -272,19 +306,32 @@ export class Batch {
       ...(archive === undefined ? {} : { archive }),
     }
     await leaving([{ why: 'pruned', seqs: record.seqs }])
+    const pages = await dropFromLists(base.store, this.#pruned)
+    const docs = await snapshots.dropOldest((n) => isInRanges(gone, n))
     base.store.put<PruneRecord>(retentionKey.record(records), record)
     for (const n of this.#packs) base.store.delete<PackSummary>(retentionKey.summary(n))
-    wave({ packs: this.#packs, pages, docs, blobs: [...this.#blobs] })
+    const waves = sweep.put(nowMs, { packs: this.#packs, pages, docs, blobs: [...this.#blobs] })
     const { levels, nextSegment } = inserted
     const { runs = 0, toMs = 0 } = before.pruned ?? {}
     const pruned = { runs: runs + this.totals.runs, toMs: Math.max(toMs, this.totals.newestMs) }
     const packed = packedTo(before, packing.next)
     const manifest = { ...before, ...packed, levels, nextSegment, gone, records: records + 1, pruned }
     await base.checkpoint(base.seq, undefined, manifest)
+    sweep.keep(waves)
     await base.drop(inserted.obsolete)
     for (const [n, summary] of packing.summaries) for (const run of summary.parts ?? []) addPart(survey, run, n)
-    return record
   }
+}
+
+/** A pack that has something of a run, and its first fact there. */
+interface PartPlace {
+  readonly n: number
+  readonly from: number
+}
+
+/** More of a run whose document is in another pack. */
+function isTail(sealed: SealedRun): boolean {
+  return sealed.run !== '' && !runIn(sealed) && !remainsIn(sealed)
 }
 
 /** Where the newest values stand of all that runs of a pack made. */

@@ -8,6 +8,7 @@ import { type HistoryManifest, historyKey, indexHash, packsIn, pageOf } from '..
 import { isInRanges } from '../../../../streams/retention.ts'
 import type { Names } from '../../../../streams/subjects.ts'
 import type { Connection } from '../../../log/connection.ts'
+import { partsSaid } from '../../../log/document-parts.ts'
 import { decodeDoc, readDocIfAny } from '../../../log/documents.ts'
 import { directGetMany, isGone, leaderGet, streamInfo } from '../../../log/nats.ts'
 import { rawRunFacts } from '../../../log/run-facts.ts'
@@ -67,15 +68,15 @@ export class NamedBlobs {
     return new NamedBlobs(source, manifests, found)
   }
 
-  /** Those of them that nothing names. */
-  async unnamed(blobs: readonly string[]): Promise<string[]> {
-    let left = blobs.filter((name) => !this.#names.has(name))
-    for (let shard = 0; shard < this.#manifests.length && left.length > 0; shard++)
+  /** Those of them that nothing names. Undefined: the index was merged since it was looked at. */
+  async unnamed(blobs: readonly string[]): Promise<string[] | undefined> {
+    let left: string[] | undefined = blobs.filter((name) => !this.#names.has(name))
+    for (let shard = 0; shard < this.#manifests.length && left && left.length > 0; shard++)
       left = await this.#notInPacks(shard, left)
     return left
   }
 
-  async #notInPacks(shard: number, blobs: readonly string[]): Promise<string[]> {
+  async #notInPacks(shard: number, blobs: readonly string[]): Promise<string[] | undefined> {
     const { connection, names } = this.#source
     const { levels = [], gone = [] } = this.#manifests[shard] ?? {}
     const bucket = names.historyBucket(shard)
@@ -94,8 +95,7 @@ export class NamedBlobs {
         for (const subject of some) {
           const page =
             there.get(subject) ?? (await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject })))
-          // It was merged since: the next look knows better.
-          if (!page || page.headers.has('KV-Operation')) return []
+          if (!page || page.headers.has('KV-Operation')) return undefined
           pages.set(subject, page.payload)
         }
       }
@@ -151,7 +151,8 @@ async function* docsUnder(
     for (const subject of some) {
       const key = subject.slice(before)
       const message = there.get(subject)
-      const doc = message ? decodeDoc(key, message) : await readDocIfAny(connection, names, bucket, key)
+      const isWhole = message && partsSaid(message) === 1
+      const doc = isWhole ? decodeDoc(key, message) : await readDocIfAny(connection, names, bucket, key)
       if (doc !== undefined) yield [key, doc]
     }
   }

@@ -4,7 +4,8 @@
  *
  *   survey   the summaries of all packs say which packs are due, and what later runs refer to
  *   archive  where runs are archived first: those of a few packs are, and the archive is read back
- *   batch    a few packs are read; what stays of them is packed anew, and stored in one checkpoint
+ *   batch    it is read what runs refer to by now; then a few packs are read, and what stays of
+ *            them is packed anew, and stored in one checkpoint
  *   sweep    some minutes later old packs, pages of lists and objects that nothing names are gone
  */
 import type { Ground } from '../../../../projections/retention/judge.ts'
@@ -12,7 +13,7 @@ import { Policies, shortestMs } from '../../../../projections/retention/policy.t
 import { summaryOf } from '../../../../projections/retention/summary.ts'
 import { type CatalogEntry, type NewestState, stateKey } from '../../../../projections/state.ts'
 import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
-import { decodePack, type HistoryManifest, historyKey } from '../../../../streams/history.ts'
+import { decodePack, historyKey } from '../../../../streams/history.ts'
 import { decodeToken } from '../../../../streams/ids.ts'
 import {
   type ArchiveReceipt,
@@ -22,7 +23,6 @@ import {
   retentionKey,
 } from '../../../../streams/retention.ts'
 import type { PipelineSpec } from '../../../../streams/schemas.ts'
-import { readDocIfAny } from '../../../log/documents.ts'
 import { sealedRun } from '../../../log/history.ts'
 import { parseArchiveTarget } from '../../archive/receipt.ts'
 import type { ArchivePlace } from '../../retention.ts'
@@ -33,8 +33,8 @@ import { insertEntries } from '../segments.ts'
 import type { Snapshots } from '../snapshots.ts'
 import { archived } from './archiving.ts'
 import { Batch, type BatchContext, type BatchTotals } from './batch.ts'
-import { openRefs } from './open-runs.ts'
 import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
+import { References } from './references.ts'
 import { Survey } from './survey.ts'
 import { Sweep } from './sweep.ts'
 
@@ -57,6 +57,10 @@ const AGAIN_MS = 300_000
 const IDLE_MS = 3000
 /** Whether there is a policy by now. */
 const NO_POLICY_MS = 30_000
+/** Who gets these has lost the shard, or stops. */
+const LOST: ReadonlySet<string> = new Set(['fenced', 'closed', 'claim_lost'])
+/** What is referred to may grow while a batch is made; then it is made again. */
+const TRIES = 3
 
 export class Pruner {
   readonly #options: SealerOptions
@@ -69,6 +73,8 @@ export class Pruner {
   #newest = new Map<string, number>()
   #lookAtMs = 0
   #said = ''
+  /** The base in memory is changed, and not stored yet. */
+  #isChanging = false
   /** What is on record about an archive that cannot be reached; null: not known yet. */
   #backlog: string | undefined | null = null
 
@@ -145,6 +151,8 @@ export class Pruner {
       if (archive) parseArchiveTarget('prune: archive', archive.to)
       yield* this.#prune(policies, cause, { isDry: dryRun, isEager: true, archive }, totals)
     } catch (problem) {
+      // Another engine does it, or this one when it has begun anew.
+      if (!this.#mayGoOn(problem)) throw problem
       error = messageOf(problem)
     }
     const { runs, facts, bytes, oldestMs, newestMs } = totals
@@ -160,6 +168,21 @@ export class Pruner {
       ...(error === undefined ? {} : { error }),
     } as const
     await writeAnswer(this.#options, this.#options.shard, answer)
+  }
+
+  /** Whether something failed that leaves the base as it was. Else the sealer begins anew. */
+  #mayGoOn(problem: unknown): boolean {
+    const { connection, isStopped } = this.#options
+    if (this.#isChanging || isStopped() || connection.isClosed) return false
+    return !(problem instanceof FlowStoneError && LOST.has(problem.code))
+  }
+
+  /** Changes the base in memory, and stores it. */
+  async #change<T>(change: () => Promise<T>): Promise<T> {
+    this.#isChanging = true
+    const changed = await change()
+    this.#isChanging = false
+    return changed
   }
 
   /** Where what goes by an order is archived to. */
@@ -186,6 +209,7 @@ export class Pruner {
       this.#said = ''
       await this.#note(undefined)
     } catch (error) {
+      if (!this.#mayGoOn(error)) throw error
       const text = messageOf(error)
       const isArchive = error instanceof FlowStoneError && error.code === 'archive_failed'
       // Its text names a file that has another name each time.
@@ -213,7 +237,7 @@ export class Pruner {
   async *#prune(
     policies: Policies,
     cause: PruneCause,
-    { isDry = false, isEager = false, archive }: PruneMode,
+    mode: PruneMode,
     totals: BatchTotals,
   ): AsyncGenerator<number | undefined, void> {
     const { clock, shard } = this.#options
@@ -221,7 +245,6 @@ export class Pruner {
     const survey = new Survey(shard, policies, nowMs)
     this.#survey = survey
     this.#newest = new Map()
-    yield* this.#surveyAll(survey)
     const ground: Ground = {
       shard,
       nowMs,
@@ -232,24 +255,38 @@ export class Pruner {
       isLineage: (seq) => survey.isLineage(seq),
       isHeld: (run) => survey.isHeld(run),
     }
-    const looseFromMs = policies.looseKeptFromMs(nowMs)
-    const isThere = (run: string): Promise<boolean> => this.#isThere(run)
-    const context = {
+    const context: BatchContext = {
       base: this.#base,
       snapshots: this.#snapshots,
       leaving: this.#options.leaving,
+      sweep: this.#sweep,
       shard,
       survey,
       ground,
       cause,
-      isEager,
-      looseFromMs,
-      isThere,
+      isEager: mode.isEager ?? false,
+      looseFromMs: policies.looseKeptFromMs(nowMs),
+      isThere: (run) => this.#isThere(run),
     }
+    try {
+      yield* this.#pruneAll({ context, references: new References(this.#options, survey), totals }, mode)
+    } finally {
+      this.#survey = undefined
+    }
+  }
+
+  async *#pruneAll(look: Look, { isDry = false, archive }: PruneMode): AsyncGenerator<number | undefined, void> {
+    const { context, references, totals } = look
+    const { survey } = context
+    // First: a run that is sealed meanwhile is found in its pack.
+    yield* references.read()
+    yield* this.#surveyAll(survey)
     const left = [...survey.candidates]
     // The same packs make the same archive, however long it takes to read them.
     const [packs, batchMs] = archive ? [PACKS_ARCHIVED, Number.POSITIVE_INFINITY] : [PACKS, BATCH_MS]
+    const isCounted = isDry || archive !== undefined
     while (left.length > 0) {
+      if (!isCounted) yield* references.read()
       const startedMs = performance.now()
       const batch = new Batch(context)
       const taken: number[] = []
@@ -257,50 +294,67 @@ export class Pruner {
         const { n, seqs } = left.shift() ?? { n: 0, seqs: undefined }
         if (seqs) survey.countBehind(seqs[1])
         taken.push(n)
-        await batch.take(n, isDry || archive !== undefined, (places) => this.#readNewest(places))
+        await batch.take(n, isCounted, (places) => this.#readNewest(places))
       }
       let restMs: number | undefined
       if (isDry) addTotals(totals, batch.totals)
-      else if (archive) restMs = yield* this.#archiveAndCommit(context, batch, taken, archive, totals)
-      else await this.#commit(batch, undefined, totals)
+      else if (archive) restMs = yield* this.#archiveAndCommit(look, batch, taken, archive)
+      else await this.#commit(look, batch, taken)
       yield left.length > 0 ? restMs : undefined
     }
-    this.#survey = undefined
   }
 
   /**
    * `counted`: what would go of the packs. Only what is archived goes. Returns how long to rest.
    */
   async *#archiveAndCommit(
-    context: BatchContext,
+    look: Look,
     counted: Batch,
     packs: readonly number[],
     archive: ArchivePlace,
-    totals: BatchTotals,
-  ): AsyncGenerator<number, number | undefined> {
+  ): AsyncGenerator<number | undefined, number | undefined> {
     if (counted.packs.length === 0) return undefined
     const startedMs = performance.now()
     const runs = counted.pruned.map(({ id }) => id)
-    const what = { shard: context.shard, runs, packs: counted.packs, endedMs: counted.totals.newestMs }
+    const { shard } = look.context
+    const what = { shard, runs, places: counted.places, endedMs: counted.totals.newestMs }
     const receipt = runs.length === 0 ? undefined : yield* archived(this.#options, archive, what)
     const restMs = Math.min(ARCHIVE_REST_MAX_MS, (performance.now() - startedMs) * REST)
+    yield* look.references.read()
     // Meanwhile other runs may have been sealed: what stays is packed behind them.
-    const batch = new Batch(context, counted.factsOf)
-    for (const n of packs) await batch.take(n, false, (places) => this.#readNewest(places))
-    // One to which something came late is archived again with the next look.
-    if (batch.isArchived) await this.#commit(batch, receipt, totals)
+    const { factsOf } = counted
+    await this.#commit(look, await this.#take(look.context, packs, factsOf), packs, { receipt, factsOf })
     return restMs
   }
 
-  async #commit(batch: Batch, archive: ArchiveReceipt | undefined, totals: BatchTotals): Promise<void> {
-    const atMs = this.#options.clock.now()
-    await batch.commit(atMs, (wave) => this.#sweep.add(atMs, wave), archive)
+  async #take(context: BatchContext, packs: readonly number[], archived?: ReadonlyMap<string, number>): Promise<Batch> {
+    const batch = new Batch(context, archived)
+    for (const n of packs) await batch.take(n, false, (places) => this.#readNewest(places))
+    return batch
+  }
+
+  /** In one step: nothing else that the engine does comes between the last look and the commit. */
+  async #commit(
+    { context, references, totals }: Look,
+    first: Batch,
+    packs: readonly number[],
+    archive?: { readonly receipt: ArchiveReceipt | undefined; readonly factsOf: ReadonlyMap<string, number> },
+  ): Promise<void> {
+    let batch = first
+    await references.readNow()
+    for (let i = 1; !batch.isFree; i++) {
+      // What is left is for the next look.
+      if (i === TRIES) return
+      batch = await this.#take(context, packs, archive?.factsOf)
+      await references.readNow()
+    }
+    // One to which something came late is archived again with the next look.
+    if (archive && !batch.isArchived) return
+    await this.#change(async () => await batch.commit(this.#options.clock.now(), archive?.receipt))
     addTotals(totals, batch.totals)
   }
 
   async *#surveyAll(survey: Survey): AsyncGenerator<undefined, void> {
-    const { connection, names, shards, shard } = this.#options
-    for (let other = 0; other < shards; other++) if (other !== shard) yield* this.#surveyOther(survey, other)
     const { packs, gone = [] } = this.#base.manifest
     const all = Array.from({ length: packs }, (_, n) => n).filter((n) => !isInRanges(gone, n))
     for (let i = 0; i < all.length; i += SUMMARIES) {
@@ -310,38 +364,17 @@ export class Pruner {
         const summary = found.get(retentionKey.summary(n)) as PackSummary | undefined
         if (summary) survey.add(n, summary)
         else {
-          survey.add(n, await this.#summarize(n))
+          survey.add(n, await this.#change(async () => await this.#summarize(n)))
           yield undefined
         }
       }
       yield undefined
     }
     const { manifest } = this.#base
+    const summarized = { ...manifest, summarizedTo: manifest.packs }
     if (manifest.summarizedTo !== manifest.packs)
-      await this.#base.checkpoint(this.#base.seq, undefined, { ...manifest, summarizedTo: manifest.packs })
-    // Last, so that nothing that began meanwhile is missed.
-    for await (const { runs, values } of openRefs(connection, names, shards)) {
-      for (const run of runs) survey.hold(run)
-      for (const at of values) survey.take(at)
-      yield undefined
-    }
+      await this.#change(async () => await this.#base.checkpoint(this.#base.seq, undefined, summarized))
     survey.close()
-  }
-
-  /** What runs of another shard refer to. */
-  async *#surveyOther(survey: Survey, shard: number): AsyncGenerator<undefined, void> {
-    const { connection, names } = this.#options
-    const bucket = names.historyBucket(shard)
-    const manifest = (await readDocIfAny(connection, names, bucket, historyKey.manifest)) as HistoryManifest | undefined
-    const { packs = 0, gone = [] } = manifest ?? {}
-    for (let n = 0; n < packs; n++) {
-      if (isInRanges(gone, n)) continue
-      const summary = await readDocIfAny(connection, names, bucket, retentionKey.summary(n))
-      // Its own engine makes those that are missing.
-      if (!summary) throw new Error(`pack ${n} of shard ${shard} has no summary yet`)
-      survey.addRefs(summary as PackSummary)
-      if (n % SUMMARIES === 0) yield undefined
-    }
   }
 
   /** Of a pack that an older version wrote. Which objects it names goes into the index. */
@@ -394,6 +427,13 @@ export class Pruner {
       specs.set(keyOf.get(key) ?? '', doc as PipelineSpec)
     this.#specs = specs
   }
+}
+
+/** One look at what is due. */
+interface Look {
+  readonly context: BatchContext
+  readonly references: References
+  readonly totals: BatchTotals
 }
 
 interface PruneMode {

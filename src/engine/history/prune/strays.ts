@@ -5,13 +5,15 @@
 import { Blobs, type StoredBlob } from '../../../io/blobs.ts'
 import { type BlobSource, NamedBlobs } from './named-blobs.ts'
 
-/** What `flow.gc` found. */
+/** What `flow.retention.gc` found. */
 export interface Strays {
   readonly objects: number
   readonly bytes: number
 }
 
 const AT_ONCE = 200
+/** The index may be merged while it is read. */
+const TRIES = 5
 
 /**
  * Takes strays away that were stored before `beforeMs`; or only counts them. Undefined while it
@@ -19,27 +21,34 @@ const AT_ONCE = 200
  */
 export async function takeStrays(source: BlobSource, beforeMs: number, isDry: boolean): Promise<Strays | undefined> {
   const store = new Blobs(source.connection, source.names.blobBucket)
-  const named = await NamedBlobs.of(source, beforeMs)
+  let named = await NamedBlobs.of(source, beforeMs)
   if (!named) return undefined
   let [objects, bytes] = [0, 0]
   const known = new Set<string>()
   let some: StoredBlob[] = []
-  const take = async (): Promise<void> => {
-    const strays = new Set(await named.unnamed(some.map(({ name }) => name)))
+  const take = async (): Promise<boolean> => {
+    let unnamed: readonly string[] | undefined
+    for (let i = 0; i < TRIES && named && !unnamed; i++) {
+      unnamed = await named.unnamed(some.map(({ name }) => name))
+      if (!unnamed) named = await NamedBlobs.of(source, beforeMs)
+    }
+    if (!unnamed) return false
+    const strays = new Set(unnamed)
     for (const { name, size } of some) {
       if (!strays.has(name) || !(isDry || (await store.remove(name, beforeMs)))) continue
       objects += 1
       bytes += size
     }
     some = []
+    return true
   }
   for await (const blob of store.list()) {
     known.add(blob.nuid)
     if (blob.timeMs >= beforeMs) continue
     some.push(blob)
-    if (some.length >= AT_ONCE) await take()
+    if (some.length >= AT_ONCE && !(await take())) return undefined
   }
-  await take()
+  if (!(await take())) return undefined
   const half = await store.takeHalves(known, beforeMs, isDry)
   return { objects: objects + half.objects, bytes: bytes + half.bytes }
 }

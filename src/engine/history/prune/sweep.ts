@@ -52,10 +52,18 @@ export class Sweep {
     }
   }
 
-  /** Part of the next checkpoint of the base. */
-  add(atMs: number, { blobs, ...rest }: Omit<Required<PruneWave>, 'v' | 'atMs'>): void {
-    this.#put({ v: 1, atMs, ...rest })
-    for (let i = 0; i < blobs.length; i += BLOBS_MAX) this.#put({ v: 1, atMs, blobs: blobs.slice(i, i + BLOBS_MAX) })
+  /** Part of the next checkpoint of the base. What it returns is to be kept behind that. */
+  put(atMs: number, { blobs, ...rest }: Omit<Required<PruneWave>, 'v' | 'atMs'>): ReadonlyMap<string, PruneWave> {
+    const waves: PruneWave[] = [{ v: 1, atMs, ...rest }]
+    for (let i = 0; i < blobs.length; i += BLOBS_MAX) waves.push({ v: 1, atMs, blobs: blobs.slice(i, i + BLOBS_MAX) })
+    const byKey = new Map(waves.map((wave) => [retentionKey.wave(this.#next++), wave]))
+    for (const [key, wave] of byKey) this.#base.store.put<PruneWave>(key, wave)
+    return byKey
+  }
+
+  /** They are stored: nothing counts any more of what they take away. */
+  keep(waves: ReadonlyMap<string, PruneWave>): void {
+    for (const [key, wave] of waves) this.#waves.set(key, wave)
   }
 
   /** Takes some away. Says whether there is more that can be taken away now. */
@@ -71,12 +79,6 @@ export class Sweep {
       if (await this.#dropBlobs(key, wave)) return true
     }
     return false
-  }
-
-  #put(wave: PruneWave): void {
-    const key = retentionKey.wave(this.#next++)
-    this.#waves.set(key, wave)
-    this.#base.store.put<PruneWave>(key, wave)
   }
 
   /** False: the state has to be stored first. */
@@ -100,21 +102,21 @@ export class Sweep {
       return false
     }
     const { blobs = [] } = wave
+    const unnamed = await named.unnamed(blobs.slice(0, BLOBS_STEP))
+    // The index was merged meanwhile: at the next look it is known again.
+    if (!unnamed) return false
     const store = new Blobs(connection, names.blobBucket)
-    for (const name of await named.unnamed(blobs.slice(0, BLOBS_STEP))) await store.remove(name, wave.atMs)
+    for (const name of unnamed) await store.remove(name, wave.atMs)
     const left = blobs.slice(BLOBS_STEP)
     await this.#store(key, left.length > 0 ? { ...wave, blobs: left } : undefined)
     return true
   }
 
   async #store(key: string, wave: PruneWave | undefined): Promise<void> {
-    if (wave) {
-      this.#waves.set(key, wave)
-      this.#base.store.put<PruneWave>(key, wave)
-    } else {
-      this.#waves.delete(key)
-      this.#base.store.delete<PruneWave>(key)
-    }
+    if (wave) this.#base.store.put<PruneWave>(key, wave)
+    else this.#base.store.delete<PruneWave>(key)
     await this.#base.checkpoint(this.#base.seq, undefined, this.#base.manifest)
+    if (wave) this.#waves.set(key, wave)
+    else this.#waves.delete(key)
   }
 }
