@@ -190,8 +190,8 @@ class ResultIndex {
   }
 
   /**
-   * The first success of an index counts: the rule of the barrier's fold. Facts of a sealed run come
-   * in any order.
+   * The first success of an index counts: the rule of the barrier's fold. Facts of a sealed run
+   * come in any order.
    */
   addFact(seq: number, { at, errors = [], suspended = [] }: ScatterOutcomes): void {
     const none = new Set([...errors, ...suspended].map(([k]) => k))

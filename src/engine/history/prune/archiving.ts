@@ -62,7 +62,7 @@ export async function* archived(
   throw new FlowStoneError('archive_failed', `they cannot be archived to ${to}: ${why}`, { cause })
 }
 
-/** A run at a time, its document first. A few packs are in memory: of a large scatter there are many. */
+/** A run at a time, its document first. One pack is in memory: a large scatter has many. */
 async function* piecesIn(
   { connection, names }: RecordSource,
   { shard, runs, places }: ToArchive,
