@@ -1,5 +1,7 @@
 // Builds dist/ from nothing, so that a file deleted from the sources is not published for ever.
 //
+// dist/console: the web console, for browsers.
+//
 // dist/src, dist/streams, dist/projections: one file for each source, for Node. dist/bundle: the
 // same for bundlers (the condition `module` of package.json), with the NATS client inside. That
 // client is CommonJS: a bundle of ES modules would fail at its first `require('net')` unless its
@@ -7,6 +9,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync } from 'node:fs'
 import { build } from 'esbuild'
+import { buildConsole } from './build-console.mjs'
 
 rmSync('dist', { recursive: true, force: true })
 // The file behind `tsc` is run with this Node: a .cmd shim on Windows cannot be spawned without a
@@ -33,3 +36,4 @@ await build({
   banner: { js: 'const require = (name) => process.getBuiltinModule(name);' },
   logLevel: 'warning',
 })
+await buildConsole({ force: true })

@@ -68,6 +68,7 @@ export const ERROR_CODES = [
   'server_unusable',
   // The namespace, its log and its state.
   'no_namespace',
+  'no_console',
   'no_engine',
   'no_stream',
   'topology',

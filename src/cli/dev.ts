@@ -18,6 +18,7 @@ import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { announce, httpConfig } from './http.ts'
+import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { fromWorker, spawnWorker } from './supervise.ts'
@@ -27,6 +28,8 @@ export interface DevCommand extends GlobalOptions {
   readonly httpPort?: string
   readonly httpConfig?: string
   readonly concurrency?: string
+  /** False: `--no-open`. */
+  readonly open?: boolean
 }
 
 const HTTP_PORT = 8080
@@ -52,7 +55,9 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   const config = await httpConfig(options.httpConfig)
   // Whoever reaches a loopback address is on this machine, and may do what its user may.
-  const settings = isLoopback(config.host ?? '127.0.0.1') ? { api: { open: 'admin' as const }, ...config } : config
+  const settings = isLoopback(config.host ?? '127.0.0.1')
+    ? { api: { open: 'admin' as const }, console: true, ...config }
+    : config
   const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
@@ -68,6 +73,8 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
   await using http = await listen(flow, settings, options, before?.http)
   announce(output, http.url, settings)
+  if (settings.console && options.open !== false && options.json !== true && process.stdout.isTTY)
+    openInBrowser(http.url)
   writeDevState(DEV_DIR, { pid: process.pid, server: server.url, namespace, http: http.url, file: resolve(file) })
   const workers = new DevWorkers(file, output, {
     args: [

@@ -14,6 +14,7 @@ export function httpCommands(root: Command): void {
     .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
     .option('--max-body <bytes>', 'default 1048576')
     .option('--api', 'the API, too: for the API keys; without any, for all who reach a loopback address')
+    .option('--console', 'the web console at /, and the API: for the API keys; without any, to look at')
     .option(
       '--config <file>',
       'a module that exports more of it by default: API keys, webhooks, senders with a signature, limits',

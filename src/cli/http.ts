@@ -15,13 +15,20 @@ export interface HttpCommand extends GlobalOptions {
   readonly maxBody?: string
   readonly config?: string
   readonly api?: boolean
+  readonly console?: boolean
 }
 
 export async function runHttp(options: HttpCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   const config = await httpConfig(options.config)
-  const isOfUse = config.apiKeys !== undefined || config.webhooks !== undefined || options.api || config.api
+  const isOfUse =
+    config.apiKeys !== undefined ||
+    config.webhooks !== undefined ||
+    options.api ||
+    config.api ||
+    options.console ||
+    config.console
   if (!process.env.FLOWSTONE_GATE_SECRETS && !isOfUse)
     throw new InvalidError(
       "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
@@ -34,11 +41,12 @@ export async function runHttp(options: HttpCommand): Promise<void> {
 }
 
 /** Where it listens, and for what. */
-export function announce(output: Output, url: string, { apiKeys, webhooks, api }: ServeOptions): void {
+export function announce(output: Output, url: string, { apiKeys, webhooks, api, console }: ServeOptions): void {
   const lines = [
+    ...(console ? [`console  ${url}/`] : []),
     `http     gates at ${url}/hooks/flowstone/signal/<token>`,
     ...(apiKeys === undefined ? [] : [`http     runs at ${url}/runs/<pipeline>/<asset>`]),
-    ...(api ? [`http     API at ${url}/api/v1, described at ${url}/api/v1/openapi.json`] : []),
+    ...(api || console ? [`http     API at ${url}/api/v1, described at ${url}/api/v1/openapi.json`] : []),
     ...Object.keys(webhooks ?? {}).map((path) => `http     webhook at ${url}${path}`),
   ]
   output.event('http', { url }, lines.join('\n'))
@@ -56,7 +64,16 @@ function isOptions(value: unknown): value is ServeOptions {
   return typeof value === 'object' && value !== null
 }
 
-export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxBody, api }: HttpCommand): ServeOptions {
+export function httpOptions({
+  port,
+  host,
+  trustProxy,
+  proxyHeader,
+  baseUrl,
+  maxBody,
+  api,
+  console,
+}: HttpCommand): ServeOptions {
   if (proxyHeader !== undefined && proxyHeader !== 'x-forwarded-for' && proxyHeader !== 'forwarded')
     throw new InvalidError(`--proxy-header must be x-forwarded-for or forwarded, got ${proxyHeader}`)
   const base = baseUrl ?? process.env.FLOWSTONE_BASE_URL
@@ -69,6 +86,7 @@ export function httpOptions({ port, host, trustProxy, proxyHeader, baseUrl, maxB
     ...(proxyHeader === undefined ? {} : { proxyHeader }),
     ...(base === undefined ? {} : { baseUrl: base }),
     ...(api ? { api } : {}),
+    ...(console ? { console } : {}),
     ...(maxBody === undefined ? {} : { maxBodyBytes: wholeNumber('--max-body', maxBody) }),
   }
 }

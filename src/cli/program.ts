@@ -100,6 +100,7 @@ function devCommand(root: Command): void {
     .option('--http-port <port>', 'default: 8080, or any free one')
     .option('--http-config <file>', 'as --config of flowstone http; read once')
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
+    .option('--no-open', 'do not show the web console in the browser, which a terminal does')
     .option('--json', 'one line of JSON for each thing that happens')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
 }

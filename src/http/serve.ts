@@ -6,6 +6,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { isLoopback } from './api/access.ts'
 import { type ApiHandlerOptions, apiHandler, isForApi } from './api/handler.ts'
 import type { ApiFlow } from './api/route.ts'
+import { consoleHandler, isForConsole } from './console.ts'
 import { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 import { isForRuns, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 import type { RunsOverHttp } from './runs/over-http.ts'
@@ -22,6 +23,11 @@ export interface ServeOptions
    * address, who may do all. `open`: what may be done without a key, also where there are keys.
    */
   readonly api?: boolean | { readonly open?: ApiHandlerOptions['open'] }
+  /**
+   * `true`: the web console at `/`, and the API that it shows. Without `apiKeys`, and where others
+   * than this machine reach it, whoever comes may only read.
+   */
+  readonly console?: boolean
   /** As of `gateHandler` and `runHandler`. */
   readonly rateLimit?: NonNullable<GateHandlerOptions['rateLimit']> & NonNullable<RunHandlerOptions['rateLimit']>
   /** Default 8080; 0: any free one. */
@@ -58,7 +64,8 @@ export interface Watched {
  * InvalidError for options.
  */
 export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): Promise<GateServer> {
-  const { port = 8080, host = '127.0.0.1', api = false, ...rest } = options
+  const { port = 8080, host = '127.0.0.1', console: hasConsole = false, ...settings } = options
+  const { api = hasConsole, ...rest } = withApi(settings, hasConsole, host)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
   if (typeof host !== 'string' || host === '')
@@ -66,12 +73,14 @@ export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): 
   const closing = new AbortController()
   const gatesAndRuns = handlerOf(flow, rest, closing.signal)
   const ofApi = api === false ? undefined : apiOf(flow, { ...rest, api, host }, closing.signal)
+  const ofConsole = hasConsole ? await consoleHandler() : undefined
   const answer = async (request: Request, env: unknown): Promise<Response> => {
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
     if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
     if (pathname === '/healthz') return health(flow)
     if (pathname === '/readyz') return await readiness(flow)
+    if (ofConsole && isForConsole(pathname)) return ofConsole(request)
     return await (ofApi && isForApi(pathname) ? ofApi : gatesAndRuns)(request, env)
   }
   // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1
@@ -125,7 +134,7 @@ export type ServedFlow = { readonly gates: GatesOverHttp } & Watched &
 /** Whoever reaches a loopback address is on this machine, and may do what its user may. */
 function apiOf(
   flow: ServedFlow,
-  options: Omit<ServeOptions, 'port'> & { readonly host: string },
+  options: Omit<ServeOptions, 'port' | 'console'> & { readonly host: string },
   closing: AbortSignal,
 ): GateHandler {
   const {
@@ -153,6 +162,14 @@ function apiOf(
   return apiHandler(flow, { ...common, ...keyed, ...(open === undefined ? {} : { open }), rateLimit: rates }, closing)
 }
 
+/** The console of a server that others reach is open to look at, unless there are keys. */
+function withApi<T extends Pick<ServeOptions, 'api' | 'apiKeys'>>(options: T, hasConsole: boolean, host: string): T {
+  if (!hasConsole) return options
+  if (options.api === false) throw new InvalidError('serveGates: console needs api')
+  const isOpen = options.apiKeys === undefined && !isLoopback(host) && typeof options.api !== 'object'
+  return isOpen ? { ...options, api: { open: 'viewer' } } : options
+}
+
 function isWhole(flow: object): flow is ApiFlow {
   return 'inspect' in flow && 'scatter' in flow
 }
@@ -160,7 +177,7 @@ function isWhole(flow: object): flow is ApiFlow {
 /** Gates, and runs where somebody may start them. */
 function handlerOf(
   flow: { readonly gates: GatesOverHttp } & Partial<RunsOverHttp>,
-  options: Omit<ServeOptions, 'port' | 'host' | 'api'>,
+  options: Omit<ServeOptions, 'port' | 'host' | 'api' | 'console'>,
   closing: AbortSignal,
 ): GateHandler {
   const { apiKeys, webhooks, rateLimit = {}, ...ofGates } = options

@@ -10,9 +10,9 @@ const PREVIEW_BYTES = 65_536
 const PREVIEW_MAX = 1_048_576
 const RUNS_SHOWN = 10
 
-const pipelines = s.named('Pipelines', z.object({ pipelines: z.array(s.pipeline) }))
-const assets = s.named('Assets', z.object({ assets: z.array(s.asset) }))
-const assetPage = s.named(
+export const pipelines = s.named('Pipelines', z.object({ pipelines: z.array(s.pipeline) }))
+export const assets = s.named('Assets', z.object({ assets: z.array(s.asset) }))
+export const assetPage = s.named(
   'AssetPage',
   z.object({
     asset: s.asset,
@@ -20,7 +20,7 @@ const assetPage = s.named(
     runs: z.array(s.run).describe('The last runs that were asked for it.'),
   }),
 )
-const partitions = s.named('Partitions', z.object({ partitions: z.array(s.text), total: s.count, next: s.next }))
+export const partitions = s.named('Partitions', z.object({ partitions: z.array(s.text), total: s.count, next: s.next }))
 
 export const ASSETS: readonly Route[] = [
   route({

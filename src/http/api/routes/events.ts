@@ -5,9 +5,9 @@ import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 import { mustSubscribe } from '../subscriptions.ts'
 
-const subscriptions = s.named('Subscriptions', z.object({ subscriptions: z.array(s.subscription) }))
-const refused = s.named('RefusedMessages', z.object({ refused: z.array(s.refusedMessage) }))
-const triggers = s.named('RefusedTriggers', z.object({ refused: z.array(s.refusedTrigger) }))
+export const subscriptions = s.named('Subscriptions', z.object({ subscriptions: z.array(s.subscription) }))
+export const refused = s.named('RefusedMessages', z.object({ refused: z.array(s.refusedMessage) }))
+export const triggers = s.named('RefusedTriggers', z.object({ refused: z.array(s.refusedTrigger) }))
 const limit = { limit: z.coerce.number().int().min(1).max(1000).default(100).describe('At most so many.') }
 
 export const EVENTS: readonly Route[] = [

@@ -5,7 +5,7 @@ import { gatesFor, partFor } from '../covered.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-const gates = s.named('Gates', z.object({ gates: z.array(s.gate), next: s.next }))
+export const gates = s.named('Gates', z.object({ gates: z.array(s.gate), next: s.next }))
 const NO_DEADLINE = '-'
 
 export const GATES: readonly Route[] = [

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-const limits = s.named('Limits', z.object({ limits: z.array(s.limit) }))
+export const limits = s.named('Limits', z.object({ limits: z.array(s.limit) }))
 
 export const LIMITS: readonly Route[] = [
   route({

@@ -4,8 +4,8 @@ import { factShown } from '../facts.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-const log = s.named('Log', z.object({ facts: z.array(s.fact), next: s.next }))
-const rail = s.named('Rail', z.object({ points: z.array(s.railPoint) }))
+export const log = s.named('Log', z.object({ facts: z.array(s.fact), next: s.next }))
+export const rail = s.named('Rail', z.object({ points: z.array(s.railPoint) }))
 const HOUR_MS = 3_600_000
 
 export const LOG: readonly Route[] = [

@@ -11,7 +11,7 @@ const SHOWN = 20
 const HOUR_MS = 3_600_000
 const POINTS = 60
 
-const me = s.named(
+export const me = s.named(
   'Me',
   z.object({
     namespace: s.text,
@@ -23,7 +23,7 @@ const me = s.named(
   }),
 )
 
-const home = s.named(
+export const home = s.named(
   'Home',
   z.object({
     runs: z.object({

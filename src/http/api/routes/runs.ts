@@ -10,8 +10,8 @@ import * as s from '../schemas.ts'
 const GATES_SHOWN = 100
 const STATUSES = ['requested', 'running', 'succeeded', 'failed', 'cancelled'] as const
 
-const runs = s.named('Runs', z.object({ runs: z.array(s.run), next: s.next }))
-const runPage = s.named(
+export const runs = s.named('Runs', z.object({ runs: z.array(s.run), next: s.next }))
+export const runPage = s.named(
   'RunPage',
   z.object({
     run: s.runExplained,
@@ -20,8 +20,8 @@ const runPage = s.named(
     timeline: z.array(s.span).describe('What ran or waited when, at most 2,000.'),
   }),
 )
-const input = s.named('RunInput', z.object({ input: z.record(s.text, z.unknown()) }))
-const history = s.named('RunHistory', z.object({ facts: z.array(s.fact), next: s.next }))
+export const input = s.named('RunInput', z.object({ input: z.record(s.text, z.unknown()) }))
+export const history = s.named('RunHistory', z.object({ facts: z.array(s.fact), next: s.next }))
 
 export const RUNS: readonly Route[] = [
   route({

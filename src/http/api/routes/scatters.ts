@@ -5,8 +5,8 @@ import { partFor } from '../covered.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-const failures = s.named('Failures', z.object({ failures: z.array(s.failure), next: s.next }))
-const errors = s.named('Errors', z.object({ errors: z.array(s.errorGroup) }))
+export const failures = s.named('Failures', z.object({ failures: z.array(s.failure), next: s.next }))
+export const errors = s.named('Errors', z.object({ errors: z.array(s.errorGroup) }))
 const TILE = 100_000
 
 export const SCATTERS: readonly Route[] = [

@@ -8,9 +8,12 @@ import * as s from '../schemas.ts'
 const removed = {
   removed: z.enum(['true', 'false']).optional().describe('`true`: also those that no pipeline has any more.'),
 }
-const schedules = s.named('Schedules', z.object({ schedules: z.array(s.schedule) }))
-const sensors = s.named('Sensors', z.object({ sensors: z.array(s.sensor) }))
-const occurrences = s.named('Occurrences', z.object({ occurrences: z.array(s.occurrence), next: z.array(s.time) }))
+export const schedules = s.named('Schedules', z.object({ schedules: z.array(s.schedule) }))
+export const sensors = s.named('Sensors', z.object({ sensors: z.array(s.sensor) }))
+export const occurrences = s.named(
+  'Occurrences',
+  z.object({ occurrences: z.array(s.occurrence), next: z.array(s.time) }),
+)
 const PREVIEW = 10
 
 export const SCHEDULES: readonly Route[] = [

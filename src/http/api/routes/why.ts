@@ -17,7 +17,7 @@ const link = s.named(
       .describe('The fact that proves it.'),
   }),
 )
-const why = s.named(
+export const why = s.named(
   'Why',
   z.object({
     of: z.object({ ...about, pipeline: s.text, target: s.text, partition: s.text.optional() }),

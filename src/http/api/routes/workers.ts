@@ -3,8 +3,8 @@ import { z } from 'zod'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-const workers = s.named('Workers', z.object({ workers: z.array(s.worker), shards: z.array(s.shard) }))
-const shards = s.named('Shards', z.object({ shards: z.array(s.shard) }))
+export const workers = s.named('Workers', z.object({ workers: z.array(s.worker), shards: z.array(s.shard) }))
+export const shards = s.named('Shards', z.object({ shards: z.array(s.shard) }))
 
 export const WORKERS: readonly Route[] = [
   route({

@@ -1,0 +1,90 @@
+// Builds the web console: src/console -> dist/console. Run by `npm run build`, and by whatever
+// serves the console of a clone (`buildConsole`), which builds only what is missing or old.
+//
+// Names of files hold a hash of their content, so browsers keep them for ever. index.html names the
+// files of the first view, manifest.json all of them.
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+
+const root = fileURLToPath(new URL('../', import.meta.url))
+const source = join(root, 'src', 'console')
+const target = join(root, 'dist', 'console')
+/** What each browser has since 2024. */
+const BROWSERS = ['chrome123', 'firefox120', 'safari17.5']
+
+/** Returns the folder with the console. `force`: builds it in any case. */
+export async function buildConsole({ force = false } = {}) {
+  if (!force && isFresh()) return target
+  const { build } = await import('esbuild')
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: root,
+    entryPoints: ['src/console/main.tsx', 'src/console/style/main.css'],
+    outdir: 'dist/console',
+    entryNames: 'assets/[name]-[hash]',
+    chunkNames: 'assets/[name]-[hash]',
+    assetNames: 'assets/[name]-[hash]',
+    write: false,
+    metafile: true,
+    bundle: true,
+    splitting: true,
+    minify: true,
+    format: 'esm',
+    target: BROWSERS,
+    tsconfig: 'src/console/tsconfig.json',
+    define: { VERSION: JSON.stringify(version) },
+    logLevel: 'warning',
+  })
+  const entryOf = (path) =>
+    relative('dist/console', Object.entries(metafile.outputs).find(([, out]) => out.entryPoint === path)?.[0] ?? '')
+  const icon = readFileSync(join(source, 'icon.svg'))
+  const iconName = `assets/icon-${createHash('sha256').update(icon).digest('hex').slice(0, 8)}.svg`
+  const index = readFileSync(join(source, 'index.html'), 'utf8')
+    .replace('%SCRIPT%', entryOf('src/console/main.tsx'))
+    .replace('%STYLE%', entryOf('src/console/style/main.css'))
+    .replace('%ICON%', iconName)
+  const files = [
+    ...outputFiles.map(({ path, contents }) => [relative(target, path), contents]),
+    [iconName, icon],
+    ['index.html', Buffer.from(index)],
+  ]
+  const manifest = files.map(([name, bytes]) => ({ name, bytes: bytes.length, gzipped: gzipSync(bytes).length }))
+  files.push(['manifest.json', Buffer.from(`${JSON.stringify(manifest, undefined, 2)}\n`)])
+  replace(files)
+  return target
+}
+
+/** Whoever serves it meanwhile finds all of the old one, or all of the new one. */
+function replace(files) {
+  const draft = `${target}.${process.pid}`
+  mkdirSync(join(draft, 'assets'), { recursive: true })
+  for (const [name, bytes] of files) writeFileSync(join(draft, name), bytes)
+  rmSync(target, { recursive: true, force: true })
+  try {
+    renameSync(draft, target)
+  } catch (error) {
+    // Another process has put its own there.
+    rmSync(draft, { recursive: true, force: true })
+    if (!existsSync(join(target, 'manifest.json'))) throw error
+  }
+}
+
+/** Types of the API are erased, so nothing else of the sources is in it. */
+function isFresh() {
+  const manifest = join(target, 'manifest.json')
+  if (!existsSync(manifest)) return false
+  const built = statSync(manifest).mtimeMs
+  const parts = [source, join(root, 'scripts', 'build-console.mjs'), join(root, 'package.json')]
+  return parts.every((path) => newest(path) <= built)
+}
+
+function newest(path) {
+  const about = statSync(path)
+  if (!about.isDirectory()) return about.mtimeMs
+  return Math.max(about.mtimeMs, ...readdirSync(path).map((name) => newest(join(path, name))))
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await buildConsole({ force: true })

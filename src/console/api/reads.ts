@@ -1,0 +1,16 @@
+/** What the pages read, by name. One line for each address. */
+import { pathOf, type Query, type Read } from './client.ts'
+import type { Gate, Gates, Home, Log, Me, Rail, RunHistory, RunInput, RunPage, Runs, Why, Workers } from './types.ts'
+
+export const me = (): Read<Me> => ({ path: '/me', now: true })
+export const home = (): Read<Home> => ({ path: '/home' })
+export const runs = (query: Query): Read<Runs> => ({ path: '/runs', query })
+export const run = (id: string): Read<RunPage> => ({ path: pathOf`/runs/${id}` })
+export const runInput = (id: string): Read<RunInput> => ({ path: pathOf`/runs/${id}/input` })
+export const runHistory = (id: string, query: Query): Read<RunHistory> => ({ path: pathOf`/runs/${id}/history`, query })
+export const why = (query: Query): Read<Why> => ({ path: '/why', query, now: true })
+export const gates = (query: Query = {}): Read<Gates> => ({ path: '/gates', query })
+export const gate = (id: string): Read<Gate> => ({ path: pathOf`/gates/${id}` })
+export const rail = (query: Query): Read<Rail> => ({ path: '/log/rail', query })
+export const log = (query: Query): Read<Log> => ({ path: '/log', query })
+export const workers = (): Read<Workers> => ({ path: '/workers', now: true })

@@ -1,0 +1,42 @@
+/** Answers of the API, as its schemas say. Only types: nothing of the server is in the console. */
+import type { z } from 'zod'
+import type { gates } from '../../http/api/routes/gates.ts'
+import type { log, rail } from '../../http/api/routes/log.ts'
+import type { home, me } from '../../http/api/routes/overview.ts'
+import type { history, input, runPage, runs } from '../../http/api/routes/runs.ts'
+import type { why } from '../../http/api/routes/why.ts'
+import type { workers } from '../../http/api/routes/workers.ts'
+import type * as s from '../../http/api/schemas.ts'
+
+export type Me = z.output<typeof me>
+export type Home = z.output<typeof home>
+export type Run = z.output<typeof s.run>
+export type RunExplained = z.output<typeof s.runExplained>
+export type AssetInRun = RunExplained['assets'][string]
+export type Runs = z.output<typeof runs>
+export type RunPage = z.output<typeof runPage>
+export type RunInput = z.output<typeof input>
+export type RunHistory = z.output<typeof history>
+export type Scatter = z.output<typeof s.scatter>
+export type Span = z.output<typeof s.span>
+export type Gate = z.output<typeof s.gate>
+export type Gates = z.output<typeof gates>
+export type Why = z.output<typeof why>
+export type Fact = z.output<typeof s.fact>
+export type Log = z.output<typeof log>
+export type Rail = z.output<typeof rail>
+export type RailPoint = z.output<typeof s.railPoint>
+export type Workers = z.output<typeof workers>
+export type Worker = z.output<typeof s.worker>
+export type Shard = z.output<typeof s.shard>
+export type Asset = z.output<typeof s.asset>
+export type Pipeline = z.output<typeof s.pipeline>
+export type Schedule = z.output<typeof s.schedule>
+export type Limit = z.output<typeof s.limit>
+/** An error of user code, with its causes. */
+export interface ErrorShown {
+  code: string
+  message: string
+  cause?: ErrorShown | undefined
+  errors?: ErrorShown[] | undefined
+}

@@ -1,0 +1,43 @@
+/** What is said when a page gets no answer. The last data stays, and is dimmed. */
+import type { ComponentChildren, JSX } from 'preact'
+import { clock, moment } from '../format.ts'
+import { shown } from '../state/clock.ts'
+import { at, setAt } from '../state/place.ts'
+import { isPassing, type Reading } from '../state/read.ts'
+import { State } from './glyph.tsx'
+
+/** `children`: gets the data. `title`: of what is not there. */
+export function Loaded<T>(props: { reading: Reading<T>; children: (data: T) => ComponentChildren }): JSX.Element {
+  const { data, problem } = props.reading
+  const isDim = problem !== undefined && data !== undefined
+  return (
+    <>
+      {problem ? <Notice reading={props.reading} /> : null}
+      {data === undefined ? null : isDim ? <div class="dim">{props.children(data)}</div> : props.children(data)}
+    </>
+  )
+}
+
+export function Notice<T>({ reading }: { reading: Reading<T> }): JSX.Element | null {
+  const { problem, since } = reading
+  if (!problem) return null
+  if (problem.reason === 'not_kept' && at.value)
+    return (
+      <div class="notice" role="status">
+        <State state="wait" label="" />
+        <span>How this was at {moment(at.value, shown.value, true)} is not kept.</span>
+        <button type="button" class="button small" onClick={() => setAt(undefined)}>
+          Back to now
+        </button>
+      </div>
+    )
+  const text = isPassing(problem)
+    ? `${since === undefined ? 'No answer yet' : `No answer since ${clock(since)}`}. Trying again.`
+    : problem.message
+  return (
+    <div class="notice" role="status">
+      <State state={isPassing(problem) ? 'late' : 'fail'} label="" />
+      <span>{text}</span>
+    </div>
+  )
+}
