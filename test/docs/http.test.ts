@@ -36,6 +36,7 @@ it('docs/http.md lists the options of gateHandler, runHandler and serveGates', (
         'port',
         'host',
         'api',
+        'console',
       ]),
     ].toSorted(),
   )
