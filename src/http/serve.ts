@@ -21,6 +21,8 @@ export interface ServeOptions
   /**
    * `true`: the API below `/api/v1` too, for `apiKeys`; without any, for all who reach a loopback
    * address, who may do all. `open`: what may be done without a key, also where there are keys.
+   * With `trustProxy`, or a `baseUrl` that is no loopback address, others reach it: then there must
+   * be `apiKeys`, and `open` may be `'viewer'` at most.
    */
   readonly api?: boolean | { readonly open?: ApiHandlerOptions['open'] }
   /**

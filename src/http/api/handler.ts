@@ -44,7 +44,8 @@ export interface ApiHandlerOptions extends CommonOptions {
   readonly apiKeys?: readonly ApiKey[]
   /**
    * What may be done without a key, by whoever reaches this. Only for servers that listen on a
-   * loopback address. Default: nothing.
+   * loopback address, without a proxy in front: with `trustProxy`, or a `baseUrl` that is no
+   * loopback address, it must be `'viewer'`. Default: nothing.
    */
   readonly open?: ApiKeyRole
   /**
@@ -97,7 +98,7 @@ export function apiHandler(flow: ApiFlow, options: ApiHandlerOptions, closing?: 
   const limits = limitsOf(options)
   const shared: Shared = {
     flow,
-    access: accessOf({ apiKeys, open, baseUrl }),
+    access: accessOf({ apiKeys, open, baseUrl, trustProxy: options.trustProxy }),
     limits,
     bodies: bodyBudget(limits),
     logger,
