@@ -1,11 +1,12 @@
 /** Commands about runs and scatters. */
 
 import { readFileSync } from 'node:fs'
-import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
+import { whyNoRun } from '../client/no-run.ts'
 import type { Run, RunUpdate } from '../client/run.ts'
 import type { RunStatus } from '../client/run-status.ts'
 import type { RunView } from '../client/run-view.ts'
@@ -147,7 +148,7 @@ export async function retryRun(id: string, options: RetryCommand): Promise<void>
 export async function cancelRun(flow: Flow, output: Output, id: string, reason: string | undefined): Promise<void> {
   const run = flow.run(id)
   const view = await run.view()
-  if (!view) throw new FlowStoneError('not_found', `there is no run ${id}`)
+  if (!view) throw await whyNoRun(run)
   await run.cancel(reason)
   if (view.finishedAt === undefined) output.result({ run: id, cancelled: true }, () => [`run ${id} is being cancelled`])
   else
@@ -275,7 +276,7 @@ export async function showStatus(
     return
   }
   const view = await flow.run(run).status()
-  if (!view) throw new FlowStoneError('not_found', `there is no run ${run}`)
+  if (!view) throw await whyNoRun(flow.run(run))
   const scatters = await flow.scatter.list(run)
   output.result({ ...view, scatters }, () => [
     ...runLines(view),

@@ -1,9 +1,10 @@
 /** `flow.runs`: finds runs by the lists in the state (projections/run/lists.ts). */
 import { listKey, listOf } from '../../projections/run/lists.ts'
 import type { ListedRun, RunList, RunListEntry } from '../../projections/state.ts'
-import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
+import { missingRun } from '../log/pruned.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { parseTags } from '../runs/run-request.ts'
@@ -55,7 +56,7 @@ interface Wanted {
   readonly after: string | undefined
 }
 
-/** Throws InvalidError that names the option, and `not_found` for `after`. */
+/** Throws InvalidError that names the option, and for `after` `not_found` and `pruned`. */
 export async function listRuns(deps: RunDeps, options: RunsOptions): Promise<RunView[]> {
   const wanted = parse(options)
   await deps.found()
@@ -133,7 +134,7 @@ interface Place {
 async function placeIn(deps: RunDeps, run: string, list: string): Promise<Place> {
   const { shard } = parseRunId(run)
   const doc = shard < deps.shards ? await readRun(deps, run) : undefined
-  if (!doc) throw new FlowStoneError('not_found', `runs: after: there is no run ${run}`)
+  if (!doc) throw await missingRun(deps, run, 'runs: after: ')
   const isEnded = list === listOf.ended('failed') || list === listOf.ended('cancelled')
   return { run, shard, timeMs: isEnded ? (doc.finishedMs ?? doc.requestedMs) : doc.requestedMs }
 }

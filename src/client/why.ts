@@ -8,6 +8,7 @@ import { decodeToken, parseRunId, type RunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { newestOnLogs } from '../engine/shard/catalog.ts'
+import { missingRun } from '../log/pruned.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { newestPipeline } from '../runs/registered.ts'
@@ -60,7 +61,7 @@ function parse(target: WhyTarget): Parsed {
   return { asset: target.asset, partition: target.partition }
 }
 
-/** Throws InvalidError for what is no name, and `not_found`. */
+/** Throws InvalidError for what is no name, `not_found`, and `pruned`. */
 export async function why(deps: RunDeps, target: WhyTarget): Promise<Why> {
   const parsed = parse(target)
   await deps.found()
@@ -69,7 +70,7 @@ export async function why(deps: RunDeps, target: WhyTarget): Promise<Why> {
 
 async function whyOfRun(deps: RunDeps, run: RunId, asset: string | undefined): Promise<Why> {
   const input = await whyInputOf(deps, run)
-  if (!input) throw new FlowStoneError('not_found', `there is no run ${run}`)
+  if (!input) throw await missingRun(deps, run)
   const found = asset === undefined ? whyRun(input) : whyAsset(input, asset)
   if (found) return { ...found, state: await stateOf(deps, found) }
   const names = assetsOf(input)

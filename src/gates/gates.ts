@@ -11,6 +11,7 @@ import type { GateResolved } from '../../streams/gate-schemas.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
 import { checkText, cut } from '../../streams/text.ts'
 import { waitMs } from '../define/gates.ts'
+import { prunedProblem } from '../log/pruned.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
@@ -211,7 +212,7 @@ export class Gates {
     const at = await this.#known(id)
     const given = reasonOf('gates.cancel', reason)
     const created = at && (await this.#read.created(at))
-    if (!created) throw notFound(id)
+    if (!created) throw await this.#missing(id)
     const { names, logOf } = this.#deps
     const end = { outcome: 'cancelled', ...given, ...this.#said } as const
     const isSealed = await this.#read.isSealed(at, created)
@@ -235,7 +236,7 @@ export class Gates {
     if (options.by !== undefined && (typeof options.by !== 'string' || options.by.length > SOURCE_MAX))
       throw new InvalidError(`by must be text of at most ${SOURCE_MAX} characters`)
     if (options.by !== undefined) checkText('by', options.by)
-    if (!at || !(await this.#read.created(at))) throw notFound(id)
+    if (!at || !(await this.#read.created(at))) throw await this.#missing(id)
     const { names, logOf, clock } = this.#deps
     const { run, asset, gate } = at
     for (let look = 1; ; look++) {
@@ -253,6 +254,12 @@ export class Gates {
     }
   }
 
+  /** Why there is no such gate. */
+  async #missing(id: string): Promise<FlowStoneError> {
+    const pruned = await prunedProblem(this.#deps, parseGateId(id).run, `gate ${id}: `)
+    return pruned ?? new FlowStoneError('not_found', `there is no gate ${id}`)
+  }
+
   /**
    * The gate's token, derived again: for code that is trusted. Throws `not_found`,
    * `unknown_gate_secret`.
@@ -260,7 +267,7 @@ export class Gates {
   async token(id: string): Promise<string> {
     const at = await this.#known(id)
     const created = at && (await this.#read.created(at))
-    if (!created) throw notFound(id)
+    if (!created) throw await this.#missing(id)
     return this.#settings.keys.sign(id, created.data.keyId)
   }
 
@@ -452,8 +459,4 @@ function placeOf({ id, deadline }: Pick<GateView, 'id' | 'deadline'>): Place {
 function checkToken(hash: string, token: string): void {
   if (!timingSafeEqual(Buffer.from(hash), Buffer.from(hashOfToken(token))))
     throw new SignalRejectedError('invalid_signature', 'this is not the token that its gate was opened with')
-}
-
-function notFound(id: string): FlowStoneError {
-  return new FlowStoneError('not_found', `there is no gate ${id}`)
 }

@@ -34,8 +34,14 @@ export async function* pruneRecords(source: HistorySource, shard: number): Async
  * Why a run is not there: an error with code `pruned` when that is certain, else `not_found`.
  * `what`: how to name it.
  */
-export async function missingRun(source: HistorySource, run: string, what = ''): Promise<FlowStoneError> {
+export async function missingRun(
+  source: HistorySource & { readonly shards: number },
+  run: string,
+  what = '',
+): Promise<FlowStoneError> {
   const { shard } = parseRunId(run)
+  // The history of a shard that is not there would be waited for.
+  if (shard >= source.shards) return new FlowStoneError('not_found', `${what}there is no run ${run}`)
   const remains = await prunedRun(source, run)
   if (remains) {
     const [ended, pruned] = [remains.finishedMs, remains.prunedMs].map((ms) => new Date(ms).toISOString())
@@ -56,15 +62,22 @@ export async function missingRun(source: HistorySource, run: string, what = ''):
   )
 }
 
-/** The same for who waits for a run. Undefined: it may be there, or come. */
-export async function prunedProblem(source: HistorySource, run: string): Promise<FlowStoneError | undefined> {
+/**
+ * The same for who waits for a run, or looks for a part of it. Undefined: it may be there, or come.
+ */
+export async function prunedProblem(
+  source: HistorySource & { readonly shards: number },
+  run: string,
+  what = '',
+): Promise<FlowStoneError | undefined> {
   const { connection, names } = source
   const { shard } = parseRunId(run)
+  if (shard >= source.shards) return undefined
   if (!(await historyOf(source, shard).manifest())?.pruned) return undefined
   const last_by_subj = names.fact(shard, `run.${run}.requested`)
   const requested = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
   if (requested || (await historyOf(source, shard).run(run))) return undefined
-  return await missingRun(source, run)
+  return await missingRun(source, run, what)
 }
 
 /** When a run was asked for, where its id says it. */

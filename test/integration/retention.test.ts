@@ -1,12 +1,14 @@
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
 import { Objm } from '@nats-io/obj'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { apiHandler } from '../../src/http/index.ts'
 import { asset, connect, input, pipeline, type Run } from '../../src/index.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -127,7 +129,32 @@ describe('runs that are older than they are kept', () => {
     expect(results[0]?.message).toContain('or it was pruned')
     for (const { id } of runs.slice(1)) {
       expect(await rejection(factsOf(flow, id))).toMatchObject({ code: 'pruned' })
-      expect(await rejection(flow.retry(id))).toMatchObject({ code: 'pruned' })
+    }
+    const [, one] = runs
+    const id = one?.id ?? ''
+    const asked: Record<string, Promise<unknown>> = {
+      retry: flow.retry(id),
+      adopt: flow.adopt(id),
+      why: flow.why({ run: id }),
+      page: flow.runs({ after: id }),
+      input: flow.run(id).input(),
+      scatter: flow.scatter.status(`${id}.big`),
+      map: flow.inspect.map(`${id}.big`),
+      gate: flow.gates.cancel(`${id}.big.a1n1`),
+      export: flow.export({ runs: [id], to: new PassThrough() }),
+    }
+    for (const [what, promise] of Object.entries(asked))
+      expect(await rejection(promise), what).toMatchObject({ code: 'pruned' })
+    const api = apiHandler(flow, { open: 'admin' })
+    for (const path of [
+      `/runs/${id}`,
+      `/runs/${id}/history`,
+      `/why?run=${id}`,
+      `/gates/${id}.big.a1n1`,
+      `/runs?cursor=${id}`,
+    ]) {
+      const answer = await api(new Request(`http://localhost/api/v1${path}`))
+      expect([path, answer.status, await answer.json()]).toMatchObject([path, 410, { reason: 'pruned' }])
     }
   })
 

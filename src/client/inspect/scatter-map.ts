@@ -7,6 +7,7 @@ import { stateKey } from '../../../projections/state.ts'
 import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import { parseBarrierId } from '../../../streams/ids.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
+import { missingRun } from '../../log/pruned.ts'
 import { Values } from '../../worker/attempt/values.ts'
 import { OutcomeCache } from '../../worker/gather/outcome-cache.ts'
 import type { GatherSource } from '../../worker/gather/source.ts'
@@ -204,12 +205,13 @@ async function errorOf(
   return { error: viewOfError(found[1].error), attempts: outcomes.ordinal }
 }
 
-/** Throws `not_found`. */
+/** Throws `not_found`, and `pruned`. */
 export async function barrierOf(deps: RunDeps, id: string): Promise<BarrierState> {
   const { run: runId, asset, shard } = parseBarrierId(id)
   await deps.found()
   const run = shard < deps.shards ? await readRun(deps, runId) : undefined
-  const barrier = run && (await readBarrier(deps, run, asset))
+  if (!run) throw await missingRun(deps, runId, `scatter ${id}: `)
+  const barrier = await readBarrier(deps, run, asset)
   if (!barrier) throw new FlowStoneError('not_found', `there is no scatter ${id}`)
   return barrier
 }

@@ -18,10 +18,12 @@ import { decode } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath, parsePath } from '../../../streams/facts.ts'
 import type { SealedFact } from '../../../streams/history.ts'
+import { parseRunId } from '../../../streams/ids.ts'
 import { Blobs } from '../../io/blobs.ts'
 import { readDoc } from '../../log/documents.ts'
 import { rawSealedAt, rawSealedUnder } from '../../log/history.ts'
 import { leaderGet, type StoredMessage, streamInfo } from '../../log/nats.ts'
+import { missingRun } from '../../log/pruned.ts'
 import type { Piece, PieceSource, Wanted } from './piece.ts'
 import { piecesOfRun, piecesOfShard } from './pieces.ts'
 
@@ -85,11 +87,12 @@ export class Records {
     }
   }
 
-  /** Throws `not_found`, and `run_open` for a run that has not ended. */
+  /** Throws `not_found`, `pruned`, and `run_open` for a run that has not ended. */
   async *#named(run: string, mayBeOpen: boolean): AsyncGenerator<ArchiveRecord> {
     if (this.#seen.has(run)) return
-    const found = await piecesOfRun(this.#source, run)
-    if (!found) throw new FlowStoneError('not_found', `export: there is no run ${run}`)
+    const isPossible = parseRunId(run).shard < this.#source.shards
+    const found = isPossible ? await piecesOfRun(this.#source, run) : undefined
+    if (!found) throw await missingRun(this.#source, run, 'export: ')
     if (found.doc.finishedMs === undefined && !mayBeOpen)
       throw new FlowStoneError(
         'run_open',

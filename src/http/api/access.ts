@@ -53,7 +53,7 @@ export function accessOf({ apiKeys, open, baseUrl, trustProxy }: AccessOptions):
   }
 }
 
-/** What says that others than this machine reach a server, though it listens on a loopback address. */
+/** What says that others than this machine reach a server on a loopback address. */
 export function outsideOf({ baseUrl, trustProxy }: Pick<AccessOptions, 'baseUrl' | 'trustProxy'>): string | undefined {
   const isProxied = Array.isArray(trustProxy) ? trustProxy.length > 0 : Boolean(trustProxy)
   if (isProxied) return 'trustProxy names proxies in front'

@@ -1,13 +1,24 @@
 /** What the key of a caller is for. */
+import { FlowStoneError } from '../../../streams/errors.ts'
+import { whyNoRun } from '../../client/no-run.ts'
 import type { RunView } from '../../client/run-view.ts'
 import { HttpProblem } from '../shared/problem.ts'
 import type { Call, Caller } from './route.ts'
 
-/** The run, if the caller may see it. Throws the problem `unknown_run`. */
-export async function runFor({ flow, caller }: Pick<Call, 'flow' | 'caller'>, id: string): Promise<RunView> {
-  const view = await flow.run(id).view()
-  if (!view || !seesRun(caller, view)) throw new HttpProblem('unknown_run')
+/** The run, if the caller may see it. Throws the problem `unknown_run`, and `pruned`. */
+export async function runFor(call: Pick<Call, 'flow' | 'caller'>, id: string): Promise<RunView> {
+  const view = await call.flow.run(id).view()
+  if (!view) throw await noRun(call, id)
+  if (!seesRun(call.caller, view)) throw new HttpProblem('unknown_run')
   return view
+}
+
+/** Of a run that is gone nobody knows whose it was, so only who sees all learns why it is gone. */
+async function noRun({ flow, caller }: Pick<Call, 'flow' | 'caller'>, id: string): Promise<unknown> {
+  if (!caller.seesAll) return new HttpProblem('unknown_run')
+  const error = await whyNoRun(flow.run(id))
+  const isMissing = error instanceof FlowStoneError && error.code === 'not_found'
+  return isMissing ? new HttpProblem('unknown_run', error.message) : error
 }
 
 /** By the run that it is of: `<run>.<asset>`, or `<run>.<asset>.<gate>`. */

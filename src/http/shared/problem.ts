@@ -3,8 +3,6 @@
  * nothing in them that the caller sent as a secret.
  */
 
-import { FlowStoneError, InvalidError, messageOf, SignalRejectedError } from '../../../streams/errors.ts'
-import { cut } from '../../../streams/text.ts'
 import type { SignalAccepted, SignalRejection } from '../../gates/types.ts'
 
 /** Why a request was refused. The gate's own reasons, and those of HTTP. */
@@ -23,6 +21,8 @@ export type ProblemReason =
   | 'invalid_query'
   | 'conflict'
   | 'not_kept'
+  | 'pruned'
+  | 'damaged'
   | 'key_conflict'
   | 'invalid_input'
   | 'method_not_allowed'
@@ -54,6 +54,7 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
   unknown_id: [404, 'Nothing of this name', 'There is nothing of this name that this API key may see.'],
   invalid_query: [400, 'Invalid query', 'A query parameter is not known, or is not what it must be.'],
   not_kept: [404, 'Not kept', 'How this was at that time is not kept.'],
+  pruned: [410, 'Pruned', 'It was older than its retention, or somebody pruned it.'],
   conflict: [409, 'Not possible now', 'Its state does not allow that.'],
   key_conflict: [
     409,
@@ -71,6 +72,7 @@ const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: 
     'Not available',
     'It is not known whether this was stored. Send it again, with the same Idempotency-Key.',
   ],
+  damaged: [500, 'Stored data is damaged', 'What is stored of this is missing, or cannot be read.'],
   internal: [500, 'Internal error', 'Something went wrong here.'],
 }
 
@@ -149,38 +151,4 @@ export function jsonText(text: string, status: number, headers: Readonly<Record<
       'Content-Type': 'application/json',
     },
   })
-}
-
-/**
- * What anything thrown means to the sender. The sender sees the error's message only when the fault
- * is in the payload.
- */
-export function problemOf(thrown: unknown): HttpProblem {
-  if (thrown instanceof HttpProblem) return thrown
-  if (thrown instanceof SignalRejectedError)
-    return thrown.reason === 'invalid_payload'
-      ? new HttpProblem('invalid_payload', shortened(messageOf(thrown)))
-      : new HttpProblem(thrown.reason)
-  // Beside its token and its payload the sender gave nothing that could be invalid.
-  if (thrown instanceof InvalidError) return new HttpProblem('invalid_payload', shortened(messageOf(thrown)))
-  if (thrown instanceof FlowStoneError && thrown.code === 'not_found') return new HttpProblem('not_found')
-  if (isTransient(thrown)) return new HttpProblem('unavailable', undefined, { 'Retry-After': '2' })
-  return new HttpProblem('internal')
-}
-
-const TRANSIENT_CODES = new Set(['unreachable', 'closed', 'timeout', 'uncertain', 'overloaded', 'no_namespace'])
-
-/** NATS away, or too busy: the same request may succeed in a while. */
-function isTransient(thrown: unknown): boolean {
-  if (thrown instanceof FlowStoneError) return TRANSIENT_CODES.has(thrown.code)
-  return (
-    thrown instanceof Error &&
-    /^(TimeoutError|RequestError|NoRespondersError|ConnectionError|ClosedConnectionError|DrainingConnectionError)$/.test(
-      thrown.name,
-    )
-  )
-}
-
-function shortened(text: string): string {
-  return cut(text, 1000, '…')
 }

@@ -1,7 +1,7 @@
 /** Routes of signal gates: `<run>.<asset>.<gate>`. */
 import { z } from 'zod'
 import { HttpProblem } from '../../shared/problem.ts'
-import { gatesFor, partFor } from '../covered.ts'
+import { gatesFor, partFor, runFor } from '../covered.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -36,8 +36,9 @@ export const GATES: readonly Route[] = [
     handle: async (call) => {
       await partFor(call, call.params.gate)
       const gate = await call.flow.gates.get(call.params.gate)
-      if (!gate) throw new HttpProblem('unknown_id', `There is no gate ${call.params.gate}.`)
-      return gate
+      if (gate) return gate
+      await runFor(call, call.params.gate.slice(0, call.params.gate.indexOf('.')))
+      throw new HttpProblem('unknown_id', `There is no gate ${call.params.gate}.`)
     },
   }),
 ]
