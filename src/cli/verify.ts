@@ -40,7 +40,9 @@ export function verifyCommand(root: Command): void {
     })
 }
 
-function isByProof({ proof, key, sinceCheckpoint, archive, blocks }: VerifyCommand): boolean {
+function isByProof({ proof, key, sinceCheckpoint, archive, blocks, only, rate, limit }: VerifyCommand): boolean {
+  if (proof && (only ?? rate ?? limit) !== undefined)
+    throw new InvalidError('--proof reads all, and lists all: it takes no --only, --rate and --limit')
   if (proof) return true
   if (key || sinceCheckpoint !== undefined || archive || blocks !== undefined)
     throw new InvalidError('--key, --since-checkpoint, --archive and --blocks need --proof')
@@ -72,6 +74,7 @@ function progressLine({ shard, step, done, total }: VerifyProgress): string {
 
 function reportLines(report: VerifyReport): string[] {
   const { findings, more, checks, notes, facts, durationMs } = report
+  const found = findings.length + more
   return [
     ...findings.flatMap(findingLines),
     ...(more > 0 ? [`… and ${more} more`] : []),
@@ -79,8 +82,8 @@ function reportLines(report: VerifyReport): string[] {
       const counts = Object.entries(looked).map(([name, count]) => `${name} ${count}`)
       return `${check.padEnd(8)} ${shard === undefined ? '' : `shard ${shard}: `}${counts.join(', ')}`
     }),
-    ...notes.map((note) => `note     ${note}`),
-    `${findings.length + more === 0 ? 'nothing differs' : `${findings.length + more} findings`}; ${facts} messages of the log in ${(durationMs / 1000).toFixed(1)} s`,
+    ...notes,
+    `${found === 0 ? 'nothing differs' : `${found} findings`}${notes.length === 0 ? '' : ', and not all could be looked at'}; ${facts} messages of the log in ${(durationMs / 1000).toFixed(1)} s`,
   ]
 }
 

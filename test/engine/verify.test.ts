@@ -1,9 +1,36 @@
 import { existsSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { isDamage } from '../../src/engine/verify/damage.ts'
 import { Ledger, Sequences } from '../../src/engine/verify/ledger.ts'
+import { Findings } from '../../src/engine/verify/report.ts'
 import { Scratch, Texts } from '../../src/engine/verify/scratch.ts'
 import { Shadow } from '../../src/engine/verify/shadow.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+
+describe('a report of verifying', () => {
+  it('is good only if nothing was found and all could be looked at', () => {
+    const findings = new Findings(2)
+    expect([findings.isGood, findings.notes]).toEqual([true, []])
+    for (const n of [1, 1, 2, 3, 4]) findings.unseen(`pack ${n}`, 'no answer')
+    expect([findings.isGood, findings.listed]).toEqual([false, []])
+    expect(findings.notes).toEqual([
+      'could not look at pack 1: no answer',
+      'could not look at pack 2: no answer',
+      'could not look at 2 other things',
+    ])
+  })
+
+  it('calls damaged what is stored so, and not what nobody could read', () => {
+    const zlib = Object.assign(new Error('wrong'), { code: 'Z_DATA_ERROR' })
+    const away = new FlowStoneError('unreachable', 'no answer')
+    const unreadable = (cause?: unknown): unknown => new FlowStoneError('unreadable', 'x', { cause })
+    for (const error of [zlib, unreadable(zlib), unreadable(), new FlowStoneError('undecodable', 'x')])
+      expect(isDamage(error)).toBe(true)
+    for (const error of [away, unreadable(away), new Error('x'), new FlowStoneError('newer_version', 'x'), undefined])
+      expect(isDamage(error)).toBe(false)
+  })
+})
 
 describe('a ledger', () => {
   it('says what is missing, and what is there twice under other marks', () => {

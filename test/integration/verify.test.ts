@@ -225,6 +225,24 @@ describe('verifying a namespace', () => {
     ])
     const short = await flow.verify({ only: ['history', 'values'], limit: 2 })
     expect([short.findings.length, short.more, short.ok]).toEqual([2, 3, false])
+
+    // What nobody could look at is not fine, though nothing was found.
+    const withoutPack = await flow.verify({ only: ['values'] })
+    expect(withoutPack.notes).toContainEqual(
+      expect.stringMatching(/^could not look at pack\.0 of the history of shard 0: /),
+    )
+    await purge(state, key('engine'))
+    for (const only of ['state', 'open'] as const) {
+      const { notes, ...report } = await flow.verify({ only: [only] })
+      expect([only, report]).toMatchObject([only, { findings: [], ok: false }])
+      expect(notes).toEqual([expect.stringMatching(/^could not look at the state of shard 0: it has none yet/)])
+    }
+    await purge(history, `$KV.${ns}_history_0.manifest`)
+    const withoutManifest = await flow.verify({ only: ['history'] })
+    expect(withoutManifest).toMatchObject({ ok: false, findings: [{ kind: 'manifest_missing', document: 'manifest' }] })
+    expect(await flow.verify({ only: ['values'] })).toMatchObject({
+      notes: ['could not look at the history of shard 0: its manifest is gone'],
+    })
   })
 
   it('refuses a check that there is none of, and a rate that is no number', async () => {

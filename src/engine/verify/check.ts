@@ -14,6 +14,8 @@ import type { Pace } from './pace.ts'
 import type { Findings, VerifyProgress } from './report.ts'
 import type { Scratch } from './scratch.ts'
 
+export const NO_STATE = 'it has none yet; start an engine, which folds the log'
+
 /** A message of the log. */
 export interface LogMessage {
   readonly message: StoredMessage

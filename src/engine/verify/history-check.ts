@@ -63,6 +63,12 @@ export class HistoryCheck implements Check {
     findings.add({ check: CHECK, kind, shard, document: key, message, advice })
   }
 
+  /** The document that says which packs there are. */
+  manifestGone(): void {
+    const key = historyKey.manifest
+    this.#add('manifest_missing', key, `${key} of the history is gone, so nobody knows what is sealed`)
+  }
+
   async finish(): Promise<void> {
     const { findings, shard } = this.#at
     await this.#readIndex()

@@ -1,5 +1,6 @@
 /** Looks for facts: on the log, and in the history. */
 import { proofsOf } from '../../../projections/verify/proofs.ts'
+import { messageOf } from '../../../streams/errors.ts'
 import { parsePath } from '../../../streams/facts.ts'
 import { indexHash } from '../../../streams/history.ts'
 import { historyOf, sealedAt, sealedParts } from '../../log/history.ts'
@@ -16,15 +17,21 @@ export interface LostFact {
   readonly field?: string | undefined
 }
 
-export class Missing {
-  readonly #at: Pick<ShardContext, 'connection' | 'names' | 'shard'>
+type MissingContext = Pick<ShardContext, 'connection' | 'names' | 'shard' | 'findings'>
 
-  constructor(at: Pick<ShardContext, 'connection' | 'names' | 'shard'>) {
+export class Missing {
+  readonly #at: MissingContext
+
+  constructor(at: MissingContext) {
     this.#at = at
   }
 
-  /** Whether a fact is nowhere, by its path. */
+  /** Whether a fact is nowhere, by its path. False also where nobody can see it, which is said. */
   async isPathMissing(path: string): Promise<boolean> {
+    return await this.#seen(`fact ${path}`, () => this.#isPathNowhere(path))
+  }
+
+  async #isPathNowhere(path: string): Promise<boolean> {
     const { connection, names, shard } = this.#at
     const query = { last_by_subj: names.fact(shard, path) }
     if (await connection.read((nc) => leaderGet(nc, names.log(shard), query))) return false
@@ -38,8 +45,12 @@ export class Missing {
     return !packs.some(({ facts }) => facts.some((fact) => fact.path === path))
   }
 
-  /** Whether there is no message of a sequence, on the log or among what others refer to. */
+  /** The same of a sequence, on the log or among what others refer to. */
   async isSeqMissing(seq: number): Promise<boolean> {
+    return await this.#seen(`message ${seq} of the log`, () => this.#isSeqNowhere(seq))
+  }
+
+  async #isSeqNowhere(seq: number): Promise<boolean> {
     const { connection, names, shard } = this.#at
     if (await connection.read((nc) => leaderGet(nc, names.log(shard), { seq }))) return false
     return (await sealedAt(this.#at, shard, seq)) === undefined
@@ -49,9 +60,20 @@ export class Missing {
   async named(key: string, doc: unknown): Promise<LostFact[]> {
     const { paths, seqs } = proofsOf(key, doc, this.#at.shard)
     const lost: LostFact[] = []
-    // A history that is damaged is reported by its own check.
-    for (const fact of paths) if (await this.isPathMissing(fact).catch(() => false)) lost.push({ fact })
-    for (const { field, seq } of seqs) if (await this.isSeqMissing(seq).catch(() => false)) lost.push({ seq, field })
+    for (const fact of paths) if (await this.isPathMissing(fact)) lost.push({ fact })
+    for (const { field, seq } of seqs) if (await this.isSeqMissing(seq)) lost.push({ seq, field })
     return lost
+  }
+
+  /** The history may be damaged, or away. */
+  async #seen(what: string, look: () => Promise<boolean>): Promise<boolean> {
+    const { connection, findings, shard } = this.#at
+    try {
+      return await look()
+    } catch (error) {
+      if (connection.isClosed) throw error
+      findings.unseen(`${what} in shard ${shard}`, messageOf(error))
+      return false
+    }
   }
 }

@@ -20,7 +20,7 @@ import { anyBetween, leaderGet, streamBounds, streamInfo } from '../../log/nats.
 import { runFact } from '../../log/run-fact.ts'
 import { type Expected, type ExpectedSource, expectedOf, tasksOnWork } from '../maintenance/expected.ts'
 import { foldedTo } from '../shard/checkpoint.ts'
-import type { Check, ShardContext } from './check.ts'
+import { type Check, NO_STATE, type ShardContext } from './check.ts'
 
 const CHECK = 'open'
 const FOLD_WAIT_MS = 10_000
@@ -46,6 +46,10 @@ export class OpenCheck implements Check {
 
   async finish(): Promise<void> {
     const { shard, findings, clock, graceMs, connection, names } = this.#at
+    if (await this.#hasNoState()) {
+      findings.unseen(`the state of shard ${shard}`, NO_STATE)
+      return
+    }
     const before = await expectedOf(this.#source, clock.now() - graceMs)
     if (before.tasks.size + before.undecided.size > 0) {
       const present = await tasksOnWork(connection, names.work(shard))
@@ -56,6 +60,12 @@ export class OpenCheck implements Check {
     await this.#lookAtChildren()
     const looked = { tasks: before.tasks.size, runs: (await this.#keysUnder('open.')).length, gates: this.#gates }
     findings.looked(CHECK, shard, looked)
+  }
+
+  async #hasNoState(): Promise<boolean> {
+    const { connection, names, shard } = this.#at
+    const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    return last > 0 && (await foldedTo(connection, names, shard)) === 0
   }
 
   async #judge(before: Expected, lost: readonly string[]): Promise<void> {
@@ -97,7 +107,7 @@ export class OpenCheck implements Check {
       const from = (await foldedTo(connection, names, shard)) + 1
       if (!(await connection.read((nc) => anyBetween(nc, names.log(shard), from, last)))) break
       if (performance.now() > untilMs) {
-        findings.note(`shard ${shard}: no engine folds its log, so what is open was not judged; start one`)
+        findings.unseen(`what is open in shard ${shard}`, 'no engine folds its log; start one')
         return undefined
       }
       await sleep(FOLD_LOOK_MS)

@@ -36,13 +36,13 @@ export interface VerifyCheckReport {
 
 /** What `flow.verify` found. */
 export interface VerifyReport {
-  /** Nothing differs. */
+  /** Nothing differs, and all that was asked for was looked at. */
   readonly ok: boolean
   readonly findings: readonly VerifyFinding[]
   /** Findings beyond those that are listed. */
   readonly more: number
   readonly checks: readonly VerifyCheckReport[]
-  /** What could not be judged, and why. */
+  /** What could not be looked at, and why. */
   readonly notes: readonly string[]
   /** Facts that were read. */
   readonly facts: number
@@ -62,9 +62,10 @@ export interface VerifyProgress {
 export class Findings {
   readonly #most: number
   readonly listed: VerifyFinding[] = []
-  readonly notes: string[] = []
+  readonly #notes: string[] = []
   readonly checks: VerifyCheckReport[] = []
   more = 0
+  #unseen = 0
 
   constructor(most: number) {
     this.#most = most
@@ -75,8 +76,20 @@ export class Findings {
     else this.more += 1
   }
 
-  note(text: string): void {
-    if (!this.notes.includes(text)) this.notes.push(text)
+  /** What could not be looked at: nobody knows whether it is as it should be. */
+  unseen(what: string, why: string): void {
+    const text = `could not look at ${what}: ${why}`
+    if (this.#notes.includes(text)) return
+    if (this.#notes.length < this.#most) this.#notes.push(text)
+    else this.#unseen += 1
+  }
+
+  get notes(): readonly string[] {
+    return this.#unseen === 0 ? this.#notes : [...this.#notes, `could not look at ${this.#unseen} other things`]
+  }
+
+  get isGood(): boolean {
+    return this.listed.length === 0 && this.#notes.length === 0
   }
 
   looked(check: string, shard: number | undefined, looked: Readonly<Record<string, number>>): void {

@@ -64,11 +64,11 @@ export class StateCheck implements Check {
       })
     } catch (error) {
       if (!(error instanceof FlowStoneError) || error.code !== 'unreadable') throw error
-      findings.note(`shard ${shard}: ${error.message}`)
+      findings.unseen(`the state of shard ${shard}`, error.message)
       return undefined
     }
     if (!position || position.seq < from) {
-      findings.note(`shard ${shard}: the state was made anew while it was read; verify again`)
+      findings.unseen(`the state of shard ${shard}`, 'it was made anew while it was read; verify again')
       return undefined
     }
     progress({ shard, step: 'reading the state', done: count })
@@ -152,7 +152,10 @@ export class StateCheck implements Check {
       }
       await connection.ready(PAUSE_MS)
     }
-    findings.note(`shard ${shard}: ${keys.length} documents changed too fast to be read twice; verify again`)
+    findings.unseen(
+      `${keys.length} documents of the state of shard ${shard}`,
+      'they changed too fast to be read twice; verify again',
+    )
     return undefined
   }
 
@@ -180,8 +183,22 @@ export class StateCheck implements Check {
   async #isRightly(key: string, expected: unknown, found: unknown): Promise<boolean> {
     const run = runOfKey(key)
     if (run === undefined || (expected !== undefined && found !== undefined)) return false
-    if (!(await isSealed(this.#at, run).catch(() => false))) return found !== undefined && mayOutlive(key)
+    const isThere = await this.#isSealed(run)
+    if (isThere === undefined) return true
+    if (!isThere) return found !== undefined && mayOutlive(key)
     return found === undefined || (await this.#isAboutToLeave(run))
+  }
+
+  /** Undefined: that cannot be seen, which is said. */
+  async #isSealed(run: string): Promise<boolean | undefined> {
+    const { connection, findings, shard } = this.#at
+    try {
+      return await isSealed(this.#at, run)
+    } catch (error) {
+      if (connection.isClosed) throw error
+      findings.unseen(`whether run ${run} of shard ${shard} is sealed`, messageOf(error))
+      return undefined
+    }
   }
 
   async #isAboutToLeave(run: string): Promise<boolean> {

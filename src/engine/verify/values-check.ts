@@ -15,6 +15,7 @@ import { hashBigInt } from '../../../streams/ids.ts'
 import { Blobs } from '../../io/blobs.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
 import type { Check, LogMessage, ShardContext, VerifyContext } from './check.ts'
+import { isDamage, isOfZlib } from './damage.ts'
 import { Ledger } from './ledger.ts'
 
 const CHECK = 'values'
@@ -45,11 +46,22 @@ export class ValuesCheck {
         for (const { facts } of runs)
           for (const sealed of facts) {
             if (!MAY_NAME.test(sealed.path)) continue
-            const fact = decodedOf(shard, sealed)
+            const fact = this.#decoded(shard, sealed)
             if (fact) take(fact, `the sealed ${sealed.path} at ${sealed.seq}`)
           }
       },
       finish: async () => undefined,
+    }
+  }
+
+  /** Undefined: nobody knows which values it names, which is said. */
+  #decoded(shard: number, sealed: SealedRun['facts'][number]): Fact | undefined {
+    try {
+      return decodeFact({ ...sealed, shard })
+    } catch (error) {
+      const what = `values of the sealed ${sealed.path} at ${sealed.seq} of shard ${shard}`
+      this.#context.findings.unseen(what, messageOf(error))
+      return undefined
     }
   }
 
@@ -112,8 +124,9 @@ export class ValuesCheck {
   async #isThere(blobs: Blobs, name: string): Promise<boolean> {
     try {
       return (await blobs.get(name)) !== undefined
-    } catch {
-      // Damaged: that was said.
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      // That was said.
       return true
     }
   }
@@ -121,14 +134,6 @@ export class ValuesCheck {
 
 /** Facts that may hold a value. */
 const MAY_NAME = /\.(requested|materialized|outcomes|resolved|finished|child_requested)$|^subscription\./
-
-function decodedOf(shard: number, sealed: SealedRun['facts'][number]): Fact | undefined {
-  try {
-    return decodeFact({ ...sealed, shard })
-  } catch {
-    return undefined
-  }
-}
 
 function sizeIn(meta: Uint8Array): number {
   try {
@@ -150,8 +155,4 @@ async function plainHash(bytes: Uint8Array): Promise<string> {
   })
   await pipeline(Readable.from([bytes]), createZstdDecompress(), into)
   return hash.digest('hex')
-}
-
-function isOfZlib(error: unknown): boolean {
-  return error instanceof Error && /^(Z_|ZSTD_)/.test(String(Reflect.get(error, 'code')))
 }

@@ -12,8 +12,8 @@
  */
 
 import { nearest } from '../../../streams/did-you-mean.ts'
-import { InvalidError } from '../../../streams/errors.ts'
-import { decodePack, historyKey } from '../../../streams/history.ts'
+import { InvalidError, messageOf } from '../../../streams/errors.ts'
+import { decodePack, type HistoryManifest, historyKey, type SealedRun } from '../../../streams/history.ts'
 import { isInRanges } from '../../../streams/retention.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { ServerClock } from '../../log/clock.ts'
@@ -24,10 +24,11 @@ import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { manifestOf } from '../history/base.ts'
 import { GRACE_MS } from '../maintenance/expected.ts'
-import { foldedTo } from '../shard/checkpoint.ts'
+import { foldedTo, positionOf } from '../shard/checkpoint.ts'
 import { Beside } from './beside.ts'
-import type { ShardContext, VerifyContext } from './check.ts'
+import { NO_STATE, type ShardContext, type VerifyContext } from './check.ts'
 import { type Checks, checksOf, type ShardChecks, VERIFY_CHECKS, type VerifyCheckName } from './checks.ts'
+import { isDamage } from './damage.ts'
 import { Pace } from './pace.ts'
 import { Findings, type VerifyProgress, type VerifyReport } from './report.ts'
 import { Scratch } from './scratch.ts'
@@ -90,9 +91,9 @@ export async function verify(deps: VerifyDeps, options: VerifyOptions): Promise<
   let facts = 0
   for (let shard = 0; shard < shards; shard++) facts += await verifyShard(context, checks, shard)
   await checks.finish()
-  const { listed, more, notes, checks: looked } = findings
+  const { listed, more, notes, isGood, checks: looked } = findings
   const durationMs = performance.now() - startedMs
-  return { ok: listed.length === 0, findings: listed, more, checks: looked, notes, facts, durationMs }
+  return { ok: isGood, findings: listed, more, checks: looked, notes, facts, durationMs }
 }
 
 function wantedOf(only: readonly VerifyCheckName[] | undefined): ReadonlySet<VerifyCheckName> {
@@ -122,8 +123,7 @@ async function readLog(at: ShardContext, of: ShardChecks): Promise<number> {
   if (of.state) await beside.begin()
   const folded = await foldedTo(connection, names, shard)
   const isFolded = of.state !== undefined && folded >= beside.base && folded > 0
-  if (of.state && !isFolded && last > 0)
-    at.findings.note(`shard ${shard}: it has no state yet; start an engine, which folds the log`)
+  if (of.state && !isFolded && last > 0) at.findings.unseen(`the state of shard ${shard}`, NO_STATE)
   const pass = new Pass(at, of, first)
   let facts = 0
   if (of.state && isFolded) {
@@ -192,31 +192,62 @@ class Pass {
 }
 
 async function readPacks(at: ShardContext, of: ShardChecks): Promise<void> {
-  const { connection, names, shard, pace, progress } = at
-  const manifest = await manifestOf(connection, names, shard)
+  const { shard, pace, progress } = at
+  const manifest = await manifestIn(at, of)
   if (!manifest) return
   at.manifest = manifest
   for (let n = 0; n < manifest.packs; n++) {
     if (isInRanges(manifest.gone ?? [], n)) continue
-    try {
-      const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
-      if (!(bytes instanceof Uint8Array)) {
-        // It may have been pruned meanwhile.
-        const { gone = [] } = (await manifestOf(connection, names, shard)) ?? {}
-        if (!isInRanges(gone, n)) of.history?.damaged(n, undefined)
-        continue
-      }
-      const runs = await decodePack(bytes)
+    const runs = await packOf(at, of, n)
+    if (runs) {
       for (const check of of.all) await check.pack?.(n, runs)
-      await pace.took(
-        Math.max(
-          1,
-          runs.reduce((sum, { facts }) => sum + facts.length, 0),
-        ),
-      )
-    } catch (error) {
-      of.history?.damaged(n, error)
+      const facts = runs.reduce((sum, run) => sum + run.facts.length, 0)
+      await pace.took(Math.max(1, facts))
     }
     progress({ shard, step: 'reading the history', done: n + 1, total: manifest.packs })
   }
+}
+
+/** Undefined: it was pruned meanwhile, or cannot be read, which is said then. */
+async function packOf(at: ShardContext, of: ShardChecks, n: number): Promise<readonly SealedRun[] | undefined> {
+  const { connection, names, shard } = at
+  let bytes: unknown
+  try {
+    bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
+  } catch (error) {
+    if (connection.isClosed) throw error
+    sayPack(at, isDamage(error) ? of : undefined, n, error)
+    return undefined
+  }
+  try {
+    if (bytes instanceof Uint8Array) return await decodePack(bytes)
+  } catch (error) {
+    sayPack(at, of, n, error)
+    return undefined
+  }
+  // It may have been pruned meanwhile.
+  const { gone = [] } = (await manifestOf(connection, names, shard)) ?? {}
+  if (!isInRanges(gone, n)) sayPack(at, of, n, undefined)
+  return undefined
+}
+
+/** `of`: whose history check says it, if there is one. */
+function sayPack({ shard, findings }: ShardContext, of: ShardChecks | undefined, n: number, error: unknown): void {
+  if (of?.history) of.history.damaged(n, error)
+  else
+    findings.unseen(`${historyKey.pack(n)} of the history of shard ${shard}`, error ? messageOf(error) : 'it is gone')
+}
+
+/** The document that says which packs there are: from the first checkpoint of the base on. */
+async function manifestIn(at: ShardContext, of: ShardChecks): Promise<HistoryManifest | undefined> {
+  const { connection, names, shard, findings } = at
+  const manifest = await manifestOf(connection, names, shard)
+  if (manifest) return manifest
+  const base = await positionOf(connection, names, names.historyBucket(shard))
+  if (!base || base.seq === 0 || base.redo) return undefined
+  // It may have come meanwhile.
+  const later = await manifestOf(connection, names, shard)
+  if (!later && of.history) of.history.manifestGone()
+  else if (!later) findings.unseen(`the history of shard ${shard}`, 'its manifest is gone')
+  return later
 }
