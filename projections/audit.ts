@@ -173,6 +173,9 @@ function detailOf(fact: AuditFact): string | undefined {
   }
 }
 
+/** Where an entry stands among all others. */
+export type AuditPlace = Pick<AuditEntry, 'time' | 'shard' | 'seq'>
+
 export interface AuditWanted {
   readonly by?: string | undefined
   /** Names of facts, or what they begin with: `run`. */
@@ -180,16 +183,22 @@ export interface AuditWanted {
   readonly sinceMs: number
   /** Up to, and without it. */
   readonly untilMs: number
+  /** Only what comes behind this one. */
+  readonly after?: AuditPlace | undefined
 }
 
 export function isWantedKind(name: FactName, kinds: readonly string[] | undefined): boolean {
   return isAudited(name) && (!kinds || kinds.some((kind) => name === kind || name.startsWith(`${kind}.`)))
 }
 
-export function isWanted(entry: AuditEntry, { by, kinds, sinceMs, untilMs }: AuditWanted): boolean {
+export function isWanted(entry: AuditEntry, { by, kinds, sinceMs, untilMs, after }: AuditWanted): boolean {
   const timeMs = entry.time.getTime()
   return (
-    timeMs >= sinceMs && timeMs < untilMs && isWantedKind(entry.kind, kinds) && (by === undefined || isBy(entry.by, by))
+    timeMs >= sinceMs &&
+    timeMs < untilMs &&
+    isWantedKind(entry.kind, kinds) &&
+    (by === undefined || isBy(entry.by, by)) &&
+    (after === undefined || newerFirst(after, entry) < 0)
   )
 }
 
@@ -220,6 +229,6 @@ export class Newest {
   }
 }
 
-function newerFirst(a: AuditEntry, b: AuditEntry): number {
+function newerFirst(a: AuditPlace, b: AuditPlace): number {
   return b.time.getTime() - a.time.getTime() || a.shard - b.shard || b.seq - a.seq
 }

@@ -1,6 +1,6 @@
 /** FlowStone: asset-first data orchestration, event-sourced on NATS JetStream. */
 
-export type { AuditEntry, AuditKind } from '../projections/audit.ts'
+export type { AuditEntry, AuditKind, AuditPlace } from '../projections/audit.ts'
 export type { Finding, FindingLevel } from '../projections/doctor/finding.ts'
 export type {
   ProofCheckpoint,

@@ -1,34 +1,38 @@
 /** `flowstone audit`: who did what. */
 import type { Command } from 'commander'
+import type { AuditPlace } from '../../projections/audit.ts'
+import { InvalidError } from '../../streams/errors.ts'
 import type { AuditOptions } from '../client/audit.ts'
-import { type GlobalOptions, withFlow } from './context.ts'
-import { connected } from './options.ts'
+import { type AtOptions, readable, withReading } from './at.ts'
 import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { sinceArgument } from './times.ts'
 
-interface AuditCommand extends GlobalOptions {
+interface AuditCommand extends AtOptions {
   readonly by?: string
   readonly since?: string
   readonly until?: string
+  readonly after?: string
   readonly kind?: string
   readonly limit: string
 }
 
 export function auditCommand(root: Command): void {
-  connected(root.command('audit'))
+  readable(root.command('audit'))
     .description('what people and outside systems did, and who: newest first, from the logs and the history')
     .option('--by <who>', 'only theirs: ana, cli:ana@laptop, or http:*')
     .option('--since <time>', 'since a time, or so long ago: 7d')
-    .option('--until <time>', 'before a time, or so long ago; for the next page: the time of the last line')
+    .option('--until <time>', 'before a time, or so long ago')
+    .option('--after <place>', 'the next page, from what the page before printed: TIME/SHARD/SEQUENCE')
     .option('--kind <names>', 'only these facts, separated by commas: run.cancel_requested, or run for all of runs')
     .option('--limit <n>', 'at most so many, up to 10000', '100')
     .action(async (options: AuditCommand) => {
       const wanted = auditArgument(options)
-      await withFlow(options, async (flow, output) => {
+      await withReading(options, async (flow, output) => {
         const entries = await flow.audit(wanted)
-        output.result(entries, () =>
-          table(
+        const last = entries.length === wanted.limit ? entries.at(-1) : undefined
+        output.result(entries, () => [
+          ...table(
             ['time', 'by', 'kind', 'what', 'run', 'detail'],
             entries.map(({ time, by, kind, what, run, detail }) => [
               time,
@@ -41,17 +45,26 @@ export function auditCommand(root: Command): void {
             ]),
             'nothing was done',
           ),
-        )
+          ...(last ? [`more: --after ${last.time.toISOString()}/${last.shard}/${last.seq}`] : []),
+        ])
       })
     })
 }
 
-function auditArgument({ by, since, until, kind, limit }: AuditCommand): AuditOptions {
+function auditArgument({ by, since, until, after, kind, limit }: AuditCommand): AuditOptions {
   return {
     limit: wholeNumber('--limit', limit),
     ...(by === undefined ? {} : { by }),
     ...(since === undefined ? {} : { since: sinceArgument(since) }),
     ...(until === undefined ? {} : { until: sinceArgument(until, '--until') }),
+    ...(after === undefined ? {} : { after: placeArgument(after) }),
     ...(kind === undefined ? {} : { kind: kind.split(',') }),
   }
+}
+
+function placeArgument(text: string): AuditPlace {
+  const [, at = '', shard, seq] = /^([^/]+)\/(\d+)\/(\d+)$/.exec(text) ?? []
+  const time = new Date(at)
+  if (Number.isFinite(time.getTime())) return { time, shard: Number(shard), seq: Number(seq) }
+  throw new InvalidError(`--after must be what the page before printed: TIME/SHARD/SEQUENCE, got ${text}`)
 }

@@ -5,7 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
-import type { Flow } from '../client/flow.ts'
+import { Flow } from '../client/flow.ts'
 import { whyNoRun } from '../client/no-run.ts'
 import type { Run, RunUpdate } from '../client/run.ts'
 import type { RunStatus } from '../client/run-status.ts'
@@ -248,14 +248,15 @@ export function runsArgument({ all, limit, status, target, tag, partition, since
 }
 
 export async function showStatus(
-  flow: Reading & Partial<Pick<Flow, 'problems'>>,
+  flow: Reading,
   output: Output,
   run: string | undefined,
   wanted: RunsOptions,
 ): Promise<void> {
   // What is no id is said before anything is asked for.
   if (run !== undefined) flow.run(run)
-  for (const problem of (await flow.problems?.()) ?? []) output.note(`warning: no engine can work: ${problem.message}`)
+  const problems = flow instanceof Flow ? await flow.problems() : []
+  for (const problem of problems) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
     const runs = await flow.runs(wanted)
     output.result(runs, () =>

@@ -1,9 +1,7 @@
 /** `flowstone why`: the answer, the facts that it follows from, and what is so just now. */
 import type { Command } from 'commander'
 import { cut, printable } from '../../streams/text.ts'
-import type { Flow } from '../client/flow.ts'
-import { type GlobalOptions, withFlow } from './context.ts'
-import { connected } from './options.ts'
+import { type AtOptions, type Reading, readable, withReading } from './at.ts'
 import type { Output } from './output.ts'
 
 const LINE_MAX = 600
@@ -11,12 +9,14 @@ const KIND_WIDTH = 20
 const RUNS_SHOWN = 5
 
 export function whyCommand(root: Command): void {
-  connected(root.command('why <what>'))
+  readable(root.command('why <what>'))
     .description('why a run (RUN), an asset of it (RUN.ASSET), or a value (PIPELINE/ASSET@PARTITION) is as it is')
-    .action((what: string, options: GlobalOptions) => withFlow(options, (flow, output) => showWhy(flow, output, what)))
+    .action((what: string, options: AtOptions) =>
+      withReading(options, (flow, output) => showWhy(flow, output, what, options.at === undefined)),
+    )
 }
 
-async function showWhy(flow: Flow, output: Output, what: string): Promise<void> {
+async function showWhy(flow: Pick<Reading, 'why'>, output: Output, what: string, isNow: boolean): Promise<void> {
   const found = await flow.why(what)
   output.result(found, () => {
     const { verdict, chain, state, runs } = found
@@ -27,7 +27,7 @@ async function showWhy(flow: Flow, output: Output, what: string): Promise<void> 
         const place = `${fact.shard}/${fact.seq}`.padStart(9)
         return `${place}  ${fact.time.toISOString()}  ${fact.kind.padEnd(KIND_WIDTH)}  ${line(text)}`
       }),
-      ...(state.length > 0 ? ['', 'Just now:', ...state.map(({ text }) => `  ${line(text)}`)] : []),
+      ...(state.length > 0 ? ['', isNow ? 'Just now:' : 'Then:', ...state.map(({ text }) => `  ${line(text)}`)] : []),
       ...(runs.length > 0 ? ['', ...runs.slice(0, RUNS_SHOWN).map((run) => `See also: flowstone why ${run}`)] : []),
     ]
   })

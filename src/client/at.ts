@@ -1,4 +1,6 @@
 /** `flow.at`: all as it was at a time in the past. It only reads. */
+import type { AuditEntry } from '../../projections/audit.ts'
+import type { Why } from '../../projections/why/types.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { AnyAsset, Asset } from '../define/asset-type.ts'
@@ -8,6 +10,7 @@ import { streamBounds } from '../log/nats.ts'
 import { type PastSource, pastSource } from '../log/past/source.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
+import { type AuditOptions, audit } from './audit.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Inspect } from './inspect/inspect.ts'
 import { Run } from './run.ts'
@@ -17,6 +20,7 @@ import { Scatters } from './scatter.ts'
 import { Schedules } from './schedules.ts'
 import { Sensors } from './sensors.ts'
 import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './values.ts'
+import { type WhyTarget, why } from './why.ts'
 
 /** A sequence of the log of a shard. */
 export interface ShardSeq {
@@ -59,12 +63,34 @@ const READS = {
     'rail',
   ],
 } as const
-/** What a flow does besides. */
-const ACTS = ['materialize', 'request', 'adopt', 'retry', 'register', 'worker', 'engine', 'setup', 'rebuild'] as const
+/** What a flow does besides: what changes something, and what is only known of now. */
+const REFUSED = [
+  'adopt',
+  'close',
+  'diff',
+  'doctor',
+  'engine',
+  'export',
+  'import',
+  'materialize',
+  'problems',
+  'ready',
+  'rebuild',
+  'register',
+  'request',
+  'retry',
+  'setup',
+  'verify',
+  'worker',
+] as const
+/** The same of what gives something at once. */
+const REFUSED_AT_ONCE = ['as', 'at'] as const
+/** Parts of a flow of which nothing can be shown. */
+const REFUSED_PARTS = ['events', 'limiter', 'proof', 'retention', 'triggers'] as const
 
 /**
  * A namespace as it was, from `flow.at`. It reads as the flow does, and has no connection of its
- * own. Acts throw FlowStoneError `read_only`.
+ * own. All else that a flow has throws FlowStoneError `read_only`.
  */
 export class FlowAt {
   readonly #deps: RunDeps
@@ -107,7 +133,14 @@ export class FlowAt {
     this.schedules = guarded('schedules', new Schedules(this.#deps), READS.schedules)
     this.sensors = guarded('sensors', new Sensors(this.#deps), READS.sensors)
     this.inspect = guarded('inspect', new Inspect(this.#deps), READS.inspect)
-    for (const act of ACTS) Object.defineProperty(this, act, { value: async () => await refuse(act) })
+    for (const act of REFUSED) Object.defineProperty(this, act, { value: async () => await refuse(act) })
+    for (const act of REFUSED_AT_ONCE)
+      Object.defineProperty(this, act, {
+        value: () => {
+          throw readOnly(act)
+        },
+      })
+    for (const part of REFUSED_PARTS) Object.defineProperty(this, part, { value: refusing(part) })
   }
 
   /** Which time that is. Throws as all reads do. */
@@ -145,6 +178,16 @@ export class FlowAt {
   /** As `flow.history`: the facts that were there. */
   history(runId: string): AsyncGenerator<HistoryEntry> {
     return history(this.#deps, parseRunId(runId).id)
+  }
+
+  /** As `flow.why`: by the facts that were there, and without what workers said. */
+  async why(what: WhyTarget): Promise<Why> {
+    return await why(this.#deps, what)
+  }
+
+  /** As `flow.audit`: what had been done by then. */
+  async audit(options: AuditOptions = {}): Promise<AuditEntry[]> {
+    return await audit(this.#deps, options)
   }
 
   /** For `flow.diff`. */
@@ -210,10 +253,21 @@ function guarded<T extends object>(what: string, target: T, reads: readonly stri
   })
 }
 
+/** Whatever is asked of it is refused. It is no promise. */
+function refusing(part: string): object {
+  return new Proxy(
+    {},
+    { get: (_, key) => (typeof key === 'symbol' || key === 'then' ? undefined : () => refuse(`${part}.${key}`)) },
+  )
+}
+
 async function refuse(act: string): Promise<never> {
   throw readOnly(act)
 }
 
 function readOnly(act: string): FlowStoneError {
-  return new FlowStoneError('read_only', `${act}: flow.at(…) shows the past and only reads; call it of the flow itself`)
+  return new FlowStoneError(
+    'read_only',
+    `${act}: flow.at(…) shows the past, and only what is known of it; call it of the flow itself`,
+  )
 }

@@ -2,6 +2,7 @@
 import {
   AUDITED,
   type AuditEntry,
+  type AuditPlace,
   type AuditWanted,
   auditOf,
   isWanted,
@@ -27,15 +28,17 @@ export interface AuditOptions {
   readonly by?: string
   /** Stored since then. Default: all that there is. */
   readonly since?: Date
-  /** Stored before then. For the next page: the time of the last entry. */
+  /** Stored before then. */
   readonly until?: Date
+  /** For the next page: the last entry of the page before. Those that come behind it. */
+  readonly after?: AuditPlace
   /** Facts: `'run.cancel_requested'`, or all of a kind: `'run'`. */
   readonly kind?: string | readonly string[]
   /** At most so many, the newest. Default 100, at most 10,000. */
   readonly limit?: number
 }
 
-const OPTIONS: OptionNames<AuditOptions> = { by: true, since: true, until: true, kind: true, limit: true }
+const OPTIONS: OptionNames<AuditOptions> = { by: true, since: true, until: true, after: true, kind: true, limit: true }
 const LIMIT_MAX = 10_000
 
 /** Newest first. */
@@ -43,8 +46,9 @@ export async function audit(deps: RunDeps, options: AuditOptions): Promise<Audit
   const { limit, ...wanted } = wantedOf(options)
   await deps.found()
   const newest = new Newest(limit)
+  const { past } = deps.docs
   const take = (fact: Fact | undefined): void => {
-    const entry = fact && auditOf(fact)
+    const entry = fact && past?.has(fact) !== false ? auditOf(fact) : undefined
     if (entry && isWanted(entry, wanted)) newest.add(entry)
   }
   for (let shard = 0; shard < deps.shards; shard++) {
@@ -57,12 +61,14 @@ export async function audit(deps: RunDeps, options: AuditOptions): Promise<Audit
 /** Throws InvalidError that names the option. */
 function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number } {
   refuseUnknown('audit', options, OPTIONS)
-  const { by, since, until, kind, limit = 100 } = options
+  const { by, since, until, after, kind, limit = 100 } = options
   if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX)
     throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${limit}`)
-  for (const [field, date] of Object.entries({ since, until }))
+  for (const [field, date] of Object.entries({ since, until, ...(after ? { 'after.time': after.time } : {}) }))
     if (date !== undefined && !(date instanceof Date && Number.isFinite(date.getTime())))
       throw new InvalidError(`audit: ${field} must be a Date, got ${JSON.stringify(date)}`)
+  if (after !== undefined && !(Number.isInteger(after.shard) && Number.isInteger(after.seq)))
+    throw new InvalidError('audit: after must be an entry of the audit: time, shard and seq')
   if (by !== undefined && (typeof by !== 'string' || by === ''))
     throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${JSON.stringify(by)}`)
   const kinds = kind === undefined ? undefined : typeof kind === 'string' ? [kind] : kind
@@ -73,7 +79,8 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
     by,
     kinds,
     sinceMs: since?.getTime() ?? Number.NEGATIVE_INFINITY,
-    untilMs: until?.getTime() ?? Number.POSITIVE_INFINITY,
+    untilMs: Math.min(until?.getTime() ?? Number.POSITIVE_INFINITY, after ? after.time.getTime() + 1 : Infinity),
+    after,
     limit,
   }
 }

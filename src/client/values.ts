@@ -36,13 +36,11 @@ export async function assetValue<V>(
   { partition, run }: ValueOptions,
 ): Promise<AssetValue<V> | undefined> {
   await deps.found()
-  const { connection, names, shards, io, docs } = deps
+  const { connection, names, io, docs } = deps
   const of = { pipeline, ...(partition === undefined ? {} : { partition }) }
   const found =
     run === undefined
-      ? docs.past
-        ? await newestThen(deps, stateKey.asset(pipeline, asset, partition))
-        : (await newestOnLogs({ connection, names, shards }, of, [asset])).get(asset)
+      ? await newestValue(deps, of, asset)
       : (await valuesOfRun({ connection, names }, run, of, [asset], docs)).get(asset)
   if (!found) return undefined
   const timeMs = 'timeMs' in found && typeof found.timeMs === 'number' ? found.timeMs : undefined
@@ -52,6 +50,16 @@ export async function assetValue<V>(
     run: found.run,
     at: timeMs === undefined ? undefined : new Date(timeMs),
   }
+}
+
+/** Where it is, and who made it. */
+export async function newestValue(
+  deps: RunDeps,
+  of: { readonly pipeline: string; readonly partition?: string },
+  asset: string,
+): Promise<CatalogEntry | undefined> {
+  if (deps.docs.past) return await newestThen(deps, stateKey.asset(of.pipeline, asset, of.partition))
+  return (await newestOnLogs(deps, of, [asset])).get(asset)
 }
 
 async function newestThen({ docs, shards }: RunDeps, key: string): Promise<CatalogEntry | undefined> {

@@ -2,13 +2,12 @@
 import { groupKey } from '../../projections/run/concurrency-key.ts'
 import { type ConcurrencyState, type RunState, stateKey } from '../../projections/state.ts'
 import type { FailedAt, WhyInput } from '../../projections/why/types.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
 import { type Fact, type FactName, type FactOf, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId, type RunId } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import { foldedTo } from '../engine/shard/checkpoint.ts'
-import { readDoc } from '../log/documents.ts'
 import { factsUnder } from '../log/facts-under.ts'
-import { runDoc, sealedAt, sealedParts } from '../log/history.ts'
+import { sealedAt, sealedParts } from '../log/history.ts'
 import { directNext, leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
 import { runFact } from '../log/run-fact.ts'
@@ -57,7 +56,7 @@ const OF_GATES = ['created', 'child_requested', 'timer_fired', 'resolved', 'dead
 export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | undefined> {
   const { shard } = parseRunId(run)
   if (shard >= deps.shards) return undefined
-  const own = await factsUnder(deps, shard, run, [
+  const own = await under(deps, shard, run, [
     ...OF_RUN.map((event) => `run.${run}.${event}`),
     `asset.*.*.${run}.>`,
     ...OF_SCATTERS.map((event) => `scatter.${run}.*.${event}`),
@@ -68,7 +67,8 @@ export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | 
     gatesOf(deps, shard, run, own),
     registeredOf(deps, run, own),
     readRun(deps, run),
-    foldedTo(deps.connection, deps.names, shard),
+    // What is shown of the past is folded.
+    deps.docs.past ? undefined : foldedTo(deps.connection, deps.names, shard),
   ])
   const facts = [...registered, ...own, ...gates]
   const [others, queue, turn, failures] = await Promise.all([
@@ -82,7 +82,7 @@ export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | 
     facts: [...facts, ...failures.facts],
     others: [...others, ...(queue?.facts ?? [])],
     failed: failures.failed,
-    foldedTo: folded,
+    ...(folded === undefined ? {} : { foldedTo: folded }),
     ...(queue ? { queued: { behind: queue.behind } } : {}),
     ...(turn ? { turn } : {}),
   }
@@ -92,7 +92,7 @@ export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | 
 async function gatesOf(deps: RunDeps, shard: number, run: RunId, own: readonly Fact[]): Promise<Fact[]> {
   const assets = new Set(own.flatMap((fact) => (fact.name === 'asset.suspended' ? [fact.ids.asset] : [])))
   const paths = [...assets].flatMap((asset) => OF_GATES.map((event) => `gate.${run}.${asset}.*.${event}`))
-  return await factsUnder(deps, shard, run, paths)
+  return await under(deps, shard, run, paths)
 }
 
 /** The versions of the pipeline that it had. */
@@ -104,7 +104,7 @@ async function registeredOf(deps: RunDeps, run: RunId, own: readonly Fact[]): Pr
     version,
     ...own.flatMap((fact) => (fact.name === 'run.adopt_requested' ? [fact.data.version] : [])),
   ])
-  return await found([...versions].map((v) => runFact(deps, run, 'pipeline.registered', { pipeline, version: v })))
+  return await found([...versions].map((v) => factOf(deps, run, 'pipeline.registered', { pipeline, version: v })))
 }
 
 async function found(reads: readonly Promise<Fact | undefined>[]): Promise<Fact[]> {
@@ -115,7 +115,7 @@ async function found(reads: readonly Promise<Fact | undefined>[]): Promise<Fact[
 async function othersOf(deps: RunDeps, request: FactOf<'run.requested'>, facts: readonly Fact[]): Promise<Fact[]> {
   const { parent, retry, redrive, retryOf, pipeline } = request.data
   const read = <N extends FactName>(run: string, name: N, ids: Readonly<Record<string, string>> = {}) =>
-    isThere(deps, run) ? runFact(deps, run, name, { run, ...ids }) : Promise.resolve(undefined)
+    isThere(deps, run) ? factOf(deps, run, name, { run, ...ids }) : Promise.resolve(undefined)
   const planned = facts.find((fact) => fact.name === 'run.planned')?.data.assets ?? []
   const reads: Promise<Fact | undefined>[] = [...outsideOf(deps, request)]
   if (parent) {
@@ -181,7 +181,7 @@ async function receivedOf(
 /** Of a run whose values were looked at: by which code, from what, and what of it. */
 async function earlierOf(deps: RunDeps, run: string, facts: readonly Fact[]): Promise<Fact[]> {
   if (!isThere(deps, run)) return []
-  const request = await runFact(deps, run, 'run.requested')
+  const request = await factOf(deps, run, 'run.requested')
   if (!request) return []
   const { pipeline, version } = request.data
   const registered = facts.findLast((fact) => fact.name === 'pipeline.registered')
@@ -189,9 +189,9 @@ async function earlierOf(deps: RunDeps, run: string, facts: readonly Fact[]): Pr
   return [
     request,
     ...(await found([
-      runFact(deps, run, 'pipeline.registered', { pipeline, version }),
-      runFact(deps, run, 'run.planned'),
-      ...assets.map((asset) => runFact(deps, run, 'asset.materialized', { pipeline, asset, run })),
+      factOf(deps, run, 'pipeline.registered', { pipeline, version }),
+      factOf(deps, run, 'run.planned'),
+      ...assets.map((asset) => factOf(deps, run, 'asset.materialized', { pipeline, asset, run })),
     ])),
   ]
 }
@@ -203,14 +203,12 @@ async function queueOf(
   own: readonly Fact[],
   doc: RunState | undefined,
 ): Promise<{ readonly behind: readonly string[]; readonly facts: readonly Fact[] } | undefined> {
-  const { connection, names } = deps
   if (!doc?.queue || own.some(({ name }) => name === 'run.finished' || name === 'run.planned')) return undefined
   const key = groupKey(doc.pipeline, doc.concurrency)
   // The bucket's type of document follows from its key.
-  const group =
-    key && ((await readDoc(connection, names, names.stateBucket(shard), key)) as ConcurrencyState | undefined)
+  const group = key && ((await deps.docs.read(shard, key)) as ConcurrencyState | undefined)
   const behind = (group?.running ?? []).slice(0, HOLDERS_MAX)
-  return { behind, facts: await found(behind.map((run) => runFact(deps, run, 'run.requested'))) }
+  return { behind, facts: await found(behind.map((run) => factOf(deps, run, 'run.requested'))) }
 }
 
 /**
@@ -243,7 +241,7 @@ async function turnOf(
 }
 
 async function isOfKey(deps: RunDeps, run: string, { data }: FactOf<'run.requested'>): Promise<boolean> {
-  const other = await runFact(deps, run, 'run.requested')
+  const other = await factOf(deps, run, 'run.requested')
   return other?.data.pipeline === data.pipeline && other.data.concurrency?.key === data.concurrency?.key
 }
 
@@ -275,21 +273,20 @@ interface FailureDoc {
 
 /** The first documents that say which instances failed. By their keys: most are not there. */
 async function failureDocs(deps: RunDeps, shard: number, run: RunId, asset: string): Promise<FailureDoc[]> {
-  const { connection, names } = deps
   const prefix = stateKey.failures(run, asset, 0).slice(0, -1)
-  const keys = new Set<string>()
+  const keys = new Set<string>(await deps.docs.keys(shard, prefix).catch(unlessTooOld))
   for await (const { docs } of sealedParts(deps, run))
     for (const key of Object.keys(docs)) if (key.startsWith(prefix)) keys.add(key)
-  const bucket = names.stateBucket(shard)
-  const jsm = await jetstreamManager(connection.nc)
-  const filter = names.kvSubject(bucket, `${prefix}*`)
-  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: filter }))
-  for (const subject of Object.keys(info.state.subjects ?? {}))
-    keys.add(subject.slice(names.kvSubject(bucket, '').length))
   const first = [...keys].toSorted((a, b) => numberOf(a) - numberOf(b)).slice(0, FAILURES_MAX)
-  const docs = await Promise.all(first.map((key) => runDoc(deps, run, key)))
+  const docs = await Promise.all(first.map((key) => deps.docs.ofRun(run, key)))
   // The bucket's type of document follows from its key.
   return docs.filter((doc) => doc !== undefined) as FailureDoc[]
+}
+
+/** Of one run alone something is known of any time. */
+function unlessTooOld(error: unknown): string[] {
+  if (error instanceof FlowStoneError && error.code === 'no_snapshot') return []
+  throw error
 }
 
 function numberOf(key: string): number {
@@ -299,5 +296,23 @@ function numberOf(key: string): number {
 async function factAt(deps: RunDeps, shard: number, seq: number): Promise<Fact | undefined> {
   const { connection, names } = deps
   const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq }))
-  return message ? factIfAny(names, shard, message) : await sealedAt(deps, shard, seq)
+  return seen(deps, message ? factIfAny(names, shard, message) : await sealedAt(deps, shard, seq))
+}
+
+async function under(deps: RunDeps, shard: number, run: RunId, paths: readonly string[]): Promise<Fact[]> {
+  return (await factsUnder(deps, shard, run, paths)).filter((fact) => seen(deps, fact))
+}
+
+async function factOf<N extends FactName>(
+  deps: RunDeps,
+  run: string,
+  name: N,
+  ids?: Readonly<Record<string, string>>,
+): Promise<FactOf<N> | undefined> {
+  return seen(deps, await runFact(deps, run, name, ids))
+}
+
+/** In the past: unless it came later. */
+function seen<F extends Fact>({ docs }: RunDeps, fact: F | undefined): F | undefined {
+  return fact && docs.past?.has(fact) === false ? undefined : fact
 }

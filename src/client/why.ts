@@ -5,9 +5,7 @@ import { assetsOf, whyAsset, whyRun } from '../../projections/why/why.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { decodeToken, parseRunId, type RunId } from '../../streams/ids.ts'
-import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
-import { newestOnLogs } from '../engine/shard/catalog.ts'
 import { missingRun } from '../log/pruned.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
@@ -17,7 +15,7 @@ import { readBarrier, readRun } from './run-doc.ts'
 import type { RunStatus } from './run-status.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 import { listRuns } from './runs.ts'
-import { notMade } from './values.ts'
+import { newestValue, notMade } from './values.ts'
 import { whyInputOf } from './why-facts.ts'
 
 /**
@@ -128,10 +126,7 @@ async function whyOfValue(
 ): Promise<Why> {
   const place = await placeIn(deps, asset)
   const of = { pipeline: place.pipeline, ...(partition === undefined ? {} : { partition }) }
-  const [newest, run] = await Promise.all([
-    newestOnLogs(deps, of, [place.asset]).then((values) => values.get(place.asset)),
-    newestRun(deps, place, partition),
-  ])
+  const [newest, run] = await Promise.all([newestValue(deps, of, place.asset), newestRun(deps, place, partition)])
   const name = `${place.pipeline}/${place.asset}${partition === undefined ? '' : `@${partition}`}`
   if (!newest) {
     if (!run) throw notMade(name, {})
@@ -179,12 +174,8 @@ async function newestRun(
 /** A name alone is enough where one pipeline has the asset. */
 async function placeIn(deps: RunDeps, asset: AnyAsset | string): Promise<Place> {
   if (typeof asset !== 'string' || !NAME.test(asset)) return placeOf('why', asset)
-  const { connection, names } = deps
-  const bucket = names.stateBucket(0)
-  const prefix = names.kvSubject(bucket, stateKey.newest('x').slice(0, -1))
-  const jsm = await jetstreamManager(connection.nc)
-  const info = await connection.read(() => jsm.streams.info(names.kvStream(bucket), { subjects_filter: `${prefix}*` }))
-  const pipelines = Object.keys(info.state.subjects ?? {}).map((subject) => decodeToken(subject.slice(prefix.length)))
+  const prefix = stateKey.newest('x').slice(0, -1)
+  const pipelines = (await deps.docs.keys(0, prefix)).map((key) => decodeToken(key.slice(prefix.length)))
   const specs = await Promise.all(pipelines.map((pipeline) => newestPipeline(deps, 0, pipeline)))
   const having = specs.flatMap((spec) => (spec?.assets.some(({ name }) => name === asset) ? [spec.name] : []))
   const [only, more] = having

@@ -37,6 +37,8 @@ export interface Past {
   readonly timeMs: number
   /** Of a shard: the sequence up to which all is folded. */
   seqOf(shard: number): Promise<number>
+  /** Whether a fact was there by then. */
+  has(fact: Pick<Fact, 'shard' | 'seq' | 'timeMs'>): boolean
 }
 
 export function liveSource(source: HistorySource): DocSource {

@@ -499,10 +499,15 @@ it('reads show what was so at a time, or say that it is not kept', async () => {
   expect(facts.every((fact) => fact.at <= then)).toBe(true)
   const assets = (await api.get('/assets', at)).body.assets as { name: string; state: string }[]
   expect(assets.find(({ name }) => name === 'held')?.state).toBe('running')
+  // Somebody has to say what it is about.
+  const ofBroken = { query: { at: then, run: runs.broken ?? '' } }
   for (const { path, method, now } of ROUTES.filter(({ method, path }) => method === 'GET' && !path.includes(':')))
-    expect(await api.get(path, at), `${method} ${path}`).toMatchObject(
+    expect(await api.get(path, path === '/why' ? ofBroken : at), `${method} ${path}`).toMatchObject(
       now ? { status: 404, body: { reason: 'not_kept' } } : { status: 200 },
     )
+  expect((await api.get('/why', { query: { at: then, run: runs.held ?? '' } })).body).toMatchObject({
+    status: 'running',
+  })
   const params = { pipeline: 'orders', asset: 'invoice' }
   expect((await api.get('/assets/:pipeline/:asset/value', { ...at, params })).body).toMatchObject({ run: runs.invoice })
   const history = (await api.get('/runs/:run/history', { ...at, params: { run: runs.held ?? '' } })).body

@@ -118,6 +118,13 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
   expect(await count({ until: new Date(beforeMs) })).toBe(0)
   expect((await flow.audit({ limit: 3 })).map(shown)).toEqual(onLog.slice(0, 3).map(shown))
   expect((await flow.audit({ until: onLog[4]?.time ?? new Date(), limit: 1 }))[0]?.seq).toBeLessThan(onLog[4]?.seq ?? 0)
+  const inPages: AuditEntry[] = []
+  for (let after: AuditEntry | undefined; ; after = inPages.at(-1)) {
+    const page = await flow.audit({ limit: 1, ...(after ? { after } : {}) })
+    if (page.length === 0) break
+    inPages.push(...page)
+  }
+  expect(inPages).toEqual(onLog)
 
   const jsm = await jetstreamManager(nc)
   await until('the facts have left the log', async () => {

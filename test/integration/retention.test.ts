@@ -132,19 +132,19 @@ describe('runs that are older than they are kept', () => {
     }
     const [, one] = runs
     const id = one?.id ?? ''
-    const asked: Record<string, Promise<unknown>> = {
-      retry: flow.retry(id),
-      adopt: flow.adopt(id),
-      why: flow.why({ run: id }),
-      page: flow.runs({ after: id }),
-      input: flow.run(id).input(),
-      scatter: flow.scatter.status(`${id}.big`),
-      map: flow.inspect.map(`${id}.big`),
-      gate: flow.gates.cancel(`${id}.big.a1n1`),
-      export: flow.export({ runs: [id], to: new PassThrough() }),
+    const asked: Record<string, () => Promise<unknown>> = {
+      retry: () => flow.retry(id),
+      adopt: () => flow.adopt(id),
+      why: () => flow.why({ run: id }),
+      page: () => flow.runs({ after: id }),
+      input: () => flow.run(id).input(),
+      scatter: () => flow.scatter.status(`${id}.big`),
+      map: () => flow.inspect.map(`${id}.big`),
+      gate: () => flow.gates.cancel(`${id}.big.a1n1`),
+      export: () => flow.export({ runs: [id], to: new PassThrough() }),
     }
-    for (const [what, promise] of Object.entries(asked))
-      expect(await rejection(promise), what).toMatchObject({ code: 'pruned' })
+    for (const [what, ask] of Object.entries(asked))
+      expect(await rejection(ask()), what).toMatchObject({ code: 'pruned' })
     const api = apiHandler(flow, { open: 'admin' })
     for (const path of [
       `/runs/${id}`,

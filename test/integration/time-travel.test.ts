@@ -45,6 +45,8 @@ async function picture(flow: Flow | FlowAt, ids: readonly string[]): Promise<unk
       gates: await flow.gates.list(id),
       history: (await collect(flow.history(id))).map(({ seq, kind }) => `${seq} ${kind}`),
       input: await flow.run(id).input(),
+      // What workers say just now is not known of the past.
+      why: { ...(await flow.why(id)), state: [] },
     }
   })
   const { next: _, ...yearly } = await flow.schedules.get('yearly')
@@ -59,6 +61,7 @@ async function picture(flow: Flow | FlowAt, ids: readonly string[]): Promise<unk
     partitions: await flow.partitions(count),
     yearly,
     occurrences: await flow.schedules.occurrences('yearly'),
+    audit: await flow.audit(),
   }
 }
 
@@ -183,6 +186,12 @@ describe('flow.at', () => {
     const cut = await flow.diff(first?.seq ?? 0, last?.time, { limit: 2 })
     expect(cut.runs).toHaveLength(2)
     expect(cut.more).toEqual(expect.arrayContaining(['runs', 'assets', 'gates']))
+    // Just as many as there are: nothing is cut.
+    const most = Math.max(...[changed.runs, changed.assets, changed.gates].map(({ length }) => length))
+    expect(await flow.diff(first?.seq ?? 0, last?.seq, { limit: most })).toEqual(changed)
+    const gatesCut = await flow.diff(first?.seq ?? 0, last?.seq, { limit: changed.gates.length })
+    expect([gatesCut.gates, gatesCut.more.includes('gates')]).toEqual([changed.gates, false])
+    expect((await flow.diff(first?.seq ?? 0, last?.seq, { limit: changed.runs.length - 1 })).more).toContain('runs')
     expect(await rejection(flow.diff(last?.seq ?? 0, first?.seq))).toMatchObject({ code: 'invalid' })
   })
 
@@ -205,6 +214,27 @@ describe('flow.at', () => {
     expect(await flow.at(new Date(0)).runs()).toEqual([])
     expect(await flow.at(1).run(run).view()).toBeUndefined()
     expect(await rejection(flow.at(1).schedules.get('nightly'))).toMatchObject({ code: 'not_found' })
+  })
+
+  it('refuses each member of a flow that it does not have, and says so', async () => {
+    const { flow } = stage
+    const at = flow.at(moments[0]?.seq ?? 0)
+    const members = [...Object.getOwnPropertyNames(Object.getPrototypeOf(flow)), ...Object.getOwnPropertyNames(flow)]
+    const missing = members.filter((name) => name !== 'constructor' && !(name in at))
+    // Of the connection, and names: nothing of them is asked.
+    expect(missing.toSorted()).toEqual(['closed', 'connection', 'namespace', 'shards'])
+    const isRead = (name: string): boolean =>
+      Object.hasOwn(Object.getPrototypeOf(at), name) || Object.keys(at).includes(name)
+    const refused = members.filter((name) => name in at && name !== 'constructor' && !isRead(name))
+    expect(refused).toEqual(
+      expect.arrayContaining(['as', 'doctor', 'export', 'import', 'proof', 'retention', 'verify']),
+    )
+    for (const name of refused) {
+      const member: unknown = Reflect.get(at, name)
+      const call = async (): Promise<unknown> =>
+        typeof member === 'function' ? await member.call(at) : await Reflect.get(Object(member), 'status')()
+      expect(await rejection(call()), name).toMatchObject({ code: 'read_only', message: expect.stringContaining(name) })
+    }
   })
 
   it('names a time whose runs were pruned, and goes on behind the next snapshot', async () => {

@@ -17,6 +17,7 @@ export function flowAt(flow: ApiFlow, at: Date): ApiFlow {
     runs: then.runs.bind(then),
     value: then.value.bind(then),
     partitions: then.partitions.bind(then),
+    why: then.why.bind(then),
   }
   // A method that is not there is refused before: see `now` of the routes.
   return reads as Partial<ApiFlow> as ApiFlow

@@ -46,6 +46,7 @@ class ThePast implements PastSource {
         return timeMs()
       },
       seqOf: async (shard) => (await this.shard(shard)).seq,
+      has: (fact) => isWithin(this.#limit(fact.shard), fact),
     }
   }
 

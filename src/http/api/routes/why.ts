@@ -35,7 +35,6 @@ export const WHY: readonly Route[] = [
     path: '/why',
     tag: 'overview',
     scope: 'read',
-    now: true,
     summary: 'Why a run, an asset of it, or the newest value of an asset is as it is',
     query: {
       run: s.name.optional(),
