@@ -5,6 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { decodeToken } from '../../streams/ids.ts'
 import type { GateSettings } from '../gates/settings.ts'
 import type { GateView } from '../gates/types.ts'
+import { waitingGates } from '../gates/waiting.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { FlowAt, type PositionAt, type When } from './at.ts'
 import { type ScatterView, viewOfBarrier } from './run.ts'
@@ -54,6 +55,8 @@ export interface FlowDiff {
 const LIMIT = 1000
 const LIMIT_MAX = 10_000
 const READ_AHEAD = 64
+/** Of gates that wait, so many are compared. */
+const GATES_MAX = 100_000
 
 export async function diff(
   live: RunDeps,
@@ -102,13 +105,31 @@ class Comparison {
   /** Those that were open before, and those that were asked for since. */
   async runs(since: Date): Promise<ChangedRun[]> {
     const { docs, shards } = this.#a.deps
-    const ids = new Set<string>()
+    const open = new Set<string>()
     for (let shard = 0; shard < shards; shard++)
-      for (const key of await docs.keys(shard, 'open.')) ids.add(key.slice('open.'.length))
-    const begun = await this.#b.runs({ since, limit: Math.min(LIMIT_MAX, this.#limit + 1) })
-    for (const { id } of begun) ids.add(id)
+      for (const key of await docs.keys(shard, 'open.')) open.add(key.slice('open.'.length))
     const changed: ChangedRun[] = []
-    await inParts([...ids], async (run) => {
+    await this.#changed([...open], changed)
+    let after: string | undefined
+    // Of those that were asked for in the same millisecond, some may be no change.
+    while (changed.length <= this.#limit) {
+      const limit = Math.min(LIMIT_MAX, this.#limit + 1)
+      const page = await this.#b.runs({ since, limit, ...(after === undefined ? {} : { after }) })
+      await this.#changed(
+        page.flatMap(({ id }) => (open.has(id) ? [] : [id])),
+        changed,
+      )
+      after = page.at(-1)?.id
+      if (page.length < limit) break
+    }
+    return this.#cut(
+      'runs',
+      changed.toSorted((x, y) => (x.id < y.id ? -1 : 1)),
+    )
+  }
+
+  async #changed(ids: readonly string[], changed: ChangedRun[]): Promise<void> {
+    await inParts(ids, async (run) => {
       const [before, doc] = await Promise.all([runIn(this.#a, run), runIn(this.#b, run)])
       const shown = doc ?? before
       if (!shown || before?.status === doc?.status) return
@@ -116,10 +137,6 @@ class Comparison {
       const of = { id: run, target: `${pipeline}/${target}`, partition }
       changed.push({ ...of, before: viewed(before), after: viewed(doc), doc })
     })
-    return this.#cut(
-      'runs',
-      changed.toSorted((x, y) => (x.id < y.id ? -1 : 1)),
-    )
   }
 
   async assets(): Promise<FlowDiff['assets']> {
@@ -153,20 +170,20 @@ class Comparison {
   }
 
   async gates(): Promise<FlowDiff['gates']> {
-    const waiting = async (flow: FlowAt): Promise<ReadonlySet<string>> => {
-      const limit = Math.min(1000, this.#limit)
-      const found = await flow.gates.waiting({ limit })
-      if (found.length === limit && !this.more.includes('gates')) this.more.push('gates')
-      return new Set(found.map(({ id }) => id))
-    }
-    const [before, after] = await Promise.all([waiting(this.#a), waiting(this.#b)])
-    const ids = [...new Set([...before, ...after])].filter((id) => before.has(id) !== after.has(id))
+    const [before, after] = await Promise.all([waitingIn(this.#a), waitingIn(this.#b)])
+    const ids = [...new Set([...before.ids, ...after.ids])].filter((id) => before.ids.has(id) !== after.ids.has(id))
     const changed: FlowDiff['gates'][number][] = []
-    await inParts(ids, async (id) => {
-      const [old, now] = await Promise.all([this.#a.gates.get(id), this.#b.gates.get(id)])
-      if (old?.status !== now?.status) changed.push({ id, before: old?.status, after: now?.status })
-    })
-    return changed.toSorted((x, y) => (x.id < y.id ? -1 : 1))
+    // Each has changed, or is one that the other list is too short for.
+    for (let i = 0; i < ids.length && changed.length <= this.#limit; i += READ_AHEAD)
+      await inParts(ids.slice(i, i + READ_AHEAD), async (id) => {
+        const [old, now] = await Promise.all([this.#a.gates.get(id), this.#b.gates.get(id)])
+        if (old?.status !== now?.status) changed.push({ id, before: old?.status, after: now?.status })
+      })
+    if (before.isCut || after.isCut) this.more.push('gates')
+    return this.#cut(
+      'gates',
+      changed.toSorted((x, y) => (x.id < y.id ? -1 : 1)),
+    )
   }
 
   async scatters(runs: readonly ChangedRun[]): Promise<FlowDiff['scatters']> {
@@ -212,9 +229,15 @@ class Comparison {
   }
 
   #cut<T>(kind: string, all: readonly T[]): T[] {
-    if (all.length > this.#limit) this.more.push(kind)
+    if (all.length > this.#limit && !this.more.includes(kind)) this.more.push(kind)
     return all.slice(0, this.#limit)
   }
+}
+
+async function waitingIn({ deps }: FlowAt): Promise<{ readonly ids: ReadonlySet<string>; readonly isCut: boolean }> {
+  const gates = await waitingGates(deps, GATES_MAX + 1, undefined)
+  const ids = gates.slice(0, GATES_MAX).map(({ run, asset, gate }) => `${run}.${asset}.${gate}`)
+  return { ids: new Set(ids), isCut: gates.length > GATES_MAX }
 }
 
 async function runIn(flow: FlowAt, run: string): Promise<RunState | undefined> {
