@@ -11,6 +11,7 @@ import { parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
 import { readRun, readRuns } from './run-doc.ts'
 import { isInternal, type RunDeps, type RunView } from './run-view.ts'
+import { untilFoldedTo } from './values.ts'
 
 /** Which runs `flow.runs` lists. */
 export interface RunsOptions {
@@ -60,6 +61,7 @@ interface Wanted {
 export async function listRuns(deps: RunDeps, options: RunsOptions): Promise<RunView[]> {
   const wanted = parse(options)
   await deps.found()
+  await untilListed(deps)
   const isOpen = wanted.statuses?.every((status) => status === 'requested' || status === 'running') ?? false
   const list = listFor(wanted)
   const isListed = !isOpen
@@ -137,6 +139,14 @@ async function placeIn(deps: RunDeps, run: string, list: string): Promise<Place>
   if (!doc) throw await missingRun(deps, run, 'runs: after: ')
   const isEnded = list === listOf.ended('failed') || list === listOf.ended('cancelled')
   return { run, shard, timeMs: isEnded ? (doc.finishedMs ?? doc.requestedMs) : doc.requestedMs }
+}
+
+/** Lists are read as they are now, which may be a moment ago. */
+async function untilListed(deps: RunDeps): Promise<void> {
+  const { past } = deps.docs
+  if (!past) return
+  const shards = Array.from({ length: deps.shards }, (_, shard) => shard)
+  await Promise.all(shards.map(async (shard) => await untilFoldedTo(deps, shard, await past.seqOf(shard))))
 }
 
 /** In the past a list ends with what had been added by then. */

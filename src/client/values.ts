@@ -95,8 +95,16 @@ export async function untilFolded(
 ): Promise<void> {
   if (docs.past) return
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+  await untilFoldedTo({ connection, names }, shard, last)
+}
+
+export async function untilFoldedTo(
+  { connection, names }: Pick<RunDeps, 'connection' | 'names'>,
+  shard: number,
+  seq: number,
+): Promise<void> {
   const untilMs = performance.now() + FOLDED_WAIT_MS
-  while ((await foldedTo(connection, names, shard)) < last && performance.now() < untilMs) await sleep(LOOK_MS)
+  while ((await foldedTo(connection, names, shard)) < seq && performance.now() < untilMs) await sleep(LOOK_MS)
 }
 
 export function notMade(asset: string, { partition, run }: ValueOptions): FlowStoneError {
