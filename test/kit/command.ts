@@ -1,4 +1,4 @@
-/** Bundles the command and the package for the tests that start it. Runs once for all. */
+/** Bundles the command and the package for the tests that start it, beside the console. Once. */
 import type { TestProject } from 'vitest/node'
 import { bundle } from './bundle.ts'
 
@@ -8,6 +8,10 @@ declare module 'vitest' {
   }
 }
 
+const CONSOLE = new URL('../../scripts/build-console.mjs', import.meta.url).href
+
 export default async function setup(project: TestProject): Promise<void> {
+  const { buildConsole }: { buildConsole: () => Promise<string> } = await import(CONSOLE)
+  await buildConsole()
   project.provide('command', await bundle(['src/cli/main.ts', 'src/cli/outcome.ts', 'src/index.ts']))
 }
