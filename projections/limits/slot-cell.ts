@@ -219,8 +219,13 @@ export function heldWeight(cell: SlotCell, nowMs: number): number {
 
 export function waitingFor(cell: SlotCell, nowMs: number): number {
   let sum = 0
-  for (const { waiting, atMs } of cell.queue) if (atMs + TICKET_MS > nowMs) sum += waiting
+  for (const { waiting } of queued(cell, nowMs)) sum += waiting
   return sum
+}
+
+/** Processes that have not been silent for too long. */
+export function queued(cell: SlotCell, nowMs: number): Ticket[] {
+  return cell.queue.filter(({ atMs }) => atMs + TICKET_MS > nowMs)
 }
 
 export function untilMs({ atMs, leaseMs }: Holder): number {

@@ -12,6 +12,7 @@ import {
   alive,
   decodeSlotCell,
   heldWeight,
+  queued,
   type SlotCell,
   settledSlots,
   untilMs,
@@ -134,6 +135,8 @@ export interface SlotsStatus {
     /** When its lease ends unless it is renewed, in milliseconds from now. */
     readonly leaseMs: number
   }[]
+  /** Processes with callers that wait, the next one first; at most 64. */
+  readonly queue: readonly { readonly process: string; readonly waiting: number }[]
 }
 
 /** What is in use under a name: a rate limit, slots, or both. */
@@ -434,5 +437,6 @@ function slotsStatus(cell: SlotCell, nowMs: number): SlotsStatus {
       ageMs: Math.max(0, nowMs - holder.sinceMs),
       leaseMs: untilMs(holder) - nowMs,
     })),
+    queue: queued(cell, nowMs).map(({ process, waiting }) => ({ process, waiting })),
   }
 }

@@ -203,7 +203,7 @@ it('gates, limits, schedules, sensors, subscriptions, workers and engines are sh
   ])
   expect((await api.get('/gates/:gate', { params: { gate: gates[0]?.id ?? '' } })).body).toMatchObject(gates[0] ?? {})
   expect((await api.get('/limits', { query: { prefix: 'pr' } })).body).toMatchObject({
-    limits: [{ bucket: 'press', slots: { limit: 1, count: 1, holders: [{ by: `${runs.held}.held` }] } }],
+    limits: [{ bucket: 'press', slots: { limit: 1, count: 1, holders: [{ by: `${runs.held}.held` }], queue: [] } }],
   })
   expect((await api.get('/limits/:bucket', { params: { bucket: 'none/of these' } })).body).toEqual({
     bucket: 'none/of these',
@@ -215,6 +215,8 @@ it('gates, limits, schedules, sensors, subscriptions, workers and engines are sh
   })
   const occurrences = (await api.get('/schedules/:pipeline/:schedule/occurrences', { params: nightly })).body
   expect(occurrences).toMatchObject({ occurrences: [], next: { length: 10 } })
+  const three = { params: nightly, query: { next: '3' } }
+  expect((await api.get('/schedules/:pipeline/:schedule/occurrences', three)).body.next).toHaveLength(3)
   expect((await api.get('/sensors')).body).toMatchObject({ sensors: [{ name: 'orders/files' }] })
   const files = { pipeline: 'orders', sensor: 'files' }
   expect((await api.get('/sensors/:pipeline/:sensor', { params: files })).body).toMatchObject({ everyMs: 3_600_000 })
@@ -226,7 +228,13 @@ it('gates, limits, schedules, sensors, subscriptions, workers and engines are sh
   expect(refused).toMatchObject({ refused: [{ seq: 1, stream: 'INCOMING' }] })
   expect((await api.get('/triggers/refused')).body).toEqual({ refused: [] })
   expect((await api.get('/workers')).body).toMatchObject({
-    workers: [{ state: 'answers', pipelines: [{ name: 'orders', queues: ['default'] }] }],
+    workers: [
+      {
+        state: 'answers',
+        pipelines: [{ name: 'orders', queues: ['default'], running: expect.arrayContaining(['held']) }],
+        loopDelayMs: expect.any(Number),
+      },
+    ],
     shards: [{ shard: 0, engine: stage.engine?.id }],
   })
   expect((await api.get('/engines')).body).toMatchObject({ shards: [{ shard: 0 }] })
@@ -259,6 +267,10 @@ it('the log is shown newest first, by kind, run, pipeline and time, in pages wit
   expect(ends.facts.map(({ ids }) => ids.run)).toEqual(expect.arrayContaining([runs.broken, runs.invoice, runs.report]))
   const ofRun = await read({ run: runs.invoice ?? '' })
   expect(ofRun.facts.every(({ ids }) => ids.run === runs.invoice)).toBe(true)
+  const ofAsset = await read({ asset: 'items', limit: '500' })
+  expect(ofAsset.facts.length).toBeGreaterThan(2)
+  expect(ofAsset.facts.every(({ ids }) => ids.asset === 'items')).toBe(true)
+  expect((await read({ asset: 'items', kind: ['pipeline.registered', 'run.finished'] })).facts).toEqual([])
   const ofPipeline = await read({ pipeline: 'orders', limit: '500' })
   expect(ofPipeline.facts.map(({ kind }) => kind)).toContain('pipeline.registered')
   const middle = all.facts[Math.floor(all.facts.length / 2)]

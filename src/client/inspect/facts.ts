@@ -25,6 +25,8 @@ export interface FactsOptions {
   readonly kinds?: readonly string[] | undefined
   readonly run?: string | undefined
   readonly pipeline?: string | undefined
+  /** Name of an asset, of whichever pipeline. */
+  readonly asset?: string | undefined
   readonly since?: Date | undefined
   readonly until?: Date | undefined
   /** 1 to 500. Default 50. */
@@ -142,20 +144,30 @@ async function between(deps: RunDeps, shard: number, path: string, low: number, 
 }
 
 /** Paths on the log that hold what is wanted. Throws InvalidError for what is no name of a fact. */
-function pathsOf({ kinds, run, pipeline }: FactsOptions): string[] {
+function pathsOf({ kinds, run, pipeline, asset }: FactsOptions): string[] {
+  const given: Readonly<Record<string, string | undefined>> = { run, pipeline, asset }
   const [ofRun, ofPipeline] = [run ?? '*', pipeline ?? '*']
   if (kinds)
-    return kinds.map((kind) => {
+    return kinds.flatMap((kind) => {
       const path = Object.hasOwn(FACTS, kind) ? FACTS[kind as FactName].path : undefined
       if (path === undefined)
         throw new InvalidError(`facts: there is no fact ${kind}${nearest(kind, Object.keys(FACTS))}`)
-      return path.replaceAll(/:(\w+)/g, (_, id: string) =>
-        id === 'run' ? ofRun : id === 'pipeline' ? ofPipeline : '*',
-      )
+      // A fact that has no such id is of no such thing.
+      const isOf = Object.entries(given).every(([id, value]) => value === undefined || hasId(path, id))
+      return isOf ? [path.replaceAll(/:(\w+)/g, (_, id: string) => given[id] ?? '*')] : []
     })
+  if (asset !== undefined) {
+    const ofRuns = [`scatter.${ofRun}.${asset}.>`, `gate.${ofRun}.${asset}.>`]
+    // These do not say of which pipeline they are.
+    return [`asset.${ofPipeline}.${asset}.${ofRun}.>`, ...(pipeline === undefined ? ofRuns : [])]
+  }
   if (run !== undefined) return [`run.${run}.>`, `asset.${ofPipeline}.*.${run}.>`, `scatter.${run}.>`, `gate.${run}.>`]
   if (pipeline === undefined) return ['>']
   return ['pipeline', 'asset', 'schedule', 'sensor', 'subscription'].map((kind) => `${kind}.${pipeline}.>`)
+}
+
+function hasId(path: string, id: string): boolean {
+  return path.split('.').includes(`:${id}`)
 }
 
 function endsOf(cursor: string | undefined, shards: number): number[] {

@@ -20,6 +20,8 @@ export interface WorkerView {
   /** Pieces of code that may run at a time, and how many more there is room for, if it answers. */
   readonly slots: number | undefined
   readonly free: number | undefined
+  /** The longest delay of its event loop in the last 10 to 20 seconds, if it answers. */
+  readonly loopDelayMs: number | undefined
 }
 
 /** What a worker has of a pipeline. */
@@ -28,6 +30,8 @@ export interface WorkerPipeline {
   readonly queues: readonly string[]
   /** Versions of the pipeline that it has code of. */
   readonly versions: readonly string[]
+  /** Assets that it makes now, by name, at most 20. */
+  readonly running: readonly string[]
 }
 
 /** Who is active on a shard of the log, and how far behind its folding is. */
@@ -72,13 +76,14 @@ export async function workerViews(deps: RunDeps): Promise<WorkerView[]> {
         ),
         slots: first?.slots,
         free: first?.free,
+        loopDelayMs: first?.loopDelayMs,
       }
     })
     .toSorted((a, b) => (a.id < b.id ? -1 : 1))
 }
 
 function pipelineOf(name: string, answer: WorkerAnswer | undefined): WorkerPipeline {
-  return { name, queues: answer?.queues ?? [], versions: answer?.versions ?? [] }
+  return { name, queues: answer?.queues ?? [], versions: answer?.versions ?? [], running: answer?.assets ?? [] }
 }
 
 export async function shardViews(deps: RunDeps): Promise<ShardView[]> {

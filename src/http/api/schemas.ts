@@ -304,6 +304,9 @@ export const limit = named(
             leaseMs: z.number(),
           }),
         ),
+        queue: z
+          .array(z.object({ process: text, waiting: count }))
+          .describe('Processes with callers that wait, the next one first; at most 64.'),
       })
       .optional(),
   }),
@@ -415,9 +418,17 @@ export const worker = named(
     id: text,
     state: z.enum(['answers', 'silent']),
     seenAt: time,
-    pipelines: z.array(z.object({ name: text, queues: z.array(text), versions: z.array(text) })),
+    pipelines: z.array(
+      z.object({
+        name: text,
+        queues: z.array(text),
+        versions: z.array(text),
+        running: z.array(text).describe('Assets that it makes now, at most 20.'),
+      }),
+    ),
     slots: count.optional(),
     free: count.optional(),
+    loopDelayMs: z.number().optional().describe('The longest delay of its event loop in the last 10 to 20 seconds.'),
   }),
 )
 export const shard = named(

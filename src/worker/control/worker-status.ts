@@ -13,8 +13,10 @@ import { listen } from '../../log/listen.ts'
 import type { Code } from '../attempt/code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
+import { loopDelayMs, measureLoopDelay } from './loop-delay.ts'
 
 const OLDEST = 5
+const ASSETS = 20
 /**
  * Workers answer within milliseconds unless their code holds up the process; who does not within
  * this time is not counted.
@@ -23,6 +25,7 @@ const FIRST_MS = 250
 /** After an answer, others are waited for so long. */
 const NEXT_MS = 30
 
+/** With an empty `run`: about the worker alone. */
 const question = z.object({ run: z.string(), asset: z.string() })
 
 const answer = z.object({
@@ -54,6 +57,9 @@ const answer = z.object({
         .optional(),
     }),
   ),
+  /** About the worker alone: the longest delay of its event loop lately; assets that it holds. */
+  loopDelayMs: z.number().optional(),
+  assets: z.array(z.string()).optional(),
 })
 export type WorkerAnswer = z.infer<typeof answer>
 
@@ -65,6 +71,7 @@ export function answerStatusRequests(
   code: Code,
 ): Subscription[] {
   const { connection, names, slots, clock, id } = shared
+  measureLoopDelay()
   return [...queuesOf].map(([pipeline, queues]) =>
     listen(connection.nc, names.workerStatus(pipeline), (message) => {
       const asked = question.safeParse(decode(message.data, undefined)).data
@@ -84,10 +91,16 @@ export function answerStatusRequests(
         versions: code.versionsOf(pipeline),
         shapes: code.shapesOf(pipeline, asked.asset),
         attempts: attemptsOf(held, asked.run, asked.asset, ageOf),
+        ...(asked.run === '' ? { loopDelayMs: loopDelayMs(), assets: assetsOf(held, pipeline) } : {}),
       }
       message.respond(encodeJson(reported))
     }),
   )
+}
+
+function assetsOf(held: ReadonlyMap<string, InFlightTask>, pipeline: string): string[] {
+  const own = [...held.values()].filter(({ task }) => task.pipeline === pipeline)
+  return [...new Set(own.map(({ task }) => task.asset))].toSorted().slice(0, ASSETS)
 }
 
 function attemptsOf(

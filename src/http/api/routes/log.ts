@@ -20,17 +20,19 @@ export const LOG: readonly Route[] = [
       kind: s.names.optional().describe('Names of facts, such as `run.finished`; may be given again.'),
       run: s.name.optional(),
       pipeline: s.name.optional(),
+      asset: s.name.optional().describe('The name of an asset.'),
       since: s.time.optional(),
       until: s.time.optional(),
       ...s.page(500, 50),
     },
     answer: log,
     handle: async ({ flow, query }) => {
-      const { kind, run, pipeline, since, until, limit, cursor } = query
+      const { kind, run, pipeline, asset, since, until, limit, cursor } = query
       const { facts, next } = await flow.inspect.facts({
         kinds: kind,
         run,
         pipeline,
+        asset,
         since: since === undefined ? undefined : new Date(since),
         until: until === undefined ? undefined : new Date(until),
         limit,

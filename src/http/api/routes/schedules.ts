@@ -45,14 +45,17 @@ export const SCHEDULES: readonly Route[] = [
     tag: 'schedules',
     scope: 'read',
     summary: 'What became of its occurrences, newest first, and the nominal times of the next',
-    query: { limit: z.coerce.number().int().min(1).max(1000).default(100).describe('At most so many.') },
+    query: {
+      limit: z.coerce.number().int().min(1).max(1000).default(100).describe('At most so many.'),
+      next: z.coerce.number().int().min(1).max(1000).default(PREVIEW).describe('So many of the next.'),
+    },
     answer: occurrences,
     handle: async ({ flow, caller, params, query }) => {
       const name = `${params.pipeline}/${params.schedule}`
       mustSee(caller, await flow.schedules.get(name))
       const [found, next] = await Promise.all([
         flow.schedules.occurrences(name, { limit: query.limit }),
-        flow.schedules.preview(name, PREVIEW),
+        flow.schedules.preview(name, query.next),
       ])
       return { occurrences: found, next }
     },
