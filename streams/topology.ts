@@ -3,6 +3,7 @@
  * start, and so does whoever is asked to. What differs from the wish is updated where the server
  * allows it, or refused with an error. Nothing is ever deleted and made again.
  */
+import { randomUUID } from 'node:crypto'
 import {
   DiscardPolicy,
   JetStreamApiError,
@@ -45,6 +46,11 @@ export interface TopologyOptions {
   readonly feedMaxAgeMs?: number
 }
 
+/**
+ * Metadata of a log: its name for good. A backup has it too. The time when a stream was made is
+ * another one after a restore.
+ */
+export const LOG_ID = 'flowstone_log'
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_WINDOW_MS = 1000
@@ -140,7 +146,7 @@ export async function ensureTopology(
 
   const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
   const perShard = Array.from({ length: shards }, async (_, shard) => {
-    await ensureStream(jsm, {
+    const log: Wish = {
       ...common,
       name: names.log(shard),
       subjects: [`${names.ns}.log.${shard}.>`],
@@ -150,7 +156,8 @@ export async function ensureTopology(
       deny_delete: true,
       allow_msg_schedules: true,
       allow_msg_ttl: true,
-    })
+    }
+    await ensureStream(jsm, log, { [LOG_ID]: randomUUID() })
     await ensureStream(jsm, workWish(names, shard, replicas))
     await ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas))
     await ensureStream(jsm, bucketWish(names, names.historyBucket(shard), replicas))
@@ -353,14 +360,19 @@ async function configOf(jsm: JetStreamManager, stream: string): Promise<StreamCo
   }
 }
 
-async function ensureStream(jsm: JetStreamManager, wish: Wish): Promise<void> {
+/** `metadata`: of a stream that it makes. */
+async function ensureStream(
+  jsm: JetStreamManager,
+  wish: Wish,
+  metadata?: Readonly<Record<string, string>>,
+): Promise<void> {
   try {
     const existing = await jsm.streams.info(wish.name).catch((error: unknown) => {
       if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
       throw error
     })
     if (!existing) {
-      await jsm.streams.add(wish).catch(async (error: unknown) => {
+      await jsm.streams.add(metadata ? { ...wish, metadata } : wish).catch(async (error: unknown) => {
         // Another process was faster with another detail: look again, and compare.
         if (error instanceof JetStreamApiError && error.code === 10058) return ensureStream(jsm, wish)
         throw error

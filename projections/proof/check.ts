@@ -125,7 +125,7 @@ export class ProofCheck {
       this.#find(
         'log_replaced',
         at,
-        `from here on it is of another log: that of before was made ${log}, this one ${head.log}`,
+        `from here on it is of another log: that of before is ${log}, this one ${head.log}`,
       )
     else if (head.from <= to)
       this.#find('log_set_back', at, `the log went back from ${to} to ${head.from - 1}: facts behind that were lost`)
@@ -266,7 +266,7 @@ export class ProofCheck {
       this.#find(
         'log_replaced',
         { block: last.head.n },
-        `the log is another one: the proven one was made ${last.head.log}, this one ${log}`,
+        `the log is another one: the proven one is ${last.head.log}, this one ${log}`,
       )
     const signedTo = this.#signedTo ?? -1
     if (last && signedTo < last.head.n && (keys.length > 0 || signedTo >= 0))

@@ -8,6 +8,7 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { isFullError } from '../../streams/full.ts'
 import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
+import { LOG_ID } from '../../streams/topology.ts'
 import { ask, askMany } from './ask.ts'
 import { reportsOf } from './reports.ts'
 
@@ -351,9 +352,12 @@ export interface Bounds {
   readonly last: number
   readonly messages: number
   /**
-   * When the stream was made, as the server says it. Another time: another stream of the same name.
+   * When the stream was made, as the server says it. Another time: another stream of the same name,
+   * or the same one, restored from a backup.
    */
   readonly created: string
+  /** Of a log: its name for good, also when it was restored. Of one of before: `created`. */
+  readonly id: string
 }
 
 /**
@@ -378,7 +382,15 @@ export async function streamBounds(nc: NatsConnection, stream: string, timeoutMs
     last: Number(Reflect.get(state, 'last_seq')),
     messages: Number(Reflect.get(state, 'messages')),
     created: String(field('created')),
+    id: idIn(field('config')) ?? String(field('created')),
   }
+}
+
+function idIn(config: unknown): string | undefined {
+  const metadata: unknown = typeof config === 'object' && config !== null ? Reflect.get(config, 'metadata') : undefined
+  if (typeof metadata !== 'object' || metadata === null) return undefined
+  const id: unknown = Reflect.get(metadata, LOG_ID)
+  return typeof id === 'string' && id !== '' ? id : undefined
 }
 
 /**

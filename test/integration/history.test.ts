@@ -12,6 +12,7 @@ import {
   type RunView,
   type ScatterStatus,
 } from '../../src/index.ts'
+import { backUp, restore } from '../kit/backup.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, kindsOf, openStage, rejection, type Stage } from '../kit/stage.ts'
@@ -253,5 +254,35 @@ describe('a sealed run', () => {
     await until('the state shows the end', async () => (await last.view())?.finishedAt !== undefined)
     expect((await flow.runs({ limit: 1000 })).slice(1)).toEqual(listed)
     expect(await flow.value(second, { run: runs.plain.id })).toMatchObject({ value: 42 })
+  })
+
+  it('is there when its streams are restored from a backup, one by one', async () => {
+    const { namespace } = stage
+    const listed = await stage.flow.runs({ limit: 1000 })
+    await stage.flow.close()
+    const jsm = await jetstreamManager(nc)
+    const kept = ['LOG_0', 'PROOF'].map((name) => `${namespace}_${name}`)
+    const buckets = ['history_0', 'control'].map((name) => `KV_${namespace}_${name}`)
+    const backups = await backUp(nc, [...kept, ...buckets, `OBJ_${namespace}_blobs`])
+    const streams = (await collect(jsm.streams.names())).filter((name) => name.includes(namespace))
+    for (const name of streams) await jsm.streams.delete(name)
+    await restore(nc, backups)
+
+    const flow = await stage.connect()
+    await flow.setup()
+    await flow.rebuild()
+    expect(await flow.runs({ limit: 1000 })).toEqual(listed)
+    expect(await flow.value(second, { run: runs.plain.id })).toMatchObject({ value: 42 })
+    expect((await flow.verify()).findings).toEqual([])
+    const engine = await flow.engine({ sealAfter: '1s' })
+    await flow.worker(shop)
+    await engine.active
+    expect((await flow.materialize(second, { key: 'once', upstream: 'all' })).id).toBe(runs.keyed.id)
+    const run = await flow.materialize(second, { upstream: 'none' })
+    expect(await run.result()).toBe(2)
+    await (await flow.materialize(first)).result()
+    await gone(stage, run.id)
+    const [proof] = await flow.proof.verify()
+    expect(proof?.findings).toEqual([])
   })
 })

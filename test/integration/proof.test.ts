@@ -85,7 +85,7 @@ it('each fact is in a block, and one that is taken away or changed is named', as
   const messages = await everything(stream)
   const { config } = await jsm.streams.info(stream)
   await jsm.streams.delete(stream)
-  await jsm.streams.add({ ...config, deny_delete: false })
+  await jsm.streams.add({ ...config, deny_delete: false, metadata: {} })
   for (let seq = 1; seq <= (messages.at(-1)?.seq ?? 0); seq++) {
     const message = messages.find((one) => one.seq === seq)
     const h = headers()

@@ -75,8 +75,8 @@ export class ShardFill {
     // A log without messages begins at any place.
     await jsm.streams.purge(names.log(shard), { filter: names.fact(shard, '>') })
     if (last > 0) await jsm.streams.purge(names.log(shard), { seq: last + 1 })
-    const { created } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-    const manifest: HistoryManifest = { v: 1, log: created, graceMs: 0, packs: 0, nextSegment: 0, levels: [] }
+    const { id } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    const manifest: HistoryManifest = { v: 1, log: id, graceMs: 0, packs: 0, nextSegment: 0, levels: [] }
     const subject = names.kvSubject(history, historyKey.manifest)
     const entry = { subject, payload: encodeJson(manifest), contentType: 'application/json' }
     await connection.read((nc) => publishTo(nc, names.kvStream(history), entry, undefined, 5000))

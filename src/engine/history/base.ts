@@ -13,7 +13,7 @@ import { partsOf, partsSaid } from '../../log/document-parts.ts'
 import { BYTES, decodeDoc, readDoc } from '../../log/documents.ts'
 import { directGetMany, type Entry, leaderGet, streamBounds, streamInfo } from '../../log/nats.ts'
 import { Checkpointer } from '../shard/checkpoint.ts'
-import { type Mark, REBUILD_ADVICE } from '../shard/position.ts'
+import { isMarkOf, type Mark, REBUILD_ADVICE } from '../shard/position.ts'
 import { Store } from '../shard/store.ts'
 import type { PageStore } from './segments.ts'
 
@@ -52,11 +52,11 @@ export class Base implements PageStore {
   /** Takes the base over: an engine that had it before fails at its next write. */
   static async takeOver(options: BaseOptions): Promise<Base> {
     const { connection, names, shard } = options
-    const { created, last, first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-    const base = new Base(options, created)
+    const { id, last, first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    const base = new Base(options, id)
     const { seq } = await base.#checkpointer.takeOverAsItIs()
     const manifest = await manifestOf(connection, names, shard)
-    if (seq > 0 && (manifest?.log !== created || seq > last))
+    if (seq > 0 && (manifest?.log !== id || seq > last || !(await isMarkOf(options, base.mark))))
       throw new FlowStoneError(
         'log_changed',
         `the history is of another log than ${names.log(shard)}; to seal runs again, ${REBUILD_ADVICE}`,
@@ -66,7 +66,7 @@ export class Base implements PageStore {
         'log_changed',
         `the log ${names.log(shard)} has lost its beginning, and its history is gone`,
       )
-    base.#manifest = manifest ? { ...manifest, log: created } : base.#manifest
+    base.#manifest = manifest ? { ...manifest, log: id } : base.#manifest
     return base
   }
 

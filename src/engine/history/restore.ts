@@ -9,7 +9,7 @@ import type { Connection } from '../../log/connection.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
 import { type Entry, leaderGet, streamBounds } from '../../log/nats.ts'
 import { type Checkpointer, positionOf } from '../shard/checkpoint.ts'
-import type { Position } from '../shard/position.ts'
+import { isMarkOf, type Position } from '../shard/position.ts'
 import { manifestOf } from './base.ts'
 
 const BATCH = 500
@@ -33,7 +33,7 @@ export interface RestoreOptions {
 export async function restoreFromBase(options: RestoreOptions, state: Checkpointer): Promise<number> {
   const { connection, names, shard } = options
   const base = await basePosition(options)
-  if (!base || base.seq === 0 || !(await isOfThisLog(options, base.seq))) return 0
+  if (!base || base.seq === 0 || !(await isOfThisLog(options, base))) return 0
   const bucket = names.historyBucket(shard)
   const from = names.kvSubject(bucket, '')
   const to = names.kvSubject(names.stateBucket(shard), '')
@@ -80,7 +80,7 @@ async function markOnLog({ connection, names, shard }: RestoreOptions, { mark }:
 export async function emptyForeignBase(options: RestoreOptions): Promise<boolean> {
   const { connection, names, shard } = options
   const base = await basePosition(options)
-  if (!base || base.seq === 0 || (await isOfThisLog(options, base.seq))) return false
+  if (!base || base.seq === 0 || (await isOfThisLog(options, base))) return false
   const bucket = names.historyBucket(shard)
   const jsm = await jetstreamManager(connection.nc)
   for (const filter of [...filtersOf(names, bucket), ...OF_LOG.map(keyIn(names, bucket))])
@@ -92,12 +92,13 @@ export async function basePosition({ connection, names, shard }: RestoreOptions)
   return await positionOf(connection, names, names.historyBucket(shard))
 }
 
-async function isOfThisLog({ connection, names, shard }: RestoreOptions, seq: number): Promise<boolean> {
+async function isOfThisLog(options: RestoreOptions, { seq, mark }: Position): Promise<boolean> {
+  const { connection, names, shard } = options
   const [manifest, log] = await Promise.all([
     manifestOf(connection, names, shard),
     connection.read((nc) => streamBounds(nc, names.log(shard))),
   ])
-  return manifest?.log === log.created && seq <= log.last
+  return manifest?.log === log.id && seq <= log.last && (await isMarkOf(options, mark))
 }
 
 function keyIn(names: Names, bucket: string): (key: string) => string {

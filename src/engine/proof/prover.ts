@@ -341,10 +341,10 @@ export class Prover {
 
   async #lastBlock(): Promise<At> {
     const { connection, names, shard, from, logger, isOn, sealedTo } = this.#options
-    const { last, created } = await connection.read((nc) => streamBounds(nc, this.#log))
+    const { last, id } = await connection.read((nc) => streamBounds(nc, this.#log))
     const last_by_subj = names.proofHead(shard)
     const found = await connection.read((nc) => leaderGet(nc, names.proof, { last_by_subj }))
-    const none: At = { to: from, n: -1, hash: '', headSeq: found?.seq ?? 0, log: created }
+    const none: At = { to: from, n: -1, hash: '', headSeq: found?.seq ?? 0, log: id }
     if (!found) {
       if (this.#own >= 0) logger.warn(`the proof of shard ${shard} is gone: it had ${this.#own + 1} blocks`)
       return none
@@ -360,8 +360,8 @@ export class Prover {
     const { n, to, log } = block.head
     if (n < this.#own) logger.warn(`the proof of shard ${shard} ends at block ${n}; it had block ${this.#own}`)
     // What is not as it was left is said by the next block, and found by who checks.
-    const goesOn = log === created && to <= last && (!isOn || to >= from || to >= (await sealedTo()))
-    return { to: goesOn ? to : from, n, hash: block.hash, headSeq: found.seq, log: created }
+    const goesOn = log === id && to <= last && (!isOn || to >= from || to >= (await sealedTo()))
+    return { to: goesOn ? to : from, n, hash: block.hash, headSeq: found.seq, log: id }
   }
 }
 

@@ -50,8 +50,8 @@ export async function* blocksOf({ connection, names, shard }: ProofSource, from 
 
 export async function verifyProof(options: VerifyProofOptions): Promise<ProofReport> {
   const { connection, names, shard, keys = [], checkpoints = [] } = options
-  const { created } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  const check = new ProofCheck({ ns: names.ns, shard, keys, checkpoints, log: created })
+  const { id } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+  const check = new ProofCheck({ ns: names.ns, shard, keys, checkpoints, log: id })
   let read = 0
   for await (const { seq, head, detail } of blocksOf(options)) {
     check.block(head, detail)

@@ -159,6 +159,16 @@ export async function logRefusal(
   return refuse(`message ${mark.seq} was stored at ${times[0]}, and the state knows one of ${times[1]}`)
 }
 
+/** Whether the log has no other message in place of the mark. That one may have left the log. */
+export async function isMarkOf(
+  { connection, names, shard }: { readonly connection: Connection; readonly names: Names; readonly shard: number },
+  mark: Mark | undefined,
+): Promise<boolean> {
+  if (!mark) return true
+  const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq }))
+  return !found || found.timeMs === mark.ms
+}
+
 /**
  * What keeps every engine from a shard, as any client can see it: for `status`, and for an engine
  * before it claims the shard.

@@ -16,6 +16,7 @@ import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { manifestOf } from '../history/base.ts'
 import type { Wave } from '../history/waves.ts'
+import { isMarkOf } from '../shard/position.ts'
 import { readBucket } from './bucket.ts'
 import type { Scratch } from './scratch.ts'
 import { Shadow } from './shadow.ts'
@@ -91,7 +92,11 @@ export class Beside {
       manifestOf(connection, names, shard),
       connection.read((nc) => streamBounds(nc, names.log(shard))),
     ])
-    const isOurs = position !== undefined && manifest?.log === log.created && position.seq <= log.last
+    const isOurs =
+      position !== undefined &&
+      manifest?.log === log.id &&
+      position.seq <= log.last &&
+      (await isMarkOf({ connection, names, shard }, position.mark))
     this.#shadow = isOurs ? shadow : new Shadow(scratch)
     this.#base = isOurs ? position.seq : 0
     this.#folded = this.#base
