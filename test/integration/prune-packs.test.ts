@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { listKey, listsOfRun, shownOf } from '../../projections/run/lists.ts'
 import { type RunState, stateKey } from '../../projections/state.ts'
@@ -7,6 +8,8 @@ import { recordsOf } from '../../src/engine/archive/read.ts'
 import { Base } from '../../src/engine/history/base.ts'
 import type { SealerOptions } from '../../src/engine/history/options.ts'
 import { Packing, packedTo } from '../../src/engine/history/packing.ts'
+import { NamedBlobs } from '../../src/engine/history/prune/named-blobs.ts'
+import { readAnswer, writeOrder } from '../../src/engine/history/prune/orders.ts'
 import { Pruner } from '../../src/engine/history/prune/pruner.ts'
 import { References } from '../../src/engine/history/prune/references.ts'
 import { insertEntries } from '../../src/engine/history/segments.ts'
@@ -101,8 +104,9 @@ class Shard implements AsyncDisposable {
       await packing.end()
     }
     const { manifest } = this.base
-    const { levels, nextSegment } = await insertEntries(this.base, manifest, packing.entries)
-    await this.base.checkpoint(0, undefined, { ...manifest, ...packedTo(manifest, packing.next), levels, nextSegment })
+    const { obsolete, ...inserted } = await insertEntries(this.base, manifest, packing.entries)
+    await this.base.checkpoint(0, undefined, { ...manifest, ...packedTo(manifest, packing.next), ...inserted })
+    await this.base.drop(obsolete)
   }
 
   /** Documents of runs that are in no pack. */
@@ -269,18 +273,20 @@ describe('what is not pruned', () => {
 })
 
 describe('a step that fails', () => {
-  it('leaves lists and packs as they were, and ends the work of its engine', async () => {
+  it('leaves lists and packs as they were, and its order to the next engine', async () => {
     const [gone] = ids as [RunId]
     let isBroken = true
     const leaving = async (): Promise<void> => {
       if (isBroken) throw new Error('no proof')
     }
-    await using shard = await Shard.open({ leaving })
+    await using shard = await Shard.open({ leaving, retention: {} })
+    await writeOrder(shard.options, 0, { v: 1, id: 'order', beforeMs: NOW_MS })
     const [{ list = '' } = {}] = listsOfRun(runDoc(gone))
     const shown = async (): Promise<unknown> => (await shard.base.store.read(listKey.list(list)))?.runs[0]?.[2]
     shard.base.store.put(listKey.list(list), { of: 'p', pages: 0, runs: [[gone, OLD_MS, shownOf(runDoc(gone))]] })
     await shard.pack([packed(runDoc(gone), 1)])
     expect(await rejection(shard.prune())).toMatchObject({ message: 'no proof' })
+    expect(await readAnswer(shard.options, 0)).toBeUndefined()
     await shard.base.checkpoint(0, undefined, shard.base.manifest)
     expect(await shown()).toMatchObject({ id: gone })
     expect((await shard.pieces()).map(({ run }) => run)).toEqual([gone])
@@ -288,5 +294,22 @@ describe('a step that fails', () => {
     await shard.prune()
     expect(await shard.pieces()).toEqual([])
     expect(await shown()).toBeNull()
+    expect(await readAnswer(shard.options, 0)).toMatchObject({ id: 'order', runs: 1 })
+  })
+})
+
+describe('objects that nothing names', () => {
+  it('are not known while the index is merged, and are whatever a document of the base takes', async () => {
+    await using shard = await Shard.open()
+    const { base } = shard
+    const large = { inputs: [], noise: randomBytes(2_000_000).toString('base64') }
+    base.store.put('event_group.large', large)
+    await shard.pack([packed(runDoc(ids[0] as RunId), 1)])
+    const named = await NamedBlobs.of(shard.options, 0)
+    const blob = 'a'.repeat(64)
+    expect(await named?.unnamed([blob])).toEqual([blob])
+    await shard.pack([packed(runDoc(ids[1] as RunId), 2)])
+    expect(await named?.unnamed([blob])).toBeUndefined()
+    expect(await (await NamedBlobs.of(shard.options, 0))?.unnamed([blob])).toEqual([blob])
   })
 })

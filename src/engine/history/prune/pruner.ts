@@ -61,6 +61,8 @@ const NO_POLICY_MS = 30_000
 const LOST: ReadonlySet<string> = new Set(['fenced', 'closed', 'claim_lost'])
 /** What is referred to may grow while a batch is made; then it is made again. */
 const TRIES = 3
+/** Looks for one order: each finds what the one before has made free. */
+const PASSES = 10
 
 export class Pruner {
   readonly #options: SealerOptions
@@ -149,7 +151,13 @@ export class Pruner {
     let error: string | undefined
     try {
       if (archive) parseArchiveTarget('prune: archive', archive.to)
-      yield* this.#prune(policies, cause, { isDry: dryRun, isEager: true, archive }, totals)
+      const mode = { isDry: dryRun, isEager: true, archive }
+      // A run that another one followed may go once that one is gone.
+      for (let [pass, before] = [0, -1]; pass < PASSES && totals.runs > before; pass++) {
+        before = totals.runs
+        yield* this.#prune(policies, cause, mode, totals)
+        if (dryRun) break
+      }
     } catch (problem) {
       // Another engine does it, or this one when it has begun anew.
       if (!this.#mayGoOn(problem)) throw problem
