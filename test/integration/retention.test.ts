@@ -280,3 +280,37 @@ describe('runs that are archived before they are pruned', () => {
     )
   })
 })
+
+describe('runs of two shards', () => {
+  it('keep what a kept run of the other shard took', async () => {
+    let count = 0
+    const seed = asset('seed', { execute: () => ++count })
+    const use = asset('use', { dependsOn: [seed], retention: { runs: 'never' }, execute: (_ctx, deps) => deps.seed })
+    const two = pipeline('two', [seed, use], { retention: { runs: '1s' } })
+    await using stage = await openStage(server.url, two, { shards: 2, sealAfter: '1s' })
+    const { flow } = stage
+    const made: Run[] = []
+    const seeds = async (): Promise<void> => {
+      const run = await flow.materialize(seed)
+      await run.result()
+      made.push(run)
+    }
+    await seeds()
+    const shard = made[0]?.id[0]
+    let user: Run | undefined
+    while (user?.id[0] === undefined || user.id[0] === shard) {
+      user = await flow.materialize(use, { upstream: 'missing' })
+      expect(await user.result()).toBe(1)
+    }
+    while (new Set(made.slice(1).map(({ id }) => id[0])).size < 2) await seeds()
+    await until('they are gone', async () => (await flow.runs({ target: 'two/seed' })).length === 0, 20_000)
+    const shards = (await flow.retention.records()).map((record) => record.shard)
+    expect(new Set(shards)).toEqual(new Set([0, 1]))
+    const remains = await Promise.all(made.map(({ id }) => flow.retention.remains(id)))
+    expect(remains[0]?.values).toMatchObject([{ asset: 'seed', isKept: true }])
+    const again = await flow.retry(user.id, { from: use })
+    expect(await again.result()).toBe(1)
+    expect(await flow.value(seed)).toMatchObject({ value: count })
+    expect(stage.lines.filter((line) => line.includes('not pruned'))).toEqual([])
+  }, 40_000)
+})
