@@ -40,7 +40,7 @@ const pipeline = {
   assets: [spec('a'), spec('b', { dependsOn: ['a'] })],
 } as unknown as PipelineSpec
 
-/** `follows`: it is the next attempt of the key of the run before. `parts`: facts in further packs. */
+/** `follows`: as the next attempt of a key, the run before. `parts`: facts that come in packs. */
 const planned = fc.record({
   partition: fc.constantFrom('x', 'y'),
   failed: fc.boolean(),
