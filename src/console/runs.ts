@@ -88,3 +88,57 @@ export function chainOf(error: ErrorShown, most = 10): ChainLink[] {
   add(error)
   return chain
 }
+
+export type Show = 'all' | 'open' | 'failed' | 'succeeded' | 'cancelled'
+
+export interface RunFilter {
+  readonly open?: boolean
+  readonly status?: string
+  readonly target?: string
+  readonly tag?: string
+}
+
+/** `find`: an asset (`orders/invoice`) or a tag (`name=value`). */
+export function filterOf(show: Show, find: string): RunFilter {
+  return {
+    ...(show === 'open' ? { open: true } : show === 'all' ? {} : { status: show }),
+    ...(find === '' ? {} : find.includes('=') ? { tag: find } : { target: find }),
+  }
+}
+
+export function newestFirst(a: Pick<Run, 'requestedAt' | 'id'>, b: Pick<Run, 'requestedAt' | 'id'>): number {
+  return Date.parse(b.requestedAt) - Date.parse(a.requestedAt) || (a.id < b.id ? 1 : -1)
+}
+
+/** What stands in the line of a run: why it failed, else what it is of. */
+export function noteOf(run: Run): string {
+  if (run.status === 'failed') return failureOf(run).text
+  const tags = Object.entries(run.tags ?? {}).map(([name, value]) => `${name}=${value}`)
+  return [run.pipeline, ...(run.partition ? [run.partition] : []), ...tags].join(' ')
+}
+
+/** What started it, as far as the run says. */
+export function startedBy({ schedule, sensor, parent, retryOf }: Run): string {
+  if (schedule) return `schedule ${schedule.name}`
+  if (sensor !== undefined) return `sensor ${sensor}`
+  if (parent) return `run, asset ${parent.asset}`
+  return retryOf === undefined ? '' : 'retry'
+}
+
+export interface ErrorOfAsset {
+  readonly asset: string
+  readonly error: ErrorShown
+  readonly attempt: number
+  /** False: it is tried again. */
+  readonly isLast: boolean
+}
+
+/** What failed for good first. */
+export function errorsOf({ assets }: Pick<Run, 'assets'>): ErrorOfAsset[] {
+  return Object.entries(assets)
+    .flatMap(([asset, { error, attempt, status }]) =>
+      error ? [{ asset, error, attempt, isLast: status === 'failed' }] : [],
+    )
+    .filter(({ asset, isLast }) => isLast || assetState(assets[asset] ?? { status: 'waiting', attempt: 0 }) !== 'done')
+    .toSorted((a, b) => Number(b.isLast) - Number(a.isLast))
+}

@@ -1,11 +1,26 @@
 /** What the pages read, by name. One line for each address. */
 import { pathOf, type Query, type Read } from './client.ts'
-import type { Gate, Gates, Home, Log, Me, Rail, RunHistory, RunInput, RunPage, Runs, Why, Workers } from './types.ts'
+import type {
+  Asset,
+  Gate,
+  Gates,
+  Home,
+  Log,
+  Me,
+  Rail,
+  RunHistory,
+  RunInput,
+  RunPage,
+  Runs,
+  Why,
+  Workers,
+} from './types.ts'
 
 export const me = (): Read<Me> => ({ path: '/me', now: true })
 export const home = (): Read<Home> => ({ path: '/home' })
 export const runs = (query: Query): Read<Runs> => ({ path: '/runs', query })
 export const run = (id: string): Read<RunPage> => ({ path: pathOf`/runs/${id}` })
+export const assets = (): Read<{ assets: Asset[] }> => ({ path: '/assets' })
 export const runInput = (id: string): Read<RunInput> => ({ path: pathOf`/runs/${id}/input` })
 export const runHistory = (id: string, query: Query): Read<RunHistory> => ({ path: pathOf`/runs/${id}/history`, query })
 export const why = (query: Query): Read<Why> => ({ path: '/why', query, now: true })

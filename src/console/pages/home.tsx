@@ -1,8 +1,8 @@
 /** Home: does anything need me? */
 import type { JSX } from 'preact'
-import { homeAnswer, waitsFor } from '../answers.ts'
+import { heldBy, homeAnswer, waitsFor } from '../answers.ts'
 import * as reads from '../api/reads.ts'
-import type { Gate, Home as HomeAnswer, Run, RunExplained, Scatter, Schedule } from '../api/types.ts'
+import type { Gate, Home as HomeAnswer, Run, RunExplained, Schedule } from '../api/types.ts'
 import { count, duration, moment, rate, relative } from '../format.ts'
 import { gateAsk, leftOf } from '../gates.ts'
 import { Answer } from '../parts/answer.tsx'
@@ -10,6 +10,7 @@ import { Bar, Card, Empty, RowLink, Time } from '../parts/card.tsx'
 import { AreaChart } from '../parts/chart.tsx'
 import { State } from '../parts/glyph.tsx'
 import { Loaded } from '../parts/notice.tsx'
+import { plain } from '../plain.ts'
 import { failureOf, progressOf } from '../runs.ts'
 import { shown } from '../state/clock.ts'
 import { href } from '../state/place.ts'
@@ -40,12 +41,13 @@ function View({ home }: { home: HomeAnswer }): JSX.Element {
       <div class="page-head">
         <Answer parts={homeAnswer(home, shown.value, href)} />
       </div>
-      {throughput ? <Throughput home={home} points={throughput.map(({ facts }) => facts)} /> : null}
+      {/* The last minute is not over. */}
+      {throughput ? <Throughput home={home} points={throughput.map(({ facts }) => facts).slice(0, -1)} /> : null}
       <div class="columns">
         <div class="stack">
           <Card title="Running" side={<a href={href(['runs'])}>All runs</a>}>
             {runs.shown.map((run) => (
-              <RunRow run={run} scatters={home.scatters} />
+              <RunRow run={run} home={home} />
             ))}
             {runs.shown.length > 0 ? null : isNew ? (
               <Empty>
@@ -85,14 +87,13 @@ function View({ home }: { home: HomeAnswer }): JSX.Element {
 function Throughput({ home, points }: { home: HomeAnswer; points: readonly number[] }): JSX.Element {
   const perSecond = home.scatters.reduce((sum, scatter) => sum + scatter.perSecond, 0)
   const waiting = home.scatters.reduce((sum, scatter) => sum + scatter.pending, 0)
-  // The last minute is not over: the one before says more.
-  const facts = (points.at(-2) ?? 0) / 60
+  const facts = (points.at(-1) ?? 0) / 60
   const failed = home.scatters.reduce((sum, scatter) => sum + scatter.failed + scatter.timedOut, 0)
   const stats: readonly (readonly [string, string])[] = [
     [rate(perSecond), 'instances a second'],
     [rate(facts), 'facts a second'],
     [count(waiting), 'instances wait'],
-    [count(failed), 'instances failed in open runs'],
+    [count(failed), 'instances failed'],
   ]
   return (
     <section class="card throughput">
@@ -115,9 +116,10 @@ function Throughput({ home, points }: { home: HomeAnswer; points: readonly numbe
   )
 }
 
-function RunRow({ run, scatters }: { run: RunExplained; scatters: readonly Scatter[] }): JSX.Element {
-  const { parts, text, end } = progressOf(run, scatters)
+function RunRow({ run, home }: { run: RunExplained; home: HomeAnswer }): JSX.Element {
+  const { parts, text, end } = progressOf(run, home.scatters)
   const now = shown.value
+  const held = heldBy(run, home.gates.shown, now)
   const so = duration(now - Date.parse(run.requestedAt))
   return (
     <RowLink href={href(['runs', run.id])} class="run-row">
@@ -125,8 +127,8 @@ function RunRow({ run, scatters }: { run: RunExplained; scatters: readonly Scatt
       <div class="cut">
         <span class="strong">{run.target}</span> <span class="faint">{run.pipeline}</span>
       </div>
-      <div class="second cut" title={run.waitingFor.join('\n')}>
-        {waitsFor(run.waitingFor)}
+      <div class="second cut" title={held.join('\n')}>
+        {waitsFor(held)}
       </div>
       <div class="progress">
         <Bar parts={parts} />
@@ -159,8 +161,10 @@ function GateRow({ gate }: { gate: Gate }): JSX.Element {
 }
 
 function FailedRow({ run }: { run: Run }): JSX.Element {
-  const { asset, text } = failureOf(run)
   const now = shown.value
+  const failure = failureOf(run)
+  const { asset } = failure
+  const text = plain(failure.text, now)
   return (
     <RowLink href={href(['runs', run.id])} class="gate-row">
       <State state="fail" />

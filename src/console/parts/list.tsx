@@ -4,10 +4,8 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 
 const MARGIN = 8
 
-export interface Place {
-  readonly top: string
-  readonly height: string
-}
+/** A style: a type and no interface, which has no index. */
+export type Place = { readonly top: string; readonly height: string }
 
 export function VirtualList<T>(props: {
   label: string
@@ -18,14 +16,18 @@ export function VirtualList<T>(props: {
   row: (row: T, style: Place, index: number) => ComponentChildren
   /** The end comes into view: more may be read. */
   onEnd?: () => void
+  /** Whether the first row is in view. */
+  onTop?: (isTop: boolean) => void
   class?: string
 }): JSX.Element {
-  const { rows, rowHeight, onEnd } = props
+  const { rows, rowHeight, onEnd, onTop } = props
   const box = useRef<HTMLDivElement>(null)
   const [view, setView] = useState({ top: 0, height: 600 })
   const look = (): void => {
     const { current } = box
-    if (current) setView({ top: current.scrollTop, height: current.clientHeight })
+    if (!current) return
+    setView({ top: current.scrollTop, height: current.clientHeight })
+    onTop?.(current.scrollTop < rowHeight)
   }
   useLayoutEffect(look, [])
   useEffect(() => {
