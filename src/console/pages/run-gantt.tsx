@@ -53,12 +53,14 @@ function Row({ row, run }: { row: GanttRow; run: string }): JSX.Element {
       class={`gantt-row ${isCurrent ? 'current' : ''}`}
       href={isScatter ? href(['runs', run, asset]) : href(['runs', run], { ...query, asset })}
       data-nav
-      aria-label={`${asset}: ${STATE_WORDS[state]}${text === '' ? '' : `, ${text}`}`}
     >
       <span class="gantt-name">
         <State state={state} label="" />
         <code class="cut">{asset}</code>
         {isScatter ? <Tag>scatter</Tag> : null}
+        <span class="hidden">
+          {STATE_WORDS[state]} {text}
+        </span>
       </span>
       <span class="gantt-track" aria-hidden="true">
         {bars.map((bar) => (

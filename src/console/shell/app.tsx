@@ -38,16 +38,6 @@ function Shell(): JSX.Element {
     <div
       class={`shell ${isPast.value ? 'past' : ''} ${page?.hasRail ? 'no-rail' : ''} ${isRailOpen ? 'rail-open' : ''}`}
     >
-      <a
-        class="skip"
-        href={href(path)}
-        onClick={(event) => {
-          event.preventDefault()
-          document.querySelector<HTMLElement>('main')?.focus()
-        }}
-      >
-        To the page
-      </a>
       <Side current={page} overview={overview} />
       <Top page={page} path={path} onSearch={() => setDialog('search')} onRail={() => setRailOpen(!isRailOpen)} />
       <Main page={page} ids={ids} />

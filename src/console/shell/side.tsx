@@ -20,6 +20,9 @@ export function Side({ current, overview }: NavProps): JSX.Element {
   const workers = useWorkers().data
   return (
     <aside class="side" aria-label="FlowStone">
+      <button type="button" class="skip" onClick={() => document.querySelector('main')?.focus()}>
+        To the page
+      </button>
       <a class="brand" href={href([])}>
         <Brand />
         FlowStone
