@@ -100,7 +100,7 @@ export function waitsFor(held: readonly string[]): string {
   return `Waits for ${first}${others.length === 0 ? '' : `, and ${counted(others.length, 'other thing')}`}`
 }
 
-/** Why is it not done? Of a past moment, for which the server keeps no explanation, and until it answers. */
+/** Why is it not done? Of a past moment, and until the server has explained it. */
 export function runAnswer(run: RunExplained & Pick<Run, 'finishedAt'>, gates: readonly Gate[], now: number): Said[] {
   const took = run.finishedAt === undefined ? undefined : Date.parse(run.finishedAt) - Date.parse(run.requestedAt)
   const after = took === undefined ? '' : ` after ${duration(took)}`

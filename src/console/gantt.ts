@@ -1,4 +1,4 @@
-/** The timeline of a run: what is drawn where. Pure: from an answer of the API to rows and shares. */
+/** The timeline of a run: what is drawn where. Pure: an answer of the API in, rows out. */
 import type { RunPage, Span } from './api/types.ts'
 import { counted, duration } from './format.ts'
 import { leftOf } from './gates.ts'
