@@ -6,8 +6,9 @@ import { decodeToken } from '../../streams/ids.ts'
 import type { GateSettings } from '../gates/settings.ts'
 import type { GateView } from '../gates/types.ts'
 import { waitingGates } from '../gates/waiting.ts'
+import { streamBounds } from '../log/nats.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import { FlowAt, type PositionAt, type When } from './at.ts'
+import { FlowAt, type PositionAt, type ShardSeq, type When } from './at.ts'
 import { type ScatterView, viewOfBarrier } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
 import type { ScheduleView } from './schedules.ts'
@@ -70,7 +71,7 @@ export async function diff(
     throw new InvalidError(`diff: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${JSON.stringify(limit)}`)
   await live.found()
   const a = new FlowAt(live, gates, from)
-  const b = new FlowAt(live, gates, to ?? new Date(Math.floor(live.clock.now())))
+  const b = new FlowAt(live, gates, to ?? (await now(live)))
   const [fromAt, toAt] = await Promise.all([a.position(), b.position()])
   if (fromAt.time > toAt.time || fromAt.shards.some(({ seq }, shard) => seq > (toAt.shards[shard]?.seq ?? 0)))
     throw new InvalidError(
@@ -86,6 +87,16 @@ export async function diff(
   }
   const shown = runs.map(({ doc: _, ...run }) => run)
   return { from: fromAt, to: toAt, runs: shown, ...parts, more: comparison.more }
+}
+
+/** By sequence: what this process takes for the server's time may be a moment early. */
+async function now({ connection, names, shards, clock }: RunDeps): Promise<When> {
+  const ends: ShardSeq[] = []
+  for (let shard = 0; shard < shards; shard++) {
+    const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    if (last > 0) ends.push({ shard, seq: last })
+  }
+  return ends.length > 0 ? ends : new Date(Math.floor(clock.now()))
 }
 
 type ChangedRun = FlowDiff['runs'][number] & { readonly doc: RunState | undefined }
