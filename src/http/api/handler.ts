@@ -30,7 +30,7 @@ import { HttpProblem, json, jsonText, problemResponse } from '../shared/problem.
 import type { Rate } from '../shared/rate.ts'
 import { within } from '../shared/with-timeout.ts'
 import { type Access, accessOf } from './access.ts'
-import { flowAt } from './flow-at.ts'
+import { FlowsAt } from './flow-at.ts'
 import { LiveClients } from './live.ts'
 import { OPENAPI_PATH, openApi } from './openapi.ts'
 import { checkBody, checkIds, parseQuery, receiveBody } from './parse.ts'
@@ -75,6 +75,7 @@ interface Shared {
   readonly bodies: BodyBudget
   readonly logger: Logger
   readonly live: LiveClients
+  readonly past: FlowsAt
 }
 
 type ApiApp = Hono<{ Variables: { caller: Caller } }>
@@ -103,6 +104,7 @@ export function apiHandler(flow: ApiFlow, options: ApiHandlerOptions, closing?: 
     bodies: bodyBudget(limits),
     logger,
     live: new LiveClients(closing),
+    past: new FlowsAt(flow, closing),
   }
   const addressOf = addressReader(options)
   const byAddress = addressLimiter(rateLimit.address)
@@ -145,7 +147,7 @@ function addRoutes(app: ApiApp, shared: Shared): void {
 }
 
 async function answer(
-  { flow, limits, bodies, logger, live: clients }: Shared,
+  { flow, limits, bodies, logger, live: clients, past }: Shared,
   route: Route,
   c: Context,
   caller: Caller,
@@ -162,7 +164,7 @@ async function answer(
   const given = route.body ? await receiveBody(request, limits, bodies.roomOf(caller.id)) : undefined
   const body = route.body && checkBody(route.body, given)
   const idempotencyKey = idempotencyKeyOf(request.headers)
-  const of = at ? flowAt(flow, at) : route.method === 'GET' ? flow : flow.as(byPart('http', caller.id))
+  const of = at ? past.at(at) : route.method === 'GET' ? flow : flow.as(byPart('http', caller.id))
   const call = { flow: of, caller, at, params, query, body, idempotencyKey, signal: request.signal, logger }
   const live = (topics: LiveTopics): Response => clients.open(call, topics)
   const sent = await within(limits.answerMs, route.handle({ ...call, live }))
