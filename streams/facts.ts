@@ -321,6 +321,12 @@ export function factPath(name: FactName, ids: Readonly<Record<string, string>>):
     .join('.')
 }
 
+/** The same with `*` for each id that is not given: a filter of the server. */
+export function factFilter(name: FactName, ids: Readonly<Record<string, string | undefined>> = {}): string {
+  const tokens = paths.get(name) ?? []
+  return tokens.map((token) => (token.startsWith(':') ? (ids[token.slice(1)] ?? '*') : token)).join('.')
+}
+
 /**
  * An asset ends in one of several ways. A gate's deadline is either moved or closed. An occurrence
  * of a schedule is fired, skipped or missed.
@@ -375,6 +381,15 @@ export function isTimer(path: string): boolean {
 /** Where the schedule stands that brings a fact on this path; undefined when no timer brings it. */
 export function timerPath(path: string): string | undefined {
   return path.endsWith(FIRED) ? `${path.slice(0, -FIRED.length)}${TIMER}` : undefined
+}
+
+/** Whether a path is under a filter, in which a token may be `*`, and the last one `>`. */
+export function isUnder(path: string, filter: string): boolean {
+  if (path === filter) return true
+  const [tokens, wanted] = [path.split('.'), filter.split('.')]
+  const isOpen = wanted.at(-1) === '>'
+  if (isOpen ? tokens.length < wanted.length : tokens.length !== wanted.length) return false
+  return wanted.every((token, i) => token === '*' || token === tokens[i] || (isOpen && i === wanted.length - 1))
 }
 
 /** Which fact a path is, with its ids; undefined for what is no fact of ours. */

@@ -11,11 +11,11 @@ import {
 } from '../../projections/audit.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { decodeFact, type Fact, factPath, parsePath } from '../../streams/facts.ts'
+import { type Fact, factFilter, parsePath } from '../../streams/facts.ts'
 import type { SealedFact } from '../../streams/history.ts'
 import { messagesUnder } from '../log/messages-under.ts'
 import { packsNewestFirst } from '../log/packs.ts'
-import { factIfAny } from '../log/read-fact.ts'
+import { factIfAny, sealedFactIfAny } from '../log/read-fact.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -85,18 +85,14 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
   }
 }
 
-/** Every id of a path, as a filter of the server. */
-const ANY_ID = new Proxy<Record<string, string>>({}, { get: () => '*' })
-
 async function fromLog(
   { connection, names }: RunDeps,
   shard: number,
   { kinds, sinceMs }: AuditWanted,
   take: (fact: Fact | undefined) => void,
 ): Promise<void> {
-  const filters = AUDITED.filter((name) => isWantedKind(name, kinds)).map((name) =>
-    names.fact(shard, factPath(name, ANY_ID)),
-  )
+  const audited = AUDITED.filter((name) => isWantedKind(name, kinds))
+  const filters = audited.map((name) => names.fact(shard, factFilter(name)))
   const from = Number.isFinite(sinceMs) ? new Date(sinceMs) : 1
   for await (const message of messagesUnder(connection, names.log(shard), filters, from))
     take(factIfAny(names, shard, message))
@@ -118,7 +114,7 @@ async function fromHistory(
   for await (const { timeMs, runs } of packsNewestFirst(deps, shard)) {
     if (timeMs < Math.max(wanted.sinceMs, floorMs())) return
     for (const { facts } of await runs())
-      for (const fact of facts) if (isMaybeWanted(fact, wanted)) take(sealed(fact, shard))
+      for (const fact of facts) if (isMaybeWanted(fact, wanted)) take(sealedFactIfAny(deps, shard, fact))
   }
 }
 
@@ -126,13 +122,4 @@ async function fromHistory(
 function isMaybeWanted({ path, timeMs }: SealedFact, { kinds, sinceMs, untilMs }: AuditWanted): boolean {
   const name = timeMs >= sinceMs && timeMs < untilMs ? parsePath(path)?.name : undefined
   return name !== undefined && isWantedKind(name, kinds)
-}
-
-/** Undefined for what is no fact of ours. */
-function sealed(fact: SealedFact, shard: number): Fact | undefined {
-  try {
-    return decodeFact({ ...fact, shard })
-  } catch {
-    return undefined
-  }
 }

@@ -3,14 +3,14 @@ import { groupKey } from '../../projections/run/concurrency-key.ts'
 import { type ConcurrencyState, type RunState, stateKey } from '../../projections/state.ts'
 import type { FailedAt, WhyInput } from '../../projections/why/types.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { type Fact, type FactName, type FactOf, factPath } from '../../streams/facts.ts'
+import { FACTS, type Fact, type FactName, type FactOf, factFilter, factNames, factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import { foldedTo } from '../engine/shard/checkpoint.ts'
-import { factsUnder } from '../log/facts-under.ts'
 import { sealedAt, sealedParts } from '../log/history.ts'
 import { directNext, leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
 import { runFact } from '../log/run-fact.ts'
+import { pathsOfRun, runFacts } from '../log/run-facts.ts'
 import { readRun } from './run-doc.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -28,43 +28,22 @@ const ENDS_STEP = 200
 /** How far before a request its trigger is looked for. */
 const RECEIVED_BEFORE = 500
 
-const OF_RUN = [
-  'requested',
-  'planned',
-  'cancel_requested',
-  'awaited.*.*.*',
-  'abandoned.*.*.*',
-  'timer_fired',
-  'adopt_requested',
-  'adopted.*',
-  'finished',
-]
-/** Without keys, outcomes and what workers return: of those there are many. */
-const OF_SCATTERS = [
-  'started',
-  'sized',
-  'lease_lost.*',
-  'hold.*',
-  'timer_fired',
-  'cancel_requested',
-  'ended_early',
-  'closed',
-]
-const OF_GATES = ['created', 'child_requested', 'timer_fired', 'resolved', 'deadline.*.extended', 'deadline.*.closed']
+/** Of these a scatter has many. */
+const MANY: ReadonlySet<FactName> = new Set(['scatter.items', 'scatter.outcomes', 'lease.returned', 'scatter.begun'])
 
 /** Undefined where there is no such run. */
 export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | undefined> {
   const { shard } = parseRunId(run)
   if (shard >= deps.shards) return undefined
-  const own = await under(deps, shard, run, [
-    ...OF_RUN.map((event) => `run.${run}.${event}`),
-    `asset.*.*.${run}.>`,
-    ...OF_SCATTERS.map((event) => `scatter.${run}.*.${event}`),
-  ])
+  const own = await factsUnder(
+    deps,
+    run,
+    pathsOfRun(run, (name) => !MANY.has(name) && !isOfGate(name)),
+  )
   const request = own.find((fact) => fact.name === 'run.requested')
   if (!request) return undefined
   const [gates, registered, doc, folded] = await Promise.all([
-    gatesOf(deps, shard, run, own),
+    gatesOf(deps, run, own),
     registeredOf(deps, run, own),
     readRun(deps, run),
     // What is shown of the past is folded.
@@ -89,10 +68,25 @@ export async function whyInputOf(deps: RunDeps, run: RunId): Promise<WhyInput | 
 }
 
 /** All gates of assets that have waited. Those of instances may be very many. */
-async function gatesOf(deps: RunDeps, shard: number, run: RunId, own: readonly Fact[]): Promise<Fact[]> {
+async function gatesOf(deps: RunDeps, run: RunId, own: readonly Fact[]): Promise<Fact[]> {
   const assets = new Set(own.flatMap((fact) => (fact.name === 'asset.suspended' ? [fact.ids.asset] : [])))
-  const paths = [...assets].flatMap((asset) => OF_GATES.map((event) => `gate.${run}.${asset}.*.${event}`))
-  return await under(deps, shard, run, paths)
+  const paths = [...assets].flatMap((asset) =>
+    factNames()
+      .filter(isOfGate)
+      .map((name) => factFilter(name, { run, asset })),
+  )
+  return await factsUnder(deps, run, paths)
+}
+
+function isOfGate(name: FactName): boolean {
+  return FACTS[name].path.startsWith('gate.')
+}
+
+/** Some facts of one run: all of a large scatter would be too many to hold. */
+async function factsUnder(deps: RunDeps, run: RunId, paths: readonly string[]): Promise<Fact[]> {
+  const facts: Fact[] = []
+  for await (const fact of runFacts(deps, run, { paths })) if (seen(deps, fact)) facts.push(fact)
+  return facts
 }
 
 /** The versions of the pipeline that it had. */
@@ -297,10 +291,6 @@ async function factAt(deps: RunDeps, shard: number, seq: number): Promise<Fact |
   const { connection, names } = deps
   const message = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq }))
   return seen(deps, message ? factIfAny(names, shard, message) : await sealedAt(deps, shard, seq))
-}
-
-async function under(deps: RunDeps, shard: number, run: RunId, paths: readonly string[]): Promise<Fact[]> {
-  return (await factsUnder(deps, shard, run, paths)).filter((fact) => seen(deps, fact))
 }
 
 async function factOf<N extends FactName>(

@@ -7,7 +7,7 @@ import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { factIn } from '../log/doc-source.ts'
 import { GroupGet } from '../log/group-get.ts'
-import { isSealed, sealedFact, sealedRun, sealedUnder } from '../log/history.ts'
+import { isSealed, sealedFact, sealedParts, sealedUnder } from '../log/history.ts'
 import { directGetMany, leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import type { GateDeps } from './deps.ts'
@@ -113,11 +113,12 @@ export class GateReader {
     const filter = `${prefix}*.*.created`
     const info = await connection.read(() => jsm.streams.info(names.log(shard), { subjects_filter: filter }))
     const hot = Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length))
-    const sealed = (await sealedRun(this.#deps, id))?.facts ?? []
-    const cold = sealed.flatMap(({ path }) => {
-      const [, , asset, gate, event] = path.split('.')
-      return path.startsWith('gate.') && event === 'created' ? [`${asset}.${gate}.created`] : []
-    })
+    const cold: string[] = []
+    for await (const { facts } of sealedParts(this.#deps, id))
+      for (const { path } of facts) {
+        const [kind, , asset, gate, event] = path.split('.')
+        if (kind === 'gate' && event === 'created') cold.push(`${asset}.${gate}.created`)
+      }
     return [...new Set([...hot, ...cold])].map((place) => {
       const [asset = '', gate = ''] = place.split('.')
       return { run: id, asset: assetName(asset), gate, shard }

@@ -3,7 +3,7 @@
  * (past/). So there is one code for both.
  */
 import { type Fact, type FactName, type FactOf, factPath } from '../../streams/facts.ts'
-import { parseRunId, type RunId } from '../../streams/ids.ts'
+import type { RunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { partsSaid } from './document-parts.ts'
 import { decodeDoc, readDoc, readDocIfAny } from './documents.ts'
@@ -69,7 +69,7 @@ export function liveSource(source: HistorySource): DocSource {
     },
     ofBase: (shard, key) => readDocIfAny(connection, names, names.historyBucket(shard), key),
     lastOfRun: (run, path) => lastOfRun(source, run, path),
-    factsOfRun: (run) => runFacts(connection, names, parseRunId(run).shard, run),
+    factsOfRun: (run) => runFacts(source, run),
   }
 }
 

@@ -7,10 +7,8 @@
  * finds them, or the log still refuses what may be there once.
  */
 import { stateKey } from '../../projections/state.ts'
-import type { Fact } from '../../streams/facts.ts'
-import { decodeFact, isRepeatable, parsePath } from '../../streams/facts.ts'
+import { type Fact, isRepeatable, isUnder, parsePath } from '../../streams/facts.ts'
 import {
-  decodePack,
   type HistoryManifest,
   historyKey,
   type IndexSegment,
@@ -25,7 +23,10 @@ import { isInRanges } from '../../streams/retention.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from './connection.ts'
 import { readDoc, readDocIfAny } from './documents.ts'
+import { inOrder, type Place, placesOf } from './in-order.ts'
 import { directGetMany, leaderGet, type StoredMessage } from './nats.ts'
+import { type HistorySource, readPack } from './packs.ts'
+import { sealedFactIfAny } from './read-fact.ts'
 
 /**
  * How long a process goes by the segments that it knows, at the most. What was sealed meanwhile is
@@ -39,10 +40,7 @@ const PACKS_MAX = 4
 const NUMBERS_MAX = 256
 const TRIES = 5
 
-export interface HistorySource {
-  readonly connection: Connection
-  readonly names: Names
-}
+export type { HistorySource }
 
 /** What of the history one process knows, for each shard. */
 const known = new WeakMap<Connection, Map<string, ShardHistory>>()
@@ -63,24 +61,18 @@ export async function isSealed(source: HistorySource, run: string): Promise<bool
   return false
 }
 
+/** Whether the history has anything of a run. */
+export async function isInHistory(source: HistorySource, run: string): Promise<boolean> {
+  for await (const _ of sealedParts(source, run)) return true
+  return false
+}
+
 /**
  * What is sealed of a run, a pack at a time: of a large scatter there are many. Pruning moves parts
  * to later packs, so they come in no order. Only what has the document of the run comes first.
  */
 export async function* sealedParts(source: HistorySource, run: string): AsyncGenerator<SealedRun> {
   yield* historyOf(source, parseRunId(run).shard).parts(run)
-}
-
-/** All that is sealed of a run; undefined where nothing is. */
-export async function sealedRun(source: HistorySource, run: string): Promise<SealedRun | undefined> {
-  return await historyOf(source, parseRunId(run).shard).run(run)
-}
-
-/** Its sealed facts, in order. */
-export async function sealedFacts(source: HistorySource, run: string): Promise<Fact[]> {
-  const { shard } = parseRunId(run)
-  const sealed = await sealedRun(source, run)
-  return (sealed?.facts ?? []).map((fact) => factOfSealed(shard, fact))
 }
 
 /** The last sealed fact of a run under a path, in which a token may be `*`. */
@@ -93,7 +85,7 @@ export async function sealedFact(source: HistorySource, run: string, path: strin
     for (const fact of facts) if (fact.seq > (last?.seq ?? 0) && isUnder(fact.path, path)) last = fact
     if (last && isOnce) break
   }
-  return last && factOfSealed(shard, last)
+  return last && sealedFactIfAny(source, shard, last)
 }
 
 /** Whether one fact may stand under a path, and no more. */
@@ -105,7 +97,7 @@ function isOnceUnder(path: string): boolean {
 /** A fact that others refer to by its sequence: a value, what a run was given, outcomes. */
 export async function sealedAt(source: HistorySource, shard: number, seq: number): Promise<Fact | undefined> {
   const fact = await rawSealedAt(source, shard, seq)
-  return fact && factOfSealed(shard, fact)
+  return fact && sealedFactIfAny(source, shard, fact)
 }
 
 /** The same as it stood on the log. */
@@ -118,7 +110,7 @@ export async function rawSealedAt(source: HistorySource, shard: number, seq: num
 /** The last fact under a path that the index knows, such as that of a correlation key. */
 export async function sealedUnder(source: HistorySource, shard: number, path: string): Promise<Fact | undefined> {
   const fact = await rawSealedUnder(source, shard, path)
-  return fact && factOfSealed(shard, fact)
+  return fact && sealedFactIfAny(source, shard, fact)
 }
 
 /** The same as it stood on the log. */
@@ -134,11 +126,6 @@ export async function rawSealedUnder(
   return newest
 }
 
-/** What a pack holds; nothing where it is gone. */
-export async function packAt(source: HistorySource, shard: number, n: number): Promise<readonly SealedRun[]> {
-  return await historyOf(source, shard).pack(n)
-}
-
 /** A document of a run as it was when the run was sealed. */
 export async function sealedDoc(source: HistorySource, run: string, key: string): Promise<unknown> {
   return await historyOf(source, parseRunId(run).shard).doc(run, key)
@@ -151,46 +138,35 @@ export async function runDoc(source: HistorySource, run: string, key: string, si
   return doc ?? (await sealedDoc(source, run, key))
 }
 
-function factOfSealed(shard: number, fact: SealedFact): Fact {
-  return decodeFact({ ...fact, shard })
-}
-
-function isUnder(path: string, filter: string): boolean {
-  if (path === filter) return true
-  const [tokens, wanted] = [path.split('.'), filter.split('.')]
-  return tokens.length === wanted.length && wanted.every((token, i) => token === '*' || token === tokens[i])
+function foundBy(manifest: HistoryManifest | undefined): {
+  readonly manifest: HistoryManifest | undefined
+  /** Of a hash: the packs that may hold what has it. Of a run: where its facts are. */
+  readonly of: Map<bigint, readonly number[]>
+  readonly places: Map<bigint, readonly Place[]>
+} {
+  return { manifest, of: new Map(), places: new Map() }
 }
 
 export class ShardHistory {
   readonly #connection: Connection
   readonly #names: Names
+  readonly #shard: number
   readonly #bucket: string
   #manifest: { untilMs: number; readonly read: Promise<HistoryManifest | undefined> } | undefined
   readonly #packs = new Map<number, Promise<readonly SealedRun[]>>()
   /** What was found by the segments of one manifest. */
-  #numbers: { readonly manifest: HistoryManifest | undefined; readonly of: Map<bigint, readonly number[]> } = {
-    manifest: undefined,
-    of: new Map(),
-  }
+  #numbers = foundBy(undefined)
 
   constructor(connection: Connection, names: Names, shard: number) {
     this.#connection = connection
     this.#names = names
+    this.#shard = shard
     this.#bucket = names.historyBucket(shard)
   }
 
   /** As this process knows it: some seconds old. */
   async manifest(): Promise<HistoryManifest | undefined> {
     return await this.#segments()
-  }
-
-  async run(run: string): Promise<SealedRun | undefined> {
-    const parts = (await this.packsWith(indexHash.run(run))).filter((part) => part.run === run)
-    const [first, ...more] = parts
-    if (!first || more.length === 0) return first
-    const docs = Object.assign({}, ...parts.map((part) => part.docs)) as SealedRun['docs']
-    const bySeq = new Map(parts.flatMap((part) => part.facts).map((fact) => [fact.seq, fact]))
-    return { run, docs, facts: [...bySeq.values()].sort((a, b) => a.seq - b.seq) }
   }
 
   /** What has the document of the run comes first. */
@@ -218,6 +194,18 @@ export class ShardHistory {
       yield* (await this.pack(n)).filter((part) => part.run === run)
   }
 
+  /** Facts of a run behind a sequence, in order, each once. */
+  async *facts(run: string, after = 0): AsyncGenerator<SealedFact> {
+    const hash = indexHash.run(run)
+    const numbers = await this.#numbersOf(hash)
+    const read = async (n: number): Promise<SealedFact[]> =>
+      (await this.pack(n)).flatMap((part) => (part.run === run ? part.facts : []))
+    const known = this.#numbers.places
+    const places = known.get(hash) ?? (await placesOf(numbers, read))
+    known.set(hash, places)
+    yield* inOrder(places, read, after)
+  }
+
   async doc(run: string, key: string): Promise<unknown> {
     const ofRun = await this.#numbersOf(indexHash.run(run))
     // Of what is in several packs, documents may be found by their name.
@@ -236,8 +224,8 @@ export class ShardHistory {
   async #numbersOf(hash: bigint): Promise<readonly number[]> {
     for (let attempt = 1; ; attempt++) {
       const manifest = await this.#segments()
-      if (this.#numbers.manifest !== manifest) this.#numbers = { manifest, of: new Map() }
-      const { of } = this.#numbers
+      if (this.#numbers.manifest !== manifest) this.#numbers = foundBy(manifest)
+      const { of, places } = this.#numbers
       const known = of.get(hash)
       if (known) return known
       const segments = (manifest?.levels ?? []).filter((level) => level !== null)
@@ -246,7 +234,7 @@ export class ShardHistory {
       const found = await this.#packNumbers(segments, hash)
       const packs = found?.filter((pack) => !isInRanges(gone, pack))
       if (packs) {
-        if (of.size >= NUMBERS_MAX) of.clear()
+        if (of.size >= NUMBERS_MAX) for (const map of [of, places]) map.clear()
         of.set(hash, packs)
         return packs
       }
@@ -290,12 +278,12 @@ export class ShardHistory {
     return [...packs].sort((a, b) => a - b)
   }
 
+  /** What a pack holds; nothing where it is gone. */
   pack(n: number): Promise<readonly SealedRun[]> {
     const found = this.#packs.get(n)
     if (found) return found
-    const read = this.#doc(historyKey.pack(n)).then(async (bytes) =>
-      bytes instanceof Uint8Array ? await decodePack(bytes) : [],
-    )
+    const source = { connection: this.#connection, names: this.#names }
+    const read = readPack(source, this.#shard, n).then((runs) => runs ?? [])
     this.#packs.set(n, read)
     read.catch(() => this.#packs.delete(n))
     for (const oldest of this.#packs.keys()) {

@@ -4,7 +4,7 @@ import { indexHash } from '../../streams/history.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { type PrunedRun, type PruneRecord, REMAINS, remainsOf, retentionKey } from '../../streams/retention.ts'
 import { readDocIfAny } from './documents.ts'
-import { type HistorySource, historyOf } from './history.ts'
+import { type HistorySource, historyOf, isInHistory } from './history.ts'
 import { leaderGet } from './nats.ts'
 
 /** What is left of a pruned run: its values that live on, and what they were made from. */
@@ -76,7 +76,7 @@ export async function prunedProblem(
   if (!(await historyOf(source, shard).manifest())?.pruned) return undefined
   const last_by_subj = names.fact(shard, `run.${run}.requested`)
   const requested = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj }))
-  if (requested || (await historyOf(source, shard).run(run))) return undefined
+  if (requested || (await isInHistory(source, run))) return undefined
   return await missingRun(source, run, what)
 }
 

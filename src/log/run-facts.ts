@@ -1,103 +1,82 @@
-/** The facts of one run, in order, from the log. */
-import type { Fact } from '../../streams/facts.ts'
+/** The facts of one run, in order: from the history, then from the log. */
+import { FACTS, type Fact, type FactName, factFilter, factNames, isUnder } from '../../streams/facts.ts'
 import type { SealedFact } from '../../streams/history.ts'
-import type { RunId } from '../../streams/ids.ts'
-import type { Names } from '../../streams/subjects.ts'
-import type { Connection } from './connection.ts'
-import { sealedFacts } from './history.ts'
+import { parseRunId, type RunId } from '../../streams/ids.ts'
+import { type HistorySource, historyOf, sealedParts } from './history.ts'
 import { messagesUnder } from './messages-under.ts'
 import { leaderGet, type StoredMessage } from './nats.ts'
-import { factIfAny } from './read-fact.ts'
+import { factIfAny, sealedFactIfAny, storedFact } from './read-fact.ts'
 
 /**
- * These are listed one by one, without the timers. A schedule that fired or was removed is gone. If
- * it were the last message, a reader would wait for it in vain.
+ * Where the facts of a run stand, of those names that are wanted. Timers are left out: a schedule
+ * that fired or was removed is gone, and a reader would wait in vain for one that was the last.
  */
-const OF_RUNS = [
-  'requested',
-  'planned',
-  'cancel_requested',
-  'awaited.*.*.*',
-  'abandoned.*.*.*',
-  'timer_fired',
-  'finished',
-]
-const OF_SCATTERS = [
-  'started',
-  'items.*',
-  'sized',
-  'outcomes',
-  'lease_lost.*',
-  'lease_returned.*',
-  'begun.*',
-  'hold.*',
-  'timer_fired',
-  'cancel_requested',
-  'closed',
-]
-const OF_GATES = ['created', 'child_requested', 'timer_fired', 'resolved', 'deadline.*.extended', 'deadline.*.closed']
+export function pathsOfRun(run: string, isWanted: (name: FactName) => boolean = () => true): string[] {
+  const wanted = factNames().filter((name) => FACTS[name].path.includes(':run') && isWanted(name))
+  // Assets have no timers.
+  return [...new Set(wanted.map((name) => factFilter(name, { run }).replace(/^(asset\.\*\.\*\.[^.]+)\..*/, '$1.>')))]
+}
 
-/** What else stands under a run. A history does not show it. */
-const BESIDES = [
-  'run.:run.adopt_requested',
-  'run.:run.adopted.*',
-  'run.:run.adopt_refused.*',
-  'scatter.:run.*.ended_early',
-]
+export interface RunFactsOptions {
+  /** Only facts under these, in which a token may be `*`, and the last one `>`. */
+  readonly paths?: readonly string[]
+  /** Only those behind this sequence. */
+  readonly after?: number
+  /** Those in the history come pack by pack, and no pack is read twice. */
+  readonly isInAnyOrder?: boolean
+}
 
-/**
- * Up to the last one there is when it begins. First those that have left the log, or are about to.
- * `after`: only those behind this sequence.
- */
+/** Up to the last one that is there when it begins. First those that were sealed. */
 export async function* runFacts(
-  connection: Connection,
-  names: Names,
-  shard: number,
-  id: RunId,
-  after = 0,
+  source: HistorySource,
+  run: RunId,
+  { paths, after = 0, isInAnyOrder = false }: RunFactsOptions = {},
 ): AsyncGenerator<Fact> {
-  const sealed = await sealedFacts({ connection, names }, id)
-  yield* sealed.filter(({ seq }) => seq > after)
-  const seen = Math.max(after, sealed.at(-1)?.seq ?? 0)
-  for await (const message of messagesOf(connection, names, shard, id, [], after)) {
-    const fact = message.seq > seen ? factIfAny(names, shard, message) : undefined
+  const { shard } = parseRunId(run)
+  const isWanted = (path: string): boolean => paths?.some((filter) => isUnder(path, filter)) ?? true
+  let sealedTo = after
+  const sealed = isInAnyOrder ? factsOfParts(source, run) : historyOf(source, shard).facts(run, after)
+  for await (const one of sealed) {
+    sealedTo = Math.max(sealedTo, one.seq)
+    const fact = one.seq > after && isWanted(one.path) ? sealedFactIfAny(source, shard, one) : undefined
+    if (fact) yield fact
+  }
+  // What came after the run was sealed is there.
+  for await (const message of messagesOf(source, shard, run, paths ?? pathsOfRun(run), sealedTo)) {
+    const fact = factIfAny(source.names, shard, message)
     if (fact) yield fact
   }
 }
 
+async function* factsOfParts(source: HistorySource, run: RunId): AsyncGenerator<SealedFact> {
+  for await (const { facts } of sealedParts(source, run)) yield* facts
+}
+
 /** As they stand on the log, up to a sequence. */
 export async function* rawRunFacts(
-  connection: Connection,
-  names: Names,
+  source: HistorySource,
   shard: number,
   run: string,
-  upToSeq: number,
+  upToSeq = Number.POSITIVE_INFINITY,
 ): AsyncGenerator<SealedFact> {
-  const besides = BESIDES.map((path) => names.fact(shard, path.replace(':run', run)))
-  for await (const { subject, seq, timeMs, payload, headers } of messagesOf(connection, names, shard, run, besides)) {
-    if (seq > upToSeq) return
-    const path = names.factPath(subject)
-    if (path !== undefined) yield { path, seq, timeMs, payload, contentType: headers.get('Content-Type') }
+  for await (const message of messagesOf(source, shard, run, pathsOfRun(run), 0)) {
+    if (message.seq > upToSeq) return
+    const path = source.names.factPath(message.subject)
+    if (path !== undefined) yield storedFact(path, message)
   }
 }
 
 async function* messagesOf(
-  connection: Connection,
-  names: Names,
+  { connection, names }: HistorySource,
   shard: number,
-  id: string,
-  besides: readonly string[] = [],
-  after = 0,
+  run: string,
+  paths: readonly string[],
+  after: number,
 ): AsyncGenerator<StoredMessage> {
+  if (paths.length === 0) return
   const stream = names.log(shard)
-  const filters = [
-    ...besides,
-    ...OF_RUNS.map((event) => names.fact(shard, `run.${id}.${event}`)),
-    names.fact(shard, `asset.*.*.${id}.>`),
-    ...OF_SCATTERS.map((event) => names.fact(shard, `scatter.${id}.*.${event}`)),
-    ...OF_GATES.map((event) => names.fact(shard, `gate.${id}.*.*.${event}`)),
-  ]
-  const requested = names.fact(shard, `run.${id}.requested`)
+  const filters = paths.map((path) => names.fact(shard, path))
+  const requested = names.fact(shard, factFilter('run.requested', { run }))
   const first = await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: requested }))
   yield* messagesUnder(connection, stream, filters, Math.max(first?.seq ?? 1, after + 1))
 }

@@ -1,6 +1,6 @@
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
-import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { connect as connectNats, headers, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import {
@@ -12,6 +12,9 @@ import {
   type RunView,
   type ScatterStatus,
 } from '../../src/index.ts'
+import { encodeFact, type FactDraft, factPath } from '../../streams/facts.ts'
+import { decodePack, encodePack } from '../../streams/history.ts'
+import { assetName } from '../../streams/ids.ts'
 import { backUp, restore } from '../kit/backup.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -39,6 +42,14 @@ async function keysOf({ namespace }: Stage, bucket: string): Promise<string[]> {
   const kv = await new Kvm(jetstream(nc)).open(`${namespace}_${bucket}`, { bindOnly: true })
   return await collect(await kv.keys())
 }
+
+async function put(subject: string, data: Uint8Array, contentType: string): Promise<void> {
+  const h = headers()
+  h.set('Content-Type', contentType)
+  await jetstream(nc).publish(subject, data, { headers: h })
+}
+
+const text = (of: string): Uint8Array => new TextEncoder().encode(of)
 
 /** Waits until no fact of the run is on the log. */
 async function gone(stage: Stage, run: string): Promise<void> {
@@ -284,5 +295,58 @@ describe('a sealed run', () => {
     await gone(stage, run.id)
     const [proof] = await flow.proof.verify()
     expect(proof?.findings).toEqual([])
+  })
+
+  it('shows what came after it was sealed', async () => {
+    const { namespace } = stage
+    const flow = await stage.connect()
+    const [run, scatter] = [runs.plain.id, runs.scattered.id]
+    const [worker, error] = ['late', { code: 'worker_lost', message: 'it died' }]
+    const late: FactDraft[] = [
+      {
+        name: 'attempt.ended',
+        ids: { pipeline: 'shop', asset: assetName('first'), run, attempt: '9' },
+        data: { phase: 'execute', worker, outcome: 'lost', error, durationMs: 1 },
+      },
+      {
+        name: 'lease.lost',
+        ids: { run: scatter, asset: assetName('many'), lease: '0-4-9' },
+        data: { lease: '0-4-9', worker },
+      },
+    ]
+    for (const draft of late) {
+      const { payload, contentType } = encodeFact(draft)
+      await put(`${namespace}.log.0.${factPath(draft.name, draft.ids)}`, payload, contentType)
+    }
+    expect((await factsOf(flow, run)).at(-1)).toMatchObject({ kind: 'attempt.ended', ids: { attempt: '9' } })
+    expect((await flow.inspect.timeline(run)).map((span) => span.worker)).toContain('late')
+    const { attempts } = await flow.inspect.instance(`${scatter}.many`, 2)
+    expect(attempts.map(({ outcome }) => outcome)).toEqual(['error', 'lost'])
+  })
+
+  it('shows what can be read of it where its pack is damaged, and says what cannot', async () => {
+    const { namespace } = stage
+    const jsm = await jetstreamManager(nc)
+    const [bucket, path] = [`KV_${namespace}_history_0`, `run.${runs.plain.id}.finished`]
+    for (const key of (await keysOf(stage, 'history_0')).filter((one) => one.startsWith('pack.'))) {
+      const subject = `$KV.${namespace}_history_0.${key}`
+      const content = await decodePack(
+        (await jsm.streams.getMessage(bucket, { last_by_subj: subject }))?.data ?? text(''),
+      )
+      const broken = content.map((part) => ({
+        ...part,
+        facts: part.facts.map((fact) => (fact.path === path ? { ...fact, payload: text('{}') } : fact)),
+      }))
+      if (!content.some(({ facts }) => facts.some((fact) => fact.path === path))) continue
+      await put(subject, await encodePack(broken), 'application/octet-stream')
+    }
+    // It has read nothing before.
+    const flow = await stage.connect()
+    const left = (await factsOf(flow, runs.plain.id)).map(({ seq }) => seq)
+    const wanted = before.facts.filter(({ kind }) => kind !== 'run.finished').map(({ seq }) => seq)
+    expect(left).toEqual(expect.arrayContaining(wanted))
+    expect(left.length).toBe(wanted.length + 1)
+    expect((await flow.audit({ limit: 1000 })).length).toBeGreaterThan(0)
+    expect(stage.lines.filter((line) => line.includes(`${namespace}.log.0.${path} cannot be read`))).toHaveLength(1)
   })
 })

@@ -2,7 +2,7 @@
 
 import { nearest } from '../../../streams/did-you-mean.ts'
 import { InvalidError } from '../../../streams/errors.ts'
-import { FACTS, type Fact, type FactName, isTimer } from '../../../streams/facts.ts'
+import { FACTS, type Fact, type FactName, factFilter, isTimer } from '../../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../../streams/ids.ts'
 import { directNext, directSince, streamBounds } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
@@ -154,7 +154,7 @@ function pathsOf({ kinds, run, pipeline, asset }: FactsOptions): string[] {
         throw new InvalidError(`facts: there is no fact ${kind}${nearest(kind, Object.keys(FACTS))}`)
       // A fact that has no such id is of no such thing.
       const isOf = Object.entries(given).every(([id, value]) => value === undefined || hasId(path, id))
-      return isOf ? [path.replaceAll(/:(\w+)/g, (_, id: string) => given[id] ?? '*')] : []
+      return isOf ? [factFilter(kind as FactName, given)] : []
     })
   if (asset !== undefined) {
     const ofRuns = [`scatter.${ofRun}.${asset}.>`, `gate.${ofRun}.${asset}.>`]
@@ -229,11 +229,11 @@ async function railOfShard(
 /** Facts of a run in order, behind a sequence, also of one that is sealed. */
 export async function runFactsPage(deps: RunDeps, run: RunId, after: number, limit: number): Promise<FactView[]> {
   await deps.found()
-  const { connection, names, shards, docs } = deps
+  const { shards, docs } = deps
   const { shard } = parseRunId(run)
   const found: FactView[] = []
   if (shard >= shards) return found
-  const facts = docs.past ? docs.factsOfRun(run) : runFacts(connection, names, shard, run, after)
+  const facts = docs.past ? docs.factsOfRun(run) : runFacts(deps, run, { after })
   for await (const fact of facts) {
     if (fact.seq <= after) continue
     found.push(viewOfFact(fact))

@@ -3,13 +3,10 @@
 import { parseLeaseId } from '../../../projections/scatter/lease-id.ts'
 import { INSTANCE_STATES, type InstanceState } from '../../../projections/scatter/map.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { type Fact, factPath } from '../../../streams/facts.ts'
+import { type Fact, factFilter } from '../../../streams/facts.ts'
 import { parseBarrierId } from '../../../streams/ids.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
-import { sealedFacts } from '../../log/history.ts'
-import { messagesUnder } from '../../log/messages-under.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { runFacts } from '../../log/run-facts.ts'
 import type { RunDeps } from '../run-view.ts'
 import { barrierOf, keysOf, scatterMap } from './scatter-map.ts'
 
@@ -57,34 +54,25 @@ async function attemptsOf(
   id: string,
   index: number,
 ): Promise<Pick<InstanceView, 'attempts' | 'complete'>> {
-  const attempts: InstanceAttempt[] = []
+  const found: { readonly seq: number; readonly attempt: InstanceAttempt }[] = []
   const untilMs = performance.now() + READ_MS
+  let complete = true
   for await (const fact of factsOf(deps, id)) {
-    attempts.push(...attemptsIn(fact, index))
-    if (performance.now() > untilMs) return { attempts, complete: false }
+    for (const attempt of attemptsIn(fact, index)) found.push({ seq: fact.seq, attempt })
+    complete = performance.now() <= untilMs
+    if (!complete) break
   }
-  return { attempts, complete: true }
+  return { attempts: found.toSorted((a, b) => a.seq - b.seq).map(({ attempt }) => attempt), complete }
 }
 
-async function* factsOf({ connection, names, docs }: RunDeps, id: string): AsyncGenerator<Fact> {
-  const { run, asset, shard } = parseBarrierId(id)
-  if (docs.past) {
-    for await (const fact of docs.factsOfRun(run)) if ('asset' in fact.ids && fact.ids.asset === asset) yield fact
+async function* factsOf(deps: RunDeps, id: string): AsyncGenerator<Fact> {
+  const { run, asset } = parseBarrierId(id)
+  if (deps.docs.past) {
+    for await (const fact of deps.docs.factsOfRun(run)) if ('asset' in fact.ids && fact.ids.asset === asset) yield fact
     return
   }
-  const sealed = await sealedFacts({ connection, names }, run)
-  yield* sealed.filter(({ ids }) => 'asset' in ids && ids.asset === asset)
-  if (sealed.length > 0) return
-  const started = names.fact(shard, factPath('scatter.started', { run, asset }))
-  const first = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: started }))
-  const filters = [
-    names.fact(shard, factPath('scatter.outcomes', { run, asset })),
-    names.fact(shard, factPath('lease.lost', { run, asset, lease: '*' })),
-  ]
-  for await (const message of messagesUnder(connection, names.log(shard), filters, first?.seq)) {
-    const fact = factIfAny(names, shard, message)
-    if (fact) yield fact
-  }
+  const paths = (['scatter.outcomes', 'lease.lost'] as const).map((name) => factFilter(name, { run, asset }))
+  yield* runFacts(deps, run, { paths, isInAnyOrder: true })
 }
 
 function attemptsIn(fact: Fact, index: number): InstanceAttempt[] {

@@ -1,10 +1,7 @@
 /** When what of a run ran: spans for a picture, from its facts. */
-import { type Fact, factPath } from '../../../streams/facts.ts'
+import type { Fact, FactName } from '../../../streams/facts.ts'
 import { parseRunId } from '../../../streams/ids.ts'
-import { sealedFacts } from '../../log/history.ts'
-import { messagesUnder } from '../../log/messages-under.ts'
-import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { pathsOfRun, runFacts } from '../../log/run-facts.ts'
 import type { RunDeps } from '../run-view.ts'
 
 /** A time in which something of a run ran or waited. */
@@ -25,8 +22,15 @@ export interface Span {
 }
 
 const SPANS_MAX = 2000
-const SCATTER_EVENTS = ['scatter.started', 'scatter.closed'] as const
-const GATE_EVENTS = ['gate.created', 'child.requested', 'gate.resolved'] as const
+/** Spans behind those that are shown are dropped: a scatter may have a million gates. */
+const HELD_MAX = 2 * SPANS_MAX
+const WANTED: ReadonlySet<FactName> = new Set([
+  'scatter.started',
+  'scatter.closed',
+  'gate.created',
+  'child.requested',
+  'gate.resolved',
+])
 
 /** In the order in which they began, at most 2,000. */
 export async function timelineOf(deps: RunDeps, runId: string): Promise<Span[]> {
@@ -36,29 +40,14 @@ export async function timelineOf(deps: RunDeps, runId: string): Promise<Span[]> 
   return spans.all().slice(0, SPANS_MAX)
 }
 
-async function* factsOf({ connection, names, shards, docs }: RunDeps, runId: string): AsyncGenerator<Fact> {
+async function* factsOf(deps: RunDeps, runId: string): AsyncGenerator<Fact> {
   const { id: run, shard } = parseRunId(runId)
-  if (shard >= shards) return
-  if (docs.past) {
-    yield* docs.factsOfRun(run)
-    return
-  }
-  const sealed = await sealedFacts({ connection, names }, run)
-  yield* sealed
-  if (sealed.length > 0) return
-  const any = { run, asset: '*', gate: '*' }
-  const filters = [
-    `asset.*.*.${run}.>`,
-    ...SCATTER_EVENTS.map((name) => factPath(name, any)),
-    ...GATE_EVENTS.map((name) => factPath(name, any)),
-  ].map((path) => names.fact(shard, path))
-  const requested = names.fact(shard, factPath('run.requested', { run }))
-  const first = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: requested }))
-  if (!first) return
-  for await (const message of messagesUnder(connection, names.log(shard), filters, first.seq)) {
-    const fact = factIfAny(names, shard, message)
-    if (fact) yield fact
-  }
+  if (shard >= deps.shards) return
+  if (deps.docs.past) yield* deps.docs.factsOfRun(run)
+  else
+    yield* runFacts(deps, run, {
+      paths: pathsOfRun(run, (name) => /^(asset|attempt)\./.test(name) || WANTED.has(name)),
+    })
 }
 
 const NONE = {
@@ -72,7 +61,7 @@ const NONE = {
 
 /** Facts in order become spans: what began waits for what ended. */
 class Spans {
-  readonly #done: Span[] = []
+  #done: Span[] = []
   readonly #open = new Map<string, Span>()
 
   all(): Span[] {
@@ -151,6 +140,15 @@ class Spans {
 
   #begin(key: string, span: Span): void {
     this.#open.set(key, span)
+    this.#trim()
+  }
+
+  /** Later facts bring no span before these: what began is noted when it began. */
+  #trim(): void {
+    if (this.#done.length + this.#open.size < 2 * HELD_MAX) return
+    const kept = new Set(this.all().slice(0, HELD_MAX))
+    this.#done = this.#done.filter((span) => kept.has(span))
+    for (const [key, span] of this.#open) if (!kept.has(span)) this.#open.delete(key)
   }
 
   #end(key: string, to: Date, outcome: string): void {
@@ -185,5 +183,6 @@ class Spans {
       ...rest,
       phase: phase ?? (isBegun ? begun.phase : undefined),
     })
+    this.#trim()
   }
 }

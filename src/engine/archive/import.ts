@@ -15,9 +15,9 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import { beginImport, endImport, importingTo, type Topology } from '../../../streams/namespace.ts'
 import type { S3ClientLike } from '../../items/s3.ts'
 import { streamBounds } from '../../log/nats.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { sleep } from '../../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../../options/unknown.ts'
-import { manifestOf } from '../history/base.ts'
 import { CLAIM_TTL_MS, Claim } from '../shard/claim.ts'
 import { type Filled, fill } from './fill.ts'
 import type { ImportDeps, Verified } from './import-deps.ts'
@@ -141,7 +141,7 @@ async function claimAll({ connection }: ImportDeps, { names, shards }: Topology)
 async function mustBeEmpty({ connection }: ImportDeps, { names, shards }: Topology): Promise<void> {
   for (let shard = 0; shard < shards; shard++) {
     const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-    if (last === 0 && !(await manifestOf(connection, names, shard))) continue
+    if (last === 0 && !(await manifestOf({ connection, names }, shard))) continue
     throw new FlowStoneError(
       'not_empty',
       `import: namespace ${names.ns} is not empty: its log ${names.log(shard)} was written to. Import into another namespace (--namespace)`,

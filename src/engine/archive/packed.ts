@@ -1,10 +1,10 @@
 /** Runs as the packs of a history have them, for an archive of many. */
 import { remainsIn } from '../../../projections/retention/summary.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
-import { decodePack, historyKey, type SealedRun } from '../../../streams/history.ts'
+import type { SealedRun } from '../../../streams/history.ts'
 import { isInRanges, type PackSummary, retentionKey } from '../../../streams/retention.ts'
 import { readDocIfAny } from '../../log/documents.ts'
-import { manifestOf } from '../history/base.ts'
+import { manifestOf, packNumbers, readPack } from '../../log/packs.ts'
 import type { Piece, PieceSource, Wanted } from './piece.ts'
 
 /**
@@ -40,13 +40,13 @@ export class PackedRuns {
 
   /** Those in packs that were written since the last time. Says whether there are any. */
   async *next(): AsyncGenerator<Piece, boolean> {
-    const { connection, names } = this.#source
-    const { packs = 0, gone = [] } = (await manifestOf(connection, names, this.#shard)) ?? {}
+    const manifest = await manifestOf(this.#source, this.#shard)
+    const { packs = 0, gone = [] } = manifest ?? {}
     if (packs === this.#from) return false
     const isGone = (n: number): boolean => isInRanges(gone, n)
-    for (let n = this.#from; n < packs; n++) if (!isGone(n)) await this.#findTails(n)
-    for (let n = this.#from; n < packs; n++) {
-      if (isGone(n)) continue
+    const numbers = [...packNumbers(manifest, this.#from)]
+    for (const n of numbers) await this.#findTails(n)
+    for (const n of numbers) {
       for (const part of await this.#read(n)) {
         if (part.run === '' || remainsIn(part)) continue
         const doc = part.docs[stateKey.run(part.run)] as RunState | undefined
@@ -85,7 +85,10 @@ export class PackedRuns {
   }
 
   async #findTails(n: number): Promise<void> {
-    const summary = (await this.#doc(retentionKey.summary(n))) as PackSummary | undefined
+    const { connection, names } = this.#source
+    const bucket = names.historyBucket(this.#shard)
+    const found = await readDocIfAny(connection, names, bucket, retentionKey.summary(n))
+    const summary = found as PackSummary | undefined
     // An older version wrote none.
     const runs = summary ? summary.parts : (await this.#read(n)).filter(isTail).map(({ run }) => run)
     for (const run of runs ?? []) this.#tails.set(run, (this.#tails.get(run) ?? new Set()).add(n))
@@ -93,13 +96,7 @@ export class PackedRuns {
 
   /** Nothing where it is gone: what is left of it is in a later one. */
   async #read(n: number): Promise<readonly SealedRun[]> {
-    const bytes = await this.#doc(historyKey.pack(n))
-    return bytes instanceof Uint8Array ? await decodePack(bytes) : []
-  }
-
-  async #doc(key: string): Promise<unknown> {
-    const { connection, names } = this.#source
-    return await readDocIfAny(connection, names, names.historyBucket(this.#shard), key)
+    return (await readPack(this.#source, this.#shard, n)) ?? []
   }
 }
 

@@ -13,6 +13,7 @@ import type { Connection } from '../../log/connection.ts'
 import { readDoc } from '../../log/documents.ts'
 import { isSealed, sealedDoc, sealedParts } from '../../log/history.ts'
 import { streamBounds } from '../../log/nats.ts'
+import { storedFact } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { rawRunFacts } from '../../log/run-facts.ts'
 import { sleep } from '../../options/timer.ts'
@@ -52,14 +53,13 @@ export async function piecesOfRun(
 }
 
 async function* sealedPieces(source: PieceSource, shard: number, run: string): AsyncGenerator<Piece> {
-  const { connection, names } = source
   let last = 0
   for await (const { docs, facts } of sealedParts(source, run)) {
     last = Math.max(last, ...facts.map(({ seq }) => seq))
     yield { shard, run, docs, facts }
   }
   // What came late is still on the log.
-  yield* split({ shard, run }, behind(last, rawRunFacts(connection, names, shard, run, Number.POSITIVE_INFINITY)))
+  yield* split({ shard, run }, behind(last, rawRunFacts(source, shard, run)))
 }
 
 async function* behind(seq: number, facts: AsyncIterable<SealedFact>): AsyncGenerator<SealedFact> {
@@ -68,7 +68,7 @@ async function* behind(seq: number, facts: AsyncIterable<SealedFact>): AsyncGene
 
 async function* unsealedPieces(source: PieceSource, shard: number, doc: RunState, last: number): AsyncGenerator<Piece> {
   yield* documentPieces(source, shard, doc, undefined)
-  yield* split({ shard, run: doc.id }, rawRunFacts(source.connection, source.names, shard, doc.id, last))
+  yield* split({ shard, run: doc.id }, rawRunFacts(source, shard, doc.id, last))
 }
 
 async function* split(
@@ -186,12 +186,11 @@ async function* loggedPieces(
     for (let at = first - 1; at < last; ) {
       const messages = await reader.take(TAKE, last)
       if (messages.length === 0) break
-      for (const { subject, seq, timeMs, payload, headers } of messages) {
-        at = seq
-        const path = names.factPath(subject)
-        if (seq > last || path === undefined || isTimer(path)) continue
-        const fact = { path, seq, timeMs, contentType: headers.get('Content-Type'), payload }
-        bytes += holdFact(held, fact, wanted, seen)
+      for (const message of messages) {
+        at = message.seq
+        const path = names.factPath(message.subject)
+        if (at > last || path === undefined || isTimer(path)) continue
+        bytes += holdFact(held, storedFact(path, message), wanted, seen)
       }
       if (bytes < HELD_BYTES) continue
       yield* endedPieces(source, shard, last, held, seen)

@@ -24,6 +24,7 @@ import { readDoc } from '../../log/documents.ts'
 import { rawSealedAt, rawSealedUnder } from '../../log/history.ts'
 import { leaderGet, type StoredMessage, streamInfo } from '../../log/nats.ts'
 import { missingRun } from '../../log/pruned.ts'
+import { storedFact } from '../../log/read-fact.ts'
 import type { Piece, PieceSource, Wanted } from './piece.ts'
 import { piecesOfRun, piecesOfShard } from './pieces.ts'
 
@@ -230,8 +231,8 @@ export class Records {
     return message && this.#factOf(message)
   }
 
-  #factOf({ subject, seq, timeMs, headers, payload }: StoredMessage): SealedFact | undefined {
-    const path = this.#source.names.factPath(subject)
-    return path === undefined ? undefined : { path, seq, timeMs, contentType: headers.get('Content-Type'), payload }
+  #factOf(message: StoredMessage): SealedFact | undefined {
+    const path = this.#source.names.factPath(message.subject)
+    return path === undefined ? undefined : storedFact(path, message)
   }
 }

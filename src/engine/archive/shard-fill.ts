@@ -1,13 +1,15 @@
 /** What an import stores of one shard: as an engine would have sealed it. */
+
+import { runIn } from '../../../projections/retention/summary.ts'
 import { addToLists, listKey, listsOfRun, shownOf } from '../../../projections/run/lists.ts'
 import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
 import { encodeJson } from '../../../streams/codec.ts'
 import { decodeFact, type FactOf } from '../../../streams/facts.ts'
-import { decodePack, type HistoryManifest, historyKey, indexHash, type SealedFact } from '../../../streams/history.ts'
+import { type HistoryManifest, historyKey, indexHash, type SealedFact } from '../../../streams/history.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
-import { readDoc } from '../../log/documents.ts'
 import { publishTo, streamBounds } from '../../log/nats.ts'
+import { readPack } from '../../log/packs.ts'
 import { Base } from '../history/base.ts'
 import { PACK_BYTES, Packing, packedTo } from '../history/packing.ts'
 import { restoreFromBase } from '../history/restore.ts'
@@ -256,14 +258,11 @@ export class ShardFill {
     const held = this.#packs.get(pack)
     if (held) return held
     const { connection, topology } = this.#deps
-    const { names } = topology
-    const bytes = await readDoc(connection, names, names.historyBucket(this.#shard), historyKey.pack(pack))
     const docs = new Map<string, RunState>()
-    if (bytes instanceof Uint8Array)
-      for (const part of await decodePack(bytes)) {
-        const doc = part.docs[stateKey.run(part.run)]
-        if (doc) docs.set(part.run, doc as RunState)
-      }
+    for (const part of (await readPack({ connection, names: topology.names }, this.#shard, pack)) ?? []) {
+      const doc = runIn(part)
+      if (doc) docs.set(part.run, doc)
+    }
     this.#packs.set(pack, docs)
     for (const oldest of this.#packs.keys()) {
       if (this.#packs.size <= PACKS_HELD) break

@@ -10,8 +10,9 @@ import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { partsOf, partsSaid } from '../../log/document-parts.ts'
-import { BYTES, decodeDoc, readDoc } from '../../log/documents.ts'
+import { BYTES, decodeDoc } from '../../log/documents.ts'
 import { directGetMany, type Entry, leaderGet, streamBounds, streamInfo } from '../../log/nats.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { Checkpointer } from '../shard/checkpoint.ts'
 import { isMarkOf, type Mark, REBUILD_ADVICE } from '../shard/position.ts'
 import { Store } from '../shard/store.ts'
@@ -55,7 +56,7 @@ export class Base implements PageStore {
     const { id, last, first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
     const base = new Base(options, id)
     const { seq } = await base.#checkpointer.takeOverAsItIs()
-    const manifest = await manifestOf(connection, names, shard)
+    const manifest = await manifestOf(options, shard)
     if (seq > 0 && (manifest?.log !== id || seq > last || !(await isMarkOf(options, base.mark))))
       throw new FlowStoneError(
         'log_changed',
@@ -162,13 +163,4 @@ export class Base implements PageStore {
       await jsm.streams.purge(this.#names.kvStream(this.#bucket), { filter })
     }
   }
-}
-
-export async function manifestOf(
-  connection: Connection,
-  names: Names,
-  shard: number,
-): Promise<HistoryManifest | undefined> {
-  const doc = await readDoc(connection, names, names.historyBucket(shard), historyKey.manifest)
-  return doc as HistoryManifest | undefined
 }

@@ -8,9 +8,9 @@ import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
 import { type Entry, leaderGet, streamBounds } from '../../log/nats.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { type Checkpointer, positionOf } from '../shard/checkpoint.ts'
 import { isMarkOf, type Position } from '../shard/position.ts'
-import { manifestOf } from './base.ts'
 
 const BATCH = 500
 const BATCH_BYTES = 4 * 1024 * 1024
@@ -95,7 +95,7 @@ export async function basePosition({ connection, names, shard }: RestoreOptions)
 async function isOfThisLog(options: RestoreOptions, { seq, mark }: Position): Promise<boolean> {
   const { connection, names, shard } = options
   const [manifest, log] = await Promise.all([
-    manifestOf(connection, names, shard),
+    manifestOf(options, shard),
     connection.read((nc) => streamBounds(nc, names.log(shard))),
   ])
   return manifest?.log === log.id && seq <= log.last && (await isMarkOf(options, mark))

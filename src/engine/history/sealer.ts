@@ -19,6 +19,7 @@ import { type Fact, isTimer } from '../../../streams/facts.ts'
 import type { SealedFact } from '../../../streams/history.ts'
 import { isInRanges } from '../../../streams/retention.ts'
 import { leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { storedFact } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { rawRunFacts } from '../../log/run-facts.ts'
 import { Facts, PoisonError } from '../shard/facts.ts'
@@ -217,7 +218,7 @@ class Sealing {
       if (path === undefined || isTimer(path)) continue
       this.#mark = { seq: message.seq, ms: message.timeMs }
       const fact = await this.#foldOne(messages, i)
-      if (fact) this.#collect(fact, sealedFactOf(path, message))
+      if (fact) this.#collect(fact, storedFact(path, message))
       else this.#unreadable.push(message.seq)
     }
   }
@@ -356,8 +357,7 @@ class Sealing {
    * undefined when they are many.
    */
   async #pack(packing: Packing, { run, facts: held }: UnsealedRun): Promise<readonly string[] | undefined> {
-    const { connection, names, shard } = this.#options
-    const read = (): AsyncGenerator<SealedFact> => rawRunFacts(connection, names, shard, run, this.folded)
+    const read = (): AsyncGenerator<SealedFact> => rawRunFacts(this.#options, this.#options.shard, run, this.folded)
     const facts = held ?? (await upTo(PACK_BYTES, read()))
     const { docs, more, keys } = await this.#documentsOf(run, facts)
     if (facts) await packing.add(run, docs, facts)
@@ -381,10 +381,6 @@ class Sealing {
 function pipelinesOf(ended: readonly UnsealedRun[], hasStrays: boolean): ReadonlySet<string> | undefined {
   const known = ended.flatMap(({ pipeline }) => pipeline ?? [])
   return hasStrays || known.length < ended.length ? undefined : new Set(known)
-}
-
-function sealedFactOf(path: string, { seq, timeMs, headers, payload }: StoredMessage): SealedFact {
-  return { path, seq, timeMs, contentType: headers.get('Content-Type'), payload }
 }
 
 /** What is found by its own name or place goes into a pack at once. */

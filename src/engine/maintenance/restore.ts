@@ -33,7 +33,7 @@ export async function restoreDecisions(context: DispatchContext, run: RunState, 
   )
   const known = await connection.read((nc) => leaderGet(nc, names.log(shard), { last_by_subj: registered }))
   const pending = new Pending(context.shards)
-  for await (const fact of runFacts(connection, names, shard, run.id)) {
+  for await (const fact of runFacts(context, run.id)) {
     view.knowsPipeline = known !== undefined && known.seq < fact.seq
     try {
       pending.add(fact, step(view, fact))

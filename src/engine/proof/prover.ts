@@ -16,6 +16,7 @@ import { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { type Entry, leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
+import { storedFact } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { sleep } from '../../options/timer.ts'
 import type { Logger } from '../../telemetry.ts'
@@ -161,10 +162,9 @@ export class Prover {
     for (const { failed } of this.#leaving.splice(0)) failed(error)
   }
 
-  #factOf({ subject, seq, timeMs, headers, payload }: StoredMessage): SealedFact | undefined {
-    const path = this.#options.names.factPath(subject)
-    if (path === undefined || isTimer(path)) return undefined
-    return { path, seq, timeMs, contentType: headers.get('Content-Type'), payload }
+  #factOf(message: StoredMessage): SealedFact | undefined {
+    const path = this.#options.names.factPath(message.subject)
+    return path === undefined || isTimer(path) ? undefined : storedFact(path, message)
   }
 
   #fallBehind(): void {

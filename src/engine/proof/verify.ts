@@ -1,16 +1,14 @@
 /** Checks a log and its history against its proof: reads all of them, and writes nothing. */
 import { ProofCheck } from '../../../projections/proof/check.ts'
 import type { ProofCheckpoint, ProofReport } from '../../../projections/proof/findings.ts'
-import { decodePack, historyKey } from '../../../streams/history.ts'
 import { decodeBlock } from '../../../streams/proof.ts'
-import { isInRanges } from '../../../streams/retention.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { readDocIfAny } from '../../log/documents.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
 import { leaderGet, streamBounds } from '../../log/nats.ts'
+import { manifestOf, packNumbers, readPack } from '../../log/packs.ts'
+import { storedFact } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
-import { manifestOf } from '../history/base.ts'
 
 const TAKE = 1000
 
@@ -77,10 +75,9 @@ async function checkLog(
     for (let next = from; next <= last; ) {
       signal?.throwIfAborted()
       const messages = await reader.take(TAKE, last)
-      for (const { subject, seq, timeMs, payload, headers } of messages) {
-        const path = names.factPath(subject)
-        if (path !== undefined && seq <= last)
-          check.fact({ path, seq, timeMs, payload, contentType: headers.get('Content-Type') })
+      for (const message of messages) {
+        const path = names.factPath(message.subject)
+        if (path !== undefined && message.seq <= last) check.fact(storedFact(path, message))
       }
       next = (messages.at(-1)?.seq ?? last) + 1
     }
@@ -90,20 +87,16 @@ async function checkLog(
 }
 
 /** Packs that are made meanwhile, too: what was in others may be there by now. */
-async function checkHistory(
-  { connection, names, shard, signal }: VerifyProofOptions,
-  check: ProofCheck,
-): Promise<void> {
-  for (let n = 0; ; ) {
-    const { packs = 0, gone = [] } = (await manifestOf(connection, names, shard)) ?? {}
-    if (n >= packs) return
-    for (; n < packs; n++) {
+async function checkHistory(options: VerifyProofOptions, check: ProofCheck): Promise<void> {
+  const { shard, signal } = options
+  for (let from = 0; ; ) {
+    const manifest = await manifestOf(options, shard)
+    if (!manifest || from >= manifest.packs) return
+    for (const n of packNumbers(manifest, from)) {
       signal?.throwIfAborted()
-      if (isInRanges(gone, n)) continue
-      const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
-      if (!(bytes instanceof Uint8Array)) continue
-      for (const { facts } of await decodePack(bytes)) for (const fact of facts) check.fact(fact)
+      for (const { facts } of (await readPack(options, shard, n)) ?? []) for (const fact of facts) check.fact(fact)
     }
+    from = manifest.packs
   }
 }
 

@@ -12,9 +12,9 @@ import type { Connection } from '../../log/connection.ts'
 import { joinParts, partsSaid } from '../../log/document-parts.ts'
 import { decodeStored } from '../../log/documents.ts'
 import { type StoredMessage, streamBounds } from '../../log/nats.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
-import { manifestOf } from '../history/base.ts'
 import type { Wave } from '../history/waves.ts'
 import { isMarkOf } from '../shard/position.ts'
 import { readBucket } from './bucket.ts'
@@ -89,7 +89,7 @@ export class Beside {
     })
     await this.#takeLarge(shadow, large)
     const [manifest, log] = await Promise.all([
-      manifestOf(connection, names, shard),
+      manifestOf(this.#options, shard),
       connection.read((nc) => streamBounds(nc, names.log(shard))),
     ])
     const isOurs =

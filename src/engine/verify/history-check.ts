@@ -12,7 +12,7 @@ import {
   type SealedRun,
 } from '../../../streams/history.ts'
 import { directGetMany, leaderGet, type StoredMessage } from '../../log/nats.ts'
-import { manifestOf } from '../history/base.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { entriesFor } from '../history/packing.ts'
 import type { Check, ShardContext } from './check.ts'
 import { Ledger } from './ledger.ts'
@@ -86,14 +86,14 @@ export class HistoryCheck implements Check {
 
   /** Segments are merged meanwhile: then it begins again with those that there are now. */
   async #readIndex(): Promise<void> {
-    const { connection, names, shard } = this.#at
+    const { shard } = this.#at
     for (let attempt = 1; attempt <= TRIES; attempt++) {
-      const manifest = await manifestOf(connection, names, shard)
+      const manifest = await manifestOf(this.#at, shard)
       const segments = (manifest?.levels ?? []).filter((level) => level !== null)
       const missing: string[] = []
       for (const segment of segments) missing.push(...(await this.#readSegment(segment, manifest?.packs ?? 0)))
       if (missing.length === 0) return
-      const now = await manifestOf(connection, names, shard)
+      const now = await manifestOf(this.#at, shard)
       const isSame = now !== undefined && manifest !== undefined && now.nextSegment === manifest.nextSegment
       if (!isSame && attempt < TRIES) continue
       for (const key of missing) this.#add('page_missing', key, `${key}, a page of the index, is gone`)

@@ -12,7 +12,7 @@ import { joinParts, partsSaid } from '../../log/document-parts.ts'
 import { decodeDoc } from '../../log/documents.ts'
 import { isSealed } from '../../log/history.ts'
 import { directGetMany, leaderGet, type StoredMessage } from '../../log/nats.ts'
-import { manifestOf } from '../history/base.ts'
+import { manifestOf } from '../../log/packs.ts'
 import { type Position, positionIn } from '../shard/position.ts'
 import { readBucket } from './bucket.ts'
 import type { Check, LogMessage, ShardContext } from './check.ts'
@@ -202,10 +202,10 @@ export class StateCheck implements Check {
   }
 
   async #isAboutToLeave(run: string): Promise<boolean> {
-    const { beside, connection, names, shard } = this.#at
+    const { beside, shard } = this.#at
     if (beside.leaving.has(run)) return true
     // It was sealed since the base was read.
-    const manifest = await manifestOf(connection, names, shard)
+    const manifest = await manifestOf(this.#at, shard)
     return manifest !== undefined && manifest.packs > (this.#at.manifest?.packs ?? 0)
   }
 

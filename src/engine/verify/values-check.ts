@@ -9,11 +9,11 @@ import { createZstdDecompress } from 'node:zlib'
 import { referencesIn } from '../../../projections/verify/proofs.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import type { Fact } from '../../../streams/facts.ts'
-import { decodeFact } from '../../../streams/facts.ts'
-import type { SealedRun } from '../../../streams/history.ts'
+import type { SealedFact, SealedRun } from '../../../streams/history.ts'
 import { hashBigInt } from '../../../streams/ids.ts'
 import { Blobs } from '../../io/blobs.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
+import { sealedFactIfAny } from '../../log/read-fact.ts'
 import type { Check, LogMessage, ShardContext, VerifyContext } from './check.ts'
 import { isDamage, isOfZlib } from './damage.ts'
 import { Ledger } from './ledger.ts'
@@ -46,7 +46,7 @@ export class ValuesCheck {
         for (const { facts } of runs)
           for (const sealed of facts) {
             if (!MAY_NAME.test(sealed.path)) continue
-            const fact = this.#decoded(shard, sealed)
+            const fact = sealedFactIfAny(this.#context, shard, sealed, (error) => this.#unseen(shard, sealed, error))
             if (fact) take(fact, `the sealed ${sealed.path} at ${sealed.seq}`)
           }
       },
@@ -54,15 +54,9 @@ export class ValuesCheck {
     }
   }
 
-  /** Undefined: nobody knows which values it names, which is said. */
-  #decoded(shard: number, sealed: SealedRun['facts'][number]): Fact | undefined {
-    try {
-      return decodeFact({ ...sealed, shard })
-    } catch (error) {
-      const what = `values of the sealed ${sealed.path} at ${sealed.seq} of shard ${shard}`
-      this.#context.findings.unseen(what, messageOf(error))
-      return undefined
-    }
+  /** Nobody knows which values it names, which is said. */
+  #unseen(shard: number, { path, seq }: SealedFact, error: unknown): void {
+    this.#context.findings.unseen(`values of the sealed ${path} at ${seq} of shard ${shard}`, messageOf(error))
   }
 
   #take(fact: Fact, of: string): void {

@@ -12,17 +12,16 @@
  */
 
 import { nearest } from '../../../streams/did-you-mean.ts'
-import { InvalidError, messageOf } from '../../../streams/errors.ts'
-import { decodePack, type HistoryManifest, historyKey, type SealedRun } from '../../../streams/history.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import { type HistoryManifest, historyKey, type SealedRun } from '../../../streams/history.ts'
 import { isInRanges } from '../../../streams/retention.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
-import { readDocIfAny } from '../../log/documents.ts'
 import { streamBounds } from '../../log/nats.ts'
+import { manifestOf, packNumbers, readPack } from '../../log/packs.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
-import { manifestOf } from '../history/base.ts'
 import { GRACE_MS } from '../maintenance/expected.ts'
 import { foldedTo, positionOf } from '../shard/checkpoint.ts'
 import { Beside } from './beside.ts'
@@ -196,8 +195,7 @@ async function readPacks(at: ShardContext, of: ShardChecks): Promise<void> {
   const manifest = await manifestIn(at, of)
   if (!manifest) return
   at.manifest = manifest
-  for (let n = 0; n < manifest.packs; n++) {
-    if (isInRanges(manifest.gone ?? [], n)) continue
+  for (const n of packNumbers(manifest)) {
     const runs = await packOf(at, of, n)
     if (runs) {
       for (const check of of.all) await check.pack?.(n, runs)
@@ -210,23 +208,17 @@ async function readPacks(at: ShardContext, of: ShardChecks): Promise<void> {
 
 /** Undefined: it was pruned meanwhile, or cannot be read, which is said then. */
 async function packOf(at: ShardContext, of: ShardChecks, n: number): Promise<readonly SealedRun[] | undefined> {
-  const { connection, names, shard } = at
-  let bytes: unknown
   try {
-    bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
+    const runs = await readPack(at, at.shard, n)
+    if (runs) return runs
   } catch (error) {
-    if (connection.isClosed) throw error
-    sayPack(at, isDamage(error) ? of : undefined, n, error)
-    return undefined
-  }
-  try {
-    if (bytes instanceof Uint8Array) return await decodePack(bytes)
-  } catch (error) {
-    sayPack(at, of, n, error)
+    if (at.connection.isClosed) throw error
+    const isOfPack = isDamage(error) || (error instanceof FlowStoneError && error.code === 'newer_version')
+    sayPack(at, isOfPack ? of : undefined, n, error)
     return undefined
   }
   // It may have been pruned meanwhile.
-  const { gone = [] } = (await manifestOf(connection, names, shard)) ?? {}
+  const { gone = [] } = (await manifestOf(at, at.shard)) ?? {}
   if (!isInRanges(gone, n)) sayPack(at, of, n, undefined)
   return undefined
 }
@@ -241,12 +233,12 @@ function sayPack({ shard, findings }: ShardContext, of: ShardChecks | undefined,
 /** The document that says which packs there are: from the first checkpoint of the base on. */
 async function manifestIn(at: ShardContext, of: ShardChecks): Promise<HistoryManifest | undefined> {
   const { connection, names, shard, findings } = at
-  const manifest = await manifestOf(connection, names, shard)
+  const manifest = await manifestOf(at, shard)
   if (manifest) return manifest
   const base = await positionOf(connection, names, names.historyBucket(shard))
   if (!base || base.seq === 0 || base.redo) return undefined
   // It may have come meanwhile.
-  const later = await manifestOf(connection, names, shard)
+  const later = await manifestOf(at, shard)
   if (!later && of.history) of.history.manifestGone()
   else if (!later) findings.unseen(`the history of shard ${shard}`, 'its manifest is gone')
   return later

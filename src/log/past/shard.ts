@@ -5,22 +5,20 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { foldPast, PastView } from '../../../projections/past.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { decodeFact, type Fact, isTimer } from '../../../streams/facts.ts'
-import { decodeSnapshot, type SnapshotDoc, type Stretch, snapshotKey } from '../../../streams/snapshots.ts'
+import { type Fact, isTimer } from '../../../streams/facts.ts'
+import { decodeSnapshot, type SnapshotDoc, snapshotKey } from '../../../streams/snapshots.ts'
 import { readDocIfAny } from '../documents.ts'
-import { type HistorySource, packAt } from '../history.ts'
-import { anyBetween, streamBounds } from '../nats.ts'
-import { factIfAny } from '../read-fact.ts'
+import type { HistorySource } from '../history.ts'
+import { anyBetween, type StoredMessage, streamBounds } from '../nats.ts'
+import { factIfAny, sealedFactIfAny } from '../read-fact.ts'
 import { Reader } from '../reader.ts'
 import { isWithin, type Limit } from './limit.ts'
-import { type FoundStretch, findStretch, stretchAt } from './stretches.ts'
+import { SealedSince } from './sealed-since.ts'
+import { findStretch } from './stretches.ts'
 
 const TAKE = 1000
 /** Facts folded before other work of the process gets its turn. */
 const SLICE = 500
-const TRIES = 5
-/** Packs that are read side by side. */
-const PACKS_AT_ONCE = 4
 
 export interface PastShard {
   readonly view: PastView
@@ -31,44 +29,18 @@ export interface PastShard {
 
 /** Throws FlowStoneError `no_snapshot`. */
 export async function pastShard(source: HistorySource, shard: number, limit: Limit): Promise<PastShard> {
-  for (let attempt = 1; ; attempt++) {
-    const found = await findStretch(source, shard, limit)
-    const { n, stretch } = found
-    const [snapshot, onLog] = await Promise.all([
-      snapshotAt(source, shard, n, stretch),
-      factsOnLog(source, shard, limit, found),
-    ])
-    // In this order: what has left the log since was put into a pack before.
-    const sealed = await sealedIn(source, shard, n)
-    // The stretch may have ended since. What comes behind its end is in the packs of the next one.
-    const isWhole = found.end !== Number.POSITIVE_INFINITY || !(await stretchAt(source, shard, n + 1))
-    if (!isWhole && attempt < TRIES) continue
-    return await foldedOver(source, shard, { snapshot, stretch }, upToLimit([...onLog, ...sealed], stretch, limit))
-  }
-}
-
-/** In order, each once. */
-function upToLimit(facts: readonly Fact[], { seq: from }: Stretch, limit: Limit): Fact[] {
-  const bySeq = new Map(facts.filter(({ seq }) => seq > from).map((fact) => [fact.seq, fact]))
-  const sorted = [...bySeq.values()].sort((a, b) => a.seq - b.seq)
-  const end = sorted.findIndex((fact) => !isWithin(limit, fact))
-  return end < 0 ? sorted : sorted.slice(0, end)
-}
-
-async function foldedOver(
-  source: HistorySource,
-  shard: number,
-  { snapshot, stretch }: { readonly snapshot: readonly SnapshotDoc[]; readonly stretch: Stretch },
-  facts: readonly Fact[],
-): Promise<PastShard> {
-  const view = new PastView(snapshot)
-  for (const [i, fact] of facts.entries()) {
-    if (i % SLICE === SLICE - 1) await nextTurn()
+  const { n, stretch } = await findStretch(source, shard, limit)
+  const view = new PastView(await snapshotAt(source, shard, n, stretch.seq))
+  let { seq, ms: timeMs } = stretch
+  let count = 0
+  for await (const fact of factsSince(source, shard, limit, { n, seq })) {
+    if (++count % SLICE === 0) await nextTurn()
     for (let missing = foldPast(view, fact); missing.length > 0; missing = foldPast(view, fact))
       for (const key of missing) view.put(key, await pipelineDoc(source, shard, key))
+    seq = fact.seq
+    timeMs = fact.timeMs
   }
-  const last = facts.at(-1)
-  return { view, seq: last?.seq ?? stretch.seq, timeMs: last?.timeMs ?? stretch.ms }
+  return { view, seq, timeMs }
 }
 
 /** As the state has it, or else the base. It never changes. */
@@ -81,7 +53,7 @@ async function snapshotAt(
   { connection, names }: HistorySource,
   shard: number,
   n: number,
-  { seq }: Stretch,
+  seq: number,
 ): Promise<readonly SnapshotDoc[]> {
   if (seq === 0) return []
   const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), snapshotKey.snapshot(n))
@@ -89,56 +61,60 @@ async function snapshotAt(
   throw new FlowStoneError('no_snapshot', `snapshot ${n} of ${names.log(shard)} is gone; ask for another time`)
 }
 
-async function factsOnLog(
+/** In order, each once. Of the log a batch is in memory. */
+async function* factsSince(
+  source: HistorySource,
+  shard: number,
+  limit: Limit,
+  from: { readonly n: number; readonly seq: number },
+): AsyncGenerator<Fact> {
+  const { names } = source
+  const sealed = await SealedSince.open(source, shard, limit, from)
+  let done = from.seq
+  for await (const message of messagesSince(source, shard, limit, from.seq)) {
+    await sealed.lookAgain(done)
+    // In this order: what is in both places is taken from the log.
+    for (const one of sealed.before(message.seq)) {
+      if (!isWithin(limit, one)) return
+      const fact = sealedFactIfAny(source, shard, one)
+      if (fact) yield fact
+    }
+    if (!isWithin(limit, message)) return
+    done = message.seq
+    const path = names.factPath(message.subject)
+    const fact = path === undefined || isTimer(path) ? undefined : factIfAny(names, shard, message)
+    if (fact) yield fact
+  }
+  await sealed.lookAgain(done)
+  for (const one of sealed.before(Number.POSITIVE_INFINITY)) {
+    if (!isWithin(limit, one)) return
+    const fact = sealedFactIfAny(source, shard, one)
+    if (fact) yield fact
+  }
+}
+
+async function* messagesSince(
   { connection, names }: HistorySource,
   shard: number,
   limit: Limit,
-  { stretch, end }: FoundStretch,
-): Promise<Fact[]> {
+  seq: number,
+): AsyncGenerator<StoredMessage> {
   const stream = names.log(shard)
   const { last } = await connection.read((nc) => streamBounds(nc, stream))
-  const upTo = Math.min(last, end, 'seq' in limit ? limit.seq : last)
-  if (!(await connection.read((nc) => anyBetween(nc, stream, stretch.seq + 1, upTo)))) return []
-  const facts: Fact[] = []
-  const reader = new Reader(connection, stream, stretch.seq + 1)
+  const upTo = Math.min(last, 'seq' in limit ? limit.seq : last)
+  if (!(await connection.read((nc) => anyBetween(nc, stream, seq + 1, upTo)))) return
+  const reader = new Reader(connection, stream, seq + 1)
   try {
-    for (;;) {
+    for (let at = seq; at < upTo; ) {
       const messages = await reader.take(TAKE, upTo)
-      if (connection.isClosed) throw new FlowStoneError('closed', 'the connection was closed while a log was read')
+      if (messages.length === 0) return
       for (const message of messages) {
-        if (message.seq > upTo || !isWithin(limit, message)) return facts
-        const path = names.factPath(message.subject)
-        const fact = path === undefined || isTimer(path) ? undefined : factIfAny(names, shard, message)
-        if (fact) facts.push(fact)
+        if (message.seq > upTo) return
+        yield message
       }
-      if (messages.length === 0 || (messages.at(-1)?.seq ?? 0) >= upTo) return facts
+      at = messages.at(-1)?.seq ?? upTo
     }
   } finally {
     reader.stop()
   }
-}
-
-/** Throws `no_snapshot` where packs lack facts that they had. */
-async function sealedIn(source: HistorySource, shard: number, n: number): Promise<Fact[]> {
-  const [stretch, next] = await Promise.all([stretchAt(source, shard, n), stretchAt(source, shard, n + 1)])
-  const [from, to] = [stretch?.seq ?? 0, next?.seq ?? Number.POSITIVE_INFINITY]
-  const facts: Fact[] = []
-  const packs = stretch?.packs ?? []
-  for (let i = 0; i < packs.length; i += PACKS_AT_ONCE) {
-    const read = packs.slice(i, i + PACKS_AT_ONCE).map(async ([pack, count]) => {
-      const found = (await packAt(source, shard, pack)).flatMap(({ facts }) => facts)
-      const within = found.filter(({ seq }) => seq > from && seq <= to)
-      if (within.length < count) throw pruned(source, shard)
-      for (const fact of within) facts.push(decodeFact({ ...fact, shard }))
-    })
-    await Promise.all(read)
-  }
-  return facts
-}
-
-function pruned({ names }: HistorySource, shard: number): FlowStoneError {
-  return new FlowStoneError(
-    'no_snapshot',
-    `runs of that time were pruned from the history of ${names.log(shard)}, so nobody knows what there was; ask for a later time`,
-  )
 }

@@ -2,7 +2,7 @@
 import { foldPast, PastView } from '../../../projections/past.ts'
 import { type RunState, stateKey } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { type Fact, factPath, isRepeatable } from '../../../streams/facts.ts'
+import { type Fact, factPath, isRepeatable, isUnder } from '../../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../../streams/ids.ts'
 import { type DocSource, liveSource, type Past } from '../doc-source.ts'
 import { type HistorySource, sealedDoc } from '../history.ts'
@@ -104,11 +104,7 @@ class ThePast implements PastSource {
     if (!path.includes('*') && !isRepeatable(last.name)) return undefined
     // One before it may stand under the same path.
     let before: Fact | undefined
-    const tokens = path.split('.')
-    for await (const fact of this.factsOfRun(id)) {
-      const own = factPath(fact.name, fact.ids).split('.')
-      if (own.length === tokens.length && tokens.every((token, i) => token === '*' || token === own[i])) before = fact
-    }
+    for await (const fact of this.factsOfRun(id)) if (isUnder(factPath(fact.name, fact.ids), path)) before = fact
     return before
   }
 

@@ -10,8 +10,6 @@ import type { Limit } from './limit.ts'
 export interface FoundStretch {
   readonly n: number
   readonly stretch: Stretch
-  /** Where the next one begins. Infinity: there is none yet. */
-  readonly end: number
 }
 
 /** Throws FlowStoneError `no_snapshot`. */
@@ -29,8 +27,7 @@ export async function findStretch(source: HistorySource, shard: number, limit: L
     if (found && !isBehind(found)) [low, stretch] = [middle, found]
     else high = middle - 1
   }
-  const next = low < all.next - 1 ? await stretchAt(source, shard, low + 1) : undefined
-  return { n: low, stretch, end: next?.seq ?? Number.POSITIVE_INFINITY }
+  return { n: low, stretch }
 }
 
 export async function stretchAt(source: HistorySource, shard: number, n: number): Promise<Stretch | undefined> {
@@ -47,7 +44,7 @@ async function wholeLog(source: HistorySource, shard: number): Promise<FoundStre
   const { connection, names } = source
   const { first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
   if (first > 1 && (await docOf(source, shard, historyKey.manifest))) throw tooEarly(source, shard, undefined)
-  return { n: 0, stretch: { seq: 0, ms: 0, packs: [] }, end: Number.POSITIVE_INFINITY }
+  return { n: 0, stretch: { seq: 0, ms: 0, packs: [] } }
 }
 
 function tooEarly({ names }: HistorySource, shard: number, first: Stretch | undefined): FlowStoneError {

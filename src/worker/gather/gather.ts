@@ -9,7 +9,7 @@ import { FAILURES_PER_CHUNK, lostError } from '../../../projections/scatter/inst
 import type { FailureChunk } from '../../../projections/scatter/state.ts'
 import { ENGINE_KEY, stateKey } from '../../../projections/state.ts'
 import { FlowStoneError, TerminalError } from '../../../streams/errors.ts'
-import { decodeFact, type FactOf, factPath } from '../../../streams/facts.ts'
+import { type FactOf, factPath } from '../../../streams/facts.ts'
 import { parseRunId } from '../../../streams/ids.ts'
 import { type ListReader, readList } from '../../../streams/list.ts'
 import type { ScatterOutcomes } from '../../../streams/scatter-schemas.ts'
@@ -19,7 +19,7 @@ import { redriveOf } from '../../engine/shard/earlier.ts'
 import { readDoc } from '../../log/documents.ts'
 import { runDoc, sealedParts } from '../../log/history.ts'
 import { leaderGet } from '../../log/nats.ts'
-import { factIfAny } from '../../log/read-fact.ts'
+import { factIfAny, sealedFactIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { runFact } from '../../log/run-fact.ts'
 import { flat } from '../scatter/flat.ts'
@@ -322,7 +322,6 @@ async function buildIndex(
   try {
     for (let seq = 0; seq < end; ) {
       const messages = await reader.take(1000)
-      if (messages.length === 0) throw new FlowStoneError('closed', 'the connection was closed during a gather')
       for (const message of messages) {
         seq = message.seq
         if (seq > closedSeq) break
@@ -349,8 +348,8 @@ async function takeSealed(
     for (const sealed of facts) {
       if (sealed.path === `run.${run}.requested`) isThere = true
       if (sealed.path !== path || sealed.seq > closedSeq) continue
-      const fact = decodeFact({ ...sealed, shard })
-      if (fact.name === 'scatter.outcomes') take(fact, sealed.payload.length)
+      const fact = sealedFactIfAny(source, shard, sealed)
+      if (fact?.name === 'scatter.outcomes') take(fact, sealed.payload.length)
     }
   return isThere
 }

@@ -4,9 +4,9 @@
  */
 import { runIn } from '../../../../projections/retention/summary.ts'
 import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
-import { decodePack, historyKey, type SealedRun } from '../../../../streams/history.ts'
+import type { SealedRun } from '../../../../streams/history.ts'
 import type { ArchiveReceipt } from '../../../../streams/retention.ts'
-import { readDocIfAny } from '../../../log/documents.ts'
+import { readPack } from '../../../log/packs.ts'
 import type { Piece } from '../../archive/piece.ts'
 import { archiveRuns, confirmArchive } from '../../archive/receipt.ts'
 import type { RecordSource } from '../../archive/records.ts'
@@ -63,15 +63,12 @@ export async function* archived(
 }
 
 /** A run at a time, its document first. One pack is in memory: a large scatter has many. */
-async function* piecesIn(
-  { connection, names }: RecordSource,
-  { shard, runs, places }: ToArchive,
-): AsyncGenerator<Piece> {
+async function* piecesIn(source: RecordSource, { shard, runs, places }: ToArchive): AsyncGenerator<Piece> {
   let last: { readonly n: number; readonly parts: ReadonlyMap<string, readonly SealedRun[]> } | undefined
   const read = async (n: number): Promise<ReadonlyMap<string, readonly SealedRun[]>> => {
-    const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.pack(n))
-    if (!(bytes instanceof Uint8Array)) throw new Error(`pack ${n} of the history of shard ${shard} is gone`)
-    return Map.groupBy(await decodePack(bytes), ({ run }) => run)
+    const found = await readPack(source, shard, n)
+    if (!found) throw new Error(`pack ${n} of the history of shard ${shard} is gone`)
+    return Map.groupBy(found, ({ run }) => run)
   }
   for (const run of runs)
     for (const n of places.get(run) ?? []) {

@@ -7,7 +7,7 @@ import { type Ground, isExpired, Ranks, remainsFor, stillLeft } from '../../../.
 import { ownValues, placeOf, remainsIn, runIn } from '../../../../projections/retention/summary.ts'
 import { type RunState, stateKey } from '../../../../projections/state.ts'
 import { blobsIn } from '../../../../streams/blob-refs.ts'
-import { decodeFact } from '../../../../streams/facts.ts'
+import type { Fact } from '../../../../streams/facts.ts'
 import { decodePack, historyKey, type SealedFact, type SealedRun } from '../../../../streams/history.ts'
 import type { LeftRecord } from '../../../../streams/proof.ts'
 import {
@@ -47,6 +47,7 @@ export interface BatchContext {
   readonly looseFromMs: number | undefined
   /** Before it leaves: the proof of the log says that it does. */
   readonly leaving: (records: readonly LeftRecord[]) => Promise<void>
+  readonly decode: (fact: SealedFact) => Fact | undefined
   /** Whether a run is there: in the history, or open. */
   isThere(run: string): Promise<boolean>
 }
@@ -184,7 +185,7 @@ export class Batch {
     const { looseFromMs, isThere } = this.#context
     const facts: SealedFact[] = []
     for (const fact of sealed.facts) {
-      const run = gateRunOf(fact)
+      const run = this.#gateRunOf(fact)
       const isOld = looseFromMs !== undefined && fact.timeMs < looseFromMs
       const goes = run === undefined ? isOld : expired.has(run) || (isOld && !(await isThere(run)))
       if (!goes) facts.push(fact)
@@ -242,12 +243,12 @@ export class Batch {
   }
 
   async #leave(run: RunState, isDry: boolean): Promise<void> {
-    const { ground, shard } = this.#context
+    const { ground, decode } = this.#context
     const facts = this.#values.get(run.id) ?? new Map<number, SealedFact>()
     const spec = await this.#specOf(run)
     const fingerprint = (fact: SealedFact): string | undefined => {
-      const decoded = decodeFact({ ...fact, shard })
-      return decoded.name === 'asset.materialized' ? decoded.data.fingerprint : undefined
+      const decoded = decode(fact)
+      return decoded?.name === 'asset.materialized' ? decoded.data.fingerprint : undefined
     }
     const remains = remainsFor(run, ground, facts, spec, fingerprint)
     this.#lose([...facts.values()], new Set(remains?.facts.map(({ seq }) => seq)))
@@ -265,6 +266,12 @@ export class Batch {
     const key = stateKey.pipeline(pipeline, version)
     if (!store.has(key)) await store.load([key])
     return store.get(key)
+  }
+
+  /** The run whose gate a correlation key is for. */
+  #gateRunOf(fact: SealedFact): string | undefined {
+    const decoded = fact.path.startsWith('correlation.') ? this.#context.decode(fact) : undefined
+    return decoded?.name === 'gate.correlated' ? decoded.data.run : undefined
   }
 
   #isGone(n: number): boolean {
@@ -349,15 +356,4 @@ function placesIn(runs: readonly SealedRun[]): string[] {
 
 function addPart(survey: Survey, run: string, n: number): void {
   survey.parts.set(run, [...(survey.parts.get(run) ?? []), n])
-}
-
-/** The run whose gate a correlation key is for. */
-function gateRunOf(fact: SealedFact): string | undefined {
-  if (!fact.path.startsWith('correlation.')) return undefined
-  try {
-    const decoded = decodeFact({ ...fact, shard: 0 })
-    return decoded.name === 'gate.correlated' ? decoded.data.run : undefined
-  } catch {
-    return undefined
-  }
 }

@@ -11,6 +11,7 @@ import type { Connection } from '../../../log/connection.ts'
 import { partsSaid } from '../../../log/document-parts.ts'
 import { decodeDoc, readDocIfAny } from '../../../log/documents.ts'
 import { directGetMany, isGone, leaderGet, streamInfo } from '../../../log/nats.ts'
+import { manifestOf } from '../../../log/packs.ts'
 import { rawRunFacts } from '../../../log/run-facts.ts'
 import { positionOf } from '../../shard/checkpoint.ts'
 import type { UnsealedMark } from '../unsealed.ts'
@@ -44,15 +45,12 @@ export class NamedBlobs {
    * before `beforeMs`, a summary is missing, or an open run names very many.
    */
   static async of(source: BlobSource, beforeMs: number): Promise<NamedBlobs | undefined> {
-    const { connection, names, shards } = source
+    const { names, shards } = source
     const manifests: (HistoryManifest | undefined)[] = []
     const found = new Set<string>()
     for (let shard = 0; shard < shards; shard++) {
       if (!(await hasAll(source, shard, beforeMs))) return undefined
-      const bucket = names.historyBucket(shard)
-      const manifest = (await readDocIfAny(connection, names, bucket, historyKey.manifest)) as
-        | HistoryManifest
-        | undefined
+      const manifest = await manifestOf(source, shard)
       // Of packs that an older version wrote, the index does not know yet which objects they name.
       if (manifest && (manifest.summarizedTo ?? 0) < manifest.packs) return undefined
       manifests.push(manifest)
@@ -60,7 +58,7 @@ export class NamedBlobs {
         if (!blobs) return undefined
         for (const blob of blobs) found.add(blob)
       }
-      for await (const [, doc] of docsUnder(source, bucket, 'event_group.'))
+      for await (const [, doc] of docsUnder(source, names.historyBucket(shard), 'event_group.'))
         for (const name of blobsOf(doc)) found.add(name)
     }
     for await (const [, doc] of docsUnder(source, names.controlBucket, 'early.'))
@@ -126,7 +124,7 @@ async function* openBlobs(source: BlobSource, shard: number): AsyncGenerator<rea
     if (blobs) yield blobs
     else if (blobs === null) yield undefined
     else
-      for await (const fact of rawRunFacts(connection, names, shard, key.split('.')[2] ?? '', seq))
+      for await (const fact of rawRunFacts(source, shard, key.split('.')[2] ?? '', seq))
         yield blobsIn(fact.payload, fact.contentType)
   }
 }

@@ -23,7 +23,9 @@ import {
   retentionKey,
 } from '../../../../streams/retention.ts'
 import type { PipelineSpec } from '../../../../streams/schemas.ts'
-import { sealedRun } from '../../../log/history.ts'
+import { isInHistory } from '../../../log/history.ts'
+import { packNumbers } from '../../../log/packs.ts'
+import { sealedFactIfAny } from '../../../log/read-fact.ts'
 import { parseArchiveTarget } from '../../archive/receipt.ts'
 import type { ArchivePlace } from '../../retention.ts'
 import type { Base } from '../base.ts'
@@ -274,6 +276,7 @@ export class Pruner {
       cause,
       isEager: mode.isEager ?? false,
       looseFromMs: policies.looseKeptFromMs(nowMs),
+      decode: (fact) => sealedFactIfAny(this.#options, shard, fact),
       isThere: (run) => this.#isThere(run),
     }
     try {
@@ -363,8 +366,7 @@ export class Pruner {
   }
 
   async *#surveyAll(survey: Survey): AsyncGenerator<undefined, void> {
-    const { packs, gone = [] } = this.#base.manifest
-    const all = Array.from({ length: packs }, (_, n) => n).filter((n) => !isInRanges(gone, n))
+    const all = [...packNumbers(this.#base.manifest)]
     for (let i = 0; i < all.length; i += SUMMARIES) {
       const some = all.slice(i, i + SUMMARIES)
       const found = await this.#base.docs(some.map((n) => retentionKey.summary(n)))
@@ -416,9 +418,8 @@ export class Pruner {
   }
 
   async #isThere(run: string): Promise<boolean> {
-    const { connection, names } = this.#options
     if (await this.#base.store.read(stateKey.run(run))) return true
-    return (await sealedRun({ connection, names }, run)) !== undefined
+    return await isInHistory(this.#options, run)
   }
 
   /** The versions of pipelines that were registered last. */

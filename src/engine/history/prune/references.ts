@@ -8,7 +8,6 @@
 import { namedBy, takenBy } from '../../../../projections/retention/summary.ts'
 import { type RunState, stateKey } from '../../../../projections/state.ts'
 import { FlowStoneError } from '../../../../streams/errors.ts'
-import { type HistoryManifest, historyKey } from '../../../../streams/history.ts'
 import { isInRanges, type PackSummary, retentionKey } from '../../../../streams/retention.ts'
 import type { Names } from '../../../../streams/subjects.ts'
 import type { Connection } from '../../../log/connection.ts'
@@ -16,6 +15,7 @@ import { partsSaid } from '../../../log/document-parts.ts'
 import { decodeDoc, readDocIfAny } from '../../../log/documents.ts'
 import { messagesUnder } from '../../../log/messages-under.ts'
 import { anyBetween, isGone, leaderGet, type StoredMessage, streamBounds } from '../../../log/nats.ts'
+import { manifestOf } from '../../../log/packs.ts'
 import { foldedTo } from '../../shard/checkpoint.ts'
 
 const AT_ONCE = 200
@@ -143,7 +143,7 @@ export class References {
 
   async *#readPacks(shard: number, read: Read): AsyncGenerator<undefined, void> {
     for (;;) {
-      const { packs, gone = [] } = (await this.#manifest(shard)) ?? { packs: 0 }
+      const { packs, gone = [] } = (await manifestOf(this.#options, shard)) ?? { packs: 0 }
       if (read.packs >= packs) return
       for (; read.packs < packs; read.packs++) {
         if (read.packs % AT_ONCE === AT_ONCE - 1) yield undefined
@@ -160,15 +160,9 @@ export class References {
     const found = await readDocIfAny(connection, names, names.historyBucket(shard), retentionKey.summary(n))
     // Only engines write here.
     if (found) return found as PackSummary
-    if (isInRanges((await this.#manifest(shard))?.gone ?? [], n)) return undefined
+    if (isInRanges((await manifestOf(this.#options, shard))?.gone ?? [], n)) return undefined
     // Its own engine makes those that are missing.
     throw behind(`pack ${n} of shard ${shard} has no summary yet`)
-  }
-
-  async #manifest(shard: number): Promise<HistoryManifest | undefined> {
-    const { connection, names } = this.#options
-    const found = await readDocIfAny(connection, names, names.historyBucket(shard), historyKey.manifest)
-    return found as HistoryManifest | undefined
   }
 }
 
