@@ -133,6 +133,10 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
     return ![gated.id, cancelled.id, '.hold.', '.triggered.'].some((part) => left.includes(part))
   })
   expect((await flow.audit()).map(shown)).toEqual(onLog.map(shown))
+  // A page of the logs says from when on it is whole.
+  const page = await flow.inspect.facts({ run: gated.id })
+  expect(page).toMatchObject({ facts: [], next: undefined })
+  expect(page.sealedBefore?.getTime()).toBeGreaterThan(facts.at(-1)?.time.getTime() ?? Number.POSITIVE_INFINITY)
   expect(await count({ by: 'ana', since: new Date(beforeMs) })).toBe(byAna)
 
   expect((await rejection(flow.audit({ kind: 'run.request' }))).message).toContain('run.requested')

@@ -4,7 +4,8 @@ import { nearest } from '../../../streams/did-you-mean.ts'
 import { InvalidError } from '../../../streams/errors.ts'
 import { FACTS, type Fact, type FactName, factFilter, isTimer } from '../../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../../streams/ids.ts'
-import { directNext, directSince, streamBounds } from '../../log/nats.ts'
+import { positionOf } from '../../engine/shard/checkpoint.ts'
+import { directNext, directSince, leaderGet, streamBounds } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { runFacts } from '../../log/run-facts.ts'
 import type { RunDeps } from '../run-view.ts'
@@ -39,6 +40,11 @@ export interface FactsOptions {
 export interface FactsPage {
   readonly facts: readonly FactView[]
   readonly next: string | undefined
+  /**
+   * Before this time facts of sealed runs have left the logs, and are not shown: `factsOfRun` has
+   * them. Undefined: none is sealed.
+   */
+  readonly sealedBefore: Date | undefined
 }
 
 /** How many facts were stored in a piece of time. */
@@ -66,6 +72,8 @@ export async function factsPage(deps: RunDeps, options: FactsOptions): Promise<F
   const run = options.run === undefined ? undefined : parseRunId(options.run)
   const ends = endsOf(cursor, deps.shards)
   const shards = Array.from({ length: deps.shards }, (_, shard) => shard)
+  const sealed = Promise.all(shards.map((shard) => sealedBefore(deps, shard)))
+  sealed.catch(() => undefined)
   const pages = await Promise.all(
     shards.map(async (shard): Promise<Back> => {
       const { first, last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
@@ -85,7 +93,21 @@ export async function factsPage(deps: RunDeps, options: FactsOptions): Promise<F
     return shown.length === facts.length ? low : (shown.at(-1)?.seq ?? high + 1)
   })
   const isMore = pages.some(({ first }, shard) => (lows[shard] ?? 0) > first)
-  return { facts: page.map(viewOfFact), next: isMore ? lows.join('.') : undefined }
+  const sealedMs = Math.max(...(await sealed))
+  return {
+    facts: page.map(viewOfFact),
+    next: isMore ? lows.join('.') : undefined,
+    sealedBefore: sealedMs > 0 ? new Date(sealedMs) : undefined,
+  }
+}
+
+/** The time of the first fact of a shard behind the base: from there on all are on the log. */
+async function sealedBefore({ connection, names, clock }: RunDeps, shard: number): Promise<number> {
+  const base = await positionOf(connection, names, names.historyBucket(shard))
+  if (!base || base.seq === 0) return 0
+  const query = { seq: base.seq + 1, next_by_subj: '>' }
+  const next = await connection.read((nc) => leaderGet(nc, names.log(shard), query))
+  return next?.timeMs ?? clock.now()
 }
 
 interface Back {

@@ -4,7 +4,16 @@ import { factShown } from '../facts.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-export const log = s.named('Log', z.object({ facts: z.array(s.fact), next: s.next }))
+export const log = s.named(
+  'Log',
+  z.object({
+    facts: z.array(s.fact),
+    next: s.next,
+    sealedBefore: s.time
+      .optional()
+      .describe('Before this time facts of sealed runs are missing here: see the histories of the runs.'),
+  }),
+)
 export const rail = s.named('Rail', z.object({ points: z.array(s.railPoint) }))
 const HOUR_MS = 3_600_000
 
@@ -28,7 +37,7 @@ export const LOG: readonly Route[] = [
     answer: log,
     handle: async ({ flow, query }) => {
       const { kind, run, pipeline, asset, since, until, limit, cursor } = query
-      const { facts, next } = await flow.inspect.facts({
+      const { facts, next, sealedBefore } = await flow.inspect.facts({
         kinds: kind,
         run,
         pipeline,
@@ -38,7 +47,7 @@ export const LOG: readonly Route[] = [
         limit,
         cursor,
       })
-      return { facts: facts.map(factShown), next }
+      return { facts: facts.map(factShown), next, sealedBefore }
     },
   }),
   route({
