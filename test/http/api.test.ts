@@ -254,6 +254,8 @@ it('the log is shown newest first, by kind, run, pipeline and time, in pages wit
     (await api.get('/log', { query })).body as unknown as Shown
   const all = await read({ limit: '500' })
   expect(all.next).toBeUndefined()
+  // Nothing of it is sealed.
+  expect(all).not.toHaveProperty('sealedBefore')
   expect(all.facts.map(({ seq }) => seq)).toEqual(all.facts.map(({ seq }) => seq).toSorted((a, b) => b - a))
   const paged: Shown['facts'] = []
   for (let cursor: string | undefined = ''; cursor !== undefined; ) {

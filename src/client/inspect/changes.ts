@@ -99,4 +99,8 @@ async function follow(
     }
     if (!signal.aborted) await connection.ready(AGAIN_MS)
   }
+  // The connection is closed: whoever looks now gets an error that says so.
+  take((to) => {
+    to.missed = true
+  })
 }

@@ -53,3 +53,9 @@ export function madeFor<T extends { readonly pipeline: string; readonly target: 
 ): T[] {
   return all.filter((one) => caller.covers(one.pipeline, one.target))
 }
+
+/** For parts of a run that no engine has seen yet. */
+export function noneYet(error: unknown): never[] {
+  if (error instanceof FlowStoneError && error.code === 'not_found') return []
+  throw error
+}

@@ -2,6 +2,7 @@
  * The API: JSON over HTTP for people's tools and for programs that look at much, as one function
  * from Request to Response. `table.ts` has its routes; here is what all of them pass through.
  */
+import { OutgoingMessage } from 'node:http'
 import { type Context, Hono } from 'hono'
 import { byPart } from '../../../streams/by.ts'
 import { InvalidError } from '../../../streams/errors.ts'
@@ -166,12 +167,18 @@ async function answer(
   const idempotencyKey = idempotencyKeyOf(request.headers)
   const of = at ? past.at(at) : route.method === 'GET' ? flow : flow.as(byPart('http', caller.id))
   const call = { flow: of, caller, at, params, query, body, idempotencyKey, signal: request.signal, logger }
-  const live = (topics: LiveTopics): Response => clients.open(call, topics)
+  const live = (topics: LiveTopics): Response => clients.open(call, topics, cutIn(c.env))
   const sent = await within(limits.answerMs, route.handle({ ...call, live }))
   if (sent instanceof Response) return sent
   if (route.method !== 'GET')
     logger.info(`http: API key ${caller.id}: ${route.method} ${new URL(request.url).pathname}`)
   return jsonText(jsonOf(sent), route.status ?? 200, {})
+}
+
+/** Node's end of the connection. */
+function cutIn(env: unknown): (() => void) | undefined {
+  const outgoing: unknown = typeof env === 'object' && env !== null ? Reflect.get(env, 'outgoing') : undefined
+  return outgoing instanceof OutgoingMessage ? () => void outgoing.destroy() : undefined
 }
 
 function mustMay(caller: Caller, action: Route['scope']): void {

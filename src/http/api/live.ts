@@ -9,16 +9,28 @@ import { messageOf } from '../../../streams/errors.ts'
 import { jsonOf } from '../../../streams/plain-json.ts'
 import type { StateChanges } from '../../client/inspect/changes.ts'
 import type { MapLook, MapWatch } from '../../client/inspect/map-watch.ts'
-import { GUARD_HEADERS, HttpProblem, SEALED_CSP } from '../shared/problem.ts'
-import { gatesFor, runFor, seesRun } from './covered.ts'
+import { GUARD_HEADERS, HttpProblem, problemBody, SEALED_CSP } from '../shared/problem.ts'
+import { gatesFor, noneYet, runFor, seesRun } from './covered.ts'
+import { apiProblem } from './problems.ts'
 import type { Call, LiveTopics } from './route.ts'
 
-const EVERY_MS = 250
-const HEARTBEAT_MS = 15_000
-/** A client that reads nothing for so long is dropped. */
-const STALLED_MS = 30_000
-const CLIENTS_MAX = 100
-const CLIENTS_OF_KEY_MAX = 20
+/** What a client costs, at most. */
+export interface LiveLimits {
+  readonly everyMs: number
+  readonly heartbeatMs: number
+  /** A client that reads nothing for so long is dropped. */
+  readonly stalledMs: number
+  readonly clients: number
+  readonly clientsOfKey: number
+}
+
+const LIMITS: LiveLimits = {
+  everyMs: 250,
+  heartbeatMs: 15_000,
+  stalledMs: 30_000,
+  clients: 100,
+  clientsOfKey: 20,
+}
 const RUNS_SHOWN = 100
 const GATES_SHOWN = 50
 const encoder = new TextEncoder()
@@ -29,23 +41,29 @@ type LiveCall = Pick<Call, 'flow' | 'caller' | 'signal' | 'logger'>
 export class LiveClients {
   readonly #ofKey = new Map<string, number>()
   readonly #closing: AbortSignal | undefined
+  readonly #limits: LiveLimits
   #all = 0
 
   /** `closing`: then all of them end. */
-  constructor(closing: AbortSignal | undefined) {
+  constructor(closing: AbortSignal | undefined, limits: Partial<LiveLimits> = {}) {
     this.#closing = closing
+    this.#limits = { ...LIMITS, ...limits }
   }
 
-  /** Throws the problem `unavailable` when there are too many. */
-  open(call: LiveCall, topics: LiveTopics): Response {
+  /**
+   * `cut`: ends the connection at once, where that is possible. Throws the problem `unavailable`
+   * when there are too many.
+   */
+  open(call: LiveCall, topics: LiveTopics, cut?: () => void): Response {
     const { id } = call.caller
+    const { clients, clientsOfKey } = this.#limits
     const taken = this.#ofKey.get(id) ?? 0
-    if (this.#all >= CLIENTS_MAX || taken >= CLIENTS_OF_KEY_MAX)
+    if (this.#all >= clients || taken >= clientsOfKey)
       throw new HttpProblem('unavailable', 'Too many clients listen at this moment.', { 'Retry-After': '10' })
     this.#count(id, 1)
     const gone = new AbortController()
     const ends = [call.signal, gone.signal, ...(this.#closing ? [this.#closing] : [])]
-    const client = new LiveClient(call, topics, AbortSignal.any(ends))
+    const client = new LiveClient(call, topics, { limits: this.#limits, signal: AbortSignal.any(ends), cut })
     const body = new ReadableStream<Uint8Array>({
       start: (stream) => {
         void client.run(stream).finally(() => {
@@ -68,8 +86,15 @@ export class LiveClients {
   }
 }
 
+interface ClientOptions {
+  readonly limits: LiveLimits
+  readonly signal: AbortSignal
+  readonly cut: (() => void) | undefined
+}
+
 class LiveClient {
   readonly #call: LiveCall
+  readonly #options: ClientOptions
   readonly #topics: LiveTopics
   readonly #signal: AbortSignal
   readonly #maps = new Map<string, { readonly watch: MapWatch; last: MapLook | undefined }>()
@@ -77,11 +102,13 @@ class LiveClient {
   #wake: (() => void) | undefined
   #sent = 0
   #heartbeat: NodeJS.Timeout | undefined
+  #isStalled = false
 
-  constructor(call: LiveCall, topics: LiveTopics, signal: AbortSignal) {
+  constructor(call: LiveCall, topics: LiveTopics, options: ClientOptions) {
     this.#call = call
     this.#topics = topics
-    this.#signal = signal
+    this.#options = options
+    this.#signal = options.signal
     for (const id of topics.scatter) this.#maps.set(id, { watch: call.flow.inspect.mapWatch(id), last: undefined })
   }
 
@@ -92,22 +119,43 @@ class LiveClient {
   /** Until the client goes away, does not read, or the server closes. */
   async run(stream: ReadableStreamDefaultController<Uint8Array>): Promise<void> {
     this.#stream = stream
+    const { everyMs, heartbeatMs } = this.#options.limits
     this.#heartbeat = setInterval(() => {
       // Who reads nothing needs no sign of life.
       if ((stream.desiredSize ?? 0) > 0) stream.enqueue(encoder.encode(': \n\n'))
-    }, HEARTBEAT_MS)
+    }, heartbeatMs)
     try {
-      for await (const changes of this.#call.flow.inspect.changes(EVERY_MS, this.#signal)) await this.#show(changes)
+      for await (const changes of this.#call.flow.inspect.changes(everyMs, this.#signal)) await this.#show(changes)
     } catch (error) {
-      if (!this.#signal.aborted) this.#call.logger.warn(`http: live updates ended: ${messageOf(error)}`)
+      if (!this.#signal.aborted) this.#ended(error)
     } finally {
       clearInterval(this.#heartbeat)
       try {
-        stream.close()
+        if (this.#isStalled) this.#drop(stream)
+        else stream.close()
       } catch {
         // The client has closed it.
       }
     }
+  }
+
+  /** Says why, to the log and to the client, who may come again. */
+  #ended(error: unknown): void {
+    const { logger } = this.#call
+    if (this.#isStalled) {
+      logger.info(`http: live updates ended: ${messageOf(error)}`)
+      return
+    }
+    const problem = error instanceof HttpProblem ? error : apiProblem(error, logger)
+    logger.warn(`http: live updates ended: ${problem.reason}`)
+    this.#put('problem', problemBody(problem))
+  }
+
+  /** What was sent and not read would be kept for as long as the client stays. */
+  #drop(stream: ReadableStreamDefaultController<Uint8Array>): void {
+    const { cut } = this.#options
+    if (cut) cut()
+    else stream.error(new Error('the client does not read'))
   }
 
   async #show({ runs, scatters, gates, missed }: StateChanges): Promise<void> {
@@ -117,7 +165,8 @@ class LiveClient {
       const isTouched = missed || runs.has(id) || [...scatters.keys()].some((one) => one.startsWith(`${id}.`))
       if (!isTouched) continue
       const run = await runFor(this.#call, id)
-      await this.#send('run', { run, scatters: await flow.scatter.list(id).catch(() => []) })
+      // Before it is planned there are none.
+      await this.#send('run', { run, scatters: await flow.scatter.list(id).catch(noneYet) })
     }
     for (const [id, map] of this.#maps) {
       const changed = scatters.get(id)
@@ -163,6 +212,10 @@ class LiveClient {
 
   async #send(event: string, data: unknown): Promise<void> {
     await this.#untilRead()
+    this.#put(event, data)
+  }
+
+  #put(event: string, data: unknown): void {
     this.#sent += 1
     this.#stream?.enqueue(encoder.encode(`id: ${this.#sent}\nevent: ${event}\ndata: ${jsonOf(data)}\n\n`))
   }
@@ -173,7 +226,10 @@ class LiveClient {
     if ((this.#stream?.desiredSize ?? 0) > 0) return
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const onAbort = (): void => reject(new Error('the client went away'))
-    const timer = setTimeout(() => reject(new Error('the client does not read')), STALLED_MS)
+    const timer = setTimeout(() => {
+      this.#isStalled = true
+      reject(new Error('the client does not read'))
+    }, this.#options.limits.stalledMs)
     this.#signal.addEventListener('abort', onAbort, { once: true })
     this.#wake = resolve
     try {

@@ -119,11 +119,13 @@ export const GUARD_HEADERS: Readonly<Record<string, string>> = {
 /** For all that is no page: nothing in it may be run, loaded or framed. */
 export const SEALED_CSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
+export function problemBody({ status, title, detail, reason, field }: HttpProblem): object {
+  return { type: `urn:flowstone:problem:${reason}`, title, status, detail, reason, field }
+}
+
 export function problemResponse(problem: HttpProblem): Response {
-  const { status, title, detail, reason, field } = problem
-  const body = { type: `urn:flowstone:problem:${reason}`, title, status, detail, reason, field }
-  return new Response(`${JSON.stringify(body)}\n`, {
-    status,
+  return new Response(`${JSON.stringify(problemBody(problem))}\n`, {
+    status: problem.status,
     headers: {
       ...GUARD_HEADERS,
       'Content-Security-Policy': SEALED_CSP,

@@ -22,6 +22,7 @@ export const liveEvent = s.named(
     z.object({ event: z.literal('runs'), data: z.object({ runs: z.array(s.run), more: s.count }) }),
     z.object({ event: z.literal('run'), data: z.object({ run: s.run, scatters: z.array(s.scatter) }) }),
     z.object({ event: z.enum(['map', 'ranges']), data: map }),
+    z.object({ event: z.literal('problem'), data: s.problem }).describe('Why the stream ends. Come again.'),
     z.object({ event: z.literal('gates'), data: z.object({ waiting: s.count, gates: z.array(s.gate) }) }),
   ]),
 )

@@ -1,7 +1,9 @@
 /** Routes of the first look: who asks, and whether anything needs them. */
 import { z } from 'zod'
 import { ROLES } from '../../shared/api-keys.ts'
+import type { HttpProblem } from '../../shared/problem.ts'
 import { gatesFor, madeFor, seesRun } from '../covered.ts'
+import { apiProblem } from '../problems.ts'
 import { type Call, type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -69,7 +71,7 @@ export const OVERVIEW: readonly Route[] = [
   }),
 ]
 
-async function homeOf(call: Pick<Call, 'flow' | 'caller' | 'at'>) {
+async function homeOf(call: Pick<Call, 'flow' | 'caller' | 'at' | 'logger'>) {
   const { flow, caller, at } = call
   const nowMs = at?.getTime() ?? Date.now()
   const [open, failed, waiting, schedules, shards, throughput] = await Promise.all([
@@ -87,7 +89,17 @@ async function homeOf(call: Pick<Call, 'flow' | 'caller' | 'at'>) {
   const scattering = explained.flatMap(({ id, assets }) =>
     Object.entries(assets).flatMap(([name, { status }]) => (status === 'scattering' ? [`${id}.${name}`] : [])),
   )
-  const scatters = await Promise.all(scattering.map((id) => flow.scatter.status(id).catch(() => undefined)))
+  const unseen: HttpProblem[] = []
+  const scatters = await Promise.all(
+    scattering.map((id) =>
+      flow.scatter.status(id).catch((error: unknown) => {
+        const problem = apiProblem(error, call.logger)
+        // It may have ended, and be gone, by now.
+        if (problem.reason !== 'unknown_id' && problem.reason !== 'pruned') unseen.push(problem)
+        return undefined
+      }),
+    ),
+  )
   const due = madeFor(caller, schedules).filter(({ next }) => next !== undefined)
   return {
     runs: { open: Math.min(seen.length, COUNTED), more: open.length > COUNTED, shown: explained },
@@ -96,6 +108,9 @@ async function homeOf(call: Pick<Call, 'flow' | 'caller' | 'at'>) {
     failed: failed.filter((run) => seesRun(caller, run)),
     due: due.toSorted((a, b) => (a.next?.getTime() ?? 0) - (b.next?.getTime() ?? 0)).slice(0, SHOWN),
     throughput,
-    problems: shards.flatMap(({ problem }) => problem ?? []),
+    problems: [
+      ...shards.flatMap(({ problem }) => problem ?? []),
+      ...unseen.map(({ reason, detail }) => ({ code: reason, message: detail })),
+    ],
   }
 }

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import type { RunsOptions } from '../../../client/runs.ts'
 import { HttpProblem } from '../../shared/problem.ts'
-import { runFor, seesRun } from '../covered.ts'
+import { noneYet, runFor, seesRun } from '../covered.ts'
 import { factShown } from '../facts.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
@@ -70,7 +70,7 @@ export const RUNS: readonly Route[] = [
       const [run, scatters, gates, timeline] = await Promise.all([
         flow.run(params.run).status(),
         // No engine has seen it yet.
-        flow.scatter.list(params.run).catch(none),
+        flow.scatter.list(params.run).catch(noneYet),
         flow.gates.list(params.run),
         flow.inspect.timeline(params.run),
       ])
@@ -107,11 +107,6 @@ export const RUNS: readonly Route[] = [
     },
   }),
 ]
-
-function none(error: unknown): never[] {
-  if (error instanceof Error && 'code' in error && error.code === 'not_found') return []
-  throw error
-}
 
 function seqOf(cursor: string | undefined): number {
   const seq = Number(cursor ?? 0)
