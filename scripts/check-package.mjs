@@ -111,6 +111,20 @@ main()
 /** What must not be in the tarball: sources are not shipped, so neither are tests and tools. */
 const UNWANTED = /^(src|streams|projections|test|bench|scripts|examples)\//
 
+/** Of the web console, gzipped, all pages together. */
+const CONSOLE_MAX_BYTES = 250 * 1024
+
+/** The server of the console finds its files: as Node loads it, and as a bundler would. */
+const CONSOLE = `
+import { serveHttp } from 'flowstone/http'
+const flow = { gates: {}, inspect: {}, runs() {}, request() {}, run() {}, scatter: {}, schedules: {} }
+const server = await serveHttp(flow, { port: 0, console: true })
+const page = await fetch(server.url)
+const [, script] = /src="([^"]+)"/.exec(await page.text())
+console.log(page.status, (await fetch(new URL(script, server.url + '/'))).status)
+await server.close()
+`
+
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const scratch = mkdtempSync(join(tmpdir(), 'flowstone-package-'))
 try {
@@ -119,6 +133,7 @@ try {
   checkExports(project)
   checkOptional(project)
   checkRequire(project)
+  checkConsole(project)
   await checkBundles(project)
   checkTypes(project)
   checkCommand(project)
@@ -185,6 +200,22 @@ function checkRequire(project) {
     const actual = JSON.parse(node(project, ['--input-type=commonjs', '-e', program]))
     const missing = expected.filter((name) => !actual.includes(name))
     if (missing.length > 0) fail(`require('${specifier}') does not bring ${missing.join(', ')}`)
+  }
+}
+
+/** All of its files are there, are small, and are served. */
+function checkConsole(project) {
+  const folder = join(project, 'node_modules', 'flowstone', 'dist', 'console')
+  const files = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'))
+  const size = files.reduce((sum, { gzipped }) => sum + gzipped, 0)
+  if (size > CONSOLE_MAX_BYTES) fail(`the console has ${size} bytes gzipped; ${CONSOLE_MAX_BYTES} are allowed`)
+  for (const { name } of files) {
+    const outside = readFileSync(join(folder, name), 'utf8').match(/\bhttps?:\/\/(?!www\.w3\.org\/)[\w.-]+/)
+    if (outside) fail(`the console names another host: ${outside[0]} in ${name}`)
+  }
+  for (const conditions of [[], ['--conditions=module']]) {
+    const said = node(project, [...conditions, '--input-type=module', '-e', CONSOLE]).trim()
+    if (said !== '200 200') fail(`the console is not served with ${conditions[0] ?? 'no condition'}: ${said}`)
   }
 }
 

@@ -1,7 +1,7 @@
 /** The sentences that pages open with. Pure: an answer of the API in, parts of a sentence out. */
 import type { Gate, Home, Run, RunExplained } from './api/types.ts'
 import { count, counted, duration } from './format.ts'
-import { leftOf } from './gates.ts'
+import { leftOf, remaining } from './gates.ts'
 import { plainInside } from './plain.ts'
 import { failureOf } from './runs.ts'
 import type { UiState } from './words.ts'
@@ -83,7 +83,7 @@ export function heldBy({ id, waitingFor, assets }: Held, gates: readonly Gate[],
     if (asset.status === 'suspended' && asset.waitsForRun === undefined) {
       const gate = gates.find((one) => one.id === asset.gate || one.id === `${id}.${name}.${asset.gate}`)
       const what = gate?.kind === 'approval' ? 'approval of' : 'a signal for'
-      const left = asset.deadline === undefined ? '' : `, ${leftOf({ deadline: asset.deadline }, now).text} left`
+      const left = asset.deadline === undefined ? '' : `, ${remaining({ deadline: asset.deadline }, now)}`
       return [`${what} ${name}${left}`]
     }
     return asset.waitingFor.filter((text) => !text.startsWith('its dependencies')).map((text) => plainInside(text, now))

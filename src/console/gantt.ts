@@ -1,7 +1,7 @@
 /** The timeline of a run: what is drawn where. Pure: an answer of the API in, rows out. */
 import type { RunPage, Span } from './api/types.ts'
 import { counted, duration } from './format.ts'
-import { leftOf } from './gates.ts'
+import { remaining } from './gates.ts'
 import { assetState, type UiState } from './words.ts'
 
 export interface GanttBar {
@@ -67,13 +67,7 @@ export function ganttOf({ run, scatters, gates, timeline }: RunPage, now: number
       state,
       isScatter: scatter !== undefined,
       bars,
-      text: textOf(
-        spans,
-        about.status,
-        gate && `${gate.kind}, ${leftOf(gate, now).text} left`,
-        scatter?.total,
-        present,
-      ),
+      text: textOf(spans, about.status, gate && `${gate.kind}, ${remaining(gate, now)}`, scatter?.total, present),
       textAt: Math.max(0, ...bars.flatMap((bar) => (bar.kind === 'expected' ? [] : [bar.to]))),
       first,
     }

@@ -36,6 +36,12 @@ export function leftOf({ deadline }: Pick<Gate, 'deadline'>, now: number): { tex
   return { text: ms <= 0 ? 'due' : duration(ms), isUrgent: ms < URGENT_MS }
 }
 
+/** `58 min left`, within a sentence. */
+export function remaining(gate: Pick<Gate, 'deadline'>, now: number): string {
+  const { text } = leftOf(gate, now)
+  return gate.deadline === undefined ? text : text === 'due' ? 'due now' : `${text} left`
+}
+
 /** Of a fact about a gate: which one. */
 export function gateIdOf({ ids }: Pick<Fact, 'ids'>): string | undefined {
   const { run, asset, gate } = ids

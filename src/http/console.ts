@@ -69,16 +69,18 @@ export async function consoleHandler(): Promise<ConsoleHandler> {
 }
 
 async function folderOf(): Promise<string> {
+  // A bundle in CommonJS has no address.
+  const here: string | undefined = import.meta.url
   // Sources run as they are only in a clone, where the build is at hand.
-  if (import.meta.url.endsWith('/src/http/console.ts')) {
+  if (here?.endsWith('/src/http/console.ts')) {
     const build: { buildConsole: () => Promise<string> } = await import(
-      new URL('../../scripts/build-console.mjs', import.meta.url).href
+      new URL('../../scripts/build-console.mjs', here).href
     )
     return await build.buildConsole()
   }
   const above = Array.from({ length: LEVELS }, (_, level) => `${'../'.repeat(level)}dist/console/`)
-  const found = [...PLACES, ...above]
-    .map((place) => fileURLToPath(new URL(place, import.meta.url)))
+  const found = (here === undefined ? [] : [...PLACES, ...above])
+    .map((place) => fileURLToPath(new URL(place, here)))
     .find((folder) => existsSync(join(folder, 'manifest.json')))
   if (found === undefined)
     throw new FlowStoneError(

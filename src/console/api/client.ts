@@ -34,6 +34,7 @@ export interface ClientOptions {
   /** Where the API is. Default: where the page came from. */
   readonly origin?: string
   readonly key: () => string | undefined
+  readonly fetch?: typeof fetch
   /** The key is no longer good. */
   readonly onRefused?: () => void
 }
@@ -74,7 +75,8 @@ export class Client {
     const signals = [...(init.signal ? [init.signal] : []), ...(isShort ? [AbortSignal.timeout(PATIENCE_MS)] : [])]
     let response: Response
     try {
-      response = await fetch(`${this.#options.origin ?? ''}${BASE}${address}`, {
+      const ask = this.#options.fetch ?? fetch
+      response = await ask(`${this.#options.origin ?? ''}${BASE}${address}`, {
         ...init,
         ...(signals.length > 0 ? { signal: AbortSignal.any(signals) } : {}),
         headers: { ...init.headers, ...(key === undefined ? {} : { Authorization: `Bearer ${key}` }) },

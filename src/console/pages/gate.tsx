@@ -4,7 +4,7 @@ import { useRef, useState } from 'preact/hooks'
 import * as reads from '../api/reads.ts'
 import type { Fact, Gate, Why } from '../api/types.ts'
 import { clock, moment, utc, valueText } from '../format.ts'
-import { factWords, gateAsk, gateDetails, gateOutcome, leftOf } from '../gates.ts'
+import { factWords, gateAsk, gateDetails, gateOutcome, remaining } from '../gates.ts'
 import { Act } from '../parts/act.tsx'
 import { Facts, Time } from '../parts/card.tsx'
 import { State } from '../parts/glyph.tsx'
@@ -35,7 +35,6 @@ function View({ gate, reload }: { gate: Gate; reload: () => void }): JSX.Element
   const topics = { run: [gate.run] }
   const why = useRead(reads.why({ run: gate.run, asset: gate.asset }), { on: topics, restMs: 2000 }).data
   const details = gateDetails(gate)
-  const left = leftOf(gate, now)
   const outcome = gateOutcome(gate)
   return (
     <>
@@ -50,7 +49,7 @@ function View({ gate, reload }: { gate: Gate; reload: () => void }): JSX.Element
               {gate.deadline === undefined ? (
                 'No deadline'
               ) : (
-                <Time of={gate.deadline} text={left.text === 'due' ? 'Due now' : `${left.text} left`} />
+                <Time of={gate.deadline} text={capital(remaining(gate, now))} />
               )}
               {consequence(gate, why)}.{' '}
             </>
@@ -73,6 +72,10 @@ function View({ gate, reload }: { gate: Gate; reload: () => void }): JSX.Element
       <History gate={gate} now={now} />
     </>
   )
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
 /** What is so when nobody answers. */
