@@ -18,6 +18,7 @@ import { MapWatch } from './map-watch.ts'
 import { type PipelineGraph, pipelineGraph, pipelineGraphs } from './pipelines.ts'
 import {
   type ErrorGroup,
+  type ErrorsOptions,
   errorGroups,
   type InstanceFailure,
   type MapOptions,
@@ -71,8 +72,11 @@ export class Inspect {
   }
 
   /** Failed instances by error, most first; of an open scatter, too. Of the first 100,000. */
-  async errors(scatter: string): Promise<ErrorGroup[]> {
-    return await errorGroups(this.#deps, scatter)
+  async errors(scatter: string, options: ErrorsOptions = {}): Promise<ErrorGroup[]> {
+    const { instances } = options
+    if (instances !== undefined && (!Number.isSafeInteger(instances) || instances < 0))
+      throw new InvalidError('errors: instances must be a whole number from 0')
+    return await errorGroups(this.#deps, scatter, options)
   }
 
   /**

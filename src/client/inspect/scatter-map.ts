@@ -37,7 +37,7 @@ export interface ErrorGroup {
   /** Of the first of them. */
   readonly message: string
   readonly count: number
-  /** The first of them, at most 20. */
+  /** The first of them. */
   readonly instances: readonly number[]
   /** How many there are in each hundredth of the keys. */
   readonly spread: readonly number[]
@@ -56,6 +56,12 @@ export interface MapOptions {
   readonly from?: number
   /** The one behind the last. Default: all that are stored. */
   readonly to?: number
+}
+
+/** What `flow.inspect.errors` is to say. */
+export interface ErrorsOptions {
+  /** Indexes of failed instances to list for each error. Default 20. */
+  readonly instances?: number
 }
 
 const MAP_MAX = 10_000_000
@@ -90,7 +96,11 @@ export async function mapTiles(deps: RunDeps, id: string, size: number): Promise
 }
 
 /** Failed instances by error, most first. Of the first 100,000 of them. */
-export async function errorGroups(deps: RunDeps, id: string): Promise<ErrorGroup[]> {
+export async function errorGroups(
+  deps: RunDeps,
+  id: string,
+  { instances: shown = SHOWN }: ErrorsOptions = {},
+): Promise<ErrorGroup[]> {
   const barrier = await barrierOf(deps, id)
   const groups = new Map<
     string,
@@ -109,7 +119,7 @@ export async function errorGroups(deps: RunDeps, id: string): Promise<ErrorGroup
     }
     groups.set(key, group)
     group.count += 1
-    if (group.instances.length < SHOWN) group.instances.push(index)
+    if (group.instances.length < shown) group.instances.push(index)
     const at = Math.min(SPREAD - 1, Math.floor((index / Math.max(1, barrier.stored)) * SPREAD))
     group.spread[at] = (group.spread[at] ?? 0) + 1
     count += 1

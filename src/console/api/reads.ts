@@ -5,6 +5,7 @@ import type {
   Gate,
   Gates,
   Home,
+  Instance,
   Log,
   Me,
   Rail,
@@ -12,6 +13,10 @@ import type {
   RunInput,
   RunPage,
   Runs,
+  Scatter,
+  ScatterErrors,
+  ScatterMap,
+  ScatterTiles,
   Why,
   Workers,
 } from './types.ts'
@@ -29,3 +34,16 @@ export const gate = (id: string): Read<Gate> => ({ path: pathOf`/gates/${id}` })
 export const rail = (query: Query): Read<Rail> => ({ path: '/log/rail', query })
 export const log = (query: Query): Read<Log> => ({ path: '/log', query })
 export const workers = (): Read<Workers> => ({ path: '/workers', now: true })
+export const scatter = (id: string): Read<Scatter> => ({ path: pathOf`/scatters/${id}` })
+export const scatterMap = (id: string, query: Query = {}): Read<ScatterMap> => ({
+  path: pathOf`/scatters/${id}/map`,
+  query,
+})
+export const scatterTiles = (id: string): Read<ScatterTiles> => ({ path: pathOf`/scatters/${id}/tiles` })
+export const scatterErrors = (id: string, query: Query = {}): Read<ScatterErrors> => ({
+  path: pathOf`/scatters/${id}/errors`,
+  query,
+})
+export const instance = (id: string, index: number): Read<Instance> => ({
+  path: pathOf`/scatters/${id}/instances/${index}`,
+})

@@ -4,6 +4,7 @@ import type { gates } from '../../http/api/routes/gates.ts'
 import type { log, rail } from '../../http/api/routes/log.ts'
 import type { home, me } from '../../http/api/routes/overview.ts'
 import type { history, input, runPage, runs } from '../../http/api/routes/runs.ts'
+import type { errors } from '../../http/api/routes/scatters.ts'
 import type { why } from '../../http/api/routes/why.ts'
 import type { workers } from '../../http/api/routes/workers.ts'
 import type * as s from '../../http/api/schemas.ts'
@@ -18,6 +19,11 @@ export type RunPage = z.output<typeof runPage>
 export type RunInput = z.output<typeof input>
 export type RunHistory = z.output<typeof history>
 export type Scatter = z.output<typeof s.scatter>
+export type ScatterMap = z.output<typeof s.scatterMap>
+export type ScatterTiles = z.output<typeof s.scatterTiles>
+export type ScatterErrors = z.output<typeof errors>
+export type ErrorGroup = z.output<typeof s.errorGroup>
+export type Instance = z.output<typeof s.instance>
 export type Span = z.output<typeof s.span>
 export type Gate = z.output<typeof s.gate>
 export type Gates = z.output<typeof gates>

@@ -25,6 +25,13 @@ export function setQuery(query: Readonly<Record<string, string>>): void {
   put({ ...address.value, query: { ...address.value.query, ...query } })
 }
 
+/** The same, but the way back leads to what is shown now. */
+export function pushQuery(query: Readonly<Record<string, string>>): void {
+  const next = { ...address.value, query: { ...address.value.query, ...query } }
+  history.pushState(undefined, '', formatAddress(next))
+  address.value = parseAddress(location.hash)
+}
+
 /** Shows another moment. Undefined: now. */
 export function setAt(then: Date | undefined): void {
   put({ ...address.value, at: then })

@@ -170,7 +170,7 @@ export const errorGroup = named(
     code: text,
     message: text.describe('Of the first of them.'),
     count,
-    instances: z.array(count).describe('The first of them, at most 20.'),
+    instances: z.array(count).describe('The first of them.'),
     spread: z.array(count).describe('How many there are in each hundredth of the keys.'),
   }),
 )

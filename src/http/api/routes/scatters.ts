@@ -8,6 +8,8 @@ import * as s from '../schemas.ts'
 export const failures = s.named('Failures', z.object({ failures: z.array(s.failure), next: s.next }))
 export const errors = s.named('Errors', z.object({ errors: z.array(s.errorGroup) }))
 const TILE = 100_000
+/** Failures that are looked at. */
+const GROUPED_MAX = 100_000
 
 export const SCATTERS: readonly Route[] = [
   route({
@@ -82,10 +84,14 @@ export const SCATTERS: readonly Route[] = [
     tag: 'scatters',
     scope: 'read',
     summary: 'Failed instances by error, most first, and where in the keys they are',
+    query: {
+      instances: z.coerce.number().int().min(0).max(GROUPED_MAX).default(20).describe('At most so many of each error.'),
+    },
     answer: errors,
     handle: async (call) => {
-      await partFor(call, call.params.scatter)
-      return { errors: await call.flow.inspect.errors(call.params.scatter) }
+      const { flow, params, query } = call
+      await partFor(call, params.scatter)
+      return { errors: await flow.inspect.errors(params.scatter, query) }
     },
   }),
   route({

@@ -1,0 +1,213 @@
+/** What the page of a scatter says. Pure: answers of the API in, parts of sentences out. */
+import type { Said } from '../answers.ts'
+import type { ErrorGroup, Scatter } from '../api/types.ts'
+import { count, counted, duration, moment, percent, rate } from '../format.ts'
+import { lineOf } from '../runs.ts'
+import { isLimit, type Link, mainReason, reasonsOf, waitsForReason } from './reasons.ts'
+
+/** All instances that are known so far. */
+export function wholeOf({ total, stored }: Pick<Scatter, 'total' | 'stored'>): number {
+  return total ?? stored
+}
+
+export function endedOf({ succeeded, failed }: Pick<Scatter, 'succeeded' | 'failed'>): number {
+  return succeeded + failed
+}
+
+/** How many failures end it, or would have. Undefined: not known. */
+export function allowedOf({ failed, failuresLeft }: Scatter): number | undefined {
+  return failuresLeft === undefined ? undefined : failed + failuresLeft
+}
+
+/** If the rest fails like what has ended. Undefined: nothing has ended, or how many there are is unknown. */
+export function failedAtEnd(scatter: Scatter): number | undefined {
+  const ended = endedOf(scatter)
+  if (scatter.total === undefined || ended === 0) return undefined
+  if (scatter.status !== 'open') return scatter.failed
+  return Math.round((scatter.failed / ended) * scatter.total)
+}
+
+/** Will it finish, when about, what fails, why does it wait. */
+export function scatterAnswer(
+  scatter: Scatter,
+  errors: readonly ErrorGroup[],
+  now: number,
+  link: Link,
+): { readonly first: readonly Said[]; readonly more: readonly Said[] } {
+  if (scatter.status !== 'open') return closedAnswer(scatter, errors, now)
+  return { first: openAnswer(scatter, now, link), more: failsBy(scatter, errors) }
+}
+
+function openAnswer(scatter: Scatter, now: number, link: Link): Said[] {
+  const { paused, total, stored, perSecond, pending, succeeded } = scatter
+  const said: Said[] = []
+  if (total === undefined && endedOf(scatter) === 0 && !paused)
+    return [{ text: stored === 0 ? 'Keys are being read.' : `Keys are being read: ${count(stored)} so far.` }]
+  if (paused) {
+    const why = paused.reason === undefined ? '' : `: ${paused.reason}`
+    return [
+      { text: `Paused since ${moment(paused.since, now)}${why}. `, tone: 'wait' },
+      { text: `${counted(pending, 'instance')} ${pending === 1 ? 'waits' : 'wait'} until somebody resumes it. ` },
+    ]
+  }
+  if (total !== undefined && pending === 0 && endedOf(scatter) === total)
+    return [{ text: `All ${count(total)} have ended, ${count(succeeded)} of them well. It is being closed. ` }]
+  const reason = mainReason(reasonsOf(scatter, link))
+  const isHeld = reason && (isLimit(reason) || perSecond === 0 || reason.kind === 'worker')
+  if (isHeld) said.push(...waitsForReason(reason))
+  else if (perSecond > 0) said.push({ text: `Runs, ${rate(perSecond)} a second. ` })
+  else said.push({ text: 'Runs; nothing has ended of late. ' })
+  said.push(...endOf(scatter, now))
+  if (total === undefined) said.push({ text: `Keys are still being read: ${count(stored)} so far. ` })
+  return said
+}
+
+function endOf(scatter: Scatter, now: number): Said[] {
+  const { estimatedEnd, deadline, total } = scatter
+  const allowed = allowedOf(scatter)
+  const expected = failedAtEnd(scatter)
+  const isTooMany = allowed !== undefined && expected !== undefined && expected > allowed && scatter.failed > 0
+  if (isTooMany && total !== undefined) {
+    const most = allowed === 0 ? 'none may' : `${count(allowed)} may`
+    return [{ text: `At this rate it fails: about ${count(expected)} would fail, ${most}. `, tone: 'fail' }]
+  }
+  if (estimatedEnd === undefined)
+    return deadline === undefined ? [] : [{ text: `Its time limit ends it at ${moment(deadline, now)}. ` }]
+  const isLate = deadline !== undefined && Date.parse(estimatedEnd) > Date.parse(deadline)
+  if (isLate)
+    return [
+      {
+        text: `Its time limit ends it at ${moment(deadline, now)}, before all are done at about ${moment(estimatedEnd, now)}. `,
+        tone: 'fail',
+      },
+    ]
+  const isSoon = Date.parse(estimatedEnd) - now < 90_000
+  return [
+    {
+      text: isSoon
+        ? `Done in ${duration(Date.parse(estimatedEnd) - now)}. `
+        : `Done at about ${moment(estimatedEnd, now)}. `,
+    },
+  ]
+}
+
+/** The error that most fail by. */
+function failsBy({ failed }: Scatter, errors: readonly ErrorGroup[]): Said[] {
+  if (failed === 0) return []
+  const [first] = errors
+  const said: Said[] = [{ text: `${count(failed)} failed`, tone: 'fail' }]
+  if (!first) return [...said, { text: '.' }]
+  const share = errors.length === 1 ? 'by' : 'most by'
+  return [...said, { text: `, ${share} ` }, { text: first.code, mono: true }, { text: `: ${lineOf(first)}` }]
+}
+
+function closedAnswer(
+  scatter: Scatter,
+  errors: readonly ErrorGroup[],
+  now: number,
+): { readonly first: readonly Said[]; readonly more: readonly Said[] } {
+  const { status, failed, succeeded, cancelled, startedAt, closedAt, error, perSecond } = scatter
+  const all = wholeOf(scatter)
+  const took = closedAt === undefined ? '' : ` in ${duration(Date.parse(closedAt) - Date.parse(startedAt))}`
+  const when = closedAt === undefined ? '' : ` at ${moment(closedAt, now)}`
+  const never = cancelled === 0 ? '' : ` ${count(cancelled)} never ended.`
+  const atRate = perSecond > 0 ? `${rate(perSecond)} a second on the whole. ` : ''
+  if (status === 'completed') {
+    const text = all === 0 ? 'It has no instances.' : `${all === 1 ? 'It' : `All ${count(all)}`} succeeded${took}. `
+    return { first: [{ text }], more: [{ text: `Done${when}. ${atRate}` }] }
+  }
+  if (status === 'partial_failure')
+    return {
+      first: [
+        { text: `Done${when}: ${count(succeeded)} succeeded, ` },
+        { text: `${count(failed)} failed`, tone: 'fail' },
+        { text: ', no more than may. ' },
+      ],
+      more: failsBy(scatter, errors),
+    }
+  if (status === 'failed')
+    return {
+      first: [{ text: `Failed${when}: ${error ? lineOf(error) : 'too many failed'}. `, tone: 'fail' }],
+      more: [...failsBy(scatter, errors), { text: `.${never}` }],
+    }
+  return {
+    first: [{ text: `Cancelled${when}: ${count(succeeded)} had succeeded.${never} ` }],
+    more: failsBy(scatter, errors),
+  }
+}
+
+export interface Meter {
+  /** Shares of the meter: 0 to 1. */
+  readonly failed: number
+  readonly expected: number
+  readonly mark: number
+  readonly text: string
+}
+
+/** The scale ends beyond the threshold. Undefined: there is no share to show. */
+export function meterOf(scatter: Scatter): Meter | undefined {
+  const allowed = allowedOf(scatter)
+  if (allowed === undefined || allowed === 0) return undefined
+  const mark = 0.8
+  const place = (n: number): number => Math.min(1, (n / allowed) * mark)
+  const expected = failedAtEnd(scatter)
+  const all = wholeOf(scatter)
+  const text =
+    scatter.status !== 'open'
+      ? `${count(Math.max(0, allowed - scatter.failed))} more could have failed.`
+      : expected === undefined
+        ? 'How it ends at this rate is not known yet.'
+        : `At this rate ${percent(expected, all, 2)} at the end.`
+  return { failed: place(scatter.failed), expected: place(Math.max(scatter.failed, expected ?? 0)), mark, text }
+}
+
+/** What is said beside the threshold where nothing may fail, or it is not known. */
+export function thresholdText(scatter: Scatter): string {
+  const allowed = allowedOf(scatter)
+  if (allowed === undefined)
+    return scatter.total === undefined
+      ? 'It is a share of all keys, and not all of them are read yet.'
+      : 'How many may fail is not known here.'
+  if (allowed === 0)
+    return scatter.status === 'open' ? 'None may fail: the first one ends it.' : 'None was allowed to fail.'
+  return `${count(allowed)} allowed`
+}
+
+/** `a1b2c3d4 of 12` and `ffff0000 of 7` are one error: as the API groups them. */
+export function isOfGroup(
+  group: Pick<ErrorGroup, 'code' | 'message'>,
+  error: { code: string; message: string },
+): boolean {
+  return group.code === error.code && withoutNumbers(group.message) === withoutNumbers(error.message)
+}
+
+function withoutNumbers(message: string): string {
+  return message.replaceAll(/[0-9a-f]{8,}|\d+/gi, '#')
+}
+
+export interface Seen {
+  readonly at: number
+  readonly perSecond: number
+  readonly isHeld: boolean
+}
+
+const SEEN_MAX = 1500
+
+/** One more look at an open scatter: from these the rate's curve and the time lost to limits come. */
+export function withSeen(seen: readonly Seen[], scatter: Scatter, now: number, link: Link): readonly Seen[] {
+  const last = seen.at(-1)
+  if (scatter.status !== 'open' || (last && now - last.at < 500)) return seen
+  const isHeld = reasonsOf(scatter, link).some(isLimit)
+  return [...seen.slice(-(SEEN_MAX - 1)), { at: now, perSecond: scatter.perSecond, isHeld }]
+}
+
+/** How much of the time that this page has seen went by while limits held instances up. */
+export function lostToLimits(seen: readonly Seen[]): { readonly lostMs: number; readonly seenMs: number } {
+  let lostMs = 0
+  for (const [i, { at, isHeld }] of seen.entries()) {
+    const next = seen[i + 1]
+    if (next && isHeld) lostMs += next.at - at
+  }
+  const [first] = seen
+  return { lostMs, seenMs: first ? (seen.at(-1)?.at ?? first.at) - first.at : 0 }
+}
