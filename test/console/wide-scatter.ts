@@ -207,6 +207,7 @@ class World {
         return { code, message, count: own.length, instances: own, spread }
       })
       .filter(({ count }) => count > 0)
+      .toSorted((a, b) => b.count - a.count)
   }
 
   #instance(index: number, at: Date) {

@@ -347,18 +347,20 @@ function Acts({ scatter, asset, reload }: ViewProps): JSX.Element {
         </Act>
       ) : null}
       {isOpen || redrivable > 0 ? (
-        <Act
-          scope="operate"
-          icon="retry"
-          isOff={isOpen}
-          act={async (key) => {
-            const { run } = await client.post<{ run: string }>(`${path}/redrive`, undefined, { key })
-            go(['runs', run])
-          }}
-          done={`Redriven: ${asset} runs again in a new run`}
-        >
-          {isOpen ? 'Redrive' : `Redrive ${count(redrivable)}`}
-        </Act>
+        <span class={isOpen ? 'wide-only' : ''}>
+          <Act
+            scope="operate"
+            icon="retry"
+            isOff={isOpen}
+            act={async (key) => {
+              const { run } = await client.post<{ run: string }>(`${path}/redrive`, undefined, { key })
+              go(['runs', run])
+            }}
+            done={`${asset} is redriven in a new run`}
+          >
+            {isOpen ? 'Redrive' : `Redrive ${count(redrivable)}`}
+          </Act>
+        </span>
       ) : null}
       {isOpen ? (
         <Act

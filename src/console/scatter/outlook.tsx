@@ -68,7 +68,7 @@ export function Threshold({ scatter, seen }: { scatter: Scatter; seen: readonly 
 export function Waits({ scatter, seen }: { scatter: Scatter; seen: readonly Seen[] }): JSX.Element {
   const reasons = reasonsOf(scatter, href)
   const { pending, status, longest } = scatter
-  const waiting = Math.max(1, ...reasons.map((reason) => reason.count ?? 0))
+  const waiting = Math.max(1, pending)
   const { lostMs, seenMs } = lostToLimits(seen)
   return (
     <Card title="Why it waits" side={status === 'open' ? `${count(pending)} not ended` : undefined}>

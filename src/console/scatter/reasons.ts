@@ -169,11 +169,15 @@ export function isLimit({ kind }: Reason): boolean {
   return kind === 'limit' || kind === 'slots' || kind === 'concurrency'
 }
 
-/** `Waits for rate limit shop-api, full at 220 a second. ` */
-export function waitsForReason({ kind, name, perSecond }: Reason): Said[] {
+/** `Waits for rate limit shop-api`. */
+export function waitsForReason({ name }: Reason): Said[] {
   const [first, ...rest] = name
   if (!first) return []
   const lower = first.mono ? first.text : first.text.charAt(0).toLowerCase() + first.text.slice(1)
-  const full = kind === 'limit' && perSecond !== undefined ? `, full at ${rate(perSecond)} a second` : ''
-  return [{ text: 'Waits for ' }, { ...first, text: lower }, ...rest, { text: `${full}. ` }]
+  return [{ text: 'Waits for ' }, { ...first, text: lower }, ...rest]
+}
+
+/** `, full at 220 a second` */
+export function fullAt({ kind, perSecond }: Reason): string {
+  return kind === 'limit' && perSecond !== undefined ? `, full at ${rate(perSecond)} a second` : ''
 }

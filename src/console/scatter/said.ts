@@ -3,7 +3,7 @@ import type { Said } from '../answers.ts'
 import type { ErrorGroup, Scatter } from '../api/types.ts'
 import { count, counted, duration, moment, percent, rate } from '../format.ts'
 import { lineOf } from '../runs.ts'
-import { isLimit, type Link, mainReason, reasonsOf, waitsForReason } from './reasons.ts'
+import { fullAt, isLimit, type Link, mainReason, reasonsOf, waitsForReason } from './reasons.ts'
 
 /** All instances that are known so far. */
 export function wholeOf({ total, stored }: Pick<Scatter, 'total' | 'stored'>): number {
@@ -27,39 +27,43 @@ export function failedAtEnd(scatter: Scatter): number | undefined {
   return Math.round((scatter.failed / ended) * scatter.total)
 }
 
-/** Will it finish, when about, what fails, why does it wait. */
-export function scatterAnswer(
-  scatter: Scatter,
-  errors: readonly ErrorGroup[],
-  now: number,
-  link: Link,
-): { readonly first: readonly Said[]; readonly more: readonly Said[] } {
-  if (scatter.status !== 'open') return closedAnswer(scatter, errors, now)
-  return { first: openAnswer(scatter, now, link), more: failsBy(scatter, errors) }
+/** `first` is what matters most; `more` goes on with it. */
+export interface ScatterSaid {
+  readonly first: readonly Said[]
+  readonly more: readonly Said[]
 }
 
-function openAnswer(scatter: Scatter, now: number, link: Link): Said[] {
+/** Will it finish, when about, what fails, why does it wait. */
+export function scatterAnswer(scatter: Scatter, errors: readonly ErrorGroup[], now: number, link: Link): ScatterSaid {
+  if (scatter.status !== 'open') return closedAnswer(scatter, errors, now)
+  const { first, more } = openAnswer(scatter, now, link)
+  return { first, more: [...more, ...failsBy(scatter, errors)] }
+}
+
+function openAnswer(scatter: Scatter, now: number, link: Link): ScatterSaid {
   const { paused, total, stored, perSecond, pending, succeeded } = scatter
-  const said: Said[] = []
   if (total === undefined && endedOf(scatter) === 0 && !paused)
-    return [{ text: stored === 0 ? 'Keys are being read.' : `Keys are being read: ${count(stored)} so far.` }]
+    return {
+      first: [{ text: stored === 0 ? 'Keys are being read. ' : `Keys are being read: ${count(stored)} so far. ` }],
+      more: [],
+    }
   if (paused) {
     const why = paused.reason === undefined ? '' : `: ${paused.reason}`
-    return [
-      { text: `Paused since ${moment(paused.since, now)}${why}. `, tone: 'wait' },
-      { text: `${counted(pending, 'instance')} ${pending === 1 ? 'waits' : 'wait'} until somebody resumes it. ` },
-    ]
+    const wait = `${counted(pending, 'instance')} ${pending === 1 ? 'waits' : 'wait'} until somebody resumes it. `
+    return { first: [{ text: `Paused since ${moment(paused.since, now)}${why}. ` }], more: [{ text: wait }] }
   }
-  if (total !== undefined && pending === 0 && endedOf(scatter) === total)
-    return [{ text: `All ${count(total)} have ended, ${count(succeeded)} of them well. It is being closed. ` }]
+  if (total !== undefined && pending === 0 && endedOf(scatter) === total) {
+    const text = `All ${count(total)} have ended, ${count(succeeded)} of them well. `
+    return { first: [{ text }], more: [{ text: 'It is being closed. ' }] }
+  }
   const reason = mainReason(reasonsOf(scatter, link))
   const isHeld = reason && (isLimit(reason) || perSecond === 0 || reason.kind === 'worker')
-  if (isHeld) said.push(...waitsForReason(reason))
-  else if (perSecond > 0) said.push({ text: `Runs, ${rate(perSecond)} a second. ` })
-  else said.push({ text: 'Runs; nothing has ended of late. ' })
-  said.push(...endOf(scatter, now))
-  if (total === undefined) said.push({ text: `Keys are still being read: ${count(stored)} so far. ` })
-  return said
+  const more = [...endOf(scatter, now)]
+  if (total === undefined) more.push({ text: `Keys are still being read: ${count(stored)} so far. ` })
+  if (isHeld) return { first: waitsForReason(reason), more: [{ text: `${fullAt(reason)}. ` }, ...more] }
+  return perSecond > 0
+    ? { first: [{ text: 'Runs' }], more: [{ text: `, ${rate(perSecond)} a second. ` }, ...more] }
+    : { first: [{ text: 'Runs. ' }], more: [{ text: 'Nothing has ended of late. ' }, ...more] }
 }
 
 function endOf(scatter: Scatter, now: number): Said[] {
@@ -96,21 +100,17 @@ function failsBy({ failed }: Scatter, errors: readonly ErrorGroup[]): Said[] {
   if (failed === 0) return []
   const [first] = errors
   const said: Said[] = [{ text: `${count(failed)} failed`, tone: 'fail' }]
-  if (!first) return [...said, { text: '.' }]
-  const share = errors.length === 1 ? 'by' : 'most by'
-  return [...said, { text: `, ${share} ` }, { text: first.code, mono: true }, { text: `: ${lineOf(first)}` }]
+  if (!first) return [...said, { text: '. ' }]
+  const by = errors.length === 1 ? 'all by' : 'most by'
+  return [...said, { text: `, ${failed === 1 ? 'by' : by} ` }, { text: first.code, mono: true }, { text: '. ' }]
 }
 
-function closedAnswer(
-  scatter: Scatter,
-  errors: readonly ErrorGroup[],
-  now: number,
-): { readonly first: readonly Said[]; readonly more: readonly Said[] } {
+function closedAnswer(scatter: Scatter, errors: readonly ErrorGroup[], now: number): ScatterSaid {
   const { status, failed, succeeded, cancelled, startedAt, closedAt, error, perSecond } = scatter
   const all = wholeOf(scatter)
   const took = closedAt === undefined ? '' : ` in ${duration(Date.parse(closedAt) - Date.parse(startedAt))}`
   const when = closedAt === undefined ? '' : ` at ${moment(closedAt, now)}`
-  const never = cancelled === 0 ? '' : ` ${count(cancelled)} never ended.`
+  const never: Said[] = cancelled === 0 ? [] : [{ text: `${count(cancelled)} never ended. ` }]
   const atRate = perSecond > 0 ? `${rate(perSecond)} a second on the whole. ` : ''
   if (status === 'completed') {
     const text = all === 0 ? 'It has no instances.' : `${all === 1 ? 'It' : `All ${count(all)}`} succeeded${took}. `
@@ -128,11 +128,11 @@ function closedAnswer(
   if (status === 'failed')
     return {
       first: [{ text: `Failed${when}: ${error ? lineOf(error) : 'too many failed'}. `, tone: 'fail' }],
-      more: [...failsBy(scatter, errors), { text: `.${never}` }],
+      more: [...failsBy(scatter, errors), ...never],
     }
   return {
-    first: [{ text: `Cancelled${when}: ${count(succeeded)} had succeeded.${never} ` }],
-    more: failsBy(scatter, errors),
+    first: [{ text: `Cancelled${when}. ` }],
+    more: [{ text: `${count(succeeded)} had succeeded. ` }, ...never, ...failsBy(scatter, errors)],
   }
 }
 
