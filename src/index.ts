@@ -42,7 +42,14 @@ export type { Inspect } from './client/inspect/inspect.ts'
 export type { InstanceAttempt, InstanceView } from './client/inspect/instance.ts'
 export type { MapLook, MapWatch } from './client/inspect/map-watch.ts'
 export type { AssetNode, PipelineGraph } from './client/inspect/pipelines.ts'
-export type { ErrorGroup, InstanceFailure, MapOptions, MapTile, ScatterMap } from './client/inspect/scatter-map.ts'
+export type {
+  ErrorGroup,
+  ErrorsOptions,
+  InstanceFailure,
+  MapOptions,
+  MapTile,
+  ScatterMap,
+} from './client/inspect/scatter-map.ts'
 export type { Span } from './client/inspect/timeline.ts'
 export type { ShardView, WorkerPipeline, WorkerView } from './client/inspect/workers.ts'
 export type { ConnectOptions, MaterializeOptions } from './client/options.ts'

@@ -91,7 +91,7 @@ function coded(states: Uint8Array) {
   return { length: states.length, runs: Buffer.from(encodeStates(states)).toString('base64') }
 }
 
-/** Most is done, some bands fail, and one is at work. */
+/** Most is done, some bands have failed, and one runs. */
 class World {
   readonly states: Uint8Array
   #next: number

@@ -30,7 +30,7 @@ export function writeRuns(
 ): number {
   let at = from
   for (let i = 0; i < bytes.length; ) {
-    // Of most runs the number has one or two bytes. By multiplication: long runs have more than 32 bits.
+    // By multiplication: long runs have more than 32 bits.
     let number = 0
     for (let factor = 1; ; factor *= 128) {
       const byte = bytes[i++] ?? 0

@@ -91,7 +91,7 @@ export function paintTile(
   }
 }
 
-/** What fills a tile of counts, from its top. Worst first, so that it is at the same place in all. */
+/** What fills a tile of counts, from its top: the worst first, at the same place in all. */
 const STACKED = [FAILED, RETRYING, GATE, RUNNING, DONE, CANCELLED, WAITING] as const
 
 /** Draws a tile of which only counts are known: their shares, and of none that is there nothing. */

@@ -19,7 +19,7 @@ export function allowedOf({ failed, failuresLeft }: Scatter): number | undefined
   return failuresLeft === undefined ? undefined : failed + failuresLeft
 }
 
-/** If the rest fails like what has ended. Undefined: nothing has ended, or how many there are is unknown. */
+/** If the rest fails like what has ended. Undefined: nothing has ended, or the total is unknown. */
 export function failedAtEnd(scatter: Scatter): number | undefined {
   const ended = endedOf(scatter)
   if (scatter.total === undefined || ended === 0) return undefined
@@ -193,7 +193,7 @@ export interface Seen {
 
 const SEEN_MAX = 1500
 
-/** One more look at an open scatter: from these the rate's curve and the time lost to limits come. */
+/** One more look at an open scatter: for the curve of its rate, and the time lost to limits. */
 export function withSeen(seen: readonly Seen[], scatter: Scatter, now: number, link: Link): readonly Seen[] {
   const last = seen.at(-1)
   if (scatter.status !== 'open' || (last && now - last.at < 500)) return seen
