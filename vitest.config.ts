@@ -84,8 +84,6 @@ export default defineConfig({
           exclude: UNIT,
           globalSetup: ['test/kit/programs.ts'],
           ...REAL,
-          // Each has four processes or more already.
-          maxWorkers: '100%',
           sequence: { groupOrder: 2 },
         },
       },
