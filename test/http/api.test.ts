@@ -569,6 +569,8 @@ it('what is asked for wrongly is a problem that names the field', async () => {
   expect(await ask('/scatters/no-scatter')).toMatchObject({ status: 404, body: { reason: 'unknown_id' } })
   expect(await ask('/log?kind=run.ended')).toMatchObject({ status: 422, body: { reason: 'invalid_input' } })
   expect(await ask('/log?cursor=x')).toMatchObject({ status: 422 })
+  for (const path of ['/gates', `/runs/${runs.items}/history`, `/scatters/${runs.items}.items/failures`])
+    expect(await ask(`${path}?cursor=x`), path).toMatchObject({ status: 400, body: { field: 'cursor' } })
   expect(await ask('/nothing')).toMatchObject({ status: 404, body: { reason: 'unknown_id' } })
   expect(await ask('/runs', { method: 'DELETE' })).toMatchObject({ status: 405 })
   const answer = await ask('/runs')

@@ -104,6 +104,19 @@ describe('what is wanted of the audit', () => {
     expect(isWanted(entry, { ...any, by: 'op' })).toBe(false)
   })
 
+  it('comes behind the last entry of the page before, also in one millisecond', () => {
+    const all = [0, 1].flatMap((shard) => [5, 3].map((seq) => ({ ...entry, shard, seq })))
+    const pages: (typeof all)[number][] = []
+    for (let after: (typeof all)[number] | undefined; pages.length < 10; after = pages.at(-1)) {
+      const newest = new Newest(1)
+      for (const one of all) if (isWanted(one, { ...any, after })) newest.add(one)
+      const [found] = newest.list() as typeof all
+      if (!found) break
+      pages.push(found)
+    }
+    expect(pages).toEqual(all)
+  })
+
   it('is kept newest first, each once, however many there are', () => {
     const newest = new Newest(3)
     expect(newest.floorMs).toBe(Number.NEGATIVE_INFINITY)

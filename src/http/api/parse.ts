@@ -40,6 +40,17 @@ function problemOf(reason: ProblemReason, what: string, { issues }: z.ZodError, 
   return new HttpProblem(reason, cut(`${what} ${field}: ${issue?.message ?? 'not valid'}`, DETAIL_MAX, '…'), {}, field)
 }
 
+export function badCursor(): HttpProblem {
+  return new HttpProblem('invalid_query', 'cursor must be `next` of the page before.', {}, 'cursor')
+}
+
+/** A sequence, or an index; 0 without one. */
+export function numberIn(cursor: string | undefined): number {
+  const number = Number(cursor ?? 0)
+  if (Number.isSafeInteger(number) && number >= 0) return number
+  throw badCursor()
+}
+
 const IDS: Readonly<Record<string, (id: string) => unknown>> = {
   run: parseRunId,
   scatter: parseBarrierId,

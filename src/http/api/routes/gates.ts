@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { HttpProblem } from '../../shared/problem.ts'
 import { gatesFor, partFor, runFor } from '../covered.ts'
+import { badCursor } from '../parse.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -48,5 +49,5 @@ function placeOf(cursor: string): { readonly id: string; readonly deadline: Date
   const deadline = cursor.slice(0, at)
   const date = deadline === NO_DEADLINE ? undefined : new Date(Number(deadline))
   if (at > 0 && !Number.isNaN(date?.getTime() ?? 0)) return { id: cursor.slice(at + 1), deadline: date }
-  throw new HttpProblem('invalid_query', 'cursor must be `next` of the page before.', {}, 'cursor')
+  throw badCursor()
 }

@@ -4,6 +4,7 @@ import type { RunsOptions } from '../../../client/runs.ts'
 import { HttpProblem } from '../../shared/problem.ts'
 import { noneYet, runFor, seesRun } from '../covered.ts'
 import { factShown } from '../facts.ts'
+import { numberIn } from '../parse.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -101,18 +102,12 @@ export const RUNS: readonly Route[] = [
     handle: async (call) => {
       await runFor(call, call.params.run)
       const { limit, cursor } = call.query
-      const facts = await call.flow.inspect.factsOfRun(call.params.run, { after: seqOf(cursor), limit })
+      const facts = await call.flow.inspect.factsOfRun(call.params.run, { after: numberIn(cursor), limit })
       const next = facts.length === limit ? facts.at(-1)?.seq.toString() : undefined
       return { facts: facts.map(factShown), next }
     },
   }),
 ]
-
-function seqOf(cursor: string | undefined): number {
-  const seq = Number(cursor ?? 0)
-  if (Number.isSafeInteger(seq) && seq >= 0) return seq
-  throw new HttpProblem('invalid_query', 'cursor must be `next` of the page before.', {}, 'cursor')
-}
 
 function tagsOf(tags: readonly string[]): Record<string, string> {
   return Object.fromEntries(

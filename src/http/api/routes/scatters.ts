@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { countStates, encodeStates, INSTANCE_STATES } from '../../../../projections/scatter/map.ts'
 import { partFor } from '../covered.ts'
+import { numberIn } from '../parse.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -72,7 +73,7 @@ export const SCATTERS: readonly Route[] = [
     handle: async (call) => {
       const { flow, params, query } = call
       await partFor(call, params.scatter)
-      const from = Number(query.cursor ?? 0)
+      const from = numberIn(query.cursor)
       const found = await flow.inspect.failures(params.scatter, { from, limit: query.limit })
       const last = found.length === query.limit ? found.at(-1) : undefined
       return { failures: found, next: last && String(last.index + 1) }
