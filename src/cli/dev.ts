@@ -11,13 +11,12 @@ import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/connect.ts'
-import { isLoopback, outsideOf } from '../http/api/access.ts'
 import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
-import { announce, httpConfig } from './http.ts'
+import { announce, devServe, httpConfig } from './http.ts'
 import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
@@ -67,7 +66,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
-  const settings = withApi(config, flow.gates.baseUrl, output)
+  const settings = devServe(config, flow.gates.baseUrl, output)
   await using http = await listen(flow, settings, options, before?.http)
   announce(output, http.url, settings)
   if (settings.console && options.open !== false && options.json !== true && process.stdout.isTTY)
@@ -95,16 +94,6 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
     await workers.stop()
     removeDevState(DEV_DIR)
   }
-}
-
-/** Whoever reaches a loopback address is on this machine, and may do what its user may. */
-function withApi(config: ServeOptions, baseUrl: string | undefined, output: Output): ServeOptions {
-  if (!isLoopback(config.host ?? '127.0.0.1')) return config
-  if (config.api !== undefined) return { console: true, ...config }
-  const outside = outsideOf({ baseUrl: config.baseUrl ?? baseUrl, trustProxy: config.trustProxy })
-  if (outside === undefined) return { api: { open: 'admin' }, console: true, ...config }
-  output.note(`No API and no console: ${outside}, so others may reach them. Set apiKeys and api in --http-config.`)
-  return config
 }
 
 /**

@@ -1,5 +1,6 @@
 /** `flowstone http`: serves gates and runs over HTTP until it is asked to stop. */
 import { InvalidError } from '../../streams/errors.ts'
+import { isLoopback, outsideOf } from '../http/api/access.ts'
 import { type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
@@ -50,6 +51,23 @@ export function announce(output: Output, url: string, { apiKeys, webhooks, api, 
     ...Object.keys(webhooks ?? {}).map((path) => `http     webhook at ${url}${path}`),
   ]
   output.event('http', { url }, lines.join('\n'))
+}
+
+/**
+ * What `flowstone dev` serves. Whoever reaches a loopback address is on this machine, and may do
+ * what its user may.
+ */
+export function devServe(
+  config: ServeOptions,
+  baseUrl: string | undefined,
+  output: Pick<Output, 'note'>,
+): ServeOptions {
+  if (!isLoopback(config.host ?? '127.0.0.1')) return config
+  if (config.api !== undefined) return { console: true, ...config }
+  const outside = outsideOf({ baseUrl: config.baseUrl ?? baseUrl, trustProxy: config.trustProxy })
+  if (outside === undefined) return { api: { open: 'admin' }, console: true, ...config }
+  output.note(`No API and no console: ${outside}, so others may reach them. Set apiKeys and api in --http-config.`)
+  return config
 }
 
 /** What the file exports by default: options of `serveGates`, which looks at them. */

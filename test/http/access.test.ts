@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { devServe } from '../../src/cli/http.ts'
 import { accessOf } from '../../src/http/api/access.ts'
 import { type ApiHandlerOptions, apiHandler } from '../../src/http/api/handler.ts'
 import type { ApiFlow } from '../../src/http/api/route.ts'
@@ -85,4 +86,18 @@ it('who has a key is answered through a proxy, and a viewer through one that is 
   const known = accessOf({ ...none, open: 'viewer', baseUrl: PUBLIC, trustProxy: 1 })
   expect(known(ask(PUBLIC, { ...passed, Origin: PUBLIC, 'Sec-Fetch-Site': 'same-origin' })).may('read')).toBe(true)
   expect(known(ask(PUBLIC, passed)).may('start')).toBe(false)
+})
+
+it('dev serves API and console to this machine, and neither where others may reach it', () => {
+  const notes: string[] = []
+  const note = (line: string): void => void notes.push(line)
+  expect(devServe({}, undefined, { note })).toEqual({ api: { open: 'admin' }, console: true })
+  expect(devServe({ api: true, apiKeys }, PUBLIC, { note })).toEqual({ console: true, api: true, apiKeys })
+  expect(notes).toEqual([])
+  expect(devServe({}, PUBLIC, { note })).toEqual({})
+  expect(devServe({ trustProxy: 1 }, undefined, { note })).toEqual({ trustProxy: 1 })
+  expect(notes).toEqual([
+    expect.stringContaining(`No API and no console: its baseUrl is ${PUBLIC}`),
+    expect.stringContaining('trustProxy names proxies in front'),
+  ])
 })
