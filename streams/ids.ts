@@ -117,6 +117,11 @@ export function runIdForKey(key: string, shards: number): RunId {
   return runIdIn('key', key, shards)
 }
 
+/** Whether the id follows from a key, a message or another run: so that it may be used again. */
+export function hasKey(run: string): boolean {
+  return /^\d+-k[0-9a-f]{32}$/.test(run)
+}
+
 /** A fresh run id: sorts by time within a shard. `group`: the shard follows from it. */
 export function newRunId(nowMs: number, random: string, shards: number, group?: string): RunId {
   const unique = `${nowMs.toString(36)}-${random}`

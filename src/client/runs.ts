@@ -290,6 +290,7 @@ async function pageDoc(
 /** The entries of a page, or of the head, as the base shows them. */
 function shownIn(entries: readonly RunListEntry[], n: number, base: RunList | undefined): RunListEntry[] {
   if (n !== base?.pages) return [...entries]
-  const shown = new Map(base.runs.map((entry) => [entry[0], entry]))
-  return entries.map((entry) => shown.get(entry[0]) ?? entry)
+  // By their time, too: a run that was pruned, and another one under its key, have the same id.
+  const shown = new Map(base.runs.map((entry) => [`${entry[0]} ${entry[1]}`, entry]))
+  return entries.map((entry) => shown.get(`${entry[0]} ${entry[1]}`) ?? entry)
 }

@@ -35,6 +35,8 @@ import { freshNamespace, rejection } from '../kit/stage.ts'
 const server = useServer({ syncInterval: 'default' })
 const NOW_MS = 1_000_000
 const OLD_MS = 1000
+/** No rest after a step is as long. */
+const IDLE_MS = 2999
 const quiet = (): void => undefined
 
 function runDoc(id: RunId, more: Partial<RunState> = {}): RunState {
@@ -82,7 +84,7 @@ class Shard implements AsyncDisposable {
       clock: { now: () => NOW_MS } as ServerClock,
       logger: { debug: quiet, info: quiet, warn: quiet, error: quiet },
       retention: { runsMs: 1000 },
-      afterMs: 60_000,
+      afterMs: IDLE_MS,
       snapshotEvery: 16_000,
       state: new Store(connection, names, 0, checkpointer),
       stored: new Stored(checkpointer),
@@ -127,7 +129,7 @@ class Shard implements AsyncDisposable {
   /** Prunes until there is nothing to do. */
   async prune(): Promise<void> {
     const pruner = await this.pruner()
-    for (let waitMs = 0; waitMs !== Math.min(3000, this.options.afterMs); ) {
+    for (let waitMs = 0; waitMs !== IDLE_MS; ) {
       waitMs = await pruner.step()
       if (waitMs === 20) await this.options.connection.ready(1)
     }

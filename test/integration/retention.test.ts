@@ -287,13 +287,14 @@ describe('runs of two shards', () => {
     const seed = asset('seed', { execute: () => ++count })
     const use = asset('use', { dependsOn: [seed], retention: { runs: 'never' }, execute: (_ctx, deps) => deps.seed })
     const two = pipeline('two', [seed, use], { retention: { runs: '1s' } })
-    await using stage = await openStage(server.url, two, { shards: 2, sealAfter: '1s' })
+    await using stage = await openStage(server.url, two, { shards: 2, sealAfter: '1s', reconcileMs: 200 })
     const { flow } = stage
     const made: Run[] = []
-    const seeds = async (): Promise<void> => {
-      const run = await flow.materialize(seed)
+    const seeds = async (key?: string): Promise<Run> => {
+      const run = await flow.materialize(seed, key === undefined ? {} : { key })
       await run.result()
       made.push(run)
+      return run
     }
     await seeds()
     const shard = made[0]?.id[0]
@@ -303,6 +304,10 @@ describe('runs of two shards', () => {
       expect(await user.result()).toBe(1)
     }
     while (new Set(made.slice(1).map(({ id }) => id[0])).size < 2) await seeds()
+    const { id } = await seeds('a key')
+    // A run with a key stays while its end is the last fact of its shard.
+    for (let run: Run | undefined; run?.id[0] !== id[0]; await run.result())
+      run = await flow.materialize(use, { upstream: 'missing' })
     await until('they are gone', async () => (await flow.runs({ target: 'two/seed' })).length === 0, 20_000)
     const shards = (await flow.retention.records()).map((record) => record.shard)
     expect(new Set(shards)).toEqual(new Set([0, 1]))
@@ -310,7 +315,13 @@ describe('runs of two shards', () => {
     expect(remains[0]?.values).toMatchObject([{ asset: 'seed', isKept: true }])
     const again = await flow.retry(user.id, { from: use })
     expect(await again.result()).toBe(1)
-    expect(await flow.value(seed)).toMatchObject({ value: count })
+    expect(await flow.value(seed)).toMatchObject({ value: count, run: id })
+    // What made its lists before is not in the way of another run under the key.
+    expect(await flow.materialize(seed, { key: 'a key' })).toMatchObject({ id, isNew: true })
+    const listed = async (): Promise<string[]> => (await flow.runs({ target: 'two/seed' })).map((run) => run.id)
+    await until('it is listed', async () => (await listed()).length > 0)
+    expect(await listed()).toEqual([id])
+    expect((await flow.verify()).findings).toEqual([])
     expect(stage.lines.filter((line) => line.includes('not pruned'))).toEqual([])
   }, 40_000)
 })

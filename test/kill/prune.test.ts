@@ -18,9 +18,7 @@ describe('an engine that prunes runs', () => {
     await using rig = await startRig()
     const first = await rig.engine(SEALS)
     await rig.start('worker', {}, ROWS)
-    const runs = await Promise.all(
-      Array.from({ length: RUNS }, (_, i) => rig.materialize<string>(three, `k ${i}`, rows)),
-    )
+    const runs = await Promise.all(Array.from({ length: RUNS }, () => rig.materialize<string>(three, undefined, rows)))
     for (const run of runs) expect(await run.result()).toBe('one two three')
     const listed = async (): Promise<unknown[]> => (await rig.flow.runs({ limit: 100 })).map(({ id }) => id)
     const jsm = await jetstreamManager(rig.nc)
@@ -45,6 +43,6 @@ describe('an engine that prunes runs', () => {
     const remains = await Promise.all(runs.map(({ id }) => rig.flow.retention.remains(id)))
     expect(remains.filter((one) => one !== undefined).map(({ run }) => run)).toEqual([newest?.run])
     const gone = runs.find(({ id }) => id !== newest?.run)
-    expect(await rejection(rig.flow.run(gone?.id ?? '').result())).toMatchObject({ code: 'not_found' })
+    expect(await rejection(rig.flow.run(gone?.id ?? '').result())).toMatchObject({ code: 'pruned' })
   })
 })

@@ -116,7 +116,8 @@ export class Waves {
     // To store again what is open would cost more than to delete what has ended.
     if (unsealed.size > runs) for (const one of ready) one[1] = this.#eachAlone(...one)
     for (const [key, wave] of ready) if (!(await this.#forget(key, wave))) return false
-    if (!(await this.#sweep(Math.max(...ready.map(([, { revision = 0 }]) => revision)), unsealed))) return false
+    const waves = ready.map(([, wave]) => wave)
+    if (!(await this.#sweep(waves, unsealed))) return false
     this.#strokeAtMs = performance.now()
     // The last fact that the state stands for stays: by it the log is known again.
     const last = (stored.mark?.seq ?? 0) - 1
@@ -226,8 +227,10 @@ export class Waves {
    * Takes away all documents of runs up to a revision. Those of runs that are not sealed and have
    * not changed since then are stored again before. Says whether it is done.
    */
-  async #sweep(revision: number, unsealed: Unsealed): Promise<boolean> {
-    if (revision <= this.#sweptTo) return true
+  async #sweep(waves: readonly Wave[], unsealed: Unsealed): Promise<boolean> {
+    const fresh = waves.filter(({ revision = 0 }) => revision > this.#sweptTo)
+    if (fresh.length === 0) return true
+    const revision = Math.max(...fresh.map((wave) => wave.revision ?? 0))
     const { connection, names, shard, state, touched } = this.#options
     const bucket = names.stateBucket(shard)
     const stream = names.kvStream(bucket)
@@ -255,6 +258,9 @@ export class Waves {
     const jsm = await jetstreamManager(connection.nc)
     for (const key of ['run.*', 'part.*.run.*'])
       await jsm.streams.purge(stream, { filter: names.kvSubject(bucket, key), seq: revision + 1 })
+    // From memory, too: once one of them is pruned, another run may have its id.
+    const gone = fresh.flatMap(({ runs }) => runs.map((run) => stateKey.run(run)))
+    state.forget(gone, new Map())
     this.#sweptTo = revision
     return true
   }

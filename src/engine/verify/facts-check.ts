@@ -6,6 +6,7 @@ import { proofsOf } from '../../../projections/verify/proofs.ts'
 import { expectationPath, isRepeatable, isTimer, parsePath } from '../../../streams/facts.ts'
 import type { SealedRun } from '../../../streams/history.ts'
 import { hashBigInt } from '../../../streams/ids.ts'
+import { REMAINS } from '../../../streams/retention.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { positionOf } from '../shard/checkpoint.ts'
 import type { Check, LogMessage, ShardContext } from './check.ts'
@@ -63,7 +64,9 @@ export class FactsCheck implements Check {
       for (const { path, seq } of facts) {
         this.#sealed += 1
         this.#there.add(seq)
-        this.#addOnce(path, seq)
+        // What a run has left when it was pruned: another one may have its id by now.
+        if (REMAINS in docs) this.#bySeq.add(hashOfSeq(seq), seq)
+        else this.#addOnce(path, seq)
       }
       for (const [key, doc] of Object.entries(docs)) this.#want(key, doc, ` of the sealed run ${run}`)
     }

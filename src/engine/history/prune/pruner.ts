@@ -13,8 +13,9 @@ import { Policies, shortestMs } from '../../../../projections/retention/policy.t
 import { summaryOf } from '../../../../projections/retention/summary.ts'
 import { type CatalogEntry, type NewestState, stateKey } from '../../../../projections/state.ts'
 import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
+import { parsePath } from '../../../../streams/facts.ts'
 import { decodePack, historyKey } from '../../../../streams/history.ts'
-import { decodeToken } from '../../../../streams/ids.ts'
+import { decodeToken, hasKey } from '../../../../streams/ids.ts'
 import {
   type ArchiveReceipt,
   isInRanges,
@@ -24,6 +25,7 @@ import {
 } from '../../../../streams/retention.ts'
 import type { PipelineSpec } from '../../../../streams/schemas.ts'
 import { isInHistory } from '../../../log/history.ts'
+import { leaderGet } from '../../../log/nats.ts'
 import { packNumbers } from '../../../log/packs.ts'
 import { sealedFactIfAny } from '../../../log/read-fact.ts'
 import { parseArchiveTarget } from '../../archive/receipt.ts'
@@ -292,6 +294,8 @@ export class Pruner {
     // First: a run that is sealed meanwhile is found in its pack.
     yield* references.read()
     yield* this.#surveyAll(survey)
+    const last = await this.#lastOnLog()
+    if (last !== undefined) survey.hold(last)
     const left = [...survey.candidates]
     // The same packs make the same archive, however long it takes to read them.
     const [packs, batchMs] = archive ? [PACKS_ARCHIVED, Number.POSITIVE_INFINITY] : [PACKS, BATCH_MS]
@@ -363,6 +367,18 @@ export class Pruner {
     if (archive && !batch.isArchived) return
     await this.#change(async () => await batch.commit(this.#options.clock.now(), archive?.receipt))
     addTotals(totals, batch.totals)
+  }
+
+  /**
+   * The run that has the last fact, if it has a key: that fact stays on the log until another one
+   * comes. Who used the key again would take it for the end of the new run.
+   */
+  async #lastOnLog(): Promise<string | undefined> {
+    const { connection, names, shard, stored } = this.#options
+    const { mark } = stored
+    const message = mark && (await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq })))
+    const run = message && parsePath(names.factPath(message.subject) ?? '')?.ids.run
+    return run !== undefined && hasKey(run) ? run : undefined
   }
 
   async *#surveyAll(survey: Survey): AsyncGenerator<undefined, void> {
