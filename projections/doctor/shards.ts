@@ -1,5 +1,5 @@
-/** Findings about engines, the state, the feed and the history of each shard. */
-import { ageText, bad, type Finding, type Look, ofLook, ok, warn } from './finding.ts'
+/** Findings about engines, the state, the feed, the proof and the history of each shard. */
+import { ageText, bad, bytesText, type Finding, type Look, ofLook, ok, warn } from './finding.ts'
 
 export interface SeenShard {
   readonly shard: number
@@ -11,7 +11,17 @@ export interface SeenShard {
   readonly state: Look<SeenProgress>
   /** The same of the feed: the last fact that it shows. Undefined: it shows none yet. */
   readonly feed: Look<SeenProgress>
+  /** Undefined: there is none. */
+  readonly proof: Look<SeenProof | undefined>
   readonly history: Look<SeenHistory>
+}
+
+export interface SeenProof {
+  readonly blocks: number
+  /** What the proof of all shards takes. */
+  readonly bytes: number
+  /** How old the last end of a run is, if it is in no block yet. */
+  readonly lateMs: number | undefined
 }
 
 export interface SeenProgress {
@@ -37,6 +47,8 @@ export type SeenEngines = Look<readonly { readonly engine: string; readonly acti
 
 const LAG_MANY = 20_000
 const SEAL_LATE_MS = 3 * 3_600_000
+/** Blocks come every few seconds. */
+const PROOF_LATE_MS = 60_000
 const WAVE_LATE_MS = 24 * 3_600_000
 
 export function shardFindings(shards: readonly SeenShard[], engines: SeenEngines): Finding[] {
@@ -62,6 +74,7 @@ function ofShard(seen: SeenShard): Finding[] {
     ...ofLook({ check: 'feed.lag', about }, seen.feed, (progress) =>
       lagFindings('feed.lag', 'the feed', progress, about),
     ),
+    ...ofLook({ check: 'proof.lag', about }, seen.proof, (proof) => [proofFinding(proof, about)]),
     ...ofLook({ check: 'history', about }, seen.history, (history) => historyFindings(history, about)),
   ]
 }
@@ -89,6 +102,18 @@ function lagFindings(check: string, what: string, { before, after, end }: SeenPr
       ),
     ]
   return [ok(check, `${what} is ${behind} messages behind, and moves`, about)]
+}
+
+function proofFinding(proof: SeenProof | undefined, about: string): Finding {
+  if (!proof) return ok('proof.lag', 'there is no proof', about)
+  const size = `${proof.blocks} blocks; the proof takes ${bytesText(proof.bytes)}`
+  if (proof.lateMs === undefined || proof.lateMs < PROOF_LATE_MS) return ok('proof.lag', size, about)
+  return warn(
+    'proof.lag',
+    `what happened ${ageText(proof.lateMs)} ago is in no block: ${size}`,
+    'is an engine active, with the proof on? Then look at its log: it says what it fails at',
+    about,
+  )
 }
 
 function historyFindings({ oldestMs, facts, waves, oldestWaveMs, unarchived }: SeenHistory, about: string): Finding[] {

@@ -135,6 +135,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.STREAM.INFO.${ns}_TRIGGERS`,
           `$JS.API.STREAM.INFO.${ns}_FEED`,
           `$JS.API.STREAM.MSG.GET.${ns}_FEED`,
+          `$JS.API.STREAM.INFO.${ns}_PROOF`,
           `$JS.API.STREAM.INFO.OBJ_${ns}_blobs`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,

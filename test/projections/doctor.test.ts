@@ -158,6 +158,7 @@ describe('findings about shards', () => {
     problem: value(undefined),
     state: value(still),
     feed: value(still),
+    proof: value({ blocks: 3, bytes: 1000, lateMs: undefined }),
     history: value({ oldestMs: HOUR, facts: 5, waves: 1, oldestWaveMs: 60_000 }),
   }
   const two = value([
@@ -174,6 +175,8 @@ describe('findings about shards', () => {
     ['nothing of a state that moves', { state: value({ before: 5, after: 9, end: 10 }) }, []],
     ['a state that is far behind', { state: value({ before: 5, after: 9, end: 90_000 }) }, ['warn engine.lag']],
     ['a feed that does not move', { feed: value({ before: 0, after: 0, end: 10 }) }, ['error feed.lag']],
+    ['what is in no block', { proof: value({ blocks: 3, bytes: 1000, lateMs: HOUR }) }, ['warn proof.lag']],
+    ['nothing where there is no proof', { proof: value(undefined) }, []],
     ['what is not sealed', { history: value({ ...history, oldestMs: DAY }) }, ['warn history.sealing']],
     ['what is not purged', { history: value({ ...history, oldestWaveMs: 2 * DAY }) }, ['warn history.purge']],
     [

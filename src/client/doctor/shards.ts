@@ -1,15 +1,16 @@
 /** What the doctor reads of streams, engines, states and histories. */
 import type { StreamInfo } from '@nats-io/jetstream'
 import type { Look } from '../../../projections/doctor/finding.ts'
-import type { SeenHistory, SeenProgress, SeenShard } from '../../../projections/doctor/shards.ts'
+import type { SeenHistory, SeenProgress, SeenProof, SeenShard } from '../../../projections/doctor/shards.ts'
 import type { SeenStream, SeenStreams } from '../../../projections/doctor/streams.ts'
 import { ENGINE_KEY } from '../../../projections/state.ts'
 import { decodeFeedPosition } from '../../../streams/feed.ts'
+import { decodeBlock } from '../../../streams/proof.ts'
 import { readBacklog } from '../../engine/history/prune/orders.ts'
 import { engineAtWork } from '../../engine/shard/claim.ts'
 import { positionIn, refusalOf } from '../../engine/shard/position.ts'
 import { readDoc } from '../../log/documents.ts'
-import { isGone, leaderGet, streamBounds, streamInfo } from '../../log/nats.ts'
+import { isGone, leaderGet, type StoredMessage, streamBounds, streamInfo } from '../../log/nats.ts'
 import { sleep } from '../../options/timer.ts'
 import { type DoctorDeps, look } from './look.ts'
 
@@ -74,13 +75,17 @@ async function seeShard(deps: DoctorDeps, shard: number): Promise<SeenShard> {
     end: async () => (await streamBounds(connection.nc, names.log(shard))).last,
     at: () => positionOf(deps, names.stateBucket(shard)),
   })
-  const [engine, problem, feed, history] = await Promise.all([
+  const [engine, problem, feed, proof, history] = await Promise.all([
     look(connection, () => engineAtWork(connection, names, shard)),
     'unseen' in state ? state : look(connection, async () => await refusalOf(connection, names, shard)),
-    seeProgress(deps, { end: () => lastShown(deps, shard), at: () => feedPosition(deps, shard) }),
+    seeProgress(deps, {
+      end: async () => (await lastEnd(deps, shard))?.seq ?? 0,
+      at: () => feedPosition(deps, shard),
+    }),
+    look(connection, () => seeProof(deps, shard)),
     look(connection, () => seeHistory(deps, shard)),
   ])
-  return { shard, engine, problem, state, feed, history }
+  return { shard, engine, problem, state, feed, proof, history }
 }
 
 /** What is behind is looked at again, until it moves. */
@@ -111,9 +116,21 @@ async function feedPosition({ connection, names }: DoctorDeps, shard: number): P
 }
 
 /** The last end of a run, which the feed shows. */
-async function lastShown({ connection, names }: DoctorDeps, shard: number): Promise<number> {
-  const last_by_subj = names.fact(shard, 'run.*.finished')
-  return (await leaderGet(connection.nc, names.log(shard), { last_by_subj }))?.seq ?? 0
+async function lastEnd({ connection, names }: DoctorDeps, shard: number): Promise<StoredMessage | undefined> {
+  return await leaderGet(connection.nc, names.log(shard), { last_by_subj: names.fact(shard, 'run.*.finished') })
+}
+
+async function seeProof(deps: DoctorDeps, shard: number): Promise<SeenProof | undefined> {
+  const { connection, names, clock } = deps
+  const last_by_subj = names.proofHead(shard)
+  const [found, end] = await Promise.all([
+    leaderGet(connection.nc, names.proof, { last_by_subj }),
+    lastEnd(deps, shard),
+  ])
+  if (!found) return undefined
+  const { n, to } = decodeBlock(found.payload).head
+  const { state } = await streamInfo(connection.nc, names.proof)
+  return { blocks: n + 1, bytes: state.bytes, lateMs: end && end.seq > to ? clock.now() - end.timeMs : undefined }
 }
 
 async function seeHistory(deps: DoctorDeps, shard: number): Promise<SeenHistory> {
