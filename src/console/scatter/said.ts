@@ -95,14 +95,16 @@ function endOf(scatter: Scatter, now: number): Said[] {
   ]
 }
 
-/** The error that most fail by. */
 function failsBy({ failed }: Scatter, errors: readonly ErrorGroup[]): Said[] {
-  if (failed === 0) return []
+  return failed === 0 ? [] : [{ text: `${count(failed)} failed`, tone: 'fail' }, ...mostBy(failed, errors)]
+}
+
+/** The error that most fail by. */
+function mostBy(failed: number, errors: readonly ErrorGroup[]): Said[] {
   const [first] = errors
-  const said: Said[] = [{ text: `${count(failed)} failed`, tone: 'fail' }]
-  if (!first) return [...said, { text: '. ' }]
-  const by = errors.length === 1 ? 'all by' : 'most by'
-  return [...said, { text: `, ${failed === 1 ? 'by' : by} ` }, { text: first.code, mono: true }, { text: '. ' }]
+  if (!first) return [{ text: '. ' }]
+  const by = failed === 1 ? 'by' : errors.length === 1 ? 'all by' : 'most by'
+  return [{ text: `, ${by} ` }, { text: first.code, mono: true }, { text: '. ' }]
 }
 
 function closedAnswer(scatter: Scatter, errors: readonly ErrorGroup[], now: number): ScatterSaid {
@@ -121,9 +123,8 @@ function closedAnswer(scatter: Scatter, errors: readonly ErrorGroup[], now: numb
       first: [
         { text: `Done${when}: ${count(succeeded)} succeeded, ` },
         { text: `${count(failed)} failed`, tone: 'fail' },
-        { text: ', no more than may. ' },
       ],
-      more: failsBy(scatter, errors),
+      more: mostBy(failed, errors),
     }
   if (status === 'failed')
     return {
@@ -166,10 +167,9 @@ export function thresholdText(scatter: Scatter): string {
   const allowed = allowedOf(scatter)
   if (allowed === undefined)
     return scatter.total === undefined
-      ? 'It is a share of all keys, and not all of them are read yet.'
-      : 'How many may fail is not known here.'
-  if (allowed === 0)
-    return scatter.status === 'open' ? 'None may fail: the first one ends it.' : 'None was allowed to fail.'
+      ? 'of a share of all keys, which are still being read'
+      : 'how many may is not known'
+  if (allowed === 0) return scatter.status === 'open' ? 'none may: the first one ends it' : 'none was allowed to'
   return `${count(allowed)} allowed`
 }
 
