@@ -5,7 +5,7 @@ import * as reads from '../api/reads.ts'
 import type { ErrorGroup, Scatter as ScatterStatus } from '../api/types.ts'
 import { count, counted, percent, rate } from '../format.ts'
 import { Act } from '../parts/act.tsx'
-import { Sentence } from '../parts/answer.tsx'
+import { Answer, Sentence } from '../parts/answer.tsx'
 import { Bar, CountStrip, Tag } from '../parts/card.tsx'
 import { Loaded, Notice } from '../parts/notice.tsx'
 import { bytesOf, LARGE_TILE, MAP_MAX, TILE, writeRuns } from '../scatter/cells.ts'
@@ -68,6 +68,17 @@ function Page({ run, asset }: Ids): JSX.Element {
   useEffect(() => {
     if (status.data && !isPast.value) setSeen(withSeen(seen, status.data, Date.now(), href))
   }, [status.data])
+  if (status.problem?.status === 404 && status.problem.reason !== 'not_kept' && !status.data)
+    return (
+      <div class="page">
+        <Answer
+          parts={[
+            { text: isPast.value ? `${asset} had no instances at this moment. ` : `${asset} has no instances yet. ` },
+            { text: 'Its run', href: href(['runs', run]) },
+          ]}
+        />
+      </div>
+    )
   return (
     <div class="page scatter-page">
       <Loaded reading={status}>

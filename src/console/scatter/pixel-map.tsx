@@ -45,6 +45,7 @@ export function PixelMap(props: PixelMapProps): JSX.Element {
   useEffect(() => {
     setCursor(0)
     setPointed(undefined)
+    if (isFocused) setSpoken(textOf(0))
   }, [place])
   useLayoutEffect(() => {
     if (!canvas.current || !grid) return
@@ -59,6 +60,7 @@ export function PixelMap(props: PixelMapProps): JSX.Element {
     if (!grid) return
     const to = moved(grid, cursor, event.key)
     if (to !== undefined) {
+      setFocused(true)
       setCursor(to)
       setPointed(undefined)
       setSpoken(textOf(to))
@@ -96,7 +98,9 @@ export function PixelMap(props: PixelMapProps): JSX.Element {
               onOpen(at)
             }}
             onKeyDown={onKeyDown}
-            onFocus={() => {
+            onFocus={(event) => {
+              // Whoever presses a button of the mouse sees where that is.
+              if (!event.currentTarget.matches(':focus-visible')) return
               setFocused(true)
               setSpoken(textOf(cursor))
             }}
