@@ -7,6 +7,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { changedStates, countStates, encodeStates } from '../../projections/scatter/map.ts'
+import { LARGE_TILE } from '../../src/console/scatter/cells.ts'
 import { consoleHandler } from '../../src/http/console.ts'
 
 export const RUN = '0-01KB4R7M00000000000000'
@@ -57,7 +58,7 @@ export async function openWideScatter({ size = 1_000_000, changes = 3000 }: Wide
     return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } })
   }
   const answer = (request: Request): Response => {
-    const { pathname } = new URL(request.url)
+    const { pathname, searchParams } = new URL(request.url)
     if (!pathname.startsWith('/api/v1/')) return files(request)
     const path = pathname.slice('/api/v1'.length)
     if (request.method === 'POST') {
@@ -65,7 +66,7 @@ export async function openWideScatter({ size = 1_000_000, changes = 3000 }: Wide
       return Response.json({ ok: true })
     }
     if (path === '/live') return live(request.signal)
-    const found = world.answer(path)
+    const found = world.answer(path, searchParams)
     return found === undefined
       ? Response.json({ status: 404, reason: 'unknown_id', detail: 'There is nothing.' }, { status: 404 })
       : Response.json(found)
@@ -132,7 +133,7 @@ class World {
     return { id: ID, status: 'open', total: length, stored: length, counts: countStates(this.states) }
   }
 
-  answer(path: string): unknown {
+  answer(path: string, query: URLSearchParams): unknown {
     const now = new Date()
     if (path === '/me')
       return { namespace: 'production', shards: 1, key: 'ana', may: ['read', 'operate'], allAssets: true, now }
@@ -147,8 +148,23 @@ class World {
       }
     if (path === `/scatters/${ID}`) return this.#status(now.getTime())
     if (path === `/scatters/${ID}/errors`) return { errors: this.#errors() }
+    if (path === `/scatters/${ID}/map`) {
+      const from = Number(query.get('from') ?? 0)
+      const states = this.states.subarray(from, Number(query.get('to') ?? this.states.length))
+      return { ...this.about(), from, ...coded(states), counts: countStates(states) }
+    }
+    if (path === `/scatters/${ID}/tiles`) return { id: ID, tiles: this.#tiles() }
     const instance = path.match(/\/instances\/(\d+)$/)?.[1]
     return instance === undefined ? undefined : this.#instance(Number(instance), now)
+  }
+
+  #tiles() {
+    const { states } = this
+    return Array.from({ length: Math.ceil(states.length / LARGE_TILE) }, (_, tile) => {
+      const from = tile * LARGE_TILE
+      const to = Math.min(states.length, from + LARGE_TILE)
+      return { from, to, counts: countStates(states, from, to) }
+    })
   }
 
   #status(now: number) {
@@ -189,7 +205,7 @@ class World {
 
   #errors() {
     const failed: number[] = []
-    for (const [i, state] of this.states.entries()) if (state === FAILED) failed.push(i)
+    for (let i = 0; i < this.states.length; i++) if (this.states[i] === FAILED) failed.push(i)
     const names = [
       ['http_403', '403 Forbidden: blocked by the shop'],
       ['timeout', 'no answer within 30 s'],

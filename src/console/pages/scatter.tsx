@@ -165,6 +165,7 @@ function View(props: ViewProps): JSX.Element {
         chosen={index}
         rowOf={rowOf}
         stateOf={stateOf}
+        isKnown={tiles ? tiles.length > 0 : map.counts !== undefined}
         isFiltered={state !== undefined || chosen !== undefined}
         onTile={openTile}
         onInstance={(instance) => setQuery({ instance: String(instance) })}

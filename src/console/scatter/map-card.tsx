@@ -6,7 +6,7 @@ import { Bar, Segments } from '../parts/card.tsx'
 import { Icon } from '../parts/glyph.tsx'
 import { VirtualList } from '../parts/list.tsx'
 import type { MapView } from './painter.ts'
-import { PixelMap } from './pixel-map.tsx'
+import { PHONE, PixelMap } from './pixel-map.tsx'
 import type { Lit } from './pixels.ts'
 import { barOf, countTexts, keysText, type SegmentRow, segmentText, worstFirst } from './segments.ts'
 import { UI_STATES, wordOf } from './states.ts'
@@ -26,6 +26,8 @@ export interface MapCardProps {
   readonly rowOf: (tile: number) => SegmentRow
   readonly stateOf: (instance: number) => number
   readonly isFiltered: boolean
+  /** The states have come. */
+  readonly isKnown: boolean
   readonly onTile: (tile: number | undefined) => void
   readonly onInstance: (instance: number) => void
   readonly onList: (isList: boolean) => void
@@ -33,6 +35,7 @@ export interface MapCardProps {
 }
 
 const ROW = 36
+const PHONE_ROW = 44
 
 export function MapCard(props: MapCardProps): JSX.Element {
   const { view, tile, tileSize, whole, hasTiles, isList, rowOf, stateOf } = props
@@ -62,7 +65,7 @@ export function MapCard(props: MapCardProps): JSX.Element {
         {isCells && hasTiles && tile !== undefined ? <Steps {...props} tile={tile} /> : null}
       </header>
       {shown ? (
-        <SegmentList count={Math.ceil(whole / tileSize)} rowOf={rowOf} onTile={props.onTile} />
+        <SegmentList {...props} count={Math.ceil(whole / tileSize)} />
       ) : (
         <PixelMap
           view={view}
@@ -159,13 +162,14 @@ function Line(props: MapCardProps & { isCells: boolean }): JSX.Element {
 /** Rows keep their order while they are looked at. */
 function SegmentList(props: {
   count: number
+  isKnown: boolean
   rowOf: (tile: number) => SegmentRow
   onTile: (tile: number) => void
 }): JSX.Element {
-  const { rowOf } = props
+  const { rowOf, isKnown } = props
   const order = useRef<readonly number[]>([])
   const rows = useMemo(() => Array.from({ length: props.count }, (_, tile) => tile), [props.count])
-  if (order.current.length === 0 && rows.length > 0) order.current = worstFirst(rows.map(rowOf))
+  if (order.current.length === 0 && isKnown) order.current = worstFirst(rows.map(rowOf))
   // Tiles of keys that came later stand at the end.
   const known = new Set(order.current)
   const tiles = [...order.current.filter((tile) => tile < props.count), ...rows.filter((tile) => !known.has(tile))]
@@ -174,7 +178,7 @@ function SegmentList(props: {
       label="Segments, most failures first"
       class="segment-list"
       rows={tiles}
-      rowHeight={ROW}
+      rowHeight={matchMedia(PHONE).matches ? PHONE_ROW : ROW}
       keyOf={String}
       row={(tile, place) => <SegmentLine row={rowOf(tile)} place={place} onTile={props.onTile} />}
     />

@@ -26,7 +26,7 @@ export interface PixelMapProps {
   readonly rowText: (n: number) => string
 }
 
-const PHONE = '(max-width: 760px)'
+export const PHONE = '(max-width: 760px)'
 const SCALE_MAX = 2
 
 export function PixelMap(props: PixelMapProps): JSX.Element {
