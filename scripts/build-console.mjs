@@ -20,23 +20,29 @@ export async function buildConsole({ force = false } = {}) {
   if (!force && isFresh()) return target
   const { build } = await import('esbuild')
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  const { outputFiles, metafile } = await build({
+  const common = {
     absWorkingDir: root,
-    entryPoints: ['src/console/main.tsx', 'src/console/style/main.css'],
     outdir: 'dist/console',
     entryNames: 'assets/[name]-[hash]',
-    chunkNames: 'assets/[name]-[hash]',
-    assetNames: 'assets/[name]-[hash]',
     write: false,
-    metafile: true,
     bundle: true,
-    splitting: true,
     minify: true,
-    format: 'esm',
     target: BROWSERS,
     tsconfig: 'src/console/tsconfig.json',
-    define: { VERSION: JSON.stringify(version) },
     logLevel: 'warning',
+  }
+  // The page starts it by its name, which is known when it is built.
+  const worker = await build({ ...common, entryPoints: ['src/console/layout-worker.ts'], format: 'iife' })
+  const workerName = relative(target, worker.outputFiles[0]?.path ?? '')
+  const { outputFiles, metafile } = await build({
+    ...common,
+    entryPoints: ['src/console/main.tsx', 'src/console/style/main.css'],
+    chunkNames: 'assets/[name]-[hash]',
+    assetNames: 'assets/[name]-[hash]',
+    metafile: true,
+    splitting: true,
+    format: 'esm',
+    define: { VERSION: JSON.stringify(version), LAYOUT_WORKER: JSON.stringify(workerName) },
   })
   const entryOf = (path) =>
     relative('dist/console', Object.entries(metafile.outputs).find(([, out]) => out.entryPoint === path)?.[0] ?? '')
@@ -47,7 +53,7 @@ export async function buildConsole({ force = false } = {}) {
     .replace('%STYLE%', entryOf('src/console/style/main.css'))
     .replace('%ICON%', iconName)
   const files = [
-    ...outputFiles.map(({ path, contents }) => [relative(target, path), contents]),
+    ...[...outputFiles, ...worker.outputFiles].map(({ path, contents }) => [relative(target, path), contents]),
     [iconName, icon],
     ['index.html', Buffer.from(index)],
   ]

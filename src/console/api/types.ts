@@ -1,10 +1,14 @@
 /** Answers of the API, as its schemas say. Only types: nothing of the server is in the console. */
 import type { z } from 'zod'
+import type { assetPage, assets, partitions, pipelines } from '../../http/api/routes/assets.ts'
+import type { refused, subscriptions, triggers } from '../../http/api/routes/events.ts'
 import type { gates } from '../../http/api/routes/gates.ts'
+import type { limits } from '../../http/api/routes/limits.ts'
 import type { log, rail } from '../../http/api/routes/log.ts'
 import type { home, me } from '../../http/api/routes/overview.ts'
 import type { history, input, runPage, runs } from '../../http/api/routes/runs.ts'
 import type { errors } from '../../http/api/routes/scatters.ts'
+import type { occurrences, schedules, sensors } from '../../http/api/routes/schedules.ts'
 import type { why } from '../../http/api/routes/why.ts'
 import type { workers } from '../../http/api/routes/workers.ts'
 import type * as s from '../../http/api/schemas.ts'
@@ -39,6 +43,23 @@ export type Asset = z.output<typeof s.asset>
 export type Pipeline = z.output<typeof s.pipeline>
 export type Schedule = z.output<typeof s.schedule>
 export type Limit = z.output<typeof s.limit>
+export type Limits = z.output<typeof limits>
+export type Assets = z.output<typeof assets>
+export type AssetPage = z.output<typeof assetPage>
+export type Partitions = z.output<typeof partitions>
+export type Value = z.output<typeof s.value>
+export type Pipelines = z.output<typeof pipelines>
+export type Schedules = z.output<typeof schedules>
+export type Occurrence = z.output<typeof s.occurrence>
+export type Occurrences = z.output<typeof occurrences>
+export type Sensor = z.output<typeof s.sensor>
+export type Sensors = z.output<typeof sensors>
+export type Subscription = z.output<typeof s.subscription>
+export type Subscriptions = z.output<typeof subscriptions>
+export type RefusedMessage = z.output<typeof s.refusedMessage>
+export type RefusedMessages = z.output<typeof refused>
+export type RefusedTrigger = z.output<typeof s.refusedTrigger>
+export type RefusedTriggers = z.output<typeof triggers>
 /** An error of user code, with its causes. */
 export interface ErrorShown {
   code: string

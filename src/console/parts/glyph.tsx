@@ -53,7 +53,7 @@ export function Brand(): JSX.Element {
 
 const line = { fill: 'none', stroke: 'currentColor', 'stroke-linecap': 'round', 'stroke-linejoin': 'round' } as const
 
-const GLYPHS: Readonly<Record<UiState, JSX.Element>> = {
+export const GLYPHS: Readonly<Record<UiState, JSX.Element>> = {
   done: (
     <>
       <circle cx="7" cy="7" r="6.2" fill="currentColor" opacity=".16" />

@@ -41,3 +41,31 @@ export function Notice<T>({ reading }: { reading: Reading<T> }): JSX.Element | n
     </div>
   )
 }
+
+/** Stands in place of a page that can only show the present. */
+export function NotKept({ title, what }: { title: string; what: string }): JSX.Element {
+  return (
+    <div class="page">
+      <h1>{title}</h1>
+      <div class="notice" role="status">
+        <State state="wait" label="" />
+        <span>{what}</span>
+        <button type="button" class="button small" onClick={() => setAt(undefined)}>
+          Back to now
+        </button>
+      </div>
+    </div>
+  )
+}
+
+/** Stands in place of a page that shows what is of no asset. */
+export function NotForAll({ title }: { title: string }): JSX.Element {
+  return (
+    <div class="page">
+      <h1>{title} are shown to keys of all assets.</h1>
+      <p class="why">
+        This key sees some assets only. A key of <code>*/*</code> sees them.
+      </p>
+    </div>
+  )
+}
