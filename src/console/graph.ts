@@ -123,7 +123,7 @@ export interface Area {
 export const DOTS_BELOW = 0.6
 const ZOOM_MIN = 0.05
 const ZOOM_MAX = 2
-/** What is drawn goes beyond the view by less than two of these, so that not each step draws anew. */
+/** Beyond the view, less than two of these are drawn, so that not each step draws anew. */
 const CELL = 400
 const KEPT_IN_VIEW = 80
 

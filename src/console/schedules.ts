@@ -70,7 +70,7 @@ export function lane(
   for (const point of [...past, ...due]) {
     const share = (point.at - now + SPAN_MS) / (2 * SPAN_MS)
     if (share < 0 || share > 1) continue
-    // What is over and what is due never share a mark.
+    // What has happened and what is due never share a mark.
     const place = Math.floor(share * MARKS) + (point.kind === 'due' ? 0.5 : 0)
     places.set(place, [...(places.get(place) ?? []), point])
   }
