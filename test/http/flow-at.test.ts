@@ -4,7 +4,7 @@ import type { ApiFlow } from '../../src/http/api/route.ts'
 
 const read = (): undefined => undefined
 /** Counts how often it is asked for a time. */
-const asked = vi.fn(() => ({ run: read, runs: read, value: read, partitions: read }))
+const asked = vi.fn(() => new Proxy({}, { get: () => read }))
 const flow = { at: asked, namespace: 'ns', shards: 1 } as unknown as ApiFlow
 const now = new Date('2026-01-02')
 const at = (n: number): Date => new Date(n)
