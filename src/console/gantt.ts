@@ -164,8 +164,9 @@ export interface TimeShare {
 }
 
 /**
- * Where the time of a run went. Each moment counts once: code ran; else an attempt waited for its
- * turn again; else only gates were open; else it waited for a worker or a limit.
+ * Where the time of a run went. Each moment counts once: code ran; else instances of a scatter ran,
+ * or waited for a limit; else an attempt waited for its retry; else only gates were open; else all
+ * waited for a worker or a slot.
  */
 export function timeWent({ run, timeline }: Pick<RunPage, 'run' | 'timeline'>, now: number): TimeShare[] {
   const from = Date.parse(run.requestedAt)
@@ -173,23 +174,21 @@ export function timeWent({ run, timeline }: Pick<RunPage, 'run' | 'timeline'>, n
   const all = Math.max(1, end - from)
   const closed = timeline.filter((span) => span.to !== undefined || goesOn(span, run.assets[span.asset]?.status ?? ''))
   const until = (to: string | undefined): number => (to === undefined ? end : Date.parse(to))
-  const code = closed
-    .filter(({ kind }) => kind !== 'gate')
-    .map((span): Stretch => [Date.parse(span.from), until(span.to)])
-  const gates = closed
-    .filter(({ kind }) => kind === 'gate')
-    .map((span): Stretch => [Date.parse(span.from), until(span.to)])
-  const retries = retriesIn(closed, end, run.assets)
-  const ran = union(code)
-  const retried = without(union(retries), ran)
-  const gated = without(without(union(gates), ran), retried)
-  const of = (stretches: readonly Stretch[]): number =>
-    stretches.reduce((sum, [a, b]) => sum + Math.min(b, end) - Math.max(a, from), 0) / all
-  const shares: TimeShare[] = [
-    { name: 'Code ran', state: 'done', share: of(ran) },
-    { name: 'Waited for retries', state: 'retry', share: of(retried) },
-    { name: 'Waited for gates', state: 'gate', share: of(gated) },
+  const of = (kind: Span['kind']): Stretch[] =>
+    union(closed.filter((span) => span.kind === kind).map((span): Stretch => [Date.parse(span.from), until(span.to)]))
+  const retries = union(retriesIn(closed, end, run.assets))
+  const kinds: readonly (readonly [name: string, state: UiState, stretches: readonly Stretch[]])[] = [
+    ['Code ran', 'done', of('attempt')],
+    ['Instances ran', 'run', of('scatter')],
+    ['Waited for retries', 'retry', retries],
+    ['Waited for gates', 'gate', of('gate')],
   ]
+  let taken: readonly Stretch[] = []
+  const shares = kinds.map(([name, state, stretches]): TimeShare => {
+    const own = without(stretches, taken)
+    taken = union([...taken, ...own])
+    return { name, state, share: own.reduce((sum, [a, b]) => sum + Math.min(b, end) - Math.max(a, from), 0) / all }
+  })
   const rest = 1 - shares.reduce((sum, { share }) => sum + share, 0)
   return [...shares, { name: 'Waited for its turn', state: 'wait', share: Math.max(0, rest) }]
 }

@@ -129,7 +129,7 @@ it('axe finds nothing on any page, in the light and in the dark, on a wide scree
   expect(found).toEqual([])
 })
 
-it('who has no key is asked for one, and what a key may not do has no button', async () => {
+it('who has no key is asked for one, what it may not do has no button, and a server that is gone is said', async () => {
   const key = newApiKey()
   const guarded = await shop.serve({ apiKeys: [{ id: 'ana', hash: key.hash, assets: ['*/*'], role: 'viewer' }] })
   await using tab = await shop.tab('runs', { url: guarded.url })
@@ -145,6 +145,11 @@ it('who has no key is asked for one, and what a key may not do has no button', a
   await tab.sees('broken', '.list')
   expect(await tab.page.evaluate('document.body.innerText')).not.toContain('Start a run')
   expect(await tab.page.evaluate('document.cookie')).toBe('')
+  // The server goes away: what was there stays, and the page says since when it is old.
+  await guarded.close()
+  await tab.sees('No connection', '.top')
+  await tab.press('Failed')
+  await tab.sees('No answer', '.notice')
 })
 
 it('the console is one page that is looked at anew, and files that stay', async () => {

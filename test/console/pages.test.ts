@@ -247,6 +247,7 @@ it('the time of a run went into code, retries, gates and turns, and each moment 
   const went = timeWent(page, START + 3_600_000)
   expect(went.map(({ name, share }) => [name, Math.round(share * 12)])).toEqual([
     ['Code ran', 4],
+    ['Instances ran', 0],
     ['Waited for retries', 2],
     ['Waited for gates', 6],
     ['Waited for its turn', 0],

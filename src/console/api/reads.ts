@@ -12,7 +12,7 @@ export const runHistory = (id: string, query: Query): Read<t.RunHistory> => ({
   path: pathOf`/runs/${id}/history`,
   query,
 })
-export const why = (query: Query): Read<t.Why> => ({ path: '/why', query, now: true })
+export const why = (query: Query): Read<t.Why> => ({ path: '/why', query })
 export const gates = (query: Query = {}): Read<t.Gates> => ({ path: '/gates', query })
 export const gate = (id: string): Read<t.Gate> => ({ path: pathOf`/gates/${id}` })
 export const rail = (query: Query): Read<t.Rail> => ({ path: '/log/rail', query })

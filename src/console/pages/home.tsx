@@ -1,7 +1,6 @@
 /** Home: does anything need me? */
 import type { JSX } from 'preact'
 import { heldBy, homeAnswer, waitsFor } from '../answers.ts'
-import * as reads from '../api/reads.ts'
 import type { Gate, Home as HomeAnswer, Run, RunExplained, Schedule } from '../api/types.ts'
 import { count, duration, moment, rate, relative } from '../format.ts'
 import { gateAsk, leftOf } from '../gates.ts'
@@ -13,15 +12,14 @@ import { Loaded } from '../parts/notice.tsx'
 import { plain } from '../plain.ts'
 import { failureOf, progressOf } from '../runs.ts'
 import { shown } from '../state/clock.ts'
+import { useOverview } from '../state/overview.ts'
 import { href } from '../state/place.ts'
-import { useRead } from '../state/read.ts'
 import { runState } from '../words.ts'
 
-const TOPICS = { runs: true, gates: true } as const
 const SHOWN = 6
 
 export default function Home(): JSX.Element {
-  const reading = useRead(reads.home(), { on: TOPICS, everyMs: 15_000 })
+  const reading = useOverview()
   return (
     <div class="page">
       <Loaded reading={reading}>{(home) => <View home={home} />}</Loaded>

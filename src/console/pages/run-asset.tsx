@@ -8,7 +8,7 @@ import { Drawer } from '../parts/drawer.tsx'
 import { ErrorChain } from '../parts/error.tsx'
 import { State } from '../parts/glyph.tsx'
 import { plain } from '../plain.ts'
-import { href, isPast } from '../state/place.ts'
+import { href } from '../state/place.ts'
 import { useRead } from '../state/read.ts'
 import { assetState } from '../words.ts'
 
@@ -29,9 +29,7 @@ export function AssetDrawer(props: {
     <Drawer title={<code>{asset}</code>} label={`Asset ${asset}`} onClose={onClose}>
       <section>
         <p class="why">
-          {why && !isPast.value
-            ? plain(why.verdict.text, now)
-            : about.waitingFor.map((text) => `Waits for ${plain(text, now)}. `)}
+          {why ? plain(why.verdict.text, now) : about.waitingFor.map((text) => `Waits for ${plain(text, now)}. `)}
         </p>
         <Facts
           of={[

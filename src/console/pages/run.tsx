@@ -16,7 +16,7 @@ import { Tabs } from '../parts/tabs.tsx'
 import { plain } from '../plain.ts'
 import { errorsOf, startedBy } from '../runs.ts'
 import { shown } from '../state/clock.ts'
-import { address, go, href, isPast, setAt, setQuery } from '../state/place.ts'
+import { address, go, href, setAt, setQuery } from '../state/place.ts'
 import { useRead } from '../state/read.ts'
 import { client } from '../state/session.ts'
 import { runState, STATE_WORDS } from '../words.ts'
@@ -42,7 +42,7 @@ function Page({ page, why }: { page: RunPage; why: Why | undefined }): JSX.Eleme
   const { run, gates } = page
   const now = shown.value
   const { asset } = address.value.query
-  const said = why && !isPast.value ? plain(why.verdict.text, now) : undefined
+  const said = why && plain(why.verdict.text, now)
   return (
     <>
       <div class="page-head">
@@ -64,11 +64,7 @@ function Page({ page, why }: { page: RunPage; why: Why | undefined }): JSX.Eleme
         <div class="stack">
           <RunGantt page={page} now={now} />
           <Card title="How it came to this" side="each with the fact that proves it">
-            {why && !isPast.value ? (
-              <Chain why={why} now={now} />
-            ) : (
-              <div class="empty">The explanation is of now. {isPast.value ? 'It is not kept.' : ''}</div>
-            )}
+            {why ? <Chain why={why} now={now} /> : null}
           </Card>
         </div>
         <Aside page={page} now={now} />

@@ -10,20 +10,20 @@ export function Drawer(props: {
   onClose: () => void
   children?: ComponentChildren
 }): JSX.Element {
-  const panel = useRef<HTMLElement>(null)
+  const close = useRef<HTMLButtonElement>(null)
   useKeys({ Escape: props.onClose })
   useEffect(() => {
     const before = document.activeElement
-    panel.current?.focus()
+    close.current?.focus()
     return () => {
       if (before instanceof HTMLElement) before.focus()
     }
   }, [])
   return (
-    <aside class="drawer" aria-label={props.label} ref={panel} tabIndex={-1}>
+    <aside class="drawer" aria-label={props.label}>
       <header>
         <h2>{props.title}</h2>
-        <button type="button" class="icon-button" aria-label="Close" onClick={props.onClose}>
+        <button type="button" class="icon-button" aria-label="Close" ref={close} onClick={props.onClose}>
           <Icon name="close" />
         </button>
       </header>

@@ -1,21 +1,34 @@
 /** What is said when a page gets no answer. The last data stays, and is dimmed. */
 import type { ComponentChildren, JSX } from 'preact'
+import { useEffect, useState } from 'preact/hooks'
 import { clock, moment } from '../format.ts'
 import { shown } from '../state/clock.ts'
 import { at, setAt } from '../state/place.ts'
 import { isPassing, type Reading } from '../state/read.ts'
 import { State } from './glyph.tsx'
 
-/** `children`: gets the data. `title`: of what is not there. */
+const LATE_MS = 800
+
+/** `children`: gets the data. */
 export function Loaded<T>(props: { reading: Reading<T>; children: (data: T) => ComponentChildren }): JSX.Element {
-  const { data, problem } = props.reading
-  const isDim = problem !== undefined && data !== undefined
+  const { data, problem, isOld } = props.reading
+  const shade = problem ? 'dim' : isOld ? 'dim late' : ''
   return (
     <>
       {problem ? <Notice reading={props.reading} /> : null}
-      {data === undefined ? null : isDim ? <div class="dim">{props.children(data)}</div> : props.children(data)}
+      {data !== undefined ? <div class={`shade ${shade}`}>{props.children(data)}</div> : problem ? null : <Late />}
     </>
   )
+}
+
+/** Nothing, at first: most answers are there before anybody would read this. */
+function Late(): JSX.Element | null {
+  const [isLate, setLate] = useState(false)
+  useEffect(() => {
+    const timer = setTimeout(() => setLate(true), LATE_MS)
+    return () => clearTimeout(timer)
+  }, [])
+  return isLate ? <p class="faint">Reading.</p> : null
 }
 
 export function Notice<T>({ reading }: { reading: Reading<T> }): JSX.Element | null {

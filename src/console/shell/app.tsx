@@ -5,7 +5,7 @@ import { PAGES, type Page, type PageProps, pageOf, parentOf } from '../pages.ts'
 import { Answer } from '../parts/answer.tsx'
 import { Empty } from '../parts/card.tsx'
 import { chords, moveFocus, useKeys } from '../state/keys.ts'
-import { useOverview } from '../state/overview.ts'
+import { Overview, useOverviewRead } from '../state/overview.ts'
 import { address, go, href, isPast, setAt } from '../state/place.ts'
 import { closed, me } from '../state/session.ts'
 import { stepFact } from '../state/step.ts'
@@ -26,7 +26,8 @@ export function App(): JSX.Element | null {
 function Shell(): JSX.Element {
   const { path } = address.value
   const { page, ids } = pageOf({ path })
-  const overview = useOverview().data
+  const reading = useOverviewRead(page?.name === 'home')
+  const overview = reading.data
   const [dialog, setDialog] = useState<'search' | 'help' | undefined>(undefined)
   const [isRailOpen, setRailOpen] = useState(false)
   useShellKeys(path, setDialog)
@@ -40,10 +41,17 @@ function Shell(): JSX.Element {
     >
       <Side current={page} overview={overview} />
       <Top page={page} path={path} onSearch={() => setDialog('search')} onRail={() => setRailOpen(!isRailOpen)} />
-      <Main page={page} ids={ids} />
+      <Overview.Provider value={reading}>
+        <Main page={page} ids={ids} />
+      </Overview.Provider>
       {page?.hasRail ? null : (
         <footer class="foot">
           <Rail />
+          {isPast.value ? (
+            <button type="button" class="button small narrow-only" onClick={() => setAt(undefined)}>
+              Now
+            </button>
+          ) : null}
         </footer>
       )}
       <Tabs current={page} overview={overview} onMore={() => setDialog('search')} />

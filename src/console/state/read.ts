@@ -16,6 +16,8 @@ export interface Reading<T> {
   readonly problem: Problem | undefined
   /** When the last answer came, by our clock. */
   readonly since: number | undefined
+  /** The last answer is of another moment than the one that is asked for. */
+  readonly isOld: boolean
   readonly reload: () => void
 }
 
@@ -32,10 +34,13 @@ const REST_MS = 1000
 /** While the time is dragged. */
 const DRAG_MS = 100
 const AGAIN_MS = 3000
+/** A request for another moment is given up after so long. */
+const WAITED_MS = 1500
 const NOTHING: Topics = {}
 
 interface State<T> {
   readonly of: string
+  readonly at?: number | undefined
   readonly data?: T
   readonly problem?: Problem
   readonly since?: number
@@ -69,6 +74,7 @@ export function useRead<T>(read: Read<T> | undefined, options: ReadOptions = {})
     data: isOurs ? state.data : undefined,
     problem: isOurs ? state.problem : undefined,
     since: isOurs ? state.since : undefined,
+    isOld: isOurs && state.data !== undefined && state.at !== then?.getTime(),
     reload: () => current.later(0),
   }
 }
@@ -81,6 +87,9 @@ class Reader<T> {
   #leave: AbortController | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   #begun = 0
+  /** While the time is dragged, one request at a time is enough: the next is of the newest moment. */
+  #isAsking = false
+  #isAskedAgain = false
   #due = Number.POSITIVE_INFINITY
 
   constructor(set: (change: (state: State<T>) => State<T>) => void) {
@@ -93,6 +102,7 @@ class Reader<T> {
     this.#place = place
     this.#at = then
     if (!read) this.stop()
+    else if (isDragged && this.#isAsking && Date.now() - this.#begun < WAITED_MS) this.#isAskedAgain = true
     else this.later(isDragged ? DRAG_MS : 0)
   }
 
@@ -121,14 +131,22 @@ class Reader<T> {
     this.#leave?.abort()
     const leave = new AbortController()
     this.#leave = leave
+    this.#isAsking = true
+    this.#isAskedAgain = false
+    const then = this.#at
     try {
-      const data = await client.get(read, { ...(this.#at ? { at: this.#at } : {}), signal: leave.signal })
-      if (!leave.signal.aborted) this.#set(() => ({ of: place, data, since: Date.now() }))
+      const data = await client.get(read, { ...(then ? { at: then } : {}), signal: leave.signal })
+      if (!leave.signal.aborted) this.#set(() => ({ of: place, at: then?.getTime(), data, since: Date.now() }))
     } catch (error) {
       if (leave.signal.aborted) return
       const problem = error instanceof Problem ? error : new Problem(0, 'internal', String(error))
       this.#set((state) => (state.of === place ? { ...state, problem } : { of: place, problem }))
       if (isPassing(problem)) this.later(AGAIN_MS)
+    } finally {
+      if (this.#leave === leave) {
+        this.#isAsking = false
+        if (this.#isAskedAgain) this.later(DRAG_MS)
+      }
     }
   }
 }
