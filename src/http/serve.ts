@@ -97,7 +97,13 @@ export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): 
     keepAliveTimeout: 5000,
     maxHeaderSize: 16_384,
   })
-  server.on('request', (incoming, outgoing) => void listener(incoming, outgoing))
+  server.on('request', (incoming, outgoing) => {
+    // A browser keeps a connection whose answer has ended, and would hold up the end.
+    outgoing.once('close', () => {
+      if (closing.signal.aborted) setImmediate(() => server.closeIdleConnections())
+    })
+    void listener(incoming, outgoing)
+  })
   server.listen(port, host)
   try {
     await once(server, 'listening')
