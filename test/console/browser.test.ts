@@ -104,6 +104,7 @@ it('axe finds nothing on any page, in the light and in the dark, on a wide scree
   const gated = await shop.stage.flow.request('shop/checked')
   await until('it waits', async () => (await shop.stage.flow.gates.waiting()).length === 1)
   const [failed] = await shop.stage.flow.runs({ status: 'failed' })
+  const [gate] = await shop.stage.flow.gates.waiting()
   const found: string[] = []
   for (const [theme, width] of [
     ['dark', 1440],
@@ -116,6 +117,7 @@ it('axe finds nothing on any page, in the light and in the dark, on a wide scree
       [`runs/${failed?.id}`, '413 Payload Too Large'],
       [`runs/${gated.id}?asset=checked`, 'Open its gate'],
       ['inbox', 'Publish <b>3</b> products?'],
+      [`inbox/${gate?.id}`, 'Comment'],
       ['nowhere', 'There is nothing at this address.'],
     ] as const
     for (const [hash, text] of pages) {

@@ -48,7 +48,7 @@ function Crumbs({ page, path }: Pick<TopProps, 'page' | 'path'>): JSX.Element {
     <div class="crumbs">
       <a href={href([first])}>{title}</a>
       {ids.map((id, i) => {
-        const text = first === 'runs' && i === 0 ? shortId(id) : id
+        const text = i === 0 && (first === 'runs' || first === 'inbox') ? shortName(id) : id
         return (
           <>
             <span aria-hidden="true">/</span>
@@ -66,6 +66,11 @@ function Crumbs({ page, path }: Pick<TopProps, 'page' | 'path'>): JSX.Element {
       })}
     </div>
   )
+}
+
+/** Of a run its end, of a gate its asset. */
+function shortName(id: string): string {
+  return id.split('.')[1] ?? shortId(id)
 }
 
 const WORDS = { off: 'Not live', connecting: 'Live', live: 'Live', away: 'No connection' } as const
