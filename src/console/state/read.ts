@@ -87,7 +87,7 @@ class Reader<T> {
   #leave: AbortController | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   #begun = 0
-  /** While the time is dragged, one request at a time is enough: the next is of the newest moment. */
+  /** While the time is dragged, one request at a time: the next is of the newest moment. */
   #isAsking = false
   #isAskedAgain = false
   #due = Number.POSITIVE_INFINITY
