@@ -164,9 +164,8 @@ export interface TimeShare {
 }
 
 /**
- * Where the time of a run went. Each moment counts once, for the first of these: code ran, instances
- * of a scatter ran or waited for a limit, an attempt waited for its retry, a gate was open. What is
- * left was spent waiting for a worker or a slot.
+ * Where the time of a run went. Each moment counts once, for the first of: code ran, a scatter was
+ * open, an attempt waited for its retry, a gate was open. In the rest it waited for a worker.
  */
 export function timeWent({ run, timeline }: Pick<RunPage, 'run' | 'timeline'>, now: number): TimeShare[] {
   const from = Date.parse(run.requestedAt)
