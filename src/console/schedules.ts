@@ -6,7 +6,7 @@ import type { UiState } from './words.ts'
 
 export const SPAN_MS = 12 * 3_600_000
 /** Marks that would lie on each other are one. */
-const MARKS = 120
+const MARKS = 64
 
 export type MarkKind = 'fail' | 'missed' | 'skipped' | 'retry' | 'gate' | 'run' | 'wait' | 'off' | 'done' | 'due'
 
@@ -166,7 +166,7 @@ export function schedulesAnswer(schedules: readonly Schedule[], sensors: readonl
 }
 
 /** Of what was missed and skipped last, why. */
-export function missedWords(schedules: readonly Schedule[], now: number): string {
+export function missedWords(schedules: readonly Schedule[]): string {
   const lasts = schedules.flatMap(({ schedule, last }) =>
     last && last.what !== 'fired'
       ? [`${schedule} ${last.what} ${clock(last.at, false)}${last.why ? ` (${whyWords(last.why)})` : ''}`]
@@ -178,7 +178,7 @@ export function missedWords(schedules: readonly Schedule[], now: number): string
       ? []
       : [`${paused.map(({ schedule }) => schedule).join(', ')} ${paused.length === 1 ? 'is' : 'are'} paused`]
   const text = [...lasts, ...also].slice(0, 4).join('. ')
-  return text === '' || now === 0 ? '' : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+  return text === '' ? '' : `${text}.`
 }
 
 export interface SensorLine {

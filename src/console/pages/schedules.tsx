@@ -4,7 +4,7 @@ import { useEffect, useState } from 'preact/hooks'
 import { pathOf } from '../api/client.ts'
 import * as reads from '../api/reads.ts'
 import type { RefusedMessage, RefusedTrigger, Run, Schedule, Sensor, Subscription } from '../api/types.ts'
-import { count, moment, relative } from '../format.ts'
+import { count, counted, moment, relative } from '../format.ts'
 import { Act } from '../parts/act.tsx'
 import { Answer } from '../parts/answer.tsx'
 import { Card, Empty, Time } from '../parts/card.tsx'
@@ -74,7 +74,7 @@ function Lanes(props: {
   reload: () => void
 }): JSX.Element {
   const { schedules, sensors, chosen, reload } = props
-  const why = missedWords(schedules, shown.value)
+  const why = missedWords(schedules)
   return (
     <>
       <div class="page-head">
@@ -222,7 +222,7 @@ function Lane({ marks }: { marks: readonly Mark[] }): JSX.Element {
 function Sensors({ sensors, reload }: { sensors: readonly Sensor[]; reload: () => void }): JSX.Element {
   const now = shown.value
   return (
-    <Card title="Sensors" side={`${count(sensors.length)}`}>
+    <Card title="Sensors" side={count(sensors.length)}>
       {sensors.map((sensor) => {
         const { pipeline, target, next, state } = sensor
         const line = sensorLine(sensor, now)
@@ -292,7 +292,7 @@ function Events(props: {
   const rows = refusedRows([...messages.values()].flat(), triggers).slice(0, REFUSED)
   return (
     <div class="columns">
-      <Card title="Events" side={`${count(subscriptions.length)} subscriptions`}>
+      <Card title="Events" side={counted(subscriptions.length, 'subscription')}>
         {subscriptions.length === 0 ? (
           <Empty>
             No subscription. <code>subscription()</code> has messages of a subject start runs.
