@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { asset, pipeline } from '../../src/index.ts'
-import { request } from '../http/kit.ts'
+import { post, request } from '../http/kit.ts'
 import { useServer } from '../kit/fixture.ts'
 import { until } from '../kit/until.ts'
 import { type ConsoleStage, openConsole } from './kit.ts'
@@ -169,4 +169,13 @@ it('the console is one page that is looked at anew, and files that stay', async 
   for (const path of ['/assets/../package.json', '/assets/none.js', '/assets/%2e%2e/manifest.json'])
     expect((await request(`${shop.http.url}${path}`)).status, path).toBe(404)
   expect((await request(`${shop.http.url}/`, { method: 'POST' })).status).toBe(405)
+})
+
+it('a console that others reach is only to look at, unless there are keys', async () => {
+  const shown = await shop.serve({ host: '0.0.0.0' })
+  const local = `http://127.0.0.1:${shown.port}/api/v1`
+  expect((await request(`${local}/me`)).body.may).toEqual(['read'])
+  expect((await post(`${local}/runs`, { target: 'shop/stock' })).status).toBe(403)
+  expect((await request(`${shop.http.url}/api/v1/me`)).body.may).toContain('administer')
+  await expect(shop.serve({ api: false })).rejects.toThrow('console needs api')
 })
