@@ -136,3 +136,9 @@ it('axe finds nothing on the map, in a tile, on an instance and in the list', as
     }
   }
 })
+
+it('a page shows answers that take longer than the time after which it asks again', async () => {
+  await using wide = await openWideScatter({ size: 20_000, statusMs: 2500 })
+  await using tab = await shop.tab(`runs/${RUN}/pages`, { url: wide.url })
+  await tab.sees('Waits for rate limit shop-api', '.page-head')
+})

@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { changedStates, countStates, encodeStates } from '../../projections/scatter/map.ts'
 import { LARGE_TILE } from '../../src/console/scatter/cells.ts'
@@ -19,7 +20,8 @@ export interface WideOptions {
   readonly size?: number
   /** Instances that change in each event. */
   readonly changes?: number
-  readonly now?: number
+  /** How long the status takes to come. */
+  readonly statusMs?: number
 }
 
 export interface WideScatter extends AsyncDisposable {
@@ -29,7 +31,8 @@ export interface WideScatter extends AsyncDisposable {
   readonly posted: readonly string[]
 }
 
-export async function openWideScatter({ size = 1_000_000, changes = 3000 }: WideOptions = {}): Promise<WideScatter> {
+export async function openWideScatter(options: WideOptions = {}): Promise<WideScatter> {
+  const { size = 1_000_000, changes = 3000, statusMs = 0 } = options
   const files = await consoleHandler()
   const world = new World(size)
   const posted: string[] = []
@@ -43,7 +46,7 @@ export async function openWideScatter({ size = 1_000_000, changes = 3000 }: Wide
           stream.enqueue(encoder.encode(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`))
         }
         send('map', { ...world.about(), from: 0, ...coded(world.states) })
-        const timer = setInterval(() => {
+        const timer = globalThis.setInterval(() => {
           const before = world.states.slice()
           world.move(changes)
           const change = changedStates(before, world.states)
@@ -57,7 +60,7 @@ export async function openWideScatter({ size = 1_000_000, changes = 3000 }: Wide
     })
     return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } })
   }
-  const answer = (request: Request): Response => {
+  const answer = async (request: Request): Promise<Response> => {
     const { pathname, searchParams } = new URL(request.url)
     if (!pathname.startsWith('/api/v1/')) return files(request)
     const path = pathname.slice('/api/v1'.length)
@@ -66,6 +69,7 @@ export async function openWideScatter({ size = 1_000_000, changes = 3000 }: Wide
       return Response.json({ ok: true })
     }
     if (path === '/live') return live(request.signal)
+    if (path === `/scatters/${ID}`) await setTimeout(statusMs)
     const found = world.answer(path, searchParams)
     return found === undefined
       ? Response.json({ status: 404, reason: 'unknown_id', detail: 'There is nothing.' }, { status: 404 })

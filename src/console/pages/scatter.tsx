@@ -59,10 +59,16 @@ function Page({ run, asset }: Ids): JSX.Element {
   const isLarge = size !== undefined && size > MAP_MAX
   const isMapped = size !== undefined && !isLarge
   const map = useMap(id, isMapped)
-  const tiles = useTiles(id, isLarge)
-  const status = useRead(reads.scatter(id), { on: isMapped ? { scatter: [id] } : {}, everyMs: STATUS_MS })
+  const [isOpen, setOpen] = useState(true)
+  const status = useRead(reads.scatter(id), {
+    on: isMapped ? { scatter: [id] } : {},
+    ...(isOpen ? { everyMs: STATUS_MS } : {}),
+  })
+  const tiles = useTiles(id, isLarge, isOpen)
   useEffect(() => {
-    if (status.data) setSize(wholeOf(status.data))
+    if (!status.data) return
+    setSize(wholeOf(status.data))
+    setOpen(status.data.status === 'open')
   }, [status.data])
   const [seen, setSeen] = useState<readonly Seen[]>([])
   useEffect(() => {
@@ -164,7 +170,7 @@ function View(props: ViewProps): JSX.Element {
         isList={query.view === 'list'}
         chosen={index}
         rowOf={rowOf}
-        stateOf={stateOf}
+        stateOf={(instance) => stateOf(instance) ?? WAITING}
         isKnown={tiles ? tiles.length > 0 : map.counts !== undefined}
         isFiltered={state !== undefined || chosen !== undefined}
         onTile={openTile}
@@ -243,7 +249,7 @@ interface ViewOf {
 /** What the map shows, and the state of an instance as it knows it. */
 function useView({ id, map, tiles, whole, tile, tileSize }: ViewOf): {
   view: MapView
-  stateOf: (instance: number) => number
+  stateOf: (instance: number) => number | undefined
 } {
   const { cells } = map
   const from = (tile ?? 0) * tileSize
@@ -262,8 +268,8 @@ function useView({ id, map, tiles, whole, tile, tileSize }: ViewOf): {
     if (tile === undefined) return { kind: 'summaries', tiles: tiles.map(({ counts }) => counts) }
     return { kind: 'range', states, from, to }
   }, [cells, tiles, tile, from, to, whole, states])
-  const stateOf = (instance: number): number =>
-    (tiles === undefined ? cells.states[instance] : states[instance - from]) ?? WAITING
+  const stateOf = (instance: number): number | undefined =>
+    tiles === undefined ? cells.states[instance] : isRange && data ? states[instance - from] : undefined
   return { view, stateOf }
 }
 

@@ -15,7 +15,7 @@ import { href } from '../state/place.ts'
 import { useRead } from '../state/read.ts'
 import type { UiState } from '../words.ts'
 import { mainReason, reasonsOf, waitsForReason } from './reasons.ts'
-import { GATE, RETRYING, RUNNING, UI_STATES, WAITING, wordOf } from './states.ts'
+import { GATE, RETRYING, RUNNING, stateNumber, UI_STATES, WAITING, wordOf } from './states.ts'
 
 type Attempt = Instance['attempts'][number]
 
@@ -32,18 +32,19 @@ const OUTCOMES: Readonly<Record<Attempt['outcome'], readonly [UiState, string]>>
 export function InstanceDrawer(props: {
   scatter: Scatter
   index: number
-  /** As the map knows it. */
-  state: number
+  /** As the map knows it; undefined where it does not. */
+  state: number | undefined
   onClose: () => void
   /** Shows all that failed by this error. */
   onError: ((error: { code: string; message: string }) => void) | undefined
 }): JSX.Element {
-  const { scatter, index, state } = props
+  const { scatter, index } = props
   const reading = useRead(reads.instance(scatter.id, index), {})
+  const state = props.state ?? stateNumber(reading.data?.state)
   useEffect(() => {
     if (reading.data) reading.reload()
-  }, [state])
-  const ui = UI_STATES[state] ?? 'wait'
+  }, [props.state])
+  const ui = UI_STATES[state ?? WAITING] ?? 'wait'
   return (
     <Drawer
       label={`Instance ${count(index)}`}
@@ -51,13 +52,15 @@ export function InstanceDrawer(props: {
         <span class="line">
           <State state={ui} label="" />
           Instance {count(index)}
-          <span class="small faint">{wordOf(state)}</span>
+          <span class="small faint">{state === undefined ? '' : wordOf(state)}</span>
         </span>
       }
       onClose={props.onClose}
     >
       {reading.data || reading.problem ? null : <section class="faint">Its attempts are being read.</section>}
-      <Loaded reading={reading}>{(instance) => <View {...props} instance={instance} />}</Loaded>
+      <Loaded reading={reading}>
+        {(instance) => <View {...props} state={state ?? WAITING} instance={instance} />}
+      </Loaded>
     </Drawer>
   )
 }

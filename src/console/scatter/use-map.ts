@@ -46,8 +46,8 @@ export function useMap(id: string, isOn: boolean): LiveMap {
 }
 
 /** Counts of tiles, of a scatter that is too large for a map. */
-export function useTiles(id: string, isOn: boolean): Reading<ScatterTiles> {
-  return useRead(isOn ? reads.scatterTiles(id) : undefined, { everyMs: TILES_MS })
+export function useTiles(id: string, isOn: boolean, isOpen: boolean): Reading<ScatterTiles> {
+  return useRead(isOn ? reads.scatterTiles(id) : undefined, isOpen ? { everyMs: TILES_MS } : {})
 }
 
 export function addedUp(tiles: readonly { readonly counts: readonly number[] }[]): number[] {

@@ -90,6 +90,9 @@ class Reader<T> {
   /** While the time is dragged, one request at a time: the next is of the newest moment. */
   #isAsking = false
   #isAskedAgain = false
+  /** What is being asked. It is not asked anew meanwhile: a slow answer would never come. */
+  #asked: string | undefined
+  #isStale = false
   #due = Number.POSITIVE_INFINITY
 
   constructor(set: (change: (state: State<T>) => State<T>) => void) {
@@ -109,6 +112,7 @@ class Reader<T> {
   stop(): void {
     clearTimeout(this.#timer)
     this.#due = Number.POSITIVE_INFINITY
+    this.#asked = undefined
     this.#leave?.abort()
   }
 
@@ -126,6 +130,13 @@ class Reader<T> {
     const place = this.#place
     this.#due = Number.POSITIVE_INFINITY
     if (!read) return
+    const asked = `${place} ${this.#at?.getTime()}`
+    if (asked === this.#asked) {
+      this.#isStale = true
+      return
+    }
+    this.#asked = asked
+    this.#isStale = false
     this.#begun = Date.now()
     // The last answer wins.
     this.#leave?.abort()
@@ -145,7 +156,9 @@ class Reader<T> {
     } finally {
       if (this.#leave === leave) {
         this.#isAsking = false
+        this.#asked = undefined
         if (this.#isAskedAgain) this.later(DRAG_MS)
+        else if (this.#isStale && !leave.signal.aborted) this.later(REST_MS)
       }
     }
   }
