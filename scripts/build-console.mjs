@@ -45,7 +45,7 @@ export async function buildConsole({ force = false } = {}) {
     define: { VERSION: JSON.stringify(version), LAYOUT_WORKER: JSON.stringify(workerName) },
   })
   const entryOf = (path) =>
-    relative('dist/console', Object.entries(metafile.outputs).find(([, out]) => out.entryPoint === path)?.[0] ?? '')
+    nameOf('dist/console', Object.entries(metafile.outputs).find(([, out]) => out.entryPoint === path)?.[0] ?? '')
   const icon = readFileSync(join(source, 'icon.svg'))
   const iconName = `assets/icon-${createHash('sha256').update(icon).digest('hex').slice(0, 8)}.svg`
   const index = readFileSync(join(source, 'index.html'), 'utf8')
@@ -53,7 +53,7 @@ export async function buildConsole({ force = false } = {}) {
     .replace('%STYLE%', entryOf('src/console/style/main.css'))
     .replace('%ICON%', iconName)
   const files = [
-    ...[...outputFiles, ...worker.outputFiles].map(({ path, contents }) => [relative(target, path), contents]),
+    ...[...outputFiles, ...worker.outputFiles].map(({ path, contents }) => [nameOf(target, path), contents]),
     [iconName, icon],
     ['index.html', Buffer.from(index)],
   ]
@@ -61,6 +61,11 @@ export async function buildConsole({ force = false } = {}) {
   files.push(['manifest.json', Buffer.from(`${JSON.stringify(manifest, undefined, 2)}\n`)])
   replace(files)
   return target
+}
+
+/** As addresses have it, on Windows too. */
+function nameOf(folder, path) {
+  return relative(folder, path).replaceAll('\\', '/')
 }
 
 /** Whoever serves it meanwhile finds all of the old one, or all of the new one. */

@@ -17,6 +17,7 @@ import { href } from '../state/place.ts'
 import { runState } from '../words.ts'
 
 const SHOWN = 6
+const FAILED_SHOWN = 4
 
 export default function Home(): JSX.Element {
   const reading = useOverview()
@@ -71,7 +72,7 @@ function View({ home }: { home: HomeAnswer }): JSX.Element {
             {gates.shown.length === 0 ? <Empty>Nobody waits for you.</Empty> : null}
           </Card>
           <Card title="Failed lately" side={<a href={href(['runs'], { show: 'failed' })}>All</a>}>
-            {failed.slice(0, SHOWN).map((run) => (
+            {failed.slice(0, FAILED_SHOWN).map((run) => (
               <FailedRow run={run} />
             ))}
             {failed.length === 0 ? <Empty>Nothing has failed.</Empty> : null}
