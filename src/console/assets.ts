@@ -4,7 +4,14 @@ import type { Asset, Gate, Run, Scatter } from './api/types.ts'
 import { count, counted, duration, percent } from './format.ts'
 import { leftOf } from './gates.ts'
 import { nodeId } from './graph.ts'
-import type { UiState } from './words.ts'
+import { STATE_WORDS, type UiState } from './words.ts'
+
+export const NODE_WORDS: Readonly<Record<UiState, string>> = {
+  ...STATE_WORDS,
+  done: 'fresh',
+  off: 'no value',
+  late: 'behind',
+}
 
 export type AssetShow = 'all' | 'run' | 'wait' | 'gate' | 'fail' | 'late' | 'none'
 

@@ -95,7 +95,7 @@ export function limitsAnswer(rows: readonly LimitRow[]): Said[] {
 
 /** `<run>.<asset>`, of an instance with its index behind; else any text that code gave. */
 export function holderOf(by: string | undefined): { run?: string; asset?: string; index?: string; text: string } {
-  const [, run, asset, index] = /^(\d+-[0-9A-Za-z]+)\.([^.]+)(?:\.(\d+))?$/.exec(by ?? '') ?? []
+  const [, run, asset, index] = /^(\d+-[0-9A-Za-z-]+)\.([^.]+)(?:\.(\d+))?$/.exec(by ?? '') ?? []
   if (run === undefined || asset === undefined) return { text: by ?? 'no name given' }
   return index === undefined ? { run, asset, text: asset } : { run, asset, index, text: `${asset}, instance ${index}` }
 }

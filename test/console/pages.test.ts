@@ -1,255 +1,180 @@
 import { expect, it } from 'vitest'
-import { heldBy, homeAnswer, inboxAnswer, runAnswer, type Said, waitsFor } from '../../src/console/answers.ts'
-import type { Gate, Home, RunExplained, RunPage, Scatter, Span } from '../../src/console/api/types.ts'
-import { ganttOf, timeWent } from '../../src/console/gantt.ts'
-import { factWords, gateAsk, gateDetails, gateOutcome, leftOf } from '../../src/console/gates.ts'
-import { chainOf, errorsOf, filterOf, progressOf } from '../../src/console/runs.ts'
-import { runState } from '../../src/console/words.ts'
+import type { Fact, Limit, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
+import { holderOf, limitRows, limitsAnswer } from '../../src/console/limits.ts'
+import { factLine, factOf, factTone, logAnswer, merged } from '../../src/console/log.ts'
+import { lane, lastOf, missedWords, refusedRows, schedulesAnswer } from '../../src/console/schedules.ts'
+import { olderCode, workersAnswer, workersTrouble } from '../../src/console/workers.ts'
 
-const START = Date.parse('2026-11-28T13:30:00.000Z')
-const at = (seconds: number): string => new Date(START + seconds * 1000).toISOString()
-const text = (said: readonly Said[]): string => said.map((part) => part.text).join('')
-const link = (path: readonly string[]): string => path.join('/')
+const NOW = Date.parse('2026-11-28T12:00:00.000Z')
+const HOUR = 3_600_000
+const said = (parts: readonly { text: string }[]): string => parts.map(({ text }) => text).join('')
+const at = (hours: number): string => new Date(NOW + hours * HOUR).toISOString()
 
-function run(assets: RunExplained['assets'], more: Partial<RunExplained> = {}): RunExplained {
-  return {
-    id: '0-r',
-    pipeline: 'shop',
-    version: 'v',
-    target: 'all',
-    status: 'running',
-    requestedAt: at(0),
-    waitingFor: [],
-    assets,
+it('limits say which of them are full, who waits, and who uses them', () => {
+  const rate = {
+    shape: 'window' as const,
+    limit: 220,
+    periodMs: 1000,
+    burst: 220,
+    utilization: 1,
+    reservations: [],
+    nextTurn: at(0),
+  }
+  const limits: Limit[] = [
+    { bucket: 'shop', rate: { ...rate, count: 219, remaining: 1, waiting: 30 } },
+    { bucket: 'free', rate: { ...rate, shape: 'smooth', burst: 20, count: 5, remaining: 15, waiting: 0 } },
+    { bucket: 'gpu', slots: { limit: 4, count: 4, remaining: 0, utilization: 1, waiting: 6, holders: [], queue: [] } },
+  ]
+  const rows = limitRows(limits, [{ name: 'pages', limits: ['shop'] }])
+  expect(rows.map(({ bucket, text, use, isFull, usedBy }) => [bucket, text, use, isFull, usedBy])).toEqual([
+    ['free', '220 a second, smooth', '5 of a burst of 20', false, []],
+    ['gpu', '4 at a time, slots', '4 of 4 held', true, []],
+    ['shop', '220 a second, window', '219 of 220 taken, 30 promised', true, ['pages']],
+  ])
+  expect(rows[1]?.pips).toEqual([true, true, true, true])
+  expect(said(limitsAnswer(rows))).toBe('shop and gpu are full. 36 wait.')
+  expect(said(limitsAnswer(rows.slice(0, 1)))).toBe('1 limit in use. None is full.')
+  expect(said(limitsAnswer([]))).toBe('No limit is in use.')
+  expect(holderOf('0-mx1s8wj6-e2f90ce8.pages.12')).toMatchObject({
+    asset: 'pages',
+    index: '12',
+    text: 'pages, instance 12',
+  })
+  expect(holderOf('0-mx1s8wj6-e2f90ce8.held')).toMatchObject({ run: '0-mx1s8wj6-e2f90ce8', text: 'held' })
+  expect([holderOf('a person').text, holderOf(undefined).text]).toEqual(['a person', 'no name given'])
+})
+
+it('workers say who is there, and what is wrong with whom', () => {
+  const worker = (id: string, more: Partial<Worker> = {}): Worker => ({
+    id,
+    state: 'answers',
+    seenAt: at(0),
+    pipelines: [{ name: 'shop', queues: ['default'], versions: ['v2'], running: [] }],
+    slots: 10,
+    free: 2,
+    loopDelayMs: 3,
     ...more,
-  }
-}
-
-const asset = (
-  status: RunExplained['assets'][string]['status'],
-  more: Partial<RunExplained['assets'][string]> = {},
-) => ({
-  status,
-  attempt: 1,
-  waitingFor: [],
-  ...more,
-})
-
-function gate(more: Partial<Gate> = {}): Gate {
-  return {
-    id: '0-r.check.a1n1',
-    run: '0-r',
-    asset: 'check',
-    status: 'waiting',
-    openedAt: at(0),
-    deadline: at(3600),
-    timeouts: 0,
-    retriesLeft: 0,
-    kind: 'approval',
+  })
+  const old = [{ name: 'shop', queues: [], versions: ['v1'], running: [] }]
+  const shard = (n: number, more: Partial<Shard> = {}): Shard => ({
+    shard: n,
+    engine: 'e1',
+    behind: 0,
+    last: 9,
+    messages: 9,
     ...more,
-  }
-}
+  })
+  const newest = [{ name: 'shop', version: 'v2' }]
+  const all = [
+    worker('w1'),
+    worker('w2', { loopDelayMs: 1800, pipelines: old }),
+    worker('w3', { state: 'silent', seenAt: at(-1) }),
+  ]
+  expect(said(workersAnswer(all, [shard(0), shard(1)]))).toBe('2 workers, 1 engine. All shards have an engine.')
+  expect(said(workersTrouble(all, [shard(0), shard(1, { behind: 214 })], newest, NOW))).toBe(
+    'w3 is silent since 60 min. w2 answers late: its code blocks the event loop for up to 2 s. 1 worker runs older code. Shard 1 is behind by 214 facts.',
+  )
+  expect(workersTrouble(all.slice(0, 1), [shard(0)], newest, NOW)).toEqual([])
+  expect(all.map((one) => olderCode(one, newest))).toEqual([[], ['shop'], []])
+  const none = { engine: undefined }
+  expect(said(workersAnswer([], [shard(0, none)]))).toBe(
+    'No worker answers, 0 engines. No shard has an engine: nothing goes on.',
+  )
+  expect(said(workersAnswer(all, [shard(0), shard(1, none)]))).toContain('1 shard has no engine.')
+})
 
-const home = (more: Partial<Home> = {}): Home => ({
-  runs: { open: 0, more: false, shown: [] },
-  scatters: [],
-  gates: { waiting: 0, more: false, shown: [] },
-  failed: [],
-  due: [],
-  problems: [],
+const schedule = (name: string, more: Partial<Schedule> = {}): Schedule => ({
+  name: `shop/${name}`,
+  pipeline: 'shop',
+  schedule: name,
+  target: 'stock',
+  when: { everyMs: HOUR, anchor: at(0) },
+  state: 'active',
+  next: at(1),
+  open: [],
+  waiting: 0,
+  fired: 1,
+  skipped: 0,
+  missed: 0,
   ...more,
 })
 
-it('home says whether anybody is needed, and what is wrong first', () => {
-  expect(text(homeAnswer(home(), START, link))).toBe('No run is open. Nobody needs you.')
-  const busy = home({
-    runs: { open: 6, more: false, shown: [] },
-    gates: { waiting: 1, more: false, shown: [gate()] },
-    failed: [run({}, { status: 'failed', finishedAt: at(-60) }), run({}, { status: 'failed', finishedAt: at(-7200) })],
+it('a lane has a mark for what became of each start, and the worst shows', () => {
+  const marks = lane(
+    [
+      { what: 'fired', at: at(-6), run: 'good' },
+      { what: 'fired', at: at(-3), run: 'bad' },
+      { what: 'fired', at: new Date(NOW - 3 * HOUR + 1000).toISOString(), run: 'good' },
+      { what: 'missed', at: at(-2), count: 3 },
+      { what: 'skipped', at: at(-1), why: 'run_open' },
+      { what: 'fired', at: at(-13), run: 'good' },
+    ],
+    [at(6), at(13)],
+    new Map([
+      ['good', 'succeeded'],
+      ['bad', 'failed'],
+    ]),
+    NOW,
+  )
+  expect(marks.map(({ share, kind, count, run }) => [share, kind, count, run])).toEqual([
+    [0.25, 'done', 1, 'good'],
+    [0.375, 'fail', 2, 'bad'],
+    [expect.closeTo(0.417, 2), 'missed', 3, undefined],
+    [expect.closeTo(0.458, 2), 'skipped', 1, undefined],
+    [0.75, 'due', 1, undefined],
+  ])
+  expect(marks[3]?.title).toMatch(/: skipped: run open$/)
+  expect(marks[1]?.title).toMatch(/1 failed, 1 succeeded/)
+})
+
+it('schedules say what is next, and what was missed and skipped', () => {
+  const all = [
+    schedule('late', { next: at(3), missed: 2, skipped: 1, last: { what: 'missed', at: at(-1), why: 'no_engine' } }),
+    schedule('soon'),
+    schedule('held', { state: 'paused', pausedBecause: 'holidays' }),
+  ]
+  expect(said(schedulesAnswer(all, [], NOW))).toMatch(/^Next is soon at \S+\. 2 starts were missed, 1 skipped\.$/)
+  expect(said(schedulesAnswer([], [], NOW))).toBe('No schedule.')
+  expect(missedWords(all)).toMatch(/^late missed \S+ \(no engine\)\. held is paused\.$/)
+  const runs = new Map([['r', 'failed']] as const)
+  const last = (more: Partial<Schedule>) => lastOf(schedule('x', more), runs, NOW)
+  expect(last({ state: 'paused', pausedBecause: 'holidays' })).toMatchObject({ state: 'off', text: 'paused: holidays' })
+  expect(last({ last: { what: 'fired', at: at(-1), run: 'r' } })).toMatchObject({ state: 'fail', run: 'r' })
+  expect(last({ open: [{ at: at(-1), run: 'r', evaluating: false }] })).toMatchObject({ state: 'run' })
+})
+
+it('what was refused stands in one list, the newest first', () => {
+  const message = { pipeline: 'shop', subscription: 'in', stream: 'IN', seq: 7, reason: 'no json', at: at(-2) }
+  const rows = refusedRows([message], [{ asset: 'nothing', reason: 'no such asset', at: at(-1) }])
+  expect(rows.map(({ reason, message: own }) => [reason, own?.seq])).toEqual([
+    ['no such asset', undefined],
+    ['no json', 7],
+  ])
+})
+
+it('a fact says what it is about, and the log how much there was', () => {
+  const fact = (seq: number, more: Partial<Fact> = {}): Fact => ({
+    shard: 0,
+    seq,
+    at: at(0),
+    kind: 'run.finished',
+    ids: { run: '0-r' },
+    ...more,
   })
-  const said = homeAnswer(busy, START, link)
-  expect(text(said)).toBe('6 runs are open. 1 gate waits for you. 1 run failed in the last hour.')
-  expect(said.map(({ tone }) => tone)).toContain('gate')
-  const ill = homeAnswer(home({ problems: [{ code: 'no_room', message: 'the disk is full' }] }), START, link)
-  expect(ill[0]).toMatchObject({ text: 'An engine has a problem: the disk is full. ', tone: 'fail' })
-  expect(text(homeAnswer(home({ runs: { open: 1000, more: true, shown: [] } }), START, link))).toContain(
-    'More than 1,000 runs are open.',
+  expect(factOf(fact(1, { ids: { pipeline: 'shop', asset: 'pages', run: '0-r' } }))).toBe('shop/pages')
+  expect(factLine({ data: { n: 1, error: { message: 'no paper\nat x' }, list: [1], none: null } })).toBe(
+    'n: 1, error: no paper',
   )
-})
-
-it('a run that waits says for what, and one of which anything goes on does not wait', () => {
-  const waits = asset('suspended', {
-    gate: '0-r.check.a1n1',
-    deadline: at(3600),
-    waitingFor: ['a signal: at gate 0-r.check.a1n1'],
-  })
-  const after = asset('waiting', { waitingFor: ['its dependencies: check (suspended)'] })
-  const held = heldBy(run({ check: waits, after }), [gate()], START)
-  expect(waitsFor(held)).toBe('Waits for approval of check, 60 min left')
-  expect(waitsFor(heldBy(run({ check: waits, busy: asset('running') }), [], START))).toBe('Nothing holds it up')
-  expect(waitsFor(heldBy(run({}, { waitingFor: ['an engine'] }), [], START))).toBe('Waits for an engine')
-  const limited = asset('scattering', { waitingFor: ['rate limit api', 'a pause'] })
-  expect(waitsFor(heldBy(run({ limited }), [], START))).toBe('Waits for rate limit api, and 1 other thing')
-})
-
-it('a run that has ended says how, after how long, and because of what', () => {
-  const broken = asset('failed', { attempt: 3, error: { code: 'error', message: 'upload failed\n  at put' } })
-  expect(text(runAnswer(run({ broken }, { status: 'failed', finishedAt: at(90) }), [], START))).toBe(
-    'Failed after 2 min: broken said: upload failed (attempt 3).',
+  expect(['gate.resolved', 'asset.failed', 'lease.lost', 'run.finished', 'scatter.begun'].map(factTone)).toEqual([
+    'gate',
+    'fail',
+    'fail',
+    'run',
+    undefined,
+  ])
+  expect(merged([fact(3), fact(2)], [fact(2), fact(1)]).map(({ seq }) => seq)).toEqual([3, 2, 1])
+  expect(said(logAnswer([fact(2, { kind: 'asset.failed' }), fact(1)], false, NOW, undefined))).toBe(
+    '2 facts in the minute before now. 1 of the last 2 say that something failed.',
   )
-  expect(text(runAnswer(run({}, { status: 'succeeded', finishedAt: at(3) }), [], START))).toBe('Succeeded after 3 s.')
-})
-
-it('the inbox says by when the first answer is due', () => {
-  expect(text(inboxAnswer([], false, START))).toBe('Nobody waits for you.')
-  expect(text(inboxAnswer([gate()], false, START))).toBe('1 gate waits for an answer, the first for 60 min more.')
-  const urgent = inboxAnswer([gate({ deadline: at(60) }), gate()], true, START)
-  expect(text(urgent)).toBe('More than 2 gates wait for an answer, the first for 60 s more.')
-  expect(urgent.some(({ tone }) => tone === 'fail')).toBe(true)
-  const { deadline: _, ...open } = gate()
-  expect(text(inboxAnswer([open], false, START))).toBe('1 gate waits for an answer, without a deadline.')
-})
-
-it('a gate shows what its code said, whatever JSON that is', () => {
-  const asked = gate({ metadata: { message: 'Publish?', context: { rows: 12 }, by: ['a'] } })
-  expect(gateAsk(asked)).toBe('Publish?')
-  expect(gateDetails(asked)).toEqual([
-    ['by', '["a"]'],
-    ['rows', '12'],
-  ])
-  for (const metadata of [null, 1, 'x', ['message'], { message: 3 }])
-    expect(gateAsk(gate({ metadata }))).toBe('Approve check?')
-  expect(gateAsk(gate({ kind: 'signal', index: 4 }))).toBe('Signal for check, instance 4')
-  expect(leftOf(gate({ deadline: at(-1) }), START)).toEqual({ text: 'due', isUrgent: true })
-  const signal = { payload: { approved: false }, headers: {} }
-  expect(gateOutcome(gate({ status: 'signaled', signal })).text).toBe('Rejected')
-  expect(gateOutcome(gate({ status: 'timed_out' })).state).toBe('fail')
-  expect(factWords({ kind: 'gate.extended', data: { why: 'request', by: 'http:ana', deadlineMs: START } }).text).toBe(
-    `Extended by http:ana until ${at(0)}`,
-  )
-  expect(factWords({ kind: 'gate.resolved', data: { outcome: 'timed_out' } })).toEqual({
-    text: 'timed out',
-    state: 'fail',
-  })
-})
-
-const scatter = (more: Partial<Scatter> = {}): Scatter => ({
-  id: '0-r.pages',
-  status: 'open',
-  total: 100,
-  stored: 100,
-  succeeded: 60,
-  failed: 10,
-  timedOut: 0,
-  pending: 30,
-  leased: 5,
-  running: 5,
-  suspended: 0,
-  waitingForRetry: 0,
-  waiting: 20,
-  cancelled: 0,
-  resultsStored: 60,
-  redrivable: 10,
-  progress: 70,
-  perSecond: 2,
-  startedAt: at(1),
-  longest: [],
-  waitingFor: [],
-  ...more,
-})
-
-it('the progress of a run is that of its largest open scatter, else of its assets', () => {
-  const assets = { a: asset('materialized'), pages: asset('scattering') }
-  expect(progressOf(run(assets), [scatter(), scatter({ id: '0-r2.pages', total: 9999 })]).text).toBe(
-    '70 % of 100 pages',
-  )
-  expect(progressOf(run(assets), [scatter({ status: 'completed' })])).toMatchObject({ text: '1 of 2 assets' })
-})
-
-it('the state of a run is what the most advanced of its assets does', () => {
-  expect(runState(run({ a: asset('suspended'), b: asset('running') }))).toBe('run')
-  expect(runState(run({ a: asset('suspended'), b: asset('waiting') }))).toBe('gate')
-  expect(runState(run({ a: asset('queued', { attempt: 2 }) }))).toBe('retry')
-  expect(runState(run({}, { status: 'queued' }))).toBe('wait')
-})
-
-it('errors stand with their causes, what failed for good first', () => {
-  const error = { code: 'UploadError', message: 'upload failed', cause: { code: 'error', message: '413' } }
-  const assets = {
-    again: asset('queued', { attempt: 2, error }),
-    gone: asset('failed', { error }),
-    fine: asset('materialized', { error }),
-  }
-  expect(errorsOf(run(assets)).map(({ asset: name, isLast }) => [name, isLast])).toEqual([
-    ['gone', true],
-    ['again', false],
-  ])
-  expect(chainOf(error).map(({ message }) => message)).toEqual(['upload failed', '413'])
-  const endless: { code: string; message: string; cause?: unknown } = { code: 'a', message: 'a' }
-  endless.cause = endless
-  expect(chainOf(endless as never)).toHaveLength(10)
-})
-
-it('what is typed finds an asset, or a tag', () => {
-  expect(filterOf('open', 'shop/pages')).toEqual({ open: true, target: 'shop/pages' })
-  expect(filterOf('failed', 'team=a')).toEqual({ status: 'failed', tag: 'team=a' })
-  expect(filterOf('all', '')).toEqual({})
-})
-
-const span = (name: string, from: number, to: number | undefined, more: Partial<Span> = {}): Span => ({
-  kind: 'attempt',
-  asset: name,
-  attempt: 1,
-  phase: 'execute',
-  from: at(from),
-  ...(to === undefined ? {} : { to: at(to) }),
-  ...more,
-})
-
-/** An hour: tried twice, at a gate, and one that has not begun. */
-const page: RunPage = {
-  run: run({
-    later: asset('waiting'),
-    check: asset('suspended', { gate: '0-r.check.a1n1' }),
-    tried: asset('materialized', { attempt: 2 }),
-  }),
-  scatters: [],
-  gates: [gate()],
-  timeline: [
-    span('tried', 0, 600, { outcome: 'error' }),
-    span('tried', 1200, 1800, { attempt: 2, outcome: 'materialized' }),
-    span('check', 1800, undefined, { kind: 'gate', gate: '0-r.check.a1n1' }),
-    // Stored behind the end of its attempt, so it never ends by itself.
-    span('check', 1800, undefined),
-  ],
-}
-
-it('the timeline has a row for each asset: attempts, waits between them, and gates', () => {
-  const now = START + 3_600_000
-  const { rows, ticks, now: present = 0 } = ganttOf(page, now)
-  expect(rows.map((row) => row.asset)).toEqual(['tried', 'check', 'later'])
-  const [tried, check, later] = rows
-  expect(tried?.bars.map(({ kind, state }) => [kind, state])).toEqual([
-    ['solid', 'fail'],
-    ['thin', 'retry'],
-    ['solid', 'done'],
-  ])
-  expect(tried?.text).toBe('2 attempts, 30 min')
-  expect(check?.bars).toEqual([expect.objectContaining({ kind: 'gate', to: present })])
-  expect(check?.text).toBe('approval, due now')
-  expect(later?.bars).toEqual([{ kind: 'thin', state: 'wait', from: 0, to: present }])
-  for (const { from, to } of rows.flatMap((row) => row.bars)) expect(0 <= from && from <= to && to <= 1).toBe(true)
-  expect(ticks.length).toBeGreaterThan(2)
-  expect(ganttOf({ ...page, run: { ...page.run, status: 'succeeded', finishedAt: at(1800) } }, now).now).toBeUndefined()
-})
-
-it('the time of a run went into code, retries, gates and turns, and each moment counts once', () => {
-  const went = timeWent(page, START + 3_600_000)
-  expect(went.map(({ name, share }) => [name, Math.round(share * 12)])).toEqual([
-    ['Code ran', 4],
-    ['Instances ran', 0],
-    ['Waited for retries', 2],
-    ['Waited for gates', 6],
-    ['Waited for its turn', 0],
-  ])
+  expect(said(logAnswer([], false, NOW, '12:00:00'))).toBe('No facts of this kind before 12:00:00.')
 })

@@ -3,7 +3,7 @@ import type { JSX } from 'preact'
 import { useState } from 'preact/hooks'
 import * as reads from '../api/reads.ts'
 import type { AssetPage, Run } from '../api/types.ts'
-import { assetSentence, median, type NodeInfo, runBars, valueLines } from '../assets.ts'
+import { assetSentence, median, NODE_WORDS, type NodeInfo, runBars, valueLines } from '../assets.ts'
 import { bytes, count, counted, duration, moment, relative, shortId } from '../format.ts'
 import { Act } from '../parts/act.tsx'
 import { Facts, Tag, Time } from '../parts/card.tsx'
@@ -42,7 +42,7 @@ function Head({ info, partition }: { info: NodeInfo; partition: string | undefin
   return (
     <section>
       <div class="line">
-        <State state={state} />
+        <State state={state} label={NODE_WORDS[state]} />
         <h2 class="asset-title cut">
           <code>{name}</code>
         </h2>

@@ -2,7 +2,16 @@
 import type { JSX } from 'preact'
 import { useMemo } from 'preact/hooks'
 import * as reads from '../api/reads.ts'
-import { type AssetShow, assetsAnswer, countStates, isFound, isShown, type NodeInfo, nodeInfos } from '../assets.ts'
+import {
+  type AssetShow,
+  assetsAnswer,
+  countStates,
+  isFound,
+  isShown,
+  NODE_WORDS,
+  type NodeInfo,
+  nodeInfos,
+} from '../assets.ts'
 import { count, counted } from '../format.ts'
 import { graphInput, nodeId } from '../graph.ts'
 import { Answer } from '../parts/answer.tsx'
@@ -169,7 +178,7 @@ function List({ infos }: { infos: readonly NodeInfo[] }): JSX.Element {
           data-nav
           href={href(['assets', asset.pipeline, asset.name], kept(address.value.query))}
         >
-          <State state={state} />
+          <State state={state} label={NODE_WORDS[state]} />
           <span class="cut">
             <code class="strong">{asset.name}</code> <span class="small faint">{asset.pipeline}</span>
           </span>

@@ -4,7 +4,7 @@
  */
 import type { JSX } from 'preact'
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
-import { countStates, type NodeInfo } from '../assets.ts'
+import { countStates, NODE_WORDS, type NodeInfo } from '../assets.ts'
 import { count } from '../format.ts'
 import {
   type Area,
@@ -30,7 +30,7 @@ import {
   zoomed,
 } from '../graph.ts'
 import { go, href } from '../state/place.ts'
-import { STATE_WORDS, type UiState } from '../words.ts'
+import type { UiState } from '../words.ts'
 import { GLYPHS } from './glyph.tsx'
 
 const STEP = 1.25
@@ -295,7 +295,7 @@ function laneCounts(lane: PlacedLane, infos: ReadonlyMap<string, NodeInfo>): str
   const own = lane.nodes.flatMap(({ id }) => infos.get(id) ?? [])
   const counts = countStates(own)
   const words = COUNTED.filter((state) => counts[state] > 0).map(
-    (state) => `${count(counts[state])} ${STATE_WORDS[state]}`,
+    (state) => `${count(counts[state])} ${NODE_WORDS[state]}`,
   )
   return [`${count(own.length)} assets`, ...words].join(', ')
 }
@@ -315,7 +315,8 @@ function linkOf({ node, info, isSelected, isDim, stop, query }: NodeProps, names
     href: href(path, query),
     class: `${names} tone-${info.state} ${isSelected ? 'selected' : ''} ${isDim(info) ? 'is-dim' : ''}`,
     tabIndex: node.id === stop ? 0 : -1,
-    'aria-label': `${name}, ${STATE_WORDS[info.state]}, ${info.line}`,
+    // It begins with what is seen of it.
+    'aria-label': `${shownName(node, info)} ${shownLine(node, info)}, ${NODE_WORDS[info.state]}, ${info.id}`,
     ...({ 'data-nav': '', 'data-node': node.id } as object),
     onKeyDown: (event) => {
       if (event.key === ' ') {
@@ -324,6 +325,14 @@ function linkOf({ node, info, isSelected, isDim, stop, query }: NodeProps, names
       }
     },
   }
+}
+
+function shownName({ width }: PlacedNode, { asset }: NodeInfo): string {
+  return fitted(asset.name, width)
+}
+
+function shownLine({ width }: PlacedNode, { line }: NodeInfo): string {
+  return fitted(line, width, 6.4, 20)
 }
 
 function Dot(props: NodeProps): JSX.Element {
@@ -338,7 +347,7 @@ function Dot(props: NodeProps): JSX.Element {
 function Node(props: NodeProps): JSX.Element {
   const { node, info } = props
   const { width } = node
-  const { asset, state, line, progress } = info
+  const { asset, state, progress } = info
   const bar = width - 20
   return (
     <a {...linkOf(props, 'node')}>
@@ -354,10 +363,10 @@ function Node(props: NodeProps): JSX.Element {
           {GLYPHS[state]}
         </svg>
         <text class="node-name" x={30} y={20}>
-          {fitted(asset.name, width)}
-        </text>
+          {shownName(node, info)}
+        </text>{' '}
         <text class="node-line" x={10} y={38}>
-          {fitted(line, width, 6.4, 20)}
+          {shownLine(node, info)}
         </text>
         {progress === undefined ? null : (
           <>
