@@ -10,6 +10,8 @@ let shop: ConsoleStage
 const WIDTH = 100_000
 /** Instances from here on run until they are aborted. */
 const HELD = 15_000
+/** Nothing runs before the page is there to see it. */
+const begin = Promise.withResolvers<void>()
 
 const pages = asset('pages', {
   scatter: () => Array.from({ length: WIDTH }, (_, page) => ({ page })),
@@ -17,6 +19,7 @@ const pages = asset('pages', {
   retry: { maxAttempts: 1 },
   execute: async (ctx) => {
     const { page } = ctx.scatterKey as { page: number }
+    await begin.promise
     if (page >= HELD) await aborted(ctx.signal)
     if (page < 20) throw new Error(`403 Forbidden: page ${page}`)
     return null
@@ -52,6 +55,7 @@ it('a scatter of 100,000 moves, opens to an instance, is paused, cancelled and r
   await tab.sees('100,000 instances', '.page-head')
   await page.waitForSelector('.map canvas')
   const before = await page.evaluate(DRAWN)
+  begin.resolve()
   await until('one tile has ended', async () => (await flow.scatter.status(id)).succeeded >= 10_000)
   await page.waitForFunction(`${DRAWN}[1] !== ${JSON.stringify(before)}[1] && ${DRAWN}[0] > 2`)
   // By the keyboard alone: to the map, into its first tile, and to its first instance.
