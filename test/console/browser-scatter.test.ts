@@ -91,7 +91,7 @@ it('a scatter of 100,000 moves, opens to an instance, is paused, cancelled and r
   await page.waitForFunction(`!location.hash.includes(${JSON.stringify(run.id)})`)
   const again = await page.evaluate(`location.hash.split('/')[2]`)
   await tab.open(`runs/${again}/pages`)
-  await tab.sees('20 failed', '.page-head')
+  await tab.sees(' failed, all by error', '.page-head')
   await flow.scatter.cancel(`${again}.pages`)
   await tab.sees('Cancelled at', '.page-head')
   // Before an engine has read what was stored, the new run is not found.

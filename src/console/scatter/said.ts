@@ -19,6 +19,11 @@ export function allowedOf({ failed, failuresLeft }: Scatter): number | undefined
   return failuresLeft === undefined ? undefined : failed + failuresLeft
 }
 
+/** The first few say little of the rest. */
+function isMuch(scatter: Scatter): boolean {
+  return endedOf(scatter) >= Math.min(1000, wholeOf(scatter) / 20)
+}
+
 /** If the rest fails like what has ended. Undefined: nothing has ended, or the total is unknown. */
 export function failedAtEnd(scatter: Scatter): number | undefined {
   const ended = endedOf(scatter)
@@ -70,7 +75,8 @@ function endOf(scatter: Scatter, now: number): Said[] {
   const { estimatedEnd, deadline, total } = scatter
   const allowed = allowedOf(scatter)
   const expected = failedAtEnd(scatter)
-  const isTooMany = allowed !== undefined && expected !== undefined && expected > allowed && scatter.failed > 0
+  const isTooMany =
+    allowed !== undefined && expected !== undefined && expected > allowed && scatter.failed > 0 && isMuch(scatter)
   if (isTooMany && total !== undefined) {
     const most = allowed === 0 ? 'none may' : `${count(allowed)} may`
     return [{ text: `At this rate it fails: about ${count(expected)} would fail, ${most}. `, tone: 'fail' }]
@@ -156,10 +162,15 @@ export function meterOf(scatter: Scatter): Meter | undefined {
   const text =
     scatter.status !== 'open'
       ? `${count(Math.max(0, allowed - scatter.failed))} more could have failed.`
-      : expected === undefined
+      : expected === undefined || !isMuch(scatter)
         ? 'How it ends at this rate is not known yet.'
         : `At this rate ${percent(expected, all, 2)} at the end.`
-  return { failed: place(scatter.failed), expected: place(Math.max(scatter.failed, expected ?? 0)), mark, text }
+  return {
+    failed: place(scatter.failed),
+    expected: place(Math.max(scatter.failed, isMuch(scatter) ? (expected ?? 0) : 0)),
+    mark,
+    text,
+  }
 }
 
 /** What is said beside the threshold where nothing may fail, or it is not known. */
