@@ -91,12 +91,11 @@ function endOf(scatter: Scatter, now: number): Said[] {
         tone: 'fail',
       },
     ]
-  const isSoon = Date.parse(estimatedEnd) - now < 90_000
+  const leftMs = Math.max(1000, Date.parse(estimatedEnd) - now)
+  const isSoon = leftMs < 90_000
   return [
     {
-      text: isSoon
-        ? `Done in ${duration(Date.parse(estimatedEnd) - now)}. `
-        : `Done at about ${moment(estimatedEnd, now)}. `,
+      text: isSoon ? `Done in ${duration(leftMs)}. ` : `Done at about ${moment(estimatedEnd, now)}. `,
     },
   ]
 }
