@@ -141,7 +141,12 @@ function Graph(props: {
   const { infos, all, pipeline, selected, search, isWanted } = props
   const input = useMemo(() => graphInput(all.map(({ asset }) => asset)), [graphOf(all)])
   const layout = useLayout(input)
-  if (!layout) return <div class="graph-frame" />
+  if (!layout)
+    return (
+      <div class="graph-frame">
+        <Empty>The graph is being laid out.</Empty>
+      </div>
+    )
   // An address with a pipeline alone shows the first of its assets.
   const first = search === '' ? undefined : all.find(isWanted)
   const ofPipeline = selected ? undefined : all.find(({ asset }) => asset.pipeline === pipeline)
