@@ -57,7 +57,6 @@ export function InstanceDrawer(props: {
       }
       onClose={props.onClose}
     >
-      {reading.data || reading.problem ? null : <section class="faint">Its attempts are being read.</section>}
       <Loaded reading={reading}>
         {(instance) => <View {...props} state={state ?? WAITING} instance={instance} />}
       </Loaded>
