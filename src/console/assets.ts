@@ -52,9 +52,7 @@ export function nodeInfos(
         (one) => one.status === 'open' && asset.openRuns.some((run) => one.id === `${run}.${asset.name}`),
       )
       const gate = gates.find((one) => one.asset === asset.name && asset.openRuns.includes(one.run))
-      const progress =
-        scatter &&
-        (scatter.succeeded + scatter.failed + scatter.timedOut) / Math.max(1, scatter.total ?? scatter.stored)
+      const progress = scatter && (scatter.succeeded + scatter.failed) / Math.max(1, scatter.total ?? scatter.stored)
       return [id, { id, asset, state: nodeState(asset), line: lineOf(asset, byId, scatter, gate, now), progress }]
     }),
   )
@@ -70,7 +68,7 @@ function lineOf(
   const { state, behind, newest, kind } = asset
   if (state === 'running') {
     if (!scatter) return 'runs'
-    const ended = scatter.succeeded + scatter.failed + scatter.timedOut
+    const ended = scatter.succeeded + scatter.failed
     const { total } = scatter
     return total === undefined ? `${count(ended)} so far` : `${percent(ended, total, 0)} of ${count(total)}`
   }

@@ -105,16 +105,13 @@ function barsOf(spans: readonly Span[], { share, present, about, scatter }: Draw
     if (isAgain && last?.to)
       bars.push({ kind: 'thin', state: 'retry', from: share(Date.parse(last.to)), to: share(from) })
     const to = share(span.to === undefined ? present : Date.parse(span.to))
-    const ended =
-      scatter && span.kind === 'scatter'
-        ? Math.max(1, scatter.succeeded + scatter.failed + scatter.timedOut)
-        : undefined
+    const ended = scatter && span.kind === 'scatter' ? Math.max(1, scatter.succeeded + scatter.failed) : undefined
     bars.push({
       kind: span.kind === 'gate' ? 'gate' : 'solid',
       state: stateOf(span),
       from: share(from),
       to,
-      ...(ended && scatter ? { failed: (scatter.failed + scatter.timedOut) / ended } : {}),
+      ...(ended && scatter ? { failed: scatter.failed / ended } : {}),
     })
     last = span
   }

@@ -1,4 +1,5 @@
 /** The graph of assets: what is laid out, and where it is drawn. Pure. */
+import { cut } from '../../streams/text.ts'
 import type { Asset } from './api/types.ts'
 
 export interface GraphNode {
@@ -82,7 +83,7 @@ export function nodeWidth(names: readonly string[]): number {
 /** A name as far as it fits into a node. */
 export function fitted(text: string, width: number, charWidth = CHAR_WIDTH, beside = BESIDE_NAME): string {
   const most = Math.floor((width - beside) / charWidth)
-  return text.length <= most ? text : `${text.slice(0, Math.max(1, most - 1))}…`
+  return text.length <= most ? text : cut(text, Math.max(1, most - 1), '…')
 }
 
 /** A smooth line through points from left to right. */

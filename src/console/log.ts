@@ -1,9 +1,13 @@
 /** What the page of the log says. Pure. */
 import type { FactName } from '../../streams/facts.ts'
+import { cut } from '../../streams/text.ts'
 import type { Said } from './answers.ts'
 import type { Fact } from './api/types.ts'
 import { clock, count, counted } from './format.ts'
 import type { UiState } from './words.ts'
+
+/** Characters of a field, in a line. */
+const VALUE_MAX = 80
 
 export type LogShow = 'all' | 'runs' | 'assets' | 'scatters' | 'gates' | 'starts' | 'failed' | 'refused'
 
@@ -48,7 +52,7 @@ export function factLine({ data, preview }: Pick<Fact, 'data' | 'preview'>): str
       const message = 'message' in value ? value.message : undefined
       return typeof message === 'string' ? [`${name}: ${message.split('\n')[0]}`] : []
     }
-    return [`${name}: ${String(value).slice(0, 80)}`]
+    return [`${name}: ${cut(String(value), VALUE_MAX)}`]
   })
   return said.slice(0, 5).join(', ')
 }

@@ -35,16 +35,15 @@ export function progressOf({ id, assets }: Pick<Run, 'id' | 'assets'>, scatters:
 }
 
 function progressOfScatter(scatter: Scatter, run: string): Progress {
-  const { succeeded, failed, timedOut, running, leased, waitingForRetry, suspended, total, stored, estimatedEnd } =
-    scatter
+  const { succeeded, failed, running, leased, waitingForRetry, suspended, total, stored, estimatedEnd } = scatter
   const all = Math.max(1, total ?? stored)
-  const ended = succeeded + failed + timedOut
+  const ended = succeeded + failed
   const name = scatter.id.slice(run.length + 1)
   const of = total === undefined ? `${count(stored)} or more` : count(total)
   return {
     parts: [
       { state: 'done', share: succeeded / all },
-      { state: 'fail', share: (failed + timedOut) / all },
+      { state: 'fail', share: failed / all },
       { state: 'run', share: Math.max(running, leased) / all },
       { state: 'retry', share: waitingForRetry / all },
       { state: 'gate', share: suspended / all },

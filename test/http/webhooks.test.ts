@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { z } from 'zod'
 import { runHandler, serveGates, type Webhook } from '../../src/http/index.ts'
-import { asset, FlowStoneError, InvalidError, input, pipeline } from '../../src/index.ts'
+import { asset, InvalidError, input, pipeline, TimeoutError } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { listeningLogger, openStage, type Stage } from '../kit/stage.ts'
 import { type Answer, request, SECRETS } from './kit.ts'
@@ -189,7 +189,7 @@ it("Slack's question is answered, and other methods and bodies are refused", asy
 it('nothing is acknowledged that could not be stored', async () => {
   const handler = runHandler(
     {
-      request: () => Promise.reject(new FlowStoneError('uncertain', 'the server went away')),
+      request: () => Promise.reject(new TimeoutError('the server went away')),
       run: (id) => stage.flow.run(id),
     },
     { webhooks, logger },

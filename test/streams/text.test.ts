@@ -34,7 +34,7 @@ it('no other code cuts texts of others by itself', () => {
     readdirSync(root, { recursive: true, encoding: 'utf8' }).map((file) => join(root, file)),
   )
   const cutting = /(message|reason|comment|text|stack|value|error\))\)?\.slice\(0, [A-Z\d]/
-  const found = files.filter((file) => file.endsWith('.ts') && cutting.test(readFileSync(file, 'utf8')))
+  const found = files.filter((file) => /\.tsx?$/.test(file) && cutting.test(readFileSync(file, 'utf8')))
   // They cut what they have checked to be of ASCII, or bytes.
   expect(
     found.filter((file) => !['src/gates/token.ts', 'streams/text.ts', 'src/http/shared/recorded.ts'].includes(file)),

@@ -87,7 +87,7 @@ function Throughput({ home, points }: { home: HomeAnswer; points: readonly numbe
   const perSecond = home.scatters.reduce((sum, scatter) => sum + scatter.perSecond, 0)
   const waiting = home.scatters.reduce((sum, scatter) => sum + scatter.pending, 0)
   const facts = (points.at(-1) ?? 0) / 60
-  const failed = home.scatters.reduce((sum, scatter) => sum + scatter.failed + scatter.timedOut, 0)
+  const failed = home.scatters.reduce((sum, scatter) => sum + scatter.failed, 0)
   const stats: readonly (readonly [string, string])[] = [
     [rate(perSecond), 'instances a second'],
     [rate(facts), 'facts a second'],

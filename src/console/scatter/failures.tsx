@@ -50,6 +50,7 @@ export function Failures(props: {
         <div class="row small faint">Of the first {count(grouped)} failures.</div>
       ) : null}
       {failed === 0 ? <Empty>Nothing has failed.</Empty> : null}
+      {failed > 0 && groups.length === 0 ? <Empty>Errors are being read.</Empty> : null}
     </Card>
   )
 }

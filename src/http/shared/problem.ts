@@ -37,7 +37,7 @@ export type ProblemReason =
 const PROBLEMS: Readonly<Record<ProblemReason, readonly [status: number, title: string, detail: string]>> = {
   malformed_token: [400, 'Malformed token', 'The address does not hold a whole token; copy all of it.'],
   invalid_signature: [401, 'Invalid signature', 'The signature is not one that is accepted here.'],
-  not_found: [404, 'No such gate', 'There is no gate of this name.'],
+  not_found: [404, 'Not found', 'There is no gate of this name.'],
   already_signaled: [409, 'Already signaled', 'Another signal was first; a gate takes one.'],
   expired: [410, 'Expired', 'The gate has timed out.'],
   cancelled: [410, 'Cancelled', 'The gate was cancelled.'],
