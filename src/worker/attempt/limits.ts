@@ -36,6 +36,7 @@ const WAITING_MIN = 32
 /** Counts what waits in this process. */
 export class LimitWaiters {
   readonly #most: number
+  readonly #forRoom = new Set<() => void>()
   #count = 0
 
   constructor(concurrency: number) {
@@ -52,7 +53,23 @@ export class LimitWaiters {
       return await waiting()
     } finally {
       this.#count -= 1
+      const [first] = this.#forRoom
+      first?.()
     }
+  }
+
+  /** Resolves when another one may wait, and after `maxMs` anyway. */
+  async room(maxMs: number): Promise<void> {
+    if (!this.isFull) return
+    await new Promise<void>((resolve) => {
+      const end = (): void => {
+        clearTimeout(timer)
+        this.#forRoom.delete(end)
+        resolve()
+      }
+      const timer = setTimeout(end, maxMs)
+      this.#forRoom.add(end)
+    })
   }
 }
 
@@ -95,9 +112,10 @@ export async function runLimited<T>(
   const place = new Seat(start.local, true)
   let slot: Slot | undefined
   try {
-    const taken = await takeSlot(start, place)
-    if (taken.kind === 'come_again') return taken
-    slot = taken.slot
+    // Without slots it is counted among those that wait at once, before the next one begins.
+    const taken = start.limits.slots ? await takeSlot(start, place, start.limits.slots) : undefined
+    if (taken?.kind === 'come_again') return taken
+    slot = taken?.slot
     const later = await takeTurn(start, place, slot ? HOLD_WITH_SLOT_MS : HOLD_MS)
     if (later) return later
     // Paused meanwhile, or cancelled: not begun, however its turn came.
@@ -155,13 +173,12 @@ export async function runLimitedAttempt(
   return signal.reason instanceof HandBack ? NOT_BEGUN : DONE
 }
 
-type SlotTaken = { readonly kind: 'taken'; readonly slot: Slot | undefined } | ComeAgain
+type SlotTaken = { readonly kind: 'taken'; readonly slot: Slot } | ComeAgain
 
-async function takeSlot(start: LimitedStart, place: Seat): Promise<SlotTaken> {
-  const { limits, limiter, key } = start
-  if (!limits.slots) return { kind: 'taken', slot: undefined }
-  const { max, weight, leaseMs: lease } = limits.slots
-  const bucket = bucketFor('slots', limits.slots.bucketOf, key)
+async function takeSlot(start: LimitedStart, place: Seat, slots: NonNullable<Limits['slots']>): Promise<SlotTaken> {
+  const { limiter, key } = start
+  const { max, weight, leaseMs: lease } = slots
+  const bucket = bucketFor('slots', slots.bucketOf, key)
   try {
     const slot = await limiter.acquireSlot(bucket, max, { weight, lease, by: start.by })
     if (slot !== 'at_capacity') return { kind: 'taken', slot }
@@ -170,7 +187,7 @@ async function takeSlot(start: LimitedStart, place: Seat): Promise<SlotTaken> {
     throw error
   }
   place.give()
-  return await waitForSlot(start, bucket, limits.slots)
+  return await waitForSlot(start, bucket, slots)
 }
 
 async function waitForSlot(

@@ -28,6 +28,14 @@ const TURN_MS = 20
 const LOOK_MS = 20
 const LIMITED_LOOK_MS = 50
 const YIELD_MS = 20
+/**
+ * So long an instance of a quick rate is not begun while as many as may wait here for limits. An
+ * instance that is sent away comes back in a message of its own; the rest of a lease goes back in
+ * one.
+ */
+const CROWDED_MS = 100
+/** From so many instances a millisecond on, a message for each of them would hold the rate up. */
+const QUICK_RATE = 0.5
 
 export class LeaseRun {
   readonly #shared: WorkerShared
@@ -96,6 +104,11 @@ export class LeaseRun {
   async #beginAll(): Promise<void> {
     const instances = this.#instances
     while (this.#next < this.#end) {
+      if (this.#isCrowded) {
+        this.#giveRoom()
+        await this.#shared.waiters.room(CROWDED_MS)
+        if (this.#next >= this.#end) return
+      }
       if (!this.#takeRoom() && !(await this.#waitForRoom())) return
       if (this.#signal.aborted) {
         this.#cut = true
@@ -120,6 +133,13 @@ export class LeaseRun {
         this.#yieldedMs = instances.nowMs
       }
     }
+  }
+
+  /** Where each key has a bucket of its own, the next one may begin at once. */
+  get #isCrowded(): boolean {
+    const rate = this.#limits?.rate
+    if (!rate || rate.perKey || rate.rate.limit < rate.rate.periodMs * QUICK_RATE) return false
+    return this.#shared.waiters.isFull
   }
 
   /** False: there is none now. What it got of it is in hand. */
