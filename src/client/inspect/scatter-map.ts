@@ -5,12 +5,14 @@ import { countStates, failedIn, instanceStates, type MapRange } from '../../../p
 import type { BarrierState, FailureChunk, Segment } from '../../../projections/scatter/state.ts'
 import { stateKey } from '../../../projections/state.ts'
 import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
+import type { Fact } from '../../../streams/facts.ts'
 import { parseBarrierId } from '../../../streams/ids.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
+import { sealedAt } from '../../log/history.ts'
+import { directGet } from '../../log/nats.ts'
 import { missingRun } from '../../log/pruned.ts'
+import { factIfAny } from '../../log/read-fact.ts'
 import { Values } from '../../worker/attempt/values.ts'
-import { OutcomeCache } from '../../worker/gather/outcome-cache.ts'
-import type { GatherSource } from '../../worker/gather/source.ts'
 import { readBarrier, readRun } from '../run-doc.ts'
 import type { RunDeps } from '../run-view.ts'
 import { inTurns } from './in-turns.ts'
@@ -67,6 +69,8 @@ export interface ErrorsOptions {
 const MAP_MAX = 10_000_000
 const SPREAD = 100
 const SHOWN = 20
+/** Failures whose facts are read at a time. */
+const AT_ONCE = 64
 /** Failures that are looked at for groups. */
 const GROUPED_MAX = 100_000
 
@@ -181,12 +185,10 @@ async function* failuresFrom(
   from: number,
 ): AsyncGenerator<InstanceFailure> {
   if (barrier.failed === 0) return
-  const { shard, run, asset } = parseBarrierId(id)
-  const { connection, names, io } = deps
-  const source: GatherSource = { connection, names, io, values: new Values(connection, names, io), shard, run, asset }
-  const cache = new OutcomeCache(source)
+  const { run, asset } = parseBarrierId(id)
   const { docs } = deps
-  let chunk: { n: number; at: ReadonlyMap<number, FailureChunk['at'][number]> } | undefined
+  let chunk: { n: number; at: ReadonlyMap<number, Reason> } | undefined
+  let some: Reason[] = []
   for (let n = segmentOf(from); n <= segmentOf(Math.max(0, barrier.stored - 1)); n++) {
     const segment = await docs.ofRun(run, stateKey.segment(run, asset, n))
     for (const index of segment instanceof Uint8Array ? failedIn(segment, n) : []) {
@@ -198,21 +200,45 @@ async function* failuresFrom(
         chunk = { n: at, at: new Map(doc?.at.map((entry) => [entry[0], entry])) }
       }
       const why = chunk.at.get(index)
-      if (why) yield { index, ...(await errorOf(why, cache)) }
+      if (why) some.push(why)
+      if (some.length < AT_ONCE) continue
+      yield* await failuresOf(deps, id, some)
+      some = []
     }
   }
+  yield* await failuresOf(deps, id, some)
 }
 
-async function errorOf(
-  [index, seq, attempt]: FailureChunk['at'][number],
-  cache: OutcomeCache,
-): Promise<{ readonly error: ErrorView; readonly attempts: number }> {
-  if (attempt !== undefined) return { error: lostError(index, attempt), attempts: attempt }
-  const outcomes = cache.take(seq) ?? (await cache.get(seq))
-  const found = outcomes.errors?.find(([k]) => outcomes.at[k] === index)
-  if (!found)
-    throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${index}`)
-  return { error: viewOfError(found[1].error), attempts: outcomes.ordinal }
+/** Where the error of an instance is: its index, a sequence, and an attempt that was lost. */
+type Reason = FailureChunk['at'][number]
+
+/** Each fact is read once. After retries they lie anywhere on the log. */
+async function failuresOf(deps: RunDeps, id: string, reasons: readonly Reason[]): Promise<InstanceFailure[]> {
+  const { shard } = parseBarrierId(id)
+  const { connection, names } = deps
+  const seqs = [...new Set(reasons.flatMap(([, seq, lost]) => (lost === undefined ? [seq] : [])))]
+  const facts = new Map(
+    await inTurns(seqs, async (seq): Promise<[number, Fact | undefined]> => {
+      const message = await connection.read((nc) => directGet(nc, names.log(shard), { seq }))
+      return [seq, message && factIfAny(names, shard, message)]
+    }),
+  )
+  const failures: InstanceFailure[] = []
+  for (const [index, seq, lost] of reasons) {
+    if (lost !== undefined) {
+      failures.push({ index, error: lostError(index, lost), attempts: lost })
+      continue
+    }
+    // One that is sealed is in a pack, with others.
+    const fact = facts.get(seq) ?? (await sealedAt(deps, shard, seq))
+    facts.set(seq, fact)
+    const outcomes = fact?.name === 'scatter.outcomes' ? fact.data : undefined
+    const found = outcomes?.errors?.find(([k]) => outcomes.at[k] === index)
+    if (!outcomes || !found)
+      throw new FlowStoneError('missing_result', `message ${seq} of the log holds no error of instance ${index}`)
+    failures.push({ index, error: viewOfError(found[1].error), attempts: outcomes.ordinal })
+  }
+  return failures
 }
 
 /** Throws `not_found`, and `pruned`. */
