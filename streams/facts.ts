@@ -7,29 +7,16 @@
  * `endExpectation`). So an entity ends once, and the server decides how.
  */
 import type { z } from 'zod'
-import { CONTENT_TYPE, decode, encode, type Format } from './codec.ts'
+import { CONTENT_TYPE, decode, encode } from './codec.ts'
 import { FlowStoneError } from './errors.ts'
 import * as e from './event-schemas.ts'
+import type { FactDefinition } from './fact-definition.ts'
 import * as g from './gate-schemas.ts'
 import { type AssetName, isRunId, type RunId } from './ids.ts'
 import * as r from './run-schemas.ts'
 import * as sc from './scatter-schemas.ts'
 import * as c from './schedule-schemas.ts'
 import * as s from './schemas.ts'
-
-/** Raises the body of one version by one. */
-export type Upcaster = (body: Record<string, unknown>) => Record<string, unknown>
-
-interface FactDefinition {
-  readonly path: string
-  readonly format: Format
-  readonly version: number
-  readonly schema: z.ZodType
-  /** What the schema gives, quicker, for a body as it mostly is; undefined for any other. */
-  readonly quick?: (body: Readonly<Record<string, unknown>>) => unknown
-  /** `upcasters[v]` turns a body of version v into one of version v + 1. */
-  readonly upcasters?: Readonly<Record<number, Upcaster>>
-}
 
 export const FACTS = {
   'pipeline.registered': {

@@ -68,7 +68,7 @@ export function workersTrouble(
   const lagging = shards.filter(({ behind }) => behind >= LAG_FACTS)
   const said: Said[] = []
   if (problem?.problem)
-    said.push({ text: `Shard ${problem.shard} stands still: `, tone: 'fail' }, { text: `${problem.problem.message}. ` })
+    said.push({ text: `Shard ${problem.shard} does no work: `, tone: 'fail' }, { text: `${problem.problem.message}. ` })
   const [quiet] = silent
   if (quiet && silent.length === 1)
     said.push(

@@ -117,6 +117,22 @@ export default pipeline('orders', [report], { schedules: [nightly] })`}</pre>
   )
 }
 
+/** Pauses what goes on, or resumes what is paused. */
+function Hold(props: { isPaused: boolean; path: string; onDone: () => void }): JSX.Element {
+  const verb = props.isPaused ? 'resume' : 'pause'
+  return (
+    <Act
+      key={verb}
+      scope="operate"
+      isSmall
+      act={(key) => client.post(`${props.path}/${verb}`, undefined, { key })}
+      onDone={props.onDone}
+    >
+      {props.isPaused ? 'Resume' : 'Pause'}
+    </Act>
+  )
+}
+
 function Row(props: { schedule: Schedule; isCurrent: boolean; reload: () => void }): JSX.Element {
   const { schedule, isCurrent, reload } = props
   const { pipeline, target, next, state } = schedule
@@ -178,15 +194,7 @@ function Row(props: { schedule: Schedule; isCurrent: boolean; reload: () => void
         >
           Start
         </Act>
-        {state === 'paused' ? (
-          <Act scope="operate" isSmall act={(key) => client.post(`${path}/resume`, undefined, { key })} onDone={reload}>
-            Resume
-          </Act>
-        ) : (
-          <Act scope="operate" isSmall act={(key) => client.post(`${path}/pause`, undefined, { key })} onDone={reload}>
-            Pause
-          </Act>
-        )}
+        <Hold isPaused={state === 'paused'} path={path} onDone={reload} />
       </span>
     </div>
   )
@@ -255,25 +263,7 @@ function Sensors({ sensors, reload }: { sensors: readonly Sensor[]; reload: () =
               >
                 Look now
               </Act>
-              {state === 'paused' ? (
-                <Act
-                  scope="operate"
-                  isSmall
-                  act={(key) => client.post(`${path}/resume`, undefined, { key })}
-                  onDone={reload}
-                >
-                  Resume
-                </Act>
-              ) : (
-                <Act
-                  scope="operate"
-                  isSmall
-                  act={(key) => client.post(`${path}/pause`, undefined, { key })}
-                  onDone={reload}
-                >
-                  Pause
-                </Act>
-              )}
+              <Hold isPaused={state === 'paused'} path={path} onDone={reload} />
             </span>
           </div>
         )
