@@ -176,6 +176,18 @@ function detailOf(fact: AuditFact): string | undefined {
 /** Where an entry stands among all others. */
 export type AuditPlace = Pick<AuditEntry, 'time' | 'shard' | 'seq'>
 
+/** As text, for the next page. */
+export function placeText({ time, shard, seq }: AuditPlace): string {
+  return `${time.toISOString()}/${shard}/${seq}`
+}
+
+/** Undefined: it is not the text of a place. */
+export function parsePlace(text: string): AuditPlace | undefined {
+  const [, at = '', shard, seq] = /^([^/]+)\/(\d+)\/(\d+)$/.exec(text) ?? []
+  const time = new Date(at)
+  return Number.isFinite(time.getTime()) ? { time, shard: Number(shard), seq: Number(seq) } : undefined
+}
+
 export interface AuditWanted {
   readonly by?: string | undefined
   /** Names of facts, or what they begin with: `run`. */

@@ -1,6 +1,6 @@
 /** `flowstone audit`: who did what. */
 import type { Command } from 'commander'
-import type { AuditPlace } from '../../projections/audit.ts'
+import { type AuditPlace, parsePlace, placeText } from '../../projections/audit.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import type { AuditOptions } from '../client/audit.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
@@ -45,7 +45,7 @@ export function auditCommand(root: Command): void {
             ]),
             'nothing was done',
           ),
-          ...(last ? [`more: --after ${last.time.toISOString()}/${last.shard}/${last.seq}`] : []),
+          ...(last ? [`more: --after ${placeText(last)}`] : []),
         ])
       })
     })
@@ -63,8 +63,7 @@ function auditArgument({ by, since, until, after, kind, limit }: AuditCommand): 
 }
 
 function placeArgument(text: string): AuditPlace {
-  const [, at = '', shard, seq] = /^([^/]+)\/(\d+)\/(\d+)$/.exec(text) ?? []
-  const time = new Date(at)
-  if (Number.isFinite(time.getTime())) return { time, shard: Number(shard), seq: Number(seq) }
+  const place = parsePlace(text)
+  if (place) return place
   throw new InvalidError(`--after must be what the page before printed: TIME/SHARD/SEQUENCE, got ${text}`)
 }

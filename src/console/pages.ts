@@ -65,6 +65,12 @@ export const PAGES: readonly Page[] = [
     hasRail: true,
     load: () => import('./pages/log.tsx'),
   },
+  {
+    name: 'audit',
+    title: 'Audit',
+    nav: { icon: 'person', letter: 'u', group: 3 },
+    load: () => import('./pages/audit.tsx'),
+  },
 ]
 
 /** `#/runs/ID` is a run, `#/runs/ID/ASSET` a scatter of it; else the first part names the page. */

@@ -80,6 +80,7 @@ it('limits, schedules, workers and the log open with an answer, in the light and
     ['limits', 'press is full. Nobody waits.'],
     ['schedules', 'Next is nightly at'],
     ['workers', '1 worker, 1 engine.'],
+    ['audit', 'in the last day, by'],
     ['log', 'in the minute before now.'],
   ] as const) {
     await tab.open(hash)

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
-import type { Fact, Limit, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
+import type { AuditEntry, Fact, Limit, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
+import { auditAnswer } from '../../src/console/audit.ts'
 import { holderOf, limitRows, limitsAnswer } from '../../src/console/limits.ts'
 import { factLine, factOf, factTone, logAnswer, merged } from '../../src/console/log.ts'
 import { lane, lastOf, missedWords, refusedRows, schedulesAnswer } from '../../src/console/schedules.ts'
@@ -42,6 +43,22 @@ it('limits say which of them are full, who waits, and who uses them', () => {
   })
   expect(holderOf('0-mx1s8wj6-e2f90ce8.held')).toMatchObject({ run: '0-mx1s8wj6-e2f90ce8', text: 'held' })
   expect([holderOf('a person').text, holderOf(undefined).text]).toEqual(['a person', 'no name given'])
+})
+
+it('the audit says who did something last, and how much was done in a day', () => {
+  const entry = (seq: number, by: string, hours: number): AuditEntry => ({
+    at: at(hours),
+    shard: 0,
+    seq,
+    kind: 'run.requested',
+    by,
+    what: 'shop/stock',
+  })
+  expect(
+    said(auditAnswer([entry(3, 'cli:ana@pc', -1), entry(2, 'http:ci', -2), entry(1, 'http:ci', -30)], NOW)),
+  ).toMatch(/^2 acts in the last day, by 2 names\. The last was cli:ana@pc, \S+\.$/)
+  expect(said(auditAnswer([entry(1, 'http:ci', -30)], NOW))).toMatch(/^No act in the last day\. /)
+  expect(said(auditAnswer([], NOW))).toBe('Nobody did anything of this kind.')
 })
 
 it('workers say who is there, and what is wrong with whom', () => {

@@ -477,6 +477,18 @@ it('acts say who did them, and why says what led to the present', async () => {
   expect(acts).toEqual(
     expect.arrayContaining(['run.requested', 'run.cancel_requested', 'gate.resolved', 'schedule.paused']),
   )
+  const byAdmin = await api.get('/audit', { query: { by: 'http:admin', kind: ['run', 'gate'], limit: '2' } })
+  expect(byAdmin.body.entries).toHaveLength(2)
+  const query = { by: 'http:admin', kind: ['run', 'gate'], cursor: String(byAdmin.body.next), limit: '1000' }
+  const rest = await api.get('/audit', { query })
+  const listed = [...(byAdmin.body.entries as { kind: string }[]), ...(rest.body.entries as { kind: string }[])]
+  expect(listed.map(({ kind }) => kind)).toEqual(acts.filter((kind) => /^(run|gate)\./.test(kind)))
+  expect(rest.body.next).toBeUndefined()
+  const earlier = await api.get('/audit', { query: { at: then, by: 'http:*' } })
+  expect(earlier.body).toEqual({ entries: [] })
+  expect(await api.get('/audit', { query: { cursor: 'x' } })).toMatchObject({ status: 400, body: { field: 'cursor' } })
+  expect(await api.get('/audit', { query: { kind: 'runs' } })).toMatchObject({ status: 422 })
+  expect(await api.get('/audit', { key: keys.narrow.key })).toMatchObject({ status: 403 })
   const { body } = await api.get('/why', { query: { run: runs.broken ?? '' } })
   expect(body).toMatchObject({
     of: { run: runs.broken },

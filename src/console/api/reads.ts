@@ -17,6 +17,7 @@ export const gates = (query: Query = {}): Read<t.Gates> => ({ path: '/gates', qu
 export const gate = (id: string): Read<t.Gate> => ({ path: pathOf`/gates/${id}` })
 export const rail = (query: Query): Read<t.Rail> => ({ path: '/log/rail', query })
 export const log = (query: Query): Read<t.Log> => ({ path: '/log', query })
+export const audit = (query: Query): Read<t.Audit> => ({ path: '/audit', query })
 export const workers = (): Read<t.Workers> => ({ path: '/workers', now: true })
 export const scatter = (id: string): Read<t.Scatter> => ({ path: pathOf`/scatters/${id}` })
 export const scatterMap = (id: string, query: Query = {}): Read<t.ScatterMap> => ({

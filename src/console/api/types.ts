@@ -1,6 +1,7 @@
 /** Answers of the API, as its schemas say. Only types: nothing of the server is in the console. */
 import type { z } from 'zod'
 import type { assetPage, assets, partitions, pipelines } from '../../http/api/routes/assets.ts'
+import type { audit } from '../../http/api/routes/audit.ts'
 import type { refused, subscriptions, triggers } from '../../http/api/routes/events.ts'
 import type { gates } from '../../http/api/routes/gates.ts'
 import type { limits } from '../../http/api/routes/limits.ts'
@@ -34,6 +35,8 @@ export type Gates = z.output<typeof gates>
 export type Why = z.output<typeof why>
 export type Fact = z.output<typeof s.fact>
 export type Log = z.output<typeof log>
+export type Audit = z.output<typeof audit>
+export type AuditEntry = z.output<typeof s.auditEntry>
 export type Rail = z.output<typeof rail>
 export type RailPoint = z.output<typeof s.railPoint>
 export type Workers = z.output<typeof workers>

@@ -1,6 +1,6 @@
 /** Log: what happened, in what order? */
 import type { JSX } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useState } from 'preact/hooks'
 import * as reads from '../api/reads.ts'
 import type { Fact } from '../api/types.ts'
 import { count, moment, shortId, utc } from '../format.ts'
@@ -13,6 +13,7 @@ import { VirtualList } from '../parts/list.tsx'
 import { Loaded, NotForAll } from '../parts/notice.tsx'
 import { Rail } from '../shell/rail.tsx'
 import { shown } from '../state/clock.ts'
+import { useOlder } from '../state/older.ts'
 import { address, at, href, isPast, setAt, setQuery } from '../state/place.ts'
 import { useRead } from '../state/read.ts'
 import { client, seesAll } from '../state/session.ts'
@@ -38,10 +39,12 @@ function View(): JSX.Element {
   }
   const reading = useRead(reads.log(wanted), isFollowing ? { everyMs: FOLLOW_MS } : {})
   const place = JSON.stringify([wanted, at.value?.getTime()])
-  const older = useOlder(place)
-  const newest = reading.data?.facts ?? []
-  const facts = merged(newest, older.of === place ? older.facts : [])
-  const next = older.of === place && older.facts.length > 0 ? older.next : reading.data?.next
+  const older = useOlder(place, async (cursor) => {
+    const page = await client.get(reads.log({ ...wanted, cursor }), at.value ? { at: at.value } : {})
+    return { rows: page.facts, next: page.next }
+  })
+  const facts = merged(reading.data?.facts ?? [], older.rows)
+  const next = older.rows.length > 0 ? older.next : reading.data?.next
   const [chosen, setChosen] = useState<Fact | undefined>(undefined)
   const when = at.value ? moment(at.value, shown.value, true) : undefined
   return (
@@ -119,7 +122,7 @@ function View(): JSX.Element {
                 rowHeight={ROW}
                 keyOf={factId}
                 onEnd={() => {
-                  if (next !== undefined) void older.read(place, wanted, next)
+                  if (next !== undefined) void older.read(next)
                 }}
                 row={(fact, style) => (
                   <Row
@@ -152,44 +155,6 @@ function Field({ name, label }: { name: 'run' | 'asset'; label: string }): JSX.E
       onChange={(event) => setQuery({ [name]: event.currentTarget.value.trim() })}
     />
   )
-}
-
-interface Older {
-  readonly of: string
-  readonly facts: readonly Fact[]
-  readonly next: string | undefined
-}
-
-/** Pages behind the first one, as far as somebody has looked. */
-function useOlder(place: string): Older & {
-  read: (of: string, query: Record<string, unknown>, cursor: string) => Promise<void>
-} {
-  const [older, setOlder] = useState<Older>({ of: place, facts: [], next: undefined })
-  const isBusy = useRef(false)
-  const latest = useRef(place)
-  latest.current = place
-  useEffect(() => setOlder({ of: place, facts: [], next: undefined }), [place])
-  return {
-    ...older,
-    async read(of, query, cursor) {
-      if (isBusy.current) return
-      isBusy.current = true
-      try {
-        const asked = reads.log({ ...(query as object), cursor })
-        const page = await client.get(asked, at.value ? { at: at.value } : {})
-        if (latest.current !== of) return
-        setOlder((before) => ({
-          of,
-          facts: merged(before.of === of ? before.facts : [], page.facts),
-          next: page.next,
-        }))
-      } catch {
-        // The end comes into view again.
-      } finally {
-        isBusy.current = false
-      }
-    },
-  }
 }
 
 function Row(props: {

@@ -52,6 +52,7 @@ function readsAt(flow: ApiFlow, at: Date): ApiFlow {
     value: then.value.bind(then),
     partitions: then.partitions.bind(then),
     why: then.why.bind(then),
+    audit: then.audit.bind(then),
   }
   // A method that is not there is refused before: see `now` of the routes.
   return reads as Partial<ApiFlow> as ApiFlow

@@ -10,6 +10,7 @@ export type ApiFlow = Pick<
   | 'adopt'
   | 'as'
   | 'at'
+  | 'audit'
   | 'events'
   | 'gates'
   | 'inspect'

@@ -454,6 +454,19 @@ export const fact = named(
     preview: text.optional().describe('In place of data that is too long: the beginning of its JSON text.'),
   }),
 )
+export const auditEntry = named(
+  'AuditEntry',
+  z.object({
+    at: time,
+    shard: count,
+    seq: count,
+    kind: text.describe('The fact.'),
+    by: text.describe('One or more `kind:name` with spaces between; see docs/audit.md.'),
+    what: text.describe('On what: `orders/invoice`, a run, a scatter, a gate, a schedule.'),
+    run: text.optional(),
+    detail: text.optional().describe('The reason that was given, and what else the fact says in short.'),
+  }),
+)
 export const railPoint = named('RailPoint', z.object({ from: time, to: time, facts: count, failed: z.boolean() }))
 export const span = named(
   'Span',

@@ -2,6 +2,7 @@
 import type { Route } from './route.ts'
 import { EVENT_ACTS, GATE_ACTS, LIMIT_ACTS, SCATTER_ACTS, SCHEDULE_ACTS } from './routes/acts.ts'
 import { ASSETS } from './routes/assets.ts'
+import { AUDIT } from './routes/audit.ts'
 import { EVENTS } from './routes/events.ts'
 import { GATES } from './routes/gates.ts'
 import { LIMITS } from './routes/limits.ts'
@@ -35,5 +36,6 @@ export const ROUTES: readonly Route[] = [
   ...EVENT_ACTS,
   ...WORKERS,
   ...LOG,
+  ...AUDIT,
   ...LIVE,
 ]
