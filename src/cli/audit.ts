@@ -4,8 +4,8 @@ import { type AuditPlace, parsePlace, placeText } from '../../projections/audit.
 import { InvalidError } from '../../streams/errors.ts'
 import type { AuditOptions } from '../client/audit.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
-import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { table } from './table.ts'
 import { sinceArgument } from './times.ts'
 
 interface AuditCommand extends AtOptions {

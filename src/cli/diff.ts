@@ -3,8 +3,8 @@ import type { Command } from 'commander'
 import type { FlowDiff } from '../client/diff.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { table } from './table.ts'
 import { whenArgument } from './times.ts'
 
 export function diffCommand(root: Command): void {

@@ -13,8 +13,8 @@ import type { Subscription } from '../define/subscription.ts'
 import { type GlobalOptions, reach, withFlow } from './context.ts'
 import { loadPipelines } from './load.ts'
 import { connected } from './options.ts'
-import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { table } from './table.ts'
 
 interface TestCommand extends GlobalOptions {
   readonly file?: string

@@ -6,9 +6,9 @@ import { type Duration, parseDuration } from '../options/duration.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields, table } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { jsonArgument } from './runs.ts'
+import { fields, table } from './table.ts'
 
 interface SignalCommand extends GlobalOptions {
   readonly payload?: string

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { BucketStatus } from '../limiter/limiter.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields, table } from './output.ts'
+import { fields, table } from './table.ts'
 
 export function limitCommands(root: Command): void {
   const limit = root.command('limit').description('look at shared rate limits and slots, and empty them')

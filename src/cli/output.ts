@@ -33,34 +33,6 @@ export function outputOf(json: boolean): Output {
   }
 }
 
-/** Columns as wide as what is in them; `head` in capitals. An empty list is said to be one. */
-export function table(head: readonly string[], rows: readonly (readonly unknown[])[], none: string): string[] {
-  if (rows.length === 0) return [none]
-  const cells = [head.map((name) => name.toUpperCase()), ...rows.map((row) => row.map(cell))]
-  const widths = head.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? '').length)))
-  return cells.map((row) =>
-    row
-      .map((text, column) => text.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd(),
-  )
-}
-
-/** `name   value`, one a line; what is undefined is left out. */
-export function fields(values: Readonly<Record<string, unknown>>): string[] {
-  const known = Object.entries(values).filter(([, value]) => value !== undefined)
-  const width = Math.max(0, ...known.map(([name]) => name.length))
-  return known.map(([name, value]) => `${name.padEnd(width)}  ${cell(value)}`)
-}
-
-function cell(value: unknown): string {
-  if (value === undefined || value === null) return '-'
-  if (value instanceof Date) return value.toISOString()
-  const text = typeof value === 'string' ? value : jsonOf(value)
-  // One line each, and nothing that moves a terminal's cursor.
-  return printable(text)
-}
-
 /**
  * The last thing that happens to what is printed: no text of others moves a cursor or turns a line
  * around. JSON means the same with escapes.

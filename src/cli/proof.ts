@@ -8,7 +8,8 @@ import { type ProofVerifyOptions, verifyArchive } from '../client/proof.ts'
 import { proofKey } from '../engine/proof/settings.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { EXIT, fields, type Output, outputOf, table } from './output.ts'
+import { EXIT, type Output, outputOf } from './output.ts'
+import { fields, table } from './table.ts'
 
 export interface ProofVerifyCommand extends GlobalOptions {
   readonly key?: readonly string[]

@@ -3,8 +3,8 @@ import type { Command } from 'commander'
 import type { PruneOptions } from '../client/prune.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { table } from './table.ts'
 
 interface PruneCommand extends GlobalOptions {
   readonly olderThan?: string

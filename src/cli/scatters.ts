@@ -8,9 +8,10 @@ import type { Flow } from '../client/flow.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { fields, type Output } from './output.ts'
+import type { Output } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { scatterTable } from './runs.ts'
+import { fields } from './table.ts'
 
 export function scatterCommands(root: Command): void {
   const scatter = root.command('scatter').description('look into scatters, and act on them')

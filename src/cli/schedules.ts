@@ -4,8 +4,8 @@ import type { OccurrenceView, ScheduleView, ScheduleWhen } from '../client/sched
 import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { table } from './output.ts'
 import { wholeNumber } from './parts.ts'
+import { table } from './table.ts'
 
 export function scheduleCommands(root: Command): void {
   const schedule = root.command('schedule').description('look at schedules, and act on them')
