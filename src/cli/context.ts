@@ -8,8 +8,10 @@ import { connect } from '../client/connect.ts'
 import type { Flow } from '../client/flow.ts'
 import type { ConnectOptions } from '../client/options.ts'
 import type { Credentials } from '../log/credentials.ts'
+import { type Logger, quietLogger } from '../telemetry.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
+import { above } from './screen.ts'
 import { isSupervised, isToEndNow } from './supervise.ts'
 
 export interface GlobalOptions {
@@ -39,6 +41,13 @@ export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
  * environment says of TLS and domains: that is of another server.
  */
 export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { tls: null } }
+
+/** The default one, above what a command draws. */
+const LOGGER: Logger = {
+  ...quietLogger,
+  warn: (message, fields) => above(() => quietLogger.warn(message, fields)),
+  error: (message, fields) => above(() => quietLogger.error(message, fields)),
+}
 
 export interface Reach {
   readonly servers: string | undefined
@@ -71,6 +80,7 @@ export async function open(options: GlobalOptions, more: ConnectOptions = {}): P
   if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
     name: 'flowstone cli',
+    logger: LOGGER,
     by: localBy('cli'),
     ...(servers === undefined ? {} : { servers: servers.split(',') }),
     ...(isDevelopment ? WITHOUT_ENVIRONMENT : credentialsOf(options)),

@@ -7,6 +7,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { jsonOf } from '../../streams/plain-json.ts'
 import { printable } from '../../streams/text.ts'
 import { infoOf, reasonOf } from '../../streams/thrown.ts'
+import { above } from './screen.ts'
 
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
@@ -24,11 +25,13 @@ export function outputOf(json: boolean): Output {
   return {
     json,
     result: (value, lines) => {
-      for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(safe(line))
+      above(() => {
+        for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(safe(line))
+      })
     },
-    event: (event, fields, line) => console.log(safe(json ? jsonOf({ event, ...fields }) : line)),
+    event: (event, fields, line) => above(() => console.log(safe(json ? jsonOf({ event, ...fields }) : line))),
     note: (line) => {
-      if (!json) console.error(safe(line))
+      if (!json) above(() => console.error(safe(line)))
     },
   }
 }

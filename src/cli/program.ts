@@ -26,16 +26,14 @@ import {
   type RunCommand,
   retryRun,
   runAsset,
-  runsArgument,
-  type StatusCommand,
   showHistory,
-  showStatus,
   showValue,
   type ValueCommand,
 } from './runs.ts'
 import { scatterCommands } from './scatters.ts'
 import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
+import { type StatusCommand, statusCommandOf } from './status.ts'
 import { verifyCommand } from './verify.ts'
 import { whyCommand } from './why.ts'
 
@@ -160,10 +158,8 @@ function statusCommand(root: Command): void {
     .option('--partition <text>', 'only runs of this data partition')
     .option('--since <time>', 'asked for since a time, or so long ago: 2h')
     .option('--after <run>', 'the next page: runs behind this one')
-    .action((run: string | undefined, options: StatusCommand) => {
-      const wanted = runsArgument(options)
-      return withReading(options, (flow, output) => showStatus(flow, output, run, wanted))
-    })
+    .option('--watch', 'look again and again: drawn anew on a terminal, what has changed in a pipe; Ctrl-C ends it')
+    .action((run: string | undefined, options: StatusCommand) => statusCommandOf(run, options))
 }
 
 function valueCommand(root: Command): void {

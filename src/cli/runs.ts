@@ -4,14 +4,9 @@ import { readFileSync } from 'node:fs'
 import { InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
-import { describe } from '../../streams/thrown.ts'
-import { Flow } from '../client/flow.ts'
+import type { Flow } from '../client/flow.ts'
 import { whyNoRun } from '../client/no-run.ts'
-import type { Run, RunUpdate } from '../client/run.ts'
-import type { RunStatus } from '../client/run-status.ts'
-import type { RunView } from '../client/run-view.ts'
-import type { RunsOptions } from '../client/runs.ts'
-import type { ScatterStatus } from '../client/scatter-status.ts'
+import type { Run } from '../client/run.ts'
 import { notMade } from '../client/values.ts'
 import { parseUpstream } from '../define/pipeline.ts'
 
@@ -20,12 +15,10 @@ import { parseRunTimeout } from '../options/duration.ts'
 
 import type { AtOptions, Reading } from './at.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
+import { followRun } from './follow.ts'
 import { findAsset, loadPipelines } from './load.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
-import { fields, table } from './table.ts'
-import { sinceArgument } from './times.ts'
-import { tellWaiting } from './waiting.ts'
 
 export interface RunCommand extends GlobalOptions {
   readonly file?: string
@@ -79,20 +72,14 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     return
   }
   output.note(`run ${run.id}${run.isNew ? '' : ', which was started before under this key'}`)
-  await follow(run, stop, output)
+  await follow(flow, run, stop, output)
 }
 
 /** Follows a run, and prints its value. Ended by Ctrl-C it only stops following. */
-async function follow(run: Run, stop: ReturnType<typeof stopRequest>, output: Output): Promise<void> {
+async function follow(flow: Flow, run: Run, stop: ReturnType<typeof stopRequest>, output: Output): Promise<void> {
   const leave = new AbortController()
   void stop.asked.then(() => leave.abort())
-  let last = ''
-  using _ = tellWaiting(run, output)
-  for await (const update of run.watch({ signal: leave.signal })) {
-    const line = progress(update)
-    if (line !== last) output.note(line)
-    last = line
-  }
+  await followRun(flow, run, leave.signal, output)
   const value = await run.result({ signal: leave.signal }).catch((error: unknown) => {
     if (!leave.signal.aborted) throw error
   })
@@ -143,7 +130,7 @@ export async function retryRun(id: string, options: RetryCommand): Promise<void>
     return
   }
   output.note(`run ${run.id}${run.isNew ? '' : ', which was started before'}`)
-  await follow(run, stop, output)
+  await follow(flow, run, stop, output)
 }
 
 export async function cancelRun(flow: Flow, output: Output, id: string, reason: string | undefined): Promise<void> {
@@ -203,7 +190,7 @@ function parseJson(option: string, text: string): unknown {
   }
 }
 
-function tagArgument(given: readonly string[]): Record<string, string> {
+export function tagArgument(given: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     given.map((text) => {
       const at = text.indexOf('=')
@@ -211,79 +198,6 @@ function tagArgument(given: readonly string[]): Record<string, string> {
       return [text.slice(0, at), text.slice(at + 1)]
     }),
   )
-}
-
-function progress({ run, scatters }: RunUpdate): string {
-  const assets = Object.entries(run.assets).map(([name, { status, gate, waitsForRun }]) => {
-    const scatter = scatters.find(({ asset }) => asset === name)
-    return `${name} ${status}${gate === undefined ? '' : ` at gate ${gate}`}${waitsForRun === undefined ? '' : ` for run ${waitsForRun}`}${scatter && scatter.status === 'open' ? ` ${scatter.succeeded + scatter.failed}/${scatter.total ?? '?'}` : ''}`
-  })
-  return `  ${run.status}: ${assets.join(', ')}`
-}
-
-export interface StatusCommand extends AtOptions {
-  readonly all?: boolean
-  readonly limit: string
-  readonly status?: string
-  readonly target?: string
-  readonly tag?: string[]
-  readonly partition?: string
-  readonly since?: string
-  readonly after?: string
-}
-
-/** Which runs are listed: open ones, unless something says otherwise. */
-export function runsArgument({ all, limit, status, target, tag, partition, since, after }: StatusCommand): RunsOptions {
-  const sinceDate = since === undefined ? undefined : sinceArgument(since)
-  return {
-    limit: wholeNumber('--limit', limit),
-    ...(all || status !== undefined ? {} : { open: true }),
-    // What is no status is refused by name.
-    ...(status === undefined ? {} : { status: status.split(',') as RunView['status'][] }),
-    ...(target === undefined ? {} : { target }),
-    ...(tag === undefined ? {} : { tag: tagArgument(tag) }),
-    ...(partition === undefined ? {} : { partition }),
-    ...(sinceDate === undefined ? {} : { since: sinceDate }),
-    ...(after === undefined ? {} : { after }),
-  }
-}
-
-export async function showStatus(
-  flow: Reading,
-  output: Output,
-  run: string | undefined,
-  wanted: RunsOptions,
-): Promise<void> {
-  // What is no id is said before anything is asked for.
-  if (run !== undefined) flow.run(run)
-  const problems = flow instanceof Flow ? await flow.problems() : []
-  for (const problem of problems) output.note(`warning: no engine can work: ${problem.message}`)
-  if (run === undefined) {
-    const runs = await flow.runs(wanted)
-    output.result(runs, () =>
-      table(
-        ['run', 'status', 'pipeline', 'asset', 'partition', 'requested', 'finished'],
-        runs.map((one) => [
-          one.id,
-          one.status,
-          one.pipeline,
-          one.target,
-          one.partition,
-          one.requestedAt,
-          one.finishedAt,
-        ]),
-        wanted.open ? 'no open runs (--all shows those that ended too)' : 'no runs',
-      ),
-    )
-    return
-  }
-  const view = await flow.run(run).status()
-  if (!view) throw await whyNoRun(flow.run(run))
-  const scatters = await flow.scatter.list(run)
-  output.result({ ...view, scatters }, () => [
-    ...runLines(view),
-    ...(scatters.length > 0 ? ['', ...scatterTable(scatters)] : []),
-  ])
 }
 
 export interface ValueCommand extends AtOptions {
@@ -321,50 +235,6 @@ export async function showHistory(flow: Reading, output: Output, run: string): P
 }
 
 const LINE_MAX = 200
-
-const REUSED = {
-  current: 'made of the same, by the same code',
-  present: 'there was a value',
-  earlier_run: 'the run before had it',
-} as const
-
-function runLines(view: RunStatus): string[] {
-  const { assets, waitingFor, ...rest } = view
-  return [
-    ...fields({ ...rest, waitingFor: waitingFor.join('; ') || undefined }),
-    '',
-    ...table(
-      ['asset', 'status', 'attempt', 'reused', 'gate', 'error', 'waiting for'],
-      Object.entries(assets).map(([name, { status, attempt, reused, gate, error, waitingFor: why }]) => [
-        name,
-        status,
-        attempt,
-        reused && `${REUSED[reused.why]}${reused.run === undefined ? '' : `, of run ${reused.run}`}`,
-        gate,
-        error && describe(error),
-        why.join('; ') || undefined,
-      ]),
-      'no assets yet',
-    ),
-  ]
-}
-
-export function scatterTable(scatters: readonly ScatterStatus[]): string[] {
-  return table(
-    ['scatter', 'status', 'total', 'succeeded', 'failed', 'pending', 'progress', 'waiting for'],
-    scatters.map((one) => [
-      one.id,
-      one.status,
-      one.total ?? `${one.stored}+`,
-      one.succeeded,
-      one.failed,
-      one.pending,
-      `${one.progress} %`,
-      one.waitingFor.join('; ') || undefined,
-    ]),
-    'no scatters',
-  )
-}
 
 /** JSON given on the command line, in a file, or (`-`) on standard input. */
 export function jsonArgument(option: string, given: string | undefined, file: string | undefined): unknown {

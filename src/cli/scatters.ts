@@ -1,17 +1,19 @@
 /** Commands about scatters. */
 import type { Command } from 'commander'
-import { FlowStoneError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import { describe } from '../../streams/thrown.ts'
 import type { Flow } from '../client/flow.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
-import { type GlobalOptions, withFlow } from './context.ts'
+import { type GlobalOptions, open, stopRequest, withFlow } from './context.ts'
 import { connected } from './options.ts'
-import type { Output } from './output.ts'
+import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
-import { scatterTable } from './runs.ts'
-import { fields } from './table.ts'
+import { barLine, scatterLine } from './progress.ts'
+import { scatterTable } from './status.ts'
+import { fields, widthOf } from './table.ts'
+import { watch } from './watch.ts'
 
 export function scatterCommands(root: Command): void {
   const scatter = root.command('scatter').description('look into scatters, and act on them')
@@ -25,11 +27,14 @@ export function scatterCommands(root: Command): void {
     )
   readable(scatter.command('show <scatter>'))
     .description('counts, rate, and why what waits is waiting; its id is <run>.<asset>')
-    .action((id: string, options: AtOptions) =>
-      withReading(options, async (flow, output) => {
-        const status = await flow.scatter.status(id)
-        output.result(status, () => fields({ ...status }))
-      }),
+    .option('--watch', 'look again and again until it has ended')
+    .action((id: string, options: AtOptions & { watch?: boolean }) =>
+      options.watch
+        ? watchScatter(id, options)
+        : withReading(options, async (flow, output) => {
+            const status = await flow.scatter.status(id)
+            output.result(status, () => fields({ ...status }))
+          }),
     )
   connected(scatter.command('failures <scatter>'))
     .description('instances of a closed scatter that failed for good; with --json a line for each')
@@ -71,6 +76,22 @@ export function scatterCommands(root: Command): void {
         output.result({ run: run.id, isNew: run.isNew }, () => [run.id])
       }),
     )
+}
+
+async function watchScatter(id: string, options: AtOptions): Promise<void> {
+  if (options.at !== undefined) throw new InvalidError('--watch shows what is so now: it takes no --at')
+  using stop = stopRequest()
+  await using flow = await open(options)
+  await watch(flow, outputOf(options.json === true), stop, async () => {
+    const status = await flow.scatter.status(id)
+    const width = widthOf(process.stdout) ?? 0
+    return {
+      hasEnded: status.status !== 'open',
+      endsByItself: true,
+      lines: () => [barLine(status, status, width, Date.now()), '', ...fields({ ...status })],
+      changes: [{ key: id, event: 'scatter', fields: { ...status }, line: scatterLine(status) }],
+    }
+  })
 }
 
 async function showFailures(flow: Flow, output: Output, id: string, limit: number): Promise<void> {

@@ -1,0 +1,77 @@
+/**
+ * What a command draws again and again at the foot of a terminal. All else that is said goes above
+ * it. There is one at a time in a process.
+ */
+import stringWidth from 'string-width'
+import { printable } from '../../streams/text.ts'
+
+/** Lines that are drawn in place of those before. The last ones stay when it is disposed. */
+export interface Screen extends Disposable {
+  /** Columns that a line has. */
+  readonly width: number
+  draw(lines: readonly string[]): void
+}
+
+const WIDTH = 80
+const HEIGHT = 24
+let shown: { hide(): void; show(): void } | undefined
+
+/** Whether the cursor may be moved there: a terminal, and nobody who wants plain lines. */
+export function isLive(stream: Pick<NodeJS.WriteStream, 'isTTY'>): boolean {
+  const { CI, NO_COLOR, TERM } = process.env
+  return stream.isTTY === true && !CI && !NO_COLOR && TERM !== 'dumb'
+}
+
+/** Loads what it draws with, which few commands need. It hides the cursor until it is disposed. */
+export async function openScreen(stream: NodeJS.WriteStream): Promise<Screen> {
+  const { createLogUpdate } = await import('log-update')
+  const update = createLogUpdate(stream)
+  let last = ''
+  const own = {
+    hide: () => update.clear(),
+    show: () => {
+      if (last !== '') update(last)
+    },
+  }
+  shown = own
+  return {
+    get width() {
+      return stream.columns || WIDTH
+    },
+    draw: (lines) => {
+      last = cropped(lines, stream).join('\n')
+      own.show()
+    },
+    [Symbol.dispose]: () => {
+      if (shown === own) shown = undefined
+      // The ^C of whoever ends it goes.
+      own.hide()
+      own.show()
+      update.done()
+    },
+  }
+}
+
+/** Prints above what is drawn. */
+export function above(print: () => void): void {
+  shown?.hide()
+  try {
+    print()
+  } finally {
+    shown?.show()
+  }
+}
+
+/** As many lines as there is room for, the first ones. */
+function cropped(lines: readonly string[], { columns, rows }: NodeJS.WriteStream): string[] {
+  // Below the last line stands the cursor.
+  let room = (rows || HEIGHT) - 1
+  const safe = lines.map((line) => printable(line))
+  const fits = safe.findIndex((line) => {
+    room -= Math.max(1, Math.ceil(stringWidth(line) / (columns || WIDTH)))
+    return room < 0
+  })
+  if (fits < 0) return safe
+  const kept = safe.slice(0, Math.max(1, fits - 1))
+  return [...kept, `… and ${safe.length - kept.length} more lines`]
+}
