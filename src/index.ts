@@ -38,18 +38,12 @@ export type { HistoryEntry } from './client/history.ts'
 export type { AssetState, ValuePlace } from './client/inspect/assets.ts'
 export type { StateChanges } from './client/inspect/changes.ts'
 export type { FactsOptions, FactsPage, FactView, RailPoint } from './client/inspect/facts.ts'
+export type { ErrorGroup, ErrorGroups, ErrorsOptions, InstanceFailure } from './client/inspect/failures.ts'
 export type { Inspect } from './client/inspect/inspect.ts'
 export type { InstanceAttempt, InstanceView } from './client/inspect/instance.ts'
 export type { MapLook, MapWatch } from './client/inspect/map-watch.ts'
 export type { AssetNode, PipelineGraph } from './client/inspect/pipelines.ts'
-export type {
-  ErrorGroup,
-  ErrorsOptions,
-  InstanceFailure,
-  MapOptions,
-  MapTile,
-  ScatterMap,
-} from './client/inspect/scatter-map.ts'
+export type { MapOptions, MapTile, ScatterMap } from './client/inspect/scatter-map.ts'
 export type { Span } from './client/inspect/timeline.ts'
 export type { ShardView, WorkerPipeline, WorkerView } from './client/inspect/workers.ts'
 export type { ConnectOptions, MaterializeOptions } from './client/options.ts'

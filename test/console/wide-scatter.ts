@@ -151,7 +151,7 @@ class World {
         problems: [],
       }
     if (path === `/scatters/${ID}`) return this.#status(now.getTime())
-    if (path === `/scatters/${ID}/errors`) return { errors: this.#errors() }
+    if (path === `/scatters/${ID}/errors`) return { errors: this.#errors(), complete: true }
     if (path === `/scatters/${ID}/map`) {
       const from = Number(query.get('from') ?? 0)
       const states = this.states.subarray(from, Number(query.get('to') ?? this.states.length))

@@ -39,6 +39,50 @@ describe('an instance that fails', () => {
     expect(failures).toMatchObject([{ index: 50, key: 50, attempts: 1, error: { message: 'this one' } }])
   })
 
+  it('of many in an open scatter is read once: who asks again gets it from what was read', async () => {
+    const many = asset('many', {
+      retry: { maxAttempts: 1 },
+      scatter: () => range(300),
+      scatterOptions: { failureMode: 'partial', failureThreshold: { count: 300 } },
+      execute: async ({ scatterKey, signal }) => {
+        if (scatterKey === 299) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+        throw new TypeError(`no stock of ${scatterKey}`)
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('many', [many]))
+    const { flow, namespace } = stage
+    const run = await flow.materialize(many)
+    const id = `${run.id}.many`
+    await until('all others have failed', async () => (await flow.scatter.status(id)).failed === 299)
+    await using nc = Object.assign(await connectNats({ servers: server.url }), {
+      async [Symbol.asyncDispose](this: { close(): Promise<void> }) {
+        await this.close()
+      },
+    })
+    let reads = 0
+    const count = (): void => {
+      reads += 1
+    }
+    nc.subscribe(`$JS.API.DIRECT.GET.${namespace}_LOG_0`, { callback: count })
+    await nc.flush()
+    let asked = 0
+    for (let complete = false; !complete; asked++) ({ complete } = await flow.inspect.errors(id, { withinMs: 1 }))
+    expect(asked).toBeGreaterThan(1)
+    await nc.flush()
+    expect(reads).toBeGreaterThan(0)
+    expect(reads).toBeLessThanOrEqual(299)
+    reads = 0
+    const { errors, complete } = await flow.inspect.errors(id, { instances: 3 })
+    await nc.flush()
+    expect(reads).toBe(0)
+    expect(complete).toBe(true)
+    expect(errors).toMatchObject([{ code: 'error', message: 'no stock of 0', count: 299, instances: [0, 1, 2] }])
+    expect(await flow.inspect.failures(id, { from: 298, limit: 5 })).toMatchObject([
+      { index: 298, key: 298, attempts: 1 },
+    ])
+    await run.cancel()
+  })
+
   it('once, and then not, is run again by itself and counted once', async () => {
     const calls = new Map<number, number[]>()
     const flaky = asset('flaky', {

@@ -13,21 +13,18 @@ import {
   railOf,
   runFactsPage,
 } from './facts.ts'
+import {
+  type ErrorGroups,
+  type ErrorsOptions,
+  errorGroups,
+  FailuresRead,
+  type InstanceFailure,
+  scatterFailures,
+} from './failures.ts'
 import { type InstanceView, instanceView } from './instance.ts'
 import { MapWatch } from './map-watch.ts'
 import { type PipelineGraph, pipelineGraph, pipelineGraphs } from './pipelines.ts'
-import {
-  type ErrorGroup,
-  type ErrorsOptions,
-  errorGroups,
-  type InstanceFailure,
-  type MapOptions,
-  type MapTile,
-  mapTiles,
-  type ScatterMap,
-  scatterFailures,
-  scatterMap,
-} from './scatter-map.ts'
+import { type MapOptions, type MapTile, mapTiles, type ScatterMap, scatterMap } from './scatter-map.ts'
 import { type Span, timelineOf } from './timeline.ts'
 import { type ShardView, shardViews, type WorkerView, workerViews } from './workers.ts'
 
@@ -39,6 +36,7 @@ const FAILURES_MAX = 1000
  */
 export class Inspect {
   readonly #deps: RunDeps
+  readonly #failuresRead = new FailuresRead()
 
   constructor(deps: RunDeps) {
     this.#deps = deps
@@ -71,12 +69,16 @@ export class Inspect {
     return await mapTiles(this.#deps, scatter, size)
   }
 
-  /** Failed instances by error, most first; of an open scatter, too. Of the first 100,000. */
-  async errors(scatter: string, options: ErrorsOptions = {}): Promise<ErrorGroup[]> {
-    const { instances } = options
+  /**
+   * Failed instances by error, most first; of an open scatter, too. Of the first 100,000. What was
+   * read of the last scatters is kept.
+   */
+  async errors(scatter: string, options: ErrorsOptions = {}): Promise<ErrorGroups> {
+    const { instances, withinMs = 0 } = options
+    if (Number.isNaN(withinMs) || withinMs < 0) throw new InvalidError('errors: withinMs must be a number from 0')
     if (instances !== undefined && (!Number.isSafeInteger(instances) || instances < 0))
       throw new InvalidError('errors: instances must be a whole number from 0')
-    return await errorGroups(this.#deps, scatter, options)
+    return await errorGroups(this.#deps, this.#failuresRead, scatter, options)
   }
 
   /**

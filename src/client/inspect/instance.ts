@@ -8,7 +8,8 @@ import { parseBarrierId } from '../../../streams/ids.ts'
 import { type ErrorView, viewOfError } from '../../../streams/thrown.ts'
 import { runFacts } from '../../log/run-facts.ts'
 import type { RunDeps } from '../run-view.ts'
-import { barrierOf, keysOf, scatterMap } from './scatter-map.ts'
+import { keysOf } from './failures.ts'
+import { barrierOf, scatterMap } from './scatter-map.ts'
 
 /** An instance, as far as its log knows. */
 export interface InstanceView {

@@ -38,9 +38,8 @@ import { client } from '../state/session.ts'
 
 const STATUS_MS = 2000
 const ERRORS_MS = 3000
-/** With so many failures they are read less often: all of them are looked at. */
-const MANY = 10_000
-const MANY_MS = 20_000
+/** Until the rest of them is asked for. */
+const UNREAD_MS = 250
 const MARKED_MAX = 100_000
 
 export default function Scatter({ ids }: { ids: readonly string[] }): JSX.Element {
@@ -282,17 +281,22 @@ function useErrors(id: string, failed: number, whole: number) {
   const read = useRef(0)
   useEffect(() => {
     if (failed === 0 || !reading.data || isPast.value) return
-    const rest = failed > MANY ? MANY_MS : ERRORS_MS
     const timer = setTimeout(
       () => {
         read.current = Date.now()
         reading.reload()
         if (at !== undefined) full.reload()
       },
-      Math.max(0, read.current + rest - Date.now()),
+      Math.max(0, read.current + ERRORS_MS - Date.now()),
     )
     return () => clearTimeout(timer)
   }, [failed])
+  // Many are read in several turns, each of which takes up what the one before has read.
+  useEffect(() => {
+    if (reading.data?.complete !== false) return
+    const timer = setTimeout(reading.reload, UNREAD_MS)
+    return () => clearTimeout(timer)
+  }, [reading.data])
   const groups = failed > 0 ? (reading.data?.errors ?? []) : []
   const found = full.data?.errors.find(({ instances }) => at !== undefined && instances.includes(at))
   const chosen =

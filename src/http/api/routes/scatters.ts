@@ -7,10 +7,18 @@ import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
 export const failures = s.named('Failures', z.object({ failures: z.array(s.failure), next: s.next }))
-export const errors = s.named('Errors', z.object({ errors: z.array(s.errorGroup) }))
+export const errors = s.named(
+  'Errors',
+  z.object({
+    errors: z.array(s.errorGroup),
+    complete: z.boolean().describe('False: more are still to be read. Ask again: what was read is kept.'),
+  }),
+)
 const TILE = 100_000
 /** Failures that are looked at. */
 const GROUPED_MAX = 100_000
+/** Failures are read for so long. */
+const ERRORS_MS = 700
 
 export const SCATTERS: readonly Route[] = [
   route({
@@ -92,7 +100,7 @@ export const SCATTERS: readonly Route[] = [
     handle: async (call) => {
       const { flow, params, query } = call
       await partFor(call, params.scatter)
-      return { errors: await flow.inspect.errors(params.scatter, query) }
+      return await flow.inspect.errors(params.scatter, { ...query, withinMs: ERRORS_MS })
     },
   }),
   route({
