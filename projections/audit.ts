@@ -81,9 +81,9 @@ function isAuditFact(fact: Fact): fact is AuditFact {
 function whoDid(fact: AuditFact): string | undefined {
   switch (fact.name) {
     case 'run.requested': {
-      const { by, event, trigger, schedule, sensor, parent, retry, redrive, pipeline } = fact.data
+      const { by, event, trigger, schedule, sensor, hook, parent, retry, redrive, pipeline } = fact.data
       if (by !== undefined) return by
-      if (parent || schedule || sensor) return undefined
+      if (parent || schedule || sensor || hook) return undefined
       // A retry names the message that its first run was for: nobody sent that again.
       if (retry || redrive) return UNKNOWN
       return event ? `subscription:${pipeline}/${event.subscription}` : trigger ? 'trigger' : UNKNOWN

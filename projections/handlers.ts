@@ -23,6 +23,7 @@ import {
   onGateExtended,
   onGateTimerFired,
 } from './gate/gate.ts'
+import { hooksOfEnd, hooksOfGate, onRunLate } from './hooks/hooks.ts'
 import {
   needsBarrier,
   needsBarriers,
@@ -201,6 +202,7 @@ const HANDLERS: Handlers = {
   'run.awaited': { needs: nothing, apply: ({ view, run }, fact) => onRunAwaited(view, run, fact) },
   'run.abandoned': { needs: needsOfCancel, apply: ({ view, run }, fact) => onRunAbandoned(view, run, fact) },
   'run.timer_fired': { needs: needsOfCancel, apply: ({ view, run }, fact) => onRunTimerFired(view, run, fact) },
+  'run.late': { needs: nothing, apply: ({ view, run, pipeline }, fact) => onRunLate(view, run, pipeline, fact) },
   'run.finished': {
     needs: (view, run, fact) => {
       const { pipeline, subscription, schedule, sensor } = run
@@ -213,7 +215,8 @@ const HANDLERS: Handlers = {
         ...(sensor?.evaluates ? needsOfSensor(view, pipeline, sensor.name) : []),
       ]
     },
-    apply: ({ view, run }, fact) => [
+    apply: ({ view, run, pipeline }, fact) => [
+      ...(run.finishedMs === undefined ? hooksOfEnd(run, pipeline, fact) : []),
       ...onRunFinished(view, run, fact),
       ...wakeAll(view, run),
       ...(run.schedule ? onScheduledRunFinished(view, run, run.schedule, fact) : []),
@@ -382,9 +385,9 @@ function stepGate(view: View, run: RunState, pipeline: PipelineSpec, fact: GateF
       index === undefined
         ? isObsolete(run, asset, attempt)
         : barrier?.status !== 'open' || new Bits(view, barrier).isDone(index) || (asset !== undefined && isEnded(asset))
-    return fact.name === 'gate.created'
-      ? onGateCreated(view, run, fact, obsolete)
-      : onChildRequested(view, run, fact, obsolete)
+    if (fact.name === 'child.requested') return onChildRequested(view, run, fact, obsolete)
+    const calls = obsolete || !pipeline.hooks ? [] : hooksOfGate(run, pipeline, fact)
+    return [...onGateCreated(view, run, fact, obsolete), ...calls]
   }
   const gate = gateOf(view, fact.ids)
   if (!gate) return []

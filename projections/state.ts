@@ -4,18 +4,12 @@
  * owns the documents: a fold never keeps one, and changes only what `edit` gave it.
  */
 import type { ChildEnd, GateOutcome } from '../streams/gate-schemas.ts'
+import type { HookOf } from '../streams/hook-schemas.ts'
 import { encodeToken, type RunId } from '../streams/ids.ts'
 import type { EarlierValue, Phase, ReuseReason, Waiter } from '../streams/run-schemas.ts'
 import type { ScheduledBy, SensedBy } from '../streams/schedule-schemas.ts'
-import type {
-  AssetSpec,
-  ErrorInfo,
-  PipelineSpec,
-  RunConcurrency,
-  StoredValue,
-  UpstreamMode,
-  ValueAt,
-} from '../streams/schemas.ts'
+import type { AssetSpec, ErrorInfo, PipelineSpec, RunConcurrency, UpstreamMode, ValueAt } from '../streams/schemas.ts'
+import type { EventGroupState, OpenRunsState, SubscriptionState } from './events/state.ts'
 import type { BarrierState, FailureChunk, KeyChunkList, LimitedQueuesState, Segment } from './scatter/state.ts'
 import type { ScheduleState, SensorState } from './schedule/state.ts'
 
@@ -101,6 +95,8 @@ export interface RunState {
   tags?: Record<string, string>
   schedule?: ScheduledBy
   sensor?: SensedBy
+  /** The call of a hook that it is. */
+  hook?: HookOf
   concurrency?: RunConcurrency
   /**
    * While it waits for its turn: its place in the order of coming, and who is next to it. `front`:
@@ -127,6 +123,8 @@ export interface RunState {
   timeoutMs?: number
   deadlineMs?: number
   timedOut?: true
+  /** When it is late, where its pipeline wants to hear of that; `passed` once it is. */
+  late?: { afterMs: number; dueMs: number; passed?: true }
   finishing?: true
   error?: ErrorInfo
   assets: Record<string, AssetInRun>
@@ -187,48 +185,6 @@ export interface RunList {
 export interface NewestState {
   seq: number
   version: string
-}
-
-/** How far a subscription is. In the first shard. */
-export interface SubscriptionState {
-  seq: number
-  /** Its stream, as facts name it, and the last message of it that was taken. */
-  source: string
-  to: number
-  taken: number
-  refused: number
-}
-
-/** Runs of a subscription in this shard that have not ended. */
-export interface OpenRunsState {
-  seq: number
-  open: number
-}
-
-/** Messages that wait to start one run together, or to be replaced by a later one. */
-export interface EventGroupState {
-  seq: number
-  /** Of the newest message. */
-  version: string
-  partition?: string
-  tags?: Record<string, string>
-  concurrency?: RunConcurrency
-  /** Of the oldest. */
-  source: string
-  stream: string
-  first: number
-  firstMs: number
-  msgId?: string
-  /** What each of them gives the run; of `take: 'last'` only the newest. */
-  inputs: Record<string, StoredValue>[]
-  count: number
-  bytes: number
-  /** What they are known by, so that none counts twice. */
-  keys: string[]
-  /** Server time at which the run starts. */
-  dueMs: number
-  /** A schedule of the server is there for this time. */
-  timerMs?: number
 }
 
 /** See gate.ts and, for those of instances, suspended.ts. */

@@ -90,6 +90,15 @@ export type {
 } from './define/asset-type.ts'
 export type { PipelineConcurrency, RunConcurrencyOptions } from './define/concurrency.ts'
 export type { ApprovalOptions, ChildRun, Decision, GateOptions, OpenedGate, Suspension } from './define/gates.ts'
+export type {
+  GateOpenedEvent,
+  HookContext,
+  HookRun,
+  PipelineHooks,
+  RunFailedEvent,
+  RunFinishedEvent,
+  RunLateEvent,
+} from './define/hooks.ts'
 export { type Input, input } from './define/input.ts'
 export type { BucketName, RateLimit, RateLimitSettings, SlotsSettings } from './define/limits.ts'
 export { type Pipeline, type PipelineOptions, pipeline } from './define/pipeline.ts'

@@ -12,6 +12,7 @@ import { FlowStoneError } from './errors.ts'
 import * as e from './event-schemas.ts'
 import type { FactDefinition } from './fact-definition.ts'
 import * as g from './gate-schemas.ts'
+import * as h from './hook-schemas.ts'
 import { type AssetName, isRunId, type RunId } from './ids.ts'
 import * as r from './run-schemas.ts'
 import * as sc from './scatter-schemas.ts'
@@ -34,6 +35,7 @@ export const FACTS = {
     schema: r.runCancelRequested,
   },
   'run.timer_fired': { path: 'run.:run.timer_fired', format: 'json', version: 1, schema: r.runTimerFired },
+  'run.late': { path: 'run.:run.late.timer_fired', format: 'json', version: 1, schema: h.runLate },
   'run.adopt_requested': { path: 'run.:run.adopt_requested', format: 'json', version: 1, schema: r.runAdoptRequested },
   'run.adopted': { path: 'run.:run.adopted.:request', format: 'json', version: 1, schema: r.runAdopted },
   'run.adopt_refused': {

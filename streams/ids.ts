@@ -109,6 +109,12 @@ export function runIdOfSchedule(kind: 'schedule' | 'sensor', ...parts: readonly 
   return runId(0, `k${hash64(whole)}${hash64(`${whole}#`)}`)
 }
 
+/** The run that is a call of a hook: in the shard of the run that it is about. */
+export function runIdOfHook(on: string, about: RunId, gate = ''): RunId {
+  const whole = ['hook', on, about, gate].join(':')
+  return runId(parseRunId(about).shard, `k${hash64(whole)}${hash64(`${whole}#`)}`)
+}
+
 /**
  * The id of the first run for an idempotency key: the same key leads to the same run, from any
  * process in any language.

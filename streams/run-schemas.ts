@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { by } from './by.ts'
 import { runEvent } from './event-schemas.ts'
+import { hookOf } from './hook-schemas.ts'
 import { scheduledBy, sensedBy } from './schedule-schemas.ts'
 import {
   attemptOutcome,
@@ -38,6 +39,8 @@ export const runRequested = z.object({
   /** The schedule or the sensor that it is of. */
   schedule: scheduledBy.optional(),
   sensor: sensedBy.optional(),
+  /** The call of a hook that it is. */
+  hook: hookOf.optional(),
   concurrency: runConcurrency.optional(),
   /** Time limit of the run, from this fact on; 0: none. Default: the pipeline's. */
   timeoutMs: z.number().min(0).optional(),

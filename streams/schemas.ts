@@ -7,6 +7,7 @@
 import { z } from 'zod'
 import { by } from './by.ts'
 import { subscriptionSpec } from './event-schemas.ts'
+import { hooksSpec } from './hook-schemas.ts'
 import { retentionSpec } from './retention.ts'
 import { scheduleSpec, sensorSpec } from './schedule-schemas.ts'
 
@@ -119,7 +120,7 @@ export const assetSpec = z.object({
   name: token,
   dependsOn: z.array(token),
   input: inputSpec.optional(),
-  /** Nobody declared it: it belongs to a schedule or a sensor. */
+  /** Nobody declared it: it belongs to a schedule, a sensor or a hook. */
   internal: z.boolean().optional(),
   /** Its value is never current: it is made again whatever it was made of. */
   volatile: z.boolean().optional(),
@@ -184,6 +185,8 @@ const pipelineSpec = z.object({
   subscriptions: z.array(subscriptionSpec).optional(),
   /** How long its runs are kept. */
   retention: retentionSpec.optional(),
+  /** Code that hears of its runs. */
+  hooks: hooksSpec.optional(),
 })
 export type PipelineSpec = z.infer<typeof pipelineSpec>
 /** `by`: whose process registered it. */

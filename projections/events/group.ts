@@ -9,8 +9,9 @@ import type { SubscriptionSpec, TakenEvent } from '../../streams/event-schemas.t
 import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { PipelineSpec, StoredValue } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
-import { type EventGroupState, type Key, stateKey, type View } from '../state.ts'
+import { type Key, stateKey, type View } from '../state.ts'
 import { type Place, requestEffect } from './request.ts'
+import type { EventGroupState } from './state.ts'
 
 /** A run starts early rather than with more input than this, as JSON. */
 export const GROUP_BYTES_MAX = 256 * 1024

@@ -2,7 +2,8 @@
  * How many runs of a subscription are open in a shard. Who reads its messages waits while there are
  * too many.
  */
-import { type Key, type OpenRunsState, type RunState, stateKey, type View } from '../state.ts'
+import { type Key, type RunState, stateKey, type View } from '../state.ts'
+import type { OpenRunsState } from './state.ts'
 
 /** The document that `countOpenRun` changes, where the run is of a subscription. */
 export function needsOfOpenRun(pipeline: string, subscription: string | undefined): Key<OpenRunsState>[] {

@@ -1,5 +1,5 @@
 /** How a run and its assets end. */
-import type { Fact, FactDraft } from '../../streams/facts.ts'
+import type { DraftOf, Fact, FactDraft } from '../../streams/facts.ts'
 import type { AssetName, RunId } from '../../streams/ids.ts'
 import { forOutsiders } from '../../streams/outside.ts'
 import type { ErrorInfo, StoredValue } from '../../streams/schemas.ts'
@@ -7,11 +7,20 @@ import type { Effect } from '../effects.ts'
 import type { AssetInRun, RunState } from '../state.ts'
 import { requesterOf } from '../tasks.ts'
 
+interface RunTimer {
+  readonly fact: DraftOf<'run.late' | 'run.timer_fired'>
+  readonly dueMs: number
+}
+
 /** Characters of JSON. */
 const RESULT_MAX = 8192
 
-export function runTimer(run: RunId, timeoutMs: number): FactDraft {
-  return { name: 'run.timer_fired', ids: { run }, data: { timeoutMs } }
+/** The one timer that an open run has now, and when it fires. */
+export function runTimerOf({ id, late, timeoutMs, deadlineMs }: Readonly<RunState>): RunTimer | undefined {
+  if (late && !late.passed)
+    return { fact: { name: 'run.late', ids: { run: id }, data: { afterMs: late.afterMs } }, dueMs: late.dueMs }
+  if (timeoutMs === undefined || deadlineMs === undefined) return undefined
+  return { fact: { name: 'run.timer_fired', ids: { run: id }, data: { timeoutMs } }, dueMs: deadlineMs }
 }
 
 export function isEnded(asset: AssetInRun): boolean {
@@ -67,8 +76,10 @@ export function finish(run: RunState, fact: Fact, error?: ErrorInfo): Effect[] {
     ...(skipped ? { error: skipped } : {}),
     durationMs: Math.max(0, fact.timeMs - run.requestedMs),
   }
-  const stops = run.timeoutMs === undefined ? {} : { stops: runTimer(run.id, run.timeoutMs) }
-  return [{ do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...stops }]
+  const timer = runTimerOf(run)
+  return [
+    { do: 'fact', fact: { name: 'run.finished', ids: { run: run.id }, data }, ...(timer ? { stops: timer.fact } : {}) },
+  ]
 }
 
 function skippedError({ concurrency }: RunState, other: string): ErrorInfo {

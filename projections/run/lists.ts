@@ -32,12 +32,12 @@ export const listKey = {
 } as const
 
 type RequestData = FactOf<'run.requested'>['data']
-type Requested = Pick<RequestData, 'pipeline' | 'target' | 'partition' | 'tags' | 'schedule' | 'sensor'>
+type Requested = Pick<RequestData, 'pipeline' | 'target' | 'partition' | 'tags' | 'schedule' | 'sensor' | 'hook'>
 
 /** The lists that a run is in from its request on. */
-export function listsOf({ pipeline, target, partition, tags, schedule, sensor }: Requested): string[] {
-  // Nobody looks for evaluations, but by their own name.
-  if (schedule?.evaluates || sensor?.evaluates) return [listOf.target(pipeline, target)]
+export function listsOf({ pipeline, target, partition, tags, schedule, sensor, hook }: Requested): string[] {
+  // Nobody looks for evaluations, and calls of hooks, but by their own name.
+  if (schedule?.evaluates || sensor?.evaluates || hook) return [listOf.target(pipeline, target)]
   return [
     listOf.all(),
     listOf.target(pipeline, target),
@@ -63,8 +63,8 @@ export function listsOfRun(run: Readonly<RunState>): { list: string; timeMs: num
 
 /** What lists show of a run that has ended. */
 export function shownOf(run: Readonly<RunState>): ListedRun {
-  const { id, pipeline, version, target, partition, tags, retryOf, schedule, sensor, concurrency, parent } = run
-  const { status, requestedMs, finishedMs, deadlineMs } = run
+  const { id, pipeline, version, target, partition, tags, retryOf, schedule, sensor, hook, concurrency, parent } = run
+  const { status, requestedMs, finishedMs, deadlineMs, late } = run
   const assets = Object.entries(run.assets).map(([name, { status, phase, attempt, failures, error, from }]) => [
     name,
     { status, phase, attempt, failures, ...(error ? { error } : {}), ...(from ? { from } : {}) },
@@ -79,12 +79,14 @@ export function shownOf(run: Readonly<RunState>): ListedRun {
     ...(retryOf === undefined ? {} : { retryOf }),
     ...(schedule ? { schedule } : {}),
     ...(sensor ? { sensor } : {}),
+    ...(hook ? { hook } : {}),
     ...(concurrency ? { concurrency } : {}),
     ...(parent ? { parent } : {}),
     status,
     requestedMs,
     ...(finishedMs === undefined ? {} : { finishedMs }),
     ...(deadlineMs === undefined ? {} : { deadlineMs }),
+    ...(late?.passed ? { late } : {}),
     assets: Object.fromEntries(assets) as ListedRun['assets'],
   }
 }

@@ -58,6 +58,7 @@ export class Pending {
         if (fact.data.resumes !== undefined) this.#left.delete(outcomeOf(fact.ids, fact.data.resumes))
         return
       case 'run.timer_fired':
+      case 'run.late':
       case 'scatter.timer_fired':
       case 'scatter.closed':
       case 'event.timer_fired':

@@ -5,6 +5,7 @@
  *   (none)     run.requested           → requested; running at once if the plan needs no look-up   client, or engine for a trigger
  *   requested  run.planned             → running, or finished with the plan's error                engine
  *   open       run.timer_fired         → as cancelled, and the run has failed with `timeout`         server, at its time limit
+ *   open       run.late                → late (hooks.ts)                                           server, at its time
  *   running    run.cancel_requested    → every asset not ended is cancelled, its scatter closed    client
  *   running    (last asset ends)       → run.finished is decided                                   engine
  *   any        run.finished            → succeeded | failed | cancelled                            engine, once

@@ -4,9 +4,10 @@ import { hashOfValue } from '../../streams/fingerprint.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
 import { countOpenRun } from '../events/open-runs.ts'
+import { expectLate } from '../hooks/hooks.ts'
 import { type RunState, stateKey, type View } from '../state.ts'
 import { enterGroup, leaveGroup } from './concurrency.ts'
-import { finish, runTimer } from './end.ts'
+import { finish, runTimerOf } from './end.ts'
 import { addToLists, listsOf } from './lists.ts'
 import { type Plan, type PlannedAsset, planIsPure, planRun } from './plan.ts'
 import { assetInRun, startReady } from './start-assets.ts'
@@ -31,6 +32,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...(data.tags === undefined ? {} : { tags: data.tags }),
     ...(data.schedule === undefined ? {} : { schedule: data.schedule }),
     ...(data.sensor === undefined ? {} : { sensor: data.sensor }),
+    ...(data.hook === undefined ? {} : { hook: data.hook }),
     ...(data.parent === undefined ? {} : { parent: data.parent, waiters: [data.parent] }),
     ...givenIn(fact),
     status: 'requested',
@@ -43,7 +45,7 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
   addToLists(view, listsOf(data), id, fact.timeMs)
   const pipeline = view.get(stateKey.pipeline(data.pipeline, data.version))
   if (data.concurrency) run.concurrency = { ...data.concurrency }
-  const timer = limitRun(run, data.timeoutMs ?? pipeline?.timeoutMs ?? 0, fact.timeMs)
+  const timer = limitRun(run, pipeline, data.timeoutMs ?? pipeline?.timeoutMs ?? 0)
   if (!pipeline) {
     const message = `pipeline ${data.pipeline} in version ${data.version} is not registered here; start a worker of it, or call flow.register`
     return finish(run, fact, { code: 'unknown_pipeline', message })
@@ -100,12 +102,18 @@ function givenIn({ data, shard, seq }: FactOf<'run.requested'>): Pick<RunState, 
   return { inputs: Object.fromEntries(hashes), given: { shard, seq } }
 }
 
-/** The time limit of a run is a schedule on the log: it holds whether an engine is there or not. */
-function limitRun(run: RunState, timeoutMs: number, nowMs: number): Effect[] {
-  if (timeoutMs === 0) return []
-  run.timeoutMs = timeoutMs
-  run.deadlineMs = nowMs + timeoutMs
-  return [{ do: 'timer', fact: runTimer(run.id, timeoutMs), dueMs: run.deadlineMs }]
+/**
+ * The time limit of a run is a schedule on the log: it holds whether an engine is there or not. So
+ * is the time from which it is late.
+ */
+function limitRun(run: RunState, pipeline: PipelineSpec | undefined, timeoutMs: number): Effect[] {
+  if (timeoutMs !== 0) {
+    run.timeoutMs = timeoutMs
+    run.deadlineMs = run.requestedMs + timeoutMs
+  }
+  if (pipeline?.hooks) expectLate(pipeline, run)
+  const timer = runTimerOf(run)
+  return timer ? [{ do: 'timer', ...timer }] : []
 }
 
 export function onRunPlanned(view: View, run: RunState, fact: FactOf<'run.planned'>): Effect[] {

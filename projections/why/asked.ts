@@ -1,5 +1,6 @@
 /** Why there is a run at all: who or what asked for it. */
 import type { Fact, FactName, FactOf } from '../../streams/facts.ts'
+import type { HookOf } from '../../streams/hook-schemas.ts'
 import { factsOf, type RunStory } from './story.ts'
 import type { WhyLink } from './types.ts'
 import { byWords, countWords, errorWords, linkOf, timeWords } from './words.ts'
@@ -18,7 +19,7 @@ export function requestLink({ request, id }: RunStory): WhyLink {
 
 /** `Schedule nightly asked for report: …` */
 function askerWords({ data }: FactOf<'run.requested'>): string {
-  const { target, pipeline, schedule, sensor, event, trigger, redrive, retry, retryOf, parent } = data
+  const { target, pipeline, schedule, sensor, hook, event, trigger, redrive, retry, retryOf, parent } = data
   const what = `${pipeline}/${target}`
   if (schedule) {
     const how = schedule.by === 'trigger' ? ', started by hand' : schedule.by === 'backfill' ? ', a backfill' : ''
@@ -29,6 +30,7 @@ function askerWords({ data }: FactOf<'run.requested'>): string {
     return sensor.evaluates
       ? `Sensor ${sensor.name} was due: evaluation ${sensor.evaluation} of its code`
       : `Sensor ${sensor.name} asked for ${what}, in its evaluation ${sensor.evaluation}`
+  if (hook) return `Hook ${hook.on} of pipeline ${pipeline} was due, for ${hookWords(hook)}`
   if (event) {
     const more = event.messages === undefined || event.messages < 2 ? '' : `, and ${event.messages - 1} more`
     return `Subscription ${event.subscription} asked for ${what}: message ${event.seq} of stream ${event.stream}${idWords(event)}${more}`
@@ -43,6 +45,10 @@ function askerWords({ data }: FactOf<'run.requested'>): string {
   }
   const again = retryOf === undefined ? '' : `, again after run ${retryOf}`
   return `A client asked for ${what}${again}`
+}
+
+function hookWords({ run, gate }: HookOf): string {
+  return gate === undefined ? `run ${run}` : `gate ${gate}`
 }
 
 function idWords({ msgId }: { readonly msgId?: string | undefined }): string {

@@ -26,6 +26,8 @@ export interface RunView {
   readonly schedule?: { readonly name: string; readonly at: Date; readonly by?: 'trigger' | 'backfill' }
   /** The sensor that started it. */
   readonly sensor?: string
+  /** Of a call of a hook: which one, and the run and gate that it is about. */
+  readonly hook?: { readonly on: string; readonly run: string; readonly gate?: string | undefined }
   /** How many runs of its key are active at a time. */
   readonly concurrency?: Readonly<RunConcurrency>
   /** The run that started it by `ctx.run`, and the asset that did. */
@@ -35,6 +37,8 @@ export interface RunView {
   readonly finishedAt: Date | undefined
   /** When its time limit ends. */
   readonly deadline?: Date
+  /** Since when it is late, where its pipeline says when that is. */
+  readonly lateSince?: Date
   readonly assets: Readonly<
     Record<
       string,
@@ -76,7 +80,7 @@ export interface RunDeps {
   readonly by: string | undefined
 }
 
-/** Whether a run only evaluates code of a schedule or sensor. */
-export function isInternal({ schedule, sensor }: Pick<RunState, 'schedule' | 'sensor'>): boolean {
-  return schedule?.evaluates === true || sensor?.evaluates === true
+/** Whether a run only evaluates code of a schedule or sensor, or calls a hook. */
+export function isInternal({ schedule, sensor, hook }: Pick<RunState, 'schedule' | 'sensor' | 'hook'>): boolean {
+  return schedule?.evaluates === true || sensor?.evaluates === true || hook !== undefined
 }

@@ -434,11 +434,13 @@ export function viewOfRun(doc: ListedRun): RunView {
     requestedAt: new Date(doc.requestedMs),
     finishedAt: doc.finishedMs === undefined ? undefined : new Date(doc.finishedMs),
     ...(doc.deadlineMs === undefined ? {} : { deadline: new Date(doc.deadlineMs) }),
+    ...(doc.late?.passed ? { lateSince: new Date(doc.late.dueMs) } : {}),
     assets: Object.fromEntries(assets),
   }
 }
 
-function startedBy({ schedule, sensor }: ListedRun): Pick<RunView, 'schedule' | 'sensor'> {
+function startedBy({ schedule, sensor, hook }: ListedRun): Pick<RunView, 'schedule' | 'sensor' | 'hook'> {
+  if (hook) return { hook: { ...hook } }
   if (sensor) return { sensor: sensor.name }
   if (!schedule) return {}
   const { name, atMs, by } = schedule

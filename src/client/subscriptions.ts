@@ -1,12 +1,7 @@
 /** `flow.events.list`: where each subscription stands. */
 import type { JetStreamManager } from '@nats-io/jetstream'
-import {
-  type EventGroupState,
-  type NewestState,
-  type OpenRunsState,
-  type SubscriptionState,
-  stateKey,
-} from '../../projections/state.ts'
+import type { EventGroupState, OpenRunsState, SubscriptionState } from '../../projections/events/state.ts'
+import { type NewestState, stateKey } from '../../projections/state.ts'
 import type { SubscriptionSpec } from '../../streams/event-schemas.ts'
 import { decodeToken } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'

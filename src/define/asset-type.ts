@@ -47,6 +47,11 @@ export interface AssetContext {
    */
   openGate(options?: GateOptions): Promise<OpenedGate>
   /**
+   * As `openGate`, for a person's decision: so that you can write to somebody where it is decided,
+   * before you wait.
+   */
+  openApproval(options: ApprovalOptions): Promise<OpenedGate>
+  /**
    * `return ctx.run(asset, { input })`: starts a run of another asset, by object or by name
    * (`'orders/invoice'`), and waits until it has ended, at no cost. The value is that of the run,
    * or what `onRun` makes of it. A run that fails, or is cancelled, fails what waits for it. Throws
@@ -57,6 +62,12 @@ export interface AssetContext {
   run<V = unknown>(asset: string, options?: ChildOptions): ChildRun<V>
   /** Ends with an error that no retry can help. */
   fail(reason: string): never
+}
+
+/** What somebody needs to answer a gate. Both throw where this process lacks a setting. */
+export interface GateAddress {
+  readonly token: string
+  readonly callbackUrl: string
 }
 
 /** What `onSignal` gets. */
@@ -176,6 +187,12 @@ export interface Definition {
   /** Of `execute`, also of each instance. */
   readonly limits?: Limits
   execute(ctx: InstanceContext<unknown>, deps: Readonly<Record<string, unknown>>): unknown
+  /** In place of `execute`: it calls a hook. `addressOf`: a gate, and the secret that signed it. */
+  hook?(
+    ctx: AssetContext,
+    deps: Readonly<Record<string, unknown>>,
+    addressOf: (gate: string, keyId: string) => GateAddress,
+  ): unknown
   onSignal?(
     ctx: InstanceContext<unknown> & Answered,
     payload: unknown,

@@ -70,14 +70,16 @@ export const decision = z.object({
   by: z.string().max(256).optional(),
 })
 
-/** A gate that is open: start the outside job, then `return gate.wait()`. */
+/**
+ * A gate that is open: start the outside job, or write to somebody, then `return gate.wait()`.
+ */
 export interface OpenedGate {
   readonly id: string
   /** Whoever has it may answer. Give it to the outside job and to nobody else. */
   readonly token: string
   /**
-   * Where the token is taken by HTTP POST. Throws InvalidError where `connect({ gates: { baseUrl }
-   * })` and FLOWSTONE_BASE_URL say nothing.
+   * Where the token is taken by HTTP POST, and where people see the page of the gate. Throws
+   * InvalidError where `connect({ gates: { baseUrl } })` and FLOWSTONE_BASE_URL say nothing.
    */
   readonly callbackUrl: string
   /**

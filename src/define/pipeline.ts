@@ -8,6 +8,7 @@ import { type Duration, parseRunTimeout } from '../options/duration.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset-type.ts'
 import { type PipelineConcurrency, parsePipelineConcurrency } from './concurrency.ts'
+import { type PipelineHooks, parseHooks } from './hooks.ts'
 import { parseRetention, type RetentionOptions } from './retention.ts'
 import type { Schedule, Sensor } from './schedule.ts'
 import { isSubscription, type Subscription } from './subscription.ts'
@@ -15,7 +16,10 @@ import { isSubscription, type Subscription } from './subscription.ts'
 /** Assets that are deployed together, from `pipeline(name, [ … ])`. */
 export interface Pipeline {
   readonly name: string
-  /** The assets that are declared, and after them those that run code of schedules and sensors. */
+  /**
+   * The assets that are declared, and after them those that run code of schedules, sensors and
+   * hooks.
+   */
   readonly assets: readonly AnyAsset[]
   /**
    * What is registered on the log: the graph and its options, no code. `version` is a hash of it.
@@ -52,9 +56,11 @@ export interface PipelineOptions {
   readonly schedules?: readonly Schedule[]
   /** Code that looks whether runs are to be started. See `sensor`. */
   readonly sensors?: readonly Sensor[]
+  /** Code that hears of its runs: of failures, ends, gates and runs that are late. */
+  readonly hooks?: PipelineHooks
 }
 
-const OPTIONS = ['timeout', 'upstream', 'concurrency', 'retention', 'subscriptions', 'schedules', 'sensors']
+const OPTIONS = ['timeout', 'upstream', 'concurrency', 'retention', 'subscriptions', 'schedules', 'sensors', 'hooks']
 const DECLARED_MAX = 10
 const REGISTRY = Symbol.for('flowstone.pipelines')
 
@@ -84,9 +90,15 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
     throw new InvalidError(`${at}: give it at least one asset`)
   const schedules = membersOf(at, 'schedule', options.schedules, declaredAssets)
   const sensors = membersOf(at, 'sensor', options.sensors, declaredAssets)
+  const declaresAssets = declaredAssets.every(isAsset)
+  const hooks =
+    options.hooks === undefined || !declaresAssets
+      ? undefined
+      : parseHooks(`${at}: hooks`, options.hooks, declaredAssets)
   const assets: readonly AnyAsset[] = [
     ...declaredAssets,
     ...[...schedules, ...sensors].flatMap(({ internal }) => internal),
+    ...(hooks?.internal ?? []),
   ]
   const byName = new Map<string, AnyAsset>()
   for (const [i, member] of assets.entries()) {
@@ -121,6 +133,7 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
     ...(subscriptions.length === 0 ? {} : { subscriptions: subscriptions.map(({ definition }) => definition.spec) }),
     ...(schedules.length === 0 ? {} : { schedules: schedules.map(({ spec }) => spec) }),
     ...(sensors.length === 0 ? {} : { sensors: sensors.map(({ spec }) => spec) }),
+    ...(hooks ? { hooks: hooks.spec } : {}),
   }
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   const version = hash64(JSON.stringify(Object.keys(settings).length === 0 ? sorted : [sorted, settings]))

@@ -4,7 +4,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type GateSecret, parseSecrets, TokenKeys } from './token.ts'
-import { parseBaseUrl } from './url.ts'
+import { callbackUrl, parseBaseUrl } from './url.ts'
 
 /** Options of `connect` for signal gates: their tokens' secrets and address. */
 export interface GatesOptions {
@@ -25,6 +25,18 @@ export interface GatesOptions {
 export interface GateSettings {
   readonly keys: TokenKeys
   readonly baseUrl: string | undefined
+}
+
+/** The token of a gate that this secret signed, and where it is taken. */
+export function addressOfGate({ keys, baseUrl }: GateSettings, gate: string, keyId: string) {
+  return {
+    get token(): string {
+      return keys.sign(gate, keyId)
+    },
+    get callbackUrl(): string {
+      return callbackUrl(baseUrl, keys.sign(gate, keyId))
+    },
+  }
 }
 
 /** Throws InvalidError for a secret that is no good, or a base address that is none. */

@@ -417,7 +417,7 @@ it.each(Object.entries(CASES))('the explanation of %s', (name, told) => {
 const NOT_SAID: readonly FactName[] = [
   // What they say stands in the sentence about another fact.
   ...(['gate.created', 'run.adopt_refused', 'gate.timer_fired', 'gate.deadline_closed', 'gate.correlated'] as const),
-  ...(['scatter.items', 'scatter.begun', 'lease.returned', 'run.awaited'] as const),
+  ...(['scatter.items', 'scatter.begun', 'lease.returned', 'run.awaited', 'run.late'] as const),
   // They come before a run, and are not in the way that leads to one.
   ...(['subscription.taken', 'event.retried', 'event.refused', 'event.timer_fired', 'trigger.refused'] as const),
   ...(['schedule.due', 'schedule.skipped', 'schedule.missed', 'schedule.paused', 'schedule.resumed'] as const),

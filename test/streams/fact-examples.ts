@@ -101,6 +101,7 @@ export const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
     ids: { run, request: '7' },
     data: { version: 'v2', from: 'v1', replanned: { a: 2 }, added: ['b'] },
   },
+  'run.late': { name: 'run.late', ids: { run }, data: { afterMs: 1_800_000 } },
   'run.adopt_refused': {
     name: 'run.adopt_refused',
     ids: { run, request: '7' },

@@ -5,7 +5,7 @@
 import type { Effect } from '../../../projections/effects.ts'
 import { afterGate, hasEnded } from '../../../projections/gate/gate.ts'
 import { carrierOf } from '../../../projections/run/chain.ts'
-import { isEnded } from '../../../projections/run/end.ts'
+import { isEnded, runTimerOf } from '../../../projections/run/end.ts'
 import { isSuspended, segmentOf } from '../../../projections/scatter/bits.ts'
 import type { BarrierContext } from '../../../projections/scatter/context.ts'
 import { type AssetInRun, type GateState, type Key, specOf, stateKey } from '../../../projections/state.ts'
@@ -46,7 +46,8 @@ export async function expectedOf(source: ExpectedSource, until: number): Promise
   for (const runId of await source.keysUnder('open.')) {
     const run = await source.doc(stateKey.run(runId))
     if (!run || run.finishedMs !== undefined) continue
-    const late = run.deadlineMs !== undefined && run.deadlineMs < source.atLeast() - GRACE_MS
+    const timer = runTimerOf(run)
+    const late = timer !== undefined && timer.dueMs < source.atLeast() - GRACE_MS
     if (run.finishing || late || (run.status === 'requested' && (run.startedMs ?? run.requestedMs) < until))
       expected.undecided.add(runId)
     const pipeline = await source.doc(stateKey.pipeline(run.pipeline, run.version))

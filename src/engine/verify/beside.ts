@@ -204,5 +204,7 @@ function baseKeys(): string[] {
 function timersIn(key: string, bytes: Uint8Array): number {
   if (!/^(run|barrier|gates|gate|event_group)\./.test(key)) return 0
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
-  return text.split(key.startsWith('event_group') ? '"timerMs"' : '"deadlineMs"').length - 1
+  const count = (field: string): number => text.split(field).length - 1
+  if (key.startsWith('event_group')) return count('"timerMs"')
+  return count('"deadlineMs"') + count('"late":{')
 }

@@ -4,6 +4,7 @@
  * so when nobody does.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { runTimerOf } from '../../../projections/run/end.ts'
 import {
   type GateRow,
   type GateState,
@@ -126,10 +127,12 @@ export class OpenCheck implements Check {
     }
     for (const id of await this.#keysUnder('open.')) {
       const run = await this.#doc(stateKey.run(id))
-      if (run?.deadlineMs === undefined || run.finishedMs !== undefined || run.deadlineMs < clock.now()) continue
-      await this.#mustStand(factPath('run.timer_fired', { run: id }), stateKey.run(id), async () => {
+      const timer = run && runTimerOf(run)
+      if (!timer || run.finishedMs !== undefined || timer.dueMs < clock.now()) continue
+      const { name, ids } = timer.fact
+      await this.#mustStand(factPath(name, ids), stateKey.run(id), async () => {
         const now = await this.#doc(stateKey.run(id))
-        return now !== undefined && now.finishedMs === undefined
+        return now !== undefined && now.finishedMs === undefined && runTimerOf(now)?.fact.name === name
       })
     }
   }

@@ -84,6 +84,7 @@ const runShape = {
   retryOf: text.optional(),
   schedule: z.object({ name: text, at: time, by: z.enum(['trigger', 'backfill']).optional() }).optional(),
   sensor: text.optional(),
+  hook: z.object({ on: text, run: text, gate: text.optional() }).optional().describe('The call of a hook that it is.'),
   concurrency: z
     .object({ key: text, limit: count, onConflict: z.enum(['queue', 'skip', 'cancel_running']) })
     .optional(),
@@ -92,6 +93,7 @@ const runShape = {
   requestedAt: time,
   finishedAt: time.optional(),
   deadline: time.optional(),
+  lateSince: time.optional(),
 } as const
 export const run = named('Run', z.object({ ...runShape, assets: z.record(text, assetInRun) }))
 export const runExplained = named(

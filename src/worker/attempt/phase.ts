@@ -9,6 +9,7 @@ import type { AttemptTask } from '../../../streams/tasks.ts'
 import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, AssetContext, InstanceContext } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
+import { addressOfGate } from '../../gates/settings.ts'
 import type { GateOpener } from '../gates/opener.ts'
 import { resumeAfterGate } from '../gates/resume.ts'
 import { type AnyResult, originOf, readMerged, remainingKeys } from '../gather/gather.ts'
@@ -58,7 +59,11 @@ async function call(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Prom
       const plain = plainContext(ctx)
       return await taken(
         parts,
-        calling(shared, held, () => asset.definition.execute(plain, deps)),
+        calling(shared, held, () => {
+          const { definition } = asset
+          if (!definition.hook) return definition.execute(plain, deps)
+          return definition.hook(plain, deps, (gate, keyId) => addressOfGate(shared.gates, gate, keyId))
+        }),
       )
     }
     case 'signal':

@@ -66,6 +66,7 @@ export function contextOf(
     signalGate: opener.signal,
     approval: opener.approval,
     openGate: opener.open,
+    openApproval: opener.openApproval,
     run: opener.run,
     fail,
   }
@@ -166,6 +167,10 @@ export class InstanceContextOf implements InstanceContext<unknown> {
 
   get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
     return this.#gates.of(this.index).open
+  }
+
+  get openApproval(): (options: ApprovalOptions) => Promise<OpenedGate> {
+    return this.#gates.of(this.index).openApproval
   }
 
   get run(): <V>(target: AnyAsset | string, options?: ChildOptions) => ChildRun<V> {

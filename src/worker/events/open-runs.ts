@@ -3,7 +3,8 @@
  * taken and is not counted there yet is counted here. It is counted there for certain when the
  * engine has folded what was taken, and then all that was on the logs by that time.
  */
-import { ENGINE_KEY, type OpenRunsState, type SubscriptionState, stateKey } from '../../../projections/state.ts'
+import type { OpenRunsState, SubscriptionState } from '../../../projections/events/state.ts'
+import { ENGINE_KEY, stateKey } from '../../../projections/state.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { readDocIfAny } from '../../log/documents.ts'

@@ -91,8 +91,14 @@ export class GateOpener {
   }
 
   /** `ctx.openGate`. */
-  readonly open = async (options?: GateOptions): Promise<OpenedGate> => {
-    const prepared = this.#prepare(this.#parse(options))
+  readonly open = async (options?: GateOptions): Promise<OpenedGate> => await this.#open(this.#parse(options))
+
+  /** `ctx.openApproval`. */
+  readonly openApproval = async (options: ApprovalOptions): Promise<OpenedGate> =>
+    await this.#open(parseApproval(options))
+
+  async #open(spec: GateSpec): Promise<OpenedGate> {
+    const prepared = this.#prepare(spec)
     const id = this.#idOf(prepared.gate)
     const { keys, baseUrl } = this.#shared.gates
     let { token } = prepared

@@ -10,6 +10,7 @@ async function wanted(): Promise<Pipeline | Pipeline[]> {
   if (process.env.KILL_CHAOS) return (await import('./chaos.ts')).chaos
   if (process.env.KILL_GATES) return (await import('./gated.ts')).gatedKills
   if (process.env.KILL_CHILDREN) return (await import('./parents.ts')).childKills
+  if (process.env.KILL_HOOKS) return (await import('./hooked.ts')).hookedKills
   if (process.env.KILL_EVENTS) return (await import('./events.ts')).events
   if (process.env.KILL_ROWS) return (await import('./rows.ts')).rows
   if (process.env.KILL_RETRIED) return (await import('./retried.ts')).retriedKills

@@ -1,0 +1,199 @@
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import {
+  asset,
+  type GateOpenedEvent,
+  type HookContext,
+  pipeline,
+  type RunFailedEvent,
+  type RunFinishedEvent,
+  type RunLateEvent,
+} from '../../src/index.ts'
+import { useServer } from '../kit/fixture.ts'
+import { openStage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const server = useServer({ syncInterval: 'default' })
+let nc: NatsConnection
+
+beforeAll(async () => {
+  nc = await connectNats({ servers: server.url })
+})
+afterAll(() => nc.close())
+
+const GATES = {
+  secrets: [{ id: 'k1', secret: 'a secret of thirty-two bytes or more' }],
+  baseUrl: 'https://flows.example.com',
+}
+
+it('hooks hear of a failure with its causes, and are tried again with the same key when they fail', async () => {
+  const failed: [HookContext, RunFailedEvent][] = []
+  const finished: RunFinishedEvent[] = []
+  const broken = asset('broken', {
+    retry: { maxAttempts: 1 },
+    execute: () => {
+      throw new Error('no report', { cause: Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }) })
+    },
+  })
+  const fine = asset('fine', { execute: () => 1 })
+  const all = pipeline('p', [broken, fine], {
+    hooks: {
+      retry: { maxAttempts: 3, backoff: '10ms' },
+      onRunFailed: (ctx, event) => {
+        failed.push([ctx, event])
+        if (failed.length < 3) throw new Error('the service is away')
+      },
+      onRunFinished: (_ctx, event) => void finished.push(event),
+    },
+  })
+  await using stage = await openStage(server.url, all)
+  const { flow } = stage
+  const run = await flow.materialize(broken, { key: 'k', tags: { team: 'data' }, partition: 'x' })
+  await expect(run.result()).rejects.toThrow('no report')
+  await until('the hook has succeeded', () => failed.length === 3)
+  await (await flow.materialize(fine)).result()
+  await until('both ends are heard of', () => finished.length === 2)
+  const [[ctx, event] = []] = failed
+  expect(event).toMatchObject({
+    run: run.id,
+    pipeline: 'p',
+    target: 'broken',
+    key: 'k',
+    partition: 'x',
+    tags: { team: 'data' },
+    status: 'failed',
+    asset: 'broken',
+    error: { message: 'no report', cause: { code: 'ECONNREFUSED', message: 'refused' } },
+  })
+  expect(event?.finishedAt.getTime()).toBeGreaterThanOrEqual(event?.requestedAt.getTime() ?? Number.NaN)
+  expect(ctx?.signal).toBeInstanceOf(AbortSignal)
+  expect(failed.map(([{ attempt }]) => attempt)).toEqual([1, 2, 3])
+  expect(new Set(failed.map(([{ idempotencyKey }]) => idempotencyKey)).size).toBe(1)
+  expect(finished.map(({ target, status }) => [target, status])).toEqual([
+    ['broken', 'failed'],
+    ['fine', 'succeeded'],
+  ])
+  // Calls are not among the runs, and are found by what they call.
+  await until(
+    'both runs are listed as ended',
+    async () => (await flow.runs()).filter((one) => one.finishedAt).length === 2,
+  )
+  expect((await flow.runs()).map(({ target }) => target).toSorted()).toEqual(['broken', 'fine'])
+  const [call] = await flow.runs({ target: 'p/hook__run_failed' })
+  expect(call).toMatchObject({ hook: { on: 'run_failed', run: run.id } })
+  expect((await flow.why(call?.id ?? '')).chain.map(({ text }) => text).join(' ')).toContain(
+    `Hook run_failed of pipeline p was due, for run ${run.id}`,
+  )
+  expect(await flow.verify()).toMatchObject({ findings: [] })
+})
+
+it('a hook that always fails is given up, and its run says so', async () => {
+  const fine = asset('fine', { execute: () => 1 })
+  const hooks = {
+    retry: { maxAttempts: 2, backoff: '10ms' },
+    onRunFinished: () => {
+      throw new Error('the service is gone')
+    },
+  } as const
+  await using stage = await openStage(server.url, pipeline('p', [fine], { hooks }))
+  const { flow } = stage
+  await (await flow.materialize(fine)).result()
+  await until(
+    'the call has failed',
+    async () => (await flow.runs({ target: 'p/hook__run_finished' }))[0]?.status === 'failed',
+  )
+  const [call] = await flow.runs({ target: 'p/hook__run_finished' })
+  expect(call?.assets.hook__run_finished).toMatchObject({ attempt: 2, error: { message: 'the service is gone' } })
+})
+
+it('a gate that is opened is heard of with its address, and the address answers it', async () => {
+  const opened: { event: GateOpenedEvent; url: string; token: string }[] = []
+  const published = asset('published', {
+    execute: (ctx) => ctx.approval({ message: 'Publish?', context: { pages: 3 }, timeout: '1h' }),
+    onSignal: (_ctx, { approved }: { approved: boolean }) => approved,
+  })
+  const all = pipeline('p', [published], {
+    hooks: { onGateOpened: (_ctx, event) => void opened.push({ event, url: event.callbackUrl, token: event.token }) },
+  })
+  await using stage = await openStage(server.url, all, { gates: GATES })
+  const { flow } = stage
+  const run = await flow.materialize(published)
+  await until('somebody hears of the gate', () => opened.length === 1)
+  const [{ event, url, token } = { url: '', token: '' }] = opened
+  expect(event).toMatchObject({
+    run: run.id,
+    asset: 'published',
+    kind: 'approval',
+    index: undefined,
+    metadata: { message: 'Publish?', context: { pages: 3 } },
+  })
+  expect(event?.deadline?.getTime()).toBeGreaterThan(Date.now())
+  expect(url).toBe(`https://flows.example.com/hooks/flowstone/signal/${token}`)
+  await flow.gates.signal(token, { approved: true })
+  expect(await run.result()).toBe(true)
+})
+
+it('an approval gives its address before it waits', async () => {
+  const written: string[] = []
+  const published = asset('published', {
+    execute: async (ctx) => {
+      const gate = await ctx.openApproval({ message: 'Publish?', timeout: '1h' })
+      if (gate.isNew) written.push(gate.token)
+      return gate.wait()
+    },
+    onSignal: (_ctx, { approved, by }: { approved: boolean; by?: string }) => `${approved} by ${by}`,
+  })
+  await using stage = await openStage(server.url, pipeline('p', [published]), { gates: GATES })
+  const { flow } = stage
+  const run = await flow.materialize(published)
+  await until('somebody is written to', () => written.length === 1)
+  await expect(flow.gates.signal(written[0] ?? '', { approved: 'maybe' })).rejects.toThrow(/approved/)
+  await flow.gates.signal(written[0] ?? '', { approved: true, by: 'ann' })
+  expect(await run.result()).toBe('true by ann')
+})
+
+it('a run that is open for long is late, once, and its time limit still holds', async () => {
+  const late: RunLateEvent[] = []
+  const slow = asset('slow', {
+    execute: ({ signal }) => new Promise((_, reject) => signal.addEventListener('abort', reject)),
+  })
+  const all = pipeline('p', [slow], {
+    timeout: '2s',
+    hooks: { lateAfter: '300ms', onLate: (_ctx, event) => void late.push(event) },
+  })
+  await using stage = await openStage(server.url, all)
+  const { flow } = stage
+  const run = await flow.materialize(slow)
+  await until('it is late', () => late.length === 1)
+  expect(late[0]).toMatchObject({ run: run.id, target: 'slow', status: 'running', afterMs: 300, open: ['slow'] })
+  expect((await flow.verify()).findings).toEqual([])
+  await expect(run.result()).rejects.toThrow('timeout of 2000 ms')
+  expect(late).toHaveLength(1)
+})
+
+it('a call outlives the run that it is about, which is sealed meanwhile', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const heard: string[] = []
+  const fine = asset('fine', { execute: () => 1 })
+  const hooks = {
+    onRunFinished: async (_ctx: HookContext, { run }: RunFinishedEvent) => {
+      await promise
+      heard.push(run)
+    },
+  }
+  await using stage = await openStage(server.url, pipeline('p', [fine], { hooks }), { sealAfter: '1s' })
+  const { flow } = stage
+  const run = await flow.materialize(fine)
+  await run.result()
+  const jsm = await jetstreamManager(nc)
+  await until('it has left the log', async () => {
+    const filter = `${stage.namespace}.log.0.run.${run.id}.>`
+    const { state } = await jsm.streams.info(`${stage.namespace}_LOG_0`, { subjects_filter: filter })
+    return Object.keys(state.subjects ?? {}).length === 0
+  })
+  expect((await flow.runs({ target: 'p/hook__run_finished' }))[0]?.status).toBe('running')
+  resolve()
+  await until('the hook has heard of it', () => heard.length === 1)
+  expect(heard).toEqual([run.id])
+})
