@@ -1,7 +1,9 @@
 // Checks the package as a user gets it: packs it, installs the tarball into an empty project,
-// imports it with Node, and type-checks a program that uses it. Run by `npm run check:package`,
-// after the build.
-import { execFileSync } from 'node:child_process'
+// imports it with Node, and type-checks a program that uses it. Then it makes a project with
+// `flowstone init`, runs its test, and changes its code while it runs. Run by `npm run
+// check:package`, after the build.
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -137,8 +139,9 @@ try {
   await checkBundles(project)
   checkTypes(project)
   checkCommand(project)
+  await checkInit(project, tarball)
   console.log(
-    `package: ${Object.keys(EXPORTS).join(', ')} can be imported, their types are right, and the command runs`,
+    `package: ${Object.keys(EXPORTS).join(', ')} can be imported, their types are right, and a new project runs`,
   )
 } finally {
   rmSync(scratch, { recursive: true, force: true })
@@ -268,6 +271,39 @@ function checkCommand(project) {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const said = npm(project, ['exec', '--offline', '--', 'flowstone', '--version']).trim()
   if (said !== version) fail(`the command flowstone says that its version is ${said}, not ${version}`)
+}
+
+/** What `flowstone init` makes: its test passes, its types are right, and `dev` takes an edit. */
+async function checkInit(project, tarball) {
+  const folder = join(scratch, 'shop')
+  npm(project, ['exec', '--offline', '--', 'flowstone', 'init', folder])
+  npm(folder, ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', tarball])
+  npm(folder, ['test'])
+  npm(folder, ['run', 'types'])
+  const main = join(folder, 'node_modules', 'flowstone', 'dist', 'src', 'cli', 'main.js')
+  const dev = spawn(process.execPath, [main, 'dev', 'pipeline.ts', '--no-open', '--http-port', '0'], { cwd: folder })
+  const ended = once(dev, 'close')
+  let said = ''
+  for (const stream of [dev.stdout, dev.stderr]) stream.on('data', (data) => (said += data))
+  try {
+    const workers = async (count) => {
+      while (said.split(/worker-\w+ active/).length <= count) {
+        await Promise.race([once(dev.stdout, 'data'), ended])
+        if (dev.exitCode !== null) fail(`flowstone dev ended in a new project:\n${said}`)
+      }
+    }
+    await workers(1)
+    const pipeline = join(folder, 'pipeline.ts')
+    const before = node(folder, [main, 'run', 'report']).trim()
+    writeFileSync(pipeline, readFileSync(pipeline, 'utf8').replace('sunny', 'rainy'))
+    await workers(2)
+    const after = node(folder, [main, 'run', 'report']).trim()
+    if (!before.includes('Lima: sunny') || after !== before.replaceAll('sunny', 'rainy'))
+      fail(`a new project makes ${before}, and after an edit ${after}:\n${said}`)
+  } finally {
+    dev.kill('SIGTERM')
+    await ended
+  }
 }
 
 function node(cwd, args) {

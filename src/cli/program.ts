@@ -2,7 +2,6 @@
  * What there is to type. Only what works is listed. What only some commands need is loaded by them:
  * most are over in half a second.
  */
-import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { archiveCommands } from './archive.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
@@ -35,10 +34,12 @@ import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
 import { type StatusCommand, statusCommandOf } from './status.ts'
 import { verifyCommand } from './verify.ts'
+import { version } from './version.ts'
 import { whyCommand } from './why.ts'
 
 /** In the order in which --help has them. */
 const COMMANDS: readonly ((root: Command) => void)[] = [
+  initCommand,
   devCommand,
   runCommand,
   retryCommand,
@@ -85,6 +86,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
   for (const register of COMMANDS) register(root)
   return root
+}
+
+function initCommand(root: Command): void {
+  root
+    .command('init [folder]')
+    .description('make a project that runs: a pipeline, a test, package.json; default: in the current folder')
+    .option('--json', 'JSON instead of text')
+    .action(async (folder: string | undefined, options: { json?: boolean }) =>
+      (await import('./init/init.ts')).init(folder ?? '.', options),
+    )
 }
 
 function devCommand(root: Command): void {
@@ -248,17 +259,4 @@ function rebuildCommand(root: Command): void {
 
 function collect(value: string, before: readonly string[] | undefined): string[] {
   return [...(before ?? []), value]
-}
-
-function version(): string {
-  // From src/cli in the repository, from dist/src/cli in the package.
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      const manifest: unknown = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'))
-      if (typeof manifest === 'object' && manifest !== null) return String(Reflect.get(manifest, 'version'))
-    } catch {
-      // Not there: it is the other one.
-    }
-  }
-  return 'unknown'
 }

@@ -1,0 +1,41 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it, vi } from 'vitest'
+import { filesOf } from '../../src/cli/init/files.ts'
+import { init } from '../../src/cli/init/init.ts'
+import { scratchFolder } from '../kit/scratch.ts'
+
+const OWN = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+
+it('flowstone init makes a project of the name of its folder, which needs this version', () => {
+  using scratch = scratchFolder()
+  using log = vi.spyOn(console, 'log').mockReturnValue()
+  init(join(scratch.path, 'My Shop'), {})
+  const read = (file: string): string => readFileSync(join(scratch.path, 'My Shop', file), 'utf8')
+  const manifest = JSON.parse(read('package.json'))
+  expect(manifest).toMatchObject({ name: 'my-shop', type: 'module', engines: OWN.engines })
+  expect(manifest.dependencies).toEqual({ flowstone: `^${OWN.version}` })
+  expect(manifest.devDependencies).toEqual({
+    '@types/node': OWN.devDependencies['@types/node'],
+    typescript: OWN.devDependencies.typescript,
+  })
+  expect(log.mock.calls.flat()).toContain('  npm install')
+  // npm leaves a file of that name out of packages, so it is no file of ours.
+  expect(read('.gitignore')).toContain('.flowstone/')
+})
+
+it('flowstone init writes nothing where it would overwrite something', () => {
+  using scratch = scratchFolder()
+  writeFileSync(join(scratch.path, 'README.md'), 'mine')
+  expect(() => init(scratch.path, {})).toThrow(/init overwrites nothing, and \S+ has README.md: name an empty/)
+  expect(readdirSync(scratch.path)).toEqual(['README.md'])
+  expect(readFileSync(join(scratch.path, 'README.md'), 'utf8')).toBe('mine')
+  expect(existsSync(join(scratch.path, 'package.json'))).toBe(false)
+})
+
+it('the pipeline of a new project is that of the README', () => {
+  const made = filesOf({ name: 'n', version: '1.0.0' })['pipeline.ts'] ?? ''
+  const shown = /```ts\n(import \{ asset, pipeline \}.*?)```/s.exec(README)?.[1]
+  expect(made.replaceAll(/^\/\/.*\n/gm, '').replaceAll('export const', 'const')).toBe(shown)
+})
