@@ -160,6 +160,7 @@ class Folding {
     if (upTo <= from) return 0
     const reader = new Reader(connection, names.log(this.#shard), from + 1)
     let folded = from
+    let writing = Promise.resolve()
     try {
       while (folded < upTo) {
         // What has left the log (a schedule that fired, or was taken away) is not waited for.
@@ -169,15 +170,22 @@ class Folding {
           if (message.seq > upTo) break
           await this.#fold(messages, i)
           folded = message.seq
-          if (store.touched >= TOUCHED_SOFT) await checkpointer.write(store.takeTouched(), folded, this.#mark)
+          if (store.touched < TOUCHED_SOFT) continue
+          // Folding goes on while the server stores what was folded.
+          await writing
+          writing = checkpointer.write(store.takeTouched(), folded, this.#mark)
+          writing.catch(() => undefined)
         }
         if ((messages.at(-1)?.seq ?? 0) >= upTo) break
       }
       await this.#carryOut()
+      await writing
       do await checkpointer.write(store.takeTouched(), upTo, this.#mark)
       while (store.hasMore)
     } finally {
       reader.stop()
+      // What comes after an error must not meet it.
+      await writing.catch(() => undefined)
     }
     return this.#count
   }

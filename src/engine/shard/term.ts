@@ -19,6 +19,7 @@ import { Prover } from '../proof/prover.ts'
 import { Alarms } from '../schedules/alarms.ts'
 import { carryOut } from './carry-out.ts'
 import { Checkpointer } from './checkpoint.ts'
+import { DecidedBefore } from './decided-before.ts'
 import type { DispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
 import { Feed } from './feed.ts'
@@ -62,6 +63,7 @@ export class Term {
    * facts are on their streams.
    */
   readonly #gate = new InFlight()
+  readonly #decidedBefore = new DecidedBefore()
   readonly #store: Store
   readonly #checkpointer: Checkpointer
   #folded = 0
@@ -77,6 +79,7 @@ export class Term {
   #reconciler: Reconciler | undefined
   #feed: Feed | undefined
   #prover: Prover | undefined
+  #context: DispatchContext | undefined
 
   constructor(options: EngineShardOptions, poison: ReadonlyMap<number, string>, onActive: () => void) {
     this.#options = options
@@ -121,6 +124,7 @@ export class Term {
     const alarms = shard === 0 ? new Alarms({ connection, names, clock, store, log, io, logger }) : undefined
     const alarm = (key: string): void => alarms?.changed(key)
     const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf, io, alarm }
+    this.#context = context
     const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
     const facts = new Facts(store, names, shard)
@@ -145,7 +149,7 @@ export class Term {
         const messages = await reader.take(BATCH_FACTS)
         if (messages.length === 0 && !this.#failed && !this.#stopping)
           throw new FlowStoneError('reader_stopped', `the reader of shard ${shard} stopped`)
-        await this.#foldAll(context, facts, messages, recoverTo)
+        await this.#foldAll(facts, messages, recoverTo)
       }
       if (this.#failed) await this.#failure.promise
       await this.#writing
@@ -199,15 +203,12 @@ export class Term {
     })
   }
 
-  async #foldAll(
-    context: DispatchContext,
-    facts: Facts,
-    messages: readonly StoredMessage[],
-    recoverTo: number,
-  ): Promise<void> {
-    const { logger } = this.#options
+  async #foldAll(facts: Facts, messages: readonly StoredMessage[], recoverTo: number): Promise<void> {
+    const { logger, topology } = this.#options
     for (const [i, message] of messages.entries()) {
       if (this.#failed || this.#stopping) break
+      const isOld = message.seq <= recoverTo
+      if (isOld) this.#decidedBefore.see(topology.names.factPath(message.subject))
       const effects = await this.#fold(facts, messages, i)
       this.#folded = message.seq
       this.#factsSince += 1
@@ -217,12 +218,10 @@ export class Term {
       for (const effect of effects) {
         // Enqueued before, and done perhaps: the reconciler enqueues what is missing, once all is
         // folded.
-        if (effect.do === 'task' && message.seq <= recoverTo) continue
+        if (isOld && (effect.do === 'task' || this.#decidedBefore.hold(effect, message.timeMs))) continue
         if (effect.do === 'fact' && effect.fact.name === 'trigger.refused')
           logger.warn(`a trigger of ${effect.fact.data.asset} was refused: ${effect.fact.data.reason}`)
-        this.#gate.add(
-          carryOut(context, effect, message.timeMs, logger, this.#repair).catch((error) => this.fail(error)),
-        )
+        this.#carryOut(effect, message.timeMs)
       }
       if (this.#store.touched >= TOUCHED_SOFT) this.#checkpointSoon()
       if (this.#store.touched >= TOUCHED_HARD) {
@@ -233,9 +232,17 @@ export class Term {
       // A slow stream of tasks holds up the reading, not the memory.
       if (this.#gate.size > 5000) await this.#gate.drain()
     }
-    if (this.#factsSince >= BATCH_FACTS) this.#checkpointSoon()
+    // Old facts come as fast as they are read: documents of open runs would be written each time.
+    const isRecovering = this.#folded < recoverTo
+    if (this.#factsSince >= BATCH_FACTS && !isRecovering) this.#checkpointSoon()
     else if (this.#factsSince > 0 && !this.#writing)
       this.#timer ??= setTimeout(() => this.#checkpointSoon(), this.#lagMs)
+  }
+
+  #carryOut(effect: Effect, timeMs: number): void {
+    if (!this.#context) return
+    const done = carryOut(this.#context, effect, timeMs, this.#options.logger, this.#repair)
+    this.#gate.add(done.catch((error) => this.fail(error)))
   }
 
   async #checkpoint(): Promise<void> {
@@ -248,6 +255,7 @@ export class Term {
     const isBusy = entries.length >= BUSY_DOCUMENTS || this.#factsSince >= BUSY_FACTS
     this.#factsSince = 0
     this.#lagMs = isBusy ? BUSY_LAG_MS : CHECKPOINT_LAG_MS
+    for (const { effect, timeMs } of this.#decidedBefore.take()) this.#carryOut(effect, timeMs)
     await this.#gate.drain()
     if (seq === this.#checkpointer.seq && entries.length === 0) return
     // A decision that could not be carried out: its fact must be folded again.
