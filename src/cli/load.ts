@@ -10,14 +10,38 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { declaredPipelines, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import type { WorkerConfig } from '../worker/options.ts'
+import { workerConfigOf } from './worker-config.ts'
+
+/** What a file exports for workers. */
+export interface WorkerFile {
+  readonly file: string
+  readonly pipelines: readonly Pipeline[]
+  /** `export const worker`; `{}` if there is none. */
+  readonly config: WorkerConfig
+}
 
 /**
- * All pipelines that the file exports, by whatever name. Throws InvalidError when there is no such
- * file, or none in it, and `load_failed` when it throws.
+ * All pipelines that the file exports, by whatever name, and its configuration of workers. Throws
+ * InvalidError when there is no such file, or no pipeline in it, and `load_failed` when it throws.
  */
-export async function loadPipelines(file: string): Promise<Pipeline[]> {
+export async function loadFile(file: string): Promise<WorkerFile> {
   const before = new Set(declaredPipelines())
   const exported = await loadModule(file)
+  const pipelines = pipelinesIn(file, exported, before)
+  return { file, pipelines, config: workerConfigOf(file, exported) ?? {} }
+}
+
+/** As `loadFile`, the pipelines alone. */
+export async function loadPipelines(file: string): Promise<readonly Pipeline[]> {
+  return (await loadFile(file)).pipelines
+}
+
+function pipelinesIn(
+  file: string,
+  exported: Readonly<Record<string, unknown>>,
+  before: ReadonlySet<Pipeline>,
+): readonly Pipeline[] {
   const found = [...new Set(Object.values(exported).filter(isPipeline))]
   if (found.length > 0) return found
   const assets = Object.values(exported).filter(isAsset)

@@ -1,15 +1,15 @@
 /** Commands that run a part until they are asked to stop: worker, engine. */
 import { readFileSync } from 'node:fs'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
-import type { Pipeline } from '../define/pipeline.ts'
 import type { EngineOptions } from '../engine/engine.ts'
 import { parseDuration } from '../options/duration.ts'
 import { every } from '../options/timer.ts'
 import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
 import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
-import { loadPipelines, watchLoads } from './load.ts'
+import { loadFile, type WorkerFile, watchLoads } from './load.ts'
 import { outputOf } from './output.ts'
 import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
+import { onlyConfig } from './worker-config.ts'
 
 const LOADING_MS = 10_000
 const ALIVE_MS = 1000
@@ -22,26 +22,32 @@ export interface WorkerCommand extends GlobalOptions {
 
 export async function runWorker(files: readonly string[], options: WorkerCommand): Promise<void> {
   const output = outputOf(options.json === true)
-  const drainMs = parseDuration('--drain', options.drain ?? WORKER_DEFAULTS.drainTimeout)
-  const workerOptions: WorkerOptions = {
+  const given: WorkerOptions = {
     ...(options.concurrency === undefined ? {} : { concurrency: wholeNumber('--concurrency', options.concurrency) }),
     ...(options.queues === undefined ? {} : { queues: options.queues.split(',') }),
-    drainTimeout: drainMs,
-    ownsProcess: true,
+    ...(options.drain === undefined ? {} : { drainTimeout: parseDuration('--drain', options.drain) }),
   }
   using stop = stopRequest()
   // A channel that is closed throws: its supervisor is gone, and that is heard by itself.
   const tell = (message: FromWorker): void => void (process.connected && process.send?.(message))
+  let hasDrainTime = (_: number): void => undefined
   if (isSupervised) {
-    endWithSupervisor(drainMs)
+    hasDrainTime = endWithSupervisor()
     if (process.env[DEV_SERVER]) watchLoads((loaded) => tell({ loaded }))
     // From then on its supervisor wants to know whether its event loop still turns.
     void stop.asked.then(() => every(ALIVE_MS, () => tell({ alive: true }), { unref: true }))
   }
-  const pipelines = await untilLoaded(files, stop.asked)
-  if (!pipelines) return
-  await using flow = await open(options)
-  const worker = await flow.worker(pipelines, workerOptions)
+  const loaded = await untilLoaded(files, stop.asked)
+  if (!loaded) return
+  const pipelines = loaded.flatMap((one) => one.pipelines)
+  const { io, logger, ...config } = onlyConfig(loaded)
+  const drainMs = parseDuration(
+    'worker: drainTimeout',
+    given.drainTimeout ?? config.drainTimeout ?? WORKER_DEFAULTS.drainTimeout,
+  )
+  hasDrainTime(drainMs)
+  await using flow = await open(options, { ...(io ? { io } : {}), ...(logger ? { logger } : {}) })
+  const worker = await flow.worker(pipelines, { ...config, ...given, drainTimeout: drainMs, ownsProcess: true })
   const assets = pipelines.map((pipeline) => ({
     pipeline: pipeline.name,
     assets: pipeline.assets.flatMap(({ name, definition }) => (definition.spec.internal ? [] : [name])),
@@ -61,12 +67,12 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
 /**
  * Undefined when it was asked to stop first: a top-level await that never settles must not keep it.
  */
-async function untilLoaded(files: readonly string[], stopped: Promise<string>): Promise<Pipeline[] | undefined> {
+async function untilLoaded(files: readonly string[], stopped: Promise<string>): Promise<WorkerFile[] | undefined> {
   const slow = setTimeout(() => {
     console.error(`flowstone: ${files.join(', ')} is still being loaded; does a top-level await there never settle?`)
   }, LOADING_MS)
   try {
-    const loading = Promise.all(files.map(loadPipelines)).then((found) => found.flat())
+    const loading = Promise.all(files.map(loadFile))
     return await Promise.race([loading, stopped.then(() => undefined)])
   } finally {
     clearTimeout(slow)

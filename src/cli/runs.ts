@@ -12,11 +12,12 @@ import { parseUpstream } from '../define/pipeline.ts'
 
 import type { RunOptions } from '../define/run-options.ts'
 import { parseRunTimeout } from '../options/duration.ts'
+import type { WorkerConfig } from '../worker/options.ts'
 
 import type { AtOptions, Reading } from './at.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { followRun } from './follow.ts'
-import { findAsset, loadPipelines } from './load.ts'
+import { findAsset, loadFile } from './load.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
@@ -55,9 +56,9 @@ export async function runAsset(name: string, options: RunCommand): Promise<void>
     ...(options.tag === undefined ? {} : { tags: tagArgument(options.tag) }),
     ...concurrencyArgument(options),
   }
-  const start = await starter(name, options)
+  const { start, io } = await starter(name, options)
   using stop = stopRequest()
-  await using flow = await open(options)
+  await using flow = await open(options, io ? { io } : {})
   const asking = start(flow, asked)
   const run = await Promise.race([asking, stop.asked])
   if (typeof run === 'string') {
@@ -145,11 +146,14 @@ export async function cancelRun(flow: Flow, output: Output, id: string, reason: 
     ])
 }
 
+interface Starter {
+  readonly start: (flow: Flow, asked: RunOptions) => Promise<Run<unknown>>
+  /** What the values of the file are stored with. */
+  readonly io?: WorkerConfig['io']
+}
+
 /** By code where a file says it, else by what is registered. */
-async function starter(
-  name: string,
-  options: RunCommand,
-): Promise<(flow: Flow, asked: RunOptions) => Promise<Run<unknown>>> {
+async function starter(name: string, options: RunCommand): Promise<Starter> {
   const file = options.file ?? reach(options).dev?.file
   if (file === undefined) {
     const [pipeline, asset] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
@@ -157,11 +161,12 @@ async function starter(
       throw new InvalidError(
         `run: say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
       )
-    return async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked)
+    return { start: async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked) }
   }
   const [named, own] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
-  const { asset, pipeline } = findAsset(await loadPipelines(file), own ?? name, named)
-  return async (flow, asked) => await flow.materialize(asset, { ...asked, pipeline })
+  const { pipelines, config } = await loadFile(file)
+  const { asset, pipeline } = findAsset(pipelines, own ?? name, named)
+  return { start: async (flow, asked) => await flow.materialize(asset, { ...asked, pipeline }), io: config.io }
 }
 
 /** One input: `order=@file.json` or `order={"id":1}`. All of them: `{"order":…}`. */

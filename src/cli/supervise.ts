@@ -127,20 +127,30 @@ export async function supervise(args: readonly string[]): Promise<number> {
 
 /**
  * Ends this process a moment after its supervisor is gone, whatever its code does. (A process that
- * is not blocked sees its channel close, and stops in order.)
+ * is not blocked sees its channel close, and stops in order.) What it gives takes how long running
+ * code may go on; until then there is none to finish.
  */
-export function endWithSupervisor(drainMs: number): void {
+export function endWithSupervisor(): (drainMs: number) => void {
   try {
-    const workerData = { parent: process.ppid, afterMs: drainMs + ALONE_MS, lookMs: LOOK_MS }
+    const workerData = { parent: process.ppid, aloneMs: ALONE_MS, lookMs: LOOK_MS }
     const resourceLimits = { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 1, stackSizeMb: 1 }
-    new Thread(GUARD, { eval: true, name: 'flowstone guard', execArgv: [], workerData, resourceLimits }).unref()
+    const options = { eval: true, name: 'flowstone guard', execArgv: [], workerData, resourceLimits }
+    const thread = new Thread(GUARD, options)
+    thread.unref()
+    return (drainMs) => thread.postMessage(drainMs)
   } catch {
     // Where threads may not be started, nothing is lost but this.
+    return () => undefined
   }
 }
 
-const GUARD = `const { parent, afterMs, lookMs } = require('node:worker_threads').workerData
+const GUARD = `const { parentPort, workerData } = require('node:worker_threads')
+const { parent, aloneMs, lookMs } = workerData
 let goneMs
+let afterMs = aloneMs
+parentPort.on('message', (drainMs) => {
+  afterMs = drainMs + aloneMs
+})
 setInterval(() => {
   if (process.ppid === parent) return
   goneMs ??= performance.now()

@@ -1,8 +1,10 @@
 /** Options of `flow.worker`. */
 import { InvalidError } from '../../streams/errors.ts'
 import type { Resources } from '../define/asset-type.ts'
+import type { IoManager } from '../io/manager.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import type { Logger } from '../telemetry.ts'
 
 /** Options of `flow.worker`. */
 export interface WorkerOptions {
@@ -39,6 +41,18 @@ export interface WorkerOptions {
    * for `flowstone worker` and `dev`.
    */
   readonly ownsProcess?: boolean
+}
+
+/**
+ * What a file with pipelines may export as `worker`, for `flowstone worker` and `flowstone dev`:
+ * options of `flow.worker`, and the `io` and `logger` of `connect`. Options of the command come
+ * first.
+ */
+export interface WorkerConfig extends Omit<WorkerOptions, 'handleSignals' | 'ownsProcess'> {
+  /** I/O managers by name. `flowstone run` reads values with them, too. */
+  readonly io?: Readonly<Record<string, IoManager>>
+  /** `ctx.log`, and what FlowStone itself says. Default: warnings and errors to standard error. */
+  readonly logger?: Logger
 }
 
 export const WORKER_DEFAULTS = { concurrency: 10, drainTimeout: '30s', ackWait: '30s', maxBlocked: '10m' } as const

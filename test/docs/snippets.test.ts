@@ -15,7 +15,7 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { format, promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
-import { loadPipelines } from '../../src/cli/load.ts'
+import { loadFile } from '../../src/cli/load.ts'
 import { connect, type Flow, type Pipeline } from '../../src/index.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -66,17 +66,18 @@ async function runHere(file: string, source: string): Promise<string[]> {
   using _log = vi.spyOn(console, 'log').mockImplementation(keep)
   using _info = vi.spyOn(console, 'info').mockImplementation(keep)
   if (/^export default pipeline\(/m.test(source))
-    for (const one of await loadPipelines(file)) lines.push(...(await runPipeline(one, source)))
+    for (const one of (await loadFile(file)).pipelines) lines.push(...(await runPipeline(one, source, file)))
   else await import(pathToFileURL(file).href)
   return lines
 }
 
-async function runPipeline(pipeline: Pipeline, source: string): Promise<string[]> {
+async function runPipeline(pipeline: Pipeline, source: string, file: string): Promise<string[]> {
   const last = pipeline.assets.at(-1)
   if (!last) return []
-  await using flow = await connect()
+  const { io = {}, logger, ...config } = (await loadFile(file)).config
+  await using flow = await connect({ io, ...(logger ? { logger } : {}) })
   await flow.engine()
-  await flow.worker(pipeline)
+  await flow.worker(pipeline, config)
   const run = await flow.materialize(last)
   const [, answer] = ANSWERS.exec(source) ?? []
   if (answer !== undefined) await answerGates(flow, run.id, JSON.parse(answer))
