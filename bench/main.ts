@@ -24,6 +24,7 @@ import { limiter } from './limiter.ts'
 import { load } from './load.ts'
 import { million } from './million.ts'
 import { mixed } from './mixed.ts'
+import { proof } from './proof.ts'
 import { prune } from './prune.ts'
 import { replay } from './replay.ts'
 import { endOnSignals, startRig } from './rig.ts'
@@ -46,6 +47,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   flat,
   history,
   prune,
+  proof,
   at,
   replay,
   start,

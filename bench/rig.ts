@@ -6,7 +6,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { type ConnectOptions, connect, type Flow, type Pipeline, type WorkerOptions } from '../src/index.ts'
+import {
+  type ConnectOptions,
+  connect,
+  type EngineOptions,
+  type Flow,
+  type Pipeline,
+  type WorkerOptions,
+} from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
 import { startServer } from '../src/server/index.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
@@ -77,11 +84,12 @@ export async function withEngine<T>(
   use: (flow: Flow) => Promise<T>,
   workers: readonly WorkerOptions[] = [{}],
   settings: ConnectOptions = {},
+  engineOptions: EngineOptions = {},
 ): Promise<T> {
   const namespace = newNamespace()
   try {
     await using flow = await connect({ ...settings, servers: url, namespace })
-    const engine = await flow.engine()
+    const engine = await flow.engine(engineOptions)
     for (const options of workers) await flow.worker(pipeline, options)
     await engine.active
     return await use(flow)

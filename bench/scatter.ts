@@ -5,7 +5,7 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { asset, pipeline } from '../src/index.ts'
+import { asset, type EngineOptions, type Flow, pipeline } from '../src/index.ts'
 import { type Bench, type Job, type Pair, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'
 import { instanceKey, instanceValue } from './payload.ts'
@@ -48,7 +48,8 @@ export async function scatterPair(url: string, n: number): Promise<Pair> {
   return { raw: n / (rawMs / 1000), value: n / ((await engineScatter(url, n)) / 1000) }
 }
 
-async function engineScatter(url: string, n: number): Promise<number> {
+/** Milliseconds from `materialize` to the value. */
+export async function engineScatter(url: string, n: number, engine: EngineOptions = {}): Promise<number> {
   const keys = Array.from({ length: n }, (_, i) => instanceKey(i))
   const noop = asset('noop', {
     scatter: () => keys,
@@ -59,14 +60,15 @@ async function engineScatter(url: string, n: number): Promise<number> {
       return count
     },
   })
-  return withEngine(url, pipeline('bench', [noop]), async (flow) => {
+  const measured = async (flow: Flow): Promise<number> => {
     const startedMs = performance.now()
     const run = await flow.materialize(noop)
     const count = await run.result()
     const tookMs = performance.now() - startedMs
     if (count !== n) throw new Error(`the gather counted ${count} of ${n} results`)
     return tookMs
-  })
+  }
+  return withEngine(url, pipeline('bench', [noop]), measured, [{}], {}, engine)
 }
 
 async function memory({ rig, fsync, sizes, say }: Job): Promise<Figure[]> {
