@@ -10,6 +10,7 @@ import type { EarlierValue, Phase, ReuseReason, Waiter } from '../streams/run-sc
 import type { ScheduledBy, SensedBy } from '../streams/schedule-schemas.ts'
 import type { AssetSpec, ErrorInfo, PipelineSpec, RunConcurrency, UpstreamMode, ValueAt } from '../streams/schemas.ts'
 import type { EventGroupState, OpenRunsState, SubscriptionState } from './events/state.ts'
+import type { InTrace } from '../streams/trace.ts'
 import type { BarrierState, FailureChunk, KeyChunkList, LimitedQueuesState, Segment } from './scatter/state.ts'
 import type { ScheduleState, SensorState } from './schedule/state.ts'
 
@@ -75,7 +76,7 @@ export interface AssetInRun {
   chained?: string
 }
 
-export interface RunState {
+export interface RunState extends InTrace {
   seq: number
   id: RunId
   pipeline: string

@@ -152,6 +152,7 @@ function common({ run, spec }: InRun, what: string) {
     version: run.version,
     shape: spec.shape,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
+    ...(run.trace === undefined ? {} : { trace: run.trace }),
     deps: depsOf(run, spec),
   }
 }

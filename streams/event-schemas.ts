@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { by } from './by.ts'
+import { traceContext } from './trace.ts'
 
 const count = z.int().min(0)
 const TOKEN_MAX = 256
@@ -79,6 +80,8 @@ export const takenEvent = z.object({
   group: token.optional(),
   /** Of its input, as JSON, where it is of a group. */
   bytes: count.optional(),
+  /** The trace that its message was sent in. */
+  trace: traceContext.optional(),
 })
 export type TakenEvent = z.infer<typeof takenEvent>
 

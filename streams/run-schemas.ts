@@ -18,6 +18,7 @@ import {
   valueAt,
 } from './schemas.ts'
 import { HALF } from './text.ts'
+import { traceContext } from './trace.ts'
 
 /** What waits for a run: an execution of an asset, at this gate. */
 export const waiter = z.object({ run: token, asset: token, gate: token })
@@ -61,6 +62,10 @@ export const runRequested = z.object({
   retry: z.object({ run: token, from: token.optional() }).optional(),
   /** What started it, and waits for it. */
   parent: waiter.optional(),
+  /** The trace of who asks, where that is in one. */
+  trace: traceContext.optional(),
+  /** A span in the trace of the run before it, where that was asked for in one. */
+  earlierTrace: z.string().max(55).optional(),
   by: by.optional(),
 })
 
@@ -213,6 +218,7 @@ export const triggerReceived = z.object({
   contentType: z.string().max(256).optional(),
   msgId: z.string().max(512).optional(),
   problem: z.string().max(2000).optional(),
+  trace: traceContext.optional(),
   by: by.optional(),
 })
 

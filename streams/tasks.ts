@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { CONTENT_TYPE, decode, encodeMsgpack } from './codec.ts'
 import { FlowStoneError } from './errors.ts'
 import { valueAt } from './schemas.ts'
+import { traceContext } from './trace.ts'
 
 const common = {
   id: z.string(),
@@ -33,6 +34,8 @@ const common = {
    * back, and what was begun outside goes on.
    */
   gates: z.int().min(1).optional(),
+  /** The trace in which its run was asked for. */
+  trace: traceContext.optional(),
 }
 
 /**

@@ -90,6 +90,7 @@ function withEvent(
   const inputs = takesAll(spec) ? [...(open?.inputs ?? []), event.input ?? {}] : [event.input ?? {}]
   const keys = [...(open?.keys ?? []), ...(event.key === undefined ? [] : [event.key])].slice(-KEYS_MAX)
   const msgId = open ? open.msgId : event.msgId
+  const trace = open ? open.trace : event.trace
   return {
     seq: place.factSeq,
     version,
@@ -102,6 +103,7 @@ function withEvent(
     firstMs,
     ...(msgId === undefined ? {} : { msgId }),
     inputs,
+    ...(trace === undefined ? {} : { trace }),
     count: (open?.count ?? 0) + 1,
     bytes: takesAll(spec) ? (open?.bytes ?? 0) + bytes : bytes,
     keys,
@@ -124,7 +126,7 @@ function timer(group: EventGroupState, pipeline: PipelineSpec, spec: Subscriptio
 
 /** Starts the run of a group, and empties it. */
 function close(group: EventGroupState, pipeline: PipelineSpec, spec: SubscriptionSpec): Effect[] {
-  const { source, stream, first, msgId, partition, tags, concurrency, count } = group
+  const { source, stream, first, msgId, partition, tags, concurrency, count, trace } = group
   const input = takesAll(spec) ? joined(group.inputs) : group.inputs[0]
   const event: TakenEvent = {
     seq: first,
@@ -132,6 +134,7 @@ function close(group: EventGroupState, pipeline: PipelineSpec, spec: Subscriptio
     ...(partition === undefined ? {} : { partition }),
     ...(tags === undefined ? {} : { tags }),
     ...(concurrency === undefined ? {} : { concurrency }),
+    ...(trace === undefined ? {} : { trace }),
     ...(input === undefined || Object.keys(input).length === 0 ? {} : { input }),
   }
   const effect = requestEffect(pipeline, spec, { source, stream, factSeq: group.seq }, event, count)

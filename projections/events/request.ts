@@ -63,7 +63,7 @@ export function requestEffect(
   event: TakenEvent,
   messages?: number,
 ): Effect {
-  const { seq, msgId, input, partition, tags } = event
+  const { seq, msgId, input, partition, tags, trace } = event
   const key = event.key ?? `${place.stream}:${seq}`
   const concurrency = concurrencyOfEvent(pipeline, event)
   const request = {
@@ -83,6 +83,7 @@ export function requestEffect(
     ...(input === undefined ? {} : { input }),
     ...(tags === undefined ? {} : { tags }),
     ...(concurrency === undefined ? {} : { concurrency }),
+    ...(trace === undefined ? {} : { trace }),
   } as const
   const identity = eventIdentity(pipeline.name, spec.name, place, event, messages !== undefined)
   const refusal = refusedEvent(pipeline.name, spec.name, place, event, '')

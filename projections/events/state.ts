@@ -1,5 +1,6 @@
 /** Documents of subscriptions. */
 import type { RunConcurrency, StoredValue } from '../../streams/schemas.ts'
+import type { InTrace } from '../../streams/trace.ts'
 
 /** How far a subscription is. In the first shard. */
 export interface SubscriptionState {
@@ -18,7 +19,7 @@ export interface OpenRunsState {
 }
 
 /** Messages that wait to start one run together, or to be replaced by a later one. */
-export interface EventGroupState {
+export interface EventGroupState extends InTrace {
   seq: number
   /** Of the newest message. */
   version: string

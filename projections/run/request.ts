@@ -22,7 +22,17 @@ export function runIdFor(
  * What may be another one in two requests that ask for the same: a deploy came in between, another
  * way of asking, or another patience.
  */
-const ANY: ReadonlySet<string> = new Set(['version', 'trigger', 'event', 'retryOf', 'timeoutMs', 'parent', 'by'])
+const ANY: ReadonlySet<string> = new Set([
+  'version',
+  'trigger',
+  'event',
+  'retryOf',
+  'timeoutMs',
+  'parent',
+  'by',
+  'trace',
+  'earlierTrace',
+])
 
 /**
  * In what a request differs from an earlier one under the same key, in words; nothing: it asks for

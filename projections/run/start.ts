@@ -34,6 +34,8 @@ export function onRunRequested(view: View, fact: FactOf<'run.requested'>): Effec
     ...(data.sensor === undefined ? {} : { sensor: data.sensor }),
     ...(data.hook === undefined ? {} : { hook: data.hook }),
     ...(data.parent === undefined ? {} : { parent: data.parent, waiters: [data.parent] }),
+    ...(data.trace === undefined ? {} : { trace: data.trace }),
+    ...(data.earlierTrace === undefined ? {} : { earlierTrace: data.earlierTrace }),
     ...givenIn(fact),
     status: 'requested',
     requestedMs: fact.timeMs,

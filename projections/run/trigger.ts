@@ -12,6 +12,7 @@ import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { KeySpace } from '../../streams/ids.ts'
 import { triggerBody } from '../../streams/run-schemas.ts'
 import { cut } from '../../streams/text.ts'
+import type { TraceContext } from '../../streams/trace.ts'
 import type { Effect } from '../effects.ts'
 import { type Key, specOf, stateKey, type View } from '../state.ts'
 import { concurrencyOf, givenValue } from './concurrency-key.ts'
@@ -37,6 +38,8 @@ export interface TriggerMessage {
   readonly msgId: string | undefined
   /** Who sent it, as it says itself. */
   readonly by?: string | undefined
+  /** The trace that it was sent in. */
+  readonly trace?: TraceContext | undefined
 }
 
 /**
@@ -51,6 +54,7 @@ export function received({
   contentType,
   msgId,
   by,
+  trace,
 }: TriggerMessage): DraftOf<'trigger.received'> {
   const problem =
     payload.length > TRIGGER_BODY_MAX
@@ -69,6 +73,7 @@ export function received({
     ...(contentType === undefined ? {} : { contentType: cut(contentType, CONTENT_TYPE_MAX) }),
     ...(msgId === undefined ? {} : { msgId: cut(msgId, MSG_ID_MAX) }),
     ...(problem === undefined ? {} : { problem }),
+    ...(trace ? { trace } : {}),
     ...(by ? { by: byPart('trigger', by) } : {}),
   }
   return { name: 'trigger.received', ids: { trigger: `${seq}-${timeMs}` }, data }
@@ -148,6 +153,7 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
     ...(partition === undefined ? {} : { partition }),
     ...(key === undefined ? {} : { key }),
     trigger: { seq: trigger.seq, ...(trigger.msgId === undefined ? {} : { msgId: trigger.msgId }) },
+    ...(trigger.trace === undefined ? {} : { trace: trigger.trace }),
     ...said,
   } as const
   const identity = identityOf(fact, key)

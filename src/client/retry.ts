@@ -11,7 +11,7 @@ import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { missingRun } from '../log/pruned.ts'
 import type { Duration } from '../options/duration.ts'
 import { newestPipeline } from '../runs/registered.ts'
-import { append, factAt, newestAttempt, type Requested } from '../runs/request.ts'
+import { append, earlierTrace, factAt, inTrace, newestAttempt, type Requested } from '../runs/request.ts'
 import { checkByJson, inputsNeeded, runRequestOf } from '../runs/run-request.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -111,7 +111,8 @@ async function requestAgain(
   // Code may have been corrected, and a schema with it.
   if (pipeline.version !== earlier.version) await checkKept(deps, earlier, pipeline, data, ids.run)
   return {
-    ...data,
+    ...inTrace(data),
+    ...earlierTrace(earlier),
     ...(timeoutMs === undefined || timeout !== undefined ? {} : { timeoutMs }),
     ...(key === undefined ? {} : { key }),
     ...(trigger === undefined ? {} : { trigger }),

@@ -15,7 +15,7 @@ import { factEntry } from '../log/entries.ts'
 import { isSealed } from '../log/history.ts'
 import { missingRun } from '../log/pruned.ts'
 import { reasonOf } from '../options/reason.ts'
-import { append, hasFailed, newestAttempt } from '../runs/request.ts'
+import { append, earlierTrace, hasFailed, inTrace, newestAttempt } from '../runs/request.ts'
 import { Values } from '../worker/attempt/values.ts'
 import { readFailures } from '../worker/gather/gather.ts'
 import { Run } from './run.ts'
@@ -188,15 +188,16 @@ export class Scatters {
     const { shards } = this.#deps
     const { asset } = parseBarrierId(id)
     const total = redriveIn(run, asset)?.total ?? barrier.total ?? 0
-    const data: RunRequest = {
+    const data: RunRequest = inTrace({
       pipeline: run.pipeline,
       version: run.version,
       target: run.target,
       upstream: run.upstream,
       ...(run.partition === undefined ? {} : { partition: run.partition }),
       redrive: { run: run.id, asset, total },
+      ...earlierTrace(run),
       ...(run.concurrency === undefined ? {} : { concurrency: run.concurrency }),
-    }
+    })
     const first = runIdFor(data, 'redrive', id, shards)
     if (await append(this.#deps, first, data)) return new Run(this.#deps, first, { isNew: true })
     const newest = await newestAttempt(this.#deps, data, 'redrive', id)

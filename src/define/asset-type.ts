@@ -33,6 +33,11 @@ export interface AssetContext {
    */
   readonly signal: AbortSignal
   readonly log: Logger
+  /**
+   * The span that this code runs in, as the header `traceparent` of W3C Trace Context. Send it
+   * along where nothing else does. With `flowstone/otel`, OpenTelemetry passes it on by itself.
+   */
+  readonly traceparent: string
   readonly resources: Resources
   /**
    * `return ctx.signalGate({ … })`: waits for a signal from outside, at no cost. The value is what

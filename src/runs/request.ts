@@ -12,6 +12,7 @@ import type { Connection } from '../log/connection.ts'
 import { factEntry } from '../log/entries.ts'
 import { isSealed } from '../log/history.ts'
 import { runFact } from '../log/run-fact.ts'
+import { tracing } from '../tracing.ts'
 
 /** What is needed to look whether a run is there. */
 export interface LookDeps {
@@ -36,7 +37,8 @@ export interface Requested {
 /** Attempts that are looked for side by side. */
 const LOOK_AHEAD = 8
 
-export async function requestFresh(deps: RequestDeps, data: RunRequest): Promise<Requested> {
+export async function requestFresh(deps: RequestDeps, asked: RunRequest): Promise<Requested> {
+  const data = inTrace(asked)
   const group = data.concurrency && groupOf(data.pipeline, data.concurrency)
   const id = newRunId(Date.now(), randomBytes(8).toString('hex'), deps.shards, group)
   if (!(await appendNew(deps, id, data))) throw new FlowStoneError('internal', `run ${id} is there already`)
@@ -50,9 +52,10 @@ export async function requestFresh(deps: RequestDeps, data: RunRequest): Promise
 export async function requestUnderKey(
   deps: RequestDeps,
   key: string,
-  data: RunRequest,
+  asked: RunRequest,
   onFailed: OnFailed,
 ): Promise<Requested> {
+  const data = inTrace(asked)
   const first = runIdFor(data, 'key', key, deps.shards)
   if (await isElsewhere(deps, first, data)) throw new ConflictError(ELSEWHERE(key))
   if (await append(deps, first, data)) return { id: first, isNew: true }
@@ -63,7 +66,8 @@ export async function requestUnderKey(
   if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id, isNew: false }
   const next = runIdFor(data, 'key', key, deps.shards, attempt + 1)
   // Who asks at the same time gets the same run, and one of both has started it.
-  return { id: next, isNew: await append(deps, next, { ...data, retryOf: id }) }
+  const again = { ...data, retryOf: id, ...earlierTrace((await requestOf(deps, id))?.data) }
+  return { id: next, isNew: await append(deps, next, again) }
 }
 
 /**
@@ -83,6 +87,17 @@ export async function newestUnderKey(
   const id = await newestRetry(deps, last)
   if (onFailed === 'return' || !(await hasFailed(deps, id))) return { id }
   return { id: runIdFor(data, 'key', key, deps.shards, attempt + 1), retryOf: id }
+}
+
+/** The run belongs to the trace of who asks for it. */
+export function inTrace(data: RunRequest): RunRequest {
+  const trace = tracing()?.active()
+  return trace ? { ...data, trace } : data
+}
+
+/** What the run that comes after an earlier one says of the trace of that. */
+export function earlierTrace(earlier: Pick<RunRequest, 'trace'> | undefined): Pick<RunRequest, 'earlierTrace'> {
+  return earlier?.trace ? { earlierTrace: earlier.trace.traceparent } : {}
 }
 
 /** The last of the runs that were started one after the other for a text; there is a first one. */

@@ -44,6 +44,8 @@ export const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
       partition: 'ü/x',
       key: 'k',
       trigger: { seq: 4, msgId: 'm' },
+      trace: { traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`, tracestate: 'x=1' },
+      earlierTrace: `00-${'c'.repeat(32)}-${'d'.repeat(16)}-00`,
     },
   },
   'schedule.due': {

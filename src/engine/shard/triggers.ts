@@ -13,6 +13,7 @@ import { BY_HEADER } from '../../../streams/by.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
+import { traceOfMessage } from '../../../streams/trace.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
@@ -90,6 +91,7 @@ export class Triggers {
       contentType: message.headers.get('Content-Type'),
       msgId: message.headers.get('Nats-Msg-Id'),
       by: message.headers.get(BY_HEADER),
+      trace: traceOfMessage(message.headers),
     })
     for (let said = false; !this.#stopped; said = true) {
       try {

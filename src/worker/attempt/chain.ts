@@ -103,7 +103,7 @@ export async function placeOnLog(
 function nextOf(task: AttemptTask, made: MadeValues): AttemptTask | undefined {
   const [step, ...rest] = task.chain ?? []
   if (!step) return undefined
-  const { id, run, pipeline, version, partition, key, msgId } = task
+  const { id, run, pipeline, version, partition, key, msgId, trace } = task
   const deps = { ...step.deps }
   const hashes: Record<string, string> = { ...step.hashes }
   for (const [name, { at, hash }] of made) {
@@ -121,6 +121,7 @@ function nextOf(task: AttemptTask, made: MadeValues): AttemptTask | undefined {
     ...(partition === undefined ? {} : { partition }),
     ...(key === undefined ? {} : { key }),
     ...(msgId === undefined ? {} : { msgId }),
+    ...(trace === undefined ? {} : { trace }),
     asset: step.asset,
     shape: step.shape,
     deps,

@@ -11,6 +11,7 @@ import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import type { Logger } from '../../telemetry.ts'
+import { traceparentOf } from '../../tracing.ts'
 import type { Helper } from '../control/helper.ts'
 import type { ChildDeps } from '../gates/children.ts'
 import { type Execution, fail, GateOpener } from '../gates/opener.ts'
@@ -62,6 +63,9 @@ export function contextOf(
       return signal()
     },
     log: shared.logger,
+    get traceparent() {
+      return traceparentOf({ namespace: shared.names.ns, run: task.run, trace: task.trace })
+    },
     resources: shared.resources,
     signalGate: opener.signal,
     approval: opener.approval,
@@ -130,9 +134,11 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly fail = fail
   readonly #signal: () => AbortSignal
   readonly #gates: InstanceGates
+  readonly #task: Task
+  readonly #namespace: string
 
   constructor(
-    { logger, resources }: WorkerShared,
+    { logger, resources, names }: WorkerShared,
     task: Task,
     asset: AnyAsset,
     signal: () => AbortSignal,
@@ -151,6 +157,13 @@ export class InstanceContextOf implements InstanceContext<unknown> {
     this.index = index
     this.#signal = signal
     this.#gates = gates
+    this.#task = task
+    this.#namespace = names.ns
+  }
+
+  get traceparent(): string {
+    const { run, trace } = this.#task
+    return traceparentOf({ namespace: this.#namespace, run, trace })
   }
 
   get signal(): AbortSignal {

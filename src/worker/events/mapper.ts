@@ -9,6 +9,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors
 import type { TakenEvent } from '../../../streams/event-schemas.ts'
 import { hash64 } from '../../../streams/ids.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
+import { traceOfMessage } from '../../../streams/trace.ts'
 import { inputsUpstream } from '../../define/input.ts'
 import type { StandardSchema } from '../../define/standard-schema.ts'
 import type { EventMessage, Subscription, SubscriptionDefinition } from '../../define/subscription.ts'
@@ -46,7 +47,12 @@ export class Mapper {
   /** Undefined for a message that the subscription's filter leaves out. */
   async map(raw: RawMessage): Promise<TakenEvent | undefined> {
     const id = raw.headers.get(MSG_ID)
-    const place = { seq: raw.seq, ...(id === undefined || id.length > TEXT_MAX ? {} : { msgId: id }) }
+    const trace = traceOfMessage(raw.headers)
+    const place = {
+      seq: raw.seq,
+      ...(id === undefined || id.length > TEXT_MAX ? {} : { msgId: id }),
+      ...(trace === undefined ? {} : { trace }),
+    }
     try {
       const message = eventMessage(raw, this.#bucket)
       if (this.#definition.filter && this.#call('filter', message) !== true) return undefined

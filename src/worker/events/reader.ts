@@ -220,7 +220,7 @@ export class SubscriptionReader {
    * Whether the same event was stored a while ago, or stands in the same range. The engine would
    * find out too, at the cost of an append for each.
    */
-  #isRepeated({ seq: _, msgId: _id, ...event }: TakenEvent, seen: Map<string, string>): boolean {
+  #isRepeated({ seq: _, msgId: _id, trace: _trace, ...event }: TakenEvent, seen: Map<string, string>): boolean {
     if (event.key === undefined || event.group !== undefined || event.refused !== undefined) return false
     const hash = createHash('sha256').update(JSON.stringify(event)).digest('base64')
     const before = this.#recent.get(event.key) ?? seen.get(event.key)

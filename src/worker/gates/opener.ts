@@ -10,6 +10,7 @@ import { type Fact, factPath } from '../../../streams/facts.ts'
 import type { GateCreated } from '../../../streams/gate-schemas.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { Names } from '../../../streams/subjects.ts'
+import type { TraceContext } from '../../../streams/trace.ts'
 import {
   type ApprovalOptions,
   ChildRun,
@@ -34,6 +35,7 @@ import { factEntry, timerEntry } from '../../log/entries.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
+import { traceFrom } from '../../tracing.ts'
 import { type ChildDeps, checkChild, childOf } from './children.ts'
 
 /** What a gate opener needs of its worker. */
@@ -63,6 +65,8 @@ export interface Execution {
   readonly keyChunk?: number
   /** Of gates that name none. */
   readonly payloadSchema?: ZodType | undefined
+  /** Of its run. */
+  readonly trace?: TraceContext | undefined
 }
 
 /** A gate and what has to be stored for it; nothing where it stands on the log already. */
@@ -183,7 +187,7 @@ export class GateOpener {
   /** As `suspend`, at a gate that the end of a run opens. The engine starts the run. */
   async #suspendForRun(spec: ChildSpec, more: (gate: string) => readonly Entry[]): Promise<string> {
     const { names, id: worker, children } = this.#shared
-    const { shard, pipeline, attempt, index, keyChunk } = this.#at
+    const { shard, run, pipeline, attempt, index, keyChunk, trace } = this.#at
     const gate = this.#nextGate()
     const ids = this.#idsOf(gate)
     const { id: child, request } = await childOf(children, pipeline, ids, spec)
@@ -193,7 +197,7 @@ export class GateOpener {
       ...(keyChunk === undefined ? {} : { keyChunk }),
       worker,
       child,
-      request,
+      request: { ...request, trace: traceFrom({ namespace: names.ns, run, trace }) },
     }
     const entry = factEntry(names, shard, { name: 'child.requested', ids, data })
     if ((await this.#log.appendOnce(entry, ...more(gate))) === 'stored') return gate
