@@ -57,6 +57,7 @@ const EXPORTS = {
     's3Object',
     'settleItems',
   ],
+  'flowstone/otel': ['instrument'],
   'flowstone/server': ['RELEASE_VERSION', 'ensureNatsServer', 'startCluster', 'startServer'],
 }
 
@@ -68,6 +69,7 @@ const PROGRAM = `
 import { asset, connect, pipeline } from 'flowstone'
 import { type GateHandler, gateHandler, type VerifiedSender } from 'flowstone/http'
 import { batch, type ItemReader, readLines, readS3Objects, type S3Item, settleItems } from 'flowstone/items'
+import { type Instrumentation, instrument } from 'flowstone/otel'
 import { type RunningServer, type ServerOptions, startServer } from 'flowstone/server'
 
 export const uses = [asset, connect, pipeline]
@@ -82,6 +84,7 @@ export async function url(): Promise<string> {
   await using server: RunningServer = await startServer(options)
   return server.url
 }
+export const spans = (): Instrumentation => instrument({ sampleInstances: 0.01 })
 // None of the packages that only some readers need is installed here, and the types need none.
 export const objects: ItemReader<S3Item> = readS3Objects({ bucket: 'b' })
 export const lines = asset('lines', {
@@ -159,8 +162,9 @@ function install(tarball) {
   mkdirSync(project)
   writeFileSync(join(project, 'package.json'), JSON.stringify({ name: 'user', private: true, type: 'module' }))
   const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  const types = `@types/node@${own.devDependencies['@types/node']}`
-  npm(project, ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', tarball, types])
+  // With flowstone/otel comes its package: its types are those of that.
+  const others = ['@types/node', '@opentelemetry/api'].map((name) => `${name}@${own.devDependencies[name]}`)
+  npm(project, ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', tarball, ...others])
   return project
 }
 

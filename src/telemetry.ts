@@ -10,6 +10,14 @@ import type { ErrorView } from '../streams/thrown.ts'
 
 /** What is published on `node:diagnostics_channel`, by the name of its channel. */
 export interface TelemetryEvents {
+  /** A run was asked for, by whomever. */
+  'flowstone:run.requested': RunEvent
+  /** A run has ended. `durationMs`: since it was asked for, by the server's clock. */
+  'flowstone:run.finished': RunEvent & {
+    readonly status: 'succeeded' | 'failed' | 'cancelled'
+    readonly durationMs: number
+    readonly error?: ErrorView
+  }
   /** A worker begins to run a piece of user code of an asset. */
   'flowstone:materialization.start': MaterializationEvent
   /** It ended with a value. */
@@ -27,6 +35,14 @@ export interface TelemetryEvents {
     readonly kind: string
     readonly delivery: number
   }
+  /** The worker that had a task before has died, or was cut off. */
+  'flowstone:task.lost': {
+    readonly worker: string
+    readonly task: string
+    readonly kind: string
+    readonly run: string
+    readonly asset: string
+  }
   /** A worker put a task back, unfinished. */
   'flowstone:task.returned': { readonly worker: string; readonly task: string; readonly reason: string }
   /**
@@ -38,11 +54,11 @@ export interface TelemetryEvents {
     readonly assets: readonly string[]
   }
   /** A lease of instances was run to its end. */
-  'flowstone:lease.stop': {
+  'flowstone:lease.stop': LeaseCounts & {
     readonly worker: string
     readonly run: string
+    readonly pipeline: string
     readonly asset: string
-    readonly instances: number
     readonly durationMs: number
   }
   /** The first keys of a scatter are stored: it is open. */
@@ -76,6 +92,13 @@ export interface TelemetryEvents {
   'flowstone:gate.timeout_retry': GateEvent & { readonly timeouts: number; readonly waitMs: number }
   /** It was cancelled by `flow.gates.cancel`, or because what opened it ended. */
   'flowstone:gate.cancel': GateEvent & { readonly waitedMs?: number; readonly reason?: string }
+  /** It ended, in whichever way. */
+  'flowstone:gate.end': GateEvent & {
+    readonly pipeline: string
+    readonly kind: 'signal' | 'approval'
+    readonly outcome: 'signaled' | 'timed_out' | 'cancelled'
+    readonly waitedMs: number
+  }
   /** A worker continues after it. `delayMs`: the time since it ended. */
   'flowstone:gate.resume': GateEvent & { readonly how: 'signal' | 'timeout'; readonly delayMs: number }
   /** The source of an item reader failed, and is asked again in `waitMs` from `position` on. */
@@ -167,6 +190,29 @@ export interface TelemetryEvents {
   'flowstone:storage.room': { readonly stream: string; readonly fullMs: number }
 }
 
+/** A run, from the engine that folds what is said of it. */
+export interface RunEvent {
+  readonly engine: string
+  readonly run: string
+  readonly pipeline: string
+  readonly target: string
+  readonly partition?: string
+  /** Its span, as W3C Trace Context writes it. */
+  readonly traceparent: string
+}
+
+/**
+ * Instances of a lease, by how they ended here. `returned`: given back, as for a limit that has no
+ * room.
+ */
+export interface LeaseCounts {
+  readonly instances: number
+  readonly succeeded: number
+  readonly failed: number
+  readonly suspended: number
+  readonly returned: number
+}
+
 export interface SlotEvent {
   readonly bucket: string
   readonly slot: string
@@ -186,6 +232,7 @@ export interface GateEvent {
 export interface MaterializationEvent {
   readonly worker: string
   readonly run: string
+  readonly pipeline: string
   readonly asset: string
   /** `signal` and `timeout`: `onSignal` and `onTimeout`. */
   readonly phase: 'execute' | 'scatter' | 'gather' | 'signal' | 'timeout'
@@ -219,10 +266,13 @@ export interface InstanceEvent {
 
 /** Names of all channels, for subscribers that want everything. */
 export const TELEMETRY_CHANNELS = [
+  'flowstone:run.requested',
+  'flowstone:run.finished',
   'flowstone:materialization.start',
   'flowstone:materialization.stop',
   'flowstone:materialization.exception',
   'flowstone:task.received',
+  'flowstone:task.lost',
   'flowstone:task.returned',
   'flowstone:worker.blocked',
   'flowstone:lease.stop',
@@ -238,6 +288,7 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:gate.timeout',
   'flowstone:gate.timeout_retry',
   'flowstone:gate.cancel',
+  'flowstone:gate.end',
   'flowstone:gate.resume',
   'flowstone:items.retry',
   'flowstone:items.resume',

@@ -27,6 +27,7 @@ import { tellOfGate } from './gate-events.ts'
 import { InFlight } from './in-flight.ts'
 import type { EngineShardOptions } from './options.ts'
 import type { Mark } from './position.ts'
+import { tellOfRun } from './run-events.ts'
 import { tellOfScatter } from './scatter-events.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
 import { Triggers } from './triggers.ts'
@@ -67,6 +68,7 @@ export class Term {
   readonly #store: Store
   readonly #checkpointer: Checkpointer
   #folded = 0
+  #recoverTo = 0
   #mark: Mark | undefined
   #factsSince = 0
   #lagMs = CHECKPOINT_LAG_MS
@@ -118,6 +120,7 @@ export class Term {
         engine,
       })
     this.#folded = from
+    this.#recoverTo = recoverTo
     const store = this.#store
     const [log, work] = [logOf(shard), workOf(shard)]
     // One shard has the schedules and sensors.
@@ -285,6 +288,7 @@ export class Term {
   /** Folds one message of the log. Steps over what is no fact of ours, and reports it. */
   async #fold(facts: Facts, messages: readonly StoredMessage[], i: number): Promise<Effect[]> {
     const { topology, engine } = this.#options
+    const teller = { engine, namespace: topology.names.ns }
     const message = messages[i]
     if (!message) return []
     const path = topology.names.factPath(message.subject) ?? ''
@@ -313,8 +317,10 @@ export class Term {
       // Its documents may be changed half. The next term begins without them, and steps over it.
       throw new PoisonError(fact, error)
     }
-    tellOfScatter(engine, this.#store, fact)
-    tellOfGate(this.#store, fact)
+    tellOfScatter(teller, this.#store, fact)
+    tellOfGate(teller, this.#store, fact)
+    // What was lost and is folded again has had its events.
+    if (fact.seq > this.#recoverTo) tellOfRun(teller, this.#store, fact)
     return effects
   }
 

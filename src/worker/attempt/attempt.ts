@@ -14,11 +14,13 @@ import type { Appended, AppendedOnce } from '../../log/appender.ts'
 import { factEntry } from '../../log/entries.ts'
 import { isSealed } from '../../log/history.ts'
 import { emit, type MaterializationEvent } from '../../telemetry.ts'
+import type { CodeSpan } from '../../tracing.ts'
 import { GateOpener } from '../gates/opener.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type AttemptParts, runPhase } from './phase.ts'
 import { type Failure, failureOf } from './run-code.ts'
 import type { WorkerShared } from './shared.ts'
+import { beginSpan } from './traced.ts'
 
 /**
  * An attempt that lasts longer than this is announced on the log, so that it can be seen who works
@@ -72,6 +74,8 @@ class Attempt {
   readonly #parts: AttemptParts
   readonly #event: MaterializationEvent
   readonly #ids: FactIds<'attempt.ended'>
+  /** For its span. */
+  #ended: { readonly outcome: string; readonly error?: unknown } = { outcome: 'value' }
 
   constructor(shared: WorkerShared, held: InFlightTask, task: AttemptTask, asset: AnyAsset) {
     const run = parseRunId(task.run).id
@@ -85,6 +89,7 @@ class Attempt {
       prefix: `a${generation}`,
       attempt: generation,
       payloadSchema: asset.definition.payloadSchema,
+      trace: task.trace,
     })
     this.#shared = shared
     this.#held = held
@@ -93,6 +98,7 @@ class Attempt {
     this.#event = {
       worker: shared.id,
       run: task.run,
+      pipeline: task.pipeline,
       asset: asset.name,
       phase: task.kind,
       attempt: task.attempt,
@@ -102,10 +108,23 @@ class Attempt {
   }
 
   async run(): Promise<Made | undefined> {
+    const span = beginSpan(this.#shared, this.#task)
+    try {
+      return await this.#run(span)
+    } catch (error) {
+      this.#ended = { outcome: 'unstored', error }
+      throw error
+    } finally {
+      span.end({ 'flowstone.outcome': this.#ended.outcome }, this.#ended.error)
+    }
+  }
+
+  async #run(span: CodeSpan): Promise<Made | undefined> {
     const startedMs = performance.now()
     const announce = setTimeout(() => this.#announce(), ANNOUNCE_MS)
     emit('flowstone:materialization.start', this.#event)
-    let outcome = await this.#outcome()
+    let outcome = await span.run(() => this.#outcome())
+    this.#ended = { outcome: outcome.kind === 'suspended' ? 'suspended' : 'value' }
     clearTimeout(announce)
     this.#held.stores()
     const durationMs = performance.now() - startedMs
@@ -197,6 +216,7 @@ class Attempt {
 
   async #fail(failure: Failure, durationMs: number): Promise<void> {
     const { thrown: error, outcome } = failure
+    this.#ended = outcome === 'returned' ? { outcome } : { outcome, error: error ?? failure.error }
     emit('flowstone:materialization.exception', { ...this.#event, durationMs, error, outcome })
     // Its asset has ended, which is why it was aborted: there is nobody to report to.
     if (this.#held.abort.signal.aborted && error instanceof CancelledError) return

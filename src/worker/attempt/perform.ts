@@ -23,6 +23,7 @@ import type { Code } from './code.ts'
 import { executions } from './executions.ts'
 import { runLimitedAttempt } from './limits.ts'
 import type { WorkerShared } from './shared.ts'
+import { recordLost } from './traced.ts'
 
 /** An outcome that could not be stored is tried again after this, and longer each time. */
 const AGAIN_MS = 1000
@@ -133,6 +134,14 @@ export class Performer {
   }
 
   async #reportLost(held: InFlightTask, task: Task): Promise<Disposition> {
+    emit('flowstone:task.lost', {
+      worker: this.#shared.id,
+      task: task.id,
+      kind: task.kind,
+      run: task.run,
+      asset: task.asset,
+    })
+    recordLost(this.#shared, held, task)
     if (task.kind === 'lease') await reportLostLease(this.#shared, held, task)
     else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
     else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)

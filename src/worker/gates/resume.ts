@@ -17,6 +17,7 @@ import { factOf } from '../../log/read-fact.ts'
 import { emit } from '../../telemetry.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import { beginSpan } from '../attempt/traced.ts'
 import { inlineMax, Report } from '../lease/report.ts'
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
@@ -118,10 +119,12 @@ export async function runResume(
     index: task.index,
     keyChunk: task.keyChunk,
     payloadSchema: asset.definition.payloadSchema,
+    trace: task.trace,
   }
   const gates = new InstanceGates(shared, () => at)
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
+  const span = beginSpan(shared, task)
   try {
     const [keyChunk, deps] = await Promise.all([
       shared.values.keyChunk(held.shard, run, name, task.keyChunk),
@@ -129,14 +132,15 @@ export async function runResume(
     ])
     const key = keyChunk.key(task.index)
     const own = await deps.get()
-    const value = await runCode(signal, task.timeoutMs, async (inner) => {
+    const code = async (inner: () => AbortSignal): Promise<unknown> => {
       const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
       return await resumeAfterGate(shared, held.shard, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
-    })
+    }
+    const value = await span.run(() => runCode(signal, task.timeoutMs, code))
     const ms = performance.now() - begunMs
     if (value instanceof Suspension) {
       const opener = gates.of(task.index)
-      const gate = await opener.suspend(value, () => [])
+      const gate = await span.run(() => opener.suspend(value, () => []))
       report.leaves(opener.left(gate))
       report.suspended(task.index, ms, gate)
     } else {
@@ -154,7 +158,9 @@ export async function runResume(
         report.ref(task.index, ms, ref, bytes)
       }
     }
+    span.end({ 'flowstone.outcome': value instanceof Suspension ? 'suspended' : 'value' })
   } catch (thrown) {
+    span.end({ 'flowstone.outcome': 'error' }, signal.aborted ? signal.reason : thrown)
     // What was cancelled has ended, and there is nobody to tell.
     if (signal.aborted && !(signal.reason instanceof HandBack)) return
     const failure = failureOf(signal.aborted ? signal.reason : thrown)
@@ -208,11 +214,13 @@ export async function runReminder(
     asset: asset.name,
     prefix: 'reminder',
     attempt: 1,
+    trace: task.trace,
   }
   const gates = new InstanceGates(shared, () => at)
+  const span = beginSpan(shared, task)
   try {
     const deps = await (await shared.values.deps(task.deps, asset)).get()
-    await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
+    const code = async (signal: () => AbortSignal): Promise<void> => {
       const keyChunk =
         index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)
       const ctx: InstanceContext<unknown> =
@@ -235,8 +243,11 @@ export async function runReminder(
         retriesLeft: task.retriesLeft,
       }
       await asset.definition.onTimeout?.(Object.assign(ctx, details), deps)
-    })
+    }
+    await span.run(() => runCode(held.abort.signal, task.timeoutMs, code))
+    span.end()
   } catch (error) {
+    span.end({}, error)
     if (!held.abort.signal.aborted)
       shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${reasonOf(error)}`, {
         gate: `${run}.${name}.${from.gate}`,

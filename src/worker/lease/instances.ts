@@ -4,11 +4,12 @@ import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
-import { channelOf, type InstanceEvent } from '../../telemetry.ts'
+import { channelOf, type InstanceEvent, type LeaseCounts } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
 import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
 import { type Failure, failureOf, isThenable, runCode, whileWanted } from '../attempt/run-code.ts'
 import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import { InstanceSpans } from '../attempt/traced.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { comeAgain, Paused } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
@@ -47,6 +48,9 @@ export class InstanceRunner {
   /** Whether the last one had ended when it returned: the next one mostly has, too. */
   #isQuick = false
   #cut = false
+  readonly #counts = { succeeded: 0, failed: 0, suspended: 0, returned: 0 }
+  #error: unknown
+  readonly #spans: InstanceSpans | undefined
   /**
    * The clock is read once an instance: where one that returned at once ends, the next begins.
    * Whoever waits before the next one reads it again.
@@ -65,7 +69,13 @@ export class InstanceRunner {
     this.#signal = held.abort.signal
     this.#waiting = asset.definition.limits ? held.waiting : held.abort.signal
     this.#inlineBytes = inlineMax(shared.connection)
+    this.#spans = InstanceSpans.of(shared, task)
     this.nowMs = startedMs
+  }
+
+  /** How the instances ended so far. `error`: the first one. */
+  get counts(): Omit<LeaseCounts, 'instances'> & { readonly error?: unknown } {
+    return { ...this.#counts, error: this.#error }
   }
 
   /** An instance was aborted, and is not in the report. */
@@ -124,7 +134,9 @@ export class InstanceRunner {
       else this.#fail(index, performance.now(), thrown)
       return
     }
-    if (limited.kind === 'come_again') this.#report.comeAgain(index, limited)
+    if (limited.kind !== 'come_again') return
+    this.#counts.returned += 1
+    this.#report.comeAgain(index, limited)
   }
 
   #limitedStart(limits: Limits, index: number): LimitedStart {
@@ -156,7 +168,11 @@ export class InstanceRunner {
     const { execute } = this.#asset.definition
     this.#shared.helper?.calls(this.#held.slot)
     try {
-      const result = this.#isQuick ? callAs(ctx, execute, ctx, deps) : executions.run(ctx, execute, ctx, deps)
+      const result = this.#spans?.isSampled(ctx.index)
+        ? this.#spans.within(ctx.index, () => executions.run(ctx, execute, ctx, deps))
+        : this.#isQuick
+          ? callAs(ctx, execute, ctx, deps)
+          : executions.run(ctx, execute, ctx, deps)
       this.#isQuick = !isThenable(result)
       return result
     } finally {
@@ -174,6 +190,7 @@ export class InstanceRunner {
     const ms = this.nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(this.#event(index, ms))
     if (bytes <= this.#inlineBytes) {
+      this.#succeeded(index, ms)
       this.#leave(index)
       this.#report.value(index, ms, bytes)
       return undefined
@@ -182,9 +199,15 @@ export class InstanceRunner {
     const stored = this.#shared.io.store('nats', taken, { run, pipeline, asset: this.#asset.name, partition })
     const within = runCode(this.#signal, timeoutMs, () => stored)
     return Promise.resolve(within).then((ref) => {
+      this.#succeeded(index, ms)
       this.#leave(index)
       this.#report.ref(index, ms, ref, bytes)
     })
+  }
+
+  #succeeded(index: number, ms: number): void {
+    this.#counts.succeeded += 1
+    this.#spans?.ended(index, ms, 'value')
   }
 
   /**
@@ -195,6 +218,8 @@ export class InstanceRunner {
     const opener = this.#gates.of(index)
     const gate = await opener.suspend(suspension, () => [])
     this.#gates.take(index)
+    this.#counts.suspended += 1
+    this.#spans?.ended(index, performance.now() - begunMs, 'suspended')
     this.#report.leaves(opener.left(gate))
     this.#report.suspended(index, performance.now() - begunMs, gate)
   }
@@ -218,8 +243,16 @@ export class InstanceRunner {
     const failure = failureOf(thrown)
     if (failure.outcome !== 'returned') this.#leave(index)
     const ms = this.nowMs - begunMs
+    if (failure.outcome === 'returned') this.#counts.returned += 1
+    else this.#failed(index, ms, failure)
     this.#report.failure(index, ms, failure)
     if (failures.hasSubscribers) this.#publishFailure(index, ms, failure)
+  }
+
+  #failed(index: number, ms: number, { outcome, thrown }: Failure): void {
+    this.#counts.failed += 1
+    this.#error ??= thrown
+    this.#spans?.ended(index, ms, outcome, thrown)
   }
 
   #publishFailure(index: number, ms: number, { outcome, thrown }: Failure): void {
@@ -252,5 +285,6 @@ function gatesOf(shared: WorkerShared, { shard }: InFlightTask, task: LeaseTask,
     index,
     keyChunk: task.keyChunk,
     payloadSchema: asset.definition.payloadSchema,
+    trace: task.trace,
   }))
 }

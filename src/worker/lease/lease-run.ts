@@ -5,7 +5,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { LeaseTask } from '../../../streams/tasks.ts'
 import type { Limits } from '../../define/limits.ts'
-import { emit } from '../../telemetry.ts'
+import { emit, type LeaseCounts } from '../../telemetry.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
@@ -98,6 +98,11 @@ export class LeaseRun {
       clearInterval(looking)
     }
     await this.#finish()
+  }
+
+  /** `error`: the first of those that failed. */
+  get counts(): LeaseCounts & { readonly error?: unknown } {
+    return { instances: this.#end - this.#task.from, ...this.#instances.counts }
   }
 
   /** Code that never waits is begun and ended here, without a promise. */
@@ -237,13 +242,9 @@ export class LeaseRun {
     await this.#report.end(cut ? undefined : heldMs)
     // If this was not stored, the lease is delivered again, and its next worker finds what is left.
     await this.#handingBack
-    emit('flowstone:lease.stop', {
-      worker: this.#shared.id,
-      run: this.#task.run,
-      asset: this.#task.asset,
-      instances: this.#end - this.#task.from,
-      durationMs: heldMs,
-    })
+    const { error: _, ...counts } = this.counts
+    const { run, pipeline, asset } = this.#task
+    emit('flowstone:lease.stop', { worker: this.#shared.id, run, pipeline, asset, ...counts, durationMs: heldMs })
     if (cut && this.#signal.reason instanceof HandBack) await returnLease(this.#shared, this.#held, this.#task)
   }
 }

@@ -9,6 +9,7 @@ import type { AnyAsset } from '../../define/asset-type.ts'
 import { isUnreachable } from '../attempt/limits.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
+import { beginSpan } from '../attempt/traced.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
@@ -53,7 +54,21 @@ async function runInstances(
   const at = { shard: held.shard, run: parseRunId(task.run).id, asset: assetName(asset.name) }
   const report = new Report(shared, at, task)
   const loaded = await load(shared, held, task, asset, report)
-  if (loaded) await new LeaseRun({ shared, held, task, asset, report, startedMs, ...loaded }, places).run()
+  if (!loaded) return
+  const span = beginSpan(shared, task)
+  const lease = new LeaseRun({ shared, held, task, asset, report, startedMs, ...loaded }, places)
+  let broken: unknown
+  try {
+    await span.run(() => lease.run())
+  } catch (error) {
+    broken = error
+    throw error
+  } finally {
+    const { instances, succeeded, failed, suspended, returned, error } = lease.counts
+    const counted = { instances, succeeded, failed, suspended, returned }
+    const named = Object.entries(counted).map(([name, count]) => [`flowstone.instances.${name}`, count])
+    span.end(Object.fromEntries(named), broken ?? error)
+  }
 }
 
 /**
