@@ -11,12 +11,11 @@ import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { connect } from '../client/connect.ts'
-import { type GateServer, type ServeOptions, serveGates } from '../http/serve.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
-import { announce, devServe, httpConfig } from './http.ts'
+import { announce, devServe, httpConfig, listenNear } from './http.ts'
 import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
@@ -67,7 +66,9 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
   const settings = devServe(config, flow.gates.baseUrl, output)
-  await using http = await listen(flow, settings, options, before?.http)
+  // The port of the last time, so that addresses which were given out stay good.
+  const last = before && URL.canParse(before.http) ? Number(new URL(before.http).port) : HTTP_PORT
+  await using http = await listenNear(flow, settings, options.httpPort, last, '--http-port')
   announce(output, http.url, settings)
   if (settings.console && options.open !== false && options.json !== true && process.stdout.isTTY)
     openInBrowser(http.url)
@@ -93,28 +94,6 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   } finally {
     await workers.stop()
     removeDevState(DEV_DIR)
-  }
-}
-
-/**
- * The port of the last time, so that addresses which were given out stay good; another one when
- * somebody has it, unless it was asked for by name.
- */
-async function listen(
-  flow: Parameters<typeof serveGates>[0],
-  config: ServeOptions,
-  options: DevCommand,
-  before: string | undefined,
-): Promise<GateServer> {
-  if (options.httpPort !== undefined)
-    return await serveGates(flow, { ...config, port: wholeNumber('--http-port', options.httpPort) })
-  const last = before !== undefined && URL.canParse(before) ? Number(new URL(before).port) : HTTP_PORT
-  try {
-    return await serveGates(flow, { ...config, port: last })
-  } catch (error) {
-    if (error instanceof FlowStoneError && error.code === 'listen_failed')
-      return await serveGates(flow, { ...config, port: 0 })
-    throw error
   }
 }
 

@@ -1,7 +1,7 @@
 /** `flowstone http`: serves gates and runs over HTTP until it is asked to stop. */
-import { InvalidError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { isLoopback, outsideOf } from '../http/api/access.ts'
-import { type ServeOptions, serveGates } from '../http/serve.ts'
+import { type GateServer, type ServedFlow, type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
 import { type Output, outputOf } from './output.ts'
@@ -39,6 +39,24 @@ export async function runHttp(options: HttpCommand): Promise<void> {
   await using server = await serveGates(flow, settings)
   announce(output, server.url, settings)
   await untilStopped(flow, stop)
+}
+
+/** At the port that somebody asks for by name; else at `near`, or another one if that is taken. */
+export async function listenNear(
+  flow: ServedFlow,
+  settings: ServeOptions,
+  port: string | undefined,
+  near: number,
+  option = '--port',
+): Promise<GateServer> {
+  if (port !== undefined) return await serveGates(flow, { ...settings, port: wholeNumber(option, port) })
+  try {
+    return await serveGates(flow, { ...settings, port: near })
+  } catch (error) {
+    if (error instanceof FlowStoneError && error.code === 'listen_failed')
+      return await serveGates(flow, { ...settings, port: 0 })
+    throw error
+  }
 }
 
 /** Where it listens, and for what. */

@@ -33,6 +33,7 @@ import { scatterCommands } from './scatters.ts'
 import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
 import { type StatusCommand, statusCommandOf } from './status.ts'
+import type { UiCommand } from './ui.ts'
 import { verifyCommand } from './verify.ts'
 import { version } from './version.ts'
 import { whyCommand } from './why.ts'
@@ -41,6 +42,7 @@ import { whyCommand } from './why.ts'
 const COMMANDS: readonly ((root: Command) => void)[] = [
   initCommand,
   devCommand,
+  uiCommand,
   runCommand,
   retryCommand,
   cancelCommand,
@@ -112,6 +114,15 @@ function devCommand(root: Command): void {
     .option('--no-open', 'do not show the web console in the browser, which a terminal does')
     .option('--json', 'one line of JSON for each thing that happens')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
+}
+
+function uiCommand(root: Command): void {
+  connected(root.command('ui'))
+    .description('show the console in the browser: that of the flowstone dev of this folder, else its own until Ctrl-C')
+    .option('--port <port>', 'default: 8080, or any free one')
+    .option('--role <role>', 'what you may do in it: viewer, operator or admin', 'viewer')
+    .option('--no-open', 'only print the address')
+    .action(async (options: UiCommand) => await (await import('./ui.ts')).runUi(options))
 }
 
 function runCommand(root: Command): void {

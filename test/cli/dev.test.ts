@@ -52,6 +52,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     http = files.http()
     const one = await files.said()
     expect(one.word).toBe('one')
+    expect(await runCommand(['ui'], files.at)).toMatchObject({ code: 0, stdout: `console  ${http}/\n` })
     const secret = join(files.path, '.flowstone', 'gate-secret')
     expect(readFileSync(secret, 'utf8')).toMatch(/^dev:[\w-]{43}\n$/)
     expect(statSync(secret).mode & 0o777).toBe(0o600)

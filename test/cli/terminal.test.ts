@@ -1,5 +1,5 @@
 /** What people see on a terminal, and that a pipe gets plain lines of the same. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
@@ -7,6 +7,7 @@ import { printable } from '../../streams/text.ts'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { openStage, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 import { startCommand } from './kit.ts'
 import { type OnTerminalOptions, onTerminal } from './terminal.ts'
 
@@ -138,4 +139,29 @@ it.each(['NO_COLOR', 'CI'])('flowstone run with %s says plain lines, also on a t
   expect(await command.ended).toBe(0)
   expect(await command.lines()).toContain('  succeeded: cities materialized')
   expect(command.raw()).not.toContain('\u001b')
+})
+
+it('flowstone ui starts a console that only shows, opens it in the browser, and ends by Ctrl-C', async () => {
+  const opened = join(scratch.path, 'opened')
+  writeFileSync(join(scratch.path, 'xdg-open'), `#!/bin/sh\necho "$1" > ${opened}\n`, { mode: 0o755 })
+  const env = {
+    ...where.env,
+    PATH: `${scratch.path}:${process.env.PATH}`,
+    // That of gates, which are reached from outside.
+    FLOWSTONE_BASE_URL: 'https://gates.example.com',
+  }
+  await using command = onTerminal(['ui', '--port', '0'], { ...where, env })
+  await command.shows('Stop with Ctrl-C')
+  const url = /console {2}(http:\/\/127\.0\.0\.1:\d+)\//.exec(command.raw())?.[1] ?? ''
+  expect((await fetch(url)).headers.get('content-type')).toContain('text/html')
+  expect((await fetch(`${url}/api/v1/runs`)).status).toBe(200)
+  const asked = await fetch(`${url}/api/v1/runs`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ pipeline: 'weather', asset: 'report' }),
+  })
+  expect(asked.status).toBe(403)
+  await until('the browser is opened', () => existsSync(opened) && readFileSync(opened, 'utf8') === `${url}\n`)
+  command.type('\u0003')
+  expect(await command.ended).toBe(0)
 })
