@@ -4,6 +4,7 @@
  * docs/archive.md is for those who read it.
  *
  *   archive     the head: format, namespace, shards
+ *   position    where a schedule, a sensor or a subscription stands (version 2)
  *   document    a document of a run, as the engine left it
  *   (a fact)    kind is the name of the fact, such as `run.finished`
  *   blob        a part of a value that is too large for a fact
@@ -19,7 +20,10 @@ import type { SealedFact } from './history.ts'
 import { jsonOf } from './plain-json.ts'
 import type { StoredValue } from './schemas.ts'
 
-export const ARCHIVE_VERSION = 1
+/** 1: without positions. Whoever knows only 1 refuses an archive of 2. */
+export const ARCHIVE_VERSION = 2
+/** The form of a position. */
+const POSITION_VERSION = 1
 
 const text = z.string().exactOptional()
 const whole = z.number().int().min(0).exactOptional()
@@ -49,7 +53,7 @@ const archiveRecord = z.object({
 export type ArchiveRecord = Readonly<z.infer<typeof archiveRecord>>
 
 export interface ArchiveHead {
-  readonly v: typeof ARCHIVE_VERSION
+  readonly v: 1 | typeof ARCHIVE_VERSION
   readonly namespace: string
   readonly shards: number
   /** When it was begun; of one that pruning wrote, when the last run ended. As ISO text. */
@@ -71,6 +75,7 @@ export interface ArchiveCounts {
   readonly facts: number
   readonly documents: number
   readonly blobs: number
+  readonly positions: number
   readonly ranges: readonly ArchiveRange[]
   /** Times of the first and the last fact, as ISO text. */
   readonly firstTime?: string
@@ -176,6 +181,22 @@ export function documentIn({ subject, data, raw }: ArchiveRecord): { readonly ke
   return { key: subject, doc: raw === undefined ? data : new Uint8Array(Buffer.from(raw, 'base64')) }
 }
 
+/** Of a schedule, a sensor, a subscription, or of messages that a subscription gathers. */
+export function positionRecord(key: string, doc: unknown): ArchiveRecord {
+  return { kind: 'position', shard: 0, subject: key, v: POSITION_VERSION, data: doc }
+}
+
+/** Throws `newer_version`. */
+export function positionIn({ subject, v, data }: ArchiveRecord): { readonly key: string; readonly doc: unknown } {
+  if (v !== undefined && v > POSITION_VERSION)
+    throw new FlowStoneError(
+      'newer_version',
+      `a position of the archive has version ${v}, this process knows ${POSITION_VERSION}; upgrade it`,
+    )
+  if (subject === undefined || typeof recordOf(data)?.seq !== 'number') throw badArchive('a position is none')
+  return { key: subject, doc: data }
+}
+
 /** A value in the object store of the namespace. */
 export interface BlobRef {
   readonly hash: string
@@ -231,7 +252,7 @@ export function blobPartIn({ data, raw }: ArchiveRecord): BlobPart {
  * All values of the object store that a fact names. A user's value may look like one, and is taken
  * for one.
  */
-export function blobsIn({ contentType, payload }: SealedFact): BlobRef[] {
+export function blobsIn({ contentType, payload }: Pick<SealedFact, 'contentType' | 'payload'>): BlobRef[] {
   // Nearly no fact names one.
   if (!Buffer.from(payload.buffer, payload.byteOffset, payload.length).includes('manager')) return []
   const found: BlobRef[] = []
@@ -280,7 +301,7 @@ function recordOf(value: unknown): Record<string, unknown> | undefined {
 export class ArchiveTally {
   readonly #hash: Hash = createHash('sha256')
   readonly #ranges = new Map<number, { first: number; last: number }>()
-  readonly #counts = { runs: 0, open: 0, facts: 0, documents: 0, blobs: 0 }
+  readonly #counts = { runs: 0, open: 0, facts: 0, documents: 0, blobs: 0, positions: 0 }
   #from: string | undefined
   #to: string | undefined
   #lines = 0
@@ -295,7 +316,8 @@ export class ArchiveTally {
         this.#counts.runs += 1
         if (recordOf(data)?.finishedMs === undefined) this.#counts.open += 1
       }
-    } else if (kind === 'blob') this.#counts.blobs += recordOf(data)?.part === 0 ? 1 : 0
+    } else if (kind === 'position') this.#counts.positions += 1
+    else if (kind === 'blob') this.#counts.blobs += recordOf(data)?.part === 0 ? 1 : 0
     else if (shard !== undefined && seq !== undefined) {
       this.#counts.facts += 1
       const range = this.#ranges.get(shard)
@@ -333,7 +355,7 @@ export function headIn({ kind, data }: ArchiveRecord): ArchiveHead {
   const { namespace, shards, at } = said
   if (typeof namespace !== 'string' || typeof shards !== 'number' || !(Number.isInteger(shards) && shards >= 1))
     throw badArchive('its first line names no namespace or no shards')
-  return { v: ARCHIVE_VERSION, namespace, shards, at: String(at) }
+  return { v: said.v === 1 ? 1 : ARCHIVE_VERSION, namespace, shards, at: String(at) }
 }
 
 /** Compares what an archive says of itself at its end with what was read. */

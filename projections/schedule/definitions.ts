@@ -9,7 +9,7 @@ import type { ScheduleSpec, SensorSpec } from '../../streams/schedule-schemas.ts
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Effect } from '../effects.ts'
 import { type Key, stateKey, type View } from '../state.ts'
-import { lookAgain, skip } from './schedule.ts'
+import { lookAgain, skip, startWaiting } from './schedule.ts'
 import type { Era, ScheduleState, SensorState } from './state.ts'
 
 type Registered = FactOf<'pipeline.registered'>
@@ -76,7 +76,8 @@ function defineSchedule(view: View, spec: ScheduleSpec, fact: Registered): Effec
   }
   delete state.removed
   Object.assign(state, { seq: fact.seq, version, spec })
-  return [lookAgain(state)]
+  // Where an archive was imported, what waited behind a run that is not there starts now.
+  return [...startWaiting(view, state), lookAgain(state)]
 }
 
 function removeSchedule(view: View, { name }: ScheduleSpec, fact: Registered): Effect[] {

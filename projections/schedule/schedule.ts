@@ -158,7 +158,7 @@ function openInTurn(state: ScheduleState): ScheduleState['open'][string][] {
 }
 
 /** Starts what waited for a run that has ended. */
-function startWaiting(view: View, state: ScheduleState): Effect[] {
+export function startWaiting(view: View, state: ScheduleState): Effect[] {
   const effects: Effect[] = []
   const isFree = (kind: (one: { by?: string }) => boolean): boolean =>
     state.spec.overlap === 'allow' || !Object.values(state.open).some(kind)

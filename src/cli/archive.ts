@@ -14,6 +14,7 @@ interface ExportCommand extends GlobalOptions {
   readonly until?: string
   readonly pipeline?: string[]
   readonly all?: boolean
+  readonly positions: boolean
   readonly open?: boolean
   readonly format?: string
 }
@@ -21,6 +22,7 @@ interface ExportCommand extends GlobalOptions {
 interface ImportCommand extends GlobalOptions {
   readonly replicas?: string
   readonly skipOpen?: boolean
+  readonly positions: boolean
 }
 
 export function archiveCommands(root: Command): void {
@@ -33,7 +35,8 @@ export function archiveCommands(root: Command): void {
       ...before,
       text,
     ])
-    .option('--all', 'all runs, and the newest value of each asset')
+    .option('--all', 'all runs, the newest value of each asset, and where schedules and subscriptions stand')
+    .option('--no-positions', 'leave out where schedules, sensors and subscriptions stand; --all takes that along')
     .option('--open', 'runs that have not ended, too; import takes none of them')
     .option('--format <name>', 'jsonl or parquet; default: by the name')
     .action((runs: string[], options: ExportCommand) => exportCommand(runs, options))
@@ -41,11 +44,12 @@ export function archiveCommands(root: Command): void {
     .description('read archives into an empty namespace: files, or s3://BUCKET/KEY')
     .option('--replicas <n>', 'copies of each stream of the namespace; default 1')
     .option('--skip-open', 'leave out runs that had not ended')
+    .option('--no-positions', 'schedules start from now on, sensors and subscriptions from their beginning')
     .action((archives: string[], options: ImportCommand) => importCommand(archives, options))
 }
 
 async function exportCommand(runs: readonly string[], options: ExportCommand): Promise<void> {
-  const { to, since, until, pipeline, all, open, format } = options
+  const { to, since, until, pipeline, all, positions, open, format } = options
   const toStream = to === '-'
   if (toStream && options.json)
     throw new InvalidError('--json needs --to: standard output has the archive, which is JSON as it is')
@@ -55,7 +59,7 @@ async function exportCommand(runs: readonly string[], options: ExportCommand): P
     ...(since === undefined ? {} : { since: sinceArgument(since) }),
     ...(until === undefined ? {} : { until: sinceArgument(until, '--until') }),
     ...(pipeline ? { pipelines: pipeline } : {}),
-    ...(all ? { all } : {}),
+    ...(all ? { all, positions } : {}),
     ...(open ? { open } : {}),
     // What is no format is refused by name.
     ...(format === undefined ? {} : { format: format as ArchiveFormat }),
@@ -75,15 +79,17 @@ function reportLines({ to, runs, facts, blobs, left, sha256 }: ExportReport): st
 }
 
 async function importCommand(archives: readonly string[], options: ImportCommand): Promise<void> {
-  const { replicas, skipOpen } = options
+  const { replicas, skipOpen, positions } = options
   await withFlow(options, async (flow, output) => {
     const report = await flow.import(archives, {
       ...(replicas === undefined ? {} : { replicas: wholeNumber('--replicas', replicas) }),
       ...(skipOpen ? { skipOpen } : {}),
+      ...(positions ? {} : { positions }),
     })
-    const { runs, facts, blobs, left, twice } = report
+    const { runs, facts, blobs, positions: continued, left, twice } = report
     output.result(report, () => [
       `namespace ${flow.namespace}: ${runs} run(s), ${facts} facts and ${blobs} large value(s)`,
+      ...(continued > 0 ? [`${continued} schedule(s), sensor(s) and subscription(s) go on where they stood`] : []),
       ...(left > 0 ? [`${left} run(s) that had not ended were left out`] : []),
       ...(twice > 0 ? [`${twice} run(s) were in an earlier archive already`] : []),
     ])

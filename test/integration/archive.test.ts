@@ -239,7 +239,7 @@ describe('an archive of all runs', () => {
       const zst = readFileSync(join(folder, 'all.jsonl.zst'))
       writeFileSync(join(folder, 'torn.jsonl.zst'), zst.subarray(0, zst.length - 9))
       expect(await rejection(flow.import(join(folder, 'torn.jsonl.zst')))).toMatchObject({ code: 'bad_archive' })
-      writeFileSync(join(folder, 'newer.jsonl'), text.replace('"v":1', '"v":2'))
+      writeFileSync(join(folder, 'newer.jsonl'), text.replace('"v":2', '"v":3'))
       expect(await rejection(flow.import(join(folder, 'newer.jsonl')))).toMatchObject({ code: 'newer_version' })
       expect(
         await rejection(connect({ servers: server.url, namespace: name }).then((one) => one.runs())),

@@ -60,7 +60,7 @@ const GROUPED_MAX = 100_000
 const KEPT_SCATTERS = 4
 /** Kinds of errors that a scatter is shown with. */
 const KINDS_MAX = 1000
-const OTHERS = { code: 'others', message: 'errors of more than a thousand kinds' } as const
+const OTHERS = 'errors of more than a thousand kinds'
 
 /** Messages that differ in ids and numbers only are one error. */
 interface Kind {
@@ -74,7 +74,7 @@ interface Kind {
 class KnownFailures {
   readonly #kinds = new Map<string, Kind>()
   readonly #ofInstance = new Map<number, Kind>()
-  readonly #others: Kind = { ...OTHERS, first: -1 }
+  #others: Kind | undefined
   #turn: Promise<unknown> = Promise.resolve()
 
   kindOf(index: number): Kind | undefined {
@@ -84,7 +84,8 @@ class KnownFailures {
   add({ index, error: { code, message } }: InstanceFailure): void {
     const key = `${code} ${withoutNumbers(message)}`
     const isFull = this.#kinds.size >= KINDS_MAX
-    const kind = this.#kinds.get(key) ?? (isFull ? this.#others : { code, message, first: index })
+    if (isFull) this.#others ??= { code, message: OTHERS, first: -1 }
+    const kind = this.#kinds.get(key) ?? this.#others ?? { code, message, first: index }
     if (kind !== this.#others) this.#kinds.set(key, kind)
     if (index < kind.first) {
       kind.first = index

@@ -27,6 +27,11 @@ export interface ExportOptions {
   readonly pipelines?: readonly string[]
   /** All runs, and the newest value of each asset. */
   readonly all?: boolean
+  /**
+   * Where schedules, sensors and subscriptions stand, so that they go on where it is imported.
+   * Default: with `all`.
+   */
+  readonly positions?: boolean
   /** Runs that have not ended, too. `import` takes none of them. Default false. */
   readonly open?: boolean
   /** Default: by the name. */
@@ -50,6 +55,7 @@ const OPTIONS: OptionNames<ExportOptions> = {
   until: true,
   pipelines: true,
   all: true,
+  positions: true,
   open: true,
   format: true,
   client: true,
@@ -79,7 +85,7 @@ function isWritable(to: unknown): to is Writable {
   return typeof to === 'object' && to !== null && typeof Reflect.get(to, 'write') === 'function'
 }
 
-function selectionOf({ runs, since, until, pipelines, all, open = false }: ExportOptions): Selection {
+function selectionOf({ runs, since, until, pipelines, all, positions, open = false }: ExportOptions): Selection {
   const isSome = since !== undefined || until !== undefined || pipelines !== undefined
   if ([runs !== undefined, isSome, all === true].filter(Boolean).length !== 1)
     throw new InvalidError(
@@ -91,6 +97,7 @@ function selectionOf({ runs, since, until, pipelines, all, open = false }: Expor
   for (const [field, list] of Object.entries({ runs, pipelines }))
     if (list !== undefined && !(Array.isArray(list) && list.length > 0 && list.every((one) => typeof one === 'string')))
       throw new InvalidError(`export: ${field} must be a list of names, and not empty`)
+  if (positions && !all) throw new InvalidError('export: positions are of all runs: give all, or leave positions out')
   for (const run of runs ?? []) parseRunId(run)
   return {
     ...(runs ? { runs } : {}),
@@ -101,6 +108,7 @@ function selectionOf({ runs, since, until, pipelines, all, open = false }: Expor
       open,
     },
     catalog: all === true,
+    positions: all === true && positions !== false,
     related: true,
   }
 }

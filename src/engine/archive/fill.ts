@@ -1,4 +1,5 @@
 /** Fills an empty namespace with what archives hold. */
+import type { RunState } from '../../../projections/state.ts'
 import {
   type ArchiveRecord,
   type BlobPart,
@@ -7,6 +8,7 @@ import {
   blobPartIn,
   documentIn,
   factIn,
+  positionIn,
 } from '../../../streams/archive.ts'
 import { unsqueezeLarge } from '../../../streams/compress.ts'
 import { decodeFact, type FactOf, parsePath } from '../../../streams/facts.ts'
@@ -15,6 +17,7 @@ import { isRunId } from '../../../streams/ids.ts'
 import { Blobs } from '../../io/blobs.ts'
 import { hashOf } from '../../io/nats.ts'
 import type { FillDeps, Verified } from './import-deps.ts'
+import { Positions } from './positions.ts'
 import { ShardFill } from './shard-fill.ts'
 
 /** What was stored. */
@@ -23,6 +26,8 @@ export interface Filled {
   readonly facts: number
   readonly documents: number
   readonly blobs: number
+  /** Where schedules, sensors and subscriptions go on. */
+  readonly positions: number
   /** Runs that were left out because they had not ended. */
   readonly left: number
   /** Runs that were in an archive before. */
@@ -42,9 +47,10 @@ class Filling {
   readonly #deps: FillDeps
   readonly #blobs: Blobs
   readonly #shards: ShardFill[] = []
-  readonly #counts: Counts = { runs: 0, facts: 0, documents: 0, blobs: 0, left: 0, twice: 0 }
+  readonly #counts: Counts = { runs: 0, facts: 0, documents: 0, blobs: 0, positions: 0, left: 0, twice: 0 }
   /** Of this archive: runs that are not taken. */
   readonly #skipped = new Set<string>()
+  readonly #positions = new Positions()
   #blob: BlobPart[] = []
 
   constructor(deps: FillDeps) {
@@ -66,6 +72,7 @@ class Filling {
     for await (const record of records()) {
       if (record.kind === 'archive') continue
       if (record.kind === 'blob') await this.#addBlob(record)
+      else if (record.kind === 'position') this.#addPosition(record)
       else if (record.kind === 'document') await this.#addDocument(record)
       else await this.#addFact(head.namespace, record)
     }
@@ -73,14 +80,19 @@ class Filling {
   }
 
   async end(): Promise<Filled> {
-    for (const shard of this.#shards) await shard.end()
-    return this.#counts
+    for (const [n, shard] of this.#shards.entries()) await shard.end(n === 0 ? this.#positions : undefined)
+    return { ...this.#counts, positions: this.#positions.count }
   }
 
   #shardOf({ shard, kind }: ArchiveRecord): ShardFill {
     const found = shard === undefined ? undefined : this.#shards[shard]
     if (!found) throw badArchive(`a line of ${kind} is of shard ${shard}, which there is not`)
     return found
+  }
+
+  #addPosition(record: ArchiveRecord): void {
+    const { key, doc } = positionIn(record)
+    if (this.#deps.positions) this.#positions.add(key, doc)
   }
 
   async #addDocument(record: ArchiveRecord): Promise<void> {
@@ -93,6 +105,7 @@ class Filling {
     }
     if (key === `run.${run}` && !this.#isTaken(shard, run, doc)) this.#skipped.add(run)
     if (this.#skipped.has(run)) return
+    if (key === `run.${run}`) this.#positions.sees(doc as RunState)
     this.#counts.documents += 1
     await shard.addDocument(run, key, doc)
   }

@@ -17,6 +17,7 @@ export interface ImportDeps {
 export interface FillDeps extends ImportDeps {
   readonly topology: Topology
   readonly skipOpen: boolean
+  readonly positions: boolean
 }
 
 /** One archive, which was found whole. */

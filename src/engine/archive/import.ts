@@ -30,6 +30,8 @@ export interface ImportOptions {
   readonly replicas?: number
   /** Leave out runs that had not ended. Default: an archive with such runs is refused. */
   readonly skipOpen?: boolean
+  /** Schedules, sensors and subscriptions go on where they stood. Default true. */
+  readonly positions?: boolean
   /** A client of @aws-sdk/client-s3. Default: one that is set up from the environment. */
   readonly client?: S3ClientLike
 }
@@ -39,7 +41,12 @@ export interface ImportReport extends Filled {
   readonly durationMs: number
 }
 
-const OPTIONS: OptionNames<ImportOptions> = { replicas: true, skipOpen: true, client: true }
+const OPTIONS: OptionNames<ImportOptions> = {
+  replicas: true,
+  skipOpen: true,
+  positions: true,
+  client: true,
+}
 /** The claim of a process that was killed goes by itself. */
 const CLAIM_WAIT_MS = CLAIM_TTL_MS + 1500
 const LOOK_MS = 100
@@ -63,7 +70,10 @@ export async function importArchives(
     await deps.clock.ready()
     const importing = { id: randomBytes(8).toString('hex'), atMs: deps.clock.now() }
     await beginImport(nc, jsm, topology, importing)
-    const filled = await fill({ ...deps, topology, skipOpen: options.skipOpen === true }, archives)
+    const filled = await fill(
+      { ...deps, topology, skipOpen: options.skipOpen === true, positions: options.positions !== false },
+      archives,
+    )
     await endImport(nc, jsm, topology, importing)
     return { ...filled, durationMs: performance.now() - startedMs }
   } finally {

@@ -48,7 +48,14 @@ export async function archiveRuns(
   const name = `${source.names.ns}-${hash64(sorted.join(' '))}.jsonl.zst`
   const place = placeIn('archive', parseArchiveTarget('archive', target), name, client)
   const wanted = { sinceMs: 0, untilMs: Number.POSITIVE_INFINITY, pipelines: undefined, open: false }
-  const selection = { runs: sorted, wanted, catalog: false, related: false, ...(pieces ? { pieces } : {}) }
+  const selection = {
+    runs: sorted,
+    wanted,
+    catalog: false,
+    positions: false,
+    related: false,
+    ...(pieces ? { pieces } : {}),
+  }
   const records = new Records(source).of(selection, at)
   const written = await writeArchive(records, { name, sink: await place.sink(), format: 'jsonl' })
   const { sha256, lines, facts } = written

@@ -2,6 +2,7 @@
  * The records of an archive: of runs, and of all that they refer to. Values of the object store
  * stand there once each, and so does a value that was taken from a run that is not in the archive.
  */
+import type { SensorState } from '../../../projections/schedule/state.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
 import {
   ARCHIVE_VERSION,
@@ -13,8 +14,9 @@ import {
   blobsIn,
   documentRecord,
   factRecord,
+  positionRecord,
 } from '../../../streams/archive.ts'
-import { decode } from '../../../streams/codec.ts'
+import { decode, encodeJson } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath, parsePath } from '../../../streams/facts.ts'
 import type { SealedFact } from '../../../streams/history.ts'
@@ -27,6 +29,7 @@ import { missingRun } from '../../log/pruned.ts'
 import { storedFact } from '../../log/read-fact.ts'
 import type { Piece, PieceSource, Wanted } from './piece.ts'
 import { piecesOfRun, piecesOfShard } from './pieces.ts'
+import { readPositions } from './positions.ts'
 
 /** Documents that are read side by side. */
 const ENTRIES_AT_ONCE = 32
@@ -43,6 +46,8 @@ export interface Selection {
   readonly wanted: Wanted
   /** The newest value of each asset also where its run is gone. */
   readonly catalog: boolean
+  /** Where schedules, sensors and subscriptions stand. */
+  readonly positions: boolean
   /** Runs that others are redriven from come along. */
   readonly related: boolean
 }
@@ -66,12 +71,16 @@ export class Records {
 
   async *of(selection: Selection, at: Date): AsyncGenerator<ArchiveRecord> {
     const { names, shards } = this.#source
-    const head: ArchiveHead = { v: ARCHIVE_VERSION, namespace: names.ns, shards, at: at.toISOString() }
+    // What has no position is read by earlier versions, too.
+    const v = selection.positions ? ARCHIVE_VERSION : 1
+    const head: ArchiveHead = { v, namespace: names.ns, shards, at: at.toISOString() }
     yield { kind: 'archive', data: head }
+    if (selection.positions) yield* this.#positions()
     if (selection.pieces) yield* this.#given(selection.pieces())
     else if (selection.runs) for (const run of selection.runs) yield* this.#named(run, selection.wanted.open)
+    // The first one at last: evaluations of sensors are there, and start runs in the others.
     else
-      for (let shard = 0; shard < shards; shard++)
+      for (let shard = shards - 1; shard >= 0; shard--)
         for await (const piece of piecesOfShard(this.#source, shard, selection.wanted, this.#seen)) {
           if ('open' in piece) this.open.push(piece.open)
           else yield* this.#piece(piece)
@@ -79,6 +88,15 @@ export class Records {
     if (selection.related) yield* this.#relatedRuns()
     yield* this.#takenValues()
     if (selection.catalog) yield* this.#catalog()
+  }
+
+  async *#positions(): AsyncGenerator<ArchiveRecord> {
+    for await (const { key, doc } of readPositions(this.#source)) {
+      yield positionRecord(key, doc)
+      const { value } = doc as Partial<SensorState>
+      if (value) this.#taken.add(`${value.shard}.${value.seq}`)
+      for (const ref of blobsIn({ contentType: undefined, payload: encodeJson(doc) })) yield* this.#blob(ref)
+    }
   }
 
   async *#given(pieces: AsyncIterable<Piece>): AsyncGenerator<ArchiveRecord> {

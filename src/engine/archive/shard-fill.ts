@@ -16,6 +16,7 @@ import { restoreFromBase } from '../history/restore.ts'
 import { insertEntries } from '../history/segments.ts'
 import { Checkpointer } from '../shard/checkpoint.ts'
 import type { FillDeps } from './import-deps.ts'
+import type { Positions } from './positions.ts'
 
 /** What is stored at a time. */
 const WAVE_FACTS = 16_000
@@ -199,11 +200,13 @@ export class ShardFill {
     this.#entries.clear()
   }
 
-  async end(): Promise<void> {
+  /** `positions`: of the first shard. */
+  async end(positions: Positions | undefined): Promise<void> {
     await this.endRun()
     await this.#store()
     await this.#fillLists()
     this.#putPipelines()
+    positions?.put((key, doc) => this.#base.store.put(key, doc))
     const { connection, topology } = this.#deps
     const { names } = topology
     await this.#base.checkpoint(this.#last, undefined, { ...this.#base.manifest, graceMs: GRACE_MS })
@@ -211,6 +214,7 @@ export class ShardFill {
     await state.takeOver({ recoverTo: 0 })
     await restoreFromBase({ connection, names, shard: this.#shard }, state)
     await this.#register()
+    await positions?.append(names, this.#deps.logOf(this.#shard))
   }
 
   /** Who asks for a scatter that has ended needs its pipeline. The rest is folded from the log. */
