@@ -6,6 +6,7 @@ import { parseDuration } from '../options/duration.ts'
 import { every } from '../options/timer.ts'
 import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
 import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
+import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
 import { outputOf } from './output.ts'
 import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
@@ -14,7 +15,7 @@ import { onlyConfig } from './worker-config.ts'
 const LOADING_MS = 10_000
 const ALIVE_MS = 1000
 
-export interface WorkerCommand extends GlobalOptions {
+export interface WorkerCommand extends GlobalOptions, HealthCommand {
   readonly concurrency?: string
   readonly queues?: string
   readonly drain?: string
@@ -37,6 +38,8 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     // From then on its supervisor wants to know whether its event loop still turns.
     void stop.asked.then(() => every(ALIVE_MS, () => tell({ alive: true }), { unref: true }))
   }
+  await using health = await serveHealth(options, output)
+  void stop.asked.then(() => health.stops())
   const loaded = await untilLoaded(files, stop.asked)
   if (!loaded) return
   const pipelines = loaded.flatMap((one) => one.pipelines)
@@ -59,6 +62,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     { id: worker.id, pipelines: assets },
     `worker   ${worker.id} active: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
   )
+  health.watch(flow)
   tell({ ready: true, drainMs })
   await untilStopped(flow, stop)
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
@@ -79,7 +83,7 @@ async function untilLoaded(files: readonly string[], stopped: Promise<string>): 
   }
 }
 
-export interface EngineCommand extends GlobalOptions {
+export interface EngineCommand extends GlobalOptions, HealthCommand {
   readonly shards?: string
   readonly sealAfter?: string
   readonly proofKey?: string
@@ -111,12 +115,15 @@ function engineOptions(options: EngineCommand): EngineOptions {
 export async function runEngine(options: EngineCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
+  await using health = await serveHealth(options, output)
+  void stop.asked.then(() => health.stops())
   await using flow = await open(
     options,
     options.shards === undefined ? {} : { shards: wholeNumber('--shards', options.shards) },
   )
   const engine = await flow.engine(engineOptions(options))
   const { id } = engine
+  health.watch(flow)
   output.event('engine', { id, active: false }, `engine   ${id} started; it works once no other engine does`)
   const sayActive = (): void => output.event('engine', { id, active: true }, `engine   ${id} active`)
   // It refuses to work: somebody must do something first, and the error says what.

@@ -206,12 +206,17 @@ function logCommands(root: Command): void {
     .action((run: string, options: AtOptions) => withReading(options, (flow, output) => showHistory(flow, output, run)))
 }
 
+const HEALTH_PORT = 'answer /healthz and /readyz here; 0: any free one; default: nowhere'
+const HEALTH_HOST = 'address to listen on for that; default 127.0.0.1'
+
 function workerCommand(root: Command): void {
   connected(root.command('worker <files...>'))
     .description('run the code of the pipelines that the files export')
     .option('--concurrency <n>', 'pieces of code at a time; default 10')
     .option('--queues <names>', 'only these, separated by commas')
     .option('--drain <duration>', 'how long a stop waits for running code; default 30s')
+    .option('--health-port <port>', HEALTH_PORT)
+    .option('--health-host <address>', HEALTH_HOST)
     .action((files: string[], options: WorkerCommand) => runWorker(files, options))
 }
 
@@ -229,6 +234,8 @@ function engineCommand(root: Command): void {
     .option('--retain <time>', 'how long runs are kept whose pipeline does not say it; default for ever')
     .option('--retain-failed <time>', 'the same of runs that failed; default as --retain')
     .option('--archive <target>', 'where runs are archived before they are pruned: file:FOLDER, s3://BUCKET/PREFIX')
+    .option('--health-port <port>', HEALTH_PORT)
+    .option('--health-host <address>', HEALTH_HOST)
     .action((options: EngineCommand) => runEngine(options))
 }
 

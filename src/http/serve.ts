@@ -10,6 +10,7 @@ import { consoleHandler, isForConsole } from './console.ts'
 import { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 import { isForRuns, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 import type { RunsOverHttp } from './runs/over-http.ts'
+import { type HealthAnswer, healthOf, readinessOf, type Watched } from './shared/health.ts'
 import { checkRateLimit } from './shared/limits.ts'
 import { HttpProblem, problemResponse } from './shared/problem.ts'
 import type { GatesOverHttp } from './shared/request-context.ts'
@@ -50,13 +51,6 @@ export interface GateServer extends AsyncDisposable {
 }
 
 const CLOSE_PATIENCE_MS = 10_000
-const READY_MS = 1000
-
-/** What of a flow tells how it is. */
-export interface Watched {
-  readonly connection?: { readonly state: 'connected' | 'away' | 'closed' }
-  readonly ready?: (timeoutMs?: number) => Promise<void>
-}
 
 /**
  * Serves gates over HTTP, runs if there are `apiKeys` or `webhooks`, and two addresses for whoever
@@ -80,8 +74,8 @@ export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): 
     // A Host header may hold anything; then the address is no address.
     const { pathname } = URL.canParse(request.url) ? new URL(request.url) : { pathname: undefined }
     if (pathname === undefined) return problemResponse(new HttpProblem('malformed_request'))
-    if (pathname === '/healthz') return health(flow)
-    if (pathname === '/readyz') return await readiness(flow)
+    if (pathname === '/healthz') return plain(healthOf(flow))
+    if (pathname === '/readyz') return plain(await readinessOf(flow))
     if (ofConsole && isForConsole(pathname)) return ofConsole(request)
     return await (ofApi && isForApi(pathname) ? ofApi : gatesAndRuns)(request, env)
   }
@@ -218,23 +212,7 @@ function handlerOf(
   }
 }
 
-function health({ connection }: Watched): Response {
-  return connection?.state === 'closed'
-    ? plain(503, 'the connection to nats-server is closed for good')
-    : plain(200, 'ok')
-}
-
-/** Why not, in a few words: who may see it is who may reach this port. */
-async function readiness(flow: Watched): Promise<Response> {
-  try {
-    await flow.ready?.(READY_MS)
-    return plain(200, 'ready')
-  } catch (error) {
-    return plain(503, messageOf(error))
-  }
-}
-
-function plain(status: number, text: string): Response {
+function plain({ status, text }: HealthAnswer): Response {
   return new Response(`${text}\n`, { status, headers: { 'Cache-Control': 'no-store' } })
 }
 

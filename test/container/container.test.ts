@@ -1,38 +1,20 @@
-import { execFileSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { testServer } from '../kit/server.ts'
 import { until } from '../kit/until.ts'
+import { compose } from './compose.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
-
-/**
- * Runs compose, as `docker compose` or, where it is no part of docker, as the program
- * `docker-compose`.
- */
-function compose(...args: string[]): void {
-  // A project of its own, so that a user's data is never touched.
-  const all = ['-p', 'flowstone-test', '--profile', 'cluster', ...args]
-  const [program, ...first] = hasComposePlugin() ? ['docker', 'compose'] : ['docker-compose']
-  execFileSync(program ?? '', [...first, ...all], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
-}
-
-function hasComposePlugin(): boolean {
-  try {
-    execFileSync('docker', ['compose', 'version'], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
+/** A project of its own, so that a user's data is never touched. */
+function cluster(...args: string[]): void {
+  compose(['-p', 'flowstone-test', '--profile', 'cluster', ...args])
 }
 
 /** Compose services that run for the length of a test, with volumes that are deleted afterwards. */
 function services(...names: string[]): Disposable {
-  const down = () => compose('down', '--volumes')
+  const down = () => cluster('down', '--volumes')
   try {
-    compose('up', '-d', '--wait', ...names)
+    cluster('up', '-d', '--wait', ...names)
   } catch (error) {
     down()
     throw error
@@ -56,7 +38,7 @@ it('docker compose up runs one node, whose data outlives the container', async (
   using _nats = services('nats')
   const url = 'nats://127.0.0.1:4222'
   expect(await storeOne(url, 1)).toBe(1)
-  compose('up', '-d', '--wait', '--force-recreate', 'nats')
+  cluster('up', '-d', '--wait', '--force-recreate', 'nats')
   expect(await storeOne(url, 1)).toBe(2)
 })
 
@@ -69,7 +51,7 @@ it('the profile `cluster` runs three nodes that replicate', async () => {
     stored = await storeOne(url, 3).catch(() => 0)
     return stored > 0
   })
-  compose('kill', 'nats-1')
+  cluster('kill', 'nats-1')
   await until('it goes on with two of three', async () => (await storeOne(url, 3).catch(() => 0)) > stored)
 })
 

@@ -32,7 +32,8 @@ export default async function ensureImage(): Promise<void> {
   execFileSync('docker', ['import', ...changes.flatMap((change) => ['--change', change]), tarball, image])
 }
 
-function docker(args: string[]): boolean {
+/** Whether it went well. */
+export function docker(args: string[]): boolean {
   try {
     execFileSync('docker', args, { stdio: 'ignore', timeout: 60_000 })
     return true
@@ -45,7 +46,7 @@ function docker(args: string[]): boolean {
  * What the program loads: libc and the loader, or nothing when it is linked statically, as the
  * official ones are.
  */
-function librariesOf(program: string): string[] {
+export function librariesOf(program: string): string[] {
   try {
     const listed = execFileSync('ldd', [program], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
     return [...listed.matchAll(/(?:=> |^\s*)(\/\S+) \(0x/gm)].map((match) => match[1] ?? '')
@@ -54,7 +55,7 @@ function librariesOf(program: string): string[] {
   }
 }
 
-function copyInto(root: string, source: string, target: string): void {
+export function copyInto(root: string, source: string, target: string): void {
   mkdirSync(dirname(join(root, target)), { recursive: true })
   copyFileSync(source, join(root, target))
 }
