@@ -22,6 +22,7 @@ import { history } from './history.ts'
 import { limitedQueues } from './limited-queues.ts'
 import { limiter } from './limiter.ts'
 import { load } from './load.ts'
+import { logs } from './logs.ts'
 import { million } from './million.ts'
 import { mixed } from './mixed.ts'
 import { proof } from './proof.ts'
@@ -54,6 +55,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   verify,
   load,
   cost,
+  logs,
   writes,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]

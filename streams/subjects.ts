@@ -14,6 +14,13 @@ export interface Names {
   readonly proof: string
   readonly proofHead: (shard: number) => string
   readonly proofDetail: (shard: number) => string
+  /** Lines of `ctx.log`. */
+  readonly logs: string
+  /** The subject of lines of one run and asset; and what such a subject says. */
+  readonly logLines: (place: LogPlace, of: 'low' | 'high') => string
+  readonly parseLogs: (subject: string) => Omit<LogPlace, 'pipeline'> | undefined
+  /** Filter for the lines of a run: of all its assets, or of one; `high`: warnings and errors. */
+  readonly logsOf: (run: string, asset?: string, of?: 'low' | 'high') => string
   /** What outsiders ask for, until the engine has copied it to the log. */
   readonly triggers: string
   readonly stateBucket: (shard: number) => string
@@ -90,6 +97,12 @@ export interface Names {
   readonly eventReader: (pipeline: string, subscription: string) => string
 }
 
+export interface LogPlace {
+  readonly pipeline: string
+  readonly run: string
+  readonly asset: string
+}
+
 export interface ScheduleOwner {
   readonly run: string
   readonly asset: string
@@ -138,6 +151,13 @@ export function namesOf(namespace: string): Names {
     proof: `${ns}_PROOF`,
     proofHead: (shard) => `${ns}.proof.${shard}.head`,
     proofDetail: (shard) => `${ns}.proof.${shard}.detail`,
+    logs: `${ns}_LOGS`,
+    logLines: ({ pipeline, run, asset }, of) => `${ns}.logs.${pipeline}.${run}.${asset}.${of}`,
+    parseLogs: (subject) => {
+      const [, run, asset] = subject.startsWith(`${ns}.logs.`) ? subject.slice(ns.length + 6).split('.') : []
+      return run === undefined || asset === undefined ? undefined : { run, asset }
+    },
+    logsOf: (run, asset = '*', of) => `${ns}.logs.*.${run}.${asset}.${of ?? '*'}`,
     triggers: `${ns}_TRIGGERS`,
     stateBucket: (shard) => `${ns}_state_${shard}`,
     historyBucket: (shard) => `${ns}_history_${shard}`,

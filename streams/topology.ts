@@ -44,6 +44,16 @@ export interface TopologyOptions {
    * for a new namespace.
    */
   readonly feedMaxAgeMs?: number
+  /**
+   * How long lines of `ctx.log` are kept, in milliseconds. Default: as it was set before, 7 days
+   * for a new namespace.
+   */
+  readonly logsMaxAgeMs?: number
+  /**
+   * How many bytes of them are kept: the oldest go first. Default: as it was set before, 1 GiB for
+   * a new namespace.
+   */
+  readonly logsMaxBytes?: number
 }
 
 /**
@@ -54,10 +64,16 @@ export const LOG_ID = 'flowstone_log'
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_WINDOW_MS = 1000
+const LOGS_MAX_AGE_MS = 7 * 24 * 3_600_000
+const LOGS_MAX_BYTES = 1024 ** 3
+/** Less holds hardly a message. */
+const LOGS_MIN_BYTES = 1024 ** 2
+/** Lines whose answer was lost are sent again within this time. */
+const LOGS_WINDOW_MS = 30_000
 /** So long the server may take to copy what the feed lacks, and how often it is asked. */
 const SOURCES_WAIT_MS = 5000
 const SOURCES_LOOK_MS = 50
-const FEED_MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
+const MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
 export const SHARDS_MAX = 64
 const REPLICAS_MAX = 5
 /** Triggers that may wait for an engine. */
@@ -111,12 +127,12 @@ export function checkTopologyOptions(options: TopologyOptions): void {
       throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${value}`)
     }
   }
-  const { feedMaxAgeMs } = options
-  if (feedMaxAgeMs !== undefined && !(feedMaxAgeMs > 0 && feedMaxAgeMs <= FEED_MAX_AGE_LIMIT_MS)) {
-    throw new InvalidError(
-      `feedMaxAgeMs must be a number of milliseconds above 0 and at most 100 years, got ${feedMaxAgeMs}`,
-    )
-  }
+  const { feedMaxAgeMs, logsMaxAgeMs, logsMaxBytes } = options
+  for (const [field, value] of Object.entries({ feedMaxAgeMs, logsMaxAgeMs }))
+    if (value !== undefined && !(value > 0 && value <= MAX_AGE_LIMIT_MS))
+      throw new InvalidError(`${field} must be a number of milliseconds above 0 and at most 100 years, got ${value}`)
+  if (logsMaxBytes !== undefined && !(Number.isSafeInteger(logsMaxBytes) && logsMaxBytes >= LOGS_MIN_BYTES))
+    throw new InvalidError(`logsMaxBytes must be a whole number from ${LOGS_MIN_BYTES}, got ${logsMaxBytes}`)
 }
 
 /**
@@ -168,6 +184,7 @@ export async function ensureTopology(
   await dropFeedSources(jsm, names)
   await ensureStream(jsm, feedWish(names, replicas, feedMaxAge))
   await ensureStream(jsm, proofWish(names, replicas))
+  await ensureLogs(jsm, names, replicas, options)
   await ensureStream(jsm, blobsWish(names, replicas))
   const topology = { names, shards, replicas }
   await markMade(nc, jsm, topology)
@@ -228,6 +245,60 @@ function feedWish(names: Names, replicas: number, maxAgeNanos = FEED_MAX_AGE_MS 
     // A fact comes twice only within a batch that is sent again, and that is refused as a whole.
     duplicate_window: Math.min(FEED_WINDOW_MS * NANOS_PER_MS, maxAgeNanos),
     // What is said of a run is much like what is said of others.
+    compression: StoreCompression.S2,
+  }
+}
+
+/**
+ * The server reserves the bytes that a stream may have. Where it has not so many, the logs get
+ * less; a namespace can do without them. Returns whether they are there.
+ */
+async function ensureLogs(
+  jsm: JetStreamManager,
+  names: Names,
+  replicas: number,
+  options: TopologyOptions = {},
+): Promise<boolean> {
+  const there = await configOf(jsm, names.logs)
+  const wish = logsWish(names, replicas, there, options)
+  for (let maxBytes = wish.max_bytes; ; maxBytes /= 4) {
+    try {
+      await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
+      return true
+    } catch (error) {
+      const isFull = error instanceof FlowStoneError && error.code === 'storage_full'
+      if (!isFull || there || options.logsMaxBytes !== undefined) throw error
+      if (maxBytes <= LOGS_MIN_BYTES) return false
+    }
+  }
+}
+
+/**
+ * Lines of `ctx.log`. The oldest go first when there is no room. What is not named stays as it was
+ * set before.
+ */
+function logsWish(
+  names: Names,
+  replicas: number,
+  there: StreamConfig | undefined,
+  { logsMaxAgeMs, logsMaxBytes }: TopologyOptions,
+): Wish & { readonly max_bytes: number } {
+  const ageMs = logsMaxAgeMs === undefined ? undefined : Math.round(logsMaxAgeMs)
+  const maxAge = ageMs === undefined ? (there?.max_age ?? LOGS_MAX_AGE_MS * NANOS_PER_MS) : ageMs * NANOS_PER_MS
+  return {
+    name: names.logs,
+    subjects: [`${names.ns}.logs.>`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    discard: DiscardPolicy.Old,
+    max_age: maxAge,
+    max_bytes: logsMaxBytes ?? there?.max_bytes ?? LOGS_MAX_BYTES,
+    duplicate_window: Math.min(LOGS_WINDOW_MS * NANOS_PER_MS, maxAge),
+    allow_direct: true,
+    allow_atomic: true,
+    allow_rollup_hdrs: false,
+    allow_msg_ttl: false,
     compression: StoreCompression.S2,
   }
 }
@@ -339,6 +410,7 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     }
     if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
   }
+  if (!(await configOf(jsm, names.logs)) && (await ensureLogs(jsm, names, replicas))) made.push(names.logs)
   return made
 }
 

@@ -14,6 +14,7 @@ import { eventCommands } from './events.ts'
 import { gateCommands } from './gates.ts'
 import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
+import { logsCommand } from './logs.ts'
 import { connected } from './options.ts'
 import { type EngineCommand, runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
 import { proofCommands } from './proof.ts'
@@ -52,6 +53,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   valueCommand,
   adoptCommand,
   logCommands,
+  logsCommand,
   workerCommand,
   engineCommand,
   httpCommands,
@@ -245,6 +247,8 @@ function setupCommand(root: Command): void {
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
+    .option('--logs-max-age <duration>', 'how long lines of ctx.log are kept; default 7d')
+    .option('--logs-max-bytes <n>', 'how many bytes of them are kept: the oldest go first; default 1073741824')
     .action((options: SetupCommand) => setup(options))
 }
 

@@ -7,14 +7,18 @@ export interface SetupCommand extends GlobalOptions {
   readonly shards?: string
   readonly replicas?: string
   readonly feedMaxAge?: string
+  readonly logsMaxAge?: string
+  readonly logsMaxBytes?: string
 }
 
 export async function setup(options: SetupCommand): Promise<void> {
-  const { shards, replicas, feedMaxAge } = options
+  const { shards, replicas, feedMaxAge, logsMaxAge, logsMaxBytes } = options
   const wanted = {
     ...(shards === undefined ? {} : { shards: wholeNumber('--shards', shards) }),
     ...(replicas === undefined ? {} : { replicas: wholeNumber('--replicas', replicas) }),
     ...(feedMaxAge === undefined ? {} : { feedMaxAgeMs: parseDuration('--feed-max-age', feedMaxAge) }),
+    ...(logsMaxAge === undefined ? {} : { logsMaxAgeMs: parseDuration('--logs-max-age', logsMaxAge) }),
+    ...(logsMaxBytes === undefined ? {} : { logsMaxBytes: wholeNumber('--logs-max-bytes', logsMaxBytes) }),
   }
   await withFlow(options, async (flow, output) => {
     const made = await flow.setup(wanted)

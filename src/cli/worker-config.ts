@@ -8,6 +8,7 @@ const OPTIONS: OptionNames<WorkerConfig> = {
   resources: true,
   io: true,
   logger: true,
+  logs: true,
   concurrency: true,
   queues: true,
   ackWait: true,

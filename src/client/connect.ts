@@ -1,7 +1,7 @@
 /** `connect`: the door to a namespace. */
 import { Connection } from '../log/connection.ts'
+import { loggerOf } from '../logs/logger.ts'
 import { refuseUnknown } from '../options/unknown.ts'
-import { quietLogger } from '../telemetry.ts'
 import { checkBy } from './by.ts'
 import { Flow } from './flow.ts'
 import { Namespace } from './namespace.ts'
@@ -14,15 +14,16 @@ import { CONNECT_OPTIONS, type ConnectOptions } from './options.ts'
  */
 export async function connect(options: ConnectOptions = {}): Promise<Flow> {
   refuseUnknown('connect', options, CONNECT_OPTIONS)
-  const connection = await Connection.open(options, options.logger ?? quietLogger)
+  const logger = loggerOf(options.logger)
+  const connection = await Connection.open(options, logger)
   try {
     // The environment is read here: what knows the wire knows no process.
     const name = options.namespace ?? (process.env.FLOWSTONE_NAMESPACE || undefined)
     const settings = name === undefined ? options : { ...options, namespace: name }
     if (options.by !== undefined) checkBy('connect', options.by)
-    const namespace = new Namespace(connection, settings, options.logger ?? quietLogger)
+    const namespace = new Namespace(connection, settings, logger)
     await namespace.look()
-    return new Flow(connection, namespace, options)
+    return new Flow(connection, namespace, { ...options, logger })
   } catch (error) {
     const explained = await connection.explained(error)
     await connection.close()

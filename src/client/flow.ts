@@ -4,11 +4,12 @@ import type { AuditEntry } from '../../projections/audit.ts'
 import type { Finding } from '../../projections/doctor/finding.ts'
 import type { RunRequest } from '../../projections/run/request.ts'
 import type { Why } from '../../projections/why/types.ts'
-import { FlowStoneError } from '../../streams/errors.ts'
+import type { FlowStoneError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
+import type { LogLine } from '../../streams/logs.ts'
 import type { Topology, TopologyOptions } from '../../streams/topology.ts'
 import type { AnyAsset, Asset, InputOf } from '../define/asset-type.ts'
-import { inputsUpstream } from '../define/input.ts'
+import { schemasUpstream } from '../define/input.ts'
 import type { Pipeline } from '../define/pipeline.ts'
 import type { OnFailed, RunOptions } from '../define/run-options.ts'
 import { type ExportOptions, type ExportReport, exportRuns } from '../engine/archive/export.ts'
@@ -25,13 +26,14 @@ import { Limiter } from '../limiter/limiter.ts'
 import type { Connection, ConnectionStatus } from '../log/connection.ts'
 import { liveSource } from '../log/doc-source.ts'
 import { mustBeReady } from '../log/ready.ts'
+import { loggerOf } from '../logs/logger.ts'
 import { atMost } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { ownerOf, placeOf, targetOf } from '../runs/owner.ts'
-import { newestPipeline } from '../runs/registered.ts'
+import { registeredPipeline } from '../runs/registered.ts'
 import { requestFresh, requestUnderKey } from '../runs/request.ts'
 import { parseOnFailed, runRequestOf } from '../runs/run-request.ts'
-import { type Logger, quietLogger } from '../telemetry.ts'
+import type { Logger } from '../telemetry.ts'
 import type { WorkerOptions } from '../worker/options.ts'
 import { Worker } from '../worker/worker.ts'
 import { type Adopted, adopt } from './adopt.ts'
@@ -45,6 +47,7 @@ import { type DoctorOptions, doctor } from './doctor/doctor.ts'
 import { Events } from './events.ts'
 import { type HistoryEntry, history } from './history.ts'
 import { Inspect } from './inspect/inspect.ts'
+import { type LogsOptions, logs } from './logs.ts'
 import type { Namespace } from './namespace.ts'
 import { type ConnectOptions, MATERIALIZE_OPTIONS, type MaterializeOptions, RUN_OPTIONS } from './options.ts'
 import { Proof } from './proof.ts'
@@ -112,7 +115,7 @@ export class Flow {
     this.#namespace = namespace
     this.#options = options
     this.#parent = parent
-    this.#logger = options.logger ?? quietLogger
+    this.#logger = loggerOf(options.logger)
     this.#by = whoActs(options.by, connection.user)
     const managers = (): Map<string, IoManager> =>
       new Map([['nats', natsIo(connection, namespace.names)], ...Object.entries(options.io ?? {})])
@@ -174,7 +177,7 @@ export class Flow {
   async setup(
     options: Omit<TopologyOptions, 'namespace'> = {},
   ): Promise<{ readonly namespace: string; readonly shards: number; readonly replicas: number }> {
-    refuseUnknown('setup', options, ['shards', 'replicas', 'feedMaxAgeMs'])
+    refuseUnknown('setup', options, ['shards', 'replicas', 'feedMaxAgeMs', 'logsMaxAgeMs', 'logsMaxBytes'])
     const { shards, replicas } = await this.#namespace.make(options, { fewerReplicas: true })
     return { namespace: this.namespace, shards, replicas }
   }
@@ -193,15 +196,8 @@ export class Flow {
     refuseUnknown('materialize', options, MATERIALIZE_OPTIONS)
     const owner = ownerOf(asset, options.pipeline)
     const { spec } = owner
-    const schemas = new Map(
-      [...inputsUpstream(asset)].flatMap(([name, { definition }]) =>
-        definition.inputSchema ? [[name, definition.inputSchema] as const] : [],
-      ),
-    )
-    const data = await runRequestOf(
-      { at: 'materialize', pipeline: spec, target: asset.name, io: this.#io, schemas },
-      options,
-    )
+    const at = { at: 'materialize', pipeline: spec, target: asset.name, io: this.#io, schemas: schemasUpstream(asset) }
+    const data = await runRequestOf(at, options)
     await this.register(owner)
     return await this.#start<V>(data, parseOnFailed('materialize', options))
   }
@@ -216,12 +212,7 @@ export class Flow {
     refuseUnknown('request', options, RUN_OPTIONS)
     const { pipeline, asset } = targetOf('request', target)
     await this.#namespace.found()
-    const spec = await newestPipeline(this.#runDeps(), 0, pipeline)
-    if (!spec)
-      throw new FlowStoneError(
-        'not_found',
-        `request: pipeline ${pipeline} is not registered; start a worker of it first`,
-      )
+    const spec = await registeredPipeline('request', this.#runDeps(), pipeline)
     const data = await runRequestOf({ at: 'request', pipeline: spec, target: asset, io: this.#io }, options)
     return await this.#start<V>(data, parseOnFailed('request', options))
   }
@@ -280,6 +271,14 @@ export class Flow {
   /** A handle on a run that was started before, here or elsewhere. */
   run<V = unknown>(id: string): Run<V> {
     return new Run<V>(this.#runDeps(), id)
+  }
+
+  /**
+   * What the code of a run logged with `ctx.log`, by page in the order of time: kept for 7 days, if
+   * nobody said otherwise. Throws `not_found` and `pruned` for a run that is not there.
+   */
+  logs(run: string, options: LogsOptions = {}): AsyncGenerator<LogLine> {
+    return logs(this.#runDeps(), run, options)
   }
 
   /**

@@ -5,6 +5,7 @@ import type { RunOptions } from '../define/run-options.ts'
 import type { GatesOptions } from '../gates/settings.ts'
 import type { IoManager } from '../io/manager.ts'
 import type { ConnectionSettings } from '../log/connection.ts'
+import type { PinoLogger } from '../logs/logger.ts'
 import type { OptionNames } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 
@@ -24,8 +25,11 @@ export interface ConnectOptions extends ConnectionSettings, TopologyOptions {
    * user, else its user and host.
    */
   readonly by?: string
-  /** Default: warnings and errors to standard error. */
-  readonly logger?: Logger
+  /**
+   * What FlowStone itself has to say: pino, or anything that takes a message and fields. Default:
+   * warnings and errors to standard error.
+   */
+  readonly logger?: Logger | PinoLogger
 }
 
 /** Options of `flow.materialize`. */
@@ -53,6 +57,8 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   shards: true,
   replicas: true,
   feedMaxAgeMs: true,
+  logsMaxAgeMs: true,
+  logsMaxBytes: true,
   io: true,
   gates: true,
   by: true,

@@ -3,7 +3,7 @@ import type { z } from 'zod'
 import type { AssetSpec } from '../../streams/schemas.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import type { ItemReader } from '../items/reader.ts'
-import type { Logger } from '../telemetry.ts'
+import type { RunLog } from '../logs/run-log.ts'
 import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from './gates.ts'
 import type { Limits } from './limits.ts'
 import type { ChildOptions } from './run-options.ts'
@@ -32,7 +32,11 @@ export interface AssetContext {
    * on to fetch and the like.
    */
   readonly signal: AbortSignal
-  readonly log: Logger
+  /**
+   * Lines that are kept beside the run (`flowstone logs RUN`), with the attempt and the instance
+   * that they are of, and that go to the worker's logger.
+   */
+  readonly log: RunLog
   /**
    * The span that this code runs in, as the header `traceparent` of W3C Trace Context. Send it
    * along where nothing else does. With `flowstone/otel`, OpenTelemetry passes it on by itself.

@@ -76,3 +76,11 @@ export function inputsUpstream(asset: AnyAsset): Map<string, AnyAsset> {
   visit(asset)
   return found
 }
+
+/** What each of them takes, by its name. */
+export function schemasUpstream(asset: AnyAsset): Map<string, StandardSchema<unknown, unknown>> {
+  const schemas = new Map<string, StandardSchema<unknown, unknown>>()
+  for (const [name, { definition }] of inputsUpstream(asset))
+    if (definition.inputSchema) schemas.set(name, definition.inputSchema)
+  return schemas
+}

@@ -20,7 +20,7 @@ const FAMILIES: readonly RegExp[] = [
   /^\$JS\.FC\./,
   /^(?:\$JS\.[^.]+\.API\.)?\$(?:KV|O)\.[^.]+\./,
   /^[^.]+\.(?:log|work)\.\d+\./,
-  /^[^.]+\.(?:notify|feed|feed_position|proof|workers)\./,
+  /^[^.]+\.(?:notify|feed|feed_position|proof|workers|logs)\./,
 ]
 
 /** `inboxPrefix`: as the connection was given it. */
@@ -40,6 +40,7 @@ export function consequenceOf({ operation, permission }: Denied): string {
   if (permission === '$JS.ACK.>')
     return '; tasks cannot be acknowledged: the server delivers each of them again after ackWait'
   if (operation === 'subscribe' && permission.endsWith('INBOX.>')) return '; no answer of the server can arrive'
+  if (operation === 'publish' && /\.logs\.>$/.test(permission)) return '; lines of ctx.log are not kept'
   if (/\.notify\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'
   return ''
 }

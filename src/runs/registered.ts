@@ -1,4 +1,5 @@
 /** Which pipelines are registered. */
+import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -34,4 +35,11 @@ export async function newestPipeline(deps: Deps, shard: number, pipeline: string
   if (!fact) return undefined
   const { by: _, ...spec } = fact.data
   return spec
+}
+
+/** The same of one that must be there: `at` says for what. */
+export async function registeredPipeline(at: string, deps: Deps, pipeline: string): Promise<PipelineSpec> {
+  const spec = await newestPipeline(deps, 0, pipeline)
+  if (spec) return spec
+  throw new FlowStoneError('not_found', `${at}: pipeline ${pipeline} is not registered; start a worker of it first`)
 }

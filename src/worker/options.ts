@@ -2,6 +2,8 @@
 import { InvalidError } from '../../streams/errors.ts'
 import type { Resources } from '../define/asset-type.ts'
 import type { IoManager } from '../io/manager.ts'
+import type { PinoLogger } from '../logs/logger.ts'
+import { type LogOptions, type LogSettings, parseLogOptions } from '../logs/options.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
@@ -41,18 +43,26 @@ export interface WorkerOptions {
    * for `flowstone worker` and `dev`.
    */
   readonly ownsProcess?: boolean
+  /**
+   * Where lines of `ctx.log` go besides, and what this worker itself has to say: pino, or anything
+   * that takes a message and fields. Default: that of `connect`.
+   */
+  readonly logger?: Logger | PinoLogger
+  /**
+   * What is kept of `ctx.log` beside the runs; false: nothing. How long it is kept is a matter of
+   * the namespace: see `logsMaxAgeMs` of `connect`. Default `{ level: 'debug' }`.
+   */
+  readonly logs?: boolean | LogOptions
 }
 
 /**
  * What a file with pipelines may export as `worker`, for `flowstone worker` and `flowstone dev`:
- * options of `flow.worker`, and the `io` and `logger` of `connect`. Options of the command come
+ * options of `flow.worker`, and the `io` of `connect`. Options of the command come
  * first.
  */
 export interface WorkerConfig extends Omit<WorkerOptions, 'handleSignals' | 'ownsProcess'> {
   /** I/O managers by name. `flowstone run` reads values with them, too. */
   readonly io?: Readonly<Record<string, IoManager>>
-  /** `ctx.log`, and what FlowStone itself says. Default: warnings and errors to standard error. */
-  readonly logger?: Logger
 }
 
 export const WORKER_DEFAULTS = { concurrency: 10, drainTimeout: '30s', ackWait: '30s', maxBlocked: '10m' } as const
@@ -66,6 +76,8 @@ const OPTIONS: OptionNames<WorkerOptions> = {
   handleSignals: true,
   maxBlocked: true,
   ownsProcess: true,
+  logger: true,
+  logs: true,
 }
 /** Longer, and what a dead worker held would lie there for days. */
 const ACK_WAIT_MAX_MS = 86_400_000
@@ -75,6 +87,7 @@ export function parseWorkerOptions(options: WorkerOptions): {
   readonly drainMs: number
   readonly ackWaitMs: number
   readonly maxBlockedMs: number
+  readonly logs: LogSettings
 } {
   refuseUnknown('worker', options, OPTIONS)
   const concurrency = options.concurrency ?? WORKER_DEFAULTS.concurrency
@@ -91,5 +104,5 @@ export function parseWorkerOptions(options: WorkerOptions): {
   const maxBlockedMs = parseDuration('worker: maxBlocked', options.maxBlocked ?? WORKER_DEFAULTS.maxBlocked, {
     minMs: 1000,
   })
-  return { concurrency, drainMs, ackWaitMs, maxBlockedMs }
+  return { concurrency, drainMs, ackWaitMs, maxBlockedMs, logs: parseLogOptions('worker: logs', options.logs) }
 }

@@ -14,6 +14,9 @@ import { jetstreamManager } from '../../streams/jetstream.ts'
 import { decodeTask, type Task } from '../../streams/tasks.ts'
 import type { Topology } from '../../streams/topology.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import { loggerOf } from '../logs/logger.ts'
+import { RunLogs } from '../logs/run-log.ts'
+import { LogSink } from '../logs/sink.ts'
 import { after, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Code, servedQueues } from './attempt/code.ts'
@@ -77,6 +80,7 @@ export class Worker {
   readonly #drainMs: number
   readonly #ackWaitMs: number
   readonly #logger: Logger
+  readonly #logs: LogSink | undefined
   #heartbeats: Timer | undefined
   readonly #watch: Watch
   #statusRequests: Subscription[] = []
@@ -99,8 +103,10 @@ export class Worker {
   readonly #performer: Performer
 
   private constructor(parts: WorkerParts, pipelines: readonly Pipeline[], options: WorkerOptions) {
-    const { connection, topology, clock, io, limiter, logger, logOf, workOf } = parts
-    const { concurrency, drainMs, ackWaitMs, maxBlockedMs } = parseWorkerOptions(options)
+    const { connection, topology, clock, io, limiter, logOf, workOf } = parts
+    const { concurrency, drainMs, ackWaitMs, maxBlockedMs, logs } = parseWorkerOptions(options)
+    const logger = options.logger === undefined ? parts.logger : loggerOf(options.logger)
+    const { names } = topology
     this.id = `worker-${hash64(parts.random).slice(0, 10)}`
     this.#topology = topology
     this.#logger = logger
@@ -114,18 +120,20 @@ export class Worker {
     })
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wakeSoon())
-    const values = new Values(connection, topology.names, io)
+    const values = new Values(connection, names, io)
+    this.#logs = logs.isOn ? new LogSink({ connection, names, clock, logger }) : undefined
     this.#shared = {
       id: this.id,
       connection,
-      names: topology.names,
+      names,
       clock,
       by: parts.by,
       gates: parts.gates,
-      children: { connection, names: topology.names, shards: topology.shards, io, register: parts.register },
+      children: { connection, names, shards: topology.shards, io, register: parts.register },
       io,
       values,
       logger,
+      logs: new RunLogs({ logger, names, worker: this.id, sink: this.#logs, settings: logs }),
       resources: options.resources ?? {},
       slots,
       places: new Map(),
@@ -138,7 +146,7 @@ export class Worker {
     }
     this.#watch = new Watch(this.#shared, this.#held)
     this.#code = new Code(pipelines)
-    this.#liveness = new Liveness(connection, topology.names, {
+    this.#liveness = new Liveness(connection, names, {
       id: this.id,
       pipelines: [...new Set(pipelines.map(({ name }) => name))],
       ackWaitMs: this.#ackWaitMs,
@@ -290,10 +298,12 @@ export class Worker {
     while (this.#held.size > 0 && performance.now() < deadline) await this.#settled(deadline - performance.now())
     for (const held of this.#held.values()) held.abort.abort(new HandBack())
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
+    // No code runs any more.
+    const logged = this.#logs?.stop()
     await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
     await this.#limitedQueues?.close()
     await this.#unmatched?.close()
-    await Promise.all(this.#puttingBack)
+    await Promise.all([...this.#puttingBack, logged])
     await readers
     this.#heartbeats?.cancel()
     this.#watch.stop()
@@ -468,6 +478,7 @@ export class Worker {
       this.#lastTaskMs = held.seat?.usedMs ?? performance.now() - startedMs
       if (this.#held.get(task.id) === held) this.#held.delete(task.id)
       held.release()
+      this.#logs?.soon()
       this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
       this.#wake?.()
     })

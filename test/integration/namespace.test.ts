@@ -88,7 +88,7 @@ describe('a namespace that is not there', () => {
     await using flow = await connect({ servers: server.url, namespace, shards: 2, logger })
     await Promise.all([make(flow), make(flow)])
     expect(flow.shards).toBe(2)
-    expect(await streamsOf(namespace)).toHaveLength(14)
+    expect(await streamsOf(namespace)).toHaveLength(15)
   })
 
   it('a namespace that is not there is found by a connection that was there before it, at its next call', async () => {

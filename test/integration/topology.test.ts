@@ -39,7 +39,7 @@ describe('the streams and buckets of a namespace', () => {
     await Promise.all(flows.map((flow) => flow.setup()))
     const first = await streamsOf(namespace)
     expect(first.map(({ config: { name } }) => name)).toEqual(
-      ['FEED', 'LOG_0', 'LOG_1', 'PROOF', 'TRIGGERS', 'WORK_0', 'WORK_1']
+      ['FEED', 'LOGS', 'LOG_0', 'LOG_1', 'PROOF', 'TRIGGERS', 'WORK_0', 'WORK_1']
         .map((name) => `${namespace}_${name}`)
         .concat(
           ['control', 'history_0', 'history_1', 'limits', 'state_0', 'state_1'].map(

@@ -35,6 +35,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
     `$JS.API.STREAM.MSG.GET.KV_${ns}_history_${shard}`,
     `$JS.API.DIRECT.GET.KV_${ns}_history_${shard}`,
   ])
+  const readsLogs = `$JS.API.DIRECT.GET.${ns}_LOGS`
   const readsBlobs = [`$JS.API.DIRECT.GET.OBJ_${ns}_blobs`, `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`]
   switch (role) {
     case 'trigger':
@@ -91,8 +92,9 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
           `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+          readsLogs,
         ],
-        subscribe: [...subscribe, `${ns}.notify.run.*`],
+        subscribe: [...subscribe, `${ns}.notify.run.*`, `${ns}.logs.>`],
       }
     case 'operator':
       return {
@@ -141,8 +143,10 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           `$KV.${ns}_limits.>`,
           `$KV.${ns}_control.prune.*`,
+          readsLogs,
+          `$JS.API.STREAM.INFO.${ns}_LOGS`,
         ],
-        subscribe: [...subscribe, `${ns}.notify.run.*`],
+        subscribe: [...subscribe, `${ns}.notify.run.*`, `${ns}.logs.>`],
       }
     case 'worker':
       return {
@@ -168,6 +172,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.gate.>`,
           `${ns}.log.*.correlation.>`,
           `${ns}.work.*.${pipeline}.${queue}.>`,
+          `${ns}.logs.${pipeline}.>`,
           `${ns}.notify.>`,
           // What it runs now, when an operator or a client asks.
           '_INBOX_operator.>',
@@ -199,6 +204,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
         `${ns}_TRIGGERS`,
         `${ns}_FEED`,
         `${ns}_PROOF`,
+        `${ns}_LOGS`,
         `KV_${ns}_control`,
         `KV_${ns}_limits`,
         `OBJ_${ns}_blobs`,

@@ -1,6 +1,7 @@
 /** `flow.inspect`: looks at a namespace as people do, who want to see much at a glance. */
 import { InvalidError } from '../../../streams/errors.ts'
 import { parseRunId } from '../../../streams/ids.ts'
+import { type LogFilter, type LogsPage, logsPage } from '../logs.ts'
 import type { RunDeps } from '../run-view.ts'
 import { type AssetState, assetStates } from './assets.ts'
 import { type StateChanges, stateChanges } from './changes.ts'
@@ -115,6 +116,14 @@ export class Inspect {
     { after = 0, limit = 100 }: { readonly after?: number; readonly limit?: number } = {},
   ): Promise<FactView[]> {
     return await runFactsPage(this.#deps, parseRunId(run).id, after, limit)
+  }
+
+  /** Lines of `ctx.log` of a run, a page of at most `limit` (default 1,000). */
+  async logs(
+    run: string,
+    options: LogFilter & { readonly cursor?: string | undefined; readonly limit?: number } = {},
+  ): Promise<LogsPage> {
+    return await logsPage(this.#deps, run, options)
   }
 
   /** How many facts were stored when. */

@@ -7,8 +7,9 @@ import { type Context, Hono } from 'hono'
 import { byPart } from '../../../streams/by.ts'
 import { InvalidError } from '../../../streams/errors.ts'
 import { jsonOf } from '../../../streams/plain-json.ts'
+import { loggerOf } from '../../logs/logger.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
-import { type Logger, quietLogger } from '../../telemetry.ts'
+import type { Logger } from '../../telemetry.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
 import type { ApiKey, ApiKeyRole } from '../shared/api-keys.ts'
 import type { BodyBudget } from '../shared/budget.ts'
@@ -87,7 +88,8 @@ type ApiApp = Hono<{ Variables: { caller: Caller } }>
  */
 export function apiHandler(flow: ApiFlow, options: ApiHandlerOptions, closing?: AbortSignal): ApiHandler {
   refuseUnknown('apiHandler', options, OPTIONS)
-  const { apiKeys, open, rateLimit = {}, logger = quietLogger } = options
+  const { apiKeys, open, rateLimit = {} } = options
+  const logger = loggerOf(options.logger)
   if (apiKeys === undefined && open === undefined)
     throw new InvalidError(
       "apiHandler: give apiKeys (flowstone http key --role viewer makes one), or open: 'viewer' where only this machine reaches it",

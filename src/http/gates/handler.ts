@@ -10,8 +10,8 @@
 import { createHash } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { InvalidError } from '../../../streams/errors.ts'
+import { loggerOf } from '../../logs/logger.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
-import { quietLogger } from '../../telemetry.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
 import { type BodyKind, bodyKind, type ParsedBody, parseBody, readBody } from '../shared/body.ts'
 import type { BodyBudget, BodyRoom } from '../shared/budget.ts'
@@ -78,7 +78,8 @@ export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: Ga
   if (typeof options !== 'object' || options === null)
     throw new InvalidError(`gateHandler: options must be an object, got ${JSON.stringify(options)}`)
   refuseUnknown('gateHandler', options, OPTIONS)
-  const { page = true, logger = quietLogger } = options
+  const { page = true } = options
+  const logger = loggerOf(options.logger)
   const requests = new GateRequests(flow.gates, options)
   const app = new Hono({ strict: true })
   if (page) app.get(SIGNAL, async (c) => await requests.show(c))

@@ -8,8 +8,9 @@
 import { type Context, Hono } from 'hono'
 import { InvalidError, messageOf } from '../../../streams/errors.ts'
 import { cut } from '../../../streams/text.ts'
+import { loggerOf } from '../../logs/logger.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
-import { type Logger, quietLogger } from '../../telemetry.ts'
+import type { Logger } from '../../telemetry.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
 import { type ApiKey, ApiKeys, type KnownKey } from '../shared/api-keys.ts'
 import { bodyKind, readBody } from '../shared/body.ts'
@@ -84,7 +85,8 @@ export function runHandler(
   closing?: AbortSignal,
 ): RunHandler {
   refuseUnknown('runHandler', options, OPTIONS)
-  const { apiKeys, webhooks, rateLimit = {}, logger = quietLogger } = options
+  const { apiKeys, webhooks, rateLimit = {} } = options
+  const logger = loggerOf(options.logger)
   if (apiKeys === undefined && webhooks === undefined)
     throw new InvalidError('runHandler: give apiKeys, webhooks, or both: nobody can start runs else')
   if (typeof flow.request !== 'function' || typeof flow.run !== 'function')

@@ -1,5 +1,6 @@
 /** What bounds a request of any kind: its source's rate, its body, and the time of its answer. */
 import { InvalidError } from '../../../streams/errors.ts'
+import type { PinoLogger } from '../../logs/logger.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { AddressOptions } from './address.ts'
@@ -30,7 +31,7 @@ export interface CommonOptions extends AddressOptions {
    * Faults of this side go there, without address and body. Default: warnings and errors to
    * standard error.
    */
-  readonly logger?: Logger
+  readonly logger?: Logger | PinoLogger
 }
 
 export const COMMON_OPTIONS = [

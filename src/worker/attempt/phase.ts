@@ -41,7 +41,15 @@ export async function runPhase(
   const { shared, held, task, asset, run, name, opener } = parts
   return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
     const deps = await (await shared.values.deps(task.deps, asset)).get()
-    const ctx = contextOf(shared, task, asset, signal, `${task.run}.${asset.name}`, opener)
+    const ctx = contextOf(
+      shared,
+      task,
+      asset,
+      signal,
+      `${task.run}.${asset.name}`,
+      opener,
+      shared.logs.of(task, task.kind),
+    )
     const value = await call(parts, ctx, deps)
     if (value instanceof Suspension || task.kind === 'scatter') return { value }
     opener.checkValue()

@@ -10,6 +10,7 @@ import type { Limiter } from '../../limiter/limiter.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
+import { BoundLog, type RunLog, type RunLogs, type TaskLogs } from '../../logs/run-log.ts'
 import type { Logger } from '../../telemetry.ts'
 import { traceparentOf } from '../../tracing.ts'
 import type { Helper } from '../control/helper.ts'
@@ -27,6 +28,7 @@ export interface WorkerShared {
   readonly io: Io
   readonly values: Values
   readonly logger: Logger
+  readonly logs: RunLogs
   /** Whose process this is: what stands in `pipeline.registered`. */
   readonly by: string | undefined
   readonly resources: Resources
@@ -52,6 +54,7 @@ export function contextOf(
   signal: () => AbortSignal,
   key: string,
   opener: GateOpener,
+  logs: TaskLogs,
 ): AssetContext {
   return {
     runId: task.run,
@@ -62,7 +65,7 @@ export function contextOf(
     get signal() {
       return signal()
     },
-    log: shared.logger,
+    log: new BoundLog(logs),
     get traceparent() {
       return traceparentOf({ namespace: shared.names.ns, run: task.run, trace: task.trace })
     },
@@ -127,7 +130,7 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly attempt: number
   /** No getter: a copy of the context must have it, too. */
   readonly idempotencyKey: string
-  readonly log: Logger
+  readonly log: RunLog
   readonly resources: Resources
   readonly scatterKey: unknown
   readonly index: number
@@ -138,20 +141,21 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly #namespace: string
 
   constructor(
-    { logger, resources, names }: WorkerShared,
+    { resources, names }: WorkerShared,
     task: Task,
     asset: AnyAsset,
     signal: () => AbortSignal,
     key: unknown,
     index: number,
     gates: InstanceGates,
+    logs: TaskLogs,
   ) {
     this.runId = task.run
     this.asset = asset.name
     this.partition = task.partition
     this.attempt = task.attempt
     this.idempotencyKey = `${task.run}.${asset.name}.${index}`
-    this.log = logger
+    this.log = new BoundLog(logs, index, key)
     this.resources = resources
     this.scatterKey = key
     this.index = index

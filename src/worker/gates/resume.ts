@@ -122,6 +122,7 @@ export async function runResume(
     trace: task.trace,
   }
   const gates = new InstanceGates(shared, () => at)
+  const logs = shared.logs.of(task, task.how)
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
   const span = beginSpan(shared, task)
@@ -133,7 +134,7 @@ export async function runResume(
     const key = keyChunk.key(task.index)
     const own = await deps.get()
     const code = async (inner: () => AbortSignal): Promise<unknown> => {
-      const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates)
+      const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs)
       return await resumeAfterGate(shared, held.shard, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
     }
     const value = await span.run(() => runCode(signal, task.timeoutMs, code))
@@ -218,6 +219,7 @@ export async function runReminder(
   }
   const gates = new InstanceGates(shared, () => at)
   const span = beginSpan(shared, task)
+  const logs = shared.logs.of(task, 'timeout')
   try {
     const deps = await (await shared.values.deps(task.deps, asset)).get()
     const code = async (signal: () => AbortSignal): Promise<void> => {
@@ -225,9 +227,9 @@ export async function runReminder(
         index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)
       const ctx: InstanceContext<unknown> =
         keyChunk && index !== undefined
-          ? new InstanceContextOf(shared, task, asset, signal, keyChunk.key(index), index, gates)
+          ? new InstanceContextOf(shared, task, asset, signal, keyChunk.key(index), index, gates, logs)
           : {
-              ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0)),
+              ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0), logs),
               scatterKey: undefined,
               index: 0,
             }

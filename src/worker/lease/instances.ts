@@ -4,6 +4,7 @@ import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
+import type { TaskLogs } from '../../logs/run-log.ts'
 import { channelOf, type InstanceEvent, type LeaseCounts } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
 import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
@@ -40,6 +41,7 @@ export class InstanceRunner {
   readonly #keyChunk: KeyChunk
   readonly #deps: Deps
   readonly #gates: InstanceGates
+  readonly #logs: TaskLogs
   readonly #signal: AbortSignal
   readonly #ownSignal = (): AbortSignal => this.#signal
   /** For what waits for a limit. */
@@ -66,6 +68,7 @@ export class InstanceRunner {
     this.#keyChunk = keyChunk
     this.#deps = deps
     this.#gates = gatesOf(shared, held, task, asset)
+    this.#logs = shared.logs.of(task, 'execute')
     this.#signal = held.abort.signal
     this.#waiting = asset.definition.limits ? held.waiting : held.abort.signal
     this.#inlineBytes = inlineMax(shared.connection)
@@ -159,7 +162,16 @@ export class InstanceRunner {
   }
 
   #execute(index: number, key: unknown, signal: () => AbortSignal): unknown {
-    const ctx = new InstanceContextOf(this.#shared, this.#task, this.#asset, signal, key, index, this.#gates)
+    const ctx = new InstanceContextOf(
+      this.#shared,
+      this.#task,
+      this.#asset,
+      signal,
+      key,
+      index,
+      this.#gates,
+      this.#logs,
+    )
     const deps = this.#deps.get()
     return deps instanceof Promise ? deps.then((loaded) => this.#call(ctx, loaded)) : this.#call(ctx, deps)
   }

@@ -1,0 +1,131 @@
+/**
+ * Lines that wait to be sent, by the subject they go to. It holds a bounded number of characters.
+ * What is beyond is dropped and counted, and a line says how many.
+ */
+import { encodeLines, type LogRow, type LogSource } from '../../streams/logs.ts'
+
+/** Where lines of a task go. */
+export interface LogScope {
+  /** Of lines below warn, and of the others. */
+  readonly subjects: readonly [low: string, high: string]
+  readonly source: LogSource
+  /** The line that says how many were dropped. */
+  readonly dropped: (lines: number) => LogRow
+}
+
+/** A message of lines. */
+export interface LogMessage {
+  readonly subject: string
+  readonly payload: Uint8Array
+}
+
+export interface BufferLimits {
+  /** Characters that wait, those that are being sent included. */
+  readonly maxChars: number
+  /** Characters of a message. A single line may be longer. */
+  readonly messageChars: number
+  /** Bytes of a message, which characters that are escaped may reach. */
+  readonly messageBytes: number
+}
+
+interface Lines {
+  readonly subject: string
+  readonly source: LogSource
+  readonly rows: LogRow[]
+  chars: number
+}
+
+interface Dropped {
+  readonly scope: LogScope
+  lines: number
+}
+
+/** What a line takes besides its texts, in memory, too. */
+const LINE_CHARS = 120
+/** So many different subjects are remembered of which lines were dropped. */
+const DROPPED_MAX = 1000
+
+export class LogBuffer {
+  readonly #limits: BufferLimits
+  #open = new Map<string, Lines>()
+  #full: Lines[] = []
+  #dropped = new Map<string, Dropped>()
+  #chars = 0
+  #sending = 0
+
+  constructor(limits: BufferLimits) {
+    this.#limits = limits
+  }
+
+  /** Characters that wait and are not being sent. */
+  get chars(): number {
+    return this.#chars
+  }
+
+  get isEmpty(): boolean {
+    return this.#chars === 0 && this.#dropped.size === 0
+  }
+
+  /** `chars`: of its texts. False: there is no room; it was dropped, and counted. */
+  add(scope: LogScope, row: LogRow, chars: number): boolean {
+    if (this.#chars + this.#sending + chars + LINE_CHARS > this.#limits.maxChars) {
+      this.#drop(scope, 1)
+      return false
+    }
+    this.#put(scope, row, chars + LINE_CHARS)
+    return true
+  }
+
+  /** All that waits, and what was dropped. It takes its room until `sent`. */
+  take(): LogMessage[] {
+    const dropped = [...this.#dropped.values()]
+    this.#dropped = new Map()
+    for (const { scope, lines } of dropped) this.#put(scope, scope.dropped(lines), LINE_CHARS)
+    const all = [...this.#full, ...this.#open.values()]
+    this.#open = new Map()
+    this.#full = []
+    this.#sending += this.#chars
+    this.#chars = 0
+    return all.flatMap(({ subject, source, rows }) => this.#encode(subject, source, rows))
+  }
+
+  /** What was taken before is sent, or given up. */
+  sent(): void {
+    this.#sending = 0
+  }
+
+  #put({ subjects, source }: LogScope, row: LogRow, chars: number): void {
+    const [low, high] = subjects
+    const subject = row[1] > 1 ? high : low
+    let open = this.#open.get(subject)
+    if (!open || open.chars + chars > this.#limits.messageChars || !isSame(open.source, source)) {
+      if (open) this.#full.push(open)
+      open = { subject, source, rows: [], chars: 0 }
+      this.#open.set(subject, open)
+    }
+    open.rows.push(row)
+    open.chars += chars
+    this.#chars += chars
+  }
+
+  #encode(subject: string, source: LogSource, rows: readonly LogRow[]): LogMessage[] {
+    const payload = encodeLines(source, rows)
+    if (payload.length <= this.#limits.messageBytes) return [{ subject, payload }]
+    // Escapes have made it several times as long. A line that alone is too long is left out.
+    if (rows.length <= 1) return []
+    const half = Math.ceil(rows.length / 2)
+    return [...this.#encode(subject, source, rows.slice(0, half)), ...this.#encode(subject, source, rows.slice(half))]
+  }
+
+  #drop(scope: LogScope, lines: number): void {
+    const [, subject] = scope.subjects
+    const dropped = this.#dropped.get(subject)
+    if (dropped) dropped.lines += lines
+    else if (this.#dropped.size < DROPPED_MAX) this.#dropped.set(subject, { scope, lines })
+  }
+}
+
+/** Those of one worker differ only where two pipelines, or partitions, have a run in common. */
+function isSame(a: LogSource, b: LogSource): boolean {
+  return a === b || (a.worker === b.worker && a.pipeline === b.pipeline && a.partition === b.partition)
+}

@@ -1,0 +1,120 @@
+/**
+ * Lines of `ctx.log` on the wire. A message holds lines of one run, asset and worker; run and asset
+ * are in its subject. No fold reads it. A line that cannot be read is passed over.
+ */
+import { z } from 'zod'
+import { decode } from './codec.ts'
+import type { Names } from './subjects.ts'
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
+/** How much a line of a log matters. */
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+export const LOG_PHASES = ['execute', 'scatter', 'gather', 'signal', 'timeout'] as const
+/** Which code logged: `signal` and `timeout` are `onSignal` (also `onRun`) and `onTimeout`. */
+export type LogPhase = (typeof LOG_PHASES)[number]
+
+/**
+ * Part of a subject: lines of debug and info, and lines of warn and error, stand apart. So whoever
+ * looks for what went wrong reads only that.
+ */
+export type LogClass = 'low' | 'high'
+
+export function classOf(level: LogLevel): LogClass {
+  return level === 'warn' || level === 'error' ? 'high' : 'low'
+}
+
+/** A line that user code logged with `ctx.log`. */
+export interface LogLine {
+  /** By the server's clock, as far as the worker knew it. */
+  readonly at: Date
+  readonly level: LogLevel
+  readonly message: string
+  /** What was given besides: plain JSON. */
+  readonly fields?: Readonly<Record<string, unknown>>
+  readonly run: string
+  readonly pipeline: string
+  readonly asset: string
+  readonly partition?: string
+  readonly phase: LogPhase
+  readonly attempt: number
+  /** Of an instance of a scatter: its place, from 0, and its key as plain JSON, cut where long. */
+  readonly index?: number
+  readonly key?: unknown
+  readonly worker: string
+}
+
+/** What the lines of a message have in common. */
+export interface LogSource {
+  readonly pipeline: string
+  readonly worker: string
+  readonly partition?: string | undefined
+}
+
+/**
+ * A line in a message: time, level, message, fields (0: none), phase, attempt, and of an instance
+ * its index and key. Level and phase are their places in the lists above. Plain JSON.
+ */
+export type LogRow = readonly [
+  timeMs: number,
+  level: number,
+  message: string,
+  fields: Readonly<Record<string, unknown>> | 0,
+  phase: number,
+  attempt: number,
+  index?: number,
+  key?: unknown,
+]
+
+/** Many lines at once, because that costs a fraction of as many texts. */
+export function encodeLines({ pipeline, worker, partition }: LogSource, lines: readonly LogRow[]): Uint8Array {
+  return Buffer.from(JSON.stringify({ v: 1, pipeline, worker, partition, lines }))
+}
+
+const message = z.object({
+  v: z.literal(1),
+  pipeline: z.string(),
+  worker: z.string(),
+  partition: z.string().optional(),
+  lines: z.array(z.array(z.unknown())),
+})
+
+/** Empty for what is no message of lines, or one of a newer FlowStone. */
+export function decodeLines(names: Names, subject: string, payload: Uint8Array): LogLine[] {
+  const place = names.parseLogs(subject)
+  let body: unknown
+  try {
+    body = decode(payload, undefined)
+  } catch {
+    return []
+  }
+  const { data } = message.safeParse(body)
+  if (!place || !data) return []
+  const { pipeline, worker, partition } = data
+  const of = { ...place, pipeline, worker, ...(partition === undefined ? {} : { partition }) }
+  return data.lines.flatMap((line) => {
+    const read = lineOf(line)
+    return read ? [{ ...read, ...of }] : []
+  })
+}
+
+type OwnPart = Omit<LogLine, 'run' | 'asset' | 'pipeline' | 'worker' | 'partition'>
+
+function lineOf([timeMs, level, text, fields, phase, attempt, index, key]: readonly unknown[]): OwnPart | undefined {
+  const levelName = LOG_LEVELS[Number(level)]
+  const phaseName = LOG_PHASES[Number(phase)]
+  if (typeof timeMs !== 'number' || !levelName || typeof text !== 'string' || !phaseName) return undefined
+  return {
+    at: new Date(timeMs),
+    level: levelName,
+    message: text,
+    ...(isFields(fields) ? { fields } : {}),
+    phase: phaseName,
+    attempt: Number(attempt),
+    ...(typeof index === 'number' ? { index, key } : {}),
+  }
+}
+
+function isFields(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

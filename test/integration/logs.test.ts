@@ -1,0 +1,344 @@
+/** `ctx.log`: what is kept of it, where, and how it is read. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connect as connectNats } from '@nats-io/transport-node'
+import { describe, expect, it } from 'vitest'
+import { asset, connect, type LogLine, type LogsOptions, pipeline } from '../../src/index.ts'
+import { collect } from '../kit/collect.ts'
+import { useServer } from '../kit/fixture.ts'
+import { rawNats } from '../kit/raw-nats.ts'
+import { freshNamespace, listeningLogger, openStage, rejection, type Stage } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
+
+const server = useServer({ syncInterval: 'default' })
+const gates = { secrets: [{ id: 't', secret: 's'.repeat(32) }] }
+
+/** Lines leave some 100 ms after they were logged. */
+async function linesOf(stage: Stage, run: string, count: number, options: LogsOptions = {}): Promise<LogLine[]> {
+  let lines: LogLine[] = []
+  await until(`${count} lines of ${run}`, async () => {
+    lines = await collect(stage.flow.logs(run, options))
+    return lines.length >= count
+  })
+  return lines
+}
+
+describe('lines of ctx.log', () => {
+  const greets = asset('greets', {
+    retry: { maxAttempts: 2, backoff: '1ms..1ms' },
+    execute: ({ log, attempt }) => {
+      log.debug('begins')
+      if (attempt === 1) {
+        log.error('it fails', new Error('no', { cause: new Error('because') }))
+        throw new Error('no')
+      }
+      log.info('hello', { to: ['a', 1n], at: new Date(0) })
+      return 1
+    },
+  })
+  const many = asset('many', {
+    dependsOn: [greets],
+    scatter: (_, { log }) => {
+      log.info('finds keys')
+      return ['x', 'y', 'z'].map((name) => ({ name }))
+    },
+    execute: ({ log, scatterKey }) => {
+      log.warn(`does ${scatterKey.name}`)
+      return scatterKey.name
+    },
+    gather: async (results, { log }) => {
+      const all = await collect(results)
+      log.info('has all', { count: all.length })
+      return all.length
+    },
+  })
+  const decides = asset('decides', {
+    dependsOn: [many],
+    execute: (ctx) => {
+      ctx.log.info('asks')
+      return ctx.signalGate({ timeout: '1h' })
+    },
+    onSignal: ({ log }, decision) => {
+      log.info('is answered', { decision })
+      return 'done'
+    },
+  })
+  const all = pipeline('logged', [greets, many, decides])
+
+  it('say of which run, asset, phase, attempt and instance they are, also behind a gate', async () => {
+    await using stage = await openStage(server.url, all, { gates })
+    const { flow } = stage
+    const run = await flow.materialize(decides, { partition: 'eu' })
+    let [gate] = await flow.gates.waiting()
+    await until('the gate', async () => {
+      ;[gate] = await flow.gates.waiting()
+      return gate !== undefined
+    })
+    await flow.gates.signal(await flow.gates.token(gate?.id ?? ''), { approved: true })
+    await run.result()
+    const lines = await linesOf(stage, run.id, 11)
+    const of = { run: run.id, pipeline: 'logged', partition: 'eu', worker: stage.worker?.id }
+    expect(lines.every((line) => line.at instanceof Date)).toBe(true)
+    const key = (name: string) => ({ key: { name } })
+    expect(lines.map(({ at: _, ...line }) => line)).toMatchObject([
+      { ...of, asset: 'greets', level: 'debug', message: 'begins', phase: 'execute', attempt: 1 },
+      {
+        ...of,
+        asset: 'greets',
+        level: 'error',
+        message: 'it fails',
+        attempt: 1,
+        fields: { error: { message: 'no', stack: expect.any(String), cause: { message: 'because' } } },
+      },
+      { ...of, asset: 'greets', level: 'debug', message: 'begins', phase: 'execute', attempt: 2 },
+      { ...of, asset: 'greets', message: 'hello', fields: { to: ['a', '1'], at: '1970-01-01T00:00:00.000Z' } },
+      { ...of, asset: 'many', level: 'info', message: 'finds keys', phase: 'scatter', attempt: 1 },
+      { ...of, asset: 'many', level: 'warn', message: 'does x', phase: 'execute', index: 0, ...key('x') },
+      { ...of, asset: 'many', level: 'warn', message: 'does y', phase: 'execute', index: 1, ...key('y') },
+      { ...of, asset: 'many', level: 'warn', message: 'does z', phase: 'execute', index: 2, ...key('z') },
+      { ...of, asset: 'many', message: 'has all', phase: 'gather', fields: { count: 3 } },
+      { ...of, asset: 'decides', message: 'asks', phase: 'execute' },
+      { ...of, asset: 'decides', message: 'is answered', phase: 'signal' },
+    ])
+
+    const messages = async (options: LogsOptions): Promise<string[]> =>
+      (await collect(flow.logs(run.id, options))).map(({ message }) => message)
+    expect(await messages({ asset: 'many', instance: 1 })).toEqual(['does y'])
+    expect(await messages({ level: 'warn' })).toEqual(['it fails', 'does x', 'does y', 'does z'])
+    expect(await messages({ level: 'error' })).toEqual(['it fails'])
+    expect(await messages({ asset: 'greets', level: 'info' })).toEqual(['it fails', 'hello'])
+    expect(await messages({ since: lines.at(-1)?.at ?? new Date() })).toContain('is answered')
+    expect(await messages({ since: new Date(Date.now() + 60_000) })).toEqual([])
+
+    // Pages of two, until there are no more.
+    const paged: string[] = []
+    let [cursor, more]: [string | undefined, boolean] = [undefined, true]
+    while (more) {
+      const page = await flow.inspect.logs(run.id, { cursor, limit: 2 })
+      expect(page.lines.length).toBeLessThanOrEqual(2)
+      paged.push(...page.lines.map(({ message }) => message))
+      ;({ next: cursor, more } = page)
+    }
+    expect(paged.toSorted()).toEqual(lines.map(({ message }) => message).toSorted())
+    expect(await flow.inspect.logs(run.id, { cursor })).toMatchObject({ lines: [], next: cursor, more: false })
+  })
+
+  it('go to the logger of the worker, too, with what they are bound to', async () => {
+    const said: unknown[] = []
+    const take =
+      (level: string) =>
+      (...given: unknown[]) =>
+        void said.push([level, ...given])
+    const logger = { debug: take('debug'), info: take('info'), warn: take('warn'), error: take('error') }
+    await using stage = await openStage(server.url, all, { worker: { logger } })
+    const run = await stage.flow.materialize(many)
+    await run.result()
+    const worker = stage.worker?.id
+    const of = { run: run.id, pipeline: 'logged', phase: 'execute', worker }
+    expect(said).toContainEqual([
+      'info',
+      'hello',
+      { ...of, asset: 'greets', attempt: 2, to: ['a', 1n], at: new Date(0) },
+    ])
+    expect(said).toContainEqual([
+      'error',
+      'it fails',
+      {
+        ...of,
+        asset: 'greets',
+        attempt: 1,
+        error: expect.objectContaining({ message: 'no', cause: expect.objectContaining({ message: 'because' }) }),
+      },
+    ])
+    expect(said).toContainEqual(['warn', 'does y', { ...of, asset: 'many', attempt: 1, index: 1, key: { name: 'y' } }])
+  })
+
+  it('are not kept where a worker does not keep them, or not of this level', async () => {
+    await using none = await openStage(server.url, all, { worker: { logs: false } })
+    await (await none.flow.materialize(many)).result()
+    await none.worker?.stop()
+    const [run] = await none.flow.runs()
+    expect(await collect(none.flow.logs(run?.id ?? ''))).toEqual([])
+
+    await using some = await openStage(server.url, all, { worker: { logs: { level: 'warn' } } })
+    const other = await some.flow.materialize(many)
+    await other.result()
+    await some.worker?.stop()
+    const lines = await collect(some.flow.logs(other.id))
+    expect(lines.map(({ level }) => level)).toEqual(['error', 'warn', 'warn', 'warn'])
+
+    const bad = some.flow.worker(all, { logs: { level: 'loud' as 'info' } })
+    expect((await rejection(bad)).message).toContain('worker: logs.level must be debug, info, warn or error, got loud')
+  })
+
+  it('never fail the code that logs, whatever it logs', async () => {
+    const { proxy, revoke } = Proxy.revocable({}, {})
+    revoke()
+    const logger = {
+      ...listeningLogger(),
+      warn: () => {
+        throw new Error('the logger fails')
+      },
+    }
+    const odd = asset('odd', {
+      execute: ({ log }) => {
+        log.warn('a proxy', proxy)
+        log.warn(new Error('an error is no message') as unknown as string)
+        log.info('x'.repeat(1_000_000), { y: 'y'.repeat(1_000_000) })
+        return 'fine'
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('odd', [odd]), { worker: { logger } })
+    const run = await stage.flow.materialize(odd)
+    expect(await run.result()).toBe('fine')
+    const lines = await linesOf(stage, run.id, 2)
+    expect(lines.map(({ message }) => message.length).toSorted((a, b) => a - b)).toEqual([
+      'an error is no message'.length,
+      8193,
+    ])
+    const [first] = await collect(stage.flow.logs(run.id, { level: 'warn' }))
+    expect(first).toMatchObject({ message: 'an error is no message', fields: { error: { name: 'Error' } } })
+  })
+
+  it('are dropped when there are too many at a time, and a line says how many', async () => {
+    const loud = asset('loud', {
+      execute: ({ log }) => {
+        for (let i = 0; i < 2000; i++) log.info('x'.repeat(8000))
+        return 1
+      },
+    })
+    await using stage = await openStage(server.url, pipeline('loud', [loud]))
+    const run = await stage.flow.materialize(loud)
+    await run.result()
+    const [said] = await linesOf(stage, run.id, 1, { level: 'warn' })
+    const dropped = Number(said?.fields?.dropped)
+    expect(said).toMatchObject({ level: 'warn', message: `${dropped} lines were dropped here: too many at a time` })
+    let kept = 0
+    for await (const { level } of stage.flow.logs(run.id)) if (level === 'info') kept += 1
+    expect(kept + dropped).toBe(2000)
+    expect(kept).toBeGreaterThan(500)
+  })
+})
+
+describe('flow.logs', () => {
+  it('follows a run until it has ended, over several workers', async () => {
+    const spread = asset('spread', {
+      scatter: () => Array.from({ length: 40 }, (_, i) => i),
+      execute: async ({ log, index }) => {
+        log.info(`did ${index}`)
+        await sleep(20)
+      },
+    })
+    const all = pipeline('spread', [spread])
+    await using stage = await openStage(server.url, all, { worker: { concurrency: 2 } })
+    const second = await stage.connect()
+    const other = await second.worker(all, { concurrency: 2 })
+    const run = await stage.flow.materialize(spread)
+    const before = stage.flow.runs().then((runs) => runs.length)
+    const lines: LogLine[] = []
+    let isBeforeEnd = false
+    for await (const line of stage.flow.logs(run.id, { follow: true })) {
+      lines.push(line)
+      isBeforeEnd ||= (await run.view())?.finishedAt === undefined
+    }
+    await before
+    expect(isBeforeEnd).toBe(true)
+    expect(lines.map(({ index }) => index).toSorted((a = 0, b = 0) => a - b)).toEqual(
+      Array.from({ length: 40 }, (_, i) => i),
+    )
+    expect(new Set(lines.map(({ worker }) => worker))).toEqual(new Set([stage.worker?.id, other.id]))
+  })
+
+  it('ends when its signal is aborted, and says what it cannot read', async () => {
+    const waits = asset('waits', { execute: (ctx) => ctx.signalGate({ timeout: '1h' }) })
+    await using stage = await openStage(server.url, pipeline('w', [waits]), { gates })
+    const run = await stage.flow.materialize(waits)
+    const abort = new AbortController()
+    const following = collect(stage.flow.logs(run.id, { follow: true, signal: abort.signal }))
+    await until('it waits', async () => (await stage.flow.gates.waiting()).length === 1)
+    abort.abort()
+    expect(await following).toEqual([])
+    const { flow } = stage
+    const refused = async (options: object, id: string = run.id): Promise<string> =>
+      (await rejection(collect(flow.logs(id, options)))).message
+    expect(await refused({}, '0-nobody')).toContain('there is no run 0-nobody')
+    expect(await refused({ instance: 1 })).toContain('instance needs asset')
+    expect(await refused({ level: 'loud' })).toContain('level must be debug, info, warn or error')
+    expect(await refused({ folow: true })).toContain('did you mean follow')
+    expect(await refused({ since: 'now' })).toContain('since must be a Date')
+    expect((await rejection(flow.inspect.logs(run.id, { cursor: 'x' }))).message).toContain('cursor must be')
+  })
+})
+
+describe('the stream of logs', () => {
+  const one = asset('one', {
+    execute: ({ log }) => {
+      log.info('here')
+      return 1
+    },
+  })
+  const all = pipeline('one', [one])
+
+  it('keeps what it is told to: other limits are set by who names them', async () => {
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const namespace = freshNamespace()
+    const limits = async () => {
+      const { max_age, max_bytes, discard } = (await jsm.streams.info(`${namespace}_LOGS`)).config
+      return { days: max_age / 1e9 / 86_400, max_bytes, discard }
+    }
+    await using flow = await connect({ servers: server.url, namespace })
+    await flow.setup()
+    expect(await limits()).toEqual({ days: 7, max_bytes: 1024 ** 3, discard: 'old' })
+    await flow.setup({ logsMaxAgeMs: 86_400_000, logsMaxBytes: 10 * 1024 ** 2 })
+    expect(await limits()).toEqual({ days: 1, max_bytes: 10 * 1024 ** 2, discard: 'old' })
+    await flow.setup()
+    expect(await limits()).toEqual({ days: 1, max_bytes: 10 * 1024 ** 2, discard: 'old' })
+    expect((await rejection(flow.setup({ logsMaxBytes: 5 }))).message).toContain('logsMaxBytes must be')
+    await nc.close()
+  })
+
+  it('is done without where it is gone, until there is one', async () => {
+    await using stage = await openStage(server.url, all)
+    const { flow, namespace } = stage
+    const nc = await connectNats({ servers: server.url })
+    await (await jetstreamManager(nc)).streams.delete(`${namespace}_LOGS`)
+    await nc.close()
+    expect(await (await flow.materialize(one)).result()).toBe(1)
+    await until('the engine has made it again, and lines are kept', async () => {
+      const run = await flow.materialize(one)
+      await run.result()
+      const lines = await collect(flow.logs(run.id, { follow: true })).catch(() => [])
+      return lines.length === 1
+    })
+  })
+
+  it('is done without by a worker that may not write to it', async () => {
+    const admin = { user: 'admin', pass: 'x' }
+    const permissions = { publish: { allow: '>', deny: ['*.logs.>'] } }
+    await using guarded = await rawNats({
+      authorization: {
+        users: [
+          { user: 'admin', password: 'x' },
+          { user: 'app', password: 'x', permissions },
+        ],
+      },
+    })
+    const namespace = freshNamespace()
+    const logger = listeningLogger()
+    await using flow = await connect({ servers: guarded.url, namespace, nats: admin, logger: listeningLogger() })
+    await flow.engine()
+    await using app = await connect({
+      servers: guarded.url,
+      namespace,
+      nats: { user: 'app', pass: 'x' },
+      logger,
+    })
+    const worker = await app.worker(all)
+    for (let i = 0; i < 3; i++) expect(await (await flow.materialize(one)).result()).toBe(1)
+    await worker.stop()
+    const said = logger.lines.filter((line) => line.includes('.logs.'))
+    expect(said).toHaveLength(1)
+    expect(said[0]).toContain('lines of ctx.log are not kept')
+  })
+})

@@ -1,0 +1,91 @@
+import { expect, it } from 'vitest'
+import { LogBuffer, type LogMessage, type LogScope } from '../../src/logs/buffer.ts'
+import { fieldsFor, loggerOf, takes } from '../../src/logs/logger.ts'
+import type { LogRow } from '../../streams/logs.ts'
+
+const LINE = 120
+const scopeOf = (name: string, partition?: string): LogScope => ({
+  subjects: [`${name}.low`, `${name}.high`],
+  source: { pipeline: 'p', worker: 'w', partition },
+  dropped: (lines) => [0, 2, `dropped ${lines}`, 0, 0, 1],
+})
+const row = (message: string, level = 1): LogRow => [0, level, message, 0, 0, 1]
+const bufferOf = (maxLines: number, linesOfMessage: number, messageBytes = 10_000): LogBuffer =>
+  new LogBuffer({ maxChars: maxLines * (LINE + 1), messageChars: linesOfMessage * (LINE + 1), messageBytes })
+const said = (messages: readonly LogMessage[]): string[] =>
+  messages.map(({ subject, payload }) => {
+    const { lines } = JSON.parse(Buffer.from(payload).toString()) as { lines: LogRow[] }
+    return `${subject}: ${lines.map(([, , message]) => message).join(' ')}`
+  })
+
+it('lines of a log buffer are put together by what they are of, and by how much they matter', () => {
+  const buffer = bufferOf(100, 10)
+  const [a, b] = [scopeOf('a'), scopeOf('b')]
+  buffer.add(a, row('1'), 1)
+  buffer.add(b, row('2'), 1)
+  buffer.add(a, row('3', 2), 1)
+  buffer.add(a, row('4', 0), 1)
+  expect(said(buffer.take())).toEqual(['a.low: 1 4', 'b.low: 2', 'a.high: 3'])
+  expect(buffer.isEmpty).toBe(true)
+  expect(buffer.take()).toEqual([])
+})
+
+it('a message of a log buffer is bounded, and of one source', () => {
+  const buffer = bufferOf(100, 2)
+  for (const text of ['a', 'b', 'c']) buffer.add(scopeOf('x'), row(text), 1)
+  buffer.add(scopeOf('x', 'eu'), row('d'), 1)
+  expect(said(buffer.take())).toEqual(['x.low: a b', 'x.low: c', 'x.low: d'])
+})
+
+it('a message of a log buffer that escapes make too long is halved, and a line that is too long is left out', () => {
+  const buffer = bufferOf(100, 100, 200)
+  const control = '\u0001'.repeat(15)
+  buffer.add(scopeOf('x'), row(control), 15)
+  buffer.add(scopeOf('x'), row('\u0001'.repeat(100)), 100)
+  buffer.add(scopeOf('x'), row('b'), 1)
+  expect(said(buffer.take())).toEqual([`x.low: ${control}`, 'x.low: b'])
+})
+
+it('what is too much for a log buffer is dropped, and a line says how many', () => {
+  const buffer = bufferOf(2, 100)
+  const scope = scopeOf('a')
+  expect(['1', '2', '3', '4'].map((text) => buffer.add(scope, row(text), 1))).toEqual([true, true, false, false])
+  expect(said(buffer.take())).toEqual(['a.low: 1 2', 'a.high: dropped 2'])
+  // What is being sent still takes its place.
+  expect(buffer.add(scope, row('5'), 1)).toBe(false)
+  buffer.sent()
+  expect(buffer.add(scope, row('6'), 1)).toBe(true)
+  expect(said(buffer.take())).toEqual(['a.low: 6', 'a.high: dropped 1'])
+})
+
+it('a logger that takes the fields first, as pino does, gets them first', () => {
+  const said: unknown[] = []
+  const write = (...given: unknown[]): void => void said.push(given)
+  const pino = {
+    bindings: () => ({}),
+    isLevelEnabled: (level: string) => level !== 'debug',
+    debug: write,
+    info: write,
+    warn: write,
+    error: write,
+  }
+  const logger = loggerOf(pino)
+  logger.warn('hello', { a: 1 })
+  logger.info('plain')
+  expect(said).toEqual([
+    [{ a: 1 }, 'hello'],
+    [{}, 'plain'],
+  ])
+  expect([takes(logger, 0), takes(logger, 1), takes(loggerOf(undefined), 1)]).toEqual([false, true, false])
+  expect(loggerOf(console)).toBe(console)
+  // pino serializes an error by this name, and JSON has no word for one.
+  const error = new Error('no', { cause: new Error('why') })
+  expect(fieldsFor(logger, { error, n: 1 })).toEqual({ err: error, n: 1 })
+  expect(fieldsFor(console, { error, n: 1n })).toMatchObject({
+    error: { message: 'no', cause: { message: 'why' } },
+    n: 1n,
+  })
+  expect(fieldsFor(loggerOf(undefined), { error, n: 1n })).toEqual({ error: 'no (cause: why)', n: '1' })
+  // @ts-expect-error no logger
+  expect(() => loggerOf({ info: write })).toThrow('logger must have debug, info, warn and error')
+})
