@@ -6,6 +6,7 @@ import { Command } from 'commander'
 import { archiveCommands } from './archive.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { auditCommand } from './audit.ts'
+import { completionCommand } from './completion/completion.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import type { DevCommand } from './dev.ts'
 import { diffCommand } from './diff.ts'
@@ -72,6 +73,7 @@ const COMMANDS: readonly ((root: Command) => void)[] = [
   rebuildCommand,
   archiveCommands,
   verifyCommand,
+  completionCommand,
 ]
 
 export function program(): Command {
