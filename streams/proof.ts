@@ -106,11 +106,12 @@ export interface BlockHead {
 /**
  * What left by rule, or is about to. `folded`: facts under `path` (a filter), all up to `upTo`.
  * `pruned`: facts of runs, `unreadable`: messages that are no facts. Of both the first and the last
- * sequence of each stretch.
+ * sequence of each stretch. `shrunk`: all facts of these blocks have left, and so do their details.
  */
 export type LeftRecord =
   | { readonly why: 'folded'; readonly path: string; readonly upTo: number }
   | { readonly why: 'pruned' | 'unreadable'; readonly seqs: readonly (readonly [from: number, to: number])[] }
+  | { readonly why: 'shrunk'; readonly blocks: readonly number[] }
 
 /** A head as it stands on the stream. */
 export interface ReadBlock {

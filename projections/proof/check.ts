@@ -258,7 +258,10 @@ export class ProofCheck {
       intact += block.found
       left += this.#missing(block, expected)
     }
-    for (const [block, found] of this.#undetailed) intact += this.#undetailedEnd(block, found)
+    for (const [block, found] of this.#undetailed) {
+      if (found.size === 0 && this.#left.hasBlock(block.head.n)) left += block.head.count
+      else intact += this.#undetailedEnd(block, found)
+    }
     this.#checkpoints()
     const last = this.#last
     if (!last) this.#find('no_proof', {}, `shard ${shard} of ${ns} has no block: no engine has run with proof here`)

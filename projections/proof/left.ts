@@ -10,9 +10,14 @@ export class LeftByRule {
   /** By filter, by the first token of it. */
   readonly #rules = new Map<string, Map<string, Rule>>()
   readonly #ranges: (readonly [from: number, to: number])[] = []
+  readonly #blocks = new Set<number>()
   #isSorted = true
 
   add(record: LeftRecord): void {
+    if (record.why === 'shrunk') {
+      for (const n of record.blocks) this.#blocks.add(n)
+      return
+    }
     if (record.why !== 'folded') {
       this.#ranges.push(...record.seqs)
       this.#isSorted = false
@@ -25,6 +30,11 @@ export class LeftByRule {
     const rule = rules.get(record.path)
     if (!rule) rules.set(record.path, { tokens, upTo: record.upTo })
     else if (rule.upTo < record.upTo) rule.upTo = record.upTo
+  }
+
+  /** Whether all facts of a block have left. */
+  hasBlock(n: number): boolean {
+    return this.#blocks.has(n)
   }
 
   has(seq: number, path: string): boolean {

@@ -162,6 +162,47 @@ it('of sealed runs nothing is found, nor of facts that leave by rule', async () 
   expect(damaged.findings.every(({ path }) => path !== undefined)).toBe(true)
 })
 
+it('a block whose facts are all pruned keeps its root only, and the proof says so', async () => {
+  await using stage = await openStage(server.url, shop, { sealAfter: '1s' })
+  const { flow, namespace } = stage
+  const jsm = await jetstreamManager(nc)
+  const proof = `${namespace}_PROOF`
+  const details = async (): Promise<number> => {
+    const filter = `${namespace}.proof.0.detail`
+    return (await jsm.streams.info(proof, { subjects_filter: filter })).state.subjects?.[filter] ?? 0
+  }
+  const sealed = async (): Promise<void> =>
+    until('the runs have left the log', async () => {
+      const filter = `${namespace}.log.0.run.*.requested`
+      const info = await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: filter })
+      return Object.keys(info.state.subjects ?? {}).length === 0
+    })
+  // They register the pipeline, which stays.
+  await materialize(flow)
+  await sealed()
+  await materialize(flow, 2)
+  await sealed()
+  const kept = await materialize(flow)
+  await sealed()
+  const before = await verified(flow)
+  const listed = await details()
+  await flow.retention.prune({ olderThan: '1s' })
+  await until('lists of facts have gone', async () => (await details()) < listed)
+  const after = await verified(flow)
+  expect(after).toMatchObject({ findings: [], gaps: [], covers: { from: 1 } })
+  expect(after.blocks).toBeGreaterThan(before.blocks)
+  expect(after.left).toBeGreaterThan(before.left + 10)
+  // The newest values stay, and can be checked.
+  expect(await flow.retention.remains(kept)).toBeDefined()
+  expect(after.intact).toBeGreaterThan(0)
+
+  // Another list goes, of which the proof says nothing.
+  const last = await jsm.streams.getMessage(proof, { last_by_subj: `${namespace}.proof.0.detail` })
+  await jsm.streams.deleteMessage(proof, last?.seq ?? 0)
+  const problems = (await verified(flow)).findings.map(({ problem }) => problem)
+  expect(problems).toEqual(['facts_differ'])
+})
+
 it('a proof that was off says what it does not cover, and still what leaves', async () => {
   await using stage = await openStage(server.url, shop, { proof: false })
   const { flow } = stage

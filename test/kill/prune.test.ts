@@ -44,5 +44,6 @@ describe('an engine that prunes runs', () => {
     expect(remains.filter((one) => one !== undefined).map(({ run }) => run)).toEqual([newest?.run])
     const gone = runs.find(({ id }) => id !== newest?.run)
     expect(await rejection(rig.flow.run(gone?.id ?? '').result())).toMatchObject({ code: 'pruned' })
+    await rig.expectProven()
   })
 })

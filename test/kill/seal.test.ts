@@ -61,6 +61,28 @@ describe('an engine that seals runs', () => {
     await expectAll(rig, ids)
   })
 
+  it('and dies while it stores blocks of the proof leaves no fact without a block, and none in two', async () => {
+    await using rig = await startRig()
+    await rig.start('worker', {}, ROWS)
+    await (await rig.engine(SEALS)).stop()
+    const runs = []
+    for (const at of ['before kill[.]proof[.]0[.]', 'after kill[.]proof[.]0[.]', 'before kill[.]proof[.]0[.]']) {
+      runs.push(await rig.materialize(three, `key ${runs.length}`, rows))
+      await rig.dies('engine', { KILL_AT: at }, SEALS)
+    }
+    const last = await rig.engine(SEALS)
+    for (const run of runs) expect(await run.result()).toBe(WHOLE)
+    await sealedSoon(rig)
+    await last.stop()
+    const [report] = await rig.flow.proof.verify()
+    expect(report).toMatchObject({ findings: [], gaps: [], newer: 0, uncovered: 0, covers: { from: 1 } })
+    expect(report?.intact).toBe((report?.facts ?? 0) - (report?.left ?? 0))
+    await expectAll(
+      rig,
+      runs.map(({ id }) => id),
+    )
+  })
+
   it('and is killed again and again, as its server is, loses no run, and does none twice', async () => {
     await using rig = await startRig({ killsServer: true })
     await rig.start('worker', {}, ROWS)

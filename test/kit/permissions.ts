@@ -213,6 +213,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
         publish: [
           '$JS.API.INFO',
           '$JS.API.STREAM.NAMES',
+          `$JS.API.STREAM.MSG.DELETE.${ns}_PROOF`,
           ...streams.flatMap((stream) => [
             `$JS.API.STREAM.*.${stream}`,
             `$JS.API.STREAM.MSG.GET.${stream}`,

@@ -29,6 +29,7 @@ import { leaderGet } from '../../../log/nats.ts'
 import { packNumbers } from '../../../log/packs.ts'
 import { sealedFactIfAny } from '../../../log/read-fact.ts'
 import { parseArchiveTarget } from '../../archive/receipt.ts'
+import { shrinkProof } from '../../proof/shrink.ts'
 import type { ArchivePlace } from '../../retention.ts'
 import type { Base } from '../base.ts'
 import type { SealerOptions } from '../options.ts'
@@ -180,6 +181,7 @@ export class Pruner {
       ...(error === undefined ? {} : { error }),
     } as const
     await writeAnswer(this.#options, this.#options.shard, answer)
+    if (runs > 0 && !dryRun) yield* shrinkProof(this.#options)
   }
 
   /** Whether something failed that leaves the base as it was. Else the sealer begins anew. */
@@ -233,7 +235,10 @@ export class Pruner {
         await this.#note(text)
       }
     }
-    if (totals.runs > 0) logger.info(`${totals.runs} runs of shard ${shard} were pruned by their retention`)
+    if (totals.runs > 0) {
+      logger.info(`${totals.runs} runs of shard ${shard} were pruned by their retention`)
+      yield* shrinkProof(this.#options)
+    }
     const shortest = shortestMs(specs) ?? LOOK_MS
     this.#lookAtMs = performance.now() + Math.min(longestMs, Math.max(afterMs, shortest / LOOKS_PER_AGE))
   }
