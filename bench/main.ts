@@ -13,6 +13,7 @@ import { InvalidError, messageOf } from '../streams/errors.ts'
 import { asset } from './asset.ts'
 import { at } from './at.ts'
 import type { Bench } from './bench.ts'
+import { consolePage } from './console.ts'
 import { cost } from './cost.ts'
 import { events } from './events.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
@@ -54,6 +55,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   start,
   verify,
   load,
+  console: consolePage,
   cost,
   logs,
   writes,

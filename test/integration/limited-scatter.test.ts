@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -89,6 +90,28 @@ describe('rateLimit of a scatter', () => {
     // A stretch that is shorter by what a start may come late behind its grant.
     expect(most(starts, 450)).toBeLessThanOrEqual(10)
     expect(Math.max(...starts) - Math.min(...starts)).toBeGreaterThanOrEqual(3 * 600 - 100)
+  })
+
+  it('instances of a quick rate ask together, also where only one may run at a time', async () => {
+    const waits: { from: number; to: number }[] = []
+    const keep = (event: unknown): void => {
+      const to = performance.now()
+      waits.push({ from: to - Number(Reflect.get(Object(event), 'durationMs')), to })
+    }
+    const quick = asset('quick', {
+      scatterOptions: { rateLimit: { bucket: 'quick', limit: 2000, per: 'second' } },
+      scatter: () => range(400),
+      execute: ({ index }) => index,
+    })
+    await using stage = await openStage(server.url, pipeline('quick', [quick]), { worker: { concurrency: 1 } })
+    subscribe('flowstone:rate_limit.wait', keep)
+    try {
+      expect(await (await stage.flow.materialize(quick)).result()).toHaveLength(400)
+    } finally {
+      unsubscribe('flowstone:rate_limit.wait', keep)
+    }
+    const together = waits.map((one) => waits.filter(({ from, to }) => from <= one.to && to >= one.from).length)
+    expect(Math.max(...together)).toBeGreaterThan(10)
   })
 
   it('by key: a slow host does not hold up the others, even if its keys come first', async () => {

@@ -43,8 +43,9 @@ export class LimitWaiters {
     this.#most = Math.max(WAITING_MIN, 4 * concurrency)
   }
 
-  get isFull(): boolean {
-    return this.#count >= this.#most
+  /** `most`: if more may wait than usual. */
+  isFull(most = 0): boolean {
+    return this.#count >= Math.max(this.#most, most)
   }
 
   async wait<T>(waiting: () => Promise<T>): Promise<T> {
@@ -59,8 +60,8 @@ export class LimitWaiters {
   }
 
   /** Resolves when another one may wait, and after `maxMs` anyway. */
-  async room(maxMs: number): Promise<void> {
-    if (!this.isFull) return
+  async room(maxMs: number, most: number): Promise<void> {
+    if (!this.isFull(most)) return
     await new Promise<void>((resolve) => {
       const end = (): void => {
         clearTimeout(timer)
@@ -95,6 +96,10 @@ export interface LimitedStart {
    * begun.
    */
   readonly waiting: AbortSignal
+  /** Asks for its turn without a local slot. `most`: so many may wait here at a time. */
+  readonly ahead?: { readonly most: number }
+  /** Called when its turn at the rate has come. */
+  readonly onTurn?: () => void
 }
 
 /** What `code` came to, or that its turn is too far off, and it was not run. */
@@ -102,14 +107,14 @@ export type Limited<T> = { readonly kind: 'ran'; readonly result: T } | ComeAgai
 
 /**
  * Runs `code` once all limits let it, with a signal that is also aborted when its slot is lost.
- * Begins with a local slot in hand, ends with none. Rejects with the reason of `waiting` when that
- * is aborted first.
+ * Begins with a local slot in hand, unless it asks `ahead`; ends with none. Rejects with the reason
+ * of `waiting` when that is aborted first.
  */
 export async function runLimited<T>(
   start: LimitedStart,
   code: (signal: AbortSignal) => T | Promise<T>,
 ): Promise<Limited<T>> {
-  const place = new Seat(start.local, true)
+  const place = new Seat(start.local, start.ahead === undefined)
   let slot: Slot | undefined
   try {
     // Without slots it is counted among those that wait at once, before the next one begins.
@@ -196,7 +201,7 @@ async function waitForSlot(
   { max, weight, leaseMs: lease }: NonNullable<Limits['slots']>,
 ): Promise<SlotTaken> {
   const { limiter, waiters, waiting } = start
-  if (waiters.isFull) return comeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
+  if (waiters.isFull()) return comeAgain(bucket, SLOT_BACK_MS * (0.5 + Math.random()))
   const options = {
     weight,
     lease,
@@ -224,7 +229,7 @@ async function takeTurn(start: LimitedStart, place: Seat, holdMs: number): Promi
   const { bucketOf } = limits.rate
   const bucket = bucketOf ? bucketFor('rateLimit', bucketOf, key) : ownBucket
   for (let lapses = 0; ; lapses++) {
-    const maxWait = waiters.isFull ? BRIEF_MS : holdMs
+    const maxWait = waiters.isFull(start.ahead?.most) ? BRIEF_MS : holdMs
     const onWait = (waitMs: number): void => {
       start.tell?.({ for: 'rate', bucket, untilMs: performance.now() + waitMs })
       if (waitMs > BRIEF_MS) place.give()
@@ -240,6 +245,7 @@ async function takeTurn(start: LimitedStart, place: Seat, holdMs: number): Promi
       const delayMs = (error.retryAfterMs ?? BACK_MIN_MS) * (0.5 + Math.random() / 2) * longer
       return comeAgain(bucket, Math.min(BACK_MAX_MS, Math.max(BACK_MIN_MS, delayMs)))
     }
+    start.onTurn?.()
     start.tell?.({ for: 'room' })
     const turnMs = performance.now()
     await place.take()

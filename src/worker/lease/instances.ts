@@ -14,6 +14,7 @@ import { InstanceSpans } from '../attempt/traced.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { comeAgain, Paused } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
+import { type Ahead, aheadOf } from './ahead.ts'
 import { inlineMax, type Report } from './report.ts'
 
 const completions = channelOf('flowstone:scatter.instance_complete')
@@ -49,6 +50,7 @@ export class InstanceRunner {
   readonly #inlineBytes: number
   /** Whether the last one had ended when it returned: the next one mostly has, too. */
   #isQuick = false
+  readonly #ahead: Ahead
   #cut = false
   readonly #counts = { succeeded: 0, failed: 0, suspended: 0, returned: 0 }
   #error: unknown
@@ -64,6 +66,7 @@ export class InstanceRunner {
     this.#held = held
     this.#task = task
     this.#asset = asset
+    this.#ahead = aheadOf(asset)
     this.#report = report
     this.#keyChunk = keyChunk
     this.#deps = deps
@@ -122,13 +125,18 @@ export class InstanceRunner {
   }
 
   /** As `run`, once the limits let it; gives its local slot back itself. */
-  async runLimited(limits: Limits, index: number): Promise<void> {
-    const start = this.#limitedStart(limits, index)
+  async runLimited(limits: Limits, index: number, more: Pick<LimitedStart, 'ahead' | 'onTurn'> = {}): Promise<void> {
+    const start = { ...this.#limitedStart(limits, index), ...more }
     let limited: Limited<void>
     try {
       limited = await runLimited(start, (signal) => {
-        this.nowMs = performance.now()
-        return this.run(index, signal)
+        const begunMs = performance.now()
+        this.nowMs = begunMs
+        const pending = this.run(index, signal)
+        const took = (): void => this.#ahead.took(performance.now() - begunMs)
+        if (pending) return pending.finally(took)
+        took()
+        return pending
       })
     } catch (thrown) {
       // Not begun. It goes back as one that may begin at once, and waits there for the pause to

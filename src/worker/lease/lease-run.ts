@@ -6,10 +6,12 @@ import { setImmediate } from 'node:timers/promises'
 import type { LeaseTask } from '../../../streams/tasks.ts'
 import type { Limits } from '../../define/limits.ts'
 import { emit, type LeaseCounts } from '../../telemetry.ts'
+import type { LimitedStart } from '../attempt/limits.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { HandBack } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import type { Slots, Turn } from '../pull/slots.ts'
+import { type Ahead, aheadOf, askersOf, quickTurnMs } from './ahead.ts'
 import { InstanceRunner, type LeaseParts } from './instances.ts'
 import { returnLease } from './lease-facts.ts'
 import type { Report } from './report.ts'
@@ -34,14 +36,14 @@ const YIELD_MS = 20
  * one.
  */
 const CROWDED_MS = 100
-/** From so many instances a millisecond on, a message for each of them would hold the rate up. */
-const QUICK_RATE = 0.5
-
 export class LeaseRun {
   readonly #shared: WorkerShared
   readonly #held: InFlightTask
   readonly #task: LeaseTask
   readonly #limits: Limits | undefined
+  /** Of a quick rate that all instances share: milliseconds from one turn to the next. */
+  readonly #turnMs: number | undefined
+  readonly #ahead: Ahead
   readonly #report: Report
   readonly #instances: InstanceRunner
   readonly #signal: AbortSignal
@@ -63,6 +65,11 @@ export class LeaseRun {
   #handingBack: Promise<void> | undefined
   /** How long it lasted says nothing: it was ended, or has run nothing. */
   #cut = false
+  /** Instances that wait for their turn at the rate. */
+  #asking = 0
+  /** Nothing but such instances is here since then, and was here for so long before. */
+  #idleSinceMs: number | undefined
+  #idleMs = 0
 
   constructor(parts: LeaseParts, places: Slots | undefined) {
     const { shared, held, task, asset, report, startedMs } = parts
@@ -70,6 +77,8 @@ export class LeaseRun {
     this.#held = held
     this.#task = task
     this.#limits = asset.definition.limits
+    this.#turnMs = places ? undefined : quickTurnMs(asset.definition.limits)
+    this.#ahead = aheadOf(asset)
     this.#report = report
     this.#instances = new InstanceRunner(parts)
     this.#signal = held.abort.signal
@@ -109,12 +118,14 @@ export class LeaseRun {
   async #beginAll(): Promise<void> {
     const instances = this.#instances
     while (this.#next < this.#end) {
-      if (this.#isCrowded) {
+      const most = this.#turnMs === undefined ? 0 : askersOf(this.#ahead, this.#slots)
+      if (this.#turnMs !== undefined && this.#shared.waiters.isFull(most)) {
         this.#giveRoom()
-        await this.#shared.waiters.room(CROWDED_MS)
+        await this.#shared.waiters.room(CROWDED_MS, most)
         if (this.#next >= this.#end) return
       }
-      if (!this.#takeRoom() && !(await this.#waitForRoom())) return
+      const ahead = this.#turnMs !== undefined && !this.#hasSlot && this.#asking < most ? { most } : undefined
+      if (!ahead && !this.#takeRoom() && !(await this.#waitForRoom())) return
       if (this.#signal.aborted) {
         this.#cut = true
         return
@@ -123,7 +134,7 @@ export class LeaseRun {
       // Handed back, perhaps while a slot was on its way here.
       if (this.#next >= this.#end) return
       const index = this.#next++
-      const pending = this.#limits ? instances.runLimited(this.#limits, index) : instances.run(index)
+      const pending = this.#limits ? this.#runLimited(this.#limits, index, ahead) : instances.run(index)
       if (pending) this.#follow(index, pending)
       else this.#letOthersIn()
       if (this.#report.isDue(instances.nowMs)) {
@@ -140,11 +151,36 @@ export class LeaseRun {
     }
   }
 
-  /** Where each key has a bucket of its own, the next one may begin at once. */
-  get #isCrowded(): boolean {
-    const rate = this.#limits?.rate
-    if (!rate || rate.perKey || rate.rate.limit < rate.rate.periodMs * QUICK_RATE) return false
-    return this.#shared.waiters.isFull
+  #runLimited(limits: Limits, index: number, ahead: LimitedStart['ahead']): Promise<void> {
+    const instances = this.#instances
+    if (this.#turnMs === undefined) return instances.runLimited(limits, index)
+    let asks = true
+    this.#asking += 1
+    const onTurn = (): void => {
+      if (!asks) return
+      asks = false
+      this.#asking -= 1
+      this.#noteIdle()
+    }
+    return instances.runLimited(limits, index, { ...(ahead ? { ahead } : {}), onTurn }).finally(onTurn)
+  }
+
+  /** Keeps the time in which nothing but turns was waited for. */
+  #noteIdle(): void {
+    if (this.#turnMs === undefined) return
+    const nowMs = performance.now()
+    if (this.#idleSinceMs !== undefined) this.#idleMs += nowMs - this.#idleSinceMs
+    this.#idleSinceMs = this.#asking > 0 && this.#asking === this.#running.size ? nowMs : undefined
+  }
+
+  /**
+   * How long the lease lasted, for its size. Where it only waited for turns, a smaller one would
+   * have waited as long. What counts then is how long the rate takes to let so many begin.
+   */
+  #heldFor(heldMs: number): number {
+    if (this.#turnMs === undefined) return heldMs
+    this.#noteIdle()
+    return Math.max(heldMs - this.#idleMs, (this.#next - this.#task.from) * this.#turnMs)
   }
 
   /** False: there is none now. What it got of it is in hand. */
@@ -202,12 +238,14 @@ export class LeaseRun {
       this.#places?.give()
       this.#held.running.delete(index)
       this.#running.delete(one)
+      this.#noteIdle()
     })
     // Awaited in `run` with the others; by then one that was broken may be gone.
     one.catch((error: unknown) => {
       this.#broken ??= { error }
     })
     this.#running.add(one)
+    this.#noteIdle()
     this.#instances.nowMs = performance.now()
   }
 
@@ -225,7 +263,7 @@ export class LeaseRun {
     if (this.#next >= this.#end && (paused || to - from === 1)) return
     if (this.#next === from) this.#cut = true
     this.#end = this.#next
-    const rest = { from: this.#next, ...(paused ? {} : { heldMs }) }
+    const rest = { from: this.#next, ...(paused ? {} : { heldMs: this.#heldFor(heldMs) }) }
     this.#handingBack = returnLease(this.#shared, this.#held, this.#task, rest)
     this.#handingBack.catch(() => undefined)
     this.#turn?.cancelWait()
@@ -239,7 +277,7 @@ export class LeaseRun {
   async #finish(): Promise<void> {
     const cut = this.#cut || this.#instances.wasCut
     const heldMs = performance.now() - this.#startedMs
-    await this.#report.end(cut ? undefined : heldMs)
+    await this.#report.end(cut ? undefined : this.#heldFor(heldMs))
     // If this was not stored, the lease is delivered again, and its next worker finds what is left.
     await this.#handingBack
     const { error: _, ...counts } = this.counts
