@@ -36,6 +36,7 @@ export type { Events, EventTest, EventTestOptions, RefusedEvent } from './client
 export type { Flow } from './client/flow.ts'
 export type { GcOptions, GcReport } from './client/gc.ts'
 export type { HistoryEntry } from './client/history.ts'
+export type { HookCall } from './client/hooks.ts'
 export type { AssetState, ValuePlace } from './client/inspect/assets.ts'
 export type { StateChanges } from './client/inspect/changes.ts'
 export type { FactsOptions, FactsPage, FactView, RailPoint } from './client/inspect/facts.ts'

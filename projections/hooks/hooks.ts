@@ -26,9 +26,12 @@ import { editRun, type RunState, specOf, type View } from '../state.ts'
 const CALL_TIMEOUT_MS = 7 * 86_400_000
 const OPEN_MAX = 10
 
+/** What the names of assets that call hooks begin with. */
+export const HOOK_ASSETS = 'hook__'
+
 /** The asset that calls a hook. */
 export function hookAsset(on: HookName): string {
-  return `hook__${on}`
+  return `${HOOK_ASSETS}${on}`
 }
 
 function has(pipeline: PipelineSpec, run: RunState, on: HookName): boolean {

@@ -237,6 +237,11 @@ export async function showHistory(flow: Reading, output: Output, run: string): P
     const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${cut(about, LINE_MAX, '…')}`
     output.event(kind, { seq, time, ...rest, data }, line)
   }
+  for (const { on, call, status, attempts, error, ...rest } of await flow.run(run).hooks()) {
+    const why = status === 'succeeded' || !error ? '' : `: ${printable(error.message)}`
+    const line = `   hook  ${on.padEnd(12)}  ${status}, attempt ${attempts}${why}  (run ${call})`
+    output.event('hook', { on, call, status, attempts, ...rest, ...(error ? { error } : {}) }, line)
+  }
 }
 
 const LINE_MAX = 200

@@ -43,7 +43,7 @@ export interface PositionAt {
 
 /** What there is to read; all else is refused. */
 const READS = {
-  run: ['status', 'view', 'input'],
+  run: ['status', 'view', 'input', 'hooks'],
   scatter: ['status', 'list', 'pending', 'failures'],
   gates: ['get', 'list', 'waiting', 'getByCorrelationKey', 'getByToken', 'verify'],
   schedules: ['list', 'get', 'preview', 'occurrences'],

@@ -21,6 +21,7 @@ import { factOf } from '../log/read-fact.ts'
 import { reasonOf } from '../options/reason.ts'
 import { unlessAborted } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import { type HookCall, hookCalls } from './hooks.ts'
 import { readBarrier, readRun } from './run-doc.ts'
 import { explainRun, type RunStatus } from './run-status.ts'
 import type { RunDeps, RunView } from './run-view.ts'
@@ -155,19 +156,29 @@ export class Run<V = unknown> {
   async #requested(): Promise<RunView | undefined> {
     const fact = await this.#request()
     if (!fact) return undefined
-    const { pipeline, version, target, partition, tags, retryOf, concurrency, parent } = fact.data
+    const { pipeline, version, target, partition, tags, retryOf, concurrency, parent, hook } = fact.data
     const common = { id: this.id, pipeline, version, target, partition, status: 'requested' as const, assets: {} }
     const shown = {
       ...(tags === undefined ? {} : { tags }),
       ...(retryOf === undefined ? {} : { retryOf }),
       ...(concurrency === undefined ? {} : { concurrency }),
       ...(parent === undefined ? {} : { parent: { run: parent.run, asset: parent.asset } }),
+      ...(hook === undefined ? {} : { hook }),
     }
     return { ...common, ...shown, requestedAt: new Date(fact.timeMs), finishedAt: undefined }
   }
 
   async #request(): Promise<FactOf<'run.requested'> | undefined> {
     return await factIn(this.#deps.docs, this.id, 'run.requested')
+  }
+
+  /**
+   * Calls of hooks that are about this run, as far as the state bucket knows. Of gates: those at
+   * which its assets wait, or waited last.
+   */
+  async hooks(): Promise<HookCall[]> {
+    await this.#mustBePossible()
+    return await hookCalls(this.#deps, this.id)
   }
 
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */

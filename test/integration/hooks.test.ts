@@ -85,6 +85,10 @@ it('hooks hear of a failure with its causes, and are tried again with the same k
   expect((await flow.why(call?.id ?? '')).chain.map(({ text }) => text).join(' ')).toContain(
     `Hook run_failed of pipeline p was due, for run ${run.id}`,
   )
+  expect(await run.hooks()).toMatchObject([
+    { on: 'run_failed', call: call?.id, status: 'succeeded', attempts: 3 },
+    { on: 'run_finished', status: 'succeeded', attempts: 1 },
+  ])
   expect(await flow.verify()).toMatchObject({ findings: [] })
 })
 
@@ -105,6 +109,8 @@ it('a hook that always fails is given up, and its run says so', async () => {
   )
   const [call] = await flow.runs({ target: 'p/hook__run_finished' })
   expect(call?.assets.hook__run_finished).toMatchObject({ attempt: 2, error: { message: 'the service is gone' } })
+  const said = `a call of p/hook__run_finished was given up: the service is gone (run ${call?.id})`
+  expect(stage.lines.filter((line) => line.includes('given up'))).toEqual([said])
 })
 
 it('a gate that is opened is heard of with its address, and the address answers it', async () => {
@@ -130,6 +136,7 @@ it('a gate that is opened is heard of with its address, and the address answers 
   })
   expect(event?.deadline?.getTime()).toBeGreaterThan(Date.now())
   expect(url).toBe(`https://flows.example.com/hooks/flowstone/signal/${token}`)
+  expect(await run.hooks()).toMatchObject([{ on: 'gate_opened', gate: event?.gate }])
   await flow.gates.signal(token, { approved: true })
   expect(await run.result()).toBe(true)
 })

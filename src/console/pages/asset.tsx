@@ -193,7 +193,8 @@ function Rest({ info, page }: { info: NodeInfo; page: AssetPage }): JSX.Element 
   )
 }
 
-function startedBy({ schedule, sensor, retryOf, parent }: Run): string {
+function startedBy({ schedule, sensor, hook, retryOf, parent }: Run): string {
+  if (hook) return `run ${hook.run}`
   if (schedule) return `schedule ${schedule.name}`
   if (sensor) return `sensor ${sensor}`
   if (parent) return `a run of ${parent.asset}`

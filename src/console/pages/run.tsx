@@ -217,6 +217,19 @@ function About({ page, now }: { page: RunPage; now: number }): JSX.Element {
             </a>,
           ] as const,
         ]),
+    ...(run.hook === undefined
+      ? []
+      : [
+          [
+            'Hook of',
+            <a class="link" href={href(['runs', run.hook.run])}>
+              <code>{run.hook.run}</code>
+            </a>,
+          ] as const,
+        ]),
+    ...(run.lateSince === undefined
+      ? []
+      : [['Late since', <Time of={run.lateSince} text={moment(run.lateSince, now, true)} />] as const]),
     ...(run.concurrency === undefined
       ? []
       : [

@@ -4,12 +4,14 @@
  */
 import type { Effect } from '../../../projections/effects.ts'
 import { step } from '../../../projections/handlers.ts'
+import { HOOK_ASSETS } from '../../../projections/hooks/hooks.ts'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
-import { type Fact, isTimer } from '../../../streams/facts.ts'
+import { type DraftOf, type Fact, isTimer } from '../../../streams/facts.ts'
 import { cut } from '../../../streams/text.ts'
+import { describe } from '../../../streams/thrown.ts'
 import type { StoredMessage } from '../../log/nats.ts'
 import { Reader } from '../../log/reader.ts'
-import { emit } from '../../telemetry.ts'
+import { emit, type Logger } from '../../telemetry.ts'
 import { basePosition, restoreFromBase } from '../history/restore.ts'
 import { Sealer } from '../history/sealer.ts'
 import { Stored } from '../history/stored.ts'
@@ -224,6 +226,7 @@ export class Term {
         if (isOld && (effect.do === 'task' || this.#decidedBefore.hold(effect, message.timeMs))) continue
         if (effect.do === 'fact' && effect.fact.name === 'trigger.refused')
           logger.warn(`a trigger of ${effect.fact.data.asset} was refused: ${effect.fact.data.reason}`)
+        if (effect.do === 'fact' && effect.fact.name === 'run.finished') tellOfCall(effect.fact, logger)
         this.#carryOut(effect, message.timeMs)
       }
       if (this.#store.touched >= TOUCHED_SOFT) this.#checkpointSoon()
@@ -348,6 +351,13 @@ export class Term {
       this.#looking = false
     }
   }
+}
+
+/** A call of a hook that was given up: nobody has heard what it was to say. */
+function tellOfCall({ ids, data }: DraftOf<'run.finished'>, logger: Logger): void {
+  if (data.status === 'succeeded' || !data.target.startsWith(HOOK_ASSETS)) return
+  const why = data.error === undefined ? data.status : describe(data.error)
+  logger.warn(`a call of ${data.pipeline}/${data.target} was given up: ${why} (run ${ids.run})`)
 }
 
 /** What cannot be folded leaves its run without something. It must not wait for ever. */
