@@ -15,6 +15,8 @@ export interface SeenServer {
   readonly monitor: Look<SeenMonitor> | undefined
   /** This host's clock minus the server's, and how far off that may be. */
   readonly clock: Look<{ readonly offsetMs: number; readonly vagueMs: number }>
+  /** Of the server that this process is connected to; undefined: it has no TLS. */
+  readonly certificate: Look<{ readonly endsInMs: number } | undefined>
   /** Permissions that the server denied to this process. */
   readonly denied: readonly string[]
 }
@@ -50,6 +52,7 @@ const CLOCK_BAD_MS = 60_000
 const NEARLY_FULL = 0.8
 const FULL = 0.95
 const EXPIRES_SOON_MS = 7 * 86_400_000
+const CERTIFICATE_SOON_MS = 30 * 86_400_000
 const PAYLOAD_MIN = 1024 * 1024
 const MONITOR_ADVICE = "name the server's monitoring port: flowstone doctor --monitor http://host:8222"
 
@@ -82,6 +85,7 @@ export function serverFindings(seen: SeenServer): Finding[] {
       : ofLook({ check: 'server.fsync' }, seen.monitor, (monitor) => monitorFindings(monitor, seen.cluster))),
     ...ofLook({ check: 'account.limits' }, seen.account, accountFindings),
     ...ofLook({ check: 'clock.offset' }, seen.clock, clockFindings),
+    ...ofLook({ check: 'server.certificate' }, seen.certificate, (one) => (one ? [certificateFinding(one)] : [])),
     ...ofLook({ check: 'user' }, seen.user, (user) => [
       ...userFindings(user),
       ...abilityFindings(seen.ns, user.publish),
@@ -102,6 +106,14 @@ function versionFinding(version: string): Finding {
   return compareVersions(version, MIN_SERVER_VERSION) < 0
     ? bad('server.version', `nats-server ${version}`, `upgrade it to ${MIN_SERVER_VERSION} or later`)
     : ok('server.version', `nats-server ${version}; ${MIN_SERVER_VERSION} or later is needed`)
+}
+
+function certificateFinding({ endsInMs }: { readonly endsInMs: number }): Finding {
+  const check = 'server.certificate'
+  const advice = 'make a new one, and have the server read it: nats-server --signal reload'
+  if (endsInMs <= 0) return bad(check, 'the TLS certificate of the server has expired', `${advice}; nobody can connect`)
+  const says = `the TLS certificate of the server expires in ${ageText(endsInMs)}`
+  return endsInMs > CERTIFICATE_SOON_MS ? ok(check, says) : warn(check, says, advice)
 }
 
 function monitorFindings(

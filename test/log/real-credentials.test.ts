@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs'
+import { X509Certificate } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { asset, type ConnectOptions, connect, pipeline } from '../../src/index.ts'
@@ -27,6 +28,11 @@ it('a server with TLS is used with the authority that signed it, and refused wit
   const servers = `tls://localhost:${server.port}`
   const namespace = freshNamespace()
   await expectWorking({ servers, namespace, tls: { ca: PEM } })
+  await using flow = await connect({ servers, namespace, tls: { ca: PEM } })
+  const ends = new Date(new X509Certificate(readFileSync(PEM)).validTo).getTime() - Date.now()
+  const certificate = (await flow.doctor()).find(({ check }) => check === 'server.certificate')
+  expect(certificate?.level).toBe(ends > 30 * 86_400_000 ? 'ok' : ends > 0 ? 'warn' : 'error')
+  expect(certificate?.says).toMatch(/^the TLS certificate of the server/)
   const refused = await rejection(connect({ servers, namespace, logger: listeningLogger() }))
   expect(refused.message).toMatch(/certificate/)
   const status = await runCommand(['status', '--all', '--server', servers, '--namespace', namespace, '--tls-ca', PEM], {

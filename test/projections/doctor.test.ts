@@ -28,6 +28,7 @@ const SERVER: SeenServer = {
   user: value({ user: 'ops', account: 'A', expiresInMs: undefined, publish: PUBLISH }),
   monitor: value({ syncAlways: true, syncIntervalMs: 120_000, storage: 1, maxStorage: 100, slowConsumers: 0 }),
   clock: value({ offsetMs: 3, vagueMs: 1 }),
+  certificate: value({ endsInMs: 90 * DAY }),
   denied: [],
 }
 
@@ -68,6 +69,9 @@ describe('findings about the server', () => {
       { user: value({ user: 'a', account: 'A', expiresInMs: 90 * DAY, publish: PUBLISH }) },
       [],
     ],
+    ['no TLS', { certificate: value(undefined) }, []],
+    ['a certificate that ends soon', { certificate: value({ endsInMs: 20 * DAY }) }, ['warn server.certificate']],
+    ['a certificate that has ended', { certificate: value({ endsInMs: -1 }) }, ['error server.certificate']],
     ['denied permissions', { denied: ['publish x'] }, ['warn user.denied']],
   ])('name %s', (_, seen, expected) => {
     expect(wrong(serverFindings({ ...SERVER, ...seen }))).toEqual(expected)

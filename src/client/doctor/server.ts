@@ -5,6 +5,7 @@ import type { SeenAccount, SeenMonitor, SeenServer, SeenUser } from '../../../pr
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import { domainOf, jetstreamManager } from '../../../streams/jetstream.ts'
 import { ask } from '../../log/ask.ts'
+import { certificateEnds } from './certificate.ts'
 import type { DoctorDeps } from './look.ts'
 import { look } from './look.ts'
 
@@ -16,7 +17,7 @@ export async function seeServer(
   monitor: string | undefined,
 ): Promise<Omit<SeenServer, 'denied'>> {
   const { info } = connection.nc
-  const [account, user, monitored, seenClock] = await Promise.all([
+  const [account, user, monitored, seenClock, certificate] = await Promise.all([
     look(connection, async () => accountOf(await (await jetstreamManager(connection.nc)).getAccountInfo())),
     look(connection, async () =>
       userOf((await ask(connection.nc, '$SYS.REQ.USER.INFO', '', { timeoutMs: 2000 })).json()),
@@ -25,6 +26,10 @@ export async function seeServer(
     look(connection, async () => {
       await clock.ready()
       return { offsetMs: Date.now() - clock.now(), vagueMs: (clock.atMost() - clock.atLeast()) / 2 }
+    }),
+    look(connection, async () => {
+      const ends = await certificateEnds(connection.nc)
+      return ends && { endsInMs: ends.getTime() - Date.now() }
     }),
   ])
   return {
@@ -37,6 +42,7 @@ export async function seeServer(
     user,
     monitor: monitored,
     clock: seenClock,
+    certificate,
   }
 }
 
