@@ -27,7 +27,7 @@ interface ImportCommand extends GlobalOptions {
 
 export function archiveCommands(root: Command): void {
   connected(root.command('export [run...]'))
-    .description('write runs to an archive: JSON lines or Parquet, in a file, in S3 or to standard output')
+    .description('write runs to an archive: JSON lines or Parquet, to a file, S3 or standard output')
     .option('--to <place>', 'a path, s3://BUCKET/KEY, or - for standard output; ends in .gz, .zst or .parquet', '-')
     .option('--since <time>', 'runs asked for since then: a time, or how long ago, such as 7d')
     .option('--until <time>', 'runs asked for before then')

@@ -19,13 +19,13 @@ interface AuditCommand extends AtOptions {
 
 export function auditCommand(root: Command): void {
   readable(root.command('audit'))
-    .description('what people and outside systems did, and who: newest first, from the logs and the history')
+    .description('list what people and outside systems did, and who it was, newest first')
     .option('--by <who>', 'only theirs: ana, cli:ana@laptop, or http:*')
     .option('--since <time>', 'since a time, or so long ago: 7d')
     .option('--until <time>', 'before a time, or so long ago')
     .option('--after <place>', 'the next page, from what the page before printed: TIME/SHARD/SEQUENCE')
     .option('--kind <names>', 'only these facts, separated by commas: run.cancel_requested, or run for all of runs')
-    .option('--limit <n>', 'at most so many, up to 10000', '100')
+    .option('--limit <n>', 'list at most N, up to 10000', '100')
     .action(async (options: AuditCommand) => {
       const wanted = auditArgument(options)
       await withReading(options, async (flow, output) => {

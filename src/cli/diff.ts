@@ -9,8 +9,8 @@ import { whenArgument } from './times.ts'
 
 export function diffCommand(root: Command): void {
   connected(root.command('diff <from> [to]'))
-    .description('what changed between two times: runs, values, gates, scatters, schedules; TO: now')
-    .option('--limit <n>', 'of each kind at most so many', '1000')
+    .description('list what changed between two times; TO: now')
+    .option('--limit <n>', 'list at most N of each kind', '1000')
     .action((from: string, to: string | undefined, options: GlobalOptions & { limit: string }) => {
       const [first, second] = [whenArgument('FROM', from), to === undefined ? undefined : whenArgument('TO', to)]
       const limit = wholeNumber('--limit', options.limit)

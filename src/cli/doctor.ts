@@ -16,7 +16,7 @@ interface DoctorCommand extends GlobalOptions {
 
 export function doctorCommand(root: Command): void {
   connected(root.command('doctor'))
-    .description('look at server, streams, engines and work, and say what to do; changes nothing')
+    .description('find trouble with server, streams, engines and work, and say what to do; changes nothing')
     .option('--monitor <url>', "the server's monitoring port, such as http://127.0.0.1:8222")
     .option('--config <file>', 'as of http: its API keys are looked at')
     .option('--all', 'what is fine, too')

@@ -23,9 +23,9 @@ interface TestCommand extends GlobalOptions {
 }
 
 export function eventCommands(root: Command): void {
-  const event = root.command('event').description('messages that start runs by themselves')
+  const event = root.command('event').description('show subscriptions, whose messages start runs')
   connected(event.command('ls'))
-    .description('where each subscription stands')
+    .description('show how far each subscription has read')
     .option('--removed', 'also those that no pipeline has any more')
     .action((options: GlobalOptions & { removed?: boolean }) =>
       withFlow(options, async (flow, output) => {
@@ -34,9 +34,9 @@ export function eventCommands(root: Command): void {
       }),
     )
   connected(event.command('refused'))
-    .description('messages that started no run, and why; newest first')
+    .description('list messages that started no run, with the reason, newest first')
     .option('--subscription <name>', 'only of this one: PIPELINE/NAME')
-    .option('--limit <n>', 'at most so many', '50')
+    .option('--limit <n>', 'list at most N', '50')
     .action((options: GlobalOptions & { limit: string; subscription?: string }) =>
       withFlow(options, async (flow, output) => {
         const { subscription } = options
@@ -52,7 +52,7 @@ export function eventCommands(root: Command): void {
       }),
     )
   connected(event.command('retry <seq>'))
-    .description('have a worker take a message that was refused')
+    .description('ask a worker to take a refused message after all')
     .option('--subscription <name>', 'PIPELINE/NAME, where several refused a message of that number')
     .action((seq: string, options: GlobalOptions & { subscription?: string }) =>
       withFlow(options, async (flow, output) => {
@@ -65,7 +65,7 @@ export function eventCommands(root: Command): void {
       }),
     )
   connected(event.command('test <subscription>'))
-    .description('what messages of its stream would do; starts nothing')
+    .description('show what messages would do; starts nothing')
     .option('--file <file>', 'the file that declares it; default: that of the flowstone dev of this folder')
     .option('--from-seq <n>', 'the first message; default: the first one that was not taken yet')
     .option('--count <n>', 'how many messages, up to 1,000', '10')

@@ -24,7 +24,7 @@ interface ListCommand extends AtOptions {
 }
 
 export function gateCommands(root: Command): void {
-  const gate = root.command('gate').description('look at signal gates, and act on them')
+  const gate = root.command('gate').description('show signal gates; answer, cancel or extend them')
   listCommand(gate)
   showCommand(gate)
   signalCommand(gate)
@@ -36,10 +36,10 @@ export function gateCommands(root: Command): void {
 
 function listCommand(gate: Command): void {
   readable(gate.command('ls'))
-    .description('gates that wait, the soonest deadline first; or all of a run')
+    .description('list waiting gates, the soonest deadline first, or all gates of a run')
     .option('--run <run>', 'the gates of this run, ended ones too')
-    .option('--limit <n>', 'at most so many', '100')
-    .option('--after <gate>', 'goes on after this one, the last one that was listed')
+    .option('--limit <n>', 'list at most N', '100')
+    .option('--after <gate>', 'the next page: gates behind this one')
     .action((options: ListCommand) =>
       withReading(options, async (flow, output) => {
         const limit = wholeNumber('--limit', options.limit)
@@ -64,7 +64,7 @@ function listCommand(gate: Command): void {
 
 function showCommand(gate: Command): void {
   readable(gate.command('show <gate>'))
-    .description('one gate, by its id or its token')
+    .description('show one gate, by its id or token')
     .action((name: string, options: AtOptions) =>
       withReading(options, async (flow, output) => {
         const view = isToken(name) ? await flow.gates.getByToken(name) : await flow.gates.get(name)
@@ -80,7 +80,7 @@ function showCommand(gate: Command): void {
 
 function signalCommand(gate: Command): void {
   connected(gate.command('signal <gate>'))
-    .description('answer a gate, by its id (your access to the server is your authority) or its token')
+    .description('answer a gate, by its id or token; with an id, your access to the server is your authority')
     .option('--payload <json>', 'what the asset gets; default null')
     .option('--payload-file <file>', 'the same out of a file; - is standard input')
     .option('--by <name>', 'who signals; recorded as the source')
@@ -96,8 +96,8 @@ function decisionCommands(gate: Command): void {
     ['reject', false],
   ] as const) {
     connected(gate.command(`${verb} <gate>`))
-      .description(`${verb} what an approval asks for, by its id or its token`)
-      .option('--comment <text>')
+      .description(`${verb} what an approval asks for, by its id or token`)
+      .option('--comment <text>', 'stands with the decision')
       .option('--by <name>', 'who decides; recorded with the decision')
       .action((name: string, options: GlobalOptions & { comment?: string; by?: string }) => {
         const { comment, by } = options
@@ -109,8 +109,8 @@ function decisionCommands(gate: Command): void {
 
 function cancelCommand(gate: Command): void {
   connected(gate.command('cancel <gate>'))
-    .description('end it without an answer; its asset is cancelled')
-    .option('--reason <text>')
+    .description('end a gate without an answer; its asset is cancelled')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((id: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
         await flow.gates.cancel(id, options.reason)
@@ -121,7 +121,7 @@ function cancelCommand(gate: Command): void {
 
 function extendCommand(gate: Command): void {
   connected(gate.command('extend <gate> <duration>'))
-    .description('move its deadline: so long from now, such as 30m or 2d')
+    .description('move the deadline of a gate to DURATION from now, such as 30m or 2d')
     .action((id: string, duration: string, options: GlobalOptions) => {
       const ms: Duration = parseDuration('duration', duration)
       return withFlow(options, async (flow, output) => {
@@ -136,7 +136,7 @@ function extendCommand(gate: Command): void {
 
 function urlCommand(gate: Command): void {
   connected(gate.command('url <gate>'))
-    .description('the address that answers it: a secret; needs FLOWSTONE_GATE_SECRETS and FLOWSTONE_BASE_URL')
+    .description('print the secret address that answers a gate; needs FLOWSTONE_GATE_SECRETS and FLOWSTONE_BASE_URL')
     .action((id: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const url = await flow.gates.callbackUrl(id)

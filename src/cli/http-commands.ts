@@ -6,7 +6,7 @@ import { connected } from './options.ts'
 
 export function httpCommands(root: Command): void {
   const http = connected(root.command('http'))
-    .description('signal gates and runs over HTTP: callbacks of other systems, a page for people, API keys, webhooks')
+    .description('serve gates, runs, webhooks, the API and the console over HTTP')
     .option('--port <port>', 'default 8080; 0: any free one')
     .option('--host <address>', 'address to listen on; default 127.0.0.1')
     .option('--base-url <url>', 'how it is reached from outside; default: FLOWSTONE_BASE_URL')
@@ -23,7 +23,7 @@ export function httpCommands(root: Command): void {
 
   http
     .command('key')
-    .description('make an API key: prints it once, and the line for apiKeys in the module of --config')
+    .description('make an API key, and print it once, with its line for apiKeys in the module of --config')
     .requiredOption('--id <name>', 'whose it is')
     .requiredOption('--assets <names>', 'what it may start and read, separated by commas: orders/*,sales/report')
     .option('--may <actions>', 'start, read, operate, administer, separated by commas; default start,read')

@@ -6,9 +6,9 @@ import { connected } from './options.ts'
 import { fields, table } from './table.ts'
 
 export function limitCommands(root: Command): void {
-  const limit = root.command('limit').description('look at shared rate limits and slots, and empty them')
+  const limit = root.command('limit').description('show shared rate limits and slots; reset them')
   connected(limit.command('ls [prefix]'))
-    .description('limits in use')
+    .description('list limits in use')
     .action((prefix: string | undefined, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const buckets = await flow.limiter.list(prefix === undefined ? {} : { prefix })
@@ -27,7 +27,7 @@ export function limitCommands(root: Command): void {
       }),
     )
   connected(limit.command('show <bucket>'))
-    .description('what is taken of it, and what is free')
+    .description('show what is taken, who holds slots, and what is free')
     .action((bucket: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const status = await flow.limiter.status(bucket)

@@ -27,7 +27,7 @@ const COLOURS = { debug: 'dim', info: 'green', warn: 'yellow', error: 'red' } as
 
 export function logsCommand(root: Command): void {
   connected(root.command('logs <run>'))
-    .description('what the code of a run (RUN), or of one of its assets (RUN.ASSET), logged with ctx.log')
+    .description('print what the code of a run (RUN), or of its asset (RUN.ASSET), logged with ctx.log')
     .option('-f, --follow', 'wait for more until the run has ended')
     .option('--level <level>', 'only lines of this level and above: debug, info, warn, error')
     .option('--instance <index>', 'only of this instance of the scatter; needs RUN.ASSET')

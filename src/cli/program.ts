@@ -2,7 +2,7 @@
  * What there is to type. Only what works is listed. What only some commands need is loaded by them:
  * most are over in half a second.
  */
-import { Command } from 'commander'
+import { Command, type Option } from 'commander'
 import { archiveCommands } from './archive.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { auditCommand } from './audit.ts'
@@ -16,7 +16,7 @@ import { gateCommands } from './gates.ts'
 import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
 import { logsCommand } from './logs.ts'
-import { connected } from './options.ts'
+import { CONNECTION, connected } from './options.ts'
 import { type EngineCommand, runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
 import { proofCommands } from './proof.ts'
 import { pruneCommands } from './prune.ts'
@@ -41,63 +41,59 @@ import { version } from './version.ts'
 import { whyCommand } from './why.ts'
 
 /** In the order in which --help has them. */
-const COMMANDS: readonly ((root: Command) => void)[] = [
-  initCommand,
-  devCommand,
-  uiCommand,
-  runCommand,
-  retryCommand,
-  cancelCommand,
-  statusCommand,
-  whyCommand,
-  diffCommand,
-  valueCommand,
-  adoptCommand,
-  logCommands,
-  logsCommand,
-  workerCommand,
-  engineCommand,
-  httpCommands,
-  setupCommand,
-  triggerCommands,
-  eventCommands,
-  gateCommands,
-  scheduleCommands,
-  sensorCommands,
-  scatterCommands,
-  limitCommands,
-  pruneCommands,
-  auditCommand,
-  doctorCommand,
-  proofCommands,
-  rebuildCommand,
-  archiveCommands,
-  verifyCommand,
-  completionCommand,
-]
+const GROUPS: Readonly<Record<string, readonly ((root: Command) => void)[]>> = {
+  'Begin:': [initCommand, devCommand, uiCommand],
+  'Runs:': [runCommand, statusCommand, valueCommand, whyCommand, logsCommand, logCommands],
+  'Act on runs:': [retryCommand, cancelCommand, adoptCommand, scatterCommands, gateCommands, limitCommands],
+  'What starts runs:': [scheduleCommands, sensorCommands, eventCommands, triggerCommands],
+  'Processes:': [workerCommand, engineCommand, httpCommands],
+  'Look after a namespace:': [setupCommand, doctorCommand, auditCommand, diffCommand, pruneCommands, archiveCommands],
+  'Check and repair:': [verifyCommand, proofCommands, rebuildCommand],
+  'Other:': [completionCommand],
+}
 
 export function program(): Command {
   const root = new Command('flowstone')
-    .description('Asset-first data orchestration, event-sourced on NATS JetStream.')
-    .version(version())
-    .showHelpAfterError('(flowstone COMMAND --help says what there is)')
+    .description('Durable data pipelines on NATS JetStream.')
+    .version(version(), '-V, --version', 'print the version')
+    .showHelpAfterError('(flowstone COMMAND --help lists its options)')
     .exitOverride()
+    // What is the same for all commands comes last.
+    .configureHelp({ groupItems: connectionLast })
     .addHelpText(
       'after',
       `
-Environment: NATS_URL, NATS_JS_DOMAIN, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT,
-NATS_KEY, NATS_CONTEXT (as the NATS command line has them), FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL.
-Without NATS_URL and --server, commands go to the \`flowstone dev\` of this folder, else to nats://127.0.0.1:4222.
+New here? flowstone init shop && cd shop && npm install && npm run dev
+
+Commands connect to --server, else NATS_URL, else the NATS context, else the
+\`flowstone dev\` of this folder, else nats://127.0.0.1:4222.
+Environment: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS,
+NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT, NATS_JS_DOMAIN,
+FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
-  for (const register of COMMANDS) register(root)
-  return root
+  for (const [heading, commands] of Object.entries(GROUPS)) {
+    root.commandsGroup(heading)
+    for (const register of commands) register(root)
+  }
+  return root.helpCommand('help [command]', 'show the help of a command')
+}
+
+function connectionLast<T extends Command | Option>(
+  _all: T[],
+  visible: T[],
+  groupOf: (item: T) => string,
+): Map<string, T[]> {
+  const groups = Map.groupBy(visible, groupOf)
+  const last = groups.get(CONNECTION)
+  if (last && groups.delete(CONNECTION)) groups.set(CONNECTION, last)
+  return groups
 }
 
 function initCommand(root: Command): void {
   root
     .command('init [folder]')
-    .description('make a project that runs: a pipeline, a test, package.json; default: in the current folder')
+    .description('write a new project: a pipeline, its test, package.json; default: into this folder')
     .option('--json', 'JSON instead of text')
     .action(async (folder: string | undefined, options: { json?: boolean }) =>
       (await import('./init/init.ts')).init(folder ?? '.', options),
@@ -107,22 +103,20 @@ function initCommand(root: Command): void {
 function devCommand(root: Command): void {
   root
     .command('dev <file>')
-    .description(
-      'server, engine, worker and HTTP for the pipelines that FILE exports; its worker restarts when the code changes',
-    )
+    .description('develop a pipeline: server, engine, worker and HTTP in one; takes new code as it is saved')
     .option('--namespace <name>', 'default: flowstone')
     .option('--port <port>', 'of the nats-server; default: any free one')
     .option('--http-port <port>', 'default: 8080, or any free one')
     .option('--http-config <file>', 'as --config of flowstone http; read once')
-    .option('--concurrency <n>', 'pieces of code at a time; default 10')
-    .option('--no-open', 'do not show the web console in the browser, which a terminal does')
+    .option('--concurrency <n>', 'how many pieces of code run at a time; default 10')
+    .option('--no-open', 'do not open the console in the browser')
     .option('--json', 'one line of JSON for each thing that happens')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
 }
 
 function uiCommand(root: Command): void {
   connected(root.command('ui'))
-    .description('show the console in the browser: that of the flowstone dev of this folder, else its own until Ctrl-C')
+    .description('open the console: that of the flowstone dev of this folder, or one that runs until Ctrl-C')
     .option('--port <port>', 'default: 8080, or any free one')
     .option('--role <role>', 'what you may do in it: viewer, operator or admin', 'viewer')
     .option('--no-open', 'only print the address')
@@ -131,12 +125,12 @@ function uiCommand(root: Command): void {
 
 function runCommand(root: Command): void {
   connected(root.command('run <asset>'))
-    .description('make an asset, follow it, print its value')
+    .description('make an asset: start a run, follow it, print the value')
     .option(
       '--file <file>',
-      'the file that declares it; default: that of the flowstone dev of this folder, else none: name it PIPELINE/ASSET',
+      'the file that declares the asset; default: that of the flowstone dev of this folder; without any, name it PIPELINE/ASSET',
     )
-    .option('--pipeline <name>', 'for an asset that is in several')
+    .option('--pipeline <name>', 'for an asset that is in several pipelines')
     .option('--partition <text>', 'the data partition to make')
     .option('--key <text>', 'idempotency key: the same key is the same run')
     .option('--on-failed <what>', 'when the run of that key has failed: return (default) it, or retry')
@@ -150,24 +144,24 @@ function runCommand(root: Command): void {
       '--timeout <duration>',
       "longest time for the whole run, such as 90s or 2h; default: the pipeline's, else none",
     )
-    .option('--no-wait', 'print the id of the run, and end')
+    .option('--no-wait', 'print the id of the run, and do not follow it')
     .action((asset: string, options: RunCommand) => runAsset(asset, options))
 }
 
 function retryCommand(root: Command): void {
   connected(root.command('retry <run>'))
-    .description('take up a run that has ended: a new run that takes what was made, and makes the rest')
+    .description('try an ended run again, as a new run that takes what was made and makes the rest')
     .option('--from <asset>', 'make this asset again, and all downstream; default: what failed')
     .option('--input <value>', 'as of run: values in place of those of the earlier run', collect)
     .option('--timeout <duration>', "longest time for the whole run; default: the earlier run's")
-    .option('--no-wait', 'print the id of the run, and end')
+    .option('--no-wait', 'print the id of the run, and do not follow it')
     .action((run: string, options: RetryCommand) => retryRun(run, options))
 }
 
 function cancelCommand(root: Command): void {
   connected(root.command('cancel <run>'))
     .description('end a run early; what is done stays')
-    .option('--reason <text>')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((run: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, (flow, output) => cancelRun(flow, output, run, options.reason)),
     )
@@ -175,9 +169,9 @@ function cancelCommand(root: Command): void {
 
 function statusCommand(root: Command): void {
   readable(root.command('status [run]'))
-    .description('open runs; or one run, its assets and scatters')
-    .option('--all', 'runs that have ended too')
-    .option('--limit <n>', 'at most so many runs', '50')
+    .description('list open runs, or show one run with its assets and scatters')
+    .option('--all', 'list ended runs, too')
+    .option('--limit <n>', 'list at most N runs', '50')
     .option('--status <names>', 'only these, separated by commas: requested, running, succeeded, failed, cancelled')
     .option('--target <asset>', 'only runs of this asset, PIPELINE/ASSET')
     .option('--tag <name=value>', 'only runs with this tag; may be given again', collect)
@@ -190,7 +184,7 @@ function statusCommand(root: Command): void {
 
 function valueCommand(root: Command): void {
   readable(root.command('value <asset>'))
-    .description('the newest value of an asset (PIPELINE/ASSET), or the one of a run')
+    .description('print the newest value of an asset (PIPELINE/ASSET), or the one that a run made')
     .option('--partition <text>', 'of this data partition')
     .option('--run <run>', 'the value that this run made or took')
     .action((asset: string, options: ValueCommand) =>
@@ -200,13 +194,13 @@ function valueCommand(root: Command): void {
 
 function adoptCommand(root: Command): void {
   connected(root.command('adopt <run>'))
-    .description('have an open run go on with the newest version of its pipeline, for code that nobody has any more')
+    .description('continue an open run with the newest version of its pipeline')
     .action((run: string, options: GlobalOptions) => withFlow(options, (flow, output) => adoptRun(flow, output, run)))
 }
 
 function logCommands(root: Command): void {
-  readable(root.command('log').description('look at the log').command('show <run>'))
-    .description('what happened in a run, fact by fact; with --json a line for each')
+  readable(root.command('log').description('read the log of facts').command('show <run>'))
+    .description('list the facts of a run; with --json a line of JSON for each')
     .action((run: string, options: AtOptions) => withReading(options, (flow, output) => showHistory(flow, output, run)))
 }
 
@@ -216,7 +210,7 @@ const HEALTH_HOST = 'address to listen on for that; default 127.0.0.1'
 function workerCommand(root: Command): void {
   connected(root.command('worker <files...>'))
     .description('run the code of the pipelines that the files export')
-    .option('--concurrency <n>', 'pieces of code at a time; default 10')
+    .option('--concurrency <n>', 'how many pieces of code run at a time; default 10')
     .option('--queues <names>', 'only these, separated by commas')
     .option('--drain <duration>', 'how long a stop waits for running code; default 30s')
     .option('--health-port <port>', HEALTH_PORT)
@@ -226,7 +220,7 @@ function workerCommand(root: Command): void {
 
 function engineCommand(root: Command): void {
   connected(root.command('engine'))
-    .description('decide what is to be done; run two or more for failover')
+    .description('decide what happens next; run two or more, for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--seal-after <time>', 'how long after their end runs leave the log; default 1h; never')
     .option(
@@ -245,7 +239,7 @@ function engineCommand(root: Command): void {
 
 function setupCommand(root: Command): void {
   connected(root.command('setup'))
-    .description('make the streams and buckets of a namespace, or change what can be changed of them')
+    .description('make the streams and buckets of a namespace, or change them')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
@@ -255,9 +249,9 @@ function setupCommand(root: Command): void {
 }
 
 function triggerCommands(root: Command): void {
-  connected(root.command('trigger').description('what outsiders asked for').command('ls'))
-    .description('triggers that were refused, and why; newest first')
-    .option('--limit <n>', 'at most so many', '50')
+  connected(root.command('trigger').description('show what outsiders asked for').command('ls'))
+    .description('list refused triggers with the reason, newest first')
+    .option('--limit <n>', 'list at most N', '50')
     .action((options: GlobalOptions & { limit: string }) =>
       withFlow(options, async (flow, output) => {
         const refused = await flow.triggers.refused({ limit: wholeNumber('--limit', options.limit) })
@@ -272,7 +266,7 @@ function triggerCommands(root: Command): void {
 
 function rebuildCommand(root: Command): void {
   connected(root.command('rebuild'))
-    .description('delete the state and fold it again from the log; engines must be stopped')
+    .description('delete the state and compute it again from the log; stop all engines first')
     .action((options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const report = await flow.rebuild()

@@ -19,12 +19,12 @@ export interface ProofVerifyCommand extends GlobalOptions {
 }
 
 export function proofCommands(root: Command): void {
-  const proof = root.command('proof').description('whether logs are as they were proven; keys and checkpoints')
+  const proof = root.command('proof').description('check that logs were not changed; make keys and checkpoints')
   connected(proofOptions(proof.command('verify')))
-    .description('find what was changed, removed, moved or inserted in logs and history')
+    .description('find facts that were changed, removed, moved or inserted')
     .action((options: ProofVerifyCommand) => verifyByProof(options))
   connected(proof.command('checkpoint'))
-    .description('print the newest block of each shard, to be kept elsewhere')
+    .description('print the newest block of each shard, for you to keep elsewhere')
     .action((options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const checkpoints = await flow.proof.checkpoint()

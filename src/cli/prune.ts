@@ -16,7 +16,7 @@ interface PruneCommand extends GlobalOptions {
 
 export function pruneCommands(root: Command): void {
   const command = connected(root.command('prune'))
-    .description('have the engines take away runs that are older than their retention, or than you say')
+    .description('delete runs that are older than their retention, or than you say')
     .option('--older-than <duration>', 'runs that ended so long ago, whatever their retention says: 30d')
     .option('--pipeline <name>', 'only runs of this pipeline')
     .option('--archive <target>', 'where engines archive it first: file:FOLDER, s3://BUCKET/PREFIX')
@@ -35,8 +35,8 @@ export function pruneCommands(root: Command): void {
       }),
     )
   connected(command.command('ls'))
-    .description('what was pruned, when, and why; newest first')
-    .option('--limit <n>', 'at most so many steps', '50')
+    .description('list what was pruned, and why, newest first')
+    .option('--limit <n>', 'list at most N steps', '50')
     .action((options: GlobalOptions & { limit: string }) =>
       withFlow(options, async (flow, output) => {
         const found = await flow.retention.records({ limit: wholeNumber('--limit', options.limit) })
@@ -60,7 +60,7 @@ export function pruneCommands(root: Command): void {
       }),
     )
   connected(root.command('gc'))
-    .description('take away objects of the object store that nothing names')
+    .description('delete stored values that no fact names')
     .option('--dry-run', 'only say what would go')
     .option('--grace <duration>', 'objects that were stored since then stay; default 1d')
     .action((options: GlobalOptions & { dryRun?: boolean; grace?: string }) =>

@@ -16,9 +16,9 @@ import { fields, widthOf } from './table.ts'
 import { watch } from './watch.ts'
 
 export function scatterCommands(root: Command): void {
-  const scatter = root.command('scatter').description('look into scatters, and act on them')
+  const scatter = root.command('scatter').description('show scatters; pause, cancel or redrive them')
   readable(scatter.command('ls <run>'))
-    .description('the scatters of a run')
+    .description('list the scatters of a run')
     .action((run: string, options: AtOptions) =>
       withReading(options, async (flow, output) => {
         const scatters = await flow.scatter.list(run)
@@ -26,7 +26,7 @@ export function scatterCommands(root: Command): void {
       }),
     )
   readable(scatter.command('show <scatter>'))
-    .description('counts, rate, and why what waits is waiting; its id is <run>.<asset>')
+    .description('show counts, rate, estimated end, and why instances wait; SCATTER is RUN.ASSET')
     .option('--watch', 'look again and again until it has ended')
     .action((id: string, options: AtOptions & { watch?: boolean }) =>
       options.watch
@@ -37,14 +37,14 @@ export function scatterCommands(root: Command): void {
           }),
     )
   connected(scatter.command('failures <scatter>'))
-    .description('instances of a closed scatter that failed for good; with --json a line for each')
-    .option('--limit <n>', 'at most so many', '100')
+    .description('list instances of a closed scatter that failed for good; with --json a line for each')
+    .option('--limit <n>', 'list at most N', '100')
     .action((id: string, options: GlobalOptions & { limit: string }) =>
       withFlow(options, (flow, output) => showFailures(flow, output, id, wholeNumber('--limit', options.limit))),
     )
   connected(scatter.command('cancel <scatter>'))
-    .description('end it early; what is done stays')
-    .option('--reason <text>')
+    .description('end a scatter early; what is done stays')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((id: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
         const done = { fields: { cancelled: true }, words: 'is being cancelled' }
@@ -52,8 +52,8 @@ export function scatterCommands(root: Command): void {
       }),
     )
   connected(scatter.command('pause <scatter>'))
-    .description('begin nothing more of it until it is resumed')
-    .option('--reason <text>')
+    .description('begin no more instances until it is resumed')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((id: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
         const done = { fields: { paused: true }, words: 'is paused' }
@@ -61,7 +61,7 @@ export function scatterCommands(root: Command): void {
       }),
     )
   connected(scatter.command('resume <scatter>'))
-    .description('go on with it')
+    .description('continue it')
     .action((id: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const done = { fields: { paused: false }, words: 'goes on' }
@@ -69,7 +69,7 @@ export function scatterCommands(root: Command): void {
       }),
     )
   connected(scatter.command('redrive <scatter>'))
-    .description('run again what failed of it, as a new run')
+    .description('run again what failed, as a new run')
     .action((id: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const run = await flow.scatter.redrive(id)

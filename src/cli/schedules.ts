@@ -8,9 +8,9 @@ import { wholeNumber } from './parts.ts'
 import { table } from './table.ts'
 
 export function scheduleCommands(root: Command): void {
-  const schedule = root.command('schedule').description('look at schedules, and act on them')
+  const schedule = root.command('schedule').description('show schedules; pause, trigger or backfill them')
   readable(schedule.command('ls'))
-    .description('all schedules: when, last and next')
+    .description('list schedules: state, last and next occurrence')
     .option('--removed', 'also those that no pipeline has any more')
     .action((options: AtOptions & { removed?: boolean }) =>
       withReading(options, async (flow, output) => {
@@ -25,7 +25,7 @@ export function scheduleCommands(root: Command): void {
       }),
     )
   connected(schedule.command('preview <schedule>'))
-    .description('the next occurrences; starts nothing')
+    .description('list the next occurrences; starts nothing')
     .option('--count <n>', 'how many', '10')
     .action((name: string, options: GlobalOptions & { count: string }) =>
       withFlow(options, async (flow, output) => {
@@ -34,8 +34,8 @@ export function scheduleCommands(root: Command): void {
       }),
     )
   connected(schedule.command('log <schedule>'))
-    .description('what became of its occurrences, newest first')
-    .option('--limit <n>', 'at most so many', '50')
+    .description('list what became of its occurrences, newest first')
+    .option('--limit <n>', 'list at most N', '50')
     .action((name: string, options: GlobalOptions & { limit: string }) =>
       withFlow(options, async (flow, output) => {
         const found = await flow.schedules.occurrences(name, { limit: wholeNumber('--limit', options.limit) })
@@ -45,8 +45,8 @@ export function scheduleCommands(root: Command): void {
       }),
     )
   connected(schedule.command('pause <schedule>'))
-    .description('nothing is due any more, until it is resumed')
-    .option('--reason <text>')
+    .description('start no runs until it is resumed')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((name: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
         await flow.schedules.pause(name, options.reason)
@@ -54,7 +54,7 @@ export function scheduleCommands(root: Command): void {
       }),
     )
   connected(schedule.command('resume <schedule>'))
-    .description('what is due from now on starts again')
+    .description('continue it from now')
     .action((name: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         await flow.schedules.resume(name)
@@ -71,7 +71,7 @@ export function scheduleCommands(root: Command): void {
       }),
     )
   connected(schedule.command('backfill <schedule>'))
-    .description('start the runs of occurrences that are over')
+    .description('start the runs of past occurrences')
     .requiredOption('--from <date>', 'the first moment, such as 2026-11-01T00:00:00Z')
     .requiredOption('--to <date>', 'up to here')
     .option('--key <text>', 'idempotency key: the same key asks for nothing twice')
@@ -85,9 +85,9 @@ export function scheduleCommands(root: Command): void {
 }
 
 export function sensorCommands(root: Command): void {
-  const sensor = root.command('sensor').description('look at sensors, and act on them')
+  const sensor = root.command('sensor').description('show sensors; pause or trigger them')
   readable(sensor.command('ls'))
-    .description('all sensors: state, last evaluation and error')
+    .description('list sensors: state, last evaluation and error')
     .action((options: AtOptions) =>
       withReading(options, async (flow, output) => {
         const found = await flow.sensors.list()
@@ -109,8 +109,8 @@ export function sensorCommands(root: Command): void {
       }),
     )
   connected(sensor.command('pause <sensor>'))
-    .description('it is not evaluated any more, until it is resumed')
-    .option('--reason <text>')
+    .description('stop its evaluations until it is resumed')
+    .option('--reason <text>', 'why; stands in the facts')
     .action((name: string, options: GlobalOptions & { reason?: string }) =>
       withFlow(options, async (flow, output) => {
         await flow.sensors.pause(name, options.reason)
@@ -118,7 +118,7 @@ export function sensorCommands(root: Command): void {
       }),
     )
   connected(sensor.command('resume <sensor>'))
-    .description('it is evaluated again')
+    .description('continue its evaluations')
     .action((name: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         await flow.sensors.resume(name)
@@ -126,7 +126,7 @@ export function sensorCommands(root: Command): void {
       }),
     )
   connected(sensor.command('trigger <sensor>'))
-    .description('have it evaluated now')
+    .description('evaluate it now')
     .action((name: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         await flow.sensors.trigger(name)

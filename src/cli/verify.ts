@@ -24,7 +24,7 @@ export function verifyCommand(root: Command): void {
       root.command('verify').option('--proof', 'compare logs and history with their proof, and nothing else'),
     ),
   )
-    .description('compare state, history, values and what is open with the log; reads only, and work goes on')
+    .description('compare state, history, values and open work with the log; only reads')
     .option('--only <checks>', 'of state, facts, history, values, open: these, separated by commas; default: all')
     .option('--rate <n>', 'messages read in a second, at most; default 20000')
     .option('--limit <n>', 'findings to list; default 1000')

@@ -10,7 +10,7 @@ const RUNS_SHOWN = 5
 
 export function whyCommand(root: Command): void {
   readable(root.command('why <what>'))
-    .description('why a run (RUN), an asset of it (RUN.ASSET), or a value (PIPELINE/ASSET@PARTITION) is as it is')
+    .description('say why a run (RUN), its asset (RUN.ASSET) or a value (PIPELINE/ASSET@PARTITION) is as it is')
     .action((what: string, options: AtOptions) =>
       withReading(options, (flow, output) => showWhy(flow, output, what, options.at === undefined)),
     )
