@@ -7,7 +7,14 @@ import { asset, input, type Pipeline, pipeline, schedule, sensor, subscription }
 import { type Answer, request } from './kit.ts'
 
 const order = input('order', z.object({ id: z.string(), total: z.number() }))
-const invoice = asset('invoice', { dependsOn: [order], execute: (_, deps) => ({ of: deps.order.id, cents: 1200n }) })
+const invoice = asset('invoice', {
+  dependsOn: [order],
+  execute: ({ log }, deps) => {
+    log.info('writes an invoice', { of: deps.order.id })
+    log.warn('no paper')
+    return { of: deps.order.id, cents: 1200n }
+  },
+})
 /** Four of its hundred instances fail, and one waits at a gate. */
 const items = asset('items', {
   scatter: () => Array.from({ length: 100 }, (_, n) => `item-${n}`),

@@ -157,6 +157,32 @@ it('runs are found by filters and pages, and one is shown with scatters, gates, 
   expect((await api.get('/runs/:run/history', { params, query })).body.facts).toEqual([facts[1]])
 })
 
+it('what the code of a run logged is shown by page, filtered, and only for who sees the run', async () => {
+  const params = { run: runs.invoice ?? '' }
+  const logs = async (query: Record<string, string> = {}) =>
+    (await api.get('/runs/:run/logs', { params, query })).body as { lines: object[]; next: string; more: boolean }
+  await until('the lines are stored', async () => (await logs()).lines.length === 2)
+  const of = { run: runs.invoice, pipeline: 'orders', asset: 'invoice', phase: 'execute', attempt: 1 }
+  const lines = [
+    { ...of, level: 'info', message: 'writes an invoice', fields: { of: 'o-1' } },
+    { ...of, level: 'warn', message: 'no paper' },
+  ]
+  const all = await logs()
+  expect(all).toMatchObject({ lines, more: false })
+  expect(await logs({ level: 'warn', asset: 'invoice' })).toMatchObject({ lines: [lines[1]] })
+  const first = await logs({ limit: '1' })
+  expect(first).toMatchObject({ lines: [lines[0]], more: true })
+  expect(await logs({ cursor: first.next })).toMatchObject({ lines: [lines[1]], more: false })
+  expect(await logs({ cursor: all.next })).toMatchObject({ lines: [], next: all.next })
+  expect(await api.get('/runs/:run/logs', { params, key: keys.narrow.key })).toMatchObject({ status: 404 })
+  for (const [query, status] of [
+    [{ instance: '1' }, 422],
+    [{ cursor: 'x' }, 422],
+    [{ level: 'loud' }, 400],
+  ] as const)
+    expect(await api.get('/runs/:run/logs', { params, query })).toMatchObject({ status })
+})
+
 it('a scatter is shown by counts, map, tiles, failures, errors and instances while it is open', async () => {
   const params = { scatter: `${runs.items}.items` }
   expect((await api.get('/scatters/:scatter', { params })).body).toMatchObject({
@@ -295,6 +321,7 @@ it('a key sees what its assets and its role allow, and nothing without one', asy
   for (const [path, params] of [
     ['/runs/:run', { run: runs.items ?? '' }],
     ['/runs/:run/history', { run: runs.items ?? '' }],
+    ['/runs/:run/logs', { run: runs.items ?? '' }],
     ['/scatters/:scatter', { scatter: `${runs.items}.items` }],
     ['/assets/:pipeline/:asset/value', { pipeline: 'orders', asset: 'invoice' }],
     ['/subscriptions/:pipeline/:subscription/refused', { pipeline: 'orders', subscription: 'incoming' }],

@@ -9,7 +9,7 @@ import { quietLogger } from '../../src/telemetry.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { until } from '../kit/until.ts'
 
-const RUNS: LiveTopics = { runs: true, gates: false, run: [], scatter: [] }
+const RUNS: LiveTopics = { runs: true, gates: false, run: [], scatter: [], logs: [] }
 const ALL = { runs: new Set(), scatters: new Map(), gates: false, missed: true }
 type Client = Parameters<LiveClients['open']>[0]
 

@@ -1,6 +1,7 @@
 /** What changes in the state, as hints: whoever gets them looks at what he shows. */
 import { Kvm, KvWatchInclude } from '@nats-io/kv'
 import { jetstream } from '../../../streams/jetstream.ts'
+import { listen } from '../../log/listen.ts'
 import { sleep } from '../../options/timer.ts'
 import type { RunDeps } from '../run-view.ts'
 
@@ -11,6 +12,8 @@ export interface StateChanges {
   readonly scatters: ReadonlyMap<string, ReadonlySet<number>>
   /** Whether gates were opened, or ended. */
   readonly gates: boolean
+  /** Runs whose code logs, of those that were asked for. */
+  readonly logs: ReadonlySet<string>
   /** Changes may have been missed: look at all. */
   readonly missed: boolean
 }
@@ -24,10 +27,11 @@ class Collected {
   runs = new Set<string>()
   scatters = new Map<string, Set<number>>()
   gates = false
+  logs = new Set<string>()
   missed = false
 
   get isEmpty(): boolean {
-    return this.runs.size === 0 && this.scatters.size === 0 && !this.gates && !this.missed
+    return this.runs.size === 0 && this.scatters.size === 0 && !this.gates && this.logs.size === 0 && !this.missed
   }
 
   add(key: string): void {
@@ -48,7 +52,12 @@ class Collected {
 }
 
 /** At most one each `everyMs`, until `signal` is aborted. The first: all may have changed. */
-export async function* stateChanges(deps: RunDeps, everyMs: number, signal: AbortSignal): AsyncGenerator<StateChanges> {
+export async function* stateChanges(
+  deps: RunDeps,
+  everyMs: number,
+  signal: AbortSignal,
+  logs: readonly string[],
+): AsyncGenerator<StateChanges> {
   await deps.found()
   let collected = new Collected()
   let wake: (() => void) | undefined
@@ -57,6 +66,7 @@ export async function* stateChanges(deps: RunDeps, everyMs: number, signal: Abor
     wake?.()
   }
   for (let shard = 0; shard < deps.shards; shard++) void follow(deps, shard, signal, take)
+  for (const run of logs) listenToLogs(deps, run, signal, take)
   signal.addEventListener('abort', () => wake?.(), { once: true })
   take((to) => {
     to.missed = true
@@ -73,6 +83,16 @@ export async function* stateChanges(deps: RunDeps, everyMs: number, signal: Abor
     yield changes
     await sleep(everyMs, signal).catch(() => undefined)
   }
+}
+
+function listenToLogs(
+  { connection, names }: RunDeps,
+  run: string,
+  signal: AbortSignal,
+  take: (change: (to: Collected) => void) => void,
+): void {
+  const subscription = listen(connection.nc, names.logsOf(run), () => take((to) => to.logs.add(run)))
+  signal.addEventListener('abort', () => (connection.isClosed ? undefined : subscription.unsubscribe()), { once: true })
 }
 
 /** Names of documents only: what is in them is read by those who want it. */

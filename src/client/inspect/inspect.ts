@@ -133,10 +133,15 @@ export class Inspect {
 
   /**
    * Names of what changes, as hints, at most one list each `everyMs`, until `signal` is aborted.
-   * The first one says that all may have changed.
+   * The first one says that all may have changed. `logs`: runs whose new lines are
+   * reported, too.
    */
-  changes(everyMs: number, signal: AbortSignal): AsyncGenerator<StateChanges> {
-    return stateChanges(this.#deps, everyMs, signal)
+  changes(
+    everyMs: number,
+    signal: AbortSignal,
+    { logs = [] }: { readonly logs?: readonly string[] } = {},
+  ): AsyncGenerator<StateChanges> {
+    return stateChanges(this.#deps, everyMs, signal, logs)
   }
 
   /** The map of a scatter that is looked at again and again. */

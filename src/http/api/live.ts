@@ -125,7 +125,9 @@ class LiveClient {
       if ((stream.desiredSize ?? 0) > 0) stream.enqueue(encoder.encode(': \n\n'))
     }, heartbeatMs)
     try {
-      for await (const changes of this.#call.flow.inspect.changes(everyMs, this.#signal)) await this.#show(changes)
+      const { logs } = this.#topics
+      for await (const changes of this.#call.flow.inspect.changes(everyMs, this.#signal, { logs }))
+        await this.#show(changes)
     } catch (error) {
       if (!this.#signal.aborted) this.#ended(error)
     } finally {
@@ -158,7 +160,7 @@ class LiveClient {
     else stream.error(new Error('the client does not read'))
   }
 
-  async #show({ runs, scatters, gates, missed }: StateChanges): Promise<void> {
+  async #show({ runs, scatters, gates, logs, missed }: StateChanges): Promise<void> {
     const { flow } = this.#call
     if (this.#topics.runs && (missed || runs.size > 0)) await this.#showRuns(missed ? undefined : runs)
     for (const id of this.#topics.run) {
@@ -172,6 +174,7 @@ class LiveClient {
       const changed = scatters.get(id)
       if (missed || changed) await this.#showMap(id, map, missed ? undefined : changed)
     }
+    for (const run of this.#topics.logs) if (missed || logs.has(run)) await this.#send('logs', { run })
     if (this.#topics.gates && (missed || gates)) {
       const waiting = await gatesFor(this.#call, await flow.gates.waiting({ limit: 1000 }))
       await this.#send('gates', { waiting: waiting.length, gates: waiting.slice(0, GATES_SHOWN) })

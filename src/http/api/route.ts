@@ -57,6 +57,8 @@ export interface LiveTopics {
   readonly gates: boolean
   readonly run: readonly string[]
   readonly scatter: readonly string[]
+  /** Runs whose code logs. */
+  readonly logs: readonly string[]
 }
 
 /** What is sent for a schema of an answer: dates are texts, and what is undefined is left out. */

@@ -1,6 +1,7 @@
 /** What stands in answers of the API: zod schemas, from which its OpenAPI document is made. */
 import { z } from 'zod'
 import { INSTANCE_STATES } from '../../../projections/scatter/map.ts'
+import { LOG_LEVELS, LOG_PHASES } from '../../../streams/logs.ts'
 
 /** Schemas with a name in the OpenAPI document. */
 export const components = z.registry<{ readonly id: string }>()
@@ -442,6 +443,24 @@ export const shard = named(
     last: count,
     messages: count,
     problem: z.object({ code: text, message: text }).optional(),
+  }),
+)
+export const logLine = named(
+  'LogLine',
+  z.object({
+    at: time,
+    level: z.enum(LOG_LEVELS),
+    message: text,
+    fields: z.record(text, z.unknown()).optional(),
+    run: text,
+    pipeline: text,
+    asset: text,
+    partition: text.optional(),
+    phase: z.enum(LOG_PHASES),
+    attempt: count,
+    index: count.optional().describe('Of an instance of a scatter, as is `key`.'),
+    key: z.unknown().optional(),
+    worker: text,
   }),
 )
 export const fact = named(

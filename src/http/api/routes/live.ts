@@ -23,11 +23,13 @@ export const liveEvent = s.named(
     z.object({ event: z.literal('run'), data: z.object({ run: s.run, scatters: z.array(s.scatter) }) }),
     z.object({ event: z.enum(['map', 'ranges']), data: map }),
     z.object({ event: z.literal('problem'), data: s.problem }).describe('Why the stream ends. Come again.'),
+    z.object({ event: z.literal('logs'), data: z.object({ run: s.text }) }).describe('There are new lines.'),
     z.object({ event: z.literal('gates'), data: z.object({ waiting: s.count, gates: z.array(s.gate) }) }),
   ]),
 )
 const SCATTERS_MAX = 4
 const RUNS_MAX = 20
+const LOGS_MAX = 4
 
 export const LIVE: readonly Route[] = [
   route({
@@ -49,12 +51,16 @@ export const LIVE: readonly Route[] = [
         .union([s.name.transform((one) => [one]), z.array(s.name).max(SCATTERS_MAX)])
         .optional()
         .describe('The map of this scatter, then its changes; up to 4 times.'),
+      logs: z
+        .union([s.name.transform((one) => [one]), z.array(s.name).max(LOGS_MAX)])
+        .optional()
+        .describe('Whether the code of this run logs something; up to 4 times.'),
     },
     answer: liveEvent,
     // Not an answer by the schema: each of its events is.
     handle: async (call) => {
-      const { runs, gates, run = [], scatter = [] } = call.query
-      for (const id of run) {
+      const { runs, gates, run = [], scatter = [], logs = [] } = call.query
+      for (const id of [...run, ...logs]) {
         checkIds({ run: id })
         await runFor(call, id)
       }
@@ -63,7 +69,7 @@ export const LIVE: readonly Route[] = [
         await partFor(call, id)
         await call.flow.scatter.status(id)
       }
-      return call.live({ runs: runs === 'true', gates: gates === 'true', run, scatter }) as never
+      return call.live({ runs: runs === 'true', gates: gates === 'true', run, scatter, logs }) as never
     },
   }),
 ]

@@ -1,5 +1,6 @@
 /** Routes of runs. */
 import { z } from 'zod'
+import { LOG_LEVELS } from '../../../../streams/logs.ts'
 import type { RunsOptions } from '../../../client/runs.ts'
 import { HttpProblem } from '../../shared/problem.ts'
 import { noneYet, runFor, seesRun } from '../covered.ts'
@@ -22,6 +23,14 @@ export const runPage = s.named(
   }),
 )
 export const input = s.named('RunInput', z.object({ input: z.record(s.text, z.unknown()) }))
+export const logs = s.named(
+  'RunLogs',
+  z.object({
+    lines: z.array(s.logLine).describe('By time. Some of a page may not be wanted, so it may be empty.'),
+    next: s.text.describe('The cursor of the next page, also of lines that come later.'),
+    more: z.boolean().describe('Whether there are more by now.'),
+  }),
+)
 export const history = s.named('RunHistory', z.object({ facts: z.array(s.fact), next: s.next }))
 
 export const RUNS: readonly Route[] = [
@@ -105,6 +114,34 @@ export const RUNS: readonly Route[] = [
       const facts = await call.flow.inspect.factsOfRun(call.params.run, { after: numberIn(cursor), limit })
       const next = facts.length === limit ? facts.at(-1)?.seq.toString() : undefined
       return { facts: facts.map(factShown), next }
+    },
+  }),
+  route({
+    method: 'GET',
+    path: '/runs/:run/logs',
+    tag: 'runs',
+    scope: 'read',
+    now: true,
+    summary: 'What its code logged with `ctx.log`, by time',
+    query: {
+      asset: s.name.optional().describe('Only of this asset.'),
+      instance: s.whole.optional().describe('Only of the instance of this index; needs `asset`.'),
+      level: z.enum(LOG_LEVELS).optional().describe('Only of this level and above.'),
+      since: s.time.optional(),
+      ...s.page(5000, 500),
+    },
+    answer: logs,
+    handle: async (call) => {
+      await runFor(call, call.params.run)
+      const { asset, instance, level, since, limit, cursor } = call.query
+      return await call.flow.inspect.logs(call.params.run, {
+        limit,
+        cursor,
+        ...(asset === undefined ? {} : { asset }),
+        ...(instance === undefined ? {} : { instance }),
+        ...(level === undefined ? {} : { level }),
+        ...(since === undefined ? {} : { since: new Date(since) }),
+      })
     },
   }),
 ]
