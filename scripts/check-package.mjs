@@ -42,7 +42,7 @@ const EXPORTS = {
     'subscription',
     'verifyArchive',
   ],
-  'flowstone/http': ['apiHandler', 'gateHandler', 'runHandler', 'serveGates', 'serveHttp'],
+  'flowstone/http': ['apiHandler', 'gateHandler', 'runHandler', 'serveGates', 'serveHttp', 'serveMetrics'],
   'flowstone/items': [
     'ItemReader',
     'batch',

@@ -43,6 +43,7 @@ export type { FactsOptions, FactsPage, FactView, RailPoint } from './client/insp
 export type { ErrorGroup, ErrorGroups, ErrorsOptions, InstanceFailure } from './client/inspect/failures.ts'
 export type { Inspect } from './client/inspect/inspect.ts'
 export type { InstanceAttempt, InstanceView } from './client/inspect/instance.ts'
+export type { Load, QueueLoad, StreamLoad } from './client/inspect/load.ts'
 export type { MapLook, MapWatch } from './client/inspect/map-watch.ts'
 export type { AssetNode, PipelineGraph } from './client/inspect/pipelines.ts'
 export type { MapOptions, MapTile, ScatterMap } from './client/inspect/scatter-map.ts'

@@ -43,6 +43,9 @@ export interface Names {
    */
   readonly triggerTarget: (subject: string) => string | undefined
   readonly task: (shard: number, pipeline: string, queue: string, priority: number) => string
+  /** Filter for the tasks of all shared queues; and whose a task, or such a filter, is. */
+  readonly sharedTasks: (shard: number) => string
+  readonly parseTask: (subject: string) => { pipeline: string; queue: string } | undefined
   /** The subject of a barrier's own leases, and the consumer that enforces its maxConcurrent. */
   readonly limitedQueueTask: (shard: number, limitedQueue: LimitedQueueName) => string
   readonly limitedQueueConsumer: (limitedQueue: Pick<LimitedQueueName, 'run' | 'asset'>) => string
@@ -175,6 +178,12 @@ export function namesOf(namespace: string): Names {
     trigger: (pipeline, asset) => `${triggerPrefix}${pipeline}.${asset}`,
     triggerTarget: (subject) => (subject.startsWith(triggerPrefix) ? subject.slice(triggerPrefix.length) : undefined),
     task: (shard, pipeline, queue, priority) => `${ns}.work.${shard}.${pipeline}.${queue}.${priority}.shared`,
+    sharedTasks: (shard) => `${ns}.work.${shard}.*.*.*.shared`,
+    parseTask: (subject) => {
+      const [, pipeline, queue, , kind] = subject.slice(`${ns}.work.`.length).split('.')
+      if (!pipeline || !queue || (kind !== 'shared' && kind !== 'own')) return undefined
+      return { pipeline, queue }
+    },
     limitedQueueTask: (shard, limitedQueue) =>
       `${ns}.work.${shard}.${limitedQueue.pipeline}.${limitedQueue.queue}.${limitedQueue.priority}.own.${limitedQueue.run}.${limitedQueue.asset}`,
     limitedQueueConsumer: ({ run, asset }) => `${LIMITED_CONSUMER}${run}__${asset}`,

@@ -1,9 +1,10 @@
-/** `flowstone/http`: signal gates and runs over HTTP, as handlers to mount and as a server. */
+/** `flowstone/http`: signal gates, runs and metrics over HTTP, as handlers and as servers. */
 
 export { type ApiHandler, type ApiHandlerOptions, apiHandler } from './api/handler.ts'
 export type { ApiFlow } from './api/route.ts'
 export { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 export type { VerifiedSender } from './gates/verified.ts'
+export { type MetricsOptions, type MetricsServer, serveMetrics } from './metrics.ts'
 export { type RunHandler, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 export type { RunOverHttp, RunsOverHttp } from './runs/over-http.ts'
 export type { Webhook, WebhookMessage } from './runs/webhooks.ts'

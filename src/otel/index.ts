@@ -1,3 +1,3 @@
-/** `flowstone/otel`: traces by OpenTelemetry. Needs the package @opentelemetry/api. */
+/** `flowstone/otel`: traces and metrics by OpenTelemetry. Needs the package @opentelemetry/api. */
 
 export { type Instrumentation, type InstrumentOptions, instrument } from './instrument.ts'

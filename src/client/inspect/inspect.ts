@@ -23,6 +23,7 @@ import {
   scatterFailures,
 } from './failures.ts'
 import { type InstanceView, instanceView } from './instance.ts'
+import { type Load, loadOf } from './load.ts'
 import { MapWatch } from './map-watch.ts'
 import { type PipelineGraph, pipelineGraph, pipelineGraphs } from './pipelines.ts'
 import { type MapOptions, type MapTile, mapTiles, type ScatterMap, scatterMap } from './scatter-map.ts'
@@ -152,6 +153,11 @@ export class Inspect {
   /** Workers that left their names. Asks them, which takes some 30 ms. */
   async workers(): Promise<WorkerView[]> {
     return await workerViews(this.#deps)
+  }
+
+  /** What waits in queues, and what streams hold. As counts, and so cheap. */
+  async load(): Promise<Load> {
+    return await loadOf(this.#deps)
   }
 
   /** The shards of the log, and which engine is active on each. */
