@@ -33,6 +33,7 @@ import { endOnSignals, startRig } from './rig.ts'
 import { runs } from './runs.ts'
 import { scatter } from './scatter.ts'
 import { start } from './start.ts'
+import { telemetry } from './telemetry.ts'
 import { verify } from './verify.ts'
 import { writes } from './writes.ts'
 
@@ -59,6 +60,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   cost,
   logs,
   writes,
+  telemetry,
 }
 const FSYNCS = ['always', 'default'] as const satisfies readonly Fsync[]
 

@@ -16,12 +16,13 @@ import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { announce, devServe, httpConfig, listenNear } from './http.ts'
+import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { fromWorker, spawnWorker } from './supervise.ts'
 
-export interface DevCommand extends GlobalOptions {
+export interface DevCommand extends GlobalOptions, MetricsCommand {
   readonly port?: string
   readonly httpPort?: string
   readonly httpConfig?: string
@@ -62,6 +63,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   output.event('server', { url: address, dir: server.dir }, `server   ${address}, its data and password in ${DEV_DIR}`)
   const namespace = options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? 'flowstone'
   await using flow = await connect({ ...WITHOUT_ENVIRONMENT, servers: server.url, namespace, name: 'flowstone dev' })
+  await using _metrics = await serveMetricsOf(options, output, flow)
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)

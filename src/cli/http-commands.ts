@@ -2,10 +2,10 @@
 import type { Command } from 'commander'
 import type { HttpCommand } from './http.ts'
 import type { KeyCommand } from './http-key.ts'
-import { connected } from './options.ts'
+import { connected, measured } from './options.ts'
 
 export function httpCommands(root: Command): void {
-  const http = connected(root.command('http'))
+  const http = measured(connected(root.command('http')))
     .description('serve gates, runs, webhooks, the API and the console over HTTP')
     .option('--port <port>', 'default 8080; 0: any free one')
     .option('--host <address>', 'address to listen on; default 127.0.0.1')

@@ -4,10 +4,11 @@ import { isLoopback, outsideOf } from '../http/api/access.ts'
 import { type GateServer, type ServedFlow, type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
+import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
-export interface HttpCommand extends GlobalOptions {
+export interface HttpCommand extends GlobalOptions, MetricsCommand {
   readonly port?: string
   readonly host?: string
   readonly trustProxy?: string
@@ -36,6 +37,7 @@ export async function runHttp(options: HttpCommand): Promise<void> {
     )
   await using flow = await open(options)
   const settings = { ...config, ...httpOptions(options) }
+  await using _metrics = await serveMetricsOf(options, output, flow)
   await using server = await serveGates(flow, settings)
   announce(output, server.url, settings)
   await untilStopped(flow, stop)

@@ -26,3 +26,10 @@ export function connected(command: Command): Command {
   for (const [flags, about] of OPTIONS) command.addOption(new Option(flags, about).helpGroup(CONNECTION))
   return command.option('--json', 'JSON instead of text')
 }
+
+/** Options of every command that runs until it is asked to stop. */
+export function measured(command: Command): Command {
+  return command
+    .option('--metrics-port <port>', 'metrics for Prometheus at /metrics of this port; 0: any free one; default none')
+    .option('--metrics-host <address>', 'address to listen on for them; default 127.0.0.1')
+}

@@ -8,6 +8,7 @@ import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
 import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
+import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { outputOf } from './output.ts'
 import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
 import { onlyConfig } from './worker-config.ts'
@@ -15,7 +16,7 @@ import { onlyConfig } from './worker-config.ts'
 const LOADING_MS = 10_000
 const ALIVE_MS = 1000
 
-export interface WorkerCommand extends GlobalOptions, HealthCommand {
+export interface WorkerCommand extends GlobalOptions, HealthCommand, MetricsCommand {
   readonly concurrency?: string
   readonly queues?: string
   readonly drain?: string
@@ -49,6 +50,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     given.drainTimeout ?? config.drainTimeout ?? WORKER_DEFAULTS.drainTimeout,
   )
   hasDrainTime(drainMs)
+  await using _metrics = await serveMetricsOf(options, output)
   await using flow = await open(options, { ...(io ? { io } : {}), ...(logger ? { logger } : {}) })
   const worker = await flow.worker(pipelines, { ...config, ...given, drainTimeout: drainMs, ownsProcess: true })
   const assets = pipelines.map((pipeline) => ({
@@ -83,7 +85,7 @@ async function untilLoaded(files: readonly string[], stopped: Promise<string>): 
   }
 }
 
-export interface EngineCommand extends GlobalOptions, HealthCommand {
+export interface EngineCommand extends GlobalOptions, HealthCommand, MetricsCommand {
   readonly shards?: string
   readonly sealAfter?: string
   readonly proofKey?: string
@@ -121,6 +123,7 @@ export async function runEngine(options: EngineCommand): Promise<void> {
     options,
     options.shards === undefined ? {} : { shards: wholeNumber('--shards', options.shards) },
   )
+  await using _metrics = await serveMetricsOf(options, output, flow)
   const engine = await flow.engine(engineOptions(options))
   const { id } = engine
   health.watch(flow)

@@ -16,7 +16,7 @@ import { gateCommands } from './gates.ts'
 import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
 import { logsCommand } from './logs.ts'
-import { CONNECTION, connected } from './options.ts'
+import { CONNECTION, connected, measured } from './options.ts'
 import { type EngineCommand, runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
 import { proofCommands } from './proof.ts'
 import { pruneCommands } from './prune.ts'
@@ -101,8 +101,7 @@ function initCommand(root: Command): void {
 }
 
 function devCommand(root: Command): void {
-  root
-    .command('dev <file>')
+  measured(root.command('dev <file>'))
     .description('develop a pipeline: server, engine, worker and HTTP in one; takes new code as it is saved')
     .option('--namespace <name>', 'default: flowstone')
     .option('--port <port>', 'of the nats-server; default: any free one')
@@ -208,7 +207,7 @@ const HEALTH_PORT = 'answer /healthz and /readyz here; 0: any free one; default:
 const HEALTH_HOST = 'address to listen on for that; default 127.0.0.1'
 
 function workerCommand(root: Command): void {
-  connected(root.command('worker <files...>'))
+  measured(connected(root.command('worker <files...>')))
     .description('run the code of the pipelines that the files export')
     .option('--concurrency <n>', 'how many pieces of code run at a time; default 10')
     .option('--queues <names>', 'only these, separated by commas')
@@ -219,7 +218,7 @@ function workerCommand(root: Command): void {
 }
 
 function engineCommand(root: Command): void {
-  connected(root.command('engine'))
+  measured(connected(root.command('engine')))
     .description('decide what happens next; run two or more, for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
     .option('--seal-after <time>', 'how long after their end runs leave the log; default 1h; never')

@@ -16,7 +16,7 @@ export interface MetricsOptions {
    * another one.
    */
   readonly host?: string
-  /** For the metrics of the namespace: queues, engines, streams. Default: only those of the process. */
+  /** For the metrics of the namespace, too: queues, engines, streams. */
   readonly flow?: LoadedFlow
 }
 
@@ -31,7 +31,7 @@ export interface MetricsServer extends AsyncDisposable {
 const OPTIONS: OptionNames<MetricsOptions> = { port: true, host: true, flow: true }
 
 /**
- * Counts what happens in this process from now on, and serves it below `/metrics` in the text format
+ * Counts what happens in this process from now on, and serves it at `/metrics` in the text format
  * of Prometheus. Needs no other package. Call it before the engine or worker of the process starts.
  * Throws FlowStoneError `listen_failed`, InvalidError for options.
  */

@@ -47,9 +47,9 @@ const OPTIONS: OptionNames<InstrumentOptions> = {
 const SCOPE = 'flowstone'
 
 /**
- * Begins with the spans and metrics of this process. Call it once in each process, before its engine
- * or worker starts, and after the SDK of OpenTelemetry is set up: without an SDK there are none.
- * Throws InvalidError for bad options, and where spans were asked for before.
+ * Begins with the spans and metrics of this process. Call it once in each process, before its
+ * engine or worker starts, and after the SDK of OpenTelemetry is set up: without an SDK there are
+ * none. Throws InvalidError for bad options, and where spans were asked for before.
  */
 export function instrument(options: InstrumentOptions = {}): Instrumentation {
   refuseUnknown('instrument', options, OPTIONS)

@@ -6,6 +6,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { useServer } from '../kit/fixture.ts'
+import { parseMetrics, seriesValue } from '../kit/prometheus.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -98,9 +99,9 @@ it('a missing server, and a file that cannot be loaded, are reported in one line
 })
 
 it('engine, worker and run are three processes that find each other', async () => {
-  await using engine = startCommand(['engine'], at)
+  await using engine = startCommand(['engine', '--metrics-port', '0'], at)
   await engine.says('active')
-  await using worker = startCommand(['worker', 'pipeline.ts', '--concurrency', '2'], at)
+  await using worker = startCommand(['worker', 'pipeline.ts', '--concurrency', '2', '--metrics-port', '0'], at)
   await worker.says('greetings (greeting, broken, words, slow)')
   const run = (...args: string[]) => runCommand(['run', ...args, '--file', 'pipeline.ts'], at)
 
@@ -124,6 +125,25 @@ it('engine, worker and run are three processes that find each other', async () =
   expect(failed).toMatchObject({ code: 1, stdout: '' })
   expect(failed.stderr).toContain('no such luck')
   expect(failed.stderr).not.toMatch(/^\s+at /m)
+
+  const metricsOf = async (process: typeof engine) => {
+    const url = /metrics {2}(\S+)/.exec(process.stderr() + process.stdout())?.[1] ?? 'none'
+    return parseMetrics(await (await fetch(url)).text())
+  }
+  await until('the engine has counted it', async () => {
+    const of = { flowstone_pipeline: 'greetings', flowstone_status: 'failed' }
+    return seriesValue(await metricsOf(engine), 'flowstone_runs_finished_total', of) === 1
+  })
+  const ofEngine = await metricsOf(engine)
+  expect(seriesValue(ofEngine, 'flowstone_engine_active', { flowstone_shard: '0' })).toBe(1)
+  expect(seriesValue(ofEngine, 'flowstone_engine_claimed', { flowstone_shard: '0' })).toBe(1)
+  expect(seriesValue(ofEngine, 'flowstone_workers', { flowstone_pipeline: 'greetings' })).toBe(1)
+  expect(seriesValue(ofEngine, 'flowstone_queue_depth', { flowstone_pipeline: 'greetings' })).toBe(0)
+  const ofWorker = await metricsOf(worker)
+  const broken = { flowstone_asset: 'broken', flowstone_outcome: 'error' }
+  expect(seriesValue(ofWorker, 'flowstone_attempt_duration_seconds_count', broken)).toBeGreaterThan(0)
+  // The namespace is in those of the engine.
+  expect(ofWorker.has('flowstone_engine_claimed')).toBe(false)
 
   const partial = JSON.parse((await run('words', '--json')).stdout)
   const ls = await runCommand(['scatter', 'ls', partial.run], at)

@@ -1,0 +1,34 @@
+/** `--metrics-port`: what a command counts, for Prometheus. */
+import { InvalidError } from '../../streams/errors.ts'
+import type { LoadedFlow } from '../metrics/server.ts'
+import type { Output } from './output.ts'
+
+export interface MetricsCommand {
+  readonly metricsPort?: string
+  readonly metricsHost?: string
+}
+
+/**
+ * Begins to count, before what is counted begins. `flow`: the metrics of the namespace, too. Ends
+ * when it is disposed.
+ */
+export async function serveMetricsOf(
+  { metricsPort, metricsHost }: MetricsCommand,
+  output: Output,
+  flow?: LoadedFlow,
+): Promise<AsyncDisposable | undefined> {
+  if (metricsPort === undefined) {
+    if (metricsHost !== undefined) throw new InvalidError('--metrics-host needs --metrics-port')
+    return undefined
+  }
+  if (!/^\d{1,5}$/.test(metricsPort))
+    throw new InvalidError(`--metrics-port must be a whole number, got ${metricsPort}`)
+  const { serveMetrics } = await import('../http/metrics.ts')
+  const server = await serveMetrics({
+    port: Number(metricsPort),
+    ...(metricsHost === undefined ? {} : { host: metricsHost }),
+    ...(flow ? { flow } : {}),
+  })
+  output.event('metrics', { url: server.url }, `metrics  ${server.url}`)
+  return server
+}
