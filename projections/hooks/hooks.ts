@@ -116,7 +116,7 @@ function aboutOf(run: RunState): HookEventData {
   }
 }
 
-function call({ id, pipeline, version }: RunState, on: HookName, event: HookEventData, gate?: string): Effect {
+function call({ id, pipeline, version, trace }: RunState, on: HookName, event: HookEventData, gate?: string): Effect {
   const target = hookAsset(on)
   const data = {
     pipeline,
@@ -126,6 +126,7 @@ function call({ id, pipeline, version }: RunState, on: HookName, event: HookEven
     input: { [givenOf(target)]: { json: event } },
     hook: { on, run: id, ...(gate === undefined ? {} : { gate }) },
     timeoutMs: CALL_TIMEOUT_MS,
+    ...(trace === undefined ? {} : { trace }),
   } as const
   return { do: 'fact', fact: { name: 'run.requested', ids: { run: runIdOfHook(on, id, gate) }, data } }
 }

@@ -92,7 +92,7 @@ async function requestAgain(
   from: string | undefined,
   { input, timeout }: RunRetryOptions,
 ): Promise<RunRequest> {
-  const { target, partition, tags, upstream, key, trigger, event, timeoutMs, concurrency } = earlier
+  const { target, partition, tags, upstream, key, trigger, event, hook, timeoutMs, concurrency } = earlier
   const pipeline = await newestPipeline(deps, shard, earlier.pipeline)
   if (!pipeline) throw notRetryable(ids.run, `is of pipeline ${earlier.pipeline}, which is not registered`)
   if (!specOf(pipeline, target))
@@ -117,6 +117,7 @@ async function requestAgain(
     ...(key === undefined ? {} : { key }),
     ...(trigger === undefined ? {} : { trigger }),
     ...(event === undefined ? {} : { event }),
+    ...(hook === undefined ? {} : { hook }),
     // It stays in its group, so that its id follows from the earlier run alone.
     ...(concurrency === undefined ? {} : { concurrency }),
     retryOf: ids.run,

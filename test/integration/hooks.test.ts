@@ -5,6 +5,7 @@ import {
   asset,
   type GateOpenedEvent,
   type HookContext,
+  type PipelineHooks,
   pipeline,
   type RunFailedEvent,
   type RunFinishedEvent,
@@ -85,6 +86,7 @@ it('hooks hear of a failure with its causes, and are tried again with the same k
   expect((await flow.why(call?.id ?? '')).chain.map(({ text }) => text).join(' ')).toContain(
     `Hook run_failed of pipeline p was due, for run ${run.id}`,
   )
+  await until('its calls have ended', async () => (await run.hooks()).every((one) => one.finishedAt))
   expect(await run.hooks()).toMatchObject([
     { on: 'run_failed', call: call?.id, status: 'succeeded', attempts: 3 },
     { on: 'run_finished', status: 'succeeded', attempts: 1 },
@@ -92,14 +94,15 @@ it('hooks hear of a failure with its causes, and are tried again with the same k
   expect(await flow.verify()).toMatchObject({ findings: [] })
 })
 
-it('a hook that always fails is given up, and its run says so', async () => {
+it('a hook that always fails is given up, its run says so, and can be retried', async () => {
   const fine = asset('fine', { execute: () => 1 })
-  const hooks = {
+  let isGone = true
+  const hooks: PipelineHooks = {
     retry: { maxAttempts: 2, backoff: '10ms' },
     onRunFinished: () => {
-      throw new Error('the service is gone')
+      if (isGone) throw new Error('the service is gone')
     },
-  } as const
+  }
   await using stage = await openStage(server.url, pipeline('p', [fine], { hooks }))
   const { flow } = stage
   await (await flow.materialize(fine)).result()
@@ -111,6 +114,11 @@ it('a hook that always fails is given up, and its run says so', async () => {
   expect(call?.assets.hook__run_finished).toMatchObject({ attempt: 2, error: { message: 'the service is gone' } })
   const said = `a call of p/hook__run_finished was given up: the service is gone (run ${call?.id})`
   expect(stage.lines.filter((line) => line.includes('given up'))).toEqual([said])
+  isGone = false
+  const again = await flow.retry(call?.id ?? '')
+  await again.result()
+  expect((await flow.run(again.id).view())?.hook).toEqual(call?.hook)
+  expect((await flow.runs()).map(({ target }) => target)).toEqual(['fine'])
 })
 
 it('a gate that is opened is heard of with its address, and the address answers it', async () => {
@@ -136,6 +144,7 @@ it('a gate that is opened is heard of with its address, and the address answers 
   })
   expect(event?.deadline?.getTime()).toBeGreaterThan(Date.now())
   expect(url).toBe(`https://flows.example.com/hooks/flowstone/signal/${token}`)
+  await until('its call is listed', async () => (await run.hooks()).length === 1)
   expect(await run.hooks()).toMatchObject([{ on: 'gate_opened', gate: event?.gate }])
   await flow.gates.signal(token, { approved: true })
   expect(await run.result()).toBe(true)
@@ -177,6 +186,23 @@ it('a run that is open for long is late, once, and its time limit still holds', 
   expect((await flow.verify()).findings).toEqual([])
   await expect(run.result()).rejects.toThrow('timeout of 2000 ms')
   expect(late).toHaveLength(1)
+})
+
+it('a run whose timer was lost is late all the same', async () => {
+  const late: string[] = []
+  const waits = asset('waits', { execute: (ctx) => ctx.signalGate({ timeout: '1h' }) })
+  const all = pipeline('p', [waits], {
+    hooks: { lateAfter: '1s', onLate: (_ctx, { run }) => void late.push(run) },
+  })
+  await using stage = await openStage(server.url, all, { gates: GATES, reconcileMs: 200 })
+  const { flow } = stage
+  const run = await flow.materialize(waits)
+  await until('it waits', async () => (await run.status())?.assets.waits?.status === 'suspended')
+  const jsm = await jetstreamManager(nc)
+  const filter = `${stage.namespace}.log.0.run.${run.id}.late.timer`
+  expect((await jsm.streams.purge(`${stage.namespace}_LOG_0`, { filter })).purged).toBe(1)
+  await until('it is late', () => late.length === 1, 30_000)
+  await until('it says so', async () => (await run.view())?.lateSince !== undefined)
 })
 
 it('a call outlives the run that it is about, which is sealed meanwhile', async () => {
