@@ -24,8 +24,8 @@ ENV NODE_ENV=production
 COPY --from=build /app /app
 WORKDIR /app
 USER 65532:65532
-# HTTP, and what watches engines and workers.
-EXPOSE 8080 8081
+# HTTP, health of engines and workers, metrics.
+EXPOSE 8080 8081 9464
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/nodejs/bin/node", "/app/node_modules/flowstone/dist/src/cli/main.js"]
 CMD ["--help"]

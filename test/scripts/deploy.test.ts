@@ -232,6 +232,9 @@ const budget = z.strictObject({
   spec: z.strictObject({ maxUnavailable: z.number(), selector }),
 })
 const peerPorts = z.array(z.strictObject({ protocol: z.enum(['TCP', 'UDP']), port }))
+const peers = z.array(
+  z.strictObject({ namespaceSelector: z.strictObject({ matchLabels: z.record(z.string(), z.string()) }) }),
+)
 const networkPolicy = z.strictObject({
   apiVersion: z.literal('networking.k8s.io/v1'),
   kind: z.literal('NetworkPolicy'),
@@ -239,17 +242,11 @@ const networkPolicy = z.strictObject({
   spec: z.strictObject({
     podSelector: z.strictObject({ matchLabels: labels.partial() }),
     policyTypes: z.array(z.enum(['Ingress', 'Egress'])),
-    ingress: z.array(z.strictObject({ ports: peerPorts })).optional(),
+    ingress: z.array(z.strictObject({ from: peers.optional(), ports: peerPorts })).optional(),
     egress: z
       .array(
         z.strictObject({
-          to: z
-            .array(
-              z.strictObject({
-                namespaceSelector: z.strictObject({ matchLabels: z.record(z.string(), z.string()) }),
-              }),
-            )
-            .optional(),
+          to: peers.optional(),
           ports: peerPorts,
         }),
       )
@@ -342,8 +339,10 @@ describe('deploy/kubernetes', () => {
       const { command, options } = optionsOf(pod.args)
       expect(command).toBe(name)
       expect(options['--health-host'] ?? options['--host']).toBe('0.0.0.0')
-      const [served] = pod.ports
+      const [served, metrics] = pod.ports
       expect(String(served?.containerPort)).toBe(options['--health-port'] ?? options['--port'])
+      expect(metrics).toEqual({ name: 'metrics', containerPort: Number(options['--metrics-port']) })
+      expect(options['--metrics-host']).toBe('0.0.0.0')
       for (const one of [pod.startupProbe, pod.readinessProbe, pod.livenessProbe])
         expect(one.httpGet.port).toBe(served?.name)
       expect(pod.readinessProbe.httpGet.path).toBe('/readyz')
