@@ -51,6 +51,8 @@ it('one connection has all that anybody wants, and each hears of his own only', 
   expect(isFor({ run: ['a'] }, { event: 'run', data: { run: { id: 'b' } } })).toBe(false)
   expect(isFor({ scatter: ['a.x'] }, { event: 'ranges', data: { id: 'a.x' } })).toBe(true)
   expect(isFor({ scatter: ['a.x'] }, { event: 'runs', data: {} })).toBe(false)
+  expect(queryOf([{ facts: true }])).toEqual({ facts: true })
+  expect([{ facts: true }, { runs: true }].map((of) => isFor(of, { event: 'facts', data: {} }))).toEqual([true, false])
 })
 
 /** Connections that a test opens, feeds and breaks. */

@@ -123,9 +123,14 @@ export interface LiveEvent {
 }
 
 /** Events of `/live`, each checked by the schema, until the caller has seen enough. */
-export async function* liveEvents(api: ApiClient, key: string, query: string): AsyncGenerator<LiveEvent> {
+export async function* liveEvents(
+  api: ApiClient,
+  key: string,
+  query: string,
+  last?: string,
+): AsyncGenerator<LiveEvent> {
   const leave = new AbortController()
-  const headers = { Authorization: `Bearer ${key}` }
+  const headers = { Authorization: `Bearer ${key}`, ...(last === undefined ? {} : { 'Last-Event-ID': last }) }
   const response = await fetch(`${api.url}${BASE}/live?${query}`, { headers, signal: leave.signal })
   expect(response.headers.get('content-type')).toBe('text/event-stream')
   const schema = ROUTES.find(({ path }) => path === '/live')?.answer
@@ -136,7 +141,7 @@ export async function* liveEvents(api: ApiClient, key: string, query: string): A
       text += Buffer.from(bytes).toString('utf8')
       for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
         const [, id = '', event = '', data = ''] =
-          /^id: (\d+)\nevent: (\w+)\ndata: (.*)$/s.exec(text.slice(0, end)) ?? []
+          /^id: ([\d/.]+)\nevent: (\w+)\ndata: (.*)$/s.exec(text.slice(0, end)) ?? []
         text = text.slice(end + 2)
         if (event === '') continue
         const one = { event, data: JSON.parse(data) }

@@ -336,6 +336,34 @@ it('a key sees what its assets and its role allow, and nothing without one', asy
     })
 })
 
+it('facts come live, and a client that connects again gets those since its last event', async () => {
+  const { flow } = stage
+  const read = async (last: string | undefined, act: () => Promise<string>): Promise<string> => {
+    let run: string | undefined
+    let isSkipped = false
+    for await (const { id, event, data } of liveEvents(api, keys.viewer.key, 'facts=true', last)) {
+      expect(event).toBe('facts')
+      isSkipped ||= data.skipped === true
+      run ??= await act()
+      const facts = data.facts as { kind: string; ids: { run?: string } }[]
+      const ended = facts.some(({ kind, ids }) => kind === 'run.finished' && ids.run === run)
+      if (ended) return id
+    }
+    throw new Error(`the stream has ended${isSkipped ? ', and has left facts out' : ''}`)
+  }
+  const start = async (): Promise<string> => (await flow.request('orders/report')).id
+  const last = await read(undefined, start)
+  expect(last).toMatch(/^\d+\/\d+$/)
+  const missed = await start()
+  await flow.run(missed).result()
+  await until('it is folded', async () => (await flow.run(missed).view())?.finishedAt !== undefined)
+  await read(last, async () => missed)
+  const narrow = await request(`${http.url}${BASE}/live?facts=true`, {
+    headers: { Authorization: `Bearer ${keys.narrow.key}` },
+  })
+  expect(narrow).toMatchObject({ status: 403, body: { reason: 'forbidden' } })
+})
+
 it('live updates bring a map, its changes, runs and gates, and end with the server', async () => {
   const { flow } = stage
   const run = (await flow.request('orders/items')).id

@@ -9,8 +9,8 @@ import { quietLogger } from '../../src/telemetry.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { until } from '../kit/until.ts'
 
-const RUNS: LiveTopics = { runs: true, gates: false, run: [], scatter: [], logs: [] }
-const ALL = { runs: new Set(), scatters: new Map(), gates: false, missed: true }
+const RUNS: LiveTopics = { runs: true, gates: false, facts: false, run: [], scatter: [], logs: [] }
+const ALL = { runs: new Set(), scatters: new Map(), gates: false, facts: false, missed: true }
 type Client = Parameters<LiveClients['open']>[0]
 
 /** A client of a flow in which all changes at once, again and again; or once, and then never. */
@@ -93,7 +93,7 @@ it('a client that does not read is dropped, and its connection with it', async (
   const clients = new LiveClients(undefined, { stalledMs: 20, clients: 1 })
   const slow = client('a', { runs: async () => [large], again: true })
   const web = createServer(
-    getRequestListener((_, { outgoing }) => clients.open(slow.call, RUNS, () => void outgoing.destroy())),
+    getRequestListener((_, { outgoing }) => clients.open(slow.call, RUNS, { cut: () => void outgoing.destroy() })),
   )
   await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve))
   const { port } = web.address() as AddressInfo

@@ -14,11 +14,13 @@ export interface StateChanges {
   readonly gates: boolean
   /** Runs whose code logs, of those that were asked for. */
   readonly logs: ReadonlySet<string>
+  /** Whether facts were folded. */
+  readonly facts: boolean
   /** Changes may have been missed: look at all. */
   readonly missed: boolean
 }
 
-const KEYS = ['run.*', 'barrier.*.*', 'segment.*.*.*', 'waiting.>']
+const KEYS = ['engine', 'run.*', 'barrier.*.*', 'segment.*.*.*', 'waiting.>']
 const AGAIN_MS = 500
 /** More of them are not kept apart. */
 const KEPT_MAX = 10_000
@@ -28,14 +30,20 @@ class Collected {
   scatters = new Map<string, Set<number>>()
   gates = false
   logs = new Set<string>()
+  facts = false
   missed = false
 
   get isEmpty(): boolean {
-    return this.runs.size === 0 && this.scatters.size === 0 && !this.gates && this.logs.size === 0 && !this.missed
+    const isQuiet = this.logs.size === 0 && !this.facts && !this.missed
+    return this.runs.size === 0 && this.scatters.size === 0 && !this.gates && isQuiet
   }
 
   add(key: string): void {
     const [kind, run = '', asset = '', n] = key.split('.')
+    if (kind === 'engine') {
+      this.facts = true
+      return
+    }
     if (this.runs.size + this.scatters.size > KEPT_MAX) {
       this.missed = true
       return

@@ -61,6 +61,9 @@ const PAGE_MAX = 500
 const WINDOW_MAX = 65_536
 const BATCH = 256
 const POINTS_MAX = 500
+/** With more facts than this since the look before, only the newest are shown. */
+const BEHIND_MAX = 500
+const BEHIND_SHOWN = 100
 
 export async function factsPage(deps: RunDeps, options: FactsOptions): Promise<FactsPage> {
   const { limit = PAGE, cursor, until } = options
@@ -197,6 +200,36 @@ function endsOf(cursor: string | undefined, shards: number): number[] {
   const ends = cursor.split('.').map(Number)
   if (ends.length === shards && ends.every((seq) => Number.isSafeInteger(seq) && seq >= 0)) return ends
   throw new InvalidError('facts: cursor must be `next` of the page before')
+}
+
+/** Facts behind a place of each log, oldest first. */
+export interface FactsBehind {
+  readonly facts: readonly FactView[]
+  /** The last sequence of each log that was looked at. */
+  readonly ends: readonly number[]
+  /** There were too many: some before the first one are left out. */
+  readonly skipped: boolean
+}
+
+/** `ends`: of the look before. Undefined: none yet, so there are no facts. */
+export async function factsBehind(deps: RunDeps, ends: readonly number[] | undefined): Promise<FactsBehind> {
+  await deps.found()
+  const { connection, names } = deps
+  const found: Fact[] = []
+  let skipped = false
+  const next = await Promise.all(
+    Array.from({ length: deps.shards }, async (_, shard) => {
+      const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+      const end = ends?.[shard] ?? last
+      // A log that was made anew begins before.
+      if (last <= end) return last
+      const isMany = last - end > BEHIND_MAX
+      if (isMany) skipped = true
+      found.push(...(await between(deps, shard, '>', isMany ? last - BEHIND_SHOWN + 1 : end + 1, last)))
+      return last
+    }),
+  )
+  return { facts: found.toSorted((a, b) => a.timeMs - b.timeMs || a.seq - b.seq).map(viewOfFact), ends: next, skipped }
 }
 
 /** The first message of the log at this time or later; undefined: none. */

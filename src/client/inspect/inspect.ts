@@ -6,9 +6,11 @@ import type { RunDeps } from '../run-view.ts'
 import { type AssetState, assetStates } from './assets.ts'
 import { type StateChanges, stateChanges } from './changes.ts'
 import {
+  type FactsBehind,
   type FactsOptions,
   type FactsPage,
   type FactView,
+  factsBehind,
   factsPage,
   type RailPoint,
   railOf,
@@ -125,6 +127,14 @@ export class Inspect {
     options: LogFilter & { readonly cursor?: string | undefined; readonly limit?: number } = {},
   ): Promise<LogsPage> {
     return await logsPage(this.#deps, run, options)
+  }
+
+  /**
+   * Facts since a look before, whose `ends` it takes; without them, where the logs end. Of more
+   * than 500 facts of a log only the newest 100.
+   */
+  async factsBehind(ends?: readonly number[]): Promise<FactsBehind> {
+    return await factsBehind(this.#deps, ends)
   }
 
   /** How many facts were stored when. */

@@ -8,6 +8,7 @@ import { eventsOf, type StreamEvent } from './events.ts'
 export interface Topics {
   readonly runs?: boolean
   readonly gates?: boolean
+  readonly facts?: boolean
   readonly run?: readonly string[]
   readonly scatter?: readonly string[]
 }
@@ -108,6 +109,7 @@ export function queryOf(all: readonly Topics[]): Query | undefined {
   const query = {
     ...(all.some(({ runs }) => runs) ? { runs: true } : {}),
     ...(all.some(({ gates }) => gates) ? { gates: true } : {}),
+    ...(all.some(({ facts }) => facts) ? { facts: true } : {}),
     ...(of('run').length > 0 ? { run: of('run') } : {}),
     ...(of('scatter').length > 0 ? { scatter: of('scatter') } : {}),
   }
@@ -118,6 +120,7 @@ export function queryOf(all: readonly Topics[]): Query | undefined {
 export function isFor(topics: Topics, { event, data }: StreamEvent): boolean {
   if (event === 'runs') return topics.runs === true
   if (event === 'gates') return topics.gates === true
+  if (event === 'facts') return topics.facts === true
   const about = data as { readonly id?: string; readonly run?: { readonly id: string } }
   if (event === 'run') return topics.run?.includes(about.run?.id ?? '') === true
   return topics.scatter?.includes(about.id ?? '') === true

@@ -20,7 +20,7 @@ import { client, seesAll } from '../state/session.ts'
 import { stepFact } from '../state/step.ts'
 
 const PAGE = 200
-const FOLLOW_MS = 1000
+const FACTS = { facts: true } as const
 const ROW = 32
 
 export default function Log(): JSX.Element {
@@ -37,7 +37,7 @@ function View(): JSX.Element {
     ...(query.run ? { run: query.run } : {}),
     ...(query.asset ? { asset: query.asset } : {}),
   }
-  const reading = useRead(reads.log(wanted), isFollowing ? { everyMs: FOLLOW_MS } : {})
+  const reading = useRead(reads.log(wanted), isFollowing ? { on: FACTS } : {})
   const place = JSON.stringify([wanted, at.value?.getTime()])
   const older = useOlder(place, async (cursor) => {
     const page = await client.get(reads.log({ ...wanted, cursor }), at.value ? { at: at.value } : {})

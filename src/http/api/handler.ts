@@ -169,7 +169,8 @@ async function answer(
   const idempotencyKey = idempotencyKeyOf(request.headers)
   const of = at ? past.at(at) : route.method === 'GET' ? flow : flow.as(byPart('http', caller.id))
   const call = { flow: of, caller, at, params, query, body, idempotencyKey, signal: request.signal, logger }
-  const live = (topics: LiveTopics): Response => clients.open(call, topics, cutIn(c.env))
+  const live = (topics: LiveTopics): Response =>
+    clients.open(call, topics, { cut: cutIn(c.env), lastEventId: request.headers.get('last-event-id') ?? undefined })
   const sent = await within(limits.answerMs, route.handle({ ...call, live }))
   if (sent instanceof Response) return sent
   if (route.method !== 'GET')

@@ -11,6 +11,7 @@ import type { StateChanges } from '../../client/inspect/changes.ts'
 import type { MapLook, MapWatch } from '../../client/inspect/map-watch.ts'
 import { GUARD_HEADERS, HttpProblem, problemBody, SEALED_CSP } from '../shared/problem.ts'
 import { gatesFor, noneYet, runFor, seesRun } from './covered.ts'
+import { factShown } from './facts.ts'
 import { apiProblem } from './problems.ts'
 import type { Call, LiveTopics } from './route.ts'
 
@@ -37,6 +38,13 @@ const encoder = new TextEncoder()
 
 type LiveCall = Pick<Call, 'flow' | 'caller' | 'signal' | 'logger'>
 
+interface OpenOptions {
+  /** Ends the connection at once, where that is possible. */
+  readonly cut?: (() => void) | undefined
+  /** Of the last event that the client got from a connection before. */
+  readonly lastEventId?: string | undefined
+}
+
 /** Who listens now, of all clients of a handler. */
 export class LiveClients {
   readonly #ofKey = new Map<string, number>()
@@ -50,11 +58,8 @@ export class LiveClients {
     this.#limits = { ...LIMITS, ...limits }
   }
 
-  /**
-   * `cut`: ends the connection at once, where that is possible. Throws the problem `unavailable`
-   * when there are too many.
-   */
-  open(call: LiveCall, topics: LiveTopics, cut?: () => void): Response {
+  /** Throws the problem `unavailable` when there are too many. */
+  open(call: LiveCall, topics: LiveTopics, { cut, lastEventId }: OpenOptions = {}): Response {
     const { id } = call.caller
     const { clients, clientsOfKey } = this.#limits
     const taken = this.#ofKey.get(id) ?? 0
@@ -63,7 +68,12 @@ export class LiveClients {
     this.#count(id, 1)
     const gone = new AbortController()
     const ends = [call.signal, gone.signal, ...(this.#closing ? [this.#closing] : [])]
-    const client = new LiveClient(call, topics, { limits: this.#limits, signal: AbortSignal.any(ends), cut })
+    const client = new LiveClient(call, topics, {
+      limits: this.#limits,
+      signal: AbortSignal.any(ends),
+      cut,
+      lastEventId,
+    })
     const body = new ReadableStream<Uint8Array>({
       start: (stream) => {
         void client.run(stream).finally(() => {
@@ -86,10 +96,20 @@ export class LiveClients {
   }
 }
 
+/** An id is a number, and with facts how far they were shown: `7/4711.30`. */
+function endsIn(id: string | undefined, shards: number): number[] | undefined {
+  const ends = /^\d+\/([\d.]+)$/
+    .exec(id ?? '')?.[1]
+    ?.split('.')
+    .map(Number)
+  return ends?.length === shards && ends.every(Number.isSafeInteger) ? ends : undefined
+}
+
 interface ClientOptions {
   readonly limits: LiveLimits
   readonly signal: AbortSignal
   readonly cut: (() => void) | undefined
+  readonly lastEventId: string | undefined
 }
 
 class LiveClient {
@@ -100,6 +120,8 @@ class LiveClient {
   readonly #maps = new Map<string, { readonly watch: MapWatch; last: MapLook | undefined }>()
   #stream: ReadableStreamDefaultController<Uint8Array> | undefined
   #wake: (() => void) | undefined
+  /** How far facts were shown, of each log. */
+  #ends: readonly number[] | undefined
   #sent = 0
   #heartbeat: NodeJS.Timeout | undefined
   #isStalled = false
@@ -109,6 +131,7 @@ class LiveClient {
     this.#topics = topics
     this.#options = options
     this.#signal = options.signal
+    this.#ends = topics.facts ? endsIn(options.lastEventId, call.flow.shards) : undefined
     for (const id of topics.scatter) this.#maps.set(id, { watch: call.flow.inspect.mapWatch(id), last: undefined })
   }
 
@@ -160,7 +183,7 @@ class LiveClient {
     else stream.error(new Error('the client does not read'))
   }
 
-  async #show({ runs, scatters, gates, logs, missed }: StateChanges): Promise<void> {
+  async #show({ runs, scatters, gates, logs, facts, missed }: StateChanges): Promise<void> {
     const { flow } = this.#call
     if (this.#topics.runs && (missed || runs.size > 0)) await this.#showRuns(missed ? undefined : runs)
     for (const id of this.#topics.run) {
@@ -179,6 +202,16 @@ class LiveClient {
       const waiting = await gatesFor(this.#call, await flow.gates.waiting({ limit: 1000 }))
       await this.#send('gates', { waiting: waiting.length, gates: waiting.slice(0, GATES_SHOWN) })
     }
+    if (this.#topics.facts && (missed || facts)) await this.#showFacts()
+  }
+
+  /** The first event has none, but for those since the last event of a connection before. */
+  async #showFacts(): Promise<void> {
+    await this.#untilRead()
+    const isFirst = this.#ends === undefined
+    const { facts, ends, skipped } = await this.#call.flow.inspect.factsBehind(this.#ends)
+    this.#ends = ends
+    if (isFirst || facts.length > 0) this.#put('facts', { facts: facts.map(factShown), skipped })
   }
 
   /** Undefined: the newest ones, since any may have changed. */
@@ -220,7 +253,8 @@ class LiveClient {
 
   #put(event: string, data: unknown): void {
     this.#sent += 1
-    this.#stream?.enqueue(encoder.encode(`id: ${this.#sent}\nevent: ${event}\ndata: ${jsonOf(data)}\n\n`))
+    const id = this.#ends ? `${this.#sent}/${this.#ends.join('.')}` : this.#sent
+    this.#stream?.enqueue(encoder.encode(`id: ${id}\nevent: ${event}\ndata: ${jsonOf(data)}\n\n`))
   }
 
   /** Throws when the client goes away, or reads nothing for long. */

@@ -55,6 +55,7 @@ export interface Call<P = Readonly<Record<string, string>>, Q = unknown, B = unk
 export interface LiveTopics {
   readonly runs: boolean
   readonly gates: boolean
+  readonly facts: boolean
   readonly run: readonly string[]
   readonly scatter: readonly string[]
   /** Runs whose code logs. */

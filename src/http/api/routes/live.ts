@@ -1,5 +1,6 @@
 /** The route of live updates. */
 import { z } from 'zod'
+import { HttpProblem } from '../../shared/problem.ts'
 import { partFor, runFor } from '../covered.ts'
 import { checkIds } from '../parse.ts'
 import { type Route, route } from '../route.ts'
@@ -25,6 +26,9 @@ export const liveEvent = s.named(
     z.object({ event: z.literal('problem'), data: s.problem }).describe('Why the stream ends. Come again.'),
     z.object({ event: z.literal('logs'), data: z.object({ run: s.text }) }).describe('There are new lines.'),
     z.object({ event: z.literal('gates'), data: z.object({ waiting: s.count, gates: z.array(s.gate) }) }),
+    z
+      .object({ event: z.literal('facts'), data: z.object({ facts: z.array(s.fact), skipped: z.boolean() }) })
+      .describe('Oldest first. `skipped`: there were too many, and some before them are left out.'),
   ]),
 )
 const SCATTERS_MAX = 4
@@ -43,6 +47,7 @@ export const LIVE: readonly Route[] = [
     query: {
       runs: switchOf.describe('`true`: runs that changed.'),
       gates: switchOf.describe('`true`: gates that wait.'),
+      facts: switchOf.describe('`true`: facts of all logs, as they come. For keys of all assets.'),
       run: z
         .union([s.name.transform((one) => [one]), z.array(s.name).max(RUNS_MAX)])
         .optional()
@@ -59,7 +64,9 @@ export const LIVE: readonly Route[] = [
     answer: liveEvent,
     // Not an answer by the schema: each of its events is.
     handle: async (call) => {
-      const { runs, gates, run = [], scatter = [], logs = [] } = call.query
+      const { runs, gates, facts, run = [], scatter = [], logs = [] } = call.query
+      if (facts === 'true' && !call.caller.seesAll)
+        throw new HttpProblem('forbidden', 'Facts of the logs are of no asset: they need an API key for all (*/*).')
       for (const id of [...run, ...logs]) {
         checkIds({ run: id })
         await runFor(call, id)
@@ -69,7 +76,14 @@ export const LIVE: readonly Route[] = [
         await partFor(call, id)
         await call.flow.scatter.status(id)
       }
-      return call.live({ runs: runs === 'true', gates: gates === 'true', run, scatter, logs }) as never
+      return call.live({
+        runs: runs === 'true',
+        gates: gates === 'true',
+        facts: facts === 'true',
+        run,
+        scatter,
+        logs,
+      }) as never
     },
   }),
 ]
