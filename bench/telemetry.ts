@@ -30,6 +30,7 @@ export const telemetry: Bench = {
     const figures: Figure[] = []
     for (const n of sizes) {
       const speeds: Record<Kind, number[]> = { off: [], metrics: [], 'metrics and spans': [] }
+      const costs: Record<Kind, number[]> = { off: [], metrics: [], 'metrics and spans': [] }
       let turn = 0
       await repeated(job, async ({ measured, label }) => {
         // Whoever comes first meets another heap: each has each place in turn.
@@ -38,22 +39,30 @@ export const telemetry: Bench = {
         const said: string[] = []
         for (const kind of order) {
           await using _on = await withTelemetry(kind, sink.url)
+          const before = process.cpuUsage()
           const perSecond = n / ((await engineScatter(rig.url, n)) / 1000)
+          const { user, system } = process.cpuUsage(before)
           said.push(`${kind} ${Math.round(perSecond).toLocaleString('en-US')}/s`)
-          if (measured) speeds[kind].push(perSecond)
+          if (!measured) continue
+          speeds[kind].push(perSecond)
+          costs[kind].push((user + system) / n)
         }
         say(`telemetry n=${n} fsync=${fsync} ${label}: ${said.join(', ')}`)
       })
-      const off = median(speeds.off)
-      for (const kind of KINDS.slice(1)) {
-        const value = median(speeds[kind])
-        // Pairs of one repeat stand side by side, so what disturbs both falls out.
-        const ratio = median(speeds[kind].map((speed, i) => speed / (speeds.off[i] ?? off)))
-        figures.push({ bench: 'telemetry', n, fsync, value, unit: `instances/s, ${kind}`, raw: off, ratio })
+      for (const kind of ['metrics', 'metrics and spans'] as const) {
+        figures.push({ bench: 'telemetry', n, fsync, unit: `instances/s, ${kind}`, ...beside(speeds, kind) })
+        // What other processes do on the machine disturbs this less.
+        figures.push({ bench: 'telemetry', n, fsync, unit: `µs of CPU/instance, ${kind}`, ...beside(costs, kind) })
       }
     }
     return figures
   },
+}
+
+/** Pairs of one repeat stand side by side, so what disturbs both falls out. */
+function beside(all: Readonly<Record<Kind, readonly number[]>>, kind: Kind): Pick<Figure, 'value' | 'raw' | 'ratio'> {
+  const raw = median(all.off)
+  return { value: median(all[kind]), raw, ratio: median(all[kind].map((one, i) => one / (all.off[i] ?? raw))) }
 }
 
 async function withTelemetry(kind: Kind, url: string): Promise<AsyncDisposable> {

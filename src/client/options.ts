@@ -73,5 +73,7 @@ export const RUN_OPTIONS: OptionNames<RunOptions> = {
   timeout: true,
   concurrency: true,
   onFailed: true,
+  traceparent: true,
+  tracestate: true,
 }
 export const MATERIALIZE_OPTIONS: OptionNames<MaterializeOptions> = { ...RUN_OPTIONS, pipeline: true }

@@ -51,6 +51,13 @@ export interface RunOptions<G = Readonly<Record<string, unknown>>> {
   readonly timeout?: Duration
   /** How many runs of a key are active at a time. Default: as the pipeline says. */
   readonly concurrency?: RunConcurrencyOptions
+  /**
+   * The span that asks for the run, as the header `traceparent` of W3C Trace Context. Default: with
+   * `flowstone/otel` the active span, else none.
+   */
+  readonly traceparent?: string
+  /** The header `tracestate` that came with it. */
+  readonly tracestate?: string
 }
 
 /** What `ctx.run` takes. */

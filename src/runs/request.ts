@@ -89,9 +89,9 @@ export async function newestUnderKey(
   return { id: runIdFor(data, 'key', key, deps.shards, attempt + 1), retryOf: id }
 }
 
-/** The run belongs to the trace of who asks for it. */
+/** The run belongs to the trace of who asks for it, unless the request names another one. */
 export function inTrace(data: RunRequest): RunRequest {
-  const trace = tracing()?.active()
+  const trace = data.trace ? undefined : tracing()?.active()
   return trace ? { ...data, trace } : data
 }
 

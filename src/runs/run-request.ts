@@ -7,6 +7,7 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { AssetSpec, PipelineSpec, StoredValue } from '../../streams/schemas.ts'
 import { checkText } from '../../streams/text.ts'
+import { type TraceContext, traceContextOf } from '../../streams/trace.ts'
 import { parseRunConcurrency } from '../define/concurrency.ts'
 import { mismatchOf, wireBytes } from '../define/json-check.ts'
 import { parseUpstream } from '../define/pipeline.ts'
@@ -60,6 +61,7 @@ export async function runRequestOf(context: RequestContext, options: RunOptions<
   const timeoutMs = options.timeout === undefined ? undefined : parseRunTimeout(`${at}: timeout`, options.timeout)
   parseOnFailed(at, options)
   const tags = parseTags(`${at}: tags`, options.tags)
+  const trace = parseTrace(at, options)
   const own = parseRunConcurrency(`${at}: concurrency`, options.concurrency)
   const input = await inputOf(context, options)
   const concurrency = own ?? concurrencyOf(pipeline, sourceOf(options, input))
@@ -74,7 +76,21 @@ export async function runRequestOf(context: RequestContext, options: RunOptions<
     ...(input === undefined ? {} : { input }),
     ...(tags === undefined ? {} : { tags }),
     ...(concurrency === undefined ? {} : { concurrency }),
+    ...(trace === undefined ? {} : { trace }),
   }
+}
+
+function parseTrace(at: string, { traceparent, tracestate }: RunOptions<unknown>): TraceContext | undefined {
+  if (traceparent === undefined) {
+    if (tracestate !== undefined) throw new InvalidError(`${at}: tracestate needs traceparent`)
+    return undefined
+  }
+  const text: unknown = traceparent
+  const trace = typeof text === 'string' ? traceContextOf(text, tracestate) : undefined
+  if (trace) return trace
+  throw new InvalidError(
+    `${at}: traceparent must be a header of W3C Trace Context, such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, got ${JSON.stringify(text)}`,
+  )
 }
 
 /** What makes the concurrency key of a run: of its input what was given, else the default. */

@@ -6,6 +6,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { serveHttp } from '../../src/http/index.ts'
+import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { connect, type Flow } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { type OtlpReceiver, otlpReceiver, type ReceivedSpan, treeOf } from '../kit/otlp.ts'
@@ -124,7 +126,7 @@ describe('the trace of a run', () => {
   })
 
   it('has a span for each lease with counts, and for instances only where they are sampled', async () => {
-    const [{ traceId } = { traceId: '' }] = await ask('spread')
+    const [{ run, traceId } = { run: '', traceId: '' }] = await ask('spread')
     const spans = await whole(traceId, ['run traced/spread', 'spread.instances', 'spread.gather'])
     const leases = named(spans, 'spread.lease')
     const scatter = one(spans, 'spread.instances')
@@ -144,6 +146,15 @@ describe('the trace of a run', () => {
     expect(sampled.length).toBeLessThan(20)
     const ids = new Set(leases.map(({ spanId }) => spanId))
     expect(sampled.every(({ parentSpanId }) => ids.has(parentSpanId ?? ''))).toBe(true)
+
+    // What failed is run again in another run, and another trace.
+    const redrive = await flow.scatter.redrive(`${run}.spread`)
+    await redrive.result().catch(() => undefined)
+    const redriven = (): ReceivedSpan | undefined =>
+      otlp.spans.find((span) => span.attributes['flowstone.run.id'] === redrive.id && span.name === 'run traced/spread')
+    await until('the redrive is recorded', () => redriven() !== undefined)
+    expect(redriven()?.links).toMatchObject([{ traceId, spanId: one(spans, 'run traced/spread').spanId }])
+    await whole(redriven()?.traceId ?? '', ['spread.instances'])
   })
 
   it('holds errors as exceptions, and a retry links to the run before it', async () => {
@@ -201,5 +212,19 @@ describe('the trace of a run', () => {
     await until('the run is told of', () => spans().some(({ name }) => name === 'run traced/called'))
     expect(one(spans(), 'run traced/called')).toMatchObject({ parentSpanId: 'cd'.repeat(8), traceState: 'vendor=1' })
     expect(one(spans(), 'GET /').parentSpanId).toBe(one(spans(), 'called.execute').spanId)
+  })
+
+  it('is that of the request over HTTP, or the one that is named', async () => {
+    const [overHttp, named] = ['1', '2'].map((digit) => `00-${digit.repeat(32)}-${'cd'.repeat(8)}-01`)
+    const { key, hash } = newApiKey()
+    await using http = await serveHttp(flow, { port: 0, apiKeys: [{ id: 'shop', hash, assets: ['traced/*'] }] })
+    const headers = { Authorization: `Bearer ${key}`, traceparent: overHttp ?? '', 'Content-Type': 'application/json' }
+    await fetch(`${http.url}/runs/traced/child`, { method: 'POST', headers, body: '{}' })
+    await flow.request('traced/child', named === undefined ? {} : { traceparent: named })
+    const runs = (): ReceivedSpan[] => otlp.spans.filter(({ parentSpanId }) => parentSpanId === 'cd'.repeat(8))
+    await until('both are recorded', () => ['1', '2'].every((d) => runs().some((s) => s.traceId === d.repeat(32))))
+    await expect(flow.request('traced/child', { traceparent: '00-1' })).rejects.toThrow(
+      'request: traceparent must be a header of W3C Trace Context',
+    )
   })
 })

@@ -8,9 +8,12 @@
 import { type Context, Hono } from 'hono'
 import { InvalidError, messageOf } from '../../../streams/errors.ts'
 import { cut } from '../../../streams/text.ts'
+import { traceContextOf } from '../../../streams/trace.ts'
+import type { RunOptions } from '../../define/run-options.ts'
 import { loggerOf } from '../../logs/logger.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import type { Logger } from '../../telemetry.ts'
+import { tracing } from '../../tracing.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
 import { type ApiKey, ApiKeys, type KnownKey } from '../shared/api-keys.ts'
 import { bodyKind, readBody } from '../shared/body.ts'
@@ -163,7 +166,8 @@ async function start(shared: Shared, c: Context, key: KnownKey): Promise<Respons
   const options = await receiveStart(request, limits, bodies.roomOf(key.id), key.id)
   let run: RunOverHttp
   try {
-    run = await within(limits.answerMs, startsFor(flow, 'http', key.id).request(`${pipeline}/${asset}`, options))
+    const traced = { ...options, ...traceOf(request.headers) }
+    run = await within(limits.answerMs, startsFor(flow, 'http', key.id).request(`${pipeline}/${asset}`, traced))
   } catch (error) {
     throw startProblem(error)
   }
@@ -174,6 +178,13 @@ async function start(shared: Shared, c: Context, key: KnownKey): Promise<Respons
   const view = run.isNew && !applied ? undefined : await within(limits.answerMs, viewOf(run)).catch(() => undefined)
   if (!end || !view) return startedAnswer(run, view?.status ?? 'requested', url)
   return runAnswer(view, end, url, { Location: url, ...applied })
+}
+
+/** Where the process is instrumented, the span of the request is active, and below its sender's. */
+function traceOf(headers: Headers): Pick<RunOptions, 'traceparent' | 'tracestate'> {
+  const trace = tracing()?.active() ? undefined : traceContextOf(headers.get('traceparent'), headers.get('tracestate'))
+  if (!trace) return {}
+  return { traceparent: trace.traceparent, ...(trace.tracestate ? { tracestate: trace.tracestate } : {}) }
 }
 
 async function read(shared: Shared, c: Context, key: KnownKey): Promise<Response> {

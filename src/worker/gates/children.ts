@@ -30,6 +30,8 @@ const OPTIONS: OptionNames<ChildOptions> = {
   timeout: true,
   onFailed: true,
   concurrency: true,
+  traceparent: true,
+  tracestate: true,
   pipeline: true,
 }
 

@@ -197,7 +197,7 @@ export class GateOpener {
       ...(keyChunk === undefined ? {} : { keyChunk }),
       worker,
       child,
-      request: { ...request, trace: traceFrom({ namespace: names.ns, run, trace }) },
+      request: { ...request, trace: request.trace ?? traceFrom({ namespace: names.ns, run, trace }) },
     }
     const entry = factEntry(names, shard, { name: 'child.requested', ids, data })
     if ((await this.#log.appendOnce(entry, ...more(gate))) === 'stored') return gate
