@@ -123,8 +123,11 @@ function replay(
   const memory = new Memory()
   const changes = new Map<string, Change[]>()
   const seen = new Map<string, AssetInRun>()
+  const refused = new Set(own.flatMap((fact) => (fact.name === 'run.adopt_refused' ? [fact.ids.request] : [])))
   for (const fact of registered) fold(memory, fact)
   for (const fact of own) {
+    // Here the run waits for no turn, and could be moved to another version when it could not.
+    if (fact.name === 'run.adopt_requested' && refused.has(String(fact.seq))) continue
     fold(memory, alone(fact))
     for (const [name, asset] of Object.entries(memory.get(stateKey.run(id))?.assets ?? {})) {
       const before = seen.get(name)

@@ -177,6 +177,10 @@ function expectExplained(sim: Sim, why: Why | undefined, status: string): void {
   expect(why.chain.at(-1)?.fact).toEqual(why.verdict.fact)
 }
 
+const did = (run: number, what = 0): Action => ({ run, what, asset: 0, a: 0 })
+/** It waits for its turn, and is asked to take another version. */
+const REFUSED: Action[] = [did(0), did(1), did(1, 18), did(0), did(0), did(1, 3), did(0), did(0)]
+
 it('a run in any state has an explanation that ends in its present state, and so have its assets', () => {
   const seen = new Set<string>()
   fc.assert(
@@ -200,7 +204,7 @@ it('a run in any state has an explanation that ends in its present state, and so
         }
       }
     }),
-    runs(40),
+    { ...runs(40), examples: [[REFUSED, false]] },
   )
   // What never came is not tested.
   expect([...seen].toSorted()).toEqual(
