@@ -3,7 +3,7 @@ import type { Fact, FactName, FactOf } from '../../streams/facts.ts'
 import type { HookOf } from '../../streams/hook-schemas.ts'
 import { factsOf, type RunStory } from './story.ts'
 import type { WhyLink } from './types.ts'
-import { byWords, countWords, errorWords, linkOf, timeWords } from './words.ts'
+import { byWords, countWords, errorWords, linkOf, numberWords, timeWords } from './words.ts'
 
 /** What came before the request, and the request. */
 export function askedLinks(story: RunStory): WhyLink[] {
@@ -65,7 +65,8 @@ function beforeLinks(story: RunStory): WhyLink[] {
   const scatter = redrive && otherOf(story, 'scatter.closed', { run: redrive.run, asset: redrive.asset })
   if (scatter) {
     const { status, failed, succeeded, total } = scatter.data
-    const text = `Scatter ${scatter.ids.run}.${scatter.ids.asset} closed as ${status}: ${succeeded} of ${total ?? 'an unknown number of'} instances succeeded, ${failed} failed.`
+    const all = total === undefined ? 'an unknown number of' : numberWords(total)
+    const text = `Scatter ${scatter.ids.run}.${scatter.ids.asset} closed as ${status}: ${numberWords(succeeded)} of ${all} instances succeeded, ${numberWords(failed)} failed.`
     links.push(linkOf(scatter, { run: scatter.ids.run, asset: scatter.ids.asset }, text))
   }
   const child = parent && otherOf(story, 'child.requested', parent)

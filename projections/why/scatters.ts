@@ -3,7 +3,7 @@ import type { Fact, FactOf } from '../../streams/facts.ts'
 import type { ErrorInfo } from '../../streams/schemas.ts'
 import { type AssetStory, factOf, factsOf, lastOf, type RunStory } from './story.ts'
 import type { FailedAt, WhyLink } from './types.ts'
-import { because, byWords, countWords, errorWords, linkOf, spanWords } from './words.ts'
+import { because, byWords, countWords, errorWords, linkOf, numberWords, spanWords } from './words.ts'
 
 const GROUPS_MAX = 3
 
@@ -51,8 +51,8 @@ export function scatterLinks(story: RunStory, asset: AssetStory): WhyLink[] {
 
 function closedWords(asset: AssetStory, { data }: FactOf<'scatter.closed'>): string {
   const { status, total, succeeded, failed, error } = data
-  const of = total === undefined ? '' : ` of ${total}`
-  const counts = `${succeeded}${of} instances succeeded, ${failed} failed`
+  const of = total === undefined ? '' : ` of ${numberWords(total)}`
+  const counts = `${numberWords(succeeded)}${of} instances succeeded, ${numberWords(failed)} failed`
   const passed = error?.code === 'threshold_passed' ? ', which its failureThreshold does not allow' : ''
   const why = error ? `: ${errorWords(error)}` : ''
   return `The scatter of ${asset.name} closed as ${status}; ${counts}${passed}${why}.`
@@ -78,7 +78,8 @@ function failureLinks(story: RunStory, asset: AssetStory): WhyLink[] {
   }
   const sorted = [...groups.values()].toSorted((a, b) => b.count - a.count || a.first - b.first)
   return sorted.slice(0, GROUPS_MAX).map(({ fact, error, first, count }) => {
-    const which = count === 1 ? `Instance ${first} of ${asset.name}` : `${count} instances of ${asset.name}`
+    const which =
+      count === 1 ? `Instance ${first} of ${asset.name}` : `${numberWords(count)} instances of ${asset.name}`
     const from = count === 1 ? '' : `, the first of them instance ${first}`
     return linkOf(fact, { run: story.id, asset: asset.name }, `${which} failed${from}: ${errorWords(error)}.`)
   })

@@ -51,7 +51,12 @@ export function listWords(names: readonly string[], max = NAMES_MAX): string {
 }
 
 export function countWords(count: number, one: string): string {
-  return `${count} ${one}${count === 1 ? '' : 's'}`
+  return `${numberWords(count)} ${one}${count === 1 ? '' : 's'}`
+}
+
+/** `240,000` */
+export function numberWords(count: number): string {
+  return count.toLocaleString('en-US')
 }
 
 /** `: text`, or nothing. */

@@ -222,15 +222,16 @@ function reasonsOf(
   const maxConcurrent = spec?.scatter?.maxConcurrent
   if (idle > 0 && !paused) {
     const slots = serving.reduce((sum, worker) => sum + worker.slots, 0)
+    const isBusy = serving.every(({ free }) => free === 0)
     if (serving.length === 0)
       reasons.push(
         (wanted && missingWorker(seen, wanted)) ?? `a worker: none answers that serves queue ${pipeline}/${queue}`,
       )
     else if (maxConcurrent !== undefined && running >= maxConcurrent)
       reasons.push(`its limit: maxConcurrent of ${maxConcurrent} is used up; ${idle} leased instances wait their turn`)
-    else if (spec?.scatter?.rateLimit || spec?.scatter?.slots)
+    else if ((spec?.scatter?.rateLimit || spec?.scatter?.slots) && !(isBusy && isFree(spec.scatter, seen)))
       reasons.push(...limitsOf(spec.scatter, `${idle} leased instances wait their turn`, seen.nextTurn))
-    else if (serving.every(({ free }) => free === 0))
+    else if (isBusy)
       reasons.push(
         `a slot: ${idle} leased instances wait; ${serving.length} worker(s) run ${slots} pieces of code at a time`,
       )
@@ -248,6 +249,11 @@ function reasonsOf(
     reasons.push(`the end of the first pass: ${counts.deferred} failed instances are retried together then`)
   if (barrier.total === undefined) reasons.push('keys: the scatter function has not given all of them')
   return reasons
+}
+
+/** Its rate limit holds nothing up. Of slots nobody knows whom they hold up. */
+function isFree({ slots }: ScatterSpec, { hasRoom }: SeenWorkers): boolean {
+  return slots === undefined && hasRoom === true
 }
 
 function limitsOf({ rateLimit, slots }: ScatterSpec, wait: string, nextTurn: Date | undefined): string[] {

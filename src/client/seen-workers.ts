@@ -17,6 +17,8 @@ export interface SeenWorkers {
   readonly others: ReadonlyMap<string, AssetSpec | undefined>
   /** When the scatter's rate limit lets the next instance begin, where that is known. */
   readonly nextTurn?: Date | undefined
+  /** An instance could begin now by its rate limit: nobody waits for that. */
+  readonly hasRoom?: boolean
 }
 
 export interface WantedWorker {
@@ -70,7 +72,8 @@ export async function seeScatter(
   ])
   // What was promised to somebody comes before whoever asks now.
   const turn = limit?.rate?.reservations[0]?.at ?? limit?.rate?.nextTurn
-  return { ...seen, nextTurn: turn }
+  const hasRoom = limit?.rate !== undefined && limit.rate.reservations.length === 0 && limit.rate.remaining >= 1
+  return { ...seen, nextTurn: turn, hasRoom }
 }
 
 /** Workers that serve the queue, and those of them that have the code. */

@@ -57,6 +57,8 @@ it('a thousand assets are laid out in a worker, drawn in part, and opened one by
   expect(drawn).toBeLessThan(300)
   expect(page.workers()).toHaveLength(1)
   expect(await tab.violations()).toEqual([])
+  await page.keyboard.press('t')
+  expect(await tab.violations(), 'in the other theme').toEqual([])
   // By the keyboard from node to node, and into one.
   await page.evaluate(`document.querySelector('[data-node="shop/report"]').focus()`)
   await page.keyboard.press('ArrowRight')

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { statusOf } from '../../src/client/scatter-status.ts'
-import { barrierOf, outcomes, type Sim, scattered } from './harness.ts'
+import type { SeenWorkers } from '../../src/client/seen-workers.ts'
+import type { AssetSpec } from '../../streams/schemas.ts'
+import { barrierOf, outcomes, type Sim, scattered, spec } from './harness.ts'
 
 const statusNow = (sim: Sim) =>
   statusOf({
@@ -48,5 +50,22 @@ describe('the pace of a scatter', () => {
     expect(statusOf({ ...at, barrier }).progress).toBe(99.9)
     expect(statusOf({ ...at, barrier }).estimatedEnd).toBeInstanceOf(Date)
     expect(statusOf({ ...at, barrier: { ...barrier, paused: { sinceMs: 0 } } }).estimatedEnd).toBeUndefined()
+  })
+})
+
+describe('a scatter with a rate limit', () => {
+  it('waits for a busy worker where the limit has room, and else for the limit', () => {
+    const barrier = barrierOf(scattered([10_000]))
+    const scatter = { rateLimit: { limit: 10, periodMs: 1000, shape: 'window', bucket: 'shop' } }
+    const asset = { ...spec('many', { shape: 's' }), scatter } as unknown as AssetSpec
+    const worker = { worker: 'w', queues: ['default'], shapes: ['s'], slots: 4, free: 0, running: [], oldest: [] }
+    const waitingFor = (hasRoom: boolean, free = 0): readonly string[] => {
+      const seen = { workers: [{ ...worker, free }], others: new Map(), hasRoom } as unknown as SeenWorkers
+      const at = { id: 's', barrier, spec: asset, pipeline: 'p', version: 'v1', nowMs: 0 }
+      return statusOf({ ...at, seen }).waitingFor
+    }
+    expect(waitingFor(true)).toContainEqual(expect.stringMatching(/^a slot: \d+ leased instances wait; 1 worker/))
+    expect(waitingFor(false)).toContainEqual(expect.stringMatching(/^its rate limit: 10 in 1000 ms, bucket shop; /))
+    expect(waitingFor(true, 1)).toContainEqual(expect.stringMatching(/^its rate limit: /))
   })
 })
