@@ -14,6 +14,9 @@ import { watchWaiting } from './waiting.ts'
 const TICK_MS = 1000
 /** Many facts a second change a run. */
 const DRAW_MS = 100
+/** While the server is away, nobody knows what is left. */
+const FRESH_MS = 5000
+const NONE: ReadonlyMap<string, Pace> = new Map()
 
 /** Resolves when the run has ended, or when nobody wants to follow it any more. */
 export async function followRun(flow: Flow, run: Run, signal: AbortSignal, output: Output): Promise<void> {
@@ -50,6 +53,7 @@ class LiveRun {
   #update: RunUpdate | undefined
   #due: NodeJS.Timeout | undefined
   #asking = false
+  #askedMs = Number.NEGATIVE_INFINITY
 
   constructor(flow: Flow, run: Run, screen: Screen) {
     this.#flow = flow
@@ -82,6 +86,7 @@ class LiveRun {
       for (const { run, asset, status } of this.#update?.scatters ?? []) {
         if (status === 'open') this.#paces.set(asset, await this.#flow.scatter.status(`${run}.${asset}`))
       }
+      this.#askedMs = performance.now()
     } catch {
       // The bar goes on without it.
     } finally {
@@ -92,7 +97,8 @@ class LiveRun {
   #draw(): void {
     const update = this.#update
     if (!update) return
-    const progress = { ...update, paces: this.#paces, reasons: this.#reasons }
+    const isFresh = performance.now() - this.#askedMs < FRESH_MS
+    const progress = { ...update, paces: isFresh ? this.#paces : NONE, reasons: this.#reasons }
     this.#screen.draw(runBlock(progress, this.#screen.width, Date.now()))
   }
 

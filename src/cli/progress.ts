@@ -1,7 +1,7 @@
 /** How far a run and its scatters are, as lines. Pure. */
 import stringWidth from 'string-width'
 import type { AssetStatus } from '../../projections/state.ts'
-import { count, duration, percent, rate } from '../../streams/amounts.ts'
+import { count, counted, duration, percent, rate } from '../../streams/amounts.ts'
 import type { RunUpdate, ScatterView } from '../client/run.ts'
 import type { RunView } from '../client/run-view.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
@@ -34,10 +34,11 @@ export function runBlock({ run, scatters, paces, reasons }: RunProgress, width: 
   return [
     `${run.status}: ${count(done)} of ${count(assets.length)} assets, ${duration((run.finishedAt?.getTime() ?? nowMs) - run.requestedAt.getTime())}`,
     ...rows.map(([name, asset]) => {
-      const scatter = scatters.find((one) => one.asset === name && one.status === 'open')
-      const text = scatter
-        ? barLine(scatter, paces.get(name), width - nameWidth - 4, nowMs)
-        : `${asset.status}${whereOf(asset)}`
+      const scatter = scatters.find((one) => one.asset === name)
+      const text =
+        scatter?.status === 'open'
+          ? barLine(scatter, paces.get(name), width - nameWidth - 4, nowMs)
+          : `${asset.status}${whereOf(asset)}${endOf(scatter)}`
       return `  ${padded(fitted(name, nameWidth), nameWidth)}  ${text}`
     }),
     ...(more > 0 ? [`  … and ${more} more assets`] : []),
@@ -60,6 +61,12 @@ export function barLine(counts: Counts, pace: Pace | undefined, width: number, n
   const text = `${share}  ${parts.join('  ')}`
   const bar = Math.min(BAR_MAX, width - stringWidth(text))
   return bar < BAR_MIN ? text.trimStart() : `${barOf(total === 0 ? 1 : done / total, bar)}${text}`
+}
+
+/** Of a scatter that has ended: `, 400 instances, 8 failed`. */
+function endOf(scatter: Counts | undefined): string {
+  if (scatter?.total === undefined) return ''
+  return `, ${counted(scatter.total, 'instance')}${scatter.failed > 0 ? `, ${count(scatter.failed)} failed` : ''}`
 }
 
 function paceParts(pace: Pace | undefined, nowMs: number): string[] {

@@ -40,7 +40,8 @@ export async function openScreen(stream: NodeJS.WriteStream): Promise<Screen> {
     },
     draw: (lines) => {
       last = cropped(lines, stream).join('\n')
-      own.show()
+      if (last === '') own.hide()
+      else own.show()
     },
     [Symbol.dispose]: () => {
       if (shown === own) shown = undefined

@@ -1,15 +1,19 @@
 /** `flowstone verify`: does all that there is agree with the log? */
 import type { Command } from 'commander'
+import { count, percent } from '../../streams/amounts.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import type { Flow } from '../client/flow.ts'
 import type { VerifyFinding, VerifyProgress, VerifyReport } from '../engine/verify/report.ts'
 import type { VerifyOptions } from '../engine/verify/verify.ts'
 import { withFlow } from './context.ts'
 import { connected } from './options.ts'
-import { EXIT } from './output.ts'
+import { EXIT, type Output } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { type ProofVerifyCommand, proofOptions, verifyByProof } from './proof.ts'
+import { isLive, openScreen } from './screen.ts'
 
 const PROGRESS_MS = 1000
+const DRAW_MS = 100
 
 interface VerifyCommand extends ProofVerifyCommand {
   readonly proof?: boolean
@@ -32,12 +36,25 @@ export function verifyCommand(root: Command): void {
       if (isByProof(options)) return await verifyByProof(options)
       const wanted = optionsOf(options)
       await withFlow(options, async (flow, output) => {
-        const onProgress = every(PROGRESS_MS, (progress: VerifyProgress) => output.note(progressLine(progress)))
-        const report = await flow.verify({ ...wanted, onProgress })
+        const report = await verifyWith(flow, wanted, output)
         output.result(report, () => reportLines(report))
         if (!report.ok) process.exitCode = EXIT.failed
       })
     })
+}
+
+/** How far it is: drawn anew on a terminal, else a line each second. */
+async function verifyWith(flow: Flow, wanted: VerifyOptions, output: Output): Promise<VerifyReport> {
+  using screen = !output.json && isLive(process.stderr) ? await openScreen(process.stderr) : undefined
+  const say = (progress: VerifyProgress): void => {
+    if (screen) screen.draw([progressLine(progress)])
+    else output.note(progressLine(progress))
+  }
+  try {
+    return await flow.verify({ ...wanted, onProgress: every(screen ? DRAW_MS : PROGRESS_MS, say) })
+  } finally {
+    screen?.draw([])
+  }
 }
 
 function isByProof({ proof, key, sinceCheckpoint, archive, blocks, only, rate, limit }: VerifyCommand): boolean {
@@ -69,7 +86,8 @@ function every<T>(ms: number, call: (value: T) => void): (value: T) => void {
 }
 
 function progressLine({ shard, step, done, total }: VerifyProgress): string {
-  return `shard ${shard}: ${step}, ${done}${total === undefined ? '' : ` of ${total}`}`
+  const of = total === undefined ? '' : ` of ${count(total)}, ${percent(done, total, 0)}`
+  return `shard ${shard}: ${step}, ${count(done)}${of}`
 }
 
 function reportLines(report: VerifyReport): string[] {

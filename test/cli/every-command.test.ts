@@ -197,8 +197,8 @@ it('every command ends the same on a terminal and in a pipe, and prints no contr
     const shown = terminal.get(name)
     // At the second time there is a file to overwrite; and how the machine is may change.
     if (!/^(init|proof export|export|doctor)/.test(name)) expect(`${name}: ${shown?.code}`).toBe(`${name}: ${code}`)
-    // `run` draws.
-    if (!name.startsWith('run')) expect(printable(shown?.said ?? '', { lines: true }), name).toBe(shown?.said)
+    // These draw.
+    if (!/^(run|verify)/.test(name)) expect(printable(shown?.said ?? '', { lines: true }), name).toBe(shown?.said)
     const head = said.split('\n')[0] ?? ''
     if (/^[A-Z ]+$/.test(head))
       for (const line of shown?.said.split('\n') ?? []) expect(stringWidth(line), line).toBeLessThanOrEqual(WIDTH)

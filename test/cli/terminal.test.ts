@@ -63,7 +63,7 @@ it('flowstone run draws a bar for each scatter, leaves the last picture, and pri
     'run RUN',
     'succeeded: 3 of 3 assets, TIME',
     '  cities     materialized',
-    '  forecasts  materialized',
+    '  forecasts  materialized, 10 instances',
     '  report     materialized',
   ])
   expect(cursorIsBack(command.raw())).toBe(true)
