@@ -150,6 +150,44 @@ it('a gate that is opened is heard of with its address, and the address answers 
   expect(await run.result()).toBe(true)
 })
 
+it('gates of instances are heard of, each with its instance', async () => {
+  const heard = new Map<number | undefined, string>()
+  const signed = asset('signed', {
+    scatter: () => ['a', 'b', 'c'],
+    execute: (ctx) => ctx.approval({ message: `Sign ${ctx.scatterKey}?` }),
+    onSignal: (ctx, { by }: { by?: string }) => `${ctx.scatterKey} by ${by}`,
+  })
+  const all = pipeline('p', [signed], {
+    hooks: { onGateOpened: (_ctx, { index, token }) => void heard.set(index, token) },
+  })
+  await using stage = await openStage(server.url, all, { gates: GATES })
+  const run = await stage.flow.materialize(signed)
+  await until('three gates are heard of', () => heard.size === 3)
+  for (const [index, token] of heard) await stage.flow.gates.signal(token, { approved: true, by: `${index}` })
+  expect((await run.result()).map(({ value }) => value)).toEqual(['a by 0', 'b by 1', 'c by 2'])
+})
+
+it('a call whose hook nobody has any more waits, says so, and is made when somebody has it again', async () => {
+  const heard: string[] = []
+  const fine = asset('fine', { execute: () => 1 })
+  const hooks: PipelineHooks = { onRunFinished: (_ctx, { run }) => void heard.push(run) }
+  const [before, after] = [pipeline('p', [fine], { hooks }), pipeline('p', [fine])]
+  await using stage = await openStage(server.url, [], { worker: false })
+  const { flow } = stage
+  const run = await flow.materialize(fine, { pipeline: before })
+  await flow.worker(after)
+  await run.result()
+  await until('its call waits', async () => (await run.hooks()).length === 1)
+  const [call] = await run.hooks()
+  await until('it says for what', async () => {
+    const status = await flow.run(call?.call ?? '').status()
+    return status?.assets.hook__run_finished?.waitingFor.some((reason) => reason.includes('worker')) === true
+  })
+  await flow.worker(before)
+  await until('it is made', () => heard.length === 1)
+  expect(heard).toEqual([run.id])
+})
+
 it('an approval gives its address before it waits', async () => {
   const written: string[] = []
   const published = asset('published', {
