@@ -35,7 +35,9 @@ export interface Tracing {
   within<T>(of: TracedRun, span: SpanName, code: () => T): T
   /** A span that has ended. Times are those of `Date.now()`. */
   record(what: TracedSpan, fromMs: number, toMs: number, error?: unknown): void
-  /** Whether an instance of a scatter has a span of its own. */
+  /** Whether any instance of a scatter has a span of its own, besides those that are shown. */
+  readonly samplesInstances: boolean
+  /** Whether this one has. */
   isSampled(of: TracedRun, asset: string, index: number): boolean
 }
 

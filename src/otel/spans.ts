@@ -38,6 +38,10 @@ export class Spans implements Tracing {
     this.#samples = samples
   }
 
+  get samplesInstances(): boolean {
+    return this.#samples.instances > 0
+  }
+
   active(): TraceContext | undefined {
     const span = trace.getSpanContext(context.active())
     if (!span || !isSpanContextValid(span)) return undefined

@@ -157,6 +157,22 @@ describe('the trace of a run', () => {
     await whole(redriven()?.traceId ?? '', ['spread.instances'])
   })
 
+  it('goes on behind the gates of instances', async () => {
+    const asking = ask('each')
+    await until('the gates are open', async () => (await flow.gates.waiting({ limit: 9 })).length === 2)
+    for (const key of ['each a', 'each b']) await flow.gates.signalByCorrelationKey(key, key)
+    const [{ traceId } = { traceId: '' }] = await asking
+    const spans = await whole(traceId, ['run traced/each', 'each.instances', 'each.gather'])
+    const scatter = one(spans, 'each.instances')
+    const gates = named(spans, 'each.gate')
+    expect(gates.map(({ parentSpanId }) => parentSpanId)).toEqual([scatter.spanId, scatter.spanId])
+    const resumes = named(spans, 'each.resume')
+    const linked = new Set(resumes.flatMap(({ links }) => links.map(({ spanId }) => spanId)))
+    expect(linked).toEqual(new Set(gates.map(({ spanId }) => spanId)))
+    const behind = new Set(named(spans, 'behind the gate').map(({ parentSpanId }) => parentSpanId))
+    expect(behind).toEqual(new Set(resumes.map(({ spanId }) => spanId)))
+  })
+
   it('holds errors as exceptions, and a retry links to the run before it', async () => {
     const [{ run, traceId } = { run: '', traceId: '' }] = await ask('failing')
     const spans = await whole(traceId, ['run traced/failing', 'failing.execute'])

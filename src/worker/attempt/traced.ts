@@ -121,10 +121,11 @@ export class InstanceSpans {
     this.#parent = partSpan(of, tracedPart.lease(task.asset, task.lease))
   }
 
-  /** Undefined where the lease itself is the span of its only instance, or nobody wants spans. */
+  /** Undefined where none has, or the lease itself is the span of its only instance. */
   static of(shared: WorkerShared, task: LeaseTask): InstanceSpans | undefined {
     const traced = tracing()
-    return traced && task.to - task.from > 1 ? new InstanceSpans(traced, tracedRun(shared, task), task) : undefined
+    if (!traced?.samplesInstances || task.to - task.from === 1) return undefined
+    return new InstanceSpans(traced, tracedRun(shared, task), task)
   }
 
   isSampled(index: number): boolean {

@@ -48,13 +48,21 @@ export const dying = asset('dying', {
     )
   },
 })
+export const each = asset('each', {
+  scatter: () => ['a', 'b'],
+  execute: (ctx) => ctx.signalGate({ correlationKey: `each ${ctx.scatterKey}` }),
+  onSignal: (_ctx, payload) => {
+    trace.getTracer('user').startSpan('behind the gate').end()
+    return payload
+  },
+})
 export const failing = asset('failing', {
   retry: { maxAttempts: 2, backoff: '10ms' },
   execute: () => {
     throw new TypeError('not today')
   },
 })
-export const traced = pipeline('traced', [called, child, parent, spread, asked, dying, failing])
+export const traced = pipeline('traced', [called, child, parent, spread, asked, dying, each, failing])
 
 const { TRACED_ROLE: role, TRACED_SERVER: servers, TRACED_NAMESPACE: namespace, TRACED_OTLP: url } = process.env
 
