@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { by } from './by.ts'
 import { runRequested, runStatus } from './run-schemas.ts'
 import { count, errorInfo, storedValue, token, valueAt } from './schemas.ts'
+import { traceContext } from './trace.ts'
 
 export const gateKind = z.enum(['signal', 'approval'])
 export const gateOutcome = z.enum(['signaled', 'timed_out', 'cancelled'])
@@ -97,6 +98,8 @@ export const gateResolved = z.object({
   idempotency: token.optional(),
   reason: z.string().max(2000).optional(),
   by: by.optional(),
+  /** The trace of who signalled. */
+  trace: traceContext.optional(),
   /** Of a gate that waits for a run, once that has ended. */
   child: childEnd.optional(),
 })

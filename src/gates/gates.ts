@@ -16,6 +16,7 @@ import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { emit } from '../telemetry.ts'
+import { tracing } from '../tracing.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import type { GateDeps } from './deps.ts'
 import { dropEarly, keepEarly } from './early.ts'
@@ -304,7 +305,8 @@ export class Gates {
     checkPayload(created.data.payload, payload ?? null)
     const signal = await this.#signalOf(payload, options, at)
     if (await this.#read.isSealed(at, created)) return await this.#tellLoser(id, at, signal.idempotency)
-    const end = resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal })
+    const trace = tracing()?.active()
+    const end = resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal, ...(trace ? { trace } : {}) })
     if ((await logOf(at.shard).appendOnce(end)) === 'exists') return await this.#tellLoser(id, at, signal.idempotency)
     const waitedMs = Math.max(0, clock.now() - created.timeMs)
     emit('flowstone:gate.signal', { gate: id, run: at.run, asset: at.asset, waitedMs })

@@ -103,7 +103,7 @@ describe('the trace of a run', () => {
   it('holds what client, engine and worker did, as one tree', async () => {
     const asking = ask('asked')
     await until('the gate is open', async () => (await flow.gates.waiting({ limit: 1 })).length > 0)
-    await flow.gates.signalByCorrelationKey('traced', { fine: true })
+    const [signalled] = await ask('signal:traced')
     const [{ run, traceId } = { run: '', traceId: '' }] = await asking
     const spans = await whole(traceId, ['run traced/asked', 'asked.gate', 'asked.signal', 'spread.instances'])
     expect(new Set(spans.map(({ service }) => service))).toEqual(new Set(['client', 'engine', 'worker']))
@@ -113,6 +113,7 @@ describe('the trace of a run', () => {
     expect(top.attributes).toMatchObject({ 'flowstone.run.id': run, 'flowstone.status': 'succeeded' })
     for (const name of ['called.execute', 'parent.execute', 'asked.execute', 'asked.gate', 'spread.scatter'])
       expect(one(spans, name).parentSpanId, name).toBe(top.spanId)
+    expect(one(spans, 'asked.gate').links).toMatchObject([{ traceId: signalled?.traceId }])
     expect(one(spans, 'asked.signal').links).toMatchObject([{ spanId: one(spans, 'asked.gate').spanId }])
 
     // What the code sends is below it: by OpenTelemetry, and by ctx.traceparent.

@@ -67,6 +67,23 @@ describe('messages that were taken', () => {
     expect(sim.run(first?.ids.run ?? second?.ids.run ?? ('' as never)).msgId).toBe('m')
   })
 
+  it('start runs in their traces, and several messages in that of the first', () => {
+    const traceOf = (digit: string) => ({ traceparent: `00-${digit.repeat(32)}-${digit.repeat(16)}-01` })
+    const [first, second] = [traceOf('1'), traceOf('2')]
+    const sim = new Sim()
+    sim.apply(shop())
+    // The same event in another trace is the same event.
+    sim.apply(taken(0, [single(1, 'a', { trace: first }), single(2, 'a', { trace: second }), single(3, 'b')]))
+    expect(sim.facts('event.refused')).toEqual([])
+    expect(sim.facts('run.requested').map(({ data }) => data.trace)).toEqual([first, undefined])
+    expect([...sim.work.values()].map(({ task }) => task.trace)).toEqual([first, undefined])
+
+    const batch = new Sim()
+    batch.apply(shop({ run: 'bills', batch: { maxItems: 2, maxWaitMs: 60_000 } }))
+    batch.apply(taken(0, [listed(1, 'a', { trace: first }), listed(2, 'b', { trace: second })]))
+    expect(batch.facts('run.requested').map(({ data }) => data.trace)).toEqual([first])
+  })
+
   it('start one run for a key, and refuse the key for something else', () => {
     const sim = new Sim()
     sim.apply(shop())

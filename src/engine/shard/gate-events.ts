@@ -5,7 +5,7 @@
 import { gateOf } from '../../../projections/gate/gate.ts'
 import { type GateState, stateKey, type View } from '../../../projections/state.ts'
 import type { Fact, FactOf } from '../../../streams/facts.ts'
-import { partSpan, runSpan, tracedPart } from '../../../streams/trace.ts'
+import { parseTraceparent, partSpan, runSpan, tracedPart } from '../../../streams/trace.ts'
 import { channelOf, emit } from '../../telemetry.ts'
 import { SHOWN_INSTANCES, tracing } from '../../tracing.ts'
 import { runAttributes, type Teller, tracedRun } from './run-events.ts'
@@ -55,6 +55,7 @@ function tellOfEnd(
     of,
     span: partSpan(of, tracedPart.gate(asset, gate)),
     parent: index === undefined ? runSpan(of) : partSpan(of, tracedPart.scatter(asset)),
+    links: [parseTraceparent(data.trace?.traceparent) ?? []].flat(),
     attributes: {
       ...runAttributes(of, run),
       'flowstone.asset': asset,

@@ -85,6 +85,14 @@ async function main(): Promise<void> {
   else if (role === 'worker') await flow.worker(traced, { ackWait: '1s' })
   else {
     for (const name of process.argv.slice(2)) {
+      if (name.startsWith('signal:')) {
+        await trace.getTracer('user').startActiveSpan('signal', async (span) => {
+          await flow.gates.signalByCorrelationKey(name.slice('signal:'.length), 'fine')
+          console.log(JSON.stringify({ name, run: '', trace: span.spanContext() }))
+          span.end()
+        })
+        continue
+      }
       const wanted = traced.assets.find((one) => one.name === name)
       if (!wanted) throw new Error(`no asset ${name}`)
       await trace.getTracer('user').startActiveSpan(`ask ${name}`, async (span) => {
