@@ -1,6 +1,6 @@
 /** What the page of workers says. Pure. */
 import type { Said } from './answers.ts'
-import type { Pipeline, Shard, Worker } from './api/types.ts'
+import type { Engine, Pipeline, Shard, Worker } from './api/types.ts'
 import { count, counted, duration } from './format.ts'
 
 /** A worker that is held up for longer answers late. */
@@ -14,9 +14,9 @@ export interface EngineRow {
   readonly behind: number
 }
 
-/** Engines that are active somewhere. A standby leaves no name. */
-export function engineRows(shards: readonly Shard[]): EngineRow[] {
-  const ids = [...new Set(shards.flatMap(({ engine }) => engine ?? []))].toSorted()
+/** Engines that are active somewhere, and those that answer and stand by. */
+export function engineRows(shards: readonly Shard[], engines: readonly Engine[] = []): EngineRow[] {
+  const ids = [...new Set([...shards.flatMap(({ engine }) => engine ?? []), ...engines.map(({ id }) => id)])].toSorted()
   return ids.map((id) => {
     const own = shards.filter(({ engine }) => engine === id)
     return { id, shards: own.map(({ shard }) => shard), behind: own.reduce((sum, { behind }) => sum + behind, 0) }
@@ -64,6 +64,7 @@ export function workersTrouble(
   const problem = shards.find((shard) => shard.problem)
   const silent = workers.filter(({ state }) => state === 'silent')
   const late = workers.filter(({ loopDelayMs = 0 }) => loopDelayMs >= LATE_MS)
+  const draining = workers.filter(({ state }) => state === 'draining').length
   const older = workers.filter((worker) => olderCode(worker, newest).length > 0)
   const lagging = shards.filter(({ behind }) => behind >= LAG_FACTS)
   const said: Said[] = []
@@ -82,6 +83,8 @@ export function workersTrouble(
       { text: `${slow.id} answers late: `, tone: 'late' },
       { text: `its code blocks the event loop for up to ${duration(slow.loopDelayMs ?? 0)}. ` },
     )
+  if (draining > 0)
+    said.push({ text: `${counted(draining, 'worker')} ${draining === 1 ? 'ends' : 'end'} when what runs has ended. ` })
   if (older.length > 0)
     said.push({ text: `${counted(older.length, 'worker')} ${older.length === 1 ? 'runs' : 'run'} older code. ` })
   const [behind] = lagging.toSorted((a, b) => b.behind - a.behind)

@@ -213,7 +213,7 @@ export class Worker {
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
-    this.#statusRequests = answerStatusRequests(this.#shared, this.#held, queuesOf, code)
+    this.#statusRequests = answerStatusRequests(this.#shared, this.#held, queuesOf, code, () => this.#draining)
     this.#startReaders(pipelines)
     const newest = new Map(pipelines.map(({ name, spec }) => [name, spec]))
     this.#versions = new CurrentVersions(this.#shared, this.#topology, [...newest.values()])

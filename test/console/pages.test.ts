@@ -4,7 +4,7 @@ import { auditAnswer } from '../../src/console/audit.ts'
 import { holderOf, limitRows, limitsAnswer } from '../../src/console/limits.ts'
 import { factLine, factOf, factTone, logAnswer, merged } from '../../src/console/log.ts'
 import { lane, lastOf, missedWords, refusedRows, schedulesAnswer } from '../../src/console/schedules.ts'
-import { olderCode, workersAnswer, workersTrouble } from '../../src/console/workers.ts'
+import { engineRows, olderCode, workersAnswer, workersTrouble } from '../../src/console/workers.ts'
 
 const NOW = Date.parse('2026-11-28T12:00:00.000Z')
 const HOUR = 3_600_000
@@ -87,6 +87,17 @@ it('workers say who is there, and what is wrong with whom', () => {
     worker('w2', { loopDelayMs: 1800, pipelines: old }),
     worker('w3', { state: 'silent', seenAt: at(-1) }),
   ]
+  const engines = [
+    { id: 'e2', active: [] },
+    { id: 'e1', active: [0] },
+  ]
+  expect(engineRows([shard(0)], engines).map(({ id, shards }) => [id, shards])).toEqual([
+    ['e1', [0]],
+    ['e2', []],
+  ])
+  expect(said(workersTrouble([worker('w1', { state: 'draining' })], [shard(0)], newest, NOW))).toBe(
+    '1 worker ends when what runs has ended. ',
+  )
   expect(said(workersAnswer(all, [shard(0), shard(1)]))).toBe('2 workers, 1 engine. All shards have an engine.')
   expect(said(workersTrouble(all, [shard(0), shard(1, { behind: 214 })], newest, NOW))).toBe(
     'w3 is silent since 60 min. w2 answers late: its code blocks the event loop for up to 2 s. 1 worker runs older code. Shard 1 is behind by 214 facts.',

@@ -261,6 +261,7 @@ it('gates, limits, schedules, sensors, subscriptions, workers and engines are sh
         loopDelayMs: expect.any(Number),
       },
     ],
+    engines: [{ id: stage.engine?.id, active: [0] }],
     shards: [{ shard: 0, engine: stage.engine?.id }],
   })
   expect((await api.get('/engines')).body).toMatchObject({ shards: [{ shard: 0 }] })

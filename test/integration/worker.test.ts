@@ -273,3 +273,24 @@ it('a slot is for code: while an outcome is stored, other code has it, of a chai
   expect([most, began.length]).toEqual([1, 40])
   expect(beside).toBeGreaterThan(0)
 })
+
+it('a worker that drains says so while its code runs', async () => {
+  const release = Promise.withResolvers<void>()
+  const begun = Promise.withResolvers<void>()
+  const held = asset('held', {
+    execute: async () => {
+      begun.resolve()
+      await release.promise
+    },
+  })
+  await using stage = await openStage(server.url, pipeline('drains', [held]))
+  const run = await stage.flow.materialize(held)
+  await begun.promise
+  await using other = await stage.connect()
+  expect(await other.inspect.workers()).toMatchObject([{ state: 'answers' }])
+  const stopped = stage.worker?.stop()
+  await until('it drains', async () => (await other.inspect.workers())[0]?.state === 'draining')
+  release.resolve()
+  await stopped
+  await run.result()
+})

@@ -30,7 +30,7 @@ import { MapWatch } from './map-watch.ts'
 import { type PipelineGraph, pipelineGraph, pipelineGraphs } from './pipelines.ts'
 import { type MapOptions, type MapTile, mapTiles, type ScatterMap, scatterMap } from './scatter-map.ts'
 import { type Span, timelineOf } from './timeline.ts'
-import { type ShardView, shardViews, type WorkerView, workerViews } from './workers.ts'
+import { type EngineView, engineViews, type ShardView, shardViews, type WorkerView, workerViews } from './workers.ts'
 
 const FAILURES_MAX = 1000
 
@@ -168,6 +168,11 @@ export class Inspect {
   /** What waits in queues, and what streams hold. As counts, and so cheap. */
   async load(): Promise<Load> {
     return await loadOf(this.#deps)
+  }
+
+  /** Engines that are active or stand by. Asks them, which takes some 100 ms. */
+  async engines(): Promise<EngineView[]> {
+    return await engineViews(this.#deps)
   }
 
   /** The shards of the log, and which engine is active on each. */

@@ -1,5 +1,6 @@
 /** Who is there: workers and engines. */
-import { messageOf } from '../../../streams/errors.ts'
+import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
+import { askEngines } from '../../engine/answer.ts'
 import { foldedTo } from '../../engine/shard/checkpoint.ts'
 import { engineAtWork } from '../../engine/shard/claim.ts'
 import { refusalOf } from '../../engine/shard/position.ts'
@@ -12,8 +13,11 @@ import { inTurns } from './in-turns.ts'
 /** A worker that left its name, and did not take it away. */
 export interface WorkerView {
   readonly id: string
-  /** `silent`: it does not answer. Then it has died, or its code holds up its process. */
-  readonly state: 'answers' | 'silent'
+  /**
+   * `silent`: it does not answer. Then it has died, or its code holds up its process. `draining`:
+   * it takes nothing more, and ends when what runs has ended.
+   */
+  readonly state: 'answers' | 'draining' | 'silent'
   /** When it gave its last sign of life. */
   readonly seenAt: Date
   readonly pipelines: readonly WorkerPipeline[]
@@ -66,7 +70,7 @@ export async function workerViews(deps: RunDeps): Promise<WorkerView[]> {
       const [first] = given
       return {
         id,
-        state: first ? 'answers' : 'silent',
+        state: first ? (first.isDraining ? 'draining' : 'answers') : 'silent',
         seenAt: new Date(seenMs),
         pipelines: own.map((name) =>
           pipelineOf(
@@ -84,6 +88,23 @@ export async function workerViews(deps: RunDeps): Promise<WorkerView[]> {
 
 function pipelineOf(name: string, answer: WorkerAnswer | undefined): WorkerPipeline {
   return { name, queues: answer?.queues ?? [], versions: answer?.versions ?? [], running: answer?.assets ?? [] }
+}
+
+/** An engine that answers. */
+export interface EngineView {
+  readonly id: string
+  /** Shards on which it is active. None: it stands by. */
+  readonly active: readonly number[]
+}
+
+/** Asks all engines, which takes some 100 ms. Empty where none answers, or where it may not ask. */
+export async function engineViews(deps: RunDeps): Promise<EngineView[]> {
+  await deps.found()
+  const answers = await askEngines(deps.connection, deps.names).catch((error: unknown) => {
+    if (error instanceof FlowStoneError && error.code === 'denied') return []
+    throw error
+  })
+  return answers.map(({ engine, active }) => ({ id: engine, active })).toSorted((a, b) => (a.id < b.id ? -1 : 1))
 }
 
 export async function shardViews(deps: RunDeps): Promise<ShardView[]> {

@@ -41,6 +41,7 @@ export type Rail = z.output<typeof rail>
 export type RailPoint = z.output<typeof s.railPoint>
 export type Workers = z.output<typeof workers>
 export type Worker = z.output<typeof s.worker>
+export type Engine = z.output<typeof s.engine>
 export type Shard = z.output<typeof s.shard>
 export type Asset = z.output<typeof s.asset>
 export type Pipeline = z.output<typeof s.pipeline>

@@ -38,7 +38,7 @@ export default function Workers(): JSX.Element {
 }
 
 function View({ answer, newest }: { answer: WorkersAnswer; newest: readonly Pipeline[] }): JSX.Element {
-  const { workers, shards } = answer
+  const { workers, engines, shards } = answer
   const trouble = workersTrouble(workers, shards, newest, present.value)
   const slots = workers.reduce((sum, worker) => sum + (worker.slots ?? 0), 0)
   const free = workers.reduce((sum, worker) => sum + (worker.free ?? 0), 0)
@@ -55,7 +55,7 @@ function View({ answer, newest }: { answer: WorkersAnswer; newest: readonly Pipe
         </div>
       </div>
       <div class="columns halves">
-        <Engines rows={engineRows(shards)} />
+        <Engines rows={engineRows(shards, engines)} />
         <Shards shards={shards} />
       </div>
       <Card title="Workers" side={slots === 0 ? undefined : `${count(slots - free)} of ${count(slots)} places in use`}>
@@ -88,15 +88,17 @@ function View({ answer, newest }: { answer: WorkersAnswer; newest: readonly Pipe
 
 function Engines({ rows }: { rows: readonly EngineRow[] }): JSX.Element {
   return (
-    <Card title="Engines" side="a standby takes over, and leaves no name until then">
+    <Card title="Engines" side={rows.length === 1 ? 'no other one stands by' : undefined}>
       {rows.map(({ id, shards, behind }) => (
         <div class="row engine-row">
           <span class="strong cut" title={id}>
             {id}
           </span>
-          <span class="small dimmed">active, {counted(shards.length, 'shard')}</span>
+          <span class="small dimmed">
+            {shards.length === 0 ? 'stands by' : `active, ${counted(shards.length, 'shard')}`}
+          </span>
           <span class={`number small ${behind >= LAG_FACTS ? 'tone-late strong' : 'dimmed'}`}>
-            {behind === 0 ? 'keeps up' : `${counted(behind, 'fact')} behind`}
+            {shards.length === 0 ? '' : behind === 0 ? 'keeps up' : `${counted(behind, 'fact')} behind`}
           </span>
         </div>
       ))}
@@ -149,7 +151,16 @@ function WorkerRow({ worker, newest }: { worker: Worker; newest: readonly Pipeli
   const isLate = loopDelayMs !== undefined && loopDelayMs >= LATE_MS
   const busy = slots === undefined || free === undefined ? undefined : slots - free
   const glyph = state === 'silent' || isLate ? 'late' : busy === 0 ? 'wait' : 'run'
-  const word = state === 'silent' ? 'silent' : isLate ? 'answers late' : busy === 0 ? 'idle' : 'works'
+  const word =
+    state === 'silent'
+      ? 'silent'
+      : state === 'draining'
+        ? 'ends when what runs has ended'
+        : isLate
+          ? 'answers late'
+          : busy === 0
+            ? 'idle'
+            : 'works'
   return (
     <li class="row worker-row">
       <span class="line">
@@ -195,7 +206,7 @@ function WorkerRow({ worker, newest }: { worker: Worker; newest: readonly Pipeli
         {loopDelayMs === undefined ? 'no answer' : `${count(loopDelayMs)} ms`}
       </span>
       <span class="number small dimmed">
-        {state === 'answers' ? 'now' : `${duration(present.value - Date.parse(seenAt))} ago`}
+        {state !== 'silent' ? 'now' : `${duration(present.value - Date.parse(seenAt))} ago`}
       </span>
     </li>
   )

@@ -419,7 +419,7 @@ export const worker = named(
   'Worker',
   z.object({
     id: text,
-    state: z.enum(['answers', 'silent']),
+    state: z.enum(['answers', 'draining', 'silent']),
     seenAt: time,
     pipelines: z.array(
       z.object({
@@ -433,6 +433,10 @@ export const worker = named(
     free: count.optional(),
     loopDelayMs: z.number().optional().describe('The longest delay of its event loop in the last 10 to 20 seconds.'),
   }),
+)
+export const engine = named(
+  'Engine',
+  z.object({ id: text, active: z.array(count).describe('Shards on which it is active. None: it stands by.') }),
 )
 export const shard = named(
   'Shard',

@@ -60,6 +60,8 @@ const answer = z.object({
   /** About the worker alone: the longest delay of its event loop lately; assets that it holds. */
   loopDelayMs: z.number().optional(),
   assets: z.array(z.string()).optional(),
+  /** It takes nothing more, and ends when what runs has ended. */
+  isDraining: z.boolean().optional(),
 })
 export type WorkerAnswer = z.infer<typeof answer>
 
@@ -69,6 +71,7 @@ export function answerStatusRequests(
   held: ReadonlyMap<string, InFlightTask>,
   queuesOf: ReadonlyMap<string, ReadonlySet<string>>,
   code: Code,
+  isDraining: () => boolean,
 ): Subscription[] {
   const { connection, names, slots, clock, id } = shared
   measureLoopDelay()
@@ -91,7 +94,9 @@ export function answerStatusRequests(
         versions: code.versionsOf(pipeline),
         shapes: code.shapesOf(pipeline, asked.asset),
         attempts: attemptsOf(held, asked.run, asked.asset, ageOf),
-        ...(asked.run === '' ? { loopDelayMs: loopDelayMs(), assets: assetsOf(held, pipeline) } : {}),
+        ...(asked.run === ''
+          ? { loopDelayMs: loopDelayMs(), assets: assetsOf(held, pipeline), isDraining: isDraining() }
+          : {}),
       }
       message.respond(encodeJson(reported))
     }),

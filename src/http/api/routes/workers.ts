@@ -3,7 +3,14 @@ import { z } from 'zod'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
-export const workers = s.named('Workers', z.object({ workers: z.array(s.worker), shards: z.array(s.shard) }))
+export const workers = s.named(
+  'Workers',
+  z.object({
+    workers: z.array(s.worker),
+    engines: z.array(s.engine).describe('Those that answer, also those that stand by.'),
+    shards: z.array(s.shard),
+  }),
+)
 export const shards = s.named('Shards', z.object({ shards: z.array(s.shard) }))
 
 export const WORKERS: readonly Route[] = [
@@ -14,11 +21,12 @@ export const WORKERS: readonly Route[] = [
     scope: 'read',
     now: true,
     wide: true,
-    summary: 'Workers that left their names, and the engines of the shards',
+    summary: 'Workers that left their names, engines that are active or stand by, and the shards',
     answer: workers,
     handle: async ({ flow }) => {
-      const [found, engines] = await Promise.all([flow.inspect.workers(), flow.inspect.shards()])
-      return { workers: found, shards: engines }
+      const { inspect } = flow
+      const [found, engines, all] = await Promise.all([inspect.workers(), inspect.engines(), inspect.shards()])
+      return { workers: found, engines, shards: all }
     },
   }),
   route({
