@@ -29,8 +29,8 @@ export function archiveCommands(root: Command): void {
   connected(root.command('export [run...]'))
     .description('write runs to an archive: JSON lines or Parquet, to a file, S3 or standard output')
     .option('--to <place>', 'a path, s3://BUCKET/KEY, or - for standard output; ends in .gz, .zst or .parquet', '-')
-    .option('--since <time>', 'runs asked for since then: a time, or how long ago, such as 7d')
-    .option('--until <time>', 'runs asked for before then')
+    .option('--since <time>', 'runs requested since a time, or so long ago: 7d')
+    .option('--until <time>', 'runs requested before a time, or so long ago')
     .option('--pipeline <name>', 'runs of this pipeline; may be given again', (text: string, before: string[] = []) => [
       ...before,
       text,

@@ -20,7 +20,7 @@ export type Reading = Pick<
 export function readable(command: Command): Command {
   return connected(command).option(
     '--at <when>',
-    'as it was: a time, how long ago (2h), a sequence of the log, or SHARD:SEQUENCE',
+    'show it as it was: a time, how long ago (2h), a sequence of the log, or SHARD:SEQUENCE',
   )
 }
 

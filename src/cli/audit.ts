@@ -20,7 +20,7 @@ interface AuditCommand extends AtOptions {
 export function auditCommand(root: Command): void {
   readable(root.command('audit'))
     .description('list what people and outside systems did, and who it was, newest first')
-    .option('--by <who>', 'only theirs: ana, cli:ana@laptop, or http:*')
+    .option('--by <who>', 'only what they did: ana, cli:ana@laptop, or http:*')
     .option('--since <time>', 'since a time, or so long ago: 7d')
     .option('--until <time>', 'before a time, or so long ago')
     .option('--after <place>', 'the next page, from what the page before printed: TIME/SHARD/SEQUENCE')

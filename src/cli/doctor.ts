@@ -18,8 +18,8 @@ export function doctorCommand(root: Command): void {
   connected(root.command('doctor'))
     .description('find trouble with server, streams, engines and work, and say what to do; changes nothing')
     .option('--monitor <url>', "the server's monitoring port, such as http://127.0.0.1:8222")
-    .option('--config <file>', 'as of http: its API keys are looked at')
-    .option('--all', 'what is fine, too')
+    .option('--config <file>', 'the configuration of http, whose API keys are checked')
+    .option('--all', 'list what is fine, too')
     .option('--strict', 'exit code 1 also for warnings, and for what cannot be seen')
     .action(async (options: DoctorCommand) => {
       const { monitor } = options

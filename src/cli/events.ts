@@ -35,7 +35,7 @@ export function eventCommands(root: Command): void {
     )
   connected(event.command('refused'))
     .description('list messages that started no run, with the reason, newest first')
-    .option('--subscription <name>', 'only of this one: PIPELINE/NAME')
+    .option('--subscription <name>', 'only those of PIPELINE/NAME')
     .option('--limit <n>', 'list at most N', '50')
     .action((options: GlobalOptions & { limit: string; subscription?: string }) =>
       withFlow(options, async (flow, output) => {

@@ -12,19 +12,16 @@ export function httpCommands(root: Command): void {
     .option('--base-url <url>', 'how it is reached from outside; default: FLOWSTONE_BASE_URL')
     .option('--trust-proxy <who>', 'number of proxies in front, or their addresses and networks, separated by commas')
     .option('--proxy-header <name>', 'x-forwarded-for (default) or forwarded')
-    .option('--max-body <bytes>', 'default 1048576')
-    .option('--api', 'the API, too: for the API keys; without any, for all who reach a loopback address')
-    .option('--console', 'the web console at /, and the API: for the API keys; without any, to look at')
-    .option(
-      '--config <file>',
-      'a module that exports more of it by default: API keys, webhooks, senders with a signature, limits',
-    )
+    .option('--max-body <bytes>', 'longest body; default 1048576')
+    .option('--api', 'serve the API: for the API keys; without any, for all who reach a loopback address')
+    .option('--console', 'serve the console at /, and the API that it shows')
+    .option('--config <file>', 'a module whose default export has more: API keys, webhooks, signed senders, limits')
     .action(async (options: HttpCommand) => await (await import('./http.ts')).runHttp(options))
 
   http
     .command('key')
     .description('make an API key, and print it once, with its line for apiKeys in the module of --config')
-    .requiredOption('--id <name>', 'whose it is')
+    .requiredOption('--id <name>', 'whose key it is')
     .requiredOption('--assets <names>', 'what it may start and read, separated by commas: orders/*,sales/report')
     .option('--may <actions>', 'start, read, operate, administer, separated by commas; default start,read')
     .option('--role <role>', 'in place of --may: viewer, operator or admin')

@@ -109,7 +109,7 @@ function devCommand(root: Command): void {
     .option('--http-config <file>', 'as --config of flowstone http; read once')
     .option('--concurrency <n>', 'how many pieces of code run at a time; default 10')
     .option('--no-open', 'do not open the console in the browser')
-    .option('--json', 'one line of JSON for each thing that happens')
+    .option('--json', 'a line of JSON for each event')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
 }
 
@@ -135,7 +135,7 @@ function runCommand(root: Command): void {
     .option('--on-failed <what>', 'when the run of that key has failed: return (default) it, or retry')
     .option('--upstream <mode>', "all, stale, missing or none; default: the pipeline's, else all")
     .option('--input <value>', 'NAME=JSON or NAME=@FILE, or a JSON object of all; may be given again', collect)
-    .option('--tag <name=value>', 'to find the run by; may be given again', collect)
+    .option('--tag <name=value>', 'a tag to find the run by; may be given again', collect)
     .option('--concurrency-key <text>', 'which runs wait for each other; default: all of the pipeline')
     .option('--concurrency-limit <n>', "how many runs of that key are active at a time; default: the pipeline's")
     .option('--on-conflict <what>', 'while there is no room: queue (default), skip, or cancel_running')
@@ -151,7 +151,7 @@ function retryCommand(root: Command): void {
   connected(root.command('retry <run>'))
     .description('try an ended run again, as a new run that takes what was made and makes the rest')
     .option('--from <asset>', 'make this asset again, and all downstream; default: what failed')
-    .option('--input <value>', 'as of run: values in place of those of the earlier run', collect)
+    .option('--input <value>', 'as for run: values in place of those of the earlier run', collect)
     .option('--timeout <duration>', "longest time for the whole run; default: the earlier run's")
     .option('--no-wait', 'print the id of the run, and do not follow it')
     .action((run: string, options: RetryCommand) => retryRun(run, options))
@@ -175,7 +175,7 @@ function statusCommand(root: Command): void {
     .option('--target <asset>', 'only runs of this asset, PIPELINE/ASSET')
     .option('--tag <name=value>', 'only runs with this tag; may be given again', collect)
     .option('--partition <text>', 'only runs of this data partition')
-    .option('--since <time>', 'asked for since a time, or so long ago: 2h')
+    .option('--since <time>', 'requested since a time, or so long ago: 2h')
     .option('--after <run>', 'the next page: runs behind this one')
     .option('--watch', 'look again and again: drawn anew on a terminal, what has changed in a pipe; Ctrl-C ends it')
     .action((run: string | undefined, options: StatusCommand) => statusCommandOf(run, options))
@@ -221,14 +221,14 @@ function engineCommand(root: Command): void {
   measured(connected(root.command('engine')))
     .description('decide what happens next; run two or more, for failover')
     .option('--shards <n>', 'shards of a new namespace; default 1')
-    .option('--seal-after <time>', 'how long after their end runs leave the log; default 1h; never')
+    .option('--seal-after <time>', 'how long after their end runs move to the history, or never; default 1h')
     .option(
       '--proof-key <file>',
       'the key that signs the proof of the log; default: FLOWSTONE_PROOF_KEY_FILE, else none',
     )
-    .option('--no-proof', 'prove nothing')
-    .option('--snapshot-every <n>', 'facts that are sealed between two snapshots, for --at; default 16000')
-    .option('--retain <time>', 'how long runs are kept whose pipeline does not say it; default for ever')
+    .option('--no-proof', 'turn the proof off')
+    .option('--snapshot-every <n>', 'how many facts are sealed between two snapshots, which --at reads; default 16000')
+    .option('--retain <time>', 'how long runs are kept, where asset and pipeline do not say it; default: for ever')
     .option('--retain-failed <time>', 'the same of runs that failed; default as --retain')
     .option('--archive <target>', 'where runs are archived before they are pruned: file:FOLDER, s3://BUCKET/PREFIX')
     .option('--health-port <port>', HEALTH_PORT)
@@ -240,7 +240,7 @@ function setupCommand(root: Command): void {
   connected(root.command('setup'))
     .description('make the streams and buckets of a namespace, or change them')
     .option('--shards <n>', 'shards of a new namespace; default 1')
-    .option('--replicas <n>', 'copies of each stream, 1 to 5; also fewer than there are')
+    .option('--replicas <n>', 'copies of each stream, 1 to 5; default: as it is, or 1 for a new namespace')
     .option('--feed-max-age <duration>', 'how long the feed is kept; default 7d')
     .option('--logs-max-age <duration>', 'how long lines of ctx.log are kept; default 7d')
     .option('--logs-max-bytes <n>', 'how many bytes of them are kept: the oldest go first; default 1073741824')
@@ -248,7 +248,7 @@ function setupCommand(root: Command): void {
 }
 
 function triggerCommands(root: Command): void {
-  connected(root.command('trigger').description('show what outsiders asked for').command('ls'))
+  connected(root.command('trigger').description('show what outsiders asked for and did not get').command('ls'))
     .description('list refused triggers with the reason, newest first')
     .option('--limit <n>', 'list at most N', '50')
     .action((options: GlobalOptions & { limit: string }) =>

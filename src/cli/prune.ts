@@ -17,10 +17,10 @@ interface PruneCommand extends GlobalOptions {
 export function pruneCommands(root: Command): void {
   const command = connected(root.command('prune'))
     .description('delete runs that are older than their retention, or than you say')
-    .option('--older-than <duration>', 'runs that ended so long ago, whatever their retention says: 30d')
+    .option('--older-than <duration>', 'runs that ended longer ago than this, whatever their retention says: 30d')
     .option('--pipeline <name>', 'only runs of this pipeline')
-    .option('--archive <target>', 'where engines archive it first: file:FOLDER, s3://BUCKET/PREFIX')
-    .option('--dry-run', 'only say what would go')
+    .option('--archive <target>', 'where engines archive runs first: file:FOLDER, s3://BUCKET/PREFIX')
+    .option('--dry-run', 'say what would be deleted, and delete nothing')
     .option('--timeout <duration>', 'how long to wait for the engines; default 10m')
     .action((options: PruneCommand) =>
       withFlow(options, async (flow, output) => {
@@ -61,8 +61,8 @@ export function pruneCommands(root: Command): void {
     )
   connected(root.command('gc'))
     .description('delete stored values that no fact names')
-    .option('--dry-run', 'only say what would go')
-    .option('--grace <duration>', 'objects that were stored since then stay; default 1d')
+    .option('--dry-run', 'say what would be deleted, and delete nothing')
+    .option('--grace <duration>', 'keep what was stored within this time; default 1d')
     .action((options: GlobalOptions & { dryRun?: boolean; grace?: string }) =>
       withFlow(options, async (flow, output) => {
         const { dryRun, grace } = options

@@ -26,7 +26,7 @@ export function scheduleCommands(root: Command): void {
     )
   connected(schedule.command('preview <schedule>'))
     .description('list the next occurrences; starts nothing')
-    .option('--count <n>', 'how many', '10')
+    .option('--count <n>', 'list N occurrences', '10')
     .action((name: string, options: GlobalOptions & { count: string }) =>
       withFlow(options, async (flow, output) => {
         const next = await flow.schedules.preview(name, wholeNumber('--count', options.count))
@@ -73,7 +73,7 @@ export function scheduleCommands(root: Command): void {
   connected(schedule.command('backfill <schedule>'))
     .description('start the runs of past occurrences')
     .requiredOption('--from <date>', 'the first moment, such as 2026-11-01T00:00:00Z')
-    .requiredOption('--to <date>', 'up to here')
+    .requiredOption('--to <date>', 'up to before this moment')
     .option('--key <text>', 'idempotency key: the same key asks for nothing twice')
     .action((name: string, options: GlobalOptions & { from: string; to: string; key?: string }) =>
       withFlow(options, async (flow, output) => {

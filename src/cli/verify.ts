@@ -29,9 +29,9 @@ export function verifyCommand(root: Command): void {
     ),
   )
     .description('compare state, history, values and open work with the log; only reads')
-    .option('--only <checks>', 'of state, facts, history, values, open: these, separated by commas; default: all')
-    .option('--rate <n>', 'messages read in a second, at most; default 20000')
-    .option('--limit <n>', 'findings to list; default 1000')
+    .option('--only <checks>', 'only these checks, separated by commas: state, facts, history, values, open')
+    .option('--rate <n>', 'read at most N messages a second; default 20000')
+    .option('--limit <n>', 'list at most N findings; default 1000')
     .action(async (options: VerifyCommand) => {
       if (isByProof(options)) return await verifyByProof(options)
       const wanted = optionsOf(options)

@@ -15,7 +15,7 @@ interface CompletionCommand extends GlobalOptions {
 export function completionCommand(root: Command): void {
   connected(root.command('completion [shell]'))
     .description('print the script that completes commands and names in bash, zsh or fish')
-    .option('--names <kind>', 'print names in place of the script, which asks for them: run, asset, gate, …')
+    .option('--names <kind>', 'print names in place of the script, which calls this: run, asset, gate, …')
     .action((shell: string | undefined, options: CompletionCommand) =>
       options.names === undefined ? printScript(root, shell) : printNames(options.names, options),
     )
