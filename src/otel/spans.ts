@@ -10,6 +10,7 @@ import {
   type Context,
   context,
   createTraceState,
+  diag,
   isSpanContextValid,
   ROOT_CONTEXT,
   type Span,
@@ -19,6 +20,7 @@ import {
   type Tracer,
   trace,
 } from '@opentelemetry/api'
+import { messageOf } from '../../streams/errors.ts'
 import { hash64 } from '../../streams/ids.ts'
 import { formatTraceparent, type SpanName, type TraceContext, type TracedRun } from '../../streams/trace.ts'
 import type { CodeSpan, SpanAttributes, TracedSpan, Tracing } from '../tracing.ts'
@@ -52,15 +54,16 @@ export class Spans implements Tracing {
   }
 
   begin(what: TracedSpan): CodeSpan {
-    const span = this.#start(what)
+    const span = guarded(() => this.#start(what)) ?? trace.wrapSpanContext(this.#contextOf(what.of, what.span))
     // What the worker itself does belongs to nobody's trace.
     const within = trace.setSpan(ROOT_CONTEXT, span)
     return {
       run: (code) => context.with(within, code),
-      end: (attributes = {}, error) => {
-        span.setAttributes(given(attributes))
-        end(span, error)
-      },
+      end: (attributes = {}, error) =>
+        guarded(() => {
+          span.setAttributes(given(attributes))
+          end(span, error)
+        }),
     }
   }
 
@@ -69,7 +72,7 @@ export class Spans implements Tracing {
   }
 
   record(what: TracedSpan, fromMs: number, toMs: number, error?: unknown): void {
-    end(this.#start(what, Math.min(fromMs, toMs)), error, toMs)
+    guarded(() => end(this.#start(what, Math.min(fromMs, toMs)), error, toMs))
   }
 
   isSampled({ namespace, run }: TracedRun, asset: string, index: number): boolean {
@@ -102,6 +105,16 @@ export class Spans implements Tracing {
       isRemote: true,
       ...(asked?.tracestate ? { traceState: createTraceState(asked.tracestate) } : {}),
     }
+  }
+}
+
+/** A sampler or a processor of the user that throws must not fail a run, nor an engine. */
+function guarded<T>(act: () => T): T | undefined {
+  try {
+    return act()
+  } catch (error) {
+    diag.error(`flowstone: a span is lost: ${messageOf(error)}`)
+    return undefined
   }
 }
 

@@ -116,6 +116,22 @@ describe('a span', () => {
     expect(share.length).toBeLessThan(320)
   })
 
+  it('that cannot be made fails nothing', () => {
+    const broken = () => {
+      throw new Error('broken')
+    }
+    const processor = { onStart: broken, onEnd: broken, forceFlush: async () => {}, shutdown: async () => {} }
+    for (const one of [processor, { ...processor, onStart: () => {} }]) {
+      const tracerProvider = new TracerProvider({ spanProcessors: [one] })
+      spansOf({ tracerProvider }, (traced) => {
+        const span = traced.begin(what('attempt.a.1'))
+        expect(span.run(() => traced.active()?.traceparent)).toContain(partSpan(of, 'attempt.a.1').spanId)
+        span.end({}, new Error('no'))
+        traced.record(run, 1, 2)
+      })
+    }
+  })
+
   it('of an instance is sampled alike by all processes', () => {
     spansOf({ sampleInstances: 0.1 }, (traced) => {
       const sampled = Array.from({ length: 1000 }, (_, i) => traced.isSampled(of, 'a', i))
