@@ -12,14 +12,15 @@ export interface Screen extends Disposable {
   draw(lines: readonly string[]): void
 }
 
-const WIDTH = 80
-const HEIGHT = 24
 let shown: { hide(): void; show(): void } | undefined
 
-/** Whether the cursor may be moved there: a terminal, and nobody who wants plain lines. */
-export function isLive(stream: Pick<NodeJS.WriteStream, 'isTTY'>): boolean {
+/**
+ * Whether the cursor may be moved there: a terminal that says how large it is (some have no size),
+ * and nobody who wants plain lines.
+ */
+export function isLive({ isTTY, columns, rows }: Pick<NodeJS.WriteStream, 'isTTY' | 'columns' | 'rows'>): boolean {
   const { CI, NO_COLOR, TERM } = process.env
-  return stream.isTTY === true && !CI && !NO_COLOR && TERM !== 'dumb'
+  return isTTY === true && columns > 0 && rows > 0 && !CI && !NO_COLOR && TERM !== 'dumb'
 }
 
 /** Loads what it draws with, which few commands need. It hides the cursor until it is disposed. */
@@ -36,7 +37,7 @@ export async function openScreen(stream: NodeJS.WriteStream): Promise<Screen> {
   shown = own
   return {
     get width() {
-      return stream.columns || WIDTH
+      return stream.columns
     },
     draw: (lines) => {
       last = cropped(lines, stream).join('\n')
@@ -66,10 +67,10 @@ export function above(print: () => void): void {
 /** As many lines as there is room for, the first ones. */
 function cropped(lines: readonly string[], { columns, rows }: NodeJS.WriteStream): string[] {
   // Below the last line stands the cursor.
-  let room = (rows || HEIGHT) - 1
+  let room = rows - 1
   const safe = lines.map((line) => printable(line))
   const fits = safe.findIndex((line) => {
-    room -= Math.max(1, Math.ceil(stringWidth(line) / (columns || WIDTH)))
+    room -= Math.max(1, Math.ceil(stringWidth(line) / columns))
     return room < 0
   })
   if (fits < 0) return safe

@@ -1,6 +1,7 @@
 import stringWidth from 'string-width'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { barLine, type RunProgress, runBlock, runLine } from '../../src/cli/progress.ts'
+import { isLive } from '../../src/cli/screen.ts'
 
 const NOW = Date.UTC(2026, 10, 29, 14, 0, 0)
 const COUNTS = { total: 2000, stored: 2000, succeeded: 1237, failed: 3, suspended: 0 }
@@ -64,4 +65,21 @@ it('the line of a run in a pipe is the same as long as nothing has changed', () 
   expect(runLine(view(ASSETS))).toBe(
     '  running: orders reused, invoices scattering 1240/2000, published suspended at gate 0-a.published.a1n1, report waiting',
   )
+})
+
+it('pictures are drawn on a terminal that has a size, unless plain lines are wanted', () => {
+  const terminal = { isTTY: true, columns: 80, rows: 24 }
+  const off = { CI: '', NO_COLOR: '', TERM: 'xterm' }
+  const isLiveWith = (env: Record<string, string>, stream = terminal): boolean => {
+    for (const [name, value] of Object.entries({ ...off, ...env })) vi.stubEnv(name, value)
+    try {
+      return isLive(stream)
+    } finally {
+      vi.unstubAllEnvs()
+    }
+  }
+  expect(isLiveWith({})).toBe(true)
+  for (const env of [{ CI: 'true' }, { NO_COLOR: '1' }, { TERM: 'dumb' }]) expect(isLiveWith(env)).toBe(false)
+  for (const other of [{ isTTY: false }, { columns: 0 }, { rows: 0 }])
+    expect(isLiveWith({}, { ...terminal, ...other })).toBe(false)
 })
