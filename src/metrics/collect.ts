@@ -22,10 +22,16 @@ export function collect(meter: Meter): () => void {
   }
 }
 
+const STATUSES = ['succeeded', 'failed', 'cancelled'] as const
+
 type On = <N extends keyof TelemetryEvents>(name: N, count: (event: TelemetryEvents[N]) => void) => void
 
 function ofRuns(on: On, meter: Meter): void {
-  on('flowstone:run.requested', ({ pipeline }) => meter.add('flowstone.runs.requested', 1, { pipeline }))
+  on('flowstone:run.requested', ({ pipeline }) => {
+    meter.add('flowstone.runs.requested', 1, { pipeline })
+    // The first failure is seen as an increase only where there was a zero before.
+    for (const status of STATUSES) meter.add('flowstone.runs.finished', 0, { pipeline, status })
+  })
   on('flowstone:run.finished', ({ pipeline, status, durationMs }) => {
     meter.add('flowstone.runs.finished', 1, { pipeline, status })
     meter.record('flowstone.run.duration', durationMs / 1000, { pipeline, status })
@@ -78,7 +84,11 @@ function ofGatesAndLimits(on: On, meter: Meter): void {
 }
 
 function ofEngines(on: On, meter: Meter): void {
-  on('flowstone:engine.active', ({ shard }) => meter.set('flowstone.engine.active', 1, { shard }))
+  on('flowstone:engine.active', ({ shard }) => {
+    meter.set('flowstone.engine.active', 1, { shard })
+    meter.add('flowstone.engine.bad_facts', 0, { shard })
+    meter.add('flowstone.engine.repairs', 0, { shard })
+  })
   on('flowstone:engine.standby', ({ shard }) => meter.set('flowstone.engine.active', 0, { shard }))
   on('flowstone:engine.checkpoint', ({ shard, keys, durationMs }) => {
     meter.record('flowstone.engine.checkpoint.duration', durationMs / 1000, { shard })

@@ -83,6 +83,9 @@ it('what happens is counted until the counting ends', () => {
   const end = collect(registry)
   const run = { engine: 'e', run: '0-a', pipeline: 'p', target: 't', traceparent: '' }
   const lease = { worker: 'w', run: '0-a', pipeline: 'p', asset: 'a', durationMs: 20 }
+  emit('flowstone:run.requested', run)
+  const failed = { flowstone_pipeline: 'p', flowstone_status: 'failed' }
+  expect(seriesValue(parseMetrics(registry.text()), 'flowstone_runs_finished_total', failed)).toBe(0)
   emit('flowstone:run.finished', { ...run, status: 'succeeded', durationMs: 1500 })
   emit('flowstone:lease.stop', { ...lease, instances: 9, succeeded: 7, failed: 2, suspended: 0, returned: 0 })
   emit('flowstone:connection.away', { server: 's' })
