@@ -9,6 +9,7 @@ import {
   SERVER_METRICS,
 } from '../metrics/catalog.ts'
 import type { ServerMetrics } from '../metrics/server.ts'
+import { guarded } from './spans.ts'
 
 export class OtelMetrics implements Meter {
   readonly #counters = new Map<string, Counter | UpDownCounter>()
@@ -29,15 +30,15 @@ export class OtelMetrics implements Meter {
   }
 
   add(name: ProcessMetric, count: number, attributes: Attributes = {}): void {
-    this.#counters.get(name)?.add(count, named(attributes))
+    guarded(() => this.#counters.get(name)?.add(count, named(attributes)))
   }
 
   record(name: ProcessMetric, value: number, attributes: Attributes = {}): void {
-    this.#histograms.get(name)?.record(value, named(attributes))
+    guarded(() => this.#histograms.get(name)?.record(value, named(attributes)))
   }
 
   set(name: ProcessMetric, value: number, attributes: Attributes = {}): void {
-    this.#gauges.get(name)?.record(value, named(attributes))
+    guarded(() => this.#gauges.get(name)?.record(value, named(attributes)))
   }
 }
 

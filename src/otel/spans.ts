@@ -108,12 +108,12 @@ export class Spans implements Tracing {
   }
 }
 
-/** A sampler or a processor of the user that throws must not fail a run, nor an engine. */
-function guarded<T>(act: () => T): T | undefined {
+/** What the user plugs into the SDK may throw. That must not fail a run, nor an engine. */
+export function guarded<T>(act: () => T): T | undefined {
   try {
     return act()
   } catch (error) {
-    diag.error(`flowstone: a span is lost: ${messageOf(error)}`)
+    diag.error(`flowstone: a span or a count is lost: ${messageOf(error)}`)
     return undefined
   }
 }

@@ -16,6 +16,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { METRICS, SERVER_METRICS } from '../../src/metrics/catalog.ts'
 import { type InstrumentOptions, instrument } from '../../src/otel/index.ts'
+import { OtelMetrics } from '../../src/otel/meter.ts'
 import { emit } from '../../src/telemetry.ts'
 import { type TracedSpan, type Tracing, tracing } from '../../src/tracing.ts'
 import { partSpan, runSpan } from '../../streams/trace.ts'
@@ -142,6 +143,18 @@ describe('a span', () => {
     })
     spansOf({}, (traced) => expect(traced.isSampled(of, 'a', 0)).toBe(false))
   })
+})
+
+it('a meter that throws harms nobody who emits', () => {
+  const add = (): never => {
+    throw new Error('the exporter is broken')
+  }
+  const instruments = { add, record: add }
+  const meter = new Proxy(new MeterProvider().getMeter('x'), { get: () => () => instruments })
+  const counted = new OtelMetrics(meter)
+  counted.add('flowstone.tasks.lost', 1, { kind: 'lease' })
+  counted.set('flowstone.connection.away', 1)
+  counted.record('flowstone.worker.blocked.duration', 1)
 })
 
 it('metrics have their names, units and attributes', async () => {
