@@ -4,10 +4,11 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { namesOf } from '../../src/cli/completion/names.ts'
 import { SHELLS } from '../../src/cli/completion/shells.ts'
 import { placesOf } from '../../src/cli/completion/tree.ts'
 import { program } from '../../src/cli/program.ts'
-import { asset, pipeline } from '../../src/index.ts'
+import { asset, type Flow, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { openStage, type Stage } from '../kit/stage.ts'
@@ -56,6 +57,13 @@ it('bash completes names of runs and assets that are on the server', async () =>
   await until('the pipeline is known', async () => (await offered('run', 'wea')).includes('weather/report'))
   expect(await offered('run', 'x', '--pipeline', '')).toEqual(['weather'])
   expect(await offered('log', 'show', '')).toEqual([run.id])
+})
+
+it('a name that a shell would expand is offered to none', async () => {
+  const names = ['report', '$(touch x)', '`id`', 'a b', "'q'", '-rf', '~', '*', 'a;b', '_x-1', 'a\nb', '']
+  const list = async () => names.map((name) => ({ name }))
+  const flow = { schedules: { list }, inspect: { pipelines: list } } as unknown as Flow
+  for (const kind of ['schedule', 'pipeline'] as const) expect(await namesOf(flow, kind)).toEqual(['report', '_x-1'])
 })
 
 it('without a server there are no names, and that is no error', async () => {

@@ -20,6 +20,12 @@ const NAMES: Readonly<Record<NameKind, (flow: Flow) => Promise<readonly string[]
   subscription: async (flow) => (await flow.events.list()).map(({ name }) => name),
 }
 
+/**
+ * What names of FlowStone are made of. Shells expand what they complete, so no other name is
+ * offered, whoever has written it to the server.
+ */
+const PLAIN = /^\w[\w./-]*$/
+
 export async function namesOf(flow: Flow, kind: NameKind): Promise<readonly string[]> {
-  return await NAMES[kind](flow)
+  return (await NAMES[kind](flow)).filter((name) => PLAIN.test(name))
 }
