@@ -75,7 +75,10 @@ export const decision = z.object({
  */
 export interface OpenedGate {
   readonly id: string
-  /** Whoever has it may answer. Give it to the outside job and to nobody else. */
+  /**
+   * Whoever has it may answer. Give it to the outside job and to nobody else. Read it by its name:
+   * copies, JSON and logs of this object are without it, and without `callbackUrl`.
+   */
   readonly token: string
   /**
    * Where the token is taken by HTTP POST, and where people see the page of the gate. Throws

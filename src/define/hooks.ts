@@ -11,6 +11,7 @@ import { asset } from './asset.ts'
 import type { RetryOptions } from './asset-options.ts'
 import type { AnyAsset, AssetContext, Awaitable, GateAddress } from './asset-type.ts'
 import { input } from './input.ts'
+import { SecretAddress } from './secret-address.ts'
 
 /** What a hook gets besides its event. */
 export interface HookContext extends Pick<AssetContext, 'attempt' | 'signal' | 'log' | 'resources' | 'fail'> {
@@ -82,7 +83,10 @@ export interface GateOpenedEvent extends HookRun {
   readonly deadline: Date | undefined
   /** Of an approval: `{ message, context }`. */
   readonly metadata: unknown
-  /** Whoever has it may answer, once. Signed when it is read, with the secret of the worker. */
+  /**
+   * Whoever has it may answer, once. Signed when it is read, with the secret of the worker. Read it
+   * by its name: copies, JSON and logs of the event are without it, and without `callbackUrl`.
+   */
   readonly token: string
   /**
    * Where the token is taken over HTTP, and where people see the page of an approval. Throws
@@ -244,7 +248,7 @@ function lateEvent(data: HookEventData): RunLateEvent {
 
 function gateEvent(data: HookEventData, addressOf: AddressOf): GateOpenedEvent {
   const { id, asset, index, kind, openedMs, deadlineMs, metadata, keyId } = partOf(data.gate)
-  return {
+  return Object.assign(new SecretAddress(() => addressOf(id, keyId)), {
     ...runOf(data),
     gate: id,
     kind,
@@ -253,13 +257,7 @@ function gateEvent(data: HookEventData, addressOf: AddressOf): GateOpenedEvent {
     openedAt: new Date(openedMs),
     deadline: deadlineMs === undefined ? undefined : new Date(deadlineMs),
     metadata,
-    get token() {
-      return addressOf(id, keyId).token
-    },
-    get callbackUrl() {
-      return addressOf(id, keyId).callbackUrl
-    },
-  }
+  })
 }
 
 /** Each hook's event has the part that it is about. */

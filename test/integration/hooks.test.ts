@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -11,6 +12,8 @@ import {
   type RunFinishedEvent,
   type RunLateEvent,
 } from '../../src/index.ts'
+import { loggable } from '../../streams/loggable.ts'
+import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -143,6 +146,11 @@ it('a gate that is opened is heard of with its address, and the address answers 
     metadata: { message: 'Publish?', context: { pages: 3 } },
   })
   expect(event?.deadline?.getTime()).toBeGreaterThan(Date.now())
+  // What is logged or sent as a whole gives nobody the right to answer.
+  for (const copy of [JSON.stringify(event), JSON.stringify({ ...event }), loggable(event, 10_000), inspect(event)]) {
+    expect(copy).toContain(run.id)
+    expect(copy).not.toContain(token)
+  }
   expect(url).toBe(`https://flows.example.com/hooks/flowstone/signal/${token}`)
   await until('its call is listed', async () => (await run.hooks()).length === 1)
   expect(await run.hooks()).toMatchObject([{ on: 'gate_opened', gate: event?.gate }])
@@ -194,6 +202,7 @@ it('an approval gives its address before it waits', async () => {
     execute: async (ctx) => {
       const gate = await ctx.openApproval({ message: 'Publish?', timeout: '1h' })
       if (gate.isNew) written.push(gate.token)
+      ctx.log.info('opened', { ...gate, gate })
       return gate.wait()
     },
     onSignal: (_ctx, { approved, by }: { approved: boolean; by?: string }) => `${approved} by ${by}`,
@@ -205,6 +214,9 @@ it('an approval gives its address before it waits', async () => {
   await expect(flow.gates.signal(written[0] ?? '', { approved: 'maybe' })).rejects.toThrow(/approved/)
   await flow.gates.signal(written[0] ?? '', { approved: true, by: 'ann' })
   expect(await run.result()).toBe('true by ann')
+  const lines = await collect(flow.logs(run.id, { follow: true }))
+  expect(lines.map(({ fields }) => fields)).toMatchObject([{ isNew: true, gate: { isNew: true } }])
+  expect(JSON.stringify(lines)).not.toContain(written[0])
 })
 
 it('a run that is open for long is late, once, and its time limit still holds', async () => {

@@ -23,6 +23,7 @@ import {
   Suspension,
 } from '../../define/gates.ts'
 import type { ChildOptions } from '../../define/run-options.ts'
+import { SecretAddress } from '../../define/secret-address.ts'
 import { takeEarly } from '../../gates/early.ts'
 import type { GateSettings } from '../../gates/settings.ts'
 import { hashOfToken } from '../../gates/token.ts'
@@ -111,15 +112,14 @@ export class GateOpener {
     else token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
     this.#opened.add(prepared.gate)
     if (isNew) await this.#takeEarly(prepared)
-    return {
-      id,
+    const address = {
       token,
       get callbackUrl() {
         return callbackUrl(baseUrl, token)
       },
-      isNew,
-      wait: () => new Suspension({ opened: prepared.gate }),
     }
+    const wait = (): Suspension => new Suspension({ opened: prepared.gate })
+    return Object.assign(new SecretAddress(() => address), { id, isNew, wait })
   }
 
   /** `ctx.signalGate`. */
