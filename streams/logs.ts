@@ -104,8 +104,10 @@ function lineOf([timeMs, level, text, fields, phase, attempt, index, key]: reado
   const levelName = LOG_LEVELS[Number(level)]
   const phaseName = LOG_PHASES[Number(phase)]
   if (typeof timeMs !== 'number' || !levelName || typeof text !== 'string' || !phaseName) return undefined
+  const at = new Date(timeMs)
+  if (!Number.isFinite(at.getTime()) || !Number.isSafeInteger(attempt)) return undefined
   return {
-    at: new Date(timeMs),
+    at,
     level: levelName,
     message: text,
     ...(isFields(fields) ? { fields } : {}),

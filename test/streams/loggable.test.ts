@@ -154,5 +154,10 @@ describe('a message of log lines', () => {
     const some = '{"v":1,"pipeline":"p","worker":"w","lines":[[],[1],["x",1,2],[1,9,"a",0,0,1]]}'
     expect(decodeLines(names, subject, Buffer.from(some))).toEqual([])
     expect(decodeLines(names, 'ns.other', Buffer.from('{}'))).toEqual([])
+    // A time that is no date, and no attempt: whoever shows the line would fail.
+    for (const line of ['[1e300,2,"a",0,0,1]', '[-9e15,2,"a",0,0,1]', '[1,2,"a",0,0]', '[1,2,"a",0,0,"x"]'])
+      expect(decodeLines(names, subject, Buffer.from(`{"v":1,"pipeline":"p","worker":"w","lines":[${line}]}`))).toEqual(
+        [],
+      )
   })
 })
