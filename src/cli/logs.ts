@@ -76,7 +76,8 @@ export function lineOf({ at, level, asset, index, phase, attempt, message, field
     at.toISOString(),
     styleText(COLOURS[level], level.padEnd(5)),
     `${place.join(' ')} `,
-    printable(message, { lines: true }),
+    // Indented: what an outsider wrote shall not look like a line of its own.
+    printable(message, { lines: true }).replaceAll('\n', '\n    '),
     ...(shown.length === 0 ? [] : [styleText('dim', ` ${printable(shown.join(' '))}`)]),
   ].join(' ')
 }
