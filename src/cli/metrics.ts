@@ -21,8 +21,8 @@ export async function serveMetricsOf(
     if (metricsHost !== undefined) throw new InvalidError('--metrics-host needs --metrics-port')
     return undefined
   }
-  if (!/^\d{1,5}$/.test(metricsPort))
-    throw new InvalidError(`--metrics-port must be a whole number, got ${metricsPort}`)
+  if (!/^\d{1,5}$/.test(metricsPort) || Number(metricsPort) > 65_535)
+    throw new InvalidError(`--metrics-port must be 0 (any free one) to 65535, got ${metricsPort}`)
   const { serveMetrics } = await import('../http/metrics.ts')
   const server = await serveMetrics({
     port: Number(metricsPort),

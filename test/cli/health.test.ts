@@ -54,10 +54,15 @@ it('engine and worker say whether they are ready, also while they finish what ru
   await worker.ended
 })
 
-it('an engine refuses a health port that is none, and a host without one', async () => {
+it('an engine refuses a port of health or metrics that is none, and a host without one', async () => {
   using scratch = scratchFolder()
   writeModule(scratch.path, 'pipeline.ts', SLOW)
   const said = async (...args: string[]) => (await runCommand(['engine', ...args], { cwd: scratch.path })).stderr
-  expect(await said('--health-port', 'http')).toContain('--health-port must be 0 (any free one) to 65535, got http')
+  for (const port of ['http', '70000', '-1'])
+    expect(await said(`--health-port=${port}`)).toContain(
+      `--health-port must be 0 (any free one) to 65535, got ${port}`,
+    )
   expect(await said('--health-host', '0.0.0.0')).toContain('--health-host needs --health-port')
+  const worker = await runCommand(['worker', 'pipeline.ts', '--metrics-port', '70000'], { cwd: scratch.path })
+  expect(worker.stderr).toContain('--metrics-port must be 0 (any free one) to 65535, got 70000')
 })
