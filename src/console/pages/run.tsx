@@ -109,8 +109,8 @@ function Chain({ why, now }: { why: Why; now: number }): JSX.Element {
     <ol class="chain">
       {why.chain.map(({ text, fact }) => (
         <li>
-          <button type="button" class="chain-time" title="Show this moment" onClick={() => setAt(new Date(fact.time))}>
-            {moment(fact.time, now, true)}
+          <button type="button" class="chain-time" title="Show this moment" onClick={() => setAt(new Date(fact.at))}>
+            {moment(fact.at, now, true)}
           </button>
           <span>{plain(text, now)}</span>
           <code class="faint cut" title={`Shard ${fact.shard}, sequence ${fact.seq}`}>

@@ -1,5 +1,6 @@
 /** The route that says why something is as it is. */
 import { z } from 'zod'
+import type { Why, WhyLink } from '../../../../projections/why/types.ts'
 import { HttpProblem } from '../../shared/problem.ts'
 import { runFor } from '../covered.ts'
 import { checkIds } from '../parse.ts'
@@ -13,7 +14,7 @@ const link = s.named(
     text: s.text,
     about: z.object(about),
     fact: z
-      .object({ shard: s.count, seq: s.count, kind: s.text, time: s.time, ids: z.record(s.text, s.text) })
+      .object({ shard: s.count, seq: s.count, kind: s.text, at: s.time, ids: z.record(s.text, s.text) })
       .describe('The fact that proves it.'),
   }),
 )
@@ -48,12 +49,18 @@ export const WHY: readonly Route[] = [
       if (run !== undefined) {
         checkIds({ run })
         await runFor(call, run)
-        return await flow.why(asset === undefined ? { run } : { run, asset })
+        return shown(await flow.why(asset === undefined ? { run } : { run, asset }))
       }
       if (asset === undefined) throw new HttpProblem('invalid_query', 'Name a run, an asset, or both.', {}, 'run')
       const [pipeline = '', name = ''] = asset.split('/')
       if (!caller.covers(pipeline, name)) throw new HttpProblem('unknown_asset')
-      return await flow.why(partition === undefined ? { asset } : { asset, partition })
+      return shown(await flow.why(partition === undefined ? { asset } : { asset, partition }))
     },
   }),
 ]
+
+/** Each time of the API is named `at`. */
+function shown({ verdict, chain, ...rest }: Why) {
+  const linkShown = ({ fact: { time, ...fact }, ...said }: WhyLink) => ({ ...said, fact: { at: time, ...fact } })
+  return { ...rest, verdict: linkShown(verdict), chain: chain.map(linkShown) }
+}
