@@ -12,6 +12,9 @@ const NAME_MAX = 100
 const MORE = '…'
 /** About so many characters a number takes. */
 const NUMBER_CHARS = 10
+/** A key that is longer is written out to be cut. */
+const KEY_MAX = 100_000
+const KEY_TEXT_MAX = 24
 
 /** At most about `max` characters of JSON: what is beyond is left out, and `…` says so. */
 export function loggable(value: unknown, max: number): string {
@@ -38,14 +41,30 @@ export function loggableFields(fields: unknown, max: number): Loggable<Fields | 
   return text.startsWith('{') ? { value: JSON.parse(text), chars: text.length } : readBack({ value: fields }, max)
 }
 
-/** A key, which nobody can change. */
+/** A key, which nobody can change. It stands in each line of its instance, so what is long is cut. */
 export function loggableKey(key: unknown, max: number): Loggable {
-  if (typeof key === 'string' && key.length <= max) return { value: key, chars: key.length }
+  if (typeof key === 'string') return { value: cut(key, max, MORE), chars: Math.min(max, key.length) }
   if (typeof key === 'number' && Number.isFinite(key)) return { value: key, chars: NUMBER_CHARS }
-  const chars = charsOfFlat(key, max)
-  if (chars >= 0) return { value: key, chars }
+  const chars = charsOfFlat(key, KEY_MAX)
+  if (chars >= 0) return chars <= max ? { value: key, chars } : shortened(key, max)
   const text = loggable(key, max)
   return { value: JSON.parse(text), chars: text.length }
+}
+
+/** Of a flat object: the first members, with the beginnings of their texts. */
+function shortened(key: unknown, max: number): Loggable {
+  const value: Record<string, unknown> = {}
+  let chars = 0
+  for (const [name, member] of Object.entries(Object(key))) {
+    const shown = typeof member === 'string' ? cut(member, KEY_TEXT_MAX, MORE) : member
+    chars += name.length + (typeof shown === 'string' ? shown.length : NUMBER_CHARS)
+    if (chars > max) {
+      value[MORE] = MORE
+      break
+    }
+    value[name] = shown
+  }
+  return { value, chars: Math.min(chars, max) }
 }
 
 function readBack(fields: Fields, max: number): Loggable<Fields> {

@@ -34,7 +34,7 @@ type Level = 0 | 1 | 2 | 3
 type TaskPart = Pick<Task, 'run' | 'asset' | 'pipeline' | 'partition' | 'attempt'>
 
 /** Of a key: a longer one is cut. */
-const KEY_CHARS = 256
+const KEY_CHARS = 64
 const WARN: Level = 2
 
 export interface RunLogsParts {

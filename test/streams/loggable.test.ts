@@ -116,6 +116,12 @@ describe('a value in a log', () => {
     expect(loggableKey('k', 10)).toEqual({ value: 'k', chars: 1 })
     expect(loggableKey('k'.repeat(20), 10).value).toBe(`${'k'.repeat(10)}…`)
     expect(loggableKey({ city: 'Oslo', n: 1 }, 100).value).toEqual({ city: 'Oslo', n: 1 })
+    expect(loggableKey({ id: 'a1', text: 'x'.repeat(99), n: 1 }, 64).value).toEqual({
+      id: 'a1',
+      text: `${'x'.repeat(24)}…`,
+      n: 1,
+    })
+    expect(loggableKey({ id: 'a'.repeat(20), more: 'b'.repeat(30) }, 32).value).toEqual({ id: 'a'.repeat(20), '…': '…' })
     expect(loggableKey(new Map([['a', 1]]), 100).value).toEqual({ a: 1 })
     expect(loggableKey(12n, 100).value).toBe('12')
   })
