@@ -27,6 +27,8 @@ export interface TelemetryEvents {
     readonly durationMs: number
     readonly error: unknown
     readonly outcome: string
+    /** It will not be tried again. */
+    readonly isLast: boolean
   }
   /** A worker took a task from its queue. */
   'flowstone:task.received': {

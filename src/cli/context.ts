@@ -8,6 +8,7 @@ import { connect } from '../client/connect.ts'
 import type { Flow } from '../client/flow.ts'
 import type { ConnectOptions } from '../client/options.ts'
 import type { Credentials } from '../log/credentials.ts'
+import { printingLogger } from '../logs/logger.ts'
 import { type Logger, quietLogger } from '../telemetry.ts'
 import { DEV_DIR, type DevState, devSecrets, readDevState } from './devfiles.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
@@ -43,11 +44,11 @@ export const DEV_SERVER = 'FLOWSTONE_DEV_SERVER'
 export const WITHOUT_ENVIRONMENT: ConnectOptions = { domain: '', nats: { tls: null } }
 
 /** The default one, above what a command draws. */
-const LOGGER: Logger = {
+const LOGGER: Logger = printingLogger({
   ...quietLogger,
   warn: (message, fields) => above(() => quietLogger.warn(message, fields)),
   error: (message, fields) => above(() => quietLogger.error(message, fields)),
-}
+})
 
 export interface Reach {
   readonly servers: string | undefined

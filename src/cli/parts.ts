@@ -6,6 +6,7 @@ import { parseDuration } from '../options/duration.ts'
 import { every } from '../options/timer.ts'
 import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
 import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
+import { showFailures } from './failures.ts'
 import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
 import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
@@ -52,6 +53,8 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   hasDrainTime(drainMs)
   await using _metrics = await serveMetricsOf(options, output)
   await using flow = await open(options, { ...(io ? { io } : {}), ...(logger ? { logger } : {}) })
+  // What fails is on the log; who develops wants to see it here.
+  using _failures = process.env[DEV_SERVER] ? showFailures(output) : undefined
   const worker = await flow.worker(pipelines, { ...config, ...given, drainTimeout: drainMs, ownsProcess: true })
   const assets = pipelines.map((pipeline) => ({
     pipeline: pipeline.name,

@@ -25,6 +25,13 @@ export interface PinoLogger {
 type Fields = Readonly<Record<string, unknown>>
 
 const pinoOf = new WeakMap<Logger, PinoLogger>()
+/** Those that print warnings and errors, a line each, and nothing else. */
+const printing = new WeakSet<Logger>([quietLogger])
+
+export function printingLogger(logger: Logger): Logger {
+  printing.add(logger)
+  return logger
+}
 
 /** One that takes message and fields. Throws InvalidError for what is no logger. */
 export function loggerOf(given: Logger | PinoLogger | undefined): Logger {
@@ -66,7 +73,7 @@ export function fieldsFor(logger: Logger, fields: Fields): Fields {
     const { error, ...rest } = fields
     return isError(error) && !('err' in rest) ? { ...rest, err: error } : fields
   }
-  const isPrinted = logger === quietLogger
+  const isPrinted = printing.has(logger)
   const entries = Object.entries(fields).map(([name, value]): [string, unknown] => {
     if (isError(value)) return [name, isPrinted ? reasonOf(value) : JSON.parse(loggable(value, ERROR_CHARS))]
     return [name, isPrinted ? JSON.parse(loggable(value, PRINTED_CHARS)) : value]
@@ -76,6 +83,6 @@ export function fieldsFor(logger: Logger, fields: Fields): Fields {
 
 /** Whether a line of this level (its place in the list) would be written, as far as is known. */
 export function takes(logger: Logger, level: number): boolean {
-  if (logger === quietLogger) return level > 1
+  if (printing.has(logger)) return level > 1
   return pinoOf.get(logger)?.isLevelEnabled(LOG_LEVELS[level] ?? 'info') ?? true
 }

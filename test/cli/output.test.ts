@@ -1,5 +1,6 @@
 import { stripVTControlCharacters } from 'node:util'
 import { expect, it } from 'vitest'
+import { Failures } from '../../src/cli/failures.ts'
 import { lineOf } from '../../src/cli/logs.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { printable } from '../../streams/text.ts'
@@ -38,4 +39,43 @@ it('a line of a log is one line of its own, whatever an outsider has written int
   expect(text.split('\n')).toHaveLength(2)
   // All that is left is what cannot move a cursor.
   expect(printable(stripVTControlCharacters(text), { lines: true })).toBe(stripVTControlCharacters(text))
+})
+
+it('failures are said with place and causes, the first ones of an asset, and then how many more', () => {
+  const said: string[] = []
+  const events: Record<string, unknown>[] = []
+  const failures = new Failures({
+    json: false,
+    result: () => undefined,
+    event: (_, fields, line) => {
+      events.push(fields)
+      said.push(line)
+    },
+    note: () => undefined,
+  })
+  const cause = Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:9'), { code: 'ECONNREFUSED' })
+  const error = new TypeError('fetch failed', { cause })
+  const failed = { run: '0-a', asset: 'pages', outcome: 'error', error }
+  failures.add({ ...failed, attempt: 1, phase: 'execute', isLast: false })
+  expect(said[0]).toMatch(
+    /^failed {3}pages, attempt 1 of run 0-a: TypeError: fetch failed\n {11}at .*output\.test[\s\S]*\n {9}caused by ECONNREFUSED: connect ECONNREFUSED 127\.0\.0\.1:9\n {9}it is tried again$/,
+  )
+  for (let index = 0; index < 10; index++)
+    failures.add({ ...failed, attempt: 2, index, key: { city: 'Oslo' }, isLast: true })
+  failures.add({ ...failed, attempt: 1, phase: 'gather', asset: 'other', isLast: true })
+  failures.add({ ...failed, attempt: 1, outcome: 'returned', isLast: false })
+  failures.end()
+  expect(said.slice(1).map((line) => line.split('\n')[0])).toEqual([
+    'failed   pages, instance 0 ({"city":"Oslo"}), attempt 2 of run 0-a: TypeError: fetch failed',
+    'failed   pages, instance 1 ({"city":"Oslo"}), attempt 2 of run 0-a: TypeError: fetch failed',
+    'failed   gather of other, attempt 1 of run 0-a: TypeError: fetch failed',
+    'failed   8 more attempts of pages (run 0-a); the last: fetch failed',
+  ])
+  expect(said[1]).toMatch(/it is not tried again$/)
+  expect(events[1]).toMatchObject({
+    asset: 'pages',
+    index: 0,
+    again: false,
+    error: { cause: { code: 'ECONNREFUSED' } },
+  })
 })

@@ -217,7 +217,8 @@ class Attempt {
   async #fail(failure: Failure, durationMs: number): Promise<void> {
     const { thrown: error, outcome } = failure
     this.#ended = outcome === 'returned' ? { outcome } : { outcome, error: error ?? failure.error }
-    emit('flowstone:materialization.exception', { ...this.#event, durationMs, error, outcome })
+    const isLast = outcome === 'terminal' || (outcome !== 'returned' && this.#task.attemptsLeft === 0)
+    emit('flowstone:materialization.exception', { ...this.#event, durationMs, error, outcome, isLast })
     // Its asset has ended, which is why it was aborted: there is nobody to report to.
     if (this.#held.abort.signal.aborted && error instanceof CancelledError) return
     await reportFailure(this.#shared, this.#held, this.#task, failure, durationMs)
