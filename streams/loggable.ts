@@ -41,7 +41,7 @@ export function loggableFields(fields: unknown, max: number): Loggable<Fields | 
   return text.startsWith('{') ? { value: JSON.parse(text), chars: text.length } : readBack({ value: fields }, max)
 }
 
-/** A key, which nobody can change. It stands in each line of its instance, so what is long is cut. */
+/** A key, which nobody can change. It stands in each line of its instance: what is long is cut. */
 export function loggableKey(key: unknown, max: number): Loggable {
   if (typeof key === 'string') return { value: cut(key, max, MORE), chars: Math.min(max, key.length) }
   if (typeof key === 'number' && Number.isFinite(key)) return { value: key, chars: NUMBER_CHARS }

@@ -4,9 +4,11 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { asset, connect, type LogLine, type LogsOptions, pipeline } from '../../src/index.ts'
+import { runCommand, startCommand, writeModule } from '../cli/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { rawNats } from '../kit/raw-nats.ts'
+import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, listeningLogger, openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -270,6 +272,53 @@ describe('flow.logs', () => {
   })
 })
 
+describe('several processes', () => {
+  const SOURCE = `import { asset, pipeline } from 'flowstone'
+const many = asset('many', {
+  scatter: () => Array.from({ length: 60 }, (_, n) => n),
+  retry: { maxAttempts: 5 },
+  execute: async ({ log, index, attempt }) => {
+    log.info('does ' + index, { pid: process.pid })
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    if (index === 3 && attempt === 1) log.warn('is careful', { index })
+  },
+})
+export default pipeline('p', [many])
+`
+
+  it('log to one stream; lines that a worker had sent are there after it was killed, and a command shows all', async () => {
+    using scratch = scratchFolder()
+    await using stage = await openStage(server.url, [], { engine: false, worker: false })
+    const where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+    writeModule(scratch.path, 'pipeline.ts', SOURCE)
+    await using engine = startCommand(['engine'], where)
+    const worker = () => startCommand(['worker', 'pipeline.ts', '--concurrency', '3'], { ...where, group: true })
+    await using first = worker()
+    await using second = worker()
+    for (const part of [engine, first, second]) await part.says('active')
+    const run = await stage.flow.request('p/many')
+    await using following = startCommand(['logs', run.id, '-f'], where)
+    await following.says('does 5')
+    const before = await collect(stage.flow.logs(run.id))
+    process.kill(-(first.child.pid ?? 0), 'SIGKILL')
+    await run.result()
+    const { code, stdout } = await following.ended
+    expect(code).toBe(0)
+    const lines = await collect(stage.flow.logs(run.id))
+    expect(new Set(lines.map(({ index }) => index)).size).toBe(60)
+    expect(new Set(lines.map(({ worker }) => worker)).size).toBe(2)
+    expect(new Set(lines.map(({ fields }) => fields?.pid).filter(Boolean)).size).toBe(2)
+    expect(lines).toEqual(expect.arrayContaining(before))
+    for (const { message } of lines) expect(stdout).toContain(message)
+    expect(stdout).toMatch(/^\S+Z warn {2}many\[3\] {2}is careful {2}index=3$/m)
+
+    const shown = await runCommand(['logs', `${run.id}.many`, '--instance', '3', '--level', 'warn', '--json'], where)
+    expect(JSON.parse(shown.stdout)).toMatchObject({ asset: 'many', index: 3, level: 'warn', message: 'is careful' })
+    const bad = await runCommand(['logs', run.id, '--instance', '3'], where)
+    expect(bad).toMatchObject({ code: 2, stderr: expect.stringContaining('--instance needs the asset') })
+  })
+})
+
 describe('the stream of logs', () => {
   const one = asset('one', {
     execute: ({ log }) => {
@@ -295,6 +344,25 @@ describe('the stream of logs', () => {
     await flow.setup()
     expect(await limits()).toEqual({ days: 1, max_bytes: 10 * 1024 ** 2, discard: 'old' })
     expect((await rejection(flow.setup({ logsMaxBytes: 5 }))).message).toContain('logsMaxBytes must be')
+    await nc.close()
+  })
+
+  it('has no lines of runs that are pruned', async () => {
+    await using stage = await openStage(server.url, all, { sealAfter: '1s' })
+    const { flow, namespace } = stage
+    const first = await flow.materialize(one)
+    await first.result()
+    await linesOf(stage, first.id, 1)
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const messages = async () => (await jsm.streams.info(`${namespace}_LOGS`)).state.messages
+    expect(await messages()).toBe(1)
+    const last = await flow.materialize(one)
+    await last.result()
+    await until('it is pruned', async () => {
+      await flow.retention.prune({ olderThan: '1s' })
+      return (await messages()) < 2 && (await first.view()) === undefined
+    })
     await nc.close()
   })
 

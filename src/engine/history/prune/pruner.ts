@@ -38,6 +38,7 @@ import { insertEntries } from '../segments.ts'
 import type { Snapshots } from '../snapshots.ts'
 import { archived } from './archiving.ts'
 import { Batch, type BatchContext, type BatchTotals } from './batch.ts'
+import { purgeLogs } from './logs.ts'
 import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
 import { References } from './references.ts'
 import { Survey } from './survey.ts'
@@ -371,6 +372,10 @@ export class Pruner {
     // One to which something came late is archived again with the next look.
     if (archive && !batch.isArchived) return
     await this.#change(async () => await batch.commit(this.#options.clock.now(), archive?.receipt))
+    await purgeLogs(
+      this.#options,
+      batch.pruned.map(({ id, finishedMs = 0 }) => ({ id, endedMs: finishedMs })),
+    )
     addTotals(totals, batch.totals)
   }
 
