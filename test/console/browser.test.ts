@@ -14,13 +14,18 @@ const gateOf = { stock: Promise.withResolvers<void>() }
 const stock = asset('stock', { execute: async () => await gateOf.stock.promise.then(() => 3) })
 const checked = asset('checked', {
   dependsOn: [stock],
-  execute: (ctx) =>
-    ctx.approval({
+  execute: (ctx) => {
+    ctx.log.warn('asks <b>somebody</b>', { products: 3 })
+    return ctx.approval({
       message: 'Publish <b>3</b> products?',
       timeout: '1h',
       context: { by: '<img src=x onerror=alert(1)>' },
-    }),
-  onSignal: (_, decision) => decision,
+    })
+  },
+  onSignal: ({ log }, decision) => {
+    log.info('has an answer')
+    return decision
+  },
 })
 const published = asset('published', { dependsOn: [checked], execute: () => 'done' })
 const endless = asset('endless', {
@@ -56,6 +61,7 @@ it('a run is started, moves, waits, is approved, and is seen as it was before', 
   // Nobody loads the page again: it follows what happens.
   await tab.sees('at a gate', 'h1')
   await tab.sees('approval, 60 min left', '.gantt')
+  await tab.sees('asks <b>somebody</b>', '.run-log-list')
   await until('the gate is on the log', async () => (await shop.stage.flow.gates.waiting()).length === 1)
   const before = new Date()
   await tab.open('inbox')
@@ -70,6 +76,13 @@ it('a run is started, moves, waits, is approved, and is seen as it was before', 
   const [run] = await shop.stage.flow.runs({ target: 'shop/published' })
   await tab.open(`runs/${run?.id}`)
   await tab.sees('succeeded', 'h1')
+  await tab.sees('has an answer', '.run-log-list')
+  await tab.press('warn')
+  await tab.sees('asks <b>somebody</b> products=3', '.run-log-list')
+  expect(await page.$$('.run-log-row')).toHaveLength(1)
+  await page.click('.run-log-row')
+  await tab.sees('"products": 3', '.drawer')
+  await page.keyboard.press('Escape')
   // The moment before the answer: acts are off, links keep it, and it is left by a key.
   await tab.open(`runs/${run?.id}?at=${before.toISOString()}`)
   await tab.sees('As it was at', '.top')

@@ -1,8 +1,9 @@
 import { expect, it } from 'vitest'
-import type { AuditEntry, Fact, Limit, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
+import type { AuditEntry, Fact, Limit, LogLine, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
 import { auditAnswer } from '../../src/console/audit.ts'
 import { holderOf, limitRows, limitsAnswer } from '../../src/console/limits.ts'
 import { factLine, factOf, factTone, logAnswer, merged } from '../../src/console/log.ts'
+import { KEPT_MAX, messageLine, NOTHING_READ, placeOf, toneOf, withPage } from '../../src/console/run-logs.ts'
 import { lane, lastOf, missedWords, refusedRows, schedulesAnswer } from '../../src/console/schedules.ts'
 import { engineRows, olderCode, workersAnswer, workersTrouble } from '../../src/console/workers.ts'
 
@@ -10,6 +11,35 @@ const NOW = Date.parse('2026-11-28T12:00:00.000Z')
 const HOUR = 3_600_000
 const said = (parts: readonly { text: string }[]): string => parts.map(({ text }) => text).join('')
 const at = (hours: number): string => new Date(NOW + hours * HOUR).toISOString()
+
+it('logs are read page by page, and a line says where it was logged', () => {
+  const line: LogLine = {
+    at: at(0),
+    level: 'warn',
+    message: 'no answer\nof the shop',
+    fields: { city: 'Oslo', error: { message: 'fetch failed', stack: 'x' } },
+    run: '0-a',
+    pipeline: 'shop',
+    asset: 'pages',
+    phase: 'execute',
+    attempt: 2,
+    index: 17,
+    key: 'x',
+    worker: 'w',
+  }
+  expect([placeOf(line), messageLine(line), toneOf(line)]).toEqual([
+    'pages[17] #2',
+    'no answer city="Oslo" error="fetch failed"',
+    'retry',
+  ])
+  const { index: _, key: __, ...own } = line
+  expect(placeOf({ ...own, phase: 'gather', attempt: 1 })).toBe('pages gather')
+  const page = { lines: Array.from({ length: KEPT_MAX }, () => line), next: '7.0', more: true }
+  const first = withPage(NOTHING_READ, { lines: [line], next: '2.0', more: true })
+  expect(first).toEqual({ lines: [line], next: '2.0', more: true, left: 0 })
+  const second = withPage(first, page)
+  expect([second.lines.length, second.left, second.next]).toEqual([KEPT_MAX, 1, '7.0'])
+})
 
 it('limits say which of them are full, who waits, and who uses them', () => {
   const rate = {

@@ -11,6 +11,8 @@ export interface Topics {
   readonly facts?: boolean
   readonly run?: readonly string[]
   readonly scatter?: readonly string[]
+  /** Runs whose code logs. */
+  readonly logs?: readonly string[]
 }
 
 export type LiveState = 'off' | 'connecting' | 'live' | 'away'
@@ -105,13 +107,15 @@ export class Live {
 
 /** All that somebody wants, as `/live` takes it. Undefined: nobody wants anything. */
 export function queryOf(all: readonly Topics[]): Query | undefined {
-  const of = (name: 'run' | 'scatter'): string[] => [...new Set(all.flatMap((topics) => topics[name] ?? []))].sort()
+  const of = (name: 'run' | 'scatter' | 'logs'): string[] =>
+    [...new Set(all.flatMap((topics) => topics[name] ?? []))].sort()
   const query = {
     ...(all.some(({ runs }) => runs) ? { runs: true } : {}),
     ...(all.some(({ gates }) => gates) ? { gates: true } : {}),
     ...(all.some(({ facts }) => facts) ? { facts: true } : {}),
     ...(of('run').length > 0 ? { run: of('run') } : {}),
     ...(of('scatter').length > 0 ? { scatter: of('scatter') } : {}),
+    ...(of('logs').length > 0 ? { logs: of('logs') } : {}),
   }
   return Object.keys(query).length === 0 ? undefined : query
 }
@@ -121,6 +125,7 @@ export function isFor(topics: Topics, { event, data }: StreamEvent): boolean {
   if (event === 'runs') return topics.runs === true
   if (event === 'gates') return topics.gates === true
   if (event === 'facts') return topics.facts === true
+  if (event === 'logs') return topics.logs?.includes((data as { readonly run: string }).run) === true
   const about = data as { readonly id?: string; readonly run?: { readonly id: string } }
   if (event === 'run') return topics.run?.includes(about.run?.id ?? '') === true
   return topics.scatter?.includes(about.id ?? '') === true

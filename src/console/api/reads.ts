@@ -12,6 +12,11 @@ export const runHistory = (id: string, query: Query): Read<t.RunHistory> => ({
   path: pathOf`/runs/${id}/history`,
   query,
 })
+export const runLogs = (id: string, query: Query): Read<t.RunLogs> => ({
+  path: pathOf`/runs/${id}/logs`,
+  query,
+  now: true,
+})
 export const why = (query: Query): Read<t.Why> => ({ path: '/why', query })
 export const gates = (query: Query = {}): Read<t.Gates> => ({ path: '/gates', query })
 export const gate = (id: string): Read<t.Gate> => ({ path: pathOf`/gates/${id}` })

@@ -7,7 +7,7 @@ import type { gates } from '../../http/api/routes/gates.ts'
 import type { limits } from '../../http/api/routes/limits.ts'
 import type { log, rail } from '../../http/api/routes/log.ts'
 import type { home, me } from '../../http/api/routes/overview.ts'
-import type { history, input, runPage, runs } from '../../http/api/routes/runs.ts'
+import type { history, input, logs, runPage, runs } from '../../http/api/routes/runs.ts'
 import type { errors } from '../../http/api/routes/scatters.ts'
 import type { occurrences, schedules, sensors } from '../../http/api/routes/schedules.ts'
 import type { why } from '../../http/api/routes/why.ts'
@@ -23,6 +23,8 @@ export type Runs = z.output<typeof runs>
 export type RunPage = z.output<typeof runPage>
 export type RunInput = z.output<typeof input>
 export type RunHistory = z.output<typeof history>
+export type RunLogs = z.output<typeof logs>
+export type LogLine = z.output<typeof s.logLine>
 export type Scatter = z.output<typeof s.scatter>
 export type ScatterMap = z.output<typeof s.scatterMap>
 export type ScatterTiles = z.output<typeof s.scatterTiles>

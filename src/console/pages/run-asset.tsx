@@ -79,6 +79,9 @@ export function AssetDrawer(props: {
             Open its gate
           </a>
         ) : null}
+        <a class="button small" href={href(['runs', run.id], { logs: asset })}>
+          Its logs
+        </a>
       </section>
       {about.error ? (
         <section>

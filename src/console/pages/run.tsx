@@ -23,6 +23,7 @@ import { runState, STATE_WORDS } from '../words.ts'
 import { AssetDrawer } from './run-asset.tsx'
 import { RunGantt } from './run-gantt.tsx'
 import { RunHistoryList, RunInputView } from './run-history.tsx'
+import { RunLogsCard } from './run-logs.tsx'
 
 export default function RunView({ ids }: { ids: readonly string[] }): JSX.Element {
   const [id = ''] = ids
@@ -66,6 +67,7 @@ function Page({ page, why }: { page: RunPage; why: Why | undefined }): JSX.Eleme
           <Card title="How it came to this" side="each with the fact that proves it">
             {why ? <Chain why={why} now={now} /> : null}
           </Card>
+          <RunLogsCard id={run.id} assets={Object.keys(run.assets)} />
         </div>
         <Aside page={page} now={now} />
       </div>

@@ -16,6 +16,8 @@ export function VirtualList<T>(props: {
   row: (row: T, style: Place, index: number) => ComponentChildren
   /** The end comes into view: more may be read. */
   onEnd?: () => void
+  /** The last row stays in view when rows are added. */
+  isAtEnd?: boolean
   /** Whether the first row is in view. */
   onTop?: (isTop: boolean) => void
   class?: string
@@ -30,6 +32,9 @@ export function VirtualList<T>(props: {
     onTop?.(current.scrollTop < rowHeight)
   }
   useLayoutEffect(look, [])
+  useLayoutEffect(() => {
+    if (props.isAtEnd && box.current) box.current.scrollTop = box.current.scrollHeight
+  }, [props.isAtEnd, rows.length])
   useEffect(() => {
     const watch = new ResizeObserver(look)
     if (box.current) watch.observe(box.current)

@@ -108,6 +108,14 @@ function View(props: {
       ) : null}
       <section>
         <h3>Ids</h3>
+        <p>
+          <a
+            class="link"
+            href={href(['runs', runOf(scatter.id)], { logs: assetOf(scatter.id), instance: String(index) })}
+          >
+            What its code logged
+          </a>
+        </p>
         <Facts
           of={[
             ['Scatter', <code>{scatter.id}</code>],
@@ -117,6 +125,14 @@ function View(props: {
       </section>
     </>
   )
+}
+
+function runOf(id: string): string {
+  return id.slice(0, id.indexOf('.'))
+}
+
+function assetOf(id: string): string {
+  return id.slice(id.indexOf('.') + 1)
 }
 
 function keyText(key: unknown): string {
