@@ -121,7 +121,10 @@ describe('a value in a log', () => {
       text: `${'x'.repeat(24)}…`,
       n: 1,
     })
-    expect(loggableKey({ id: 'a'.repeat(20), more: 'b'.repeat(30) }, 32).value).toEqual({ id: 'a'.repeat(20), '…': '…' })
+    expect(loggableKey({ id: 'a'.repeat(20), more: 'b'.repeat(30) }, 32).value).toEqual({
+      id: 'a'.repeat(20),
+      '…': '…',
+    })
     expect(loggableKey(new Map([['a', 1]]), 100).value).toEqual({ a: 1 })
     expect(loggableKey(12n, 100).value).toBe('12')
   })
