@@ -84,7 +84,7 @@ const REFUSED = [
   'worker',
 ] as const
 /** The same of what gives something at once. */
-const REFUSED_AT_ONCE = ['as', 'at'] as const
+const REFUSED_AT_ONCE = ['as', 'at', 'logs'] as const
 /** Parts of a flow of which nothing can be shown. */
 const REFUSED_PARTS = ['events', 'limiter', 'proof', 'retention', 'triggers'] as const
 
