@@ -39,6 +39,13 @@ export function streamFindings({ streams, inCluster }: SeenStreams): Finding[] {
 }
 
 function missing(name: string): Finding {
+  if (name.endsWith('_LOGS'))
+    return warn(
+      'stream',
+      'is not there: lines of ctx.log are not kept',
+      'start an engine of this version, or run flowstone setup; has the server storage left for it?',
+      name,
+    )
   const advice = name.includes('_LOG_')
     ? 'restore it from a backup (docs/production.md): it holds all facts, and nothing can be made without it'
     : 'start an engine, or run flowstone setup: it makes what is missing; the state is folded again from the log'

@@ -1,5 +1,5 @@
 /** What the doctor reads of streams, engines, states and histories. */
-import type { StreamInfo } from '@nats-io/jetstream'
+import { DiscardPolicy, type StreamInfo } from '@nats-io/jetstream'
 import type { Look } from '../../../projections/doctor/finding.ts'
 import type { SeenHistory, SeenProgress, SeenProof, SeenShard } from '../../../projections/doctor/shards.ts'
 import type { SeenStream, SeenStreams } from '../../../projections/doctor/streams.ts'
@@ -27,6 +27,7 @@ export async function seeStreams({ connection, names, shards }: DoctorDeps): Pro
     ...each((shard) => names.kvStream(names.historyBucket(shard))),
     names.triggers,
     names.feed,
+    names.logs,
     names.kvStream(names.controlBucket),
     names.kvStream(names.limitsBucket),
     `OBJ_${names.blobBucket}`,
@@ -48,7 +49,8 @@ export async function seeStreams({ connection, names, shards }: DoctorDeps): Pro
 function seenStream({ config, state, cluster }: StreamInfo): SeenStream {
   return {
     bytes: state.bytes,
-    maxBytes: config.max_bytes,
+    // Where the oldest go first there is always room.
+    maxBytes: config.discard === DiscardPolicy.Old ? 0 : config.max_bytes,
     messages: state.messages,
     maxMessages: config.max_msgs,
     subjects: state.num_subjects ?? 0,
