@@ -32,6 +32,16 @@ type Fields = Readonly<Record<string, unknown>>
 /** The fields of a line as they are now. 0: there are none. */
 export function loggableFields(fields: unknown, max: number): Loggable<Fields | 0> {
   if (fields === undefined || fields === null) return { value: 0, chars: 0 }
+  try {
+    return fieldsNow(fields, max)
+  } catch {
+    // A getter has thrown, or it is a revoked proxy. What can be read is written.
+    const text = loggable(fields, max)
+    return text.startsWith('{') ? { value: JSON.parse(text), chars: text.length } : readBack({ value: fields }, max)
+  }
+}
+
+function fieldsNow(fields: NonNullable<unknown>, max: number): Loggable<Fields | 0> {
   const chars = charsOfFlat(fields, max)
   if (chars >= 0) return { value: { ...fields }, chars }
   if (isError(fields)) return readBack({ error: fields }, max)

@@ -36,6 +36,8 @@ type TaskPart = Pick<Task, 'run' | 'asset' | 'pipeline' | 'partition' | 'attempt
 /** Of a key: a longer one is cut. */
 const KEY_CHARS = 64
 const WARN: Level = 2
+/** Of fields that fail when they are read, for the worker's logger. */
+const UNREADABLE_CHARS = 16_000
 
 export interface RunLogsParts {
   readonly logger: Logger
@@ -151,7 +153,11 @@ function textOf(message: unknown): string {
 function fieldsOf(message: unknown, fields: unknown): Readonly<Record<string, unknown>> {
   if (isError(fields)) return { error: fields }
   if (fields === undefined) return isError(message) ? { error: message } : {}
-  return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? { ...fields } : { value: fields }
+  try {
+    return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? { ...fields } : { value: fields }
+  } catch {
+    return loggableFields(fields, UNREADABLE_CHARS).value || {}
+  }
 }
 
 /** There is one for each instance, so it is small. */

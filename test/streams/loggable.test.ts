@@ -72,6 +72,8 @@ describe('a value in a log', () => {
     expect(shown(trap)).toEqual({ bad: '[unreadable: no]', good: 1 })
     expect(shown({ proxy })).toEqual({ proxy: expect.stringContaining('[unreadable') })
     expect(shown({ toJSON: () => trap })).toEqual({ bad: '[unreadable: no]', good: 1 })
+    expect(loggableFields(trap, 1000).value).toEqual({ bad: '[unreadable: no]', good: 1 })
+    expect(loggableFields(proxy, 1000).value).toEqual({ value: expect.stringContaining('[unreadable') })
   })
 
   it('is cut where it is long, wide or deep', () => {

@@ -1,7 +1,10 @@
 import { expect, it } from 'vitest'
 import { LogBuffer, type LogMessage, type LogScope } from '../../src/logs/buffer.ts'
 import { fieldsFor, loggerOf, takes } from '../../src/logs/logger.ts'
+import { BoundLog, type RunLog, RunLogs } from '../../src/logs/run-log.ts'
+import { assetName, runId } from '../../streams/ids.ts'
 import type { LogRow } from '../../streams/logs.ts'
+import { namesOf } from '../../streams/subjects.ts'
 
 const LINE = 120
 const scopeOf = (name: string, partition?: string): LogScope => ({
@@ -88,4 +91,22 @@ it('a logger that takes the fields first, as pino does, gets them first', () => 
   expect(fieldsFor(loggerOf(undefined), { error, n: 1n })).toEqual({ error: 'no (cause: why)', n: '1' })
   // @ts-expect-error no logger
   expect(() => loggerOf({ info: write })).toThrow('logger must have debug, info, warn and error')
+})
+
+it('a logger hears a line whose fields fail when they are read, without those', () => {
+  const heard: unknown[] = []
+  const write = (message: string, fields: unknown): void => void heard.push([message, fields])
+  const logger = { debug: write, info: write, warn: write, error: write }
+  const settings = { isOn: false, level: 'debug' } as const
+  const task = { run: runId(0, 'a'), asset: assetName('a'), pipeline: 'p', partition: undefined, attempt: 1 }
+  const logs = new RunLogs({ logger, names: namesOf('ns'), worker: 'w', sink: undefined, settings })
+  const log: RunLog = new BoundLog(logs.of(task, 'execute'))
+  const trap = {
+    good: 1,
+    get bad(): unknown {
+      throw new Error('no')
+    },
+  }
+  log.info('reads', trap)
+  expect(heard).toEqual([['reads', expect.objectContaining({ run: '0-a', good: 1, bad: '[unreadable: no]' })]])
 })
