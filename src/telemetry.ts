@@ -199,6 +199,8 @@ export interface RunEvent {
   readonly pipeline: string
   readonly target: string
   readonly partition?: string
+  /** It is a call of a hook, or of the code of a schedule, sensor or subscription. */
+  readonly internal?: true
   /** Its span, as W3C Trace Context writes it. */
   readonly traceparent: string
 }

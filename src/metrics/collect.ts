@@ -27,12 +27,14 @@ const STATUSES = ['succeeded', 'failed', 'cancelled'] as const
 type On = <N extends keyof TelemetryEvents>(name: N, count: (event: TelemetryEvents[N]) => void) => void
 
 function ofRuns(on: On, meter: Meter): void {
-  on('flowstone:run.requested', ({ pipeline }) => {
+  on('flowstone:run.requested', ({ pipeline, internal }) => {
+    if (internal) return
     meter.add('flowstone.runs.requested', 1, { pipeline })
     // The first failure is seen as an increase only where there was a zero before.
     for (const status of STATUSES) meter.add('flowstone.runs.finished', 0, { pipeline, status })
   })
-  on('flowstone:run.finished', ({ pipeline, status, durationMs }) => {
+  on('flowstone:run.finished', ({ pipeline, status, durationMs, internal }) => {
+    if (internal) return
     meter.add('flowstone.runs.finished', 1, { pipeline, status })
     meter.record('flowstone.run.duration', durationMs / 1000, { pipeline, status })
   })

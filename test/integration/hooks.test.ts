@@ -1,7 +1,8 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { inspect } from 'node:util'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
 import {
   asset,
   type GateOpenedEvent,
@@ -12,6 +13,7 @@ import {
   type RunFinishedEvent,
   type RunLateEvent,
 } from '../../src/index.ts'
+import type { RunEvent } from '../../src/telemetry.ts'
 import { loggable } from '../../streams/loggable.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -125,6 +127,10 @@ it('a hook that always fails is given up, its run says so, and can be retried', 
 })
 
 it('a gate that is opened is heard of with its address, and the address answers it', async () => {
+  const told: RunEvent[] = []
+  const listen = (message: unknown): void => void told.push(message as RunEvent)
+  subscribe('flowstone:run.finished', listen)
+  onTestFinished(() => void unsubscribe('flowstone:run.finished', listen))
   const opened: { event: GateOpenedEvent; url: string; token: string }[] = []
   const published = asset('published', {
     execute: (ctx) => ctx.approval({ message: 'Publish?', context: { pages: 3 }, timeout: '1h' }),
@@ -156,6 +162,12 @@ it('a gate that is opened is heard of with its address, and the address answers 
   expect(await run.hooks()).toMatchObject([{ on: 'gate_opened', gate: event?.gate }])
   await flow.gates.signal(token, { approved: true })
   expect(await run.result()).toBe(true)
+  const ends = (): unknown[] => told.map(({ target, internal }) => [target, internal]).sort()
+  await until('both ends are told', () => ends().length === 2)
+  expect(ends()).toEqual([
+    ['hook__gate_opened', true],
+    ['published', undefined],
+  ])
 })
 
 it('gates of instances are heard of, each with its instance', async () => {

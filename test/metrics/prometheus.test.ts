@@ -84,6 +84,10 @@ it('what happens is counted until the counting ends', () => {
   const run = { engine: 'e', run: '0-a', pipeline: 'p', target: 't', traceparent: '' }
   const lease = { worker: 'w', run: '0-a', pipeline: 'p', asset: 'a', durationMs: 20 }
   emit('flowstone:run.requested', run)
+  // Calls of hooks are no runs that somebody has asked for.
+  const call = { ...run, target: 'hook__late', internal: true } as const
+  emit('flowstone:run.requested', call)
+  emit('flowstone:run.finished', { ...call, status: 'failed', durationMs: 9000 })
   const failed = { flowstone_pipeline: 'p', flowstone_status: 'failed' }
   expect(seriesValue(parseMetrics(registry.text()), 'flowstone_runs_finished_total', failed)).toBe(0)
   emit('flowstone:run.finished', { ...run, status: 'succeeded', durationMs: 1500 })
@@ -92,6 +96,7 @@ it('what happens is counted until the counting ends', () => {
   end()
   emit('flowstone:run.finished', { ...run, status: 'succeeded', durationMs: 1500 })
   const parsed = parseMetrics(registry.text())
+  expect(seriesValue(parsed, 'flowstone_runs_requested_total')).toBe(1)
   expect(seriesValue(parsed, 'flowstone_runs_finished_total')).toBe(1)
   expect(seriesValue(parsed, 'flowstone_run_duration_seconds_sum')).toBe(1.5)
   expect(seriesValue(parsed, 'flowstone_instances_ended_total', { flowstone_outcome: 'succeeded' })).toBe(7)

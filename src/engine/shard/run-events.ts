@@ -2,7 +2,7 @@
  * Emits telemetry about runs while the engine folds their facts, and records their spans. An engine
  * that takes over folds the last facts again: then a span comes twice, with the same ids.
  */
-import { type RunState, stateKey, type View } from '../../../projections/state.ts'
+import { type RunState, specOf, stateKey, type View } from '../../../projections/state.ts'
 import type { Fact } from '../../../streams/facts.ts'
 import { viewOfError } from '../../../streams/thrown.ts'
 import { formatTraceparent, parseTraceparent, runSpan, type SpanName, type TracedRun } from '../../../streams/trace.ts'
@@ -31,6 +31,7 @@ export function tellOfRun(teller: Teller, view: View, fact: Fact): void {
     pipeline: run.pipeline,
     target: run.target,
     ...(run.partition === undefined ? {} : { partition: run.partition }),
+    ...(isInternal(view, run) ? { internal: true } : {}),
     traceparent: formatTraceparent(runSpan(of)),
   }
   if (fact.name === 'run.requested') {
@@ -57,6 +58,11 @@ export function tellOfRun(teller: Teller, view: View, fact: Fact): void {
     },
   }
   traced.record(what, run.requestedMs, fact.timeMs, status === 'failed' ? (error ?? 'it failed') : undefined)
+}
+
+function isInternal(view: View, { pipeline, version, target, hook }: RunState): boolean {
+  const spec = view.get(stateKey.pipeline(pipeline, version))
+  return hook !== undefined || (spec !== undefined && specOf(spec, target)?.internal === true)
 }
 
 export function tracedRun({ namespace }: Teller, { id, trace }: RunState): TracedRun {
