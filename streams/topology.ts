@@ -14,6 +14,7 @@ import {
   type StreamConfig,
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
+import { violationIn } from './denied.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
@@ -251,25 +252,32 @@ function feedWish(names: Names, replicas: number, maxAgeNanos = FEED_MAX_AGE_MS 
 
 /**
  * The server reserves the bytes that a stream may have. Where it has not so many, the logs get
- * less; a namespace can do without them. Returns whether they are there.
+ * less. A namespace can do without them, as where an engine has the rights of an older version.
+ * Without `options` it looks only whether they are there. Returns whether it made them.
  */
 async function ensureLogs(
   jsm: JetStreamManager,
   names: Names,
   replicas: number,
-  options: TopologyOptions = {},
+  options?: TopologyOptions,
 ): Promise<boolean> {
-  const there = await configOf(jsm, names.logs)
-  const wish = logsWish(names, replicas, there, options)
-  for (let maxBytes = wish.max_bytes; ; maxBytes /= 4) {
-    try {
-      await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
-      return true
-    } catch (error) {
-      const isFull = error instanceof FlowStoneError && error.code === 'storage_full'
-      if (!isFull || there || options.logsMaxBytes !== undefined) throw error
-      if (maxBytes <= LOGS_MIN_BYTES) return false
+  try {
+    const there = await configOf(jsm, names.logs)
+    if (there && !options) return false
+    const wish = logsWish(names, replicas, there, options ?? {})
+    for (let maxBytes = wish.max_bytes; ; maxBytes /= 4) {
+      try {
+        await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
+        return !there
+      } catch (error) {
+        const isFull = error instanceof FlowStoneError && error.code === 'storage_full'
+        if (!isFull || there || options?.logsMaxBytes !== undefined) throw error
+        if (maxBytes <= LOGS_MIN_BYTES) return false
+      }
     }
+  } catch (error) {
+    if (violationIn(error) && (options?.logsMaxAgeMs ?? options?.logsMaxBytes) === undefined) return false
+    throw error
   }
 }
 
@@ -410,7 +418,7 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     }
     if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
   }
-  if (!(await configOf(jsm, names.logs)) && (await ensureLogs(jsm, names, replicas))) made.push(names.logs)
+  if (await ensureLogs(jsm, names, replicas)) made.push(names.logs)
   return made
 }
 

@@ -10,6 +10,7 @@ import {
   type NatsConnection,
   type NodeConnectionOptions,
 } from '@nats-io/transport-node'
+import { violationIn } from '../../streams/denied.ts'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { jetstreamManager, useDomain } from '../../streams/jetstream.ts'
 import { atMost, sleep, unlessAborted } from '../options/timer.ts'
@@ -17,7 +18,7 @@ import { type Logger, quietLogger } from '../telemetry.ts'
 import { denyAsked } from './ask.ts'
 import { type Credentials, reachOf } from './credentials.ts'
 import { limitReached } from './full.ts'
-import { isPassing, violationIn } from './nats.ts'
+import { isPassing } from './nats.ts'
 import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 

@@ -5,6 +5,7 @@
 import { JetStreamApiError, type StreamInfo } from '@nats-io/jetstream'
 import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
+import { violationIn } from '../../streams/denied.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { isFullError } from '../../streams/full.ts'
 import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
@@ -72,13 +73,6 @@ export function isPassing(error: unknown): boolean {
   if (error instanceof FlowStoneError || violationIn(error)) return false
   if (error instanceof JetStreamApiError) return error.status === 404 || isPassingStatus(error.status)
   return true
-}
-
-/** The server's refusal of a subject, where that is why. */
-export function violationIn(error: unknown): InstanceType<typeof errors.PermissionViolationError> | undefined {
-  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
-    if (at instanceof errors.PermissionViolationError) return at
-  return undefined
 }
 
 function isPassingStatus(status: number): boolean {

@@ -40,7 +40,8 @@ export function consequenceOf({ operation, permission }: Denied): string {
   if (permission === '$JS.ACK.>')
     return '; tasks cannot be acknowledged: the server delivers each of them again after ackWait'
   if (operation === 'subscribe' && permission.endsWith('INBOX.>')) return '; no answer of the server can arrive'
-  if (operation === 'publish' && /\.logs\.>$/.test(permission)) return '; lines of ctx.log are not kept'
+  if (operation === 'publish' && /\.logs\.>$|^\$JS\.API\.STREAM\..+_LOGS$/.test(permission))
+    return '; lines of ctx.log are not kept'
   if (/\.notify\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'
   return ''
 }

@@ -257,3 +257,32 @@ describe('without more', () => {
     expect((await (await flowAs('gates')).gates.list(run))[0]?.status).toBe('waiting')
   })
 })
+
+it('an engine and a worker with the rights of a version before logs work, and only keep no lines', async () => {
+  const place = { ...DEPLOYMENT, ns: 'before' }
+  const rightsOf = (role: Role) => {
+    const { publish, subscribe } = permissionsOf(role, place)
+    return { publish: publish.filter((subject) => !/_LOGS$|\.logs\./.test(subject)), subscribe }
+  }
+  const users = { engine: rightsOf('engine'), worker: rightsOf('worker') }
+  await using own = await guardedServer(users)
+  const heard = listeningLogger()
+  const reach = async (user: string) =>
+    await connect({ servers: own.url, namespace: place.ns, nats: login(user), gates: GATES, logger: heard })
+  await using engine = await reach('engine')
+  await (await engine.engine()).active
+  await using worker = await reach('worker')
+  const says = asset('says', {
+    execute: ({ log }) => {
+      log.info('hello')
+      return 'done'
+    },
+  })
+  await worker.worker(pipeline('shop', [says]))
+  const run = await engine.request('shop/says')
+  await until('it has ended', async () => (await run.view())?.status === 'succeeded')
+  for (const { connection } of [engine, worker]) {
+    await until('it says what it may not', () => connection.denied.length > 0)
+    expect(connection.denied.every(({ subject }) => /LOGS|\.logs\./.test(subject))).toBe(true)
+  }
+})
