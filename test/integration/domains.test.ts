@@ -114,7 +114,7 @@ async function works(engineAt: string, workerAt: string, domain: string): Promis
   for (const where of ['hub', 'leaf']) {
     const names: string[] = []
     for await (const name of (await jetstreamManager(nc, { domain: where })).streams.names()) names.push(name)
-    expect(names.filter((name) => name.includes(namespace))).toHaveLength(where === domain ? 10 : 0)
+    expect(names.filter((name) => name.includes(namespace))).toHaveLength(where === domain ? 11 : 0)
   }
   await nc.close()
 }
