@@ -16,7 +16,7 @@ import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { announce, devServe, httpConfig, listenNear } from './http.ts'
-import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
+import { checkMetrics, type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
@@ -51,6 +51,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   const output = outputOf(options.json === true)
   using stop = stopRequest()
   if (!existsSync(file)) throw new InvalidError(`there is no file ${file}`)
+  checkMetrics(options)
   process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   const config = await httpConfig(options.httpConfig)
   const before = readDevState(DEV_DIR, false)

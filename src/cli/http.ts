@@ -4,7 +4,7 @@ import { isLoopback, outsideOf } from '../http/api/access.ts'
 import { type GateServer, type ServedFlow, type ServeOptions, serveGates } from '../http/serve.ts'
 import { type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { loadModule } from './load.ts'
-import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
+import { checkMetrics, type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
@@ -22,6 +22,7 @@ export interface HttpCommand extends GlobalOptions, MetricsCommand {
 
 export async function runHttp(options: HttpCommand): Promise<void> {
   const output = outputOf(options.json === true)
+  checkMetrics(options)
   using stop = stopRequest()
   const config = await httpConfig(options.config)
   const isOfUse =

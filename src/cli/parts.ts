@@ -9,7 +9,7 @@ import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from 
 import { showFailures } from './failures.ts'
 import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
-import { type MetricsCommand, serveMetricsOf } from './metrics.ts'
+import { checkMetrics, type MetricsCommand, serveMetricsOf } from './metrics.ts'
 import { outputOf } from './output.ts'
 import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
 import { onlyConfig } from './worker-config.ts'
@@ -119,6 +119,7 @@ function engineOptions(options: EngineCommand): EngineOptions {
 
 export async function runEngine(options: EngineCommand): Promise<void> {
   const output = outputOf(options.json === true)
+  checkMetrics(options)
   using stop = stopRequest()
   await using health = await serveHealth(options, output)
   void stop.asked.then(() => health.stops())

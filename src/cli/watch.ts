@@ -7,6 +7,8 @@ import { isLive, openScreen } from './screen.ts'
 const LOOK_MS = 1000
 /** A look may meet a server that goes away. */
 const FAILURES_MAX = 3
+/** What was said last is remembered of so many. */
+const REMEMBERED = 10_000
 
 export interface Look {
   /** For a terminal, where they are drawn in place of those before. */
@@ -47,7 +49,11 @@ export async function watch(
     else
       for (const { key, event, fields, line } of seen.changes) {
         if (said.get(key) !== line) output.event(event, fields, line)
+        // The newest one is last.
+        said.delete(key)
         said.set(key, line)
+        const [oldest] = said.keys()
+        if (said.size > REMEMBERED && oldest !== undefined) said.delete(oldest)
       }
     if (seen.hasEnded) return
     if ((await Promise.race([rest(), stopped])) === 'stopped') break

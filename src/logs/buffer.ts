@@ -30,7 +30,7 @@ export interface BufferLimits {
 
 interface Lines {
   readonly subject: string
-  readonly source: LogSource
+  readonly scope: LogScope
   readonly rows: LogRow[]
   chars: number
 }
@@ -86,7 +86,7 @@ export class LogBuffer {
     this.#full = []
     this.#sending += this.#chars
     this.#chars = 0
-    return all.flatMap(({ subject, source, rows }) => this.#encode(subject, source, rows))
+    return all.flatMap(({ subject, scope, rows }) => this.#encode(subject, scope, rows))
   }
 
   /** What was taken before is sent, or given up. */
@@ -94,13 +94,13 @@ export class LogBuffer {
     this.#sending = 0
   }
 
-  #put({ subjects, source }: LogScope, row: LogRow, chars: number): void {
-    const [low, high] = subjects
+  #put(scope: LogScope, row: LogRow, chars: number): void {
+    const [low, high] = scope.subjects
     const subject = row[1] > 1 ? high : low
     let open = this.#open.get(subject)
-    if (!open || open.chars + chars > this.#limits.messageChars || !isSame(open.source, source)) {
+    if (!open || open.chars + chars > this.#limits.messageChars || !isSame(open.scope.source, scope.source)) {
       if (open) this.#full.push(open)
-      open = { subject, source, rows: [], chars: 0 }
+      open = { subject, scope, rows: [], chars: 0 }
       this.#open.set(subject, open)
     }
     open.rows.push(row)
@@ -108,13 +108,16 @@ export class LogBuffer {
     this.#chars += chars
   }
 
-  #encode(subject: string, source: LogSource, rows: readonly LogRow[]): LogMessage[] {
-    const payload = encodeLines(source, rows)
+  #encode(subject: string, scope: LogScope, rows: readonly LogRow[]): LogMessage[] {
+    const payload = encodeLines(scope.source, rows)
     if (payload.length <= this.#limits.messageBytes) return [{ subject, payload }]
-    // Escapes have made it several times as long. A line that alone is too long is left out.
-    if (rows.length <= 1) return []
-    const half = Math.ceil(rows.length / 2)
-    return [...this.#encode(subject, source, rows.slice(0, half)), ...this.#encode(subject, source, rows.slice(half))]
+    // Escapes have made it several times as long.
+    if (rows.length > 1) {
+      const half = Math.ceil(rows.length / 2)
+      return [...this.#encode(subject, scope, rows.slice(0, half)), ...this.#encode(subject, scope, rows.slice(half))]
+    }
+    this.#drop(scope, 1)
+    return []
   }
 
   #drop(scope: LogScope, lines: number): void {

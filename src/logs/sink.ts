@@ -36,10 +36,16 @@ const ANSWER_MS = 5000
 /** When nobody takes the lines, it is tried again after this; without the right, after longer. */
 const AGAIN_MS = 5000
 const DENIED_AGAIN_MS = 60_000
+/**
+ * Lines without an answer are sent again until this long after the first time. The server knows
+ * them again for 30 s.
+ */
+const UNSURE_MS = 20_000
 /** A stop waits so long for the last lines. */
 const STOP_MS = 2000
 
-type Verdict = 'stored' | 'lost' | 'away' | 'refused' | 'denied'
+/** `unsure`: no answer came. They may be stored, or not. */
+type Verdict = 'stored' | 'lost' | 'away' | 'unsure' | 'refused' | 'denied'
 
 export interface SinkParts {
   readonly connection: Connection
@@ -137,11 +143,15 @@ export class LogSink {
 
   async #sendAll(): Promise<void> {
     const entries = this.#buffer.take().map((message) => this.#entry(message))
+    let sinceMs = performance.now()
     for (let i = 0; i < entries.length && !this.#isStopped; ) {
       const size = entries.length - i <= APART_MAX ? APART_MAX : BATCH_MAX
       const verdict = await this.#send(entries.slice(i, i + size))
-      if (verdict === 'stored' || verdict === 'lost') i += size
-      else if (verdict === 'away') await this.#parts.connection.ready(FLUSH_MS)
+      const isGivenUp = verdict === 'unsure' && performance.now() - sinceMs > UNSURE_MS
+      if (verdict === 'stored' || verdict === 'lost' || isGivenUp) {
+        i += size
+        sinceMs = performance.now()
+      } else if (verdict === 'away' || verdict === 'unsure') await this.#parts.connection.ready(FLUSH_MS)
       else {
         this.#pausedMs = performance.now() + (verdict === 'denied' ? DENIED_AGAIN_MS : AGAIN_MS)
         this.#isDenied = verdict === 'denied'
@@ -181,7 +191,7 @@ export class LogSink {
       }
       connection.suspect()
       this.#warn(messageOf(error))
-      return 'lost'
+      return 'unsure'
     }
   }
 

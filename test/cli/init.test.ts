@@ -25,6 +25,17 @@ it('flowstone init makes a project of the name of its folder, which needs this v
   expect(read('.gitignore')).toContain('.flowstone/')
 })
 
+it('flowstone init names no project as a package that it installs', () => {
+  using scratch = scratchFolder()
+  using _log = vi.spyOn(console, 'log').mockReturnValue()
+  const manifestOf = (folder: string) => {
+    init(join(scratch.path, folder), {})
+    return JSON.parse(readFileSync(join(scratch.path, folder, 'package.json'), 'utf8'))
+  }
+  const { dependencies, devDependencies } = manifestOf('shop')
+  for (const name of Object.keys({ ...dependencies, ...devDependencies })) expect(manifestOf(name).name).not.toBe(name)
+})
+
 it('flowstone init writes nothing where it would overwrite something', () => {
   using scratch = scratchFolder()
   writeFileSync(join(scratch.path, 'README.md'), 'mine')

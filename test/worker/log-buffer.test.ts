@@ -40,13 +40,17 @@ it('a message of a log buffer is bounded, and of one source', () => {
   expect(said(buffer.take())).toEqual(['x.low: a b', 'x.low: c', 'x.low: d'])
 })
 
-it('a message of a log buffer that escapes make too long is halved, and a line that is too long is left out', () => {
+it('a message of a log buffer that escapes make too long is halved, and a line that is too long is counted', () => {
   const buffer = bufferOf(100, 100, 200)
   const control = '\u0001'.repeat(15)
   buffer.add(scopeOf('x'), row(control), 15)
   buffer.add(scopeOf('x'), row('\u0001'.repeat(100)), 100)
   buffer.add(scopeOf('x'), row('b'), 1)
   expect(said(buffer.take())).toEqual([`x.low: ${control}`, 'x.low: b'])
+  buffer.sent()
+  expect(buffer.isEmpty).toBe(false)
+  expect(said(buffer.take())).toEqual(['x.high: dropped 1'])
+  expect(buffer.isEmpty).toBe(true)
 })
 
 it('what is too much for a log buffer is dropped, and a line says how many', () => {

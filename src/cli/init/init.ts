@@ -29,6 +29,8 @@ export function init(folder: string, { json }: { readonly json?: boolean }): voi
   ])
 }
 
+const INSTALLED: ReadonlySet<string> = new Set(['flowstone', 'typescript'])
+
 /** What npm takes: lower case, and few marks. */
 function packageName(folder: string): string {
   const name = folder
@@ -36,5 +38,5 @@ function packageName(folder: string): string {
     .replaceAll(/[^a-z0-9-]+/g, '-')
     .replaceAll(/^-+|-+$/g, '')
   // npm refuses to install a package into one of the same name.
-  return name === '' || name === 'flowstone' ? 'my-pipeline' : name
+  return name === '' || INSTALLED.has(name) ? 'my-pipeline' : name
 }
