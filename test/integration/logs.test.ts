@@ -193,13 +193,15 @@ describe('lines of ctx.log', () => {
     await using stage = await openStage(server.url, pipeline('odd', [odd]), { worker: { logger } })
     const run = await stage.flow.materialize(odd)
     expect(await run.result()).toBe('fine')
-    const lines = await linesOf(stage, run.id, 2)
+    const lines = await linesOf(stage, run.id, 3)
     expect(lines.map(({ message }) => message.length).toSorted((a, b) => a - b)).toEqual([
+      'a proxy'.length,
       'an error is no message'.length,
       8193,
     ])
-    const [first] = await collect(stage.flow.logs(run.id, { level: 'warn' }))
-    expect(first).toMatchObject({ message: 'an error is no message', fields: { error: { name: 'Error' } } })
+    const [first, second] = await collect(stage.flow.logs(run.id, { level: 'warn' }))
+    expect(first).toMatchObject({ message: 'a proxy' })
+    expect(second).toMatchObject({ message: 'an error is no message', fields: { error: { name: 'Error' } } })
   })
 
   it('are dropped when there are too many at a time, and a line says how many', async () => {
