@@ -98,7 +98,7 @@ it('after pruning at any point, rebuild, verify and reuse agree with a model', {
         await expectModel()
       }
     }),
-    { ...runs(4), interruptAfterTimeLimit: 60_000 },
+    { ...runs(2), interruptAfterTimeLimit: 60_000 },
   )
   await nc.close()
 })

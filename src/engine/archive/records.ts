@@ -78,9 +78,10 @@ export class Records {
     if (selection.positions) yield* this.#positions()
     if (selection.pieces) yield* this.#given(selection.pieces())
     else if (selection.runs) for (const run of selection.runs) yield* this.#named(run, selection.wanted.open)
-    // The first one at last: evaluations of sensors are there, and start runs in the others.
+    // The first one first: evaluations of sensors are there. What they have started in the others
+    // stands there when they are folded.
     else
-      for (let shard = shards - 1; shard >= 0; shard--)
+      for (let shard = 0; shard < shards; shard++)
         for await (const piece of piecesOfShard(this.#source, shard, selection.wanted, this.#seen)) {
           if ('open' in piece) this.open.push(piece.open)
           else yield* this.#piece(piece)
@@ -234,12 +235,23 @@ export class Records {
         for (const [k, key] of some.entries()) {
           // The bucket's type of document follows from its key.
           const entry = entries[k] as CatalogEntry | undefined
-          if (!entry || this.#seen.has(entry.run)) continue
+          if (!entry || this.#seen.has(entry.run) || (await this.#isLeftOut(entry.run))) continue
           yield documentRecord(shard, undefined, key, entry)
           yield* this.#reference(entry.value.shard, entry.value.seq)
         }
       }
     }
+  }
+
+  /**
+   * A run that has not ended, or that came later. Where positions go on, it is started again under
+   * its id, and makes its values again. Of a run that is pruned only values are left: they are
+   * taken along.
+   */
+  async #isLeftOut(run: string): Promise<boolean> {
+    const { connection, names } = this.#source
+    const bucket = names.stateBucket(parseRunId(run).shard)
+    return (await readDoc(connection, names, bucket, stateKey.run(run))) !== undefined
   }
 
   async #lastUnder(shard: number, path: string): Promise<SealedFact | undefined> {

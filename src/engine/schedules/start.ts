@@ -75,8 +75,9 @@ export async function startSensed(context: StartContext, { value, request }: Of<
       const data = await requestWith(context, request, asked)
       const id = runIdFor(data, 'sensor', text, shards)
       const { shard } = parseRunId(id)
-      // A key may have been used long ago. What has no key is asked for once.
-      if (asked.key !== undefined && (await isSealed(context, id))) return
+      // A key may have been used long ago. And an archive may hold a run, and not the evaluation
+      // that asked for it.
+      if (await isSealed(context, id)) return
       await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     } catch (error) {
       if (!isFinal(error)) throw error
