@@ -253,3 +253,25 @@ describe('verifying a namespace', () => {
     expect((await rejection(flow.verify({ signal }))).message).toBe('no more')
   })
 })
+
+it('schedules behind what is folded hide no place that an earlier one has left', async () => {
+  const begin = Promise.withResolvers<void>()
+  const quick = asset('quick', { execute: () => 1 })
+  const late = asset('late', {
+    execute: async (ctx) => {
+      await begin.promise
+      return ctx.signalGate({ timeout: '1h' })
+    },
+  })
+  await using stage = await openStage(server.url, pipeline('p', [quick, late]), { gates: GATES })
+  const { flow, engine } = stage
+  // Its end takes its time limit off the log.
+  await (await flow.materialize(quick, { timeout: '1h' })).result()
+  const run = await flow.materialize(late)
+  await until('it runs', async () => (await factsOf(flow, run.id)).some(({ kind }) => kind === 'asset.started'))
+  await engine?.stop()
+  begin.resolve()
+  await until('its gate is open', async () => (await factsOf(flow, run.id)).some(({ kind }) => kind === 'gate.created'))
+  const { findings } = await flow.verify()
+  expect(findings.filter(({ kind }) => kind === 'log_has_holes')).toEqual([])
+})

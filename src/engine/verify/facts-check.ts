@@ -27,7 +27,8 @@ export class FactsCheck implements Check {
   readonly #bySeq: Ledger
   #onLog = 0
   #sealed = 0
-  #timersBehind = 0
+  /** Of schedules that stand on the log behind the base. */
+  readonly #timers: number[] = []
   #first = 0
   #last = 0
 
@@ -44,8 +45,9 @@ export class FactsCheck implements Check {
     this.#first ||= seq
     this.#last = seq
     this.#there.add(seq)
-    if (isTimer(path)) this.#timersBehind += seq > this.#at.beside.base ? 1 : 0
-    else if (fact) this.#addOnce(path, seq)
+    if (isTimer(path)) {
+      if (seq > this.#at.beside.base) this.#timers.push(seq)
+    } else if (fact) this.#addOnce(path, seq)
   }
 
   #addOnce(path: string, seq: number): void {
@@ -145,7 +147,9 @@ export class FactsCheck implements Check {
     // What was folded since, to look again, was not seen here.
     const to = Math.min(beside.folded, this.#last)
     const { count, first } = this.#there.missing(from, to)
-    const most = Math.max(0, beside.timers - this.#timersBehind)
+    // Of those that stand behind what is folded, the fold knows nothing.
+    const standing = this.#timers.filter((seq) => seq <= to).length
+    const most = Math.max(0, beside.timers - standing)
     if (count > most) {
       const message = `${count} messages of the log between ${from} and ${to} are gone, and at most ${most} of them were schedules; the first: ${first.join(', ')}`
       const advice = 'nothing but a purge by hand takes them away: restore the log from a backup'

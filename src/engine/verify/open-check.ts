@@ -130,7 +130,7 @@ export class OpenCheck implements Check {
       const timer = run && runTimerOf(run)
       if (!timer || run.finishedMs !== undefined || timer.dueMs < clock.now()) continue
       const { name, ids } = timer.fact
-      await this.#mustStand(factPath(name, ids), stateKey.run(id), async () => {
+      await this.#mustStand(factPath(name, ids), timer.dueMs, stateKey.run(id), async () => {
         const now = await this.#doc(stateKey.run(id))
         return now !== undefined && now.finishedMs === undefined && runTimerOf(now)?.fact.name === name
       })
@@ -147,15 +147,15 @@ export class OpenCheck implements Check {
       return now?.status === 'waiting' && now.deadlines === deadlines
     }
     if (deadlineMs > clock.now())
-      return await this.#mustStand(factPath('gate.timer_fired', ids), stateKey.gates(ids), isSame)
+      return await this.#mustStand(factPath('gate.timer_fired', ids), deadlineMs, stateKey.gates(ids), isSame)
     if (clock.now() - deadlineMs < LATE_MS || !(await isSame())) return
     const message = `gate ${run}.${asset}.${gate} waits, though its deadline passed at ${new Date(deadlineMs).toISOString()}`
     findings.add({ check: CHECK, kind: 'gate_late', shard, document: stateKey.gates(ids), message, advice: ENGINE })
   }
 
   /** The schedule that brings a fact, for as long as `isWaited`. */
-  async #mustStand(fired: string, document: string, isWaited: () => Promise<boolean>): Promise<void> {
-    const { connection, names, shard, findings, graceMs } = this.#at
+  async #mustStand(fired: string, dueMs: number, document: string, isWaited: () => Promise<boolean>): Promise<void> {
+    const { connection, names, shard, clock, findings, graceMs } = this.#at
     const path = timerPath(fired) ?? fired
     const isThere = async (of: string): Promise<boolean> => {
       const query = { last_by_subj: names.fact(shard, of) }
@@ -165,6 +165,8 @@ export class OpenCheck implements Check {
     // It fires as it is looked for, or is on its way.
     await sleep(Math.min(DECISION_MS, graceMs))
     if ((await isThere(path)) || !(await isWaited())) return
+    // It was due meanwhile: what it brought may be folded next.
+    if (dueMs <= clock.now()) return
     const message = `the schedule ${path} is not on the log; nothing ends what document ${document} waits for`
     const advice = 'an engine sets it again once the time has passed; until then answer the gate, or cancel the run'
     findings.add({ check: CHECK, kind: 'schedule_missing', shard, fact: path, document, message, advice })
