@@ -197,7 +197,7 @@ describe('gates', () => {
     expect((await rejection(run.result())).code).toBe('cancelled')
     // The engine says `end`, and whoever ended the gate says how: either may be first.
     const named = (isEnd: boolean): string[] => events.flatMap(({ name }) => ((name === 'end') === isEnd ? [name] : []))
-    await until('the cancel is told of', () => named(false).includes('cancel') && named(true).length === 3)
+    await until('the cancel is reported', () => named(false).includes('cancel') && named(true).length === 3)
     expect(named(false)).toEqual([
       'create',
       'timeout_retry',

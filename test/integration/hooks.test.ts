@@ -163,7 +163,7 @@ it('a gate that is opened is heard of with its address, and the address answers 
   await flow.gates.signal(token, { approved: true })
   expect(await run.result()).toBe(true)
   const ends = (): unknown[] => told.map(({ target, internal }) => [target, internal]).sort()
-  await until('both ends are told', () => ends().length === 2)
+  await until('both ends are reported', () => ends().length === 2)
   expect(ends()).toEqual([
     ['hook__gate_opened', true],
     ['published', undefined],

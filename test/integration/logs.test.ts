@@ -334,7 +334,7 @@ describe('the stream of logs', () => {
   })
   const all = pipeline('one', [one])
 
-  it('keeps what it is told to: other limits are set by who names them', async () => {
+  it('has the limits that were named last', async () => {
     const nc = await connectNats({ servers: server.url })
     const jsm = await jetstreamManager(nc)
     const namespace = freshNamespace()

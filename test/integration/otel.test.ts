@@ -190,7 +190,7 @@ describe('the trace of a run', () => {
     const id = again.id
     const retried = (): ReceivedSpan | undefined =>
       otlp.spans.find(({ name, attributes }) => name === 'run traced/failing' && attributes['flowstone.run.id'] === id)
-    await until('the retry is told of', () => retried() !== undefined)
+    await until('the retry is reported', () => retried() !== undefined)
     expect(retried()).toMatchObject({ parentSpanId: undefined, links: [{ traceId, spanId: failed.spanId }] })
     expect(retried()?.traceId).not.toBe(traceId)
     await whole(retried()?.traceId ?? '', ['failing.execute'])
@@ -226,7 +226,7 @@ describe('the trace of a run', () => {
     nc.publish(`${namespace}.trigger.traced.called`, '{}', { headers })
     await nc.drain()
     const spans = (): ReceivedSpan[] => otlp.spans.filter((span) => span.traceId === traceId)
-    await until('the run is told of', () => spans().some(({ name }) => name === 'run traced/called'))
+    await until('the run is reported', () => spans().some(({ name }) => name === 'run traced/called'))
     expect(one(spans(), 'run traced/called')).toMatchObject({ parentSpanId: 'cd'.repeat(8), traceState: 'vendor=1' })
     expect(one(spans(), 'GET /').parentSpanId).toBe(one(spans(), 'called.execute').spanId)
   })

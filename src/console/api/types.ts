@@ -1,5 +1,6 @@
 /** Answers of the API, as its schemas say. Only types: nothing of the server is in the console. */
 import type { z } from 'zod'
+import type * as events from '../../http/api/event-schemas.ts'
 import type { assetPage, assets, partitions, pipelines } from '../../http/api/routes/assets.ts'
 import type { audit } from '../../http/api/routes/audit.ts'
 import type { refused, subscriptions, triggers } from '../../http/api/routes/events.ts'
@@ -60,11 +61,11 @@ export type Occurrence = z.output<typeof s.occurrence>
 export type Occurrences = z.output<typeof occurrences>
 export type Sensor = z.output<typeof s.sensor>
 export type Sensors = z.output<typeof sensors>
-export type Subscription = z.output<typeof s.subscription>
+export type Subscription = z.output<typeof events.subscription>
 export type Subscriptions = z.output<typeof subscriptions>
-export type RefusedMessage = z.output<typeof s.refusedMessage>
+export type RefusedMessage = z.output<typeof events.refusedMessage>
 export type RefusedMessages = z.output<typeof refused>
-export type RefusedTrigger = z.output<typeof s.refusedTrigger>
+export type RefusedTrigger = z.output<typeof events.refusedTrigger>
 export type RefusedTriggers = z.output<typeof triggers>
 /** An error of user code, with its causes. */
 export interface ErrorShown {

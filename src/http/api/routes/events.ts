@@ -1,13 +1,14 @@
 /** Routes of subscriptions, and of what outsiders asked for and could not get. */
 import { z } from 'zod'
 import { madeFor } from '../covered.ts'
+import * as events from '../event-schemas.ts'
 import { type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 import { mustSubscribe } from '../subscriptions.ts'
 
-export const subscriptions = s.named('Subscriptions', z.object({ subscriptions: z.array(s.subscription) }))
-export const refused = s.named('RefusedMessages', z.object({ refused: z.array(s.refusedMessage) }))
-export const triggers = s.named('RefusedTriggers', z.object({ refused: z.array(s.refusedTrigger) }))
+export const subscriptions = s.named('Subscriptions', z.object({ subscriptions: z.array(events.subscription) }))
+export const refused = s.named('RefusedMessages', z.object({ refused: z.array(events.refusedMessage) }))
+export const triggers = s.named('RefusedTriggers', z.object({ refused: z.array(events.refusedTrigger) }))
 const limit = { limit: z.coerce.number().int().min(1).max(1000).default(100).describe('At most so many.') }
 
 export const EVENTS: readonly Route[] = [
