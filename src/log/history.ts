@@ -61,6 +61,13 @@ export async function isSealed(source: HistorySource, run: string): Promise<bool
   return false
 }
 
+/** The same for who would act on it: a run that was pruned a moment ago is not there any more. */
+export async function isStillSealed(source: HistorySource, run: string): Promise<boolean> {
+  if (!(await isSealed(source, run))) return false
+  historyOf(source, parseRunId(run).shard).expire()
+  return await isSealed(source, run)
+}
+
 /** Whether the history has anything of a run. */
 export async function isInHistory(source: HistorySource, run: string): Promise<boolean> {
   for await (const _ of sealedParts(source, run)) return true
@@ -167,6 +174,11 @@ export class ShardHistory {
   /** As this process knows it: some seconds old. */
   async manifest(): Promise<HistoryManifest | undefined> {
     return await this.#segments()
+  }
+
+  /** The next one who asks reads the manifest. */
+  expire(): void {
+    this.#manifest = undefined
   }
 
   /** What has the document of the run comes first. */

@@ -10,7 +10,7 @@ import type { OnFailed } from '../define/run-options.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { factEntry } from '../log/entries.ts'
-import { isSealed } from '../log/history.ts'
+import { isStillSealed } from '../log/history.ts'
 import { runFact } from '../log/run-fact.ts'
 import { tracing } from '../tracing.ts'
 
@@ -152,7 +152,7 @@ export async function hasFailed(deps: LookDeps, id: RunId): Promise<boolean> {
 /** True when it is stored, false when this run was requested before. */
 export async function append(deps: RequestDeps, id: RunId, data: RunRequest): Promise<boolean> {
   // The log may have forgotten it.
-  if (await isSealed(deps, id)) return false
+  if (await isStillSealed(deps, id)) return false
   return await appendNew(deps, id, data)
 }
 

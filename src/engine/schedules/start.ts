@@ -17,7 +17,7 @@ import type { Io } from '../../io/manager.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
-import { isSealed, sealedAt } from '../../log/history.ts'
+import { isStillSealed, sealedAt } from '../../log/history.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import type { Store } from '../shard/store.ts'
@@ -77,7 +77,7 @@ export async function startSensed(context: StartContext, { value, request }: Of<
       const { shard } = parseRunId(id)
       // A key may have been used long ago. And an archive may hold a run, and not the evaluation
       // that asked for it.
-      if (await isSealed(context, id)) return
+      if (await isStillSealed(context, id)) return
       await logOf(shard).appendOnce(factEntry(names, shard, { name: 'run.requested', ids: { run: id }, data }))
     } catch (error) {
       if (!isFinal(error)) throw error

@@ -23,7 +23,7 @@ import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
-import { isSealed } from '../../log/history.ts'
+import { isStillSealed } from '../../log/history.ts'
 import { runFact } from '../../log/run-fact.ts'
 import { startEvaluated, startSensed } from '../schedules/start.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
@@ -218,7 +218,7 @@ async function request(context: DispatchContext, trigger: TriggerRequest): Promi
   const known = target === shard ? context.store.get(stateKey.run(id)) : undefined
   if (known && isSameRequest(known, trigger.request)) return
   const entry = factEntry(names, target, { name: 'run.requested', ids: { run: id }, data: trigger.request })
-  const isThere = (await isSealed(context, id)) || (await context.logOf(target).appendOnce(entry)) === 'exists'
+  const isThere = (await isStillSealed(context, id)) || (await context.logOf(target).appendOnce(entry)) === 'exists'
   if (!isThere) return
   const refusal = refusalFor(trigger, (await runFact(context, id, 'run.requested'))?.data)
   if (refusal) await log.appendOnce(factEntry(names, shard, refusal))
