@@ -1,4 +1,6 @@
 /** `ctx.log`: what is kept of it, where, and how it is read. */
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
@@ -275,14 +277,15 @@ describe('flow.logs', () => {
 })
 
 describe('several processes', () => {
-  const SOURCE = `import { asset, pipeline } from 'flowstone'
+  const SOURCE = `import { existsSync } from 'node:fs'
+import { asset, pipeline } from 'flowstone'
 const many = asset('many', {
   scatter: () => Array.from({ length: 60 }, (_, n) => n),
   retry: { maxAttempts: 5 },
   execute: async ({ log, index, attempt }) => {
     log.info('does ' + index, { pid: process.pid })
-    await new Promise((resolve) => setTimeout(resolve, 150))
-    if (index === 3 && attempt === 1) log.warn('is careful', { index })
+    if (index === 0 && attempt === 1) log.warn('is careful', { index })
+    while (existsSync('hold')) await new Promise((resolve) => setTimeout(resolve, 20))
   },
 })
 export default pipeline('p', [many])
@@ -293,6 +296,8 @@ export default pipeline('p', [many])
     await using stage = await openStage(server.url, [], { engine: false, worker: false })
     const where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
     writeModule(scratch.path, 'pipeline.ts', SOURCE)
+    const hold = join(scratch.path, 'hold')
+    writeFileSync(hold, '')
     await using engine = startCommand(['engine'], where)
     const worker = () => startCommand(['worker', 'pipeline.ts', '--concurrency', '3'], { ...where, group: true })
     await using first = worker()
@@ -300,26 +305,28 @@ export default pipeline('p', [many])
     for (const part of [engine, first, second]) await part.says('active')
     const run = await stage.flow.request('p/many')
     await using following = startCommand(['logs', run.id, '-f'], where)
-    await following.says('does 5')
-    const before = await collect(stage.flow.logs(run.id))
+    await following.says('is careful')
+    // A worker gives back what it does not begin soon, so the other one gets some of it.
+    const lines = async () => await collect(stage.flow.logs(run.id))
+    await until('both have begun', async () => new Set((await lines()).map(({ worker }) => worker)).size === 2)
+    const before = await lines()
     process.kill(-(first.child.pid ?? 0), 'SIGKILL')
     const killedAt = new Date()
+    rmSync(hold)
     await until('the other worker goes on', async () => {
-      const later = await collect(stage.flow.logs(run.id))
-      return later.some(({ at }) => at > killedAt)
+      return (await lines()).some(({ at }) => at > killedAt)
     })
     // What the killed one had in hand is tried again much later.
     await run.cancel('seen enough')
     const { stdout } = await following.ended
-    const lines = await collect(stage.flow.logs(run.id))
-    expect(new Set(lines.map(({ worker }) => worker)).size).toBe(2)
-    expect(new Set(lines.map(({ fields }) => fields?.pid).filter(Boolean)).size).toBe(2)
-    expect(lines).toEqual(expect.arrayContaining(before))
-    for (const { message } of lines) expect(stdout).toContain(message)
-    expect(stdout).toMatch(/^\S+Z warn {2}many\[3\] {2}is careful {2}index=3$/m)
+    const all = await lines()
+    expect(new Set(all.map(({ fields }) => fields?.pid).filter(Boolean)).size).toBe(2)
+    expect(all).toEqual(expect.arrayContaining(before))
+    for (const { message } of all) expect(stdout).toContain(message)
+    expect(stdout).toMatch(/^\S+Z warn {2}many\[0\] {2}is careful {2}index=0$/m)
 
-    const shown = await runCommand(['logs', `${run.id}.many`, '--instance', '3', '--level', 'warn', '--json'], where)
-    expect(JSON.parse(shown.stdout)).toMatchObject({ asset: 'many', index: 3, level: 'warn', message: 'is careful' })
+    const shown = await runCommand(['logs', `${run.id}.many`, '--instance', '0', '--level', 'warn', '--json'], where)
+    expect(JSON.parse(shown.stdout)).toMatchObject({ asset: 'many', index: 0, level: 'warn', message: 'is careful' })
     const bad = await runCommand(['logs', run.id, '--instance', '3'], where)
     expect(bad).toMatchObject({ code: 2, stderr: expect.stringContaining('--instance needs the asset') })
   })

@@ -253,7 +253,10 @@ describe('without more', () => {
     }
     await Promise.all([trigger.flush(), feed.flush()])
     await (await (await flowAs('client')).materialize(large, { key: 'after' })).result()
-    expect((await (await flowAs('operator')).run(run).status())?.status).toBe('running')
+    const operator = await flowAs('operator')
+    await until('the state has it', async () => (await operator.run(run).status())?.status !== 'requested')
+    expect((await operator.run(run).status())?.status).toBe('running')
+    expect((await collect(operator.history(run))).map(({ kind }) => kind)).not.toContain('run.cancel_requested')
     expect((await (await flowAs('gates')).gates.list(run))[0]?.status).toBe('waiting')
   })
 })

@@ -12,10 +12,6 @@ const CONSOLE = new URL('../../scripts/build-console.mjs', import.meta.url).href
 
 export default async function setup(project: TestProject): Promise<void> {
   // `flowstone dev` serves it, and builds it only where it runs from the sources.
-  const build: { buildConsole: () => Promise<string> } = await import(
-    new URL('../../scripts/build-console.mjs', import.meta.url).href
-  )
-  await build.buildConsole()
   const { buildConsole }: { buildConsole: () => Promise<string> } = await import(CONSOLE)
   await buildConsole()
   project.provide('command', await bundle(['src/cli/main.ts', 'src/cli/outcome.ts', 'src/index.ts']))

@@ -8,7 +8,8 @@ import { note } from './pipelines.ts'
 const OFTEN = { backoff: '20ms..100ms', maxAttempts: 20 } as const
 
 export const checked = asset('checked', {
-  retry: { maxAttempts: 1 },
+  // Its worker may be killed meanwhile: then it is tried again, and fails with its own error.
+  retry: OFTEN,
   execute: (ctx) => ctx.fail(`no ${ctx.partition}`),
 })
 
