@@ -149,6 +149,8 @@ export type {
   GateSignal,
   GateStatus,
   GateView,
+  RefusedSignal,
+  RefusedSignals,
   SignalAccepted,
   SignalOptions,
   SignalRejection,

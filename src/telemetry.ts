@@ -88,6 +88,8 @@ export interface TelemetryEvents {
   'flowstone:gate.create': GateEvent & { readonly kind: 'signal' | 'approval'; readonly timeoutMs?: number }
   /** A signal was accepted, in the process that gave it. */
   'flowstone:gate.signal': GateEvent & { readonly waitedMs: number }
+  /** An attempt to answer was refused, in this process. `gate`: where the gate is known. */
+  'flowstone:gate.refuse': { readonly reason: string; readonly gate?: string }
   /** Its last deadline has passed. */
   'flowstone:gate.timeout': GateEvent & { readonly waitedMs: number; readonly timeouts: number }
   /** A deadline has passed, and it waits on. */
@@ -289,6 +291,7 @@ export const TELEMETRY_CHANNELS = [
   'flowstone:scatter.instance_fail',
   'flowstone:gate.create',
   'flowstone:gate.signal',
+  'flowstone:gate.refuse',
   'flowstone:gate.timeout',
   'flowstone:gate.timeout_retry',
   'flowstone:gate.cancel',

@@ -168,6 +168,15 @@ function isToken(name: string): boolean {
 }
 
 function gateLines(view: GateView): string[] {
-  const { signal, ...rest } = view
-  return fields({ ...rest, payload: signal?.payload, source: signal?.source, headers: signal?.headers })
+  const { signal, refused, ...rest } = view
+  const lines = fields({
+    ...rest,
+    payload: signal?.payload,
+    source: signal?.source,
+    headers: signal?.headers,
+    refused: refused && `${refused.count} attempts to answer`,
+  })
+  if (!refused) return lines
+  const rows = refused.last.map(({ at, reason, source, by }) => [at, reason, source, by])
+  return [...lines, '', ...table(['refused at', 'reason', 'source', 'by'], rows, '')]
 }

@@ -19,6 +19,7 @@ import { type RebuildReport, rebuild } from '../engine/rebuild.ts'
 import type { VerifyReport } from '../engine/verify/report.ts'
 import type { VerifyOptions } from '../engine/verify/verify.ts'
 import { Gates } from '../gates/gates.ts'
+import { Refusals } from '../gates/refused.ts'
 import { type GateSettings, gateSettings } from '../gates/settings.ts'
 import { Io, type IoManager } from '../io/manager.ts'
 import { natsIo } from '../io/nats.ts'
@@ -65,9 +66,8 @@ import { type AssetValue, assetValue, partitionsOf, type ValueOptions } from './
 import { problemsOf, verifyNamespace } from './verify.ts'
 import { type WhyTarget, why } from './why.ts'
 
-/** How long a close waits for what is on its way to the streams. */
+/** How long a close waits for what is on its way to the streams; and while the server is away. */
 const FLUSH_MS = 10_000
-/** The same while the server is away, where nothing is on its way but requests of this process. */
 const FLUSH_AWAY_MS = 500
 
 /** A connection to a namespace, from `connect`. Close it at the end (`await using flow = …`). */
@@ -75,6 +75,7 @@ export class Flow {
   readonly #connection: Connection
   readonly #namespace: Namespace
   readonly #gateSettings: GateSettings
+  readonly #refusals: Refusals
   readonly #io: Io
   readonly #logger: Logger
   readonly #options: ConnectOptions
@@ -141,7 +142,8 @@ export class Flow {
     this.proof = new Proof(this.#runDeps())
     this.retention = new Retention(this.#runDeps())
     this.#gateSettings = parent ? parent.#gateSettings : gateSettings(options.gates)
-    this.gates = new Gates(this.#runDeps(), this.#gateSettings)
+    this.#refusals = parent ? parent.#refusals : new Refusals(this.#runDeps())
+    this.gates = new Gates(this.#runDeps(), this.#gateSettings, this.#refusals)
     this.closed = connection.closed
     if (!parent) void this.closed.then((reason) => (reason ? this.close() : undefined))
   }
@@ -456,9 +458,8 @@ export class Flow {
     await this.limiter.close()
     // What cannot be stored now (the server is away, or full) is given up: whoever waits for it
     // hears that the connection was closed.
-    const stored = this.#appenders.flush()
-    const hasWorked = this.#parts.length > 0
-    await atMost(this.#connection.isUp || hasWorked ? FLUSH_MS : FLUSH_AWAY_MS, stored)
+    const stored = Promise.all([this.#appenders.flush(), this.#refusals.flush()])
+    await atMost(this.#connection.isUp || this.#parts.length > 0 ? FLUSH_MS : FLUSH_AWAY_MS, stored)
     await this.#connection.close()
   }
 
@@ -468,6 +469,7 @@ export class Flow {
       topology: this.#namespace.topology,
       clock: this.#namespace.clock,
       gates: this.#gateSettings,
+      refusals: this.#refusals,
       io: this.#io,
       limiter: this.limiter,
       logger: this.#logger,

@@ -1,6 +1,6 @@
 /** What gates say. Pure. Their metadata is of user code: any JSON, never trusted. */
 import type { Fact, Gate } from './api/types.ts'
-import { duration, valueText } from './format.ts'
+import { count, duration, valueText } from './format.ts'
 import type { UiState } from './words.ts'
 
 const URGENT_MS = 30 * 60_000
@@ -62,6 +62,26 @@ export function gateOutcome({ status, signal, kind }: Pick<Gate, 'status' | 'sig
   if (kind === 'approval' && approved === true) return { text: 'Approved', state: 'done' }
   if (kind === 'approval' && approved === false) return { text: 'Rejected', state: 'off' }
   return { text: 'Answered', state: 'done' }
+}
+
+const REFUSALS: Readonly<Record<string, string>> = {
+  malformed_token: 'The token was not whole',
+  invalid_signature: 'The token is not valid',
+  expired: 'The gate had timed out',
+  already_signaled: 'The gate was answered before',
+  cancelled: 'The gate was cancelled',
+  invalid_payload: 'The payload does not fit',
+}
+
+/** Why an attempt to answer was refused. */
+export function refusalWords(reason: string): string {
+  return REFUSALS[reason] ?? reason.replaceAll('_', ' ')
+}
+
+/** `3 answers refused`. */
+export function refusedCount({ refused }: Pick<Gate, 'refused'>): string | undefined {
+  if (!refused) return undefined
+  return `${count(refused.count)} ${refused.count === 1 ? 'answer' : 'answers'} refused`
 }
 
 /** A fact about a gate, in words. */

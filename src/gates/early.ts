@@ -24,6 +24,7 @@ import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
 import { checkPayload } from './payload.ts'
+import type { Refusals } from './refused.ts'
 
 export const KEPT_MAX = 10_000
 
@@ -44,6 +45,7 @@ export interface EarlyPlace {
   readonly io: Io
   readonly log: Appender
   readonly shard: number
+  readonly refusals: Pick<Refusals, 'add'>
 }
 
 function subjectOf(names: Names, hash: string): string {
@@ -131,6 +133,9 @@ export async function takeEarly(
   } catch (error) {
     // The gate does not accept this payload, and keeps waiting.
     if (!(error instanceof SignalRejectedError)) throw error
+    const { reason } = error
+    emit('flowstone:gate.refuse', { reason, gate: `${run}.${asset}.${gate}` })
+    place.refusals.add({ gate: `${run}.${asset}.${gate}`, reason, source: signal.source, by: signal.by })
   }
   await dropEarly(place, hash)
 }

@@ -3,18 +3,18 @@
  * about one gate are read from the log, and so are exact; lists may lag it by some 50 ms.
  */
 
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { randomBytes, timingSafeEqual } from 'node:crypto'
 import type { GateIds } from '../../projections/effects.ts'
 import type { GateState } from '../../projections/state.ts'
 import { ConflictError, FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
-import type { GateResolved } from '../../streams/gate-schemas.ts'
+import type { FactOf } from '../../streams/facts.ts'
 import { parseGateId, parseRunId } from '../../streams/ids.ts'
-import { checkText, cut } from '../../streams/text.ts'
+import { checkText } from '../../streams/text.ts'
 import { waitMs } from '../define/gates.ts'
 import { prunedProblem } from '../log/pruned.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
-import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { refuseUnknown } from '../options/unknown.ts'
 import { emit } from '../telemetry.ts'
 import { tracing } from '../tracing.ts'
 import { decidedGate, decideGate } from './delivery.ts'
@@ -23,24 +23,20 @@ import { dropEarly, keepEarly } from './early.ts'
 import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { type GateAt, GateReader } from './reader.ts'
+import type { Refusals } from './refused.ts'
 import type { GateSettings } from './settings.ts'
-import { hashOfCorrelationKey, hashOfToken } from './token.ts'
+import { checkKey, hashOfKey, SIGNAL_OPTIONS, SOURCE_MAX, signalOf } from './signal.ts'
+import { gateNamedIn, hashOfCorrelationKey, hashOfToken } from './token.ts'
 import type { GateView, SignalAccepted, SignalOptions } from './types.ts'
 import { callbackUrl } from './url.ts'
 import { viewOfState } from './view.ts'
 import { type Place, waitingGates } from './waiting.ts'
 
-const SIGNAL_OPTIONS: OptionNames<SignalOptions> = { source: true, headers: true, idempotencyKey: true }
 export const KEEP_MAX_MS = 24 * 3_600_000
-const HEADERS_MAX_BYTES = 4096
-const SOURCE_MAX = 256
-const KEY_MAX = 1024
 const PAGE = 100
 const PAGE_MAX = 1000
 const READ_AHEAD = 64
 const EXTEND_TRIES = 5
-
-type Signal = Pick<GateResolved, 'payload' | 'source' | 'headers' | 'idempotency' | 'by'>
 
 /**
  * `flow.gates`: looks at gates and answers them. A call that is too late throws
@@ -50,11 +46,14 @@ export class Gates {
   readonly #deps: GateDeps
   readonly #settings: GateSettings
   readonly #read: GateReader
+  readonly #refusals: Refusals | undefined
 
-  constructor(deps: GateDeps, settings: GateSettings) {
+  /** `refusals`: none in the past. */
+  constructor(deps: GateDeps, settings: GateSettings, refusals?: Refusals) {
     this.#deps = deps
     this.#settings = settings
     this.#read = new GateReader(deps)
+    this.#refusals = refusals
   }
 
   /** The base URL at which external systems reach gates; undefined when none is set. */
@@ -73,14 +72,14 @@ export class Gates {
    */
   async signal(token: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     refuseUnknown('signal', options, SIGNAL_OPTIONS)
-    const id = this.#settings.keys.verify(token)
-    return await this.#signal(id, await this.#known(id), payload, options, token)
+    const id = this.verify(token, options)
+    return await this.#noting(options, async () => this.#signal(id, await this.#known(id), payload, options, token))
   }
 
   /** As `signal`, by id and with no token: for code that is trusted. */
   async signalById(id: string, payload?: unknown, options: SignalOptions = {}): Promise<SignalAccepted> {
     refuseUnknown('signalById', options, SIGNAL_OPTIONS)
-    return await this.#signal(id, await this.#known(id), payload, options)
+    return await this.#noting(options, async () => this.#signal(id, await this.#known(id), payload, options))
   }
 
   /**
@@ -96,6 +95,14 @@ export class Gates {
     correlationKey: string,
     payload?: unknown,
     options: SignalOptions & { readonly keepFor?: Duration } = {},
+  ): Promise<SignalAccepted> {
+    return await this.#noting(options, () => this.#signalByCorrelationKey(correlationKey, payload, options))
+  }
+
+  async #signalByCorrelationKey(
+    correlationKey: string,
+    payload: unknown,
+    options: SignalOptions & { readonly keepFor?: Duration },
   ): Promise<SignalAccepted> {
     const { keepFor, ...given } = options
     refuseUnknown('signalByCorrelationKey', given, SIGNAL_OPTIONS)
@@ -126,7 +133,7 @@ export class Gates {
         )
       if (look > 1) return { status: 'accepted', gate: '', repeated }
       checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
-      const signal = await this.#signalOf(payload, rest, { run: '', asset: 'early' })
+      const signal = await signalOf(this.#deps, payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
       const kept = { ...signal, payload: signal.payload, ...(own ? { own } : {}) }
       repeated = await keepEarly(this.#deps, hash, kept, keepMs)
@@ -136,15 +143,21 @@ export class Gates {
   /** The gate of this id, or undefined. Throws InvalidError for what is no gate's id. */
   async get(id: string): Promise<GateView | undefined> {
     const at = await this.#known(id)
-    return at && (await this.#read.view(at))
+    return at && (await this.#view(at))
   }
 
   /**
    * The id of the gate that a token names, whether the gate exists or not. Sends no request. Throws
-   * SignalRejectedError for an invalid token.
+   * SignalRejectedError for an invalid token. `attempt`: it is an attempt to answer, so a refusal
+   * is noted for the gate.
    */
-  verify(token: string): string {
-    return this.#settings.keys.verify(token)
+  verify(token: string, attempt?: Pick<SignalOptions, 'source'>): string {
+    try {
+      return this.#settings.keys.verify(token)
+    } catch (error) {
+      if (attempt && error instanceof SignalRejectedError) this.#note(error, gateNamedIn(token), attempt.source)
+      throw error
+    }
   }
 
   /**
@@ -155,14 +168,14 @@ export class Gates {
     const at = await this.#known(this.#settings.keys.verify(token))
     const created = at && (await this.#read.created(at))
     if (created) checkToken(created.data.tokenHash, token)
-    return created && (await this.#read.view(at))
+    return created && (await this.#view(at))
   }
 
   /** The newest gate with this correlation key, or undefined. */
   async getByCorrelationKey(correlationKey: string): Promise<GateView | undefined> {
     await this.#deps.found()
     for await (const gate of this.#read.named(hashOfCorrelationKey(correlationKey))) {
-      const view = await this.#read.view(gate)
+      const view = await this.#view(gate)
       // In the past the newest of today was perhaps not open yet.
       if (view || !this.#deps.docs.past) return view
     }
@@ -178,7 +191,10 @@ export class Gates {
       const some = await Promise.all(all.slice(i, i + READ_AHEAD).map((ids) => this.#read.view(ids)))
       views.push(...some.flatMap((view) => view ?? []))
     }
-    return views.toSorted((a, b) => a.openedAt.getTime() - b.openedAt.getTime())
+    return await this.#withRefused(
+      views.toSorted((a, b) => a.openedAt.getTime() - b.openedAt.getTime()),
+      `${run}.>`,
+    )
   }
 
   /**
@@ -195,7 +211,18 @@ export class Gates {
     const from = after && placeOf(after)
     await this.#deps.found()
     const gates = await waitingGates(this.#deps, limit, from)
-    return await Promise.all(gates.map((gate) => this.#listed(gate)))
+    return await this.#withRefused(await Promise.all(gates.map((gate) => this.#listed(gate))))
+  }
+
+  async #view(at: GateAt): Promise<GateView | undefined> {
+    const [view, refused] = await Promise.all([this.#read.view(at), this.#refusals?.of(idOf(at))])
+    return view && { ...view, refused }
+  }
+
+  async #withRefused(views: readonly GateView[], under?: string): Promise<GateView[]> {
+    const ids = views.map(({ id }) => id)
+    const refused = await this.#refusals?.ofAll(ids, under)
+    return views.map((view) => ({ ...view, refused: refused?.get(view.id) }))
   }
 
   async #listed(gate: GateState): Promise<GateView> {
@@ -291,6 +318,25 @@ export class Gates {
     return at.shard < this.#deps.shards ? at : undefined
   }
 
+  /** What `call` is refused is noted for the gate that refused it. */
+  async #noting(
+    { source }: Pick<SignalOptions, 'source'>,
+    call: () => Promise<SignalAccepted>,
+  ): Promise<SignalAccepted> {
+    try {
+      return await call()
+    } catch (error) {
+      if (error instanceof SignalRejectedError) this.#note(error, refusedBy.get(error), source)
+      throw error
+    }
+  }
+
+  #note({ reason }: SignalRejectedError, gate: string | undefined, source: string | undefined): void {
+    emit('flowstone:gate.refuse', { reason, ...(gate === undefined ? {} : { gate }) })
+    if (gate !== undefined) this.#refusals?.add({ gate, reason, source, by: this.#deps.by })
+  }
+
+  /** Throws SignalRejectedError with which the gate is remembered. */
   async #signal(
     id: string,
     at: GateAt | undefined,
@@ -298,12 +344,28 @@ export class Gates {
     options: SignalOptions,
     token?: string,
   ): Promise<SignalAccepted> {
-    const { names, logOf, clock } = this.#deps
     const created = at && (await this.#read.created(at))
     if (!created) throw new SignalRejectedError('not_found', `there is no gate ${id}`)
+    try {
+      return await this.#answer(id, at, created, payload, options, token)
+    } catch (error) {
+      if (error instanceof SignalRejectedError) refusedBy.set(error, id)
+      throw error
+    }
+  }
+
+  async #answer(
+    id: string,
+    at: GateAt,
+    created: FactOf<'gate.created'>,
+    payload: unknown,
+    options: SignalOptions,
+    token?: string,
+  ): Promise<SignalAccepted> {
+    const { names, logOf, clock } = this.#deps
     if (token !== undefined) checkToken(created.data.tokenHash, token)
     checkPayload(created.data.payload, payload ?? null)
-    const signal = await this.#signalOf(payload, options, at)
+    const signal = await signalOf(this.#deps, payload, options, at)
     if (await this.#read.isSealed(at, created)) return await this.#tellLoser(id, at, signal.idempotency)
     const trace = tracing()?.active()
     const end = resolveEntry(names, at.shard, at, { outcome: 'signaled', ...signal, ...(trace ? { trace } : {}) })
@@ -399,49 +461,17 @@ export class Gates {
     }
   }
 
-  async #signalOf(payload: unknown, options: SignalOptions, at: { run: string; asset: string }): Promise<Signal> {
-    const { source, headers, idempotencyKey } = options
-    if (source !== undefined && (typeof source !== 'string' || source.length > SOURCE_MAX))
-      throw new InvalidError(`source must be text of at most ${SOURCE_MAX} characters`)
-    if (source !== undefined) checkText('source', source)
-    if (headers instanceof Headers)
-      throw new InvalidError('headers must be a plain object: Object.fromEntries(request.headers)')
-    const kept = Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
-    if (
-      Object.values(kept).some((value: unknown) => typeof value !== 'string') ||
-      JSON.stringify(kept).length > HEADERS_MAX_BYTES
-    )
-      throw new InvalidError(`headers must be text by name, and take at most ${HEADERS_MAX_BYTES} bytes`)
-    for (const [name, value] of Object.entries(kept)) checkText(`headers: ${cut(name, 100)}`, name + value)
-    checkKey(idempotencyKey)
-    const context = { run: at.run, pipeline: '', asset: at.asset, partition: undefined }
-    return {
-      payload: await this.#deps.io.store('nats', payload ?? null, context),
-      ...(source === undefined ? {} : { source }),
-      ...(headers === undefined ? {} : { headers: kept }),
-      ...(idempotencyKey === undefined ? {} : { idempotency: hashOfKey(idempotencyKey) }),
-      ...this.#said,
-    }
-  }
-
   get #said(): { readonly by?: string } {
     const { by } = this.#deps
     return by === undefined ? {} : { by }
   }
 }
 
+/** Which gate refused a signal, by what it threw. */
+const refusedBy = new WeakMap<SignalRejectedError, string>()
+
 /** Why a gate takes no signal any more. */
 const ENDED: ReadonlySet<string> = new Set(['expired', 'cancelled', 'already_signaled'])
-
-function checkKey(key: unknown): void {
-  if (key !== undefined && (typeof key !== 'string' || key === '' || key.length > KEY_MAX))
-    throw new InvalidError(`idempotencyKey must be text of 1 to ${KEY_MAX} characters`)
-  if (typeof key === 'string') checkText('idempotencyKey', key)
-}
-
-function hashOfKey(idempotencyKey: string): string {
-  return createHash('sha256').update(idempotencyKey).digest('hex')
-}
 
 function idOf({ run, asset, gate }: GateIds): string {
   return `${run}.${asset}.${gate}`

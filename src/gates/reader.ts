@@ -150,6 +150,7 @@ export class GateReader {
           ? { payload: await this.#deps.io.load(end.payload), source: end.source, headers: end.headers ?? {} }
           : undefined,
       reason: end?.reason,
+      refused: undefined,
     }
   }
 

@@ -12,6 +12,7 @@
 
 import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { FlowStoneError, InvalidError, SignalRejectedError } from '../../streams/errors.ts'
+import { parseGateId } from '../../streams/ids.ts'
 import { checkText } from '../../streams/text.ts'
 
 /** A secret that tokens of gates are signed with. */
@@ -119,6 +120,18 @@ export class TokenKeys {
   #signature(gate: string, keyId: string): Buffer | undefined {
     const key = this.#keys.get(keyId)
     return key && createHmac('sha256', key).update(`flowstone-gate-${VERSION}\0${keyId}\0${gate}`).digest()
+  }
+}
+
+/** The gate that a token names, whoever made the token. Undefined where that is no gate's id. */
+export function gateNamedIn(token: string): string | undefined {
+  const id = typeof token === 'string' && token.length <= TOKEN_MAX ? canonical(token.split('.')[2] ?? '') : undefined
+  try {
+    if (!id) return undefined
+    const { run, asset, gate } = parseGateId(id.toString('utf8'))
+    return `${run}.${asset}.${gate}`
+  } catch {
+    return undefined
   }
 }
 

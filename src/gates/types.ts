@@ -30,6 +30,30 @@ export interface GateView {
   readonly signal: GateSignal | undefined
   /** Why it was cancelled, if a reason was given. */
   readonly reason: string | undefined
+  /**
+   * Attempts to answer it that were refused. Undefined where there was none in the last 7 days, and
+   * in the past (`flow.at`). May miss some, as when very many gates are tried at a time.
+   */
+  readonly refused: RefusedSignals | undefined
+}
+
+/** Attempts to answer a gate that were refused. */
+export interface RefusedSignals {
+  readonly count: number
+  /** How many for each reason. */
+  readonly reasons: Readonly<Partial<Record<SignalRejection, number>>>
+  /** The newest first, at most 10; of those with a forged token at most 3. */
+  readonly last: readonly RefusedSignal[]
+}
+
+/** An attempt to answer a gate that was refused. */
+export interface RefusedSignal {
+  readonly at: Date
+  readonly reason: SignalRejection
+  /** Where it came from, as the caller said: an address, a name. */
+  readonly source?: string | undefined
+  /** Who acted, as facts have it. */
+  readonly by?: string | undefined
 }
 
 /** A signal that a gate took: its payload, who sent it, and the headers that were kept. */

@@ -19,5 +19,6 @@ export function viewOfState(gate: GateState): GateView {
     endedAt: gate.endedMs === undefined ? undefined : new Date(gate.endedMs),
     signal: undefined,
     reason: gate.reason,
+    refused: undefined,
   }
 }

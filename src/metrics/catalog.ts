@@ -29,6 +29,7 @@ export type Attribute =
   | 'stream'
   | 'allowed'
   | 'granted'
+  | 'reason'
 
 const QUICK = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const CODE = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
@@ -83,6 +84,7 @@ export const PROCESS_METRICS = {
   'flowstone.tasks.returned': counter('{task}', 'Tasks that workers gave back.'),
   'flowstone.tasks.lost': counter('{task}', 'Tasks whose worker died or was cut off.', ['kind']),
   'flowstone.gates.opened': counter('{gate}', 'Gates that were opened.', ['kind']),
+  'flowstone.gates.refused': counter('{attempt}', 'Attempts to answer a gate that were refused.', ['reason']),
   'flowstone.gate.wait.duration': seconds(LONG, 'How long a gate waited. From the engine.', ['pipeline', 'outcome']),
   'flowstone.limiter.checks': counter('{check}', 'Answers of limiter.check.', ['allowed']),
   'flowstone.limiter.wait.duration': seconds(LONG, 'Waits for a rate limit.', ['granted']),

@@ -68,6 +68,7 @@ function ofWorkers(on: On, meter: Meter): void {
 
 function ofGatesAndLimits(on: On, meter: Meter): void {
   on('flowstone:gate.create', ({ kind }) => meter.add('flowstone.gates.opened', 1, { kind }))
+  on('flowstone:gate.refuse', ({ reason }) => meter.add('flowstone.gates.refused', 1, { reason }))
   on('flowstone:gate.end', ({ pipeline, outcome, waitedMs }) =>
     meter.record('flowstone.gate.wait.duration', waitedMs / 1000, { pipeline, outcome }),
   )

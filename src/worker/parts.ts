@@ -1,6 +1,7 @@
 /** What a worker is made of. */
 import type { Topology } from '../../streams/topology.ts'
 import type { Pipeline } from '../define/pipeline.ts'
+import type { Refusals } from '../gates/refused.ts'
 import type { GateSettings } from '../gates/settings.ts'
 import type { Io } from '../io/manager.ts'
 import type { Limiter } from '../limiter/limiter.ts'
@@ -14,6 +15,7 @@ export interface WorkerParts {
   readonly topology: Topology
   readonly clock: ServerClock
   readonly gates: GateSettings
+  readonly refusals: Pick<Refusals, 'add'>
   readonly io: Io
   readonly limiter: Limiter
   readonly logger: Logger

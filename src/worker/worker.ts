@@ -129,6 +129,7 @@ export class Worker {
       clock,
       by: parts.by,
       gates: parts.gates,
+      refusals: parts.refusals,
       children: { connection, names, shards: topology.shards, io, register: parts.register },
       io,
       values,

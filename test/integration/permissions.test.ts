@@ -85,6 +85,8 @@ describe('with the least permissions', () => {
     const gates = (await flowAs('gates')).gates
     await gates.extend(gate, '2h')
     await gates.signal(await gates.token(gate), { approved: true })
+    await rejection(gates.signalById(gate, { approved: false }))
+    await until('it is noted that it was refused', async () => (await gates.get(gate))?.refused?.count === 1)
     expect(await (await flowAs('client')).run(run).result()).toBe('60 {"approved":true}')
 
     const operator = await flowAs('operator')

@@ -74,6 +74,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.gate.>`,
           `$KV.${ns}_control.early.>`,
           `$KV.${ns}_control.delivery.>`,
+          `$KV.${ns}_control.refused.>`,
         ],
         subscribe,
       }
@@ -87,6 +88,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.*.gate.>`,
           `$KV.${ns}_control.early.>`,
           `$KV.${ns}_control.delivery.>`,
+          `$KV.${ns}_control.refused.>`,
           `${ns}.log.*.run.*.requested`,
           `$O.${ns}_blobs.>`,
           `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
@@ -125,6 +127,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.log.0.schedule.*.*.triggered.*`,
           `${ns}.log.0.schedule.*.*.backfill_requested.*`,
           `${ns}.log.*.gate.>`,
+          `$KV.${ns}_control.refused.>`,
           `${ns}.workers.*`,
           // What the doctor looks at.
           `${ns}.engines`,
@@ -183,6 +186,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.workers.${pipeline}.held`,
           `${ns}.workers.${pipeline}`,
           `$KV.${ns}_control.worker.*`,
+          `$KV.${ns}_control.refused.>`,
           `$JS.API.DIRECT.GET.KV_${ns}_control`,
           `$KV.${ns}_limits.>`,
           `$JS.API.STREAM.INFO.KV_${ns}_limits`,

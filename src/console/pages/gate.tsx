@@ -3,8 +3,8 @@ import type { JSX } from 'preact'
 import { useRef, useState } from 'preact/hooks'
 import * as reads from '../api/reads.ts'
 import type { Fact, Gate, Why } from '../api/types.ts'
-import { clock, moment, utc, valueText } from '../format.ts'
-import { factWords, gateAsk, gateDetails, gateOutcome, remaining } from '../gates.ts'
+import { clock, count, moment, utc, valueText } from '../format.ts'
+import { factWords, gateAsk, gateDetails, gateOutcome, refusalWords, refusedCount, remaining } from '../gates.ts'
 import { Act } from '../parts/act.tsx'
 import { Facts, Time } from '../parts/card.tsx'
 import { State } from '../parts/glyph.tsx'
@@ -69,6 +69,7 @@ function View({ gate, reload }: { gate: Gate; reload: () => void }): JSX.Element
       </div>
       {details.length === 0 ? null : <Facts of={details.map(([name, value]) => [name, value])} />}
       {isWaiting ? <Answering gate={gate} reload={reload} /> : <Answered gate={gate} />}
+      <Refused gate={gate} now={now} />
       <History gate={gate} now={now} />
     </>
   )
@@ -200,6 +201,39 @@ function Answered({ gate }: { gate: Gate }): JSX.Element {
   )
 }
 
+/** Attempts to answer it that were refused. Not kept for the past. */
+function Refused({ gate, now }: { gate: Gate; now: number }): JSX.Element | null {
+  const { refused } = gate
+  if (!refused) return null
+  const older = refused.count - refused.last.length
+  return (
+    <div>
+      <h3>{refusedCount(gate)}</h3>
+      <ul class="gate-history">
+        {refused.last.map(({ at, reason, source, by }) => (
+          <li>
+            <When at={at} now={now} />
+            <State state="fail" label="" />
+            <span>
+              {refusalWords(reason)}
+              {(source ?? by) === undefined ? '' : `, from ${source ?? by}`}
+            </span>
+          </li>
+        ))}
+      </ul>
+      {older > 0 ? <p class="faint small">{count(older)} more are only counted.</p> : null}
+    </div>
+  )
+}
+
+function When({ at, now }: { at: string; now: number }): JSX.Element {
+  return (
+    <time dateTime={at} title={utc(at)} class="faint">
+      {new Date(at).toDateString() === new Date(now).toDateString() ? clock(at) : moment(at, now)}
+    </time>
+  )
+}
+
 /** Everything that is stored about it; a key of few assets sees when it was opened and ended. */
 function History({ gate, now }: { gate: Gate; now: number }): JSX.Element {
   const reading = useRead(seesAll.value ? reads.log({ run: gate.run, kind: KINDS, limit: FACTS }) : undefined, {
@@ -218,11 +252,7 @@ function History({ gate, now }: { gate: Gate; now: number }): JSX.Element {
           const { text, state } = factWords(fact)
           return (
             <li>
-              <time dateTime={fact.at} title={utc(fact.at)} class="faint">
-                {new Date(fact.at).toDateString() === new Date(now).toDateString()
-                  ? clock(fact.at)
-                  : moment(fact.at, now)}
-              </time>
+              <When at={fact.at} now={now} />
               <State state={state} label="" />
               <span>{plain(text, now)}</span>
             </li>

@@ -5,7 +5,7 @@ import { inboxAnswer } from '../answers.ts'
 import * as reads from '../api/reads.ts'
 import type { Fact, Gate } from '../api/types.ts'
 import { count, moment } from '../format.ts'
-import { gateAsk, gateIdOf, leftOf } from '../gates.ts'
+import { gateAsk, gateIdOf, leftOf, refusedCount } from '../gates.ts'
 import { Answer } from '../parts/answer.tsx'
 import { Empty, RowLink, Segments } from '../parts/card.tsx'
 import { State } from '../parts/glyph.tsx'
@@ -104,6 +104,7 @@ function GateRow({ gate, now, isCurrent }: { gate: Gate; now: number; isCurrent:
         {gate.asset}
         {gate.index === undefined ? '' : `, instance ${count(gate.index)}`}
         {gate.retriesLeft > 0 ? ` · asks again ${gate.retriesLeft} more times` : ''}
+        {gate.refused ? <span class="tone-fail"> · {refusedCount(gate)}</span> : null}
       </span>
     </RowLink>
   )

@@ -218,6 +218,14 @@ export const gate = named(
       .object({ payload: z.unknown().optional(), source: text.optional(), headers: z.record(text, text) })
       .optional(),
     reason: text.optional(),
+    refused: z
+      .object({
+        count,
+        reasons: z.record(text, count).describe('How many for each reason; see docs/gates.md.'),
+        last: z.array(z.object({ at: time, reason: text, source: text.optional(), by: text.optional() })),
+      })
+      .optional()
+      .describe('Attempts to answer it that were refused, the newest first.'),
   }),
 )
 

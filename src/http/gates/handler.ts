@@ -138,7 +138,7 @@ class GateRequests {
     const rim = this.#rim
     const request = c.req.raw
     const source = this.#admit(c)
-    const token = this.#tokenOf(c)
+    const token = this.#tokenOf(c, { source })
     const kind = bodyKind(request.headers, rim.limits)
     const { browser } = checkBrowser(request, this.#baseUrl)
     const body = await received(rim, request, kind, this.#signedBodies.roomOf(limiterName(source)))
@@ -175,12 +175,13 @@ class GateRequests {
     return source
   }
 
-  #tokenOf(c: Context): string {
+  /** `attempt`: it is to answer with. */
+  #tokenOf(c: Context, attempt?: { readonly source: string }): string {
     const token = c.req.param('token') ?? ''
     if (token.length > TOKEN_MAX || !/^[\w.~-]+$/.test(token)) throw new HttpProblem('malformed_token')
     // By the whole token, and none that is forged: only who has the token can use up its allowance,
     // and no others fill up what is counted in.
-    this.#rim.gates.verify(token)
+    this.#rim.gates.verify(token, attempt)
     enforceLimit(this.#byToken, createHash('sha256').update(token).digest('base64url'))
     return token
   }

@@ -10,9 +10,9 @@ export interface GatesOverHttp {
   readonly baseUrl?: string | undefined
   /**
    * Throws SignalRejectedError for a token that is not good. It asks no server, and runs before a
-   * body is read.
+   * body is read. `attempt`: it is an attempt to answer, whose refusal is noted.
    */
-  verify(token: string): string
+  verify(token: string, attempt?: Pick<SignalOptions, 'source'>): string
   /** Answers the gate of a token. Throws SignalRejectedError when it is too late or not good. */
   signal(token: string, payload: unknown, options?: SignalOptions): Promise<SignalAccepted>
   /** Answers the gate that was opened with this correlation key, as `flow.gates` does. */

@@ -10,7 +10,7 @@ import type { GatesOverHttp } from './request-context.ts'
 /** The same, and `unavailable` (503) after `ms`. What was asked for goes on, and may come about. */
 export function withTimeout(gates: GatesOverHttp, ms: number): GatesOverHttp {
   return {
-    verify: (token) => gates.verify(token),
+    verify: (token, attempt) => gates.verify(token, attempt),
     getByToken: (token) => within(ms, gates.getByToken(token)),
     signal: (token, payload, options) => within(ms, gates.signal(token, payload, options)),
     signalByCorrelationKey: (correlationKey, payload, options) =>

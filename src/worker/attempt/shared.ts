@@ -4,6 +4,7 @@ import type { Task } from '../../../streams/tasks.ts'
 import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset-type.ts'
 import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
 import type { ChildOptions } from '../../define/run-options.ts'
+import type { Refusals } from '../../gates/refused.ts'
 import type { GateSettings } from '../../gates/settings.ts'
 import type { Io } from '../../io/manager.ts'
 import type { Limiter } from '../../limiter/limiter.ts'
@@ -37,6 +38,7 @@ export interface WorkerShared {
   readonly places: Map<string, Slots>
   readonly limiter: Limiter
   readonly gates: GateSettings
+  readonly refusals: Pick<Refusals, 'add'>
   readonly children: ChildDeps
   readonly waiters: LimitWaiters
   readonly logOf: (shard: number) => Appender

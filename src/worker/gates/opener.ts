@@ -25,6 +25,7 @@ import {
 import type { ChildOptions } from '../../define/run-options.ts'
 import { SecretAddress } from '../../define/secret-address.ts'
 import { takeEarly } from '../../gates/early.ts'
+import type { Refusals } from '../../gates/refused.ts'
 import type { GateSettings } from '../../gates/settings.ts'
 import { hashOfToken } from '../../gates/token.ts'
 import { callbackUrl } from '../../gates/url.ts'
@@ -47,6 +48,7 @@ export interface GateOpenerDeps {
   readonly connection: Connection
   readonly clock: ServerClock
   readonly gates: GateSettings
+  readonly refusals: Pick<Refusals, 'add'>
   readonly io: Io
   readonly logOf: (shard: number) => Appender
   readonly children: ChildDeps
@@ -289,8 +291,8 @@ export class GateOpener {
   /** A signal by the gate's correlation key may have come before the gate, and was kept. */
   async #takeEarly({ gate, spec }: Prepared): Promise<void> {
     if (spec.correlationKey === undefined) return
-    const { connection, names, io } = this.#shared
-    const place = { connection, names, io, log: this.#log, shard: this.#at.shard }
+    const { connection, names, io, refusals } = this.#shared
+    const place = { connection, names, io, refusals, log: this.#log, shard: this.#at.shard }
     await takeEarly(place, hashOfToken(spec.correlationKey), this.#idsOf(gate), spec.payload)
   }
 }

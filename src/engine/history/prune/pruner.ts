@@ -41,6 +41,7 @@ import { Batch, type BatchContext, type BatchTotals } from './batch.ts'
 import { purgeLogs } from './logs.ts'
 import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
 import { References } from './references.ts'
+import { purgeRefused } from './refused.ts'
 import { Survey } from './survey.ts'
 import { Sweep } from './sweep.ts'
 
@@ -376,6 +377,7 @@ export class Pruner {
       this.#options,
       batch.pruned.map(({ id, finishedMs = 0 }) => ({ id, endedMs: finishedMs })),
     )
+    await purgeRefused(this.#options, new Set(batch.pruned.map(({ id }) => id)))
     addTotals(totals, batch.totals)
   }
 

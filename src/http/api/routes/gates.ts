@@ -32,7 +32,7 @@ export const GATES: readonly Route[] = [
     path: '/gates/:gate',
     tag: 'gates',
     scope: 'read',
-    summary: 'One gate, and how it was answered',
+    summary: 'One gate, how it was answered, and which attempts were refused',
     answer: s.gate,
     handle: async (call) => {
       await partFor(call, call.params.gate)
