@@ -16,7 +16,7 @@ import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
 import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
 import { announce, devServe, httpConfig, listenNear } from './http.ts'
-import { checkMetrics, type MetricsCommand, serveMetricsOf } from './metrics.ts'
+import { checkMetrics, DEV_METRICS, type MetricsCommand, type ServedMetrics, serveMetricsOf } from './metrics.ts'
 import { openInBrowser } from './open-browser.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
@@ -45,6 +45,8 @@ const KILL_MS = 4500
 interface WorkerProcess {
   readonly args: readonly string[]
   readonly env: NodeJS.ProcessEnv
+  /** Where what it counts is shown. */
+  readonly metrics: ServedMetrics | undefined
 }
 
 export async function runDev(file: string, options: DevCommand): Promise<void> {
@@ -64,7 +66,7 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   output.event('server', { url: address, dir: server.dir }, `server   ${address}, its data and password in ${DEV_DIR}`)
   const namespace = options.namespace ?? process.env.FLOWSTONE_NAMESPACE ?? 'flowstone'
   await using flow = await connect({ ...WITHOUT_ENVIRONMENT, servers: server.url, namespace, name: 'flowstone dev' })
-  await using _metrics = await serveMetricsOf(options, output, flow)
+  await using metrics = await serveMetricsOf(options, output, flow)
   const engine = await flow.engine()
   await engine.active
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
@@ -85,7 +87,13 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
       ...(options.json ? ['--json'] : []),
       ...(options.concurrency === undefined ? [] : ['--concurrency', options.concurrency]),
     ],
-    env: { ...process.env, FLOWSTONE_BASE_URL: http.url, [DEV_SERVER]: server.url },
+    env: {
+      ...process.env,
+      FLOWSTONE_BASE_URL: http.url,
+      [DEV_SERVER]: server.url,
+      ...(metrics ? { [DEV_METRICS]: '1' } : {}),
+    },
+    metrics,
   })
   process.once('exit', () => workers.killAll())
   try {
@@ -135,8 +143,11 @@ class DevWorkers {
       const message = fromWorker(said)
       if (!message) return
       if ('loaded' in message) this.#watch(message.loaded)
+      else if ('counted' in message) this.#how.metrics?.registry.show(child, message.counted)
       else if ('ready' in message && child === this.#starting) this.#isReady(child)
     })
+    // Its last message is before that, and may be after its exit.
+    child.once('disconnect', () => this.#how.metrics?.registry.hasEnded(child))
     child.once('exit', (code, signal) => this.#hasEnded(child, signal ?? code ?? 'unknown'))
   }
 

@@ -9,7 +9,7 @@ import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from 
 import { showFailures } from './failures.ts'
 import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
-import { checkMetrics, type MetricsCommand, serveMetricsOf } from './metrics.ts'
+import { checkMetrics, DEV_METRICS, type MetricsCommand, reportMetrics, serveMetricsOf } from './metrics.ts'
 import { outputOf } from './output.ts'
 import { endWithSupervisor, type FromWorker, isSupervised } from './supervise.ts'
 import { onlyConfig } from './worker-config.ts'
@@ -32,13 +32,17 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   }
   using stop = stopRequest()
   // A channel that is closed throws: its supervisor is gone, and that is heard by itself.
-  const tell = (message: FromWorker): void => void (process.connected && process.send?.(message))
+  const tell = (message: FromWorker): Promise<void> =>
+    new Promise((resolve) => {
+      if (process.connected && process.send) process.send(message, undefined, undefined, () => resolve())
+      else resolve()
+    })
   let hasDrainTime = (_: number): void => undefined
   if (isSupervised) {
     hasDrainTime = endWithSupervisor()
-    if (process.env[DEV_SERVER]) watchLoads((loaded) => tell({ loaded }))
+    if (process.env[DEV_SERVER]) watchLoads((loaded) => void tell({ loaded }))
     // From then on its supervisor wants to know whether its event loop still turns.
-    void stop.asked.then(() => every(ALIVE_MS, () => tell({ alive: true }), { unref: true }))
+    void stop.asked.then(() => every(ALIVE_MS, () => void tell({ alive: true }), { unref: true }))
   }
   await using health = await serveHealth(options, output)
   void stop.asked.then(() => health.stops())
@@ -52,6 +56,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   )
   hasDrainTime(drainMs)
   await using _metrics = await serveMetricsOf(options, output)
+  await using _report = isSupervised && process.env[DEV_METRICS] ? await reportMetrics(tell) : undefined
   await using flow = await open(options, { ...(io ? { io } : {}), ...(logger ? { logger } : {}) })
   // What fails is on the log; who develops wants to see it here.
   using _failures = process.env[DEV_SERVER] ? showFailures(output) : undefined
@@ -68,7 +73,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
     `worker   ${worker.id} active: ${assets.map((one) => `${one.pipeline} (${one.assets.join(', ')})`).join('; ')}`,
   )
   health.watch(flow)
-  tell({ ready: true, drainMs })
+  void tell({ ready: true, drainMs })
   await untilStopped(flow, stop)
   if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
 }

@@ -15,6 +15,7 @@ export type FromWorker =
   | { readonly loaded: string }
   | { readonly ready: true; readonly drainMs: number }
   | { readonly alive: true }
+  | { readonly counted: unknown }
 
 /** What user code in the worker sends by itself is none of it. */
 export function fromWorker(message: unknown): FromWorker | undefined {
@@ -22,6 +23,7 @@ export function fromWorker(message: unknown): FromWorker | undefined {
   if ('loaded' in message && typeof message.loaded === 'string') return { loaded: message.loaded }
   if ('ready' in message && 'drainMs' in message && typeof message.drainMs === 'number')
     return { ready: true, drainMs: message.drainMs }
+  if ('counted' in message) return { counted: message.counted }
   return 'alive' in message ? { alive: true } : undefined
 }
 

@@ -37,6 +37,11 @@ const OPTIONS: OptionNames<MetricsOptions> = { port: true, host: true, flow: tru
  */
 export async function serveMetrics(options: MetricsOptions = {}): Promise<MetricsServer> {
   refuseUnknown('serveMetrics', options, OPTIONS)
+  return await serveRegistry(new Registry(), options)
+}
+
+/** As `serveMetrics`, of a registry that may show what other processes have counted. */
+export async function serveRegistry(registry: Registry, options: MetricsOptions): Promise<MetricsServer> {
   const { port = 9464, host = '127.0.0.1', flow } = options
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidError(`serveMetrics: port must be 0 (any free one) to 65535, got ${JSON.stringify(port)}`)
@@ -44,7 +49,6 @@ export async function serveMetrics(options: MetricsOptions = {}): Promise<Metric
     throw new InvalidError(`serveMetrics: host must be an address to listen on, got ${JSON.stringify(host)}`)
   if (flow !== undefined && typeof flow.inspect?.load !== 'function')
     throw new InvalidError('serveMetrics: flow must be a flow, as connect() returns it')
-  const registry = new Registry()
   const ofServer = flow && new ServerMetrics(flow)
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 10_000 }, (request, response) => {
     answer(request, response, async () => registry.text(await ofServer?.read()))

@@ -299,6 +299,16 @@ export async function directNext(
   return answers.map((answer) => fromDirect(answer.headers, answer.data))
 }
 
+/** All messages under a subject filter, in order, of one replica. */
+export async function directAll(nc: NatsConnection, stream: string, filter: string): Promise<StoredMessage[]> {
+  const found: StoredMessage[] = []
+  for (;;) {
+    const page = await directNext(nc, stream, (found.at(-1)?.seq ?? 0) + 1, filter, PAGE)
+    found.push(...page)
+    if (Number(page.at(-1)?.headers.get('Nats-Num-Pending') ?? 0) === 0) return found
+  }
+}
+
 /** The first message under a filter that was stored at a time or later, of one replica. */
 export async function directSince(
   nc: NatsConnection,
@@ -322,6 +332,7 @@ export async function countBehind(nc: NatsConnection, stream: string, seq: numbe
 }
 
 const BATCH_BYTES = 4 * 1024 * 1024
+const PAGE = 1000
 const END_OF_BATCH = 204
 const NOT_FOUND = 404
 

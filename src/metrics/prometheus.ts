@@ -2,6 +2,7 @@
  * The metrics of this process as Prometheus reads them: text format 0.0.4
  * (https://prometheus.io/docs/instrumenting/exposition_formats/).
  */
+import { z } from 'zod'
 import {
   type Attributes,
   attributeName,
@@ -11,8 +12,8 @@ import {
   type MetricName,
   PROCESS_METRICS,
   type ProcessMetric,
-  type Sample,
 } from './catalog.ts'
+import type { ServerReading } from './server.ts'
 
 export const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
@@ -27,13 +28,58 @@ interface Series {
   count: number
 }
 
+type AllSeries = Map<ProcessMetric, Map<string, Series>>
+
+const counted = z.array(
+  z.object({
+    name: z.enum(Object.keys(PROCESS_METRICS) as [ProcessMetric, ...ProcessMetric[]]),
+    labels: z.string(),
+    value: z.number(),
+    // JSON has null for a bucket that nothing fell into.
+    counts: z.array(
+      z
+        .number()
+        .nullable()
+        .transform((count) => count ?? 0),
+    ),
+    count: z.number(),
+  }),
+)
+
+/** What a process has counted, to send to another one. */
+export type Counted = Readonly<z.infer<typeof counted>>
+
 export class Registry implements Meter {
-  readonly #series = new Map<ProcessMetric, Map<string, Series>>()
+  readonly #series: AllSeries = new Map()
+  /** By process: what it has counted so far. */
+  readonly #others = new Map<unknown, Counted>()
 
   constructor() {
     // What has no attributes is there from the beginning: a rate needs the zero before the one.
     for (const [name, { attributes, kind }] of entries(PROCESS_METRICS))
       if (attributes.length === 0 && kind !== 'histogram') this.#of(name, {})
+  }
+
+  counted(): Counted {
+    return [...this.#series].flatMap(([name, all]) => [...all].map(([labels, one]) => ({ name, labels, ...one })))
+  }
+
+  /**
+   * Shows what another process has counted so far, beside its own. What is no count is left out:
+   * user code may send messages, too.
+   */
+  show(process: unknown, said: unknown): void {
+    const { data } = counted.safeParse(said)
+    if (data) this.#others.set(process, data)
+  }
+
+  /** Another process has ended: its counts stay, its gauges and sums do not. */
+  hasEnded(process: unknown): void {
+    const lasting = (this.#others.get(process) ?? []).filter(({ name }) =>
+      ['counter', 'histogram'].includes(METRICS[name].kind),
+    )
+    this.#others.delete(process)
+    merge(this.#series, lasting)
   }
 
   add(name: ProcessMetric, count: number, attributes: Attributes = {}): void {
@@ -54,10 +100,10 @@ export class Registry implements Meter {
     series.count += 1
   }
 
-  /** `samples`: what was read from the server. */
-  text(samples: readonly Sample[] = []): string {
+  /** `samples`: what was read from the server; `problem`: why they are not all. */
+  text({ samples, problem }: ServerReading = { samples: [] }): string {
     const lines: string[] = []
-    for (const [name, series] of this.#series) {
+    for (const [name, series] of this.#all()) {
       lines.push(...head(name))
       for (const [labels, one] of series) lines.push(...linesOf(name, labels, one))
     }
@@ -67,22 +113,46 @@ export class Registry implements Meter {
       for (const { attributes, value } of those)
         lines.push(`${prometheusName(name)}${labelsOf(name, attributes)} ${value}`)
     }
+    if (problem !== undefined)
+      lines.push(`# The metrics of the namespace could not be read: ${problem.replaceAll(/\s+/g, ' ')}`)
     return `${lines.join('\n')}\n`
   }
 
   #of(name: ProcessMetric, attributes: Attributes): Series {
-    let all = this.#series.get(name)
-    if (!all) {
-      all = new Map()
-      this.#series.set(name, all)
-    }
-    const labels = labelsOf(name, attributes)
-    const known = all.get(labels)
-    if (known) return known
-    const key = all.size >= SERIES_MAX ? OVERFLOW : labels
-    const series = all.get(key) ?? { value: 0, counts: [], count: 0 }
-    all.set(key, series)
-    return series
+    return seriesOf(this.#series, name, labelsOf(name, attributes))
+  }
+
+  #all(): AllSeries {
+    if (this.#others.size === 0) return this.#series
+    const all: AllSeries = new Map()
+    for (const those of [this.counted(), ...this.#others.values()]) merge(all, those)
+    return all
+  }
+}
+
+function seriesOf(series: AllSeries, name: ProcessMetric, labels: string): Series {
+  let all = series.get(name)
+  if (!all) {
+    all = new Map()
+    series.set(name, all)
+  }
+  const known = all.get(labels)
+  if (known) return known
+  const key = all.size >= SERIES_MAX ? OVERFLOW : labels
+  const one = all.get(key) ?? { value: 0, counts: [], count: 0 }
+  all.set(key, one)
+  return one
+}
+
+/** A gauge of several processes is the highest, and all else their sum. */
+function merge(into: AllSeries, those: Counted): void {
+  for (const { name, labels, value, counts, count } of those) {
+    const one = seriesOf(into, name, labels)
+    one.value = METRICS[name].kind === 'gauge' ? Math.max(one.value, value) : one.value + value
+    one.count += count
+    counts.forEach((more, bucket) => {
+      one.counts[bucket] = (one.counts[bucket] ?? 0) + more
+    })
   }
 }
 

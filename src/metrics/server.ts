@@ -1,4 +1,6 @@
 /** Metrics of the namespace, as the server has them. */
+import { violationIn } from '../../streams/denied.ts'
+import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import type { Load } from '../client/inspect/load.ts'
 import type { ShardView } from '../client/inspect/workers.ts'
 import type { Attributes, Sample, ServerMetric } from './catalog.ts'
@@ -16,25 +18,41 @@ const FRESH_MS = 1000
 /** Whoever scrapes waits for some seconds, and wants what this process knows in any case. */
 const PATIENCE_MS = 5000
 
+export interface ServerReading {
+  readonly samples: readonly Sample[]
+  /** Why they are not all. */
+  readonly problem?: string
+}
+
 export class ServerMetrics {
   readonly #flow: LoadedFlow
-  #reading: Promise<readonly Sample[]> | undefined
+  #reading: Promise<ServerReading> | undefined
   #readMs = Number.NEGATIVE_INFINITY
 
   constructor(flow: LoadedFlow) {
     this.#flow = flow
   }
 
-  /** Never rejects: where the server cannot be read, one sample says so. */
-  async read(): Promise<readonly Sample[]> {
+  /**
+   * Never rejects: where the server cannot be read, one sample says so. Who may not read it has
+   * none: the server is not to blame.
+   */
+  async read(): Promise<ServerReading> {
     if (!this.#reading || performance.now() - this.#readMs > FRESH_MS) {
       this.#readMs = performance.now()
       const unreadable = [sample('flowstone.server.readable', 0)]
       let timer: NodeJS.Timeout | undefined
-      const late = new Promise<readonly Sample[]>((resolve) => {
-        timer = setTimeout(() => resolve(unreadable), PATIENCE_MS)
+      const late = new Promise<ServerReading>((resolve) => {
+        const problem = `no answer within ${PATIENCE_MS / 1000} s`
+        timer = setTimeout(() => resolve({ samples: unreadable, problem }), PATIENCE_MS)
       })
-      const read = this.#readNow().catch(() => unreadable)
+      const read = this.#readNow().then(
+        (samples): ServerReading => ({ samples }),
+        (error: unknown): ServerReading => ({
+          samples: isDenied(error) ? [] : unreadable,
+          problem: messageOf(error),
+        }),
+      )
       this.#reading = Promise.race([read, late]).finally(() => clearTimeout(timer))
     }
     return await this.#reading
@@ -63,6 +81,10 @@ export class ServerMetrics {
       ]),
     ]
   }
+}
+
+function isDenied(error: unknown): boolean {
+  return (error instanceof FlowStoneError && error.code === 'denied') || violationIn(error) !== undefined
 }
 
 function sample(name: ServerMetric, value: number, attributes: Attributes = {}): Sample {

@@ -52,7 +52,7 @@ export function observeServer(meter: OtelMeter, server: ServerMetrics): () => vo
   )
   const all = [...gauges.values()]
   const observe: Parameters<OtelMeter['addBatchObservableCallback']>[0] = async (result) => {
-    for (const { name, value, attributes } of await server.read()) {
+    for (const { name, value, attributes } of (await server.read()).samples) {
       const gauge = gauges.get(name)
       if (gauge) result.observe(gauge, value, named(attributes))
     }

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { isAlive } from '../../src/server/processes.ts'
+import { parseMetrics, seriesValue } from '../kit/prometheus.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
 import { type Running, runCommand, startCommand, writeModule } from './kit.ts'
@@ -20,7 +21,7 @@ function project(word = "'one'") {
   return {
     path: scratch.path,
     at,
-    start: () => startCommand(['dev', 'pipeline.ts'], at),
+    start: (...options: string[]) => startCommand(['dev', 'pipeline.ts', ...options], at),
     /** Where its gates are answered. */
     http: (): string => JSON.parse(readFileSync(join(scratch.path, '.flowstone', 'dev.json'), 'utf8')).http,
     /** As an editor does it: a new file in the place of the old one. */
@@ -47,11 +48,20 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
   using files = project()
   let http: string
   {
-    await using dev = files.start()
+    await using dev = files.start('--metrics-port', '0')
     await isReady(dev)
     http = files.http()
+    const metrics = /^metrics {2}(\S+)$/m.exec(dev.stdout())?.[1] ?? ''
+    // What the worker counted, which is a process of its own, and the one after it.
+    const counts = async (times: number) => {
+      const attempts = 'flowstone_attempt_duration_seconds_count'
+      const isCounted = async () =>
+        seriesValue(parseMetrics(await (await fetch(metrics)).text()), attempts, { flowstone_asset: 'said' }) === times
+      await until(`${times} attempts are counted`, isCounted)
+    }
     const one = await files.said()
     expect(one.word).toBe('one')
+    await counts(1)
     expect(await runCommand(['ui'], files.at)).toMatchObject({ code: 0, stdout: `console  ${http}/\n` })
     const secret = join(files.path, '.flowstone', 'gate-secret')
     expect(readFileSync(secret, 'utf8')).toMatch(/^dev:[\w-]{43}\n$/)
@@ -62,6 +72,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     await until('the old worker has ended', () => !isAlive(one.pid))
     const two = await files.said()
     expect(two).toMatchObject({ word: 'two' })
+    await counts(2)
 
     files.write('export const word = (\n')
     await dev.says('worker   not started')

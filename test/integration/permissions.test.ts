@@ -7,10 +7,13 @@ import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jet
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { serveMetrics } from '../../src/http/index.ts'
 import { asset, connect, type Flow, input, pipeline } from '../../src/index.ts'
+import { ServerMetrics } from '../../src/metrics/server.ts'
 import { collect } from '../kit/collect.ts'
 import { type GuardedServer, guardedServer, login } from '../kit/guarded.ts'
 import { permissionsOf, ROLES, type Role } from '../kit/permissions.ts'
+import { parseMetrics, seriesValue } from '../kit/prometheus.ts'
 import { listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -111,6 +114,23 @@ describe('with the least permissions', () => {
     await flow.gates.signal(await flow.gates.token(gate), { approved: true })
     expect((await run.status())?.waitingFor).toEqual([])
     expect(flow.connection.denied).toEqual([])
+  })
+
+  it('an engine and an operator may read the metrics of the namespace; others say at /metrics that they may not', async () => {
+    for (const role of ['engine', 'operator'] as const) {
+      const flow = await flowAs(role)
+      const { samples, problem } = await new ServerMetrics(flow).read()
+      expect({ role, problem }).toEqual({ role, problem: undefined })
+      expect(samples, role).toContainEqual(expect.objectContaining({ name: 'flowstone.server.readable', value: 1 }))
+      expect(flow.connection.denied, role).toEqual([])
+    }
+    // One of its own: the others expect that nothing was denied.
+    await using flow = await connect({ servers: server.url, namespace: NS, nats: login('http'), logger })
+    await using metrics = await serveMetrics({ port: 0, flow })
+    const text = await (await fetch(metrics.url)).text()
+    expect(text).toMatch(/^# The metrics of the namespace could not be read: .*not allowed to publish to/m)
+    expect(parseMetrics(text).has('flowstone_server_readable')).toBe(false)
+    expect(seriesValue(parseMetrics(text), 'flowstone_tasks_returned_total')).toBe(0)
   })
 
   it('a client starts runs with large input, and the error of one that may not store it names the field', async () => {

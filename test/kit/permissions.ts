@@ -106,6 +106,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...readsState,
           ...readsBlobs,
           `$JS.API.STREAM.NAMES`,
+          `$JS.API.DIRECT.GET.KV_${ns}_control`,
           ...each((shard) => [
             `$JS.API.CONSUMER.CREATE.${ns}_LOG_${shard}`,
             `$JS.API.CONSUMER.CREATE.${ns}_LOG_${shard}.>`,

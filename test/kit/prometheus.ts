@@ -38,6 +38,7 @@ export function parseMetrics(text: string): Map<string, ParsedMetric> {
       current = name
       continue
     }
+    if (line.startsWith('# ')) continue
     const sample = parseSample(line)
     const metric = metrics.get(current)
     const names = (SUFFIXES[metric?.type ?? ''] ?? ['']).map((suffix) => `${current}${suffix}`)

@@ -72,9 +72,57 @@ describe('the text of /metrics', () => {
       value: 7,
       attributes: { pipeline: 'p', queue: 'q', shard: 0, stream: 's' },
     }))
-    const parsed = parseMetrics(new Registry().text(samples))
+    const parsed = parseMetrics(new Registry().text({ samples }))
     expect(seriesValue(parsed, 'flowstone_queue_depth', { flowstone_queue: 'q' })).toBe(7)
     for (const { name } of samples) expect(parsed.get(prometheusName(name))?.samples, name).toHaveLength(1)
+  })
+})
+
+describe('what several processes count', () => {
+  const said = (act: (registry: Registry) => void): unknown => {
+    const registry = new Registry()
+    act(registry)
+    return JSON.parse(JSON.stringify(registry.counted()))
+  }
+  const of = { pipeline: 'p', asset: 'a', phase: 'execute', outcome: 'value' }
+  const attempt = (registry: Registry, seconds: number) => registry.record('flowstone.attempt.duration', seconds, of)
+
+  it('is shown as one: counters and sums are added, a gauge is the highest', () => {
+    const registry = new Registry()
+    attempt(registry, 0.004)
+    registry.add('flowstone.tasks.returned', 1)
+    const one = said((other) => {
+      attempt(other, 0.02)
+      other.add('flowstone.tasks.returned', 2)
+      other.add('flowstone.limiter.slots.held', 3)
+      other.set('flowstone.connection.away', 1)
+    })
+    registry.show('one', one)
+    registry.show('one', one)
+    registry.show(
+      'two',
+      said((other) => attempt(other, 7)),
+    )
+    const read = (name: string, labels = {}) => seriesValue(parseMetrics(registry.text()), name, labels)
+    const bucket = (le: string) => read('flowstone_attempt_duration_seconds_bucket', { le })
+    expect(['0.005', '0.025', '5', '10', '+Inf'].map(bucket)).toEqual([1, 2, 2, 3, 3])
+    expect(read('flowstone_tasks_returned_total')).toBe(3)
+    expect(read('flowstone_limiter_slots_held')).toBe(3)
+    expect(read('flowstone_connection_away')).toBe(1)
+    registry.hasEnded('one')
+    registry.hasEnded('one')
+    expect(read('flowstone_attempt_duration_seconds_count')).toBe(3)
+    expect(read('flowstone_tasks_returned_total')).toBe(3)
+    expect(read('flowstone_limiter_slots_held')).toBe(0)
+    expect(read('flowstone_connection_away')).toBe(0)
+  })
+
+  it('leaves out what is no count', () => {
+    const registry = new Registry()
+    const text = registry.text()
+    for (const none of [undefined, 'x', [1], [{ name: 'flowstone.other', labels: '', value: 1, counts: [], count: 0 }]])
+      registry.show('one', none)
+    expect(registry.text()).toBe(text)
   })
 })
 

@@ -6,14 +6,13 @@
  * Nothing of this costs a task anything: it is asked only about what is delivered again.
  */
 
-import type { Subscription } from '@nats-io/nats-core'
+import { errors, type Subscription } from '@nats-io/nats-core'
 import { z } from 'zod'
 import { decode, encodeJson } from '../../../streams/codec.ts'
-import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
-import { publish } from '../../log/nats.ts'
+import { directAll, publish } from '../../log/nats.ts'
 
 /**
  * A worker that died leaves its name. For so long, a task delivered again can be traced to it.
@@ -179,20 +178,17 @@ export class Liveness {
 export async function workersSeen(connection: Connection, names: Names): Promise<WorkerSeen[]> {
   const stream = names.kvStream(names.controlBucket)
   const prefix = names.kvSubject(names.controlBucket, 'worker.')
-  const found: WorkerSeen[] = []
-  await connection.read(async (nc) => {
-    found.length = 0
-    const jsm = await jetstreamManager(nc)
-    const messages = await jsm.direct.getLastMessagesFor(stream, { multi_last: [`${prefix}*`] }).catch(() => undefined)
-    if (!messages) return
-    for await (const message of messages) {
-      if (message.data.length === 0) continue
-      const reported = sign.safeParse(decode(message.data, undefined)).data
-      if (reported)
-        found.push({ ...reported, id: message.subject.slice(prefix.length), seenMs: message.time.getTime() })
-    }
+  const messages = await connection.read((nc) =>
+    // The bucket keeps one message of a key.
+    directAll(nc, stream, `${prefix}*`).catch((error: unknown) => {
+      if (error instanceof errors.NoRespondersError) return []
+      throw error
+    }),
+  )
+  return messages.flatMap(({ subject, payload, timeMs: seenMs }) => {
+    const reported = payload.length === 0 ? undefined : sign.safeParse(decode(payload, undefined)).data
+    return reported ? [{ ...reported, id: subject.slice(prefix.length), seenMs }] : []
   })
-  return found
 }
 
 /** How a message of WORK is named in questions. */
