@@ -14,7 +14,15 @@ import { connect } from '../client/connect.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { startServer } from '../server/start.ts'
 import { DEV_SERVER, type GlobalOptions, stopRequest, untilStopped, WITHOUT_ENVIRONMENT } from './context.ts'
-import { DEV_DIR, devPassword, devSecrets, readDevState, removeDevState, writeDevState } from './devfiles.ts'
+import {
+  DEV_DIR,
+  devPassword,
+  devSecrets,
+  keepHttpPort,
+  lastHttpPort,
+  removeDevState,
+  writeDevState,
+} from './devfiles.ts'
 import { announce, devServe, httpConfig, listenNear } from './http.ts'
 import { checkMetrics, DEV_METRICS, type MetricsCommand, type ServedMetrics, serveMetricsOf } from './metrics.ts'
 import { openInBrowser } from './open-browser.ts'
@@ -56,7 +64,6 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   checkMetrics(options)
   process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   const config = await httpConfig(options.httpConfig)
-  const before = readDevState(DEV_DIR, false)
   await using server = await startServer({
     dir: DEV_DIR,
     password: devPassword(DEV_DIR),
@@ -72,8 +79,9 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
   output.event('engine', { id: engine.id, active: true }, `engine   ${engine.id} active`)
   const settings = devServe(config, flow.gates.baseUrl, output)
   // The port of the last time, so that addresses which were given out stay good.
-  const last = before && URL.canParse(before.http) ? Number(new URL(before.http).port) : HTTP_PORT
-  await using http = await listenNear(flow, settings, options.httpPort, last, '--http-port')
+  const near = lastHttpPort(DEV_DIR) ?? HTTP_PORT
+  await using http = await listenNear(flow, settings, options.httpPort, near, '--http-port')
+  keepHttpPort(DEV_DIR, http.port)
   announce(output, http.url, settings)
   if (settings.console && options.open !== false && options.json !== true && process.stdout.isTTY)
     openInBrowser(http.url)

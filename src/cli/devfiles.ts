@@ -58,6 +58,20 @@ export function devPassword(dir: string): string {
   return keptSecret(join(dir, 'server-password'), () => randomBytes(24).toString('base64url'), /^[\w-]{20,}$/)
 }
 
+/** The port that its HTTP server had the last time. */
+export function lastHttpPort(dir: string): number | undefined {
+  try {
+    const port = Number(readFileSync(join(dir, 'http-port'), 'utf8'))
+    return Number.isInteger(port) && port > 0 && port <= 65_535 ? port : undefined
+  } catch {
+    return undefined
+  }
+}
+
+export function keepHttpPort(dir: string, port: number): void {
+  writeFileSync(join(dir, 'http-port'), `${port}\n`, { mode: 0o600 })
+}
+
 export function writeDevState(dir: string, state: DevState): void {
   writeFileSync(join(dir, 'dev.json'), `${JSON.stringify(state, undefined, 2)}\n`, { mode: 0o600 })
 }

@@ -48,7 +48,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
   using files = project()
   let http: string
   {
-    await using dev = files.start('--metrics-port', '0')
+    await using dev = files.start('--metrics-port', '0', '--http-port', '0')
     await isReady(dev)
     http = files.http()
     const metrics = /^metrics {2}(\S+)$/m.exec(dev.stdout())?.[1] ?? ''
