@@ -19,10 +19,13 @@ const UNIT = [
 const KILL = ['test/kill/**/*.test.ts']
 /** They measure how long something takes, so little else may run beside them. */
 const TIMED = [
+  'test/console/browser-scatter.test.ts',
   'test/integration/late-slots.test.ts',
+  'test/integration/limited-scatter.test.ts',
   'test/integration/limiter.test.ts',
   'test/examples/scatter.test.ts',
   'test/gates/deadline.test.ts',
+  'test/gates/timeout.test.ts',
   'test/rate-limiter-example.test.ts',
 ]
 // The tests in test/container need a Docker daemon: `npm run test:container`.
@@ -71,6 +74,7 @@ export default defineConfig({
           name: 'timed',
           include: TIMED,
           isolate: false,
+          globalSetup: ['test/kit/console.ts'],
           ...REAL,
           maxWorkers: '100%',
           sequence: { groupOrder: 0 },

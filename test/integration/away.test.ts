@@ -44,7 +44,7 @@ it('whoever waits for a run leaves at once by a signal while the server is away,
   await until('it is said', () => logger.lines.some((line) => /server away since \d{4}-/.test(line)))
   const abortedMs = performance.now()
   leave.abort()
-  for (const atMs of await Promise.all(waits)) expect(atMs - abortedMs).toBeLessThan(1000)
+  for (const atMs of await Promise.all(waits)) expect(atMs - abortedMs).toBeLessThan(5000)
   const closing = performance.now()
   await flow.close()
   expect(performance.now() - closing).toBeLessThan(3000)

@@ -85,7 +85,7 @@ it('a wait for a large value ends with its signal while the connection stalls', 
   }
   const left = flow.run(run.id).result({ signal: leave.signal })
   expect(await left.then(() => 'it came', messageOf)).toBe('enough')
-  expect(performance.now() - abortedMs).toBeLessThan(500)
+  expect(performance.now() - abortedMs).toBeLessThan(5000)
 })
 
 it('values in the object store are objects as NATS has them, and those of NATS can be read', async () => {

@@ -65,7 +65,7 @@ async function closeEarly(
   const began = seen.started
   await until('what ran is aborted', () => seen.abortedMs.length === began - 1, 8000)
   const abortedAfterMs = Math.max(...seen.abortedMs) - (closed?.time.getTime() ?? 0)
-  await until('nothing of it is queued', async () => (await onWork(url, stage.namespace)) === 0, 1500)
+  await until('nothing of it is queued', async () => (await onWork(url, stage.namespace)) === 0, 10_000)
   return { abortedAfterMs, beganLater: seen.started - began }
 }
 
@@ -74,16 +74,16 @@ describe('a scatter that is closed early', () => {
     ['at its first failure', {}],
     ['at its threshold', { failureMode: 'partial', failureThreshold: { count: 0 } }],
     ['with a limited queue of its own', { maxConcurrent: AT_ONCE }],
-  ])('%s stops what runs within a second, and what is queued at once', async (_, options) => {
+  ])('%s stops what runs within two seconds, and what is queued at once', async (_, options) => {
     const { abortedAfterMs, beganLater } = await closeEarly(server.url, options)
-    expect(abortedAfterMs).toBeLessThan(1000)
+    expect(abortedAfterMs).toBeLessThan(2000)
     expect(beganLater).toBe(0)
   })
 
   it('a scatter that is closed early stops what runs within some seconds also when no worker hears of it', async () => {
     await using deaf = await deafNats(['*.notify.abort.*', '*.notify.pause.*'])
     const { abortedAfterMs, beganLater } = await closeEarly(deaf.url, {})
-    expect(abortedAfterMs).toBeLessThan(3000)
+    expect(abortedAfterMs).toBeLessThan(8000)
     expect(beganLater).toBe(0)
   })
 })

@@ -43,7 +43,7 @@ describe('while NATS is away', () => {
     expect(slot).toMatchObject({ code: 'unreachable', message: expect.stringContaining('slots of gpu') })
     expect([open, run]).toEqual([{ allowed: true }, 'ran'])
     expect(tookMs).toBeGreaterThanOrEqual(590)
-    expect(tookMs).toBeLessThan(2500)
+    expect(tookMs).toBeLessThan(8000)
   })
 
   it('a call that can wait is served when it is back, and the limit knows what was granted before', async () => {
@@ -71,18 +71,18 @@ describe('while NATS is away', () => {
     await server.kill()
     await waits
     expect(performance.now()).toBeGreaterThanOrEqual(promisedMs - 1)
-    expect(performance.now() - startedMs).toBeLessThan(4000)
+    expect(performance.now() - startedMs).toBeLessThan(15_000)
   })
 
   it('a slot is lost for its holder before its lease has ended for the others', async () => {
     const { limiter } = flow
-    const slot = await limiter.acquireSlot('gpu', 1, { lease: '1s' })
+    const slot = await limiter.acquireSlot('gpu', 1, { lease: '3s' })
     if (slot === 'at_capacity') throw new Error('no slot')
     await server.kill()
     const killedMs = performance.now()
     await until('it is lost', () => slot.signal.aborted)
     // The last renewal was up to a third of the lease before.
-    expect(performance.now() - killedMs).toBeLessThan(1000)
+    expect(performance.now() - killedMs).toBeLessThan(3000)
     expect(slot.isHeld).toBe(false)
     expect(slot.signal.reason).toMatchObject({ code: 'slot_lost' })
     await back()
@@ -105,7 +105,7 @@ describe('a result that was made with a slot', () => {
       { lease: '30s' },
     )
     expect(result).toBe('made')
-    expect(performance.now() - lastMs).toBeLessThan(2000)
+    expect(performance.now() - lastMs).toBeLessThan(10_000)
     await back()
     expect(await limiter.withSlot('gpu', 1, () => 'free', { maxWait: '10s' })).toBe('free')
   })

@@ -104,7 +104,7 @@ describe('an engine whose state bucket is deleted', () => {
     await deleteStream(server.url, bucketOf(topology))
     const sinceMs = performance.now()
     expect(await rejection(checkpointer.write([], 1, undefined))).toMatchObject({ code: 'fenced' })
-    expect(performance.now() - sinceMs).toBeLessThan(2000)
+    expect(performance.now() - sinceMs).toBeLessThan(10_000)
   })
 
   it('an engine whose state bucket is deleted is fenced when it reads what another engine has not folded again yet', async () => {

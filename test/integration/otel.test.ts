@@ -50,6 +50,7 @@ async function ask(...assets: string[]): Promise<{ readonly run: string; readonl
     .said()
     .trim()
     .split('\n')
+    .filter((line) => line.startsWith('{'))
     .map((line) => {
       const { run, trace } = JSON.parse(line) as { run: string; trace: { traceId: string } }
       return { run, traceId: trace.traceId }

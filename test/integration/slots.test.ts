@@ -121,7 +121,7 @@ describe('withSlot', () => {
     await Promise.all(Array.from({ length: 40 }, (_, i) => (i % 2 ? flow : other).limiter.withSlot('pool', 4, work)))
     expect(most).toBe(4)
     // Ten rounds of 20 ms; waiters that looked only now and then would take many times that.
-    expect(performance.now() - startedMs).toBeLessThan(3000)
+    expect(performance.now() - startedMs).toBeLessThan(8000)
     expect((await flow.limiter.status('pool')).slots).toMatchObject({ count: 0, waiting: 0 })
   })
 
