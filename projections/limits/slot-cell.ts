@@ -35,6 +35,8 @@ export interface Ticket {
   /** How many of its callers wait. */
   readonly waiting: number
   readonly atMs: number
+  /** What the first of them want it for, when this was written. */
+  readonly by: readonly string[]
 }
 
 export interface SlotCell {
@@ -54,6 +56,11 @@ const GRACE_MS = 500
 const WRITES_KEPT = 8
 const QUEUE_MAX = 64
 export const SAID_MAX = 200
+/** In a longer queue, words would make up most of the cell. */
+const SAID_QUEUE_MAX = 16
+/** Callers of a process whose words are in its ticket, and characters of each. */
+export const SAID_WAITING = 3
+export const SAID_CHARS = 128
 
 export function emptySlots(): SlotCell {
   return { max: 0, holders: [], queue: [], roomMs: undefined, writes: [] }
@@ -157,7 +164,7 @@ export function releaseSlot(cell: SlotCell, id: string): boolean {
 export function queueUp(
   cell: SlotCell,
   process: string,
-  wish: Pick<Ticket, 'weight' | 'max' | 'waiting'> | undefined,
+  wish: Omit<Ticket, 'process' | 'atMs'> | undefined,
   nowMs: number,
 ): boolean {
   const at = cell.queue.findIndex((ticket) => ticket.process === process)
@@ -169,12 +176,14 @@ export function queueUp(
   if (!found) {
     // More do not fit. Who is not in the queue takes what nobody in it takes.
     if (cell.queue.length >= QUEUE_MAX) return false
-    cell.queue = [...cell.queue, { process, ...wish, atMs: 0 }]
+    const by = cell.queue.length < SAID_QUEUE_MAX ? wish.by : []
+    cell.queue = [...cell.queue, { process, ...wish, by, atMs: 0 }]
     return true
   }
+  // Other words alone are not worth a write.
   const same = found.weight === wish.weight && found.max === wish.max && found.waiting === wish.waiting
   if (same && (found.atMs === 0 || found.atMs + TICKET_MS / 3 > nowMs)) return false
-  cell.queue = cell.queue.with(at, { process, ...wish, atMs: 0 })
+  cell.queue = cell.queue.with(at, { process, ...wish, by: at < SAID_QUEUE_MAX ? wish.by : [], atMs: 0 })
   return true
 }
 
@@ -244,7 +253,8 @@ export function encodeSlotCell(cell: SlotCell): Uint8Array {
       const row = [id, weight, leaseMs, atMs, sinceMs, fence]
       return by === '' ? row : [...row, by]
     }),
-    cell.queue.map(({ process, weight, max, waiting, atMs }) => [process, weight, max, waiting, atMs]),
+    // Who reads the first five alone takes it as well.
+    cell.queue.map(({ process, weight, max, waiting, atMs, by }) => [process, weight, max, waiting, atMs, ...by]),
   ])
 }
 
@@ -264,8 +274,9 @@ export function decodeSlotCell(payload: Uint8Array): SlotCell | undefined {
       return { id: String(id), weight, leaseMs, atMs, sinceMs, fence, by }
     }),
     queue: rowsOf(queue).map(([process, ...rest]) => {
-      const [weight = 0, most = 0, waiting = 0, atMs = 0] = rest.map(Number)
-      return { process: String(process), weight, max: most, waiting, atMs }
+      const [weight = 0, most = 0, waiting = 0, atMs = 0] = rest.slice(0, 4).map(Number)
+      const by = rest.slice(4).filter((one) => typeof one === 'string')
+      return { process: String(process), weight, max: most, waiting, atMs, by }
     }),
   }
 }

@@ -48,17 +48,19 @@ const SHOWN_MAX = 20
 
 function statusLines({ bucket, rate, slots }: BucketStatus): string[] {
   const { reservations = [], ...rest } = rate ?? {}
-  const { holders = [], ...taken } = slots ?? {}
+  const { holders = [], queue = [], ...taken } = slots ?? {}
   const more = (all: readonly unknown[]): string[] =>
     all.length > SHOWN_MAX ? [`… and ${all.length - SHOWN_MAX} more`] : []
   const promised = reservations.slice(0, SHOWN_MAX).map(({ at, tokens }) => [at, tokens])
   const held = holders.slice(0, SHOWN_MAX).map((one) => [one.slot, one.by, one.weight, Math.round(one.ageMs / 1000)])
+  const waits = queue.slice(0, SHOWN_MAX).map((one) => [one.process, one.waiting, one.by.join(', ')])
   return [
     ...fields({ limit: bucket }),
     ...(rate ? ['', ...fields({ kind: 'rate', ...rest })] : []),
     ...(rate ? ['', ...table(['turn at', 'tokens'], promised, 'no reservations'), ...more(reservations)] : []),
     ...(slots ? ['', ...fields({ kind: 'slots', ...taken })] : []),
     ...(slots ? ['', ...table(['slot', 'for', 'weight', 'seconds'], held, 'nobody holds one'), ...more(holders)] : []),
+    ...(queue.length > 0 ? ['', ...table(['process', 'waiting', 'for'], waits, ''), ...more(queue)] : []),
     ...(rate || slots ? [] : ['', 'not in use']),
   ]
 }

@@ -76,6 +76,16 @@ function slotsRow({ bucket, slots }: Limit, usedBy: readonly string[]): LimitRow
   }
 }
 
+/** Open runs whose assets name the bucket: who waits for a rate is among them. */
+export function openRunsOf(
+  assets: readonly Pick<Asset, 'name' | 'limits' | 'openRuns'>[],
+  bucket: string,
+): readonly { readonly asset: string; readonly run: string }[] {
+  return assets.flatMap(({ name, limits, openRuns }) =>
+    limits.includes(bucket) ? openRuns.map((run) => ({ asset: name, run })) : [],
+  )
+}
+
 /** Which limit holds things up? */
 export function limitsAnswer(rows: readonly LimitRow[]): Said[] {
   const full = rows.filter(({ isFull }) => isFull).toSorted((a, b) => b.waiting - a.waiting)

@@ -136,7 +136,12 @@ export interface SlotsStatus {
     readonly leaseMs: number
   }[]
   /** Processes with callers that wait, the next one first; at most 64. */
-  readonly queue: readonly { readonly process: string; readonly waiting: number }[]
+  readonly queue: readonly {
+    readonly process: string
+    readonly waiting: number
+    /** What its first three callers want it for, as of `holders`. Of the first 16 processes. */
+    readonly by: readonly string[]
+  }[]
 }
 
 /** What is in use under a name: a rate limit, slots, or both. */
@@ -437,6 +442,6 @@ function slotsStatus(cell: SlotCell, nowMs: number): SlotsStatus {
       ageMs: Math.max(0, nowMs - holder.sinceMs),
       leaseMs: untilMs(holder) - nowMs,
     })),
-    queue: queued(cell, nowMs).map(({ process, waiting }) => ({ process, waiting })),
+    queue: queued(cell, nowMs).map(({ process, waiting, by }) => ({ process, waiting, by })),
   }
 }

@@ -13,12 +13,15 @@ import {
   readiedSlots,
   releaseSlot,
   renewSlot,
+  SAID_CHARS,
+  SAID_WAITING,
   type SlotCell,
   settledSlots,
   slotsLifeMs,
   takeSlots,
 } from '../../projections/limits/slot-cell.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
 import { after, sleep, type Timer } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
 import type { Cells, StoredCell } from './cells.ts'
@@ -215,7 +218,12 @@ export class SlotBucket {
       else full.push(caller)
     }
     const [first] = waiting
-    const place = first && { weight: first.wish.weight, max: first.wish.max, waiting: waiting.length }
+    const place = first && {
+      weight: first.wish.weight,
+      max: first.wish.max,
+      waiting: waiting.length,
+      by: saidOf(waiting),
+    }
     const moved = queueUp(cell, this.#process, place, nowMs)
     this.#queued = first !== undefined
     changed = changed || renewed.length > 0 || taken.length > 0 || moved
@@ -371,4 +379,9 @@ export class SlotBucket {
     this.#unwatch?.()
     this.#unwatch = undefined
   }
+}
+
+/** What the first callers want it for, for whoever looks at the bucket. */
+function saidOf(waiting: readonly SlotCaller[]): string[] {
+  return waiting.slice(0, SAID_WAITING).flatMap(({ wish: { by } }) => (by ? [cut(by, SAID_CHARS)] : []))
 }

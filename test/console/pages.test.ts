@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import type { AuditEntry, Fact, Limit, LogLine, Schedule, Shard, Worker } from '../../src/console/api/types.ts'
 import { auditAnswer } from '../../src/console/audit.ts'
-import { holderOf, limitRows, limitsAnswer } from '../../src/console/limits.ts'
+import { holderOf, limitRows, limitsAnswer, openRunsOf } from '../../src/console/limits.ts'
 import { factLine, factOf, factTone, logAnswer, merged } from '../../src/console/log.ts'
 import { KEPT_MAX, messageLine, NOTHING_READ, placeOf, toneOf, withPage } from '../../src/console/run-logs.ts'
 import { lane, lastOf, missedWords, refusedRows, schedulesAnswer } from '../../src/console/schedules.ts'
@@ -72,6 +72,10 @@ it('limits say which of them are full, who waits, and who uses them', () => {
     text: 'pages, instance 12',
   })
   expect(holderOf('0-mx1s8wj6-e2f90ce8.held')).toMatchObject({ run: '0-mx1s8wj6-e2f90ce8', text: 'held' })
+  const used = { name: 'pages', limits: ['shop'], openRuns: ['0-mx1s8wj6-e2f90ce8'] }
+  expect(openRunsOf([used, { ...used, name: 'other', limits: [] }], 'shop')).toEqual([
+    { asset: 'pages', run: '0-mx1s8wj6-e2f90ce8' },
+  ])
   expect([holderOf('a person').text, holderOf(undefined).text]).toEqual(['a person', 'no name given'])
 })
 

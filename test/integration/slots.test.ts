@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { connect, type Flow, RateLimitedError, type Slot } from '../../src/index.ts'
+import { connect, type Flow, RateLimitedError, type Slot, type SlotsStatus } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -141,9 +141,15 @@ describe('withSlot', () => {
     const holds = flow.limiter.withSlot('busy', 1, () => gate.opened)
     await until('it is held', async () => (await flow.limiter.status('busy')).slots?.count === 1)
     const waiting = [flow, other, other].map((each) =>
-      rejection(each.limiter.withSlot('busy', 1, () => 1, { maxWait: '400ms' })),
+      rejection(each.limiter.withSlot('busy', 1, () => 1, { maxWait: '400ms', by: 'a test' })),
     )
-    await until('three wait', async () => (await flow.limiter.status('busy')).slots?.waiting === 3)
+    let queue: SlotsStatus['queue'] = []
+    await until('three wait', async () => {
+      const { slots } = await flow.limiter.status('busy')
+      queue = slots?.queue ?? []
+      return slots?.waiting === 3
+    })
+    expect(queue.flatMap(({ by }) => by)).toEqual(['a test', 'a test', 'a test'])
     for (const error of await Promise.all(waiting)) {
       expect(error).toBeInstanceOf(RateLimitedError)
       expect(error.message).toContain('no slot of busy (1 of 1) came free within 400 ms')

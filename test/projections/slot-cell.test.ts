@@ -16,6 +16,7 @@ import {
   takeSlots,
   waitingFor,
 } from '../../projections/limits/slot-cell.ts'
+import { encodeMsgpack } from '../../streams/codec.ts'
 import { runs } from '../kit/runs.ts'
 
 const PLAYED = runs(300)
@@ -72,7 +73,7 @@ class World {
   }
 
   wait(process: string, weight = 1, max = 1, waiting = 1): boolean {
-    return this.update(0, (cell, nowMs) => queueUp(cell, process, { weight, max, waiting }, nowMs))
+    return this.update(0, (cell, nowMs) => queueUp(cell, process, { weight, max, waiting, by: [] }, nowMs))
   }
 
   release(id: string): boolean {
@@ -230,5 +231,18 @@ describe('slots', () => {
     expect(world.take('a', 'p', 1, 2)).toBe(true)
     expect(world.read().holders.map(({ id }) => id)).toEqual(['a', 'b'])
     expect(world.read().holders[0]?.fence).toBe(fence)
+  })
+
+  it('say of the first processes that wait what for, in a form that older processes read', () => {
+    const cell = emptySlots()
+    const wish = { weight: 1, max: 1, waiting: 2 }
+    for (let n = 0; n < 20; n++) queueUp(cell, `p${n}`, { ...wish, by: [`run.asset.${n}`, 'b'] }, 1000)
+    const read = decodeSlotCell(encodeSlotCell(cell))
+    expect(read?.queue.map(({ by }) => by.length)).toEqual([...Array(16).fill(2), 0, 0, 0, 0])
+    expect(read?.queue[1]).toEqual({ process: 'p1', ...wish, atMs: 0, by: ['run.asset.1', 'b'] })
+    expect(queueUp(cell, 'p1', { ...wish, by: ['other'] }, 1000)).toBe(false)
+    // As a process before this wrote it.
+    const older = encodeMsgpack([1, 1, -1, '', [], [['p', 1, 1, 2, 5]]])
+    expect(decodeSlotCell(older)?.queue).toEqual([{ process: 'p', ...wish, atMs: 5, by: [] }])
   })
 })

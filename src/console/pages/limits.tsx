@@ -2,9 +2,9 @@
 import type { JSX } from 'preact'
 import { pathOf } from '../api/client.ts'
 import * as reads from '../api/reads.ts'
-import type { Limit, Limits as LimitsAnswer } from '../api/types.ts'
+import type { Asset, Limit, Limits as LimitsAnswer } from '../api/types.ts'
 import { clock, count, counted, duration, shortId } from '../format.ts'
-import { holderOf, type LimitRow, limitRows, limitsAnswer } from '../limits.ts'
+import { holderOf, type LimitRow, limitRows, limitsAnswer, openRunsOf } from '../limits.ts'
 import { Act } from '../parts/act.tsx'
 import { Answer } from '../parts/answer.tsx'
 import { Bar, Card, Empty, RowLink, Segments } from '../parts/card.tsx'
@@ -30,6 +30,7 @@ export default function Limits({ ids }: { ids: readonly string[] }): JSX.Element
           <View
             limits={answer.limits}
             rows={limitRows(answer.limits, assets)}
+            assets={assets}
             bucket={ids[0]}
             reload={reading.reload}
           />
@@ -42,10 +43,11 @@ export default function Limits({ ids }: { ids: readonly string[] }): JSX.Element
 function View(props: {
   limits: readonly Limit[]
   rows: readonly LimitRow[]
+  assets: readonly Asset[]
   bucket: string | undefined
   reload: () => void
 }): JSX.Element {
-  const { limits, rows, reload } = props
+  const { limits, rows, assets, reload } = props
   const show = (address.value.query.show ?? 'all') as Show
   const shown = rows.filter(({ isFull, kind }) => show === 'all' || (show === 'full' ? isFull : kind === show))
   const full = rows.filter(({ isFull }) => isFull)
@@ -92,7 +94,7 @@ function View(props: {
             ))}
             {shown.length === 0 ? <Empty>No limit is like this.</Empty> : null}
           </Card>
-          {limit ? <Side limit={limit} reload={reload} /> : null}
+          {limit ? <Side limit={limit} runs={openRunsOf(assets, limit.bucket)} reload={reload} /> : null}
         </div>
       )}
     </>
@@ -136,7 +138,8 @@ function Pips({ held, isFull }: { held: readonly boolean[]; isFull: boolean }): 
   )
 }
 
-function Side({ limit, reload }: { limit: Limit; reload: () => void }): JSX.Element {
+function Side(props: { limit: Limit; runs: ReturnType<typeof openRunsOf>; reload: () => void }): JSX.Element {
+  const { limit, runs, reload } = props
   const { bucket, rate, slots } = limit
   const taken = [
     ...(slots && slots.count > 0
@@ -167,7 +170,7 @@ function Side({ limit, reload }: { limit: Limit; reload: () => void }): JSX.Elem
       }
     >
       {slots ? <Slots slots={slots} /> : null}
-      {rate ? <Turns rate={rate} /> : null}
+      {rate ? <Turns rate={rate} runs={runs} /> : null}
     </Card>
   )
 }
@@ -185,18 +188,45 @@ function Slots({ slots }: { slots: NonNullable<Limit['slots']> }): JSX.Element {
       <section class="part">
         <h3>{slots.waiting === 0 ? 'Nobody waits' : `${count(slots.waiting)} wait, first come, first served`}</h3>
         <ol class="turns small">
-          {slots.queue.map(({ process, waiting }, i) => (
-            <li>
-              <span class="faint">{i + 1}</span>
-              <span class="cut" title={process}>
-                process <code>{shortId(process, 14)}</code>
-              </span>
-              <span class="number dimmed">{counted(waiting, 'caller')}</span>
-            </li>
+          {slots.queue.map(({ process, waiting, by }, i) => (
+            <>
+              <li>
+                <span class="faint">{i + 1}</span>
+                <span class="cut" title={process}>
+                  process <code>{shortId(process, 14)}</code>
+                </span>
+                <span class="number dimmed">{counted(waiting, 'caller')}</span>
+              </li>
+              {by.map((one) => (
+                <li>
+                  <span />
+                  <Who by={one} />
+                  <span />
+                </li>
+              ))}
+            </>
           ))}
         </ol>
       </section>
     </>
+  )
+}
+
+/** Asset, instance and run of a caller, as a link. */
+function Who({ by }: { by: string }): JSX.Element {
+  const { run, asset, index, text } = holderOf(by)
+  return (
+    <span class="cut">
+      <code>{text}</code>
+      {run && asset ? (
+        <>
+          {', run '}
+          <a class="link" href={href(index === undefined ? ['runs', run] : ['runs', run, asset])} title={run}>
+            <code>{shortId(run)}</code>
+          </a>
+        </>
+      ) : null}
+    </span>
   )
 }
 
@@ -223,7 +253,8 @@ function Holder({ holder }: { holder: NonNullable<Limit['slots']>['holders'][num
   )
 }
 
-function Turns({ rate }: { rate: NonNullable<Limit['rate']> }): JSX.Element {
+function Turns(props: { rate: NonNullable<Limit['rate']>; runs: ReturnType<typeof openRunsOf> }): JSX.Element {
+  const { rate, runs } = props
   const turns = rate.reservations.slice(0, TURNS)
   return (
     <section class="part">
@@ -244,6 +275,20 @@ function Turns({ rate }: { rate: NonNullable<Limit['rate']> }): JSX.Element {
           </li>
         ))}
       </ol>
+      {runs.length === 0 ? null : (
+        <>
+          <h3>Open runs that use it</h3>
+          <ol class="turns small">
+            {runs.slice(0, TURNS).map(({ asset, run }) => (
+              <li>
+                <span />
+                <Who by={`${run}.${asset}`} />
+              </li>
+            ))}
+          </ol>
+          {runs.length > TURNS ? <p class="small faint">{count(runs.length - TURNS)} more.</p> : null}
+        </>
+      )}
     </section>
   )
 }

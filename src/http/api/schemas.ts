@@ -316,8 +316,10 @@ export const limit = named(
           }),
         ),
         queue: z
-          .array(z.object({ process: text, waiting: count }))
-          .describe('Processes with callers that wait, the next one first; at most 64.'),
+          .array(z.object({ process: text, waiting: count, by: z.array(text) }))
+          .describe(
+            'Processes with callers that wait, the next one first; at most 64. `by`: what the first of them want it for.',
+          ),
       })
       .optional(),
   }),
