@@ -21,87 +21,163 @@ export function loggable(value: unknown, max: number): string {
   return new Writer(max).value(value, 0) ?? 'null'
 }
 
-/** Plain JSON that nobody changes, and about how many characters it takes. */
-export interface Loggable<T = unknown> {
-  readonly value: T
-  readonly chars: number
-}
-
 type Fields = Readonly<Record<string, unknown>>
 
-/** The fields of a line as they are now. 0: there are none. */
-export function loggableFields(fields: unknown, max: number): Loggable<Fields | 0> {
-  if (fields === undefined || fields === null) return { value: 0, chars: 0 }
-  try {
-    return fieldsNow(fields, max)
-  } catch {
-    // A getter has thrown, or it is a revoked proxy. What can be read is written.
-    const text = loggable(fields, max)
-    return text.startsWith('{') ? { value: JSON.parse(text), chars: text.length } : readBack({ value: fields }, max)
-  }
-}
-
-function fieldsNow(fields: NonNullable<unknown>, max: number): Loggable<Fields | 0> {
-  const chars = charsOfFlat(fields, max)
-  if (chars >= 0) return { value: { ...fields }, chars }
-  if (isError(fields)) return readBack({ error: fields }, max)
-  if (typeof fields !== 'object' || Array.isArray(fields)) return readBack({ value: fields }, max)
-  const text = loggable(fields, max)
-  if (text === '{}') return { value: 0, chars: 0 }
-  return text.startsWith('{') ? { value: JSON.parse(text), chars: text.length } : readBack({ value: fields }, max)
-}
-
-/** A key, which nobody can change. It stands in each line of its instance: what is long is cut. */
-export function loggableKey(key: unknown, max: number): Loggable {
-  if (typeof key === 'string') return { value: cut(key, max, MORE), chars: Math.min(max, key.length) }
-  if (typeof key === 'number' && Number.isFinite(key)) return { value: key, chars: NUMBER_CHARS }
-  const chars = charsOfFlat(key, KEY_MAX)
-  if (chars >= 0) return chars <= max ? { value: key, chars } : shortened(key, max)
-  const text = loggable(key, max)
-  return { value: JSON.parse(text), chars: text.length }
-}
-
-/** Of a flat object: the first members, with the beginnings of their texts. */
-function shortened(key: unknown, max: number): Loggable {
-  const value: Record<string, unknown> = {}
-  let chars = 0
-  for (const [name, member] of Object.entries(Object(key))) {
-    const shown = typeof member === 'string' ? cut(member, KEY_TEXT_MAX, MORE) : member
-    chars += name.length + (typeof shown === 'string' ? shown.length : NUMBER_CHARS)
-    if (chars > max) {
-      value[MORE] = MORE
-      break
-    }
-    value[name] = shown
-  }
-  return { value, chars: Math.min(chars, max) }
-}
-
-function readBack(fields: Fields, max: number): Loggable<Fields> {
-  const text = loggable(fields, max)
-  return { value: JSON.parse(text), chars: text.length }
-}
-
 /**
- * Of an object of texts, numbers and switches, which needs no care. -1: it is another thing, or too
- * large. Most fields are such objects, and a scatter may log a hundred thousand in a second.
+ * A value taken apart: what a line of a log needs of fields or a key. One of these serves line
+ * after line: nothing is made for a line.
  */
-function charsOfFlat(value: unknown, max: number): number {
-  if (typeof value !== 'object' || value === null) return -1
-  const prototype = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return -1
-  let chars = 0
-  let members = 0
-  for (const name in value) {
-    const member: unknown = Reflect.get(value, name)
-    if (typeof member === 'string' && member.length <= TEXT_MAX) chars += member.length
-    else if (typeof member === 'number' ? !Number.isFinite(member) : typeof member !== 'boolean' && member !== null)
-      return -1
-    chars += name.length + NUMBER_CHARS
-    members += 1
-    if (chars > max || members > MEMBERS_MAX || name.length > NAME_MAX) return -1
+export class Members {
+  /** Undefined: it is no object, and has one value. Empty: there is nothing. */
+  names: readonly string[] | undefined = NO_NAMES
+  /** As plain JSON that nobody changes. There may be more than there are names. */
+  readonly values: unknown[] = []
+  /** About how many characters of JSON it takes. */
+  chars = 0
+  readonly #names: string[] = []
+
+  hasNames(names: readonly string[] | undefined): boolean {
+    const own = this.names
+    if (own === undefined || names === undefined) return own === names
+    const { length } = own
+    if (length !== names.length) return false
+    for (let i = 0; i < length; i++) if (own[i] !== names[i]) return false
+    return true
   }
-  return members === 0 ? -1 : chars
+
+  whole(): unknown {
+    if (!this.names) return this.values[0]
+    return Object.fromEntries(this.names.map((name, i) => [name, this.values[i]]))
+  }
+
+  /** The fields of a line as they are now, in at most about `max` characters. */
+  takeFields(fields: unknown, max: number): void {
+    this.names = NO_NAMES
+    this.chars = 0
+    if (fields === undefined || fields === null) return
+    try {
+      if (this.#takeFlat(fields, max)) return
+    } catch {
+      // A getter has thrown, or it is a revoked proxy: what can be read is written.
+    }
+    const value = loggableFields(fields, max, this)
+    if (value !== 0) this.#takeEntries(value)
+  }
+
+  /** A key, which nobody can change. It stands with each line of its instance: so it is cut. */
+  takeKey(key: unknown, max: number): void {
+    if (typeof key === 'string') this.#takeOne(cut(key, max, MORE), Math.min(max, key.length))
+    else if (typeof key === 'number' && Number.isFinite(key)) this.#takeOne(key, NUMBER_CHARS)
+    else if (!this.#takeFlat(key, KEY_MAX)) {
+      const text = loggable(key, max)
+      const value: unknown = JSON.parse(text)
+      if (isRecord(value)) this.#takeEntries(value)
+      else this.#takeOne(value, 0)
+      this.chars = text.length
+    } else if (this.chars > max) this.#shorten(max)
+  }
+
+  /** Plain JSON that was taken before. Undefined: nothing. */
+  takePlain(value: unknown): void {
+    this.chars = 0
+    if (value === undefined) this.names = NO_NAMES
+    else if (isRecord(value)) this.#takeEntries(value)
+    else this.#takeOne(value, 0)
+  }
+
+  #takeOne(value: unknown, chars: number): void {
+    this.names = undefined
+    this.values[0] = value
+    this.chars = chars
+  }
+
+  #takeEntries(record: Fields): void {
+    const names = Object.keys(record)
+    if (names.length === 0) {
+      this.#takeOne(record, 2)
+      return
+    }
+    this.names = names
+    for (let i = 0; i < names.length; i++) this.values[i] = record[names[i] ?? '']
+  }
+
+  /**
+   * An object of texts, numbers and switches, which needs no care. False: it is another thing, or
+   * too large. Most fields are such objects, and a scatter may log a hundred thousand in a second.
+   */
+  #takeFlat(value: unknown, max: number): boolean {
+    if (!isRecord(value)) return false
+    const prototype: unknown = Object.getPrototypeOf(value)
+    if (prototype !== Object.prototype && prototype !== null) return false
+    const [names, values] = [this.#names, this.values]
+    let chars = 0
+    let count = 0
+    for (const name in value) {
+      const member = value[name]
+      if (typeof member === 'string' && member.length <= TEXT_MAX) chars += member.length
+      else if (typeof member === 'number' ? !Number.isFinite(member) : typeof member !== 'boolean' && member !== null)
+        return false
+      chars += name.length + NUMBER_CHARS
+      if (chars > max || count === MEMBERS_MAX || name.length > NAME_MAX) return false
+      names[count] = name
+      values[count] = member
+      count += 1
+    }
+    if (count === 0) return false
+    names.length = count
+    this.names = names
+    this.chars = chars
+    return true
+  }
+
+  /** The first members, with the beginnings of their texts. */
+  #shorten(max: number): void {
+    const [names, values] = [this.#names, this.values]
+    let chars = 0
+    for (let i = 0; i < names.length; i++) {
+      const name = names[i] ?? ''
+      const member = values[i]
+      const shown = typeof member === 'string' ? cut(member, KEY_TEXT_MAX, MORE) : member
+      chars += name.length + (typeof shown === 'string' ? shown.length : NUMBER_CHARS)
+      if (chars > max) {
+        names[i] = MORE
+        values[i] = MORE
+        names.length = i + 1
+        break
+      }
+      values[i] = shown
+    }
+    this.chars = Math.min(chars, max)
+  }
+}
+
+const NO_NAMES: readonly string[] = []
+
+function isRecord(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Any fields. 0: there are none. */
+export function loggableFields(fields: unknown, max: number, size = { chars: 0 }): Fields | 0 {
+  try {
+    if (isError(fields)) return parsed(loggable({ error: fields }, max), size)
+    const isObject = typeof fields === 'object' && !Array.isArray(fields)
+    if (fields === undefined || fields === null) return 0
+    if (isObject) {
+      const text = loggable(fields, max)
+      if (text === '{}') return 0
+      if (text.startsWith('{')) return parsed(text, size)
+    }
+  } catch {
+    // A revoked proxy.
+  }
+  return parsed(loggable({ value: fields }, max), size)
+}
+
+function parsed(text: string, size: { chars: number }): Fields | 0 {
+  size.chars = text.length
+  const value: unknown = JSON.parse(text)
+  return isRecord(value) ? value : 0
 }
 
 export function isError(value: unknown): value is Error {

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { decode } from './codec.ts'
+import { type LogColumns, plainColumns, type ReadLine, readColumns } from './log-columns.ts'
 import type { Names } from './subjects.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
@@ -51,33 +52,21 @@ export interface LogSource {
   readonly partition?: string | undefined
 }
 
-/**
- * A line in a message: time, level, message, fields (0: none), phase, attempt, and of an instance
- * its index and key. Level and phase are their places in the lists above. Plain JSON.
- */
-export type LogRow = readonly [
-  timeMs: number,
-  level: number,
-  message: string,
-  fields: Readonly<Record<string, unknown>> | 0,
-  phase: number,
-  attempt: number,
-  index?: number,
-  key?: unknown,
-]
-
 /** Many lines at once, because that costs a fraction of as many texts. */
-export function encodeLines({ pipeline, worker, partition }: LogSource, lines: readonly LogRow[]): Uint8Array {
-  return Buffer.from(JSON.stringify({ v: 1, pipeline, worker, partition, lines }))
+export function encodeLines({ pipeline, worker, partition }: LogSource, lines: LogColumns): Uint8Array {
+  return Buffer.from(JSON.stringify({ v: 2, pipeline, worker, partition, lines: lines.plain() }))
 }
 
-const message = z.object({
-  v: z.literal(1),
-  pipeline: z.string(),
-  worker: z.string(),
-  partition: z.string().optional(),
-  lines: z.array(z.array(z.unknown())),
-})
+const source = { pipeline: z.string(), worker: z.string(), partition: z.string().optional() }
+
+/**
+ * A line of version 1 was a row: time, level, message, fields (0: none), phase, attempt, and of an
+ * instance its index and key.
+ */
+const message = z.discriminatedUnion('v', [
+  z.object({ v: z.literal(2), ...source, lines: plainColumns }),
+  z.object({ v: z.literal(1), ...source, lines: z.array(z.array(z.unknown())) }),
+])
 
 /** Empty for what is no message of lines, or one of a newer FlowStone. */
 export function decodeLines(names: Names, subject: string, payload: Uint8Array): LogLine[] {
@@ -92,26 +81,33 @@ export function decodeLines(names: Names, subject: string, payload: Uint8Array):
   if (!place || !data) return []
   const { pipeline, worker, partition } = data
   const of = { ...place, pipeline, worker, ...(partition === undefined ? {} : { partition }) }
-  return data.lines.flatMap((line) => {
+  const lines: LogLine[] = []
+  for (const line of data.v === 1 ? data.lines.map(ofRow) : readColumns(data.lines)) {
     const read = lineOf(line)
-    return read ? [{ ...read, ...of }] : []
-  })
+    if (read) lines.push({ ...read, ...of })
+  }
+  return lines
+}
+
+function ofRow([timeMs, level, text, fields, phase, attempt, index, key]: readonly unknown[]): ReadLine {
+  return { timeMs, level, message: text, fields, phase, attempt, index, key }
 }
 
 type OwnPart = Omit<LogLine, 'run' | 'asset' | 'pipeline' | 'worker' | 'partition'>
 
-function lineOf([timeMs, level, text, fields, phase, attempt, index, key]: readonly unknown[]): OwnPart | undefined {
-  const levelName = LOG_LEVELS[Number(level)]
-  const phaseName = LOG_PHASES[Number(phase)]
-  if (typeof timeMs !== 'number' || !levelName || typeof text !== 'string' || !phaseName) return undefined
+function lineOf(line: ReadLine): OwnPart | undefined {
+  const { timeMs, message: text, fields, attempt, index, key } = line
+  const level = LOG_LEVELS[Number(line.level)]
+  const phase = LOG_PHASES[Number(line.phase)]
+  if (typeof timeMs !== 'number' || !level || typeof text !== 'string' || !phase) return undefined
   const at = new Date(timeMs)
   if (!Number.isFinite(at.getTime()) || !Number.isSafeInteger(attempt)) return undefined
   return {
     at,
-    level: levelName,
+    level,
     message: text,
     ...(isFields(fields) ? { fields } : {}),
-    phase: phaseName,
+    phase,
     attempt: Number(attempt),
     ...(typeof index === 'number' ? { index, key } : {}),
   }

@@ -51,9 +51,14 @@ const OPTIONS: OptionNames<LogsOptions> = {
 }
 const PAGE_LINES = 1000
 const PAGE_MAX = 10_000
-/** Messages of a question, and questions of a page: what is looked at for few lines among many. */
+/**
+ * Messages of a page's first question and of any, questions of a page, and lines: what is looked at
+ * for few lines among many.
+ */
+const FIRST_MESSAGES = 10
 const MESSAGES = 200
 const QUESTIONS = 8
+const LOOKED_MAX = 200_000
 /** Who follows looks by himself so often: what wakes him may get lost. */
 const LOOK_MS = 2000
 /** After the run has ended, the last lines may be on their way for so long. */
@@ -120,11 +125,13 @@ async function readPage(
   const { connection, names } = deps
   const lines: LogLine[] = []
   let place = from
-  for (let asked = 0; asked < QUESTIONS; asked++) {
+  let looked = 0
+  for (let asked = 0; asked < QUESTIONS && looked < LOOKED_MAX; asked++) {
     const { seq } = place
+    const count = Math.min(MESSAGES, FIRST_MESSAGES * 4 ** asked)
     const messages = await connection.read(async (nc) => {
       try {
-        return await directNext(nc, names.logs, seq, wanted.filter, MESSAGES)
+        return await directNext(nc, names.logs, seq, wanted.filter, count)
       } catch (error) {
         if (error instanceof errors.NoRespondersError) throw noLogs(names.logs)
         throw error
@@ -133,6 +140,7 @@ async function readPage(
     if (messages.length === 0) return { lines: sorted(lines), place, more: false }
     for (const message of messages) {
       const all = decodeLines(names, message.subject, message.payload)
+      looked += all.length
       let taken = message.seq === place.seq ? place.skip : 0
       for (; taken < all.length && lines.length < limit; taken++) {
         const line = all[taken]
@@ -140,6 +148,7 @@ async function readPage(
       }
       if (taken < all.length) return { lines: sorted(lines), place: { seq: message.seq, skip: taken }, more: true }
       place = { seq: message.seq + 1, skip: 0 }
+      if (looked >= LOOKED_MAX) break
     }
   }
   return { lines: sorted(lines), place, more: true }

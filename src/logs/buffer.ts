@@ -2,7 +2,8 @@
  * Lines that wait to be sent, by the subject they go to. It holds a bounded number of characters.
  * What is beyond is dropped and counted, and a line says how many.
  */
-import { encodeLines, type LogRow, type LogSource } from '../../streams/logs.ts'
+import { LINES_MAX, LogColumns, type NewLine } from '../../streams/log-columns.ts'
+import { encodeLines, type LogSource } from '../../streams/logs.ts'
 
 /** Where lines of a task go. */
 export interface LogScope {
@@ -10,7 +11,7 @@ export interface LogScope {
   readonly subjects: readonly [low: string, high: string]
   readonly source: LogSource
   /** The line that says how many were dropped. */
-  readonly dropped: (lines: number) => LogRow
+  readonly dropped: (lines: number) => NewLine
 }
 
 /** A message of lines. */
@@ -31,7 +32,7 @@ export interface BufferLimits {
 interface Lines {
   readonly subject: string
   readonly scope: LogScope
-  readonly rows: LogRow[]
+  readonly columns: LogColumns
   chars: number
 }
 
@@ -40,8 +41,8 @@ interface Dropped {
   lines: number
 }
 
-/** What a line takes besides its texts, in memory, too. */
-const LINE_CHARS = 120
+/** What a line may take besides its texts. */
+const LINE_CHARS = 100
 /** So many different subjects are remembered of which lines were dropped. */
 const DROPPED_MAX = 1000
 
@@ -66,13 +67,14 @@ export class LogBuffer {
     return this.#chars === 0 && this.#dropped.size === 0
   }
 
-  /** `chars`: of its texts. False: there is no room; it was dropped, and counted. */
-  add(scope: LogScope, row: LogRow, chars: number): boolean {
-    if (this.#chars + this.#sending + chars + LINE_CHARS > this.#limits.maxChars) {
+  /** False: there is no room; it was dropped, and counted. */
+  add(scope: LogScope, line: NewLine): boolean {
+    const chars = mostChars(line)
+    if (this.#chars + this.#sending + chars > this.#limits.maxChars) {
       this.#drop(scope, 1)
       return false
     }
-    this.#put(scope, row, chars + LINE_CHARS)
+    this.#put(scope, line, chars)
     return true
   }
 
@@ -80,13 +82,16 @@ export class LogBuffer {
   take(): LogMessage[] {
     const dropped = [...this.#dropped.values()]
     this.#dropped = new Map()
-    for (const { scope, lines } of dropped) this.#put(scope, scope.dropped(lines), LINE_CHARS)
+    for (const { scope, lines } of dropped) {
+      const line = scope.dropped(lines)
+      this.#put(scope, line, mostChars(line))
+    }
     const all = [...this.#full, ...this.#open.values()]
     this.#open = new Map()
     this.#full = []
     this.#sending += this.#chars
     this.#chars = 0
-    return all.flatMap(({ subject, scope, rows }) => this.#encode(subject, scope, rows))
+    return all.flatMap(({ subject, scope, columns }) => this.#encode(subject, scope, columns))
   }
 
   /** What was taken before is sent, or given up. */
@@ -94,28 +99,29 @@ export class LogBuffer {
     this.#sending = 0
   }
 
-  #put(scope: LogScope, row: LogRow, chars: number): void {
+  #put(scope: LogScope, line: NewLine, most: number): void {
     const [low, high] = scope.subjects
-    const subject = row[1] > 1 ? high : low
+    const subject = line.level > 1 ? high : low
     let open = this.#open.get(subject)
-    if (!open || open.chars + chars > this.#limits.messageChars || !isSame(open.scope.source, scope.source)) {
+    if (!open || this.#isFull(open, most) || !isSame(open.scope.source, scope.source)) {
       if (open) this.#full.push(open)
-      open = { subject, scope, rows: [], chars: 0 }
+      open = { subject, scope, columns: new LogColumns(), chars: 0 }
       this.#open.set(subject, open)
     }
-    open.rows.push(row)
+    const chars = open.columns.add(line)
     open.chars += chars
     this.#chars += chars
   }
 
-  #encode(subject: string, scope: LogScope, rows: readonly LogRow[]): LogMessage[] {
-    const payload = encodeLines(scope.source, rows)
+  #isFull({ chars, columns }: Lines, more: number): boolean {
+    return chars > 0 && (chars + more > this.#limits.messageChars || columns.count === LINES_MAX)
+  }
+
+  #encode(subject: string, scope: LogScope, columns: LogColumns): LogMessage[] {
+    const payload = encodeLines(scope.source, columns)
     if (payload.length <= this.#limits.messageBytes) return [{ subject, payload }]
     // Escapes have made it several times as long.
-    if (rows.length > 1) {
-      const half = Math.ceil(rows.length / 2)
-      return [...this.#encode(subject, scope, rows.slice(0, half)), ...this.#encode(subject, scope, rows.slice(half))]
-    }
+    if (columns.count > 1) return columns.halves().flatMap((half) => this.#encode(subject, scope, half))
     this.#drop(scope, 1)
     return []
   }
@@ -126,6 +132,10 @@ export class LogBuffer {
     if (dropped) dropped.lines += lines
     else if (this.#dropped.size < DROPPED_MAX) this.#dropped.set(subject, { scope, lines })
   }
+}
+
+function mostChars({ message, fields, key }: NewLine): number {
+  return message.length + fields.chars + key.chars + LINE_CHARS
 }
 
 /** Those of one worker differ only where two pipelines, or partitions, have a run in common. */

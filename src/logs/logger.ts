@@ -81,8 +81,9 @@ export function fieldsFor(logger: Logger, fields: Fields): Fields {
   return Object.fromEntries(entries)
 }
 
-/** Whether a line of this level (its place in the list) would be written, as far as is known. */
-export function takes(logger: Logger, level: number): boolean {
-  if (printing.has(logger)) return level > 1
-  return pinoOf.get(logger)?.isLevelEnabled(LOG_LEVELS[level] ?? 'info') ?? true
+/** Whether a line of a level (its place in the list) would be written, as far as is known. */
+export function takerOf(logger: Logger): (level: number) => boolean {
+  if (printing.has(logger)) return (level) => level > 1
+  const pino = pinoOf.get(logger)
+  return pino ? (level) => pino.isLevelEnabled(LOG_LEVELS[level] ?? 'info') : () => true
 }

@@ -1,13 +1,14 @@
 /** `ctx.log`: bound to the run, the asset, the attempt and the instance that logs. */
 import { messageOf } from '../../streams/errors.ts'
-import { isError, type Loggable, loggableFields, loggableKey } from '../../streams/loggable.ts'
-import { LOG_LEVELS, LOG_PHASES, type LogPhase, type LogRow } from '../../streams/logs.ts'
+import { type NewLine, newLine } from '../../streams/log-columns.ts'
+import { isError, loggableFields } from '../../streams/loggable.ts'
+import { LOG_LEVELS, LOG_PHASES, type LogPhase } from '../../streams/logs.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Task } from '../../streams/tasks.ts'
 import { cut } from '../../streams/text.ts'
 import type { Logger } from '../telemetry.ts'
 import type { LogScope } from './buffer.ts'
-import { fieldsFor, takes } from './logger.ts'
+import { fieldsFor, takerOf } from './logger.ts'
 import type { LogSettings } from './options.ts'
 import type { LogSink } from './sink.ts'
 
@@ -48,67 +49,80 @@ export interface RunLogsParts {
   readonly settings: LogSettings
 }
 
+/** What all logs of a worker have in common. */
+interface Common extends RunLogsParts {
+  /** From this level on lines are kept. */
+  readonly fromLevel: number
+  /** Whether the logger takes a level. */
+  readonly takes: (level: number) => boolean
+  /** Filled for line after line. Undefined: it is being filled. */
+  line: NewLine | undefined
+}
+
 /** The logs of a worker. */
 export class RunLogs {
-  readonly #parts: RunLogsParts
-  /** From this level on lines are kept. */
-  readonly #fromLevel: number
+  readonly #common: Common
 
   constructor(parts: RunLogsParts) {
-    this.#parts = parts
-    this.#fromLevel = parts.sink ? LOG_LEVELS.indexOf(parts.settings.level) : LOG_LEVELS.length
+    const fromLevel = parts.sink ? LOG_LEVELS.indexOf(parts.settings.level) : LOG_LEVELS.length
+    this.#common = { ...parts, fromLevel, takes: takerOf(parts.logger), line: newLine() }
   }
 
   of(task: TaskPart, phase: LogPhase): TaskLogs {
-    return new TaskLogs(this.#parts, this.#fromLevel, task, phase)
+    return new TaskLogs(this.#common, task, phase)
   }
 }
 
 /** What the lines of a task have in common. */
 export class TaskLogs {
-  readonly #parts: RunLogsParts
-  readonly #fromLevel: number
+  readonly #common: Common
   readonly #task: TaskPart
   readonly #phase: LogPhase
   readonly #phaseAt: number
   #scope: LogScope | undefined
 
-  constructor(parts: RunLogsParts, fromLevel: number, task: TaskPart, phase: LogPhase) {
-    this.#parts = parts
-    this.#fromLevel = fromLevel
+  constructor(common: Common, task: TaskPart, phase: LogPhase) {
+    this.#common = common
     this.#task = task
     this.#phase = phase
     this.#phaseAt = LOG_PHASES.indexOf(phase)
   }
 
   write(level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
-    if (level >= this.#fromLevel) this.#keep(level, message, fields, index, key)
-    if (takes(this.#parts.logger, level)) this.#tell(level, message, fields, index, key)
+    const common = this.#common
+    if (level >= common.fromLevel) {
+      // Fields may have getters that log.
+      const line = common.line ?? newLine()
+      common.line = undefined
+      try {
+        this.#keep(line, level, message, fields, index, key)
+      } finally {
+        common.line = line
+      }
+    }
+    if (common.takes(level)) this.#tell(level, message, fields, index, key)
   }
 
-  #keep(level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
-    const { sink } = this.#parts
+  #keep(line: NewLine, level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
+    const { sink } = this.#common
     if (!sink) return
     const half = sink.lineChars / 2
     const text = textOf(message)
     const said = text.length <= half ? text : cut(text, half, '…')
-    const given = fields === undefined && isError(message) ? message : fields
-    const shown = given === undefined ? NO_FIELDS : loggableFields(given, sink.lineChars - said.length)
-    const timeMs = sink.nowMs()
-    const { attempt } = this.#task
-    if (index === undefined) {
-      const row: LogRow = [timeMs, level, said, shown.value, this.#phaseAt, attempt]
-      sink.add(this.#scopeOf(), row, said.length + shown.chars)
-      return
-    }
-    const of = loggableKey(key, KEY_CHARS)
-    const row: LogRow = [timeMs, level, said, shown.value, this.#phaseAt, attempt, index, of.value]
-    sink.add(this.#scopeOf(), row, said.length + shown.chars + of.chars)
+    line.level = level
+    line.message = said
+    line.fields.takeFields(fields === undefined && isError(message) ? message : fields, sink.lineChars - said.length)
+    line.timeMs = sink.nowMs()
+    line.phase = this.#phaseAt
+    line.attempt = this.#task.attempt
+    line.index = index ?? -1
+    if (index !== undefined) line.key.takeKey(key, KEY_CHARS)
+    sink.add(this.#scopeOf(), line)
   }
 
   /** To the logger of the worker. */
   #tell(level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
-    const { logger, worker } = this.#parts
+    const { logger, worker } = this.#common
     const { run, pipeline, asset, partition, attempt } = this.#task
     const bound = {
       run,
@@ -129,7 +143,7 @@ export class TaskLogs {
   }
 
   #makeScope(): LogScope {
-    const { names, worker, sink } = this.#parts
+    const { names, worker, sink } = this.#common
     const { run, asset, pipeline, partition, attempt } = this.#task
     const place = { run, asset, pipeline }
     return {
@@ -137,13 +151,18 @@ export class TaskLogs {
       source: { pipeline, worker, partition },
       dropped: (dropped) => {
         const said = dropped === 1 ? 'a line was dropped here' : `${dropped} lines were dropped here`
-        return [sink?.nowMs() ?? Date.now(), WARN, `${said}: too many at a time`, { dropped }, this.#phaseAt, attempt]
+        const line = newLine()
+        line.timeMs = sink?.nowMs() ?? Date.now()
+        line.level = WARN
+        line.message = `${said}: too many at a time`
+        line.fields.takePlain({ dropped })
+        line.phase = this.#phaseAt
+        line.attempt = attempt
+        return line
       },
     }
   }
 }
-
-const NO_FIELDS: Loggable<0> = { value: 0, chars: 0 }
 
 /** JavaScript may give anything. */
 function textOf(message: unknown): string {
@@ -156,7 +175,7 @@ function fieldsOf(message: unknown, fields: unknown): Readonly<Record<string, un
   try {
     return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? { ...fields } : { value: fields }
   } catch {
-    return loggableFields(fields, UNREADABLE_CHARS).value || {}
+    return loggableFields(fields, UNREADABLE_CHARS) || {}
   }
 }
 

@@ -9,7 +9,7 @@
 import { randomBytes } from 'node:crypto'
 import { errors } from '@nats-io/nats-core'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
-import type { LogRow } from '../../streams/logs.ts'
+import type { NewLine } from '../../streams/log-columns.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
@@ -19,8 +19,11 @@ import type { Logger } from '../telemetry.ts'
 import { LogBuffer, type LogMessage, type LogScope } from './buffer.ts'
 
 const FLUSH_MS = 100
-/** After the end of a task, so that those of many short tasks leave together. */
+/** After a warning, an error, or the end of a task. */
 const SOON_MS = 15
+/** Groups leave so far apart, and larger ones, which cost the server more, farther. */
+const APART_MS = 100
+const BATCHES_APART_MS = 200
 /** So many characters leave at once. */
 const FLUSH_CHARS = 256 * 1024
 const MAX_CHARS = 8 * 1024 * 1024
@@ -29,8 +32,11 @@ const MESSAGE_CHARS = 64 * 1024
 const HEAD_BYTES = 2048
 /** A line is at most about so long. */
 const LINE_CHARS = 16 * 1024
-/** More messages than these are sent as an atomic batch: the server syncs its disk once for it. */
-const APART_MAX = 7
+/**
+ * More messages than these are sent as an atomic batch. The server syncs its disk once for a batch,
+ * which costs it as much as some ten messages besides.
+ */
+const SINGLE_MAX = 7
 const BATCH_MAX = 500
 const ANSWER_MS = 5000
 /** When nobody takes the lines, it is tried again after this; without the right, after longer. */
@@ -63,6 +69,8 @@ export class LogSink {
   #messages = 0
   #timer: Timer | undefined
   #dueMs = Number.POSITIVE_INFINITY
+  /** When the next group may leave. */
+  #nextMs = 0
   #sending: Promise<void> | undefined
   /** Until then nothing is sent: nobody would take it. */
   #pausedMs = 0
@@ -90,16 +98,21 @@ export class LogSink {
     return Math.round(nowMs + this.#clockAheadMs)
   }
 
-  /** `chars`: of its texts. */
-  add(scope: LogScope, row: LogRow, chars: number): void {
-    if (this.#isStopped || this.#isDenied || !this.#buffer.add(scope, row, chars)) return
+  add(scope: LogScope, line: NewLine): void {
+    if (this.#isStopped || this.#isDenied || !this.#buffer.add(scope, line)) return
     if (this.#buffer.chars >= FLUSH_CHARS) this.#flushIn(0)
+    else if (line.level > 1) this.#flushSoon()
     else if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushIn(FLUSH_MS)
   }
 
   /** A task has ended. */
   soon(): void {
-    if (!this.#buffer.isEmpty) this.#flushIn(SOON_MS)
+    if (!this.#buffer.isEmpty) this.#flushSoon()
+  }
+
+  /** Many short tasks end each second: theirs leave together. */
+  #flushSoon(): void {
+    this.#flushIn(Math.max(SOON_MS, this.#nextMs - performance.now()))
   }
 
   /** Sends what there is, for at most 2 s. */
@@ -136,7 +149,8 @@ export class LogSink {
     if (this.#sending) return await this.#sending
     this.#sending = this.#sendAll().finally(() => {
       this.#sending = undefined
-      if (!this.#buffer.isEmpty) this.#flushIn(this.#buffer.chars >= FLUSH_CHARS ? 0 : FLUSH_MS)
+      if (this.#buffer.chars >= FLUSH_CHARS) this.#flushIn(0)
+      else if (!this.#buffer.isEmpty) this.#flushSoon()
     })
     await this.#sending
   }
@@ -144,8 +158,9 @@ export class LogSink {
   async #sendAll(): Promise<void> {
     const entries = this.#buffer.take().map((message) => this.#entry(message))
     let sinceMs = performance.now()
+    this.#nextMs = sinceMs + (entries.length > SINGLE_MAX ? BATCHES_APART_MS : APART_MS)
     for (let i = 0; i < entries.length && !this.#isStopped; ) {
-      const size = entries.length - i <= APART_MAX ? APART_MAX : BATCH_MAX
+      const size = entries.length - i <= SINGLE_MAX ? SINGLE_MAX : BATCH_MAX
       const verdict = await this.#send(entries.slice(i, i + size))
       const isGivenUp = verdict === 'unsure' && performance.now() - sinceMs > UNSURE_MS
       if (verdict === 'stored' || verdict === 'lost' || isGivenUp) {
@@ -172,9 +187,13 @@ export class LogSink {
     const { connection, names } = this.#parts
     try {
       const acks = await connection.untilDisconnect(async (nc): Promise<readonly PubAck[]> => {
-        if (entries.length <= APART_MAX)
+        if (entries.length <= SINGLE_MAX)
           return await Promise.all(entries.map((entry) => publish(nc, entry, undefined, ANSWER_MS)))
-        const batch = entries.map((entry) => ({ entry, unit: undefined }))
+        // By the first one the server knows all of a batch again.
+        const batch = entries.map(({ msgId, ...entry }, i) => ({
+          entry: i === 0 && msgId !== undefined ? { ...entry, msgId } : entry,
+          unit: undefined,
+        }))
         return [await publishBatch(nc, batch, randomBytes(9).toString('base64url'), ANSWER_MS)]
       })
       if (!acks) return 'away'

@@ -1,51 +1,58 @@
 import { expect, it } from 'vitest'
-import { LogBuffer, type LogMessage, type LogScope } from '../../src/logs/buffer.ts'
-import { fieldsFor, loggerOf, takes } from '../../src/logs/logger.ts'
+import { type BufferLimits, LogBuffer, type LogMessage, type LogScope } from '../../src/logs/buffer.ts'
+import { fieldsFor, loggerOf, takerOf } from '../../src/logs/logger.ts'
 import { BoundLog, type RunLog, RunLogs } from '../../src/logs/run-log.ts'
 import { assetName, runId } from '../../streams/ids.ts'
-import type { LogRow } from '../../streams/logs.ts'
+import { LINES_MAX, type NewLine, newLine } from '../../streams/log-columns.ts'
+import { decodeLines } from '../../streams/logs.ts'
 import { namesOf } from '../../streams/subjects.ts'
 
-const LINE = 120
+const names = namesOf('ns')
 const scopeOf = (name: string, partition?: string): LogScope => ({
-  subjects: [`${name}.low`, `${name}.high`],
+  subjects: [`ns.logs.p.0-r.${name}.low`, `ns.logs.p.0-r.${name}.high`],
   source: { pipeline: 'p', worker: 'w', partition },
-  dropped: (lines) => [0, 2, `dropped ${lines}`, 0, 0, 1],
+  dropped: (lines) => row(`dropped ${lines}`, 2),
 })
-const row = (message: string, level = 1): LogRow => [0, level, message, 0, 0, 1]
-const bufferOf = (maxLines: number, linesOfMessage: number, messageBytes = 10_000): LogBuffer =>
-  new LogBuffer({ maxChars: maxLines * (LINE + 1), messageChars: linesOfMessage * (LINE + 1), messageBytes })
+const row = (message: string, level = 1): NewLine => ({ ...newLine(), message, level })
+const bufferOf = (limits: Partial<BufferLimits> = {}): LogBuffer =>
+  new LogBuffer({ maxChars: 100_000, messageChars: 10_000, messageBytes: 10_000, ...limits })
 const said = (messages: readonly LogMessage[]): string[] =>
   messages.map(({ subject, payload }) => {
-    const { lines } = JSON.parse(Buffer.from(payload).toString()) as { lines: LogRow[] }
-    return `${subject}: ${lines.map(([, , message]) => message).join(' ')}`
+    const lines = decodeLines(names, subject, payload)
+    return `${subject.split('.').slice(4).join('.')}: ${lines.map(({ message }) => message).join(' ')}`
   })
+const text = (of: string): string => of.repeat(400)
 
 it('lines of a log buffer are put together by what they are of, and by how much they matter', () => {
-  const buffer = bufferOf(100, 10)
+  const buffer = bufferOf()
   const [a, b] = [scopeOf('a'), scopeOf('b')]
-  buffer.add(a, row('1'), 1)
-  buffer.add(b, row('2'), 1)
-  buffer.add(a, row('3', 2), 1)
-  buffer.add(a, row('4', 0), 1)
+  buffer.add(a, row('1'))
+  buffer.add(b, row('2'))
+  buffer.add(a, row('3', 2))
+  buffer.add(a, row('4', 0))
   expect(said(buffer.take())).toEqual(['a.low: 1 4', 'b.low: 2', 'a.high: 3'])
   expect(buffer.isEmpty).toBe(true)
   expect(buffer.take()).toEqual([])
 })
 
 it('a message of a log buffer is bounded, and of one source', () => {
-  const buffer = bufferOf(100, 2)
-  for (const text of ['a', 'b', 'c']) buffer.add(scopeOf('x'), row(text), 1)
-  buffer.add(scopeOf('x', 'eu'), row('d'), 1)
-  expect(said(buffer.take())).toEqual(['x.low: a b', 'x.low: c', 'x.low: d'])
+  const buffer = bufferOf({ messageChars: 1000 })
+  for (const one of ['a', 'b', 'c']) buffer.add(scopeOf('x'), row(text(one)))
+  buffer.add(scopeOf('x', 'eu'), row('d'))
+  expect(said(buffer.take())).toEqual([`x.low: ${text('a')} ${text('b')}`, `x.low: ${text('c')}`, 'x.low: d'])
+
+  const alike = bufferOf({ messageChars: 100_000 })
+  for (let i = 0; i <= LINES_MAX; i++) alike.add(scopeOf('x'), row('a'))
+  const counts = alike.take().map(({ subject, payload }) => decodeLines(names, subject, payload).length)
+  expect(counts).toEqual([LINES_MAX, 1])
 })
 
 it('a message of a log buffer that escapes make too long is halved, and a line that is too long is counted', () => {
-  const buffer = bufferOf(100, 100, 200)
+  const buffer = bufferOf({ messageBytes: 600 })
   const control = '\u0001'.repeat(15)
-  buffer.add(scopeOf('x'), row(control), 15)
-  buffer.add(scopeOf('x'), row('\u0001'.repeat(100)), 100)
-  buffer.add(scopeOf('x'), row('b'), 1)
+  buffer.add(scopeOf('x'), row(control))
+  buffer.add(scopeOf('x'), row('\u0001'.repeat(100)))
+  buffer.add(scopeOf('x'), row('b'))
   expect(said(buffer.take())).toEqual([`x.low: ${control}`, 'x.low: b'])
   buffer.sent()
   expect(buffer.isEmpty).toBe(false)
@@ -54,15 +61,15 @@ it('a message of a log buffer that escapes make too long is halved, and a line t
 })
 
 it('what is too much for a log buffer is dropped, and a line says how many', () => {
-  const buffer = bufferOf(2, 100)
+  const buffer = bufferOf({ maxChars: 1100 })
   const scope = scopeOf('a')
-  expect(['1', '2', '3', '4'].map((text) => buffer.add(scope, row(text), 1))).toEqual([true, true, false, false])
-  expect(said(buffer.take())).toEqual(['a.low: 1 2', 'a.high: dropped 2'])
+  expect(['1', '2', '3', '4'].map((one) => buffer.add(scope, row(text(one))))).toEqual([true, true, false, false])
+  expect(said(buffer.take())).toEqual([`a.low: ${text('1')} ${text('2')}`, 'a.high: dropped 2'])
   // What is being sent still takes its place.
-  expect(buffer.add(scope, row('5'), 1)).toBe(false)
+  expect(buffer.add(scope, row(text('5')))).toBe(false)
   buffer.sent()
-  expect(buffer.add(scope, row('6'), 1)).toBe(true)
-  expect(said(buffer.take())).toEqual(['a.low: 6', 'a.high: dropped 1'])
+  expect(buffer.add(scope, row(text('6')))).toBe(true)
+  expect(said(buffer.take())).toEqual([`a.low: ${text('6')}`, 'a.high: dropped 1'])
 })
 
 it('a logger that takes the fields first, as pino does, gets them first', () => {
@@ -83,7 +90,8 @@ it('a logger that takes the fields first, as pino does, gets them first', () => 
     [{ a: 1 }, 'hello'],
     [{}, 'plain'],
   ])
-  expect([takes(logger, 0), takes(logger, 1), takes(loggerOf(undefined), 1)]).toEqual([false, true, false])
+  const taken = [takerOf(logger)(0), takerOf(logger)(1), takerOf(loggerOf(undefined))(1)]
+  expect(taken).toEqual([false, true, false])
   expect(loggerOf(console)).toBe(console)
   // pino serializes an error by this name, and JSON has no word for one.
   const error = new Error('no', { cause: new Error('why') })
