@@ -4,7 +4,7 @@
  * it: an occurrence or an evaluation that has a run there has been.
  */
 
-import type { ValueAt } from '../streams/schemas.ts'
+import type { PipelineSpec, ValueAt } from '../streams/schemas.ts'
 import type { EventGroupState, SubscriptionState } from './events/state.ts'
 import type { ScheduleState, SensorState } from './schedule/state.ts'
 import type { RunState } from './state.ts'
@@ -24,6 +24,14 @@ export function positionKind(key: string): PositionKind | undefined {
   return POSITION_KINDS.find((kind) => key.startsWith(`${kind}.`))
 }
 
+/** The last evaluation of a sensor that has left a run in an archive. */
+export interface LastEvaluation {
+  readonly pipeline: string
+  readonly sensor: string
+  readonly version: string
+  readonly evaluation: number
+}
+
 interface Evaluated {
   evaluation: number
   lastMs: number
@@ -34,17 +42,21 @@ interface Evaluated {
 export class PositionsSeen {
   readonly #occurrences = new Map<string, Map<string, number>>()
   readonly #evaluated = new Map<string, Evaluated>()
+  readonly #lastEvaluations = new Map<string, LastEvaluation>()
 
-  add({ pipeline, target, schedule, sensor, assets, requestedMs, finishedMs, status }: RunState): void {
+  add({ pipeline, version, target, schedule, sensor, assets, requestedMs, finishedMs, status }: RunState): void {
     if (schedule) {
       const key = stateKey.schedule(pipeline, schedule.name)
       const ids = this.#occurrences.get(key) ?? new Map<string, number>()
       this.#occurrences.set(key, ids)
       ids.set(schedule.occurrence, schedule.atMs)
     }
-    if (!sensor?.evaluates) return
+    if (!sensor) return
     const key = stateKey.sensor(pipeline, sensor.name)
     const { evaluation } = sensor
+    if (evaluation > (this.#lastEvaluations.get(key)?.evaluation ?? 0))
+      this.#lastEvaluations.set(key, { pipeline, sensor: sensor.name, version, evaluation })
+    if (!sensor.evaluates) return
     const known = this.#evaluated.get(key) ?? { evaluation: 0, lastMs: 0 }
     this.#evaluated.set(key, known)
     if (evaluation > known.evaluation) Object.assign(known, { evaluation, lastMs: requestedMs })
@@ -96,6 +108,26 @@ export class PositionsSeen {
       ...(brought ? { value: valued.value, valueMs: valued.valueMs, failures: 0 } : {}),
     }
   }
+
+  /** Of all sensors that have left runs, by their keys. */
+  get lastEvaluations(): ReadonlyMap<string, LastEvaluation> {
+    return this.#lastEvaluations
+  }
+}
+
+/**
+ * A sensor without a position begins without a cursor. Ids of runs follow from the number of their
+ * evaluation, so its numbers go on behind those of the archive. Undefined: that version of the
+ * pipeline has no such sensor.
+ */
+export function sensorWithoutPosition(
+  { pipeline, sensor: name, version, evaluation }: LastEvaluation,
+  spec: PipelineSpec,
+): SensorState | undefined {
+  const sensor = spec.sensors?.find((one) => one.name === name)
+  return (
+    sensor && { seq: 0, pipeline, name, version, spec: sensor, removed: true, evaluations: evaluation, failures: 0 }
+  )
 }
 
 /** Its timer is set anew. */

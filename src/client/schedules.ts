@@ -11,7 +11,7 @@ import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { ScheduleTiming } from '../../streams/schedule-schemas.ts'
 import { readDoc } from '../log/documents.ts'
 import { factEntry } from '../log/entries.ts'
-import { sealedUnder } from '../log/history.ts'
+import { isSealed, sealedUnder } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -144,10 +144,13 @@ export class Schedules {
     const { pipeline, name: schedule } = await this.#find('schedules.trigger', name)
     const request = requestOf('schedules.trigger', options.key)
     const occurrence = `trigger-${request}`
+    const id = runIdOfSchedule('schedule', pipeline, schedule, occurrence)
+    // An import brings the run, and not what led to it.
+    if (options.key !== undefined && (await isSealed(this.#deps, id))) return new Run(this.#deps, id)
     const ids = { pipeline, schedule, request }
     const isNew = await this.#append({ name: 'schedule.triggered', ids, data: {} })
     await this.#untilStarted(pipeline, schedule, occurrence)
-    return new Run(this.#deps, runIdOfSchedule('schedule', pipeline, schedule, occurrence), { isNew })
+    return new Run(this.#deps, id, { isNew })
   }
 
   /**

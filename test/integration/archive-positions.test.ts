@@ -108,3 +108,45 @@ it('schedules, sensors and subscriptions go on where an archive is imported: not
   expect(await third.import(to, { positions: false })).toMatchObject({ positions: 0 })
   expect(readFileSync(plain, 'utf8').slice(0, 40)).toContain('"v":1')
 })
+
+const nightly = schedule('nightly', { every: '1h', run: report })
+const quiet = pipeline('times', [report, found], { schedules: [nightly], sensors: [counter] })
+
+it('schedules and sensors that begin anew beside imported runs take none of those for theirs', {
+  timeout: 180_000,
+}, async () => {
+  using scratch = scratchFolder()
+  const to = join(scratch.path, 'plain.jsonl')
+  const before = await openStage(server.url, quiet)
+  const [hour] = await before.flow.schedules.preview('nightly')
+  const from = new Date((hour?.getTime() ?? 0) - 3 * 3_600_000)
+  const backfill = { from, to: new Date(from.getTime() + 1), key: 'hour' }
+  const backfilled = async (flow: Flow): Promise<string[]> =>
+    (await ended(flow, 'report')).filter(({ schedule: of }) => of?.by === 'backfill').map(({ id }) => id)
+  const once = await before.flow.schedules.trigger('nightly', { key: 'once' })
+  await once.result()
+  await before.flow.schedules.backfill('nightly', backfill)
+  await until('the backfill has ended', async () => (await backfilled(before.flow)).length === 1)
+  await until('the sensor has found some', async () => (await ended(before.flow, 'found')).length >= 2)
+  await before.flow.export({ to, all: true, positions: false })
+  await before[Symbol.asyncDispose]()
+
+  const namespace = freshNamespace()
+  await using bare = await connect({ servers: server.url, namespace })
+  await bare.import(to, { skipOpen: true })
+  const old = new Set((await bare.runs({ limit: 1000 })).map(({ id }) => id))
+  await using after = await openStage(server.url, quiet, { namespace })
+  const { flow } = after
+  await until('the sensor finds the same anew, without its cursor', async () => {
+    const finds = (await ended(flow, 'found')).filter(({ id }) => !old.has(id)).map(({ partition }) => partition)
+    return ['n1', 'n2', 'n3'].every((one) => finds.includes(one))
+  })
+  const again = await flow.schedules.trigger('nightly', { key: 'once' })
+  expect([again.id, again.isNew]).toEqual([once.id, false])
+  await flow.schedules.backfill('nightly', backfill)
+  const decided = async () => (await flow.schedules.occurrences('nightly')).find(({ by }) => by === 'backfill')
+  await until('the backfill is decided', async () => (await decided()) !== undefined)
+  expect(await decided()).toMatchObject({ what: 'skipped', why: 'refused' })
+  expect(await backfilled(flow)).toHaveLength(1)
+  expect((await flow.verify()).findings).toEqual([])
+})

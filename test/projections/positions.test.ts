@@ -1,8 +1,9 @@
 import { expect, it } from 'vitest'
 import type { EventGroupState } from '../../projections/events/state.ts'
-import { groupPosition, PositionsSeen } from '../../projections/positions.ts'
+import { groupPosition, PositionsSeen, sensorWithoutPosition } from '../../projections/positions.ts'
 import type { ScheduleState, SensorState } from '../../projections/schedule/state.ts'
 import type { RunState } from '../../projections/state.ts'
+import type { PipelineSpec } from '../../streams/schemas.ts'
 
 const HOUR = 3_600_000
 const timing = { everyMs: HOUR, anchorMs: 0 } as never
@@ -76,6 +77,20 @@ it('a sensor goes on with the cursor of the last evaluation that succeeded', () 
   seen.add(evaluation(5, 'succeeded'))
   expect(seen.sensor(key, counter)).toMatchObject({ evaluations: 6, value: { seq: 50 }, valueMs: 5001, lastMs: 6000 })
   expect(seen.sensor(key, counter)).not.toHaveProperty('evaluating')
+})
+
+it('a sensor without a position begins behind the last evaluation that left a run', () => {
+  const run = (version: string, n: number, evaluates?: true) =>
+    ({ pipeline: 'shop', version, assets: {}, sensor: { name: 'counter', evaluation: n, evaluates } }) as never
+  const seen = new PositionsSeen()
+  for (const one of [run('v1', 2, true), run('v2', 7), run('v1', 5, true)]) seen.add(one)
+  const last = { pipeline: 'shop', sensor: 'counter', version: 'v2', evaluation: 7 }
+  expect([...seen.lastEvaluations]).toEqual([['sensor.shop.counter', last]])
+  const spec = { sensors: [{ name: 'counter', everyMs: 1000 }] } as unknown as PipelineSpec
+  const state = sensorWithoutPosition(last, spec)
+  expect(state).toMatchObject({ evaluations: 7, removed: true, spec: { everyMs: 1000 } })
+  expect(state).not.toHaveProperty('value')
+  expect(sensorWithoutPosition(last, {} as PipelineSpec)).toBeUndefined()
 })
 
 it('messages that wait for their run get a new timer', () => {

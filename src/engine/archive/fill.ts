@@ -135,8 +135,10 @@ class Filling {
     if (parsed.ids.run !== undefined && !isRunId(parsed.ids.run, fact.shard))
       throw badArchive(`${fact.path} is of no run of shard ${fact.shard}`)
     this.#counts.facts += 1
-    if (parsed.name === 'pipeline.registered') shard.addPipeline(fact)
-    else if (run === undefined || record.reference) await shard.addLoose(fact)
+    if (parsed.name === 'pipeline.registered') {
+      shard.addPipeline(fact)
+      this.#positions.addPipeline(fact)
+    } else if (run === undefined || record.reference) await shard.addLoose(fact)
     else await shard.addFact(run, fact, parsed.name === 'asset.materialized' ? materializedIn(fact) : undefined)
   }
 

@@ -5,15 +5,19 @@
 import type { EventGroupState, SubscriptionState } from '../../../projections/events/state.ts'
 import {
   groupPosition,
+  type LastEvaluation,
   POSITION_KINDS,
   PositionsSeen,
   positionKind,
   type SubscriptionPosition,
+  sensorWithoutPosition,
 } from '../../../projections/positions.ts'
 import type { ScheduleState, SensorState } from '../../../projections/schedule/state.ts'
 import { type Key, type RunState, stateKey } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { factPath } from '../../../streams/facts.ts'
+import { decodeFact, factPath } from '../../../streams/facts.ts'
+import type { SealedFact } from '../../../streams/history.ts'
+import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Appender } from '../../log/appender.ts'
 import { readDoc } from '../../log/documents.ts'
@@ -107,6 +111,8 @@ async function docOf({ connection, names }: PieceSource, key: string): Promise<u
 export class Positions {
   readonly #seen = new PositionsSeen()
   readonly #found = new Map<string, { readonly seq: number }>()
+  /** By their paths: those of all shards are the same. */
+  readonly #pipelines = new Map<string, SealedFact & { readonly shard: number }>()
 
   /** Of several archives the newest one counts. */
   add(key: string, doc: unknown): void {
@@ -117,6 +123,10 @@ export class Positions {
 
   sees(run: RunState): void {
     this.#seen.add(run)
+  }
+
+  addPipeline(fact: SealedFact & { readonly shard: number }): void {
+    this.#pipelines.set(fact.path, fact)
   }
 
   get count(): number {
@@ -135,6 +145,17 @@ export class Positions {
       const { stream: _, version: _version, ...state } = doc as SubscriptionPosition
       put(key as Key<SubscriptionState>, state)
     }
+    for (const [key, last] of this.#seen.lastEvaluations) {
+      const spec = this.#found.has(key) ? undefined : this.#pipelineOf(last)
+      const doc = spec && sensorWithoutPosition(last, spec)
+      if (doc) put(key as Key<SensorState>, doc)
+    }
+  }
+
+  #pipelineOf({ pipeline, version }: LastEvaluation): PipelineSpec | undefined {
+    const fact = this.#pipelines.get(factPath('pipeline.registered', { pipeline, version }))
+    const decoded = fact && decodeFact(fact)
+    return decoded?.name === 'pipeline.registered' ? decoded.data : undefined
   }
 
   /** Workers find on the log where a subscription stands, and the server holds timers. */

@@ -9,6 +9,7 @@ import { inputOf } from '../../../projections/run/input.ts'
 import { type RunRequest, runIdFor } from '../../../projections/run/request.ts'
 import { stateKey } from '../../../projections/state.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import type { DraftOf } from '../../../streams/facts.ts'
 import { parseRunId } from '../../../streams/ids.ts'
 import type { StoredValue, ValueAt } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -48,9 +49,35 @@ const SENSED_AT_ONCE = 64
 /** What would fail again, for whoever tries. */
 const FINAL: ReadonlySet<string> = new Set(['missing_value', 'unknown_io', 'undecodable', 'invalid', 'denied'])
 
+/** Starts the run of an occurrence. */
+export async function startRun(context: StartContext, { fired, request }: Of<'start_run'>): Promise<void> {
+  const { names, shard, log } = context
+  if (await hasRunBefore(context, request)) return
+  await log.appendOnce(factEntry(names, shard, fired), factEntry(names, shard, request))
+}
+
+/**
+ * Whether an import has brought the run of an occurrence, as of one that was triggered under a key.
+ * Then it is not started again, and nobody waits for its end.
+ */
+export async function hasRunBefore(
+  context: Pick<StartContext, 'connection' | 'names' | 'shard' | 'log'>,
+  { ids: { run }, data: { pipeline, schedule } }: DraftOf<'run.requested'>,
+): Promise<boolean> {
+  const { names, shard, log } = context
+  if (!schedule || !(await isStillSealed(context, run))) return false
+  const { name, occurrence, atMs, by } = schedule
+  const error = { code: 'refused', message: `its run ${run} is in the history, where an import has stored it` }
+  const data = { why: 'refused', atMs, error, ...(by ? { by } : {}) } as const
+  const skipped = { name: 'schedule.skipped', ids: { pipeline, schedule: name, occurrence }, data } as const
+  await log.appendOnce(factEntry(names, shard, skipped))
+  return true
+}
+
 export async function startEvaluated(context: StartContext, effect: Of<'start_evaluated'>): Promise<void> {
   const { names, shard, log } = context
   const { fired, request, refused } = effect
+  if (await hasRunBefore(context, request)) return
   try {
     const asked = (await load(context, effect.value)) as Asked
     const data = await requestWith(context, request.data, asked)

@@ -25,7 +25,7 @@ import type { Connection } from '../../log/connection.ts'
 import { factEntry, markStale, stoppingTimer, taskEntry, timerEntry } from '../../log/entries.ts'
 import { isStillSealed } from '../../log/history.ts'
 import { runFact } from '../../log/run-fact.ts'
-import { startEvaluated, startSensed } from '../schedules/start.ts'
+import { hasRunBefore, startEvaluated, startRun, startSensed } from '../schedules/start.ts'
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { abandonChild, startChild, wakeParent } from './children.ts'
 import { earlierRun } from './earlier.ts'
@@ -60,6 +60,7 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
   const { names, shard } = context
   switch (effect.do) {
     case 'fact': {
+      if (effect.fact.name === 'run.requested' && (await hasRunBefore(context, effect.fact))) return
       const entry = factEntry(names, shard, effect.fact)
       await context.log.appendOnce(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry)
       // Wakes the clients that wait for the run as soon as its end is on the log. A value that is
@@ -110,7 +111,7 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
       await request(context, effect.trigger)
       return
     case 'start_run':
-      await context.log.appendOnce(factEntry(names, shard, effect.fired), factEntry(names, shard, effect.request))
+      await startRun(context, effect)
       return
     case 'start_evaluated':
       await startEvaluated(context, effect)
