@@ -6,6 +6,7 @@
  */
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { listen } from './listen.ts'
+import { holdWrites } from './one-write.ts'
 import { deniedError, reportsOf } from './reports.ts'
 
 interface Awaited {
@@ -145,6 +146,7 @@ class Asking {
     reject: Awaited['reject'],
   ): void {
     const token = (this.#count++).toString(36)
+    holdWrites(this.#nc)
     this.#nc.publish(subject, payload, { reply: this.#inbox + token, ...(headers ? { headers } : {}) })
     this.#awaited.set(token, { subject, timeoutMs, deadlineMs: performance.now() + timeoutMs, take, reject })
     this.#timer ??= setTimeout(() => this.#look(), Math.min(LOOK_MS, timeoutMs))

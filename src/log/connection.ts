@@ -19,6 +19,7 @@ import { denyAsked } from './ask.ts'
 import { type Credentials, reachOf } from './credentials.ts'
 import { limitReached } from './full.ts'
 import { isPassing } from './nats.ts'
+import { holdWrites, socketOf } from './one-write.ts'
 import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 
@@ -270,7 +271,9 @@ export class Connection {
   /** A message that nobody waits for: dropped when the connection is closed. */
   tell(subject: string, payload: Uint8Array | string, options?: { readonly reply: string }): void {
     try {
-      if (!this.isClosed) this.nc.publish(subject, payload, options)
+      if (this.isClosed) return
+      holdWrites(this.nc)
+      this.nc.publish(subject, payload, options)
     } catch {
       // It is being closed.
     }
@@ -334,8 +337,5 @@ export class Connection {
  * Bytes that came so far, of messages that are not whole yet too: a slow line is not a dead one.
  */
 function bytesOf(nc: NatsConnection): number {
-  let at: unknown = nc
-  for (const field of ['protocol', 'transport', 'socket', 'bytesRead'])
-    at = typeof at === 'object' && at !== null ? Reflect.get(at, field) : undefined
-  return typeof at === 'number' ? at : nc.stats().inBytes
+  return socketOf(nc)?.bytesRead ?? nc.stats().inBytes
 }

@@ -4,6 +4,7 @@
  * down to its headers. Here it is dropped and reported.
  */
 import type { Msg, NatsConnection, Subscription } from '@nats-io/nats-core'
+import { holdWrites } from './one-write.ts'
 import { reportsOf } from './reports.ts'
 
 /** `onError`: the server refused the subscription; it is reported by itself. */
@@ -13,6 +14,7 @@ export function listen(
   onMessage: (message: Msg) => void,
   onError?: (error: Error) => void,
 ): Subscription {
+  holdWrites(nc)
   return nc.subscribe(subject, {
     callback: (error, message) => {
       try {

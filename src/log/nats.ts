@@ -11,6 +11,7 @@ import { isFullError } from '../../streams/full.ts'
 import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
 import { LOG_ID } from '../../streams/topology.ts'
 import { ask, askMany } from './ask.ts'
+import { holdWrites } from './one-write.ts'
 import { reportsOf } from './reports.ts'
 
 /** A message to be stored. */
@@ -140,6 +141,7 @@ export async function publishBatch(
   batchId: string,
   timeoutMs: number,
 ): Promise<PubAck> {
+  holdWrites(nc)
   for (const [i, { entry, unit }] of entries.entries()) {
     const h = headersOf(entry, unit)
     h.set('Nats-Batch-Id', batchId)

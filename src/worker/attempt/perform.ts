@@ -22,7 +22,7 @@ import { type MadeValues, placeOnLog, runChain } from './chain.ts'
 import type { Code } from './code.ts'
 import { executions } from './executions.ts'
 import { runLimitedAttempt } from './limits.ts'
-import type { WorkerShared } from './shared.ts'
+import { codeBegins, codeEnds, type WorkerShared } from './shared.ts'
 import { recordLost } from './traced.ts'
 
 /** An outcome that could not be stored is tried again after this, and longer each time. */
@@ -122,13 +122,12 @@ export class Performer {
   async #begin(held: InFlightTask, code: () => Promise<void>): Promise<Disposition> {
     held.begun = true
     const { run, asset } = held.task
-    const { helper } = this.#shared
-    helper?.calls(held.slot)
+    codeBegins(this.#shared, held.slot)
     const running = executions.run(
       held.task.kind === 'resume' ? { runId: run, asset, index: held.task.index } : { runId: run, asset },
       code,
     )
-    helper?.calls(-1)
+    codeEnds(this.#shared)
     await running
     return DONE
   }

@@ -16,7 +16,7 @@ import { type AnyResult, originOf, readMerged, remainingKeys } from '../gather/g
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { storeKeys } from '../scatter/scatter.ts'
 import { isThenable, runCode } from './run-code.ts'
-import { contextOf, type WorkerShared } from './shared.ts'
+import { codeBegins, codeEnds, contextOf, type WorkerShared } from './shared.ts'
 
 /** One execution of an asset's own code, and what belongs to it. */
 export interface AttemptParts {
@@ -104,13 +104,12 @@ function taken({ asset, opener }: AttemptParts, result: unknown): unknown {
   return isThenable(result) ? Promise.resolve(result).then(take) : take(result)
 }
 
-/** The helper thread knows whose code holds up the event loop. */
-function calling<T>({ helper }: WorkerShared, held: InFlightTask, code: () => T): T {
-  helper?.calls(held.slot)
+function calling<T>(shared: WorkerShared, held: InFlightTask, code: () => T): T {
+  codeBegins(shared, held.slot)
   try {
     return code()
   } finally {
-    helper?.calls(-1)
+    codeEnds(shared)
   }
 }
 

@@ -11,6 +11,7 @@ import type { Limiter } from '../../limiter/limiter.ts'
 import type { Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
+import { writeNow } from '../../log/one-write.ts'
 import { BoundLog, type RunLog, type RunLogs, type TaskLogs } from '../../logs/run-log.ts'
 import type { Logger } from '../../telemetry.ts'
 import { traceparentOf } from '../../tracing.ts'
@@ -47,6 +48,19 @@ export interface WorkerShared {
   readonly isDraining: () => boolean
   /** The thread beside this one; none before the worker has started. */
   helper: Helper | undefined
+}
+
+/**
+ * Code of users is called now: it may hold up the event loop. What is to be sent is sent before,
+ * and the helper thread knows whose code it is.
+ */
+export function codeBegins({ connection, helper }: WorkerShared, slot: number): void {
+  writeNow(connection.nc)
+  helper?.calls(slot)
+}
+
+export function codeEnds({ helper }: WorkerShared): void {
+  helper?.calls(-1)
 }
 
 export function contextOf(

@@ -6,11 +6,11 @@
  * It costs nothing while all goes well: tasks are written into memory that both threads share. It
  * looks there only when the main thread was not seen for a second.
  */
-import { Socket } from 'node:net'
 import { Worker as Thread } from 'node:worker_threads'
 import { messageOf } from '../../../streams/errors.ts'
 import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
+import { socketOf, writeNow } from '../../log/one-write.ts'
 import type { Logger } from '../../telemetry.ts'
 import {
   CLOCK,
@@ -229,10 +229,8 @@ const { parentPort, workerData } = require('node:worker_threads')
  * last words are stored, and what is handed back would be delivered to this process again.
  */
 function hangUp({ nc }: Connection): void {
-  let found: unknown = nc
-  for (const key of ['protocol', 'transport', 'socket'])
-    found = typeof found === 'object' && found !== null ? Reflect.get(found, key) : undefined
-  if (found instanceof Socket) found.destroy()
+  writeNow(nc)
+  socketOf(nc)?.destroy()
 }
 
 function optionsOf({ nc }: Connection): object {

@@ -9,7 +9,7 @@ import { channelOf, type InstanceEvent, type LeaseCounts } from '../../telemetry
 import { callAs, executions } from '../attempt/executions.ts'
 import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
 import { type Failure, failureOf, isThenable, runCode, whileWanted } from '../attempt/run-code.ts'
-import { InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import { codeBegins, codeEnds, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
 import { InstanceSpans } from '../attempt/traced.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { comeAgain, Paused } from '../pull/disposition.ts'
@@ -186,7 +186,7 @@ export class InstanceRunner {
 
   #call(ctx: InstanceContextOf, deps: Readonly<Record<string, unknown>>): unknown {
     const { execute } = this.#asset.definition
-    this.#shared.helper?.calls(this.#held.slot)
+    codeBegins(this.#shared, this.#held.slot)
     try {
       const result = this.#spans?.isSampled(ctx.index)
         ? this.#spans.within(ctx.index, () => executions.run(ctx, execute, ctx, deps))
@@ -196,7 +196,7 @@ export class InstanceRunner {
       this.#isQuick = !isThenable(result)
       return result
     } finally {
-      this.#shared.helper?.calls(-1)
+      codeEnds(this.#shared)
     }
   }
 
