@@ -2,9 +2,9 @@
  * The appender: all appends of a process to one stream go through it, and it commits in groups.
  *
  * While one group is in flight, further appends wait and leave together in the next. No append
- * waits for a timer: a single one leaves at once. A small group is sent as plain publishes side by
- * side, a larger one as one atomic batch. (With fsync on every write, an atomic batch costs about
- * seven publishes; measured.)
+ * waits for a timer: a single one leaves at the end of its turn of the event loop. A small group is
+ * sent as plain publishes side by side, a larger one as one atomic batch. (With fsync on every
+ * write, an atomic batch costs about seven publishes; measured.)
  *
  * If a batch is refused because of one member, nothing of it is stored. Its members are then sent
  * one by one, and only the one at fault gets the error.
@@ -15,6 +15,7 @@
  * gets "stored" once, and the log holds it once.
  */
 import { randomBytes } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { ConflictError, FlowStoneError, InvalidError, messageOf, TimeoutError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
@@ -192,8 +193,8 @@ export class Appender {
   async #run(): Promise<void> {
     this.#busy = true
     try {
-      // The first caller's siblings of this very turn of the event loop join its group.
-      await Promise.resolve()
+      // What comes in this turn of the event loop shares a group.
+      await nextTurn()
       while (this.#queue.length > 0) {
         const group = this.#takeGroup()
         try {
