@@ -51,8 +51,8 @@ export interface TopologyOptions {
    */
   readonly logsMaxAgeMs?: number
   /**
-   * How many bytes of them are kept: the oldest go first. Default: as it was set before, 1 GiB for
-   * a new namespace.
+   * How many bytes of them are kept: the oldest go first. Default: as it was set before; for a
+   * new namespace 1 GiB, and a quarter at most of what the server has left.
    */
   readonly logsMaxBytes?: number
 }
@@ -67,6 +67,8 @@ const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_WINDOW_MS = 1000
 const LOGS_MAX_AGE_MS = 7 * 24 * 3_600_000
 const LOGS_MAX_BYTES = 1024 ** 3
+/** Where nothing is said, so many times as much must be left. */
+const LOGS_SHARE = 4
 /** Less holds hardly a message. */
 const LOGS_MIN_BYTES = 1024 ** 2
 /** Lines whose answer was lost are sent again within this time. */
@@ -251,9 +253,10 @@ function feedWish(names: Names, replicas: number, maxAgeNanos = FEED_MAX_AGE_MS 
 }
 
 /**
- * The server reserves the bytes that a stream may have. Where it has not so many, the logs get
- * less. A namespace can do without them, as where an engine has the rights of an older version.
- * Without `options` it looks only whether they are there. Returns whether it made them.
+ * The server reserves the bytes that a stream may have, and makes no stream at all when all are
+ * reserved. So by default the logs get a quarter of what it has left at most. A namespace can do
+ * without them, as where an engine has the rights of an older version. Without `options` it looks
+ * only whether they are there. Returns whether it made them.
  */
 async function ensureLogs(
   jsm: JetStreamManager,
@@ -265,20 +268,28 @@ async function ensureLogs(
     const there = await configOf(jsm, names.logs)
     if (there && !options) return false
     const wish = logsWish(names, replicas, there, options ?? {})
-    for (let maxBytes = wish.max_bytes; ; maxBytes /= 4) {
-      try {
-        await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
-        return !there
-      } catch (error) {
-        const isFull = error instanceof FlowStoneError && error.code === 'storage_full'
-        if (!isFull || there || options?.logsMaxBytes !== undefined) throw error
-        if (maxBytes <= LOGS_MIN_BYTES) return false
-      }
-    }
+    if (!there && options?.logsMaxBytes === undefined) return await makeLogs(jsm, wish)
+    await ensureStream(jsm, wish)
+    return !there
   } catch (error) {
     if (violationIn(error) && (options?.logsMaxAgeMs ?? options?.logsMaxBytes) === undefined) return false
     throw error
   }
+}
+
+/** What the server has left only a try says: it is made with four times as much, then less. */
+async function makeLogs(jsm: JetStreamManager, wish: Wish & { readonly max_bytes: number }): Promise<boolean> {
+  for (let maxBytes = wish.max_bytes; maxBytes >= LOGS_MIN_BYTES; maxBytes /= 4) {
+    try {
+      await ensureStream(jsm, { ...wish, max_bytes: LOGS_SHARE * maxBytes })
+    } catch (error) {
+      if (error instanceof FlowStoneError && error.code === 'storage_full') continue
+      throw error
+    }
+    await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
+    return true
+  }
+  return false
 }
 
 /**

@@ -5,6 +5,8 @@ import { roomFindings } from './server.ts'
 export interface SeenStream {
   readonly bytes: number
   readonly maxBytes: number
+  /** There is always room: the oldest go first. */
+  readonly dropsOldest?: boolean
   readonly messages: number
   readonly maxMessages: number
   readonly subjects: number
@@ -29,6 +31,8 @@ export interface SeenStreams {
 const SUBJECTS_MANY = 5_000_000
 const CONSUMERS_MANY = 1000
 const FULL = 0.95
+const MIB = 1024 ** 2
+const ROLLING_MIN = 16 * MIB
 
 export function streamFindings({ streams, inCluster }: SeenStreams): Finding[] {
   return streams.flatMap(({ name, look }) =>
@@ -53,7 +57,16 @@ function missing(name: string): Finding {
 }
 
 function* findings(name: string, seen: SeenStream, inCluster: boolean): Generator<Finding> {
-  yield ok('stream', `${seen.messages} messages, ${seen.subjects} subjects, ${seen.consumers} consumers`, name)
+  const isRolling = seen.dropsOldest && seen.maxBytes > 0
+  const room = isRolling ? `; room for ${Math.round(seen.maxBytes / MIB)} MiB, the oldest go first` : ''
+  yield ok('stream', `${seen.messages} messages, ${seen.subjects} subjects, ${seen.consumers} consumers${room}`, name)
+  if (isRolling && seen.maxBytes < ROLLING_MIN)
+    yield warn(
+      'stream.room',
+      `has room for ${Math.round(seen.maxBytes / MIB)} MiB: lines of ctx.log soon go`,
+      'give the server or the account more storage, then flowstone setup --logs-max-bytes N, which it reserves',
+      name,
+    )
   if (seen.storage !== 'file')
     yield bad(
       'stream.storage',
@@ -61,7 +74,7 @@ function* findings(name: string, seen: SeenStream, inCluster: boolean): Generato
       'make it anew with file storage',
       name,
     )
-  if (seen.maxBytes > 0) yield* roomFindings('stream.room', 'it', seen.bytes, seen.maxBytes, name)
+  if (seen.maxBytes > 0 && !seen.dropsOldest) yield* roomFindings('stream.room', 'it', seen.bytes, seen.maxBytes, name)
   if (seen.maxMessages > 0 && seen.messages >= FULL * seen.maxMessages)
     yield bad(
       'stream.room',

@@ -14,6 +14,7 @@ import { freshNamespace, listeningLogger, openStage, rejection, type Stage } fro
 import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
+const GIB = 1024 ** 3
 const gates = { secrets: [{ id: 't', secret: 's'.repeat(32) }] }
 
 /** Lines leave some 100 ms after they were logged. */
@@ -342,14 +343,15 @@ describe('the stream of logs', () => {
   const all = pipeline('one', [one])
 
   it('has the limits that were named last', async () => {
-    const nc = await connectNats({ servers: server.url })
+    await using roomy = await rawNats({ jetstream: { max_file_store: 8 * GIB } })
+    const nc = await connectNats({ servers: roomy.url })
     const jsm = await jetstreamManager(nc)
     const namespace = freshNamespace()
     const limits = async () => {
       const { max_age, max_bytes, discard } = (await jsm.streams.info(`${namespace}_LOGS`)).config
       return { days: max_age / 1e9 / 86_400, max_bytes, discard }
     }
-    await using flow = await connect({ servers: server.url, namespace })
+    await using flow = await connect({ servers: roomy.url, namespace })
     await flow.setup()
     expect(await limits()).toEqual({ days: 7, max_bytes: 1024 ** 3, discard: 'old' })
     await flow.setup({ logsMaxAgeMs: 86_400_000, logsMaxBytes: 10 * 1024 ** 2 })
@@ -357,6 +359,30 @@ describe('the stream of logs', () => {
     await flow.setup()
     expect(await limits()).toEqual({ days: 1, max_bytes: 10 * 1024 ** 2, discard: 'old' })
     expect((await rejection(flow.setup({ logsMaxBytes: 5 }))).message).toContain('logsMaxBytes must be')
+    await nc.close()
+  })
+
+  const account = { jetstream: { max_file: GIB / 2 }, users: [{ user: 'u', password: 'p' }] }
+  it.each([
+    ['a server with 2 GiB', { jetstream: { max_file_store: 2 * GIB } }, [256, 256, 256, 256, 256, 64]],
+    ['an account with 512 MiB', { accounts: { A: account }, no_auth_user: 'u' }, [64, 64, 64, 64, 64, 16]],
+    ['a server with 3 MiB', { jetstream: { max_file_store: 3 * 1024 ** 2 } }, [0, 0]],
+  ])('takes a quarter at most of what is left: %s', async (_, config, expected) => {
+    await using small = await rawNats(config)
+    const nc = await connectNats({ servers: small.url })
+    const jsm = await jetstreamManager(nc)
+    const sizes: number[] = []
+    for (const [i] of expected.entries()) {
+      await using flow = await connect({ servers: small.url, namespace: `small${i}`, logger: listeningLogger() })
+      await flow.setup()
+      const stream = await jsm.streams.info(`small${i}_LOGS`).catch(() => undefined)
+      sizes.push((stream?.config.max_bytes ?? 0) / 1024 ** 2)
+      const of = (await flow.doctor()).find(({ check, about }) => check === 'stream' && about === `small${i}_LOGS`)
+      expect(of?.says).toContain(stream ? `room for ${sizes.at(-1)} MiB` : 'is not there')
+    }
+    expect(sizes).toEqual(expected)
+    // Others find room, too.
+    await jsm.streams.add({ name: 'OTHER', subjects: ['other'], max_bytes: 1024 ** 2 })
     await nc.close()
   })
 

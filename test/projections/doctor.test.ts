@@ -123,6 +123,8 @@ describe('findings about streams', () => {
     ['a stream that is gone', undefined, ['error stream']],
     ['memory storage', { storage: 'memory' }, ['error stream.storage']],
     ['a stream that is nearly full', { bytes: 85, maxBytes: 100 }, ['warn stream.room']],
+    ['logs that have room', { bytes: 85, maxBytes: 64 * 1024 ** 2, dropsOldest: true }, []],
+    ['logs that have hardly any', { bytes: 85, maxBytes: 4 * 1024 ** 2, dropsOldest: true }, ['warn stream.room']],
     ['triggers that pile up', { messages: 99, maxMessages: 100 }, ['error stream.room']],
     ['many subjects', { subjects: 9_000_000 }, ['warn stream.subjects']],
     ['many consumers', { consumers: 5000 }, ['warn stream.consumers']],

@@ -49,8 +49,8 @@ export async function seeStreams({ connection, names, shards }: DoctorDeps): Pro
 function seenStream({ config, state, cluster }: StreamInfo): SeenStream {
   return {
     bytes: state.bytes,
-    // Where the oldest go first there is always room.
-    maxBytes: config.discard === DiscardPolicy.Old ? 0 : config.max_bytes,
+    maxBytes: config.max_bytes,
+    dropsOldest: config.discard === DiscardPolicy.Old,
     messages: state.messages,
     maxMessages: config.max_msgs,
     subjects: state.num_subjects ?? 0,
