@@ -44,6 +44,15 @@ export function feedPath(path: string): string | undefined {
   }
 }
 
+/** What stands there: of a refused trigger without what was sent, which may be private. */
+export function feedBody(path: string, payload: Uint8Array): Uint8Array {
+  if (path !== 'trigger.refused') return payload
+  const body = decode(payload, 'application/json')
+  if (typeof body !== 'object' || body === null || !('kept' in body)) return payload
+  const { kept: _, ...shown } = body
+  return encodeJson(shown)
+}
+
 export function encodeFeedPosition({ seq, created }: FeedPosition): Uint8Array {
   return encodeJson({ v: POSITION_VERSION, seq, created })
 }

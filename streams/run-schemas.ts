@@ -228,6 +228,8 @@ export const triggerRefused = z.object({
   reason: z.string(),
   msgId: z.string().optional(),
   by: by.optional(),
+  /** What was sent, as base64, to be taken later. Not on the feed; none where it is too large. */
+  kept: z.object({ body: z.base64(), contentType: z.string().max(256).optional() }).optional(),
 })
 
 const wholeText = z.string().refine((text) => text.isWellFormed(), HALF)
@@ -247,3 +249,4 @@ export const triggerBody = z.strictObject({
     })
     .optional(),
 })
+export type TriggerBody = z.output<typeof triggerBody>

@@ -10,7 +10,7 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { messageOf } from '../../streams/errors.ts'
 import type { DraftOf, FactOf } from '../../streams/facts.ts'
 import type { KeySpace } from '../../streams/ids.ts'
-import { triggerBody } from '../../streams/run-schemas.ts'
+import { type TriggerBody, triggerBody } from '../../streams/run-schemas.ts'
 import { cut } from '../../streams/text.ts'
 import type { TraceContext } from '../../streams/trace.ts'
 import type { Effect } from '../effects.ts'
@@ -20,6 +20,8 @@ import { inputOf } from './input.ts'
 
 /** Most of it is input. Larger input is for clients with an object store. */
 export const TRIGGER_BODY_MAX = 32 * 1024
+/** Of a refused trigger the body is kept for as long as the refusal, if it is no larger. */
+export const TRIGGER_KEPT_MAX = 8 * 1024
 const SUBJECT_MAX = 512
 export const MSG_ID_MAX = 512
 const CONTENT_TYPE_MAX = 256
@@ -107,6 +109,7 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
       reason: cut(reason, 2000),
       ...(trigger.msgId ? { msgId: trigger.msgId } : {}),
       ...said,
+      ...keptOf(trigger),
     }
     return { name: 'trigger.refused', ids: fact.ids, data }
   }
@@ -114,22 +117,9 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
   if (trigger.problem !== undefined) return refuse(trigger.problem)
   if (!target) return refuse('the subject must end in trigger.<pipeline>.<asset>, such as trigger.sales.report')
 
-  let body: unknown = {}
-  if (trigger.payload.length > 0) {
-    try {
-      body = decode(trigger.payload, trigger.contentType ?? CONTENT_TYPE.json)
-    } catch (error) {
-      return refuse(messageOf(error))
-    }
-  }
-  const checked = triggerBody.safeParse(body)
-  if (!checked.success) {
-    const issue = checked.error.issues[0]
-    return refuse(
-      `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key, input, tags, concurrency`,
-    )
-  }
-  const { key, partition, upstream, input, tags, concurrency: own } = checked.data
+  const body = triggerBodyOf(trigger)
+  if ('problem' in body) return refuse(body.problem)
+  const { key, partition, upstream, input, tags, concurrency: own } = body.asked
   const version = view.get(stateKey.newest(target.pipeline))?.version
   const pipeline = version === undefined ? undefined : view.get(stateKey.pipeline(target.pipeline, version))
   if (version === undefined || !pipeline)
@@ -160,8 +150,42 @@ export function onTriggerReceived(view: View, fact: FactOf<'trigger.received'>):
   return [{ do: 'request', trigger: { ...identity, request, given: given.checks, refusal: refusal('') } }]
 }
 
-function identityOf(
-  { ids, data }: FactOf<'trigger.received'>,
+/** What a trigger asks for, or why that cannot be read. */
+export function triggerBodyOf({
+  payload,
+  contentType,
+}: Pick<TriggerMessage, 'payload'> & { readonly contentType?: string | undefined }):
+  | { readonly asked: TriggerBody }
+  | { readonly problem: string } {
+  let body: unknown = {}
+  if (payload.length > 0) {
+    try {
+      body = decode(payload, contentType ?? CONTENT_TYPE.json)
+    } catch (error) {
+      return { problem: messageOf(error) }
+    }
+  }
+  const checked = triggerBody.safeParse(body)
+  if (checked.success) return { asked: checked.data }
+  const issue = checked.error.issues[0]
+  return {
+    problem: `${issue?.path.join('.') || 'body'}: ${issue?.message ?? 'invalid'}; allowed are partition, upstream, key, input, tags, concurrency`,
+  }
+}
+
+function keptOf({
+  payload,
+  contentType,
+  problem,
+}: FactOf<'trigger.received'>['data']): Pick<DraftOf<'trigger.refused'>['data'], 'kept'> {
+  if (problem !== undefined || payload.length > TRIGGER_KEPT_MAX) return {}
+  const body = Buffer.from(payload).toString('base64')
+  return { kept: { body, ...(contentType === undefined ? {} : { contentType }) } }
+}
+
+/** What the id of the run of a trigger is made of. */
+export function identityOf(
+  { ids, data }: { readonly ids: { readonly trigger: string }; readonly data: { readonly msgId?: string | undefined } },
   key: string | undefined,
 ): { space: KeySpace; key: string } {
   if (key !== undefined) return { space: 'key', key }

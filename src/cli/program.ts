@@ -17,7 +17,7 @@ import { httpCommands } from './http-commands.ts'
 import { limitCommands } from './limits.ts'
 import { logsCommand } from './logs.ts'
 import { CONNECTION, connected, measured } from './options.ts'
-import { type EngineCommand, runEngine, runWorker, type WorkerCommand, wholeNumber } from './parts.ts'
+import { type EngineCommand, runEngine, runWorker, type WorkerCommand } from './parts.ts'
 import { proofCommands } from './proof.ts'
 import { pruneCommands } from './prune.ts'
 import {
@@ -35,6 +35,7 @@ import { scatterCommands } from './scatters.ts'
 import { scheduleCommands, sensorCommands } from './schedules.ts'
 import { type SetupCommand, setup } from './setup.ts'
 import { type StatusCommand, statusCommandOf } from './status.ts'
+import { triggerCommands } from './triggers.ts'
 import type { UiCommand } from './ui.ts'
 import { verifyCommand } from './verify.ts'
 import { version } from './version.ts'
@@ -245,22 +246,6 @@ function setupCommand(root: Command): void {
     .option('--logs-max-age <duration>', 'how long lines of ctx.log are kept; default 7d')
     .option('--logs-max-bytes <n>', 'how many bytes of them are kept: the oldest go first; default 1073741824')
     .action((options: SetupCommand) => setup(options))
-}
-
-function triggerCommands(root: Command): void {
-  connected(root.command('trigger').description('show what outsiders asked for and did not get').command('ls'))
-    .description('list refused triggers with the reason, newest first')
-    .option('--limit <n>', 'list at most N', '50')
-    .action((options: GlobalOptions & { limit: string }) =>
-      withFlow(options, async (flow, output) => {
-        const refused = await flow.triggers.refused({ limit: wholeNumber('--limit', options.limit) })
-        output.result(refused, () =>
-          refused.map(({ at, pipeline, asset, reason }) =>
-            [at.toISOString(), pipeline === undefined ? asset : `${pipeline}.${asset}`, reason].join('  '),
-          ),
-        )
-      }),
-    )
 }
 
 function rebuildCommand(root: Command): void {

@@ -209,6 +209,8 @@ export interface RefusedRow {
   readonly from: string
   /** Of a message, which can be taken again. */
   readonly message: RefusedMessage | undefined
+  /** Of a trigger. */
+  readonly trigger: RefusedTrigger | undefined
 }
 
 /** Newest first. */
@@ -221,15 +223,17 @@ export function refusedRows(messages: readonly RefusedMessage[], triggers: reado
         reason: message.reason,
         from: `${message.subscription}, message ${count(message.seq)} of ${message.stream}`,
         message,
+        trigger: undefined,
       }),
     ),
     ...triggers.map(
-      (one, i): RefusedRow => ({
-        id: `trigger ${one.at} ${i}`,
+      (one): RefusedRow => ({
+        id: `trigger ${one.id}`,
         at: one.at,
         reason: one.reason,
         from: `trigger of ${one.pipeline === undefined ? '' : `${one.pipeline}/`}${one.asset}`,
         message: undefined,
+        trigger: one,
       }),
     ),
   ]

@@ -89,6 +89,24 @@ export async function newestUnderKey(
   return { id: runIdFor(data, 'key', key, deps.shards, attempt + 1), retryOf: id }
 }
 
+/**
+ * The run of a trigger that is taken after it was refused. Throws ConflictError when its key or
+ * Nats-Msg-Id was used for another request.
+ */
+export async function requestTrigger(
+  deps: RequestDeps,
+  { space, key }: { readonly space: KeySpace; readonly key: string },
+  data: RunRequest,
+): Promise<Requested> {
+  if (space === 'key') return await requestUnderKey(deps, key, data, 'return')
+  const id = runIdFor(data, space, key, deps.shards)
+  if (await append(deps, id, data)) return { id, isNew: true }
+  const what = space === 'message' ? 'Nats-Msg-Id' : 'trigger'
+  const conflict = conflictOf(what, key, (await requestOf(deps, id))?.data, data)
+  if (conflict !== undefined) throw new ConflictError(conflict)
+  return { id, isNew: false }
+}
+
 /** The run belongs to the trace of who asks for it, unless the request names another one. */
 export function inTrace(data: RunRequest): RunRequest {
   const trace = data.trace ? undefined : tracing()?.active()

@@ -94,6 +94,7 @@ beforeAll(async () => {
     ['doctor'],
     ['setup'],
     ['trigger', 'ls'],
+    ['trigger', 'retry', '1-1'],
     ['event', 'ls'],
     ['event', 'refused'],
     ['event', 'retry', '7'],
@@ -207,6 +208,7 @@ it('every command ends the same on a terminal and in a pipe, and prints no contr
   const failing = [...pipe].filter(([name, { code }]) => code !== '0' && name !== 'doctor')
   expect(failing.map(([name, { code }]) => `${code}  ${stable(name)}`)).toMatchInlineSnapshot(`
     [
+      "1  trigger retry 1-1",
       "1  event retry 7",
       "2  event test none",
       "1  gate signal 0-xxxxxxxx-xxxxxxxxxxxxxxxx.report.a1n1",

@@ -207,7 +207,10 @@ it('schedules say what is next, and what was missed and skipped', () => {
 
 it('what was refused stands in one list, the newest first', () => {
   const message = { pipeline: 'shop', subscription: 'in', stream: 'IN', seq: 7, reason: 'no json', at: at(-2) }
-  const rows = refusedRows([message], [{ asset: 'nothing', reason: 'no such asset', at: at(-1) }])
+  const rows = refusedRows(
+    [message],
+    [{ id: '3-1', asset: 'nothing', reason: 'no such asset', at: at(-1), kept: true }],
+  )
   expect(rows.map(({ reason, message: own }) => [reason, own?.seq])).toEqual([
     ['no such asset', undefined],
     ['no json', 7],

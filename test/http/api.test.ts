@@ -4,6 +4,7 @@ import { openApi } from '../../src/http/api/openapi.ts'
 import { BASE, ROUTES } from '../../src/http/api/table.ts'
 import { type GateServer, serveGates } from '../../src/http/index.ts'
 import { newApiKey } from '../../src/http/shared/api-keys.ts'
+import { asset, pipeline } from '../../src/index.ts'
 import { Publisher } from '../events/kit.ts'
 import { useServer } from '../kit/fixture.ts'
 import { listeningLogger, openStage, type Stage } from '../kit/stage.ts'
@@ -526,6 +527,26 @@ it('schedules and sensors are paused, resumed and started; limits are emptied; m
   code.isRepaired = true
   const taken = await api.post(path, message)
   expect(await stage.flow.run(String(taken.body.run)).result()).toMatchObject({ of: 'o-2' })
+})
+
+it('a refused trigger is taken after all, once, by who may act', async () => {
+  publisher.send(`${stage.namespace}.trigger.later.thing`, '{"partition":"p"}')
+  const listed = async () => (await api.get('/triggers/refused')).body.refused as { id: string; run?: string }[]
+  await until('it is refused', async () => (await listed()).length === 1)
+  const [{ id = '' } = {}] = await listed()
+  const path = '/triggers/refused/:trigger/retry'
+  const params = { trigger: id }
+  expect(await api.post(path, { params })).toMatchObject({ status: 404 })
+  expect(await api.post(path, { params: { trigger: 'x' } })).toMatchObject({ status: 422 })
+  expect(await api.post(path, { params, key: keys.viewer.key })).toMatchObject({ status: 403 })
+  await stage.flow.register(pipeline('later', [asset('thing', { execute: () => 1 })]))
+  const { status, body } = await api.post(path, { params })
+  expect([status, body]).toEqual([202, { run: expect.any(String), isNew: true }])
+  expect((await api.post(path, { params })).body).toEqual({ run: body.run, isNew: false })
+  expect(await listed()).toMatchObject([{ id, kept: true, run: body.run, reason: expect.stringContaining('later') }])
+  const started = (await stage.flow.audit({ by: 'http:admin', kind: 'run.requested' })).map(({ run }) => run)
+  expect(started).toContain(body.run)
+  await stage.flow.run(String(body.run)).cancel()
 })
 
 it('acts say who did them, and why says what led to the present', async () => {

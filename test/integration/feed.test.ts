@@ -116,7 +116,9 @@ describe('the feed', () => {
     expect(await feed(ns, 'asset.told.asks.cancelled', 1)).toMatchObject([{ run: asking.id, reason: 'not now' }])
 
     await send('plian', '{}', 'm2')
-    expect(await feed(ns, 'trigger.refused', 1)).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
+    const refused = await feed(ns, 'trigger.refused', 1)
+    expect(refused).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
+    expect(refused[0]).not.toHaveProperty('kept')
     expect(await flow.triggers.refused()).toMatchObject([{ pipeline: 'told', asset: 'plian', msgId: 'm2' }])
     expect(stage.lines.join('\n')).toContain('a trigger of plian was refused: pipeline told has no asset plian')
   })

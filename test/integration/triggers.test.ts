@@ -4,7 +4,7 @@ import { connect as connectNats, type NatsConnection } from '@nats-io/transport-
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
-import { openStage } from '../kit/stage.ts'
+import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
@@ -137,6 +137,34 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
       expect.stringContaining('__proto__'),
     ])
     expect((await refusals(namespace))[7]).toMatchObject({ pipeline: 'reports', asset: 'raport', msgId: 'id-1' })
+  })
+
+  it('a trigger that was refused is taken after its cause was mended, as the same run however often', async () => {
+    await using stage = await openStage(server.url, reports, { shards: 2 })
+    const { namespace, flow } = stage
+    const bodies = [{ partition: 'a' }, { partition: 'b', key: 'k' }, { partition: 'c' }, { partition: 5 }]
+    for (const [n, body] of bodies.entries()) await publish(namespace, 'copies.report', body, n === 2 ? 'm' : undefined)
+    await publish(namespace, 'copies.report', { tags: { long: 'x'.repeat(9000) } })
+    await until('all are refused', async () => (await flow.triggers.refused()).length === 5)
+    const [long, bad, ...good] = await flow.triggers.refused()
+    expect([long?.kept, bad?.kept, ...good.map(({ kept }) => kept)]).toEqual([false, true, true, true, true])
+    expect((await rejection(flow.triggers.retry(good[0]?.id ?? ''))).code).toBe('not_found')
+    await flow.worker(copies)
+    const runs = []
+    for (const { id } of [...good, ...good]) runs.push(await flow.as('ann').triggers.retry(id))
+    expect(runs.map(({ isNew }) => isNew)).toEqual([true, true, true, false, false, false])
+    expect(runs.slice(3).map(({ id }) => id)).toEqual(runs.slice(0, 3).map(({ id }) => id))
+    expect(await runs[0]?.result()).toBe('report of c')
+    expect((await flow.triggers.refused()).map(({ run }) => run)).toEqual([
+      undefined,
+      undefined,
+      ...runs.slice(0, 3).map(({ id }) => id),
+    ])
+    expect((await rejection(flow.triggers.retry(bad?.id ?? ''))).message).toContain('is refused again: partition: ')
+    // While the copy of the trigger is on the log, it is read there.
+    expect((await rejection(flow.triggers.retry(long?.id ?? ''))).message).toContain('tags.long')
+    expect((await rejection(flow.triggers.retry('1-1'))).code).toBe('not_found')
+    expect((await rejection(flow.triggers.retry('no'))).code).toBe('invalid')
   })
 
   it('a message to <ns>.trigger.<pipeline>.<asset> names the pipeline: an asset that is in several is asked for in one of them', async () => {

@@ -326,6 +326,12 @@ export const drafts: { [N in FactName]: Extract<FactDraft, { name: N }> } = {
   'trigger.refused': {
     name: 'trigger.refused',
     ids: { trigger: '7-1700000000000' },
-    data: { pipeline: 'p', asset: 'x y', reason: 'no', msgId: 'm' },
+    data: {
+      pipeline: 'p',
+      asset: 'x y',
+      reason: 'no',
+      msgId: 'm',
+      kept: { body: 'e30=', contentType: 'application/json' },
+    },
   },
 }

@@ -4,7 +4,7 @@ import { useEffect, useState } from 'preact/hooks'
 import { pathOf } from '../api/client.ts'
 import * as reads from '../api/reads.ts'
 import type { RefusedMessage, RefusedTrigger, Run, Schedule, Sensor, Subscription } from '../api/types.ts'
-import { count, counted, moment, relative } from '../format.ts'
+import { count, counted, moment, relative, shortId } from '../format.ts'
 import { Act } from '../parts/act.tsx'
 import { Answer } from '../parts/answer.tsx'
 import { Card, Empty, Time } from '../parts/card.tsx'
@@ -60,7 +60,10 @@ export default function Schedules({ ids }: { ids: readonly string[] }): JSX.Elem
         <Events
           subscriptions={subscriptions.data?.subscriptions ?? []}
           triggers={triggers.data?.refused ?? []}
-          reload={subscriptions.reload}
+          reload={() => {
+            subscriptions.reload()
+            triggers.reload()
+          }}
         />
       )}
     </div>
@@ -306,7 +309,7 @@ function Events(props: {
         ))}
       </Card>
       <Card title="Refused" side={count(rows.length)}>
-        {rows.map(({ id, at, reason, from, message }) => (
+        {rows.map(({ id, at, reason, from, message, trigger }) => (
           <div class="row gate-row" key={id}>
             <State state="fail" label="refused" />
             <span class="cut" title={reason}>
@@ -336,11 +339,38 @@ function Events(props: {
                 </Act>
               </span>
             ) : null}
+            {trigger ? <TriggerAct trigger={trigger} reload={reload} /> : null}
           </div>
         ))}
         {rows.length === 0 ? <Empty>Nothing was refused.</Empty> : null}
       </Card>
     </div>
+  )
+}
+
+/** Takes a trigger after all, or leads to the run of one that was taken. */
+function TriggerAct({ trigger, reload }: { trigger: RefusedTrigger; reload: () => void }): JSX.Element | null {
+  const { id, run, kept } = trigger
+  if (run !== undefined)
+    return (
+      <a class="link refused-act small" href={href(['runs', run])}>
+        taken, run <code>{shortId(run)}</code>
+      </a>
+    )
+  if (!kept) return null
+  return (
+    <span class="refused-act">
+      <Act
+        scope="operate"
+        isSmall
+        icon="retry"
+        act={(key) => client.post(pathOf`/triggers/refused/${id}/retry`, undefined, { key })}
+        onDone={reload}
+        done="The trigger is taken."
+      >
+        Take again
+      </Act>
+    </span>
   )
 }
 

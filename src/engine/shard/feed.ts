@@ -8,7 +8,7 @@
  */
 
 import { ConflictError, messageOf } from '../../../streams/errors.ts'
-import { decodeFeedPosition, encodeFeedPosition, feedPath } from '../../../streams/feed.ts'
+import { decodeFeedPosition, encodeFeedPosition, feedBody, feedPath } from '../../../streams/feed.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import { Appender } from '../../log/appender.ts'
@@ -202,9 +202,10 @@ export class Feed {
     if (!last || this.#stopped) return
     const facts = messages.map((message): Entry => {
       const contentType = message.headers.get('Content-Type')
+      const path = this.#pathOf(message) ?? ''
       return {
-        subject: names.feedFact(this.#pathOf(message) ?? ''),
-        payload: message.payload,
+        subject: names.feedFact(path),
+        payload: feedBody(path, message.payload),
         ...(contentType === undefined ? {} : { contentType }),
       }
     })

@@ -37,5 +37,14 @@ export const refusedMessage = named(
 )
 export const refusedTrigger = named(
   'RefusedTrigger',
-  z.object({ pipeline: text.optional(), asset: text, reason: text, msgId: text.optional(), at: time }),
+  z.object({
+    id: text,
+    pipeline: text.optional(),
+    asset: text,
+    reason: text,
+    msgId: text.optional(),
+    at: time,
+    kept: z.boolean().describe('Whether what was sent is kept, so that it can be taken after all.'),
+    run: text.optional().describe('The run that was started when it was taken after all.'),
+  }),
 )

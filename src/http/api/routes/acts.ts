@@ -230,6 +230,20 @@ export const SCHEDULE_ACTS: readonly Route[] = [
 export const EVENT_ACTS: readonly Route[] = [
   route({
     method: 'POST',
+    path: '/triggers/refused/:trigger/retry',
+    tag: 'events',
+    scope: 'operate',
+    wide: true,
+    status: 202,
+    summary: 'Takes a refused trigger after all; once',
+    answer: s.runStarted,
+    handle: async (call) => {
+      const run = await call.flow.triggers.retry(call.params.trigger)
+      return { run: run.id, isNew: run.isNew }
+    },
+  }),
+  route({
+    method: 'POST',
     path: '/subscriptions/:pipeline/:subscription/refused/:seq/retry',
     tag: 'events',
     scope: 'operate',
