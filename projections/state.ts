@@ -380,6 +380,26 @@ export function isOfPart(key: string, run: string): boolean {
   return kind === 'waiting' ? part[1] === run : of === run && part.length > 0
 }
 
+const OF_RUN: ReadonlySet<string> = new Set([
+  'run',
+  'open',
+  'barrier',
+  'segment',
+  'gates',
+  'gate',
+  'child',
+  'resuming',
+  'failures',
+  'key_chunks',
+])
+
+/** The run that a document is of, or of a part of it. Undefined for one of no run. */
+export function runOfKey(key: string): string | undefined {
+  const [kind = '', of, ...part] = key.split('.')
+  if (kind === 'waiting') return part[1]
+  return OF_RUN.has(kind) ? of : undefined
+}
+
 const FOR_EVER = `${waitingHour(NO_DEADLINE)}.`
 const MARKS = ['open.', 'waiting.', 'resuming.', 'child.']
 

@@ -228,7 +228,10 @@ function engineCommand(root: Command): void {
       'the key that signs the proof of the log; default: FLOWSTONE_PROOF_KEY_FILE, else none',
     )
     .option('--no-proof', 'turn the proof off')
-    .option('--snapshot-every <n>', 'how many facts are sealed between two snapshots, which --at reads; default 16000')
+    .option(
+      '--snapshot-every <n>',
+      'how many facts are between two snapshots or changes, which --at reads; default 16000',
+    )
     .option('--retain <time>', 'how long runs are kept, where asset and pipeline do not say it; default: for ever')
     .option('--retain-failed <time>', 'the same of runs that failed; default as --retain')
     .option('--archive <target>', 'where runs are archived before they are pruned: file:FOLDER, s3://BUCKET/PREFIX')

@@ -32,8 +32,9 @@ export interface EngineOptions {
    */
   readonly sealAfter?: Duration | 'never'
   /**
-   * How many facts are sealed between two snapshots, at least: `flow.at` folds as many. 1 to
-   * 10,000,000; default 16,000. Fewer make `flow.at` quicker, and the history larger.
+   * How many facts are between two snapshots, at least, and between two changes of the last hour:
+   * `flow.at` folds as many. 1 to 10,000,000; default 16,000. Fewer make `flow.at` quicker, and the
+   * history larger.
    */
   readonly snapshotEvery?: number
   /**

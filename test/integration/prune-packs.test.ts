@@ -6,6 +6,7 @@ import type { Piece } from '../../src/engine/archive/piece.ts'
 import { piecesOfRun, piecesOfShard } from '../../src/engine/archive/pieces.ts'
 import { recordsOf } from '../../src/engine/archive/read.ts'
 import { Base } from '../../src/engine/history/base.ts'
+import { Changed } from '../../src/engine/history/changed.ts'
 import type { SealerOptions } from '../../src/engine/history/options.ts'
 import { Packing, packedTo } from '../../src/engine/history/packing.ts'
 import { NamedBlobs } from '../../src/engine/history/prune/named-blobs.ts'
@@ -88,6 +89,7 @@ class Shard implements AsyncDisposable {
       snapshotEvery: 16_000,
       state: new Store(connection, names, 0, checkpointer),
       stored: new Stored(checkpointer),
+      changed: new Changed(16_000),
       shownTo: () => Number.POSITIVE_INFINITY,
       provenTo: () => Number.POSITIVE_INFINITY,
       leaving: async () => undefined,

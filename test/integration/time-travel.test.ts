@@ -1,7 +1,27 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { asset, type Flow, type FlowAt, FlowStoneError, pipeline, schedule } from '../../src/index.ts'
+import { stateKey } from '../../projections/state.ts'
+import { foldedTo } from '../../src/engine/shard/checkpoint.ts'
+import {
+  asset,
+  type EngineOptions,
+  type Flow,
+  type FlowAt,
+  FlowStoneError,
+  pipeline,
+  schedule,
+} from '../../src/index.ts'
+import { Appender } from '../../src/log/appender.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { factEntry } from '../../src/log/entries.ts'
+import { streamBounds } from '../../src/log/nats.ts'
+import { changesList } from '../../src/log/past/changes.ts'
+import { pastShard } from '../../src/log/past/shard.ts'
+import type { ChangesPlace } from '../../streams/changes.ts'
+import type { FactDraft } from '../../streams/facts.ts'
+import { runId } from '../../streams/ids.ts'
+import { ensureTopology } from '../../streams/topology.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection, type Stage } from '../kit/stage.ts'
@@ -255,5 +275,95 @@ describe('flow.at', () => {
         () => false,
       )
     })
+  })
+})
+
+describe('a moment whose facts are not sealed', () => {
+  const RUNS = 2000
+  const EVERY = 200
+  /** Facts that were folded without changes being stored. */
+  const GAP = 300
+
+  /** Facts of runs that fail, but each tenth stays open. In the order of the log. */
+  function madeUp(version: string): FactDraft[] {
+    const of = { pipeline: 'shop', target: 'count' } as const
+    return Array.from({ length: RUNS }, (_, i) => {
+      const run = runId(0, `run-${i}`)
+      const requested: FactDraft = { name: 'run.requested', ids: { run }, data: { ...of, version, upstream: 'all' } }
+      const error = { code: 'made_up', message: 'nobody ran it' }
+      const data = { ...of, run, status: 'failed', error, durationMs: 1 } as const
+      const finished: FactDraft = { name: 'run.finished', ids: { run }, data }
+      return i % 10 === 0 ? [requested] : [requested, finished]
+    }).flat()
+  }
+
+  it('is shown by few messages, and as the log says, also where an engine stored no changes', async () => {
+    await using stage = await openStage(server.url, shop, { engine: false, worker: false, gates: GATES })
+    const { flow, namespace } = stage
+    const connection = await Connection.open({ servers: server.url })
+    const { names } = await ensureTopology(connection.nc, { namespace })
+    const source = { connection, names }
+    await flow.register(shop)
+    const drafts = madeUp(shop.spec.version)
+    const log = new Appender(connection, names.log(0))
+    const { last } = await streamBounds(connection.nc, names.log(0))
+    const append = async (some: readonly FactDraft[]): Promise<void> => {
+      const entries = some.map((draft) => ({ ...factEntry(names, 0, draft), expect: undefined }))
+      await Promise.all(entries.map(({ expect: _, ...entry }) => log.append(entry)))
+    }
+    const changed = async (): Promise<readonly ChangesPlace[]> => (await changesList(source, 0))?.all ?? []
+    const end = async (): Promise<number> => (await streamBounds(connection.nc, names.log(0))).last
+    const folds = async (options: EngineOptions, isDone: (to: number) => Promise<boolean>): Promise<void> => {
+      const engine = await flow.engine(options)
+      const to = await end()
+      await until('all is folded', () => isDone(to))
+      await engine.stop()
+    }
+    const storesChanges = async (): Promise<void> =>
+      await folds({ snapshotEvery: EVERY }, async (to) => ((await changed()).at(-1)?.seq ?? 0) > to - EVERY)
+    const half = drafts.length / 2
+    await append(drafts.slice(0, half))
+    await storesChanges()
+    // As an older version would.
+    await append(drafts.slice(half, half + GAP))
+    await folds({ sealAfter: 'never' }, async (to) => (await foldedTo(connection, names, 0)) >= to)
+    await append(drafts.slice(half + GAP))
+    await storesChanges()
+    const all = await changed()
+    expect(all.filter(({ from }, i) => i > 0 && from > (all[i - 1]?.seq ?? 0))).toHaveLength(1)
+
+    /** The runs that are open in it, and what a process is sent that has read nothing before. */
+    async function look(seq: number): Promise<{ open: string[]; messages: number }> {
+      const own = await Connection.open({ servers: server.url })
+      const before = own.nc.stats().inMsgs
+      const { view } = await pastShard({ connection: own, names }, 0, { seq })
+      const messages = own.nc.stats().inMsgs - before
+      await own.close()
+      return { open: view.keys('open.').toSorted(), messages }
+    }
+    function openAt(seq: number): string[] {
+      const open = new Set<string>()
+      for (const { name, ids } of drafts.slice(0, seq - last)) {
+        if (name === 'run.requested') open.add(stateKey.open(ids.run))
+        else if (name === 'run.finished') open.delete(stateKey.open(ids.run))
+      }
+      return [...open].toSorted()
+    }
+    const asked = [last + 1, last + half - 7, last + half + 900, last + drafts.length - 3]
+    for (const seq of asked) {
+      const { open, messages } = await look(seq)
+      expect(open).toEqual(openAt(seq))
+      // Facts that no changes are of, as many as a reader has ahead of those, and documents.
+      const near = all.findLast((place) => place.seq <= seq)?.seq ?? 0
+      expect(messages).toBeLessThan(seq - near + GAP + 2000)
+    }
+
+    // Without them it is the same, and takes all messages.
+    const jsm = await jetstreamManager(connection.nc)
+    const filter = names.kvSubject(names.historyBucket(0), 'changes')
+    await jsm.streams.purge(names.kvStream(names.historyBucket(0)), { filter })
+    for (const seq of asked) expect((await look(seq)).open).toEqual(openAt(seq))
+    expect((await look(asked.at(-1) ?? 0)).messages).toBeGreaterThan(drafts.length - 1000)
+    await connection.close()
   })
 })

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { Base } from '../../src/engine/history/base.ts'
+import { Changed } from '../../src/engine/history/changed.ts'
 import { Stored } from '../../src/engine/history/stored.ts'
 import { Unsealed } from '../../src/engine/history/unsealed.ts'
 import { Waves } from '../../src/engine/history/waves.ts'
@@ -48,6 +49,7 @@ it('facts of a run that lasted long stay for the grace of its own wave, also beh
       snapshotEvery: 16_000,
       state: new Store(connection, names, 0, checkpointer),
       stored: new Stored(checkpointer),
+      changed: new Changed(16_000),
       shownTo: () => Number.POSITIVE_INFINITY,
       provenTo: () => Number.POSITIVE_INFINITY,
       leaving: async () => undefined,

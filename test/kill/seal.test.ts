@@ -41,6 +41,8 @@ async function runAll(rig: Rig, count: number): Promise<string[]> {
 
 /** At each step of it: packs, the wave, the documents of the state, and a base that is copied. */
 const STEPS = ['before history_0[.]wave', 'after history_0[.]wave', 'after state_0[.]run[.]'] as const
+/** At each step that stores changes of the state. */
+const CHANGES = ['before history_0[.]changes[.]', 'after history_0[.]changes[.]'] as const
 const COPY = 'after state_0[.]runs[.]'
 
 describe('an engine that seals runs', () => {
@@ -81,6 +83,46 @@ describe('an engine that seals runs', () => {
       rig,
       runs.map(({ id }) => id),
     )
+  })
+
+  it('and dies as it stores changes of the state shows each moment as the log says', async () => {
+    await using rig = await startRig()
+    await rig.start('worker', {}, ROWS)
+    const often = { snapshotEvery: 5 }
+    const ids: string[] = []
+    for (const at of CHANGES) {
+      const run = await rig.materialize(three, `key ${ids.length}`, rows)
+      ids.push(run.id)
+      await rig.dies('engine', { KILL_AT: at }, often)
+    }
+    const last = await rig.engine(often)
+    for (const id of ids) expect(await rig.flow.run(id).result()).toBe(WHOLE)
+    const bucket = rig.names.historyBucket(0)
+    const jsm = await jetstreamManager(rig.nc)
+    await until('changes are stored', async () => {
+      const subjects_filter = rig.names.kvSubject(bucket, 'changes.>')
+      const { state } = await jsm.streams.info(rig.names.kvStream(bucket), { subjects_filter })
+      return Object.keys(state.subjects ?? {}).length > 0
+    })
+    await last.stop()
+    const end = (await jsm.streams.info(rig.names.log(0))).state.last_seq
+    const picture = async (): Promise<unknown[]> =>
+      await Promise.all(
+        Array.from({ length: end }, async (_, i) => {
+          const then = rig.flow.at(i + 1)
+          return [await then.runs(), await then.runs({ open: true }), await then.value(three)]
+        }),
+      )
+    const shown = await picture()
+    await jsm.streams.purge(rig.names.kvStream(bucket), { filter: rig.names.kvSubject(bucket, 'changes') })
+    expect(await picture()).toEqual(shown)
+    // The next one deletes what no list names any more.
+    await rig.engine(often)
+    await until('nothing is left of it', async () => {
+      const subjects_filter = rig.names.kvSubject(bucket, 'changes.>')
+      const { state } = await jsm.streams.info(rig.names.kvStream(bucket), { subjects_filter })
+      return Object.keys(state.subjects ?? {}).length === 0
+    })
   })
 
   it('and is killed again and again, as its server is, loses no run, and does none twice', async () => {

@@ -6,6 +6,7 @@ import type { Connection } from '../../log/connection.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { ArchivePlace } from '../retention.ts'
 import type { Store } from '../shard/store.ts'
+import type { Changed } from './changed.ts'
 import type { Stored } from './stored.ts'
 
 export interface SealerOptions {
@@ -27,6 +28,8 @@ export interface SealerOptions {
   /** The state of the term, and how far it is stored. */
   readonly state: Store
   readonly stored: Stored
+  /** What of the state changes. */
+  readonly changed: Changed
   /** All that outsiders see of the log up to here is on the feed. */
   readonly shownTo: () => number
   /** All facts of the log up to here are in the proof, if there is one. */

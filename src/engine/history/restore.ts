@@ -18,7 +18,10 @@ const BATCH_BYTES = 4 * 1024 * 1024
 const KEPT = ['Fs-Encoding', 'Fs-Parts', 'Fs-Parts-Of'] as const
 
 /** What else of the history bucket says something of sequences of the log. */
-const OF_LOG = ['unsealed.>', 'wave.>', 'stretches', 'stretch.>', 'snapshot.>', 'part.*.snapshot.>', ENGINE_KEY]
+const OF_LOG = [
+  ...['unsealed.>', 'wave.>', 'stretches', 'stretch.>', 'snapshot.>', 'part.*.snapshot.>', ENGINE_KEY],
+  ...['changes', 'changes.>', 'whole.>', 'part.*.changes.>', 'part.*.whole.>'],
+]
 
 export interface RestoreOptions {
   readonly connection: Connection

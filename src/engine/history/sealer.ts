@@ -29,6 +29,7 @@ import { showInLists } from './listed.ts'
 import type { SealerOptions } from './options.ts'
 import { PACK_BYTES, Packing, packedTo } from './packing.ts'
 import { Pruner } from './prune/pruner.ts'
+import { Recent } from './recent.ts'
 import { documentsOf, type RunDocuments, readDocuments } from './run-documents.ts'
 import { insertEntries } from './segments.ts'
 import { Snapshots } from './snapshots.ts'
@@ -59,6 +60,7 @@ export class Sealer {
   }
 
   start(): void {
+    this.#options.changed.onReady = () => this.#wake?.()
     void this.#live()
   }
 
@@ -98,11 +100,14 @@ export class Sealer {
     }
   }
 
-  /** Prunes step by step, for so long. */
+  /** Prunes step by step, and stores what changes, for so long. */
   async #prune(sealing: Sealing, forMs: number): Promise<void> {
     const untilMs = performance.now() + forMs
-    for (let leftMs = forMs; leftMs > 0 && !this.#stopped; leftMs = untilMs - performance.now())
-      await this.#pause(Math.min(await sealing.prune(), Math.max(0, untilMs - performance.now())))
+    for (let leftMs = forMs; leftMs > 0 && !this.#stopped; leftMs = untilMs - performance.now()) {
+      await sealing.storeChanges()
+      const waitMs = Math.min(await sealing.prune(), Math.max(0, untilMs - performance.now()))
+      if (!this.#options.changed.isReady) await this.#pause(waitMs)
+    }
   }
 
   /** In how many milliseconds something behind a sequence is old enough; 0 if something is. */
@@ -124,6 +129,7 @@ export class Sealer {
         const messages = await reader.take(TAKE, this.#readyTo)
         const due = this.#dueOf(messages)
         await sealing.fold(messages.slice(0, due))
+        await sealing.storeChanges()
         await sealing.sealIfFull()
         if (due < messages.length || due === 0) break
       }
@@ -175,6 +181,7 @@ class Sealing {
   #unreadable: number[] = []
   readonly #waves: Waves
   readonly #snapshots: Snapshots
+  readonly #recent: Recent
   readonly #pruner: Pruner
   /** The last fact that is folded. */
   folded: number
@@ -188,6 +195,7 @@ class Sealing {
     this.#facts = new Facts(base.store, options.names, options.shard)
     this.#waves = new Waves(options, base)
     this.#snapshots = new Snapshots(options, base)
+    this.#recent = new Recent(options, base)
     this.#pruner = new Pruner(options, base, this.#snapshots)
     this.folded = base.seq
   }
@@ -200,7 +208,12 @@ class Sealing {
     }
     await this.#waves.begin()
     await this.#snapshots.begin()
+    await this.#recent.begin()
     await this.#pruner.begin()
+  }
+
+  async storeChanges(): Promise<void> {
+    await this.#recent.store()
   }
 
   /** A step of pruning. Returns after how many milliseconds the next one may follow. */
@@ -333,6 +346,7 @@ class Sealing {
     await this.#base.checkpoint(this.folded, this.#mark, manifest)
     await this.#base.drop(inserted.obsolete)
     await this.#snapshots.takeIfDue(this.folded, this.#mark, manifest)
+    await this.#recent.drop(this.#snapshots.previousStart)
     for (const [n, summary] of packing.summaries) this.#pruner.saw(n, summary)
     this.#unsealed.trim()
     this.#count = 0

@@ -9,7 +9,7 @@
  * What dies between two of them leaves a copy that the next engine writes again under its number.
  */
 import { zstdDecompressSync } from 'node:zlib'
-import { STATE_KINDS } from '../../../projections/state.ts'
+import { PAST_KINDS } from '../../../projections/past.ts'
 import type { Fact } from '../../../streams/facts.ts'
 import type { HistoryManifest, SealedFact } from '../../../streams/history.ts'
 import {
@@ -33,13 +33,9 @@ const EVERY_BYTES = 32 * 1024 * 1024
 /** And after so many bytes for each of its own: what snapshots take is a part of what facts do. */
 const BYTES_FOR_ONE = 4
 /** A base that is larger than this is not copied: it would not fit the memory of an engine. */
-const SNAPSHOT_MAX_BYTES = 32 * 1024 * 1024
+export const SNAPSHOT_MAX_BYTES = 32 * 1024 * 1024
 /** Of a fact, where nothing better is known. */
 const FACT_BYTES = 256
-
-/** Lists have the past in them. Of pipelines the state has all. Nobody looks for the rest. */
-const LEFT_OUT: ReadonlySet<string> = new Set(['runs', 'pipeline', 'subscription', 'event_group'])
-const KINDS = STATE_KINDS.filter((kind) => !LEFT_OUT.has(kind))
 
 interface SnapshotsOptions {
   readonly connection: Connection
@@ -84,6 +80,11 @@ export class Snapshots {
     const last = found.get(stretches.next - 1)
     this.#facts = (last?.packs ?? []).reduce((sum, [, facts]) => sum + facts, 0)
     this.#bytes = this.#facts * FACT_BYTES
+  }
+
+  /** Where the stretch before the newest one begins. Nobody folds from before it to the present. */
+  get previousStart(): number {
+    return this.#starts.at(-2) ?? 0
   }
 
   /** Of facts of no run: those that change what can be travelled to. */
@@ -203,7 +204,7 @@ export class Snapshots {
     const { connection, names, shard } = this.#options
     const bucket = names.historyBucket(shard)
     const prefix = names.kvSubject(bucket, '')
-    const filters = KINDS.flatMap((kind) => [`${prefix}${kind}.>`, `${prefix}part.*.${kind}.>`])
+    const filters = [...PAST_KINDS].flatMap((kind) => [`${prefix}${kind}.>`, `${prefix}part.*.${kind}.>`])
     const messages = new Map<string, StoredMessage>()
     let bytes = 0
     for await (const message of messagesUnder(connection, names.kvStream(bucket), filters)) {

@@ -12,6 +12,7 @@ import type { Connection } from '../../log/connection.ts'
 import { partKey, partsOf } from '../../log/document-parts.ts'
 import { BYTES, ENCODING_HEADER, encodeDoc, readStored, type Stored } from '../../log/documents.ts'
 import { type Entry, isGone } from '../../log/nats.ts'
+import type { Changed } from '../history/changed.ts'
 
 /** A checkpoint is due after so many changed documents: one batch takes 1,000 messages. */
 export const TOUCHED_SOFT = 800
@@ -35,6 +36,8 @@ export interface StoreOptions {
   readonly compress?: boolean
   /** Unchanged documents that are kept in memory. Default 20,000, but 8 MB of them at the most. */
   readonly keeps?: number
+  /** Hears what changes, with the next checkpoint. */
+  readonly changed?: Pick<Changed, 'put' | 'delete'>
 }
 
 export class Store implements View {
@@ -55,14 +58,16 @@ export class Store implements View {
   readonly #fence: Fence
   readonly #compress: boolean
   readonly #keeps: number
+  readonly #changed: StoreOptions['changed']
 
   constructor(
     connection: Connection,
     names: Names,
     shard: number,
     fence: Fence,
-    { bucket = names.stateBucket(shard), compress = false, keeps = CLEAN_MAX }: StoreOptions = {},
+    { bucket = names.stateBucket(shard), compress = false, keeps = CLEAN_MAX, changed }: StoreOptions = {},
   ) {
+    this.#changed = changed
     this.#compress = compress
     this.#keeps = keeps
     this.#fence = fence
@@ -96,6 +101,11 @@ export class Store implements View {
       this.#touched.delete(key)
       return
     }
+    this.#changed?.delete(key)
+    this.#delete(key)
+  }
+
+  #delete(key: string): void {
     // A thousand signals end a thousand gates. Their marks can wait; other documents are written
     // first.
     if (mayOutlive(key) && this.#later.size < LATER_MAX) {
@@ -124,7 +134,8 @@ export class Store implements View {
       const parts = stored.get(key)
       if (parts !== undefined) {
         if (parts > 1) this.#parts.set(key, parts)
-        this.delete(key)
+        // Of runs that ended a while ago. To those who look at the past it is no change.
+        this.#delete(key)
       } else if (!this.#touched.has(key)) this.#drop(key)
     }
   }
@@ -211,6 +222,7 @@ export class Store implements View {
   #entriesOf(key: string, doc: unknown): Entry[] {
     const contentType = doc instanceof Uint8Array ? BYTES : 'application/json'
     const plain = encodeDoc(doc)
+    this.#changed?.put(key, doc, plain, this.#fresh.has(key))
     this.#sized(key, plain.length)
     const { bytes, encoding } = this.#compress ? squeeze(plain) : { bytes: plain }
     const parts = partsOf(key, bytes, this.#connection.maxPayload)

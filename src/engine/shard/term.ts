@@ -12,6 +12,7 @@ import { describe } from '../../../streams/thrown.ts'
 import type { StoredMessage } from '../../log/nats.ts'
 import { Reader } from '../../log/reader.ts'
 import { emit, type Logger } from '../../telemetry.ts'
+import { Changed } from '../history/changed.ts'
 import { basePosition, restoreFromBase } from '../history/restore.ts'
 import { Sealer } from '../history/sealer.ts'
 import { Stored } from '../history/stored.ts'
@@ -69,6 +70,8 @@ export class Term {
   readonly #decidedBefore = new DecidedBefore()
   readonly #store: Store
   readonly #checkpointer: Checkpointer
+  /** For those who look at the past. */
+  readonly #changed: Changed | undefined
   #folded = 0
   #recoverTo = 0
   #mark: Mark | undefined
@@ -91,7 +94,9 @@ export class Term {
     this.#onActive = onActive
     const { connection, topology, shard, engine } = options
     this.#checkpointer = new Checkpointer(connection, topology.names, shard, engine)
-    this.#store = new Store(connection, topology.names, shard, this.#checkpointer)
+    this.#changed = options.sealAfterMs === undefined ? undefined : new Changed(options.snapshotEvery)
+    const changed = this.#changed ? { changed: this.#changed } : {}
+    this.#store = new Store(connection, topology.names, shard, this.#checkpointer, changed)
     this.#stored = new Stored(this.#checkpointer)
     this.#failure.promise.catch(() => undefined)
   }
@@ -122,6 +127,7 @@ export class Term {
         engine,
       })
     this.#folded = from
+    this.#changed?.begin(from)
     this.#recoverTo = recoverTo
     const store = this.#store
     const [log, work] = [logOf(shard), workOf(shard)]
@@ -185,7 +191,7 @@ export class Term {
   #sealer(): Sealer | undefined {
     const { connection, topology, clock, shard, engine, logger, sealAfterMs, snapshotEvery, retention, archive } =
       this.#options
-    if (sealAfterMs === undefined) return undefined
+    if (sealAfterMs === undefined || !this.#changed) return undefined
     return new Sealer({
       connection,
       names: topology.names,
@@ -200,11 +206,17 @@ export class Term {
       snapshotEvery,
       state: this.#store,
       stored: this.#stored,
+      changed: this.#changed,
       shownTo: () => this.#feed?.shownTo ?? 0,
       provenTo: () => this.#prover?.provenTo ?? 0,
       leaving: async (records) => await this.#prover?.leaving(records),
       isStopped: () => this.#stopping || this.#failed,
-      touched: () => this.#checkpointSoon(),
+      // Not between the folding of a fact and the note of its position.
+      touched: () => {
+        setImmediate(() => {
+          if (!this.#stopping) this.#checkpointSoon()
+        })
+      },
     })
   }
 
@@ -217,6 +229,7 @@ export class Term {
       const effects = await this.#fold(facts, messages, i)
       this.#folded = message.seq
       this.#factsSince += 1
+      this.#changed?.fact(message.payload.length)
       this.#reconciler?.folded(message.seq)
       this.#feed?.offer(message)
       this.#prover?.offer(message)
@@ -258,6 +271,7 @@ export class Term {
     const seq = this.#folded
     const mark = this.#mark
     const entries = this.#store.takeTouched()
+    const cut = this.#changed?.cut(seq, mark)
     const isBusy = entries.length >= BUSY_DOCUMENTS || this.#factsSince >= BUSY_FACTS
     this.#factsSince = 0
     this.#lagMs = isBusy ? BUSY_LAG_MS : CHECKPOINT_LAG_MS
@@ -268,6 +282,7 @@ export class Term {
     if (this.#failed) return
     await this.#checkpointer.write(entries, seq, mark)
     this.#stored.remember()
+    if (cut) this.#changed?.offer(cut)
     emit('flowstone:engine.checkpoint', {
       engine: this.#options.engine,
       shard: this.#options.shard,

@@ -35,17 +35,22 @@ export class SealedSince {
     this.#n = n
   }
 
-  /** Those behind `seq`, of stretch `n`. Throws `no_snapshot` where packs lack facts. */
+  /**
+   * Those behind `seq`, of stretch `n`. `isAhead`: none of them is sealed yet. Throws `no_snapshot`
+   * where packs lack facts.
+   */
   static async open(
     source: HistorySource,
     shard: number,
     limit: Limit,
-    { n, seq }: { readonly n: number; readonly seq: number },
+    { n, seq, isAhead }: { readonly n: number; readonly seq: number; readonly isAhead: boolean },
   ): Promise<SealedSince> {
+    const lookedMs = performance.now()
     const since = new SealedSince(source, shard, limit, n)
     const manifest = await manifestOf(source, shard)
     if (manifest) since.#lookMs = manifest.graceMs / 2
-    await since.#look(seq)
+    if (isAhead) since.#lookedMs = lookedMs
+    else await since.#look(seq)
     return since
   }
 

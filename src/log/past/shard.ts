@@ -1,24 +1,21 @@
 /**
- * The state of a shard at an earlier position: the nearest snapshot before it, and the facts in
- * between. They are on the log, in packs of the history, or in both.
+ * The state of a shard at an earlier position: the nearest snapshot before it, changes that are
+ * laid over it, and the facts behind them.
  */
-import { setImmediate as nextTurn } from 'node:timers/promises'
-import { foldPast, PastView } from '../../../projections/past.ts'
+import { PastView } from '../../../projections/past.ts'
+import { type ChangesPlace, changesKey, decodeChanges } from '../../../streams/changes.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { type Fact, isTimer } from '../../../streams/facts.ts'
 import { decodeSnapshot, type SnapshotDoc, snapshotKey } from '../../../streams/snapshots.ts'
 import { readDocIfAny } from '../documents.ts'
 import type { HistorySource } from '../history.ts'
-import { anyBetween, type StoredMessage, streamBounds } from '../nats.ts'
-import { factIfAny, sealedFactIfAny } from '../read-fact.ts'
-import { Reader } from '../reader.ts'
-import { isWithin, type Limit } from './limit.ts'
-import { SealedSince } from './sealed-since.ts'
-import { findStretch } from './stretches.ts'
+import { type Steps, stepsBehind } from './changes.ts'
+import { foldBehind } from './fold.ts'
+import type { Limit } from './limit.ts'
+import { type FoundStretch, findStretch } from './stretches.ts'
 
-const TAKE = 1000
-/** Facts folded before other work of the process gets its turn. */
-const SLICE = 500
+/** Changes that are read side by side. */
+const CHANGES_AT_ONCE = 8
+const TRIES = 8
 
 export interface PastShard {
   readonly view: PastView
@@ -27,94 +24,77 @@ export interface PastShard {
   readonly timeMs: number
 }
 
+/** What is behind `done` is to be folded. */
+interface Stored extends PastShard {
+  readonly done: number
+}
+
 /** Throws FlowStoneError `no_snapshot`. */
 export async function pastShard(source: HistorySource, shard: number, limit: Limit): Promise<PastShard> {
-  const { n, stretch } = await findStretch(source, shard, limit)
-  const view = new PastView(await snapshotAt(source, shard, n, stretch.seq))
-  let { seq, ms: timeMs } = stretch
-  let count = 0
-  for await (const fact of factsSince(source, shard, limit, { n, seq })) {
-    if (++count % SLICE === 0) await nextTurn()
-    for (let missing = foldPast(view, fact); missing.length > 0; missing = foldPast(view, fact))
-      for (const key of missing) view.put(key, await pipelineDoc(source, shard, key))
-    seq = fact.seq
-    timeMs = fact.timeMs
+  for (let attempt = 1; ; attempt++) {
+    const found = await findStretch(source, shard, limit)
+    const steps = await stepsBehind(source, shard, found.stretch.seq, limit)
+    const stored = await storedState(source, shard, found, steps)
+    if (stored) {
+      const { view, done } = stored
+      const last = await foldBehind(source, shard, view, { n: found.n, seq: done }, limit)
+      return { view, seq: last?.seq ?? stored.seq, timeMs: last?.timeMs ?? stored.timeMs }
+    }
+    if (attempt >= TRIES)
+      throw new FlowStoneError('no_snapshot', `what is near that time in ${source.names.log(shard)} goes as it is read`)
   }
-  return { view, seq, timeMs }
 }
 
-/** As the state has it, or else the base. It never changes. */
-export async function pipelineDoc({ connection, names }: HistorySource, shard: number, key: string): Promise<unknown> {
-  const ofState = await readDocIfAny(connection, names, names.stateBucket(shard), key)
-  return ofState ?? (await readDocIfAny(connection, names, names.historyBucket(shard), key))
-}
-
-async function snapshotAt(
-  { connection, names }: HistorySource,
-  shard: number,
-  n: number,
-  seq: number,
-): Promise<readonly SnapshotDoc[]> {
-  if (seq === 0) return []
-  const bytes = await readDocIfAny(connection, names, names.historyBucket(shard), snapshotKey.snapshot(n))
-  if (bytes instanceof Uint8Array) return await decodeSnapshot(bytes)
-  throw new FlowStoneError('no_snapshot', `snapshot ${n} of ${names.log(shard)} is gone; ask for another time`)
-}
-
-/** In order, each once. Of the log a batch is in memory. */
-async function* factsSince(
+/**
+ * The state after these steps. Facts that no changes are of are folded. Undefined: some of it was
+ * dropped, because there is something nearer.
+ */
+export async function storedState(
   source: HistorySource,
   shard: number,
-  limit: Limit,
-  from: { readonly n: number; readonly seq: number },
-): AsyncGenerator<Fact> {
-  const { names } = source
-  const sealed = await SealedSince.open(source, shard, limit, from)
-  let done = from.seq
-  for await (const message of messagesSince(source, shard, limit, from.seq)) {
-    await sealed.lookAgain(done)
-    // In this order: what is in both places is taken from the log.
-    for (const one of sealed.before(message.seq)) {
-      if (!isWithin(limit, one)) return
-      const fact = sealedFactIfAny(source, shard, one)
-      if (fact) yield fact
+  { n, stretch }: FoundStretch,
+  { whole, changes }: Steps,
+): Promise<Stored | undefined> {
+  const docs = whole ? await wholeAt(source, shard, whole.n) : await snapshotAt(source, shard, n, stretch.seq)
+  if (!docs) return undefined
+  const view = new PastView(docs)
+  let at = whole ? shownAt(whole) : { seq: stretch.seq, timeMs: stretch.ms, done: stretch.seq }
+  for (let i = 0; i < changes.length; i += CHANGES_AT_ONCE) {
+    const some = changes.slice(i, i + CHANGES_AT_ONCE)
+    const read = await Promise.all(some.map((place) => bytesOf(source, shard, changesKey.changes(place.n))))
+    for (const [k, place] of some.entries()) {
+      const bytes = read[k]
+      if (!bytes) return undefined
+      if (place.from > at.done) await foldBehind(source, shard, view, { n, seq: at.done }, { seq: place.from })
+      view.apply(await decodeChanges(bytes))
+      at = shownAt(place)
     }
-    if (!isWithin(limit, message)) return
-    done = message.seq
-    const path = names.factPath(message.subject)
-    const fact = path === undefined || isTimer(path) ? undefined : factIfAny(names, shard, message)
-    if (fact) yield fact
   }
-  await sealed.lookAgain(done)
-  for (const one of sealed.before(Number.POSITIVE_INFINITY)) {
-    if (!isWithin(limit, one)) return
-    const fact = sealedFactIfAny(source, shard, one)
-    if (fact) yield fact
-  }
+  return { view, ...at }
 }
 
-async function* messagesSince(
+function shownAt({ seq, mark }: ChangesPlace): Omit<Stored, 'view'> {
+  return { seq: mark.seq, timeMs: mark.ms, done: seq }
+}
+
+async function wholeAt(source: HistorySource, shard: number, n: number): Promise<SnapshotDoc[] | undefined> {
+  const bytes = await bytesOf(source, shard, changesKey.whole(n))
+  return bytes && (await decodeSnapshot(bytes))
+}
+
+async function snapshotAt(source: HistorySource, shard: number, n: number, seq: number): Promise<SnapshotDoc[]> {
+  if (seq === 0) return []
+  const bytes = await bytesOf(source, shard, snapshotKey.snapshot(n))
+  if (bytes) return await decodeSnapshot(bytes)
+  const log = source.names.log(shard)
+  throw new FlowStoneError('no_snapshot', `snapshot ${n} of ${log} is gone; ask for another time`)
+}
+
+async function bytesOf(
   { connection, names }: HistorySource,
   shard: number,
-  limit: Limit,
-  seq: number,
-): AsyncGenerator<StoredMessage> {
-  const stream = names.log(shard)
-  const { last } = await connection.read((nc) => streamBounds(nc, stream))
-  const upTo = Math.min(last, 'seq' in limit ? limit.seq : last)
-  if (!(await connection.read((nc) => anyBetween(nc, stream, seq + 1, upTo)))) return
-  const reader = new Reader(connection, stream, seq + 1)
-  try {
-    for (let at = seq; at < upTo; ) {
-      const messages = await reader.take(TAKE, upTo)
-      if (messages.length === 0) return
-      for (const message of messages) {
-        if (message.seq > upTo) return
-        yield message
-      }
-      at = messages.at(-1)?.seq ?? upTo
-    }
-  } finally {
-    reader.stop()
-  }
+  key: string,
+): Promise<Uint8Array | undefined> {
+  const doc = await readDocIfAny(connection, names, names.historyBucket(shard), key)
+  return doc instanceof Uint8Array ? doc : undefined
 }

@@ -1,13 +1,15 @@
 /** Documents and facts of a time in the past, for all who only read: see doc-source.ts. */
 import { foldPast, PastView } from '../../../projections/past.ts'
-import { type RunState, stateKey } from '../../../projections/state.ts'
+import type { BarrierState } from '../../../projections/scatter/state.ts'
+import { type GateRow, type GateState, type RunState, runOfKey, stateKey } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
 import { type Fact, factPath, isRepeatable, isUnder } from '../../../streams/facts.ts'
 import { parseRunId, type RunId } from '../../../streams/ids.ts'
 import { type DocSource, liveSource, type Past } from '../doc-source.ts'
-import { type HistorySource, sealedDoc } from '../history.ts'
+import type { HistorySource } from '../history.ts'
+import { pipelineDoc } from './fold.ts'
 import { isWithin, type Limit } from './limit.ts'
-import { type PastShard, pastShard, pipelineDoc } from './shard.ts'
+import { type PastShard, pastShard } from './shard.ts'
 
 /** Runs that are folded alone, and kept. */
 const ALONE_MAX = 64
@@ -78,19 +80,36 @@ class ThePast implements PastSource {
     })
     if (!at) return (await this.#foldedAlone(id)).get(key)
     if (at.view.get(stateKey.run(run))) return at.view.get(key)
-    // It had ended before the snapshot, or was not there yet.
-    const ended = (await sealedDoc(this.#source, run, stateKey.run(run))) as RunState | undefined
+    // It had ended before what is stored, or was not there yet.
+    const ended = (await this.#live.ofRun(run, stateKey.run(run))) as RunState | undefined
     if (!ended || !(await this.#hadEnded(id, ended, at))) return undefined
-    return key === stateKey.run(run) ? ended : await sealedDoc(this.#source, run, key)
+    const doc = key === stateKey.run(run) ? ended : await this.#live.ofRun(run, key)
+    const isOld = ended.seq <= at.seq && (await this.#isAsThen(run, key, doc, at.seq))
+    // Alone it would not have waited for others of its concurrency key.
+    return isOld || ended.concurrency ? doc : (await this.#foldedAlone(id)).get(key)
   }
 
   async many(shard: number, keys: readonly string[]): Promise<ReadonlyMap<string, unknown>> {
-    const { view } = await this.shard(shard)
-    return new Map(keys.flatMap((key) => (view.has(key) && view.get(key) ? [[key, view.get(key)]] : [])))
+    const { view, seq, timeMs } = await this.shard(shard)
+    const found = new Map<string, unknown>(
+      keys.flatMap((key) => (view.has(key) && view.get(key) ? [[key, view.get(key)]] : [])),
+    )
+    // Those that ended before, as far as it is plain that they did.
+    const runs = keys.filter((key) => key.startsWith('run.') && !found.has(key))
+    for (const [key, doc] of await this.#live.many(shard, runs)) {
+      // The type of document follows from its key.
+      const run = doc as RunState | undefined
+      if (run?.finishedMs !== undefined && run.finishedMs < timeMs && run.seq <= seq) found.set(key, run)
+    }
+    return found
   }
 
   async keys(shard: number, prefix: string): Promise<string[]> {
-    return (await this.shard(shard)).view.keys(prefix)
+    const { view } = await this.shard(shard)
+    const run = runOfKey(prefix)
+    // Of a run that had ended: `ofRun` says what of it was there.
+    if (run && !view.get(stateKey.run(run))) return await this.#live.keys(shard, prefix)
+    return view.keys(prefix)
   }
 
   ofBase(shard: number, key: string): Promise<unknown> {
@@ -136,6 +155,20 @@ class ThePast implements PastSource {
     this.#alone.set(run, found)
     found.catch(() => this.#alone.delete(run))
     return found
+  }
+
+  /** Whether a document of a run that had ended has not changed since. Only some say it. */
+  async #isAsThen(run: string, key: string, doc: unknown, seq: number): Promise<boolean> {
+    const [kind, , asset = ''] = key.split('.')
+    // The type of document follows from its key.
+    if (kind === 'gates')
+      return Object.values((doc as GateRow | undefined)?.gates ?? {}).every((gate) => gate.seq <= seq)
+    if (kind === 'gate') return ((doc as GateState | undefined)?.seq ?? 0) <= seq
+    if (kind !== 'barrier' && kind !== 'segment' && kind !== 'failures') return true
+    const barrier = (kind === 'barrier' ? doc : await this.#live.ofRun(run, stateKey.barrier(run, asset))) as
+      | BarrierState
+      | undefined
+    return (barrier?.seq ?? 0) <= seq
   }
 
   async #hadEnded(run: RunId, { finishedMs }: RunState, at: PastShard): Promise<boolean> {

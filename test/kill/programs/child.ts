@@ -15,6 +15,7 @@ export interface Settings {
   ackWaitMs?: number
   reconcileMs?: number
   sealAfter?: EngineOptions['sealAfter']
+  snapshotEvery?: number
   retention?: EngineOptions['retention']
   /** How far the clock of this process is off. */
   skewMs?: number
