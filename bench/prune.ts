@@ -40,8 +40,10 @@ export const prune: Bench = {
 async function measure({ rig, fsync, say }: Job, engine: Child, n: number): Promise<Figure[]> {
   return await withNamespace(rig.url, async (namespace) => {
     const connection = await Connection.open({ servers: rig.url })
+    const madeMs = performance.now()
     await makeUpPacks(connection, await ensureTopology(connection.nc, { namespace }), n)
     await connection.close()
+    say(`prune n=${n}: the runs are made up in ${seconds(madeMs)} s`)
     engine.say(namespace)
     await engine.line()
     try {
@@ -66,6 +68,7 @@ async function measure({ rig, fsync, say }: Job, engine: Child, n: number): Prom
       await pruning
       for (let i = 0; i < LEAST; i++) idle.push(await scatter())
       const [value, raw] = [median(busy), median(idle)]
+      say(`prune n=${n}: pruned in ${Math.round(tookMs / 1000)} s`)
       say(`prune n=${n}: ${Math.round(value)} instances/s beside ${Math.round(raw)}, over ${busy.length} scatters`)
       const row = { bench: 'prune', n, fsync }
       return [
@@ -77,4 +80,8 @@ async function measure({ rig, fsync, say }: Job, engine: Child, n: number): Prom
       await engine.line()
     }
   })
+}
+
+function seconds(sinceMs: number): number {
+  return Math.round((performance.now() - sinceMs) / 1000)
 }
