@@ -10,7 +10,7 @@ import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: AbortSignal.timeout(60_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 /** A scatter whose instances wait, the `free` that begin first aside, until `open` is called. */
