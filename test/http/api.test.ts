@@ -695,6 +695,17 @@ it('the OpenAPI document has every route, and every schema that it refers to', a
   expect([...new Set(refs)].filter((name) => !(name in schemas))).toEqual([])
 })
 
+it('a thing has one name in all answers and parameters', () => {
+  const names = new Set<string>()
+  JSON.stringify(openApi(), (key, value) => {
+    if (key === 'properties') for (const name of Object.keys(value)) names.add(name)
+    if (key === 'parameters') for (const { name } of value) names.add(name)
+    return value
+  })
+  expect(['at', 'message', 'cursor'].filter((name) => !names.has(name))).toEqual([])
+  expect(['time', 'timestamp', 'text', 'says', 'after'].filter((name) => names.has(name))).toEqual([])
+})
+
 it('every route of the table was called', () => {
   expect(ROUTES.map(({ method, path }) => `${method} ${path}`).filter((route) => !api.called.has(route))).toEqual([])
 })

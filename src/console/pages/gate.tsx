@@ -82,7 +82,7 @@ function capital(text: string): string {
 /** What is so when nobody answers. */
 function consequence(gate: Gate, why: Why | undefined): string {
   if (gate.retriesLeft > 0) return `, then it asks again, ${gate.retriesLeft} more times`
-  const said = why ? /without one, (it [^.;]+)/.exec(why.verdict.text)?.[1] : undefined
+  const said = why ? /without one, (it [^.;]+)/.exec(why.verdict.message)?.[1] : undefined
   return said === undefined ? '' : `, then ${said}`
 }
 

@@ -29,7 +29,7 @@ export function AssetDrawer(props: {
     <Drawer title={<code>{asset}</code>} label={`Asset ${asset}`} onClose={onClose}>
       <section>
         <p class="why">
-          {why ? plain(why.verdict.text, now) : about.waitingFor.map((text) => `Waits for ${plain(text, now)}. `)}
+          {why ? plain(why.verdict.message, now) : about.waitingFor.map((text) => `Waits for ${plain(text, now)}. `)}
         </p>
         <Facts
           of={[

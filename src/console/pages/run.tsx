@@ -43,7 +43,7 @@ function Page({ page, why }: { page: RunPage; why: Why | undefined }): JSX.Eleme
   const { run, gates } = page
   const now = shown.value
   const { asset } = address.value.query
-  const said = why && plain(why.verdict.text, now)
+  const said = why && plain(why.verdict.message, now)
   return (
     <>
       <div class="page-head">
@@ -109,21 +109,21 @@ function Acts({ run }: { run: RunPage['run'] }): JSX.Element | null {
 function Chain({ why, now }: { why: Why; now: number }): JSX.Element {
   return (
     <ol class="chain">
-      {why.chain.map(({ text, fact }) => (
+      {why.chain.map(({ message, fact }) => (
         <li>
           <button type="button" class="chain-time" title="Show this moment" onClick={() => setAt(new Date(fact.at))}>
             {moment(fact.at, now, true)}
           </button>
-          <span>{plain(text, now)}</span>
+          <span>{plain(message, now)}</span>
           <code class="faint cut" title={`Shard ${fact.shard}, sequence ${fact.seq}`}>
             {fact.kind}
           </code>
         </li>
       ))}
-      {why.state.map(({ text }) => (
+      {why.state.map(({ message }) => (
         <li>
           <span class="faint">now</span>
-          <span>{plain(text, now)}</span>
+          <span>{plain(message, now)}</span>
           <span />
         </li>
       ))}

@@ -11,7 +11,7 @@ const about = { run: s.text, asset: s.text.optional(), gate: s.text.optional() }
 const link = s.named(
   'WhyLink',
   z.object({
-    text: s.text,
+    message: s.text,
     about: z.object(about),
     fact: z
       .object({ shard: s.count, seq: s.count, kind: s.text, at: s.time, ids: z.record(s.text, s.text) })
@@ -25,7 +25,7 @@ export const why = s.named(
     status: s.text,
     verdict: link,
     chain: z.array(link).describe('From cause to effect.'),
-    state: z.array(z.object({ text: s.text, about: z.object(about) })).describe('What is so just now.'),
+    state: z.array(z.object({ message: s.text, about: z.object(about) })).describe('What is so just now.'),
     runs: z.array(s.text).describe('Other runs that the chain names.'),
   }),
 )
@@ -59,8 +59,17 @@ export const WHY: readonly Route[] = [
   }),
 ]
 
-/** Each time of the API is named `at`. */
-function shown({ verdict, chain, ...rest }: Why) {
-  const linkShown = ({ fact: { time, ...fact }, ...said }: WhyLink) => ({ ...said, fact: { at: time, ...fact } })
-  return { ...rest, verdict: linkShown(verdict), chain: chain.map(linkShown) }
+/** Each time of the API is named `at`, and each sentence for people `message`. */
+function shown({ verdict, chain, state, ...rest }: Why) {
+  const linkShown = ({ text, fact: { time, ...fact }, about }: WhyLink) => ({
+    message: text,
+    about,
+    fact: { at: time, ...fact },
+  })
+  return {
+    ...rest,
+    verdict: linkShown(verdict),
+    chain: chain.map(linkShown),
+    state: state.map(({ text, about }) => ({ message: text, about })),
+  }
 }
