@@ -17,15 +17,15 @@ afterAll(async () => {
   await nc.close()
 })
 
-const once = asset('once', { execute: (ctx) => ctx.signalGate({ timeout: 300 }) })
+const once = asset('once', { execute: (ctx) => ctx.signalGate({ timeout: 1500 }) })
 const retried = asset('retried', {
-  execute: (ctx) => ctx.signalGate({ timeout: 300, timeoutAction: 'retry', retryDelays: ['5m'] }),
+  execute: (ctx) => ctx.signalGate({ timeout: 1500, timeoutAction: 'retry', retryDelays: ['5m'] }),
 })
 const COUNT = 100
 const raced = asset('raced', {
   scatter: () => Array.from({ length: COUNT }, (_, i) => i),
   scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 1 } },
-  execute: (ctx) => ctx.signalGate({ timeout: 1200 + 7 * (ctx.index % 20) }),
+  execute: (ctx) => ctx.signalGate({ timeout: 4000 + 7 * (ctx.index % 20) }),
 })
 const all = pipeline('deadlines', [once, retried, raced])
 

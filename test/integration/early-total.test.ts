@@ -64,7 +64,7 @@ describe('a scatter whose end is decided before the engine has read its total', 
     ['a failure', {}],
     ['its threshold', { failureMode: 'partial', failureThreshold: { count: 0 } }],
     ['a cancel', {}, (stage, id) => stage.flow.scatter.cancel(id)],
-    ['its time limit', { totalTimeout: '700ms' }],
+    ['its time limit', { totalTimeout: '2s' }],
   ])('by %s is redriven whole, and says the same in its end as in its status', async (how, options, act) => {
     const { work, at } = slowKeys(options)
     await using stage = await openStage(server.url, pipeline('slow_keys', [work]))

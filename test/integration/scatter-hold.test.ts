@@ -237,7 +237,7 @@ describe('totalTimeout', () => {
   it('totalTimeout holds while no process runs, and is gone with the scatter', async () => {
     const forever = new Promise<number>(() => undefined)
     const work = asset('work', {
-      scatterOptions: { totalTimeout: '700ms' },
+      scatterOptions: { totalTimeout: '2s' },
       scatter: () => range(20),
       execute: ({ index, resources }) => (Reflect.get(resources, 'stuck') === true ? forever : index),
     })
