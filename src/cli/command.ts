@@ -1,4 +1,5 @@
 /** Runs the command that was typed, and ends the process with its exit code. */
+import { chooseColours } from './colour.ts'
 import { outcomeOf } from './outcome.ts'
 import { EXIT } from './output.ts'
 
@@ -19,6 +20,7 @@ process.stderr.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
 })
 
+chooseColours(process.argv.slice(2))
 process.exitCode = (await outcomeOf(process.argv.slice(2))) ?? process.exitCode
 
 // Code of the user's that was loaded may have left timers and connections behind. The command is

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { Finding } from '../../projections/doctor/finding.ts'
 import type { DoctorOptions } from '../client/doctor/doctor.ts'
+import { painted } from './colour.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { httpConfig } from './http.ts'
 import { connected } from './options.ts'
@@ -43,7 +44,7 @@ function lines(findings: readonly Finding[], all: boolean): string[] {
     ...findings.flatMap(({ level, check, about, says, advice }) => [
       ...(level === 'ok' && !all
         ? []
-        : [`${level.padEnd(6)}  ${check}${about === undefined ? '' : ` (${about})`}: ${says}`]),
+        : [`${painted(level.padEnd(6))}  ${check}${about === undefined ? '' : ` (${about})`}: ${says}`]),
       ...(advice === undefined ? [] : [`        → ${advice}`]),
     ]),
     `${count('error')} errors, ${count('warn')} warnings, ${count('unseen')} not seen, ${count('ok')} fine`,

@@ -8,6 +8,7 @@ import { cut, printable } from '../../streams/text.ts'
 import { infoOf, viewOfError } from '../../streams/thrown.ts'
 import { after, type Timer } from '../options/timer.ts'
 import type { TelemetryEvents } from '../telemetry.ts'
+import { painted } from './colour.ts'
 import type { Output } from './output.ts'
 
 const ATTEMPT = 'flowstone:materialization.exception'
@@ -98,7 +99,11 @@ export class Failures {
     const { run, asset, attempt, phase, index, outcome, isLast, error } = failed
     const info = infoOf(error)
     const event = { run, asset, attempt, phase, index, key: failed.key, outcome, again: !isLast, error: info }
-    this.#output.event('failed', event, `failed   ${placeOf(failed)}: ${linesOf(failed).join('\n         ')}`)
+    this.#output.event(
+      'failed',
+      event,
+      `${painted('failed')}   ${placeOf(failed)}: ${linesOf(failed).join('\n         ')}`,
+    )
   }
 
   #sayMore(known: OfAsset): void {
@@ -112,7 +117,7 @@ export class Failures {
     this.#output.event(
       'failed',
       event,
-      `failed   ${many} of ${asset} (run ${run}); the last: ${cut(message, 300, '…')}`,
+      `${painted('failed')}   ${many} of ${asset} (run ${run}); the last: ${cut(message, 300, '…')}`,
     )
   }
 }

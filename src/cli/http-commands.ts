@@ -27,6 +27,7 @@ export function httpCommands(root: Command): void {
     .option('--role <role>', 'in place of --may: viewer, operator or admin')
     .option('--expires <date>', 'such as 2027-01-31; default never')
     .option('--json', 'JSON instead of text')
+    .option('--no-color', 'no colours')
     .action(async (_: unknown, command: Command) =>
       (await import('./http-key.ts')).makeKey(command.optsWithGlobals<KeyCommand>()),
     )

@@ -24,7 +24,9 @@ const OPTIONS: readonly (readonly [string, string])[] = [
 /** Options of every command that talks to a server. */
 export function connected(command: Command): Command {
   for (const [flags, about] of OPTIONS) command.addOption(new Option(flags, about).helpGroup(CONNECTION))
-  return command.option('--json', 'JSON instead of text')
+  return command
+    .option('--json', 'JSON instead of text')
+    .option('--no-color', 'no colours and no bars, as with NO_COLOR')
 }
 
 /** Options of every command that runs until it is asked to stop. */

@@ -7,6 +7,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { jsonOf } from '../../streams/plain-json.ts'
 import { printable } from '../../streams/text.ts'
 import { infoOf, reasonOf } from '../../streams/thrown.ts'
+import { forStream, inColour } from './colour.ts'
 import { above } from './screen.ts'
 
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
@@ -26,12 +27,13 @@ export function outputOf(json: boolean): Output {
     json,
     result: (value, lines) => {
       above(() => {
-        for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(safe(line))
+        for (const line of json ? [jsonOf(value, 2)] : lines()) console.log(safe(line, 'stdout'))
       })
     },
-    event: (event, fields, line) => above(() => console.log(safe(json ? jsonOf({ event, ...fields }) : line))),
+    event: (event, fields, line) =>
+      above(() => console.log(safe(json ? jsonOf({ event, ...fields }) : line, 'stdout'))),
     note: (line) => {
-      if (!json) above(() => console.error(safe(line)))
+      if (!json) above(() => console.error(safe(line, 'stderr')))
     },
   }
 }
@@ -40,8 +42,8 @@ export function outputOf(json: boolean): Output {
  * The last thing that happens to what is printed: no text of others moves a cursor or turns a line
  * around. JSON means the same with escapes.
  */
-function safe(text: string): string {
-  return printable(text, { lines: true })
+function safe(text: string, stream: 'stdout' | 'stderr'): string {
+  return forStream(text, stream, { lines: true })
 }
 
 /** A file that is not there, or may not be read: its message says which. */
@@ -59,14 +61,18 @@ export function failure(error: unknown, json: boolean): number {
   const { code: _, message, stack: __, ...causes } = infoOf(error)
   if (json)
     console.error(
-      safe(jsonOf({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message, ...causes } })),
+      safe(
+        jsonOf({ error: { code, ...(typeof reason === 'string' ? { reason } : {}), message, ...causes } }),
+        'stderr',
+      ),
     )
   else if (error instanceof FlowStoneError || isSystemError(error))
-    console.error(`flowstone: ${printable(messageOf(error))}`)
+    console.error(safe(`${inColour('red', 'flowstone:')} ${printable(messageOf(error))}`, 'stderr'))
   else
     console.error(
       safe(
-        `flowstone: this should not happen: ${[error instanceof Error ? (error.stack ?? error.message) : message, ...(causes.cause || causes.errors ? [`${reasonOf(error)}`] : [])].join('\n')}`,
+        `${inColour('red', 'flowstone:')} this should not happen: ${[error instanceof Error ? (error.stack ?? error.message) : message, ...(causes.cause || causes.errors ? [`${reasonOf(error)}`] : [])].join('\n')}`,
+        'stderr',
       ),
     )
   return error instanceof InvalidError ? EXIT.usage : EXIT.failed

@@ -70,7 +70,8 @@ Commands connect to --server, else NATS_URL, else the NATS context, else the
 \`flowstone dev\` of this folder, else nats://127.0.0.1:4222.
 Environment: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS,
 NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT, NATS_JS_DOMAIN,
-FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL.
+FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL,
+NO_COLOR, FORCE_COLOR.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
   for (const [heading, commands] of Object.entries(GROUPS)) {
@@ -96,6 +97,7 @@ function initCommand(root: Command): void {
     .command('init [folder]')
     .description('write a new project: a pipeline, its test, package.json; default: into this folder')
     .option('--json', 'JSON instead of text')
+    .option('--no-color', 'no colours')
     .action(async (folder: string | undefined, options: { json?: boolean }) =>
       (await import('./init/init.ts')).init(folder ?? '.', options),
     )
@@ -111,6 +113,7 @@ function devCommand(root: Command): void {
     .option('--concurrency <n>', 'how many pieces of code run at a time; default 10')
     .option('--no-open', 'do not open the console in the browser')
     .option('--json', 'a line of JSON for each event')
+    .option('--no-color', 'no colours and no bars, as with NO_COLOR')
     .action(async (file: string, options: DevCommand) => await (await import('./dev.ts')).runDev(file, options))
 }
 

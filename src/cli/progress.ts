@@ -5,6 +5,7 @@ import { count, counted, duration, percent, rate } from '../../streams/amounts.t
 import type { RunUpdate, ScatterView } from '../client/run.ts'
 import type { RunView } from '../client/run-view.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
+import { inColour, painted } from './colour.ts'
 import { fitted, padded } from './table.ts'
 
 /** What the log says of the speed of a scatter. */
@@ -32,13 +33,13 @@ export function runBlock({ run, scatters, paces, reasons }: RunProgress, width: 
   const done = assets.filter(([, { status }]) => isDone(status)).length
   const more = assets.length - rows.length
   return [
-    `${run.status}: ${count(done)} of ${count(assets.length)} assets, ${duration((run.finishedAt?.getTime() ?? nowMs) - run.requestedAt.getTime())}`,
+    `${painted(run.status)}: ${count(done)} of ${count(assets.length)} assets, ${duration((run.finishedAt?.getTime() ?? nowMs) - run.requestedAt.getTime())}`,
     ...rows.map(([name, asset]) => {
       const scatter = scatters.find((one) => one.asset === name)
       const text =
         scatter?.status === 'open'
           ? barLine(scatter, paces.get(name), width - nameWidth - 4, nowMs)
-          : `${asset.status}${whereOf(asset)}${endOf(scatter)}`
+          : `${painted(asset.status)}${whereOf(asset)}${endOf(scatter)}`
       return `  ${padded(fitted(name, nameWidth), nameWidth)}  ${text}`
     }),
     ...(more > 0 ? [`  … and ${more} more assets`] : []),
@@ -50,28 +51,30 @@ export function runBlock({ run, scatters, paces, reasons }: RunProgress, width: 
 export function barLine(counts: Counts, pace: Pace | undefined, width: number, nowMs: number): string {
   const { total, stored, succeeded, failed, suspended } = counts
   const done = succeeded + failed
-  const parts = [
+  const parts = (paint: typeof inColour) => [
     total === undefined ? `${count(done)} of ${count(stored)} so far` : `${count(done)} of ${count(total)}`,
-    ...paceParts(pace, nowMs),
-    ...(suspended > 0 ? [`${count(suspended)} at gates`] : []),
-    ...(failed > 0 ? [`${count(failed)} failed`] : []),
+    ...paceParts(pace, nowMs, paint),
+    ...(suspended > 0 ? [paint('yellow', `${count(suspended)} at gates`)] : []),
+    ...(failed > 0 ? [paint('red', `${count(failed)} failed`)] : []),
   ]
-  if (total === undefined) return parts.join('  ')
+  if (total === undefined) return parts(inColour).join('  ')
   const share = percent(done, total).padStart(7)
-  const text = `${share}  ${parts.join('  ')}`
-  const bar = Math.min(BAR_MAX, width - stringWidth(text))
-  return bar < BAR_MIN ? text.trimStart() : `${barOf(total === 0 ? 1 : done / total, bar)}${text}`
+  const said = (paint: typeof inColour): string => `${share}  ${parts(paint).join('  ')}`
+  const bar = Math.min(BAR_MAX, width - stringWidth(said((_, text) => text)))
+  if (bar < BAR_MIN) return said(inColour).trimStart()
+  return `${barOf(total === 0 ? 1 : done / total, total === 0 ? 0 : failed / total, bar)}${said(inColour)}`
 }
 
 /** Of a scatter that has ended: `, 400 instances, 8 failed`. */
 function endOf(scatter: Counts | undefined): string {
   if (scatter?.total === undefined) return ''
-  return `, ${counted(scatter.total, 'instance')}${scatter.failed > 0 ? `, ${count(scatter.failed)} failed` : ''}`
+  const failed = scatter.failed > 0 ? `, ${inColour('red', `${count(scatter.failed)} failed`)}` : ''
+  return `, ${counted(scatter.total, 'instance')}${failed}`
 }
 
-function paceParts(pace: Pace | undefined, nowMs: number): string[] {
+function paceParts(pace: Pace | undefined, nowMs: number, paint: typeof inColour): string[] {
   if (!pace) return []
-  if (pace.paused) return ['paused']
+  if (pace.paused) return [paint('yellow', 'paused')]
   const { perSecond, estimatedEnd } = pace
   return [
     ...(perSecond > 0 ? [`${rate(perSecond)}/s`] : []),
@@ -79,9 +82,11 @@ function paceParts(pace: Pace | undefined, nowMs: number): string[] {
   ]
 }
 
-function barOf(share: number, width: number): string {
+/** What has failed is at its end, and seen if it is one of a million. */
+function barOf(share: number, failed: number, width: number): string {
   const full = Math.min(width, Math.floor(share * width))
-  return `${'█'.repeat(full)}${'░'.repeat(width - full)}`
+  const bad = Math.min(full, Math.ceil(failed * width))
+  return `${inColour('green', '█'.repeat(full - bad))}${inColour('red', '█'.repeat(bad))}${'░'.repeat(width - full)}`
 }
 
 /** For a pipe: one line, the same until something has changed. */

@@ -44,6 +44,7 @@ export function proofCommands(root: Command): void {
     .description('print the public key of FLOWSTONE_PROOF_KEY or FLOWSTONE_PROOF_KEY_FILE, or make a new key')
     .option('--new <file>', 'make a private key, and write it to this file, which must not be there')
     .option('--json', 'the result as JSON')
+    .option('--no-color', 'no colours')
     .action(({ new: file, json }: { readonly new?: string; readonly json?: boolean }) => showKey(file, json === true))
 }
 

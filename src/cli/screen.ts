@@ -4,6 +4,7 @@
  */
 import stringWidth from 'string-width'
 import { printable } from '../../streams/text.ts'
+import { forStream, plain } from './colour.ts'
 
 /** Lines that are drawn in place of those before. The last ones stay when it is disposed. */
 export interface Screen extends Disposable {
@@ -40,7 +41,9 @@ export async function openScreen(stream: NodeJS.WriteStream): Promise<Screen> {
       return stream.columns
     },
     draw: (lines) => {
-      last = cropped(lines, stream).join('\n')
+      last = cropped(lines, stream)
+        .map((line) => forStream(line, stream === process.stderr ? 'stderr' : 'stdout'))
+        .join('\n')
       if (last === '') own.hide()
       else own.show()
     },
@@ -68,12 +71,11 @@ export function above(print: () => void): void {
 function cropped(lines: readonly string[], { columns, rows }: NodeJS.WriteStream): string[] {
   // Below the last line stands the cursor.
   let room = rows - 1
-  const safe = lines.map((line) => printable(line))
-  const fits = safe.findIndex((line) => {
-    room -= Math.max(1, Math.ceil(stringWidth(line) / columns))
+  const fits = lines.findIndex((line) => {
+    room -= Math.max(1, Math.ceil(stringWidth(printable(plain(line))) / columns))
     return room < 0
   })
-  if (fits < 0) return safe
-  const kept = safe.slice(0, Math.max(1, fits - 1))
-  return [...kept, `… and ${safe.length - kept.length} more lines`]
+  if (fits < 0) return [...lines]
+  const kept = lines.slice(0, Math.max(1, fits - 1))
+  return [...kept, `… and ${lines.length - kept.length} more lines`]
 }

@@ -12,11 +12,14 @@ import stringWidth from 'string-width'
 import { relative } from '../../streams/amounts.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { printable } from '../../streams/text.ts'
+import { painted } from './colour.ts'
 
 const NONE = '-'
 const GAP = '  '
 /** What is cut keeps so many columns of the terminal. */
 const CUT_MIN = 6
+/** Columns and fields that say a state. */
+const STATES = new Set(['status', 'state', 'what'])
 /** Other commands take these: whoever reads them copies them. */
 const IDS = new Set(['run', 'gate', 'scatter', 'seq', 'slot'])
 
@@ -56,7 +59,10 @@ export function table(
 export function fields(values: Readonly<Record<string, unknown>>): string[] {
   const known = Object.entries(values).filter(([, value]) => value !== undefined)
   const width = Math.max(0, ...known.map(([name]) => stringWidth(name)))
-  return known.map(([name, value]) => `${padded(name, width)}${GAP}${cell(value)}`)
+  return known.map(([name, value]) => {
+    const text = cell(value)
+    return `${padded(name, width)}${GAP}${STATES.has(name) ? painted(text) : text}`
+  })
 }
 
 /** Columns of a terminal; undefined of what is none. */
@@ -107,7 +113,11 @@ function linesOf(columns: readonly (readonly string[])[]): string[] {
   const widths = columns.map(widest)
   return (columns[0] ?? []).map((_, row) =>
     columns
-      .map((cells, at) => padded(cells[row] ?? '', widths[at] ?? 0))
+      .map((cells, at) => {
+        const isLast = cells === columns.findLast((one) => one[row] !== '')
+        const text = padded(cells[row] ?? '', isLast ? 0 : (widths[at] ?? 0))
+        return row > 0 && STATES.has((cells[0] ?? '').toLowerCase()) ? painted(text) : text
+      })
       .join(GAP)
       .trimEnd(),
   )

@@ -16,7 +16,8 @@ const bundled = (): typeof FROM_SOURCE => ({
   index: join(inject('command'), 'src', 'index.js'),
 })
 
-const IS_OURS = /^(NATS_URL|FLOWSTONE_)/
+/** Where a test runs, somebody may have asked for colours. */
+const IS_OURS = /^(NATS_URL|FORCE_COLOR$|FLOWSTONE_)/
 
 export interface Ended {
   readonly code: number | null

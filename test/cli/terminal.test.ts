@@ -67,6 +67,7 @@ it('flowstone run draws a bar for each scatter, leaves the last picture, and pri
     '  report     materialized',
   ])
   expect(cursorIsBack(command.raw())).toBe(true)
+  expect(command.raw()).toContain('\u001b[32msucceeded\u001b[39m: 3 of 3 assets')
 })
 
 it('flowstone status --watch draws the table anew until Ctrl-C, and cuts no line of a narrow terminal in two', async () => {

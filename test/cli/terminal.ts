@@ -45,10 +45,11 @@ export function onTerminal(
 ): OnTerminal {
   const command = [process.execPath, main, ...args].map(quoted).join(' ')
   const to = stdout === undefined ? '' : ` > ${quoted(stdout)}`
+  const { FORCE_COLOR: _, ...inherited } = process.env
   const child = spawn('script', ['-qefc', `stty cols ${columns} rows ${rows}; exec ${command}${to}`, '/dev/null'], {
     cwd,
     // Where a test runs, somebody may have asked for plain lines.
-    env: { ...process.env, CI: '', NO_COLOR: '', NATS_URL: '', TERM: 'xterm-256color', SHELL: '/bin/sh', ...env },
+    env: { ...inherited, CI: '', NO_COLOR: '', NATS_URL: '', TERM: 'xterm-256color', SHELL: '/bin/sh', ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   const terminal = new xterm.Terminal({ cols: columns, rows, allowProposedApi: true, scrollback: 10_000 })
