@@ -41,11 +41,14 @@ export async function stepsBehind(source: HistorySource, shard: number, after: n
   const places = (list?.all ?? []).filter(
     ({ seq, mark }) => seq > after && isWithin(limit, 'seq' in limit ? { seq, timeMs: 0 } : { seq, timeMs: mark.ms }),
   )
-  const last = places.at(-1)
-  if (!last) return { changes: [] }
+  if (places.length === 0) return { changes: [] }
   const { connection, names } = source
   const log = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  if (list?.log !== log.id || !(await isOfLog(source, shard, last, log.last))) return { changes: [] }
+  if (list?.log !== log.id) return { changes: [] }
+  for (let last = places.at(-1); last; last = places.at(-1)) {
+    if (await isOfLog(source, shard, last, log.last)) break
+    places.pop()
+  }
   return stepsOf(places)
 }
 
