@@ -1,14 +1,20 @@
 /**
- * `at`: what a look at the past costs in a history of n facts, all of them sealed. It is made up:
+ * `at`: what a look at the past costs in a history of n facts, all of them sealed, and in the last
+ * hour, of which none is (LAST_HOUR facts, or n if that is less). The history is made up:
  * snapshots as an engine leaves them, with some open runs. The stretches that are looked at have
  * packs of their own; the others share theirs. Rows: the time until open runs are listed as they
  * were, at the worst place: just before the next snapshot. And what snapshots take, beside packs.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type CatalogEntry, type RunState, stateKey } from '../projections/state.ts'
 import { Base } from '../src/engine/history/base.ts'
 import { connect } from '../src/index.ts'
 import { Appender } from '../src/log/appender.ts'
 import { Connection } from '../src/log/connection.ts'
+import { streamBounds } from '../src/log/nats.ts'
+import { changesList } from '../src/log/past/changes.ts'
+import { pastShard } from '../src/log/past/shard.ts'
+import type { ChangesPlace } from '../streams/changes.ts'
 import { encodeJson } from '../streams/codec.ts'
 import { encodeFact, type FactDraft, factPath } from '../streams/facts.ts'
 import { encodePack, historyKey, type SealedFact, type SealedRun } from '../streams/history.ts'
@@ -17,8 +23,8 @@ import { encodeSnapshot, type SnapshotDoc, snapshotKey } from '../streams/snapsh
 import { ensureTopology, type Topology } from '../streams/topology.ts'
 import type { Bench, Job } from './bench.ts'
 import type { Figure } from './figures.ts'
-import { FACTS_EACH, finished, materialized, requested } from './made-up-runs.ts'
-import { withNamespace } from './rig.ts'
+import { FACTS_EACH, fillLog, finished, materialized, requested } from './made-up-runs.ts'
+import { withNamespace, withRaw } from './rig.ts'
 import { median } from './stats.ts'
 import { threeAssets } from './three-assets.ts'
 
@@ -29,6 +35,8 @@ const OPEN = 1000
 const LOOKS = 8
 const FIRST_MS = Date.UTC(2026, 0, 1)
 const AT_ONCE = 200
+const LAST_HOUR = 300_000
+const LOOK_MS = 200
 
 export const at: Bench = {
   about: 'a history of n facts: time until the past is shown, size of snapshots',
@@ -36,8 +44,53 @@ export const at: Bench = {
   async run(job) {
     const figures: Figure[] = []
     for (const n of job.sizes) figures.push(...(await measure(job, n)))
+    figures.push(...(await measureLastHour(job, Math.min(LAST_HOUR, ...job.sizes))))
     return figures
   },
+}
+
+/** An engine has folded n facts, and sealed none of them. Each look is as late as it can be. */
+async function measureLastHour({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
+  return await withRaw(rig.url, async (connection, topology) => {
+    const { names } = topology
+    await using flow = await connect({ servers: rig.url, namespace: names.ns })
+    await flow.register(threeAssets)
+    await fillLog(connection, topology, n, OPEN)
+    const engine = await flow.engine()
+    const { last } = await streamBounds(connection.nc, names.log(0))
+    const source = { connection, names }
+    let places: readonly ChangesPlace[] = []
+    do {
+      await sleep(LOOK_MS)
+      places = (await changesList(source, 0))?.all ?? []
+    } while ((places.at(-1)?.seq ?? 0) + STRETCH_FACTS < last)
+    await engine.stop()
+    const times: number[] = []
+    const messages: number[] = []
+    for (let i = 1; i <= LOOKS; i++) {
+      // Just before the next changes.
+      const near = places[Math.floor((i * places.length) / LOOKS)]?.seq ?? last
+      const own = await Connection.open({ servers: rig.url })
+      const before = own.nc.stats().inMsgs
+      const startedMs = performance.now()
+      const { view } = await pastShard({ connection: own, names }, 0, { seq: near - 1 })
+      times.push(performance.now() - startedMs)
+      messages.push(own.nc.stats().inMsgs - before)
+      if (view.keys('open.').length === 0) throw new Error(`nothing is open at ${near}`)
+      await own.close()
+    }
+    const bytes = places.reduce((sum, place) => sum + place.bytes + (place.whole ?? 0), 0)
+    say(`at: ${n} facts that are not sealed, ${Math.round(median(times))} ms, ${median(messages)} messages`)
+    const row = (unit: string, value: number): Figure => ({
+      ...{ bench: 'at', n, fsync, value, unit },
+      ...{ raw: null, ratio: null },
+    })
+    return [
+      row('ms until the state of the last hour is there (p50)', median(times)),
+      row('messages for it, at the most', Math.max(...messages)),
+      row('bytes of changes for each fact', bytes / n),
+    ]
+  })
 }
 
 async function measure({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
