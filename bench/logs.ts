@@ -1,62 +1,121 @@
 /**
- * `logs`: what `ctx.log` costs. A scatter of no-op instances that log nothing, and the same with a
- * line an instance, in turn: `raw` is the one without lines. The same of short runs of one asset.
+ * `logs`: what `ctx.log` costs, with a line for each instance or run and without, in turn: `raw` is
+ * the one without. Scatters of instances that do nothing, and of those that compute for a moment,
+ * as those of users do; short runs of one asset. A worker keeps all lines here, however many they
+ * are, but in the last case, which has the limit that a worker has by default.
  */
-import { type Asset, asset, type Flow, pipeline } from '../src/index.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type AnyAsset, asset, type Flow, pipeline, type WorkerOptions } from '../src/index.ts'
 import { type Bench, type Job, repeated } from './bench.ts'
 import type { Figure } from './figures.ts'
 import { instanceKey, instanceValue } from './payload.ts'
-import { withEngine } from './rig.ts'
+import { cpuMsOf } from './processes.ts'
+import { type Rig, withEngine } from './rig.ts'
 import { median } from './stats.ts'
 
 /** Short runs in flight, and how many instances weigh as much as one. */
 const IN_FLIGHT = 50
 const INSTANCES_A_RUN = 50
+/** Processor time of an instance that computes, and how many that do nothing weigh as much. */
+const WORK_MS = 0.2
+const INSTANCES_A_WORK = 10
+const LAST_LINES_MS = 300
+const ALL: WorkerOptions = { logs: { maxPerSecond: Number.POSITIVE_INFINITY } }
 
 export const logs: Bench = {
-  about: 'a scatter, and short runs, with a line of ctx.log for each instance or run, beside none',
+  about: 'scatters, and short runs, with a line of ctx.log for each instance or run, beside none',
   sizes: [100_000],
   async run(job) {
     const figures: Figure[] = []
+    const steps = stepsOf(WORK_MS)
     for (const n of job.sizes) {
-      figures.push(await compared(job, n, 'instances/s with a line each', (url, lines) => scatterOf(url, n, lines)))
+      const some = Math.ceil(n / INSTANCES_A_WORK)
       const runs = Math.ceil(n / INSTANCES_A_RUN)
-      figures.push(await compared(job, runs, 'runs/s with a line each', (url, lines) => runsOf(url, runs, lines)))
+      const cases: Case[] = [
+        { n, unit: 'instance', measure: (rig, lines) => scatterOf(rig, n, 0, lines, ALL) },
+        {
+          n: some,
+          unit: `instance of ${WORK_MS} ms`,
+          measure: (rig, lines) => scatterOf(rig, some, steps, lines, ALL),
+        },
+        { n: runs, unit: 'run', measure: (rig, lines) => runsOf(rig, runs, lines) },
+        { n, unit: 'instance, limited', measure: (rig, lines) => scatterOf(rig, n, 0, lines, {}) },
+      ]
+      for (const one of cases) figures.push(...(await compared(job, one)))
     }
     return figures
   },
 }
 
-async function compared(
-  job: Job,
-  n: number,
-  unit: string,
-  measure: (url: string, lines: boolean) => Promise<number>,
-): Promise<Figure> {
-  const { rig, fsync, say } = job
-  const without: number[] = []
-  const ratios: number[] = []
-  const rates: number[] = []
-  await repeated(job, async ({ measured, label }) => {
-    // Each comes first as often as the other: what follows finds the server warmer.
-    const isFirst = without.length % 2 === 0
-    const first = n / ((await measure(rig.url, isFirst)) / 1000)
-    const second = n / ((await measure(rig.url, !isFirst)) / 1000)
-    const [on, off] = isFirst ? [first, second] : [second, first]
-    say(`logs n=${n} fsync=${fsync} ${label}: ${unit} ${Math.round(on)}, without ${Math.round(off)}`)
-    if (!measured) return
-    without.push(off)
-    rates.push(on)
-    ratios.push(on / off)
-  })
-  return { bench: 'logs', n, fsync, value: median(rates), unit, raw: median(without), ratio: median(ratios) }
+interface Case {
+  readonly n: number
+  readonly unit: string
+  measure(rig: Rig, lines: boolean): Promise<Spent>
 }
 
-async function scatterOf(url: string, n: number, lines: boolean): Promise<number> {
+interface Spent {
+  readonly ms: number
+  /** Of a processor: this process and the server. */
+  readonly cpuMs: number
+}
+
+interface Measured {
+  readonly perSecond: number
+  /** Of this process and the server, in microseconds for each. */
+  readonly cpu: number
+}
+
+async function compared(job: Job, { n, unit, measure }: Case): Promise<Figure[]> {
+  const { rig, fsync, say } = job
+  const measured: { readonly on: Measured; readonly off: Measured }[] = []
+  const one = async (lines: boolean): Promise<Measured> => {
+    const { ms, cpuMs } = await measure(rig, lines)
+    return { perSecond: n / (ms / 1000), cpu: (cpuMs * 1000) / n }
+  }
+  let turn = 0
+  await repeated(job, async ({ measured: counts, label }) => {
+    // Each comes first as often as the other: what follows finds the server warmer.
+    const isFirst = turn++ % 2 === 0
+    const first = await one(isFirst)
+    const second = await one(!isFirst)
+    const [on, off] = isFirst ? [first, second] : [second, first]
+    const texts = [on, off].map(({ perSecond, cpu }) => `${Math.round(perSecond)}/s, ${cpu.toFixed(1)} µs of CPU`)
+    say(`logs n=${n} fsync=${fsync} ${label}: a line for each ${unit} ${texts[0]}; without ${texts[1]}`)
+    if (counts) measured.push({ on, off })
+  })
+  const common = { bench: 'logs', n, fsync }
+  const figure = (of: keyof Measured, name: string): Figure => ({
+    ...common,
+    value: median(measured.map(({ on }) => on[of])),
+    unit: name,
+    raw: median(measured.map(({ off }) => off[of])),
+    ratio: median(measured.map(({ on, off }) => on[of] / off[of])),
+  })
+  // What other processes do on the machine disturbs processor time less.
+  return [figure('perSecond', `a second, a line for each ${unit}`), figure('cpu', `µs of CPU, a line for each ${unit}`)]
+}
+
+let sum = 0
+function compute(steps: number): void {
+  for (let i = 0; i < steps; i++) sum = (sum * 31 + i) % 1_000_003
+}
+
+/** So many steps take this long of a processor, here and now. */
+function stepsOf(ms: number): number {
+  const steps = 20_000_000
+  compute(steps)
+  const before = process.cpuUsage()
+  compute(steps)
+  const { user, system } = process.cpuUsage(before)
+  return Math.ceil((steps * ms * 1000) / (user + system))
+}
+
+async function scatterOf(rig: Rig, n: number, steps: number, lines: boolean, worker: WorkerOptions): Promise<Spent> {
   const keys = Array.from({ length: n }, (_, i) => instanceKey(i))
-  const noop = asset('noop', {
+  const many = asset('many', {
     scatter: () => keys,
     execute: (ctx) => {
+      compute(steps)
       if (lines) ctx.log.info('instance is done', { bytes: 100 })
       return instanceValue(ctx.index)
     },
@@ -66,33 +125,44 @@ async function scatterOf(url: string, n: number, lines: boolean): Promise<number
       return count
     },
   })
-  return await withEngine(url, pipeline('bench', [noop]), async (flow) => await timed(flow, noop))
+  return await withEngine(
+    rig.url,
+    pipeline('bench', [many]),
+    async (flow) => await spentOn(rig, () => made(flow, many)),
+    [worker],
+  )
 }
 
-async function timed(flow: Flow, target: Asset<string, number>): Promise<number> {
-  const startedMs = performance.now()
-  await (await flow.materialize(target)).result()
-  return performance.now() - startedMs
-}
-
-async function runsOf(url: string, n: number, lines: boolean): Promise<number> {
+async function runsOf(rig: Rig, n: number, lines: boolean): Promise<Spent> {
   const one = asset('one', {
     execute: (ctx) => {
       if (lines) ctx.log.info('run is done', { bytes: 100 })
       return instanceValue(1)
     },
   })
-  return await withEngine(url, pipeline('bench', [one]), async (flow) => {
-    await (await flow.materialize(one)).result()
-    const startedMs = performance.now()
+  return await withEngine(rig.url, pipeline('bench', [one]), async (flow) => {
+    await made(flow, one)
     let next = 0
     const client = async (): Promise<void> => {
       while (next < n) {
         next += 1
-        await (await flow.materialize(one)).result()
+        await made(flow, one)
       }
     }
-    await Promise.all(Array.from({ length: IN_FLIGHT }, client))
-    return performance.now() - startedMs
+    return await spentOn(rig, () => Promise.all(Array.from({ length: IN_FLIGHT }, client)))
   })
+}
+
+async function made(flow: Flow, target: AnyAsset): Promise<void> {
+  await (await flow.materialize(target)).result()
+}
+
+async function spentOn(rig: Rig, use: () => Promise<unknown>): Promise<Spent> {
+  const [startedMs, before, serverMs] = [performance.now(), process.cpuUsage(), cpuMsOf(rig.serverPid)]
+  await use()
+  const ms = performance.now() - startedMs
+  // The last lines leave a moment later.
+  await sleep(LAST_LINES_MS)
+  const { user, system } = process.cpuUsage(before)
+  return { ms, cpuMs: (user + system) / 1000 + cpuMsOf(rig.serverPid) - serverMs }
 }

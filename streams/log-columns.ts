@@ -50,28 +50,27 @@ export const LINES_MAX = 4000
 /** What a reader takes of a message that somebody else has made. */
 const READ_MAX = 100_000
 
-/** Runs of equal values. */
+/** Runs of equal values. To add what is the same again costs a comparison. */
 class Column {
   readonly #values: unknown[] = []
-  /** Undefined: all are 1. */
-  #counts: number[] | undefined
+  /** Where each run begins. */
+  readonly #starts: number[] = []
+  #last: unknown
 
-  /** False: it is the same as the one before. */
-  add(value: unknown): boolean {
-    const values = this.#values
-    const end = values.length - 1
-    if (end >= 0 && values[end] === value) {
-      this.#counts ??= Array.from(values, () => 1)
-      this.#counts[end] = (this.#counts[end] ?? 0) + 1
-      return false
-    }
-    values.push(value)
-    this.#counts?.push(1)
+  /** `at`: how many were added before. False: it is the same as the one before. */
+  add(value: unknown, at: number): boolean {
+    if (value === this.#last && at > 0) return false
+    this.#last = value
+    this.#values.push(value)
+    this.#starts.push(at)
     return true
   }
 
-  plain(): PlainColumn {
-    return this.#counts ? [this.#values, this.#counts] : [this.#values]
+  /** `count`: how many were added. */
+  plain(count: number): PlainColumn {
+    const [values, starts] = [this.#values, this.#starts]
+    if (values.length === count) return [values]
+    return [values, starts.map((start, i) => (starts[i + 1] ?? count) - start)]
   }
 }
 
@@ -91,6 +90,7 @@ interface Form {
   readonly key: { readonly names: readonly string[] | undefined } | undefined
   /** Of the fields, and then of the key. */
   readonly columns: readonly Column[]
+  count: number
 }
 
 export class LogColumns {
@@ -103,7 +103,9 @@ export class LogColumns {
   #texts = 0
   #firstMs = 0
   #lastIndex = 0
+  /** Lines, and those of instances. */
   #count = 0
+  #instances = 0
 
   get count(): number {
     return this.#count
@@ -119,17 +121,18 @@ export class LogColumns {
       this.#last = form
       if (this.#forms.length > known) chars += FORM_CHARS + namesChars(form.fields) + namesChars(form.key?.names)
     }
-    if (this.#count === 0) this.#firstMs = line.timeMs
-    this.#count += 1
-    this.#order.add(form.at)
-    this.#times.add(line.timeMs - this.#firstMs)
-    this.#attempts.add(line.attempt)
-    if (form.text.add(line.message)) chars += line.message.length
-    chars += addMembers(form.columns, 0, form.fields, line.fields)
+    const at = this.#count++
+    const of = form.count++
+    if (at === 0) this.#firstMs = line.timeMs
+    this.#order.add(form.at, at)
+    this.#times.add(line.timeMs - this.#firstMs, at)
+    this.#attempts.add(line.attempt, at)
+    if (form.text.add(line.message, of)) chars += line.message.length
+    chars += addMembers(form.columns, 0, form.fields, line.fields, of)
     if (!form.key) return chars
-    this.#indexes.add(line.index - this.#lastIndex)
+    this.#indexes.add(line.index - this.#lastIndex, this.#instances++)
     this.#lastIndex = line.index
-    return chars + addMembers(form.columns, form.fields?.length ?? 1, form.key.names, line.key)
+    return chars + addMembers(form.columns, form.fields?.length ?? 1, form.key.names, line.key, of)
   }
 
   #formOf(line: NewLine): Form {
@@ -160,7 +163,8 @@ export class LogColumns {
     const key = index < 0 ? undefined : { names: keyNames && [...keyNames] }
     const count = (fields?.length ?? 1) + (key ? (key.names?.length ?? 1) : 0)
     const columns = Array.from({ length: count }, () => new Column())
-    const form: Form = { at: this.#forms.length, level, phase, onlyText, text: new Column(), fields, key, columns }
+    const common = { level, phase, onlyText, fields, key, columns }
+    const form: Form = { ...common, at: this.#forms.length, text: new Column(), count: 0 }
     this.#forms.push(form)
     return form
   }
@@ -188,18 +192,18 @@ export class LogColumns {
   plain(): PlainColumns {
     return {
       at: this.#firstMs,
-      forms: this.#forms.map(({ level, phase, text, fields, key, columns }) => ({
+      forms: this.#forms.map(({ level, phase, text, fields, key, columns, count }) => ({
         level,
         phase,
-        text: text.plain(),
+        text: text.plain(count),
         ...(fields?.length === 0 ? {} : { fields: fields ?? 0 }),
         ...(key ? { key: key.names ?? 0 } : {}),
-        ...(columns.length > 0 ? { columns: columns.map((column) => column.plain()) } : {}),
+        ...(columns.length > 0 ? { columns: columns.map((column) => column.plain(count)) } : {}),
       })),
-      order: this.#order.plain(),
-      times: this.#times.plain(),
-      attempts: this.#attempts.plain(),
-      indexes: this.#indexes.plain(),
+      order: this.#order.plain(this.#count),
+      times: this.#times.plain(this.#count),
+      attempts: this.#attempts.plain(this.#count),
+      indexes: this.#indexes.plain(this.#instances),
     }
   }
 }
@@ -231,12 +235,13 @@ function addMembers(
   from: number,
   names: readonly string[] | undefined,
   members: Members,
+  at: number,
 ): number {
-  if (!names) return columns[from]?.add(members.whole()) ? members.chars : 0
+  if (!names) return columns[from]?.add(members.whole(), at) ? members.chars : 0
   let chars = 0
   for (let i = 0; i < names.length; i++) {
     const value = members.values[i]
-    if (!columns[from + i]?.add(value)) continue
+    if (!columns[from + i]?.add(value, at)) continue
     if (typeof value === 'string') chars += value.length + 3
     else chars += typeof value === 'object' && value !== null ? members.chars : SCALAR_CHARS
   }

@@ -35,6 +35,9 @@ export class Members {
   /** About how many characters of JSON it takes. */
   chars = 0
   readonly #names: string[] = []
+  /** Texts of the key before, and their beginnings. */
+  readonly #whole: string[] = []
+  readonly #cut: string[] = []
 
   hasNames(names: readonly string[] | undefined): boolean {
     const own = this.names
@@ -130,6 +133,15 @@ export class Members {
     return true
   }
 
+  /** What is the same in each key is cut once. */
+  #begins(text: string, i: number): string {
+    if (this.#whole[i] === text) return this.#cut[i] ?? ''
+    this.#whole[i] = text
+    const begins = cut(text, KEY_TEXT_MAX, MORE)
+    this.#cut[i] = begins
+    return begins
+  }
+
   /** The first members, with the beginnings of their texts. */
   #shorten(max: number): void {
     const [names, values] = [this.#names, this.values]
@@ -137,7 +149,7 @@ export class Members {
     for (let i = 0; i < names.length; i++) {
       const name = names[i] ?? ''
       const member = values[i]
-      const shown = typeof member === 'string' ? cut(member, KEY_TEXT_MAX, MORE) : member
+      const shown = typeof member === 'string' ? this.#begins(member, i) : member
       chars += name.length + (typeof shown === 'string' ? shown.length : NUMBER_CHARS)
       if (chars > max) {
         names[i] = MORE

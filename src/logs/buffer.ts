@@ -71,7 +71,7 @@ export class LogBuffer {
   add(scope: LogScope, line: NewLine): boolean {
     const chars = mostChars(line)
     if (this.#chars + this.#sending + chars > this.#limits.maxChars) {
-      this.#drop(scope, 1)
+      this.drop(scope)
       return false
     }
     this.#put(scope, line, chars)
@@ -122,15 +122,16 @@ export class LogBuffer {
     if (payload.length <= this.#limits.messageBytes) return [{ subject, payload }]
     // Escapes have made it several times as long.
     if (columns.count > 1) return columns.halves().flatMap((half) => this.#encode(subject, scope, half))
-    this.#drop(scope, 1)
+    this.drop(scope)
     return []
   }
 
-  #drop(scope: LogScope, lines: number): void {
+  /** A line is left out: it is counted. */
+  drop(scope: LogScope): void {
     const [, subject] = scope.subjects
     const dropped = this.#dropped.get(subject)
-    if (dropped) dropped.lines += lines
-    else if (this.#dropped.size < DROPPED_MAX) this.#dropped.set(subject, { scope, lines })
+    if (dropped) dropped.lines += 1
+    else if (this.#dropped.size < DROPPED_MAX) this.#dropped.set(subject, { scope, lines: 1 })
   }
 }
 

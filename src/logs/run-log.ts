@@ -89,35 +89,33 @@ export class TaskLogs {
   }
 
   write(level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
-    const common = this.#common
-    if (level >= common.fromLevel) {
+    const { fromLevel, sink, takes } = this.#common
+    if (level >= fromLevel && sink?.takes(this.#scopeOf(), level)) {
       // Fields may have getters that log.
-      const line = common.line ?? newLine()
-      common.line = undefined
+      const line = this.#common.line ?? newLine()
+      this.#common.line = undefined
       try {
-        this.#keep(line, level, message, fields, index, key)
+        this.#fill(line, sink, message, fields)
+        line.level = level
+        line.index = index ?? -1
+        if (index !== undefined) line.key.takeKey(key, KEY_CHARS)
+        sink.add(this.#scopeOf(), line)
       } finally {
-        common.line = line
+        this.#common.line = line
       }
     }
-    if (common.takes(level)) this.#tell(level, message, fields, index, key)
+    if (takes(level)) this.#tell(level, message, fields, index, key)
   }
 
-  #keep(line: NewLine, level: Level, message: unknown, fields: unknown, index: number | undefined, key: unknown): void {
-    const { sink } = this.#common
-    if (!sink) return
+  #fill(line: NewLine, sink: LogSink, message: unknown, fields: unknown): void {
     const half = sink.lineChars / 2
     const text = textOf(message)
     const said = text.length <= half ? text : cut(text, half, '…')
-    line.level = level
     line.message = said
     line.fields.takeFields(fields === undefined && isError(message) ? message : fields, sink.lineChars - said.length)
     line.timeMs = sink.nowMs()
     line.phase = this.#phaseAt
     line.attempt = this.#task.attempt
-    line.index = index ?? -1
-    if (index !== undefined) line.key.takeKey(key, KEY_CHARS)
-    sink.add(this.#scopeOf(), line)
   }
 
   /** To the logger of the worker. */

@@ -17,6 +17,7 @@ import { type Entry, ERR, type PubAck, publish, publishBatch } from '../log/nats
 import { after, atMost, type Timer } from '../options/timer.ts'
 import type { Logger } from '../telemetry.ts'
 import { LogBuffer, type LogMessage, type LogScope } from './buffer.ts'
+import { LineRate } from './rate.ts'
 
 const FLUSH_MS = 100
 /** After a warning, an error, or the end of a task. */
@@ -58,11 +59,13 @@ export interface SinkParts {
   readonly names: Names
   readonly clock: ServerClock
   readonly logger: Logger
+  readonly maxPerSecond: number
 }
 
 export class LogSink {
   readonly #parts: SinkParts
   readonly #buffer: LogBuffer
+  readonly #rate: LineRate
   readonly #id = randomBytes(6).toString('base64url')
   /** Most characters of a line's message and fields together. */
   readonly lineChars: number
@@ -82,6 +85,7 @@ export class LogSink {
 
   constructor(parts: SinkParts) {
     this.#parts = parts
+    this.#rate = new LineRate(parts.maxPerSecond)
     const messageBytes = Math.max(512, parts.connection.maxPayload - HEAD_BYTES)
     const messageChars = Math.min(MESSAGE_CHARS, Math.floor(messageBytes / 2))
     this.lineChars = Math.min(LINE_CHARS, Math.floor(messageChars / 4))
@@ -103,6 +107,15 @@ export class LogSink {
     if (this.#buffer.chars >= FLUSH_CHARS) this.#flushIn(0)
     else if (line.level > 1) this.#flushSoon()
     else if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushIn(FLUSH_MS)
+  }
+
+  /** Whether a line may come now. If not, it is counted. */
+  takes(scope: LogScope, level: number): boolean {
+    if (this.#rate.takes(level > 1)) return true
+    if (this.#isStopped || this.#isDenied) return false
+    this.#buffer.drop(scope)
+    if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushIn(FLUSH_MS)
+    return false
   }
 
   /** A task has ended. */

@@ -121,7 +121,8 @@ export class Worker {
     const slots = new Slots(concurrency)
     slots.onFree(() => this.#wakeSoon())
     const values = new Values(connection, names, io)
-    this.#logs = logs.isOn ? new LogSink({ connection, names, clock, logger }) : undefined
+    const { maxPerSecond } = logs
+    this.#logs = logs.isOn ? new LogSink({ connection, names, clock, logger, maxPerSecond }) : undefined
     this.#shared = {
       id: this.id,
       connection,

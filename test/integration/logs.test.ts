@@ -224,6 +224,27 @@ describe('lines of ctx.log', () => {
     expect(kept + dropped).toBe(2000)
     expect(kept).toBeGreaterThan(500)
   })
+
+  it('are left out beyond so many a second, but for warnings, and a line says how many', async () => {
+    const loud = asset('loud', {
+      execute: ({ log }) => {
+        for (let i = 0; i < 1000; i++) log.info(`line ${i}`)
+        for (let i = 0; i < 10; i++) log.warn(`warning ${i}`)
+        return 1
+      },
+    })
+    const all = pipeline('loud', [loud])
+    await using stage = await openStage(server.url, all, { worker: { logs: { maxPerSecond: 10 } } })
+    const run = await stage.flow.materialize(loud)
+    await run.result()
+    await stage.worker?.stop()
+    const lines = await collect(stage.flow.logs(run.id))
+    const dropped = lines.reduce((sum, { fields }) => sum + Number(fields?.dropped ?? 0), 0)
+    expect(lines.filter(({ level }) => level === 'info').length + dropped).toBe(1000)
+    expect(dropped).toBeGreaterThan(0)
+    const warnings = lines.filter(({ message }) => message.startsWith('warning'))
+    expect(warnings).toHaveLength(10)
+  })
 })
 
 describe('flow.logs', () => {

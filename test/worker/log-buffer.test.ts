@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest'
 import { type BufferLimits, LogBuffer, type LogMessage, type LogScope } from '../../src/logs/buffer.ts'
 import { fieldsFor, loggerOf, takerOf } from '../../src/logs/logger.ts'
+import { parseLogOptions } from '../../src/logs/options.ts'
+import { LineRate } from '../../src/logs/rate.ts'
 import { BoundLog, type RunLog, RunLogs } from '../../src/logs/run-log.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { LINES_MAX, type NewLine, newLine } from '../../streams/log-columns.ts'
@@ -72,6 +74,34 @@ it('what is too much for a log buffer is dropped, and a line says how many', () 
   expect(said(buffer.take())).toEqual([`a.low: ${text('6')}`, 'a.high: dropped 1'])
 })
 
+it('a worker keeps so many lines each second, twice as many at once, and warnings and errors besides', () => {
+  let nowMs = 0
+  const rate = new LineRate(10, () => nowMs)
+  const taken = (isHigh: boolean): number => {
+    for (let count = 0; ; count++) if (!rate.takes(isHigh)) return count
+  }
+  expect(taken(false)).toBe(20)
+  expect(taken(true)).toBe(20)
+  expect(taken(true)).toBe(0)
+  nowMs += 1000
+  expect([taken(false), taken(true)]).toEqual([0, 10])
+  nowMs += 3500
+  expect([taken(false), taken(true)]).toEqual([15, 20])
+  nowMs += 3_600_000
+  expect(taken(false)).toBe(20)
+  const endless = new LineRate(Number.POSITIVE_INFINITY, () => nowMs)
+  for (let i = 0; i < 100_000; i++) if (!endless.takes(false)) throw new Error('it refuses a line')
+})
+
+it('an option of logs that is none is refused', () => {
+  expect(parseLogOptions('logs')).toEqual({ isOn: true, level: 'debug', maxPerSecond: 10_000 })
+  expect(parseLogOptions('logs', { maxPerSecond: Number.POSITIVE_INFINITY }).maxPerSecond).toBe(
+    Number.POSITIVE_INFINITY,
+  )
+  for (const maxPerSecond of [0, -1, Number.NaN, '5' as unknown as number])
+    expect(() => parseLogOptions('logs', { maxPerSecond })).toThrow('logs.maxPerSecond must be a number from 1')
+})
+
 it('a logger that takes the fields first, as pino does, gets them first', () => {
   const said: unknown[] = []
   const write = (...given: unknown[]): void => void said.push(given)
@@ -109,7 +139,7 @@ it('a logger hears a line whose fields fail when they are read, without those', 
   const heard: unknown[] = []
   const write = (message: string, fields: unknown): void => void heard.push([message, fields])
   const logger = { debug: write, info: write, warn: write, error: write }
-  const settings = { isOn: false, level: 'debug' } as const
+  const settings = { isOn: false, level: 'debug', maxPerSecond: 1 } as const
   const task = { run: runId(0, 'a'), asset: assetName('a'), pipeline: 'p', partition: undefined, attempt: 1 }
   const logs = new RunLogs({ logger, names: namesOf('ns'), worker: 'w', sink: undefined, settings })
   const log: RunLog = new BoundLog(logs.of(task, 'execute'))
