@@ -45,6 +45,27 @@ const assets = [
   { ...node('y', ['x']), pipeline: 'mail' },
 ]
 
+it('a lane of a thousand nodes is laid out in layers, where no node lies on another and lines go on', () => {
+  // Each depends on one to three of the forty before it.
+  const many = Array.from({ length: 1000 }, (_, i) =>
+    node(
+      `n${i}`,
+      [1, 7, 31].filter((n, k) => i >= n * (k + 1) && i % (k + 1) === 0).map((n, k) => `n${i - n * (k + 1)}`),
+    ),
+  )
+  const [lane] = layOut(graphInput(many)).lanes
+  const places = new Map(lane?.nodes.map((one) => [one.id, one]))
+  expect(places.size).toBe(1000)
+  expect(new Set(lane?.nodes.map(({ x, y }) => `${x} ${y}`)).size).toBe(1000)
+  const columns = [...Map.groupBy(lane?.nodes ?? [], ({ x }) => x).values()]
+  for (const column of columns) {
+    const tops = column.map(({ y }) => y).toSorted((a, b) => a - b)
+    for (const [i, top] of tops.slice(1).entries()) expect(top - (tops[i] ?? 0)).toBeGreaterThanOrEqual(NODE_HEIGHT)
+  }
+  for (const { from, to } of lane?.edges ?? [])
+    expect((places.get(from)?.x ?? 0) + (places.get(from)?.width ?? 0)).toBeLessThan(places.get(to)?.x ?? 0)
+})
+
 it('a graph is laid out in lanes, from left to right, and no node lies on another', () => {
   const layout = layOut(graphInput(assets))
   const [shop, mail] = layout.lanes
