@@ -59,12 +59,11 @@ export class Packing {
     if (facts.length > 0 || rest === docs) await this.add(run, rest, facts)
   }
 
-  /** Documents of a run that is there already. Each is found by its own name. */
+  /** Documents of a run that is there already. */
   async addDocs(run: string, read: AsyncIterable<readonly [key: string, doc: unknown]>): Promise<void> {
     let docs: Record<string, unknown> = {}
     let bytes = 0
     const add = async (): Promise<void> => {
-      for (const key of Object.keys(docs)) this.entries.push({ hash: indexHash.doc(key), pack: this.next })
       this.#bytes += bytes
       await this.add(run, docs, [])
       docs = {}
@@ -92,6 +91,7 @@ export class Packing {
     for (const sealed of runs) {
       this.entries.push(...entriesFor(sealed.run, sealed.facts, this.next))
       this.entries.push(...blobEntriesFor(sealed.facts, this.next), ...lineageEntriesFor(sealed, this.next))
+      this.entries.push(...docEntriesFor(sealed, this.next))
       this.#snapshots?.place(this.next, sealed.facts)
     }
     this.next += 1
@@ -114,6 +114,12 @@ export function entriesFor(run: string, facts: readonly SealedFact[], pack: numb
     if (NAMED.test(path)) entries.push({ hash: indexHash.path(path), pack })
   }
   return entries
+}
+
+/** Documents that stand apart from the facts of their run are found by their names. */
+export function docEntriesFor(sealed: SealedRun, pack: number): IndexEntry[] {
+  if (sealed.facts.length > 0 || remainsIn(sealed)) return []
+  return Object.keys(sealed.docs).map((key) => ({ hash: indexHash.doc(key), pack }))
 }
 
 /** Objects of the object store that facts name: so it is known who names one. */

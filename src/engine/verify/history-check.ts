@@ -3,17 +3,10 @@
  * whole, and the index leads to all that a pack holds.
  */
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
-import {
-  decodePage,
-  historyKey,
-  type IndexSegment,
-  indexHash,
-  pageOf,
-  type SealedRun,
-} from '../../../streams/history.ts'
+import { decodePage, historyKey, type IndexSegment, pageOf, type SealedRun } from '../../../streams/history.ts'
 import { directGetMany, leaderGet, type StoredMessage } from '../../log/nats.ts'
 import { manifestOf } from '../../log/packs.ts'
-import { entriesFor } from '../history/packing.ts'
+import { docEntriesFor, entriesFor } from '../history/packing.ts'
 import type { Check, ShardContext } from './check.ts'
 import { Ledger } from './ledger.ts'
 
@@ -39,13 +32,12 @@ export class HistoryCheck implements Check {
   pack(n: number, runs: readonly SealedRun[]): void {
     this.#packs += 1
     this.#runs += runs.length
-    for (const { run, docs, facts } of runs) {
+    for (const sealed of runs) {
+      const { run, facts } = sealed
       const of = run === '' ? `facts of no run in pack ${n}` : `run ${run} in pack ${n}`
       for (const { hash, pack } of entriesFor(run, facts, n)) this.#index.want(entryHash(hash, pack), of)
-      // Documents in packs of their own are found by their names.
-      if (facts.length > 0) continue
-      for (const key of Object.keys(docs))
-        this.#index.want(entryHash(indexHash.doc(key), n), `document ${key} in pack ${n}`)
+      for (const { hash } of docEntriesFor(sealed, n))
+        this.#index.want(entryHash(hash, n), `a document of run ${run} in pack ${n}`)
     }
   }
 
