@@ -10,7 +10,7 @@ const scratch = scratchFolder()
 afterAll(() => scratch[Symbol.dispose]())
 
 it('the example of orders makes one invoice for each, and refuses those without a price', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const node = join(ROOT, 'node_modules', '.bin', 'node')
   const dir = join(scratch.path, 'nats')

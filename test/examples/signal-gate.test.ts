@@ -23,7 +23,7 @@ const Report = z.object({
 
 describe('the example of signal gates', () => {
   it('submits each job once, goes on with each answer once, and fails those whose answer never came', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     const node = join(ROOT, 'node_modules', '.bin', 'node')
     const args = [

@@ -75,7 +75,7 @@ describe('a deadline that passes while no engine runs', () => {
 
 describe('more time, asked for as the timers fire', () => {
   it('more time, asked for as the timers fire, is given, and then the gate does not time out before; or refused, and then it has', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using stage = await openStage(server.url, all, { gates: GATES, worker: { concurrency: 50 } })
     const { flow, namespace } = stage

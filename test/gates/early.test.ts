@@ -79,7 +79,7 @@ describe('a signal by correlation key that comes before its gate', () => {
   })
 
   it('a signal by correlation key that comes before its gate is never lost, however the two meet', {
-    timeout: 30_000,
+    timeout: 180_000,
   }, async () => {
     await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 20 } })
     const other = await stage.connect({ gates: GATES })

@@ -45,7 +45,7 @@ const all = pipeline('instances', [jobs, some])
 
 describe('instances of a scatter at gates', () => {
   it('instances of a scatter at gates wait by the thousands at no cost, go on one by one, and the barrier waits for them', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using stage = await openStage(server.url, all, { gates, worker: { concurrency: 50 } })
     const { flow } = stage

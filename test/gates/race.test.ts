@@ -8,7 +8,7 @@ import { GATES, gatesOf } from './kit.ts'
 const server = useServer({ syncInterval: 'default' })
 
 const COUNT = 200
-const DELAY_MS = 3000
+const DELAY_MS = 5000
 
 /** All wait, and all time out at about the same time. */
 const raced = asset('raced', {
@@ -37,7 +37,7 @@ async function told(asking: Promise<unknown>): Promise<string> {
 
 describe('signals, a timeout and a cancel at the same moment', () => {
   it('signals, a timeout and a cancel at the same moment are decided once: the log has one end, all callers learn it, and the asset uses it', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using stage = await openStage(server.url, pipeline('races', [raced]), {
       gates: GATES,

@@ -24,7 +24,7 @@ const briefly = pipeline('brief', [brief])
 
 describe('the timer of a gate', () => {
   it('the timer of a gate that got lost is set again once the gate is past its deadline', {
-    timeout: 30_000,
+    timeout: 180_000,
   }, async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES, reconcileMs: 200 })
     const run = await stage.flow.materialize(brief, { partition: '1500' })
@@ -116,7 +116,7 @@ describe('what goes on behind a gate', () => {
   })
   const both = pipeline('both', [plain, many])
 
-  it('what goes on behind a gate is enqueued again when its task got lost', { timeout: 40_000 }, async () => {
+  it('what goes on behind a gate is enqueued again when its task got lost', { timeout: 180_000 }, async () => {
     await using stage = await openStage(server.url, both, { gates: GATES, reconcileMs: 300, worker: false })
     const { flow } = stage
     const first = await flow.worker(both)

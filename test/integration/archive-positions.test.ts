@@ -53,7 +53,7 @@ const ended = async (flow: Flow, target: string): Promise<RunView[]> =>
   (await flow.runs({ limit: 1000, target: `times/${target}` })).filter(({ finishedAt }) => finishedAt !== undefined)
 
 it('schedules, sensors and subscriptions go on where an archive is imported: nothing twice, nothing missing', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   using scratch = scratchFolder()
   const to = join(scratch.path, 'all.jsonl')

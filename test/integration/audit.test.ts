@@ -22,7 +22,7 @@ const yearly = schedule('yearly', { every: '365d', run: report })
 /** What can be said of an entry before its run is known. */
 const shown = ({ kind, by, what, detail }: AuditEntry): string => [kind, by, what, detail].filter(Boolean).join(' | ')
 
-it('the audit lists who did what, on the log and once it is sealed', { timeout: 30_000 }, async () => {
+it('the audit lists who did what, on the log and once it is sealed', { timeout: 180_000 }, async () => {
   await using stage = await openStage(server.url, pipeline('p', [report, asks], { schedules: [yearly] }), {
     gates: GATES,
     by: 'shop',

@@ -263,7 +263,7 @@ describe('instances that start runs', () => {
   ])(
     '%i of them with maxConcurrent %i share as many slots of a worker with their runs',
     {
-      timeout: 60_000,
+      timeout: 180_000,
     },
     async (count, slots) => {
       const child = asset('child', { execute: ({ partition }) => Number(partition) * 2 })

@@ -21,8 +21,8 @@ function start(how: 'close' | 'signal'): { child: ChildProcess; said: () => stri
   return { child, said: () => said }
 }
 
-/** Longer than a process needs to end, and shorter than any timer that one would leave behind. */
-const AT_ONCE_MS = 900
+/** Longer than a process needs to end, and shorter than timers that one would leave behind. */
+const AT_ONCE_MS = 2500
 
 describe('a process', () => {
   it('a process ends at once when its flow is closed: no timer is left, and slots are given back', async () => {

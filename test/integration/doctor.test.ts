@@ -15,7 +15,7 @@ const asks = asset('asks', { execute: (ctx) => ctx.signalGate({ timeout: '1h' })
 const ANY = { publish: ['>'], subscribe: ['>'] }
 
 it('the doctor finds what is broken on a real server, says what to do, and says what it may not see', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const [namespace, monitorPort] = [freshNamespace(), await freePort()]
   const all = { ns: namespace, shards: 1, pipeline: 'p', queue: 'default' }

@@ -30,7 +30,7 @@ const second = asset('second', { dependsOn: [first], execute: async (_ctx, deps)
 const [slow, quick] = [pipeline('slow', [asks, first]), pipeline('quick', [first, second])]
 const GATES = { secrets: [{ id: 'k1', secret: 'a secret of thirty-two bytes or more' }] }
 
-it('a run that stays open keeps its facts, and others leave the log all the same', { timeout: 60_000 }, async () => {
+it('a run that stays open keeps its facts, and others leave the log all the same', { timeout: 180_000 }, async () => {
   await using stage = await openStage(server.url, [slow, quick], { sealAfter: '1s', gates: GATES })
   const { flow } = stage
   const gone = async (run: string): Promise<void> => {

@@ -15,7 +15,7 @@ function past(ms: number): { from: Date; to: Date } {
 }
 
 it('facts of triggers, subscriptions, schedules and sensors leave the log, and all goes on as before', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const namespace = freshNamespace()
   await using publisher = await Publisher.connect(server.url)
