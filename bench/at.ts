@@ -22,7 +22,7 @@ import { type RunId, runId } from '../streams/ids.ts'
 import { encodeSnapshot, type SnapshotDoc, snapshotKey } from '../streams/snapshots.ts'
 import { ensureTopology, type Topology } from '../streams/topology.ts'
 import type { Bench, Job } from './bench.ts'
-import type { Figure } from './figures.ts'
+import { type Figure, rowsOf } from './figures.ts'
 import { FACTS_EACH, fillLog, finished, materialized, requested } from './made-up-runs.ts'
 import { withNamespace, withRaw } from './rig.ts'
 import { median } from './stats.ts'
@@ -112,15 +112,7 @@ async function measure({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
       if (open.length !== OPEN + 1) throw new Error(`${open.length} runs are open at stretch ${stretch}`)
     }
     say(`at: ${n} facts in ${stretches} stretches, ${Math.round(median(times))} ms`)
-    const row = (unit: string, value: number): Figure => ({
-      bench: 'at',
-      n,
-      fsync,
-      value,
-      unit,
-      raw: null,
-      ratio: null,
-    })
+    const row = rowsOf({ bench: 'at', n, fsync })
     return [
       row('ms until open runs are shown as they were (p50)', median(times)),
       row('ms for the slowest of 8 looks', Math.max(...times)),

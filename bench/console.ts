@@ -9,7 +9,7 @@ import { openBrowser } from '../test/kit/browser.ts'
 import { until } from '../test/kit/until.ts'
 import type { Bench, Job } from './bench.ts'
 import { startChild } from './child.ts'
-import type { Figure } from './figures.ts'
+import { type Figure, rowsOf } from './figures.ts'
 import { withNamespace } from './rig.ts'
 import { median, quantile } from './stats.ts'
 import { wide, widePipeline } from './wide-pipeline.ts'
@@ -72,20 +72,12 @@ async function measure({ rig, fsync, say }: Job, n: number): Promise<Figure[]> {
         }
         await run.cancel()
         const gaps = pages.flatMap((page) => page.gaps)
-        const row = (value: number, unit: string): Figure => ({
-          bench: 'console',
-          n,
-          fsync,
-          value,
-          unit,
-          raw: null,
-          ratio: null,
-        })
+        const row = rowsOf({ bench: 'console', n, fsync })
         return [
-          row(median(pages.map(({ mapMs }) => mapMs)), 'ms to the first map'),
-          row(median(gaps), 'ms a frame (p50)'),
-          row(quantile(gaps, 0.95), 'ms a frame (p95)'),
-          row(Math.max(...gaps), 'ms a frame (longest)'),
+          row('ms to the first map', median(pages.map(({ mapMs }) => mapMs))),
+          row('ms a frame (p50)', median(gaps)),
+          row('ms a frame (p95)', quantile(gaps, 0.95)),
+          row('ms a frame (longest)', Math.max(...gaps)),
         ]
       } finally {
         await http.close()

@@ -22,6 +22,11 @@ export interface Figure {
   readonly ratio: number | null
 }
 
+/** Makes figures that there is nothing to compare with. */
+export function rowsOf(of: Pick<Figure, 'bench' | 'n' | 'fsync'>): (unit: string, value: number) => Figure {
+  return (unit, value) => ({ ...of, value, unit, raw: null, ratio: null })
+}
+
 export function jsonLine({ bench, n, fsync, value, unit, raw, ratio }: Figure): string {
   return JSON.stringify({ bench, n, fsync, value: rounded(value), unit, raw: rounded(raw), ratio: rounded(ratio) })
 }

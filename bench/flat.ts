@@ -11,7 +11,7 @@ import { connect, type Flow } from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
 import type { Bench, Job } from './bench.ts'
 import type { Child } from './child.ts'
-import type { Figure } from './figures.ts'
+import { type Figure, rowsOf } from './figures.ts'
 import { rssOf } from './processes.ts'
 import { withNamespace } from './rig.ts'
 import { byCallers, withChildren } from './runs.ts'
@@ -59,15 +59,7 @@ async function measure(job: Job, children: readonly Child[], n: number): Promise
       }
       const { bytes, left } = await sealed(rig.url, namespace)
       say(`flat: ${left} messages are left on the log`)
-      const row = (unit: string, value: number): Figure => ({
-        bench: 'flat',
-        n,
-        fsync,
-        value,
-        unit,
-        raw: null,
-        ratio: null,
-      })
+      const row = rowsOf({ bench: 'flat', n, fsync })
       const [start = 0, half = 0] = [memory[0], memory[PARTS / 2 - 1]]
       const grown = Math.max(0, (memory.at(-1) ?? half) - half) / (n / 2)
       return [

@@ -9,7 +9,7 @@ import { Connection } from '../src/log/connection.ts'
 import { ensureTopology } from '../streams/topology.ts'
 import type { Bench, Job } from './bench.ts'
 import type { Child } from './child.ts'
-import type { Figure } from './figures.ts'
+import { type Figure, rowsOf } from './figures.ts'
 import { makeUpHistory } from './made-up-history.ts'
 import { rssOf } from './processes.ts'
 import { withNamespace } from './rig.ts'
@@ -52,15 +52,7 @@ async function measure({ rig, fsync, say }: Job, children: readonly Child[], n: 
     }
     try {
       await using flow = await connect({ servers: rig.url, namespace })
-      const row = (unit: string, value: number): Figure => ({
-        bench: 'history',
-        n,
-        fsync,
-        value,
-        unit,
-        raw: null,
-        ratio: null,
-      })
+      const row = rowsOf({ bench: 'history', n, fsync })
       const filled = rssOf(rig.serverPid)
       let key = 0
       const { perSecond } = await byCallers(CALLERS, RUNS, async () => {
