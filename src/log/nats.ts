@@ -3,7 +3,7 @@
  * answer of.
  */
 import { JetStreamApiError, type StreamInfo } from '@nats-io/jetstream'
-import { errors, headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+import { errors, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { violationIn } from '../../streams/denied.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
@@ -11,6 +11,7 @@ import { isFullError } from '../../streams/full.ts'
 import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
 import { LOG_ID } from '../../streams/topology.ts'
 import { ask, askMany } from './ask.ts'
+import { HeaderBlock, parseHeaderText } from './headers.ts'
 import { holdWrites } from './one-write.ts'
 import { reportsOf } from './reports.ts'
 
@@ -104,17 +105,17 @@ export function isFull(error: PubError | undefined): boolean {
   return error !== undefined && isFullError(error.errCode, error.description)
 }
 
-export function headersOf(entry: Entry, unit: string | undefined): MsgHdrs {
-  const h = headers()
-  if (entry.contentType) h.set('Content-Type', entry.contentType)
-  if (unit) h.set(UNIT_HEADER, unit)
+export function headersOf(entry: Entry, unit: string | undefined): [name: string, value: string][] {
+  const list: [string, string][] = []
+  if (entry.contentType) list.push(['Content-Type', entry.contentType])
+  if (unit) list.push([UNIT_HEADER, unit])
   if (entry.expect) {
-    h.set('Nats-Expected-Last-Subject-Sequence', String(entry.expect.seq))
-    if (entry.expect.subject) h.set('Nats-Expected-Last-Subject-Sequence-Subject', entry.expect.subject)
+    list.push(['Nats-Expected-Last-Subject-Sequence', String(entry.expect.seq)])
+    if (entry.expect.subject) list.push(['Nats-Expected-Last-Subject-Sequence-Subject', entry.expect.subject])
   }
-  if (entry.msgId) h.set('Nats-Msg-Id', entry.msgId)
-  for (const [key, value] of Object.entries(entry.headers ?? {})) h.set(key, value)
-  return h
+  if (entry.msgId) list.push(['Nats-Msg-Id', entry.msgId])
+  if (entry.headers) list.push(...Object.entries(entry.headers))
+  return list
 }
 
 export async function publish(
@@ -124,7 +125,7 @@ export async function publish(
   timeoutMs: number,
 ): Promise<PubAck> {
   const reply = await ask(nc, storeSubject(nc, entry.subject), entry.payload, {
-    headers: headersOf(entry, unit),
+    headers: new HeaderBlock(headersOf(entry, unit)),
     timeoutMs,
   })
   return parseAck(nc, reply.data)
@@ -143,15 +144,15 @@ export async function publishBatch(
 ): Promise<PubAck> {
   holdWrites(nc)
   for (const [i, { entry, unit }] of entries.entries()) {
-    const h = headersOf(entry, unit)
-    h.set('Nats-Batch-Id', batchId)
-    h.set('Nats-Batch-Sequence', String(i + 1))
+    const list = headersOf(entry, unit)
+    list.push(['Nats-Batch-Id', batchId], ['Nats-Batch-Sequence', String(i + 1)])
+    const subject = storeSubject(nc, entry.subject)
     if (i < entries.length - 1) {
-      nc.publish(storeSubject(nc, entry.subject), entry.payload, { headers: h })
+      nc.publish(subject, entry.payload, { headers: new HeaderBlock(list) })
       continue
     }
-    h.set('Nats-Batch-Commit', '1')
-    const reply = await ask(nc, storeSubject(nc, entry.subject), entry.payload, { headers: h, timeoutMs })
+    list.push(['Nats-Batch-Commit', '1'])
+    const reply = await ask(nc, subject, entry.payload, { headers: new HeaderBlock(list), timeoutMs })
     return parseAck(nc, reply.data)
   }
   throw new FlowStoneError('internal', 'an empty batch')
@@ -213,17 +214,8 @@ export async function leaderGet(
     seq: Number(Reflect.get(message, 'seq')),
     timeMs: Date.parse(text('time')),
     payload: new Uint8Array(Buffer.from(text('data'), 'base64')),
-    headers: parseHeaderBlock(Buffer.from(text('hdrs'), 'base64').toString('utf8')),
+    headers: parseHeaderText(Buffer.from(text('hdrs'), 'base64').toString('utf8')),
   }
-}
-
-function parseHeaderBlock(block: string): ReadonlyMap<string, string> {
-  const result = new Map<string, string>()
-  for (const line of block.split('\r\n').slice(1)) {
-    const colon = line.indexOf(':')
-    if (colon > 0) result.set(line.slice(0, colon), line.slice(colon + 1).trim())
-  }
-  return result
 }
 
 export function headerMap(h: MsgHdrs | undefined): ReadonlyMap<string, string> {

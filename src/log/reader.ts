@@ -7,6 +7,7 @@ import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetst
 import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import type { Connection } from './connection.ts'
+import { parseHeaderText, receivedText } from './headers.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 
 const LOOK_MS = 5000
@@ -191,11 +192,12 @@ export class Reader {
 }
 
 function toStored(message: JsMsg): StoredMessage {
+  const text = receivedText(message)
   return {
     subject: message.subject,
     seq: message.seq,
     timeMs: Math.floor(Number(message.info.timestampNanos) / 1_000_000),
     payload: message.data,
-    headers: headerMap(message.headers),
+    headers: text === undefined ? headerMap(message.headers) : parseHeaderText(text),
   }
 }

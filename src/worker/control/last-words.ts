@@ -13,7 +13,7 @@ import { storeSubject } from '../../../streams/jetstream.ts'
 import type { ErrorInfo } from '../../../streams/schemas.ts'
 import { cut } from '../../../streams/text.ts'
 import { factEntry } from '../../log/entries.ts'
-import type { Entry } from '../../log/nats.ts'
+import { headerText } from '../../log/headers.ts'
 import { headersOf } from '../../log/nats.ts'
 import { type Execution, running } from '../attempt/executions.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
@@ -87,7 +87,12 @@ export function lastWordsOf(
     const drafts = draftsOf(shared, held, culprit, error)
     for (const draft of drafts) {
       const entry = factEntry(shared.names, held.shard, draft)
-      facts.push({ subject: entry.subject, headers: headerText(entry), payload: entry.payload, task })
+      facts.push({
+        subject: entry.subject,
+        headers: headerText(headersOf(entry, undefined)),
+        payload: entry.payload,
+        task,
+      })
     }
     replies.push({ reply: held.reply, facts: drafts.length })
   }
@@ -160,9 +165,4 @@ function draftsOf(
       return [{ name: 'attempt.ended', ids, data }]
     }
   }
-}
-
-function headerText(entry: Entry): string {
-  const lines = [...headersOf(entry, undefined)].map(([key, values]) => `${key}: ${values[0] ?? ''}`)
-  return `NATS/1.0\r\n${lines.join('\r\n')}\r\n\r\n`
 }

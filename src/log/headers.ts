@@ -1,0 +1,54 @@
+/**
+ * Headers of messages, as text. The library checks and copies each name and value several times, on
+ * the way out and on the way in, which takes four times as long as all that is done here.
+ */
+import { MsgHdrsImpl, MsgImpl } from '@nats-io/nats-core/internal'
+import { InvalidError } from '../../streams/errors.ts'
+
+export type HeaderList = readonly (readonly [name: string, value: string])[]
+
+const VERSION = 'NATS/1.0'
+const BREAK = /[\r\n]/
+
+/** Throws InvalidError for a value of several lines: the rest would be headers of its own. */
+export function headerText(list: HeaderList): string {
+  let text = VERSION
+  for (const [name, value] of list) {
+    if (BREAK.test(value)) throw new InvalidError(`a value of header ${name} has a line break`)
+    text += `\r\n${name}: ${value.trim()}`
+  }
+  return `${text}\r\n\r\n`
+}
+
+/** What the library sends for a message. */
+export class HeaderBlock extends MsgHdrsImpl {
+  readonly #text: string
+
+  constructor(list: HeaderList) {
+    super()
+    this.#text = headerText(list)
+  }
+
+  override encode(): Uint8Array {
+    return Buffer.from(this.#text)
+  }
+}
+
+/** Of several headers of one name the first one counts. */
+export function parseHeaderText(text: string): ReadonlyMap<string, string> {
+  const result = new Map<string, string>()
+  for (const line of text.split('\r\n').slice(1)) {
+    const colon = line.indexOf(':')
+    const name = line.slice(0, colon)
+    if (colon > 0 && !result.has(name)) result.set(name, line.slice(colon + 1).trim())
+  }
+  return result
+}
+
+/** The headers of a message of a stream as they came; undefined where the library hides them. */
+export function receivedText(message: object): string | undefined {
+  const core: unknown = message instanceof MsgImpl ? message : Reflect.get(message, 'msg')
+  if (!(core instanceof MsgImpl)) return undefined
+  const { buffer, byteOffset } = core._rdata
+  return core._msg.hdr > 0 ? Buffer.from(buffer, byteOffset, core._msg.hdr).toString('utf8') : VERSION
+}
