@@ -35,9 +35,22 @@ export function fingerprintOf(
 
 /** JSON with the members of each object in the order of their names. */
 export function canonicalJson(value: unknown): string {
+  if (isInOrder(value)) return JSON.stringify(value)
   return JSON.stringify(value, (_name, inner: unknown) =>
     typeof inner === 'object' && inner !== null && !Array.isArray(inner)
       ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
       : inner,
   )
+}
+
+/** Whether it is so already: to call a function for each member takes five times as long. */
+function isInOrder(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  if (Array.isArray(value)) return value.every(isInOrder)
+  let last = ''
+  for (const [name, inner] of Object.entries(value)) {
+    if (name < last || !isInOrder(inner)) return false
+    last = name
+  }
+  return true
 }

@@ -1,6 +1,6 @@
 /**
- * Headers of messages, as text. The library checks and copies each name and value several times, on
- * the way out and on the way in, which takes four times as long as all that is done here.
+ * Headers of messages, as text. The library checks and copies each name and value several times.
+ * That takes four times as long as what is done here.
  */
 import { MsgHdrsImpl, MsgImpl } from '@nats-io/nats-core/internal'
 import { InvalidError } from '../../streams/errors.ts'

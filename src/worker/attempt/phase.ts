@@ -59,24 +59,23 @@ export async function runPhase(
   })
 }
 
-async function call(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Promise<unknown> {
+async function call(parts: AttemptParts, ctx: InstanceContext<unknown>, deps: OwnDeps): Promise<unknown> {
   const { shared, held, task, asset } = parts
   const { kind } = task
   switch (kind) {
     case 'execute': {
-      const plain = plainContext(ctx)
       return await taken(
         parts,
         calling(shared, held, () => {
           const { definition } = asset
-          if (!definition.hook) return definition.execute(plain, deps)
-          return definition.hook(plain, deps, (gate, keyId) => addressOfGate(shared.gates, gate, keyId))
+          if (!definition.hook) return definition.execute(ctx, deps)
+          return definition.hook(ctx, deps, (gate, keyId) => addressOfGate(shared.gates, gate, keyId))
         }),
       )
     }
     case 'signal':
     case 'timeout':
-      return await resume(parts, kind, plainContext(ctx), deps)
+      return await resume(parts, kind, ctx, deps)
     case 'scatter':
       return await scatter(parts, ctx, deps)
     case 'gather':
@@ -84,11 +83,6 @@ async function call(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Prom
     default:
       return kind satisfies never
   }
-}
-
-/** Plain code never looks at the two; its type does not know them. */
-function plainContext(ctx: AssetContext): InstanceContext<unknown> {
-  return { ...ctx, scatterKey: undefined, index: 0 }
 }
 
 /**

@@ -1,7 +1,7 @@
 /** What the parts of a worker share. */
 import type { Names } from '../../../streams/subjects.ts'
 import type { Task } from '../../../streams/tasks.ts'
-import type { AnyAsset, AssetContext, InstanceContext, Resources } from '../../define/asset-type.ts'
+import type { AnyAsset, InstanceContext, Resources } from '../../define/asset-type.ts'
 import type { ApprovalOptions, ChildRun, GateOptions, OpenedGate, Suspension } from '../../define/gates.ts'
 import type { ChildOptions } from '../../define/run-options.ts'
 import type { Refusals } from '../../gates/refused.ts'
@@ -63,6 +63,7 @@ export function codeEnds({ helper }: WorkerShared): void {
   helper?.calls(-1)
 }
 
+/** Code that is no instance never looks at the key and the index; its type does not know them. */
 export function contextOf(
   shared: WorkerShared,
   task: Task,
@@ -71,7 +72,7 @@ export function contextOf(
   key: string,
   opener: GateOpener,
   logs: TaskLogs,
-): AssetContext {
+): InstanceContext<unknown> {
   return {
     runId: task.run,
     asset: asset.name,
@@ -92,6 +93,8 @@ export function contextOf(
     openApproval: opener.openApproval,
     run: opener.run,
     fail,
+    scatterKey: undefined,
+    index: 0,
   }
 }
 
