@@ -19,6 +19,7 @@ import { events } from './events.ts'
 import { type Figure, type Fsync, jsonLine, table } from './figures.ts'
 import { flat } from './flat.ts'
 import { gates } from './gates.ts'
+import { graphPage } from './graph.ts'
 import { history } from './history.ts'
 import { limitedQueues } from './limited-queues.ts'
 import { limiter } from './limiter.ts'
@@ -57,6 +58,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   verify,
   load,
   console: consolePage,
+  graph: graphPage,
   cost,
   logs,
   writes,
