@@ -8,6 +8,7 @@ import { Store } from '../../src/engine/shard/store.ts'
 import type { Connection } from '../../src/log/connection.ts'
 import { gapsIn, stepsOf } from '../../src/log/past/changes.ts'
 import { type Changes, decodeChanges, encodeChanges } from '../../streams/changes.ts'
+import { encodeJson } from '../../streams/codec.ts'
 import type { Fact } from '../../streams/facts.ts'
 import { decodeSnapshot, encodeSnapshot, type SnapshotDoc } from '../../streams/snapshots.ts'
 import { namesOf } from '../../streams/subjects.ts'
@@ -124,6 +125,22 @@ describe('the state at a sequence that is not sealed', () => {
       }),
       runs(60),
     )
+  })
+
+  it('keeps a run that has the id of one that ended and was pruned, and nothing of that one', () => {
+    const changed = new Changed(1)
+    changed.begin(0)
+    const put = (key: string, doc: object): void => changed.put(key, doc, encodeJson(doc))
+    put('run.0-a', { id: 'a' })
+    put('gates.0-a.g.R0', {})
+    put('run.0-a', { finishedMs: 1 })
+    put('run.0-b', { id: 'b' })
+    put('run.0-b', { finishedMs: 1 })
+    put('run.0-a', { id: 'another' })
+    changed.delete('open.0-b')
+    changed.fact(1)
+    const changes = changed.cut(2, { seq: 2, ms: 2 })?.changes()
+    expect(changes).toEqual({ docs: [['run.0-a', encodeJson({ id: 'another' })]], gone: [], ended: ['0-a', '0-b'] })
   })
 
   it('begins with the last whole, and says how many facts no changes are of', () => {

@@ -33,10 +33,10 @@ it('changes have a whole now and then, go when they are old, and count for the l
       await connection.nc.request(names.fact(0, `run.0-r${seq}.x`), '{}')
       const { timeMs = 0 } = (await leaderGet(connection.nc, names.log(0), { seq })) ?? {}
       const run = { id: `0-r${seq}`, seq, status: 'running' }
-      changed.put(stateKey.run(run.id), run, encodeJson(run), true)
+      changed.put(stateKey.run(run.id), run, encodeJson(run))
       // Each other run ends with the next fact.
       const before = `0-r${seq - 1}`
-      if (seq % 2 === 0) changed.put(stateKey.run(before), { finishedMs: 1 }, new Uint8Array(1), false)
+      if (seq % 2 === 0) changed.put(stateKey.run(before), { finishedMs: 1 }, new Uint8Array(1))
       changed.fact(1)
       // The last one is of another log than this.
       const cut = changed.cut(seq, { seq, ms: seq === ALL ? timeMs + 1 : timeMs })

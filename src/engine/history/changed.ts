@@ -4,9 +4,8 @@
  * changes are due. Of a run that has ended nothing is kept.
  */
 import { kindOf, PAST_KINDS } from '../../../projections/past.ts'
-import { runOfKey } from '../../../projections/state.ts'
+import { type RunState, runOfKey, stateKey } from '../../../projections/state.ts'
 import type { Changes } from '../../../streams/changes.ts'
-import type { SnapshotDoc } from '../../../streams/snapshots.ts'
 import type { Mark } from '../shard/position.ts'
 
 /** Changes are due after so many bytes of facts or of documents, if not for the number of facts. */
@@ -26,19 +25,15 @@ export interface Cut {
   readonly bytes: number
 }
 
-interface EndedRun {
-  /** It had begun before these changes. */
-  readonly wasThere: boolean
-  /** Another run has its id, and is open. */
-  isOpen: boolean
-}
+/** `open`: the run that ended was pruned, and another run has its id. */
+type Ended = 'ended' | 'open'
 
 export class Changed {
   readonly #every: number
   #docs = new Map<string, Uint8Array | undefined>()
   #gone = new Set<string>()
-  #began = new Set<string>()
-  #ended = new Map<string, EndedRun>()
+  /** Runs by the keys of their documents, whose hashes are known. */
+  #ended = new Map<string, Ended>()
   #from = 0
   #facts = 0
   #factBytes = 0
@@ -55,7 +50,6 @@ export class Changed {
   begin(from: number): void {
     this.#docs = new Map()
     this.#gone = new Set()
-    this.#began = new Set()
     this.#ended = new Map()
     this.#from = from
     this.#facts = 0
@@ -68,15 +62,19 @@ export class Changed {
     this.#factBytes += bytes
   }
 
-  /** `isFresh`: the bucket has not had it before. */
-  put(key: string, doc: unknown, bytes: Uint8Array, isFresh: boolean): void {
-    const kind = kindOf(key)
-    if (kind === 'pipeline') this.#docs.set(key, undefined)
-    if (!PAST_KINDS.has(kind)) return
-    if (kind === 'run' && this.#hasEnded(key, doc, isFresh)) return
+  put(key: string, doc: unknown, bytes: Uint8Array): void {
+    // Most documents are of runs. This is done for each document of each checkpoint.
+    if (key.startsWith('run.')) {
+      // The type of document follows from its key.
+      if (this.#hasEnded(key, doc as RunState)) return
+    } else {
+      const kind = kindOf(key)
+      if (kind === 'pipeline') this.#docs.set(key, undefined)
+      if (!PAST_KINDS.has(kind)) return
+    }
     this.#bytes += bytes.length - (this.#docs.get(key)?.length ?? 0)
     this.#docs.set(key, bytes)
-    this.#gone.delete(key)
+    if (this.#gone.size > 0) this.#gone.delete(key)
   }
 
   delete(key: string): void {
@@ -89,8 +87,8 @@ export class Changed {
   cut(seq: number, mark: Mark | undefined): Cut | undefined {
     const isDue = this.#facts >= this.#every || this.#factBytes >= EVERY_BYTES || this.#bytes >= DOCS_BYTES
     if (!isDue || !mark) return undefined
-    const [docs, gone, began, ended] = [this.#docs, this.#gone, this.#began, this.#ended]
-    const changes = (): Changes => changesOf(docs, gone, began, ended)
+    const [docs, gone, ended] = [this.#docs, this.#gone, this.#ended]
+    const changes = (): Changes => changesOf(docs, gone, ended)
     const cut = { from: this.#from, seq, mark, changes, bytes: this.#bytes }
     const held = this.#ready.reduce((sum, { bytes }) => sum + bytes, cut.bytes)
     this.begin(seq)
@@ -111,20 +109,16 @@ export class Changed {
     return this.#ready.shift()
   }
 
-  #hasEnded(key: string, doc: unknown, isFresh: boolean): boolean {
-    const run = key.slice('run.'.length)
-    const ended = this.#ended.get(run)
-    if (typeof doc === 'object' && doc !== null && Reflect.get(doc, 'finishedMs') !== undefined) {
+  #hasEnded(key: string, { finishedMs }: RunState): boolean {
+    if (finishedMs !== undefined) {
       this.#forget(key)
-      if (ended) ended.isOpen = false
-      else this.#ended.set(run, { wasThere: !isFresh && !this.#began.has(run), isOpen: false })
+      this.#ended.set(key, 'ended')
       return true
     }
-    if (isFresh) this.#began.add(run)
-    if (ended && !ended.isOpen) {
-      // The one before was pruned. Nothing of it goes on.
-      for (const one of this.#docs.keys()) if (runOfKey(one) === run) this.#forget(one)
-      ended.isOpen = true
+    if (this.#ended.get(key) === 'ended') {
+      // Nothing of the one before goes on.
+      for (const one of this.#docs.keys()) if (runKeyOf(one) === key) this.#forget(one)
+      this.#ended.set(key, 'open')
     }
     return false
   }
@@ -135,20 +129,20 @@ export class Changed {
   }
 }
 
+/** A state that they are laid over may have what began and ended within them. */
 function changesOf(
   docs: ReadonlyMap<string, Uint8Array | undefined>,
   gone: ReadonlySet<string>,
-  began: ReadonlySet<string>,
-  ended: ReadonlyMap<string, EndedRun>,
+  ended: ReadonlyMap<string, Ended>,
 ): Changes {
-  const isLeft = (key: string): boolean => {
-    const of = ended.get(runOfKey(key) ?? '')
-    return !of || of.isOpen
-  }
-  const isOfBegun = (key: string): boolean => began.has(runOfKey(key) ?? '')
+  const isLeft = (key: string): boolean => ended.get(runKeyOf(key)) !== 'ended'
   return {
-    docs: [...docs].filter((doc): doc is [string, Uint8Array | undefined] & SnapshotDoc => isLeft(doc[0])),
-    gone: [...gone].filter((key) => isLeft(key) && !isOfBegun(key)),
-    ended: [...ended].flatMap(([run, { wasThere }]) => (wasThere ? [run] : [])),
+    docs: [...docs].filter(([key]) => isLeft(key)),
+    gone: [...gone].filter(isLeft),
+    ended: [...ended.keys()].map((key) => key.slice('run.'.length)),
   }
+}
+
+function runKeyOf(key: string): string {
+  return stateKey.run(runOfKey(key) ?? '')
 }

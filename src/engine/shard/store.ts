@@ -222,7 +222,7 @@ export class Store implements View {
   #entriesOf(key: string, doc: unknown): Entry[] {
     const contentType = doc instanceof Uint8Array ? BYTES : 'application/json'
     const plain = encodeDoc(doc)
-    this.#changed?.put(key, doc, plain, this.#fresh.has(key))
+    this.#changed?.put(key, doc, plain)
     this.#sized(key, plain.length)
     const { bytes, encoding } = this.#compress ? squeeze(plain) : { bytes: plain }
     const parts = partsOf(key, bytes, this.#connection.maxPayload)
