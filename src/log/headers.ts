@@ -9,12 +9,17 @@ export type HeaderList = readonly (readonly [name: string, value: string])[]
 
 const VERSION = 'NATS/1.0'
 const BREAK = /[\r\n]/
+const NAME = /^[!-9;-~]+$/
 
-/** Throws InvalidError for a value of several lines: the rest would be headers of its own. */
+/**
+ * Throws InvalidError for a value of several lines, whose rest would be headers of its own, and for
+ * a name with a blank, a colon or a control character.
+ */
 export function headerText(list: HeaderList): string {
   let text = VERSION
   for (const [name, value] of list) {
     if (BREAK.test(value)) throw new InvalidError(`a value of header ${name} has a line break`)
+    if (!NAME.test(name)) throw new InvalidError(`${JSON.stringify(name)} cannot be the name of a header`)
     text += `\r\n${name}: ${value.trim()}`
   }
   return `${text}\r\n\r\n`

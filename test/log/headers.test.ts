@@ -22,6 +22,10 @@ describe('headers of a message', () => {
     )
   })
 
+  it.each(['a\r\nb', 'a b', 'a:b', ''])('are refused where %j is a name', (name) => {
+    expect(() => headerText([[name, '1']])).toThrow(`${JSON.stringify(name)} cannot be the name of a header`)
+  })
+
   it('are read as they were written, and the first of one name counts', () => {
     expect([...parseHeaderText(`${headerText([...LIST, ['Content-Type', 'b']])}`)]).toEqual([
       ['Content-Type', 'application/json'],
