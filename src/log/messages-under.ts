@@ -5,6 +5,7 @@ import { jetstream } from '../../streams/jetstream.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
 import { headerMap, leaderGet, type StoredMessage } from './nats.ts'
+import { storedMsOf } from './stored-ms.ts'
 
 const AHEAD = 500
 /** After such a silence the reader asks whether anything is left: it may have been purged. */
@@ -44,7 +45,7 @@ export async function* messagesUnder(
       }
       if (got.done) break
       const message = got.value
-      const timeMs = Math.floor(Number(message.info.timestampNanos) / 1_000_000)
+      const timeMs = storedMsOf(message)
       const { subject, seq, data: payload } = message
       seen = seq
       yield { subject, seq, timeMs, payload, headers: headerMap(message.headers) }

@@ -9,6 +9,7 @@ import { jetstream } from '../../streams/jetstream.ts'
 import type { Connection } from './connection.ts'
 import { parseHeaderText, receivedText } from './headers.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
+import { storedMsOf } from './stored-ms.ts'
 
 const LOOK_MS = 5000
 /**
@@ -196,7 +197,7 @@ function toStored(message: JsMsg): StoredMessage {
   return {
     subject: message.subject,
     seq: message.seq,
-    timeMs: Math.floor(Number(message.info.timestampNanos) / 1_000_000),
+    timeMs: storedMsOf(message),
     payload: message.data,
     headers: text === undefined ? headerMap(message.headers) : parseHeaderText(text),
   }

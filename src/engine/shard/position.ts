@@ -11,6 +11,7 @@ import { FlowStoneError } from '../../../streams/errors.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { leaderGet, type StoredMessage, streamBounds } from '../../log/nats.ts'
+import { isSameStoredMs } from '../../log/stored-ms.ts'
 
 const ENGINE_VERSION = 2
 
@@ -154,7 +155,7 @@ export async function logRefusal(
   if (!mark) return undefined
   const found = await connection.read((nc) => leaderGet(nc, stream, { seq: mark.seq }))
   if (!found) return refuse(`message ${mark.seq} is gone`)
-  if (found.timeMs === mark.ms) return undefined
+  if (isSameStoredMs(found.timeMs, mark.ms)) return undefined
   const times = [found.timeMs, mark.ms].map((ms) => new Date(ms).toISOString())
   return refuse(`message ${mark.seq} was stored at ${times[0]}, and the state knows one of ${times[1]}`)
 }
@@ -166,7 +167,7 @@ export async function isMarkOf(
 ): Promise<boolean> {
   if (!mark) return true
   const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq }))
-  return !found || found.timeMs === mark.ms
+  return !found || isSameStoredMs(found.timeMs, mark.ms)
 }
 
 /**

@@ -10,6 +10,7 @@ import { jetstream } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { headerMap, leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { storedMsOf } from '../../log/stored-ms.ts'
 import { type Position, positionIn } from '../shard/position.ts'
 
 const AHEAD = 500
@@ -54,7 +55,7 @@ export async function readBucket(
       const stored = {
         subject: message.subject,
         seq: message.seq,
-        timeMs: Math.floor(Number(message.info.timestampNanos) / 1_000_000),
+        timeMs: storedMsOf(message),
         payload: message.data,
         headers: headerMap(message.headers),
       }

@@ -6,6 +6,7 @@ import { type ChangesList, type ChangesPlace, changesKey, decodeChangesList } fr
 import { readDocIfAny } from '../documents.ts'
 import type { HistorySource } from '../history.ts'
 import { leaderGet, streamBounds } from '../nats.ts'
+import { isSameStoredMs } from '../stored-ms.ts'
 import { isWithin, type Limit } from './limit.ts'
 
 export async function changesList(
@@ -25,7 +26,7 @@ export async function isOfLog(
 ): Promise<boolean> {
   if (seq > last) return false
   const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq }))
-  return !found || found.timeMs === mark.ms
+  return !found || isSameStoredMs(found.timeMs, mark.ms)
 }
 
 /** What is to be laid over the state at a position, in order. */
