@@ -123,7 +123,7 @@ class Shard implements AsyncDisposable {
   async pruner(): Promise<Pruner> {
     const snapshots = new Snapshots(this.options, this.base)
     await snapshots.begin()
-    const pruner = new Pruner(this.options, this.base, snapshots)
+    const pruner = new Pruner(this.options, this.base, snapshots, { onLog: () => [] })
     await pruner.begin()
     return pruner
   }

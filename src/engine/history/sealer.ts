@@ -196,7 +196,7 @@ class Sealing {
     this.#waves = new Waves(options, base)
     this.#snapshots = new Snapshots(options, base)
     this.#recent = new Recent(options, base)
-    this.#pruner = new Pruner(options, base, this.#snapshots)
+    this.#pruner = new Pruner(options, base, this.#snapshots, this.#waves)
     this.folded = base.seq
   }
 

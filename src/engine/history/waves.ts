@@ -67,9 +67,9 @@ export class Waves {
   readonly #forgotten = new Set<string>()
   /** Waves behind the first fact of a run that is open. */
   readonly #blocked = new Set<string>()
-  /** Of those, the wave of which the log has nothing but the last fact. */
+  /** Waves of which the log has nothing but the last fact. */
   readonly #almost = new Set<string>()
-  /** Of those, waves whose facts of assets are gone. */
+  /** Of the blocked ones, waves whose facts of assets are gone. */
   readonly #noAssets = new Set<string>()
   #next = 0
   #sweptTo = 0
@@ -97,6 +97,11 @@ export class Waves {
     const key = `wave.${String(this.#next++).padStart(12, '0')}`
     this.#base.store.put(key, wave)
     this.#waves.set(key, wave)
+  }
+
+  /** Runs that are sealed, and of which the log may still have facts. */
+  *onLog(): Generator<string> {
+    for (const [key, { runs }] of this.#waves) if (!this.#almost.has(key)) yield* runs
   }
 
   /** Takes away what may go. False: the state has to be stored first, which takes a moment. */
@@ -132,6 +137,7 @@ export class Waves {
     for (const [key, wave] of ready) {
       if (wave.upTo <= upTo) this.#done(key)
       else if (unsealed.firstSeq <= wave.upTo) this.#blocked.add(key)
+      else if (upTo >= Math.min(last, wave.upTo)) this.#almost.add(key)
     }
     if (this.#blocked.size > 0) await this.#strokeAssets(free, unsealed)
     return true

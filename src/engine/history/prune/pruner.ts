@@ -75,6 +75,7 @@ export class Pruner {
   readonly #options: SealerOptions
   readonly #base: Base
   readonly #snapshots: Snapshots
+  readonly #waves: OnLog
   readonly #sweep: Sweep
   #work: AsyncGenerator<number | undefined, void> | undefined
   #survey: Survey | undefined
@@ -87,10 +88,11 @@ export class Pruner {
   /** What is on record about an archive that cannot be reached; null: not known yet. */
   #backlog: string | undefined | null = null
 
-  constructor(options: SealerOptions, base: Base, snapshots: Snapshots) {
+  constructor(options: SealerOptions, base: Base, snapshots: Snapshots, waves: OnLog) {
     this.#options = options
     this.#base = base
     this.#snapshots = snapshots
+    this.#waves = waves
     this.#sweep = new Sweep(options, base)
   }
 
@@ -301,8 +303,7 @@ export class Pruner {
     // First: a run that is sealed meanwhile is found in its pack.
     yield* references.read()
     yield* this.#surveyAll(survey)
-    const last = await this.#lastOnLog()
-    if (last !== undefined) survey.hold(last)
+    for (const run of await this.#onLog()) survey.hold(run)
     const left = [...survey.candidates]
     // The same packs make the same archive, however long it takes to read them.
     const [packs, batchMs] = archive ? [PACKS_ARCHIVED, Number.POSITIVE_INFINITY] : [PACKS, BATCH_MS]
@@ -382,15 +383,15 @@ export class Pruner {
   }
 
   /**
-   * The run that has the last fact, if it has a key: that fact stays on the log until another one
-   * comes. Who used the key again would take it for the end of the new run.
+   * Runs with a key of which the log has something. Who used the key again would get the facts of
+   * the run that was pruned. The last fact stays on the log until another one comes.
    */
-  async #lastOnLog(): Promise<string | undefined> {
+  async #onLog(): Promise<string[]> {
     const { connection, names, shard, stored } = this.#options
     const { mark } = stored
     const message = mark && (await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq })))
     const run = message && parsePath(names.factPath(message.subject) ?? '')?.ids.run
-    return run !== undefined && hasKey(run) ? run : undefined
+    return [...this.#waves.onLog(), ...(run === undefined ? [] : [run])].filter(hasKey)
   }
 
   async *#surveyAll(survey: Survey): AsyncGenerator<undefined, void> {
@@ -464,6 +465,11 @@ export class Pruner {
       specs.set(keyOf.get(key) ?? '', doc as PipelineSpec)
     this.#specs = specs
   }
+}
+
+/** Runs that are sealed, and of which the log may still have facts. */
+interface OnLog {
+  onLog(): Iterable<string>
 }
 
 /** One look at what is due. */
