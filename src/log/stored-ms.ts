@@ -1,7 +1,7 @@
 /** When a message was stored, to the millisecond, by whichever way it was read. */
 import type { JsMsg } from '@nats-io/jetstream'
 
-/** So many nanoseconds from a full millisecond, the number of the library may be on its wrong side. */
+/** So near to a full millisecond the number of the library may be on its wrong side. */
 const UNSURE_NS = 1024
 const MS = 1_000_000
 

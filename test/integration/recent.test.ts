@@ -39,7 +39,7 @@ it('changes have a whole now and then, go when they are old, and count for the l
       if (seq % 2 === 0) changed.put(stateKey.run(before), { finishedMs: 1 }, new Uint8Array(1))
       changed.fact(1)
       // The last one is of another log than this.
-      const cut = changed.cut(seq, { seq, ms: seq === ALL ? timeMs + 1 : timeMs })
+      const cut = changed.cut(seq, { seq, ms: seq === ALL ? timeMs + 5 : timeMs })
       if (!cut) throw new Error('there is no cut')
       changed.offer(cut)
       await recent.store()
