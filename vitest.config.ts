@@ -20,7 +20,6 @@ const UNIT = [
 const KILL = ['test/kill/**/*.test.ts']
 /** They measure how long something takes, so little else may run beside them. */
 const TIMED = [
-  'test/console/browser-scatter.test.ts',
   'test/integration/late-slots.test.ts',
   'test/integration/limited-scatter.test.ts',
   'test/integration/limiter.test.ts',
@@ -37,7 +36,7 @@ const REAL: TestProjectInlineConfiguration['test'] = {
   pool: 'forks',
   // They mostly wait for servers and processes, so there may be more of them than processors.
   maxWorkers: Math.ceil(availableParallelism() * 1.5),
-  sequence: { groupOrder: 1 },
+  sequence: { groupOrder: 2 },
   // What they start is many times the same code: Node need not compile it each time.
   env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
 }
@@ -75,10 +74,9 @@ export default defineConfig({
           name: 'timed',
           include: TIMED,
           isolate: false,
-          globalSetup: ['test/kit/console.ts'],
           ...REAL,
           maxWorkers: '100%',
-          sequence: { groupOrder: 0 },
+          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -89,7 +87,7 @@ export default defineConfig({
           exclude: UNIT,
           globalSetup: ['test/kit/programs.ts'],
           ...REAL,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

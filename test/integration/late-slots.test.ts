@@ -46,7 +46,7 @@ async function lateProxy(port: number): Promise<Late> {
 
 const server = useServer({ syncInterval: 'default' })
 
-const LEASE = { lease: '500ms', maxWait: '20s' } as const
+const LEASE = { lease: '1500ms', maxWait: '20s' } as const
 
 describe('a slot whose answer comes after its lease has ended', () => {
   it('a slot whose answer comes after its lease has ended is not handed out: its caller gets another one, and no two run at once', async () => {
@@ -71,12 +71,12 @@ describe('a slot whose answer comes after its lease has ended', () => {
         LEASE,
       )
     await job(slow, async () => undefined)
-    late.delayMs = 1300
+    late.delayMs = 3000
     const first = job(slow, async () => undefined)
     await until('the server has given it a slot', async () => (await quick.limiter.status('gpu')).slots?.count === 1)
     await until('whose lease is over', async () => (await quick.limiter.status('gpu')).slots?.count === 0)
     const fresh = performance.now()
-    const second = job(quick, () => until('a while has passed', () => performance.now() - fresh > 1500))
+    const second = job(quick, () => until('a while has passed', () => performance.now() - fresh > 3000))
     await second
     late.delayMs = 0
     await first
@@ -92,7 +92,7 @@ describe('a slot whose answer comes after its lease has ended', () => {
     const first = await slow.limiter.acquireSlot('gpu', 1, LEASE)
     if (first === 'at_capacity') throw new Error('no slot')
     await first.release()
-    late.delayMs = 1300
+    late.delayMs = 3000
     const acquiring = slow.limiter.acquireSlot('gpu', 1, LEASE)
     await until('the server has given it a slot', async () => (await quick.limiter.status('gpu')).slots?.count === 1)
     await until('whose lease is over', async () => (await quick.limiter.status('gpu')).slots?.count === 0)
