@@ -91,7 +91,8 @@ it('a scatter of 100,000 moves, opens to an instance, is paused, cancelled and r
   await page.waitForFunction(`!location.hash.includes(${JSON.stringify(run.id)})`)
   const again = await page.evaluate(`location.hash.split('/')[2]`)
   await tab.open(`runs/${again}/pages`)
-  await tab.sees(' failed, all by error', '.page-head')
+  // How many of those that fail have ended depends on which begin first.
+  await tab.sees(' failed, ', '.page-head')
   await flow.scatter.cancel(`${again}.pages`)
   await tab.sees('Cancelled at', '.page-head')
   // Before an engine has read what was stored, the new run is not found.
