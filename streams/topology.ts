@@ -15,8 +15,8 @@ import {
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { violationIn } from './denied.ts'
+import { configOf, ensureStream, topologyError, type Wish } from './ensure-stream.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
-import { isFullError } from './full.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { type Names, namesOf } from './subjects.ts'
@@ -81,8 +81,6 @@ export const SHARDS_MAX = 64
 const REPLICAS_MAX = 5
 /** Triggers that may wait for an engine. */
 const TRIGGERS_MAX = 1_000_000
-
-type Wish = Partial<StreamConfig> & Pick<StreamConfig, 'name'>
 
 /** Throws FlowStoneError `server_too_old` with the version needed, or `no_jetstream`. */
 export async function checkServer(nc: NatsConnection): Promise<void> {
@@ -440,70 +438,4 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
 export async function ensureStateBucket(nc: NatsConnection, topology: Topology, shard: number): Promise<void> {
   const { names, replicas } = topology
   await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(shard), replicas))
-}
-
-async function configOf(jsm: JetStreamManager, stream: string): Promise<StreamConfig | undefined> {
-  try {
-    return (await jsm.streams.info(stream)).config
-  } catch (error) {
-    if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
-    throw topologyError(`stream ${stream}`, error)
-  }
-}
-
-/** `metadata`: of a stream that it makes. */
-async function ensureStream(
-  jsm: JetStreamManager,
-  wish: Wish,
-  metadata?: Readonly<Record<string, string>>,
-): Promise<void> {
-  try {
-    const existing = await jsm.streams.info(wish.name).catch((error: unknown) => {
-      if (error instanceof JetStreamApiError && NOT_FOUND.has(error.code)) return undefined
-      throw error
-    })
-    if (!existing) {
-      await jsm.streams.add(metadata ? { ...wish, metadata } : wish).catch(async (error: unknown) => {
-        // Another process was faster with another detail: look again, and compare.
-        if (error instanceof JetStreamApiError && error.code === 10058) return ensureStream(jsm, wish)
-        throw error
-      })
-      return
-    }
-    const differing = Object.entries(wish).filter(([field, value]) => {
-      const actual: unknown = Reflect.get(existing.config, field)
-      return !covers(value, actual)
-    })
-    if (differing.length > 0) await jsm.streams.update(wish.name, { ...existing.config, ...wish })
-  } catch (cause) {
-    throw topologyError(`stream ${wish.name}`, cause)
-  }
-}
-
-/** Whether what is there has all that is wished; the server adds fields of its own. */
-function covers(wished: unknown, actual: unknown): boolean {
-  if (Array.isArray(wished)) {
-    return (
-      Array.isArray(actual) && actual.length === wished.length && wished.every((item, i) => covers(item, actual[i]))
-    )
-  }
-  if (typeof wished === 'object' && wished !== null) {
-    return (
-      typeof actual === 'object' &&
-      actual !== null &&
-      Object.entries(wished).every(([key, value]) => covers(value, Reflect.get(actual, key)))
-    )
-  }
-  return wished === actual || ((wished === false || wished === 0) && actual === undefined)
-}
-
-function topologyError(what: string, cause: unknown): FlowStoneError {
-  if (cause instanceof FlowStoneError) return cause
-  if (cause instanceof JetStreamApiError && isFullError(cause.code, cause.message))
-    return new FlowStoneError(
-      'storage_full',
-      `JetStream storage is full: ${what} could not be made (${cause.message}). Delete streams or raise the limit, then try again`,
-      { cause },
-    )
-  return new FlowStoneError('topology', `${what} could not be made or updated: ${messageOf(cause)}`, { cause })
 }

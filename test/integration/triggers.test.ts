@@ -139,7 +139,7 @@ describe('a message to <ns>.trigger.<pipeline>.<asset>', () => {
     expect((await refusals(namespace))[7]).toMatchObject({ pipeline: 'reports', asset: 'raport', msgId: 'id-1' })
   })
 
-  it('a trigger that was refused is taken after its cause was mended, as the same run however often', async () => {
+  it('a trigger that was refused is taken once its cause is gone, as the same run however often', async () => {
     await using stage = await openStage(server.url, reports, { shards: 2 })
     const { namespace, flow } = stage
     const bodies = [{ partition: 'a' }, { partition: 'b', key: 'k' }, { partition: 'c' }, { partition: 5 }]
