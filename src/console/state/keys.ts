@@ -42,8 +42,9 @@ export function useKeys(actions: KeyActions): void {
   }, [])
 }
 
-const CHORD_MS = 900
-let chordAt = 0
+const CHORD_MS = 1500
+/** When `g` was pressed. By the events and not by the clock: a busy page hears of both late. */
+let chordAt = Number.NEGATIVE_INFINITY
 /** What a letter behind `g` does. It goes before all that the letter does by itself. */
 export const chords = new Map<string, () => void>()
 
@@ -55,11 +56,12 @@ addEventListener('keydown', (event) => {
   if (isOpen || (isField && event.key !== 'Escape')) return
   const isLetter = event.key.length === 1
   if (isLetter && !letters.value) return
-  const isChord = performance.now() - chordAt < CHORD_MS
-  chordAt = event.key === 'g' && !isChord ? performance.now() : 0
-  if (isChord || chordAt !== 0) {
+  const isChord = event.timeStamp - chordAt < CHORD_MS
+  chordAt = Number.NEGATIVE_INFINITY
+  if (isChord || event.key === 'g') {
     event.preventDefault()
     if (isChord) chords.get(event.key)?.()
+    else chordAt = event.timeStamp
     return
   }
   const action = stack.findLast(({ actions }) => event.key in actions())?.actions()[event.key]
