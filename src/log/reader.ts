@@ -163,9 +163,11 @@ export class Reader {
     if (this.#connection.isClosed || this.#stopped) return
     try {
       const { nc } = this.#connection
+      // Before the stream is asked: messages may overtake its answer, which then ends before them.
+      const read = this.#next - 1
       const { last, created } = await streamBounds(nc, this.#stream, 2000)
       this.#created ??= created
-      if (created !== this.#created || last < this.#next - 1) {
+      if (created !== this.#created || last < read) {
         const what = `stream ${this.#stream} is another one than before`
         this.#fail('log_changed', `${what}: made ${created}, its last message is ${last}`)
         return

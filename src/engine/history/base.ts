@@ -53,20 +53,20 @@ export class Base implements PageStore {
   /** Takes the base over: an engine that had it before fails at its next write. */
   static async takeOver(options: BaseOptions): Promise<Base> {
     const { connection, names, shard } = options
-    const { id, last, first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+    const log = names.log(shard)
+    const { id } = await connection.read((nc) => streamBounds(nc, log))
     const base = new Base(options, id)
     const { seq } = await base.#checkpointer.takeOverAsItIs()
     const manifest = await manifestOf(options, shard)
+    // After the position, which an engine before this one may have moved until it was taken over.
+    const { last, first } = await connection.read((nc) => streamBounds(nc, log))
     if (seq > 0 && (manifest?.log !== id || seq > last || !(await isMarkOf(options, base.mark))))
       throw new FlowStoneError(
         'log_changed',
-        `the history is of another log than ${names.log(shard)}; to seal runs again, ${REBUILD_ADVICE}`,
+        `the history is of another log than ${log}; to seal runs again, ${REBUILD_ADVICE}`,
       )
     if (seq === 0 && first > 1 && manifest === undefined)
-      throw new FlowStoneError(
-        'log_changed',
-        `the log ${names.log(shard)} has lost its beginning, and its history is gone`,
-      )
+      throw new FlowStoneError('log_changed', `the log ${log} has lost its beginning, and its history is gone`)
     base.#manifest = manifest ? { ...manifest, log: id } : base.#manifest
     return base
   }

@@ -341,9 +341,10 @@ export class Prover {
 
   async #lastBlock(): Promise<At> {
     const { connection, names, shard, from, logger, isOn, sealedTo } = this.#options
-    const { last, id } = await connection.read((nc) => streamBounds(nc, this.#log))
     const last_by_subj = names.proofHead(shard)
     const found = await connection.read((nc) => leaderGet(nc, names.proof, { last_by_subj }))
+    // After the block, which may be one that an engine before this one has just stored.
+    const { last, id } = await connection.read((nc) => streamBounds(nc, this.#log))
     const none: At = { to: from, n: -1, hash: '', headSeq: found?.seq ?? 0, log: id }
     if (!found) {
       if (this.#own >= 0) logger.warn(`the proof of shard ${shard} is gone: it had ${this.#own + 1} blocks`)

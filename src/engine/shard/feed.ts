@@ -230,9 +230,10 @@ export class Feed {
 
   async #position(): Promise<At> {
     const { connection, names, shard, from } = this.#options
-    const { last, created } = await connection.read((nc) => streamBounds(nc, this.#log))
     const last_by_subj = names.feedPosition(shard)
     const found = await connection.read((nc) => leaderGet(nc, names.feed, { last_by_subj }))
+    // After the position, which an engine before this one may still move.
+    const { last, created } = await connection.read((nc) => streamBounds(nc, this.#log))
     if (!found) return { seq: Math.min(last, await this.#copiedByServer()), positionSeq: 0, created }
     const position = decodeFeedPosition(found.payload)
     // Of another log: what that one had is not known. From now on.
