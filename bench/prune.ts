@@ -1,7 +1,7 @@
 /**
- * `prune`: scatters while an engine prunes n runs, beside scatters of the same engine while it
- * prunes nothing. They alternate with the asking, and the median of each counts. The engine is in a
- * process of its own. Runs are made up, of three assets each.
+ * `prune`: scatters while an engine prunes n runs, beside as many of another engine that prunes
+ * nothing, in turn. The engine is in a process of its own. Runs are made up, of three assets each.
+ * It ends before all are pruned: an engine rests most of the time.
  */
 import { asset, connect, pipeline } from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
@@ -15,8 +15,9 @@ import { withChildren } from './runs.ts'
 import { median } from './stats.ts'
 
 const INSTANCES = 20_000
-const WARM_UPS = 2
-const LEAST = 5
+const WARM_UPS = 20
+/** First an engine looks through all runs. */
+const SCATTERS = 150
 
 const noop = asset('noop', {
   scatter: () => Array.from({ length: INSTANCES }, (_, i) => i),
@@ -29,21 +30,49 @@ export const prune: Bench = {
   sizes: [100_000],
   async run(job) {
     const figures: Figure[] = []
-    for (const n of job.sizes)
-      figures.push(
-        ...(await withChildren(job.rig.url, async ([engine]) => (engine ? await measure(job, engine, n) : []))),
-      )
+    for (const n of job.sizes) figures.push(...(await compared(job, n)))
     return figures
   },
 }
 
-async function measure({ rig, fsync, say }: Job, engine: Child, n: number): Promise<Figure[]> {
+async function compared(job: Job, n: number): Promise<Figure[]> {
+  const busy: number[] = []
+  const idle: number[] = []
+  const pruned: number[] = []
+  // The one without comes first, and last.
+  for (let i = 0; i <= 2 * job.repeats; i++) {
+    const isPruning = i % 2 === 1
+    const { scatters, runs, ms } = await withChildren(job.rig.url, async ([engine]) => {
+      if (!engine) throw new Error('there is no engine')
+      return await measure(job, engine, n, isPruning)
+    })
+    const text = isPruning ? `while ${runs} runs were pruned in ${Math.round(ms / 1000)} s` : 'while nothing was pruned'
+    job.say(`prune n=${n}: ${Math.round(median(scatters))} instances/s over ${scatters.length} scatters, ${text}`)
+    if (isPruning) pruned.push(runs / (ms / 1000))
+    const to = isPruning ? busy : idle
+    to.push(median(scatters))
+  }
+  const [value, raw] = [median(busy), median(idle)]
+  const row = { bench: 'prune', n, fsync: job.fsync }
+  return [
+    { ...row, value, unit: 'instances/s while pruning', raw, ratio: value / raw },
+    { ...row, value: median(pruned), unit: 'runs pruned/s', raw: null, ratio: null },
+  ]
+}
+
+interface Measured {
+  /** Instances a second of each. */
+  readonly scatters: number[]
+  /** Pruned meanwhile. */
+  readonly runs: number
+  readonly ms: number
+}
+
+async function measure({ rig }: Job, engine: Child, n: number, isPruning: boolean): Promise<Measured> {
   return await withNamespace(rig.url, async (namespace) => {
     const connection = await Connection.open({ servers: rig.url })
-    const madeMs = performance.now()
     await makeUpPacks(connection, await ensureTopology(connection.nc, { namespace }), n)
     await connection.close()
-    say(`prune n=${n}: the runs are made up in ${seconds(madeMs)} s`)
     engine.say(namespace)
     await engine.line()
     try {
@@ -55,33 +84,20 @@ async function measure({ rig, fsync, say }: Job, engine: Child, n: number): Prom
         return INSTANCES / ((performance.now() - startedMs) / 1000)
       }
       for (let i = 0; i < WARM_UPS; i++) await scatter()
-      const idle: number[] = []
-      for (let i = 0; i < LEAST; i++) idle.push(await scatter())
       const startedMs = performance.now()
-      let tookMs = 0
-      const pruning = flow.retention.prune({ olderThan: '1s', pipeline: 'three', timeout: '1d' }).then(({ runs }) => {
-        tookMs = performance.now() - startedMs
-        if (runs !== n) throw new Error(`${runs} of ${n} runs were pruned`)
-      })
-      const busy: number[] = []
-      while (tookMs === 0) busy.push(await scatter())
-      await pruning
-      for (let i = 0; i < LEAST; i++) idle.push(await scatter())
-      const [value, raw] = [median(busy), median(idle)]
-      say(`prune n=${n}: pruned in ${Math.round(tookMs / 1000)} s`)
-      say(`prune n=${n}: ${Math.round(value)} instances/s beside ${Math.round(raw)}, over ${busy.length} scatters`)
-      const row = { bench: 'prune', n, fsync }
-      return [
-        { ...row, value, unit: 'instances/s while pruning', raw, ratio: value / raw },
-        { ...row, value: n / (tookMs / 1000), unit: 'runs pruned/s', raw: null, ratio: null },
-      ]
+      // It ends with the engine, at the latest.
+      if (isPruning) flow.retention.prune({ olderThan: '1s', pipeline: 'three', timeout: '1d' }).catch(() => undefined)
+      const scatters: number[] = []
+      let runs = 0
+      while (scatters.length < SCATTERS || (isPruning && runs === 0)) {
+        scatters.push(await scatter())
+        const records = await flow.retention.records({ limit: 1000 })
+        runs = records.reduce((sum, record) => sum + record.runs, 0)
+      }
+      return { scatters, runs, ms: performance.now() - startedMs }
     } finally {
       engine.say('')
       await engine.line()
     }
   })
-}
-
-function seconds(sinceMs: number): number {
-  return Math.round((performance.now() - sinceMs) / 1000)
 }
