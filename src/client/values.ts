@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type CatalogEntry, stateKey } from '../../projections/state.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { decodeToken } from '../../streams/ids.ts'
+import { decodeToken, parseRunId } from '../../streams/ids.ts'
 import { newestOnLogs, valuesOfRun } from '../engine/shard/catalog.ts'
 import { foldedTo } from '../engine/shard/checkpoint.ts'
 import { loadValueAt } from '../io/stored-values.ts'
+import { factIn } from '../log/doc-source.ts'
 import { streamBounds } from '../log/nats.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -41,7 +42,9 @@ export async function assetValue<V>(
   const found =
     run === undefined
       ? await newestValue(deps, of, asset)
-      : (await valuesOfRun({ connection, names }, run, of, [asset], docs)).get(asset)
+      : (await isOfPipeline(deps, run, pipeline))
+        ? (await valuesOfRun({ connection, names }, run, of, [asset], docs)).get(asset)
+        : undefined
   if (!found) return undefined
   const timeMs = 'timeMs' in found && typeof found.timeMs === 'number' ? found.timeMs : undefined
   return {
@@ -50,6 +53,13 @@ export async function assetValue<V>(
     run: found.run,
     at: timeMs === undefined ? undefined : new Date(timeMs),
   }
+}
+
+/** A plan does not say of which pipeline it is, and another one may have such an asset. */
+async function isOfPipeline({ docs }: RunDeps, run: string, pipeline: string): Promise<boolean> {
+  const id = parseRunId(run).id
+  const requested = await factIn(docs, id, 'run.requested')
+  return !requested || requested.data.pipeline === pipeline
 }
 
 /** Where it is, and who made it. */

@@ -216,4 +216,21 @@ describe('values', () => {
     })
     expect(await flow.partitions(day)).toEqual(['mon', 'tue'])
   })
+
+  it('that of a run is none of another pipeline, though one of the same name was reused', async () => {
+    const made = (of: string) => {
+      const day = asset('day', { execute: () => of })
+      const week = asset('week', { dependsOn: [day], execute: (_, deps) => `a week of ${deps.day}` })
+      return { day, week, all: pipeline(of, [day, week]) }
+    }
+    const [mine, theirs] = [made('mine'), made('theirs')]
+    await using stage = await openStage(server.url, [mine.all, theirs.all])
+    const { flow } = stage
+    await (await flow.materialize(theirs.day)).result()
+    const run = await flow.materialize(theirs.week, { upstream: 'missing' })
+    expect(await run.result()).toBe('a week of theirs')
+    expect(await flow.value('theirs/day', { run: run.id })).toMatchObject({ value: 'theirs' })
+    expect(await flow.value('theirs/week', { run: run.id })).toMatchObject({ value: 'a week of theirs' })
+    for (const name of ['day', 'week']) expect(await flow.value(`mine/${name}`, { run: run.id })).toBeUndefined()
+  })
 })
