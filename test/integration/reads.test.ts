@@ -176,6 +176,53 @@ describe('facts whose documents are not in memory', () => {
   })
 })
 
+it('a document that is read slowly is not taken for one that was changed, stored and dropped meanwhile', async () => {
+  const topology = await ensureTopology(connection.nc, { namespace: freshNamespace() })
+  const { names } = topology
+  await ensureStateBucket(connection.nc, topology, 0)
+  const checkpointer = new Checkpointer(connection, names, 0, 'engine')
+  await checkpointer.takeOver()
+  const key = stateKey.limitedQueues('shop', 'slow')
+  const other = (i: number) => stateKey.limitedQueues('shop', `other-${i}`)
+  let seq = 0
+  const write = async (store: Store): Promise<void> => checkpointer.write(store.takeTouched(), ++seq, undefined)
+  const before = new Store(connection, names, 0, checkpointer)
+  before.put(key, 'old' as never)
+  await write(before)
+
+  const [looks, goes] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  let isSlow = true
+  const look = async (): Promise<void> => {
+    if (isSlow) {
+      isSlow = false
+      looks.resolve()
+      await goes.promise
+    }
+    await checkpointer.look()
+  }
+  const store = new Store(connection, names, 0, { look }, { keeps: 2 })
+  const slow = store.load([key])
+  await looks.promise
+  await store.load([key])
+  store.put(key, 'new' as never)
+  await write(store)
+  for (let i = 0; i < 3; i++) store.put(other(i), 'other' as never)
+  await write(store)
+  expect(store.has(key)).toBe(false)
+  goes.resolve()
+  await slow
+  expect(store.get(key)).toBe('new')
+})
+
+it('a load of no document looks whether the bucket is still that of its engine', async () => {
+  const { names } = await ensureTopology(connection.nc, { namespace: freshNamespace() })
+  const look = vi.fn(async () => {
+    throw new Error('it is not')
+  })
+  await expect(new Store(connection, names, 0, { look }).load([])).rejects.toThrow('it is not')
+  expect(look).toHaveBeenCalledTimes(1)
+})
+
 describe('messages under some subjects', () => {
   it('are all that there were when the reading began', async () => {
     const { stream, subject } = await filled(700)

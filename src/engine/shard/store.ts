@@ -55,6 +55,8 @@ export class Store implements View {
   /** Bytes of each document in memory, as it was stored last; and all together. */
   readonly #sizes = new Map<string, number>()
   #bytes = 0
+  /** How often documents were dropped from memory. */
+  #drops = 0
   readonly #fence: Fence
   readonly #compress: boolean
   readonly #keeps: number
@@ -130,6 +132,7 @@ export class Store implements View {
    * parts they are there.
    */
   forget(keys: readonly string[], stored: ReadonlyMap<string, number>): void {
+    this.#drops += 1
     for (const key of keys) {
       const parts = stored.get(key)
       if (parts !== undefined) {
@@ -142,6 +145,7 @@ export class Store implements View {
 
   /** Drops what `isOfPart` says from memory: the bucket loses it by a purge. */
   drop(run: string): void {
+    this.#drops += 1
     for (const key of this.#docs.keys()) {
       if (!isOfPart(key, run)) continue
       this.#drop(key)
@@ -167,14 +171,26 @@ export class Store implements View {
    * that is missing then says nothing.
    */
   async load(keys: readonly string[]): Promise<void> {
-    const found = await this.#readAll(keys)
-    for (const [i, key] of keys.entries()) {
-      const { doc, parts, bytes } = found[i] ?? { doc: undefined, parts: 1, bytes: 0 }
-      if (this.#docs.has(key)) continue
-      this.#docs.set(key, doc)
-      this.#sized(key, bytes)
-      if (parts > 1) this.#parts.set(key, parts)
-    }
+    let left = keys
+    do {
+      const drops = this.#drops
+      const found = await this.#readAll(left)
+      // One that was changed, stored and dropped meanwhile may have been read as it was before.
+      const isSure = drops === this.#drops
+      const again: string[] = []
+      for (const [i, key] of left.entries()) {
+        const { doc, parts, bytes } = found[i] ?? { doc: undefined, parts: 1, bytes: 0 }
+        if (this.#docs.has(key)) continue
+        if (!isSure) {
+          again.push(key)
+          continue
+        }
+        this.#docs.set(key, doc)
+        this.#sized(key, bytes)
+        if (parts > 1) this.#parts.set(key, parts)
+      }
+      left = again
+    } while (left.length > 0)
   }
 
   /** A document as the bucket has it. The cache does not keep it. Throws as `load` does. */
@@ -256,6 +272,7 @@ export class Store implements View {
       if (this.#docs.size <= this.#keeps / 2 && this.#bytes <= CLEAN_MAX_BYTES / 2) break
       // The bucket does not have what this checkpoint takes yet. A read would find an old version.
       if (this.#touched.has(key)) continue
+      this.#drops += 1
       this.#drop(key)
       this.#parts.delete(key)
     }
