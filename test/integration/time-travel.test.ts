@@ -1,8 +1,9 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { stateKey } from '../../projections/state.ts'
-import { foldedTo } from '../../src/engine/shard/checkpoint.ts'
+import { Checkpointer, foldedTo } from '../../src/engine/shard/checkpoint.ts'
+import { Store } from '../../src/engine/shard/store.ts'
 import {
   asset,
   type EngineOptions,
@@ -366,4 +367,42 @@ describe('a moment whose facts are not sealed', () => {
     expect((await look(asked.at(-1) ?? 0)).messages).toBeGreaterThan(drafts.length - 1000)
     await connection.close()
   })
+})
+
+it('a checkpoint that comes while documents for a fact are read does not name that fact', async () => {
+  const written: { readonly seq: number; readonly mark: number | undefined }[] = []
+  const read = new Set<() => void>()
+  const { load } = Store.prototype
+  const { write } = Checkpointer.prototype
+  vi.spyOn(Checkpointer.prototype, 'write').mockImplementation(async function (this: Checkpointer, docs, seq, mark) {
+    written.push({ seq, mark: mark?.seq })
+    await write.call(this, docs, seq, mark)
+    for (const goOn of read) goOn()
+  })
+  let held = 0
+  vi.spyOn(Store.prototype, 'load').mockImplementation(async function (this: Store, keys) {
+    await load.call(this, keys)
+    // Lists that a run is to stand in.
+    if (!keys.some((key) => key.startsWith('runs.'))) return
+    const before = written.length
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, 500)
+    read.add(resolve)
+    await promise
+    read.delete(resolve)
+    clearTimeout(timer)
+    if (written.length > before) held += 1
+  })
+  try {
+    await using stage = await openStage(server.url, shop, { worker: false, gates: GATES })
+    await stage.flow.register(shop)
+    await until('a checkpoint came while a fact waited', async () => {
+      await stage.flow.request('shop/count', { tags: { n: String(written.length) } })
+      return held > 0
+    })
+    expect(written.length).toBeGreaterThan(0)
+    for (const { seq, mark } of written) expect(mark ?? 0).toBeLessThanOrEqual(seq)
+  } finally {
+    vi.restoreAllMocks()
+  }
 })

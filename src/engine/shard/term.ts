@@ -225,9 +225,13 @@ export class Term {
     for (const [i, message] of messages.entries()) {
       if (this.#failed || this.#stopping) break
       const isOld = message.seq <= recoverTo
-      if (isOld) this.#decidedBefore.see(topology.names.factPath(message.subject))
-      const effects = await this.#fold(facts, messages, i)
+      const path = topology.names.factPath(message.subject)
+      if (isOld) this.#decidedBefore.see(path)
+      const isFact = !isTimer(path ?? '')
+      const effects = isFact ? await this.#fold(facts, messages, i) : []
       this.#folded = message.seq
+      // With the position: a checkpoint may come while documents for a fact are read.
+      if (isFact) this.#mark = { seq: message.seq, ms: message.timeMs }
       this.#factsSince += 1
       this.#changed?.fact(message.payload.length)
       this.#reconciler?.folded(message.seq)
@@ -309,9 +313,6 @@ export class Term {
     const teller = { engine, namespace: topology.names.ns }
     const message = messages[i]
     if (!message) return []
-    const path = topology.names.factPath(message.subject) ?? ''
-    if (isTimer(path)) return []
-    this.#mark = { seq: message.seq, ms: message.timeMs }
     let fact: Fact
     try {
       fact = facts.decode(message)
