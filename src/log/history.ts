@@ -209,11 +209,12 @@ export class ShardHistory {
   /** Facts of a run behind a sequence, in order, each once. */
   async *facts(run: string, after = 0): AsyncGenerator<SealedFact> {
     const hash = indexHash.run(run)
-    const numbers = await this.#numbersOf(hash)
+    const { packs, found } = await this.#find(hash)
     const read = async (n: number): Promise<SealedFact[]> =>
       (await this.pack(n)).flatMap((part) => (part.run === run ? part.facts : []))
-    const known = this.#numbers.places
-    const places = known.get(hash) ?? (await placesOf(numbers, read))
+    // Beside those packs: another manifest may be known by now.
+    const known = found.places
+    const places = known.get(hash) ?? (await placesOf(packs, read))
     known.set(hash, places)
     yield* inOrder(places, read, after)
   }
@@ -234,21 +235,28 @@ export class ShardHistory {
   }
 
   async #numbersOf(hash: bigint): Promise<readonly number[]> {
+    return (await this.#find(hash)).packs
+  }
+
+  /** The packs that may hold what has this hash, and what was found by the same manifest. */
+  async #find(
+    hash: bigint,
+  ): Promise<{ readonly packs: readonly number[]; readonly found: ReturnType<typeof foundBy> }> {
     for (let attempt = 1; ; attempt++) {
       const manifest = await this.#segments()
       if (this.#numbers.manifest !== manifest) this.#numbers = foundBy(manifest)
-      const { of, places } = this.#numbers
+      const found = this.#numbers
+      const { of, places } = found
       const known = of.get(hash)
-      if (known) return known
+      if (known) return { packs: known, found }
       const segments = (manifest?.levels ?? []).filter((level) => level !== null)
-      if (segments.length === 0) return []
+      if (segments.length === 0) return { packs: [], found }
       const gone = manifest?.gone ?? []
-      const found = await this.#packNumbers(segments, hash)
-      const packs = found?.filter((pack) => !isInRanges(gone, pack))
+      const packs = (await this.#packNumbers(segments, hash))?.filter((pack) => !isInRanges(gone, pack))
       if (packs) {
         if (of.size >= NUMBERS_MAX) for (const map of [of, places]) map.clear()
         of.set(hash, packs)
-        return packs
+        return { packs, found }
       }
       // Segments were merged since they were read.
       this.#manifest = undefined

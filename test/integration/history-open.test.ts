@@ -1,7 +1,12 @@
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { historyOf, isSealed } from '../../src/log/history.ts'
+import { indexHash } from '../../streams/history.ts'
+import { namesOf } from '../../streams/subjects.ts'
+import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -65,4 +70,47 @@ it('a run that stays open keeps its facts, and others leave the log all the same
   await gone(waits.id)
   expect(await factsOf(flow, waits.id)).toEqual(facts)
   expect(await flow.gates.list(waits.id)).toMatchObject([{ status: 'signaled' }])
+})
+
+it('what an old index says of a run is not taken for what a newer one says', { timeout: 180_000 }, async () => {
+  await using stage = await openStage(server.url, [slow, quick], { sealAfter: '1s', gates: GATES })
+  const { flow, namespace } = stage
+  const waits = await flow.materialize(asks)
+  await until('the gate is open', async () => (await flow.gates.list(waits.id)).length === 1)
+  const connection = await Connection.open({ servers: server.url })
+  const other = await Connection.open({ servers: server.url })
+  const released = Promise.withResolvers<void>()
+  try {
+    const names = namesOf(namespace)
+    const sealed = await flow.materialize(second, { pipeline: quick })
+    await until('there is an index', async () => await isSealed({ connection: other, names }, sealed.id))
+    const history = historyOf({ connection, names }, 0)
+    const asked = Promise.withResolvers<void>()
+    const read = connection.read.bind(connection)
+    vi.spyOn(connection, 'read').mockImplementation(async (ask, signal) => {
+      const answer = await read(ask, signal)
+      // Pages of the index come together.
+      if (!(answer instanceof Map)) return answer
+      asked.resolve()
+      await released.promise
+      return answer
+    })
+    const early = collect(history.facts(waits.id))
+    await asked.promise
+    vi.restoreAllMocks()
+    const [gate] = await flow.gates.list(waits.id)
+    await flow.gates.signalById(gate?.id ?? '', 'go')
+    await waits.result()
+    await until('it is sealed', async () => await isSealed({ connection: other, names }, waits.id))
+    history.expire()
+    expect(await history.packsWith(indexHash.run(waits.id))).not.toEqual([])
+    released.resolve()
+    await early
+    expect((await collect(history.facts(waits.id))).map(({ path }) => path)).toContain(`run.${waits.id}.requested`)
+  } finally {
+    released.resolve()
+    vi.restoreAllMocks()
+    await connection.close()
+    await other.close()
+  }
 })
