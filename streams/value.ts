@@ -378,6 +378,8 @@ class Walk {
       this.#refuse(`${name}; store a plain object, such as { message: error.message }`)
     if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value))
       this.#refuse(`${name}; store its bytes as Uint8Array`)
+    if (givesAll(value))
+      this.#refuse(`a ${tagOf(value) ?? name}, which would be stored empty; store the list of what it gives`)
     if (types.isBoxedPrimitive(value) || hidesAll(value))
       this.#refuse(`a ${name}, which would be stored empty; turn it into text or a plain object first`)
     if ('toJSON' in value && typeof value.toJSON === 'function')
@@ -418,6 +420,16 @@ function cutPlace(place: string): string {
 function nameOfClass(value: object): string {
   const name: unknown = value.constructor?.name
   return typeof name === 'string' && name !== '' ? name : 'class instance'
+}
+
+/** An iterator, a generator: what it has comes out of it when it is asked, and is not seen before. */
+function givesAll(value: object): boolean {
+  if (Array.isArray(value) || Object.keys(value).length > 0) return false
+  return Symbol.iterator in value || Symbol.asyncIterator in value
+}
+
+function tagOf(value: object): string | undefined {
+  return Symbol.toStringTag in value ? String(value[Symbol.toStringTag]) : undefined
 }
 
 /**

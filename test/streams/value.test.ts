@@ -137,6 +137,21 @@ class Hider {
   }
 }
 
+class Lister {
+  [Symbol.iterator](): Iterator<string> {
+    return this.#letters.values()
+  }
+  readonly #letters = ['a']
+}
+
+function* letters(): Generator<string> {
+  yield 'a'
+}
+
+async function* slowLetters(): AsyncGenerator<string> {
+  yield 'a'
+}
+
 describe('measure', () => {
   const circle: { up?: unknown } = {}
   circle.up = circle
@@ -153,6 +168,11 @@ describe('measure', () => {
     ['a URL', new URL('http://example.com'), /is a URL, which would be stored empty; turn it into text/],
     ['a response', new Response('x'), /is a Response, which would be stored empty/],
     ['a pattern', /x/, /is a RegExp, which would be stored empty/],
+    ['a generator', letters(), /is a Generator, which would be stored empty; store the list of what it gives/],
+    ['an async generator', slowLetters(), /is a AsyncGenerator, which would be stored empty/],
+    ['an iterator', [1].values(), /is a Array Iterator, which would be stored empty/],
+    ['entries', new Map([[1, 2]]).entries(), /is a Map Iterator, which would be stored empty/],
+    ['a class that hides what it lists', new Lister(), /is a Lister, which would be stored empty/],
     ['a class that hides what it holds', new Hider(), /is a Hider, which would be stored empty/],
   ]
   it.each(refused)('refuses %s and says where it is', (_, given, why) => {
