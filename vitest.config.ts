@@ -12,7 +12,7 @@ const UNIT = [
   'test/items/!(postgres).test.ts',
   'test/http/{access,address,api-keys,body,flow-at,form,live,metadata,problems,rate,signatures}.test.ts',
   'test/gates/{payload,token}.test.ts',
-  'test/cli/{colour,init,output,progress,shells,table}.test.ts',
+  'test/cli/{colour,init,node-version,output,progress,shells,table}.test.ts',
   'test/server/{compose,version}.test.ts',
   'test/kill/history.test.ts',
   'test/bench-guard.test.ts',

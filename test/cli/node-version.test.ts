@@ -1,0 +1,14 @@
+import { readFileSync } from 'node:fs'
+import { expect, it } from 'vitest'
+import { tooOld } from '../../src/cli/node-version.ts'
+
+const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+const needed = String(manifest.engines.node).replace('>=', '')
+
+it.each([`${needed}.0`, '22.99.1', '24.0.0', '100.0.0'])('Node %s is new enough', (version) => {
+  expect(tooOld(version)).toBeUndefined()
+})
+
+it.each(['18.19.0', '20.20.2', '22.17.9'])('Node %s is refused, and the error says what is needed', (version) => {
+  expect(tooOld(version)).toBe(`flowstone: needs Node ${needed} or later, and this is ${version}; install a newer one`)
+})
