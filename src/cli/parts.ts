@@ -1,12 +1,12 @@
 /** Commands that run a part until they are asked to stop: worker, engine. */
-import { readFileSync } from 'node:fs'
-import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { InvalidError } from '../../streams/errors.ts'
 import type { EngineOptions } from '../engine/engine.ts'
 import { parseDuration } from '../options/duration.ts'
 import { every } from '../options/timer.ts'
 import { WORKER_DEFAULTS, type WorkerOptions } from '../worker/options.ts'
 import { DEV_SERVER, type GlobalOptions, open, stopRequest, untilStopped } from './context.ts'
 import { showFailures } from './failures.ts'
+import { fileOf } from './file-of.ts'
 import { type HealthCommand, serveHealth } from './health.ts'
 import { loadFile, type WorkerFile, watchLoads } from './load.ts'
 import { checkMetrics, DEV_METRICS, type MetricsCommand, reportMetrics, serveMetricsOf } from './metrics.ts'
@@ -141,14 +141,6 @@ export async function runEngine(options: EngineCommand): Promise<void> {
   // It refuses to work: somebody must do something first, and the error says what.
   const refused = new Promise<never>((_, reject) => void engine.active.then(sayActive, reject))
   await Promise.race([untilStopped(flow, stop), refused])
-}
-
-function fileOf(option: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (cause) {
-    throw new InvalidError(`${option}: ${messageOf(cause)}`, { cause })
-  }
 }
 
 export function wholeNumber(option: string, text: string): number {

@@ -1,5 +1,5 @@
 /** `flowstone proof`: keys, checkpoints, and whether the log is as it was proven. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { ProofCheckpoint, ProofReport } from '../../projections/proof/findings.ts'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
@@ -7,6 +7,7 @@ import { newProofKey, parseProofKey } from '../../streams/proof-keys.ts'
 import { type ProofVerifyOptions, verifyArchive } from '../client/proof.ts'
 import { proofKey } from '../engine/proof/settings.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
+import { fileOf } from './file-of.ts'
 import { connected } from './options.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
 import { fields, table } from './table.ts'
@@ -78,25 +79,17 @@ function wantedOf({ key, sinceCheckpoint }: ProofVerifyCommand): ProofVerifyOpti
 
 function keyIn(text: string): string {
   // A key in base64 has no dot, and 44 characters.
-  return /^[A-Za-z0-9+/]{43}=?$/.test(text) ? text : read('--key', text)
+  return /^[A-Za-z0-9+/]{43}=?$/.test(text) ? text : fileOf('--key', text)
 }
 
 function checkpointsIn(file: string): ProofCheckpoint[] {
   try {
-    const found: unknown = JSON.parse(read('--since-checkpoint', file))
+    const found: unknown = JSON.parse(fileOf('--since-checkpoint', file))
     if (Array.isArray(found)) return found as ProofCheckpoint[]
   } catch (error) {
     if (error instanceof InvalidError) throw error
   }
   throw new InvalidError(`--since-checkpoint: ${file} is not what flowstone proof checkpoint printed`)
-}
-
-function read(option: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (cause) {
-    throw new InvalidError(`${option}: ${messageOf(cause)}`, { cause })
-  }
 }
 
 function showKey(file: string | undefined, json: boolean): void {

@@ -1,6 +1,5 @@
 /** Commands about runs and scatters. */
 
-import { readFileSync } from 'node:fs'
 import { InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
@@ -16,6 +15,7 @@ import type { WorkerConfig } from '../worker/options.ts'
 
 import type { AtOptions, Reading } from './at.ts'
 import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
+import { fileOf } from './file-of.ts'
 import { followRun } from './follow.ts'
 import { findAsset, loadFile } from './load.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
@@ -187,7 +187,7 @@ export function inputArgument(given: readonly string[]): Record<string, unknown>
 }
 
 function parseJson(option: string, text: string): unknown {
-  const source = text.startsWith('@') ? readFileSync(text === '@-' ? 0 : text.slice(1), 'utf8') : text
+  const source = text.startsWith('@') ? fileOf(option, text.slice(1)) : text
   try {
     return JSON.parse(source)
   } catch {
@@ -249,7 +249,7 @@ const LINE_MAX = 200
 /** JSON given on the command line, in a file, or (`-`) on standard input. */
 export function jsonArgument(option: string, given: string | undefined, file: string | undefined): unknown {
   if (given !== undefined && file !== undefined) throw new InvalidError(`give ${option} or ${option}-file, not both`)
-  const text = file === undefined ? given : readFileSync(file === '-' ? 0 : file, 'utf8')
+  const text = file === undefined ? given : fileOf(`${option}-file`, file)
   if (text === undefined) return null
   try {
     return JSON.parse(text)

@@ -63,6 +63,7 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     [['run', 'greting', '--file', 'pipeline.ts'], 'there is no asset greting; did you mean greeting?'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, stale, missing or none'],
+    [['run', 'greeting', '--file', 'pipeline.ts', '--input', 'name=@none.json'], '--input name: ENOENT'],
     [['export'], 'say which runs'],
     [['export', '--all', '--to', 'x', '--format', 'csv'], 'format must be jsonl or parquet'],
     [['import', 'none.jsonl'], 'there is no archive none.jsonl'],
