@@ -16,6 +16,7 @@ import type { SealedFact } from '../../streams/history.ts'
 import { messagesUnder } from '../log/messages-under.ts'
 import { packsNewestFirst } from '../log/packs.ts'
 import { factIfAny, sealedFactIfAny } from '../log/read-fact.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -66,11 +67,11 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
     throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${limit}`)
   for (const [field, date] of Object.entries({ since, until, ...(after ? { 'after.time': after.time } : {}) }))
     if (date !== undefined && !(date instanceof Date && Number.isFinite(date.getTime())))
-      throw new InvalidError(`audit: ${field} must be a Date, got ${JSON.stringify(date)}`)
+      throw new InvalidError(`audit: ${field} must be a Date, got ${shown(date)}`)
   if (after !== undefined && !(Number.isInteger(after.shard) && Number.isInteger(after.seq)))
     throw new InvalidError('audit: after must be an entry of the audit: time, shard and seq')
   if (by !== undefined && (typeof by !== 'string' || by === ''))
-    throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${JSON.stringify(by)}`)
+    throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${shown(by)}`)
   const kinds = kind === undefined ? undefined : typeof kind === 'string' ? [kind] : kind
   for (const one of kinds ?? [])
     if (!AUDITED.some((name) => isWantedKind(name, [one])))

@@ -2,6 +2,7 @@
 import { hostname, userInfo } from 'node:os'
 import { byPart, isByName, joinBy, ownPart } from '../../streams/by.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../options/shown.ts'
 
 /** `given`: what the program says of itself. `user`: whom the server takes it for. */
 export function whoActs(given: string | undefined, user: string | undefined): string | undefined {
@@ -26,6 +27,6 @@ function userHere(): string {
 export function checkBy(at: string, by: unknown): string {
   if (isByName(by)) return by
   throw new InvalidError(
-    `${at}: by must be a name of 1 to 120 characters without spaces, such as checkout or job:nightly, got ${JSON.stringify(by)}`,
+    `${at}: by must be a name of 1 to 120 characters without spaces, such as checkout or job:nightly, got ${shown(by)}`,
   )
 }

@@ -7,6 +7,7 @@ import type { GateSettings } from '../gates/settings.ts'
 import type { GateView } from '../gates/types.ts'
 import { waitingGates } from '../gates/waiting.ts'
 import { streamBounds } from '../log/nats.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { FlowAt, type PositionAt, type ShardSeq, type When } from './at.ts'
 import { type ScatterView, viewOfBarrier } from './run.ts'
@@ -68,7 +69,7 @@ export async function diff(
   refuseUnknown('diff', options, ['limit'])
   const { limit = LIMIT } = options
   if (!(Number.isInteger(limit) && limit >= 1 && limit <= LIMIT_MAX))
-    throw new InvalidError(`diff: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${JSON.stringify(limit)}`)
+    throw new InvalidError(`diff: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${shown(limit)}`)
   await live.found()
   const a = new FlowAt(live, gates, from)
   const b = new FlowAt(live, gates, to ?? (await now(live)))
@@ -85,8 +86,8 @@ export async function diff(
     scatters: await comparison.scatters(runs),
     schedules: await comparison.schedules(),
   }
-  const shown = runs.map(({ doc: _, ...run }) => run)
-  return { from: fromAt, to: toAt, runs: shown, ...parts, more: comparison.more }
+  const listed = runs.map(({ doc: _, ...run }) => run)
+  return { from: fromAt, to: toAt, runs: listed, ...parts, more: comparison.more }
 }
 
 /** By sequence: what this process takes for the server's time may be a moment early. */

@@ -9,6 +9,7 @@ import { type PruneAnswer, readAnswer, writeOrder } from '../engine/history/prun
 import { engineAtWork } from '../engine/shard/claim.ts'
 import { pruneRecords } from '../log/pruned.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -139,7 +140,7 @@ async function answerOf(deps: RunDeps, shard: number, id: string, timeoutMs: num
 /** Steps of pruning, the newest first, of all shards. */
 export async function pruned(deps: RunDeps, { limit = 100 }: { readonly limit?: number }): Promise<PruneEntry[]> {
   if (!(Number.isInteger(limit) && limit >= 1 && limit <= 10_000))
-    throw new InvalidError(`records: limit must be a whole number from 1 to 10000, got ${JSON.stringify(limit)}`)
+    throw new InvalidError(`records: limit must be a whole number from 1 to 10000, got ${shown(limit)}`)
   await deps.found()
   const found: PruneEntry[] = []
   for (let shard = 0; shard < deps.shards; shard++) {

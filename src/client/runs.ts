@@ -5,6 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { missingRun } from '../log/pruned.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { parseTags } from '../runs/run-request.ts'
@@ -86,9 +87,9 @@ function parse(options: RunsOptions): Wanted {
   const statuses = given === undefined ? undefined : Array.isArray(given) ? given : [given]
   const wrong = statuses?.find((status) => !STATUSES.includes(status))
   if (wrong !== undefined)
-    throw new InvalidError(`runs: status must be one of ${STATUSES.join(', ')}, got ${JSON.stringify(wrong)}`)
+    throw new InvalidError(`runs: status must be one of ${STATUSES.join(', ')}, got ${shown(wrong)}`)
   if (!(Number.isInteger(limit) && limit >= 1 && limit <= LIMIT_MAX))
-    throw new InvalidError(`runs: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${JSON.stringify(limit)}`)
+    throw new InvalidError(`runs: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${shown(limit)}`)
   if (since !== undefined && !(since instanceof Date && Number.isFinite(since.getTime())))
     throw new InvalidError('runs: since must be a Date')
   if (partition !== undefined && typeof partition !== 'string') throw new InvalidError('runs: partition must be text')

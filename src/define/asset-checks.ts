@@ -4,6 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import type { RetrySpec, ScatterSpec } from '../../streams/schemas.ts'
 import { parseDuration, parseRange } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import type { InstanceOptions, RetryOptions } from './asset-options.ts'
 import type { FailureMode } from './asset-type.ts'
@@ -52,7 +53,7 @@ export function parseInstanceOptions(asset: string, options: InstanceOptions<Fai
   const count = typeof failureThreshold === 'object' ? failureThreshold?.count : undefined
   if (count === undefined ? !isFraction(failureThreshold) : !(Number.isInteger(count) && count >= 0)) {
     throw new InvalidError(
-      `${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`,
+      `${at}: failureThreshold must be a fraction from 0 to 1, or { count: a whole number }, got ${shown(failureThreshold)}`,
     )
   }
   const { maxConcurrent } = options
@@ -61,7 +62,7 @@ export function parseInstanceOptions(asset: string, options: InstanceOptions<Fai
     !(Number.isInteger(maxConcurrent) && maxConcurrent >= 1 && maxConcurrent <= MAX_CONCURRENT)
   ) {
     throw new InvalidError(
-      `${at}: maxConcurrent must be a whole number from 1 to ${MAX_CONCURRENT}, got ${JSON.stringify(maxConcurrent)}`,
+      `${at}: maxConcurrent must be a whole number from 1 to ${MAX_CONCURRENT}, got ${shown(maxConcurrent)}`,
     )
   }
   const failureMode = oneOf(`${at}: failureMode`, options.failureMode ?? 'all_or_nothing', [
@@ -105,7 +106,7 @@ function isFraction(value: unknown): boolean {
 function oneOf<const T extends string>(field: string, value: string, allowed: readonly T[]): T {
   const found = allowed.find((candidate) => candidate === value)
   if (found !== undefined) return found
-  throw new InvalidError(`${field} must be one of ${allowed.join(', ')}, got ${JSON.stringify(value)}`)
+  throw new InvalidError(`${field} must be one of ${allowed.join(', ')}, got ${shown(value)}`)
 }
 
 export function parsePriority(field: string, value: unknown): number {
@@ -115,7 +116,7 @@ export function parsePriority(field: string, value: unknown): number {
     .max(3)
     .safeParse(value ?? 1)
   if (checked.success) return checked.data
-  throw new InvalidError(`${field} must be 0, 1, 2 or 3, got ${JSON.stringify(value)}`)
+  throw new InvalidError(`${field} must be 0, 1, 2 or 3, got ${shown(value)}`)
 }
 
 export function positive(field: string, ms: number, max = TIMER_MAX_MS): number {
@@ -127,7 +128,7 @@ export function parseRetry(at: string, retry: RetryOptions | undefined): RetrySp
   refuseUnknown(at, retry ?? {}, ['maxAttempts', 'backoff'])
   const maxAttempts = retry?.maxAttempts ?? 3
   if (!Number.isInteger(maxAttempts) || maxAttempts < 1)
-    throw new InvalidError(`${at}.maxAttempts must be a whole number from 1, got ${JSON.stringify(maxAttempts)}`)
+    throw new InvalidError(`${at}.maxAttempts must be a whole number from 1, got ${shown(maxAttempts)}`)
   const { minMs, maxMs } = parseRange(`${at}.backoff`, retry?.backoff ?? '1s..60s')
   return { maxAttempts, backoffMinMs: minMs, backoffMaxMs: maxMs }
 }

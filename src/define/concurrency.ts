@@ -3,6 +3,7 @@ import { shortKey } from '../../projections/run/concurrency-key.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { type ConcurrencySpec, type OnConflict, onConflict, type RunConcurrency } from '../../streams/schemas.ts'
 import { checkText } from '../../streams/text.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 interface Common {
@@ -73,9 +74,9 @@ function parseCommon(at: string, given: unknown): { key?: unknown; limit: number
   refuseUnknown(at, given, ['key', 'limit', 'onConflict'])
   const { key, limit, onConflict: what = 'queue' }: { key?: unknown; limit?: unknown; onConflict?: unknown } = given
   if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX)
-    throw new InvalidError(`${at}.limit must be a whole number from 1 to ${LIMIT_MAX}, got ${JSON.stringify(limit)}`)
+    throw new InvalidError(`${at}.limit must be a whole number from 1 to ${LIMIT_MAX}, got ${shown(limit)}`)
   const checked = onConflict.safeParse(what)
   if (!checked.success)
-    throw new InvalidError(`${at}.onConflict must be queue, skip or cancel_running, got ${JSON.stringify(what)}`)
+    throw new InvalidError(`${at}.onConflict must be queue, skip or cancel_running, got ${shown(what)}`)
   return { ...(key === undefined ? {} : { key }), limit, onConflict: checked.data }
 }

@@ -5,6 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkText } from '../../streams/text.ts'
 import { isJsonSafe, jsonCopy, NO_VALUE } from '../../streams/value.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
 import type { ChildOptions } from './run-options.ts'
@@ -183,7 +184,7 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
     correlationKey,
   } = options
   if (!['fail', 'retry', 'cancel'].includes(timeoutAction))
-    throw new InvalidError(`${at}: timeoutAction must be fail, retry or cancel, got ${JSON.stringify(timeoutAction)}`)
+    throw new InvalidError(`${at}: timeoutAction must be fail, retry or cancel, got ${shown(timeoutAction)}`)
   if (timeoutAction !== 'retry') {
     for (const key of ['maxTimeoutRetries', 'retryDelays', 'afterRetries'] as const)
       if (options[key] !== undefined) throw new InvalidError(`${at}: ${key} needs timeoutAction: 'retry'`)
@@ -191,14 +192,12 @@ export function parseGate(options: GateOptions = {}, kind: GateSpec['kind'] = 's
   const retries = timeoutAction === 'retry' ? (maxTimeoutRetries ?? RETRIES) : 0
   if (!Number.isInteger(retries) || retries < 0 || retries > RETRIES_MAX)
     throw new InvalidError(
-      `${at}: maxTimeoutRetries must be a whole number from 0 to ${RETRIES_MAX}, got ${JSON.stringify(maxTimeoutRetries)}`,
+      `${at}: maxTimeoutRetries must be a whole number from 0 to ${RETRIES_MAX}, got ${shown(maxTimeoutRetries)}`,
     )
   if (afterRetries !== undefined && afterRetries !== 'fail' && afterRetries !== 'cancel')
-    throw new InvalidError(`${at}: afterRetries must be fail or cancel, got ${JSON.stringify(afterRetries)}`)
+    throw new InvalidError(`${at}: afterRetries must be fail or cancel, got ${shown(afterRetries)}`)
   if (retryDelays !== undefined && !Array.isArray(retryDelays))
-    throw new InvalidError(
-      `${at}: retryDelays must be a list such as ['5m', '15m'], got ${JSON.stringify(retryDelays)}`,
-    )
+    throw new InvalidError(`${at}: retryDelays must be a list such as ['5m', '15m'], got ${shown(retryDelays)}`)
   const delays = (retryDelays ?? RETRY_DELAYS).map((delay, i) => waitMs(`${at}: retryDelays[${i}]`, delay))
   if (retries > 0 && delays.length === 0) throw new InvalidError(`${at}: retryDelays must name at least one wait`)
   if (
@@ -244,5 +243,5 @@ export function parseApproval(options: ApprovalOptions): GateSpec {
 export function waitMs(field: string, duration: Duration): number {
   const ms = parseDuration(field, duration, { maxMs: Number.POSITIVE_INFINITY })
   if (ms > 0 && ms <= WAIT_MAX_MS) return ms
-  throw new InvalidError(`${field} must be more than 0 and at most 10 years, got ${JSON.stringify(duration)}`)
+  throw new InvalidError(`${field} must be more than 0 and at most 10 years, got ${shown(duration)}`)
 }

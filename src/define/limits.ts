@@ -5,6 +5,7 @@ import { InvalidError, messageOf } from '../../streams/errors.ts'
 import type { RateLimitSpec, SlotsSpec } from '../../streams/schemas.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { checkBucket, parseRate, type RateOption, type RateSettings, wholeNumber } from '../options/rate.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 /** A bucket's name, or how it follows from the key of an instance: one limit for each host, say. */
@@ -81,7 +82,7 @@ export function parseSlots(
   given: SlotsSettings<never>,
 ): { spec: SlotsSpec; limit: NonNullable<Limits['slots']> } {
   if (typeof given !== 'object' || given === null)
-    throw new InvalidError(`${field} must be { bucket: 'gpu', max: 4 }, got ${JSON.stringify(given)}`)
+    throw new InvalidError(`${field} must be { bucket: 'gpu', max: 4 }, got ${shown(given)}`)
   refuseUnknown(field, given, ['bucket', 'max', 'weight', 'lease'])
   const max = wholeNumber(`${field}: max`, given.max, 10_000)
   const weight = wholeNumber(`${field}: weight`, given.weight ?? 1, max)
@@ -102,7 +103,7 @@ function bucketSpec(field: string, bucket: BucketName<never> | undefined): { buc
   } catch (error) {
     if (typeof bucket === 'string' && !bucket.isWellFormed()) throw new InvalidError(`${field}: ${messageOf(error)}`)
     throw new InvalidError(
-      `${field}: bucket must be text of 1 to 256 characters, or a function of the key, got ${JSON.stringify(bucket)}`,
+      `${field}: bucket must be text of 1 to 256 characters, or a function of the key, got ${shown(bucket)}`,
     )
   }
 }

@@ -2,6 +2,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import type { RetentionSpec } from '../../streams/retention.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 interface Ages {
@@ -53,7 +54,7 @@ export function parseAssetRetention(at: string, given: unknown): RetentionSpec {
 
 function mustBeObject(at: string, given: unknown): object {
   if (typeof given === 'object' && given !== null && !Array.isArray(given)) return given
-  throw new InvalidError(`${at} must be an object such as { runs: '90d' }, got ${JSON.stringify(given)}`)
+  throw new InvalidError(`${at} must be an object such as { runs: '90d' }, got ${shown(given)}`)
 }
 
 function parseAges(at: string, { runs, failed }: Ages): RetentionSpec {
@@ -69,5 +70,5 @@ function parseAge(at: string, given: unknown): number {
 
 function parseKeepLast(at: string, given: unknown): number {
   if (typeof given === 'number' && Number.isInteger(given) && given >= 1 && given <= KEEP_MAX) return given
-  throw new InvalidError(`${at} must be a whole number from 1 to ${KEEP_MAX}, got ${JSON.stringify(given)}`)
+  throw new InvalidError(`${at} must be a whole number from 1 to ${KEEP_MAX}, got ${shown(given)}`)
 }

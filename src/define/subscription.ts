@@ -5,6 +5,7 @@ import type { SubscriptionSpec } from '../../streams/event-schemas.ts'
 import { checkName } from '../../streams/ids.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { wholeNumber } from '../options/rate.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, type Asset, type InputOf, isAsset } from './asset-type.ts'
 import { parseRunConcurrency, type RunConcurrencyOptions } from './concurrency.ts'
@@ -253,7 +254,7 @@ function parseSource(at: string, from: unknown): SubscriptionSpec['from'] {
   }
   const start: unknown = Reflect.get(from, 'start')
   if (start !== undefined && start !== 'all' && start !== 'new')
-    throw new InvalidError(`${at}.start must be all or new, got ${JSON.stringify(start)}`)
+    throw new InvalidError(`${at}.start must be all or new, got ${shown(start)}`)
   const [stream, bucket, subject, key] = [field('stream'), field('bucket'), field('subject'), field('key')]
   if (stream !== undefined && bucket !== undefined)
     throw new InvalidError(`${at} must name a stream or a bucket, not both`)
@@ -264,7 +265,7 @@ function parseSource(at: string, from: unknown): SubscriptionSpec['from'] {
   if (stream !== undefined) {
     refuseUnknown(at, from, ['stream', 'subject', 'start'])
     if (/[.*>/\\]/.test(stream) || stream.length > 255)
-      throw new InvalidError(`${at}.stream must be the name of a stream, got ${JSON.stringify(stream)}`)
+      throw new InvalidError(`${at}.stream must be the name of a stream, got ${shown(stream)}`)
     return { stream, ...(subject === undefined ? {} : { subject }) }
   }
   if (subject === undefined)

@@ -10,6 +10,7 @@ import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 import { answerForEngine } from './answer.ts'
@@ -100,7 +101,7 @@ export function startEngine(
   const { sealAfter = '1h', snapshotEvery = 16_000 } = options
   if (!(Number.isInteger(snapshotEvery) && snapshotEvery >= 1 && snapshotEvery <= SNAPSHOT_EVERY_MAX))
     throw new InvalidError(
-      `engine: snapshotEvery must be a whole number from 1 to ${SNAPSHOT_EVERY_MAX}, got ${JSON.stringify(snapshotEvery)}`,
+      `engine: snapshotEvery must be a whole number from 1 to ${SNAPSHOT_EVERY_MAX}, got ${shown(snapshotEvery)}`,
     )
   const sealAfterMs = sealAfter === 'never' ? undefined : parseDuration('engine: sealAfter', sealAfter, SEAL_BOUNDS)
   const proof = proofSettings(options.proof, sealAfterMs)

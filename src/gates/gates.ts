@@ -14,6 +14,7 @@ import { waitMs } from '../define/gates.ts'
 import { prunedProblem } from '../log/pruned.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { reasonOf } from '../options/reason.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { emit } from '../telemetry.ts'
 import { tracing } from '../tracing.ts'
@@ -109,7 +110,7 @@ export class Gates {
     checkKey(given.idempotencyKey)
     const keepMs = keepFor === undefined ? undefined : parseDuration('keepFor', keepFor)
     if (keepMs !== undefined && !(keepMs > 0 && keepMs <= KEEP_MAX_MS))
-      throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${JSON.stringify(keepFor)}`)
+      throw new InvalidError(`keepFor must be more than 0 and at most 24 h, got ${shown(keepFor)}`)
     await this.#deps.found()
     const hash = hashOfCorrelationKey(correlationKey)
     // A kept signal may have answered its gate before this call looks for the gate once more. The

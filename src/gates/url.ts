@@ -1,4 +1,5 @@
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../options/shown.ts'
 
 const PATH = '/hooks/flowstone/signal/'
 
@@ -15,8 +16,6 @@ export function callbackUrl(baseUrl: string | undefined, token: string): string 
 export function parseBaseUrl(text: string): string {
   const url = typeof text === 'string' && URL.canParse(text) ? new URL(text) : undefined
   if (!url || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '')
-    throw new InvalidError(
-      `gates.baseUrl must be an address such as https://flows.example.com, got ${JSON.stringify(text)}`,
-    )
+    throw new InvalidError(`gates.baseUrl must be an address such as https://flows.example.com, got ${shown(text)}`)
   return url.href.replace(/\/+$/, '')
 }

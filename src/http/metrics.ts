@@ -5,6 +5,7 @@ import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts
 import { collect } from '../metrics/collect.ts'
 import { CONTENT_TYPE, Registry } from '../metrics/prometheus.ts'
 import { type LoadedFlow, ServerMetrics } from '../metrics/server.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 
 /** Options of `serveMetrics`. */
@@ -44,9 +45,9 @@ export async function serveMetrics(options: MetricsOptions = {}): Promise<Metric
 export async function serveRegistry(registry: Registry, options: MetricsOptions): Promise<MetricsServer> {
   const { port = 9464, host = '127.0.0.1', flow } = options
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
-    throw new InvalidError(`serveMetrics: port must be 0 (any free one) to 65535, got ${JSON.stringify(port)}`)
+    throw new InvalidError(`serveMetrics: port must be 0 (any free one) to 65535, got ${shown(port)}`)
   if (typeof host !== 'string' || host === '')
-    throw new InvalidError(`serveMetrics: host must be an address to listen on, got ${JSON.stringify(host)}`)
+    throw new InvalidError(`serveMetrics: host must be an address to listen on, got ${shown(host)}`)
   if (flow !== undefined && typeof flow.inspect?.load !== 'function')
     throw new InvalidError('serveMetrics: flow must be a flow, as connect() returns it')
   const ofServer = flow && new ServerMetrics(flow)

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { shown } from '../options/shown.ts'
 import { isLoopback } from './api/access.ts'
 import { type ApiHandlerOptions, apiHandler, isForApi } from './api/handler.ts'
 import type { ApiFlow } from './api/route.ts'
@@ -65,7 +66,7 @@ export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): 
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidError(`port must be 0 (any free one) to 65535, got ${port}`)
   if (typeof host !== 'string' || host === '')
-    throw new InvalidError(`host must be an address to listen on, got ${JSON.stringify(host)}`)
+    throw new InvalidError(`host must be an address to listen on, got ${shown(host)}`)
   const closing = new AbortController()
   const gatesAndRuns = handlerOf(flow, rest, closing.signal)
   const ofApi = api === false ? undefined : apiOf(flow, { ...rest, api, host }, closing.signal)

@@ -5,6 +5,7 @@
 import { CancelledError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
 import { describe, infoOf } from '../../streams/thrown.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import type { Batch } from './batch.ts'
 
@@ -55,7 +56,7 @@ export async function settleItems<T, V>(
   const allowed = typeof failureThreshold === 'number' ? failureThreshold * items.length : failureThreshold.count
   if (!(allowed >= 0) || (typeof failureThreshold === 'number' && failureThreshold > 1))
     throw new InvalidError(
-      `settleItems: failureThreshold must be a share from 0 to 1, or { count: a whole number }, got ${JSON.stringify(failureThreshold)}`,
+      `settleItems: failureThreshold must be a share from 0 to 1, or { count: a whole number }, got ${shown(failureThreshold)}`,
     )
   const ok = new Map<number, { item: T; value: Awaited<V> }>()
   const errors = new Map<number, ItemError>()

@@ -1,5 +1,6 @@
 /** Durations as people write them. */
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from './shown.ts'
 
 /** A number of milliseconds, or text such as `500ms`, `30s`, `15m`, `2h`, `7d`. */
 export type Duration = number | `${number}${'ms' | 's' | 'm' | 'h' | 'd'}`
@@ -21,10 +22,10 @@ export function parseDuration(field: string, value: unknown, bounds: DurationBou
   const ms = millisecondsOf(value)
   if (ms === undefined)
     throw new InvalidError(
-      `${field} must be milliseconds or text such as '500ms', '30s', '15m', '2h', '7d', got ${JSON.stringify(value)}`,
+      `${field} must be milliseconds or text such as '500ms', '30s', '15m', '2h', '7d', got ${shown(value)}`,
     )
-  if (ms < minMs) throw new InvalidError(`${field} must be at least ${shownMs(minMs)}, got ${JSON.stringify(value)}`)
-  if (ms > maxMs) throw new InvalidError(`${field} must be at most ${shownMs(maxMs)}, got ${JSON.stringify(value)}`)
+  if (ms < minMs) throw new InvalidError(`${field} must be at least ${shownMs(minMs)}, got ${shown(value)}`)
+  if (ms > maxMs) throw new InvalidError(`${field} must be at most ${shownMs(maxMs)}, got ${shown(value)}`)
   return ms
 }
 
@@ -54,9 +55,9 @@ export function parseRunTimeout(field: string, value: unknown): number {
 export function parseRange(field: string, value: unknown): { minMs: number; maxMs: number } {
   const [min, max = min, ...more] = typeof value === 'string' ? value.split('..') : [value]
   if (more.length > 0)
-    throw new InvalidError(`${field} must be one duration or two, such as '1s..60s', got ${JSON.stringify(value)}`)
+    throw new InvalidError(`${field} must be one duration or two, such as '1s..60s', got ${shown(value)}`)
   const range = { minMs: parseDuration(field, min), maxMs: parseDuration(field, max) }
   if (range.minMs > range.maxMs)
-    throw new InvalidError(`${field}: the first wait must not be longer than the longest, got ${JSON.stringify(value)}`)
+    throw new InvalidError(`${field}: the first wait must not be longer than the longest, got ${shown(value)}`)
   return range
 }

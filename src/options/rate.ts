@@ -2,8 +2,9 @@
 
 import type { Rate } from '../../projections/limits/rate-cell.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { checkText, cut } from '../../streams/text.ts'
+import { checkText } from '../../streams/text.ts'
 import { type Duration, parseDuration } from './duration.ts'
+import { shown } from './shown.ts'
 
 /** The period of a rate: a word, or a duration such as `'10s'`. */
 export type Per = 'second' | 'minute' | 'hour' | 'day' | Duration
@@ -42,14 +43,14 @@ export const BUCKET_MAX = 256
 export function parseRate(field: string, option: RateOption, usual: Rate['shape'] = 'window'): Rate {
   const given: unknown = option
   if (!Array.isArray(given) && (typeof given !== 'object' || given === null))
-    throw new InvalidError(`${field} must be [60, 'minute'] or { limit: 60, per: 'minute' }, got ${say(given)}`)
+    throw new InvalidError(`${field} must be [60, 'minute'] or { limit: 60, per: 'minute' }, got ${shown(given)}`)
   const { limit, per, shape, burst }: { [K in keyof RateSettings]?: unknown } = Array.isArray(given)
     ? { limit: given[0], per: given[1] }
     : given
   const limitOk = wholeNumber(`${field}: limit`, limit, LIMIT_MAX)
   const periodMs = (typeof per === 'string' ? PER_MS[per] : undefined) ?? parsePeriod(`${field}: per`, per)
   if (shape !== undefined && shape !== 'window' && shape !== 'smooth')
-    throw new InvalidError(`${field}: shape must be window or smooth, got ${say(shape)}`)
+    throw new InvalidError(`${field}: shape must be window or smooth, got ${shown(shape)}`)
   if (shape === 'window' && burst !== undefined)
     throw new InvalidError(`${field}: burst goes with shape smooth; a window lets its whole limit through at once`)
   if ((shape ?? (burst === undefined ? usual : 'smooth')) === 'window')
@@ -59,13 +60,13 @@ export function parseRate(field: string, option: RateOption, usual: Rate['shape'
 
 export function checkBucket(bucket: unknown): string {
   if (typeof bucket === 'string' && bucket.length > 0 && bucket.length <= BUCKET_MAX) return checkText('bucket', bucket)
-  throw new InvalidError(`bucket must be text of 1 to ${BUCKET_MAX} characters, got ${say(bucket)}`)
+  throw new InvalidError(`bucket must be text of 1 to ${BUCKET_MAX} characters, got ${shown(bucket)}`)
 }
 
 /** A whole number from 1 to `max`. */
 export function wholeNumber(field: string, value: unknown, max: number): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= max) return value
-  throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${say(value)}`)
+  throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${shown(value)}`)
 }
 
 function parsePeriod(field: string, per: unknown): number {
@@ -73,14 +74,13 @@ function parsePeriod(field: string, per: unknown): number {
   try {
     ms = parseDuration(field, per)
   } catch (cause) {
-    throw new InvalidError(`${field} must be second, minute, hour, day or a duration such as '10s', got ${say(per)}`, {
-      cause,
-    })
+    throw new InvalidError(
+      `${field} must be second, minute, hour, day or a duration such as '10s', got ${shown(per)}`,
+      {
+        cause,
+      },
+    )
   }
   if (ms >= PERIOD_MIN_MS && ms <= PERIOD_MAX_MS) return ms
-  throw new InvalidError(`${field} must be from ${PERIOD_MIN_MS} ms to 365 days, got ${say(per)}`)
-}
-
-function say(value: unknown): string {
-  return cut(JSON.stringify(value) ?? String(value), 140)
+  throw new InvalidError(`${field} must be from ${PERIOD_MIN_MS} ms to 365 days, got ${shown(per)}`)
 }

@@ -3,6 +3,7 @@ import { type MeterProvider, metrics, type TracerProvider, trace } from '@opente
 import { InvalidError } from '../../streams/errors.ts'
 import { collect } from '../metrics/collect.ts'
 import { type LoadedFlow, ServerMetrics } from '../metrics/server.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { setTracing, tracing } from '../tracing.ts'
 import { OtelMetrics, observeServer } from './meter.ts'
@@ -87,5 +88,5 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
 
 function shareOf(option: string, share: number): number {
   if (typeof share === 'number' && share >= 0 && share <= 1) return share
-  throw new InvalidError(`instrument: ${option} must be a number from 0 to 1, got ${JSON.stringify(share)}`)
+  throw new InvalidError(`instrument: ${option} must be a number from 0 to 1, got ${shown(share)}`)
 }

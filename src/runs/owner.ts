@@ -3,6 +3,7 @@ import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { shown } from '../options/shown.ts'
 
 /** Throws InvalidError for what is no asset, and for one in no pipeline or in several. */
 export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined, at = 'materialize'): Pipeline {
@@ -40,7 +41,7 @@ export function targetOf(at: string, target: unknown): { pipeline: string; asset
   const [, pipeline, asset] =
     (typeof target === 'string' ? /^([A-Za-z0-9_-]+)[/.]([A-Za-z0-9_-]+)$/.exec(target) : null) ?? []
   if (pipeline !== undefined && asset !== undefined) return { pipeline, asset }
-  throw new InvalidError(`${at}: name a pipeline and an asset, such as 'orders/invoice', got ${JSON.stringify(target)}`)
+  throw new InvalidError(`${at}: name a pipeline and an asset, such as 'orders/invoice', got ${shown(target)}`)
 }
 
 /** The pipeline and the name of an asset, as declared or as a text. */

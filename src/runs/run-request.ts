@@ -15,6 +15,7 @@ import type { OnFailed, RunOptions } from '../define/run-options.ts'
 import { parseWith, type StandardSchema } from '../define/standard-schema.ts'
 import type { Io, IoContext } from '../io/manager.ts'
 import { parseRunTimeout } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 
 /** Of a partition, and of a key. */
 export const TEXT_MAX = 512
@@ -89,7 +90,7 @@ function parseTrace(at: string, { traceparent, tracestate }: RunOptions<unknown>
   const trace = typeof text === 'string' ? traceContextOf(text, tracestate) : undefined
   if (trace) return trace
   throw new InvalidError(
-    `${at}: traceparent must be a header of W3C Trace Context, such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, got ${JSON.stringify(text)}`,
+    `${at}: traceparent must be a header of W3C Trace Context, such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, got ${shown(text)}`,
   )
 }
 
@@ -105,7 +106,7 @@ function sourceOf(
 export function parseOnFailed(at: string, { onFailed, key }: Pick<RunOptions, 'onFailed' | 'key'>): OnFailed {
   const what: unknown = onFailed ?? 'return'
   if (what !== 'return' && what !== 'retry')
-    throw new InvalidError(`${at}: onFailed must be return or retry, got ${JSON.stringify(onFailed)}`)
+    throw new InvalidError(`${at}: onFailed must be return or retry, got ${shown(onFailed)}`)
   if (what === 'retry' && key === undefined)
     throw new InvalidError(`${at}: onFailed needs key: without a key every run is a new one`)
   return what

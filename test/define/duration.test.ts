@@ -23,7 +23,12 @@ describe('a duration', () => {
     ['s', '"s"'],
     ['1 s', '"1 s"'],
     [-1, '-1'],
-    [Number.NaN, 'null'],
+    [Number.NaN, 'NaN'],
+    [Number.POSITIVE_INFINITY, 'Infinity'],
+    [10n, '10n'],
+    [() => 1, 'a function'],
+    [Symbol('s'), 'Symbol(s)'],
+    [{ of: 10n }, 'an object that cannot be shown'],
     [undefined, 'undefined'],
     [null, 'null'],
   ])('%s is none, and the error names field, forms and what came', (value, got) => {

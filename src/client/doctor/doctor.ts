@@ -7,6 +7,7 @@ import { streamFindings } from '../../../projections/doctor/streams.ts'
 import { workFindings } from '../../../projections/doctor/work.ts'
 import { InvalidError } from '../../../streams/errors.ts'
 import { askEngines } from '../../engine/answer.ts'
+import { shown } from '../../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../../options/unknown.ts'
 import { type DoctorDeps, look } from './look.ts'
 import { seeServer } from './server.ts'
@@ -27,9 +28,7 @@ export async function doctor(deps: DoctorDeps, options: DoctorOptions): Promise<
   refuseUnknown('doctor', options, OPTIONS)
   const { monitor, apiKeys = [] } = options
   if (monitor !== undefined && !/^https?:\/\//.test(monitor))
-    throw new InvalidError(
-      `doctor: monitor must be an address such as http://127.0.0.1:8222, got ${JSON.stringify(monitor)}`,
-    )
+    throw new InvalidError(`doctor: monitor must be an address such as http://127.0.0.1:8222, got ${shown(monitor)}`)
   await deps.found()
   const { connection, names } = deps
   const [server, streams, shards, engines, work, secrets] = await Promise.all([

@@ -9,6 +9,7 @@ import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import { hash64 } from '../../../streams/ids.ts'
 import type { ArchiveReceipt } from '../../../streams/retention.ts'
 import type { S3ClientLike } from '../../items/s3.ts'
+import { shown } from '../../options/shown.ts'
 import type { Piece } from './piece.ts'
 import { verifiedArchive } from './read.ts'
 import { type RecordSource, Records } from './records.ts'
@@ -18,7 +19,7 @@ import { writeArchive } from './write.ts'
 /** Throws InvalidError for a place that nothing can be archived to. */
 export function parseArchiveTarget(at: string, target: unknown): string {
   if (typeof target !== 'string' || !/^(s3:\/\/[^/]+|file:.)/.test(target))
-    throw new InvalidError(`${at} must be s3://BUCKET/PREFIX or file:FOLDER, got ${JSON.stringify(target)}`)
+    throw new InvalidError(`${at} must be s3://BUCKET/PREFIX or file:FOLDER, got ${shown(target)}`)
   placeIn(at, target, 'archive')
   return target
 }

@@ -3,6 +3,7 @@ import { pipeline, Readable } from 'node:stream'
 import { createGzip, createZstdCompress } from 'node:zlib'
 import { type ArchiveFoot, type ArchiveRecord, ArchiveTally, lineOf } from '../../../streams/archive.ts'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../options/shown.ts'
 import { parquetOf } from './parquet.ts'
 import type { Sink } from './sink.ts'
 
@@ -18,7 +19,7 @@ export function formatOf(at: string, name: string, said: unknown): ArchiveFormat
   if (said === undefined) return name.endsWith('.parquet') ? 'parquet' : 'jsonl'
   const format = FORMATS.find((one) => one === said)
   if (format) return format
-  throw new InvalidError(`${at}: format must be jsonl or parquet, got ${JSON.stringify(said)}`)
+  throw new InvalidError(`${at}: format must be jsonl or parquet, got ${shown(said)}`)
 }
 
 /** All of it, and its foot. What was written is taken away when it fails. */

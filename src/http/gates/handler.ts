@@ -11,6 +11,7 @@ import { createHash } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { InvalidError } from '../../../streams/errors.ts'
 import { loggerOf } from '../../logs/logger.ts'
+import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { addressReader, limiterName } from '../shared/address.ts'
 import { type BodyKind, bodyKind, type ParsedBody, parseBody, readBody } from '../shared/body.ts'
@@ -76,7 +77,7 @@ const TOKEN_MAX = 2048
 /** Throws InvalidError for options that cannot be. */
 export function gateHandler(flow: { readonly gates: GatesOverHttp }, options: GateHandlerOptions = {}): GateHandler {
   if (typeof options !== 'object' || options === null)
-    throw new InvalidError(`gateHandler: options must be an object, got ${JSON.stringify(options)}`)
+    throw new InvalidError(`gateHandler: options must be an object, got ${shown(options)}`)
   refuseUnknown('gateHandler', options, OPTIONS)
   const { page = true } = options
   const logger = loggerOf(options.logger)
@@ -112,7 +113,7 @@ class GateRequests {
     this.#baseUrl = checkBaseUrl(options.baseUrl ?? gates.baseUrl)
     checkRateLimit(rateLimit)
     refuseUnknown('rateLimit', rateLimit, ['address', 'token'])
-    if (typeof page !== 'boolean') throw new InvalidError(`page must be true or false, got ${JSON.stringify(page)}`)
+    if (typeof page !== 'boolean') throw new InvalidError(`page must be true or false, got ${shown(page)}`)
     this.#addressOf = addressReader(options)
     const limits = limitsOf(options)
     this.#byAddress = addressLimiter(rateLimit.address)

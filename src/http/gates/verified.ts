@@ -4,6 +4,7 @@
  */
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { Duration } from '../../options/duration.ts'
+import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { type BodyKind, parseBody } from '../shared/body.ts'
 import { accepted, HttpProblem, json } from '../shared/problem.ts'
@@ -68,7 +69,7 @@ const OPTIONS = [
 /** Throws InvalidError that names the sender and the option. */
 export function checkSenders(senders: Readonly<Record<string, VerifiedSender>>): ReadonlyMap<string, CheckedSender> {
   if (typeof senders !== 'object' || senders === null)
-    throw new InvalidError(`verified must be an object of senders by name, got ${JSON.stringify(senders)}`)
+    throw new InvalidError(`verified must be an object of senders by name, got ${shown(senders)}`)
   return new Map(
     Object.entries(senders).map(([name, sender]) => {
       const at = `verified.${name}`

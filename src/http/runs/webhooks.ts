@@ -4,6 +4,7 @@
  */
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { RunOptions } from '../../define/run-options.ts'
+import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { targetOf } from '../../runs/owner.ts'
 import { onlyInput } from '../../runs/run-request.ts'
@@ -77,7 +78,7 @@ const RETRY_AFTER_S = '60'
 /** Throws InvalidError that names the webhook and the option. */
 export function checkWebhooks(webhooks: Readonly<Record<string, Webhook>>): ReadonlyMap<string, CheckedWebhook> {
   if (typeof webhooks !== 'object' || webhooks === null || Array.isArray(webhooks))
-    throw new InvalidError(`webhooks must be an object of webhooks by path, got ${JSON.stringify(webhooks)}`)
+    throw new InvalidError(`webhooks must be an object of webhooks by path, got ${shown(webhooks)}`)
   return new Map(
     Object.entries(webhooks).map(([path, webhook]) => {
       const at = `webhooks[${JSON.stringify(path)}]`

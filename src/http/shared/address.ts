@@ -5,6 +5,7 @@
  */
 import { BlockList, isIP } from 'node:net'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../options/shown.ts'
 
 /** Where the address of a sender is read when proxies stand in front. */
 export interface AddressOptions {
@@ -38,9 +39,7 @@ const MAX_HOPS = 32
 export function addressReader(options: AddressOptions): (request: Request, env: unknown) => string {
   const { trustProxy, proxyHeader = 'x-forwarded-for', address = connectionAddress } = options
   if (proxyHeader !== 'x-forwarded-for' && proxyHeader !== 'forwarded')
-    throw new InvalidError(
-      `proxyHeader must be 'x-forwarded-for' or 'forwarded', got ${JSON.stringify(options.proxyHeader)}`,
-    )
+    throw new InvalidError(`proxyHeader must be 'x-forwarded-for' or 'forwarded', got ${shown(options.proxyHeader)}`)
   if (typeof address !== 'function') throw new InvalidError('address must be a function that finds an address')
   const trusted = trustIn(trustProxy)
   return (request, env) => {
@@ -63,7 +62,7 @@ function trustIn(trustProxy: unknown): ((address: string, hop: number) => boolea
     return (_, hop) => hop < trustProxy
   if (!Array.isArray(trustProxy))
     throw new InvalidError(
-      `trustProxy must be the number of proxies in front (at most ${MAX_HOPS}), or a list of their addresses and networks, got ${JSON.stringify(trustProxy)}`,
+      `trustProxy must be the number of proxies in front (at most ${MAX_HOPS}), or a list of their addresses and networks, got ${shown(trustProxy)}`,
     )
   const list = new BlockList()
   for (const entry of trustProxy.flatMap((name: unknown) => NETWORKS[String(name)] ?? [String(name)])) {

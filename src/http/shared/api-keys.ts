@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 
 /**
@@ -104,20 +105,20 @@ function checkKey(at: string, key: ApiKey): CheckedKey {
   const { id, hash, assets, role, expires } = key
   const may = key.may ?? (role === undefined ? ['start', 'read'] : rolesActions(`${at} (${id})`, role))
   if (typeof id !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(id))
-    throw new InvalidError(`${at}: id must be 1 to 64 of A-Z a-z 0-9 _ -, got ${JSON.stringify(id)}`)
+    throw new InvalidError(`${at}: id must be 1 to 64 of A-Z a-z 0-9 _ -, got ${shown(id)}`)
   // Not shown: it may be the key itself.
   if (typeof hash !== 'string' || !/^[0-9a-f]{64}$/i.test(hash))
     throw new InvalidError(`${at} (${id}): hash must be the SHA-256 of the key as 64 hex digits, and not the key`)
   if (!Array.isArray(assets) || assets.length === 0 || assets.some((one) => !PATTERN.test(String(one))))
     throw new InvalidError(
-      `${at} (${id}): assets must be a list of names such as 'orders/invoice' or 'orders/*', got ${JSON.stringify(assets)}`,
+      `${at} (${id}): assets must be a list of names such as 'orders/invoice' or 'orders/*', got ${shown(assets)}`,
     )
   if (!Array.isArray(may) || may.length === 0 || may.some((one) => !ACTIONS.includes(one)))
-    throw new InvalidError(`${at} (${id}): may must be a list of ${ACTIONS.join(', ')}, got ${JSON.stringify(may)}`)
+    throw new InvalidError(`${at} (${id}): may must be a list of ${ACTIONS.join(', ')}, got ${shown(may)}`)
   if (key.may !== undefined && role !== undefined) throw new InvalidError(`${at} (${id}): give role or may, not both`)
   const expiresMs = expires === undefined ? Number.POSITIVE_INFINITY : dateOf(expires)
   if (Number.isNaN(expiresMs))
-    throw new InvalidError(`${at} (${id}): expires must be a date such as '2027-01-31', got ${JSON.stringify(expires)}`)
+    throw new InvalidError(`${at} (${id}): expires must be a date such as '2027-01-31', got ${shown(expires)}`)
   const patterns = assets.map((one) => one.split('/'))
   return {
     id,
@@ -133,7 +134,7 @@ function checkKey(at: string, key: ApiKey): CheckedKey {
 /** Throws InvalidError for what is no role. */
 export function rolesActions(at: string, role: ApiKeyRole): readonly ApiKeyAction[] {
   if (Object.hasOwn(ROLES, role)) return ROLES[role]
-  throw new InvalidError(`${at}: role must be one of ${Object.keys(ROLES).join(', ')}, got ${JSON.stringify(role)}`)
+  throw new InvalidError(`${at}: role must be one of ${Object.keys(ROLES).join(', ')}, got ${shown(role)}`)
 }
 
 function fits(pattern: string | undefined, name: string): boolean {

@@ -2,6 +2,7 @@
 import { InvalidError } from '../../../streams/errors.ts'
 import type { PinoLogger } from '../../logs/logger.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
+import { shown } from '../../options/shown.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { AddressOptions } from './address.ts'
 import type { BodyLimits } from './body.ts'
@@ -69,7 +70,7 @@ export function limitsOf(options: CommonOptions): Limits {
 /** Throws InvalidError for what is no address of the web. */
 export function checkBaseUrl(baseUrl: string | undefined): string | undefined {
   if (baseUrl === undefined || /^https?:$/.test(URL.canParse(baseUrl) ? new URL(baseUrl).protocol : '')) return baseUrl
-  throw new InvalidError(`baseUrl must be an address such as https://flows.example.com, got ${JSON.stringify(baseUrl)}`)
+  throw new InvalidError(`baseUrl must be an address such as https://flows.example.com, got ${shown(baseUrl)}`)
 }
 
 export function bodyBudget({ maxBytes }: BodyLimits): BodyBudget {
@@ -80,13 +81,13 @@ export function bodyBudget({ maxBytes }: BodyLimits): BodyBudget {
 function parseTimeout(field: string, duration: Duration = '10s'): number {
   const ms = parseDuration(field, duration)
   if (ms > 0 && ms <= PATIENCE_MAX_MS) return ms
-  throw new InvalidError(`${field} must be more than 0 and at most 1 h, got ${JSON.stringify(duration)}`)
+  throw new InvalidError(`${field} must be more than 0 and at most 1 h, got ${shown(duration)}`)
 }
 
 /** Throws InvalidError for what is no object of limits. */
 export function checkRateLimit(rateLimit: unknown): void {
   if (typeof rateLimit !== 'object' || rateLimit === null)
-    throw new InvalidError(`rateLimit must be an object such as { address: false }, got ${JSON.stringify(rateLimit)}`)
+    throw new InvalidError(`rateLimit must be an object such as { address: false }, got ${shown(rateLimit)}`)
 }
 
 /** For each source address, by `limiterName`. */

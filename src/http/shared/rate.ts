@@ -13,6 +13,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../options/shown.ts'
 
 /** How many, in which time: `[500, 'second']`. */
 export type Rate = readonly [limit: number, per: 'second' | 'minute' | 'hour']
@@ -33,7 +34,7 @@ export class FixedLimiter {
     const periodMs = Object.hasOwn(PERIOD_MS, per) ? PERIOD_MS[per] : undefined
     if (periodMs === undefined || !Number.isFinite(limit) || limit < 1)
       throw new InvalidError(
-        `${field} must be [n, 'second' | 'minute' | 'hour'] with n from 1, or false for no limit, got ${JSON.stringify(rate)}`,
+        `${field} must be [n, 'second' | 'minute' | 'hour'] with n from 1, or false for no limit, got ${shown(rate)}`,
       )
     this.#stepMs = periodMs / limit
     this.#periodMs = periodMs

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
+import { shown } from '../../options/shown.ts'
 import { HttpProblem } from './problem.ts'
 import { type CustomScheme, checkStandardSecret, SCHEMES, type SignatureScheme } from './signatures.ts'
 
@@ -30,7 +31,7 @@ const DAY_MS = 24 * 3_600_000
 export function checkSigner(at: string, { scheme, secret, tolerance = '5m' }: SignedSender): CheckedSigner {
   if (typeof scheme !== 'function' && !Object.hasOwn(SCHEMES, scheme))
     throw new InvalidError(
-      `${at}: scheme must be ${Object.keys(SCHEMES).join(', ')} or a function, got ${JSON.stringify(scheme)}`,
+      `${at}: scheme must be ${Object.keys(SCHEMES).join(', ')} or a function, got ${shown(scheme)}`,
     )
   const secrets = typeof secret === 'string' ? [secret] : secret
   if (
@@ -46,7 +47,7 @@ export function checkSigner(at: string, { scheme, secret, tolerance = '5m' }: Si
 export function withinDay(field: string, duration: Duration): number {
   const ms = parseDuration(field, duration)
   if (ms > 0 && ms <= DAY_MS) return ms
-  throw new InvalidError(`${field} must be more than 0 and at most 24 h, got ${JSON.stringify(duration)}`)
+  throw new InvalidError(`${field} must be more than 0 and at most 24 h, got ${shown(duration)}`)
 }
 
 /** Throws the problem `invalid_signature`. */
