@@ -16,7 +16,17 @@ export async function checkAsked(at: string, target: AnyAsset, asked: unknown): 
   if (typeof asked !== 'object' || asked === null || Array.isArray(asked))
     throw new InvalidError(`${at} must be an object such as { partition: '2026-11-23' }`)
   refuseUnknown(at, asked, ['partition', 'input', 'tags', 'key'])
-  const { partition, input, tags, key } = asked as Readonly<Record<string, unknown>>
+  const { partition, input, tags, key } = checkAround(at, asked)
+  const given = await checkInput(at, target, input ?? {})
+  return Object.fromEntries(
+    Object.entries({ partition, tags, key, input: given }).filter(([, value]) => value !== undefined),
+  )
+}
+
+/** All of it but the input. */
+export function checkAround(at: string, asked: object): Readonly<Record<string, unknown>> {
+  const fields = asked as Readonly<Record<string, unknown>>
+  const { partition, key, tags } = fields
   for (const [field, value] of Object.entries({ partition, key })) {
     if (value === undefined) continue
     if (typeof value !== 'string' || value.length > TEXT_MAX)
@@ -24,10 +34,7 @@ export async function checkAsked(at: string, target: AnyAsset, asked: unknown): 
     checkText(`${at}: ${field}`, value)
   }
   if (tags !== undefined) checkTags(`${at}: tags`, tags)
-  const given = await checkInput(at, target, input ?? {})
-  return Object.fromEntries(
-    Object.entries({ partition, tags, key, input: given }).filter(([, value]) => value !== undefined),
-  )
+  return fields
 }
 
 function checkTags(at: string, tags: unknown): void {
@@ -43,6 +50,16 @@ function checkTags(at: string, tags: unknown): void {
 }
 
 async function checkInput(at: string, target: AnyAsset, input: unknown): Promise<Record<string, unknown> | undefined> {
+  const wanted = inputsUpstream(target)
+  const given = checkInputNames(at, target, input)
+  for (const [name, { definition }] of wanted)
+    if (given.has(name) && definition.inputSchema)
+      await parseWith(`${at}: input.${name}`, definition.inputSchema, given.get(name))
+  return given.size === 0 ? undefined : Object.fromEntries(given)
+}
+
+/** Whether each input is there, and no other: what can be said without the schemas. */
+export function checkInputNames(at: string, target: AnyAsset, input: unknown): Map<string, unknown> {
   if (typeof input !== 'object' || input === null || Array.isArray(input))
     throw new InvalidError(`${at}: input must be an object with a value for each input`)
   const wanted = inputsUpstream(target)
@@ -50,11 +67,8 @@ async function checkInput(at: string, target: AnyAsset, input: unknown): Promise
   for (const name of given.keys())
     if (!wanted.has(name))
       throw new InvalidError(`${at}: input: there is no input ${name}${nearest(name, [...wanted.keys()])}`)
-  for (const [name, { definition }] of wanted) {
-    if (given.has(name) && definition.inputSchema)
-      await parseWith(`${at}: input.${name}`, definition.inputSchema, given.get(name))
-    else if (!definition.spec.input?.absent)
+  for (const [name, { definition }] of wanted)
+    if (!given.has(name) && !definition.spec.input?.absent)
       throw new InvalidError(`${at}: input: ${name} is missing, and ${target.name} needs it`)
-  }
-  return given.size === 0 ? undefined : Object.fromEntries(given)
+  return given
 }

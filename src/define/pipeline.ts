@@ -5,6 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { checkName, hash64 } from '../../streams/ids.ts'
 import { type PipelineSpec, type UpstreamMode, upstreamMode } from '../../streams/schemas.ts'
 import { type Duration, parseRunTimeout } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type AnyAsset, isAsset } from './asset-type.ts'
 import { type PipelineConcurrency, parsePipelineConcurrency } from './concurrency.ts'
@@ -111,7 +112,8 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
     for (const dependency of member.definition.dependsOn) {
       const found = byName.get(dependency.name)
       if (!found) {
-        const hint = nearest(dependency.name, [...byName.keys()])
+        const others = [...byName.keys()].filter((name) => name !== member.name)
+        const hint = nearest(dependency.name, others)
         throw new InvalidError(
           `${at}: ${member.name} depends on ${dependency.name}, which is not in the pipeline; add it to the list${hint}`,
         )
@@ -190,7 +192,7 @@ function membersOf<M extends Schedule | Sensor>(
 export function parseUpstream(at: string, value: unknown): UpstreamMode {
   const checked = upstreamMode.safeParse(value)
   if (checked.success) return checked.data
-  throw new InvalidError(`${at} must be ${UPSTREAM_MODES}, got ${JSON.stringify(value)}`)
+  throw new InvalidError(`${at} must be ${UPSTREAM_MODES}, got ${shown(value)}`)
 }
 
 const UPSTREAM_MODES = 'all, stale, missing or none'

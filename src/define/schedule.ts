@@ -13,8 +13,9 @@ import {
   type SensorSpec,
 } from '../../streams/schedule-schemas.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
-import { checkAsked } from './asked.ts'
+import { checkAround, checkAsked, checkInputNames } from './asked.ts'
 import { asset } from './asset.ts'
 import { type AnyAsset, type Asset, type AssetContext, type InputOf, isAsset } from './asset-type.ts'
 import { input, inputsUpstream } from './input.ts'
@@ -161,6 +162,7 @@ export function schedule<G>(name: string, options: ScheduleOptions<G>): Schedule
   const code = { partition: options.partition, input: options.input, tags: options.tags }
   const evaluates = Object.values(code).some((part) => part !== undefined) ? `schedule__${name}` : undefined
   if (options.input === undefined) mustNeedNoInput(at, target)
+  checkConstants(at, target, code)
   const spec: ScheduleSpec = {
     name,
     target: target.name,
@@ -241,6 +243,13 @@ function hidden(member: AnyAsset): AnyAsset {
   return { name, definition: { ...definition, spec: { ...definition.spec, internal: true } } }
 }
 
+/** Functions are checked when a worker has run them. */
+function checkConstants(at: string, target: AnyAsset, code: Readonly<Record<string, unknown>>): void {
+  const constants = Object.fromEntries(Object.entries(code).filter(([, part]) => typeof part !== 'function'))
+  checkAround(at, constants)
+  if (constants.input !== undefined) checkInputNames(at, target, constants.input)
+}
+
 async function valuesAt(code: Readonly<Record<string, unknown>>, nominal: Date): Promise<Record<string, unknown>> {
   const asked: Record<string, unknown> = {}
   for (const [field, part] of Object.entries(code)) {
@@ -283,7 +292,7 @@ function timingOf(at: string, { cron, every, anchor, timeZone, dst }: TimingOpti
   const zone = timeZone ?? 'UTC'
   if (typeof zone !== 'string' || !isTimeZone(zone))
     throw new InvalidError(
-      `${at}: timeZone must be one of the IANA database, such as 'Europe/Zurich', got ${JSON.stringify(zone)}`,
+      `${at}: timeZone must be one of the IANA database, such as 'Europe/Zurich', got ${shown(zone)}`,
     )
   return { cron: cronOf(at, cron), timeZone: zone, dst: dstOf(at, cron, dst) }
 }
@@ -292,19 +301,22 @@ function anchorOf(at: string, anchor: unknown): number {
   if (anchor === undefined) return 0
   const ms = anchor instanceof Date ? anchor.getTime() : typeof anchor === 'string' ? Date.parse(anchor) : Number.NaN
   if (Number.isInteger(ms)) return ms
-  throw new InvalidError(`${at}: anchor must be a date, such as '2026-01-01T00:05:00Z', got ${JSON.stringify(anchor)}`)
+  throw new InvalidError(`${at}: anchor must be a date, such as '2026-01-01T00:05:00Z', got ${shown(anchor)}`)
 }
 
 function cronOf(at: string, cron: unknown): string {
   if (typeof cron !== 'string' || cron.length > 200 || cron.startsWith('@reboot'))
-    throw new InvalidError(`${at}: cron must be text such as '0 2 * * *', got ${JSON.stringify(cron)}`)
+    throw new InvalidError(`${at}: cron must be text such as '0 2 * * *', got ${shown(cron)}`)
   const fields = cron.trim().split(/\s+/)
   if (!cron.startsWith('@') && fields.length !== 5 && fields.length !== 6)
-    throw new InvalidError(`${at}: cron must have 5 fields, or 6 with seconds first, got ${JSON.stringify(cron)}`)
+    throw new InvalidError(`${at}: cron must have 5 fields, or 6 with seconds first, got ${shown(cron)}`)
   try {
     if (patternOf(cron).nextRun(new Date(SAMPLE_FROM_MS))) return cron
   } catch (cause) {
-    throw new InvalidError(`${at}: cron ${JSON.stringify(cron)}: ${messageOf(cause)}`, { cause })
+    const why = cron.startsWith('@')
+      ? 'there is no such name; one is @daily'
+      : messageOf(cause).replace(/^CronPattern: /, '')
+    throw new InvalidError(`${at}: cron ${JSON.stringify(cron)}: ${why}`, { cause })
   }
   throw new InvalidError(`${at}: cron ${JSON.stringify(cron)} names no time that ever comes`)
 }
@@ -316,22 +328,22 @@ function dstOf(at: string, cron: string, dst: DstOptions = {}): CronTiming['dst'
   const isEachHour = cron.startsWith('@hourly') || hour?.startsWith('*') === true
   const { gap = 'after', overlap = isEachHour ? 'both' : 'first' } = dst
   if (gap !== 'after' && gap !== 'skip')
-    throw new InvalidError(`${at}: dst.gap must be after or skip, got ${JSON.stringify(gap)}`)
+    throw new InvalidError(`${at}: dst.gap must be after or skip, got ${shown(gap)}`)
   if (overlap !== 'first' && overlap !== 'both')
-    throw new InvalidError(`${at}: dst.overlap must be first or both, got ${JSON.stringify(overlap)}`)
+    throw new InvalidError(`${at}: dst.overlap must be first or both, got ${shown(overlap)}`)
   return { gap, overlap }
 }
 
 function overlapOf(at: string, value: unknown): ScheduleSpec['overlap'] {
   const checked = overlapPolicy.safeParse(value ?? 'skip')
   if (checked.success) return checked.data
-  throw new InvalidError(`${at}: overlap must be skip, queue, cancel_running or allow, got ${JSON.stringify(value)}`)
+  throw new InvalidError(`${at}: overlap must be skip, queue, cancel_running or allow, got ${shown(value)}`)
 }
 
 function catchUpOf(at: string, value: ScheduleOptions['catchUp'] = 'last'): ScheduleSpec['catchUp'] {
   if (value === 'none' || value === 'last' || value === 'all') return value
   if (typeof value !== 'object' || value === null)
-    throw new InvalidError(`${at}: catchUp must be none, last, all or { within: '6h' }, got ${JSON.stringify(value)}`)
+    throw new InvalidError(`${at}: catchUp must be none, last, all or { within: '6h' }, got ${shown(value)}`)
   refuseUnknown(`${at}: catchUp`, value, ['within'])
   return { withinMs: parseDuration(`${at}: catchUp.within`, value.within, { minMs: 1 }) }
 }
@@ -343,7 +355,5 @@ function jitterOf(at: string, value: Duration | undefined, timing: ScheduleTimin
   const some = someOccurrences(timing, SAMPLE_FROM_MS, SAMPLE)
   const closest = Math.min(...some.slice(1).map((ms, i) => ms - (some[i] ?? 0)))
   if (jitterMs < closest) return jitterMs
-  throw new InvalidError(
-    `${at}: jitter must be shorter than the time between two occurrences, got ${JSON.stringify(value)}`,
-  )
+  throw new InvalidError(`${at}: jitter must be shorter than the time between two occurrences, got ${shown(value)}`)
 }

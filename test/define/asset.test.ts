@@ -127,7 +127,7 @@ describe('pipeline', () => {
     ['no list', ['p', a], /give it at least one asset/],
     ['what is no asset', ['p', [a, 'b']], /assets\[1\] is no asset; declare it with asset\(name, options\)/],
     ['two of one name', ['p', [a, asset('a', { execute })]], /there are two assets named a/],
-    ['a dependency that is not in it', ['p', [b]], /b depends on a, which is not in the pipeline; add it to the list/],
+    ['a dependency that is not in it', ['p', [b]], /b depends on a, which is not in the pipeline; add it to the list$/],
     [
       'another asset of a dependency’s name',
       ['p', [asset('a', { execute }), b]],

@@ -76,6 +76,13 @@ describe('a schedule', () => {
     [{ every: '1h', evry: 1 }, /there is no option evry; did you mean every\?/],
     [{ every: '1h', run: 'report' }, /run must be an asset, got string/],
     [{ every: '1h', run: order }, /order is an input/],
+    [{ cron: '@never' }, /cron "@never": there is no such name; one is @daily$/],
+    [{ cron: '61 * * * *' }, /cron "61 \* \* \* \*": Invalid value for minute: 61$/],
+    [{ every: '1h', partition: 5 }, /partition must be text/],
+    [{ every: '1h', tags: { tenant: 5 } }, /tags.tenant: name and value must be texts/],
+    [{ every: '1h', input: 5 }, /input must be an object with a value for each input/],
+    [{ every: '1h', run: invoice, input: { ordr: 1 } }, /there is no input ordr; did you mean order\?/],
+    [{ every: '1h', run: invoice, input: {} }, /input: order is missing, and invoice needs it/],
     [{ every: '1h', run: invoice }, /invoice needs input order: give input/],
   ])('%j is refused with the field', (options, message) => {
     const given = { run: report, ...options } as unknown as ScheduleOptions
