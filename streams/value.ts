@@ -422,7 +422,7 @@ function nameOfClass(value: object): string {
   return typeof name === 'string' && name !== '' ? name : 'class instance'
 }
 
-/** An iterator, a generator: what it has comes out of it when it is asked, and is not seen before. */
+/** An iterator, a generator: what it has is not seen before it is asked for it. */
 function givesAll(value: object): boolean {
   if (Array.isArray(value) || Object.keys(value).length > 0) return false
   return Symbol.iterator in value || Symbol.asyncIterator in value
