@@ -254,7 +254,7 @@ it('a run whose timer was lost is late all the same', async () => {
   const late: string[] = []
   const waits = asset('waits', { execute: (ctx) => ctx.signalGate({ timeout: '1h' }) })
   const all = pipeline('p', [waits], {
-    hooks: { lateAfter: '1s', onLate: (_ctx, { run }) => void late.push(run) },
+    hooks: { lateAfter: '4s', onLate: (_ctx, { run }) => void late.push(run) },
   })
   await using stage = await openStage(server.url, all, { gates: GATES, reconcileMs: 200 })
   const { flow } = stage
