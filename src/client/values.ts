@@ -56,8 +56,10 @@ export async function assetValue<V>(
 }
 
 /** A plan does not say of which pipeline it is, and another one may have such an asset. */
-async function isOfPipeline({ docs }: RunDeps, run: string, pipeline: string): Promise<boolean> {
-  const id = parseRunId(run).id
+async function isOfPipeline({ docs, shards }: RunDeps, run: string, pipeline: string): Promise<boolean> {
+  const { id, shard } = parseRunId(run)
+  // There is no log to look at.
+  if (shard >= shards) return false
   const requested = await factIn(docs, id, 'run.requested')
   return !requested || requested.data.pipeline === pipeline
 }

@@ -232,5 +232,6 @@ describe('values', () => {
     expect(await flow.value('theirs/day', { run: run.id })).toMatchObject({ value: 'theirs' })
     expect(await flow.value('theirs/week', { run: run.id })).toMatchObject({ value: 'a week of theirs' })
     for (const name of ['day', 'week']) expect(await flow.value(`mine/${name}`, { run: run.id })).toBeUndefined()
+    expect(await flow.value('mine/day', { run: '999-of-no-shard' })).toBeUndefined()
   })
 })
