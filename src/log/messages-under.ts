@@ -4,7 +4,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
-import { headerMap, leaderGet, type StoredMessage } from './nats.ts'
+import { headerMap, leaderGet, type StoredMessage, startTime } from './nats.ts'
 import { storedMsOf } from './stored-ms.ts'
 
 const AHEAD = 500
@@ -31,7 +31,7 @@ export async function* messagesUnder(
     filter_subjects: [...filters],
     ...(typeof from === 'number'
       ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }
-      : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: from.toISOString() }),
+      : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: startTime(from) }),
   })
   const messages = await consumer.consume({ max_messages: AHEAD })
   const iterator = messages[Symbol.asyncIterator]()

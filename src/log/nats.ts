@@ -303,6 +303,16 @@ export async function directAll(nc: NatsConnection, stream: string, filter: stri
   }
 }
 
+/**
+ * A time as the server takes it. It counts nanoseconds from 1970 in 64 bits, and gives no answer to
+ * a year of more than four digits.
+ */
+export function startTime(at: Date): string {
+  return new Date(Math.min(Math.max(0, at.getTime()), LAST_TIME_MS)).toISOString()
+}
+
+const LAST_TIME_MS = Date.UTC(2262, 0)
+
 /** The first message under a filter that was stored at a time or later, of one replica. */
 export async function directSince(
   nc: NatsConnection,
@@ -311,7 +321,7 @@ export async function directSince(
   filter: string,
   timeoutMs = 5000,
 ): Promise<StoredMessage | undefined> {
-  const query = encodeJson({ start_time: since.toISOString(), next_by_subj: filter })
+  const query = encodeJson({ start_time: startTime(since), next_by_subj: filter })
   const reply = await ask(nc, apiSubject(nc, `DIRECT.GET.${stream}`), query, { timeoutMs })
   const { code, description } = reply.headers ?? {}
   if (code === NOT_FOUND) return undefined

@@ -2,6 +2,7 @@ import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Connection } from '../../src/log/connection.ts'
 import { messagesUnder } from '../../src/log/messages-under.ts'
+import { directSince } from '../../src/log/nats.ts'
 import { useServer } from '../kit/fixture.ts'
 
 const COUNT = 1400
@@ -11,13 +12,13 @@ let connection: Connection
 beforeAll(async () => {
   connection = await Connection.open({ servers: server.url })
   const jsm = await jetstreamManager(connection.nc)
-  await jsm.streams.add({ name: 'under', subjects: ['under.>'] })
+  await jsm.streams.add({ name: 'under', subjects: ['under.>'], allow_direct: true })
   const js = jetstream(connection.nc)
   await Promise.all(Array.from({ length: COUNT }, (_, i) => js.publish(`under.${i % 2 === 1 ? 'even' : 'odd'}`)))
 })
 afterAll(() => connection.close())
 
-const read = (from?: number) => messagesUnder(connection, 'under', ['under.even'], from)
+const read = (from?: number | Date) => messagesUnder(connection, 'under', ['under.even'], from)
 
 async function seqsOf(reading: ReturnType<typeof read>): Promise<number[]> {
   const seqs: number[] = []
@@ -27,6 +28,19 @@ async function seqsOf(reading: ReturnType<typeof read>): Promise<number[]> {
 
 it('all under a subject are read in order, from where one says', async () => {
   expect(await seqsOf(read(101))).toEqual(Array.from({ length: (COUNT - 100) / 2 }, (_, i) => 102 + 2 * i))
+})
+
+it('a time before all is before the first message, and one after all behind the last', async () => {
+  const since = (at: string) => directSince(connection.nc, 'under', new Date(at), 'under.even', 2000)
+  const early = ['-000001-12-31T23:00:00Z', '0000-01-01T00:00:00Z', '1600-01-01T00:00:00Z', '1970-01-01T00:00:00Z']
+  for (const at of early) expect((await since(at))?.seq, at).toBe(2)
+  for (const at of ['2262-12-31T00:00:00Z', '9999-12-31T00:00:00Z', '+010000-01-01T00:00:00Z'])
+    expect(await since(at), at).toBeUndefined()
+  for (const at of early) {
+    const reading = read(new Date(at))
+    expect((await reading.next()).value?.seq, at).toBe(2)
+    await reading.return(undefined)
+  }
 })
 
 it('the reading ends where the rest is purged meanwhile', async () => {
