@@ -129,7 +129,7 @@ async function whyOfValue(
   const [newest, run] = await Promise.all([newestValue(deps, of, place.asset), newestRun(deps, place, partition)])
   const name = `${place.pipeline}/${place.asset}${partition === undefined ? '' : `@${partition}`}`
   if (!newest) {
-    if (!run) throw notMade(name, {})
+    if (!run) throw (await missingAsset(deps, place)) ?? notMade(name, {})
     const found = await whyOfRun(deps, parseRunId(run.id).id, undefined)
     return { ...found, verdict: { ...found.verdict, text: `${name} has no value. ${found.verdict.text}` } }
   }
@@ -156,6 +156,15 @@ async function whyOfValue(
   // Its run is not kept any more: the value is all there is.
   const about = { run: newest.run, asset: place.asset, ...of, target: place.asset }
   return { of: about, status: 'materialized', verdict: made, chain: [made], state: [], runs: [] }
+}
+
+/** Undefined if the pipeline has the asset. */
+async function missingAsset(deps: RunDeps, { pipeline, asset }: Place): Promise<FlowStoneError | undefined> {
+  const spec = await newestPipeline(deps, 0, pipeline)
+  if (!spec) return new FlowStoneError('not_found', `there is no pipeline ${pipeline}`)
+  const names = spec.assets.map(({ name }) => name)
+  if (names.includes(asset)) return undefined
+  return new FlowStoneError('not_found', `pipeline ${pipeline} has no asset ${asset}${nearest(asset, names)}`)
 }
 
 async function newestRun(

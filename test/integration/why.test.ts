@@ -192,7 +192,12 @@ it('explains failed instances, values that were taken, and the newest value', as
   expect([two.id, other.id]).toContain(value.of.run)
   expect((await flow.why({ asset: second, partition: 'p' })).verdict).toEqual(value.verdict)
   expect((await flow.why('after')).verdict.text).toMatch(/^why\/after has no value\. Run .* failed/)
-  expect(await rejection(flow.why('why/parent@no'))).toMatchObject({ code: 'not_found' })
+  for (const [asset, message] of [
+    ['why/parent@no', 'asset why/parent@no has no value'],
+    ['why/secnd', 'pipeline why has no asset secnd; did you mean second?'],
+    ['whi/second', 'there is no pipeline whi'],
+  ] as const)
+    expect(await rejection(flow.why(asset))).toMatchObject({ code: 'not_found', message })
 })
 
 it('explains a run of a schedule and one of a trigger by what asked for them', async () => {
