@@ -12,6 +12,8 @@ import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.
 import { storedMsOf } from './stored-ms.ts'
 
 const LOOK_MS = 5000
+/** A stream that seems to end before what was read of it is looked at again. */
+const SHORT_LOOK_MS = 1000
 /**
  * A server that has just started answers in milliseconds, or not at all: it then is asked again.
  */
@@ -43,6 +45,7 @@ export class Reader {
   #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
   #seenAtLook = -1
+  #isShort = false
   #created: string | undefined
   #failure: FlowStoneError | undefined
   readonly #filter: string | undefined
@@ -167,7 +170,14 @@ export class Reader {
       const read = this.#next - 1
       const { last, created } = await streamBounds(nc, this.#stream, 2000)
       this.#created ??= created
-      if (created !== this.#created || last < read) {
+      const wasShort = this.#isShort
+      this.#isShort = last < read
+      // In a cluster the server that is read may be a moment ahead of the leader.
+      if (this.#isShort && !wasShort && created === this.#created) {
+        setTimeout(() => void this.#look(), SHORT_LOOK_MS).unref()
+        return
+      }
+      if (created !== this.#created || this.#isShort) {
         const what = `stream ${this.#stream} is another one than before`
         this.#fail('log_changed', `${what}: made ${created}, its last message is ${last}`)
         return
