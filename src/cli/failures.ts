@@ -5,7 +5,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { CancelledError } from '../../streams/errors.ts'
 import { cut, printable } from '../../streams/text.ts'
-import { infoOf, viewOfError } from '../../streams/thrown.ts'
+import { infoOf, read, viewOfError } from '../../streams/thrown.ts'
 import { after, type Timer } from '../options/timer.ts'
 import type { TelemetryEvents } from '../telemetry.ts'
 import { painted } from './colour.ts'
@@ -129,10 +129,15 @@ function placeOf({ run, asset, phase, attempt, index, key }: Failed): string {
   return printable(`${of}${instance}, attempt ${attempt} of run ${run}`)
 }
 
+function nameOf(error: object): string {
+  const name = read(error, 'name')
+  return typeof name === 'string' && name !== '' ? name : 'Error'
+}
+
 /** The error, where it was thrown, and its causes. */
 function linesOf({ error, isLast }: Failed): string[] {
   const { message, stack = '', cause, errors } = infoOf(error)
-  const name = typeof error === 'object' && error !== null ? String(Reflect.get(error, 'name') ?? 'Error') : 'thrown'
+  const name = typeof error === 'object' && error !== null ? nameOf(error) : 'thrown'
   const places = stack.split('\n').filter((line) => /^\s+at /.test(line) && !/node:internal/.test(line))
   const causes: string[] = []
   for (let at = cause, depth = 0; at && depth < 5; at = at.cause, depth++)

@@ -79,3 +79,30 @@ it('failures are said with place and causes, the first ones of an asset, and the
     error: { cause: { code: 'ECONNREFUSED' } },
   })
 })
+
+it('a failure of whatever was thrown is said', () => {
+  const said: string[] = []
+  const failures = new Failures({
+    json: false,
+    result: () => undefined,
+    event: (_, _fields, line) => void said.push(line),
+    note: () => undefined,
+  })
+  const no = (): never => {
+    throw new Error('hands off')
+  }
+  const thrown = [
+    new Proxy(new Error('x'), { get: no, has: no, getPrototypeOf: no, ownKeys: no, getOwnPropertyDescriptor: no }),
+    Object.defineProperty(new Error('its name throws'), 'name', { get: no }),
+    Object.assign(new Error('its name is none'), { name: { toString: no } }),
+    undefined,
+  ]
+  for (const [i, error] of thrown.entries())
+    failures.add({ run: '0-a', asset: `a${i}`, attempt: 1, outcome: 'error', error, isLast: false })
+  expect(said.map((line) => line.split('\n')[0])).toEqual([
+    'failed   a0, attempt 1 of run 0-a: Error: a thrown object that cannot be shown',
+    'failed   a1, attempt 1 of run 0-a: Error: its name throws',
+    'failed   a2, attempt 1 of run 0-a: Error: its name is none',
+    expect.stringMatching(/^failed {3}a3, attempt 1 of run 0-a: thrown: /),
+  ])
+})

@@ -132,8 +132,10 @@ describe('what is kept of an error', () => {
     ],
   ]
   it.each(hostile)('is always text: %s', (_, thrown) => {
-    const { outcome, error } = failureOf(thrown)
+    const { outcome, error, thrown: kept } = failureOf(thrown)
     expect(outcome).toBe('error')
+    // Telemetry looks at it.
+    expect(() => kept instanceof Error).not.toThrow()
     expect(errorInfo.parse(error)).toEqual(error)
     expect(error.message).not.toBe('')
   })

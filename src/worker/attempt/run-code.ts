@@ -2,6 +2,7 @@
  * Runs a piece of user code under a time limit and an abort signal, and says how it ended in terms
  * the engine decides on.
  */
+import { types } from 'node:util'
 import { CancelledError, InvalidError, RetryableError, TerminalError, TimeoutError } from '../../../streams/errors.ts'
 import { READ_ONLY_ADVICE } from '../../../streams/readonly.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
@@ -173,10 +174,11 @@ export function isThenable<T>(result: T | Promise<T>): result is Promise<T> {
  * Never throws, whatever was thrown: an error of another copy of this package, of another realm, a
  * proxy, nothing.
  */
-export function failureOf(thrown: unknown): Failure {
+export function failureOf(given: unknown): Failure {
+  const thrown = plain(given)
   if (thrown instanceof HandBack)
     return { outcome: 'returned', error: { code: 'returned', message: thrown.message }, thrown }
-  const error = advised(infoOf(thrown))
+  const error = advised(infoOf(given))
   if (thrown instanceof TimeoutError && error.message.startsWith('it ran longer'))
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)
@@ -189,6 +191,11 @@ export function failureOf(thrown: unknown): Failure {
   // NaN, as of a date that was not understood: the backoff decides.
   if (Number.isNaN(after)) return { outcome: 'error', error, thrown }
   return { outcome: 'error', error, retryAfterMs: Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.round(after))), thrown }
+}
+
+/** For a proxy, which may throw whenever somebody looks at it: an error that says what it said. */
+function plain(thrown: unknown): unknown {
+  return types.isProxy(thrown) ? new Error(infoOf(thrown).message) : thrown
 }
 
 const READ_ONLY =
