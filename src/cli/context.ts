@@ -3,6 +3,7 @@
  * folder.
  */
 
+import { InvalidError } from '../../streams/errors.ts'
 import { localBy } from '../client/by.ts'
 import { connect } from '../client/connect.ts'
 import type { Flow } from '../client/flow.ts'
@@ -77,6 +78,7 @@ export function reach(options: GlobalOptions): Reach {
 
 export async function open(options: GlobalOptions, more: ConnectOptions = {}): Promise<Flow> {
   const { servers, namespace, dev, isDevelopment } = reach(options)
+  if (dev) refuseCredentials(options)
   if (dev) process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
   if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
@@ -88,6 +90,16 @@ export async function open(options: GlobalOptions, more: ConnectOptions = {}): P
     ...(namespace === undefined ? {} : { namespace }),
     ...more,
   })
+}
+
+/** Who names credentials means another server than that of `flowstone dev`, which takes none. */
+function refuseCredentials(options: GlobalOptions): void {
+  const [given] = Object.keys(credentialsOf(options))
+  if (given === undefined) return
+  const option = given === 'tls' ? '--tls-…' : given === 'domain' ? '--js-domain' : `--${given}`
+  throw new InvalidError(
+    `${option} is not for the flowstone dev of this folder, which a command goes to by default; name the server, too, with --server`,
+  )
 }
 
 /** As `connect` takes them. */

@@ -1,16 +1,25 @@
 /** Runs the command that was typed, and says how it ended. */
 import { CommanderError } from 'commander'
+import { InvalidError } from '../../streams/errors.ts'
 import { EXIT, failure } from './output.ts'
 import { program } from './program.ts'
 
 /** The exit code, where it is not that of the process. `args`: behind the name of the command. */
 export async function outcomeOf(args: readonly string[]): Promise<number | undefined> {
+  const isJson = args.includes('--json')
   try {
-    await program().parseAsync(args, { from: 'user' })
+    await program(isJson).parseAsync(args, { from: 'user' })
     return undefined
   } catch (error) {
-    // Commander has said already what was wrong; help and version are no errors.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage
-    return failure(error, args.includes('--json'))
+    if (!(error instanceof CommanderError)) return failure(error, isJson)
+    // Help and version are no errors.
+    if (error.exitCode === 0) return EXIT.ok
+    // As text, commander has said it.
+    return isJson ? failure(usageError(error), true) : EXIT.usage
   }
+}
+
+function usageError({ code, message }: CommanderError): InvalidError {
+  const text = code === 'commander.help' ? 'no command was named' : message.replace(/^error: /, '')
+  return new InvalidError(`${text}; flowstone COMMAND --help lists what it takes`)
 }

@@ -53,8 +53,10 @@ const GROUPS: Readonly<Record<string, readonly ((root: Command) => void)[]>> = {
   'Other:': [completionCommand],
 }
 
-export function program(): Command {
+/** `isQuiet`: whoever runs it says itself what is wrong with what was typed. */
+export function program(isQuiet = false): Command {
   const root = new Command('flowstone')
+    .configureOutput(isQuiet ? { writeErr: () => undefined } : {})
     .description('Durable data pipelines on NATS JetStream.')
     .version(version(), '-V, --version', 'print the version')
     .showHelpAfterError('(flowstone COMMAND --help lists its options)')

@@ -76,6 +76,11 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     expect(stderr).not.toMatch(/^\s+at /m)
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
   }
+  const { code, stdout, stderr } = await runCommand(['status', '--bogus', '--json'], at)
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+  expect(JSON.parse(stderr)).toEqual({
+    error: { code: 'invalid', message: expect.stringContaining("unknown option '--bogus'") },
+  })
 })
 
 it('a missing server, and a file that cannot be loaded, are reported in one line', async () => {

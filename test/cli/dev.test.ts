@@ -63,6 +63,8 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     expect(one.word).toBe('one')
     await counts(1)
     expect(await runCommand(['ui'], files.at)).toMatchObject({ code: 0, stdout: `console  ${http}/\n` })
+    const strange = await runCommand(['status', '--creds', 'none.creds'], files.at)
+    expect(strange).toMatchObject({ code: 2, stderr: expect.stringMatching(/--creds is not for .*--server/) })
     const secret = join(files.path, '.flowstone', 'gate-secret')
     expect(readFileSync(secret, 'utf8')).toMatch(/^dev:[\w-]{43}\n$/)
     expect(statSync(secret).mode & 0o777).toBe(0o600)
