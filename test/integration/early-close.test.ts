@@ -14,8 +14,8 @@ const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const AT_ONCE = 6
 
 /**
- * Many instances, of which the first fails for good once `AT_ONCE` run. The others wait to be
- * aborted.
+ * Many instances, of which the one that begins first fails for good once `AT_ONCE` run. The others
+ * wait to be aborted.
  */
 function doomed(options: InstanceOptions) {
   const seen = { started: 0, abortedMs: [] as number[] }
@@ -24,11 +24,12 @@ function doomed(options: InstanceOptions) {
     retry: { maxAttempts: 1 },
     scatterOptions: options,
     scatter: () => range(3000),
-    execute: async ({ index, signal }) => {
+    execute: async ({ signal }) => {
       seen.started += 1
+      const isFirst = seen.started === 1
       if (seen.started === AT_ONCE) full.resolve()
       await full.promise
-      if (index === 0) throw new Error('broken')
+      if (isFirst) throw new Error('broken')
       return await new Promise<number>((_, reject) =>
         signal.addEventListener('abort', () => {
           seen.abortedMs.push(Date.now())
