@@ -7,6 +7,7 @@ import { Connection } from '../../src/log/connection.ts'
 import { ERR, publish } from '../../src/log/nats.ts'
 import { startCluster } from '../../src/server/index.ts'
 import { scratchFolder } from '../kit/scratch.ts'
+import { suspend } from '../kit/suspend.ts'
 import { until } from '../kit/until.ts'
 
 const payload = new Uint8Array([1])
@@ -17,10 +18,11 @@ it('in a cluster, an append that is refused because of one still on its way is n
   const admin = await connectNats({ servers: [...cluster.urls] })
   const jsm = await jetstreamManager(admin)
   const config = { name: 'S', subjects: ['s.>'], num_replicas: 3, allow_atomic: true, allow_direct: true }
-  const { cluster: placed } = await jsm.streams.add(config)
+  await jsm.streams.add(config)
   await until('all replicas are there', async () =>
     ((await jsm.streams.info('S')).cluster?.replicas ?? []).every(({ current }) => current),
   )
+  const { cluster: placed } = await jsm.streams.info('S')
   await admin.close()
   // Nodes are named n1, n2, n3.
   const at = Number(placed?.leader?.slice(1)) - 1
@@ -28,7 +30,7 @@ it('in a cluster, an append that is refused because of one still on its way is n
   const connections = await Promise.all([0, 1].map(() => Connection.open({ servers: cluster.urls[at] ?? '' })))
   const [first, second] = connections.map((connection) => new Appender(connection, 'S'))
 
-  for (const { pid } of followers) process.kill(pid, 'SIGSTOP')
+  await suspend(followers.map(({ pid }) => pid))
   try {
     // Stored only if nothing stands on s.end; and on its way for as long as the others stand still.
     const more = first?.append(
