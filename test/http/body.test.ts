@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { expect, it } from 'vitest'
 import { bodyKind, parseBody, readBody } from '../../src/http/shared/body.ts'
 import { BodyBudget, type BodyRoom } from '../../src/http/shared/budget.ts'
@@ -102,6 +104,41 @@ it('a body without end is cut off at the limit', async () => {
   const request = new Request('http://h/', { method: 'POST', body: endless, duplex: 'half' })
   await expect(readBody(request, LIMITS, room())).rejects.toMatchObject({ status: 413 })
   expect(given).toBeLessThan(2000)
+})
+
+it('a body in a million chunks takes as much memory as its bytes', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect: () => void = runInNewContext('gc')
+  const count = 300_000
+  let given = 0
+  let grownBytes = 0
+  const body = new ReadableStream({
+    start() {
+      collect()
+      grownBytes = -process.memoryUsage().heapUsed
+    },
+    pull(controller) {
+      given += 1
+      controller.enqueue(Uint8Array.of(given % 251))
+      if (given < count) return
+      collect()
+      grownBytes += process.memoryUsage().heapUsed
+      controller.close()
+    },
+  })
+  const request = new Request('http://h/', { method: 'POST', body, duplex: 'half' })
+  const bytes = await readBody(
+    request,
+    { ...LIMITS, maxBytes: count, timeoutMs: 60_000 },
+    new BodyBudget(count, count).roomOf('a'),
+  )
+  expect(
+    Buffer.compare(
+      bytes,
+      Uint8Array.from({ length: count }, (_, i) => (i + 1) % 251),
+    ),
+  ).toBe(0)
+  expect(grownBytes).toBeLessThan(20_000_000)
 })
 
 it('a body that does not come is waited for until its time has passed, and leaves nothing in the budget', async () => {
