@@ -1,12 +1,13 @@
 /** Times as arguments. */
 import { InvalidError } from '../../streams/errors.ts'
 import type { When } from '../client/at.ts'
+import { parseDate } from '../options/date.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 
 /** A time, or how long ago: `2h`. */
 export function sinceArgument(text: string, option = '--since'): Date {
-  const at = new Date(text)
-  if (Number.isFinite(at.getTime())) return at
+  const ms = parseDate(text)
+  if (ms !== undefined) return new Date(ms)
   try {
     return new Date(Date.now() - parseDuration(option, text as Duration))
   } catch {

@@ -14,6 +14,7 @@ import { factEntry } from '../log/entries.ts'
 import { isSealed, sealedUnder } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
+import { parseDate } from '../options/date.ts'
 import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { docsUnder, findDoc } from './by-name.ts'
@@ -323,8 +324,8 @@ function requestOf(at: string, key: string | undefined): string {
 }
 
 function dateOf(field: string, value: unknown): number {
-  const ms = value instanceof Date ? value.getTime() : typeof value === 'string' ? Date.parse(value) : Number.NaN
-  if (Number.isInteger(ms)) return ms
+  const ms = value instanceof Date ? value.getTime() : typeof value === 'string' ? parseDate(value) : undefined
+  if (ms !== undefined && Number.isInteger(ms)) return ms
   throw new InvalidError(
     `schedules.backfill: ${field} must be a date, such as '2026-11-01T00:00:00Z', got ${shown(value)}`,
   )

@@ -12,6 +12,7 @@ import {
   type ScheduleTiming,
   type SensorSpec,
 } from '../../streams/schedule-schemas.ts'
+import { parseDate } from '../options/date.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
@@ -299,8 +300,8 @@ function timingOf(at: string, { cron, every, anchor, timeZone, dst }: TimingOpti
 
 function anchorOf(at: string, anchor: unknown): number {
   if (anchor === undefined) return 0
-  const ms = anchor instanceof Date ? anchor.getTime() : typeof anchor === 'string' ? Date.parse(anchor) : Number.NaN
-  if (Number.isInteger(ms)) return ms
+  const ms = anchor instanceof Date ? anchor.getTime() : typeof anchor === 'string' ? parseDate(anchor) : undefined
+  if (ms !== undefined && Number.isInteger(ms)) return ms
   throw new InvalidError(`${at}: anchor must be a date, such as '2026-01-01T00:05:00Z', got ${shown(anchor)}`)
 }
 

@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
+import { parseDate } from '../../options/date.ts'
 import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 
@@ -144,5 +145,5 @@ function fits(pattern: string | undefined, name: string): boolean {
 /** NaN for what is no date. */
 function dateOf(expires: Date | string): number {
   if (expires instanceof Date) return expires.getTime()
-  return typeof expires === 'string' && /^\d{4}-\d{2}-\d{2}/.test(expires) ? Date.parse(expires) : Number.NaN
+  return typeof expires === 'string' ? (parseDate(expires) ?? Number.NaN) : Number.NaN
 }
