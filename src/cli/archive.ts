@@ -4,6 +4,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import type { ExportOptions, ExportReport } from '../engine/archive/export.ts'
 import type { ArchiveFormat } from '../engine/archive/write.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
+import { mustHavePipeline } from './missing.ts'
 import { connected } from './options.ts'
 import { wholeNumber } from './parts.ts'
 import { sinceArgument } from './times.ts'
@@ -65,6 +66,7 @@ async function exportCommand(runs: readonly string[], options: ExportCommand): P
     ...(format === undefined ? {} : { format: format as ArchiveFormat }),
   }
   await withFlow(options, async (flow, output) => {
+    for (const name of pipeline ?? []) await mustHavePipeline(flow, name)
     const report = await flow.export(wanted)
     const lines = reportLines(report)
     if (toStream) for (const line of lines) output.note(line)

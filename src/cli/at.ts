@@ -13,7 +13,18 @@ export interface AtOptions extends GlobalOptions {
 /** What there is to read, now and in the past. */
 export type Reading = Pick<
   FlowAt,
-  'run' | 'runs' | 'value' | 'partitions' | 'history' | 'why' | 'audit' | 'scatter' | 'gates' | 'schedules' | 'sensors'
+  | 'run'
+  | 'runs'
+  | 'value'
+  | 'partitions'
+  | 'history'
+  | 'why'
+  | 'audit'
+  | 'scatter'
+  | 'gates'
+  | 'schedules'
+  | 'sensors'
+  | 'inspect'
 >
 
 /** Options of a command that can show the past. */

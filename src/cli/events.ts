@@ -12,6 +12,7 @@ import type { Pipeline } from '../define/pipeline.ts'
 import type { Subscription } from '../define/subscription.ts'
 import { type GlobalOptions, reach, withFlow } from './context.ts'
 import { loadPipelines } from './load.ts'
+import { mustHaveSubscription } from './missing.ts'
 import { connected } from './options.ts'
 import { wholeNumber } from './parts.ts'
 import { table } from './table.ts'
@@ -42,6 +43,7 @@ export function eventCommands(root: Command): void {
         const { subscription } = options
         const limit = wholeNumber('--limit', options.limit)
         const refused = await flow.events.refused({ limit, ...(subscription === undefined ? {} : { subscription }) })
+        if (refused.length === 0 && subscription !== undefined) await mustHaveSubscription(flow, subscription)
         output.result(refused, () =>
           table(
             ['subscription', 'stream', 'seq', 'at', 'reason'],

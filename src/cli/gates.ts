@@ -1,9 +1,10 @@
 /** Commands about signal gates. */
 import type { Command } from 'commander'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { whyNoRun } from '../client/no-run.ts'
 import type { GateView } from '../gates/types.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
-import { type AtOptions, readable, withReading } from './at.ts'
+import { type AtOptions, type Reading, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
 import { wholeNumber } from './parts.ts'
@@ -50,7 +51,7 @@ function listCommand(gate: Command): void {
         const gates =
           options.run === undefined
             ? await flow.gates.waiting({ limit, ...(after ? { after } : {}) })
-            : (await flow.gates.list(options.run)).slice(0, limit)
+            : (await gatesOf(flow, options.run)).slice(0, limit)
         output.result(gates, () =>
           table(
             ['gate', 'status', 'kind', 'opened', 'deadline', 'timeouts', 'metadata'],
@@ -60,6 +61,13 @@ function listCommand(gate: Command): void {
         )
       }),
     )
+}
+
+async function gatesOf(flow: Reading, id: string): Promise<GateView[]> {
+  const gates = await flow.gates.list(id)
+  const run = flow.run(id)
+  if (gates.length === 0 && !(await run.view())) throw await whyNoRun(run)
+  return gates
 }
 
 function showCommand(gate: Command): void {

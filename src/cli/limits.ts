@@ -1,5 +1,7 @@
 /** Commands about rate limits and slots that processes share. */
 import type { Command } from 'commander'
+import { nearest } from '../../streams/did-you-mean.ts'
+import type { Flow } from '../client/flow.ts'
 import type { BucketStatus } from '../limiter/limiter.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { connected } from './options.ts'
@@ -31,22 +33,39 @@ export function limitCommands(root: Command): void {
     .action((bucket: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const status = await flow.limiter.status(bucket)
-        output.result(status, () => statusLines(status))
+        const hint = isInUse(status) ? '' : await othersInUse(flow, bucket)
+        output.result(status, () => statusLines(status, hint))
       }),
     )
   connected(limit.command('reset <bucket>'))
     .description('forget what was taken: all of it is free at once')
     .action((bucket: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
+        const before = await flow.limiter.status(bucket)
+        const hint = isInUse(before) ? undefined : await othersInUse(flow, bucket)
         await flow.limiter.reset(bucket)
-        output.result({ bucket, reset: true }, () => [`limit ${bucket} is free`])
+        output.result({ bucket, reset: true }, () => [
+          `limit ${bucket} ${hint === undefined ? 'is free' : `was not in use${hint}`}`,
+        ])
       }),
     )
 }
 
+function isInUse({ rate, slots }: BucketStatus): boolean {
+  return rate !== undefined || slots !== undefined
+}
+
+/** A limit exists while it is used, so a wrong name is one that is not in use. */
+async function othersInUse(flow: Flow, bucket: string): Promise<string> {
+  return nearest(
+    bucket,
+    (await flow.limiter.list()).map((one) => one.bucket),
+  )
+}
+
 const SHOWN_MAX = 20
 
-function statusLines({ bucket, rate, slots }: BucketStatus): string[] {
+function statusLines({ bucket, rate, slots }: BucketStatus, hint: string): string[] {
   const { reservations = [], ...rest } = rate ?? {}
   const { holders = [], queue = [], ...taken } = slots ?? {}
   const more = (all: readonly unknown[]): string[] =>
@@ -61,6 +80,6 @@ function statusLines({ bucket, rate, slots }: BucketStatus): string[] {
     ...(slots ? ['', ...fields({ kind: 'slots', ...taken })] : []),
     ...(slots ? ['', ...table(['slot', 'for', 'weight', 'seconds'], held, 'nobody holds one'), ...more(holders)] : []),
     ...(queue.length > 0 ? ['', ...table(['process', 'waiting', 'for'], waits, ''), ...more(queue)] : []),
-    ...(rate || slots ? [] : ['', 'not in use']),
+    ...(rate || slots ? [] : ['', `not in use${hint}`]),
   ]
 }

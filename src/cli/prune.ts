@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { PruneOptions } from '../client/prune.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
+import { mustHavePipeline } from './missing.ts'
 import { connected } from './options.ts'
 import { wholeNumber } from './parts.ts'
 import { table } from './table.ts'
@@ -24,6 +25,7 @@ export function pruneCommands(root: Command): void {
     .option('--timeout <duration>', 'how long to wait for the engines; default 10m')
     .action((options: PruneCommand) =>
       withFlow(options, async (flow, output) => {
+        if (options.pipeline !== undefined) await mustHavePipeline(flow, options.pipeline)
         const report = await flow.retention.prune(pruneArgument(options))
         const { runs, facts, bytes, oldest, newest, archives, dryRun } = report
         const ended = oldest && newest ? `, which ended from ${oldest.toISOString()} to ${newest.toISOString()}` : ''

@@ -11,6 +11,7 @@ import type { RunsOptions } from '../client/runs.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { type AtOptions, type Reading, withReading } from './at.ts'
 import { open, stopRequest } from './context.ts'
+import { mustHaveAsset } from './missing.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { barLine, runLine } from './progress.ts'
@@ -68,6 +69,7 @@ async function showStatus(flow: Reading, output: Output, run: string | undefined
   for (const problem of problems) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
     const runs = await flow.runs(wanted)
+    if (runs.length === 0 && typeof wanted.target === 'string') await mustHaveAsset(flow, wanted.target)
     output.result(runs, () => runTable(runs, wanted))
     return
   }
@@ -82,11 +84,13 @@ async function showStatus(flow: Reading, output: Output, run: string | undefined
 
 /** Goes on until it is stopped. A run that leaves the list is said once more, as it ended. */
 function lookAtRuns(flow: Flow, wanted: RunsOptions): () => Promise<Look> {
-  let before: readonly RunView[] = []
+  let before: readonly RunView[] | undefined
   return async () => {
     const runs = await flow.runs(wanted)
+    if (before === undefined && runs.length === 0 && typeof wanted.target === 'string')
+      await mustHaveAsset(flow, wanted.target)
     const ids = new Set(runs.map(({ id }) => id))
-    const gone = wanted.open ? before.filter(({ id }) => !ids.has(id)) : []
+    const gone = wanted.open ? (before ?? []).filter(({ id }) => !ids.has(id)) : []
     const ended = await Promise.all(gone.map(async ({ id }) => await flow.run(id).view()))
     before = runs
     const said = [...runs, ...ended.flatMap((one) => (one?.finishedAt ? [one] : []))]

@@ -1,5 +1,6 @@
 /** `flow.logs`: what the code of a run logged. Read from the stream of logs, page by page. */
 import { errors } from '@nats-io/nats-core'
+import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import { classOf, decodeLines, LOG_LEVELS, type LogLevel, type LogLine } from '../../streams/logs.ts'
@@ -10,7 +11,7 @@ import { sleep } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { whyNoRun } from './no-run.ts'
 import { Run } from './run.ts'
-import type { RunDeps } from './run-view.ts'
+import type { RunDeps, RunView } from './run-view.ts'
 
 /** Which lines of a run. */
 export interface LogFilter {
@@ -167,8 +168,18 @@ function noLogs(stream: string): FlowStoneError {
 }
 
 /** Throws `not_found` for a run that there is not, and `pruned` for one that is gone. */
-async function mustExist(run: Run): Promise<void> {
-  if (!(await run.view())) throw await whyNoRun(run)
+async function mustExist(run: Run, asset: string | undefined): Promise<void> {
+  const view = await run.view()
+  if (!view) throw await whyNoRun(run)
+  mustMake(view, asset)
+}
+
+/** Throws `not_found` for an asset that is not in the plan of the run. */
+export function mustMake({ id, assets }: RunView, asset: string | undefined): void {
+  const names = Object.keys(assets)
+  // It is not planned yet.
+  if (asset === undefined || names.length === 0 || names.includes(asset)) return
+  throw new FlowStoneError('not_found', `run ${id} has no asset ${asset}${nearest(asset, names)}`)
 }
 
 /** A page for those who look at a run again and again; the run is known to be there. */
@@ -193,7 +204,7 @@ export async function* logs(deps: RunDeps, run: string, options: LogsOptions = {
   await deps.found()
   const wanted = wantedOf('logs', deps, run, filter)
   const handle = new Run(deps, wanted.run)
-  await mustExist(handle)
+  await mustExist(handle, filter.asset)
   const wakes = follow ? new Wakes(deps, wanted, signal) : undefined
   try {
     let place = await firstPlace(deps, wanted)

@@ -1,15 +1,14 @@
 /** `flow.why`: why a run, an asset of a run, or the newest value of an asset is as it is. */
-import { stateKey } from '../../projections/state.ts'
 import type { Why, WhyLink, WhyState } from '../../projections/why/types.ts'
 import { assetsOf, whyAsset, whyRun } from '../../projections/why/why.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { decodeToken, parseRunId, type RunId } from '../../streams/ids.ts'
+import { parseRunId, type RunId } from '../../streams/ids.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { missingRun } from '../log/pruned.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
-import { newestPipeline } from '../runs/registered.ts'
+import { newestPipeline, pipelineNames } from '../runs/registered.ts'
 import { Run } from './run.ts'
 import { readBarrier, readRun } from './run-doc.ts'
 import type { RunStatus } from './run-status.ts'
@@ -139,7 +138,7 @@ async function whyOfValue(
       shard: newest.value.shard,
       seq: newest.value.seq,
       kind: 'asset.materialized',
-      time: new Date(newest.timeMs),
+      at: new Date(newest.timeMs),
       ids: { pipeline: place.pipeline, asset: place.asset, run: newest.run },
     },
     about: { run: newest.run, asset: place.asset },
@@ -161,7 +160,11 @@ async function whyOfValue(
 /** Undefined if the pipeline has the asset. */
 async function missingAsset(deps: RunDeps, { pipeline, asset }: Place): Promise<FlowStoneError | undefined> {
   const spec = await newestPipeline(deps, 0, pipeline)
-  if (!spec) return new FlowStoneError('not_found', `there is no pipeline ${pipeline}`)
+  if (!spec)
+    return new FlowStoneError(
+      'not_found',
+      `there is no pipeline ${pipeline}${nearest(pipeline, await pipelineNames(deps.docs))}`,
+    )
   const names = spec.assets.map(({ name }) => name)
   if (names.includes(asset)) return undefined
   return new FlowStoneError('not_found', `pipeline ${pipeline} has no asset ${asset}${nearest(asset, names)}`)
@@ -183,8 +186,7 @@ async function newestRun(
 /** A name alone is enough where one pipeline has the asset. */
 async function placeIn(deps: RunDeps, asset: AnyAsset | string): Promise<Place> {
   if (typeof asset !== 'string' || !NAME.test(asset)) return placeOf('why', asset)
-  const prefix = stateKey.newest('x').slice(0, -1)
-  const pipelines = (await deps.docs.keys(0, prefix)).map((key) => decodeToken(key.slice(prefix.length)))
+  const pipelines = await pipelineNames(deps.docs)
   const specs = await Promise.all(pipelines.map((pipeline) => newestPipeline(deps, 0, pipeline)))
   const having = specs.flatMap((spec) => (spec?.assets.some(({ name }) => name === asset) ? [spec.name] : []))
   const [only, more] = having

@@ -1,9 +1,13 @@
 /** Which pipelines are registered. */
+import { stateKey } from '../../projections/state.ts'
+import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
+import { decodeToken } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
+import type { DocSource } from '../log/doc-source.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 
@@ -38,8 +42,23 @@ export async function newestPipeline(deps: Deps, shard: number, pipeline: string
 }
 
 /** The same of one that must be there: `at` says for what. */
-export async function registeredPipeline(at: string, deps: Deps, pipeline: string): Promise<PipelineSpec> {
+export async function registeredPipeline(
+  at: string,
+  deps: Deps & { readonly docs: DocSource },
+  pipeline: string,
+): Promise<PipelineSpec> {
   const spec = await newestPipeline(deps, 0, pipeline)
   if (spec) return spec
-  throw new FlowStoneError('not_found', `${at}: pipeline ${pipeline} is not registered; start a worker of it first`)
+  // Who may only ask for runs may not list them.
+  const hint = nearest(pipeline, await pipelineNames(deps.docs).catch(() => []))
+  throw new FlowStoneError(
+    'not_found',
+    `${at}: pipeline ${pipeline} is not registered; start a worker of it first${hint}`,
+  )
+}
+
+/** Of all pipelines, as the state knows them. */
+export async function pipelineNames(docs: DocSource): Promise<string[]> {
+  const prefix = stateKey.newest('x').slice(0, -1)
+  return (await docs.keys(0, prefix)).map((key) => decodeToken(key.slice(prefix.length)))
 }

@@ -125,6 +125,12 @@ it('assets are shown with their graph, state and newest value', async () => {
     partitions: [''],
     total: 1,
   })
+  const typo = { params: { pipeline: 'orders', asset: 'invoise' } }
+  for (const path of ['/assets/:pipeline/:asset/partitions', '/assets/:pipeline/:asset/value'])
+    expect(await api.get(path, typo), path).toMatchObject({
+      status: 404,
+      body: { reason: 'unknown_asset', detail: 'There is no asset orders/invoise; did you mean invoice?' },
+    })
   const value = { of: 'o-1', cents: { $bigint: '1200' } }
   expect((await api.get('/assets/:pipeline/:asset/value', { params })).body).toMatchObject({ run: runs.invoice, value })
   const cut = await api.get('/assets/:pipeline/:asset/value', { params, query: { maxBytes: '5' } })
@@ -175,6 +181,10 @@ it('what the code of a run logged is shown by page, filtered, and only for who s
   expect(first).toMatchObject({ lines: [lines[0]], more: true })
   expect(await logs({ cursor: first.next })).toMatchObject({ lines: [lines[1]], more: false })
   expect(await logs({ cursor: all.next })).toMatchObject({ lines: [], next: all.next })
+  expect(await api.get('/runs/:run/logs', { params, query: { asset: 'invoise' } })).toMatchObject({
+    status: 404,
+    body: { detail: expect.stringContaining('has no asset invoise; did you mean invoice?') },
+  })
   expect(await api.get('/runs/:run/logs', { params, key: keys.narrow.key })).toMatchObject({ status: 404 })
   for (const [query, status] of [
     [{ instance: '1' }, 422],

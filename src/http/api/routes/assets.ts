@@ -1,5 +1,6 @@
 /** Routes of pipelines, assets and values. */
 import { z } from 'zod'
+import { nearest } from '../../../../streams/did-you-mean.ts'
 import { jsonOf } from '../../../../streams/plain-json.ts'
 import { HttpProblem } from '../../shared/problem.ts'
 import { seesRun } from '../covered.ts'
@@ -102,6 +103,7 @@ export const ASSETS: readonly Route[] = [
       const { flow, params, query } = call
       mayBe(call, params)
       const all = await flow.partitions(`${params.pipeline}/${params.asset}`)
+      if (all.length === 0) await mustBe(call)
       const { cursor } = query
       const behind = cursor === undefined ? all : all.filter((one) => one > cursor)
       const shown = behind.slice(0, query.limit)
@@ -129,7 +131,10 @@ export const ASSETS: readonly Route[] = [
         ...(partition === undefined ? {} : { partition }),
         ...(run === undefined ? {} : { run }),
       })
-      if (!found) throw new HttpProblem('unknown_id', `Asset ${asset} has no such value.`)
+      if (!found) {
+        await mustBe(call)
+        throw new HttpProblem('unknown_id', `Asset ${asset} has no such value.`)
+      }
       const text = jsonOf(found.value)
       const bytes = Buffer.byteLength(text)
       const shown = bytes <= maxBytes ? { value: found.value } : { preview: text.slice(0, maxBytes).toWellFormed() }
@@ -137,6 +142,15 @@ export const ASSETS: readonly Route[] = [
     },
   }),
 ]
+
+/** Where nothing was found of an asset: whether there is no such asset. */
+async function mustBe({ flow, caller, params }: Call<{ readonly pipeline: string; readonly asset: string }>) {
+  const names = (await flow.inspect.pipeline(params.pipeline))?.assets.map(({ name }) => name) ?? []
+  if (names.includes(params.asset)) return
+  const seen = names.filter((name) => caller.covers(params.pipeline, name))
+  const hint = nearest(params.asset, seen)
+  throw new HttpProblem('unknown_asset', `There is no asset ${params.pipeline}/${params.asset}${hint || '.'}`)
+}
 
 /** By the scope alone, whether there is such an asset or not. */
 function mayBe<T>(

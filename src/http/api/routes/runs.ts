@@ -1,6 +1,7 @@
 /** Routes of runs. */
 import { z } from 'zod'
 import { LOG_LEVELS } from '../../../../streams/logs.ts'
+import { mustMake } from '../../../client/logs.ts'
 import type { RunsOptions } from '../../../client/runs.ts'
 import { HttpProblem } from '../../shared/problem.ts'
 import { noneYet, runFor, seesRun } from '../covered.ts'
@@ -132,8 +133,9 @@ export const RUNS: readonly Route[] = [
     },
     answer: logs,
     handle: async (call) => {
-      await runFor(call, call.params.run)
+      const run = await runFor(call, call.params.run)
       const { asset, instance, level, since, limit, cursor } = call.query
+      mustMake(run, asset)
       return await call.flow.inspect.logs(call.params.run, {
         limit,
         cursor,
