@@ -181,13 +181,13 @@ async function stagesOf(
     stages.push([stage, Math.max(0, ms - beforeMs)])
     beforeMs = ms
   }
-  for await (const { kind, time } of flow.history(id)) {
+  for await (const { kind, at } of flow.history(id)) {
     if (kind === 'run.requested') {
-      add('request stored', time.getTime())
+      add('request stored', at.getTime())
       add('task sent', sentMs.get(id) ?? beforeMs)
     }
-    if (kind === 'asset.materialized') add(`value ${++values} stored`, time.getTime())
-    if (kind === 'run.finished') add('end stored', time.getTime())
+    if (kind === 'asset.materialized') add(`value ${++values} stored`, at.getTime())
+    if (kind === 'run.finished') add('end stored', at.getTime())
   }
   add('caller knows', endMs)
   return stages

@@ -37,7 +37,7 @@ const UNKNOWN = 'unknown'
 /** One thing that somebody outside did. */
 export interface AuditEntry {
   /** The server's clock when the fact was stored. */
-  readonly time: Date
+  readonly at: Date
   readonly shard: number
   readonly seq: number
   /** The fact, such as `run.cancel_requested`. */
@@ -63,7 +63,7 @@ export function auditOf(fact: Fact): AuditEntry | undefined {
   if (by === undefined) return undefined
   const detail = detailOf(fact)
   return {
-    time: new Date(fact.timeMs),
+    at: new Date(fact.timeMs),
     shard: fact.shard,
     seq: fact.seq,
     kind: fact.name,
@@ -174,18 +174,18 @@ function detailOf(fact: AuditFact): string | undefined {
 }
 
 /** Where an entry stands among all others. */
-export type AuditPlace = Pick<AuditEntry, 'time' | 'shard' | 'seq'>
+export type AuditPlace = Pick<AuditEntry, 'at' | 'shard' | 'seq'>
 
 /** As text, for the next page. */
-export function placeText({ time, shard, seq }: AuditPlace): string {
-  return `${time.toISOString()}/${shard}/${seq}`
+export function placeText({ at, shard, seq }: AuditPlace): string {
+  return `${at.toISOString()}/${shard}/${seq}`
 }
 
 /** Undefined: it is not the text of a place. */
 export function parsePlace(text: string): AuditPlace | undefined {
-  const [, at = '', shard, seq] = /^([^/]+)\/(\d+)\/(\d+)$/.exec(text) ?? []
-  const time = new Date(at)
-  return Number.isFinite(time.getTime()) ? { time, shard: Number(shard), seq: Number(seq) } : undefined
+  const [, time = '', shard, seq] = /^([^/]+)\/(\d+)\/(\d+)$/.exec(text) ?? []
+  const at = new Date(time)
+  return Number.isFinite(at.getTime()) ? { at, shard: Number(shard), seq: Number(seq) } : undefined
 }
 
 export interface AuditWanted {
@@ -204,7 +204,7 @@ export function isWantedKind(name: FactName, kinds: readonly string[] | undefine
 }
 
 export function isWanted(entry: AuditEntry, { by, kinds, sinceMs, untilMs, after }: AuditWanted): boolean {
-  const timeMs = entry.time.getTime()
+  const timeMs = entry.at.getTime()
   return (
     timeMs >= sinceMs &&
     timeMs < untilMs &&
@@ -237,10 +237,10 @@ export class Newest {
   /** When it is full: what is older than this time cannot get in any more. */
   get floorMs(): number {
     const kept = this.#kept.length < this.#limit ? [] : this.list()
-    return kept.length < this.#limit ? Number.NEGATIVE_INFINITY : (kept.at(-1)?.time.getTime() ?? 0)
+    return kept.length < this.#limit ? Number.NEGATIVE_INFINITY : (kept.at(-1)?.at.getTime() ?? 0)
   }
 }
 
 function newerFirst(a: AuditPlace, b: AuditPlace): number {
-  return b.time.getTime() - a.time.getTime() || a.shard - b.shard || b.seq - a.seq
+  return b.at.getTime() - a.at.getTime() || a.shard - b.shard || b.seq - a.seq
 }

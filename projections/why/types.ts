@@ -11,7 +11,7 @@ export interface WhyFact {
   /** What happened, such as `attempt.ended`. */
   readonly kind: FactName
   /** The server's clock when the fact was stored. */
-  readonly time: Date
+  readonly at: Date
   readonly ids: Readonly<Record<string, string>>
 }
 

@@ -9,7 +9,7 @@ const ERROR_MAX = 500
 const NAMES_MAX = 5
 
 export function refOf({ shard, seq, name, timeMs, ids }: Fact): WhyFact {
-  return { shard, seq, kind: name, time: new Date(timeMs), ids }
+  return { shard, seq, kind: name, at: new Date(timeMs), ids }
 }
 
 export function linkOf(fact: Fact, about: WhyAbout, text: string): WhyLink {

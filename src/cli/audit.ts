@@ -34,8 +34,8 @@ export function auditCommand(root: Command): void {
         output.result(entries, () => [
           ...table(
             ['time', 'by', 'kind', 'what', 'run', 'detail'],
-            entries.map(({ time, by, kind, what, run, detail }) => [
-              time,
+            entries.map(({ at, by, kind, what, run, detail }) => [
+              at,
               by,
               kind,
               what,

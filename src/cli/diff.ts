@@ -48,7 +48,7 @@ function diffLines({ from, to, runs, assets, gates, scatters, schedules, more }:
     ]),
   ]
   return [
-    `from ${from.time.toISOString()} to ${to.time.toISOString()}`,
+    `from ${from.at.toISOString()} to ${to.at.toISOString()}`,
     ...table(['what', 'name', 'before', 'after', 'about'], rows, 'nothing changed'),
     ...(more.length > 0 ? [`there is more of: ${more.join(', ')} (--limit)`] : []),
   ]

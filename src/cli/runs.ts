@@ -18,6 +18,7 @@ import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { fileOf } from './file-of.ts'
 import { followRun } from './follow.ts'
 import { findAsset, loadFile } from './load.ts'
+import { mustHaveAsset } from './missing.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
@@ -218,7 +219,10 @@ export async function showValue(
 ): Promise<void> {
   const options = { ...(partition === undefined ? {} : { partition }), ...(run === undefined ? {} : { run }) }
   const found = await flow.value(asset, options)
-  if (!found) throw notMade(asset, options)
+  if (!found) {
+    await mustHaveAsset(flow, asset)
+    throw notMade(asset, options)
+  }
   output.note(`made ${found.at?.toISOString() ?? 'before'}${found.run === undefined ? '' : ` by run ${found.run}`}`)
   output.result(found, () => [jsonOf(found.value, 2)])
 }
@@ -232,11 +236,14 @@ export async function adoptRun(flow: Flow, output: Output, run: string): Promise
 
 /** What happened in a run, a line for each fact. With JSON also a line each: it may be long. */
 export async function showHistory(flow: Reading, output: Output, run: string): Promise<void> {
-  for await (const { seq, time, kind, data, ...rest } of flow.history(run)) {
+  let count = 0
+  for await (const { seq, at, kind, data, ...rest } of flow.history(run)) {
     const about = printable(jsonOf(data))
-    const line = `${String(seq).padStart(7)}  ${time.toISOString()}  ${kind.padEnd(20)}  ${cut(about, LINE_MAX, '…')}`
-    output.event(kind, { seq, time, ...rest, data }, line)
+    const line = `${String(seq).padStart(7)}  ${at.toISOString()}  ${kind.padEnd(20)}  ${cut(about, LINE_MAX, '…')}`
+    output.event(kind, { seq, at, ...rest, data }, line)
+    count += 1
   }
+  if (count === 0) throw await whyNoRun(flow.run(run))
   for (const { on, call, status, attempts, error, ...rest } of await flow.run(run).hooks()) {
     const why = status === 'succeeded' || !error ? '' : `: ${printable(error.message)}`
     const line = `   hook  ${on.padEnd(12)}  ${status}, attempt ${attempts}${why}  (run ${call})`

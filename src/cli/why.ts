@@ -25,7 +25,7 @@ async function showWhy(flow: Pick<Reading, 'why'>, output: Output, what: string,
       '',
       ...chain.map(({ fact, text }) => {
         const place = `${fact.shard}/${fact.seq}`.padStart(9)
-        return `${place}  ${fact.time.toISOString()}  ${fact.kind.padEnd(KIND_WIDTH)}  ${line(text)}`
+        return `${place}  ${fact.at.toISOString()}  ${fact.kind.padEnd(KIND_WIDTH)}  ${line(text)}`
       }),
       ...(state.length > 0 ? ['', isNow ? 'Just now:' : 'Then:', ...state.map(({ text }) => `  ${line(text)}`)] : []),
       ...(runs.length > 0 ? ['', ...runs.slice(0, RUNS_SHOWN).map((run) => `See also: flowstone why ${run}`)] : []),

@@ -36,7 +36,7 @@ export type When = Date | number | ShardSeq | readonly ShardSeq[]
 
 /** Where a `FlowAt` stands. */
 export interface PositionAt {
-  readonly time: Date
+  readonly at: Date
   /** Of each shard: the last fact that is shown. */
   readonly shards: readonly ShardSeq[]
 }
@@ -151,7 +151,7 @@ export class FlowAt {
       shard,
       seq: await past.seqOf(shard),
     }))
-    return { time: new Date(past.timeMs), shards: await Promise.all(shards) }
+    return { at: new Date(past.timeMs), shards: await Promise.all(shards) }
   }
 
   /** A run as it was: `status`, `view`, `input`. A run cannot be waited for in the past. */

@@ -65,11 +65,11 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
   const { by, since, until, after, kind, limit = 100 } = options
   if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX)
     throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${limit}`)
-  for (const [field, date] of Object.entries({ since, until, ...(after ? { 'after.time': after.time } : {}) }))
+  for (const [field, date] of Object.entries({ since, until, ...(after ? { 'after.at': after.at } : {}) }))
     if (date !== undefined && !(date instanceof Date && Number.isFinite(date.getTime())))
       throw new InvalidError(`audit: ${field} must be a Date, got ${shown(date)}`)
   if (after !== undefined && !(Number.isInteger(after.shard) && Number.isInteger(after.seq)))
-    throw new InvalidError('audit: after must be an entry of the audit: time, shard and seq')
+    throw new InvalidError('audit: after must be an entry of the audit: at, shard and seq')
   if (by !== undefined && (typeof by !== 'string' || by === ''))
     throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${shown(by)}`)
   const kinds = kind === undefined ? undefined : typeof kind === 'string' ? [kind] : kind
@@ -80,7 +80,7 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
     by,
     kinds,
     sinceMs: since?.getTime() ?? Number.NEGATIVE_INFINITY,
-    untilMs: Math.min(until?.getTime() ?? Number.POSITIVE_INFINITY, after ? after.time.getTime() + 1 : Infinity),
+    untilMs: Math.min(until?.getTime() ?? Number.POSITIVE_INFINITY, after ? after.at.getTime() + 1 : Infinity),
     after,
     limit,
   }

@@ -74,12 +74,12 @@ export async function diff(
   const a = new FlowAt(live, gates, from)
   const b = new FlowAt(live, gates, to ?? (await now(live)))
   const [fromAt, toAt] = await Promise.all([a.position(), b.position()])
-  if (fromAt.time > toAt.time || fromAt.shards.some(({ seq }, shard) => seq > (toAt.shards[shard]?.seq ?? 0)))
+  if (fromAt.at > toAt.at || fromAt.shards.some(({ seq }, shard) => seq > (toAt.shards[shard]?.seq ?? 0)))
     throw new InvalidError(
-      `diff: the first time must not be after the second: ${fromAt.time.toISOString()}, ${toAt.time.toISOString()}`,
+      `diff: the first time must not be after the second: ${fromAt.at.toISOString()}, ${toAt.at.toISOString()}`,
     )
   const comparison = new Comparison(a, b, limit)
-  const runs = await comparison.runs(fromAt.time)
+  const runs = await comparison.runs(fromAt.at)
   const parts = {
     assets: await comparison.assets(),
     gates: await comparison.gates(),

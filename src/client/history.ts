@@ -10,7 +10,7 @@ export interface HistoryEntry {
   /** Sequence on the log of the run's partition. */
   readonly seq: number
   /** The server's clock when the fact was stored. */
-  readonly time: Date
+  readonly at: Date
   /** What happened, such as `scatter.closed`. */
   readonly kind: Fact['name']
   readonly ids: Readonly<Record<string, string>>
@@ -41,7 +41,7 @@ export async function* history(
   let isThere = false
   for await (const fact of deps.docs.factsOfRun(id)) {
     isThere = true
-    yield { seq: fact.seq, time: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: readable(fact) }
+    yield { seq: fact.seq, at: new Date(fact.timeMs), kind: fact.name, ids: fact.ids, data: readable(fact) }
   }
   const problem = isThere ? undefined : await prunedProblem(deps, id)
   if (problem) throw problem

@@ -64,9 +64,56 @@ it('a run is started by name without its code, its failures are listed, and it i
 
   const refused = await runCommand(['retry', again], at)
   expect(refused.code).toBe(1)
-  expect(refused.stderr).toContain('name the asset from which')
+  expect(refused.stderr).toContain('name the asset from which: --from ASSET')
   const third = await runCommand(['retry', again, '--from', 'hello', '--input', '{"name":"sun"}', '--json'], at)
   expect(JSON.parse(third.stdout)).toMatchObject({ value: 'hello sun' })
+})
+
+it.each([
+  [['value', 'greetings/helo'], 'pipeline greetings has no asset helo; did you mean hello?'],
+  [['value', 'greetings/slow'], 'asset greetings/slow has no value'],
+  [['value', 'greeting/hello', '--at', '1s'], 'there is no pipeline greeting; did you mean greetings?'],
+  [['status', '--target', 'greetings/helo'], 'pipeline greetings has no asset helo; did you mean hello?'],
+  [['status', '--target', 'greetings/helo', '--watch'], 'pipeline greetings has no asset helo'],
+  [['why', 'greeting/hello'], 'there is no pipeline greeting; did you mean greetings?'],
+  [['run', 'greeting/hello'], 'start a worker of it first; did you mean greetings?'],
+  [['logs', 'RUN.helo'], 'has no asset helo; did you mean hello?'],
+  [['log', 'show', '0-gone'], 'there is no run 0-gone'],
+  [['gate', 'ls', '--run', '0-gone'], 'there is no run 0-gone'],
+  [['event', 'refused', '--subscription', 'greetings/none'], 'pipeline greetings has no subscription none'],
+  [['prune', '--pipeline', 'greeting', '--dry-run'], 'there is no pipeline greeting; did you mean greetings?'],
+  [['export', '--pipeline', 'greeting'], 'there is no pipeline greeting; did you mean greetings?'],
+] as const)('the command says that what was named is not there: %j', async (words, message) => {
+  const run = await stage.flow.request('greetings/hello', { input: { name: 'x' }, key: 'one' })
+  await run.result()
+  const args = words.map((word) => word.replace('RUN', run.id))
+  const { code, stderr } = await runCommand(args, at)
+  expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(message) })
+})
+
+it('a limit that is not in use is said beside those that are', async () => {
+  await stage.flow.limiter.take('api', { limit: 5, per: 'hour' })
+  expect((await runCommand(['limit', 'show', 'apo'], at)).stdout).toContain('not in use; did you mean api?')
+  expect((await runCommand(['limit', 'reset', 'apo'], at)).stdout).toBe('limit apo was not in use; did you mean api?\n')
+  expect((await runCommand(['limit', 'reset', 'api'], at)).stdout).toBe('limit api is free\n')
+})
+
+it('the facts of a run and what it logged say when by one name, as all JSON of the command does', async () => {
+  const run = await stage.flow.request('greetings/hello', { input: { name: 'x' }, key: 'one' })
+  await run.result()
+  const facts = await runCommand(['log', 'show', run.id, '--json'], at)
+  const audit = await runCommand(['audit', '--json'], at)
+  const why = await runCommand(['why', run.id, '--json'], at)
+  const all: Record<string, unknown>[] = [
+    ...facts.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line)),
+    ...JSON.parse(audit.stdout),
+    JSON.parse(why.stdout).verdict.fact,
+  ]
+  for (const one of all) expect(one).toMatchObject({ at: expect.stringMatching(/^\d{4}-/) })
+  expect(all.filter((one) => 'time' in one)).toEqual([])
 })
 
 it('a run is cancelled, with a reason', async () => {

@@ -50,7 +50,7 @@ describe('a gate that nobody answers', () => {
     expect(gate).toMatchObject({ status: 'timed_out', timeouts: 1, retriesLeft: 0 })
     const facts = await factsOf(flow, run.id)
     const fired = facts.find(({ kind }) => kind === 'gate.timer_fired')
-    const lateMs = (fired?.time.getTime() ?? 0) - (gate?.deadline?.getTime() ?? 0)
+    const lateMs = (fired?.at.getTime() ?? 0) - (gate?.deadline?.getTime() ?? 0)
     expect(lateMs).toBeGreaterThanOrEqual(0)
     expect(lateMs).toBeLessThan(50)
     const signal = await rejection(flow.gates.signalById(gate?.id ?? ''))

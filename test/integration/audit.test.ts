@@ -94,9 +94,7 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
   await until('all is listed', async () => (await all()).length >= expected.length)
   const onLog = await flow.audit()
   expect(onLog.map(plain).toSorted()).toEqual(expected.toSorted())
-  expect(onLog.map(({ time }) => time.getTime())).toEqual(
-    onLog.map(({ time }) => time.getTime()).toSorted((a, b) => b - a),
-  )
+  expect(onLog.map(({ at }) => at.getTime())).toEqual(onLog.map(({ at }) => at.getTime()).toSorted((a, b) => b - a))
 
   // What the engine decided names nobody, and so do facts of code.
   const facts = await collect(flow.history(gated.id))
@@ -117,7 +115,7 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
   expect(await count({ since: new Date(Date.now() + 60_000) })).toBe(0)
   expect(await count({ until: new Date(beforeMs) })).toBe(0)
   expect((await flow.audit({ limit: 3 })).map(shown)).toEqual(onLog.slice(0, 3).map(shown))
-  expect((await flow.audit({ until: onLog[4]?.time ?? new Date(), limit: 1 }))[0]?.seq).toBeLessThan(onLog[4]?.seq ?? 0)
+  expect((await flow.audit({ until: onLog[4]?.at ?? new Date(), limit: 1 }))[0]?.seq).toBeLessThan(onLog[4]?.seq ?? 0)
   const inPages: AuditEntry[] = []
   for (let after: AuditEntry | undefined; ; after = inPages.at(-1)) {
     const page = await flow.audit({ limit: 1, ...(after ? { after } : {}) })
@@ -136,7 +134,7 @@ it('the audit lists who did what, on the log and once it is sealed', { timeout: 
   // A page of the logs says from when on it is whole.
   const page = await flow.inspect.facts({ run: gated.id })
   expect(page).toMatchObject({ facts: [], next: undefined })
-  expect(page.sealedBefore?.getTime()).toBeGreaterThan(facts.at(-1)?.time.getTime() ?? Number.POSITIVE_INFINITY)
+  expect(page.sealedBefore?.getTime()).toBeGreaterThan(facts.at(-1)?.at.getTime() ?? Number.POSITIVE_INFINITY)
   expect(await count({ by: 'ana', since: new Date(beforeMs) })).toBe(byAna)
 
   expect((await rejection(flow.audit({ kind: 'run.request' }))).message).toContain('run.requested')

@@ -65,7 +65,7 @@ async function closeEarly(
   const closed = (await factsOf(stage.flow, run.id)).find(({ kind }) => kind === 'scatter.closed')
   const began = seen.started
   await until('what ran is aborted', () => seen.abortedMs.length === began - 1, 8000)
-  const abortedAfterMs = Math.max(...seen.abortedMs) - (closed?.time.getTime() ?? 0)
+  const abortedAfterMs = Math.max(...seen.abortedMs) - (closed?.at.getTime() ?? 0)
   await until('nothing of it is queued', async () => (await onWork(url, stage.namespace)) === 0, 10_000)
   return { abortedAfterMs, beganLater: seen.started - began }
 }

@@ -29,7 +29,7 @@ describe('an asset that fails', () => {
     ])
     // 40 ms and 120 ms, of which the upper quarter is spread.
     const end = (await factsOf(stage.flow, run.id)).find(({ kind }) => kind === 'asset.materialized')
-    const gaps = [errored[1], end].map((fact, i) => (fact?.time.getTime() ?? 0) - (errored[i]?.time.getTime() ?? 0))
+    const gaps = [errored[1], end].map((fact, i) => (fact?.at.getTime() ?? 0) - (errored[i]?.at.getTime() ?? 0))
     expect(gaps[0]).toBeGreaterThanOrEqual(29)
     expect(gaps[1]).toBeGreaterThanOrEqual(89)
   })

@@ -226,7 +226,7 @@ describe('the history of a run', () => {
     expect(facts.map(({ seq }) => seq)).toEqual(facts.map(({ seq }) => seq).toSorted((a, b) => a - b))
     expect(facts[0]?.data).toMatchObject({ target: 'broken', upstream: 'all', partition: 'p' })
     expect(facts[2]?.data).toMatchObject({ count: 2, keys: ['red', 'blue'] })
-    expect(facts[0]?.time.getTime()).toBeGreaterThan(Date.now() - 60_000)
+    expect(facts[0]?.at.getTime()).toBeGreaterThan(Date.now() - 60_000)
   })
 
   it('the history of a run is empty for a run that never was', async () => {

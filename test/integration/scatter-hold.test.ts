@@ -222,7 +222,7 @@ describe('totalTimeout', () => {
     expect(error.message).toContain('longer than its totalTimeout of 1500 ms; 2 of 6 instances were done')
     await until('what ran is aborted', () => aborted.length === 4, 5000)
     const facts = await factsOf(stage.flow, run.id)
-    const at = (kind: string) => facts.find((fact) => fact.kind === kind)?.time.getTime() ?? 0
+    const at = (kind: string) => facts.find((fact) => fact.kind === kind)?.at.getTime() ?? 0
     expect(at('scatter.timer_fired') - at('scatter.started')).toBeGreaterThanOrEqual(1499)
     expect(at('scatter.timer_fired') - at('scatter.started')).toBeLessThan(4000)
     expect(at('scatter.closed') - at('scatter.timer_fired')).toBeLessThan(4000)

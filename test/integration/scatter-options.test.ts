@@ -156,7 +156,7 @@ describe("failureMode 'partial'", () => {
     expect(closed?.data).toMatchObject({ status: 'failed', failed: 2, succeeded: 0 })
     const begun = started
     await until('those that ran are aborted', () => aborts.length === begun - 2, 5000)
-    expect((abortedMs ?? Number.POSITIVE_INFINITY) - (closed?.time.getTime() ?? 0)).toBeLessThan(2000)
+    expect((abortedMs ?? Number.POSITIVE_INFINITY) - (closed?.at.getTime() ?? 0)).toBeLessThan(2000)
     expect(started).toBe(begun)
     // Two places came free when two failed.
     expect(started).toBeLessThanOrEqual(8)

@@ -66,7 +66,7 @@ async function expectProven(found: Why): Promise<void> {
     if (run === undefined) continue
     const facts = await factsOf(flow, run)
     const proof = facts.find(({ seq }) => seq === fact.seq)
-    expect(proof, text).toMatchObject({ kind: fact.kind, time: fact.time })
+    expect(proof, text).toMatchObject({ kind: fact.kind, at: fact.at })
   }
 }
 

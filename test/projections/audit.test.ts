@@ -56,7 +56,7 @@ describe('auditOf', () => {
     const extended = { name: 'gate.extended', ids: { run, asset: 'a', gate: 'g', n: '1' } }
     expect(auditOf(fact({ ...extended, data: { why: 'retry', deadlineMs: 5, timeouts: 1 } }))).toBeUndefined()
     expect(auditOf(fact({ ...extended, data: { why: 'request', deadlineMs: 5, timeouts: 0, by: 'Ana' } }))).toEqual({
-      time: new Date(1000),
+      at: new Date(1000),
       shard: 0,
       seq: 7,
       kind: 'gate.extended',
@@ -91,7 +91,7 @@ describe('auditOf', () => {
 })
 
 describe('what is wanted of the audit', () => {
-  const entry = { time: new Date(1000), shard: 0, seq: 1, kind: 'run.requested', by: 'nats:ops', what: 'p/t' } as const
+  const entry = { at: new Date(1000), shard: 0, seq: 1, kind: 'run.requested', by: 'nats:ops', what: 'p/t' } as const
   const any = { sinceMs: 0, untilMs: 2000 }
   it('is what meets all conditions; its time is from since on, and before until', () => {
     expect(isWanted(entry, any)).toBe(true)
@@ -120,7 +120,7 @@ describe('what is wanted of the audit', () => {
   it('is kept newest first, each once, however many there are', () => {
     const newest = new Newest(3)
     expect(newest.floorMs).toBe(Number.NEGATIVE_INFINITY)
-    for (let i = 0; i < 5000; i++) newest.add({ ...entry, seq: i % 2500, time: new Date(i % 2500) })
+    for (let i = 0; i < 5000; i++) newest.add({ ...entry, seq: i % 2500, at: new Date(i % 2500) })
     expect(newest.list().map(({ seq }) => seq)).toEqual([2499, 2498, 2497])
     expect(newest.floorMs).toBe(2497)
   })

@@ -172,7 +172,7 @@ function expectExplained(sim: Sim, why: Why | undefined, status: string): void {
   for (const { text, fact } of links) {
     expect(text).toMatch(/^\S.*\.$/s)
     expect(text).not.toMatch(/undefined|NaN|\[object/)
-    expect(sim.log[fact.seq - 1]).toMatchObject({ name: fact.kind, timeMs: fact.time.getTime(), ids: fact.ids })
+    expect(sim.log[fact.seq - 1]).toMatchObject({ name: fact.kind, timeMs: fact.at.getTime(), ids: fact.ids })
   }
   expect(why.chain.at(-1)?.fact).toEqual(why.verdict.fact)
 }

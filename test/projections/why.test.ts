@@ -407,7 +407,7 @@ it.each(Object.entries(CASES))('the explanation of %s', (name, told) => {
   const { turn, others = [] } = told.input ?? {}
   const all = [...told.sim.log, ...others, ...(turn ? [turn] : [])]
   for (const { fact } of [verdict, ...chain]) {
-    expect(all.some(({ seq, name, timeMs }) => seq === fact.seq && name === fact.kind && timeMs === +fact.time)).toBe(
+    expect(all.some(({ seq, name, timeMs }) => seq === fact.seq && name === fact.kind && timeMs === +fact.at)).toBe(
       true,
     )
   }

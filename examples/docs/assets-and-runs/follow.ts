@@ -21,7 +21,7 @@ for await (const { run: now, scatters } of run.watch()) {
 const status = await run.status()
 console.log(status?.waitingFor, status?.assets.report?.waitingFor) // [] []: it has ended
 
-for await (const { time, kind, ids } of flow.history(run.id)) console.log(time, kind, ids.asset)
+for await (const { at, kind, ids } of flow.history(run.id)) console.log(at, kind, ids.asset)
 for (const { id, target } of await flow.runs({ open: true })) console.log(id, target)
 // #endregion
 equal(status?.status, 'succeeded')

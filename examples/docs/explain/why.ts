@@ -17,7 +17,7 @@ await run.result().catch(() => undefined)
 // #region why
 const { verdict, chain, state } = await flow.why(run.id)
 console.log(verdict.text) // Run 0-… failed, because load failed: no such table.
-for (const { text, fact } of chain) console.log(fact.seq, fact.time, fact.kind, text)
+for (const { text, fact } of chain) console.log(fact.seq, fact.at, fact.kind, text)
 for (const { text } of state) console.log('just now:', text) // nothing: it has ended
 
 const skipped = await flow.why({ run: run.id, asset: 'report' })

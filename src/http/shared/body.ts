@@ -62,8 +62,8 @@ export function bodyKind(headers: Headers, limits: BodyLimits): BodyKind {
 export async function readBody(request: Request, limits: BodyLimits, room: BodyRoom): Promise<Uint8Array> {
   if (!request.body) return new Uint8Array()
   const reader = request.body.getReader()
-  // One buffer that grows: a sender may cut a body into a million chunks, and a list of them takes a
-  // hundred times the bytes that are counted.
+  // One buffer that grows: a sender may cut a body into a million chunks, and a list of them takes
+  // a hundred times the bytes that are counted.
   let bytes = new Uint8Array(0)
   let length = 0
   let isOver = false

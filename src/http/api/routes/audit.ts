@@ -37,7 +37,7 @@ export const AUDIT: readonly Route[] = [
         ...(after === undefined ? {} : { after }),
       })
       const last = entries.length === limit ? entries.at(-1) : undefined
-      return { entries: entries.map(({ time, ...entry }) => ({ at: time, ...entry })), next: last && placeText(last) }
+      return { entries, next: last && placeText(last) }
     },
   }),
 ]

@@ -61,11 +61,7 @@ export const WHY: readonly Route[] = [
 
 /** Each time of the API is named `at`, and each sentence for people `message`. */
 function shown({ verdict, chain, state, ...rest }: Why) {
-  const linkShown = ({ text, fact: { time, ...fact }, about }: WhyLink) => ({
-    message: text,
-    about,
-    fact: { at: time, ...fact },
-  })
+  const linkShown = ({ text, fact, about }: WhyLink) => ({ message: text, about, fact })
   return {
     ...rest,
     verdict: linkShown(verdict),
