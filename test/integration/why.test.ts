@@ -195,7 +195,7 @@ it('explains failed instances, values that were taken, and the newest value', as
   for (const [asset, message] of [
     ['why/parent@no', 'asset why/parent@no has no value'],
     ['why/secnd', 'pipeline why has no asset secnd; did you mean second?'],
-    ['whi/second', 'there is no pipeline whi'],
+    ['whi/second', 'there is no pipeline whi; did you mean why?'],
   ] as const)
     expect(await rejection(flow.why(asset))).toMatchObject({ code: 'not_found', message })
 })
