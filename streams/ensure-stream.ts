@@ -16,11 +16,11 @@ export async function configOf(jsm: JetStreamManager, stream: string): Promise<S
   }
 }
 
-/** Makes it, or updates what differs. `metadata`: of a stream that it makes. */
+/** Makes it, or updates what differs. `more`: of a stream that it makes. */
 export async function ensureStream(
   jsm: JetStreamManager,
   wish: Wish,
-  metadata?: Readonly<Record<string, string>>,
+  more: Pick<Partial<StreamConfig>, 'metadata' | 'first_seq'> = {},
 ): Promise<void> {
   try {
     const existing = await jsm.streams.info(wish.name).catch((error: unknown) => {
@@ -28,7 +28,7 @@ export async function ensureStream(
       throw error
     })
     if (!existing) {
-      await jsm.streams.add(metadata ? { ...wish, metadata } : wish).catch(async (error: unknown) => {
+      await jsm.streams.add({ ...wish, ...more }).catch(async (error: unknown) => {
         // Another process was faster with another detail: look again, and compare.
         if (error instanceof JetStreamApiError && error.code === 10058) return ensureStream(jsm, wish)
         throw error

@@ -174,7 +174,7 @@ export async function ensureTopology(
       allow_msg_schedules: true,
       allow_msg_ttl: true,
     }
-    await ensureStream(jsm, log, { [LOG_ID]: randomUUID() })
+    await ensureStream(jsm, log, { metadata: { [LOG_ID]: randomUUID() } })
     await ensureStream(jsm, workWish(names, shard, replicas))
     await ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas))
     await ensureStream(jsm, bucketWish(names, names.historyBucket(shard), replicas))
@@ -422,7 +422,8 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
   ]
   for (const wish of wishes) {
     if (!(await configOf(jsm, wish.name))) {
-      await ensureStream(jsm, wish)
+      const isState = wish.name === names.kvStream(names.stateBucket(shard))
+      await ensureStream(jsm, wish, isState ? await behindAllBefore(jsm, names) : {})
       made.push(wish.name)
     }
     if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
@@ -437,5 +438,19 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
  */
 export async function ensureStateBucket(nc: NatsConnection, topology: Topology, shard: number): Promise<void> {
   const { names, replicas } = topology
-  await ensureStream(await jetstreamManager(nc), bucketWish(names, names.stateBucket(shard), replicas))
+  const jsm = await jetstreamManager(nc)
+  const wish = bucketWish(names, names.stateBucket(shard), replicas)
+  await ensureStream(jsm, wish, await behindAllBefore(jsm, names))
+}
+
+/** No bucket has more messages in a millisecond. */
+const SEQS_PER_MS = 1000
+
+/**
+ * Where the sequences of a state begin that is made again. An engine that was replaced may still
+ * purge documents up to a sequence of the bucket that was there before.
+ */
+async function behindAllBefore(jsm: JetStreamManager, names: Names): Promise<{ readonly first_seq: number }> {
+  const { ts } = await jsm.streams.info(names.kvStream(names.controlBucket))
+  return { first_seq: (ts === undefined ? Date.now() : Date.parse(ts)) * SEQS_PER_MS }
 }

@@ -6,7 +6,7 @@
  * for long holds up the stroke. Then facts behind it are taken away run by run, a few at a time,
  * because that costs the server a hundred times as much.
  */
-import { stateKey } from '../../../projections/state.ts'
+import { runOfKey, stateKey } from '../../../projections/state.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import { directGetMany } from '../../log/nats.ts'
 import type { Base } from './base.ts'
@@ -102,6 +102,26 @@ export class Waves {
   /** Runs that are sealed, and of which the log may still have facts. */
   *onLog(): Generator<string> {
     for (const [key, { runs }] of this.#waves) if (!this.#almost.has(key)) yield* runs
+  }
+
+  /**
+   * Runs with a key are pruned: others may have their ids when the next engine reads what is to be
+   * deleted. Part of the next checkpoint of the base.
+   */
+  leave(runs: ReadonlySet<string>): void {
+    const stays = (run: string | undefined): boolean => run === undefined || !runs.has(run)
+    for (const [key, wave] of this.#waves) {
+      if (wave.runs.every(stays)) continue
+      const { large = [] } = wave
+      const rest = {
+        ...wave,
+        runs: wave.runs.filter(stays),
+        keys: wave.keys.filter((one) => stays(runOfKey(one))),
+        ...(large.length > 0 ? { large: large.filter(stays) } : {}),
+      }
+      this.#waves.set(key, rest)
+      this.#base.store.put(key, rest)
+    }
   }
 
   /** Takes away what may go. False: the state has to be stored first, which takes a moment. */
@@ -252,16 +272,16 @@ export class Waves {
         run.revision = seq
         if (seq <= revision) again.push(stateKey.run(run.run))
       }
-      await state.load(again.filter((key) => !state.has(key)))
-      for (const key of again) if (state.touch(key)) isReady = false
+      if (await this.#storeAgain(again)) isReady = false
     }
     if (!isReady) {
       touched()
       return false
     }
-    // The bucket is still the one that the revision is of.
-    await state.load([])
     const jsm = await jetstreamManager(connection.nc)
+    // The bucket is still the one that the revision is of. One that is made again a moment later
+    // has none of these sequences.
+    await state.load([])
     for (const key of ['run.*', 'part.*.run.*'])
       await jsm.streams.purge(stream, { filter: names.kvSubject(bucket, key), seq: revision + 1 })
     // From memory, too: once one of them is pruned, another run may have its id.
@@ -269,6 +289,19 @@ export class Waves {
     state.forget(gone, new Map())
     this.#sweptTo = revision
     return true
+  }
+
+  /** Says whether there is anything to store. */
+  async #storeAgain(keys: readonly string[]): Promise<boolean> {
+    const { state } = this.#options
+    let isAny = false
+    for (let left = keys; left.length > 0; ) {
+      for (const key of left) if (state.touch(key)) isAny = true
+      // While some are read, a checkpoint may drop others from memory.
+      left = left.filter((key) => !state.has(key))
+      if (left.length > 0) await state.load(left)
+    }
+    return isAny
   }
 
   async #stroke(upTo: number): Promise<void> {
