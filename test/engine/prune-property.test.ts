@@ -218,6 +218,7 @@ async function prune(
     base: base.base,
     snapshots: { dropOldest: async () => [] } as unknown as Snapshots,
     sweep: { put: () => new Map(), keep: () => undefined } as unknown as Sweep,
+    waves: { onLog: () => [], leave: () => undefined },
     leaving: async () => undefined,
     shard: 0,
     survey,

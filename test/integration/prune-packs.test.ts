@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { listKey, listsOfRun, shownOf } from '../../projections/run/lists.ts'
-import { type RunState, stateKey } from '../../projections/state.ts'
+import { type Key, type RunState, stateKey } from '../../projections/state.ts'
 import type { Piece } from '../../src/engine/archive/piece.ts'
 import { piecesOfRun, piecesOfShard } from '../../src/engine/archive/pieces.ts'
 import { recordsOf } from '../../src/engine/archive/read.ts'
@@ -16,6 +16,8 @@ import { References } from '../../src/engine/history/prune/references.ts'
 import { insertEntries } from '../../src/engine/history/segments.ts'
 import { Snapshots } from '../../src/engine/history/snapshots.ts'
 import { Stored } from '../../src/engine/history/stored.ts'
+import { Unsealed } from '../../src/engine/history/unsealed.ts'
+import { Waves } from '../../src/engine/history/waves.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
 import { Store } from '../../src/engine/shard/store.ts'
 import { s3Object } from '../../src/items/s3.ts'
@@ -120,17 +122,24 @@ class Shard implements AsyncDisposable {
     await this.checkpointer.write(state.takeTouched(), 0, undefined)
   }
 
-  async pruner(): Promise<Pruner> {
+  /** What is sealed, and what of it is still to be taken away, as the next engine has it. */
+  async waves(): Promise<Waves> {
+    const waves = new Waves(this.options, this.base)
+    await waves.begin()
+    return waves
+  }
+
+  async pruner(waves: Waves): Promise<Pruner> {
     const snapshots = new Snapshots(this.options, this.base)
     await snapshots.begin()
-    const pruner = new Pruner(this.options, this.base, snapshots, { onLog: () => [] })
+    const pruner = new Pruner(this.options, this.base, snapshots, waves)
     await pruner.begin()
     return pruner
   }
 
   /** Prunes until there is nothing to do. */
-  async prune(): Promise<void> {
-    const pruner = await this.pruner()
+  async prune(waves?: Waves): Promise<void> {
+    const pruner = await this.pruner(waves ?? (await this.waves()))
     for (let waitMs = 0; waitMs !== IDLE_MS; ) {
       waitMs = await pruner.step()
       if (waitMs === 20) await this.options.connection.ready(1)
@@ -273,6 +282,29 @@ describe('what is not pruned', () => {
     await other.checkpoint(0, undefined, { ...other.manifest, packs: 201, gone: [[0, 199]] })
     expect(await reading.next()).toMatchObject({ done: true })
     expect(held).toEqual(['0-in-200'])
+  })
+})
+
+describe('a run with the id of one that was pruned', () => {
+  it('keeps its documents, though the log has not lost all of the one before', async () => {
+    const id = runId(0, `k${'0'.repeat(32)}`)
+    await using shard = await Shard.open()
+    const { state } = shard.options
+    const waves = await shard.waves()
+    const keys = [stateKey.run(id), stateKey.barrier(id, 'a')]
+    waves.add({ from: 1, upTo: 2, runs: [id], keys, large: [id], atMs: 0 })
+    await shard.pack([packed(runDoc(id), 1)])
+    // The last fact of the log is one of this wave, so it stays.
+    expect(await waves.purge(new Unsealed())).toBe(true)
+    await shard.prune(waves)
+    expect(await shard.pieces()).toEqual([])
+    state.put(stateKey.barrier(id, 'a') as Key<unknown>, { asset: 'a' })
+    await shard.putRuns(runDoc(id, { status: 'running' }))
+    for (const one of [waves, await shard.waves()]) {
+      await one.purge(new Unsealed())
+      await shard.putRuns()
+      for (const key of keys) expect(await state.read(key as Key<unknown>)).toBeDefined()
+    }
   })
 })
 

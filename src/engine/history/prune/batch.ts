@@ -9,6 +9,7 @@ import { type RunState, stateKey } from '../../../../projections/state.ts'
 import { blobsIn } from '../../../../streams/blob-refs.ts'
 import type { Fact } from '../../../../streams/facts.ts'
 import { decodePack, historyKey, type SealedFact, type SealedRun } from '../../../../streams/history.ts'
+import { hasKey } from '../../../../streams/ids.ts'
 import type { LeftRecord } from '../../../../streams/proof.ts'
 import {
   type ArchiveReceipt,
@@ -38,6 +39,7 @@ export interface BatchContext {
   readonly snapshots: Snapshots
   readonly shard: number
   readonly sweep: Sweep
+  readonly waves: SealedRuns
   readonly survey: Survey
   readonly ground: Ground
   readonly cause: PruneCause
@@ -52,6 +54,14 @@ export interface BatchContext {
   isThere(run: string): Promise<boolean>
 }
 
+/** Runs that are sealed, as those know them who take their facts off the log. */
+export interface SealedRuns {
+  /** Those of which the log may still have facts. */
+  onLog(): Iterable<string>
+  /** Runs with a key are pruned: others may have their ids. Part of the next checkpoint. */
+  leave(runs: ReadonlySet<string>): void
+}
+
 /** What a batch takes away. */
 export interface BatchTotals {
   runs: number
@@ -59,6 +69,21 @@ export interface BatchTotals {
   bytes: number
   oldestMs: number
   newestMs: number
+}
+
+export function noTotals(): BatchTotals {
+  return { runs: 0, facts: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY, newestMs: 0 }
+}
+
+export function addTotals(
+  totals: BatchTotals,
+  { runs, facts, bytes, oldestMs, newestMs }: Readonly<BatchTotals>,
+): void {
+  totals.runs += runs
+  totals.facts += facts
+  totals.bytes += bytes
+  totals.oldestMs = Math.min(totals.oldestMs, oldestMs)
+  totals.newestMs = Math.max(totals.newestMs, newestMs)
 }
 
 export class Batch {
@@ -77,7 +102,7 @@ export class Batch {
   readonly #tails = new Map<string, SealedRun[]>()
   readonly #places = new Map<string, PartPlace[]>()
   readonly #archived: ReadonlyMap<string, number> | undefined
-  readonly totals: BatchTotals = { runs: 0, facts: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY, newestMs: 0 }
+  readonly totals = noTotals()
 
   /** `archived`: no other runs may go. How many facts of each are in the archive. */
   constructor(context: BatchContext, archived?: ReadonlyMap<string, number>) {
@@ -287,7 +312,7 @@ export class Batch {
 
   /** Stores it. When it fails, what the base has in memory is not what is stored. */
   async commit(nowMs: number, archive: ArchiveReceipt | undefined): Promise<void> {
-    const { base, snapshots, cause, survey, sweep, leaving } = this.#context
+    const { base, snapshots, cause, survey, sweep, waves: sealed, leaving } = this.#context
     if (this.#packs.length === 0) return
     const packing = this.#packing
     for (const tails of this.#tails.values())
@@ -314,6 +339,7 @@ export class Batch {
     }
     await leaving([{ why: 'pruned', seqs: record.seqs }])
     const pages = await dropFromLists(base.store, this.#pruned)
+    sealed.leave(new Set(this.#pruned.map(({ id }) => id).filter(hasKey)))
     const docs = await snapshots.dropOldest((n) => isInRanges(gone, n))
     base.store.put<PruneRecord>(retentionKey.record(records), record)
     for (const n of this.#packs) base.store.delete<PackSummary>(retentionKey.summary(n))

@@ -37,7 +37,7 @@ import { blobEntriesFor } from '../packing.ts'
 import { insertEntries } from '../segments.ts'
 import type { Snapshots } from '../snapshots.ts'
 import { archived } from './archiving.ts'
-import { Batch, type BatchContext, type BatchTotals } from './batch.ts'
+import { addTotals, Batch, type BatchContext, type BatchTotals, noTotals, type SealedRuns } from './batch.ts'
 import { purgeLogs } from './logs.ts'
 import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
 import { References } from './references.ts'
@@ -75,7 +75,7 @@ export class Pruner {
   readonly #options: SealerOptions
   readonly #base: Base
   readonly #snapshots: Snapshots
-  readonly #waves: OnLog
+  readonly #waves: SealedRuns
   readonly #sweep: Sweep
   #work: AsyncGenerator<number | undefined, void> | undefined
   #survey: Survey | undefined
@@ -88,7 +88,7 @@ export class Pruner {
   /** What is on record about an archive that cannot be reached; null: not known yet. */
   #backlog: string | undefined | null = null
 
-  constructor(options: SealerOptions, base: Base, snapshots: Snapshots, waves: OnLog) {
+  constructor(options: SealerOptions, base: Base, snapshots: Snapshots, waves: SealedRuns) {
     this.#options = options
     this.#base = base
     this.#snapshots = snapshots
@@ -281,6 +281,7 @@ export class Pruner {
       snapshots: this.#snapshots,
       leaving: this.#options.leaving,
       sweep: this.#sweep,
+      waves: this.#waves,
       shard,
       survey,
       ground,
@@ -467,11 +468,6 @@ export class Pruner {
   }
 }
 
-/** Runs that are sealed, and of which the log may still have facts. */
-interface OnLog {
-  onLog(): Iterable<string>
-}
-
 /** One look at what is due. */
 interface Look {
   readonly context: BatchContext
@@ -484,16 +480,4 @@ interface PruneMode {
   readonly isEager?: boolean
   /** Where runs are archived to first. */
   readonly archive?: ArchivePlace | undefined
-}
-
-function noTotals(): BatchTotals {
-  return { runs: 0, facts: 0, bytes: 0, oldestMs: Number.POSITIVE_INFINITY, newestMs: 0 }
-}
-
-function addTotals(totals: BatchTotals, { runs, facts, bytes, oldestMs, newestMs }: Readonly<BatchTotals>): void {
-  totals.runs += runs
-  totals.facts += facts
-  totals.bytes += bytes
-  totals.oldestMs = Math.min(totals.oldestMs, oldestMs)
-  totals.newestMs = Math.max(totals.newestMs, newestMs)
 }
