@@ -4,10 +4,10 @@
  * *whole* is the state at the second one. See docs/decisions/time-travel.md.
  */
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import { decode, decodeMsgpack, encodeJson, encodeMsgpack } from './codec.ts'
 import { FlowStoneError, messageOf } from './errors.ts'
 import type { SnapshotDoc } from './snapshots.ts'
+import { constants, zstdCompress, zstdDecompress } from './zstd.ts'
 
 const VERSION = 1
 /** Such documents live for an hour, and the engine has other work. */

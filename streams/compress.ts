@@ -4,8 +4,8 @@
  */
 
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
 import { FlowStoneError, messageOf } from './errors.ts'
+import { constants, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from './zstd.ts'
 
 export type Encoding = 'zstd'
 

@@ -7,11 +7,11 @@
  * one thing reads one page of each segment.
  */
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import { decodeMsgpack, encodeMsgpack } from './codec.ts'
 import { FlowStoneError, messageOf } from './errors.ts'
 import { hashBigInt } from './ids.ts'
 import type { SeqRange } from './retention.ts'
+import { constants, zstdCompress, zstdDecompress } from './zstd.ts'
 
 const PACK_VERSION = 1
 const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 3 } }

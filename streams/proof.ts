@@ -8,11 +8,11 @@
  */
 import { hash } from 'node:crypto'
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdDecompressSync } from 'node:zlib'
 import { decodeMsgpack, encodeJson, encodeMsgpack } from './codec.ts'
 import { FlowStoneError, messageOf } from './errors.ts'
 import type { SealedFact } from './history.ts'
 import { type ProofKey, signed } from './proof-keys.ts'
+import { constants, zstdCompress, zstdDecompressSync } from './zstd.ts'
 
 const BLOCK_VERSION = 1
 export const HASH_BYTES = 32

@@ -6,9 +6,9 @@
  * packs hold facts of it.
  */
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import { decodeMsgpack, encodeMsgpack } from './codec.ts'
 import { FlowStoneError, messageOf } from './errors.ts'
+import { constants, zstdCompress, zstdDecompress } from './zstd.ts'
 
 const VERSION = 1
 const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 3 } }

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The command `flowstone`. A supervisor loads next to nothing: it lives as long as its worker. */
-import { tooOld } from './node-version.ts'
+import { tooOld } from '../../streams/node-version.ts'
 import { needsSupervisor, supervise } from './supervise.ts'
 
 const refusal = tooOld(process.versions.node)

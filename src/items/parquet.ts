@@ -2,9 +2,10 @@
  * Rows of Parquet, by hyparquet. A cursor is the number of a row; row groups are read whole, one at
  * a time.
  */
-import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from 'node:zlib'
+import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { zstdDecompressSync } from '../../streams/zstd.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'

@@ -4,9 +4,10 @@
  */
 
 import { pipeline, Readable } from 'node:stream'
-import { createBrotliDecompress, createGunzip, createZstdDecompress } from 'node:zlib'
+import { createBrotliDecompress, createGunzip } from 'node:zlib'
 import { z } from 'zod'
 import { TerminalError } from '../../streams/errors.ts'
+import { createZstdDecompress } from '../../streams/zstd.ts'
 import type { ByteSource } from './byte-source.ts'
 import { fileSource } from './file.ts'
 

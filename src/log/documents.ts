@@ -1,7 +1,7 @@
-import { zstdDecompressSync } from 'node:zlib'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Names } from '../../streams/subjects.ts'
+import { zstdDecompressSync } from '../../streams/zstd.ts'
 import { unlessAborted } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
 import { joinParts, partsSaid } from './document-parts.ts'

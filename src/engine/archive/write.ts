@@ -1,8 +1,9 @@
 /** Writes records as an archive: lines, perhaps compressed, or Parquet. */
 import { pipeline, Readable } from 'node:stream'
-import { createGzip, createZstdCompress } from 'node:zlib'
+import { createGzip } from 'node:zlib'
 import { type ArchiveFoot, type ArchiveRecord, ArchiveTally, lineOf } from '../../../streams/archive.ts'
 import { InvalidError } from '../../../streams/errors.ts'
+import { createZstdCompress } from '../../../streams/zstd.ts'
 import { shown } from '../../options/shown.ts'
 import { parquetOf } from './parquet.ts'
 import type { Sink } from './sink.ts'

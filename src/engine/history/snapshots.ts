@@ -8,7 +8,7 @@
  *
  * What dies between two of them leaves a copy that the next engine writes again under its number.
  */
-import { zstdDecompressSync } from 'node:zlib'
+
 import { PAST_KINDS } from '../../../projections/past.ts'
 import type { Fact } from '../../../streams/facts.ts'
 import type { HistoryManifest, SealedFact } from '../../../streams/history.ts'
@@ -20,6 +20,7 @@ import {
   snapshotKey,
 } from '../../../streams/snapshots.ts'
 import type { Names } from '../../../streams/subjects.ts'
+import { zstdDecompressSync } from '../../../streams/zstd.ts'
 import type { Connection } from '../../log/connection.ts'
 import { joinParts, partsSaid } from '../../log/document-parts.ts'
 import { ENCODING_HEADER } from '../../log/documents.ts'

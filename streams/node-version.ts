@@ -1,4 +1,4 @@
-/** Whether this Node can run the command. An older one fails while it loads the modules. */
+/** Whether this Node can run FlowStone. An older one fails while it loads the modules. */
 const NEEDS = [22, 18] as const
 
 /** What to print; undefined if the version is new enough. */
