@@ -4,7 +4,7 @@
  *
  * Subject of a fact: `<ns>.log.<shard>.` and its path with the ids put in. A path with `end` in it
  * ends an entity. Such a fact is appended only if no message stands under `<…>.end.*` yet (see
- * `endExpectation`). So an entity ends once, and the server decides how.
+ * places.ts). So an entity ends once, and the server decides how.
  */
 import type { z } from 'zod'
 import { CONTENT_TYPE, decode, encode } from './codec.ts'
@@ -14,6 +14,7 @@ import type { FactDefinition } from './fact-definition.ts'
 import * as g from './gate-schemas.ts'
 import * as h from './hook-schemas.ts'
 import { type AssetName, isRunId, type RunId } from './ids.ts'
+import { PathTemplate } from './path-template.ts'
 import * as r from './run-schemas.ts'
 import * as sc from './scatter-schemas.ts'
 import * as c from './schedule-schemas.ts'
@@ -285,11 +286,11 @@ export type Fact = FactDraft & { readonly shard: number; readonly seq: number; r
 
 export type FactOf<N extends FactName> = Extract<Fact, { name: N }>
 
-const paths = new Map<FactName, readonly string[]>()
+const paths = new Map<FactName, PathTemplate>()
 const byHead = new Map<string, { name: FactName; tokens: readonly string[] }[]>()
 for (const name of factNames()) {
   const tokens = FACTS[name].path.split('.')
-  paths.set(name, tokens)
+  paths.set(name, new PathTemplate(`fact ${name}`, FACTS[name].path))
   const head = `${tokens[0]}/${tokens.length}`
   byHead.set(head, [...(byHead.get(head) ?? []), { name, tokens }])
 }
@@ -300,36 +301,18 @@ export function factNames(): FactName[] {
 
 /** The part of a fact's subject behind `<ns>.log.<shard>.`. */
 export function factPath(name: FactName, ids: Readonly<Record<string, string>>): string {
-  return (paths.get(name) ?? [])
-    .map((token) => {
-      if (!token.startsWith(':')) return token
-      const id = ids[token.slice(1)]
-      if (id === undefined) throw new FlowStoneError('internal', `fact ${name} lacks id ${token}`)
-      return id
-    })
-    .join('.')
+  return templateOf(name).fill(ids)
 }
 
 /** The same with `*` for each id that is not given: a filter of the server. */
 export function factFilter(name: FactName, ids: Readonly<Record<string, string | undefined>> = {}): string {
-  const tokens = paths.get(name) ?? []
-  return tokens.map((token) => (token.startsWith(':') ? (ids[token.slice(1)] ?? '*') : token)).join('.')
+  return templateOf(name).fill(ids, '*')
 }
 
-/**
- * An asset ends in one of several ways. A gate's deadline is either moved or closed. An occurrence
- * of a schedule is fired, skipped or missed.
- */
-const ENDS =
-  /^(asset\.[^.]+\.[^.]+\.[^.]+\.end|gate\.[^.]+\.[^.]+\.[^.]+\.deadline\.[^.]+|schedule\.[^.]+\.[^.]+\.at\.[^.]+)\.[a-z]+$/
-
-/**
- * The filter under which no fact may stand yet. For most facts it is the path itself. Only one of
- * several facts may end an asset, or settle a deadline: for those it covers all of them.
- */
-export function expectationPath(path: string): string {
-  // Counted from the front: an asset may be named `end`.
-  return path.replace(ENDS, '$1.*')
+function templateOf(name: FactName): PathTemplate {
+  const template = paths.get(name)
+  if (!template) throw new FlowStoneError('internal', `there is no fact ${name}`)
+  return template
 }
 
 /** Facts of which many may stand on one subject. */

@@ -6,7 +6,8 @@
  * Give it the facts in order, each with what was decided of it. Tasks are no part of this: what is
  * missing of those shows on WORK.
  */
-import { expectationPath, type Fact, factPath } from '../../streams/facts.ts'
+import { type Fact, factPath } from '../../streams/facts.ts'
+import { placeOf } from '../../streams/places.ts'
 import type { Effect } from '../effects.ts'
 import { runIdFor } from './request.ts'
 import { abandonment } from './waiters.ts'
@@ -133,11 +134,6 @@ export class Pending {
     const prefix = attempt === undefined ? '' : `a${attempt}n`
     return [...(this.#gates.get(`${run}.${asset}`) ?? [])].some((gate) => gate.startsWith(prefix))
   }
-}
-
-/** Of an end: whatever it is that ends it. */
-function placeOf({ name, ids }: Pick<Fact, 'name' | 'ids'>): string {
-  return expectationPath(factPath(name, ids))
 }
 
 function outcomeOf({ run, asset }: { run: string; asset: string }, gate: string): string {

@@ -2,9 +2,10 @@
 
 import type { GateIds } from '../../projections/effects.ts'
 import type { Fact, FactOf } from '../../streams/facts.ts'
-import { expectationPath, factPath } from '../../streams/facts.ts'
+import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
+import { placeOf } from '../../streams/places.ts'
 import { factIn } from '../log/doc-source.ts'
 import { GroupGet } from '../log/group-get.ts'
 import { isSealed, sealedFact, sealedParts, sealedUnder } from '../log/history.ts'
@@ -62,7 +63,7 @@ export class GateReader {
 
   /** How often its deadline was moved (or found to be the last), and what the last one is. */
   async extensions(at: GateAt): Promise<{ count: number; timeouts: number; deadlineMs: number | undefined }> {
-    const path = expectationPath(factPath('gate.extended', { ...idsOf(at), n: '*' }))
+    const path = placeOf({ name: 'gate.extended', ids: { ...idsOf(at), n: '*' } })
     const fact = await this.#deps.docs.lastOfRun(at.run, path)
     if (fact?.name !== 'gate.extended' && fact?.name !== 'gate.deadline_closed')
       return { count: 0, timeouts: 0, deadlineMs: undefined }

@@ -1,7 +1,8 @@
 /** Facts, timers and tasks as messages. */
 import type { Effect } from '../../projections/effects.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { encodeFact, expectationPath, type FactDraft, factPath, isRepeatable, timerPath } from '../../streams/facts.ts'
+import { encodeFact, type FactDraft, factPath, isRepeatable, timerPath } from '../../streams/facts.ts'
+import { placeOf } from '../../streams/places.ts'
 import type { Names } from '../../streams/subjects.ts'
 import { encodeTask } from '../../streams/tasks.ts'
 import type { Entry } from './nats.ts'
@@ -15,7 +16,7 @@ export function factEntry(names: Names, shard: number, fact: FactDraft, by?: str
   const { payload, contentType } = encodeFact(fact, by)
   const subject = names.fact(shard, path)
   if (isRepeatable(fact.name)) return { subject, payload, contentType }
-  const filter = names.fact(shard, expectationPath(path))
+  const filter = names.fact(shard, placeOf(fact))
   return { subject, payload, contentType, expect: { seq: 0, ...(filter === subject ? {} : { subject: filter }) } }
 }
 

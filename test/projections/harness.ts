@@ -22,7 +22,6 @@ import {
   type DraftOf,
   decodeFact,
   encodeFact,
-  expectationPath,
   type Fact,
   type FactDraft,
   type FactName,
@@ -31,6 +30,7 @@ import {
   isRepeatable,
 } from '../../streams/facts.ts'
 import { type AssetName, assetName, type RunId, runId } from '../../streams/ids.ts'
+import { placeOf } from '../../streams/places.ts'
 import type { ScatterOutcomes } from '../../streams/scatter-schemas.ts'
 import type { AssetSpec } from '../../streams/schemas.ts'
 import { shapeOf } from '../../streams/shape.ts'
@@ -151,7 +151,7 @@ export class Sim {
   append(draft: FactDraft): Fact | undefined {
     const path = factPath(draft.name, draft.ids)
     if (!isRepeatable(draft.name)) {
-      const place = expectationPath(path)
+      const place = placeOf(draft)
       if (this.#taken.has(place)) return undefined
       this.#taken.add(place)
     }
@@ -162,7 +162,7 @@ export class Sim {
   }
 
   #isTaken(draft: FactDraft): boolean {
-    return this.#taken.has(expectationPath(factPath(draft.name, draft.ids)))
+    return this.#taken.has(placeOf(draft))
   }
 
   /** Folds the next fact, and carries out what it decides. Undefined at the end of the log. */

@@ -2,16 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { CONTENT_TYPE, encode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
-import {
-  decodeFact,
-  encodeFact,
-  expectationPath,
-  FACTS,
-  factNames,
-  factPath,
-  isRepeatable,
-  parsePath,
-} from '../../streams/facts.ts'
+import { decodeFact, encodeFact, FACTS, factNames, factPath, isRepeatable, parsePath } from '../../streams/facts.ts'
+import { placeAt, placeOf } from '../../streams/places.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { drafts, run } from './fact-examples.ts'
 
@@ -58,7 +50,8 @@ describe.each(factNames())('the fact %s', (name) => {
           : /^schedule\.(fired|skipped|missed)$/.test(name)
             ? `schedule.${id}.${id}.at.${id}.*`
             : odd
-      expect(expectationPath(odd)).toBe(filter)
+      expect(placeAt(odd)).toBe(filter)
+      expect(placeOf({ name, ids })).toBe(filter)
     }
   })
 
@@ -110,9 +103,7 @@ describe('paths', () => {
 
   it('of the four ends of an asset expect the same place to be free', () => {
     const ends = ['asset.materialized', 'asset.failed', 'asset.skipped', 'asset.cancelled'] as const
-    expect(new Set(ends.map((name) => expectationPath(factPath(name, { pipeline: 'p', asset: 'a', run })))).size).toBe(
-      1,
-    )
+    expect(new Set(ends.map((name) => placeOf({ name, ids: { pipeline: 'p', asset: 'a', run } }))).size).toBe(1)
   })
 
   it('of all facts but those that may occur again hold one message', () => {

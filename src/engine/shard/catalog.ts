@@ -7,8 +7,9 @@
 import { type Known, upstreamOf } from '../../../projections/run/plan.ts'
 import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
-import { expectationPath, type Fact, factPath } from '../../../streams/facts.ts'
+import { type Fact, factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
+import { placeOf } from '../../../streams/places.ts'
 import type { PipelineSpec } from '../../../streams/schemas.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
@@ -195,8 +196,7 @@ export async function valuesOfRun(
   // In a run that has ended, what was a candidate and has no end was taken.
   const ended = candidates.size > 0 && (await last(factPath('run.finished', { run }))) !== undefined
   const read = async (name: string): Promise<void> => {
-    const path = factPath('asset.materialized', { pipeline, asset: assetName(name), run })
-    const fact = await last(expectationPath(path))
+    const fact = await last(placeOf({ name: 'asset.materialized', ids: { pipeline, asset: assetName(name), run } }))
     if (fact?.name === 'asset.materialized') found.set(name, entryOf(fact))
     const candidate = candidates.get(name)
     if (!fact && ended && candidate) found.set(name, candidate)

@@ -4,7 +4,8 @@
  * here until their place on the log is seen, or until the next checkpoint needs them carried out.
  */
 import type { Effect } from '../../../projections/effects.ts'
-import { expectationPath, factPath, isRepeatable } from '../../../streams/facts.ts'
+import { isRepeatable } from '../../../streams/facts.ts'
+import { placeAt, placeOf } from '../../../streams/places.ts'
 
 export interface HeldDecision {
   readonly effect: Effect
@@ -17,13 +18,13 @@ export class DecidedBefore {
 
   /** A fact of the log. `path`: where it stands; undefined for no fact. */
   see(path: string | undefined): void {
-    if (path !== undefined && this.#held.size > 0) this.#held.delete(expectationPath(path))
+    if (path !== undefined && this.#held.size > 0) this.#held.delete(placeAt(path))
   }
 
   /** Says whether the decision waits here. Others are carried out at once. */
   hold(effect: Effect, timeMs: number): boolean {
     if (effect.do !== 'fact' || isRepeatable(effect.fact.name)) return false
-    this.#held.set(expectationPath(factPath(effect.fact.name, effect.fact.ids)), { effect, timeMs })
+    this.#held.set(placeOf(effect.fact), { effect, timeMs })
     return true
   }
 

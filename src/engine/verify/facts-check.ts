@@ -3,9 +3,10 @@
  * there; and no more sequences are empty than schedules can have left.
  */
 import { proofsOf } from '../../../projections/verify/proofs.ts'
-import { expectationPath, isRepeatable, isTimer, parsePath } from '../../../streams/facts.ts'
+import { isRepeatable, isTimer, parsePath } from '../../../streams/facts.ts'
 import type { SealedRun } from '../../../streams/history.ts'
 import { hashBigInt } from '../../../streams/ids.ts'
+import { placeAt } from '../../../streams/places.ts'
 import { REMAINS } from '../../../streams/retention.ts'
 import { leaderGet } from '../../log/nats.ts'
 import { positionOf } from '../shard/checkpoint.ts'
@@ -54,7 +55,7 @@ export class FactsCheck implements Check {
     this.#bySeq.add(hashOfSeq(seq), seq)
     const name = parsePath(path)?.name
     if (name === undefined) return
-    const end = expectationPath(path)
+    const end = placeAt(path)
     const isOften = isRepeatable(name) || path.endsWith(FIRED) || end !== path
     this.#once.add(hashBigInt(path), isOften ? 0 : seq)
     // Of the ways in which something ends there is one, whatever it is.
@@ -110,7 +111,7 @@ export class FactsCheck implements Check {
     const { findings, shard } = this.#at
     const [a, b] = [await this.#pathAt(marks[0]), await this.#pathAt(marks[1])]
     // Two paths may have one hash.
-    if (a !== undefined && b !== undefined && expectationPath(a) !== expectationPath(b)) return
+    if (a !== undefined && b !== undefined && placeAt(a) !== placeAt(b)) return
     const path = a ?? b ?? 'a fact'
     const message = `${path} can occur once, and stands at ${marks[0]} and at ${marks[1]} of log and history; the first one counts`
     const advice = 'find out who writes to the log besides FlowStone: the server refuses the second one of its own'
