@@ -298,11 +298,22 @@ export function waitingUnder(key: string, doc: Readonly<GateRow | GateState> | u
   return Object.values(doc.gates).filter((gate) => waits(gate, stateKey.waiting(gate.deadlineMs, gate)))
 }
 
+/** The last key that was asked for: a fold names the same run, or pipeline, many times in a row. */
+let lastRun: { readonly run: string; readonly key: string } = { run: '', key: 'run.' }
+let lastPipeline = { name: '', version: '', key: 'pipeline..' }
+
 export const stateKey = {
-  run: (run: string): Key<RunState> => `run.${run}`,
+  run: (run: string): Key<RunState> => {
+    if (run !== lastRun.run) lastRun = { run, key: `run.${run}` }
+    return lastRun.key
+  },
   /** There while the run is open, so that open runs are found without reading closed ones. */
   open: (run: string): Key<OpenMark> => `open.${run}`,
-  pipeline: (name: string, version: string): Key<PipelineSpec> => `pipeline.${name}.${version}`,
+  pipeline: (name: string, version: string): Key<PipelineSpec> => {
+    if (name !== lastPipeline.name || version !== lastPipeline.version)
+      lastPipeline = { name, version, key: `pipeline.${name}.${version}` }
+    return lastPipeline.key
+  },
   newest: (pipeline: string): Key<NewestState> => `newest.${encodeToken(pipeline)}`,
   /**
    * The newest value: of an asset of one pipeline. Another pipeline's asset of that name is another
@@ -405,7 +416,7 @@ const MARKS = ['open.', 'waiting.', 'resuming.', 'child.']
 
 /** Whether a key is that of an OpenMark. */
 export function isMark(key: string): boolean {
-  return MARKS.some((prefix) => key.startsWith(prefix))
+  return startsWithAny(key, MARKS)
 }
 
 const PUT_ONCE = ['open.', 'run.', 'gates.']
@@ -414,7 +425,12 @@ const PUT_ONCE = ['open.', 'run.', 'gates.']
  * Whether a key is first put by a fact that the log holds once. So it was not there before that.
  */
 export function isPutOnce(key: string): boolean {
-  return PUT_ONCE.some((prefix) => key.startsWith(prefix))
+  return startsWithAny(key, PUT_ONCE)
+}
+
+function startsWithAny(key: string, prefixes: readonly string[]): boolean {
+  for (const prefix of prefixes) if (key.startsWith(prefix)) return true
+  return false
 }
 
 /**

@@ -91,7 +91,7 @@ export class Store implements View {
 
   put<D>(key: Key<D>, doc: D): void {
     this.#later.delete(key)
-    if (isPutOnce(key) && !this.#docs.has(key)) this.#fresh.add(key)
+    if (!this.#docs.has(key) && isPutOnce(key)) this.#fresh.add(key)
     this.#docs.set(key, doc)
     this.#touched.add(key)
   }
