@@ -173,7 +173,7 @@ export class Events {
       const message = await connection.read((nc) => leaderGet(nc, source.stream, query))
       if (!message) break
       seq = message.seq + 1
-      const event = await mapper.map(message)
+      const event = await mapper.map({ ...message, headers: new Map(message.headers) })
       results.push({
         seq: message.seq,
         subject: message.subject,

@@ -40,6 +40,34 @@ export class HeaderBlock extends MsgHdrsImpl {
 }
 
 /** Of several headers of one name the first one counts. */
+export type Headers = Pick<ReadonlyMap<string, string>, 'get' | 'has' | typeof Symbol.iterator>
+
+/** Of most messages one header is asked for: the others are not taken out of the text. */
+export class ReceivedHeaders implements Headers {
+  readonly #text: string
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  get(name: string): string | undefined {
+    const at = this.#text.indexOf(`\r\n${name}:`)
+    if (at < 0) return undefined
+    const from = at + name.length + 3
+    const end = this.#text.indexOf('\r\n', from)
+    return this.#text.slice(from, end < 0 ? undefined : end).trim()
+  }
+
+  has(name: string): boolean {
+    return this.#text.includes(`\r\n${name}:`)
+  }
+
+  [Symbol.iterator](): MapIterator<[string, string]> {
+    return parseHeaderText(this.#text)[Symbol.iterator]()
+  }
+}
+
+/** Of several headers of one name the first one counts. */
 export function parseHeaderText(text: string): ReadonlyMap<string, string> {
   const result = new Map<string, string>()
   for (const line of text.split('\r\n').slice(1)) {

@@ -11,7 +11,7 @@ import { isFullError } from '../../streams/full.ts'
 import { apiSubject, jetstreamManager, storeSubject } from '../../streams/jetstream.ts'
 import { LOG_ID } from '../../streams/topology.ts'
 import { ask, askMany } from './ask.ts'
-import { HeaderBlock, parseHeaderText } from './headers.ts'
+import { HeaderBlock, type Headers, parseHeaderText } from './headers.ts'
 import { holdWrites } from './one-write.ts'
 import { reportsOf } from './reports.ts'
 
@@ -35,7 +35,7 @@ export interface StoredMessage {
   readonly seq: number
   readonly timeMs: number
   readonly payload: Uint8Array
-  readonly headers: ReadonlyMap<string, string>
+  readonly headers: Headers
 }
 
 /** Marks what one call to append wrote, so that a lost answer can be resolved by looking. */

@@ -1,7 +1,7 @@
 import { headers } from '@nats-io/nats-core'
 import { MsgImpl } from '@nats-io/nats-core/internal'
 import { describe, expect, it } from 'vitest'
-import { HeaderBlock, headerText, parseHeaderText, receivedText } from '../../src/log/headers.ts'
+import { HeaderBlock, headerText, parseHeaderText, ReceivedHeaders, receivedText } from '../../src/log/headers.ts'
 
 const LIST = [
   ['Content-Type', 'application/json'],
@@ -31,6 +31,17 @@ describe('headers of a message', () => {
       ['Content-Type', 'application/json'],
       ['Nats-Msg-Id', 'café'],
     ])
+  })
+
+  it('are found one by one in the text as in the whole', () => {
+    const text = headerText([...LIST, ['Type', 'x'], ['Empty', ''], ['Content-Type', 'b']])
+    const [found, all] = [new ReceivedHeaders(text), parseHeaderText(text)]
+    expect([...found]).toEqual([...all])
+    for (const name of [...all.keys(), 'Content', 'content-type', 'application/json', '']) {
+      expect(found.get(name)).toBe(all.get(name))
+      expect(found.has(name)).toBe(all.has(name))
+    }
+    expect(new ReceivedHeaders('NATS/1.0\r\nLast: 1').get('Last')).toBe('1')
   })
 
   it('are found in a message as the library has it, and in what wraps one', () => {

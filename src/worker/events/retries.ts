@@ -102,5 +102,5 @@ async function readAgain(
   if (source.id !== id) return { refused: `stream ${source.stream} was made anew since, or is another one now` }
   const message = await connection.read((nc) => leaderGet(nc, source.stream, { seq }))
   if (!message) return { refused: `message ${seq} is not in stream ${source.stream} any more` }
-  return { message, stream: source.stream }
+  return { message: { ...message, headers: new Map(message.headers) }, stream: source.stream }
 }
