@@ -7,7 +7,7 @@ import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetst
 import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import type { Connection } from './connection.ts'
-import { parseHeaderText, receivedText } from './headers.ts'
+import { ReceivedHeaders, receivedText } from './headers.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 import { storedMsOf } from './stored-ms.ts'
 
@@ -23,7 +23,11 @@ const ANSWER_MS = 2000
  * 25. Each request is a message to the server.
  */
 const REFILL_AT = 40
-/** A caller that waits for a position checks after this time whether any message can still come. */
+/**
+ * A caller that waits for a position checks after these times whether any message can still come.
+ * Mostly one comes sooner, and the question would hold it up.
+ */
+const GONE_FIRST_MS = 50
 const GONE_LOOK_MS = 500
 /**
  * Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server
@@ -74,16 +78,19 @@ export class Reader {
    * stream is no longer the one that was read until now, and `closed` with its connection.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
-    while (this.#held.length === 0 && !this.#stopped) {
-      if (upTo !== undefined && (await this.#nothingUpTo(upTo))) return []
-      if (this.#held.length > 0) break
+    for (let waitMs = GONE_FIRST_MS; this.#held.length === 0 && !this.#stopped; waitMs = GONE_LOOK_MS) {
+      if (upTo !== undefined && this.#next > upTo) return []
       await new Promise<void>((resolve) => {
-        const timer = upTo === undefined ? undefined : setTimeout(resolve, GONE_LOOK_MS)
+        const timer = upTo === undefined ? undefined : setTimeout(resolve, waitMs)
+        // With what else has come in this turn of the event loop.
         this.#wake = () => {
+          this.#wake = undefined
           clearTimeout(timer)
-          resolve()
+          setImmediate(resolve)
         }
       })
+      if (upTo === undefined || this.#held.length > 0 || this.#stopped) continue
+      if (await this.#nothingUpTo(upTo)) return []
     }
     if (this.#failure) throw this.#failure
     const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
@@ -211,6 +218,6 @@ function toStored(message: JsMsg): StoredMessage {
     seq: message.seq,
     timeMs: storedMsOf(message),
     payload: message.data,
-    headers: text === undefined ? headerMap(message.headers) : parseHeaderText(text),
+    headers: text === undefined ? headerMap(message.headers) : new ReceivedHeaders(text),
   }
 }

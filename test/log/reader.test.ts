@@ -65,3 +65,26 @@ it('a stream that is made anew behind its reader is another one', async () => {
     await connection.close()
   }
 })
+
+it('reading up to a position ends where what is left of the stream has gone', async () => {
+  const connection = await Connection.open({ servers: server.url })
+  const { nc } = connection
+  const jsm = await jetstreamManager(nc)
+  await jsm.streams.add({ name: 'GAPS', subjects: ['gaps.>'] })
+  for (let i = 0; i < 4; i++) await nc.request('gaps.it', 'one')
+  for (const seq of [1, 4]) await jsm.streams.deleteMessage('GAPS', seq)
+  const reader = new Reader(connection, 'GAPS', 1)
+  try {
+    const read: number[] = []
+    for (;;) {
+      const messages = await reader.take(10, 4)
+      if (messages.length === 0) break
+      read.push(...messages.map(({ seq }) => seq))
+    }
+    expect(read).toEqual([2, 3])
+    expect(await reader.take(10, 3)).toEqual([])
+  } finally {
+    reader.stop()
+    await connection.close()
+  }
+})
