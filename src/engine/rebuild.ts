@@ -27,7 +27,13 @@ import type { DispatchContext } from './shard/dispatch.ts'
 import { Facts, PoisonError } from './shard/facts.ts'
 import { logRefusal, type Mark, newEpoch, type Position, positionIn } from './shard/position.ts'
 import { hasBegun } from './shard/seen-before.ts'
-import { Store, TOUCHED_SOFT } from './shard/store.ts'
+import { Store } from './shard/store.ts'
+
+/**
+ * A checkpoint is due after so many changed documents. Most facts change a few, so it fits one
+ * batch. What is open changes again after it, so few checkpoints are best.
+ */
+const TOUCHED_MAX = 950
 
 /** What `flow.rebuild` did. */
 export interface RebuildReport {
@@ -170,7 +176,7 @@ class Folding {
           if (message.seq > upTo) break
           await this.#fold(messages, i)
           folded = message.seq
-          if (store.touched < TOUCHED_SOFT) continue
+          if (store.touched < TOUCHED_MAX) continue
           // Folding goes on while the server stores what was folded.
           await writing
           writing = checkpointer.write(store.takeTouched(), folded, this.#mark)
