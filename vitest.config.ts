@@ -10,7 +10,7 @@ const UNIT = [
   'test/worker/!(acknowledge|puller).test.ts',
   'test/docs/!(snippets).test.ts',
   'test/items/!(postgres).test.ts',
-  'test/http/{access,address,api-keys,body,flow-at,form,live,metadata,problems,rate,signatures}.test.ts',
+  'test/http/{access,address,api-keys,body,bounded-server,flow-at,form,live,metadata,problems,rate,signatures}.test.ts',
   'test/gates/{payload,token}.test.ts',
   'test/cli/{colour,init,node-version,output,progress,shells,table}.test.ts',
   'test/server/{compose,version}.test.ts',

@@ -1,7 +1,8 @@
 /** `/healthz` and `/readyz` of a worker or an engine, for whoever watches the process. */
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { boundedServer } from '../http/shared/bounded-server.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Watched } from '../http/shared/health.ts'
 import type { Output } from './output.ts'
 
@@ -50,7 +51,7 @@ export async function serveHealth({ healthPort, healthHost }: HealthCommand, out
     response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' })
     response.end(`${text}\n`)
   }
-  const server = createServer({ headersTimeout: 5000, requestTimeout: 5000 }, (request, response) => {
+  const server = boundedServer({ headersTimeout: 5000, requestTimeout: 5000 }, (request, response) => {
     void answer(request, response)
   })
   server.listen(Number(healthPort), host)

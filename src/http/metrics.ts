@@ -1,12 +1,13 @@
 /** `/metrics` for Prometheus, on a server of its own: who may see it is who may reach its port. */
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { collect } from '../metrics/collect.ts'
 import { CONTENT_TYPE, Registry } from '../metrics/prometheus.ts'
 import { type LoadedFlow, ServerMetrics } from '../metrics/server.ts'
 import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { boundedServer } from './shared/bounded-server.ts'
 
 /** Options of `serveMetrics`. */
 export interface MetricsOptions {
@@ -51,7 +52,7 @@ export async function serveRegistry(registry: Registry, options: MetricsOptions)
   if (flow !== undefined && typeof flow.inspect?.load !== 'function')
     throw new InvalidError('serveMetrics: flow must be a flow, as connect() returns it')
   const ofServer = flow && new ServerMetrics(flow)
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 10_000 }, (request, response) => {
+  const server = boundedServer({ headersTimeout: 10_000, requestTimeout: 10_000 }, (request, response) => {
     answer(request, response, async () => registry.text(await ofServer?.read()))
   })
   server.listen(port, host)

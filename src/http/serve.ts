@@ -1,6 +1,6 @@
 /** The handler on a server of its own: Node's, with bounds on what a client may keep waiting. */
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { shown } from '../options/shown.ts'
@@ -11,6 +11,7 @@ import { consoleHandler, isForConsole } from './console.ts'
 import { type GateHandler, type GateHandlerOptions, gateHandler } from './gates/handler.ts'
 import { isForRuns, type RunHandlerOptions, runHandler } from './runs/handler.ts'
 import type { RunsOverHttp } from './runs/over-http.ts'
+import { boundedServer } from './shared/bounded-server.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Watched } from './shared/health.ts'
 import { checkRateLimit } from './shared/limits.ts'
 import { HttpProblem, problemResponse } from './shared/problem.ts'
@@ -83,16 +84,9 @@ export async function serveGates(flow: ServedFlow, options: ServeOptions = {}): 
   // HTTP/1.0, which some load balancers look with, needs no Host header (Node refuses HTTP/1.1
   // without one). No browser can have been at this address.
   const listener = getRequestListener(answer, { hostname: 'host.invalid' })
-  const server = createServer({
-    headersTimeout: 10_000,
-    // How often those two are looked at; Node's own is 30 s.
-    connectionsCheckingInterval: 2000,
-    // Above the handler's own limit for a body, which answers in words.
-    requestTimeout: 60_000,
-    keepAliveTimeout: 5000,
-    maxHeaderSize: 16_384,
-  })
-  server.on('request', (incoming, outgoing) => {
+  // The limit of a request is above the handler's own for a body, which answers in words.
+  const bounds = { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 5000 }
+  const server = boundedServer(bounds, (incoming, outgoing) => {
     // A browser keeps a connection whose answer has ended, and would hold up the end.
     outgoing.once('close', () => {
       if (closing.signal.aborted) setImmediate(() => server.closeIdleConnections())

@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
 import { scratchFolder } from '../kit/scratch.ts'
 import { FROM_SOURCE, runCommand, writeModule } from './kit.ts'
@@ -52,4 +55,12 @@ it('the command from source shares its instance of FlowStone with the file that 
   })
   expect(stderr).toMatch(EXPORT_IT)
   expect(code).not.toBe(0)
+})
+
+it('an import of flowstone by an older Node fails with what is needed', async () => {
+  const cwd = fileURLToPath(new URL('../../', import.meta.url))
+  const older = `data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'20.20.2'}})`
+  const args = ['--import', older, '--input-type=module', '--eval', "import './src/index.ts'"]
+  const { stderr } = await promisify(execFile)(process.execPath, args, { cwd }).catch((error) => error)
+  expect(stderr).toContain('Error: flowstone: needs Node 22.18 or later, and this is 20.20.2; install a newer one')
 })

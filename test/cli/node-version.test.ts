@@ -1,7 +1,5 @@
-import { execFile } from 'node:child_process'
 import { globSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
 import { tooOld } from '../../streams/node-version.ts'
 
@@ -17,13 +15,6 @@ it.each(['18.19.0', '20.20.2', '22.17.9'])('Node %s is refused, and the error sa
 })
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-
-it('an import of flowstone by an older Node fails with what is needed', async () => {
-  const older = `data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'20.20.2'}})`
-  const args = ['--import', older, '--input-type=module', '--eval', "import './src/index.ts'"]
-  const { stderr } = await promisify(execFile)(process.execPath, args, { cwd: root }).catch((error) => error)
-  expect(stderr).toContain(`Error: flowstone: needs Node ${needed} or later, and this is 20.20.2; install a newer one`)
-})
 
 it('no module but one imports by name what an older Node has not, which would fail before that', () => {
   const files = globSync('{src,streams,projections}/**/*.ts', { cwd: root })

@@ -28,6 +28,9 @@ export const ACCEPTED =
   'application/json, application/x-www-form-urlencoded, multipart/form-data, text/plain, application/xml, application/octet-stream'
 const DEPTH_MAX = 64
 const FIELDS_MAX = 1000
+/** A chunk costs as much as a thousand bytes, so many of them must not be smaller than this. */
+const CHUNKS_FREE = 1000
+const CHUNK_LEAST_BYTES = 16
 
 /**
  * What the headers promise. Throws 415 for what is not taken, 413 for what says itself that it is
@@ -66,6 +69,7 @@ export async function readBody(request: Request, limits: BodyLimits, room: BodyR
   // a hundred times the bytes that are counted.
   let bytes = new Uint8Array(0)
   let length = 0
+  let chunks = 0
   let isOver = false
   const receive = async (): Promise<void> => {
     for (;;) {
@@ -76,6 +80,8 @@ export async function readBody(request: Request, limits: BodyLimits, room: BodyR
       length += chunk.length
       const hasRoom = room.take(chunk.length)
       if (length > limits.maxBytes) throw tooLarge(limits)
+      chunks += 1
+      if (chunks > CHUNKS_FREE && length < chunks * CHUNK_LEAST_BYTES) throw tooSmallChunks()
       if (!hasRoom)
         throw new HttpProblem('unavailable', 'Too many bodies are being read at this moment.', {
           'Retry-After': '1',
@@ -225,6 +231,12 @@ function textOf(bytes: Uint8Array): string {
 function tooLarge({ maxBytes }: BodyLimits): HttpProblem {
   // The rest of the body is not read, so the connection cannot be used for another request.
   return new HttpProblem('payload_too_large', `A body has at most ${maxBytes} bytes.`, { Connection: 'close' })
+}
+
+function tooSmallChunks(): HttpProblem {
+  return new HttpProblem('malformed_body', 'The body comes in very many small chunks; send larger ones.', {
+    Connection: 'close',
+  })
 }
 
 function unsupported(detail: string): HttpProblem {
