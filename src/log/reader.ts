@@ -82,11 +82,13 @@ export class Reader {
       if (upTo !== undefined && this.#next > upTo) return []
       await new Promise<void>((resolve) => {
         const timer = upTo === undefined ? undefined : setTimeout(resolve, waitMs)
-        // With what else has come in this turn of the event loop.
         this.#wake = () => {
           this.#wake = undefined
           clearTimeout(timer)
-          setImmediate(resolve)
+          // Who reads what is there takes it with what else has come in this turn of the event
+          // loop. Who waits for what is new gets it at once.
+          if (upTo === undefined) resolve()
+          else setImmediate(resolve)
         }
       })
       if (upTo === undefined || this.#held.length > 0 || this.#stopped) continue

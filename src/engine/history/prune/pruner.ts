@@ -46,7 +46,7 @@ import { Survey } from './survey.ts'
 import { Sweep } from './sweep.ts'
 
 /** After a step the engine rests for so many times as long as the step took. */
-const REST = 24
+const REST = 32
 const REST_MIN_MS = 5
 const REST_MAX_MS = 3000
 const SUMMARIES = 100
