@@ -204,8 +204,9 @@ export class InstanceRunner {
     if (value instanceof Suspension) return this.#suspend(index, begunMs, value)
     this.#gates.checkValue(index)
     const bytes = this.#report.write(value)
-    const taken = bytes > this.#inlineBytes ? snapshot(value) : undefined
+    // First, as a getter may throw when it is looked at again.
     if (bytes > this.#inlineBytes) this.#report.undo()
+    const taken = bytes > this.#inlineBytes ? snapshot(value) : undefined
     this.nowMs = performance.now()
     const ms = this.nowMs - begunMs
     if (completions.hasSubscribers) completions.publish(this.#event(index, ms))
@@ -216,8 +217,8 @@ export class InstanceRunner {
       return undefined
     }
     const { run, pipeline, partition, timeoutMs } = this.#task
-    const stored = this.#shared.io.store('nats', taken, { run, pipeline, asset: this.#asset.name, partition })
-    const within = runCode(this.#signal, timeoutMs, () => stored)
+    const context = { run, pipeline, asset: this.#asset.name, partition }
+    const within = runCode(this.#signal, timeoutMs, () => this.#shared.io.store('nats', taken, context))
     return Promise.resolve(within).then((ref) => {
       this.#succeeded(index, ms)
       this.#leave(index)
