@@ -122,8 +122,10 @@ export class Watch {
 
   #abort(run: string, asset: string): void {
     remember(this.#reported, asset === '' ? run : `${run}.${asset}`)
-    for (const { task, abort } of this.#held.values()) {
+    for (const { task, abort, isStoring } of this.#held.values()) {
       if (task.run !== run || (asset !== '' && task.asset !== asset)) continue
+      // Its code has run, and its own outcome may be the asset's end. What is chained to it goes on.
+      if (asset !== '' && isStoring) continue
       this.#openBarriers.delete(`${run}.${task.asset}`)
       abort.abort(
         new CancelledError(`the work was ended: ${asset === '' ? 'its run' : asset} is cancelled or has failed`),
