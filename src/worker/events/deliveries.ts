@@ -58,12 +58,12 @@ export class Deliveries {
 
   async #woken(signal: AbortSignal): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = after(LOOK_MS, resolve)
       const done = (): void => {
         timer.cancel()
         signal.removeEventListener('abort', done)
         resolve()
       }
+      const timer = after(LOOK_MS, done)
       this.#wake = done
       signal.addEventListener('abort', done)
     })
