@@ -7,6 +7,7 @@ import { hashBytes64 } from '../../../streams/ids.ts'
 import { ListWriter } from '../../../streams/list.ts'
 import { factEntry } from '../../log/entries.ts'
 import { unlessAborted } from '../../options/timer.ts'
+import { isThenable } from '../attempt/run-code.ts'
 import type { DuplicateKeys } from './duplicate-keys.ts'
 import {
   CHUNK_KEYS,
@@ -20,9 +21,7 @@ import {
   takeKey,
   wait,
 } from './key-chunks.ts'
-
-/** Without a turn for others, keys are taken for this long at the most. */
-const TAKE_MS = 10
+import { TAKE_MS, Turns } from './turns.ts'
 
 /**
  * Returns how many keys there are, once all are stored. `seen`: keys that were given before are
@@ -55,6 +54,7 @@ class KeyStream {
   #stored = 0
   #read = 0
   #ended = false
+  readonly #turns = new Turns()
   /** The next key, asked for already. */
   #pending: Promise<IteratorResult<unknown>> | undefined
 
@@ -79,13 +79,23 @@ class KeyStream {
         if (!this.#ended && !this.#isFull) await this.#readOne(buffer.count > 0 ? this.#late : undefined)
         const due = !this.#ended && buffer.count > 0 && performance.now() - this.#sinceMs >= KEY_CHUNK_WAIT_MS
         if (due || this.#isFull) await this.#store(buffer.count)
+        await this.#turns.give()
       }
       while (buffer.count > 0) await this.#store(Math.min(buffer.count, CHUNK_KEYS))
     } finally {
       buffer.end()
-      if (!this.#ended) void Promise.resolve(this.#source.return?.()).catch(() => undefined)
+      if (!this.#ended) void this.#close()
     }
     return this.#stored
+  }
+
+  /** Why it is not read to its end is said, and not what its end throws. */
+  async #close(): Promise<void> {
+    try {
+      await this.#source.return?.()
+    } catch {
+      // Nobody waits for it.
+    }
   }
 
   get #isFull(): boolean {
@@ -98,7 +108,7 @@ class KeyStream {
     const untilMs = performance.now() + TAKE_MS
     for (let i = 1; this.#pending === undefined && !this.#ended && !this.#isFull; i++) {
       const next = this.#source.next()
-      if (next instanceof Promise) this.#pending = next
+      if (isThenable(next)) this.#pending = Promise.resolve(next)
       else this.#take(next)
       if (i % 8 === 0 && performance.now() > untilMs) return
     }
@@ -110,11 +120,11 @@ class KeyStream {
     signal.throwIfAborted()
     if (this.#pending === undefined) {
       const next = this.#source.next()
-      if (!(next instanceof Promise)) {
+      if (!isThenable(next)) {
         this.#take(next)
         return
       }
-      this.#pending = next
+      this.#pending = Promise.resolve(next)
     }
     // One that never comes must not keep its source open for ever. (Where keys wait to be stored,
     // the next look is near.)
@@ -158,7 +168,10 @@ class KeyStream {
    * are read first.
    */
   async #compare({ count, hash }: { readonly count: number; readonly hash: string }): Promise<void> {
-    while (this.#buffer.count < count && !this.#ended) await this.#readOne()
+    while (this.#buffer.count < count && !this.#ended) {
+      await this.#readOne()
+      await this.#turns.give()
+    }
     if (this.#buffer.count >= count && hashBytes64(this.#buffer.list(count)) === hash) return
     const range = `${this.#stored} to ${this.#stored + count - 1}`
     throw new TerminalError(

@@ -28,6 +28,7 @@ import {
   takeKey,
   wait,
 } from './key-chunks.ts'
+import { Turns } from './turns.ts'
 
 /** How far a scatter is stored. */
 interface Place {
@@ -132,8 +133,10 @@ class Feed {
     /** Items of earlier attempts, to be passed over. */
     let known = this.#skip
     let next = chunks.next()
+    const turns = new Turns()
     try {
       for (;;) {
+        await turns.give()
         const result = this.#late ? await Promise.race([next, this.#late]) : await next
         this.#target.signal.throwIfAborted()
         if (!result) {
