@@ -15,6 +15,7 @@ import type { StandardSchema } from '../../define/standard-schema.ts'
 import type { EventMessage, Subscription, SubscriptionDefinition } from '../../define/subscription.ts'
 import type { Io } from '../../io/manager.ts'
 import { runRequestOf, TEXT_MAX } from '../../runs/run-request.ts'
+import { isThenable } from '../attempt/run-code.ts'
 import { eventMessage, MSG_ID, type RawMessage } from './message.ts'
 
 type Field = 'filter' | 'key' | 'partition' | 'tags' | 'input' | 'group' | 'concurrencyKey'
@@ -139,8 +140,8 @@ export class Mapper {
     } catch (cause) {
       throw new InvalidError(`${field}: ${messageOf(cause)}`, { cause })
     }
-    if (!(result instanceof Promise)) return result
-    result.catch(() => undefined)
+    if (!isThenable(result)) return result
+    Promise.resolve(result).catch(() => undefined)
     throw new InvalidError(`${field}: the function returned a promise, and messages are not waited for`)
   }
 }
