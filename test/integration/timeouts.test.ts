@@ -3,7 +3,7 @@
  * values.
  */
 import { describe, expect, it } from 'vitest'
-import { type AnyAsset, asset, type IoManager, pipeline } from '../../src/index.ts'
+import { type AnyAsset, type AssetContext, asset, type IoManager, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -57,6 +57,32 @@ describe('the time limit of an asset', () => {
     const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
     expect([error.code, error.message]).toEqual(['timeout', expect.stringContaining('time limit of 200 ms')])
     if (name.includes('closed')) await until('its source is closed', () => closed)
+  })
+
+  it('the time limit of an asset ends what its code brings: nothing is stored of what comes after it', async () => {
+    const stored: unknown[] = []
+    const io: IoManager = {
+      store: async (value) => {
+        stored.push(value)
+        return {}
+      },
+      load: async () => 'loaded',
+    }
+    const tried = { timeout: '1s', retry: { maxAttempts: 5, backoff: '10ms' } } as const
+    /** What it has when it is to end, the first time. */
+    const first = <V>({ attempt, signal }: Pick<AssetContext, 'attempt' | 'signal'>, early: V, late: V): V | Promise<V> =>
+      attempt > 1 ? late : new Promise((resolve) => signal.addEventListener('abort', () => resolve(early)))
+    const plain = asset('plain', { ...tried, io: 'own', execute: (ctx) => first(ctx, 'first', 'second') })
+    const many = asset('many', {
+      ...tried,
+      scatter: (_, ctx) => first(ctx, ['first'], ['second', 'third']),
+      execute: ({ scatterKey }) => scatterKey,
+    })
+    await using stage = await openStage(server.url, pipeline('timed', [plain, many]), { io: { own: io } })
+    await (await stage.flow.materialize(plain)).result()
+    expect(stored).not.toContain('first')
+    const run = await stage.flow.materialize(many)
+    expect((await run.result()).map(({ key }) => key)).toEqual(['second', 'third'])
   })
 
   it('the time limit of an asset holds for onSignal', async () => {

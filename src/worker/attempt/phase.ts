@@ -51,6 +51,8 @@ export async function runPhase(
       shared.logs.of(task, task.kind),
     )
     const value = await call(parts, ctx, deps)
+    // Code that comes back late stores nothing: another attempt may have.
+    signal().throwIfAborted()
     if (value instanceof Suspension || task.kind === 'scatter') return { value }
     opener.checkValue()
     const { partition, pipeline } = task
@@ -142,7 +144,9 @@ async function scatter(
   }
   const origin = await originOf({ connection, names, io, values, shard, run, asset: name })
   if (origin) return await storeKeys({ ...target, duplicates: 'allow' }, remainingKeys(origin))
-  return await storeKeys(target, await definition.scatter?.(deps, ctx))
+  const source = await definition.scatter?.(deps, ctx)
+  target.signal.throwIfAborted()
+  return await storeKeys(target, source)
 }
 
 async function gather(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Promise<unknown> {
