@@ -90,8 +90,7 @@ export class Cells {
 
   /** The pause before asking again: a moment, or until the connection is back. */
   async retry(): Promise<void> {
-    if (this.connection.isClosed)
-      throw new FlowStoneError('closed', 'the connection was closed; limits cannot be asked')
+    if (this.connection.isClosed) throw closed()
     await this.connection.ready(RETRY_MS)
   }
 
@@ -203,6 +202,10 @@ export class Cells {
     const ack = await this.connection.read((nc) => publish(nc, entry, undefined, ANSWER_MS))
     if (ack.error) throw new FlowStoneError('limits', `limit ${key} could not be reset: ${ack.error.description}`)
   }
+}
+
+export function closed(): FlowStoneError {
+  return new FlowStoneError('closed', 'the connection was closed; limits cannot be asked')
 }
 
 /** Undefined for an error that may pass. Throws any other, such as a missing permission. */

@@ -1,11 +1,12 @@
 /** The rate limits of `flow.limiter`. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Rate } from '../../projections/limits/rate-cell.ts'
 import type { Answer, Ask } from '../../projections/limits/rate-round.ts'
 import { FlowStoneError, RateLimitedError } from '../../streams/errors.ts'
-import { sleep } from '../options/timer.ts'
+import { atMost, sleep } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
-import type { Cells } from './cells.ts'
+import { type Cells, closed } from './cells.ts'
 import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
 import type { Question, Relay } from './relay.ts'
 import { untilServerTime, within } from './wait.ts'
@@ -15,6 +16,7 @@ const REMEMBERED = 10_000
 /** A wait this short is not reported, but waited for: a caller's timer is no finer. */
 const SHORT_MS = 2
 const LAPSES_MAX = 2
+const CLOSE_MS = 1000
 
 export interface Wish {
   readonly bucket: string
@@ -39,6 +41,9 @@ export class Rates {
   readonly #writer: () => string
   readonly #relay: Relay
   readonly #buckets = new Map<string, RateBucket>()
+  /** Of callers that wait for their turns: to be aborted when this process closes. */
+  readonly #waits = new Set<AbortController>()
+  readonly #givingBack = new Set<Promise<unknown>>()
 
   constructor(cells: Cells, process: string, writer: () => string) {
     this.#cells = cells
@@ -46,8 +51,27 @@ export class Rates {
     this.#relay = cells.relay(process, (question) => this.#serve(question))
   }
 
+  /** Whoever waits hears that it is closed, and gives its turn back. */
   async close(): Promise<void> {
+    for (const ended of this.#waits) ended.abort(closed())
+    await nextTurn()
+    await atMost(CLOSE_MS, Promise.all(this.#givingBack))
     await this.#relay.close().catch(() => undefined)
+  }
+
+  /** Waits as `wait` does, and no longer than this process is open. */
+  async #whileOpen(signal: AbortSignal | undefined, wait: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const ended = new AbortController()
+    const onAbort = (): void => ended.abort(signal?.reason)
+    if (signal?.aborted) onAbort()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#waits.add(ended)
+    try {
+      await wait(ended.signal)
+    } finally {
+      this.#waits.delete(ended)
+      signal?.removeEventListener('abort', onAbort)
+    }
   }
 
   /** Answers another process, together with the callers of this one. */
@@ -128,9 +152,9 @@ export class Rates {
         case 'granted':
           return
         case 'reserved':
-          wish.onWait?.(reply.atMs - clock.atLeast())
           try {
-            await untilServerTime(clock, reply.atMs, signal)
+            wish.onWait?.(reply.atMs - clock.atLeast())
+            await this.#whileOpen(signal, (either) => untilServerTime(clock, reply.atMs, either))
           } catch (reason) {
             this.#giveBack(wish, reply.atMs)
             throw reason
@@ -142,7 +166,7 @@ export class Rates {
           break
         case 'far':
           wish.onWait?.(reply.waitMs)
-          await sleep(reply.waitMs, signal)
+          await this.#whileOpen(signal, (either) => sleep(reply.waitMs, either))
           break
         case 'refused': {
           const retryAfterMs = Math.ceil(reply.waitMs)
@@ -194,7 +218,12 @@ export class Rates {
 
   #giveBack({ bucket, rate, n }: Pick<Wish, 'bucket' | 'rate' | 'n'>, atMs: number): void {
     const ask: Ask = { kind: 'give back', n, atMs }
-    const settle = (): void => undefined
+    const given = Promise.withResolvers<void>()
+    this.#givingBack.add(given.promise)
+    const settle = (): void => {
+      this.#givingBack.delete(given.promise)
+      given.resolve()
+    }
     this.#bucket(bucket).ask({
       rate,
       ask,

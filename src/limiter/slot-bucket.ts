@@ -24,7 +24,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { cut } from '../../streams/text.ts'
 import { after, sleep, type Timer } from '../options/timer.ts'
 import { emit } from '../telemetry.ts'
-import type { Cells, StoredCell } from './cells.ts'
+import { type Cells, closed, type StoredCell } from './cells.ts'
 import { deadlineMs, Slot } from './slot.ts'
 
 const LOOK_MS = 5000
@@ -117,9 +117,14 @@ export class SlotBucket {
     this.#stir()
   }
 
+  /** Whoever waits hears that it is closed. A slot that is on its way there is given back. */
   close(): void {
     this.#timer?.cancel()
     this.#endWatch()
+    for (const caller of this.#callers) {
+      caller.gone = true
+      caller.settle(closed())
+    }
   }
 
   #release(id: string): Promise<void> {

@@ -176,6 +176,24 @@ describe('withLimit', () => {
     expect(next.allowed ? 0 : next.waitMs).toBeLessThan(10_010)
   })
 
+  it('withLimit gives its place back when its onWait throws, or its flow is closed', async () => {
+    const rate: RateOption = { limit: 1, per: '29s' }
+    await flow.limiter.take('left', rate)
+    const third = await connect({ servers: server.url, namespace })
+    const onWait = (): never => {
+      throw new Error('no time')
+    }
+    expect((await rejection(third.limiter.take('left', rate, { onWait }))).message).toBe('no time')
+    const waits = async (count: number): Promise<boolean> =>
+      (await flow.limiter.status('left')).rate?.waiting === count
+    await until('it is given back', () => waits(0), 20_000)
+    const waiting = rejection(third.limiter.take('left', rate))
+    await until('it waits', () => waits(1))
+    await third.close()
+    expect(await waiting).toMatchObject({ code: 'closed' })
+    await until('it is given back at the close', () => waits(0), 20_000)
+  })
+
   it('withLimit takes its tokens also when its function throws', async () => {
     const rate: RateOption = [1, 'hour']
     const error = await rejection(flow.limiter.withLimit('throws', rate, () => Promise.reject(new Error('no luck'))))

@@ -159,6 +159,17 @@ describe('withSlot', () => {
     await holds
   })
 
+  it('withSlot ends its wait when its flow is closed, however long it would wait', async () => {
+    const third = await connect({ servers: server.url, namespace })
+    await using _held = await acquire(flow, 'closing', 1)
+    const waiting = rejection(third.limiter.withSlot('closing', 1, () => 1, { maxWait: Number.POSITIVE_INFINITY }))
+    await until('it waits', async () => (await flow.limiter.status('closing')).slots?.waiting === 1)
+    const waitsMs = performance.now()
+    await until('it rests until something happens', () => performance.now() - waitsMs > 1000)
+    await third.close()
+    expect(await waiting).toMatchObject({ code: 'closed' })
+  })
+
   it('withSlot ends its wait when its signal is aborted, and aborts what runs', async () => {
     const abort = new AbortController()
     let seen: unknown
