@@ -12,6 +12,7 @@ import { decode, encodeJson } from '../../../streams/codec.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
+import { listen } from '../../log/listen.ts'
 import { directAll, publish } from '../../log/nats.ts'
 
 /**
@@ -79,15 +80,12 @@ export class Liveness {
   async start(): Promise<void> {
     const { nc } = this.#connection
     this.#subscriptions = this.#pipelines.map((pipeline) =>
-      nc.subscribe(this.#names.holders(pipeline), {
-        callback: (error, message) => {
-          if (error || message.data.length === 0) return
-          const asked = this.#questionOf(message.data)
-          if (!asked) return
-          const holds = asked.filter((one) => this.#isHeld(one))
-          const ended = asked.filter((one) => this.#ended.has(one))
-          message.respond(encodeJson({ worker: this.#id, holds, ended }))
-        },
+      listen(nc, this.#names.holders(pipeline), (message) => {
+        const asked = question.safeParse(decode(message.data, undefined)).data?.messages
+        if (!asked) return
+        const holds = asked.filter((one) => this.#isHeld(one))
+        const ended = asked.filter((one) => this.#ended.has(one))
+        message.respond(encodeJson({ worker: this.#id, holds, ended }))
       }),
     )
     await this.#beat()
@@ -136,32 +134,26 @@ export class Liveness {
     const ended = new Set<string>()
     const inbox = inboxOf(nc)
     const { promise, resolve } = Promise.withResolvers<void>()
-    const subscription = nc.subscribe(inbox, {
-      callback: (error, message) => {
-        if (error || message.data.length === 0) return
-        const reported = answer.safeParse(decode(message.data, undefined)).data
-        if (!reported) return
-        alive.add(reported.worker)
-        // What this worker has just been given again is what is asked about.
-        if (reported.worker !== this.#id) for (const one of reported.holds) held.add(one)
-        for (const one of reported.ended) ended.add(one)
-        if ([...expected].every((id) => alive.has(id))) resolve()
-      },
+    const subscription = listen(nc, inbox, (message) => {
+      // Nobody is there to answer.
+      if (message.data.length === 0) return
+      const reported = answer.safeParse(decode(message.data, undefined)).data
+      if (!reported) return
+      alive.add(reported.worker)
+      // What this worker has just been given again is what is asked about.
+      if (reported.worker !== this.#id) for (const one of reported.holds) held.add(one)
+      for (const one of reported.ended) ended.add(one)
+      if ([...expected].every((id) => alive.has(id))) resolve()
     })
     const timer = setTimeout(resolve, ANSWER_MS)
-    nc.publish(this.#names.holders(pipeline), encodeJson({ messages }), { reply: inbox })
-    await promise
-    clearTimeout(timer)
-    if (!this.#connection.isClosed) subscription.unsubscribe()
-    return { alive, held, ended }
-  }
-
-  #questionOf(data: Uint8Array): string[] | undefined {
     try {
-      return question.safeParse(decode(data, undefined)).data?.messages
-    } catch {
-      return undefined
+      nc.publish(this.#names.holders(pipeline), encodeJson({ messages }), { reply: inbox })
+      await promise
+    } finally {
+      clearTimeout(timer)
+      if (!this.#connection.isClosed) subscription.unsubscribe()
     }
+    return { alive, held, ended }
   }
 
   async #beat(): Promise<void> {
@@ -186,9 +178,18 @@ export async function workersSeen(connection: Connection, names: Names): Promise
     }),
   )
   return messages.flatMap(({ subject, payload, timeMs: seenMs }) => {
-    const reported = payload.length === 0 ? undefined : sign.safeParse(decode(payload, undefined)).data
+    const reported = signOf(payload)
     return reported ? [{ ...reported, id: subject.slice(prefix.length), seenMs }] : []
   })
+}
+
+/** Undefined for what no worker wrote, or took away. */
+function signOf(payload: Uint8Array): z.infer<typeof sign> | undefined {
+  try {
+    return payload.length === 0 ? undefined : sign.safeParse(decode(payload, undefined)).data
+  } catch {
+    return undefined
+  }
 }
 
 /** How a message of WORK is named in questions. */
