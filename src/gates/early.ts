@@ -34,8 +34,6 @@ const earlySignal = z.object({
   headers: z.record(z.string(), z.string()).optional(),
   idempotency: z.string().optional(),
   by: by.optional(),
-  /** Its key is of this library's making: nobody sends it again. */
-  own: z.boolean().optional(),
 })
 export type EarlySignal = z.infer<typeof earlySignal>
 
@@ -120,13 +118,12 @@ export async function takeEarly(
   const found = await connection.read((nc) => leaderGet(nc, bucket, { last_by_subj: subjectOf(names, hash) }))
   const signal = found && parseEarly(found)
   if (!signal) return
-  const { own = false, ...resolution } = signal
   const { run, asset, gate } = ids
   try {
     checkPayload(schema, await io.load(signal.payload))
-    if (signal.idempotency !== undefined && !own)
+    if (signal.idempotency !== undefined)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
-    const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...resolution })
+    const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...signal })
     // It exists if the signaller saw the gate too, or if another signal was first.
     if ((await log.appendOnce(end)) === 'stored')
       emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })
@@ -140,7 +137,10 @@ export async function takeEarly(
   await dropEarly(place, hash)
 }
 
-/** Whether the delivery is for this gate, and for no other: it may have answered one before. */
+/**
+ * Whether the delivery is for this gate, and for no other: it may have answered one before, or two
+ * gates of the name may be opened at the same time.
+ */
 async function isFor(place: EarlyPlace, hash: string, delivery: string, gate: string): Promise<boolean> {
   for (;;) {
     const decided = await decidedGate(place, hash, delivery)

@@ -119,10 +119,12 @@ export class Gates {
     const rest = own ? { ...given, idempotencyKey: randomBytes(18).toString('base64url') } : given
     let repeated = false
     for (let look = 1; ; look++) {
-      const accepted =
-        given.idempotencyKey === undefined
-          ? await this.#signalNamed(hash, payload, rest)
-          : await this.#deliver(hash, payload, given, hashOfKey(given.idempotencyKey))
+      const key = look > 1 ? rest.idempotencyKey : given.idempotencyKey
+      const signalling =
+        key === undefined
+          ? this.#signalNamed(hash, payload, rest)
+          : this.#deliver(hash, payload, rest, hashOfKey(key))
+      const accepted = look > 1 ? await this.#orDropped(hash, signalling) : await signalling
       if (accepted) {
         if (look > 1) await dropEarly(this.#deps, hash)
         return look > 1 ? { ...accepted, repeated } : accepted
@@ -136,8 +138,17 @@ export class Gates {
       checkPayload(undefined, payload ?? null, EARLY_MAX_BYTES)
       const signal = await signalOf(this.#deps, payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
-      const kept = { ...signal, payload: signal.payload, ...(own ? { own } : {}) }
-      repeated = await keepEarly(this.#deps, hash, kept, keepMs)
+      repeated = await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
+    }
+  }
+
+  /** What was kept and is refused now answers no later gate of the name. */
+  async #orDropped<T>(hash: string, signalling: Promise<T>): Promise<T> {
+    try {
+      return await signalling
+    } catch (error) {
+      if (error instanceof SignalRejectedError) await dropEarly(this.#deps, hash)
+      throw error
     }
   }
 

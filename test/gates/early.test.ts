@@ -1,11 +1,21 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { gateSettings } from '../../src/gates/settings.ts'
+import { hashOfCorrelationKey, hashOfToken } from '../../src/gates/token.ts'
 import { asset, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
+import { Appender } from '../../src/log/appender.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { factEntry } from '../../src/log/entries.ts'
+import { ensureTaskConsumer } from '../../streams/consumers.ts'
+import type { DraftOf, FactDraft } from '../../streams/facts.ts'
+import { assetName, parseRunId } from '../../streams/ids.ts'
+import { jetstream, jetstreamManager } from '../../streams/jetstream.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
-import { GATES, gateOf } from './kit.ts'
+import { GATES, gateOf, untilSuspended } from './kit.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
@@ -102,4 +112,78 @@ describe('a signal by correlation key that comes before its gate', () => {
     await until('it waits', async () => (await left.status())?.assets.named?.status === 'suspended')
     expect((await stage.flow.gates.get(gate.id))?.status).toBe('waiting')
   })
+
+  it('a signal by correlation key that comes before its gate answers one gate, also of two that open at the same time', {
+    timeout: 180_000,
+  }, async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 40 } })
+    const { flow } = stage
+    const names = Array.from({ length: 20 }, (_, n) => `twins-${n}`)
+    await Promise.all(names.map((name) => signalled(flow, name, 1)))
+    const runs = names.flatMap((partition) => [1, 2].map((key) => ({ partition, key: `${partition} ${key}` })))
+    const started = await Promise.all(runs.map((options) => flow.materialize(named, { ...options, upstream: 'all' })))
+    const gates = await Promise.all(started.map(({ id }) => gateOf(flow, id)))
+    const isAnswered = async (id: string): Promise<boolean> => (await flow.gates.get(id))?.status === 'signaled'
+    const answered = async (): Promise<boolean[]> => await Promise.all(gates.map(({ id }) => isAnswered(id)))
+    await until('each is taken', async () => (await answered()).filter(Boolean).length >= names.length)
+    // Those that wait have looked for a signal, too.
+    await until('nothing runs', () => stage.worker?.busy === 0)
+    expect((await answered()).filter(Boolean)).toHaveLength(names.length)
+  })
+
+  it.each(['openGate', 'signalGate'] as const)(
+    'a signal by correlation key that comes before its gate is found when the worker that called %s died before it looked',
+    async (call) => {
+      const lost = asset('lost', {
+        execute: async (ctx) =>
+          call === 'signalGate'
+            ? ctx.signalGate({ correlationKey: 'lost' })
+            : (await ctx.openGate({ correlationKey: 'lost' })).wait(),
+        onSignal: (_, payload: { n: number }) => payload.n,
+      })
+      const alone = pipeline('alone', [lost])
+      await using stage = await openStage(server.url, alone, { gates: GATES, worker: false })
+      const { flow, namespace } = stage
+      const names = namesOf(namespace)
+      const connection = await Connection.open({ servers: server.url })
+      const jsm = await jetstreamManager(connection.nc)
+      const at = { shard: 0, pipeline: 'alone', queue: 'default', priority: 1 }
+      const durable = await ensureTaskConsumer(jsm, names, at, { ackWaitMs: 500 })
+      await signalled(flow, 'lost', 7)
+      const { id: run } = await flow.materialize(lost)
+      const { keys } = gateSettings(GATES)
+      const ids = { run: parseRunId(run).id, asset: assetName('lost'), gate: 'a1n1' }
+      const correlationHash = hashOfCorrelationKey('lost')
+      const opened: DraftOf<'gate.created'>['data'] = {
+        kind: 'signal',
+        attempt: 1,
+        worker: 'dead',
+        retriesMs: [],
+        afterRetries: 'fail',
+        keyId: 'k1',
+        tokenHash: hashOfToken(keys.sign(`${run}.lost.a1n1`, 'k1')),
+        correlationHash,
+      }
+      const facts: FactDraft[] = [
+        { name: 'gate.created', ids, data: opened },
+        { name: 'gate.correlated', ids: { hash: correlationHash }, data: ids },
+      ]
+      if (call === 'signalGate')
+        facts.push({
+          name: 'asset.suspended',
+          ids: { run: ids.run, asset: ids.asset, pipeline: 'alone', attempt: '1' },
+          data: { gate: 'a1n1', worker: 'dead' },
+        })
+      // The dead worker: it has the task, and has stored all this.
+      const task = await (await jetstream(connection.nc).consumers.get(names.work(0), durable)).next()
+      expect(task?.info.deliveryCount).toBe(1)
+      const log = new Appender(connection, names.log(0))
+      await log.append(...facts.map((fact) => factEntry(names, 0, fact)))
+      await connection.close()
+      if (call === 'signalGate') await untilSuspended(flow, run, 'lost')
+      await flow.worker(alone, { ackWait: '500ms' })
+      await until('it is answered', async () => (await gateOf(flow, run)).status === 'signaled', 20_000)
+      expect(await flow.run(run).result()).toBe(7)
+    },
+  )
 })

@@ -7,6 +7,7 @@ import type { AnyAsset } from '../../define/asset-type.ts'
 import { emit } from '../../telemetry.ts'
 import { type Liveness, messageName } from '../control/liveness.ts'
 import type { Watch } from '../control/watch.ts'
+import { takeMissed } from '../gates/missed.ts'
 import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
 import { runLease } from '../lease/lease.ts'
 import { reportLostLease, returnLease } from '../lease/lease-facts.ts'
@@ -94,7 +95,10 @@ export class Performer {
     // A reminder has no outcome that could be lost.
     if (task.kind === 'reminder') return undefined
     const verdict = await this.#parts.judge.verdict(held)
-    if (verdict === 'over') return DONE
+    if (verdict === 'over') {
+      await takeMissed(this.#shared, held.shard, task)
+      return DONE
+    }
     if (verdict === 'elsewhere') return NOT_OURS
     if (verdict === 'fresh' || (task.alone && !(await wasBegun(this.#shared, held, task)))) return undefined
     return await this.#reportLost(held, task)

@@ -89,6 +89,7 @@ export class GateOpener {
   readonly #opened = new Set<string>()
   #asked = false
   #count = 0
+  #waitsAt: Prepared | undefined
 
   constructor(shared: GateOpenerDeps, at: Execution) {
     this.#shared = shared
@@ -113,7 +114,8 @@ export class GateOpener {
     if (isNew) this.#tell(prepared)
     else token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
     this.#opened.add(prepared.gate)
-    if (isNew) await this.#takeEarly(prepared)
+    // Also at one that stood there: who opened it may have died before it looked.
+    await this.#takeEarly(prepared)
     const address = {
       token,
       get callbackUrl() {
@@ -182,8 +184,13 @@ export class GateOpener {
       if (entries.length > 0) await this.#log.appendOnce(...entries)
     }
     this.#opened.add(gate)
-    await this.#takeEarly(prepared)
+    this.#waitsAt = prepared
     return gate
+  }
+
+  /** After `suspend`: a signal that was kept for the gate ends the wait. */
+  async takeKept(): Promise<void> {
+    if (this.#waitsAt) await this.#takeEarly(this.#waitsAt)
   }
 
   /** As `suspend`, at a gate that the end of a run opens. The engine starts the run. */

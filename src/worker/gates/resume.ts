@@ -142,6 +142,7 @@ export async function runResume(
     if (value instanceof Suspension) {
       const opener = gates.of(task.index)
       const gate = await span.run(() => opener.suspend(value, () => []))
+      await opener.takeKept()
       report.leaves(opener.left(gate))
       report.suspended(task.index, ms, gate)
     } else {
