@@ -123,6 +123,16 @@ function keyOfValue({ shard, seq, input = '' }: ValueAt): string {
   return `${shard}:${seq}:${input}`
 }
 
+const schemaIds = new WeakMap<StandardSchema, number>()
+let lastSchemaId = 0
+
+/** Versions of a pipeline may have schemas of their own, which make other values of one input. */
+function idOf(schema: StandardSchema): number {
+  const id = schemaIds.get(schema) ?? ++lastSchemaId
+  schemaIds.set(schema, id)
+  return id
+}
+
 function frozen(entries: Iterable<readonly [string, unknown]>): Readonly<Record<string, unknown>> {
   return Object.freeze(Object.fromEntries(entries))
 }
@@ -149,12 +159,13 @@ export class Values {
   async deps(deps: Readonly<Record<string, ValueAt>>, { definition }: AnyAsset, signal?: AbortSignal): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
+        const { inputSchema } = definition.dependsOn.find((asset) => asset.name === name)?.definition ?? {}
+        const schema = at.input === undefined ? undefined : inputSchema
         // Others may wait for the same value: it goes on being loaded.
-        const key = keyOfValue(at)
+        const key = `${keyOfValue(at)}${schema ? `:${idOf(schema)}` : ''}`
         const load = async (): Promise<Sight> => {
           const stored = await storedValueAt(this.#connection, this.#names, at)
-          const schema = definition.dependsOn.find((asset) => asset.name === name)?.definition.inputSchema
-          if (at.input === undefined || !schema) return await this.#io.loadShared(stored)
+          if (!schema) return await this.#io.loadShared(stored)
           return await this.#given(`input ${name}`, schema, stored)
         }
         const loading = this.#kept.get(key)?.sight ?? this.#values.get(key, load)
