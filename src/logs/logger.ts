@@ -25,6 +25,8 @@ export interface PinoLogger {
 type Fields = Readonly<Record<string, unknown>>
 
 const pinoOf = new WeakMap<Logger, PinoLogger>()
+/** Of others, made so that they never throw. */
+const guarded = new WeakSet<Logger>()
 /** Those that print warnings and errors, a line each, and nothing else. */
 const printing = new WeakSet<Logger>([quietLogger])
 
@@ -33,7 +35,10 @@ export function printingLogger(logger: Logger): Logger {
   return logger
 }
 
-/** One that takes message and fields. Throws InvalidError for what is no logger. */
+/**
+ * One that takes message and fields, and never throws: whoever logs has other things to do, and a
+ * logger may have been closed before. Throws InvalidError for what is no logger.
+ */
 export function loggerOf(given: Logger | PinoLogger | undefined): Logger {
   if (given === undefined) return quietLogger
   for (const level of LOG_LEVELS)
@@ -41,14 +46,31 @@ export function loggerOf(given: Logger | PinoLogger | undefined): Logger {
       throw new InvalidError(
         `logger must have debug, info, warn and error, as pino and console have; it has no ${level}`,
       )
-  if (!isPino(given)) return given
-  const write =
-    (level: LogLevel) =>
-    (message: string, fields?: Fields): void =>
-      given[level](fields ?? {}, message)
-  const logger: Logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') }
-  pinoOf.set(logger, given)
+  if (isPino(given)) {
+    const logger = loggerWith((level, message, fields) => given[level](fields ?? {}, message))
+    pinoOf.set(logger, given)
+    return logger
+  }
+  if (pinoOf.has(given) || printing.has(given) || guarded.has(given)) return given
+  // As console has it, what is given is written, also undefined.
+  const logger = loggerWith((level, message, fields) =>
+    fields === undefined ? given[level](message) : given[level](message, fields),
+  )
+  guarded.add(logger)
   return logger
+}
+
+function loggerWith(write: (level: LogLevel, message: string, fields?: Fields) => void): Logger {
+  const at =
+    (level: LogLevel) =>
+    (message: string, fields?: Fields): void => {
+      try {
+        write(level, message, fields)
+      } catch {
+        // Nobody reads it.
+      }
+    }
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
 }
 
 function isPino(given: Logger | PinoLogger): given is PinoLogger {
