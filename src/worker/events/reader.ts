@@ -3,7 +3,6 @@
  * time does it for a subscription: who has the claim. The claim only saves work; the place of each
  * fact decides (taken.ts). A message is acknowledged when its fact is on the log.
  */
-import { createHash } from 'node:crypto'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import type { TakenEvent } from '../../../streams/event-schemas.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
@@ -17,6 +16,7 @@ import { Deliveries, SessionEnd } from './deliveries.ts'
 import { dropsTaken, keptMessage } from './kept.ts'
 import { Mapper } from './mapper.ts'
 import { OpenRuns } from './open-runs.ts'
+import { RecentEvents } from './recent.ts'
 import { openConsumer, openSource, type Source } from './source.ts'
 import { EVENTS_MAX, type From, lastTaken, rangesOf, storeTaken, type Taken, type Taker } from './taken.ts'
 
@@ -27,8 +27,6 @@ const AHEAD_BYTES = 4 * 1024 * 1024
 const FIRST_WANT = 64
 /** So many messages without an event are passed over before that is put on the log. */
 const SILENT_MAX = 10_000
-/** Keys of events that were stored lately: a second message of a key mostly comes soon. */
-const RECENT_MAX = 20_000
 /** Of a stream of FlowStone's own, so many messages that were taken are kept. */
 const KEPT = 100_000
 const PURGE_EVERY = 10_000
@@ -45,8 +43,7 @@ export class SubscriptionReader {
   #said = ''
   #messageBytes = 0
   #purged = 0
-  /** What was stored under a key, by key: a hash of it. */
-  readonly #recent = new Map<string, string>()
+  readonly #recent = new RecentEvents()
 
   constructor(shared: WorkerShared, topology: Topology, pipeline: PipelineSpec, subscription: Subscription) {
     this.#shared = shared
@@ -182,7 +179,7 @@ export class SubscriptionReader {
     const fresh = deliveries.filter(({ streamSeq }) => streamSeq > place.position)
     const mapped = await Promise.all(fresh.map(async (delivery) => await this.#map(delivery, source)))
     const seen = new Map<string, string>()
-    for (const one of mapped) if (one.event && this.#isRepeated(one.event, seen)) one.event = undefined
+    for (const one of mapped) if (one.event && this.#recent.isRepeated(one.event, seen)) one.event = undefined
     for (const { to, events } of rangesOf(this.#shared.connection, mapped)) {
       place.position = to
       if (events.length === 0 && to - place.chain < SILENT_MAX) continue
@@ -193,7 +190,7 @@ export class SubscriptionReader {
       place.seq = stored.seq
       openRuns.took(to, events.filter(({ refused }) => refused === undefined).length)
     }
-    this.#remember(seen)
+    this.#recent.remember(seen)
   }
 
   async #map(
@@ -214,26 +211,6 @@ export class SubscriptionReader {
   get #want(): number {
     if (this.#messageBytes === 0) return FIRST_WANT
     return Math.max(1, Math.min(EVENTS_MAX, Math.floor(AHEAD_BYTES / this.#messageBytes)))
-  }
-
-  /**
-   * Whether the same event was stored a while ago, or stands in the same range. The engine would
-   * find out too, at the cost of an append for each.
-   */
-  #isRepeated({ seq: _, msgId: _id, trace: _trace, ...event }: TakenEvent, seen: Map<string, string>): boolean {
-    if (event.key === undefined || event.group !== undefined || event.refused !== undefined) return false
-    const hash = createHash('sha256').update(JSON.stringify(event)).digest('base64')
-    const before = this.#recent.get(event.key) ?? seen.get(event.key)
-    if (before === undefined) seen.set(event.key, hash)
-    return before === hash
-  }
-
-  #remember(seen: ReadonlyMap<string, string>): void {
-    for (const [key, hash] of seen) this.#recent.set(key, hash)
-    for (const key of this.#recent.keys()) {
-      if (this.#recent.size <= RECENT_MAX) break
-      this.#recent.delete(key)
-    }
   }
 
   /** Only of a stream of FlowStone's own. It is tried again when more was taken. */
