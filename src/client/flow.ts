@@ -51,6 +51,7 @@ import { Inspect } from './inspect/inspect.ts'
 import { type LogsOptions, logs } from './logs.ts'
 import type { Namespace } from './namespace.ts'
 import { type ConnectOptions, MATERIALIZE_OPTIONS, type MaterializeOptions, RUN_OPTIONS } from './options.ts'
+import { Parts } from './parts.ts'
 import { Proof } from './proof.ts'
 import { registerPipeline } from './register.ts'
 import { Retention } from './retention.ts'
@@ -83,7 +84,7 @@ export class Flow {
   readonly #by: string | undefined
   readonly #appenders: Appenders
   readonly #registered: Map<string, Promise<void>>
-  readonly #parts: { stop(): Promise<void> }[]
+  readonly #parts: Parts
   #closing: Promise<void> | undefined
   /**
    * Resolves when the connection is closed: with undefined after `close()`, else with the reason
@@ -132,7 +133,7 @@ export class Flow {
       })
     this.#appenders = parent ? parent.#appenders : new Appenders(connection, namespace.names)
     this.#registered = parent ? parent.#registered : new Map()
-    this.#parts = parent ? parent.#parts : []
+    this.#parts = parent ? parent.#parts : new Parts()
     this.scatter = new Scatters(this.#runDeps())
     this.triggers = new Triggers(this.#runDeps())
     this.events = new Events(Object.assign(this.#runDeps(), { topology: () => namespace.found() }))
@@ -391,8 +392,7 @@ export class Flow {
     for (const pipeline of list) await this.register(pipeline)
     const register = (pipeline: Pipeline): Promise<void> => this.register(pipeline)
     const parts = { ...this.#shared(), random: randomBytes(8).toString('hex'), register }
-    const worker = await this.#connection.explaining(Worker.start(parts, list, options))
-    this.#parts.push(worker)
+    const worker = await this.#parts.add(await this.#connection.explaining(Worker.start(parts, list, options)))
     if (options.handleSignals) closeOnSignals(this, this.#logger)
     return worker
   }
@@ -402,9 +402,10 @@ export class Flow {
    */
   async engine(options: EngineOptions = {}): Promise<Engine> {
     await this.#namespace.make()
-    const engine = startEngine({ ...this.#shared(), random: () => randomBytes(8).toString('hex') }, options)
-    this.#parts.push(engine)
-    return engine
+    this.#parts.mustBeOpen()
+    return await this.#parts.add(
+      startEngine({ ...this.#shared(), random: () => randomBytes(8).toString('hex') }, options),
+    )
   }
 
   /**
@@ -452,14 +453,12 @@ export class Flow {
   }
 
   async #close(): Promise<void> {
-    const isWorker = (part: { stop(): Promise<void> }): boolean => part instanceof Worker
-    await Promise.all(this.#parts.filter(isWorker).map((part) => part.stop()))
-    await Promise.all(this.#parts.filter((part) => !isWorker(part)).map((part) => part.stop()))
+    await this.#parts.stop()
     await this.limiter.close()
     // What cannot be stored now (the server is away, or full) is given up: whoever waits for it
     // hears that the connection was closed.
     const stored = Promise.all([this.#appenders.flush(), this.#refusals.flush()])
-    await atMost(this.#connection.isUp || this.#parts.length > 0 ? FLUSH_MS : FLUSH_AWAY_MS, stored)
+    await atMost(this.#connection.isUp || !this.#parts.isEmpty ? FLUSH_MS : FLUSH_AWAY_MS, stored)
     await this.#connection.close()
   }
 

@@ -169,8 +169,8 @@ export class Worker {
     try {
       await worker.#begin(pipelines, options)
     } catch (error) {
-      worker.#offExit?.()
-      await worker.#shared.helper?.stop()
+      // What it has begun of itself would go on.
+      await worker.stop().catch(() => undefined)
       throw error
     }
     return worker

@@ -56,6 +56,7 @@ export class Liveness {
   #subscriptions: Subscription[] = []
   #timer: NodeJS.Timeout | undefined
   #beating: Promise<unknown> = Promise.resolve()
+  #isNamed = false
 
   constructor(
     connection: Connection,
@@ -88,6 +89,7 @@ export class Liveness {
         message.respond(encodeJson({ worker: this.#id, holds, ended }))
       }),
     )
+    this.#isNamed = true
     await this.#beat()
     this.#timer = setInterval(() => {
       this.#beating = this.#beat().catch(() => undefined)
@@ -100,6 +102,7 @@ export class Liveness {
     await this.#beating
     if (this.#connection.isClosed) return
     for (const subscription of this.#subscriptions) subscription.unsubscribe()
+    if (!this.#isNamed) return
     const entry = { subject: this.subject, payload: new Uint8Array(), headers: { 'KV-Operation': 'DEL' } }
     await publish(this.#connection.nc, entry, undefined, 2000).catch(() => undefined)
   }

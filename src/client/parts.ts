@@ -1,0 +1,37 @@
+/** Workers and engines of a flow, which end with it. */
+import { FlowStoneError } from '../../streams/errors.ts'
+import { Worker } from '../worker/worker.ts'
+
+interface Part {
+  stop(): Promise<void>
+}
+
+export class Parts {
+  readonly #all: Part[] = []
+  #isClosed = false
+
+  get isEmpty(): boolean {
+    return this.#all.length === 0
+  }
+
+  /** Throws FlowStoneError `closed`. */
+  mustBeOpen(): void {
+    if (this.#isClosed) throw new FlowStoneError('closed', 'the flow was closed; nothing can be started')
+  }
+
+  /** One that has started. Where the flow was closed meanwhile it is stopped: throws `closed`. */
+  async add<P extends Part>(part: P): Promise<P> {
+    if (this.#isClosed) await part.stop()
+    this.mustBeOpen()
+    this.#all.push(part)
+    return part
+  }
+
+  /** Workers first: they finish or hand back. */
+  async stop(): Promise<void> {
+    this.#isClosed = true
+    const workers = this.#all.filter((part) => part instanceof Worker)
+    await Promise.all(workers.map((part) => part.stop()))
+    await Promise.all(this.#all.filter((part) => !(part instanceof Worker)).map((part) => part.stop()))
+  }
+}
