@@ -121,9 +121,7 @@ export class Gates {
     for (let look = 1; ; look++) {
       const key = look > 1 ? rest.idempotencyKey : given.idempotencyKey
       const signalling =
-        key === undefined
-          ? this.#signalNamed(hash, payload, rest)
-          : this.#deliver(hash, payload, rest, hashOfKey(key))
+        key === undefined ? this.#signalNamed(hash, payload, rest) : this.#deliver(hash, payload, rest, hashOfKey(key))
       const accepted = look > 1 ? await this.#orDropped(hash, signalling) : await signalling
       if (accepted) {
         if (look > 1) await dropEarly(this.#deps, hash)

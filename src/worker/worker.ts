@@ -185,14 +185,14 @@ export class Worker {
       const pullers: Puller[] = []
       const ensure = (shard: number): Promise<string> =>
         ensureTaskConsumer(jsm, names, { shard, pipeline, queue, priority }, { ackWaitMs: this.#ackWaitMs })
-      for (let shard = 0; shard < this.#topology.shards; shard++) {
-        const on = { delivery: (delivery: Delivery) => this.#receive(delivery), trouble: () => this.#wake?.() }
-        pullers.push(new Puller(connection, names.work(shard), await ensure(shard), shard, on))
-      }
       const restore = async (puller: Puller): Promise<void> => {
         if ((await connection.untilDisconnect(() => ensure(puller.shard))) !== undefined) puller.restored()
       }
       this.#sources.push({ priority, pullers, restore })
+      for (let shard = 0; shard < this.#topology.shards; shard++) {
+        const on = { delivery: (delivery: Delivery) => this.#receive(delivery), trouble: () => this.#wake?.() }
+        pullers.push(new Puller(connection, names.work(shard), await ensure(shard), shard, on))
+      }
     }
     // Before a task may come: what is begun by nobody known could not be missed.
     await this.#liveness.start()

@@ -184,8 +184,7 @@ describe('withLimit', () => {
       throw new Error('no time')
     }
     expect((await rejection(third.limiter.take('left', rate, { onWait }))).message).toBe('no time')
-    const waits = async (count: number): Promise<boolean> =>
-      (await flow.limiter.status('left')).rate?.waiting === count
+    const waits = async (count: number): Promise<boolean> => (await flow.limiter.status('left')).rate?.waiting === count
     await until('it is given back', () => waits(0), 20_000)
     const waiting = rejection(third.limiter.take('left', rate))
     await until('it waits', () => waits(1))

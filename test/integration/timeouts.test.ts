@@ -70,7 +70,11 @@ describe('the time limit of an asset', () => {
     }
     const tried = { timeout: '1s', retry: { maxAttempts: 5, backoff: '10ms' } } as const
     /** What it has when it is to end, the first time. */
-    const first = <V>({ attempt, signal }: Pick<AssetContext, 'attempt' | 'signal'>, early: V, late: V): V | Promise<V> =>
+    const first = <V>(
+      { attempt, signal }: Pick<AssetContext, 'attempt' | 'signal'>,
+      early: V,
+      late: V,
+    ): V | Promise<V> =>
       attempt > 1 ? late : new Promise((resolve) => signal.addEventListener('abort', () => resolve(early)))
     const plain = asset('plain', { ...tried, io: 'own', execute: (ctx) => first(ctx, 'first', 'second') })
     const many = asset('many', {

@@ -57,7 +57,11 @@ it('a value that throws when it is looked at again fails its instance, and moves
       return 1
     },
   }
-  const { runner, report, stored } = leaseOf((index) => (index === 0 ? odd : `value ${index}`), 3, async () => ({}))
+  const { runner, report, stored } = leaseOf(
+    (index) => (index === 0 ? odd : `value ${index}`),
+    3,
+    async () => ({}),
+  )
   for (const index of [0, 1, 2]) await runner.run(index)
   await report.end(1)
   const [outcomes] = stored
@@ -66,22 +70,25 @@ it('a value that throws when it is looked at again fails its instance, and moves
   expect([values.count, values.item(1), values.item(2)]).toEqual([3, 'value 1', 'value 2'])
 })
 
-it.each([1, 2, 3, 4, 5, 6])('an end %i turns after a large value is there leaves no rejection unheard', async (turns) => {
-  const unheard: unknown[] = []
-  const hear = (error: unknown): void => void unheard.push(error)
-  process.on('unhandledRejection', hear)
-  const endIn = async (left: number): Promise<void> => {
-    for (let i = 0; i < left; i++) await undefined
-    abort.abort(new Error('ended'))
-  }
-  const execute = (): Promise<string> => {
-    void endIn(turns)
-    return Promise.resolve(LARGE)
-  }
-  const { runner, abort } = leaseOf(execute, 1, async () => Promise.reject(new Error('there is no room')))
-  await runner.run(0)
-  await new Promise((resolve) => setImmediate(resolve))
-  expect(runner.wasCut).toBe(true)
-  expect(unheard).toEqual([])
-  process.off('unhandledRejection', hear)
-})
+it.each([1, 2, 3, 4, 5, 6])(
+  'an end %i turns after a large value is there leaves no rejection unheard',
+  async (turns) => {
+    const unheard: unknown[] = []
+    const hear = (error: unknown): void => void unheard.push(error)
+    process.on('unhandledRejection', hear)
+    const endIn = async (left: number): Promise<void> => {
+      for (let i = 0; i < left; i++) await undefined
+      abort.abort(new Error('ended'))
+    }
+    const execute = (): Promise<string> => {
+      void endIn(turns)
+      return Promise.resolve(LARGE)
+    }
+    const { runner, abort } = leaseOf(execute, 1, async () => Promise.reject(new Error('there is no room')))
+    await runner.run(0)
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(runner.wasCut).toBe(true)
+    expect(unheard).toEqual([])
+    process.off('unhandledRejection', hear)
+  },
+)

@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest'
+import { z } from 'zod'
 import { asset, input, pipeline, subscription } from '../../src/index.ts'
 import type { Io } from '../../src/io/manager.ts'
 import { Mapper } from '../../src/worker/events/mapper.ts'
-import { z } from 'zod'
 
 it('a filter that is waited for refuses the message, also where its promise is of another make', async () => {
   const order = input('order', z.object({ id: z.string() }))

@@ -48,11 +48,14 @@ const sources: [string, () => unknown][] = [
 ]
 
 describe('keys of a scatter', () => {
-  it.each(sources)('keys of a scatter that %s gives again and again keep no time limit from its turn', async (_, source) => {
-    const limit = new AbortController()
-    setTimeout(() => limit.abort(new Error('too long')), 50)
-    await expect(storeKeys(target(limit.signal, 'drop'), source())).rejects.toThrow('too long')
-  })
+  it.each(sources)(
+    'keys of a scatter that %s gives again and again keep no time limit from its turn',
+    async (_, source) => {
+      const limit = new AbortController()
+      setTimeout(() => limit.abort(new Error('too long')), 50)
+      await expect(storeKeys(target(limit.signal, 'drop'), source())).rejects.toThrow('too long')
+    },
+  )
 
   it('keys of a scatter may come by promises of another make', async () => {
     let n = 0

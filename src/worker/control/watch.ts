@@ -124,7 +124,7 @@ export class Watch {
     remember(this.#reported, asset === '' ? run : `${run}.${asset}`)
     for (const { task, abort, isStoring } of this.#held.values()) {
       if (task.run !== run || (asset !== '' && task.asset !== asset)) continue
-      // Its code has run, and its own outcome may be the asset's end. What is chained to it goes on.
+      // Its code has run, and its own outcome may be the end. What is chained to it goes on.
       if (asset !== '' && isStoring) continue
       this.#openBarriers.delete(`${run}.${task.asset}`)
       abort.abort(

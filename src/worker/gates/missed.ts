@@ -1,6 +1,6 @@
 /**
- * A signal may be kept for a gate whose worker died before it looked for one. An asset that waits is
- * stored together with its gate, so nobody runs its code again. Who gets its task again looks.
+ * A signal may be kept for a gate whose worker died before it looked for one. An asset that waits
+ * is stored together with its gate, so nobody runs its code again. Who gets its task again looks.
  */
 import { factPath } from '../../../streams/facts.ts'
 import { assetName, parseRunId } from '../../../streams/ids.ts'
