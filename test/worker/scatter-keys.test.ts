@@ -71,6 +71,40 @@ describe('keys of a scatter', () => {
     expect(await storeKeys(target(never), source)).toBe(3)
   })
 
+  it.each(['a list', 'an iterator', 'a reader'])(
+    'keys of a scatter that come after its limit as %s are not stored, and their source is closed',
+    async (kind) => {
+      let stored = 0
+      let closed = 0
+      const late = new AbortController()
+      late.abort(new Error('too late'))
+      const log = {
+        appendOnce: async (...entries: { subject: string }[]) => {
+          if (entries.some(({ subject }) => subject.includes('.items.'))) stored += 1
+          return 'stored'
+        },
+      } as unknown as ScatterTarget['log']
+      const end = { done: true as const, value: undefined }
+      const iterator = {
+        next: async () => ({ done: false, value: 1 }),
+        return: async () => {
+          closed += 1
+          return end
+        },
+      }
+      const source = { [Symbol.asyncIterator]: () => iterator }
+      const reader = itemReader({
+        name: 'late',
+        read: async function* () {
+          yield { items: [1], cursor: 1 }
+        },
+      })
+      const given = kind === 'a list' ? [1, 2] : kind === 'a reader' ? reader : source
+      await expect(storeKeys({ ...target(late.signal), log }, given)).rejects.toThrow('too late')
+      expect([stored, closed]).toEqual([0, kind === 'an iterator' ? 1 : 0])
+    },
+  )
+
   it('keys of a scatter that are not read to their end fail as why says, and not as their end throws', async () => {
     const limit = new AbortController()
     const source = {

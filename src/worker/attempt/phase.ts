@@ -144,9 +144,7 @@ async function scatter(
   }
   const origin = await originOf({ connection, names, io, values, shard, run, asset: name })
   if (origin) return await storeKeys({ ...target, duplicates: 'allow' }, remainingKeys(origin))
-  const source = await definition.scatter?.(deps, ctx)
-  target.signal.throwIfAborted()
-  return await storeKeys(target, source)
+  return await storeKeys(target, await definition.scatter?.(deps, ctx))
 }
 
 async function gather(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Promise<unknown> {

@@ -33,6 +33,8 @@ const LIST_BATCH_BYTES = 6 * 1024 * 1024
 export async function storeKeys(target: ScatterTarget, source: unknown): Promise<number> {
   const seen = target.duplicates === 'allow' ? undefined : new DuplicateKeys(target.duplicates)
   if (isList(source)) {
+    // It came late. Any other source is left, and closed, before a key of it is stored.
+    target.signal.throwIfAborted()
     const total = await storeList(target, source, seen)
     if (total !== undefined) return total
     // Where duplicates are an error, there are none: all of the list was looked at.
