@@ -68,9 +68,10 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
     claim.keep()
     try {
       const folded = await foldedTo(deps, shard)
-      if (await emptyForeignBase({ connection, names: topology.names, shard }))
+      const why = await emptyForeignBase({ connection, names: topology.names, shard })
+      if (why !== undefined)
         deps.logger.warn(
-          `the history of shard ${shard} is of another log: runs in it can be read, and their newest values are not taken over`,
+          `the history of shard ${shard} ${why}: runs in it can be read, and their newest values are not taken over`,
         )
       const bucket = topology.names.kvStream(topology.names.stateBucket(shard))
       await jsm.streams.delete(bucket).catch(() => false)
@@ -135,6 +136,7 @@ async function rebuildShard(deps: RebuildDeps, shard: number, name: string, fold
 class Folding {
   readonly #deps: RebuildDeps
   readonly #shard: number
+  readonly #name: string
   readonly #poison: ReadonlySet<number>
   readonly #checkpointer: Checkpointer
   readonly #store: Store
@@ -146,6 +148,7 @@ class Folding {
   constructor(deps: RebuildDeps, shard: number, name: string, poison: ReadonlySet<number>) {
     this.#deps = deps
     this.#shard = shard
+    this.#name = name
     this.#poison = poison
     const { connection, topology } = deps
     this.#checkpointer = new Checkpointer(connection, topology.names, shard, name)
@@ -162,7 +165,7 @@ class Folding {
     // If this process dies half way, the next engine knows that these facts are old.
     const { names } = topology
     const { seq } = await checkpointer.takeOver(wanted)
-    const from = seq > 0 ? seq : await restoreFromBase({ connection, names, shard: this.#shard }, checkpointer)
+    const from = seq > 0 ? seq : await this.#restored()
     if (upTo <= from) return 0
     const reader = new Reader(connection, names.log(this.#shard), from + 1)
     let folded = from
@@ -194,6 +197,13 @@ class Folding {
       await writing.catch(() => undefined)
     }
     return this.#count
+  }
+
+  /** Where the base ends, which the state begins with. */
+  async #restored(): Promise<number> {
+    const { connection, topology } = this.#deps
+    const of = { connection, names: topology.names, shard: this.#shard, engine: this.#name }
+    return await restoreFromBase(of, this.#checkpointer)
   }
 
   async #fold(messages: readonly StoredMessage[], i: number): Promise<void> {

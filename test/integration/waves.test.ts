@@ -3,22 +3,29 @@ import { type Key, stateKey } from '../../projections/state.ts'
 import { Base } from '../../src/engine/history/base.ts'
 import { Changed } from '../../src/engine/history/changed.ts'
 import type { SealerOptions } from '../../src/engine/history/options.ts'
+import { restoreFromBase } from '../../src/engine/history/restore.ts'
 import { Stored } from '../../src/engine/history/stored.ts'
 import { Unsealed } from '../../src/engine/history/unsealed.ts'
 import { Waves } from '../../src/engine/history/waves.ts'
 import { type RebuildDeps, rebuild } from '../../src/engine/rebuild.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
+import { encodePosition } from '../../src/engine/shard/position.ts'
+import { stagedEntries } from '../../src/engine/shard/staged.ts'
 import { Store } from '../../src/engine/shard/store.ts'
 import type { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { readDoc } from '../../src/log/documents.ts'
-import { streamInfo } from '../../src/log/nats.ts'
+import { publish, publishBatch, streamInfo } from '../../src/log/nats.ts'
+import { readPack } from '../../src/log/packs.ts'
+import { encodePack, historyKey } from '../../streams/history.ts'
 import { ensureTopology, type Topology } from '../../streams/topology.ts'
 import { useServer } from '../kit/fixture.ts'
-import { freshNamespace } from '../kit/stage.ts'
+import { freshNamespace, rejection } from '../kit/stage.ts'
 
 const server = useServer({ syncInterval: 'default' })
 const AFTER_MS = 60_000
+const unused = (): never => expect.fail('nothing is decided')
+const REBUILDS_ALL = { io: {} as RebuildDeps['io'], logOf: unused, workOf: unused }
 
 /** A state whose documents are looked at by `load`, as an engine with much to do has it. */
 class Hooked extends Store {
@@ -178,12 +185,106 @@ describe('documents of runs that are not sealed', () => {
     waves.add({ from: 1, upTo: 1, runs: ['0-old'], keys: [], revision, atMs: 0 })
     state.onLoaded = async () => {
       state.onLoaded = () => undefined
-      const unused = (): never => expect.fail('nothing is decided')
       const { connection, clock, logger } = sealer
-      const io = {} as RebuildDeps['io']
-      await rebuild({ connection, topology, clock, logger, io, logOf: unused, workOf: unused })
+      await rebuild({ ...REBUILDS_ALL, connection, topology, clock, logger })
     }
     await waves.purge(unsealed)
     expect(await shard.has('0-open')).toBe(true)
   })
+})
+
+describe('a state that begins with the base', () => {
+  /** More than a reader has in memory; and as many as fit one batch twice. */
+  const [MANY, SOME] = [2000, 400]
+  const keyOf = (i: number): Key<unknown> => stateKey.run(`0-${i}`)
+
+  /** How many documents there are of each kind. */
+  async function docsIn({ sealer: { connection, names } }: Shard, count: number): Promise<Record<string, number>> {
+    const bucket = names.stateBucket(0)
+    const docs = await Promise.all(
+      Array.from({ length: count }, (_, i) => readDoc(connection, names, bucket, keyOf(i))),
+    )
+    const counts: Record<string, number> = {}
+    for (const doc of docs) counts[JSON.stringify(doc)] = (counts[JSON.stringify(doc)] ?? 0) + 1
+    return counts
+  }
+
+  function putAll(store: Store, count: number, at: number): void {
+    for (let i = 0; i < count; i++) store.put(keyOf(i), { at })
+  }
+
+  it('has it as it was at one position, though the engine before is still storing it', async () => {
+    await using shard = await Shard.open()
+    const { base, sealer } = shard
+    await shard.append('run.0-1.requested', 'run.0-2.requested')
+    putAll(base.store, MANY, 1)
+    await base.checkpoint(1, undefined, base.manifest)
+    let later: Promise<void> | undefined
+    const { connection, names } = sealer
+    class Next extends Checkpointer {
+      override async write(...of: Parameters<Checkpointer['write']>): Promise<void> {
+        if (!later) {
+          putAll(base.store, MANY, 2)
+          later = base.checkpoint(2, undefined, base.manifest)
+          await later.catch(() => undefined)
+        }
+        await super.write(...of)
+      }
+    }
+    const next = new Next(connection, names, 0, 'next')
+    await next.takeOver()
+    const seq = await restoreFromBase({ ...sealer, engine: 'next' }, next)
+    expect(await docsIn(shard, MANY)).toEqual({ [JSON.stringify({ at: seq })]: MANY })
+  })
+
+  it('has all of a large checkpoint of it, also of an engine that died half way', async () => {
+    await using shard = await Shard.open()
+    const { base, sealer } = shard
+    const { connection, names } = sealer
+    await shard.append('run.0-1.requested', 'run.0-2.requested')
+    putAll(base.store, SOME, 1)
+    await base.checkpoint(1, undefined, base.manifest)
+    const bucket = names.historyBucket(0)
+    const store = new Store(connection, names, 0, { look: async () => undefined }, { bucket, compress: true })
+    putAll(store, SOME, 2)
+    const documents = store.takeTouched()
+    const redo = { id: 'dead', count: documents.length, seq: 2 }
+    const payload = encodePosition({ seq: 1, recoverTo: 0, redo })
+    const entries = [
+      ...stagedEntries(names, bucket, 'dead', 0, documents),
+      { subject: names.kvSubject(bucket, 'engine'), payload },
+      ...documents.slice(0, SOME / 2),
+    ]
+    const ack = await publishBatch(
+      connection.nc,
+      entries.map((entry) => ({ entry, unit: undefined })),
+      'dead',
+      5000,
+    )
+    expect(ack.error).toBeUndefined()
+    const next = new Checkpointer(connection, names, 0, 'next')
+    await next.takeOver()
+    expect(await restoreFromBase({ ...sealer, engine: 'next' }, next)).toBe(2)
+    expect(await docsIn(shard, SOME)).toEqual({ [JSON.stringify({ at: 2 })]: SOME })
+  })
+})
+
+it('a history whose position no engine wrote keeps its packs, and a rebuild begins a new base beside them', async () => {
+  await using shard = await Shard.open()
+  const { base, sealer, topology } = shard
+  const { connection, names } = sealer
+  await shard.append('run.0-1.requested')
+  await base.write([{ key: historyKey.pack(0), bytes: await encodePack([]) }])
+  await base.checkpoint(1, undefined, { ...base.manifest, packs: 1 })
+  const subject = names.kvSubject(names.historyBucket(0), 'engine')
+  expect(await publish(connection.nc, { subject, payload: Buffer.from('{}') }, undefined, 5000)).toHaveProperty('seq')
+  const takeOver = (): Promise<Base> => Base.takeOver({ connection, names, shard: 0, engine: 'next' })
+  expect(await rejection(takeOver())).toMatchObject({ code: 'bad_state' })
+  expect(await readPack(sealer, 0, 0)).toEqual([])
+  const lines: string[] = []
+  const logger = { ...console, warn: (line: string) => void lines.push(line) }
+  await rebuild({ ...REBUILDS_ALL, connection, topology, clock: sealer.clock, logger })
+  expect(lines).toMatchObject([expect.stringContaining('a position that no engine wrote')])
+  expect((await takeOver()).manifest).toMatchObject({ packs: 1 })
+  expect(await readPack(sealer, 0, 0)).toEqual([])
 })

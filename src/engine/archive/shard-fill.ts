@@ -212,7 +212,7 @@ export class ShardFill {
     await this.#base.checkpoint(this.#last, undefined, { ...this.#base.manifest, graceMs: GRACE_MS })
     const state = new Checkpointer(connection, names, this.#shard, this.#engine)
     await state.takeOver({ recoverTo: 0 })
-    await restoreFromBase({ connection, names, shard: this.#shard }, state)
+    await restoreFromBase({ connection, names, shard: this.#shard, engine: this.#engine }, state)
     await this.#register()
     await positions?.append(names, this.#deps.logOf(this.#shard))
   }

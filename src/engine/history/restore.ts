@@ -3,13 +3,14 @@
  * and need not be.
  */
 import { ENGINE_KEY, STATE_KINDS } from '../../../projections/state.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { messagesUnder } from '../../log/messages-under.ts'
 import { type Entry, leaderGet, streamBounds } from '../../log/nats.ts'
 import { manifestOf } from '../../log/packs.ts'
-import { type Checkpointer, positionOf } from '../shard/checkpoint.ts'
+import { Checkpointer, positionOf } from '../shard/checkpoint.ts'
 import { isMarkOf, type Position } from '../shard/position.ts'
 
 const BATCH = 500
@@ -23,10 +24,15 @@ const OF_LOG = [
   ...['changes', 'changes.>', 'whole.>', 'part.*.changes.>', 'part.*.whole.>'],
 ]
 
-export interface RestoreOptions {
+export interface BaseOptions {
   readonly connection: Connection
   readonly names: Names
   readonly shard: number
+}
+
+export interface RestoreOptions extends BaseOptions {
+  /** Who restores it. */
+  readonly engine: string
 }
 
 /**
@@ -34,10 +40,13 @@ export interface RestoreOptions {
  * when there is no base of this log. Doing it twice is harmless.
  */
 export async function restoreFromBase(options: RestoreOptions, state: Checkpointer): Promise<number> {
-  const { connection, names, shard } = options
-  const base = await basePosition(options)
-  if (!base || base.seq === 0 || !(await isOfThisLog(options, base))) return 0
+  const { connection, names, shard, engine } = options
   const bucket = names.historyBucket(shard)
+  if (!(await basePosition(options))) return 0
+  // Who still stores it changes nothing any more, and what was stored by half is whole.
+  const fence = new Checkpointer(connection, names, shard, engine, bucket)
+  const base = await fence.takeOverAsItIs()
+  if (base.seq === 0 || !(await isOfThisLog(options, base))) return 0
   const from = names.kvSubject(bucket, '')
   const to = names.kvSubject(names.stateBucket(shard), '')
   let entries: Entry[] = []
@@ -65,37 +74,48 @@ export async function restoreFromBase(options: RestoreOptions, state: Checkpoint
     if (entries.length >= BATCH || bytes >= BATCH_BYTES) await write()
   }
   await write()
+  await fence.look()
   await state.write([], base.seq, await markOnLog(options, base))
   return base.seq
 }
 
 /** The fact by which the log is known again. That of the base may have left the log by now. */
-async function markOnLog({ connection, names, shard }: RestoreOptions, { mark }: Position): Promise<Position['mark']> {
+async function markOnLog({ connection, names, shard }: BaseOptions, { mark }: Position): Promise<Position['mark']> {
   if (!mark) return undefined
   const found = await connection.read((nc) => leaderGet(nc, names.log(shard), { seq: mark.seq }))
   return found && mark
 }
 
 /**
- * Empties a base that is of another log, so that the next engine makes one of this log. Packs and
- * index stay: what is in them can still be read.
+ * Empties a base that is of another log, or whose position no engine wrote, so that the next engine
+ * makes one of this log. Packs and index stay: what is in them can still be read. Returns why.
  */
-export async function emptyForeignBase(options: RestoreOptions): Promise<boolean> {
+export async function emptyForeignBase(options: BaseOptions): Promise<string | undefined> {
   const { connection, names, shard } = options
-  const base = await basePosition(options)
-  if (!base || base.seq === 0 || (await isOfThisLog(options, base))) return false
+  const why = await whyForeign(options)
+  if (why === undefined) return undefined
   const bucket = names.historyBucket(shard)
   const jsm = await jetstreamManager(connection.nc)
   for (const filter of [...filtersOf(names, bucket), ...OF_LOG.map(keyIn(names, bucket))])
     await jsm.streams.purge(names.kvStream(bucket), { filter })
-  return true
+  return why
 }
 
-export async function basePosition({ connection, names, shard }: RestoreOptions): Promise<Position | undefined> {
+async function whyForeign(options: BaseOptions): Promise<string | undefined> {
+  try {
+    const base = await basePosition(options)
+    return !base || base.seq === 0 || (await isOfThisLog(options, base)) ? undefined : 'is of another log'
+  } catch (error) {
+    if (error instanceof FlowStoneError && error.code === 'bad_state') return 'has a position that no engine wrote'
+    throw error
+  }
+}
+
+export async function basePosition({ connection, names, shard }: BaseOptions): Promise<Position | undefined> {
   return await positionOf(connection, names, names.historyBucket(shard))
 }
 
-async function isOfThisLog(options: RestoreOptions, { seq, mark }: Position): Promise<boolean> {
+async function isOfThisLog(options: BaseOptions, { seq, mark }: Position): Promise<boolean> {
   const { connection, names, shard } = options
   const [manifest, log] = await Promise.all([
     manifestOf(options, shard),

@@ -131,9 +131,14 @@ export class Checkpointer {
     return this.#position
   }
 
-  /** As `takeOver`, of a bucket whose position is not compared with the log. */
+  /**
+   * As `takeOver`, of the history, whose position is not compared with the log. Throws `bad_state`
+   * for content that no engine wrote: beside it are runs that are nowhere else.
+   */
   async takeOverAsItIs(): Promise<Position> {
-    this.#position = (await this.#read()) ?? START
+    const found = await this.#found()
+    this.#revision = found?.seq ?? 0
+    this.#position = positionIn(this.#bucket, found) ?? START
     await this.#begin()
     return this.#position
   }

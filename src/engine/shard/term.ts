@@ -120,7 +120,7 @@ export class Term {
     const { names, shards } = topology
     await ensureBuckets(connection, topology, shard)
     const { seq, recoverTo, epoch } = await this.#checkpointer.takeOver()
-    const from = seq > 0 ? seq : await restoreFromBase({ connection, names, shard }, this.#checkpointer)
+    const from = seq > 0 ? seq : await restoreFromBase({ connection, names, shard, engine }, this.#checkpointer)
     this.#repair = epoch === undefined ? '' : `#${epoch}`
     if (seq === 0 && recoverTo > 0)
       logger.warn(`the state of shard ${shard} was lost; it is folded again from its log, up to ${recoverTo}`, {
