@@ -23,6 +23,7 @@ import { Store } from '../../src/engine/shard/store.ts'
 import { s3Object } from '../../src/items/s3.ts'
 import type { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
+import { readPack } from '../../src/log/packs.ts'
 import { lastOfRun } from '../../src/log/run-fact.ts'
 import type { ArchiveRecord } from '../../streams/archive.ts'
 import { encodeFact, factPath } from '../../streams/facts.ts'
@@ -306,6 +307,24 @@ describe('a run with the id of one that was pruned', () => {
       for (const key of keys) expect(await state.read(key as Key<unknown>)).toBeDefined()
     }
   })
+})
+
+it('packs are there for the grace from when their runs are pruned, however long that takes', async () => {
+  const [gone] = ids as [RunId]
+  let nowMs = NOW_MS
+  const leaving = async (): Promise<void> => {
+    nowMs += 10 * IDLE_MS
+  }
+  await using shard = await Shard.open({ clock: { now: () => nowMs } as ServerClock, leaving })
+  await shard.pack([packed(runDoc(gone), 1)])
+  const waves = await shard.waves()
+  await shard.prune(waves)
+  await shard.prune(waves)
+  expect(shard.base.manifest.gone).toEqual([[0, 0]])
+  expect(await readPack(shard.options, 0, 0)).toHaveLength(1)
+  nowMs += IDLE_MS
+  await shard.prune(waves)
+  expect(await readPack(shard.options, 0, 0)).toBeUndefined()
 })
 
 describe('a step that fails', () => {

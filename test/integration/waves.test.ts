@@ -3,7 +3,9 @@ import { type Key, stateKey } from '../../projections/state.ts'
 import { Base } from '../../src/engine/history/base.ts'
 import { Changed } from '../../src/engine/history/changed.ts'
 import type { SealerOptions } from '../../src/engine/history/options.ts'
+import { readAnswer, writeOrder } from '../../src/engine/history/prune/orders.ts'
 import { restoreFromBase } from '../../src/engine/history/restore.ts'
+import { Sealer } from '../../src/engine/history/sealer.ts'
 import { Stored } from '../../src/engine/history/stored.ts'
 import { Unsealed } from '../../src/engine/history/unsealed.ts'
 import { Waves } from '../../src/engine/history/waves.ts'
@@ -15,12 +17,15 @@ import { Store } from '../../src/engine/shard/store.ts'
 import type { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { readDoc } from '../../src/log/documents.ts'
+import { factEntry } from '../../src/log/entries.ts'
 import { publish, publishBatch, streamInfo } from '../../src/log/nats.ts'
-import { readPack } from '../../src/log/packs.ts'
+import { manifestOf, readPack } from '../../src/log/packs.ts'
 import { encodePack, historyKey } from '../../streams/history.ts'
+import { runId } from '../../streams/ids.ts'
 import { ensureTopology, type Topology } from '../../streams/topology.ts'
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
 const AFTER_MS = 60_000
@@ -287,4 +292,31 @@ it('a history whose position no engine wrote keeps its packs, and a rebuild begi
   expect(lines).toMatchObject([expect.stringContaining('a position that no engine wrote')])
   expect((await takeOver()).manifest).toMatchObject({ packs: 1 })
   expect(await readPack(sealer, 0, 0)).toEqual([])
+})
+
+it('facts stay on the log for the grace from when they are sealed, however long sealing takes', async () => {
+  await using shard = await Shard.open()
+  const { connection, names } = shard.sealer
+  const data = { run: '0-a', pipeline: 'p', target: 'a', status: 'cancelled', durationMs: 1 } as const
+  const finished = { name: 'run.finished', ids: { run: runId(0, 'a') }, data } as const
+  expect((await publish(connection.nc, factEntry(names, 0, finished), undefined, 5000)).error).toBeUndefined()
+  // Two are no facts: the proof has to say that one leaves. The last one stays.
+  await shard.append('run.0-b.z', 'run.0-c.z')
+  await shard.checkpoint(3)
+  // All is old enough.
+  shard.nowMs = Date.now() + 3_600_000
+  const leaving = async (): Promise<void> => {
+    shard.nowMs += 5 * AFTER_MS
+  }
+  const sealer = new Sealer({ ...shard.sealer, leaving })
+  await writeOrder(shard.sealer, 0, { v: 1, id: 'order', dryRun: true })
+  sealer.start()
+  try {
+    // An engine seals, purges, and then does what it was asked for.
+    await until('it is answered', async () => (await readAnswer(shard.sealer, 0))?.id === 'order')
+    expect((await manifestOf(shard.sealer, 0))?.packs).toBe(1)
+    expect(await shard.log()).toEqual(['run.0-a.finished', 'run.0-b.z', 'run.0-c.z'])
+  } finally {
+    sealer.stop()
+  }
 })

@@ -344,6 +344,7 @@ class Sealing {
     if (seqs.length > 0) await this.#options.leaving([{ why: 'unreadable', seqs }])
     this.#unreadable = []
     await this.#base.checkpoint(this.folded, this.#mark, manifest)
+    if (runs.length > 0) await this.#waves.stored()
     await this.#base.drop(inserted.obsolete)
     await this.#snapshots.takeIfDue(this.folded, this.#mark, manifest)
     await this.#recent.drop(this.#snapshots.previousStart)

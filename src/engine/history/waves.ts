@@ -19,6 +19,8 @@ const GRACE_MS = 3 * 60_000
 /** So much has to be there for a stroke, or so much time has to pass. */
 const STROKE_RUNS = 5000
 const STROKE_MS = 30_000
+/** By such a part of the grace it may be shorter. */
+const LATE = 20
 const LOOK_KEYS = 1000
 /** Runs whose facts are taken away one by one: so many at once, and for so long in one look. */
 const SINGLE_RUNS = 16
@@ -30,6 +32,11 @@ const OF_RUNS = ['run.>', 'asset.>', 'scatter.>', 'gate.>', 'correlation.>'] as 
 /** Facts leave the log this long after they were sealed. */
 export function graceOf(afterMs: number): number {
   return Math.min(GRACE_MS, afterMs)
+}
+
+/** Whether it took so long to store what was to be stored at a time that its grace begins anew. */
+export function isLate(afterMs: number, atMs: number, nowMs: number): boolean {
+  return nowMs - atMs > graceOf(afterMs) / LATE
 }
 
 export interface Wave {
@@ -94,7 +101,20 @@ export class Waves {
 
   /** Part of the next checkpoint of the base. */
   add(wave: Wave): void {
-    const key = `wave.${String(this.#next++).padStart(12, '0')}`
+    this.#put(`wave.${String(this.#next++).padStart(12, '0')}`, wave)
+  }
+
+  /** That checkpoint is stored: from now on others find in the history what was sealed. */
+  async stored(): Promise<void> {
+    const { afterMs, clock } = this.#options
+    const [key, wave] = [...this.#waves].at(-1) ?? []
+    const nowMs = clock.now()
+    if (key === undefined || !wave || !isLate(afterMs, wave.atMs, nowMs)) return
+    this.#put(key, { ...wave, atMs: nowMs })
+    await this.#base.checkpoint(this.#base.seq, undefined, this.#base.manifest)
+  }
+
+  #put(key: string, wave: Wave): void {
     this.#base.store.put(key, wave)
     this.#waves.set(key, wave)
   }
@@ -119,8 +139,7 @@ export class Waves {
         keys: wave.keys.filter((one) => stays(runOfKey(one))),
         ...(large.length > 0 ? { large: large.filter(stays) } : {}),
       }
-      this.#waves.set(key, rest)
-      this.#base.store.put(key, rest)
+      this.#put(key, rest)
     }
   }
 
@@ -216,9 +235,7 @@ export class Waves {
         continue
       }
       if (left.length > 0) {
-        const rest = { ...wave, runs: left }
-        this.#waves.set(key, rest)
-        this.#base.store.put(key, rest)
+        this.#put(key, { ...wave, runs: left })
         return
       }
       this.#done(key)

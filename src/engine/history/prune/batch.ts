@@ -350,7 +350,7 @@ export class Batch {
     const packed = packedTo(before, packing.next)
     const manifest = { ...before, ...packed, levels, nextSegment, gone, records: records + 1, pruned }
     await base.checkpoint(base.seq, undefined, manifest)
-    sweep.keep(waves)
+    await sweep.keep(waves)
     await base.drop(inserted.obsolete)
     for (const [n, summary] of packing.summaries) for (const run of summary.parts ?? []) addPart(survey, run, n)
   }

@@ -9,7 +9,7 @@ import { Blobs } from '../../../io/blobs.ts'
 import type { Base } from '../base.ts'
 import { forgetKeys } from '../forget.ts'
 import type { SealerOptions } from '../options.ts'
-import { graceOf } from '../waves.ts'
+import { graceOf, isLate } from '../waves.ts'
 import { NamedBlobs } from './named-blobs.ts'
 
 /** What is still to be taken away. */
@@ -62,8 +62,18 @@ export class Sweep {
   }
 
   /** They are stored: nothing counts any more of what they take away. */
-  keep(waves: ReadonlyMap<string, PruneWave>): void {
-    for (const [key, wave] of waves) this.#waves.set(key, wave)
+  async keep(waves: ReadonlyMap<string, PruneWave>): Promise<void> {
+    const { afterMs, clock } = this.#options
+    const nowMs = clock.now()
+    let isChanged = false
+    for (const [key, wave] of waves) {
+      const late = isLate(afterMs, wave.atMs, nowMs) ? { ...wave, atMs: nowMs } : undefined
+      this.#waves.set(key, late ?? wave)
+      if (!late) continue
+      this.#base.store.put<PruneWave>(key, late)
+      isChanged = true
+    }
+    if (isChanged) await this.#base.checkpoint(this.#base.seq, undefined, this.#base.manifest)
   }
 
   /** Takes some away. Says whether there is more that can be taken away now. */
