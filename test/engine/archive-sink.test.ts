@@ -1,9 +1,12 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Readable, Writable } from 'node:stream'
 import { describe, expect, it } from 'vitest'
-import { placeOf } from '../../src/engine/archive/sink.ts'
+import { placeOf, streamSink } from '../../src/engine/archive/sink.ts'
 import { writeArchive } from '../../src/engine/archive/write.ts'
-import type { ArchiveRecord } from '../../streams/archive.ts'
+import { verifyArchives } from '../../src/engine/proof/archive.ts'
+import { type ArchiveRecord, positionRecord } from '../../streams/archive.ts'
+import { proofHeadLine } from '../../streams/proof-file.ts'
 import { startS3 } from '../kit/s3.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { rejection } from '../kit/stage.ts'
@@ -43,6 +46,41 @@ describe('an archive in S3', () => {
       message: expect.stringContaining('s3://other/a'),
     })
   })
+})
+
+describe('an archive in a stream', () => {
+  it('that fails is an error of the export, and of nothing else', async () => {
+    const failing = new Writable({
+      highWaterMark: MB,
+      write: (_bytes, _encoding, done) => void setImmediate(done, new Error('no space left')),
+    })
+    const one: ArchiveRecord = { kind: 'archive', raw: 'x' }
+    const written = writeArchive(Readable.from([one]), { name: '', sink: streamSink(failing), format: 'jsonl' })
+    expect((await rejection(written)).message).toBe('no space left')
+  })
+
+  it('that is destroyed while it is full is an error, too', { timeout: 10_000 }, async () => {
+    const stuck = new Writable({ highWaterMark: 1, write: () => void setImmediate(() => stuck.destroy()) })
+    const one: ArchiveRecord = { kind: 'archive', raw: 'x' }
+    const written = writeArchive(Readable.from([one]), { name: '', sink: streamSink(stuck), format: 'jsonl' })
+    expect(await rejection(written)).toMatchObject({ code: 'archive_failed' })
+  })
+})
+
+it('an archive with positions is checked by a proof, which says nothing of them', async () => {
+  using scratch = scratchFolder()
+  const [archive, blocks] = [join(scratch.path, 'all.jsonl'), join(scratch.path, 'all.proof')]
+  const head: ArchiveRecord = { kind: 'archive', data: { v: 2, namespace: 'shop', shards: 1, at: '' } }
+  const records = Readable.from([head, positionRecord('schedule.p.s', { seq: 1 })])
+  await writeArchive(records, { name: archive, sink: await placeOf('to', archive).sink(), format: 'jsonl' })
+  writeFileSync(blocks, proofHeadLine({ namespace: 'shop', shards: 1 }))
+  const [report] = await verifyArchives({
+    archives: [placeOf('from', archive).source()],
+    blocks: placeOf('blocks', blocks).source(),
+    keys: [],
+    checkpoints: [],
+  })
+  expect(report?.findings.map(({ problem }) => problem)).toEqual(['no_proof'])
 })
 
 describe('an archive in a file', () => {

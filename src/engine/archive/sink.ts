@@ -4,12 +4,11 @@
  * parts at the end.
  */
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { InvalidError } from '../../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import { fileSource } from '../../items/file.ts'
 import { type S3ClientLike, s3Object } from '../../items/s3.ts'
@@ -102,11 +101,22 @@ async function syncFolder(path: string): Promise<void> {
 
 /** Whoever reads it sees by the last line whether it is whole. */
 export function streamSink(stream: Writable): Sink {
+  // An error that nobody listens to would end the process. It comes to who writes, too.
+  const ignore = (): void => undefined
+  stream.on('error', ignore)
   return {
-    write: async (bytes) => {
-      if (!stream.write(bytes)) await once(stream, 'drain')
-    },
-    commit: async () => undefined,
+    write: async (bytes) =>
+      await new Promise((resolve, reject) => {
+        const closed = (): void =>
+          reject(new FlowStoneError('archive_failed', 'the stream was closed before all of the archive was written'))
+        stream.once('close', closed)
+        stream.write(bytes, (error) => {
+          stream.off('close', closed)
+          if (error) reject(error)
+          else resolve()
+        })
+      }),
+    commit: async () => void stream.off('error', ignore),
     abort: async () => undefined,
   }
 }
