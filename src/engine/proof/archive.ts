@@ -147,7 +147,7 @@ function readRecord(
       throw new InvalidError(`the archive is of namespace ${namespace}, and the proof of ${of.head.namespace}`)
     return
   }
-  if (record.kind === 'document' || record.kind === 'blob') {
+  if (record.kind === 'position' || record.kind === 'document' || record.kind === 'blob') {
     if (record.kind === 'document' && record.run !== undefined) of.runs.add(record.run)
     return
   }
