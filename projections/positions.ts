@@ -72,16 +72,16 @@ export class PositionsSeen {
   schedule(key: string, state: ScheduleState): ScheduleState {
     const seen = this.#occurrences.get(key) ?? new Map<string, number>()
     const eras = state.eras.map((era) => ({ ...era }))
-    let fired = 0
+    let [fired, lastMs] = [0, 0]
     for (const [id, atMs] of seen) {
       const wasOpen = state.open[id] !== undefined
       if (state.queue.some((one) => one.id === id)) fired += 1
       // One of its own, or of a backfill, has another name.
       if (id !== String(atMs)) continue
+      lastMs = Math.max(lastMs, atMs)
       const of = eras.find(({ toMs }) => toMs === undefined || toMs >= atMs)
       if (!wasOpen && of && atMs > of.fromMs) fired += 1
     }
-    const lastMs = Math.max(...[...seen].flatMap(([id, atMs]) => (id === String(atMs) ? [atMs] : [])), 0)
     while (eras[0]?.toMs !== undefined && eras[0].toMs <= lastMs) eras.shift()
     const [era] = eras
     if (era && era.fromMs < lastMs) era.fromMs = lastMs

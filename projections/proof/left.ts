@@ -9,7 +9,7 @@ interface Rule {
 export class LeftByRule {
   /** By filter, by the first token of it. */
   readonly #rules = new Map<string, Map<string, Rule>>()
-  readonly #ranges: (readonly [from: number, to: number])[] = []
+  #ranges: (readonly [from: number, to: number])[] = []
   readonly #blocks = new Set<number>()
   #isSorted = true
 
@@ -19,7 +19,7 @@ export class LeftByRule {
       return
     }
     if (record.why !== 'folded') {
-      this.#ranges.push(...record.seqs)
+      for (const range of record.seqs) this.#ranges.push(range)
       this.#isSorted = false
       return
     }
@@ -63,7 +63,7 @@ export class LeftByRule {
       if (last && from <= last[1] + 1) last[1] = Math.max(last[1], to)
       else merged.push([from, to])
     }
-    this.#ranges.splice(0, this.#ranges.length, ...merged)
+    this.#ranges = merged
     this.#isSorted = true
   }
 }

@@ -4,10 +4,16 @@ import { join } from 'node:path'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, headers, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { Prover } from '../../src/engine/proof/prover.ts'
+import { blocksOf } from '../../src/engine/proof/verify.ts'
 import { asset, type Flow, type ProofReport, pipeline, verifyArchive } from '../../src/index.ts'
+import { ServerClock } from '../../src/log/clock.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { decodeBlock, type LeftRecord } from '../../streams/proof.ts'
 import { newProofKey, parseProofKey } from '../../streams/proof-keys.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
-import { openStage } from '../kit/stage.ts'
+import { listeningLogger, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
 const server = useServer({ syncInterval: 'default' })
@@ -236,3 +242,28 @@ async function everything(stream: string): Promise<Message[]> {
   }
   return found
 }
+
+it('facts that leave in any number of stretches are recorded, in several blocks', async () => {
+  await using stage = await openStage(server.url, shop)
+  const connection = await Connection.open({ servers: server.url })
+  try {
+    const names = namesOf(stage.namespace)
+    await stage.engine?.stop()
+    const clock = new ServerClock(connection, names.log(0))
+    await clock.ready()
+    const settings = { isOn: true, key: undefined, everyMs: 100, from: 1, sealedTo: async () => 0 }
+    const prover = new Prover({ connection, names, shard: 0, clock, logger: listeningLogger(), ...settings })
+    prover.start()
+    // Not like each other, so they are hardly compressed.
+    const seqs = Array.from({ length: 400_000 }, (_, i) => [9 * i + ((i * i) % 7), 9 * i + 7] as const)
+    const folded = { why: 'folded', path: 'schedule.*.*.due.*', upTo: 7 } as const
+    await prover.leaving([{ why: 'pruned', seqs }, folded])
+    prover.stop()
+    const left: LeftRecord[] = []
+    for await (const { head } of blocksOf({ connection, names, shard: 0 })) left.push(...(decodeBlock(head).left ?? []))
+    expect(left.flatMap((record) => ('seqs' in record ? record.seqs : []))).toEqual(seqs)
+    expect(left.at(-1)).toEqual(folded)
+  } finally {
+    await connection.close()
+  }
+})

@@ -45,6 +45,13 @@ it('a schedule goes on behind the occurrences that have a run in the archive, an
   expect(nightly.eras).toMatchObject([{ fromMs: 10 * HOUR }])
 })
 
+it('a schedule goes on behind its last occurrence, however many there are in the archive', () => {
+  const seen = new PositionsSeen()
+  const last = 10 * HOUR + 700_000
+  for (let ms = 10 * HOUR + 1; ms <= last; ms++) seen.add(ofSchedule(String(ms), ms))
+  expect(seen.schedule(KEY, nightly)).toMatchObject({ eras: [{ fromMs: last }], counts: { fired: 700_002 } })
+})
+
 it('a sensor goes on with the cursor of the last evaluation that succeeded', () => {
   const counter = {
     seq: 7,

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type CheckOptions, ProofCheck } from '../../projections/proof/check.ts'
 import type { ProofProblem, ProofReport } from '../../projections/proof/findings.ts'
+import { LeftByRule } from '../../projections/proof/left.ts'
 import type { SealedFact } from '../../streams/history.ts'
 import {
   decodeBlock,
@@ -217,6 +218,18 @@ describe('a proof', () => {
     expect(without.findings).toMatchObject([{ problem: 'fact_removed', seq: later?.seq, path: later?.path }])
     // Without the record, each of them was removed.
     expect(checked(blocks.slice(0, -1), rest).problems).toBe(gone.length + pruned.length)
+  })
+
+  it('takes any number of facts that left in pieces', () => {
+    const left = new LeftByRule()
+    const seqs = Array.from({ length: 700_000 }, (_, i) => [2 * i + 1, 2 * i + 1] as const)
+    left.add({ why: 'pruned', seqs })
+    expect([1, 2, 1_399_999, 1_400_001].map((seq) => left.has(seq, 'run.0-a.requested'))).toEqual([
+      true,
+      false,
+      true,
+      false,
+    ])
   })
 
   it('says which block was changed, removed, moved or made anew', async () => {

@@ -27,8 +27,9 @@ const READ_FACTS = 500
 const HELD_STRETCHES = 16
 const AGAIN_MS = 1000
 const STOP_MS = 1000
-/** Records of what leaves that go with one block. */
-const LEFT_RECORDS = 500
+/** Bytes of a stretch of sequences that leave, and of another record, in a block. */
+const RANGE_BYTES = 40
+const RECORD_BYTES = 200
 
 export interface ProverOptions {
   readonly connection: Connection
@@ -59,7 +60,7 @@ interface At {
 }
 
 interface Leaving {
-  readonly records: readonly LeftRecord[]
+  readonly record: LeftRecord
   readonly stored: () => void
   readonly failed: (error: unknown) => void
 }
@@ -137,10 +138,21 @@ export class Prover {
   async leaving(records: readonly LeftRecord[]): Promise<void> {
     if (records.length === 0) return
     if (this.#stopped) throw new FlowStoneError('closed', 'the engine has stopped')
-    await new Promise<void>((stored, failed) => {
-      this.#leaving.push({ records, stored, failed })
-      this.#wake?.()
-    })
+    const ranges = Math.ceil(this.#leftBytes / RANGE_BYTES)
+    const all = records
+      .flatMap((record) => piecesOf(record, ranges))
+      .map(async (record) => {
+        await new Promise<void>((stored, failed) => {
+          this.#leaving.push({ record, stored, failed })
+          this.#wake?.()
+        })
+      })
+    await Promise.all(all)
+  }
+
+  /** What leaves takes so much of one block. */
+  get #leftBytes(): number {
+    return this.#options.connection.maxPayload / 2
   }
 
   /** Proves what is left, unless that takes long: the next engine has it from the log. */
@@ -258,14 +270,15 @@ export class Prover {
 
   async #storeLeaving(at: At): Promise<void> {
     const some: Leaving[] = []
-    for (let records = 0; this.#leaving.length > 0 && records < LEFT_RECORDS; ) {
-      const next = this.#leaving.shift()
-      if (!next) break
+    for (let bytes = 0; this.#leaving.length > 0; ) {
+      const [next] = this.#leaving
+      bytes += next ? bytesOf(next.record) : 0
+      if (!next || (some.length > 0 && bytes > this.#leftBytes)) break
       some.push(next)
-      records += next.records.length
+      this.#leaving.shift()
     }
     try {
-      const records = some.flatMap((one) => one.records)
+      const records = some.map(({ record }) => record)
       if (at.n >= 0) await this.#storeHeld(at, records)
       for (const { stored } of some) stored()
     } catch (error) {
@@ -367,3 +380,14 @@ export class Prover {
 }
 
 const BYTES = 'application/octet-stream'
+
+/** A record of many facts may be larger than a block. */
+function piecesOf(record: LeftRecord, ranges: number): LeftRecord[] {
+  if (!('seqs' in record) || record.seqs.length <= ranges) return [record]
+  const count = Math.ceil(record.seqs.length / ranges)
+  return Array.from({ length: count }, (_, i) => ({ ...record, seqs: record.seqs.slice(i * ranges, (i + 1) * ranges) }))
+}
+
+function bytesOf(record: LeftRecord): number {
+  return RECORD_BYTES + ('seqs' in record ? record.seqs.length * RANGE_BYTES : 0)
+}
