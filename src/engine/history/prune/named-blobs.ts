@@ -46,23 +46,27 @@ export class NamedBlobs {
    */
   static async of(source: BlobSource, beforeMs: number): Promise<NamedBlobs | undefined> {
     const { names, shards } = source
-    const manifests: (HistoryManifest | undefined)[] = []
+    const all = Array.from({ length: shards }, (_, shard) => shard)
     const found = new Set<string>()
-    for (let shard = 0; shard < shards; shard++) {
-      if (!(await hasAll(source, shard, beforeMs))) return undefined
-      const manifest = await manifestOf(source, shard)
-      // Of packs that an older version wrote, the index does not know yet which objects they name.
-      if (manifest && (manifest.summarizedTo ?? 0) < manifest.packs) return undefined
-      manifests.push(manifest)
+    for (const shard of all) if (!(await hasAll(source, shard, beforeMs))) return undefined
+    // Signals and groups go on to runs, and runs to packs. In this order who is on the way is met.
+    for (const [bucket, prefix] of [
+      [names.controlBucket, 'early.'] as const,
+      ...all.map((shard) => [names.historyBucket(shard), 'event_group.'] as const),
+    ])
+      for await (const [, doc] of docsUnder(source, bucket, prefix)) for (const name of blobsOf(doc)) found.add(name)
+    for (const shard of all)
       for await (const blobs of openBlobs(source, shard)) {
         if (!blobs) return undefined
         for (const blob of blobs) found.add(blob)
       }
-      for await (const [, doc] of docsUnder(source, names.historyBucket(shard), 'event_group.'))
-        for (const name of blobsOf(doc)) found.add(name)
+    const manifests: (HistoryManifest | undefined)[] = []
+    for (const shard of all) {
+      const manifest = await manifestOf(source, shard)
+      // Of packs that an older version wrote, the index does not know yet which objects they name.
+      if (manifest && (manifest.summarizedTo ?? 0) < manifest.packs) return undefined
+      manifests.push(manifest)
     }
-    for await (const [, doc] of docsUnder(source, names.controlBucket, 'early.'))
-      for (const name of blobsOf(doc)) found.add(name)
     return new NamedBlobs(source, manifests, found)
   }
 
