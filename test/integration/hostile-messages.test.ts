@@ -1,8 +1,10 @@
 import { connect as connectTcp } from 'node:net'
+import { join } from 'node:path'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { asset, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
+import { scratchFolder } from '../kit/scratch.ts'
 import { openStage } from '../kit/stage.ts'
 
 const server = useServer()
@@ -81,4 +83,20 @@ it('a stored message with headers that cannot be read is stepped over by engine,
   for await (const { run: now } of run.watch()) last = now.status
   expect(last).toBe('succeeded')
   expect(performance.now() - began).toBeLessThan(5000)
+})
+
+it('messages on the log that are no facts are left out of an archive', async () => {
+  using scratch = scratchFolder()
+  const ok = asset('ok', { execute: () => 1 })
+  await using stage = await openStage(server.url, pipeline('p', [ok]))
+  const { flow, namespace: ns } = stage
+  const run = await flow.materialize(ok)
+  await run.result()
+  const nc = await connectNats({ servers: server.url })
+  for (const path of [`run.${run.id}.cancel_requested`, `asset.p.ok.${run.id}.unknown`, 'run.0-ghost.requested'])
+    await nc.request(`${ns}.log.0.${path}`, '[[[[')
+  await nc.close()
+  const to = join(scratch.path, 'a.jsonl')
+  for (const which of [{ all: true }, { pipelines: ['p'] }, { runs: [run.id] }])
+    expect(await flow.export({ to, ...which })).toMatchObject({ runs: 1, left: 0 })
 })

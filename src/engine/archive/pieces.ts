@@ -4,8 +4,9 @@
  */
 import type { RunState } from '../../../projections/state.ts'
 import { stateKey } from '../../../projections/state.ts'
+import { decode } from '../../../streams/codec.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
-import { isTimer, parsePath } from '../../../streams/facts.ts'
+import { decodeFact, isTimer, parsePath } from '../../../streams/facts.ts'
 import type { SealedFact } from '../../../streams/history.ts'
 import { parseRunId } from '../../../streams/ids.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -78,6 +79,7 @@ async function* split(
   let facts: SealedFact[] = []
   let bytes = 0
   for await (const fact of read) {
+    if (!isFact(of.shard, fact)) continue
     facts.push(fact)
     bytes += fact.payload.length
     if (bytes < PIECE_BYTES) continue
@@ -86,6 +88,17 @@ async function* split(
     bytes = 0
   }
   if (facts.length > 0) yield { ...of, docs: {}, facts }
+}
+
+/** Engines step over what is no fact of ours: it is in no pack either. */
+function isFact(shard: number, fact: SealedFact): boolean {
+  try {
+    decodeFact({ ...fact, shard })
+    return true
+  } catch (error) {
+    if (!(error instanceof FlowStoneError)) throw error
+    return error.code === 'newer_version'
+  }
 }
 
 /** The documents that a pack would have. `facts`: undefined when they are many. */
@@ -190,7 +203,8 @@ async function* loggedPieces(
         at = message.seq
         const path = names.factPath(message.subject)
         if (at > last || path === undefined || isTimer(path)) continue
-        bytes += holdFact(held, storedFact(path, message), wanted, seen)
+        const fact = storedFact(path, message)
+        if (isFact(shard, fact)) bytes += holdFact(held, fact, wanted, seen)
       }
       if (bytes < HELD_BYTES) continue
       yield* endedPieces(source, shard, last, held, seen)
@@ -236,10 +250,10 @@ function holdFact(held: Map<string, Held>, fact: SealedFact, wanted: Wanted, see
   return fact.payload.length
 }
 
-function isRequestWanted({ payload, timeMs }: SealedFact, wanted: Wanted): boolean {
+function isRequestWanted({ payload, contentType, timeMs }: SealedFact, wanted: Wanted): boolean {
   if (timeMs < wanted.sinceMs || timeMs >= wanted.untilMs) return false
   if (!wanted.pipelines) return true
-  const body: unknown = JSON.parse(Buffer.from(payload).toString('utf8'))
+  const body = decode(payload, contentType)
   const pipeline: unknown = typeof body === 'object' && body !== null ? Reflect.get(body, 'pipeline') : undefined
   return typeof pipeline === 'string' && wanted.pipelines.has(pipeline)
 }
