@@ -1,11 +1,11 @@
 /** `flow.retention.prune`: asks the engines to prune, and waits for what comes of it. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { ConflictError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { checkName } from '../../streams/ids.ts'
 import type { ArchiveReceipt } from '../../streams/retention.ts'
 import { parseArchiveTarget } from '../engine/archive/receipt.ts'
-import { type PruneAnswer, readAnswer, writeOrder } from '../engine/history/prune/orders.ts'
+import { type PruneAnswer, readAnswer, readOrder, writeOrder } from '../engine/history/prune/orders.ts'
 import { engineAtWork } from '../engine/shard/claim.ts'
 import { pruneRecords } from '../log/pruned.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
@@ -124,6 +124,11 @@ async function answerOf(deps: RunDeps, shard: number, id: string, timeoutMs: num
   for (;;) {
     const answer = await readAnswer(deps, shard)
     if (answer?.id === id) return answer
+    const order = await readOrder(deps, shard)
+    if (order && order.id !== id && order.id === answer?.id)
+      throw new ConflictError(
+        `somebody else asked the engine of shard ${shard} to prune at the same time, and the last request counts; ask again`,
+      )
     const nowMs = performance.now()
     if ((await engineAtWork(connection, names, shard)) !== undefined) seenMs = nowMs
     if (nowMs - seenMs > NO_ENGINE_MS)

@@ -23,6 +23,7 @@ import { Store } from '../../src/engine/shard/store.ts'
 import { s3Object } from '../../src/items/s3.ts'
 import type { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
+import { publish } from '../../src/log/nats.ts'
 import { readPack } from '../../src/log/packs.ts'
 import { lastOfRun } from '../../src/log/run-fact.ts'
 import type { ArchiveRecord } from '../../streams/archive.ts'
@@ -327,6 +328,17 @@ it('packs are there for the grace from when their runs are pruned, however long 
   expect(await readPack(shard.options, 0, 0)).toBeUndefined()
 })
 
+it('what nobody who prunes has asked for changes nothing', async () => {
+  const [gone] = ids as [RunId]
+  await using shard = await Shard.open()
+  const { connection, names } = shard.options
+  const subject = names.kvSubject(names.controlBucket, 'prune.0')
+  await publish(connection.nc, { subject, payload: Buffer.from('[[[[') }, undefined, 5000)
+  await shard.pack([packed(runDoc(gone), 1)])
+  await shard.prune()
+  expect(await shard.pieces()).toEqual([])
+})
+
 describe('a step that fails', () => {
   it('leaves lists and packs as they were, and its order to the next engine', async () => {
     const [gone] = ids as [RunId]
@@ -354,6 +366,38 @@ describe('a step that fails', () => {
 })
 
 describe('objects that nothing names', () => {
+  it('are none of a run that is sealed while it is looked for them', async () => {
+    const [id] = ids as [RunId]
+    const blob = 'b'.repeat(64)
+    const value = { manager: 'nats', ref: { hash: blob, bytes: 1 } }
+    const payload = Buffer.from(JSON.stringify({ value }))
+    const fact = { ...factOf(id, 'a', 1), payload, contentType: 'application/json' }
+    await using shard = await Shard.open()
+    const { base, options } = shard
+    const key = 'unsealed.000000000000001.0-open' as Key<unknown>
+    const found: unknown[] = []
+    // It is sealed before each of the questions.
+    for (let at = 1, isOver = false; !isOver; at++) {
+      base.store.put(key, { since: 1, blobs: [blob] })
+      await base.checkpoint(0, undefined, { ...base.manifest, packs: 0, summarizedTo: 0, levels: [] })
+      let asked = 0
+      const read: Connection['read'] = async (ask, signal) => {
+        asked += 1
+        if (asked === at) {
+          base.store.delete(key)
+          await shard.pack([{ run: id, docs: {}, facts: [fact] }])
+        }
+        return await options.connection.read(ask, signal)
+      }
+      const connection = { nc: options.connection.nc, read } as unknown as Connection
+      const named = await NamedBlobs.of({ ...options, connection }, 0)
+      isOver = asked < at
+      found.push(isOver ? [] : await named?.unnamed([blob]))
+    }
+    expect(found.length).toBeGreaterThan(5)
+    expect(new Set(found.map((one) => JSON.stringify(one ?? [])))).toEqual(new Set(['[]']))
+  })
+
   it('are not known while the index is merged, and are whatever a document of the base takes', async () => {
     await using shard = await Shard.open()
     const { base } = shard

@@ -8,8 +8,11 @@ import { Objm } from '@nats-io/obj'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { readOrder, writeAnswer, writeOrder } from '../../src/engine/history/prune/orders.ts'
 import { apiHandler } from '../../src/http/index.ts'
 import { asset, connect, input, pipeline, type Run } from '../../src/index.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, freshNamespace, openStage, rejection, type Stage } from '../kit/stage.ts'
@@ -322,4 +325,16 @@ describe('runs of two shards', () => {
     expect((await flow.verify()).findings).toEqual([])
     expect(stage.lines.filter((line) => line.includes('not pruned'))).toEqual([])
   }, 40_000)
+})
+
+it('who asks to prune hears it when a later request has taken the place of this one', async () => {
+  await using stage = await openStage(server.url, [], { engine: false, worker: false })
+  const connection = await Connection.open({ servers: server.url })
+  const place = { connection, names: namesOf(stage.namespace) }
+  const asked = rejection(stage.flow.retention.prune({ dryRun: true }))
+  await until('it has asked', async () => (await readOrder(place, 0)) !== undefined)
+  await writeOrder(place, 0, { v: 1, id: 'later' })
+  await writeAnswer(place, 0, { v: 1, id: 'later', runs: 0, facts: 0, bytes: 0 })
+  expect(await asked).toMatchObject({ code: 'conflict' })
+  await connection.close()
 })

@@ -2,10 +2,11 @@
 import { z } from 'zod'
 import type { PruneOrder } from '../../../../projections/retention/policy.ts'
 import { encodeJson } from '../../../../streams/codec.ts'
+import { FlowStoneError } from '../../../../streams/errors.ts'
 import type { Names } from '../../../../streams/subjects.ts'
 import type { Connection } from '../../../log/connection.ts'
-import { readDocIfAny } from '../../../log/documents.ts'
-import { publish } from '../../../log/nats.ts'
+import { decodeDoc } from '../../../log/documents.ts'
+import { isGone, leaderGet, publish } from '../../../log/nats.ts'
 
 /** The document `prune.<shard>` of the control bucket. */
 const order = z.object({
@@ -55,14 +56,13 @@ interface Place {
   readonly names: Names
 }
 
-export async function readOrder({ connection, names }: Place, shard: number): Promise<PruneOrderDoc | undefined> {
-  const doc = await readDocIfAny(connection, names, names.controlBucket, orderKey(shard))
-  return order.safeParse(doc).data
+export async function readOrder(place: Place, shard: number): Promise<PruneOrderDoc | undefined> {
+  return order.safeParse(await documentAt(place, orderKey(shard))).data
 }
 
-export async function readAnswer({ connection, names }: Place, shard: number): Promise<PruneAnswer | undefined> {
+export async function readAnswer(place: Place, shard: number): Promise<PruneAnswer | undefined> {
   // Only engines write here.
-  return (await readDocIfAny(connection, names, names.controlBucket, answerKey(shard))) as PruneAnswer | undefined
+  return (await documentAt(place, answerKey(shard))) as PruneAnswer | undefined
 }
 
 export async function writeOrder(place: Place, shard: number, doc: PruneOrderDoc): Promise<void> {
@@ -73,9 +73,9 @@ export async function writeAnswer(place: Place, shard: number, doc: PruneAnswer)
   await put(place, answerKey(shard), doc)
 }
 
-export async function readBacklog({ connection, names }: Place, shard: number): Promise<ArchiveBacklog | undefined> {
+export async function readBacklog(place: Place, shard: number): Promise<ArchiveBacklog | undefined> {
   // Only engines write here.
-  return (await readDocIfAny(connection, names, names.controlBucket, backlogKey(shard))) as ArchiveBacklog | undefined
+  return (await documentAt(place, backlogKey(shard))) as ArchiveBacklog | undefined
 }
 
 /** `says`: undefined when no runs wait any more. One that waits already waits since then. */
@@ -89,6 +89,18 @@ export async function writeBacklog(
   if (says === undefined && before?.sinceMs === undefined) return
   const doc: ArchiveBacklog = says === undefined ? { v: 1 } : { v: 1, sinceMs: before?.sinceMs ?? nowMs, says }
   await put(place, backlogKey(shard), doc)
+}
+
+/** Undefined also for what somebody else has written there. */
+async function documentAt({ connection, names }: Place, key: string): Promise<unknown> {
+  const query = { last_by_subj: names.kvSubject(names.controlBucket, key) }
+  try {
+    const found = await connection.read((nc) => leaderGet(nc, names.kvStream(names.controlBucket), query))
+    return found && decodeDoc(key, found)
+  } catch (error) {
+    if (isGone(error) || (error instanceof FlowStoneError && error.code === 'undecodable')) return undefined
+    throw error
+  }
 }
 
 export function orderOf({ beforeMs, pipeline }: PruneOrderDoc): PruneOrder {
