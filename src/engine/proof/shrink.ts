@@ -77,7 +77,9 @@ async function goneBlock(options: ShrinkOptions, log: string, detail: StoredMess
     const { head } = decodeBlock(found.payload)
     if (head.log !== log) return undefined
     const filter = names.fact(shard, '>')
-    const [next] = await connection.read((nc) => directNext(nc, names.log(shard), head.from, filter, 1))
+    const next = await connection.read((nc) =>
+      leaderGet(nc, names.log(shard), { seq: head.from, next_by_subj: filter }),
+    )
     if (next && next.seq <= head.to) return undefined
     const { seqs, paths } = decodeDetail(detail.payload)
     const runs = new Map<string, boolean>()
