@@ -20,7 +20,7 @@ import { Unsealed } from '../../src/engine/history/unsealed.ts'
 import { Waves } from '../../src/engine/history/waves.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
 import { Store } from '../../src/engine/shard/store.ts'
-import { s3Object } from '../../src/items/s3.ts'
+import { type S3ClientLike, s3Object } from '../../src/items/s3.ts'
 import type { ServerClock } from '../../src/log/clock.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { publish } from '../../src/log/nats.ts'
@@ -210,6 +210,30 @@ describe('a run in several packs', () => {
       [kept, 1, 1],
       [kept, 0, 4],
     ])
+  })
+
+  it('is archived under another name once a fact of it has come late', async () => {
+    const [gone] = ids as [RunId]
+    await using s3 = await startS3('kept')
+    let isAway = true
+    const client: S3ClientLike = s3.client
+    const send: S3ClientLike['send'] = async (command) => {
+      if (isAway && !command.constructor.name.startsWith('Put')) throw new Error('it is away')
+      return await client.send(command)
+    }
+    await using shard = await Shard.open({ archive: { to: 's3://kept/runs', client: { send } } })
+    await shard.pack([packed(runDoc(gone), 1)])
+    // The first archive cannot be read back.
+    await shard.prune()
+    isAway = false
+    expect(await shard.piecesOf(gone)).toHaveLength(1)
+    const [first] = s3.asked.filter((asked) => asked.startsWith('put'))
+    await shard.pack([tail(gone, 2)])
+    await shard.prune()
+    expect(await shard.piecesOf(gone)).toEqual([])
+    const [, second] = s3.asked.filter((asked) => asked.startsWith('put'))
+    expect(second).toBeDefined()
+    expect(second).not.toBe(first)
   })
 
   it('is read in the order of its facts, whatever its packs are', async () => {

@@ -2,8 +2,8 @@
  * Archives that somebody relies on before he takes something away: retention archives runs, has the
  * archive confirmed, and prunes them then.
  *
- * The name of an archive follows from its runs. So who dies before it prunes writes the same one
- * again.
+ * The name of an archive follows from its runs, and how many facts they have. So who dies before it
+ * prunes writes the same one again.
  */
 import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import { hash64 } from '../../../streams/ids.ts'
@@ -33,6 +33,8 @@ export interface ArchiveRunsOptions {
   readonly client?: S3ClientLike
   /** What is known of the runs. Default: each is looked for. */
   readonly pieces?: () => AsyncIterable<Piece>
+  /** How many facts each of them has, where the caller knows. */
+  readonly factsOf?: ReadonlyMap<string, number>
 }
 
 /**
@@ -43,10 +45,12 @@ export async function archiveRuns(
   source: RecordSource,
   target: string,
   runs: readonly string[],
-  { at, client, pieces }: ArchiveRunsOptions,
+  { at, client, pieces, factsOf }: ArchiveRunsOptions,
 ): Promise<ArchiveReceipt> {
   const sorted = runs.toSorted()
-  const name = `${source.names.ns}-${hash64(sorted.join(' '))}.jsonl.zst`
+  // What still writes an older one of a run to which a fact came late must not replace the newer.
+  const parts = sorted.map((run) => (factsOf?.has(run) ? `${run}:${factsOf.get(run)}` : run))
+  const name = `${source.names.ns}-${hash64(parts.join(' '))}.jsonl.zst`
   const place = placeIn('archive', parseArchiveTarget('archive', target), name, client)
   const wanted = { sinceMs: 0, untilMs: Number.POSITIVE_INFINITY, pipelines: undefined, open: false }
   const selection = {

@@ -23,6 +23,8 @@ export interface ToArchive {
   readonly runs: readonly string[]
   /** The packs that have each of them, the one with its document first. */
   readonly places: ReadonlyMap<string, readonly number[]>
+  /** How many facts each of them has. */
+  readonly factsOf: ReadonlyMap<string, number>
   /** When the last of them ended: the time of the archive, so it is the same each time. */
   readonly endedMs: number
 }
@@ -40,7 +42,8 @@ export async function* archived(
   let outcome: { readonly receipt: ArchiveReceipt } | { readonly error: unknown } | undefined
   const store = async (): Promise<ArchiveReceipt> => {
     const pieces = (): AsyncIterable<Piece> => piecesIn(source, what)
-    const options = { at: new Date(what.endedMs), pieces, ...(client ? { client } : {}) }
+    const { endedMs, factsOf } = what
+    const options = { at: new Date(endedMs), pieces, factsOf, ...(client ? { client } : {}) }
     const receipt = await archiveRuns(source, to, what.runs, options)
     if (receipt.runs !== what.runs.length) throw new Error(`it has ${receipt.runs} of ${what.runs.length} runs`)
     await confirmArchive(receipt, client)

@@ -341,12 +341,12 @@ export class Pruner {
     const startedMs = performance.now()
     const runs = counted.pruned.map(({ id }) => id)
     const { shard } = look.context
-    const what = { shard, runs, places: counted.places, endedMs: counted.totals.newestMs }
+    const { places, factsOf, totals } = counted
+    const what = { shard, runs, places, factsOf, endedMs: totals.newestMs }
     const receipt = runs.length === 0 ? undefined : yield* archived(this.#options, archive, what)
     const restMs = Math.min(ARCHIVE_REST_MAX_MS, (performance.now() - startedMs) * REST)
     yield* look.references.read()
     // Meanwhile other runs may have been sealed: what stays is packed behind them.
-    const { factsOf } = counted
     await this.#commit(look, await this.#take(look.context, packs, factsOf), packs, { receipt, factsOf })
     return restMs
   }
