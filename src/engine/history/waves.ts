@@ -19,8 +19,8 @@ const GRACE_MS = 3 * 60_000
 /** So much has to be there for a stroke, or so much time has to pass. */
 const STROKE_RUNS = 5000
 const STROKE_MS = 30_000
-/** By such a part of the grace it may be shorter. */
-const LATE = 20
+/** By so much the grace may be shorter. */
+const LATE_MS = 2000
 const LOOK_KEYS = 1000
 /** Runs whose facts are taken away one by one: so many at once, and for so long in one look. */
 const SINGLE_RUNS = 16
@@ -35,8 +35,8 @@ export function graceOf(afterMs: number): number {
 }
 
 /** Whether it took so long to store what was to be stored at a time that its grace begins anew. */
-export function isLate(afterMs: number, atMs: number, nowMs: number): boolean {
-  return nowMs - atMs > graceOf(afterMs) / LATE
+export function isLate(atMs: number, nowMs: number): boolean {
+  return nowMs - atMs > LATE_MS
 }
 
 export interface Wave {
@@ -106,10 +106,9 @@ export class Waves {
 
   /** That checkpoint is stored: from now on others find in the history what was sealed. */
   async stored(): Promise<void> {
-    const { afterMs, clock } = this.#options
     const [key, wave] = [...this.#waves].at(-1) ?? []
-    const nowMs = clock.now()
-    if (key === undefined || !wave || !isLate(afterMs, wave.atMs, nowMs)) return
+    const nowMs = this.#options.clock.now()
+    if (key === undefined || !wave || !isLate(wave.atMs, nowMs)) return
     this.#put(key, { ...wave, atMs: nowMs })
     await this.#base.checkpoint(this.#base.seq, undefined, this.#base.manifest)
   }

@@ -63,11 +63,10 @@ export class Sweep {
 
   /** They are stored: nothing counts any more of what they take away. */
   async keep(waves: ReadonlyMap<string, PruneWave>): Promise<void> {
-    const { afterMs, clock } = this.#options
-    const nowMs = clock.now()
+    const nowMs = this.#options.clock.now()
     let isChanged = false
     for (const [key, wave] of waves) {
-      const late = isLate(afterMs, wave.atMs, nowMs) ? { ...wave, atMs: nowMs } : undefined
+      const late = isLate(wave.atMs, nowMs) ? { ...wave, atMs: nowMs } : undefined
       this.#waves.set(key, late ?? wave)
       if (!late) continue
       this.#base.store.put<PruneWave>(key, late)
