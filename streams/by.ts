@@ -13,7 +13,7 @@
 import { z } from 'zod'
 import { cut } from './text.ts'
 
-const BY_MAX = 256
+export const BY_MAX = 256
 /** Of one part: two of them fit. */
 const NAME_MAX = 120
 /** The header by which a trigger says who sent it. */

@@ -5,7 +5,9 @@
  * to read, also after P was raised. Names are `[A-Za-z0-9_-]+`; anything freer (shard keys) is
  * encoded by `encodeToken`, never interpolated.
  */
+
 import { InvalidError } from './errors.ts'
+import { shown } from './shown.ts'
 import { xxh64 } from './xxh64.ts'
 
 declare const brand: unique symbol
@@ -61,8 +63,8 @@ export function runId(shard: number, unique: string): RunId {
 }
 
 export function parseRunId(text: string): { id: RunId; shard: number } {
-  const match = RUN_ID.exec(text)
-  if (!match?.[1]) throw new InvalidError(`${JSON.stringify(text)} is no run id; one looks like 0-mgx3k2c1-9f2e…`)
+  const match = typeof text === 'string' ? RUN_ID.exec(text) : null
+  if (!match?.[1]) throw new InvalidError(`${shown(text)} is no run id; one looks like 0-mgx3k2c1-9f2e…`)
   return { id: text as RunId, shard: Number(match[1]) }
 }
 
@@ -139,8 +141,8 @@ export function barrierId(run: RunId, asset: AssetName): BarrierId {
 }
 
 export function parseBarrierId(text: string): { run: RunId; asset: AssetName; shard: number } {
-  const dot = text.indexOf('.')
-  if (dot < 0) throw new InvalidError(`${JSON.stringify(text)} is no scatter id; one looks like <run id>.<asset>`)
+  const dot = typeof text === 'string' ? text.indexOf('.') : -1
+  if (dot < 0) throw new InvalidError(`${shown(text)} is no scatter id; one looks like <run id>.<asset>`)
   const { id, shard } = parseRunId(text.slice(0, dot))
   return { run: id, asset: assetName(text.slice(dot + 1)), shard }
 }
@@ -149,7 +151,7 @@ export function parseBarrierId(text: string): { run: RunId; asset: AssetName; sh
 export function parseGateId(text: string): { run: RunId; asset: AssetName; gate: string; shard: number } {
   const [run, asset, gate, more] = typeof text === 'string' ? text.split('.') : []
   if (run === undefined || asset === undefined || gate === undefined || more !== undefined || !NAME.test(gate))
-    throw new InvalidError(`${JSON.stringify(text)} is no gate's id; one looks like <run id>.<asset>.a1n1`)
+    throw new InvalidError(`${shown(text)} is no gate's id; one looks like <run id>.<asset>.a1n1`)
   const { id, shard } = parseRunId(run)
   return { run: id, asset: assetName(asset), gate, shard }
 }

@@ -3,6 +3,7 @@
  * start, and so does whoever is asked to. What differs from the wish is updated where the server
  * allows it, or refused with an error. Nothing is ever deleted and made again.
  */
+
 import { randomUUID } from 'node:crypto'
 import {
   DiscardPolicy,
@@ -19,6 +20,7 @@ import { configOf, ensureStream, topologyError, type Wish } from './ensure-strea
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
+import { shown } from './shown.ts'
 import { type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
 
@@ -125,15 +127,17 @@ export function checkTopologyOptions(options: TopologyOptions): void {
     ['replicas', options.replicas, REPLICAS_MAX],
   ] as const) {
     if (value !== undefined && !(Number.isInteger(value) && value >= 1 && value <= max)) {
-      throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${value}`)
+      throw new InvalidError(`${field} must be a whole number from 1 to ${max}, got ${shown(value)}`)
     }
   }
   const { feedMaxAgeMs, logsMaxAgeMs, logsMaxBytes } = options
   for (const [field, value] of Object.entries({ feedMaxAgeMs, logsMaxAgeMs }))
-    if (value !== undefined && !(value > 0 && value <= MAX_AGE_LIMIT_MS))
-      throw new InvalidError(`${field} must be a number of milliseconds above 0 and at most 100 years, got ${value}`)
+    if (value !== undefined && !(typeof value === 'number' && value > 0 && value <= MAX_AGE_LIMIT_MS))
+      throw new InvalidError(
+        `${field} must be a number of milliseconds above 0 and at most 100 years, got ${shown(value)}`,
+      )
   if (logsMaxBytes !== undefined && !(Number.isSafeInteger(logsMaxBytes) && logsMaxBytes >= LOGS_MIN_BYTES))
-    throw new InvalidError(`logsMaxBytes must be a whole number from ${LOGS_MIN_BYTES}, got ${logsMaxBytes}`)
+    throw new InvalidError(`logsMaxBytes must be a whole number from ${LOGS_MIN_BYTES}, got ${shown(logsMaxBytes)}`)
 }
 
 /**

@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
-import { declaredPipelines, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { declaredPipelines, isPipeline, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import type { WorkerConfig } from '../worker/options.ts'
 import { workerConfigOf } from './worker-config.ts'
 
@@ -152,19 +152,6 @@ export function watchLoads(onFile: (path: string) => void): void {
       return next(url, context)
     },
   })
-}
-
-function isPipeline(value: unknown): value is Pipeline {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'spec' in value &&
-    'name' in value &&
-    typeof value.name === 'string' &&
-    'assets' in value &&
-    Array.isArray(value.assets) &&
-    value.assets.every(isAsset)
-  )
 }
 
 /**

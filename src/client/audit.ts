@@ -1,4 +1,5 @@
 /** `flow.audit`: what people and outside systems did, from the logs and the history. */
+
 import {
   AUDITED,
   type AuditEntry,
@@ -9,10 +10,12 @@ import {
   isWantedKind,
   Newest,
 } from '../../projections/audit.ts'
+import { BY_MAX } from '../../streams/by.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { type Fact, factFilter, parsePath } from '../../streams/facts.ts'
 import type { SealedFact } from '../../streams/history.ts'
+import { cut } from '../../streams/text.ts'
 import { messagesUnder } from '../log/messages-under.ts'
 import { packsNewestFirst } from '../log/packs.ts'
 import { factIfAny, sealedFactIfAny } from '../log/read-fact.ts'
@@ -64,18 +67,27 @@ function wantedOf(options: AuditOptions): AuditWanted & { readonly limit: number
   refuseUnknown('audit', options, OPTIONS)
   const { by, since, until, after, kind, limit = 100 } = options
   if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX)
-    throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${limit}`)
+    throw new InvalidError(`audit: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${shown(limit)}`)
+  const place: unknown = after
+  if (place !== undefined && (typeof place !== 'object' || place === null))
+    throw new InvalidError('audit: after must be an entry of the audit: at, shard and seq')
   for (const [field, date] of Object.entries({ since, until, ...(after ? { 'after.at': after.at } : {}) }))
     if (date !== undefined && !(date instanceof Date && Number.isFinite(date.getTime())))
       throw new InvalidError(`audit: ${field} must be a Date, got ${shown(date)}`)
   if (after !== undefined && !(Number.isInteger(after.shard) && Number.isInteger(after.seq)))
     throw new InvalidError('audit: after must be an entry of the audit: at, shard and seq')
-  if (by !== undefined && (typeof by !== 'string' || by === ''))
-    throw new InvalidError(`audit: by must be text, such as 'ana' or 'http:*', got ${shown(by)}`)
+  if (by !== undefined && (typeof by !== 'string' || by === '' || by.length > BY_MAX))
+    throw new InvalidError(
+      `audit: by must be text of at most ${BY_MAX} characters, such as 'ana' or 'http:*', got ${shown(by)}`,
+    )
   const kinds = kind === undefined ? undefined : typeof kind === 'string' ? [kind] : kind
+  if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((one) => typeof one === 'string')))
+    throw new InvalidError(`audit: kind must be the name of a fact, or a list of them, got ${shown(kind)}`)
   for (const one of kinds ?? [])
     if (!AUDITED.some((name) => isWantedKind(name, [one])))
-      throw new InvalidError(`audit: kind: nothing that is audited is named ${one}${nearest(one, [...AUDITED])}`)
+      throw new InvalidError(
+        `audit: kind: nothing that is audited is named ${cut(one, 140)}${nearest(one, [...AUDITED])}`,
+      )
   return {
     by,
     kinds,

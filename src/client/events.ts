@@ -1,4 +1,5 @@
 /** `flow.events`: where subscriptions stand, what was refused, and what messages would start. */
+
 import { eventRunId } from '../../projections/events/request.ts'
 import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
@@ -14,6 +15,7 @@ import { askAll } from '../log/ask.ts'
 import { isSealed } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factIfAny } from '../log/read-fact.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { targetOf } from '../runs/owner.ts'
 import { Mapper } from '../worker/events/mapper.ts'
@@ -126,6 +128,8 @@ export class Events {
     const { connection, names, by } = this.#deps
     const at = 'events.retry'
     const { pipeline, asset: name } = targetOf(at, subscription)
+    if (!Number.isSafeInteger(seq))
+      throw new InvalidError(`${at}: seq must be the number of a message, got ${shown(seq)}`)
     const found = (await this.#refused(subscription, Number.POSITIVE_INFINITY)).find(({ data }) => data.seq === seq)
     if (!found)
       throw new FlowStoneError(

@@ -53,7 +53,7 @@ import type { Namespace } from './namespace.ts'
 import { type ConnectOptions, MATERIALIZE_OPTIONS, type MaterializeOptions, RUN_OPTIONS } from './options.ts'
 import { Parts } from './parts.ts'
 import { Proof } from './proof.ts'
-import { registerPipeline } from './register.ts'
+import { registerPipeline, registrationKey } from './register.ts'
 import { Retention } from './retention.ts'
 import { type RunRetryOptions, retryRun } from './retry.ts'
 import { Run } from './run.ts'
@@ -374,15 +374,15 @@ export class Flow {
    * Makes a pipeline known to the engines: its graph and options, as a fact. Workers and
    * `materialize` do it by themselves.
    */
-  register(pipeline: Pipeline): Promise<void> {
-    const key = `${pipeline.name} ${pipeline.spec.version}`
+  async register(pipeline: Pipeline): Promise<void> {
+    const key = registrationKey(pipeline)
     let registering = this.#registered.get(key)
     if (!registering) {
       registering = registerPipeline(this.#connection, this.#namespace, this.#appenders.log, pipeline, this.#by)
       this.#registered.set(key, registering)
       registering.catch(() => this.#registered.delete(key))
     }
-    return registering
+    await registering
   }
 
   /** Starts a worker in this process. It serves the queues that the pipelines' assets name. */

@@ -7,6 +7,8 @@ import { classOf, decodeLines, LOG_LEVELS, type LogLevel, type LogLine } from '.
 import { listen } from '../log/listen.ts'
 import { directNext, directSince } from '../log/nats.ts'
 import { parseLevel } from '../logs/options.ts'
+import { shown } from '../options/shown.ts'
+import { checkSignal } from '../options/signal.ts'
 import { sleep } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { whyNoRun } from './no-run.ts'
@@ -79,7 +81,7 @@ function wantedOf(at: string, deps: RunDeps, run: string, options: LogFilter): W
   const { id } = parseRunId(run)
   if (asset !== undefined) assetName(asset)
   if (instance !== undefined && !(Number.isSafeInteger(instance) && instance >= 0))
-    throw new InvalidError(`${at}: instance must be a whole number from 0, got ${instance}`)
+    throw new InvalidError(`${at}: instance must be a whole number from 0, got ${shown(instance)}`)
   if (instance !== undefined && asset === undefined)
     throw new InvalidError(`${at}: instance needs asset, whose instance it is`)
   if (since !== undefined && !(since instanceof Date && Number.isFinite(since.getTime())))
@@ -201,6 +203,7 @@ export async function logsPage(
 export async function* logs(deps: RunDeps, run: string, options: LogsOptions = {}): AsyncGenerator<LogLine> {
   refuseUnknown('logs', options, OPTIONS)
   const { follow = false, signal, ...filter } = options
+  checkSignal('logs: signal', signal)
   await deps.found()
   const wanted = wantedOf('logs', deps, run, filter)
   const handle = new Run(deps, wanted.run)

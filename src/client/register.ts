@@ -1,7 +1,7 @@
 /** Makes a pipeline known to the engines: a fact on each shard. */
 import { InvalidError } from '../../streams/errors.ts'
 import { factPath } from '../../streams/facts.ts'
-import type { Pipeline } from '../define/pipeline.ts'
+import { checkPipeline, type Pipeline } from '../define/pipeline.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { factEntry } from '../log/entries.ts'
@@ -10,6 +10,12 @@ import type { Namespace } from './namespace.ts'
 
 /** Subject and headers of a fact. */
 const ENVELOPE_BYTES = 1024
+
+/** The same for the same version. Throws InvalidError for what is no pipeline. */
+export function registrationKey(pipeline: Pipeline): string {
+  const { name, spec } = checkPipeline('register', pipeline)
+  return `${name} ${spec.version}`
+}
 
 export async function registerPipeline(
   connection: Connection,

@@ -19,6 +19,7 @@ import { directGet, directGetIfAny } from '../log/nats.ts'
 import { missingRun, prunedProblem } from '../log/pruned.ts'
 import { factOf } from '../log/read-fact.ts'
 import { reasonOf } from '../options/reason.ts'
+import { checkSignal } from '../options/signal.ts'
 import { unlessAborted } from '../options/timer.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { type HookCall, hookCalls } from './hooks.ts'
@@ -94,6 +95,7 @@ export class Run<V = unknown> {
    */
   async result(options: { signal?: AbortSignal } = {}): Promise<V> {
     refuseUnknown('result', options, ['signal'])
+    checkSignal('result: signal', options.signal)
     await this.#mustBePossible()
     const early = new EarlyValue(this.#deps, options.signal)
     const { status, value, result, asset, error } = await this.#finished(options.signal, early)
@@ -184,6 +186,7 @@ export class Run<V = unknown> {
   /** Progress, as it comes, until the run has ended. The last update is the ended run. */
   async *watch(options: { signal?: AbortSignal } = {}): AsyncGenerator<RunUpdate> {
     refuseUnknown('watch', options, ['signal'])
+    checkSignal('watch: signal', options.signal)
     await this.#mustBePossible()
     const { connection } = this.#deps
     const { signal } = options

@@ -8,7 +8,7 @@ import { missingRun } from '../log/pruned.ts'
 import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
-import { parseTags } from '../runs/run-request.ts'
+import { checkField, parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
 import { readRun, readRuns } from './run-doc.ts'
 import { isInternal, type RunDeps, type RunView } from './run-view.ts'
@@ -92,7 +92,7 @@ function parse(options: RunsOptions): Wanted {
     throw new InvalidError(`runs: limit must be a whole number from 1 to ${LIMIT_MAX}, got ${shown(limit)}`)
   if (since !== undefined && !(since instanceof Date && Number.isFinite(since.getTime())))
     throw new InvalidError('runs: since must be a Date')
-  if (partition !== undefined && typeof partition !== 'string') throw new InvalidError('runs: partition must be text')
+  checkField('runs: partition', partition)
   if (target !== undefined && typeof target !== 'string' && !isAsset(target))
     throw new InvalidError("runs: target must be an asset, or a text such as 'orders/invoice'")
   const opened = STATUSES.filter((status) => status === 'requested' || status === 'running')

@@ -7,7 +7,7 @@ import { type RunState, redriveIn, specOf, stateKey } from '../../projections/st
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { FactDraft } from '../../streams/facts.ts'
-import { type AssetName, parseBarrierId, type RunId } from '../../streams/ids.ts'
+import { type AssetName, parseBarrierId, parseRunId, type RunId } from '../../streams/ids.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import type { ErrorView } from '../../streams/thrown.ts'
 import { factIn } from '../log/doc-source.ts'
@@ -226,7 +226,7 @@ export class Scatters {
   async #run(runId: string, id: string): Promise<RunState> {
     await this.#deps.found()
     const { shards } = this.#deps
-    const { shard } = parseBarrierId(`${runId}.x`)
+    const { shard } = parseRunId(runId)
     // A partition of the log that is not there would be waited for.
     const run = shard < shards ? await readRun(this.#deps, runId) : undefined
     if (!run) throw await missingRun(this.#deps, runId, id === runId ? '' : `scatter ${id}: `)

@@ -9,6 +9,7 @@ import { jetstreamManager } from '../../streams/jetstream.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
 import { runFact } from '../log/run-fact.ts'
+import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { registeredPipeline } from '../runs/registered.ts'
 import { inTrace, requestTrigger } from '../runs/request.ts'
@@ -79,7 +80,7 @@ export class Triggers {
     const at = 'triggers.retry'
     await this.#deps.found()
     if (typeof id !== 'string' || !/^\d+-\d+$/.test(id))
-      throw new InvalidError(`${at}: ${JSON.stringify(id)} is no trigger's id; flowstone trigger ls lists them`)
+      throw new InvalidError(`${at}: ${shown(id)} is no trigger's id; flowstone trigger ls lists them`)
     const fact = await this.#find(id)
     if (!fact) throw new FlowStoneError('not_found', `${at}: trigger ${id} was not refused, or that is long ago`)
     const { pipeline, asset, msgId } = fact.data

@@ -8,6 +8,7 @@ import { foldedTo } from '../engine/shard/checkpoint.ts'
 import { loadValueAt } from '../io/stored-values.ts'
 import { factIn } from '../log/doc-source.ts'
 import { streamBounds } from '../log/nats.ts'
+import { checkField } from '../runs/run-request.ts'
 import type { RunDeps } from './run-view.ts'
 
 /** Which value of an asset is asked for. */
@@ -36,6 +37,8 @@ export async function assetValue<V>(
   { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
   { partition, run }: ValueOptions,
 ): Promise<AssetValue<V> | undefined> {
+  checkField('value: partition', partition)
+  if (run !== undefined) parseRunId(run)
   await deps.found()
   const { connection, names, io, docs } = deps
   const of = { pipeline, ...(partition === undefined ? {} : { partition }) }

@@ -3,12 +3,13 @@ import type { Why, WhyLink, WhyState } from '../../projections/why/types.ts'
 import { assetsOf, whyAsset, whyRun } from '../../projections/why/why.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
-import { parseRunId, type RunId } from '../../streams/ids.ts'
+import { assetName, parseRunId, type RunId } from '../../streams/ids.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { missingRun } from '../log/pruned.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { placeOf } from '../runs/owner.ts'
 import { newestPipeline, pipelineNames } from '../runs/registered.ts'
+import { checkField } from '../runs/run-request.ts'
 import { Run } from './run.ts'
 import { readBarrier, readRun } from './run-doc.ts'
 import type { RunStatus } from './run-status.ts'
@@ -61,6 +62,8 @@ function parse(target: WhyTarget): Parsed {
 /** Throws InvalidError for what is no name, `not_found`, and `pruned`. */
 export async function why(deps: RunDeps, target: WhyTarget): Promise<Why> {
   const parsed = parse(target)
+  if ('partition' in parsed) checkField('why: partition', parsed.partition)
+  else if (parsed.asset !== undefined) assetName(parsed.asset)
   await deps.found()
   return 'run' in parsed ? await whyOfRun(deps, parsed.run, parsed.asset) : await whyOfValue(deps, parsed)
 }

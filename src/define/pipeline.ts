@@ -202,6 +202,26 @@ export function declaredPipelines(): readonly Pipeline[] {
   return declared
 }
 
+/** Also of another copy of this module. */
+export function isPipeline(value: unknown): value is Pipeline {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'spec' in value &&
+    'name' in value &&
+    typeof value.name === 'string' &&
+    'assets' in value &&
+    Array.isArray(value.assets) &&
+    value.assets.every(isAsset)
+  )
+}
+
+/** Throws InvalidError for what is no pipeline. */
+export function checkPipeline(at: string, value: unknown): Pipeline {
+  if (isPipeline(value)) return value
+  throw new InvalidError(`${at} takes a pipeline (what pipeline(name, …) returned), got ${shown(value)}`)
+}
+
 /** The pipelines that were declared with this asset. */
 export function pipelinesOf(asset: AnyAsset): Pipeline[] {
   return [...(owners.get(asset) ?? [])]

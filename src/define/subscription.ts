@@ -276,6 +276,7 @@ function parseSource(at: string, from: unknown): SubscriptionSpec['from'] {
 
 function parseConcurrency(at: string, given: Common['concurrency']): SubscriptionDefinition['concurrency'] {
   if (given === undefined) return undefined
+  if (typeof given !== 'object' || given === null) throw new InvalidError(`${at} must be an object: { limit: 1 }`)
   const { key, ...limit } = given
   if (key !== undefined && typeof key !== 'function')
     throw new InvalidError(`${at}.key must be a function of the message`)

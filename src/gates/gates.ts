@@ -314,7 +314,7 @@ export class Gates {
    * or a token.
    */
   async callbackUrl(idOrToken: string): Promise<string> {
-    const isToken = /^v\d+\./.test(idOrToken)
+    const isToken = typeof idOrToken === 'string' && /^v\d+\./.test(idOrToken)
     return callbackUrl(this.#settings.baseUrl, isToken ? idOrToken : await this.token(idOrToken))
   }
 

@@ -59,7 +59,8 @@ export async function* contentOf(
   { size, version }: { readonly size: number; readonly version: string },
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const make = DECOMPRESSORS[endingOf(source)]
+  const ending = endingOf(source)
+  const make = Object.hasOwn(DECOMPRESSORS, ending) ? DECOMPRESSORS[ending] : undefined
   // Up to where it ended when it was opened: what grows on is found out at its end, and not read
   // for ever.
   if (!make) {

@@ -26,6 +26,8 @@ import { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { checkBucket, parseRate, type RateOption, wholeNumber } from '../options/rate.ts'
+import { shown } from '../options/shown.ts'
+import { checkSignal } from '../options/signal.ts'
 import { unlessAborted } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { Cells } from './cells.ts'
@@ -236,6 +238,7 @@ export class Limiter {
     options: TakeOptions = {},
   ): Promise<T> {
     const wish = wishOf('withLimit', bucket, rate, options, TAKE_MAX_WAIT)
+    checkFunction('withLimit', bucket, fn)
     await this.#deps.foundOrMade()
     await this.#rates.take(wish)
     return await fn()
@@ -259,6 +262,9 @@ export class Limiter {
 
   /** Gives a slot back, as `slot.release` does. */
   async releaseSlot(slot: Slot): Promise<void> {
+    const given: unknown = slot
+    if (typeof given !== 'object' || given === null || !('release' in given))
+      throw new InvalidError(`limiter.releaseSlot takes a slot, got ${shown(slot)}`)
     await slot.release()
   }
 
@@ -285,8 +291,9 @@ export class Limiter {
     fn: (slot: Slot, signal: AbortSignal) => T | Promise<T>,
     options: WithSlotOptions = {},
   ): Promise<T> {
-    const { signal } = options
+    checkFunction('withSlot', bucket, fn)
     const slot = await this.takeSlot(bucket, max, options)
+    const { signal } = options
     try {
       signal?.throwIfAborted()
       slot.throwIfLost()
@@ -372,6 +379,7 @@ function wishOf(call: string, bucket: string, option: RateOption, options: TakeO
   const rate = parseRate(`${at}: rate`, option)
   const n = wholeNumber(`${at}: n`, options.n ?? 1, rate.burst)
   const { onUnreachable = 'closed', signal, onWait } = options
+  checkSignal(`${at}: signal`, signal)
   return {
     bucket,
     rate,
@@ -397,12 +405,13 @@ function slotWish(
   call: string,
   bucket: string,
   max: number,
-  options: SlotOptions,
+  options: SlotOptions & { readonly signal?: AbortSignal },
   maxWait: Duration,
 ): Omit<SlotRequest, 'waits' | 'signal'> {
   checkBucket(bucket)
   const at = `limiter.${call} of ${bucket}`
   refuseUnknown(at, options, call === 'acquireSlot' ? ACQUIRE_OPTIONS : WITH_SLOT_OPTIONS)
+  checkSignal(`${at}: signal`, options.signal)
   const most = wholeNumber(`${at}: max`, max, SLOTS_MAX)
   const leaseMs = parseDuration(`${at}: lease`, options.lease ?? LEASE)
   if (leaseMs < LEASE_MIN_MS) throw new InvalidError(`${at}: lease must be at least ${LEASE_MIN_MS} ms, got ${leaseMs}`)
@@ -414,6 +423,11 @@ function slotWish(
     ...(options.by === undefined ? {} : { by: saidBy(at, options.by) }),
     maxWaitMs: waitMs(`${at}: maxWait`, maxWait),
   }
+}
+
+function checkFunction(call: string, bucket: string, fn: unknown): void {
+  if (typeof fn === 'function') return
+  throw new InvalidError(`limiter.${call} of ${shown(bucket)}: fn must be a function, got ${shown(fn)}`)
 }
 
 function saidBy(at: string, by: unknown): string {

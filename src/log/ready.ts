@@ -1,11 +1,14 @@
 /** Whether a process can do its work, for those who watch it. */
-import { FlowStoneError, messageOf } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { shown } from '../options/shown.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
 import { streamBounds } from './nats.ts'
 
 /** Throws FlowStoneError `unavailable`, whose message says why. */
 export async function mustBeReady(connection: Connection, stream: string, timeoutMs: number): Promise<void> {
+  if (!(Number.isFinite(timeoutMs) && timeoutMs > 0))
+    throw new InvalidError(`ready: timeoutMs must be a number of milliseconds above 0, got ${shown(timeoutMs)}`)
   const { state, since, reason, full } = connection.status
   if (state !== 'connected') {
     const when = since ? ` since ${since.toISOString()}` : ''

@@ -1,6 +1,8 @@
 /** The option `logs` of a worker. */
+
 import { InvalidError } from '../../streams/errors.ts'
 import { LOG_LEVELS, type LogLevel } from '../../streams/logs.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 
 /** What a worker keeps of `ctx.log`. */
@@ -35,6 +37,8 @@ export function parseLogOptions(at: string, given: boolean | LogOptions = true):
 export function parseLevel(at: string, level: string): LogLevel {
   const known = LOG_LEVELS.find((one) => one === level)
   if (!known)
-    throw new InvalidError(`${at} must be ${LOG_LEVELS.slice(0, -1).join(', ')} or ${LOG_LEVELS.at(-1)}, got ${level}`)
+    throw new InvalidError(
+      `${at} must be ${LOG_LEVELS.slice(0, -1).join(', ')} or ${LOG_LEVELS.at(-1)}, got ${shown(level)}`,
+    )
   return known
 }

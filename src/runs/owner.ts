@@ -1,15 +1,18 @@
 /** Which pipeline an asset is made in, and how a target is named without its code. */
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { cut } from '../../streams/text.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
-import { type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { isPipeline, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import { shown } from '../options/shown.ts'
+
+const NAME_SHOWN = 140
 
 /** Throws InvalidError for what is no asset, and for one in no pipeline or in several. */
 export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined, at = 'materialize'): Pipeline {
   if (!isAsset(asset)) {
     throw new InvalidError(
-      `${at} takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${JSON.stringify(asset)}` : typeof asset}`,
+      `${at} takes an asset (what asset(name, …) returned), got ${typeof asset === 'string' ? `the text ${shown(asset)}` : typeof asset}`,
     )
   }
   const owners = pipelinesOf(asset)
@@ -18,8 +21,12 @@ export function ownerOf(asset: AnyAsset, named: Pipeline | string | undefined, a
     const found = owners.findLast((owner) => owner.name === named)
     if (found) return found
     const hint = nearest(named, [...new Set(owners.map((owner) => owner.name))])
-    throw new InvalidError(`asset ${asset.name} is in no pipeline ${named}${hint}`)
+    throw new InvalidError(`asset ${asset.name} is in no pipeline ${cut(named, NAME_SHOWN)}${hint}`)
   }
+  if (named && !isPipeline(named))
+    throw new InvalidError(
+      `${at}: pipeline must be a pipeline (what pipeline(name, …) returned), or its name, got ${shown(named)}`,
+    )
   if (named) {
     if (named.assets.includes(asset)) return named
     const names = named.assets.map((member) => member.name)

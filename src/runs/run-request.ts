@@ -112,7 +112,8 @@ export function parseOnFailed(at: string, { onFailed, key }: Pick<RunOptions, 'o
   return what
 }
 
-function checkField(at: string, value: unknown): void {
+/** Of a partition, and of a key. Throws InvalidError. */
+export function checkField(at: string, value: unknown): void {
   if (value === undefined) return
   if (typeof value !== 'string' || value.length > TEXT_MAX)
     throw new InvalidError(`${at} must be text of at most ${TEXT_MAX} characters`)

@@ -1,10 +1,12 @@
 /** Options of `flow.worker`. */
+
 import { InvalidError } from '../../streams/errors.ts'
 import type { Resources } from '../define/asset-type.ts'
 import type { IoManager } from '../io/manager.ts'
 import type { PinoLogger } from '../logs/logger.ts'
 import { type LogOptions, type LogSettings, parseLogOptions } from '../logs/options.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 
@@ -92,7 +94,10 @@ export function parseWorkerOptions(options: WorkerOptions): {
   refuseUnknown('worker', options, OPTIONS)
   const concurrency = options.concurrency ?? WORKER_DEFAULTS.concurrency
   if (!Number.isInteger(concurrency) || concurrency < 1)
-    throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${concurrency}`)
+    throw new InvalidError(`worker: concurrency must be a whole number from 1, got ${shown(concurrency)}`)
+  const queues: unknown = options.queues
+  if (queues !== undefined && !(Array.isArray(queues) && queues.every((one) => typeof one === 'string')))
+    throw new InvalidError(`worker: queues must be a list of names, got ${shown(queues)}`)
   const drainMs = parseDuration('worker: drainTimeout', options.drainTimeout ?? WORKER_DEFAULTS.drainTimeout)
   const ackWaitMs = parseDuration('worker: ackWait', options.ackWait ?? WORKER_DEFAULTS.ackWait, {
     maxMs: ACK_WAIT_MAX_MS,

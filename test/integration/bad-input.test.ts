@@ -12,6 +12,7 @@ import {
   type WorkerOptions,
 } from '../../src/index.ts'
 import { bareNats } from '../kit/bare-nats.ts'
+import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { oldNats } from '../kit/old-nats.ts'
 import { freshNamespace, openStage, rejection, type Stage } from '../kit/stage.ts'
@@ -171,5 +172,88 @@ describe('odd but allowed input', () => {
 
   it('odd but allowed input refuses the one name that objects cannot hold', () => {
     expect(() => asset('__proto__', { execute: () => 1 })).toThrow(InvalidError)
+  })
+})
+
+describe('what JavaScript gives in place of what the types ask for', () => {
+  const circle: Record<string, unknown> = {}
+  circle.self = circle
+  const odd: readonly unknown[] = [
+    ...[null, '', ' ', Number.NaN, -1, 0.5, 10n, true, Symbol('s'), () => 1, [], circle],
+    ...['x'.repeat(1_000_000), 'a\0b', '__proto__', '../..', Object.create(null), new Map(), new Date(Number.NaN)],
+  ]
+  let stage: Stage
+  beforeAll(async () => {
+    stage = await openStage(server.url, pipeline('odd', [asset('one', { execute: () => 1 })]))
+  })
+  afterAll(async () => {
+    await stage[Symbol.asyncDispose]()
+  })
+
+  /** Each takes a value of which no type checker knows. */
+  // biome-ignore lint/suspicious/noExplicitAny: it is what the types forbid.
+  const calls: Readonly<Record<string, (flow: Stage['flow'], value: any) => unknown>> = {
+    run: (flow, value) => flow.run(value),
+    history: (flow, value) => collect(flow.history(value)),
+    logs: (flow, value) => collect(flow.logs(value)),
+    'logs signal': (flow, signal) => collect(flow.logs('0-gone', { signal })),
+    'logs instance': (flow, instance) => collect(flow.logs('0-gone', { asset: 'one', instance })),
+    'logs level': (flow, level) => collect(flow.logs('0-gone', { level })),
+    retry: (flow, value) => flow.retry(value),
+    adopt: (flow, value) => flow.adopt(value),
+    register: (flow, value) => flow.register(value),
+    materialize: (flow, value) => flow.materialize(value),
+    'materialize pipeline': (flow, value) => flow.materialize(asset('free', { execute: () => 1 }), { pipeline: value }),
+    value: (flow, value) => flow.value(value),
+    'value partition': (flow, partition) => flow.value('odd/one', { partition }),
+    'value run': (flow, run) => flow.value('odd/one', { run }),
+    'why partition': (flow, partition) => flow.why({ asset: 'odd/one', partition }),
+    'why run': (flow, run) => flow.why({ run }),
+    'why asset': (flow, value) => flow.why({ run: '0-gone', asset: value }),
+    'runs partition': (flow, partition) => flow.runs({ partition }),
+    'runs after': (flow, after) => flow.runs({ after }),
+    'audit by': (flow, by) => flow.audit({ by }),
+    'audit kind': (flow, kind) => flow.audit({ kind }),
+    'audit limit': (flow, limit) => flow.audit({ limit }),
+    'audit after': (flow, after) => flow.audit({ after }),
+    'scatter.status': (flow, value) => flow.scatter.status(value),
+    'scatter.list': (flow, value) => flow.scatter.list(value),
+    'scatter.cancel': (flow, value) => flow.scatter.cancel(value),
+    'scatter.pending': (flow, value) => collect(flow.scatter.pending(value)),
+    'gates.get': (flow, value) => flow.gates.get(value),
+    'gates.list': (flow, value) => flow.gates.list(value),
+    'gates.cancel': (flow, value) => flow.gates.cancel(value),
+    'gates.callbackUrl': (flow, value) => flow.gates.callbackUrl(value),
+    'triggers.retry': (flow, value) => flow.triggers.retry(value),
+    'events.retry': (flow, value) => flow.events.retry('odd/none', value),
+    'limiter.take signal': (flow, signal) => flow.limiter.take('odd', [1000, 'second'], { signal }),
+    'limiter.withLimit': (flow, value) => flow.limiter.withLimit('odd', [1000, 'second'], value),
+    'limiter.withSlot': (flow, value) => flow.limiter.withSlot('odd', 10, value),
+    'limiter.withSlot signal': (flow, signal) => flow.limiter.withSlot('odd', 10, () => 1, { signal }),
+    'limiter.releaseSlot': (flow, value) => flow.limiter.releaseSlot(value),
+    ready: (flow, value) => flow.ready(value),
+    'setup shards': (flow, shards) => flow.setup({ shards }),
+    'setup logsMaxBytes': (flow, logsMaxBytes) => flow.setup({ logsMaxBytes }),
+    'setup feedMaxAgeMs': (flow, feedMaxAgeMs) => flow.setup({ feedMaxAgeMs }),
+    'verify rate': (flow, rate) => flow.verify({ only: ['state'], rate }),
+    'verify only': (flow, only) => flow.verify({ only }),
+    'worker queues': (flow, queues) => flow.worker(pipeline('odd', [asset('one', { execute: () => 1 })]), { queues }),
+    'worker concurrency': (flow, concurrency) =>
+      flow.worker(pipeline('odd', [asset('one', { execute: () => 1 })]), { concurrency }),
+    'inspect.pipeline': (flow, value) => flow.inspect.pipeline(value),
+    'inspect.timeline': (flow, value) => flow.inspect.timeline(value),
+    'inspect.map': (flow, value) => flow.inspect.map(value),
+  }
+
+  it.each(Object.entries(calls))('what JavaScript gives is refused in words by %s, or taken', async (_, call) => {
+    for (const value of odd) {
+      const error: unknown = await (async () => await call(stage.flow, value))().then(
+        () => undefined,
+        (thrown: unknown) => thrown,
+      )
+      if (error === undefined) continue
+      expect(error).toBeInstanceOf(FlowStoneError)
+      expect(error instanceof Error && error.message.length).toBeLessThan(1000)
+    }
   })
 })

@@ -38,6 +38,8 @@ export interface AssetNode {
   readonly shape: string
 }
 
+const NAME_MAX = 128
+
 /** By name. */
 export async function pipelineGraphs(deps: RunDeps): Promise<PipelineGraph[]> {
   await deps.found()
@@ -52,6 +54,8 @@ export async function pipelineGraphs(deps: RunDeps): Promise<PipelineGraph[]> {
 
 /** Undefined where no such pipeline is registered. */
 export async function pipelineGraph(deps: RunDeps, name: string): Promise<PipelineGraph | undefined> {
+  // No name, so no pipeline has it.
+  if (typeof name !== 'string' || name.length > NAME_MAX) return undefined
   await deps.found()
   const spec = await newestSpec(deps.docs, name)
   return spec && graphOf(spec)

@@ -22,6 +22,7 @@ import { streamBounds } from '../../log/nats.ts'
 import { manifestOf, packNumbers, readPack } from '../../log/packs.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
+import { shown } from '../../options/shown.ts'
 import { GRACE_MS } from '../maintenance/expected.ts'
 import { foldedTo, positionOf } from '../shard/checkpoint.ts'
 import { Beside } from './beside.ts'
@@ -70,7 +71,7 @@ export async function verify(deps: VerifyDeps, options: VerifyOptions): Promise<
   const wanted = wantedOf(options.only)
   for (const [name, value] of Object.entries({ rate, limit }))
     if (!Number.isInteger(value) || value < 1)
-      throw new InvalidError(`verify: ${name} must be a whole number from 1, got ${value}`)
+      throw new InvalidError(`verify: ${name} must be a whole number from 1, got ${shown(value)}`)
   const startedMs = performance.now()
   const { connection, names, shards, clock, graceMs = GRACE_MS } = deps
   using scratch = new Scratch()
@@ -97,6 +98,9 @@ export async function verify(deps: VerifyDeps, options: VerifyOptions): Promise<
 
 function wantedOf(only: readonly VerifyCheckName[] | undefined): ReadonlySet<VerifyCheckName> {
   if (only === undefined) return new Set(VERIFY_CHECKS)
+  const given: unknown = only
+  if (!Array.isArray(given) || !given.every((one) => typeof one === 'string'))
+    throw new InvalidError(`verify: only must be a list of checks: ${VERIFY_CHECKS.join(', ')}`)
   for (const name of only)
     if (!VERIFY_CHECKS.includes(name))
       throw new InvalidError(`verify: there is no check ${name}${nearest(name, VERIFY_CHECKS)}`)
