@@ -91,7 +91,7 @@ describe('an asset that fails', () => {
       },
     })
     await using stage = await openStage(server.url, pipeline('oddly', [odd]))
-    expect(await (await stage.flow.materialize(odd)).result({ signal: AbortSignal.timeout(5000) })).toBe(expected)
+    expect(await (await stage.flow.materialize(odd)).result()).toBe(expected)
   })
 
   it('an asset that fails does not hurt the engine with a retryAfterMs beyond all calendars', async () => {
@@ -104,9 +104,9 @@ describe('an asset that fails', () => {
     const fine = asset('fine', { execute: () => 'there' })
     await using stage = await openStage(server.url, pipeline('calendars', [never, fine]))
     const run = await stage.flow.materialize(never)
-    expect(await (await stage.flow.materialize(fine)).result({ signal: AbortSignal.timeout(5000) })).toBe('there')
+    expect(await (await stage.flow.materialize(fine)).result()).toBe('there')
     await run.cancel()
-    expect(await rejection(run.result({ signal: AbortSignal.timeout(5000) }))).toMatchObject({ code: 'cancelled' })
+    expect(await rejection(run.result())).toMatchObject({ code: 'cancelled' })
     expect(stage.lines.filter((line) => line.includes('starts again'))).toEqual([])
   })
 
@@ -146,7 +146,7 @@ describe('an asset that fails', () => {
     await using stage = await openStage(server.url, pipeline('deafly', [deaf, thenable]))
     for (const each of [deaf, thenable]) {
       const run = await stage.flow.materialize<unknown>(each)
-      expect(await rejection(run.result({ signal: AbortSignal.timeout(5000) }))).toMatchObject({ code: 'timeout' })
+      expect(await rejection(run.result())).toMatchObject({ code: 'timeout' })
     }
   })
 
@@ -177,9 +177,7 @@ describe('an asset that fails', () => {
     const fine = asset('fine', { execute: () => 'alive' })
     await using stage = await openStage(server.url, pipeline('strangely', [strange, scattered, fine]))
     for (const each of [strange, scattered]) {
-      const error = await rejection(
-        (await stage.flow.materialize<unknown>(each)).result({ signal: AbortSignal.timeout(5000) }),
-      )
+      const error = await rejection((await stage.flow.materialize<unknown>(each)).result())
       expect(error).toBeInstanceOf(RunFailedError)
       expect(error.code).toBe(thrown instanceof Error ? 'error' : 'thrown_non_error')
       expect(error.message).toContain(message)
@@ -198,7 +196,7 @@ describe('an asset that fails', () => {
     })
     await using stage = await openStage(server.url, pipeline('nesting', [nested]))
     const run = await stage.flow.materialize(nested)
-    expect(await rejection(run.result({ signal: AbortSignal.timeout(5000) }))).toMatchObject({ code: 'conflict' })
+    expect(await rejection(run.result())).toMatchObject({ code: 'conflict' })
     expect(calls).toBe(3)
   })
 })
