@@ -42,13 +42,10 @@ import { purgeLogs } from './logs.ts'
 import { orderOf, type PruneOrderDoc, readAnswer, readOrder, writeAnswer, writeBacklog } from './orders.ts'
 import { References } from './references.ts'
 import { purgeRefused } from './refused.ts'
+import { Rest } from './rest.ts'
 import { Survey } from './survey.ts'
 import { Sweep } from './sweep.ts'
 
-/** After a step the engine rests for so many times as long as the step took. */
-const REST = 32
-const REST_MIN_MS = 5
-const REST_MAX_MS = 3000
 const SUMMARIES = 100
 const PACKS = 16
 /** The same where runs are archived first, which takes longer. */
@@ -77,6 +74,7 @@ export class Pruner {
   readonly #snapshots: Snapshots
   readonly #waves: SealedRuns
   readonly #sweep: Sweep
+  readonly #rest: Rest
   #work: AsyncGenerator<number | undefined, void> | undefined
   #survey: Survey | undefined
   #specs = new Map<string, PipelineSpec>()
@@ -94,6 +92,7 @@ export class Pruner {
     this.#snapshots = snapshots
     this.#waves = waves
     this.#sweep = new Sweep(options, base)
+    this.#rest = new Rest(() => options.stored.seq)
   }
 
   async begin(): Promise<void> {
@@ -116,7 +115,7 @@ export class Pruner {
     this.#work ??= this.#live()
     const waitMs = hasSwept ? undefined : (await this.#work.next()).value
     const tookMs = performance.now() - startedMs
-    return typeof waitMs === 'number' ? waitMs : Math.min(REST_MAX_MS, Math.max(REST_MIN_MS, tookMs * REST))
+    return typeof waitMs === 'number' ? waitMs : this.#rest.after(tookMs)
   }
 
   /** Yields after each step: for how long nothing is to be done, or undefined for a rest. */
@@ -344,7 +343,7 @@ export class Pruner {
     const { places, factsOf, totals } = counted
     const what = { shard, runs, places, factsOf, endedMs: totals.newestMs }
     const receipt = runs.length === 0 ? undefined : yield* archived(this.#options, archive, what)
-    const restMs = Math.min(ARCHIVE_REST_MAX_MS, (performance.now() - startedMs) * REST)
+    const restMs = this.#rest.after(performance.now() - startedMs, ARCHIVE_REST_MAX_MS)
     yield* look.references.read()
     // Meanwhile other runs may have been sealed: what stays is packed behind them.
     await this.#commit(look, await this.#take(look.context, packs, factsOf), packs, { receipt, factsOf })

@@ -1,0 +1,19 @@
+import { expect, it } from 'vitest'
+import { Rest } from '../../src/engine/history/prune/rest.ts'
+
+it('pruning rests long while facts come, and shortly while none do', () => {
+  let seq = 5
+  const rest = new Rest(() => seq)
+  expect(rest.after(100)).toBe(400)
+  seq = 6
+  expect(rest.after(100)).toBe(3200)
+  expect(rest.after(100)).toBe(400)
+})
+
+it('a rest is at least 5 ms and at most 10 s, or what is asked for', () => {
+  let seq = 5
+  const rest = new Rest(() => seq++)
+  expect(rest.after(0)).toBe(5)
+  expect(rest.after(60_000)).toBe(10_000)
+  expect(rest.after(60_000, 30_000)).toBe(30_000)
+})
