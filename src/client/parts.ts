@@ -1,6 +1,13 @@
 /** Workers and engines of a flow, which end with it. */
 import { FlowStoneError } from '../../streams/errors.ts'
+import { atMost } from '../options/timer.ts'
 import { Worker } from '../worker/worker.ts'
+
+/**
+ * How long a close waits for an engine. What that cannot write, because the server is away or full,
+ * is folded again.
+ */
+const ENGINE_MS = 10_000
 
 interface Part {
   stop(): Promise<void>
@@ -32,6 +39,7 @@ export class Parts {
     this.#isClosed = true
     const workers = this.#all.filter((part) => part instanceof Worker)
     await Promise.all(workers.map((part) => part.stop()))
-    await Promise.all(this.#all.filter((part) => !(part instanceof Worker)).map((part) => part.stop()))
+    const engines = this.#all.filter((part) => !(part instanceof Worker))
+    await atMost(ENGINE_MS, Promise.all(engines.map((part) => part.stop())))
   }
 }

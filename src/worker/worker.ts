@@ -17,7 +17,7 @@ import type { Pipeline } from '../define/pipeline.ts'
 import { loggerOf } from '../logs/logger.ts'
 import { RunLogs } from '../logs/run-log.ts'
 import { LogSink } from '../logs/sink.ts'
-import { after, every, type Timer } from '../options/timer.ts'
+import { after, atMost, every, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
 import { Code, servedQueues } from './attempt/code.ts'
 import { LimitWaiters } from './attempt/limits.ts'
@@ -52,6 +52,8 @@ const LIMITED_AHEAD = 4
 /** Tasks whose outcomes are being stored: while there are so many, no more are asked for. */
 const STORING_MAX = 200
 const RESTORE_PAUSE_MS = 50
+/** A stop gives what goes back to its queue so much time at the least. */
+const LEAVE_MS = 2000
 /**
  * Tasks beyond one for each slot that the helper thread can look after: those ahead, and those that
  * wait.
@@ -302,11 +304,12 @@ export class Worker {
     while (this.#held.size > 0 && performance.now() < deadline + 10_000) await this.#settled(1000)
     // No code runs any more.
     const logged = this.#logs?.stop()
-    await Promise.all(this.#sources.flatMap(({ pullers }) => pullers.map((puller) => puller.close())))
-    await this.#limitedQueues?.close()
-    await this.#unmatched?.close()
-    await Promise.all([...this.#puttingBack, logged])
-    await readers
+    const pullers = this.#sources.flatMap((source) => source.pullers.map((puller) => puller.close()))
+    const leaving = Promise.all([...pullers, this.#limitedQueues?.close(), this.#unmatched?.close()])
+    // What cannot be stored now is delivered once more. A stop waits for no server and no room.
+    const left = leaving.then(() => Promise.all([...this.#puttingBack, readers]))
+    await atMost(Math.max(LEAVE_MS, deadline - performance.now()), left)
+    await logged
     this.#heartbeats?.cancel()
     this.#watch.stop()
     await this.#liveness.stop()

@@ -1,7 +1,8 @@
-import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { jetstream, jetstreamManager, StorageType } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
-import { asset, connect, pipeline } from '../../src/index.ts'
+import { z } from 'zod'
+import { asset, connect, input, pipeline, subscription } from '../../src/index.ts'
 import { Appender } from '../../src/log/appender.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -144,5 +145,38 @@ it('batches that others leave open hold nobody up for good', async () => {
     { subject: 's.b.2', payload, expect: { seq: 0 } },
   )
   await connection.close()
+  await nc.close()
+})
+
+it('a worker whose subscription waits for room stops all the same', async () => {
+  await using server = await rawNats({ jetstream: { max_file_store: 30 * 1024 * 1024 } })
+  const nc = await connectNats({ servers: server.url })
+  const jsm = await jetstreamManager(nc)
+  await jsm.streams.add({ name: 'ORDERS', subjects: ['orders'], storage: StorageType.Memory })
+  const order = input('order', z.object({ id: z.string() }))
+  let read = 0
+  const invoice = asset('invoice', { dependsOn: [order], execute: () => 1 })
+  const on = subscription('on', {
+    from: { stream: 'ORDERS' },
+    run: invoice,
+    key: (message) => {
+      read += 1
+      return message.json<{ id: string }>().id
+    },
+  })
+  const shop = pipeline('shop', [order, invoice], { subscriptions: [on] })
+  await using stage = await openStage(server.url, shop, { worker: { drainTimeout: '200ms' } })
+  nc.publish('orders', '{"id":"first"}')
+  await until('the first one is taken', async () => (await stage.flow.runs()).length === 1)
+  const empty = await fill(nc)
+  nc.publish('orders', '{"id":"second"}')
+  await until('the second one is read', () => read >= 2)
+  await until('its reader waits for room', () => stage.flow.connection.full.length > 0)
+  let stopped = false
+  void stage.worker?.stop().then(() => {
+    stopped = true
+  })
+  await until('it is stopped', () => stopped, 30_000)
+  await empty()
   await nc.close()
 })
