@@ -1,11 +1,15 @@
 import { connect as connectTcp } from 'node:net'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
-import { asset, pipeline } from '../../src/index.ts'
+import { placeOf } from '../../src/engine/archive/sink.ts'
+import { writeArchive } from '../../src/engine/archive/write.ts'
+import { asset, connect, pipeline } from '../../src/index.ts'
+import { type ArchiveRecord, documentRecord } from '../../streams/archive.ts'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
-import { openStage } from '../kit/stage.ts'
+import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
 
 const server = useServer()
 
@@ -99,4 +103,18 @@ it('messages on the log that are no facts are left out of an archive', async () 
   const to = join(scratch.path, 'a.jsonl')
   for (const which of [{ all: true }, { pipelines: ['p'] }, { runs: [run.id] }])
     expect(await flow.export({ to, ...which })).toMatchObject({ runs: 1, left: 0 })
+})
+
+it.each<[string, ArchiveRecord]>([
+  ['a document of no run that is no newest value', documentRecord(0, undefined, 'engine', { seq: 9 })],
+  ['a document of a run of another shard', documentRecord(0, '1-a', 'run.1-a', { id: '1-a', finishedMs: 1 })],
+  ['a value without its last part', { kind: 'blob', data: { hash: 'a'.repeat(64), part: 0, parts: 2 }, raw: '' }],
+])('an archive with %s is refused', { timeout: 20_000 }, async (_, record) => {
+  using scratch = scratchFolder()
+  const path = join(scratch.path, 'a.jsonl')
+  const head: ArchiveRecord = { kind: 'archive', data: { v: 1, namespace: 'x', shards: 1, at: '' } }
+  const sink = await placeOf('to', path).sink()
+  await writeArchive(Readable.from([head, record]), { name: path, sink, format: 'jsonl' })
+  await using flow = await connect({ servers: server.url, namespace: freshNamespace() })
+  expect(await rejection(flow.import(path, { skipOpen: true }))).toMatchObject({ code: 'bad_archive' })
 })

@@ -80,6 +80,8 @@ class Filling {
   }
 
   async end(): Promise<Filled> {
+    const [left] = this.#blob
+    if (left) throw badArchive(`blob ${left.ref.hash} lacks a part`)
     for (const [n, shard] of this.#shards.entries()) await shard.end(n === 0 ? this.#positions : undefined)
     return { ...this.#counts, positions: this.#positions.count }
   }
@@ -97,12 +99,15 @@ class Filling {
 
   async #addDocument(record: ArchiveRecord): Promise<void> {
     const shard = this.#shardOf(record)
-    const { run } = record
+    const { run, shard: of = 0 } = record
     const { key, doc } = documentIn(record)
     if (run === undefined) {
+      if (!key.startsWith('asset.') || typeof fieldOf(doc, 'seq') !== 'number')
+        throw badArchive(`document ${key} is of no run, and no newest value`)
       shard.addEntry(key, doc)
       return
     }
+    if (!isRunId(run, of)) throw badArchive(`document ${key} is of no run of shard ${of}`)
     if (key === `run.${run}` && !this.#isTaken(shard, run, doc)) this.#skipped.add(run)
     if (this.#skipped.has(run)) return
     if (key === `run.${run}`) this.#positions.sees(doc as RunState)
@@ -112,8 +117,9 @@ class Filling {
 
   /** Whether a run is taken, of which this is the document. */
   #isTaken(shard: ShardFill, run: string, doc: unknown): boolean {
-    if (typeof doc !== 'object' || doc === null) throw badArchive(`the document of run ${run} is none`)
-    if (!('finishedMs' in doc)) {
+    if (fieldOf(doc, 'id') !== run || typeof fieldOf(doc, 'assets') !== 'object')
+      throw badArchive(`the document of run ${run} is none`)
+    if (fieldOf(doc, 'finishedMs') === undefined) {
       this.#counts.left += 1
       return false
     }
@@ -155,6 +161,10 @@ class Filling {
     await this.#blobs.put(blobName(part.ref), bytes, false)
     this.#counts.blobs += 1
   }
+}
+
+function fieldOf(doc: unknown, field: string): unknown {
+  return typeof doc === 'object' && doc !== null ? Reflect.get(doc, field) : undefined
 }
 
 function materializedIn(fact: SealedFact & { readonly shard: number }): FactOf<'asset.materialized'> | undefined {
