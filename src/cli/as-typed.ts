@@ -11,12 +11,14 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
   drainTimeout: 'drain',
   feedMaxAgeMs: 'feedMaxAge',
   logsMaxAgeMs: 'logsMaxAge',
+  maxBodyBytes: 'maxBody',
+  servers: 'server',
   'concurrency.key': 'concurrencyKey',
   'concurrency.limit': 'concurrencyLimit',
   'concurrency.onConflict': 'onConflict',
-  'retention.runs': 'retain',
-  'retention.failed': 'retainFailed',
-  'retention.archive': 'archive',
+  'retention: runs': 'retain',
+  'retention: failed': 'retainFailed',
+  'retention: archive': 'archive',
 }
 
 /** What an error says to do, as code; by the option that does it. */
@@ -37,7 +39,9 @@ const ADVICE: readonly (readonly [option: string, code: RegExp, typed: string])[
 ]
 
 /** `prune: olderThan must be …`: the call, the path of the field, and the rest. */
-const FIELD = /^(?:([A-Za-z.]+): )?([A-Za-z]+(?:\.[A-Za-z]+)?)(?=:? )/
+const FIELD = /^(?:[A-Za-z.]+: )?((?:retention: )?[A-Za-z]+(?:\.[A-Za-z]+)?)(?=:? )/
+/** `context: there is no …`: the field alone. */
+const ALONE = /^([A-Za-z]+)(?=: )/
 
 /** The same error, in the words of the command that was typed. */
 export function asTyped(error: unknown, command: Command | undefined): unknown {
@@ -49,9 +53,11 @@ export function asTyped(error: unknown, command: Command | undefined): unknown {
     return command.getOptionValueSource(name) === undefined ? undefined : option?.long
   }
   let { message } = error
-  const [all, , field = ''] = FIELD.exec(message) ?? []
-  const flag = all === undefined ? undefined : flagOf(field)
-  if (all !== undefined && flag !== undefined) message = `${flag}${message.slice(all.length)}`
+  for (const form of [FIELD, ALONE]) {
+    const [all = '', field = ''] = form.exec(message) ?? []
+    const flag = flagOf(field)
+    if (flag !== undefined) message = `${flag}${message.slice(all.length)}`
+  }
   for (const [option, code, typed] of ADVICE)
     if (command.options.some((one) => one.attributeName() === option)) message = message.replace(code, typed)
   error.message = message

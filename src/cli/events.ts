@@ -132,7 +132,7 @@ function findSubscription(
   pipelines: readonly Pipeline[],
   named: string,
 ): { readonly pipeline: Pipeline; readonly subscription: Subscription } {
-  const [of, name] = named.includes('/') ? named.split('/', 2) : [undefined, named]
+  const [of, name] = named.includes('/') ? named.split(/\/(.*)/s, 2) : [undefined, named]
   const all = pipelines.flatMap((pipeline) =>
     pipeline.subscriptions.map((subscription) => ({ pipeline, subscription })),
   )

@@ -1,5 +1,7 @@
 /** `flowstone http key`: makes an API key and shows it once, with its line of the configuration. */
+import { InvalidError } from '../../streams/errors.ts'
 import { type ApiKey, ApiKeys, newApiKey } from '../http/shared/api-keys.ts'
+import { parseDate } from '../options/date.ts'
 import { outputOf } from './output.ts'
 
 export interface KeyCommand {
@@ -23,6 +25,8 @@ export function makeKey({ id, assets, may, role, expires, json }: KeyCommand): v
     ...(expires === undefined ? {} : { expires }),
   }
   new ApiKeys([entry])
+  if (expires !== undefined && (parseDate(expires) ?? 0) < Date.now())
+    throw new InvalidError(`--expires must be in the future, got ${expires}`)
   const output = outputOf(json === true)
   output.note('The key, which is shown this once. Give it to its client, and keep it nowhere else:')
   output.result({ key, entry }, () => [key])

@@ -153,18 +153,24 @@ interface Starter {
   readonly io?: WorkerConfig['io']
 }
 
+/** `PIPELINE/ASSET`. A third part is not passed over. */
+function partsOf(name: string): [pipeline: string, asset: string] {
+  const slash = name.indexOf('/')
+  return [name.slice(0, slash), name.slice(slash + 1)]
+}
+
 /** By code where a file says it, else by what is registered. */
 async function starter(name: string, options: RunCommand): Promise<Starter> {
   const file = options.file ?? reach(options).dev?.file
   if (file === undefined) {
-    const [pipeline, asset] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
+    const [pipeline, asset] = name.includes('/') ? partsOf(name) : [options.pipeline, name]
     if (pipeline === undefined)
       throw new InvalidError(
         `run: say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
       )
     return { start: async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked) }
   }
-  const [named, own] = name.includes('/') ? name.split('/', 2) : [options.pipeline, name]
+  const [named, own] = name.includes('/') ? partsOf(name) : [options.pipeline, name]
   const { pipelines, config } = await loadFile(file)
   const { asset, pipeline } = findAsset(pipelines, own ?? name, named)
   return { start: async (flow, asked) => await flow.materialize(asset, { ...asked, pipeline }), io: config.io }

@@ -106,7 +106,10 @@ export class Events {
    */
   async refused(options: { readonly subscription?: string; readonly limit?: number } = {}): Promise<RefusedEvent[]> {
     refuseUnknown('events.refused', options, ['subscription', 'limit'])
-    const found = await this.#refused(options.subscription, options.limit ?? 100)
+    const { subscription, limit = 100 } = options
+    if (!(Number.isSafeInteger(limit) && limit >= 1))
+      throw new InvalidError(`events.refused: limit must be a whole number from 1, got ${shown(limit)}`)
+    const found = await this.#refused(subscription, limit)
     return found.map(({ data, timeMs }) => ({
       pipeline: data.pipeline,
       subscription: data.subscription,

@@ -51,6 +51,9 @@ export class Triggers {
    */
   async refused(options: { readonly limit?: number } = {}): Promise<RefusedTrigger[]> {
     refuseUnknown('triggers.refused', options, ['limit'])
+    const { limit = 100 } = options
+    if (!(Number.isSafeInteger(limit) && limit >= 1))
+      throw new InvalidError(`triggers.refused: limit must be a whole number from 1, got ${shown(limit)}`)
     await this.#deps.found()
     const { connection, names } = this.#deps
     const stream = names.log(0)

@@ -55,7 +55,7 @@ it.each([
     '--from: a does not depend on an asset x',
   ],
   [['engine', '--seal-after', 'x'], 'engine: sealAfter must be milliseconds', '--seal-after must be milliseconds'],
-  [['engine', '--retain', 'x'], 'engine: retention.runs must be milliseconds', '--retain must be milliseconds'],
+  [['engine', '--retain', 'x'], 'engine: retention: runs must be milliseconds', '--retain must be milliseconds'],
   [
     ['setup', '--logs-max-bytes', '1'],
     'logsMaxBytes must be a whole number',
@@ -77,6 +77,9 @@ it.each([
     'export: say which runs: runs, or since, until and pipelines, or all',
     'export: say which runs: RUN …, or --since, --until and --pipeline, or --all',
   ],
+  [['http', '--max-body', '0'], 'maxBodyBytes must be a whole number', '--max-body must be a whole number'],
+  [['status', '--server', 'x:y:z'], 'servers: an address must be like', '--server: an address must be like'],
+  [['status', '--context', 'x'], 'context: there is no context x', '--context: there is no context x'],
   // It stands in the file, and not on the command line.
   [['worker', 'f.ts'], 'worker: concurrency must be a whole number', 'worker: concurrency must be a whole number'],
 ])('%j: an error names what was typed: %s', async (args, message, expected) => {
