@@ -1,9 +1,10 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { gateSettings } from '../../src/gates/settings.ts'
 import { hashOfCorrelationKey, hashOfToken } from '../../src/gates/token.ts'
-import { asset, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
+import { asset, connect, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
 import { Appender } from '../../src/log/appender.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { factEntry } from '../../src/log/entries.ts'
@@ -186,4 +187,41 @@ describe('a signal by correlation key that comes before its gate', () => {
       expect(await flow.run(run).result()).toBe(7)
     },
   )
+
+  it('a signal by correlation key that comes before its gate is not kept when it is refused after all', async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 20 } })
+    const { flow, namespace } = stage
+    // From its first question about what is kept on, the signaller is held up.
+    const held: (() => void)[] = []
+    let isHeld = false
+    const proxy = createServer((near) => {
+      const far = connectTcp(Number(new URL(server.url).port), '127.0.0.1')
+      far.pipe(near)
+      near.on('data', (data) => {
+        const asks = data.includes(`STREAM.INFO.KV_${namespace}_control`)
+        if (isHeld && (asks || held.length > 0)) held.push(() => far.write(data))
+        else far.write(data)
+      })
+      for (const socket of [near, far]) socket.on('error', () => undefined)
+      near.on('close', () => far.destroy())
+    })
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+    const { port } = proxy.address() as AddressInfo
+    const other = await connect({ servers: `nats://127.0.0.1:${port}`, namespace, gates: GATES })
+    isHeld = true
+    const signalling = reason(signalled(other, 'refused', 1))
+    await until('it is held up', () => held.length > 0)
+    const first = await flow.materialize(named, { partition: 'refused' })
+    await flow.gates.signalById((await gateOf(flow, first.id)).id, { n: 2 })
+    expect(await first.result()).toBe(2)
+    isHeld = false
+    for (const send of held) send()
+    expect(await signalling).toBe('already_signaled')
+    const next = await flow.materialize(named, { partition: 'refused', upstream: 'all', key: 'next' })
+    const gate = await gateOf(flow, next.id)
+    await until('it has looked', () => stage.worker?.busy === 0)
+    expect((await flow.gates.get(gate.id))?.status).toBe('waiting')
+    await other.close()
+    proxy.close()
+  })
 })
