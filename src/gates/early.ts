@@ -158,3 +158,17 @@ export async function dropEarly(
   const entry: Entry = { subject: subjectOf(names, hash), payload: new Uint8Array(), headers }
   await connection.read((nc) => publish(nc, entry, undefined, 5000))
 }
+
+/** What was kept, and is refused as a signal, answers no later gate of the name. */
+export async function dropIfRefused<T>(
+  place: Pick<EarlyPlace, 'connection' | 'names'>,
+  hash: string,
+  signalling: Promise<T>,
+): Promise<T> {
+  try {
+    return await signalling
+  } catch (error) {
+    if (error instanceof SignalRejectedError) await dropEarly(place, hash)
+    throw error
+  }
+}

@@ -20,7 +20,7 @@ import { emit } from '../telemetry.ts'
 import { tracing } from '../tracing.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import type { GateDeps } from './deps.ts'
-import { dropEarly, keepEarly } from './early.ts'
+import { dropEarly, dropIfRefused, keepEarly } from './early.ts'
 import { extendEntries, resolveEntry } from './entries.ts'
 import { checkPayload, EARLY_MAX_BYTES } from './payload.ts'
 import { type GateAt, GateReader } from './reader.ts'
@@ -122,7 +122,7 @@ export class Gates {
       const key = look > 1 ? rest.idempotencyKey : given.idempotencyKey
       const signalling =
         key === undefined ? this.#signalNamed(hash, payload, rest) : this.#deliver(hash, payload, rest, hashOfKey(key))
-      const accepted = look > 1 ? await this.#orDropped(hash, signalling) : await signalling
+      const accepted = look > 1 ? await dropIfRefused(this.#deps, hash, signalling) : await signalling
       if (accepted) {
         if (look > 1) await dropEarly(this.#deps, hash)
         return look > 1 ? { ...accepted, repeated } : accepted
@@ -137,16 +137,6 @@ export class Gates {
       const signal = await signalOf(this.#deps, payload, rest, { run: '', asset: 'early' })
       if (signal.payload === undefined) throw new FlowStoneError('internal', 'a signal without a payload')
       repeated = await keepEarly(this.#deps, hash, { ...signal, payload: signal.payload }, keepMs)
-    }
-  }
-
-  /** What was kept and is refused now answers no later gate of the name. */
-  async #orDropped<T>(hash: string, signalling: Promise<T>): Promise<T> {
-    try {
-      return await signalling
-    } catch (error) {
-      if (error instanceof SignalRejectedError) await dropEarly(this.#deps, hash)
-      throw error
     }
   }
 
