@@ -78,10 +78,10 @@ export class Relay {
   open(): void {
     if (this.#subscription || this.#connection.isClosed) return
     this.#subscription = listen(this.#connection.nc, this.#names.notification('limits', this.id), (message) => {
-      const asked = question.safeParse(decodeMsgpack(message.data))
+      const asked = questionIn(message.data)
       // Without an answer the other process uses the cell.
-      if (!asked.success) return
-      const serving = this.#serve({ ...asked.data, asks: unrolled(asked.data.asks) })
+      if (!asked) return
+      const serving = this.#serve(asked)
         .then((list) => void message.respond(encodeMsgpack(rolled(list))))
         // There may be no answer, or the connection may be closed meanwhile. Neither is an error
         // of this process.
@@ -119,6 +119,16 @@ export class Relay {
       await nc.flush()
     })
   }
+}
+
+/**
+ * Undefined for what no process of ours asks: above all for more at once than the limit ever has,
+ * which nothing would answer. Throws for what is no MessagePack.
+ */
+export function questionIn(data: Uint8Array): Question | undefined {
+  const { data: asked } = question.safeParse(decodeMsgpack(data))
+  if (!asked?.asks.every(([, { kind, n }]) => kind === 'give back' || n <= asked.rate.burst)) return undefined
+  return { ...asked, asks: unrolled(asked.asks) }
 }
 
 /** A message that cannot be read counts as no answer. */
