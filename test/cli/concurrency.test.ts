@@ -69,7 +69,10 @@ it('flowstone run names the concurrency option that is wrong, and starts nothing
   for (const [options, message] of [
     [['--concurrency-key', 'acme'], '--concurrency-key and --on-conflict need --concurrency-limit'],
     [['--concurrency-limit', '0'], 'must be a whole number'],
-    [['--concurrency-limit', '1', '--on-conflict', 'wait'], 'onConflict must be queue, skip or cancel_running'],
+    [
+      ['--concurrency-limit', '1', '--on-conflict', 'wait'],
+      '--on-conflict must be queue, skip or cancel_running, got "wait"',
+    ],
   ] as const) {
     const { code, stdout, stderr } = await ask(...options)
     expect({ options, code, stdout }).toEqual({ options, code: 2, stdout: '' })

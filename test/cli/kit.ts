@@ -116,8 +116,10 @@ async function runHere(args: readonly string[], { cwd, env = {} }: Where): Promi
   const { log, error } = console
   const writes = { stdout: process.stdout.write, stderr: process.stderr.write }
   const said = { stdout: '', stderr: '' }
-  const take = (to: keyof typeof said) => (text: unknown) => {
+  const take = (to: keyof typeof said) => (text: unknown, encoding?: unknown, written?: unknown) => {
     said[to] += String(text)
+    const done = typeof encoding === 'function' ? encoding : written
+    if (typeof done === 'function') process.nextTick(() => done())
     return true
   }
   for (const name of Object.keys(process.env)) if (IS_OURS.test(name)) delete process.env[name]

@@ -172,7 +172,9 @@ describe('lines of ctx.log', () => {
     expect(lines.map(({ level }) => level)).toEqual(['error', 'warn', 'warn', 'warn'])
 
     const bad = some.flow.worker(all, { logs: { level: 'loud' as 'info' } })
-    expect((await rejection(bad)).message).toContain('worker: logs.level must be debug, info, warn or error, got loud')
+    expect((await rejection(bad)).message).toContain(
+      'worker: logs.level must be debug, info, warn or error, got "loud"',
+    )
   })
 
   it('never fail the code that logs, whatever it logs', async () => {
