@@ -20,8 +20,9 @@ async function supervised<T>(
   const keep = async (): Promise<void> => {
     while (!over) {
       // Not so short that a worker which starts on a busy machine is taken for dead: its instances
-      // would run twice, and die twice.
-      const child = await rig.start('worker', { concurrency: CONCURRENCY, ackWaitMs: 2000 }, env)
+      // would run twice, and die twice. It is not waited until it is ready: its first task may kill
+      // it before.
+      const child = rig.spawn('worker', { concurrency: CONCURRENCY, ackWaitMs: 2000 }, env)
       await Promise.race([child.ended, ended])
       if (!over) died += 1
     }
