@@ -2,7 +2,7 @@
 import { hostname, userInfo } from 'node:os'
 import { byPart, isByName, joinBy, ownPart } from '../../streams/by.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { shown } from '../options/shown.ts'
+import { shown } from '../../streams/shown.ts'
 
 /** `given`: what the program says of itself. `user`: whom the server takes it for. */
 export function whoActs(given: string | undefined, user: string | undefined): string | undefined {

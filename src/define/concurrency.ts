@@ -2,8 +2,8 @@
 import { shortKey } from '../../projections/run/concurrency-key.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import { type ConcurrencySpec, type OnConflict, onConflict, type RunConcurrency } from '../../streams/schemas.ts'
+import { shown } from '../../streams/shown.ts'
 import { checkText } from '../../streams/text.ts'
-import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 interface Common {

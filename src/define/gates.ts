@@ -2,10 +2,10 @@
 
 import { z } from 'zod'
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { checkText } from '../../streams/text.ts'
 import { isJsonSafe, jsonCopy, NO_VALUE } from '../../streams/value.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
-import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { payloadSchema } from './payload-schema.ts'
 import type { ChildOptions } from './run-options.ts'

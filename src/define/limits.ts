@@ -3,9 +3,9 @@
 import type { Rate } from '../../projections/limits/rate-cell.ts'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import type { RateLimitSpec, SlotsSpec } from '../../streams/schemas.ts'
+import { shown } from '../../streams/shown.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
 import { checkBucket, parseRate, type RateOption, type RateSettings, wholeNumber } from '../options/rate.ts'
-import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 /** A bucket's name, or how it follows from the key of an instance: one limit for each host, say. */

@@ -1,8 +1,8 @@
 /** `retention`: how long runs are kept after their end. */
 import { InvalidError } from '../../streams/errors.ts'
 import type { RetentionSpec } from '../../streams/retention.ts'
+import { shown } from '../../streams/shown.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
-import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 
 interface Ages {

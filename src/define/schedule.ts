@@ -12,9 +12,9 @@ import {
   type ScheduleTiming,
   type SensorSpec,
 } from '../../streams/schedule-schemas.ts'
+import { shown } from '../../streams/shown.ts'
 import { parseDate } from '../options/date.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
-import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { checkAround, checkAsked, checkInputNames } from './asked.ts'
 import { asset } from './asset.ts'

@@ -1,5 +1,5 @@
 import { InvalidError } from '../../streams/errors.ts'
-import { shown } from '../options/shown.ts'
+import { shown } from '../../streams/shown.ts'
 
 const PATH = '/hooks/flowstone/signal/'
 

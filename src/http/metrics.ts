@@ -2,10 +2,10 @@
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { collect } from '../metrics/collect.ts'
 import { CONTENT_TYPE, Registry } from '../metrics/prometheus.ts'
 import { type LoadedFlow, ServerMetrics } from '../metrics/server.ts'
-import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { boundedServer } from './shared/bounded-server.ts'
 

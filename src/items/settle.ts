@@ -3,9 +3,9 @@
  * of its items failed.
  */
 import { CancelledError, FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { cut } from '../../streams/text.ts'
 import { describe, infoOf } from '../../streams/thrown.ts'
-import { shown } from '../options/shown.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import type { Batch } from './batch.ts'
 

@@ -1,6 +1,6 @@
 /** Whether a process can do its work, for those who watch it. */
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
-import { shown } from '../options/shown.ts'
+import { shown } from '../../streams/shown.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
 import { streamBounds } from './nats.ts'

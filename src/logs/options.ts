@@ -2,7 +2,7 @@
 
 import { InvalidError } from '../../streams/errors.ts'
 import { LOG_LEVELS, type LogLevel } from '../../streams/logs.ts'
-import { shown } from '../options/shown.ts'
+import { shown } from '../../streams/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 
 /** What a worker keeps of `ctx.log`. */

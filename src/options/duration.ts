@@ -1,6 +1,6 @@
 /** Durations as people write them. */
 import { InvalidError } from '../../streams/errors.ts'
-import { shown } from './shown.ts'
+import { shown } from '../../streams/shown.ts'
 
 /** A number of milliseconds, or text such as `500ms`, `30s`, `15m`, `2h`, `7d`. */
 export type Duration = number | `${number}${'ms' | 's' | 'm' | 'h' | 'd'}`

@@ -2,9 +2,9 @@
 
 import type { Rate } from '../../projections/limits/rate-cell.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { checkText } from '../../streams/text.ts'
 import { type Duration, parseDuration } from './duration.ts'
-import { shown } from './shown.ts'
 
 /** The period of a rate: a word, or a duration such as `'10s'`. */
 export type Per = 'second' | 'minute' | 'hour' | 'day' | Duration

@@ -1,6 +1,6 @@
 /** Signals that end a wait, as options. */
 import { InvalidError } from '../../streams/errors.ts'
-import { shown } from './shown.ts'
+import { shown } from '../../streams/shown.ts'
 
 /**
  * Throws InvalidError that names `field`: a wait would find out too late, where nobody catches it.

@@ -1,9 +1,9 @@
 /** `instrument`: spans and metrics of this process. */
 import { type MeterProvider, metrics, type TracerProvider, trace } from '@opentelemetry/api'
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { collect } from '../metrics/collect.ts'
 import { type LoadedFlow, ServerMetrics } from '../metrics/server.ts'
-import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { setTracing, tracing } from '../tracing.ts'
 import { OtelMetrics, observeServer } from './meter.ts'

@@ -1,10 +1,10 @@
 /** Which pipeline an asset is made in, and how a target is named without its code. */
 import { nearest } from '../../streams/did-you-mean.ts'
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { cut } from '../../streams/text.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { isPipeline, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
-import { shown } from '../options/shown.ts'
 
 const NAME_SHOWN = 140
 

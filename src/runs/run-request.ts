@@ -6,6 +6,7 @@ import { specOf } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import type { AssetSpec, PipelineSpec, StoredValue } from '../../streams/schemas.ts'
+import { shown } from '../../streams/shown.ts'
 import { checkText } from '../../streams/text.ts'
 import { type TraceContext, traceContextOf } from '../../streams/trace.ts'
 import { parseRunConcurrency } from '../define/concurrency.ts'
@@ -15,7 +16,6 @@ import type { OnFailed, RunOptions } from '../define/run-options.ts'
 import { parseWith, type StandardSchema } from '../define/standard-schema.ts'
 import type { Io, IoContext } from '../io/manager.ts'
 import { parseRunTimeout } from '../options/duration.ts'
-import { shown } from '../options/shown.ts'
 
 /** Of a partition, and of a key. */
 export const TEXT_MAX = 512

@@ -1,12 +1,12 @@
 /** Options of `flow.worker`. */
 
 import { InvalidError } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import type { Resources } from '../define/asset-type.ts'
 import type { IoManager } from '../io/manager.ts'
 import type { PinoLogger } from '../logs/logger.ts'
 import { type LogOptions, type LogSettings, parseLogOptions } from '../logs/options.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
-import { shown } from '../options/shown.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 

@@ -3,8 +3,8 @@
  * correlation key that is found in what it sent.
  */
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import { shown } from '../../../streams/shown.ts'
 import type { Duration } from '../../options/duration.ts'
-import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { type BodyKind, parseBody } from '../shared/body.ts'
 import { accepted, HttpProblem, json } from '../shared/problem.ts'

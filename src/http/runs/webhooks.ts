@@ -3,8 +3,8 @@
  * request is stored under what identifies the delivery, and only then the sender is answered.
  */
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
+import { shown } from '../../../streams/shown.ts'
 import type { RunOptions } from '../../define/run-options.ts'
-import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 import { targetOf } from '../../runs/owner.ts'
 import { onlyInput } from '../../runs/run-request.ts'

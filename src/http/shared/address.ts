@@ -5,7 +5,7 @@
  */
 import { BlockList, isIP } from 'node:net'
 import { InvalidError } from '../../../streams/errors.ts'
-import { shown } from '../../options/shown.ts'
+import { shown } from '../../../streams/shown.ts'
 
 /** Where the address of a sender is read when proxies stand in front. */
 export interface AddressOptions {

@@ -4,8 +4,8 @@
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../../streams/shown.ts'
 import { parseDate } from '../../options/date.ts'
-import { shown } from '../../options/shown.ts'
 import { refuseUnknown } from '../../options/unknown.ts'
 
 /**

@@ -1,8 +1,8 @@
 /** What bounds a request of any kind: its source's rate, its body, and the time of its answer. */
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../../streams/shown.ts'
 import type { PinoLogger } from '../../logs/logger.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
-import { shown } from '../../options/shown.ts'
 import type { Logger } from '../../telemetry.ts'
 import type { AddressOptions } from './address.ts'
 import type { BodyLimits } from './body.ts'

@@ -13,7 +13,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
-import { shown } from '../../options/shown.ts'
+import { shown } from '../../../streams/shown.ts'
 
 /** How many, in which time: `[500, 'second']`. */
 export type Rate = readonly [limit: number, per: 'second' | 'minute' | 'hour']

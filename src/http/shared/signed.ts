@@ -1,8 +1,8 @@
 /** A sender whose requests are signed: its options, the check, and what identifies a delivery. */
 import { createHash } from 'node:crypto'
 import { InvalidError } from '../../../streams/errors.ts'
+import { shown } from '../../../streams/shown.ts'
 import { type Duration, parseDuration } from '../../options/duration.ts'
-import { shown } from '../../options/shown.ts'
 import { HttpProblem } from './problem.ts'
 import { type CustomScheme, checkStandardSecret, SCHEMES, type SignatureScheme } from './signatures.ts'
 
