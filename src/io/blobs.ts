@@ -10,9 +10,9 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import type { Connection } from '../log/connection.ts'
+import { freshGetMany } from '../log/fresh-get.ts'
 import {
   directGet,
-  directGetMany,
   directNext,
   type Entry,
   isFull,
@@ -169,7 +169,7 @@ export class Blobs {
     const subjects = await this.#subjects('M')
     for (let i = 0; i < subjects.length; i += LISTED) {
       const some = subjects.slice(i, i + LISTED)
-      const there = await this.#connection.read((nc) => directGetMany(nc, this.#stream, some))
+      const there = await freshGetMany(this.#connection, this.#stream, some)
       for (const { payload, timeMs } of there.values()) {
         const found = payload.length > 0 ? named.safeParse(decode(payload, undefined)).data : undefined
         if (found) yield { ...found, timeMs }

@@ -251,21 +251,29 @@ export async function directGetIfAny(
   return reply.headers && reply.headers.code >= 400 ? undefined : fromDirect(reply.headers, reply.data)
 }
 
+interface GetManyOptions {
+  readonly upToSeq?: number
+  readonly timeoutMs?: number
+  readonly saw?: (seq: number) => void
+}
+
 /**
  * The last message under each of up to 1,024 subjects (no filters), by subject, from one replica.
  * Messages that this replica lacks are missing, though the leader may have them. It is one request,
  * and costs half as much as single ones (measured with 64). `upToSeq`: ignores later messages.
+ * `saw`: hears up to which sequence this replica has the stream, if any message was found.
  */
 export async function directGetMany(
   nc: NatsConnection,
   stream: string,
   subjects: readonly string[],
-  { upToSeq, timeoutMs = 5000 }: { readonly upToSeq?: number; readonly timeoutMs?: number } = {},
+  { upToSeq, timeoutMs = 5000, saw }: GetManyOptions = {},
 ): Promise<ReadonlyMap<string, StoredMessage>> {
   const query = encodeJson({ multi_last: subjects, batch: subjects.length, up_to_seq: upToSeq })
   const { answers, end } = await askMany(nc, apiSubject(nc, `DIRECT.GET.${stream}`), query, { timeoutMs })
   const { code, description } = end.headers ?? {}
   if (code !== END_OF_BATCH && code !== NOT_FOUND) throw new ApiError(stream, code ?? 0, description ?? 'no status')
+  saw?.(Number(end.headers?.get('Nats-UpTo-Sequence') || 0))
   return new Map(
     answers.map((answer) => {
       const message = fromDirect(answer.headers, answer.data)

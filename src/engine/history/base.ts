@@ -11,7 +11,8 @@ import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
 import { partsOf, partsSaid } from '../../log/document-parts.ts'
 import { BYTES, decodeDoc } from '../../log/documents.ts'
-import { directGetMany, type Entry, leaderGet, streamBounds, streamInfo } from '../../log/nats.ts'
+import { freshGetMany } from '../../log/fresh-get.ts'
+import { type Entry, streamBounds, streamInfo } from '../../log/nats.ts'
 import { manifestOf } from '../../log/packs.ts'
 import { Checkpointer } from '../shard/checkpoint.ts'
 import { isMarkOf, type Mark, REBUILD_ADVICE } from '../shard/position.ts'
@@ -93,17 +94,14 @@ export class Base implements PageStore {
     return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(before))
   }
 
-  /**
-   * Documents that there are, by key, many in one request. Of any replica: what was stored a moment
-   * ago may be older, or missing.
-   */
+  /** Documents that there are, by key, as the leader has them; many in one request. */
   async docs(keys: readonly string[]): Promise<Map<string, unknown>> {
     const stream = this.#names.kvStream(this.#bucket)
     const found = new Map<string, unknown>()
     for (let i = 0; i < keys.length; i += DOCS_AT_ONCE) {
       const some = keys.slice(i, i + DOCS_AT_ONCE)
       const subjects = some.map((key) => this.#names.kvSubject(this.#bucket, key))
-      const there = await this.#connection.read((nc) => directGetMany(nc, stream, subjects))
+      const there = await freshGetMany(this.#connection, stream, subjects)
       for (const [k, key] of some.entries()) {
         const message = there.get(subjects[k] ?? '')
         if (!message) continue
@@ -117,14 +115,13 @@ export class Base implements PageStore {
   async read(keys: readonly string[]): Promise<Uint8Array[]> {
     const stream = this.#names.kvStream(this.#bucket)
     const subjects = keys.map((key) => this.#names.kvSubject(this.#bucket, key))
-    const there = await this.#connection.read((nc) => directGetMany(nc, stream, subjects))
-    const pages = subjects.map(async (last_by_subj) => {
-      const found =
-        there.get(last_by_subj) ?? (await this.#connection.read((nc) => leaderGet(nc, stream, { last_by_subj })))
-      if (!found) throw new Error(`${last_by_subj}, a page of the index, is gone`)
+    // A page of an engine that died in between is written again under its number.
+    const there = await freshGetMany(this.#connection, stream, subjects)
+    return subjects.map((subject) => {
+      const found = there.get(subject)
+      if (!found) throw new Error(`${subject}, a page of the index, is gone`)
       return found.payload
     })
-    return await Promise.all(pages)
   }
 
   /** What nothing refers to yet: it counts with the next checkpoint. */

@@ -10,7 +10,8 @@ import type { Names } from '../../../../streams/subjects.ts'
 import type { Connection } from '../../../log/connection.ts'
 import { partsSaid } from '../../../log/document-parts.ts'
 import { decodeDoc, readDocIfAny } from '../../../log/documents.ts'
-import { directGetMany, isGone, leaderGet, streamInfo } from '../../../log/nats.ts'
+import { freshGetMany } from '../../../log/fresh-get.ts'
+import { isGone, leaderGet, streamInfo } from '../../../log/nats.ts'
 import { manifestOf } from '../../../log/packs.ts'
 import { rawRunFacts } from '../../../log/run-facts.ts'
 import { positionOf } from '../../shard/checkpoint.ts'
@@ -93,10 +94,9 @@ export class NamedBlobs {
       const pages = new Map<string, Uint8Array>()
       for (let i = 0; i < subjects.length; i += AT_ONCE) {
         const some = subjects.slice(i, i + AT_ONCE)
-        const there = await connection.read((nc) => directGetMany(nc, stream, some))
+        const there = await freshGetMany(connection, stream, some)
         for (const subject of some) {
-          const page =
-            there.get(subject) ?? (await connection.read((nc) => leaderGet(nc, stream, { last_by_subj: subject })))
+          const page = there.get(subject)
           if (!page || page.headers.has('KV-Operation')) return undefined
           pages.set(subject, page.payload)
         }
@@ -149,7 +149,7 @@ async function* docsUnder(
   const subjects = Object.keys(info?.state.subjects ?? {})
   for (let i = 0; i < subjects.length; i += AT_ONCE) {
     const some = subjects.slice(i, i + AT_ONCE)
-    const there = await connection.read((nc) => directGetMany(nc, stream, some))
+    const there = await freshGetMany(connection, stream, some)
     for (const subject of some) {
       const key = subject.slice(before)
       const message = there.get(subject)
