@@ -18,6 +18,7 @@ import type { CodeSpan } from '../../tracing.ts'
 import { GateOpener } from '../gates/opener.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type AttemptParts, runPhase } from './phase.ts'
+import { isRefused, shorterAndShorter } from './refused.ts'
 import { type Failure, failureOf } from './run-code.ts'
 import type { WorkerShared } from './shared.ts'
 import { beginSpan } from './traced.ts'
@@ -209,9 +210,8 @@ class Attempt {
       return { seq, bytes: entry.payload.length }
     } catch (error) {
       if (error instanceof ConflictError) return 'exists'
-      // It can never be stored: too large for a message, or refused by the server. Anything else
-      // is retried.
-      if (!(error instanceof InvalidError)) throw error
+      // Anything else is tried with the next delivery.
+      if (!isRefused(error)) throw error
       return failureOf(error)
     }
   }
@@ -256,10 +256,19 @@ export async function reportFailure(
     phase: task.kind,
     worker: shared.id,
     outcome: failure.outcome,
-    error: failure.error,
     ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
     durationMs: Math.round(durationMs),
   }
-  // It exists if it was reported before: by this worker, or by the one that took over.
-  await append(shared, held, { name: 'attempt.ended', ids: idsOf(task), data })
+  let refusal: unknown
+  for (const error of shorterAndShorter(failure.error)) {
+    try {
+      // It exists if it was reported before: by this worker, or by the one that took over.
+      await append(shared, held, { name: 'attempt.ended', ids: idsOf(task), data: { ...data, error } })
+      return
+    } catch (thrown) {
+      if (!isRefused(thrown)) throw thrown
+      refusal = thrown
+    }
+  }
+  throw refusal
 }

@@ -2,15 +2,18 @@
  * Outcomes of instances, in groups: sent when they are many or old, and at the end of the lease.
  */
 import { squeeze } from '../../../streams/compress.ts'
-import type { FactDraft } from '../../../streams/facts.ts'
 import type { AssetName, RunId } from '../../../streams/ids.ts'
 import { ListWriter } from '../../../streams/list.ts'
 import type { ScatterOutcomes } from '../../../streams/scatter-schemas.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry } from '../../log/entries.ts'
+import type { Entry } from '../../log/nats.ts'
+import { factOf } from '../../log/read-fact.ts'
+import { isRefused } from '../attempt/refused.ts'
 import type { Failure } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { type ComeAgain, noRoomText } from '../pull/disposition.ts'
+import { partsOf } from './refused-outcomes.ts'
 
 const REPORT_MS = 50
 /** Leases of a limited queue are many, and each reports for itself. */
@@ -179,13 +182,9 @@ export class Report {
     this.#columns = emptyColumns()
     this.#bytes = 0
     this.#sinceMs = performance.now()
-    const { shard, run, asset } = this.#at
-    const fact: FactDraft = { name: 'scatter.outcomes', ids: { run, asset }, data }
-    const entry = factEntry(this.#shared.names, shard, fact)
+    const entry = this.#entryOf(data)
     this.#values.drop(at.length)
-    const sending = this.#shared
-      .logOf(shard)
-      .append(entry)
+    const sending = this.#store(entry)
       .catch((error: unknown) => {
         this.#failed = error
       })
@@ -193,6 +192,25 @@ export class Report {
         this.#sending = this.#sending.filter((other) => other !== sending)
       })
     this.#sending.push(sending)
+  }
+
+  #entryOf(data: ScatterOutcomes): Entry {
+    const { shard, run, asset } = this.#at
+    return factEntry(this.#shared.names, shard, { name: 'scatter.outcomes', ids: { run, asset }, data })
+  }
+
+  async #store(entry: Entry): Promise<void> {
+    const { names, logOf } = this.#shared
+    const { shard } = this.#at
+    try {
+      await logOf(shard).append(entry)
+    } catch (error) {
+      if (!isRefused(error)) throw error
+      const headers = new Map(entry.contentType === undefined ? [] : [['Content-Type', entry.contentType]])
+      const fact = factOf(names, shard, { ...entry, headers, seq: 0, timeMs: 0 })
+      if (fact.name !== 'scatter.outcomes') throw error
+      for (const part of partsOf(fact.data, error)) await this.#store(this.#entryOf(part))
+    }
   }
 
   #add(index: number, ms: number): void {
