@@ -76,6 +76,7 @@ export const ERROR_CODES = [
   'old_format',
   'newer_version',
   'log_changed',
+  'history_lost',
   'other_version',
   'missing_value',
   'missing_items',

@@ -31,6 +31,8 @@ export interface SeenProgress {
 }
 
 export interface SeenHistory {
+  /** It is gone: what was sealed is nowhere else. */
+  readonly lost?: string
   /** How old the first fact is that the history has not looked at; none: it has all. */
   readonly oldestMs: number | undefined
   readonly facts: number
@@ -116,7 +118,9 @@ function proofFinding(proof: SeenProof | undefined, about: string): Finding {
   )
 }
 
-function historyFindings({ oldestMs, facts, waves, oldestWaveMs, unarchived }: SeenHistory, about: string): Finding[] {
+function historyFindings(history: SeenHistory, about: string): Finding[] {
+  const { lost, oldestMs, facts, waves, oldestWaveMs, unarchived } = history
+  if (lost !== undefined) return [bad('history.lost', lost, 'see docs/errors.md, history_lost', about)]
   const sealed =
     oldestMs !== undefined && oldestMs >= SEAL_LATE_MS
       ? warn(

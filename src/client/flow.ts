@@ -413,7 +413,7 @@ export class Flow {
    * usually none.
    *
    * - `log_changed`: the log is not the one that the state was made from.
-   * - `newer_version`: a newer FlowStone wrote the state.
+   * - `newer_version`: a newer FlowStone wrote it. `history_lost`: state and history are gone.
    */
   async problems(): Promise<FlowStoneError[]> {
     return await problemsOf(this.#connection, this.#namespace.topology)

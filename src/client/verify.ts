@@ -1,7 +1,7 @@
 /** `flow.verify`, see src/engine/verify; and `flow.problems`. */
 import type { FlowStoneError } from '../../streams/errors.ts'
 import type { Topology } from '../../streams/topology.ts'
-import { refusalOf } from '../engine/shard/position.ts'
+import { refusalOf } from '../engine/shard/refusal.ts'
 import type { VerifyReport } from '../engine/verify/report.ts'
 import { type VerifyOptions, verify } from '../engine/verify/verify.ts'
 import type { Connection } from '../log/connection.ts'

@@ -59,7 +59,8 @@ export interface Engine {
    * Resolves when this engine is active on every shard. It waits while another engine is active;
    * run several for failover. Rejects when the connection is closed for good. Rejects with
    * FlowStoneError `log_changed` when the state was not made from this log (see `rebuild`). Rejects
-   * with `newer_version` when a newer FlowStone wrote the state.
+   * with `newer_version` when a newer FlowStone wrote the state, and with `history_lost` when state
+   * and history are gone.
    */
   readonly active: Promise<void>
   /**

@@ -18,6 +18,7 @@ import type { Connection } from '../log/connection.ts'
 import { leaderGet, type StoredMessage, streamBounds } from '../log/nats.ts'
 import { Reader } from '../log/reader.ts'
 import type { Logger } from '../telemetry.ts'
+import { beginHistory, historyLost } from './history/lost.ts'
 import { emptyForeignBase, restoreFromBase } from './history/restore.ts'
 import { ensureBuckets } from './maintenance/upkeep.ts'
 import { carryOut } from './shard/carry-out.ts'
@@ -73,6 +74,11 @@ export async function rebuild(deps: RebuildDeps): Promise<RebuildReport> {
         deps.logger.warn(
           `the history of shard ${shard} ${why}: runs in it can be read, and their newest values are not taken over`,
         )
+      const of = { connection, names: topology.names, shard }
+      if (await historyLost(of)) {
+        deps.logger.warn(`the history of shard ${shard} is gone: what was sealed is lost, and it begins anew`)
+        await beginHistory(of)
+      }
       const bucket = topology.names.kvStream(topology.names.stateBucket(shard))
       await jsm.streams.delete(bucket).catch(() => false)
       await ensureStateBucket(connection.nc, topology, shard)

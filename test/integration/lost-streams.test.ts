@@ -1,3 +1,4 @@
+import { jetstreamManager } from '@nats-io/jetstream'
 import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
@@ -107,5 +108,49 @@ describe('what stands in the claim and no engine wrote', () => {
     await engine.active
     expect(await (await stage.flow.materialize(one)).result({ signal: signal() })).toBe(1)
     expect(stage.lines.join()).toContain(`key claim.0 of bucket ${namespace}_control`)
+  })
+})
+
+describe('a history bucket that is lost', () => {
+  it('a history that is lost is said, though a pipeline stands at the beginning of the log, until a rebuild goes on without it', async () => {
+    await using stage = await openStage(server.url, all, { sealAfter: '1s', reconcileMs: 200 })
+    const { flow, namespace, lines } = stage
+    const history = `KV_${namespace}_history_0`
+    const run = await flow.materialize(one)
+    await run.result()
+    const nc = await connectNats({ servers: server.url })
+    const jsm = await jetstreamManager(nc)
+    const onLog = async (): Promise<Record<string, number>> =>
+      (await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter: `${namespace}.log.0.run.${run.id}.requested` }))
+        .state.subjects ?? {}
+    const again = await flow.materialize(one)
+    await again.result()
+    await until('the run has left the log', async () => Object.keys(await onLog()).length === 0, 60_000)
+    expect((await jsm.streams.info(`${namespace}_LOG_0`)).state.first_seq).toBe(1)
+    await deleteStream(server.url, history)
+    await until('it is made again', () => lines.some((line) => line.includes(`${history} was gone`)), 60_000)
+    // The engine that was active seals no more, and so does the next one.
+    await stage.engine?.stop()
+    const engine = await flow.engine({ sealAfter: '1s', reconcileMs: 200 })
+    await engine.active
+    await until('sealing ends', () => lines.some((line) => /not sealed: the history of shard 0 is gone/.test(line)))
+    const found = async (): Promise<string[]> => (await flow.doctor()).map(({ check }) => check)
+    expect(await found()).toContain('history.lost')
+    expect((await flow.verify({ only: ['history'] })).findings).toMatchObject([{ kind: 'history_lost' }])
+    expect(await (await flow.materialize(one)).result({ signal: signal() })).toBe(1)
+
+    // A state that is made again would lack all that was sealed.
+    expect(await flow.problems()).toEqual([])
+    await engine.stop()
+    await deleteStream(server.url, `KV_${namespace}_state_0`)
+    const refused = await flow.engine({ sealAfter: '1s', reconcileMs: 200 })
+    await expect(refused.active).rejects.toMatchObject({ code: 'history_lost' })
+    expect((await flow.problems()).map(({ code }) => code)).toEqual(['history_lost'])
+    await refused.stop()
+    await flow.rebuild()
+    await (await flow.engine({ sealAfter: '1s', reconcileMs: 200 })).active
+    expect(await (await flow.materialize(one)).result({ signal: signal() })).toBe(1)
+    expect(await found()).not.toContain('history.lost')
+    await nc.close()
   })
 })

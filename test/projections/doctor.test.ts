@@ -183,6 +183,7 @@ describe('findings about shards', () => {
     ['a feed that does not move', { feed: value({ before: 0, after: 0, end: 10 }) }, ['error feed.lag']],
     ['what is in no block', { proof: value({ blocks: 3, bytes: 1000, lateMs: HOUR }) }, ['warn proof.lag']],
     ['nothing where there is no proof', { proof: value(undefined) }, []],
+    ['a history that is gone', { history: value({ ...history, lost: 'it is gone' }) }, ['error history.lost']],
     ['what is not sealed', { history: value({ ...history, oldestMs: DAY }) }, ['warn history.sealing']],
     ['what is not purged', { history: value({ ...history, oldestWaveMs: 2 * DAY }) }, ['warn history.purge']],
     [

@@ -6,9 +6,11 @@ import type { SeenStream, SeenStreams } from '../../../projections/doctor/stream
 import { ENGINE_KEY } from '../../../projections/state.ts'
 import { decodeFeedPosition } from '../../../streams/feed.ts'
 import { decodeBlock } from '../../../streams/proof.ts'
+import { historyLost } from '../../engine/history/lost.ts'
 import { readBacklog } from '../../engine/history/prune/orders.ts'
 import { engineAtWork } from '../../engine/shard/claim.ts'
-import { positionIn, refusalOf } from '../../engine/shard/position.ts'
+import { positionIn } from '../../engine/shard/position.ts'
+import { refusalOf } from '../../engine/shard/refusal.ts'
 import { readDoc } from '../../log/documents.ts'
 import { isGone, leaderGet, type StoredMessage, streamBounds, streamInfo } from '../../log/nats.ts'
 import { sleep } from '../../options/timer.ts'
@@ -148,8 +150,10 @@ async function seeHistory(deps: DoctorDeps, shard: number): Promise<SeenHistory>
   const [oldest] = keys.toSorted((a, b) => Number(a.split('.')[1]) - Number(b.split('.')[1]))
   const wave = oldest === undefined ? undefined : await readDoc(connection, names, bucket, oldest)
   const atMs: unknown = typeof wave === 'object' && wave !== null ? Reflect.get(wave, 'atMs') : undefined
+  const lost = await historyLost({ connection, names, shard })
   const { sinceMs, says } = (await readBacklog(deps, shard)) ?? {}
   return {
+    ...(lost ? { lost: lost.message } : {}),
     oldestMs: next && clock.now() - next.timeMs,
     facts: Math.max(0, log.last - seq),
     waves: keys.length,

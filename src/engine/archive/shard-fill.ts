@@ -4,13 +4,12 @@ import { runIn } from '../../../projections/retention/summary.ts'
 import { addToLists, listKey, listsOfRun, shownOf } from '../../../projections/run/lists.ts'
 import { entryOf } from '../../../projections/run/run.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../../projections/state.ts'
-import { encodeJson } from '../../../streams/codec.ts'
 import { decodeFact, type FactOf } from '../../../streams/facts.ts'
-import { type HistoryManifest, historyKey, indexHash, type SealedFact } from '../../../streams/history.ts'
+import { indexHash, type SealedFact } from '../../../streams/history.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
-import { publishTo, streamBounds } from '../../log/nats.ts'
 import { readPack } from '../../log/packs.ts'
 import { Base } from '../history/base.ts'
+import { beginHistory } from '../history/lost.ts'
 import { PACK_BYTES, Packing, packedTo } from '../history/packing.ts'
 import { restoreFromBase } from '../history/restore.ts'
 import { insertEntries } from '../history/segments.ts'
@@ -78,11 +77,7 @@ export class ShardFill {
     // A log without messages begins at any place.
     await jsm.streams.purge(names.log(shard), { filter: names.fact(shard, '>') })
     if (last > 0) await jsm.streams.purge(names.log(shard), { seq: last + 1 })
-    const { id } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-    const manifest: HistoryManifest = { v: 1, log: id, graceMs: 0, packs: 0, nextSegment: 0, levels: [] }
-    const subject = names.kvSubject(history, historyKey.manifest)
-    const entry = { subject, payload: encodeJson(manifest), contentType: 'application/json' }
-    await connection.read((nc) => publishTo(nc, names.kvStream(history), entry, undefined, 5000))
+    await beginHistory({ connection, names, shard })
     const engine = `import-${shard}`
     const base = await Base.takeOver({ connection, names, shard, engine })
     return new ShardFill(deps, shard, last, base, engine)

@@ -17,6 +17,7 @@ import { manifestOf } from '../../log/packs.ts'
 import { Checkpointer } from '../shard/checkpoint.ts'
 import { isMarkOf, type Mark, REBUILD_ADVICE } from '../shard/position.ts'
 import { Store } from '../shard/store.ts'
+import { emptyManifest, historyLost, markSealed } from './lost.ts'
 import type { PageStore } from './segments.ts'
 
 /** Pages of lists are large: 64 runs each. */
@@ -36,6 +37,9 @@ export class Base implements PageStore {
   readonly #names: Names
   readonly #bucket: string
   readonly #checkpointer: Checkpointer
+  readonly #options: Omit<BaseOptions, 'engine'>
+  /** A mark says that there is a history of this log. */
+  #isMarked = false
   #manifest: HistoryManifest
 
   private constructor({ connection, names, shard, engine }: BaseOptions, log: string) {
@@ -48,7 +52,8 @@ export class Base implements PageStore {
       compress: true,
       keeps: DOCUMENTS,
     })
-    this.#manifest = { v: 1, log, graceMs: 0, packs: 0, nextSegment: 0, levels: [] }
+    this.#options = { connection, names, shard }
+    this.#manifest = emptyManifest(log)
   }
 
   /** Takes the base over: an engine that had it before fails at its next write. */
@@ -60,15 +65,16 @@ export class Base implements PageStore {
     const { seq } = await base.#checkpointer.takeOverAsItIs()
     const manifest = await manifestOf(options, shard)
     // After the position, which an engine before this one may have moved until it was taken over.
-    const { last, first } = await connection.read((nc) => streamBounds(nc, log))
+    const { last } = await connection.read((nc) => streamBounds(nc, log))
     if (seq > 0 && (manifest?.log !== id || seq > last || !(await isMarkOf(options, base.mark))))
       throw new FlowStoneError(
         'log_changed',
         `the history is of another log than ${log}; to seal runs again, ${REBUILD_ADVICE}`,
       )
-    if (seq === 0 && first > 1 && manifest === undefined)
-      throw new FlowStoneError('log_changed', `the log ${log} has lost its beginning, and its history is gone`)
+    const lost = seq === 0 ? await historyLost(options) : undefined
+    if (lost) throw lost
     base.#manifest = manifest ? { ...manifest, log: id } : base.#manifest
+    await base.#mark()
     return base
   }
 
@@ -145,6 +151,18 @@ export class Base implements PageStore {
     do await this.#checkpointer.write(this.store.takeTouched(), seq, mark)
     while (this.store.hasMore)
     this.#manifest = manifest
+    await this.#mark()
+  }
+
+  /** Before anything that is sealed leaves the log, but not before it is in the history. */
+  async #mark(): Promise<void> {
+    if (this.seq === 0 || this.#isMarked) return
+    this.#isMarked = await markSealed(this.#options, this.#manifest.log)
+  }
+
+  /** Throws FencedError when another engine has it by now, or when it is gone. */
+  async look(): Promise<void> {
+    await this.#checkpointer.look()
   }
 
   /** Takes segments away that the index needs no more. Their numbers are never given again. */

@@ -12,6 +12,7 @@ import { type Entry, leaderGet, streamBounds } from '../../log/nats.ts'
 import { manifestOf } from '../../log/packs.ts'
 import { Checkpointer, positionOf } from '../shard/checkpoint.ts'
 import { isMarkOf, type Position } from '../shard/position.ts'
+import { historyLost } from './lost.ts'
 
 const BATCH = 500
 const BATCH_BYTES = 4 * 1024 * 1024
@@ -37,11 +38,14 @@ export interface RestoreOptions extends BaseOptions {
 
 /**
  * Copies the base into the state, whose position is that of the base from then on. Returns it; 0
- * when there is no base of this log. Doing it twice is harmless.
+ * when there is no base of this log. Doing it twice is harmless. Throws `history_lost`: what was
+ * sealed cannot be folded again.
  */
 export async function restoreFromBase(options: RestoreOptions, state: Checkpointer): Promise<number> {
   const { connection, names, shard, engine } = options
   const bucket = names.historyBucket(shard)
+  const lost = await historyLost(options)
+  if (lost) throw lost
   if (!(await basePosition(options))) return 0
   // Who still stores it changes nothing any more, and what was stored by half is whole.
   const fence = new Checkpointer(connection, names, shard, engine, bucket)

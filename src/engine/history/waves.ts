@@ -145,6 +145,8 @@ export class Waves {
   /** Takes away what may go. False: the state has to be stored first, which takes a moment. */
   async purge(unsealed: Unsealed): Promise<boolean> {
     const { afterMs, clock, stored } = this.#options
+    // What is sealed has to be in the history still: on the log it is in no other place.
+    if (this.#waves.size > 0) await this.#base.look()
     await this.#unblock()
     const graceMs = graceOf(afterMs)
     const ready: [string, Wave][] = []

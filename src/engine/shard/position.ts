@@ -170,31 +170,8 @@ export async function isMarkOf(
   return !found || isSameStoredMs(found.timeMs, mark.ms)
 }
 
-/**
- * What keeps every engine from a shard, as any client can see it: for `status`, and for an engine
- * before it claims the shard.
- */
-export async function refusalOf(
-  connection: Connection,
-  names: Names,
-  shard: number,
-): Promise<FlowStoneError | undefined> {
-  const bucket = names.stateBucket(shard)
-  try {
-    const found = await connection.read((nc) =>
-      leaderGet(nc, names.kvStream(bucket), { last_by_subj: names.kvSubject(bucket, ENGINE_KEY) }),
-    )
-    const position = positionIn(bucket, found)
-    return position && (await logRefusal(connection, names, shard, position))
-  } catch (error) {
-    if (error instanceof FlowStoneError && REFUSALS.has(error.code)) return error
-    // A bucket that is gone is made again; a server that is away comes back.
-    return undefined
-  }
-}
-
 /** Codes of the problems that end only when a person acts. */
-export const REFUSALS: ReadonlySet<string> = new Set(['log_changed', 'newer_version'])
+export const REFUSALS: ReadonlySet<string> = new Set(['log_changed', 'newer_version', 'history_lost'])
 
 export function newEpoch(): string {
   return randomBytes(4).toString('hex')

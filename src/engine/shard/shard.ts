@@ -20,7 +20,8 @@ import { emit } from '../../telemetry.ts'
 import { Claim } from './claim.ts'
 import { PoisonError } from './facts.ts'
 import type { EngineShardOptions } from './options.ts'
-import { REFUSALS, refusalOf } from './position.ts'
+import { REFUSALS } from './position.ts'
+import { refusalOf } from './refusal.ts'
 import { Term } from './term.ts'
 
 /** After an error the next term begins later each time. */

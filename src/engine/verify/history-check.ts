@@ -55,6 +55,12 @@ export class HistoryCheck implements Check {
     findings.add({ check: CHECK, kind, shard, document: key, message, advice })
   }
 
+  /** All of it. */
+  lost(message: string): void {
+    const { shard, findings } = this.#at
+    findings.add({ check: CHECK, kind: 'history_lost', shard, message, advice: FROM_BACKUP })
+  }
+
   /** The document that says which packs there are. */
   manifestGone(): void {
     const key = historyKey.manifest

@@ -23,6 +23,7 @@ import { streamBounds } from '../../log/nats.ts'
 import { manifestOf, packNumbers, readPack } from '../../log/packs.ts'
 import { factIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
+import { historyLost } from '../history/lost.ts'
 import { GRACE_MS } from '../maintenance/expected.ts'
 import { foldedTo, positionOf } from '../shard/checkpoint.ts'
 import { Beside } from './beside.ts'
@@ -240,7 +241,12 @@ async function manifestIn(at: ShardContext, of: ShardChecks): Promise<HistoryMan
   const manifest = await manifestOf(at, shard)
   if (manifest) return manifest
   const base = await positionOf(connection, names, names.historyBucket(shard))
-  if (!base || base.seq === 0 || base.redo) return undefined
+  if (!base || base.seq === 0 || base.redo) {
+    const lost = await historyLost(at)
+    if (lost && of.history) of.history.lost(lost.message)
+    else if (lost) findings.unseen(`the history of shard ${shard}`, 'it is gone')
+    return undefined
+  }
   // It may have come meanwhile.
   const later = await manifestOf(at, shard)
   if (!later && of.history) of.history.manifestGone()

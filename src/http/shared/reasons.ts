@@ -85,6 +85,7 @@ export const REASONS: Readonly<Record<Exclude<ErrorCode, Apart>, ProblemReason>>
   old_format: 'internal',
   newer_version: 'internal',
   log_changed: 'internal',
+  history_lost: 'internal',
   other_version: 'internal',
   bad_archive: 'internal',
   archive_failed: 'internal',
