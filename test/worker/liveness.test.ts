@@ -1,10 +1,12 @@
 import { connect as connectNats } from '@nats-io/transport-node'
-import { expect, it } from 'vitest'
+import { afterEach, expect, it, vi } from 'vitest'
 import { Connection } from '../../src/log/connection.ts'
 import { Liveness, workersSeen } from '../../src/worker/control/liveness.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { bareNats } from '../kit/bare-nats.ts'
 import { listeningLogger } from '../kit/stage.ts'
+
+afterEach(() => void vi.useRealTimers())
 
 it('an answer about tasks that cannot be read is passed over, and does not end what is read of the connection', async () => {
   await using server = await bareNats()
@@ -25,6 +27,38 @@ it('an answer about tasks that cannot be read is passed over, and does not end w
   expect(connection.status.badMessages).toBe(1)
   await connection.close()
   await other.close()
+})
+
+it('an answer that came while this process was held up is heard, however late it is read', async () => {
+  vi.useFakeTimers()
+  let onAnswer: ((error: null, message: unknown) => void) | undefined
+  const nc = {
+    ...{ options: {}, publish: () => undefined },
+    subscribe: (_: string, { callback }: { callback: typeof onAnswer }) => {
+      onAnswer = callback
+      return { unsubscribe: () => undefined }
+    },
+    // What the server sent before its answer to this is read before it.
+    flush: async () => {
+      const data = Buffer.from(JSON.stringify({ worker: 'other', holds: ['0.1'], ended: [] }))
+      onAnswer?.(null, { data })
+    },
+  }
+  const connection = { nc, isClosed: false, read: (ask: (of: unknown) => unknown) => ask(nc) } as unknown as Connection
+  const options = { id: 'own', pipelines: ['p'], ackWaitMs: 500, isHeld: () => false }
+  const asking = new Liveness(connection, namesOf('ns'), options).ask('p', ['0.1'], new Set(['other']))
+  await vi.advanceTimersByTimeAsync(1000)
+  expect([...(await asking).held]).toEqual(['0.1'])
+})
+
+it('where nobody is expected to answer nobody is asked, and what this worker has stored counts', async () => {
+  const nc = { publish: () => expect.unreachable('nobody is asked') }
+  const connection = { nc } as unknown as Connection
+  const options = { id: 'own', pipelines: ['p'], ackWaitMs: 500, isHeld: () => true }
+  const liveness = new Liveness(connection, namesOf('ns'), options)
+  liveness.ended('0.1')
+  const { alive, held, ended } = await liveness.ask('p', ['0.1', '0.2'], new Set())
+  expect([[...alive], [...held], [...ended]]).toEqual([[], [], ['0.1']])
 })
 
 it('a worker is seen also beside a name that no worker wrote', async () => {

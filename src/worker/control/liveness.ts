@@ -14,6 +14,7 @@ import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
 import { listen } from '../../log/listen.ts'
 import { directAll, publish } from '../../log/nats.ts'
+import { atMost } from '../../options/timer.ts'
 
 /**
  * A worker that died leaves its name. For so long, a task delivered again can be traced to it.
@@ -128,15 +129,16 @@ export class Liveness {
 
   /**
    * Asks all workers of a pipeline about these messages, until all that are expected to answer
-   * have, or for so long as one that lives may take.
+   * have, or for so long as one that lives may take. Where none is expected, none is asked.
    */
   async ask(pipeline: string, messages: readonly string[], expected: ReadonlySet<string>): Promise<Heard> {
     const { nc } = this.#connection
     const alive = new Set<string>()
     const held = new Set<string>()
-    const ended = new Set<string>()
+    const ended = new Set(messages.filter((one) => this.#ended.has(one)))
+    if (expected.size === 0) return { alive, held, ended }
     const inbox = inboxOf(nc)
-    const { promise, resolve } = Promise.withResolvers<void>()
+    const { promise: all, resolve } = Promise.withResolvers<void>()
     const subscription = listen(nc, inbox, (message) => {
       // Nobody is there to answer.
       if (message.data.length === 0) return
@@ -148,12 +150,14 @@ export class Liveness {
       for (const one of reported.ended) ended.add(one)
       if ([...expected].every((id) => alive.has(id))) resolve()
     })
-    const timer = setTimeout(resolve, ANSWER_MS)
     try {
-      nc.publish(this.#names.holders(pipeline), encodeJson({ messages }), { reply: inbox })
-      await promise
+      // A question that the connection broke with is asked again: silence would mean nothing.
+      await this.#connection.read(async () => {
+        nc.publish(this.#names.holders(pipeline), encodeJson({ messages }), { reply: inbox })
+        // Code that holds up this process holds up the answers. Those that came stand before this.
+        if ((await atMost(ANSWER_MS, all)) === 'late') await nc.flush()
+      })
     } finally {
-      clearTimeout(timer)
       if (!this.#connection.isClosed) subscription.unsubscribe()
     }
     return { alive, held, ended }

@@ -13,7 +13,7 @@ import { type AssetStatus, type Key, type RunState, stateKey } from '../../../pr
 import { readDoc } from '../../log/documents.ts'
 import { storedGate } from '../../log/gate-doc.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
-import { type Liveness, messageName } from '../control/liveness.ts'
+import { type Liveness, messageName, type WorkerSeen } from '../control/liveness.ts'
 import type { InFlightTask } from './in-flight-task.ts'
 
 /**
@@ -78,9 +78,10 @@ export class Judge {
     const nowMs = this.#shared.clock.now()
     for (const [pipeline, some] of byPipeline) {
       const others = workers.filter((worker) => worker.pipelines.includes(pipeline))
-      const expected = new Set(
-        others.filter(({ seenMs, beatMs }) => nowMs - seenMs < 2 * beatMs + SLACK_MS).map(({ id }) => id),
-      )
+      const oldestMs = Math.min(...some.map(({ held }) => held.delivery.timeMs))
+      const mayAnswer = (one: WorkerSeen): boolean =>
+        mayHaveBegun(one, oldestMs) || nowMs - one.seenMs < 2 * one.beatMs + SLACK_MS
+      const expected = new Set(others.filter(mayAnswer).map(({ id }) => id))
       const names = some.map(({ held }) => messageName(held.shard, held.streamSeq))
       const { alive, held: elsewhere, ended } = await this.#liveness.ask(pipeline, names, expected)
       const gone = others.filter(({ id }) => !alive.has(id))
@@ -89,12 +90,20 @@ export class Judge {
         if (ended.has(name)) resolve('over')
         else if (elsewhere.has(name)) resolve('elsewhere')
         else {
-          const suspect = gone.some(({ seenMs, beatMs }) => seenMs + beatMs + SLACK_MS >= held.delivery.timeMs)
+          const suspect = gone.some((one) => mayHaveBegun(one, held.delivery.timeMs))
           resolve(suspect ? 'lost' : 'fresh')
         }
       }
     }
   }
+}
+
+/**
+ * Whether the worker lived when the message was there, as far as its signs of life say. They are
+ * old of a worker that lives, too, after the server was away.
+ */
+function mayHaveBegun({ seenMs, beatMs }: WorkerSeen, messageMs: number): boolean {
+  return seenMs + beatMs + SLACK_MS >= messageMs
 }
 
 /**

@@ -1,0 +1,46 @@
+import { expect, it } from 'vitest'
+import type { WorkerShared } from '../../src/worker/attempt/shared.ts'
+import type { Heard, Liveness, WorkerSeen } from '../../src/worker/control/liveness.ts'
+import type { InFlightTask } from '../../src/worker/pull/in-flight-task.ts'
+import { Judge } from '../../src/worker/pull/judge.ts'
+import { runId } from '../../streams/ids.ts'
+import { namesOf } from '../../streams/subjects.ts'
+
+const NOW_MS = 1_000_000_000
+
+/** What becomes of message 7, `ageMs` old, beside a worker that was seen last `silentMs` ago. */
+async function judged(ageMs: number, silentMs: number, answers: Partial<Heard> = {}) {
+  const asked: string[][] = []
+  const seen: WorkerSeen = { id: 'other', seenMs: NOW_MS - silentMs, beatMs: 1000, pipelines: ['p'] }
+  const none = new Set<string>()
+  const liveness = {
+    seen: async () => [seen],
+    ask: async (_: string, __: readonly string[], expected: ReadonlySet<string>) => {
+      asked.push([...expected])
+      return { alive: none, held: none, ended: none, ...answers }
+    },
+  } as unknown as Liveness
+  const shared = {
+    ...{ id: 'own', names: namesOf('ns'), clock: { now: () => NOW_MS }, connection: { read: async () => undefined } },
+  } as unknown as WorkerShared
+  const task = { kind: 'execute', run: runId(0, 'judged'), asset: 'one', pipeline: 'p', attempt: 1 }
+  const held = { shard: 0, streamSeq: 7, task, delivery: { timeMs: NOW_MS - ageMs } } as unknown as InFlightTask
+  const verdict = await new Judge(shared, liveness).verdict(held)
+  return { verdict, asked }
+}
+
+it.each([
+  ['as long as its answer may take, where its sign of life is fresh', 500, 500, ['other'], 'lost'],
+  [
+    'as long, where its sign of life is as old as the message: the server may have been away',
+    61_000,
+    60_000,
+    ['other'],
+    'lost',
+  ],
+  ['not at all, where it was gone before the message came', 1000, 60_000, [], 'fresh'],
+])('of what is delivered again another worker is waited for %s', async (_, ageMs, silentMs, expected, verdict) => {
+  expect(await judged(ageMs, silentMs)).toEqual({ verdict, asked: [expected] })
+  const own = { alive: new Set(['other']), held: new Set(['0.7']) }
+  expect((await judged(ageMs, silentMs, own)).verdict).toBe('elsewhere')
+})
