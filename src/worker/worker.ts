@@ -35,6 +35,7 @@ import { answerRetries } from './events/retries.ts'
 import { parseWorkerOptions, type WorkerOptions } from './options.ts'
 import type { WorkerParts } from './parts.ts'
 import { HandBack } from './pull/disposition.ts'
+import { HeldTasks } from './pull/held-tasks.ts'
 import { InFlightTask } from './pull/in-flight-task.ts'
 import { Isolation, isolationText } from './pull/isolation.ts'
 import { Judge } from './pull/judge.ts'
@@ -75,8 +76,7 @@ export class Worker {
   readonly id: string
   readonly #shared: WorkerShared
   readonly #code: Code
-  readonly #held = new Map<string, InFlightTask>()
-  readonly #heldMessages = new Set<string>()
+  readonly #held = new HeldTasks()
   readonly #sources: Source[] = []
   readonly #topology: Topology
   readonly #drainMs: number
@@ -99,7 +99,8 @@ export class Worker {
   #unmatched: UnmatchedTasks | undefined
   #offExit: (() => void) | undefined
   readonly #maxBlockedMs: number
-  readonly #puttingBack = new Set<Promise<void>>()
+  /** By message. */
+  readonly #puttingBack = new Map<string, Promise<void>>()
   readonly #alone: Isolation
   readonly #liveness: Liveness
   readonly #performer: Performer
@@ -148,13 +149,13 @@ export class Worker {
       isDraining: () => this.#draining,
       helper: undefined,
     }
-    this.#watch = new Watch(this.#shared, this.#held)
+    this.#watch = new Watch(this.#shared, this.#held.all)
     this.#code = new Code(pipelines)
     this.#liveness = new Liveness(connection, names, {
       id: this.id,
       pipelines: [...new Set(pipelines.map(({ name }) => name))],
       ackWaitMs: this.#ackWaitMs,
-      isHeld: (message) => this.#heldMessages.has(message),
+      isHeld: (message) => this.#held.has(message) || this.#puttingBack.has(message),
     })
     const judge = new Judge(this.#shared, this.#liveness)
     this.#performer = new Performer(this.#shared, {
@@ -217,7 +218,7 @@ export class Worker {
     this.#watch.start()
     const queuesOf = new Map<string, Set<string>>()
     for (const { pipeline, queue } of wanted) queuesOf.set(pipeline, (queuesOf.get(pipeline) ?? new Set()).add(queue))
-    this.#statusRequests = answerStatusRequests(this.#shared, this.#held, queuesOf, code, () => this.#draining)
+    this.#statusRequests = answerStatusRequests(this.#shared, this.#held.all, queuesOf, code, () => this.#draining)
     this.#startReaders(pipelines)
     const newest = new Map(pipelines.map(({ name, spec }) => [name, spec]))
     this.#versions = new CurrentVersions(this.#shared, this.#topology, [...newest.values()])
@@ -307,7 +308,7 @@ export class Worker {
     const pullers = this.#sources.flatMap((source) => source.pullers.map((puller) => puller.close()))
     const leaving = Promise.all([...pullers, this.#limitedQueues?.close(), this.#unmatched?.close()])
     // What cannot be stored now is delivered once more. A stop waits for no server and no room.
-    const left = leaving.then(() => Promise.all([...this.#puttingBack, readers]))
+    const left = leaving.then(() => Promise.all([...this.#puttingBack.values(), readers]))
     await atMost(Math.max(LEAVE_MS, deadline - performance.now()), left)
     await logged
     this.#heartbeats?.cancel()
@@ -450,15 +451,13 @@ export class Worker {
       this.#refuse(delivery, error)
       return
     }
-    const known = this.#held.get(task.id)
-    if (known && !known.isLeaving) {
-      // The same message again: answer this delivery instead. Another message of the same task is a
-      // repeat; the first one is being worked on.
-      if (known.streamSeq === delivery.streamSeq && known.shard === delivery.shard) known.renew(delivery)
-      else new InFlightTask(connection, task, delivery, this.#shared.clock.now()).ack()
+    const met = this.#held.meet(task.id, delivery)
+    if (met === 'again') return
+    const held = new InFlightTask(connection, task, delivery, this.#shared.clock.now())
+    if (met === 'repeat') {
+      held.ack()
       return
     }
-    const held = new InFlightTask(connection, task, delivery, this.#shared.clock.now())
     const late = held.ageMs >= this.#ackWaitMs && delivery.underWayMs >= this.#ackWaitMs
     const worker = { draining: this.#draining, aloneWanted: this.#alone.isWanted }
     const given = onDelivery({ count: delivery.count, late }, task, worker)
@@ -467,13 +466,13 @@ export class Worker {
       return
     }
     if (given === 'return') {
-      const putting = requeue(this.#shared, delivery, 0).finally(() => this.#puttingBack.delete(putting))
-      this.#puttingBack.add(putting)
+      const name = messageName(held.shard, held.streamSeq)
+      const putting = this.#performer.putBack(held, 0).finally(() => this.#puttingBack.delete(name))
+      this.#puttingBack.set(name, putting)
       return
     }
-    this.#held.set(task.id, held)
+    this.#held.add(held)
     if (this.#shared.helper) held.share(this.#shared.helper)
-    this.#heldMessages.add(messageName(held.shard, held.streamSeq))
     emit('flowstone:task.received', { worker: this.id, task: task.id, kind: task.kind, delivery: delivery.count })
     // One by one, a lease takes one slot, however long it is.
     const size = task.kind === 'lease' && !task.serial ? task.to - task.from : 1
@@ -481,10 +480,9 @@ export class Worker {
     const startedMs = performance.now()
     void this.#performer.perform(held, task).finally(() => {
       this.#lastTaskMs = held.seat?.usedMs ?? performance.now() - startedMs
-      if (this.#held.get(task.id) === held) this.#held.delete(task.id)
+      this.#held.delete(held)
       held.release()
       this.#logs?.soon()
-      this.#heldMessages.delete(messageName(held.shard, held.streamSeq))
       this.#wake?.()
     })
     this.#wake?.()

@@ -190,16 +190,22 @@ export class Performer {
       case 'not_ours':
         return
       case 'not_begun':
-        held.isLeaving = true
-        return await requeue(this.#shared, held.delivery, 0)
+        return await this.putBack(held, 0)
       case 'come_again':
-        held.isLeaving = true
-        return await requeue(this.#shared, held.delivery, disposition.delayMs)
+        return await this.putBack(held, disposition.delayMs)
       case 'failed':
         return this.#retry(held, reasonText(disposition, held.task.id))
       default:
         return disposition satisfies never
     }
+  }
+
+  /** Resolves when it is in its queue again, or is left to its next delivery. */
+  async putBack(held: InFlightTask, delayMs: number): Promise<void> {
+    held.isLeaving = true
+    // Should the acknowledgement get lost, nothing is left to do with this message.
+    if (await requeue(this.#shared, held.delivery, delayMs, () => held.ack()))
+      this.#parts.liveness.ended(messageName(held.shard, held.streamSeq))
   }
 
   #retry(held: InFlightTask, reason: string): void {

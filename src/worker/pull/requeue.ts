@@ -30,17 +30,24 @@ export function onDelivery(
 /**
  * Returns a task to its queue as a new message. A delivery after a negative acknowledgement would
  * look like one after a crash, and would cost an attempt. A task that was delivered again must not
- * be returned: it may have been begun.
+ * be returned: it may have been begun. False: it could not be stored.
  */
-export async function requeue(shared: WorkerShared, delivery: Delivery, delayMs: number): Promise<void> {
-  const { connection, logger } = shared
-  const { payload, headers, reply } = delivery
+export async function requeue(
+  shared: WorkerShared,
+  delivery: Delivery,
+  delayMs: number,
+  ack: () => void = () => acknowledge(shared.connection, delivery.reply, delivery),
+): Promise<boolean> {
+  const { logger } = shared
+  const { payload, headers } = delivery
   try {
     await enqueueAgain(shared, delivery, { payload, contentType: headers.get('Content-Type') }, delayMs)
-    acknowledge(connection, reply, delivery)
+    ack()
+    return true
   } catch (error) {
     // The message stays with this consumer. The server delivers it again after ackWait.
     logger.warn(`a task could not be put back: ${messageOf(error)}`, { task: idOf(delivery) })
+    return false
   }
 }
 
