@@ -11,7 +11,7 @@ const LOOK_MS = 5000
 export class Deliveries {
   readonly #connection: Connection
   readonly #puller: Puller
-  #held: Delivery[] = []
+  readonly #held: Delivery[] = []
   #next = 1
   #broken = false
   #wake: (() => void) | undefined
@@ -42,9 +42,8 @@ export class Deliveries {
     }
     // What came before it broke came in order.
     if (this.#broken && this.#held.length === 0) throw new SessionEnd('the consumer is gone')
-    const taken = this.#held
-    this.#held = []
-    return taken
+    // More may be here: what an earlier request asked for may come late.
+    return this.#held.splice(0, want)
   }
 
   ack(deliveries: readonly Delivery[]): void {
