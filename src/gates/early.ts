@@ -19,7 +19,7 @@ import type { Names } from '../../streams/subjects.ts'
 import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
-import { type Entry, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
+import { type Entry, ERR, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
 import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
@@ -27,6 +27,8 @@ import { checkPayload } from './payload.ts'
 import type { Refusals } from './refused.ts'
 
 export const KEPT_MAX = 10_000
+const KEEP_TRIES = 20
+const KEEP_PAUSE_MS = 20
 
 const earlySignal = z.object({
   payload: storedValue,
@@ -73,7 +75,7 @@ export async function keepEarly(
   const payload = encodeJson({ v: 1, ...signal })
   const ttl = `${Math.max(1, Math.ceil(keepMs / 1000))}s`
   const unit = randomBytes(9).toString('base64url')
-  for (let seq = 0; ; ) {
+  for (let seq = 0, look = 1; ; look++) {
     const entry: Entry = {
       subject: subjectOf(names, hash),
       payload,
@@ -94,10 +96,14 @@ export async function keepEarly(
         'another signal is kept already for the gate of this correlation key',
       )
     }
-    const other = found?.seq ?? 0
-    if (other === seq) throw new FlowStoneError('refused', `the signal could not be kept: ${ack.error.description}`)
-    // The key holds only the marker of a deleted signal.
-    seq = other
+    const { errCode, description } = ack.error
+    const isTaken = errCode === ERR.wrongLastSequence || errCode === ERR.wrongLastSequenceConstant
+    if (!isTaken || look === KEEP_TRIES)
+      throw new FlowStoneError('refused', `the signal could not be kept: ${description}`)
+    // The key holds the marker of a deleted signal; or what was there has expired meanwhile, or is
+    // still on its way there.
+    seq = found?.seq ?? 0
+    if (errCode === ERR.wrongLastSequenceConstant) await connection.ready(KEEP_PAUSE_MS)
   }
 }
 

@@ -2,6 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { keepEarly } from '../../src/gates/early.ts'
 import { gateSettings } from '../../src/gates/settings.ts'
 import { hashOfCorrelationKey, hashOfToken } from '../../src/gates/token.ts'
 import { asset, connect, type Flow, pipeline, SignalRejectedError } from '../../src/index.ts'
@@ -187,6 +188,32 @@ describe('a signal by correlation key that comes before its gate', () => {
       expect(await flow.run(run).result()).toBe(7)
     },
   )
+
+  it('a signal by correlation key that comes before its gate is kept also when the one before expires as it is stored', async () => {
+    await using stage = await openStage(server.url, early, { gates: GATES, worker: false })
+    const { namespace } = stage
+    const names = namesOf(namespace)
+    const connection = await Connection.open({ servers: server.url })
+    const jsm = await jetstreamManager(connection.nc)
+    const signal = (idempotency: string) => ({ payload: { json: 1 }, idempotency })
+    expect(await keepEarly({ connection, names }, 'expires', signal('first'), 60_000)).toBe(false)
+    const bucket = names.kvStream(names.controlBucket)
+    const filter = names.kvSubject(names.controlBucket, 'early.expires')
+    let reads = 0
+    const read: Connection['read'] = async (ask) => {
+      reads += 1
+      // It was refused because of the first signal, and looks what there is.
+      if (reads === 3) await jsm.streams.purge(bucket, { filter })
+      return await connection.read(ask)
+    }
+    const late = { nc: connection.nc, read } as Connection
+    expect(await keepEarly({ connection: late, names }, 'expires', signal('second'), 60_000)).toBe(false)
+    expect(reads).toBe(4)
+    await expect(keepEarly({ connection, names }, 'expires', signal('third'), 60_000)).rejects.toThrow(
+      /is kept already/,
+    )
+    await connection.close()
+  })
 
   it('a signal by correlation key that comes before its gate is not kept when it is refused after all', async () => {
     await using stage = await openStage(server.url, early, { gates: GATES, worker: { concurrency: 20 } })
