@@ -222,7 +222,7 @@ async function waitForSlot(
 async function takeTurn(start: LimitedStart, place: Seat, holdMs: number): Promise<ComeAgain | undefined> {
   const { limits, limiter, waiters, key, ownBucket, waiting } = start
   if (!limits.rate) {
-    await place.take()
+    await place.take(waiting)
     return undefined
   }
   const { rate, option } = limits.rate
@@ -248,7 +248,7 @@ async function takeTurn(start: LimitedStart, place: Seat, holdMs: number): Promi
     start.onTurn?.()
     start.tell?.({ for: 'room' })
     const turnMs = performance.now()
-    await place.take()
+    await place.take(waiting)
     // No local slot was free when its turn came: by now it would be a burst.
     if (performance.now() - turnMs <= lateMs(rate) || lapses >= LAPSES_MAX) return undefined
   }

@@ -11,7 +11,7 @@ import { takeMissed } from '../gates/missed.ts'
 import { reportLostResume, runReminder, runResume } from '../gates/resume.ts'
 import { runLease } from '../lease/lease.ts'
 import { reportLostLease, returnLease } from '../lease/lease-facts.ts'
-import { type Disposition, DONE, NOT_OURS, reasonText } from '../pull/disposition.ts'
+import { type Disposition, DONE, HandBack, NOT_BEGUN, NOT_OURS, reasonText } from '../pull/disposition.ts'
 import type { InFlightTask } from '../pull/in-flight-task.ts'
 import { type Isolation, sayBegun, wasBegun } from '../pull/isolation.ts'
 import type { Judge } from '../pull/judge.ts'
@@ -155,17 +155,21 @@ export class Performer {
     if (task.kind === 'lease') return await this.#whenBegun(held, task, () => runLease(this.#shared, held, task, asset))
     const { slots } = this.#shared
     const { limits } = asset.definition
+    const { signal } = held.abort
     held.waits = { for: 'room' }
+    const seat = new Seat(slots)
+    try {
+      await seat.take(signal)
+    } catch {
+      // It never began: what stops hands it back, and nobody waits for the rest.
+      return signal.reason instanceof HandBack ? NOT_BEGUN : DONE
+    }
+    held.waits = undefined
     if (limits && task.kind === 'execute') {
-      if (!slots.tryTake()) await slots.turn().granted
-      held.waits = undefined
       const run = (): Promise<void> => runChain(this.#shared, held, { task, made }, asset, this.#parts.code)
       return await runLimitedAttempt(this.#shared, held, limits, () => this.#whenBegun(held, task, run))
     }
-    const seat = new Seat(slots)
     held.seat = seat
-    await seat.take()
-    held.waits = undefined
     try {
       return await this.#whenBegun(held, task, async () => {
         if (task.kind === 'resume') await runResume(this.#shared, held, task, asset)

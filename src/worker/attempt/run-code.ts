@@ -99,7 +99,7 @@ const listening = new WeakMap<AbortSignal, Set<Listener>>()
  * Calls back when the signal is aborted; returns what ends that. One listener for each signal: to
  * add and remove one takes longer than a short instance's whole bookkeeping.
  */
-function onAbort(signal: AbortSignal, listener: Listener): () => void {
+export function onAbort(signal: AbortSignal, listener: Listener): () => void {
   if (signal.aborted) listener(signal.reason)
   let listeners = listening.get(signal)
   if (!listeners) {

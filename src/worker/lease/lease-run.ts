@@ -95,6 +95,8 @@ export class LeaseRun {
     const look = (): void => {
       void this.#report.flushIfDue(performance.now())
       this.#handBackIfLong()
+      // Nobody waits for it: it must not wait for the end of other code.
+      if (this.#signal.aborted) this.#turn?.cancelWait()
     }
     const looking = setInterval(look, this.#task.serial ? LIMITED_LOOK_MS : LOOK_MS)
     try {
@@ -125,11 +127,12 @@ export class LeaseRun {
         if (this.#next >= this.#end) return
       }
       const ahead = this.#turnMs !== undefined && !this.#hasSlot && this.#asking < most ? { most } : undefined
-      if (!ahead && !this.#takeRoom() && !(await this.#waitForRoom())) return
+      const mayBegin = ahead !== undefined || this.#takeRoom() || (await this.#waitForRoom())
       if (this.#signal.aborted) {
         this.#cut = true
         return
       }
+      if (!mayBegin) return
       if (this.#held.paused) this.#handBackIfLong()
       // Handed back, perhaps while a slot was on its way here.
       if (this.#next >= this.#end) return
@@ -193,7 +196,7 @@ export class LeaseRun {
     return this.#hasSlot
   }
 
-  /** False: it waits no longer, as what was to be begun is handed back. */
+  /** False: it waits no longer, as what was to be begun is handed back, or is not wanted. */
   async #waitForRoom(): Promise<boolean> {
     if (this.#places && !this.#hasPlace) {
       this.#hasPlace = await this.#turnOf(this.#places)

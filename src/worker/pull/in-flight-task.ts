@@ -93,11 +93,11 @@ export class InFlightTask {
     return this.#isStoring
   }
 
-  /** Waits for a slot for the code that follows in its chain. */
+  /** Waits for a slot for the code that follows in its chain, unless it is aborted first. */
   async takeSeat(): Promise<void> {
     this.#isStoring = false
     this.waits = { for: 'room' }
-    await this.seat?.take()
+    await this.seat?.take(this.abort.signal).catch(() => undefined)
     this.waits = undefined
   }
 

@@ -1,6 +1,8 @@
 /**
  * Room for user code: at most `size` pieces at a time in this process, first come, first served.
  */
+import { onAbort } from '../attempt/run-code.ts'
+
 export interface Turn {
   /** True when there is a slot for who waits, false after `leave`. */
   readonly granted: Promise<boolean>
@@ -106,6 +108,20 @@ export class Slots {
 }
 
 /**
+ * Waits for a slot. Rejects with the signal's reason when that is aborted first: what is not wanted
+ * any more must not wait for the end of other code.
+ */
+export async function takeTurn(slots: Slots, signal?: AbortSignal): Promise<void> {
+  const { granted, cancelWait } = slots.turn()
+  const off = signal && onAbort(signal, cancelWait)
+  try {
+    if (!(await granted)) throw signal?.reason
+  } finally {
+    off?.()
+  }
+}
+
+/**
  * A task's slot. It is for its code: whoever stores an outcome has left it to others. So the
  * outcomes of many tasks share a batch.
  */
@@ -126,9 +142,10 @@ export class Seat {
     return this.#usedMs + (this.#taken ? performance.now() - this.#takenMs : 0)
   }
 
-  async take(): Promise<void> {
+  /** Rejects with the signal's reason when that is aborted first. */
+  async take(signal?: AbortSignal): Promise<void> {
     if (this.#taken) return
-    if (!this.#slots.tryTake()) await this.#slots.turn().granted
+    if (!this.#slots.tryTake()) await takeTurn(this.#slots, signal)
     this.#taken = true
     this.#takenMs = performance.now()
   }
