@@ -76,11 +76,16 @@ export function reach(options: GlobalOptions): Reach {
   }
 }
 
-export async function open(options: GlobalOptions, more: ConnectOptions = {}): Promise<Flow> {
+/** `servesHttp`: it has an address of its own, in place of that of `flowstone dev`. */
+export async function open(
+  options: GlobalOptions,
+  more: ConnectOptions = {},
+  { servesHttp = false }: { readonly servesHttp?: boolean } = {},
+): Promise<Flow> {
   const { servers, namespace, dev, isDevelopment } = reach(options)
   if (dev) refuseCredentials(options)
   if (dev) process.env.FLOWSTONE_GATE_SECRETS ||= devSecrets(DEV_DIR)
-  if (dev) process.env.FLOWSTONE_BASE_URL ||= dev.http
+  if (dev && !servesHttp) process.env.FLOWSTONE_BASE_URL ||= dev.http
   return await connect({
     name: 'flowstone cli',
     logger: LOGGER,

@@ -36,7 +36,7 @@ export async function runHttp(options: HttpCommand): Promise<void> {
     throw new InvalidError(
       "no gate secret: set FLOWSTONE_GATE_SECRETS to id:secret (at least 32 bytes, the same for all processes), such as k1:$(openssl rand -hex 32); 'flowstone dev' makes one by itself",
     )
-  await using flow = await open(options)
+  await using flow = await open(options, {}, { servesHttp: true })
   const settings = { ...config, ...httpOptions(options) }
   await using _metrics = await serveMetricsOf(options, output, flow)
   await using server = await serveGates(flow, settings)
