@@ -28,6 +28,11 @@ const ADVICE: readonly (readonly [option: string, code: RegExp, typed: string])[
   ['onFailed', /materialize with onFailed: 'retry'/, 'give --on-failed retry'],
   ['upstream', /materialize( it)? with upstream 'missing' or 'all'/, 'run$1 with --upstream missing or all'],
   ['sealAfter', /sealAfter must not be 'never'/, '--seal-after must not be never'],
+  [
+    'server',
+    /start one \(docker compose up -d, nats-server -js, or .*\), or set servers or NATS_URL/,
+    'start one (flowstone dev FILE in this folder, docker compose up -d, or nats-server -js), or name it with --server or NATS_URL',
+  ],
   ['at', /^at: /, '--at: '],
   ['at', /so name one: \{ shard, seq \}, or give a Date/, 'so name one: SHARD:SEQUENCE, or give a time'],
   ['at', /give a Date, a sequence from 1 on.*/, 'give a time, a sequence from 1 on, or SHARD:SEQUENCE'],

@@ -20,6 +20,7 @@ import {
   devSecrets,
   keepHttpPort,
   lastHttpPort,
+  readDevState,
   removeDevState,
   writeDevState,
 } from './devfiles.ts'
@@ -68,6 +69,8 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
     dir: DEV_DIR,
     password: devPassword(DEV_DIR),
     ...(options.port === undefined ? {} : { port: wholeNumber('--port', options.port) }),
+  }).catch((error: unknown) => {
+    throw secondDev(error)
   })
   const address = `nats://127.0.0.1:${server.port}`
   output.event('server', { url: address, dir: server.dir }, `server   ${address}, its data and password in ${DEV_DIR}`)
@@ -114,6 +117,17 @@ export async function runDev(file: string, options: DevCommand): Promise<void> {
     await workers.stop()
     removeDevState(DEV_DIR)
   }
+}
+
+/** The folder is taken: mostly by a `flowstone dev` in another terminal. */
+function secondDev(error: unknown): unknown {
+  const first = error instanceof FlowStoneError && error.code === 'server_locked' ? readDevState(DEV_DIR) : undefined
+  if (!first) return error
+  return new FlowStoneError(
+    'server_locked',
+    `flowstone dev runs in this folder already (process ${first.pid}), for ${first.file}; it takes new code by itself. Stop it with Ctrl-C in its terminal first, or start this one in another folder.`,
+    { cause: error },
+  )
 }
 
 class DevWorkers {

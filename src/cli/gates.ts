@@ -1,5 +1,6 @@
 /** Commands about signal gates. */
 import type { Command } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { whyNoRun } from '../client/no-run.ts'
 import type { GateView } from '../gates/types.ts'
@@ -182,7 +183,7 @@ function gateLines(view: GateView): string[] {
     payload: signal?.payload,
     source: signal?.source,
     headers: signal?.headers,
-    refused: refused && `${refused.count} attempts to answer`,
+    refused: refused && `${counted(refused.count, 'attempt')} to answer`,
   })
   if (!refused) return lines
   const rows = refused.last.map(({ at, reason, source, by }) => [at, reason, source, by])

@@ -9,7 +9,7 @@ import type { LogsOptions } from '../client/logs.ts'
 import { parseLevel } from '../logs/options.ts'
 import { type GlobalOptions, open, stopRequest } from './context.ts'
 import { connected } from './options.ts'
-import { EXIT } from './output.ts'
+import { EXIT, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { sinceArgument } from './times.ts'
 
@@ -44,8 +44,12 @@ async function showLogs(what: string, options: LogsCommand): Promise<void> {
     process.exitCode = EXIT.interrupted
     ended.abort()
   })
-  for await (const line of flow.logs(run, { ...wanted, signal: ended.signal }))
+  let lines = 0
+  for await (const line of flow.logs(run, { ...wanted, signal: ended.signal })) {
     console.log(options.json ? printable(jsonOf(line)) : lineOf(line))
+    lines += 1
+  }
+  if (lines === 0) outputOf(options.json === true).note('no such lines are kept: code logs them with ctx.log')
 }
 
 function logsArgument(what: string, options: LogsCommand): LogsOptions & { readonly run: string } {

@@ -1,5 +1,5 @@
 /** `flowstone proof`: keys, checkpoints, and whether the log is as it was proven. */
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { ProofCheckpoint, ProofReport } from '../../projections/proof/findings.ts'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
@@ -79,7 +79,12 @@ function wantedOf({ key, sinceCheckpoint }: ProofVerifyCommand): ProofVerifyOpti
 
 function keyIn(text: string): string {
   // A key in base64 has no dot, and 44 characters.
-  return /^[A-Za-z0-9+/]{43}=?$/.test(text) ? text : fileOf('--key', text)
+  if (/^[A-Za-z0-9+/]{43}=?$/.test(text)) return text
+  if (text !== '-' && !existsSync(text))
+    throw new InvalidError(
+      `--key: ${text} is no public key (44 characters of base64), and no file; flowstone proof key prints the key`,
+    )
+  return fileOf('--key', text)
 }
 
 function checkpointsIn(file: string): ProofCheckpoint[] {

@@ -32,7 +32,7 @@ export function pruneCommands(root: Command): void {
         const verb = dryRun ? 'would go' : 'are gone'
         output.result(report, () => [
           `${runs} runs ${verb}${ended}: ${facts} facts, ${bytes} bytes of the history`,
-          ...archives.map((to) => `${dryRun ? 'archived first to' : 'archived to'} ${to}`),
+          ...(runs === 0 ? [] : archives).map((to) => `${dryRun ? 'archived first to' : 'archived to'} ${to}`),
         ])
       }),
     )

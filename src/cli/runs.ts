@@ -161,12 +161,13 @@ function partsOf(name: string): [pipeline: string, asset: string] {
 
 /** By code where a file says it, else by what is registered. */
 async function starter(name: string, options: RunCommand): Promise<Starter> {
-  const file = options.file ?? reach(options).dev?.file
+  const { dev, servers } = reach(options)
+  const file = options.file ?? dev?.file
   if (file === undefined) {
     const [pipeline, asset] = name.includes('/') ? partsOf(name) : [options.pipeline, name]
     if (pipeline === undefined)
       throw new InvalidError(
-        `run: say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
+        `run: ${servers === undefined ? 'no flowstone dev runs in this folder (flowstone dev FILE starts it). For another server, ' : ''}say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
       )
     return { start: async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked) }
   }

@@ -68,6 +68,7 @@ async function showStatus(flow: Reading, output: Output, run: string | undefined
   const problems = flow instanceof Flow ? await flow.problems() : []
   for (const problem of problems) output.note(`warning: no engine can work: ${problem.message}`)
   if (run === undefined) {
+    if (flow instanceof Flow && problems.length === 0) await warnOfNoEngine(flow, output)
     const runs = await flow.runs(wanted)
     if (runs.length === 0 && typeof wanted.target === 'string') await mustHaveAsset(flow, wanted.target)
     output.result(runs, () => runTable(runs, wanted))
@@ -80,6 +81,15 @@ async function showStatus(flow: Reading, output: Output, run: string | undefined
     ...runLines(view),
     ...(scatters.length > 0 ? ['', ...scatterTable(scatters)] : []),
   ])
+}
+
+/** What was asked for while there is none is in no list yet. Who may not look hears nothing. */
+async function warnOfNoEngine(flow: Flow, output: Output): Promise<void> {
+  const shards = await flow.inspect.shards().catch(() => [])
+  const without = shards.filter(({ engine }) => engine === undefined)
+  if (without.length === 0) return
+  const where = shards.length === 1 ? '' : ` on shard ${without.map(({ shard }) => shard).join(', ')}`
+  output.note(`warning: no engine is active${where}; nothing goes on until one is: start one with flowstone engine`)
 }
 
 /** Goes on until it is stopped. A run that leaves the list is said once more, as it ended. */

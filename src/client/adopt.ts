@@ -38,8 +38,8 @@ export async function adopt(
   const { id: run, shard } = parseRunId(runId)
   const view = await new Run(deps, run).view()
   if (!view) throw await missingRun(deps, run)
-  if (await isSealed(deps, run))
-    throw new FlowStoneError('not_adoptable', `run ${run} cannot go on with another version: it has ended`)
+  if (view.finishedAt !== undefined || (await isSealed(deps, run)))
+    throw new FlowStoneError('not_adoptable', `run ${run} cannot go on with another version: the run has ended`)
   if (spec && spec.name !== view.pipeline)
     throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
   const wanted = spec?.version ?? (await newestPipeline(deps, shard, view.pipeline))?.version

@@ -198,6 +198,8 @@ async function placeIn(deps: RunDeps, asset: AnyAsset | string): Promise<Place> 
     throw new InvalidError(
       `why: several pipelines have an asset ${asset}: ${having.join(', ')}; name one: ${only}/${asset}`,
     )
-  const all = specs.flatMap((spec) => spec?.assets.map(({ name }) => name) ?? [])
+  const names = specs.flatMap((spec) => spec?.assets.map(({ name }) => name) ?? [])
+  // Those of hooks, schedules and sensors are nobody's to name.
+  const all = names.filter((name) => !name.includes('__'))
   throw new FlowStoneError('not_found', `no pipeline has an asset ${asset}${nearest(asset, all)}`)
 }

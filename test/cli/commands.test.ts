@@ -59,7 +59,7 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     [['status', '--bogus'], "unknown option '--bogus'"],
     [['status', '--limit', 'many'], '--limit must be a whole number'],
     [['worker', 'none.ts'], 'there is no file none.ts'],
-    [['run', 'greeting'], 'name the file that declares it with --file FILE'],
+    [['proof', 'verify', '--key', 'cut'], '--key: cut is no public key (44 characters of base64), and no file'],
     [['run', 'greting', '--file', 'pipeline.ts'], 'there is no asset greting; did you mean greeting?'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--pipeline', 'x'], 'there is no pipeline x'],
     [['run', 'greeting', '--file', 'pipeline.ts', '--upstream', 'x'], '--upstream must be all, stale, missing or none'],
@@ -80,6 +80,8 @@ it('the command explains wrong arguments, with the exit code 2', async () => {
     expect(stderr).not.toMatch(/^\s+at /m)
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
   }
+  const alone = await runCommand(['run', 'greeting'], { cwd: at.cwd })
+  expect(alone).toMatchObject({ code: 2, stderr: expect.stringContaining('run: no flowstone dev runs in this folder') })
   const { code, stdout, stderr } = await runCommand(['status', '--bogus', '--json'], at)
   expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
   expect(JSON.parse(stderr)).toEqual({
@@ -275,7 +277,10 @@ it('a namespace that is not there is not made by looking, and is made by setup',
   }
   const made = await runCommand(['setup', '--namespace', typo, '--shards', '2', '--json'], at)
   expect(JSON.parse(made.stdout)).toEqual({ namespace: typo, shards: 2, replicas: 1 })
-  expect((await runCommand(['status', '--namespace', typo], at)).code).toBe(0)
+  expect(await runCommand(['status', '--namespace', typo], at)).toMatchObject({
+    code: 0,
+    stderr: expect.stringContaining('no engine is active on shard 0, 1; nothing goes on until one is'),
+  })
   const other = await runCommand(['setup', '--namespace', typo, '--shards', '3'], at)
   expect(other).toMatchObject({ code: 2, stdout: '' })
   expect(other.stderr).toContain('was made with 2, not 3')

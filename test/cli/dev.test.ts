@@ -90,7 +90,7 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
 
     const second = await runCommand(['dev', 'pipeline.ts'], files.at)
     expect(second.code).toBe(1)
-    expect(second.stderr).toContain('uses this folder')
+    expect(second.stderr).toContain(`flowstone dev runs in this folder already (process ${dev.child.pid})`)
 
     dev.child.kill('SIGINT')
     const ended = await dev.ended

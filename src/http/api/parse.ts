@@ -34,7 +34,12 @@ function problemOf(reason: ProblemReason, what: string, { issues }: z.ZodError, 
   if (issue?.code === 'unrecognized_keys') {
     const [key = ''] = issue.keys
     const hint = known.length === 0 ? '; there are none' : nearest(key, known)
-    return new HttpProblem(reason, cut(`There is no ${what} ${key}${hint}.`, DETAIL_MAX, '…'), {}, key)
+    return new HttpProblem(
+      reason,
+      cut(`There is no ${what} ${key}${hint}${hint.endsWith('?') ? '' : '.'}`, DETAIL_MAX, '…'),
+      {},
+      key,
+    )
   }
   const field = issue?.path.join('.') ?? ''
   return new HttpProblem(reason, cut(`${what} ${field}: ${issue?.message ?? 'not valid'}`, DETAIL_MAX, '…'), {}, field)
