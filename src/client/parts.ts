@@ -4,10 +4,11 @@ import { atMost } from '../options/timer.ts'
 import { Worker } from '../worker/worker.ts'
 
 /**
- * How long a close waits for an engine. What that cannot write, because the server is away or full,
- * is folded again.
+ * How long a close waits for engines, and for what is to be stored behind them. What an engine
+ * cannot write, because the server is away or full, is folded again.
  */
-const ENGINE_MS = 10_000
+const LAST_MS = 10_000
+const LAST_MIN_MS = 500
 
 interface Part {
   stop(): Promise<void>
@@ -34,12 +35,17 @@ export class Parts {
     return part
   }
 
-  /** Workers first: they finish or hand back. */
-  async stop(): Promise<void> {
+  /**
+   * Workers first: they finish or hand back. Returns for how many milliseconds more a close waits
+   * while the server is away.
+   */
+  async stop(): Promise<number> {
     this.#isClosed = true
     const workers = this.#all.filter((part) => part instanceof Worker)
     await Promise.all(workers.map((part) => part.stop()))
     const engines = this.#all.filter((part) => !(part instanceof Worker))
-    await atMost(ENGINE_MS, Promise.all(engines.map((part) => part.stop())))
+    const untilMs = performance.now() + LAST_MS
+    await atMost(LAST_MS, Promise.all(engines.map((part) => part.stop())))
+    return this.isEmpty ? LAST_MIN_MS : Math.max(LAST_MIN_MS, untilMs - performance.now())
   }
 }

@@ -11,6 +11,7 @@ import type { Appender } from '../log/appender.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Duration, parseDuration } from '../options/duration.ts'
+import { atMost } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import type { Logger } from '../telemetry.ts'
 import { answerForEngine } from './answer.ts'
@@ -68,7 +69,11 @@ export interface Engine {
    * when it refuses none. The engine checks again every two seconds.
    */
   readonly refused: FlowStoneError | undefined
-  /** Checkpoints, gives up its claims, and ends: a standby takes over at once. */
+  /**
+   * Checkpoints, gives up its claims, and ends: a standby takes over at once. It takes 10 s at most.
+   * What cannot be stored by then, because the server is away or full, is folded again by the next
+   * engine. This one ends when the server takes it, or with the connection.
+   */
   stop(): Promise<void>
 }
 
@@ -79,6 +84,7 @@ const OPTIONS: OptionNames<EngineOptions> = {
   proof: true,
   retention: true,
 }
+const STOP_MS = 10_000
 const SEAL_BOUNDS = { minMs: 1000, maxMs: 365 * 86_400_000 }
 const SNAPSHOT_EVERY_MAX = 10_000_000
 const RECONCILE_BOUNDS = { minMs: 10, maxMs: 86_400_000 }
@@ -129,7 +135,7 @@ export function startEngine(
     },
     stop: async () => {
       if (!shared.connection.isClosed) answers.unsubscribe()
-      await Promise.all(shards.map((partition) => partition.stop()))
+      await atMost(STOP_MS, Promise.all(shards.map((partition) => partition.stop())))
     },
   }
 }

@@ -313,7 +313,7 @@ export class Worker {
     await logged
     this.#heartbeats?.cancel()
     this.#watch.stop()
-    await this.#liveness.stop()
+    await atMost(LEAVE_MS, this.#liveness.stop())
     this.#offExit?.()
     await this.#shared.helper?.stop()
     if (!this.#shared.connection.isClosed) for (const subscription of this.#statusRequests) subscription.unsubscribe()

@@ -180,3 +180,28 @@ it('a worker whose subscription waits for room stops all the same', async () => 
   await empty()
   await nc.close()
 })
+
+it('an engine that has no room for its checkpoint stops all the same, and the next one goes on', async () => {
+  await using server = await rawNats()
+  const one = asset('one', { execute: () => 1 })
+  await using stage = await openStage(server.url, pipeline('p', [one]))
+  const { flow, namespace } = stage
+  const nc = await connectNats({ servers: server.url })
+  const jsm = await jetstreamManager(nc)
+  const state = `KV_${namespace}_state_0`
+  await jsm.streams.update(state, { max_bytes: 1 })
+  const run = await flow.materialize(one)
+  await until('it has ended on the log', async () => {
+    const subjects_filter = `${namespace}.log.0.run.${run.id}.finished`
+    return (await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter })).state.subjects !== undefined
+  })
+  let stopped = false
+  void stage.engine?.stop().then(() => {
+    stopped = true
+  })
+  await until('it is stopped', () => stopped)
+  await jsm.streams.update(state, { max_bytes: -1 })
+  await (await flow.engine()).active
+  expect(await run.result()).toBe(1)
+  await nc.close()
+})

@@ -8,13 +8,16 @@ it('a close waits for an engine that cannot store what it has for some seconds, 
   const parts = new Parts()
   await parts.add({ stop: () => new Promise<never>(() => undefined) })
   let closed = false
-  void parts.stop().then(() => {
+  let leftMs = 0
+  void parts.stop().then((ms) => {
     closed = true
+    leftMs = ms
   })
   await vi.advanceTimersByTimeAsync(9000)
   expect(closed).toBe(false)
   await vi.advanceTimersByTimeAsync(1100)
   expect(closed).toBe(true)
+  expect(leftMs, 'what is stored behind it has the rest of that time').toBe(500)
 })
 
 it('what has started when its flow is closed is stopped, and says so', async () => {
