@@ -438,8 +438,8 @@ export class Flow {
 
   /**
    * Stops workers (they finish or hand back), then engines, then the connection. Safe to call
-   * twice. While the server is away it takes 25 s more than `drainTimeout` of the workers at most,
-   * 11 s without a worker: what cannot be stored is done again by others.
+   * twice. While the server is away it takes 25 s more than `drainTimeout` of the workers at most.
+   * Without a worker it takes 11 s. What cannot be stored then is done again by others.
    */
   close(): Promise<void> {
     if (this.#parent) return this.#parent.close()

@@ -70,9 +70,9 @@ export interface Engine {
    */
   readonly refused: FlowStoneError | undefined
   /**
-   * Checkpoints, gives up its claims, and ends: a standby takes over at once. It takes 10 s at most.
-   * What cannot be stored by then, because the server is away or full, is folded again by the next
-   * engine. This one ends when the server takes it, or with the connection.
+   * Checkpoints, gives up its claims, and ends: a standby takes over at once. Resolves after 10 s
+   * at most. What cannot be stored by then, because the server is away or full, is folded again by
+   * the next engine. This one ends when it is stored, or with the connection.
    */
   stop(): Promise<void>
 }

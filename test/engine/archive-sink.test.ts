@@ -1,15 +1,21 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import type { RecordSource } from '../../src/engine/archive/records.ts'
 import { placeOf, streamSink } from '../../src/engine/archive/sink.ts'
 import { writeArchive } from '../../src/engine/archive/write.ts'
+import { archived } from '../../src/engine/history/prune/archiving.ts'
 import { verifyArchives } from '../../src/engine/proof/archive.ts'
+import type { S3ClientLike } from '../../src/items/s3.ts'
 import { type ArchiveRecord, positionRecord } from '../../streams/archive.ts'
 import { proofHeadLine } from '../../streams/proof-file.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { startS3 } from '../kit/s3.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { rejection } from '../kit/stage.ts'
+import { until } from '../kit/until.ts'
 
 const MB = 1024 * 1024
 
@@ -45,6 +51,34 @@ describe('an archive in S3', () => {
       code: 'archive_failed',
       message: expect.stringContaining('s3://other/a'),
     })
+  })
+})
+
+describe('an archive in S3 that gets no answer', () => {
+  it('leaves no request behind when nobody waits for it any more', async () => {
+    await using s3 = await startS3('kept')
+    const answer = Promise.withResolvers<void>()
+    s3.hold = () => answer.promise
+    let open = 0
+    const client: S3ClientLike = {
+      send: async (command, options) => {
+        open += 1
+        try {
+          return await s3.client.send(command as never, options as never)
+        } finally {
+          open -= 1
+        }
+      },
+    }
+    const source = { connection: { isClosed: false }, names: namesOf('ns'), shards: 1 } as unknown as RecordSource
+    const what = { shard: 0, runs: [], places: new Map(), factsOf: new Map(), endedMs: 0 }
+    const waits = async (): Promise<void> => {
+      for await (const ms of archived(source, { to: 's3://kept/a', client }, what, 300)) await sleep(ms)
+    }
+    const { code, message } = await rejection(waits())
+    expect([code, message]).toEqual(['archive_failed', expect.stringContaining('it is not stored after 300 ms')])
+    await until('its request has ended', () => open === 0)
+    answer.resolve()
   })
 })
 

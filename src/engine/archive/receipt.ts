@@ -24,13 +24,15 @@ export function parseArchiveTarget(at: string, target: unknown): string {
   return target
 }
 
-function placeIn(at: string, target: string, name: string, client?: S3ClientLike): Place {
-  return placeOf(at, `${target.replace(/\/+$/, '')}/${name}`, client)
+function placeIn(at: string, target: string, name: string, client?: S3ClientLike, signal?: AbortSignal): Place {
+  return placeOf(at, `${target.replace(/\/+$/, '')}/${name}`, client, signal)
 }
 
 export interface ArchiveRunsOptions {
   readonly at: Date
   readonly client?: S3ClientLike
+  /** Nobody waits for it any more: what is asked of S3 ends. */
+  readonly signal?: AbortSignal
   /** What is known of the runs. Default: each is looked for. */
   readonly pieces?: () => AsyncIterable<Piece>
   /** How many facts each of them has, where the caller knows. */
@@ -45,13 +47,13 @@ export async function archiveRuns(
   source: RecordSource,
   target: string,
   runs: readonly string[],
-  { at, client, pieces, factsOf }: ArchiveRunsOptions,
+  { at, client, signal, pieces, factsOf }: ArchiveRunsOptions,
 ): Promise<ArchiveReceipt> {
   const sorted = runs.toSorted()
   // What still writes an older one of a run to which a fact came late must not replace the newer.
   const parts = sorted.map((run) => (factsOf?.has(run) ? `${run}:${factsOf.get(run)}` : run))
   const name = `${source.names.ns}-${hash64(parts.join(' '))}.jsonl.zst`
-  const place = placeIn('archive', parseArchiveTarget('archive', target), name, client)
+  const place = placeIn('archive', parseArchiveTarget('archive', target), name, client, signal)
   const wanted = { sinceMs: 0, untilMs: Number.POSITIVE_INFINITY, pipelines: undefined, open: false }
   const selection = {
     runs: sorted,
@@ -71,8 +73,12 @@ export async function archiveRuns(
  * Reads the archive back, and compares it with what was written. Throws `bad_archive` where it is
  * not that.
  */
-export async function confirmArchive(receipt: ArchiveReceipt, client?: S3ClientLike): Promise<void> {
-  const { foot } = await verifiedArchive(placeOf('archive', receipt.to, client).source())
+export async function confirmArchive(
+  receipt: ArchiveReceipt,
+  client?: S3ClientLike,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { foot } = await verifiedArchive(placeOf('archive', receipt.to, client, signal).source())
   if (foot.sha256 !== receipt.sha256 || foot.lines !== receipt.lines)
     throw new FlowStoneError(
       'bad_archive',

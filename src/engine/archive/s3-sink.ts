@@ -6,33 +6,49 @@ import { z } from 'zod'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import { optionalPackage } from '../../items/optional.ts'
 import type { S3ClientLike, S3ObjectOptions } from '../../items/s3.ts'
+import { after, unlessAborted } from '../../options/timer.ts'
 
 type Sdk = typeof import('@aws-sdk/client-s3')
 
 const PART_BYTES = 8 * 1024 * 1024
+/** A request that takes longer gets no answer any more. */
+const REQUEST_MS = 300_000
+const ABORT_MS = 10_000
 /** S3 takes 10,000 parts: later ones are larger. */
 const LARGER_EACH = 1000
 const begun = z.object({ UploadId: z.string() })
 const stored = z.object({ ETag: z.string() })
 
+/** One for all archives of this process: each has connections of its own. */
+let shared: S3ClientLike | undefined
+
 export class S3Sink {
   readonly #sdk: Sdk
   readonly #client: S3ClientLike
+  readonly #signal: AbortSignal | undefined
   readonly #at: { readonly Bucket: string; readonly Key: string }
   readonly #parts: { readonly ETag: string; readonly PartNumber: number }[] = []
   #upload: string | undefined
   #held: Uint8Array[] = []
   #bytes = 0
 
-  private constructor(sdk: Sdk, client: S3ClientLike, { bucket, key }: S3ObjectOptions) {
+  private constructor(
+    sdk: Sdk,
+    client: S3ClientLike,
+    { bucket, key }: S3ObjectOptions,
+    signal: AbortSignal | undefined,
+  ) {
     this.#sdk = sdk
     this.#client = client
+    this.#signal = signal
     this.#at = { Bucket: bucket, Key: key }
   }
 
-  static async open(options: S3ObjectOptions): Promise<S3Sink> {
+  /** `signal`: nobody waits for the archive any more. */
+  static async open(options: S3ObjectOptions, signal?: AbortSignal): Promise<S3Sink> {
     const sdk = await optionalPackage<Sdk>('@aws-sdk/client-s3', 'an archive in S3')
-    return new S3Sink(sdk, options.client ?? new sdk.S3Client({}), options)
+    if (!options.client) shared ??= new sdk.S3Client({})
+    return new S3Sink(sdk, options.client ?? shared ?? new sdk.S3Client({}), options, signal)
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -58,7 +74,9 @@ export class S3Sink {
     this.#take()
     if (this.#upload === undefined) return
     const command = new this.#sdk.AbortMultipartUploadCommand({ ...this.#at, UploadId: this.#upload })
-    await this.#client.send(command).catch(() => undefined)
+    await within(ABORT_MS, undefined, (signal) => this.#client.send(command, { abortSignal: signal })).catch(
+      () => undefined,
+    )
   }
 
   async #part(): Promise<void> {
@@ -81,12 +99,28 @@ export class S3Sink {
 
   async #send(command: object): Promise<unknown> {
     try {
-      return await this.#client.send(command)
+      return await within(REQUEST_MS, this.#signal, (signal) => this.#client.send(command, { abortSignal: signal }))
     } catch (cause) {
       const { Bucket, Key } = this.#at
       throw new FlowStoneError('archive_failed', `s3://${Bucket}/${Key} cannot be written: ${messageOf(cause)}`, {
         cause,
       })
     }
+  }
+}
+
+/** A client that does not look at its signal is not waited for. */
+async function within<T>(
+  ms: number,
+  signal: AbortSignal | undefined,
+  send: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const late = new AbortController()
+  const timer = after(ms, () => late.abort(new Error(`no answer within ${ms / 1000} s`)))
+  const any = signal ? AbortSignal.any([signal, late.signal]) : late.signal
+  try {
+    return await unlessAborted(send(any), any)
+  } finally {
+    timer.cancel()
   }
 }

@@ -12,6 +12,7 @@ import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import { fileSource } from '../../items/file.ts'
 import { type S3ClientLike, s3Object } from '../../items/s3.ts'
+import { unlessAborted } from '../../options/timer.ts'
 import { S3Sink } from './s3-sink.ts'
 
 export interface Sink {
@@ -30,8 +31,10 @@ export interface Place {
   readonly source: () => ByteSource
 }
 
-/** `to`: a path, a `file:` URL, an `s3://bucket/key` address. */
-export function placeOf(at: string, to: string, client?: S3ClientLike): Place {
+/**
+ * `to`: a path, a `file:` URL, an `s3://bucket/key` address. `signal`: ends what is asked of S3.
+ */
+export function placeOf(at: string, to: string, client?: S3ClientLike, signal?: AbortSignal): Place {
   if (typeof to !== 'string' || to === '')
     throw new InvalidError(`${at} must be a path, a file: URL, or s3://BUCKET/KEY`)
   if (to.startsWith('s3:')) {
@@ -39,12 +42,25 @@ export function placeOf(at: string, to: string, client?: S3ClientLike): Place {
     if (bucket === undefined || key === undefined)
       throw new InvalidError(`${at}: ${to} must name a bucket and a key: s3://BUCKET/KEY`)
     const options = { bucket, key, ...(client ? { client } : {}) }
-    return { name: to, sink: async () => await S3Sink.open(options), source: () => s3Object(options) }
+    return {
+      name: to,
+      sink: async () => await S3Sink.open(options, signal),
+      source: () => untilAborted(s3Object(options), signal),
+    }
   }
   if (/^[a-z][a-z0-9+.-]+:\/\//i.test(to) && !to.startsWith('file:'))
     throw new InvalidError(`${at}: ${to} is no place that is known; give a path, a file: URL, or s3://BUCKET/KEY`)
   const path = to.startsWith('file:') ? pathOf(at, to) : to
   return { name: path, sink: async () => await FileSink.open(path), source: () => fileSource(path) }
+}
+
+function untilAborted(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
+  if (!signal) return source
+  return {
+    name: source.name,
+    stat: async (own) => await unlessAborted(source.stat(AbortSignal.any([own, signal])), signal),
+    bytes: (range, version, own) => source.bytes(range, version, AbortSignal.any([own, signal])),
+  }
 }
 
 /** `file:///a/b`, and `file:a/b` for a path from here. */

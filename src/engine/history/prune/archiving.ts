@@ -7,6 +7,7 @@ import { FlowStoneError, messageOf } from '../../../../streams/errors.ts'
 import type { SealedRun } from '../../../../streams/history.ts'
 import type { ArchiveReceipt } from '../../../../streams/retention.ts'
 import { readPack } from '../../../log/packs.ts'
+import { every } from '../../../options/timer.ts'
 import type { Piece } from '../../archive/piece.ts'
 import { archiveRuns, confirmArchive } from '../../archive/receipt.ts'
 import type { RecordSource } from '../../archive/records.ts'
@@ -16,6 +17,8 @@ import type { ArchivePlace } from '../../retention.ts'
 const LOOK_MS = 20
 /** An archive that takes longer is not there. */
 const LONGEST_MS = 600_000
+
+const CLOSED_LOOK_MS = 1000
 
 /** Runs of one shard. */
 export interface ToArchive {
@@ -40,28 +43,42 @@ export async function* archived(
   longestMs = LONGEST_MS,
 ): AsyncGenerator<number, ArchiveReceipt> {
   let outcome: { readonly receipt: ArchiveReceipt } | { readonly error: unknown } | undefined
+  const ended = new AbortController()
+  const { signal } = ended
+  // Also where nobody asks any more: the engine has stopped.
+  const untilMs = performance.now() + longestMs
+  const timer = every(
+    Math.min(CLOSED_LOOK_MS, longestMs),
+    () => {
+      if (performance.now() >= untilMs) ended.abort(new Error(`it is not stored after ${longestMs} ms`))
+      else if (source.connection.isClosed) ended.abort(new Error('the connection was closed'))
+    },
+    { unref: true },
+  )
   const store = async (): Promise<ArchiveReceipt> => {
     const pieces = (): AsyncIterable<Piece> => piecesIn(source, what)
     const { endedMs, factsOf } = what
-    const options = { at: new Date(endedMs), pieces, factsOf, ...(client ? { client } : {}) }
+    const options = { at: new Date(endedMs), pieces, factsOf, signal, ...(client ? { client } : {}) }
     const receipt = await archiveRuns(source, to, what.runs, options)
     if (receipt.runs !== what.runs.length) throw new Error(`it has ${receipt.runs} of ${what.runs.length} runs`)
-    await confirmArchive(receipt, client)
+    await confirmArchive(receipt, client, signal)
     return receipt
   }
-  store().then(
-    (receipt) => {
-      outcome = { receipt }
-    },
-    (error: unknown) => {
-      outcome = { error }
-    },
-  )
-  const untilMs = performance.now() + longestMs
-  while (!outcome && performance.now() < untilMs) yield LOOK_MS
+  store()
+    .then(
+      (receipt) => {
+        outcome = { receipt }
+      },
+      (error: unknown) => {
+        outcome = { error }
+      },
+    )
+    .finally(() => timer.cancel())
+  // What cannot be ended, such as a write to a file, is not waited for.
+  while (!outcome && !signal.aborted) yield LOOK_MS
   if (outcome && 'receipt' in outcome) return outcome.receipt
-  const cause = outcome ? outcome.error : undefined
-  const why = outcome ? messageOf(cause) : `it is not stored after ${longestMs} ms`
+  const cause: unknown = signal.aborted ? signal.reason : outcome?.error
+  const why = messageOf(cause)
   throw new FlowStoneError('archive_failed', `they cannot be archived to ${to}: ${why}`, { cause })
 }
 
