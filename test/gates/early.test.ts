@@ -133,9 +133,13 @@ describe('a signal by correlation key that comes before its gate', () => {
     expect((await answered()).filter(Boolean)).toHaveLength(names.length)
   })
 
-  it.each(['openGate', 'signalGate'] as const)(
-    'a signal by correlation key that comes before its gate is found when the worker that called %s died before it looked',
-    async (call) => {
+  it.each([
+    ['openGate', 'looked'],
+    ['signalGate', 'looked'],
+    ['signalGate', 'looked, and no engine has read that it waits'],
+  ] as const)(
+    'a signal by correlation key that comes before its gate is found when the worker that called %s died before it %s',
+    async (call, when) => {
       const lost = asset('lost', {
         execute: async (ctx) =>
           call === 'signalGate'
@@ -146,6 +150,7 @@ describe('a signal by correlation key that comes before its gate', () => {
       const alone = pipeline('alone', [lost])
       await using stage = await openStage(server.url, alone, { gates: GATES, worker: false })
       const { flow, namespace } = stage
+      const isFolded = when === 'looked'
       const names = namesOf(namespace)
       const connection = await Connection.open({ servers: server.url })
       const jsm = await jetstreamManager(connection.nc)
@@ -179,13 +184,26 @@ describe('a signal by correlation key that comes before its gate', () => {
       // The dead worker: it has the task, and has stored all this.
       const task = await (await jetstream(connection.nc).consumers.get(names.work(0), durable)).next()
       expect(task?.info.deliveryCount).toBe(1)
+      if (!isFolded) {
+        await stage.engine?.stop()
+        const name = names.kvSubject(names.controlBucket, 'worker.dead')
+        await jetstream(connection.nc).publish(name, JSON.stringify({ pipelines: ['alone'], beatMs: 1000 }))
+      }
       const log = new Appender(connection, names.log(0))
       await log.append(...facts.map((fact) => factEntry(names, 0, fact)))
-      await connection.close()
-      if (call === 'signalGate') await untilSuspended(flow, run, 'lost')
+      if (call === 'signalGate' && isFolded) await untilSuspended(flow, run, 'lost')
       await flow.worker(alone, { ackWait: '500ms' })
+      if (!isFolded) {
+        const ends = names.fact(0, `asset.alone.lost.${run}.attempt_ended.1`)
+        await until('it is taken for lost', async () => {
+          const { state } = await jsm.streams.info(names.log(0), { subjects_filter: ends })
+          return state.subjects?.[ends] === 1
+        })
+        await flow.engine()
+      }
       await until('it is answered', async () => (await gateOf(flow, run)).status === 'signaled', 20_000)
       expect(await flow.run(run).result()).toBe(7)
+      await connection.close()
     },
   )
 

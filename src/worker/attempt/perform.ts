@@ -147,7 +147,11 @@ export class Performer {
     recordLost(this.#shared, held, task)
     if (task.kind === 'lease') await reportLostLease(this.#shared, held, task)
     else if (task.kind === 'resume') await reportLostResume(this.#shared, held, task)
-    else if (task.kind !== 'reminder') await reportLost(this.#shared, held, task)
+    else if (task.kind !== 'reminder') {
+      await reportLost(this.#shared, held, task)
+      // It may wait at a gate already, and no engine has read that yet: then it was not lost.
+      await takeMissed(this.#shared, held.shard, task)
+    }
     return DONE
   }
 
