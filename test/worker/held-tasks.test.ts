@@ -49,6 +49,17 @@ it('another message of a task is a repeat, and while that goes back to its queue
   expect([tasks.size, tasks.meet('task', deliver(3, 'third'))]).toEqual([0, 'new'])
 })
 
+it('a message of a queue that was made anew is not taken for the one whose number it has', () => {
+  const { tasks, held, deliver, connection } = workerOf()
+  const other = { ...task, id: 'other' } as AttemptTask
+  expect(tasks.meet('other', deliver(1, 'anew'))).toBe('new')
+  expect(held.reply).toBe('first')
+  tasks.add(new InFlightTask(connection as unknown as Connection, other, deliver(1, 'anew'), 0))
+  expect(tasks.size).toBe(2)
+  tasks.delete(held)
+  expect([tasks.size, tasks.has('0.1')]).toEqual([1, true])
+})
+
 it.each([
   ['is acknowledged where it came last, and known to be done with', true],
   ['and cannot be stored is left to its next delivery', false],
