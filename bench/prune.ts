@@ -1,7 +1,8 @@
 /**
- * `prune`: scatters while an engine prunes n runs, beside as many of another engine that prunes
- * nothing, in turn. The engine is in a process of its own. Runs are made up, of three assets each.
- * It ends before all are pruned: an engine rests most of the time.
+ * `prune`: scatters before and while an engine prunes n runs: as much work in the time of all of
+ * them. Beside it, in turn, the same where nothing is pruned, because the second half is never just
+ * like the first. The engine is in a process of its own. Runs are made up, of three assets each. It
+ * ends before all are pruned: an engine rests most of the time.
  */
 import { asset, connect, pipeline } from '../src/index.ts'
 import { Connection } from '../src/log/connection.ts'
@@ -15,8 +16,8 @@ import { withChildren } from './runs.ts'
 import { median } from './stats.ts'
 
 const INSTANCES = 20_000
-const WARM_UPS = 20
-/** First an engine looks through all runs. */
+const WARM_UPS = 60
+/** Of each half. First an engine looks through all runs. */
 const SCATTERS = 150
 
 const noop = asset('noop', {
@@ -26,7 +27,7 @@ const noop = asset('noop', {
 })
 
 export const prune: Bench = {
-  about: 'scatters while n runs are pruned, beside those while nothing is; runs pruned a second',
+  about: 'scatters while n runs are pruned, beside those before; runs pruned a second',
   sizes: [100_000],
   async run(job) {
     const figures: Figure[] = []
@@ -36,34 +37,52 @@ export const prune: Bench = {
 }
 
 async function compared(job: Job, n: number): Promise<Figure[]> {
-  const busy: number[] = []
-  const idle: number[] = []
-  const pruned: number[] = []
-  // The one without comes first, and last.
-  for (let i = 0; i <= 2 * job.repeats; i++) {
+  const busy: Measured[] = []
+  const idle: Measured[] = []
+  for (let i = 0; i < 2 * job.repeats; i++) {
     const isPruning = i % 2 === 1
-    const { scatters, runs, ms } = await withChildren(job.rig.url, async ([engine]) => {
+    const found = await withChildren(job.rig.url, async ([engine]) => {
       if (!engine) throw new Error('there is no engine')
       return await measure(job, engine, n, isPruning)
     })
+    const { before, after, runs, ms } = found
     const text = isPruning ? `while ${runs} runs were pruned in ${Math.round(ms / 1000)} s` : 'while nothing was pruned'
-    job.say(`prune n=${n}: ${Math.round(median(scatters))} instances/s over ${scatters.length} scatters, ${text}`)
-    if (isPruning) pruned.push(runs / (ms / 1000))
+    job.say(`prune n=${n}: ${Math.round(before)} instances/s, then ${Math.round(after)} ${text}`)
     const to = isPruning ? busy : idle
-    to.push(median(scatters))
+    to.push(found)
   }
-  const [value, raw] = [median(busy), median(idle)]
-  const row = { bench: 'prune', n, fsync: job.fsync }
+  const rest = { bench: 'prune', n, fsync: job.fsync }
+  const [pruning, nothing] = [busy, idle].map((all) => median(all.map(({ before, after }) => after / before)))
   return [
-    { ...row, value, unit: 'instances/s while pruning', raw, ratio: value / raw },
-    { ...row, value: median(pruned), unit: 'runs pruned/s', raw: null, ratio: null },
+    {
+      ...rest,
+      value: median(busy.map(({ after }) => after)),
+      unit: 'instances/s while pruning',
+      raw: median(busy.map(({ before }) => before)),
+      ratio: pruning ?? Number.NaN,
+    },
+    {
+      ...rest,
+      value: median(idle.map(({ after }) => after)),
+      unit: 'instances/s, nothing to prune',
+      raw: median(idle.map(({ before }) => before)),
+      ratio: nothing ?? Number.NaN,
+    },
+    {
+      ...rest,
+      value: median(busy.map(({ runs, ms }) => runs / (ms / 1000))),
+      unit: 'runs pruned/s',
+      raw: null,
+      ratio: null,
+    },
   ]
 }
 
 interface Measured {
-  /** Instances a second of each. */
-  readonly scatters: number[]
-  /** Pruned meanwhile. */
+  /** Instances a second of the first half, and of the second. */
+  readonly before: number
+  readonly after: number
+  /** Pruned in the second, and how long it took. */
   readonly runs: number
   readonly ms: number
 }
@@ -78,23 +97,20 @@ async function measure({ rig }: Job, engine: Child, n: number, isPruning: boolea
     try {
       await using flow = await connect({ servers: rig.url, namespace })
       await flow.worker(pipeline('bench', [noop]))
-      const scatter = async (): Promise<number> => {
+      const half = async (scatters: number): Promise<number> => {
         const startedMs = performance.now()
-        await (await flow.materialize(noop)).result()
-        return INSTANCES / ((performance.now() - startedMs) / 1000)
+        for (let i = 0; i < scatters; i++) await (await flow.materialize(noop)).result()
+        return performance.now() - startedMs
       }
-      for (let i = 0; i < WARM_UPS; i++) await scatter()
-      const startedMs = performance.now()
+      const pruned = async (): Promise<number> =>
+        (await flow.retention.records({ limit: 1000 })).reduce((sum, record) => sum + record.runs, 0)
+      await half(WARM_UPS)
+      const beforeMs = await half(SCATTERS)
       // It ends with the engine, at the latest.
       if (isPruning) flow.retention.prune({ olderThan: '1s', pipeline: 'three', timeout: '1d' }).catch(() => undefined)
-      const scatters: number[] = []
-      let runs = 0
-      while (scatters.length < SCATTERS || (isPruning && runs === 0)) {
-        scatters.push(await scatter())
-        const records = await flow.retention.records({ limit: 1000 })
-        runs = records.reduce((sum, record) => sum + record.runs, 0)
-      }
-      return { scatters, runs, ms: performance.now() - startedMs }
+      const ms = await half(SCATTERS)
+      const perSecond = (halfMs: number): number => (SCATTERS * INSTANCES) / (halfMs / 1000)
+      return { before: perSecond(beforeMs), after: perSecond(ms), runs: await pruned(), ms }
     } finally {
       engine.say('')
       await engine.line()

@@ -101,6 +101,7 @@ export class Pruner {
 
   /** A pack was sealed: a look that is under way knows what its runs refer to. */
   saw(n: number, summary: PackSummary): void {
+    this.#rest.sealed()
     this.#survey?.addRefs(summary)
     for (const run of summary.parts ?? []) {
       const parts = this.#survey?.parts
@@ -305,6 +306,7 @@ export class Pruner {
     yield* this.#surveyAll(survey)
     for (const run of await this.#onLog()) survey.hold(run)
     const left = [...survey.candidates]
+    this.#rest.begin()
     // The same packs make the same archive, however long it takes to read them.
     const [packs, batchMs] = archive ? [PACKS_ARCHIVED, Number.POSITIVE_INFINITY] : [PACKS, BATCH_MS]
     const isCounted = isDry || archive !== undefined
@@ -323,6 +325,7 @@ export class Pruner {
       if (isDry) addTotals(totals, batch.totals)
       else if (archive) restMs = yield* this.#archiveAndCommit(look, batch, taken, archive)
       else await this.#commit(look, batch, taken)
+      this.#rest.done(taken.length)
       yield left.length > 0 ? restMs : undefined
     }
   }
