@@ -1,41 +1,26 @@
 /**
- * Reads a stream in order from a sequence, and continues as messages come. An ordered consumer of
- * the client library does the work. A consumer that looks alive may deliver nothing, so the reader
- * asks the stream from time to time how far it is.
+ * Reads a stream in order from a sequence, and continues as messages come. A consumer that looks
+ * alive may deliver nothing, so the reader asks the stream from time to time how far it is.
  */
-import { type ConsumerMessages, DeliverPolicy, type JsMsg } from '@nats-io/jetstream'
+import type { Msg } from '@nats-io/nats-core'
 import { FlowStoneError } from '../../streams/errors.ts'
-import { jetstream } from '../../streams/jetstream.ts'
 import type { Connection } from './connection.ts'
 import { ReceivedHeaders, receivedText } from './headers.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
-import { storedMsOf } from './stored-ms.ts'
+import { OrderedPull } from './ordered-pull.ts'
 
 const LOOK_MS = 5000
 /** A stream that seems to end before what was read of it is looked at again. */
 const SHORT_LOOK_MS = 1000
-/**
- * A server that has just started answers in milliseconds, or not at all: it then is asked again.
- */
-const ANSWER_MS = 2000
-/**
- * The client library asks for at most 100 messages at a time, and by default for more after each
- * 25. Each request is a message to the server.
- */
-const REFILL_AT = 40
 /**
  * A caller that waits for a position checks after these times whether any message can still come.
  * Mostly one comes sooner, and the question would hold it up.
  */
 const GONE_FIRST_MS = 50
 const GONE_LOOK_MS = 500
-/**
- * Messages, and bytes of them, held here before the reader stops pulling; and bytes that the server
- * may have sent beyond that.
- */
-const HELD_MAX = 1000
-const HELD_BYTES = 1024 * 1024
-const AHEAD_BYTES = 1024 * 1024
+/** So many messages are held here, or bytes of them, and it asks for no more. */
+const HELD_MAX = 500
+const HELD_BYTES = 512 * 1024
 
 export class Reader {
   readonly #connection: Connection
@@ -44,9 +29,8 @@ export class Reader {
   #held: StoredMessage[] = []
   #heldBytes = 0
   #wake: (() => void) | undefined
-  #messages: ConsumerMessages | undefined
+  #pull: OrderedPull | undefined
   #stopped = false
-  #resume: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
   #seenAtLook = -1
   #isShort = false
@@ -63,7 +47,7 @@ export class Reader {
     this.#filter = filter
     // A server that was started again has forgotten the consumer, and its silence would be noticed
     // only when heartbeats are missed.
-    this.#offReconnect = connection.onReconnect(() => this.#messages?.stop())
+    this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
     this.#connection = connection
     this.#stream = stream
     this.#next = from
@@ -98,7 +82,7 @@ export class Reader {
     const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
     this.#held = this.#held.length <= max ? [] : this.#held.slice(max)
     for (const { payload } of taken) this.#heldBytes -= payload.length
-    if (this.#held.length < HELD_MAX / 2 && this.#heldBytes < HELD_BYTES / 2) this.#resume?.()
+    this.#pull?.more()
     return taken
   }
 
@@ -121,35 +105,20 @@ export class Reader {
     this.#stopped = true
     clearInterval(this.#timer)
     this.#offReconnect()
-    this.#messages?.stop()
+    this.#pull?.stop()
     this.#wake?.()
-    this.#resume?.()
   }
 
   async #pump(): Promise<void> {
     while (!this.#stopped) {
       try {
-        const consuming = this.#consume()
-        const messages = await this.#connection.untilDisconnect(() => consuming)
+        const opening = this.#open()
+        const pull = await this.#connection.untilDisconnect(() => opening)
         // It may still come, from the next server; by then another one is there.
-        if (!messages) consuming.then((late) => late.stop()).catch(() => undefined)
-        this.#messages = messages
-        if (this.#stopped) messages?.stop()
-        for await (const message of messages ?? []) {
-          if (this.#stopped) return
-          // A consumer made anew starts where the old one should have been; what came twice is
-          // dropped.
-          if (message.seq < this.#next) continue
-          this.#next = message.seq + 1
-          this.#held.push(toStored(message))
-          this.#heldBytes += message.data.length
-          this.#wake?.()
-          if (this.#held.length >= HELD_MAX || this.#heldBytes >= HELD_BYTES) {
-            await new Promise<void>((resolve) => {
-              this.#resume = resolve
-            })
-          }
-        }
+        if (!pull) opening.then((late) => late.stop()).catch(() => undefined)
+        this.#pull = pull
+        if (this.#stopped) pull?.stop()
+        await pull?.ended
       } catch {
         // The server is away or forgot the consumer; a new one starts at #next.
       }
@@ -159,16 +128,22 @@ export class Reader {
     }
   }
 
-  async #consume(): Promise<ConsumerMessages> {
-    const consumer = await jetstream(this.#connection.nc, { timeout: ANSWER_MS }).consumers.get(this.#stream, {
-      deliver_policy: DeliverPolicy.StartSequence,
-      opt_start_seq: this.#next,
-      ...(this.#filter === undefined ? {} : { filter_subjects: this.#filter }),
+  async #open(): Promise<OrderedPull> {
+    return await OrderedPull.open(this.#connection, {
+      stream: this.#stream,
+      from: this.#next,
+      filter: this.#filter,
+      hasRoom: () => this.#held.length < HELD_MAX && this.#heldBytes < HELD_BYTES,
+      onMessage: (message, seq, timeMs) => {
+        // A consumer that was made late starts where the one before should have been; what came
+        // twice is dropped.
+        if (this.#stopped || seq < this.#next) return
+        this.#next = seq + 1
+        this.#held.push(toStored(message, seq, timeMs))
+        this.#heldBytes += message.data.length
+        this.#wake?.()
+      },
     })
-    // By bytes, because facts of a large scatter take a hundred kilobytes each. A message larger
-    // than the bound would never come.
-    const max_bytes = Math.max(AHEAD_BYTES, 2 * this.#connection.maxPayload)
-    return await consumer.consume({ max_bytes, threshold_messages: REFILL_AT, idle_heartbeat: 1000 })
   }
 
   async #look(): Promise<void> {
@@ -198,7 +173,7 @@ export class Reader {
         (this.#filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
       // Behind, and not a step further since the last look: this consumer is dead, whatever it
       // says.
-      if (behind && this.#seenAtLook === this.#next) this.#messages?.stop()
+      if (behind && this.#seenAtLook === this.#next) this.#pull?.stop()
       this.#seenAtLook = behind ? from : -1
     } catch (error) {
       // Anything else is asked again at the next look.
@@ -213,13 +188,14 @@ export class Reader {
   }
 }
 
-function toStored(message: JsMsg): StoredMessage {
+function toStored(message: Msg, seq: number, timeMs: number): StoredMessage {
+  const { subject, data: payload } = message
   const text = receivedText(message)
   return {
-    subject: message.subject,
-    seq: message.seq,
-    timeMs: storedMsOf(message),
-    payload: message.data,
+    subject,
+    seq,
+    timeMs,
+    payload,
     headers: text === undefined ? headerMap(message.headers) : new ReceivedHeaders(text),
   }
 }

@@ -1,0 +1,212 @@
+/**
+ * The messages of a stream in order, from a consumer that lives as long as somebody asks it. It
+ * ends at whatever is out of order: a message that was skipped, silence, a consumer that is gone.
+ * Whoever reads makes another one, which begins behind the last message that came.
+ *
+ * The client library has such a consumer, too. It asks for at most 60 messages at a time, and
+ * looks at each message in four steps of the event loop. That is a third of the time in which an
+ * engine reads a log.
+ */
+import type { Msg, Subscription } from '@nats-io/nats-core'
+import { decode, encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import { apiSubject } from '../../streams/jetstream.ts'
+import { every, type Timer } from '../options/timer.ts'
+import { ask, inboxOf } from './ask.ts'
+import type { Connection } from './connection.ts'
+import { listen } from './listen.ts'
+
+/** Where in the reply subject what is, counted from the stream's sequence. */
+const CONSUMER_SEQ = 1
+const NANOS = 2
+/** The reply subject has domain and account in front of the rest, or it has not. */
+const AT_SHORT = 5
+const AT_LONG = 7
+const LONG_TOKENS = 11
+
+/** Messages of a request, and bytes of them. */
+const BATCH = 500
+const BATCH_BYTES = 1024 * 1024
+/** What a message has beside its payload. */
+const EXTRA_BYTES = 64 * 1024
+const LARGEST_BYTES = 256 * 1024 * 1024
+const EXPIRES_MS = 30_000
+const HEARTBEAT_MS = 1000
+/** Two heartbeats are missing. */
+const SILENCE_MS = 2500
+const LOOK_MS = 500
+/** A server that has just started answers in milliseconds, or not at all. */
+const ANSWER_MS = 2000
+/** The server forgets a consumer that nobody asked for so long. */
+const FORGET_MS = 300_000
+const NANOS_PER_MS = 1_000_000
+
+const HEARTBEAT = 100
+const EXPIRED = 408
+const CONFLICT = 409
+/** A request with a bound of bytes has got all its messages. */
+const COMPLETED = 'batch completed'
+/** The next message does not fit into what is left of the bound. */
+const TOO_LARGE = 'exceeds maxbytes'
+
+export interface PullOptions {
+  readonly stream: string
+  /** Sequence of the first message. */
+  readonly from: number
+  /** Only messages of this subject. */
+  readonly filter?: string | undefined
+  readonly onMessage: (message: Msg, seq: number, timeMs: number) => void
+  /** Whether there is room for another request's messages: 500, and some 1 MB. */
+  readonly hasRoom: () => boolean
+}
+
+export class OrderedPull {
+  /** Resolves when nothing more comes. */
+  readonly ended: Promise<void>
+  readonly #end: () => void
+  readonly #connection: Connection
+  readonly #options: PullOptions
+  readonly #subject: string
+  readonly #inbox: string
+  readonly #subscription: Subscription
+  readonly #looking: Timer
+  #hasEnded = false
+  /** The consumer counts what it delivers. */
+  #delivered = 0
+  /** Messages that were asked for and did not come yet. */
+  #asked = 0
+  #requests = 0
+  #maxBytes: number
+  /** Bytes that came since the last request. */
+  #bytes = 0
+  #heardMs = performance.now()
+  #lookedMs = this.#heardMs
+
+  /**
+   * Makes the consumer, and asks for the first messages. Rejects when the server does not make it.
+   */
+  static async open(connection: Connection, options: PullOptions): Promise<OrderedPull> {
+    const { stream, from, filter } = options
+    const { nc } = connection
+    const name = inboxOf(nc).split('.').at(-1) ?? ''
+    const config = {
+      name,
+      deliver_policy: 'by_start_sequence',
+      opt_start_seq: from,
+      ack_policy: 'none',
+      max_deliver: 1,
+      num_replicas: 1,
+      mem_storage: true,
+      inactive_threshold: FORGET_MS * NANOS_PER_MS,
+      ...(filter === undefined ? {} : { filter_subject: filter }),
+    }
+    const rest = filter === undefined ? '' : `.${filter}`
+    const subject = apiSubject(nc, `CONSUMER.CREATE.${stream}.${name}${rest}`)
+    const reply = await ask(nc, subject, encodeJson({ stream_name: stream, config }), { timeoutMs: ANSWER_MS })
+    const error: unknown = Reflect.get(Object(decode(reply.data, undefined)), 'error')
+    if (error !== undefined)
+      throw new FlowStoneError('internal', `no consumer of ${stream}: ${Reflect.get(Object(error), 'description')}`)
+    return new OrderedPull(connection, name, options)
+  }
+
+  private constructor(connection: Connection, consumer: string, options: PullOptions) {
+    const { nc } = connection
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.ended = promise
+    this.#end = resolve
+    this.#connection = connection
+    this.#options = options
+    this.#subject = apiSubject(nc, `CONSUMER.MSG.NEXT.${options.stream}.${consumer}`)
+    this.#inbox = inboxOf(nc)
+    this.#maxBytes = Math.max(BATCH_BYTES, connection.maxPayload + EXTRA_BYTES)
+    this.#subscription = listen(
+      nc,
+      `${this.#inbox}.*`,
+      (message) => this.#receive(message),
+      () => this.stop(),
+    )
+    void this.#subscription.closed.then(() => this.stop())
+    this.#looking = every(LOOK_MS, () => this.#look(), { unref: true })
+    this.more()
+  }
+
+  /** Asks for more, if there is room and little is on its way. */
+  more(): void {
+    const isLittle = this.#asked <= BATCH || this.#bytes >= this.#maxBytes / 2
+    if (this.#hasEnded || !isLittle || !this.#options.hasRoom()) return
+    if (this.#asked === 0) this.#heardMs = performance.now()
+    this.#asked += BATCH
+    this.#bytes = 0
+    this.#requests += 1
+    const request = {
+      batch: BATCH,
+      max_bytes: this.#maxBytes,
+      expires: EXPIRES_MS * NANOS_PER_MS,
+      idle_heartbeat: HEARTBEAT_MS * NANOS_PER_MS,
+    }
+    this.#connection.tell(this.#subject, encodeJson(request), { reply: `${this.#inbox}.${this.#requests}` })
+  }
+
+  stop(): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    this.#looking.cancel()
+    try {
+      this.#subscription.unsubscribe()
+    } catch {
+      // The connection is closed.
+    }
+    this.#end()
+  }
+
+  #receive(message: Msg): void {
+    if (this.#hasEnded) return
+    this.#heardMs = performance.now()
+    const { reply } = message
+    if (!reply) {
+      this.#status(message)
+      return
+    }
+    const tokens = reply.split('.')
+    const at = tokens.length < LONG_TOKENS ? AT_SHORT : AT_LONG
+    if (Number(tokens[at + CONSUMER_SEQ]) !== this.#delivered + 1) {
+      this.stop()
+      return
+    }
+    this.#delivered += 1
+    this.#asked -= 1
+    this.#bytes += message.data.length
+    // A number of JavaScript has no place for all digits of nanoseconds.
+    const timeMs = Number(tokens[at + NANOS]?.slice(0, -6))
+    this.#options.onMessage(message, Number(tokens[at]), timeMs)
+    this.more()
+  }
+
+  /** What a request says that is not answered by a message. */
+  #status(message: Msg): void {
+    const { headers } = message
+    const code = headers?.code ?? 0
+    if (code === HEARTBEAT) return
+    const says = code === CONFLICT ? (headers?.description.toLowerCase() ?? '') : ''
+    const isTooLarge = says.includes(TOO_LARGE)
+    if (code !== EXPIRED && says !== COMPLETED && !isTooLarge) {
+      this.stop()
+      return
+    }
+    const left = Number(headers?.get('Nats-Pending-Messages') ?? Number.NaN)
+    this.#asked = Number.isNaN(left) ? 0 : Math.max(0, this.#asked - left)
+    // The next message alone is larger than a whole request.
+    const leftBytes = Number(headers?.get('Nats-Pending-Bytes') ?? 0)
+    if (isTooLarge && leftBytes >= this.#maxBytes) this.#maxBytes = Math.min(LARGEST_BYTES, this.#maxBytes * 2)
+    this.more()
+  }
+
+  #look(): void {
+    const now = performance.now()
+    // What held up this process held up what came meanwhile, too.
+    const isLate = now - this.#lookedMs > LOOK_MS * 2
+    this.#lookedMs = now
+    if (isLate || this.#asked === 0 || !this.#connection.isUp) this.#heardMs = now
+    if (now - this.#heardMs > SILENCE_MS) this.stop()
+  }
+}
