@@ -176,6 +176,7 @@ class Attempt {
       const data = { gate, worker: this.#shared.id, ...(left.length === 0 ? {} : { left }) }
       return { name: 'asset.suspended', ids: this.#ids, data }
     }
+    this.#held.waitsAtGate = true
     await opener.suspend(suspension, (gate) => [factEntry(this.#shared.names, this.#held.shard, suspended(gate))])
   }
 

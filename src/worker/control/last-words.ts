@@ -110,7 +110,8 @@ function draftsOf(
   error: ErrorInfo,
 ): FactDraft[] {
   const { task } = held
-  if (!held.begun) return []
+  // Of what waits at a gate, a signal may be kept: who gets it next looks for that.
+  if (!held.begun || held.waitsAtGate) return []
   const isAt = culprit?.runId === task.run && culprit.asset === task.asset
   const run = parseRunId(task.run).id
   const asset = assetName(task.asset)

@@ -43,6 +43,8 @@ export class InFlightTask {
   begun = false
   /** The slot of its code, where it has one of its own; see `Seat`. */
   seat: Seat | undefined
+  /** Its code has returned a gate: that it waits there is on the log, or on its way. */
+  waitsAtGate = false
   /** It is stored anew: another message of the same task is no repeat of this one. */
   isLeaving = false
   #isStoring = false
