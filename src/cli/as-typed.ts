@@ -34,6 +34,7 @@ const ADVICE: readonly (readonly [option: string, code: RegExp, typed: string])[
     'start one (flowstone dev FILE in this folder, docker compose up -d, or nats-server -js), or name it with --server or NATS_URL',
   ],
   ['at', /^at: /, '--at: '],
+  ['to', /from must be before to$/, 'from must be before --to'],
   ['at', /so name one: \{ shard, seq \}, or give a Date/, 'so name one: SHARD:SEQUENCE, or give a time'],
   ['at', /give a Date, a sequence from 1 on.*/, 'give a time, a sequence from 1 on, or SHARD:SEQUENCE'],
   [

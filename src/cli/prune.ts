@@ -29,6 +29,10 @@ export function pruneCommands(root: Command): void {
         const report = await flow.retention.prune(pruneArgument(options))
         const { runs, facts, bytes, oldest, newest, archives, dryRun } = report
         const ended = oldest && newest ? `, which ended from ${oldest.toISOString()} to ${newest.toISOString()}` : ''
+        if (runs === 0)
+          output.note(
+            'Only sealed runs are pruned: an hour after their end, unless --seal-after of the engines differs.',
+          )
         const verb = dryRun ? 'would go' : 'are gone'
         output.result(report, () => [
           `${runs} runs ${verb}${ended}: ${facts} facts, ${bytes} bytes of the history`,

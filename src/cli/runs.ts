@@ -199,7 +199,7 @@ function parseJson(option: string, text: string): unknown {
   try {
     return JSON.parse(source)
   } catch {
-    throw new InvalidError(`${option} must be JSON, such as '{"id":1}', or @FILE`)
+    throw new InvalidError(`${option} must be JSON, such as '{"id":1}' or '"text"', or @FILE`)
   }
 }
 

@@ -247,7 +247,7 @@ export class Gates {
     if (!isSealed && (await logOf(at.shard).appendOnce(resolveEntry(names, at.shard, at, end))) === 'stored') return
     const ended = await this.#read.resolved(at)
     if (ended?.data.outcome === 'cancelled') return
-    throw new ConflictError(`gate ${id} cannot be cancelled: it has ${ended?.data.outcome ?? 'ended'}`)
+    throw new ConflictError(`gate ${id} cannot be cancelled: it has ended${ended ? ` (${ended.data.outcome})` : ''}`)
   }
 
   /**

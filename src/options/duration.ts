@@ -20,6 +20,8 @@ export interface DurationBounds {
 export function parseDuration(field: string, value: unknown, bounds: DurationBounds = {}): number {
   const { minMs = 0, maxMs = DURATION_MAX_MS } = bounds
   const ms = millisecondsOf(value)
+  if (ms === undefined && typeof value === 'string' && /^\d+(\.\d+)?$/.test(value))
+    throw new InvalidError(`${field} needs a unit, such as '${value}s' or '${value}m', got ${shown(value)}`)
   if (ms === undefined)
     throw new InvalidError(
       `${field} must be milliseconds or text such as '500ms', '30s', '15m', '2h', '7d', got ${shown(value)}`,

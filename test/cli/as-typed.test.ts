@@ -82,6 +82,11 @@ it.each([
     "no nats-server at x (gone); start one (docker compose up -d, nats-server -js, or startServer from 'flowstone/server'), or set servers or NATS_URL",
     'no nats-server at x (gone); start one (flowstone dev FILE in this folder, docker compose up -d, or nats-server -js), or name it with --server or NATS_URL',
   ],
+  [
+    ['schedule', 'backfill', 's', '--from', '2026-01-02', '--to', '2026-01-01'],
+    'schedules.backfill: from must be before to',
+    '--from must be before --to',
+  ],
   [['http', '--max-body', '0'], 'maxBodyBytes must be a whole number', '--max-body must be a whole number'],
   [['status', '--server', 'x:y:z'], 'servers: an address must be like', '--server: an address must be like'],
   [['status', '--context', 'x'], 'context: there is no context x', '--context: there is no context x'],

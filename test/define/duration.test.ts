@@ -17,7 +17,6 @@ describe('a duration', () => {
 
   it.each([
     ['', '""'],
-    ['5', '"5"'],
     ['-1s', '"-1s"'],
     ['1w', '"1w"'],
     ['s', '"s"'],
@@ -38,6 +37,13 @@ describe('a duration', () => {
     )
     expect(() => parseDuration('asset a: timeout', value)).toThrow(`got ${got}`)
   })
+})
+
+it('a number as text lacks its unit', () => {
+  for (const value of ['30', '1.5', '0'])
+    expect(() => parseDuration('--timeout', value)).toThrow(
+      `--timeout needs a unit, such as '${value}s' or '${value}m', got "${value}"`,
+    )
 })
 
 describe('the bounds of a duration', () => {
