@@ -4,6 +4,7 @@ import { type GlobalOptions, open, reach, stopRequest, untilStopped } from './co
 import { listenNear } from './http.ts'
 import { openInBrowser } from './open-browser.ts'
 import { outputOf } from './output.ts'
+import { wholeNumber } from './parts.ts'
 
 export interface UiCommand extends GlobalOptions {
   readonly port?: string
@@ -20,6 +21,8 @@ export async function runUi(options: UiCommand): Promise<void> {
   const output = outputOf(options.json === true)
   const role = ROLES.find((one) => one === options.role)
   if (!role) throw new InvalidError(`--role must be viewer, operator or admin, got ${options.role}`)
+  // Also where it is not needed: what is no port is a mistake.
+  const port = options.port === undefined ? undefined : wholeNumber('--port', options.port)
   const show = (url: string): void => {
     output.event('console', { url }, `console  ${url}/`)
     if (options.open !== false && !output.json && process.stdout.isTTY) openInBrowser(url)
@@ -27,6 +30,10 @@ export async function runUi(options: UiCommand): Promise<void> {
   const { dev } = reach(options)
   if (dev) {
     await mustServeConsole(dev.http)
+    if (port !== undefined)
+      output.note(
+        'The flowstone dev of this folder serves it, where it does; --port is for one beside it: add --server.',
+      )
     show(dev.http)
     return
   }

@@ -230,13 +230,14 @@ export class Flow {
   /**
    * The newest value of an asset in a partition, or the one that `run` made or took, with the run
    * it is of. Undefined when there is none. `asset`: as declared, or its name: `'orders/invoice'`.
+   * Throws `not_found` for a name that its registered pipeline lacks.
    */
   async value<V>(asset: Asset<string, V> | string, options: ValueOptions = {}): Promise<AssetValue<V> | undefined> {
     refuseUnknown('value', options, ['partition', 'run'])
     return await assetValue<V>(this.#runDeps(), placeOf('value', asset), options)
   }
 
-  /** The partitions in which the asset has a value, sorted; `''` stands for none. */
+  /** The partitions in which the asset has a value, sorted; `''`: none. Throws as `value`. */
   async partitions(asset: AnyAsset | string): Promise<string[]> {
     return await partitionsOf(this.#runDeps(), placeOf('partitions', asset))
   }
@@ -289,7 +290,7 @@ export class Flow {
    * `after`. Found by lists in the state, so the length of the past does not matter, but where
    * several conditions hold for few of many. Runs of `status` failed or cancelled come in the order
    * in which they ended. Evaluations of schedules and sensors are left out, unless one is the
-   * `target`.
+   * `target`. A name is refused as by `value`.
    */
   async runs(options: RunsOptions = {}): Promise<RunView[]> {
     return await listRuns(this.#runDeps(), options)

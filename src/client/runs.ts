@@ -7,7 +7,8 @@ import { shown } from '../../streams/shown.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
 import { missingRun } from '../log/pruned.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
-import { placeOf } from '../runs/owner.ts'
+import { type AssetPlace, placeOf } from '../runs/owner.ts'
+import { mustBeRegistered } from '../runs/registered.ts'
 import { checkField, parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
 import { readRun, readRuns } from './run-doc.ts'
@@ -50,7 +51,7 @@ const READ_AHEAD = 128
 
 interface Wanted {
   readonly statuses: readonly string[] | undefined
-  readonly target: { readonly pipeline: string; readonly asset: string } | undefined
+  readonly target: AssetPlace | undefined
   readonly tags: Readonly<Record<string, string>>
   readonly partition: string | undefined
   readonly sinceMs: number
@@ -58,9 +59,23 @@ interface Wanted {
   readonly after: string | undefined
 }
 
-/** Throws InvalidError that names the option, and for `after` `not_found` and `pruned`. */
+/**
+ * Throws InvalidError that names the option, for `after` `not_found` and `pruned`, and `not_found`
+ * as `mustBeRegistered` does.
+ */
 export async function listRuns(deps: RunDeps, options: RunsOptions): Promise<RunView[]> {
   const wanted = parse(options)
+  const found = await findRuns(deps, wanted)
+  if (found.length === 0 && wanted.target) await mustBeRegistered(deps, wanted.target)
+  return found
+}
+
+/** The same, where nothing may be found whatever the target is. */
+export async function runsIfAny(deps: RunDeps, options: RunsOptions): Promise<RunView[]> {
+  return await findRuns(deps, parse(options))
+}
+
+async function findRuns(deps: RunDeps, wanted: Wanted): Promise<RunView[]> {
   await deps.found()
   await untilListed(deps)
   const isOpen = wanted.statuses?.every((status) => status === 'requested' || status === 'running') ?? false

@@ -8,6 +8,8 @@ import { foldedTo } from '../engine/shard/checkpoint.ts'
 import { loadValueAt } from '../io/stored-values.ts'
 import { factIn } from '../log/doc-source.ts'
 import { streamBounds } from '../log/nats.ts'
+import type { AssetPlace } from '../runs/owner.ts'
+import { mustBeRegistered } from '../runs/registered.ts'
 import { checkField } from '../runs/run-request.ts'
 import type { RunDeps } from './run-view.ts'
 
@@ -31,12 +33,13 @@ export interface AssetValue<V = unknown> {
 const FOLDED_WAIT_MS = 1000
 const LOOK_MS = 10
 
-/** Undefined when there is none. */
+/** Undefined when there is none. Throws `not_found` as `mustBeRegistered` does. */
 export async function assetValue<V>(
   deps: RunDeps,
-  { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
+  place: AssetPlace,
   { partition, run }: ValueOptions,
 ): Promise<AssetValue<V> | undefined> {
+  const { pipeline, asset } = place
   checkField('value: partition', partition)
   if (run !== undefined) parseRunId(run)
   await deps.found()
@@ -48,7 +51,10 @@ export async function assetValue<V>(
       : (await isOfPipeline(deps, run, pipeline))
         ? (await valuesOfRun({ connection, names }, run, of, [asset], docs)).get(asset)
         : undefined
-  if (!found) return undefined
+  if (!found) {
+    await mustBeRegistered(deps, place)
+    return undefined
+  }
   const timeMs = 'timeMs' in found && typeof found.timeMs === 'number' ? found.timeMs : undefined
   return {
     // What the asset's function returned, by its declared type.
@@ -87,11 +93,12 @@ async function newestThen({ docs, shards }: RunDeps, key: string): Promise<Catal
   return newest
 }
 
-/** The partitions that have a value of the asset, sorted. No partition is ''. */
-export async function partitionsOf(
-  deps: RunDeps,
-  { pipeline, asset }: { readonly pipeline: string; readonly asset: string },
-): Promise<string[]> {
+/**
+ * The partitions that have a value of the asset, sorted. No partition is ''. Throws `not_found` as
+ * `mustBeRegistered` does.
+ */
+export async function partitionsOf(deps: RunDeps, place: AssetPlace): Promise<string[]> {
+  const { pipeline, asset } = place
   await deps.found()
   const { shards, docs } = deps
   const partitions = new Set<string>()
@@ -100,6 +107,7 @@ export async function partitionsOf(
     const prefix = stateKey.asset(pipeline, asset, 'x').slice(0, -1)
     for (const key of await docs.keys(shard, prefix)) partitions.add(decodeToken(key.slice(prefix.length)))
   }
+  if (partitions.size === 0) await mustBeRegistered(deps, place)
   return [...partitions].toSorted()
 }
 

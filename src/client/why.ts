@@ -14,7 +14,7 @@ import { Run } from './run.ts'
 import { readBarrier, readRun } from './run-doc.ts'
 import type { RunStatus } from './run-status.ts'
 import type { RunDeps, RunView } from './run-view.ts'
-import { listRuns } from './runs.ts'
+import { runsIfAny } from './runs.ts'
 import { newestValue, notMade } from './values.ts'
 import { whyInputOf } from './why-facts.ts'
 
@@ -179,7 +179,7 @@ async function newestRun(
   partition: string | undefined,
 ): Promise<RunView | undefined> {
   const target = `${pipeline}/${asset}`
-  const runs = await listRuns(
+  const runs = await runsIfAny(
     deps,
     partition === undefined ? { target, limit: RUNS_SEEN } : { target, partition, limit: 1 },
   )

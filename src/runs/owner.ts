@@ -51,8 +51,16 @@ export function targetOf(at: string, target: unknown): { pipeline: string; asset
   throw new InvalidError(`${at}: name a pipeline and an asset, such as 'orders/invoice', got ${shown(target)}`)
 }
 
+/** The pipeline and the name of an asset. */
+export interface AssetPlace {
+  readonly pipeline: string
+  readonly asset: string
+  /** By a text, which may have a typing mistake. */
+  readonly isNamed?: true
+}
+
 /** The pipeline and the name of an asset, as declared or as a text. */
-export function placeOf(at: string, asset: AnyAsset | string): { pipeline: string; asset: string } {
-  if (typeof asset === 'string') return targetOf(at, asset)
+export function placeOf(at: string, asset: AnyAsset | string): AssetPlace {
+  if (typeof asset === 'string') return { ...targetOf(at, asset), isNamed: true }
   return { pipeline: ownerOf(asset, undefined).name, asset: asset.name }
 }

@@ -1,5 +1,5 @@
 /** Which pipelines are registered. */
-import { stateKey } from '../../projections/state.ts'
+import { type NewestState, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
@@ -10,6 +10,7 @@ import type { Connection } from '../log/connection.ts'
 import type { DocSource } from '../log/doc-source.ts'
 import { leaderGet } from '../log/nats.ts'
 import { factOf } from '../log/read-fact.ts'
+import type { AssetPlace } from './owner.ts'
 
 interface Deps {
   readonly connection: Connection
@@ -55,6 +56,29 @@ export async function registeredPipeline(
     'not_found',
     `${at}: pipeline ${pipeline} is not registered; start a worker of it first${hint}`,
   )
+}
+
+/**
+ * Called where nothing is found of an asset. Throws `not_found` where it was named by a text, and
+ * the pipeline that is registered has none of that name. A pipeline that is not registered may come
+ * with its first worker.
+ */
+export async function mustBeRegistered(
+  deps: Deps & { readonly docs: DocSource },
+  { pipeline, asset, isNamed }: AssetPlace,
+): Promise<void> {
+  // What schedules, sensors and hooks are made of.
+  if (!isNamed || asset.includes('__')) return
+  const spec = deps.docs.past ? await pipelineThen(deps.docs, pipeline) : await newestPipeline(deps, 0, pipeline)
+  const names = spec?.assets.flatMap(({ name, internal }) => (internal ? [] : [name]))
+  if (!names || names.includes(asset)) return
+  throw new FlowStoneError('not_found', `pipeline ${pipeline} has no asset ${asset}${nearest(asset, names)}`)
+}
+
+async function pipelineThen(docs: DocSource, name: string): Promise<PipelineSpec | undefined> {
+  // The bucket's type of document follows from its key.
+  const newest = (await docs.read(0, stateKey.newest(name))) as NewestState | undefined
+  return newest && ((await docs.read(0, stateKey.pipeline(name, newest.version))) as PipelineSpec | undefined)
 }
 
 /** Of all pipelines, as the state knows them. */

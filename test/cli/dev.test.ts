@@ -63,6 +63,14 @@ it('dev brings all that a pipeline needs, and its code is exchanged while it run
     expect(one.word).toBe('one')
     await counts(1)
     expect(await runCommand(['ui'], files.at)).toMatchObject({ code: 0, stdout: `console  ${http}/\n` })
+    expect(await runCommand(['ui', '--port', 'x'], files.at)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('--port must be a whole number, got x'),
+    })
+    expect(await runCommand(['ui', '--port', '0'], files.at)).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining('--port is for one beside it'),
+    })
     const strange = await runCommand(['status', '--creds', 'none.creds'], files.at)
     expect(strange).toMatchObject({ code: 2, stderr: expect.stringMatching(/--creds is not for .*--server/) })
     const secret = join(files.path, '.flowstone', 'gate-secret')

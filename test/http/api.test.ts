@@ -327,6 +327,14 @@ it('a key sees what its assets and its role allow, and nothing without one', asy
   expect((await api.get('/runs', { ...as('narrow'), query: { limit: '100' } })).body.runs).toMatchObject([
     { id: runs.report },
   ])
+  // It hears of no names beside its own.
+  const lists = async (key: keyof typeof keys) =>
+    await api.get('/runs', { ...as(key), query: { target: 'orders/invoise' } })
+  expect((await lists('narrow')).body.runs).toEqual([])
+  expect(await lists('viewer')).toMatchObject({
+    status: 404,
+    body: { detail: expect.stringContaining('mean invoice?') },
+  })
   expect((await api.get('/gates', as('narrow'))).body.gates).toEqual([])
   expect((await api.get('/home', as('narrow'))).body).toMatchObject({ runs: { open: 0 }, failed: [] })
   expect((await api.get('/assets', as('narrow'))).body.assets).toMatchObject([{ name: 'report' }])

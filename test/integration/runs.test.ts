@@ -91,6 +91,22 @@ describe('a run', () => {
     expect(error.message).toContain('doubled needs numbers')
   })
 
+  it('a name is refused that its pipeline does not have; a pipeline that is not there may come', async () => {
+    const { sums: all } = sums()
+    await using stage = await openStage(server.url, all)
+    const { flow } = stage
+    const value = (name: string) => flow.value(name)
+    const partitions = (name: string) => flow.partitions(name)
+    for (const ask of [value, partitions, (target: string) => flow.runs({ target })]) {
+      expect(await rejection(ask(`${all.name}/doubeld`))).toMatchObject({
+        code: 'not_found',
+        message: `pipeline ${all.name} has no asset doubeld; did you mean doubled?`,
+      })
+      expect((await ask(`${all.name}/doubled`)) ?? []).toEqual([])
+      expect((await ask('later/doubeld')) ?? []).toEqual([])
+    }
+  })
+
   it('a run is the same run for the same key, and another request with that key is a conflict', async () => {
     const { sum, doubled, sums: all, made } = sums()
     await using stage = await openStage(server.url, all)

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { nearest } from '../../../../streams/did-you-mean.ts'
 import { jsonOf } from '../../../../streams/plain-json.ts'
 import { HttpProblem } from '../../shared/problem.ts'
-import { seesRun } from '../covered.ts'
+import { noneYet, seesRun } from '../covered.ts'
 import { type Call, type Route, route } from '../route.ts'
 import * as s from '../schemas.ts'
 
@@ -102,7 +102,7 @@ export const ASSETS: readonly Route[] = [
     handle: async (call) => {
       const { flow, params, query } = call
       mayBe(call, params)
-      const all = await flow.partitions(`${params.pipeline}/${params.asset}`)
+      const all = await flow.partitions(`${params.pipeline}/${params.asset}`).catch(noneYet)
       if (all.length === 0) await mustBe(call)
       const { cursor } = query
       const behind = cursor === undefined ? all : all.filter((one) => one > cursor)
@@ -127,10 +127,8 @@ export const ASSETS: readonly Route[] = [
       mayBe(call, params)
       const { partition, run, maxBytes } = query
       const asset = `${params.pipeline}/${params.asset}`
-      const found = await flow.value(asset, {
-        ...(partition === undefined ? {} : { partition }),
-        ...(run === undefined ? {} : { run }),
-      })
+      const options = { ...(partition === undefined ? {} : { partition }), ...(run === undefined ? {} : { run }) }
+      const found = await flow.value(asset, options).catch((error: unknown) => noneYet(error)[0])
       if (!found) {
         await mustBe(call)
         throw new HttpProblem('unknown_id', `Asset ${asset} has no such value.`)
