@@ -26,6 +26,11 @@ const LONG_TOKENS = 11
 
 /** Messages of a request, and bytes of them. */
 const BATCH = 500
+/**
+ * Open requests get messages in turn. The first one is for half as many, so that not all of them
+ * end together.
+ */
+const OPEN_MAX = 2
 const BATCH_BYTES = 1024 * 1024
 /** What a message has beside its payload. */
 const EXTRA_BYTES = 64 * 1024
@@ -76,9 +81,9 @@ export class OrderedPull {
   /** Messages that were asked for and did not come yet. */
   #asked = 0
   #requests = 0
+  /** Where the answers go of requests that have not ended, as far as is known. */
+  readonly #open = new Set<string>()
   #maxBytes: number
-  /** Bytes that came since the last request. */
-  #bytes = 0
   #heardMs = performance.now()
   #lookedMs = this.#heardMs
 
@@ -92,7 +97,7 @@ export class OrderedPull {
     const config = {
       name,
       deliver_policy: 'by_start_sequence',
-      opt_start_seq: from,
+      opt_start_seq: Math.max(1, from),
       ack_policy: 'none',
       max_deliver: 1,
       num_replicas: 1,
@@ -132,19 +137,20 @@ export class OrderedPull {
 
   /** Asks for more, if there is room and little is on its way. */
   more(): void {
-    const isLittle = this.#asked <= BATCH || this.#bytes >= this.#maxBytes / 2
-    if (this.#hasEnded || !isLittle || !this.#options.hasRoom()) return
+    if (this.#hasEnded || this.#open.size >= OPEN_MAX || !this.#options.hasRoom()) return
+    const batch = this.#requests === 0 ? BATCH / 2 : BATCH
     if (this.#asked === 0) this.#heardMs = performance.now()
-    this.#asked += BATCH
-    this.#bytes = 0
+    this.#asked += batch
     this.#requests += 1
+    const reply = `${this.#inbox}.${this.#requests}`
+    this.#open.add(reply)
     const request = {
-      batch: BATCH,
+      batch,
       max_bytes: this.#maxBytes,
       expires: EXPIRES_MS * NANOS_PER_MS,
       idle_heartbeat: HEARTBEAT_MS * NANOS_PER_MS,
     }
-    this.#connection.tell(this.#subject, encodeJson(request), { reply: `${this.#inbox}.${this.#requests}` })
+    this.#connection.tell(this.#subject, encodeJson(request), { reply })
   }
 
   stop(): void {
@@ -175,7 +181,8 @@ export class OrderedPull {
     }
     this.#delivered += 1
     this.#asked -= 1
-    this.#bytes += message.data.length
+    // Older servers do not say that a request has got all.
+    if (this.#asked === 0) this.#open.clear()
     // A number of JavaScript has no place for all digits of nanoseconds.
     const timeMs = Number(tokens[at + NANOS]?.slice(0, -6))
     this.#options.onMessage(message, Number(tokens[at]), timeMs)
@@ -194,7 +201,9 @@ export class OrderedPull {
       return
     }
     const left = Number(headers?.get('Nats-Pending-Messages') ?? Number.NaN)
+    if (!this.#open.delete(message.subject)) return
     this.#asked = Number.isNaN(left) ? 0 : Math.max(0, this.#asked - left)
+    if (this.#asked === 0) this.#open.clear()
     // The next message alone is larger than a whole request.
     const leftBytes = Number(headers?.get('Nats-Pending-Bytes') ?? 0)
     if (isTooLarge && leftBytes >= this.#maxBytes) this.#maxBytes = Math.min(LARGEST_BYTES, this.#maxBytes * 2)
