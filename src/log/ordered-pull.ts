@@ -43,7 +43,7 @@ const LOOK_MS = 500
 /** A server that has just started answers in milliseconds, or not at all. */
 const ANSWER_MS = 2000
 /** The server forgets a consumer that nobody asked for so long. */
-const FORGET_MS = 300_000
+const FORGET_MS = 30_000
 const NANOS_PER_MS = 1_000_000
 
 const HEARTBEAT = 100
