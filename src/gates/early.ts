@@ -126,10 +126,13 @@ export async function takeEarly(
   if (!signal) return
   const { run, asset, gate } = ids
   try {
-    checkPayload(schema, await io.load(signal.payload))
+    const value = await io.load(signal.payload)
+    checkPayload(schema, value)
     if (signal.idempotency !== undefined)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
-    const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...signal })
+    // Else nothing would keep its object until the history has the fact that names it: it is old.
+    const payload = await io.store('nats', value, { run, pipeline: '', asset, partition: undefined })
+    const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...signal, payload })
     // It exists if the signaller saw the gate too, or if another signal was first.
     if ((await log.appendOnce(end)) === 'stored')
       emit('flowstone:gate.signal', { gate: `${run}.${asset}.${gate}`, run, asset, waitedMs: 0 })

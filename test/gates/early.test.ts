@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
+import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { keepEarly } from '../../src/gates/early.ts'
@@ -268,5 +269,28 @@ describe('a signal by correlation key that comes before its gate', () => {
     expect((await flow.gates.get(gate.id))?.status).toBe('waiting')
     await other.close()
     proxy.close()
+  })
+})
+
+describe('a large signal on a server with small messages', () => {
+  const small = useServer({ syncInterval: 'default', maxPayload: 128 * 1024 })
+
+  it('is stored again when its gate takes it, so that its object counts as new', async () => {
+    const large = asset('large', {
+      execute: (ctx) => ctx.signalGate({ correlationKey: 'large', timeout: '1h' }),
+      onSignal: (_, payload: string) => payload.length,
+    })
+    await using stage = await openStage(small.url, pipeline('large', [large]), { gates: GATES })
+    const { flow, namespace } = stage
+    await flow.gates.signalByCorrelationKey('large', 'x'.repeat(40_000), { keepFor: '1m' })
+    const nc = await connectNats({ servers: small.url })
+    const jsm = await jetstreamManager(nc)
+    const seq = async () =>
+      (await jsm.streams.getMessage(`OBJ_${namespace}_blobs`, { last_by_subj: `$O.${namespace}_blobs.M.>` }))?.seq ?? 0
+    const before = await seq()
+    expect(before).toBeGreaterThan(0)
+    expect(await (await flow.materialize(large)).result()).toBe(40_000)
+    expect(await seq()).toBeGreaterThan(before)
+    await nc.close()
   })
 })
