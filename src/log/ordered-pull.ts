@@ -37,13 +37,17 @@ const EXTRA_BYTES = 64 * 1024
 const LARGEST_BYTES = 256 * 1024 * 1024
 const EXPIRES_MS = 30_000
 const HEARTBEAT_MS = 1000
-/** Two heartbeats are missing. */
+/** Two heartbeats are missing, so it asks whether the server is there. */
 const SILENCE_MS = 2500
 const LOOK_MS = 500
 /** A server that has just started answers in milliseconds, or not at all. */
 const ANSWER_MS = 2000
-/** The server forgets a consumer that nobody asked for so long. */
-const FORGET_MS = 30_000
+/**
+ * The server forgets a consumer that nobody asked for so long. One that was not asked for nearly as
+ * long is not asked any more: over a leaf node, nobody would say that it is gone.
+ */
+const FORGET_MS = 60_000
+const OLD_MS = 50_000
 const NANOS_PER_MS = 1_000_000
 
 const HEARTBEAT = 100
@@ -83,7 +87,12 @@ export class OrderedPull {
   #requests = 0
   /** Where the answers go of requests that have not ended, as far as is known. */
   readonly #open = new Set<string>()
+  readonly #batch: number
   #maxBytes: number
+  #askedMs = 0
+  /** It asked again because nothing came, not even a heartbeat. */
+  #hasAskedAgain = false
+  #isLooking = false
   #heardMs = performance.now()
   #lookedMs = this.#heardMs
 
@@ -108,13 +117,14 @@ export class OrderedPull {
     const rest = filter === undefined ? '' : `.${filter}`
     const subject = apiSubject(nc, `CONSUMER.CREATE.${stream}.${name}${rest}`)
     const reply = await ask(nc, subject, encodeJson({ stream_name: stream, config }), { timeoutMs: ANSWER_MS })
-    const error: unknown = Reflect.get(Object(decode(reply.data, undefined)), 'error')
+    const body: unknown = Object(decode(reply.data, undefined))
+    const error: unknown = Reflect.get(Object(body), 'error')
     if (error !== undefined)
       throw new FlowStoneError('internal', `no consumer of ${stream}: ${Reflect.get(Object(error), 'description')}`)
-    return new OrderedPull(connection, name, options)
+    return new OrderedPull(connection, name, options, Object(Reflect.get(Object(body), 'config')))
   }
 
-  private constructor(connection: Connection, consumer: string, options: PullOptions) {
+  private constructor(connection: Connection, consumer: string, options: PullOptions, limits: object) {
     const { nc } = connection
     const { promise, resolve } = Promise.withResolvers<void>()
     this.ended = promise
@@ -123,6 +133,9 @@ export class OrderedPull {
     this.#options = options
     this.#subject = apiSubject(nc, `CONSUMER.MSG.NEXT.${options.stream}.${consumer}`)
     this.#inbox = inboxOf(nc)
+    // A server may bound what one request asks for.
+    const limit = Number(Reflect.get(limits, 'max_batch'))
+    this.#batch = limit > 0 ? Math.min(limit, BATCH) : BATCH
     this.#maxBytes = Math.max(BATCH_BYTES, connection.maxPayload + EXTRA_BYTES)
     this.#subscription = listen(
       nc,
@@ -138,8 +151,14 @@ export class OrderedPull {
   /** Asks for more, if there is room and little is on its way. */
   more(): void {
     if (this.#hasEnded || this.#open.size >= OPEN_MAX || !this.#options.hasRoom()) return
-    const batch = this.#requests === 0 ? BATCH / 2 : BATCH
-    if (this.#asked === 0) this.#heardMs = performance.now()
+    const now = performance.now()
+    if (this.#requests > 0 && now - this.#askedMs > OLD_MS) {
+      this.stop()
+      return
+    }
+    const batch = this.#requests === 0 ? Math.ceil(this.#batch / 2) : this.#batch
+    if (this.#asked === 0) this.#heardMs = now
+    this.#askedMs = now
     this.#asked += batch
     this.#requests += 1
     const reply = `${this.#inbox}.${this.#requests}`
@@ -168,6 +187,7 @@ export class OrderedPull {
   #receive(message: Msg): void {
     if (this.#hasEnded) return
     this.#heardMs = performance.now()
+    this.#hasAskedAgain = false
     const { reply } = message
     if (!reply) {
       this.#status(message)
@@ -216,6 +236,36 @@ export class OrderedPull {
     const isLate = now - this.#lookedMs > LOOK_MS * 2
     this.#lookedMs = now
     if (isLate || this.#asked === 0 || !this.#connection.isUp) this.#heardMs = now
-    if (now - this.#heardMs > SILENCE_MS) this.stop()
+    if (now - this.#heardMs > SILENCE_MS) void this.#inSilence()
+  }
+
+  /**
+   * Nothing was heard, not even a heartbeat. What the server has sent stands before its answer to a
+   * ping: on a slow line that may be one large message. If there was nothing, it is asked again: a
+   * request whose bytes were used up to the last one ends without a word. In vain: the consumer is
+   * gone.
+   */
+  async #inSilence(): Promise<void> {
+    if (this.#isLooking) return
+    this.#isLooking = true
+    const sinceMs = this.#heardMs
+    this.#connection.suspect()
+    try {
+      await this.#connection.nc.flush()
+    } catch {
+      // It is closed, or connects anew. Then another one is made.
+      return
+    } finally {
+      this.#isLooking = false
+    }
+    if (this.#hasEnded || this.#heardMs !== sinceMs) return
+    if (this.#hasAskedAgain) {
+      this.stop()
+      return
+    }
+    this.#hasAskedAgain = true
+    this.#asked = 0
+    this.#open.clear()
+    this.more()
   }
 }

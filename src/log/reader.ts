@@ -18,6 +18,9 @@ const SHORT_LOOK_MS = 1000
  */
 const GONE_FIRST_MS = 50
 const GONE_LOOK_MS = 500
+/** Between two consumers of which the first one gave nothing, so that they do not pile up. */
+const PAUSE_MS = 100
+const PAUSE_MAX_MS = 1000
 /** So many messages are held here, or bytes of them, and it asks for no more. */
 const HELD_MAX = 500
 const HELD_BYTES = 512 * 1024
@@ -110,7 +113,8 @@ export class Reader {
   }
 
   async #pump(): Promise<void> {
-    while (!this.#stopped) {
+    for (let pauseMs = PAUSE_MS; !this.#stopped; ) {
+      const from = this.#next
       try {
         const opening = this.#open()
         const pull = await this.#connection.untilDisconnect(() => opening)
@@ -119,12 +123,13 @@ export class Reader {
         this.#pull = pull
         if (this.#stopped) pull?.stop()
         await pull?.ended
+        pauseMs = this.#next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
       } catch {
         // The server is away or forgot the consumer; a new one starts at #next.
       }
       // Who waits would take an empty answer for the end of the stream.
       if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)
-      if (!this.#stopped) await this.#connection.ready(100)
+      if (!this.#stopped) await this.#connection.ready(pauseMs)
     }
   }
 

@@ -1,8 +1,10 @@
+import { connect, createServer } from 'node:net'
 import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { Connection } from '../../src/log/connection.ts'
 import { OrderedPull } from '../../src/log/ordered-pull.ts'
 import { useServer } from '../kit/fixture.ts'
+import { rawServer } from '../kit/guarded.ts'
 import { freshNamespace } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 
@@ -133,6 +135,46 @@ it('it ends when its consumer is deleted, when the connection is closed, and whe
   expect(pulls[2].got).toHaveLength(1)
 })
 
+it('a request that was lost is made again, of the same consumer', async () => {
+  const stream = await streamOf([1, 2, 3])
+  const tell = vi.spyOn(connection, 'tell').mockImplementationOnce(() => undefined)
+  try {
+    const { pull, got } = await pulling(stream)
+    await until('all have come', () => got.length === 3)
+    expect(tell).toHaveBeenCalledTimes(3)
+    expect(await consumersOf(stream)).toBe(1)
+    pull.stop()
+  } finally {
+    tell.mockRestore()
+  }
+})
+
+it('a message that takes long on a slow line is waited for', async () => {
+  await using line = await slowLine(server.url, 250_000)
+  const own = await Connection.open({ servers: line.url })
+  const stream = await streamOf([1_000_000])
+  const { pull, got } = await pulling(stream, { by: own })
+  await until('it has come', () => got.length === 1)
+  expect(await consumersOf(stream)).toBe(1)
+  expect(line.lines()).toBe(1)
+  pull.stop()
+  await own.close()
+})
+
+it('a server that bounds requests is asked for no more than it allows', async () => {
+  const conf = 'host: 127.0.0.1\nport: {port}\njetstream { store_dir: "{dir}", limits { max_request_batch: 200 } }'
+  await using own = await rawServer(conf)
+  const by = await Connection.open({ servers: own.url })
+  const manager = await jetstreamManager(by.nc)
+  await manager.streams.add({ name: 'LIMITS', subjects: ['limits.>'] })
+  for (let i = 0; i < 1000; i++) by.nc.publish('limits.one', 'a')
+  const { pull, got } = await pulling('LIMITS', { by })
+  await until('all have come', () => got.length === 1000)
+  expect((await manager.streams.info('LIMITS')).state.consumer_count).toBe(1)
+  pull.stop()
+  await by.close()
+})
+
 it('it ends when the server says nothing to a request', async () => {
   const stream = await streamOf([1])
   const tell = vi.spyOn(connection, 'tell').mockImplementation(() => undefined)
@@ -148,3 +190,35 @@ it('it ends when the server says nothing to a request', async () => {
 it('there is none of a stream that is not there', async () => {
   await expect(pulling('NOT_THERE')).rejects.toThrow('no consumer of NOT_THERE: stream not found')
 })
+
+/** A way to a server by which so many bytes a second come back, and how often it was taken. */
+async function slowLine(url: string, bytesPerSecond: number) {
+  let lines = 0
+  const proxy = createServer((near) => {
+    lines += 1
+    const far = connect(Number(new URL(url).port), '127.0.0.1')
+    near.pipe(far)
+    far.pause()
+    const giving = setInterval(() => {
+      const some = far.read(Math.min(far.readableLength, bytesPerSecond / 50))
+      if (some) near.write(some)
+    }, 20)
+    for (const socket of [near, far])
+      socket
+        .on('error', () => undefined)
+        .on('close', () => {
+          clearInterval(giving)
+          near.destroy()
+          far.destroy()
+        })
+    far.on('readable', () => undefined)
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  const address = proxy.address()
+  const port = typeof address === 'object' ? address?.port : undefined
+  return {
+    url: `nats://127.0.0.1:${port}`,
+    lines: () => lines,
+    [Symbol.asyncDispose]: () => new Promise<void>((resolve) => proxy.close(() => resolve())),
+  }
+}
