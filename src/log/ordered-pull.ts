@@ -3,9 +3,8 @@
  * ends at whatever is out of order: a message that was skipped, silence, a consumer that is gone.
  * Whoever reads makes another one, which begins behind the last message that came.
  *
- * The client library has such a consumer, too. It asks for at most 60 messages at a time, and
- * looks at each message in four steps of the event loop. That is a third of the time in which an
- * engine reads a log.
+ * The client library has such a consumer, too. It has at most 100 messages on their way, and hands
+ * each on through an iterator. See docs/decisions/own-protocol.md for what that costs.
  */
 import type { Msg, Subscription } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
