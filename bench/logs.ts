@@ -1,8 +1,11 @@
 /**
  * `logs`: what `ctx.log` costs, with a line for each instance or run and without, in turn: `raw` is
  * the one without. Scatters of instances that do nothing, and of those that compute for a moment,
- * as those of users do; short runs of one asset. A worker keeps all lines here, however many they
- * are, but in the last case, which has the limit that a worker has by default.
+ * as those of users do; short runs of one asset. Of scatters a worker keeps all lines here, however
+ * many they are, but in the last case, which has the limit that a worker has by default.
+ *
+ * Short runs take turns in one engine: a few seconds with lines, and as many without. From one
+ * engine to the next their rate differs by more than what lines cost.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type AnyAsset, asset, type Flow, pipeline, type WorkerOptions } from '../src/index.ts'
@@ -16,10 +19,12 @@ import { median } from './stats.ts'
 /** Short runs in flight, and how many instances weigh as much as one. */
 const IN_FLIGHT = 50
 const INSTANCES_A_RUN = 50
+/** Turns of a repeat, half of them with lines. */
+const TURNS = 8
 /** Processor time of an instance that computes, and how many that do nothing weigh as much. */
 const WORK_MS = 0.2
 const INSTANCES_A_WORK = 10
-const LAST_LINES_MS = 300
+const LAST_LINES_MS = 600
 const ALL: WorkerOptions = { logs: { maxPerSecond: Number.POSITIVE_INFINITY } }
 
 export const logs: Bench = {
@@ -38,10 +43,10 @@ export const logs: Bench = {
           unit: `instance of ${WORK_MS} ms`,
           measure: (rig, lines) => scatterOf(rig, some, steps, lines, ALL),
         },
-        { n: runs, unit: 'run', measure: (rig, lines) => runsOf(rig, runs, lines) },
         { n, unit: 'instance, limited', measure: (rig, lines) => scatterOf(rig, n, 0, lines, {}) },
       ]
       for (const one of cases) figures.push(...(await compared(job, one)))
+      figures.push(...(await runsInTurns(job, runs)))
     }
     return figures
   },
@@ -65,12 +70,16 @@ interface Measured {
   readonly cpu: number
 }
 
+interface Both {
+  readonly on: Measured
+  readonly off: Measured
+}
+
 async function compared(job: Job, { n, unit, measure }: Case): Promise<Figure[]> {
-  const { rig, fsync, say } = job
-  const measured: { readonly on: Measured; readonly off: Measured }[] = []
+  const { rig } = job
+  const measured: Both[] = []
   const one = async (lines: boolean): Promise<Measured> => {
-    const { ms, cpuMs } = await measure(rig, lines)
-    return { perSecond: n / (ms / 1000), cpu: (cpuMs * 1000) / n }
+    return each(await measure(rig, lines), n)
   }
   let turn = 0
   await repeated(job, async ({ measured: counts, label }) => {
@@ -79,10 +88,22 @@ async function compared(job: Job, { n, unit, measure }: Case): Promise<Figure[]>
     const first = await one(isFirst)
     const second = await one(!isFirst)
     const [on, off] = isFirst ? [first, second] : [second, first]
-    const texts = [on, off].map(({ perSecond, cpu }) => `${Math.round(perSecond)}/s, ${cpu.toFixed(1)} µs of CPU`)
-    say(`logs n=${n} fsync=${fsync} ${label}: a line for each ${unit} ${texts[0]}; without ${texts[1]}`)
+    sayBoth(job, n, unit, label, { on, off })
     if (counts) measured.push({ on, off })
   })
+  return figuresOf(job, n, unit, measured)
+}
+
+function each({ ms, cpuMs }: Spent, n: number): Measured {
+  return { perSecond: n / (ms / 1000), cpu: (cpuMs * 1000) / n }
+}
+
+function sayBoth({ fsync, say }: Job, n: number, unit: string, label: string, { on, off }: Both): void {
+  const texts = [on, off].map(({ perSecond, cpu }) => `${Math.round(perSecond)}/s, ${cpu.toFixed(1)} µs of CPU`)
+  say(`logs n=${n} fsync=${fsync} ${label}: a line for each ${unit} ${texts[0]}; without ${texts[1]}`)
+}
+
+function figuresOf({ fsync }: Job, n: number, unit: string, measured: readonly Both[]): Figure[] {
   const common = { bench: 'logs', n, fsync }
   const figure = (of: keyof Measured, name: string): Figure => ({
     ...common,
@@ -133,24 +154,47 @@ async function scatterOf(rig: Rig, n: number, steps: number, lines: boolean, wor
   )
 }
 
-async function runsOf(rig: Rig, n: number, lines: boolean): Promise<Spent> {
+/** Short runs in one engine: of each repeat, half with a line. */
+async function runsInTurns(job: Job, n: number): Promise<Figure[]> {
+  const { rig } = job
+  let lines = false
   const one = asset('one', {
     execute: (ctx) => {
       if (lines) ctx.log.info('run is done', { bytes: 100 })
       return instanceValue(1)
     },
   })
-  return await withEngine(rig.url, pipeline('bench', [one]), async (flow) => {
-    await made(flow, one)
-    let next = 0
-    const client = async (): Promise<void> => {
-      while (next < n) {
-        next += 1
-        await made(flow, one)
+  const measured: Both[] = []
+  await withEngine(rig.url, pipeline('bench', [one]), async (flow) => {
+    const turn = async (on: boolean, count: number): Promise<Spent> => {
+      lines = on
+      let next = 0
+      const client = async (): Promise<void> => {
+        while (next < count) {
+          next += 1
+          await made(flow, one)
+        }
       }
+      return await spentOn(rig, () => Promise.all(Array.from({ length: IN_FLIGHT }, client)))
     }
-    return await spentOn(rig, () => Promise.all(Array.from({ length: IN_FLIGHT }, client)))
+    const count = Math.ceil(n / TURNS)
+    await repeated(job, async ({ measured: counts, label }) => {
+      const sums = { on: { ms: 0, cpuMs: 0 }, off: { ms: 0, cpuMs: 0 } }
+      for (let i = 0; i < TURNS; i++) {
+        // Each comes first as often as the other.
+        const on = i % 4 === 1 || i % 4 === 2
+        const sum = on ? sums.on : sums.off
+        const { ms, cpuMs } = await turn(on, count)
+        sum.ms += ms
+        sum.cpuMs += cpuMs
+      }
+      const half = (count * TURNS) / 2
+      const both = { on: each(sums.on, half), off: each(sums.off, half) }
+      sayBoth(job, n, 'run', label, both)
+      if (counts) measured.push(both)
+    })
   })
+  return figuresOf(job, n, 'run', measured)
 }
 
 async function made(flow: Flow, target: AnyAsset): Promise<void> {

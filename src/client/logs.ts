@@ -65,7 +65,7 @@ const LOOKED_MAX = 200_000
 /** Who follows looks by himself so often: what wakes him may get lost. */
 const LOOK_MS = 2000
 /** After the run has ended, the last lines may be on their way for so long. */
-const LAST_MS = 400
+const LAST_MS = 800
 /** Lines that come one by one are read together. */
 const SETTLE_MS = 20
 

@@ -18,6 +18,8 @@ export interface LogScope {
 export interface LogMessage {
   readonly subject: string
   readonly payload: Uint8Array
+  /** How many lines are in it. */
+  readonly lines: number
 }
 
 export interface BufferLimits {
@@ -119,7 +121,7 @@ export class LogBuffer {
 
   #encode(subject: string, scope: LogScope, columns: LogColumns): LogMessage[] {
     const payload = encodeLines(scope.source, columns)
-    if (payload.length <= this.#limits.messageBytes) return [{ subject, payload }]
+    if (payload.length <= this.#limits.messageBytes) return [{ subject, payload, lines: columns.count }]
     // Escapes have made it several times as long.
     if (columns.count > 1) return columns.halves().flatMap((half) => this.#encode(subject, scope, half))
     this.drop(scope)

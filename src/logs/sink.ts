@@ -2,9 +2,9 @@
  * Sends the lines of a worker's `ctx.log` to the stream of logs. It never fails and never holds up
  * user code: what cannot be sent waits in a bounded buffer, and is dropped beyond that.
  *
- * Lines leave some 100 ms after the first one, when there are many, and when a task ends. One group
- * is in flight at a time; a large one is one atomic batch. A process that is killed loses what has
- * not left.
+ * Lines leave some 100 ms after the first one, when there are many, and when a task ends. After a
+ * group of many lines the next one waits for half a second. One group is in flight at a time; a
+ * large one is one atomic batch. A process that is killed loses what has not left.
  */
 import { randomBytes } from 'node:crypto'
 import { errors } from '@nats-io/nats-core'
@@ -22,9 +22,13 @@ import { LineRate } from './rate.ts'
 const FLUSH_MS = 100
 /** After a warning, an error, or the end of a task. */
 const SOON_MS = 15
-/** Groups leave so far apart, and larger ones, which cost the server more, farther. */
+/**
+ * Groups leave so far apart. Where many lines come, it is longer: each group costs the server a
+ * sync, or a batch.
+ */
 const APART_MS = 100
-const BATCHES_APART_MS = 200
+const MANY_APART_MS = 500
+const MANY_LINES = 100
 /** So many characters leave at once. */
 const FLUSH_CHARS = 256 * 1024
 const MAX_CHARS = 8 * 1024 * 1024
@@ -106,7 +110,7 @@ export class LogSink {
     if (this.#isStopped || this.#isDenied || !this.#buffer.add(scope, line)) return
     if (this.#buffer.chars >= FLUSH_CHARS) this.#flushIn(0)
     else if (line.level > 1) this.#flushSoon()
-    else if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushIn(FLUSH_MS)
+    else if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushApart(FLUSH_MS)
   }
 
   /** Whether a line may come now. If not, it is counted. */
@@ -114,7 +118,7 @@ export class LogSink {
     if (this.#rate.takes(level > 1)) return true
     if (this.#isStopped || this.#isDenied) return false
     this.#buffer.drop(scope)
-    if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushIn(FLUSH_MS)
+    if (this.#dueMs === Number.POSITIVE_INFINITY) this.#flushApart(FLUSH_MS)
     return false
   }
 
@@ -123,9 +127,13 @@ export class LogSink {
     if (!this.#buffer.isEmpty) this.#flushSoon()
   }
 
-  /** Many short tasks end each second: theirs leave together. */
   #flushSoon(): void {
-    this.#flushIn(Math.max(SOON_MS, this.#nextMs - performance.now()))
+    this.#flushApart(SOON_MS)
+  }
+
+  /** Many short tasks end each second: theirs leave together. */
+  #flushApart(ms: number): void {
+    this.#flushIn(Math.max(ms, this.#nextMs - performance.now()))
   }
 
   /** Sends what there is, for at most 2 s. */
@@ -169,9 +177,12 @@ export class LogSink {
   }
 
   async #sendAll(): Promise<void> {
-    const entries = this.#buffer.take().map((message) => this.#entry(message))
+    const messages = this.#buffer.take()
+    const entries = messages.map((message) => this.#entry(message))
+    const lines = messages.reduce((sum, message) => sum + message.lines, 0)
     let sinceMs = performance.now()
-    this.#nextMs = sinceMs + (entries.length > SINGLE_MAX ? BATCHES_APART_MS : APART_MS)
+    const isMany = entries.length > SINGLE_MAX || lines > MANY_LINES
+    this.#nextMs = sinceMs + (isMany ? MANY_APART_MS : APART_MS)
     for (let i = 0; i < entries.length && !this.#isStopped; ) {
       const size = entries.length - i <= SINGLE_MAX ? SINGLE_MAX : BATCH_MAX
       const verdict = await this.#send(entries.slice(i, i + size))
