@@ -5,6 +5,7 @@
 import { z } from 'zod'
 import { FlowStoneError, InvalidError, TerminalError } from '../../streams/errors.ts'
 import { refuseUnknown } from '../options/unknown.ts'
+import { partsWithin, within } from '../options/within.ts'
 import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
@@ -55,6 +56,8 @@ const listed = z.object({
 const headed = z.object({ ContentLength: z.number(), ETag: z.string() })
 const cursors = z.object({ after: z.string() })
 type Cursor = z.infer<typeof cursors>
+/** A request, or a body, that brings nothing for longer brings nothing any more. */
+const SILENCE_MS = 60_000
 
 /** The package, and one client for all that this process reads, unless there is another. */
 let shared: S3ClientLike | undefined
@@ -91,7 +94,7 @@ export function readS3Objects(options: S3ListOptions): ItemReader<S3Item> {
           ...(prefix === undefined ? {} : { Prefix: prefix }),
           ...(after === undefined ? {} : { StartAfter: after }),
         })
-        const page = listed.parse(await s3.send(command, { abortSignal: signal }).catch(refuseMissing))
+        const page = listed.parse(await ask(s3, command, signal).catch(refuseMissing))
         const items = page.Contents.map(({ Key, Size, ETag }) => ({ bucket, key: Key, size: Size, etag: ETag }))
         after = items.at(-1)?.key
         if (after === undefined) return
@@ -117,7 +120,7 @@ export function s3Object(options: S3ObjectOptions): ByteSource {
       const { sdk, s3 } = await load('s3Object', client)
       const command = new sdk.HeadObjectCommand({ Bucket: bucket, Key: key })
       const { ContentLength, ETag } = headed.parse(
-        await s3.send(command, { abortSignal: signal }).catch((error: unknown) => refuseMissing(error, source.name)),
+        await ask(s3, command, signal).catch((error: unknown) => refuseMissing(error, source.name)),
       )
       return { size: ContentLength, version: ETag }
     },
@@ -129,16 +132,28 @@ export function s3Object(options: S3ObjectOptions): ByteSource {
         IfMatch: version,
         Range: `bytes=${from}-${to - 1}`,
       })
-      const answer = await s3.send(command, { abortSignal: signal }).catch((error: unknown) => {
+      const broken = new AbortController()
+      const either = AbortSignal.any([signal, broken.signal])
+      const answer = await ask(s3, command, either).catch((error: unknown) => {
         if (statusOf(error) === 412) throw changed(source, version, 'another', `byte ${from}`)
         return refuseMissing(error, source.name)
       })
       const body = typeof answer === 'object' && answer !== null && 'Body' in answer ? answer.Body : undefined
       if (!isBytes(body)) throw new FlowStoneError('bad_answer', `${source.name}: S3 gave no stream of bytes`)
-      yield* body
+      try {
+        yield* partsWithin(SILENCE_MS, signal, body)
+      } catch (error) {
+        broken.abort(error)
+        throw error
+      }
     },
   }
   return source
+}
+
+/** A client that does not look at its signal is not waited for. */
+async function ask(s3: S3ClientLike, command: object, signal: AbortSignal): Promise<unknown> {
+  return await within(SILENCE_MS, signal, (abortSignal) => s3.send(command, { abortSignal }))
 }
 
 function isBytes(body: unknown): body is AsyncIterable<Uint8Array> {

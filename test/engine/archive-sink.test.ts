@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { verifiedArchive } from '../../src/engine/archive/read.ts'
 import type { RecordSource } from '../../src/engine/archive/records.ts'
 import { placeOf, streamSink } from '../../src/engine/archive/sink.ts'
 import { writeArchive } from '../../src/engine/archive/write.ts'
@@ -79,6 +80,30 @@ describe('an archive in S3 that gets no answer', () => {
     expect([code, message]).toEqual(['archive_failed', expect.stringContaining('it is not stored after 300 ms')])
     await until('its request has ended', () => open === 0)
     answer.resolve()
+  })
+})
+
+describe('an archive in S3 that is read', () => {
+  it.each(['a.jsonl', 'a.jsonl.zst'])('is named when the bucket stops answering: %s', async (key) => {
+    await using s3 = await startS3('kept')
+    const address = `s3://kept/${key}`
+    s3.failNext = 1
+    expect(await rejection(verifiedArchive(placeOf('import', address, s3.client).source()))).toMatchObject({
+      code: 'archive_failed',
+      message: expect.stringContaining(`${address} cannot be read`),
+    })
+    const left = new AbortController()
+    const told: AbortSignal[] = []
+    const client: S3ClientLike = {
+      send: async (_command, options) => {
+        told.push((options as { abortSignal: AbortSignal }).abortSignal)
+        left.abort(new Error('nobody waits'))
+        return await new Promise(() => undefined)
+      },
+    }
+    const source = placeOf('import', address, client, left.signal).source()
+    expect((await rejection(verifiedArchive(source))).message).toBe(`${address} cannot be read: nobody waits`)
+    expect(told.map(({ aborted }) => aborted)).toEqual([true])
   })
 })
 

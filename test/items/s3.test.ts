@@ -1,6 +1,7 @@
 import { gzipSync } from 'node:zlib'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { readCsv, readJsonLines, readLines, readS3Objects, s3Object } from '../../src/items/index.ts'
+import type { S3ClientLike } from '../../src/items/s3.ts'
 import { TerminalError } from '../../streams/errors.ts'
 import { type S3Server, startS3 } from '../kit/s3.ts'
 import { rejection } from '../kit/stage.ts'
@@ -94,5 +95,42 @@ describe('an object', () => {
       /lines of s3:\/\/things\/none: reading failed 5 times in a row, at the beginning: /,
     )
     expect(s3.failNext).toBe(0)
+  })
+})
+
+describe('an S3 that takes a request and never answers', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it.each(['list', 'head', 'get', 'body'])('is left after a minute, and its signal aborted: %s', async (silent) => {
+    const told: AbortSignal[] = []
+    const asked = Promise.withResolvers<void>()
+    const stuck = (signal: AbortSignal): Promise<never> => {
+      told.push(signal)
+      asked.resolve()
+      return new Promise(() => undefined)
+    }
+    const client: S3ClientLike = {
+      send: async (command, options) => {
+        const { abortSignal } = options as { abortSignal: AbortSignal }
+        const kind = /List|Head|Get/.exec(command.constructor.name)?.[0].toLowerCase()
+        if (kind === silent) return await stuck(abortSignal)
+        if (kind === 'head') return { ContentLength: 3, ETag: '"a"' }
+        return { Body: { [Symbol.asyncIterator]: () => ({ next: () => stuck(abortSignal) }) } }
+      },
+    }
+    const once = { retry: { maxAttempts: 1 } }
+    const reader =
+      silent === 'list'
+        ? readS3Objects({ bucket: 'things', client, ...once })
+        : readLines(s3Object({ bucket: 'things', key: 'a', client }), once)
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const error = rejection(readAll<unknown>(reader))
+    await asked.promise
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(await error).toMatchObject({
+      code: 'source_failed',
+      message: expect.stringContaining('no answer within 60 s'),
+    })
+    expect(told.map(({ aborted }) => aborted)).toEqual([true])
   })
 })

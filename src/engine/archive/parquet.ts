@@ -78,9 +78,7 @@ function columnsOf(rows: readonly ArchiveRecord[]): Columns {
 
 /** The records of one, in order. */
 export async function* parquetRecords(source: ByteSource): AsyncGenerator<ArchiveRecord> {
-  const { signal } = new AbortController()
-  for await (const { items } of readParquet(source).read(undefined, signal))
-    for (const row of items) yield recordOf(row)
+  for await (const row of readParquet(source)) yield recordOf(row)
 }
 
 function recordOf(row: Readonly<Record<string, unknown>>): ArchiveRecord {

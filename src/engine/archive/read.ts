@@ -79,11 +79,12 @@ async function* recordLinesOf(
 
 /** Each with its newline. Throws `bad_archive` for a file that is torn. */
 export async function* linesOf(source: ByteSource): AsyncGenerator<string> {
-  const { signal } = new AbortController()
-  const stat = await source.stat(signal)
+  const ended = new AbortController()
+  const { signal } = ended
   let held: Uint8Array[] = []
   let size = 0
   try {
+    const stat = await source.stat(signal)
     for await (const bytes of contentOf(source, 0, stat, signal)) {
       let from = 0
       for (let to = bytes.indexOf(NEWLINE); to >= 0; to = bytes.indexOf(NEWLINE, from)) {
@@ -101,6 +102,8 @@ export async function* linesOf(source: ByteSource): AsyncGenerator<string> {
   } catch (cause) {
     if (cause instanceof FlowStoneError || !isTorn(cause)) throw cause
     throw badArchive(`it cannot be unpacked: ${messageOf(cause)}`, cause)
+  } finally {
+    ended.abort()
   }
   if (size > 0) throw badArchive('its last line has no end')
 }

@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
 import { optionalPackage } from '../../items/optional.ts'
 import type { S3ClientLike, S3ObjectOptions } from '../../items/s3.ts'
-import { after, unlessAborted } from '../../options/timer.ts'
+import { within } from '../../options/within.ts'
 
 type Sdk = typeof import('@aws-sdk/client-s3')
 
@@ -106,21 +106,5 @@ export class S3Sink {
         cause,
       })
     }
-  }
-}
-
-/** A client that does not look at its signal is not waited for. */
-async function within<T>(
-  ms: number,
-  signal: AbortSignal | undefined,
-  send: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const late = new AbortController()
-  const timer = after(ms, () => late.abort(new Error(`no answer within ${ms / 1000} s`)))
-  const any = signal ? AbortSignal.any([signal, late.signal]) : late.signal
-  try {
-    return await unlessAborted(send(any), any)
-  } finally {
-    timer.cancel()
   }
 }

@@ -8,11 +8,10 @@ import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { FlowStoneError, InvalidError } from '../../../streams/errors.ts'
+import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import { fileSource } from '../../items/file.ts'
 import { type S3ClientLike, s3Object } from '../../items/s3.ts'
-import { unlessAborted } from '../../options/timer.ts'
 import { S3Sink } from './s3-sink.ts'
 
 export interface Sink {
@@ -45,7 +44,7 @@ export function placeOf(at: string, to: string, client?: S3ClientLike, signal?: 
     return {
       name: to,
       sink: async () => await S3Sink.open(options, signal),
-      source: () => untilAborted(s3Object(options), signal),
+      source: () => readOfS3(s3Object(options), signal),
     }
   }
   if (/^[a-z][a-z0-9+.-]+:\/\//i.test(to) && !to.startsWith('file:'))
@@ -54,12 +53,26 @@ export function placeOf(at: string, to: string, client?: S3ClientLike, signal?: 
   return { name: path, sink: async () => await FileSink.open(path), source: () => fileSource(path) }
 }
 
-function untilAborted(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
-  if (!signal) return source
+/** What fails names the object. `signal`: nobody waits for it any more. */
+function readOfS3(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
+  const both = (own: AbortSignal): AbortSignal => (signal ? AbortSignal.any([own, signal]) : own)
+  const named = (cause: unknown): unknown =>
+    cause instanceof FlowStoneError
+      ? cause
+      : new FlowStoneError('archive_failed', `${source.name} cannot be read: ${messageOf(cause)}`, { cause })
   return {
     name: source.name,
-    stat: async (own) => await unlessAborted(source.stat(AbortSignal.any([own, signal])), signal),
-    bytes: (range, version, own) => source.bytes(range, version, AbortSignal.any([own, signal])),
+    stat: async (own) =>
+      await source.stat(both(own)).catch((cause: unknown) => {
+        throw named(cause)
+      }),
+    async *bytes(range, version, own) {
+      try {
+        yield* source.bytes(range, version, both(own))
+      } catch (cause) {
+        throw named(cause)
+      }
+    },
   }
 }
 
