@@ -29,7 +29,11 @@ interface ImportCommand extends GlobalOptions {
 export function archiveCommands(root: Command): void {
   connected(root.command('export [run...]'))
     .description('write runs to an archive: JSON lines or Parquet, to a file, S3 or standard output')
-    .option('--to <place>', 'a path, s3://BUCKET/KEY, or - for standard output; ends in .gz, .zst or .parquet', '-')
+    .option(
+      '--to <place>',
+      'a path, s3://BUCKET/KEY, or - for standard output; ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet',
+      '-',
+    )
     .option('--since <time>', 'runs requested since a time, or so long ago: 7d')
     .option('--until <time>', 'runs requested before a time, or so long ago')
     .option('--pipeline <name>', 'runs of this pipeline; may be given again', (text: string, before: string[] = []) => [
@@ -39,7 +43,7 @@ export function archiveCommands(root: Command): void {
     .option('--all', 'all runs, the newest value of each asset, and where schedules and subscriptions stand')
     .option('--no-positions', 'leave out where schedules, sensors and subscriptions stand; --all takes that along')
     .option('--open', 'runs that have not ended, too; import takes none of them')
-    .option('--format <name>', 'jsonl or parquet; default: by the name')
+    .option('--format <name>', 'jsonl for a name with another ending, parquet for standard output')
     .action((runs: string[], options: ExportCommand) => exportCommand(runs, options))
   connected(root.command('import <archive...>'))
     .description('read archives into an empty namespace: files, or s3://BUCKET/KEY')

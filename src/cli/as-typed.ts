@@ -33,6 +33,7 @@ const ADVICE: readonly (readonly [option: string, code: RegExp, typed: string])[
     /start one \(docker compose up -d, nats-server -js, or .*\), or set servers or NATS_URL/,
     'start one (flowstone dev FILE in this folder, docker compose up -d, or nats-server -js), or name it with --server or NATS_URL',
   ],
+  ['format', /or give format: 'jsonl'/, 'or give --format jsonl'],
   ['at', /^at: /, '--at: '],
   ['to', /from must be before to$/, 'from must be before --to'],
   ['at', /so name one: \{ shard, seq \}, or give a Date/, 'so name one: SHARD:SEQUENCE, or give a time'],

@@ -3,7 +3,7 @@ import type { ProofCheckpoint, ProofReport } from '../../projections/proof/findi
 import { InvalidError } from '../../streams/errors.ts'
 import { parsePublicKey } from '../../streams/proof-keys.ts'
 import { placeOf } from '../engine/archive/sink.ts'
-import { exportProof, verifyArchives } from '../engine/proof/archive.ts'
+import { checkProofName, exportProof, verifyArchives } from '../engine/proof/archive.ts'
 import { type Checkpoint, checkpointOf, verifyProof } from '../engine/proof/verify.ts'
 import type { S3ClientLike } from '../items/s3.ts'
 import { refuseUnknown } from '../options/unknown.ts'
@@ -88,13 +88,15 @@ export class Proof {
   }
 
   /**
-   * Writes all blocks to a path, a `file:` URL, or `s3://BUCKET/KEY`, for `verifyArchive`. Do it
-   * after the archive was written. Resolves to how many there are.
+   * Writes all blocks to a path, a `file:` URL, or `s3://BUCKET/KEY`, for `verifyArchive`. The name
+   * ends in `.proof` or `.jsonl`, or behind that in `.gz` or `.zst`. Do it after the archive was
+   * written. Resolves to how many there are.
    */
   async export(to: string, options: { readonly client?: S3ClientLike } = {}): Promise<number> {
     refuseUnknown('proof.export', options, ['client'])
     const place = placeOf('proof.export', to, options.client)
-    return await exportProof(await this.#found(), await place.sink())
+    checkProofName('proof.export', place.name)
+    return await exportProof(await this.#found(), place.name, await place.sink())
   }
 
   async #found(): Promise<Pick<RunDeps, 'connection' | 'names'> & { readonly shards: number }> {

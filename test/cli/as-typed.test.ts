@@ -54,6 +54,11 @@ it.each([
     'retry: from: a does not depend on an asset x',
     '--from: a does not depend on an asset x',
   ],
+  [
+    ['export', '--to', 'a.csv'],
+    "export: to: a.csv ends in .csv; end it in .jsonl, or give format: 'jsonl' for lines",
+    '--to: a.csv ends in .csv; end it in .jsonl, or give --format jsonl for lines',
+  ],
   [['engine', '--seal-after', 'x'], 'engine: sealAfter must be milliseconds', '--seal-after must be milliseconds'],
   [['engine', '--retain', 'x'], 'engine: retention: runs must be milliseconds', '--retain must be milliseconds'],
   [

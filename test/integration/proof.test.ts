@@ -138,7 +138,7 @@ it('of sealed runs nothing is found, nor of facts that leave by rule', async () 
   expect(report.facts).toBeGreaterThan(20)
 
   // An archive, and the blocks beside it.
-  const [archive, blocks] = [join(folder, 'runs.jsonl'), join(folder, 'runs.proof')]
+  const [archive, blocks] = [join(folder, 'runs.jsonl'), join(folder, 'runs.proof.gz')]
   await flow.export({ to: archive, all: true })
   await flow.proof.export(blocks)
   const [archived] = await verifyArchive(archive, { blocks, since: await flow.proof.checkpoint() })

@@ -13,8 +13,8 @@ import { type ArchiveFormat, formatOf, writeArchive } from './write.ts'
 export interface ExportOptions {
   /**
    * A path, a `file:` URL, `s3://BUCKET/KEY`, or a stream, which is not ended. A file or an object
-   * is there when all of it is; one of that name is replaced. Names that end in `.gz` or `.zst` are
-   * compressed, `.parquet` is Parquet.
+   * is there when all of it is; one of that name is replaced. The ending says the format: `.jsonl`,
+   * `.jsonl.gz`, `.jsonl.zst`, `.parquet`; of a name without one it is lines.
    */
   readonly to: string | Writable
   /** These runs. */
@@ -34,7 +34,7 @@ export interface ExportOptions {
   readonly positions?: boolean
   /** Runs that have not ended, too. `import` takes none of them. Default false. */
   readonly open?: boolean
-  /** Default: by the name. */
+  /** Default: by the name. `'jsonl'` is for another ending, `'parquet'` for a stream. */
   readonly format?: ArchiveFormat
   /** A client of @aws-sdk/client-s3. Default: one that is set up from the environment. */
   readonly client?: S3ClientLike

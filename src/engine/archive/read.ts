@@ -13,6 +13,7 @@ import {
 import { FlowStoneError, InvalidError, messageOf } from '../../../streams/errors.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import { contentOf } from '../../items/source.ts'
+import { isParquet } from './ending.ts'
 import { parquetRecords } from './parquet.ts'
 
 /** A line that is longer is none. */
@@ -24,7 +25,7 @@ export async function* recordsOf(source: ByteSource): AsyncGenerator<ArchiveReco
   const tally = new ArchiveTally()
   let foot: ArchiveFoot | undefined
   let isFirst = true
-  for await (const { record, line } of source.name.endsWith('.parquet') ? rowsOf(source) : recordLinesOf(source)) {
+  for await (const { record, line } of isParquet(source.name) ? rowsOf(source) : recordLinesOf(source)) {
     if (foot) throw badArchive('something stands behind its end')
     if (isFirst) headIn(record)
     isFirst = false

@@ -5,6 +5,7 @@ import { type ArchiveFoot, type ArchiveRecord, ArchiveTally, lineOf } from '../.
 import { InvalidError } from '../../../streams/errors.ts'
 import { shown } from '../../../streams/shown.ts'
 import { createZstdCompress } from '../../../streams/zstd.ts'
+import { checkLines, isParquet, packingOf } from './ending.ts'
 import { parquetOf } from './parquet.ts'
 import type { Sink } from './sink.ts'
 
@@ -15,12 +16,23 @@ export type ArchiveFormat = (typeof FORMATS)[number]
 /** Lines are handed on in pieces of about this size. */
 const PIECE_BYTES = 64 * 1024
 
-/** By the ending of the name, unless it is said. */
+const ADVICE =
+  "end the name in .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or give format: 'jsonl' for lines under another name"
+
+/**
+ * By the ending of the name, unless it is said; a stream has no name. Throws InvalidError for a
+ * name that says something else.
+ */
 export function formatOf(at: string, name: string, said: unknown): ArchiveFormat {
-  if (said === undefined) return name.endsWith('.parquet') ? 'parquet' : 'jsonl'
   const format = FORMATS.find((one) => one === said)
-  if (format) return format
-  throw new InvalidError(`${at}: format must be jsonl or parquet, got ${shown(said)}`)
+  if (said !== undefined && !format)
+    throw new InvalidError(`${at}: format must be jsonl or parquet, got ${shown(said)}`)
+  if (name === '') return format ?? 'jsonl'
+  if (format === undefined && isParquet(name)) return 'parquet'
+  if (format !== 'parquet') checkLines(`${at}: to`, name, ADVICE, [], format === 'jsonl')
+  else if (!isParquet(name))
+    throw new InvalidError(`${at}: to: ${name} must end in .parquet, as its format is: import goes by the ending`)
+  return format ?? 'jsonl'
 }
 
 /** All of it, and its foot. What was written is taken away when it fails. */
@@ -65,12 +77,14 @@ async function* pieces(lines: AsyncIterable<{ readonly line: string }>): AsyncGe
   yield Buffer.from(held.join(''))
 }
 
-async function* compressed(name: string, bytes: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const make = /\.gz$/i.test(name) ? createGzip : /\.(zst|zstd)$/i.test(name) ? createZstdCompress : undefined
-  if (!make) {
+/** Packed, where the name says so. */
+export async function* compressed(name: string, bytes: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const packing = packingOf(name)
+  if (packing === undefined) {
     yield* bytes
     return
   }
+  const make = packing === 'gzip' ? createGzip : createZstdCompress
   // An error comes out of the last stream, where it is waited for.
   const packed: AsyncIterable<unknown> = pipeline(Readable.from(bytes), make(), () => undefined)
   for await (const piece of packed) if (piece instanceof Uint8Array) yield piece

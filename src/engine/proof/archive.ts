@@ -18,35 +18,54 @@ import {
 import type { Names } from '../../../streams/subjects.ts'
 import type { ByteSource } from '../../items/byte-source.ts'
 import type { Connection } from '../../log/connection.ts'
+import { checkLines } from '../archive/ending.ts'
 import { linesOf, recordsOf } from '../archive/read.ts'
 import type { Sink } from '../archive/sink.ts'
+import { compressed } from '../archive/write.ts'
 import { blocksOf } from './verify.ts'
 
 const PIECE_BYTES = 64 * 1024
 
-/** Writes all blocks of all shards. Returns how many. */
-export async function exportProof(
-  { connection, names, shards }: { readonly connection: Connection; readonly names: Names; readonly shards: number },
-  sink: Sink,
-): Promise<number> {
-  let count = 0
+interface ProofSource {
+  readonly connection: Connection
+  readonly names: Names
+  readonly shards: number
+}
+
+const ADVICE = 'end the name in .jsonl or .proof, or behind that in .gz or .zst'
+
+/** Throws InvalidError for a place whose name says that it has something else. */
+export function checkProofName(at: string, name: string): void {
+  checkLines(at, name, ADVICE, ['proof'])
+}
+
+/** Writes all blocks of all shards, packed as the name says. Returns how many. */
+export async function exportProof(source: ProofSource, name: string, sink: Sink): Promise<number> {
+  const tally = { blocks: 0 }
   try {
-    let held = proofHeadLine({ namespace: names.ns, shards })
-    for (let shard = 0; shard < shards; shard++)
-      for await (const block of blocksOf({ connection, names, shard })) {
-        held += proofBlockLine({ shard, head: block.head, ...(block.detail ? { detail: block.detail } : {}) })
-        count += 1
-        if (held.length < PIECE_BYTES) continue
-        await sink.write(Buffer.from(held))
-        held = ''
-      }
-    await sink.write(Buffer.from(held))
+    for await (const piece of compressed(name, blockLines(source, tally))) await sink.write(piece)
     await sink.commit()
   } catch (error) {
     await sink.abort()
     throw error
   }
-  return count
+  return tally.blocks
+}
+
+async function* blockLines(
+  { connection, names, shards }: ProofSource,
+  tally: { blocks: number },
+): AsyncGenerator<Uint8Array> {
+  let held = proofHeadLine({ namespace: names.ns, shards })
+  for (let shard = 0; shard < shards; shard++)
+    for await (const block of blocksOf({ connection, names, shard })) {
+      held += proofBlockLine({ shard, head: block.head, ...(block.detail ? { detail: block.detail } : {}) })
+      tally.blocks += 1
+      if (held.length < PIECE_BYTES) continue
+      yield Buffer.from(held)
+      held = ''
+    }
+  yield Buffer.from(held)
 }
 
 export interface ArchiveCheckOptions {
