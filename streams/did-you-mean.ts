@@ -16,14 +16,16 @@ function distance(a: string, b: string): number {
 
 /**
  * `; did you mean x?`, or the names there are when none is near, ready to stand behind a message.
+ * Assets of hooks, schedules and sensors (`sensor__…`) are nobody's to name.
  */
 export function nearest(wrong: string, names: readonly string[]): string {
-  const ranked = names
+  const named = names.filter((name) => !name.includes('__'))
+  const ranked = named
     .map((name) => ({ name, d: distance(wrong.slice(0, 64).toLowerCase(), name.toLowerCase()) }))
     .sort((a, b) => a.d - b.d)
   const best = ranked[0]
   if (!best) return ''
   if (best.d <= Math.max(2, Math.floor(best.name.length / 3))) return `; did you mean ${best.name}?`
-  const shown = names.slice(0, 10).join(', ')
-  return `; there are: ${shown}${names.length > 10 ? ', …' : ''}`
+  const shown = named.slice(0, 10).join(', ')
+  return `; there are: ${shown}${named.length > 10 ? ', …' : ''}`
 }

@@ -29,6 +29,7 @@ export interface GlobalOptions {
   readonly tlsKey?: string
   readonly tlsFirst?: boolean
   readonly jsDomain?: string
+  readonly inboxPrefix?: string
   readonly namespace?: string
   readonly json?: boolean
 }
@@ -101,7 +102,7 @@ export async function open(
 function refuseCredentials(options: GlobalOptions): void {
   const [given] = Object.keys(credentialsOf(options))
   if (given === undefined) return
-  const option = given === 'tls' ? '--tls-…' : given === 'domain' ? '--js-domain' : `--${given}`
+  const option = { tls: '--tls-…', domain: '--js-domain', inboxPrefix: '--inbox-prefix' }[given] ?? `--${given}`
   throw new InvalidError(
     `${option} is not for the flowstone dev of this folder, which a command goes to by default; name the server, too, with --server`,
   )
@@ -109,12 +110,13 @@ function refuseCredentials(options: GlobalOptions): void {
 
 /** As `connect` takes them. */
 export function credentialsOf(options: GlobalOptions): Credentials & { readonly domain?: string } {
-  const { context, creds, nkey, user, token, tlsCa, tlsCert, tlsKey, tlsFirst, jsDomain } = options
+  const { context, creds, nkey, user, token, tlsCa, tlsCert, tlsKey, tlsFirst, jsDomain, inboxPrefix } = options
   const password = options.password ?? (user === undefined ? undefined : process.env.NATS_PASSWORD || undefined)
   const tls = picked({ ca: tlsCa, cert: tlsCert, key: tlsKey, first: tlsFirst })
   return picked({
     context,
     domain: jsDomain,
+    inboxPrefix,
     creds,
     nkey,
     user,

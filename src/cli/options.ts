@@ -17,6 +17,7 @@ const OPTIONS: readonly (readonly [string, string])[] = [
   ['--tls-cert <file>', 'certificate of this client'],
   ['--tls-key <file>', 'its key'],
   ['--tls-first', 'TLS before the server says anything'],
+  ['--inbox-prefix <text>', 'where this user gets answers, such as _INBOX_worker; default: _INBOX'],
   ['--js-domain <name>', 'the JetStream domain that has the namespace'],
   ['--namespace <name>', 'default: flowstone'],
 ]

@@ -71,9 +71,9 @@ New here? flowstone init shop && cd shop && npm install && npm run dev
 Commands connect to --server, else NATS_URL, else the NATS context, else the
 \`flowstone dev\` of this folder, else nats://127.0.0.1:4222.
 Environment: NATS_URL, NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS,
-NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT, NATS_JS_DOMAIN,
-FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…), FLOWSTONE_BASE_URL,
-NO_COLOR, FORCE_COLOR.
+NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_INBOX_PREFIX, NATS_CONTEXT,
+NATS_JS_DOMAIN, FLOWSTONE_NAMESPACE, FLOWSTONE_GATE_SECRETS (id:secret,…),
+FLOWSTONE_BASE_URL, NO_COLOR, FORCE_COLOR.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
     )
   for (const [heading, commands] of Object.entries(GROUPS)) {

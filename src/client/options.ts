@@ -50,6 +50,7 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   nkey: true,
   tls: true,
   context: true,
+  inboxPrefix: true,
   domain: true,
   nats: true,
   name: true,

@@ -199,7 +199,5 @@ async function placeIn(deps: RunDeps, asset: AnyAsset | string): Promise<Place> 
       `why: several pipelines have an asset ${asset}: ${having.join(', ')}; name one: ${only}/${asset}`,
     )
   const names = specs.flatMap((spec) => spec?.assets.map(({ name }) => name) ?? [])
-  // Those of hooks, schedules and sensors are nobody's to name.
-  const all = names.filter((name) => !name.includes('__'))
-  throw new FlowStoneError('not_found', `no pipeline has an asset ${asset}${nearest(asset, all)}`)
+  throw new FlowStoneError('not_found', `no pipeline has an asset ${asset}${nearest(asset, names)}`)
 }

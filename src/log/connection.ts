@@ -26,7 +26,7 @@ import { deniedError, Reports, reportTo } from './reports.ts'
 /**
  * Where the server is, and the credentials of the client. Settings that are missing come from the
  * environment, with the names of the NATS command line: NATS_URL, NATS_USER, NATS_PASSWORD,
- * NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_CONTEXT.
+ * NATS_TOKEN, NATS_CREDS, NATS_NKEY, NATS_CA, NATS_CERT, NATS_KEY, NATS_INBOX_PREFIX, NATS_CONTEXT.
  */
 export interface ConnectionSettings extends Credentials {
   /**

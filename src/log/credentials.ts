@@ -30,6 +30,12 @@ export interface Credentials {
   readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string; readonly first?: boolean }
   /** A context of the NATS command line (`nats context ls`), by name. */
   readonly context?: string
+  /**
+   * What the subjects begin with on which this process gets answers, for a user that may not
+   * subscribe to `_INBOX.>`: `_INBOX_worker`. Default: NATS_INBOX_PREFIX, else the context's, else
+   * `_INBOX`.
+   */
+  readonly inboxPrefix?: string
 }
 
 /** What the NATS client is given. */
@@ -57,12 +63,13 @@ export interface Reached {
 interface Wanted extends Omit<Credentials, 'context'> {
   readonly domain?: string
   readonly servers?: string | readonly string[]
-  readonly inboxPrefix?: string
   readonly userJwt?: string
 }
 
 type Env = Readonly<Record<string, string | undefined>>
 const DEFAULT_SERVER = 'nats://127.0.0.1:4222'
+/** Words, without wildcards. */
+const INBOX_PREFIX = /^[^\s.*>]+(?:\.[^\s.*>]+)*$/
 
 /**
  * Throws InvalidError, which names the option, for what cannot be, and for files that are not
@@ -82,6 +89,11 @@ export function reachOf(
   // An empty one is that of the server.
   const domain = given.domain ?? fromEnv.domain ?? stored.domain
   checkDomain(domain)
+  const inboxPrefix = given.inboxPrefix ?? fromEnv.inboxPrefix ?? stored.inboxPrefix
+  if (inboxPrefix !== undefined && !INBOX_PREFIX.test(inboxPrefix))
+    throw new InvalidError(
+      `inboxPrefix must be the start of a subject without wildcards, such as _INBOX_worker, got ${JSON.stringify(inboxPrefix)}`,
+    )
   // One kind of identity from one place: a user of the environment and a key of a context do not
   // mix.
   const who = [given, loginOf(parsed), fromEnv, stored].find(saysWho) ?? {}
@@ -92,7 +104,7 @@ export function reachOf(
     user: nameOf(who),
     options: {
       ...identityOf(who),
-      ...(stored.inboxPrefix === undefined ? {} : { inboxPrefix: stored.inboxPrefix }),
+      ...(inboxPrefix === undefined ? {} : { inboxPrefix }),
       ...tlsOf(
         tls,
         parsed.some(({ isTls }) => isTls),
@@ -116,6 +128,7 @@ function wantedIn(env: Env): Wanted {
     creds: some('NATS_CREDS'),
     nkey: some('NATS_NKEY'),
     domain: some('NATS_JS_DOMAIN'),
+    inboxPrefix: some('NATS_INBOX_PREFIX'),
     tls: defined(tls),
   })
 }

@@ -27,12 +27,12 @@ export async function* messagesUnder(
   const ends = (await Promise.all(lasts)).map((message) => (message && message.timeMs >= fromMs ? message.seq : 0))
   const end = Math.max(...ends)
   if (end === 0 || (typeof from === 'number' && end < from)) return
-  const consumer = await jetstream(connection.nc).consumers.get(stream, {
-    filter_subjects: [...filters],
-    ...(typeof from === 'number'
+  const start =
+    typeof from === 'number'
       ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }
-      : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: startTime(from) }),
-  })
+      : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: startTime(from) }
+  const made = jetstream(connection.nc).consumers.get(stream, { filter_subjects: [...filters], ...start })
+  const consumer = await connection.explaining(made)
   const messages = await consumer.consume({ max_messages: AHEAD })
   const iterator = messages[Symbol.asyncIterator]()
   let seen = typeof from === 'number' ? from - 1 : 0

@@ -35,11 +35,22 @@ export function deniedBy(operation: string, subject: string, inboxPrefix = '_INB
   }
 }
 
+function isInbox({ operation, permission }: Pick<Denied, 'operation' | 'permission'>): boolean {
+  return operation === 'subscribe' && /INBOX[^.]*\.>$/.test(permission)
+}
+
+/** What to do, where it is not only to give the permission. */
+export function remedyOf(denied: Denied): string {
+  return isInbox(denied)
+    ? '; if this user has an inbox of its own, name it: inboxPrefix, --inbox-prefix or NATS_INBOX_PREFIX'
+    : ''
+}
+
 /** What does not work without it, where that is not plain from the subject. */
 export function consequenceOf({ operation, permission }: Denied): string {
   if (permission === '$JS.ACK.>')
     return '; tasks cannot be acknowledged: the server delivers each of them again after ackWait'
-  if (operation === 'subscribe' && permission.endsWith('INBOX.>')) return '; no answer of the server can arrive'
+  if (isInbox({ operation, permission })) return '; no answer of the server can arrive'
   if (operation === 'publish' && /\.logs\.>$|^\$JS\.API\.STREAM\..+_LOGS$/.test(permission))
     return '; lines of ctx.log are not kept'
   if (/\.notify\.>$/.test(permission)) return '; what it would tell at once is noticed some seconds later'

@@ -7,7 +7,7 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { FlowStoneError, messageOf } from '../../streams/errors.ts'
 import { after, type Timer } from '../options/timer.ts'
 import { emit, type Logger } from '../telemetry.ts'
-import { consequenceOf, type Denied, deniedBy } from './permissions.ts'
+import { consequenceOf, type Denied, deniedBy, remedyOf } from './permissions.ts'
 
 /** A server that restarts within this time is no news. */
 const AWAY_SAID_AFTER_MS = 1000
@@ -133,7 +133,7 @@ export class Reports {
     if (!this.#denied.has(key)) {
       this.#denied.set(key, denied)
       emit('flowstone:connection.denied', denied)
-      this.#logger.error(`${denialOf(denied)}${consequenceOf(denied)}`)
+      this.#logger.error(`${denialOf(denied)}${consequenceOf(denied)}${remedyOf(denied)}`)
     }
     return denied
   }
@@ -214,7 +214,7 @@ export function denialOf({ operation, subject, permission }: Denied): string {
 }
 
 export function deniedError(denied: Denied, cause?: unknown): FlowStoneError {
-  return new FlowStoneError('denied', denialOf(denied), { cause })
+  return new FlowStoneError('denied', `${denialOf(denied)}${remedyOf(denied)}`, { cause })
 }
 
 const ofConnection = new WeakMap<NatsConnection, Reports>()

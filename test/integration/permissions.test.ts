@@ -40,7 +40,9 @@ const total = asset('total', {
 })
 const note = input('note', z.string())
 const parcel = asset('parcel', { dependsOn: [note], execute: (_, deps) => deps.note.length })
-const shop = pipeline('shop', [large, many, approved, total, note, parcel])
+const training = Promise.withResolvers<string>()
+const trained = asset('trained', { slots: { bucket: 'trainer', max: 1 }, execute: () => training.promise })
+const shop = pipeline('shop', [large, many, approved, total, note, parcel, trained])
 
 let server: GuardedServer
 let admin: NatsConnection
@@ -116,6 +118,21 @@ describe('with the least permissions', () => {
     expect(flow.connection.denied).toEqual([])
   })
 
+  it('a client and who serves HTTP see why a run with slots waits, and nothing is denied', async () => {
+    const client = await flowAs('client')
+    const both = [await client.materialize(trained, { key: 'a' }), await client.materialize(trained, { key: 'b' })]
+    for (const role of ['client', 'http'] as const) {
+      const flow = await flowAs(role)
+      await until(`${role} sees that one waits for the slot of the other`, async () => {
+        const seen = await Promise.all(both.map(async ({ id }) => await flow.run(id).status()))
+        return seen.some((status) => /^a slot of trainer: 1 of 1/.test(status?.assets.trained?.waitingFor[0] ?? ''))
+      })
+      expect(flow.connection.denied).toEqual([])
+    }
+    training.resolve('a model')
+    for (const run of both) expect(await run.result()).toBe('a model')
+  })
+
   it('an engine and an operator may read the metrics of the namespace; others say at /metrics that they may not', async () => {
     for (const role of ['engine', 'operator'] as const) {
       const flow = await flowAs(role)
@@ -139,7 +156,9 @@ describe('with the least permissions', () => {
     expect(await (await client.materialize(parcel, { input })).result()).toBe(200_000)
     expect(client.connection.denied).toEqual([])
     await using small = await connect({ servers: server.url, namespace: NS, nats: login('small'), logger })
-    expect(await (await small.materialize(parcel, { input: { note: 'short' } })).result()).toBe(5)
+    const run = await small.materialize(parcel, { input: { note: 'short' } })
+    expect(await run.result()).toBe(5)
+    expect(await rejection(collect(small.history(run.id)))).toMatchObject({ code: 'denied' })
     const error = await rejection(small.materialize(parcel, { input: { note: 'z'.repeat(200_000) } }))
     expect(error.code).toBe('denied')
     expect(error.message).toMatch(

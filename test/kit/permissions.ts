@@ -62,6 +62,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$O.${ns}_blobs.>`,
           `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+          `$JS.API.STREAM.INFO.KV_${ns}_limits`,
         ],
         subscribe: [...subscribe, `${ns}.notify.run.*`],
       }
@@ -94,6 +95,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `$JS.API.STREAM.PURGE.OBJ_${ns}_blobs`,
           `${ns}.workers.${pipeline}`,
           `$JS.API.STREAM.MSG.GET.KV_${ns}_limits`,
+          `$JS.API.STREAM.INFO.KV_${ns}_limits`,
           readsLogs,
         ],
         subscribe: [...subscribe, `${ns}.notify.run.*`, `${ns}.logs.>`],

@@ -52,6 +52,15 @@ describe('the JetStream domain', () => {
   })
 })
 
+describe('the start of the subjects of answers', () => {
+  it('is taken from the option, else the variable, and refused with wildcards', () => {
+    const env = { NATS_INBOX_PREFIX: '_INBOX_worker' }
+    expect(reachOf({}, env).options).toEqual({ inboxPrefix: '_INBOX_worker' })
+    expect(reachOf({ inboxPrefix: 'answers.mine' }, env).options).toEqual({ inboxPrefix: 'answers.mine' })
+    expect(() => reachOf({ inboxPrefix: '_INBOX.>' }, {})).toThrow(/^inboxPrefix must be .* got "_INBOX\.>"$/)
+  })
+})
+
 describe('the environment', () => {
   it('is asked for what no option names', () => {
     const env = { NATS_URL: 'nats://host:1', NATS_USER: 'u', NATS_PASSWORD: 'p' }

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { nearest } from '../../streams/did-you-mean.ts'
 import { checkText, cut, printable } from '../../streams/text.ts'
 import { codePoint } from '../kit/any-text.ts'
 import { runs } from '../kit/runs.ts'
@@ -60,4 +61,9 @@ describe('what is printed', () => {
     expect(printable(text)).toBe(text)
     expect(printable('two\n\tlines', { lines: true })).toBe('two\n\tlines')
   })
+})
+
+it('near names leave out assets that nobody may name, those of sensors and schedules', () => {
+  expect(nearest('zzzzzzzz', ['report', 'sensor__look'])).toBe('; there are: report')
+  expect(nearest('sensor_look', ['report', 'sensor__look'])).toBe('; there are: report')
 })
