@@ -36,11 +36,16 @@ export function jetstream(nc: NatsConnection, options: library.JetStreamOptions 
   return library.jetstream(nc, inDomain(nc, options))
 }
 
+/**
+ * Asks the server nothing by itself, unless `checkAPI`: that question is for the leader of all
+ * JetStream in a cluster, and has no answer while it is away. Most others are for a stream's own
+ * leader.
+ */
 export async function jetstreamManager(
   nc: NatsConnection,
   options: library.JetStreamManagerOptions = {},
 ): Promise<library.JetStreamManager> {
-  return await library.jetstreamManager(nc, inDomain(nc, options))
+  return await library.jetstreamManager(nc, inDomain(nc, { checkAPI: false, ...options }))
 }
 
 function inDomain<T extends object>(nc: NatsConnection, options: T): T & { domain?: string } {

@@ -20,6 +20,7 @@ import { configOf, ensureStream, topologyError, type Wish } from './ensure-strea
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
+import { patiently } from './patiently.ts'
 import { shown } from './shown.ts'
 import { type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
@@ -94,7 +95,7 @@ export async function checkServer(nc: NatsConnection): Promise<void> {
     )
   }
   try {
-    await jetstreamManager(nc)
+    await jetstreamManager(nc, { checkAPI: true })
   } catch (cause) {
     // One that has just started may not answer yet, or its cluster has no leader: that is another
     // trouble than none.
@@ -152,6 +153,10 @@ export async function ensureTopology(
 ): Promise<Topology> {
   await checkServer(nc)
   checkTopologyOptions(options)
+  return await patiently(() => madeTopology(nc, options, fewerReplicas))
+}
+
+async function madeTopology(nc: NatsConnection, options: TopologyOptions, fewerReplicas: boolean): Promise<Topology> {
   const names = namesOf(options.namespace ?? 'flowstone')
   const jsm = await jetstreamManager(nc)
   const { feedMaxAgeMs } = options

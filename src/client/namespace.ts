@@ -6,6 +6,7 @@
 import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { findTopology, noNamespace, type Topology } from '../../streams/namespace.ts'
+import { patiently } from '../../streams/patiently.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
 import { checkServer, checkTopologyOptions, ensureTopology, type TopologyOptions } from '../../streams/topology.ts'
 import { ServerClock } from '../log/clock.ts'
@@ -46,7 +47,8 @@ export class Namespace {
     await checkServer(nc)
     const jsm = await jetstreamManager(nc)
     this.#missing = undefined
-    const found = await findTopology(jsm, this.names, this.#options.shards).catch((error: unknown) => {
+    const asked = patiently(() => findTopology(jsm, this.names, this.#options.shards))
+    const found = await asked.catch((error: unknown) => {
       // Made in part, or imported in part: whoever is to finish it connects first.
       if (!(error instanceof FlowStoneError) || !UNFINISHED.has(error.code)) throw error
       this.#missing = error

@@ -427,7 +427,7 @@ export async function anyBetween(nc: NatsConnection, stream: string, from: numbe
  * would wait a minute.
  */
 export async function streamInfo(nc: NatsConnection, stream: string, filter?: string): Promise<StreamInfo> {
-  const jsm = await jetstreamManager(nc, { checkAPI: false })
+  const jsm = await jetstreamManager(nc)
   try {
     return await jsm.streams.info(stream, filter === undefined ? {} : { subjects_filter: filter })
   } catch (error) {

@@ -1,8 +1,13 @@
+import { errors } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { leaderGet } from '../../src/log/nats.ts'
+import { ensureStream } from '../../streams/ensure-stream.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
+import { patiently } from '../../streams/patiently.ts'
 import { runCommand, startCommand, writeModule } from '../cli/kit.ts'
 import { bareNats } from '../kit/bare-nats.ts'
 import { rawNats } from '../kit/raw-nats.ts'
@@ -117,4 +122,63 @@ it('a read that the server refuses for a moment is asked again', async () => {
   expect(asked).toBe(3)
   await connection.close()
   await api.close()
+})
+
+it('what JetStream cannot answer for a moment is asked again while a namespace is made', async () => {
+  await using server = await bareNats()
+  const api = await connectNats({ servers: server.url })
+  const asked: string[] = []
+  const refusal = { code: 503, err_code: 10008, description: 'JetStream system temporarily unavailable' }
+  const missing = { code: 404, err_code: 10059, description: 'stream not found' }
+  const answers = [{ error: refusal }, { error: missing }, { error: refusal }, { error: missing }, { config: {} }]
+  for (const subject of ['$JS.API.STREAM.INFO.S', '$JS.API.STREAM.CREATE.S'])
+    api.subscribe(subject, {
+      callback: (_, message) => {
+        message.respond(JSON.stringify(answers[asked.length]))
+        asked.push(subject.split('.')[3] ?? '')
+      },
+    })
+  await api.flush()
+  const nc = await connectNats({ servers: server.url })
+  const jsm = await jetstreamManager(nc, { timeout: 60_000 })
+  await patiently(() => ensureStream(jsm, { name: 'S' }))
+  expect(asked).toEqual(['INFO', 'INFO', 'CREATE', 'INFO', 'CREATE'])
+  // No answer at all.
+  let tries = 0
+  const late = new FlowStoneError('topology', 'S could not be made', { cause: new errors.TimeoutError() })
+  await patiently(async () => {
+    tries += 1
+    if (tries < 3) throw late
+  })
+  expect(tries).toBe(3)
+  await expect(patiently(() => Promise.reject(new InvalidError('no name')))).rejects.toThrow('no name')
+  await nc.close()
+  await api.close()
+})
+
+it('only a connect asks for the account, which no server answers while a cluster has no leader of all JetStream', async () => {
+  await using server = await rawNats()
+  const each = asset('each', { scatter: () => [1, 2, 3], execute: ({ scatterKey }) => scatterKey })
+  await using stage = await openStage(server.url, pipeline('p', [each]), { sealAfter: '1s', reconcileMs: 100 })
+  const { flow, engine, worker, namespace } = stage
+  const nc = await connectNats({ servers: server.url })
+  let asked = 0
+  nc.subscribe('$JS.API.INFO', {
+    callback: () => {
+      asked += 1
+    },
+  })
+  await nc.flush()
+  const run = await flow.materialize(each)
+  await run.result()
+  await flow.runs()
+  const jsm = await jetstreamManager(nc)
+  await until('it is sealed', async () => {
+    const subjects_filter = `${namespace}.log.0.run.${run.id}.requested`
+    return (await jsm.streams.info(`${namespace}_LOG_0`, { subjects_filter })).state.subjects === undefined
+  })
+  await worker?.stop()
+  await engine?.stop()
+  expect(asked).toBe(0)
+  await nc.close()
 })

@@ -76,7 +76,7 @@ export class OutcomeCache {
     const stream = names.log(shard)
     const next_by_subj = names.fact(shard, factPath('scatter.outcomes', { run, asset }))
     const found: StoredMessage[] = []
-    const jsm = await jetstreamManager(nc, { checkAPI: false })
+    const jsm = await jetstreamManager(nc)
     try {
       const batch = { seq, next_by_subj, batch: FETCH_FACTS, max_bytes: FETCH_BYTES }
       for await (const message of await jsm.direct.getBatch(stream, batch)) found.push(storedOf(message))
