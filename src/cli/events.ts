@@ -12,7 +12,7 @@ import type { Pipeline } from '../define/pipeline.ts'
 import type { Subscription } from '../define/subscription.ts'
 import { type GlobalOptions, reach, withFlow } from './context.ts'
 import { loadPipelines } from './load.ts'
-import { mustHaveSubscription } from './missing.ts'
+import { fullSubscription, mustHaveSubscription } from './missing.ts'
 import { connected } from './options.ts'
 import { wholeNumber } from './parts.ts'
 import { table } from './table.ts'
@@ -36,11 +36,12 @@ export function eventCommands(root: Command): void {
     )
   connected(event.command('refused'))
     .description('list messages that started no run, with the reason, newest first')
-    .option('--subscription <name>', 'only those of PIPELINE/NAME')
+    .option('--subscription <name>', 'only those of PIPELINE/NAME, or NAME if only one pipeline has it')
     .option('--limit <n>', 'list at most N', '50')
     .action((options: GlobalOptions & { limit: string; subscription?: string }) =>
       withFlow(options, async (flow, output) => {
-        const { subscription } = options
+        const subscription =
+          options.subscription === undefined ? undefined : await fullSubscription(flow, options.subscription)
         const limit = wholeNumber('--limit', options.limit)
         const refused = await flow.events.refused({ limit, ...(subscription === undefined ? {} : { subscription }) })
         if (refused.length === 0 && subscription !== undefined) await mustHaveSubscription(flow, subscription)
@@ -59,7 +60,8 @@ export function eventCommands(root: Command): void {
     .action((seq: string, options: GlobalOptions & { subscription?: string }) =>
       withFlow(options, async (flow, output) => {
         const number = wholeNumber('SEQ', seq)
-        const subscription = options.subscription ?? (await refusedBy(flow, number))
+        const named = options.subscription
+        const subscription = named === undefined ? await refusedBy(flow, number) : await fullSubscription(flow, named)
         const run = await flow.events.retry(subscription, number)
         output.result({ subscription, seq: number, run }, () => [
           run === undefined ? 'taken: it waits for other messages' : `run ${run}`,

@@ -133,7 +133,7 @@ function runCommand(root: Command): void {
     .description('make an asset: start a run, follow it, print the value')
     .option(
       '--file <file>',
-      'the file that declares the asset; default: that of the flowstone dev of this folder; without any, name it PIPELINE/ASSET',
+      'the file that declares the asset; default: that of the flowstone dev of this folder; without any, what is registered counts',
     )
     .option('--pipeline <name>', 'for an asset that is in several pipelines')
     .option('--partition <text>', 'the data partition to make')
@@ -178,7 +178,7 @@ function statusCommand(root: Command): void {
     .option('--all', 'list ended runs, too')
     .option('--limit <n>', 'list at most N runs', '50')
     .option('--status <names>', 'only these, separated by commas: requested, running, succeeded, failed, cancelled')
-    .option('--target <asset>', 'only runs of this asset, PIPELINE/ASSET')
+    .option('--target <asset>', 'only runs of this asset: PIPELINE/ASSET, or ASSET if only one pipeline has it')
     .option('--tag <name=value>', 'only runs with this tag; may be given again', collect)
     .option('--partition <text>', 'only runs of this data partition')
     .option('--since <time>', 'requested since a time, or so long ago: 2h')
@@ -189,7 +189,9 @@ function statusCommand(root: Command): void {
 
 function valueCommand(root: Command): void {
   readable(root.command('value <asset>'))
-    .description('print the newest value of an asset (PIPELINE/ASSET), or the one that a run made')
+    .description(
+      'print the newest value of an asset (PIPELINE/ASSET, or ASSET if only one has it), or the one that a run made',
+    )
     .option('--partition <text>', 'of this data partition')
     .option('--run <run>', 'the value that this run made or took')
     .action((asset: string, options: ValueCommand) =>

@@ -1,6 +1,6 @@
 /** Commands about runs and scatters. */
 
-import { InvalidError } from '../../streams/errors.ts'
+import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
 import type { Flow } from '../client/flow.ts'
@@ -18,7 +18,7 @@ import { type GlobalOptions, open, reach, stopRequest } from './context.ts'
 import { fileOf } from './file-of.ts'
 import { followRun } from './follow.ts'
 import { findAsset, loadFile } from './load.ts'
-import { mustHaveAsset } from './missing.ts'
+import { fullAsset, mustHaveAsset } from './missing.ts'
 import { EXIT, type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 
@@ -164,17 +164,28 @@ async function starter(name: string, options: RunCommand): Promise<Starter> {
   const { dev, servers } = reach(options)
   const file = options.file ?? dev?.file
   if (file === undefined) {
-    const [pipeline, asset] = name.includes('/') ? partsOf(name) : [options.pipeline, name]
-    if (pipeline === undefined)
+    const target = name.includes('/') || options.pipeline === undefined ? name : `${options.pipeline}/${name}`
+    if (servers === undefined && !target.includes('/'))
       throw new InvalidError(
-        `run: ${servers === undefined ? 'no flowstone dev runs in this folder (flowstone dev FILE starts it). For another server, ' : ''}say which pipeline: PIPELINE/${name}, or --pipeline NAME; or name the file that declares it with --file FILE`,
+        `run: no flowstone dev runs in this folder (flowstone dev FILE starts it). For another server, name it (--server, NATS_URL), or say which pipeline: PIPELINE/${name}; or name the file that declares it with --file FILE`,
       )
-    return { start: async (flow, asked) => await flow.request(`${pipeline}/${asset}`, asked) }
+    return { start: async (flow, asked) => await flow.request(await registered(flow, target), asked) }
   }
   const [named, own] = name.includes('/') ? partsOf(name) : [options.pipeline, name]
   const { pipelines, config } = await loadFile(file)
   const { asset, pipeline } = findAsset(pipelines, own ?? name, named)
   return { start: async (flow, asked) => await flow.materialize(asset, { ...asked, pipeline }), io: config.io }
+}
+
+/** Without the code, what is registered says which pipeline has an asset. */
+async function registered(flow: Flow, target: string): Promise<string> {
+  try {
+    return await fullAsset(flow, target)
+  } catch (error) {
+    if (!(error instanceof FlowStoneError) || error.code !== 'not_found') throw error
+    const advice = 'start a worker of it first, or name the file that declares it: --file FILE'
+    throw new FlowStoneError('not_found', `${error.message}; ${advice}`)
+  }
 }
 
 /** One input: `order=@file.json` or `order={"id":1}`. All of them: `{"order":…}`. */
@@ -221,9 +232,10 @@ export interface ValueCommand extends AtOptions {
 export async function showValue(
   flow: Reading,
   output: Output,
-  asset: string,
+  named: string,
   { partition, run }: ValueCommand,
 ): Promise<void> {
+  const asset = await fullAsset(flow, named)
   const options = { ...(partition === undefined ? {} : { partition }), ...(run === undefined ? {} : { run }) }
   const found = await flow.value(asset, options)
   if (!found) {

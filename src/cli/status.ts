@@ -11,7 +11,7 @@ import type { RunsOptions } from '../client/runs.ts'
 import type { ScatterStatus } from '../client/scatter-status.ts'
 import { type AtOptions, type Reading, withReading } from './at.ts'
 import { open, stopRequest } from './context.ts'
-import { mustHaveAsset } from './missing.ts'
+import { fullAsset, mustHaveAsset } from './missing.ts'
 import { type Output, outputOf } from './output.ts'
 import { wholeNumber } from './parts.ts'
 import { barLine, runLine } from './progress.ts'
@@ -51,15 +51,19 @@ export function runsArgument({ all, limit, status, target, tag, partition, since
 export async function statusCommandOf(run: string | undefined, options: StatusCommand): Promise<void> {
   const wanted = runsArgument(options)
   if (!options.watch) {
-    await withReading(options, (flow, output) => showStatus(flow, output, run, wanted))
+    await withReading(options, async (flow, output) => showStatus(flow, output, run, await withTarget(flow, wanted)))
     return
   }
   if (options.at !== undefined) throw new InvalidError('--watch shows what is so now: it takes no --at')
   using stop = stopRequest()
   await using flow = await open(options)
   const output = outputOf(options.json === true)
-  if (run === undefined) await watch(flow, output, stop, lookAtRuns(flow, wanted))
+  if (run === undefined) await watch(flow, output, stop, lookAtRuns(flow, await withTarget(flow, wanted)))
   else await watch(flow, output, stop, lookAtRun(flow, run))
+}
+
+async function withTarget(flow: Reading, wanted: RunsOptions): Promise<RunsOptions> {
+  return typeof wanted.target === 'string' ? { ...wanted, target: await fullAsset(flow, wanted.target) } : wanted
 }
 
 async function showStatus(flow: Reading, output: Output, run: string | undefined, wanted: RunsOptions): Promise<void> {

@@ -71,6 +71,11 @@ it('a run is started by name without its code, its failures are listed, and it i
 
 it.each([
   [['value', 'greetings/helo'], 'pipeline greetings has no asset helo; did you mean hello?'],
+  [['value', 'helo'], 'no pipeline has an asset helo; did you mean hello?'],
+  [['value', 'slow', '--at', '1s'], 'asset greetings/slow has no value'],
+  [['run', 'helo'], 'no pipeline has an asset helo; did you mean hello?'],
+  [['status', '--target', 'helo', '--watch'], 'no pipeline has an asset helo; did you mean hello?'],
+  [['event', 'refused', '--subscription', 'none'], 'no pipeline has a subscription none'],
   [['value', 'greetings/slow'], 'asset greetings/slow has no value'],
   [['value', 'greeting/hello', '--at', '1s'], 'there is no pipeline greeting; did you mean greetings?'],
   [['status', '--target', 'greetings/helo'], 'pipeline greetings has no asset helo; did you mean hello?'],
@@ -89,6 +94,15 @@ it.each([
   const args = words.map((word) => word.replace('RUN', run.id))
   const { code, stderr } = await runCommand(args, at)
   expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(message) })
+})
+
+it('an asset that one pipeline has is found by its name alone', async () => {
+  const made = await runCommand(['run', 'hello', '--input', '{"name":"sun"}', '--json'], at)
+  const { run } = JSON.parse(made.stdout) as { run: string }
+  expect(JSON.parse((await runCommand(['value', 'hello', '--run', run, '--json'], at)).stdout)).toMatchObject({
+    value: 'hello sun',
+  })
+  expect((await runCommand(['status', '--all', '--target', 'hello'], at)).stdout).toContain(run)
 })
 
 it('a limit that is not in use is said beside those that are', async () => {
