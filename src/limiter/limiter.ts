@@ -337,7 +337,8 @@ export class Limiter {
     const { connection, names } = this.#deps
     const jsm = await jetstreamManager(connection.nc)
     const root = names.kvSubject(names.limitsBucket, '')
-    const info = await jsm.streams.info(names.kvStream(names.limitsBucket), { subjects_filter: `${root}>` })
+    const stream = names.kvStream(names.limitsBucket)
+    const info = await connection.read(() => jsm.streams.info(stream, { subjects_filter: `${root}>` }))
     const buckets = new Set<string>()
     for (const subject of Object.keys(info.state.subjects ?? {})) {
       const [, token] = subject.slice(root.length).split('.')

@@ -7,7 +7,7 @@ import { AckPolicy, type JetStreamManager, jetstreamManager } from '@nats-io/jet
 import { headers, type NatsConnection } from '@nats-io/nats-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { serveMetrics } from '../../src/http/index.ts'
+import { serveGates, serveMetrics } from '../../src/http/index.ts'
 import { asset, connect, type Flow, input, pipeline } from '../../src/index.ts'
 import { ServerMetrics } from '../../src/metrics/server.ts'
 import { collect } from '../kit/collect.ts'
@@ -64,7 +64,12 @@ beforeAll(async () => {
     publish: publish.filter((subject) => !subject.startsWith('$O.')),
     subscribe: ['_INBOX_small.>', `${NS}.notify.run.*`],
   }
-  server = await guardedServer({ ...users, small, admin: { publish: ['>'], subscribe: ['>'] } })
+  const [http, operator] = [permissionsOf('http', DEPLOYMENT), permissionsOf('operator', DEPLOYMENT)]
+  const console = {
+    publish: [...http.publish, ...operator.publish],
+    subscribe: [...http.subscribe, ...operator.subscribe],
+  }
+  server = await guardedServer({ ...users, small, console, admin: { publish: ['>'], subscribe: ['>'] } })
   admin = await server.as('admin')
   jsm = await jetstreamManager(admin)
   await (await (await flowAs('engine')).engine()).active
@@ -110,6 +115,7 @@ describe('with the least permissions', () => {
   it('who serves HTTP starts runs with large input, reads them, and answers gates, and nothing is denied', async () => {
     const flow = await flowAs('http')
     const run = await flow.request('shop/parcel', { input: { note: 'x'.repeat(200_000) }, key: 'over http' })
+    expect((await collect(run.watch())).at(-1)?.run.status).toBe('succeeded')
     expect(await run.result()).toBe(200_000)
     expect((await run.view())?.target).toBe('parcel')
     const { gate } = await startAndStopAtGate('of http')
@@ -131,6 +137,18 @@ describe('with the least permissions', () => {
     }
     training.resolve('a model')
     for (const run of both) expect(await run.result()).toBe('a model')
+  })
+
+  it('the console of a user with the rights of HTTP and of an operator shows all, and nothing is denied', async () => {
+    const nats = { ...login('console'), inboxPrefix: '_INBOX_http' }
+    await using flow = await connect({ servers: server.url, namespace: NS, nats, logger })
+    await using served = await serveGates(flow, { port: 0, console: true })
+    for (const what of ['runs', 'assets', 'workers', 'engines', 'limits', 'audit', 'schedules', 'subscriptions'])
+      expect((await fetch(new URL(`/api/v1/${what}`, served.url))).status, what).toBe(200)
+    expect(flow.connection.denied).toEqual([])
+    // One of its own: the others expect that nothing was denied.
+    await using client = await connect({ servers: server.url, namespace: NS, nats: login('gates'), logger })
+    expect(await rejection(client.limiter.list())).toMatchObject({ code: 'denied' })
   })
 
   it('an engine and an operator may read the metrics of the namespace; others say at /metrics that they may not', async () => {

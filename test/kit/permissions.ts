@@ -35,6 +35,12 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
     `$JS.API.STREAM.MSG.GET.KV_${ns}_history_${shard}`,
     `$JS.API.DIRECT.GET.KV_${ns}_history_${shard}`,
   ])
+  const followsState = each((shard) => [
+    `$JS.API.CONSUMER.CREATE.KV_${ns}_state_${shard}`,
+    `$JS.API.CONSUMER.CREATE.KV_${ns}_state_${shard}.>`,
+    `$JS.API.CONSUMER.MSG.NEXT.KV_${ns}_state_${shard}.>`,
+    `$JS.API.CONSUMER.DELETE.KV_${ns}_state_${shard}.>`,
+  ])
   const readsLogs = `$JS.API.DIRECT.GET.${ns}_LOGS`
   const readsBlobs = [`$JS.API.DIRECT.GET.OBJ_${ns}_blobs`, `$JS.API.STREAM.MSG.GET.OBJ_${ns}_blobs`]
   switch (role) {
@@ -55,6 +61,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...connects,
           ...readsLog,
           ...readsState,
+          ...followsState,
           ...readsBlobs,
           `${ns}.log.*.pipeline.${pipeline}.*.registered`,
           `${ns}.log.*.run.*.requested`,
@@ -85,6 +92,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...connects,
           ...readsLog,
           ...readsState,
+          ...followsState,
           ...readsBlobs,
           `${ns}.log.*.gate.>`,
           `$KV.${ns}_control.early.>`,
@@ -106,6 +114,7 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           ...connects,
           ...readsLog,
           ...readsState,
+          ...followsState,
           ...readsBlobs,
           `$JS.API.STREAM.NAMES`,
           `$JS.API.DIRECT.GET.KV_${ns}_control`,
@@ -236,8 +245,9 @@ export function permissionsOf(role: Role, { ns, shards, pipeline, queue }: Deplo
           `${ns}.proof.*.*`,
           `${ns}.notify.>`,
           `$KV.${ns}_control.>`,
-          // Who it is, when the doctor asks.
+          // Who it is, when the doctor or the console asks.
           '_INBOX_operator.>',
+          '_INBOX_http.>',
           `$O.${ns}_blobs.>`,
           ...each((shard) => [`$KV.${ns}_state_${shard}.>`, `$KV.${ns}_history_${shard}.>`]),
         ],
