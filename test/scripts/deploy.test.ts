@@ -400,6 +400,19 @@ describe('deploy/kubernetes', () => {
     expect(metadata?.lagThreshold).toBe(options['--concurrency'])
   })
 
+  it('is set up by a command of the image, in a pod that the namespace lets in', () => {
+    const [shown = ''] = /kubectl apply -k[^`]*/.exec(read('docs/deploying.md').replaceAll('\\\n', ' ')) ?? []
+    expect(read(`${KUBERNETES}/namespace.yaml`)).toContain('pod-security.kubernetes.io/enforce: restricted')
+    expect(shown).not.toMatch(/kubectl .*\brun\b/)
+    const [, pod, words = ''] = /exec deployment\/(\w+) -- (.*)/.exec(shown) ?? []
+    expect(deployments.map(({ metadata }) => metadata.name)).toContain(pod)
+    const [node, main = '', ...args] = words.trim().split(/\s+/)
+    const last = read('Dockerfile').split('\nFROM ').at(-1) ?? ''
+    expect(last).toContain('WORKDIR /app\n')
+    expect(last).toContain(`ENTRYPOINT ${JSON.stringify([node, `/app/${main}`]).replace(',', ', ')}`)
+    expect(optionsOf(args)).toEqual({ command: 'setup', options: { '--replicas': '3' } })
+  })
+
   it('has values for NATS with a server that FlowStone is tested with, and that writes to disk at once', () => {
     const values = z
       .looseObject({
