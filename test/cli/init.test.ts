@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, vi } from 'vitest'
 import { filesOf } from '../../src/cli/init/files.ts'
@@ -43,6 +43,27 @@ it('flowstone init writes nothing where it would overwrite something', () => {
   expect(readdirSync(scratch.path)).toEqual(['README.md'])
   expect(readFileSync(join(scratch.path, 'README.md'), 'utf8')).toBe('mine')
   expect(existsSync(join(scratch.path, 'package.json'))).toBe(false)
+})
+
+it('flowstone init names an empty name, a file in place of a folder, and a link that leads nowhere', () => {
+  using scratch = scratchFolder()
+  const at = (name: string): string => join(scratch.path, name)
+  for (const name of ['', ' ']) expect(() => init(name, {})).toThrow(/^init: the name of the folder is empty/)
+  writeFileSync(at('file'), 'mine')
+  for (const name of ['file', 'file/below', 'file/far/below'])
+    expect(() => init(at(name), {})).toThrow(`init: ${at('file')} is a file and no folder: name another folder`)
+  symlinkSync('/nowhere/at-all', at('pipeline.ts'))
+  expect(() => init(scratch.path, {})).toThrow(/init overwrites nothing, and \S+ has pipeline\.ts/)
+  symlinkSync('/nowhere/at-all', at('link'))
+  expect(() => init(at('link'), {})).toThrow(/link is a file and no folder/)
+  expect(readdirSync(scratch.path).toSorted()).toEqual(['file', 'link', 'pipeline.ts'])
+})
+
+it('flowstone init writes the letters of a name without their accents', () => {
+  using scratch = scratchFolder()
+  using _log = vi.spyOn(console, 'log').mockReturnValue()
+  init(join(scratch.path, 'Über Café'), {})
+  expect(JSON.parse(readFileSync(join(scratch.path, 'Über Café/package.json'), 'utf8')).name).toBe('uber-cafe')
 })
 
 it('the pipeline of a new project is that of the README', () => {
