@@ -26,14 +26,14 @@ export function workerConfigOf(file: string, exported: Readonly<Record<string, u
   if (config === undefined || isAsset(config) || isPipelineLike(config)) return undefined
   const at = `${file}: export const worker`
   if (typeof config !== 'object' || config === null)
-    throw new InvalidError(`${at} must be an object, such as { resources: { db } }, got ${typeof config}`)
+    throw new InvalidError(`${at} must be an object, such as { resources: { db } }, got ${kindOf(config)}`)
   if ('hooks' in config)
     throw new InvalidError(`${at}: hooks belong to the pipeline: pipeline('name', [asset, …], { hooks: { … } })`)
   refuseUnknown(at, config, OPTIONS)
   const { io, resources, logger }: WorkerConfig = config
   for (const [name, value] of Object.entries({ io, resources }))
-    if (value !== undefined && (typeof value !== 'object' || value === null))
-      throw new InvalidError(`${at}: ${name} must be an object, got ${value === null ? 'null' : typeof value}`)
+    if (value !== undefined && (typeof value !== 'object' || value === null || Array.isArray(value)))
+      throw new InvalidError(`${at}: ${name} must be an object, got ${kindOf(value)}`)
   if (logger !== undefined && !LEVELS.every((level) => typeof Reflect.get(Object(logger), level) === 'function'))
     throw new InvalidError(`${at}: logger must have the functions ${LEVELS.join(', ')}`)
   return config
@@ -48,6 +48,10 @@ export function onlyConfig(files: readonly { readonly file: string; readonly con
       `${first.file} and ${other.file} both export worker: let both export the same object, or start two workers`,
     )
   return first?.config ?? {}
+}
+
+function kindOf(value: unknown): string {
+  return Array.isArray(value) ? 'a list' : value === null ? 'null' : typeof value
 }
 
 function isPipelineLike(value: unknown): boolean {

@@ -20,6 +20,9 @@ export function refuseUnknown(
     throw new InvalidError(
       `${at}: options must be an object, got ${Array.isArray(given) ? 'a list' : given === null ? 'null' : typeof given}`,
     )
+  // Its members are no own ones, so they would all be left out.
+  const kind = given instanceof Promise ? 'a promise: await it' : given instanceof Map ? 'a Map' : undefined
+  if (kind !== undefined) throw new InvalidError(`${at}: options must be an object, got ${kind}`)
   const names = isList(allowed) ? allowed : Object.keys(allowed)
   for (const key of Object.keys(options)) {
     if (names.includes(key)) continue

@@ -51,6 +51,11 @@ it.each([
   [{ io: 'files' }, /io must be an object, got string/],
   [{ logger: { warn: () => undefined } }, /logger must have the functions debug, info, warn, error/],
   [() => ({}), /must be an object, such as .*, got function/],
+  [null, /must be an object, such as .*, got null/],
+  [[], /must be an object, got a list/],
+  [{ resources: [] }, /resources must be an object, got a list/],
+  [Promise.resolve({ concurrency: 3 }), /must be an object, got a promise: await it/],
+  [new Map([['concurrency', 3]]), /must be an object, got a Map/],
 ])('a configuration %j is refused, and the error says what to do', (worker, message) => {
   expect(() => workerConfigOf('p.ts', { worker })).toThrow(message)
 })

@@ -194,6 +194,8 @@ describe('a worker', () => {
     const error = await rejection(stage.flow.worker(all, { queues: ['cpu'] }))
     expect(error).toMatchObject({ code: 'invalid' })
     expect(error.message).toContain('no asset of its pipelines is on queue cpu')
+    const none = await rejection(stage.flow.worker(all, { queues: [] }))
+    expect(none.message).toBe('worker: queues is empty: name one at least, or leave it out for all')
   })
 
   it.each([1, 3, 8])(

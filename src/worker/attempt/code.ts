@@ -62,6 +62,7 @@ export interface ServedQueue {
  * first.
  */
 export function servedQueues(pipelines: readonly Pipeline[], only: readonly string[] | undefined): ServedQueue[] {
+  if (only?.length === 0) throw new InvalidError('worker: queues is empty: name one at least, or leave it out for all')
   const served = new Map<string, ServedQueue>()
   for (const { name: pipeline, assets } of pipelines) {
     for (const { definition } of assets) {
