@@ -63,6 +63,24 @@ describe('an engine that seals runs', () => {
     await expectAll(rig, ids)
   })
 
+  it('and dies before it has marked that there is a history leaves the mark to the next one', async () => {
+    await using rig = await startRig()
+    await rig.start('worker', {}, ROWS)
+    const run = await rig.materialize<string>(three, 'key 0', rows)
+    await rig.dies('engine', { KILL_AT: 'after history_0[.]manifest' }, SEALS)
+    const { controlBucket } = rig.names
+    const jsm = await jetstreamManager(rig.nc)
+    const mark = async (): Promise<unknown> =>
+      await jsm.streams.getMessage(rig.names.kvStream(controlBucket), {
+        last_by_subj: rig.names.kvSubject(controlBucket, 'sealed.0'),
+      })
+    expect(await mark()).toBeNull()
+    // It has nothing to seal by itself.
+    await rig.engine()
+    await until('the mark is there', async () => (await mark()) !== null)
+    expect(await run.result()).toBe(WHOLE)
+  })
+
   it('and dies while it stores blocks of the proof leaves no fact without a block, and none in two', async () => {
     await using rig = await startRig()
     await rig.start('worker', {}, ROWS)
