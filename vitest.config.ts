@@ -46,7 +46,8 @@ export default defineConfig({
     // The default leaves one processor out.
     maxWorkers: '100%',
     exclude: NEVER,
-    testTimeout: 180_000,
+    // `until` and `within` of test/kit say before that what did not come.
+    testTimeout: 300_000,
     hookTimeout: 120_000,
     projects: [
       // Pure code: the files share the modules that they load. Property tests may take a while.

@@ -6,6 +6,7 @@ import { deniedBy } from '../../src/log/permissions.ts'
 import { rawNats } from '../kit/raw-nats.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { busy } from '../kit/within.ts'
 
 const admin = { user: 'admin', pass: 'x' }
 const app = { user: 'app', pass: 'x' }
@@ -45,7 +46,7 @@ it('connect says at once which permission it lacks to hear answers', async () =>
   const error = await rejection(connect({ servers: server.url, namespace, nats: app, logger }))
   const message = expect.stringMatching(/subscribe _INBOX\.>; .* or NATS_INBOX_PREFIX$/)
   expect(error).toMatchObject({ code: 'denied', message })
-  expect(performance.now() - began).toBeLessThan(3000)
+  expect(performance.now() - began).toBeLessThan(3000 * busy())
   expect(logger.lines.filter((line) => /subscribe _INBOX\.>/.test(line))).toHaveLength(1)
 })
 
@@ -57,7 +58,7 @@ it('what may not be published is refused at once by name', async () => {
   const began = performance.now()
   const error = await rejection(flow.materialize(one, { pipeline: pipe }))
   expect(error).toMatchObject({ code: 'denied', message: expect.stringContaining(`publish ${namespace}.log.0.>`) })
-  expect(performance.now() - began).toBeLessThan(3000)
+  expect(performance.now() - began).toBeLessThan(3000 * busy())
   expect(flow.connection.denied).toMatchObject([{ operation: 'publish', permission: `${namespace}.log.0.>` }])
 })
 

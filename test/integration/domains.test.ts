@@ -10,6 +10,7 @@ import { ensureTopology } from '../../streams/topology.ts'
 import { type HubAndLeaf, hubAndLeaf, LEAF_USER } from '../kit/leaf.ts'
 import { freshNamespace, listeningLogger, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 let servers: HubAndLeaf
 beforeAll(async () => {
@@ -103,7 +104,7 @@ async function works(engineAt: string, workerAt: string, domain: string): Promis
   await second.worker(shard)
   for (const flow of [first, second]) {
     const run = await flow.materialize(each, { upstream: 'all' })
-    const values = await run.result({ signal: AbortSignal.timeout(20_000) })
+    const values = await run.result({ signal: within(20_000) })
     expect(values.map(({ value }) => value)).toEqual(Array.from({ length: 40 }, (_, i) => i + 3_000_000))
     await until('its state is there', async () => (await run.status())?.status === 'succeeded')
   }

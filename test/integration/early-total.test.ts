@@ -12,10 +12,11 @@ import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 const kinds = async (stage: Stage, run: Run) => (await factsOf(stage.flow, run.id)).map(({ kind }) => kind)
 const waitFor = (stage: Stage, run: Run, kind: string, count = 1) =>
   until(`${count} of ${kind} on the log`, async () => {

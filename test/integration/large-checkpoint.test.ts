@@ -13,6 +13,7 @@ import { ensureStateBucket, ensureTopology, type Topology } from '../../streams/
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 let connection: Connection
@@ -129,7 +130,7 @@ describe('a run of more assets than fit one checkpoint', () => {
     const members = Array.from({ length: count }, (_, i) => asset(`w${i}`, { execute: () => i }))
     const last = asset('last', { dependsOn: members.slice(0, 20), execute: () => 'last' })
     const all = pipeline(`wide${count}`, [...members, last])
-    const signal = AbortSignal.timeout(25_000)
+    const signal = within(25_000)
     return { all, run: async () => (await flow.materialize(last)).result({ signal }) }
   }
 

@@ -7,10 +7,11 @@ import { deleteStream } from '../kit/engine.ts'
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const signal = (): AbortSignal => AbortSignal.timeout(25_000)
+const signal = (): AbortSignal => within(25_000)
 let release = Promise.withResolvers<void>()
 const one = asset('one', { execute: () => 1 })
 const slow = asset('slow', {

@@ -5,6 +5,7 @@ import { asset, type IoContext, memoryIo, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
@@ -80,7 +81,7 @@ describe('two pipelines with assets of the same names', () => {
     const one = asset('x', { queue: 'c', execute: () => 'a__b / c' })
     const two = asset('x', { queue: 'b__c', execute: () => 'a / b__c' })
     await using stage = await openStage(server.url, [pipeline('a__b', [one]), pipeline('a', [two])])
-    const limit = { signal: AbortSignal.timeout(5000) }
+    const limit = { signal: within(5000) }
     expect(await (await stage.flow.materialize(one)).result(limit)).toBe('a__b / c')
     expect(await (await stage.flow.materialize(two)).result(limit)).toBe('a / b__c')
   })

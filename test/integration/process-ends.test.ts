@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { ends } from './programs/ends.ts'
 
 const server = useServer({ syncInterval: 'default' })
@@ -58,8 +59,8 @@ describe('a worker whose process ends by user code', () => {
       ])
       expect(await errors(neighbour.id)).toMatchObject([{ outcome: 'returned' }])
       await stage.flow.worker(shard)
-      expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
-      expect(await neighbour.result({ signal: AbortSignal.timeout(20_000) })).toBe('fine')
+      expect(await run.result({ signal: within(20_000) })).toBe('fine')
+      expect(await neighbour.result({ signal: within(20_000) })).toBe('fine')
     },
     100_000,
   )
@@ -72,9 +73,7 @@ describe('a worker whose process ends by user code', () => {
     await until('the process has ended', () => child.exitCode !== null)
     await stage.flow.worker(shard)
     // The attempt that each instance was run with in the end.
-    expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toMatchObject(
-      [1, 1, 2, 1].map((value) => ({ value })),
-    )
+    expect(await run.result({ signal: within(20_000) })).toMatchObject([1, 1, 2, 1].map((value) => ({ value })))
   })
 })
 
@@ -87,7 +86,7 @@ describe('a worker whose event loop is held up for longer than ackWait', () => {
     await until('it says so', () => child.said().includes('is blocked for'))
     expect(child.said()).toContain(`by work (run ${run.id})`)
     await stage.flow.worker(shard, { ackWait: '1s' })
-    expect(await run.result({ signal: AbortSignal.timeout(30_000) })).toBe('blocked')
+    expect(await run.result({ signal: within(30_000) })).toBe('blocked')
     expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('attempt.ended')
     child.kill('SIGKILL')
   })

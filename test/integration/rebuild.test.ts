@@ -5,6 +5,7 @@ import { asset, ConflictError, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { freshNamespace, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
@@ -136,7 +137,7 @@ describe('a rebuild', () => {
     await flow.rebuild()
     expect(await run.status()).toMatchObject({ status: 'requested', assets: {} })
     await flow.engine()
-    expect(await run.result({ signal: AbortSignal.timeout(10_000) })).toBe(2 + (2000 * 1999) / 2)
+    expect(await run.result({ signal: within(10_000) })).toBe(2 + (2000 * 1999) / 2)
     const outside = await flow.materialize(numbers, { partition: 'outside', key: 'outside' })
     expect(await outside.result()).toEqual([3, 1, 2])
     await until('both have been seen', async () => (await flow.runs()).length === 3)
@@ -162,7 +163,7 @@ describe('a rebuild', () => {
     await flow.rebuild()
     await flow.engine()
     runs.push(await flow.materialize(counted, { key: 'three' }))
-    expect(await runs[2]?.result({ signal: AbortSignal.timeout(10_000) })).toBe(3)
+    expect(await runs[2]?.result({ signal: within(10_000) })).toBe(3)
     expect(begun).toEqual(runs.map(({ id }) => id))
   })
 
@@ -212,7 +213,7 @@ it('an engine that follows long after one that died before its checkpoint runs n
   await nc.close()
   await until('the next engine has come so far', async () => (await two.status())?.status === 'succeeded')
   const three = await flow.materialize(counted, { key: 'three' })
-  expect(await three.result({ signal: AbortSignal.timeout(20_000) })).toBe(3)
+  expect(await three.result({ signal: within(20_000) })).toBe(3)
   expect(begun).toEqual([one.id, two.id, three.id])
 })
 
@@ -271,7 +272,7 @@ describe('an engine whose state bucket was lost', () => {
     const engine = await flow.engine()
     await engine.active
     await flow.worker(lost)
-    expect(await open.result({ signal: AbortSignal.timeout(20_000) })).toBe(2)
+    expect(await open.result({ signal: within(20_000) })).toBe(2)
     expect(Object.fromEntries(calls)).toEqual({ first: 2, spread: 1000, waiting: 3 })
     await engine.stop()
     const after = await snapshot(namespace, 1)

@@ -9,6 +9,7 @@ import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
@@ -20,7 +21,7 @@ afterAll(async () => {
 })
 
 const once = { retry: { maxAttempts: 1 } } as const
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 
 /**
  * Has the next task of a queue delivered, and does with it what a worker would not: `answer`, or

@@ -4,10 +4,11 @@ import { foldAndForget, restoreLog } from '../kit/engine.ts'
 import { useServer } from '../kit/fixture.ts'
 import { kindsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const signal = (): AbortSignal => AbortSignal.timeout(25_000)
+const signal = (): AbortSignal => within(25_000)
 const base = asset('base', { execute: () => 1 })
 const top = asset('top', { dependsOn: [base], execute: (_, { base: one }) => one + 1 })
 const fails = asset('fails', {

@@ -6,11 +6,12 @@ import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
 const soon = { maxAttempts: 3, backoff: '10ms' } as const
-const limit = () => ({ signal: AbortSignal.timeout(15_000) })
+const limit = () => ({ signal: within(15_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('an instance that fails', () => {

@@ -7,10 +7,11 @@ import { STALE_MS } from '../../src/worker/control/watch.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const limit = () => ({ signal: AbortSignal.timeout(60_000) })
+const limit = () => ({ signal: within(60_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 /** A scatter whose instances wait, the `free` that begin first aside, until `open` is called. */
@@ -182,7 +183,7 @@ describe('a scatter that is paused', () => {
       await until('what ran is done', async () => (await scatter.status(id)).leased === 0)
       expect(started).toHaveLength(begun)
       await scatter.resume(id)
-      expect(await run.result({ signal: AbortSignal.timeout(40_000) })).toBe((60 * 59) / 2)
+      expect(await run.result({ signal: within(40_000) })).toBe((60 * 59) / 2)
       expect(new Set(started).size).toBe(60)
       expect(started.every((line) => line.endsWith('/1'))).toBe(true)
     },

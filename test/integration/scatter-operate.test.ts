@@ -4,10 +4,11 @@ import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 const ONCE = { maxAttempts: 1 } as const
 

@@ -3,10 +3,11 @@ import { asset, pipeline, type ScatterStatus } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('why a scatter does not go on', () => {

@@ -4,6 +4,7 @@ import { asset, pipeline, TELEMETRY_CHANNELS } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const NAMES = TELEMETRY_CHANNELS.filter((name) => name.startsWith('flowstone:scatter.'))
 const heard: { name: string; event: Record<string, unknown> }[] = []
@@ -20,7 +21,7 @@ afterAll(async () => {
   for (const name of NAMES) unsubscribe(name, listen)
 })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 const whole = () => heard.filter(({ name }) => !name.startsWith('instance'))
 const of = (name: string) => heard.flatMap((each) => (each.name === name ? [each.event] : []))
 

@@ -7,6 +7,7 @@ import { type AnyAsset, type AssetContext, asset, type IoManager, pipeline } fro
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
@@ -54,7 +55,7 @@ describe('the time limit of an asset', () => {
     closed = false
     await using stage = await openStage(server.url, pipeline('timed', [target]), { gates: { secrets } })
     const run = await stage.flow.materialize(target)
-    const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
+    const error = await rejection(run.result({ signal: within(20_000) }))
     expect([error.code, error.message]).toEqual(['timeout', expect.stringContaining('time limit of 200 ms')])
     if (name.includes('closed')) await until('its source is closed', () => closed)
   })
@@ -121,7 +122,7 @@ describe('the time limit of an asset', () => {
       await using stage = await openStage(server.url, pipeline('io', [first, next, spread]), { io: { slow: io } })
       for (const target of [next, spread] as const) {
         const run = await stage.flow.materialize<unknown>(target, { upstream: 'all' })
-        expect((await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))).code).toBe('timeout')
+        expect((await rejection(run.result({ signal: within(20_000) }))).code).toBe('timeout')
       }
     },
   )
@@ -141,7 +142,7 @@ describe('the time limit of an asset', () => {
     const other = await stage.connect({ io: { files: broken } })
     await other.worker(shard, { queues: ['instances'] })
     const run = await stage.flow.materialize(spread)
-    const error = await rejection(run.result({ signal: AbortSignal.timeout(20_000) }))
+    const error = await rejection(run.result({ signal: within(20_000) }))
     expect(error.message).toContain('no such file')
   })
 })

@@ -6,6 +6,7 @@ import { useServer } from '../kit/fixture.ts'
 import { testServer } from '../kit/server.ts'
 import { openStage, rejection, type Stage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const one = asset('one', { execute: () => 1 })
 const waits = asset('waits', {
@@ -21,7 +22,7 @@ const spread = asset('spread', {
 })
 const all = pipeline('large', [one, waits, spread])
 const gates = { secrets: [{ id: 'k1', secret: 's'.repeat(32) }] }
-const signal = (): AbortSignal => AbortSignal.timeout(20_000)
+const signal = (): AbortSignal => within(20_000)
 
 /** Whether the engine works, and has not begun anew. */
 async function expectWorking({ flow, lines }: Stage): Promise<void> {
@@ -138,9 +139,7 @@ describe.each([
     const sized = pipeline('sized', [burst, ...plain, last, wide])
     await using stage = await openStage(server.url, [all, sized], { worker: { concurrency: 100 } })
     const run = await stage.flow.materialize(last)
-    expect(await run.result({ signal: AbortSignal.timeout(40_000) })).toEqual(
-      Array.from({ length: 90 }, (_, i) => sizes[i % 9]),
-    )
+    expect(await run.result({ signal: within(40_000) })).toEqual(Array.from({ length: 90 }, (_, i) => sizes[i % 9]))
     const refused = await rejection((await stage.flow.materialize(wide)).result({ signal: signal() }))
     expect(refused.message).toContain(`key[1] takes`)
     expect(refused.message).toContain(`a key is at most ${limitOf}`)
@@ -190,7 +189,7 @@ describe.each([
     const big = pipeline('big', [many, large, ...wide, last])
     await using stage = await openStage(server.url, [all, big], { worker: { concurrency: 20 } })
     const run = await stage.flow.materialize(last)
-    expect(await run.result({ signal: AbortSignal.timeout(25_000) })).toBe(length)
+    expect(await run.result({ signal: within(25_000) })).toBe(length)
     await until('it is folded', async () => (await run.status())?.status === 'succeeded')
     await expectWorking(stage)
   })

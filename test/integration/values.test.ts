@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { asset, type IoManager, memoryIo, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 
@@ -150,7 +151,7 @@ describe('a value', () => {
     const fine = asset('fine', { execute: () => 'alive' })
     await using stage = await openStage(server.url, pipeline('hiding', [made, scattered, fine]))
     for (const each of [made, scattered]) {
-      await rejection((await stage.flow.materialize<unknown>(each)).result({ signal: AbortSignal.timeout(10_000) }))
+      await rejection((await stage.flow.materialize<unknown>(each)).result({ signal: within(10_000) }))
     }
     expect(await (await stage.flow.materialize(fine)).result()).toBe('alive')
   })
@@ -202,9 +203,7 @@ describe('a value', () => {
     })
     await using stage = await openStage(server.url, pipeline('lossy', [made, read, instances]), { io: { lossy } })
     for (const each of [read, instances]) {
-      const error = await rejection(
-        (await stage.flow.materialize<unknown>(each)).result({ signal: AbortSignal.timeout(10_000) }),
-      )
+      const error = await rejection((await stage.flow.materialize<unknown>(each)).result({ signal: within(10_000) }))
       expect(error).toMatchObject({ asset: each.name })
       expect(error.message).toContain('the shelf is empty')
     }

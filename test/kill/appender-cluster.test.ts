@@ -56,4 +56,4 @@ it('in a cluster, an append that is refused because of one still on its way is n
     for (const { pid } of followers) process.kill(pid, 'SIGCONT')
     await Promise.all(connections.map((connection) => connection.close()))
   }
-}, 180_000)
+})

@@ -58,7 +58,7 @@ it('in a cluster, a checkpoint that is refused because its own first try is stil
     for (const { pid } of followers) process.kill(pid, 'SIGCONT')
     await connection.close()
   }
-}, 180_000)
+})
 
 it('in a cluster of three, runs are sealed while a server is away, and are whole in what is left', async () => {
   const made: string[] = []
@@ -105,4 +105,4 @@ it('in a cluster of three, runs are sealed while a server is away, and are whole
   } finally {
     await flow.close()
   }
-}, 180_000)
+})

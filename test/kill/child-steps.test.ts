@@ -6,6 +6,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { childKills, parent, parents, STEPS } from './programs/parents.ts'
 import { startRig } from './rig.ts'
 
@@ -43,7 +44,7 @@ describe('runs that others wait for, at every step', () => {
       await rig.start('worker', {}, env)
     }
     rmSync(hold, { force: true })
-    const results = [...plain, many].map((run) => run.result({ signal: AbortSignal.timeout(20_000) }))
+    const results = [...plain, many].map((run) => run.result({ signal: within(20_000) }))
     const values = await Promise.all(results)
     const wanted = STEPS.map((step) => `made for ${step}`)
     expect(values.slice(0, -1)).toEqual(wanted)

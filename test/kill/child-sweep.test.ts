@@ -5,6 +5,7 @@
 import { expect, it } from 'vitest'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { childKills, parent, parents, STEPS } from './programs/parents.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
@@ -38,7 +39,7 @@ it('executions whose runs were never started, and whose wake-ups were lost, are 
   expect(await flow.runs({ open: true })).toHaveLength(2)
 
   const third = await rig.engine()
-  const values = await Promise.all([plain, many].map((run) => run.result({ signal: AbortSignal.timeout(30_000) })))
+  const values = await Promise.all([plain, many].map((run) => run.result({ signal: within(30_000) })))
   expect(values).toEqual(['made for plain', STEPS.map((key) => ({ key, value: `made for ${key}` }))])
   expect(new Set(repairedBy(third))).toEqual(new Set(repairedBy(second)))
   const facts = (await Promise.all([plain, many].map(({ id }) => collect(flow.history(id))))).flat()

@@ -7,6 +7,7 @@ import type { HistoryEntry, Run } from '../../src/index.ts'
 import { gateOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { clocked, gatedKills } from './programs/gated.ts'
 import { type Rig, startRig } from './rig.ts'
 
@@ -63,7 +64,7 @@ describe.each([HOUR_MS, -HOUR_MS])(
       expectNear(await gates.extend(id, '2h'), trueNow() + 2 * HOUR_MS, 'more time')
       const soon = await gates.extend(id, '500ms')
       expectNear(soon, trueNow() + 500, 'less time')
-      expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe(3)
+      expect(await run.result({ signal: within(20_000) })).toBe(3)
       const ended = await gates.get(id)
       expect(ended?.endedAt?.getTime()).toBeGreaterThanOrEqual(soon.getTime() - 2)
       expectNear(ended?.endedAt, soon.getTime(), 'its end')

@@ -8,6 +8,7 @@ import type { GateView, Run } from '../../src/index.ts'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { gatedKills, STEPS, stepped, steppedMany } from './programs/gated.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
@@ -85,7 +86,7 @@ class Stage {
   /** Each has the value it should have, and has opened its gate once. */
   async expectWell(): Promise<void> {
     const wanted = STEPS.map((step) => (step === 'timing out' ? 'nobody answered' : `answer to ${step}`))
-    const results = this.#runs.map((run) => run.result({ signal: AbortSignal.timeout(20_000) }))
+    const results = this.#runs.map((run) => run.result({ signal: within(20_000) }))
     const values = await Promise.all(results)
     expect(values.slice(0, -1)).toEqual(wanted)
     expect(values.at(-1)).toEqual(STEPS.map((key, i) => ({ key, value: wanted[i] })))

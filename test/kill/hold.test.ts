@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { list, outOfTime } from './programs/pipelines.ts'
 import { startRig } from './rig.ts'
 
@@ -40,7 +41,7 @@ it('the time limit of a whole scatter holds when server, engine and worker are k
   await rig.startServer()
   // No process runs when the time ends. The next engine finds the deadline on the log.
   await rig.engine()
-  await expect(run.result({ signal: AbortSignal.timeout(20_000) })).rejects.toMatchObject({
+  await expect(run.result({ signal: within(20_000) })).rejects.toMatchObject({
     code: 'timeout',
     asset: 'out_of_time',
   })

@@ -4,6 +4,7 @@ import { expect, it } from 'vitest'
 import { newApiKey } from '../../src/http/shared/api-keys.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
 const { key, hash } = newApiKey()
@@ -33,7 +34,7 @@ async function ask(server: Child, idempotencyKey: string, prefer = 'wait=30'): P
       Prefer: prefer,
     },
     body: JSON.stringify({ partition: 'waits' }),
-    signal: AbortSignal.timeout(30_000),
+    signal: within(30_000),
   })
   return { status: response.status, body: (await response.json()) as Answer['body'] }
 }

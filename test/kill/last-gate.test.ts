@@ -7,6 +7,7 @@ import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { gated, gatedKills, lastGate } from './programs/gated.ts'
 import { startRig } from './rig.ts'
 
@@ -46,7 +47,7 @@ describe.each([
       await until('what it does not wait at has ended', async () => (await count('gate.resolved')) === before + 1)
       await rig.flow.gates.signal(token, 42)
     }
-    expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe(42)
+    expect(await run.result({ signal: within(20_000) })).toBe(42)
     expect(opened()).toEqual([`opened true true ${token}`, `opened false false ${token}`])
     expect(rig.noted().filter((line) => line === 'signalled last 42')).toHaveLength(1)
     expect(await rejection(rig.flow.gates.signal(token, 43))).toMatchObject({ reason: 'already_signaled' })
@@ -71,7 +72,7 @@ it('a worker that dies before openGate has returned is followed by one that find
   await until('it is open again', () => rig.noted().length === 1)
   expect(rig.noted()).toEqual([`opened false ${await rig.flow.gates.token(gate?.id ?? '')}`])
   await rig.flow.gates.signalById(gate?.id ?? '', 5)
-  expect(await run.result({ signal: AbortSignal.timeout(20_000) })).toBe(5)
+  expect(await run.result({ signal: within(20_000) })).toBe(5)
   expect(await rig.flow.gates.list(run.id)).toHaveLength(1)
   await rig.expectStateIsFold()
 })

@@ -2,6 +2,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { describe, expect, it } from 'vitest'
 import { RunFailedError } from '../../src/index.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { beside, besidePlain, deadly, kills, list, POISONOUS, poison, poisonous3 } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
@@ -67,10 +68,13 @@ describe('code that kills its worker', () => {
       ])
       const run = await rig.materialize(poisonous)
       const { result } = await supervised(rig, 3, {}, async () => {
-        const found = await run.result({ signal: AbortSignal.timeout(60_000) })
-        expect(await Promise.all(others.map((other) => other.result({ signal: AbortSignal.timeout(30_000) })))).toEqual(
-          [{ count: 60, sum: (60 * 59) / 2, inOrder: true }, 'well', 'well', 'well'],
-        )
+        const found = await run.result({ signal: within(60_000) })
+        expect(await Promise.all(others.map((other) => other.result({ signal: within(30_000) })))).toEqual([
+          { count: 60, sum: (60 * 59) / 2, inOrder: true },
+          'well',
+          'well',
+          'well',
+        ])
         return found
       })
       expect(result).toEqual({ succeeded: 198, failed: POISONOUS.map((index) => [index, 'worker_lost']) })
@@ -102,6 +106,8 @@ describe('what gets lost on WORK', () => {
     // Stopped, so that the purge finds tasks that nobody has in hands, and some that somebody has.
     worker.signal('SIGSTOP')
     const jsm = await jetstreamManager(rig.nc)
+    // The engine may not have folded yet what the worker reported last.
+    await until('tasks wait', async () => (await jsm.streams.info(rig.names.work(0))).state.messages > 5)
     expect((await jsm.streams.purge(rig.names.work(0))).purged).toBeGreaterThan(5)
     worker.signal('SIGCONT')
     await engine.has('engine.repaired')

@@ -3,6 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
+import { within } from '../kit/within.ts'
 import { letter, retriedKills } from './programs/retried.ts'
 import { startRig } from './rig.ts'
 
@@ -34,7 +35,7 @@ it('a retry is one run with the right values when clients and engines die before
   const retry = await flow.retry(first.id)
   expect(retry.isNew).toBe(false)
   await rig.engine()
-  expect(await retry.result({ signal: AbortSignal.timeout(20_000) })).toBe('bill: 0,10,20,30')
+  expect(await retry.result({ signal: within(20_000) })).toBe('bill: 0,10,20,30')
   expect(rig.noted().slice(made.length)).toEqual(['work 2', 'letter'])
   const kinds = (await collect(flow.history(retry.id))).map(({ kind }) => kind)
   for (const kind of ['run.requested', 'run.planned', 'run.finished'])

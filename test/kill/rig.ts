@@ -11,22 +11,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats, type NatsConnection } from '@nats-io/transport-node'
-import { expect, inject, onTestFailed, vi } from 'vitest'
+import { expect, inject, onTestFailed } from 'vitest'
 import type { BarrierState } from '../../projections/scatter/state.ts'
 import { type AnyAsset, connect, type Flow, type Pipeline, type Run } from '../../src/index.ts'
 import { type RunningServer, startServer } from '../../src/server/index.ts'
 import { type Names, namesOf } from '../../streams/subjects.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { until } from '../kit/until.ts'
+import { busy, within } from '../kit/within.ts'
 import { compareFeed } from './feed.ts'
 import type { Settings } from './programs/child.ts'
 import { INSTANCES, kills, SUM, type Total } from './programs/pipelines.ts'
 
 const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url))
 const NAMESPACE = 'kill'
-
-// They take a few seconds each. On a busy machine they may take many times as long.
-vi.setConfig({ testTimeout: 180_000 })
 
 interface Told {
   readonly event: string
@@ -171,9 +169,9 @@ export class Rig implements AsyncDisposable {
   /** Starts a process that kills itself where `env` says, and waits for that. */
   async dies(program: string, env: Record<string, string>, settings: Partial<Settings> = {}): Promise<void> {
     const child = this.spawn(program, settings, env)
-    const late = sleep(30_000, 'late', { ref: false })
-    if ((await Promise.race([child.ended, late])) === 'late' || child.exitCode !== null)
-      throw new Error(`process ${child.pid} did not kill itself: ${JSON.stringify(env)}`)
+    const why = `process ${child.pid} kills itself: ${JSON.stringify(env)}`
+    await until(why, () => !child.isAlive, 30_000)
+    if (child.exitCode !== null) throw new Error(`not so: ${why}`)
   }
 
   /** Only of a rig that was started with `killsServer`. */
@@ -270,7 +268,7 @@ export class Rig implements AsyncDisposable {
     let claimed: unknown
     await until('the claims are free', async () => {
       try {
-        const late = sleep(20_000, 'the rebuild did not end within 20 s', { ref: false })
+        const late = sleep(20_000 * busy(), 'the rebuild did not end in time', { ref: false })
         claimed = await Promise.race([this.flow.rebuild(), late])
         return typeof claimed !== 'string'
       } catch (error) {
@@ -297,7 +295,7 @@ export class Rig implements AsyncDisposable {
 
   /** The run has succeeded, every instance counted once, and nothing is left open. */
   async expectWhole(run: Run, asset: string, count = INSTANCES): Promise<void> {
-    const value = (await run.result({ signal: AbortSignal.timeout(45_000) })) as Total
+    const value = (await run.result({ signal: within(45_000) })) as Total
     expect(value).toEqual({ count, sum: count === INSTANCES ? SUM : (count * (count - 1)) / 2, inOrder: true })
     const done = async (): Promise<boolean> => (await run.status())?.finishedAt !== undefined
     await until('the end is in the state bucket', done)

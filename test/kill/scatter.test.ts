@@ -2,6 +2,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { describe, expect, it } from 'vitest'
 import { collect } from '../kit/collect.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { afterBroken, batch, halfGather, limitedTo, list } from './programs/pipelines.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
@@ -136,12 +137,12 @@ it('a redrive goes on when its engine and its worker are killed half way, and ru
   // Asked for once more meanwhile: the same run.
   expect((await rig.flow.scatter.redrive(`${run.id}.broken`)).id).toBe(again.id)
   await rig.start('worker')
-  const value = await again.result({ signal: AbortSignal.timeout(30_000) })
+  const value = await again.result({ signal: within(30_000) })
   // What its worker had been assigned has failed with its one attempt. A second redrive does those.
   const { failed } = value as { failed: number }
   expect(failed).toBeLessThanOrEqual(300 - 60)
   expect(value).toMatchObject({ ok: 3000 - failed })
   const last = failed === 0 ? again : await rig.flow.scatter.redrive(`${again.id}.broken`)
-  expect(await last.result({ signal: AbortSignal.timeout(30_000) })).toEqual({ ok: 3000, sum, failed: 0 })
+  expect(await last.result({ signal: within(30_000) })).toEqual({ ok: 3000, sum, failed: 0 })
   await rig.expectStateIsFold()
 })

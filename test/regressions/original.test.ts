@@ -11,6 +11,7 @@ import { collect } from '../kit/collect.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 
 const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
@@ -21,7 +22,7 @@ afterAll(async () => {
   await nc.close()
 })
 
-const limit = () => ({ signal: AbortSignal.timeout(20_000) })
+const limit = () => ({ signal: within(20_000) })
 const range = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 describe('defect 1: max_concurrent deadlocks while at least as many are pending as may run', () => {
@@ -219,7 +220,7 @@ describe('defect 11: the barrier holds all keys and is written for each instance
         largest = Math.max(largest, message.data.length)
       },
     })
-    expect(await run.result({ signal: AbortSignal.timeout(50_000) })).toBe((count * (count - 1)) / 2)
+    expect(await run.result({ signal: within(50_000) })).toBe((count * (count - 1)) / 2)
     watching.unsubscribe()
     expect(largest).toBeGreaterThan(0)
     expect(largest).toBeLessThan(256 * 1024)
