@@ -20,6 +20,7 @@ import type { Io } from '../io/manager.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, ERR, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
+import { isUnreachable } from '../log/unreachable.ts'
 import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
@@ -126,7 +127,9 @@ export async function takeEarly(
   if (!signal) return
   const { run, asset, gate } = ids
   try {
-    const value = await io.load(signal.payload)
+    const value = await io.load(signal.payload).catch((cause: unknown) => {
+      throw unreadable(cause, `${run}.${asset}.${gate}`)
+    })
     checkPayload(schema, value)
     if (signal.idempotency !== undefined)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
@@ -144,6 +147,14 @@ export async function takeEarly(
     place.refusals.add({ gate: `${run}.${asset}.${gate}`, reason, source: signal.source, by: signal.by })
   }
   await dropEarly(place, hash)
+}
+
+/** What is gone says of what it was. A server that is away is no fault of the signal. */
+function unreadable(cause: unknown, gate: string): unknown {
+  if (!(cause instanceof FlowStoneError) || isUnreachable(cause)) return cause
+  return new FlowStoneError(cause.code, `the signal that was kept for gate ${gate} cannot be read: ${cause.message}`, {
+    cause,
+  })
 }
 
 /**

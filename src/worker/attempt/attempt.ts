@@ -142,7 +142,7 @@ class Attempt {
       outcome = { kind: 'failed', failure: materialized }
     }
     // It waits, whatever comes of this: no failure of its code.
-    if (outcome.kind === 'suspended') await this.#parts.opener.takeKept()
+    if (outcome.kind === 'suspended') await this.#parts.opener.takeKept(this.#held.abort.signal)
     if (outcome.kind === 'failed') await this.#fail(outcome.failure, durationMs)
     else emit('flowstone:materialization.stop', { ...this.#event, durationMs })
     return undefined

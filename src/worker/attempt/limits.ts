@@ -5,11 +5,12 @@
  * takes little with it, and instances of a slow bucket do not block those of another.
  */
 
-import { FlowStoneError, InvalidError, RateLimitedError } from '../../../streams/errors.ts'
+import { InvalidError, RateLimitedError } from '../../../streams/errors.ts'
 import type { Limits } from '../../define/limits.ts'
 import type { Limiter } from '../../limiter/limiter.ts'
 import { lateMs } from '../../limiter/rate-bucket.ts'
 import type { Slot } from '../../limiter/slot.ts'
+import { isUnreachable } from '../../log/unreachable.ts'
 import { checkBucket } from '../../options/rate.ts'
 import { type ComeAgain, comeAgain, type Disposition, DONE, HandBack, NOT_BEGUN } from '../pull/disposition.ts'
 import type { InFlightTask, Waits } from '../pull/in-flight-task.ts'
@@ -265,8 +266,4 @@ function bucketFor(option: string, bucketOf: (key: unknown) => unknown, key: unk
     if (!(error instanceof InvalidError)) throw error
     throw new InvalidError(`${option}: bucket must bring the name of a bucket for every key: ${error.message}`)
   }
-}
-
-export function isUnreachable(error: unknown): boolean {
-  return error instanceof FlowStoneError && error.code === 'unreachable'
 }

@@ -8,6 +8,7 @@ import { READ_ONLY_ADVICE } from '../../../streams/readonly.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
 import { infoOf, read } from '../../../streams/thrown.ts'
 import { NO_GATE_SECRET } from '../../gates/token.ts'
+import { type Listener, onAbort } from '../../options/abort.ts'
 import { after, type Timer } from '../../options/timer.ts'
 import { HandBack } from '../pull/disposition.ts'
 
@@ -89,31 +90,6 @@ function untilEnd<T>(parent: AbortSignal, limit: Limit | undefined, result: Prom
       },
     )
   })
-}
-
-type Listener = (reason: unknown) => void
-
-const listening = new WeakMap<AbortSignal, Set<Listener>>()
-
-/**
- * Calls back when the signal is aborted; returns what ends that. One listener for each signal: to
- * add and remove one takes longer than a short instance's whole bookkeeping.
- */
-export function onAbort(signal: AbortSignal, listener: Listener): () => void {
-  if (signal.aborted) listener(signal.reason)
-  let listeners = listening.get(signal)
-  if (!listeners) {
-    const all = new Set<Listener>()
-    listeners = all
-    listening.set(signal, all)
-    const tellAll = (): void => {
-      for (const each of [...all]) each(signal.reason)
-    }
-    signal.addEventListener('abort', tellAll, { once: true })
-  }
-  const kept = listeners
-  kept.add(listener)
-  return () => void kept.delete(listener)
 }
 
 /** A time limit. Its signal is made when somebody asks for it. */

@@ -36,9 +36,13 @@ import type { Connection } from '../../log/connection.ts'
 import { factEntry, timerEntry } from '../../log/entries.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
+import { isUnreachable } from '../../log/unreachable.ts'
+import { unlessAborted } from '../../options/timer.ts'
 import { emit } from '../../telemetry.ts'
 import { traceFrom } from '../../tracing.ts'
 import { type ChildDeps, checkChild, childOf } from './children.ts'
+
+const AGAIN_MS = 200
 
 /** What a gate opener needs of its worker. */
 export interface GateOpenerDeps {
@@ -188,9 +192,24 @@ export class GateOpener {
     return gate
   }
 
-  /** After `suspend`: a signal that was kept for the gate ends the wait. */
-  async takeKept(): Promise<void> {
-    if (this.#waitsAt) await this.#takeEarly(this.#waitsAt)
+  /**
+   * After `suspend`: a signal that was kept for the gate ends the wait. What waits there has done
+   * its part, so a server that is away costs it nothing: it is asked again until `signal` is
+   * aborted.
+   */
+  async takeKept(signal: AbortSignal): Promise<void> {
+    const at = this.#waitsAt
+    if (!at) return
+    const { connection } = this.#shared
+    for (;;) {
+      try {
+        await this.#takeEarly(at)
+        return
+      } catch (error) {
+        if (!isUnreachable(error) || connection.isClosed) throw error
+      }
+      await unlessAborted(connection.ready(AGAIN_MS), signal)
+    }
   }
 
   /** As `suspend`, at a gate that the end of a run opens. The engine starts the run. */

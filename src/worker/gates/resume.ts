@@ -14,6 +14,7 @@ import { Suspension } from '../../define/gates.ts'
 import { loadValueAt } from '../../io/stored-values.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
+import { isUnreachable } from '../../log/unreachable.ts'
 import { emit } from '../../telemetry.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
@@ -31,16 +32,31 @@ interface Gate {
   readonly timeouts: number
 }
 
+/** What runs after a gate, with all that it needs. */
+type Continuation = (ctx: InstanceContext<unknown>) => unknown
+
 /** Calls what the asset has for the end of a gate. */
 export async function resumeAfterGate(
   shared: WorkerShared,
   shard: number,
   how: 'signal' | 'timeout',
-  { run, asset: name, gate, seq, timeouts }: Gate,
-  { definition }: AnyAsset,
+  gate: Gate,
+  asset: AnyAsset,
   ctx: InstanceContext<unknown>,
   deps: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
+  return await (await continuationOf(shared, shard, how, gate, asset, deps))(ctx)
+}
+
+/** Reads how the gate ended. Runs no code of the user. */
+async function continuationOf(
+  shared: WorkerShared,
+  shard: number,
+  how: 'signal' | 'timeout',
+  { run, asset: name, gate, seq, timeouts }: Gate,
+  { definition }: AnyAsset,
+  deps: Readonly<Record<string, unknown>>,
+): Promise<Continuation> {
   const { connection, names, io, clock } = shared
   const opened = names.fact(shard, factPath('gate.created', { run, asset: name, gate }))
   const [message, first] = await Promise.all([
@@ -55,28 +71,23 @@ export async function resumeAfterGate(
       `message ${seq} of ${names.log(shard)} does not end gate ${run}.${name}.${gate}`,
     )
   if (fact.data.child)
-    return await afterRun(shared, shard, { run, asset: name, gate }, fact.data.child, definition, ctx, deps)
-  emit('flowstone:gate.resume', {
-    gate: `${run}.${name}.${gate}`,
-    run,
-    asset: name,
-    how,
-    delayMs: Math.max(0, clock.now() - fact.timeMs),
-  })
+    return await afterRun(shared, shard, { run, asset: name, gate }, fact.data.child, definition, deps)
   const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
   const id = `${run}.${name}.${gate}`
-  if (how === 'timeout') {
-    // The engine knows of one: this worker's code is of another version.
-    if (!definition.onTimeout) throw new FlowStoneError('other_version', `asset ${name} has no onTimeout here`)
-    return await definition.onTimeout(Object.assign(ctx, { gate: { id, metadata }, timeouts, retriesLeft: 0 }), deps)
+  const { payload: stored, source, headers = {} } = fact.data
+  const payload = how === 'timeout' || stored === undefined ? null : await io.load(stored)
+  return (ctx) => {
+    const delayMs = Math.max(0, clock.now() - fact.timeMs)
+    emit('flowstone:gate.resume', { gate: id, run, asset: name, how, delayMs })
+    if (how === 'timeout') {
+      // The engine knows of one: this worker's code is of another version.
+      if (!definition.onTimeout) throw new FlowStoneError('other_version', `asset ${name} has no onTimeout here`)
+      return definition.onTimeout(Object.assign(ctx, { gate: { id, metadata }, timeouts, retriesLeft: 0 }), deps)
+    }
+    const answered = { id, metadata, source, headers, answeredAt: new Date(fact.timeMs) }
+    // Not a copy: a context makes its signal when it is asked for.
+    return definition.onSignal ? definition.onSignal(Object.assign(ctx, { gate: answered }), payload, deps) : payload
   }
-  const payload = fact.data.payload === undefined ? null : await io.load(fact.data.payload)
-  const { source, headers = {} } = fact.data
-  const answered = { id, metadata, source, headers, answeredAt: new Date(fact.timeMs) }
-  // Not a copy: a context makes its signal when it is asked for.
-  return definition.onSignal
-    ? await definition.onSignal(Object.assign(ctx, { gate: answered }), payload, deps)
-    : payload
 }
 
 /** The run that it waited for has succeeded. */
@@ -86,16 +97,15 @@ async function afterRun(
   { run, asset: name, gate }: Pick<Gate, 'run' | 'asset' | 'gate'>,
   { value: at }: ChildEnd,
   { onRun }: AnyAsset['definition'],
-  ctx: InstanceContext<unknown>,
   deps: Readonly<Record<string, unknown>>,
-): Promise<unknown> {
+): Promise<Continuation> {
   const value = at === undefined ? undefined : await loadValueAt(connection, names, io, at)
-  if (!onRun) return value
+  if (!onRun) return () => value
   const asked = names.fact(shard, factPath('child.requested', { run, asset: name, gate }))
   const message = await connection.read((nc) => directGet(nc, names.log(shard), { last_by_subj: asked }))
   const fact = message && factOf(names, shard, message)
   const child = fact?.name === 'child.requested' ? fact.data.child : ''
-  return await onRun(ctx, { run: child, value }, deps)
+  return (ctx) => onRun(ctx, { run: child, value }, deps)
 }
 
 /** Continues an instance after its gate. Returns when its outcome is stored. */
@@ -126,23 +136,28 @@ export async function runResume(
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
   const span = beginSpan(shared, task)
+  let hasBegun = false
   try {
-    const [keyChunk, deps] = await Promise.all([
-      shared.values.keyChunk(held.shard, run, name, task.keyChunk),
-      shared.values.deps(task.deps, asset),
-    ])
-    const key = keyChunk.key(task.index)
-    const own = await deps.get()
+    // The time limit is for what is loaded, too.
     const code = async (inner: () => AbortSignal): Promise<unknown> => {
-      const ctx = new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs)
-      return await resumeAfterGate(shared, held.shard, task.how, { ...task.from, run, asset: name }, asset, ctx, own)
+      const [keyChunk, deps] = await Promise.all([
+        shared.values.keyChunk(held.shard, run, name, task.keyChunk),
+        shared.values.deps(task.deps, asset),
+      ])
+      const key = keyChunk.key(task.index)
+      const gate = { ...task.from, run, asset: name }
+      const own = await deps.get()
+      const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own)
+      inner().throwIfAborted()
+      hasBegun = true
+      return await goOn(new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs))
     }
     const value = await span.run(() => runCode(signal, task.timeoutMs, code))
     const ms = performance.now() - begunMs
     if (value instanceof Suspension) {
       const opener = gates.of(task.index)
       const gate = await span.run(() => opener.suspend(value, () => []))
-      await opener.takeKept()
+      await opener.takeKept(signal)
       report.leaves(opener.left(gate))
       report.suspended(task.index, ms, gate)
     } else {
@@ -165,6 +180,8 @@ export async function runResume(
     span.end({ 'flowstone.outcome': 'error' }, signal.aborted ? signal.reason : thrown)
     // What was cancelled has ended, and there is nobody to tell.
     if (signal.aborted && !(signal.reason instanceof HandBack)) return
+    // NATS is unreachable: no attempt is charged, and the task is retried.
+    if (!signal.aborted && !hasBegun && isUnreachable(thrown)) throw thrown
     const failure = failureOf(signal.aborted ? signal.reason : thrown)
     if (failure.outcome !== 'returned') report.leaves(gates.take(task.index)?.left() ?? [])
     report.failure(task.index, performance.now() - begunMs, failure)

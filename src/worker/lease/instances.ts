@@ -238,7 +238,7 @@ export class InstanceRunner {
   async #suspend(index: number, begunMs: number, suspension: Suspension): Promise<void> {
     const opener = this.#gates.of(index)
     const gate = await opener.suspend(suspension, () => [])
-    await opener.takeKept()
+    await opener.takeKept(this.#signal)
     this.#gates.take(index)
     this.#counts.suspended += 1
     this.#spans?.ended(index, performance.now() - begunMs, 'suspended')

@@ -6,7 +6,7 @@
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { LeaseTask } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
-import { isUnreachable } from '../attempt/limits.ts'
+import { isUnreachable } from '../../log/unreachable.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { beginSpan } from '../attempt/traced.ts'

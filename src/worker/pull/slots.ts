@@ -1,7 +1,7 @@
 /**
  * Room for user code: at most `size` pieces at a time in this process, first come, first served.
  */
-import { onAbort } from '../attempt/run-code.ts'
+import { onAbort } from '../../options/abort.ts'
 
 export interface Turn {
   /** True when there is a slot for who waits, false after `leave`. */

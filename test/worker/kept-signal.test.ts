@@ -1,0 +1,88 @@
+import { describe, expect, it } from 'vitest'
+import { gateSettings } from '../../src/gates/settings.ts'
+import { asset } from '../../src/index.ts'
+import type { Entry } from '../../src/log/nats.ts'
+import type { WorkerShared } from '../../src/worker/attempt/shared.ts'
+import { GateOpener, type GateOpenerDeps } from '../../src/worker/gates/opener.ts'
+import { runResume } from '../../src/worker/gates/resume.ts'
+import type { InFlightTask } from '../../src/worker/pull/in-flight-task.ts'
+import { encodeJson } from '../../streams/codec.ts'
+import { FlowStoneError } from '../../streams/errors.ts'
+import { runId } from '../../streams/ids.ts'
+import { namesOf } from '../../streams/subjects.ts'
+import type { ResumeTask } from '../../streams/tasks.ts'
+import { GATES } from '../gates/kit.ts'
+import { rejection } from '../kit/stage.ts'
+
+const names = namesOf('ns')
+const run = runId(0, 'kept')
+const away = new FlowStoneError('unreachable', 'the server is away')
+const kept = { payload: encodeJson({ v: 1, payload: { manager: 'nats', ref: {} } }), headers: new Map() }
+
+/** `answers`: what is read, one after the other, and then nothing. An error is thrown. */
+async function waitingOpener(reads: unknown[], loads: unknown[]) {
+  const stored: string[] = []
+  const next = async (answers: unknown[]): Promise<unknown> => {
+    const answer = answers.shift()
+    if (answer instanceof Error) throw answer
+    return answer
+  }
+  const log = {
+    appendOnce: async (...entries: Entry[]) => {
+      stored.push(...entries.map(({ subject }) => subject))
+      return 'stored'
+    },
+  }
+  const deps = {
+    ...{ id: 'worker', names, clock: { now: () => 0 }, gates: gateSettings(GATES), logOf: () => log },
+    connection: { isClosed: false, read: () => next(reads), ready: async () => undefined },
+    io: { load: () => next(loads), store: async () => ({ json: 1 }) },
+  } as unknown as GateOpenerDeps
+  const at = { shard: 0, run, pipeline: 'p', asset: 'a', prefix: 'i0a1', attempt: 1 }
+  const opener = new GateOpener(deps, at)
+  await opener.suspend(opener.signal({ correlationKey: 'order' }), () => [])
+  const opened = stored.length
+  return { opener, ends: () => stored.slice(opened) }
+}
+
+describe('a signal that was kept for the gate of an instance', () => {
+  it('is asked for again while the server or its object store is away', async () => {
+    const { opener, ends } = await waitingOpener([away, kept, kept, undefined], [away, { n: 1 }])
+    await opener.takeKept(new AbortController().signal)
+    expect(ends()).toHaveLength(1)
+  })
+
+  it('is asked for no more when the work is not wanted any more', async () => {
+    const { opener } = await waitingOpener([away, away, away, away], [])
+    const cancelled = new Error('cancelled')
+    expect(await rejection(opener.takeKept(AbortSignal.abort(cancelled)))).toBe(cancelled)
+  })
+
+  it('whose value is gone is an error that names the gate', async () => {
+    const gone = new FlowStoneError('missing_value', 'value abc is not in object store x')
+    const { opener, ends } = await waitingOpener([kept], [gone])
+    expect(await rejection(opener.takeKept(new AbortController().signal))).toMatchObject({
+      code: 'missing_value',
+      message: `the signal that was kept for gate ${run}.a.i0a1n1 cannot be read: value abc is not in object store x`,
+    })
+    expect(ends()).toEqual([])
+  })
+})
+
+it('an instance whose gate has ended is charged no attempt when what it needs cannot be read now', async () => {
+  const reports: unknown[] = []
+  const shared = {
+    ...{ id: 'worker', names, resources: {}, logs: { of: () => ({}) } },
+    connection: { nc: {}, share: (most: number) => most },
+    values: { keyChunk: async () => await Promise.reject(away), deps: async () => ({}) },
+    logOf: () => ({ append: async () => reports.push(1) }),
+  } as unknown as WorkerShared
+  const held = { shard: 0, abort: new AbortController(), stores: () => undefined } as unknown as InFlightTask
+  const task = {
+    ...{ kind: 'resume', id: 'id', run, asset: 'a', pipeline: 'p', version: '1', shape: 's', deps: {}, ordinal: 1 },
+    ...{ index: 0, keyChunk: 0, how: 'signal', from: { gate: 'i0a1n1', seq: 1, timeouts: 0 }, timeoutMs: 60_000 },
+  } as unknown as ResumeTask
+  const many = asset('a', { scatter: () => [0], execute: ({ signalGate }) => signalGate() })
+  expect(await rejection(runResume(shared, held, task, many))).toBe(away)
+  expect(reports).toEqual([])
+})
