@@ -14,7 +14,8 @@ import { input } from './input.ts'
 import { SecretAddress } from './secret-address.ts'
 
 /** What a hook gets besides its event. */
-export interface HookContext extends Pick<AssetContext, 'attempt' | 'signal' | 'log' | 'resources' | 'fail'> {
+export interface HookContext
+  extends Pick<AssetContext, 'attempt' | 'signal' | 'log' | 'resources' | 'fail' | 'traceparent'> {
   /** The same for every attempt of a call: give it to services that drop what comes twice. */
   readonly idempotencyKey: string
 }
@@ -196,6 +197,9 @@ function internalAssets(
       idempotencyKey,
       get signal() {
         return ctx.signal
+      },
+      get traceparent() {
+        return ctx.traceparent
       },
       log,
       resources,

@@ -76,6 +76,9 @@ it('hooks hear of a failure with its causes, and are tried again with the same k
   expect(ctx?.signal).toBeInstanceOf(AbortSignal)
   expect(failed.map(([{ attempt }]) => attempt)).toEqual([1, 2, 3])
   expect(new Set(failed.map(([{ idempotencyKey }]) => idempotencyKey)).size).toBe(1)
+  // One trace for all attempts of a call.
+  expect(ctx?.traceparent).toMatch(/^00-[\da-f]{32}-[\da-f]{16}-01$/)
+  expect(new Set(failed.map(([{ traceparent }]) => traceparent)).size).toBe(1)
   expect(finished.map(({ target, status }) => [target, status])).toEqual([
     ['broken', 'failed'],
     ['fine', 'succeeded'],
