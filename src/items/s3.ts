@@ -9,6 +9,7 @@ import { partsWithin, within } from '../options/within.ts'
 import type { ByteSource } from './byte-source.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
+import { s3ProblemOf, s3StatusOf } from './s3-error.ts'
 import { changed } from './source.ts'
 
 /** A client of @aws-sdk/client-s3. */
@@ -94,7 +95,9 @@ export function readS3Objects(options: S3ListOptions): ItemReader<S3Item> {
           ...(prefix === undefined ? {} : { Prefix: prefix }),
           ...(after === undefined ? {} : { StartAfter: after }),
         })
-        const page = listed.parse(await ask(s3, command, signal).catch(refuseMissing))
+        const page = listed.parse(
+          await ask(s3, command, signal).catch((error: unknown) => refuseMissing(error, `s3://${bucket}`)),
+        )
         const items = page.Contents.map(({ Key, Size, ETag }) => ({ bucket, key: Key, size: Size, etag: ETag }))
         after = items.at(-1)?.key
         if (after === undefined) return
@@ -135,7 +138,7 @@ export function s3Object(options: S3ObjectOptions): ByteSource {
       const broken = new AbortController()
       const either = AbortSignal.any([signal, broken.signal])
       const answer = await ask(s3, command, either).catch((error: unknown) => {
-        if (statusOf(error) === 412) throw changed(source, version, 'another', `byte ${from}`)
+        if (s3StatusOf(error) === 412) throw changed(source, version, 'another', `byte ${from}`)
         return refuseMissing(error, source.name)
       })
       const body = typeof answer === 'object' && answer !== null && 'Body' in answer ? answer.Body : undefined
@@ -160,17 +163,11 @@ function isBytes(body: unknown): body is AsyncIterable<Uint8Array> {
   return typeof body === 'object' && body !== null && Symbol.asyncIterator in body
 }
 
-function statusOf(error: unknown): number | undefined {
-  if (typeof error !== 'object' || error === null || !('$metadata' in error)) return undefined
-  const { $metadata: metadata } = error
-  if (typeof metadata !== 'object' || metadata === null || !('httpStatusCode' in metadata)) return undefined
-  return typeof metadata.httpStatusCode === 'number' ? metadata.httpStatusCode : undefined
-}
-
-/** What is not there, or not allowed, stays so; all else is worth another try. */
-function refuseMissing(error: unknown, what?: string): never {
-  const status = statusOf(error)
-  if (status !== 404 && status !== 403) throw error
-  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-  throw new TerminalError(`${what ?? 'the bucket'} cannot be read (${status}): ${message}`, { cause: error })
+/** What is not there, not allowed, or elsewhere, stays so; all else is worth another try. */
+function refuseMissing(error: unknown, what: string): never {
+  const status = s3StatusOf(error)
+  const message = s3ProblemOf(error)
+  if (status === 404 || status === 403 || status === 301)
+    throw new TerminalError(`${what} cannot be read (${status}): ${message}`, { cause: error })
+  throw status === 400 ? new Error(message, { cause: error }) : error
 }

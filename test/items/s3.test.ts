@@ -46,7 +46,7 @@ describe('the list of a bucket', () => {
   it('of a bucket that is not there is refused at once', async () => {
     const error = await rejection(readAll(readS3Objects({ bucket: 'nothing', client: s3.client, retry })))
     expect(error).toBeInstanceOf(TerminalError)
-    expect(error.message).toMatch(/cannot be read \(404\)/)
+    expect(error.message).toMatch(/^s3:\/\/nothing cannot be read \(404\)/)
   })
 })
 
@@ -85,6 +85,23 @@ describe('an object', () => {
     const error = await rejection(readAll(reader, first))
     expect(error).toBeInstanceOf(TerminalError)
     expect(error.message).toMatch(/s3:\/\/things\/a\.txt was changed while it was read .*behind byte 4/)
+  })
+
+  it.each([
+    [
+      301,
+      TerminalError,
+      /^s3:\/\/things\/a\.txt cannot be read \(301\): the bucket is in another region: set AWS_REGION/,
+    ],
+    [400, Error, /: the request is refused: look at the region \(AWS_REGION\) and the credentials/],
+    [403, TerminalError, /^s3:\/\/things\/a\.txt cannot be read \(403\): access is denied: look at the credentials/],
+    [404, TerminalError, /^s3:\/\/things\/a\.txt cannot be read \(404\): there is no such object, or no such bucket/],
+  ])('says what %i means, where S3 has no words for it', async (httpStatusCode, kind, says) => {
+    const failure = Object.assign(new Error('UnknownError'), { $metadata: { httpStatusCode } })
+    const client = { send: () => Promise.reject(failure) }
+    const error = await rejection(readAll(readLines(s3Object({ bucket: 'things', key: 'a.txt', client }), { retry })))
+    expect(error).toBeInstanceOf(kind)
+    expect(error.message).toMatch(says)
   })
 
   it('that is not there is refused at once, and one that fails is given up in the end', async () => {

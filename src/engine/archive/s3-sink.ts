@@ -3,9 +3,10 @@
  * at once.
  */
 import { z } from 'zod'
-import { FlowStoneError, messageOf } from '../../../streams/errors.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
 import { optionalPackage } from '../../items/optional.ts'
 import type { S3ClientLike, S3ObjectOptions } from '../../items/s3.ts'
+import { s3ProblemOf } from '../../items/s3-error.ts'
 import { within } from '../../options/within.ts'
 
 type Sdk = typeof import('@aws-sdk/client-s3')
@@ -102,7 +103,7 @@ export class S3Sink {
       return await within(REQUEST_MS, this.#signal, (signal) => this.#client.send(command, { abortSignal: signal }))
     } catch (cause) {
       const { Bucket, Key } = this.#at
-      throw new FlowStoneError('archive_failed', `s3://${Bucket}/${Key} cannot be written: ${messageOf(cause)}`, {
+      throw new FlowStoneError('archive_failed', `s3://${Bucket}/${Key} cannot be written: ${s3ProblemOf(cause)}`, {
         cause,
       })
     }
